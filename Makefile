@@ -1,0 +1,45 @@
+# Every target sets up what it needs; Python 3.11 or newer and make are enough.
+
+PYTHON ?= python3
+# Further options for pip, for example PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"
+PIP_FLAGS ?=
+
+BIN := .venv/bin
+STAMP := .venv/.installed
+ROOMS := storage shards coordinator cluster deploy tests
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test check bench clean
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+
+venv: $(STAMP) ## create .venv with everything, once
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "$(PYTHON) is older than Python 3.11: run 'make $(MAKECMDGOALS) PYTHON=python3.11'" >&2; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet $(PIP_FLAGS) -c constraints.txt -e '.[dev,demo]'
+	@touch $@
+
+demo: venv ## tell the whole story on real data: train, predict, erase, prove
+	$(BIN)/sisa demo
+
+test: venv ## run all tests
+	$(BIN)/python -m pytest
+
+check: venv ## lint, format, types, import contracts, spelling, fast tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/codespell
+	$(BIN)/python -m pytest -q -m "not slow and not ray and not fashion"
+
+bench: venv ## measure speed against a plain PyTorch loop
+	$(BIN)/python -m tests.bench
+
+clean: ## remove .venv, caches and build leftovers; no federation is touched
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage htmlcov
+	find $(ROOMS) -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,30 @@
+"""Cluster: everything Ray, and the Python front door.
+
+Knows workers, actors, the pool, Ray's start and end; specifications; federations as Python objects.
+May touch: ray (nobody else does), the rooms to the left.
+Must not know: the command line, terminals.
+Owns the words: worker, federation.
+
+    import cluster
+    with cluster.launch("sisa.toml") as federation:
+        federation.train()
+        federation.erase(subjects=["person-17"])
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cluster.federation import Federation, connect, launch
+
+__all__ = ["Federation", "connect", "launch"]
+
+
+def __getattr__(name: str) -> Any:
+    # Looked up at first use: importing ``cluster.specification`` alone must not load Ray and torch.
+    if name in __all__:
+        from cluster import federation  # noqa: PLC0415
+
+        return getattr(federation, name)
+    raise AttributeError(f"module 'cluster' has no attribute {name!r}")

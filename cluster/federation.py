@@ -1,0 +1,382 @@
+"""The Python front door: a federation that is trained, asked, and told to forget people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from cluster.ensemble import Ensemble
+from cluster.identity import (
+    bit_settings,
+    check_identity,
+    check_unchanged,
+    differences,
+    fresh_state,
+    partition_key,
+    side_by_side,
+    untrained,
+)
+from cluster.outcome import Answers, Evaluation, Verification, evaluation_of
+from cluster.planning import Plan, measured_basis, plan_for, trial_basis
+from cluster.pool import RayPool
+from cluster.session import join_ray, leave_ray
+from cluster.specification import FederationSpecification, read_specification, settings_record
+from cluster.system import SystemClock, cpus, holder
+from cluster.worker import WorkerSetup, new_name
+from coordinator.codec import decode_state
+from coordinator.engine import Engine, Tools, check_configuration
+from coordinator.lookup import erased_points
+from coordinator.plan import RetrainPlan, plan_retrain
+from coordinator.ports import Clock, Listener, Names, Notice, Remark
+from coordinator.requests import ErasureRequest
+from coordinator.state import FederationState
+from coordinator.status import FederationStatus, RequestStatus, describe, describe_request
+from coordinator.verification import prove_shards, scan_residue
+from shards.ingest import feature_width
+from shards.predictions import FeatureBatch, PredictionBatch, feature_batches
+from shards.routing import PartitionKey, point_digest, subject_digest
+from shards.sources import Source, inventory, open_source, table_source
+from shards.specification import DataSettings, ShardId
+from shards.tombstones import DigestSet
+from storage.errors import Corrupt, Invalid
+from storage.location import open_store
+from storage.manifest import ManifestRegister
+
+_LOAD_ATTEMPTS = 3
+
+
+def _nobody(_: Notice) -> None:
+    """Hear nothing."""
+
+
+class Federation:
+    """One federation, reached through its specification.
+
+    Reading needs nothing but the store. Writing (``train``, ``erase``) holds the store's writer lock, starts Ray when
+    there is something to train, and goes on with whatever an interrupted writer left undone.
+    Use it as a context manager, or call ``close``.
+    """
+
+    def __init__(
+        self,
+        specification: FederationSpecification,
+        *,
+        listener: Listener = _nobody,
+        clock: Clock | None = None,
+        names: Names = new_name,
+    ) -> None:
+        self.specification = specification
+        self._clock = clock or SystemClock()
+        self._names = names
+        self._listener = listener
+        self._store = open_store(specification.store, specification.folder)
+        self._register = ManifestRegister(store=self._store)
+        self._pool: RayPool | None = None
+        self._started_ray = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def release(self) -> None:
+        """Let the workers go, so that others may have their processors; what needs workers starts new ones."""
+        if self._pool is not None:
+            self._pool.close()
+
+    def close(self) -> None:
+        """Let the workers go, and Ray with them where this federation started it."""
+        self.release()
+        self._pool = None
+        if self._started_ray:
+            leave_ray()
+            self._started_ray = False
+
+    def train(self) -> FederationStatus:
+        """Ingest, partition and train; or go on where an earlier run stopped; or train anew what settings changed.
+
+        The source is read again when it has changed. Erased subjects stay out whatever it holds.
+        Raises ``Invalid`` for bad data or a bad model, ``Conflict`` when the store belongs to another specification or
+        another writer is at work.
+        """
+        specification = self.specification
+        with self._writing("train") as (engine, key):
+            engine.remove_points()
+            self._tell_changes(engine.state)
+            source = self._source(engine.state)
+            width = feature_width(source, specification.data) if source else _width(engine.state)
+            configuration = self.workers().configuration(width)
+            lost = engine.audit()
+            if lost and source is None:
+                raise Corrupt(
+                    f"{len(lost)} slice files are damaged and the source is not there to read them again",
+                    "bring back the files named by [data] train, or restore the store from a copy",
+                    source=specification.data.train,
+                )
+            if source is not None and (lost or self._is_news(engine.state, source)):
+                engine.ingest(source, specification.data, specification.partition, key, lost)
+            engine.configure(settings_record(specification), configuration)
+            engine.settle()
+            return self._describe(engine.state)
+
+    def erase(
+        self, *, subjects: Iterable[str] = (), ids: Iterable[str] = (), request_id: str | None = None
+    ) -> RequestStatus:
+        """Erase subjects and single data points, and return the request when all is done.
+
+        The same ``request_id`` with the same subjects and ids is the same request (D4).
+        Raises ``Invalid`` when nothing is named or nothing is trained, ``Conflict`` when the id was used for others.
+        """
+        with self._writing("erase") as (engine, key):
+            self._require_data(engine.state)
+            check_unchanged(engine.state, self.specification)
+            names = self._digests(key, subjects, ids)
+            engine.accept(self._request(names, request_id or f"er-{self._names()[:12]}"), names)
+            engine.settle()
+            done = engine.state.request(request_id) if request_id else engine.state.requests[-1]
+            assert done is not None
+            return describe_request(done, self._clock.now())
+
+    def price(self, *, subjects: Iterable[str] = (), ids: Iterable[str] = ()) -> RetrainPlan:
+        """Return what erasing them would cost; changes nothing."""
+        state, key = self._read()
+        erased = erased_points(self._store, state, self._digests(key, subjects, ids))
+        return plan_retrain(state, erased, self.specification.training.epochs)
+
+    def predict(self, data: object) -> Answers:
+        """Return the ensemble's answers for a file, folder, glob or ``pyarrow.Table``, batch by batch."""
+        state, ensemble = self._load()
+        batches = self._features(state, data, labelled=False)
+        return Answers(
+            generation=ensemble.generation,
+            constituents=len(ensemble.constituents),
+            shards=ensemble.shards,
+            classes=self.specification.data.classes,
+            id_column=self.specification.data.id,
+            batches=(self._answer(ensemble, batch) for batch in batches),
+        )
+
+    def evaluate(self, data: object) -> Evaluation:
+        """Return the ensemble's accuracy on labelled data, overall and per class."""
+        state, ensemble = self._load()
+        counted = (
+            (batch.labels_N, ensemble.answer(batch.features_NF).classes_N)
+            for batch in self._features(state, data, labelled=True)
+            if batch.labels_N is not None
+        )
+        return evaluation_of(
+            counted,
+            classes=self.specification.data.classes,
+            generation=ensemble.generation,
+            constituents=len(ensemble.constituents),
+            shards=ensemble.shards,
+        )
+
+    def status(self) -> FederationStatus:
+        """Return where the federation and its requests stand."""
+        latest = self._register.latest()
+        if latest is None:
+            key = PartitionKey(bytes(16))
+            return self._describe(fresh_state(self.specification, key))
+        return self._describe(decode_state(dict(latest.body)))
+
+    def verify(self, shards: Sequence[int] | None = None) -> Verification:
+        """Retrain ``shards`` (default: all) from nothing on what is left, compare bytes, and scan the store for residue.
+
+        Holds the writer lock, so that nothing changes meanwhile. Raises ``Invalid`` for a shard that does not exist.
+        """
+        with self._writing("verify") as (engine, _):
+            state = engine.state
+            self._require_data(state)
+            check_unchanged(state, self.specification)
+            chosen = _chosen(shards, len(state.shards))
+            pool = self.workers()
+            check_configuration(state.configuration, pool.configuration(_width(state)))
+            residue = scan_residue(self._store, self._register, state)
+            proofs = prove_shards(state, chosen, pool, self._listener)
+            return Verification(shards=proofs, residue=residue)
+
+    def plan(
+        self, *, shards: int | None = None, slices: int | None = None, requests: int = 1, points: int | None = None
+    ) -> Plan:
+        """Return what training and erasing will cost, for the specification's S and R or for others.
+
+        Rests on this federation's own training where there was one, else on a short trial.
+        """
+        latest = self._register.latest()
+        state = decode_state(dict(latest.body)) if latest else None
+        basis = measured_basis(state, state.settings["training"]["epochs"]) if state else None
+        if basis is None:
+            source = open_source(self.specification.data.train, self.specification.folder)
+            basis = trial_basis(self.specification, source, points, self._clock)
+        elif points is not None:
+            basis = replace(basis, points=points)
+        workers = self.specification.cluster.workers or max(1, int(cpus() / self.specification.cluster.cpus_per_worker))
+        return plan_for(
+            self.specification, basis, shards=shards, slices=slices, requests=requests, workers=workers
+        )
+
+    def workers(self) -> RayPool:
+        """Return the worker pool, joining Ray at the first call."""
+        if self._pool is None:
+            self._started_ray = join_ray(self.specification.cluster)
+            self._pool = RayPool(
+                self._worker_setup(), self.specification.cluster, lambda text: self._listener(Remark(text=text))
+            )
+        return self._pool
+
+    def _worker_setup(self) -> WorkerSetup:
+        specification = self.specification
+        return WorkerSetup(
+            store=self._store,
+            settings=bit_settings(settings_record(specification)),
+            model=specification.model,
+            training=specification.training,
+            classes=len(specification.data.classes),
+            slices=specification.partition.slices,
+            threads=specification.cluster.threads_per_worker,
+            device="cuda" if specification.cluster.gpus_per_worker else "cpu",
+            import_folder=str(specification.folder),
+        )
+
+    @contextmanager
+    def _writing(self, command: str) -> Iterator[tuple[Engine, PartitionKey]]:
+        tools = Tools(
+            store=self._store, clock=self._clock, names=self._names, listener=self._listener, pool=self.workers
+        )
+        with self._store.exclusive("writer", holder=holder(command, self._clock.now())):
+            key = partition_key(self._store, self.specification, draw=command == "train")
+            self._check_store(key)
+            yield Engine.start(tools, self._register, fresh_state(self.specification, key)), key
+
+    def _check_store(self, key: PartitionKey) -> None:
+        if latest := self._register.latest():
+            state = decode_state(dict(latest.body))
+            if state.is_begun:
+                check_identity(state, self.specification, key)
+
+    def _read(self) -> tuple[FederationState, PartitionKey]:
+        latest = self._register.latest()
+        if latest is None:
+            raise untrained(self.specification)
+        state = decode_state(dict(latest.body))
+        key = partition_key(self._store, self.specification, draw=False)
+        check_identity(state, self.specification, key)
+        self._require_data(state)
+        check_unchanged(state, self.specification)
+        return state, key
+
+    def _load(self) -> tuple[FederationState, Ensemble]:
+        """Return the current ensemble; read again when a writer purged what was about to be loaded."""
+        for attempt in range(_LOAD_ATTEMPTS):
+            state, _ = self._read()
+            try:
+                return state, Ensemble.load(self._store, state, self.specification)
+            except Corrupt:
+                if attempt == _LOAD_ATTEMPTS - 1 or self._read()[0] == state:
+                    raise
+        raise AssertionError
+
+    def _source(self, state: FederationState) -> Source | None:
+        """Return the source; None when it is gone but was ingested before, which is no reason to stop."""
+        try:
+            return open_source(self.specification.data.train, self.specification.folder)
+        except Invalid as error:
+            if state.data is None:
+                raise
+            self._listener(Remark(text=f"{error.message}: going on with what was ingested before"))
+            return None
+
+    def _is_news(self, state: FederationState, source: Source) -> bool:
+        """Whether the source, or what is taken from it, differs from what was ingested."""
+        if state.data is None or state.data.inventory != inventory(source):
+            return True
+        taken = ("data.features", "data.label", "data.classes")
+        return any(each.setting.startswith(taken) for each in differences(state, self.specification))
+
+    def _tell_changes(self, state: FederationState) -> None:
+        if state.configuration and (changed := differences(state, self.specification)):
+            table = side_by_side(changed)
+            self._listener(Remark(text=f"settings changed, so constituents are trained anew:\n{table}"))
+
+    def _digests(self, key: PartitionKey, subjects: Iterable[str], ids: Iterable[str]) -> DigestSet:
+        data = self.specification.data
+        named, single = list(subjects), list(ids)
+        if data.subject_column == data.id:
+            named, single = named + single, []  # each point is its own subject: routing finds it without a search
+        if not named and not single or not all(named + single):
+            raise Invalid("no subject and no data point is named", "name them with --subject, --id or --file")
+        return DigestSet.of(
+            subjects=(subject_digest(key, each) for each in named),
+            points=(point_digest(key, each) for each in single),
+        )
+
+    def _request(self, names: DigestSet, request_id: str) -> ErasureRequest:
+        received = self._clock.now()
+        due = received + timedelta(days=self.specification.erasure.deadline_days)
+        return ErasureRequest(
+            request_id=request_id,
+            body=names.digest(),
+            names=None,
+            subjects=sum(1 for _ in names.subject_digests()),
+            ids=sum(1 for _ in names.point_digests()),
+            received_at=received.isoformat(timespec="milliseconds"),
+            due_at=due.isoformat(timespec="milliseconds"),
+        )
+
+    def _features(self, state: FederationState, data: object, *, labelled: bool) -> Iterator[FeatureBatch]:
+        assert state.data is not None
+        # By the names found at ingest: a pattern could match the columns of this file in another order.
+        settings: DataSettings = replace(self.specification.data, features=state.data.layout.features)
+        source = open_source(str(data), Path.cwd()) if isinstance(data, str | Path) else table_source(data)
+        return feature_batches(source, settings, state.data.layout.width, labelled=labelled)
+
+    def _answer(self, ensemble: Ensemble, batch: FeatureBatch) -> PredictionBatch:
+        answer = ensemble.answer(batch.features_NF)
+        names = self.specification.data.classes
+        return PredictionBatch(
+            ids=batch.ids,
+            predictions=[names[position] for position in answer.classes_N],
+            probabilities_NC=answer.scores_NC,
+        )
+
+    def _require_data(self, state: FederationState) -> None:
+        if state.data is None:
+            raise untrained(self.specification)
+
+    def _describe(self, state: FederationState) -> FederationStatus:
+        changed = tuple(each.setting for each in differences(state, self.specification))
+        return describe(state, self._store.location, self._clock.now(), changed)
+
+
+def connect(config: str | Path | FederationSpecification = "sisa.toml", **options: Any) -> Federation:
+    """Return the federation that a specification describes; Ray is joined when first needed."""
+    specification = config if isinstance(config, FederationSpecification) else read_specification(Path(config))
+    return Federation(specification, **options)
+
+
+def launch(config: str | Path | FederationSpecification = "sisa.toml", **options: Any) -> Federation:
+    """Return the federation with its workers' cluster joined already: what is wrong with Ray shows at once."""
+    federation = connect(config, **options)
+    federation.workers()
+    return federation
+
+
+def _width(state: FederationState) -> int:
+    assert state.data is not None
+    return state.data.layout.width
+
+
+def _chosen(shards: Sequence[int] | None, count: int) -> tuple[ShardId, ...]:
+    wanted = sorted(set(range(count) if shards is None else shards))
+    if strange := [shard for shard in wanted if not 0 <= shard < count]:
+        raise Invalid(f"there is no shard {strange[0]}", f"shards are 0 .. {count - 1}")
+    return tuple(ShardId(shard) for shard in wanted)

@@ -1,0 +1,127 @@
+"""Which federation a store holds: the partition key, and the settings it was made with."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from typing import Any, Final
+
+from cluster.specification import FederationSpecification, SettingDifference, describe_difference, settings_record
+from coordinator.state import FederationState, ShardState
+from shards.dataset import EMPTY_SLICE
+from shards.routing import PartitionKey
+from storage.digests import Sha256, digest_of, sha256
+from storage.errors import Conflict, Corrupt, Invalid, ObjectExists, ObjectMissing
+from storage.objects import ObjectStore, object_key
+
+KEY_OBJECT: Final = object_key("control/partition-key")
+
+_IDENTITY: Final = ("name", "data.id", "data.subject", "partition.")
+"""Settings that say which federation it is: with another one no digest in the store would mean the same."""
+
+_NO_RESULT: Final = ("partition.key",)
+"""How the key came about; whether it is the same one is told by its digest."""
+
+
+def partition_key(store: ObjectStore, specification: FederationSpecification, *, draw: bool) -> PartitionKey:
+    """Return the partition key: the specification's own, or the one drawn once and kept in the store.
+
+    Raises ``Invalid`` when there is none yet and ``draw`` is false: nothing was trained.
+    """
+    if specification.partition.key is not None:
+        return PartitionKey(bytes.fromhex(specification.partition.key))
+    try:
+        return _stored_key(store)
+    except ObjectMissing:
+        if not draw:
+            raise untrained(specification) from None
+    try:
+        store.put_if_absent(KEY_OBJECT, secrets.token_hex(32).encode())
+    except ObjectExists:
+        pass  # another process drew it first: theirs is the key
+    return _stored_key(store)
+
+
+def key_digest(key: PartitionKey) -> Sha256:
+    """Return the digest that names ``key`` without giving it away."""
+    return sha256(b"sisa/partition-key/" + key)
+
+
+def fresh_state(specification: FederationSpecification, key: PartitionKey) -> FederationState:
+    """Return the state of a federation that holds nothing yet."""
+    empty = ShardState(slices=(EMPTY_SLICE,) * specification.partition.slices)
+    return FederationState(
+        name=specification.name,
+        settings=settings_record(specification),
+        key_digest=key_digest(key),
+        shards=(empty,) * specification.partition.shards,
+    )
+
+
+def differences(state: FederationState, specification: FederationSpecification) -> tuple[SettingDifference, ...]:
+    """Return the settings that decide results and differ between what was trained and what is specified."""
+    found = describe_difference(state.settings, settings_record(specification))
+    return tuple(each for each in found if each.setting not in _NO_RESULT)
+
+
+def check_identity(state: FederationState, specification: FederationSpecification, key: PartitionKey) -> None:
+    """Raise ``Conflict`` when the store holds another federation than the specification's."""
+    other = [each for each in differences(state, specification) if each.setting.startswith(_IDENTITY)]
+    if state.key_digest != key_digest(key):
+        other.append(SettingDifference("partition.key", "another key", "this key"))
+    if other:
+        raise Conflict(
+            f"the store belongs to another specification:\n{side_by_side(other)}\n",
+            "put these settings back, or name another store for the new federation",
+            federation=state.name,
+        )
+
+
+def check_unchanged(state: FederationState, specification: FederationSpecification) -> None:
+    """Raise ``Conflict`` when settings that decide results were changed since the training."""
+    if changed := differences(state, specification):
+        raise Conflict(
+            f"settings differ from those the federation was trained with:\n{side_by_side(changed)}\n",
+            "put them back, or run 'sisa train' to train anew under the present ones",
+            federation=state.name,
+        )
+
+
+def side_by_side(found: list[SettingDifference] | tuple[SettingDifference, ...]) -> str:
+    """Return the differences as a small table: setting, what the store has, what the specification has."""
+    header = ("setting", "in the store", "in the specification")
+    lines = [header, *((each.setting, each.stored, each.current) for each in found)]
+    widths = [max(len(line[column]) for line in lines) for column in range(3)]
+    return "\n".join("  " + "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines)
+
+
+def bit_settings(record: Mapping[str, Any]) -> Sha256:
+    """Return the digest of the settings that decide a constituent's bytes, given its data points (E8).
+
+    Names and columns are not among them: what they bring in is in the points' own digests.
+    """
+    return digest_of(
+        {
+            "model": record["model"],
+            "training": record["training"],
+            "partition": {name: record["partition"][name] for name in ("shards", "slices")},
+            "classes": record["data"]["classes"],
+            "scale": record["data"]["scale"],
+        }
+    )
+
+
+def untrained(specification: FederationSpecification) -> Invalid:
+    """Return the error for a federation that holds nothing yet."""
+    return Invalid(
+        "the federation holds no data yet", "run 'sisa train'", federation=specification.name, store=specification.store
+    )
+
+
+def _stored_key(store: ObjectStore) -> PartitionKey:
+    try:
+        return PartitionKey(bytes.fromhex(store.get(KEY_OBJECT).payload.decode("ascii")))
+    except ValueError as error:
+        raise Corrupt(
+            "the partition key in the store is damaged", "restore it from a copy of the store", key=KEY_OBJECT
+        ) from error

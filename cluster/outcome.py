@@ -1,0 +1,94 @@
+"""What the front door gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from coordinator.verification import Residue, ShardProof
+from shards.predictions import PredictionBatch, write_predictions
+from storage.errors import Invalid
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Answers:
+    """Predictions under way; ``batches`` can be read once."""
+
+    generation: int
+    constituents: int
+    """How many answered, of ``shards``."""
+    shards: int
+    classes: tuple[str, ...]
+    id_column: str
+    batches: Iterator[PredictionBatch]
+
+    def write(self, path: Path) -> int:
+        """Write the answers to a Parquet, Arrow or CSV file; return how many there are."""
+        return write_predictions(path, self.batches, self.classes, self.id_column)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """How often the ensemble was right."""
+
+    accuracy: float
+    per_class: Mapping[str, float | None]
+    """Share of each class's points that were recognised; None for a class without points."""
+    points: int
+    points_per_class: Mapping[str, int]
+    generation: int
+    constituents: int
+    shards: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verification:
+    """Proof, or what speaks against it."""
+
+    shards: tuple[ShardProof, ...]
+    residue: Residue
+
+    @property
+    def exact(self) -> bool:
+        """Whether every retrained shard came out byte-equal."""
+        return all(proof.exact for proof in self.shards)
+
+    @property
+    def holds(self) -> bool:
+        """Whether bytes are equal and nothing is left over."""
+        return self.exact and not self.residue.found
+
+
+def evaluation_of(
+    batches: Iterable[tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]],
+    *,
+    classes: tuple[str, ...],
+    generation: int,
+    constituents: int,
+    shards: int,
+) -> Evaluation:
+    """Return the evaluation of (true, predicted) class positions. Raises ``Invalid`` when there are none."""
+    right = np.zeros(len(classes), dtype=np.int64)
+    total = np.zeros(len(classes), dtype=np.int64)
+    for truth_N, predicted_N in batches:
+        total += np.bincount(truth_N, minlength=len(classes))
+        right += np.bincount(truth_N[truth_N == predicted_N], minlength=len(classes))
+    points = int(total.sum())
+    if points == 0:
+        raise Invalid("there is no data point to evaluate on", "name a file that holds labelled data points")
+    return Evaluation(
+        accuracy=float(right.sum()) / points,
+        per_class={
+            name: float(hits) / int(count) if count else None
+            for name, hits, count in zip(classes, right, total, strict=True)
+        },
+        points=points,
+        points_per_class={name: int(count) for name, count in zip(classes, total, strict=True)},
+        generation=generation,
+        constituents=constituents,
+        shards=shards,
+    )

@@ -1,0 +1,149 @@
+"""The forecast for a federation: measured where it was trained, estimated by a short trial where it was not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+
+from cluster.specification import FederationSpecification
+from coordinator.forecast import Forecast, forecast
+from coordinator.ports import Clock
+from coordinator.state import FederationState
+from shards.columns import choose_columns
+from shards.cost import training_point_epochs
+from shards.dataset import EMPTY_SLICE
+from shards.ingest import feature_width
+from shards.lineage import Configuration, Lineage, NumericsProfile, expected_lineages
+from shards.points import ShardPoints
+from shards.schedule import slice_epochs
+from shards.seeding import set_numerics
+from shards.sources import Source, Wanted
+from shards.specification import PartitionSettings, ShardId, SliceIndex, check_schedule
+from shards.trainer import TorchLearner
+from storage.digests import sha256
+
+_TRIAL_STEPS: Final = 300
+_FEATURE_BYTES: Final = {"uint8": 1, "float32": 4}
+_COUNTING_BATCH: Final = 65_536
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Basis:
+    """What a forecast is computed from."""
+
+    points: int
+    width: int
+    feature_bytes: int
+    seconds_per_point_epoch: float
+    checkpoint_bytes: int
+    measured: bool
+    """Whether seconds and bytes come from this federation's own training, not from a trial."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A forecast and what it rests on."""
+
+    basis: Basis
+    partition: PartitionSettings
+    workers: int
+    forecast: Forecast
+
+
+def measured_basis(state: FederationState, epochs: int) -> Basis | None:
+    """Return the basis that a trained federation gives, None where nothing was trained."""
+    schedule = slice_epochs(epochs, len(state.shards[0].slices))
+    checkpoints = [checkpoint for shard in state.shards for checkpoint in shard.chain]
+    work = sum(
+        training_point_epochs([record.points for record in shard.slices[: len(shard.chain)]], schedule[: len(shard.chain)])
+        for shard in state.shards
+    )
+    seconds = sum(checkpoint.seconds for checkpoint in checkpoints)
+    if state.data is None or not work or not seconds:
+        return None
+    return Basis(
+        points=sum(shard.points for shard in state.shards),
+        width=state.data.layout.width,
+        feature_bytes=_FEATURE_BYTES[state.data.layout.dtype],
+        seconds_per_point_epoch=seconds / work,
+        checkpoint_bytes=round(sum(checkpoint.payload_bytes for checkpoint in checkpoints) / len(checkpoints)),
+        measured=True,
+    )
+
+
+def trial_basis(specification: FederationSpecification, source: Source, points: int | None, clock: Clock) -> Basis:
+    """Return the basis that a short trial on random data gives; counts the source's data points unless told."""
+    data, training = specification.data, specification.training
+    width = feature_width(source, data)
+    profile = set_numerics(specification.cluster.threads_per_worker, "cpu")
+    learner = TorchLearner(
+        model=specification.model, training=replace(training, epochs=1), inputs=width, classes=len(data.classes), slices=1
+    )
+    trial = _random_points(_TRIAL_STEPS * training.batch_size, width, len(data.classes))
+    state = learner.initial(ShardId(0))
+    started = clock.monotonic()
+    for _ in learner.learn(state, trial, ShardId(0), SliceIndex(1)):
+        pass
+    seconds = clock.monotonic() - started
+    return Basis(
+        points=points if points is not None else _count(source, data.id),
+        width=width,
+        feature_bytes=_FEATURE_BYTES[choose_columns(source, data).dtype],
+        seconds_per_point_epoch=seconds / len(trial.labels_N),
+        checkpoint_bytes=len(learner.to_bytes(state, _some_lineage(profile))),
+        measured=False,
+    )
+
+
+def plan_for(
+    specification: FederationSpecification,
+    basis: Basis,
+    *,
+    shards: int | None,
+    slices: int | None,
+    requests: int,
+    workers: int,
+) -> Plan:
+    """Return the forecast for the specification's S and R, or for others. Raises ``Invalid`` for impossible ones."""
+    own = specification.partition
+    partition = PartitionSettings(shards=shards or own.shards, slices=slices or own.slices)
+    check_schedule(specification.training, partition)
+    return Plan(
+        basis=basis,
+        partition=partition,
+        workers=workers,
+        forecast=forecast(
+            points=basis.points,
+            width=basis.width,
+            partition=partition,
+            training=specification.training,
+            requests=requests,
+            seconds_per_point_epoch=basis.seconds_per_point_epoch,
+            checkpoint_bytes=basis.checkpoint_bytes,
+            workers=workers,
+            feature_bytes=basis.feature_bytes,
+        ),
+    )
+
+
+def _count(source: Source, id_column: str) -> int:
+    wanted = Wanted(texts=(id_column,), numbers=())
+    return sum(batch.columns.num_rows for batch in source.batches(wanted, _COUNTING_BATCH))
+
+
+def _random_points(count: int, width: int, classes: int) -> ShardPoints:
+    # Values do not matter, only that they are not all zero: arithmetic on zeros may be faster.
+    ramp = np.arange(count * width, dtype=np.float32).reshape(count, width) % 97 / 97
+    return ShardPoints(
+        features_NF=ramp,
+        labels_N=np.arange(count, dtype=np.int64) % classes,
+        keys_N=np.arange(count, dtype=np.uint64),
+        ends=(count,),
+    )
+
+
+def _some_lineage(profile: NumericsProfile) -> Lineage:
+    configuration = Configuration(settings=sha256(b""), model_code=sha256(b""), seed=0, profile=profile)
+    return expected_lineages(ShardId(0), (EMPTY_SLICE,), configuration)[0]

@@ -1,0 +1,70 @@
+"""Ray itself: started or found, asked what it has, left again."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Final
+
+import ray
+
+from cluster.specification import ClusterSettings
+from storage.errors import Invalid, Unavailable
+
+_LOCAL: Final = "local"
+
+
+def join_ray(settings: ClusterSettings) -> bool:
+    """Make this process part of the Ray cluster that the settings name; return whether a local one was started.
+
+    A process that is part of a cluster already stays in it. Raises ``Unavailable`` when the cluster cannot be reached.
+    """
+    if ray.is_initialized():
+        return False
+    # No report about a privacy system leaves the machine.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Ray's own future default, chosen now: leave the accelerators' environment alone for workers that use none.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        ray.init(
+            address=settings.address,
+            include_dashboard=False if settings.address == _LOCAL else None,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise Unavailable(
+            f"Ray did not start or answer: {type(error).__name__}",
+            f"check [cluster] address = {settings.address!r}; 'local' needs no cluster",
+        ) from error
+    return settings.address == _LOCAL
+
+
+def worker_count(settings: ClusterSettings, tasks: int) -> int:
+    """Return how many workers to start for ``tasks`` tasks.
+
+    Raises ``Invalid`` when no node can ever hold a worker: Ray would wait for one without a word.
+    """
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    per_node = [_fitting(settings, resources) for resources in nodes]
+    if not any(per_node):
+        most = max((resources.get("CPU", 0) for resources in nodes), default=0)
+        most_gpus = max((resources.get("GPU", 0) for resources in nodes), default=0)
+        raise Invalid(
+            f"no node can hold a worker of {settings.cpus_per_worker:g} CPUs and {settings.gpus_per_worker:g} GPUs:"
+            f" the largest of {len(nodes)} has {most:g} CPUs and {most_gpus:g} GPUs",
+            "lower [cluster] cpus_per_worker or gpus_per_worker, or add a node",
+        )
+    return max(1, min(tasks, sum(per_node), settings.workers or tasks))
+
+
+def _fitting(settings: ClusterSettings, resources: dict[str, float]) -> int:
+    fits = resources.get("CPU", 0) / settings.cpus_per_worker
+    if settings.gpus_per_worker:
+        fits = min(fits, resources.get("GPU", 0) / settings.gpus_per_worker)
+    return int(fits)
+
+
+def leave_ray() -> None:
+    """End this process's part in Ray, and the local cluster with it where this process started one."""
+    ray.shutdown()

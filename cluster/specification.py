@@ -1,0 +1,189 @@
+"""A federation's specification: ``sisa.toml`` as frozen values, and what identifies a federation."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cluster.tables import TOP, Problems, parse_file, read_table
+from coordinator.settings import AggregationSettings, ErasureSettings
+from shards.specification import (
+    DataSettings,
+    ModelSettings,
+    PartitionSettings,
+    TrainingSettings,
+    check_schedule,
+)
+from storage.digests import Json, canonical_json
+from storage.errors import Invalid
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FederationSettings:
+    """The settings above all tables: which federation this is and where it lives."""
+
+    name: str
+    """1 to 63 letters, digits, ``.``, ``_`` and ``-``, beginning with a letter or digit."""
+    store: str
+    """Folder of the federation's objects, relative to the specification's folder, or an address like ``s3://…``."""
+
+    def __post_init__(self) -> None:
+        problems = []
+        if not _NAME.fullmatch(self.name):
+            allowed = "1 to 63 letters, digits, '.', '_' or '-', beginning with a letter or digit"
+            problems.append(f"name must be {allowed}, got {self.name!r}")
+        if not self.store:
+            problems.append("store is empty: name a folder")
+        if problems:
+            raise Invalid("; ".join(problems))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterSettings:
+    """The table ``[cluster]``: which Ray cluster does the work, and how much of it a worker takes."""
+
+    address: str = "local"
+    """``local`` starts Ray on this machine, ``auto`` finds the cluster of this machine; else a Ray address."""
+    cpus_per_worker: float = 1.0
+    """Processors that Ray reserves for a worker; changes no result."""
+    gpus_per_worker: float = 0.0
+    """Accelerators that Ray reserves for a worker; with any, training runs on one (numerics profile, E7)."""
+    threads_per_worker: int = 1
+    """Intra-op threads of torch, 1 .. 1024; part of the numerics profile: another number gives other bits (E7)."""
+    workers: int | None = None
+    """Workers at once; default: as many as shards and the cluster's processors allow."""
+
+    def __post_init__(self) -> None:
+        problems = []
+        if not self.address:
+            problems.append('address is empty: write "local", "auto" or a Ray address')
+        if not 0 < self.cpus_per_worker < float("inf"):
+            problems.append(f"cpus_per_worker must be above 0, got {self.cpus_per_worker}")
+        if not 0 <= self.gpus_per_worker < float("inf"):
+            problems.append(f"gpus_per_worker must be 0 or more, got {self.gpus_per_worker}")
+        if not 1 <= self.threads_per_worker <= 1024:
+            problems.append(f"threads_per_worker must be 1 .. 1024, got {self.threads_per_worker}")
+        if self.workers is not None and self.workers < 1:
+            problems.append(f"workers must be at least 1, got {self.workers}")
+        if problems:
+            raise Invalid("; ".join(f"[cluster] {problem}" for problem in problems))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FederationSpecification:
+    """One ``sisa.toml``, checked."""
+
+    name: str
+    store: str
+    data: DataSettings
+    model: ModelSettings
+    training: TrainingSettings
+    partition: PartitionSettings
+    aggregation: AggregationSettings
+    erasure: ErasureSettings
+    cluster: ClusterSettings
+    folder: Path
+    """Where the file lies, absolute; relative paths in it begin here."""
+
+
+class SettingDifference(NamedTuple):
+    """A setting that two records state differently: values as JSON, ``absent`` where one has none."""
+
+    setting: str
+    stored: str
+    current: str
+
+
+TABLES: Mapping[str, type] = {
+    TOP: FederationSettings,
+    "data": DataSettings,
+    "model": ModelSettings,
+    "training": TrainingSettings,
+    "partition": PartitionSettings,
+    "aggregation": AggregationSettings,
+    "erasure": ErasureSettings,
+    "cluster": ClusterSettings,
+}
+"""Every table of ``sisa.toml`` and the class that describes it."""
+
+
+def read_specification(path: Path) -> FederationSpecification:
+    """Return what the file at ``path`` specifies.
+
+    Raises ``Invalid`` when there is no such file, it is not UTF-8 or not TOML, or anything in it is unknown, missing,
+    of the wrong type or out of range: all problems in one error, each with its line.
+    """
+    text, document = parse_file(path)
+    problems = Problems(path, text)
+    top = {name: value for name, value in document.items() if name not in TABLES}
+    tables = {name: read_table(TABLES, name, document.get(name, {}), problems) for name in TABLES if name != TOP}
+    federation = read_table(TABLES, TOP, top, problems)
+    _check_schedule(tables["training"], tables["partition"], problems)
+    problems.raise_if_any()
+    folder = path.resolve().parent
+    return FederationSpecification(name=federation.name, store=federation.store, folder=folder, **tables)
+
+
+def _check_schedule(training: TrainingSettings | None, partition: PartitionSettings | None, problems: Problems) -> None:
+    if training is None or partition is None:
+        return  # their own problems are noted
+    try:
+        check_schedule(training, partition)
+    except Invalid as error:
+        problems.add("training", "epochs", f"{error.fact.removeprefix('[training] ')}: {error.remedy}")
+
+
+def settings_record(specification: FederationSpecification) -> dict[str, Any]:
+    """Return the settings that identify the federation, as plain JSON values.
+
+    They decide which data points it holds and its constituents' bytes. Not among them: where the store lies, how much
+    memory or how many workers are used, how predictions are aggregated, when requests are due. Of the partition key
+    only whether one is given.
+    """
+    data = asdict(specification.data)
+    del data["ingest_memory_mb"], data["train"]
+    training = asdict(specification.training)
+    record = {
+        "name": specification.name,
+        "data": data | {"subject": specification.data.subject_column},
+        "model": {"factory": specification.model.factory, "arguments": dict(specification.model.arguments)},
+        "training": training | {"weight_decay": specification.training.effective_weight_decay},
+        "partition": {
+            "shards": specification.partition.shards,
+            "slices": specification.partition.slices,
+            "key": "drawn" if specification.partition.key is None else "given",
+        },
+        "cluster": {"threads_per_worker": specification.cluster.threads_per_worker},
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(record))  # tuples become lists, as a stored record has them
+    return plain
+
+
+def describe_difference(stored: Mapping[str, Json], current: Mapping[str, Json]) -> list[SettingDifference]:
+    """Return the settings in which two records of ``settings_record`` differ, sorted by name.
+
+    >>> describe_difference({"training": {"seed": 7}}, {"training": {"seed": 8}})
+    [SettingDifference(setting='training.seed', stored='7', current='8')]
+    """
+    before, after = _flat(stored), _flat(current)
+    return [
+        SettingDifference(name, before.get(name, "absent"), after.get(name, "absent"))
+        for name in sorted(before.keys() | after.keys())
+        if before.get(name) != after.get(name)
+    ]
+
+
+def _flat(record: Mapping[str, Json], prefix: str = "") -> dict[str, str]:
+    flat: dict[str, str] = {}
+    for name, value in record.items():
+        if isinstance(value, Mapping) and value:
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = canonical_json(value).decode("ascii")
+    return flat

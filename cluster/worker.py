@@ -1,0 +1,110 @@
+"""Workers: a plain core, and the Ray actor around it."""
+
+from __future__ import annotations
+
+import secrets
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import ray
+
+from cluster.guard import check_rooms
+from shards.constituent import ConstituentTrainer, TrainingEvent, TrainTask
+from shards.lineage import Configuration
+from shards.model import model_code_digest
+from shards.seeding import Device, set_numerics
+from shards.specification import ModelSettings, ShardId, TrainingSettings
+from shards.trainer import TorchLearner, TorchState
+from storage.digests import Sha256
+from storage.objects import ObjectStore
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerSetup:
+    """All that a worker needs to know; crosses to other processes."""
+
+    store: ObjectStore
+    settings: Sha256
+    """Digest of the settings that decide the constituents' bytes."""
+    model: ModelSettings
+    training: TrainingSettings
+    classes: int
+    slices: int
+    threads: int
+    device: Device
+    import_folder: str
+    """Where the user's own model module may lie."""
+
+
+class Worker:
+    """Trains constituents in this process, whose numerics it fixes for good."""
+
+    def __init__(self, setup: WorkerSetup) -> None:
+        check_rooms()
+        if setup.import_folder not in sys.path:
+            sys.path.insert(0, setup.import_folder)
+        self._setup = setup
+        self._profile = set_numerics(setup.threads, setup.device)
+        self._learners: dict[int, TorchLearner] = {}
+
+    def configuration(self, width: int) -> Configuration:
+        """Return what decides the bits here. Raises ``Invalid`` when the model does not fit ``width`` features."""
+        self._learner(width).initial(ShardId(0))
+        return Configuration(
+            settings=self._setup.settings,
+            model_code=model_code_digest(self._setup.model),
+            seed=self._setup.training.seed,
+            profile=self._profile,
+        )
+
+    def train(self, task: TrainTask) -> Iterator[TrainingEvent]:
+        """Do ``task``, yielding what happens."""
+        trainer: ConstituentTrainer[TorchState] = ConstituentTrainer(
+            learner=self._learner(task.width), store=self._setup.store, names=new_name, clock=time.monotonic
+        )
+        return trainer.train(task)
+
+    def _learner(self, width: int) -> TorchLearner:
+        if width not in self._learners:
+            self._learners[width] = TorchLearner(
+                model=self._setup.model,
+                training=self._setup.training,
+                inputs=width,
+                classes=self._setup.classes,
+                slices=self._setup.slices,
+                device=self._setup.device,
+            )
+        return self._learners[width]
+
+
+def new_name() -> str:
+    """Return a name that was never used before: 128 random bits."""
+    return secrets.token_hex(16)
+
+
+class WorkerShell:
+    """The actor: decodes nothing, decides nothing."""
+
+    def __init__(self, setup: WorkerSetup) -> None:
+        self._setup = setup
+
+    @cached_property
+    def _worker(self) -> Worker:
+        # Made at the first call: an error here comes back as itself, one in __init__ as a dead actor.
+        return Worker(self._setup)
+
+    @ray.method
+    def configuration(self, width: int) -> Configuration:
+        """See ``Worker.configuration``."""
+        return self._worker.configuration(width)
+
+    @ray.method(num_returns="streaming")
+    def train(self, task: TrainTask) -> Iterator[TrainingEvent]:
+        """See ``Worker.train``."""
+        yield from self._worker.train(task)
+
+
+WorkerActor = ray.remote(WorkerShell)

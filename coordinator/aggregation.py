@@ -1,0 +1,45 @@
+"""Aggregation: from the constituents' class probabilities to one answer (SISA section IV).
+
+Every constituent that answers counts the same: weights by shard size would carry a trace of erased points (E6).
+Shape legend: K constituents that answer, N points, C classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from storage.errors import Unavailable
+
+Rule = Literal["mean_probability", "majority_vote"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Aggregated:
+    """The ensemble's answer."""
+
+    classes_N: npt.NDArray[np.int64]
+    """Position of the predicted class in the declared classes."""
+    scores_NC: npt.NDArray[np.float64]
+    """Mean probability, or share of votes; each line sums to 1."""
+
+
+def aggregate(probabilities_KNC: npt.NDArray[np.float64], rule: Rule) -> Aggregated:
+    """Return the aggregated prediction.
+
+    ``mean_probability`` takes the class with the highest mean probability, ``majority_vote`` the class that most
+    constituents put first. Ties, within a constituent and between classes, go to the class declared first.
+    Raises ``Unavailable`` when no constituent answers.
+    """
+    if len(probabilities_KNC) == 0:
+        raise Unavailable("every constituent abstains", "wait for the retraining to finish: see 'sisa status'")
+    if rule == "mean_probability":
+        scores = probabilities_KNC.mean(axis=0)
+    else:
+        classes = probabilities_KNC.shape[2]
+        votes_KN = probabilities_KNC.argmax(axis=2)
+        scores = np.eye(classes, dtype=np.float64)[votes_KN].mean(axis=0)
+    return Aggregated(classes_N=scores.argmax(axis=1), scores_NC=scores)

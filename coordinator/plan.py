@@ -1,0 +1,85 @@
+"""Retrain plans: which shards, from which slice, at what cost. Pure (SISA section IV)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from coordinator.state import FederationState
+from shards.cost import replay_point_epochs, training_point_epochs
+from shards.routing import Placement
+from shards.schedule import slice_epochs
+from shards.specification import ShardId, SliceIndex
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardRetrain:
+    """Train ``shard`` again from ``from_slice`` on."""
+
+    shard: ShardId
+    from_slice: SliceIndex
+    point_epochs: int
+    """Data points seen, counted once per epoch."""
+    seconds: float
+    """What learning these slices took last time; 0 when unknown."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetrainPlan:
+    """What erasing costs, before anything is done."""
+
+    shards: tuple[ShardRetrain, ...]
+    points: int
+    """Data points to erase."""
+    point_epochs: int
+    full_point_epochs: int
+    """Of a full retrain of the whole federation: the yardstick."""
+
+    @property
+    def fraction(self) -> float:
+        """Cost as a share of a full retrain."""
+        return self.point_epochs / self.full_point_epochs if self.full_point_epochs else 0.0
+
+
+def affected_slices(placements: Iterable[Placement]) -> Mapping[ShardId, SliceIndex]:
+    """Return the earliest affected slice of every affected shard; no other shard is touched (SISA section III)."""
+    earliest: dict[ShardId, SliceIndex] = {}
+    for placement in placements:
+        earliest[placement.shard] = min(placement.slice, earliest.get(placement.shard, placement.slice))
+    return dict(sorted(earliest.items()))
+
+
+def plan_retrain(state: FederationState, erased: Mapping[Placement, int], epochs: int) -> RetrainPlan:
+    """Return the plan for erasing ``erased`` data points (counts by placement) under e' = ``epochs``.
+
+    Costs are those of the survivors: the erased points are not trained on again.
+    """
+    slices = len(state.shards[0].slices)
+    schedule = slice_epochs(epochs, slices)
+    affected = affected_slices(place for place, count in erased.items() if count)
+    retrains = []
+    for shard, from_slice in affected.items():
+        left = _survivors(state, shard, erased)
+        redone = state.shards[shard].chain[from_slice - 1 :]
+        retrains.append(
+            ShardRetrain(
+                shard=shard,
+                from_slice=from_slice,
+                point_epochs=replay_point_epochs(left, schedule, from_slice),
+                seconds=round(sum(checkpoint.seconds for checkpoint in redone), 3),
+            )
+        )
+    every = (_survivors(state, ShardId(number), erased) for number in range(len(state.shards)))
+    return RetrainPlan(
+        shards=tuple(retrains),
+        points=sum(erased.values()),
+        point_epochs=sum(retrain.point_epochs for retrain in retrains),
+        full_point_epochs=sum(training_point_epochs(points, schedule) for points in every),
+    )
+
+
+def _survivors(state: FederationState, shard: ShardId, erased: Mapping[Placement, int]) -> tuple[int, ...]:
+    return tuple(
+        record.points - erased.get(Placement(shard, SliceIndex(number)), 0)
+        for number, record in enumerate(state.shards[shard].slices, start=1)
+    )

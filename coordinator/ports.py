@@ -1,0 +1,83 @@
+"""What the coordinator needs from outside: workers, time, names, and someone to tell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from coordinator.requests import ErasureRequest
+from shards.constituent import TrainingEvent, TrainTask
+from shards.lineage import Configuration
+from shards.specification import ShardId
+
+
+class Clock(Protocol):
+    """Time, given by argument so that tests can hold it."""
+
+    def now(self) -> datetime:
+        """Return the wall-clock time, in UTC."""
+        ...
+
+    def monotonic(self) -> float:
+        """Return seconds that only ever grow."""
+        ...
+
+
+Names = Callable[[], str]
+"""Returns a new name at each call, unguessable and never used before."""
+
+
+class WorkerPool(Protocol):
+    """Workers that train constituents."""
+
+    def configuration(self, width: int) -> Configuration:
+        """Return what decides the bits of a constituent trained here and now, as the workers see it.
+
+        Raises ``Invalid`` when the model cannot be made or does not fit ``width`` features.
+        """
+        ...
+
+    def train(self, tasks: Sequence[TrainTask]) -> Iterator[TrainingEvent]:
+        """Do the tasks, side by side as far as there are workers, yielding what happens.
+
+        A worker that dies is replaced and its task goes on after the last slice it told of. A slice may be told of
+        twice. Raises what a worker raised; ``Unavailable`` when workers keep dying.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IngestProgress:
+    """So many data points are read."""
+
+    points: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingStarted:
+    """These shards are about to be trained, from the slice after ``done`` on."""
+
+    shards: tuple[tuple[ShardId, int], ...]
+    slices: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestMoved:
+    """An erasure request has reached another state."""
+
+    request: ErasureRequest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remark:
+    """Something a person should know, in words."""
+
+    text: str
+
+
+Notice = IngestProgress | TrainingStarted | TrainingEvent | RequestMoved | Remark
+
+Listener = Callable[[Notice], None]
+"""Hears of progress; what it does changes nothing."""

@@ -1,0 +1,91 @@
+"""Erasure requests and the states they pass through."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from shards.specification import ShardId
+from storage.digests import Sha256
+from storage.objects import ObjectKey
+
+
+class RequestState(enum.Enum):
+    """Where a request stands (DESIGN section 4)."""
+
+    ACCEPTED = "accepted"
+    """Durable: it will be carried out whatever crashes."""
+    PLANNED = "planned"
+    """Its data points are found and written out of their slices."""
+    QUARANTINED = "quarantined"
+    """No prediction can use a model that has seen them."""
+    RETRAINING = "retraining"
+    PUBLISHED = "published"
+    """The retrained constituents have taken over."""
+    PURGED = "purged"
+    """Nothing that held them is left in the store."""
+    COMPLETE = "complete"
+    WAITING = "waiting"
+    FAILED = "failed"
+    REFUSED = "refused"
+    """Nothing to erase: no data point of these subjects or ids is in the federation."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether work is still owed."""
+        return self not in (RequestState.COMPLETE, RequestState.FAILED, RequestState.REFUSED)
+
+
+_ORDER = [
+    RequestState.ACCEPTED,
+    RequestState.PLANNED,
+    RequestState.QUARANTINED,
+    RequestState.RETRAINING,
+    RequestState.PUBLISHED,
+    RequestState.PURGED,
+    RequestState.COMPLETE,
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectRef:
+    """An object and the digest its bytes must have."""
+
+    key: ObjectKey
+    sha256: Sha256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErasureRequest:
+    """A demand to erase subjects or data points; holds keyed digests and counts, never ids."""
+
+    request_id: str
+    body: Sha256
+    """Digest of the keyed digests it names: the same id with another body is a conflict (D4)."""
+    names: ObjectRef | None
+    """The keyed digests it names, until it is complete: then they are among the tombstones."""
+    subjects: int
+    """Subjects named."""
+    ids: int
+    """Data points named one by one."""
+    received_at: str
+    """UTC, ISO 8601."""
+    due_at: str
+    """UTC, ISO 8601."""
+    state: RequestState = RequestState.ACCEPTED
+    shards: tuple[ShardId, ...] = ()
+    """Shards that held something."""
+    points: int = 0
+    """Data points erased."""
+    reason: str = ""
+    """Why it was refused or failed, and what to do."""
+    times: Mapping[str, str] = field(default_factory=dict)
+    """When each state was reached, UTC, ISO 8601."""
+
+    def reach(self, state: RequestState, at: str) -> ErasureRequest:
+        """Return the request in ``state``, with the states passed on the way marked as reached at ``at``."""
+        passed = [state]
+        if state in _ORDER and self.state in _ORDER:
+            passed = _ORDER[_ORDER.index(self.state) + 1 : _ORDER.index(state) + 1]
+        return replace(self, state=state, times={**self.times, **{each.value: at for each in passed}})

@@ -1,0 +1,112 @@
+"""Verification: does the store hold what the state says and nothing else, and do the constituents have the right bytes?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from coordinator.codec import decode_state
+from coordinator.engine import SWEPT_PREFIXES, train_task
+from coordinator.ports import Listener, TrainingStarted, WorkerPool
+from coordinator.state import FederationState
+from coordinator.lookup import is_intact, load_digests
+from shards.constituent import SliceLearned
+from shards.dataset import count_erased
+from shards.specification import ShardId
+from storage.digests import Sha256
+from storage.errors import Corrupt
+from storage.manifest import ManifestRegister
+from storage.objects import ObjectKey, ObjectStore
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardProof:
+    """A constituent against a full retrain of its shard on the data points that are left."""
+
+    shard: ShardId
+    digest: Sha256 | None
+    """Of the constituent as it is; None: not trained yet."""
+    retrained_digest: Sha256 | None
+    exact: bool
+    """Whether every slice's digest is equal."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Residue:
+    """What a scan of the whole store found."""
+
+    objects: int
+    bytes: int
+    found: tuple[str, ...]
+    """What should not be there, or is not what it should be; empty when all is well."""
+
+
+def prove_shards(
+    state: FederationState, shards: Sequence[ShardId], pool: WorkerPool, listener: Listener
+) -> tuple[ShardProof, ...]:
+    """Retrain the shards from nothing, keeping nothing, and compare every slice's digest with the chain's."""
+    tasks = [train_task(state, shard, done=0, keep=False) for shard in shards]
+    if not tasks:
+        return ()
+    listener(TrainingStarted(shards=tuple((shard, 0) for shard in shards), slices=len(tasks[0].slices)))
+    retrained: dict[ShardId, dict[int, Sha256]] = {shard: {} for shard in shards}
+    for event in pool.train(tasks):
+        if isinstance(event, SliceLearned):
+            retrained[event.shard][event.slice] = event.digest
+        listener(event)
+    return tuple(_compare(state, shard, retrained[shard]) for shard in shards)
+
+
+def scan_residue(store: ObjectStore, register: ManifestRegister, state: FederationState) -> Residue:
+    """Look at every object of the store for anything that an erasure should have left behind or damaged."""
+    objects = list(store.list(""))
+    keep = state.referenced()
+    found = [f"object that nothing refers to: {info.key}" for info in objects if _is_swept(info.key) and info.key not in keep]
+    found += [f"unfinished write: {name}" for name in store.unfinished("")]
+    found += [f"file that is not ours: {name}" for name in store.foreign()]
+    found += _damaged(store, state)
+    found += _erased_points(store, state)
+    found += _old_manifests(register, keep)
+    return Residue(objects=len(objects), bytes=sum(info.payload_bytes for info in objects), found=tuple(found))
+
+
+def _compare(state: FederationState, shard: ShardId, retrained: dict[int, Sha256]) -> ShardProof:
+    chain = state.shards[shard].chain
+    return ShardProof(
+        shard=shard,
+        digest=chain[-1].digest if chain else None,
+        retrained_digest=retrained.get(len(chain)),
+        exact=bool(chain) and all(checkpoint.digest == retrained.get(checkpoint.slice) for checkpoint in chain),
+    )
+
+
+def _is_swept(key: ObjectKey) -> bool:
+    return key.startswith(SWEPT_PREFIXES)
+
+
+def _damaged(store: ObjectStore, state: FederationState) -> Iterator[str]:
+    parts = ((part.key, part.sha256) for shard in state.shards for each in shard.slices for part in each.parts)
+    checkpoints = ((checkpoint.key, checkpoint.sha256) for shard in state.shards for checkpoint in shard.chain)
+    for key, expected in (*parts, *checkpoints):
+        if not is_intact(store, key, expected):
+            yield f"object missing or damaged: {key}"
+
+
+def _erased_points(store: ObjectStore, state: FederationState) -> Iterator[str]:
+    tombstones = load_digests(store, state.tombstones)
+    if not len(tombstones):
+        return
+    for number, shard in enumerate(state.shards):
+        for slice_, record in enumerate(shard.slices, start=1):
+            try:
+                count = count_erased(store, record, tombstones)
+            except Corrupt:
+                continue  # named above as damaged
+            if count:
+                yield f"{count} erased data points in shard {number} slice {slice_}"
+
+
+def _old_manifests(register: ManifestRegister, keep: frozenset[ObjectKey]) -> Iterator[str]:
+    for manifest in register.superseded():
+        if decode_state(dict(manifest.body)).referenced() - keep:
+            yield f"superseded manifest that refers to objects no longer current: {manifest.number}"

@@ -1,0 +1,306 @@
+"""The command ``sisa``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import click
+import typer
+
+from cluster.guard import check_rooms
+from deploy.output import ExitCode, Outcome, Problem, run, say
+from deploy.settings import read_environment
+
+if TYPE_CHECKING:
+    from cluster.federation import Federation
+    from cluster.outcome import Verification
+    from coordinator.ports import Listener
+
+app = typer.Typer(
+    name="sisa",
+    help="Train models that can forget people exactly: SISA training and unlearning on Ray.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Config = Annotated[Path, typer.Option("--config", help="The federation's specification.", show_default=True)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object on stdout.")]
+Shard = Annotated[list[int] | None, typer.Option("--shard", help="Only this shard; may be repeated.")]
+
+_DEFAULT_CONFIG = Path("sisa.toml")
+
+
+@app.command()
+def demo(
+    dataset: Annotated[str, typer.Option(help="digits (comes with scikit-learn) or fashion-mnist.")] = "digits",
+    folder: Annotated[Path, typer.Option(help="Where to put data, specification and store.")] = Path("sisa-demo"),
+    data_folder: Annotated[Path | None, typer.Option(help="Folder with the Fashion-MNIST IDX files.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the whole story on real data: train, predict, erase a person, prove it."""
+
+    def action() -> Outcome:
+        from deploy.demo import run_demo
+
+        return run_demo(dataset, folder, data_folder, quiet=as_json)
+
+    _finish(action, as_json)
+
+
+@app.command()
+def init(
+    data: Annotated[str, typer.Argument(help="A file, folder or glob of Parquet, Arrow or CSV.")],
+    config: Config = _DEFAULT_CONFIG,
+    id_column: Annotated[str | None, typer.Option("--id", help="The id column, where the guess would be wrong.")] = None,
+    subject: Annotated[str | None, typer.Option("--subject", help="The column of the person.")] = None,
+    label: Annotated[str | None, typer.Option("--label", help="The label column.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Look at a data file and write a commented specification for it."""
+
+    def action() -> Outcome:
+        from deploy.initialise import write_specification
+
+        write_specification(
+            data, config, id_column=id_column, subject_column=subject, label_column=label, replace=force
+        )
+        return Outcome(
+            data={"config": str(config)}, text=f"wrote {config}: look it over, then run 'sisa train --config {config}'"
+        )
+
+    _finish(action, as_json)
+
+
+@app.command()
+def train(config: Config = _DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+    """Ingest, partition and train; goes on where an earlier run stopped."""
+
+    def action(federation: Federation) -> Outcome:
+        from deploy.text import status_text
+
+        status = federation.train()
+        return Outcome(data=_fields(status), text=status_text(status))
+
+    _with_federation(action, config, as_json)
+
+
+@app.command()
+def predict(
+    data: Annotated[str, typer.Argument(help="A file, folder or glob with the feature columns.")],
+    out: Annotated[Path, typer.Option("--out", help="Where to write: .parquet, .arrow or .csv.")],
+    config: Config = _DEFAULT_CONFIG,
+    as_json: AsJson = False,
+) -> None:
+    """Write the ensemble's predictions for a data file."""
+
+    def action(federation: Federation) -> Outcome:
+        from shards.predictions import check_ending
+
+        check_ending(out)
+        answers = federation.predict(data)
+        points = answers.write(out)
+        facts = {
+            "out": str(out),
+            "points": points,
+            "generation": answers.generation,
+            "constituents": answers.constituents,
+            "shards": answers.shards,
+        }
+        text = (
+            f"wrote {points:,} predictions to {out}"
+            f" (generation {answers.generation}, constituents {answers.constituents} of {answers.shards})"
+        )
+        return Outcome(data=facts, text=text)
+
+    _with_federation(action, config, as_json)
+
+
+@app.command()
+def evaluate(
+    data: Annotated[str, typer.Argument(help="A labelled file, folder or glob.")],
+    config: Config = _DEFAULT_CONFIG,
+    as_json: AsJson = False,
+) -> None:
+    """Tell the ensemble's accuracy on labelled data, overall and per class."""
+
+    def action(federation: Federation) -> Outcome:
+        from deploy.text import evaluation_text
+
+        evaluation = federation.evaluate(data)
+        return Outcome(data=_fields(evaluation), text=evaluation_text(evaluation))
+
+    _with_federation(action, config, as_json)
+
+
+@app.command()
+def erase(
+    subject: Annotated[list[str] | None, typer.Option("--subject", help="A subject to erase; may be repeated.")] = None,
+    id_: Annotated[list[str] | None, typer.Option("--id", help="A data point to erase; may be repeated.")] = None,
+    file: Annotated[Path | None, typer.Option("--file", help="A text file, one subject a line.")] = None,
+    file_of: Annotated[str, typer.Option("--file-of", help="What the file's lines name: subjects or ids.")] = "subjects",
+    more: Annotated[list[str] | None, typer.Argument(metavar="[MORE]...", help="More of the same kind.")] = None,
+    request_id: Annotated[str | None, typer.Option("--request-id", help="The same id is the same request.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what it would cost.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until it is complete.")] = False,
+    config: Config = _DEFAULT_CONFIG,
+    as_json: AsJson = False,
+) -> None:
+    """Erase people or data points: submit one erasure request (a deletion job) and carry it out.
+
+    Without a running coordinator the command does the work itself, so that it always waits; interrupting it is safe.
+    """
+    del wait
+
+    def action(federation: Federation) -> Outcome:
+        from deploy.erasure import erase_outcome, named, price_outcome
+
+        subjects, ids = named(subject or [], id_ or [], more or [], file, file_of)
+        if dry_run:
+            return price_outcome(federation.price(subjects=subjects, ids=ids))
+        return erase_outcome(federation.erase(subjects=subjects, ids=ids, request_id=request_id))
+
+    _with_federation(action, config, as_json)
+
+
+@app.command()
+def status(
+    request: Annotated[str | None, typer.Argument(help="Only this erasure request.")] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Show it anew every second, until interrupted.")] = False,
+    config: Config = _DEFAULT_CONFIG,
+    as_json: AsJson = False,
+) -> None:
+    """Show the federation: shards × slices, generation, erasure requests with due dates."""
+
+    def action(federation: Federation) -> Outcome:
+        from deploy.watching import request_outcome, watch_status
+        from deploy.text import status_text
+
+        if watch and not as_json:
+            watch_status(federation)
+        found = federation.status()
+        if request is not None:
+            return request_outcome(found, request)
+        return Outcome(data=_fields(found), text=status_text(found))
+
+    _with_federation(action, config, as_json)
+
+
+@app.command()
+def verify(shard: Shard = None, config: Config = _DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+    """Retrain shards from nothing on what is left, compare bytes, and scan the store for residue."""
+
+    def action(federation: Federation) -> Outcome:
+        return _verification(federation.verify(shard or None))
+
+    _with_federation(action, config, as_json)
+
+
+@app.command()
+def plan(
+    shards: Annotated[int | None, typer.Option("--shards", help="Another S.")] = None,
+    slices: Annotated[int | None, typer.Option("--slices", help="Another R.")] = None,
+    requests: Annotated[int, typer.Option("--requests", help="K: erasures served as one batch.")] = 1,
+    points: Annotated[int | None, typer.Option("--points", help="Another number of data points.")] = None,
+    config: Config = _DEFAULT_CONFIG,
+    as_json: AsJson = False,
+) -> None:
+    """Tell what training and erasing will cost: time, storage, speed-up over a full retrain."""
+
+    def action(federation: Federation) -> Outcome:
+        from deploy.text import forecast_text
+
+        found = federation.plan(shards=shards, slices=slices, requests=requests, points=points)
+        return Outcome(data=forecast_fields(found), text=forecast_text(found))
+
+    _with_federation(action, config, as_json)
+
+
+def forecast_fields(found: Any) -> dict[str, Any]:
+    """Return a plan as the command's JSON: one flat object."""
+    fields = _fields(found)
+    partition = fields["partition"]
+    return {
+        "shards": partition["shards"],
+        "slices": partition["slices"],
+        "workers": fields["workers"],
+        **fields["basis"],
+        **fields["forecast"],
+        "storage_bytes": found.forecast.storage_bytes,
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command and exit with its code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    as_json = "--json" in words
+    try:
+        check_rooms()
+        code = app(words, prog_name="sisa", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        sys.stderr.write(error.format_message() + "\n")
+        code = ExitCode.INVALID
+    except click.ClickException as error:
+        say(_usage(error), as_json=as_json)
+        code = ExitCode.INVALID
+    except click.Abort:
+        code = ExitCode.FAILED
+    sys.exit(int(code or 0))
+
+
+def _usage(error: click.ClickException) -> Outcome:
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context else "sisa"
+    return Outcome(
+        problem=Problem(kind="usage", message=error.format_message(), remedy=f"see '{command} --help'"),
+        code=ExitCode.INVALID,
+    )
+
+
+def _with_federation(action: Callable[[Federation], Outcome], config: Path, as_json: bool) -> None:
+    """Do ``action`` on the federation that ``config`` describes, with progress on stderr."""
+
+    def whole() -> Outcome:
+        import cluster
+        from deploy.progress import listening
+
+        with listening() as listener, cluster.connect(config, listener=listener) as federation:
+            return action(federation)
+
+    _finish(whole, as_json)
+
+
+def _finish(action: Callable[[], Outcome], as_json: bool) -> NoReturn:
+    raise typer.Exit(run(action, as_json=as_json, tracebacks=read_environment().tracebacks))
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    from deploy.output import plain
+
+    fields: dict[str, Any] = plain(value)
+    return fields
+
+
+def _verification(found: Verification) -> Outcome:
+    from deploy.text import verification_text
+
+    data = {
+        "exact": found.exact,
+        "shards": found.shards,
+        "residue": found.residue,
+        "receipts": {"checked": 0, "broken": []},
+    }
+    text = verification_text(found)
+    if found.holds:
+        return Outcome(data=data, text=f"{text}\nall constituents are byte-equal, and nothing is left over")
+    problem = Problem(
+        kind="proof_failed",
+        message="a constituent is not byte-equal" if not found.exact else "the store holds what it should not",
+        remedy="run 'sisa train': it finishes what was interrupted and rebuilds what is damaged; then verify again",
+    )
+    return Outcome(data=data, text=text, problem=problem, code=ExitCode.PROOF_FAILED)

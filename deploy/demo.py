@@ -1,0 +1,234 @@
+"""``sisa demo``: the whole story on real data, each step checked as it is told."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import cluster
+from cluster.federation import Federation
+from cluster.identity import partition_key
+from cluster.outcome import Verification
+from cluster.specification import FederationSpecification, read_specification
+from coordinator.status import FederationStatus
+from deploy.demo_data import DemoData, write_digits, write_fashion_mnist, write_without
+from deploy.output import ExitCode, Outcome, Problem
+from deploy.progress import listening
+from deploy.text import erasure_text, evaluation_text, plan_text, status_text, verification_text
+from storage.errors import Invalid
+from storage.location import open_store
+
+_SPECIFICATION: Final = """\
+# Written by 'sisa demo'. One federation: its data, its model, and how both are split.
+name  = "demo-{name}"
+store = "./federation"
+
+[data]
+train    = "data/train.parquet"
+id       = "id"                  # names each data point
+subject  = "user_id"             # whose it is: erasing a person erases all of theirs
+label    = "label"
+features = ["x*"]
+classes  = [{classes}]
+scale    = {scale}
+
+[model]
+factory   = "shards.models:mlp"
+arguments = {{ hidden = [{hidden}] }}
+
+[training]
+epochs        = {epochs}
+batch_size    = 16
+optimizer     = "sgd"
+learning_rate = {learning_rate}
+seed          = 7
+
+[partition]
+shards = 5
+slices = 5
+"""
+
+_MODELS: Final[Mapping[str, Mapping[str, object]]] = {
+    "digits": {"hidden": 64, "epochs": 40, "learning_rate": 0.1},
+    "fashion-mnist": {"hidden": 128, "epochs": 20, "learning_rate": 0.05},
+}
+_ERASED_PERSON: Final = "person-0017"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Story:
+    """What the demo found, step by step."""
+
+    before: FederationStatus
+    after: FederationStatus
+    fresh: FederationStatus
+    accuracy_before: float
+    accuracy_after: float
+    erased_points: int
+    affected: tuple[int, ...]
+    verification: Verification
+    mentions: int
+    """Files of the store that still name the person."""
+
+    @property
+    def holds(self) -> bool:
+        """Whether everything that the demo claims is so."""
+        digests = [each.digest for each in self.after.constituents]
+        untouched = all(
+            a.digest == b.digest
+            for a, b in zip(self.before.constituents, self.after.constituents, strict=True)
+            if a.shard not in self.affected
+        )
+        equal = digests == [each.digest for each in self.fresh.constituents]
+        return untouched and equal and self.verification.holds and not self.mentions
+
+
+def run_demo(dataset: str, folder: Path, data_folder: Path | None, *, quiet: bool) -> Outcome:
+    """Tell the story in ``folder`` (or the first free one beside it) and return what was found."""
+    home = _free_folder(folder)
+    tell = _teller(quiet=quiet)
+    data = _write_data(dataset, home / "data", data_folder)
+    tell(
+        f"1. Data: {data.train_points:,} pictures of {data.people} people to learn from,"
+        f" {data.test_points:,} of other people to test on"
+    )
+    specification = home / "sisa.toml"
+    specification.write_text(_specification(data), encoding="utf-8")
+    with listening(quiet=quiet) as listener, cluster.launch(specification, listener=listener) as federation:
+        story = _tell(federation, data, home, tell)
+        federation.release()
+        fresh = _train_without(federation.specification, data, home, tell, listener)
+    story = replace(story, fresh=fresh)
+    tell(_comparison(story))
+    return _outcome(story, home)
+
+
+def _tell(federation: Federation, data: DemoData, home: Path, tell: Callable[[str], None]) -> _Story:
+    tell("\n2. Train: 5 shards, 5 slices each, a checkpoint after every slice")
+    before = federation.train()
+    tell(status_text(before))
+    tell("\n3. Predict: the constituents' probabilities, averaged, on the people kept for testing")
+    accuracy_before = federation.evaluate(data.test)
+    tell(evaluation_text(accuracy_before))
+    tell(f"\n4. {_ERASED_PERSON} asks to be erased. What would it cost?")
+    tell(plan_text(federation.price(subjects=[_ERASED_PERSON])))
+    request = federation.erase(subjects=[_ERASED_PERSON])
+    tell(erasure_text(request))
+    after = federation.status()
+    accuracy_after = federation.evaluate(data.test)
+    tell(f"accuracy after: {accuracy_after.accuracy:.4f} (before: {accuracy_before.accuracy:.4f})")
+    tell("\n5. Prove it: retrain every shard from nothing on what is left, and look at every object of the store")
+    verification = federation.verify()
+    tell(verification_text(verification))
+    mentions = _mentions(home / "federation", _ERASED_PERSON)
+    tell(f"files of the store that name {_ERASED_PERSON}: {mentions}")
+    return _Story(
+        before=before,
+        after=after,
+        fresh=after,
+        accuracy_before=accuracy_before.accuracy,
+        accuracy_after=accuracy_after.accuracy,
+        erased_points=request.points,
+        affected=tuple(request.shards),
+        verification=verification,
+        mentions=mentions,
+    )
+
+
+def _train_without(
+    specification: FederationSpecification, data: DemoData, home: Path, tell: Callable[[str], None], listener: Any
+) -> FederationStatus:
+    """Train a second federation that never saw the person, under the same partition key."""
+    tell(f"\n6. Compare: another federation, trained on a file that never held {_ERASED_PERSON}")
+    file = write_without(data.train, home / "data" / "train-without.parquet", _ERASED_PERSON)
+    key = partition_key(open_store(specification.store, specification.folder), specification, draw=False)
+    other = replace(
+        specification,
+        store="./federation-without",
+        data=replace(specification.data, train=str(file.relative_to(home))),
+        partition=replace(specification.partition, key=key.hex()),
+    )
+    with cluster.connect(other, listener=listener) as fresh:
+        return fresh.train()
+
+
+def _comparison(story: _Story) -> str:
+    lines = ["shard  before            after erasing     never saw them"]
+    for before, after, fresh in zip(
+        story.before.constituents, story.after.constituents, story.fresh.constituents, strict=True
+    ):
+        digests = (str(each.digest)[:16] for each in (before, after, fresh))
+        mark = "  <- retrained" if before.shard in story.affected else ""
+        lines.append(f"{before.shard:5}  " + "  ".join(digests) + mark)
+    return "\n".join(lines)
+
+
+def _outcome(story: _Story, home: Path) -> Outcome:
+    data = {
+        "folder": str(home),
+        "holds": story.holds,
+        "accuracy_before": story.accuracy_before,
+        "accuracy_after": story.accuracy_after,
+        "erased_points": story.erased_points,
+        "affected_shards": story.affected,
+        "digests_before": [each.digest for each in story.before.constituents],
+        "digests_after": [each.digest for each in story.after.constituents],
+        "digests_without": [each.digest for each in story.fresh.constituents],
+    }
+    where = (
+        f"\nEverything lies in {home}:\n"
+        f"  sisa.toml              the specification\n"
+        f"  data/                  the data sets, as any user's would lie there; they still hold {_ERASED_PERSON}:\n"
+        f"                         files outside the store are yours to erase\n"
+        f"  federation/            the store: slices, checkpoints, manifest, tombstones\n"
+        f"  federation-without/    the store of the federation that never saw them\n"
+        f"Go on with: cd {home} && sisa status; sisa erase --subject person-0042; sisa verify"
+    )
+    if story.holds:
+        text = f"\nThe constituents are byte for byte those of a run that never saw {_ERASED_PERSON}.\n{where}"
+        return Outcome(data=data, text=text)
+    problem = Problem(
+        kind="proof_failed",
+        message="what the demo claims does not hold on this machine",
+        remedy="this is a bug: please report it with the output of 'sisa verify --json'",
+    )
+    return Outcome(data=data, text=where, problem=problem, code=ExitCode.PROOF_FAILED)
+
+
+def _write_data(dataset: str, folder: Path, data_folder: Path | None) -> DemoData:
+    if dataset == "digits":
+        return write_digits(folder)
+    if dataset == "fashion-mnist":
+        return write_fashion_mnist(folder, data_folder)
+    raise Invalid(f"there is no demo data set {dataset!r}", "choose digits or fashion-mnist")
+
+
+def _specification(data: DemoData) -> str:
+    classes = ", ".join(f'"{name}"' for name in data.classes)
+    return _SPECIFICATION.format(name=data.name, classes=classes, scale=data.scale, **_MODELS[data.name])
+
+
+def _free_folder(folder: Path) -> Path:
+    """Return ``folder``, or the first free name beside it: an earlier demo is left as it is."""
+    number, free = 2, folder
+    while free.exists():
+        free = folder.with_name(f"{folder.name}-{number}")
+        number += 1
+    free.mkdir(parents=True)
+    return free
+
+
+def _mentions(store: Path, name: str) -> int:
+    return sum(name.encode() in path.read_bytes() for path in store.rglob("*") if path.is_file())
+
+
+def _teller(*, quiet: bool) -> Callable[[str], None]:
+    def tell(text: str) -> None:
+        if not quiet:
+            sys.stderr.write(text + "\n")
+            sys.stderr.flush()
+
+    return tell

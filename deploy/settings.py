@@ -1,0 +1,19 @@
+"""The only reader of environment variables."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Environment:
+    """What the environment says."""
+
+    tracebacks: bool = False
+    """``SISA_TRACEBACK=1``: show the traceback of an unexpected error; it may hold personal data."""
+
+
+def read_environment() -> Environment:
+    """Return the settings of this process's environment."""
+    return Environment(tracebacks=os.environ.get("SISA_TRACEBACK", "") not in ("", "0"))

@@ -1,0 +1,102 @@
+"""Checkpoints (E4): everything a resumed run needs to be bit-equal to a straight one, in safetensors.
+
+Layout: ``model/<name>`` for parameters and all buffers, ``optimizer/<parameter name>/<entry>`` for the optimizer's
+tensors; one metadata entry ``lineage`` holds the lineage's canonical JSON. No pickle anywhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Final
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import nn
+from torch.optim import Optimizer
+
+from shards.lineage import Lineage
+from storage.digests import Sha256, canonical_json
+from storage.errors import Corrupt, InvariantBroken
+
+_MODEL: Final = "model/"
+_OPTIMIZER: Final = "optimizer/"
+
+
+def model_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Return parameters and buffers by name, those included that ``state_dict`` leaves out as not persistent."""
+    return {
+        **dict(model.named_parameters(remove_duplicate=False)),
+        **dict(model.named_buffers(remove_duplicate=False)),
+    }
+
+
+def digest_tensors(tensors: Mapping[str, torch.Tensor]) -> Sha256:
+    """Return the SHA-256 over all tensors in the order of their names.
+
+    Per tensor: canonical JSON of [name, dtype, shape], a line feed, then the elements, little-endian, row-major.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(canonical_json([name, str(tensor.dtype).removeprefix("torch."), list(tensor.shape)]) + b"\n")
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return Sha256(digest.hexdigest())
+
+
+def encode_checkpoint(model: nn.Module, optimizer: Optimizer, lineage: Lineage) -> bytes:
+    """Return the checkpoint's bytes; the same state gives the same bytes."""
+    tensors = {_MODEL + name: tensor for name, tensor in model_tensors(model).items()}
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    for parameter, entries in optimizer.state.items():
+        for entry, value in entries.items():
+            if value is None:  # sgd without momentum
+                continue
+            if not isinstance(value, torch.Tensor):
+                raise InvariantBroken("the optimizer keeps state that is no tensor", entry=entry)
+            tensors[f"{_OPTIMIZER}{names[parameter]}/{entry}"] = value
+    # Cloned: safetensors refuses tensors that share memory, and a view would carry its whole storage along.
+    plain = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+    # One entry only: safetensors does not fix the order of several.
+    return save(plain, metadata={"lineage": canonical_json(lineage.record()).decode()})
+
+
+def decode_checkpoint(payload: bytes) -> dict[str, torch.Tensor]:
+    """Return the tensors of a checkpoint. Raises ``Corrupt`` when it is none."""
+    try:
+        return load(payload)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise Corrupt("a checkpoint is not a readable safetensors file", "run 'sisa train' to rebuild it") from error
+
+
+def checkpoint_lineage(payload: bytes) -> Mapping[str, object]:
+    """Return the lineage record that a checkpoint carries."""
+    header_bytes = int.from_bytes(payload[:8], "little")
+    header = json.loads(payload[8 : 8 + header_bytes])
+    lineage: Mapping[str, object] = json.loads(header["__metadata__"]["lineage"])
+    return lineage
+
+
+def restore(model: nn.Module, optimizer: Optimizer, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Put a checkpoint's tensors into a freshly built model and optimizer.
+
+    Values are copied into fresh memory: results depend on alignment, and views into the payload have any (E7).
+    Raises ``Corrupt`` when names or shapes are not the model's.
+    """
+    targets = model_tensors(model)
+    stored = {name.removeprefix(_MODEL): tensor for name, tensor in tensors.items() if name.startswith(_MODEL)}
+    if {name: tensor.shape for name, tensor in stored.items()} != {n: t.shape for n, t in targets.items()}:
+        raise Corrupt("a checkpoint's tensors are not this model's", "run 'sisa train' to rebuild it")
+    with torch.no_grad():
+        for name, target in targets.items():
+            target.copy_(stored[name])
+    parameters = dict(model.named_parameters())
+    for name, tensor in tensors.items():
+        if name.startswith(_OPTIMIZER):
+            parameter_name, _, entry = name.removeprefix(_OPTIMIZER).rpartition("/")
+            parameter = parameters[parameter_name]
+            # Adam keeps its step count on the CPU, whatever the device.
+            device = "cpu" if entry == "step" else parameter.device
+            optimizer.state[parameter][entry] = tensor.clone().to(device)

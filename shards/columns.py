@@ -1,0 +1,363 @@
+"""From a file's columns to ids, labels and features, with everything refused that training could not use.
+
+Shape legend: N points, F features.
+"""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from shards.sources import Batch, DataFile, Source, Wanted, glob_like, is_list, is_text, plain, plain_type
+from shards.specification import DataSettings
+from storage.errors import Invalid, InvariantBroken
+
+Features = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
+
+_MOST_POINTS = 65_536
+_GUESSED_LIST_WIDTH = 4096
+_ID_BYTES = 128
+_MOST_UNKNOWN_LABELS = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Columns:
+    """Which columns of a source are what."""
+
+    id: str | None
+    subject: str | None
+    label: str | None
+    features: tuple[str, ...]
+    """In order: one column per feature, or one column of lists."""
+    dtype: str
+    """``uint8`` when every feature column of every file is uint8 or bool, else ``float32``."""
+    point_bytes: int
+    """About how much memory one data point takes while it is read."""
+
+    @property
+    def wanted(self) -> Wanted:
+        """What to read; a column that plays two parts is read once."""
+        parts = (self.id, self.subject, self.label)
+        return Wanted(texts=tuple(dict.fromkeys(name for name in parts if name is not None)), numbers=self.features)
+
+    def points_within(self, batch_bytes: int) -> int:
+        """Return how many data points a batch of about ``batch_bytes`` has."""
+        return max(1, min(_MOST_POINTS, batch_bytes // self.point_bytes))
+
+
+def choose_columns(source: Source, data: DataSettings, *, identified: bool = True, labelled: bool = True) -> Columns:
+    """Return the columns that ``data`` declares, checked against every file of the source.
+
+    ``identified`` demands id and subject (else the id is taken where the first file has one), ``labelled`` the label.
+    Raises ``Invalid`` for a missing column, a pattern that matches nothing, files that do not fit together.
+    """
+    chosen: Columns | None = None
+    kinds = dict[str, str]()
+    bytes_only = True
+    for file in source.files:
+        table = _Table.of(file)
+        features = table.features(data)
+        if chosen is None:
+            chosen = _chosen(table, features, data, identified=identified, labelled=labelled)
+        for name in chosen.wanted.texts:
+            table.require(name)
+        if different := set(features) ^ set(chosen.features):
+            raise _different_features(table, source, min(different))
+        if table.typed:
+            _compare_types(table, kinds, chosen)
+        bytes_only = bytes_only and table.bytes_only(features)
+    if chosen is None:
+        raise InvariantBroken("a source has no files")
+    return replace(chosen, dtype="uint8" if bytes_only else "float32")
+
+
+def read_texts(batch: Batch, column: str) -> list[str]:
+    """Return a column of ids or subjects as text: strings as they are, integers in decimal.
+
+    Raises ``Invalid`` for another type, a null or an empty string.
+    """
+    array = batch.column(column)
+    if array.null_count:
+        raise _bad_cell("has no value (null)", batch, column, _first(array.is_null()))
+    if pa.types.is_integer(array.type):
+        return [str(number) for number in array.to_pylist()]
+    if not is_text(array.type):
+        raise _bad_type(f"must hold strings or integers, its type is {array.type}", batch, column)
+    texts: list[str] = array.to_pylist()
+    if "" in texts:
+        raise _bad_cell("is an empty string", batch, column, texts.index(""))
+    return texts
+
+
+def read_labels(batch: Batch, column: str, classes: Sequence[str]) -> npt.NDArray[np.int32]:
+    """Return for each data point the position of its label in ``classes``, shape (N,).
+
+    Labels are compared by their text: an integer's or integral float's decimal, ``true`` or ``false``. Raises
+    ``Invalid`` for a null, another type, or a label that is not declared.
+    """
+    codes, texts = label_codes(batch, column)
+    known = {name: position for position, name in enumerate(classes)}
+    positions = np.array([known.get(text, -1) for text in texts], dtype=np.int32)
+    labels: npt.NDArray[np.int32] = positions[codes] if len(codes) else np.empty(0, dtype=np.int32)
+    if (labels < 0).any():
+        unknown = [text for text in texts if text not in known]
+        raise _unknown_label(batch, column, _first(labels < 0), texts[codes[_first(labels < 0)]], unknown)
+    return labels
+
+
+def label_codes(batch: Batch, column: str) -> tuple[npt.NDArray[np.int64], list[str]]:
+    """Return the column's distinct labels as text, and for each data point the position of its own among them."""
+    array = batch.column(column)
+    if pa.types.is_float16(array.type):
+        array = array.cast(pa.float32())
+    missing = array.is_null(nan_is_null=True)
+    if missing.true_count:
+        raise _bad_cell("has no label (null)", batch, column, _first(missing))
+    encoded = array.dictionary_encode()
+    codes = _numpy(encoded.indices).astype(np.int64)
+    distinct = encoded.dictionary.to_pylist()
+    if pa.types.is_floating(array.type):
+        fractions = np.array([not value.is_integer() for value in distinct], dtype=np.bool_)
+        if fractions.any():
+            raise _bad_cell("has a label that is not a whole number", batch, column, _first(fractions[codes]))
+        return codes, [str(int(value)) for value in distinct]
+    if pa.types.is_boolean(array.type):
+        return codes, [str(value).lower() for value in distinct]
+    if pa.types.is_integer(array.type) or is_text(array.type):
+        return codes, [str(value) for value in distinct]
+    raise _bad_type(f"cannot hold labels, its type is {array.type}", batch, column)
+
+
+def read_features(batch: Batch, columns: Columns, width: int | None) -> Features:
+    """Return the features, not scaled, C-contiguous, shape (N, F), of ``columns.dtype``.
+
+    ``width`` is the number of features seen so far, None at first. Raises ``Invalid`` for a null, NaN or infinite
+    value (in float32), for a type that is no number, and for another number of features.
+    """
+    dtype = np.dtype(columns.dtype)
+    single = batch.column(columns.features[0])
+    with np.errstate(over="ignore"):  # what overflows float32 is found as infinite below, and named
+        if is_list(single.type):
+            features = _from_lists(batch, columns.features[0], single, dtype)
+        else:
+            features = _from_columns(batch, columns.features, dtype)
+    if width is not None and features.shape[1] != width:
+        raise Invalid(
+            f"the number of features differs: expected {width}, got {features.shape[1]}",
+            "Give every data point the same features.",
+            file=batch.file,
+            row=batch.first,
+        )
+    if dtype.kind == "f" and not np.isfinite(features).all():
+        row, position = np.argwhere(~np.isfinite(features))[0].tolist()
+        name = columns.features[position if len(columns.features) > 1 else 0]
+        raise _bad_cell("has a feature that is NaN or infinite (as float32)", batch, name, row)
+    return features
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Table:
+    """What is known of one file before it is read."""
+
+    file: str
+    typed: bool
+    schema: pa.Schema
+    names: tuple[str, ...]
+    repeated: frozenset[str]
+
+    @classmethod
+    def of(cls, file: DataFile) -> Self:
+        # Once per file: a Parquet footer of many columns and row groups takes tens of megabytes to parse.
+        schema = file.schema()
+        repeated = frozenset(name for name, times in Counter(schema.names).items() if times > 1)
+        return cls(file=file.name, typed=file.reader.typed, schema=schema, names=tuple(schema.names), repeated=repeated)
+
+    def features(self, data: DataSettings) -> tuple[str, ...]:
+        """Return the columns that [data] features names, in order."""
+        reserved = {data.id, data.subject_column, data.label}
+        known, chosen = set(self.names), dict[str, None]()
+        for pattern in data.features:
+            if pattern in reserved:
+                raise Invalid(
+                    f"[data] features names {pattern!r}, which is the id, subject or label column",
+                    "Take it out: a model would learn whose data it is, or the answer itself.",
+                )
+            literal = pattern in known or not glob_like(pattern)
+            matches = [pattern] if literal else fnmatch.filter(self.names, pattern)
+            matches = [name for name in matches if name not in reserved]
+            if not matches:
+                raise Invalid(
+                    f"[data] features: no column matches {pattern!r}",
+                    f"Columns are {_some(self.names)}.",
+                    file=self.file,
+                )
+            chosen.update(dict.fromkeys(matches))
+        for name in chosen:
+            if name not in known or name in self.repeated:
+                self.require(name)
+        return tuple(chosen)
+
+    def require(self, name: str) -> None:
+        """Raise ``Invalid`` unless one column, and one alone, has this name."""
+        if name in self.repeated:
+            raise Invalid("two columns have the same name", "Rename one of them.", file=self.file, column=name)
+        if name not in self.names:
+            near = difflib.get_close_matches(name, self.names, n=1, cutoff=0.5)
+            remedy = f"Did you mean {near[0]!r}?" if near else f"Columns are {_some(self.names)}."
+            raise Invalid(f"there is no column {name!r}", remedy, file=self.file)
+
+    def type(self, name: str) -> pa.DataType:
+        """Return the column's type, without dictionary and extension."""
+        return plain_type(self.schema.field(name).type)
+
+    def bytes_only(self, features: Sequence[str]) -> bool:
+        """Return whether the features are uint8 or bool throughout."""
+        types = [_element(self.type(name)) for name in features]
+        return self.typed and all(pa.types.is_uint8(found) or pa.types.is_boolean(found) for found in types)
+
+
+def _chosen(
+    table: _Table, features: tuple[str, ...], data: DataSettings, *, identified: bool, labelled: bool
+) -> Columns:
+    return Columns(
+        id=data.id if identified or data.id in table.names else None,
+        subject=data.subject_column if identified else None,
+        label=data.label if labelled else None,
+        features=features,
+        dtype="float32",
+        # 8 bytes a feature, even for uint8: Parquet decodes it as int32 before it becomes one byte.
+        point_bytes=3 * _ID_BYTES + 8 * sum(_width(table.type(name)) for name in features),
+    )
+
+
+def _compare_types(table: _Table, known: dict[str, str], columns: Columns) -> None:
+    kinds = {name: str(table.type(name)) for name in columns.features}
+    kinds |= {name: _name_kind(table.type(name)) for name in columns.wanted.texts}
+    for name, kind in kinds.items():
+        if known.setdefault(name, kind) != kind:
+            raise Invalid(
+                f"a column has different types in two files: {known[name]} before, {kind} here",
+                "Write all files of [data] train with the same types.",
+                file=table.file,
+                column=name,
+            )
+
+
+def _different_features(table: _Table, source: Source, name: str) -> Invalid:
+    return Invalid(
+        f"two files have different feature columns: {name!r} is in one of them alone",
+        "Give all files of [data] train the same columns.",
+        file=table.file,
+        other=source.files[0].name,
+    )
+
+
+def _name_kind(data_type: pa.DataType) -> str:
+    if is_text(data_type):
+        return "text"
+    return "integer" if pa.types.is_integer(data_type) else str(data_type)
+
+
+def _some(names: Collection[str]) -> str:
+    shown = ", ".join(map(repr, list(names)[:10]))
+    return shown if len(names) <= 10 else f"{shown} and {len(names) - 10} more"
+
+
+def _element(data_type: pa.DataType) -> pa.DataType:
+    return data_type.value_type if is_list(data_type) else data_type
+
+
+def _width(data_type: pa.DataType) -> int:
+    if pa.types.is_fixed_size_list(data_type):
+        return int(data_type.list_size)
+    return _GUESSED_LIST_WIDTH if is_list(data_type) else 1
+
+
+def _from_columns(batch: Batch, names: Sequence[str], dtype: np.dtype[np.generic]) -> Features:
+    # Column by column into contiguous memory, then turned once: several times faster than strided writes.
+    turned_FN = np.empty((len(names), batch.columns.num_rows), dtype=dtype)
+    for values_N, name in zip(turned_FN, names, strict=True):
+        array = batch.column(name)
+        if array.null_count:
+            raise _bad_cell("has no value (null)", batch, name, _first(array.is_null()))
+        values_N[:] = _numbers(batch, name, array)
+    return np.ascontiguousarray(turned_FN.T)
+
+
+def _from_lists(batch: Batch, name: str, lists: pa.Array, dtype: np.dtype[np.generic]) -> Features:
+    if lists.null_count:
+        raise _bad_cell("has no value (null)", batch, name, _first(lists.is_null()))
+    lengths = _numpy(lists.value_lengths())
+    if (lengths != lengths[0]).any():
+        raise _bad_cell("has another number of features than the first one", batch, name, _first(lengths != lengths[0]))
+    width = int(lengths[0])
+    values = plain(lists.flatten())
+    if values.null_count:
+        raise _bad_cell("has a feature without value (null)", batch, name, _first(values.is_null()) // width)
+    return np.ascontiguousarray(_numbers(batch, name, values).astype(dtype).reshape(len(lists), width))
+
+
+def _numbers(batch: Batch, name: str, array: pa.Array) -> npt.NDArray[np.generic]:
+    if pa.types.is_decimal(array.type):
+        array = array.cast(pa.float64())
+    if not (pa.types.is_integer(array.type) or pa.types.is_floating(array.type) or pa.types.is_boolean(array.type)):
+        raise _bad_type(f"must hold numbers to be a feature, its type is {array.type}", batch, name)
+    return _numpy(array)
+
+
+def _numpy(array: pa.Array) -> npt.NDArray[np.generic]:
+    """Return an array of numbers or bools without nulls; numbers are not copied."""
+    # Not to_numpy(): it imports pandas where that is installed, 50 MB.
+    if pa.types.is_boolean(array.type):
+        array = array.cast(pa.uint8())
+    kind = "f" if pa.types.is_floating(array.type) else "iu"[pa.types.is_unsigned_integer(array.type)]
+    dtype = np.dtype(f"{kind}{array.type.bit_width // 8}")
+    values: npt.NDArray[np.generic] = np.frombuffer(array.buffers()[1] or b"", dtype=dtype)
+    return values[array.offset : array.offset + len(array)]
+
+
+def _first(mask: pa.Array | npt.NDArray[np.bool_]) -> int:
+    return int(np.argmax(np.asarray(mask)))
+
+
+def _bad_cell(fact: str, batch: Batch, column: str, position: int) -> Invalid:
+    return Invalid(
+        f"a data point {fact}",
+        "Correct it or leave the data point out.",
+        file=batch.file,
+        column=column,
+        row=batch.first + position,
+    )
+
+
+def _bad_type(fact: str, batch: Batch, column: str) -> Invalid:
+    return Invalid(
+        f"the column {fact}",
+        "Convert the column, or name another one in [data].",
+        file=batch.file,
+        column=column,
+        row=batch.first,
+    )
+
+
+def _unknown_label(batch: Batch, column: str, position: int, label: str, unknown: Sequence[str]) -> Invalid:
+    place: dict[str, str | int] = {"file": batch.file, "column": column, "row": batch.first + position}
+    if len(unknown) > _MOST_UNKNOWN_LABELS:
+        return Invalid(
+            f"the column has {len(unknown)} labels that [data] classes does not name: it is probably not the label",
+            "Set [data] label to the column of the class.",
+            **place,
+        )
+    return Invalid(
+        f"the label {label!r} is not in [data] classes",
+        f"Add to [data] classes: {', '.join(map(repr, sorted(unknown)))}; or correct the data.",
+        **place,
+    )

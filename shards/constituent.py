@@ -1,0 +1,159 @@
+"""Training one constituent from its last good checkpoint to its last slice: the work of a worker.
+
+Plain objects, no Ray: a generator that reads slices from the store, learns, writes checkpoints and tells what it did.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+from typing import Generic
+
+from shards.dataset import SliceRecord, load_shard
+from shards.learner import Learner, State
+from shards.lineage import CheckpointRecord, Lineage
+from shards.points import ShardPoints
+from shards.specification import ShardId, SliceIndex
+from storage.digests import Sha256, sha256
+from storage.errors import Corrupt, ObjectMissing
+from storage.objects import ObjectKey, ObjectStore, object_key
+
+Clock = Callable[[], float]
+"""Seconds, monotonic."""
+
+PROGRESS_SECONDS = 0.2
+"""Epochs are reported at most this often: a report costs about a millisecond, an epoch may cost less."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainTask:
+    """Bring the constituent of ``shard`` from the checkpoints in ``done`` to its last slice."""
+
+    shard: ShardId
+    slices: tuple[SliceRecord, ...]
+    lineages: tuple[Lineage, ...]
+    """What the checkpoints after slices 1..R have to be."""
+    width: int
+    """Number of features."""
+    scale: float | tuple[float, ...]
+    """What features are divided by: one constant, or one per feature."""
+    done: tuple[CheckpointRecord, ...] = ()
+    keep: bool = True
+    """False: write nothing, only tell the digests (a rehearsal, for proof)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpochsDone:
+    """Progress inside a slice."""
+
+    shard: ShardId
+    slice: SliceIndex
+    epochs: int
+    of_epochs: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SliceLearned:
+    """A slice is learned; ``checkpoint`` is None when the task keeps nothing."""
+
+    shard: ShardId
+    slice: SliceIndex
+    digest: Sha256
+    checkpoint: CheckpointRecord | None
+
+
+TrainingEvent = EpochsDone | SliceLearned
+
+
+class ConstituentTrainer(Generic[State]):
+    """Does ``TrainTask``s with one learner against one store."""
+
+    def __init__(
+        self, *, learner: Learner[State], store: ObjectStore, names: Callable[[], str], clock: Clock
+    ) -> None:
+        self._learner = learner
+        self._store = store
+        self._names = names
+        self._clock = clock
+
+    def train(self, task: TrainTask) -> Iterator[TrainingEvent]:
+        """Learn the slices that are not done yet, yielding progress and every slice learned.
+
+        After each slice training continues from the checkpoint's bytes, not from memory: a resumed run and a straight
+        one are then the same computation, whatever a model keeps in places that no checkpoint sees (E4).
+        Raises ``Corrupt`` when a checkpoint or slice file is not what the task says.
+        """
+        points = load_shard(self._store, task.slices, task.width, task.scale)
+        state = self._resume(task)
+        for lineage in task.lineages[len(task.done) :]:
+            started = self._clock()
+            state = yield from self._learn(state, points, task.shard, lineage.slice)
+            payload = self._learner.to_bytes(state, lineage)
+            digest = self._learner.digest(state)
+            steps = self._learner.steps(points, lineage.slice)
+            seconds = round(self._clock() - started, 6)
+            checkpoint = self._keep(payload, lineage, digest, steps, seconds) if task.keep else None
+            yield SliceLearned(shard=task.shard, slice=lineage.slice, digest=digest, checkpoint=checkpoint)
+            state = self._learner.from_bytes(payload, task.shard)
+
+    def _resume(self, task: TrainTask) -> State:
+        if not task.done:
+            return self._learner.initial(task.shard)
+        last = task.done[-1]
+        return self._learner.from_bytes(read_checkpoint(self._store, last, task.shard), task.shard)
+
+    def _learn(
+        self, state: State, points: ShardPoints, shard: ShardId, slice_: SliceIndex
+    ) -> Generator[EpochsDone, None, State]:
+        learning = self._learner.learn(state, points, shard, slice_)
+        of_epochs = self._learner.epochs(slice_)
+        told = self._clock()
+        while True:
+            try:
+                epochs = next(learning)
+            except StopIteration as finished:
+                learned: State = finished.value
+                return learned
+            if self._clock() - told >= PROGRESS_SECONDS:
+                told = self._clock()
+                yield EpochsDone(shard=shard, slice=slice_, epochs=epochs, of_epochs=of_epochs)
+
+    def _keep(self, payload: bytes, lineage: Lineage, digest: Sha256, steps: int, seconds: float) -> CheckpointRecord:
+        key = checkpoint_key(lineage.shard, lineage.slice, self._names())
+        self._store.put_if_absent(key, payload)
+        return CheckpointRecord(
+            slice=lineage.slice,
+            key=key,
+            sha256=sha256(payload),
+            digest=digest,
+            lineage=lineage.digest(),
+            payload_bytes=len(payload),
+            steps=steps,
+            seconds=seconds,
+        )
+
+
+def checkpoint_key(shard: ShardId, slice_: SliceIndex, name: str) -> ObjectKey:
+    """Return the key of a checkpoint; ``name`` makes every attempt's key its own (D5)."""
+    return object_key(f"shards/{shard:04d}/checkpoints/{slice_:04d}/{name}.safetensors")
+
+
+def read_checkpoint(store: ObjectStore, record: CheckpointRecord, shard: ShardId) -> bytes:
+    """Return a checkpoint's bytes, verified. Raises ``Corrupt`` when it is missing or differs from its record."""
+    remedy = "The object was not used; run 'sisa train' to rebuild it."
+    try:
+        payload = store.get(record.key).payload
+    except ObjectMissing as error:
+        raise Corrupt(
+            "a checkpoint is missing", remedy, key=record.key, shard=shard, slice=record.slice
+        ) from error
+    found = sha256(payload)
+    if found != record.sha256:
+        raise Corrupt(
+            f"a checkpoint's digest differs from the manifest: expected sha256:{record.sha256}, got sha256:{found}",
+            remedy,
+            key=record.key,
+            shard=shard,
+            slice=record.slice,
+        )
+    return payload

@@ -1,0 +1,321 @@
+"""Ingest: from the user's files to slice files, with bounded memory.
+
+The result depends on the data points alone: not on their order, the files' formats or division, or the memory given.
+Only the objects' names and the division of slices into parts do. Shape legend: N points, F features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from shards.columns import Columns, Features, choose_columns, read_features, read_labels, read_texts
+from shards.dataset import EMPTY_SLICE, PartRecord, SliceRecord, record_slice, repeated_point, write_part
+from shards.points import PointBlock
+from shards.routing import (
+    DIGEST_BYTES,
+    PartitionKey,
+    Placement,
+    PointDigest,
+    SubjectDigest,
+    place,
+    point_digest,
+    subject_digest,
+)
+from shards.sources import Batch, Source, SourceFile, Wanted, inventory
+from shards.specification import DataSettings, PartitionSettings, ShardId, SliceIndex
+from shards.tombstones import DigestSet
+from storage.errors import Invalid, InvariantBroken
+from storage.objects import ObjectStore
+
+_MEBIBYTE = 1 << 20
+_BASELINE_MB = 150
+"""Interpreter, libraries, and a Parquet file of many columns while it is read: pages, buffers, footer."""
+_LEAST_BUFFER_MB = 8
+_MOST_BATCH_BYTES = 8 * _MEBIBYTE
+_PARTS_PER_STAGE = 4
+"""A part has at most this share of the stage: it is copied while it is written."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeatureLayout:
+    """What the features of a data set look like."""
+
+    width: int
+    """F."""
+    dtype: str
+    """``uint8`` or ``float32``: how they are stored; training sees float32."""
+    features: tuple[str, ...]
+    """The columns they came from, in order; a prediction takes the same ones by name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ingested:
+    """What an ingest put into the store."""
+
+    slices: Mapping[Placement, SliceRecord]
+    """The slices that hold data points; all others are empty."""
+    layout: FeatureLayout
+    inventory: tuple[SourceFile, ...]
+    """The files that were read."""
+    points: int
+    """Data points in the slices."""
+    refused: int
+    """Data points left out because they, or their subjects, are tombstoned."""
+
+    def shard(self, shard: ShardId, slices: int) -> tuple[SliceRecord, ...]:
+        """Return the records of slices 1..R of a shard."""
+        places = (Placement(shard, SliceIndex(index)) for index in range(1, slices + 1))
+        return tuple(self.slices.get(placement, EMPTY_SLICE) for placement in places)
+
+
+def ingest(
+    *,
+    source: Source,
+    data: DataSettings,
+    partition: PartitionSettings,
+    key: PartitionKey,
+    store: ObjectStore,
+    tombstones: DigestSet,
+    names: Callable[[], str],
+    progress: Callable[[int], None] = lambda _: None,
+    buffer_bytes: int | None = None,
+) -> Ingested:
+    """Return the slices that the source's data points were written to.
+
+    ``names`` gives a fresh token for each object. ``progress`` is told the number of data points read so far.
+    ``buffer_bytes`` is what may be held before it is written; default: a share of ``data.ingest_memory_mb``.
+    Raises ``Invalid`` for any data point that cannot be trained on and for an id that occurs twice; then, and whatever
+    else is raised, no object of this ingest is left.
+    """
+    budget = buffer_bytes or _buffer_bytes(data.ingest_memory_mb)
+    columns = choose_columns(source, data)
+    router = _Router(key=key, partition=partition)
+    with ExitStack() as undo:
+        writer = _SliceWriter(store=store, names=names, router=router, stage_bytes=budget)
+        undo.callback(writer.discard)
+        reading = _Reading(columns=columns, data=data, router=router, tombstones=tombstones)
+        for batch in source.batches(columns.wanted, columns.points_within(min(_MOST_BATCH_BYTES, budget))):
+            writer.add(reading.block(batch))
+            progress(reading.points)
+        layout = _layout(reading, source)
+        slices = writer.finish()
+        repeat = repeated_point(store, tuple(slices.values()), max(1024, budget // (4 * DIGEST_BYTES)))
+        if repeat is not None:
+            raise _duplicate(source, data.id, key, repeat)
+        files = inventory(source)
+        undo.pop_all()
+    return Ingested(
+        slices=slices,
+        layout=layout,
+        inventory=files,
+        points=reading.points - reading.refused,
+        refused=reading.refused,
+    )
+
+
+@dataclass(slots=True, kw_only=True)
+class _Router:
+    """From ids and subjects to digests and placements."""
+
+    key: PartitionKey
+    partition: PartitionSettings
+
+    def points(self, ids: Sequence[str]) -> npt.NDArray[np.void]:
+        joined = b"".join([point_digest(self.key, text) for text in ids])
+        return np.frombuffer(joined, dtype=f"V{DIGEST_BYTES}")
+
+    def subjects(self, subjects: Sequence[str]) -> npt.NDArray[np.void]:
+        known = {text: subject_digest(self.key, text) for text in set(subjects)}
+        return np.frombuffer(b"".join([known[text] for text in subjects]), dtype=f"V{DIGEST_BYTES}")
+
+    def split(self, subjects_N: npt.NDArray[np.void]) -> Iterator[tuple[Placement, npt.NDArray[np.intp]]]:
+        """Yield each placement that occurs, with the positions of its data points."""
+        keys = subjects_N.view(">u8").reshape(-1, 2)
+        shards = keys[:, 0] % np.uint64(self.partition.shards)
+        slices = keys[:, 1] % np.uint64(self.partition.slices)
+        numbers = (shards * np.uint64(self.partition.slices) + slices).astype(np.int64)
+        order = np.argsort(numbers, kind="stable")
+        starts = np.flatnonzero(np.diff(numbers[order], prepend=-1))
+        for indices in np.split(order, starts[1:]) if len(order) else ():
+            subject = SubjectDigest(subjects_N[indices[0]].tobytes())
+            yield place(subject, self.partition.shards, self.partition.slices), indices
+
+
+@dataclass(slots=True, kw_only=True)
+class _Reading:
+    """What has been read so far."""
+
+    columns: Columns
+    data: DataSettings
+    router: _Router
+    tombstones: DigestSet
+    points: int = 0
+    refused: int = 0
+    width: int | None = None
+
+    def block(self, batch: Batch) -> PointBlock:
+        """Return a batch's data points without the tombstoned ones."""
+        block = self._typed(batch)
+        self.points += len(block)
+        gone = self.tombstones.contains(block)
+        self.refused += int(gone.sum())
+        return _take(block, np.flatnonzero(~gone)) if gone.any() else block
+
+    def _typed(self, batch: Batch) -> PointBlock:
+        ids = read_texts(batch, self.data.id)
+        subject = self.data.subject_column
+        subjects = ids if subject == self.data.id else read_texts(batch, subject)
+        return PointBlock(
+            points_N=self.router.points(ids),
+            subjects_N=self.router.subjects(subjects),
+            labels_N=read_labels(batch, self.data.label, self.data.classes),
+            features_NF=self._features(batch),
+        )
+
+    def _features(self, batch: Batch) -> Features:
+        features = read_features(batch, self.columns, self.width)
+        if self.width is None:
+            self.width = features.shape[1]
+            check_scale(self.data.scale, self.width)
+        return features
+
+
+@dataclass(slots=True, kw_only=True)
+class _SliceWriter:
+    """Stages data points in arrays of fixed size; when they are full, writes what they hold as parts of the slices."""
+
+    store: ObjectStore
+    names: Callable[[], str]
+    router: _Router
+    stage_bytes: int
+    _stage: PointBlock | None = None
+    _staged: int = 0
+    _parts: dict[Placement, list[PartRecord]] = field(default_factory=dict)
+
+    def add(self, block: PointBlock) -> None:
+        """Stage the data points, writing parts as the stage fills."""
+        if self._stage is None:
+            self._stage = _stage_for(block, self.stage_bytes)
+        start = 0
+        while start < len(block):
+            end = min(len(block), start + len(self._stage) - self._staged)
+            _copy(block, slice(start, end), self._stage, self._staged)
+            self._staged += end - start
+            start = end
+            if self._staged == len(self._stage):
+                self._flush()
+
+    def finish(self) -> dict[Placement, SliceRecord]:
+        """Write what is left and return the records of the slices that hold data points."""
+        self._flush()
+        self._stage = None
+        return {placement: record_slice(self.store, parts) for placement, parts in sorted(self._parts.items())}
+
+    def discard(self) -> None:
+        """Delete every object written."""
+        for parts in self._parts.values():
+            for part in parts:
+                self.store.delete(part.key)
+
+    def _flush(self) -> None:
+        if self._stage is None:
+            return
+        # A part is copied while it is encoded: a share of the stage at a time.
+        most = -(-len(self._stage) // _PARTS_PER_STAGE)
+        for placement, indices in self.router.split(self._stage.subjects_N[: self._staged]):
+            for start in range(0, len(indices), most):
+                block = _take(self._stage, indices[start : start + most])
+                record = write_part(self.store, block, placement, self.names)
+                self._parts.setdefault(placement, []).append(record)
+        self._staged = 0
+
+
+def feature_width(source: Source, data: DataSettings) -> int:
+    """Return the number of features of the source, read off its first data points.
+
+    Raises ``Invalid`` for columns that are missing or of the wrong type, and for a source without any data point.
+    """
+    columns = choose_columns(source, data)
+    for batch in source.batches(columns.wanted, points=1):
+        width = int(read_features(batch, columns, None).shape[1])
+        check_scale(data.scale, width)
+        return width
+    raise _no_points(source)
+
+
+def check_scale(scale: float | tuple[float, ...], width: int) -> None:
+    """Raise ``Invalid`` when ``scale`` is a list of another length than there are features."""
+    if isinstance(scale, tuple) and len(scale) != width:
+        raise Invalid(
+            f"[data] scale has {len(scale)} constants for {width} features", "Give one for all, or one per feature."
+        )
+
+
+def _buffer_bytes(memory_mb: int) -> int:
+    return max(_LEAST_BUFFER_MB, (memory_mb - _BASELINE_MB) // 8) * _MEBIBYTE
+
+
+def _layout(reading: _Reading, source: Source) -> FeatureLayout:
+    if reading.width is None:
+        raise _no_points(source)
+    return FeatureLayout(width=reading.width, dtype=reading.columns.dtype, features=reading.columns.features)
+
+
+def _no_points(source: Source) -> Invalid:
+    return Invalid(
+        "the data set has no data points", "Set [data] train to files that hold some.", source=source.location
+    )
+
+
+def _duplicate(source: Source, column: str, key: PartitionKey, repeat: PointDigest) -> Exception:
+    """Read the ids once more, to say where the repeated one stands."""
+    places = []
+    for batch in source.batches(Wanted(texts=(column,), numbers=()), 65_536):
+        for position, text in enumerate(read_texts(batch, column)):
+            if point_digest(key, text) == repeat:
+                places.append((batch.file, batch.first + position))
+        if len(places) > 1:
+            (file, row), (other_file, other_row), *_ = places
+            return Invalid(
+                "two data points have the same id",
+                "Ids must be unique: leave one of them out, or set [data] id to another column.",
+                column=column,
+                file=file,
+                row=row,
+                other_file=other_file,
+                other_row=other_row,
+            )
+    return InvariantBroken("a data point was stored twice, yet its id occurs once in the source")
+
+
+def _stage_for(block: PointBlock, stage_bytes: int) -> PointBlock:
+    width, dtype = block.features_NF.shape[1], block.features_NF.dtype
+    points = max(1, stage_bytes // (2 * DIGEST_BYTES + 4 + width * dtype.itemsize))
+    return PointBlock(
+        points_N=np.empty(points, dtype=f"V{DIGEST_BYTES}"),
+        subjects_N=np.empty(points, dtype=f"V{DIGEST_BYTES}"),
+        labels_N=np.empty(points, dtype=np.int32),
+        features_NF=np.empty((points, width), dtype=dtype),
+    )
+
+
+def _copy(block: PointBlock, chosen: slice, stage: PointBlock, start: int) -> None:
+    target = slice(start, start + chosen.stop - chosen.start)
+    stage.points_N[target] = block.points_N[chosen]
+    stage.subjects_N[target] = block.subjects_N[chosen]
+    stage.labels_N[target] = block.labels_N[chosen]
+    stage.features_NF[target] = block.features_NF[chosen]
+
+
+def _take(block: PointBlock, indices: npt.NDArray[np.intp]) -> PointBlock:
+    return PointBlock(
+        points_N=block.points_N[indices],
+        subjects_N=block.subjects_N[indices],
+        labels_N=block.labels_N[indices],
+        features_NF=block.features_NF[indices],
+    )

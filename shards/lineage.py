@@ -1,0 +1,123 @@
+"""Lineage (E8): what a checkpoint has seen, as a value that can be compared.
+
+The lineage a checkpoint *should* have follows from the slices as they are now and from the settings as they are now. A
+checkpoint whose lineage differs is never used, whatever the reason: an erased point, another learning rate, another
+thread count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from shards.dataset import SliceRecord
+from shards.specification import ShardId, SliceIndex
+from storage.digests import Json, Sha256, digest_of
+from storage.objects import ObjectKey
+
+TRAINER_FORMAT = 1
+"""Raised whenever our own training code changes the bits it produces."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NumericsProfile:
+    """What decides the bits besides the specification (E7). Equality is claimed within one profile."""
+
+    torch: str
+    """Version, with its build suffix."""
+    threads: int
+    """Intra-op threads."""
+    device: str
+    """``cpu/<architecture>/<instruction set>`` or ``cuda/<device name>``."""
+    dtype: str
+    deterministic: bool
+    packing: str
+    """``none``: a constituent is trained alone, whoever its companions are."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Configuration:
+    """Everything but the data that decides a constituent's bytes."""
+
+    settings: Sha256
+    """Digest of the model, training and data settings that change results."""
+    model_code: Sha256
+    """Digest of the source code that the model is made of."""
+    seed: int
+    profile: NumericsProfile
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lineage:
+    """What the checkpoint after one slice has seen."""
+
+    shard: ShardId
+    slice: SliceIndex
+    points: int
+    """Data points of this slice."""
+    points_digest: Sha256
+    """Over their keyed digests, in order."""
+    content_digest: Sha256
+    """Over their content, in order."""
+    configuration: Configuration
+    parent: Sha256 | None
+    """Digest of the lineage after the slice before; None for slice 1."""
+
+    def record(self) -> dict[str, Json]:
+        """Return the lineage as canonical JSON can hold it."""
+        return {"trainer_format": TRAINER_FORMAT, **asdict(self)}
+
+    def digest(self) -> Sha256:
+        """Return the digest that names this lineage."""
+        return digest_of(self.record())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointRecord:
+    """A committed checkpoint: where it is, what it is, what it has seen."""
+
+    slice: SliceIndex
+    key: ObjectKey
+    sha256: Sha256
+    """Of the stored object."""
+    digest: Sha256
+    """Of the constituent's parameters and buffers."""
+    lineage: Sha256
+    payload_bytes: int
+    steps: int
+    """Optimizer steps of this slice."""
+    seconds: float
+    """Time that learning this slice took; informative only."""
+
+
+def expected_lineages(
+    shard: ShardId, slices: Sequence[SliceRecord], configuration: Configuration
+) -> tuple[Lineage, ...]:
+    """Return the lineages that the checkpoints after slices 1..R of ``shard`` must have."""
+    lineages: list[Lineage] = []
+    parent: Sha256 | None = None
+    for number, record in enumerate(slices, start=1):
+        lineage = Lineage(
+            shard=shard,
+            slice=SliceIndex(number),
+            points=record.points,
+            points_digest=record.points_digest,
+            content_digest=record.content_digest,
+            configuration=configuration,
+            parent=parent,
+        )
+        lineages.append(lineage)
+        parent = lineage.digest()
+    return tuple(lineages)
+
+
+def valid_prefix(
+    chain: Sequence[CheckpointRecord], expected: Sequence[Lineage]
+) -> tuple[CheckpointRecord, ...]:
+    """Return the longest start of ``chain`` whose lineages are the expected ones."""
+    valid: list[CheckpointRecord] = []
+    for checkpoint, lineage in zip(chain, expected, strict=False):
+        if checkpoint.lineage != lineage.digest():
+            break
+        valid.append(checkpoint)
+    return tuple(valid)

@@ -1,0 +1,170 @@
+"""The user's model: imported, called, checked, and named by the code it is made of."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import inspect
+import sys
+import sysconfig
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from shards.specification import ModelSettings
+from storage.digests import Sha256
+from storage.errors import Invalid
+
+Factory = Callable[..., nn.Module]
+
+_INPUT_NAMES = ("inputs", "in_features", "n_features", "num_features", "input_size", "input_dim")
+_CLASS_NAMES = ("classes", "outputs", "out_features", "n_classes", "num_classes", "output_size", "output_dim")
+
+
+def import_factory(path: str) -> Factory:
+    """Return the callable that ``module:callable`` names. Raises ``Invalid`` when there is none."""
+    module_name, _, attribute = path.partition(":")
+    try:
+        target: object = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise Invalid(
+            f"[model] factory {path!r}: no module named {error.name!r}",
+            "put the file beside the specification or install the package, and check the spelling",
+        ) from error
+    except Exception as error:  # the user's module may raise anything while it is imported
+        raise Invalid(
+            f"[model] factory {path!r}: importing {module_name!r} failed with {type(error).__name__}",
+            "import the module in a Python shell to see why",
+        ) from error
+    for name in attribute.split("."):
+        if not hasattr(target, name):
+            public = [entry for entry in vars(target) if not entry.startswith("_")] if hasattr(target, "__dict__") else []
+            raise Invalid(
+                f"[model] factory {path!r}: {module_name!r} has no {name!r}",
+                f"it has: {', '.join(public[:12])}",
+            )
+        target = getattr(target, name)
+    if not callable(target):
+        raise Invalid(f"[model] factory {path!r} is not callable", "name a function or class that returns a Module")
+    return cast("Factory", target)
+
+
+def build_model(settings: ModelSettings, inputs: int, classes: int) -> nn.Module:
+    """Return the model that the settings describe, checked to map (2, inputs) to (2, classes).
+
+    Draws initial weights from the global generators: seed them first. The check also gives lazy modules their shapes.
+    Raises ``Invalid`` when the factory fails, returns no Module, or the Module does not fit the data.
+    """
+    factory = import_factory(settings.factory)
+    arguments = _with_widths(factory, settings.arguments, inputs, classes)
+    try:
+        model = factory(*arguments[0], **arguments[1])
+    except Invalid:
+        raise
+    except Exception as error:  # the factory is the user's code
+        raise Invalid(
+            f"[model] factory {settings.factory!r} failed with {type(error).__name__}: {error}",
+            "check [model] arguments against the factory's parameters",
+        ) from error
+    if not isinstance(model, nn.Module):
+        raise Invalid(
+            f"[model] factory {settings.factory!r} returned {type(model).__name__}, not a torch.nn.Module",
+            "return the Module",
+        )
+    _check_output(model, settings.factory, inputs, classes)
+    return model
+
+
+def model_code_digest(settings: ModelSettings) -> Sha256:
+    """Return the digest of all source files the model is made of.
+
+    These are the module of the factory and every module it reaches through its globals, as far as it is the user's or
+    ours: the standard library and installed packages are left out (torch's version is in the numerics profile).
+    """
+    factory = import_factory(settings.factory)
+    root = sys.modules[settings.factory.partition(":")[0]]
+    sources = _sources(root)
+    if own := inspect.getmodule(factory):
+        sources |= _sources(own)
+    digest = hashlib.sha256()
+    for name, source in sorted(sources.items()):
+        digest.update(name.encode() + b"\0" + hashlib.sha256(source).digest())
+    return Sha256(digest.hexdigest())
+
+
+def _with_widths(
+    factory: Factory, arguments: Mapping[str, Any], inputs: int, classes: int
+) -> tuple[tuple[int, ...], dict[str, Any]]:
+    """Return the call's positional and keyword arguments, with the widths added where the factory takes them."""
+    keywords = dict(arguments)
+    try:
+        parameters = inspect.signature(factory).parameters
+    except (TypeError, ValueError):  # a builtin without a signature: call it as the settings say
+        return (), keywords
+    for names, width in ((_INPUT_NAMES, inputs), (_CLASS_NAMES, classes)):
+        if taken := [name for name in names if name in parameters]:
+            keywords.setdefault(taken[0], width)
+    missing = [
+        name
+        for name, parameter in parameters.items()
+        if parameter.default is parameter.empty
+        and parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+        and name not in keywords
+    ]
+    # A factory with two parameters under names of its own, such as net(n_in, n_out), takes them in this order.
+    return ((inputs, classes) if len(missing) == 2 and list(parameters)[:2] == missing else ()), keywords
+
+
+def _check_output(model: nn.Module, factory: str, inputs: int, classes: int) -> None:
+    model.eval()
+    try:
+        with torch.no_grad():
+            output = model(torch.zeros(2, inputs))
+    except Exception as error:  # forward is the user's code
+        raise Invalid(
+            f"[model] factory {factory!r}: the model fails on 2 data points of {inputs} features"
+            f" with {type(error).__name__}: {error}",
+            "make the model accept (N, features) and check [model] arguments against the data",
+        ) from error
+    shape = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
+    if shape != (2, classes):
+        raise Invalid(
+            f"[model] factory {factory!r}: the output for 2 data points has shape {shape}, expected {(2, classes)}",
+            f"let the last layer give one logit for each of the {classes} declared classes",
+        )
+    if "_extra_state" in " ".join(model.state_dict()):
+        raise Invalid(
+            f"[model] factory {factory!r}: the model keeps state outside its parameters and buffers",
+            "hold it in buffers (register_buffer), so that a checkpoint has all of it",
+        )
+
+
+def _sources(root: ModuleType) -> dict[str, bytes]:
+    found: dict[str, bytes] = {}
+    pending = [root]
+    while pending:
+        module = pending.pop()
+        file = getattr(module, "__file__", None)
+        if module.__name__ in found or not file or (module is not root and _is_installed(Path(file))):
+            continue
+        found[module.__name__] = Path(file).read_bytes()
+        pending += _reached(vars(module).values())
+    return found
+
+
+def _reached(values: Iterable[object]) -> list[ModuleType]:
+    modules = []
+    for value in values:
+        name = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
+        if isinstance(name, str) and name in sys.modules:
+            modules.append(sys.modules[name])
+    return modules
+
+
+def _is_installed(file: Path) -> bool:
+    places = {Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    return any(place in file.resolve().parents for place in places)

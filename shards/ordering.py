@@ -1,0 +1,41 @@
+"""Order and randomness (E3): streams drawn from what a thing is, never from where it stands.
+
+A stream is a 64-bit number derived from (seed, shard, slice, epoch, purpose). Points are ordered by mixing their own key
+with the stream, so that removing a point leaves the relative order of all others as it was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from shards.specification import ShardId, SliceIndex
+
+INITIAL_WEIGHTS: Final = b"initial"
+SHUFFLE: Final = b"shuffle"
+NOISE: Final = b"noise"
+"""Dropout and whatever else a model draws while it learns."""
+
+
+def stream(seed: int, shard: ShardId, slice_: SliceIndex, epoch: int, purpose: bytes) -> int:
+    """Return the stream's number, 0 .. 2**64 - 1."""
+    material = b"".join(value.to_bytes(8, "big") for value in (seed, shard, slice_, epoch))
+    digest = hashlib.blake2b(material, digest_size=8, person=b"sisa/" + purpose)
+    return int.from_bytes(digest.digest(), "big")
+
+
+def epoch_order(keys_N: npt.NDArray[np.uint64], number: int) -> npt.NDArray[np.int64]:
+    """Return the permutation of ``keys_N`` for the stream ``number``.
+
+    Each key is mixed by MurmurHash3's 64-bit finaliser (a bijection); equal keys keep their canonical order.
+    """
+    mixed = keys_N ^ np.uint64(number)
+    mixed ^= mixed >> np.uint64(33)
+    mixed *= np.uint64(0xFF51AFD7ED558CCD)
+    mixed ^= mixed >> np.uint64(33)
+    mixed *= np.uint64(0xC4CEB9FE1A85EC53)
+    mixed ^= mixed >> np.uint64(33)
+    return np.argsort(mixed, kind="stable").astype(np.int64, copy=False)

@@ -1,0 +1,46 @@
+"""Data points in memory, as arrays.
+
+Shape legend: N points, F features.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PointBlock:
+    """Some data points as they are stored: columns of equal length, in no promised order."""
+
+    points_N: npt.NDArray[np.void]
+    """Keyed digests of the points' ids (dtype V16)."""
+    subjects_N: npt.NDArray[np.void]
+    """Keyed digests of the subjects (dtype V16)."""
+    labels_N: npt.NDArray[np.int32]
+    """Position of the class in ``classes``."""
+    features_NF: npt.NDArray[np.uint8] | npt.NDArray[np.float32]
+    """Raw features, not scaled; C-contiguous; uint8 when every feature column is, else float32."""
+
+    def __len__(self) -> int:
+        return len(self.labels_N)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ShardPoints:
+    """All data points of one shard, resident, ready to be learned.
+
+    Canonical order: slice after slice, within a slice by point digest. It depends on which points there are and on
+    nothing else (E3).
+    """
+
+    features_NF: npt.NDArray[np.float32]
+    """Scaled features, C-contiguous."""
+    labels_N: npt.NDArray[np.int64]
+    """Position of the class in ``classes``."""
+    keys_N: npt.NDArray[np.uint64]
+    """First 8 bytes (big-endian) of the point's digest: the point's own source of order."""
+    ends: tuple[int, ...]
+    """``ends[r - 1]`` is the number of points in slices 1..r; length R."""

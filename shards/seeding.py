@@ -1,0 +1,51 @@
+"""Seeding and numerics: the one place that touches global random state and torch's switches."""
+
+from __future__ import annotations
+
+import os
+import platform
+import random
+from typing import Literal
+
+import numpy as np
+import torch
+
+from shards.lineage import NumericsProfile
+
+Device = Literal["cpu", "cuda"]
+
+
+def seed_all(number: int) -> None:
+    """Restart every generator a model may draw from: torch's (all devices), numpy's and Python's global ones."""
+    torch.manual_seed(number)
+    np.random.seed(number % 2**32)
+    random.seed(number)
+
+
+def set_numerics(threads: int, device: Device) -> NumericsProfile:
+    """Fix this process's numerics for good and return what they are (E7).
+
+    ``threads`` is the number of intra-op threads. Call before the first CUDA operation of the process.
+    """
+    # cuBLAS is deterministic only with a fixed workspace, read when its handle is made.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(mode=True)
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.set_default_dtype(torch.float32)
+    return NumericsProfile(
+        torch=torch.__version__,
+        threads=threads,
+        device=_device_class(device),
+        dtype="float32",
+        deterministic=True,
+        packing="none",
+    )
+
+
+def _device_class(device: Device) -> str:
+    if device == "cuda":
+        return f"cuda/{torch.cuda.get_device_name()}"
+    return f"cpu/{platform.machine()}/{torch.backends.cpu.get_cpu_capability()}"

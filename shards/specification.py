@@ -1,0 +1,189 @@
+"""What a federation is trained on and how: the settings that decide the constituents' bytes.
+
+Each class is one table of ``sisa.toml``. ``__post_init__`` raises ``Invalid`` with every problem of the table.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NewType
+
+from shards.schedule import minimum_epochs
+from storage.errors import Invalid
+
+ShardId = NewType("ShardId", int)
+"""0 .. S-1."""
+
+SliceIndex = NewType("SliceIndex", int)
+"""1 .. R; 0 stands for "before the first slice"."""
+
+OPTIMIZERS = ("sgd", "adam", "adamw")
+_FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+_ADAMW_WEIGHT_DECAY = 0.01
+
+
+def refuse(table: str, problems: list[str]) -> None:
+    """Raise ``Invalid`` if there are ``problems`` with the settings of ``table``."""
+    if problems:
+        raise Invalid("; ".join(f"[{table}] {problem}" for problem in problems))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataSettings:
+    """The table ``[data]``: where data points come from and what is declared of them."""
+
+    train: str
+    """File, folder or glob of Parquet, Arrow or CSV files; relative to the specification's folder."""
+    id: str
+    """Column that names each data point; unique."""
+    label: str
+    """Column of the class."""
+    features: tuple[str, ...]
+    """Columns or globs, in order, or one fixed-size-list column."""
+    classes: tuple[str, ...]
+    """The label set, declared and never learned (E6); two or more."""
+    subject: str | None = None
+    """Column of the person whose data point it is; default: the id column."""
+    scale: float | tuple[float, ...] = 1.0
+    """Constant that features are divided by: one, or one per feature."""
+    ingest_memory_mb: int = 512
+    """Most memory (MiB) that ingest may take; changes no result. At least 256."""
+
+    def __post_init__(self) -> None:
+        problems = []
+        if not self.train:
+            problems.append("train is empty: name a file, a folder or a glob")
+        if not self.features:
+            problems.append("features is empty: name the feature columns")
+        if len(self.classes) < 2:
+            problems.append(f"classes needs two or more, got {len(self.classes)}")
+        if twice := sorted({name for name in self.classes if self.classes.count(name) > 1}):
+            problems.append(f"classes names {', '.join(map(repr, twice))} more than once")
+        scales = self.scale if isinstance(self.scale, tuple) else (self.scale,)
+        if not all(math.isfinite(value) and value != 0 for value in scales):
+            problems.append("scale must be finite and not zero")
+        if self.ingest_memory_mb < 256:
+            problems.append(f"ingest_memory_mb must be at least 256, got {self.ingest_memory_mb}")
+        refuse("data", problems)
+
+    @property
+    def subject_column(self) -> str:
+        """The column that routes and erases."""
+        return self.subject or self.id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSettings:
+    """The table ``[model]``: which network a constituent is."""
+
+    factory: str = "shards.models:mlp"
+    """Import path ``module:callable``; the callable returns a ``torch.nn.Module``."""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    """Keyword arguments for the factory; ``inputs`` and ``classes`` are added where it takes them."""
+
+    def __post_init__(self) -> None:
+        problems = []
+        if not _FACTORY.fullmatch(self.factory):
+            problems.append(f"factory must read 'module:callable', got {self.factory!r}")
+        refuse("model", problems)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingSettings:
+    """The table ``[training]``: how a constituent learns."""
+
+    epochs: int
+    """e': the epochs one would use without slicing."""
+    batch_size: int
+    """Data points per step."""
+    learning_rate: float
+    """Step size, constant."""
+    optimizer: str = "sgd"
+    """One of ``sgd``, ``adam``, ``adamw``."""
+    seed: int = 0
+    """Start of all randomness; 0 .. 2**63 - 1."""
+    momentum: float = 0.0
+    """sgd only."""
+    nesterov: bool = False
+    """sgd with momentum only."""
+    weight_decay: float | None = None
+    """Default: 0, and 0.01 for adamw."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """adam and adamw only."""
+    epsilon: float = 1e-8
+    """adam and adamw only."""
+
+    def __post_init__(self) -> None:
+        problems = []
+        if self.epochs < 1:
+            problems.append(f"epochs must be at least 1, got {self.epochs}")
+        if self.batch_size < 1:
+            problems.append(f"batch_size must be at least 1, got {self.batch_size}")
+        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
+            problems.append(f"learning_rate must be above 0, got {self.learning_rate}")
+        if not 0 <= self.seed < 2**63:
+            problems.append(f"seed must be 0 .. 2**63 - 1, got {self.seed}")
+        problems += self._optimizer_problems()
+        refuse("training", problems)
+
+    def _optimizer_problems(self) -> list[str]:
+        if self.optimizer not in OPTIMIZERS:
+            return [f"optimizer must be one of {', '.join(OPTIMIZERS)}, got {self.optimizer!r}"]
+        problems = []
+        if self.optimizer != "sgd" and (self.momentum or self.nesterov):
+            problems.append(f"momentum and nesterov belong to sgd, optimizer is {self.optimizer}")
+        if self.optimizer == "sgd" and (self.betas, self.epsilon) != ((0.9, 0.999), 1e-8):
+            problems.append("betas and epsilon belong to adam and adamw, optimizer is sgd")
+        if not 0 <= self.momentum < 1:
+            problems.append(f"momentum must be in [0, 1), got {self.momentum}")
+        if self.nesterov and not self.momentum:
+            problems.append("nesterov needs momentum above 0")
+        if self.weight_decay is not None and not 0 <= self.weight_decay < math.inf:
+            problems.append(f"weight_decay must be 0 or more, got {self.weight_decay}")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            problems.append(f"betas must be in [0, 1), got {list(self.betas)}")
+        if not 0 < self.epsilon < math.inf:
+            problems.append(f"epsilon must be above 0, got {self.epsilon}")
+        return problems
+
+    @property
+    def effective_weight_decay(self) -> float:
+        """The weight decay in force."""
+        if self.weight_decay is not None:
+            return self.weight_decay
+        return _ADAMW_WEIGHT_DECAY if self.optimizer == "adamw" else 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartitionSettings:
+    """The table ``[partition]``: how many shards and slices, and the secret that routes."""
+
+    shards: int
+    """S."""
+    slices: int
+    """R."""
+    key: str | None = field(default=None, repr=False)
+    """Secret partition key, 16 to 64 bytes as hexadecimal; default: drawn once and kept in the store."""
+
+    def __post_init__(self) -> None:
+        problems = []
+        if not 1 <= self.shards <= 4096:
+            problems.append(f"shards must be 1 .. 4096, got {self.shards}")
+        if not 1 <= self.slices <= 4096:
+            problems.append(f"slices must be 1 .. 4096, got {self.slices}")
+        if self.key is not None and not re.fullmatch(r"(?:[0-9a-fA-F]{2}){16,64}", self.key):
+            problems.append("key must be 16 to 64 bytes in hexadecimal (32 to 128 characters)")
+        refuse("partition", problems)
+
+
+def check_schedule(training: TrainingSettings, partition: PartitionSettings) -> None:
+    """Raise ``Invalid`` when some slice would get no epoch (E5)."""
+    least = minimum_epochs(partition.slices)
+    if training.epochs < least:
+        raise Invalid(
+            f"[training] epochs = {training.epochs} gives some of {partition.slices} slices no epoch",
+            f"set epochs to at least {least}, or [partition] slices to fewer",
+        )

@@ -1,0 +1,144 @@
+"""Tombstones: the keyed digests of what was erased.
+
+They leave erased data points out of slices and refuse them at the next ingest: all that stays of an erased id (E12).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from shards.points import PointBlock
+from shards.routing import DIGEST_BYTES, PointDigest, SubjectDigest
+from storage.digests import Sha256, sha256
+from storage.errors import Corrupt, InvariantBroken
+
+_MAGIC = b"SISATMB1"
+_HEADER = struct.Struct(">8sQQ")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DigestSet:
+    """A set of subjects and of data points, by keyed digest; equal and hashable by value.
+
+    Both fields hold 16-byte digests, strictly rising, joined: one million of them take 16 MB.
+    """
+
+    subjects: bytes = b""
+    """Digests of subjects, all of whose data points are meant."""
+    points: bytes = b""
+    """Digests of single data points."""
+
+    def __post_init__(self) -> None:
+        if not (_is_canonical(self.subjects) and _is_canonical(self.points)):
+            raise InvariantBroken("a digest set was built from digests that are not sorted, distinct and 16 bytes long")
+
+    @classmethod
+    def of(cls, *, subjects: Iterable[SubjectDigest] = (), points: Iterable[PointDigest] = ()) -> Self:
+        """Return the set of these digests, given in any order, repeats allowed."""
+        return cls(subjects=_canonical(b"".join(subjects)), points=_canonical(b"".join(points)))
+
+    @classmethod
+    def from_bytes(cls, payload: bytes) -> Self:
+        """Return the set that ``to_bytes`` wrote. Raises ``Corrupt`` for any other bytes."""
+        if len(payload) < _HEADER.size:
+            raise _corrupt("header is cut off", payload)
+        magic, subjects, points = _HEADER.unpack_from(payload)
+        if magic != _MAGIC:
+            raise _corrupt("format is unknown", payload)
+        if len(payload) != _HEADER.size + DIGEST_BYTES * (subjects + points):
+            raise _corrupt("length differs from the counts in the header", payload)
+        middle = _HEADER.size + DIGEST_BYTES * subjects
+        halves = payload[_HEADER.size : middle], payload[middle:]
+        if not all(map(_is_canonical, halves)):
+            raise _corrupt("digests are not strictly rising", payload)
+        return cls(subjects=halves[0], points=halves[1])
+
+    def to_bytes(self) -> bytes:
+        """Return the canonical bytes: magic, two big-endian counts, digests of subjects, digests of points."""
+        counts = len(self.subjects) // DIGEST_BYTES, len(self.points) // DIGEST_BYTES
+        return _HEADER.pack(_MAGIC, *counts) + self.subjects + self.points
+
+    def digest(self) -> Sha256:
+        """Return the SHA-256 of the canonical bytes."""
+        return sha256(self.to_bytes())
+
+    def union(self, other: DigestSet) -> DigestSet:
+        """Return what is in either set."""
+        return DigestSet(
+            subjects=_canonical(self.subjects + other.subjects), points=_canonical(self.points + other.points)
+        )
+
+    def contains(self, block: PointBlock) -> npt.NDArray[np.bool_]:
+        """Return for each data point of ``block`` whether it or its subject is in the set, shape (N,)."""
+        found = _find(self.points, block.points_N) | _find(self.subjects, block.subjects_N)
+        return np.asarray(found, dtype=np.bool_)
+
+    def subject_digests(self) -> Iterator[SubjectDigest]:
+        """Yield the subjects' digests in rising order."""
+        return (SubjectDigest(digest) for digest in _split(self.subjects))
+
+    def point_digests(self) -> Iterator[PointDigest]:
+        """Yield the data points' digests in rising order."""
+        return (PointDigest(digest) for digest in _split(self.points))
+
+    def __len__(self) -> int:
+        return (len(self.subjects) + len(self.points)) // DIGEST_BYTES
+
+
+def sortable(digests_N: npt.NDArray[np.void]) -> npt.NDArray[np.bytes_]:
+    """Return the digests under a dtype that numpy sorts and compares fast, as unsigned bytes; no copy.
+
+    ``S16`` drops trailing zero bytes only when an element becomes a Python object; order and equality of the 16 stored
+    bytes are those of the digests.
+    """
+    return np.ascontiguousarray(digests_N).view(f"S{DIGEST_BYTES}")
+
+
+def _view(joined: bytes) -> npt.NDArray[np.bytes_]:
+    return np.frombuffer(joined, dtype=f"S{DIGEST_BYTES}")
+
+
+def _canonical(joined: bytes) -> bytes:
+    if len(joined) % DIGEST_BYTES:
+        raise InvariantBroken("a digest is not 16 bytes long")
+    return np.unique(_view(joined)).tobytes()
+
+
+def _is_canonical(joined: bytes) -> bool:
+    if len(joined) % DIGEST_BYTES:
+        return False
+    digests = _view(joined)
+    return bool(np.all(digests[:-1] < digests[1:]))
+
+
+def _find(joined: bytes, digests_N: npt.NDArray[np.void]) -> npt.NDArray[np.bool_]:
+    members = _view(joined)
+    if not len(members):
+        return np.zeros(len(digests_N), dtype=np.bool_)
+    wanted = sortable(digests_N)
+    positions = np.minimum(np.searchsorted(members, wanted), len(members) - 1)
+    equal: npt.NDArray[Any] = members[positions] == wanted
+    return equal
+
+
+def _split(joined: bytes) -> Iterator[bytes]:
+    return (joined[start : start + DIGEST_BYTES] for start in range(0, len(joined), DIGEST_BYTES))
+
+
+def _corrupt(what: str, payload: bytes) -> Corrupt:
+    return Corrupt(
+        f"a set of tombstones cannot be read: its {what}",
+        "The object was not used; keep it and restore the store from a copy.",
+        payload_bytes=len(payload),
+        sha256=sha256(payload),
+    )
+
+
+NOTHING = DigestSet()
+"""The set without members."""

@@ -1,0 +1,106 @@
+"""Errors, by what the caller does next.
+
+Every error of this system is one of the kinds below; a room may subclass a kind to name the thing,
+never to invent a new reaction. The text is: fact, identifiers as ``key=value``, remedy.
+It never holds a data point's content or a secret.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class SisaError(Exception):
+    """Root of all errors raised on purpose.
+
+    ``fact`` says what happened, ``remedy`` what the reader can do, ``context`` names identifiers.
+    Survives pickling with type, text and fields (Ray sends errors between processes that way).
+    """
+
+    kind: ClassVar[str] = "failed"
+
+    def __init__(self, fact: str, remedy: str = "", /, **context: str | int) -> None:
+        super().__init__(fact, remedy)
+        self.fact = fact
+        self.remedy = remedy
+        self.context = context
+
+    @property
+    def message(self) -> str:
+        """The fact and its identifiers, without the remedy."""
+        names = " ".join(f"{name}={value}" for name, value in self.context.items())
+        return f"{self.fact} [{names}]" if names else self.fact
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.remedy}".strip()
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (type(self), self.fact, self.remedy, self.context)
+
+
+def _rebuild(error_type: type[SisaError], fact: str, remedy: str, context: dict[str, str | int]) -> SisaError:
+    return error_type(fact, remedy, **context)
+
+
+class Invalid(SisaError, ValueError):
+    """The input is wrong: fix it; retrying cannot help."""
+
+    kind = "invalid"
+
+
+class Conflict(SisaError):
+    """Someone else was first, or the stored thing is another one: re-read, then decide."""
+
+    kind = "conflict"
+
+
+class Fenced(SisaError):
+    """A writer with a higher fencing token is at work: this writer stops for good."""
+
+    kind = "fenced"
+
+
+class Unavailable(SisaError):
+    """Something needed is away for now: try again later, bounded."""
+
+    kind = "unavailable"
+
+
+class OutcomeUnknown(SisaError):
+    """The write may or may not have landed: re-read before anything else."""
+
+    kind = "outcome_unknown"
+
+
+class Corrupt(SisaError):
+    """Stored bytes are not what was written: stop, keep the bytes, alert."""
+
+    kind = "corrupt"
+
+
+class InvariantBroken(SisaError):
+    """A bug of ours: stop and report it."""
+
+    kind = "invariant_broken"
+
+
+class ObjectMissing(SisaError):
+    """No object has this key. The caller knows whether that is an answer or a loss."""
+
+    kind = "missing"
+
+
+class ObjectExists(Conflict):
+    """A create-if-absent found the key taken."""
+
+
+class ObjectChanged(Conflict):
+    """A compare-and-swap found another version than the expected one."""
+
+
+class StoreFull(Unavailable):
+    """The store has no room for the payload; nothing was published."""
+
+
+class WriterBusy(Conflict):
+    """Another process, or another part of this one, holds the right to write."""

@@ -1,0 +1,337 @@
+"""Objects in a local folder: link-or-fail creates, locked compare-and-swap, every step synced.
+
+Needs a POSIX file system with hard links and ``flock``; ``storage.probe`` finds out. Everything that is no object has
+a name outside the grammar of keys: temporary files (``.<segment>.<random>.tmp``) beside their targets, lock files
+under ``.locks/``.
+Source: ALICE (Pillai et al., OSDI 2014) for the order of steps.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from storage.digests import sha256
+from storage.durability import (
+    ensure_folder,
+    remove_quietly,
+    sync_folder,
+    temporary_target,
+    write_temporary,
+)
+from storage.errors import (
+    Invalid,
+    ObjectChanged,
+    ObjectExists,
+    ObjectMissing,
+    OutcomeUnknown,
+    SisaError,
+    StoreFull,
+    Unavailable,
+    WriterBusy,
+)
+from storage.lock import held
+from storage.objects import ObjectInfo, ObjectKey, StoredObject, VersionTag, is_object_key, key_segment, object_key
+
+_LOCKS = ".locks"
+_LOCK_FILE = re.compile(r"(\.swap|[a-z0-9_-][a-z0-9._-]*)\.lock")
+_HOLDER_BYTES = 400
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_REFUSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+_MISPLACED = frozenset({errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG})
+
+
+@dataclass(frozen=True, slots=True)
+class LocalStore:
+    """An ``ObjectStore`` in the folder ``root``; safe under several processes of one machine.
+
+    Folders are made on the first put and stay when they become empty, so what was a folder of a key never becomes a
+    key. A crashed writer leaves at most a temporary file, which may be a second name of an object: an erasure is not
+    done before ``remove_unfinished``.
+    """
+
+    root: str
+    """Absolute path of the folder; need not exist yet."""
+
+    def __post_init__(self) -> None:
+        if not Path(self.root).is_absolute() or os.path.normpath(self.root) != self.root:
+            raise Invalid("a local store needs an absolute, normalised path", "use storage.location.open_store")
+
+    @property
+    def location(self) -> str:
+        """The folder's path."""
+        return self.root
+
+    def put_if_absent(self, key: ObjectKey, payload: bytes) -> VersionTag:
+        """Create the object: a synced temporary file, then a second name for it that must not exist yet."""
+        path = self._path(key)
+        with _told(key):
+            ensure_folder(path.parent, self._folder)
+            temporary = write_temporary(path, payload)
+            try:
+                os.link(temporary, path)
+            except FileExistsError:
+                raise _taken(key, path) from None
+            finally:
+                remove_quietly(temporary)
+        _settle(key, path.parent)
+        return _tag(payload)
+
+    def put_if_match(self, key: ObjectKey, payload: bytes, expected: VersionTag) -> VersionTag:
+        """Replace the object: under the store's swap lock compare, then rename a synced temporary file over it."""
+        path = self._path(key)
+        with _told(key):
+            _refuse_missing(key, path)  # before the temporary file, whose folder may not exist either
+            temporary = write_temporary(path, payload)
+            try:
+                with self._swapping():
+                    _refuse_changed(self.get(key), key, expected)
+                    temporary.rename(path)
+            except BaseException:
+                remove_quietly(temporary)
+                raise
+        _settle(key, path.parent)
+        return _tag(payload)
+
+    def get(self, key: ObjectKey) -> StoredObject:
+        """Read the object whole; a replacement under way is seen entirely or not at all."""
+        path = self._path(key)
+        with _told(key):
+            try:
+                payload = path.read_bytes()
+            except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+                raise _missing(key) from None
+        return StoredObject(payload=payload, tag=_tag(payload))
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        """Walk the folders that can hold such keys; names outside the grammar are passed over."""
+        for name, entry in self._walk(prefix):
+            if not name.startswith(prefix) or not is_object_key(name):
+                continue
+            with _told(name):
+                try:
+                    if not entry.is_file(follow_symlinks=False):
+                        continue
+                    size = entry.stat(follow_symlinks=False).st_size
+                except FileNotFoundError:  # deleted since its folder was read
+                    continue
+            yield ObjectInfo(key=ObjectKey(name), payload_bytes=size)
+
+    def delete(self, key: ObjectKey) -> None:
+        """Remove the object's name; takes the swap lock, or a compare-and-swap could bring the object back."""
+        path = self._path(key)
+        with _told(key):
+            if not path.parent.is_dir():
+                return
+            with self._swapping(), suppress(FileNotFoundError, IsADirectoryError):
+                path.unlink()
+        _settle(key, path.parent)  # even where nothing was unlinked: an earlier delete may have died before this line
+
+    def unfinished(self, prefix: str) -> Iterator[str]:
+        """Yield paths, relative to the root, of temporary files written for keys under ``prefix``."""
+        for name, entry in self._walk(prefix):
+            folder, _, file = name.rpartition("/")
+            segment = temporary_target(file)
+            if segment is None or not entry.is_file(follow_symlinks=False):
+                continue
+            if _join(folder, segment).startswith(prefix):
+                yield name
+
+    def remove_unfinished(self, prefix: str) -> int:
+        """Remove the temporary files and sync their folders."""
+        paths = tuple(self._folder / name for name in self.unfinished(prefix))
+        for path in paths:
+            with _told(path.name):
+                path.unlink(missing_ok=True)
+        for folder in {path.parent for path in paths}:
+            _settle(folder.name, folder)
+        return len(paths)
+
+    def foreign(self) -> Iterator[str]:
+        """Yield paths, relative to the root, of what is neither object, folder of objects, temporary nor lock file.
+
+        A foreign folder is named with a ``/`` at its end, without what it holds. A symbolic link is foreign: it would
+        lead out of the store.
+        """
+        for name, entry in self._walk(""):
+            if name == _LOCKS:
+                yield from self._foreign_locks()
+            elif entry.is_dir(follow_symlinks=False):
+                yield f"{name}/"
+            elif not entry.is_file(follow_symlinks=False) or not _is_ours(name):
+                yield name
+
+    @contextmanager
+    def exclusive(self, name: str, holder: str) -> Iterator[None]:
+        """Hold an operating system's lock on ``.locks/<name>.lock``; the holder's text stands in that file."""
+        path = self._lock_file(key_segment(name))
+        with ExitStack() as stack:
+            with _told(name):
+                try:
+                    descriptor = stack.enter_context(held(path, wait=False))
+                except BlockingIOError:
+                    raise self._busy(name, path) from None
+                # The text is a courtesy: on a full disk the lock holds without it, or nothing could ever be erased.
+                _note(descriptor, holder)
+            yield
+
+    @property
+    def _folder(self) -> Path:
+        return Path(self.root)
+
+    def _path(self, key: ObjectKey) -> Path:
+        return self._folder / object_key(key)
+
+    @contextmanager
+    def _swapping(self) -> Iterator[None]:
+        with held(self._lock_file(".swap"), wait=True):
+            yield
+
+    def _lock_file(self, name: str) -> Path:
+        """Return the lock file's path within a folder that exists; keys never start with a dot, so none is mixed up."""
+        folder = self._folder / _LOCKS
+        with _told(_LOCKS):
+            ensure_folder(folder, self._folder)
+        return folder / f"{name}.lock"
+
+    def _busy(self, name: str, path: Path) -> WriterBusy:
+        text = path.read_bytes()[:_HOLDER_BYTES].decode("utf-8", "replace")
+        return WriterBusy(
+            f"another command holds the right to write: {text or 'it has not said who it is'}",
+            "wait until it ends, or stop it; the right is then free at once",
+            right=name,
+            store=self.location,
+        )
+
+    def _walk(self, prefix: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
+        """Yield name and entry of all that lies in folders of keys under ``prefix``, but not those folders themselves.
+
+        Names outside ``prefix`` may be among them.
+        """
+        start = prefix.rpartition("/")[0]
+        folders = [start] if not start or is_object_key(start) else []
+        while folders:
+            folder = folders.pop()
+            with _told(folder):
+                entries = _entries(self._folder / folder)
+            for entry in entries:
+                name = _join(folder, entry.name)
+                if is_object_key(entry.name) and entry.is_dir(follow_symlinks=False):
+                    if f"{name}/".startswith(prefix) or prefix.startswith(f"{name}/"):
+                        folders.append(name)
+                else:
+                    yield name, entry
+
+    def _foreign_locks(self) -> Iterator[str]:
+        for entry in _entries(self._folder / _LOCKS):
+            if not _LOCK_FILE.fullmatch(entry.name):
+                yield f"{_LOCKS}/{entry.name}"
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    """Return what lies in ``folder``, sorted so that equal stores are walked alike; nothing when it is gone."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _join(folder: str, name: str) -> str:
+    return f"{folder}/{name}" if folder else name
+
+
+def _is_ours(name: str) -> bool:
+    return is_object_key(name) or temporary_target(name.rpartition("/")[2]) is not None
+
+
+def _note(descriptor: int, holder: str) -> None:
+    text = " ".join(holder.split()).encode()[:_HOLDER_BYTES]
+    try:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, text, 0)
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+
+
+def _tag(payload: bytes) -> VersionTag:
+    return VersionTag(sha256(payload))
+
+
+def _settle(key: str, folder: Path) -> None:
+    """Sync ``folder`` after a name in it changed. From here on a failure means that nobody knows what is durable."""
+    try:
+        sync_folder(folder)
+    except OSError as error:
+        raise OutcomeUnknown(
+            "the store's folder could not be synced after the change: it is visible, but a power cut may undo it",
+            "read the object again before anything else, and check the disk",
+            key=key,
+            cause=_cause(error),
+        ) from error
+
+
+def _refuse_missing(key: ObjectKey, path: Path) -> None:
+    if not path.is_file():
+        raise _missing(key)
+
+
+def _refuse_changed(found: StoredObject, key: ObjectKey, expected: VersionTag) -> None:
+    if found.tag != expected:
+        raise ObjectChanged("the object changed since it was read", "read it again", key=key)
+
+
+def _missing(key: ObjectKey) -> ObjectMissing:
+    return ObjectMissing("the store has no such object", key=key)
+
+
+def _taken(key: ObjectKey, path: Path) -> SisaError:
+    if path.is_dir():
+        return Invalid("the key is a folder of other objects' keys", "choose another key", key=key)
+    return ObjectExists("an object with this key exists", "read it, then decide", key=key)
+
+
+@contextmanager
+def _told(key: str) -> Iterator[None]:
+    """Turn an ``OSError`` from the block into the kind that says what the caller can do; nothing was published."""
+    try:
+        yield
+    except OSError as error:
+        raise _as_ours(error, key) from error
+
+
+def _as_ours(error: OSError, key: str) -> SisaError:
+    cause = _cause(error)
+    if error.errno in _FULL:
+        return StoreFull(
+            "the store has no room for the object; nothing was published",
+            "free space, or raise the quota or the file size limit, and repeat",
+            key=key,
+            cause=cause,
+        )
+    if error.errno in _REFUSED:
+        return Unavailable(
+            "the operating system refuses access to the store's folder",
+            "give this account read and write access to the folder 'store' names, on a file system with hard links",
+            key=key,
+            cause=cause,
+        )
+    if error.errno in _MISPLACED:
+        return Invalid(
+            "a file has the place of a folder, or the name is too long for the file system",
+            "choose another key, or another folder for the store",
+            key=key,
+            cause=cause,
+        )
+    return Unavailable("the store's file system failed; nothing was published", "check the disk", key=key, cause=cause)
+
+
+def _cause(error: OSError) -> str:
+    return errno.errorcode.get(error.errno or 0, type(error).__name__)

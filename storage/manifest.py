@@ -1,0 +1,290 @@
+"""The manifest register: numbered statements of what is current, each written once.
+
+    control/token/<n>   create-if-absent at a writer's start: its fencing token
+    control/floor       compare-and-swap; raised before any manifest is deleted, never lowered, never deleted
+    manifest/<n>        create-if-absent; the highest number is current
+
+Why the floor: create-if-absent forgets. A writer that slept through the deletion of number n could create n again and
+believe it committed; so the floor rises before a deletion and is read after every create (SlateDB's boundary object).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from storage.digests import Json
+from storage.errors import (
+    Conflict,
+    Corrupt,
+    Fenced,
+    Invalid,
+    InvariantBroken,
+    ObjectChanged,
+    ObjectExists,
+    ObjectMissing,
+    OutcomeUnknown,
+    Unavailable,
+)
+from storage.objects import ObjectKey, ObjectStore, VersionTag, object_key
+from storage.sealed import seal, unseal
+
+_ATTEMPTS = 64
+"""How often a step is repeated when others get in its way; each time one of them makes progress."""
+
+_DIGITS = 20
+_MANIFEST_NAMES = frozenset({"number", "token", "nonce", "body"})
+
+_Scalar = TypeVar("_Scalar", int, str)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """One committed statement. ``body`` is JSON as it reads back; not to be changed in place."""
+
+    number: int
+    """1 for the first, then without gaps."""
+    token: int
+    """The fencing token of the writer."""
+    nonce: str
+    """Drawn by the writer for this commit alone, so that it recognises its own success."""
+    body: Mapping[str, Json]
+
+    def to_bytes(self) -> bytes:
+        """Return the stored form. Raises ``Invalid`` when the body is not JSON."""
+        return seal({"number": self.number, "token": self.token, "nonce": self.nonce, "body": self.body})
+
+
+def manifest_from_bytes(payload: bytes, key: ObjectKey) -> Manifest:
+    """Return the manifest stored as ``payload``; ``to_bytes`` of it gives ``payload`` again.
+
+    Raises ``Corrupt`` when any byte is not what was written, ``Invalid`` when a newer version wrote it.
+    """
+    fields = unseal(payload, key, _MANIFEST_NAMES)
+    body = fields["body"]
+    if not isinstance(body, Mapping):
+        raise _misshapen(key, "body")
+    return Manifest(
+        number=_scalar(fields, "number", int, key),
+        token=_scalar(fields, "token", int, key),
+        nonce=_scalar(fields, "nonce", str, key),
+        body=body,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestRegister:
+    """The manifests of one store. Holds no state: every call reads the store.
+
+    A second register in one store needs its own ``prefix`` and its own ``control``.
+    """
+
+    store: ObjectStore
+    prefix: str = "manifest"
+    control: str = "control"
+
+    def claim_token(self) -> int:
+        """Return a fencing token higher than every token claimed or committed with before.
+
+        A number whose creation is in doubt is left alone and the next one is tried: gaps do no harm. Tokens below the
+        current manifest's are removed: a sleeper that creates one of them again is fenced at its first commit.
+
+        Raises ``Unavailable`` when other writers claim faster than this one, 64 times in a row.
+        """
+        folder = f"{self.control}/token"
+        for _ in range(_ATTEMPTS):
+            current = self.latest()
+            committed = current.token if current else 0
+            claimed = self._numbers(folder)
+            token = max(committed, *claimed, 0) + 1
+            try:
+                self.store.put_if_absent(_numbered(folder, token), seal({"token": token}))
+            except (ObjectExists, OutcomeUnknown):
+                continue
+            self._delete(folder, (number for number in claimed if number < committed))
+            return token
+        raise Unavailable("other writers keep claiming the fencing token", "stop them, or try again")
+
+    def latest(self) -> Manifest | None:
+        """Return the current manifest, None before the first commit.
+
+        Raises:
+            Corrupt: the current manifest is damaged, or manifests that the floor speaks of are gone.
+            Invalid: a newer version wrote it.
+            Unavailable: manifests were pruned faster than they could be read, 64 times in a row.
+        """
+        lost = 0
+        for _ in range(_ATTEMPTS):
+            floor = self.floor()  # before the listing: what the floor speaks of was there then
+            number = max(self._numbers(self.prefix), default=0)
+            if number < floor:
+                lost = floor
+                continue  # a listing may miss both an object just pruned and one just created
+            if number == 0:
+                return None
+            found = self._find(number)
+            if found is not None:
+                return found
+        if lost:
+            raise Corrupt("manifests are gone from the store", "restore them from a copy of the store", floor=lost)
+        raise Unavailable("manifests are pruned faster than they can be read", "try again")
+
+    def read(self, number: int) -> Manifest:
+        """Return manifest ``number``. Raises ``ObjectMissing`` when there is none, ``Corrupt``, ``Invalid``."""
+        key = _numbered(self.prefix, number)
+        found = manifest_from_bytes(self.store.get(key).payload, key)
+        if found.number != number:
+            raise _misshapen(key, "number")
+        return found
+
+    def superseded(self) -> Iterator[Manifest]:
+        """Yield the manifests that are still there although a later one is current."""
+        current = self.latest()
+        for number in self._numbers(self.prefix):
+            if current is not None and number < current.number and (found := self._find(number)) is not None:
+                yield found
+
+    def commit(self, body: Mapping[str, Json], *, after: int, token: int, nonce: str) -> Manifest:
+        """Make ``body`` the manifest that follows number ``after`` (0: the first) and return it, durable.
+
+        To be repeated with the same arguments after any doubt: the nonce makes both attempts one commit.
+
+        Raises:
+            Conflict: another manifest follows ``after``, or ``after`` is not there: read ``latest`` again.
+            Fenced: a writer with a higher token has committed, or this number was pruned long ago: stop for good.
+            OutcomeUnknown: the store did not say, 64 times in a row, whether the manifest landed.
+            Invalid: ``body`` is not JSON.
+        """
+        if after < 0 or token < 1 or not nonce:
+            raise InvariantBroken("a commit needs a number before it, a claimed token and a nonce", after=after)
+        payload = Manifest(number=after + 1, token=token, nonce=nonce, body=body).to_bytes()
+        mine = manifest_from_bytes(payload, _numbered(self.prefix, after + 1))
+        self._refuse_stale(mine)
+        for _ in range(_ATTEMPTS):
+            try:
+                self.store.put_if_absent(_numbered(self.prefix, mine.number), payload)
+            except (ObjectExists, OutcomeUnknown):
+                found = self._find(mine.number)
+                if found is None:
+                    continue  # the same number again: the first attempt may still arrive, under this very name
+                _refuse_other(found, mine)
+            return self._confirmed(mine)
+        raise OutcomeUnknown("the store does not say whether the manifest landed", "repeat", number=mine.number)
+
+    def prune(self, keep_from: int) -> int:
+        """Delete the manifests below ``keep_from``, or below the floor where that is higher; return how many.
+
+        Raises ``Invalid`` when that would delete the current manifest.
+        """
+        current = self.latest()
+        if keep_from > (current.number if current else 0):
+            raise Invalid("the current manifest cannot be pruned", "keep from its number or below", keep_from=keep_from)
+        floor = self._raise_floor(keep_from)
+        return self._delete(self.prefix, (number for number in self._numbers(self.prefix) if number < floor))
+
+    def floor(self) -> int:
+        """Return the number below which manifests may be gone; 0 before the first prune. Raises ``Corrupt``."""
+        return self._stored_floor()[0]
+
+    def _refuse_stale(self, mine: Manifest) -> None:
+        """Raise before anything is written when the commit cannot or must not succeed."""
+        current = self.latest()
+        if current is not None and current.token > mine.token:
+            raise _fenced(mine, current.token)
+        if (current.number if current else 0) < mine.number - 1:
+            raise Conflict("the manifest to follow is not in the store", "read the latest one", after=mine.number - 1)
+
+    def _confirmed(self, mine: Manifest) -> Manifest:
+        """Return ``mine`` unless its number had been pruned before: then the create meant nothing."""
+        floor = self.floor()
+        if mine.number < floor:
+            raise Fenced(
+                "the manifest's number was pruned before it was written: this writer slept through other commits",
+                "stop this process; start it anew",
+                number=mine.number,
+                floor=floor,
+            )
+        return mine
+
+    def _find(self, number: int) -> Manifest | None:
+        try:
+            return self.read(number)
+        except ObjectMissing:
+            return None
+
+    def _numbers(self, folder: str) -> tuple[int, ...]:
+        names = (info.key.removeprefix(f"{folder}/") for info in self.store.list(f"{folder}/"))
+        return tuple(sorted(int(name) for name in names if len(name) == _DIGITS and name.isdecimal()))
+
+    def _delete(self, folder: str, numbers: Iterable[int]) -> int:
+        count = 0
+        for number in numbers:
+            self.store.delete(_numbered(folder, number))
+            count += 1
+        return count
+
+    @property
+    def _floor_key(self) -> ObjectKey:
+        return object_key(f"{self.control}/floor")
+
+    def _stored_floor(self) -> tuple[int, VersionTag | None]:
+        key = self._floor_key
+        try:
+            stored = self.store.get(key)
+        except ObjectMissing:
+            return 0, None
+        return _scalar(unseal(stored.payload, key, frozenset({"floor"})), "floor", int, key), stored.tag
+
+    def _raise_floor(self, wanted: int) -> int:
+        """Return the floor, at least ``wanted``, durable."""
+        for _ in range(_ATTEMPTS):
+            floor, tag = self._stored_floor()
+            if floor >= wanted:
+                return floor
+            payload = seal({"floor": wanted})
+            try:
+                if tag is None:
+                    self.store.put_if_absent(self._floor_key, payload)
+                else:
+                    self.store.put_if_match(self._floor_key, payload, tag)
+            except (ObjectExists, ObjectChanged, OutcomeUnknown):
+                continue
+            return wanted
+        raise Unavailable("the floor under the manifests could not be raised", "try again", floor=wanted)
+
+
+def _numbered(folder: str, number: int) -> ObjectKey:
+    return object_key(f"{folder}/{number:0{_DIGITS}d}")
+
+
+def _refuse_other(found: Manifest, mine: Manifest) -> None:
+    """Raise unless the manifest at my number is mine."""
+    if found == mine:
+        return
+    if found.nonce == mine.nonce:
+        raise InvariantBroken("one nonce was used for two different commits", number=mine.number)
+    if found.token > mine.token:
+        raise _fenced(mine, found.token)
+    raise Conflict("another manifest has this number", "read the latest one, then decide", number=mine.number)
+
+
+def _fenced(mine: Manifest, token: int) -> Fenced:
+    return Fenced(
+        "a writer with a higher fencing token has committed",
+        "stop this process: another one has taken over",
+        number=mine.number,
+        token=mine.token,
+        higher=token,
+    )
+
+
+def _scalar(fields: Mapping[str, Json], name: str, kind: type[_Scalar], key: ObjectKey) -> _Scalar:
+    value = fields[name]
+    if isinstance(value, bool) or not isinstance(value, kind):  # a bool is an int, and none of ours
+        raise _misshapen(key, name)
+    return value
+
+
+def _misshapen(key: ObjectKey, name: str) -> Corrupt:
+    return Corrupt("a field of a stored record is not what its key and format say", key=key, field=name)

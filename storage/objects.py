@@ -1,0 +1,131 @@
+"""The object store: the whole surface every store offers, and what each operation promises."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import NewType, Protocol
+
+from storage.errors import Invalid
+
+ObjectKey = NewType("ObjectKey", str)
+"""Name of an object: segments of ``a-z 0-9 . _ -`` joined by ``/``. Never personal data."""
+
+VersionTag = NewType("VersionTag", str)
+"""Opaque mark of an object's content; equal tags mean equal content (an S3 ETag)."""
+
+_SEGMENT = re.compile(r"[a-z0-9_-][a-z0-9._-]{0,199}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredObject:
+    """What ``get`` returns."""
+
+    payload: bytes
+    tag: VersionTag
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectInfo:
+    """What ``list`` says of one object."""
+
+    key: ObjectKey
+    payload_bytes: int
+
+
+class ObjectStore(Protocol):
+    """A flat space of objects with conditional puts.
+
+    Implementations hold configuration, not connections: they pickle, and every process that
+    unpickles one reaches the same objects. All methods may raise ``Unavailable``.
+
+    What is a folder in one key (``a/b`` in ``a/b/c``) is not used as a key itself; a store on a file system cannot
+    hold both and raises ``Invalid``.
+    """
+
+    @property
+    def location(self) -> str:
+        """Where the store is, as a person would write it; holds no secret."""
+        ...
+
+    def put_if_absent(self, key: ObjectKey, payload: bytes) -> VersionTag:
+        """Create the object, durably, if no object has ``key``; readers see all of it or nothing.
+
+        Raises ``ObjectExists`` when the key is taken, ``StoreFull`` when there is no room (nothing
+        published), ``OutcomeUnknown`` when the write may have landed.
+        """
+        ...
+
+    def put_if_match(self, key: ObjectKey, payload: bytes, expected: VersionTag) -> VersionTag:
+        """Replace the object, durably, if its tag is still ``expected``.
+
+        Raises ``ObjectChanged`` when it is not, ``ObjectMissing`` when there is none.
+        """
+        ...
+
+    def get(self, key: ObjectKey) -> StoredObject:
+        """Return the object. Raises ``ObjectMissing`` when there is none."""
+        ...
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        """Yield the objects whose key starts with ``prefix``, in no promised order.
+
+        Objects created or deleted while it runs may or may not be seen. Unfinished writes never are.
+        """
+        ...
+
+    def delete(self, key: ObjectKey) -> None:
+        """Remove the object, durably, with every older version; a missing object is no error."""
+        ...
+
+    def unfinished(self, prefix: str) -> Iterator[str]:
+        """Yield the names of leftovers of writes under ``prefix`` that never finished.
+
+        Writes that are under way right now are among them: only a caller that knows of no other
+        writer may take them for leftovers.
+        """
+        ...
+
+    def remove_unfinished(self, prefix: str) -> int:
+        """Remove what ``unfinished`` yields; return how many there were."""
+        ...
+
+    def foreign(self) -> Iterator[str]:
+        """Yield the names in the store that no writer of ours can have made; ``list`` never shows them."""
+        ...
+
+    def exclusive(self, name: str, holder: str) -> AbstractContextManager[None]:
+        """Hold the right called ``name`` (one key segment) until the block ends or this process dies.
+
+        For liveness, not for safety: a fencing token refuses a stale writer. ``holder`` is what others are told, such
+        as "sisa train, process 123"; it holds no personal data. Child processes do not inherit the right, and it is
+        not re-entrant. Raises ``WriterBusy``, which names the holder, when it is taken; never waits.
+        """
+        ...
+
+
+def key_segment(text: str) -> str:
+    """Return ``text`` as one segment of a key. Raises ``Invalid`` when it is none."""
+    if not _SEGMENT.fullmatch(text):
+        raise Invalid(
+            "this name has to be one segment of an object key", "use a-z, 0-9, '.', '_', '-'", name=repr(text)
+        )
+    return text
+
+
+def is_object_key(text: str) -> bool:
+    """Return whether ``text`` is within the grammar of keys."""
+    return all(_SEGMENT.fullmatch(segment) for segment in text.split("/"))
+
+
+def object_key(text: str) -> ObjectKey:
+    """Return ``text`` as a key. Raises ``Invalid`` when it is outside the grammar."""
+    if not is_object_key(text):
+        raise Invalid(
+            "an object key has segments of a-z, 0-9, '.', '_' and '-' joined by single '/'",
+            "name the object within that alphabet",
+            key=repr(text[:80]),
+        )
+    return ObjectKey(text)

@@ -1,0 +1,90 @@
+"""Sealed records: canonical JSON that proves itself whole.
+
+Every format of every version keeps this law, so that an old reader can tell damage from news: a record is a JSON
+object in canonical form whose ``sha256`` is the digest of the canonical form of all its other fields, one of which is
+``format_version``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import NoReturn
+
+from storage.digests import Json, canonical_json, digest_of
+from storage.errors import Corrupt, Invalid
+from storage.objects import ObjectKey
+
+FORMAT_VERSION = 1
+"""The newest version that this code reads and writes."""
+
+
+def seal(fields: Mapping[str, Json]) -> bytes:
+    """Return the stored form of ``fields``, which name neither ``format_version`` nor ``sha256``.
+
+    Raises ``Invalid`` when a value is none that JSON can hold: a NaN, a name that is no text, bytes.
+    """
+    record: dict[str, Json] = {**fields, "format_version": FORMAT_VERSION}
+    try:
+        record["sha256"] = digest_of(record)
+        payload = canonical_json(record)
+        held = json.loads(payload) == _plain(record)
+    except (TypeError, ValueError) as error:
+        raise Invalid("a record holds a value that JSON cannot hold", "use text, numbers, lists and names") from error
+    if not held:
+        raise Invalid("a record would read back as another one", "use text as names")
+    return payload
+
+
+def unseal(payload: bytes, key: ObjectKey, names: frozenset[str]) -> dict[str, Json]:
+    """Return the fields that ``seal`` was given; ``names`` are theirs.
+
+    Raises:
+        Corrupt: any byte differs from what was written, or a field is missing.
+        Invalid: the record is whole and of a newer version.
+    """
+    record = _parsed(payload, key)
+    digest = record.pop("sha256", None)
+    if digest != digest_of(record) or canonical_json({**record, "sha256": digest}) != payload:
+        _refuse_damage(key)
+    version = record.pop("format_version", None)
+    if type(version) is not int or version < FORMAT_VERSION:  # a bool is an int, and no version
+        _refuse_damage(key)
+    if version > FORMAT_VERSION or names < record.keys():
+        raise Invalid(
+            "the record was written by a newer version of this system",
+            "upgrade sisa-ray on this machine",
+            key=key,
+            format_version=version,
+        )
+    if record.keys() != names:
+        _refuse_damage(key)
+    return record
+
+
+def _parsed(payload: bytes, key: ObjectKey) -> dict[str, Json]:
+    try:
+        record = json.loads(payload)
+        canonical_json(record)  # refuses NaN and lone infinities, which Python's reader lets through
+    except (ValueError, RecursionError):
+        _refuse_damage(key)
+    if not isinstance(record, dict):
+        _refuse_damage(key)
+    return record
+
+
+def _plain(value: Json) -> Json:
+    """Return ``value`` with lists for all sequences and dictionaries for all mappings, as JSON reads back."""
+    if isinstance(value, Mapping):
+        return {name: _plain(inner) for name, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner) for inner in value]
+    return value
+
+
+def _refuse_damage(key: ObjectKey) -> NoReturn:
+    raise Corrupt(
+        "a stored record is not what was written",
+        "keep the object for inspection and restore it from a copy; it was not used",
+        key=key,
+    )

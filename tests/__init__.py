@@ -1,0 +1,1 @@
+"""Tests: one folder per room, and the kinds named in each folder."""

@@ -1,0 +1,1 @@
+"""Tests of the architecture: import direction, heavy libraries' doors, sizes, documented examples."""

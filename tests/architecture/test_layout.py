@@ -1,0 +1,84 @@
+"""Sizes, folders and examples (STYLE sections 2, 6 and 10)."""
+
+from __future__ import annotations
+
+import ast
+import doctest
+import importlib
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+ROOMS = ("storage", "shards", "coordinator", "cluster", "deploy")
+FILES = sorted(file for room in (*ROOMS, "tests") for file in (ROOT / room).rglob("*.py"))
+SOURCES = [file for file in FILES if not file.is_relative_to(ROOT / "tests")]
+WITH_EXAMPLES = [file for file in SOURCES if ">>> " in file.read_text(encoding="utf-8")]
+
+
+def _name(file: Path) -> str:
+    return str(file.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("file", WITH_EXAMPLES, ids=_name)
+def test_documented_examples_are_true(file: Path) -> None:
+    """Every example in a docstring gives the result that stands beneath it."""
+    module = importlib.import_module(".".join(file.relative_to(ROOT).with_suffix("").parts))
+    outcome = doctest.testmod(module)
+    assert outcome.failed == 0
+    assert outcome.attempted > 0
+
+
+def test_the_formulas_have_examples() -> None:
+    """The pure modules that state the paper's formulas show them at work."""
+    names = {_name(file) for file in WITH_EXAMPLES}
+    assert names >= {"shards/schedule.py", "shards/cost.py", "shards/routing.py", "coordinator/forecast.py"}
+
+
+@pytest.mark.parametrize("file", SOURCES, ids=_name)
+def test_every_setting_is_documented(file: Path) -> None:
+    """Every field of a settings class has a docstring beneath it: unit, range, the default's reason."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name.endswith("Settings")]
+    undocumented = [
+        f"{node.name}.{ast.unparse(field.target)}"
+        for node in classes
+        for field, below in pairwise(node.body)
+        if isinstance(field, ast.AnnAssign) and not _is_docstring(below)
+    ]
+    assert undocumented == []
+
+
+def _is_docstring(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+def test_every_test_folder_is_a_package() -> None:
+    """Every folder of tests has an __init__.py: without it tests/storage would shadow the real storage."""
+    folders = {file.parent for file in FILES if file.is_relative_to(ROOT / "tests")}
+    assert [_name(folder) for folder in sorted(folders) if not (folder / "__init__.py").exists()] == []
+
+
+def test_every_room_is_typed() -> None:
+    """Every room ships the marker that tells type checkers to read it."""
+    assert [room for room in ROOMS if not (ROOT / room / "py.typed").exists()] == []
+
+
+@pytest.mark.parametrize("file", FILES, ids=_name)
+def test_sizes(file: Path) -> None:
+    """No file is over 600 lines and no function over 100."""
+    text = file.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 600
+    functions = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    too_long = [node.name for node in functions if (node.end_lineno or 0) - node.lineno >= 100]
+    assert too_long == []
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if "tests" in file.parts], ids=_name)
+def test_raises_name_their_text(file: Path) -> None:
+    """Every pytest.raises asserts the error's text: messages nobody reads go wrong unseen."""
+    calls = [node for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
+    raises = [call for call in calls if ast.unparse(call.func) == "pytest.raises"]
+    silent = [call.lineno for call in raises if not {"match", "check"} & {str(word.arg) for word in call.keywords}]
+    assert silent == []

@@ -1,0 +1,238 @@
+"""``sisa init``: the draft is right where the data are plain, is read as it stands, and asks where it cannot guess."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cluster.specification import FederationSpecification, read_specification
+from deploy.initialise import column_globs, draft_specification, write_specification
+from storage.errors import Conflict, Invalid
+
+PLAIN: Mapping[str, Sequence[Any]] = {
+    "id": [f"p{number}" for number in range(60)],
+    "user_id": [f"u{number % 20}" for number in range(60)],
+    "label": [number % 3 for number in range(60)],
+    "age": [float(number) for number in range(60)],
+    "x0": [0.5] * 60,
+    "x1": [0.5] * 60,
+    "x2": [0.5] * 60,
+    "x3": [0.5] * 60,
+}
+
+
+def drafted(
+    folder: Path, columns: Mapping[str, object], *, file: str = "points.parquet", **parts: str
+) -> FederationSpecification:
+    """Write the columns, draft a specification, write it beside them and read it."""
+    pq.write_table(pa.table(dict(columns)), folder / file)
+    text = draft_specification(file, folder, **parts)  # type: ignore[arg-type]
+    (folder / "sisa.toml").write_text(text, encoding="utf-8")
+    return read_specification(folder / "sisa.toml")
+
+
+def without(*names: str, **more: object) -> dict[str, object]:
+    """Return the plain columns without some and with others."""
+    return {name: values for name, values in PLAIN.items() if name not in names} | more
+
+
+def test_plain_data(tmp_path: Path) -> None:
+    """Id, subject, label, features and classes are found by name and type."""
+    specification = drafted(tmp_path, PLAIN)
+    assert specification.name == "points"
+    data = specification.data
+    assert (data.train, data.id, data.subject, data.label) == ("points.parquet", "id", "user_id", "label")
+    assert data.features == ("age", "x*")
+    assert data.classes == ("0", "1", "2")
+    assert data.scale == 1.0
+
+
+def test_csv_is_drafted_as_well(tmp_path: Path) -> None:
+    """A CSV file gives the same draft as Parquet."""
+    with (tmp_path / "points.csv").open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(PLAIN)
+        writer.writerows(zip(*PLAIN.values(), strict=True))
+    text = draft_specification("points.csv", tmp_path)
+    pq.write_table(pa.table(dict(PLAIN)), tmp_path / "points.parquet")
+    assert text == draft_specification("points.parquet", tmp_path).replace("points.parquet", "points.csv")
+
+
+def test_numeric_classes_are_sorted_as_numbers(tmp_path: Path) -> None:
+    """Class 10 comes after class 9."""
+    columns = without("label", label=[number % 12 for number in range(60)])
+    assert drafted(tmp_path, columns).data.classes[-3:] == ("9", "10", "11")
+
+
+@pytest.mark.parametrize(
+    ("column", "part", "found"),
+    [
+        ("uuid", "id", "uuid"),
+        ("picture_id", "id", "picture_id"),
+        ("patient", "subject", "patient"),
+        ("customer_number", "subject", "customer_number"),
+        ("Target", "label", "Target"),
+        ("y", "label", "y"),
+        ("outcome", "label", "outcome"),
+    ],
+)
+def test_usual_names_are_known(tmp_path: Path, column: str, part: str, found: str) -> None:
+    """Ids, subjects and labels are found under their usual names."""
+    old = {"id": "id", "subject": "user_id", "label": "label"}[part]
+    specification = drafted(tmp_path, without(old, **{column: PLAIN[old]}))
+    assert getattr(specification.data, part) == found
+
+
+def test_without_a_subject_every_point_is_its_own(tmp_path: Path) -> None:
+    """Where no column names persons, the subject is left to its default and the draft says how to state it."""
+    specification = drafted(tmp_path, without("user_id"))
+    assert specification.data.subject is None
+    assert '# subject = "user_id"' in (tmp_path / "sisa.toml").read_text(encoding="utf-8")
+
+
+def test_a_unique_user_id_may_be_the_id(tmp_path: Path) -> None:
+    """Where the only id is a person's, unique per data point, it is the id."""
+    assert drafted(tmp_path, without("id", "user_id", user_id=PLAIN["id"])).data.id == "user_id"
+
+
+def test_stated_columns_win(tmp_path: Path) -> None:
+    """What the options state is taken, whatever the names suggest."""
+    columns = without(city=["a", "b"] * 30, code=PLAIN["id"], house=[f"h{n % 7}" for n in range(60)])
+    data = drafted(tmp_path, columns, label_column="city", id_column="code", subject_column="house").data
+    assert (data.id, data.subject, data.label, data.classes) == ("code", "house", "city", ("a", "b"))
+
+
+def test_what_is_left_out_is_told(tmp_path: Path) -> None:
+    """Text columns and columns with nulls are no features, and the draft names them."""
+    specification = drafted(tmp_path, without(note=["n"] * 60, gap=[None, *[1.0] * 59]))
+    assert specification.data.features == ("age", "x*")
+    assert '# left out of features: "note", "gap"' in (tmp_path / "sisa.toml").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "scale"),
+    [
+        ([0, 200], pa.uint8(), 255.0),
+        ([0, 16], pa.uint8(), 16.0),
+        ([0, 9], pa.uint8(), 16.0),
+        ([0, 1], pa.uint8(), 1.0),
+        ([0, 255], pa.int64(), 255.0),
+        ([0, 300], pa.int64(), 1.0),
+        ([-1, 255], pa.int64(), 1.0),
+        ([0, 99], pa.int64(), 1.0),
+    ],
+)
+def test_scale_of_bytes(tmp_path: Path, values: list[int], kind: pa.DataType, scale: float) -> None:
+    """Bytes are brought to 0 .. 1 by a fixed constant; other numbers are left alone."""
+    pixels = {f"px_{number}": pa.array(values * 30, kind) for number in range(5)}
+    data = drafted(tmp_path, without("age", "x0", "x1", "x2", "x3") | pixels).data
+    assert (data.features, data.scale) == (("px_*",), scale)
+
+
+def test_a_list_column_is_the_features(tmp_path: Path) -> None:
+    """Where there are no columns of numbers, a column of lists is taken."""
+    lists = pa.array([[1, 2]] * 60, pa.list_(pa.uint8(), 2))
+    data = drafted(tmp_path, without("age", "x0", "x1", "x2", "x3", embedding=lists)).data
+    assert (data.features, data.scale) == (("embedding",), 255.0)
+
+
+@pytest.mark.parametrize(
+    ("points", "shards", "slices", "epochs"), [(4, 1, 1, 40), (100, 1, 5, 40), (600, 2, 5, 40), (20_000, 5, 5, 20)]
+)
+def test_sizes_follow_the_number_of_points(tmp_path: Path, points: int, shards: int, slices: int, epochs: int) -> None:
+    """Few data points get few shards and slices, and more epochs."""
+    numbers = range(points)
+    columns = {"id": list(numbers), "label": [number % 2 for number in numbers], "a": [0.5] * points}
+    specification = drafted(tmp_path, columns)
+    assert (specification.partition.shards, specification.partition.slices) == (shards, slices)
+    assert specification.training.epochs == epochs
+
+
+def test_paths_are_relative_to_the_specification(tmp_path: Path) -> None:
+    """Data below the specification's folder are named relative to it, others by their full path; name from either."""
+    (tmp_path / "digits").mkdir()
+    pq.write_table(pa.table(dict(PLAIN)), tmp_path / "digits" / "train.parquet")
+    text = draft_specification("train.parquet", tmp_path, base=tmp_path / "digits")
+    assert 'name  = "digits"' in text
+    assert 'train    = "digits/train.parquet"' in text
+    text = draft_specification("*.parquet", tmp_path / "elsewhere", base=tmp_path / "digits")
+    assert f'train    = "{tmp_path.as_posix()}/digits/*.parquet"' in text
+
+
+@pytest.mark.parametrize(
+    ("columns", "parts", "told"),
+    [
+        (
+            without("label"),
+            {},
+            r"no column looks like a label .*name it with --label; able to be one are 'id', 'user_id'",
+        ),
+        (without("label"), {"label_column": "labels"}, r"there is no column 'labels' .*columns are 'id', 'user_id'"),
+        (PLAIN, {"label_column": "labels"}, r"there is no column 'labels' .*did you mean 'label'\?"),
+        (PLAIN, {"label_column": "x0"}, "label column holds 0 classes"),
+        (without("label", label=[1] * 60), {}, "label column holds 1 classes"),
+        (without("label", label=[None, *[1] * 59]), {}, "label column holds nulls"),
+        (without("id"), {}, "no column looks like a unique id .*name it with --id"),
+        (PLAIN, {"id_column": "user_id"}, "holds 20 distinct ids for 60 data points .*name a unique one with --id"),
+        (PLAIN, {"id_column": "age"}, "id column must hold texts or whole numbers, and no nulls"),
+        ({"id": ["a", "b"], "label": [0, 1], "note": ["n", "m"]}, {}, "no column of numbers is left for features"),
+        ({name: values[:0] for name, values in PLAIN.items()}, {}, "the data hold no data point"),
+    ],
+)
+def test_what_cannot_be_guessed_is_asked(
+    tmp_path: Path, columns: Mapping[str, object], parts: dict[str, str], told: str
+) -> None:
+    """Where a part cannot be guessed or a stated column does not fit, the error names the option to use."""
+    with pytest.raises(Invalid, match=told):
+        drafted(tmp_path, columns, **parts)
+
+
+names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8) | st.from_regex(
+    r"[a-z*\[\]?]{0,2}[0-9]{1,2}", fullmatch=True
+)
+
+
+@given(st.lists(names, min_size=1, max_size=30, unique=True), st.integers(0, 30))
+def test_globs_match_just_the_chosen(columns: list[str], cut: int) -> None:
+    """Names and globs together choose every chosen column and no other, whatever the names."""
+    chosen, others = columns[:cut], columns[cut:]
+    found = [
+        {name for name in columns if name == pattern or (pattern not in columns and fnmatchcase(name, pattern))}
+        for pattern in column_globs(chosen, others)
+    ]
+    assert set().union(*found) == set(chosen)
+
+
+@given(name=names, value=names, other=names)
+def test_any_names_make_a_readable_draft(
+    tmp_path_factory: pytest.TempPathFactory, name: str, value: str, other: str
+) -> None:
+    """Column names and classes with quotes, line ends or signs of any kind end up in a file that is read unchanged."""
+    folder = tmp_path_factory.mktemp("draft")
+    columns = {"id": [0, 1], "label": [value, value + other], f"f{name}": [0.5, 1.5]}
+    specification = drafted(folder, columns)
+    assert specification.data.features == (f"f{name}",)
+    assert set(specification.data.classes) == {value, value + other}
+
+
+def test_writing_never_replaces_a_file_unasked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An existing specification is replaced only when that is asked for; data are named from the present folder."""
+    monkeypatch.chdir(tmp_path)
+    pq.write_table(pa.table(dict(PLAIN)), tmp_path / "points.parquet")
+    config = tmp_path / "sisa.toml"
+    write_specification("points.parquet", config)
+    assert read_specification(config).data.train == "points.parquet"
+    with pytest.raises(Conflict, match=r"exists already .*replace it with --force"):
+        write_specification("points.parquet", config, label_column="user_id")
+    write_specification("points.parquet", config, label_column="user_id", replace=True)
+    assert read_specification(config).data.label == "user_id"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["points.parquet", "sisa.toml"]

@@ -1,0 +1,197 @@
+"""A small federation in memory: the real engine over a store and a pool, and data points made for the test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Generic
+
+import pyarrow as pa
+
+from cluster.identity import bit_settings, fresh_state
+from cluster.specification import ClusterSettings, FederationSpecification, settings_record
+from coordinator.engine import Engine, Tools
+from coordinator.ports import Listener
+from coordinator.requests import ErasureRequest
+from coordinator.settings import AggregationSettings, ErasureSettings
+from coordinator.state import FederationState
+from shards.learner import Learner, State
+from shards.lineage import Configuration, NumericsProfile
+from shards.routing import PartitionKey, Placement, place, point_digest, subject_digest
+from shards.sources import Source, table_source
+from shards.specification import DataSettings, ModelSettings, PartitionSettings, TrainingSettings
+from shards.tombstones import DigestSet
+from storage.digests import sha256
+from storage.manifest import ManifestRegister
+from storage.objects import ObjectStore
+from tests.doubles.in_process_pool import Death, InProcessPool
+from tests.doubles.time_and_names import CountingNames, VirtualClock
+
+KEY = PartitionKey(bytes(range(32)))
+
+PROFILE = NumericsProfile(torch="none", threads=1, device="none", dtype="none", deterministic=True, packing="none")
+"""Of learners that compute with nothing that has a profile."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """A data point as its owner has it."""
+
+    id: str
+    subject: str
+    label: str
+    features: tuple[float, ...]
+
+    def placement(self, shards: int, slices: int) -> Placement:
+        """Return where routing under ``KEY`` puts it."""
+        return place(subject_digest(KEY, self.subject), shards, slices)
+
+
+def source_of(points: Sequence[Point]) -> Source:
+    """Return the data points as a table in memory, in the order given."""
+    width = len(points[0].features) if points else 2
+    columns: dict[str, Any] = {
+        "id": pa.array([point.id for point in points], pa.string()),
+        "who": pa.array([point.subject for point in points], pa.string()),
+        "label": pa.array([point.label for point in points], pa.string()),
+    }
+    for number in range(width):
+        columns[f"x{number}"] = pa.array([point.features[number] for point in points], pa.float32())
+    return table_source(pa.table(columns))
+
+
+def specification_of(
+    *,
+    shards: int,
+    slices: int,
+    classes: Sequence[str] = ("a", "b"),
+    training: TrainingSettings | None = None,
+    model: ModelSettings | None = None,
+    scale: float | tuple[float, ...] = 1.0,
+    features: tuple[str, ...] = ("x*",),
+    threads: int = 1,
+) -> FederationSpecification:
+    """Return the specification of a federation over ``source_of``'s columns."""
+    return FederationSpecification(
+        name="small",
+        store="memory",
+        folder=Path("/nowhere"),
+        data=DataSettings(
+            train="table", id="id", subject="who", label="label", features=features, classes=tuple(classes), scale=scale
+        ),
+        model=model or ModelSettings(),
+        training=training or TrainingSettings(epochs=4, batch_size=3, learning_rate=0.1),
+        partition=PartitionSettings(shards=shards, slices=slices),
+        aggregation=AggregationSettings(),
+        erasure=ErasureSettings(),
+        cluster=ClusterSettings(threads_per_worker=threads),
+    )
+
+
+def plain_conditions(specification: FederationSpecification) -> Configuration:
+    """Return the configuration of a learner that has neither model code nor numerics."""
+    return Configuration(
+        settings=bit_settings(settings_record(specification)),
+        model_code=sha256(b""),
+        seed=specification.training.seed,
+        profile=PROFILE,
+    )
+
+
+@dataclass(slots=True, kw_only=True)
+class SmallFederation(Generic[State]):
+    """What ``cluster.Federation`` does, step by step, with the store, pool, clock and names of a test."""
+
+    specification: FederationSpecification
+    store: ObjectStore
+    learners: Callable[[int], Learner[State]]
+    conditions: Callable[[int], Configuration]
+    names: CountingNames = field(default_factory=CountingNames)
+    clock: VirtualClock = field(default_factory=VirtualClock)
+    listener: Listener = lambda _: None
+    deaths: dict[int, Death] = field(default_factory=dict)
+    pool: InProcessPool[State] = field(init=False)
+    register: ManifestRegister = field(init=False)
+    _engine: Engine | None = None
+
+    def __post_init__(self) -> None:
+        self.register = ManifestRegister(self.store)
+        self.pool = InProcessPool(
+            learners=self.learners, conditions=self.conditions, store=self.store, names=self.names, deaths=self.deaths
+        )
+
+    @property
+    def engine(self) -> Engine:
+        """The engine, started at the first use."""
+        if self._engine is None:
+            tools = Tools(
+                store=self.store, clock=self.clock, names=self.names, listener=self.listener, pool=lambda: self.pool
+            )
+            self._engine = Engine.start(tools, self.register, fresh_state(self.specification, KEY))
+        return self._engine
+
+    @property
+    def state(self) -> FederationState:
+        """The engine's state."""
+        return self.engine.state
+
+    def restart(self) -> None:
+        """Forget the engine, as the death of its process does: the next use starts another one on the same store."""
+        self._engine = None
+
+    def train(self, points: Sequence[Point] | None = None) -> None:
+        """Ingest ``points``, None: what was ingested before; configure and do all that is outstanding."""
+        engine, specification = self.engine, self.specification
+        engine.remove_points()
+        if points is not None:
+            engine.ingest(source_of(points), specification.data, specification.partition, KEY, engine.audit())
+        assert engine.state.data is not None
+        engine.configure(settings_record(specification), self.conditions(engine.state.data.layout.width))
+        engine.settle()
+
+    def accept(self, *, subjects: Iterable[str] = (), ids: Iterable[str] = (), request_id: str) -> ErasureRequest:
+        """Accept an erasure request."""
+        names = names_of(subjects, ids)
+        now = self.clock.now().isoformat()
+        request = ErasureRequest(
+            request_id=request_id,
+            body=names.digest(),
+            names=None,
+            subjects=len(names.subjects) // 16,
+            ids=len(names.points) // 16,
+            received_at=now,
+            due_at=now,
+        )
+        return self.engine.accept(request, names)
+
+    def erase(self, *, subjects: Iterable[str] = (), ids: Iterable[str] = (), request_id: str) -> ErasureRequest:
+        """Accept an erasure request and carry it out."""
+        self.accept(subjects=subjects, ids=ids, request_id=request_id)
+        self.engine.settle()
+        done = self.state.request(request_id)
+        assert done is not None
+        return done
+
+    def respecify(self, specification: FederationSpecification) -> None:
+        """Go on under another specification, in a process of its own."""
+        self.specification = specification
+        self.restart()
+
+
+def names_of(subjects: Iterable[str], ids: Iterable[str]) -> DigestSet:
+    """Return the keyed digests of subjects and of single data points."""
+    return DigestSet.of(
+        subjects=(subject_digest(KEY, each) for each in subjects), points=(point_digest(KEY, each) for each in ids)
+    )
+
+
+def survivors(points: Iterable[Point], *, subjects: Iterable[str] = (), ids: Iterable[str] = ()) -> list[Point]:
+    """Return the data points that are left without these."""
+    gone, single = set(subjects), set(ids)
+    return [point for point in points if point.subject not in gone and point.id not in single]
+
+
+def comparable(state: FederationState) -> FederationState:
+    """Return what two federations of the same data have in common, whatever their histories and objects' names."""
+    return replace(state, requests=(), condemned=(), tombstones=None, generation=0, floor=0, data=None)

@@ -1,0 +1,1 @@
+"""Unlearned models against models that never saw the erased points, byte for byte."""

@@ -1,0 +1,27 @@
+"""Numerics of the exactness suite, and its last line: how much was compared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from shards.seeding import set_numerics
+from tests.exactness.worlds import COMPARED
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Every test starts and ends with one intra-op thread, whatever it sets."""
+    set_numerics(1, "cpu")
+    yield
+    set_numerics(1, "cpu")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Tell how many histories ended in the bytes of a full retrain."""
+    if COMPARED["histories"]:
+        terminalreporter.write_line(
+            "exactness: {histories} histories of erasures compared with a full retrain, byte for byte"
+            " ({constituents} constituents, {checkpoints} checkpoints)".format(**COMPARED)
+        )

@@ -1,0 +1,109 @@
+"""Random federations, and random histories of erasures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from hypothesis import strategies as st
+
+from cluster.specification import FederationSpecification
+from shards.schedule import minimum_epochs
+from shards.specification import ModelSettings, TrainingSettings
+from tests.doubles.federation import Point, specification_of
+from tests.exactness.worlds import make_points
+
+MODELS: dict[str, tuple[str, dict[str, Any], bool]] = {
+    "logistic": ("shards.models:logistic", {}, False),
+    "mlp": ("shards.models:mlp", {"hidden": [5]}, False),
+    "mlp-dropout": ("shards.models:mlp", {"hidden": [6, 4], "dropout": 0.4, "activation": "relu"}, False),
+    "mlp-batch-norm": ("shards.models:mlp", {"hidden": [5], "batch_norm": True, "activation": "gelu"}, True),
+    "cnn-batch-norm-dropout": (
+        "shards.models:cnn",
+        {"channels": [2, 3], "shape": [1, 2, 3], "batch_norm": True, "dropout": 0.3},
+        True,
+    ),
+}
+"""Factory, arguments, and whether the model has batch normalisation."""
+
+OPTIMIZERS: list[dict[str, Any]] = [
+    {"optimizer": "sgd"},
+    {"optimizer": "sgd", "momentum": 0.9},
+    {"optimizer": "sgd", "momentum": 0.8, "nesterov": True, "weight_decay": 0.01},
+    {"optimizer": "adam"},
+    {"optimizer": "adam", "betas": (0.8, 0.99), "weight_decay": 0.02},
+    {"optimizer": "adamw", "weight_decay": 0.05},
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Erasure:
+    """One request."""
+
+    subjects: tuple[str, ...]
+    ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """What happens at once: the requests are accepted together, then carried out."""
+
+    erasures: tuple[Erasure, ...]
+    train_again: bool
+    """Whether the untouched source, the erased points in it, is trained on again afterwards."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class History:
+    """A federation and what becomes of it."""
+
+    specification: FederationSpecification
+    points: tuple[Point, ...]
+    steps: tuple[Step, ...]
+
+
+@st.composite
+def specifications(draw: st.DrawFn, model: str) -> FederationSpecification:
+    """Return a random federation of this kind of model, up to 4 shards of 4 slices."""
+    factory, arguments, batch_norm = MODELS[model]
+    slices = draw(st.integers(1, 4), label="slices")
+    training = TrainingSettings(
+        epochs=draw(st.integers(minimum_epochs(slices), minimum_epochs(slices) + 2), label="epochs"),
+        batch_size=draw(st.integers(2 if batch_norm else 1, 8), label="batch_size"),
+        learning_rate=0.1,
+        seed=draw(st.integers(0, 3), label="seed"),
+        **draw(st.sampled_from(OPTIMIZERS), label="optimizer"),
+    )
+    return specification_of(
+        shards=draw(st.integers(1, 4), label="shards"),
+        slices=slices,
+        classes=draw(st.sampled_from([("a", "b"), ("a", "b", "c")]), label="classes"),
+        training=training,
+        model=ModelSettings(factory=factory, arguments=arguments),
+        scale=draw(st.sampled_from([1.0, 3.0])),
+    )
+
+
+@st.composite
+def histories(draw: st.DrawFn, model: str, most_points: int = 40) -> History:
+    """Return a random federation with one to three steps of one or two erasures each."""
+    specification = draw(specifications(model))
+    width = 6 if model.startswith("cnn") else draw(st.integers(2, 6), label="features")
+    points = make_points(
+        draw(st.integers(0, 2**16), label="data"),
+        draw(st.integers(1, most_points), label="points"),
+        width=width,
+        classes=len(specification.data.classes),
+    )
+    erasure = st.builds(
+        Erasure,
+        subjects=_some(sorted({point.subject for point in points})),
+        ids=_some([point.id for point in points]),
+    ).filter(lambda each: bool(each.subjects or each.ids))
+    step = st.builds(Step, erasures=st.lists(erasure, min_size=1, max_size=2).map(tuple), train_again=st.booleans())
+    steps = draw(st.lists(step, min_size=1, max_size=3).map(tuple), label="steps")
+    return History(specification=specification, points=tuple(points), steps=steps)
+
+
+def _some(names: list[str]) -> st.SearchStrategy[tuple[str, ...]]:
+    return st.lists(st.sampled_from(names), max_size=3, unique=True).map(tuple)

@@ -1,0 +1,281 @@
+"""The law in the cases that are easily got wrong, one by one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from cluster.specification import FederationSpecification
+from coordinator.requests import RequestState
+from coordinator.state import servable
+from shards.constituent import SliceLearned
+from shards.dataset import load_shard
+from shards.routing import Placement, point_digest
+from shards.schedule import minimum_epochs
+from shards.specification import ModelSettings, ShardId, TrainingSettings
+from shards.trainer import TorchState
+from tests.doubles.federation import KEY, Point, SmallFederation, specification_of, survivors
+from tests.exactness.strategies import MODELS, OPTIMIZERS
+from tests.exactness.worlds import (
+    assert_exact,
+    assert_untouched,
+    checkpoints,
+    digests,
+    federation_of,
+    learner_of,
+    make_points,
+    train_alone,
+)
+
+
+def specification(
+    *, shards: int = 2, slices: int = 3, model: str = "mlp-dropout", optimizer: int = 3, batch_size: int = 4
+) -> FederationSpecification:
+    """Return a federation with noise and optimizer state in it."""
+    factory, arguments, _ = MODELS[model]
+    return specification_of(
+        shards=shards,
+        slices=slices,
+        training=TrainingSettings(
+            epochs=minimum_epochs(slices) + 2, batch_size=batch_size, learning_rate=0.1, seed=5, **OPTIMIZERS[optimizer]
+        ),
+        model=ModelSettings(factory=factory, arguments=arguments),
+    )
+
+
+def points_for(model: str, count: int = 30, seed: int = 1) -> list[Point]:
+    """Return data points that fit the model."""
+    return make_points(seed, count, width=6 if model.startswith("cnn") else 4)
+
+
+def trained(spec: FederationSpecification, points: list[Point]) -> SmallFederation[TorchState]:
+    """Return a federation trained on the points."""
+    federation = federation_of(spec)
+    federation.train(points)
+    return federation
+
+
+def in_shard(points: list[Point], spec: FederationSpecification, shard: int) -> list[Point]:
+    """Return the points that are routed to ``shard``."""
+    return [point for point in points if _place(point, spec).shard == shard]
+
+
+def _place(point: Point, spec: FederationSpecification) -> Placement:
+    return point.placement(spec.partition.shards, spec.partition.slices)
+
+
+def _erase_and_check(spec: FederationSpecification, points: list[Point], gone: list[Point], request: str = "er") -> None:
+    federation = trained(spec, points)
+    before = federation.state
+    done = federation.erase(ids=[point.id for point in gone], request_id=request)
+    assert (done.state, done.points) == (RequestState.COMPLETE, len(gone))
+    assert_untouched(before, federation.state, [_place(point, spec) for point in gone])
+    assert_exact(federation, survivors(points, ids=[point.id for point in gone]))
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("optimizer", range(len(OPTIMIZERS)))
+def test_every_model_with_every_optimizer(model: str, optimizer: int) -> None:
+    """One subject erased from each kind of model under each kind of optimizer leaves no trace."""
+    spec, points = specification(model=model, optimizer=optimizer), points_for(model)
+    federation = trained(spec, points)
+    subject = points[7].subject
+    federation.erase(subjects=[subject], request_id="er-1")
+    assert_exact(federation, survivors(points, subjects=[subject]))
+
+
+@pytest.mark.parametrize("slice_", [1, 2, 3])
+def test_a_slice_that_becomes_empty(slice_: int) -> None:
+    """Erasing all points of one slice equals never having had any in it."""
+    spec, points = specification(), points_for("mlp")
+    gone = [point for point in in_shard(points, spec, 0) if _place(point, spec).slice == slice_]
+    assert gone
+    _erase_and_check(spec, points, gone)
+
+
+def test_a_shard_that_becomes_empty() -> None:
+    """Erasing a whole shard leaves an initial state, which does not answer, and touches no other shard."""
+    spec, points = specification(), points_for("mlp")
+    gone = in_shard(points, spec, 1)
+    federation = trained(spec, points)
+    federation.erase(ids=[point.id for point in gone], request_id="er-1")
+    left = survivors(points, ids=[point.id for point in gone])
+    assert_exact(federation, left)
+    learner = learner_of(spec, 4)
+    assert digests(federation)[1] == [learner.digest(learner.initial(ShardId(1)))] * 3
+    assert [constituent.shard for constituent in servable(federation.state)] == [0]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_all_points_erased(model: str) -> None:
+    """With everything erased every constituent is in its initial state and none answers."""
+    spec, points = specification(model=model), points_for(model, 12)
+    federation = trained(spec, points)
+    federation.erase(subjects=sorted({point.subject for point in points}), request_id="er-1")
+    assert_exact(federation, [])
+    assert servable(federation.state) == ()
+    federation.train(points)
+    assert_exact(federation, [])
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_shard_with_one_point(model: str) -> None:
+    """A shard may shrink to a single point, batch normalisation included, and be trained on it alone."""
+    spec, points = specification(model=model, slices=2), points_for(model, 24)
+    for kept in in_shard(points, spec, 0)[:3]:
+        gone = [point for point in in_shard(points, spec, 0) if point is not kept]
+        _erase_and_check(spec, points, gone)
+
+
+@pytest.mark.parametrize("model", ["mlp-dropout", "cnn-batch-norm-dropout"])
+@pytest.mark.parametrize("end", ["first", "last"])
+def test_the_ends_of_the_canonical_order(model: str, end: str) -> None:
+    """The point in the very last position of its shard, and the one in the very first, are unlearned like any other."""
+    spec, points = specification(model=model), points_for(model)
+    for shard in range(spec.partition.shards):
+        own = sorted(in_shard(points, spec, shard), key=lambda point: (_place(point, spec), point_digest(KEY, point.id)))
+        _erase_and_check(spec, points, [own[0 if end == "first" else -1]])
+
+
+@pytest.mark.parametrize(("shards", "slices"), [(1, 1), (1, 4), (4, 1), (3, 2)])
+def test_few_shards_and_slices(shards: int, slices: int) -> None:
+    """One shard, one slice, and both, are as exact as many."""
+    spec, points = specification(shards=shards, slices=slices), points_for("mlp")
+    _erase_and_check(spec, points, points[3:5])
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 5, 100])
+def test_batches_of_any_size(batch_size: int) -> None:
+    """Batches of one point, a joined last batch of one, and one batch for all are exact."""
+    spec, points = specification(batch_size=batch_size, shards=1, slices=2), points_for("mlp", 21)
+    for point in points[:2]:
+        _erase_and_check(spec, points, [point])
+
+
+@pytest.mark.parametrize("number", [0, 6, 13])
+def test_orders_of_erasure(number: int) -> None:
+    """A then B, B then A, and both at once give one and the same set of checkpoints (E9)."""
+    spec, points = specification(), points_for("mlp")
+    first, second = points[number].subject, points[number + 12].id
+    ends = []
+    for order in (("first", "second"), ("second", "first"), ("both",)):
+        federation = trained(spec, points)
+        for request in order:
+            federation.erase(
+                subjects=[first] if request != "second" else [],
+                ids=[second] if request != "first" else [],
+                request_id=request,
+            )
+        assert_exact(federation, survivors(points, subjects=[first], ids=[second]))
+        ends.append(checkpoints(federation))
+    assert ends[0] == ends[1] == ends[2]
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("optimizer", [1, 2, 4, 5])
+def test_resumed_equals_straight(model: str, optimizer: int) -> None:
+    """Training resumed from each slice in a new process's learner ends in the bytes of training straight on (E4)."""
+    spec = specification(model=model, optimizer=optimizer, shards=1)
+    federation = trained(spec, points_for(model, 20))
+    straight = [(each.sha256, each.digest, each.lineage) for each in federation.state.shards[0].chain]
+    for done in range(3):
+        resumed = train_alone(federation, ShardId(0), done)
+        assert [(each.sha256, each.digest, each.lineage) for each in resumed] == straight
+
+
+def test_learning_on_from_memory_equals_learning_on_from_bytes() -> None:
+    """A full checkpoint holds all that the state in memory has: going on from either gives the same bytes (E4)."""
+    for model in MODELS:
+        for optimizer in range(len(OPTIMIZERS)):
+            spec = specification(model=model, optimizer=optimizer, shards=1)
+            federation = trained(spec, points_for(model, 15))
+            shard = federation.state.shards[0]
+            learner = learner_of(spec, federation.pool.configuration and 6 if model.startswith("cnn") else 4)
+            points = load_shard(federation.store, shard.slices, 6 if model.startswith("cnn") else 4, 1.0)
+            state = learner.initial(ShardId(0))
+            for record in shard.chain:
+                learning = learner.learn(state, points, ShardId(0), record.slice)
+                while True:
+                    try:
+                        next(learning)
+                    except StopIteration as finished:
+                        state = finished.value
+                        break
+                assert learner.digest(state) == record.digest
+
+
+def test_a_worker_dying_in_mid_slice_changes_no_bit() -> None:
+    """Workers that die at every third event, told or not, end in the bytes of workers that live."""
+    spec, points = specification(), points_for("mlp")
+    alive = trained(spec, points)
+    federation = federation_of(spec, deaths={n: "before_telling" if n % 2 else "after_telling" for n in range(1, 40, 3)})
+    federation.train(points)
+    assert checkpoints(federation) == checkpoints(alive)
+    assert federation.pool.slices_learned < 2 * alive.pool.slices_learned
+
+
+def test_initial_weights_differ_between_shards() -> None:
+    """Constituents start from weights of their own, drawn from seed and shard; the same shard always from the same."""
+    learner = learner_of(specification(), 4)
+    starts = [learner.digest(learner.initial(ShardId(shard))) for shard in (0, 1, 2, 0)]
+    assert starts[0] == starts[3]
+    assert len(set(starts)) == 3
+
+
+def test_shuffling_noise_and_weights_follow_the_seed() -> None:
+    """Another seed gives other bytes in every constituent after every slice."""
+    spec, points = specification(), points_for("mlp")
+    other = replace(spec, training=replace(spec.training, seed=6))
+    ours, theirs = digests(trained(spec, points)), digests(trained(other, points))
+    assert all(a != b for one, two in zip(ours, theirs, strict=True) for a, b in zip(one, two, strict=True))
+
+
+def test_checkpoints_have_the_same_bytes_every_time() -> None:
+    """Encoding one state twice, and training it twice in one process, gives the same object byte for byte."""
+    spec, points = specification(model="cnn-batch-norm-dropout"), points_for("cnn")
+    first, second = trained(spec, points), trained(spec, points)
+    assert checkpoints(first) == checkpoints(second)
+    learner, record = learner_of(spec, 6), first.state.shards[0].chain[-1]
+    payload = checkpoints(first)[0][-1]
+    lineage = first.state.lineages(ShardId(0))[record.slice - 1]
+    assert learner.to_bytes(learner.from_bytes(payload, ShardId(0)), lineage) == payload
+
+
+def test_the_place_of_the_bytes_in_memory_changes_nothing() -> None:
+    """A checkpoint whose tensors lie at odd addresses is restored to the same bits and learns on to the same (E7)."""
+    spec = specification(model="mlp-batch-norm", shards=1)
+    federation = trained(spec, points_for("mlp", 25))
+    payloads, shard = checkpoints(federation)[0], federation.state.shards[0]
+    points = load_shard(federation.store, shard.slices, 4, 1.0)
+    for shift in (1, 2, 3, 5):
+        learner = learner_of(spec, 4)
+        state = learner.from_bytes(_shifted(payloads[0], shift), ShardId(0))
+        assert learner.digest(state) == shard.chain[0].digest
+        for _ in learner.learn(state, points, ShardId(0), shard.chain[1].slice):
+            pass  # torch's state is changed in place
+        assert learner.digest(state) == shard.chain[1].digest
+
+
+def _shifted(payload: bytes, shift: int) -> bytes:
+    """Return the same safetensors file with ``shift`` blanks after its header: all tensors move by as much."""
+    size = int.from_bytes(payload[:8], "little")
+    return (size + shift).to_bytes(8, "little") + payload[8 : 8 + size] + b" " * shift + payload[8 + size :]
+
+
+def test_a_rehearsal_writes_nothing() -> None:
+    """Training for proof tells the digests of the chain and leaves the store as it was."""
+    spec, points = specification(), points_for("mlp")
+    federation = trained(spec, points)
+    task = replace(_proof_task(federation), keep=False)
+    before = {info.key for info in federation.store.list("")}
+    events = [event for event in federation.pool.train([task]) if isinstance(event, SliceLearned)]
+    assert [event.digest for event in events] == digests(federation)[0]
+    assert [event.checkpoint for event in events] == [None] * 3
+    assert {info.key for info in federation.store.list("")} == before
+
+
+def _proof_task(federation: SmallFederation[TorchState]):  # noqa: ANN202
+    from coordinator.engine import train_task
+
+    return train_task(federation.state, ShardId(0), done=0)

@@ -1,0 +1,95 @@
+"""The law, over random histories: after any erasures the bytes are those of a run that never saw the erased points."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from shards.routing import Placement
+from tests.doubles.federation import Point, SmallFederation, survivors
+from tests.exactness.strategies import MODELS, Erasure, History, Step, histories
+from tests.exactness.worlds import assert_exact, assert_untouched, federation_of, retrained
+from shards.trainer import TorchState
+
+
+def _places(history: History, points: list[Point]) -> list[Placement]:
+    partition = history.specification.partition
+    return [point.placement(partition.shards, partition.slices) for point in points]
+
+
+def _without(points: list[Point], step: Step) -> list[Point]:
+    for erasure in step.erasures:
+        points = survivors(points, subjects=erasure.subjects, ids=erasure.ids)
+    return points
+
+
+def _perform(federation: SmallFederation[TorchState], step: Step, number: int) -> None:
+    for position, erasure in enumerate(step.erasures):
+        federation.accept(subjects=erasure.subjects, ids=erasure.ids, request_id=f"er-{number}-{position}")
+    federation.engine.settle()
+
+
+def check_history(history: History) -> None:
+    """Play the history; after every step only what had to change has changed, and at the end all bytes are right."""
+    federation = federation_of(history.specification)
+    federation.train(history.points)
+    left = list(history.points)
+    for number, step in enumerate(history.steps):
+        before, remaining = federation.state, _without(left, step)
+        gone = [point for point in left if point not in remaining]
+        _perform(federation, step, number)
+        assert_untouched(before, federation.state, _places(history, gone))
+        left = remaining
+        if step.train_again:
+            settled = [shard.chain for shard in federation.state.shards]
+            federation.train(history.points)
+            assert [shard.chain for shard in federation.state.shards] == settled
+    assert_exact(federation, left)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_any_history_ends_in_the_bytes_of_a_full_retrain(model: str) -> None:
+    """Whatever is erased in whatever order, every checkpoint's bytes equal those of a fresh run on the survivors."""
+
+    @settings(max_examples=12)
+    @given(history=histories(model))
+    def check(history: History) -> None:
+        check_history(history)
+
+    check()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", MODELS)
+def test_any_longer_history_ends_in_the_bytes_of_a_full_retrain(model: str) -> None:
+    """The same over more, and more crowded, federations."""
+
+    @settings(max_examples=25)
+    @given(history=histories(model, most_points=60))
+    def check(history: History) -> None:
+        check_history(history)
+
+    check()
+
+
+@settings(max_examples=10)
+@given(data=st.data(), model=st.sampled_from(sorted(MODELS)))
+def test_the_order_of_erasures_leaves_no_trace(data: st.DataObject, model: str) -> None:
+    """A then B, B then A, and A with B at once end in the same bytes (E9)."""
+    history = data.draw(histories(model, most_points=25))
+    first, second = (step.erasures[0] for step in (history.steps * 2)[:2])
+    orders: list[list[tuple[Erasure, ...]]] = [[(first,), (second,)], [(second,), (first,)], [(first, second)]]
+    for order in orders:
+        steps = tuple(Step(erasures=erasures, train_again=False) for erasures in order)
+        check_history(History(specification=history.specification, points=history.points, steps=steps))
+
+
+@settings(max_examples=8)
+@given(history=histories("mlp-dropout", most_points=25))
+def test_two_federations_of_the_same_points_are_equal(history: History) -> None:
+    """Training twice on the same data points in different orders gives the same bytes under different names."""
+    federation = federation_of(history.specification)
+    federation.train(history.points)
+    assert_exact(federation, history.points)
+    assert retrained(history.specification, history.points).state.generation == 1

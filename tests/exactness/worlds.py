@@ -1,0 +1,166 @@
+"""Federations with real models in memory, and what it means that two of them are equal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import count
+
+import numpy as np
+
+from cluster.identity import bit_settings
+from cluster.specification import FederationSpecification, settings_record
+from coordinator.engine import train_task
+from coordinator.state import FederationState
+from shards.checkpoint import decode_checkpoint
+from shards.constituent import ConstituentTrainer, SliceLearned, read_checkpoint
+from shards.lineage import CheckpointRecord, Configuration
+from shards.model import model_code_digest
+from shards.routing import Placement
+from shards.seeding import set_numerics
+from shards.specification import ShardId
+from shards.trainer import TorchLearner, TorchState
+from storage.digests import Sha256
+from storage.memory import MemoryStore
+from storage.objects import ObjectKey
+from tests.doubles.federation import Point, SmallFederation
+from tests.doubles.in_process_pool import Death
+from tests.doubles.time_and_names import CountingNames
+
+_WORLDS = count()
+
+COMPARED = {"histories": 0, "constituents": 0, "checkpoints": 0}
+"""How much was compared with a full retrain, over the whole run; told at its end."""
+
+
+def conditions(specification: FederationSpecification) -> Configuration:
+    """Set this process's numerics and return what decides the bits here, as a worker does."""
+    return Configuration(
+        settings=bit_settings(settings_record(specification)),
+        model_code=model_code_digest(specification.model),
+        seed=specification.training.seed,
+        profile=set_numerics(specification.cluster.threads_per_worker, "cpu"),
+    )
+
+
+def learner_of(specification: FederationSpecification, width: int) -> TorchLearner:
+    """Return a new learner for the specification."""
+    return TorchLearner(
+        model=specification.model,
+        training=specification.training,
+        inputs=width,
+        classes=len(specification.data.classes),
+        slices=specification.partition.slices,
+    )
+
+
+def federation_of(
+    specification: FederationSpecification, deaths: dict[int, Death] | None = None
+) -> SmallFederation[TorchState]:
+    """Return a federation with a store and names of its own."""
+    world = next(_WORLDS)
+
+    federation: SmallFederation[TorchState] = SmallFederation(
+        specification=specification,
+        store=MemoryStore(f"exactness-{world}"),
+        learners=lambda width: learner_of(federation.specification, width),
+        conditions=lambda _: conditions(federation.specification),
+        names=CountingNames(f"world{world}"),
+        deaths=deaths or {},
+    )
+    return federation
+
+
+def make_points(
+    seed: int, count_: int, *, width: int = 4, classes: int = 2, most_each: int = 5, prefix: str = "p"
+) -> list[Point]:
+    """Return data points of subjects that own 1 to ``most_each`` of them."""
+    generator = np.random.default_rng(seed)
+    points: list[Point] = []
+    while len(points) < count_:
+        subject = f"{prefix}-subject-{len(points)}"
+        for _ in range(min(int(generator.integers(1, most_each + 1)), count_ - len(points))):
+            features = tuple(float(value) for value in generator.normal(size=width).astype(np.float32))
+            label = "abc"[int(generator.integers(classes))]
+            points.append(Point(id=f"{prefix}{len(points)}", subject=subject, label=label, features=features))
+    return points
+
+
+def checkpoints(federation: SmallFederation[TorchState]) -> list[list[bytes]]:
+    """Return every constituent's checkpoints as the bytes of their whole objects: parameters, buffers, optimizer, lineage."""
+    return [
+        [read_checkpoint(federation.store, record, ShardId(number)) for record in shard.chain]
+        for number, shard in enumerate(federation.state.shards)
+    ]
+
+
+def digests(federation: SmallFederation[TorchState]) -> list[list[Sha256]]:
+    """Return every constituent's digest after every slice."""
+    return [[record.digest for record in shard.chain] for shard in federation.state.shards]
+
+
+def retrained(specification: FederationSpecification, points: Sequence[Point]) -> SmallFederation[TorchState]:
+    """Return a federation that never saw anything but ``points``, which reach it in another order."""
+    fresh = federation_of(specification)
+    order = np.random.default_rng(len(points)).permutation(len(points))
+    fresh.train([points[index] for index in order])
+    return fresh
+
+
+def assert_exact(federation: SmallFederation[TorchState], points: Sequence[Point]) -> None:
+    """Compare every byte of every checkpoint with a full retrain on ``points``, the survivors."""
+    state = federation.state
+    assert state.published
+    assert all(shard.is_trained for shard in state.shards)
+    assert sum(shard.points for shard in state.shards) == len(points)
+    if points:
+        fresh = retrained(federation.specification, points)
+        assert digests(fresh) == digests(federation)
+        assert [list(map(decode_keys, chain)) for chain in checkpoints(fresh)] == [
+            list(map(decode_keys, chain)) for chain in checkpoints(federation)
+        ]
+        assert checkpoints(fresh) == checkpoints(federation)
+        assert not object_keys(fresh.state) & object_keys(state)
+    else:
+        learner = learner_of(federation.specification, state.data.layout.width if state.data else 0)
+        initial = [learner.digest(learner.initial(ShardId(number))) for number in range(len(state.shards))]
+        assert [[digest] * len(state.shards[0].slices) for digest in initial] == digests(federation)
+    COMPARED["histories"] += 1
+    COMPARED["constituents"] += len(state.shards)
+    COMPARED["checkpoints"] += sum(len(shard.chain) for shard in state.shards)
+
+
+def decode_keys(payload: bytes) -> list[str]:
+    """Return the names of a checkpoint's tensors."""
+    return sorted(decode_checkpoint(payload))
+
+
+def object_keys(state: FederationState) -> set[ObjectKey]:
+    """Return the names of all slice files and checkpoints of the state."""
+    parts = {part.key for shard in state.shards for record in shard.slices for part in record.parts}
+    return parts | {checkpoint.key for shard in state.shards for checkpoint in shard.chain}
+
+
+def assert_untouched(before: FederationState, after: FederationState, erased: Sequence[Placement]) -> None:
+    """Nothing but what comes at or after an erased point's slice in its own shard was written anew."""
+    for number, (was, now) in enumerate(zip(before.shards, after.shards, strict=True)):
+        hit = [place.slice for place in erased if place.shard == number]
+        kept = min(hit) - 1 if hit else len(was.slices)
+        assert now.chain[:kept] == was.chain[:kept]
+        assert not {record.key for record in now.chain[kept:]} & {record.key for record in was.chain}
+        for slice_, (old, new) in enumerate(zip(was.slices, now.slices, strict=True), start=1):
+            assert slice_ in hit or new == old
+
+
+def train_alone(
+    federation: SmallFederation[TorchState], shard: ShardId, done: int
+) -> tuple[CheckpointRecord, ...]:
+    """Train ``shard`` from its first ``done`` checkpoints on in a worker of its own; return all its checkpoints."""
+    task = train_task(federation.state, shard, done=done)
+    trainer: ConstituentTrainer[TorchState] = ConstituentTrainer(
+        learner=learner_of(federation.specification, task.width),
+        store=federation.store,
+        names=federation.names,
+        clock=federation.clock.monotonic,
+    )
+    made = [event.checkpoint for event in trainer.train(task) if isinstance(event, SliceLearned) and event.checkpoint]
+    return (*task.done, *made)

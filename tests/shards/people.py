@@ -1,0 +1,137 @@
+"""Small data sets for the tests of the data side."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+from pyarrow import feather
+
+from shards.ingest import Ingested, ingest
+from shards.points import PointBlock
+from shards.routing import PartitionKey, point_digest, subject_digest
+from shards.sources import open_source
+from shards.specification import DataSettings, PartitionSettings
+from shards.tombstones import NOTHING, DigestSet
+from storage.memory import MemoryStore
+from storage.objects import ObjectStore
+
+KEY = PartitionKey(b"a key for tests only, 32 bytes!!")
+PARTITION = PartitionSettings(shards=3, slices=2)
+
+_numbers = itertools.count()
+
+
+def fresh_store() -> MemoryStore:
+    """Return an empty store that no other test has."""
+    return MemoryStore(f"data-side-{next(_numbers)}")
+
+
+def fresh_names() -> Callable[[], str]:
+    """Return a source of object names, none given twice."""
+    return lambda: f"{next(_numbers):08x}"
+
+
+def settings(**changes: object) -> DataSettings:
+    """Return the settings that fit ``people``."""
+    values: dict[str, object] = {
+        "train": "people.parquet",
+        "id": "id",
+        "subject": "person",
+        "label": "label",
+        "features": ("x*",),
+        "classes": ("no", "yes"),
+    }
+    return DataSettings(**(values | changes))  # type: ignore[arg-type]
+
+
+def people(points: int = 40, seed: int = 5, dtype: str = "uint8") -> pa.Table:
+    """Return a table of data points, about three for each person, with four features."""
+    generator = np.random.default_rng(seed)
+    columns: dict[str, pa.Array] = {
+        "id": pa.array([f"point-{number}" for number in range(points)], pa.string()),
+        "person": pa.array([f"person-{number // 3}" for number in range(points)], pa.string()),
+        "label": pa.array([("no", "yes")[number % 2] for number in range(points)], pa.string()),
+    }
+    for position in range(4):
+        columns[f"x{position}"] = pa.array(generator.integers(0, 256, points).astype(dtype))
+    return pa.table(columns)
+
+
+def replaced(
+    table: pa.Table, name: str, values: Sequence[object] | pa.Array, kind: pa.DataType | None = None
+) -> pa.Table:
+    """Return the table with one column put in place of another."""
+    array = values if isinstance(values, pa.Array) else pa.array(values, kind)
+    return table.set_column(table.column_names.index(name), name, array)
+
+
+def write(table: pa.Table, path: Path) -> Path:
+    """Write the table in the format of the path's ending."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ending = "".join(path.suffixes)
+    if ending in {".parquet", ".pq"}:
+        pq.write_table(table, path, row_group_size=16)
+    elif ending == ".feather":
+        feather.write_feather(table, str(path), chunksize=7)
+    elif ending == ".arrow":
+        with pa.ipc.new_stream(path, table.schema) as stream:
+            stream.write_table(table, max_chunksize=9)
+    elif ending == ".ipc":
+        with pa.ipc.new_file(path, table.schema) as file:
+            file.write_table(table)
+    else:
+        with pa.output_stream(path, compression="detect") as output:
+            pacsv.write_csv(table, output)
+    return path
+
+
+def ingest_file(
+    path: Path,
+    data: DataSettings | None = None,
+    *,
+    store: ObjectStore | None = None,
+    partition: PartitionSettings = PARTITION,
+    tombstones: DigestSet = NOTHING,
+    buffer_bytes: int | None = None,
+    names: Callable[[], str] | None = None,
+) -> Ingested:
+    """Ingest a file, folder or glob into ``store`` (default: a fresh one)."""
+    return ingest(
+        source=open_source(str(path), path.parent),
+        data=data or settings(),
+        partition=partition,
+        key=KEY,
+        store=store or fresh_store(),
+        tombstones=tombstones,
+        names=names or fresh_names(),
+        buffer_bytes=buffer_bytes,
+    )
+
+
+def block(numbers: Sequence[int], features: int = 4, dtype: str = "uint8", per_person: int = 3) -> PointBlock:
+    """Return data points whose content follows from their numbers."""
+    points = b"".join(point_digest(KEY, f"point-{number}") for number in numbers)
+    subjects = b"".join(subject_digest(KEY, f"person-{number // per_person}") for number in numbers)
+    values = [[(7 * number + 31 * position) % 251 for position in range(features)] for number in numbers]
+    return PointBlock(
+        points_N=np.frombuffer(points, dtype="V16"),
+        subjects_N=np.frombuffer(subjects, dtype="V16"),
+        labels_N=np.array([number % 2 for number in numbers], dtype=np.int32),
+        features_NF=np.array(values, dtype=dtype).reshape(len(numbers), features),
+    )
+
+
+def points(*numbers: int) -> DigestSet:
+    """Return the digests of data points of ``block`` or ``people``."""
+    return DigestSet.of(points=[point_digest(KEY, f"point-{number}") for number in numbers])
+
+
+def subjects(*numbers: int) -> DigestSet:
+    """Return the digests of persons of ``block`` or ``people``."""
+    return DigestSet.of(subjects=[subject_digest(KEY, f"person-{number}") for number in numbers])

@@ -1,0 +1,54 @@
+"""Routing (E1)."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shards.routing import PartitionKey, Placement, SubjectDigest, place, point_digest, subject_digest
+from shards.specification import ShardId, SliceIndex
+from tests.shards.people import KEY
+
+
+@given(st.binary(min_size=16, max_size=16), st.integers(1, 4096), st.integers(1, 4096))
+def test_every_subject_has_one_place_within_range(digest: bytes, shards: int, slices: int) -> None:
+    """The place lies in 0..S-1 and 1..R and follows from the digest alone."""
+    placement = place(SubjectDigest(digest), shards, slices)
+    assert 0 <= placement.shard < shards
+    assert 1 <= placement.slice <= slices
+    assert placement == place(SubjectDigest(bytes(bytearray(digest))), shards, slices)
+
+
+@given(st.text(min_size=1))
+def test_digests_depend_on_key_and_role(text: str) -> None:
+    """The same id under another key, or as a subject instead of a point, has another digest; none shows the id."""
+    other = PartitionKey(b"another key, also of 32 bytes!!!")
+    found = {point_digest(KEY, text), point_digest(other, text), subject_digest(KEY, text), subject_digest(other, text)}
+    assert len(found) == 4
+    assert {len(digest) for digest in found} == {16}
+
+
+def test_golden_digest() -> None:
+    """Digests never change between releases: every stored slice depends on them."""
+    assert point_digest(KEY, "point-1").hex() == "90300cd7085422b148218b89c38195a7"
+    assert subject_digest(KEY, "person-1").hex() == "e7f9eea04a0dc2427145184c49a1aeed"
+    assert place(subject_digest(KEY, "person-1"), 5, 5) == Placement(ShardId(0), SliceIndex(3))
+
+
+def test_places_are_uniform() -> None:
+    """Each of 20 slices gets its share of 20,000 subjects, within five standard deviations."""
+    counts = Counter(place(subject_digest(KEY, f"person-{number}"), 5, 4) for number in range(20_000))
+    assert len(counts) == 20
+    assert all(abs(count - 1000) < 5 * 31 for count in counts.values())
+
+
+def test_ids_that_are_not_valid_unicode_are_digested() -> None:
+    """A lone surrogate, as some files hold, has a digest instead of an encoding error."""
+    assert point_digest(KEY, "\ud800") != point_digest(KEY, "\ud801")
+
+
+def test_places_sort_by_shard_then_slice() -> None:
+    """Placements are ordered, so that work over them has one order."""
+    assert Placement(ShardId(0), SliceIndex(2)) < Placement(ShardId(1), SliceIndex(1))

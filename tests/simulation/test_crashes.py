@@ -1,0 +1,273 @@
+"""Crashes at every write of a whole story: train, erase, erase, train again (D1, D2, D3, D5, E9, E10, E12)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Literal
+
+import numpy as np
+import pytest
+
+from coordinator.codec import decode_state
+from coordinator.requests import RequestState
+from coordinator.state import FederationState
+from coordinator.verification import scan_residue
+from shards.dataset import point_keys
+from shards.routing import point_digest
+from storage.errors import Conflict, Corrupt, Fenced, OutcomeUnknown, SisaError, Unavailable
+from storage.manifest import ManifestRegister
+from tests.doubles.fake_learner import HashLearner, HashState
+from tests.doubles.faulty_store import Crash, Fault
+from tests.doubles.federation import (
+    KEY,
+    Point,
+    SmallFederation,
+    names_of,
+    plain_conditions,
+    specification_of,
+    survivors,
+)
+from tests.doubles.in_process_pool import Death
+from tests.doubles.time_and_names import CountingNames
+from tests.simulation.world import AuditedStore, Auditor, MortalStore
+
+_SHARDS, _SLICES = 2, 3
+_SPECIFICATION = specification_of(shards=_SHARDS, slices=_SLICES)
+_WORLDS = count()
+
+POINTS = [
+    Point(id=f"p{n}", subject=f"s{n // 2}", label="ab"[n % 2], features=(float(n), float(n * n % 7)))
+    for n in range(18)
+]
+LATER = [Point(id=f"q{n}", subject=f"t{n}", label="a", features=(0.5, float(n))) for n in range(2)]
+ERASED = {"er-1": (("s1", "s4"), ()), "er-2": ((), ("p11", "p0")), "er-3": (("nobody",), ())}
+
+
+def _key(point: Point) -> int:
+    return int(point_keys(np.frombuffer(point_digest(KEY, point.id), dtype="V16"))[0])
+
+
+def _erased_keys(request_id: str) -> frozenset[int]:
+    subjects, ids = ERASED[request_id]
+    left = survivors(POINTS, subjects=subjects, ids=ids)
+    return frozenset(_key(point) for point in POINTS if point not in left)
+
+
+@dataclass(slots=True)
+class World:
+    """One store, one federation at work on it, and its auditor."""
+
+    auditor: Auditor = field(init=False)
+    objects: AuditedStore = field(init=False)
+    store: MortalStore = field(init=False)
+    deaths: dict[int, Death] = field(default_factory=dict)
+    federation: SmallFederation[HashState] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.auditor = Auditor(
+            names={request: names_of(*named) for request, named in ERASED.items()},
+            points={request: _erased_keys(request) for request in ERASED},
+        )
+        self.objects = AuditedStore(f"world-{next(_WORLDS)}", self.auditor)
+        self.store = MortalStore(self.objects)
+        self.federation = self.another("first", self.store)
+
+    def another(self, prefix: str, store: MortalStore) -> SmallFederation[HashState]:
+        """Return another process's federation on the same objects."""
+        return SmallFederation(
+            specification=_SPECIFICATION,
+            store=store,
+            learners=lambda _: HashLearner(slices=_SLICES),
+            conditions=lambda _: plain_conditions(_SPECIFICATION),
+            names=CountingNames(prefix),
+            deaths=self.deaths,
+        )
+
+    def story(self, federation: SmallFederation[HashState]) -> list[Callable[[], object]]:
+        """Return the commands a person gives, one after another; each may be given again."""
+        return [
+            lambda: federation.train(POINTS),
+            lambda: self.erase(federation, "er-1"),
+            lambda: self.erase(federation, "er-2"),
+            lambda: self.erase(federation, "er-3"),
+            lambda: federation.train([*LATER, *reversed(POINTS)]),
+        ]
+
+    def erase(self, federation: SmallFederation[HashState], request_id: str) -> None:
+        """Give the command that erases; once it is accepted it counts as acknowledged."""
+        subjects, ids = ERASED[request_id]
+        federation.accept(subjects=subjects, ids=ids, request_id=request_id)
+        self.auditor.acknowledged.add(request_id)
+        federation.engine.settle()
+
+    def current(self) -> FederationState:
+        """Return the state that the store holds."""
+        manifest = ManifestRegister(self.objects).latest()
+        assert manifest is not None
+        return decode_state(dict(manifest.body))
+
+
+def _tell(federation: SmallFederation[HashState], story: list[Callable[[], object]]) -> None:
+    """Give all commands; after a crash a new process settles what is left, and the command is given again."""
+    for command in story:
+        while True:
+            try:
+                command()
+                break
+            except (Crash, OutcomeUnknown, Unavailable):
+                assert isinstance(federation.store, MortalStore)
+                federation.store.revive()
+                federation.restart()
+
+
+def _outcome(world: World) -> dict[str, object]:
+    """Return everything about the end that a crash must not change."""
+    state = world.current()
+    tombstones = state.tombstones
+    return {
+        "digests": [[checkpoint.digest for checkpoint in shard.chain] for shard in state.shards],
+        "lineages": [[checkpoint.lineage for checkpoint in shard.chain] for shard in state.shards],
+        "contents": [[record.content_digest for record in shard.slices] for shard in state.shards],
+        "serving": [shard.serving for shard in state.shards],
+        "tombstones": tombstones and tombstones.sha256,
+        "requests": [(each.request_id, each.state, each.points, each.shards) for each in state.requests],
+        "condemned": state.condemned,
+    }
+
+
+def _check_end(world: World, expected: dict[str, object]) -> None:
+    """The end is that of the undisturbed story, and the store holds nothing else."""
+    assert _outcome(world) == expected
+    state = world.current()
+    found = scan_residue(world.objects, ManifestRegister(world.objects), state).found
+    assert found == ()
+    assert state.published
+
+
+@pytest.fixture(scope="module")
+def undisturbed() -> tuple[World, dict[str, object]]:
+    """The story without any fault, checked for saying what it should."""
+    world = World()
+    _tell(world.federation, world.story(world.federation))
+    outcome = _outcome(world)
+    state = world.current()
+    assert [request.state for request in state.requests] == [
+        RequestState.COMPLETE,
+        RequestState.COMPLETE,
+        RequestState.REFUSED,
+    ]
+    assert [request.points for request in state.requests] == [4, 2, 0]
+    assert sum(shard.points for shard in state.shards) == len(POINTS) + len(LATER) - 6
+    _check_end(world, outcome)
+    return world, outcome
+
+
+def _crash_at(
+    number: int, when: Literal["before", "after"], error: type[BaseException], expected: dict[str, object]
+) -> World:
+    world = World()
+    world.store.plan(Fault(when=when, operation="write", nth=number + 1, error=error))
+    _tell(world.federation, world.story(world.federation))
+    _check_end(world, expected)
+    return world
+
+
+@pytest.mark.parametrize(
+    ("when", "error"), [("before", Crash), ("after", Crash), ("after", OutcomeUnknown)], ids=["before", "after", "unknown"]
+)
+def test_a_crash_at_any_write_changes_nothing(
+    when: Literal["before", "after"],
+    error: type[BaseException],
+    undisturbed: tuple[World, dict[str, object]],
+) -> None:
+    """Dying, or hearing nothing, before or after any single write or deletion ends in the undisturbed story's state."""
+    world, expected = undisturbed
+    for number in range(world.store.writes):
+        _crash_at(number, when, error, expected)
+    assert world.store.writes >= 100
+
+
+@pytest.mark.parametrize("gap", [2, 9])
+def test_a_crash_while_recovering_changes_nothing(gap: int, undisturbed: tuple[World, dict[str, object]]) -> None:
+    """A second crash, ``gap`` writes after the first, while the new process cleans up, changes nothing either."""
+    world, expected = undisturbed
+    for number in range(0, world.store.writes, 4):
+        again = World()
+        again.store.plan(Fault(when="after", operation="write", nth=number + 1, error=Crash))
+        again.store.next_life = (Fault(when="before", operation="write", nth=gap, error=Crash),)
+        _tell(again.federation, again.story(again.federation))
+        _check_end(again, expected)
+
+
+def test_no_client_needed_after_acceptance(undisturbed: tuple[World, dict[str, object]]) -> None:
+    """What was acknowledged is carried out by whoever writes next, without the request being repeated (D1)."""
+    reference, _ = undisturbed
+    outcomes = []
+    for number in range(reference.store.writes):
+        world = World()
+        train, erase, *_ = world.story(world.federation)
+        train()
+        world.store.plan(Fault(when="after", operation="write", nth=number + 1, error=Crash))
+        try:
+            erase()
+        except Crash:
+            world.store.revive()
+            world.federation.restart()
+            world.federation.engine.settle()
+        else:
+            break
+        request = world.current().request("er-1")
+        assert (request is not None and request.state is RequestState.COMPLETE) or not world.auditor.acknowledged
+        outcomes.append(bool(world.auditor.acknowledged))
+    assert set(outcomes) == {True, False}
+
+
+@pytest.mark.parametrize("death", ["before_telling", "after_telling"])
+def test_a_worker_may_die_at_any_event(death: Death, undisturbed: tuple[World, dict[str, object]]) -> None:
+    """A worker's death at any event ends in the same state, and at most the slice it was at is learned again (D5)."""
+    reference, expected = undisturbed
+    pool = reference.federation.pool
+    for event in range(pool.events):
+        world = World(deaths={event: death})
+        _tell(world.federation, world.story(world.federation))
+        _check_end(world, expected)
+        assert world.federation.pool.slices_learned - pool.slices_learned in (0, 1)
+
+
+def _race(number: int, *, finish: bool) -> tuple[World, BaseException | None]:
+    """Let a second engine start, and finish the whole story if asked, right before a write of the first."""
+    world = World()
+    rival = world.another("second", MortalStore(world.objects))
+
+    def enter(write: int) -> None:
+        if write == number:
+            assert rival.engine
+            if finish:
+                _tell(rival, world.story(rival))
+
+    world.store.at_write = enter
+    error: BaseException | None = None
+    try:
+        for command in world.story(world.federation):
+            command()
+    except SisaError as raised:
+        error = raised
+    third = world.another("third", MortalStore(world.objects))
+    _tell(third, world.story(third))
+    return world, error
+
+
+@pytest.mark.parametrize("finish", [False, True], ids=["starts", "finishes"])
+def test_a_second_engine_fences_the_first(finish: bool, undisturbed: tuple[World, dict[str, object]]) -> None:
+    """From the moment another engine has started, nothing of the first one becomes current or deletes what is (D3)."""
+    reference, expected = undisturbed
+    # Write 0 claims the token: until it is done there is no first engine.
+    for number in range(1, reference.store.writes, 2 if finish else 1):
+        world, error = _race(number, finish=finish)
+        _check_end(world, expected)
+        # After its last commit an engine has only deletions left, which do no harm.
+        over = error is None and number > reference.store.writes - 12
+        allowed = (Fenced, Conflict, Corrupt) if finish else (Fenced, Conflict)
+        assert over or isinstance(error, allowed), f"write {number}: {error!r}"

@@ -1,0 +1,84 @@
+"""From a location as a person writes it to the store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from storage.errors import Invalid
+from storage.local import LocalStore
+from storage.location import open_store
+from storage.memory import MemoryStore
+
+
+@pytest.mark.parametrize(
+    ("location", "root"),
+    [
+        ("./federation", "/base/federation"),
+        ("federation", "/base/federation"),
+        ("../federation", "/federation"),
+        (".", "/base"),
+        ("a//b/./c/", "/base/a/b/c"),
+        ("/elsewhere/federation", "/elsewhere/federation"),
+        ("with space/and%20percent", "/base/with space/and%20percent"),
+        ("file:///elsewhere/federation", "/elsewhere/federation"),
+        ("FILE://localhost/elsewhere", "/elsewhere"),
+        ("file:///with%20space", "/with space"),
+        ("~/federation", "/home/someone/federation"),
+    ],
+)
+def test_a_folder_is_a_local_store(monkeypatch: pytest.MonkeyPatch, location: str, root: str) -> None:
+    """Paths and file URLs give the store in that folder; relative ones start at the base."""
+    monkeypatch.setenv("HOME", "/home/someone")
+    assert open_store(location, Path("/base")) == LocalStore(root)
+
+
+def test_a_name_is_a_memory_store() -> None:
+    """``memory:`` and a name give the memory store of that name."""
+    assert open_store("memory:demo", Path("/base")) == MemoryStore("demo")
+
+
+def test_the_location_opens_the_same_store(tmp_path: Path) -> None:
+    """A store's own location opens it again, from any base."""
+    for store in (LocalStore(str(tmp_path)), MemoryStore("demo")):
+        assert open_store(store.location, Path("/elsewhere")) == store
+
+
+def test_opening_makes_nothing(tmp_path: Path) -> None:
+    """Opening a store that is not there does not make it."""
+    open_store("federation", tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("location", "message"),
+    [
+        ("s3://bucket/prefix", "this version keeps federations in a local folder"),
+        ("S3://bucket", "this version keeps federations in a local folder"),
+        ("gs://bucket", "this kind of store is not known"),
+        ("http://host/path", "this kind of store is not known"),
+        ("", "empty or no path"),
+        ("  ", "empty or no path"),
+        ("a\0b", "empty or no path"),
+        ("file://host/path", "absolute path on this machine"),
+        ("file:relative", "absolute path on this machine"),
+        ("file:///path?query", "absolute path on this machine"),
+        ("memory:", "an object key has segments"),
+        ("memory:Upper", "an object key has segments"),
+        ("~no-such-account/x", "no home folder"),
+    ],
+)
+def test_other_locations_are_refused(location: str, message: str) -> None:
+    """What is no folder on this machine is refused in words."""
+    with pytest.raises(Invalid, match=message):
+        open_store(location, Path("/base"))
+
+
+def test_a_file_is_refused(tmp_path: Path) -> None:
+    """A file, or a link that leads nowhere, is no store."""
+    (tmp_path / "file").write_bytes(b"x")
+    (tmp_path / "nowhere").symlink_to(tmp_path / "missing")
+    for name in ("file", "nowhere"):
+        with pytest.raises(Invalid, match=f"is not a folder.*{name}.*write a folder such as"):
+            open_store(name, tmp_path)
