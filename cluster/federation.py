@@ -189,7 +189,7 @@ class Federation:
         return self._describe(decode_state(dict(latest.body)))
 
     def verify(self, shards: Sequence[int] | None = None) -> Verification:
-        """Retrain ``shards`` (default: all) from nothing on what is left, compare bytes, and scan the store for residue.
+        """Retrain ``shards`` (default: all) from nothing on what is left, compare bytes, scan the store for residue.
 
         Holds the writer lock, so that nothing changes meanwhile. Raises ``Invalid`` for a shard that does not exist.
         """
@@ -220,9 +220,7 @@ class Federation:
         elif points is not None:
             basis = replace(basis, points=points)
         workers = self.specification.cluster.workers or max(1, int(cpus() / self.specification.cluster.cpus_per_worker))
-        return plan_for(
-            self.specification, basis, shards=shards, slices=slices, requests=requests, workers=workers
-        )
+        return plan_for(self.specification, basis, shards=shards, slices=slices, requests=requests, workers=workers)
 
     def workers(self) -> RayPool:
         """Return the worker pool, joining Ray at the first call."""
@@ -312,7 +310,7 @@ class Federation:
         named, single = list(subjects), list(ids)
         if data.subject_column == data.id:
             named, single = named + single, []  # each point is its own subject: routing finds it without a search
-        if not named and not single or not all(named + single):
+        if (not named and not single) or not all(named + single):
             raise Invalid("no subject and no data point is named", "name them with --subject, --id or --file")
         return DigestSet.of(
             subjects=(subject_digest(key, each) for each in named),

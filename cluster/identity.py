@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 from cluster.specification import FederationSpecification, SettingDifference, describe_difference, settings_record
@@ -35,10 +36,8 @@ def partition_key(store: ObjectStore, specification: FederationSpecification, *,
     except ObjectMissing:
         if not draw:
             raise untrained(specification) from None
-    try:
+    with suppress(ObjectExists):  # another process drew it first: theirs is the key
         store.put_if_absent(KEY_OBJECT, secrets.token_hex(32).encode())
-    except ObjectExists:
-        pass  # another process drew it first: theirs is the key
     return _stored_key(store)
 
 
@@ -92,7 +91,9 @@ def side_by_side(found: list[SettingDifference] | tuple[SettingDifference, ...])
     header = ("setting", "in the store", "in the specification")
     lines = [header, *((each.setting, each.stored, each.current) for each in found)]
     widths = [max(len(line[column]) for line in lines) for column in range(3)]
-    return "\n".join("  " + "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines)
+    return "\n".join(
+        "  " + "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    )
 
 
 def bit_settings(record: Mapping[str, Any]) -> Sha256:

@@ -57,7 +57,9 @@ def measured_basis(state: FederationState, epochs: int) -> Basis | None:
     schedule = slice_epochs(epochs, len(state.shards[0].slices))
     checkpoints = [checkpoint for shard in state.shards for checkpoint in shard.chain]
     work = sum(
-        training_point_epochs([record.points for record in shard.slices[: len(shard.chain)]], schedule[: len(shard.chain)])
+        training_point_epochs(
+            [record.points for record in shard.slices[: len(shard.chain)]], schedule[: len(shard.chain)]
+        )
         for shard in state.shards
     )
     seconds = sum(checkpoint.seconds for checkpoint in checkpoints)
@@ -79,7 +81,11 @@ def trial_basis(specification: FederationSpecification, source: Source, points: 
     width = feature_width(source, data)
     profile = set_numerics(specification.cluster.threads_per_worker, "cpu")
     learner = TorchLearner(
-        model=specification.model, training=replace(training, epochs=1), inputs=width, classes=len(data.classes), slices=1
+        model=specification.model,
+        training=replace(training, epochs=1),
+        inputs=width,
+        classes=len(data.classes),
+        slices=1,
     )
     trial = _random_points(_TRIAL_STEPS * training.batch_size, width, len(data.classes))
     state = learner.initial(ShardId(0))
@@ -135,7 +141,7 @@ def _count(source: Source, id_column: str) -> int:
 
 def _random_points(count: int, width: int, classes: int) -> ShardPoints:
     # Values do not matter, only that they are not all zero: arithmetic on zeros may be faster.
-    ramp = np.arange(count * width, dtype=np.float32).reshape(count, width) % 97 / 97
+    ramp = (np.arange(count * width).reshape(count, width) % 97 / 97).astype(np.float32)
     return ShardPoints(
         features_NF=ramp,
         labels_N=np.arange(count, dtype=np.int64) % classes,

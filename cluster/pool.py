@@ -17,10 +17,7 @@ from shards.constituent import SliceLearned, TrainingEvent, TrainTask
 from shards.lineage import Configuration
 from storage.errors import SisaError, Unavailable
 
-MOSTPATIENCE_SECONDS: Final = 20.0
-"""After so long without any event it is said what is waited for."""
-
-_DEATHS: Final = 3
+MOST_DEATHS: Final = 3
 """A task whose worker dies so often without learning a slice in between is given up."""
 
 PATIENCE_SECONDS: Final = 20.0

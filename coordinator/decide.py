@@ -1,7 +1,7 @@
 """The coordinator's heart: decide(state, event) -> (state, effects). Pure.
 
-The effects are always a function of the state alone: after a crash ``outstanding`` of the last committed state says what
-is left to do, and doing it again is harmless (D5).
+The effects are always a function of the state alone: after a crash ``outstanding`` of the last committed state says
+what is left to do, and doing it again is harmless (D5).
 """
 
 from __future__ import annotations
@@ -11,13 +11,12 @@ from dataclasses import dataclass, replace
 from typing import Any, assert_never
 
 from coordinator.requests import ErasureRequest, ObjectRef, RequestState
-from coordinator.state import DataState, FederationState, ShardState
+from coordinator.state import DataState, FederationState
 from shards.dataset import SliceRecord
 from shards.lineage import CheckpointRecord, Configuration, valid_prefix
 from shards.routing import Placement
 from shards.specification import ShardId, SliceIndex
 from storage.errors import InvariantBroken
-from storage.objects import ObjectKey
 
 # Events: what has happened.
 
@@ -301,9 +300,7 @@ def _close_names(
     return _update(after, request_id, reached, at, names=None, **fields)
 
 
-def _update(
-    state: FederationState, request_id: str, reached: RequestState, at: str, **fields: Any
-) -> FederationState:
+def _update(state: FederationState, request_id: str, reached: RequestState, at: str, **fields: Any) -> FederationState:
     requests = tuple(
         replace(request, **fields).reach(reached, at) if request.request_id == request_id else request
         for request in state.requests

@@ -26,10 +26,10 @@ from coordinator.decide import (
     decide,
     outstanding,
 )
-from coordinator.ports import Clock, IngestProgress, Listener, Names, RequestMoved, TrainingStarted, WorkerPool
-from coordinator.requests import ErasureRequest, ObjectRef, RequestState
-from coordinator.state import DataState, FederationState
 from coordinator.lookup import erased_points, is_intact, load_digests
+from coordinator.ports import Clock, IngestProgress, Listener, Names, RequestMoved, TrainingStarted, WorkerPool
+from coordinator.requests import ErasureRequest, ObjectRef
+from coordinator.state import DataState, FederationState
 from shards.constituent import SliceLearned, TrainTask
 from shards.dataset import EMPTY_SLICE, SliceRecord, rewrite_slice
 from shards.ingest import ingest
@@ -194,9 +194,7 @@ class Engine:
         if not any(rewrite.removed for rewrite in rewrites.values()):
             self._handle(NothingToErase(request_id=request_id, reason=_NOTHING, at=self._now()))
             return
-        tombstones = self._put_digests(
-            "tombstones", load_digests(store, self.state.tombstones).union(names)
-        )
+        tombstones = self._put_digests("tombstones", load_digests(store, self.state.tombstones).union(names))
         self._handle(
             PointsRemoved(
                 request_id=request_id,
@@ -214,9 +212,7 @@ class Engine:
         check_configuration(self.state.configuration, pool.configuration(self.state.data.layout.width))
         tasks = [self._task(shard) for shard in shards]
         self._tools.listener(
-            TrainingStarted(
-                shards=tuple((task.shard, len(task.done)) for task in tasks), slices=len(tasks[0].slices)
-            )
+            TrainingStarted(shards=tuple((task.shard, len(task.done)) for task in tasks), slices=len(tasks[0].slices))
         )
         for event in pool.train(tasks):
             if isinstance(event, SliceLearned) and event.checkpoint is not None:
@@ -256,7 +252,9 @@ class Engine:
 
     def _left_over(self) -> list[ObjectKey]:
         keep = self.state.referenced()
-        return [info.key for prefix in SWEPT_PREFIXES for info in self._tools.store.list(prefix) if info.key not in keep]
+        return [
+            info.key for prefix in SWEPT_PREFIXES for info in self._tools.store.list(prefix) if info.key not in keep
+        ]
 
     def _refuse_superseded(self) -> None:
         latest = self._register.latest()

@@ -67,9 +67,7 @@ class FederationStatus:
     """Settings of the specification that differ from those it was trained with."""
 
 
-def describe(
-    state: FederationState, store: str, now: datetime, differences: tuple[str, ...] = ()
-) -> FederationStatus:
+def describe(state: FederationState, store: str, now: datetime, differences: tuple[str, ...] = ()) -> FederationStatus:
     """Return the status of ``state`` at ``now``."""
     constituents = tuple(_constituent(state, ShardId(number), shard) for number, shard in enumerate(state.shards))
     return FederationStatus(

@@ -1,4 +1,4 @@
-"""Verification: does the store hold what the state says and nothing else, and do the constituents have the right bytes?"""
+"""Verification: does the store hold what the state says and nothing else, and are the constituents' bytes right?"""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from coordinator.codec import decode_state
 from coordinator.engine import SWEPT_PREFIXES, train_task
+from coordinator.lookup import is_intact, load_digests
 from coordinator.ports import Listener, TrainingStarted, WorkerPool
 from coordinator.state import FederationState
-from coordinator.lookup import is_intact, load_digests
 from shards.constituent import SliceLearned
 from shards.dataset import count_erased
 from shards.specification import ShardId
@@ -61,7 +61,9 @@ def scan_residue(store: ObjectStore, register: ManifestRegister, state: Federati
     """Look at every object of the store for anything that an erasure should have left behind or damaged."""
     objects = list(store.list(""))
     keep = state.referenced()
-    found = [f"object that nothing refers to: {info.key}" for info in objects if _is_swept(info.key) and info.key not in keep]
+    found = [
+        f"object that nothing refers to: {info.key}" for info in objects if _is_swept(info.key) and info.key not in keep
+    ]
     found += [f"unfinished write: {name}" for name in store.unfinished("")]
     found += [f"file that is not ours: {name}" for name in store.foreign()]
     found += _damaged(store, state)

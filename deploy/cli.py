@@ -17,7 +17,6 @@ from deploy.settings import read_environment
 if TYPE_CHECKING:
     from cluster.federation import Federation
     from cluster.outcome import Verification
-    from coordinator.ports import Listener
 
 app = typer.Typer(
     name="sisa",
@@ -56,7 +55,9 @@ def demo(
 def init(
     data: Annotated[str, typer.Argument(help="A file, folder or glob of Parquet, Arrow or CSV.")],
     config: Config = _DEFAULT_CONFIG,
-    id_column: Annotated[str | None, typer.Option("--id", help="The id column, where the guess would be wrong.")] = None,
+    id_column: Annotated[
+        str | None, typer.Option("--id", help="The id column, where the guess would be wrong.")
+    ] = None,
     subject: Annotated[str | None, typer.Option("--subject", help="The column of the person.")] = None,
     label: Annotated[str | None, typer.Option("--label", help="The label column.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
@@ -143,7 +144,9 @@ def erase(
     subject: Annotated[list[str] | None, typer.Option("--subject", help="A subject to erase; may be repeated.")] = None,
     id_: Annotated[list[str] | None, typer.Option("--id", help="A data point to erase; may be repeated.")] = None,
     file: Annotated[Path | None, typer.Option("--file", help="A text file, one subject a line.")] = None,
-    file_of: Annotated[str, typer.Option("--file-of", help="What the file's lines name: subjects or ids.")] = "subjects",
+    file_of: Annotated[
+        str, typer.Option("--file-of", help="What the file's lines name: subjects or ids.")
+    ] = "subjects",
     more: Annotated[list[str] | None, typer.Argument(metavar="[MORE]...", help="More of the same kind.")] = None,
     request_id: Annotated[str | None, typer.Option("--request-id", help="The same id is the same request.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what it would cost.")] = False,
@@ -178,8 +181,8 @@ def status(
     """Show the federation: shards × slices, generation, erasure requests with due dates."""
 
     def action(federation: Federation) -> Outcome:
-        from deploy.watching import request_outcome, watch_status
         from deploy.text import status_text
+        from deploy.watching import request_outcome, watch_status
 
         if watch and not as_json:
             watch_status(federation)

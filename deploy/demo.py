@@ -12,7 +12,7 @@ import cluster
 from cluster.federation import Federation
 from cluster.identity import partition_key
 from cluster.outcome import Verification
-from cluster.specification import FederationSpecification, read_specification
+from cluster.specification import FederationSpecification
 from coordinator.status import FederationStatus
 from deploy.demo_data import DemoData, write_digits, write_fashion_mnist, write_without
 from deploy.output import ExitCode, Outcome, Problem

@@ -14,7 +14,9 @@ def table(header: Sequence[str], lines: Sequence[Sequence[object]]) -> str:
     """Return aligned columns; numbers to the right."""
     cells = [[str(cell) for cell in line] for line in lines]
     widths = [max(len(line[column]) for line in [list(header), *cells]) for column in range(len(header))]
-    right = [all(isinstance(line[column], int | float) for line in lines) and bool(lines) for column in range(len(header))]
+    right = [
+        all(isinstance(line[column], int | float) for line in lines) and bool(lines) for column in range(len(header))
+    ]
 
     def laid(line: Sequence[str]) -> str:
         parts = (c.rjust(w) if r else c.ljust(w) for c, w, r in zip(line, widths, right, strict=True))
@@ -27,9 +29,11 @@ def status_text(status: FederationStatus) -> str:
     """Return the federation at a glance: constituents, requests, what differs."""
     parts = [
         f"federation {status.name} in {status.store}",
-        f"{status.points:,} data points in {status.shards} shards × {status.slices} slices; "
-        f"generation {status.generation} (erasure floor {status.floor}), "
-        f"{status.serving} of {status.shards} constituents answer",
+        (
+            f"{status.points:,} data points in {status.shards} shards × {status.slices} slices; "
+            f"generation {status.generation} (erasure floor {status.floor}), "
+            f"{status.serving} of {status.shards} constituents answer"
+        ),
         table(
             ("shard", "points", "state", "serves slice", "slices", "digest"),
             [
@@ -75,7 +79,8 @@ def evaluation_text(evaluation: Evaluation) -> str:
     )
     return (
         f"accuracy {evaluation.accuracy:.4f} on {evaluation.points:,} data points"
-        f" (generation {evaluation.generation}, constituents {evaluation.constituents} of {evaluation.shards})\n{per_class}"
+        f" (generation {evaluation.generation}, constituents {evaluation.constituents} of {evaluation.shards})\n"
+        f"{per_class}"
     )
 
 
@@ -97,7 +102,8 @@ def erasure_text(request: RequestStatus) -> str:
     if request.state == "refused":
         return f"request {request.request_id}: refused"
     shards = ", ".join(map(str, request.shards))
-    return f"request {request.request_id}: {request.state}; {request.points} data points erased, shards retrained: {shards}"
+    done = f"{request.points} data points erased, shards retrained: {shards}"
+    return f"request {request.request_id}: {request.state}; {done}"
 
 
 def verification_text(verification: Verification) -> str:
@@ -131,11 +137,15 @@ def forecast_text(plan: Plan) -> str:
         ],
     )
     parts = [
-        f"{basis.points:,} data points, {plan.partition.shards} shards × {plan.partition.slices} slices,"
-        f" {plan.workers} workers; times rest on {rests}",
+        (
+            f"{basis.points:,} data points, {plan.partition.shards} shards × {plan.partition.slices} slices,"
+            f" {plan.workers} workers; times rest on {rests}"
+        ),
         lines,
-        f"storage: {found.checkpoint_bytes / 1e6:,.1f} MB of checkpoints, up to {found.slice_bytes / 1e6:,.1f} MB of"
-        " slice files before compression",
+        (
+            f"storage: {found.checkpoint_bytes / 1e6:,.1f} MB of checkpoints,"
+            f" up to {found.slice_bytes / 1e6:,.1f} MB of slice files before compression"
+        ),
         *(f"note: {warning}" for warning in found.warnings),
     ]
     return "\n".join(parts)

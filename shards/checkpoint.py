@@ -49,7 +49,7 @@ def digest_tensors(tensors: Mapping[str, torch.Tensor]) -> Sha256:
 def encode_checkpoint(model: nn.Module, optimizer: Optimizer, lineage: Lineage) -> bytes:
     """Return the checkpoint's bytes; the same state gives the same bytes."""
     tensors = {_MODEL + name: tensor for name, tensor in model_tensors(model).items()}
-    names = {parameter: name for name, parameter in model.named_parameters()}
+    names: dict[torch.Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
     for parameter, entries in optimizer.state.items():
         for entry, value in entries.items():
             if value is None:  # sgd without momentum

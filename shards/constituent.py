@@ -68,9 +68,7 @@ TrainingEvent = EpochsDone | SliceLearned
 class ConstituentTrainer(Generic[State]):
     """Does ``TrainTask``s with one learner against one store."""
 
-    def __init__(
-        self, *, learner: Learner[State], store: ObjectStore, names: Callable[[], str], clock: Clock
-    ) -> None:
+    def __init__(self, *, learner: Learner[State], store: ObjectStore, names: Callable[[], str], clock: Clock) -> None:
         self._learner = learner
         self._store = store
         self._names = names
@@ -144,9 +142,7 @@ def read_checkpoint(store: ObjectStore, record: CheckpointRecord, shard: ShardId
     try:
         payload = store.get(record.key).payload
     except ObjectMissing as error:
-        raise Corrupt(
-            "a checkpoint is missing", remedy, key=record.key, shard=shard, slice=record.slice
-        ) from error
+        raise Corrupt("a checkpoint is missing", remedy, key=record.key, shard=shard, slice=record.slice) from error
     found = sha256(payload)
     if found != record.sha256:
         raise Corrupt(

@@ -33,9 +33,7 @@ class Learner(Protocol[State]):
         """Return the state before slice 1; a function of the settings and ``shard`` alone."""
         ...
 
-    def learn(
-        self, state: State, points: ShardPoints, shard: ShardId, slice_: SliceIndex
-    ) -> Learning[State]:
+    def learn(self, state: State, points: ShardPoints, shard: ShardId, slice_: SliceIndex) -> Learning[State]:
         """Learn slices 1..``slice_`` for that slice's epochs and return the new state; may reuse ``state``."""
         ...
 

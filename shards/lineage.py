@@ -111,9 +111,7 @@ def expected_lineages(
     return tuple(lineages)
 
 
-def valid_prefix(
-    chain: Sequence[CheckpointRecord], expected: Sequence[Lineage]
-) -> tuple[CheckpointRecord, ...]:
+def valid_prefix(chain: Sequence[CheckpointRecord], expected: Sequence[Lineage]) -> tuple[CheckpointRecord, ...]:
     """Return the longest start of ``chain`` whose lineages are the expected ones."""
     valid: list[CheckpointRecord] = []
     for checkpoint, lineage in zip(chain, expected, strict=False):

@@ -42,7 +42,9 @@ def import_factory(path: str) -> Factory:
         ) from error
     for name in attribute.split("."):
         if not hasattr(target, name):
-            public = [entry for entry in vars(target) if not entry.startswith("_")] if hasattr(target, "__dict__") else []
+            public = (
+                [entry for entry in vars(target) if not entry.startswith("_")] if hasattr(target, "__dict__") else []
+            )
             raise Invalid(
                 f"[model] factory {path!r}: {module_name!r} has no {name!r}",
                 f"it has: {', '.join(public[:12])}",

@@ -25,6 +25,7 @@ def logistic(inputs: int, classes: int) -> nn.Module:
 def mlp(
     inputs: int,
     classes: int,
+    *,
     hidden: Sequence[int] = (128,),
     activation: str = "tanh",
     dropout: float = 0.0,
@@ -47,6 +48,7 @@ def mlp(
 def cnn(
     inputs: int,
     classes: int,
+    *,
     shape: Sequence[int] | None = None,
     channels: Sequence[int] = (16, 32),
     activation: str = "relu",

@@ -1,7 +1,7 @@
 """Order and randomness (E3): streams drawn from what a thing is, never from where it stands.
 
-A stream is a 64-bit number derived from (seed, shard, slice, epoch, purpose). Points are ordered by mixing their own key
-with the stream, so that removing a point leaves the relative order of all others as it was.
+A stream is a 64-bit number derived from (seed, shard, slice, epoch, purpose). Points are ordered by mixing their own
+key with the stream, so that removing a point leaves the relative order of all others as it was.
 """
 
 from __future__ import annotations

@@ -8,10 +8,11 @@ never a value: the causes' texts quote cells, so they are not chained where they
 from __future__ import annotations
 
 import hashlib
+import mmap
 import re
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from glob import glob
 from pathlib import Path
@@ -26,8 +27,8 @@ from storage.errors import Invalid
 
 _MEBIBYTE = 1 << 20
 _PARQUET_BUFFERS_BYTES = 8 * _MEBIBYTE
-_CSV_BLOCK_BYTES = 4 * _MEBIBYTE
-_CSV_HEADERS_PER_BLOCK = 16
+_CSV_HEADER_BYTES = 16 * _MEBIBYTE
+_CSV_CELL_BYTES = 128
 _CSV_PLACE = re.compile(r"(?:In CSV column #(?P<column>\d+): )?.*?Row #(?P<row>\d+):")
 _REMEDY_FILE = "Write the file again, or leave it out of [data] train."
 
@@ -235,22 +236,28 @@ class _ArrowReader:
     typed: bool = True
 
     def schema(self) -> pa.Schema:
-        with pa.memory_map(str(self.path)) as mapped, self._open(mapped) as reader:
-            return reader.schema
+        return self._open(self._map()).schema
 
     def batches(self, wanted: Wanted, points: int) -> Iterator[pa.RecordBatch]:
         # Mapped, so that a record batch larger than the memory at hand can be cut without being read whole.
-        with pa.memory_map(str(self.path)) as mapped, self._open(mapped) as reader:
-            for batch in self._record_batches(reader):
-                yield from _cut(batch.select(wanted.names), points)
+        mapped = self._map()
+        for batch in self._record_batches(self._open(mapped)):
+            for piece in _cut(batch.select(wanted.names), points):
+                yield piece
+                # Pages read so far are the file's own: give them back, or the whole file would count as ours.
+                mapped.madvise(mmap.MADV_DONTNEED)
 
-    def _open(self, mapped: pa.MemoryMappedFile) -> pa.RecordBatchReader | pa.RecordBatchFileReader:
-        magic = mapped.read(6)
-        mapped.seek(0)
-        return pa.ipc.open_file(mapped) if magic == b"ARROW1" else pa.ipc.open_stream(mapped)
+    def _map(self) -> mmap.mmap:
+        # Never closed by hand: batches point into it, and it goes when the last of them does.
+        with self.path.open("rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
-    def _record_batches(self, reader: pa.RecordBatchReader | pa.RecordBatchFileReader) -> Iterator[pa.RecordBatch]:
-        if isinstance(reader, pa.RecordBatchFileReader):
+    def _open(self, mapped: mmap.mmap) -> pa.RecordBatchReader | pa.ipc.RecordBatchFileReader:
+        buffer = pa.py_buffer(mapped)
+        return pa.ipc.open_file(buffer) if mapped[:6] == b"ARROW1" else pa.ipc.open_stream(buffer)
+
+    def _record_batches(self, reader: pa.RecordBatchReader | pa.ipc.RecordBatchFileReader) -> Iterator[pa.RecordBatch]:
+        if isinstance(reader, pa.ipc.RecordBatchFileReader):
             return (reader.get_batch(index) for index in range(reader.num_record_batches))
         return iter(reader)
 
@@ -261,7 +268,10 @@ class _CsvReader:
     typed: bool = False
 
     def schema(self) -> pa.Schema:
-        with _naming_csv_place(()), self._open(pacsv.ConvertOptions(), _CSV_BLOCK_BYTES) as reader:
+        with suppress(pa.ArrowInvalid), self._open(pacsv.ConvertOptions(), _MEBIBYTE) as reader:
+            return reader.schema
+        # Perhaps the first lines are longer than a block.
+        with _naming_csv_place(()), self._open(pacsv.ConvertOptions(), _CSV_HEADER_BYTES) as reader:
             return reader.schema
 
     def batches(self, wanted: Wanted, points: int) -> Iterator[pa.RecordBatch]:
@@ -274,7 +284,7 @@ class _CsvReader:
             quoted_strings_can_be_null=False,
         )
         # A line must fit into a block.
-        block_bytes = max(_CSV_BLOCK_BYTES, _CSV_HEADERS_PER_BLOCK * len(",".join(names)))
+        block_bytes = max(_MEBIBYTE, _CSV_CELL_BYTES * len(names))
         with _naming_csv_place(names), self._open(options, block_bytes) as reader:
             for batch in reader:
                 yield from _cut(batch, points)

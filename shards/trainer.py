@@ -5,7 +5,7 @@ Shape legend: N points, F features, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -82,14 +82,13 @@ class TorchLearner:
             )
         return TorchState(model, _optimizer(model, self._training))
 
-    def learn(
-        self, state: TorchState, points: ShardPoints, shard: ShardId, slice_: SliceIndex
-    ) -> Learning[TorchState]:
+    def learn(self, state: TorchState, points: ShardPoints, shard: ShardId, slice_: SliceIndex) -> Learning[TorchState]:
         """Train ``state`` for this slice's epochs on slices 1..``slice_`` (SISA section IV)."""
         end = points.ends[slice_ - 1]
         if end == 0:  # a shard without any point keeps its initial state
             return state
         state.model.train()
+        described = _described(state.model)
         bounds = batch_bounds(end, self._training.batch_size)
         for epoch in range(self.epochs(slice_)):
             shuffle, noise = (stream(self._training.seed, shard, slice_, epoch, use) for use in (SHUFFLE, NOISE))
@@ -97,6 +96,7 @@ class TorchLearner:
             order = torch.from_numpy(epoch_order(points.keys_N[:end], shuffle)).to(self._device)
             self._epoch(state, self._resident_points(points), order, bounds)
             yield epoch + 1
+        _check_described(state.model, described)
         return state
 
     def epochs(self, slice_: SliceIndex) -> int:
@@ -174,9 +174,21 @@ def _optimizer(model: nn.Module, training: TrainingSettings) -> Optimizer:
             weight_decay=decay,
         )
     kind = Adam if training.optimizer == "adam" else AdamW
-    return kind(
-        parameters, lr=training.learning_rate, betas=training.betas, eps=training.epsilon, weight_decay=decay
-    )
+    return kind(parameters, lr=training.learning_rate, betas=training.betas, eps=training.epsilon, weight_decay=decay)
+
+
+def _described(model: nn.Module) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    return {name: (tensor.shape, tensor.dtype) for name, tensor in model_tensors(model).items()}
+
+
+def _check_described(model: nn.Module, before: Mapping[str, tuple[torch.Size, torch.dtype]]) -> None:
+    """Refuse a model that grows while it learns: its checkpoint would not fit the model that the factory builds."""
+    after = _described(model)
+    if changed := sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name)):
+        raise Invalid(
+            f"[model] parameters or buffers changed name, shape or dtype while the model learned: {', '.join(changed)}",
+            "give all of them their final shape when the model is built",
+        )
 
 
 def _batch_norms(model: nn.Module) -> list[nn.Module]:

@@ -1,0 +1,62 @@
+"""Models with state in unusual places are exact, or refused in words that say why."""
+
+from __future__ import annotations
+
+import pytest
+
+from cluster.specification import FederationSpecification
+from shards.specification import ModelSettings, ShardId, TrainingSettings
+from storage.errors import Invalid
+from tests.doubles.federation import specification_of, survivors
+from tests.exactness.worlds import assert_exact, federation_of, make_points, train_alone
+
+_EXACT = ["Remembering", "Tied", "Counting", "lazy", "frozen", "normed", "transposed", "double", "Recurrent"]
+
+
+def _specification(factory: str, optimizer: str, batch_size: int = 4) -> FederationSpecification:
+    return specification_of(
+        shards=2,
+        slices=3,
+        training=TrainingSettings(epochs=5, batch_size=batch_size, learning_rate=0.05, optimizer=optimizer, seed=2),
+        model=ModelSettings(factory=f"tests.exactness.user_models:{factory}"),
+    )
+
+
+@pytest.mark.filterwarnings("ignore:Lazy modules are a new feature")
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("factory", _EXACT)
+def test_unusual_models_are_exact(factory: str, optimizer: str) -> None:
+    """Erasing two subjects ends in a fresh run's bytes, and training resumed from any slice in those of a straight one."""
+    federation = federation_of(_specification(factory, optimizer))
+    points = make_points(3, 24)
+    federation.train(points)
+    gone = [points[0].subject, points[15].subject]
+    for number, subject in enumerate(gone):
+        federation.erase(subjects=[subject], request_id=f"er-{number}")
+    assert_exact(federation, survivors(points, subjects=gone))
+    straight = [each.sha256 for each in federation.state.shards[0].chain]
+    for done in range(3):
+        assert [each.sha256 for each in train_alone(federation, ShardId(0), done)] == straight
+
+
+@pytest.mark.parametrize(
+    ("factory", "text"),
+    [
+        ("Extra", "keeps state outside its parameters and buffers"),
+        ("all_frozen", "has no parameter to train"),
+        ("Growing", "changed name, shape or dtype while the model learned: bank"),
+    ],
+)
+def test_models_that_no_checkpoint_can_hold_are_refused(factory: str, text: str) -> None:
+    """A model with state that no checkpoint can hold is refused, and what is wrong with it is named."""
+    federation = federation_of(_specification(factory, "sgd"))
+    with pytest.raises(Invalid, match=text):
+        federation.train(make_points(3, 24))
+
+
+@pytest.mark.filterwarnings("ignore:Lazy modules are a new feature")
+def test_batch_normalisation_over_single_points_is_refused() -> None:
+    """With batch_size = 1 batch normalisation has no variance: refused, lazy layers included."""
+    federation = federation_of(_specification("lazy", "sgd", batch_size=1))
+    with pytest.raises(Invalid, match="batch_size = 1 with batch normalisation"):
+        federation.train(make_points(3, 24))
