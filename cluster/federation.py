@@ -113,7 +113,7 @@ class Federation:
             self._tell_changes(engine.state)
             source = self._source(engine.state)
             width = feature_width(source, specification.data) if source else _width(engine.state)
-            configuration = self.workers().configuration(width)
+            configuration = self.workers().configuration(width, specification.partition.shards)
             lost = engine.audit()
             if lost and source is None:
                 raise Corrupt(
@@ -199,7 +199,7 @@ class Federation:
             check_unchanged(state, self.specification)
             chosen = _chosen(shards, len(state.shards))
             pool = self.workers()
-            check_configuration(state.configuration, pool.configuration(_width(state)))
+            check_configuration(state.configuration, pool.configuration(_width(state), len(chosen)))
             residue = scan_residue(self._store, self._register, state)
             proofs = prove_shards(state, chosen, pool, self._listener)
             return Verification(shards=proofs, residue=residue)

@@ -114,7 +114,9 @@ def plan_for(
 ) -> Plan:
     """Return the forecast for the specification's S and R, or for others. Raises ``Invalid`` for impossible ones."""
     own = specification.partition
-    partition = PartitionSettings(shards=shards or own.shards, slices=slices or own.slices)
+    partition = PartitionSettings(
+        shards=own.shards if shards is None else shards, slices=own.slices if slices is None else slices
+    )
     check_schedule(specification.training, partition)
     return Plan(
         basis=basis,

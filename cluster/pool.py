@@ -13,6 +13,7 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError, OutOfMemoryErr
 from cluster.session import worker_count
 from cluster.specification import ClusterSettings
 from cluster.worker import WorkerActor, WorkerSetup
+from coordinator.engine import check_configuration
 from shards.constituent import SliceLearned, TrainingEvent, TrainTask
 from shards.lineage import Configuration
 from storage.errors import SisaError, Unavailable
@@ -44,20 +45,23 @@ class RayPool:
         self._remark = remark
         self._idle: list[Any] = []
 
-    def configuration(self, width: int) -> Configuration:
-        """Return what decides the bits on a worker. Raises ``Invalid`` when the model does not fit the data."""
-        worker_count(self._settings, 1)
-        actor = self._idle.pop() if self._idle else self._start()
+    def configuration(self, width: int, tasks: int) -> Configuration:
+        """Return what decides the bits on the workers, having started as many as ``tasks`` tasks will take.
+
+        Raises ``Invalid`` when the model does not fit the data, ``Conflict`` when workers differ.
+        """
+        self._idle += [self._start() for _ in range(worker_count(self._settings, tasks) - len(self._idle))]
+        answers = [actor.configuration.remote(width) for actor in self._idle]
         try:
-            answer = actor.configuration.remote(width)
-            self._wait([answer])
-            found: Configuration = ray.get(answer)
+            found: list[Configuration] = [ray.get(self._wait([answer])) for answer in answers]
         except RayTaskError as error:
             raise _cause(error) from error
         except _DEATHS as error:
+            self.close()
             raise Unavailable("a worker died while it started", "look into Ray's logs, then try again") from error
-        self._idle.append(actor)
-        return found
+        for other in found[1:]:
+            check_configuration(found[0], other)
+        return found[0]
 
     def train(self, tasks: Sequence[TrainTask]) -> Iterator[TrainingEvent]:
         """Do the tasks, largest first, as many at once as there are workers."""

@@ -12,6 +12,7 @@ from functools import cached_property
 import ray
 
 from cluster.guard import check_rooms
+from coordinator.engine import check_configuration
 from shards.constituent import ConstituentTrainer, TrainingEvent, TrainTask
 from shards.lineage import Configuration
 from shards.model import model_code_digest
@@ -55,13 +56,22 @@ class Worker:
         self._learner(width).initial(ShardId(0))
         return Configuration(
             settings=self._setup.settings,
-            model_code=model_code_digest(self._setup.model),
+            model_code=self._model_code,
             seed=self._setup.training.seed,
             profile=self._profile,
         )
 
+    @cached_property
+    def _model_code(self) -> Sha256:
+        # Once: what counts is the code that this process imported, not what the file holds later.
+        return model_code_digest(self._setup.model)
+
     def train(self, task: TrainTask) -> Iterator[TrainingEvent]:
-        """Do ``task``, yielding what happens."""
+        """Do ``task``, yielding what happens.
+
+        Raises ``Conflict`` when this worker would produce other bits than the task's lineages promise (E7).
+        """
+        check_configuration(task.lineages[0].configuration, self.configuration(task.width))
         trainer: ConstituentTrainer[TorchState] = ConstituentTrainer(
             learner=self._learner(task.width), store=self._setup.store, names=new_name, clock=time.monotonic
         )

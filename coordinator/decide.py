@@ -248,6 +248,8 @@ def _extend(state: FederationState, event: CheckpointWritten) -> FederationState
     done = len(shard.chain)
     if done == len(lineages) or event.checkpoint.lineage != lineages[done].digest():
         return state
+    if event.checkpoint.key in state.condemned:
+        return state  # settings or points went and came back: the lineage is wanted again, this object is not
     if event.checkpoint.slice != done + 1:
         raise InvariantBroken("a checkpoint's slice is not the one of its lineage", shard=event.shard)
     longer = replace(shard, chain=(*shard.chain, event.checkpoint))

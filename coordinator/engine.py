@@ -5,7 +5,7 @@ One engine writes at a time (the store's exclusive lock); a stale one is fenced 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,7 +27,7 @@ from coordinator.decide import (
     outstanding,
 )
 from coordinator.lookup import erased_points, is_intact, load_digests
-from coordinator.ports import Clock, IngestProgress, Listener, Names, RequestMoved, TrainingStarted, WorkerPool
+from coordinator.ports import Clock, IngestProgress, Listener, Names, Notice, RequestMoved, TrainingStarted, WorkerPool
 from coordinator.requests import ErasureRequest, ObjectRef
 from coordinator.state import DataState, FederationState
 from shards.constituent import SliceLearned, TrainTask
@@ -205,19 +205,21 @@ class Engine:
             )
         )
 
-    def _train(self, shards: Iterable[ShardId]) -> None:
+    def _train(self, shards: Sequence[ShardId]) -> None:
         """Extend the chains of ``shards``, committing every checkpoint as it comes."""
         pool = self._tools.pool()
         assert self.state.data is not None
-        check_configuration(self.state.configuration, pool.configuration(self.state.data.layout.width))
+        check_configuration(self.state.configuration, pool.configuration(self.state.data.layout.width, len(shards)))
         tasks = [self._task(shard) for shard in shards]
         self._tools.listener(
             TrainingStarted(shards=tuple((task.shard, len(task.done)) for task in tasks), slices=len(tasks[0].slices))
         )
         for event in pool.train(tasks):
             if isinstance(event, SliceLearned) and event.checkpoint is not None:
-                self._handle(CheckpointWritten(shard=event.shard, checkpoint=event.checkpoint, at=self._now()))
-            self._tools.listener(event)
+                written = CheckpointWritten(shard=event.shard, checkpoint=event.checkpoint, at=self._now())
+                self._handle(written, told=event)
+            else:
+                self._tools.listener(event)
 
     def _task(self, shard: ShardId) -> TrainTask:
         return train_task(self.state, shard, done=len(self.state.shards[shard].chain))
@@ -275,13 +277,15 @@ class Engine:
         self._tools.store.put_if_absent(key, payload)
         return ObjectRef(key=key, sha256=sha256(payload))
 
-    def _handle(self, event: Event) -> None:
-        """Take the event in: commit the state that follows, then tell of it."""
-        after, _ = decide(self.state, event)
-        if after == self.state:
-            return
-        self._commit(after)
-        before, self.state = self.state, after
+    def _handle(self, event: Event, told: Notice | None = None) -> None:
+        """Take the event in: commit the state that follows, then tell of it, ``told`` first."""
+        before = self.state
+        after, _ = decide(before, event)
+        if after != before:
+            self._commit(after)
+            self.state = after
+        if told is not None:
+            self._tools.listener(told)
         for request in after.requests:
             if before.request(request.request_id) != request:
                 self._tools.listener(RequestMoved(request=request))
@@ -325,6 +329,8 @@ def check_configuration(trained: Configuration | None, present: Configuration) -
         differences.append("model or training settings")
     if trained.model_code != present.model_code:
         differences.append("the model's source code")
+    if trained.seed != present.seed:
+        differences.append(f"seed: {trained.seed} then, {present.seed} now")
     for name in type(trained.profile).__slots__:
         was, now = getattr(trained.profile, name), getattr(present.profile, name)
         if was != now:

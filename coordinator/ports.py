@@ -32,10 +32,11 @@ Names = Callable[[], str]
 class WorkerPool(Protocol):
     """Workers that train constituents."""
 
-    def configuration(self, width: int) -> Configuration:
+    def configuration(self, width: int, tasks: int) -> Configuration:
         """Return what decides the bits of a constituent trained here and now, as the workers see it.
 
-        Raises ``Invalid`` when the model cannot be made or does not fit ``width`` features.
+        ``tasks`` is how many tasks are about to follow. Raises ``Invalid`` when the model cannot be made or does not
+        fit ``width`` features, ``Conflict`` when workers differ among themselves.
         """
         ...
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
-import click
 import typer
 
 from cluster.guard import check_rooms
@@ -32,6 +32,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print exactly one JSON obj
 Shard = Annotated[list[int] | None, typer.Option("--shard", help="Only this shard; may be repeated.")]
 
 _DEFAULT_CONFIG = Path("sisa.toml")
+
+# typer raises the errors of the click that it uses: the installed one, or in newer versions a copy of its own.
+_CLICK = import_module(typer.BadParameter.__module__)
 
 
 @app.command()
@@ -206,10 +209,10 @@ def verify(shard: Shard = None, config: Config = _DEFAULT_CONFIG, as_json: AsJso
 
 @app.command()
 def plan(
-    shards: Annotated[int | None, typer.Option("--shards", help="Another S.")] = None,
-    slices: Annotated[int | None, typer.Option("--slices", help="Another R.")] = None,
-    requests: Annotated[int, typer.Option("--requests", help="K: erasures served as one batch.")] = 1,
-    points: Annotated[int | None, typer.Option("--points", help="Another number of data points.")] = None,
+    shards: Annotated[int | None, typer.Option("--shards", min=1, max=4096, help="Another S.")] = None,
+    slices: Annotated[int | None, typer.Option("--slices", min=1, max=4096, help="Another R.")] = None,
+    requests: Annotated[int, typer.Option("--requests", min=1, help="K: erasures served as one batch.")] = 1,
+    points: Annotated[int | None, typer.Option("--points", min=1, help="Another number of data points.")] = None,
     config: Config = _DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
@@ -245,18 +248,18 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     try:
         check_rooms()
         code = app(words, prog_name="sisa", standalone_mode=False)
-    except click.exceptions.NoArgsIsHelpError as error:
-        sys.stderr.write(error.format_message() + "\n")
+    except _CLICK.ClickException as error:
+        if words:
+            say(_usage(error), as_json=as_json)
+        else:
+            sys.stderr.write(error.format_message() + "\n")  # the help
         code = ExitCode.INVALID
-    except click.ClickException as error:
-        say(_usage(error), as_json=as_json)
-        code = ExitCode.INVALID
-    except click.Abort:
+    except typer.Abort:
         code = ExitCode.FAILED
     sys.exit(int(code or 0))
 
 
-def _usage(error: click.ClickException) -> Outcome:
+def _usage(error: Any) -> Outcome:
     context = getattr(error, "ctx", None)
     command = context.command_path if context else "sisa"
     return Outcome(

@@ -7,6 +7,7 @@ person before training: what is declared there is declared, not learned (E6).
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ _ID_NAMES = re.compile(r"(id|uuid|guid|key)|.*_(id|uuid|guid|key)", re.IGNORECAS
 _SUBJECT_NAMES = re.compile(r"(user|person|subject|account|customer|patient|client|member).*", re.IGNORECASE)
 _LABEL_NAMES = ("label", "target", "class", "y", "outcome")
 _NUMBERS = ("integer", "number", "boolean")
+_SMALL_ENOUGH = 10.0
+"""Features up to this size are left as they are."""
 _LEAST_GLOB = 4
 """Fewer columns than this are named one by one."""
 
@@ -217,7 +220,19 @@ def _scale(features: Sequence[ColumnDescription]) -> tuple[str, str]:
     if in_bytes and largest > 1:
         # A power of two, for the largest value itself would be learned from the data (E6).
         return f"scale    = {float(1 << (largest - 1).bit_length())}", "guess: small whole numbers, brought to 0 .. 1"
-    return "# scale  = 1.0", "fixed constants that features are divided by; SGD likes features about -1 .. 1"
+    powers = [_power_of_ten(column.largest) for column in features]
+    if max(powers) <= _SMALL_ENOUGH:
+        return "# scale  = 1.0", "fixed constants that features are divided by; SGD likes features about -1 .. 1"
+    # Powers of ten alone: a finer constant would be learned from the data, and so from people who may be erased (E6).
+    listed = str(powers[0]) if len(set(powers)) == 1 else f"[{', '.join(map(str, powers))}]"
+    return f"scale    = {listed}", "guess: powers of ten that bring each feature to about -1 .. 1"
+
+
+def _power_of_ten(largest: float | None) -> float:
+    """Return the power of ten, 1 or more, that is not below ``largest``."""
+    if largest is None or not 1 < largest < math.inf:
+        return 1.0
+    return float(10 ** math.ceil(math.log10(largest)))
 
 
 def _largest(features: Sequence[ColumnDescription]) -> int:

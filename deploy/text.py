@@ -124,18 +124,14 @@ def forecast_text(plan: Plan) -> str:
     """Return what training and erasing will cost."""
     found, basis = plan.forecast, plan.basis
     rests = "this federation's own training" if basis.measured else "a short trial on this machine"
-    lines = table(
-        ("", "time", "against a full retrain"),
-        [
-            ("train everything", _duration(found.full_training_seconds), "1.0x"),
-            ("erase one data point", _duration(found.erasure_seconds), f"{found.erasure_speed_up:.1f}x faster"),
-            (
-                f"erase {found.requests} in one batch",
-                _duration(found.batch_seconds),
-                f"{found.batch_speed_up:.2f}x faster, {found.batch_fraction:.1%} of the work",
-            ),
-        ],
-    )
+    costs = [
+        ("train everything", _duration(found.full_training_seconds), "the yardstick"),
+        ("erase one data point", _duration(found.erasure_seconds), f"{found.erasure_speed_up:.1f}x faster"),
+    ]
+    if found.requests > 1:
+        share = f"{found.batch_speed_up:.2f}x faster, {found.batch_fraction:.1%} of the work"
+        costs.append((f"erase {found.requests} in one batch", _duration(found.batch_seconds), share))
+    lines = table(("", "time", "against a full retrain"), costs)
     parts = [
         (
             f"{basis.points:,} data points, {plan.partition.shards} shards × {plan.partition.slices} slices,"

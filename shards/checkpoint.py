@@ -96,6 +96,8 @@ def restore(model: nn.Module, optimizer: Optimizer, tensors: Mapping[str, torch.
     for name, tensor in tensors.items():
         if name.startswith(_OPTIMIZER):
             parameter_name, _, entry = name.removeprefix(_OPTIMIZER).rpartition("/")
+            if parameter_name not in parameters:
+                raise Corrupt("a checkpoint's optimizer state is not this model's", "run 'sisa train' to rebuild it")
             parameter = parameters[parameter_name]
             # Adam keeps its step count on the CPU, whatever the device.
             device = "cpu" if entry == "step" else parameter.device

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib
 import inspect
+import site
 import sys
 import sysconfig
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from importlib.util import resolve_name
+from itertools import accumulate
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
@@ -20,6 +25,9 @@ from storage.digests import Sha256
 from storage.errors import Invalid
 
 Factory = Callable[..., nn.Module]
+
+_SHIPPED_FACTORIES = "shards.models"
+_OWN_ROOMS = frozenset({"storage", "shards", "coordinator", "cluster", "deploy"})
 
 _INPUT_NAMES = ("inputs", "in_features", "n_features", "num_features", "input_size", "input_dim")
 _CLASS_NAMES = ("classes", "outputs", "out_features", "n_classes", "num_classes", "output_size", "output_dim")
@@ -84,8 +92,10 @@ def build_model(settings: ModelSettings, inputs: int, classes: int) -> nn.Module
 def model_code_digest(settings: ModelSettings) -> Sha256:
     """Return the digest of all source files the model is made of.
 
-    These are the module of the factory and every module it reaches through its globals, as far as it is the user's or
-    ours: the standard library and installed packages are left out (torch's version is in the numerics profile).
+    These are the module of the factory and every module it reaches through its globals and its import statements, as
+    far as they are the user's or the shipped factories. Left out: the standard library, installed packages other than
+    the factory's own (torch's version is in the numerics profile) and the rest of this system (``TRAINER_FORMAT``
+    speaks for it). A file counts as it was when this process first read it: that is the code which runs here.
     """
     factory = import_factory(settings.factory)
     root = sys.modules[settings.factory.partition(":")[0]]
@@ -151,22 +161,61 @@ def _sources(root: ModuleType) -> dict[str, bytes]:
     while pending:
         module = pending.pop()
         file = getattr(module, "__file__", None)
-        if module.__name__ in found or not file or (module is not root and _is_installed(Path(file))):
+        if module.__name__ in found or not file or not (module is root or _is_followed(module, Path(file), root)):
             continue
-        found[module.__name__] = Path(file).read_bytes()
-        pending += _reached(vars(module).values())
+        found[module.__name__] = _source(Path(file))
+        pending += _reached(module, found[module.__name__] if file.endswith(".py") else b"")
     return found
 
 
-def _reached(values: Iterable[object]) -> list[ModuleType]:
-    modules = []
-    for value in values:
-        name = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
-        if isinstance(name, str) and name in sys.modules:
-            modules.append(sys.modules[name])
-    return modules
+@cache
+def _source(file: Path) -> bytes:
+    return file.read_bytes()
+
+
+def _is_followed(module: ModuleType, file: Path, root: ModuleType) -> bool:
+    top = _top(module)
+    if top in _OWN_ROOMS:
+        return module.__name__ == _SHIPPED_FACTORIES
+    return not _is_installed(file) or (top == _top(root) and top != "torch")
+
+
+def _top(module: ModuleType) -> str:
+    return module.__name__.partition(".")[0]
+
+
+def _reached(module: ModuleType, source: bytes) -> list[ModuleType]:
+    """Return the modules that hold what the module's globals name, and those its import statements name.
+
+    Both are needed: a constant taken from another module does not say where it is from, and an object may come from a
+    module that re-exports it.
+    """
+    names = set(_imported(source, module.__package__ or ""))
+    for value in vars(module).values():
+        holder: object = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
+        if isinstance(holder, str):
+            names.add(holder)
+    return [sys.modules[name] for name in sorted(names) if name in sys.modules]
+
+
+def _imported(source: bytes, package: str) -> Iterator[str]:
+    """Yield the full names that the source's import statements may mean, with the packages above them."""
+    for node in ast.walk(ast.parse(source)):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = resolve_name("." * node.level + (node.module or ""), package) if node.level else node.module or ""
+            names = [base, *(f"{base}.{alias.name}" for alias in node.names)]
+        for name in names:
+            yield from accumulate(name.split("."), "{}.{}".format)
 
 
 def _is_installed(file: Path) -> bool:
-    places = {Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")}
-    return any(place in file.resolve().parents for place in places)
+    return any(place in file.resolve().parents for place in _installed_places())
+
+
+@cache
+def _installed_places() -> frozenset[Path]:
+    paths = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    return frozenset(Path(path).resolve() for path in (*paths, *site.getsitepackages(), site.getusersitepackages()))

@@ -32,6 +32,8 @@ class ColumnDescription:
     values: tuple[str, ...]
     """The distinct values as labels read (see ``shards.columns.read_labels``), in natural order; empty when they
     cannot be labels. They are data: for the user's own eyes, never for the store."""
+    largest: float | None = None
+    """The largest absolute value of a column of single numbers; None for others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,10 +78,14 @@ class _Tally:
     nulls: int = 0
     seen: set[str] = field(default_factory=set)
     whole: bool = True
+    largest: float | None = None
 
     def add(self, batch: Batch) -> None:
         array = batch.column(self.name)
         self.nulls += array.null_count
+        if self.kind in {"integer", "number"}:
+            found = pc.max(pc.abs(array.cast(pa.float64()))).as_py()
+            self.largest = max(found or 0.0, self.largest or 0.0)
         if self.kind in {"list", "other"} or len(self.seen) > MOST_DISTINCT:
             return
         present = array.drop_null()
@@ -102,6 +108,7 @@ class _Tally:
             nulls=self.nulls,
             distinct=len(self.seen) if few else None,
             values=tuple(sorted(self.seen, key=_natural)) if few and self.whole else (),
+            largest=self.largest,
         )
 
 

@@ -53,7 +53,7 @@ def test_plain_data(tmp_path: Path) -> None:
     assert (data.train, data.id, data.subject, data.label) == ("points.parquet", "id", "user_id", "label")
     assert data.features == ("age", "x*")
     assert data.classes == ("0", "1", "2")
-    assert data.scale == 1.0
+    assert data.scale == (100.0, 1.0, 1.0, 1.0, 1.0)
 
 
 def test_csv_is_drafted_as_well(tmp_path: Path) -> None:
@@ -126,13 +126,15 @@ def test_what_is_left_out_is_told(tmp_path: Path) -> None:
         ([0, 9], pa.uint8(), 16.0),
         ([0, 1], pa.uint8(), 1.0),
         ([0, 255], pa.int64(), 255.0),
-        ([0, 300], pa.int64(), 1.0),
-        ([-1, 255], pa.int64(), 1.0),
-        ([0, 99], pa.int64(), 1.0),
+        ([0, 300], pa.int64(), 1000.0),
+        ([-1, 255], pa.int64(), 1000.0),
+        ([0, 99], pa.int64(), 100.0),
+        ([0, 9], pa.int64(), 1.0),
+        ([0, 1000], pa.int64(), 1000.0),
     ],
 )
 def test_scale_of_bytes(tmp_path: Path, values: list[int], kind: pa.DataType, scale: float) -> None:
-    """Bytes are brought to 0 .. 1 by a fixed constant; other numbers are left alone."""
+    """Bytes are brought to 0 .. 1 by a fixed constant, other large numbers to about -1 .. 1 by a power of ten."""
     pixels = {f"px_{number}": pa.array(values * 30, kind) for number in range(5)}
     data = drafted(tmp_path, without("age", "x0", "x1", "x2", "x3") | pixels).data
     assert (data.features, data.scale) == (("px_*",), scale)

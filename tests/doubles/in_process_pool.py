@@ -36,7 +36,7 @@ class InProcessPool(Generic[State]):
     slices_learned: int = 0
     """How many slices workers have learned, the lost ones included."""
 
-    def configuration(self, width: int) -> Configuration:
+    def configuration(self, width: int, tasks: int) -> Configuration:
         """Return what decides the bits."""
         return self.conditions(width)
 

@@ -66,7 +66,9 @@ def _place(point: Point, spec: FederationSpecification) -> Placement:
     return point.placement(spec.partition.shards, spec.partition.slices)
 
 
-def _erase_and_check(spec: FederationSpecification, points: list[Point], gone: list[Point], request: str = "er") -> None:
+def _erase_and_check(
+    spec: FederationSpecification, points: list[Point], gone: list[Point], request: str = "er"
+) -> None:
     federation = trained(spec, points)
     before = federation.state
     done = federation.erase(ids=[point.id for point in gone], request_id=request)
@@ -135,7 +137,9 @@ def test_the_ends_of_the_canonical_order(model: str, end: str) -> None:
     """The point in the very last position of its shard, and the one in the very first, are unlearned like any other."""
     spec, points = specification(model=model), points_for(model)
     for shard in range(spec.partition.shards):
-        own = sorted(in_shard(points, spec, shard), key=lambda point: (_place(point, spec), point_digest(KEY, point.id)))
+        own = sorted(
+            in_shard(points, spec, shard), key=lambda point: (_place(point, spec), point_digest(KEY, point.id))
+        )
         _erase_and_check(spec, points, [own[0 if end == "first" else -1]])
 
 
@@ -205,7 +209,9 @@ def test_a_worker_dying_in_mid_slice_changes_no_bit() -> None:
     """Workers that die at every third event, told or not, end in the bytes of workers that live."""
     spec, points = specification(), points_for("mlp")
     alive = trained(spec, points)
-    federation = federation_of(spec, deaths={n: "before_telling" if n % 2 else "after_telling" for n in range(1, 40, 3)})
+    federation = federation_of(
+        spec, deaths={n: "before_telling" if n % 2 else "after_telling" for n in range(1, 40, 3)}
+    )
     federation.train(points)
     assert checkpoints(federation) == checkpoints(alive)
     assert federation.pool.slices_learned < 2 * alive.pool.slices_learned

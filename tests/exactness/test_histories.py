@@ -65,7 +65,7 @@ def test_any_history_ends_in_the_bytes_of_a_full_retrain(model: str) -> None:
 def test_any_longer_history_ends_in_the_bytes_of_a_full_retrain(model: str) -> None:
     """The same over more, and more crowded, federations."""
 
-    @settings(max_examples=25)
+    @settings(max_examples=15)
     @given(history=histories(model, most_points=60))
     def check(history: History) -> None:
         check_history(history)

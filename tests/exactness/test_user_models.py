@@ -26,7 +26,7 @@ def _specification(factory: str, optimizer: str, batch_size: int = 4) -> Federat
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 @pytest.mark.parametrize("factory", _EXACT)
 def test_unusual_models_are_exact(factory: str, optimizer: str) -> None:
-    """Erasing two subjects ends in a fresh run's bytes, and training resumed from any slice in those of a straight one."""
+    """Erasing two subjects ends in a fresh run's bytes, resuming from any slice in those of a straight run."""
     federation = federation_of(_specification(factory, optimizer))
     points = make_points(3, 24)
     federation.train(points)

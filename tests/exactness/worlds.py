@@ -86,7 +86,7 @@ def make_points(
 
 
 def checkpoints(federation: SmallFederation[TorchState]) -> list[list[bytes]]:
-    """Return every constituent's checkpoints as the bytes of their whole objects: parameters, buffers, optimizer, lineage."""
+    """Return every constituent's checkpoints, whole objects: parameters, buffers, optimizer, lineage."""
     return [
         [read_checkpoint(federation.store, record, ShardId(number)) for record in shard.chain]
         for number, shard in enumerate(federation.state.shards)
@@ -151,9 +151,7 @@ def assert_untouched(before: FederationState, after: FederationState, erased: Se
             assert slice_ in hit or new == old
 
 
-def train_alone(
-    federation: SmallFederation[TorchState], shard: ShardId, done: int
-) -> tuple[CheckpointRecord, ...]:
+def train_alone(federation: SmallFederation[TorchState], shard: ShardId, done: int) -> tuple[CheckpointRecord, ...]:
     """Train ``shard`` from its first ``done`` checkpoints on in a worker of its own; return all its checkpoints."""
     task = train_task(federation.state, shard, done=done)
     trainer: ConstituentTrainer[TorchState] = ConstituentTrainer(

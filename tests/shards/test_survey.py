@@ -34,7 +34,7 @@ def test_values_read_as_labels_do_in_natural_order() -> None:
     """Whole numbers are sorted by value, and floats that are whole read without a point."""
     assert _column(pa.table({"c": [10, 9, -1]}), "c").values == ("-1", "9", "10")
     assert _column(pa.table({"c": [10.0, 9.0, None]}), "c") == ColumnDescription(
-        name="c", type="double", kind="number", nulls=1, distinct=2, values=("9", "10")
+        name="c", type="double", kind="number", nulls=1, distinct=2, values=("9", "10"), largest=10.0
     )
     assert _column(pa.table({"c": [True, False]}), "c").values == ("false", "true")
 
@@ -78,3 +78,10 @@ def test_a_file_without_a_column_is_named(tmp_path: Path) -> None:
     write(replaced(people(5), "x1", [1] * 5).drop_columns(["x1"]), tmp_path / "b.parquet")
     with pytest.raises(Invalid, match=r"there is no column 'x1' \[file=b\.parquet\]"):
         describe(open_source("*.parquet", tmp_path))
+
+
+def test_the_largest_size_of_a_number_is_told_for_number_columns_alone() -> None:
+    """The largest absolute value of whole and fractional columns is told, whatever else they hold; not that of texts."""
+    assert _column(pa.table({"c": [0.5, -12.0, None]}), "c").largest == 12.0
+    assert _column(pa.table({"c": [3, -700]}), "c").largest == 700.0
+    assert _column(pa.table({"c": ["700"]}), "c").largest is None

@@ -38,8 +38,7 @@ _SPECIFICATION = specification_of(shards=_SHARDS, slices=_SLICES)
 _WORLDS = count()
 
 POINTS = [
-    Point(id=f"p{n}", subject=f"s{n // 2}", label="ab"[n % 2], features=(float(n), float(n * n % 7)))
-    for n in range(18)
+    Point(id=f"p{n}", subject=f"s{n // 2}", label="ab"[n % 2], features=(float(n), float(n * n % 7))) for n in range(18)
 ]
 LATER = [Point(id=f"q{n}", subject=f"t{n}", label="a", features=(0.5, float(n))) for n in range(2)]
 ERASED = {"er-1": (("s1", "s4"), ()), "er-2": ((), ("p11", "p0")), "er-3": (("nobody",), ())}
@@ -175,7 +174,9 @@ def _crash_at(
 
 
 @pytest.mark.parametrize(
-    ("when", "error"), [("before", Crash), ("after", Crash), ("after", OutcomeUnknown)], ids=["before", "after", "unknown"]
+    ("when", "error"),
+    [("before", Crash), ("after", Crash), ("after", OutcomeUnknown)],
+    ids=["before", "after", "unknown"],
 )
 def test_a_crash_at_any_write_changes_nothing(
     when: Literal["before", "after"],
@@ -243,7 +244,7 @@ def _race(number: int, *, finish: bool) -> tuple[World, BaseException | None]:
 
     def enter(write: int) -> None:
         if write == number:
-            assert rival.engine
+            _ = rival.engine  # starts it
             if finish:
                 _tell(rival, world.story(rival))
 

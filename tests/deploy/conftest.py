@@ -1,0 +1,47 @@
+"""The command over a small data set, with its workers in this process."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+import cluster.federation
+from tests.doubles.home import Home
+from tests.doubles.local_workers import LocalWorkers
+
+
+@pytest.fixture
+def _no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let federations train in this process; modules beside a specification are found by that test alone."""
+    monkeypatch.setattr(cluster.federation, "RayPool", LocalWorkers)
+    monkeypatch.setattr(cluster.federation, "join_ray", lambda _: False)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+
+@pytest.fixture
+def home(tmp_path: Path, _no_ray: None, monkeypatch: pytest.MonkeyPatch) -> Home:
+    """A folder with data and a specification, and nothing trained."""
+    monkeypatch.chdir(tmp_path)
+    return Home(tmp_path).fill()
+
+
+@pytest.fixture(scope="session")
+def _trained_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder whose federation was trained once for all tests."""
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cluster.federation, "RayPool", LocalWorkers)
+        patch.setattr(cluster.federation, "join_ray", lambda _: False)
+        said = Home(folder).fill().json("train")
+    assert said.code == 0, said.err
+    return folder
+
+
+@pytest.fixture
+def trained(home: Home, _trained_folder: Path) -> Home:
+    """A folder with a trained federation of this test's own."""
+    shutil.copytree(_trained_folder, home.folder, dirs_exist_ok=True)
+    return home

@@ -1,0 +1,39 @@
+"""The command's workers without Ray: the very ``Worker`` that Ray's actors hold, in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from cluster.specification import ClusterSettings
+from cluster.worker import Worker, WorkerSetup
+from shards.constituent import TrainingEvent, TrainTask
+from shards.lineage import Configuration
+
+
+@dataclass(slots=True)
+class LocalWorkers:
+    """Made as ``cluster.pool.RayPool`` is, and implements ``coordinator.ports.WorkerPool``."""
+
+    setup: WorkerSetup
+    settings: ClusterSettings
+    remark: Callable[[str], None]
+    _workers: list[Worker] = field(default_factory=list)
+
+    def configuration(self, width: int, tasks: int) -> Configuration:
+        """Return what decides the bits here."""
+        return self._worker().configuration(width)
+
+    def train(self, tasks: Sequence[TrainTask]) -> Iterator[TrainingEvent]:
+        """Do the tasks one after another."""
+        for task in tasks:
+            yield from self._worker().train(task)
+
+    def close(self) -> None:
+        """Let the worker go."""
+        self._workers.clear()
+
+    def _worker(self) -> Worker:
+        if not self._workers:
+            self._workers.append(Worker(self.setup))
+        return self._workers[0]

@@ -1,0 +1,286 @@
+"""Lineage (E8): a checkpoint is used again only where everything that decides its bytes is unchanged."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.specification import FederationSpecification
+from coordinator.engine import check_configuration
+from coordinator.state import servable
+from shards.lineage import Configuration
+from shards.seeding import set_numerics
+from shards.specification import ModelSettings, TrainingSettings
+from shards.trainer import TorchState
+from storage.errors import Conflict
+from tests.doubles.federation import SmallFederation, specification_of
+from tests.exactness.worlds import checkpoints, conditions, federation_of, make_points, object_keys, retrained
+
+Change = Callable[[FederationSpecification], FederationSpecification]
+
+ROOT = Path(__file__).parents[2]
+POINTS = make_points(4, 24, classes=3)
+
+
+def _specification(**training: Any) -> FederationSpecification:
+    settings: dict[str, Any] = {"epochs": 4, "batch_size": 4, "learning_rate": 0.1, "seed": 1} | training
+    return specification_of(
+        shards=2,
+        slices=2,
+        classes=("a", "b", "c"),
+        training=TrainingSettings(**settings),
+        model=ModelSettings(arguments={"hidden": [5]}),
+    )
+
+
+def _training(**changes: Any) -> Change:
+    return lambda spec: replace(spec, training=replace(spec.training, **changes))
+
+
+def _data(**changes: Any) -> Change:
+    return lambda spec: replace(spec, data=replace(spec.data, **changes))
+
+
+def _model(**changes: Any) -> Change:
+    return lambda spec: replace(spec, model=replace(spec.model, **changes))
+
+
+def _threads(spec: FederationSpecification) -> FederationSpecification:
+    return replace(spec, cluster=replace(spec.cluster, threads_per_worker=2))
+
+
+_CHANGES: dict[str, tuple[dict[str, Any], Change]] = {
+    "learning_rate": ({}, _training(learning_rate=0.05)),
+    "epochs": ({}, _training(epochs=5)),
+    "batch_size": ({}, _training(batch_size=5)),
+    "seed": ({}, _training(seed=2)),
+    "weight_decay": ({}, _training(weight_decay=0.01)),
+    "momentum": ({"momentum": 0.5}, _training(momentum=0.6)),
+    "nesterov": ({"momentum": 0.5}, _training(nesterov=True)),
+    "optimizer": ({"optimizer": "adam"}, _training(optimizer="adamw")),
+    "betas": ({"optimizer": "adam"}, _training(betas=(0.8, 0.999))),
+    "epsilon": ({"optimizer": "adamw"}, _training(epsilon=1e-6)),
+    "arguments": ({}, _model(arguments={"hidden": [6]})),
+    "factory": ({}, _model(factory="shards.models:logistic", arguments={})),
+    "scale": ({}, _data(scale=2.0)),
+    "scale of one feature": ({}, _data(scale=(1.0, 1.0, 2.0, 1.0))),
+    "features": ({}, _data(features=("x0", "x1", "x2"))),
+    "order of features": ({}, _data(features=("x1", "x0", "x2", "x3"))),
+    "classes": ({}, _data(classes=("b", "a", "c"))),
+    "one class more": ({}, _data(classes=("a", "b", "c", "d"))),
+    "threads": ({}, _threads),
+}
+
+
+@pytest.mark.parametrize("change", _CHANGES)
+def test_any_setting_that_changes_results_trains_anew(change: str) -> None:
+    """After the change no checkpoint is used or served again, and all bytes are a fresh run's."""
+    training, changed = _CHANGES[change]
+    federation = federation_of(_specification(**training))
+    federation.train(POINTS)
+    before, slices = federation.state, federation.pool.slices_learned
+    federation.respecify(changed(federation.specification))
+    federation.train(POINTS)
+    old = {checkpoint.key for shard in before.shards for checkpoint in shard.chain}
+    assert not old & object_keys(federation.state)
+    assert not old & {info.key for info in federation.store.list("")}
+    assert federation.pool.slices_learned == 2 * slices
+    assert federation.state.floor > before.generation
+    assert checkpoints(federation) == checkpoints(retrained(federation.specification, POINTS))
+
+
+def test_nothing_changed_trains_nothing() -> None:
+    """Training again under the same settings, points in another order, learns no slice and keeps every object."""
+    federation = federation_of(_specification())
+    federation.train(POINTS)
+    before, slices = federation.state, federation.pool.slices_learned
+    for points in (POINTS, POINTS[::-1], None):
+        federation.restart()
+        federation.train(points)
+        assert federation.state == before
+    assert federation.pool.slices_learned == slices
+    assert {key for key in federation_keys(federation) if key.startswith("shards/")} == set(object_keys(before))
+
+
+def test_what_changes_no_result_keeps_everything() -> None:
+    """Other names, places, deadlines and processors leave all checkpoints in use."""
+    federation = federation_of(_specification())
+    federation.train(POINTS)
+    before = federation.state
+    spec = federation.specification
+    other = replace(
+        spec,
+        store="elsewhere",
+        data=replace(spec.data, ingest_memory_mb=300),
+        erasure=replace(spec.erasure, deadline_days=10),
+        cluster=replace(spec.cluster, cpus_per_worker=2.0, workers=1),
+    )
+    federation.respecify(other)
+    federation.train(POINTS)
+    assert [shard.chain for shard in federation.state.shards] == [shard.chain for shard in before.shards]
+
+
+@pytest.mark.parametrize("change", ["learning_rate", "scale", "threads"])
+def test_nothing_is_served_between_a_change_and_the_new_training(change: str) -> None:
+    """The configuration alone withdraws every old constituent: until new ones are published all shards abstain."""
+    training, changed = _CHANGES[change]
+    federation = federation_of(_specification(**training))
+    federation.train(POINTS)
+    generation = federation.state.generation
+    federation.respecify(changed(federation.specification))
+    federation.engine.configure({"data": {"scale": 1.0}}, conditions(federation.specification))
+    assert servable(federation.state) == ()
+    assert federation.state.floor == federation.state.generation == generation + 1
+
+
+def test_one_point_more_or_other_keeps_only_what_has_not_seen_it() -> None:
+    """A point whose content changed in the source retrains its shard from its slice on, and nothing else."""
+    federation = federation_of(_specification())
+    federation.train(POINTS)
+    before = federation.state
+    changed = [replace(POINTS[0], features=(9.0, 9.0, 9.0, 9.0)), *POINTS[1:]]
+    federation.train(changed)
+    hit = POINTS[0].placement(2, 2)
+    for number, (was, now) in enumerate(zip(before.shards, federation.state.shards, strict=True)):
+        kept = hit.slice - 1 if number == hit.shard else 2
+        assert now.chain[:kept] == was.chain[:kept]
+        assert all(old.lineage != new.lineage for old, new in zip(was.chain[kept:], now.chain[kept:], strict=True))
+    assert checkpoints(federation) == checkpoints(retrained(federation.specification, changed))
+
+
+def test_the_number_of_threads_is_part_of_the_profile() -> None:
+    """One and two intra-op threads are two profiles, and nothing else in them differs (E7)."""
+    one, two = set_numerics(1, "cpu"), set_numerics(2, "cpu")
+    assert (one.threads, two.threads) == (1, 2)
+    assert replace(two, threads=1) == one
+
+
+def _other_torch(configuration: Configuration) -> Configuration:
+    return replace(configuration, profile=replace(configuration.profile, torch="1.0", device="cpu/other"))
+
+
+@pytest.mark.parametrize(
+    ("other", "text"),
+    [
+        (_other_torch, r"torch: .* then, 1\.0 now; device: .* then, cpu/other now"),
+        (lambda found: replace(found, profile=replace(found.profile, threads=8)), "threads: 1 then, 8 now"),
+        (lambda found: replace(found, model_code=found.settings), "the model's source code"),
+        (lambda found: replace(found, settings=found.model_code), "model or training settings"),
+        (lambda found: replace(found, seed=77), "seed"),
+    ],
+    ids=["torch and device", "threads", "model code", "settings", "seed"],
+)
+def test_other_conditions_are_named(other: Callable[[Configuration], Configuration], text: str) -> None:
+    """Workers that would produce other bits are refused, and the error says in what they differ."""
+    trained = conditions(_specification())
+    check_configuration(trained, trained)
+    check_configuration(None, trained)
+    with pytest.raises(Conflict, match=text):
+        check_configuration(trained, other(trained))
+
+
+def test_erasing_under_other_numerics_is_refused() -> None:
+    """An erasure whose workers compute with other threads stops before it trains; back at the old ones it goes on."""
+    federation = federation_of(_specification())
+    federation.train(POINTS)
+    federation.respecify(_threads(federation.specification))
+    with pytest.raises(Conflict, match="threads: 1 then, 2 now"):
+        federation.erase(subjects=[POINTS[0].subject], request_id="er-1")
+    assert not federation.state.published
+    federation.respecify(_specification())
+    federation.engine.settle()
+    assert checkpoints(federation) == checkpoints(
+        retrained(_specification(), [point for point in POINTS if point.subject != POINTS[0].subject])
+    )
+
+
+def federation_keys(federation: SmallFederation[TorchState]) -> set[str]:
+    """Return the names of all objects in the federation's store."""
+    return {info.key for info in federation.store.list("")}
+
+
+_NET = """
+from torch import nn
+{imports}
+
+def net(inputs, classes):
+    {body}
+    return nn.Sequential(nn.Linear(inputs, WIDTH), nn.Tanh(), nn.Linear(WIDTH, classes))
+"""
+
+_WAYS = {
+    "by_name": ("from by_name_widths import WIDTH", "pass"),
+    "as_a_module": ("import as_a_module_widths\nWIDTH = as_a_module_widths.WIDTH", "pass"),
+    "everything": ("from everything_widths import *", "pass"),
+    "inside_the_factory": ("", "from inside_the_factory_widths import WIDTH"),
+    "through_another": ("from through_another_between import WIDTH", "pass"),
+    "from_a_package": ("from from_a_package.widths import WIDTH", "pass"),
+    "relative": ("from relative.net import inner, WIDTH", "pass"),
+}
+"""Ways in which a model's module may come by a constant of another module."""
+
+
+def _digests_in_new_process(folder: Path) -> dict[str, str]:
+    """Return the models' code digests as a worker that starts now computes them."""
+    code = (
+        "import sys, json; sys.path.insert(0, sys.argv[1])\n"
+        "from shards.model import build_model, model_code_digest\n"
+        "from shards.specification import ModelSettings\n"
+        "found = {}\n"
+        "for way in sys.argv[2:]:\n"
+        "    settings = ModelSettings(factory=f'{way}_net:net')\n"
+        "    build_model(settings, 4, 2)\n"
+        "    found[way] = model_code_digest(settings)\n"
+        "print(json.dumps(found))\n"
+    )
+    command = [sys.executable, "-B", "-c", code, str(folder), *_WAYS]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, check=True, text=True, timeout=120)
+    found: dict[str, str] = json.loads(done.stdout)
+    return found
+
+
+def _write(folder: Path, width: int) -> None:
+    for way, (imports, body) in _WAYS.items():
+        (folder / f"{way}_net.py").write_text(_NET.format(imports=imports, body=body), encoding="utf-8")
+        (folder / f"{way}_widths.py").write_text(f"WIDTH = {width}\n", encoding="utf-8")
+    (folder / "through_another_between.py").write_text("from through_another_widths import WIDTH\n", encoding="utf-8")
+    for package in ("from_a_package", "relative"):
+        (folder / package).mkdir(exist_ok=True)
+        (folder / package / "widths.py").write_text(f"WIDTH = {width}\n", encoding="utf-8")
+    inner = "from .widths import WIDTH\ndef inner():\n    return WIDTH\n"
+    (folder / "relative" / "net.py").write_text(inner, encoding="utf-8")
+
+
+def test_model_code_on_disk_names_what_it_imports(tmp_path: Path) -> None:
+    """Rewriting a module that a model imports in whatever way gives another digest; rewriting it back, the old."""
+    _write(tmp_path, 5)
+    first = _digests_in_new_process(tmp_path)
+    _write(tmp_path, 6)
+    second = _digests_in_new_process(tmp_path)
+    assert [way for way in _WAYS if first[way] == second[way]] == []
+    _write(tmp_path, 5)
+    (tmp_path / "unused.py").write_text("WIDTH = 9\n", encoding="utf-8")
+    assert _digests_in_new_process(tmp_path) == first
+
+
+def test_other_model_code_trains_anew() -> None:
+    """Under another digest of the model's code no checkpoint is used again."""
+    federation = federation_of(_specification())
+    federation.train(POINTS)
+    before, slices = object_keys(federation.state), federation.pool.slices_learned
+    plain = federation.conditions
+    federation.pool.conditions = federation.conditions = lambda width: replace(
+        plain(width), model_code=plain(width).settings
+    )
+    federation.restart()
+    federation.train(None)
+    parts = {part.key for shard in federation.state.shards for record in shard.slices for part in record.parts}
+    assert before & object_keys(federation.state) == parts
+    assert federation.pool.slices_learned == 2 * slices
