@@ -109,12 +109,13 @@ class Federation:
         """
         specification = self.specification
         with self._writing("train") as (engine, key):
-            engine.remove_points()
+            lost = engine.audit()
+            if not lost:  # else the source comes first: a damaged slice cannot be searched
+                engine.remove_points()
             self._tell_changes(engine.state)
             source = self._source(engine.state)
             width = feature_width(source, specification.data) if source else _width(engine.state)
             configuration = self.workers().configuration(width, specification.partition.shards)
-            lost = engine.audit()
             if lost and source is None:
                 raise Corrupt(
                     f"{len(lost)} slice files are damaged and the source is not there to read them again",

@@ -66,11 +66,13 @@ def price_outcome(plan: RetrainPlan) -> Outcome:
 
 def _lines(file: Path) -> list[str]:
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError:
         raise Invalid("there is no such file of names", "check the path after --file", file=str(file)) from None
     except UnicodeDecodeError as error:
         raise Invalid("the file of names is not UTF-8 text", "save it as UTF-8", file=str(file)) from error
+    except OSError as error:
+        raise Invalid("the file of names cannot be read", "name a readable text file", file=str(file)) from error
     bad = [number for number, line in enumerate(lines, start=1) if not line.strip()]
     if bad or not lines:
         told = ", ".join(map(str, bad[:_MOST_LINES_TOLD])) or "none at all"

@@ -9,6 +9,7 @@ from rich.live import Live
 from rich.text import Text
 
 from cluster.federation import Federation
+from coordinator.requests import RequestState
 from coordinator.status import FederationStatus
 from deploy.output import Outcome, plain
 from deploy.text import requests_text, status_text
@@ -21,7 +22,8 @@ def request_outcome(status: FederationStatus, request_id: str) -> Outcome:
     """Return one request's status. Raises ``Invalid`` when there is no such request."""
     for request in status.requests:
         if request.request_id == request_id:
-            times = "\n".join(f"  {at}  {state}" for state, at in request.times.items())
+            passed = [state.value for state in RequestState if state.value in request.times]
+            times = "\n".join(f"  {request.times[state]}  {state}" for state in passed)
             return Outcome(data=plain(request), text=f"{requests_text([request])}\n{times}")
     raise Invalid("there is no such erasure request", "'sisa status' lists them all", request=request_id)
 

@@ -188,8 +188,8 @@ class Home:
         """
         paths = (path for path in self.folder.rglob("*") if path.is_file())
         names = {path.relative_to(self.folder).as_posix(): path for path in paths}
-        passed_over = (".locks", "control", "manifest", "tokens", "__pycache__")
-        return {name: path.read_bytes() for name, path in names.items() if not set(path.parts) & set(passed_over)}
+        passed_over = (".locks", "control", "manifest", "__pycache__")
+        return {name: path.read_bytes() for name, path in names.items() if not set(name.split("/")) & set(passed_over)}
 
     def refused(self, *words: str, code: int = 2) -> Said:
         """Run the command, check that it ends with ``code``, names a remedy and loses nothing; return what it said."""

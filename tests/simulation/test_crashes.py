@@ -175,8 +175,11 @@ def _crash_at(
 
 @pytest.mark.parametrize(
     ("when", "error"),
-    [("before", Crash), ("after", Crash), ("after", OutcomeUnknown)],
-    ids=["before", "after", "unknown"],
+    [
+        pytest.param("before", Crash, id="before"),
+        pytest.param("after", Crash, id="after", marks=pytest.mark.slow),
+        pytest.param("after", OutcomeUnknown, id="unknown", marks=pytest.mark.slow),
+    ],
 )
 def test_a_crash_at_any_write_changes_nothing(
     when: Literal["before", "after"],
@@ -260,7 +263,9 @@ def _race(number: int, *, finish: bool) -> tuple[World, BaseException | None]:
     return world, error
 
 
-@pytest.mark.parametrize("finish", [False, True], ids=["starts", "finishes"])
+@pytest.mark.parametrize(
+    "finish", [pytest.param(False, id="starts", marks=pytest.mark.slow), pytest.param(True, id="finishes")]
+)
 def test_a_second_engine_fences_the_first(finish: bool, undisturbed: tuple[World, dict[str, object]]) -> None:
     """From the moment another engine has started, nothing of the first one becomes current or deletes what is (D3)."""
     reference, expected = undisturbed

@@ -1,0 +1,214 @@
+"""``sisa erase`` through the command: what is gone is gone from models, files and names; what is wrong is refused."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from tests.doubles.home import MARKED, MARKER, Columns, Home, ids_of, small_points, without
+
+
+def fresh_digests(folder: Path, columns: Columns, **changes: object) -> list[str]:
+    """Return the digests of a federation that only ever saw ``columns``."""
+    folder.mkdir()
+    said = Home(folder).fill(columns, **changes).json("train")
+    assert said.code == 0, said.error
+    return said.digests
+
+
+def test_an_erased_person_was_never_there(trained: Home) -> None:
+    """After an erasure by subject the constituents are those of a federation without the person; others' stay."""
+    before = trained.json("status").digests
+    said = trained.json("erase", "--subject", MARKED)
+    after = trained.json("status").digests
+    assert after == fresh_digests(trained.folder / "fresh", without(small_points(), subjects=[MARKED]))
+    assert [number for number in range(3) if before[number] != after[number]] == said.data["shards"]
+    assert trained.json("verify").code == 0
+
+
+def test_erasing_single_data_points(trained: Home) -> None:
+    """An erasure by id takes that data point alone; its subject's others stay."""
+    gone = ids_of(small_points(), MARKED)[1]
+    assert trained.json("erase", "--id", gone).data["points"] == 1
+    expected = fresh_digests(trained.folder / "fresh", without(small_points(), ids=[gone]))
+    assert trained.json("status").digests == expected
+
+
+def test_every_way_to_name(trained: Home) -> None:
+    """Options, bare words and a file name subjects and ids of one request."""
+    people = [f"secret-person-{number:03d}" for number in range(6)]
+    single = ids_of(small_points(), "secret-person-009")[0]
+    (trained.folder / "names.txt").write_text(f"{people[3]}\r\n{people[4]}\n{people[5]}", encoding="utf-8-sig")
+    words = ("--subject", people[0], "--subject", people[1], people[2], "--file", "names.txt", "--id", single)
+    mixed = trained.json("erase", *words)
+    assert mixed.code == 2
+    assert "bare words follow both --subject and --id" in mixed.error["message"]
+    said = trained.json("erase", "--subject", people[0], *people[1:3], "--file", "names.txt")
+    assert (said.data["points"], said.data["subjects"]) == (24, 6)
+    (trained.folder / "ids.txt").write_text(single + "\n", encoding="utf-8")
+    assert trained.json("erase", "--file", "ids.txt", "--file-of", "ids").data["points"] == 1
+    columns = without(small_points(), subjects=people, ids=[single])
+    assert trained.json("status").digests == fresh_digests(trained.folder / "fresh", columns)
+
+
+def test_the_order_of_erasures_leaves_no_trace(trained: Home, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A then B, B then A, and both at once end in the same bytes (E9)."""
+    first, second = MARKED, "secret-person-004"
+    ends = []
+    for requests in ([[first], [second]], [[second], [first]], [[first, second]]):
+        folder = tmp_path_factory.mktemp("history") / "home"
+        shutil.copytree(trained.folder, folder)
+        for names in requests:
+            assert Home(folder).json("erase", "--subject", *names).code == 0
+        ends.append(Home(folder).json("status").digests)
+    assert ends[0] == ends[1] == ends[2]
+
+
+def test_nothing_of_an_erased_person_is_left(trained: Home) -> None:
+    """No file of the store names the person or holds a byte of their features, and objects that did are gone."""
+    gone = ids_of(small_points(), MARKED)
+    (shard,) = trained.json("erase", "--subject", MARKED, "--dry-run").data["shards"]
+    old = set((trained.store / f"shards/{shard:04d}").rglob("*.*"))
+    assert _holds_marker(trained.store)
+    assert trained.json("erase", "--subject", MARKED).code == 0
+    payloads = [path.read_bytes() for path in trained.store.rglob("*") if path.is_file()]
+    for text in (MARKED, *gone):
+        assert not any(text.encode() in payload for payload in payloads)
+    assert not any(MARKER in payload for payload in payloads)
+    assert not _holds_marker(trained.store)
+    kept = [path for path in old if path.exists()]
+    assert len(kept) < len(old)
+    assert not any(MARKED in str(path) or any(each in str(path) for each in gone) for path in trained.store.rglob("*"))
+
+
+def test_no_plain_name_is_ever_stored(trained: Home) -> None:
+    """Even of those who were not erased the store holds keyed digests alone."""
+    payloads = [path.read_bytes() for path in trained.store.rglob("*") if path.is_file()]
+    tables = [pq.read_table(path) for path in trained.store.rglob("*.parquet")]
+    for text in ("secret-", MARKED):
+        assert not any(text.encode() in payload for payload in payloads)
+        assert not any(text in str(table.to_pydict()) for table in tables)
+
+
+def _holds_marker(store: Path) -> bool:
+    """Return whether any slice file holds the marked features, whatever its columns are."""
+    found = False
+    for path in store.rglob("*.parquet"):
+        for column in pq.read_table(path).columns:
+            values = column.combine_chunks()
+            raw = b"".join(bytes(buffer) for buffer in values.buffers() if buffer is not None)
+            found = found or MARKER in raw
+        text = np.array(list(MARKER), dtype=np.uint8).tobytes()
+        found = found or text in path.read_bytes()
+    return found
+
+
+def test_an_unknown_subject_is_refused(trained: Home) -> None:
+    """Nothing to erase: state ``refused``, exit code 2, the request in ``data`` and the reason in ``error``."""
+    kept, before = trained.kept(), trained.json("status")
+    said = trained.json("erase", "--subject", "nobody", "--request-id", "er-1")
+    assert said.code == 2
+    assert (said.data["request_id"], said.data["state"], said.data["points"]) == ("er-1", "refused", 0)
+    assert said.error["kind"] == "refused"
+    assert "nothing to erase" in said.error["message"]
+    assert "er-1" in said.error["message"]
+    assert "spelling" in said.error["remedy"]
+    assert trained.kept() == kept
+    after = trained.json("status")
+    assert after.digests == before.digests
+    assert after.data["generation"] == before.data["generation"]
+    assert [each["state"] for each in after.data["requests"]] == ["refused"]
+
+
+def test_a_price_of_nothing(trained: Home) -> None:
+    """A dry run for an unknown subject prices nothing and changes nothing."""
+    kept = trained.kept()
+    said = trained.json("erase", "--subject", "nobody", "--dry-run")
+    assert (said.code, said.data["points"], said.data["shards"]) == (0, 0, [])
+    assert trained.kept() == kept
+    assert trained.json("status").data["requests"] == []
+
+
+def test_erasing_twice(trained: Home) -> None:
+    """Who is erased already is unknown."""
+    assert trained.json("erase", "--subject", MARKED).code == 0
+    digests = trained.json("status").digests
+    assert trained.json("erase", "--subject", MARKED).data["state"] == "refused"
+    assert trained.json("status").digests == digests
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        ((), "no subject and no data point is named"),
+        (("nobody",), "bare words follow both --subject and --id, or neither"),
+        (("--subject", ""), "an empty name cannot be erased"),
+        (("--id", ""), "an empty name cannot be erased"),
+        (("--file", "none.txt"), "there is no such file of names [file=none.txt]"),
+        (("--file", "."), "cannot be read"),
+        (("--file", "binary.txt"), "is not UTF-8 text"),
+        (("--file", "holes.txt"), "lines that name nobody: 2, 4, 5"),
+        (("--file", "empty.txt"), "lines that name nobody: none at all"),
+        (("--file", "good.txt", "--file-of", "people"), "--file-of takes subjects or ids"),
+    ],
+)
+def test_a_request_that_names_nobody_is_refused(words: Sequence[str], text: str, trained: Home) -> None:
+    """All or nothing: a file with holes, an unreadable file, no name at all are wrong input, told by line."""
+    (trained.folder / "binary.txt").write_bytes(b"\xff\xfe\x00")
+    (trained.folder / "holes.txt").write_text(f"{MARKED}\n\nsecret-person-001\n  \n\n", encoding="utf-8")
+    (trained.folder / "empty.txt").touch()
+    (trained.folder / "good.txt").write_text(MARKED, encoding="utf-8")
+    said = trained.refused("erase", *words)
+    assert text in said.error["message"]
+    assert MARKED not in said.out + said.err
+
+
+def test_a_request_id_stands_for_one_request(trained: Home) -> None:
+    """The same id with the same people is the same request and costs nothing; with others it is a conflict."""
+    first = trained.json("erase", "--subject", MARKED, "--subject", "secret-person-001", "--request-id", "er-1")
+    kept = trained.kept()
+    again = trained.run("erase", "--subject", "secret-person-001", "--subject", MARKED, "--request-id", "er-1")
+    assert again.code == 0
+    assert "slice" not in again.err
+    same = trained.json("erase", "--subject", MARKED, "--subject", "secret-person-001", "--request-id", "er-1")
+    assert same.data == first.data
+    assert trained.kept() == kept
+    other = trained.refused("erase", "--subject", "secret-person-002", "--request-id", "er-1", code=4)
+    assert "used before" in other.error["message"]
+    assert "er-1" in other.error["message"]
+    assert "--request-id" in other.error["remedy"]
+
+
+def test_erased_people_stay_out(trained: Home) -> None:
+    """Training again on a source that still holds an erased person leaves them out, and says how many points."""
+    assert trained.json("erase", "--subject", MARKED).code == 0
+    digests = trained.json("status").digests
+    (trained.folder / "train.parquet").unlink()
+    trained.write("train.csv", small_points())
+    trained.specify(data__train="train.csv")
+    said = trained.json("train")
+    assert said.digests == digests
+    assert said.data["tombstoned_at_ingest"] == 4
+    assert said.data["points"] == 116
+    assert trained.json("verify").code == 0
+
+
+def test_status_shows_requests_with_due_dates(trained: Home) -> None:
+    """Each request is listed with its state, its shards and when it is due."""
+    trained.specify(erasure__deadline_days=10)
+    trained.json("erase", "--subject", MARKED, "--request-id", "er-1")
+    (request,) = trained.json("status").data["requests"]
+    assert request["state"] == "complete"
+    assert request["received_at"] < request["due_at"]
+    assert not request["overdue"]
+    told = trained.run("status", "er-1").out
+    states = ("accepted", "planned", "quarantined", "retraining", "published", "purged", "complete")
+    assert request["times"].keys() == set(states)
+    assert [line.split()[1] for line in told.splitlines() if line.startswith("  2")] == list(states)
+    times = [request["times"][state] for state in states]
+    assert times == sorted(times)

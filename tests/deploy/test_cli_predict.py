@@ -1,0 +1,188 @@
+"""``sisa predict`` and ``sisa evaluate``: what is taken, what is refused, what is written."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.csv as pacsv
+import pyarrow.ipc
+import pyarrow.parquet as pq
+import pytest
+
+from tests.doubles.home import MARKED, Columns, Home, small_points
+
+
+def _predicted(home: Home, data: str, out: str = "out.parquet") -> pa.Table:
+    said = home.json("predict", data, "--out", out)
+    assert said.code == 0, said.error
+    path = home.folder / out
+    if path.suffix == ".csv":
+        return pacsv.read_csv(path)
+    if path.suffix == ".arrow":
+        return pyarrow.ipc.open_file(path).read_all()
+    return pq.read_table(path)
+
+
+def test_answers_have_ids_classes_and_probabilities(trained: Home) -> None:
+    """Each data point gets its id, a declared class, and probabilities that add up to one; in the file's order."""
+    table = _predicted(trained, "train.parquet")
+    names = ["id", "prediction", "probability_a", "probability_b", "probability_c"]
+    assert table.column_names == names
+    assert table.column("id").to_pylist() == small_points()["id"]
+    assert set(table.column("prediction").to_pylist()) <= {"a", "b", "c"}
+    for row in table.select(names[2:]).to_pylist():
+        assert math.isclose(sum(row.values()), 1.0, abs_tol=1e-5)
+
+
+@pytest.mark.parametrize("data", ["train.csv", "train.arrow", "data/*.parquet", "data"])
+def test_the_format_changes_no_answer(data: str, trained: Home) -> None:
+    """CSV, Arrow, a glob and a folder of the same data points give the same answers."""
+    expected = _predicted(trained, "train.parquet")
+    name = data if data.startswith("train") else "data/part.parquet"
+    trained.write(name, small_points())
+    assert _predicted(trained, data, "again.parquet").equals(expected)
+
+
+@pytest.mark.parametrize("out", ["out.csv", "out.arrow", "out.parquet"])
+def test_every_format_of_answers(out: str, trained: Home) -> None:
+    """The ending chooses the format."""
+    assert _predicted(trained, "train.parquet", out).num_rows == 120
+
+
+def _turned(columns: Columns) -> Columns:
+    return dict(reversed(list(columns.items())))
+
+
+def _with_more(columns: Columns) -> Columns:
+    return {"x99": [7] * 120, "note": ["n"] * 120} | columns
+
+
+def _as_floats(columns: Columns) -> Columns:
+    return {name: [float(value) for value in values] if name[0] == "x" else values for name, values in columns.items()}
+
+
+def _without_names(columns: Columns) -> Columns:
+    return {name: values for name, values in columns.items() if name not in ("user_id", "label")}
+
+
+@pytest.mark.parametrize("change", [_turned, _with_more, _as_floats, _without_names])
+def test_columns_are_taken_by_name(change: object, trained: Home) -> None:
+    """Columns in another order, more of them, other number types, none that is not needed: the same answers."""
+    assert callable(change)
+    expected = _predicted(trained, "train.parquet")
+    trained.write("other.parquet", change(small_points()))
+    assert _predicted(trained, "other.parquet", "again.parquet").equals(expected)
+
+
+def test_without_an_id_column_there_are_no_ids(trained: Home) -> None:
+    """Data points need no names to be predicted."""
+    columns = small_points()
+    del columns["id"], columns["user_id"]
+    trained.write("other.parquet", columns)
+    assert "id" not in _predicted(trained, "other.parquet").column_names
+
+
+def _lacking(columns: Columns) -> None:
+    del columns["x07"]
+
+
+def _not_a_number(columns: Columns) -> None:
+    columns["x07"][4] = math.nan
+
+
+def _nothing_there(columns: Columns) -> None:
+    columns["x07"][4] = None
+
+
+def _text(columns: Columns) -> None:
+    columns["x07"] = ["seven"] * 120
+
+
+@pytest.mark.parametrize(
+    ("spoil", "texts"),
+    [
+        (_lacking, ("x07", "other.parquet")),
+        (_not_a_number, ("NaN", "column=x07", "row=5")),
+        (_nothing_there, ("no value (null)", "column=x07", "row=5")),
+        (_text, ("must hold numbers", "column=x07")),
+    ],
+)
+@pytest.mark.parametrize("command", ["predict", "evaluate"])
+def test_bad_data_points_are_refused(command: str, spoil: object, texts: tuple[str, ...], trained: Home) -> None:
+    """A missing feature column, a NaN, a null, a text: told by name, and an older file of answers stays as it was."""
+    assert callable(spoil)
+    columns = small_points()
+    spoil(columns)
+    trained.write("other.parquet", columns)
+    (trained.folder / "out.csv").write_text("older", encoding="utf-8")
+    out = ("--out", "out.csv") if command == "predict" else ()
+    said = trained.refused(command, "other.parquet", *out)
+    for text in texts:
+        assert text in said.error["message"] + said.error["remedy"]
+    assert (trained.folder / "out.csv").read_text(encoding="utf-8") == "older"
+
+
+@pytest.mark.parametrize(
+    ("words", "texts"),
+    [
+        (("predict", "train.parquet", "--out", "out.txt"), ("the ending names no format", ".parquet")),
+        (("predict", "train.parquet", "--out", "out"), ("the ending names no format",)),
+        (("predict", "train.parquet", "--out", "nowhere/out.csv"), ("the folder does not exist", "folder=nowhere")),
+        (("predict", "nothing.csv", "--out", "out.csv"), ("there is no such file or folder: nothing.csv",)),
+        (("evaluate", "nothing.csv"), ("there is no such file or folder: nothing.csv",)),
+        (("evaluate", "unlabelled.parquet"), ("there is no column 'label'", "unlabelled.parquet")),
+        (("evaluate", "strange.parquet"), ("the label 'z' is not in [data] classes", "row=3")),
+        (("evaluate", "none.parquet"), ("no data point to evaluate on",)),
+    ],
+)
+def test_what_cannot_be_done_is_told(words: tuple[str, ...], texts: tuple[str, ...], trained: Home) -> None:
+    """An unknown ending, a folder or file that is not there, data without labels: wrong input, and nothing written."""
+    columns = small_points()
+    trained.write("none.parquet", {name: values[:0] for name, values in columns.items()})
+    columns["label"][2] = "z"
+    trained.write("strange.parquet", columns)
+    del columns["label"]
+    trained.write("unlabelled.parquet", columns)
+    said = trained.refused(*words)
+    for text in texts:
+        assert text in said.error["message"] + said.error["remedy"]
+
+
+def test_accuracy_is_the_share_of_right_answers(trained: Home) -> None:
+    """``evaluate`` counts what ``predict`` answers."""
+    predictions = _predicted(trained, "train.parquet").column("prediction").to_pylist()
+    labels = small_points()["label"]
+    right = [prediction == label for prediction, label in zip(predictions, labels, strict=True)]
+    found = trained.json("evaluate", "train.parquet").data
+    assert found["accuracy"] == sum(right) / 120
+    of_a = [hit for hit, label in zip(right, labels, strict=True) if label == "a"]
+    assert found["per_class"]["a"] == sum(of_a) / len(of_a)
+    assert (found["points"], found["constituents"], found["shards"]) == (120, 3, 3)
+
+
+def test_majority_vote_is_another_rule(trained: Home) -> None:
+    """Aggregation may change without training: probabilities become shares of votes."""
+    trained.specify(aggregation__rule="majority_vote")
+    shares = _predicted(trained, "train.parquet").column("probability_a").to_pylist()
+    assert all(math.isclose(3 * share, round(3 * share), abs_tol=1e-5) for share in shares)
+
+
+def test_answers_name_the_generation(trained: Home) -> None:
+    """An erasure makes a new generation, and answers say which one they come from."""
+    assert trained.json("predict", "train.parquet", "--out", "out.csv").data["generation"] == 1
+    trained.json("erase", "--subject", MARKED)
+    status = trained.json("status").data
+    said = trained.json("predict", "train.parquet", "--out", "out.csv").data
+    assert said["generation"] == status["generation"] > status["floor"] >= 2
+
+
+def test_paths_of_data_are_the_shell_s(trained: Home, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Data to predict are looked for where the command is started, not beside the specification."""
+    folder: Path = tmp_path_factory.mktemp("elsewhere")
+    Home(folder).write("here.parquet", small_points())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert trained.json("predict", "here.parquet", "--out", "out.csv").code == 0
+    assert (folder / "out.csv").exists()

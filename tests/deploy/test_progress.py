@@ -1,0 +1,133 @@
+"""Progress: lines where nobody watches, bars on a terminal, nothing when asked to be quiet."""
+
+from __future__ import annotations
+
+import io
+import os
+import pty
+import re
+
+import pytest
+
+from coordinator.ports import IngestProgress, Notice, Remark, RequestMoved, TrainingStarted
+from coordinator.requests import ErasureRequest, RequestState
+from deploy.progress import MOST_BARS, listening
+from shards.constituent import EpochsDone, SliceLearned
+from shards.specification import ShardId, SliceIndex
+from storage.digests import Sha256
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def _learned(shard: int, slice_: int) -> SliceLearned:
+    return SliceLearned(shard=ShardId(shard), slice=SliceIndex(slice_), digest=Sha256("0" * 64), checkpoint=None)
+
+
+def _epoch(shard: int, slice_: int, epochs: int) -> EpochsDone:
+    return EpochsDone(shard=ShardId(shard), slice=SliceIndex(slice_), epochs=epochs, of_epochs=4)
+
+
+def _started(shards: int, slices: int, done: int = 0) -> TrainingStarted:
+    return TrainingStarted(shards=tuple((ShardId(number), done) for number in range(shards)), slices=slices)
+
+
+REQUEST = ErasureRequest(
+    request_id="er-[1]",
+    body=Sha256("0" * 64),
+    names=None,
+    subjects=1,
+    ids=0,
+    received_at="2026-01-01T00:00:00+00:00",
+    due_at="2026-01-31T00:00:00+00:00",
+    state=RequestState.QUARANTINED,
+)
+
+STORY: tuple[Notice, ...] = (
+    IngestProgress(points=100),
+    IngestProgress(points=150),
+    IngestProgress(points=2000),
+    Remark(text="a remark [with brackets]"),
+    RequestMoved(request=REQUEST),
+    _started(2, 3, done=1),
+    _epoch(0, 2, 1),
+    _learned(0, 2),
+    _learned(1, 2),
+    _epoch(1, 3, 3),
+    _learned(0, 3),
+    _learned(1, 3),
+)
+
+
+def _told(stream: io.StringIO, story: tuple[Notice, ...], *, quiet: bool = False) -> str:
+    with listening(stream, quiet=quiet) as listener:
+        for notice in story:
+            listener(notice)
+    return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", stream.getvalue())
+
+
+def test_lines_without_a_terminal() -> None:
+    """Each slice, state and remark is a line; ingest speaks at every doubling; no control characters."""
+    assert _told(io.StringIO(), STORY).splitlines() == [
+        "ingest: 100 data points",
+        "ingest: 2,000 data points",
+        "a remark [with brackets]",
+        "request er-[1]: quarantined",
+        "training 2 shards of 3 slices",
+        "shard 0: slice 2 of 3",
+        "shard 1: slice 2 of 3",
+        "shard 0: slice 3 of 3",
+        "shard 1: slice 3 of 3",
+    ]
+
+
+def test_bars_on_a_terminal() -> None:
+    """A terminal gets a bar per shard, with slices and epochs within, and remarks above the bars."""
+    shown = _told(_Terminal(), STORY)
+    for text in ("shard 0", "shard 1", "slice 3 learned", "ingest", "2,000 data points", "a remark [with brackets]"):
+        assert text in shown
+    assert "request er-[1]: quarantined" in shown
+
+
+def test_quiet_says_nothing() -> None:
+    """With ``--json`` of the demo nothing is shown."""
+    assert not _told(_Terminal(), STORY, quiet=True)
+
+
+def test_one_bar_for_very_many_shards() -> None:
+    """With more shards than fit on a screen one bar stands for all, and ends full."""
+    shards = MOST_BARS + 1
+    story = (_started(shards, 2), *(_learned(shard, slice_) for slice_ in (1, 2) for shard in range(shards)))
+    shown = _told(_Terminal(), story)
+    assert f"{shards} shards" in shown
+    assert not re.search(r"shard \d", shown)
+
+
+def test_training_may_start_again() -> None:
+    """A second training (an erasure after a train, a proof after both) replaces the bars of the first."""
+    shown = _told(_Terminal(), (_started(3, 1), _learned(2, 1), _started(1, 1), _learned(0, 1)))
+    assert "shard 0" in shown.splitlines()[-1]
+
+
+@pytest.mark.parametrize("shards", [1, MOST_BARS, MOST_BARS + 1])
+def test_repeated_events_do_no_harm(shards: int) -> None:
+    """A slice told of twice, as after a worker's death, and an epoch that comes late are shown without complaint."""
+    story = (_started(shards, 2), _learned(0, 1), _learned(0, 1), _epoch(0, 1, 2), _learned(0, 2))
+    for stream in (_Terminal(), io.StringIO()):
+        assert _told(stream, story)
+
+
+def test_a_real_pseudo_terminal() -> None:
+    """On a pseudo-terminal bars are drawn with control sequences; the same stream as a pipe has none."""
+    leader, follower = pty.openpty()
+    with os.fdopen(follower, "w", encoding="utf-8") as stream:
+        with listening(stream) as listener:
+            for notice in STORY:
+                listener(notice)
+        stream.flush()
+        shown = os.read(leader, 65_536).decode("utf-8", "replace")
+    os.close(leader)
+    assert "\x1b[" in shown
+    assert "shard 1" in shown
