@@ -46,6 +46,7 @@ from shards.tombstones import DigestSet
 from storage.errors import Corrupt, Invalid
 from storage.location import open_store
 from storage.manifest import ManifestRegister
+from storage.objects import ObjectStore
 
 _LOAD_ATTEMPTS = 3
 
@@ -86,6 +87,16 @@ class Federation:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    @property
+    def store(self) -> ObjectStore:
+        """The store that holds it."""
+        return self._store
+
+    @property
+    def register(self) -> ManifestRegister:
+        """Its manifests."""
+        return self._register
 
     def release(self) -> None:
         """Let the workers go, so that others may have their processors; what needs workers starts new ones."""

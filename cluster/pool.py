@@ -34,6 +34,8 @@ class _Run:
     actor: Any
     task: TrainTask
     deaths: int
+    ready: bool
+    """Whether the worker is known to have its processors."""
 
 
 class RayPool:
@@ -51,9 +53,8 @@ class RayPool:
         Raises ``Invalid`` when the model does not fit the data, ``Conflict`` when workers differ.
         """
         self._idle += [self._start() for _ in range(worker_count(self._settings, tasks) - len(self._idle))]
-        answers = [actor.configuration.remote(width) for actor in self._idle]
         try:
-            found: list[Configuration] = [ray.get(self._wait([answer])) for answer in answers]
+            found = self._ask(width)
         except RayTaskError as error:
             raise _cause(error) from error
         except _DEATHS as error:
@@ -63,18 +64,33 @@ class RayPool:
             check_configuration(found[0], other)
         return found[0]
 
+    def _ask(self, width: int) -> list[Configuration]:
+        """Return what the workers say of themselves; those that get no processors are let go when others are ready."""
+        asked = {actor.configuration.remote(width): actor for actor in self._idle}
+        self._wait(list(asked), starting=True)
+        ready, late = ray.wait(list(asked), num_returns=len(asked), timeout=PATIENCE_SECONDS)
+        for answer in late:
+            ray.kill(asked[answer])
+        if late:
+            self._remark(f"going on with {len(ready)} of {len(asked)} workers: the others got no processors")
+        self._idle = [asked[answer] for answer in ready]
+        found: list[Configuration] = ray.get(ready)
+        return found
+
     def train(self, tasks: Sequence[TrainTask]) -> Iterator[TrainingEvent]:
-        """Do the tasks, largest first, as many at once as there are workers."""
+        """Do the tasks, largest first, as many at once as there are workers ready (see ``configuration``)."""
         waiting = deque((task, 0) for task in sorted(tasks, key=_work, reverse=True))
-        workers = worker_count(self._settings, len(tasks))
+        workers = max(1, len(self._idle))
         running: dict[Any, _Run] = {}
         try:
             while waiting or running:
                 while waiting and len(running) < workers:
                     task, deaths = waiting.popleft()
-                    actor = self._idle.pop() if self._idle else self._start()
-                    running[actor.train.remote(task)] = _Run(actor, task, deaths)
-                event = self._next(self._wait(list(running)), running, waiting)
+                    ready = bool(self._idle)
+                    actor = self._idle.pop() if ready else self._start()
+                    running[actor.train.remote(task)] = _Run(actor, task, deaths, ready)
+                starting = not all(run.ready for run in running.values())
+                event = self._next(self._wait(list(running), starting=starting), running, waiting)
                 if event is not None:
                     yield event
         finally:
@@ -88,14 +104,17 @@ class RayPool:
             ray.kill(actor)
         self._idle.clear()
 
-    def _wait(self, pending: list[Any]) -> Any:
-        """Return the first of ``pending`` that has something to say; Ray itself would wait without a word."""
+    def _wait(self, pending: list[Any], *, starting: bool) -> Any:
+        """Return the first of ``pending`` that has something to say.
+
+        Where a worker is ``starting`` it is told that it waits for processors: Ray itself would say nothing, for ever.
+        """
         while True:
             ready, _ = ray.wait(pending, num_returns=1, timeout=PATIENCE_SECONDS)
             if ready:
                 return ready[0]
             free = ray.available_resources().get("CPU", 0)
-            if free < self._settings.cpus_per_worker and not self._idle:
+            if starting and free < self._settings.cpus_per_worker:
                 self._remark(
                     f"waiting for workers: {free:g} CPUs are free in the cluster, a worker takes"
                     f" {self._settings.cpus_per_worker:g}"
@@ -127,9 +146,13 @@ class RayPool:
                     slice=len(run.task.done) + 1,
                 ) from error
             waiting.appendleft((run.task, run.deaths + 1))
+            self._remark(
+                f"a worker died: another one goes on with shard {run.task.shard} after slice {len(run.task.done)}"
+            )
             return None
         except RayTaskError as error:
             raise _cause(error) from error
+        run.ready = True
         if isinstance(event, SliceLearned) and event.checkpoint is not None:
             # A successor goes on from here.
             run.task = replace(run.task, done=(*run.task.done, event.checkpoint))

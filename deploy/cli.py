@@ -208,6 +208,18 @@ def verify(shard: Shard = None, config: Config = _DEFAULT_CONFIG, as_json: AsJso
 
 
 @app.command()
+def doctor(config: Config = _DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+    """Check installation, store, data, Ray and model before work starts; name sources that still hold erased people."""
+
+    def action(federation: Federation) -> Outcome:
+        from deploy.diagnosis import diagnose
+
+        return diagnose(federation)
+
+    _with_federation(action, config, as_json)
+
+
+@app.command()
 def plan(
     shards: Annotated[int | None, typer.Option("--shards", min=1, max=4096, help="Another S.")] = None,
     slices: Annotated[int | None, typer.Option("--slices", min=1, max=4096, help="Another R.")] = None,

@@ -6,6 +6,7 @@ import json
 import sys
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass, is_dataclass
 from enum import IntEnum
 from typing import Any, Final
@@ -50,22 +51,28 @@ class Outcome:
 def run(action: Callable[[], Outcome], *, as_json: bool, tracebacks: bool = False) -> ExitCode:
     """Do ``action``, say how it ended, and return the exit code.
 
-    With ``as_json`` exactly one JSON object goes to stdout, and nothing else does.
+    With ``as_json`` exactly one JSON object goes to stdout, and nothing else does: what libraries and models print
+    meanwhile (Ray tells of a worker's death that way) goes to stderr.
     """
+    with redirect_stdout(sys.stderr):
+        outcome = _attempt(action, tracebacks=tracebacks)
+    say(outcome, as_json=as_json)
+    return outcome.code
+
+
+def _attempt(action: Callable[[], Outcome], *, tracebacks: bool) -> Outcome:
     try:
-        outcome = action()
+        return action()
     except SisaError as error:
-        outcome = _failed(error)
+        return _failed(error)
     except KeyboardInterrupt:
-        outcome = _interrupted()
+        return _interrupted()
     except OSError as error:
-        outcome = _system_failed(error)
+        return _system_failed(error)
     except Exception as error:  # noqa: BLE001  a person gets a sentence; the traceback may hold personal data
         if tracebacks:
             traceback.print_exc()
-        outcome = _bug(error)
-    say(outcome, as_json=as_json)
-    return outcome.code
+        return _bug(error)
 
 
 def say(outcome: Outcome, *, as_json: bool) -> None:

@@ -88,7 +88,9 @@ class _Bars:
             case SliceLearned(shard=shard, slice=slice_):
                 self._move(shard, slice_, f"slice {slice_} learned")
             case RequestMoved(request=request):
-                self._progress.console.print(f"request {request.request_id}: {request.state.value}", highlight=False)
+                self._progress.console.print(
+                    f"request {request.request_id}: {request.state.value}", highlight=False, markup=False
+                )
             case Remark(text=text):
                 self._progress.console.print(text, highlight=False, markup=False)
 

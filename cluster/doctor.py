@@ -1,0 +1,163 @@
+"""The doctor: everything that can be known to go wrong, looked at before work starts."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Final
+
+from cluster.federation import Federation
+from cluster.guard import check_rooms
+from cluster.identity import check_identity, check_unchanged, partition_key
+from cluster.session import worker_count
+from coordinator.codec import decode_state
+from coordinator.lookup import load_digests
+from coordinator.state import FederationState
+from shards.columns import read_texts
+from shards.ingest import feature_width
+from shards.routing import PartitionKey, point_digest, subject_digest
+from shards.sources import Source, Wanted, open_source
+from shards.tombstones import DigestSet
+from storage.errors import SisaError
+from storage.probe import probe_store
+
+LEAST_FREE_BYTES: Final = 1 << 30
+"""Below this much room in a local store something is wrong before it fails."""
+
+_BATCH_POINTS: Final = 65_536
+_LIBRARIES: Final = ("sisa-ray", "ray", "torch", "pyarrow", "numpy", "safetensors")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing looked at."""
+
+    check: str
+    ok: bool
+    message: str
+    remedy: str = ""
+
+
+def examine(federation: Federation) -> Iterator[Finding]:
+    """Yield what is found, one check after the other; a check that fails does not stop the next."""
+    examination = _Examination(federation)
+    for name, check in examination.checks():
+        try:
+            yield Finding(check=name, ok=True, message=check())
+        except SisaError as error:
+            yield Finding(check=name, ok=False, message=error.message, remedy=error.remedy)
+
+
+class _Examination:
+    """The checks; each returns what is well, in words, or raises what is not."""
+
+    def __init__(self, federation: Federation) -> None:
+        self._federation = federation
+        self._specification = federation.specification
+
+    def checks(self) -> tuple[tuple[str, Callable[[], str]], ...]:
+        """Return all checks, the cheap ones first."""
+        return (
+            ("installation", self._installation),
+            ("store", self._store),
+            ("disk", self._disk),
+            ("federation", self._state),
+            ("data", self._data),
+            ("erased in sources", self._sources),
+            ("ray", self._ray),
+            ("model", self._model),
+        )
+
+    def _installation(self) -> str:
+        check_rooms()
+        libraries = ", ".join(f"{name} {_version(name)}" for name in _LIBRARIES)
+        return f"Python {platform.python_version()}, {libraries}"
+
+    def _store(self) -> str:
+        probe_store(self._federation.store)
+        return f"{self._federation.store.location}: conditional puts hold under races, writes are read back"
+
+    def _disk(self) -> str:
+        folder = self._specification.folder
+        free = shutil.disk_usage(folder).free
+        if free < LEAST_FREE_BYTES:
+            raise SisaError(
+                f"only {free / 1e9:.2f} GB are free beside the specification",
+                "make room before training",
+                folder=str(folder),
+            )
+        return f"{free / 1e9:.0f} GB free"
+
+    def _state(self) -> str:
+        state = self._current()
+        if state is None:
+            return "nothing is trained yet"
+        key = partition_key(self._federation.store, self._specification, draw=False)
+        check_identity(state, self._specification, key)
+        check_unchanged(state, self._specification)
+        owed = sum(request.state.is_open for request in state.requests)
+        if owed:
+            raise SisaError(f"{owed} erasure requests are not complete", "run 'sisa train': it goes on with them")
+        return f"generation {state.generation}, {len(state.requests)} erasure requests, none owed"
+
+    def _data(self) -> str:
+        source = self._source()
+        width = feature_width(source, self._specification.data)
+        return f"{len(source.files)} files, {width} features"
+
+    def _sources(self) -> str:
+        state = self._current()
+        tombstones = load_digests(self._federation.store, state.tombstones if state else None)
+        if not len(tombstones):
+            return "nobody is erased"
+        key = partition_key(self._federation.store, self._specification, draw=False)
+        held = self._still_held(self._source(), tombstones, key)
+        if held:
+            told = ", ".join(f"{file} ({count} data points)" for file, count in sorted(held.items()))
+            raise SisaError(
+                f"source files still hold erased people: {told}",
+                "these files are yours to rewrite; training leaves these data points out whatever the files hold",
+            )
+        return "no source file holds an erased data point"
+
+    def _ray(self) -> str:
+        self._federation.workers()
+        workers = worker_count(self._specification.cluster, self._specification.partition.shards)
+        return f"reachable; room for {workers} workers for {self._specification.partition.shards} shards"
+
+    def _model(self) -> str:
+        width = feature_width(self._source(), self._specification.data)
+        found = self._federation.workers().configuration(width, 1)
+        return f"{self._specification.model.factory} fits {width} features; workers compute on {found.profile.device}"
+
+    def _source(self) -> Source:
+        return open_source(self._specification.data.train, self._specification.folder)
+
+    def _current(self) -> FederationState | None:
+        latest = self._federation.register.latest()
+        return decode_state(dict(latest.body)) if latest else None
+
+    def _still_held(self, source: Source, tombstones: DigestSet, key: PartitionKey) -> Counter[str]:
+        data = self._specification.data
+        subjects = set(tombstones.subject_digests())
+        points = set(tombstones.point_digests())
+        held: Counter[str] = Counter()
+        columns = tuple(dict.fromkeys((data.id, data.subject_column)))
+        for batch in source.batches(Wanted(texts=columns, numbers=()), _BATCH_POINTS):
+            ids, people = read_texts(batch, data.id), read_texts(batch, data.subject_column)
+            held[batch.file] += sum(
+                subject_digest(key, person) in subjects or point_digest(key, each) in points
+                for each, person in zip(ids, people, strict=True)
+            )
+        return +held
+
+
+def _version(distribution: str) -> str:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:  # run from a checkout that was never installed
+        return "not installed"
