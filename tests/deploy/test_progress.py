@@ -35,7 +35,7 @@ def _started(shards: int, slices: int, done: int = 0) -> TrainingStarted:
 
 
 REQUEST = ErasureRequest(
-    request_id="er-[1]",
+    request_id="er-[b]",
     body=Sha256("0" * 64),
     names=None,
     subjects=1,
@@ -74,7 +74,7 @@ def test_lines_without_a_terminal() -> None:
         "ingest: 100 data points",
         "ingest: 2,000 data points",
         "a remark [with brackets]",
-        "request er-[1]: quarantined",
+        "request er-[b]: quarantined",
         "training 2 shards of 3 slices",
         "shard 0: slice 2 of 3",
         "shard 1: slice 2 of 3",
@@ -88,7 +88,7 @@ def test_bars_on_a_terminal() -> None:
     shown = _told(_Terminal(), STORY)
     for text in ("shard 0", "shard 1", "slice 3 learned", "ingest", "2,000 data points", "a remark [with brackets]"):
         assert text in shown
-    assert "request er-[1]: quarantined" in shown
+    assert "request er-[b]: quarantined" in shown
 
 
 def test_quiet_says_nothing() -> None:

@@ -52,7 +52,7 @@ def check_history(history: History) -> None:
 def test_any_history_ends_in_the_bytes_of_a_full_retrain(model: str) -> None:
     """Whatever is erased in whatever order, every checkpoint's bytes equal those of a fresh run on the survivors."""
 
-    @settings(max_examples=12)
+    @settings(max_examples=8)
     @given(history=histories(model))
     def check(history: History) -> None:
         check_history(history)
@@ -65,7 +65,7 @@ def test_any_history_ends_in_the_bytes_of_a_full_retrain(model: str) -> None:
 def test_any_longer_history_ends_in_the_bytes_of_a_full_retrain(model: str) -> None:
     """The same over more, and more crowded, federations."""
 
-    @settings(max_examples=15)
+    @settings(max_examples=20)
     @given(history=histories(model, most_points=60))
     def check(history: History) -> None:
         check_history(history)

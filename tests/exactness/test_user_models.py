@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from cluster.specification import FederationSpecification
+from shards.dataset import load_shard
 from shards.specification import ModelSettings, ShardId, TrainingSettings
 from storage.errors import Invalid
 from tests.doubles.federation import specification_of, survivors
-from tests.exactness.worlds import assert_exact, federation_of, make_points, train_alone
+from tests.exactness.worlds import assert_exact, checkpoints, federation_of, learner_of, make_points, train_alone
 
 _EXACT = ["Remembering", "Tied", "Counting", "lazy", "frozen", "normed", "transposed", "double", "Recurrent"]
 
@@ -37,6 +39,25 @@ def test_unusual_models_are_exact(factory: str, optimizer: str) -> None:
     straight = [each.sha256 for each in federation.state.shards[0].chain]
     for done in range(3):
         assert [each.sha256 for each in train_alone(federation, ShardId(0), done)] == straight
+
+
+@pytest.mark.filterwarnings("ignore:Lazy modules are a new feature")
+@pytest.mark.parametrize("factory", sorted({*_EXACT} - {"Counting"}))
+def test_checkpoints_hold_all_that_a_model_keeps_in_tensors(factory: str) -> None:
+    """Going on from memory, where nothing can get lost, equals going on from the checkpoint's bytes (E4)."""
+    spec = _specification(factory, "adam")
+    federation = federation_of(spec)
+    federation.train(make_points(3, 24))
+    shard, learner = federation.state.shards[0], learner_of(spec, 4)
+    points = load_shard(federation.store, shard.slices, 4, 1.0)
+    state = learner.initial(ShardId(0))
+    for record, payload in zip(shard.chain, checkpoints(federation)[0], strict=True):
+        for _ in learner.learn(state, points, ShardId(0), record.slice):
+            pass  # torch's state is changed in place
+        assert learner.digest(state) == record.digest
+        restored = learner.from_bytes(payload, ShardId(0))
+        some = np.ones((3, 4), dtype=np.float32)
+        assert learner.probabilities(restored, some).tolist() == learner.probabilities(state, some).tolist()
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ from tests.doubles.federation import (
 )
 from tests.doubles.in_process_pool import Death
 from tests.doubles.time_and_names import CountingNames
-from tests.simulation.world import AuditedStore, Auditor, MortalStore
+from tests.simulation.world import AuditedStore, Auditor, MortalStore, left_over
 
 _SHARDS, _SLICES = 2, 3
 _SPECIFICATION = specification_of(shards=_SHARDS, slices=_SLICES)
@@ -109,7 +109,10 @@ class World:
 
 
 def _tell(federation: SmallFederation[HashState], story: list[Callable[[], object]]) -> None:
-    """Give all commands; after a crash a new process settles what is left, and the command is given again."""
+    """Give all commands; after a crash a new process takes over, and the command is given again.
+
+    After every command the store holds one manifest, and no object that it does not name.
+    """
     for command in story:
         while True:
             try:
@@ -119,6 +122,10 @@ def _tell(federation: SmallFederation[HashState], story: list[Callable[[], objec
                 assert isinstance(federation.store, MortalStore)
                 federation.store.revive()
                 federation.restart()
+        assert isinstance(federation.store, MortalStore)
+        assert isinstance(federation.store.inner, AuditedStore)
+        assert left_over(federation.store.inner, federation.state) == []
+        assert list(federation.register.superseded()) == []
 
 
 def _outcome(world: World) -> dict[str, object]:
@@ -193,6 +200,7 @@ def test_a_crash_at_any_write_changes_nothing(
     assert world.store.writes >= 100
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gap", [2, 9])
 def test_a_crash_while_recovering_changes_nothing(gap: int, undisturbed: tuple[World, dict[str, object]]) -> None:
     """A second crash, ``gap`` writes after the first, while the new process cleans up, changes nothing either."""
@@ -263,9 +271,8 @@ def _race(number: int, *, finish: bool) -> tuple[World, BaseException | None]:
     return world, error
 
 
-@pytest.mark.parametrize(
-    "finish", [pytest.param(False, id="starts", marks=pytest.mark.slow), pytest.param(True, id="finishes")]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("finish", [False, True], ids=["starts", "finishes"])
 def test_a_second_engine_fences_the_first(finish: bool, undisturbed: tuple[World, dict[str, object]]) -> None:
     """From the moment another engine has started, nothing of the first one becomes current or deletes what is (D3)."""
     reference, expected = undisturbed

@@ -58,6 +58,7 @@ class Auditor:
         self._check_requests(state)
         self._check_objects(store, state)
         self._check_taint(store, state)
+        self._check_completed(store, state)
         self._last = state
 
     def deleting(self, key: str) -> None:
@@ -98,6 +99,17 @@ class Auditor:
             for record in (record for shard in state.shards for record in shard.slices):
                 assert self._erased_in(store, record, request.request_id) == 0
 
+    def _check_completed(self, store: MemoryStore, state: FederationState) -> None:
+        """A request that becomes complete leaves nothing: deleting comes before saying so (E12)."""
+        done = {each.request_id for each in state.requests if each.state is RequestState.COMPLETE}
+        known = (
+            {each.request_id for each in self._last.requests if each.state is RequestState.COMPLETE}
+            if self._last
+            else set()
+        )
+        if done - known:
+            assert left_over(store, state) == []
+
     def _erased_in(self, store: MemoryStore, record: SliceRecord, request_id: str) -> int:
         parts = tuple(part.key for part in record.parts)
         if (request_id, parts) not in self._erased:
@@ -108,6 +120,16 @@ class Auditor:
         if key not in self._seen:
             self._seen[key] = decode_checkpoint(store.get(key).payload).seen
         return self._seen[key]
+
+
+def left_over(store: MemoryStore, state: FederationState) -> list[ObjectKey]:
+    """Return the objects that the state does not name, the register's own aside."""
+    current = state.referenced()
+    return [
+        info.key
+        for info in store.list("")
+        if info.key not in current and not info.key.startswith(("manifest/", "control/"))
+    ]
 
 
 def _stage(state: RequestState) -> int:

@@ -1,0 +1,148 @@
+"""An object store on a bucket: what every operation is made of, whichever server answers."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from storage.bucket import Bucket, Read, Upload
+from storage.conditional import ConditionalPut
+from storage.errors import ObjectMissing
+from storage.lease import LeaseRecord, leased
+from storage.objects import ObjectInfo, ObjectKey, StoredObject, VersionTag
+from storage.purge import purge, remove_older
+from storage.s3_names import S3Names, may_start_a_key
+
+_HOLDER_CHARACTERS = 400
+
+
+def pause(attempt: int) -> None:
+    """Wait longer each time, by chance more or less, so that many writers do not come back at once."""
+    time.sleep(min(2.0, 0.05 * 2**attempt) * (0.5 + secrets.randbelow(1000) / 1000))
+
+
+class BucketStore(ABC):
+    """An ``ObjectStore`` but for its place and its requests.
+
+    The right to write is a lease (``storage.lease``): a command that was killed keeps others out for up to
+    ``lease_seconds``. On a server that keeps objects in folders (SeaweedFS) a folder of keys cannot become a key;
+    other servers hold both.
+    """
+
+    __slots__ = ()
+
+    lease_seconds: float
+    monotonic: Callable[[], float]
+
+    @property
+    @abstractmethod
+    def names(self) -> S3Names:
+        """The names under the store's prefix."""
+
+    @property
+    @abstractmethod
+    def requests(self) -> Bucket:
+        """The bucket, reached from this process."""
+
+    @property
+    @abstractmethod
+    def address(self) -> str:
+        """Server, bucket and prefix: what tells two stores apart."""
+
+    def put_if_absent(self, key: ObjectKey, payload: bytes) -> VersionTag:
+        """Create the object: ``If-None-Match``, and a look where the answer leaves doubt."""
+        return self.put(self.names.name(key), key, payload, None)
+
+    def put_if_match(self, key: ObjectKey, payload: bytes, expected: VersionTag) -> VersionTag:
+        """Replace the object: ``If-Match``, and a look where the answer leaves doubt."""
+        return self.put(self.names.name(key), key, payload, expected)
+
+    def get(self, key: ObjectKey) -> StoredObject:
+        """Read the object whole and check its digest. Raises ``Corrupt`` when no attempt gives the bytes put."""
+        found = self.requests.read(self.names.name(key))
+        if found is None:
+            raise ObjectMissing("the store has no such object", key=key)
+        return StoredObject(payload=found.payload, tag=found.tag)
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        """Yield the objects page by page."""
+        if not may_start_a_key(prefix):
+            return
+        for listed in self.requests.objects(self.names.start + prefix):
+            if (key := self.names.key(listed.name)) is not None:
+                yield ObjectInfo(key=key, payload_bytes=listed.payload_bytes)
+
+    def delete(self, key: ObjectKey) -> None:
+        """Remove every version and delete marker, until a pass finds none; names Object Lock where it hinders."""
+        purge(self.requests, self.names.name(key), pause)
+
+    def unfinished(self, prefix: str) -> Iterator[str]:
+        """Yield the multipart uploads that were begun and not ended."""
+        for upload in self._uploads(prefix):
+            yield f"{upload.name.removeprefix(self.names.start)} (upload {upload.upload})"
+
+    def remove_unfinished(self, prefix: str) -> int:
+        """End the multipart uploads, which frees their parts."""
+        uploads = tuple(self._uploads(prefix))
+        for upload in uploads:
+            self.requests.abort(upload)
+        return len(uploads)
+
+    def foreign(self) -> Iterator[str]:
+        """Yield the names under the prefix that are neither keys nor leases."""
+        for listed in self.requests.objects(self.names.start):
+            if (name := self.names.foreign(listed.name)) is not None:
+                yield name
+
+    @contextmanager
+    def exclusive(self, name: str, holder: str) -> Iterator[None]:
+        """Hold a lease at ``.leases/<name>``, renewed by a thread of its own."""
+        port = _LeaseObject(store=self, name=self.names.lease(name))
+        record = LeaseRecord(
+            holder=" ".join(holder.split())[:_HOLDER_CHARACTERS],
+            nonce=secrets.token_hex(16),
+            lease_seconds=self.lease_seconds,
+        )
+        with leased(port, record, watch=f"{self.address} {name}", monotonic=self.monotonic):
+            yield
+
+    def put(self, name: str, key: ObjectKey, payload: bytes, expected: VersionTag | None) -> VersionTag:
+        """Put the object with the full name ``name``, absent (None) or as ``expected``; errors call it ``key``."""
+        return ConditionalPut(
+            bucket=self.requests,
+            name=name,
+            key=key,
+            payload=payload,
+            expected=expected,
+            nonce=secrets.token_hex(16),
+            pause=pause,
+        ).run()
+
+    def _uploads(self, prefix: str) -> Iterator[Upload]:
+        if may_start_a_key(prefix):
+            yield from self.requests.uploads(self.names.start + prefix)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _LeaseObject:
+    """A lease's object. Implements ``storage.lease.LeasePort``."""
+
+    store: BucketStore
+    name: str
+
+    @property
+    def place(self) -> ObjectKey:
+        return ObjectKey(self.name.removeprefix(self.store.names.start))
+
+    def read(self) -> Read | None:
+        return self.store.requests.read(self.name)
+
+    def write(self, payload: bytes, expected: VersionTag | None) -> VersionTag:
+        return self.store.put(self.name, self.place, payload, expected)
+
+    def tidy(self) -> None:
+        remove_older(self.store.requests, self.name)

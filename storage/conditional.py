@@ -1,0 +1,139 @@
+"""Conditional puts that know their own success.
+
+A put whose answer is lost meets its own success when it is repeated: the server says that the condition does not
+hold, and the writer would believe that it lost. So every put carries a nonce in the object's metadata; after any
+answer but a plain success the object is looked at, and only then is anything decided or tried again, always under the
+same name and nonce. Between one's own success and the look another writer may have replaced the object; the tag that
+each replacement names as its predecessor tells that case from having lost.
+
+Source: RFC 9110 section 13 (conditional requests); S3's ConditionalRequestConflict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import Enum
+
+from storage.bucket import Bucket, Fate, Mark, Seen, in_doubt
+from storage.digests import sha256
+from storage.errors import (
+    Invalid,
+    ObjectChanged,
+    ObjectExists,
+    ObjectMissing,
+    SisaError,
+    Unavailable,
+)
+from storage.objects import ObjectKey, VersionTag
+
+_ATTEMPTS = 6
+
+
+class Verdict(Enum):
+    """What a look at the object says about a put."""
+
+    MINE = "mine"
+    AGAIN = "again"
+    LOST = "lost"
+    GONE = "gone"
+    UNKNOWN = "unknown"
+
+
+def judge(*, seen: Seen | None, mark: Mark, doubt: bool) -> Verdict:
+    """Return what became of the put of ``mark``, the object being as ``seen`` after an attempt without success.
+
+    ``doubt`` says that some attempt so far may have landed.
+    """
+    if seen is None:
+        return Verdict.AGAIN if mark.replaced is None else Verdict.GONE
+    if seen.mark is not None and seen.mark.nonce == mark.nonce:
+        return Verdict.MINE
+    if seen.tag == mark.replaced:
+        return Verdict.AGAIN
+    # Another's content lies there. It took the very place that this put aimed at unless it names another predecessor:
+    # then this put may have landed first and been replaced.
+    aimed_alike = seen.mark is not None and seen.mark.replaced == mark.replaced
+    return Verdict.LOST if aimed_alike or not doubt else Verdict.UNKNOWN
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConditionalPut:
+    """One put with its condition, carried through to a known end."""
+
+    bucket: Bucket
+    name: str
+    """The object's full name in the bucket."""
+    key: ObjectKey
+    """What errors call it."""
+    payload: bytes
+    expected: VersionTag | None
+    """None: the object must not exist."""
+    nonce: str
+    pause: Callable[[int], None]
+    """Waits before attempt number 1, 2, … ."""
+
+    def run(self) -> VersionTag:
+        """Return the tag of the object put.
+
+        Raises:
+            ObjectExists, ObjectChanged, ObjectMissing: the condition does not hold; nothing of ours is there.
+            OutcomeUnknown: an answer was lost and the truth could not be learned.
+            Unavailable: nothing was written, 6 times in a row.
+            Invalid: the server keeps objects in folders, and the key is one.
+        """
+        mark = Mark(nonce=self.nonce, sha256=sha256(self.payload), replaced=self.expected)
+        doubt, cause, empty = False, "", 0
+        for attempt in range(_ATTEMPTS):
+            if attempt:
+                self.pause(attempt)
+            with self._certain(doubt=doubt):
+                reply = self.bucket.put(self.name, self.payload, self.expected, mark)
+                if reply.tag is not None:
+                    return reply.tag
+            doubt, cause = doubt or reply.fate is Fate.DOUBTFUL, reply.cause
+            with self._certain(doubt=doubt):
+                seen = self.bucket.look(self.name)
+                empty += reply.fate is Fate.REFUSED and seen is None
+                if empty > 1:
+                    self._refuse_folder()
+            verdict = judge(seen=seen, mark=mark, doubt=doubt)
+            if verdict is Verdict.MINE and seen is not None:
+                return seen.tag
+            if verdict is not Verdict.AGAIN:
+                raise self._failure(verdict, cause)
+        raise self._failure(Verdict.UNKNOWN if doubt else Verdict.AGAIN, cause)
+
+    @contextmanager
+    def _certain(self, *, doubt: bool) -> Iterator[None]:
+        """Let no other error hide that an earlier attempt may have landed."""
+        try:
+            yield
+        except SisaError as error:
+            if doubt:
+                raise in_doubt(self.key, "", error) from error
+            raise
+
+    def _refuse_folder(self) -> None:
+        """Raise when the name is refused although nothing has it, because other names lie under it."""
+        if next(self.bucket.objects(f"{self.name}/"), None) is not None:
+            raise Invalid("the key is a folder of other objects' keys", "choose another key", key=self.key)
+
+    def _failure(self, verdict: Verdict, cause: str) -> SisaError:
+        match verdict:
+            case Verdict.GONE:
+                return ObjectMissing("the store has no such object", key=self.key)
+            case Verdict.LOST if self.expected is None:
+                return ObjectExists("an object with this key exists", "read it, then decide", key=self.key)
+            case Verdict.LOST:
+                return ObjectChanged("the object changed since it was read", "read it again", key=self.key)
+            case Verdict.UNKNOWN:
+                return in_doubt(self.key, cause)
+            case _:
+                return Unavailable(
+                    f"the store did not take the object, {_ATTEMPTS} times in a row; nothing was published",
+                    "try again later",
+                    key=self.key,
+                    cause=cause,
+                )

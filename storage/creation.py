@@ -1,0 +1,26 @@
+"""Creating an object once, whatever the store says about the attempt."""
+
+from __future__ import annotations
+
+from storage.errors import ObjectExists, ObjectMissing, OutcomeUnknown
+from storage.objects import ObjectKey, ObjectStore
+
+_ATTEMPTS = 64
+
+
+def create_or_read(store: ObjectStore, key: ObjectKey, payload: bytes) -> bytes:
+    """Return what ``key`` holds from now on: ``payload``, or what another writer had created before.
+
+    Meant for objects that are never replaced. Equal bytes need no nonce: whoever wrote them, they are there.
+    Raises ``OutcomeUnknown`` when the store does not say, 64 times in a row, what became of the attempt.
+    """
+    for _ in range(_ATTEMPTS):
+        try:
+            store.put_if_absent(key, payload)
+        except (ObjectExists, OutcomeUnknown):
+            try:
+                return store.get(key).payload
+            except ObjectMissing:
+                continue  # the same name again: the first attempt may still arrive, under this very name
+        return payload
+    raise OutcomeUnknown("the store does not say whether the object was created", "repeat", key=key)

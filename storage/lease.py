@@ -1,0 +1,200 @@
+"""Leases: the right to write, kept by renewal, for stores that cannot tell that a process died.
+
+A lease is an object that its holder replaces, by compare-and-swap, every third of ``lease_seconds``. It is taken over
+when it was not renewed for that long: by the store's own clock, or by this process's own watch over an unchanged
+lease. No two machines' clocks are compared.
+
+A lease serves liveness, never safety: a holder that was paused longer than ``lease_seconds`` has lost it and does not
+know. What keeps its writes out is the fencing token, which the store checks with every commit. A holder that died
+keeps others out for up to ``lease_seconds``.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from storage.bucket import Read
+from storage.errors import Conflict, Corrupt, ObjectMissing, SisaError, Unavailable, WriterBusy
+from storage.objects import ObjectKey, VersionTag
+from storage.sealed import seal, unseal
+
+_ATTEMPTS = 4
+_RENEWALS = 3
+"""How often a lease is renewed within its own time: two renewals may fail."""
+
+_MARGIN_SECONDS = 2.0
+"""The store tells its times in whole seconds."""
+
+_NAMES = frozenset({"holder", "nonce", "renewals", "lease_milliseconds", "free"})
+
+_WATCHED: dict[str, tuple[VersionTag, float]] = {}
+"""When this process first saw the lease it last saw, by place."""
+
+
+class LeasePort(Protocol):
+    """The one object that a lease needs of a store."""
+
+    @property
+    def place(self) -> ObjectKey:
+        """What errors call the object."""
+        ...
+
+    def read(self) -> Read | None:
+        """Return the object."""
+        ...
+
+    def write(self, payload: bytes, expected: VersionTag | None) -> VersionTag:
+        """Create (None) or replace the object."""
+        ...
+
+    def tidy(self) -> None:
+        """Remove older versions of the object."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseRecord:
+    """What stands in a lease."""
+
+    holder: str
+    nonce: str
+    """Of the one who holds it: two commands of one text are two holders."""
+    lease_seconds: float
+    renewals: int = 0
+    """Makes every renewal another content, and so another tag."""
+    free: bool = False
+
+    def to_bytes(self) -> bytes:
+        """Return the stored form."""
+        return seal(
+            {
+                "holder": self.holder,
+                "nonce": self.nonce,
+                "renewals": self.renewals,
+                "lease_milliseconds": round(self.lease_seconds * 1000),
+                "free": self.free,
+            }
+        )
+
+
+def lease_from_bytes(payload: bytes, key: ObjectKey) -> LeaseRecord:
+    """Return the record stored as ``payload``. Raises ``Corrupt``, ``Invalid`` as every sealed record does."""
+    fields = unseal(payload, key, _NAMES)
+    match fields:
+        case {
+            "holder": str(holder),
+            "nonce": str(nonce),
+            "renewals": int(renewals),
+            "lease_milliseconds": int(milliseconds),
+            "free": bool(free),
+        }:
+            return LeaseRecord(
+                holder=holder, nonce=nonce, renewals=renewals, lease_seconds=milliseconds / 1000, free=free
+            )
+        case _:
+            raise Corrupt("a lease does not say what a lease says", "remove the object; nobody holds it", key=key)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Lease:
+    """A lease taken, and its renewals."""
+
+    port: LeasePort
+    record: LeaseRecord
+    tag: VersionTag
+
+    def renew(self) -> bool:
+        """Renew once; return whether the lease may still be ours: a store out of reach is no reason to give it up."""
+        record = replace(self.record, renewals=self.record.renewals + 1)
+        try:
+            self.tag = self.port.write(record.to_bytes(), self.tag)
+        except (Conflict, ObjectMissing):
+            return False
+        except SisaError:
+            return self._find()
+        self.record = record
+        return True
+
+    def release(self) -> None:
+        """Free the lease if it is still ours; where that fails, it ends by not being renewed."""
+        record = replace(self.record, renewals=self.record.renewals + 1, free=True)
+        with suppress(SisaError):
+            self.port.write(record.to_bytes(), self.tag)
+            self.port.tidy()
+
+    def _find(self) -> bool:
+        """Learn whether a renewal that ended in doubt landed."""
+        try:
+            found = self.port.read()
+            if found is None:
+                return False
+            record = lease_from_bytes(found.payload, self.port.place)
+        except Unavailable:
+            return True
+        except SisaError:
+            return False
+        self.tag, self.record = found.tag, record if record.nonce == self.record.nonce else self.record
+        return record.nonce == self.record.nonce
+
+
+@contextmanager
+def leased(port: LeasePort, record: LeaseRecord, *, watch: str, monotonic: Callable[[], float]) -> Iterator[None]:
+    """Hold the lease within the block, renewed by a thread of its own.
+
+    ``watch`` names the lease among all that this process knows. Raises ``WriterBusy`` when another holds it.
+    """
+    process = os.getpid()
+    lease = _take(port, record, watch, monotonic)
+    ended = threading.Event()
+
+    def renew() -> None:
+        while not ended.wait(record.lease_seconds / _RENEWALS) and lease.renew():
+            pass
+
+    renewer = threading.Thread(target=renew, name=f"lease of {port.place}", daemon=True)
+    renewer.start()
+    try:
+        yield
+    finally:
+        if os.getpid() == process:  # a forked child holds nothing that it could free
+            ended.set()
+            renewer.join()
+            lease.release()
+
+
+def _take(port: LeasePort, record: LeaseRecord, watch: str, monotonic: Callable[[], float]) -> _Lease:
+    for _ in range(_ATTEMPTS):
+        seen = port.read()
+        held = lease_from_bytes(seen.payload, port.place) if seen is not None else None
+        if seen is not None and held is not None and not held.free and not _ended(seen, held, watch, monotonic()):
+            raise _busy(port, held)
+        try:
+            return _Lease(port=port, record=record, tag=port.write(record.to_bytes(), seen.tag if seen else None))
+        except (Conflict, ObjectMissing):
+            continue  # another was first: the next look shows who
+    raise Unavailable("others keep taking the right to write and freeing it", "try again", right=port.place)
+
+
+def _ended(seen: Read, held: LeaseRecord, watch: str, now: float) -> bool:
+    """Whether the lease was not renewed for its whole time."""
+    if seen.age_seconds is not None and seen.age_seconds >= held.lease_seconds + _MARGIN_SECONDS:
+        return True
+    tag, since = _WATCHED.get(watch, (None, now))
+    if tag != seen.tag:
+        _WATCHED[watch] = (seen.tag, now)
+        return False
+    return now - since >= held.lease_seconds
+
+
+def _busy(port: LeasePort, held: LeaseRecord) -> WriterBusy:
+    return WriterBusy(
+        f"another command holds the right to write: {held.holder or 'it has not said who it is'}",
+        f"wait until it ends, or stop it; the right is then free at once, or {held.lease_seconds:.0f} seconds after"
+        " it died",
+        right=port.place,
+    )

@@ -1,0 +1,198 @@
+"""Checking a log from nothing: every entry read, every root computed anew, every signature verified.
+
+What is wrong is named, never raised. A log cut back to an earlier state, checkpoints and all, looks whole: only a
+checkpoint kept elsewhere shows it, which is why ``check_log`` takes one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from storage.errors import Corrupt, Invalid, ObjectMissing
+from storage.merkle import MerkleTree, leaf_hash
+from storage.note import LogCheckpoint, open_checkpoint
+from storage.objects import ObjectStore
+from storage.signing import PublicKey
+from storage.transparency import TILE_ENTRIES, LogLayout, entry_leaf, tile_bytes
+
+_FOLDERS = ("entries", "checkpoint", "tiles")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogCheck:
+    """What a check found."""
+
+    entries: int
+    """Entries that are sound and without a gap, from the first on."""
+    root: str
+    """Over these entries, hexadecimal."""
+    checkpoint: str | None = None
+    """The newest signed checkpoint that holds: what to keep elsewhere. None: there is none."""
+    uncovered: int = 0
+    """Sound entries after that checkpoint; a crash may leave some, and the next append covers them."""
+    problems: tuple[str, ...] = ()
+    """Everything that is not as it must be, by name."""
+    earlier: int | None = None
+    """Size of the earlier checkpoint that this log was proved to continue; None: none was given, or it does not."""
+    consistency: tuple[str, ...] = ()
+    """The proof of that towards ``checkpoint``, hexadecimal (RFC 9162 section 2.1.4)."""
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.problems
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Reading:
+    """What the store holds of the entries."""
+
+    tree: MerkleTree
+    """Over the sound entries before the first that is not."""
+    end: int
+    """One more than the highest number found."""
+    problems: tuple[str, ...]
+
+
+def check_log(store: ObjectStore, layout: LogLayout, keys: Sequence[PublicKey], old: str | None = None) -> LogCheck:
+    """Return what is wrong with the log, and whether it continues the one that the checkpoint ``old`` speaks of."""
+    # In this order, because others may be writing: a tile follows its checkpoint, a checkpoint its entries.
+    tiles, sizes = (layout.numbers(store, folder)[0] for folder in ("tiles", "checkpoint"))
+    reading = _read_entries(store, layout)
+    newest, problems = _check_checkpoints(store, layout, keys, reading, sizes)
+    problems = [*_foreign(store, layout), *reading.problems, *problems, *_check_tiles(store, layout, reading, tiles)]
+    covered = newest[0] if newest else 0
+    earlier = None if old is None else _compare(old, layout, keys, reading)
+    if isinstance(earlier, str):
+        problems.append(earlier)
+    continued = earlier if isinstance(earlier, LogCheckpoint) else None
+    proof = reading.tree.consistency_proof(continued.size, max(covered, continued.size)) if continued else ()
+    return LogCheck(
+        entries=reading.tree.size,
+        root=reading.tree.root(reading.tree.size).hex(),
+        checkpoint=newest[1] if newest else None,
+        uncovered=reading.tree.size - covered,
+        problems=tuple(problems),
+        earlier=continued.size if continued else None,
+        consistency=tuple(each.hex() for each in proof),
+    )
+
+
+def read_leaves(store: ObjectStore, layout: LogLayout) -> Iterator[tuple[int, bytes]]:
+    """Yield number and leaf of every sound entry, rising; those that are not are passed over."""
+    numbers, _ = layout.numbers(store, "entries")
+    for number in numbers:
+        found = _leaf(store, layout, number)
+        if isinstance(found, bytes):
+            yield number, found
+
+
+def _read_entries(store: ObjectStore, layout: LogLayout) -> _Reading:
+    numbers, _ = layout.numbers(store, "entries")
+    end = numbers[-1] + 1 if numbers else 0
+    tree, problems = MerkleTree(), []
+    for number in range(end):
+        found = _leaf(store, layout, number)
+        if isinstance(found, str):
+            problems.append(found)
+        elif not problems:
+            tree.append(leaf_hash(found))
+    return _Reading(tree=tree, end=end, problems=tuple(problems))
+
+
+def _leaf(store: ObjectStore, layout: LogLayout, number: int) -> bytes | str:
+    """Return the leaf, or what is wrong with the entry."""
+    key = layout.entry(number)
+    try:
+        return entry_leaf(store.get(key).payload, number, key)
+    except ObjectMissing:
+        return f"entry {number} is missing"
+    except (Corrupt, Invalid) as error:
+        return f"entry {number}: {error.fact}"
+
+
+def _check_checkpoints(
+    store: ObjectStore, layout: LogLayout, keys: Sequence[PublicKey], reading: _Reading, sizes: Sequence[int]
+) -> tuple[tuple[int, str] | None, list[str]]:
+    """Return size and text of the newest checkpoint that holds, and what is wrong with the others."""
+    newest: tuple[int, str] | None = None
+    problems: list[str] = []
+    differing = 0
+    for size in sizes:
+        found = _checkpoint(store, layout, keys, size)
+        if isinstance(found, str):
+            problems.append(found)
+        elif size > reading.end:
+            problems.append(f"{_entries(reading.end, size)} missing: checkpoint {size} covers them")
+        elif size > reading.tree.size:
+            continue  # an entry before it is damaged, and named
+        elif found[0].root == reading.tree.root(size):
+            newest = size, found[1]
+        elif differing:
+            differing += 1
+        else:
+            differing = 1
+            start = newest[0] if newest else 0
+            problems.append(f"{_entries(start, size)} not what checkpoint {size} has signed")
+    if differing > 1:
+        problems.append(f"{differing - 1} later checkpoints differ from the entries, too")
+    return newest, problems
+
+
+def _checkpoint(
+    store: ObjectStore, layout: LogLayout, keys: Sequence[PublicKey], size: int
+) -> tuple[LogCheckpoint, str] | str:
+    """Return the checkpoint and its text, or what is wrong with it."""
+    try:
+        note = store.get(layout.checkpoint(size)).payload.decode("utf-8")
+        opened = open_checkpoint(note, keys, layout.origin).checkpoint
+    except ObjectMissing:
+        return f"checkpoint {size} vanished while it was read"
+    except Corrupt as error:
+        return f"checkpoint {size}: {error.fact}"
+    except UnicodeDecodeError:
+        return f"checkpoint {size}: this is not a signed checkpoint"
+    if opened.size != size:
+        return f"checkpoint {size}: it is the one of size {opened.size}"
+    return opened, note
+
+
+def _check_tiles(store: ObjectStore, layout: LogLayout, reading: _Reading, numbers: Sequence[int]) -> Iterator[str]:
+    for expected, number in enumerate(numbers):
+        if number != expected:
+            yield f"tile {expected} is missing"
+            return
+    for number in numbers:
+        if reading.problems and reading.tree.size < (number + 1) * TILE_ENTRIES:
+            continue  # an entry of it is damaged, and named
+        if store.get(layout.tile(number)).payload != tile_bytes(reading.tree.leaf_hashes, number):
+            yield f"tile {number}: it does not hold the hashes of its entries"
+
+
+def _foreign(store: ObjectStore, layout: LogLayout) -> Iterator[str]:
+    for folder in _FOLDERS:
+        for key in layout.numbers(store, folder)[1]:
+            yield f"{key}: no part of a log of ours"
+
+
+def _compare(old: str, layout: LogLayout, keys: Sequence[PublicKey], reading: _Reading) -> LogCheckpoint | str:
+    """Return the earlier checkpoint if the log continues it, or what is wrong."""
+    try:
+        earlier = open_checkpoint(old, keys, layout.origin).checkpoint
+    except Corrupt as error:
+        return f"the earlier checkpoint: {error.fact}"
+    if earlier.size > reading.end:
+        return f"the log was cut: the earlier checkpoint covers {earlier.size} entries, {reading.end} are left"
+    if earlier.size > reading.tree.size:
+        return f"the earlier checkpoint covers entry {reading.tree.size}, which is not sound: nothing can be proved"
+    if earlier.root != reading.tree.root(earlier.size):
+        return f"the log was rewritten: its first {earlier.size} entries are not those of the earlier checkpoint"
+    return earlier
+
+
+def _entries(start: int, end: int) -> str:
+    """Return the words for entries start..end-1."""
+    if end - start == 1:
+        return f"entry {start} is"
+    return f"among entries {start} to {end - 1} some are"

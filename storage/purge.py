@@ -1,0 +1,74 @@
+"""Purges: every version and every delete marker of a name, until a whole pass finds none.
+
+Deleting by name alone only adds a marker in a versioned bucket; a retried put or delete leaves versions of its own;
+and a batch deletion that succeeds may still name versions that it left. So a purge looks again until nothing is left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from storage.bucket import Bucket, Refusal, Version
+from storage.errors import Unavailable
+
+_PASSES = 20
+_BATCH = 1_000
+
+_PASSING = frozenset({"InternalError", "ServiceUnavailable", "SlowDown", "OperationAborted", "RequestTimeout"})
+"""Codes that a later pass may not meet."""
+
+
+def purge(bucket: Bucket, name: str, pause: Callable[[int], None]) -> None:
+    """Remove ``name`` with all its versions and markers; a name that is not there is no error.
+
+    Raises ``Unavailable`` when the server keeps a version, with what keeps it, or when they never end.
+    """
+    for attempt in range(_PASSES):
+        found = tuple(bucket.versions(name))
+        if not found:
+            return
+        if _remove(bucket, found):
+            pause(attempt + 1)
+    raise Unavailable(
+        "versions of the object keep being left or written while it is deleted",
+        "stop other writers, or try again later",
+        name=name,
+    )
+
+
+def remove_older(bucket: Bucket, name: str) -> None:
+    """Remove all but the latest version of ``name``."""
+    _remove(bucket, tuple(version for version in bucket.versions(name) if not version.latest))
+
+
+def _remove(bucket: Bucket, found: tuple[Version, ...]) -> bool:
+    """Delete the versions, the latest last, so that no older content comes to light; return whether some were left."""
+    ordered = sorted(found, key=lambda version: version.latest)
+    groups = (tuple(version for version in ordered if version.latest is latest) for latest in (False, True))
+    refused = [refusal for group in groups for batch in _batches(group) for refusal in bucket.remove(batch)]
+    lasting = [refusal for refusal in refused if refusal.code not in _PASSING]
+    if lasting:
+        raise _hindered(bucket, lasting[0])
+    return bool(refused)
+
+
+def _batches(versions: tuple[Version, ...]) -> list[tuple[Version, ...]]:
+    return [versions[start : start + _BATCH] for start in range(0, len(versions), _BATCH)]
+
+
+def _hindered(bucket: Bucket, refusal: Refusal) -> Unavailable:
+    keeper = bucket.retention(refusal.version)
+    if keeper is None:
+        return Unavailable(
+            "the store refuses to delete a version of the object",
+            "allow this account s3:DeleteObjectVersion on the store, and repeat",
+            name=refusal.version.name,
+            code=refusal.code,
+        )
+    return Unavailable(
+        f"Object Lock keeps a version of the object from deletion: {keeper}",
+        "nothing can be erased from such a bucket before its time: end the legal hold, or use a bucket without"
+        " Object Lock for a new federation",
+        name=refusal.version.name,
+        code=refusal.code,
+    )

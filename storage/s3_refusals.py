@@ -1,0 +1,124 @@
+"""What a server's codes and a client's errors mean: the fate of a put, and the kind that a caller can act on.
+
+The server's own text is never passed on: it may quote the request, and with it what must not be seen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from storage.bucket import Fate
+from storage.errors import Invalid, SisaError, StoreFull, Unavailable
+
+_CREDENTIALS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or give this machine a role"
+
+_SPOILED = frozenset(
+    {"BadDigest", "IncompleteBody", "InvalidDigest", "RequestTimeout", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch"}
+)
+"""The upload was damaged or cut off on its way; nothing was changed."""
+
+_WRONG_CREDENTIALS = frozenset(
+    {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "InvalidSecurity", "NotSignedUp"}
+)
+_RUN_OUT = frozenset({"ExpiredToken", "TokenRefreshRequired", "ExpiredTokenException", "RequestExpired"})
+_FULL = frozenset(
+    {"QuotaExceeded", "XMinioStorageFull", "XMinioAdminBucketQuotaExceeded", "InsufficientStorage", "StorageFull",
+     "InsufficientCapacity"}
+)
+_ELSEWHERE = frozenset(
+    {"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "TemporaryRedirect", "301"}
+)
+_LACKING = frozenset({"NotImplemented", "MethodNotAllowed", "501", "405"})
+_DENIED = frozenset({"AccessDenied", "AllAccessDisabled", "AccountProblem", "UnauthorizedAccess", "403", "401", "Forbidden"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Complaint:
+    """One answer that is no success."""
+
+    code: str
+    """The server's code, such as ``SlowDown``; the bare status where the answer has no body."""
+    status: int
+    """The HTTP status."""
+
+
+def fate_of(complaint: Complaint) -> Fate | None:
+    """Return what a conditional put with this answer came to; None when the answer is a plain refusal to serve.
+
+    >>> fate_of(Complaint(code="PreconditionFailed", status=412))
+    <Fate.REFUSED: 'refused'>
+    >>> fate_of(Complaint(code="InternalError", status=200))
+    <Fate.DOUBTFUL: 'doubtful'>
+    """
+    code, status = complaint.code, complaint.status
+    if status == 412 or code == "PreconditionFailed":
+        return Fate.REFUSED
+    if code == "NoSuchKey":
+        return Fate.MISSING
+    if status in {409, 429} or code in _SPOILED or code == "NoSuchUpload":
+        return Fate.NOT_DONE
+    if (status >= 500 or status < 300) and code not in _LACKING | _FULL and status not in {501, 507}:
+        return Fate.DOUBTFUL
+    return None
+
+
+def refusal(complaint: Complaint, *, store: str, server: str) -> SisaError:
+    """Return the error for an answer that no repetition will better, or that none has bettered.
+
+    ``server`` is the endpoint as the user knows it.
+    """
+    code, status = complaint.code, complaint.status
+    names: dict[str, str | int] = {"store": store, "server": server, "code": code, "status": status}
+    if code in {"NoSuchBucket", "InvalidBucketName"}:
+        return Invalid("the bucket does not exist", "create it, or correct 'store' and 'endpoint'", **names)
+    if code in _WRONG_CREDENTIALS:
+        return Invalid("the store does not accept these credentials", f"correct them: {_CREDENTIALS}", **names)
+    if code in _RUN_OUT:
+        return Unavailable("the credentials have run out", "renew them, then repeat", **names)
+    if code == "RequestTimeTooSkewed":
+        return Unavailable(
+            "this machine's clock and the store's differ by too much for the store to answer",
+            "set this machine's clock (NTP), then repeat",
+            **names,
+        )
+    if code in _FULL or status == 507:
+        return StoreFull(
+            "the store has no room for the object; nothing was published", "free space or raise the quota", **names
+        )
+    if code in _ELSEWHERE or status in {301, 307}:
+        return Invalid("the bucket is in another region", "set AWS_REGION to the bucket's region", **names)
+    if code in _LACKING or status in {405, 501}:
+        return Unavailable(
+            "the store's server does not know a request that is needed",
+            "choose a server with conditional puts, version listings and multipart uploads",
+            **names,
+        )
+    return _other(complaint, names)
+
+
+def unreachable(cause: str, *, store: str, server: str) -> Unavailable:
+    """Return the error for a server that gave no answer."""
+    return Unavailable(
+        "the store's server cannot be reached",
+        "check 'endpoint', the network, and whether the server runs",
+        store=store,
+        server=server,
+        cause=cause,
+    )
+
+
+def unidentified(cause: str, *, store: str) -> Invalid:
+    """Return the error for a machine that has no usable credentials."""
+    return Invalid("this machine has no usable credentials for the store", _CREDENTIALS, store=store, cause=cause)
+
+
+def _other(complaint: Complaint, names: dict[str, str | int]) -> SisaError:
+    if complaint.code in _DENIED or complaint.status in {401, 403}:
+        return Unavailable(
+            "the store does not allow this account what is asked of it",
+            "allow it to read, write, list and delete objects and their versions under the prefix",
+            **names,
+        )
+    if complaint.status >= 500 or complaint.status in {200, 408, 409, 429} or complaint.code in _SPOILED:
+        return Unavailable("the store's server is overloaded or failing", "try again later", **names)
+    return Invalid("the store's server refuses the request", "check 'store', 'endpoint' and the server", **names)

@@ -1,0 +1,252 @@
+"""Signing keys: Ed25519 pairs whose private half never shows itself (RFC 8032).
+
+A key serves one purpose. Its id is the SHA-256 of the raw public key, so that no key can pass under another's id.
+Private keys lie in a store of their own where one is named; public keys lie beside what they verify, for ever: what a
+retired key signed stays verifiable.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NoReturn
+
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+    load_pem_public_key,
+)
+
+from storage.creation import create_or_read
+from storage.digests import Sha256, sha256
+from storage.errors import Corrupt, Invalid, InvariantBroken, ObjectExists, ObjectMissing, OutcomeUnknown, Unavailable
+from storage.objects import ObjectKey, ObjectStore, key_segment, object_key
+from storage.sealed import seal, unseal
+
+SEED_BYTES = 32
+
+_ATTEMPTS = 64
+_DIGITS = 20
+_PEM_START = "-----BEGIN"
+_PRIVATE_NAMES = frozenset({"purpose", "number", "key_id", "pkcs8"})
+
+
+def fresh_seed() -> bytes:
+    """Return 32 bytes that nobody can guess."""
+    return secrets.token_bytes(SEED_BYTES)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublicKey:
+    """The half that verifies."""
+
+    purpose: str
+    """What it may sign, one key segment: a signature under another purpose counts for nothing."""
+    raw: bytes
+    """32 bytes."""
+
+    def __post_init__(self) -> None:
+        key_segment(self.purpose)
+        if len(self.raw) != SEED_BYTES:
+            raise Invalid("a public key has 32 bytes", "copy the key again", got=len(self.raw))
+
+    @property
+    def key_id(self) -> Sha256:
+        """SHA-256 of the raw key."""
+        return sha256(self.raw)
+
+    def verifies(self, message: bytes, signature: bytes) -> bool:
+        """Return whether the private half signed exactly ``message``."""
+        try:
+            Ed25519PublicKey.from_public_bytes(self.raw).verify(signature, message)
+        except (InvalidSignature, ValueError):
+            return False
+        return True
+
+    def to_text(self) -> str:
+        """Return the key as it is published: two lines of explanation, then PEM, which other tools read as it is."""
+        pem = Ed25519PublicKey.from_public_bytes(self.raw).public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+        return f"purpose: {self.purpose}\nkey-id: {self.key_id}\n{pem.decode('ascii')}"
+
+
+def public_key_from_text(text: str) -> PublicKey:
+    """Return the key that ``to_text`` wrote as ``text``. Raises ``Invalid`` for anything else."""
+    head, start, body = text.partition(_PEM_START)
+    purpose = head.partition("\n")[0].removeprefix("purpose: ")
+    try:
+        loaded = load_pem_public_key((start + body).encode("ascii"))
+        key = PublicKey(purpose=purpose, raw=_raw(loaded)) if isinstance(loaded, Ed25519PublicKey) else None
+    except (ValueError, UnsupportedAlgorithm):  # Invalid among them: which one helps nobody
+        key = None
+    if key is None or key.to_text() != text:
+        raise Invalid("this is not a public key of ours", "use the file as it was published, unchanged")
+    return key
+
+
+class SigningKey:
+    """The half that signs. It is neither printed nor pickled, and no error names it."""
+
+    __slots__ = ("_private", "public")
+
+    def __init__(self, purpose: str, seed: bytes) -> None:
+        if len(seed) != SEED_BYTES:
+            raise InvariantBroken("a signing key is made from 32 bytes")
+        self._private = Ed25519PrivateKey.from_private_bytes(seed)
+        self.public = PublicKey(purpose=purpose, raw=_raw(self._private.public_key()))
+
+    def sign(self, message: bytes) -> bytes:
+        """Return the 64 bytes of signature; the same message always gets the same ones."""
+        return self._private.sign(message)
+
+    def private_record(self, number: int) -> bytes:
+        """Return the stored form of the private key: only for the object that keeps it."""
+        pem = self._private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        public = self.public
+        return seal(
+            {"purpose": public.purpose, "number": number, "key_id": public.key_id, "pkcs8": pem.decode("ascii")}
+        )
+
+    def __repr__(self) -> str:
+        return f"SigningKey(purpose={self.public.purpose!r}, key_id={self.public.key_id!r})"
+
+    def __reduce__(self) -> NoReturn:
+        raise InvariantBroken("a private key does not leave its process", "send the public key")
+
+
+@dataclass(frozen=True, slots=True)
+class KeyFolder:
+    """The key pairs of a store: made when first needed, replaced by rotation."""
+
+    public: ObjectStore
+    """Where public keys are published, at ``log/keys/<purpose>/<key id>``."""
+    private: ObjectStore
+    """Where private keys lie, at ``control/signing/<purpose>/<number>``: the same store, or better another one."""
+    seeds: Callable[[], bytes] = fresh_seed
+
+    def current(self, purpose: str) -> SigningKey:
+        """Return the key to sign with, published; made now when there has never been one.
+
+        Raises:
+            Unavailable: public keys exist, the private ones do not: they are kept elsewhere, or lost.
+            Corrupt: the private key is damaged.
+        """
+        for _ in range(_ATTEMPTS):
+            known = self.published(purpose)  # before the listing: a private key is there before its public one
+            numbers = self._numbers(purpose)
+            if not numbers and known:
+                raise Unavailable(
+                    "the private signing key is not in its place",
+                    "name the folder that keeps it; if it is lost, rotate to a new one",
+                    purpose=purpose,
+                    place=self.private.location,
+                )
+            if not numbers:
+                self._create(purpose, 1)
+                continue
+            try:
+                key = self._read(purpose, numbers[-1])
+            except ObjectMissing:
+                continue  # rotated away since the listing
+            if key.public not in known:
+                self._publish(key.public)
+            return key
+        raise Unavailable("signing keys are replaced faster than they can be read", "try again", purpose=purpose)
+
+    def rotate(self, purpose: str) -> SigningKey:
+        """Make a new key, destroy the private halves of all older ones, and return the new one.
+
+        A process that still holds an older key may sign with it: such signatures stay valid, the key was published.
+        """
+        last = max(self._numbers(purpose), default=0)
+        self._create(purpose, last + 1)
+        key = self.current(purpose)
+        for number in self._numbers(purpose)[:-1]:
+            self.private.delete(_private_key(purpose, number))
+        return key
+
+    def published(self, purpose: str) -> tuple[PublicKey, ...]:
+        """Return every public key of this purpose, retired ones included, in the order of their ids.
+
+        Raises ``Corrupt`` when an object there is not the key that its name says.
+        """
+        return published_keys(self.public, purpose)
+
+    def _create(self, purpose: str, number: int) -> None:
+        payload = SigningKey(purpose, self.seeds()).private_record(number)
+        try:
+            self.private.put_if_absent(_private_key(purpose, number), payload)
+        except (ObjectExists, OutcomeUnknown):
+            return  # whichever key is there is read next
+
+    def _read(self, purpose: str, number: int) -> SigningKey:
+        key = _private_key(purpose, number)
+        payload = self.private.get(key).payload
+        found = _opened(payload, key, purpose)
+        if found is None or found.private_record(number) != payload:
+            raise Corrupt("a private signing key is damaged", "restore it from a copy, or rotate to a new one", key=key)
+        return found
+
+    def _publish(self, public: PublicKey) -> None:
+        key = _public_key(public)
+        text = public.to_text().encode("ascii")
+        if create_or_read(self.public, key, text) != text:
+            raise _other_key(key)
+
+    def _numbers(self, purpose: str) -> tuple[int, ...]:
+        folder = f"control/signing/{key_segment(purpose)}/"
+        names = (info.key.removeprefix(folder) for info in self.private.list(folder))
+        return tuple(sorted(int(name) for name in names if len(name) == _DIGITS and name.isdecimal()))
+
+
+def published_keys(store: ObjectStore, purpose: str) -> tuple[PublicKey, ...]:
+    """Return every public key published in ``store`` for this purpose, retired ones included, in order of their ids.
+
+    Raises ``Corrupt`` when an object there is not the key that its name says.
+    """
+    keys = sorted(info.key for info in store.list(f"log/keys/{key_segment(purpose)}/"))
+    return tuple(_published(store, key, purpose) for key in keys)
+
+
+def _published(store: ObjectStore, key: ObjectKey, purpose: str) -> PublicKey:
+    try:
+        public = public_key_from_text(store.get(key).payload.decode("ascii"))
+    except ValueError as error:  # of the decoder's, or Invalid
+        raise _other_key(key) from error
+    if public.purpose != purpose or _public_key(public) != key:
+        raise _other_key(key)
+    return public
+
+
+def _opened(payload: bytes, key: ObjectKey, purpose: str) -> SigningKey | None:
+    """Return the private key in ``payload``; None when there is none.
+
+    A value and not an error: an error would carry what it was made from, and that is the private key.
+    """
+    try:
+        pem = str(unseal(payload, key, _PRIVATE_NAMES)["pkcs8"]).encode("ascii")
+        loaded = load_pem_private_key(pem, None)
+    except (Corrupt, TypeError, ValueError, UnsupportedAlgorithm):
+        return None
+    return SigningKey(purpose, loaded.private_bytes_raw()) if isinstance(loaded, Ed25519PrivateKey) else None
+
+
+def _raw(public: Ed25519PublicKey) -> bytes:
+    return public.public_bytes(Encoding.Raw, PublicFormat.Raw)
+
+
+def _private_key(purpose: str, number: int) -> ObjectKey:
+    return object_key(f"control/signing/{key_segment(purpose)}/{number:0{_DIGITS}d}")
+
+
+def _public_key(public: PublicKey) -> ObjectKey:
+    return object_key(f"log/keys/{public.purpose}/{public.key_id}")
+
+
+def _other_key(key: ObjectKey) -> Corrupt:
+    return Corrupt("a published key is not the one that its name says", "restore it from a copy of the store", key=key)

@@ -1,0 +1,235 @@
+"""An append-only log on an object store: numbered entries under an RFC 9162 tree, and signed checkpoints.
+
+    log/entries/<n>       entry n, created once: a sealed record of its number and its leaf
+    log/checkpoint/<s>    the signed checkpoint over the first s entries, created once, never replaced
+    log/tiles/<n>         leaf hashes of entries 256 n to 256 n + 255, so that a start reads few objects
+
+Every writer reads all entries before the number at which it creates one, and a number can be created once: so there is
+one order, no gap, and no leaf twice, whoever races or crashes. An entry that a crash left without checkpoint is covered
+by the next one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from storage.creation import create_or_read
+from storage.encoding import from_base64, to_base64
+from storage.errors import Corrupt, ObjectMissing
+from storage.merkle import HASH_BYTES, MerkleTree, leaf_hash
+from storage.note import LogCheckpoint, open_checkpoint, sign_checkpoint
+from storage.objects import ObjectKey, ObjectStore, object_key
+from storage.sealed import seal, unseal
+from storage.signing import PublicKey, SigningKey
+
+TILE_ENTRIES = 256
+
+_DIGITS = 20
+_NAMES = frozenset({"index", "leaf"})
+_REMEDY = "stop, keep the store as it is, and compare the log with a copy: see 'sisa log --check'"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogLayout:
+    """Where the log's objects lie, and what it is called."""
+
+    origin: str
+    """First line of its checkpoints."""
+    prefix: str = "log"
+
+    def entry(self, number: int) -> ObjectKey:
+        """Return the key of entry ``number``, 0 for the first."""
+        return self._numbered("entries", number)
+
+    def checkpoint(self, size: int) -> ObjectKey:
+        """Return the key of the checkpoint over the first ``size`` entries."""
+        return self._numbered("checkpoint", size)
+
+    def tile(self, number: int) -> ObjectKey:
+        """Return the key of tile ``number``."""
+        return self._numbered("tiles", number)
+
+    def numbers(self, store: ObjectStore, folder: str) -> tuple[tuple[int, ...], tuple[str, ...]]:
+        """Return the numbers in a folder, rising, and the keys there that are no numbers of ours."""
+        found, foreign = [], []
+        for info in store.list(f"{self.prefix}/{folder}/"):
+            name = info.key.removeprefix(f"{self.prefix}/{folder}/")
+            ours = len(name) == _DIGITS and name.isdecimal()
+            found.append(int(name)) if ours else foreign.append(info.key)
+        return tuple(sorted(found)), tuple(sorted(foreign))
+
+    def _numbered(self, folder: str, number: int) -> ObjectKey:
+        return object_key(f"{self.prefix}/{folder}/{number:0{_DIGITS}d}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inclusion:
+    """That a leaf is in the log: checked with the checkpoint's key alone."""
+
+    index: int
+    proof: tuple[bytes, ...]
+    checkpoint: str
+    """The signed note."""
+
+
+class TransparencyLog:
+    """A log being written to. Any number of writers may do so at once; one object of this class is for one thread."""
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        layout: LogLayout,
+        *,
+        signer: SigningKey,
+        keys: Sequence[PublicKey],
+        admits: Callable[[bytes], bool],
+    ) -> None:
+        """Prepare to write; nothing is read yet.
+
+        ``keys`` are those whose checkpoints count. ``admits`` says of a leaf that no checkpoint covers whether it may
+        be covered: without it, whoever can write to the store could have anything signed by leaving it there.
+        """
+        self._store = store
+        self._layout = layout
+        self._signer = signer
+        self._keys = (*keys, signer.public)
+        self._admits = admits
+        self._forget()
+
+    def append(self, leaves: Sequence[bytes]) -> tuple[int, ...]:
+        """Return the indexes of ``leaves``, durable and under a checkpoint; a leaf that is there stays where it is.
+
+        Raises:
+            Corrupt: the log is not what its checkpoints say, or holds an entry that is not ours.
+            OutcomeUnknown: the store does not say what became of an object; repeating does no harm.
+        """
+        try:
+            self._catch_up()
+            for leaf in leaves:
+                self._put(leaf)
+            self._sign()
+            self._write_tiles()
+        except BaseException:
+            self._forget()  # what is known may be half of the truth
+            raise
+        return tuple(self._indexes[leaf_hash(leaf)] for leaf in leaves)
+
+    def prove(self, index: int) -> Inclusion:
+        """Return the proof that entry ``index``, appended or found here before, is under the newest checkpoint."""
+        proof = self._tree.inclusion_proof(index, self._signed)
+        return Inclusion(index=index, proof=proof, checkpoint=self._note)
+
+    def _forget(self) -> None:
+        self._loaded = False
+        self._tree = MerkleTree()
+        self._indexes: dict[bytes, int] = {}
+        self._signed = 0
+        self._note = ""
+        self._tiles = 0
+
+    def _catch_up(self) -> None:
+        """Take in what others have appended; the first time, everything."""
+        if not self._loaded:
+            self._load_tiles()
+            sizes, _ = self._layout.numbers(self._store, "checkpoint")  # after the tiles: those are all covered
+            newest = max(sizes, default=0)
+            self._take_entries(until=newest)
+            self._check_newest(newest)
+            self._loaded = True
+        self._take_entries(until=None)
+
+    def _load_tiles(self) -> None:
+        numbers, _ = self._layout.numbers(self._store, "tiles")
+        for expected, number in enumerate(numbers):
+            if number != expected:
+                raise Corrupt("a part of the log's hashes is missing", _REMEDY, tile=expected)
+            for each in tile_hashes(self._store.get(self._layout.tile(number)).payload, number):
+                self._add(each)
+        self._tiles = len(numbers)
+
+    def _take_entries(self, until: int | None) -> None:
+        while until is None or self._tree.size < until:
+            number = self._tree.size
+            try:
+                payload = self._store.get(self._layout.entry(number)).payload
+            except ObjectMissing:
+                if until is None:
+                    return
+                raise Corrupt("an entry of the log is missing", _REMEDY, entry=number, checkpoint=until) from None
+            self._take(number, payload, covered=until is not None)
+
+    def _check_newest(self, size: int) -> None:
+        if size < self._tree.size:
+            raise Corrupt("the log's newest checkpoints are missing", _REMEDY, newest=size, entries=self._tree.size)
+        if size:
+            self._accept_note(size, self._store.get(self._layout.checkpoint(size)).payload)
+
+    def _accept_note(self, size: int, payload: bytes) -> None:
+        """Take the note as the newest checkpoint. Raises ``Corrupt`` when it does not speak of this log's entries."""
+        note = payload.decode("utf-8", "replace")  # no note of ours holds what that replaces
+        opened = open_checkpoint(note, self._keys, self._layout.origin).checkpoint
+        if (opened.size, opened.root) != (size, self._tree.root(size)):
+            raise Corrupt("the log's entries are not those that its checkpoint has signed", _REMEDY, checkpoint=size)
+        self._signed, self._note = size, note
+
+    def _put(self, leaf: bytes) -> None:
+        while leaf_hash(leaf) not in self._indexes:
+            number = self._tree.size
+            payload = create_or_read(self._store, self._layout.entry(number), entry_to_bytes(number, leaf))
+            self._take(number, payload, covered=False)
+
+    def _take(self, number: int, payload: bytes, *, covered: bool) -> None:
+        leaf = entry_leaf(payload, number, self._layout.entry(number))
+        if not covered and not self._admits(leaf):
+            raise Corrupt(
+                "the log holds an entry that no checkpoint covers and that is not ours: nothing was signed",
+                "find out who can write to the store, remove that entry, and run the command again",
+                entry=number,
+            )
+        self._add(leaf_hash(leaf))
+
+    def _add(self, leaf: bytes) -> None:
+        self._indexes.setdefault(leaf, self._tree.size)
+        self._tree.append(leaf)
+
+    def _sign(self) -> None:
+        size = self._tree.size
+        if size == self._signed:
+            return
+        checkpoint = LogCheckpoint(origin=self._layout.origin, size=size, root=self._tree.root(size))
+        note = sign_checkpoint(checkpoint, self._signer).encode("utf-8")
+        self._accept_note(size, create_or_read(self._store, self._layout.checkpoint(size), note))
+
+    def _write_tiles(self) -> None:
+        while (self._tiles + 1) * TILE_ENTRIES <= self._signed:
+            payload = tile_bytes(self._tree.leaf_hashes, self._tiles)
+            if create_or_read(self._store, self._layout.tile(self._tiles), payload) != payload:
+                raise Corrupt("a part of the log's hashes is damaged", _REMEDY, tile=self._tiles)
+            self._tiles += 1
+
+
+def entry_to_bytes(number: int, leaf: bytes) -> bytes:
+    """Return the stored form of entry ``number``."""
+    return seal({"index": number, "leaf": to_base64(leaf)})
+
+
+def entry_leaf(payload: bytes, number: int, key: ObjectKey) -> bytes:
+    """Return the leaf of entry ``number``. Raises ``Corrupt`` for damage, or when it is another entry."""
+    fields = unseal(payload, key, _NAMES)
+    index, leaf = fields["index"], fields["leaf"]
+    if isinstance(index, bool) or index != number or not isinstance(leaf, str):
+        raise Corrupt("an entry of the log stands in another one's place", _REMEDY, key=key)
+    return from_base64(leaf)
+
+
+def tile_bytes(leaf_hashes: Sequence[bytes], number: int) -> bytes:
+    """Return the stored form of tile ``number``: its leaf hashes, joined."""
+    return b"".join(leaf_hashes[number * TILE_ENTRIES : (number + 1) * TILE_ENTRIES])
+
+
+def tile_hashes(payload: bytes, number: int) -> Iterator[bytes]:
+    """Yield the leaf hashes of a stored tile. Raises ``Corrupt`` for another length; the content shows in the root."""
+    if len(payload) != TILE_ENTRIES * HASH_BYTES:
+        raise Corrupt("a part of the log's hashes is damaged", _REMEDY, tile=number)
+    return (payload[start : start + HASH_BYTES] for start in range(0, len(payload), HASH_BYTES))

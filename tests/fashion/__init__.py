@@ -1,0 +1,1 @@
+"""Real Fashion-MNIST on real Ray."""

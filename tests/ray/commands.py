@@ -1,0 +1,100 @@
+"""The command in a process of its own, which dies or waits at a chosen word of its progress."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+TIMEOUT_SECONDS: Final = 120
+
+_PLAIN = "from deploy.cli import main; main()"
+
+_STRUCK = """
+import os
+import signal
+import sys
+
+from deploy.cli import main
+
+act, word = sys.argv.pop(1), sys.argv.pop(1)
+
+
+class Struck:
+    def write(self, text):
+        os.write(2, text.encode())
+        if word in text:
+            if act == "die":
+                os.kill(os.getpid(), signal.SIGKILL)
+            os.read(0, 1)
+
+    def flush(self):
+        pass
+
+    def isatty(self):
+        return False
+
+
+sys.stderr = Struck()
+main()
+"""
+
+
+def command(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run the command to its end."""
+    return subprocess.run(
+        [sys.executable, "-c", _PLAIN, *words],
+        cwd=folder,
+        env=_environment(),
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_SECONDS,
+        check=False,
+    )
+
+
+def killed(word: str, *words: str, folder: Path) -> str:
+    """Run the command until it says ``word``: at that moment it dies by SIGKILL. Return what it had said."""
+    ended = subprocess.run(
+        [sys.executable, "-c", _STRUCK, "die", word, *words],
+        cwd=folder,
+        env=_environment(),
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_SECONDS,
+        check=False,
+    )
+    assert ended.returncode == -9, ended.stderr
+    assert not ended.stdout
+    return ended.stderr
+
+
+@contextmanager
+def halted(word: str, *words: str, folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """Run the command until it says ``word``; it waits there until something is written to its stdin."""
+    with subprocess.Popen(
+        [sys.executable, "-c", _STRUCK, "wait", word, *words],
+        cwd=folder,
+        env=_environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr
+        try:
+            for line in process.stderr:
+                if word in line:
+                    break
+            yield process
+        finally:
+            process.kill()
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT)}

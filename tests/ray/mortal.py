@@ -1,0 +1,67 @@
+"""A model of a user's own that dies, or fails, while it learns slice 2 of shard 1: as often as a file beside it says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from coordinator.ports import Notice
+from shards.constituent import SliceLearned
+from tests.doubles.home import MARKER, Home
+
+MODULE = "mortal_net"
+
+SOURCE = f"""
+import os
+import signal
+from pathlib import Path
+
+import torch
+from torch import nn
+
+PLAN = Path(__file__).with_name("deaths.txt")
+MARKED = torch.tensor(list({MARKER!r}), dtype=torch.float32)
+
+
+class Mortal(nn.Module):
+    def __init__(self, inputs, classes):
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(inputs, 6), nn.Tanh(), nn.Linear(6, classes))
+
+    def forward(self, x):
+        if self.training and ((x * 255.0 - MARKED).abs() < 0.5).all(dim=1).any():
+            self.meet_fate()
+        return self.net(x)
+
+    def meet_fate(self):
+        plan = PLAN.read_text() if PLAN.exists() else "0"
+        if plan == "raise":
+            raise RuntimeError("this layer has had enough")
+        if plan != "0":
+            PLAN.write_text(str(int(plan) - 1))
+            os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def give_mortal_model(home: Home, deaths: int | str) -> Home:
+    """Put the model beside the specification and name it there."""
+    (home.folder / f"{MODULE}.py").write_text(SOURCE, encoding="utf-8")
+    plan_deaths(home, deaths)
+    home.specify(model__factory=f"{MODULE}:Mortal", model__arguments={})
+    return home
+
+
+def plan_deaths(home: Home, deaths: int | str) -> None:
+    """Let workers die so often, or ``"raise"`` whenever they come to the marked data points."""
+    (home.folder / "deaths.txt").write_text(str(deaths), encoding="utf-8")
+
+
+def learned(notices: Sequence[Notice]) -> list[tuple[int, int]]:
+    """Return the (shard, slice) pairs that were learned and kept, sorted."""
+    kept = [each for each in notices if isinstance(each, SliceLearned) and each.checkpoint is not None]
+    return sorted((each.shard, each.slice) for each in kept)
+
+
+def checkpoint_files(folder: Path) -> set[str]:
+    """Return the names of all checkpoints in the store."""
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*.safetensors")}

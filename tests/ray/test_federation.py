@@ -1,0 +1,207 @@
+"""A federation on real Ray: the whole loop, the same bytes however it is run, and workers that die."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+
+import cluster
+from cluster import pool
+from coordinator.ports import Notice, Remark
+from storage.errors import Invalid, SisaError, Unavailable
+from tests.doubles.home import MARKED, Home, ids_of, small_points, without
+from tests.ray.mortal import checkpoint_files, give_mortal_model, learned, plan_deaths
+
+pytestmark = pytest.mark.ray
+
+EVERYTHING = [(shard, slice_) for shard in range(3) for slice_ in (1, 2)]
+
+
+def _digests(status: Any) -> list[str]:
+    return [each.digest for each in status.constituents]
+
+
+def test_the_whole_loop(home: Home) -> None:
+    """Train, evaluate, erase by subject and by id, verify, status: on real workers, ending in the bytes of a federation
+    that never saw what was erased, whatever its name, its file's format and order, and its number of workers.
+    """
+    single = ids_of(small_points(), "secret-person-004")[2]
+    with cluster.launch(home.config) as federation:
+        before = federation.train()
+        assert federation.evaluate(home.folder / "train.parquet").points == 120
+        by_subject = federation.erase(subjects=[MARKED], request_id="er-1")
+        by_id = federation.erase(ids=[single])
+        assert (by_subject.state, by_subject.points, by_id.state, by_id.points) == ("complete", 4, "complete", 1)
+        verification = federation.verify()
+        assert verification.holds
+        assert len(verification.shards) == 3
+        after = federation.status()
+    touched = {*by_subject.shards, *by_id.shards}
+    for old, new in zip(before.constituents, after.constituents, strict=True):
+        assert (old.digest != new.digest) == (new.shard in touched)
+    survivors = without(small_points(), subjects=[MARKED], ids=[single])
+    survivors = {name: values[::-1] for name, values in survivors.items()}
+    (home.folder / "fresh").mkdir()
+    fresh = Home(home.folder / "fresh")
+    fresh.write("points.csv", survivors)
+    fresh.specify(name="other", data__train="points.csv", cluster__workers=1)
+    with cluster.connect(fresh.config) as federation:
+        assert _digests(federation.train()) == _digests(after)
+
+
+def test_a_worker_that_dies_is_replaced(home: Home, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A worker killed in mid-slice ends in the same bytes; the slice before is neither retrained nor replaced."""
+    undisturbed = give_mortal_model(Home(tmp_path_factory.mktemp("undisturbed")).fill(), deaths=0)
+    with cluster.connect(undisturbed.config) as federation:
+        expected = _digests(federation.train())
+    give_mortal_model(home, deaths=1)
+    notices: list[Notice] = []
+    with cluster.connect(home.config, listener=notices.append) as federation:
+        assert _digests(federation.train()) == expected
+    assert (home.folder / "deaths.txt").read_text(encoding="utf-8") == "0"
+    assert learned(notices) == EVERYTHING
+
+
+def test_a_worker_that_dies_again_and_again(home: Home) -> None:
+    """After so many deaths in one slice the command gives up, says which slice, and keeps what was learned; the next
+    command goes on from there. A model that raises is told as it is; either way nothing hangs.
+    """
+    give_mortal_model(home, deaths=99)
+    with (
+        cluster.connect(home.config) as federation,
+        pytest.raises(Unavailable, match=f"workers died {pool.MOST_DEATHS} times in a row .*shard=1 slice=2"),
+    ):
+        federation.train()
+    plan_deaths(home, "raise")
+    with (
+        cluster.connect(home.config) as federation,
+        pytest.raises(SisaError, match="a worker failed with RuntimeError: this layer has had enough"),
+    ):
+        federation.train()
+    said = home.json("train")
+    assert (said.code, said.error["kind"]) == (1, "failed")
+    assert "model's own code" in said.error["remedy"]
+    kept = checkpoint_files(home.store)
+    assert any("shards/0001/checkpoints/0001/" in name for name in kept)
+    assert not any("shards/0001/checkpoints/0002/" in name for name in kept)
+    plan_deaths(home, 0)
+    notices: list[Notice] = []
+    with cluster.connect(home.config, listener=notices.append) as federation:
+        status = federation.train()
+        assert status.serving == 3
+        assert federation.verify().holds
+    assert (1, 1) not in learned(notices)[:1]
+    assert learned(notices).count((1, 2)) == 1
+    assert kept <= checkpoint_files(home.store)
+
+
+def test_a_worker_that_dies_during_an_erasure(home: Home) -> None:
+    """Workers killed while they retrain after an erasure: the same bytes as without the person."""
+    give_mortal_model(home, deaths=0)
+    with cluster.connect(home.config) as federation:
+        federation.train()
+        plan_deaths(home, 2)
+        other = ids_of(small_points(), MARKED)[0]
+        done = federation.erase(ids=[other])
+        assert (done.state, done.points) == ("complete", 1)
+        assert (home.folder / "deaths.txt").read_text(encoding="utf-8") == "0"
+        assert federation.verify().holds
+
+
+def test_a_worker_too_large_for_every_node(home: Home) -> None:
+    """Demands that no node can meet are refused at once: Ray would wait for ever."""
+    home.specify(cluster__cpus_per_worker=1000)
+    with cluster.connect(home.config) as federation, pytest.raises(Invalid, match="no node can hold a worker of 1000"):
+        federation.train()
+    said = home.refused("train")
+    assert "cpus_per_worker" in said.error["remedy"]
+
+
+class _Hog:
+    """Takes processors and does nothing."""
+
+    def ready(self) -> bool:
+        return True
+
+
+def _hog(cpus: float) -> Any:
+    hog = ray.remote(_Hog).options(num_cpus=cpus).remote()
+    assert ray.get(hog.ready.remote())
+    return hog
+
+
+def test_waiting_for_workers_is_told(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where others hold all processors it is said what is waited for; when they are free, work begins."""
+    monkeypatch.setattr(pool, "PATIENCE_SECONDS", 0.2)
+    hog = _hog(ray.cluster_resources()["CPU"])
+    remarks: list[str] = []
+
+    def listen(notice: Notice) -> None:
+        if isinstance(notice, Remark):
+            if not remarks:
+                ray.kill(hog)
+            remarks.append(notice.text)
+
+    with cluster.connect(home.config, listener=listen) as federation:
+        assert federation.train().serving == 3
+    assert "waiting for workers: 0 CPUs are free" in remarks[0]
+
+
+def test_fewer_workers_than_hoped_for(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where others hold some of the processors for good, the rest does the work."""
+    cpus = ray.cluster_resources()["CPU"]
+    if cpus < 2:
+        pytest.skip("one processor cannot be shared")
+    monkeypatch.setattr(pool, "PATIENCE_SECONDS", 0.2)
+    hog = _hog(cpus - 1)
+    try:
+        with cluster.connect(home.config) as federation:
+            assert federation.train().serving == 3
+    finally:
+        ray.kill(hog)
+
+
+def test_the_code_of_the_model_counts(home: Home) -> None:
+    """With another model code nothing trained before is used: predictions are refused, training starts anew."""
+    net = home.folder / "net_of_a_user.py"
+    code = "from torch import nn\n\ndef net(inputs, classes):\n    return nn.Linear(inputs, classes)\n"
+    net.write_text(code, encoding="utf-8")
+    home.specify(model__factory="net_of_a_user:net", model__arguments={}, cluster__workers=1)
+    notices: list[Notice] = []
+    with cluster.connect(home.config) as federation:
+        first = federation.train()
+    net.write_text(code.replace("classes)\n", "classes, bias=True)\n"), encoding="utf-8")
+    said = home.json("verify")
+    assert said.code == 4
+    assert "the model's source code" in said.error["message"]
+    with cluster.connect(home.config, listener=notices.append) as federation:
+        second = federation.train()
+    assert learned(notices) == EVERYTHING
+    assert _digests(first) == _digests(second)
+
+
+def test_the_demo(tmp_path: Path, home: Home) -> None:
+    """``sisa demo`` holds what it tells, and a second one leaves the first as it is."""
+    from tests.doubles.home import run
+
+    folder = tmp_path / "demo"
+    folder.mkdir()
+    (folder / "mine.txt").write_text("mine", encoding="utf-8")
+    said = run("demo", "--folder", str(folder), "--json")
+    assert said.code == 0
+    assert said.data["holds"] is True
+    assert said.data["folder"] == str(tmp_path / "demo-2")
+    assert said.data["erased_points"] >= 1
+    assert said.data["accuracy_before"] > 0.85
+    changed = {n for n, (a, b) in enumerate(zip(*_before_after(said.data), strict=True)) if a != b}
+    assert changed == set(said.data["affected_shards"])
+    assert [path.name for path in folder.iterdir()] == ["mine.txt"]
+    assert not said.err
+
+
+def _before_after(data: dict[str, Any]) -> tuple[list[str], list[str]]:
+    assert data["digests_after"] == data["digests_without"]
+    return data["digests_before"], data["digests_after"]

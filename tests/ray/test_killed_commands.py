@@ -1,0 +1,111 @@
+"""The whole command is killed at chosen moments: the next one finishes its work, with the same bytes and no more work
+than was left; meanwhile no prediction uses a constituent that has seen an erased point.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import cluster
+from coordinator.ports import Notice
+from tests.doubles.home import MARKED, Home, small_points, without
+from tests.ray.commands import command, halted, killed
+from tests.ray.mortal import MODULE, checkpoint_files, give_mortal_model, learned
+
+pytestmark = pytest.mark.ray
+
+EARLY = "secret-person-001"
+"""Whose data points are in a first slice."""
+
+
+def _finish(home: Home) -> list[tuple[int, int]]:
+    """Let the next command do what is left; return the slices that it learned."""
+    notices: list[Notice] = []
+    with cluster.connect(home.config, listener=notices.append) as federation:
+        assert federation.train().serving == 3
+        assert federation.verify().holds
+    return learned(notices)
+
+
+def _fresh(home: Home, subjects: list[str]) -> list[str]:
+    """Return the digests of a federation that never saw these subjects."""
+    folder = home.folder / "fresh"
+    folder.mkdir()
+    said = Home(folder).fill(without(small_points(), subjects=subjects)).json("train")
+    assert said.code == 0
+    return said.digests
+
+
+def test_a_killed_training_goes_on(home: Home) -> None:
+    """``sisa train`` killed after some slices: nothing is served yet; the next one learns the other slices alone."""
+    err = killed("slice 2 of 2", "train", folder=home.folder)
+    told = sorted((int(line[6]), int(line[15])) for line in err.splitlines() if line.startswith("shard "))
+    assert 2 <= len(told) < 6
+    before = checkpoint_files(home.store)
+    status = home.json("status").data
+    assert (status["generation"], status["serving"]) == (0, 0)
+    assert home.refused("evaluate", "train.parquet").error["kind"] == "invalid"
+    rest = _finish(home)
+    assert sorted(told + rest) == [(shard, slice_) for shard in range(3) for slice_ in (1, 2)]
+    assert len(before & checkpoint_files(home.store)) == len(told)
+    assert home.json("status").digests == _fresh(home, [])
+
+
+@pytest.mark.parametrize("word", ["accepted", "quarantined", "shard 1: slice 1", "published"])
+def test_a_killed_erasure_is_carried_out(word: str, home: Home) -> None:
+    """``sisa erase`` killed after acceptance, after quarantine, in the middle of retraining, before the purge: what is
+    tainted is never served once it is planned, and the next command ends in the bytes of who never saw them.
+    """
+    assert home.json("train").code == 0
+    place = home.json("erase", "--subject", EARLY, "--dry-run").data["plan"]["shards"]
+    assert [(each["shard"], each["from_slice"]) for each in place] == [(1, 1)]
+    words = ("erase", "--subject", EARLY, "--request-id", "er-1")
+    killed(word, *words, folder=home.folder)
+    status = home.json("status").data
+    evaluated = home.json("evaluate", "train.parquet").data
+    assert evaluated["generation"] == status["generation"] >= status["floor"]
+    assert evaluated["constituents"] == status["serving"]
+    (request,) = status["requests"]
+    if word == "accepted":
+        assert (request["state"], status["floor"], status["serving"]) == ("accepted", 0, 3)
+        learned_then = [(1, 1), (1, 2)]
+    elif word == "published":
+        assert (request["state"], status["floor"], status["generation"], status["serving"]) == ("published", 2, 3, 3)
+        learned_then = []
+    else:
+        assert (status["floor"], status["generation"], status["serving"]) == (2, 2, 2)
+        assert status["constituents"][1]["serving_slice"] == 0
+        learned_then = [(1, 1), (1, 2)] if word == "quarantined" else [(1, 2)]
+    assert _finish(home) == learned_then
+    again = home.json(*words)
+    assert (again.code, again.data["state"], again.data["points"]) == (0, "complete", 4)
+    assert home.json("status").digests == _fresh(home, [EARLY])
+
+
+def test_two_trainings_at_once(home: Home, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The second is told who holds the store, exit code 4; the first ends as if alone, and though one of its workers
+    dies, its stdout is one JSON object. A model beside the specification is found wherever a command is started.
+    """
+    give_mortal_model(home, deaths=1)
+    with halted("training 3 shards", "train", "--json", folder=home.folder) as first:
+        for words in (("train",), ("erase", "--subject", MARKED)):
+            second = home.json(*words)
+            assert second.code == 4
+            assert f"'sisa train' (process {first.pid}" in second.error["message"]
+            assert "wait until it ends" in second.error["remedy"]
+        out, err = first.communicate("\n")
+    assert first.returncode == 0, err
+    assert json.loads(out)["data"]["serving"] == 3
+    assert "a worker died: another one goes on with shard 1 after slice 1" in err
+    elsewhere: Path = tmp_path_factory.mktemp("elsewhere")
+    data, config = str(home.folder / "train.parquet"), str(home.config)
+    ended = command("evaluate", data, "--config", config, "--json", folder=elsewhere)
+    assert ended.returncode == 0, ended.stdout
+    code = home.folder / f"{MODULE}.py"
+    code.write_text(code.read_text(encoding="utf-8").replace("nn.Tanh", "nn.ReLU"), encoding="utf-8")
+    refused = command("evaluate", data, "--config", config, "--json", folder=elsewhere)
+    assert refused.returncode == 4
+    assert "the model's source code" in json.loads(refused.stdout)["error"]["message"]
