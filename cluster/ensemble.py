@@ -11,12 +11,15 @@ import numpy as np
 import numpy.typing as npt
 
 from cluster.specification import FederationSpecification
+from cluster.user_code import make_importable
 from coordinator.aggregation import Aggregated, Rule, aggregate
 from coordinator.state import FederationState, servable
 from shards.constituent import read_checkpoint
+from shards.model import model_code_digest
 from shards.seeding import set_numerics
+from shards.specification import ShardId
 from shards.trainer import TorchLearner, TorchState
-from storage.errors import Invalid, Unavailable
+from storage.errors import Conflict, Invalid, Unavailable
 from storage.objects import ObjectStore
 
 
@@ -35,8 +38,8 @@ class Ensemble:
     def load(cls, store: ObjectStore, state: FederationState, specification: FederationSpecification) -> Ensemble:
         """Return the ensemble that ``state`` says may be served.
 
-        Raises ``Invalid`` when nothing was trained yet, ``Unavailable`` when every constituent abstains, ``Corrupt``
-        when a checkpoint is missing or damaged.
+        Raises ``Invalid`` when nothing was trained yet, ``Unavailable`` when every constituent abstains, ``Conflict``
+        when the model's code is not what it was trained with, ``Corrupt`` when a checkpoint is missing or damaged.
         """
         if state.generation == 0 or state.data is None:
             raise Invalid("the federation is not trained yet", "run 'sisa train'", federation=state.name)
@@ -46,6 +49,7 @@ class Ensemble:
                 f"none of {len(state.shards)} constituents can answer: all of them are being trained anew",
                 "run 'sisa train', or wait for it to finish",
             )
+        make_importable(specification.folder)
         set_numerics(specification.cluster.threads_per_worker, "cpu")
         learner = TorchLearner(
             model=specification.model,
@@ -54,6 +58,8 @@ class Ensemble:
             classes=len(specification.data.classes),
             slices=specification.partition.slices,
         )
+        learner.initial(ShardId(0))  # imports all of the model's code
+        _check_code(state, specification)
         constituents = tuple(
             learner.from_bytes(read_checkpoint(store, each.checkpoint, each.shard), each.shard) for each in current
         )
@@ -69,3 +75,12 @@ class Ensemble:
         """Return the aggregated prediction for scaled features."""
         probabilities = [self.learner.probabilities(state, features_NF) for state in self.constituents]
         return aggregate(np.stack(probabilities), self.rule)
+
+
+def _check_code(state: FederationState, specification: FederationSpecification) -> None:
+    if state.configuration and state.configuration.model_code != model_code_digest(specification.model):
+        raise Conflict(
+            "the constituents were trained under other conditions: the model's source code has changed",
+            "put it back, or run 'sisa train' to train all constituents anew",
+            factory=specification.model.factory,
+        )

@@ -44,9 +44,10 @@ from shards.sources import Source, inventory, open_source, table_source
 from shards.specification import DataSettings, ShardId
 from shards.tombstones import DigestSet
 from storage.errors import Corrupt, Invalid
-from storage.location import open_store
+from storage.location import is_on_s3, open_store
 from storage.manifest import ManifestRegister
 from storage.objects import ObjectStore
+from storage.probe import probe_store
 
 _LOAD_ATTEMPTS = 3
 
@@ -75,7 +76,7 @@ class Federation:
         self._clock = clock or SystemClock()
         self._names = names
         self._listener = listener
-        self._store = open_store(specification.store, specification.folder)
+        self._store = open_store(specification.store, specification.folder, specification.endpoint)
         self._register = ManifestRegister(store=self._store)
         self._pool: RayPool | None = None
         self._started_ray = False
@@ -254,7 +255,7 @@ class Federation:
             slices=specification.partition.slices,
             threads=specification.cluster.threads_per_worker,
             device="cuda" if specification.cluster.gpus_per_worker else "cpu",
-            import_folder=str(specification.folder),
+            import_folder=specification.folder,
         )
 
     @contextmanager
@@ -263,9 +264,16 @@ class Federation:
             store=self._store, clock=self._clock, names=self._names, listener=self._listener, pool=self.workers
         )
         with self._store.exclusive("writer", holder=holder(command, self._clock.now())):
+            if command == "train":
+                self._probe_unknown()
             key = partition_key(self._store, self.specification, draw=command == "train")
             self._check_store(key)
             yield Engine.start(tools, self._register, fresh_state(self.specification, key)), key
+
+    def _probe_unknown(self) -> None:
+        """Probe a bucket before the first federation in it: many servers keep conditions only one at a time."""
+        if is_on_s3(self._store.location) and self._register.latest() is None:
+            probe_store(self._store)
 
     def _check_store(self, key: PartitionKey) -> None:
         if latest := self._register.latest():

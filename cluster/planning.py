@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 
 from cluster.specification import FederationSpecification
+from cluster.user_code import make_importable
 from coordinator.forecast import Forecast, forecast
 from coordinator.ports import Clock
 from coordinator.state import FederationState
@@ -79,6 +80,7 @@ def trial_basis(specification: FederationSpecification, source: Source, points: 
     """Return the basis that a short trial on random data gives; counts the source's data points unless told."""
     data, training = specification.data, specification.training
     width = feature_width(source, data)
+    make_importable(specification.folder)
     profile = set_numerics(specification.cluster.threads_per_worker, "cpu")
     learner = TorchLearner(
         model=specification.model,

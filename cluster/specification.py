@@ -20,6 +20,7 @@ from shards.specification import (
 )
 from storage.digests import Json, canonical_json
 from storage.errors import Invalid
+from storage.location import is_on_s3
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
@@ -32,6 +33,8 @@ class FederationSettings:
     """1 to 63 letters, digits, ``.``, ``_`` and ``-``, beginning with a letter or digit."""
     store: str
     """Folder of the federation's objects, relative to the specification's folder, or an address like ``s3://…``."""
+    endpoint: str | None = None
+    """Address of an S3-compatible server, such as ``http://127.0.0.1:8333``; default: AWS. Only for an S3 store."""
 
     def __post_init__(self) -> None:
         problems = []
@@ -40,6 +43,10 @@ class FederationSettings:
             problems.append(f"name must be {allowed}, got {self.name!r}")
         if not self.store:
             problems.append("store is empty: name a folder")
+        if self.endpoint is not None and not is_on_s3(self.store):
+            problems.append(
+                "endpoint is the address of an S3 server: leave it out, or name the store s3://bucket/prefix"
+            )
         if problems:
             raise Invalid("; ".join(problems))
 
@@ -90,6 +97,7 @@ class FederationSpecification:
     cluster: ClusterSettings
     folder: Path
     """Where the file lies, absolute; relative paths in it begin here."""
+    endpoint: str | None = None
 
 
 class SettingDifference(NamedTuple):
@@ -127,7 +135,9 @@ def read_specification(path: Path) -> FederationSpecification:
     _check_schedule(tables["training"], tables["partition"], problems)
     problems.raise_if_any()
     folder = path.resolve().parent
-    return FederationSpecification(name=federation.name, store=federation.store, folder=folder, **tables)
+    return FederationSpecification(
+        name=federation.name, store=federation.store, endpoint=federation.endpoint, folder=folder, **tables
+    )
 
 
 def _check_schedule(training: TrainingSettings | None, partition: PartitionSettings | None, problems: Problems) -> None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import secrets
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import ray
 
 from cluster.guard import check_rooms
+from cluster.user_code import make_importable
 from coordinator.engine import check_configuration
 from shards.constituent import ConstituentTrainer, TrainingEvent, TrainTask
 from shards.lineage import Configuration
@@ -36,7 +37,7 @@ class WorkerSetup:
     slices: int
     threads: int
     device: Device
-    import_folder: str
+    import_folder: Path
     """Where the user's own model module may lie."""
 
 
@@ -45,8 +46,7 @@ class Worker:
 
     def __init__(self, setup: WorkerSetup) -> None:
         check_rooms()
-        if setup.import_folder not in sys.path:
-            sys.path.insert(0, setup.import_folder)
+        make_importable(setup.import_folder)
         self._setup = setup
         self._profile = set_numerics(setup.threads, setup.device)
         self._learners: dict[int, TorchLearner] = {}

@@ -56,6 +56,8 @@ class PointsRemoved:
     """The slices without them."""
     tombstones: ObjectRef
     """All tombstones, this request's included."""
+    unknown: int = 0
+    """Names of the request that have no data point; no tombstone is set for them."""
     at: str
 
 
@@ -238,6 +240,7 @@ def _quarantine(state: FederationState, event: PointsRemoved) -> FederationState
         event.at,
         shards=touched,
         points=sum(event.removed.values()),
+        unknown=event.unknown,
     )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Any
 
 from coordinator.codec import decode_state, encode_state
@@ -37,7 +38,7 @@ from shards.lineage import Configuration
 from shards.routing import PartitionKey, Placement
 from shards.sources import Source
 from shards.specification import DataSettings, PartitionSettings, ShardId, SliceIndex
-from shards.tombstones import DigestSet
+from shards.tombstones import NOTHING, DigestSet
 from storage.digests import sha256
 from storage.errors import Conflict, Fenced, Unavailable
 from storage.manifest import ManifestRegister
@@ -194,13 +195,16 @@ class Engine:
         if not any(rewrite.removed for rewrite in rewrites.values()):
             self._handle(NothingToErase(request_id=request_id, reason=_NOTHING, at=self._now()))
             return
-        tombstones = self._put_digests("tombstones", load_digests(store, self.state.tombstones).union(names))
+        # Tombstones for those found, and for nobody else: a misspelt name must not keep a stranger out for good.
+        found = reduce(DigestSet.union, (rewrite.names for rewrite in rewrites.values()), NOTHING)
+        tombstones = self._put_digests("tombstones", load_digests(store, self.state.tombstones).union(found))
         self._handle(
             PointsRemoved(
                 request_id=request_id,
                 removed={place: rewrite.removed for place, rewrite in rewrites.items()},
                 slices={place: rewrite.record for place, rewrite in rewrites.items() if rewrite.removed},
                 tombstones=tombstones,
+                unknown=len(names) - len(found),
                 at=self._now(),
             )
         )

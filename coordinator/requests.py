@@ -78,6 +78,8 @@ class ErasureRequest:
     """Shards that held something."""
     points: int = 0
     """Data points erased."""
+    unknown: int = 0
+    """Subjects and ids named that have no data point here, perhaps because they were erased before."""
     reason: str = ""
     """Why it was refused or failed, and what to do."""
     times: Mapping[str, str] = field(default_factory=dict)

@@ -38,6 +38,8 @@ class RequestStatus:
     subjects: int
     ids: int
     points: int
+    unknown: int
+    """Subjects and ids named that have no data point here."""
     shards: tuple[ShardId, ...]
     received_at: str
     due_at: str
@@ -94,6 +96,7 @@ def describe_request(request: ErasureRequest, now: datetime) -> RequestStatus:
         subjects=request.subjects,
         ids=request.ids,
         points=request.points,
+        unknown=request.unknown,
         shards=request.shards,
         received_at=request.received_at,
         due_at=request.due_at,

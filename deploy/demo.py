@@ -144,7 +144,8 @@ def _train_without(
     """Train a second federation that never saw the person, under the same partition key."""
     tell(f"\n6. Compare: another federation, trained on a file that never held {_ERASED_PERSON}")
     file = write_without(data.train, home / "data" / "train-without.parquet", _ERASED_PERSON)
-    key = partition_key(open_store(specification.store, specification.folder), specification, draw=False)
+    store = open_store(specification.store, specification.folder, specification.endpoint)
+    key = partition_key(store, specification, draw=False)
     other = replace(
         specification,
         store="./federation-without",

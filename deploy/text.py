@@ -103,6 +103,8 @@ def erasure_text(request: RequestStatus) -> str:
         return f"request {request.request_id}: refused"
     shards = ", ".join(map(str, request.shards))
     done = f"{request.points} data points erased, shards retrained: {shards}"
+    if request.unknown:
+        done += f"; {request.unknown} names have no data points here (unknown, or erased before)"
     sources = "files outside the store are yours to rewrite: 'sisa doctor' names those that still hold them"
     return f"request {request.request_id}: {request.state}; {done}\n{sources}"
 

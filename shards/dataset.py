@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, cast
 
 import numpy as np
@@ -21,7 +22,7 @@ import pyarrow.parquet as pq
 
 from shards.points import PointBlock, ShardPoints
 from shards.routing import DIGEST_BYTES, Placement, PointDigest
-from shards.tombstones import DigestSet, sortable
+from shards.tombstones import NOTHING, DigestSet, sortable
 from storage.digests import Sha256, sha256
 from storage.errors import Corrupt, InvariantBroken, ObjectMissing, OutcomeUnknown
 from storage.objects import ObjectKey, ObjectStore, object_key
@@ -70,6 +71,8 @@ class SliceRewrite:
     """Number of data points that went."""
     superseded: tuple[ObjectKey, ...]
     """Objects that still hold removed points: to be purged once ``record`` is committed."""
+    names: DigestSet
+    """The members of the request that had points here."""
 
 
 def encode_part(block: PointBlock) -> bytes:
@@ -173,7 +176,7 @@ def rewrite_slice(
 
     Deletes nothing: ``superseded`` names what must go. With nothing to remove, the record returned is the one given.
     """
-    parts, digests, superseded = [], [], []
+    parts, digests, superseded, found = [], [], [], []
     for part in record.parts:
         block = read_part(store, part)
         gone = erased.contains(block)
@@ -183,12 +186,18 @@ def rewrite_slice(
             parts.append(part)
             continue
         superseded.append(part.key)
+        found.append(erased.among(block))
         if len(survivors):
             parts.append(write_part(store, survivors, placement, names))
     if not superseded:
-        return SliceRewrite(record=record, removed=0, superseded=())
+        return SliceRewrite(record=record, removed=0, superseded=(), names=NOTHING)
     rewritten = _record(tuple(parts), digests)
-    return SliceRewrite(record=rewritten, removed=record.points - rewritten.points, superseded=tuple(superseded))
+    return SliceRewrite(
+        record=rewritten,
+        removed=record.points - rewritten.points,
+        superseded=tuple(superseded),
+        names=reduce(DigestSet.union, found, NOTHING),
+    )
 
 
 def count_erased(store: ObjectStore, record: SliceRecord, erased: DigestSet) -> int:

@@ -79,6 +79,12 @@ class DigestSet:
         found = _find(self.points, block.points_N) | _find(self.subjects, block.subjects_N)
         return np.asarray(found, dtype=np.bool_)
 
+    def among(self, block: PointBlock) -> DigestSet:
+        """Return the members that occur in ``block``."""
+        subjects = sortable(block.subjects_N)[_find(self.subjects, block.subjects_N)]
+        points = sortable(block.points_N)[_find(self.points, block.points_N)]
+        return DigestSet(subjects=_canonical(subjects.tobytes()), points=_canonical(points.tobytes()))
+
     def subject_digests(self) -> Iterator[SubjectDigest]:
         """Yield the subjects' digests in rising order."""
         return (SubjectDigest(digest) for digest in _split(self.subjects))

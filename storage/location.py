@@ -11,18 +11,26 @@ from storage.errors import Invalid
 from storage.local import LocalStore
 from storage.memory import MemoryStore
 from storage.objects import ObjectStore, object_key
+from storage.s3_names import bucket_and_prefix
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
-_FORMS = "write a folder such as './federation', or 'file:///absolute/folder'"
+_FORMS = "write a folder such as './federation', 'file:///absolute/folder' or 's3://bucket/prefix'"
 
 
-def open_store(location: str, base: Path) -> ObjectStore:
+def open_store(location: str, base: Path, endpoint: str | None = None) -> ObjectStore:
     """Return the store at ``location``; a relative path starts at ``base``. Touches nothing yet.
 
-    Accepted: a path, ``file://`` and an absolute path, ``memory:NAME``.
+    Accepted: a path, ``file://`` and an absolute path, ``memory:NAME``, ``s3://BUCKET/PREFIX``. ``endpoint`` is the
+    address of an S3-compatible server, None: AWS.
 
-    Raises ``Invalid`` for any other form and for a path that is no folder.
+    Raises ``Invalid`` for any other form, for a path that is no folder, and for an endpoint of no S3 store.
     """
+    if endpoint is not None and not is_on_s3(location):
+        raise Invalid(
+            "an endpoint is the address of an S3 server, and this store is not on one",
+            "leave 'endpoint' out, or name the store 's3://bucket/prefix'",
+            store=location,
+        )
     scheme = _SCHEME.match(location)
     if scheme is None:
         return _local(base / _at_home(location), location)
@@ -32,11 +40,21 @@ def open_store(location: str, base: Path) -> ObjectStore:
         case "file:":
             return _local(_path_of_url(location), location)
         case "s3:":
-            raise Invalid(
-                "this version keeps federations in a local folder; it does not reach S3 yet", _FORMS, store=location
-            )
+            return _bucket(location, endpoint)
         case _:
             raise Invalid("this kind of store is not known", _FORMS, store=location)
+
+
+def is_on_s3(location: str) -> bool:
+    """Return whether ``location`` names a bucket."""
+    return location[:3].lower() == "s3:"
+
+
+def _bucket(location: str, endpoint: str | None) -> ObjectStore:
+    from storage.s3 import S3Store  # noqa: PLC0415  boto3 takes a third of a second, and most stores do without
+
+    bucket, prefix = bucket_and_prefix(location)
+    return S3Store(bucket, prefix, endpoint)
 
 
 def _at_home(location: str) -> Path:

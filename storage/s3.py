@@ -13,18 +13,17 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 import boto3.session
 import botocore.exceptions as botocore_errors
 from botocore.config import Config
+from botocore.parsers import ResponseParserError
 
 from storage.bucket import (
-    Bucket,
     Fate,
     Listed,
     Mark,
@@ -38,8 +37,27 @@ from storage.bucket import (
 )
 from storage.bucket_store import BucketStore, pause
 from storage.digests import sha256
-from storage.errors import Corrupt, Invalid, ObjectMissing, SisaError, Unavailable
+from storage.errors import Corrupt, Invalid, SisaError
 from storage.objects import VersionTag
+from storage.s3_answers import (
+    Answer,
+    age_of,
+    condition_of,
+    headers_of,
+    landed,
+    listed_of,
+    mark_of,
+    metadata_of,
+    pages,
+    refusals_of,
+    retention_of,
+    server_time,
+    tag_of,
+    uploads_of,
+    versioning_of,
+    versions_of,
+    wanted_gone,
+)
 from storage.s3_names import S3Names, check_endpoint, check_place
 from storage.s3_refusals import Complaint, fate_of, refusal, unidentified, unreachable
 
@@ -51,7 +69,7 @@ _PART_BYTES = 64 * _MIB
 _CONNECTIONS = 64
 _READ_ATTEMPTS = 4
 
-_Errors = (botocore_errors.ClientError, botocore_errors.BotoCoreError)
+_ERRORS = (botocore_errors.ClientError, botocore_errors.BotoCoreError)
 
 _NOT_SENT = (
     botocore_errors.EndpointConnectionError,
@@ -130,7 +148,7 @@ class S3Store(BucketStore):
         return S3Names(self.prefix)
 
     @property
-    def requests(self) -> Bucket:
+    def requests(self) -> _Requests:
         """The bucket, through this process's clients."""
         with _told(self):
             again, once = _clients(self)
@@ -138,9 +156,7 @@ class S3Store(BucketStore):
 
     def describe(self, now: datetime) -> StoreFacts:
         """Return what is known of bucket and server; ``now`` is this machine's time, with its zone."""
-        with _told(self):
-            again, _ = _clients(self)
-        return _facts(self, again, now)
+        return self.requests.facts(now)
 
 
 # ------------------------------------------------------------------------------------------------------- clients
@@ -238,7 +254,7 @@ def _cause(error: Exception) -> str:
     return _complaint(error).code if isinstance(error, botocore_errors.ClientError) else type(error).__name__
 
 
-# ------------------------------------------------------------------------------------------------------- requests
+# ------------------------------------------------------------------------------------------------------ requests
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -250,52 +266,50 @@ class _Requests:
     once: S3Client
 
     def put(self, name: str, payload: bytes, expected: VersionTag | None, mark: Mark) -> PutReply:
-        bucket, condition, metadata = self.store.bucket, _condition(expected), _metadata(mark)
+        """Put the object once; a payload above the store's limit goes in parts, completed once."""
         try:
             if len(payload) > self.store.multipart_above_bytes:
-                return self._put_in_parts(name, payload, condition, metadata)
-            answer = self.once.put_object(Bucket=bucket, Key=name, Body=payload, Metadata=metadata, **condition)
+                upload = self._upload(name, payload, metadata_of(mark))
+                return self._complete(upload, condition_of(expected)) if isinstance(upload, _Parts) else upload
+            answer = self.once.put_object(
+                Bucket=self.store.bucket,
+                Key=name,
+                Body=payload,
+                Metadata=metadata_of(mark),
+                **_any(condition_of(expected)),
+            )
         except _ERRORS as error:
             return self._reply(error)
-        return _landed(answer)
+        return landed(answer)
 
-    def _put_in_parts(
-        self, name: str, payload: bytes, condition: dict[str, Any], metadata: dict[str, str]
-    ) -> PutReply:
-        """Upload the parts, which may be repeated; then complete, once and under the condition."""
+    def _upload(self, name: str, payload: bytes, metadata: dict[str, str]) -> _Parts | PutReply:
+        """Upload the parts, each repeated where need be: without a completion nothing lands."""
+        place = {"Bucket": self.store.bucket, "Key": name}
+        parts: _Parts | None = None
         try:
-            upload, parts = self._parts(name, payload, metadata)
-        except _ERRORS as error:
-            reply = self._reply(error)
-            return replace(reply, fate=Fate.NOT_DONE)  # without a completion nothing lands
-        bucket = self.store.bucket
-        try:
-            answer = self.once.complete_multipart_upload(
-                Bucket=bucket, Key=name, UploadId=upload.upload, MultipartUpload={"Parts": parts}, **condition
-            )
-        except BaseException as error:
-            self._abort_quietly(upload)  # a completion still on its way then finds nothing to complete
-            if isinstance(error, _ERRORS):
-                return self._reply(error)
-            raise
-        return _landed(answer)
-
-    def _parts(self, name: str, payload: bytes, metadata: dict[str, str]) -> tuple[Upload, list[Any]]:
-        bucket = self.store.bucket
-        begun = self.again.create_multipart_upload(Bucket=bucket, Key=name, Metadata=metadata)
-        upload = Upload(name=name, upload=begun["UploadId"])
-        view, parts = memoryview(payload), []
-        try:
+            begun = self.again.create_multipart_upload(**_any(place), Metadata=metadata)
+            parts = _Parts(upload=Upload(name=name, upload=begun["UploadId"]))
             for number, start in enumerate(range(0, max(1, len(payload)), _PART_BYTES), start=1):
-                body = bytes(view[start : start + _PART_BYTES])
-                answer = self.again.upload_part(
-                    Bucket=bucket, Key=name, UploadId=upload.upload, PartNumber=number, Body=body
-                )
-                parts.append({"PartNumber": number, "ETag": answer["ETag"]})
-        except BaseException:
-            self._abort_quietly(upload)
+                body = payload[start : start + _PART_BYTES]
+                wanted = place | {"UploadId": parts.upload.upload}
+                answer = self.again.upload_part(**_any(wanted), PartNumber=number, Body=body)
+                parts.done.append({"PartNumber": number, "ETag": answer["ETag"]})
+        except BaseException as error:
+            if parts is not None:
+                self._abort_quietly(parts.upload)
+            if isinstance(error, _ERRORS):
+                return replace(self._reply(error), fate=Fate.NOT_DONE)
             raise
-        return upload, parts
+        return parts
+
+    def _complete(self, parts: _Parts, condition: dict[str, str]) -> PutReply:
+        place = {"Bucket": self.store.bucket, "Key": parts.upload.name, "UploadId": parts.upload.upload}
+        done: Any = {"Parts": parts.done}
+        try:
+            return landed(self.once.complete_multipart_upload(**_any(place | condition), MultipartUpload=done))
+        except BaseException:
+            self._abort_quietly(parts.upload)  # a completion still on its way then finds nothing to complete
+            raise
 
     def _abort_quietly(self, upload: Upload) -> None:
         """End an upload; where that fails it stays behind and is found as unfinished."""
@@ -303,13 +317,14 @@ class _Requests:
             self.abort(upload)
 
     def _reply(self, error: Exception) -> PutReply:
-        """Return the fate of a put; raise what ends it."""
+        """Return the fate of a put that raised ``error``; raise what no repetition helps."""
         fate = _fate(error)
         if fate is None:
             raise _as_ours(error, self.store) from error
         return PutReply(fate=fate, cause=_cause(error))
 
     def look(self, name: str) -> Seen | None:
+        """Return what is there now."""
         with _told(self.store):
             try:
                 answer = self.again.head_object(Bucket=self.store.bucket, Key=name)
@@ -317,38 +332,125 @@ class _Requests:
                 if _complaint(error).status == 404:
                     return None
                 raise
-        return Seen(tag=_tag(answer["ETag"]), mark=_mark(answer.get("Metadata", {})))
+        return Seen(tag=tag_of(answer), mark=mark_of(answer))
 
     def read(self, name: str) -> Read | None:
-        spoiled = False
-        for attempt in range(_READ_ATTEMPTS):
-            if attempt:
-                pause(attempt)
-            try:
-                found = self._read_once(name)
-            except botocore_errors.ClientError as error:
-                if _complaint(error).code in {"NoSuchKey", "404"}:
-                    return None
-                raise _as_ours(error, self.store) from error
-            except _NO_ANSWER as error:  # a body that broke off; boto3 repeats what failed before the body
-                broken: Exception = error
-                spoiled = False
-                continue
-            except _ERRORS as error:
-                raise _as_ours(error, self.store) from error
-            if found is not None:
-                return found
-            spoiled = True
-        if spoiled:
-            raise _damaged(name)
-        raise _as_ours(broken, self.store) from broken
+        """Return the object, read again where its body broke off or is not the one put."""
+        for attempt in range(1, _READ_ATTEMPTS + 1):
+            with _told(self.store):
+                try:
+                    return self._read_once(name)
+                except botocore_errors.ClientError as error:
+                    if _complaint(error).code in {"NoSuchKey", "404"}:
+                        return None
+                    raise
+                except (*_NO_ANSWER, Corrupt):  # boto3 repeats what fails before the body, and nothing after
+                    if attempt == _READ_ATTEMPTS:
+                        raise
+            pause(attempt)
+        raise AssertionError
 
-    def _read_once(self, name: str) -> Read | None:
-        """Return the object; None when its bytes are not those that its mark names."""
+    def _read_once(self, name: str) -> Read:
         answer = self.again.get_object(Bucket=self.store.bucket, Key=name)
         with answer["Body"] as body:
             payload = body.read()
-        mark = _mark(answer.get("Metadata", {}))
+        mark = mark_of(answer)
         if mark is None or sha256(payload) != mark.sha256:
-            return None
-        return Read(payload=payload, tag=_tag(answer["ETag"]), age_seconds=_age(answer))
+            raise Corrupt(
+                "a stored object is not what was written, or was not written by this system",
+                "keep it for inspection and restore it from a copy, metadata included; it was not used",
+                name=name,
+            )
+        return Read(payload=payload, tag=tag_of(answer), age_seconds=age_of(answer))
+
+    def objects(self, prefix: str) -> Iterator[Listed]:
+        """Yield the objects under ``prefix``, page by page."""
+        with _told(self.store):
+            for answer in pages(self.again.list_objects_v2, Bucket=self.store.bucket, Prefix=prefix):
+                yield from listed_of(answer)
+
+    def versions(self, name: str) -> Iterator[Version]:
+        """Yield the versions and delete markers of ``name``."""
+        ask = self.again.list_object_versions
+        with _told(self.store):
+            for answer in pages(ask, Bucket=self.store.bucket, Prefix=name, Delimiter="/"):
+                yield from versions_of(answer, name)
+
+    def remove(self, versions: Sequence[Version]) -> list[Refusal]:
+        """Delete versions by their ids, which may be repeated."""
+        with _told(self.store):
+            answer = self.again.delete_objects(Bucket=self.store.bucket, Delete=_any(wanted_gone(versions)))
+        return refusals_of(answer, versions)
+
+    def retention(self, version: Version) -> str | None:
+        """Return what keeps a version."""
+        place = {"Bucket": self.store.bucket, "Key": version.name, "VersionId": version.version}
+        kept = _answer(self.again.get_object_retention, **place)
+        if (words := retention_of(kept or {})) is not None:
+            return words
+        held = _answer(self.again.get_object_legal_hold, **place)
+        return "a legal hold" if held and held.get("LegalHold", {}).get("Status") == "ON" else None
+
+    def uploads(self, prefix: str) -> Iterator[Upload]:
+        """Yield the unfinished multipart uploads under ``prefix``."""
+        with _told(self.store):
+            for answer in pages(self.again.list_multipart_uploads, Bucket=self.store.bucket, Prefix=prefix):
+                yield from (upload for upload in uploads_of(answer) if upload.name.startswith(prefix))
+
+    def abort(self, upload: Upload) -> None:
+        """End an upload, if it is still there."""
+        with _told(self.store):
+            try:
+                self.again.abort_multipart_upload(Bucket=self.store.bucket, Key=upload.name, UploadId=upload.upload)
+            except botocore_errors.ClientError as error:
+                if _complaint(error).code != "NoSuchUpload":
+                    raise
+
+    def facts(self, now: datetime) -> StoreFacts:
+        """Return what is known of bucket and server."""
+        bucket = self.store.bucket
+        with _told(self.store):
+            head = self.again.head_bucket(Bucket=bucket)
+        versioning = _answer(self.again.get_bucket_versioning, Bucket=bucket)
+        answered = server_time(head)
+        return StoreFacts(
+            location=self.store.location,
+            server=headers_of(head).get("server", ""),
+            versioning=None if versioning is None else versioning_of(versioning),
+            object_lock=_configured(self.again.get_object_lock_configuration, bucket),
+            replication=_configured(self.again.get_bucket_replication, bucket),
+            clock_difference_seconds=None if answered is None else (answered - now).total_seconds(),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Parts:
+    """A multipart upload and its parts so far."""
+
+    upload: Upload
+    done: list[dict[str, Any]] = field(default_factory=list)
+
+
+def _any(wanted: dict[str, Any]) -> Any:
+    """Return parameters that the stubs would know one by one."""
+    return wanted
+
+
+def _answer(ask: Callable[..., Any], **wanted: str) -> Answer | None:
+    """Return the answer to a question that this account, or this server, may not answer."""
+    try:
+        answer: Answer = ask(**wanted)
+    except _ERRORS:
+        return None
+    return answer
+
+
+def _configured(ask: Callable[..., Any], bucket: str) -> bool | None:
+    """Return whether the bucket has a configuration; None when that cannot be read."""
+    try:
+        ask(Bucket=bucket)
+    except botocore_errors.ClientError as error:
+        return False if _complaint(error).code.endswith("NotFoundError") else None
+    except botocore_errors.BotoCoreError:
+        return None
+    return True

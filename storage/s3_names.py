@@ -1,7 +1,7 @@
 """Names in a bucket: the store's address, and the way between keys and full names.
 
-    <prefix>/<key>             an object
-    <prefix>/.leases/<name>    a lease: outside the grammar of keys, so never mixed up with an object
+<prefix>/<key>             an object
+<prefix>/.leases/<name>    a lease: outside the grammar of keys, so never mixed up with an object
 """
 
 from __future__ import annotations

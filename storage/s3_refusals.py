@@ -13,7 +13,14 @@ from storage.errors import Invalid, SisaError, StoreFull, Unavailable
 _CREDENTIALS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or give this machine a role"
 
 _SPOILED = frozenset(
-    {"BadDigest", "IncompleteBody", "InvalidDigest", "RequestTimeout", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch"}
+    {
+        "BadDigest",
+        "IncompleteBody",
+        "InvalidDigest",
+        "RequestTimeout",
+        "XAmzContentSHA256Mismatch",
+        "XAmzContentChecksumMismatch",
+    }
 )
 """The upload was damaged or cut off on its way; nothing was changed."""
 
@@ -22,14 +29,28 @@ _WRONG_CREDENTIALS = frozenset(
 )
 _RUN_OUT = frozenset({"ExpiredToken", "TokenRefreshRequired", "ExpiredTokenException", "RequestExpired"})
 _FULL = frozenset(
-    {"QuotaExceeded", "XMinioStorageFull", "XMinioAdminBucketQuotaExceeded", "InsufficientStorage", "StorageFull",
-     "InsufficientCapacity"}
+    {
+        "QuotaExceeded",
+        "XMinioStorageFull",
+        "XMinioAdminBucketQuotaExceeded",
+        "InsufficientStorage",
+        "StorageFull",
+        "InsufficientCapacity",
+    }
 )
 _ELSEWHERE = frozenset(
-    {"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "TemporaryRedirect", "301"}
+    {
+        "PermanentRedirect",
+        "AuthorizationHeaderMalformed",
+        "IllegalLocationConstraintException",
+        "TemporaryRedirect",
+        "301",
+    }
 )
 _LACKING = frozenset({"NotImplemented", "MethodNotAllowed", "501", "405"})
-_DENIED = frozenset({"AccessDenied", "AllAccessDisabled", "AccountProblem", "UnauthorizedAccess", "403", "401", "Forbidden"})
+_DENIED = frozenset(
+    {"AccessDenied", "AllAccessDisabled", "AccountProblem", "UnauthorizedAccess", "403", "401", "Forbidden"}
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -43,7 +43,7 @@ slices = 5
 """
 SECRET = "c0ffee" * 8
 SETTINGS = {
-    "": "name store",
+    "": "name store endpoint",
     "data": "train id label features classes subject scale ingest_memory_mb",
     "model": "factory arguments",
     "training": "epochs batch_size learning_rate optimizer seed momentum nesterov weight_decay betas epsilon",

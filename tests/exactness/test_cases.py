@@ -275,3 +275,16 @@ def test_a_rehearsal_writes_nothing() -> None:
     assert [event.digest for event in events] == digests(federation)[0]
     assert [event.checkpoint for event in events] == [None] * 3
     assert {info.key for info in federation.store.list("")} == before
+
+
+def test_only_those_who_were_found_are_kept_out() -> None:
+    """A request that names strangers as well erases who is there, counts the strangers, and sets no tombstone for them."""
+    spec = specification()
+    points = points_for("mlp-dropout")
+    known, stranger = points[0].subject, "stranger"
+    federation = trained(spec, points)
+    done = federation.erase(subjects=[known, stranger], request_id="both")
+    assert (done.state, done.unknown) == (RequestState.COMPLETE, 1)
+    newcomer = replace(points[0], id="new", subject=stranger)
+    federation.train([*points, newcomer])
+    assert_exact(federation, [*survivors(points, subjects=[known]), newcomer])

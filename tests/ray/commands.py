@@ -16,6 +16,7 @@ TIMEOUT_SECONDS: Final = 120
 _PLAIN = "from deploy.cli import main; main()"
 
 _STRUCK = """
+import io
 import os
 import signal
 import sys
@@ -25,19 +26,17 @@ from deploy.cli import main
 act, word = sys.argv.pop(1), sys.argv.pop(1)
 
 
-class Struck:
+class Struck(io.TextIOBase):
+    def fileno(self):
+        return 2
+
     def write(self, text):
         os.write(2, text.encode())
         if word in text:
             if act == "die":
                 os.kill(os.getpid(), signal.SIGKILL)
             os.read(0, 1)
-
-    def flush(self):
-        pass
-
-    def isatty(self):
-        return False
+        return len(text)
 
 
 sys.stderr = Struck()
@@ -88,9 +87,12 @@ def halted(word: str, *words: str, folder: Path) -> Iterator[subprocess.Popen[st
     ) as process:
         assert process.stderr
         try:
+            told = []
             for line in process.stderr:
+                told.append(line)
                 if word in line:
                     break
+            assert word in told[-1], told
             yield process
         finally:
             process.kill()

@@ -1,27 +1,27 @@
-"""One Ray for all tests that use it in this process."""
+"""Folders for federations whose workers, or whose commands, are killed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from cluster.session import join_ray, leave_ray
-from cluster.specification import ClusterSettings
+import cluster.federation
 from tests.doubles.home import Home
-
-
-@pytest.fixture(scope="session")
-def _joined_ray() -> Iterator[None]:
-    """A local Ray; federations find this process in it and leave it running."""
-    join_ray(ClusterSettings())
-    yield
-    leave_ray()
+from tests.doubles.local_workers import LocalWorkers
 
 
 @pytest.fixture
-def home(tmp_path: Path, _joined_ray: None, monkeypatch: pytest.MonkeyPatch) -> Home:
+def home_without_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    """A folder whose federation trains in this process: the other halves of tests whose commands start Ray."""
+    monkeypatch.setattr(cluster.federation, "RayPool", LocalWorkers)
+    monkeypatch.setattr(cluster.federation, "join_ray", lambda _: False)
+    monkeypatch.chdir(tmp_path)
+    return Home(tmp_path).fill()
+
+
+@pytest.fixture
+def home(tmp_path: Path, joined_ray: None, monkeypatch: pytest.MonkeyPatch) -> Home:
     """A folder with data and a specification for real workers."""
     monkeypatch.chdir(tmp_path)
     return Home(tmp_path).fill()

@@ -39,8 +39,9 @@ def _fresh(home: Home, subjects: list[str]) -> list[str]:
     return said.digests
 
 
-def test_a_killed_training_goes_on(home: Home) -> None:
+def test_a_killed_training_goes_on(home_without_ray: Home) -> None:
     """``sisa train`` killed after some slices: nothing is served yet; the next one learns the other slices alone."""
+    home = home_without_ray
     err = killed("slice 2 of 2", "train", folder=home.folder)
     told = sorted((int(line[6]), int(line[15])) for line in err.splitlines() if line.startswith("shard "))
     assert 2 <= len(told) < 6
@@ -55,10 +56,11 @@ def test_a_killed_training_goes_on(home: Home) -> None:
 
 
 @pytest.mark.parametrize("word", ["accepted", "quarantined", "shard 1: slice 1", "published"])
-def test_a_killed_erasure_is_carried_out(word: str, home: Home) -> None:
+def test_a_killed_erasure_is_carried_out(word: str, home_without_ray: Home) -> None:
     """``sisa erase`` killed after acceptance, after quarantine, in the middle of retraining, before the purge: what is
     tainted is never served once it is planned, and the next command ends in the bytes of who never saw them.
     """
+    home = home_without_ray
     assert home.json("train").code == 0
     place = home.json("erase", "--subject", EARLY, "--dry-run").data["plan"]["shards"]
     assert [(each["shard"], each["from_slice"]) for each in place] == [(1, 1)]
@@ -85,11 +87,11 @@ def test_a_killed_erasure_is_carried_out(word: str, home: Home) -> None:
     assert home.json("status").digests == _fresh(home, [EARLY])
 
 
-def test_two_trainings_at_once(home: Home, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_two_trainings_at_once(home_without_ray: Home, tmp_path_factory: pytest.TempPathFactory) -> None:
     """The second is told who holds the store, exit code 4; the first ends as if alone, and though one of its workers
     dies, its stdout is one JSON object. A model beside the specification is found wherever a command is started.
     """
-    give_mortal_model(home, deaths=1)
+    home = give_mortal_model(home_without_ray, deaths=1)
     with halted("training 3 shards", "train", "--json", folder=home.folder) as first:
         for words in (("train",), ("erase", "--subject", MARKED)):
             second = home.json(*words)

@@ -1,0 +1,303 @@
+"""Receipts: what an erasure did, as evidence in values and as an in-toto Statement. Pure.
+
+A receipt holds counts, keyed digests, digests of objects and times: no id, no name, no value of a person. It goes into
+a log that never forgets, so nothing may be in it that could have to be erased; that is also why it has no digest of a
+slice's content, which for a slice of one data point could be guessed. Lineages cover content *and* keyed digests, and
+cannot be (E8).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
+
+from coordinator.requests import ErasureRequest, RequestState
+from coordinator.state import FederationState, ShardState
+from shards.lineage import CheckpointRecord, NumericsProfile
+from shards.specification import ShardId, SliceIndex
+from storage.digests import Json, Sha256, canonical_json
+from storage.errors import Invalid
+from storage.objects import ObjectKey
+
+FORMAT_VERSION: Final = 1
+PAYLOAD_TYPE: Final = "application/vnd.in-toto+json"
+STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
+PREDICATE_TYPE: Final = "urn:sisa-ray:erasure-receipt:v1"
+SUBJECT_NAME: Final = "erasure-request"
+
+PROVES: Final = (
+    "The operator stated these facts, at this place of an append-only log, and has not changed them since. Digests can "
+    "be compared with the objects in the store, and the constituents' digests with a training run that never saw the "
+    "erased data points."
+)
+DOES_NOT_PROVE: Final = (
+    "It does not prove that no copy exists elsewhere, nor that the facts are true: it binds the operator to them. It "
+    "names nobody; who stands behind the request's digest can be told only with the federation's partition key."
+)
+STANDING_EXCEPTIONS: Final = (
+    "Files outside the store that the data points were read from are not erased by this system.",
+    "Copies that others made of the store, such as backups, replicas or access logs, are out of its reach.",
+)
+"""What no receipt covers, said in each."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectEvidence:
+    """An object that held something of the erased data points and is gone."""
+
+    key: ObjectKey
+    sha256: Sha256
+    what: str
+    """``slice``, ``checkpoint``, ``names`` or ``tombstones``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SupersededCheckpoint:
+    """A checkpoint that had seen erased data points."""
+
+    slice: SliceIndex
+    sha256: Sha256
+    """Of the object."""
+    digest: Sha256
+    """Of the parameters and buffers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardEvidence:
+    """One affected shard, before and after."""
+
+    shard: ShardId
+    slices: tuple[SliceIndex, ...]
+    """Slices that lost data points; checkpoints of all slices from the first of them on were made anew."""
+    points_before: int
+    points_after: int
+    lineages_before: tuple[Sha256, ...]
+    """Lineages of the checkpoints from the first affected slice on."""
+    lineages_after: tuple[Sha256, ...]
+    superseded: tuple[SupersededCheckpoint, ...]
+    constituent: Sha256 | None
+    """Digest of the constituent that took over."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyringEvidence:
+    """Data keys that were destroyed with the erasure: what they had encrypted is noise wherever a copy of it lies."""
+
+    shard: ShardId
+    destroyed: int
+    """Number of the keyring that is gone."""
+    current: int
+    """Number of the keyring that replaced it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScanEvidence:
+    """What a look at the whole store found, after the purge."""
+
+    objects: int
+    bytes: int
+    found: tuple[str, ...] = ()
+    """What should not have been there; empty when all was well."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreEvidence:
+    """Where the objects were."""
+
+    kind: str
+    """Such as ``folder`` or ``s3``; no path, which may hold a person's name."""
+    properties: Mapping[str, Json] = field(default_factory=dict)
+    """What bears on erasure: versioning, object lock, replication, encryption."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErasureEvidence:
+    """All facts of one erasure that a receipt states."""
+
+    federation: str
+    request_id: str
+    """As it was given: whoever chooses request ids keeps personal data out of them."""
+    request_digest: Sha256
+    """SHA-256 over the keyed digests that the request names."""
+    subjects: int
+    ids: int
+    points: int
+    """Data points erased."""
+    state: RequestState
+    due_at: str
+    times: Mapping[str, str]
+    """When each state was reached, UTC, ISO 8601."""
+    shared_with: int
+    """Other requests that were carried out in between: their data points are among the differences of the shards."""
+    shards: tuple[ShardEvidence, ...]
+    purged: tuple[ObjectEvidence, ...]
+    keyrings: tuple[KeyringEvidence, ...] = ()
+    generation: int
+    """The ensemble that took over."""
+    floor: int
+    """No older generation is served, ever."""
+    profile: NumericsProfile | None
+    manifests: Mapping[str, int]
+    """Numbers of the manifests that state this, by what they committed: ``quarantined``, ``published``, ``purged``."""
+    scan: ScanEvidence
+    store: StoreEvidence
+    exceptions: tuple[str, ...] = STANDING_EXCEPTIONS
+
+    def __post_init__(self) -> None:
+        if self.state not in (RequestState.PURGED, RequestState.COMPLETE):
+            raise Invalid(
+                "a receipt is for an erasure that was carried out",
+                "wait until 'sisa status' says that the request is complete",
+                request=self.request_id,
+                state=self.state.value,
+            )
+
+
+def collect_evidence(
+    request_id: str,
+    before: FederationState,
+    after: FederationState,
+    *,
+    manifests: Mapping[str, int],
+    scan: ScanEvidence,
+    store: StoreEvidence,
+    further_purged: Sequence[ObjectEvidence] = (),
+    keyrings: Sequence[KeyringEvidence] = (),
+    further_exceptions: Sequence[str] = (),
+) -> ErasureEvidence:
+    """Return what the request did, from the states before its quarantine and after its purge.
+
+    ``further_purged`` are objects that neither state names, such as those of attempts that were given up.
+    Raises ``Invalid`` when ``after`` does not have the request, or not purged.
+    """
+    request = after.request(request_id)
+    if request is None:
+        raise Invalid("the federation has no such request", "see 'sisa status' for those it has", request=request_id)
+    purged = {each.key: each for each in (*_gone(before, after), *further_purged)}
+    return ErasureEvidence(
+        federation=after.name,
+        request_id=request_id,
+        request_digest=request.body,
+        subjects=request.subjects,
+        ids=request.ids,
+        points=request.points,
+        state=request.state,
+        due_at=request.due_at,
+        times=dict(request.times),
+        shared_with=_carried_out_between(request, before, after),
+        shards=tuple(_shard_evidence(shard, before, after) for shard in request.shards),
+        purged=tuple(sorted(purged.values(), key=lambda each: each.key)),
+        keyrings=tuple(keyrings),
+        generation=after.generation,
+        floor=after.floor,
+        profile=after.configuration.profile if after.configuration else None,
+        manifests=dict(manifests),
+        scan=scan,
+        store=store,
+        exceptions=(*STANDING_EXCEPTIONS, *further_exceptions),
+    )
+
+
+def statement(evidence: ErasureEvidence, issued_at: str) -> bytes:
+    """Return the in-toto Statement (v1) as canonical JSON. Raises ``Invalid`` when a field is none of JSON's."""
+    record: dict[str, Any] = {
+        "_type": STATEMENT_TYPE,
+        "subject": [{"name": SUBJECT_NAME, "digest": {"sha256": evidence.request_digest}}],
+        "predicateType": PREDICATE_TYPE,
+        "predicate": _predicate(evidence, issued_at),
+    }
+    try:
+        return canonical_json(record)
+    except (TypeError, ValueError) as error:
+        raise Invalid("a receipt's evidence holds a value that JSON cannot hold", "use text, numbers, lists") from error
+
+
+def _predicate(evidence: ErasureEvidence, issued_at: str) -> dict[str, Any]:
+    return {
+        "format_version": FORMAT_VERSION,
+        "proves": PROVES,
+        "does_not_prove": DOES_NOT_PROVE,
+        "exceptions": list(evidence.exceptions),
+        "issued_at": issued_at,
+        "federation": evidence.federation,
+        "request": {
+            "id": evidence.request_id,
+            "digest": evidence.request_digest,
+            "subjects": evidence.subjects,
+            "ids": evidence.ids,
+            "state": evidence.state.value,
+            "due_at": evidence.due_at,
+            "times": dict(evidence.times),
+        },
+        "erased": {"points": evidence.points, "other_requests_in_between": evidence.shared_with},
+        "shards": [asdict(each) for each in evidence.shards],
+        "purged": [asdict(each) for each in evidence.purged],
+        "keyrings": [asdict(each) for each in evidence.keyrings],
+        "generation": evidence.generation,
+        "erasure_floor": evidence.floor,
+        "numerics_profile": asdict(evidence.profile) if evidence.profile else None,
+        "manifests": dict(evidence.manifests),
+        "scan": asdict(evidence.scan),
+        "store": {"kind": evidence.store.kind, "properties": dict(evidence.store.properties)},
+    }
+
+
+def _shard_evidence(number: ShardId, before: FederationState, after: FederationState) -> ShardEvidence:
+    was, now = before.shards[number], after.shards[number]
+    slices = tuple(
+        SliceIndex(index)
+        for index, (old, new) in enumerate(zip(was.slices, now.slices, strict=True), start=1)
+        if old.points_digest != new.points_digest
+    )
+    kept = slices[0] - 1 if slices else len(now.slices)
+    return ShardEvidence(
+        shard=number,
+        slices=slices,
+        points_before=was.points,
+        points_after=now.points,
+        lineages_before=tuple(each.digest() for each in before.lineages(number)[kept:]),
+        lineages_after=tuple(each.digest() for each in after.lineages(number)[kept:]),
+        superseded=tuple(_superseded(was, now)),
+        constituent=now.chain[-1].digest if now.is_trained and now.chain else None,
+    )
+
+
+def _superseded(was: ShardState, now: ShardState) -> Iterator[SupersededCheckpoint]:
+    kept = {each.key for each in now.chain}
+    for each in was.chain:
+        if each.key not in kept:
+            yield SupersededCheckpoint(slice=each.slice, sha256=each.sha256, digest=each.digest)
+
+
+def _gone(before: FederationState, after: FederationState) -> Iterator[ObjectEvidence]:
+    """Yield the objects that the state before referred to and the state after does not."""
+    kept = after.referenced()
+    for each in _objects(before):
+        if each.key not in kept:
+            yield each
+
+
+def _objects(state: FederationState) -> Iterator[ObjectEvidence]:
+    for shard in state.shards:
+        for part in (part for record in shard.slices for part in record.parts):
+            yield ObjectEvidence(key=part.key, sha256=part.sha256, what="slice")
+        for checkpoint in shard.chain:
+            yield _checkpoint_object(checkpoint)
+    for request in state.requests:
+        if request.names:
+            yield ObjectEvidence(key=request.names.key, sha256=request.names.sha256, what="names")
+    if state.tombstones:
+        yield ObjectEvidence(key=state.tombstones.key, sha256=state.tombstones.sha256, what="tombstones")
+
+
+def _checkpoint_object(checkpoint: CheckpointRecord) -> ObjectEvidence:
+    return ObjectEvidence(key=checkpoint.key, sha256=checkpoint.sha256, what="checkpoint")
+
+
+def _carried_out_between(request: ErasureRequest, before: FederationState, after: FederationState) -> int:
+    """Return how many other requests lost their data points between the two states."""
+    quarantined = RequestState.QUARANTINED.value
+    done = {each.request_id for each in before.requests if quarantined in each.times}
+    others = (each for each in after.requests if each.request_id != request.request_id)
+    return sum(quarantined in each.times and each.request_id not in done for each in others)

@@ -1,0 +1,276 @@
+"""The registrar: issues receipts, finds them, and checks them and their log.
+
+    receipts/envelopes/<sha256 of the request id>    the signed statement: fixed at the first attempt
+    receipts/bundles/<sha256 of the request id>      what is handed out: fixed once the statement is in the log
+    log/origin                                       the log's name, drawn once
+
+Every step creates an object once or finds what was created, so that issuing again, after any crash and by whomever,
+ends in the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from coordinator.bundles import (
+    CHECKPOINTS,
+    RECEIPTS,
+    ReceiptBundle,
+    bundle_from_bytes,
+    read_statement,
+    statement_of,
+    verify_bundle,
+)
+from coordinator.ports import Clock, Names
+from coordinator.receipts import PAYLOAD_TYPE, ErasureEvidence, statement
+from storage.creation import create_or_read
+from storage.digests import sha256
+from storage.envelope import envelope_payload, open_envelope, sign_envelope
+from storage.errors import Conflict, Corrupt, Invalid, ObjectMissing
+from storage.log_check import LogCheck, check_log, read_leaves
+from storage.merkle import EMPTY_ROOT
+from storage.note import open_checkpoint
+from storage.objects import ObjectKey, ObjectStore, object_key
+from storage.sealed import seal, unseal
+from storage.signing import KeyFolder, PublicKey, published_keys
+from storage.transparency import LogLayout, TransparencyLog
+
+_ORIGIN_KEY = object_key("log/origin")
+_BUNDLES = "receipts/bundles/"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReceiptsCheck:
+    """What a check of all receipts found."""
+
+    checked: int
+    """Receipts looked at."""
+    broken: tuple[str, ...]
+    """What is wrong, by name; empty when all is well."""
+
+
+class Registrar:
+    """Receipts of one store. Making one reads and writes nothing; any number may be at work at once."""
+
+    def __init__(self, store: ObjectStore, clock: Clock, names: Names, private_keys: ObjectStore | None = None) -> None:
+        """``private_keys``: where the private signing keys are kept; None: in ``store``."""
+        self._store = store
+        self._clock = clock
+        self._names = names
+        self.keys = KeyFolder(store, private_keys or store)
+        self._log: TransparencyLog | None = None
+
+    def issue(self, evidence: ErasureEvidence) -> ReceiptBundle:
+        """Return the receipt for this erasure, in the log and durable; the one issued before, if there is one.
+
+        Raises as ``issue_all`` does.
+        """
+        return self.issue_all([evidence])[0]
+
+    def issue_all(self, evidence: Sequence[ErasureEvidence]) -> tuple[ReceiptBundle, ...]:
+        """Return receipts for erasures that ended together: one checkpoint covers them all.
+
+        1. Sign what is stated, and fix it under the request's name.
+        2. Append it to the log, which signs its checkpoint.
+        3. Fix the bundle.
+
+        Raises:
+            Conflict: a receipt of this request id states the erasure of something else.
+            Corrupt: the log or a receipt is not what was written, or a statement was not signed by us.
+            Unavailable: the private keys are not in their place.
+        """
+        found = [self._find(each.request_id) for each in evidence]
+        envelopes = [
+            bundle.envelope if bundle else self._envelope(each) for each, bundle in zip(evidence, found, strict=True)
+        ]
+        for each, envelope in zip(evidence, envelopes, strict=True):
+            _check_same(each, envelope)
+        missing = [envelope for envelope, bundle in zip(envelopes, found, strict=True) if bundle is None]
+        indexes = iter(self._opened_log().append(missing) if missing else ())
+        return tuple(
+            bundle or self._bundle(each.request_id, envelope, next(indexes))
+            for each, envelope, bundle in zip(evidence, envelopes, found, strict=True)
+        )
+
+    def find(self, request_id: str) -> ReceiptBundle:
+        """Return the receipt of this request.
+
+        Raises ``ObjectMissing`` when there is none, ``Corrupt`` when it is not what was written.
+        """
+        found = self._find(request_id)
+        if found is None:
+            raise ObjectMissing(
+                "there is no receipt for this request",
+                "receipts are for erasures that are complete: see 'sisa status'",
+                request=request_id,
+            )
+        return found
+
+    def public_keys(self) -> tuple[PublicKey, ...]:
+        """Return all public keys that receipts and checkpoints are or were signed with. Raises ``Corrupt``."""
+        return (*published_keys(self._store, RECEIPTS), *published_keys(self._store, CHECKPOINTS))
+
+    def check_log(self, old: str | None = None) -> LogCheck:
+        """Recompute the log and compare it with the earlier checkpoint ``old``, if one is given."""
+        try:
+            layout = self._layout()
+            keys = published_keys(self._store, CHECKPOINTS)
+        except Corrupt as error:
+            return LogCheck(entries=0, root=EMPTY_ROOT.hex(), problems=(f"{error.message}",))
+        if layout is None:
+            problems = ["there is no log: its name is missing"] if old or self._has_receipts() else []
+            return LogCheck(entries=0, root=EMPTY_ROOT.hex(), problems=tuple(problems))
+        return check_log(self._store, layout, keys, old)
+
+    def check_all(self, expected: Iterable[str] = ()) -> ReceiptsCheck:
+        """Check every receipt in the store, against the log as well; ``expected`` request ids must have one."""
+        log = self.check_log()
+        broken = [f"log: {problem}" for problem in log.problems]
+        checked = 0
+        for key in sorted(info.key for info in self._store.list(_BUNDLES)):
+            checked += 1
+            broken += [f"{key}: {failure}" for failure in self._failures(key)]
+        layout = None if log.problems else self._layout()
+        if layout is not None:
+            broken += self._without_receipt(layout)
+        for request_id in expected:
+            if self._missing(_bundle_key(request_id)):
+                broken.append(f"request {request_id}: it has no receipt")
+        return ReceiptsCheck(checked=checked, broken=tuple(broken))
+
+    def _envelope(self, evidence: ErasureEvidence) -> bytes:
+        """Return the signed statement about this request: the first that was ever made."""
+        key = _envelope_key(evidence.request_id)
+        try:
+            return self._admitted(self._store.get(key).payload, key)
+        except ObjectMissing:
+            issued_at = self._clock.now().isoformat(timespec="milliseconds")
+            signed = sign_envelope(statement(evidence, issued_at), PAYLOAD_TYPE, self.keys.current(RECEIPTS))
+        return self._admitted(create_or_read(self._store, key, signed), key)
+
+    def _bundle(self, request_id: str, envelope: bytes, index: int) -> ReceiptBundle:
+        inclusion = self._opened_log().prove(index)
+        signers = (
+            open_envelope(envelope, PAYLOAD_TYPE, published_keys(self._store, RECEIPTS)).key,
+            open_checkpoint(inclusion.checkpoint, published_keys(self._store, CHECKPOINTS)).key,
+        )
+        bundle = ReceiptBundle(
+            envelope=envelope, index=index, proof=inclusion.proof, checkpoint=inclusion.checkpoint, keys=signers
+        )
+        return bundle_from_bytes(create_or_read(self._store, _bundle_key(request_id), bundle.to_bytes()))
+
+    def _find(self, request_id: str) -> ReceiptBundle | None:
+        key = _bundle_key(request_id)
+        try:
+            bundle = bundle_from_bytes(self._store.get(key).payload)
+        except ObjectMissing:
+            return None
+        if _request_id(bundle.envelope) != request_id:
+            raise Corrupt("the receipt under this request's name is another one's", "see 'sisa log --check'", key=key)
+        return bundle
+
+    def _opened_log(self) -> TransparencyLog:
+        if self._log is None:
+            name = seal({"origin": f"sisa-ray/{self._names()}"})
+            layout = _layout_from(create_or_read(self._store, _ORIGIN_KEY, name))
+            signer = self.keys.current(CHECKPOINTS)
+            known = published_keys(self._store, CHECKPOINTS)
+            self._log = TransparencyLog(self._store, layout, signer=signer, keys=known, admits=self._is_ours)
+        return self._log
+
+    def _layout(self) -> LogLayout | None:
+        try:
+            return _layout_from(self._store.get(_ORIGIN_KEY).payload)
+        except ObjectMissing:
+            return None
+
+    def _is_ours(self, envelope: bytes) -> bool:
+        """Return whether a receipts key signed it: only then may a checkpoint cover it."""
+        try:
+            read_statement(open_envelope(envelope, PAYLOAD_TYPE, published_keys(self._store, RECEIPTS)).payload)
+        except Corrupt:
+            return False
+        return True
+
+    def _admitted(self, envelope: bytes, key: ObjectKey) -> bytes:
+        if not self._is_ours(envelope):
+            raise Corrupt("a stored statement was not signed by us, or was altered", "find out who wrote it", key=key)
+        return envelope
+
+    def _failures(self, key: ObjectKey) -> Iterator[str]:
+        """Yield what is wrong with one stored bundle."""
+        try:
+            bundle = bundle_from_bytes(self._store.get(key).payload)
+            check = verify_bundle(bundle, self.public_keys())
+        except (Corrupt, Invalid) as error:
+            yield error.fact
+            return
+        yield from check.failures
+        if check.request_id is None:
+            return
+        if key != _bundle_key(check.request_id):
+            yield "it is the receipt of another request than its name says"
+        if not self._is_stored(LogLayout(origin=check.origin).checkpoint(check.log_size), bundle.checkpoint):
+            yield f"its checkpoint of size {check.log_size} is not the log's"
+
+    def _without_receipt(self, layout: LogLayout) -> Iterator[str]:
+        """Yield the entries whose bundle does not refer to them: left by a crash, until the receipt is asked for again."""
+        for number, leaf in read_leaves(self._store, layout):
+            request_id = _request_id(leaf)
+            try:
+                bundle = bundle_from_bytes(self._store.get(_bundle_key(request_id)).payload)
+            except ObjectMissing:
+                yield f"entry {number}: its receipt is missing"
+                continue
+            except (Corrupt, Invalid):
+                continue  # named already
+            if (bundle.index, bundle.envelope) != (number, leaf):
+                yield f"entry {number}: the receipt of its request is another one"
+
+    def _is_stored(self, key: ObjectKey, text: str) -> bool:
+        try:
+            return self._store.get(key).payload == text.encode("utf-8")
+        except ObjectMissing:
+            return False
+
+    def _missing(self, key: ObjectKey) -> bool:
+        try:
+            self._store.get(key)
+        except ObjectMissing:
+            return True
+        return False
+
+    def _has_receipts(self) -> bool:
+        return any(self._store.list("receipts/")) or any(self._store.list("log/entries/"))
+
+
+def _check_same(evidence: ErasureEvidence, envelope: bytes) -> None:
+    stated = read_statement(envelope_payload(envelope))["predicate"]["request"]
+    if stated["id"] != evidence.request_id or stated["digest"] != evidence.request_digest:
+        raise Conflict(
+            "a receipt of this request id states the erasure of something else",
+            "find out which of the two requests is meant",
+            request=evidence.request_id,
+        )
+
+
+def _request_id(envelope: bytes) -> str:
+    return str(read_statement(envelope_payload(envelope))["predicate"]["request"]["id"])
+
+
+def _layout_from(payload: bytes) -> LogLayout:
+    return LogLayout(origin=str(unseal(payload, _ORIGIN_KEY, frozenset({"origin"}))["origin"]))
+
+
+def _envelope_key(request_id: str) -> ObjectKey:
+    return object_key(f"receipts/envelopes/{_name(request_id)}")
+
+
+def _bundle_key(request_id: str) -> ObjectKey:
+    return object_key(f"{_BUNDLES}{_name(request_id)}")
+
+
+def _name(request_id: str) -> str:
+    """Return a request id as one segment of a key, in which nothing of it can be read."""
+    return sha256(request_id.encode("utf-8", "surrogatepass"))

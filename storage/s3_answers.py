@@ -1,0 +1,145 @@
+"""S3's answers as boto3 gives them, turned into the words of ``storage.bucket``; and conditions the other way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, Literal
+
+from storage.bucket import Fate, Listed, Mark, PutReply, Refusal, Upload, Version
+from storage.objects import VersionTag
+
+Answer = Mapping[str, Any]
+"""One answer, parsed."""
+
+_NONCE, _SHA256, _REPLACED = "sisa-nonce", "sisa-sha256", "sisa-replaced"
+
+_MARKERS = {
+    "NextContinuationToken": "ContinuationToken",
+    "NextKeyMarker": "KeyMarker",
+    "NextVersionIdMarker": "VersionIdMarker",
+    "NextUploadIdMarker": "UploadIdMarker",
+}
+"""Where a listing went to, and what asks to go on from there."""
+
+
+def condition_of(expected: VersionTag | None) -> dict[str, str]:
+    """Return the condition of a put as parameters."""
+    return {"IfNoneMatch": "*"} if expected is None else {"IfMatch": f'"{expected}"'}
+
+
+def tag_of(answer: Answer) -> VersionTag:
+    """Return the tag of the object that an answer is about."""
+    return VersionTag(str(answer["ETag"]).strip('"'))
+
+
+def landed(answer: Answer) -> PutReply:
+    """Return what a put's success says; a success that names no tag is none that can be relied on."""
+    if not answer.get("ETag"):
+        return PutReply(fate=Fate.DOUBTFUL, cause="NoTag")
+    return PutReply(fate=Fate.LANDED, tag=tag_of(answer))
+
+
+def metadata_of(mark: Mark) -> dict[str, str]:
+    """Return the metadata that hold ``mark``."""
+    metadata = {_NONCE: mark.nonce, _SHA256: mark.sha256}
+    return metadata if mark.replaced is None else metadata | {_REPLACED: mark.replaced}
+
+
+def mark_of(answer: Answer) -> Mark | None:
+    """Return the mark of the object that an answer is about; None when it has none."""
+    metadata = answer.get("Metadata", {})
+    if _NONCE not in metadata or _SHA256 not in metadata:
+        return None
+    replaced = metadata.get(_REPLACED)
+    return Mark(
+        nonce=metadata[_NONCE],
+        sha256=metadata[_SHA256],
+        replaced=None if replaced is None else VersionTag(replaced),
+    )
+
+
+def headers_of(answer: Answer) -> Mapping[str, str]:
+    """Return an answer's HTTP headers, names in lower case."""
+    headers: Mapping[str, str] = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    return headers
+
+
+def server_time(answer: Answer) -> datetime | None:
+    """Return when the server answered, by its own clock."""
+    try:
+        return parsedate_to_datetime(headers_of(answer).get("date", ""))
+    except ValueError:
+        return None
+
+
+def age_of(answer: Answer) -> float | None:
+    """Return how many seconds ago the object changed, both times by the server's clock."""
+    now, changed = server_time(answer), answer.get("LastModified")
+    if now is None or now.tzinfo is None or not isinstance(changed, datetime):
+        return None
+    return (now - changed).total_seconds()
+
+
+def pages(ask: Callable[..., Any], **wanted: str) -> Iterator[Answer]:
+    """Yield a listing's answers, page by page."""
+    marker: dict[str, str] = {}
+    while True:
+        answer: Answer = ask(**wanted, **marker)
+        yield answer
+        following = {ours: answer[theirs] for theirs, ours in _MARKERS.items() if answer.get(theirs)}
+        if not answer.get("IsTruncated") or following == marker or not following:
+            return
+        marker = following
+
+
+def listed_of(answer: Answer) -> Iterator[Listed]:
+    """Yield the objects of a page."""
+    for each in answer.get("Contents", ()):
+        yield Listed(name=each["Key"], payload_bytes=each["Size"])
+
+
+def versions_of(answer: Answer, name: str) -> Iterator[Version]:
+    """Yield the versions and delete markers of exactly ``name`` on a page."""
+    for each in (*answer.get("Versions", ()), *answer.get("DeleteMarkers", ())):
+        if each["Key"] == name:
+            # A server without versions may leave the id out: its only version is called null.
+            version = each.get("VersionId") or "null"
+            yield Version(name=name, version=version, latest=bool(each.get("IsLatest", True)))
+
+
+def uploads_of(answer: Answer) -> Iterator[Upload]:
+    """Yield the unfinished multipart uploads of a page."""
+    for each in answer.get("Uploads", ()):
+        yield Upload(name=each["Key"], upload=each["UploadId"])
+
+
+def wanted_gone(versions: Sequence[Version]) -> dict[str, Any]:
+    """Return the parameter that asks to delete ``versions``."""
+    return {"Objects": [{"Key": each.name, "VersionId": each.version} for each in versions]}
+
+
+def refusals_of(answer: Answer, versions: Sequence[Version]) -> list[Refusal]:
+    """Return what a batch deletion, successful as a whole, did not delete."""
+    by_id = {(each.name, each.version): each for each in versions}
+    return [
+        Refusal(
+            version=by_id.get((each.get("Key", ""), each.get("VersionId") or "null"), versions[0]),
+            code=each.get("Code") or "unknown",
+        )
+        for each in answer.get("Errors", ())
+    ]
+
+
+def versioning_of(answer: Answer) -> Literal["off", "on", "suspended"]:
+    """Return a bucket's versioning."""
+    status = answer.get("Status")
+    return "on" if status == "Enabled" else "suspended" if status == "Suspended" else "off"
+
+
+def retention_of(answer: Answer) -> str | None:
+    """Return a version's retention in words, None when it has none."""
+    kept = answer.get("Retention", {})
+    until = kept.get("RetainUntilDate")
+    return f"{str(kept.get('Mode', '')).lower()} retention until {until:%Y-%m-%d %H:%M} UTC" if until else None
