@@ -35,7 +35,7 @@ check: venv ## lint, format, types, import contracts, spelling, fast tests
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/codespell
-	$(BIN)/python -m pytest -q -m "not slow and not ray and not fashion"
+	$(BIN)/python -m pytest -q -m "not slow and not ray and not s3 and not fashion"
 
 bench: venv ## measure speed against a plain PyTorch loop
 	$(BIN)/python -m tests.bench

@@ -15,12 +15,14 @@ from cluster.identity import (
     bit_settings,
     check_identity,
     check_unchanged,
+    describe_store,
     differences,
     fresh_state,
     partition_key,
     side_by_side,
     untrained,
 )
+from cluster.objects import open_objects
 from cluster.outcome import Answers, Evaluation, Verification, evaluation_of
 from cluster.planning import Plan, measured_basis, plan_for, trial_basis
 from cluster.pool import RayPool
@@ -33,6 +35,7 @@ from coordinator.engine import Engine, Tools, check_configuration
 from coordinator.lookup import erased_points
 from coordinator.plan import RetrainPlan, plan_retrain
 from coordinator.ports import Clock, Listener, Names, Notice, Remark
+from coordinator.registrar import Registrar
 from coordinator.requests import ErasureRequest
 from coordinator.state import FederationState
 from coordinator.status import FederationStatus, RequestStatus, describe, describe_request
@@ -44,7 +47,7 @@ from shards.sources import Source, inventory, open_source, table_source
 from shards.specification import DataSettings, ShardId
 from shards.tombstones import DigestSet
 from storage.errors import Corrupt, Invalid
-from storage.location import is_on_s3, open_store
+from storage.location import is_on_s3
 from storage.manifest import ManifestRegister
 from storage.objects import ObjectStore
 from storage.probe import probe_store
@@ -76,7 +79,7 @@ class Federation:
         self._clock = clock or SystemClock()
         self._names = names
         self._listener = listener
-        self._store = open_store(specification.store, specification.folder, specification.endpoint)
+        self._store = open_objects(specification)
         self._register = ManifestRegister(store=self._store)
         self._pool: RayPool | None = None
         self._started_ray = False
@@ -98,6 +101,11 @@ class Federation:
     def register(self) -> ManifestRegister:
         """Its manifests."""
         return self._register
+
+    @property
+    def registrar(self) -> Registrar:
+        """Its receipts."""
+        return Registrar(self._store, self._clock, self._names)
 
     def release(self) -> None:
         """Let the workers go, so that others may have their processors; what needs workers starts new ones."""
@@ -261,7 +269,13 @@ class Federation:
     @contextmanager
     def _writing(self, command: str) -> Iterator[tuple[Engine, PartitionKey]]:
         tools = Tools(
-            store=self._store, clock=self._clock, names=self._names, listener=self._listener, pool=self.workers
+            store=self._store,
+            clock=self._clock,
+            names=self._names,
+            listener=self._listener,
+            pool=self.workers,
+            registrar=self.registrar,
+            described=describe_store(self._store),
         )
         with self._store.exclusive("writer", holder=holder(command, self._clock.now())):
             if command == "train":

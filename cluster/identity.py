@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 from cluster.specification import FederationSpecification, SettingDifference, describe_difference, settings_record
+from coordinator.receipts import StoreEvidence
 from coordinator.state import FederationState, ShardState
 from shards.dataset import EMPTY_SLICE
 from shards.routing import PartitionKey
@@ -110,6 +111,13 @@ def bit_settings(record: Mapping[str, Any]) -> Sha256:
             "scale": record["data"]["scale"],
         }
     )
+
+
+def describe_store(store: ObjectStore) -> StoreEvidence:
+    """Return what receipts say of the store: its kind, never its place, which may hold a person's name."""
+    scheme, colon, _ = store.location.partition(":")
+    kinds = {"s3": "s3", "memory": "memory"}
+    return StoreEvidence(kind=kinds.get(scheme, "folder") if colon else "folder")
 
 
 def untrained(specification: FederationSpecification) -> Invalid:

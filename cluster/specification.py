@@ -35,6 +35,12 @@ class FederationSettings:
     """Folder of the federation's objects, relative to the specification's folder, or an address like ``s3://…``."""
     endpoint: str | None = None
     """Address of an S3-compatible server, such as ``http://127.0.0.1:8333``; default: AWS. Only for an S3 store."""
+    keys: str | None = None
+    """Folder or address of another store, for the keys of the encrypted objects; default: in the store itself.
+
+    Keep them elsewhere so that a copy of the store alone opens nothing. Several federations may share one; to be set
+    before the first training, and to stay.
+    """
 
     def __post_init__(self) -> None:
         problems = []
@@ -43,7 +49,9 @@ class FederationSettings:
             problems.append(f"name must be {allowed}, got {self.name!r}")
         if not self.store:
             problems.append("store is empty: name a folder")
-        if self.endpoint is not None and not is_on_s3(self.store):
+        if self.keys is not None and (not self.keys or self.keys == self.store):
+            problems.append("keys is empty or names the store itself: name another store, or leave it out")
+        if self.endpoint is not None and not is_on_s3(self.store) and not is_on_s3(self.keys or ""):
             problems.append(
                 "endpoint is the address of an S3 server: leave it out, or name the store s3://bucket/prefix"
             )
@@ -98,6 +106,7 @@ class FederationSpecification:
     folder: Path
     """Where the file lies, absolute; relative paths in it begin here."""
     endpoint: str | None = None
+    keys: str | None = None
 
 
 class SettingDifference(NamedTuple):
@@ -136,7 +145,12 @@ def read_specification(path: Path) -> FederationSpecification:
     problems.raise_if_any()
     folder = path.resolve().parent
     return FederationSpecification(
-        name=federation.name, store=federation.store, endpoint=federation.endpoint, folder=folder, **tables
+        name=federation.name,
+        store=federation.store,
+        endpoint=federation.endpoint,
+        keys=federation.keys,
+        folder=folder,
+        **tables,
     )
 
 

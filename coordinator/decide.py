@@ -56,6 +56,8 @@ class PointsRemoved:
     """The slices without them."""
     tombstones: ObjectRef
     """All tombstones, this request's included."""
+    before: ObjectRef
+    """This state as it was, kept for the receipt."""
     unknown: int = 0
     """Names of the request that have no data point; no tombstone is set for them."""
     at: str
@@ -94,6 +96,14 @@ class Purged:
     at: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReceiptIssued:
+    """The request's receipt is signed and in the log."""
+
+    request_id: str
+    index: int
+
+
 Event = (
     Ingested
     | TrainingConfigured
@@ -103,6 +113,7 @@ Event = (
     | CheckpointWritten
     | CheckpointLost
     | Purged
+    | ReceiptIssued
 )
 
 # Effects: what is to be done.
@@ -127,7 +138,14 @@ class Purge:
     """Delete what nothing refers to any more, and show that it is gone."""
 
 
-Effect = RemovePoints | Train | Purge
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IssueReceipt:
+    """Sign what was done for the request and put it into the log."""
+
+    request_id: str
+
+
+Effect = RemovePoints | Train | Purge | IssueReceipt
 
 
 def decide(state: FederationState, event: Event) -> tuple[FederationState, tuple[Effect, ...]]:
@@ -149,8 +167,10 @@ def outstanding(state: FederationState) -> tuple[Effect, ...]:
         return ()
     if untrained := tuple(ShardId(n) for n, shard in enumerate(state.shards) if not shard.is_trained):
         return (Train(shards=untrained),)
-    owed = any(request.state in (RequestState.PUBLISHED, RequestState.PURGED) for request in state.requests)
-    return (Purge(),) if owed or state.condemned else ()
+    if state.condemned or any(request.state is RequestState.PUBLISHED for request in state.requests):
+        return (Purge(),)
+    purged = (request for request in state.requests if request.state is RequestState.PURGED)
+    return tuple(IssueReceipt(request_id=request.request_id) for request in purged if request.receipt is None)
 
 
 def _apply(state: FederationState, event: Event) -> FederationState:
@@ -176,7 +196,9 @@ def _apply(state: FederationState, event: Event) -> FederationState:
         case CheckpointLost():
             return _truncate(state, event.shard, event.slice)
         case Purged():
-            return _complete(state, event.at)
+            return _purged(state, event.at)
+        case ReceiptIssued():
+            return _receipted(state, event)
         case _:
             assert_never(event)
 
@@ -241,6 +263,7 @@ def _quarantine(state: FederationState, event: PointsRemoved) -> FederationState
         shards=touched,
         points=sum(event.removed.values()),
         unknown=event.unknown,
+        before=event.before,
     )
 
 
@@ -287,12 +310,25 @@ def _publish_if_trained(state: FederationState, at: str) -> FederationState:
     return after
 
 
-def _complete(state: FederationState, at: str) -> FederationState:
+def _purged(state: FederationState, at: str) -> FederationState:
     after = replace(state, condemned=())
     for request in state.requests:
-        if request.state in (RequestState.PUBLISHED, RequestState.PURGED):
+        if request.state is RequestState.PUBLISHED:
+            after = _update(after, request.request_id, RequestState.PURGED, at)
+        elif request.state is RequestState.PURGED and request.receipt is not None:
             after = _update(after, request.request_id, RequestState.COMPLETE, at)
     return after
+
+
+def _receipted(state: FederationState, event: ReceiptIssued) -> FederationState:
+    """Condemn what the receipt was written from; with that purged as well, the request is complete."""
+    request = state.request(event.request_id)
+    if request is None or request.state is not RequestState.PURGED or request.before is None:
+        return state  # told twice
+    requests = tuple(
+        replace(each, receipt=event.index, before=None) if each is request else each for each in state.requests
+    )
+    return replace(state, requests=requests, condemned=(*state.condemned, request.before.key))
 
 
 def _close_names(

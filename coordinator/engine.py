@@ -5,6 +5,7 @@ One engine writes at a time (the store's exclusive lock); a stale one is fenced 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
@@ -14,21 +15,26 @@ from coordinator.codec import decode_state, encode_state
 from coordinator.decide import (
     CheckpointLost,
     CheckpointWritten,
+    Effect,
     ErasureAccepted,
     Event,
     Ingested,
+    IssueReceipt,
     NothingToErase,
     PointsRemoved,
     Purge,
     Purged,
+    ReceiptIssued,
     RemovePoints,
     Train,
     TrainingConfigured,
     decide,
     outstanding,
 )
-from coordinator.lookup import erased_points, is_intact, load_digests
+from coordinator.lookup import erased_points, is_intact, load_digests, load_object
 from coordinator.ports import Clock, IngestProgress, Listener, Names, Notice, RequestMoved, TrainingStarted, WorkerPool
+from coordinator.receipts import ScanEvidence, StoreEvidence, collect_evidence
+from coordinator.registrar import Registrar
 from coordinator.requests import ErasureRequest, ObjectRef
 from coordinator.state import DataState, FederationState
 from shards.constituent import SliceLearned, TrainTask
@@ -39,7 +45,7 @@ from shards.routing import PartitionKey, Placement
 from shards.sources import Source
 from shards.specification import DataSettings, PartitionSettings, ShardId, SliceIndex
 from shards.tombstones import NOTHING, DigestSet
-from storage.digests import sha256
+from storage.digests import canonical_json, sha256
 from storage.errors import Conflict, Fenced, Unavailable
 from storage.manifest import ManifestRegister
 from storage.objects import ObjectKey, ObjectStore, object_key
@@ -60,6 +66,10 @@ class Tools:
     listener: Listener
     pool: Callable[[], WorkerPool]
     """Returns the workers, starting them at the first call."""
+    registrar: Registrar
+    """Issues receipts."""
+    described: StoreEvidence
+    """What receipts say of the store."""
 
 
 class Engine:
@@ -167,12 +177,12 @@ class Engine:
 
         Interrupting is safe: the next engine goes on from the last commit.
         """
-        self._perform_while(RemovePoints, Train, Purge)
+        self._perform_while(RemovePoints, Train, Purge, IssueReceipt)
         # Objects that an interrupted writer never committed, manifests that name purged ones, files of a repeated
         # ingest that changed nothing: none of them is on any purge list.
         self._sweep()
 
-    def _perform_while(self, *kinds: type[RemovePoints | Train | Purge]) -> None:
+    def _perform_while(self, *kinds: type[Effect]) -> None:
         while (effects := outstanding(self.state)) and isinstance(effects[0], kinds):
             match effects[0]:
                 case RemovePoints(request_id=request_id):
@@ -181,6 +191,8 @@ class Engine:
                     self._train(shards)
                 case Purge():
                     self._purge()
+                case IssueReceipt(request_id=request_id):
+                    self._issue_receipt(request_id)
 
     def _remove_points(self, request_id: str) -> None:
         """Write the request's points out of their slices (E2, E12)."""
@@ -204,6 +216,7 @@ class Engine:
                 removed={place: rewrite.removed for place, rewrite in rewrites.items()},
                 slices={place: rewrite.record for place, rewrite in rewrites.items() if rewrite.removed},
                 tombstones=tombstones,
+                before=self._put("requests", "before", canonical_json(encode_state(self.state))),
                 unknown=len(names) - len(found),
                 at=self._now(),
             )
@@ -228,6 +241,29 @@ class Engine:
     def _task(self, shard: ShardId) -> TrainTask:
         return train_task(self.state, shard, done=len(self.state.shards[shard].chain))
 
+    def _issue_receipt(self, request_id: str) -> None:
+        """State what was done for the request, signed and in the log; asking twice gives the same receipt."""
+        request = self.state.request(request_id)
+        assert request is not None
+        assert request.before is not None
+        before = decode_state(json.loads(load_object(self._tools.store, request.before)))
+        evidence = collect_evidence(
+            request_id,
+            before,
+            self.state,
+            manifests={"purged": self._version},
+            scan=self._scan(),
+            store=self._tools.described,
+        )
+        bundle = self._tools.registrar.issue(evidence)
+        self._handle(ReceiptIssued(request_id=request_id, index=bundle.index))
+
+    def _scan(self) -> ScanEvidence:
+        """Return what a listing of the whole store shows; ``sisa verify`` reads every object as well."""
+        found = list(self._tools.store.list(""))
+        left = len(self._left_over()) + sum(1 for _ in self._tools.store.unfinished(""))
+        return ScanEvidence(objects=len(found), bytes=sum(info.payload_bytes for info in found), findings=left)
+
     def _purge(self) -> None:
         self._sweep()
         self._handle(Purged(at=self._now()))
@@ -247,8 +283,7 @@ class Engine:
             # After the listing: a writer that takes over commits before it writes anything else, so that nothing
             # listed above is its own (D3).
             self._refuse_superseded()
-            for key in left:
-                store.delete(key)
+            store.delete_all(left)
             store.remove_unfinished("")
         raise Unavailable(
             f"objects keep appearing in the store while it is purged, {len(self._left_over())} are left",
@@ -276,8 +311,10 @@ class Engine:
         return self.state.shards[place.shard].slices[place.slice - 1]
 
     def _put_digests(self, prefix: str, names: DigestSet) -> ObjectRef:
-        payload = names.to_bytes()
-        key = object_key(f"{prefix}/{self._tools.names()}.digests")
+        return self._put(prefix, "digests", names.to_bytes())
+
+    def _put(self, prefix: str, ending: str, payload: bytes) -> ObjectRef:
+        key = object_key(f"{prefix}/{self._tools.names()}.{ending}")
         self._tools.store.put_if_absent(key, payload)
         return ObjectRef(key=key, sha256=sha256(payload))
 

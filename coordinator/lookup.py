@@ -14,6 +14,8 @@ from storage.digests import Sha256, sha256
 from storage.errors import Corrupt, ObjectMissing
 from storage.objects import ObjectKey, ObjectStore
 
+_RESTORE = "restore the store from a copy"
+
 
 def erased_points(store: ObjectStore, state: FederationState, names: DigestSet) -> Mapping[Placement, int]:
     """Return how many data points of ``names`` lie in which slice; slices without any are left out.
@@ -37,20 +39,23 @@ def erased_points(store: ObjectStore, state: FederationState, names: DigestSet) 
 
 def load_digests(store: ObjectStore, ref: ObjectRef | None) -> DigestSet:
     """Return the digests that ``ref`` names; none for None. Raises ``Corrupt`` when the object is not what it was."""
-    if ref is None:
-        return NOTHING
+    return NOTHING if ref is None else DigestSet.from_bytes(load_object(store, ref))
+
+
+def load_object(store: ObjectStore, ref: ObjectRef) -> bytes:
+    """Return the bytes that ``ref`` names. Raises ``Corrupt`` when the object is missing or not what it was."""
     try:
         payload = store.get(ref.key).payload
     except ObjectMissing as error:
-        raise Corrupt("a set of erased digests is missing", "restore the store from a backup", key=ref.key) from error
+        raise Corrupt("an object of the federation's state is missing", _RESTORE, key=ref.key) from error
     if sha256(payload) != ref.sha256:
-        raise Corrupt("a set of erased digests is damaged", "restore the store from a backup", key=ref.key)
-    return DigestSet.from_bytes(payload)
+        raise Corrupt("an object of the federation's state is damaged", _RESTORE, key=ref.key)
+    return payload
 
 
 def is_intact(store: ObjectStore, key: ObjectKey, expected: Sha256) -> bool:
     """Return whether the object is there and has the digest ``expected``."""
     try:
         return sha256(store.get(key).payload) == expected
-    except ObjectMissing:
+    except (ObjectMissing, Corrupt):
         return False

@@ -97,8 +97,8 @@ class ScanEvidence:
 
     objects: int
     bytes: int
-    found: tuple[str, ...] = ()
-    """What should not have been there; empty when all was well."""
+    findings: int
+    """How many things should not have been there; a number only, because a foreign file's name may be personal."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +106,7 @@ class StoreEvidence:
     """Where the objects were."""
 
     kind: str
-    """Such as ``folder`` or ``s3``; no path, which may hold a person's name."""
+    """Such as ``folder`` or ``s3``; no path, because one may hold a person's name."""
     properties: Mapping[str, Json] = field(default_factory=dict)
     """What bears on erasure: versioning, object lock, replication, encryption."""
 
@@ -124,6 +124,8 @@ class ErasureEvidence:
     ids: int
     points: int
     """Data points erased."""
+    unknown: int = 0
+    """Subjects and ids named that have no data point here, perhaps because they were erased before."""
     state: RequestState
     due_at: str
     times: Mapping[str, str]
@@ -143,6 +145,7 @@ class ErasureEvidence:
     scan: ScanEvidence
     store: StoreEvidence
     exceptions: tuple[str, ...] = STANDING_EXCEPTIONS
+    """What the erasure does not reach, in sentences without paths and names."""
 
     def __post_init__(self) -> None:
         if self.state not in (RequestState.PURGED, RequestState.COMPLETE):
@@ -182,6 +185,7 @@ def collect_evidence(
         subjects=request.subjects,
         ids=request.ids,
         points=request.points,
+        unknown=request.unknown,
         state=request.state,
         due_at=request.due_at,
         times=dict(request.times),
@@ -226,6 +230,7 @@ def _predicate(evidence: ErasureEvidence, issued_at: str) -> dict[str, Any]:
             "digest": evidence.request_digest,
             "subjects": evidence.subjects,
             "ids": evidence.ids,
+            "unknown": evidence.unknown,
             "state": evidence.state.value,
             "due_at": evidence.due_at,
             "times": dict(evidence.times),

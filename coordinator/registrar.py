@@ -19,7 +19,6 @@ from coordinator.bundles import (
     ReceiptBundle,
     bundle_from_bytes,
     read_statement,
-    statement_of,
     verify_bundle,
 )
 from coordinator.ports import Clock, Names
@@ -38,6 +37,7 @@ from storage.transparency import LogLayout, TransparencyLog
 
 _ORIGIN_KEY = object_key("log/origin")
 _BUNDLES = "receipts/bundles/"
+_ENVELOPES = "receipts/envelopes/"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,19 +125,23 @@ class Registrar:
 
     def check_all(self, expected: Iterable[str] = ()) -> ReceiptsCheck:
         """Check every receipt in the store, against the log as well; ``expected`` request ids must have one."""
-        log = self.check_log()
-        broken = [f"log: {problem}" for problem in log.problems]
-        checked = 0
-        for key in sorted(info.key for info in self._store.list(_BUNDLES)):
-            checked += 1
-            broken += [f"{key}: {failure}" for failure in self._failures(key)]
-        layout = None if log.problems else self._layout()
-        if layout is not None:
+        found = self.check_log()
+        broken = [f"log: {problem}" for problem in found.problems]
+        stored = sorted(info.key for info in self._store.list(_BUNDLES))
+        begun = sorted(info.key for info in self._store.list(_ENVELOPES))
+        try:
+            keys, layout = self.public_keys(), self._layout()
+        except Corrupt as error:
+            return ReceiptsCheck(checked=0, broken=(*broken, error.message))
+        for key in stored:
+            broken += [f"{key}: {failure}" for failure in self._failures(key, keys)]
+        finished = {key.removeprefix(_BUNDLES) for key in stored}
+        broken += [f"{key}: it was not finished" for key in begun if key.removeprefix(_ENVELOPES) not in finished]
+        if layout is not None and not found.problems:
             broken += self._without_receipt(layout)
-        for request_id in expected:
-            if self._missing(_bundle_key(request_id)):
-                broken.append(f"request {request_id}: it has no receipt")
-        return ReceiptsCheck(checked=checked, broken=tuple(broken))
+        without = [request_id for request_id in expected if not self._holds(_bundle_key(request_id))]
+        broken += [f"request {request_id}: it has no receipt" for request_id in without]
+        return ReceiptsCheck(checked=len(stored), broken=tuple(broken))
 
     def _envelope(self, evidence: ErasureEvidence) -> bytes:
         """Return the signed statement about this request: the first that was ever made."""
@@ -175,8 +179,13 @@ class Registrar:
             name = seal({"origin": f"sisa-ray/{self._names()}"})
             layout = _layout_from(create_or_read(self._store, _ORIGIN_KEY, name))
             signer = self.keys.current(CHECKPOINTS)
-            known = published_keys(self._store, CHECKPOINTS)
-            self._log = TransparencyLog(self._store, layout, signer=signer, keys=known, admits=self._is_ours)
+            self._log = TransparencyLog(
+                self._store,
+                layout,
+                signer=signer,
+                keys=lambda: published_keys(self._store, CHECKPOINTS),
+                admits=self._is_ours,
+            )
         return self._log
 
     def _layout(self) -> LogLayout | None:
@@ -198,24 +207,25 @@ class Registrar:
             raise Corrupt("a stored statement was not signed by us, or was altered", "find out who wrote it", key=key)
         return envelope
 
-    def _failures(self, key: ObjectKey) -> Iterator[str]:
+    def _failures(self, key: ObjectKey, keys: Sequence[PublicKey]) -> Iterator[str]:
         """Yield what is wrong with one stored bundle."""
         try:
             bundle = bundle_from_bytes(self._store.get(key).payload)
-            check = verify_bundle(bundle, self.public_keys())
+            check = verify_bundle(bundle, keys)
         except (Corrupt, Invalid) as error:
             yield error.fact
             return
         yield from check.failures
-        if check.request_id is None:
-            return
-        if key != _bundle_key(check.request_id):
+        if check.request_id is not None and key != _bundle_key(check.request_id):
             yield "it is the receipt of another request than its name says"
-        if not self._is_stored(LogLayout(origin=check.origin).checkpoint(check.log_size), bundle.checkpoint):
+        checkpoint = LogLayout(origin=check.origin).checkpoint(check.log_size)
+        if check.origin and not self._holds(checkpoint, bundle.checkpoint):
             yield f"its checkpoint of size {check.log_size} is not the log's"
+        if not self._holds(object_key(f"{_ENVELOPES}{key.removeprefix(_BUNDLES)}"), bundle.envelope.decode("ascii")):
+            yield "the statement that was fixed for it is missing or another one"
 
     def _without_receipt(self, layout: LogLayout) -> Iterator[str]:
-        """Yield the entries whose bundle does not refer to them: left by a crash, until the receipt is asked for again."""
+        """Yield the entries without a receipt: a crash may leave one, until the receipt is issued again."""
         for number, leaf in read_leaves(self._store, layout):
             request_id = _request_id(leaf)
             try:
@@ -228,21 +238,16 @@ class Registrar:
             if (bundle.index, bundle.envelope) != (number, leaf):
                 yield f"entry {number}: the receipt of its request is another one"
 
-    def _is_stored(self, key: ObjectKey, text: str) -> bool:
+    def _holds(self, key: ObjectKey, text: str | None = None) -> bool:
+        """Return whether the store has the object, and ``text`` in it if one is given."""
         try:
-            return self._store.get(key).payload == text.encode("utf-8")
+            payload = self._store.get(key).payload
         except ObjectMissing:
             return False
-
-    def _missing(self, key: ObjectKey) -> bool:
-        try:
-            self._store.get(key)
-        except ObjectMissing:
-            return True
-        return False
+        return text is None or payload == text.encode("utf-8")
 
     def _has_receipts(self) -> bool:
-        return any(self._store.list("receipts/")) or any(self._store.list("log/entries/"))
+        return any(self._store.list(_BUNDLES)) or any(self._store.list("log/entries/"))
 
 
 def _check_same(evidence: ErasureEvidence, envelope: bytes) -> None:
@@ -264,7 +269,7 @@ def _layout_from(payload: bytes) -> LogLayout:
 
 
 def _envelope_key(request_id: str) -> ObjectKey:
-    return object_key(f"receipts/envelopes/{_name(request_id)}")
+    return object_key(f"{_ENVELOPES}{_name(request_id)}")
 
 
 def _bundle_key(request_id: str) -> ObjectKey:

@@ -69,6 +69,10 @@ class ErasureRequest:
     """Subjects named."""
     ids: int
     """Data points named one by one."""
+    before: ObjectRef | None = None
+    """The state before its quarantine, for the receipt, until it is complete."""
+    receipt: int | None = None
+    """Index of its receipt in the log; None until it is complete."""
     received_at: str
     """UTC, ISO 8601."""
     due_at: str

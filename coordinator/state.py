@@ -91,7 +91,7 @@ class FederationState:
         """Return the keys of all objects that are part of the current state."""
         keys = {part.key for shard in self.shards for record in shard.slices for part in record.parts}
         keys |= {checkpoint.key for shard in self.shards for checkpoint in shard.chain}
-        keys |= {request.names.key for request in self.requests if request.names}
+        keys |= {ref.key for request in self.requests for ref in (request.names, request.before) if ref}
         keys |= {self.tombstones.key} if self.tombstones else set()
         return frozenset(keys)
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 import cluster
 from cluster.federation import Federation
 from cluster.identity import partition_key
+from cluster.objects import open_objects
 from cluster.outcome import Verification
 from cluster.specification import FederationSpecification
 from coordinator.status import FederationStatus
@@ -19,7 +20,6 @@ from deploy.output import ExitCode, Outcome, Problem
 from deploy.progress import listening
 from deploy.text import erasure_text, evaluation_text, plan_text, status_text, verification_text
 from storage.errors import Invalid
-from storage.location import open_store
 
 _SPECIFICATION: Final = """\
 # Written by 'sisa demo'. One federation: its data, its model, and how both are split.
@@ -144,7 +144,7 @@ def _train_without(
     """Train a second federation that never saw the person, under the same partition key."""
     tell(f"\n6. Compare: another federation, trained on a file that never held {_ERASED_PERSON}")
     file = write_without(data.train, home / "data" / "train-without.parquet", _ERASED_PERSON)
-    store = open_store(specification.store, specification.folder, specification.endpoint)
+    store = open_objects(specification)
     key = partition_key(store, specification, draw=False)
     other = replace(
         specification,

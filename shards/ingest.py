@@ -218,9 +218,7 @@ class _SliceWriter:
 
     def discard(self) -> None:
         """Delete every object written."""
-        for parts in self._parts.values():
-            for part in parts:
-                self.store.delete(part.key)
+        self.store.delete_all(part.key for parts in self._parts.values() for part in parts)
 
     def _flush(self) -> None:
         if self._stage is None:

@@ -1,10 +1,11 @@
 """Storage: bytes that survive.
 
-Knows object keys, conditional puts, digests, manifest versions, fencing tokens, writer locks.
-May touch: the object store it is given, the file system behind a local store.
+Knows object keys, conditional puts, digests, encryption, manifest versions, fencing tokens, writer locks.
+May touch: the object store it is given, the file system behind a local store, ciphers (only in cipher.py).
 Must not know: shards, slices, models, Ray, HTTP.
 Promises: a returned put is durable; a raised OutcomeUnknown may have landed.
-Owns the words: object, key, conditional put, manifest, fencing token, digest, outcome unknown.
+Owns the words: object, key, conditional put, manifest, fencing token, digest, outcome unknown,
+data key, key-encryption key, ring.
 Sources: S3 conditional requests (If-None-Match, If-Match); RFC 8785 for canonical JSON;
 SlateDB's boundary object for the floor under deleted manifest numbers.
 """

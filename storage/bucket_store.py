@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -79,6 +79,11 @@ class BucketStore(ABC):
     def delete(self, key: ObjectKey) -> None:
         """Remove every version and delete marker, until a pass finds none; names Object Lock where it hinders."""
         purge(self.requests, self.names.name(key), pause)
+
+    def delete_all(self, keys: Iterable[ObjectKey]) -> None:
+        """Remove the objects one after another."""
+        for key in keys:
+            self.delete(key)
 
     def unfinished(self, prefix: str) -> Iterator[str]:
         """Yield the multipart uploads that were begun and not ended."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,6 +132,11 @@ class LocalStore:
             with self._swapping(), suppress(FileNotFoundError, IsADirectoryError):
                 path.unlink()
         _settle(key, path.parent)  # even where nothing was unlinked: an earlier delete may have died before this line
+
+    def delete_all(self, keys: Iterable[ObjectKey]) -> None:
+        """Remove the objects one after another."""
+        for key in keys:
+            self.delete(key)
 
     def unfinished(self, prefix: str) -> Iterator[str]:
         """Yield paths, relative to the root, of temporary files written for keys under ``prefix``."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -82,6 +82,11 @@ class MemoryStore:
         space = self._space
         with space.lock:
             space.objects.pop(object_key(key), None)
+
+    def delete_all(self, keys: Iterable[ObjectKey]) -> None:
+        """Remove the objects one after another."""
+        for key in keys:
+            self.delete(key)
 
     def unfinished(self, prefix: str) -> Iterator[str]:  # noqa: ARG002  there is nothing to look for
         """Yield nothing: a put in memory happens at once."""

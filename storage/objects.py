@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import NewType, Protocol
@@ -78,6 +78,10 @@ class ObjectStore(Protocol):
 
     def delete(self, key: ObjectKey) -> None:
         """Remove the object, durably, with every older version; a missing object is no error."""
+        ...
+
+    def delete_all(self, keys: Iterable[ObjectKey]) -> None:
+        """Remove the objects as ``delete`` does one, perhaps at less cost; when it raises, any of them may be left."""
         ...
 
     def unfinished(self, prefix: str) -> Iterator[str]:

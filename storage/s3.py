@@ -13,7 +13,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
@@ -66,6 +66,7 @@ if TYPE_CHECKING:
 
 _MIB = 1024 * 1024
 _PART_BYTES = 64 * _MIB
+_LARGEST_PUT_BYTES = 5 * 1024 * _MIB
 _CONNECTIONS = 64
 _READ_ATTEMPTS = 4
 
@@ -111,8 +112,9 @@ class S3Store(BucketStore):
     """None: what boto3 is told, else ``us-east-1``."""
     lease_seconds: float = 15.0
     """How long the right to write lasts without renewal."""
-    multipart_above_bytes: int = _PART_BYTES
-    """Larger payloads are uploaded in parts of 64 MiB."""
+    multipart_above_bytes: int | None = None
+    """Larger payloads are uploaded in parts of 64 MiB. None: 64 MiB on AWS, and 5 GiB, which is all that one put can
+    carry, on other servers: some of them (SeaweedFS 4.48) let several writers complete the same object in a race."""
     connect_timeout_seconds: float = 3.0
     """To reach the server."""
     read_timeout_seconds: float = 20.0
@@ -136,6 +138,13 @@ class S3Store(BucketStore):
     def address(self) -> str:
         """Server and location."""
         return f"{self.server} {self.location}"
+
+    @property
+    def single_put_bytes(self) -> int:
+        """The largest payload that goes in one put."""
+        if self.multipart_above_bytes is not None:
+            return self.multipart_above_bytes
+        return _PART_BYTES if self.endpoint is None else _LARGEST_PUT_BYTES
 
     @property
     def server(self) -> str:
@@ -268,7 +277,7 @@ class _Requests:
     def put(self, name: str, payload: bytes, expected: VersionTag | None, mark: Mark) -> PutReply:
         """Put the object once; a payload above the store's limit goes in parts, completed once."""
         try:
-            if len(payload) > self.store.multipart_above_bytes:
+            if len(payload) > self.store.single_put_bytes:
                 upload = self._upload(name, payload, metadata_of(mark))
                 return self._complete(upload, condition_of(expected)) if isinstance(upload, _Parts) else upload
             answer = self.once.put_object(
@@ -325,14 +334,18 @@ class _Requests:
 
     def look(self, name: str) -> Seen | None:
         """Return what is there now."""
-        with _told(self.store):
-            try:
-                answer = self.again.head_object(Bucket=self.store.bucket, Key=name)
-            except botocore_errors.ClientError as error:
-                if _complaint(error).status == 404:
-                    return None
-                raise
-        return Seen(tag=tag_of(answer), mark=mark_of(answer))
+        for attempt in range(1, _READ_ATTEMPTS + 1):
+            with _told(self.store):
+                try:
+                    answer = self.again.head_object(Bucket=self.store.bucket, Key=name)
+                except botocore_errors.ClientError as error:
+                    if _complaint(error).status == 404:
+                        return None
+                    raise
+            if answer.get("ETag"):
+                return Seen(tag=tag_of(answer), mark=mark_of(answer))
+            pause(attempt)  # a success that says nothing is an answer cut short
+        raise refusal(Complaint(code="NoTag", status=200), store=self.store.location, server=self.store.server)
 
     def read(self, name: str) -> Read | None:
         """Return the object, read again where its body broke off or is not the one put."""
@@ -352,7 +365,7 @@ class _Requests:
 
     def _read_once(self, name: str) -> Read:
         answer = self.again.get_object(Bucket=self.store.bucket, Key=name)
-        with answer["Body"] as body:
+        with closing(answer["Body"]) as body:  # entered itself, it gives the bare stream, unchecked
             payload = body.read()
         mark = mark_of(answer)
         if mark is None or sha256(payload) != mark.sha256:
@@ -389,7 +402,10 @@ class _Requests:
         if (words := retention_of(kept or {})) is not None:
             return words
         held = _answer(self.again.get_object_legal_hold, **place)
-        return "a legal hold" if held and held.get("LegalHold", {}).get("Status") == "ON" else None
+        if held and held.get("LegalHold", {}).get("Status") == "ON":
+            return "a legal hold"
+        locked = _configured(self.again.get_object_lock_configuration, self.store.bucket)
+        return "the bucket has Object Lock" if locked else None
 
     def uploads(self, prefix: str) -> Iterator[Upload]:
         """Yield the unfinished multipart uploads under ``prefix``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from email.utils import parsedate_to_datetime
@@ -14,6 +15,8 @@ Answer = Mapping[str, Any]
 """One answer, parsed."""
 
 _NONCE, _SHA256, _REPLACED = "sisa-nonce", "sisa-sha256", "sisa-replaced"
+
+_HEX_32, _HEX_64 = re.compile("[0-9a-f]{32}"), re.compile("[0-9a-f]{64}")
 
 _MARKERS = {
     "NextContinuationToken": "ContinuationToken",
@@ -48,9 +51,9 @@ def metadata_of(mark: Mark) -> dict[str, str]:
 
 
 def mark_of(answer: Answer) -> Mark | None:
-    """Return the mark of the object that an answer is about; None when it has none."""
+    """Return the mark of the object that an answer is about; None when it has none, or only a part of one."""
     metadata = answer.get("Metadata", {})
-    if _NONCE not in metadata or _SHA256 not in metadata:
+    if not (_HEX_32.fullmatch(metadata.get(_NONCE, "")) and _HEX_64.fullmatch(metadata.get(_SHA256, ""))):
         return None
     replaced = metadata.get(_REPLACED)
     return Mark(

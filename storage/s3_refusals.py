@@ -17,6 +17,8 @@ _SPOILED = frozenset(
         "BadDigest",
         "IncompleteBody",
         "InvalidDigest",
+        "InvalidPart",
+        "MalformedXML",
         "RequestTimeout",
         "XAmzContentSHA256Mismatch",
         "XAmzContentChecksumMismatch",

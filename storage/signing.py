@@ -162,6 +162,7 @@ class KeyFolder:
         """Make a new key, destroy the private halves of all older ones, and return the new one.
 
         A process that still holds an older key may sign with it: such signatures stay valid, the key was published.
+        Raises as ``current`` does, and ``OutcomeUnknown`` when an older private half may still be there: rotate again.
         """
         last = max(self._numbers(purpose), default=0)
         self._create(purpose, last + 1)

@@ -82,18 +82,19 @@ class TransparencyLog:
         layout: LogLayout,
         *,
         signer: SigningKey,
-        keys: Sequence[PublicKey],
+        keys: Callable[[], Sequence[PublicKey]],
         admits: Callable[[bytes], bool],
     ) -> None:
         """Prepare to write; nothing is read yet.
 
-        ``keys`` are those whose checkpoints count. ``admits`` says of a leaf that no checkpoint covers whether it may
-        be covered: without it, whoever can write to the store could have anything signed by leaving it there.
+        ``keys`` returns those whose checkpoints count by now. ``admits`` says of a leaf that no checkpoint covers
+        whether it may be covered: without it, whoever can write to the store could have anything signed by leaving it
+        there.
         """
         self._store = store
         self._layout = layout
         self._signer = signer
-        self._keys = (*keys, signer.public)
+        self._keys = keys
         self._admits = admits
         self._forget()
 
@@ -168,7 +169,7 @@ class TransparencyLog:
     def _accept_note(self, size: int, payload: bytes) -> None:
         """Take the note as the newest checkpoint. Raises ``Corrupt`` when it does not speak of this log's entries."""
         note = payload.decode("utf-8", "replace")  # no note of ours holds what that replaces
-        opened = open_checkpoint(note, self._keys, self._layout.origin).checkpoint
+        opened = open_checkpoint(note, (*self._keys(), self._signer.public), self._layout.origin).checkpoint
         if (opened.size, opened.root) != (size, self._tree.root(size)):
             raise Corrupt("the log's entries are not those that its checkpoint has signed", _REMEDY, checkpoint=size)
         self._signed, self._note = size, note

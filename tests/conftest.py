@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -21,3 +22,37 @@ def joined_ray() -> Iterator[None]:
     join_ray(ClusterSettings())
     yield
     leave_ray()
+
+
+@pytest.fixture(scope="session")
+def aws_environment() -> Iterator[None]:
+    """Credentials of the tests' servers where boto3 looks for them, and none of the user's own."""
+    from tests.doubles.s3_servers import CREDENTIALS
+
+    settings_of_boto3 = {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull}
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_REGION", "AWS_DEFAULT_REGION"):
+            patch.delenv(name, raising=False)
+        for name, value in {**CREDENTIALS, **settings_of_boto3, "AWS_EC2_METADATA_DISABLED": "true"}.items():
+            patch.setenv(name, value)
+        yield
+
+
+@pytest.fixture(scope="session")
+def seaweedfs_endpoint(aws_environment: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real S3 server with the empty buckets ``plain`` and ``versioned``; one for all tests."""
+    from tests.doubles.s3_servers import make_buckets, seaweedfs
+
+    with seaweedfs(tmp_path_factory.mktemp("seaweedfs")) as endpoint:
+        make_buckets(endpoint)
+        yield endpoint
+
+
+@pytest.fixture(scope="session")
+def moto_endpoint(aws_environment: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A second S3 server, in memory, with the same buckets."""
+    from tests.doubles.s3_servers import make_buckets, moto
+
+    with moto(tmp_path_factory.mktemp("moto") / "home") as endpoint:
+        make_buckets(endpoint)
+        yield endpoint

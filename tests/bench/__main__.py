@@ -16,6 +16,7 @@ import ray
 
 import cluster
 from cluster.federation import Federation
+from cluster.objects import open_objects
 from cluster.specification import FederationSpecification, read_specification
 from coordinator.codec import decode_state
 from coordinator.ports import Notice, TrainingStarted
@@ -25,7 +26,6 @@ from deploy.text import table
 from shards.constituent import SliceLearned
 from shards.dataset import load_shard
 from storage.errors import Unavailable
-from storage.location import open_store
 from storage.manifest import ManifestRegister
 from tests.bench.plain import PlainActor, PlainTask
 
@@ -138,7 +138,7 @@ def _plain_seconds(specification: FederationSpecification, tasks: Sequence[Plain
     """Return the wall time of the tasks on ``count`` workers that are warm and hold the data in memory."""
     state = _state(specification)
     largest = max(state.shards, key=lambda shard: shard.points)
-    store = open_store(specification.store, specification.folder)
+    store = open_objects(specification)
     points = load_shard(store, largest.slices, _width(specification), specification.data.scale)
     workers = [PlainActor.remote(points.features_NF, points.labels_N) for _ in range(count)]
     ray.get([worker.train.remote(replace(tasks[0], epochs=5)) for worker in workers])
@@ -163,7 +163,7 @@ def _task(shard: ShardState, specification: FederationSpecification, from_slice:
 
 
 def _state(specification: FederationSpecification) -> FederationState:
-    manifest = ManifestRegister(store=open_store(specification.store, specification.folder)).latest()
+    manifest = ManifestRegister(store=open_objects(specification)).latest()
     assert manifest is not None
     return decode_state(dict(manifest.body))
 

@@ -43,7 +43,7 @@ slices = 5
 """
 SECRET = "c0ffee" * 8
 SETTINGS = {
-    "": "name store endpoint",
+    "": "name store endpoint keys",
     "data": "train id label features classes subject scale ingest_memory_mb",
     "model": "factory arguments",
     "training": "epochs batch_size learning_rate optimizer seed momentum nesterov weight_decay betas epsilon",
@@ -105,6 +105,7 @@ def test_every_setting_is_read(file: Path) -> None:
         f"""\
 name = "a.b-c_1"
 store = "s3://bucket/prefix"
+endpoint = "http://127.0.0.1:8333"
 [data]
 train = "data/*.csv"
 id = "key"
@@ -214,6 +215,10 @@ MISTAKES = [
         "line 15: [training] nesterov must be true or false, got the whole number 1",
     ),
     ("model = 3\n" + GOOD, "line 1: [model] must be a table, got the whole number 3"),
+    (
+        changed('store = "./federation"', 'store = "./federation"\nendpoint = "http://host"'),
+        "endpoint is the address of an S3 server: leave it out",
+    ),
     ("[[cluster]]\n" + GOOD.replace("name", "#").replace("store", "#"), "[cluster] must be a table, got a list of 1"),
     (
         GOOD + "[model]\narguments = [1]\n",

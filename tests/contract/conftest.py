@@ -4,20 +4,73 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from storage.key_place import KEYRINGS
 from storage.local import LocalStore
 from storage.memory import MemoryStore
-from storage.objects import ObjectStore
+from storage.objects import ObjectInfo, ObjectStore
+from storage.vault import SealedStore
 from tests.doubles.faulty_store import FaultyStore
 
+KINDS = (
+    "local",
+    "memory",
+    "faulty-local",
+    "faulty-memory",
+    "sealed-local",
+    "sealed-memory",
+    "sealed-faulty",
+    "sealed-apart",
+    pytest.param("seaweedfs", marks=pytest.mark.s3),
+    pytest.param("seaweedfs-versioned", marks=pytest.mark.s3),
+    pytest.param("moto", marks=pytest.mark.s3),
+)
 
-@pytest.fixture(params=["local", "memory", "faulty-local", "faulty-memory"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ObjectStore]:
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traits:
+    """In what the stores may differ."""
+
+    rounds: int = 20
+    """How often a race is run."""
+    deletions: int = 40
+    """How often a deletion meets a replacement."""
+    steps: int = 5
+    """How often each writer of a contended object succeeds."""
+    has_folders: bool = True
+    """Whether a folder of keys can never be a key."""
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    """The kind of store that a test runs on."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def traits(kind: str) -> Traits:
+    """What to expect of that kind. SeaweedFS takes 1 to 3 seconds to tell the losers of one race of 8 writers."""
+    if kind.startswith("seaweedfs"):
+        return Traits(rounds=1, deletions=4, steps=1, has_folders=False)
+    return Traits(has_folders=not kind.startswith("moto"))
+
+
+@pytest.fixture
+def store(request: pytest.FixtureRequest, kind: str, tmp_path: Path) -> Iterator[ObjectStore]:
     """An empty store of each kind."""
-    wrapper, _, kind = request.param.rpartition("-")
+    server, _, variant = kind.partition("-")
+    if server == "sealed":
+        yield from _sealed(variant, tmp_path)
+        return
+    if server in {"seaweedfs", "moto"}:
+        yield _bucket(request.getfixturevalue(f"{server}_endpoint"), variant)
+        return
+    wrapper, _, kind = kind.rpartition("-")
     wrap: Callable[[ObjectStore], ObjectStore] = FaultyStore if wrapper else lambda inner: inner
     if kind == "local":
         yield wrap(LocalStore(str(tmp_path / "store")))
@@ -25,3 +78,35 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ObjectStor
         memory = MemoryStore(secrets.token_hex(8))
         yield wrap(memory)
         memory.forget()
+
+
+@dataclass(frozen=True, slots=True)
+class Vault(SealedStore):
+    """A sealed store that encrypts every object, with its keyrings out of the suite's sight."""
+
+    prefix: str = ""
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        """Yield what the suite has put."""
+        return (info for info in SealedStore.list(self, prefix) if not info.key.startswith(f"{KEYRINGS}/"))
+
+
+def _sealed(variant: str, folder: Path) -> Iterator[ObjectStore]:
+    if variant == "local":
+        yield Vault(LocalStore(str(folder / "store")))
+        return
+    memory, keys = MemoryStore(secrets.token_hex(8)), MemoryStore(secrets.token_hex(8))
+    inner: ObjectStore = FaultyStore(memory) if variant == "faulty" else memory
+    yield Vault(inner, keys if variant == "apart" else None)
+    memory.forget()
+    keys.forget()
+
+
+def _bucket(endpoint: str, variant: str) -> ObjectStore:
+    from storage.s3 import S3Store
+
+    return S3Store(
+        bucket="versioned" if variant == "versioned" else "plain",
+        prefix=f"contract/{secrets.token_hex(8)}",
+        endpoint=endpoint,
+    )

@@ -19,6 +19,7 @@ from storage.errors import (
     WriterBusy,
 )
 from storage.objects import ObjectKey, ObjectStore, VersionTag, object_key
+from tests.contract.conftest import Traits
 
 WRITERS = 8
 KEY = object_key("folder/name-1")
@@ -71,9 +72,9 @@ def replace_unless_gone(store: ObjectStore, key: ObjectKey, tag: VersionTag, sta
 # --------------------------------------------------------------------------------------------------------- races
 
 
-def test_one_of_eight_creators_wins(store: ObjectStore) -> None:
-    """Of 8 threads that create one key, one wins and its content stays: on each of 20 keys."""
-    for number in range(20):
+def test_one_of_eight_creators_wins(store: ObjectStore, traits: Traits) -> None:
+    """Of 8 threads that create one key, one wins and its content stays: on each of many keys."""
+    for number in range(traits.rounds):
         key = object_key(f"race/{number}")
         winners = race(partial(create, store, key), ObjectExists)
         assert len(winners) == 1
@@ -81,10 +82,10 @@ def test_one_of_eight_creators_wins(store: ObjectStore) -> None:
     assert list(store.unfinished("")) == []
 
 
-def test_one_of_eight_replacers_wins(store: ObjectStore) -> None:
-    """Of 8 threads that replace one object under one tag, one wins and its content stays: 20 times."""
+def test_one_of_eight_replacers_wins(store: ObjectStore, traits: Traits) -> None:
+    """Of 8 threads that replace one object under one tag, one wins and its content stays: many times."""
     tag = store.put_if_absent(KEY, b"before")
-    for _ in range(20):
+    for _ in range(traits.rounds):
         winners = race(partial(replace, store, tag), ObjectChanged)
         assert len(winners) == 1
         found = store.get(KEY)
@@ -93,13 +94,13 @@ def test_one_of_eight_replacers_wins(store: ObjectStore) -> None:
     assert list(store.unfinished("")) == []
 
 
-def test_no_increment_is_lost(store: ObjectStore) -> None:
+def test_no_increment_is_lost(store: ObjectStore, traits: Traits) -> None:
     """8 threads that count with compare-and-swap lose nothing."""
     store.put_if_absent(KEY, b"0")
 
     def count(_: int) -> None:
         done = 0
-        while done < 5:
+        while done < traits.steps:
             found = store.get(KEY)
             try:
                 store.put_if_match(KEY, b"%d" % (int(found.payload) + 1), found.tag)
@@ -109,12 +110,12 @@ def test_no_increment_is_lost(store: ObjectStore) -> None:
 
     with ThreadPoolExecutor(WRITERS) as pool:
         list(pool.map(count, range(WRITERS)))
-    assert store.get(KEY).payload == b"%d" % (WRITERS * 5)
+    assert store.get(KEY).payload == b"%d" % (WRITERS * traits.steps)
 
 
-def test_a_deletion_is_not_undone_by_a_replacement(store: ObjectStore) -> None:
-    """Whichever of a deletion and a replacement comes first, the object is gone after both: 40 times."""
-    for number in range(40):
+def test_a_deletion_is_not_undone_by_a_replacement(store: ObjectStore, traits: Traits) -> None:
+    """Whichever of a deletion and a replacement comes first, the object is gone after both: many times."""
+    for number in range(traits.deletions):
         key = object_key(f"race/{number}")
         tag = store.put_if_absent(key, b"before")
         start = threading.Barrier(2)
@@ -185,9 +186,9 @@ def test_rights_of_different_names_are_independent(store: ObjectStore) -> None:
         assert list(store.foreign()) == []
 
 
-def test_one_of_eight_threads_gets_the_right(store: ObjectStore) -> None:
-    """Of 8 threads that ask for a right which its winner keeps, one gets it: 20 times."""
-    for number in range(20):
+def test_one_of_eight_threads_gets_the_right(store: ObjectStore, traits: Traits) -> None:
+    """Of 8 threads that ask for a right which its winner keeps, one gets it: many times."""
+    for number in range(traits.rounds):
         with ExitStack() as rights:
             winners = race(partial(acquire, store, rights, f"right-{number}"), WriterBusy)
             assert len(winners) == 1

@@ -11,10 +11,12 @@ from coordinator.decide import (
     CheckpointWritten,
     ErasureAccepted,
     Ingested,
+    IssueReceipt,
     NothingToErase,
     PointsRemoved,
     Purge,
     Purged,
+    ReceiptIssued,
     RemovePoints,
     Train,
     TrainingConfigured,
@@ -79,6 +81,7 @@ def removal(state: FederationState, *places: Placement, request_id: str = "er-1"
             for where, record in slices.items()
         },
         tombstones=ref(),
+        before=ref(),
         at=AT,
     )
 
@@ -119,7 +122,7 @@ def test_a_cut_at_the_first_slice_makes_the_shard_abstain() -> None:
 
 
 def test_the_retrained_constituent_is_published_with_the_request() -> None:
-    """The request passes through retraining to published, then purging is owed, then it is complete."""
+    """The request passes through retraining to published; purging is owed, then its receipt; then it is complete."""
     state = accepted(trained((3, 3), (3, 3)))
     state, _ = decide(state, removal(state, place(0, 1)))
     state = learn(state, 0)
@@ -130,8 +133,17 @@ def test_the_retrained_constituent_is_published_with_the_request() -> None:
     assert (state.generation, state.floor) == (3, 2)
     assert outstanding(state) == (Purge(),)
     state, effects = decide(state, Purged(at=AT))
-    assert effects == ()
-    assert (state.requests[0].state, state.condemned) == (RequestState.COMPLETE, ())
+    assert effects == (IssueReceipt(request_id="er-1"),)
+    assert (state.requests[0].state, state.condemned) == (RequestState.PURGED, ())
+    before = state.requests[0].before
+    issued = ReceiptIssued(request_id="er-1", index=7)
+    state, effects = decide(state, issued)
+    assert before is not None
+    assert (effects, state.condemned) == ((Purge(),), (before.key,))
+    assert (state.requests[0].state, state.requests[0].receipt) == (RequestState.PURGED, 7)
+    assert decide(state, issued)[0] == state
+    state, effects = decide(state, Purged(at=AT))
+    assert (effects, state.condemned, state.requests[0].state) == ((), (), RequestState.COMPLETE)
     assert list(state.requests[0].times) == [
         "accepted", "planned", "quarantined", "retraining", "published", "purged", "complete",
     ]  # fmt: skip

@@ -17,10 +17,12 @@ from coordinator.decide import (
     ErasureAccepted,
     Event,
     Ingested,
+    IssueReceipt,
     NothingToErase,
     PointsRemoved,
     Purge,
     Purged,
+    ReceiptIssued,
     RemovePoints,
     TrainingConfigured,
     decide,
@@ -133,6 +135,7 @@ class Decisions(RuleBasedStateMachine):
             removed={where: len(self.slices(gone)[where]) for where in hit},
             slices={where: slice_of(self.slices(self.points)[where]) for where in hit},
             tombstones=ref(),
+            before=ref(),
             at="1",
         )
         self.removals.append(event)
@@ -178,7 +181,20 @@ class Decisions(RuleBasedStateMachine):
     def purge(self) -> None:
         """Everything condemned is deleted."""
         self.happen(Purged(at="3"), frozenset())
-        assert not any(request.state.is_open for request in self.state.requests)
+        assert not any(
+            request.state.is_open and request.state is not RequestState.PURGED for request in self.state.requests
+        )
+
+    @precondition(lambda self: any(isinstance(effect, IssueReceipt) for effect in outstanding(self.state)))
+    @rule(index=st.integers(0, 99))
+    def issue(self, index: int) -> None:
+        """The first receipt owed is issued."""
+        effect = outstanding(self.state)[0]
+        assert isinstance(effect, IssueReceipt)
+        self.happen(ReceiptIssued(request_id=effect.request_id, index=index), frozenset())
+        done = self.state.request(effect.request_id)
+        assert done is not None
+        assert (done.state, done.receipt) == (RequestState.PURGED, index)
 
     @invariant()
     def chains_are_what_slices_and_settings_demand(self) -> None:

@@ -66,7 +66,7 @@ def _text(said: Said) -> str:
         ({"model__factory": "bad_models:text"}, ("returned str, not a torch.nn.Module",)),
         ({"model__factory": "bad_models:still"}, ("no parameter to train",)),
         ({"model__factory": "bad_models:normed", "training__batch_size": 1}, ("batch_size = 1", "set batch_size to 2")),
-        ({"model__arguments": {"hiden": [6]}}, ("'shards.models:mlp' failed", "hiden", "[model] arguments")),
+        ({"model__arguments": {"hidenn": [6]}}, ("'shards.models:mlp' failed", "hidenn", "[model] arguments")),
     ],
 )
 def test_a_bad_model_is_refused(changes: dict[str, object], texts: tuple[str, ...], home: Home) -> None:
@@ -104,7 +104,7 @@ def test_a_bad_model_does_not_hurt_what_was_trained(trained: Home) -> None:
         ({"training__optimizer": "sdg"}, ("optimizer must be one of sgd, adam, adamw",)),
         ({"training__learning_rat": 0.1}, ("learning_rat is not a known setting; did you mean learning_rate?",)),
         ({"data__subjct": "user_id"}, ("subjct is not a known setting; did you mean subject?",)),
-        ({"traning__epochs": 3}, ("[traning] is not a known table; did you mean [training]?",)),
+        ({"trainings__epochs": 3}, ("[trainings] is not a known table; did you mean [training]?",)),
         ({"data__label": None}, ("[data] label is missing: text is needed",)),
         ({"data__classes": ["a"]}, ("classes needs two or more",)),
         ({"data__features": ["x*", "user_id"]}, ("features names 'user_id', which is the id, subject or label",)),

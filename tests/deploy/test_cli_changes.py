@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 
 import pytest
 
@@ -10,7 +10,7 @@ from storage.errors import StoreFull
 from storage.local import LocalStore
 from storage.objects import ObjectKey, VersionTag
 from tests.deploy.test_cli_erase import fresh_digests
-from tests.doubles.home import MARKED, Home, small_points, without
+from tests.doubles.home import MARKED, Home, run, small_points, without
 
 OTHERS: dict[str, tuple[dict[str, object], tuple[str, ...]]] = {
     "name": ({"name": "other"}, ("name", '"small"', '"other"')),
@@ -120,15 +120,6 @@ def test_settings_put_back_find_nothing_stale(trained: Home) -> None:
     assert trained.json("train").digests == before
 
 
-_NET = """
-from torch import nn
-
-
-def net(inputs, classes):
-    return nn.Sequential(nn.Linear(inputs, {width}), nn.{activation}(), nn.Linear({width}, classes))
-"""
-
-
 def test_another_source_file_of_the_same_data(trained: Home) -> None:
     """Another format, another order, several files: the same bytes, and nothing is trained."""
     before = trained.json("status").digests
@@ -229,16 +220,30 @@ def test_two_federations_in_one_folder(trained: Home) -> None:
     other = trained.specify(name="other", store="./other", partition__shards=2).rename(trained.folder / "other.toml")
     trained.config.write_bytes(first)
     assert Home(trained.folder).run("train").code == 0
-    from tests.doubles.home import run
-
     assert run("train", "--config", str(other), "--json").digests != []
     assert trained.json("status").out == before
 
 
-def test_a_user_s_model_beside_the_specification(home: Home, tmp_path: Path) -> None:
-    """A module beside ``sisa.toml`` is the model, and with other code nothing trained before is used again."""
-    module = "net_beside_the_specification"
-    (home.folder / f"{module}.py").write_text(_NET.format(width=5, activation="ReLU"), encoding="utf-8")
-    home.specify(model__factory=f"{module}:net", model__arguments={})
-    assert home.json("train").code == 0
-    assert home.json("evaluate", "train.parquet").code == 0
+def test_a_user_s_model_beside_the_specification(home: Home) -> None:
+    """A module beside ``sisa.toml`` is the model of every command, wherever it is started."""
+    code = "from torch import nn\n\ndef net(inputs, classes):\n    return nn.Linear(inputs, classes)\n"
+    (home.folder / "net_beside.py").write_text(code, encoding="utf-8")
+    home.specify(model__factory="net_beside:net", model__arguments={})
+    for words in (("plan",), ("train",), ("evaluate", "train.parquet")):
+        assert home.json(*words).code == 0
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_store_that_may_not_be_written(trained: Home) -> None:
+    """A read-only store is told with the remedy, and loses nothing."""
+    folders = [path for path in trained.store.rglob("*") if path.is_dir()]
+    for folder in (trained.store, *folders):
+        folder.chmod(0o500)
+    try:
+        said = trained.json("erase", "--subject", MARKED)
+    finally:
+        for folder in (trained.store, *folders):
+            folder.chmod(0o700)
+    assert (said.code, said.error["kind"]) == (5, "unavailable")
+    assert "write access" in said.error["remedy"]
+    assert trained.json("verify").code == 0

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.doubles.home import MARKED, Home, run
+from tests.doubles.home import MARKED, Columns, Home, run
 
 COMMANDS = ("demo", "init", "train", "predict", "evaluate", "erase", "status", "verify", "plan")
 
@@ -212,6 +212,18 @@ def test_verify_of_a_shard_that_is_not_there(trained: Home) -> None:
     assert "0 .. 2" in refused.error["remedy"]
 
 
+def test_status_may_be_watched(trained: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``--watch`` shows the status until it is interrupted, which is no failure."""
+
+    def interrupted(_: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("time.sleep", interrupted)
+    said = trained.run("status", "--watch")
+    assert said.code == 0
+    assert "120 data points in 3 shards × 2 slices" in said.out
+
+
 def test_init_keeps_what_is_there(home: Home) -> None:
     """An existing specification is replaced only when that is asked for."""
     before = home.config.read_bytes()
@@ -260,7 +272,7 @@ def test_a_bug_is_told_without_its_text(home: Home, monkeypatch: pytest.MonkeyPa
 
 def test_json_is_utf8_whatever_the_names(tmp_path: Path, home: Home) -> None:
     """Classes and requests with other letters come back as they are."""
-    columns = {"id": ["a", "b", "c", "d"], "label": ["ä", "ß", "ä", "ß"], "x0": [1, 2, 3, 4]}
+    columns: Columns = {"id": ["a", "b", "c", "d"], "label": ["ä", "ß", "ä", "ß"], "x0": [1, 2, 3, 4]}
     home.write("train.parquet", columns)
     home.specify(data__subject=None, data__classes=["ä", "ß"], partition__shards=1, partition__slices=1)
     assert home.json("train").code == 0

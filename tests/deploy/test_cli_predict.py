@@ -56,7 +56,8 @@ def _turned(columns: Columns) -> Columns:
 
 
 def _with_more(columns: Columns) -> Columns:
-    return {"x99": [7] * 120, "note": ["n"] * 120} | columns
+    more: Columns = {"x99": [7] * 120, "note": ["n"] * 120}
+    return more | columns
 
 
 def _as_floats(columns: Columns) -> Columns:

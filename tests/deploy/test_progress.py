@@ -99,7 +99,10 @@ def test_quiet_says_nothing() -> None:
 def test_one_bar_for_very_many_shards() -> None:
     """With more shards than fit on a screen one bar stands for all, and ends full."""
     shards = MOST_BARS + 1
-    story = (_started(shards, 2), *(_learned(shard, slice_) for slice_ in (1, 2) for shard in range(shards)))
+    story: tuple[Notice, ...] = (
+        _started(shards, 2),
+        *(_learned(shard, slice_) for slice_ in (1, 2) for shard in range(shards)),
+    )
     shown = _told(_Terminal(), story)
     assert f"{shards} shards" in shown
     assert not re.search(r"shard \d", shown)

@@ -5,7 +5,7 @@ Without faults it keeps the whole contract (the contract suite runs on it).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from threading import Lock
@@ -103,6 +103,11 @@ class FaultyStore:
         _strike(due, "before")
         self.inner.delete(key)
         _strike(due, "after")
+
+    def delete_all(self, keys: Iterable[ObjectKey]) -> None:
+        """Remove the objects one after another."""
+        for key in keys:
+            self.delete(key)
 
     def unfinished(self, prefix: str) -> Iterator[str]:
         """Yield the inner store's leftovers."""

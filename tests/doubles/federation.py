@@ -13,6 +13,8 @@ from cluster.identity import bit_settings, fresh_state
 from cluster.specification import ClusterSettings, FederationSpecification, settings_record
 from coordinator.engine import Engine, Tools
 from coordinator.ports import Listener
+from coordinator.receipts import StoreEvidence
+from coordinator.registrar import Registrar
 from coordinator.requests import ErasureRequest
 from coordinator.settings import AggregationSettings, ErasureSettings
 from coordinator.state import FederationState
@@ -126,7 +128,13 @@ class SmallFederation(Generic[State]):
         """The engine, started at the first use."""
         if self._engine is None:
             tools = Tools(
-                store=self.store, clock=self.clock, names=self.names, listener=self.listener, pool=lambda: self.pool
+                store=self.store,
+                clock=self.clock,
+                names=self.names,
+                listener=self.listener,
+                pool=lambda: self.pool,
+                registrar=Registrar(self.store, self.clock, self.names),
+                described=StoreEvidence(kind="memory"),
             )
             self._engine = Engine.start(tools, self.register, fresh_state(self.specification, KEY))
         return self._engine

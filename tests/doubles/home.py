@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.ipc
 import pyarrow.parquet as pq
+import pytest
 
 from deploy.cli import main
 
@@ -206,13 +207,10 @@ class Home:
 def run(*words: str) -> Said:
     """Run the command in this process."""
     out, err = io.StringIO(), io.StringIO()
-    code = -1
-    with redirect_stdout(out), redirect_stderr(err):
-        try:
-            main(list(words))
-        except SystemExit as end:
-            assert isinstance(end.code, int)
-            code = end.code
+    with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit, match="^[0-5]$") as end:
+        main(list(words))
+    code = end.value.code
+    assert isinstance(code, int)
     said = Said(code=code, out=out.getvalue(), err=err.getvalue())
     assert "Traceback" not in said.out + said.err, said.err
     return said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -51,7 +52,7 @@ pytestmark = [
 ]
 
 
-def test_accuracy_and_erasure(tmp_path: Path, joined_ray: None) -> None:
+def test_accuracy_and_erasure(tmp_path: Path, joined_ray: None, record_property: Callable[[str, object], None]) -> None:
     """MLP 784-128-10, batch 16, 20 epochs, SGD 0.05, S = R = 5: at least 0.86 on the test pictures; erasing one person
     retrains one shard from one slice, leaves the others' bytes, and is proved.
     """
@@ -62,8 +63,8 @@ def test_accuracy_and_erasure(tmp_path: Path, joined_ray: None) -> None:
     with cluster.launch(config, listener=notices.append) as federation:
         before = federation.train()
         evaluation = federation.evaluate(tmp_path / "data/test.parquet")
+        record_property("accuracy", evaluation.accuracy)
         assert evaluation.points == 10_000
-        print("ACC", evaluation.accuracy)
         assert evaluation.accuracy >= 0.86
         (planned,) = federation.price(subjects=[PERSON]).shards
         notices.clear()

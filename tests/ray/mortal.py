@@ -1,4 +1,4 @@
-"""A model of a user's own that dies, or fails, while it learns slice 2 of shard 1: as often as a file beside it says."""
+"""A user's own model that dies, or fails, while it learns slice 2 of shard 1: as often as a file beside it says."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ class Mortal(nn.Module):
 """
 
 
-def give_mortal_model(home: Home, deaths: int | str) -> Home:
+def give_mortal_model(home: Home, deaths: int | str, **changes: object) -> Home:
     """Put the model beside the specification and name it there."""
     (home.folder / f"{MODULE}.py").write_text(SOURCE, encoding="utf-8")
     plan_deaths(home, deaths)
-    home.specify(model__factory=f"{MODULE}:Mortal", model__arguments={})
+    home.specify(model__factory=f"{MODULE}:Mortal", model__arguments={}, **changes)
     return home
 
 

@@ -123,13 +123,10 @@ class Auditor:
 
 
 def left_over(store: MemoryStore, state: FederationState) -> list[ObjectKey]:
-    """Return the objects that the state does not name, the register's own aside."""
+    """Return the objects that the state does not name, those of the register and of the receipts' log aside."""
     current = state.referenced()
-    return [
-        info.key
-        for info in store.list("")
-        if info.key not in current and not info.key.startswith(("manifest/", "control/"))
-    ]
+    others = ("manifest/", "control/", "receipts/", "log/")
+    return [info.key for info in store.list("") if info.key not in current and not info.key.startswith(others)]
 
 
 def _stage(state: RequestState) -> int:

@@ -10,6 +10,7 @@ from storage.errors import Invalid
 from storage.local import LocalStore
 from storage.location import open_store
 from storage.memory import MemoryStore
+from storage.s3 import S3Store
 
 
 @pytest.mark.parametrize(
@@ -45,6 +46,22 @@ def test_the_location_opens_the_same_store(tmp_path: Path) -> None:
         assert open_store(store.location, Path("/elsewhere")) == store
 
 
+def test_a_bucket_is_an_s3_store() -> None:
+    """Bucket and prefix give the store there, at AWS or at the endpoint given; its location opens it again."""
+    for location in ("s3://bucket/some/prefix", "S3://bucket/some/prefix/"):
+        assert open_store(location, Path("/base")) == S3Store("bucket", "some/prefix")
+        at_home = open_store(location, Path("/base"), "http://127.0.0.1:8333")
+        assert at_home == S3Store("bucket", "some/prefix", "http://127.0.0.1:8333")
+        assert open_store(at_home.location, Path("/elsewhere"), "http://127.0.0.1:8333") == at_home
+
+
+@pytest.mark.parametrize("location", ["federation", "file:///federation", "memory:name"])
+def test_an_endpoint_needs_a_bucket(location: str) -> None:
+    """An endpoint beside a store that is on no server is a mistake that is named."""
+    with pytest.raises(Invalid, match="an endpoint is the address of an S3 server.*leave 'endpoint' out"):
+        open_store(location, Path("/base"), "http://127.0.0.1:8333")
+
+
 def test_opening_makes_nothing(tmp_path: Path) -> None:
     """Opening a store that is not there does not make it."""
     open_store("federation", tmp_path)
@@ -54,8 +71,10 @@ def test_opening_makes_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("location", "message"),
     [
-        ("s3://bucket/prefix", "this version keeps federations in a local folder"),
-        ("S3://bucket", "this version keeps federations in a local folder"),
+        ("s3:", "a bucket's name has"),
+        ("s3://Bucket", "a bucket's name has"),
+        ("s3://bucket/../prefix", "a prefix has segments"),
+        ("s3://bucket/prefix?versionId=1", "a bucket and a prefix"),
         ("gs://bucket", "this kind of store is not known"),
         ("http://host/path", "this kind of store is not known"),
         ("", "empty or no path"),

@@ -1,0 +1,37 @@
+"""The store of a federation's objects: where its specification says, encrypted, with the keys where that says."""
+
+from __future__ import annotations
+
+from cluster.specification import FederationSpecification
+from storage.errors import Invalid
+from storage.location import is_on_s3, open_store
+from storage.objects import ObjectStore
+from storage.vault import SealedStore
+
+
+def open_objects(specification: FederationSpecification) -> SealedStore:
+    """Return the federation's store; everything that holds data points or models is encrypted in it. Touches nothing.
+
+    Raises ``Invalid`` when ``store`` or ``keys`` is no place for a store, or one lies in the other.
+    """
+    inner = _open(specification, specification.store)
+    if specification.keys is None:
+        return SealedStore(inner)
+    keys = _open(specification, specification.keys)
+    _refuse_nested(inner, keys)
+    return SealedStore(inner, keys)
+
+
+def _open(specification: FederationSpecification, location: str) -> ObjectStore:
+    return open_store(location, specification.folder, specification.endpoint if is_on_s3(location) else None)
+
+
+def _refuse_nested(inner: ObjectStore, keys: ObjectStore) -> None:
+    here, there = f"{inner.location.rstrip('/')}/", f"{keys.location.rstrip('/')}/"
+    if here.startswith(there) or there.startswith(here):
+        raise Invalid(
+            "'keys' and 'store' are one place, or one lies in the other: a copy of the one would hold the other",
+            "name another place for 'keys', such as a folder on another disk, or leave 'keys' out",
+            store=inner.location,
+            keys=keys.location,
+        )

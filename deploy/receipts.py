@@ -1,0 +1,244 @@
+"""What ``sisa receipt`` and ``sisa log`` read and say.
+
+A receipt that is checked may come from anyone: nothing in it is believed before its signatures hold, its shape is never
+relied on, and nothing of it reaches a terminal that a terminal would act on.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from coordinator.bundles import ReceiptBundle, ReceiptCheck, bundle_from_bytes, statement_of, verify_bundle
+from deploy.output import ExitCode, Outcome, Problem
+from deploy.text import table
+from storage.errors import Corrupt, Invalid
+from storage.log_check import LogCheck
+from storage.signing import PublicKey, public_key_from_text
+
+_MOST_BYTES = 256 * 1024 * 1024
+_MOST_PROBLEMS_TOLD = 50
+_NOT_KNOWN = "-"
+
+
+def receipt_outcome(bundle: ReceiptBundle) -> Outcome:
+    """Return a receipt as ``sisa receipt REQUEST`` prints it; ``data.bundle`` as canonical JSON is what is checked."""
+    found = statement_of(bundle)
+    data = {"request_id": found["predicate"]["request"]["id"], "bundle": json.loads(bundle.to_bytes())}
+    return Outcome(data=data, text=receipt_text(bundle, found))
+
+
+def check_receipt(file: Path, key_files: Sequence[Path] = ()) -> Outcome:
+    """Return whether the receipt in ``file`` is genuine, judged by the public keys in ``key_files``.
+
+    Without key files the keys in the receipt itself are used: that shows that it is unaltered and in the log it names,
+    not whose it is, and the outcome says so.
+
+    Raises ``Invalid`` when a file cannot be read, is no public key, or was written by a newer version.
+    """
+    payload = _read(file).removesuffix(b"\n")
+    keys = tuple(_public_key(each) for each in key_files)
+    try:
+        bundle = bundle_from_bytes(payload)
+    except Corrupt as error:
+        return _refused(ReceiptCheck(failures=(error.message,)), str(file))
+    check = verify_bundle(bundle, keys or bundle.keys)
+    if not check.is_valid or check.statement is None:
+        return _refused(check, str(file))
+    return Outcome(
+        data=_check_data(check) | {"keys": _key_data(bundle.keys), "keys_given": bool(keys)},
+        text="\n".join([receipt_text(bundle, check.statement), *_verdict(check, bundle.keys, given=bool(keys))]),
+    )
+
+
+def log_outcome(check: LogCheck) -> Outcome:
+    """Return what ``sisa log --check`` found."""
+    data = {
+        "sound": check.is_sound,
+        "entries": check.entries,
+        "root": check.root,
+        "checkpoint": check.checkpoint,
+        "uncovered": check.uncovered,
+        "problems": list(check.problems),
+        "earlier": check.earlier,
+        "consistency": list(check.consistency),
+    }
+    if check.is_sound:
+        return Outcome(data=data, text=log_text(check))
+    return Outcome(
+        data=data,
+        text=log_text(check),
+        problem=Problem(
+            kind="proof_failed",
+            message=f"the receipts' log is not what was signed: {len(check.problems)} findings",
+            remedy="keep the store as it is, and compare the log with a copy; receipts handed out stay verifiable",
+        ),
+        code=ExitCode.PROOF_FAILED,
+    )
+
+
+def read_checkpoint(file: Path) -> str:
+    """Return the checkpoint kept in ``file``. Raises ``Invalid`` when it cannot be read or is no text."""
+    try:
+        text = _read(file).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise Invalid("the file holds no checkpoint", "give the file as it was saved", file=str(file)) from error
+    return text.rstrip("\n") + "\n"
+
+
+def receipt_text(bundle: ReceiptBundle, found: dict[str, Any]) -> str:
+    """Return a receipt for people; ``found`` is its statement."""
+    predicate = _record(found.get("predicate"))
+    request = _record(predicate.get("request"))
+    erased = _record(predicate.get("erased"))
+    return "\n".join(
+        [
+            f"receipt for erasure request {_shown(request.get('id'))}",
+            f"  federation {_shown(predicate.get('federation'))}",
+            f"  issued {_shown(predicate.get('issued_at'))}, entry {bundle.index} of the log",
+            (
+                f"  named: {_shown(request.get('subjects'))} subjects, {_shown(request.get('ids'))} data points;"
+                f" {_shown(request.get('unknown'))} of them have nothing here"
+            ),
+            f"  digest of what was named: {_shown(request.get('digest'))}",
+            f"  erased: {_shown(erased.get('points'))} data points",
+            *_times_text(request),
+            *_models_text(predicate),
+            *_store_text(predicate),
+            f"it proves: {_shown(predicate.get('proves'))}",
+            f"it does not prove: {_shown(predicate.get('does_not_prove'))}",
+            *(f"not covered: {_shown(each)}" for each in _list(predicate.get("exceptions"))),
+            "the log's checkpoint, to be kept elsewhere:",
+            *(f"  {_shown(line)}" for line in bundle.checkpoint.splitlines()),
+        ]
+    )
+
+
+def log_text(check: LogCheck) -> str:
+    """Return a check of the log for people."""
+    lines = [f"log: {check.entries} entries, root {check.root}"]
+    if check.uncovered:
+        lines.append(f"  {check.uncovered} entries await their checkpoint; the next receipt covers them")
+    if check.earlier is not None:
+        lines.append(f"  continues the earlier checkpoint of {check.earlier} entries")
+    told = check.problems[:_MOST_PROBLEMS_TOLD]
+    lines += [f"  {_shown(problem)}" for problem in told]
+    if len(told) < len(check.problems):
+        lines.append(f"  and {len(check.problems) - len(told)} more")
+    if check.checkpoint is not None:
+        lines += ["newest checkpoint, to be kept elsewhere:", *(f"  {line}" for line in check.checkpoint.splitlines())]
+    return "\n".join(lines)
+
+
+def _times_text(request: dict[str, Any]) -> list[str]:
+    times = _record(request.get("times"))
+    lines = [(_shown(state), _shown(at)) for state, at in sorted(times.items(), key=lambda each: str(each[1]))]
+    return [*table(("state", "reached"), lines).splitlines(), f"  due {_shown(request.get('due_at'))}"]
+
+
+def _models_text(predicate: dict[str, Any]) -> list[str]:
+    shards = [_record(each) for each in _list(predicate.get("shards"))]
+    lines = [
+        (
+            _shown(shard.get("shard")),
+            ", ".join(_shown(each) for each in _list(shard.get("slices"))),
+            f"{_shown(shard.get('points_before'))} to {_shown(shard.get('points_after'))}",
+            len(_list(shard.get("superseded"))),
+            _shown(shard.get("constituent"))[:16],
+        )
+        for shard in shards
+    ]
+    generation, floor = _shown(predicate.get("generation")), _shown(predicate.get("erasure_floor"))
+    return [
+        *table(("shard", "slices", "data points", "checkpoints superseded", "constituent"), lines).splitlines(),
+        f"  generation {generation} took over; none below {floor} is ever served",
+    ]
+
+
+def _store_text(predicate: dict[str, Any]) -> list[str]:
+    purged = Counter(_shown(_record(each).get("what")) for each in _list(predicate.get("purged")))
+    kinds = ", ".join(f"{count} {what}" for what, count in sorted(purged.items()))
+    scan, store = _record(predicate.get("scan")), _record(predicate.get("store"))
+    return [
+        f"  purged: {purged.total()} objects ({kinds or 'none'}) from a store of kind {_shown(store.get('kind'))}",
+        f"  scan after it: {_shown(scan.get('objects'))} objects, {_shown(scan.get('findings'))} findings",
+    ]
+
+
+def _verdict(check: ReceiptCheck, keys: Iterable[PublicKey], *, given: bool) -> list[str]:
+    whole = f"signed, and entry {check.index} of a log of {check.log_size}"
+    if given:
+        return [f"the receipt is genuine: {whole}"]
+    return [
+        f"the receipt is unaltered: {whole}",
+        "WHOSE it is was not checked, because no public key was given: give the operator's with --key, or compare",
+        "these ids with those that the operator has published:",
+        *(f"  {key.purpose}: {key.key_id}" for key in keys),
+    ]
+
+
+def _refused(check: ReceiptCheck, file: str) -> Outcome:
+    return Outcome(
+        data=_check_data(check),
+        text="\n".join(f"  {_shown(failure)}" for failure in check.failures),
+        problem=Problem(
+            kind="proof_failed",
+            message=f"the receipt is not genuine, or not by these keys: {len(check.failures)} findings [file={file}]",
+            remedy="ask who issued it for the receipt and for the public keys again",
+        ),
+        code=ExitCode.PROOF_FAILED,
+    )
+
+
+def _check_data(check: ReceiptCheck) -> dict[str, Any]:
+    return {
+        "valid": check.is_valid,
+        "failures": list(check.failures),
+        "request_id": _shown(check.request_id) if check.is_valid else None,
+        "index": check.index,
+        "log_size": check.log_size,
+        "origin": check.origin,
+    }
+
+
+def _key_data(keys: Iterable[PublicKey]) -> list[dict[str, str]]:
+    return [{"purpose": key.purpose, "key_id": key.key_id} for key in keys]
+
+
+def _public_key(file: Path) -> PublicKey:
+    try:
+        return public_key_from_text(_read(file).decode("ascii"))
+    except ValueError as error:  # of the decoder's, or Invalid
+        raise Invalid(
+            "the file is not a public key of ours",
+            "give it as it was published, at log/keys/ in the store",
+            file=str(file),
+        ) from error
+
+
+def _read(file: Path) -> bytes:
+    try:
+        if file.stat().st_size > _MOST_BYTES:
+            raise Invalid("the file is too large for a receipt or a key", "check its name", file=str(file))
+        return file.read_bytes()
+    except FileNotFoundError:
+        raise Invalid("there is no such file", "check its name", file=str(file)) from None
+    except IsADirectoryError:
+        raise Invalid("this is a folder", "name the file in it", file=str(file)) from None
+
+
+def _record(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _shown(value: Any) -> str:
+    """Return a value of a receipt as a terminal may have it: one line, no control characters."""
+    text = _NOT_KNOWN if value is None else str(value)
+    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text)

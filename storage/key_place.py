@@ -1,0 +1,89 @@
+"""Where a store's keyrings are: beside its objects, or in another store under an identity that both know.
+
+    in the store of objects   keyrings/identity              create-if-absent; names the identity
+    in the store of keys      keyrings/<identity>/identity   create-if-absent, first; says that the rings are here
+                              keyrings/<identity>/<ring>/…   the rings (``storage.keyring``)
+
+So several stores may keep their keys in one, and a store opened with the wrong place for its keys is refused, rather
+than taken for one whose keys were all destroyed.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import Final
+
+from storage.creation import create_or_read
+from storage.errors import Conflict, Corrupt, ObjectMissing
+from storage.keyring import Keyrings
+from storage.objects import ObjectKey, ObjectStore, key_segment, object_key
+from storage.sealed import seal, unseal
+
+KEYRINGS: Final = "keyrings"
+"""Folder of the rings."""
+
+IDENTITY: Final = object_key(f"{KEYRINGS}/identity")
+
+_NAMES = frozenset({"identity"})
+
+
+def find_keyrings(inner: ObjectStore, keys: ObjectStore | None) -> Keyrings | None:
+    """Return the keyrings of the objects in ``inner``; None when they are elsewhere and none was ever made.
+
+    Raises ``Conflict`` when ``keys`` is not where this store's keys are, ``Corrupt`` when the identity is damaged.
+    """
+    identity = _identity(inner)
+    if keys is None:
+        if identity is not None:
+            raise _elsewhere(inner, "they are kept in a store of their own")
+        return Keyrings(inner, KEYRINGS)
+    if identity is None:
+        if next(iter(inner.list(f"{KEYRINGS}/")), None) is not None:
+            raise _elsewhere(inner, "they are kept in the store itself")
+        return None
+    folder = f"{KEYRINGS}/{identity}"
+    try:
+        keys.get(object_key(f"{folder}/identity"))
+    except ObjectMissing:
+        raise _elsewhere(inner, f"they are not in {keys.location}") from None
+    return Keyrings(keys, folder)
+
+
+def make_keyrings(inner: ObjectStore, keys: ObjectStore | None) -> Keyrings:
+    """Return the keyrings of the objects in ``inner``, with a new identity where there is none. Raises as above."""
+    found = find_keyrings(inner, keys)
+    if found is not None:
+        return found
+    assert keys is not None
+    identity = secrets.token_hex(16)
+    record = seal({"identity": identity})
+    here = object_key(f"{KEYRINGS}/{identity}/identity")
+    create_or_read(keys, here, record)  # first: an identity whose keys are nowhere would be refused for good
+    if create_or_read(inner, IDENTITY, record) != record:
+        keys.delete(here)  # another process was first
+    made = find_keyrings(inner, keys)
+    assert made is not None
+    return made
+
+
+def _identity(inner: ObjectStore) -> str | None:
+    try:
+        payload = inner.get(IDENTITY).payload
+    except ObjectMissing:
+        return None
+    return _named(payload, IDENTITY)
+
+
+def _named(payload: bytes, key: ObjectKey) -> str:
+    identity = unseal(payload, key, _NAMES)["identity"]
+    if not isinstance(identity, str):
+        raise Corrupt("the identity of the store's keys is not what was written", "restore it from a copy", key=key)
+    return key_segment(identity)
+
+
+def _elsewhere(inner: ObjectStore, fact: str) -> Conflict:
+    return Conflict(
+        f"this is not where the store's keys are: {fact}",
+        "set 'keys' in the specification to what it was when the store was made, or leave it out if it was",
+        store=inner.location,
+    )

