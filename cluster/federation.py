@@ -36,7 +36,7 @@ from coordinator.lookup import erased_points
 from coordinator.plan import RetrainPlan, plan_retrain
 from coordinator.ports import Clock, Listener, Names, Notice, Remark
 from coordinator.registrar import Registrar
-from coordinator.requests import ErasureRequest
+from coordinator.requests import ErasureRequest, RequestState
 from coordinator.state import FederationState
 from coordinator.status import FederationStatus, RequestStatus, describe, describe_request
 from coordinator.verification import prove_shards, scan_residue
@@ -223,7 +223,8 @@ class Federation:
             check_configuration(state.configuration, pool.configuration(_width(state), len(chosen)))
             residue = scan_residue(self._store, self._register, state)
             proofs = prove_shards(state, chosen, pool, self._listener)
-            return Verification(shards=proofs, residue=residue)
+            complete = [each.request_id for each in state.requests if each.state is RequestState.COMPLETE]
+            return Verification(shards=proofs, residue=residue, receipts=self.registrar.check_all(complete))
 
     def plan(
         self, *, shards: int | None = None, slices: int | None = None, requests: int = 1, points: int | None = None

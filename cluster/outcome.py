@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from coordinator.registrar import ReceiptsCheck
 from coordinator.verification import Residue, ShardProof
 from shards.predictions import PredictionBatch, write_predictions
 from storage.errors import Invalid
@@ -51,6 +52,7 @@ class Verification:
 
     shards: tuple[ShardProof, ...]
     residue: Residue
+    receipts: ReceiptsCheck
 
     @property
     def exact(self) -> bool:
@@ -59,8 +61,8 @@ class Verification:
 
     @property
     def holds(self) -> bool:
-        """Whether bytes are equal and nothing is left over."""
-        return self.exact and not self.residue.found
+        """Whether bytes are equal, nothing is left over, and every complete request has a sound receipt."""
+        return self.exact and not self.residue.found and not self.receipts.broken
 
 
 def evaluation_of(

@@ -208,6 +208,56 @@ def verify(shard: Shard = None, config: Config = _DEFAULT_CONFIG, as_json: AsJso
 
 
 @app.command()
+def receipt(
+    request: Annotated[str | None, typer.Argument(help="The erasure request.")] = None,
+    check: Annotated[Path | None, typer.Option("--check", help="A receipt to verify, offline.")] = None,
+    key: Annotated[list[Path] | None, typer.Option("--key", help="A public key of the operator; repeatable.")] = None,
+    config: Config = _DEFAULT_CONFIG,
+    as_json: AsJson = False,
+) -> None:
+    """Print the signed receipt of an erasure on stdout, or verify one offline with --check FILE."""
+
+    def issue(federation: Federation) -> Outcome:
+        from deploy.receipts import print_receipt
+
+        assert request is not None
+        return print_receipt(federation.registrar.find(request), quiet=as_json)
+
+    def offline() -> Outcome:
+        from deploy.receipts import check_receipt
+
+        assert check is not None
+        return check_receipt(check, key or ())
+
+    if (request is None) == (check is None):
+        raise typer.BadParameter("name an erasure request, or a receipt with --check")
+    if check is not None:
+        _finish(offline, as_json)
+    _with_federation(issue, config, as_json)
+
+
+@app.command("log")
+def log_(
+    check: Annotated[bool, typer.Option("--check", help="Recompute the whole log.")] = False,
+    earlier: Annotated[
+        Path | None,
+        typer.Argument(metavar="[CHECKPOINT]", help="A checkpoint kept from earlier, to be consistent with."),
+    ] = None,
+    config: Config = _DEFAULT_CONFIG,
+    as_json: AsJson = False,
+) -> None:
+    """Recompute the receipts' log and prove that it continues an earlier checkpoint."""
+    del check  # there is nothing else to do with the log; the option says what is done
+
+    def action(federation: Federation) -> Outcome:
+        from deploy.receipts import log_outcome, read_checkpoint
+
+        return log_outcome(federation.registrar.check_log(read_checkpoint(earlier) if earlier else None))
+
+    _with_federation(action, config, as_json)
+
+
+@app.command()
 def doctor(config: Config = _DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """Check installation, store, data, Ray and model before work starts; name sources that still hold erased people."""
 
@@ -311,14 +361,20 @@ def _verification(found: Verification) -> Outcome:
         "exact": found.exact,
         "shards": found.shards,
         "residue": found.residue,
-        "receipts": {"checked": 0, "broken": []},
+        "receipts": found.receipts,
     }
     text = verification_text(found)
     if found.holds:
         return Outcome(data=data, text=f"{text}\nall constituents are byte-equal, and nothing is left over")
     problem = Problem(
         kind="proof_failed",
-        message="a constituent is not byte-equal" if not found.exact else "the store holds what it should not",
+        message=_what_failed(found),
         remedy="run 'sisa train': it finishes what was interrupted and rebuilds what is damaged; then verify again",
     )
     return Outcome(data=data, text=text, problem=problem, code=ExitCode.PROOF_FAILED)
+
+
+def _what_failed(found: Verification) -> str:
+    if not found.exact:
+        return "a constituent is not byte-equal"
+    return "the store holds what it should not" if found.residue.found else "a receipt or the receipts' log is broken"

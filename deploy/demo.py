@@ -18,6 +18,7 @@ from coordinator.status import FederationStatus
 from deploy.demo_data import DemoData, write_digits, write_fashion_mnist, write_without
 from deploy.output import ExitCode, Outcome, Problem
 from deploy.progress import listening
+from deploy.receipts import check_receipt
 from deploy.text import erasure_text, evaluation_text, plan_text, status_text, verification_text
 from storage.errors import Invalid
 
@@ -56,6 +57,7 @@ _MODELS: Final[Mapping[str, Mapping[str, object]]] = {
     "fashion-mnist": {"hidden": 128, "epochs": 20, "learning_rate": 0.05},
 }
 _ERASED_PERSON: Final = "person-0017"
+_SOUND: Final = "unaltered, signed, and in the log"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +74,8 @@ class _Story:
     verification: Verification
     mentions: int
     """Files of the store that still name the person."""
+    receipt: Path
+    """The signed receipt, as saved."""
 
     @property
     def holds(self) -> bool:
@@ -83,7 +87,9 @@ class _Story:
             if a.shard not in self.affected
         )
         equal = digests == [each.digest for each in self.fresh.constituents]
-        return untouched and equal and self.verification.holds and not self.mentions
+        return (
+            untouched and equal and self.verification.holds and not self.mentions and _checked(self.receipt) == _SOUND
+        )
 
 
 def run_demo(dataset: str, folder: Path, data_folder: Path | None, *, quiet: bool) -> Outcome:
@@ -125,6 +131,9 @@ def _tell(federation: Federation, data: DemoData, home: Path, tell: Callable[[st
     tell(verification_text(verification))
     mentions = _mentions(home / "federation", _ERASED_PERSON)
     tell(f"files of the store that name {_ERASED_PERSON}: {mentions}")
+    receipt = home / "receipt.json"
+    receipt.write_bytes(federation.registrar.find(request.request_id).to_bytes())
+    tell(f"the signed receipt, checked offline: {_checked(receipt)}")
     return _Story(
         before=before,
         after=after,
@@ -135,6 +144,7 @@ def _tell(federation: Federation, data: DemoData, home: Path, tell: Callable[[st
         affected=tuple(request.shards),
         verification=verification,
         mentions=mentions,
+        receipt=receipt,
     )
 
 
@@ -184,7 +194,8 @@ def _outcome(story: _Story, home: Path) -> Outcome:
         f"  sisa.toml              the specification\n"
         f"  data/                  the data sets, as any user's would lie there; they still hold {_ERASED_PERSON}:\n"
         f"                         files outside the store are yours to erase\n"
-        f"  federation/            the store: slices, checkpoints, manifest, tombstones\n"
+        f"  federation/            the store: slices, checkpoints, manifest, tombstones, receipts\n"
+        f"  receipt.json           the signed receipt; 'sisa receipt --check receipt.json' verifies it anywhere\n"
         f"  federation-without/    the store of the federation that never saw them\n"
         f"Go on with: cd {home} && sisa status; sisa erase --subject person-0042; sisa verify"
     )
@@ -220,6 +231,10 @@ def _free_folder(folder: Path) -> Path:
         number += 1
     free.mkdir(parents=True)
     return free
+
+
+def _checked(receipt: Path) -> str:
+    return _SOUND if check_receipt(receipt).problem is None else "NOT genuine"
 
 
 def _mentions(store: Path, name: str) -> int:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, is_dataclass
 from enum import IntEnum
 from typing import Any, Final
 
-from storage.errors import Conflict, Fenced, Invalid, SisaError, Unavailable
+from storage.errors import Conflict, Fenced, Invalid, ObjectMissing, SisaError, Unavailable
 
 SCHEMA_VERSION: Final = 1
 
@@ -111,7 +111,11 @@ def plain(value: Any) -> Any:
 
 
 def _failed(error: SisaError) -> Outcome:
-    codes = ((Invalid, ExitCode.INVALID), ((Conflict, Fenced), ExitCode.CONFLICT), (Unavailable, ExitCode.UNAVAILABLE))
+    codes = (
+        ((Invalid, ObjectMissing), ExitCode.INVALID),
+        ((Conflict, Fenced), ExitCode.CONFLICT),
+        (Unavailable, ExitCode.UNAVAILABLE),
+    )
     code = next((code for kinds, code in codes if isinstance(error, kinds)), ExitCode.FAILED)
     return Outcome(problem=Problem(kind=error.kind, message=error.message, remedy=error.remedy), code=code)
 

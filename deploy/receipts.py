@@ -7,14 +7,17 @@ relied on, and nothing of it reaches a terminal that a terminal would act on.
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from coordinator.bundles import ReceiptBundle, ReceiptCheck, bundle_from_bytes, statement_of, verify_bundle
 from deploy.output import ExitCode, Outcome, Problem
 from deploy.text import table
+from storage.digests import canonical_json
 from storage.errors import Corrupt, Invalid
 from storage.log_check import LogCheck
 from storage.signing import PublicKey, public_key_from_text
@@ -31,6 +34,14 @@ def receipt_outcome(bundle: ReceiptBundle) -> Outcome:
     return Outcome(data=data, text=receipt_text(bundle, found))
 
 
+def print_receipt(bundle: ReceiptBundle, *, quiet: bool) -> Outcome:
+    """Tell people on stderr what the receipt says, unless ``quiet``; return it for stdout, to be saved and checked."""
+    outcome = receipt_outcome(bundle)
+    if not quiet:
+        sys.stderr.write(outcome.text + "\n")
+    return replace(outcome, text=bundle.to_bytes().decode("ascii"))
+
+
 def check_receipt(file: Path, key_files: Sequence[Path] = ()) -> Outcome:
     """Return whether the receipt in ``file`` is genuine, judged by the public keys in ``key_files``.
 
@@ -39,7 +50,7 @@ def check_receipt(file: Path, key_files: Sequence[Path] = ()) -> Outcome:
 
     Raises ``Invalid`` when a file cannot be read, is no public key, or was written by a newer version.
     """
-    payload = _read(file).removesuffix(b"\n")
+    payload = _bundle_in(_read(file).removesuffix(b"\n"))
     keys = tuple(_public_key(each) for each in key_files)
     try:
         bundle = bundle_from_bytes(payload)
@@ -178,6 +189,15 @@ def _verdict(check: ReceiptCheck, keys: Iterable[PublicKey], *, given: bool) -> 
         "these ids with those that the operator has published:",
         *(f"  {key.purpose}: {key.key_id}" for key in keys),
     ]
+
+
+def _bundle_in(payload: bytes) -> bytes:
+    """Return the receipt in what ``sisa receipt --json`` printed; any other bytes as they are."""
+    try:
+        found = json.loads(payload)
+        return canonical_json(found["data"]["bundle"])
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return payload
 
 
 def _refused(check: ReceiptCheck, file: str) -> Outcome:

@@ -120,7 +120,9 @@ def verification_text(verification: Verification) -> str:
         ],
     )
     scan = f"scan: {residue.objects} objects, {residue.bytes:,} bytes, {len(residue.found)} findings"
-    return "\n".join([shards, scan, *(f"  {finding}" for finding in residue.found)])
+    receipts = f"receipts: {verification.receipts.checked} checked, {len(verification.receipts.broken)} broken"
+    broken = (f"  {each}" for each in verification.receipts.broken)
+    return "\n".join([shards, scan, *(f"  {finding}" for finding in residue.found), receipts, *broken])
 
 
 def forecast_text(plan: Plan) -> str:

@@ -45,7 +45,9 @@ def test_a_lost_checkpoint_is_named_and_rebuilt(gone: bool, trained: Home) -> No
     assert not (trained.folder / "out.csv").exists()
     broken = trained.json("verify")
     assert broken.code == 3
-    assert broken.data["residue"]["found"] == [f"object missing or damaged: {key}"]
+    found = broken.data["residue"]["found"]
+    assert f"object missing or damaged: {key}" in found
+    assert all(key in each for each in found)
     rebuilt = trained.run("train")
     assert "shard 1: slice 2 of 2" in rebuilt.err
     assert "slice 1 of 2" not in rebuilt.err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from storage.errors import Corrupt
 from tests.doubles.home import MARKED, MARKER, Columns, Home, ids_of, small_points, without
 
 
@@ -70,41 +72,92 @@ def test_the_order_of_erasures_leaves_no_trace(trained: Home, tmp_path_factory: 
 
 
 def test_nothing_of_an_erased_person_is_left(trained: Home) -> None:
-    """No file of the store names the person or holds a byte of their features, and objects that did are gone."""
+    """No file of the store names the person, no slice file holds a byte of their features, and objects that did are
+    gone.
+    """
     gone = ids_of(small_points(), MARKED)
     (shard,) = trained.json("erase", "--subject", MARKED, "--dry-run").data["shards"]
     old = set((trained.store / f"shards/{shard:04d}").rglob("*.*"))
-    assert _holds_marker(trained.store)
+    assert _holds_marker(trained)
     assert trained.json("erase", "--subject", MARKED).code == 0
-    payloads = [path.read_bytes() for path in trained.store.rglob("*") if path.is_file()]
     for text in (MARKED, *gone):
-        assert not any(text.encode() in payload for payload in payloads)
-    assert not any(MARKER in payload for payload in payloads)
-    assert not _holds_marker(trained.store)
+        assert not any(text.encode() in payload for payload in trained.raw().values())
+    assert not _holds_marker(trained)
     kept = [path for path in old if path.exists()]
     assert len(kept) < len(old)
     assert not any(MARKED in str(path) or any(each in str(path) for each in gone) for path in trained.store.rglob("*"))
 
 
+def test_features_and_names_are_encrypted_from_the_first_byte(home: Home) -> None:
+    """At no time does any file of the store hold a person's features, name or ids: after training, after an erasure,
+    after training on.
+    """
+    for words in (("train",), ("erase", "--subject", "secret-person-003"), ("train",)):
+        assert home.json(*words).code == 0
+        assert _holds_marker(home)  # in what the keys open
+        for name, payload in home.raw().items():
+            assert MARKER not in payload, name
+            assert b"secret-" not in payload, name
+            assert MARKED.encode() not in payload, name
+            assert b"PAR1" not in payload, name
+
+
+def test_a_copy_of_what_was_erased_does_not_open(trained: Home) -> None:
+    """Every file of the store, copied before an erasure and put back after it but for the keys that the erasure
+    destroyed, gives no object back that was erased, and every other one.
+    """
+    before, slices = trained.raw(), set(trained.objects.list("shards/"))
+    assert trained.json("erase", "--subject", MARKED).code == 0
+    erased = {info.key for info in slices} - {info.key for info in trained.objects.list("shards/")}
+    kept = {key: trained.objects.get(key).payload for key in {info.key for info in slices} - erased}
+    destroyed = {name for name in before if "/kek-" in name} - trained.raw().keys()
+    assert erased
+    assert destroyed
+    for name in before.keys() - destroyed - trained.raw().keys():
+        (trained.store / name).parent.mkdir(parents=True, exist_ok=True)
+        (trained.store / name).write_bytes(before[name])
+    for key in erased:
+        with pytest.raises(Corrupt, match="the key of this object was destroyed"):
+            trained.objects.get(key)
+    assert {key: trained.objects.get(key).payload for key in kept} == kept
+    for name in (name for name in before if name.endswith("/ring")):
+        (trained.store / name).write_bytes(before[name])  # the old rings as well
+    for key in erased:
+        with pytest.raises(Corrupt, match="a key-encryption key is missing"):
+            trained.objects.get(key)
+
+
+def test_keys_may_be_kept_elsewhere(home: Home) -> None:
+    """With ``keys`` named the store alone opens nothing, and everything else is as ever."""
+    home.specify(keys="../keys-of-small")
+    assert home.json("train").code == 0
+    assert home.json("erase", "--subject", MARKED).code == 0
+    assert home.json("verify").code == 0
+    assert not any("/ring" in name or "/kek-" in name for name in home.raw())
+    home.specify()
+    said = home.json("verify")
+    assert (said.code, said.error["kind"]) == (4, "conflict")
+    assert "set 'keys'" in said.error["remedy"]
+
+
 def test_no_plain_name_is_ever_stored(trained: Home) -> None:
-    """Even of those who were not erased the store holds keyed digests alone."""
-    payloads = [path.read_bytes() for path in trained.store.rglob("*") if path.is_file()]
-    tables = [pq.read_table(path) for path in trained.store.rglob("*.parquet")]
+    """Even of those who were not erased the store holds keyed digests alone, also within what is encrypted."""
+    tables = [pq.read_table(io.BytesIO(payload)) for payload in trained.slice_files().values()]
     for text in ("secret-", MARKED):
-        assert not any(text.encode() in payload for payload in payloads)
+        assert not any(text.encode() in payload for payload in trained.raw().values())
         assert not any(text in str(table.to_pydict()) for table in tables)
 
 
-def _holds_marker(store: Path) -> bool:
+def _holds_marker(home: Home) -> bool:
     """Return whether any slice file holds the marked features, whatever its columns are."""
     found = False
-    for path in store.rglob("*.parquet"):
-        for column in pq.read_table(path).columns:
+    for payload in home.slice_files().values():
+        for column in pq.read_table(io.BytesIO(payload)).columns:
             values = column.combine_chunks()
             raw = b"".join(bytes(buffer) for buffer in values.buffers() if buffer is not None)
             found = found or MARKER in raw
         text = np.array(list(MARKER), dtype=np.uint8).tobytes()
-        found = found or text in path.read_bytes()
+        found = found or text in payload
     return found
 
 

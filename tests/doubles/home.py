@@ -17,6 +17,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from deploy.cli import main
+from storage.local import LocalStore
+from storage.objects import ObjectKey
+from storage.vault import SealedStore
 
 FEATURES = 16
 PEOPLE = 30
@@ -182,14 +185,30 @@ class Home:
         """Run the command with ``--json``."""
         return self.run(*words, "--json")
 
+    @property
+    def objects(self) -> SealedStore:
+        """The store as those see it who hold its keys."""
+        return SealedStore(LocalStore(str(self.store)))
+
+    def slice_files(self) -> dict[ObjectKey, bytes]:
+        """Return the slice files, decrypted."""
+        keys = (info.key for info in self.objects.list("shards/") if info.key.endswith(".parquet"))
+        return {key: self.objects.get(key).payload for key in keys}
+
+    def raw(self) -> dict[str, bytes]:
+        """Return every file of the store as it lies on the disk."""
+        paths = (path for path in self.store.rglob("*") if path.is_file())
+        return {path.relative_to(self.store).as_posix(): path.read_bytes() for path in paths}
+
     def kept(self) -> dict[str, bytes]:
         """Return what no refused command may change: the user's files, and the objects that the federation holds.
 
-        Not the locks, nor the numbered manifests and tokens: a writer announces itself before it does anything.
+        Not the locks, nor the numbered manifests and tokens: a writer announces itself before it does anything. Nor
+        the rings of keys, which are made anew when a command deletes what it had begun to write.
         """
         paths = (path for path in self.folder.rglob("*") if path.is_file())
         names = {path.relative_to(self.folder).as_posix(): path for path in paths}
-        passed_over = (".locks", "control", "manifest", "__pycache__")
+        passed_over = (".locks", "control", "manifest", "keyrings", "__pycache__")
         return {name: path.read_bytes() for name, path in names.items() if not set(name.split("/")) & set(passed_over)}
 
     def refused(self, *words: str, code: int = 2) -> Said:
