@@ -52,6 +52,7 @@ class RayPool:
 
         Raises ``Invalid`` when the model does not fit the data, ``Conflict`` when workers differ.
         """
+        stood_idle = bool(self._idle)
         self._idle += [self._start() for _ in range(worker_count(self._settings, tasks) - len(self._idle))]
         try:
             found = self._ask(width)
@@ -59,6 +60,8 @@ class RayPool:
             raise _cause(error) from error
         except _DEATHS as error:
             self.close()
+            if stood_idle:  # it may have been one that died since its last task: ask new ones
+                return self.configuration(width, tasks)
             raise Unavailable("a worker died while it started", "look into Ray's logs, then try again") from error
         for other in found[1:]:
             check_configuration(found[0], other)

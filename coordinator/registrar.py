@@ -10,8 +10,9 @@ ends in the same bytes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from coordinator.bundles import (
     CHECKPOINTS,
@@ -39,6 +40,8 @@ _ORIGIN_KEY = object_key("log/origin")
 _BUNDLES = "receipts/bundles/"
 _ENVELOPES = "receipts/envelopes/"
 
+_Opened = TypeVar("_Opened")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReceiptsCheck:
@@ -60,6 +63,7 @@ class Registrar:
         self._names = names
         self.keys = KeyFolder(store, private_keys or store)
         self._log: TransparencyLog | None = None
+        self._known: dict[str, tuple[PublicKey, ...]] = {}
 
     def issue(self, evidence: ErasureEvidence) -> ReceiptBundle:
         """Return the receipt for this erasure, in the log and durable; the one issued before, if there is one.
@@ -156,8 +160,8 @@ class Registrar:
     def _bundle(self, request_id: str, envelope: bytes, index: int) -> ReceiptBundle:
         inclusion = self._opened_log().prove(index)
         signers = (
-            open_envelope(envelope, PAYLOAD_TYPE, published_keys(self._store, RECEIPTS)).key,
-            open_checkpoint(inclusion.checkpoint, published_keys(self._store, CHECKPOINTS)).key,
+            self._by_known(RECEIPTS, lambda keys: open_envelope(envelope, PAYLOAD_TYPE, keys)).key,
+            self._by_known(CHECKPOINTS, lambda keys: open_checkpoint(inclusion.checkpoint, keys)).key,
         )
         bundle = ReceiptBundle(
             envelope=envelope, index=index, proof=inclusion.proof, checkpoint=inclusion.checkpoint, keys=signers
@@ -197,10 +201,18 @@ class Registrar:
     def _is_ours(self, envelope: bytes) -> bool:
         """Return whether a receipts key signed it: only then may a checkpoint cover it."""
         try:
-            read_statement(open_envelope(envelope, PAYLOAD_TYPE, published_keys(self._store, RECEIPTS)).payload)
+            read_statement(self._by_known(RECEIPTS, lambda keys: open_envelope(envelope, PAYLOAD_TYPE, keys)).payload)
         except Corrupt:
             return False
         return True
+
+    def _by_known(self, purpose: str, opened: Callable[[Sequence[PublicKey]], _Opened]) -> _Opened:
+        """Return what ``opened`` makes of the keys read before, or of those published by now."""
+        try:
+            return opened(self._known.get(purpose, ()))
+        except Corrupt:
+            self._known[purpose] = published_keys(self._store, purpose)
+            return opened(self._known[purpose])
 
     def _admitted(self, envelope: bytes, key: ObjectKey) -> bytes:
         if not self._is_ours(envelope):

@@ -352,7 +352,7 @@ def _fetch(store: ObjectStore, record: PartRecord) -> bytes:
 def _damaged(fact: str, record: PartRecord, got: str) -> Corrupt:
     return Corrupt(
         f"{fact}: expected sha256:{record.sha256}, got {got}",
-        "The object was not used; restore it from a copy of the store, or ingest into a new store with 'sisa train'.",
+        "The object was not used; run 'sisa train' to read the source again, or restore the store from a copy.",
         key=record.key,
     )
 
@@ -377,7 +377,7 @@ def _read_columns(payload: bytes, names: tuple[str, ...]) -> tuple[pa.Table, np.
 def _unreadable(payload: bytes) -> Corrupt:
     return Corrupt(
         "a slice file is not one of this format",
-        "The object was not used; restore it from a copy of the store, or ingest into a new store with 'sisa train'.",
+        "The object was not used; run 'sisa train' to read the source again, or restore the store from a copy.",
         payload_bytes=len(payload),
         sha256=sha256(payload),
     )

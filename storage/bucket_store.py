@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -14,15 +13,11 @@ from storage.conditional import ConditionalPut
 from storage.errors import ObjectMissing
 from storage.lease import LeaseRecord, leased
 from storage.objects import ObjectInfo, ObjectKey, StoredObject, VersionTag
+from storage.pauses import pause
 from storage.purge import purge, remove_older
 from storage.s3_names import S3Names, may_start_a_key
 
 _HOLDER_CHARACTERS = 400
-
-
-def pause(attempt: int) -> None:
-    """Wait longer each time, by chance more or less, so that many writers do not come back at once."""
-    time.sleep(min(2.0, 0.05 * 2**attempt) * (0.5 + secrets.randbelow(1000) / 1000))
 
 
 class BucketStore(ABC):

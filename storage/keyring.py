@@ -176,18 +176,16 @@ class Keyrings:
 
         Repeating it carries an interrupted one to its end. ``past`` is the least number that the ring shall have.
         """
-        ring, draft = self._read(name), None
+        ring = self._read(name)
         for _ in range(_ATTEMPTS):
             if ring is None and not past:
                 return  # no key of this ring ever protected anything
             if ring is not None and ring.ring.number >= past and keys.isdisjoint(ring.ring.entries):
                 self._delete_dead(ring.ring)
                 return
-            number = max(past, 1 if ring is None else ring.ring.number + 1)
-            if draft is None or draft.number != number:
-                draft = self._draw(name, number)
-            after = _ring(name, draft, {}) if ring is None else ring.rotated(draft, keys)
-            ring = self._swap(ring, after, draft) or self._read(name)
+            kek = self._draw(name, max(past, 1 if ring is None else ring.ring.number + 1))
+            after = _ring(name, kek, {}) if ring is None else ring.rotated(kek, keys)
+            ring = self._swap(ring, after, kek) or self._read(name)
         raise _contended(self._key(name, RING))
 
     def names(self) -> tuple[str, ...]:

@@ -57,7 +57,9 @@ def traits(kind: str) -> Traits:
     """What to expect of that kind. SeaweedFS takes 1 to 3 seconds to tell the losers of one race of 8 writers."""
     if kind.startswith("seaweedfs"):
         return Traits(rounds=1, deletions=4, steps=1, has_folders=False)
-    return Traits(has_folders=not kind.startswith("moto"))
+    if kind == "moto":
+        return Traits(rounds=8, deletions=16, has_folders=False)
+    return Traits()
 
 
 @pytest.fixture

@@ -232,6 +232,17 @@ def test_keys_of_the_wrong_purpose_count_for_nothing() -> None:
     assert not verify_bundle(BUNDLE, ()).is_valid
     forged = receipts(1, SigningKey(RECEIPTS, bytes(range(1, 33))))[0]
     assert not verify_bundle(forged, KEYS).is_valid
+    told = verify_bundle(replace(forged, keys=(LOG_KEY.public, LOG_KEY.public)), KEYS)
+    assert told.failures[0].startswith("the receipt's signature: the envelope is signed by none of the known keys")
+
+
+def test_values_of_another_kind_are_refused() -> None:
+    """A number where a text belongs is no other spelling of it."""
+    for log in ({"proof": [12]}, {"proof": [True]}, {"checkpoint": 3}, {"index": "4"}, {"index": True}, {"index": 4.0}):
+        with pytest.raises(Corrupt, match="this is not a receipt of ours|one hexadecimal form"):
+            bundle_from_bytes(canonical_json({**FIELDS, "log": {**FIELDS["log"], **log}}))
+    with pytest.raises(Corrupt, match=r"this is not a receipt of ours, or it was altered \[part=keys\]"):
+        bundle_from_bytes(canonical_json({**FIELDS, "keys": [3]}))
 
 
 def test_other_named_keys_are_found() -> None:

@@ -129,7 +129,7 @@ def test_a_copy_of_what_was_erased_does_not_open(trained: Home) -> None:
 
 def test_keys_may_be_kept_elsewhere(home: Home) -> None:
     """With ``keys`` named the store alone opens nothing, and everything else is as ever."""
-    home.specify(keys="../keys-of-small")
+    home.specify(keys="./keys")
     assert home.json("train").code == 0
     assert home.json("erase", "--subject", MARKED).code == 0
     assert home.json("verify").code == 0

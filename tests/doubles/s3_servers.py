@@ -133,12 +133,8 @@ def _running(command: Sequence[str], out: Path, endpoint: str) -> Iterator[str]:
         _await(process, endpoint, out)
         yield endpoint
     finally:
-        process.terminate()
-        try:
-            process.wait(3)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        process.kill()  # what it holds goes with its folder
+        process.wait()
 
 
 def _await(process: subprocess.Popen[bytes], endpoint: str, out: Path) -> None:

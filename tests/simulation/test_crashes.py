@@ -18,6 +18,8 @@ from shards.dataset import point_keys
 from shards.routing import point_digest
 from storage.errors import Conflict, Corrupt, Fenced, OutcomeUnknown, SisaError, Unavailable
 from storage.manifest import ManifestRegister
+from storage.objects import ObjectStore
+from storage.vault import SealedStore
 from tests.doubles.fake_learner import HashLearner, HashState
 from tests.doubles.faulty_store import Crash, Fault
 from tests.doubles.federation import (
@@ -62,22 +64,29 @@ class World:
     objects: AuditedStore = field(init=False)
     store: MortalStore = field(init=False)
     deaths: dict[int, Death] = field(default_factory=dict)
+    sealed: bool = False
+    """Whether objects are encrypted; the writer dies between any two steps of that, too."""
     federation: SmallFederation[HashState] = field(init=False)
 
     def __post_init__(self) -> None:
         self.auditor = Auditor(
             names={request: names_of(*named) for request, named in ERASED.items()},
             points={request: _erased_keys(request) for request in ERASED},
+            view=self.view,
         )
         self.objects = AuditedStore(f"world-{next(_WORLDS)}", self.auditor)
         self.store = MortalStore(self.objects)
         self.federation = self.another("first", self.store)
 
+    def view(self, store: ObjectStore) -> ObjectStore:
+        """Return ``store`` as its users see it."""
+        return SealedStore(store) if self.sealed else store
+
     def another(self, prefix: str, store: MortalStore) -> SmallFederation[HashState]:
         """Return another process's federation on the same objects."""
         return SmallFederation(
             specification=_SPECIFICATION,
-            store=store,
+            store=self.view(store),
             learners=lambda _: HashLearner(slices=_SLICES),
             conditions=lambda _: plain_conditions(_SPECIFICATION),
             names=CountingNames(prefix),
@@ -108,6 +117,13 @@ class World:
         return decode_state(dict(manifest.body))
 
 
+def _mortal(federation: SmallFederation[HashState]) -> MortalStore:
+    store = federation.store
+    mortal = store.inner if isinstance(store, SealedStore) else store
+    assert isinstance(mortal, MortalStore)
+    return mortal
+
+
 def _tell(federation: SmallFederation[HashState], story: list[Callable[[], object]]) -> None:
     """Give all commands; after a crash a new process takes over, and the command is given again.
 
@@ -119,12 +135,10 @@ def _tell(federation: SmallFederation[HashState], story: list[Callable[[], objec
                 command()
                 break
             except (Crash, OutcomeUnknown, Unavailable):
-                assert isinstance(federation.store, MortalStore)
-                federation.store.revive()
+                _mortal(federation).revive()
                 federation.restart()
-        assert isinstance(federation.store, MortalStore)
-        assert isinstance(federation.store.inner, AuditedStore)
-        assert left_over(federation.store.inner, federation.state) == []
+        assert left_over(federation.store, federation.state) == []
+        assert list(federation.store.unfinished("")) == []
         assert list(federation.register.superseded()) == []
 
 
@@ -147,7 +161,7 @@ def _check_end(world: World, expected: dict[str, object]) -> None:
     """The end is that of the undisturbed story, and the store holds nothing else."""
     assert _outcome(world) == expected
     state = world.current()
-    found = scan_residue(world.objects, ManifestRegister(world.objects), state).found
+    found = scan_residue(world.view(world.objects), ManifestRegister(world.objects), state).found
     assert found == ()
     assert state.published
 
@@ -198,6 +212,33 @@ def test_a_crash_at_any_write_changes_nothing(
     for number in range(world.store.writes):
         _crash_at(number, when, error, expected)
     assert world.store.writes >= 100
+
+
+@pytest.mark.parametrize(
+    ("when", "every"),
+    [
+        pytest.param("before", 6, id="before"),
+        pytest.param("before", 1, id="before-all", marks=pytest.mark.slow),
+        pytest.param("after", 1, id="after-all", marks=pytest.mark.slow),
+    ],
+)
+def test_a_crash_at_any_write_of_an_encrypted_store_changes_nothing(
+    when: Literal["before", "after"], every: int, undisturbed: tuple[World, dict[str, object]]
+) -> None:
+    """With all objects encrypted, dying at any write, those of keys and rings among them, ends in the bytes of the
+    undisturbed story on plain objects, and leaves no key behind that could open what was erased.
+    """
+    _, expected = undisturbed
+    calm = World(sealed=True)
+    _tell(calm.federation, calm.story(calm.federation))
+    _check_end(calm, expected)
+    for number in range(0, calm.store.writes, every):
+        world = World(sealed=True)
+        world.store.plan(Fault(when=when, operation="write", nth=number + 1, error=Crash))
+        _tell(world.federation, world.story(world.federation))
+        _check_end(world, expected)
+        world.objects.forget()
+    assert calm.store.writes >= 200
 
 
 @pytest.mark.slow

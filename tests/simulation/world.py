@@ -17,7 +17,7 @@ from shards.dataset import SliceRecord, count_erased
 from shards.tombstones import DigestSet
 from storage.manifest import ManifestRegister
 from storage.memory import MemoryStore
-from storage.objects import ObjectKey, VersionTag
+from storage.objects import ObjectKey, ObjectStore, VersionTag
 from tests.doubles.fake_learner import decode_state as decode_checkpoint
 from tests.doubles.faulty_store import WRITES, Crash, Fault, FaultyStore, Operation
 
@@ -42,6 +42,8 @@ class Auditor:
     """The keys (``ShardPoints.keys_N``) of the data points that each request erases."""
     acknowledged: set[str] = field(default_factory=set)
     """Requests whose acceptance was returned to the caller."""
+    view: Callable[[MemoryStore], ObjectStore] = lambda store: store
+    """How the objects are read: as they lie there, or decrypted."""
     manifests: int = 0
     """States audited."""
     _last: FederationState | None = None
@@ -53,12 +55,13 @@ class Auditor:
         manifest = ManifestRegister(store).latest()
         assert manifest is not None
         state = decode_state(dict(manifest.body))
+        seen = self.view(store)
         self.manifests += 1
         self._check_numbers(state)
         self._check_requests(state)
-        self._check_objects(store, state)
-        self._check_taint(store, state)
-        self._check_completed(store, state)
+        self._check_objects(seen, state)
+        self._check_taint(seen, state)
+        self._check_completed(seen, state)
         self._last = state
 
     def deleting(self, key: str) -> None:
@@ -79,14 +82,14 @@ class Auditor:
             assert now is not None, f"accepted and lost: {request.request_id}"
             assert _stage(now.state) >= _stage(request.state), f"{request.request_id} moved back"
 
-    def _check_objects(self, store: MemoryStore, state: FederationState) -> None:
+    def _check_objects(self, store: ObjectStore, state: FederationState) -> None:
         for shard in state.shards:
             for part in (part for record in shard.slices for part in record.parts):
                 assert is_intact(store, part.key, part.sha256), f"{part.key} is current and not there"
             for checkpoint in shard.chain:
                 assert is_intact(store, checkpoint.key, checkpoint.sha256), f"{checkpoint.key} is current and not there"
 
-    def _check_taint(self, store: MemoryStore, state: FederationState) -> None:
+    def _check_taint(self, store: ObjectStore, state: FederationState) -> None:
         """The law: no current model has seen a removed point, no current slice holds one."""
         for request in state.requests:
             if request.state in (RequestState.ACCEPTED, RequestState.REFUSED):
@@ -99,7 +102,7 @@ class Auditor:
             for record in (record for shard in state.shards for record in shard.slices):
                 assert self._erased_in(store, record, request.request_id) == 0
 
-    def _check_completed(self, store: MemoryStore, state: FederationState) -> None:
+    def _check_completed(self, store: ObjectStore, state: FederationState) -> None:
         """A request that becomes complete leaves nothing: deleting comes before saying so (E12)."""
         done = {each.request_id for each in state.requests if each.state is RequestState.COMPLETE}
         known = (
@@ -109,23 +112,24 @@ class Auditor:
         )
         if done - known:
             assert left_over(store, state) == []
+            assert list(store.unfinished("")) == [], "done, and keys are left that could open what was erased"
 
-    def _erased_in(self, store: MemoryStore, record: SliceRecord, request_id: str) -> int:
+    def _erased_in(self, store: ObjectStore, record: SliceRecord, request_id: str) -> int:
         parts = tuple(part.key for part in record.parts)
         if (request_id, parts) not in self._erased:
             self._erased[request_id, parts] = count_erased(store, record, self.names[request_id])
         return self._erased[request_id, parts]
 
-    def _saw(self, store: MemoryStore, key: ObjectKey) -> frozenset[int]:
+    def _saw(self, store: ObjectStore, key: ObjectKey) -> frozenset[int]:
         if key not in self._seen:
             self._seen[key] = decode_checkpoint(store.get(key).payload).seen
         return self._seen[key]
 
 
-def left_over(store: MemoryStore, state: FederationState) -> list[ObjectKey]:
-    """Return the objects that the state does not name, those of the register and of the receipts' log aside."""
+def left_over(store: ObjectStore, state: FederationState) -> list[ObjectKey]:
+    """Return the objects that the state does not name, those of the register, of the receipts' log and keyrings aside."""
     current = state.referenced()
-    others = ("manifest/", "control/", "receipts/", "log/")
+    others = ("manifest/", "control/", "receipts/", "log/", "keyrings/")
     return [info.key for info in store.list("") if info.key not in current and not info.key.startswith(others)]
 
 

@@ -22,3 +22,16 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ObjectStor
     memory = MemoryStore(secrets.token_hex(8))
     yield memory
     memory.forget()
+
+
+@pytest.fixture
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retries of the S3 store and of boto3 follow at once."""
+    import botocore.retries.standard
+
+    import storage.bucket_store
+    import storage.s3_requests
+
+    monkeypatch.setattr(storage.bucket_store, "pause", lambda _: None)
+    monkeypatch.setattr(storage.s3_requests, "pause", lambda _: None)
+    monkeypatch.setattr(botocore.retries.standard.ExponentialBackoff, "delay_amount", lambda *_: 0.0)

@@ -372,7 +372,7 @@ def test_missing_credentials_are_named(monkeypatch: pytest.MonkeyPatch, seaweedf
         assert "no usable credentials" in str(error)
 
 
-def test_a_server_out_of_reach_is_named(aws_environment: None) -> None:
+def test_a_server_out_of_reach_is_named(aws_environment: None, no_waiting: None) -> None:
     """Where no server answers, every operation says so in bounded time, and a put that was never sent is no doubt."""
     for error in refusals(S3Store("plain", "x", "http://127.0.0.1:1", connect_timeout_seconds=0.2)):
         assert isinstance(error, Unavailable)

@@ -6,17 +6,14 @@ import secrets
 from collections.abc import Iterator
 from typing import get_args
 
-import botocore.retries.standard
 import pytest
 
-import storage.bucket_store
-import storage.s3
 from storage.errors import SisaError, Unavailable
 from storage.s3 import S3Store
 from tests.doubles.fault_proxy import Action, FaultProxy, Rule, fault_proxy
 from tests.storage.s3_world import OPERATIONS, Operation, World
 
-pytestmark = pytest.mark.s3
+pytestmark = [pytest.mark.s3, pytest.mark.usefixtures("no_waiting")]
 
 WITH_PAYLOAD = frozenset(
     {
@@ -50,14 +47,6 @@ def sensible(operation: Operation, action: Action) -> bool:
 
 
 CELLS = [(operation, action) for operation in OPERATIONS for action in get_args(Action) if sensible(operation, action)]
-
-
-@pytest.fixture(autouse=True)
-def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Retries follow at once."""
-    monkeypatch.setattr(storage.bucket_store, "pause", lambda _: None)
-    monkeypatch.setattr(storage.s3, "pause", lambda _: None)
-    monkeypatch.setattr(botocore.retries.standard.ExponentialBackoff, "delay_amount", lambda *_: 0.0)
 
 
 @pytest.fixture(scope="module")

@@ -8,30 +8,19 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from random import Random
 
-import botocore.retries.standard
 import pytest
 
-import storage.bucket_store
-import storage.s3
 from storage.errors import Conflict, OutcomeUnknown, Unavailable
 from storage.manifest import ManifestRegister
 from storage.s3 import S3Store
 from tests.doubles.fault_proxy import Chaos, fault_proxy
 
-pytestmark = pytest.mark.s3
+pytestmark = [pytest.mark.s3, pytest.mark.usefixtures("no_waiting")]
 
 WRITERS = 3
 APPENDS = 40
 SHARE = 0.25
 SEED = 20261123
-
-
-@pytest.fixture(autouse=True)
-def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Retries follow at once."""
-    monkeypatch.setattr(storage.bucket_store, "pause", lambda _: None)
-    monkeypatch.setattr(storage.s3, "pause", lambda _: None)
-    monkeypatch.setattr(botocore.retries.standard.ExponentialBackoff, "delay_amount", lambda *_: 0.0)
 
 
 def append_all(register: ManifestRegister, writer: int) -> list[tuple[int, str]]:

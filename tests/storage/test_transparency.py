@@ -145,18 +145,19 @@ def test_crashes_at_every_write(memory: MemoryStore, when: str, error: type[Base
 
 
 @pytest.mark.parametrize("nth", range(1, 10))
-def test_a_failed_read_loses_nothing(memory: MemoryStore, nth: int) -> None:
+@pytest.mark.parametrize("length", [2, TILE_ENTRIES])
+def test_a_failed_read_loses_nothing(memory: MemoryStore, length: int, nth: int) -> None:
     """When a read or a listing fails in mid-append, the same writer can try again and goes on from the truth."""
-    log_of(memory).append([b"a", b"b"])
-    store = FaultyStore(memory, (Fault(when="before", operation="any", nth=nth),))
-    log = log_of(store)
-    for _ in range(2):
+    leaves = [b"%d" % number for number in range(length)]
+    log_of(memory).append(leaves)
+    log = log_of(FaultyStore(memory, (Fault(when="before", operation="any", nth=nth),)))
+    for _ in range(3):
         try:
-            log.append([b"c", b"a"])
+            log.append([b"c", b"0"])
         except OutcomeUnknown:
             continue
-    assert log.append([b"d"]) == (3,)
-    assert_whole(memory, [b"a", b"b", b"c", b"d"])
+    assert log.append([b"d"]) == (length + 1,)
+    assert_whole(memory, [*leaves, b"c", b"d"])
 
 
 def test_a_crash_before_a_tile_heals(memory: MemoryStore) -> None:

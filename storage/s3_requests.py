@@ -1,0 +1,244 @@
+"""The requests of a bucket in S3's own terms, over anything that can ask S3 a question.
+
+A question that fails is answered by a ``Failure``, a value: whether it is an error is for the one who asked to say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any, Protocol
+
+from storage.bucket import Fate, Listed, Mark, PutReply, Read, Refusal, Seen, StoreFacts, Upload, Version
+from storage.digests import sha256
+from storage.errors import Corrupt, SisaError, Unavailable
+from storage.objects import VersionTag
+from storage.pauses import pause
+from storage.s3_answers import (
+    Answer,
+    age_of,
+    condition_of,
+    headers_of,
+    landed,
+    listed_of,
+    mark_of,
+    metadata_of,
+    pages,
+    refusals_of,
+    retention_of,
+    server_time,
+    tag_of,
+    uploads_of,
+    versioning_of,
+    versions_of,
+    wanted_gone,
+)
+
+PART_BYTES = 64 * 1024 * 1024
+"""The size of all parts of an upload but the last."""
+
+_ATTEMPTS = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """What came instead of an answer."""
+
+    error: SisaError
+    """What to raise where nothing better can be done."""
+    fate: Fate | None
+    """What a put with this failure came to; None when repeating it cannot help."""
+    code: str
+    """The server's code, else the name of the client's error."""
+    status: int = 0
+    """The HTTP status; 0 without an answer."""
+    in_body: bool = False
+    """Whether the answer began well, and its body broke off or was spoiled."""
+
+
+class Asking(Protocol):
+    """Whatever speaks to the server."""
+
+    def ask(self, operation: str, *, once: bool = False, **wanted: Any) -> Answer | Failure:
+        """Ask, and where need be again unless ``once``; a body, read whole, is the answer's ``Payload``."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class S3Requests:
+    """Implements ``storage.bucket.Bucket``."""
+
+    asking: Asking
+    bucket: str
+    location: str
+    single_put_bytes: int
+
+    def put(self, name: str, payload: bytes, expected: VersionTag | None, mark: Mark) -> PutReply:
+        """Put the object once; a payload above the limit goes in parts, completed once."""
+        wanted: dict[str, Any] = {"Key": name, "Metadata": metadata_of(mark)}
+        condition: dict[str, Any] = {**condition_of(expected)}
+        if len(payload) <= self.single_put_bytes:
+            return _reply(self._ask("put_object", once=True, Body=payload, **wanted, **condition))
+        parts = self._upload(payload, wanted)
+        if isinstance(parts, Failure):
+            return replace(_reply(parts), fate=Fate.NOT_DONE)  # without a completion nothing lands
+        return self._complete(parts, condition)
+
+    def look(self, name: str) -> Seen | None:
+        """Return what is there now."""
+        for attempt in range(1, _ATTEMPTS + 1):
+            answer = self._ask("head_object", Key=name)
+            if isinstance(answer, Failure) and answer.status == 404:
+                return None
+            found = _answered(answer)
+            if found.get("ETag"):
+                return Seen(tag=tag_of(found), mark=mark_of(found))
+            pause(attempt)  # a success that says nothing is an answer cut short
+        raise Unavailable("the store's server does not say what it holds", "try again later", store=self.location)
+
+    def read(self, name: str) -> Read | None:
+        """Return the object, read again where its body broke off or is not the one put."""
+        for attempt in range(1, _ATTEMPTS + 1):
+            answer = self._ask("get_object", Key=name)
+            if isinstance(answer, Failure):
+                if answer.code in {"NoSuchKey", "404"}:
+                    return None
+                if not answer.in_body or attempt == _ATTEMPTS:
+                    raise answer.error
+            elif (found := _proved(answer)) is not None:
+                return found
+            pause(attempt)
+        raise Corrupt(
+            "a stored object is not what was written, or was not written by this system",
+            "keep it for inspection and restore it from a copy, metadata included; it was not used",
+            name=name,
+        )
+
+    def objects(self, prefix: str) -> Iterator[Listed]:
+        """Yield the objects under ``prefix``, page by page."""
+        for answer in self._pages("list_objects_v2", Prefix=prefix):
+            yield from listed_of(answer)
+
+    def versions(self, name: str) -> Iterator[Version]:
+        """Yield the versions and delete markers of ``name``."""
+        for answer in self._pages("list_object_versions", Prefix=name, Delimiter="/"):
+            yield from versions_of(answer, name)
+
+    def remove(self, versions: Sequence[Version]) -> list[Refusal]:
+        """Delete versions by their ids, which may be repeated."""
+        return refusals_of(_answered(self._ask("delete_objects", Delete=wanted_gone(versions))), versions)
+
+    def retention(self, version: Version) -> str | None:
+        """Return what keeps a version."""
+        place: dict[str, Any] = {"Key": version.name, "VersionId": version.version}
+        kept = self._ask("get_object_retention", **place)
+        if not isinstance(kept, Failure) and (words := retention_of(kept)) is not None:
+            return words
+        held = self._ask("get_object_legal_hold", **place)
+        if not isinstance(held, Failure) and held.get("LegalHold", {}).get("Status") == "ON":
+            return "a legal hold"
+        return "the bucket has Object Lock" if self._is_configured("get_object_lock_configuration") else None
+
+    def uploads(self, prefix: str) -> Iterator[Upload]:
+        """Yield the unfinished multipart uploads under ``prefix``."""
+        for answer in self._pages("list_multipart_uploads", Prefix=prefix):
+            yield from (upload for upload in uploads_of(answer) if upload.name.startswith(prefix))
+
+    def abort(self, upload: Upload) -> None:
+        """End an upload, if it is still there."""
+        answer = self._abort(upload)
+        if isinstance(answer, Failure) and answer.code != "NoSuchUpload":
+            raise answer.error
+
+    def facts(self, now: datetime) -> StoreFacts:
+        """Return what is known of bucket and server."""
+        head = _answered(self._ask("head_bucket"))
+        versioning, answered = self._ask("get_bucket_versioning"), server_time(head)
+        return StoreFacts(
+            location=self.location,
+            server=headers_of(head).get("server", ""),
+            versioning=None if isinstance(versioning, Failure) else versioning_of(versioning),
+            object_lock=self._is_configured("get_object_lock_configuration"),
+            replication=self._is_configured("get_bucket_replication"),
+            clock_difference_seconds=None if answered is None else (answered - now).total_seconds(),
+        )
+
+    def _upload(self, payload: bytes, wanted: dict[str, Any]) -> _Parts | Failure:
+        """Upload the parts, each repeated where need be."""
+        begun = self._ask("create_multipart_upload", **wanted)
+        if isinstance(begun, Failure):
+            return begun
+        parts = _Parts(upload=Upload(name=wanted["Key"], upload=begun["UploadId"]))
+        for number, start in enumerate(range(0, max(1, len(payload)), PART_BYTES), start=1):
+            part = self._ask("upload_part", PartNumber=number, Body=payload[start : start + PART_BYTES], **parts.place)
+            if isinstance(part, Failure):
+                self._abort(parts.upload)
+                return part
+            parts.done.append({"PartNumber": number, "ETag": part["ETag"]})
+        return parts
+
+    def _complete(self, parts: _Parts, condition: dict[str, Any]) -> PutReply:
+        answer = self._ask(
+            "complete_multipart_upload", once=True, MultipartUpload={"Parts": parts.done}, **parts.place, **condition
+        )
+        if isinstance(answer, Failure):
+            self._abort(parts.upload)  # a completion still on its way then finds nothing to complete
+        return _reply(answer)
+
+    def _abort(self, upload: Upload) -> Answer | Failure:
+        """Try to end an upload; where that fails it stays behind and is found as unfinished."""
+        return self._ask("abort_multipart_upload", Key=upload.name, UploadId=upload.upload)
+
+    def _ask(self, operation: str, *, once: bool = False, **wanted: Any) -> Answer | Failure:
+        return self.asking.ask(operation, once=once, Bucket=self.bucket, **wanted)
+
+    def _pages(self, operation: str, **wanted: str) -> Iterator[Answer]:
+        def ask(**each: Any) -> Answer:
+            return _answered(self._ask(operation, **each))
+
+        return pages(ask, **wanted)
+
+    def _is_configured(self, operation: str) -> bool | None:
+        """Return whether the bucket has a configuration; None when that cannot be read."""
+        answer = self._ask(operation)
+        if isinstance(answer, Failure):
+            return False if answer.code.endswith("NotFoundError") else None
+        return True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Parts:
+    """A multipart upload and its parts so far."""
+
+    upload: Upload
+    done: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def place(self) -> dict[str, Any]:
+        return {"Key": self.upload.name, "UploadId": self.upload.upload}
+
+
+def _answered(answer: Answer | Failure) -> Answer:
+    """Return the answer; raise the error of a failure."""
+    if isinstance(answer, Failure):
+        raise answer.error
+    return answer
+
+
+def _reply(answer: Answer | Failure) -> PutReply:
+    """Return what a put's answer means; raise what no repetition helps."""
+    if not isinstance(answer, Failure):
+        return landed(answer)
+    if answer.fate is None:
+        raise answer.error
+    return PutReply(fate=answer.fate, cause=answer.code)
+
+
+def _proved(answer: Answer) -> Read | None:
+    """Return the object; None when its bytes are not those that its mark names."""
+    payload: bytes = answer["Payload"]
+    mark = mark_of(answer)
+    if mark is None or sha256(payload) != mark.sha256:
+        return None
+    return Read(payload=payload, tag=tag_of(answer), age_seconds=age_of(answer))

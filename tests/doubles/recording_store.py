@@ -1,0 +1,76 @@
+"""A store in memory that forgets nothing, and the thief who has everything it ever held but destroyed keys."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.keywrap import InvalidUnwrap, aes_key_unwrap
+
+from storage.memory import MemoryStore
+from storage.objects import ObjectKey, VersionTag
+
+_FORMAT = b"sisa-sealed/1\n"
+
+
+@dataclass(frozen=True, slots=True)
+class RecordingStore(MemoryStore):
+    """Objects in memory; ``history`` has every payload that any of them ever had."""
+
+    history: list[tuple[ObjectKey, bytes]] = field(default_factory=list, compare=False)
+
+    def put_if_absent(self, key: ObjectKey, payload: bytes) -> VersionTag:
+        """Create the object."""
+        tag = MemoryStore.put_if_absent(self, key, payload)
+        self.history.append((key, payload))
+        return tag
+
+    def put_if_match(self, key: ObjectKey, payload: bytes, expected: VersionTag) -> VersionTag:
+        """Replace the object."""
+        tag = MemoryStore.put_if_match(self, key, payload, expected)
+        self.history.append((key, payload))
+        return tag
+
+
+def stolen(*stores: RecordingStore) -> Mapping[ObjectKey, list[bytes]]:
+    """Return everything ever stored, by key, without the key-encryption keys that are no longer there."""
+    loot: dict[ObjectKey, list[bytes]] = {}
+    for store in stores:
+        present = {info.key for info in store.list("")}
+        for key, payload in store.history:
+            if "/kek-" not in key or key in present:
+                loot.setdefault(key, []).append(payload)
+    return loot
+
+
+def opened(loot: Mapping[ObjectKey, list[bytes]]) -> dict[ObjectKey, set[bytes]]:
+    """Return the payloads that every ciphertext, under every data key of every ring and every key, gives away."""
+    keks = [payload for key, payloads in loot.items() if "/kek-" in key for payload in payloads]
+    rings = [json.loads(payload) for key, payloads in loot.items() if key.endswith("/ring") for payload in payloads]
+    found: dict[ObjectKey, set[bytes]] = {}
+    for ring in rings:
+        for name, wrapped in ring["entries"].items():
+            for data_key in _unwrapped(bytes.fromhex(wrapped), keks):
+                for payload in _plain(loot.get(name, []), name, data_key):
+                    found.setdefault(name, set()).add(payload)
+    return found
+
+
+def _unwrapped(wrapped: bytes, keks: list[bytes]) -> Iterator[bytes]:
+    for kek in keks:
+        try:
+            yield aes_key_unwrap(kek, wrapped)
+        except InvalidUnwrap:
+            continue
+
+
+def _plain(stored: list[bytes], name: str, data_key: bytes) -> Iterator[bytes]:
+    for payload in stored:
+        nonce, text = payload[len(_FORMAT) : len(_FORMAT) + 12], payload[len(_FORMAT) + 12 :]
+        try:
+            yield AESGCM(data_key).decrypt(nonce, text, _FORMAT + name.encode())
+        except InvalidTag:
+            continue

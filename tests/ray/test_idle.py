@@ -1,0 +1,21 @@
+"""Workers between tasks."""
+
+from __future__ import annotations
+
+import pytest
+import ray
+
+import cluster
+from tests.doubles.home import MARKED, Home
+
+pytestmark = pytest.mark.ray
+
+
+def test_a_worker_that_dies_while_idle_is_replaced(home: Home) -> None:
+    """A worker lost between two commands of one program costs nothing but its replacement."""
+    with cluster.connect(home.config) as federation:
+        federation.train()
+        for actor in federation.workers()._idle:
+            ray.kill(actor)
+        assert federation.erase(subjects=[MARKED]).state == "complete"
+        assert federation.verify().holds
