@@ -1,6 +1,8 @@
 """DSSE envelopes: a payload, its type, and one Ed25519 signature over both (https://github.com/secure-systems-lab/dsse).
 
 An envelope has one spelling only, canonical JSON, and is handled as these bytes: they are what a log's leaf hashes.
+securesystemslib loads every cloud library it finds (boto3: 90 ms), so it is imported where it is used: most commands
+touch no receipt.
 """
 
 from __future__ import annotations
@@ -8,16 +10,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
-
-from securesystemslib.dsse import Envelope
-from securesystemslib.exceptions import VerificationError
-from securesystemslib.signer import Signature, SSlibKey  # type: ignore[attr-defined]  # public, by its documentation
+from typing import TYPE_CHECKING, Any
 
 from storage.digests import canonical_json
 from storage.encoding import from_base64
 from storage.errors import Corrupt
 from storage.signing import PublicKey, SigningKey
+
+if TYPE_CHECKING:
+    from securesystemslib.dsse import Envelope
 
 SIGNATURE_BYTES = 64
 
@@ -36,6 +37,9 @@ class OpenedEnvelope:
 
 def sign_envelope(payload: bytes, payload_type: str, key: SigningKey) -> bytes:
     """Return the envelope; the same payload and key always give the same bytes."""
+    from securesystemslib.dsse import Envelope  # noqa: PLC0415
+    from securesystemslib.signer import Signature  # type: ignore[attr-defined]  # noqa: PLC0415
+
     envelope = Envelope(payload, payload_type, {})
     signature = key.sign(envelope.pae())
     envelope.signatures[key.public.key_id] = Signature(key.public.key_id, signature.hex())
@@ -63,6 +67,9 @@ def envelope_payload(envelope: bytes) -> bytes:
 
 
 def _holds(envelope: Envelope, key: PublicKey) -> bool:
+    from securesystemslib.exceptions import VerificationError  # noqa: PLC0415
+    from securesystemslib.signer import SSlibKey  # type: ignore[attr-defined]  # noqa: PLC0415
+
     try:
         envelope.verify([SSlibKey(key.key_id, "ed25519", "ed25519", {"public": key.raw.hex()})], 1)
     except VerificationError:
@@ -72,6 +79,8 @@ def _holds(envelope: Envelope, key: PublicKey) -> bool:
 
 def _parsed(envelope: bytes) -> Envelope:
     """Return the library's form, after checking a shape that it is more lenient about."""
+    from securesystemslib.dsse import Envelope  # noqa: PLC0415
+
     try:
         fields = json.loads(envelope)
         canonical = canonical_json(fields) == envelope

@@ -18,9 +18,9 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from storage.cipher import KEY_BYTES, WRAPPED_BYTES, fresh_key, unwrap, wrap
 from storage.creation import create_or_read
@@ -132,6 +132,16 @@ class _OpenRing:
         return _ring(self.ring.name, kek, entries)
 
 
+class RingContents(NamedTuple):
+    """What a ring holds, and what lies beside it."""
+
+    name: str
+    entries: frozenset[ObjectKey]
+    """The objects whose data keys it has."""
+    strays: tuple[ObjectKey, ...]
+    """Key-encryption keys that it does not name: of a destruction interrupted, or under way."""
+
+
 @dataclass(frozen=True, slots=True)
 class Keyrings:
     """The rings in ``folder`` of ``store``; safe under any number of writers."""
@@ -188,22 +198,19 @@ class Keyrings:
             ring = self._swap(ring, after, kek) or self._read(name)
         raise _contended(self._key(name, RING))
 
-    def names(self) -> tuple[str, ...]:
-        """Return the names of all rings, sorted; also of one whose making was interrupted."""
+    def contents(self) -> Iterator[RingContents]:
+        """Yield what every ring holds, by name; also a ring whose making was interrupted."""
         start = f"{self.folder}/"
-        keys = (info.key.removeprefix(start).split("/") for info in self.store.list(start))
-        return tuple(sorted({segments[0] for segments in keys if len(segments) == 2}))
-
-    def entries(self, name: str) -> frozenset[ObjectKey]:
-        """Return the objects that the ring holds a data key of."""
-        ring = self._read(name)
-        return frozenset() if ring is None else frozenset(ring.ring.entries)
-
-    def strays(self, name: str) -> tuple[ObjectKey, ...]:
-        """Return the key-encryption keys that the ring does not name: of a destruction interrupted or under way."""
-        ring = self._read(name)
-        named = None if ring is None else ring.ring.kek
-        return tuple(self._key(name, kek) for kek, _ in self._keks(name) if kek != named)
+        found: dict[str, list[str]] = {}
+        for info in self.store.list(start):
+            name, _, segment = info.key.removeprefix(start).partition("/")
+            if segment == RING or kek_number(segment) is not None:
+                found.setdefault(name, []).append(segment)
+        for name, segments in sorted(found.items()):
+            ring = self._read(name)
+            others = sorted(set(segments) - {RING, "" if ring is None else ring.ring.kek})
+            entries = frozenset() if ring is None else frozenset(ring.ring.entries)
+            yield RingContents(name, entries, tuple(self._key(name, kek) for kek in others))
 
     def tidy(self, name: str, orphans: frozenset[ObjectKey]) -> None:
         """Destroy the data keys of ``orphans``, and all stray key-encryption keys.

@@ -32,7 +32,7 @@ from storage.cipher import (
 from storage.digests import sha256
 from storage.errors import Corrupt, ObjectChanged, ObjectMissing, OutcomeUnknown, SisaError, Unavailable
 from storage.key_place import KEYRINGS, find_keyrings, make_keyrings
-from storage.keyring import Keyrings
+from storage.keyring import Keyrings, RingContents
 from storage.objects import ObjectInfo, ObjectKey, ObjectStore, StoredObject, VersionTag, object_key
 
 _ATTEMPTS = 64
@@ -214,24 +214,17 @@ class SealedStore:
         yield from self.inner.unfinished(prefix)
         for store, within in self._elsewhere(prefix):
             yield from store.unfinished(within)
-        keyrings = self._keyrings()
-        if keyrings is not None:
-            for name in keyrings.names():
-                orphans, strays = self._leftovers(keyrings, name, prefix)
-                yield from (f"{key} (its key, without the object)" for key in sorted(orphans))
-                yield from strays
+        for ring in self._leftovers(prefix):
+            yield from (f"{key} (its key, without the object)" for key in sorted(ring.entries))
+            yield from ring.strays
 
     def remove_unfinished(self, prefix: str) -> int:
         """Remove what ``unfinished`` yields; does no harm to other writers' keys, even where they are at work."""
         count = self.inner.remove_unfinished(prefix)
         count += sum(store.remove_unfinished(within) for store, within in self._elsewhere(prefix))
-        if (keyrings := self._keyrings()) is None:
-            return count
-        for name in keyrings.names():
-            orphans, strays = self._leftovers(keyrings, name, prefix)
-            if orphans or strays:
-                keyrings.tidy(name, orphans)
-                count += len(orphans) + len(strays)
+        for ring in self._leftovers(prefix):
+            self._made_keyrings().tidy(ring.name, ring.entries)
+            count += len(ring.entries) + len(ring.strays)
         return count
 
     def foreign(self) -> Iterator[str]:
@@ -242,14 +235,16 @@ class SealedStore:
         """Hold the inner store's right."""
         return self.inner.exclusive(name, holder)
 
-    def _leftovers(
-        self, keyrings: Keyrings, name: str, prefix: str
-    ) -> tuple[frozenset[ObjectKey], tuple[ObjectKey, ...]]:
-        """Return the objects under ``prefix`` of which only the data key is there, and the ring's stray keys."""
-        entered = frozenset(key for key in keyrings.entries(name) if key.startswith(prefix))
-        # After the ring: an object's data key is entered before the object is put.
-        present = {info.key for info in self.inner.list(f"{self.prefix}{name}")} if entered else set()
-        return entered - present, tuple(key for key in keyrings.strays(name) if key.startswith(prefix))
+    def _leftovers(self, prefix: str) -> Iterator[RingContents]:
+        """Yield what is left over of each ring under ``prefix``: data keys without an object, and stray keys."""
+        keyrings = self._keyrings()
+        for ring in () if keyrings is None else keyrings.contents():
+            orphans = frozenset(key for key in ring.entries if key.startswith(prefix))
+            if orphans:  # listed after the ring is read: an object's data key is entered before the object is put
+                orphans -= {info.key for info in self.inner.list(f"{self.prefix}{ring.name}")}
+            strays = tuple(key for key in ring.strays if key.startswith(prefix))
+            if orphans or strays:
+                yield RingContents(ring.name, orphans, strays)
 
     def _elsewhere(self, prefix: str) -> Iterator[tuple[ObjectStore, str]]:
         """Yield the store of the keys, where it is another one, with the part of ``prefix`` that is this store's."""

@@ -7,7 +7,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from storage.cipher import encrypt, wrap
+from storage.digests import sha256
+from storage.keyring import Ring
 from storage.manifest import Manifest
+from storage.objects import object_key
 from storage.sealed import seal
 
 FOLDER = Path(__file__).parent / "storage"
@@ -28,7 +32,21 @@ MANIFEST = Manifest(
     },
 )
 
+SEALED_KEY = object_key("shards/0001/slices/0002/00112233445566778899aabbccddeeff.parquet")
+DATA_KEY, NONCE, KEK = bytes(range(32)), bytes(range(100, 112)), bytes(range(200, 232))
+SEALED_PAYLOAD = b"a payload of 28 bytes, so it"
+RING = Ring(
+    name="0001",
+    number=3,
+    kek="kek-000000000003-ffeeddccbbaa99887766554433221100",
+    kek_sha256=sha256(KEK),
+    entries={SEALED_KEY: wrap(DATA_KEY, KEK)},
+)
+
 GOLDEN: dict[str, bytes] = {
+    "keyring-v1.json": RING.to_bytes(),
+    "keyring-identity-v1.json": seal({"identity": "00112233445566778899aabbccddeeff"}),
+    "sealed-object-v1.bin": encrypt(SEALED_PAYLOAD, SEALED_KEY, DATA_KEY, NONCE),
     "manifest-v1.json": MANIFEST.to_bytes(),
     "floor-v1.json": seal({"floor": 40}),
     "token-v1.json": seal({"token": 7}),

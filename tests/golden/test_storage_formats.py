@@ -6,11 +6,14 @@ import hashlib
 import json
 
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from storage.keyring import ring_from_bytes
 from storage.manifest import ManifestRegister, manifest_from_bytes
 from storage.memory import MemoryStore
 from storage.objects import object_key
-from tests.golden.regenerate import FOLDER, GOLDEN, MANIFEST
+from storage.vault import SealedStore
+from tests.golden.regenerate import FOLDER, GOLDEN, KEK, MANIFEST, RING, SEALED_KEY, SEALED_PAYLOAD
 
 KEY = object_key("manifest/00000000000000000041")
 
@@ -58,3 +61,42 @@ def test_the_register_writes_the_golden_forms() -> None:
         register.claim_token()
     assert store.get(object_key(f"control/token/{7:020d}")).payload == GOLDEN["token-v1.json"]
     store.forget()
+
+
+def test_golden_objects_are_opened() -> None:
+    """An object, its ring and its key-encryption key as the first version wrote them open, beside the objects and in
+    a store of their own.
+    """
+    ring, sealed = ((FOLDER / name).read_bytes() for name in ("keyring-v1.json", "sealed-object-v1.bin"))
+    identity = (FOLDER / "keyring-identity-v1.json").read_bytes()
+    for folder in ("keyrings", "keyrings/00112233445566778899aabbccddeeff"):
+        store, keys = MemoryStore("golden-objects"), MemoryStore("golden-keys")
+        is_apart = folder != "keyrings"
+        place = keys if is_apart else store
+        store.put_if_absent(SEALED_KEY, sealed)
+        if is_apart:
+            store.put_if_absent(object_key("keyrings/identity"), identity)
+            keys.put_if_absent(object_key(f"{folder}/identity"), identity)
+        place.put_if_absent(object_key(f"{folder}/0001/ring"), ring)
+        place.put_if_absent(object_key(f"{folder}/0001/{RING.kek}"), KEK)
+        assert SealedStore(store, keys if is_apart else None).get(SEALED_KEY).payload == SEALED_PAYLOAD
+        store.forget()
+        keys.forget()
+
+
+def test_golden_keyring_is_written_again_as_it_was() -> None:
+    """What is read of a ring is all that stands in it."""
+    key = object_key("keyrings/0001/ring")
+    payload = (FOLDER / "keyring-v1.json").read_bytes()
+    assert ring_from_bytes(payload, key, "0001") == RING
+    assert ring_from_bytes(payload, key, "0001").to_bytes() == payload
+
+
+def test_golden_object_opens_without_us() -> None:
+    """The stored form is plain AES-256-GCM: format line, nonce, ciphertext and tag; format line and key as associated
+    data.
+    """
+    sealed = (FOLDER / "sealed-object-v1.bin").read_bytes()
+    line, nonce, text = sealed[:14], sealed[14:26], sealed[26:]
+    assert line == b"sisa-sealed/1\n"
+    assert AESGCM(bytes(range(32))).decrypt(nonce, text, line + SEALED_KEY.encode()) == SEALED_PAYLOAD

@@ -127,7 +127,7 @@ class Auditor:
 
 
 def left_over(store: ObjectStore, state: FederationState) -> list[ObjectKey]:
-    """Return the objects that the state does not name, those of the register, of the receipts' log and keyrings aside."""
+    """Return the objects that the state does not name; not those of register, receipts' log and keyrings."""
     current = state.referenced()
     others = ("manifest/", "control/", "receipts/", "log/", "keyrings/")
     return [info.key for info in store.list("") if info.key not in current and not info.key.startswith(others)]

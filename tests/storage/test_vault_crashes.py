@@ -285,12 +285,17 @@ def sleeper(at: str, meanwhile: Callable[[SealedStore], object]) -> Iterator[tup
     world.forget()
 
 
+def _delete_and_purge(store: SealedStore) -> None:
+    store.delete(TWO)
+    store.remove_unfinished("")
+
+
 MEANWHILE: dict[str, Callable[[SealedStore], object]] = {
     "a purge": lambda store: store.remove_unfinished(""),
     "a deletion": lambda store: store.delete(TWO),
     "a deletion of nothing": lambda store: store.delete(object_key("shards/0001/never")),
     "a creation": lambda store: store.put_if_absent(object_key("shards/0001/else"), b"else"),
-    "a deletion and a purge": lambda store: (store.delete(TWO), store.remove_unfinished("")),
+    "a deletion and a purge": _delete_and_purge,
 }
 
 
@@ -380,7 +385,12 @@ def test_a_reader_follows_an_object_made_anew() -> None:
     """A process that read an object's bytes right before it was deleted and created again returns the new content."""
     world = World("beside")
     store = world.fill()
-    slow = SlowReader(world.objects.name, "/two", lambda: (store.delete(TWO), store.put_if_absent(TWO, b"anew")))
+
+    def make_anew() -> None:
+        store.delete(TWO)
+        store.put_if_absent(TWO, b"anew")
+
+    slow = SlowReader(world.objects.name, "/two", make_anew)
     assert SealedStore(slow).get(TWO).payload == b"anew"
     gone = SlowReader(world.objects.name, "/two", lambda: store.delete(TWO))
     with pytest.raises(ObjectMissing, match="no such object"):

@@ -1,0 +1,49 @@
+"""Where a federation's objects and their keys are, as its specification says."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cluster.objects import open_objects
+from cluster.specification import FederationSettings, FederationSpecification
+from storage.errors import Invalid
+from storage.local import LocalStore
+from storage.vault import SealedStore
+from tests.doubles.federation import specification_of
+
+
+def named(folder: Path, store: str, keys: str | None = None) -> FederationSpecification:
+    """Return a specification in ``folder`` that names these places."""
+    return replace(specification_of(shards=1, slices=1), folder=folder, store=store, keys=keys)
+
+
+def test_objects_are_always_encrypted(tmp_path: Path) -> None:
+    """Without a word about keys they are in the store itself; with it, there."""
+    here, keys = LocalStore(str(tmp_path / "federation")), LocalStore(str(tmp_path / "keys"))
+    assert open_objects(named(tmp_path, "./federation")) == SealedStore(here)
+    assert open_objects(named(tmp_path, "./federation", "./keys")) == SealedStore(here, keys)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("keys", ["./federation", "federation/keys", ".", "federation/../federation/"])
+def test_keys_in_the_store_are_refused(keys: str, tmp_path: Path) -> None:
+    """Keys that lie in the store, or the store among its keys, are no other place."""
+    with pytest.raises(Invalid, match=r"'keys' and 'store' are one place, or one lies in the other.*leave 'keys' out"):
+        open_objects(named(tmp_path, "./federation", keys))
+
+
+@pytest.mark.parametrize("keys", ["", "./federation"])
+def test_keys_that_name_the_store_are_a_wrong_setting(keys: str) -> None:
+    """The plain mistakes are found with all others of the file."""
+    with pytest.raises(Invalid, match="keys is empty or names the store itself"):
+        FederationSettings(name="small", store="./federation", keys=keys)
+
+
+def test_an_endpoint_may_be_that_of_the_keys() -> None:
+    """An S3 store for the keys alone may have an endpoint; two local folders may not."""
+    FederationSettings(name="small", store="./federation", keys="s3://keys/of-small", endpoint="http://127.0.0.1:1")
+    with pytest.raises(Invalid, match="endpoint is the address of an S3 server"):
+        FederationSettings(name="small", store="./federation", keys="./keys", endpoint="http://127.0.0.1:1")

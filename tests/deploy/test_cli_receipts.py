@@ -1,0 +1,123 @@
+"""``sisa receipt``, ``sisa log`` and ``sisa doctor`` through the command."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+import cluster.doctor
+from tests.doubles.home import MARKED, Home, ids_of, run, small_points, without
+
+
+@pytest.fixture
+def erased(home: Home) -> Home:
+    """A trained federation with one complete erasure, er-1."""
+    assert home.json("train").code == 0
+    assert home.json("erase", "--subject", MARKED, "--request-id", "er-1").data["state"] == "complete"
+    return home
+
+
+def test_a_receipt_is_printed_to_be_saved_and_checked(erased: Home) -> None:
+    """What goes to stdout is the receipt alone; saved, it is genuine, with the operator's keys and without them."""
+    said = erased.run("receipt", "er-1")
+    assert "erasure request er-1" in said.err
+    saved = erased.folder / "receipt.json"
+    saved.write_text(said.out, encoding="utf-8")
+    checked = run("receipt", "--check", str(saved), "--json")
+    assert (checked.code, checked.data["valid"], checked.data["request_id"]) == (0, True, "er-1")
+    keys = []
+    for path in (erased.store / "log" / "keys").rglob("*"):
+        if path.is_file():
+            keys += ["--key", str(path)]
+    assert "genuine" in run("receipt", "--check", str(saved), *keys).out
+
+
+def test_what_json_printed_can_be_checked_as_well(erased: Home) -> None:
+    """The envelope of ``--json`` is taken for the receipt in it."""
+    saved = erased.folder / "receipt.json"
+    saved.write_text(erased.json("receipt", "er-1").out, encoding="utf-8")
+    assert run("receipt", "--check", str(saved), "--json").data["valid"] is True
+
+
+@pytest.mark.parametrize(("was", "now"), [('"index":0', '"index":1'), ('"proof":[]', '"proof":["00"]'), ("a", "b")])
+def test_an_altered_receipt_is_refused(erased: Home, was: str, now: str) -> None:
+    """Any change ends in exit code 3 and says that the receipt is not genuine."""
+    saved = erased.folder / "receipt.json"
+    text = erased.run("receipt", "er-1").out
+    assert was in text
+    saved.write_text(text.replace(was, now, 1), encoding="utf-8")
+    said = run("receipt", "--check", str(saved), "--json")
+    assert (said.code, said.error["kind"], said.data["valid"]) == (3, "proof_failed", False)
+
+
+def test_a_receipt_names_nobody(erased: Home) -> None:
+    """Neither the subject nor an id of theirs is in the receipt."""
+    text = erased.run("receipt", "er-1").out
+    assert not [name for name in (MARKED, *ids_of(small_points(), MARKED)) if name in text]
+
+
+def test_receipts_that_are_not_there(erased: Home) -> None:
+    """An unknown request, a refused one, a missing file, and a call that names nothing are bad input."""
+    assert erased.json("erase", "--subject", "nobody", "--request-id", "er-2").code == 2
+    for words in (("receipt", "er-9"), ("receipt", "er-2"), ("receipt", "--check", "none.json"), ("receipt",)):
+        said = erased.json(*words)
+        assert (said.code, said.envelope["status"]) == (2, "error"), words
+
+
+def test_the_log_continues_an_earlier_checkpoint(erased: Home) -> None:
+    """A checkpoint kept from earlier is consistent with the longer log, and a foreign one is not."""
+    first = erased.json("log", "--check")
+    assert (first.code, first.data["entries"], first.data["sound"]) == (0, 1, True)
+    kept = erased.folder / "checkpoint.txt"
+    kept.write_text(first.data["checkpoint"], encoding="utf-8")
+    assert erased.json("erase", "--subject", "secret-person-001").code == 0
+    later = erased.json("log", "--check", str(kept))
+    assert (later.code, later.data["entries"], later.data["earlier"]) == (0, 2, 1)
+    kept.write_text(first.data["checkpoint"].replace("\n1\n", "\n2\n", 1), encoding="utf-8")
+    assert erased.json("log", "--check", str(kept)).code == 3
+
+
+def test_verify_finds_a_missing_receipt_and_a_cut_log(erased: Home) -> None:
+    """A receipt or a log entry that is gone breaks the proof."""
+    assert erased.json("verify").data["receipts"] == {"checked": 1, "broken": []}
+    (entry,) = (erased.store / "log" / "entries").iterdir()
+    payload = entry.read_bytes()
+    entry.write_bytes(payload[:-1])
+    assert erased.json("verify").code == 3
+    entry.write_bytes(payload)
+    (bundle,) = (erased.store / "receipts" / "bundles").iterdir()
+    bundle.unlink()
+    said = erased.json("verify")
+    assert (said.code, len(said.data["receipts"]["broken"]) > 0, said.data["exact"]) == (3, True, True)
+
+
+def test_the_doctor_names_sources_that_still_hold_the_erased(erased: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All is well but the source file; once that is rewritten, all is well."""
+    monkeypatch.setattr(cluster.doctor, "worker_count", lambda _settings, tasks: tasks)
+    said = erased.json("doctor")
+    failed = [each["check"] for each in said.data["checks"] if not each["ok"]]
+    assert (said.code, failed) == (1, ["erased in sources"])
+    assert "train.parquet (4 data points)" in json.dumps(said.data)
+    erased.write("train.parquet", without(small_points(), subjects=[MARKED]))
+    said = erased.json("doctor")
+    assert (said.code, said.data["healthy"]) == (0, True)
+
+
+def test_the_doctor_goes_on_after_a_failed_check(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Missing data fail what needs them; the other checks are still made."""
+    monkeypatch.setattr(cluster.doctor, "worker_count", lambda _settings, tasks: tasks)
+    (home.folder / "train.parquet").unlink()
+    said = home.json("doctor")
+    found = {each["check"]: each["ok"] for each in said.data["checks"]}
+    assert said.code == 1
+    assert found == {
+        "installation": True,
+        "store": True,
+        "disk": True,
+        "federation": True,
+        "data": False,
+        "erased in sources": True,
+        "ray": True,
+        "model": False,
+    }
