@@ -6,6 +6,8 @@ PIP_FLAGS ?=
 
 BIN := .venv/bin
 STAMP := .venv/.installed
+# Tests that need no server of their own run two at a time; those on Ray or an S3 server share one, and run alone.
+PARALLEL := not ray and not s3 and not fashion
 ROOMS := storage shards coordinator cluster deploy tests
 
 .DEFAULT_GOAL := help
@@ -27,7 +29,8 @@ demo: venv ## tell the whole story on real data: train, predict, erase, prove
 	$(BIN)/sisa demo
 
 test: venv ## run all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -q -n 2 -m "$(PARALLEL)"
+	$(BIN)/python -m pytest -q -m "not ($(PARALLEL))"
 
 check: venv ## lint, format, types, import contracts, spelling, fast tests
 	$(BIN)/ruff check .
@@ -35,7 +38,7 @@ check: venv ## lint, format, types, import contracts, spelling, fast tests
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/codespell
-	$(BIN)/python -m pytest -q -m "not slow and not ray and not s3 and not fashion"
+	$(BIN)/python -m pytest -q -n 2 -m "not slow and $(PARALLEL)"
 
 bench: venv ## measure speed against a plain PyTorch loop
 	$(BIN)/python -m tests.bench

@@ -79,7 +79,12 @@ class _Examination:
 
     def _store(self) -> str:
         probe_store(self._federation.store)
-        return f"{self._federation.store.location}: conditional puts hold under races, writes are read back"
+        facts = self._federation.store.facts()
+        keys = f"keys in {facts.keys}" if facts.apart else "keys beside the objects: a whole copy of the store opens"
+        return (
+            f"{self._federation.store.location}: conditional puts hold under races, writes are read back;"
+            f" objects are encrypted ({facts.algorithm}), {keys}"
+        )
 
     def _disk(self) -> str:
         folder = self._specification.folder

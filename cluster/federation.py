@@ -49,8 +49,8 @@ from shards.tombstones import DigestSet
 from storage.errors import Corrupt, Invalid
 from storage.location import is_on_s3
 from storage.manifest import ManifestRegister
-from storage.objects import ObjectStore
 from storage.probe import probe_store
+from storage.vault import SealedStore
 
 _LOAD_ATTEMPTS = 3
 
@@ -93,7 +93,7 @@ class Federation:
         self.close()
 
     @property
-    def store(self) -> ObjectStore:
+    def store(self) -> SealedStore:
         """The store that holds it."""
         return self._store
 

@@ -15,6 +15,7 @@ from shards.routing import PartitionKey
 from storage.digests import Sha256, digest_of, sha256
 from storage.errors import Conflict, Corrupt, Invalid, ObjectExists, ObjectMissing
 from storage.objects import ObjectStore, object_key
+from storage.vault import SealedStore
 
 KEY_OBJECT: Final = object_key("control/partition-key")
 
@@ -113,11 +114,18 @@ def bit_settings(record: Mapping[str, Any]) -> Sha256:
     )
 
 
-def describe_store(store: ObjectStore) -> StoreEvidence:
-    """Return what receipts say of the store: its kind, never its place, which may hold a person's name."""
+def describe_store(store: SealedStore) -> StoreEvidence:
+    """Return what receipts say of the store: kind and encryption, never its place, which may hold a person's name."""
     scheme, colon, _ = store.location.partition(":")
-    kinds = {"s3": "s3", "memory": "memory"}
-    return StoreEvidence(kind=kinds.get(scheme, "folder") if colon else "folder")
+    facts = store.facts()
+    return StoreEvidence(
+        kind={"s3": "s3", "memory": "memory"}.get(scheme, "folder") if colon else "folder",
+        properties={
+            "encryption": f"{facts.algorithm}, a key for each object, wrapped by {facts.wrapping}",
+            "keys_in_another_store": facts.apart,
+            "purged_objects": "their keys were destroyed before their bytes were deleted",
+        },
+    )
 
 
 def untrained(specification: FederationSpecification) -> Invalid:

@@ -277,7 +277,8 @@ _TEMPLATE = """\
 # Drafted by `sisa init` from {points} data points. Read it before training: what stands here is declared, not learned.
 
 name  = {name}
-store = "./federation"  # folder of data, checkpoints and receipts; relative to this file
+store = "./federation"  # folder of data, checkpoints and receipts; relative to this file; or "s3://bucket/prefix"
+# keys  = "/another/disk/keys"  # where the encryption keys lie; without it they lie in the store
 
 [data]
 {data}

@@ -278,7 +278,7 @@ def test_a_rehearsal_writes_nothing() -> None:
 
 
 def test_only_those_who_were_found_are_kept_out() -> None:
-    """A request that names strangers as well erases who is there, counts the strangers, and sets no tombstone for them."""
+    """A request that names strangers too erases who is there, counts the strangers, and sets no tombstone for them."""
     spec = specification()
     points = points_for("mlp-dropout")
     known, stranger = points[0].subject, "stranger"

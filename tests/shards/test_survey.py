@@ -81,7 +81,7 @@ def test_a_file_without_a_column_is_named(tmp_path: Path) -> None:
 
 
 def test_the_largest_size_of_a_number_is_told_for_number_columns_alone() -> None:
-    """The largest absolute value of whole and fractional columns is told, whatever else they hold; not that of texts."""
+    """The largest absolute value of whole and fractional columns is told, whatever else they hold; no text has one."""
     assert _column(pa.table({"c": [0.5, -12.0, None]}), "c").largest == 12.0
     assert _column(pa.table({"c": [3, -700]}), "c").largest == 700.0
     assert _column(pa.table({"c": ["700"]}), "c").largest is None

@@ -197,7 +197,7 @@ def _crash_at(
 @pytest.mark.parametrize(
     ("when", "error"),
     [
-        pytest.param("before", Crash, id="before"),
+        pytest.param("before", Crash, id="before", marks=pytest.mark.slow),
         pytest.param("after", Crash, id="after", marks=pytest.mark.slow),
         pytest.param("after", OutcomeUnknown, id="unknown", marks=pytest.mark.slow),
     ],

@@ -94,7 +94,8 @@ class Shared(FaultyStore):
 class Racy(FaultyStore):
     """Checks the condition, waits until all 8 writers have checked it, and writes: right only one at a time."""
 
-    meeting: threading.Barrier = field(default_factory=lambda: threading.Barrier(WRITERS))
+    meetings: dict[str, threading.Barrier] = field(default_factory=dict)
+    """By key, for the keys are raced at once."""
     operation: str = "create"
 
     def put_if_absent(self, key: ObjectKey, payload: bytes) -> VersionTag:
@@ -115,7 +116,7 @@ class Racy(FaultyStore):
 
     def _write(self, key: ObjectKey, payload: bytes) -> VersionTag:
         assert isinstance(self.inner, MemoryStore)
-        if self.meeting.wait() == 0:
+        if self.meetings.setdefault(key, threading.Barrier(WRITERS)).wait() == 0:
             put(self.inner, key, payload)
         return self.inner.get(key).tag if list(self.inner.list(key)) else VersionTag("")
 
