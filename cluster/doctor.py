@@ -12,8 +12,9 @@ from typing import Final
 
 from cluster.federation import Federation
 from cluster.guard import check_rooms
-from cluster.identity import check_identity, check_unchanged, partition_key
+from cluster.identity import bucket_facts, check_identity, check_unchanged, out_of_reach, partition_key
 from cluster.session import worker_count
+from cluster.system import SystemClock
 from coordinator.codec import decode_state
 from coordinator.lookup import load_digests
 from coordinator.state import FederationState
@@ -79,6 +80,13 @@ class _Examination:
 
     def _store(self) -> str:
         probe_store(self._federation.store)
+        bucket = bucket_facts(self._federation.store, SystemClock().now())
+        if bucket is not None and (bucket.object_lock or bucket.replication):
+            raise SisaError(
+                f"the bucket keeps objects from being erased: {' '.join(out_of_reach(bucket))}",
+                "use a bucket without object lock and replication for data and models; receipts will say so until then",
+                store=self._federation.store.location,
+            )
         facts = self._federation.store.facts()
         keys = f"keys in {facts.keys}" if facts.apart else "keys beside the objects: a whole copy of the store opens"
         return (

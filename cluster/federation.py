@@ -276,7 +276,7 @@ class Federation:
             listener=self._listener,
             pool=self.workers,
             registrar=self.registrar,
-            described=describe_store(self._store),
+            described=lambda: describe_store(self._store, self._clock.now()),
         )
         with self._store.exclusive("writer", holder=holder(command, self._clock.now())):
             if command == "train":

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from datetime import datetime
 from typing import Any, Final
 
 from cluster.specification import FederationSpecification, SettingDifference, describe_difference, settings_record
@@ -12,7 +13,8 @@ from coordinator.receipts import StoreEvidence
 from coordinator.state import FederationState, ShardState
 from shards.dataset import EMPTY_SLICE
 from shards.routing import PartitionKey
-from storage.digests import Sha256, digest_of, sha256
+from storage.bucket import Describes, StoreFacts
+from storage.digests import Json, Sha256, digest_of, sha256
 from storage.errors import Conflict, Corrupt, Invalid, ObjectExists, ObjectMissing
 from storage.objects import ObjectStore, object_key
 from storage.vault import SealedStore
@@ -114,18 +116,42 @@ def bit_settings(record: Mapping[str, Any]) -> Sha256:
     )
 
 
-def describe_store(store: SealedStore) -> StoreEvidence:
+def describe_store(store: SealedStore, now: datetime) -> StoreEvidence:
     """Return what receipts say of the store: kind and encryption, never its place, which may hold a person's name."""
     scheme, colon, _ = store.location.partition(":")
     facts = store.facts()
+    properties: dict[str, Json] = {
+        "encryption": f"{facts.algorithm}, a key for each object, wrapped by {facts.wrapping}",
+        "keys_in_another_store": facts.apart,
+        "purged_objects": "their keys were destroyed before their bytes were deleted",
+    }
+    bucket = bucket_facts(store, now)
+    if bucket is not None:
+        properties |= {
+            "versioning": bucket.versioning,
+            "object_lock": bucket.object_lock,
+            "replication": bucket.replication,
+        }
     return StoreEvidence(
         kind={"s3": "s3", "memory": "memory"}.get(scheme, "folder") if colon else "folder",
-        properties={
-            "encryption": f"{facts.algorithm}, a key for each object, wrapped by {facts.wrapping}",
-            "keys_in_another_store": facts.apart,
-            "purged_objects": "their keys were destroyed before their bytes were deleted",
-        },
+        properties=properties,
+        exceptions=tuple(out_of_reach(bucket)) if bucket else (),
     )
+
+
+def bucket_facts(store: SealedStore, now: datetime) -> StoreFacts | None:
+    """Return what is known of the store's bucket; None where it is none."""
+    return store.inner.describe(now) if isinstance(store.inner, Describes) else None
+
+
+def out_of_reach(bucket: StoreFacts) -> Iterator[str]:
+    """Yield what the bucket keeps from an erasure, in sentences."""
+    if bucket.object_lock:
+        yield "The bucket can lock objects against deletion: what is locked stays until its lock ends, encrypted."
+    if bucket.replication:
+        yield "The bucket replicates its objects: copies in other buckets are not deleted; they stay, encrypted."
+    if bucket.replication is None or bucket.object_lock is None:
+        yield "Whether the bucket locks or replicates objects could not be read with these credentials."
 
 
 def untrained(specification: FederationSpecification) -> Invalid:

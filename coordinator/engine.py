@@ -68,8 +68,8 @@ class Tools:
     """Returns the workers, starting them at the first call."""
     registrar: Registrar
     """Issues receipts."""
-    described: StoreEvidence
-    """What receipts say of the store."""
+    described: Callable[[], StoreEvidence]
+    """Returns what receipts say of the store, as it is now."""
 
 
 class Engine:
@@ -253,7 +253,7 @@ class Engine:
             self.state,
             manifests={"purged": self._version},
             scan=self._scan(),
-            store=self._tools.described,
+            store=self._tools.described(),
         )
         bundle = self._tools.registrar.issue(evidence)
         self._handle(ReceiptIssued(request_id=request_id, index=bundle.index))

@@ -109,6 +109,8 @@ class StoreEvidence:
     """Such as ``folder`` or ``s3``; no path, because one may hold a person's name."""
     properties: Mapping[str, Json] = field(default_factory=dict)
     """What bears on erasure: versioning, object lock, replication, encryption."""
+    exceptions: tuple[str, ...] = ()
+    """What the store keeps out of an erasure's reach, in sentences."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,7 +201,7 @@ def collect_evidence(
         manifests=dict(manifests),
         scan=scan,
         store=store,
-        exceptions=(*STANDING_EXCEPTIONS, *further_exceptions),
+        exceptions=(*STANDING_EXCEPTIONS, *store.exceptions, *further_exceptions),
     )
 
 

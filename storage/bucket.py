@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from enum import Enum
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from storage.errors import OutcomeUnknown, SisaError
 from storage.objects import VersionTag
@@ -118,6 +119,15 @@ class StoreFacts:
     """Whether copies go to buckets out of our reach."""
     clock_difference_seconds: float | None
     """The server's clock minus ours; S3 refuses requests from about 900 s on."""
+
+
+@runtime_checkable
+class Describes(Protocol):
+    """A store that can tell what bears on erasure."""
+
+    def describe(self, now: datetime) -> StoreFacts:
+        """Return what is known of it; ``now`` is this machine's time, with its zone."""
+        ...
 
 
 class Bucket(Protocol):

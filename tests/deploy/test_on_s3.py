@@ -6,6 +6,7 @@ import secrets
 
 import pytest
 
+import cluster.doctor
 from tests.doubles.fault_proxy import fault_proxy
 from tests.doubles.home import MARKED, Home
 from tests.doubles.s3_servers import plain_client
@@ -46,3 +47,20 @@ def test_an_endpoint_needs_an_s3_store(home: Home) -> None:
     said = home.json("train")
     assert said.code == 2
     assert "endpoint is the address of an S3 server" in said.error["message"]
+
+
+def test_a_bucket_that_keeps_objects_is_named(home: Home, moto_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The doctor and the receipt say that a bucket with object lock keeps what is locked."""
+    monkeypatch.setattr(cluster.doctor, "worker_count", lambda _settings, tasks: tasks)
+    bucket = f"locking-{secrets.token_hex(4)}"
+    client = plain_client(moto_endpoint)
+    client.create_bucket(Bucket=bucket, ObjectLockEnabledForBucket=True)
+    client.close()
+    home.specify(store=f"s3://{bucket}/here", endpoint=moto_endpoint)
+    assert home.json("train").code == 0
+    checks = {each["check"]: each for each in home.json("doctor").data["checks"]}
+    assert not checks["store"]["ok"]
+    assert "lock objects against deletion" in checks["store"]["message"]
+    assert home.json("erase", "--subject", MARKED, "--request-id", "er-1").code == 0
+    said = home.run("receipt", "er-1")
+    assert "lock objects against deletion" in said.err

@@ -134,7 +134,7 @@ class SmallFederation(Generic[State]):
                 listener=self.listener,
                 pool=lambda: self.pool,
                 registrar=Registrar(self.store, self.clock, self.names),
-                described=StoreEvidence(kind="memory"),
+                described=lambda: StoreEvidence(kind="memory"),
             )
             self._engine = Engine.start(tools, self.register, fresh_state(self.specification, KEY))
         return self._engine
