@@ -44,6 +44,8 @@ class Ensemble:
         if state.generation == 0 or state.data is None:
             raise Invalid("the federation is not trained yet", "run 'sisa train'", federation=state.name)
         current = servable(state)
+        if not current and state.published:
+            raise Invalid("no data points are left: there is nothing to predict with", "train on other data")
         if not current:
             raise Unavailable(
                 f"none of {len(state.shards)} constituents can answer: all of them are being trained anew",

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from cluster.ensemble import Ensemble
 from cluster.identity import (
     bit_settings,
     check_identity,
+    check_taken,
     check_unchanged,
     describe_store,
     differences,
@@ -22,6 +22,7 @@ from cluster.identity import (
     side_by_side,
     untrained,
 )
+from cluster.naming import digests_of, request_of
 from cluster.objects import open_objects
 from cluster.outcome import Answers, Evaluation, Verification, evaluation_of
 from cluster.planning import Plan, measured_basis, plan_for, trial_basis
@@ -36,23 +37,24 @@ from coordinator.lookup import erased_points
 from coordinator.plan import RetrainPlan, plan_retrain
 from coordinator.ports import Clock, Listener, Names, Notice, Remark
 from coordinator.registrar import Registrar
-from coordinator.requests import ErasureRequest, RequestState
+from coordinator.requests import RequestState
 from coordinator.state import FederationState
 from coordinator.status import FederationStatus, RequestStatus, describe, describe_request
 from coordinator.verification import prove_shards, scan_residue
-from shards.ingest import feature_width
+from shards.ingest import feature_width, taken_from
 from shards.predictions import FeatureBatch, PredictionBatch, feature_batches
-from shards.routing import PartitionKey, point_digest, subject_digest
+from shards.routing import PartitionKey
 from shards.sources import Source, inventory, open_source, table_source
 from shards.specification import DataSettings, ShardId
-from shards.tombstones import DigestSet
-from storage.errors import Corrupt, Invalid
+from storage.errors import Corrupt, Invalid, Unavailable
 from storage.location import is_on_s3
 from storage.manifest import ManifestRegister
 from storage.probe import probe_store
 from storage.vault import SealedStore
 
-_LOAD_ATTEMPTS = 3
+_READ_ATTEMPTS = 3
+
+_Result = TypeVar("_Result")
 
 
 def _nobody(_: Notice) -> None:
@@ -142,14 +144,16 @@ class Federation:
                     "bring back the files named by [data] train, or restore the store from a copy",
                     source=specification.data.train,
                 )
-            if source is not None and (lost or self._is_news(engine.state, source)):
+            if source is None:
+                check_taken(engine.state, specification)
+            elif lost or self._is_news(engine.state, source):
                 engine.ingest(source, specification.data, specification.partition, key, lost)
             engine.configure(settings_record(specification), configuration)
             engine.settle()
             return self._describe(engine.state)
 
     def erase(
-        self, *, subjects: Iterable[str] = (), ids: Iterable[str] = (), request_id: str | None = None
+        self, *, subjects: Iterable[str | int] = (), ids: Iterable[str | int] = (), request_id: str | None = None
     ) -> RequestStatus:
         """Erase subjects and single data points, and return the request when all is done.
 
@@ -159,23 +163,25 @@ class Federation:
         with self._writing("erase") as (engine, key):
             self._require_data(engine.state)
             check_unchanged(engine.state, self.specification)
-            names = self._digests(key, subjects, ids)
-            engine.accept(self._request(names, request_id or f"er-{self._names()[:12]}"), names)
+            names = digests_of(self.specification, key, subjects, ids)
+            own_id = request_id or f"er-{self._names()[:12]}"
+            engine.accept(request_of(self.specification, names, own_id, self._clock.now()), names)
             engine.settle()
-            done = engine.state.request(request_id) if request_id else engine.state.requests[-1]
+            done = engine.state.request(own_id)
             assert done is not None
             return describe_request(done, self._clock.now())
 
-    def price(self, *, subjects: Iterable[str] = (), ids: Iterable[str] = ()) -> RetrainPlan:
+    def price(self, *, subjects: Iterable[str | int] = (), ids: Iterable[str | int] = ()) -> RetrainPlan:
         """Return what erasing them would cost; changes nothing."""
-        state, key = self._read()
-        erased = erased_points(self._store, state, self._digests(key, subjects, ids))
-        return plan_retrain(state, erased, self.specification.training.epochs)
+        _, key = self._read()
+        names = digests_of(self.specification, key, subjects, ids)
+        epochs = self.specification.training.epochs
+        return self._steadily(lambda state: plan_retrain(state, erased_points(self._store, state, names), epochs))
 
     def predict(self, data: object) -> Answers:
         """Return the ensemble's answers for a file, folder, glob or ``pyarrow.Table``, batch by batch."""
         state, ensemble = self._load()
-        batches = self._features(state, data, labelled=False)
+        batches = self._still_servable(ensemble, self._features(state, data, labelled=False))
         return Answers(
             generation=ensemble.generation,
             constituents=len(ensemble.constituents),
@@ -190,7 +196,7 @@ class Federation:
         state, ensemble = self._load()
         counted = (
             (batch.labels_N, ensemble.answer(batch.features_NF).classes_N)
-            for batch in self._features(state, data, labelled=True)
+            for batch in self._still_servable(ensemble, self._features(state, data, labelled=True))
             if batch.labels_N is not None
         )
         return evaluation_of(
@@ -308,15 +314,39 @@ class Federation:
         return state, key
 
     def _load(self) -> tuple[FederationState, Ensemble]:
-        """Return the current ensemble; read again when a writer purged what was about to be loaded."""
-        for attempt in range(_LOAD_ATTEMPTS):
-            state, _ = self._read()
+        return self._steadily(lambda state: (state, Ensemble.load(self._store, state, self.specification)))
+
+    def _steadily(self, act: Callable[[FederationState], _Result]) -> _Result:
+        """Return what ``act`` makes of the current state; again when a writer purged meanwhile what it read."""
+        for _ in range(_READ_ATTEMPTS - 1):
+            state, _key = self._read()
             try:
-                return state, Ensemble.load(self._store, state, self.specification)
+                return act(state)
             except Corrupt:
-                if attempt == _LOAD_ATTEMPTS - 1 or self._read()[0] == state:
+                if self._read()[0] == state:
                     raise
-        raise AssertionError
+        return act(self._read()[0])
+
+    def _still_servable(self, ensemble: Ensemble, batches: Iterable[FeatureBatch]) -> Iterator[FeatureBatch]:
+        """Yield the batches as long as the ensemble may answer, and end only if it still may (E10).
+
+        Raises ``Unavailable`` when an erasure has raised the floor above it: only the batch under way was answered.
+        """
+        for batch in batches:
+            self._check_floor(ensemble)
+            yield batch
+        self._check_floor(ensemble)
+
+    def _check_floor(self, ensemble: Ensemble) -> None:
+        latest = self._register.latest()
+        floor = decode_state(dict(latest.body)).floor if latest else 0
+        if ensemble.generation < floor:
+            raise Unavailable(
+                "an erasure has withdrawn the ensemble that was answering; its answers were given up",
+                "run the command again: it takes the ensemble that is served now",
+                generation=ensemble.generation,
+                floor=floor,
+            )
 
     def _source(self, state: FederationState) -> Source | None:
         """Return the source; None when it is gone but was ingested before, which is no reason to stop."""
@@ -330,40 +360,13 @@ class Federation:
 
     def _is_news(self, state: FederationState, source: Source) -> bool:
         """Whether the source, or what is taken from it, differs from what was ingested."""
-        if state.data is None or state.data.inventory != inventory(source):
-            return True
-        taken = ("data.features", "data.label", "data.classes")
-        return any(each.setting.startswith(taken) for each in differences(state, self.specification))
+        taken = taken_from(self.specification.data)
+        return state.data is None or state.data.inventory != inventory(source) or state.data.taken != taken
 
     def _tell_changes(self, state: FederationState) -> None:
         if state.configuration and (changed := differences(state, self.specification)):
             table = side_by_side(changed)
             self._listener(Remark(text=f"settings changed, so constituents are trained anew:\n{table}"))
-
-    def _digests(self, key: PartitionKey, subjects: Iterable[str], ids: Iterable[str]) -> DigestSet:
-        data = self.specification.data
-        named, single = list(subjects), list(ids)
-        if data.subject_column == data.id:
-            named, single = named + single, []  # each point is its own subject: routing finds it without a search
-        if (not named and not single) or not all(named + single):
-            raise Invalid("no subject and no data point is named", "name them with --subject, --id or --file")
-        return DigestSet.of(
-            subjects=(subject_digest(key, each) for each in named),
-            points=(point_digest(key, each) for each in single),
-        )
-
-    def _request(self, names: DigestSet, request_id: str) -> ErasureRequest:
-        received = self._clock.now()
-        due = received + timedelta(days=self.specification.erasure.deadline_days)
-        return ErasureRequest(
-            request_id=request_id,
-            body=names.digest(),
-            names=None,
-            subjects=sum(1 for _ in names.subject_digests()),
-            ids=sum(1 for _ in names.point_digests()),
-            received_at=received.isoformat(timespec="milliseconds"),
-            due_at=due.isoformat(timespec="milliseconds"),
-        )
 
     def _features(self, state: FederationState, data: object, *, labelled: bool) -> Iterator[FeatureBatch]:
         assert state.data is not None

@@ -12,6 +12,7 @@ from cluster.specification import FederationSpecification, SettingDifference, de
 from coordinator.receipts import StoreEvidence
 from coordinator.state import FederationState, ShardState
 from shards.dataset import EMPTY_SLICE
+from shards.ingest import taken_from
 from shards.routing import PartitionKey
 from storage.bucket import Describes, StoreFacts
 from storage.digests import Json, Sha256, digest_of, sha256
@@ -82,12 +83,26 @@ def check_identity(state: FederationState, specification: FederationSpecificatio
 
 def check_unchanged(state: FederationState, specification: FederationSpecification) -> None:
     """Raise ``Conflict`` when settings that decide results were changed since the training."""
+    check_taken(state, specification)
     if changed := differences(state, specification):
         raise Conflict(
             f"settings differ from those the federation was trained with:\n{side_by_side(changed)}\n",
             "put them back, or run 'sisa train' to train anew under the present ones",
             federation=state.name,
         )
+
+
+def check_taken(state: FederationState, specification: FederationSpecification) -> None:
+    """Raise ``Conflict`` when the data were read under another label, other features or other classes."""
+    now = taken_from(specification.data)
+    if state.data is None or state.data.taken == now:
+        return
+    changed = describe_difference({"data": state.data.taken}, {"data": now})
+    raise Conflict(
+        f"the data points in the store were read under other settings:\n{side_by_side(changed)}\n",
+        "put them back, or run 'sisa train' with the source files in place: it reads them again",
+        federation=state.name,
+    )
 
 
 def side_by_side(found: list[SettingDifference] | tuple[SettingDifference, ...]) -> str:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from cluster.specification import FederationSpecification
 from storage.errors import Invalid
+from storage.local import LocalStore
 from storage.location import is_on_s3, open_store
 from storage.objects import ObjectStore
 from storage.vault import SealedStore
@@ -20,6 +23,13 @@ def open_objects(specification: FederationSpecification) -> SealedStore:
     keys = _open(specification, specification.keys)
     _refuse_nested(inner, keys)
     return SealedStore(inner, keys)
+
+
+def local_folders(specification: FederationSpecification) -> tuple[Path, ...]:
+    """Return the folders on this machine that hold the federation's objects and keys: none of their files is data."""
+    named = [specification.store] if specification.keys is None else [specification.store, specification.keys]
+    opened = [_open(specification, location) for location in named if not is_on_s3(location)]
+    return tuple(Path(store.root) for store in opened if isinstance(store, LocalStore))
 
 
 def _open(specification: FederationSpecification, location: str) -> ObjectStore:

@@ -141,6 +141,7 @@ class RayPool:
             return None
         except _DEATHS as error:
             del running[stream]
+            ray.kill(run.actor)  # one that only seems dead would write for nobody
             if run.deaths + 1 >= MOST_DEATHS:
                 raise Unavailable(
                     f"workers died {MOST_DEATHS} times in a row while training one slice",

@@ -17,7 +17,7 @@ from coordinator.engine import check_configuration
 from shards.constituent import ConstituentTrainer, TrainingEvent, TrainTask
 from shards.lineage import Configuration
 from shards.model import model_code_digest
-from shards.seeding import Device, set_numerics
+from shards.seeding import Device, check_numerics, set_numerics
 from shards.specification import ModelSettings, ShardId, TrainingSettings
 from shards.trainer import TorchLearner, TorchState
 from storage.digests import Sha256
@@ -54,6 +54,7 @@ class Worker:
     def configuration(self, width: int) -> Configuration:
         """Return what decides the bits here. Raises ``Invalid`` when the model does not fit ``width`` features."""
         self._learner(width).initial(ShardId(0))
+        check_numerics(self._profile, self._setup.model.factory)
         return Configuration(
             settings=self._setup.settings,
             model_code=self._model_code,

@@ -39,7 +39,7 @@ from coordinator.requests import ErasureRequest, ObjectRef
 from coordinator.state import DataState, FederationState
 from shards.constituent import SliceLearned, TrainTask
 from shards.dataset import EMPTY_SLICE, SliceRecord, rewrite_slice
-from shards.ingest import ingest
+from shards.ingest import ingest, taken_from
 from shards.lineage import Configuration
 from shards.routing import PartitionKey, Placement
 from shards.sources import Source
@@ -54,6 +54,8 @@ SWEPT_PREFIXES = ("shards/", "requests/", "tombstones/")
 """Where objects live that the state refers to; anything else found there is left over."""
 
 _PURGE_PASSES = 5
+_PRUNE_EVERY = 64
+"""Manifests pile up while training; each states all checkpoints."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,7 +141,9 @@ class Engine:
             names=tools.names,
             progress=lambda points: tools.listener(IngestProgress(points=points)),
         )
-        state = DataState(layout=result.layout, inventory=result.inventory, refused=result.refused)
+        state = DataState(
+            layout=result.layout, inventory=result.inventory, taken=taken_from(data), refused=result.refused
+        )
         places = [
             Placement(ShardId(shard), SliceIndex(slice_))
             for shard in range(partition.shards)
@@ -239,7 +243,7 @@ class Engine:
                 self._tools.listener(event)
 
     def _task(self, shard: ShardId) -> TrainTask:
-        return train_task(self.state, shard, done=len(self.state.shards[shard].chain))
+        return train_task(self.state, shard, done=len(self.state.shards[shard].chain), token=self._token)
 
     def _issue_receipt(self, request_id: str) -> None:
         """State what was done for the request, signed and in the log; asking twice gives the same receipt."""
@@ -328,7 +332,8 @@ class Engine:
         if told is not None:
             self._tools.listener(told)
         for request in after.requests:
-            if before.request(request.request_id) != request:
+            was = before.request(request.request_id)
+            if was is None or was.state is not request.state:
                 self._tools.listener(RequestMoved(request=request))
 
     def _commit(self, state: FederationState) -> None:
@@ -336,6 +341,8 @@ class Engine:
             encode_state(state), after=self._version, token=self._token, nonce=self._tools.names()
         )
         self._version = manifest.number
+        if manifest.number % _PRUNE_EVERY == 0:
+            self._register.prune(keep_from=manifest.number)
 
     def _now(self) -> str:
         return self._tools.clock.now().isoformat(timespec="milliseconds")
@@ -344,8 +351,11 @@ class Engine:
 _NOTHING = "no data point of these subjects or ids is in the federation: there is nothing to erase"
 
 
-def train_task(state: FederationState, shard: ShardId, *, done: int, keep: bool = True) -> TrainTask:
-    """Return the task of training ``shard`` from its first ``done`` checkpoints on, as the state demands."""
+def train_task(state: FederationState, shard: ShardId, *, done: int, token: int | None) -> TrainTask:
+    """Return the task of training ``shard`` from its first ``done`` checkpoints on, as the state demands.
+
+    ``token`` is the fencing token to write under; None: nothing is written.
+    """
     assert state.data is not None
     data_settings = state.settings["data"]
     scale = data_settings["scale"]
@@ -357,7 +367,7 @@ def train_task(state: FederationState, shard: ShardId, *, done: int, keep: bool 
         width=state.data.layout.width,
         scale=tuple(scale) if isinstance(scale, list | tuple) else scale,
         done=own.chain[:done],
-        keep=keep,
+        token=token,
     )
 
 

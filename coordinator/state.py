@@ -44,6 +44,8 @@ class DataState:
 
     layout: FeatureLayout
     inventory: tuple[SourceFile, ...]
+    taken: Mapping[str, Any]
+    """Label, features and classes that it was read under."""
     refused: int
     """Data points left out at ingest because of a tombstone."""
 

@@ -45,7 +45,7 @@ def prove_shards(
     state: FederationState, shards: Sequence[ShardId], pool: WorkerPool, listener: Listener
 ) -> tuple[ShardProof, ...]:
     """Retrain the shards from nothing, keeping nothing, and compare every slice's digest with the chain's."""
-    tasks = [train_task(state, shard, done=0, keep=False) for shard in shards]
+    tasks = [train_task(state, shard, done=0, token=None) for shard in shards]
     if not tasks:
         return ()
     listener(TrainingStarted(shards=tuple((shard, 0) for shard in shards), slices=len(tasks[0].slices)))

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
+from glob import escape
 from pathlib import Path
 
 from shards.schedule import minimum_epochs
@@ -26,6 +27,8 @@ _LABEL_NAMES = ("label", "target", "class", "y", "outcome")
 _NUMBERS = ("integer", "number", "boolean")
 _SMALL_ENOUGH = 10.0
 """Features up to this size are left as they are."""
+_STORE = "federation"
+"""The folder, beside the specification, of the store that the draft names: what lies there is no data."""
 _LEAST_GLOB = 4
 """Fewer columns than this are named one by one."""
 
@@ -56,7 +59,7 @@ def draft_specification(
     column's part cannot be guessed, naming the option that states it, or when a stated column does not fit.
     """
     base = folder if base is None else base
-    found = describe(open_source(location, base))
+    found = describe(open_source(location, base, leave_out=(folder / _STORE,)))
     if found.points == 0:
         raise Invalid("the data hold no data point", "name a file that holds some", data=location)
     guess = _guess(found, id_column, subject_column, label_column)
@@ -65,7 +68,11 @@ def draft_specification(
 
 def _train(location: str, base: Path, folder: Path) -> str:
     """Return how the specification in ``folder`` names the data: relative where they lie below it."""
-    target, home = (base / location).absolute(), folder.absolute()
+    start, home = base.absolute(), folder.absolute()
+    if not (start / location).exists():
+        # A glob: the folder it starts from is none, whatever characters its name has.
+        start, home = Path(escape(str(start))), Path(escape(str(home)))
+    target = start / location
     return target.relative_to(home).as_posix() if target.is_relative_to(home) else target.as_posix()
 
 
@@ -268,6 +275,7 @@ def _text(train: str, found: SourceDescription, guess: _Guess) -> str:
     return _TEMPLATE.format(
         points=f"{found.points:,}",
         name=_quoted(_name(train)),
+        store=_STORE,
         data="\n".join(data),
         **{item: getattr(sizes, item) for item in ("shards", "slices", "epochs", "batch_size")},
     )
@@ -277,7 +285,7 @@ _TEMPLATE = """\
 # Drafted by `sisa init` from {points} data points. Read it before training: what stands here is declared, not learned.
 
 name  = {name}
-store = "./federation"  # folder of data, checkpoints and receipts; relative to this file; or "s3://bucket/prefix"
+store = "./{store}"  # folder of data, checkpoints and receipts; relative to this file; or "s3://bucket/prefix"
 # keys  = "/another/disk/keys"  # where the encryption keys lie; without it they lie in the store
 
 [data]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
+import re
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -26,6 +27,7 @@ _MOST_POINTS = 65_536
 _GUESSED_LIST_WIDTH = 4096
 _ID_BYTES = 128
 _MOST_UNKNOWN_LABELS = 20
+_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,17 +102,33 @@ def read_texts(batch: Batch, column: str) -> list[str]:
 def read_labels(batch: Batch, column: str, classes: Sequence[str]) -> npt.NDArray[np.int32]:
     """Return for each data point the position of its label in ``classes``, shape (N,).
 
-    Labels are compared by their text: an integer's or integral float's decimal, ``true`` or ``false``. Raises
-    ``Invalid`` for a null, another type, or a label that is not declared.
+    Labels are compared by their text: an integer's or integral float's decimal, ``true`` or ``false``. So are texts
+    that are no class as they stand (``1.0``, ``True``), for a CSV file has nothing else. Raises ``Invalid`` for a null,
+    another type, or a label that is not declared.
     """
     codes, texts = label_codes(batch, column)
     known = {name: position for position, name in enumerate(classes)}
-    positions = np.array([known.get(text, -1) for text in texts], dtype=np.int32)
+    # Once per distinct label, of which there are few.
+    positions = np.array([known.get(text, known.get(plain_label(text), -1)) for text in texts], dtype=np.int32)
     labels: npt.NDArray[np.int32] = positions[codes] if len(codes) else np.empty(0, dtype=np.int32)
     if (labels < 0).any():
-        unknown = [text for text in texts if text not in known]
+        unknown = [text for text, position in zip(texts, positions, strict=True) if position < 0]
         raise _unknown_label(batch, column, _first(labels < 0), texts[codes[_first(labels < 0)]], unknown)
     return labels
+
+
+def plain_label(text: str) -> str:
+    """Return the label that a typed file would have for a number or truth value written as ``text``.
+
+    >>> [plain_label(text) for text in ("1.0", "2e3", "True", "1.5", "yes")]
+    ['1', '2000', 'true', '1.5', 'yes']
+    """
+    if (lower := text.lower()) in {"true", "false"}:
+        return lower
+    if not _NUMBER.fullmatch(text):
+        return text
+    value = float(text)
+    return str(int(value)) if value.is_integer() else text
 
 
 def label_codes(batch: Batch, column: str) -> tuple[npt.NDArray[np.int64], list[str]]:
@@ -203,7 +221,18 @@ class _Table:
         for name in chosen:
             if name not in known or name in self.repeated:
                 self.require(name)
+        self._refuse_lists_among(tuple(chosen))
         return tuple(chosen)
+
+    def _refuse_lists_among(self, features: Sequence[str]) -> None:
+        lists = [name for name in features if is_list(self.type(name))]
+        if lists and len(features) > 1:
+            raise Invalid(
+                "[data] features names a list column beside other columns",
+                "Name one list column, or columns of numbers.",
+                file=self.file,
+                column=lists[0],
+            )
 
     def require(self, name: str) -> None:
         """Raise ``Invalid`` unless one column, and one alone, has this name."""

@@ -15,7 +15,8 @@ from shards.lineage import CheckpointRecord, Lineage
 from shards.points import ShardPoints
 from shards.specification import ShardId, SliceIndex
 from storage.digests import Sha256, sha256
-from storage.errors import Corrupt, ObjectMissing
+from storage.errors import Corrupt, Fenced, ObjectMissing
+from storage.manifest import ManifestRegister
 from storage.objects import ObjectKey, ObjectStore, object_key
 
 Clock = Callable[[], float]
@@ -38,8 +39,8 @@ class TrainTask:
     scale: float | tuple[float, ...]
     """What features are divided by: one constant, or one per feature."""
     done: tuple[CheckpointRecord, ...] = ()
-    keep: bool = True
-    """False: write nothing, only tell the digests (a rehearsal, for proof)."""
+    token: int | None
+    """Fencing token of the writer that gave the task; None: write nothing, only tell the digests (for proof)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +91,10 @@ class ConstituentTrainer(Generic[State]):
             digest = self._learner.digest(state)
             steps = self._learner.steps(points, lineage.slice)
             seconds = round(self._clock() - started, 6)
-            checkpoint = self._keep(payload, lineage, digest, steps, seconds) if task.keep else None
+            checkpoint = None
+            if task.token is not None:
+                checkpoint = self._keep(payload, lineage, digest, steps, seconds)
+                self._refuse_superseded(checkpoint, task.token)
             yield SliceLearned(shard=task.shard, slice=lineage.slice, digest=digest, checkpoint=checkpoint)
             state = self._learner.from_bytes(payload, task.shard)
 
@@ -129,6 +133,17 @@ class ConstituentTrainer(Generic[State]):
             steps=steps,
             seconds=seconds,
         )
+
+    def _refuse_superseded(self, checkpoint: CheckpointRecord, token: int) -> None:
+        """Take the checkpoint back if another writer has taken over: nobody would ever delete it otherwise (D3).
+
+        A writer commits before it does anything else, and looks for leftovers at its end: what was put before that
+        commit it finds itself, what was put after it is found here. Raises ``Fenced``.
+        """
+        latest = ManifestRegister(self._store).latest()
+        if latest is not None and latest.token > token:
+            self._store.delete(checkpoint.key)
+            raise Fenced("another writer has taken over the federation", "this worker stops", key=checkpoint.key)
 
 
 def checkpoint_key(shard: ShardId, slice_: SliceIndex, name: str) -> ObjectKey:

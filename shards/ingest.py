@@ -29,6 +29,7 @@ from shards.routing import (
 from shards.sources import Batch, Source, SourceFile, Wanted, inventory
 from shards.specification import DataSettings, PartitionSettings, ShardId, SliceIndex
 from shards.tombstones import DigestSet
+from storage.digests import Json
 from storage.errors import Invalid, InvariantBroken
 from storage.objects import ObjectStore
 
@@ -244,6 +245,11 @@ def feature_width(source: Source, data: DataSettings) -> int:
         check_scale(data.scale, width)
         return width
     raise _no_points(source)
+
+
+def taken_from(data: DataSettings) -> dict[str, Json]:
+    """Return the settings that say what the stored data points are: under others, the same objects mean others."""
+    return {"label": data.label, "features": list(data.features), "classes": list(data.classes)}
 
 
 def check_scale(scale: float | tuple[float, ...], width: int) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from shards.lineage import NumericsProfile
+from storage.errors import Invalid
 
 Device = Literal["cpu", "cuda"]
 
@@ -43,6 +44,18 @@ def set_numerics(threads: int, device: Device) -> NumericsProfile:
         deterministic=True,
         packing="none",
     )
+
+
+def check_numerics(profile: NumericsProfile, factory: str) -> None:
+    """Raise ``Invalid`` when the user's code has changed what ``set_numerics`` had set: the profile would be untrue."""
+    present = (torch.get_num_threads(), torch.get_default_dtype(), torch.are_deterministic_algorithms_enabled())
+    if present != (profile.threads, torch.float32, True):
+        threads, dtype, deterministic = present
+        raise Invalid(
+            f"[model] factory {factory!r}: its module changes torch's settings for the whole process: now {threads}"
+            f" threads, {dtype}, {'' if deterministic else 'not '}deterministic",
+            "leave threads, default dtype and determinism alone; [cluster] threads_per_worker sets the threads",
+        )
 
 
 def _device_class(device: Device) -> str:

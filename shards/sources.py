@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import mmap
+import os
 import re
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from glob import glob
+from glob import escape, glob
 from pathlib import Path
 from typing import NoReturn, Protocol
 
@@ -40,7 +41,7 @@ class Wanted:
     texts: tuple[str, ...]
     """Names, subjects, classes: CSV cells are taken literally."""
     numbers: tuple[str, ...]
-    """Features: CSV cells are parsed as float64."""
+    """Features: CSV cells are parsed as float64, or as bool where the first lines say true and false."""
 
     @property
     def names(self) -> list[str]:
@@ -124,27 +125,31 @@ class Source:
                     first += columns.num_rows
 
 
-def open_source(location: str, base: Path) -> Source:
+def open_source(location: str, base: Path, *, leave_out: tuple[Path, ...] = ()) -> Source:
     """Return the source that ``location`` names, relative to ``base``: a file, a folder or a glob.
 
     A folder stands for all files of known endings in it and below, sorted by name; hidden files and those that start
-    with ``_`` are left out. Raises ``Invalid`` when nothing is found or an ending is unknown.
+    with ``_`` are left out. Files in the folders ``leave_out`` and below are never data: folders and globs pass them
+    over. Raises ``Invalid`` when nothing is found, an ending is unknown, or ``location`` itself is to be left out.
     """
     if "://" in location:
         raise Invalid(
             f"{location.partition('://')[0]}:// is not supported for data", "Copy the files to a local folder."
         )
-    target = base / location
+    target, passed_over = base / location, {way for folder in leave_out for way in _ways_to(folder)}
+    if target.exists() and not passed_over.isdisjoint(_above(target)):
+        raise Invalid(f"a store's own files are not data: {location}", "Name data outside of the store and its keys.")
     if target.is_dir():
-        paths = sorted(path for path in target.rglob("*") if _is_data(path.relative_to(target)) and path.is_file())
+        found = (path for path in target.rglob("*") if _is_data(path.relative_to(target)) and path.is_file())
+        paths = sorted(path for path in found if passed_over.isdisjoint(_above(path)))
         if not paths:
             raise _nothing("the folder holds no data file", location)
     elif target.is_file():
         paths = [target]
     else:
-        # Path.glob refuses absolute patterns.
-        matches = map(Path, glob(str(target), recursive=True))  # noqa: PTH207
-        paths = sorted(path for path in matches if path.is_file())
+        # Path.glob refuses absolute patterns. The base is a folder's name, whatever characters it has.
+        matches = map(Path, glob(str(Path(escape(str(base))) / location), recursive=True))  # noqa: PTH207
+        paths = sorted(path for path in matches if path.is_file() and passed_over.isdisjoint(_above(path)))
         if not paths:
             raise _nothing("no file matches" if glob_like(location) else "there is no such file or folder", location)
     return Source(location=location, files=tuple(_data_file(path, base) for path in paths))
@@ -275,9 +280,12 @@ class _CsvReader:
             return reader.schema
 
     def batches(self, wanted: Wanted, points: int) -> Iterator[pa.RecordBatch]:
-        names = tuple(self.schema().names)
+        schema = self.schema()
+        names = tuple(schema.names)
+        truths = {field.name for field in schema if pa.types.is_boolean(field.type)}
+        numbers = {name: pa.bool_() if name in truths else pa.float64() for name in wanted.numbers}
         options = pacsv.ConvertOptions(
-            column_types=dict.fromkeys(wanted.texts, pa.string()) | dict.fromkeys(wanted.numbers, pa.float64()),
+            column_types=dict.fromkeys(wanted.texts, pa.string()) | numbers,
             include_columns=wanted.names,
             null_values=[""],
             strings_can_be_null=True,
@@ -316,6 +324,16 @@ def _ending(name: str) -> str | None:
 
 def _is_data(path: Path) -> bool:
     return not any(part.startswith((".", "_")) for part in path.parts) and _ending(path.name) is not None
+
+
+def _ways_to(path: Path) -> frozenset[Path]:
+    """Return the path as it is written and as it is without symbolic links, both absolute."""
+    return frozenset({Path(os.path.abspath(path)), Path(os.path.realpath(path))})  # noqa: PTH100
+
+
+def _above(path: Path) -> Iterator[Path]:
+    """Yield the path and every folder it lies in, by way of symbolic links and without."""
+    return (folder for way in _ways_to(path) for folder in (way, *way.parents))
 
 
 def _data_file(path: Path, base: Path) -> DataFile:
@@ -370,7 +388,7 @@ def _refuse_csv_place(place: re.Match[str], names: tuple[str, ...]) -> NoReturn:
     if place["column"] is None:
         raise Invalid("the line has another number of fields than the header", "Correct the line.", row=row) from None
     raise Invalid(
-        "the cell is not a number, or not UTF-8 text",
+        "the cell is not a number or truth value, or not UTF-8 text",
         "Correct it, or take the column out of [data] features.",
         column=names[int(place["column"])],
         row=row,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from shards.columns import label_codes
+from shards.columns import label_codes, plain_label
 from shards.sources import Batch, Source, Wanted, is_list, is_text, plain_type
 from storage.errors import Invalid
 
@@ -94,7 +94,9 @@ class _Tally:
     def _texts(self, batch: Batch, present: pa.Array) -> list[str]:
         if self.kind != "number":
             column = pa.RecordBatch.from_arrays([present], names=[self.name])
-            return label_codes(Batch(file=batch.file, first=batch.first, columns=column), self.name)[1]
+            texts = label_codes(Batch(file=batch.file, first=batch.first, columns=column), self.name)[1]
+            # CSV spells truth values in several ways, and labels are compared by one of them.
+            return [plain_label(text) for text in texts] if self.kind == "boolean" else texts
         values = pc.unique(present.cast(pa.float64())).to_pylist()
         self.whole = self.whole and all(value.is_integer() for value in values)
         return [str(int(value)) if value.is_integer() else repr(value) for value in values]

@@ -96,6 +96,7 @@ class TorchLearner:
             order = torch.from_numpy(epoch_order(points.keys_N[:end], shuffle)).to(self._device)
             self._epoch(state, self._resident_points(points), order, bounds)
             yield epoch + 1
+        _refuse_diverged(state.model, shard, slice_)
         _check_described(state.model, described)
         return state
 
@@ -188,6 +189,16 @@ def _check_described(model: nn.Module, before: Mapping[str, tuple[torch.Size, to
         raise Invalid(
             f"[model] parameters or buffers changed name, shape or dtype while the model learned: {', '.join(changed)}",
             "give all of them their final shape when the model is built",
+        )
+
+
+def _refuse_diverged(model: nn.Module, shard: ShardId, slice_: SliceIndex) -> None:
+    if not all(bool(parameter.isfinite().all()) for parameter in model.parameters()):
+        raise Invalid(
+            "training diverged: parameters are no longer finite",
+            "lower [training] learning_rate, or bring features to about -1 .. 1 with [data] scale; then 'sisa train'",
+            shard=shard,
+            slice=slice_,
         )
 
 

@@ -16,7 +16,7 @@ from storage.objects import object_key
 _FRESH = count()
 
 PROFILE = NumericsProfile(torch="2", threads=1, device="cpu", dtype="float32", deterministic=True, packing="none")
-DATA = DataState(layout=FeatureLayout(width=2, dtype="uint8", features=("x0", "x1")), inventory=(), refused=0)
+DATA = DataState(taken={}, layout=FeatureLayout(width=2, dtype="uint8", features=("x0", "x1")), inventory=(), refused=0)
 
 
 def configuration(number: int = 0) -> Configuration:

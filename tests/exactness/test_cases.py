@@ -269,7 +269,7 @@ def test_a_rehearsal_writes_nothing() -> None:
     """Training for proof tells the digests of the chain and leaves the store as it was."""
     spec, points = specification(), points_for("mlp")
     federation = trained(spec, points)
-    task = train_task(federation.state, ShardId(0), done=0, keep=False)
+    task = train_task(federation.state, ShardId(0), done=0, token=None)
     before = {info.key for info in federation.store.list("")}
     events = [event for event in federation.pool.train([task]) if isinstance(event, SliceLearned)]
     assert [event.digest for event in events] == digests(federation)[0]

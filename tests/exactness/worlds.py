@@ -153,7 +153,7 @@ def assert_untouched(before: FederationState, after: FederationState, erased: Se
 
 def train_alone(federation: SmallFederation[TorchState], shard: ShardId, done: int) -> tuple[CheckpointRecord, ...]:
     """Train ``shard`` from its first ``done`` checkpoints on in a worker of its own; return all its checkpoints."""
-    task = train_task(federation.state, shard, done=done)
+    task = train_task(federation.state, shard, done=done, token=2**62)
     trainer: ConstituentTrainer[TorchState] = ConstituentTrainer(
         learner=learner_of(federation.specification, task.width),
         store=federation.store,
