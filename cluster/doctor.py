@@ -13,6 +13,7 @@ from typing import Final
 from cluster.federation import Federation
 from cluster.guard import check_rooms
 from cluster.identity import bucket_facts, check_identity, check_unchanged, out_of_reach, partition_key
+from cluster.objects import local_folders
 from cluster.session import worker_count
 from cluster.system import SystemClock
 from coordinator.codec import decode_state
@@ -148,7 +149,8 @@ class _Examination:
         return f"{self._specification.model.factory} fits {width} features; workers compute on {found.profile.device}"
 
     def _source(self) -> Source:
-        return open_source(self._specification.data.train, self._specification.folder)
+        own = local_folders(self._specification)
+        return open_source(self._specification.data.train, self._specification.folder, leave_out=own)
 
     def _current(self) -> FederationState | None:
         latest = self._federation.register.latest()

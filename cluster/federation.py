@@ -23,7 +23,7 @@ from cluster.identity import (
     untrained,
 )
 from cluster.naming import digests_of, request_of
-from cluster.objects import open_objects
+from cluster.objects import local_folders, open_objects
 from cluster.outcome import Answers, Evaluation, Verification, evaluation_of
 from cluster.planning import Plan, measured_basis, plan_for, trial_basis
 from cluster.pool import RayPool
@@ -243,7 +243,7 @@ class Federation:
         state = decode_state(dict(latest.body)) if latest else None
         basis = measured_basis(state, state.settings["training"]["epochs"]) if state else None
         if basis is None:
-            source = open_source(self.specification.data.train, self.specification.folder)
+            source = self._open_train()
             basis = trial_basis(self.specification, source, points, self._clock)
         elif points is not None:
             basis = replace(basis, points=points)
@@ -351,12 +351,16 @@ class Federation:
     def _source(self, state: FederationState) -> Source | None:
         """Return the source; None when it is gone but was ingested before, which is no reason to stop."""
         try:
-            return open_source(self.specification.data.train, self.specification.folder)
+            return self._open_train()
         except Invalid as error:
             if state.data is None:
                 raise
             self._listener(Remark(text=f"{error.message}: going on with what was ingested before"))
             return None
+
+    def _open_train(self) -> Source:
+        own = local_folders(self.specification)
+        return open_source(self.specification.data.train, self.specification.folder, leave_out=own)
 
     def _is_news(self, state: FederationState, source: Source) -> bool:
         """Whether the source, or what is taken from it, differs from what was ingested."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.objects import open_objects
+from cluster.objects import local_folders, open_objects
 from cluster.specification import FederationSettings, FederationSpecification
 from storage.errors import Invalid
 from storage.local import LocalStore
@@ -26,6 +26,13 @@ def test_objects_are_always_encrypted(tmp_path: Path) -> None:
     assert open_objects(named(tmp_path, "./federation")) == SealedStore(here)
     assert open_objects(named(tmp_path, "./federation", "./keys")) == SealedStore(here, keys)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_local_folders_are_those_of_store_and_keys(tmp_path: Path) -> None:
+    """What lies on this machine is named, wherever the paths start; a bucket or memory is no folder."""
+    assert local_folders(named(tmp_path, "./federation")) == (tmp_path / "federation",)
+    assert local_folders(named(tmp_path, "s3://bucket/prefix", "../keys")) == (tmp_path.parent / "keys",)
+    assert local_folders(named(tmp_path, f"file://{tmp_path}/a", "memory:keys")) == (tmp_path / "a",)
 
 
 @pytest.mark.parametrize("keys", ["./federation", "federation/keys", ".", "federation/../federation/"])

@@ -184,6 +184,28 @@ def test_a_source_that_is_not_there_is_named(train: str, texts: tuple[str, ...],
     _names(said.error["message"] + " " + said.error["remedy"], texts)
 
 
+@pytest.mark.parametrize("train", [".", "**/*.parquet", "*/*.parquet"])
+def test_the_federations_own_store_is_no_data(train: str, home: Home) -> None:
+    """A folder or glob that reaches store and keys takes none of their files: a second training finds nothing new."""
+    (home.folder / "train.parquet").unlink()
+    home.write("points/train.parquet", small_points())
+    home.specify(data__train=train, keys="./keys")
+    first = home.json("train")
+    assert first.code == 0
+    assert list(home.store.rglob("*.parquet"))
+    again = home.json("train")
+    assert (again.code, again.digests, again.data["generation"]) == (0, first.digests, first.data["generation"])
+    assert home.json("plan").code == 0
+
+
+def test_a_file_of_the_store_cannot_be_the_source(trained: Home) -> None:
+    """A source that is named within the store is refused by training and by the doctor."""
+    path = min(trained.store.rglob("*.parquet")).relative_to(trained.folder).as_posix()
+    federation = connect(trained.specify(data__train=path, store="./federation"))
+    findings = {finding.check: finding for finding in examine(federation)}
+    assert "a store's own files are not data" in findings["data"].message
+
+
 def test_no_error_text_holds_a_name_or_a_value(home: Home) -> None:
     """Whatever is wrong with a data point, its id and its subject are not told."""
     for spoil, _ in SPOILT.values():

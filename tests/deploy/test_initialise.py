@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 
 from cluster.specification import FederationSpecification, read_specification
 from deploy.initialise import column_globs, draft_specification, write_specification
+from shards.predictions import feature_batches
+from shards.sources import open_source
 from storage.errors import Conflict, Invalid
 
 PLAIN: Mapping[str, Sequence[Any]] = {
@@ -40,6 +42,14 @@ def drafted(
     return read_specification(folder / "sisa.toml")
 
 
+def write_csv(path: Path, columns: Mapping[str, Any]) -> None:
+    """Write the columns as Python's own CSV writer spells them."""
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(columns)
+        writer.writerows(zip(*columns.values(), strict=True))
+
+
 def without(*names: str, **more: object) -> dict[str, object]:
     """Return the plain columns without some and with others."""
     return {name: values for name, values in PLAIN.items() if name not in names} | more
@@ -58,13 +68,38 @@ def test_plain_data(tmp_path: Path) -> None:
 
 def test_csv_is_drafted_as_well(tmp_path: Path) -> None:
     """A CSV file gives the same draft as Parquet."""
-    with (tmp_path / "points.csv").open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(PLAIN)
-        writer.writerows(zip(*PLAIN.values(), strict=True))
+    write_csv(tmp_path / "points.csv", PLAIN)
     text = draft_specification("points.csv", tmp_path)
     pq.write_table(pa.table(dict(PLAIN)), tmp_path / "points.parquet")
     assert text == draft_specification("points.parquet", tmp_path).replace("points.parquet", "points.csv")
+
+
+@pytest.mark.parametrize("labels", [[0.0, 1.0, 2.0], [True, False, False], [3, 2, 1], ["b", "a", "b"]])
+def test_a_csv_draft_reads_the_data_as_parquet_does(labels: list[object], tmp_path: Path) -> None:
+    """Labels and features of every kind, truth values too, are drafted and read alike from CSV and Parquet."""
+    columns = without("label", label=labels * 20, smokes=[True, False, True] * 20)
+    data = drafted(tmp_path, columns).data
+    write_csv(tmp_path / "points.csv", columns)
+    text = draft_specification("points.csv", tmp_path)
+    assert text.replace("points.csv", "points.parquet") == (tmp_path / "sisa.toml").read_text(encoding="utf-8")
+    assert "smokes" in data.features
+    sources = [open_source(name, tmp_path) for name in ("points.csv", "points.parquet")]
+    (of_csv,), (of_parquet,) = (list(feature_batches(source, data, 6, labelled=True)) for source in sources)
+    assert of_csv.labels_N is not None
+    assert of_parquet.labels_N is not None
+    assert of_csv.labels_N.tolist() == of_parquet.labels_N.tolist()
+    assert of_csv.features_NF.tolist() == of_parquet.features_NF.tolist()
+
+
+def test_the_drafted_store_is_no_data(tmp_path: Path) -> None:
+    """What lies where the draft puts the store is not looked at."""
+    for name in ("points.parquet", "federation/slice.parquet"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        pq.write_table(pa.table(dict(PLAIN)), tmp_path / name)
+    assert "from 60 data points" in draft_specification(".", tmp_path)
+    assert 'store = "./federation"' in draft_specification("*.parquet", tmp_path)
+    with pytest.raises(Invalid, match=r"a store's own files are not data: federation"):
+        draft_specification("federation", tmp_path)
 
 
 def test_numeric_classes_are_sorted_as_numbers(tmp_path: Path) -> None:
@@ -168,6 +203,19 @@ def test_paths_are_relative_to_the_specification(tmp_path: Path) -> None:
     assert 'train    = "digits/train.parquet"' in text
     text = draft_specification("*.parquet", tmp_path / "elsewhere", base=tmp_path / "digits")
     assert f'train    = "{tmp_path.as_posix()}/digits/*.parquet"' in text
+
+
+@pytest.mark.parametrize("folder", [".", "below", "elsewhere"])
+def test_a_draft_names_a_glob_in_a_folder_of_any_name(tmp_path: Path, folder: str) -> None:
+    """What a glob drafted from a folder with glob characters in its name matches is what was looked at."""
+    base, home = tmp_path / "a[1]" / "b*", (tmp_path / "a[1]" / folder)
+    for path in (base, home, tmp_path / "a[1]" / "bc"):
+        path.mkdir(parents=True, exist_ok=True)
+    for path in (base, tmp_path / "a[1]" / "bc"):
+        pq.write_table(pa.table(dict(PLAIN)), path / "points.parquet")
+    (home / "sisa.toml").write_text(draft_specification("*.parquet", home, base=base), encoding="utf-8")
+    files = open_source(read_specification(home / "sisa.toml").data.train, home).files
+    assert [file.path for file in files] == [base / "points.parquet"]
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,29 @@ def test_labels_are_compared_by_text(values: list[object], kind: pa.DataType, cl
     assert read_labels(_batch(values, kind), "c", ("other", *classes)).tolist() == [1, 2, 1]
 
 
+@pytest.mark.parametrize(
+    ("texts", "classes"),
+    [
+        (["0.0", "1.0", "0"], ("0", "1")),
+        (["-3.", "5e0", "-3"], ("-3", "5")),
+        (["False", "TRUE", "false"], ("false", "true")),
+        (["1.0", "1", "1.0"], ("1.0", "1")),
+        (["False", "false", "False"], ("False", "false")),
+    ],
+)
+def test_numbers_and_truth_values_written_as_text_are_labels(texts: list[str], classes: tuple[str, ...]) -> None:
+    """A text that is no class is taken for the number or truth value it spells; a text that is one, for itself."""
+    assert read_labels(_batch(texts, pa.string()), "c", classes).tolist() == [0, 1, 0]
+
+
+@pytest.mark.parametrize("text", ["1.5", "1_0", "nan", "inf", "1e999", " 1.0", "\u0661", "yes"])
+def test_other_texts_are_no_numbers(text: str) -> None:
+    """What a CSV reader would not read as a whole number stays the text it is, and is told as it stands."""
+    with pytest.raises(Invalid, match=r"the label .* is not in \[data\] classes") as raised:
+        read_labels(_batch(["1.0", text], pa.string()), "c", ("1", "10", "true"))
+    assert repr(text) in raised.value.fact
+
+
 def test_dictionary_labels_are_compared_by_text() -> None:
     """A dictionary-encoded label column, repeats in its dictionary included, is read like a plain one."""
     array = pa.DictionaryArray.from_arrays(pa.array([0, 1, 2], pa.int8()), pa.array(["no", "yes", "no"]))
@@ -204,6 +227,15 @@ def test_a_name_with_glob_characters_is_taken_literally_where_it_exists() -> Non
     """A column called x[0] can be named."""
     table = people(3).rename_columns(["id", "person", "label", "x[0]", "x1", "x2", "x3"])
     assert choose_columns(table_source(table), settings(features=("x[0]",))).features == ("x[0]",)
+
+
+@pytest.mark.parametrize("features", [("emb", "x0"), ("x0", "emb"), ("*",)])
+def test_a_list_column_stands_alone(features: tuple[str, ...]) -> None:
+    """A list column is all features or none: beside another column it is refused, not one of them left out."""
+    table = people(3).append_column("emb", [[[1.0, 2.0]] * 3])
+    with pytest.raises(Invalid, match=r"list column beside other columns .*column=emb\] Name one list column, or col"):
+        choose_columns(table_source(table), settings(features=features))
+    assert choose_columns(table_source(table), settings(features=("emb",))).features == ("emb",)
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,46 @@ def test_a_glob_is_read_sorted(tmp_path: Path) -> None:
     assert _names(open_source(str(tmp_path / "1" / "*"), tmp_path)) == ["1/other.csv", "1/part.parquet"]
 
 
+@pytest.mark.parametrize("name", ["a[1]", "a*", "a?"])
+def test_the_base_may_have_any_name(tmp_path: Path, name: str) -> None:
+    """A glob starts from a folder whose own name looks like one."""
+    for folder in (name, "a1"):
+        write(people(3), tmp_path / folder / "part.parquet")
+    assert _names(open_source("*.parquet", tmp_path / name)) == ["part.parquet"]
+
+
+@pytest.mark.parametrize("location", [".", "../here", "**/*.parquet", "*/*.parquet", "linked"])
+def test_what_is_left_out_is_no_data(tmp_path: Path, location: str) -> None:
+    """Folders and globs pass over the folders left out, whatever way leads there."""
+    here = tmp_path / "here"
+    for name in ("data/a.parquet", "store/shards/b.parquet", "keys/c.parquet"):
+        write(people(3), here / name)
+    (here / "linked").mkdir()
+    (here / "linked" / "b.parquet").symlink_to(here / "store" / "shards" / "b.parquet")
+    write(people(3), here / "linked" / "d.parquet")
+    left_out = (here / "data" / ".." / "store", here / "keys")
+    found = {path.name for file in open_source(location, here, leave_out=left_out).files if (path := file.path)}
+    assert found == ({"d.parquet"} if location == "linked" else {"a.parquet", "d.parquet"})
+
+
+@pytest.mark.parametrize(
+    ("location", "expected"),
+    [
+        ("store/b.parquet", r"a store's own files are not data: store/b\.parquet Name data outside"),
+        ("data/../store", r"a store's own files are not data"),
+        ("link.parquet", r"a store's own files are not data"),
+        ("store/*.parquet", r"no file matches: store/\*\.parquet"),
+    ],
+)
+def test_what_is_left_out_cannot_be_named(tmp_path: Path, location: str, expected: str) -> None:
+    """A file or folder that is left out is refused when it is named."""
+    write(people(3), tmp_path / "store" / "b.parquet")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "link.parquet").symlink_to(tmp_path / "store" / "b.parquet")
+    with pytest.raises(Invalid, match=expected):
+        open_source(location, tmp_path, leave_out=(tmp_path / "store",))
+
+
 def test_a_file_outside_the_base_is_named_by_its_path(tmp_path: Path) -> None:
     """A file elsewhere keeps its absolute name."""
     path = write(people(3), tmp_path / "elsewhere" / "a.parquet")
@@ -91,6 +131,19 @@ def test_csv_cells_are_taken_literally(tmp_path: Path) -> None:
     assert batch.column("person").to_pylist() == ["NA", "two\nlines"]
     assert batch.column("label").to_pylist() == ["null", "true"]
     assert batch.column("x3").to_pylist() == [4.0, 4.5]
+
+
+def test_truth_values_in_csv_are_numbers(tmp_path: Path) -> None:
+    """A feature column of True and False, in any spelling of a CSV writer, has values as a bool column has."""
+    path = tmp_path / "a.csv"
+    path.write_text("id,person,label,x0,x1,x2,x3\n1,a,b,True,false,TRUE,0\n2,a,b,False,1,FALSE,1\n")
+    (batch,) = open_source("a.csv", path.parent).batches(WANTED, 9)
+    assert [batch.column(name).to_pylist() for name in WANTED.numbers] == [
+        [True, False],
+        [False, True],
+        [True, False],
+        [0.0, 1.0],
+    ]
 
 
 def test_wide_csv_lines_fit(tmp_path: Path) -> None:

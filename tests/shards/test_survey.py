@@ -67,6 +67,13 @@ def test_csv_types_are_guessed_and_values_stay_text(tmp_path: Path) -> None:
     assert found.columns[0].values == ("007", "008")
 
 
+def test_csv_truth_values_read_as_labels_do(tmp_path: Path) -> None:
+    """Truth values of a CSV file are told as a Parquet file's, however they are spelt."""
+    (tmp_path / "a.csv").write_text("id,label\n1,True\n2,false\n3,FALSE\n")
+    found = describe(open_source("a.csv", tmp_path)).columns[1]
+    assert (found.kind, found.distinct, found.values) == ("boolean", 2, ("false", "true"))
+
+
 def test_nothing_at_all_is_described() -> None:
     """A table without points has columns with no values."""
     assert _column(people(0), "x0").distinct == 0

@@ -1,0 +1,95 @@
+"""Promises that are easily kept on the happy path only."""
+
+from __future__ import annotations
+
+import pytest
+
+import cluster
+from storage.errors import Invalid, Unavailable
+from tests.doubles.home import MARKED, Home, small_points
+
+
+def test_stored_points_keep_their_meaning_when_the_source_is_gone(
+    home: Home, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Without the source, other classes, label or features are refused; with it, the data are read again."""
+    assert home.json("train").code == 0
+    source = (home.folder / "train.parquet").read_bytes()
+    (home.folder / "train.parquet").unlink()
+    before = home.json("status").digests
+    for changes in ({"data__classes": ["c", "b", "a"]}, {"data__features": ["x0*"]}):
+        home.specify(**changes)
+        said = home.json("train")
+        assert said.code == 4
+        assert "read under other settings" in said.error["message"]
+    home.specify()
+    assert home.json("status").digests == before
+    (home.folder / "train.parquet").write_bytes(source)
+    home.specify(data__classes=["c", "b", "a"])
+    assert home.json("train").code == 0
+    fresh = Home(tmp_path_factory.mktemp("fresh")).fill(data__classes=["c", "b", "a"])
+    assert fresh.json("train").digests == home.json("status").digests != before
+
+
+def test_one_text_is_no_list_of_names(home: Home) -> None:
+    """A bare text is refused rather than taken letter by letter; whole numbers are names, other things are not."""
+    home.write("train.parquet", small_points() | {"user_id": [number % 30 for number in range(120)]})
+    with cluster.connect(home.config) as federation:
+        federation.train()
+        with pytest.raises(Invalid, match="subjects is one text, not a list of names"):
+            federation.erase(subjects="17")
+        with pytest.raises(Invalid, match="subjects holds a bool"):
+            federation.erase(subjects=[True])
+        with pytest.raises(Invalid, match="ids holds an empty name"):
+            federation.price(ids=[""])
+        assert federation.price(subjects=[17]).points == 4
+        assert federation.erase(subjects=[17]).points == 4
+        assert sum(each.points for each in federation.status().constituents) == 116
+
+
+def test_no_answer_comes_from_an_ensemble_below_the_floor(home: Home) -> None:
+    """An ensemble loaded before an erasure answers no more once the erasure has raised the floor (E10)."""
+    with cluster.connect(home.config) as federation:
+        federation.train()
+        answers = federation.predict(home.folder / "train.parquet")
+        federation.erase(subjects=[MARKED])
+        with pytest.raises(Unavailable, match="an erasure has withdrawn the ensemble"):
+            answers.write(home.folder / "out.csv")
+        assert not (home.folder / "out.csv").exists()
+        assert federation.predict(home.folder / "train.parquet").write(home.folder / "out.csv") == 120
+
+
+def test_training_that_diverges_is_said(home: Home) -> None:
+    """A learning rate that ends in infinities is an error with a remedy, not a model."""
+    home.specify(training__learning_rate=1e38, data__scale=1.0)
+    said = home.json("train")
+    assert said.code == 2
+    assert "training diverged" in said.error["message"]
+    assert "learning_rate" in said.error["remedy"]
+
+
+def test_when_everybody_is_erased_nothing_is_left_to_predict_with(home: Home) -> None:
+    """The last erasure succeeds; predicting then says that no data points are left."""
+    assert home.json("train").code == 0
+    people = sorted(set(small_points()["user_id"]))
+    names = home.folder / "names.txt"
+    names.write_text("\n".join(people), encoding="utf-8")
+    said = home.json("erase", "--file", str(names))
+    assert (said.data["state"], said.data["points"]) == ("complete", 120)
+    said = home.json("predict", "train.parquet", "--out", "out.csv")
+    assert said.code == 2
+    assert "no data points are left" in said.error["message"]
+
+
+def test_manifests_do_not_pile_up_while_training(home: Home) -> None:
+    """With many checkpoints the superseded manifests are removed on the way, not only at the end."""
+    home.specify(partition__shards=10, partition__slices=8, training__epochs=5)
+    seen = 0
+
+    def count(_: object) -> None:
+        nonlocal seen
+        seen = max(seen, len(list((home.store / "manifest").iterdir())))
+
+    with cluster.connect(home.config, listener=count) as federation:
+        assert federation.train().generation == 1
+    assert 60 < seen < 80

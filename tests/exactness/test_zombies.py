@@ -1,0 +1,54 @@
+"""Workers of a writer that was superseded, and numerics that somebody else changed."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from coordinator.engine import train_task
+from shards.constituent import ConstituentTrainer
+from shards.seeding import check_numerics, set_numerics
+from shards.specification import ShardId
+from shards.trainer import TorchState
+from storage.errors import Fenced, Invalid
+from tests.doubles.federation import specification_of
+from tests.exactness.worlds import federation_of, learner_of, make_points
+
+
+def test_a_superseded_worker_takes_its_checkpoint_back() -> None:
+    """A worker that goes on after another writer has taken over stops, and leaves no object behind."""
+    specification = specification_of(shards=1, slices=2)
+    federation = federation_of(specification)
+    federation.train(make_points(1, 20))
+    state = federation.state
+    federation.restart()
+    assert federation.state == state  # another writer has started, under a higher token
+    before = {info.key for info in federation.store.list("shards/")}
+    task = train_task(state, ShardId(0), done=0, token=1)
+    trainer: ConstituentTrainer[TorchState] = ConstituentTrainer(
+        learner=learner_of(specification, task.width),
+        store=federation.store,
+        names=federation.names,
+        clock=federation.clock.monotonic,
+    )
+    with pytest.raises(Fenced, match="another writer has taken over"):
+        list(trainer.train(task))
+    assert {info.key for info in federation.store.list("shards/")} == before
+
+
+@pytest.mark.parametrize("change", ["threads", "dtype", "determinism"])
+def test_a_module_that_changes_the_numerics_is_refused(change: str) -> None:
+    """The profile says what is so: a model's module that changes threads, dtype or determinism is named (E7)."""
+    profile = set_numerics(1, "cpu")
+    try:
+        if change == "threads":
+            torch.set_num_threads(2)
+        elif change == "dtype":
+            torch.set_default_dtype(torch.float64)
+        else:
+            torch.use_deterministic_algorithms(mode=False)
+        with pytest.raises(Invalid, match="its module changes torch's settings"):
+            check_numerics(profile, "mine:net")
+    finally:
+        set_numerics(1, "cpu")
+    check_numerics(profile, "mine:net")
