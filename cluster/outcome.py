@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from coordinator.registrar import ReceiptsCheck
 from coordinator.verification import Residue, ShardProof
-from shards.predictions import PredictionBatch, write_predictions
+from shards.predictions import PredictionBatch, predictions_table, write_predictions
 from storage.errors import Invalid
 
 
@@ -26,6 +27,10 @@ class Answers:
     classes: tuple[str, ...]
     id_column: str
     batches: Iterator[PredictionBatch]
+
+    def table(self) -> Any:
+        """Return the answers as a ``pyarrow.Table``: the id, ``prediction``, and ``probability_<class>`` for each."""
+        return predictions_table(self.batches, self.classes, self.id_column)
 
     def write(self, path: Path) -> int:
         """Write the answers to a Parquet, Arrow or CSV file; return how many there are."""

@@ -26,6 +26,7 @@ from shards.trainer import TorchLearner
 from storage.digests import sha256
 
 _TRIAL_STEPS: Final = 300
+_TRIAL_BYTES: Final = 64 * 2**20
 _FEATURE_BYTES: Final = {"uint8": 1, "float32": 4}
 _COUNTING_BATCH: Final = 65_536
 
@@ -89,14 +90,15 @@ def trial_basis(specification: FederationSpecification, source: Source, points: 
         classes=len(data.classes),
         slices=1,
     )
-    trial = _random_points(_TRIAL_STEPS * training.batch_size, width, len(data.classes))
+    points = _count(source, data.id) if points is None else points
+    trial = _random_points(trial_points(training.batch_size, width, points), width, len(data.classes))
     state = learner.initial(ShardId(0))
     started = clock.monotonic()
     for _ in learner.learn(state, trial, ShardId(0), SliceIndex(1)):
         pass
     seconds = clock.monotonic() - started
     return Basis(
-        points=points if points is not None else _count(source, data.id),
+        points=points,
         width=width,
         feature_bytes=_FEATURE_BYTES[choose_columns(source, data).dtype],
         seconds_per_point_epoch=seconds / len(trial.labels_N),
@@ -143,11 +145,21 @@ def _count(source: Source, id_column: str) -> int:
     return sum(batch.columns.num_rows for batch in source.batches(wanted, _COUNTING_BATCH))
 
 
+def trial_points(batch_size: int, width: int, points: int) -> int:
+    """Return how many data points the trial learns: its steps' worth, as far as they take no more than 64 MiB.
+
+    A whole batch is always among them, as training holds one, too; no batch has more than all ``points``.
+    """
+    point_bytes = width * np.dtype(np.float32).itemsize + 2 * np.dtype(np.int64).itemsize  # label and key
+    return min(_TRIAL_STEPS * batch_size, max(_TRIAL_BYTES // point_bytes, min(batch_size, points), 1))
+
+
 def _random_points(count: int, width: int, classes: int) -> ShardPoints:
-    # Values do not matter, only that they are not all zero: arithmetic on zeros may be faster.
-    ramp = (np.arange(count * width).reshape(count, width) % 97 / 97).astype(np.float32)
+    # Values do not matter, only that they are not all zero: arithmetic on zeros may be faster. ``resize`` repeats them
+    # without an array of indexes, which would be twice as large as the result.
+    ramp = np.arange(97, dtype=np.float32) / np.float32(97)
     return ShardPoints(
-        features_NF=ramp,
+        features_NF=np.resize(ramp, (count, width)),
         labels_N=np.arange(count, dtype=np.int64) % classes,
         keys_N=np.arange(count, dtype=np.uint64),
         ends=(count,),

@@ -5,10 +5,14 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 from shards.specification import ShardId
 from storage.digests import Sha256
+from storage.errors import Invalid
 from storage.objects import ObjectKey
+
+_MOST_CHARACTERS: Final = 200
 
 
 class RequestState(enum.Enum):
@@ -89,9 +93,27 @@ class ErasureRequest:
     times: Mapping[str, str] = field(default_factory=dict)
     """When each state was reached, UTC, ISO 8601."""
 
+    def __post_init__(self) -> None:
+        check_request_id(self.request_id)
+
     def reach(self, state: RequestState, at: str) -> ErasureRequest:
         """Return the request in ``state``, with the states passed on the way marked as reached at ``at``."""
         passed = [state]
         if state in _ORDER and self.state in _ORDER:
             passed = _ORDER[_ORDER.index(self.state) + 1 : _ORDER.index(state) + 1]
         return replace(self, state=state, times={**self.times, **{each.value: at for each in passed}})
+
+
+def check_request_id(request_id: str) -> None:
+    """Raise ``Invalid`` unless the id can be shown and kept: 1 to 200 printable characters, not only spaces.
+
+    It stands in receipts, on terminals and in lines of text; control characters would act there.
+    """
+    if len(request_id) <= _MOST_CHARACTERS and request_id.isprintable() and request_id.strip():
+        return
+    # The id itself is not told: it would act on the terminal that shows this.
+    raise Invalid(
+        f"a request id is 1 to {_MOST_CHARACTERS} printable characters, got {len(request_id)} characters"
+        f"{'' if request_id.isprintable() else ', not all printable'}",
+        "choose another --request-id, or leave it out: one is drawn then",
+    )

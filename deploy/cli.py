@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from cluster.guard import check_rooms
-from deploy.output import ExitCode, Outcome, Problem, run, say
+from coordinator.requests import check_request_id
+from deploy.output import ExitCode, Outcome, Problem, close_streams, open_streams, run, say
 from deploy.settings import read_environment
 
 if TYPE_CHECKING:
@@ -166,6 +167,8 @@ def erase(
     def action(federation: Federation) -> Outcome:
         from deploy.erasure import erase_outcome, named, price_outcome
 
+        if request_id is not None:
+            check_request_id(request_id)
         subjects, ids = named(subject or [], id_ or [], more or [], file, file_of)
         if dry_run:
             return price_outcome(federation.price(subjects=subjects, ids=ids))
@@ -307,6 +310,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command and exit with its code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     as_json = "--json" in words
+    open_streams()
     try:
         check_rooms()
         code = app(words, prog_name="sisa", standalone_mode=False)
@@ -316,8 +320,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         else:
             sys.stderr.write(error.format_message() + "\n")  # the help
         code = ExitCode.INVALID
-    except typer.Abort:
+    except (typer.Abort, BrokenPipeError):  # the latter: help whose reader went away
         code = ExitCode.FAILED
+    close_streams()
     sys.exit(int(code or 0))
 
 

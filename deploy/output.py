@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping
-from contextlib import redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import asdict, dataclass, is_dataclass
 from enum import IntEnum
-from typing import Any, Final
+from pathlib import Path
+from typing import Any, Final, TextIO, cast
 
 from storage.errors import Conflict, Fenced, Invalid, ObjectMissing, SisaError, Unavailable
 
@@ -52,9 +54,10 @@ def run(action: Callable[[], Outcome], *, as_json: bool, tracebacks: bool = Fals
     """Do ``action``, say how it ended, and return the exit code.
 
     With ``as_json`` exactly one JSON object goes to stdout, and nothing else does: what libraries and models print
-    meanwhile (Ray tells of a worker's death that way) goes to stderr.
+    meanwhile (Ray tells of a worker's death that way) goes to stderr. Losing stderr does not stop the action.
     """
-    with redirect_stdout(sys.stderr):
+    err = lasting(sys.stderr)
+    with redirect_stdout(err), redirect_stderr(err):
         outcome = _attempt(action, tracebacks=tracebacks)
     say(outcome, as_json=as_json)
     return outcome.code
@@ -76,17 +79,89 @@ def _attempt(action: Callable[[], Outcome], *, tracebacks: bool) -> Outcome:
 
 
 def say(outcome: Outcome, *, as_json: bool) -> None:
-    """Print the outcome: JSON to stdout, or text to stdout and problems to stderr."""
+    """Print the outcome: JSON to stdout, or text to stdout and problems to stderr.
+
+    JSON is ASCII, so that it is the same on a stdout of any encoding. A reader that went away (``sisa … | head``)
+    misses the rest, and that is all.
+    """
+    problem = outcome.problem
     if as_json:
-        sys.stdout.write(json.dumps(envelope(outcome), ensure_ascii=False) + "\n")
-    else:
-        if outcome.text:
-            sys.stdout.write(outcome.text.rstrip("\n") + "\n")
-        if outcome.problem:
-            sys.stderr.write(f"error: {outcome.problem.message}\n")
-            if outcome.problem.remedy:
-                sys.stderr.write(f"  {outcome.problem.remedy}\n")
-    sys.stdout.flush()
+        _write(sys.stdout, json.dumps(envelope(outcome)) + "\n")
+        return
+    if outcome.text:
+        _write(sys.stdout, outcome.text.rstrip("\n") + "\n")
+    if problem:
+        lasting(sys.stderr).write(f"error: {problem.message}\n" + (f"  {problem.remedy}\n" if problem.remedy else ""))
+
+
+def open_streams() -> None:
+    """Let stdout and stderr take any text: escaped where their encoding lacks it, unheard where they are closed."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # started as ``sisa >&-``: a file of ours must not get that number, for others write to it
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115  open until the end
+        elif reconfigure := getattr(stream, "reconfigure", None):
+            reconfigure(errors="backslashreplace")
+
+
+def close_streams() -> None:
+    """Send what stdout and stderr still hold, and pass over a failure: at its end Python makes it the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            _let_go(stream)
+
+
+def lasting(stream: TextIO | None) -> TextIO:
+    """Return ``stream`` such that writing to it never fails: once it is lost, what is written is lost with it."""
+    return cast("TextIO", _Lasting(stream))
+
+
+class _Lasting:
+    """A text stream for what nobody must read for the work to go on."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream
+        self._lost = stream is None
+
+    def write(self, text: str) -> int:
+        self._try("write", text)
+        return len(text)
+
+    def flush(self) -> None:
+        self._try("flush")
+
+    def isatty(self) -> bool:
+        return bool(self._try("isatty"))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def _try(self, action: str, *arguments: str) -> object:
+        if self._lost:
+            return None
+        try:
+            return getattr(self._stream, action)(*arguments)
+        except (OSError, ValueError):  # the reader went away, the terminal hung up, the disk is full; or it was closed
+            self._lost = True
+            return None
+
+
+def _write(stream: TextIO, text: str) -> None:
+    try:
+        stream.write(text)
+        stream.flush()
+    except BrokenPipeError:
+        _let_go(stream)
+
+
+def _let_go(stream: TextIO) -> None:
+    """Send to nowhere what the stream still holds: Python flushes it once more at its end."""
+    with suppress(OSError, ValueError):  # a stream of a test has no file beneath it
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
 
 
 def envelope(outcome: Outcome) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from coordinator.ports import IngestProgress, Listener, Notice, Remark, RequestMoved, TrainingStarted
+from deploy.output import lasting
 from shards.constituent import EpochsDone, SliceLearned
 
 MOST_BARS = 32
@@ -19,8 +20,11 @@ MOST_BARS = 32
 
 @contextmanager
 def listening(stream: TextIO | None = None, *, quiet: bool = False) -> Iterator[Listener]:
-    """Give a listener that shows progress on ``stream`` (default: stderr) while the block runs."""
-    out = stream or sys.stderr
+    """Give a listener that shows progress on ``stream`` (default: stderr) while the block runs.
+
+    When the stream is lost the listener goes on and says nothing more: work does not stop because nobody watches.
+    """
+    out = lasting(stream or sys.stderr)
     if quiet:
         yield lambda _: None
     elif out.isatty():

@@ -97,6 +97,15 @@ def write_predictions(
     return points
 
 
+def predictions_table(
+    batches: Iterable[PredictionBatch], classes: Sequence[str], id_column: str | None = None
+) -> pa.Table:
+    """Return the answers as one table in memory, with the columns of ``write_predictions``."""
+    answers = list(batches)
+    schema = _schema(answers[0] if answers else None, classes, id_column)
+    return pa.Table.from_batches([_answers(batch, schema) for batch in answers], schema=schema)
+
+
 def check_ending(path: Path) -> None:
     """Raise ``Invalid`` when predictions cannot be written to a file of this name: before any work is done."""
     if path.suffix.lower() not in {".parquet", ".pq", ".arrow", ".feather", ".ipc", ".csv"}:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import cluster.doctor
 from tests.doubles.home import Columns, Home, small_points
 
 Spoil = Callable[[Home, Columns], None]
@@ -198,12 +199,14 @@ def test_the_federations_own_store_is_no_data(train: str, home: Home) -> None:
     assert home.json("plan").code == 0
 
 
-def test_a_file_of_the_store_cannot_be_the_source(trained: Home) -> None:
-    """A source that is named within the store is refused by training and by the doctor."""
-    path = min(trained.store.rglob("*.parquet")).relative_to(trained.folder).as_posix()
-    federation = connect(trained.specify(data__train=path, store="./federation"))
-    findings = {finding.check: finding for finding in examine(federation)}
-    assert "a store's own files are not data" in findings["data"].message
+def test_a_file_of_the_store_cannot_be_the_source(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A source that is named within the store is refused by training, and told by the doctor."""
+    monkeypatch.setattr(cluster.doctor, "worker_count", lambda _settings, tasks: tasks)
+    home.write("federation/mine.parquet", small_points())
+    home.specify(data__train="federation/mine.parquet")
+    assert "a store's own files are not data: federation/mine.parquet" in home.refused("train").error["message"]
+    checks = {each["check"]: each for each in home.json("doctor").data["checks"]}
+    assert "a store's own files are not data" in checks["data"]["message"]
 
 
 def test_no_error_text_holds_a_name_or_a_value(home: Home) -> None:

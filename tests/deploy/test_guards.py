@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pyarrow.parquet as pq
 import pytest
 
 import cluster
@@ -57,6 +58,17 @@ def test_no_answer_comes_from_an_ensemble_below_the_floor(home: Home) -> None:
             answers.write(home.folder / "out.csv")
         assert not (home.folder / "out.csv").exists()
         assert federation.predict(home.folder / "train.parquet").write(home.folder / "out.csv") == 120
+
+
+def test_answers_are_a_table_or_a_file(home: Home) -> None:
+    """A table in memory and a file, in as out, give the same answers."""
+    table = pq.read_table(home.folder / "train.parquet")
+    with cluster.connect(home.config) as federation:
+        federation.train()
+        federation.predict(home.folder / "train.parquet").write(home.folder / "out.parquet")
+        answers = federation.predict(table).table()
+    assert answers.equals(pq.read_table(home.folder / "out.parquet"))
+    assert answers.column_names == ["id", "prediction", "probability_a", "probability_b", "probability_c"]
 
 
 def test_training_that_diverges_is_said(home: Home) -> None:

@@ -1,0 +1,66 @@
+"""The trial that a plan rests on before anything is trained."""
+
+from __future__ import annotations
+
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from cluster.planning import _random_points, trial_basis, trial_points
+from cluster.specification import read_specification
+from shards.sources import table_source
+from tests.doubles.home import Home
+from tests.doubles.time_and_names import VirtualClock
+
+MEBIBYTE = 2**20
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "width", "points", "expected"),
+    [
+        (16, 784, 60_000, 4800),  # 300 steps
+        (1, 10, 60_000, 300),
+        (4096, 784, 60_000, 64 * MEBIBYTE // (4 * 784 + 16)),
+        (64, 1_000_000, 60_000, 64),  # a whole batch, whatever it takes
+        (10**9, 1_000_000, 120, 120),  # no batch is larger than the data
+        (10**9, 10**9, 0, 1),
+    ],
+)
+def test_the_size_of_the_trial(batch_size: int, width: int, points: int, expected: int) -> None:
+    """The trial takes 300 steps as far as memory goes, and never less than a batch of the data there are."""
+    assert trial_points(batch_size, width, points) == expected
+
+
+def test_points_are_made_without_larger_arrays() -> None:
+    """Making the trial's points takes hardly more memory than they fill, and none of their features are all zero."""
+    tracemalloc.start()
+    made = _random_points(2000, 2000, 3)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert made.features_NF.dtype == np.float32
+    assert made.features_NF.shape == (2000, 2000)
+    assert peak < 1.25 * made.features_NF.nbytes
+    assert made.features_NF.any(axis=1).all()
+
+
+def test_a_plan_for_wide_data_stays_small(tmp_path: Path) -> None:
+    """The trial for wide data and large batches learns as many points as take 64 MiB."""
+    width, points = 4000, 20
+    Home(tmp_path).specify(
+        data__subject=None, data__features=["x"], training__batch_size=256, model__arguments={"hidden": [2]}
+    )
+    values = pa.array(np.ones(points * width, dtype=np.float32))
+    columns = {
+        "id": [str(number) for number in range(points)],
+        "label": ["a"] * points,
+        "x": pa.FixedSizeListArray.from_arrays(values, width),
+    }
+    source = table_source(pa.table(columns))
+    basis = trial_basis(read_specification(tmp_path / "sisa.toml"), source, None, VirtualClock())
+    assert (basis.points, basis.width) == (points, width)
+    assert round(1 / basis.seconds_per_point_epoch) == trial_points(
+        256, width, points
+    )  # by this clock it took a second
