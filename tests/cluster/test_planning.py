@@ -61,6 +61,5 @@ def test_a_plan_for_wide_data_stays_small(tmp_path: Path) -> None:
     source = table_source(pa.table(columns))
     basis = trial_basis(read_specification(tmp_path / "sisa.toml"), source, None, VirtualClock())
     assert (basis.points, basis.width) == (points, width)
-    assert round(1 / basis.seconds_per_point_epoch) == trial_points(
-        256, width, points
-    )  # by this clock it took a second
+    # By this clock the trial took a second.
+    assert round(1 / basis.seconds_per_point_epoch) == trial_points(256, width, points)
