@@ -83,13 +83,13 @@ def check_identity(state: FederationState, specification: FederationSpecificatio
 
 def check_unchanged(state: FederationState, specification: FederationSpecification) -> None:
     """Raise ``Conflict`` when settings that decide results were changed since the training."""
-    check_taken(state, specification)
     if changed := differences(state, specification):
         raise Conflict(
             f"settings differ from those the federation was trained with:\n{side_by_side(changed)}\n",
             "put them back, or run 'sisa train' to train anew under the present ones",
             federation=state.name,
         )
+    check_taken(state, specification)  # the settings may be back as they were, and the data not yet
 
 
 def check_taken(state: FederationState, specification: FederationSpecification) -> None:
