@@ -70,6 +70,7 @@ def test_a_store_of_another_specification_is_refused(case: str, trained: Home) -
     assert trained.json("verify").code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", RETRAINED)
 def test_changed_settings_are_refused_until_trained_anew(case: str, trained: Home) -> None:
     """Predictions and erasures under changed settings are refused with both values; ``sisa train`` says what differs,
@@ -176,6 +177,7 @@ def test_a_source_that_is_gone(trained: Home) -> None:
     assert trained.json("verify").code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("full_at", ["slices", "checkpoints", "manifest", "requests", "tombstones"])
 def test_a_full_disk_loses_nothing(full_at: str, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     """A store without room stops the command with exit code 5 and the remedy; with room again the next one goes on."""

@@ -258,6 +258,7 @@ def _write(folder: Path, width: int) -> None:
     (folder / "relative" / "net.py").write_text(inner, encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_model_code_on_disk_names_what_it_imports(tmp_path: Path) -> None:
     """Rewriting a module that a model imports in whatever way gives another digest; rewriting it back, the old."""
     _write(tmp_path, 5)
