@@ -11,7 +11,7 @@ from typing import Generic
 
 from shards.dataset import SliceRecord, load_shard
 from shards.learner import Learner, State
-from shards.lineage import CheckpointRecord, Lineage
+from shards.lineage import CheckpointRecord, Lineage, shared_prefix
 from shards.points import ShardPoints
 from shards.specification import ShardId, SliceIndex
 from storage.digests import Sha256, sha256
@@ -24,6 +24,9 @@ Clock = Callable[[], float]
 
 PROGRESS_SECONDS = 0.2
 """Epochs are reported at most this often: a report costs about a millisecond, an epoch may cost less."""
+
+REVISION_SECONDS = 1.0
+"""How often, within a slice, it is looked whether the slice is still wanted: a look reads the journal."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,37 +69,88 @@ class SliceLearned:
 TrainingEvent = EpochsDone | SliceLearned
 
 
+class _Superseded(Exception):
+    """What is being learned is not wanted any more. Never leaves this module."""
+
+    def __init__(self, task: TrainTask) -> None:
+        super().__init__(task)
+        self.task = task
+
+
+Revision = Callable[[TrainTask], TrainTask]
+"""Returns what the task's shard is to be trained on now; the task itself while that has not changed.
+
+Raises ``Fenced`` when another writer has taken over.
+"""
+
+
 class ConstituentTrainer(Generic[State]):
     """Does ``TrainTask``s with one learner against one store."""
 
-    def __init__(self, *, learner: Learner[State], store: ObjectStore, names: Callable[[], str], clock: Clock) -> None:
+    def __init__(
+        self,
+        *,
+        learner: Learner[State],
+        store: ObjectStore,
+        names: Callable[[], str],
+        clock: Clock,
+        revised: Revision = lambda task: task,
+    ) -> None:
         self._learner = learner
         self._store = store
         self._names = names
         self._clock = clock
+        self._revised = revised
 
     def train(self, task: TrainTask) -> Iterator[TrainingEvent]:
         """Learn the slices that are not done yet, yielding progress and every slice learned.
 
         After each slice training continues from the checkpoint's bytes, not from memory: a resumed run and a straight
         one are then the same computation, whatever a model keeps in places that no checkpoint sees (E4).
-        Raises ``Corrupt`` when a checkpoint or slice file is not what the task says.
+
+        Points erased meanwhile from a slice not yet reached are folded in; from an earlier one, the attempt is given up
+        and another begins at the last clean checkpoint (D7).
+        Raises ``Corrupt`` when a checkpoint or slice file is not what the task says, ``Fenced`` when another writer has
+        taken over.
         """
+        superseding: TrainTask | None = task
+        while superseding is not None:
+            superseding = yield from self._attempt(superseding)
+
+    def _attempt(self, task: TrainTask) -> Generator[TrainingEvent, None, TrainTask | None]:
+        """Learn what is left of the task; return the task that supersedes it, None when all is learned."""
         points = load_shard(self._store, task.slices, task.width, task.scale)
         state = self._resume(task)
-        for lineage in task.lineages[len(task.done) :]:
+        learned = len(task.done)
+        while learned < len(task.lineages):
+            wanted = self._revised(task)
+            if shared_prefix(task.lineages, wanted.lineages) < learned:
+                return wanted
+            if wanted.slices != task.slices:
+                task, points = wanted, load_shard(self._store, wanted.slices, wanted.width, wanted.scale)
+            lineage = task.lineages[learned]
             started = self._clock()
-            state = yield from self._learn(state, points, task.shard, lineage.slice)
+            try:
+                state = yield from self._learn(state, points, task, lineage.slice)
+            except _Superseded as superseded:
+                return superseded.task
             payload = self._learner.to_bytes(state, lineage)
-            digest = self._learner.digest(state)
-            steps = self._learner.steps(points, lineage.slice)
-            seconds = round(self._clock() - started, 6)
-            checkpoint = None
-            if task.token is not None:
-                checkpoint = self._keep(payload, lineage, digest, steps, seconds)
-                self._refuse_superseded(checkpoint, task.token)
-            yield SliceLearned(shard=task.shard, slice=lineage.slice, digest=digest, checkpoint=checkpoint)
+            yield self._learned(task, lineage, state, payload, self._learner.steps(points, lineage.slice), started)
             state = self._learner.from_bytes(payload, task.shard)
+            learned += 1
+        return None
+
+    def _learned(
+        self, task: TrainTask, lineage: Lineage, state: State, payload: bytes, steps: int, started: float
+    ) -> SliceLearned:
+        """Keep the checkpoint, if the task keeps anything, and return what to tell."""
+        digest = self._learner.digest(state)
+        seconds = round(self._clock() - started, 6)
+        checkpoint = None
+        if task.token is not None:
+            checkpoint = self._keep(payload, lineage, digest, steps, seconds)
+            self._refuse_superseded(checkpoint, task.token)
+        return SliceLearned(shard=task.shard, slice=lineage.slice, digest=digest, checkpoint=checkpoint)
 
     def _resume(self, task: TrainTask) -> State:
         if not task.done:
@@ -105,20 +159,26 @@ class ConstituentTrainer(Generic[State]):
         return self._learner.from_bytes(read_checkpoint(self._store, last, task.shard), task.shard)
 
     def _learn(
-        self, state: State, points: ShardPoints, shard: ShardId, slice_: SliceIndex
+        self, state: State, points: ShardPoints, task: TrainTask, slice_: SliceIndex
     ) -> Generator[EpochsDone, None, State]:
-        learning = self._learner.learn(state, points, shard, slice_)
+        learning = self._learner.learn(state, points, task.shard, slice_)
         of_epochs = self._learner.epochs(slice_)
-        told = self._clock()
+        told = looked = self._clock()
         while True:
             try:
                 epochs = next(learning)
             except StopIteration as finished:
                 learned: State = finished.value
                 return learned
-            if self._clock() - told >= PROGRESS_SECONDS:
-                told = self._clock()
-                yield EpochsDone(shard=shard, slice=slice_, epochs=epochs, of_epochs=of_epochs)
+            now = self._clock()
+            if now - told >= PROGRESS_SECONDS:
+                told = now
+                yield EpochsDone(shard=task.shard, slice=slice_, epochs=epochs, of_epochs=of_epochs)
+            if now - looked >= REVISION_SECONDS:
+                looked = now
+                wanted = self._revised(task)
+                if shared_prefix(task.lineages, wanted.lineages) < slice_:
+                    raise _Superseded(wanted)
 
     def _keep(self, payload: bytes, lineage: Lineage, digest: Sha256, steps: int, seconds: float) -> CheckpointRecord:
         key = checkpoint_key(lineage.shard, lineage.slice, self._names())
@@ -137,11 +197,10 @@ class ConstituentTrainer(Generic[State]):
     def _refuse_superseded(self, checkpoint: CheckpointRecord, token: int) -> None:
         """Take the checkpoint back if another writer has taken over: nobody would ever delete it otherwise (D3).
 
-        A writer commits before it does anything else, and looks for leftovers at its end: what was put before that
-        commit it finds itself, what was put after it is found here. Raises ``Fenced``.
+        A writer claims its token before it does anything else, and looks for leftovers at its end: what was put before
+        that claim it finds itself, what was put after it is found here. Raises ``Fenced``.
         """
-        latest = ManifestRegister(self._store).latest()
-        if latest is not None and latest.token > token:
+        if ManifestRegister(self._store).highest_token() > token:
             self._store.delete(checkpoint.key)
             raise Fenced("another writer has taken over the federation", "this worker stops", key=checkpoint.key)
 

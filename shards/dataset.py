@@ -10,7 +10,7 @@ Shape legend: N points, F features.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any, cast
@@ -180,7 +180,7 @@ def rewrite_slice(
     for part in record.parts:
         block = read_part(store, part)
         gone = erased.contains(block)
-        survivors = _take(block, ~gone)
+        survivors = block.take(~gone) if gone.any() else block
         digests.append((sortable(survivors.points_N), _contents(survivors)))
         if not gone.any():
             parts.append(part)
@@ -202,18 +202,20 @@ def rewrite_slice(
 
 def count_erased(store: ObjectStore, record: SliceRecord, erased: DigestSet) -> int:
     """Return how many data points of the slice are ``erased``; writes nothing."""
-    return sum(int(erased.contains(block).sum()) for block in _identities(store, record))
+    return sum(int(erased.contains(block).sum()) for block in identities(store, record))
 
 
-def locate_points(
-    store: ObjectStore, slices: Mapping[Placement, SliceRecord], wanted: DigestSet
-) -> dict[Placement, int]:
-    """Return how many ``wanted`` data points each slice holds, slices without any left out.
-
-    Reads the digests of all slices: for points whose subject, and so whose slice, is not known.
-    """
-    counts = {placement: count_erased(store, record, wanted) for placement, record in sorted(slices.items())}
-    return {placement: count for placement, count in counts.items() if count}
+def identities(store: ObjectStore, record: SliceRecord) -> Iterator[PointBlock]:
+    """Yield each part's digests, without labels and features."""
+    for part in record.parts:
+        table, _, _ = _read_columns(_fetch(store, part), ("point", "subject"))
+        _check_points(part, table.num_rows)
+        yield PointBlock(
+            points_N=_digests(table, "point"),
+            subjects_N=_digests(table, "subject"),
+            labels_N=np.zeros(table.num_rows, dtype=np.int32),
+            features_NF=np.empty((table.num_rows, 0), dtype=np.uint8),
+        )
 
 
 def repeated_point(
@@ -241,7 +243,7 @@ def point_keys(points_N: npt.NDArray[np.void]) -> npt.NDArray[np.uint64]:
 def _repeat_in_range(store: ObjectStore, slices: Sequence[SliceRecord], low: int, high: int) -> PointDigest | None:
     chosen = []
     for record in slices:
-        for block in _identities(store, record):
+        for block in identities(store, record):
             leading = point_keys(block.points_N) >> np.uint64(32)
             chosen.append(block.points_N[(leading >= low) & (leading < high)])
     digests = np.concatenate(chosen) if chosen else np.empty(0, dtype=f"V{DIGEST_BYTES}")
@@ -306,30 +308,6 @@ def _contents(block: PointBlock) -> npt.NDArray[np.bytes_]:
         hasher.update(features.astype("<f4", copy=False).data)
         joined += hasher.digest()
     return np.frombuffer(bytes(joined), dtype=f"S{DIGEST_BYTES}")
-
-
-def _take(block: PointBlock, kept: npt.NDArray[np.bool_]) -> PointBlock:
-    if kept.all():
-        return block
-    return PointBlock(
-        points_N=block.points_N[kept],
-        subjects_N=block.subjects_N[kept],
-        labels_N=block.labels_N[kept],
-        features_NF=block.features_NF[kept],
-    )
-
-
-def _identities(store: ObjectStore, record: SliceRecord) -> Iterator[PointBlock]:
-    """Yield each part's digests, without labels and features."""
-    for part in record.parts:
-        table, _, _ = _read_columns(_fetch(store, part), ("point", "subject"))
-        _check_points(part, table.num_rows)
-        yield PointBlock(
-            points_N=_digests(table, "point"),
-            subjects_N=_digests(table, "subject"),
-            labels_N=np.zeros(table.num_rows, dtype=np.int32),
-            features_NF=np.empty((table.num_rows, 0), dtype=np.uint8),
-        )
 
 
 def _landed(store: ObjectStore, key: ObjectKey, payload: bytes) -> bool:

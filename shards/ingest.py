@@ -16,6 +16,7 @@ import numpy.typing as npt
 from shards.columns import Columns, Features, choose_columns, read_features, read_labels, read_texts
 from shards.dataset import EMPTY_SLICE, PartRecord, SliceRecord, record_slice, repeated_point, write_part
 from shards.points import PointBlock
+from shards.readers import Wanted
 from shards.routing import (
     DIGEST_BYTES,
     PartitionKey,
@@ -26,7 +27,7 @@ from shards.routing import (
     point_digest,
     subject_digest,
 )
-from shards.sources import Batch, Source, SourceFile, Wanted, inventory
+from shards.sources import Batch, Source, SourceFile, inventory
 from shards.specification import DataSettings, PartitionSettings, ShardId, SliceIndex
 from shards.tombstones import DigestSet
 from storage.digests import Json
@@ -165,7 +166,7 @@ class _Reading:
         self.points += len(block)
         gone = self.tombstones.contains(block)
         self.refused += int(gone.sum())
-        return _take(block, np.flatnonzero(~gone)) if gone.any() else block
+        return block.take(~gone) if gone.any() else block
 
     def _typed(self, batch: Batch) -> PointBlock:
         ids = read_texts(batch, self.data.id)
@@ -228,7 +229,7 @@ class _SliceWriter:
         most = -(-len(self._stage) // _PARTS_PER_STAGE)
         for placement, indices in self.router.split(self._stage.subjects_N[: self._staged]):
             for start in range(0, len(indices), most):
-                block = _take(self._stage, indices[start : start + most])
+                block = self._stage.take(indices[start : start + most])
                 record = write_part(self.store, block, placement, self.names)
                 self._parts.setdefault(placement, []).append(record)
         self._staged = 0
@@ -315,11 +316,3 @@ def _copy(block: PointBlock, chosen: slice, stage: PointBlock, start: int) -> No
     stage.labels_N[target] = block.labels_N[chosen]
     stage.features_NF[target] = block.features_NF[chosen]
 
-
-def _take(block: PointBlock, indices: npt.NDArray[np.intp]) -> PointBlock:
-    return PointBlock(
-        points_N=block.points_N[indices],
-        subjects_N=block.subjects_N[indices],
-        labels_N=block.labels_N[indices],
-        features_NF=block.features_NF[indices],
-    )

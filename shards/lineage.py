@@ -119,3 +119,13 @@ def valid_prefix(chain: Sequence[CheckpointRecord], expected: Sequence[Lineage])
             break
         valid.append(checkpoint)
     return tuple(valid)
+
+
+def shared_prefix(one: Sequence[Lineage], other: Sequence[Lineage]) -> int:
+    """Return after how many slices the two still have seen the same."""
+    shared = 0
+    for mine, theirs in zip(one, other, strict=False):
+        if mine != theirs:
+            break
+        shared += 1
+    return shared

@@ -27,6 +27,15 @@ class PointBlock:
     def __len__(self) -> int:
         return len(self.labels_N)
 
+    def take(self, chosen: npt.NDArray[np.bool_] | npt.NDArray[np.intp]) -> PointBlock:
+        """Return the chosen points, by mask or by position, in arrays of their own."""
+        return PointBlock(
+            points_N=self.points_N[chosen],
+            subjects_N=self.subjects_N[chosen],
+            labels_N=self.labels_N[chosen],
+            features_NF=self.features_NF[chosen],
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ShardPoints:

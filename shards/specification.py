@@ -36,7 +36,7 @@ class DataSettings:
     """The table ``[data]``: where data points come from and what is declared of them."""
 
     train: str
-    """File, folder or glob of Parquet, Arrow or CSV files; relative to the specification's folder."""
+    """File, folder or glob of Parquet, Arrow or CSV files; relative to the specification's folder, or ``s3://…``."""
     id: str
     """Column that names each data point; unique."""
     label: str
@@ -51,6 +51,8 @@ class DataSettings:
     """Constant that features are divided by: one, or one per feature."""
     ingest_memory_mb: int = 512
     """Most memory (MiB) that ingest may take; changes no result. At least 256."""
+    endpoint: str | None = None
+    """Address of the S3-compatible server of data named ``s3://…``; default: the federation's ``endpoint``."""
 
     def __post_init__(self) -> None:
         problems = []

@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from shards.columns import label_codes, plain_label
-from shards.sources import Batch, Source, Wanted, is_list, is_text, plain_type
+from shards.readers import Wanted
+from shards.sources import Batch, Source, is_list, is_text, plain_type
 from storage.errors import Invalid
 
 MOST_DISTINCT = 1000

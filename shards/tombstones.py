@@ -68,10 +68,12 @@ class DigestSet:
         """Return the SHA-256 of the canonical bytes."""
         return sha256(self.to_bytes())
 
-    def union(self, other: DigestSet) -> DigestSet:
-        """Return what is in either set."""
+    def union(self, *others: DigestSet) -> DigestSet:
+        """Return what is in any of the sets."""
+        every = (self, *others)
         return DigestSet(
-            subjects=_canonical(self.subjects + other.subjects), points=_canonical(self.points + other.points)
+            subjects=_canonical(b"".join(each.subjects for each in every)),
+            points=_canonical(b"".join(each.points for each in every)),
         )
 
     def contains(self, block: PointBlock) -> npt.NDArray[np.bool_]:

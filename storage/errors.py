@@ -104,3 +104,7 @@ class StoreFull(Unavailable):
 
 class WriterBusy(Conflict):
     """Another process, or another part of this one, holds the right to write."""
+
+
+class JournalTruncated(Conflict):
+    """The journal's entries asked for were pruned: read the manifest that holds what came of them."""

@@ -4,15 +4,13 @@
     control/floor       compare-and-swap; raised before any manifest is deleted, never lowered, never deleted
     manifest/<n>        create-if-absent; the highest number is current
 
-Why the floor: create-if-absent forgets. A writer that slept through the deletion of number n could create n again and
-believe it committed; so the floor rises before a deletion and is read after every create (SlateDB's boundary object).
+Why a floor: see ``storage.sequence``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
 
 from storage.digests import Json
 from storage.errors import (
@@ -21,22 +19,16 @@ from storage.errors import (
     Fenced,
     Invalid,
     InvariantBroken,
-    ObjectChanged,
     ObjectExists,
     ObjectMissing,
     OutcomeUnknown,
     Unavailable,
 )
-from storage.objects import ObjectKey, ObjectStore, VersionTag, object_key
+from storage.objects import ObjectKey, ObjectStore, object_key
 from storage.sealed import seal, unseal
+from storage.sequence import ATTEMPTS, Floor, Numbers, misshapen, scalar
 
-_ATTEMPTS = 64
-"""How often a step is repeated when others get in its way; each time one of them makes progress."""
-
-_DIGITS = 20
 _MANIFEST_NAMES = frozenset({"number", "token", "nonce", "body"})
-
-_Scalar = TypeVar("_Scalar", int, str)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,11 +56,11 @@ def manifest_from_bytes(payload: bytes, key: ObjectKey) -> Manifest:
     fields = unseal(payload, key, _MANIFEST_NAMES)
     body = fields["body"]
     if not isinstance(body, Mapping):
-        raise _misshapen(key, "body")
+        raise misshapen(key, "body")
     return Manifest(
-        number=_scalar(fields, "number", int, key),
-        token=_scalar(fields, "token", int, key),
-        nonce=_scalar(fields, "nonce", str, key),
+        number=scalar(fields, "number", int, key),
+        token=scalar(fields, "token", int, key),
+        nonce=scalar(fields, "nonce", str, key),
         body=body,
     )
 
@@ -92,19 +84,21 @@ class ManifestRegister:
 
         Raises ``Unavailable`` when other writers claim faster than this one, 64 times in a row.
         """
-        folder = f"{self.control}/token"
-        for _ in range(_ATTEMPTS):
-            current = self.latest()
-            committed = current.token if current else 0
-            claimed = self._numbers(folder)
+        for _ in range(ATTEMPTS):
+            committed, claimed = self._tokens_in_use()
             token = max(committed, *claimed, 0) + 1
             try:
-                self.store.put_if_absent(_numbered(folder, token), seal({"token": token}))
+                self.store.put_if_absent(self._tokens.key(token), seal({"token": token}))
             except (ObjectExists, OutcomeUnknown):
                 continue
-            self._delete(folder, (number for number in claimed if number < committed))
+            self._tokens.delete(number for number in claimed if number < committed)
             return token
         raise Unavailable("other writers keep claiming the fencing token", "stop them, or try again")
+
+    def highest_token(self) -> int:
+        """Return the highest fencing token claimed or committed with; 0 before the first. Raises as ``latest``."""
+        committed, claimed = self._tokens_in_use()
+        return max(committed, *claimed, 0)
 
     def latest(self) -> Manifest | None:
         """Return the current manifest, None before the first commit.
@@ -115,9 +109,9 @@ class ManifestRegister:
             Unavailable: manifests were pruned faster than they could be read, 64 times in a row.
         """
         lost = 0
-        for _ in range(_ATTEMPTS):
+        for _ in range(ATTEMPTS):
             floor = self.floor()  # before the listing: what the floor speaks of was there then
-            number = max(self._numbers(self.prefix), default=0)
+            number = max(self._manifests.present(), default=0)
             if number < floor:
                 lost = floor
                 continue  # a listing may miss both an object just pruned and one just created
@@ -132,16 +126,16 @@ class ManifestRegister:
 
     def read(self, number: int) -> Manifest:
         """Return manifest ``number``. Raises ``ObjectMissing`` when there is none, ``Corrupt``, ``Invalid``."""
-        key = _numbered(self.prefix, number)
+        key = self._manifests.key(number)
         found = manifest_from_bytes(self.store.get(key).payload, key)
         if found.number != number:
-            raise _misshapen(key, "number")
+            raise misshapen(key, "number")
         return found
 
     def superseded(self) -> Iterator[Manifest]:
         """Yield the manifests that are still there although a later one is current."""
         current = self.latest()
-        for number in self._numbers(self.prefix):
+        for number in self._manifests.present():
             if current is not None and number < current.number and (found := self._find(number)) is not None:
                 yield found
 
@@ -159,11 +153,11 @@ class ManifestRegister:
         if after < 0 or token < 1 or not nonce:
             raise InvariantBroken("a commit needs a number before it, a claimed token and a nonce", after=after)
         payload = Manifest(number=after + 1, token=token, nonce=nonce, body=body).to_bytes()
-        mine = manifest_from_bytes(payload, _numbered(self.prefix, after + 1))
+        mine = manifest_from_bytes(payload, self._manifests.key(after + 1))
         self._refuse_stale(mine)
-        for _ in range(_ATTEMPTS):
+        for _ in range(ATTEMPTS):
             try:
-                self.store.put_if_absent(_numbered(self.prefix, mine.number), payload)
+                self.store.put_if_absent(self._manifests.key(mine.number), payload)
             except (ObjectExists, OutcomeUnknown):
                 found = self._find(mine.number)
                 if found is None:
@@ -180,12 +174,12 @@ class ManifestRegister:
         current = self.latest()
         if keep_from > (current.number if current else 0):
             raise Invalid("the current manifest cannot be pruned", "keep from its number or below", keep_from=keep_from)
-        floor = self._raise_floor(keep_from)
-        return self._delete(self.prefix, (number for number in self._numbers(self.prefix) if number < floor))
+        floor = self._floor.raise_to(keep_from)
+        return self._manifests.delete(number for number in self._manifests.present() if number < floor)
 
     def floor(self) -> int:
         """Return the number below which manifests may be gone; 0 before the first prune. Raises ``Corrupt``."""
-        return self._stored_floor()[0]
+        return self._floor.read()
 
     def _refuse_stale(self, mine: Manifest) -> None:
         """Raise before anything is written when the commit cannot or must not succeed."""
@@ -213,49 +207,22 @@ class ManifestRegister:
         except ObjectMissing:
             return None
 
-    def _numbers(self, folder: str) -> tuple[int, ...]:
-        names = (info.key.removeprefix(f"{folder}/") for info in self.store.list(f"{folder}/"))
-        return tuple(sorted(int(name) for name in names if len(name) == _DIGITS and name.isdecimal()))
-
-    def _delete(self, folder: str, numbers: Iterable[int]) -> int:
-        count = 0
-        for number in numbers:
-            self.store.delete(_numbered(folder, number))
-            count += 1
-        return count
+    def _tokens_in_use(self) -> tuple[int, tuple[int, ...]]:
+        """Return the current manifest's token (0: there is none), then the claimed ones that are still there."""
+        current = self.latest()
+        return current.token if current else 0, self._tokens.present()
 
     @property
-    def _floor_key(self) -> ObjectKey:
-        return object_key(f"{self.control}/floor")
+    def _manifests(self) -> Numbers:
+        return Numbers(self.store, self.prefix)
 
-    def _stored_floor(self) -> tuple[int, VersionTag | None]:
-        key = self._floor_key
-        try:
-            stored = self.store.get(key)
-        except ObjectMissing:
-            return 0, None
-        return _scalar(unseal(stored.payload, key, frozenset({"floor"})), "floor", int, key), stored.tag
+    @property
+    def _tokens(self) -> Numbers:
+        return Numbers(self.store, f"{self.control}/token")
 
-    def _raise_floor(self, wanted: int) -> int:
-        """Return the floor, at least ``wanted``, durable."""
-        for _ in range(_ATTEMPTS):
-            floor, tag = self._stored_floor()
-            if floor >= wanted:
-                return floor
-            payload = seal({"floor": wanted})
-            try:
-                if tag is None:
-                    self.store.put_if_absent(self._floor_key, payload)
-                else:
-                    self.store.put_if_match(self._floor_key, payload, tag)
-            except (ObjectExists, ObjectChanged, OutcomeUnknown):
-                continue
-            return wanted
-        raise Unavailable("the floor under the manifests could not be raised", "try again", floor=wanted)
-
-
-def _numbered(folder: str, number: int) -> ObjectKey:
-    return object_key(f"{folder}/{number:0{_DIGITS}d}")
+    @property
+    def _floor(self) -> Floor:
+        return Floor(store=self.store, key=object_key(f"{self.control}/floor"), under="manifests")
 
 
 def _refuse_other(found: Manifest, mine: Manifest) -> None:
@@ -277,14 +244,3 @@ def _fenced(mine: Manifest, token: int) -> Fenced:
         token=mine.token,
         higher=token,
     )
-
-
-def _scalar(fields: Mapping[str, Json], name: str, kind: type[_Scalar], key: ObjectKey) -> _Scalar:
-    value = fields[name]
-    if isinstance(value, bool) or not isinstance(value, kind):  # a bool is an int, and none of ours
-        raise _misshapen(key, name)
-    return value
-
-
-def _misshapen(key: ObjectKey, name: str) -> Corrupt:
-    return Corrupt("a field of a stored record is not what its key and format say", key=key, field=name)

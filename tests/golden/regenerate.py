@@ -9,6 +9,7 @@ from pathlib import Path
 
 from storage.cipher import encrypt, wrap
 from storage.digests import sha256
+from storage.journal import JournalEntry
 from storage.keyring import Ring
 from storage.manifest import Manifest
 from storage.objects import object_key
@@ -32,6 +33,21 @@ MANIFEST = Manifest(
     },
 )
 
+JOURNAL_ENTRY = JournalEntry(
+    number=3,
+    token=7,
+    nonce="ffeeddccbbaa99887766554433221100",
+    previous=sha256(b"the stored bytes of entry 2"),
+    records=(
+        {"at": "2026-11-23T10:00:00.000000+00:00", "digests": ["00ff", "ff00"], "kind": "accepted", "request": "r-1"},
+        'quote " backslash \\ tab \t Zürich 数',
+        [1, -2, 0.5, 1e-07, 9007199254740991],
+        True,
+        None,
+        {},
+    ),
+)
+
 SEALED_KEY = object_key("shards/0001/slices/0002/00112233445566778899aabbccddeeff.parquet")
 DATA_KEY, NONCE, KEK = bytes(range(32)), bytes(range(100, 112)), bytes(range(200, 232))
 SEALED_PAYLOAD = b"a payload of 28 bytes, so it"
@@ -48,6 +64,7 @@ GOLDEN: dict[str, bytes] = {
     "keyring-identity-v1.json": seal({"identity": "00112233445566778899aabbccddeeff"}),
     "sealed-object-v1.bin": encrypt(SEALED_PAYLOAD, SEALED_KEY, DATA_KEY, NONCE),
     "manifest-v1.json": MANIFEST.to_bytes(),
+    "journal-entry-v1.json": JOURNAL_ENTRY.to_bytes(),
     "floor-v1.json": seal({"floor": 40}),
     "token-v1.json": seal({"token": 7}),
 }

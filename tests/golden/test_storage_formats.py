@@ -8,12 +8,14 @@ import json
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from storage.digests import sha256
+from storage.journal import Journal, Position, entry_from_bytes
 from storage.keyring import ring_from_bytes
 from storage.manifest import ManifestRegister, manifest_from_bytes
 from storage.memory import MemoryStore
 from storage.objects import object_key
 from storage.vault import SealedStore
-from tests.golden.regenerate import FOLDER, GOLDEN, KEK, MANIFEST, RING, SEALED_KEY, SEALED_PAYLOAD
+from tests.golden.regenerate import FOLDER, GOLDEN, JOURNAL_ENTRY, KEK, MANIFEST, RING, SEALED_KEY, SEALED_PAYLOAD
 
 KEY = object_key("manifest/00000000000000000041")
 
@@ -60,6 +62,37 @@ def test_the_register_writes_the_golden_forms() -> None:
     for _ in range(7):
         register.claim_token()
     assert store.get(object_key(f"control/token/{7:020d}")).payload == GOLDEN["token-v1.json"]
+    store.forget()
+
+
+def test_the_golden_journal_entry_is_read() -> None:
+    """What the first version wrote is read as it was meant, and written again as it was."""
+    payload = (FOLDER / "journal-entry-v1.json").read_bytes()
+    key = object_key("journal/00000000000000000003")
+    assert entry_from_bytes(payload, key) == JOURNAL_ENTRY
+    assert entry_from_bytes(payload, key).to_bytes() == payload
+
+
+def test_the_chain_of_a_journal_can_be_checked_without_us() -> None:
+    """An entry's digest is over all its stored bytes, and the one within it over the JSON of its other fields."""
+    record = json.loads((FOLDER / "journal-entry-v1.json").read_bytes())
+    assert record["previous"] == hashlib.sha256(b"the stored bytes of entry 2").hexdigest()
+    digest = record.pop("sha256")
+    assert hashlib.sha256(json.dumps(record, sort_keys=True, separators=(",", ":")).encode()).hexdigest() == digest
+    assert sorted(record) == ["format_version", "nonce", "number", "previous", "records", "token"]
+
+
+def test_the_journal_writes_the_golden_forms() -> None:
+    """What the journal stores under its keys are these forms, the floor's the same as that of the manifests."""
+    store = MemoryStore("golden-journal")
+    after = Position(number=2, digest=JOURNAL_ENTRY.previous)
+    made = Journal(store).append(JOURNAL_ENTRY.records, after=after, token=7, nonce=JOURNAL_ENTRY.nonce)
+    assert store.get(object_key("journal/00000000000000000003")).payload == GOLDEN["journal-entry-v1.json"]
+    assert made == Position(number=3, digest=sha256(GOLDEN["journal-entry-v1.json"]))
+    for number in range(3, 39):
+        made = Journal(store).append([], after=made, token=7, nonce=f"n{number}")
+    Journal(store).prune(39)
+    assert store.get(object_key("control/journal-floor")).payload == GOLDEN["floor-v1.json"]
     store.forget()
 
 

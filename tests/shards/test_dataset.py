@@ -16,7 +16,6 @@ from shards.dataset import (
     decode_part,
     encode_part,
     load_shard,
-    locate_points,
     point_keys,
     read_part,
     record_slice,
@@ -243,15 +242,6 @@ def _plain_bytes(store: ObjectStore) -> bytes:
     blocks = [decode_part(payload) for payload in payloads]
     columns = [[part.points_N, part.subjects_N, part.labels_N, part.features_NF] for part in blocks]
     return b"".join(payloads) + b"".join(column.tobytes() for part in columns for column in part)
-
-
-def test_locating_points_counts_them_by_slice() -> None:
-    """Every slice that holds wanted points is named with their number, others are not."""
-    store = fresh_store()
-    one, two = Placement(ShardId(0), SliceIndex(1)), Placement(ShardId(2), SliceIndex(1))
-    slices = {one: _store_slice(store, [1, 2, 3]), two: _store_slice(fresh_store())}
-    assert locate_points(store, slices, points(1, 3, 9)) == {one: 2}
-    assert locate_points(store, slices, points(9)) == {}
 
 
 @given(numbers, st.booleans(), st.integers(1, 30))

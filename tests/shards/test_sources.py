@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shards.sources import Batch, Source, Wanted, inventory, open_source, table_source
+from shards.readers import Wanted
+from shards.sources import Batch, Source, inventory, open_source, table_source
 from storage.errors import Invalid
 from tests.shards.people import people, write
 
@@ -172,7 +173,7 @@ def test_inventory_names_size_and_digest(tmp_path: Path) -> None:
         ("empty", r"the folder holds no data file: empty"),
         ("notes.txt", r"ending is not a known format \[file=notes\.txt\] Known are \.parquet"),
         ("zero.parquet", r"the file is empty \(0 bytes\) \[file=zero\.parquet\]"),
-        ("s3://bucket/key", r"s3:// is not supported for data.*local folder"),
+        ("gs://bucket/key", r"gs:// is not supported for data.*local folder"),
     ],
 )
 def test_what_cannot_be_opened_is_named(tmp_path: Path, location: str, expected: str) -> None:

@@ -1,9 +1,10 @@
-"""Registers with something in them, for the tests of the manifest register."""
+"""Registers and journals with something in them, for their tests."""
 
 from __future__ import annotations
 
+from storage.journal import START, Journal, Position
 from storage.manifest import ManifestRegister
-from storage.objects import ObjectKey, ObjectStore, object_key
+from storage.objects import ObjectKey, ObjectStore, VersionTag, object_key
 
 
 def filled(store: ObjectStore, count: int, token: int = 1) -> ManifestRegister:
@@ -17,3 +18,22 @@ def filled(store: ObjectStore, count: int, token: int = 1) -> ManifestRegister:
 def number_key(number: int) -> ObjectKey:
     """The key of manifest ``number``."""
     return object_key(f"manifest/{number:020d}")
+
+
+def written(store: ObjectStore, count: int, token: int = 1) -> list[Position]:
+    """The places in a journal with entries 1..count: place n is behind entry n."""
+    journal, places = Journal(store), [START]
+    for number in range(1, count + 1):
+        places.append(journal.append([{"n": number}], after=places[-1], token=token, nonce=f"nonce-{number}"))
+    return places
+
+
+def entry_key(number: int) -> ObjectKey:
+    """The key of journal entry ``number``."""
+    return object_key(f"journal/{number:020d}")
+
+
+def overwrite(store: ObjectStore, key: ObjectKey, payload: bytes) -> VersionTag:
+    """Write without a condition, as damage does."""
+    store.delete(key)
+    return store.put_if_absent(key, payload)

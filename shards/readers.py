@@ -1,0 +1,290 @@
+"""Readers: one per format, over a file on this machine, a file in a bucket, or a table in memory.
+
+Reading never holds more than one batch, one CSV block, or one Parquet page per column; of a file in a bucket also the
+part fetched last (``shards.remote_files``), and of an Arrow file there one whole record batch, for it cannot be mapped.
+Errors name column and row (from 1, without a CSV's header), never a value: the causes' texts quote cells, so they are
+not chained where they do.
+"""
+
+from __future__ import annotations
+
+import mmap
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final, NoReturn, Protocol
+
+import pyarrow as pa
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+
+from shards.remote_files import RemoteBytes, RemoteFile
+from storage.errors import Invalid
+
+_MEBIBYTE = 1 << 20
+_PARQUET_BUFFERS_BYTES = 8 * _MEBIBYTE
+_REMOTE_BUFFERS_BYTES = 64 * _MEBIBYTE
+"""For a row group too large to be held: each filling of a buffer is a request."""
+_ARROW_FILE = b"ARROW1"
+"""How an Arrow file begins, and a stream does not."""
+_CSV_HEADER_BYTES = 16 * _MEBIBYTE
+_CSV_CELL_BYTES = 128
+_CSV_PLACE = re.compile(r"(?:In CSV column #(?P<column>\d+): )?.*?Row #(?P<row>\d+):")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """Which columns to read."""
+
+    texts: tuple[str, ...]
+    """Names, subjects, classes: CSV cells are taken literally."""
+    numbers: tuple[str, ...]
+    """Features: CSV cells are parsed as float64, or as bool where the first lines say true and false."""
+
+    @property
+    def names(self) -> list[str]:
+        """All of them."""
+        return [*self.texts, *self.numbers]
+
+
+class Reader(Protocol):
+    """Reads one table. Every method may raise ``Invalid``, without the file's name."""
+
+    @property
+    def typed(self) -> bool:
+        """Whether the schema's types are the file's own, not a guess from its first lines."""
+        ...
+
+    def schema(self) -> pa.Schema:
+        """Return names and types of all columns."""
+        ...
+
+    def batches(self, wanted: Wanted, points: int) -> Iterator[pa.RecordBatch]:
+        """Yield the wanted columns, at most ``points`` data points at a time, in the file's order."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TableReader:
+    """A table in memory."""
+
+    table: pa.Table
+    typed: bool = True
+
+    def schema(self) -> pa.Schema:
+        """Return the table's own schema."""
+        return self.table.schema
+
+    def batches(self, wanted: Wanted, points: int) -> Iterator[pa.RecordBatch]:
+        """Yield slices of the wanted columns."""
+        yield from self.table.select(wanted.names).to_batches(max_chunksize=points)
+
+
+@dataclass(frozen=True, slots=True)
+class _ParquetReader:
+    path: Path
+    typed: bool = True
+
+    def schema(self) -> pa.Schema:
+        return pq.read_schema(self.path)
+
+    def batches(self, wanted: Wanted, points: int) -> Iterator[pa.RecordBatch]:
+        # Without buffering, pyarrow reads whole column chunks: a row group at a time. Each column has its own buffer.
+        buffer_bytes = max(8192, min(_MEBIBYTE, _PARQUET_BUFFERS_BYTES // len(wanted.names)))
+        with pq.ParquetFile(self.path, pre_buffer=False, buffer_size=buffer_bytes) as file:
+            for batch in file.iter_batches(batch_size=points, columns=wanted.names, use_threads=False):
+                yield batch
+                pa.default_memory_pool().release_unused()
+
+
+@dataclass(frozen=True, slots=True)
+class _RemoteParquetReader:
+    file: RemoteFile
+    typed: bool = True
+
+    def schema(self) -> pa.Schema:
+        return pq.read_schema(pa.PythonFile(self.file.open(), mode="r"))
+
+    def batches(self, wanted: Wanted, points: int) -> Iterator[pa.RecordBatch]:
+        remote = self.file.open()
+        whole = remote.hold_all()
+        handle = pa.PythonFile(remote, mode="r")
+        metadata = pq.read_metadata(handle)
+        for group in range(metadata.num_row_groups):
+            held = whole or remote.hold(*_span(metadata.row_group(group), wanted.names))
+            total = _PARQUET_BUFFERS_BYTES if held else _REMOTE_BUFFERS_BYTES
+            buffer_bytes = max(8192, min(_MEBIBYTE, total // len(wanted.names)))
+            with pq.ParquetFile(handle, metadata=metadata, pre_buffer=False, buffer_size=buffer_bytes) as file:
+                for batch in file.iter_batches(points, [group], columns=wanted.names, use_threads=False):
+                    yield batch
+                    pa.default_memory_pool().release_unused()
+
+
+@dataclass(frozen=True, slots=True)
+class _ArrowReader:
+    path: Path
+    typed: bool = True
+
+    def schema(self) -> pa.Schema:
+        return self._open(self._map()).schema
+
+    def batches(self, wanted: Wanted, points: int) -> Iterator[pa.RecordBatch]:
+        # Mapped, so that a record batch larger than the memory at hand can be cut without being read whole.
+        mapped = self._map()
+        for batch in _record_batches(self._open(mapped)):
+            for piece in _cut(batch.select(wanted.names), points):
+                yield piece
+                # Pages read so far are the file's own: give them back, or the whole file would count as ours.
+                mapped.madvise(mmap.MADV_DONTNEED)
+
+    def _map(self) -> mmap.mmap:
+        # Never closed by hand: batches point into it, and it goes when the last of them does.
+        with self.path.open("rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+    def _open(self, mapped: mmap.mmap) -> pa.RecordBatchReader | pa.ipc.RecordBatchFileReader:
+        buffer = pa.py_buffer(mapped)
+        return pa.ipc.open_file(buffer) if mapped[: len(_ARROW_FILE)] == _ARROW_FILE else pa.ipc.open_stream(buffer)
+
+
+@dataclass(frozen=True, slots=True)
+class _RemoteArrowReader:
+    file: RemoteFile
+    typed: bool = True
+
+    def schema(self) -> pa.Schema:
+        return self._open(self.file.open(), pa.ipc.IpcReadOptions()).schema
+
+    def batches(self, wanted: Wanted, points: int) -> Iterator[pa.RecordBatch]:
+        schema = self.schema()
+        needed = pa.ipc.IpcReadOptions(included_fields=[schema.get_field_index(name) for name in wanted.names])
+        remote = self.file.open()
+        remote.hold_all()
+        for batch in _record_batches(self._open(remote, needed)):
+            yield from _cut(batch.select(wanted.names), points)
+
+    def _open(
+        self, remote: RemoteBytes, options: pa.ipc.IpcReadOptions
+    ) -> pa.RecordBatchReader | pa.ipc.RecordBatchFileReader:
+        if remote.read(len(_ARROW_FILE)) == _ARROW_FILE:
+            return pa.ipc.open_file(pa.PythonFile(remote, mode="r"), options=options)
+        remote.seek(0)
+        return pa.ipc.open_stream(pa.PythonFile(remote.ahead(), mode="r"), options=options)
+
+
+@dataclass(frozen=True, slots=True)
+class _CsvReader:
+    file: Path | RemoteFile
+    compressed: bool = False
+    typed: bool = False
+
+    def schema(self) -> pa.Schema:
+        with suppress(pa.ArrowInvalid), self._open(pacsv.ConvertOptions(), _MEBIBYTE) as reader:
+            return reader.schema
+        # Perhaps the first lines are longer than a block.
+        with _naming_csv_place(()), self._open(pacsv.ConvertOptions(), _CSV_HEADER_BYTES) as reader:
+            return reader.schema
+
+    def batches(self, wanted: Wanted, points: int) -> Iterator[pa.RecordBatch]:
+        schema = self.schema()
+        names = tuple(schema.names)
+        truths = {field.name for field in schema if pa.types.is_boolean(field.type)}
+        numbers = {name: pa.bool_() if name in truths else pa.float64() for name in wanted.numbers}
+        options = pacsv.ConvertOptions(
+            column_types=dict.fromkeys(wanted.texts, pa.string()) | numbers,
+            include_columns=wanted.names,
+            null_values=[""],
+            strings_can_be_null=True,
+            quoted_strings_can_be_null=False,
+        )
+        # A line must fit into a block.
+        block_bytes = max(_MEBIBYTE, _CSV_CELL_BYTES * len(names))
+        with _naming_csv_place(names), self._open(options, block_bytes) as reader:
+            for batch in reader:
+                yield from _cut(batch, points)
+
+    def _open(self, options: pacsv.ConvertOptions, block_bytes: int) -> pacsv.CSVStreamingReader:
+        # One thread: only then does pyarrow know the row of a bad line.
+        return pacsv.open_csv(
+            self.file if isinstance(self.file, Path) else self._stream(self.file),
+            read_options=pacsv.ReadOptions(use_threads=False, block_size=block_bytes),
+            parse_options=pacsv.ParseOptions(newlines_in_values=True),
+            convert_options=options,
+        )
+
+    def _stream(self, file: RemoteFile) -> pa.NativeFile:
+        # Of a path pyarrow sees by its ending that it is compressed.
+        stream = pa.PythonFile(file.open().ahead(), mode="r")
+        return pa.CompressedInputStream(stream, "gzip") if self.compressed else stream
+
+
+_READERS: dict[str, tuple[Callable[[Path], Reader], Callable[[RemoteFile], Reader]]] = {
+    ".parquet": (_ParquetReader, _RemoteParquetReader),
+    ".pq": (_ParquetReader, _RemoteParquetReader),
+    ".arrow": (_ArrowReader, _RemoteArrowReader),
+    ".feather": (_ArrowReader, _RemoteArrowReader),
+    ".ipc": (_ArrowReader, _RemoteArrowReader),
+    ".csv": (_CsvReader, _CsvReader),
+    ".csv.gz": (_CsvReader, partial(_CsvReader, compressed=True)),
+}
+
+ENDINGS: Final = tuple(_READERS)
+"""Of the formats there are readers for."""
+
+
+def ending_of(name: str) -> str | None:
+    """Return the ending that tells the format; None: of no known one."""
+    return next((ending for ending in ENDINGS if name.lower().endswith(ending)), None)
+
+
+def reader_of(ending: str, file: Path | RemoteFile) -> Reader:
+    """Return a reader of the file; ``ending`` is one of ``ENDINGS``. Nothing is read yet."""
+    local, remote = _READERS[ending]
+    return local(file) if isinstance(file, Path) else remote(file)
+
+
+def _span(group: pq.RowGroupMetaData, names: list[str]) -> tuple[int, int]:
+    """Return where a row group's chunks of these columns begin and end in the file."""
+    chunks = [group.column(index) for index in range(group.num_columns)]
+    # A list column's chunk is called after its items, too: emb.list.element.
+    wanted = [chunk for chunk in chunks if any(f"{chunk.path_in_schema}.".startswith(f"{name}.") for name in names)]
+    starts = [min(chunk.data_page_offset, chunk.dictionary_page_offset or chunk.data_page_offset) for chunk in wanted]
+    ends = (start + chunk.total_compressed_size for start, chunk in zip(starts, wanted, strict=True))
+    return min(starts), max(ends)
+
+
+def _record_batches(reader: pa.RecordBatchReader | pa.ipc.RecordBatchFileReader) -> Iterator[pa.RecordBatch]:
+    if isinstance(reader, pa.ipc.RecordBatchFileReader):
+        return (reader.get_batch(index) for index in range(reader.num_record_batches))
+    return iter(reader)
+
+
+def _cut(batch: pa.RecordBatch, points: int) -> Iterator[pa.RecordBatch]:
+    return (batch.slice(start, points) for start in range(0, batch.num_rows, points))
+
+
+@contextmanager
+def _naming_csv_place(names: tuple[str, ...]) -> Iterator[None]:
+    """Turn pyarrow's complaint about a CSV cell or line, which quotes it, into ``Invalid`` that says where it is."""
+    try:
+        yield
+    except pa.ArrowInvalid as error:
+        place = _CSV_PLACE.match(str(error))
+        if place is None:
+            raise Invalid("the CSV file cannot be parsed", "Check header, quotes and encoding (UTF-8).") from None
+        _refuse_csv_place(place, names)
+
+
+def _refuse_csv_place(place: re.Match[str], names: tuple[str, ...]) -> NoReturn:
+    row = int(place["row"]) - 1
+    if place["column"] is None:
+        raise Invalid("the line has another number of fields than the header", "Correct the line.", row=row) from None
+    raise Invalid(
+        "the cell is not a number or truth value, or not UTF-8 text",
+        "Correct it, or take the column out of [data] features.",
+        column=names[int(place["column"])],
+        row=row,
+    ) from None

@@ -1,0 +1,146 @@
+"""Data files in a bucket: found by address, folder or glob, and read piece by piece with bounded memory."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import PurePosixPath
+from typing import Final
+
+from storage.s3_files import SCHEME, BucketFile, BucketFiles, bucket_and_name, bucket_files
+
+HELD_BYTES: Final = 32 << 20
+"""A file, or a part of one, of up to so many bytes is fetched in one request and held while it is read."""
+
+_AHEAD_BYTES: Final = 8 << 20
+_GLOB: Final = re.compile(r"[*?[]")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteFile:
+    """One file of a bucket."""
+
+    files: BucketFiles
+    file: BucketFile
+
+    @property
+    def address(self) -> str:
+        """``s3://bucket/name``."""
+        return f"{SCHEME}{self.files.bucket}/{self.file.name}"
+
+    def open(self) -> RemoteBytes:
+        """Return its bytes, to be read at any place. Nothing is fetched yet."""
+        return RemoteBytes(self.files, self.file)
+
+
+class RemoteBytes(io.RawIOBase):
+    """A file of a bucket as Python's libraries read files. What ``BucketFiles.read`` raises comes through them."""
+
+    def __init__(self, files: BucketFiles, file: BucketFile) -> None:
+        super().__init__()
+        self._files = files
+        self._file = file
+        self._position = 0
+        self._held = (0, b"")
+
+    def hold(self, start: int, end: int) -> bool:
+        """Fetch this part in one request, and serve it from memory until the next one; False: it is too large."""
+        if end - start > HELD_BYTES:
+            return False
+        at, held = self._held
+        if not at <= start <= end <= at + len(held):
+            self._held = (0, b"")  # first: both at once would be twice as much
+            self._held = (start, self._files.read(self._file, start, end))
+        return True
+
+    def hold_all(self) -> bool:
+        """Fetch the whole file, proved by the server's checksum; False: it is too large."""
+        return self.hold(0, self._file.payload_bytes)
+
+    def ahead(self) -> io.BufferedReader:
+        """Return it to be read from the position on, without leaps: some mebibytes are fetched at a time."""
+        return io.BufferedReader(self, _AHEAD_BYTES)
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def seekable(self) -> bool:
+        """Return True."""
+        return True
+
+    def tell(self) -> int:
+        """Return the position."""
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move to ``offset`` from the start, the position or the end, and return the new position."""
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._file.payload_bytes}[whence]
+        self._position = base + offset
+        return self._position
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]  # what pyarrow and io give
+        """Fill ``buffer`` from the position on, and return how many bytes there were."""
+        start = self._position
+        end = min(start + len(buffer), self._file.payload_bytes)
+        if end <= start:
+            return 0
+        at, held = self._held
+        inside = at <= start and end <= at + len(held)
+        payload = held[start - at : end - at] if inside else self._files.read(self._file, start, end)
+        buffer[: len(payload)] = payload
+        self._position = end
+        return len(payload)
+
+
+def find_remote(
+    location: str, endpoint: str | None, is_data: Callable[[PurePosixPath], bool]
+) -> tuple[RemoteFile, ...] | None:
+    """Return the files that ``location`` (``s3://bucket/name``) stands for, sorted by name; None: nothing is there.
+
+    A name stands for its file; else for all files below it that are data, by their names relative to it; else, as a
+    glob, for all that match: ``*`` and ``?`` stop at ``/``, ``**`` does not, hidden names must be asked for. An empty
+    result is a folder or a glob without data. Raises as ``BucketFiles.find`` does, and ``Invalid`` for no address.
+    """
+    bucket, name = bucket_and_name(location)
+    files = bucket_files(bucket, endpoint)
+    exact = files.find(name) if name and not name.endswith("/") else None
+    if exact is not None:
+        return (RemoteFile(files=files, file=exact),)
+    folder = f"{name.rstrip('/')}/" if name else ""
+    below = list(_true_files(files, folder))
+    if below:
+        chosen = [each for each in below if is_data(PurePosixPath(each.name.removeprefix(folder)))]
+    elif glob := _GLOB.search(name):
+        pattern = name.split("/")
+        chosen = [each for each in _true_files(files, name[: glob.start()]) if matches(each.name.split("/"), pattern)]
+    else:
+        return None
+    return tuple(RemoteFile(files=files, file=each) for each in sorted(chosen, key=lambda each: each.name))
+
+
+def matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Return whether a name, in its parts, matches a glob, in its parts, as Python's ``glob`` has it.
+
+    >>> matches(["data", "1", "a.csv"], ["data", "**", "*.csv"])
+    True
+    >>> matches(["data", "1", "a.csv"], ["data", "*.csv"])
+    False
+    """
+    if not pattern:
+        return not parts
+    first, rest = pattern[0], pattern[1:]
+    if first == "**":
+        deeper = bool(parts) and not parts[0].startswith(".")
+        return matches(parts, rest) or (deeper and matches(parts[1:], pattern))
+    if not parts or (parts[0].startswith(".") and not first.startswith(".")):
+        return False
+    return fnmatchcase(parts[0], first) and matches(parts[1:], rest)
+
+
+def _true_files(files: BucketFiles, prefix: str) -> Iterator[BucketFile]:
+    # Consoles make folders by empty objects whose name ends with a slash.
+    return (each for each in files.under(prefix) if not each.name.endswith("/"))

@@ -1,0 +1,276 @@
+"""The journal: numbered entries, each a batch of records that became durable together.
+
+    journal/<n>             create-if-absent; names the digest of entry n-1
+    control/journal-floor   compare-and-swap; raised before any entry is deleted, read after every create
+
+Each entry names the digest of the bytes before it, so whoever knows one place in the journal knows everything up to it:
+no entry can be altered, exchanged, moved or left out unseen. That entries are gone from the end shows only to a reader
+who knows a place behind them. Why a floor: see ``storage.sequence``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from storage.digests import Json, Sha256, sha256
+from storage.errors import (
+    Conflict,
+    Corrupt,
+    Fenced,
+    Invalid,
+    InvariantBroken,
+    JournalTruncated,
+    ObjectExists,
+    OutcomeUnknown,
+    Unavailable,
+)
+from storage.objects import ObjectKey, ObjectStore, object_key
+from storage.sealed import seal, unseal
+from storage.sequence import ATTEMPTS, Floor, Numbers, misshapen, scalar
+
+_NAMES = frozenset({"number", "token", "nonce", "previous", "records"})
+_REMEDY = "keep the store as it is and restore the journal from a copy; nothing of it was used"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JournalEntry:
+    """One entry. ``records`` are JSON as they read back; not to be changed in place."""
+
+    number: int
+    """1 for the first, then without gaps."""
+    token: int
+    """The fencing token of the writer."""
+    nonce: str
+    """Drawn by the writer for this entry alone, so that it recognises its own success."""
+    previous: Sha256
+    """Digest of the stored bytes of the entry before; of no bytes for the first."""
+    records: tuple[Json, ...]
+    """In the order in which they take effect."""
+
+    def to_bytes(self) -> bytes:
+        """Return the stored form. Raises ``Invalid`` when a record is not JSON."""
+        return seal(
+            {
+                "number": self.number,
+                "token": self.token,
+                "nonce": self.nonce,
+                "previous": self.previous,
+                "records": self.records,
+            }
+        )
+
+
+def entry_from_bytes(payload: bytes, key: ObjectKey) -> JournalEntry:
+    """Return the entry stored as ``payload``; ``to_bytes`` of it gives ``payload`` again.
+
+    Raises ``Corrupt`` when any byte is not what was written, ``Invalid`` when a newer version wrote it.
+    """
+    fields = unseal(payload, key, _NAMES)
+    records = fields["records"]
+    if not isinstance(records, list):
+        raise misshapen(key, "records")
+    return JournalEntry(
+        number=scalar(fields, "number", int, key),
+        token=scalar(fields, "token", int, key),
+        nonce=scalar(fields, "nonce", str, key),
+        previous=Sha256(scalar(fields, "previous", str, key)),
+        records=tuple(records),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Position:
+    """The place after an entry."""
+
+    number: int
+    """Of that entry; 0 for the place before the first."""
+    digest: Sha256
+    """Of that entry's stored bytes; of no bytes before the first."""
+
+
+START = Position(number=0, digest=sha256(b""))
+"""The place before the first entry."""
+
+
+@dataclass(frozen=True, slots=True)
+class Journal:
+    """The journal of one store. Holds no state: a caller keeps the position that it appends after.
+
+    A second journal in one store needs its own ``prefix`` and its own ``control``.
+    """
+
+    store: ObjectStore
+    prefix: str = "journal"
+    control: str = "control"
+
+    def append(self, records: Sequence[Json], *, after: Position, token: int, nonce: str) -> Position:
+        """Write ``records`` as the entry that follows ``after`` and return the place behind it, durable.
+
+        One put and one read of the floor where nothing gets in the way. To be repeated with the same arguments after
+        any doubt, and before anything else is appended: the nonce makes both attempts one entry.
+
+        ``after`` comes from ``read`` or ``append``. Nothing here looks at the entries before it: a writer that took
+        its position from ``read`` compares the tokens it found there with its own.
+
+        Raises:
+            Conflict: another entry follows ``after``: read on, then decide.
+            Fenced: that entry has a higher token, or its number was pruned long ago: stop for good.
+            OutcomeUnknown: nobody can say whether the entry landed: the store did not, 64 times in a row, or went away.
+            Unavailable: the store is away; nothing was written.
+            Invalid: a record is not JSON.
+        """
+        if after.number < 0 or token < 1 or not nonce:
+            raise InvariantBroken("an entry needs a place, a claimed token and a nonce", after=after.number)
+        entry = JournalEntry(
+            number=after.number + 1, token=token, nonce=nonce, previous=after.digest, records=tuple(records)
+        )
+        payload = entry.to_bytes()
+        created = self._create(entry.number, payload)
+        with _in_doubt(entry.number):
+            if not created:
+                self._settle(entry, payload)
+            self._refuse_pruned(entry.number)
+        return Position(number=entry.number, digest=sha256(payload))
+
+    def read(self, after: Position) -> tuple[JournalEntry, ...]:
+        """Return all entries that follow ``after``, each checked against the one before it.
+
+        Entries appended while this runs may or may not be among them.
+
+        Raises:
+            JournalTruncated: entries after ``after`` were pruned: read the manifest again and start from its place.
+            Corrupt: an entry is damaged, missing before a later one, or does not follow the one before it; or the
+                entry at ``after`` is lost.
+            Invalid: a newer version wrote an entry.
+        """
+        last = self._numbers.payload(after.number) if after.number else b""
+        try:
+            entries = self._follow(after)
+        except Corrupt:
+            self._refuse_truncated(after)  # what lies below the floor is nobody's damage
+            raise
+        # The floor is read last: as long as it has not passed ``after``, nothing that was read here had been pruned,
+        # nor put back by a writer that slept through it.
+        floor = self._refuse_truncated(after)
+        if floor <= after.number and (last is None or sha256(last) != after.digest):
+            raise Corrupt("the journal's entry that was read up to is gone", _REMEDY, number=after.number)
+        return entries
+
+    def prune(self, through: int) -> int:
+        """Delete entry ``through`` and all before it, and leftovers below the floor; return how many.
+
+        Only for entries whose consequences a committed manifest holds, and whose position it names.
+
+        Raises ``Invalid`` when the journal does not reach so far.
+        """
+        present = self._numbers.present()
+        end = max(*present, self.floor() - 1, 0)
+        if through > end:
+            raise Invalid("only entries that exist can be pruned", "prune what was read", through=through, end=end)
+        floor = self._floor.raise_to(through + 1 if through > 0 else 0)
+        return self._numbers.delete(number for number in present if number < floor)
+
+    def floor(self) -> int:
+        """Return the number below which entries may be gone; 0 before the first prune. Raises ``Corrupt``."""
+        return self._floor.read()
+
+    def _create(self, number: int, payload: bytes) -> bool:
+        """Return whether the store says that it has created the entry; otherwise it may be there all the same."""
+        try:
+            self.store.put_if_absent(self._numbers.key(number), payload)
+        except (ObjectExists, OutcomeUnknown):
+            return False
+        return True
+
+    def _settle(self, mine: JournalEntry, payload: bytes) -> None:
+        """Find out whether ``mine`` landed, and put it again as long as nothing did; return when it is there."""
+        for _ in range(ATTEMPTS):
+            found = self._numbers.payload(mine.number)
+            if found == payload:
+                return
+            if found is not None:
+                _refuse_other(entry_from_bytes(found, self._numbers.key(mine.number)), mine)
+            # The same number again: the first attempt may still arrive, under this very name.
+            elif self._create(mine.number, payload):
+                return
+        raise _unknown(mine.number)
+
+    def _refuse_pruned(self, number: int) -> None:
+        """Raise when the number had been pruned before: then its create meant nothing."""
+        floor = self.floor()
+        if number < floor:
+            raise Fenced(
+                "the entry's number was pruned before it was written: this writer slept through other entries",
+                "stop this process; start it anew",
+                number=number,
+                floor=floor,
+            )
+
+    def _refuse_truncated(self, after: Position) -> int:
+        """Return the floor unless it has passed the first entry that follows ``after``."""
+        floor = self.floor()
+        if floor > after.number + 1:
+            raise JournalTruncated(
+                "entries of the journal were pruned", "read the latest manifest", after=after.number, floor=floor
+            )
+        return floor
+
+    def _follow(self, after: Position) -> tuple[JournalEntry, ...]:
+        """Return the entries from the one after ``after`` to the highest that a listing shows."""
+        highest = max(self._numbers.present(), default=0)
+        entries, digest = [], after.digest
+        for number in range(after.number + 1, highest + 1):
+            # Each is asked for by name: a listing may miss one that was created while it ran, together with the next.
+            payload = self._numbers.payload(number)
+            if payload is None:
+                raise Corrupt("an entry of the journal is missing", _REMEDY, number=number, highest=highest)
+            entries.append(self._entry(number, payload, digest))
+            digest = sha256(payload)
+        return tuple(entries)
+
+    def _entry(self, number: int, payload: bytes, previous: Sha256) -> JournalEntry:
+        key = self._numbers.key(number)
+        entry = entry_from_bytes(payload, key)
+        if entry.number != number:
+            raise misshapen(key, "number")
+        if entry.previous != previous:
+            raise Corrupt("an entry of the journal does not follow the one before it", _REMEDY, number=number)
+        return entry
+
+    @property
+    def _numbers(self) -> Numbers:
+        return Numbers(self.store, self.prefix)
+
+    @property
+    def _floor(self) -> Floor:
+        return Floor(store=self.store, key=object_key(f"{self.control}/journal-floor"), under="journal")
+
+
+@contextmanager
+def _in_doubt(number: int) -> Iterator[None]:
+    """Let no store that goes away hide that the entry may be there."""
+    try:
+        yield
+    except Unavailable as error:
+        raise _unknown(number) from error
+
+
+def _unknown(number: int) -> OutcomeUnknown:
+    return OutcomeUnknown("the store does not say whether the journal's entry landed", "repeat", number=number)
+
+
+def _refuse_other(found: JournalEntry, mine: JournalEntry) -> None:
+    """Raise what it means that the entry at my number is not mine."""
+    if found.nonce == mine.nonce:
+        raise InvariantBroken("one nonce was used for two different entries", number=mine.number)
+    if found.token > mine.token:
+        raise Fenced(
+            "a writer with a higher fencing token has appended",
+            "stop this process: another one has taken over",
+            number=mine.number,
+            token=mine.token,
+            higher=found.token,
+        )
+    raise Conflict("another entry has this number", "read the journal on, then decide", number=mine.number)

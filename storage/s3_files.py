@@ -1,0 +1,150 @@
+"""Files that others keep in a bucket: found and read, never written.
+
+Not a store: names may be of any kind, nothing proves a content but the server's own word. A file is read as it was
+when it was found (``If-Match`` on every request), so that what is read is one content and not a mixture of two.
+A file that is read in one go is proved by the server's checksum, where it keeps one. A piece of a file is not: over
+plain HTTP nothing proves it on its way, over HTTPS the connection does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from storage.errors import Conflict, Invalid, SisaError, Unavailable
+from storage.pauses import pause
+from storage.s3_answers import Answer, pages, tag_of
+from storage.s3_requests import Asking, Failure
+
+SCHEME: Final = "s3://"
+
+_ATTEMPTS: Final = 4
+_FORMS: Final = "write 's3://bucket/folder/file', a folder, or a glob; see also 'endpoint'"
+_CHANGED: Final = frozenset({"PreconditionFailed", "NoSuchKey", "NoSuchVersion", "InvalidRange", "412", "404", "416"})
+_NO_BUCKET: Final = frozenset({"NoSuchBucket", "InvalidBucketName"})
+_NOBODY: Final = frozenset({"NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError"})
+_DENIED: Final = frozenset({"AccessDenied", "AllAccessDisabled", "Forbidden"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BucketFile:
+    """One file of a bucket, as it was found."""
+
+    name: str
+    """Its full name, without the bucket."""
+    payload_bytes: int
+    tag: str
+    """The server's entity tag: another content has another one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BucketFiles:
+    """The files of one bucket."""
+
+    asking: Asking
+    bucket: str
+    server: str
+    """As the user knows it."""
+
+    def find(self, name: str) -> BucketFile | None:
+        """Return the file of exactly this name.
+
+        Raises ``Invalid`` when there is no such bucket or the credentials are not accepted, ``Unavailable`` when the
+        account may not list it or the server gives no answer; so do all that ask.
+        """
+        # Not by HEAD: its refusals have no body, so that a missing bucket and a missing file look alike.
+        answer = self._answered(self._ask("list_objects_v2", Prefix=name, MaxKeys=1))
+        return next((each for each in _listed(answer) if each.name == name), None)
+
+    def under(self, prefix: str) -> Iterator[BucketFile]:
+        """Yield the files whose name starts with ``prefix``, in no promised order."""
+        for answer in pages(lambda **wanted: self._answered(self._ask("list_objects_v2", **wanted)), Prefix=prefix):
+            yield from _listed(answer)
+
+    def read(self, file: BucketFile, start: int, end: int) -> bytes:
+        """Return bytes ``start`` up to ``end`` of the file, both within it.
+
+        Raises ``Conflict`` when the file was replaced or deleted since it was found.
+        """
+        wanted: dict[str, Any] = {"Key": file.name, "IfMatch": f'"{file.tag}"'}
+        if end - start < file.payload_bytes:
+            wanted["Range"] = f"bytes={start}-{end - 1}"
+        for attempt in range(1, _ATTEMPTS + 1):
+            answer = self._ask("get_object", **wanted)
+            if not isinstance(answer, Failure):
+                payload: bytes = answer["Payload"]
+                if len(payload) == end - start:
+                    return payload
+            elif answer.code in _CHANGED:
+                raise self._changed(file)
+            elif not answer.in_body:
+                raise self._told(answer)
+            pause(attempt)  # the body broke off, or its checksum did not hold
+        raise Unavailable(
+            "the file's bytes do not arrive whole", "try again later", file=self._address(file), server=self.server
+        )
+
+    def _ask(self, operation: str, **wanted: Any) -> Answer | Failure:
+        return self.asking.ask(operation, Bucket=self.bucket, **wanted)
+
+    def _answered(self, answer: Answer | Failure) -> Answer:
+        if isinstance(answer, Failure):
+            raise self._told(answer)
+        return answer
+
+    def _changed(self, file: BucketFile) -> Conflict:
+        return Conflict(
+            "the file was replaced or deleted while it was read",
+            "let whoever writes it finish, then run the command again",
+            file=self._address(file),
+        )
+
+    def _told(self, failure: Failure) -> SisaError:
+        """Return the error in words for a reader: the store's own speak of what a writer needs."""
+        names = {"bucket": self.bucket, "server": self.server, "code": failure.code}
+        told: SisaError
+        if failure.code in _NO_BUCKET:
+            told = Invalid("there is no such bucket", "correct its name, or 'endpoint', its server's address", **names)
+        elif failure.code in _DENIED:
+            told = Unavailable(
+                "the server does not let this account read the data", "allow it to list the bucket and to read", **names
+            )
+        elif failure.status in {401, 403} and isinstance(failure.error, Invalid):
+            told = Invalid("the data's server does not accept these credentials", failure.error.remedy, **names)
+        elif failure.code in _NOBODY:
+            fact = "this machine has no usable credentials for the data's server"
+            told = Invalid(fact, failure.error.remedy, **names)
+        elif not failure.status and isinstance(failure.error, Unavailable):
+            told = Unavailable("the data's server cannot be reached", failure.error.remedy, **names)
+        else:
+            return failure.error
+        told.__cause__ = failure.error.__cause__
+        return told
+
+    def _address(self, file: BucketFile) -> str:
+        return f"{SCHEME}{self.bucket}/{file.name}"
+
+
+def bucket_files(bucket: str, endpoint: str | None) -> BucketFiles:
+    """Return the files of ``bucket``; ``endpoint`` is a compatible server's address, None: AWS, or what boto3 is told.
+
+    Touches nothing yet. Raises ``Invalid`` when no bucket or no server can have such a name.
+    """
+    from storage.s3 import S3Store  # noqa: PLC0415  boto3 takes a third of a second, and most data do without
+
+    store = S3Store(bucket, "", endpoint)
+    return BucketFiles(asking=store.requests.asking, bucket=bucket, server=store.server)
+
+
+def bucket_and_name(location: str) -> tuple[str, str]:
+    """Return bucket and name of ``s3://bucket/name``, the name as it stands there. Raises ``Invalid`` for others."""
+    bucket, _, name = location[len(SCHEME) :].partition("/")
+    if not location.lower().startswith(SCHEME) or not bucket:
+        raise Invalid("data on S3 are named by bucket and name", _FORMS, data=location)
+    return bucket, name
+
+
+def _listed(answer: Answer) -> Iterator[BucketFile]:
+    for each in answer.get("Contents", ()):
+        yield BucketFile(name=each["Key"], payload_bytes=each["Size"], tag=tag_of(each))

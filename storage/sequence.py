@@ -1,0 +1,110 @@
+"""Numbered objects: what manifests, fencing tokens and journal entries have in common.
+
+    <folder>/<n>   created once; n in 20 digits, so that the order of names is the order of numbers
+    <floor>        compare-and-swap; raised before any number below it is deleted, never lowered, never deleted
+
+Why the floor: create-if-absent forgets. A writer that slept through the deletion of number n could create n again and
+believe it committed; so the floor rises before a deletion and is read after every create (SlateDB's boundary object).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from storage.digests import Json
+from storage.errors import Corrupt, ObjectChanged, ObjectExists, ObjectMissing, OutcomeUnknown, Unavailable
+from storage.objects import ObjectKey, ObjectStore, VersionTag, object_key
+from storage.sealed import seal, unseal
+
+ATTEMPTS = 64
+"""How often a step is repeated when others get in its way; each time one of them makes progress."""
+
+_DIGITS = 20
+
+_Scalar = TypeVar("_Scalar", int, str)
+
+
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """The numbered objects of one folder. Holds no state: every call reads the store."""
+
+    store: ObjectStore
+    folder: str
+
+    def key(self, number: int) -> ObjectKey:
+        """Return the key of object ``number``."""
+        return object_key(f"{self.folder}/{number:0{_DIGITS}d}")
+
+    def present(self) -> tuple[int, ...]:
+        """Return the numbers that a listing shows, rising; other names in the folder are passed over.
+
+        One that is being created or deleted meanwhile may or may not be among them.
+        """
+        names = (info.key.removeprefix(f"{self.folder}/") for info in self.store.list(f"{self.folder}/"))
+        return tuple(sorted(int(name) for name in names if len(name) == _DIGITS and name.isdecimal()))
+
+    def payload(self, number: int) -> bytes | None:
+        """Return what is stored under ``number``; None when there is no such object."""
+        try:
+            return self.store.get(self.key(number)).payload
+        except ObjectMissing:
+            return None
+
+    def delete(self, numbers: Iterable[int]) -> int:
+        """Delete the objects, durably and in the order given; return how many numbers there were."""
+        keys = tuple(self.key(number) for number in numbers)
+        self.store.delete_all(keys)
+        return len(keys)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Floor:
+    """The number below which objects may be gone. Holds no state: every call reads the store."""
+
+    store: ObjectStore
+    key: ObjectKey
+    under: str
+    """What stands above the floor, as errors call it."""
+
+    def read(self) -> int:
+        """Return the floor; 0 before it was first raised. Raises ``Corrupt``."""
+        return self._stored()[0]
+
+    def raise_to(self, wanted: int) -> int:
+        """Return the floor, at least ``wanted``, durable. Raises ``Unavailable`` when others keep it from that."""
+        for _ in range(ATTEMPTS):
+            floor, tag = self._stored()
+            if floor >= wanted:
+                return floor
+            payload = seal({"floor": wanted})
+            try:
+                if tag is None:
+                    self.store.put_if_absent(self.key, payload)
+                else:
+                    self.store.put_if_match(self.key, payload, tag)
+            except (ObjectExists, ObjectChanged, OutcomeUnknown):
+                continue
+            return wanted
+        raise Unavailable(f"the floor under the {self.under} could not be raised", "try again", floor=wanted)
+
+    def _stored(self) -> tuple[int, VersionTag | None]:
+        try:
+            stored = self.store.get(self.key)
+        except ObjectMissing:
+            return 0, None
+        return scalar(unseal(stored.payload, self.key, frozenset({"floor"})), "floor", int, self.key), stored.tag
+
+
+def scalar(fields: Mapping[str, Json], name: str, kind: type[_Scalar], key: ObjectKey) -> _Scalar:
+    """Return the field ``name`` of a record. Raises ``Corrupt`` when it is not a ``kind``."""
+    value = fields[name]
+    if isinstance(value, bool) or not isinstance(value, kind):  # a bool is an int, and none of ours
+        raise misshapen(key, name)
+    return value
+
+
+def misshapen(key: ObjectKey, name: str) -> Corrupt:
+    """Return the error for a record that is whole and yet not what belongs under ``key``."""
+    return Corrupt("a field of a stored record is not what its key and format say", key=key, field=name)
