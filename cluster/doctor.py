@@ -13,16 +13,15 @@ from typing import Final
 from cluster.federation import Federation
 from cluster.guard import check_rooms
 from cluster.identity import bucket_facts, check_identity, check_unchanged, out_of_reach, partition_key
-from cluster.objects import local_folders
 from cluster.session import worker_count
 from cluster.system import SystemClock
-from coordinator.codec import decode_state
+from cluster.training_data import open_train
 from coordinator.lookup import load_digests
-from coordinator.state import FederationState
 from shards.columns import read_texts
 from shards.ingest import feature_width
+from shards.readers import Wanted
 from shards.routing import PartitionKey, point_digest, subject_digest
-from shards.sources import Source, Wanted, open_source
+from shards.sources import Source
 from shards.tombstones import DigestSet
 from storage.errors import SisaError
 from storage.probe import probe_store
@@ -107,7 +106,7 @@ class _Examination:
         return f"{free / 1e9:.0f} GB free"
 
     def _state(self) -> str:
-        state = self._current()
+        state = self._federation.reading.current()
         if state is None:
             return "nothing is trained yet"
         key = partition_key(self._federation.store, self._specification, draw=False)
@@ -119,17 +118,17 @@ class _Examination:
         return f"generation {state.generation}, {len(state.requests)} erasure requests, none owed"
 
     def _data(self) -> str:
-        source = self._source()
+        source = open_train(self._specification)
         width = feature_width(source, self._specification.data)
         return f"{len(source.files)} files, {width} features"
 
     def _sources(self) -> str:
-        state = self._current()
+        state = self._federation.reading.current()
         tombstones = load_digests(self._federation.store, state.tombstones if state else None)
         if not len(tombstones):
             return "nobody is erased"
         key = partition_key(self._federation.store, self._specification, draw=False)
-        held = self._still_held(self._source(), tombstones, key)
+        held = self._still_held(open_train(self._specification), tombstones, key)
         if held:
             told = ", ".join(f"{file} ({count} data points)" for file, count in sorted(held.items()))
             raise SisaError(
@@ -144,17 +143,9 @@ class _Examination:
         return f"reachable; room for {workers} workers for {self._specification.partition.shards} shards"
 
     def _model(self) -> str:
-        width = feature_width(self._source(), self._specification.data)
+        width = feature_width(open_train(self._specification), self._specification.data)
         found = self._federation.workers().configuration(width, 1)
         return f"{self._specification.model.factory} fits {width} features; workers compute on {found.profile.device}"
-
-    def _source(self) -> Source:
-        own = local_folders(self._specification)
-        return open_source(self._specification.data.train, self._specification.folder, leave_out=own)
-
-    def _current(self) -> FederationState | None:
-        latest = self._federation.register.latest()
-        return decode_state(dict(latest.body)) if latest else None
 
     def _still_held(self, source: Source, tombstones: DigestSet, key: PartitionKey) -> Counter[str]:
         data = self._specification.data

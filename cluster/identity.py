@@ -176,6 +176,13 @@ def untrained(specification: FederationSpecification) -> Invalid:
     )
 
 
+def require_data(state: FederationState | None, specification: FederationSpecification) -> FederationState:
+    """Return the state, if there is one and data points were ingested into it; else raise ``Invalid``."""
+    if state is None or state.data is None:
+        raise untrained(specification)
+    return state
+
+
 def _stored_key(store: ObjectStore) -> PartitionKey:
     try:
         return PartitionKey(bytes.fromhex(store.get(KEY_OBJECT).payload.decode("ascii")))

@@ -34,9 +34,9 @@ def digests_of(
 
 
 def request_of(
-    specification: FederationSpecification, names: DigestSet, request_id: str, received: datetime
+    specification: FederationSpecification, names: DigestSet, request_id: str, received: datetime, held: str = ""
 ) -> ErasureRequest:
-    """Return the request as it arrives."""
+    """Return the request as it arrives; ``held``: the reason why it arrives paused."""
     due = received + timedelta(days=specification.erasure.deadline_days)
     return ErasureRequest(
         request_id=request_id,
@@ -46,6 +46,7 @@ def request_of(
         ids=sum(1 for _ in names.point_digests()),
         received_at=received.isoformat(timespec="milliseconds"),
         due_at=due.isoformat(timespec="milliseconds"),
+        held=held,
     )
 
 

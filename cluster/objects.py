@@ -32,6 +32,14 @@ def local_folders(specification: FederationSpecification) -> tuple[Path, ...]:
     return tuple(Path(store.root) for store in opened if isinstance(store, LocalStore))
 
 
+def own_places(specification: FederationSpecification) -> tuple[Path | str, ...]:
+    """Return the folders and addresses that hold the federation's objects and keys, as data may be looked for there."""
+    named = [specification.store] if specification.keys is None else [specification.store, specification.keys]
+    one_server = specification.data_endpoint == specification.endpoint
+    buckets = (_open(specification, location).location for location in named if one_server and is_on_s3(location))
+    return (*local_folders(specification), *buckets)
+
+
 def _open(specification: FederationSpecification, location: str) -> ObjectStore:
     return open_store(location, specification.folder, specification.endpoint if is_on_s3(location) else None)
 

@@ -18,9 +18,10 @@ from shards.dataset import EMPTY_SLICE
 from shards.ingest import feature_width
 from shards.lineage import Configuration, Lineage, NumericsProfile, expected_lineages
 from shards.points import ShardPoints
+from shards.readers import Wanted
 from shards.schedule import slice_epochs
 from shards.seeding import set_numerics
-from shards.sources import Source, Wanted
+from shards.sources import Source
 from shards.specification import PartitionSettings, ShardId, SliceIndex, check_schedule
 from shards.trainer import TorchLearner
 from storage.digests import sha256

@@ -13,7 +13,7 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError, OutOfMemoryErr
 from cluster.session import worker_count
 from cluster.specification import ClusterSettings
 from cluster.worker import WorkerActor, WorkerSetup
-from coordinator.engine import check_configuration
+from coordinator.tasks import check_configuration
 from shards.constituent import SliceLearned, TrainingEvent, TrainTask
 from shards.lineage import Configuration
 from storage.errors import SisaError, Unavailable

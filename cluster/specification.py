@@ -53,7 +53,8 @@ class FederationSettings:
             problems.append("keys is empty or names the store itself: name another store, or leave it out")
         if self.endpoint is not None and not is_on_s3(self.store) and not is_on_s3(self.keys or ""):
             problems.append(
-                "endpoint is the address of an S3 server: leave it out, or name the store s3://bucket/prefix"
+                "endpoint is the address of an S3 server: leave it out, or name the store s3://bucket/prefix;"
+                " a server of the data alone is endpoint in [data]"
             )
         if problems:
             raise Invalid("; ".join(problems))
@@ -107,6 +108,11 @@ class FederationSpecification:
     """Where the file lies, absolute; relative paths in it begin here."""
     endpoint: str | None = None
     keys: str | None = None
+
+    @property
+    def data_endpoint(self) -> str | None:
+        """Address of the server of data named ``s3://…``; None: AWS, or what boto3 is told."""
+        return self.data.endpoint or self.endpoint
 
 
 class SettingDifference(NamedTuple):
@@ -171,7 +177,7 @@ def settings_record(specification: FederationSpecification) -> dict[str, Any]:
     only whether one is given.
     """
     data = asdict(specification.data)
-    del data["ingest_memory_mb"], data["train"]
+    del data["ingest_memory_mb"], data["train"], data["endpoint"]
     training = asdict(specification.training)
     record = {
         "name": specification.name,

@@ -6,14 +6,14 @@ import secrets
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import ray
 
 from cluster.guard import check_rooms
 from cluster.user_code import make_importable
-from coordinator.engine import check_configuration
+from coordinator.tasks import check_configuration, revised_task
 from shards.constituent import ConstituentTrainer, TrainingEvent, TrainTask
 from shards.lineage import Configuration
 from shards.model import model_code_digest
@@ -74,7 +74,11 @@ class Worker:
         """
         check_configuration(task.lineages[0].configuration, self.configuration(task.width))
         trainer: ConstituentTrainer[TorchState] = ConstituentTrainer(
-            learner=self._learner(task.width), store=self._setup.store, names=new_name, clock=time.monotonic
+            learner=self._learner(task.width),
+            store=self._setup.store,
+            names=new_name,
+            clock=time.monotonic,
+            revised=partial(revised_task, self._setup.store),
         )
         return trainer.train(task)
 

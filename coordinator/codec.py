@@ -1,17 +1,30 @@
-"""The federation's state as the body of a manifest, and back."""
+"""The federation's state as the body of a manifest, events as the records of a journal, and back."""
 
 from __future__ import annotations
 
-from typing import Any, Final
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from functools import cache
+from types import GenericAlias
+from typing import Any, Final, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
+from coordinator.decide import Event
 from coordinator.state import FederationState
-from storage.errors import Corrupt, Invalid
+from shards.routing import Placement
+from storage.digests import Json
+from storage.errors import Corrupt, Invalid, InvariantBroken
 
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
+"""Raised whenever older software would misread a state, or ``decide`` makes another state of a recorded event."""
 
 _ADAPTER: Final = TypeAdapter(FederationState)
+_KINDS: Final[Mapping[str, type[Event]]] = {
+    re.sub(r"(?<=[a-z])(?=[A-Z])", "_", kind.__name__).lower(): kind for kind in get_args(Event)
+}
+_NAMES: Final = {kind: name for name, kind in _KINDS.items()}
 
 
 def encode_state(state: FederationState) -> dict[str, Any]:
@@ -19,18 +32,94 @@ def encode_state(state: FederationState) -> dict[str, Any]:
     return {"format_version": FORMAT_VERSION, "state": _ADAPTER.dump_python(state, mode="json")}
 
 
-def decode_state(body: dict[str, Any]) -> FederationState:
+def decode_state(body: Mapping[str, Any]) -> FederationState:
     """Return the state that ``encode_state`` wrote.
 
     Raises ``Invalid`` when a newer version of this software wrote it, ``Corrupt`` when nothing of ours did.
     """
-    version = body.get("format_version")
+    _check_version(body.get("format_version"))
+    try:
+        return _ADAPTER.validate_python(body.get("state"))
+    except ValidationError as error:
+        raise Corrupt(f"the manifest does not hold a federation: {error.error_count()} problems") from error
+
+
+def encode_event(event: Event) -> dict[str, Json]:
+    """Return the event as JSON values."""
+    name = _NAMES[type(event)]
+    values = {each.name: each.dump(getattr(event, each.name)) for each in _fields(name)}
+    return {"format_version": FORMAT_VERSION, "event": name, **values}
+
+
+def decode_event(record: Json) -> Event:
+    """Return the event that ``encode_event`` wrote.
+
+    Raises ``Invalid`` when a newer version of this software wrote it, ``Corrupt`` when nothing of ours did.
+    """
+    if not isinstance(record, Mapping):
+        raise Corrupt("a journal's record is not an object")
+    _check_version(record.get("format_version"))
+    name = record.get("event")
+    if not isinstance(name, str) or name not in _KINDS:
+        raise Corrupt("a journal's record is no event of a federation")
+    try:
+        values = {each.name: each.load(record[each.name]) for each in _fields(name) if each.name in record}
+        return _KINDS[name](**values)
+    except (ValidationError, TypeError) as error:
+        raise Corrupt("a journal's record does not hold the event that it names", event=name) from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Field:
+    name: str
+    dump: Callable[[Any], Any]
+    load: Callable[[Any], Any]
+
+
+@cache
+def _fields(event: str) -> tuple[_Field, ...]:
+    kind = _KINDS[event]
+    hints = get_type_hints(kind)
+    return tuple(_field(each.name, hints[each.name]) for each in fields(kind))
+
+
+def _field(name: str, hint: Any) -> _Field:
+    """Return how a field is written: JSON has neither maps by placement nor sets, so these become sorted lists."""
+    arguments = get_args(hint)
+    if get_origin(hint) is Mapping and arguments[0] is Placement:
+        pairs = _tuple_of(GenericAlias(tuple, (Placement, arguments[1])))
+        return _Field(name, lambda value: _json(pairs, sorted(value.items(), key=_first)), _loader(pairs, dict))
+    if get_origin(hint) is frozenset:
+        members = _tuple_of(arguments[0])
+        return _Field(name, lambda value: _json(members, sorted(value)), _loader(members, frozenset))
+    plain: TypeAdapter[Any] = TypeAdapter(hint)
+    return _Field(name, lambda value: _json(plain, value), plain.validate_python)
+
+
+def _tuple_of(kind: Any) -> TypeAdapter[Any]:
+    many: Any = GenericAlias(tuple, (kind, ...))
+    return TypeAdapter(many)
+
+
+def _loader(adapter: TypeAdapter[Any], collect: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda value: collect(adapter.validate_python(value))
+
+
+def _json(adapter: TypeAdapter[Any], value: Any) -> Any:
+    return adapter.dump_python(tuple(value) if isinstance(value, list) else value, mode="json")
+
+
+def _first(pair: tuple[Placement, Any]) -> Placement:
+    return pair[0]
+
+
+def _check_version(version: object) -> None:
     if isinstance(version, int) and version > FORMAT_VERSION:
         raise Invalid(
             f"the federation was written in format {version}, this version reads up to {FORMAT_VERSION}",
             "upgrade sisa-ray",
         )
-    try:
-        return _ADAPTER.validate_python(body.get("state"))
-    except ValidationError as error:
-        raise Corrupt(f"the manifest does not hold a federation: {error.error_count()} problems") from error
+
+
+if len(_NAMES) != len(get_args(Event)):
+    raise InvariantBroken("two events have one name in the journal")

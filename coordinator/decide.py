@@ -10,10 +10,26 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, assert_never
 
-from coordinator.requests import ErasureRequest, ObjectRef, RequestState
+from coordinator.chains import hasten_if_changed, truncate, with_slices, with_valid_chains, withdraw_if_cut
+from coordinator.lifecycle import (
+    accept,
+    advance,
+    cancel,
+    change,
+    close_names,
+    each_request,
+    extend_due,
+    hold,
+    is_ready,
+    is_training,
+    mark_failed,
+    release,
+)
+from coordinator.plan import affected_slices, checkpoint_cost
+from coordinator.requests import Cost, ErasureRequest, ObjectRef, RequestState
 from coordinator.state import DataState, FederationState
 from shards.dataset import SliceRecord
-from shards.lineage import CheckpointRecord, Configuration, valid_prefix
+from shards.lineage import CheckpointRecord, Configuration
 from shards.routing import Placement
 from shards.specification import ShardId, SliceIndex
 from storage.errors import InvariantBroken
@@ -41,7 +57,7 @@ class TrainingConfigured:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErasureAccepted:
-    """A request has arrived; its names are durable."""
+    """A request has arrived; its names are durable. It may arrive paused: with ``held`` set."""
 
     request: ErasureRequest
 
@@ -53,13 +69,15 @@ class PointsRemoved:
     request_id: str
     removed: Mapping[Placement, int]
     slices: Mapping[Placement, SliceRecord]
-    """The slices without them."""
+    """The slices without them. Requests carried out together may have theirs all in the first one's event."""
     tombstones: ObjectRef
     """All tombstones, this request's included."""
     before: ObjectRef
-    """This state as it was, kept for the receipt."""
+    """This state as it was, kept for the receipt; requests carried out together share one."""
     unknown: int = 0
     """Names of the request that have no data point; no tombstone is set for them."""
+    expected: Cost | None = None
+    """What retraining for this request alone would cost."""
     at: str
 
 
@@ -104,6 +122,53 @@ class ReceiptIssued:
     index: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DueExtended:
+    """The request has got more time; it gets some only once."""
+
+    request_id: str
+    due_at: str
+    """The new due date, UTC, ISO 8601."""
+    reason: str
+    at: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestHeld:
+    """The request pauses, such as for a legal hold: nothing of it is removed until it is released."""
+
+    request_id: str
+    reason: str
+    at: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestReleased:
+    """The reason for the pause is gone; the due date moves by as long as it lasted."""
+
+    request_id: str
+    at: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestCancelled:
+    """The request was withdrawn before anything was removed."""
+
+    request_id: str
+    reason: str
+    at: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptFailed:
+    """Carrying these requests out has failed for now; they stay at their stage, and the next attempt goes on there."""
+
+    request_ids: tuple[str, ...]
+    reason: str
+    """What happened and what to do."""
+    at: str
+
+
 Event = (
     Ingested
     | TrainingConfigured
@@ -114,6 +179,11 @@ Event = (
     | CheckpointLost
     | Purged
     | ReceiptIssued
+    | DueExtended
+    | RequestHeld
+    | RequestReleased
+    | RequestCancelled
+    | AttemptFailed
 )
 
 # Effects: what is to be done.
@@ -150,20 +220,28 @@ Effect = RemovePoints | Train | Purge | IssueReceipt
 
 def decide(state: FederationState, event: Event) -> tuple[FederationState, tuple[Effect, ...]]:
     """Return the state after ``event`` and what is to be done then."""
-    after = _withdraw_if_cut(state, _apply(state, event))
-    after = _publish_if_trained(after, getattr(event, "at", ""))
+    after = next_state(state, event)
     return after, outstanding(after)
+
+
+def next_state(state: FederationState, event: Event) -> FederationState:
+    """Return the state after ``event``: a function of the two alone, so that a journal of events can be replayed."""
+    after = withdraw_if_cut(state, _apply(state, event))
+    if not isinstance(event, PointsRemoved):
+        after = hasten_if_changed(state, after)
+    return _publish_if_trained(after, getattr(event, "at", ""))
 
 
 def outstanding(state: FederationState) -> tuple[Effect, ...]:
     """Return what is left to do, in the order in which to do it.
 
     Points are removed first, so that requests which arrive together share one retrain and nothing tainted is trained
-    on; purging waits for the new constituents, so that a request ends with nothing of it left.
+    on; when retraining may start is for ``coordinator.batching`` to say. Purging waits for the new constituents, so
+    that a request ends with nothing of it left.
     """
-    if waiting := tuple(request for request in state.requests if request.state is RequestState.ACCEPTED):
-        return tuple(RemovePoints(request_id=request.request_id) for request in waiting)
-    if state.data is None or state.configuration is None:
+    if ready := tuple(request for request in state.requests if is_ready(request)):
+        return tuple(RemovePoints(request_id=request.request_id) for request in ready)
+    if not _is_trainable(state):
         return ()
     if untrained := tuple(ShardId(n) for n, shard in enumerate(state.shards) if not shard.is_trained):
         return (Train(shards=untrained),)
@@ -176,95 +254,88 @@ def outstanding(state: FederationState) -> tuple[Effect, ...]:
 def _apply(state: FederationState, event: Event) -> FederationState:
     match event:
         case Ingested():
-            changed = {
-                place: record
-                for place, record in event.slices.items()
-                if place in event.lost or record.content_digest != _slice(state, place).content_digest
-            }
-            return replace(_with_slices(state, changed), data=event.data)
+            return _ingested(state, event)
         case TrainingConfigured():
             after = replace(state, settings=event.settings, configuration=event.configuration)
-            return _with_valid_chains(after)
+            return with_valid_chains(after)
         case ErasureAccepted():
-            return replace(state, requests=(*state.requests, _accepted(event.request)))
+            return accept(state, event.request)
         case PointsRemoved():
             return _quarantine(state, event)
         case NothingToErase():
-            return _close_names(state, event.request_id, RequestState.REFUSED, event.at, reason=event.reason)
+            return _refuse(state, event)
         case CheckpointWritten():
             return _extend(state, event)
         case CheckpointLost():
-            return _truncate(state, event.shard, event.slice)
+            return truncate(state, event.shard, event.slice)
         case Purged():
             return _purged(state, event.at)
         case ReceiptIssued():
             return _receipted(state, event)
         case _:
+            return _intervene(state, event)
+
+
+def _intervene(
+    state: FederationState, event: DueExtended | RequestHeld | RequestReleased | RequestCancelled | AttemptFailed
+) -> FederationState:
+    match event:
+        case DueExtended():
+            return extend_due(state, event.request_id, event.due_at, event.reason, event.at)
+        case RequestHeld():
+            return hold(state, event.request_id, event.reason, event.at)
+        case RequestReleased():
+            return release(state, event.request_id, event.at)
+        case RequestCancelled():
+            return cancel(state, event.request_id, event.reason, event.at)
+        case AttemptFailed():
+            return mark_failed(state, event.request_ids, event.reason, event.at)
+        case _:
             assert_never(event)
 
 
-def _accepted(request: ErasureRequest) -> ErasureRequest:
-    return replace(request, times={RequestState.ACCEPTED.value: request.received_at})
+def _is_trainable(state: FederationState) -> bool:
+    return state.data is not None and state.configuration is not None
 
 
-def _slice(state: FederationState, place: Placement) -> SliceRecord:
-    return state.shards[place.shard].slices[place.slice - 1]
-
-
-def _with_slices(state: FederationState, changed: Mapping[Placement, SliceRecord]) -> FederationState:
-    """Return the state with these slices in place of the old ones, and no checkpoint that has seen the old ones."""
-    shards = list(state.shards)
-    for place, record in changed.items():
-        slices = list(shards[place.shard].slices)
-        slices[place.slice - 1] = record
-        shards[place.shard] = replace(shards[place.shard], slices=tuple(slices))
-    kept = {part.key for record in changed.values() for part in record.parts}
-    gone = [part.key for place in changed for part in _slice(state, place).parts if part.key not in kept]
-    return _with_valid_chains(replace(state, shards=tuple(shards), condemned=(*state.condemned, *gone)))
-
-
-def _with_valid_chains(state: FederationState) -> FederationState:
-    """Cut every chain before its first checkpoint whose lineage is not what the slices and settings now demand."""
-    for number, shard in enumerate(state.shards):
-        valid = valid_prefix(shard.chain, state.lineages(ShardId(number)))
-        if len(valid) < len(shard.chain):
-            state = _truncate(state, ShardId(number), SliceIndex(len(valid) + 1))
-    return state
-
-
-def _truncate(state: FederationState, number: ShardId, from_slice: SliceIndex) -> FederationState:
-    shard = state.shards[number]
-    kept, gone = shard.chain[: from_slice - 1], shard.chain[from_slice - 1 :]
-    if not gone:
-        return state
-    shards = (*state.shards[:number], replace(shard, chain=kept), *state.shards[number + 1 :])
-    return replace(
-        state,
-        shards=shards,
-        condemned=(*state.condemned, *(checkpoint.key for checkpoint in gone)),
-    )
+def _ingested(state: FederationState, event: Ingested) -> FederationState:
+    changed = {
+        place: record
+        for place, record in event.slices.items()
+        if place in event.lost or record.content_digest != state.slice(place).content_digest
+    }
+    return replace(with_slices(state, changed), data=event.data)
 
 
 def _quarantine(state: FederationState, event: PointsRemoved) -> FederationState:
     """Take the points out and cut the chains, in one step (E10)."""
     request = state.request(event.request_id)
-    if request is None or request.state is not RequestState.ACCEPTED:
-        return state  # carried out already, by an earlier attempt
-    after = _with_slices(state, event.slices)
-    if state.tombstones:
+    if request is None or not is_ready(request):
+        return state  # carried out already, by an earlier attempt; or paused or withdrawn since
+    after = with_slices(state, event.slices)
+    if state.tombstones and state.tombstones != event.tombstones:
         after = replace(after, condemned=(*after.condemned, state.tombstones.key))
     after = replace(after, tombstones=event.tombstones)
-    touched = tuple(sorted({place.shard for place, count in event.removed.items() if count}))
-    return _close_names(
+    affected = affected_slices(place for place, count in event.removed.items() if count)
+    return close_names(
         after,
-        event.request_id,
+        request,
         RequestState.QUARANTINED,
         event.at,
-        shards=touched,
+        shards=tuple(affected),
+        from_slices=affected,
         points=sum(event.removed.values()),
         unknown=event.unknown,
         before=event.before,
+        expected=event.expected,
     )
+
+
+def _refuse(state: FederationState, event: NothingToErase) -> FederationState:
+    request = state.request(event.request_id)
+    if request is None or not is_ready(request):
+        return state
+    return close_names(state, request, RequestState.REFUSED, event.at, reason=event.reason)
 
 
 def _extend(state: FederationState, event: CheckpointWritten) -> FederationState:
@@ -280,70 +351,47 @@ def _extend(state: FederationState, event: CheckpointWritten) -> FederationState
         raise InvariantBroken("a checkpoint's slice is not the one of its lineage", shard=event.shard)
     longer = replace(shard, chain=(*shard.chain, event.checkpoint))
     after = replace(state, shards=(*state.shards[: event.shard], longer, *state.shards[event.shard + 1 :]))
-    for request in after.requests:
-        if request.state is RequestState.QUARANTINED and event.shard in request.shards:
-            after = _update(after, request.request_id, RequestState.RETRAINING, event.at)
-    return after
+    cost = checkpoint_cost(state, event.shard, event.checkpoint)
 
+    def retrained(request: ErasureRequest) -> ErasureRequest:
+        if not is_training(request) or event.shard not in request.shards:
+            return request
+        own = cost if request.first_slice(event.shard) <= event.checkpoint.slice else Cost()
+        return advance(request, RequestState.RETRAINING, event.at, spent=request.spent + own)
 
-def _withdraw_if_cut(before: FederationState, after: FederationState) -> FederationState:
-    """Start a new generation, and raise the floor to it, if a served checkpoint is no longer part of its chain (E10).
-
-    Each cut shard serves what is left of its chain until the retrained constituent is published.
-    """
-    if all(shard.serving <= len(shard.chain) for shard in after.shards):
-        return after
-    shards = tuple(replace(shard, serving=min(shard.serving, len(shard.chain))) for shard in after.shards)
-    generation = before.generation + 1
-    return replace(after, shards=shards, generation=generation, floor=generation, published=False)
+    return each_request(after, retrained)
 
 
 def _publish_if_trained(state: FederationState, at: str) -> FederationState:
-    trained = state.configuration is not None and state.data is not None
-    if state.published or not trained or not all(shard.is_trained for shard in state.shards):
+    if state.published or not _is_trainable(state) or not all(shard.is_trained for shard in state.shards):
         return state
     shards = tuple(replace(shard, serving=len(shard.slices)) for shard in state.shards)
-    after = replace(state, shards=shards, generation=state.generation + 1, published=True)
-    for request in state.requests:
-        if request.state in (RequestState.QUARANTINED, RequestState.RETRAINING):
-            after = _update(after, request.request_id, RequestState.PUBLISHED, at)
-    return after
+    after = replace(state, shards=shards, generation=state.generation + 1, published=True, at_once=False)
+
+    def published(request: ErasureRequest) -> ErasureRequest:
+        return advance(request, RequestState.PUBLISHED, at) if is_training(request) else request
+
+    return each_request(after, published)
 
 
 def _purged(state: FederationState, at: str) -> FederationState:
-    after = replace(state, condemned=())
-    for request in state.requests:
+    def purged(request: ErasureRequest) -> ErasureRequest:
         if request.state is RequestState.PUBLISHED:
-            after = _update(after, request.request_id, RequestState.PURGED, at)
-        elif request.state is RequestState.PURGED and request.receipt is not None:
-            after = _update(after, request.request_id, RequestState.COMPLETE, at)
-    return after
+            return advance(request, RequestState.PURGED, at)
+        if request.state is RequestState.PURGED and request.receipt is not None:
+            return advance(request, RequestState.COMPLETE, at)
+        return request
+
+    return each_request(replace(state, condemned=()), purged)
 
 
 def _receipted(state: FederationState, event: ReceiptIssued) -> FederationState:
-    """Condemn what the receipt was written from; with that purged as well, the request is complete."""
+    """Condemn what the receipt was written from, unless other receipts need it; with that purged, it is complete."""
     request = state.request(event.request_id)
     if request is None or request.state is not RequestState.PURGED or request.before is None:
         return state  # told twice
-    requests = tuple(
-        replace(each, receipt=event.index, before=None) if each is request else each for each in state.requests
-    )
-    return replace(state, requests=requests, condemned=(*state.condemned, request.before.key))
-
-
-def _close_names(
-    state: FederationState, request_id: str, reached: RequestState, at: str, **fields: Any
-) -> FederationState:
-    """Move the request on and condemn the object with its names: from here on the tombstones have them."""
-    request = state.request(request_id)
-    gone = (request.names.key,) if request and request.names else ()
-    after = replace(state, condemned=(*state.condemned, *gone))
-    return _update(after, request_id, reached, at, names=None, **fields)
-
-
-def _update(state: FederationState, request_id: str, reached: RequestState, at: str, **fields: Any) -> FederationState:
-    requests = tuple(
-        replace(request, **fields).reach(reached, at) if request.request_id == request_id else request
-        for request in state.requests
-    )
-    return replace(state, requests=requests)
+    issued = replace(request, receipt=event.index, before=None, failure="", failed_at="")
+    after = change(state, request, issued)
+    if any(each.before == request.before for each in after.requests):
+        return after
+    return replace(after, condemned=(*after.condemned, request.before.key))

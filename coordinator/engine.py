@@ -1,61 +1,57 @@
-"""The engine: performs what ``decide`` asks for, and commits every state before acting on it.
+"""The engine: performs what ``decide`` asks for, and makes every event durable before acting on what follows from it.
 
 One engine writes at a time (the store's exclusive lock); a stale one is fenced by its token at the next commit (D3).
+Requests may be accepted from any thread, at any time; everything else is done by one.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import reduce
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from itertools import zip_longest
 from typing import Any
 
-from coordinator.codec import decode_state, encode_state
+from coordinator.batching import retrain_start
+from coordinator.codec import decode_state
 from coordinator.decide import (
+    AttemptFailed,
     CheckpointLost,
     CheckpointWritten,
-    Effect,
     ErasureAccepted,
     Event,
     Ingested,
     IssueReceipt,
-    NothingToErase,
-    PointsRemoved,
     Purge,
     Purged,
     ReceiptIssued,
     RemovePoints,
     Train,
     TrainingConfigured,
-    decide,
     outstanding,
 )
-from coordinator.lookup import erased_points, is_intact, load_digests, load_object
+from coordinator.ledger import Ledger
+from coordinator.lookup import is_intact, load_digests, load_object
 from coordinator.ports import Clock, IngestProgress, Listener, Names, Notice, RequestMoved, TrainingStarted, WorkerPool
-from coordinator.receipts import ScanEvidence, StoreEvidence, collect_evidence
+from coordinator.receipts import ErasureEvidence, ScanEvidence, StoreEvidence, collect_evidence
 from coordinator.registrar import Registrar
-from coordinator.requests import ErasureRequest, ObjectRef
+from coordinator.removal import put_digests, removal_events
+from coordinator.requests import MOST_INLINE, ErasureRequest, InlineDigests, RequestState
+from coordinator.settings import ErasureSettings
 from coordinator.state import DataState, FederationState
-from shards.constituent import SliceLearned, TrainTask
+from coordinator.sweep import Drafts, left_over, sweep
+from coordinator.tasks import check_configuration, train_task
+from shards.constituent import SliceLearned
 from shards.dataset import EMPTY_SLICE, SliceRecord, rewrite_slice
 from shards.ingest import ingest, taken_from
 from shards.lineage import Configuration
 from shards.routing import PartitionKey, Placement
 from shards.sources import Source
 from shards.specification import DataSettings, PartitionSettings, ShardId, SliceIndex
-from shards.tombstones import NOTHING, DigestSet
-from storage.digests import canonical_json, sha256
-from storage.errors import Conflict, Fenced, Unavailable
-from storage.manifest import ManifestRegister
-from storage.objects import ObjectKey, ObjectStore, object_key
-
-SWEPT_PREFIXES = ("shards/", "requests/", "tombstones/")
-"""Where objects live that the state refers to; anything else found there is left over."""
-
-_PURGE_PASSES = 5
-_PRUNE_EVERY = 64
-"""Manifests pile up while training; each states all checkpoints."""
+from shards.tombstones import DigestSet
+from storage.errors import Conflict, Fenced, InvariantBroken, OutcomeUnknown, SisaError, Unavailable
+from storage.objects import ObjectStore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,54 +68,72 @@ class Tools:
     """Issues receipts."""
     described: Callable[[], StoreEvidence]
     """Returns what receipts say of the store, as it is now."""
+    erasure: ErasureSettings = field(default_factory=ErasureSettings)
+    """When retraining for erasures may start."""
 
 
 class Engine:
     """A federation being written to. Made by ``Engine.start`` while the store's writer lock is held."""
 
-    def __init__(
-        self, tools: Tools, register: ManifestRegister, token: int, version: int, state: FederationState
-    ) -> None:
+    def __init__(self, tools: Tools, ledger: Ledger) -> None:
         self._tools = tools
-        self._register = register
-        self._token = token
-        self._version = version
-        self.state = state
+        self._ledger = ledger
+        self._drafts = Drafts(tools.names)
 
     @classmethod
-    def start(cls, tools: Tools, register: ManifestRegister, fresh: FederationState) -> Engine:
+    def start(cls, tools: Tools, fresh: FederationState) -> Engine:
         """Return the engine for the federation in the store, or for ``fresh`` when the store holds none.
 
-        Commits a manifest under a new fencing token at once, so that every older writer is fenced from here on.
+        Commits an entry under a new fencing token at once, so that every older writer is fenced from here on.
         """
-        token = register.claim_token()
-        latest = register.latest()
-        state = decode_state(dict(latest.body)) if latest else fresh
-        if not state.is_begun:
-            state = fresh  # an earlier attempt ended before it had read any data
-        engine = cls(tools, register, token, latest.number if latest else 0, state)
-        engine._commit(state)
-        return engine
+        return cls(tools, Ledger.start(tools.store, tools.names, fresh))
+
+    @property
+    def state(self) -> FederationState:
+        """The state as of the last durable event."""
+        return self._ledger.state
 
     def accept(self, request: ErasureRequest, names: DigestSet) -> ErasureRequest:
         """Accept the request durably, or return the one of this id that was accepted before (D1, D4).
 
+        From any thread; callers at the same time share one durable write.
         Raises ``Conflict`` when the id was used for another body.
         """
-        known = self.state.request(request.request_id)
-        if known is not None:
-            if known.body != request.body:
-                raise Conflict(
-                    "this request id was used before, for other subjects or data points",
-                    "choose another --request-id, or repeat the request as it was",
-                    request=request.request_id,
-                )
-            return known
-        ref = self._put_digests("requests", names)
-        self._handle(ErasureAccepted(request=replace(request, names=ref)))
+        if self.state.request(request.request_id) is None:
+            if len(names) <= MOST_INLINE:
+                self.record(ErasureAccepted(request=replace(request, names=InlineDigests.of(names))))
+            else:
+                with self._drafts as drawn:
+                    ref = put_digests(self._tools.store, drawn, "requests", names)
+                    self.record(ErasureAccepted(request=replace(request, names=ref)))
         accepted = self.state.request(request.request_id)
         assert accepted is not None
+        if accepted.body != request.body:
+            raise Conflict(
+                "this request id was used before, for other subjects or data points",
+                "choose another --request-id, or repeat the request as it was",
+                request=request.request_id,
+            )
         return accepted
+
+    def intervene(self, ruling: Callable[[FederationState], Event]) -> None:
+        """Make durable what ``ruling`` says of the state as it is, at no time between finding points and removing them.
+
+        For what may be done to a request only as long as nothing of it is removed. From any thread; raises what
+        ``ruling`` raises.
+        """
+        with self._drafts:
+            self.record(ruling(self.state))
+
+    def record(self, *events: Event, told: Notice | None = None) -> None:
+        """Make the events durable, all together, then tell of them, ``told`` first."""
+        change = self._ledger.record(*events)
+        if told is not None:
+            self._tools.listener(told)
+        for was, request in zip_longest(change.before.requests, change.after.requests):
+            # Requests are never removed and keep their order; most have not changed at all.
+            if was is not request and (was is None or was.shown is not request.shown):
+                self._tools.listener(RequestMoved(request=request))
 
     def ingest(
         self,
@@ -131,26 +145,32 @@ class Engine:
     ) -> None:
         """Read the source and replace the slices that differ, and those in ``lost``; tombstoned points stay out."""
         tools = self._tools
+        tombstones = self.state.tombstones
         result = ingest(
             source=source,
             data=data,
             partition=partition,
             key=key,
             store=tools.store,
-            tombstones=load_digests(tools.store, self.state.tombstones),
+            tombstones=load_digests(tools.store, tombstones),
             names=tools.names,
             progress=lambda points: tools.listener(IngestProgress(points=points)),
         )
         state = DataState(
             layout=result.layout, inventory=result.inventory, taken=taken_from(data), refused=result.refused
         )
-        places = [
-            Placement(ShardId(shard), SliceIndex(slice_))
-            for shard in range(partition.shards)
-            for slice_ in range(1, partition.slices + 1)
-        ]
-        slices = {place: result.slices.get(place, EMPTY_SLICE) for place in places}
-        self._handle(Ingested(data=state, slices=slices, lost=lost))
+        slices = {
+            place: result.slices.get(place, EMPTY_SLICE)
+            for place in (
+                Placement(ShardId(shard), SliceIndex(slice_))
+                for shard in range(partition.shards)
+                for slice_ in range(1, partition.slices + 1)
+            )
+        }
+        with self._drafts as drawn:
+            if self.state.tombstones != tombstones:  # people were erased while the source was read
+                slices = self._without_erased(slices, drawn)
+            self.record(Ingested(data=state, slices=slices, lost=lost))
 
     def audit(self) -> frozenset[Placement]:
         """Check every object of the state against its digest; return the slices whose files are lost.
@@ -164,229 +184,137 @@ class Engine:
                     lost.add(Placement(ShardId(number), SliceIndex(slice_)))
             for checkpoint in shard.chain:
                 if not is_intact(self._tools.store, checkpoint.key, checkpoint.sha256):
-                    self._handle(CheckpointLost(shard=ShardId(number), slice=checkpoint.slice))
+                    self.record(CheckpointLost(shard=ShardId(number), slice=checkpoint.slice))
                     break
         return frozenset(lost)
 
     def configure(self, settings: dict[str, Any], configuration: Configuration) -> None:
         """Set what to train under; checkpoints of another lineage are given up (E8)."""
-        self._handle(TrainingConfigured(settings=settings, configuration=configuration))
+        self.record(TrainingConfigured(settings=settings, configuration=configuration))
 
     def remove_points(self) -> None:
-        """Carry accepted requests as far as quarantine."""
-        self._perform_while(RemovePoints)
+        """Carry accepted requests as far as quarantine: all that are there, in one commit. From any thread."""
+        with self._drafts as drawn:
+            effects = outstanding(self.state)
+            wanted = [effect.request_id for effect in effects if isinstance(effect, RemovePoints)]
+            if not wanted:
+                return
+            store = self._tools.store
+            try:
+                batch = [
+                    (request, load_digests(store, request.names))
+                    for request in self.state.requests
+                    if request.request_id in set(wanted)
+                ]
+                events = tuple(removal_events(store, drawn, self.state, batch, self.now()))
+            except SisaError as error:
+                self._tell_failure(tuple(wanted), error)
+                raise
+            self.record(*events)
 
-    def settle(self) -> None:
+    def settle(self, *, hurry: bool = True) -> datetime | None:
         """Do all that is outstanding, and leave nothing behind that the state does not name.
 
-        Interrupting is safe: the next engine goes on from the last commit.
+        Without ``hurry``, retraining waits for its window: returns the moment from which there is more to do; None when
+        nothing waits. Interrupting is safe: the next engine goes on from the last event.
         """
-        self._perform_while(RemovePoints, Train, Purge, IssueReceipt)
+        waits: datetime | None = None
+        while effects := outstanding(self.state):
+            match effects[0]:
+                case RemovePoints():
+                    self.remove_points()
+                case Train(shards=shards):
+                    waits = None if hurry else self._wait_for(self._tools.clock.now())
+                    if waits is not None:
+                        break
+                    self._train(shards)
+                case Purge():
+                    self._sweep()
+                    self.record(Purged(at=self.now()))
+                case IssueReceipt():
+                    self._issue_receipts([each.request_id for each in effects if isinstance(each, IssueReceipt)])
         # Objects that an interrupted writer never committed, manifests that name purged ones, files of a repeated
         # ingest that changed nothing: none of them is on any purge list.
         self._sweep()
+        return waits
 
-    def _perform_while(self, *kinds: type[Effect]) -> None:
-        while (effects := outstanding(self.state)) and isinstance(effects[0], kinds):
-            match effects[0]:
-                case RemovePoints(request_id=request_id):
-                    self._remove_points(request_id)
-                case Train(shards=shards):
-                    self._train(shards)
-                case Purge():
-                    self._purge()
-                case IssueReceipt(request_id=request_id):
-                    self._issue_receipt(request_id)
+    def now(self) -> str:
+        """Return the time as events have it."""
+        return self._tools.clock.now().isoformat(timespec="milliseconds")
 
-    def _remove_points(self, request_id: str) -> None:
-        """Write the request's points out of their slices (E2, E12)."""
-        request = self.state.request(request_id)
-        assert request is not None
-        store = self._tools.store
-        names = load_digests(store, request.names)
-        rewrites = {
-            place: rewrite_slice(store, self._slice(place), names, place, self._tools.names)
-            for place in erased_points(store, self.state, names)
-        }
-        if not any(rewrite.removed for rewrite in rewrites.values()):
-            self._handle(NothingToErase(request_id=request_id, reason=_NOTHING, at=self._now()))
-            return
-        # Tombstones for those found, and for nobody else: a misspelt name must not keep a stranger out for good.
-        found = reduce(DigestSet.union, (rewrite.names for rewrite in rewrites.values()), NOTHING)
-        tombstones = self._put_digests("tombstones", load_digests(store, self.state.tombstones).union(found))
-        self._handle(
-            PointsRemoved(
-                request_id=request_id,
-                removed={place: rewrite.removed for place, rewrite in rewrites.items()},
-                slices={place: rewrite.record for place, rewrite in rewrites.items() if rewrite.removed},
-                tombstones=tombstones,
-                before=self._put("requests", "before", canonical_json(encode_state(self.state))),
-                unknown=len(names) - len(found),
-                at=self._now(),
-            )
-        )
+    def _wait_for(self, now: datetime) -> datetime | None:
+        start = retrain_start(self.state, self._tools.erasure)
+        return start if start is not None and start > now else None
 
     def _train(self, shards: Sequence[ShardId]) -> None:
         """Extend the chains of ``shards``, committing every checkpoint as it comes."""
-        pool = self._tools.pool()
-        assert self.state.data is not None
-        check_configuration(self.state.configuration, pool.configuration(self.state.data.layout.width, len(shards)))
-        tasks = [self._task(shard) for shard in shards]
-        self._tools.listener(
-            TrainingStarted(shards=tuple((task.shard, len(task.done)) for task in tasks), slices=len(tasks[0].slices))
+        try:
+            pool = self._tools.pool()
+            assert self.state.data is not None
+            check_configuration(self.state.configuration, pool.configuration(self.state.data.layout.width, len(shards)))
+            state, token = self.state, self._ledger.token
+            tasks = [train_task(state, shard, done=len(state.shards[shard].chain), token=token) for shard in shards]
+            started = tuple((task.shard, len(task.done)) for task in tasks)
+            self._tools.listener(TrainingStarted(shards=started, slices=len(tasks[0].slices)))
+            for event in pool.train(tasks):
+                if isinstance(event, SliceLearned) and event.checkpoint is not None:
+                    written = CheckpointWritten(shard=event.shard, checkpoint=event.checkpoint, at=self.now())
+                    self.record(written, told=event)
+                else:
+                    self._tools.listener(event)
+        except SisaError as error:
+            stages = (RequestState.QUARANTINED, RequestState.RETRAINING)
+            waiting = tuple(each.request_id for each in self.state.requests if each.state in stages)
+            self._tell_failure(waiting, error)
+            raise
+
+    def _tell_failure(self, request_ids: tuple[str, ...], error: SisaError) -> None:
+        """Write down why requests do not advance, unless trying again may simply help."""
+        if request_ids and not isinstance(error, Fenced | OutcomeUnknown | Unavailable | InvariantBroken):
+            self.record(AttemptFailed(request_ids=request_ids, reason=_reason(error), at=self.now()))
+
+    def _issue_receipts(self, request_ids: Sequence[str]) -> None:
+        """State what was done for the requests, signed and in the log; asking twice gives the same receipts."""
+        scan, described = self._scan(), self._tools.described()
+        evidences = [self._evidence(request_id, scan, described) for request_id in request_ids]
+        bundles = self._tools.registrar.issue_all(evidences)
+        self.record(
+            *(
+                ReceiptIssued(request_id=request_id, index=bundle.index)
+                for request_id, bundle in zip(request_ids, bundles, strict=True)
+            )
         )
-        for event in pool.train(tasks):
-            if isinstance(event, SliceLearned) and event.checkpoint is not None:
-                written = CheckpointWritten(shard=event.shard, checkpoint=event.checkpoint, at=self._now())
-                self._handle(written, told=event)
-            else:
-                self._tools.listener(event)
 
-    def _task(self, shard: ShardId) -> TrainTask:
-        return train_task(self.state, shard, done=len(self.state.shards[shard].chain), token=self._token)
-
-    def _issue_receipt(self, request_id: str) -> None:
-        """State what was done for the request, signed and in the log; asking twice gives the same receipt."""
+    def _evidence(self, request_id: str, scan: ScanEvidence, described: StoreEvidence) -> ErasureEvidence:
         request = self.state.request(request_id)
         assert request is not None
         assert request.before is not None
-        before = decode_state(json.loads(load_object(self._tools.store, request.before)))
-        evidence = collect_evidence(
+        return collect_evidence(
             request_id,
-            before,
+            decode_state(json.loads(load_object(self._tools.store, request.before))),
             self.state,
-            manifests={"purged": self._version},
-            scan=self._scan(),
-            store=self._tools.described(),
+            manifests={"purged": self._ledger.manifest},
+            scan=scan,
+            store=described,
         )
-        bundle = self._tools.registrar.issue(evidence)
-        self._handle(ReceiptIssued(request_id=request_id, index=bundle.index))
 
     def _scan(self) -> ScanEvidence:
         """Return what a listing of the whole store shows; ``sisa verify`` reads every object as well."""
         found = list(self._tools.store.list(""))
-        left = len(self._left_over()) + sum(1 for _ in self._tools.store.unfinished(""))
+        left = len(left_over(self._tools.store, self.state)) + sum(1 for _ in self._tools.store.unfinished(""))
         return ScanEvidence(objects=len(found), bytes=sum(info.payload_bytes for info in found), findings=left)
 
-    def _purge(self) -> None:
-        self._sweep()
-        self._handle(Purged(at=self._now()))
-
     def _sweep(self) -> None:
-        """Delete everything that is not part of the state, and show that nothing is left (E12).
+        sweep(self._tools.store, self._ledger, self._drafts)
 
-        No worker is at work now, so that what is not referred to is left over, whoever wrote it.
-        Raises ``Fenced`` when another writer has taken over, ``Unavailable`` when objects keep appearing.
-        """
+    def _without_erased(self, slices: dict[Placement, SliceRecord], names: Names) -> dict[Placement, SliceRecord]:
         store = self._tools.store
-        for _ in range(_PURGE_PASSES):
-            left = self._left_over()
-            if not left and not any(store.unfinished("")):
-                self._register.prune(keep_from=self._version)
-                return
-            # After the listing: a writer that takes over commits before it writes anything else, so that nothing
-            # listed above is its own (D3).
-            self._refuse_superseded()
-            store.delete_all(left)
-            store.remove_unfinished("")
-        raise Unavailable(
-            f"objects keep appearing in the store while it is purged, {len(self._left_over())} are left",
-            "look for another process that writes to this store, then run 'sisa train'",
-            store=store.location,
-        )
-
-    def _left_over(self) -> list[ObjectKey]:
-        keep = self.state.referenced()
-        return [
-            info.key for prefix in SWEPT_PREFIXES for info in self._tools.store.list(prefix) if info.key not in keep
-        ]
-
-    def _refuse_superseded(self) -> None:
-        latest = self._register.latest()
-        if latest is None or latest.number != self._version:
-            raise Fenced(
-                "another writer has taken over: nothing was deleted",
-                "stop this process; the other one does what is left",
-                number=self._version,
-                latest=latest.number if latest else 0,
-            )
-
-    def _slice(self, place: Placement) -> SliceRecord:
-        return self.state.shards[place.shard].slices[place.slice - 1]
-
-    def _put_digests(self, prefix: str, names: DigestSet) -> ObjectRef:
-        return self._put(prefix, "digests", names.to_bytes())
-
-    def _put(self, prefix: str, ending: str, payload: bytes) -> ObjectRef:
-        key = object_key(f"{prefix}/{self._tools.names()}.{ending}")
-        self._tools.store.put_if_absent(key, payload)
-        return ObjectRef(key=key, sha256=sha256(payload))
-
-    def _handle(self, event: Event, told: Notice | None = None) -> None:
-        """Take the event in: commit the state that follows, then tell of it, ``told`` first."""
-        before = self.state
-        after, _ = decide(before, event)
-        if after != before:
-            self._commit(after)
-            self.state = after
-        if told is not None:
-            self._tools.listener(told)
-        for request in after.requests:
-            was = before.request(request.request_id)
-            if was is None or was.state is not request.state:
-                self._tools.listener(RequestMoved(request=request))
-
-    def _commit(self, state: FederationState) -> None:
-        manifest = self._register.commit(
-            encode_state(state), after=self._version, token=self._token, nonce=self._tools.names()
-        )
-        self._version = manifest.number
-        if manifest.number % _PRUNE_EVERY == 0:
-            self._register.prune(keep_from=manifest.number)
-
-    def _now(self) -> str:
-        return self._tools.clock.now().isoformat(timespec="milliseconds")
+        gone = load_digests(store, self.state.tombstones)
+        return {place: rewrite_slice(store, record, gone, place, names).record for place, record in slices.items()}
 
 
-_NOTHING = "no data point of these subjects or ids is in the federation: there is nothing to erase"
-
-
-def train_task(state: FederationState, shard: ShardId, *, done: int, token: int | None) -> TrainTask:
-    """Return the task of training ``shard`` from its first ``done`` checkpoints on, as the state demands.
-
-    ``token`` is the fencing token to write under; None: nothing is written.
-    """
-    assert state.data is not None
-    data_settings = state.settings["data"]
-    scale = data_settings["scale"]
-    own = state.shards[shard]
-    return TrainTask(
-        shard=shard,
-        slices=own.slices,
-        lineages=state.lineages(shard),
-        width=state.data.layout.width,
-        scale=tuple(scale) if isinstance(scale, list | tuple) else scale,
-        done=own.chain[:done],
-        token=token,
-    )
-
-
-def check_configuration(trained: Configuration | None, present: Configuration) -> None:
-    """Raise ``Conflict`` when workers would produce other bits than those the federation was trained with."""
-    if trained is None or trained == present:
-        return
-    differences = []
-    if trained.settings != present.settings:
-        differences.append("model or training settings")
-    if trained.model_code != present.model_code:
-        differences.append("the model's source code")
-    if trained.seed != present.seed:
-        differences.append(f"seed: {trained.seed} then, {present.seed} now")
-    for name in type(trained.profile).__slots__:
-        was, now = getattr(trained.profile, name), getattr(present.profile, name)
-        if was != now:
-            differences.append(f"{name}: {was} then, {now} now")
-    raise Conflict(
-        f"the constituents were trained under other conditions: {'; '.join(differences)}",
-        "go back to these conditions, or run 'sisa train' to train all constituents anew under the present ones",
-    )
+def _reason(error: SisaError) -> str:
+    """Return what to write down of an error; a model's own error text may hold a person's data and is left out."""
+    if type(error) is SisaError:
+        return "a worker failed in the model's code; run 'sisa train' to see its error, mend it, and it goes on"
+    return f"{error.message}; {error.remedy}" if error.remedy else error.message

@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from coordinator.requests import ObjectRef
-from coordinator.state import FederationState
-from shards.dataset import count_erased, locate_points
-from shards.routing import Placement, place
-from shards.specification import ShardId, SliceIndex
+from coordinator.requests import InlineDigests, ObjectRef
 from shards.tombstones import NOTHING, DigestSet
 from storage.digests import Sha256, sha256
 from storage.errors import Corrupt, ObjectMissing
@@ -17,29 +11,18 @@ from storage.objects import ObjectKey, ObjectStore
 _RESTORE = "restore the store from a copy"
 
 
-def erased_points(store: ObjectStore, state: FederationState, names: DigestSet) -> Mapping[Placement, int]:
-    """Return how many data points of ``names`` lie in which slice; slices without any are left out.
+def load_digests(store: ObjectStore, ref: ObjectRef | InlineDigests | None) -> DigestSet:
+    """Return the digests that ``ref`` names or holds; none for None.
 
-    Subjects are found by routing alone; points named one by one are looked for in every slice.
+    Raises ``Corrupt`` when they are not what they were.
     """
-    shards, slices = len(state.shards), len(state.shards[0].slices)
-    found: dict[Placement, int] = {}
-    for placement in sorted({place(subject, shards, slices) for subject in names.subject_digests()}):
-        record = state.shards[placement.shard].slices[placement.slice - 1]
-        found[placement] = count_erased(store, record, names)
-    if names.points:
-        places = {
-            Placement(ShardId(shard), SliceIndex(number)): record
-            for shard, own in enumerate(state.shards)
-            for number, record in enumerate(own.slices, start=1)
-        }
-        found |= locate_points(store, places, names)
-    return {placement: count for placement, count in sorted(found.items()) if count}
-
-
-def load_digests(store: ObjectStore, ref: ObjectRef | None) -> DigestSet:
-    """Return the digests that ``ref`` names; none for None. Raises ``Corrupt`` when the object is not what it was."""
-    return NOTHING if ref is None else DigestSet.from_bytes(load_object(store, ref))
+    match ref:
+        case None:
+            return NOTHING
+        case InlineDigests():
+            return ref.digests()
+        case ObjectRef():
+            return DigestSet.from_bytes(load_object(store, ref))
 
 
 def load_object(store: ObjectStore, ref: ObjectRef) -> bytes:

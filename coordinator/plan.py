@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from coordinator.requests import Cost
 from coordinator.state import FederationState
 from shards.cost import replay_point_epochs, training_point_epochs
+from shards.lineage import CheckpointRecord
 from shards.routing import Placement
 from shards.schedule import slice_epochs
 from shards.specification import ShardId, SliceIndex
@@ -39,6 +41,33 @@ class RetrainPlan:
     def fraction(self) -> float:
         """Cost as a share of a full retrain."""
         return self.point_epochs / self.full_point_epochs if self.full_point_epochs else 0.0
+
+    @property
+    def expected(self) -> Cost:
+        """Cost as a request keeps it, to be compared with what it did cost."""
+        return total(self.shards)
+
+
+def total(retrains: Iterable[ShardRetrain]) -> Cost:
+    """Return what these cost together."""
+    return sum((Cost(point_epochs=each.point_epochs, seconds=each.seconds) for each in retrains), Cost())
+
+
+def trained_epochs(state: FederationState) -> int | None:
+    """Return e', the epochs that training was last asked for; None before that."""
+    epochs = state.settings.get("training", {}).get("epochs")
+    return epochs if isinstance(epochs, int) else None
+
+
+def checkpoint_cost(state: FederationState, shard: ShardId, checkpoint: CheckpointRecord) -> Cost:
+    """Return what learning this checkpoint's slice has cost: the points of slices 1..r, once per epoch (SISA §IV)."""
+    epochs = trained_epochs(state)
+    if epochs is None:
+        return Cost(seconds=checkpoint.seconds)
+    slices = state.shards[shard].slices
+    seen = sum(record.points for record in slices[: checkpoint.slice])
+    own_epochs = slice_epochs(epochs, len(slices))[checkpoint.slice - 1]
+    return Cost(point_epochs=seen * own_epochs, seconds=checkpoint.seconds)
 
 
 def affected_slices(placements: Iterable[Placement]) -> Mapping[ShardId, SliceIndex]:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
-from coordinator.requests import ErasureRequest, RequestState
+from coordinator.requests import ErasureRequest, ObjectRef, RequestState
 from coordinator.state import FederationState, ShardState
 from shards.lineage import CheckpointRecord, NumericsProfile
 from shards.specification import ShardId, SliceIndex
@@ -292,7 +292,7 @@ def _objects(state: FederationState) -> Iterator[ObjectEvidence]:
         for checkpoint in shard.chain:
             yield _checkpoint_object(checkpoint)
     for request in state.requests:
-        if request.names:
+        if isinstance(request.names, ObjectRef):  # others stand in the state, not in an object
             yield ObjectEvidence(key=request.names.key, sha256=request.names.sha256, what="names")
     if state.tombstones:
         yield ObjectEvidence(key=state.tombstones.key, sha256=state.tombstones.sha256, what="tombstones")

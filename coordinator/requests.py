@@ -7,16 +7,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from shards.specification import ShardId
+from shards.specification import ShardId, SliceIndex
+from shards.tombstones import DigestSet
 from storage.digests import Sha256
+from storage.encoding import from_base64, to_base64
 from storage.errors import Invalid
 from storage.objects import ObjectKey
+
+MOST_INLINE: Final = 64
+"""Most keyed digests that a request carries in itself, 1 KiB of them; more lie in an object of their own."""
 
 _MOST_CHARACTERS: Final = 200
 
 
 class RequestState(enum.Enum):
-    """Where a request stands (DESIGN section 4)."""
+    """Where a request stands (DESIGN section 4).
+
+    ``accepted`` to ``complete`` are the stages in their order. ``waiting`` and ``failed`` are shown in place of the
+    stage while a pause or a failure is on record (``ErasureRequest.shown``); the stage itself is kept.
+    """
 
     ACCEPTED = "accepted"
     """Durable: it will be carried out whatever crashes."""
@@ -31,14 +40,18 @@ class RequestState(enum.Enum):
     """Nothing that held them is left in the store."""
     COMPLETE = "complete"
     WAITING = "waiting"
+    """Paused, for a reason such as a legal hold; it goes on once released."""
     FAILED = "failed"
+    """The last attempt failed; the next one goes on from there."""
     REFUSED = "refused"
     """Nothing to erase: no data point of these subjects or ids is in the federation."""
+    CANCELLED = "cancelled"
+    """Withdrawn before anything was removed."""
 
     @property
     def is_open(self) -> bool:
         """Whether work is still owed."""
-        return self not in (RequestState.COMPLETE, RequestState.FAILED, RequestState.REFUSED)
+        return self not in (RequestState.COMPLETE, RequestState.REFUSED, RequestState.CANCELLED)
 
 
 _ORDER = [
@@ -61,14 +74,67 @@ class ObjectRef:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class InlineDigests:
+    """Keyed digests that stand in the state itself: accepting a small request is one durable write."""
+
+    payload: str
+    """Base64 of ``DigestSet.to_bytes()``."""
+
+    @classmethod
+    def of(cls, names: DigestSet) -> InlineDigests:
+        """Return ``names`` as they stand in the state: for at most ``MOST_INLINE``, which every manifest then holds."""
+        return cls(payload=to_base64(names.to_bytes()))
+
+    def digests(self) -> DigestSet:
+        """Return the names. Raises ``Corrupt`` when the text is not what ``of`` wrote."""
+        return DigestSet.from_bytes(from_base64(self.payload))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """Work of training, expected or done."""
+
+    point_epochs: int = 0
+    """Data points seen, counted once per epoch."""
+    seconds: float = 0.0
+    """Of workers, added up over shards; what was or is learned side by side takes less wall time."""
+
+    def __add__(self, other: Cost) -> Cost:
+        # Rounded to what checkpoints tell, so that sums do not grow digits nobody measured.
+        return Cost(point_epochs=self.point_epochs + other.point_epochs, seconds=round(self.seconds + other.seconds, 6))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extension:
+    """More time, granted once (GDPR Art. 12(3))."""
+
+    at: str
+    """When it was recorded, UTC, ISO 8601."""
+    reason: str
+    previous_due_at: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hold:
+    """A pause that is over; the due date moved by as long as it lasted."""
+
+    reason: str
+    held_at: str
+    """UTC, ISO 8601."""
+    released_at: str
+    previous_due_at: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ErasureRequest:
     """A demand to erase subjects or data points; holds keyed digests and counts, never ids."""
 
     request_id: str
     body: Sha256
     """Digest of the keyed digests it names: the same id with another body is a conflict (D4)."""
-    names: ObjectRef | None
-    """The keyed digests it names, until it is complete: then they are among the tombstones."""
+    names: ObjectRef | InlineDigests | None
+    """The keyed digests it names, until its points are removed: then they are among the tombstones. None as well once
+    it is refused or cancelled."""
     subjects: int
     """Subjects named."""
     ids: int
@@ -80,21 +146,54 @@ class ErasureRequest:
     received_at: str
     """UTC, ISO 8601."""
     due_at: str
-    """UTC, ISO 8601."""
+    """UTC, ISO 8601; as extensions and pauses have moved it."""
     state: RequestState = RequestState.ACCEPTED
+    """The stage it has reached; ``shown`` is what people are told."""
     shards: tuple[ShardId, ...] = ()
     """Shards that held something."""
+    from_slices: Mapping[ShardId, SliceIndex] = field(default_factory=dict)
+    """The earliest slice of each of them that held something."""
     points: int = 0
     """Data points erased."""
     unknown: int = 0
     """Subjects and ids named that have no data point here, perhaps because they were erased before."""
     reason: str = ""
-    """Why it was refused or failed, and what to do."""
+    """Why it was refused or cancelled."""
     times: Mapping[str, str] = field(default_factory=dict)
     """When each state was reached, UTC, ISO 8601."""
+    held: str = ""
+    """Why it is paused; empty: it is not. Nothing is removed meanwhile and the clock of its due date stands still."""
+    held_at: str = ""
+    """Since when, UTC, ISO 8601; empty: not paused."""
+    holds: tuple[Hold, ...] = ()
+    """Pauses that are over."""
+    extensions: tuple[Extension, ...] = ()
+    """At most one is granted."""
+    failure: str = ""
+    """Why the last attempt failed and what to do; empty: it did not, or work has got further since."""
+    failed_at: str = ""
+    """When, UTC, ISO 8601; empty: no failure."""
+    expected: Cost | None = None
+    """What its retraining was expected to cost, had it been alone; None until its points are removed."""
+    spent: Cost = Cost()
+    """Learning of its shards from its earliest slices on, as far as it was kept. Work that several requests share
+    counts in full for each of them; what a later request made void and had learned again counts twice."""
 
     def __post_init__(self) -> None:
         check_request_id(self.request_id)
+
+    @property
+    def shown(self) -> RequestState:
+        """The state that people are told: ``waiting`` while paused, ``failed`` after a failure, else the stage."""
+        if not self.state.is_open:
+            return self.state
+        if self.held:
+            return RequestState.WAITING
+        return RequestState.FAILED if self.failure else self.state
+
+    def first_slice(self, shard: ShardId) -> SliceIndex:
+        """Return the earliest slice of ``shard`` that it concerns; 1 where the version that wrote it did not say."""
+        return self.from_slices.get(shard, SliceIndex(1))
 
     def reach(self, state: RequestState, at: str) -> ErasureRequest:
         """Return the request in ``state``, with the states passed on the way marked as reached at ``at``."""

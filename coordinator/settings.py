@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import get_args
+from typing import Literal, get_args
 
 from coordinator.aggregation import Rule
 from shards.specification import refuse
+
+BatchUntil = Literal["window", "until_due"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,17 +31,35 @@ class AggregationSettings:
 class ErasureSettings:
     """The table ``[erasure]``: how erasure requests are collected and when they are due."""
 
+    batch: BatchUntil = "window"
+    """When the requests of a batch are retrained for: ``window`` seconds after the first of them, or ``until_due``, as
+    late as the earliest due date allows, so that more of them share the work. Their data points are removed, and what
+    has seen them is served no more, at once in either case."""
     batch_window_seconds: float = 2.0
     """How long the first request of a batch waits for others; 0 serves each alone. At most the deadline."""
     deadline_days: int = 30
     """Days until a request is due (GDPR Art. 12(3) gives one month); 1 .. 90."""
+    lead_days: float = 3.0
+    """Days before the earliest due date, beside the expected time of the work, at which ``until_due`` retrains: room
+    for what goes wrong. 0 or more, at most the deadline."""
+    extension_days: int = 60
+    """Most days by which a request's due date may be moved, once (GDPR Art. 12(3) gives two further months); 0 grants
+    none; 0 .. 60."""
 
     def __post_init__(self) -> None:
         problems = []
+        if self.batch not in get_args(BatchUntil):
+            problems.append(f"batch must be one of {', '.join(get_args(BatchUntil))}, got {self.batch!r}")
         if not 1 <= self.deadline_days <= 90:
             problems.append(f"deadline_days must be 1 .. 90, got {self.deadline_days}")
         if not (math.isfinite(self.batch_window_seconds) and self.batch_window_seconds >= 0):
             problems.append(f"batch_window_seconds must be 0 or more, got {self.batch_window_seconds}")
         elif self.batch_window_seconds > self.deadline_days * 86_400:
             problems.append("batch_window_seconds is longer than deadline_days: requests would be late")
+        if not (math.isfinite(self.lead_days) and self.lead_days >= 0):
+            problems.append(f"lead_days must be 0 or more, got {self.lead_days}")
+        elif self.batch == "until_due" and self.lead_days > self.deadline_days:
+            problems.append("lead_days is longer than deadline_days: no request would wait for another")
+        if not 0 <= self.extension_days <= 60:
+            problems.append(f"extension_days must be 0 .. 60, got {self.extension_days}")
         refuse("erasure", problems)

@@ -10,6 +10,7 @@ from coordinator.requests import ErasureRequest, ObjectRef
 from shards.dataset import SliceRecord
 from shards.ingest import FeatureLayout
 from shards.lineage import CheckpointRecord, Configuration, Lineage, expected_lineages
+from shards.routing import Placement
 from shards.sources import SourceFile
 from shards.specification import ShardId
 from storage.digests import Sha256
@@ -68,6 +69,9 @@ class FederationState:
     """Erasure floor: no older generation may be served, ever (E10)."""
     published: bool = False
     """Whether the served ensemble consists of fully trained constituents."""
+    at_once: bool = False
+    """Whether training was asked for, or something trained was given up, for another reason than an erasure: it does
+    not wait for more requests then. False again once all is trained."""
     tombstones: ObjectRef | None = None
     """Keyed digests of everything erased; None: nothing yet."""
     requests: tuple[ErasureRequest, ...] = ()
@@ -83,6 +87,10 @@ class FederationState:
         """Return the request of this id, if there is one."""
         return next((request for request in self.requests if request.request_id == request_id), None)
 
+    def slice(self, place: Placement) -> SliceRecord:
+        """Return what the slice holds."""
+        return self.shards[place.shard].slices[place.slice - 1]
+
     def lineages(self, shard: ShardId) -> tuple[Lineage, ...]:
         """Return what the shard's checkpoints have to have seen; empty before training is configured."""
         if self.configuration is None:
@@ -93,7 +101,8 @@ class FederationState:
         """Return the keys of all objects that are part of the current state."""
         keys = {part.key for shard in self.shards for record in shard.slices for part in record.parts}
         keys |= {checkpoint.key for shard in self.shards for checkpoint in shard.chain}
-        keys |= {ref.key for request in self.requests for ref in (request.names, request.before) if ref}
+        refs = (ref for request in self.requests for ref in (request.names, request.before))
+        keys |= {ref.key for ref in refs if isinstance(ref, ObjectRef)}
         keys |= {self.tombstones.key} if self.tombstones else set()
         return frozenset(keys)
 

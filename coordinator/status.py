@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from coordinator.requests import ErasureRequest
+from coordinator.policy import is_overdue
+from coordinator.requests import Cost, ErasureRequest, Extension, Hold
 from coordinator.state import FederationState, ShardState, servable
 from shards.specification import ShardId
 from storage.digests import Sha256
@@ -35,6 +36,9 @@ class RequestStatus:
 
     request_id: str
     state: str
+    """Its stage; ``waiting`` while it is paused, ``failed`` after an attempt that failed."""
+    stage: str
+    """How far it has got, whatever it waits for."""
     subjects: int
     ids: int
     points: int
@@ -43,9 +47,25 @@ class RequestStatus:
     shards: tuple[ShardId, ...]
     received_at: str
     due_at: str
+    """As extensions and pauses have moved it."""
     overdue: bool
+    """Whether work is owed past the due date; not while it is paused."""
     reason: str
+    """Why it was refused or cancelled, or why the last attempt failed and what to do."""
     times: dict[str, str]
+    held: str
+    """Why it is paused; empty: it is not."""
+    held_at: str
+    holds: tuple[Hold, ...]
+    """Pauses that are over."""
+    extensions: tuple[Extension, ...]
+    """The extension of its due date, if there was one."""
+    failed_at: str
+    """When the last attempt failed; empty: it did not."""
+    expected: Cost | None
+    """What retraining for it alone was expected to cost; None until its points are removed."""
+    spent: Cost
+    """What it did cost so far; work shared with other requests counts in full for each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +112,8 @@ def describe_request(request: ErasureRequest, now: datetime) -> RequestStatus:
     """Return the status of one request at ``now``."""
     return RequestStatus(
         request_id=request.request_id,
-        state=request.state.value,
+        state=request.shown.value,
+        stage=request.state.value,
         subjects=request.subjects,
         ids=request.ids,
         points=request.points,
@@ -100,9 +121,16 @@ def describe_request(request: ErasureRequest, now: datetime) -> RequestStatus:
         shards=request.shards,
         received_at=request.received_at,
         due_at=request.due_at,
-        overdue=request.state.is_open and datetime.fromisoformat(request.due_at) < now,
-        reason=request.reason,
+        overdue=is_overdue(request, now),
+        reason=request.failure or request.reason,
         times=dict(request.times),
+        held=request.held,
+        held_at=request.held_at,
+        holds=request.holds,
+        extensions=request.extensions,
+        failed_at=request.failed_at,
+        expected=request.expected,
+        spent=request.spent,
     )
 
 

@@ -6,10 +6,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from coordinator.codec import decode_state
-from coordinator.engine import SWEPT_PREFIXES, train_task
+from coordinator.ledger import read_ledger
 from coordinator.lookup import is_intact, load_digests
 from coordinator.ports import Listener, TrainingStarted, WorkerPool
 from coordinator.state import FederationState
+from coordinator.sweep import SWEPT_PREFIXES
+from coordinator.tasks import train_task
 from shards.constituent import SliceLearned
 from shards.dataset import count_erased
 from shards.specification import ShardId
@@ -17,6 +19,7 @@ from storage.digests import Sha256
 from storage.errors import Corrupt
 from storage.manifest import ManifestRegister
 from storage.objects import ObjectKey, ObjectStore
+from storage.sequence import Numbers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +60,7 @@ def prove_shards(
     return tuple(_compare(state, shard, retrained[shard]) for shard in shards)
 
 
-def scan_residue(store: ObjectStore, register: ManifestRegister, state: FederationState) -> Residue:
+def scan_residue(store: ObjectStore, state: FederationState) -> Residue:
     """Look at every object of the store for anything that an erasure should have left behind or damaged."""
     objects = list(store.list(""))
     keep = state.referenced()
@@ -68,7 +71,8 @@ def scan_residue(store: ObjectStore, register: ManifestRegister, state: Federati
     found += [f"file that is not ours: {name}" for name in store.foreign()]
     found += _damaged(store, state)
     found += _erased_points(store, state)
-    found += _old_manifests(register, keep)
+    found += _old_manifests(ManifestRegister(store), keep)
+    found += _old_entries(store)
     return Residue(objects=len(objects), bytes=sum(info.payload_bytes for info in objects), found=tuple(found))
 
 
@@ -110,5 +114,12 @@ def _erased_points(store: ObjectStore, state: FederationState) -> Iterator[str]:
 
 def _old_manifests(register: ManifestRegister, keep: frozenset[ObjectKey]) -> Iterator[str]:
     for manifest in register.superseded():
-        if decode_state(dict(manifest.body)).referenced() - keep:
+        if decode_state(manifest.body).referenced() - keep:
             yield f"superseded manifest that refers to objects no longer current: {manifest.number}"
+
+
+def _old_entries(store: ObjectStore) -> Iterator[str]:
+    base = read_ledger(store).base
+    for number in Numbers(store, "journal").present():
+        if number <= base:
+            yield f"journal entry from before the manifest: {number}"

@@ -20,6 +20,7 @@ from shards.schedule import minimum_epochs
 from shards.sources import open_source
 from shards.survey import ColumnDescription, SourceDescription, describe
 from storage.errors import Conflict, Invalid
+from storage.location import is_on_s3
 
 _ID_NAMES = re.compile(r"(id|uuid|guid|key)|.*_(id|uuid|guid|key)", re.IGNORECASE)
 _SUBJECT_NAMES = re.compile(r"(user|person|subject|account|customer|patient|client|member).*", re.IGNORECASE)
@@ -55,8 +56,9 @@ def draft_specification(
 ) -> str:
     """Return the text of a ``sisa.toml`` that is to lie in ``folder`` and describes the data at ``location``.
 
-    ``location`` is a file, a folder or a glob, relative to ``base`` (default: ``folder``). Raises ``Invalid`` when a
-    column's part cannot be guessed, naming the option that states it, or when a stated column does not fit.
+    ``location`` is a file, a folder or a glob, relative to ``base`` (default: ``folder``), or in a bucket, whose server
+    is AWS or what boto3 is told. Raises ``Invalid`` when a column's part cannot be guessed, naming the option that
+    states it, or when a stated column does not fit; else as ``open_source`` does.
     """
     base = folder if base is None else base
     found = describe(open_source(location, base, leave_out=(folder / _STORE,)))
@@ -68,6 +70,8 @@ def draft_specification(
 
 def _train(location: str, base: Path, folder: Path) -> str:
     """Return how the specification in ``folder`` names the data: relative where they lie below it."""
+    if is_on_s3(location):
+        return location
     start, home = base.absolute(), folder.absolute()
     if not (start / location).exists():
         # A glob: the folder it starts from is none, whatever characters its name has.
@@ -264,6 +268,7 @@ def _text(train: str, found: SourceDescription, guess: _Guess) -> str:
     scale, reason = _scale(guess.features)
     data = [
         f"train    = {_quoted(train)}",
+        *([_ENDPOINT] if is_on_s3(train) else []),
         f"id       = {_quoted(guess.id.name)}  # unique per data point",
         subject,
         f"label    = {_quoted(guess.label.name)}",
@@ -280,6 +285,8 @@ def _text(train: str, found: SourceDescription, guess: _Guess) -> str:
         **{item: getattr(sizes, item) for item in ("shards", "slices", "epochs", "batch_size")},
     )
 
+
+_ENDPOINT = '# endpoint = "https://host"  # server of the data; default: the store\'s, else what boto3 is told, else AWS'
 
 _TEMPLATE = """\
 # Drafted by `sisa init` from {points} data points. Read it before training: what stands here is declared, not learned.

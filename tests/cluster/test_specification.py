@@ -18,6 +18,7 @@ from cluster.specification import (
     read_specification,
     settings_record,
 )
+from coordinator.settings import ErasureSettings
 from storage.digests import canonical_json
 from storage.errors import Invalid
 
@@ -44,12 +45,12 @@ slices = 5
 SECRET = "c0ffee" * 8
 SETTINGS = {
     "": "name store endpoint keys",
-    "data": "train id label features classes subject scale ingest_memory_mb",
+    "data": "train id label features classes subject scale ingest_memory_mb endpoint",
     "model": "factory arguments",
     "training": "epochs batch_size learning_rate optimizer seed momentum nesterov weight_decay betas epsilon",
     "partition": "shards slices key",
     "aggregation": "rule",
-    "erasure": "batch_window_seconds deadline_days",
+    "erasure": "batch batch_window_seconds deadline_days lead_days extension_days",
     "cluster": "address cpus_per_worker gpus_per_worker threads_per_worker workers",
 }
 
@@ -95,6 +96,8 @@ def test_required_settings_suffice(file: Path) -> None:
     assert specification.model.factory == "shards.models:mlp"
     assert specification.aggregation.rule == "mean_probability"
     assert specification.erasure.deadline_days == 30
+    assert (specification.erasure.batch, specification.erasure.lead_days) == ("window", 3.0)
+    assert specification.erasure.extension_days == 60
     assert (specification.cluster.threads_per_worker, specification.cluster.workers) == (1, None)
 
 
@@ -134,8 +137,11 @@ key = "{SECRET}"
 [aggregation]
 rule = "majority_vote"
 [erasure]
+batch = "until_due"
 batch_window_seconds = 0
 deadline_days = 7
+lead_days = 1
+extension_days = 0
 [cluster]
 address = "auto"
 cpus_per_worker = 0.5
@@ -157,7 +163,9 @@ workers = 3
     assert specification.partition.key == SECRET
     assert SECRET not in repr(specification)
     assert specification.aggregation.rule == "majority_vote"
-    assert specification.erasure.batch_window_seconds == 0
+    assert specification.erasure == ErasureSettings(
+        batch="until_due", batch_window_seconds=0.0, deadline_days=7, lead_days=1.0, extension_days=0
+    )
     assert specification.cluster.workers == 3
 
 
@@ -256,6 +264,13 @@ MISTAKES = [
     (GOOD + "[erasure]\ndeadline_days = 91\n", "line 20: [erasure] deadline_days must be 1 .. 90, got 91"),
     (GOOD + "[erasure]\nbatch_window_seconds = -1\n", "[erasure] batch_window_seconds must be 0 or more, got -1.0"),
     (GOOD + "[erasure]\nbatch_window_seconds = 1e9\n", "batch_window_seconds is longer than deadline_days"),
+    (GOOD + '[erasure]\nbatch = "due"\n', "line 20: [erasure] batch must be one of window, until_due, got the text"),
+    (GOOD + "[erasure]\nlead_days = -1\n", "line 20: [erasure] lead_days must be 0 or more, got -1.0"),
+    (
+        GOOD + '[erasure]\nbatch = "until_due"\ndeadline_days = 2\n',
+        "[erasure] lead_days is longer than deadline_days: no request would wait for another",
+    ),
+    (GOOD + "[erasure]\nextension_days = 61\n", "line 20: [erasure] extension_days must be 0 .. 60, got 61"),
     (GOOD + "[cluster]\naddress = ''\n", 'line 20: [cluster] address is empty: write "local"'),
     (GOOD + "[cluster]\ncpus_per_worker = 0\n", "[cluster] cpus_per_worker must be above 0, got 0.0"),
     (GOOD + "[cluster]\ngpus_per_worker = -1\n", "[cluster] gpus_per_worker must be 0 or more, got -1.0"),
@@ -290,6 +305,24 @@ def test_all_problems_at_once(file: Path) -> None:
         '  line 17: [partition] shards must be a whole number, got the text "5"',
         "  line 19: [partition] key must be 16 to 64 bytes in hexadecimal (32 to 128 characters)",
     ]
+
+
+def test_all_problems_of_erasures_at_once(file: Path) -> None:
+    """Every setting of [erasure] that is out of range is told, with its line."""
+    text = GOOD + "[erasure]\nbatch_window_seconds = -1\ndeadline_days = 0\nlead_days = nan\nextension_days = -1\n"
+    told = refusal(file, text).splitlines()
+    assert told[:4] == [
+        "sisa.toml has 4 problems:",
+        "  line 20: [erasure] batch_window_seconds must be 0 or more, got -1.0",
+        "  line 21: [erasure] deadline_days must be 1 .. 90, got 0",
+        "  line 22: [erasure] lead_days must be 0 or more, got nan",
+    ]
+    assert told[4].startswith("  line 23: [erasure] extension_days must be 0 .. 60, got -1")
+
+
+def test_the_lead_matters_only_to_the_policy_that_uses_it(file: Path) -> None:
+    """A deadline shorter than the default lead is fine where batches do not wait until they are due."""
+    assert read(file, GOOD + "[erasure]\ndeadline_days = 1\n").erasure.lead_days == 3.0
 
 
 def test_line_numbers_count_comments_and_long_values(file: Path) -> None:
@@ -387,6 +420,7 @@ def test_a_setting_that_changes_results_changes_the_record(file: Path, old: str,
         ('["0", "1"]', "[0, 1]"),
         ('["0", "1"]', '["0", "1"]\nsubject = "id"'),
         ('["0", "1"]', '["0", "1"]\ningest_memory_mb = 300'),
+        ('["0", "1"]', '["0", "1"]\nendpoint = "http://127.0.0.1:8333"'),
         ("slices = 5", "slices = 5\n[erasure]\ndeadline_days = 3\n[cluster]\nworkers = 2\ncpus_per_worker = 2"),
     ],
 )

@@ -23,7 +23,7 @@ from coordinator.decide import (
     decide,
     outstanding,
 )
-from coordinator.requests import RequestState
+from coordinator.requests import ObjectRef, RequestState
 from coordinator.state import FederationState, servable
 from shards.dataset import EMPTY_SLICE
 from shards.routing import Placement
@@ -158,7 +158,8 @@ def test_what_is_superseded_is_condemned() -> None:
     gone = {before.shards[0].slices[0].parts[0].key, before.shards[0].slices[1].parts[0].key}
     gone |= {checkpoint.key for checkpoint in before.shards[0].chain}
     assert first.tombstones is not None
-    gone |= {first.tombstones.key} | {each.names.key for each in (before.requests[0], again.requests[1]) if each.names}
+    names = [each.names for each in (before.requests[0], again.requests[1])]
+    gone |= {first.tombstones.key} | {each.key for each in names if isinstance(each, ObjectRef)}
     assert set(state.condemned) == gone
     assert not gone & state.referenced()
 
@@ -234,7 +235,7 @@ def test_nothing_to_erase_is_said_plainly() -> None:
     names = state.requests[0].names
     after, effects = decide(state, NothingToErase(request_id="er-1", reason="none here", at=AT))
     assert (after.requests[0].state, after.requests[0].reason) == (RequestState.REFUSED, "none here")
-    assert names is not None
+    assert isinstance(names, ObjectRef)
     assert (after.condemned, effects) == ((names.key,), (Purge(),))
     assert after.shards == state.shards
     assert decide(after, Purged(at=AT))[0].requests[0].state is RequestState.REFUSED

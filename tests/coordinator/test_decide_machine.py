@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import datetime
 
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from coordinator.batching import AT_ONCE, plan_batch, retrain_start
 from coordinator.codec import decode_state, encode_state
 from coordinator.decide import (
+    AttemptFailed,
     CheckpointLost,
     CheckpointWritten,
+    DueExtended,
     ErasureAccepted,
     Event,
     Ingested,
@@ -24,22 +28,32 @@ from coordinator.decide import (
     Purged,
     ReceiptIssued,
     RemovePoints,
+    RequestCancelled,
+    RequestHeld,
+    RequestReleased,
+    Train,
     TrainingConfigured,
     decide,
     outstanding,
 )
-from coordinator.requests import RequestState
+from coordinator.requests import ErasureRequest, InlineDigests, RequestState
+from coordinator.settings import ErasureSettings
 from coordinator.state import FederationState, ShardState, servable
 from shards.dataset import EMPTY_SLICE
 from shards.lineage import valid_prefix
 from shards.routing import Placement
 from shards.specification import ShardId, SliceIndex
+from shards.tombstones import DigestSet
 from storage.digests import Sha256
 from storage.objects import ObjectKey
 from tests.coordinator.records import DATA, checkpoint_of, configuration, federation, ref, request_of, slice_of
 
 _SHARDS, _SLICES, _POINTS = 3, 3, 12
+_EPOCHS = 4
 _STAGES = list(RequestState)
+_POLICIES = (ErasureSettings(), ErasureSettings(batch="until_due"))
+_AT = "2026-01-05T00:00:00.000+00:00"
+_MOVES_DUE_DATES = (DueExtended, RequestReleased, RequestCancelled)
 
 
 def _home(point: int) -> Placement:
@@ -54,9 +68,9 @@ class Decisions(RuleBasedStateMachine):
 
     state: FederationState
 
-    @initialize()
-    def start(self) -> None:
-        """Begin with nothing."""
+    @initialize(begun=st.booleans())
+    def start(self, begun: bool) -> None:
+        """Begin with nothing, or with everything trained."""
         self.state = replace(federation(), shards=(ShardState(slices=(EMPTY_SLICE,) * _SLICES),) * _SHARDS, data=None)
         self.points: frozenset[int] = frozenset()
         self.erased: frozenset[int] = frozenset()
@@ -65,6 +79,10 @@ class Decisions(RuleBasedStateMachine):
         self.removals: list[PointsRemoved] = []
         self.seen: dict[Sha256, frozenset[int]] = {}
         self.owed: set[ObjectKey] = set()
+        if begun:
+            self.ingest(frozenset(range(_POINTS)), again=False)
+            self.configure(0)
+            self.learn_everything()
 
     def happen(self, event: Event, touched: frozenset[int]) -> None:
         """Take the event in and check the step; ``touched`` are the shards whose chains may change."""
@@ -80,6 +98,10 @@ class Decisions(RuleBasedStateMachine):
             now_ = after.request(request.request_id)
             assert now_ is not None
             assert _STAGES.index(now_.state) >= _STAGES.index(request.state)
+            self.check_request(request, now_, event)
+        assert [each.request_id for each in after.requests][: len(before.requests)] == [
+            each.request_id for each in before.requests
+        ]
         if after.generation == before.generation:
             assert servable(after) == servable(before), "what is served changed within a generation"
         if not {each.checkpoint for each in servable(before)} <= {
@@ -91,6 +113,16 @@ class Decisions(RuleBasedStateMachine):
             self.owed.clear()
         assert self.owed <= set(after.condemned)
         self.state = after
+
+    def check_request(self, was: ErasureRequest, now: ErasureRequest, event: Event) -> None:
+        """Check what an event may do to a request."""
+        assert was.state.is_open or now == was, "a request at its end has changed"
+        assert was.due_at == now.due_at or isinstance(event, _MOVES_DUE_DATES)
+        assert len(was.extensions) <= len(now.extensions) <= 1
+        assert now.spent.point_epochs >= was.spent.point_epochs
+        assert now.spent.seconds >= was.spent.seconds
+        if was.held:
+            assert now.state in (was.state, RequestState.CANCELLED), "a request got further while it was paused"
 
     def slices(self, points: frozenset[int]) -> Mapping[Placement, frozenset[int]]:
         """Return the points by place."""
@@ -106,16 +138,29 @@ class Decisions(RuleBasedStateMachine):
     @rule(number=st.integers(0, 1))
     def configure(self, number: int) -> None:
         """Training is asked for, mostly under the same settings."""
-        event = TrainingConfigured(settings={"n": number}, configuration=configuration(number))
+        event = TrainingConfigured(
+            settings={"n": number, "training": {"epochs": _EPOCHS}}, configuration=configuration(number)
+        )
         self.happen(event, frozenset(range(_SHARDS)))
 
     @precondition(lambda self: self.state.data is not None)
-    @rule(points=st.frozensets(st.integers(0, _POINTS), min_size=1, max_size=3))
-    def accept(self, points: frozenset[int]) -> None:
-        """A request arrives."""
+    @rule(
+        points=st.frozensets(st.integers(0, _POINTS), min_size=1, max_size=3),
+        held=st.sampled_from(["", "", "", "a hold"]),
+        inline=st.booleans(),
+        then=st.sampled_from(["", "", "", "hold", "extend", "cancel", "fail"]),
+    )
+    def accept(self, points: frozenset[int], held: str, inline: bool, then: str) -> None:
+        """A request arrives, now and then paused; told twice it is one request. Something may be asked for it."""
         request_id = f"er-{len(self.named)}"
         self.named[request_id] = points
-        self.happen(ErasureAccepted(request=request_of(request_id)), frozenset())
+        request = replace(request_of(request_id), held=held)
+        if inline:
+            request = replace(request, names=InlineDigests.of(DigestSet()))
+        self.happen(ErasureAccepted(request=request), frozenset())
+        assert decide(self.state, ErasureAccepted(request=request))[0] == self.state
+        if then:
+            self.ask(then, request_id)
 
     @precondition(lambda self: any(isinstance(effect, RemovePoints) for effect in outstanding(self.state)))
     @rule(data=st.data())
@@ -141,6 +186,95 @@ class Decisions(RuleBasedStateMachine):
         self.removals.append(event)
         self.happen(event, frozenset(where.shard for where in hit))
 
+    @precondition(lambda self: any(isinstance(effect, RemovePoints) for effect in outstanding(self.state)))
+    @rule()
+    def remove_together(self) -> None:
+        """All accepted requests are carried out at once: they share slices, tombstones and the state before."""
+        effects, left = outstanding(self.state), self.points
+        batch = {each.request_id: self.named[each.request_id] for each in effects if isinstance(each, RemovePoints)}
+        union = frozenset().union(*batch.values()) & self.points
+        self.points -= union
+        changed = {where: slice_of(self.slices(self.points)[where]) for where in {_home(point) for point in union}}
+        touched = frozenset(where.shard for where in changed)
+        tombstones, before = ref(), ref()
+        for request_id, named in batch.items():
+            gone, left = named & left, left - named
+            if not gone:
+                self.happen(NothingToErase(request_id=request_id, reason="none", at=_AT), frozenset())
+                continue
+            self.erased |= named
+            event = PointsRemoved(
+                request_id=request_id,
+                removed={where: len(held) for where, held in self.slices(gone).items()},
+                slices=changed,
+                tombstones=tombstones,
+                before=before,
+                at=_AT,
+            )
+            changed = {}
+            self.removals.append(event)
+            self.happen(event, touched)
+
+    @precondition(lambda self: self.named)
+    @rule(data=st.data(), how=st.sampled_from(["hold", "release", "extend", "cancel", "fail"]))
+    def intervene(self, data: st.DataObject, how: str) -> None:
+        """Something is asked for a request, whatever its stage: mostly one that is open."""
+        ids = [each.request_id for each in self.state.requests if each.state.is_open] * 3
+        request_id = data.draw(st.sampled_from([*ids, *self.named, "unheard-of"]))
+        self.ask(how, request_id)
+
+    def ask(self, how: str, request_id: str) -> None:
+        """Ask for one of the interventions below."""
+        getattr(self, how)(request_id)
+
+    def hold(self, request_id: str) -> None:
+        """A request is to pause; it does if nothing of it is removed, and loses no point until it is released."""
+        self.happen(RequestHeld(request_id=request_id, reason="a hold", at=_AT), frozenset())
+        request = self.state.request(request_id)
+        assert request is None or bool(request.held) == (request.state is RequestState.ACCEPTED)
+        self.refuse_removal(request_id)
+
+    def release(self, request_id: str) -> None:
+        """A request is to go on."""
+        event = RequestReleased(request_id=request_id, at="2026-01-07T00:00:00.000+00:00")
+        self.happen(event, frozenset())
+        request = self.state.request(request_id)
+        assert request is None or not request.held
+        assert decide(self.state, event)[0] == self.state
+
+    def extend(self, request_id: str) -> None:
+        """A request is to get more time."""
+        due_at = "2026-03-01T00:00:00.000+00:00"
+        self.happen(DueExtended(request_id=request_id, due_at=due_at, reason="many", at=_AT), frozenset())
+
+    def cancel(self, request_id: str) -> None:
+        """A request is to be withdrawn; it is if nothing of it is removed, and never loses a point."""
+        self.happen(RequestCancelled(request_id=request_id, reason="a mistake", at=_AT), frozenset())
+        request = self.state.request(request_id)
+        assert request is None or request.state is not RequestState.ACCEPTED
+        if request is not None and request.state is RequestState.CANCELLED:
+            assert (request.shown, request.names, request.held) == (RequestState.CANCELLED, None, "")
+            self.refuse_removal(request_id)
+
+    def fail(self, request_id: str) -> None:
+        """An attempt fails, this request's and the first one's: those open and not paused say so; no stage changes."""
+        chosen = (request_id, next(iter(self.named)))
+        before = self.state
+        self.happen(AttemptFailed(request_ids=chosen, reason="no room", at=_AT), frozenset())
+        assert [each.state for each in self.state.requests] == [each.state for each in before.requests]
+        assert outstanding(self.state) == outstanding(before)
+        for request in self.state.requests:
+            if request.request_id in chosen and request.state.is_open and not request.held:
+                assert request.shown is RequestState.FAILED
+
+    def refuse_removal(self, request_id: str) -> None:
+        """Check that a removal that comes now, or a refusal, changes nothing."""
+        removal = PointsRemoved(
+            request_id=request_id, removed={_PLACES[0]: 1}, slices={}, tombstones=ref(), before=ref(), at=_AT
+        )
+        assert decide(self.state, removal)[0] == self.state
+        assert decide(self.state, NothingToErase(request_id=request_id, reason="none", at=_AT))[0] == self.state
+
     @precondition(lambda self: self.state.data is not None and self.state.configuration is not None)
     @rule(shard=st.integers(0, _SHARDS - 1), slices=st.integers(1, _SLICES))
     def learn(self, shard: int, slices: int) -> None:
@@ -153,6 +287,15 @@ class Decisions(RuleBasedStateMachine):
             self.told.append(event)
             self.happen(event, frozenset({shard}))
             assert decide(self.state, event)[0] == self.state
+
+    @precondition(lambda self: isinstance(next(iter(outstanding(self.state)), None), Train))
+    @rule()
+    def learn_everything(self) -> None:
+        """All workers come to their end: a new ensemble takes over."""
+        for shard in range(_SHARDS):
+            self.learn(shard, _SLICES)
+        assert self.state.published
+        assert not self.state.at_once
 
     @precondition(lambda self: self.told)
     @rule(data=st.data())
@@ -182,7 +325,9 @@ class Decisions(RuleBasedStateMachine):
         """Everything condemned is deleted."""
         self.happen(Purged(at="3"), frozenset())
         assert not any(
-            request.state.is_open and request.state is not RequestState.PURGED for request in self.state.requests
+            request.state.is_open and request.state is not RequestState.PURGED
+            for request in self.state.requests
+            if not request.held
         )
 
     @precondition(lambda self: any(isinstance(effect, IssueReceipt) for effect in outstanding(self.state)))
@@ -195,6 +340,23 @@ class Decisions(RuleBasedStateMachine):
         done = self.state.request(effect.request_id)
         assert done is not None
         assert (done.state, done.receipt) == (RequestState.PURGED, index)
+
+    @precondition(lambda self: self.state.data is not None and self.state.configuration is not None)
+    @rule()
+    def settle(self) -> None:
+        """All that is outstanding is done: every request comes to its end, unless it is paused."""
+        while effects := outstanding(self.state):
+            match effects[0]:
+                case RemovePoints():
+                    self.remove_together()
+                case Train():
+                    self.learn_everything()
+                case Purge():
+                    self.purge()
+                case IssueReceipt():
+                    self.issue(len(effects))
+        assert [each.state for each in self.state.requests if each.state.is_open and not each.held] == []
+        assert not self.state.condemned
 
     @invariant()
     def chains_are_what_slices_and_settings_demand(self) -> None:
@@ -214,6 +376,31 @@ class Decisions(RuleBasedStateMachine):
                 assert not self.seen[checkpoint.lineage] & self.erased
 
     @invariant()
+    def nobody_else_loses_a_point(self) -> None:
+        """Every slice has exactly the points that are left: paused and withdrawn requests have taken none."""
+        for where, held in self.slices(self.points).items():
+            assert self.state.slice(where).points == len(held)
+        for request in self.state.requests:
+            if request.held or request.state in (RequestState.CANCELLED, RequestState.REFUSED):
+                assert (request.points, request.shards) == (0, ())
+
+    @invariant()
+    def retraining_is_never_late(self) -> None:
+        """Training has a start whenever it is owed: at once unless erasures alone brought it about, and in time."""
+        trainable = self.state.data is not None and self.state.configuration is not None
+        untrained = {ShardId(n) for n, shard in enumerate(self.state.shards) if not shard.is_trained}
+        batch = plan_batch(self.state, _EPOCHS)
+        affected = {each.shard for each in batch.shards}
+        for policy in _POLICIES:
+            start = retrain_start(self.state, policy)
+            assert (start is not None) == (trainable and bool(untrained))
+            if start is not None and not untrained <= affected:
+                assert start == AT_ONCE
+            for request in self.state.requests:
+                if start is not None and request.request_id in batch.requests:
+                    assert start <= datetime.fromisoformat(request.due_at)
+
+    @invariant()
     def nothing_condemned_is_current(self) -> None:
         """The purge list never names an object of the state."""
         assert not set(self.state.condemned) & self.state.referenced()
@@ -225,4 +412,4 @@ class Decisions(RuleBasedStateMachine):
 
 
 TestDecisions = Decisions.TestCase
-TestDecisions.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestDecisions.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)

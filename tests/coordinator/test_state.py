@@ -36,14 +36,14 @@ def test_states_passed_on_the_way_are_marked() -> None:
 
 def test_leaving_the_way_marks_only_the_end() -> None:
     """A refused or failed request has not been retrained."""
-    for end in (RequestState.REFUSED, RequestState.FAILED, RequestState.WAITING):
+    for end in (RequestState.REFUSED, RequestState.FAILED, RequestState.WAITING, RequestState.CANCELLED):
         assert request_of("er-1").reach(end, "t").times == {end.value: "t"}
 
 
 def test_which_requests_are_open() -> None:
-    """Work is owed until a request is complete, refused or failed."""
+    """Work is owed until a request is complete, refused or cancelled: after a failure and in a pause, too."""
     closed = {state for state in RequestState if not state.is_open}
-    assert closed == {RequestState.COMPLETE, RequestState.FAILED, RequestState.REFUSED}
+    assert closed == {RequestState.COMPLETE, RequestState.REFUSED, RequestState.CANCELLED}
 
 
 def test_the_state_is_stored_as_json_and_read_back() -> None:

@@ -173,7 +173,7 @@ def test_bad_csv_is_told_by_its_row(case: str, home: Home) -> None:
         ("empty", ("the folder holds no data file: empty",)),
         ("zero.parquet", ("the file is empty (0 bytes)", "zero.parquet")),
         ("sisa.toml", ("the file's ending is not a known format", "sisa.toml", ".parquet")),
-        ("s3://bucket/train.parquet", ("s3:// is not supported for data", "local folder")),
+        ("gs://bucket/train.parquet", ("gs:// is not supported for data", "local folder")),
     ],
 )
 def test_a_source_that_is_not_there_is_named(train: str, texts: tuple[str, ...], home: Home) -> None:

@@ -6,6 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import cluster
+import coordinator.ledger
 from storage.errors import Invalid, Unavailable
 from tests.doubles.home import MARKED, Home, small_points
 
@@ -93,15 +94,17 @@ def test_when_everybody_is_erased_nothing_is_left_to_predict_with(home: Home) ->
     assert "no data points are left" in said.error["message"]
 
 
-def test_manifests_do_not_pile_up_while_training(home: Home) -> None:
-    """With many checkpoints the superseded manifests are removed on the way, not only at the end."""
+def test_manifest_and_journal_stay_short_while_training(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With many checkpoints the journal is cut on the way, not only at the end, and manifests do not pile up."""
+    monkeypatch.setattr(coordinator.ledger, "_SNAPSHOT_EVERY", 16)
     home.specify(partition__shards=10, partition__slices=8, training__epochs=5)
-    seen = 0
+    seen = {"manifest": set[int](), "journal": set[int]()}
 
     def count(_: object) -> None:
-        nonlocal seen
-        seen = max(seen, len(list((home.store / "manifest").iterdir())))
+        for folder, counts in seen.items():
+            counts.add(len(list((home.store / folder).iterdir())))
 
     with cluster.connect(home.config, listener=count) as federation:
         assert federation.train().generation == 1
-    assert 60 < seen < 80
+    assert seen["manifest"] == {1}
+    assert max(seen["journal"]) == 15

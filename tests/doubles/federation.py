@@ -136,7 +136,7 @@ class SmallFederation(Generic[State]):
                 registrar=Registrar(self.store, self.clock, self.names),
                 described=lambda: StoreEvidence(kind="memory"),
             )
-            self._engine = Engine.start(tools, self.register, fresh_state(self.specification, KEY))
+            self._engine = Engine.start(tools, fresh_state(self.specification, KEY))
         return self._engine
 
     @property

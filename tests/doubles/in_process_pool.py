@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Generic, Literal
 
+from coordinator.tasks import revised_task
 from shards.constituent import ConstituentTrainer, SliceLearned, TrainingEvent, TrainTask
 from shards.learner import Learner, State
 from shards.lineage import Configuration
@@ -63,6 +65,10 @@ class InProcessPool(Generic[State]):
 
     def _start(self, task: TrainTask) -> Iterator[TrainingEvent]:
         trainer: ConstituentTrainer[State] = ConstituentTrainer(
-            learner=self.learners(task.width), store=self.store, names=self.names, clock=VirtualClock().monotonic
+            learner=self.learners(task.width),
+            store=self.store,
+            names=self.names,
+            clock=VirtualClock().monotonic,
+            revised=partial(revised_task, self.store),
         )
         return trainer.train(task)

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from cluster.specification import FederationSpecification
-from coordinator.engine import train_task
 from coordinator.requests import RequestState
 from coordinator.state import servable
+from coordinator.tasks import train_task
 from shards.constituent import SliceLearned
 from shards.dataset import load_shard
 from shards.routing import Placement, point_digest

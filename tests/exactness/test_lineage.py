@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from cluster.specification import FederationSpecification
-from coordinator.engine import check_configuration
 from coordinator.state import servable
+from coordinator.tasks import check_configuration
 from shards.lineage import Configuration
 from shards.seeding import set_numerics
 from shards.specification import ModelSettings, TrainingSettings

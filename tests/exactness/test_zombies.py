@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from coordinator.engine import train_task
+from coordinator.tasks import train_task
 from shards.constituent import ConstituentTrainer
 from shards.seeding import check_numerics, set_numerics
 from shards.specification import ShardId

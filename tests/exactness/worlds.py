@@ -9,8 +9,8 @@ import numpy as np
 
 from cluster.identity import bit_settings
 from cluster.specification import FederationSpecification, settings_record
-from coordinator.engine import train_task
 from coordinator.state import FederationState
+from coordinator.tasks import train_task
 from shards.checkpoint import decode_checkpoint
 from shards.constituent import ConstituentTrainer, SliceLearned, read_checkpoint
 from shards.lineage import CheckpointRecord, Configuration

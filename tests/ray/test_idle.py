@@ -6,6 +6,7 @@ import pytest
 import ray
 
 import cluster
+from cluster.pool import RayPool
 from tests.doubles.home import MARKED, Home
 
 pytestmark = pytest.mark.ray
@@ -15,7 +16,9 @@ def test_a_worker_that_dies_while_idle_is_replaced(home: Home) -> None:
     """A worker lost between two commands of one program costs nothing but its replacement."""
     with cluster.connect(home.config) as federation:
         federation.train()
-        for actor in federation.workers()._idle:
+        pool = federation.workers()
+        assert isinstance(pool, RayPool)
+        for actor in pool._idle:
             ray.kill(actor)
         assert federation.erase(subjects=[MARKED]).state == "complete"
         assert federation.verify().holds

@@ -1,0 +1,70 @@
+"""A federation's workers: on Ray, started when they are first needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from cluster.identity import bit_settings
+from cluster.pool import RayPool
+from cluster.session import join_ray, leave_ray
+from cluster.specification import FederationSpecification, settings_record
+from cluster.worker import WorkerSetup
+from coordinator.ports import WorkerPool
+from storage.objects import ObjectStore
+
+
+class Pool(WorkerPool, Protocol):
+    """A worker pool that can be closed."""
+
+    def close(self) -> None:
+        """Let all workers go; what needs some starts new ones."""
+        ...
+
+
+class Workers:
+    """The pool of one federation. Making one starts nothing."""
+
+    def __init__(
+        self, specification: FederationSpecification, store: ObjectStore, remark: Callable[[str], None]
+    ) -> None:
+        """``remark`` hears what a person should know of the workers."""
+        self._specification = specification
+        self._store = store
+        self._remark = remark
+        self._pool: Pool | None = None
+        self._started_ray = False
+
+    def pool(self) -> Pool:
+        """Return the pool, joining Ray at the first call."""
+        if self._pool is None:
+            self._started_ray = join_ray(self._specification.cluster)
+            self._pool = RayPool(self._setup(), self._specification.cluster, self._remark)
+        return self._pool
+
+    def release(self) -> None:
+        """Let the workers go, so that others may have their processors; what needs workers starts new ones."""
+        if self._pool is not None:
+            self._pool.close()
+
+    def close(self) -> None:
+        """Let the workers go, and Ray with them where it was started here."""
+        self.release()
+        self._pool = None
+        if self._started_ray:
+            leave_ray()
+            self._started_ray = False
+
+    def _setup(self) -> WorkerSetup:
+        specification = self._specification
+        return WorkerSetup(
+            store=self._store,
+            settings=bit_settings(settings_record(specification)),
+            model=specification.model,
+            training=specification.training,
+            classes=len(specification.data.classes),
+            slices=specification.partition.slices,
+            threads=specification.cluster.threads_per_worker,
+            device="cuda" if specification.cluster.gpus_per_worker else "cpu",
+            import_folder=specification.folder,
+        )

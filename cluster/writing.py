@@ -1,0 +1,243 @@
+"""Writing to a federation: what the one who holds its writer lock may do, in a command or in a coordinator's actor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+
+from cluster.identity import (
+    check_identity,
+    check_taken,
+    check_unchanged,
+    describe_store,
+    differences,
+    fresh_state,
+    partition_key,
+    require_data,
+    side_by_side,
+)
+from cluster.naming import digests_of, request_of
+from cluster.outcome import Verification
+from cluster.specification import FederationSpecification, settings_record
+from cluster.system import holder
+from cluster.training_data import is_news, open_train
+from cluster.workers import Workers
+from coordinator.engine import Engine, Tools
+from coordinator.ledger import read_state
+from coordinator.policy import cancellation, check_reason, extension, hold, release
+from coordinator.ports import Clock, Listener, Names, Remark
+from coordinator.registrar import Registrar
+from coordinator.requests import ErasureRequest, RequestState, check_request_id
+from coordinator.state import FederationState
+from coordinator.tasks import check_configuration
+from coordinator.verification import prove_shards, scan_residue
+from shards.ingest import feature_width
+from shards.routing import PartitionKey
+from shards.sources import Source
+from shards.specification import ShardId
+from storage.errors import Corrupt, Invalid, Unavailable
+from storage.location import is_on_s3
+from storage.probe import probe_store
+from storage.vault import SealedStore
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What writing to a federation takes."""
+
+    specification: FederationSpecification
+    store: SealedStore
+    clock: Clock
+    names: Names
+    listener: Listener
+    workers: Workers
+
+    @property
+    def registrar(self) -> Registrar:
+        """The federation's receipts."""
+        return Registrar(self.store, self.clock, self.names)
+
+
+@contextmanager
+def writing(around: Surroundings, command: str) -> Iterator[Writer]:
+    """Hold the federation's writer lock, and go on with whatever an interrupted writer left undone.
+
+    ``command`` is what others are told of who holds it; "train" and "launch" may begin a federation. Raises
+    ``WriterBusy`` when somebody else is writing, ``Conflict`` when the store is another federation's.
+    """
+    may_begin = command in {"train", "launch"}
+    with around.store.exclusive("writer", holder=holder(command, around.clock.now())):
+        state = read_state(around.store)
+        if may_begin and state is None and is_on_s3(around.store.location):
+            probe_store(around.store)  # many servers keep conditions only one at a time
+        key = partition_key(around.store, around.specification, draw=may_begin)
+        if state is not None and state.is_begun:
+            check_identity(state, around.specification, key)
+        yield Writer(around, Engine.start(_tools(around), fresh_state(around.specification, key)), key)
+
+
+class Writer:
+    """A federation being written to. ``accept`` and what concerns single requests may be called from any thread."""
+
+    def __init__(self, around: Surroundings, engine: Engine, key: PartitionKey) -> None:
+        self._around = around
+        self._engine = engine
+        self._key = key
+
+    @property
+    def state(self) -> FederationState:
+        """The state as of the last durable event."""
+        return self._engine.state
+
+    def train(self) -> None:
+        """Ingest, partition and train; or go on where an earlier run stopped; or train anew what settings changed.
+
+        The source is read again when it has changed. Erased subjects stay out whatever it holds.
+        Raises ``Invalid`` for bad data or a bad model, ``Corrupt`` when slices are damaged and there is no source.
+        """
+        engine, specification = self._engine, self._around.specification
+        lost = engine.audit()
+        if not lost:  # else the source comes first: a damaged slice cannot be searched
+            engine.remove_points()
+        self._tell_changes()
+        source = self._source()
+        width = feature_width(source, specification.data) if source else _width(engine.state)
+        configuration = self._around.workers.pool().configuration(width, specification.partition.shards)
+        if lost and source is None:
+            raise Corrupt(
+                f"{len(lost)} slice files are damaged and the source is not there to read them again",
+                "bring back the files named by [data] train, or restore the store from a copy",
+                source=specification.data.train,
+            )
+        if source is None:
+            check_taken(engine.state, specification)
+        elif lost or is_news(specification, engine.state, source):
+            engine.ingest(source, specification.data, specification.partition, self._key, lost)
+        engine.configure(settings_record(specification), configuration)
+        engine.settle()
+
+    def accept(
+        self,
+        *,
+        subjects: Iterable[str | int] = (),
+        ids: Iterable[str | int] = (),
+        request_id: str | None = None,
+        held: str = "",
+    ) -> ErasureRequest:
+        """Accept an erasure request, durably; with ``held``, the reason of a pause, it waits to be released.
+
+        The same ``request_id`` with the same subjects and ids is the same request (D4); without one an id is drawn.
+        Raises ``Invalid`` when nothing is named, nothing is trained or the id cannot be shown, ``Conflict`` when it was
+        used for others.
+        """
+        around = self._around
+        if request_id is not None:
+            check_request_id(request_id)
+        if held:
+            check_reason(held)
+        check_unchanged(require_data(self.state, around.specification), around.specification)
+        names = digests_of(around.specification, self._key, subjects, ids)
+        own_id = f"er-{around.names()[:12]}" if request_id is None else request_id
+        request = request_of(around.specification, names, own_id, around.clock.now(), held)
+        return self._engine.accept(request, names)
+
+    def quarantine(self) -> None:
+        """Remove the points of all accepted requests: from here on no prediction uses what has seen them (E10)."""
+        self._engine.remove_points()
+
+    def settle(self, *, hurry: bool = True) -> datetime | None:
+        """Do what is outstanding; see ``Engine.settle``."""
+        return self._engine.settle(hurry=hurry)
+
+    def hold(self, request_id: str, reason: str) -> ErasureRequest:
+        """Pause a request of which nothing is removed yet; raises as ``coordinator.policy.hold`` does."""
+        at = self._engine.now()
+        self._engine.intervene(lambda state: hold(state, request_id, reason=reason, at=at))
+        return self.request(request_id)
+
+    def release(self, request_id: str) -> ErasureRequest:
+        """End a request's pause; raises as ``coordinator.policy.release`` does."""
+        at = self._engine.now()
+        self._engine.intervene(lambda state: release(state, request_id, at=at))
+        return self.request(request_id)
+
+    def extend(self, request_id: str, days: int, reason: str) -> ErasureRequest:
+        """Move a request's due date, once; raises as ``coordinator.policy.extension`` does."""
+        settings, at = self._around.specification.erasure, self._engine.now()
+        self._engine.intervene(
+            lambda state: extension(state, request_id, days=days, reason=reason, settings=settings, at=at)
+        )
+        return self.request(request_id)
+
+    def cancel(self, request_id: str, reason: str) -> ErasureRequest:
+        """Withdraw a request of which nothing is removed yet; raises as ``coordinator.policy.cancellation`` does."""
+        at = self._engine.now()
+        self._engine.intervene(lambda state: cancellation(state, request_id, reason=reason, at=at))
+        return self.request(request_id)
+
+    def request(self, request_id: str) -> ErasureRequest:
+        """Return a request that was accepted. Raises ``Invalid`` when there is none of this id."""
+        found = self.state.request(request_id)
+        if found is None:
+            raise Invalid("there is no such erasure request", "'sisa status' lists them all", request=request_id)
+        return found
+
+    def verify(self, shards: Sequence[int] | None = None) -> Verification:
+        """Retrain ``shards`` (default: all) from nothing on what is left, compare bytes, scan the store for residue.
+
+        Raises ``Invalid`` for a shard that does not exist.
+        """
+        around = self._around
+        state = require_data(self.state, around.specification)
+        check_unchanged(state, around.specification)
+        chosen = _chosen(shards, len(state.shards))
+        pool = around.workers.pool()
+        check_configuration(state.configuration, pool.configuration(_width(state), len(chosen)))
+        residue = scan_residue(around.store, state)
+        proofs = prove_shards(state, chosen, pool, around.listener)
+        complete = [each.request_id for each in state.requests if each.state is RequestState.COMPLETE]
+        return Verification(shards=proofs, residue=residue, receipts=around.registrar.check_all(complete))
+
+    def _source(self) -> Source | None:
+        """Return the source; None when it is gone but was ingested before, which is no reason to stop."""
+        try:
+            return open_train(self._around.specification)
+        except (Invalid, Unavailable) as error:
+            if self.state.data is None:
+                raise
+            self._tell(f"{error.message}: going on with what was ingested before")
+            return None
+
+    def _tell_changes(self) -> None:
+        if self.state.configuration and (changed := differences(self.state, self._around.specification)):
+            self._tell(f"settings changed, so constituents are trained anew:\n{side_by_side(changed)}")
+
+    def _tell(self, text: str) -> None:
+        self._around.listener(Remark(text=text))
+
+
+def _tools(around: Surroundings) -> Tools:
+    return Tools(
+        store=around.store,
+        clock=around.clock,
+        names=around.names,
+        listener=around.listener,
+        pool=around.workers.pool,
+        registrar=around.registrar,
+        described=lambda: describe_store(around.store, around.clock.now()),
+        erasure=around.specification.erasure,
+    )
+
+
+def _width(state: FederationState) -> int:
+    assert state.data is not None
+    return state.data.layout.width
+
+
+def _chosen(shards: Sequence[int] | None, count: int) -> tuple[ShardId, ...]:
+    wanted = sorted(set(range(count) if shards is None else shards))
+    if strange := [shard for shard in wanted if not 0 <= shard < count]:
+        raise Invalid(f"there is no shard {strange[0]}", f"shards are 0 .. {count - 1}")
+    return tuple(ShardId(shard) for shard in wanted)

@@ -1,0 +1,109 @@
+"""Batches: which requests share one retrain, from where, at what cost, and when it may start. Pure.
+
+Quarantine never waits; retraining may, so that requests which arrive close together, or at any time before the earliest
+of them is due, cost each shard one retrain from its earliest affected slice (SISA section IV).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from coordinator.lifecycle import is_training
+from coordinator.plan import ShardRetrain, affected_slices, total, trained_epochs
+from coordinator.requests import Cost, ErasureRequest, RequestState
+from coordinator.settings import ErasureSettings
+from coordinator.state import FederationState
+from shards.cost import replay_point_epochs, training_point_epochs
+from shards.routing import Placement
+from shards.schedule import slice_epochs
+from shards.specification import ShardId
+
+AT_ONCE: Final = datetime.min.replace(tzinfo=UTC)
+"""A moment that is always past."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestBatch:
+    """Requests that share one retrain: those whose points are removed and whose constituents have not taken over."""
+
+    requests: tuple[str, ...]
+    """Their ids, in the order in which they came."""
+    shards: tuple[ShardRetrain, ...]
+    """The shards that held something of them, each from the earliest slice that did."""
+
+    @property
+    def expected(self) -> Cost:
+        """What the whole retrain costs, what is learned of it already included."""
+        return total(self.shards)
+
+
+def plan_batch(state: FederationState, epochs: int) -> RequestBatch:
+    """Return the batch that waits for its retrain or is in it, under e' = ``epochs``; without requests: an empty one.
+
+    Never costs more than its requests' own batches together, as each shard is retrained once.
+    """
+    batch = tuple(filter(is_training, state.requests))
+    schedule = slice_epochs(epochs, len(state.shards[0].slices))
+    pace = _seconds_per_point_epoch(state, batch, schedule)
+    affected = affected_slices(
+        Placement(shard, request.first_slice(shard)) for request in batch for shard in request.shards
+    )
+    retrains = []
+    for shard, from_slice in affected.items():
+        work = replay_point_epochs(_points(state, shard), schedule, from_slice)
+        seconds = round(pace * work, 3)
+        retrains.append(ShardRetrain(shard=shard, from_slice=from_slice, point_epochs=work, seconds=seconds))
+    return RequestBatch(requests=tuple(request.request_id for request in batch), shards=tuple(retrains))
+
+
+def retrain_start(state: FederationState, settings: ErasureSettings) -> datetime | None:
+    """Return the moment from which retraining may start; None when there is nothing to train.
+
+    It is ``AT_ONCE`` where training is owed for anything but erasures (a first training, other settings or data, a lost
+    checkpoint), and where a retrain has begun: then the requests that arrive join it (D7). Never later than the
+    earliest due date.
+    """
+    untrained = {ShardId(number) for number, shard in enumerate(state.shards) if not shard.is_trained}
+    if state.data is None or state.configuration is None or not untrained:
+        return None
+    batch = tuple(filter(is_training, state.requests))
+    if state.at_once or not untrained <= {shard for request in batch for shard in request.shards}:
+        return AT_ONCE
+    if any(request.state is RequestState.RETRAINING for request in batch):
+        return AT_ONCE
+    due = min(datetime.fromisoformat(request.due_at) for request in batch)
+    if settings.batch == "window":
+        start = min(map(_arrival, batch)) + timedelta(seconds=settings.batch_window_seconds)
+    else:
+        start = due - timedelta(days=settings.lead_days, seconds=_expected_seconds(state))
+    return min(start, due)
+
+
+def _arrival(request: ErasureRequest) -> datetime:
+    """Return when the request came to be carried out: a pause does not count as waiting for others."""
+    return datetime.fromisoformat(request.holds[-1].released_at if request.holds else request.received_at)
+
+
+def _expected_seconds(state: FederationState) -> float:
+    """Return how long the batch takes at most: as if one worker learned all its shards, one after another."""
+    epochs = trained_epochs(state)
+    return 0.0 if epochs is None else plan_batch(state, epochs).expected.seconds
+
+
+def _points(state: FederationState, shard: ShardId) -> tuple[int, ...]:
+    return tuple(record.points for record in state.shards[shard].slices)
+
+
+def _seconds_per_point_epoch(state: FederationState, batch: Sequence[ErasureRequest], schedule: Sequence[int]) -> float:
+    """Return the pace of the checkpoints that are left; without any, that of the requests' own expectations; else 0."""
+    known = Cost()
+    for number, shard in enumerate(state.shards):
+        length = len(shard.chain)
+        work = training_point_epochs(_points(state, ShardId(number))[:length], schedule[:length])
+        known += Cost(point_epochs=work, seconds=sum(checkpoint.seconds for checkpoint in shard.chain))
+    if not known.point_epochs:
+        known = sum((request.expected for request in batch if request.expected), Cost())
+    return known.seconds / known.point_epochs if known.point_epochs else 0.0

@@ -1,0 +1,72 @@
+"""Chains of checkpoints: what other slices, other settings and lost objects cut off. Pure (DESIGN.md section 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from coordinator.state import FederationState
+from shards.dataset import SliceRecord
+from shards.lineage import valid_prefix
+from shards.routing import Placement
+from shards.specification import ShardId, SliceIndex
+
+
+def with_slices(state: FederationState, changed: Mapping[Placement, SliceRecord]) -> FederationState:
+    """Return the state with these slices in place of the old ones, and no checkpoint that has seen the old ones."""
+    if not changed:
+        return state
+    shards = list(state.shards)
+    for place, record in changed.items():
+        slices = list(shards[place.shard].slices)
+        slices[place.slice - 1] = record
+        shards[place.shard] = replace(shards[place.shard], slices=tuple(slices))
+    kept = {part.key for record in changed.values() for part in record.parts}
+    gone = [part.key for place in changed for part in state.slice(place).parts if part.key not in kept]
+    return with_valid_chains(replace(state, shards=tuple(shards), condemned=(*state.condemned, *gone)))
+
+
+def with_valid_chains(state: FederationState) -> FederationState:
+    """Cut every chain before its first checkpoint whose lineage is not what the slices and settings now demand."""
+    for number, shard in enumerate(state.shards):
+        valid = valid_prefix(shard.chain, state.lineages(ShardId(number)))
+        if len(valid) < len(shard.chain):
+            state = truncate(state, ShardId(number), SliceIndex(len(valid) + 1))
+    return state
+
+
+def truncate(state: FederationState, number: ShardId, from_slice: SliceIndex) -> FederationState:
+    """Return the state with the shard's chain cut before ``from_slice``, and what is cut off condemned."""
+    shard = state.shards[number]
+    kept, gone = shard.chain[: from_slice - 1], shard.chain[from_slice - 1 :]
+    if not gone:
+        return state
+    shards = (*state.shards[:number], replace(shard, chain=kept), *state.shards[number + 1 :])
+    return replace(
+        state,
+        shards=shards,
+        condemned=(*state.condemned, *(checkpoint.key for checkpoint in gone)),
+    )
+
+
+def withdraw_if_cut(before: FederationState, after: FederationState) -> FederationState:
+    """Start a new generation, and raise the floor to it, if a served checkpoint is no longer part of its chain (E10).
+
+    Each cut shard serves what is left of its chain until the retrained constituent is published.
+    """
+    if all(shard.serving <= len(shard.chain) for shard in after.shards):
+        return after
+    shards = tuple(replace(shard, serving=min(shard.serving, len(shard.chain))) for shard in after.shards)
+    generation = before.generation + 1
+    return replace(after, shards=shards, generation=generation, floor=generation, published=False)
+
+
+def hasten_if_changed(before: FederationState, after: FederationState) -> FederationState:
+    """Note that training is owed, if a step that was no erasure brought it about: it must not wait for a batch then."""
+    if after.at_once or all(shard.is_trained for shard in after.shards):
+        return after
+    changed = after.configuration != before.configuration or any(
+        now.slices != was.slices or len(now.chain) < len(was.chain)
+        for was, now in zip(before.shards, after.shards, strict=True)
+    )
+    return replace(after, at_once=True) if changed else after

@@ -1,0 +1,270 @@
+"""The ledger: a federation's state, made durable event by event (D1, D2, D3).
+
+A manifest states everything at one place of the journal; the journal has the events that followed. The current state
+is the latest manifest with those events applied by ``decide.next_state``. Each commit is one small journal entry, which
+the events of many callers share (group commit); a new manifest now and then keeps the journal short.
+
+Starting: claim a fencing token, append an entry that carries it, replay to that entry, write a manifest. From that
+entry on every older writer is fenced: its next append finds the number taken by a higher token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from coordinator.codec import decode_event, decode_state, encode_event, encode_state
+from coordinator.decide import Event, next_state
+from coordinator.ports import Names
+from coordinator.state import FederationState
+from storage.digests import Json, Sha256, sha256
+from storage.errors import Conflict, Corrupt, Fenced, Invalid, JournalTruncated, Unavailable
+from storage.group_commit import GroupCommit
+from storage.journal import START, Journal, JournalEntry, Position
+from storage.manifest import Manifest, ManifestRegister
+from storage.objects import ObjectStore
+
+_ATTEMPTS: Final = 16
+"""How often a reader begins again when the journal was shortened under it; each time a writer has made progress."""
+
+_MOST_TOGETHER: Final = 256
+"""Callers that share one entry."""
+
+_SNAPSHOT_EVERY: Final = 256
+"""Entries after which a manifest is written, so that reading does not grow with history."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Current:
+    """The state that is current, and where it stands."""
+
+    state: FederationState | None
+    """None: nothing was ever committed."""
+    manifest: int
+    """Number of the manifest it rests on; 0: none."""
+    position: Position
+    """The journal's last entry in it."""
+    base: int
+    """Number of the journal's entry that the manifest speaks of: those up to it say nothing any more."""
+    token: int
+    """The fencing token of the last writer that committed anything."""
+
+
+def read_ledger(store: ObjectStore) -> Current:
+    """Return the current state of the federation in ``store``.
+
+    Raises ``Corrupt`` when manifest or journal are damaged or have a gap, ``Invalid`` when newer software wrote them,
+    ``Unavailable`` when writers shorten the journal faster than it can be read.
+    """
+    register, journal = ManifestRegister(store), Journal(store)
+    for _ in range(_ATTEMPTS):
+        latest = register.latest()
+        position = _position(latest)
+        try:
+            entries = journal.read(position)
+        except JournalTruncated:
+            continue  # a newer manifest holds what was cut off
+        return _replayed(latest, position, entries)
+    raise Unavailable("the journal is shortened faster than it can be read", "try again", store=store.location)
+
+
+def read_state(store: ObjectStore) -> FederationState | None:
+    """Return the current state; None when nothing was ever committed. Raises as ``read_ledger`` does."""
+    return read_ledger(store).state
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """What events have done."""
+
+    before: FederationState
+    after: FederationState
+
+
+_Item = tuple[Event, ...] | Callable[[], bool]
+"""What callers submit: events to record, or the question whether now is the time to compact."""
+
+
+class Ledger:
+    """One writer's hold on the state. Made by ``Ledger.start``; ``record`` may be called from any thread."""
+
+    def __init__(self, store: ObjectStore, names: Names, token: int, reading: Current, state: FederationState) -> None:
+        self._store = store
+        self._register = ManifestRegister(store)
+        self._journal = Journal(store)
+        self._names = names
+        self._token = token
+        self._manifest = reading.manifest
+        self._position = reading.position
+        self._since_manifest = 0
+        self._is_lost = False
+        self._state = state
+        self._commits: GroupCommit[_Item, Change | bool] = GroupCommit(self._perform, most=_MOST_TOGETHER)
+
+    @classmethod
+    def start(cls, store: ObjectStore, names: Names, fresh: FederationState) -> Ledger:
+        """Return the ledger of the federation in the store, or of ``fresh`` when the store holds none.
+
+        Raises as ``read_ledger`` does, and ``Fenced`` when yet another writer starts at the same time and wins.
+        """
+        token = ManifestRegister(store).claim_token()
+        reading = _fence(store, token, names)
+        state = reading.state
+        if state is None or not state.is_begun:
+            state = fresh  # an earlier attempt ended before it had read any data
+        ledger = cls(store, names, token, reading, state)
+        ledger._shorten()
+        return ledger
+
+    @property
+    def state(self) -> FederationState:
+        """The state as of the last durable entry."""
+        return self._state
+
+    @property
+    def token(self) -> int:
+        """This writer's fencing token."""
+        return self._token
+
+    @property
+    def manifest(self) -> int:
+        """Number of the last manifest written."""
+        return self._manifest
+
+    def record(self, *events: Event) -> Change:
+        """Apply the events, durably and all together, and return the states before and after them.
+
+        Events that change nothing leave no trace. Raises ``Fenced`` when another writer has taken over,
+        ``OutcomeUnknown`` when the store does not say whether the entry landed: this ledger records no more then, and
+        ``Unavailable`` when the store is away and nothing was written.
+        """
+        change = self._commits.submit(events)
+        assert isinstance(change, Change)
+        return change
+
+    def compact(self, ready: Callable[[], bool]) -> bool:
+        """Keep the store as short as it can be, if ``ready`` says so, and return what it said.
+
+        Writes a manifest, and deletes the older ones and the journal up to it: what they named is named no more.
+        Nobody records meanwhile.
+        """
+        return bool(self._commits.submit(ready))
+
+    def refuse_superseded(self) -> None:
+        """Raise ``Fenced`` when another writer has claimed a token since this one did."""
+        if (highest := self._register.highest_token()) > self._token:
+            raise Fenced(
+                "another writer has taken over: nothing was deleted",
+                "stop this process; the other one does what is left",
+                token=self._token,
+                higher=highest,
+            )
+
+    def _perform(self, items: Sequence[_Item]) -> list[Change | bool]:
+        """Make the events of all callers one entry, then compact for those who ask; one thread at a time is here."""
+        results: list[Change | bool] = []
+        state, records = self._state, list[Json]()
+        for item in items:
+            before = state
+            for event in () if callable(item) else item:
+                after = next_state(state, event)
+                if after != state:
+                    records.append(encode_event(event))
+                    state = after
+            results.append(Change(before=before, after=state))
+        if records:
+            self._append(records, state)
+        for place, item in enumerate(items):
+            if callable(item):
+                results[place] = ready = item()
+                if ready:
+                    self._shorten()
+        return results
+
+    def _append(self, records: Sequence[Json], state: FederationState) -> None:
+        if self._is_lost:
+            raise Fenced("this writer has lost its place in the journal", "stop this process; start it anew")
+        self._is_lost = True  # unless nothing was written, or it is known what was
+        try:
+            position = self._journal.append(records, after=self._position, token=self._token, nonce=self._names())
+        except (Invalid, Unavailable):
+            self._is_lost = False
+            raise
+        self._is_lost = False
+        self._position = position
+        self._state = state
+        self._since_manifest += 1
+        if self._since_manifest >= _SNAPSHOT_EVERY:
+            self._shorten()
+
+    def _shorten(self) -> None:
+        self._write_manifest()
+        self._register.prune(keep_from=self._manifest)
+        self._journal.prune(self._position.number)
+
+    def _write_manifest(self) -> None:
+        """State everything at the present place of the journal.
+
+        A fenced writer may be first at a number: what it stated was true, at an earlier place of the same journal.
+        """
+        body = {**encode_state(self._state), "journal": _place(self._position)}
+        nonce = self._names()
+        for _ in range(_ATTEMPTS):
+            try:
+                written = self._register.commit(body, after=self._manifest, token=self._token, nonce=nonce)
+            except Conflict:
+                latest = self._register.latest()
+                self._manifest = latest.number if latest else 0
+                continue
+            self._manifest = written.number
+            self._since_manifest = 0
+            return
+        raise Unavailable("other writers keep writing manifests", "stop them, or try again")
+
+
+def _fence(store: ObjectStore, token: int, names: Names) -> Current:
+    """Append an entry with ``token``, and return what is current with it: no older writer can append after it."""
+    journal = Journal(store)
+    nonce = names()
+    for _ in range(_ATTEMPTS):
+        reading = read_ledger(store)
+        try:
+            position = journal.append([], after=reading.position, token=token, nonce=nonce)
+        except Conflict:
+            continue  # the older writer was quicker, once more
+        return replace(reading, position=position, token=token)
+    raise Unavailable("another writer keeps writing", "stop it, or try again", store=store.location)
+
+
+def _replayed(latest: Manifest | None, position: Position, entries: Sequence[JournalEntry]) -> Current:
+    state = decode_state(latest.body) if latest else None
+    base = position.number
+    for entry in entries:
+        for record in entry.records:
+            if state is None:
+                raise Corrupt("the journal has events before any manifest", "restore the store from a copy")
+            state = next_state(state, decode_event(record))
+        position = Position(number=entry.number, digest=sha256(entry.to_bytes()))
+    return Current(
+        state=state,
+        manifest=latest.number if latest else 0,
+        position=position,
+        base=base,
+        token=max([entry.token for entry in entries], default=latest.token if latest else 0),
+    )
+
+
+def _position(latest: Manifest | None) -> Position:
+    """Return the place of the journal that the manifest speaks of."""
+    place: Any = latest.body.get("journal") if latest else None
+    if place is None:
+        return START  # there is no manifest yet, or one from before there was a journal
+    match place:
+        case {"number": int(number), "digest": str(digest)}:
+            return Position(number=number, digest=Sha256(digest))
+    raise Corrupt("the manifest does not say its place in the journal", "restore the store from a copy")
+
+
+def _place(position: Position) -> dict[str, Json]:
+    return {"number": position.number, "digest": position.digest}

@@ -1,0 +1,135 @@
+"""What may be done to a request, and when: each answer is the event that does it, or an error that says why not. Pure.
+
+Data protection law gives a month, one extension that is on record, and a clock that stands still while there is a
+reason to wait, such as a legal hold. A request can be withdrawn as long as nothing of it is removed.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Final
+
+from coordinator.decide import DueExtended, RequestCancelled, RequestHeld, RequestReleased
+from coordinator.lifecycle import is_untouched, later
+from coordinator.requests import ErasureRequest
+from coordinator.settings import ErasureSettings
+from coordinator.state import FederationState
+from storage.errors import Conflict, Invalid
+
+_MOST_CHARACTERS: Final = 500
+
+
+def extension(
+    state: FederationState, request_id: str, *, days: int, reason: str, settings: ErasureSettings, at: str
+) -> DueExtended:
+    """Return the event that gives the request ``days`` more, once and before it is overdue.
+
+    Raises ``Invalid`` when the request, the days or the reason are none, ``Conflict`` when it is too late for more.
+    """
+    request = _open(state, request_id)
+    check_reason(reason)
+    _check_days(days, settings, request_id)
+    if request.extensions:
+        raise Conflict(
+            f"the due date was moved before, on {request.extensions[0].at[:10]}: this can be done once",
+            f"carry the request out by {request.due_at[:10]}",
+            request=request_id,
+        )
+    if is_overdue(request, datetime.fromisoformat(at)):
+        raise Conflict(
+            f"the request was due on {request.due_at[:10]}: more time has to be recorded before that",
+            "carry it out now",
+            request=request_id,
+        )
+    return DueExtended(request_id=request_id, due_at=later(request.due_at, timedelta(days=days)), reason=reason, at=at)
+
+
+def hold(state: FederationState, request_id: str, *, reason: str, at: str) -> RequestHeld:
+    """Return the event that pauses the request.
+
+    Raises ``Invalid`` when the request or the reason are none, ``Conflict`` when its data points are removed already,
+    and when it is paused already.
+    """
+    request = _open(state, request_id)
+    check_reason(reason)
+    _refuse_touched(request, "be paused")
+    if request.held:
+        raise Conflict(
+            f"the request has been paused since {request.held_at[:10]}",
+            "to give another reason, release it first",
+            request=request_id,
+        )
+    return RequestHeld(request_id=request_id, reason=reason, at=at)
+
+
+def release(state: FederationState, request_id: str, *, at: str) -> RequestReleased:
+    """Return the event that ends the request's pause.
+
+    Raises ``Invalid`` when there is no such request, ``Conflict`` when it is not paused.
+    """
+    if not _open(state, request_id).held:
+        raise Conflict("the request is not paused", "'sisa status' shows where it stands", request=request_id)
+    return RequestReleased(request_id=request_id, at=at)
+
+
+def cancellation(state: FederationState, request_id: str, *, reason: str, at: str) -> RequestCancelled:
+    """Return the event that withdraws the request.
+
+    Raises ``Invalid`` when the request or the reason are none, ``Conflict`` when its data points are removed already.
+    """
+    request = _open(state, request_id)
+    check_reason(reason)
+    _refuse_touched(request, "be withdrawn")
+    return RequestCancelled(request_id=request_id, reason=reason, at=at)
+
+
+def check_reason(reason: str) -> None:
+    """Raise ``Invalid`` unless the reason can be kept and shown: 1 to 500 printable characters, not only spaces."""
+    if len(reason) <= _MOST_CHARACTERS and reason.isprintable() and reason.strip():
+        return
+    # The reason itself is not told: it would act on the terminal that shows this.
+    raise Invalid(
+        f"a reason is 1 to {_MOST_CHARACTERS} printable characters, got {len(reason)} characters"
+        f"{'' if reason.isprintable() else ', not all printable'}",
+        "say in a line why, without personal data: it is kept with the request",
+    )
+
+
+def is_overdue(request: ErasureRequest, now: datetime) -> bool:
+    """Return whether work is owed past its due date; while the request is paused the clock stands still."""
+    moment = datetime.fromisoformat(request.held_at) if request.held else now
+    return request.state.is_open and datetime.fromisoformat(request.due_at) < moment
+
+
+def _open(state: FederationState, request_id: str) -> ErasureRequest:
+    request = state.request(request_id)
+    if request is None:
+        raise Invalid("there is no such erasure request", "'sisa status' lists them all", request=request_id)
+    if not request.state.is_open:
+        raise Conflict(
+            f"the request is {request.state.value} already",
+            "nothing more can be done to it; a new demand is a new request",
+            request=request_id,
+        )
+    return request
+
+
+def _refuse_touched(request: ErasureRequest, what: str) -> None:
+    if is_untouched(request):
+        return
+    raise Conflict(
+        f"the request cannot {what}: its data points are removed, it is {request.state.value}",
+        "let it be carried out: what is erased does not come back",
+        request=request.request_id,
+    )
+
+
+def _check_days(days: int, settings: ErasureSettings, request_id: str) -> None:
+    most = settings.extension_days
+    if 1 <= days <= most:
+        return
+    raise Invalid(
+        f"a due date can be moved by 1 .. {most} days, got {days}" if most else "due dates are not moved here",
+        f"{'choose another number, or ' if most else ''}see [erasure] extension_days, which is {most}",
+        request=request_id,
+    )

@@ -1,0 +1,66 @@
+"""A bucket of other people's files, in memory: what ``storage.s3_files`` asks is answered as S3 does."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from storage.bucket import Fate
+from storage.errors import Invalid, Unavailable
+from storage.s3_answers import Answer
+from storage.s3_files import BucketFiles
+from storage.s3_requests import Failure
+
+_PAGE = 7
+
+
+@dataclass(slots=True)
+class Shelf:
+    """The bucket ``shelf``. Implements ``storage.s3_requests.Asking``."""
+
+    contents: dict[str, bytes] = field(default_factory=dict)
+    asked: list[tuple[str, int]] = field(default_factory=list)
+    """Operations so far, and the bytes each was answered with."""
+    broken: int = 0
+    """How many bodies break off from now on."""
+
+    @property
+    def files(self) -> BucketFiles:
+        """Its files."""
+        return BucketFiles(asking=self, bucket="shelf", server="memory")
+
+    def opens(self) -> Callable[[str, str | None], BucketFiles]:
+        """Return what to put in place of ``bucket_files``."""
+        return lambda _bucket, _endpoint: self.files
+
+    def ask(self, operation: str, *, once: bool = False, **wanted: Any) -> Answer | Failure:
+        """Answer a listing, seven names a page, or a get."""
+        answer = self._listing(**wanted) if operation == "list_objects_v2" else self._content(**wanted)
+        self.asked.append((operation, 0 if isinstance(answer, Failure) else len(answer.get("Payload", b""))))
+        return answer
+
+    def _listing(self, Bucket: str, Prefix: str, MaxKeys: int = _PAGE, ContinuationToken: str = "") -> Answer:
+        names = [name for name in sorted(self.contents) if name.startswith(Prefix) and name > ContinuationToken]
+        page = names[: min(MaxKeys, _PAGE)]
+        found = [{"Key": name, "Size": len(self.contents[name]), "ETag": self._tag(name)} for name in page]
+        more = {"IsTruncated": True, "NextContinuationToken": page[-1]} if len(names) > len(page) else {}
+        return {"Contents": found, **more}
+
+    def _content(self, Bucket: str, Key: str, IfMatch: str, Range: str | None = None) -> Answer | Failure:
+        if Key not in self.contents:
+            return Failure(error=Invalid("there is no such key"), fate=Fate.MISSING, code="NoSuchKey", status=404)
+        if IfMatch != self._tag(Key):
+            return Failure(error=Invalid("another one"), fate=Fate.REFUSED, code="PreconditionFailed", status=412)
+        if self.broken:
+            self.broken -= 1
+            return Failure(error=Unavailable("it broke off"), fate=None, code="IncompleteRead", in_body=True)
+        payload = self.contents[Key]
+        if Range is not None:
+            start, end = map(int, Range.removeprefix("bytes=").split("-"))
+            payload = payload[start : end + 1]
+        return {"Payload": payload}
+
+    def _tag(self, name: str) -> str:
+        return f'"{hashlib.sha256(self.contents[name]).hexdigest()[:32]}"'
