@@ -13,7 +13,11 @@ Owns the words: worker, federation.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
+
+# Before Ray is imported, which reads it once: clusters ask for a token, and so their users have to have it.
+os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 if TYPE_CHECKING:
     from cluster.federation import Federation, connect, launch

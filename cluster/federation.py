@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from cluster.objects import open_objects
+import ray
+
+from cluster.launching import find_coordinator
 from cluster.outcome import Answers, Evaluation, Verification
 from cluster.planning import Plan, measured_basis, plan_for, trial_basis
 from cluster.reading import Reading
+from cluster.session import leave_ray
 from cluster.specification import FederationSpecification, read_specification
-from cluster.system import SystemClock, cpus
+from cluster.system import cpus
 from cluster.training_data import open_train
 from cluster.worker import new_name
-from cluster.workers import Pool, Workers
-from cluster.writing import Surroundings, Writer, writing
+from cluster.workers import Pool
+from cluster.writing import Writer, Writing, drafted, surroundings, writing
 from coordinator.ledger import read_state
 from coordinator.plan import RetrainPlan
 from coordinator.ports import Clock, Listener, Names, Notice, Remark
@@ -50,17 +53,12 @@ class Federation:
         names: Names = new_name,
     ) -> None:
         self.specification = specification
-        self._clock = clock or SystemClock()
-        self._store = open_objects(specification)
-        self._workers = Workers(specification, self._store, lambda text: listener(Remark(text=text)))
-        self._around = Surroundings(
-            specification=specification,
-            store=self._store,
-            clock=self._clock,
-            names=names,
-            listener=listener,
-            workers=self._workers,
-        )
+        self._around = surroundings(specification, listener=listener, clock=clock, names=names)
+        self._clock = self._around.clock
+        self._store = self._around.store
+        self._workers = self._around.workers
+        self._listener = listener
+        self._joined = False
         self.reading = Reading(specification, self._store, self._clock, self._current)
 
     def __enter__(self) -> Self:
@@ -88,6 +86,9 @@ class Federation:
     def close(self) -> None:
         """Let the workers go, and Ray with them where this federation started it."""
         self._workers.close()
+        if self._joined:
+            leave_ray()
+            self._joined = False
 
     def workers(self) -> Pool:
         """Return the worker pool, joining Ray at the first call."""
@@ -111,20 +112,23 @@ class Federation:
         ids: Iterable[str | int] = (),
         request_id: str | None = None,
         held: str = "",
+        wait: bool = True,
     ) -> RequestStatus:
         """Erase subjects and single data points, and return the request when all that may be done now is done.
 
         That is all, unless ``[erasure] batch = "until_due"`` lets retraining wait for more requests, or the request is
-        ``held`` for a reason, until it is released. Their points are removed at once otherwise.
+        ``held`` for a reason, until it is released. Their points are removed at once otherwise. Where a coordinator
+        runs, it does the work; without ``wait`` the request is returned as soon as it is accepted.
         The same ``request_id`` with the same subjects and ids is the same request (D4).
         Without one an id is drawn. Raises ``Invalid`` when nothing is named, nothing is trained or the id cannot be
         shown, ``Conflict`` when it was used for others.
         """
+        drafted_ = drafted(self._around, subjects=subjects, ids=ids, request_id=request_id, held=held)
         with self._writing("erase") as writer:
-            accepted = writer.accept(subjects=subjects, ids=ids, request_id=request_id, held=held)
-            # Nobody can join a window of seconds while this process holds the writer lock.
-            writer.settle(hurry=self.specification.erasure.batch == "window")
-            return self._told(writer.request(accepted.request_id))
+            request = writer.accept(*drafted_)
+            if wait or isinstance(writer, Writer):
+                request = writer.carry_out(request.request_id, self.specification.erasure.batch)
+            return self._told(request)
 
     def hold(self, request_id: str, reason: str) -> RequestStatus:
         """Pause a request of which nothing is removed yet, such as for a legal hold; its due date moves along.
@@ -138,8 +142,7 @@ class Federation:
         """End a request's pause and carry it out. Raises ``Invalid``, or ``Conflict`` when it is not paused."""
         with self._writing("release") as writer:
             writer.release(request_id)
-            writer.settle(hurry=self.specification.erasure.batch == "window")
-            return self._told(writer.request(request_id))
+            return self._told(writer.carry_out(request_id, self.specification.erasure.batch))
 
     def extend(self, request_id: str, days: int, reason: str) -> RequestStatus:
         """Move a request's due date, once. Raises ``Invalid`` for bad days or no reason, ``Conflict`` when too late."""
@@ -191,8 +194,20 @@ class Federation:
         workers = self.specification.cluster.workers or max(1, int(cpus() / self.specification.cluster.cpus_per_worker))
         return plan_for(self.specification, basis, shards=shards, slices=slices, requests=requests, workers=workers)
 
-    def _writing(self, command: str) -> AbstractContextManager[Writer]:
-        return writing(self._around, command)
+    @contextmanager
+    def _writing(self, command: str) -> Iterator[Writing]:
+        """Give the coordinator, where one runs; else write here, as ``writing`` does."""
+        is_joined = ray.is_initialized()
+        coordinator = find_coordinator(self._store, self._listener, self._remark)
+        self._joined = self._joined or (ray.is_initialized() and not is_joined)
+        if coordinator is not None:
+            yield coordinator
+        else:
+            with writing(self._around, command) as writer:
+                yield writer
+
+    def _remark(self, text: str) -> None:
+        self._listener(Remark(text=text))
 
     def _told(self, request: ErasureRequest) -> RequestStatus:
         return describe_request(request, self._clock.now())

@@ -9,9 +9,13 @@ from typing import Final
 import ray
 
 from cluster.specification import ClusterSettings
+from cluster.spill import SpillFolder
 from storage.errors import Invalid, Unavailable
 
 _LOCAL: Final = "local"
+
+_SPILL: list[SpillFolder] = []
+"""Of the local cluster that this process started."""
 
 
 def join_ray(settings: ClusterSettings) -> bool:
@@ -31,11 +35,14 @@ def join_ray(settings: ClusterSettings) -> bool:
             include_dashboard=False if settings.address == _LOCAL else None,
             log_to_driver=False,
             logging_level=logging.ERROR,
+            object_spilling_directory=_spill_folder() if settings.address == _LOCAL else None,
         )
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
+        _remove_spilled()
         raise Unavailable(
             f"Ray did not start or answer: {type(error).__name__}",
-            f"check [cluster] address = {settings.address!r}; 'local' needs no cluster",
+            f"check [cluster] address = {settings.address!r}; 'local' needs no cluster, but room for temporary files in"
+            " a folder with a short path",
         ) from error
     return settings.address == _LOCAL
 
@@ -68,3 +75,14 @@ def _fitting(settings: ClusterSettings, resources: dict[str, float]) -> int:
 def leave_ray() -> None:
     """End this process's part in Ray, and the local cluster with it where this process started one."""
     ray.shutdown()
+    _remove_spilled()
+
+
+def _spill_folder() -> str:
+    _SPILL.append(SpillFolder())
+    return str(_SPILL[-1].path)
+
+
+def _remove_spilled() -> None:
+    while _SPILL:
+        _SPILL.pop().remove()

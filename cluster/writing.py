@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Protocol
 
 from cluster.identity import (
     check_identity,
@@ -17,12 +18,15 @@ from cluster.identity import (
     partition_key,
     require_data,
     side_by_side,
+    untrained,
 )
 from cluster.naming import digests_of, request_of
+from cluster.objects import open_objects, open_witness
 from cluster.outcome import Verification
 from cluster.specification import FederationSpecification, settings_record
-from cluster.system import holder
+from cluster.system import SystemClock, holder, side_by_side
 from cluster.training_data import is_news, open_train
+from cluster.worker import new_name
 from cluster.workers import Workers
 from coordinator.engine import Engine, Tools
 from coordinator.ledger import read_state
@@ -30,6 +34,7 @@ from coordinator.policy import cancellation, check_reason, extension, hold, rele
 from coordinator.ports import Clock, Listener, Names, Remark
 from coordinator.registrar import Registrar
 from coordinator.requests import ErasureRequest, RequestState, check_request_id
+from coordinator.settings import BatchUntil
 from coordinator.state import FederationState
 from coordinator.tasks import check_configuration
 from coordinator.verification import prove_shards, scan_residue
@@ -37,6 +42,7 @@ from shards.ingest import feature_width
 from shards.routing import PartitionKey
 from shards.sources import Source
 from shards.specification import ShardId
+from shards.tombstones import DigestSet
 from storage.errors import Corrupt, Invalid, Unavailable
 from storage.location import is_on_s3
 from storage.probe import probe_store
@@ -57,7 +63,60 @@ class Surroundings:
     @property
     def registrar(self) -> Registrar:
         """The federation's receipts."""
-        return Registrar(self.store, self.clock, self.names)
+        return Registrar(
+            self.store,
+            self.clock,
+            self.names,
+            witness=open_witness(self.specification),
+            tell=lambda text: self.listener(Remark(text=text)),
+            each=side_by_side,
+        )
+
+
+def drafted(
+    around: Surroundings,
+    *,
+    subjects: Iterable[str | int],
+    ids: Iterable[str | int],
+    request_id: str | None,
+    held: str,
+) -> tuple[ErasureRequest, DigestSet]:
+    """Return an erasure request and the keyed digests that it names: what leaves this process is no name any more.
+
+    The same ``request_id`` with the same subjects and ids is the same request (D4); without one an id is drawn. With
+    ``held``, the reason of a pause, it will wait to be released.
+    Raises ``Invalid`` when nothing is named, nothing is trained, or id or reason cannot be shown, ``Conflict`` when the
+    store is another federation's or settings have changed.
+    """
+    if request_id is not None:
+        check_request_id(request_id)
+    if held:
+        check_reason(held)
+    specification = around.specification
+    state = read_state(around.store)
+    if state is None:
+        raise untrained(specification)
+    key = partition_key(around.store, specification, draw=False)
+    check_identity(state, specification, key)
+    check_unchanged(require_data(state, specification), specification)
+    names = digests_of(specification, key, subjects, ids)
+    own_id = f"er-{around.names()[:12]}" if request_id is None else request_id
+    return request_of(specification, names, own_id, around.clock.now(), held), names
+
+
+def surroundings(
+    specification: FederationSpecification, *, listener: Listener, clock: Clock | None = None, names: Names = new_name
+) -> Surroundings:
+    """Return what writing to the federation takes, in this process."""
+    store = open_objects(specification)
+    return Surroundings(
+        specification=specification,
+        store=store,
+        clock=clock or SystemClock(),
+        names=names,
+        listener=listener,
+        workers=Workers(specification, store, lambda text: listener(Remark(text=text))),
+    )
 
 
 @contextmanager
@@ -76,6 +135,51 @@ def writing(around: Surroundings, command: str) -> Iterator[Writer]:
         if state is not None and state.is_begun:
             check_identity(state, around.specification, key)
         yield Writer(around, Engine.start(_tools(around), fresh_state(around.specification, key)), key)
+
+
+class Writing(Protocol):
+    """What a writer does, wherever its process is. See ``Writer``."""
+
+    @property
+    def state(self) -> FederationState:
+        """The state as of the last durable event."""
+        ...
+
+    def train(self) -> None:
+        """Ingest, partition and train."""
+        ...
+
+    def accept(self, request: ErasureRequest, names: DigestSet) -> ErasureRequest:
+        """Accept an erasure request, durably."""
+        ...
+
+    def carry_out(self, request_id: str, batch: BatchUntil) -> ErasureRequest:
+        """Do, or wait for, all that may be done for the request now; return it as it is then."""
+        ...
+
+    def hold(self, request_id: str, reason: str) -> ErasureRequest:
+        """Pause a request."""
+        ...
+
+    def release(self, request_id: str) -> ErasureRequest:
+        """End a request's pause."""
+        ...
+
+    def extend(self, request_id: str, days: int, reason: str) -> ErasureRequest:
+        """Move a request's due date."""
+        ...
+
+    def cancel(self, request_id: str, reason: str) -> ErasureRequest:
+        """Withdraw a request."""
+        ...
+
+    def request(self, request_id: str) -> ErasureRequest:
+        """Return a request that was accepted."""
+        ...
+
+    def verify(self, shards: Sequence[int] | None = None) -> Verification:
+        """Prove and scan."""
+        ...
 
 
 class Writer:
@@ -118,29 +222,8 @@ class Writer:
         engine.configure(settings_record(specification), configuration)
         engine.settle()
 
-    def accept(
-        self,
-        *,
-        subjects: Iterable[str | int] = (),
-        ids: Iterable[str | int] = (),
-        request_id: str | None = None,
-        held: str = "",
-    ) -> ErasureRequest:
-        """Accept an erasure request, durably; with ``held``, the reason of a pause, it waits to be released.
-
-        The same ``request_id`` with the same subjects and ids is the same request (D4); without one an id is drawn.
-        Raises ``Invalid`` when nothing is named, nothing is trained or the id cannot be shown, ``Conflict`` when it was
-        used for others.
-        """
-        around = self._around
-        if request_id is not None:
-            check_request_id(request_id)
-        if held:
-            check_reason(held)
-        check_unchanged(require_data(self.state, around.specification), around.specification)
-        names = digests_of(around.specification, self._key, subjects, ids)
-        own_id = f"er-{around.names()[:12]}" if request_id is None else request_id
-        request = request_of(around.specification, names, own_id, around.clock.now(), held)
+    def accept(self, request: ErasureRequest, names: DigestSet) -> ErasureRequest:
+        """Accept an erasure request, as ``drafted``, durably; raises as ``Engine.accept`` does."""
         return self._engine.accept(request, names)
 
     def quarantine(self) -> None:
@@ -150,6 +233,12 @@ class Writer:
     def settle(self, *, hurry: bool = True) -> datetime | None:
         """Do what is outstanding; see ``Engine.settle``."""
         return self._engine.settle(hurry=hurry)
+
+    def carry_out(self, request_id: str, batch: BatchUntil) -> ErasureRequest:
+        """Do all that may be done for the request now, and whatever else is outstanding; return it as it is then."""
+        # Nobody can join a window of seconds while this process holds the writer lock.
+        self.settle(hurry=batch == "window")
+        return self.request(request_id)
 
     def hold(self, request_id: str, reason: str) -> ErasureRequest:
         """Pause a request of which nothing is removed yet; raises as ``coordinator.policy.hold`` does."""

@@ -40,7 +40,7 @@ from coordinator.removal import put_digests, removal_events
 from coordinator.requests import MOST_INLINE, ErasureRequest, InlineDigests, RequestState
 from coordinator.settings import ErasureSettings
 from coordinator.state import DataState, FederationState
-from coordinator.sweep import Drafts, left_over, sweep
+from coordinator.sweep import GONE, Drafts, left_over, sweep
 from coordinator.tasks import check_configuration, train_task
 from shards.constituent import SliceLearned
 from shards.dataset import EMPTY_SLICE, SliceRecord, rewrite_slice
@@ -78,7 +78,7 @@ class Engine:
     def __init__(self, tools: Tools, ledger: Ledger) -> None:
         self._tools = tools
         self._ledger = ledger
-        self._drafts = Drafts(tools.names)
+        self._drafts = Drafts(tools.names, tools.store, ledger)
 
     @classmethod
     def start(cls, tools: Tools, fresh: FederationState) -> Engine:
@@ -146,31 +146,33 @@ class Engine:
         """Read the source and replace the slices that differ, and those in ``lost``; tombstoned points stay out."""
         tools = self._tools
         tombstones = self.state.tombstones
-        result = ingest(
-            source=source,
-            data=data,
-            partition=partition,
-            key=key,
-            store=tools.store,
-            tombstones=load_digests(tools.store, tombstones),
-            names=tools.names,
-            progress=lambda points: tools.listener(IngestProgress(points=points)),
-        )
-        state = DataState(
-            layout=result.layout, inventory=result.inventory, taken=taken_from(data), refused=result.refused
-        )
-        slices = {
-            place: result.slices.get(place, EMPTY_SLICE)
-            for place in (
-                Placement(ShardId(shard), SliceIndex(slice_))
-                for shard in range(partition.shards)
-                for slice_ in range(1, partition.slices + 1)
+        # Drafts of its own: erasures go on while the source is read.
+        with Drafts(tools.names, tools.store, self._ledger) as names:
+            result = ingest(
+                source=source,
+                data=data,
+                partition=partition,
+                key=key,
+                store=tools.store,
+                tombstones=load_digests(tools.store, tombstones),
+                names=names,
+                progress=lambda points: tools.listener(IngestProgress(points=points)),
             )
-        }
-        with self._drafts as drawn:
-            if self.state.tombstones != tombstones:  # people were erased while the source was read
-                slices = self._without_erased(slices, drawn)
-            self.record(Ingested(data=state, slices=slices, lost=lost))
+            state = DataState(
+                layout=result.layout, inventory=result.inventory, taken=taken_from(data), refused=result.refused
+            )
+            slices = {
+                place: result.slices.get(place, EMPTY_SLICE)
+                for place in (
+                    Placement(ShardId(shard), SliceIndex(slice_))
+                    for shard in range(partition.shards)
+                    for slice_ in range(1, partition.slices + 1)
+                )
+            }
+            with self._drafts as drawn:
+                if self.state.tombstones != tombstones:  # people were erased while the source was read
+                    slices = self._without_erased(slices, drawn)
+                self.record(Ingested(data=state, slices=slices, lost=lost))
 
     def audit(self) -> frozenset[Placement]:
         """Check every object of the state against its digest; return the slices whose files are lost.
@@ -218,6 +220,13 @@ class Engine:
         Without ``hurry``, retraining waits for its window: returns the moment from which there is more to do; None when
         nothing waits. Interrupting is safe: the next engine goes on from the last event.
         """
+        try:
+            return self._settle(hurry=hurry)
+        except GONE:
+            self._ledger.refuse_superseded()  # what another writer has purged is not damaged
+            raise
+
+    def _settle(self, *, hurry: bool) -> datetime | None:
         waits: datetime | None = None
         while effects := outstanding(self.state):
             match effects[0]:

@@ -224,11 +224,21 @@ class Ledger:
 
 
 def _fence(store: ObjectStore, token: int, names: Names) -> Current:
-    """Append an entry with ``token``, and return what is current with it: no older writer can append after it."""
+    """Append an entry with ``token``, and return what is current with it: no older writer can append after it.
+
+    Raises ``Fenced`` when a writer that claimed its token later is at work already: it must not be disturbed.
+    """
     journal = Journal(store)
     nonce = names()
     for _ in range(_ATTEMPTS):
         reading = read_ledger(store)
+        if reading.token > token:
+            raise Fenced(
+                "another writer started at the same time and was quicker",
+                "wait until it ends, or stop it",
+                token=token,
+                higher=reading.token,
+            )
         try:
             position = journal.append([], after=reading.position, token=token, nonce=nonce)
         except Conflict:
@@ -239,19 +249,21 @@ def _fence(store: ObjectStore, token: int, names: Names) -> Current:
 
 def _replayed(latest: Manifest | None, position: Position, entries: Sequence[JournalEntry]) -> Current:
     state = decode_state(latest.body) if latest else None
-    base = position.number
+    base, token = position.number, latest.token if latest else 0
     for entry in entries:
+        token = max(token, entry.token)
         for record in entry.records:
             if state is None:
                 raise Corrupt("the journal has events before any manifest", "restore the store from a copy")
             state = next_state(state, decode_event(record))
-        position = Position(number=entry.number, digest=sha256(entry.to_bytes()))
+    if entries:
+        position = Position(number=entries[-1].number, digest=sha256(entries[-1].to_bytes()))
     return Current(
         state=state,
         manifest=latest.number if latest else 0,
         position=position,
         base=base,
-        token=max([entry.token for entry in entries], default=latest.token if latest else 0),
+        token=token,
     )
 
 

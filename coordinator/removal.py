@@ -17,7 +17,7 @@ from coordinator.ports import Names
 from coordinator.requests import Cost, ErasureRequest, ObjectRef
 from coordinator.state import FederationState
 from shards.dataset import identities, rewrite_slice
-from shards.routing import Placement, place
+from shards.routing import Placement, places
 from shards.specification import ShardId, SliceIndex
 from shards.tombstones import NOTHING, DigestSet
 from storage.digests import canonical_json, sha256
@@ -123,7 +123,6 @@ def _search(state: FederationState, batch: Sequence[DigestSet]) -> dict[Placemen
     everywhere = [Placement(ShardId(s), SliceIndex(r)) for s in range(shards) for r in range(1, slices + 1)]
     wanted: dict[Placement, list[int]] = {}
     for number, digests in enumerate(batch):
-        own = {place(subject, shards, slices) for subject in digests.subject_digests()}
-        for where in everywhere if digests.points else own:
+        for where in everywhere if digests.points else places(digests.subjects, shards, slices):
             wanted.setdefault(where, []).append(number)
     return wanted

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from threading import RLock
 from types import TracebackType
 from typing import Final
 
-from coordinator.ledger import Ledger
+from coordinator.ledger import Ledger, read_state
 from coordinator.ports import Names
 from coordinator.state import FederationState
-from storage.errors import Unavailable
+from storage.errors import Corrupt, Fenced, ObjectMissing, SisaError, Unavailable
 from storage.objects import ObjectKey, ObjectStore
 
 SWEPT_PREFIXES: Final = ("shards/", "requests/", "tombstones/")
 """Where objects live that the state refers to; anything else found there is left over."""
+
+GONE: Final = (Corrupt, ObjectMissing)
+"""What a writer meets, too, that was overtaken: another one has purged what it meant to read."""
 
 _PASSES: Final = 5
 
@@ -23,10 +27,14 @@ class Drafts:
     """Objects that are written before any state names them; one thread at a time writes such.
 
     Used as a context: ``with drafts as names`` gives names for the objects. At its end they are committed, or nobody's.
+    Where another writer has taken over meanwhile they are deleted again, since its sweep may have been before them; and
+    the context ends with ``Fenced``, whatever was met: that objects are gone which the other has purged is no damage.
     """
 
-    def __init__(self, names: Names) -> None:
+    def __init__(self, names: Names, store: ObjectStore, ledger: Ledger) -> None:
         self._names = names
+        self._store = store
+        self._ledger = ledger
         self._lock = RLock()
         self._drawn: set[str] = set()
 
@@ -37,8 +45,12 @@ class Drafts:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._drawn.clear()
-        self._lock.release()
+        try:
+            if isinstance(error, (Fenced, *GONE)):
+                self._give_up(error)
+        finally:
+            self._drawn.clear()
+            self._lock.release()
 
     def without(self, keys: Iterable[ObjectKey]) -> list[ObjectKey]:
         """Return the keys that are no object being drafted right now."""
@@ -49,6 +61,23 @@ class Drafts:
         name = self._names()
         self._drawn.add(name)
         return name
+
+    def _give_up(self, error: SisaError) -> None:
+        """Delete what was drafted if another writer has taken over. Raises ``Fenced`` then."""
+        try:
+            self._ledger.refuse_superseded()
+        except Fenced as fenced:
+            with suppress(SisaError):  # whoever writes next sweeps it up
+                self._take_back()
+            if not isinstance(error, Fenced):
+                raise fenced from error
+
+    def _take_back(self) -> None:
+        """Delete what was drafted and is nobody's: its entry was refused, or it landed and others have seen it."""
+        state = read_state(self._store)
+        keep = state.referenced() if state is not None else frozenset()
+        own = [key for key in _swept(self._store) if any(name in key for name in self._drawn)]
+        self._store.delete_all([key for key in own if key not in keep])
 
 
 def sweep(store: ObjectStore, ledger: Ledger, drafts: Drafts) -> None:

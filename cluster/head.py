@@ -1,0 +1,107 @@
+"""A Ray head of our own on this machine, which outlives the process that starts it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Final
+
+from storage.errors import Unavailable
+
+_LOOPBACK: Final = "127.0.0.1"
+_PORTS: Final = range(6380, 8000)
+"""Below the ports that Ray gives to workers."""
+
+_START_SECONDS: Final = 60.0
+_STOP_SECONDS: Final = 20.0
+_LOOK_SECONDS: Final = 0.1
+_CONNECT_SECONDS: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """A Ray head."""
+
+    address: str
+    process: int
+    """Its process; Ray's others end with it."""
+
+
+def start_head() -> Head:
+    """Start a Ray head on a free port, with token authentication and without a dashboard.
+
+    Raises ``Unavailable`` when it does not come up.
+    """
+    port = _free_port()
+    process = subprocess.Popen(  # noqa: S603  our own interpreter, fixed words
+        [
+            *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"),
+            *("--port", str(port), "--node-ip-address", _LOOPBACK),
+            *("--include-dashboard=false", "--disable-usage-stats"),
+        ],
+        env={**os.environ, "RAY_AUTH_MODE": "token"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,  # an interrupt of the command is none of the head's
+    )
+    head = Head(address=f"{_LOOPBACK}:{port}", process=process.pid)
+    until = monotonic() + _START_SECONDS
+    while not is_reachable(head.address):
+        if process.poll() is not None or monotonic() > until:
+            process.kill()
+            raise Unavailable(
+                "a Ray head could not be started on this machine",
+                "try 'ray start --head' to see why, or name a cluster in [cluster] address",
+            )
+        sleep(_LOOK_SECONDS)
+    return head
+
+
+def stop_head(process: int) -> None:
+    """End the head and all of its processes; one that is gone is no error."""
+    if not _is_head(process):
+        return
+    os.kill(process, signal.SIGTERM)
+    until = monotonic() + _STOP_SECONDS
+    while _is_head(process):
+        if monotonic() > until:
+            os.kill(process, signal.SIGKILL)
+        sleep(_LOOK_SECONDS)
+
+
+def is_reachable(address: str) -> bool:
+    """Return whether something listens at ``address``, host and port."""
+    host, _, port = address.rpartition(":")
+    try:
+        with closing(socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS)):
+            return True
+    except (OSError, ValueError):
+        return False
+
+
+def _is_head(process: int) -> bool:
+    """Return whether the process is a Ray head: its number may have been given to another one since."""
+    try:
+        words = Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
+    return b"start" in words and b"--head" in words
+
+
+def _free_port() -> int:
+    for port in _PORTS:
+        with closing(socket.socket(socket.AF_INET, socket.SOCK_STREAM)) as candidate:
+            try:
+                candidate.bind((_LOOPBACK, port))
+            except OSError:
+                continue
+            return port
+    raise Unavailable("no port is free for a Ray head", "end processes that listen on ports 6380 to 7999")

@@ -1,0 +1,294 @@
+"""The resident coordinator: a federation's one writer, at work for as long as its process lives. No Ray in here.
+
+Three kinds of threads share one ``Writer``. Callers accept requests and ask for things; one thread removes points, so
+that nothing tainted is served a moment after a request was acknowledged, whatever else goes on; one thread trains,
+publishes, purges, and does what callers ask to be done there, one thing after another. Nothing is kept here that the
+store does not have: after a crash the next process begins where the journal ends.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from itertools import count
+from threading import Condition, Thread
+from typing import Any, Final, TypeVar
+
+from cluster.outcome import Verification
+from cluster.writing import Surroundings, Writer, writing
+from coordinator.ports import Notice, Remark
+from coordinator.requests import ErasureRequest
+from coordinator.state import FederationState
+from shards.tombstones import DigestSet
+from storage.errors import Fenced, OutcomeUnknown, SisaError, Unavailable, WriterBusy
+
+MOST_NOTICES: Final = 1_000
+"""Notices that are kept for callers who follow the work; older ones are forgotten."""
+
+RETRY_SECONDS: Final = 2.0
+"""After so long it is tried again to get hold of a store that is away, or of a writer lock that is taken."""
+
+STARTING_SECONDS: Final = 30.0
+"""How long a caller waits for the writer to be ready."""
+
+_AGAIN: Final = (Fenced, OutcomeUnknown, Unavailable, WriterBusy)
+"""What starting anew may cure."""
+
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heard:
+    """Notices, and where to go on listening."""
+
+    notices: tuple[Notice, ...]
+    upto: int
+    """To be given as ``after`` to hear what follows."""
+    idle: bool
+    """Whether all that may be done now is done."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Job:
+    act: Callable[[Writer], Any]
+    outcome: Future[Any]
+
+
+class Resident:
+    """One federation's coordinator. Made at work; ``stop`` ends it."""
+
+    def __init__(self, around: Callable[[Callable[[Notice], None]], Surroundings]) -> None:
+        """``around`` returns what writing takes, given who is to hear of progress."""
+        self._around = around(self._hear)
+        self._changed = Condition()
+        self._notices: deque[tuple[int, Notice]] = deque(maxlen=MOST_NOTICES)
+        self._numbers = count(1)
+        self._heard = 0
+        self._writer: Writer | None = None
+        self._jobs: deque[_Job] = deque()
+        self._arrivals = 0
+        """Grows with everything that may give reason to work."""
+        self._settled = -1
+        """The arrivals after which all was done that may be done now."""
+        self._trouble: SisaError | None = None
+        self._is_stopping = False
+        self._threads = (
+            Thread(target=self._work, name="sisa-work", daemon=True),
+            Thread(target=self._quarantine, name="sisa-quarantine", daemon=True),
+        )
+        for thread in self._threads:
+            thread.start()
+
+    # ------------------------------------------------------------------------------------------- what callers do
+
+    def accept(self, request: ErasureRequest, names: DigestSet) -> ErasureRequest:
+        """Accept an erasure request, durably; its points are removed a moment later. See ``Writer.accept``."""
+        return self._at_once(lambda writer: writer.accept(request, names))
+
+    def hold(self, request_id: str, reason: str) -> ErasureRequest:
+        """See ``Writer.hold``."""
+        return self._at_once(lambda writer: writer.hold(request_id, reason))
+
+    def release(self, request_id: str) -> ErasureRequest:
+        """See ``Writer.release``."""
+        return self._at_once(lambda writer: writer.release(request_id))
+
+    def extend(self, request_id: str, days: int, reason: str) -> ErasureRequest:
+        """See ``Writer.extend``."""
+        return self._at_once(lambda writer: writer.extend(request_id, days, reason))
+
+    def cancel(self, request_id: str, reason: str) -> ErasureRequest:
+        """See ``Writer.cancel``."""
+        return self._at_once(lambda writer: writer.cancel(request_id, reason))
+
+    def request(self, request_id: str) -> ErasureRequest:
+        """See ``Writer.request``."""
+        return self._ready().request(request_id)
+
+    def state(self) -> FederationState:
+        """Return the state as of the last durable event. Raises ``Unavailable`` while it starts."""
+        return self._ready().state
+
+    def train(self) -> None:
+        """Ingest and train; returns when all is done. See ``Writer.train``."""
+        self._in_turn(Writer.train)
+
+    def verify(self, shards: Sequence[int] | None) -> Verification:
+        """Prove and scan, while nothing else is done. See ``Writer.verify``."""
+        return self._in_turn(lambda writer: writer.verify(shards))
+
+    def hear(self, after: int | None, timeout_seconds: float) -> Heard:
+        """Return what has happened since ``after``, waiting for something to happen or for all work to be done.
+
+        None: nothing yet, but where to begin. Raises the error that keeps the coordinator from working, if any.
+        """
+        with self._changed:
+            if after is None:
+                return Heard(notices=(), upto=self._heard, idle=self._is_idle)
+            self._changed.wait_for(lambda: self._heard > after or self._is_idle or self._trouble, timeout_seconds)
+            notices = tuple(notice for number, notice in self._notices if number > after)
+            if not notices and self._trouble is not None:
+                raise self._trouble
+            return Heard(notices=notices, upto=self._heard, idle=self._is_idle)
+
+    def stop(self) -> None:
+        """End the work after the present step and give the writer lock back; returns when that is done."""
+        with self._changed:
+            self._is_stopping = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
+        self._around.workers.close()
+
+    # -------------------------------------------------------------------------------------------- inside
+
+    @property
+    def _is_idle(self) -> bool:
+        return self._settled == self._arrivals and not self._jobs
+
+    def _is_news(self, was: int, *, writable: bool = False) -> bool:
+        """Whether something arrived after ``was``, and somebody can write if that is asked for, or all is over."""
+        return self._is_stopping or (self._arrivals > was and not (writable and self._writer is None))
+
+    def _ready(self) -> Writer:
+        with self._changed:
+            self._changed.wait_for(lambda: self._writer or self._trouble or self._is_stopping, STARTING_SECONDS)
+            if self._writer is not None:
+                return self._writer
+            if self._trouble is not None:
+                raise self._trouble
+        raise Unavailable("the coordinator is starting or stopping", "try again in a moment")
+
+    def _at_once(self, act: Callable[[Writer], _Result]) -> _Result:
+        result = act(self._ready())
+        self._arrive()
+        return result
+
+    def _in_turn(self, act: Callable[[Writer], _Result]) -> _Result:
+        outcome: Future[_Result] = Future()
+        with self._changed:
+            if self._is_stopping:
+                raise Unavailable("the coordinator is stopping", "launch it again")
+            self._jobs.append(_Job(act=act, outcome=outcome))
+        self._arrive()
+        return outcome.result()
+
+    def _arrive(self) -> None:
+        with self._changed:
+            self._arrivals += 1
+            self._changed.notify_all()
+
+    def _hear(self, notice: Notice) -> None:
+        with self._changed:
+            self._heard = next(self._numbers)
+            self._notices.append((self._heard, notice))
+            self._changed.notify_all()
+
+    def _quarantine(self) -> None:
+        """Remove points as soon as requests for them have arrived."""
+        seen = 0
+        while True:
+            with self._changed:
+                self._changed.wait_for(partial(self._is_news, seen, writable=True))
+                if self._is_stopping:
+                    return
+                writer, arrivals = self._writer, self._arrivals
+            if writer is None:
+                continue
+            try:
+                writer.quarantine()
+                seen = arrivals
+            except _AGAIN as error:  # the thread that works finds it out as well, and starts anew
+                self._tell(error)
+                self._pause()
+            except SisaError as error:
+                self._tell(error)  # it is on record with the requests; another arrival is another attempt
+                seen = arrivals
+
+    def _work(self) -> None:
+        """Hold the writer lock and do what is to be done; start anew after what starting anew may cure."""
+        while not self._is_stopping:
+            try:
+                with writing(self._around, "launch") as writer:
+                    self._open(writer)
+                    self._serve(writer)
+            except SisaError as error:
+                self._fail(error)
+                with self._changed:
+                    self._writer = None
+                    arrivals = self._arrivals
+                    patience = RETRY_SECONDS if isinstance(error, _AGAIN) else None
+                    self._changed.wait_for(partial(self._is_news, arrivals), patience)
+        with self._changed:
+            self._writer = None
+        self._refuse_jobs(Unavailable("the coordinator was stopped", "launch it again"))
+
+    def _open(self, writer: Writer) -> None:
+        with self._changed:
+            self._writer, self._trouble = writer, None
+            self._arrivals += 1
+            self._changed.notify_all()
+
+    def _serve(self, writer: Writer) -> None:
+        """Do jobs and what is outstanding until told to stop. Raises what starting anew may cure."""
+        while not self._is_stopping:
+            with self._changed:
+                arrivals = self._arrivals
+                job = self._jobs.popleft() if self._jobs else None
+            if job is not None:
+                self._do(job, writer)
+                continue
+            wakes = self._settle(writer)
+            with self._changed:
+                self._settled = arrivals
+                self._changed.notify_all()
+                self._changed.wait_for(partial(self._is_news, arrivals), self._until(wakes))
+
+    def _until(self, moment: datetime | None) -> float | None:
+        """Return the seconds until ``moment``; None: nothing but an arrival gives reason to work."""
+        return None if moment is None else max(0.0, (moment - self._around.clock.now()).total_seconds())
+
+    def _do(self, job: _Job, writer: Writer) -> None:
+        try:
+            job.outcome.set_result(job.act(writer))
+        except _AGAIN as error:
+            job.outcome.set_exception(error)
+            raise
+        except SisaError as error:
+            job.outcome.set_exception(error)
+
+    def _settle(self, writer: Writer) -> datetime | None:
+        """Do what is outstanding; what keeps the work from going on is told to those who ask, until it goes on."""
+        try:
+            wakes = writer.settle(hurry=False)
+        except _AGAIN:
+            raise
+        except SisaError as error:
+            self._fail(error)
+            return None
+        with self._changed:
+            self._trouble = None
+        return wakes
+
+    def _fail(self, error: SisaError) -> None:
+        self._tell(error)
+        with self._changed:
+            self._trouble = error
+            self._changed.notify_all()
+
+    def _tell(self, error: SisaError) -> None:
+        self._hear(Remark(text=f"{error.message}; {error.remedy}" if error.remedy else error.message))
+
+    def _pause(self) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._is_stopping, RETRY_SECONDS)
+
+    def _refuse_jobs(self, error: SisaError) -> None:
+        with self._changed:
+            jobs, self._jobs = list(self._jobs), deque()
+        for job in jobs:
+            job.outcome.set_exception(error)

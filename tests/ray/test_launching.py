@@ -1,0 +1,105 @@
+"""The coordinator as a detached actor: launched once, found by other commands, started anew by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import ray
+
+import cluster
+from cluster.coordinator import ACTOR_NAME
+from cluster.launching import find_coordinator, launch_coordinator, read_record, stop_coordinator
+from cluster.objects import open_objects
+from cluster.specification import read_specification
+from coordinator.ports import Notice, RequestMoved
+from storage.errors import Conflict, Invalid
+from storage.objects import ObjectStore
+from tests.doubles.home import MARKED, Home
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture
+def store(home: Home) -> Iterator[ObjectStore]:
+    """The home's store; what was launched on it is ended with the test."""
+    home.specify(erasure__batch_window_seconds=0.0)
+    specification = read_specification(home.config)
+    opened = open_objects(specification)
+    yield opened
+    record = read_record(opened)
+    if record is not None:
+        ray.kill(ray.get_actor(ACTOR_NAME, namespace=record.namespace), no_restart=True)
+
+
+def test_commands_find_the_coordinator(home: Home, store: ObjectStore) -> None:
+    """Launched once, or twice, one coordinator does the work of all commands, which hear of its progress."""
+    specification = read_specification(home.config)
+    launched = launch_coordinator(specification)
+    assert launch_coordinator(specification) == launched
+    notices: list[Notice] = []
+    with cluster.connect(home.config, listener=notices.append) as federation:
+        assert federation.train().serving == 3
+        accepted = federation.erase(subjects=[MARKED], request_id="er-1", wait=False)
+        assert accepted.state in {"accepted", "quarantined", "retraining"}
+        assert federation.erase(subjects=[MARKED], request_id="er-1").state == "complete"
+        assert federation.verify().holds
+        with pytest.raises(Conflict, match="complete already"):
+            federation.hold("er-1", "too late")
+    states = [notice.request.state.value for notice in notices if isinstance(notice, RequestMoved)]
+    assert "complete" in states
+    home.specify(training__epochs=5)
+    with pytest.raises(Conflict, match="another version of the specification"):
+        launch_coordinator(read_specification(home.config))
+
+
+def test_a_killed_coordinator_goes_on(home: Home, store: ObjectStore) -> None:
+    """Killed right after it acknowledged a request, the coordinator is started anew and carries it out (D1)."""
+    specification = read_specification(home.config)
+    launched = launch_coordinator(specification)
+    with cluster.connect(home.config) as federation:
+        federation.train()
+        assert federation.erase(subjects=[MARKED], request_id="er-1", wait=False).state != "complete"
+        ray.kill(ray.get_actor(ACTOR_NAME, namespace=launched.namespace), no_restart=False)
+        assert federation.erase(subjects=[MARKED], request_id="er-1").state == "complete"
+        assert federation.verify().holds
+
+
+def test_after_a_stop_commands_do_the_work_themselves(home: Home, store: ObjectStore) -> None:
+    """Once stopped, or lost with its cluster, a coordinator keeps nobody from working."""
+    launch_coordinator(read_specification(home.config))
+    with cluster.connect(home.config) as federation:
+        federation.train()
+    said: list[str] = []
+    handle = ray.get_actor(ACTOR_NAME, namespace=_namespace(store))
+    ray.get(handle.stop.remote())
+    ray.kill(handle, no_restart=True)
+    with pytest.raises(ValueError, match="Failed to look up"):
+        ray.get_actor(ACTOR_NAME, namespace=_namespace(store))
+    assert find_coordinator(store, lambda _: None, said.append) is None
+    assert "does not answer" in said[0]
+    with cluster.connect(home.config) as federation:
+        assert federation.erase(subjects=[MARKED], request_id="er-1").state == "complete"
+        assert federation.verify().holds
+    store.delete(next(info.key for info in store.list("control/coordinator")))
+
+
+def test_what_keeps_it_from_working_is_told_at_launch(home: Home, store: ObjectStore) -> None:
+    """A store of another federation, or a worker that no node can hold, ends the launch with the remedy."""
+    home.specify(cluster__cpus_per_worker=64, erasure__batch_window_seconds=0.0)
+    with pytest.raises(Invalid, match="no node can hold a worker of 64 CPUs"):
+        launch_coordinator(read_specification(home.config))
+    home.specify()
+    with cluster.connect(home.config) as federation:
+        federation.train()
+    home.specify(name="other")
+    with pytest.raises(Conflict, match="the store belongs to another specification"):
+        launch_coordinator(read_specification(home.config))
+    assert read_record(store) is None
+    assert not stop_coordinator(store)
+
+
+def _namespace(store: ObjectStore) -> str:
+    record = read_record(store)
+    assert record is not None
+    return record.namespace
