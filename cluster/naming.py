@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
+from itertools import chain
 
 from cluster.specification import FederationSpecification
+from coordinator.ports import Names
 from coordinator.requests import ErasureRequest
-from shards.routing import PartitionKey, point_digest, subject_digest
+from shards.routing import DIGEST_BYTES, PartitionKey, point_digest, subject_digest
 from shards.tombstones import DigestSet
 from storage.errors import Invalid
+
+
+def new_request_id(names: Names) -> str:
+    """Return an id for a request to which its sender gave none."""
+    return f"er-{names()[:12]}"
 
 
 def digests_of(
@@ -20,17 +27,19 @@ def digests_of(
 ) -> DigestSet:
     """Return the keyed digests of the subjects and data points named; whole numbers read as they do in data.
 
+    Names are taken one by one and not kept: a million of them may come from a file.
     Raises ``Invalid`` when nothing is named, or something that is no name.
     """
     named, single = _texts("subjects", subjects), _texts("ids", ids)
     if specification.data.subject_column == specification.data.id:
-        named, single = named + single, []  # each point is its own subject: routing finds it without a search
-    if not named and not single:
-        raise Invalid("no subject and no data point is named", "name them with --subject, --id or --file")
-    return DigestSet.of(
+        named, single = chain(named, single), iter(())  # each point is its own subject: routing finds it
+    names = DigestSet.of(
         subjects=(subject_digest(key, each) for each in named),
         points=(point_digest(key, each) for each in single),
     )
+    if not len(names):
+        raise Invalid("no subject and no data point is named", "name them with --subject, --id or --file")
+    return names
 
 
 def request_of(
@@ -42,21 +51,21 @@ def request_of(
         request_id=request_id,
         body=names.digest(),
         names=None,
-        subjects=sum(1 for _ in names.subject_digests()),
-        ids=sum(1 for _ in names.point_digests()),
+        subjects=len(names.subjects) // DIGEST_BYTES,
+        ids=len(names.points) // DIGEST_BYTES,
         received_at=received.isoformat(timespec="milliseconds"),
         due_at=due.isoformat(timespec="milliseconds"),
         held=held,
     )
 
 
-def _texts(what: str, given: Iterable[str | int]) -> list[str]:
+def _texts(what: str, given: Iterable[str | int]) -> Iterator[str]:
     if isinstance(given, str | bytes):
         # Its characters would be taken for names: subjects="17" would erase subjects 1 and 7.
         raise Invalid(f"{what} is one text, not a list of names", f"write {what}=[...], even for a single name")
-    names = list(given)
-    if strange := [type(name).__name__ for name in names if isinstance(name, bool) or not isinstance(name, str | int)]:
-        raise Invalid(f"{what} holds a {strange[0]}", "names are texts or whole numbers")
-    if "" in names:
-        raise Invalid(f"{what} holds an empty name", "leave it out")
-    return [str(name) for name in names]
+    for name in given:
+        if isinstance(name, bool) or not isinstance(name, str | int):
+            raise Invalid(f"{what} holds a {type(name).__name__}", "names are texts or whole numbers")
+        if name == "":
+            raise Invalid(f"{what} holds an empty name", "leave it out")
+        yield str(name)

@@ -111,7 +111,8 @@ class Reading:
     def describe(self, state: FederationState) -> FederationStatus:
         """Return ``state`` in words and numbers, with the settings that have changed since."""
         changed = tuple(each.setting for each in differences(state, self._specification))
-        return describe(state, self._store.location, self._clock.now(), changed)
+        erasure = self._specification.erasure
+        return describe(state, self._store.location, self._clock.now(), changed, erasure)
 
     def _load(self) -> tuple[FederationState, Ensemble]:
         return self._steadily(lambda state: (state, Ensemble.load(self._store, state, self._specification)))

@@ -20,11 +20,11 @@ from cluster.identity import (
     side_by_side,
     untrained,
 )
-from cluster.naming import digests_of, request_of
+from cluster.naming import digests_of, new_request_id, request_of
 from cluster.objects import open_objects, open_witness
 from cluster.outcome import Verification
 from cluster.specification import FederationSpecification, settings_record
-from cluster.system import SystemClock, holder, side_by_side
+from cluster.system import SystemClock, holder, many_at_once
 from cluster.training_data import is_news, open_train
 from cluster.worker import new_name
 from cluster.workers import Workers
@@ -69,7 +69,7 @@ class Surroundings:
             self.names,
             witness=open_witness(self.specification),
             tell=lambda text: self.listener(Remark(text=text)),
-            each=side_by_side,
+            each=many_at_once,
         )
 
 
@@ -100,7 +100,7 @@ def drafted(
     check_identity(state, specification, key)
     check_unchanged(require_data(state, specification), specification)
     names = digests_of(specification, key, subjects, ids)
-    own_id = f"er-{around.names()[:12]}" if request_id is None else request_id
+    own_id = new_request_id(around.names) if request_id is None else request_id
     return request_of(specification, names, own_id, around.clock.now(), held), names
 
 

@@ -5,9 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from coordinator.batching import plan_batch, retrain_start
+from coordinator.plan import trained_epochs
 from coordinator.policy import is_overdue
 from coordinator.requests import Cost, ErasureRequest, Extension, Hold
+from coordinator.settings import ErasureSettings
 from coordinator.state import FederationState, ShardState, servable
+from shards.cost import training_point_epochs
+from shards.schedule import slice_epochs
 from shards.specification import ShardId
 from storage.digests import Sha256
 
@@ -69,6 +74,18 @@ class RequestStatus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BatchStatus:
+    """Requests that share one retrain: their data points are removed, their constituents have not taken over yet."""
+
+    requests: tuple[str, ...]
+    """Their ids, in the order in which they came."""
+    retrains_from: str
+    """The moment until which it waits for more requests, UTC, ISO 8601; empty: it does not wait."""
+    expected: Cost
+    """What it costs as a whole, what is learned of it already included."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FederationStatus:
     """The whole federation."""
 
@@ -85,12 +102,22 @@ class FederationStatus:
     """Data points that the last ingest left out because they are erased."""
     constituents: tuple[ConstituentStatus, ...]
     requests: tuple[RequestStatus, ...]
+    batch: BatchStatus | None
+    """The retrain that is owed or under way for erasures; None: none is."""
+    full_point_epochs: int
+    """Work of training all its points from nothing, the yardstick of costs; 0 before any training."""
     differences: tuple[str, ...] = ()
     """Settings of the specification that differ from those it was trained with."""
 
 
-def describe(state: FederationState, store: str, now: datetime, differences: tuple[str, ...] = ()) -> FederationStatus:
-    """Return the status of ``state`` at ``now``."""
+def describe(
+    state: FederationState,
+    store: str,
+    now: datetime,
+    differences: tuple[str, ...] = (),
+    erasure: ErasureSettings | None = None,
+) -> FederationStatus:
+    """Return the status of ``state`` at ``now``; ``erasure`` says when retraining may start (default: the defaults)."""
     constituents = tuple(_constituent(state, ShardId(number), shard) for number, shard in enumerate(state.shards))
     return FederationStatus(
         name=state.name,
@@ -104,6 +131,8 @@ def describe(state: FederationState, store: str, now: datetime, differences: tup
         tombstoned_at_ingest=state.data.refused if state.data else 0,
         constituents=constituents,
         requests=tuple(describe_request(request, now) for request in state.requests),
+        batch=_batch(state, erasure or ErasureSettings(), now),
+        full_point_epochs=_full_point_epochs(state),
         differences=differences,
     )
 
@@ -132,6 +161,28 @@ def describe_request(request: ErasureRequest, now: datetime) -> RequestStatus:
         expected=request.expected,
         spent=request.spent,
     )
+
+
+def _batch(state: FederationState, erasure: ErasureSettings, now: datetime) -> BatchStatus | None:
+    epochs = trained_epochs(state)
+    batch = plan_batch(state, epochs) if epochs is not None else None
+    if batch is None or not batch.requests:
+        return None
+    start = retrain_start(state, erasure)
+    return BatchStatus(
+        requests=batch.requests,
+        retrains_from=start.isoformat(timespec="milliseconds") if start is not None and start > now else "",
+        expected=batch.expected,
+    )
+
+
+def _full_point_epochs(state: FederationState) -> int:
+    epochs = trained_epochs(state)
+    if epochs is None:
+        return 0
+    schedule = slice_epochs(epochs, len(state.shards[0].slices))
+    points = (tuple(record.points for record in shard.slices) for shard in state.shards)
+    return sum(training_point_epochs(each, schedule) for each in points)
 
 
 def _constituent(state: FederationState, number: ShardId, shard: ShardState) -> ConstituentStatus:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from coordinator.codec import decode_state
 from coordinator.ledger import read_ledger
+from coordinator.lifecycle import is_training
 from coordinator.lookup import is_intact, load_digests
 from coordinator.ports import Listener, TrainingStarted, WorkerPool
 from coordinator.state import FederationState
@@ -78,11 +79,13 @@ def scan_residue(store: ObjectStore, state: FederationState) -> Residue:
 
 def _compare(state: FederationState, shard: ShardId, retrained: dict[int, Sha256]) -> ShardProof:
     chain = state.shards[shard].chain
+    # A shard whose first slice waits to be retrained has nothing that could be unequal: it abstains.
+    waits = any(is_training(request) and shard in request.shards for request in state.requests)
     return ShardProof(
         shard=shard,
         digest=chain[-1].digest if chain else None,
         retrained_digest=retrained.get(len(chain)),
-        exact=bool(chain) and all(checkpoint.digest == retrained.get(checkpoint.slice) for checkpoint in chain),
+        exact=(bool(chain) or waits) and all(checkpoint.digest == retrained.get(checkpoint.slice) for checkpoint in chain),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from cluster.guard import check_rooms
-from coordinator.requests import check_request_id
-from deploy.output import ExitCode, Outcome, Problem, close_streams, open_streams, run, say
-from deploy.settings import read_environment
+from deploy.commands import DEFAULT_CONFIG, AsJson, Config, fields, finish, with_federation
+from deploy.keys import keys
+from deploy.launch_commands import launch, stop
+from deploy.output import ExitCode, Outcome, Problem, close_streams, open_streams, say
+from deploy.request_commands import requests
 
 if TYPE_CHECKING:
     from cluster.federation import Federation
@@ -28,11 +30,12 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Config = Annotated[Path, typer.Option("--config", help="The federation's specification.", show_default=True)]
-AsJson = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object on stdout.")]
-Shard = Annotated[list[int] | None, typer.Option("--shard", help="Only this shard; may be repeated.")]
+app.add_typer(requests)
+app.command()(launch)
+app.command()(stop)
+app.command()(keys)
 
-_DEFAULT_CONFIG = Path("sisa.toml")
+Shard = Annotated[list[int] | None, typer.Option("--shard", help="Only this shard; may be repeated.")]
 
 # typer raises the errors of the click that it uses: the installed one, or in newer versions a copy of its own.
 _CLICK = import_module(typer.BadParameter.__module__)
@@ -52,13 +55,13 @@ def demo(
 
         return run_demo(dataset, folder, data_folder, quiet=as_json)
 
-    _finish(action, as_json)
+    finish(action, as_json)
 
 
 @app.command()
 def init(
     data: Annotated[str, typer.Argument(help="A file, folder or glob of Parquet, Arrow or CSV.")],
-    config: Config = _DEFAULT_CONFIG,
+    config: Config = DEFAULT_CONFIG,
     id_column: Annotated[
         str | None, typer.Option("--id", help="The id column, where the guess would be wrong.")
     ] = None,
@@ -79,27 +82,27 @@ def init(
             data={"config": str(config)}, text=f"wrote {config}: look it over, then run 'sisa train --config {config}'"
         )
 
-    _finish(action, as_json)
+    finish(action, as_json)
 
 
 @app.command()
-def train(config: Config = _DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+def train(config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """Ingest, partition and train; goes on where an earlier run stopped."""
 
     def action(federation: Federation) -> Outcome:
         from deploy.text import status_text
 
         status = federation.train()
-        return Outcome(data=_fields(status), text=status_text(status))
+        return Outcome(data=fields(status), text=status_text(status))
 
-    _with_federation(action, config, as_json)
+    with_federation(action, config, as_json)
 
 
 @app.command()
 def predict(
     data: Annotated[str, typer.Argument(help="A file, folder or glob with the feature columns.")],
     out: Annotated[Path, typer.Option("--out", help="Where to write: .parquet, .arrow or .csv.")],
-    config: Config = _DEFAULT_CONFIG,
+    config: Config = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
     """Write the ensemble's predictions for a data file."""
@@ -123,13 +126,13 @@ def predict(
         )
         return Outcome(data=facts, text=text)
 
-    _with_federation(action, config, as_json)
+    with_federation(action, config, as_json)
 
 
 @app.command()
 def evaluate(
     data: Annotated[str, typer.Argument(help="A labelled file, folder or glob.")],
-    config: Config = _DEFAULT_CONFIG,
+    config: Config = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
     """Tell the ensemble's accuracy on labelled data, overall and per class."""
@@ -138,9 +141,9 @@ def evaluate(
         from deploy.text import evaluation_text
 
         evaluation = federation.evaluate(data)
-        return Outcome(data=_fields(evaluation), text=evaluation_text(evaluation))
+        return Outcome(data=fields(evaluation), text=evaluation_text(evaluation))
 
-    _with_federation(action, config, as_json)
+    with_federation(action, config, as_json)
 
 
 @app.command()
@@ -153,35 +156,38 @@ def erase(
     ] = "subjects",
     more: Annotated[list[str] | None, typer.Argument(metavar="[MORE]...", help="More of the same kind.")] = None,
     request_id: Annotated[str | None, typer.Option("--request-id", help="The same id is the same request.")] = None,
+    hold: Annotated[
+        str | None, typer.Option("--hold", metavar="REASON", help="Submit it paused, such as for a legal hold.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what it would cost.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until it is complete.")] = False,
-    config: Config = _DEFAULT_CONFIG,
+    config: Config = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
     """Erase people or data points: submit one erasure request (a deletion job) and carry it out.
 
     Without a running coordinator the command does the work itself, so that it always waits; interrupting it is safe.
+    With [erasure] batch = "until_due" it ends at the quarantine: retraining waits for more requests. See 'sisa request'
+    for what else may be done to a request.
     """
-    del wait
 
     def action(federation: Federation) -> Outcome:
-        from deploy.erasure import erase_outcome, named, price_outcome
+        from deploy.erasure import check_told, named, price_outcome, submit
 
-        if request_id is not None:
-            check_request_id(request_id)
+        check_told(request_id, hold)
         subjects, ids = named(subject or [], id_ or [], more or [], file, file_of)
         if dry_run:
             return price_outcome(federation.price(subjects=subjects, ids=ids))
-        return erase_outcome(federation.erase(subjects=subjects, ids=ids, request_id=request_id))
+        return submit(federation, subjects, ids, request_id=request_id, hold=hold, wait=wait)
 
-    _with_federation(action, config, as_json)
+    with_federation(action, config, as_json)
 
 
 @app.command()
 def status(
     request: Annotated[str | None, typer.Argument(help="Only this erasure request.")] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Show it anew every second, until interrupted.")] = False,
-    config: Config = _DEFAULT_CONFIG,
+    config: Config = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
     """Show the federation: shards × slices, generation, erasure requests with due dates."""
@@ -195,19 +201,19 @@ def status(
         found = federation.status()
         if request is not None:
             return request_outcome(found, request)
-        return Outcome(data=_fields(found), text=status_text(found))
+        return Outcome(data=fields(found), text=status_text(found))
 
-    _with_federation(action, config, as_json)
+    with_federation(action, config, as_json)
 
 
 @app.command()
-def verify(shard: Shard = None, config: Config = _DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+def verify(shard: Shard = None, config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """Retrain shards from nothing on what is left, compare bytes, and scan the store for residue."""
 
     def action(federation: Federation) -> Outcome:
         return _verification(federation.verify(shard or None))
 
-    _with_federation(action, config, as_json)
+    with_federation(action, config, as_json)
 
 
 @app.command()
@@ -215,7 +221,7 @@ def receipt(
     request: Annotated[str | None, typer.Argument(help="The erasure request.")] = None,
     check: Annotated[Path | None, typer.Option("--check", help="A receipt to verify, offline.")] = None,
     key: Annotated[list[Path] | None, typer.Option("--key", help="A public key of the operator; repeatable.")] = None,
-    config: Config = _DEFAULT_CONFIG,
+    config: Config = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
     """Print the signed receipt of an erasure on stdout, or verify one offline with --check FILE."""
@@ -235,8 +241,8 @@ def receipt(
     if (request is None) == (check is None):
         raise typer.BadParameter("name an erasure request, or a receipt with --check")
     if check is not None:
-        _finish(offline, as_json)
-    _with_federation(issue, config, as_json)
+        finish(offline, as_json)
+    with_federation(issue, config, as_json)
 
 
 @app.command("log")
@@ -246,7 +252,7 @@ def log_(
         Path | None,
         typer.Argument(metavar="[CHECKPOINT]", help="A checkpoint kept from earlier, to be consistent with."),
     ] = None,
-    config: Config = _DEFAULT_CONFIG,
+    config: Config = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
     """Recompute the receipts' log and prove that it continues an earlier checkpoint."""
@@ -257,11 +263,11 @@ def log_(
 
         return log_outcome(federation.registrar.check_log(read_checkpoint(earlier) if earlier else None))
 
-    _with_federation(action, config, as_json)
+    with_federation(action, config, as_json)
 
 
 @app.command()
-def doctor(config: Config = _DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+def doctor(config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """Check installation, store, data, Ray and model before work starts; name sources that still hold erased people."""
 
     def action(federation: Federation) -> Outcome:
@@ -269,7 +275,7 @@ def doctor(config: Config = _DEFAULT_CONFIG, as_json: AsJson = False) -> None:
 
         return diagnose(federation)
 
-    _with_federation(action, config, as_json)
+    with_federation(action, config, as_json)
 
 
 @app.command()
@@ -278,7 +284,7 @@ def plan(
     slices: Annotated[int | None, typer.Option("--slices", min=1, max=4096, help="Another R.")] = None,
     requests: Annotated[int, typer.Option("--requests", min=1, help="K: erasures served as one batch.")] = 1,
     points: Annotated[int | None, typer.Option("--points", min=1, help="Another number of data points.")] = None,
-    config: Config = _DEFAULT_CONFIG,
+    config: Config = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
     """Tell what training and erasing will cost: time, storage, speed-up over a full retrain."""
@@ -289,19 +295,19 @@ def plan(
         found = federation.plan(shards=shards, slices=slices, requests=requests, points=points)
         return Outcome(data=forecast_fields(found), text=forecast_text(found))
 
-    _with_federation(action, config, as_json)
+    with_federation(action, config, as_json)
 
 
 def forecast_fields(found: Any) -> dict[str, Any]:
     """Return a plan as the command's JSON: one flat object."""
-    fields = _fields(found)
-    partition = fields["partition"]
+    flat = fields(found)
+    partition = flat["partition"]
     return {
         "shards": partition["shards"],
         "slices": partition["slices"],
-        "workers": fields["workers"],
-        **fields["basis"],
-        **fields["forecast"],
+        "workers": flat["workers"],
+        **flat["basis"],
+        **flat["forecast"],
         "storage_bytes": found.forecast.storage_bytes,
     }
 
@@ -315,7 +321,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         check_rooms()
         code = app(words, prog_name="sisa", standalone_mode=False)
     except _CLICK.ClickException as error:
-        if words:
+        if words and type(error).__name__ != "NoArgsIsHelpError":  # not in every click's public names
             say(_usage(error), as_json=as_json)
         else:
             sys.stderr.write(error.format_message() + "\n")  # the help
@@ -333,30 +339,6 @@ def _usage(error: Any) -> Outcome:
         problem=Problem(kind="usage", message=error.format_message(), remedy=f"see '{command} --help'"),
         code=ExitCode.INVALID,
     )
-
-
-def _with_federation(action: Callable[[Federation], Outcome], config: Path, as_json: bool) -> None:
-    """Do ``action`` on the federation that ``config`` describes, with progress on stderr."""
-
-    def whole() -> Outcome:
-        import cluster
-        from deploy.progress import listening
-
-        with listening() as listener, cluster.connect(config, listener=listener) as federation:
-            return action(federation)
-
-    _finish(whole, as_json)
-
-
-def _finish(action: Callable[[], Outcome], as_json: bool) -> NoReturn:
-    raise typer.Exit(run(action, as_json=as_json, tracebacks=read_environment().tracebacks))
-
-
-def _fields(value: Any) -> dict[str, Any]:
-    from deploy.output import plain
-
-    fields: dict[str, Any] = plain(value)
-    return fields
 
 
 def _verification(found: Verification) -> Outcome:

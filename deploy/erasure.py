@@ -1,55 +1,144 @@
-"""What ``sisa erase`` reads and says."""
+"""What ``sisa erase`` and its kin read, do and say."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
+from cluster.federation import Federation
+from cluster.naming import new_request_id
+from cluster.worker import new_name
 from coordinator.plan import RetrainPlan
-from coordinator.requests import RequestState
-from coordinator.status import RequestStatus
+from coordinator.policy import check_reason
+from coordinator.requests import RequestState, check_request_id
+from coordinator.status import FederationStatus, RequestStatus
+from deploy.name_file import names_in
 from deploy.output import ExitCode, Outcome, Problem, plain
-from deploy.text import erasure_text, plan_text
-from storage.errors import Invalid
+from deploy.text import ended_before_text, erasure_text, plan_text, request_text
+from storage.errors import Conflict, Invalid
 
-_MOST_LINES_TOLD = 10
+_CLOSED = frozenset(state.value for state in RequestState if not state.is_open)
 
 
 def named(
     subjects: Sequence[str], ids: Sequence[str], more: Sequence[str], file: Path | None, file_of: str
-) -> tuple[list[str], list[str]]:
-    """Return the subjects and the ids that the command line names.
+) -> tuple[Iterable[str], Iterable[str]]:
+    """Return the subjects and the ids that the command line names; those in a file are read as they are taken.
 
-    ``more`` are bare words after ``--subject A`` or ``--id A``. Raises ``Invalid`` when it is not clear which they are,
-    when nothing is named, and when the file has lines that name nothing: all or nothing.
+    ``more`` are bare words after ``--subject A`` or ``--id A``. Raises ``Invalid`` when it is not clear which they are
+    and when nothing is named, and later, as names are taken, when the file has bad lines: all or nothing.
     """
     if file_of not in ("subjects", "ids"):
         raise Invalid(f"--file-of takes subjects or ids, got {file_of!r}", "choose one of the two")
     if more and bool(subjects) == bool(ids):
         raise Invalid("bare words follow both --subject and --id, or neither", "write --subject or --id before each")
-    all_subjects, all_ids = list(subjects), list(ids)
-    (all_subjects if subjects else all_ids).extend(more)
-    if file is not None:
-        (all_subjects if file_of == "subjects" else all_ids).extend(_lines(file))
-    if not all_subjects and not all_ids:
+    if not subjects and not ids and file is None:
         raise Invalid("no subject and no data point is named", "name them with --subject, --id or --file")
-    if "" in all_subjects or "" in all_ids:
+    if "" in (*subjects, *ids, *more):
         raise Invalid("an empty name cannot be erased", "check the quoting of --subject and --id")
-    return all_subjects, all_ids
+    of_subjects, of_ids = (more, ()) if subjects else ((), more)
+    listed = names_in(file) if file is not None else ()
+    in_file = (listed, ()) if file_of == "subjects" else ((), listed)
+    return chain(subjects, of_subjects, in_file[0]), chain(ids, of_ids, in_file[1])
 
 
-def erase_outcome(request: RequestStatus) -> Outcome:
-    """Return how an erasure request ended."""
-    problem = None
-    code = ExitCode.DONE
-    if request.state == RequestState.REFUSED.value:
-        problem = Problem(
-            kind="refused",
-            message=f"{request.reason} [request={request.request_id}]",
-            remedy="check the spelling; 'sisa status' shows earlier requests. Nothing was changed.",
+def check_told(request_id: str | None, hold: str | None) -> None:
+    """Raise ``Invalid`` when an id or a reason that is given cannot be kept and shown; an empty one is none."""
+    if request_id is not None:
+        check_request_id(request_id)
+    if hold is not None:
+        check_reason(hold)
+
+
+def submit(
+    federation: Federation,
+    subjects: Iterable[str],
+    ids: Iterable[str],
+    *,
+    request_id: str | None,
+    hold: str | None,
+    wait: bool,
+) -> Outcome:
+    """Submit an erasure request, paused if ``hold`` says why, and carry it out as far as may be now.
+
+    Where a coordinator does that, it is waited for only with ``wait``.
+    Raises ``Conflict`` when the request was submitted before without a pause: it would be carried out.
+    """
+    earlier = None if request_id is None else find_request(federation.status(), request_id)
+    if hold and earlier is not None and earlier.state not in {RequestState.WAITING.value, *_CLOSED}:
+        raise Conflict(
+            "this request was submitted before, without a pause",
+            "pause it with 'sisa request hold', as long as its data points are not removed",
+            request=earlier.request_id,
         )
-        code = ExitCode.INVALID
-    return Outcome(data=plain(request), text=erasure_text(request), problem=problem, code=code)
+
+    # Drawn here, so that it is known after an interrupt.
+    own_id = new_request_id(new_name) if request_id is None else request_id
+
+    def act() -> RequestStatus:
+        return federation.erase(subjects=subjects, ids=ids, request_id=own_id, held=hold or "", wait=wait)
+
+    return carried_out(federation, own_id, act, earlier)
+
+
+def carried_out(
+    federation: Federation, request_id: str, act: Callable[[], RequestStatus], earlier: RequestStatus | None = None
+) -> Outcome:
+    """Return how carrying a request out ends, an interrupt included; ``earlier``: how it stood before."""
+    try:
+        request = act()
+    except KeyboardInterrupt:
+        return interrupted_outcome(federation.status(), request_id)
+    return erase_outcome(request, federation.status(), earlier)
+
+
+def erase_outcome(request: RequestStatus, status: FederationStatus, earlier: RequestStatus | None = None) -> Outcome:
+    """Return how far an erasure request has got; ``earlier``: how it stood before this command, if it was there."""
+    again = earlier is not None and earlier.state in _CLOSED
+    problem, code = _what_is_wrong(request, again=again)
+    text = ended_before_text(request) if again else erasure_text(request, status)
+    return Outcome(data=request_data(request, status), text=text, problem=problem, code=code)
+
+
+def changed_outcome(request: RequestStatus, status: FederationStatus) -> Outcome:
+    """Return a request to which something was done that is no failure, whatever its state."""
+    return Outcome(data=request_data(request, status), text=request_text(request, status))
+
+
+def interrupted_outcome(status: FederationStatus, request_id: str) -> Outcome:
+    """Return what an interrupt has left: a request that is accepted is carried out all the same (D1)."""
+    request = find_request(status, request_id)
+    if request is None:
+        message, remedy = "interrupted before the request was accepted: nothing will be erased", "submit it again"
+    elif request.state in _CLOSED:
+        message, remedy = f"interrupted; the request is {request.state} all the same", "'sisa status' shows all of it"
+    elif request.state == RequestState.WAITING.value:
+        message = "interrupted; the request is accepted, and paused"
+        remedy = f"'sisa request release {request.request_id}' lets it be carried out"
+    else:
+        message = f"interrupted; the request is accepted and will be carried out: it is {request.state}"
+        remedy = "a coordinator that runs goes on with it, else the next 'sisa train' or 'sisa erase' does"
+    told = message if request is None else f"{message} [request={request.request_id}]"
+    return Outcome(
+        data=None if request is None else request_data(request, status),
+        problem=Problem(kind="interrupted", message=told, remedy=remedy),
+        code=ExitCode.FAILED,
+    )
+
+
+def find_request(status: FederationStatus, request_id: str) -> RequestStatus | None:
+    """Return the request of this id, if there is one."""
+    return next((each for each in status.requests if each.request_id == request_id), None)
+
+
+def request_data(request: RequestStatus, status: FederationStatus) -> dict[str, Any]:
+    """Return a request as the command's JSON; ``retrains_from``: until when it waits to share a retrain, or empty."""
+    batch = status.batch
+    waits = batch is not None and request.request_id in batch.requests
+    found: dict[str, Any] = plain(request)
+    return found | {"retrains_from": batch.retrains_from if batch and waits else ""}
 
 
 def price_outcome(plan: RetrainPlan) -> Outcome:
@@ -64,21 +153,21 @@ def price_outcome(plan: RetrainPlan) -> Outcome:
     return Outcome(data=data, text=plan_text(plan))
 
 
-def _lines(file: Path) -> list[str]:
-    try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except FileNotFoundError:
-        raise Invalid("there is no such file of names", "check the path after --file", file=str(file)) from None
-    except UnicodeDecodeError as error:
-        raise Invalid("the file of names is not UTF-8 text", "save it as UTF-8", file=str(file)) from error
-    except OSError as error:
-        raise Invalid("the file of names cannot be read", "name a readable text file", file=str(file)) from error
-    bad = [number for number, line in enumerate(lines, start=1) if not line.strip()]
-    if bad or not lines:
-        told = ", ".join(map(str, bad[:_MOST_LINES_TOLD])) or "none at all"
-        raise Invalid(
-            f"the file of names has lines that name nobody: {told}",
-            "write one name a line; nothing was erased",
-            file=str(file),
-        )
-    return lines
+def _what_is_wrong(request: RequestStatus, *, again: bool) -> tuple[Problem | None, ExitCode]:
+    """Return why nothing is erased yet, if that is no matter of time; ``again``: it was so before this command."""
+    told = f"{request.reason} [request={request.request_id}]"
+    another = "a new demand needs a --request-id of its own; " if again else ""
+    match RequestState(request.state):
+        case RequestState.REFUSED:
+            remedy = f"{another}check the spelling; 'sisa status' shows earlier requests. Nothing was changed."
+            return Problem(kind="refused", message=told, remedy=remedy), ExitCode.INVALID
+        case RequestState.CANCELLED:
+            message = f"the request was withdrawn before anything was erased: {told}"
+            remedy = "a new demand needs a --request-id of its own"
+            return Problem(kind="cancelled", message=message, remedy=remedy), ExitCode.CONFLICT
+        case RequestState.FAILED:
+            message = f"the request is {request.stage}, and the last attempt to go on failed: {told}"
+            remedy = "mend what failed and run 'sisa train': it goes on from there"
+            return Problem(kind="failed", message=message, remedy=remedy), ExitCode.FAILED
+        case _:
+            return None, ExitCode.DONE

@@ -64,7 +64,7 @@ class _Lines:
             case SliceLearned(shard=shard, slice=slice_):
                 yield f"shard {shard}: slice {slice_} of {self._slices}"
             case RequestMoved(request=request):
-                yield f"request {request.request_id}: {request.state.value}"
+                yield f"request {request.request_id}: {request.shown.value}"
             case Remark(text=text):
                 yield text
             case _:
@@ -93,7 +93,7 @@ class _Bars:
                 self._move(shard, slice_, f"slice {slice_} learned")
             case RequestMoved(request=request):
                 self._progress.console.print(
-                    f"request {request.request_id}: {request.state.value}", highlight=False, markup=False
+                    f"request {request.request_id}: {request.shown.value}", highlight=False, markup=False
                 )
             case Remark(text=text):
                 self._progress.console.print(text, highlight=False, markup=False)

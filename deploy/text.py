@@ -7,7 +7,10 @@ from collections.abc import Sequence
 from cluster.outcome import Evaluation, Verification
 from cluster.planning import Plan
 from coordinator.plan import RetrainPlan
-from coordinator.status import FederationStatus, RequestStatus
+from coordinator.requests import Cost, RequestState
+from coordinator.status import BatchStatus, FederationStatus, RequestStatus
+
+_MOST_OF_A_NOTE = 60
 
 
 def table(header: Sequence[str], lines: Sequence[Sequence[object]]) -> str:
@@ -43,7 +46,7 @@ def status_text(status: FederationStatus) -> str:
         ),
     ]
     if status.requests:
-        parts.append(requests_text(status.requests))
+        parts.append("\n".join([requests_text(status.requests), *_left_text(status)]))
     if status.differences:
         parts.append(f"the specification differs from what was trained in: {', '.join(status.differences)}")
     return "\n\n".join(parts)
@@ -61,7 +64,7 @@ def requests_text(requests: Sequence[RequestStatus]) -> str:
                 ",".join(map(str, each.shards)) or "-",
                 each.received_at[:19],
                 each.due_at[:10],
-                "overdue" if each.overdue else each.reason,
+                _note(each),
             )
             for each in requests
         ],
@@ -97,16 +100,48 @@ def plan_text(plan: RetrainPlan) -> str:
     )
 
 
-def erasure_text(request: RequestStatus) -> str:
-    """Return how an erasure request ended."""
-    if request.state == "refused":
-        return f"request {request.request_id}: refused"
-    shards = ", ".join(map(str, request.shards))
-    done = f"{request.points} data points erased, shards retrained: {shards}"
+def erasure_text(request: RequestStatus, status: FederationStatus | None = None) -> str:
+    """Return how an erasure request ended, or what it waits for; with ``status`` beside a full retrain's cost."""
+    begins = f"request {request.request_id}: {request.state}"
+    if request.state in {RequestState.REFUSED.value, RequestState.CANCELLED.value}:
+        return begins
+    if request.state == RequestState.WAITING.value:
+        released = f"'sisa request release {request.request_id}' lets it be carried out"
+        return f"{begins}; nothing of it is removed while it is paused: {request.held}\n{released}"
+    if request.state == RequestState.ACCEPTED.value:
+        return f"{begins}; 'sisa status {request.request_id}' shows how it is carried out"
+    retrained = "shards retrained" if request.state == RequestState.COMPLETE.value else "shards to retrain"
+    done = f"{request.points} data points erased, {retrained}: {', '.join(map(str, request.shards))}"
     if request.unknown:
         done += f"; {request.unknown} names have no data points here (unknown, or erased before)"
     sources = "files outside the store are yours to rewrite: 'sisa doctor' names those that still hold them"
-    return f"request {request.request_id}: {request.state}; {done}\n{sources}"
+    return "\n".join([f"{begins}; {done}", *_cost_text(request, status), *_batch_text(request, status), sources])
+
+
+def ended_before_text(request: RequestStatus) -> str:
+    """Return that a request had ended before it was submitted once more."""
+    since = _moment(request.times[request.state])
+    return f"request {request.request_id} was submitted before and is {request.state} since {since}: nothing was done"
+
+
+def request_text(request: RequestStatus, status: FederationStatus) -> str:
+    """Return everything known of one request."""
+    passed = [state.value for state in RequestState if state.value in request.times]
+    return "\n".join(
+        [
+            requests_text([request]),
+            *(f"  {request.times[state]}  {state}" for state in passed),
+            f"subjects named: {request.subjects}, data points named: {request.ids}, unknown here: {request.unknown}",
+            *_pauses_text(request),
+            *(
+                f"extended on {each.at[:10]}, due on {each.previous_due_at[:10]} until then: {each.reason}"
+                for each in request.extensions
+            ),
+            *_cost_text(request, status),
+            *_batch_text(request, status),
+            *_reason_text(request),
+        ]
+    )
 
 
 def verification_text(verification: Verification) -> str:
@@ -150,6 +185,76 @@ def forecast_text(plan: Plan) -> str:
         *(f"note: {warning}" for warning in found.warnings),
     ]
     return "\n".join(parts)
+
+
+def _left_text(status: FederationStatus) -> list[str]:
+    """Return what is to come of the requests that are being carried out: their retrain, or whoever goes on."""
+    closed = {state.value for state in RequestState if not state.is_open}
+    waits = frozenset(status.batch.requests) if status.batch and status.batch.retrains_from else frozenset[str]()
+    paused = RequestState.WAITING.value
+    others = [each for each in status.requests if each.state not in {*closed, paused} and each.request_id not in waits]
+    lines = [] if status.batch is None else _wait_text(status.batch)
+    if others:
+        lines.append(f"to be carried out: {len(others)}; if no command is at work on them, 'sisa train' goes on")
+    return lines
+
+
+def _wait_text(batch: BatchStatus) -> list[str]:
+    if not batch.retrains_from:
+        return []
+    so_far = f"{len(batch.requests)} so far, {_work(batch.expected)} expected"
+    return [
+        f"retrains from {_moment(batch.retrains_from)} for all that come until then: {so_far}; 'sisa train' does it now"
+    ]
+
+
+def _batch_text(request: RequestStatus, status: FederationStatus | None) -> list[str]:
+    """Return when the shards are retrained for the request, if it waits for others to share that."""
+    batch = status.batch if status else None
+    return _wait_text(batch) if batch is not None and request.request_id in batch.requests else []
+
+
+def _cost_text(request: RequestStatus, status: FederationStatus | None) -> list[str]:
+    """Return the expected cost beside the real one; nothing before it is known."""
+    if request.expected is None:
+        return []
+    expected, spent = f"expected {_work(request.expected)}", request.spent
+    if request.stage == RequestState.QUARANTINED.value:
+        return [f"{expected}; nothing is spent yet"]
+    full = status.full_point_epochs if status else 0
+    share = f", {spent.point_epochs / full:.1%} of a full retrain" if full else ""
+    return [f"{expected}; spent {_work(spent)}{share}"]
+
+
+def _work(cost: Cost) -> str:
+    return f"{cost.point_epochs:,} point-epochs ({_duration(cost.seconds)})"
+
+
+def _pauses_text(request: RequestStatus) -> list[str]:
+    lines = [
+        f"paused from {_moment(each.held_at)} to {_moment(each.released_at)}: {each.reason}" for each in request.holds
+    ]
+    return [*lines, f"paused since {_moment(request.held_at)}: {request.held}"] if request.held else lines
+
+
+def _reason_text(request: RequestStatus) -> list[str]:
+    if not request.reason:
+        return []
+    when = f" on {_moment(request.failed_at)}" if request.failed_at else ""
+    return [f"{request.state}{when}: {request.reason}"]
+
+
+def _note(request: RequestStatus) -> str:
+    """Return what a line of a table has room for; ``request_text`` says all of it."""
+    if request.overdue:
+        return "overdue"
+    note = request.held or request.reason
+    return note if len(note) <= _MOST_OF_A_NOTE else f"{note[: _MOST_OF_A_NOTE - 3]}..."
+
+
+def _moment(at: str) -> str:
+    """Return a moment as people read it, to the minute."""
+    return f"{at[:16].replace('T', ' ')} UTC"
 
 
 def _duration(seconds: float) -> str:

@@ -9,23 +9,21 @@ from rich.live import Live
 from rich.text import Text
 
 from cluster.federation import Federation
-from coordinator.requests import RequestState
 from coordinator.status import FederationStatus
-from deploy.output import Outcome, plain
-from deploy.text import requests_text, status_text
+from deploy.erasure import find_request, request_data
+from deploy.output import Outcome
+from deploy.text import request_text, status_text
 from storage.errors import Invalid
 
 _REFRESH_SECONDS = 1.0
 
 
 def request_outcome(status: FederationStatus, request_id: str) -> Outcome:
-    """Return one request's status. Raises ``Invalid`` when there is no such request."""
-    for request in status.requests:
-        if request.request_id == request_id:
-            passed = [state.value for state in RequestState if state.value in request.times]
-            times = "\n".join(f"  {request.times[state]}  {state}" for state in passed)
-            return Outcome(data=plain(request), text=f"{requests_text([request])}\n{times}")
-    raise Invalid("there is no such erasure request", "'sisa status' lists them all", request=request_id)
+    """Return everything known of one request. Raises ``Invalid`` when there is no such request."""
+    request = find_request(status, request_id)
+    if request is None:
+        raise Invalid("there is no such erasure request", "'sisa status' lists them all", request=request_id)
+    return Outcome(data=request_data(request, status), text=request_text(request, status))
 
 
 def watch_status(federation: Federation) -> None:

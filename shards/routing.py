@@ -10,6 +10,8 @@ import hashlib
 from dataclasses import dataclass
 from typing import NewType
 
+import numpy as np
+
 from shards.specification import ShardId, SliceIndex
 
 PartitionKey = NewType("PartitionKey", bytes)
@@ -51,6 +53,20 @@ def place(subject: SubjectDigest, shards: int, slices: int) -> Placement:
     return Placement(
         ShardId(int.from_bytes(subject[:8], "big") % shards),
         SliceIndex(int.from_bytes(subject[8:], "big") % slices + 1),
+    )
+
+
+def places(subjects: bytes, shards: int, slices: int) -> frozenset[Placement]:
+    r"""Return where the data points of many subjects belong, whose digests are joined; ``place`` of each, at once.
+
+    >>> places(bytes(7) + b"\x07" + bytes(7) + b"\x09", shards=5, slices=4)
+    frozenset({Placement(shard=2, slice=2)})
+    """
+    halves_N2 = np.frombuffer(subjects, dtype=">u8").reshape(-1, 2)
+    numbers_N = halves_N2[:, 0] % shards * slices + halves_N2[:, 1] % slices
+    return frozenset(
+        Placement(ShardId(int(number) // slices), SliceIndex(int(number) % slices + 1))
+        for number in np.unique(numbers_N)
     )
 
 

@@ -18,7 +18,7 @@ import cluster
 from cluster.federation import Federation
 from cluster.objects import open_objects
 from cluster.specification import FederationSpecification, read_specification
-from coordinator.codec import decode_state
+from coordinator.ledger import read_state
 from coordinator.ports import Notice, TrainingStarted
 from coordinator.state import FederationState, ShardState
 from deploy.demo_data import DemoData, write_digits, write_fashion_mnist
@@ -26,8 +26,8 @@ from deploy.text import table
 from shards.constituent import SliceLearned
 from shards.dataset import load_shard
 from storage.errors import Unavailable
-from storage.manifest import ManifestRegister
 from tests.bench.plain import PlainActor, PlainTask
+from tests.bench.requests import report_requests
 
 WORKERS = 2
 SPECIFICATION = """
@@ -98,6 +98,7 @@ def main() -> None:
             training = _measure_training(specification, repeats)
             federation.train()  # back to the specification's seed
             erasing = _measure_erasing(federation, specification, repeats)
+            report_requests(federation, specification)
     _report("training 5 shards on 2 workers, from the first slice read to the last checkpoint committed", training)
     _report("erasing one person, from the call to 'complete', one shard on one worker", erasing)
 
@@ -163,9 +164,9 @@ def _task(shard: ShardState, specification: FederationSpecification, from_slice:
 
 
 def _state(specification: FederationSpecification) -> FederationState:
-    manifest = ManifestRegister(store=open_objects(specification)).latest()
-    assert manifest is not None
-    return decode_state(dict(manifest.body))
+    state = read_state(open_objects(specification))
+    assert state is not None
+    return state
 
 
 def _width(specification: FederationSpecification) -> int:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import io
+import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -219,6 +223,74 @@ def test_a_request_that_names_nobody_is_refused(words: Sequence[str], text: str,
     said = trained.refused("erase", *words)
     assert text in said.error["message"]
     assert MARKED not in said.out + said.err
+
+
+def test_bad_lines_are_told_by_number(trained: Home) -> None:
+    """Each kind of bad line is told with the numbers of its lines; an end of line may be Windows's, and the last one
+    may have none; the longest name that is allowed is none of them.
+    """
+    lines = [
+        MARKED.encode(),
+        b"\xff\xfe",
+        b"a\tb",
+        b" ",
+        b"x" * 1001,
+        b"x" * 1000,
+        b"\xe9t\xe9",
+        "a\u2028b".encode(),
+        b"z",
+    ]
+    (trained.folder / "bad.txt").write_bytes(b"\r\n".join(lines))
+    said = trained.refused("erase", "--file", "bad.txt")
+    assert said.error["message"] == (
+        "the file of names has a line that names nobody: 4; lines that are not UTF-8 text: 2, 7;"
+        " a line of more than 1,000 characters: 5; lines with control characters: 3, 8 [file=bad.txt]"
+    )
+    assert "nothing was erased" in said.error["remedy"]
+
+
+def test_of_many_bad_lines_the_first_ten_are_told(trained: Home) -> None:
+    """A file of another kind gives ten numbers and a count, however long its lines are; nothing of it is erased."""
+    (trained.folder / "bad.txt").write_bytes((b"\x00" * 5000 + b"\n") * 3 + b"\n" * 4000 + MARKED.encode())
+    message = trained.refused("erase", "--file", "bad.txt").error["message"]
+    assert (
+        "has 4,003 bad lines, of which these are the first 10: lines that name nobody: 4, 5, 6, 7, 8, 9, 10" in message
+    )
+    assert "lines of more than 1,000 characters: 1, 2, 3" in message
+    assert trained.json("status").data["requests"] == []
+
+
+# A process of its own: the peak of this one has been reached by other tests. VmHWM, not ru_maxrss: a child inherits the
+# latter from its parent.
+_MEASURED = """
+from pathlib import Path
+from deploy.cli import main
+try:
+    main()
+finally:
+    print(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
+@pytest.mark.parametrize("file_of", ["subjects", "ids"])
+def test_a_million_names_are_planned_in_little_memory(file_of: str, trained: Home) -> None:
+    """A request of 1,000,000 names is priced in less than 1 GiB, whatever the names are of; nothing is left out."""
+    columns = small_points()
+    found = sorted(set(columns["user_id"] if file_of == "subjects" else columns["id"]))[:20]
+    with (trained.folder / "million.txt").open("w", encoding="utf-8") as lines:
+        lines.writelines(f"stranger-{number:07d}\n" for number in range(1_000_000 - len(found)))
+        lines.writelines(f"{name}\n" for name in found)
+    words = ("erase", "--dry-run", "--file", "million.txt", "--file-of", file_of, "--json")
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-c", _MEASURED, *words]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, cwd=trained.folder, env=environment)
+    assert ended.returncode == 0, ended.stderr
+    envelope, peak_kib = ended.stdout.splitlines()
+    assert json.loads(envelope)["data"]["points"] == (20 * 4 if file_of == "subjects" else 20)
+    assert int(peak_kib) < 1 << 20
 
 
 def test_a_request_id_stands_for_one_request(trained: Home) -> None:

@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shards.routing import PartitionKey, Placement, SubjectDigest, place, point_digest, subject_digest
+from shards.routing import PartitionKey, Placement, SubjectDigest, place, places, point_digest, subject_digest
 from shards.specification import ShardId, SliceIndex
 from tests.shards.people import KEY
 
@@ -19,6 +19,13 @@ def test_every_subject_has_one_place_within_range(digest: bytes, shards: int, sl
     assert 0 <= placement.shard < shards
     assert 1 <= placement.slice <= slices
     assert placement == place(SubjectDigest(bytes(bytearray(digest))), shards, slices)
+
+
+@given(st.lists(st.binary(min_size=16, max_size=16), max_size=20), st.integers(1, 4096), st.integers(1, 4096))
+def test_the_places_of_many_are_the_places_of_each(digests: list[bytes], shards: int, slices: int) -> None:
+    """Placing many subjects at once places each of them as placing it alone does."""
+    expected = {place(SubjectDigest(digest), shards, slices) for digest in digests}
+    assert places(b"".join(digests), shards, slices) == expected
 
 
 @given(st.text(min_size=1))

@@ -1,0 +1,43 @@
+"""The commands ``sisa launch`` and ``sisa stop``: a coordinator that outlives the command."""
+
+from __future__ import annotations
+
+from deploy.commands import DEFAULT_CONFIG, AsJson, Config, finish
+from deploy.output import Outcome, plain
+
+
+def launch(config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+    """Start the federation's coordinator on its Ray cluster; other commands then let it do the work.
+
+    With [cluster] address = "local" a Ray of its own is started on this machine, and stays until 'sisa stop'.
+    """
+
+    def action() -> Outcome:
+        from cluster.launching import launch_coordinator
+        from cluster.specification import read_specification
+
+        specification = read_specification(config)
+        launched = launch_coordinator(specification)
+        text = (
+            f"the coordinator of {specification.name} is at work on the Ray cluster at {launched.address}\n"
+            "other commands find it by the store; 'sisa stop' ends it"
+        )
+        return Outcome(data={"federation": specification.name, **plain(launched)}, text=text)
+
+    finish(action, as_json)
+
+
+def stop(config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+    """End the coordinator after its present step; what was accepted is carried out by whoever writes next."""
+
+    def action() -> Outcome:
+        from cluster.launching import stop_coordinator
+        from cluster.objects import open_objects
+        from cluster.specification import read_specification
+
+        specification = read_specification(config)
+        was_there = stop_coordinator(open_objects(specification))
+        text = f"the coordinator of {specification.name} is stopped" if was_there else "no coordinator was launched"
+        return Outcome(data={"federation": specification.name, "stopped": was_there}, text=text)
+
+    finish(action, as_json)

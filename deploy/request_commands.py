@@ -1,0 +1,88 @@
+"""The commands ``sisa request ...``: what may be done to an erasure request besides carrying it out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from deploy.commands import DEFAULT_CONFIG, AsJson, Config, with_federation
+from deploy.output import Outcome
+
+if TYPE_CHECKING:
+    from cluster.federation import Federation
+
+requests = typer.Typer(
+    name="request",
+    help="Pause, release, extend, withdraw or show an erasure request.",
+    no_args_is_help=True,
+)
+
+Request = Annotated[str, typer.Argument(help="The erasure request, by its id.")]
+Reason = Annotated[str, typer.Option("--reason", help="Why, in a line, without personal data: it is kept and shown.")]
+
+
+@requests.command()
+def hold(request: Request, reason: Reason, config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+    """Pause a request, such as for a legal hold, as long as nothing of it is removed; its due date moves along."""
+
+    def action(federation: Federation) -> Outcome:
+        from deploy.erasure import changed_outcome
+
+        return changed_outcome(federation.hold(request, reason), federation.status())
+
+    with_federation(action, config, as_json)
+
+
+@requests.command()
+def release(request: Request, config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+    """End a request's pause and carry it out; it is due later by as long as the pause lasted."""
+
+    def action(federation: Federation) -> Outcome:
+        from deploy.erasure import carried_out
+
+        return carried_out(federation, request, lambda: federation.release_request(request))
+
+    with_federation(action, config, as_json)
+
+
+@requests.command()
+def extend(
+    request: Request,
+    days: Annotated[int, typer.Option("--days", help="How many days later it is due; once, at most extension_days.")],
+    reason: Reason,
+    config: Config = DEFAULT_CONFIG,
+    as_json: AsJson = False,
+) -> None:
+    """Move a request's due date, once and before it is overdue, with the reason on record."""
+
+    def action(federation: Federation) -> Outcome:
+        from deploy.erasure import changed_outcome
+
+        return changed_outcome(federation.extend(request, days, reason), federation.status())
+
+    with_federation(action, config, as_json)
+
+
+@requests.command()
+def cancel(request: Request, reason: Reason, config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+    """Withdraw a request, as long as nothing of it is removed."""
+
+    def action(federation: Federation) -> Outcome:
+        from deploy.erasure import changed_outcome
+
+        return changed_outcome(federation.cancel(request, reason), federation.status())
+
+    with_federation(action, config, as_json)
+
+
+@requests.command()
+def show(request: Request, config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+    """Show everything known of a request: states, pauses, extension, expected cost beside the real one."""
+
+    def action(federation: Federation) -> Outcome:
+        from deploy.watching import request_outcome
+
+        return request_outcome(federation.status(), request)
+
+    with_federation(action, config, as_json)
