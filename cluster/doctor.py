@@ -23,11 +23,15 @@ from shards.readers import Wanted
 from shards.routing import PartitionKey, point_digest, subject_digest
 from shards.sources import Source
 from shards.tombstones import DigestSet
+from storage.bucket import StoreFacts
 from storage.errors import SisaError
 from storage.probe import probe_store
 
 LEAST_FREE_BYTES: Final = 1 << 30
 """Below this much room in a local store something is wrong before it fails."""
+
+MOST_SECONDS_APART: Final = 60
+"""Between this machine's clock and a bucket's; S3 refuses requests from about 900 on, and receipts tell times."""
 
 _BATCH_POINTS: Final = 65_536
 _LIBRARIES: Final = ("sisa-ray", "ray", "torch", "pyarrow", "numpy", "safetensors")
@@ -69,6 +73,7 @@ class _Examination:
             ("federation", self._state),
             ("data", self._data),
             ("erased in sources", self._sources),
+            *((("witness", self._witness),) if self._specification.receipts.witness else ()),
             ("ray", self._ray),
             ("model", self._model),
         )
@@ -87,6 +92,8 @@ class _Examination:
                 "use a bucket without object lock and replication for data and models; receipts will say so until then",
                 store=self._federation.store.location,
             )
+        if bucket is not None:
+            _check_clock(bucket)
         facts = self._federation.store.facts()
         keys = f"keys in {facts.keys}" if facts.apart else "keys beside the objects: a whole copy of the store opens"
         return (
@@ -137,6 +144,21 @@ class _Examination:
             )
         return "no source file holds an erased data point"
 
+    def _witness(self) -> str:
+        held = self._federation.registrar.witnessed()
+        found = self._federation.registrar.check_log(held)
+        if found.problems:
+            raise SisaError(
+                f"the receipts' log is not what the witness keeps of it: {found.problems[0]}",
+                "stop, keep both stores as they are, and run 'sisa log --check'",
+            )
+        if (found.earlier or 0) < found.entries:
+            raise SisaError(
+                f"the witness keeps the log up to entry {found.earlier or 0} of {found.entries}",
+                "check that it can be written; the next erasure brings it up to date",
+            )
+        return f"keeps the receipts' log up to its last entry, {found.entries}"
+
     def _ray(self) -> str:
         self._federation.workers()
         workers = worker_count(self._specification.cluster, self._specification.partition.shards)
@@ -160,6 +182,16 @@ class _Examination:
                 for each, person in zip(ids, people, strict=True)
             )
         return +held
+
+
+def _check_clock(bucket: StoreFacts) -> None:
+    apart = bucket.clock_difference_seconds
+    if apart is not None and abs(apart) > MOST_SECONDS_APART:
+        raise SisaError(
+            f"this machine's clock is {abs(apart):.0f} seconds {'behind' if apart > 0 else 'ahead of'} the store's",
+            "set this machine's clock (NTP): S3 refuses requests when it is about 900 seconds off",
+            store=bucket.location,
+        )
 
 
 def _version(distribution: str) -> str:

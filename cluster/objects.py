@@ -10,6 +10,7 @@ from storage.local import LocalStore
 from storage.location import is_on_s3, open_store
 from storage.objects import ObjectStore
 from storage.vault import SealedStore
+from storage.witness import Witness
 
 
 def open_objects(specification: FederationSpecification) -> SealedStore:
@@ -23,6 +24,27 @@ def open_objects(specification: FederationSpecification) -> SealedStore:
     keys = _open(specification, specification.keys)
     _refuse_nested(inner, keys)
     return SealedStore(inner, keys)
+
+
+def open_witness(specification: FederationSpecification) -> Witness | None:
+    """Return the witness of the receipts' log; None: none is named. Touches nothing.
+
+    Raises ``Invalid`` when it is no place for a store, or lies in the federation's own.
+    """
+    if specification.receipts.witness is None:
+        return None
+    place = specification.receipts.witness
+    endpoint = specification.receipts.endpoint or specification.endpoint
+    store = open_store(place, specification.folder, endpoint if is_on_s3(place) else None)
+    own = _open(specification, specification.store).location
+    here, there = f"{own.rstrip('/')}/", f"{store.location.rstrip('/')}/"
+    if there.startswith(here):
+        raise Invalid(
+            "the witness is the federation's own store, or lies in it: who rewrites the log rewrites both",
+            "name another place for [receipts] witness, which others write",
+            witness=store.location,
+        )
+    return Witness(store)
 
 
 def local_folders(specification: FederationSpecification) -> tuple[Path, ...]:

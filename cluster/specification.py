@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from cluster.tables import TOP, Problems, parse_file, read_table
-from coordinator.settings import AggregationSettings, ErasureSettings
+from coordinator.settings import AggregationSettings, ErasureSettings, ReceiptSettings
 from shards.specification import (
     DataSettings,
     ModelSettings,
@@ -53,8 +53,8 @@ class FederationSettings:
             problems.append("keys is empty or names the store itself: name another store, or leave it out")
         if self.endpoint is not None and not is_on_s3(self.store) and not is_on_s3(self.keys or ""):
             problems.append(
-                "endpoint is the address of an S3 server: leave it out, or name the store s3://bucket/prefix;"
-                " a server of the data alone is endpoint in [data]"
+                "endpoint is the address of an S3 server: leave it out, or name the store s3://bucket/prefix"
+                " (for a server of the data alone: endpoint in [data])"
             )
         if problems:
             raise Invalid("; ".join(problems))
@@ -108,6 +108,7 @@ class FederationSpecification:
     """Where the file lies, absolute; relative paths in it begin here."""
     endpoint: str | None = None
     keys: str | None = None
+    receipts: ReceiptSettings = field(default_factory=ReceiptSettings)
 
     @property
     def data_endpoint(self) -> str | None:
@@ -131,6 +132,7 @@ TABLES: Mapping[str, type] = {
     "partition": PartitionSettings,
     "aggregation": AggregationSettings,
     "erasure": ErasureSettings,
+    "receipts": ReceiptSettings,
     "cluster": ClusterSettings,
 }
 """Every table of ``sisa.toml`` and the class that describes it."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import secrets
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -100,6 +103,18 @@ def new_name() -> str:
     return secrets.token_hex(16)
 
 
+def keep_silent() -> None:
+    """See to it that what this process knows of people stays in its memory (E12).
+
+    It leaves no core dump, and no word of a model's own code reaches Ray's log files, which outlive every erasure:
+    what a model prints, warns of and logs is dropped. What the interpreter itself says of a crash is still written.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    nowhere = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  open as long as the process lives
+    os.dup2(nowhere.fileno(), 1)
+    sys.stdout = sys.stderr = nowhere
+
+
 class WorkerShell:
     """The actor: decodes nothing, decides nothing."""
 
@@ -109,6 +124,7 @@ class WorkerShell:
     @cached_property
     def _worker(self) -> Worker:
         # Made at the first call: an error here comes back as itself, one in __init__ as a dead actor.
+        keep_silent()
         return Worker(self._setup)
 
     @ray.method

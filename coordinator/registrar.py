@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TypeVar
 
 from coordinator.bundles import (
@@ -22,23 +23,26 @@ from coordinator.bundles import (
     read_statement,
     verify_bundle,
 )
-from coordinator.ports import Clock, Names
+from coordinator.ports import Clock, Each, Names, in_turn
 from coordinator.receipts import PAYLOAD_TYPE, ErasureEvidence, statement
 from storage.creation import create_or_read
 from storage.digests import sha256
 from storage.envelope import envelope_payload, open_envelope, sign_envelope
-from storage.errors import Conflict, Corrupt, Invalid, ObjectMissing
+from storage.errors import Conflict, Corrupt, Invalid, ObjectMissing, SisaError
+from storage.key_rotation import KeyStatement, rotate, statements
 from storage.log_check import LogCheck, check_log, read_leaves
 from storage.merkle import EMPTY_ROOT
 from storage.note import open_checkpoint
 from storage.objects import ObjectKey, ObjectStore, object_key
 from storage.sealed import seal, unseal
-from storage.signing import KeyFolder, PublicKey, published_keys
-from storage.transparency import LogLayout, TransparencyLog
+from storage.signing import KeyFolder, PublicKey, SigningKey, published_keys
+from storage.transparency import Inclusion, LogLayout, TransparencyLog
+from storage.witness import Witness
 
 _ORIGIN_KEY = object_key("log/origin")
 _BUNDLES = "receipts/bundles/"
 _ENVELOPES = "receipts/envelopes/"
+_PURPOSES = (RECEIPTS, CHECKPOINTS)
 
 _Opened = TypeVar("_Opened")
 
@@ -56,9 +60,26 @@ class ReceiptsCheck:
 class Registrar:
     """Receipts of one store. Making one reads and writes nothing; any number may be at work at once."""
 
-    def __init__(self, store: ObjectStore, clock: Clock, names: Names, private_keys: ObjectStore | None = None) -> None:
-        """``private_keys``: where the private signing keys are kept; None: in ``store``."""
+    def __init__(
+        self,
+        store: ObjectStore,
+        clock: Clock,
+        names: Names,
+        private_keys: ObjectStore | None = None,
+        *,
+        witness: Witness | None = None,
+        tell: Callable[[str], None] = lambda _: None,
+        each: Each = in_turn,
+    ) -> None:
+        """``private_keys``: where the private signing keys are kept; None: in ``store``.
+
+        ``witness`` gets every checkpoint; that it cannot be reached, or keeps another one, is told and stops nothing.
+        ``each`` reads and writes what does not depend on each other; entries of the log do.
+        """
         self._store = store
+        self._witness = witness
+        self._tell = tell
+        self._each = each
         self._clock = clock
         self._names = names
         self.keys = KeyFolder(store, private_keys or store)
@@ -84,18 +105,13 @@ class Registrar:
             Corrupt: the log or a receipt is not what was written, or a statement was not signed by us.
             Unavailable: the private keys are not in their place.
         """
-        found = [self._find(each.request_id) for each in evidence]
-        envelopes = [
-            bundle.envelope if bundle else self._envelope(each) for each, bundle in zip(evidence, found, strict=True)
-        ]
-        for each, envelope in zip(evidence, envelopes, strict=True):
-            _check_same(each, envelope)
-        missing = [envelope for envelope, bundle in zip(envelopes, found, strict=True) if bundle is None]
-        indexes = iter(self._opened_log().append(missing) if missing else ())
-        return tuple(
-            bundle or self._bundle(each.request_id, envelope, next(indexes))
-            for each, envelope, bundle in zip(evidence, envelopes, found, strict=True)
-        )
+        found = self._each(self._find, [each.request_id for each in evidence])
+        for each, bundle in zip(evidence, found, strict=True):
+            if bundle is not None:
+                _check_same(each, bundle.envelope)
+        missing = [each for each, bundle in zip(evidence, found, strict=True) if bundle is None]
+        issued = iter(self._issue_new(missing) if missing else ())
+        return tuple(bundle or next(issued) for bundle in found)
 
     def find(self, request_id: str) -> ReceiptBundle:
         """Return the receipt of this request.
@@ -115,8 +131,31 @@ class Registrar:
         """Return all public keys that receipts and checkpoints are or were signed with. Raises ``Corrupt``."""
         return (*published_keys(self._store, RECEIPTS), *published_keys(self._store, CHECKPOINTS))
 
+    def key_statements(self) -> tuple[KeyStatement, ...]:
+        """Return what is known of all published keys, those that sign first. Raises ``Corrupt``."""
+        return statements(self.keys, _PURPOSES)
+
+    def rotate_keys(self) -> tuple[KeyStatement, ...]:
+        """Have new keys sign receipts and checkpoints, destroy the old private ones, and return all that is known.
+
+        Called again after a crash it carries on. What the old keys signed stays verifiable. Raises as
+        ``storage.key_rotation.rotate`` does.
+        """
+        rotate(self.keys, _PURPOSES, self._clock.now().isoformat(timespec="milliseconds"))
+        return self.key_statements()
+
+    def witnessed(self) -> str | None:
+        """Return the newest checkpoint that the witness keeps; None: it keeps none, or there is no witness.
+
+        Raises what its store raises.
+        """
+        layout = self._layout() if self._witness else None
+        return self._witness.newest(layout.origin) if self._witness and layout else None
+
     def check_log(self, old: str | None = None) -> LogCheck:
-        """Recompute the log and compare it with the earlier checkpoint ``old``, if one is given."""
+        """Recompute the log and compare it with the earlier checkpoint ``old``; without one, with the witness's."""
+        if old is None:
+            old = self._witnessed_or_told()
         try:
             layout = self._layout()
             keys = published_keys(self._store, CHECKPOINTS)
@@ -147,26 +186,41 @@ class Registrar:
         broken += [f"request {request_id}: it has no receipt" for request_id in without]
         return ReceiptsCheck(checked=len(stored), broken=tuple(broken))
 
-    def _envelope(self, evidence: ErasureEvidence) -> bytes:
+    def _issue_new(self, evidence: Sequence[ErasureEvidence]) -> list[ReceiptBundle]:
+        """Do steps 1 to 3."""
+        signer = cache(lambda: self.keys.current(RECEIPTS))
+        envelopes = self._each(lambda each: self._envelope(each, signer), evidence)
+        for each, envelope in zip(evidence, envelopes, strict=True):
+            _check_same(each, envelope)
+        log = self._opened_log()
+        inclusions = [log.prove(index) for index in log.append(envelopes)]
+        self._have_witnessed(*log.newest)
+        return self._each(self._bundle, list(zip(evidence, envelopes, inclusions, strict=True)))
+
+    def _envelope(self, evidence: ErasureEvidence, signer: Callable[[], SigningKey]) -> bytes:
         """Return the signed statement about this request: the first that was ever made."""
         key = _envelope_key(evidence.request_id)
         try:
             return self._admitted(self._store.get(key).payload, key)
         except ObjectMissing:
             issued_at = self._clock.now().isoformat(timespec="milliseconds")
-            signed = sign_envelope(statement(evidence, issued_at), PAYLOAD_TYPE, self.keys.current(RECEIPTS))
+            signed = sign_envelope(statement(evidence, issued_at), PAYLOAD_TYPE, signer())
         return self._admitted(create_or_read(self._store, key, signed), key)
 
-    def _bundle(self, request_id: str, envelope: bytes, index: int) -> ReceiptBundle:
-        inclusion = self._opened_log().prove(index)
+    def _bundle(self, included: tuple[ErasureEvidence, bytes, Inclusion]) -> ReceiptBundle:
+        evidence, envelope, inclusion = included
         signers = (
             self._by_known(RECEIPTS, lambda keys: open_envelope(envelope, PAYLOAD_TYPE, keys)).key,
             self._by_known(CHECKPOINTS, lambda keys: open_checkpoint(inclusion.checkpoint, keys)).key,
         )
         bundle = ReceiptBundle(
-            envelope=envelope, index=index, proof=inclusion.proof, checkpoint=inclusion.checkpoint, keys=signers
+            envelope=envelope,
+            index=inclusion.index,
+            proof=inclusion.proof,
+            checkpoint=inclusion.checkpoint,
+            keys=signers,
         )
-        return bundle_from_bytes(create_or_read(self._store, _bundle_key(request_id), bundle.to_bytes()))
+        return bundle_from_bytes(create_or_read(self._store, _bundle_key(evidence.request_id), bundle.to_bytes()))
 
     def _find(self, request_id: str) -> ReceiptBundle | None:
         key = _bundle_key(request_id)
@@ -179,7 +233,10 @@ class Registrar:
         return bundle
 
     def _opened_log(self) -> TransparencyLog:
-        if self._log is None:
+        """Return the log, its checkpoints signed from now on by the key that is current now."""
+        if self._log is not None:
+            self._log.sign_with(self.keys.current(CHECKPOINTS))
+        else:
             name = seal({"origin": f"sisa-ray/{self._names()}"})
             layout = _layout_from(create_or_read(self._store, _ORIGIN_KEY, name))
             signer = self.keys.current(CHECKPOINTS)
@@ -191,6 +248,20 @@ class Registrar:
                 admits=self._is_ours,
             )
         return self._log
+
+    def _have_witnessed(self, origin: str, size: int, note: str) -> None:
+        try:
+            if self._witness is not None:
+                self._witness.keep(origin, size, note)
+        except SisaError as error:  # the receipts are in the log whatever the witness does
+            self._tell(f"the witness did not take the log's checkpoint: {error.message}")
+
+    def _witnessed_or_told(self) -> str | None:
+        try:
+            return self.witnessed()
+        except SisaError as error:
+            self._tell(f"the log was not compared with the witness: {error.message}")
+            return None
 
     def _layout(self) -> LogLayout | None:
         try:

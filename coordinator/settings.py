@@ -63,3 +63,19 @@ class ErasureSettings:
         if not 0 <= self.extension_days <= 60:
             problems.append(f"extension_days must be 0 .. 60, got {self.extension_days}")
         refuse("erasure", problems)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReceiptSettings:
+    """The table ``[receipts]``: who else keeps what the receipts' log has come to."""
+
+    witness: str | None = None
+    """Folder or address of another store that gets every checkpoint of the log; default: none.
+
+    Choose one that others write than those who write the federation's store. May be set, and changed, at any time.
+    """
+    endpoint: str | None = None
+    """Address of the S3-compatible server of a witness ``s3://…``; default: the federation's ``endpoint``."""
+
+    def __post_init__(self) -> None:
+        refuse("receipts", ["witness is empty: name a folder or an address"] if self.witness == "" else [])

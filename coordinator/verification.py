@@ -85,7 +85,8 @@ def _compare(state: FederationState, shard: ShardId, retrained: dict[int, Sha256
         shard=shard,
         digest=chain[-1].digest if chain else None,
         retrained_digest=retrained.get(len(chain)),
-        exact=(bool(chain) or waits) and all(checkpoint.digest == retrained.get(checkpoint.slice) for checkpoint in chain),
+        exact=(bool(chain) or waits)
+        and all(checkpoint.digest == retrained.get(checkpoint.slice) for checkpoint in chain),
     )
 
 

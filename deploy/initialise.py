@@ -286,7 +286,9 @@ def _text(train: str, found: SourceDescription, guess: _Guess) -> str:
     )
 
 
-_ENDPOINT = '# endpoint = "https://host"  # server of the data; default: the store\'s, else what boto3 is told, else AWS'
+_ENDPOINT = (
+    '# endpoint = "https://host"  # server of the data; default: the store\'s, else what boto3 is told, else AWS'
+)
 
 _TEMPLATE = """\
 # Drafted by `sisa init` from {points} data points. Read it before training: what stands here is declared, not learned.

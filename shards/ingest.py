@@ -37,6 +37,8 @@ from storage.objects import ObjectStore
 _MEBIBYTE = 1 << 20
 _BASELINE_MB = 150
 """Interpreter, libraries, and a Parquet file of many columns while it is read: pages, buffers, footer."""
+_REMOTE_MB = 80
+"""More for files in a bucket: the client's library, and what is held of a file."""
 _LEAST_BUFFER_MB = 8
 _MOST_BATCH_BYTES = 8 * _MEBIBYTE
 _PARTS_PER_STAGE = 4
@@ -94,7 +96,7 @@ def ingest(
     Raises ``Invalid`` for any data point that cannot be trained on and for an id that occurs twice; then, and whatever
     else is raised, no object of this ingest is left.
     """
-    budget = buffer_bytes or _buffer_bytes(data.ingest_memory_mb)
+    budget = buffer_bytes or _buffer_bytes(data.ingest_memory_mb, source)
     columns = choose_columns(source, data)
     router = _Router(key=key, partition=partition)
     with ExitStack() as undo:
@@ -261,8 +263,9 @@ def check_scale(scale: float | tuple[float, ...], width: int) -> None:
         )
 
 
-def _buffer_bytes(memory_mb: int) -> int:
-    return max(_LEAST_BUFFER_MB, (memory_mb - _BASELINE_MB) // 8) * _MEBIBYTE
+def _buffer_bytes(memory_mb: int, source: Source) -> int:
+    baseline_mb = _BASELINE_MB + (_REMOTE_MB if source.is_remote else 0)
+    return max(_LEAST_BUFFER_MB, (memory_mb - baseline_mb) // 8) * _MEBIBYTE
 
 
 def _layout(reading: _Reading, source: Source) -> FeatureLayout:
@@ -315,4 +318,3 @@ def _copy(block: PointBlock, chosen: slice, stage: PointBlock, start: int) -> No
     stage.subjects_N[target] = block.subjects_N[chosen]
     stage.labels_N[target] = block.labels_N[chosen]
     stage.features_NF[target] = block.features_NF[chosen]
-

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 
 from shards.dataset import SliceRecord
 from shards.specification import ShardId, SliceIndex
@@ -65,11 +66,25 @@ class Lineage:
 
     def record(self) -> dict[str, Json]:
         """Return the lineage as canonical JSON can hold it."""
-        return {"trainer_format": TRAINER_FORMAT, **asdict(self)}
+        return {
+            "trainer_format": TRAINER_FORMAT,
+            "shard": self.shard,
+            "slice": self.slice,
+            "points": self.points,
+            "points_digest": self.points_digest,
+            "content_digest": self.content_digest,
+            "configuration": asdict(self.configuration),
+            "parent": self.parent,
+        }
 
     def digest(self) -> Sha256:
         """Return the digest that names this lineage."""
-        return digest_of(self.record())
+        return _digest(self)
+
+
+@lru_cache(maxsize=4096)  # whoever replays a journal asks for the same lineages at every event
+def _digest(lineage: Lineage) -> Sha256:
+    return digest_of(lineage.record())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

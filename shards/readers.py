@@ -26,8 +26,8 @@ from storage.errors import Invalid
 
 _MEBIBYTE = 1 << 20
 _PARQUET_BUFFERS_BYTES = 8 * _MEBIBYTE
-_REMOTE_BUFFERS_BYTES = 64 * _MEBIBYTE
-"""For a row group too large to be held: each filling of a buffer is a request."""
+_REMOTE_BUFFERS_BYTES = 24 * _MEBIBYTE
+"""For a row group too large to be held: each filling of a buffer may be a request."""
 _ARROW_FILE = b"ARROW1"
 """How an Arrow file begins, and a stream does not."""
 _CSV_HEADER_BYTES = 16 * _MEBIBYTE
@@ -172,7 +172,7 @@ class _RemoteArrowReader:
         if remote.read(len(_ARROW_FILE)) == _ARROW_FILE:
             return pa.ipc.open_file(pa.PythonFile(remote, mode="r"), options=options)
         remote.seek(0)
-        return pa.ipc.open_stream(pa.PythonFile(remote.ahead(), mode="r"), options=options)
+        return pa.ipc.open_stream(pa.PythonFile(remote, mode="r"), options=options)
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +217,7 @@ class _CsvReader:
 
     def _stream(self, file: RemoteFile) -> pa.NativeFile:
         # Of a path pyarrow sees by its ending that it is compressed.
-        stream = pa.PythonFile(file.open().ahead(), mode="r")
+        stream = pa.PythonFile(file.open(), mode="r")
         return pa.CompressedInputStream(stream, "gzip") if self.compressed else stream
 
 

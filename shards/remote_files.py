@@ -12,10 +12,12 @@ from typing import Final
 
 from storage.s3_files import SCHEME, BucketFile, BucketFiles, bucket_and_name, bucket_files
 
-HELD_BYTES: Final = 32 << 20
+HELD_BYTES: Final = 24 << 20
 """A file, or a part of one, of up to so many bytes is fetched in one request and held while it is read."""
+AHEAD_BYTES: Final = 4 << 20
+"""A read that goes on where the last one ended, or soon after, is the next of many: so much is fetched for them all."""
 
-_AHEAD_BYTES: Final = 8 << 20
+_NEAR_BYTES: Final = 1 << 16
 _GLOB: Final = re.compile(r"[*?[]")
 
 
@@ -45,6 +47,7 @@ class RemoteBytes(io.RawIOBase):
         self._file = file
         self._position = 0
         self._held = (0, b"")
+        self._last = -_NEAR_BYTES - 1
 
     def hold(self, start: int, end: int) -> bool:
         """Fetch this part in one request, and serve it from memory until the next one; False: it is too large."""
@@ -52,17 +55,12 @@ class RemoteBytes(io.RawIOBase):
             return False
         at, held = self._held
         if not at <= start <= end <= at + len(held):
-            self._held = (0, b"")  # first: both at once would be twice as much
-            self._held = (start, self._files.read(self._file, start, end))
+            self._fetch(start, end)
         return True
 
     def hold_all(self) -> bool:
         """Fetch the whole file, proved by the server's checksum; False: it is too large."""
         return self.hold(0, self._file.payload_bytes)
-
-    def ahead(self) -> io.BufferedReader:
-        """Return it to be read from the position on, without leaps: some mebibytes are fetched at a time."""
-        return io.BufferedReader(self, _AHEAD_BYTES)
 
     def readable(self) -> bool:
         """Return True."""
@@ -88,12 +86,23 @@ class RemoteBytes(io.RawIOBase):
         end = min(start + len(buffer), self._file.payload_bytes)
         if end <= start:
             return 0
+        self._provide(start, end)
         at, held = self._held
-        inside = at <= start and end <= at + len(held)
-        payload = held[start - at : end - at] if inside else self._files.read(self._file, start, end)
-        buffer[: len(payload)] = payload
-        self._position = end
-        return len(payload)
+        buffer[: end - start] = memoryview(held)[start - at : end - at]
+        self._position = self._last = end
+        return end - start
+
+    def _provide(self, start: int, end: int) -> None:
+        """Have these bytes held."""
+        at, held = self._held
+        if at <= start and end <= at + len(held):
+            return
+        follows = 0 <= start - self._last <= _NEAR_BYTES
+        self._fetch(start, min(max(end, start + AHEAD_BYTES), self._file.payload_bytes) if follows else end)
+
+    def _fetch(self, start: int, end: int) -> None:
+        self._held = (0, b"")  # first: both at once would be twice as much
+        self._held = (start, self._files.read(self._file, start, end))
 
 
 def find_remote(

@@ -75,6 +75,11 @@ class Source:
     location: str
     files: tuple[DataFile, ...]
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether its files are in a bucket."""
+        return any(file.remote is not None for file in self.files)
+
     def batches(self, wanted: Wanted, points: int) -> Iterator[Batch]:
         """Yield the wanted columns file after file, at most ``points`` data points at a time.
 

@@ -13,6 +13,7 @@ from typing import Any, NewType
 
 from shards.schedule import minimum_epochs
 from storage.errors import Invalid
+from storage.location import is_on_s3
 
 ShardId = NewType("ShardId", int)
 """0 .. S-1."""
@@ -50,7 +51,7 @@ class DataSettings:
     scale: float | tuple[float, ...] = 1.0
     """Constant that features are divided by: one, or one per feature."""
     ingest_memory_mb: int = 512
-    """Most memory (MiB) that ingest may take; changes no result. At least 256."""
+    """Most memory (MiB) that ingest may take; changes no result. At least 256, and 320 for data in a bucket."""
     endpoint: str | None = None
     """Address of the S3-compatible server of data named ``s3://…``; default: the federation's ``endpoint``."""
 
@@ -67,8 +68,9 @@ class DataSettings:
         scales = self.scale if isinstance(self.scale, tuple) else (self.scale,)
         if not all(math.isfinite(value) and value != 0 for value in scales):
             problems.append("scale must be finite and not zero")
-        if self.ingest_memory_mb < 256:
-            problems.append(f"ingest_memory_mb must be at least 256, got {self.ingest_memory_mb}")
+        least_mb = 320 if is_on_s3(self.train) else 256
+        if self.ingest_memory_mb < least_mb:
+            problems.append(f"ingest_memory_mb must be at least {least_mb}, got {self.ingest_memory_mb}")
         refuse("data", problems)
 
     @property

@@ -127,7 +127,7 @@ class MemoryStore:
     @property
     def _space(self) -> _Space:
         # setdefault on a dict with text keys is one step under the interpreter's lock
-        return _SPACES.setdefault(self.name, _Space())
+        return _SPACES.get(self.name) or _SPACES.setdefault(self.name, _Space())
 
     def __reduce__(self) -> tuple[object, ...]:
         return _reopen, (self.name, os.getpid())

@@ -28,7 +28,7 @@ from storage.bucket_store import BucketStore
 from storage.errors import Invalid, SisaError
 from storage.s3_answers import Answer
 from storage.s3_names import S3Names, check_endpoint, check_place
-from storage.s3_refusals import Complaint, fate_of, refusal, unidentified, unreachable
+from storage.s3_refusals import Complaint, fate_of, redirected, refusal, unidentified, unreachable
 from storage.s3_requests import PART_BYTES, Failure, S3Requests
 
 if TYPE_CHECKING:
@@ -171,7 +171,10 @@ def _client(store: S3Store, session: boto3.session.Session, *, attempts: int) ->
         **({} if store.checksums is None else _checksums(store.checksums)),
     )
     region = session.region_name or "us-east-1"
-    return session.client("s3", region_name=region, endpoint_url=store.endpoint, config=config)
+    client = session.client("s3", region_name=region, endpoint_url=store.endpoint, config=config)
+    if store.endpoint is not None:
+        client.meta.events.register_first("needs-retry.s3", _refuse_redirect)
+    return client
 
 
 def _checksums(wanted: str) -> dict[str, Any]:
@@ -188,6 +191,18 @@ os.register_at_fork(before=_GUARD.acquire, after_in_parent=_GUARD.release, after
 
 
 # ------------------------------------------------------------------------------------------------------- errors
+
+
+class _Redirected(botocore_errors.ClientError):
+    """A redirect that names no region."""
+
+
+def _refuse_redirect(response: tuple[Any, Any] | None, operation: Any, **_: Any) -> None:
+    """Raise ``_Redirected`` where boto3 would ask the server for the region, be redirected, and so on for ever."""
+    if response is None or response[0].status_code not in {301, 302, 307}:
+        return
+    if "x-amz-bucket-region" not in response[0].headers and "Region" not in response[1].get("Error", {}):
+        raise _Redirected(response[1], operation.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +229,9 @@ class _Asking:
 
 
 def _failure(error: Exception, store: S3Store) -> Failure:
+    if isinstance(error, _Redirected):
+        elsewhere = redirected(store=store.location, server=store.server)
+        return Failure(error=elsewhere, fate=None, code=type(error).__name__)
     if isinstance(error, botocore_errors.ClientError):
         said: Mapping[str, Any] = error.response
         complaint = Complaint(

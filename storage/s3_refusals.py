@@ -110,6 +110,8 @@ def refusal(complaint: Complaint, *, store: str, server: str) -> SisaError:
         )
     if code in _ELSEWHERE or status in {301, 307}:
         return Invalid("the bucket is in another region", "set AWS_REGION to the bucket's region", **names)
+    if status in {302, 303, 308}:
+        return redirected(store=store, server=server)
     if code in _LACKING or status in {405, 501}:
         return Unavailable(
             "the store's server does not know a request that is needed",
@@ -127,6 +129,16 @@ def unreachable(cause: str, *, store: str, server: str) -> Unavailable:
         store=store,
         server=server,
         cause=cause,
+    )
+
+
+def redirected(*, store: str, server: str) -> Invalid:
+    """Return the error for a server that sends requests elsewhere."""
+    return Invalid(
+        "the store's server sends requests elsewhere",
+        "set 'endpoint' to the address of S3 itself: 'https://' where 'http://' leads there, and no console or website",
+        store=store,
+        server=server,
     )
 
 

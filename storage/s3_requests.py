@@ -95,7 +95,7 @@ class S3Requests:
             if found.get("ETag"):
                 return Seen(tag=tag_of(found), mark=mark_of(found))
             pause(attempt)  # a success that says nothing is an answer cut short
-        raise Unavailable("the store's server does not say what it holds", "try again later", store=self.location)
+        raise self._speechless()
 
     def read(self, name: str) -> Read | None:
         """Return the object, read again where its body broke off or is not the one put."""
@@ -108,6 +108,8 @@ class S3Requests:
                     raise answer.error
             elif (found := _proved(answer)) is not None:
                 return found
+            elif not answer.get("ETag") and attempt == _ATTEMPTS:
+                raise self._speechless()
             pause(attempt)
         raise Corrupt(
             "a stored object is not what was written, or was not written by this system",
@@ -192,6 +194,14 @@ class S3Requests:
 
     def _ask(self, operation: str, *, once: bool = False, **wanted: Any) -> Answer | Failure:
         return self.asking.ask(operation, once=once, Bucket=self.bucket, **wanted)
+
+    def _speechless(self) -> Unavailable:
+        """Return the error for a server whose successes name no object: an answer cut short, or a website's."""
+        return Unavailable(
+            "the store's server does not say what it holds",
+            "try again later; if it stays so, 'endpoint' may be the address of a website or console, not of S3 itself",
+            store=self.location,
+        )
 
     def _pages(self, operation: str, **wanted: str) -> Iterator[Answer]:
         def ask(**each: Any) -> Answer:

@@ -138,7 +138,7 @@ class KeyFolder:
         """
         for _ in range(_ATTEMPTS):
             known = self.published(purpose)  # before the listing: a private key is there before its public one
-            numbers = self._numbers(purpose)
+            numbers = self.numbers(purpose)
             if not numbers and known:
                 raise Unavailable(
                     "the private signing key is not in its place",
@@ -147,7 +147,7 @@ class KeyFolder:
                     place=self.private.location,
                 )
             if not numbers:
-                self._create(purpose, 1)
+                self.create(purpose, 1)
                 continue
             try:
                 key = self._read(purpose, numbers[-1])
@@ -161,14 +161,14 @@ class KeyFolder:
     def rotate(self, purpose: str) -> SigningKey:
         """Make a new key, destroy the private halves of all older ones, and return the new one.
 
-        A process that still holds an older key may sign with it: such signatures stay valid, the key was published.
+        Each call makes one; ``storage.key_rotation`` carries on where a call was interrupted. A process that still
+        holds an older key may sign with it: such signatures stay valid, the key was published.
         Raises as ``current`` does, and ``OutcomeUnknown`` when an older private half may still be there: rotate again.
         """
-        last = max(self._numbers(purpose), default=0)
-        self._create(purpose, last + 1)
+        last = max(self.numbers(purpose), default=0)
+        self.create(purpose, last + 1)
         key = self.current(purpose)
-        for number in self._numbers(purpose)[:-1]:
-            self.private.delete(_private_key(purpose, number))
+        self.destroy(purpose, self.numbers(purpose)[-1] - 1)
         return key
 
     def published(self, purpose: str) -> tuple[PublicKey, ...]:
@@ -178,12 +178,29 @@ class KeyFolder:
         """
         return published_keys(self.public, purpose)
 
-    def _create(self, purpose: str, number: int) -> None:
+    def numbers(self, purpose: str) -> tuple[int, ...]:
+        """Return the numbers of the private keys that are there, rising; the last one is that of the key that signs."""
+        folder = f"control/signing/{key_segment(purpose)}/"
+        names = (info.key.removeprefix(folder) for info in self.private.list(folder))
+        return tuple(sorted(int(name) for name in names if len(name) == _DIGITS and name.isdecimal()))
+
+    def private_ids(self, purpose: str) -> tuple[Sha256, ...]:
+        """Return the ids of the keys whose private halves are there, in the order of their numbers."""
+        return tuple(self._read(purpose, number).public.key_id for number in self.numbers(purpose))
+
+    def create(self, purpose: str, number: int) -> None:
+        """Make the private key of this number, unless there is one."""
         payload = SigningKey(purpose, self.seeds()).private_record(number)
         try:
             self.private.put_if_absent(_private_key(purpose, number), payload)
         except (ObjectExists, OutcomeUnknown):
             return  # whichever key is there is read next
+
+    def destroy(self, purpose: str, last: int) -> None:
+        """Delete the private keys up to number ``last``. Raises ``OutcomeUnknown`` when one may still be there."""
+        for number in self.numbers(purpose):
+            if number <= last:
+                self.private.delete(_private_key(purpose, number))
 
     def _read(self, purpose: str, number: int) -> SigningKey:
         key = _private_key(purpose, number)
@@ -198,11 +215,6 @@ class KeyFolder:
         text = public.to_text().encode("ascii")
         if create_or_read(self.public, key, text) != text:
             raise _other_key(key)
-
-    def _numbers(self, purpose: str) -> tuple[int, ...]:
-        folder = f"control/signing/{key_segment(purpose)}/"
-        names = (info.key.removeprefix(folder) for info in self.private.list(folder))
-        return tuple(sorted(int(name) for name in names if len(name) == _DIGITS and name.isdecimal()))
 
 
 def published_keys(store: ObjectStore, purpose: str) -> tuple[PublicKey, ...]:

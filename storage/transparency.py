@@ -116,6 +116,15 @@ class TransparencyLog:
             raise
         return tuple(self._indexes[leaf_hash(leaf)] for leaf in leaves)
 
+    @property
+    def newest(self) -> tuple[str, int, str]:
+        """The log's name, the size of the newest checkpoint known, and that checkpoint, signed."""
+        return self._layout.origin, self._signed, self._note
+
+    def sign_with(self, signer: SigningKey) -> None:
+        """Have the checkpoints to come signed by this key."""
+        self._signer = signer
+
     def prove(self, index: int) -> Inclusion:
         """Return the proof that entry ``index``, appended or found here before, is under the newest checkpoint."""
         proof = self._tree.inclusion_proof(index, self._signed)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.objects import local_folders, open_objects
+from cluster.objects import local_folders, open_objects, own_places
 from cluster.specification import FederationSettings, FederationSpecification
 from storage.errors import Invalid
 from storage.local import LocalStore
@@ -33,6 +33,16 @@ def test_local_folders_are_those_of_store_and_keys(tmp_path: Path) -> None:
     assert local_folders(named(tmp_path, "./federation")) == (tmp_path / "federation",)
     assert local_folders(named(tmp_path, "s3://bucket/prefix", "../keys")) == (tmp_path.parent / "keys",)
     assert local_folders(named(tmp_path, f"file://{tmp_path}/a", "memory:keys")) == (tmp_path / "a",)
+
+
+def test_own_places_are_folders_and_addresses_where_data_are_looked_for(tmp_path: Path) -> None:
+    """The store's address counts among the data's only where both are on one server."""
+    specification = named(tmp_path, "s3://bucket/prefix/", "../keys")
+    assert own_places(specification) == (tmp_path.parent / "keys", "s3://bucket/prefix")
+    elsewhere = replace(specification, data=replace(specification.data, endpoint="http://127.0.0.1:1"))
+    assert own_places(elsewhere) == (tmp_path.parent / "keys",)
+    both = replace(elsewhere, endpoint="http://127.0.0.1:1")
+    assert own_places(both) == (tmp_path.parent / "keys", "s3://bucket/prefix")
 
 
 @pytest.mark.parametrize("keys", ["./federation", "federation/keys", ".", "federation/../federation/"])

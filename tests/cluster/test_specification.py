@@ -51,6 +51,7 @@ SETTINGS = {
     "partition": "shards slices key",
     "aggregation": "rule",
     "erasure": "batch batch_window_seconds deadline_days lead_days extension_days",
+    "receipts": "witness endpoint",
     "cluster": "address cpus_per_worker gpus_per_worker threads_per_worker workers",
 }
 
@@ -254,6 +255,11 @@ MISTAKES = [
     (changed('["0", "1"]', '["1", 1]'), "[data] classes names '1' more than once"),
     (changed('["x*"]', "[]"), "line 8: [data] features is empty"),
     (changed('["0", "1"]', '["0", "1"]\nscale = 0'), "[data] scale must be finite and not zero"),
+    (changed('["x*"]', '["x*"]\ningest_memory_mb = 255'), "[data] ingest_memory_mb must be at least 256, got 255"),
+    (
+        changed('["x*"]', '["x*"]\ningest_memory_mb = 319').replace("data/train.parquet", "s3://bucket/train.parquet"),
+        "[data] ingest_memory_mb must be at least 320, got 319",
+    ),
     (changed('"fashion"', '"../up"'), "line 1: name must be 1 to 63 letters, digits"),
     (changed('"./federation"', '""'), "line 2: store is empty: name a folder"),
     (GOOD + '[model]\nfactory = "mlp"\n', "line 20: [model] factory must read 'module:callable', got 'mlp'"),
@@ -271,6 +277,7 @@ MISTAKES = [
         "[erasure] lead_days is longer than deadline_days: no request would wait for another",
     ),
     (GOOD + "[erasure]\nextension_days = 61\n", "line 20: [erasure] extension_days must be 0 .. 60, got 61"),
+    (GOOD + "[receipts]\nwitness = ''\n", "line 20: [receipts] witness is empty: name a folder or an address"),
     (GOOD + "[cluster]\naddress = ''\n", 'line 20: [cluster] address is empty: write "local"'),
     (GOOD + "[cluster]\ncpus_per_worker = 0\n", "[cluster] cpus_per_worker must be above 0, got 0.0"),
     (GOOD + "[cluster]\ngpus_per_worker = -1\n", "[cluster] gpus_per_worker must be 0 or more, got -1.0"),
@@ -318,6 +325,15 @@ def test_all_problems_of_erasures_at_once(file: Path) -> None:
         "  line 22: [erasure] lead_days must be 0 or more, got nan",
     ]
     assert told[4].startswith("  line 23: [erasure] extension_days must be 0 .. 60, got -1")
+
+
+def test_the_data_s_server_is_the_store_s_unless_it_is_named(file: Path) -> None:
+    """Data in a bucket are looked for where [data] says, else at the federation's endpoint, else where boto3 looks."""
+    store = changed('store = "./federation"', 'store = "s3://bucket/prefix"\nendpoint = "http://store"')
+    assert read(file, GOOD).data_endpoint is None
+    assert read(file, store).data_endpoint == "http://store"
+    own = store.replace('["x*"]', '["x*"]\nendpoint = "http://data"')
+    assert (read(file, own).data_endpoint, read(file, own).endpoint) == ("http://data", "http://store")
 
 
 def test_the_lead_matters_only_to_the_policy_that_uses_it(file: Path) -> None:

@@ -11,7 +11,7 @@ import pyarrow.ipc
 import pyarrow.parquet as pq
 import pytest
 
-from tests.doubles.home import MARKED, Columns, Home, small_points
+from tests.doubles.home import MARKED, Columns, Home, run, small_points
 
 
 def _predicted(home: Home, data: str, out: str = "out.parquet") -> pa.Table:
@@ -177,6 +177,19 @@ def test_answers_name_the_generation(trained: Home) -> None:
     status = trained.json("status").data
     said = trained.json("predict", "train.parquet", "--out", "out.csv").data
     assert said["generation"] == status["generation"] > status["floor"] >= 2
+
+
+@pytest.mark.parametrize("data", [".", "**/*.parquet", "*"])
+def test_a_store_s_own_files_are_never_data(data: str, trained: Home) -> None:
+    """A folder or glob that reaches the store gives answers for the data beside it alone."""
+    (trained.folder / "sisa.toml").rename(trained.folder / ".sisa.toml")
+    command = ("--config", ".sisa.toml", "--json")
+    assert list(trained.store.rglob("*.parquet"))
+    assert run("predict", data, "--out", "out.csv", *command).data["points"] == 120
+    (trained.folder / "out.csv").unlink()
+    assert run("evaluate", data, *command).data["points"] == 120
+    said = run("evaluate", "federation", *command)
+    assert (said.code, said.error["message"]) == (2, "a store's own files are not data: federation")
 
 
 def test_paths_of_data_are_the_shell_s(trained: Home, tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -49,6 +49,17 @@ def test_one_text_is_no_list_of_names(home: Home) -> None:
         assert sum(each.points for each in federation.status().constituents) == 116
 
 
+@pytest.mark.parametrize("request_id", ["", " ", "a\n"])
+def test_an_id_that_cannot_be_shown_is_refused(request_id: str, home: Home) -> None:
+    """Only without an id one is drawn: an empty one is a mistake, told before anything is erased."""
+    with cluster.connect(home.config) as federation:
+        federation.train()
+        with pytest.raises(Invalid, match="a request id is 1 to 200 printable characters"):
+            federation.erase(subjects=[MARKED], request_id=request_id)
+        assert federation.status().requests == ()
+        assert federation.erase(subjects=[MARKED]).request_id.startswith("er-")
+
+
 def test_no_answer_comes_from_an_ensemble_below_the_floor(home: Home) -> None:
     """An ensemble loaded before an erasure answers no more once the erasure has raised the floor (E10)."""
     with cluster.connect(home.config) as federation:

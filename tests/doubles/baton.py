@@ -7,12 +7,12 @@ kind would keep the baton from everyone while their holder waits for it: ``lock`
 
 from __future__ import annotations
 
+import _thread
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 from types import TracebackType
-from typing import Literal
 
 from tests.doubles.faulty_store import Crash
 
@@ -70,7 +70,8 @@ class Baton:
         runner = _Runner(name, work, is_dead)
         runner.turn.acquire()
         self._runners.append(runner)
-        threading.Thread(target=self._live, args=(runner,), name=name, daemon=True).start()
+        # Not threading.Thread, which waits until the thread has begun: nobody needs to know before its turn.
+        _thread.start_new_thread(self._live, (runner,))
 
     def run(self) -> None:
         """Run until all work is done. Raises what any of it raised, ``Deadlock`` when everyone waits."""
@@ -191,7 +192,8 @@ class Lock:
         self._owner: object = None
         self._depth = 0
 
-    def __enter__(self) -> Literal[True]:
+    def acquire(self) -> bool:
+        """Take it, once it is free."""
         me = self._baton.holder
         if self._depth and self._owner is not me:
             self._baton.wait(lambda: not self._depth)
@@ -199,10 +201,17 @@ class Lock:
         self._depth += 1
         return True
 
+    def release(self) -> None:
+        """Give it back, as often as it was taken."""
+        self._depth -= 1
+
+    def __enter__(self) -> bool:
+        return self.acquire()
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._depth -= 1
+        self.release()
 
 
 class Condition(Lock):

@@ -24,6 +24,10 @@ class VirtualClock:
         self._seconds += 1
         return float(self._seconds)
 
+    def advance_to(self, moment: datetime) -> None:
+        """Be at ``moment`` unless it is past; a second later at the next reading."""
+        self._seconds = max(self._seconds, int((moment - _START).total_seconds()))
+
 
 @dataclass(slots=True)
 class CountingNames:

@@ -21,7 +21,7 @@ from tests.doubles.bucket_shelf import Shelf
 from tests.shards.people import people, write
 
 WANTED = Wanted(texts=("id", "person", "label"), numbers=("x0", "x1", "x2", "x3"))
-SMALL = {"HELD_BYTES": 64, "_AHEAD_BYTES": 50}
+SMALL = {"HELD_BYTES": 64, "AHEAD_BYTES": 50}
 """So little is held that every file is read in pieces."""
 NAMES = ("a.csv", "data/a.csv", "data/b.parquet", "data/.c.csv", "data/1/d.csv", "data/1/2/e.csv", "data-more/f.csv")
 

@@ -1,0 +1,63 @@
+"""The folder to which Ray may write objects when its memory is full: for this user's eyes alone, gone with its cluster.
+
+Ray's own choice is a folder that every user of the machine can read, and what lies there outlives a killed Ray. Our
+workers hand Ray neither data points nor parameters, so nothing personal should ever be spilled; this is for the day
+when something is.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+_PREFIX: Final = f"sisa-spill-{os.getuid()}-"
+
+
+class SpillFolder:
+    """A new, empty folder with mode 0700, this process's until it ends or calls ``remove``.
+
+    What killed processes have left of such folders is removed first.
+    """
+
+    def __init__(self) -> None:
+        remove_left_over()
+        made = Path(tempfile.mkdtemp(prefix=f".{_PREFIX}"))
+        self._lock = _open(made)
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        # Named only once it is locked: another process that starts now would take it for one left over.
+        self.path = made.rename(made.with_name(made.name.removeprefix(".")))
+
+    def remove(self) -> None:
+        """Remove the folder with all that is in it."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        os.close(self._lock)
+
+
+def remove_left_over() -> None:
+    """Remove this user's folders whose process has ended: a lock ends with its process, however that ends."""
+    for path in _ours():
+        with suppress(OSError):  # it is locked, or another process is removing it at this moment
+            descriptor = _open(path)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(path, ignore_errors=True)
+            finally:
+                os.close(descriptor)
+
+
+def _ours() -> Iterator[Path]:
+    """Yield the folders that this user made; in a folder that all may write, a name alone proves nothing."""
+    for path in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        with suppress(FileNotFoundError):
+            if path.lstat().st_uid == os.getuid():
+                yield path
+
+
+def _open(folder: Path) -> int:
+    return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)

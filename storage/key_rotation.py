@@ -1,0 +1,155 @@
+"""Rotation: new signing keys take over from old ones, all purposes at once, and once whoever repeats it.
+
+    log/rotations/<n>/begun    rotation n: when it began, and the last private key of each purpose it is to replace
+    log/rotations/<n>/ended    written when all of it is done: the ids of the keys that took over
+
+1. Fix what is to be replaced.
+2. Make a private key for each purpose, and publish its public half.
+3. Destroy the private halves of all older ones.
+4. Fix that it is done.
+
+A rotation that a crash interrupted is carried on by the next call: that call makes no further keys.
+What an older key has signed stays verifiable: rotation ends its use, and does not take back what it said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from storage.creation import create_or_read
+from storage.errors import Corrupt, ObjectMissing, OutcomeUnknown
+from storage.objects import ObjectKey, object_key
+from storage.sealed import seal, unseal
+from storage.signing import KeyFolder, PublicKey
+
+_FOLDER = "log/rotations/"
+_ATTEMPTS = 64
+_DIGITS = 20
+_BEGUN_NAMES = frozenset({"number", "at", "last"})
+_ENDED_NAMES = frozenset({"number", "at", "keys"})
+
+
+class KeyState(Enum):
+    """What may still be done with a key."""
+
+    SIGNS = "signs"
+    RETIRED = "retired"
+    """Its private half is destroyed: it only verifies."""
+    REPLACED = "replaced"
+    """Another one signs, but its private half is still there: a rotation was interrupted."""
+    AWAY = "away"
+    """No private key of its purpose is here: whether it signs elsewhere, nobody here can say."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyStatement:
+    """What is known of one published key."""
+
+    key: PublicKey
+    state: KeyState
+    since: str | None
+    """When the rotation that made it began; None: it was there from the start."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Rotation:
+    """A rotation that has begun."""
+
+    number: int
+    at: str
+    last: dict[str, int]
+    """For each purpose the highest number of a private key that is to go; 0: there was none."""
+
+
+def rotate(keys: KeyFolder, purposes: Sequence[str], at: str) -> tuple[PublicKey, ...]:
+    """Return the keys that have taken over, one for each purpose. ``at`` is the present time.
+
+    Raises:
+        Corrupt: a key or a record of a rotation is damaged.
+        OutcomeUnknown: the store does not say what became of an object; repeating carries on.
+    """
+    rotation = _begun(keys, purposes, at)
+    publics = [_taken_over(keys, purpose, rotation.last[purpose]) for purpose in purposes]
+    for purpose in purposes:
+        keys.destroy(purpose, rotation.last[purpose])
+    ids = {public.purpose: public.key_id for public in publics}
+    ended = seal({"number": rotation.number, "at": rotation.at, "keys": dict(sorted(ids.items()))})
+    create_or_read(keys.public, _key(rotation.number, "ended"), ended)
+    return tuple(publics)
+
+
+def statements(keys: KeyFolder, purposes: Sequence[str]) -> tuple[KeyStatement, ...]:
+    """Return what is known of all published keys, those that sign first, then by purpose and age.
+
+    Raises ``Corrupt`` when a key or a record of a rotation is damaged.
+    """
+    since = dict(_times(keys))
+    found = [each for purpose in purposes for each in _of(keys, purpose, since)]
+    return tuple(sorted(found, key=lambda each: (each.state is not KeyState.SIGNS, each.key.purpose, each.since or "")))
+
+
+def _begun(keys: KeyFolder, purposes: Sequence[str], at: str) -> _Rotation:
+    """Do step 1, or return the rotation that is under way."""
+    number = max(_numbers(keys), default=0)
+    if number == 0 or _fields(keys, number, "ended", _ENDED_NAMES) is not None:
+        number += 1
+    # Read before the record is made: a key that another rotation makes meanwhile must not be among those to go.
+    last: dict[str, Any] = {purpose: max(keys.numbers(purpose), default=0) for purpose in purposes}
+    key = _key(number, "begun")
+    record = create_or_read(keys.public, key, seal({"number": number, "at": at, "last": last}))
+    fields = unseal(record, key, _BEGUN_NAMES)
+    if fields["number"] != number or not isinstance(fields["last"], dict) or fields["last"].keys() != set(purposes):
+        raise _damaged(key)
+    return _Rotation(number=number, at=str(fields["at"]), last=fields["last"])
+
+
+def _taken_over(keys: KeyFolder, purpose: str, last: int) -> PublicKey:
+    """Do step 2."""
+    for _ in range(_ATTEMPTS):
+        keys.create(purpose, last + 1)
+        if max(keys.numbers(purpose), default=0) > last:  # else it did not land: without it nothing may be destroyed
+            return keys.current(purpose).public
+    raise OutcomeUnknown("the store does not say whether the new signing key was created", "repeat", purpose=purpose)
+
+
+def _of(keys: KeyFolder, purpose: str, since: dict[str, str]) -> Iterator[KeyStatement]:
+    private = keys.private_ids(purpose)
+    for key in keys.published(purpose):
+        if not private:
+            state = KeyState.AWAY
+        elif key.key_id not in private:
+            state = KeyState.RETIRED
+        else:
+            state = KeyState.SIGNS if key.key_id == private[-1] else KeyState.REPLACED
+        yield KeyStatement(key=key, state=state, since=since.get(key.key_id))
+
+
+def _times(keys: KeyFolder) -> Iterator[tuple[str, str]]:
+    for number in _numbers(keys):
+        fields = _fields(keys, number, "ended", _ENDED_NAMES)
+        if fields is not None:
+            yield from ((str(key_id), str(fields["at"])) for key_id in fields["keys"].values())
+
+
+def _numbers(keys: KeyFolder) -> list[int]:
+    names = {info.key.removeprefix(_FOLDER).partition("/")[0] for info in keys.public.list(_FOLDER)}
+    return sorted(int(name) for name in names if len(name) == _DIGITS and name.isdecimal())
+
+
+def _fields(keys: KeyFolder, number: int, part: str, names: frozenset[str]) -> dict[str, Any] | None:
+    key = _key(number, part)
+    try:
+        return unseal(keys.public.get(key).payload, key, names)
+    except ObjectMissing:
+        return None
+
+
+def _key(number: int, part: str) -> ObjectKey:
+    return object_key(f"{_FOLDER}{number:0{_DIGITS}d}/{part}")
+
+
+def _damaged(key: ObjectKey) -> Corrupt:
+    return Corrupt("the record of a key rotation is another one's", "restore it from a copy of the store", key=key)

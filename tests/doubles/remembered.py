@@ -1,0 +1,64 @@
+"""Pure functions that remember their results: what thousands of small worlds have in common is computed once.
+
+Only functions from bytes or frozen values to values that nobody changes; a result that is a dictionary is copied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import lru_cache
+from typing import Final
+
+from unittest.mock import patch
+
+import numpy as np
+
+from shards import dataset
+from shards.points import PointBlock
+from storage import journal, manifest, sealed, sequence
+from storage.digests import Json
+from storage.objects import ObjectKey
+
+_MOST: Final = 20_000
+
+_unseal = lru_cache(_MOST)(sealed.unseal)
+_decode_part = lru_cache(_MOST)(dataset.decode_part)
+_read_columns = lru_cache(_MOST)(dataset._read_columns)
+_encode_part = dataset.encode_part
+
+
+def unseal(payload: bytes, key: ObjectKey, names: frozenset[str]) -> dict[str, Json]:
+    """Return what ``storage.sealed.unseal`` returns."""
+    return dict(_unseal(payload, key, names))
+
+
+def encode_part(block: PointBlock) -> bytes:
+    """Return what ``shards.dataset.encode_part`` returns."""
+    features = block.features_NF
+    columns = tuple(array.tobytes() for array in (block.points_N, block.subjects_N, block.labels_N, features))
+    return _encoded(*columns, features.dtype.name, features.shape[1])
+
+
+@lru_cache(_MOST)
+def _encoded(points: bytes, subjects: bytes, labels: bytes, features: bytes, dtype: str, width: int) -> bytes:
+    return _encode_part(
+        PointBlock(
+            points_N=np.frombuffer(points, dtype=f"V{dataset.DIGEST_BYTES}"),
+            subjects_N=np.frombuffer(subjects, dtype=f"V{dataset.DIGEST_BYTES}"),
+            labels_N=np.frombuffer(labels, dtype=np.int32),
+            features_NF=np.frombuffer(features, dtype=dtype).reshape(-1, width),
+        )
+    )
+
+
+@contextmanager
+def remembering() -> Iterator[None]:
+    """Have the product use these within the block."""
+    with ExitStack() as stack:
+        for module in (journal, manifest, sequence):
+            stack.enter_context(patch.object(module, "unseal", unseal))
+        stack.enter_context(patch.object(dataset, "_read_columns", _read_columns))
+        stack.enter_context(patch.object(dataset, "decode_part", _decode_part))
+        stack.enter_context(patch.object(dataset, "encode_part", encode_part))
+        yield
