@@ -18,6 +18,7 @@ from cluster.guard import check_rooms
 from cluster.outcome import Verification
 from cluster.resident import Heard, Resident
 from cluster.specification import FederationSpecification
+from cluster.worker import leave_no_core
 from cluster.writing import Surroundings, surroundings
 from coordinator.ledger import read_state
 from coordinator.ports import Listener, Notice
@@ -44,6 +45,7 @@ class CoordinatorShell:
 
     def __init__(self, specification: FederationSpecification) -> None:
         check_rooms()
+        leave_no_core()
         self._specification = specification
         self._resident = Resident(partial(_around, specification))
 

@@ -165,6 +165,11 @@ def out_of_reach(bucket: StoreFacts) -> Iterator[str]:
         yield "The bucket can lock objects against deletion: what is locked stays until its lock ends, encrypted."
     if bucket.replication:
         yield "The bucket replicates its objects: copies in other buckets are not deleted; they stay, encrypted."
+    if bucket.server.startswith("SeaweedFS"):
+        yield (
+            "The server keeps deleted bytes on its disk until it compacts (volume.vacuum), destroyed keys among them"
+            " where they lie in the same store."
+        )
     if bucket.replication is None or bucket.object_lock is None:
         yield "Whether the bucket locks or replicates objects could not be read with these credentials."
 

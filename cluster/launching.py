@@ -124,10 +124,11 @@ def stop_coordinator(store: ObjectStore) -> bool:
 def read_record(store: ObjectStore) -> Launched | None:
     """Return where a coordinator was launched; None when none was. Raises ``Corrupt`` when the record is damaged."""
     try:
-        fields = json.loads(store.get(RECORD_KEY).payload)
-        return Launched(**fields)
+        payload = store.get(RECORD_KEY).payload
     except ObjectMissing:
         return None
+    try:
+        return Launched(**json.loads(payload))
     except (ValueError, TypeError) as error:
         raise Corrupt("the record of the coordinator is damaged", "run 'sisa stop', then 'sisa launch'") from error
 

@@ -24,7 +24,7 @@ from coordinator.ports import Notice, Remark
 from coordinator.requests import ErasureRequest
 from coordinator.state import FederationState
 from shards.tombstones import DigestSet
-from storage.errors import Fenced, OutcomeUnknown, SisaError, Unavailable, WriterBusy
+from storage.errors import Fenced, InvariantBroken, OutcomeUnknown, SisaError, Unavailable, WriterBusy
 
 MOST_NOTICES: Final = 1_000
 """Notices that are kept for callers who follow the work; older ones are forgotten."""
@@ -208,6 +208,9 @@ class Resident:
             except SisaError as error:
                 self._tell(error)  # it is on record with the requests; another arrival is another attempt
                 seen = arrivals
+            except Exception as error:  # noqa: BLE001  a thread that ends would leave the tainted in service
+                self._tell(_broken(error))
+                self._pause()
 
     def _work(self) -> None:
         """Hold the writer lock and do what is to be done; start anew after what starting anew may cure."""
@@ -217,15 +220,19 @@ class Resident:
                     self._open(writer)
                     self._serve(writer)
             except SisaError as error:
-                self._fail(error)
-                with self._changed:
-                    self._writer = None
-                    arrivals = self._arrivals
-                    patience = RETRY_SECONDS if isinstance(error, _AGAIN) else None
-                    self._changed.wait_for(partial(self._is_news, arrivals), patience)
+                self._rest(error, RETRY_SECONDS if isinstance(error, _AGAIN) else None)
+            except Exception as error:  # noqa: BLE001  a thread that ends would leave requests undone without a word
+                self._rest(_broken(error), RETRY_SECONDS)
         with self._changed:
             self._writer = None
         self._refuse_jobs(Unavailable("the coordinator was stopped", "launch it again"))
+
+    def _rest(self, error: SisaError, patience_seconds: float | None) -> None:
+        """Tell of the error, and wait until trying again makes sense: after a while, or when something arrives."""
+        self._fail(error)
+        with self._changed:
+            self._writer = None
+            self._changed.wait_for(partial(self._is_news, self._arrivals), patience_seconds)
 
     def _open(self, writer: Writer) -> None:
         with self._changed:
@@ -263,6 +270,7 @@ class Resident:
 
     def _settle(self, writer: Writer) -> datetime | None:
         """Do what is outstanding; what keeps the work from going on is told to those who ask, until it goes on."""
+        owed = _open_requests(writer.state)
         try:
             wakes = writer.settle(hurry=False)
         except _AGAIN:
@@ -270,6 +278,9 @@ class Resident:
         except SisaError as error:
             self._fail(error)
             return None
+        finally:
+            if owed - _open_requests(writer.state):
+                self._around.workers.release()  # what workers had in memory of the erased ends with them (E12)
         with self._changed:
             self._trouble = None
         return wakes
@@ -292,3 +303,15 @@ class Resident:
             jobs, self._jobs = list(self._jobs), deque()
         for job in jobs:
             job.outcome.set_exception(error)
+
+
+def _open_requests(state: FederationState) -> frozenset[str]:
+    return frozenset(request.request_id for request in state.requests if request.state.is_open)
+
+
+def _broken(error: Exception) -> InvariantBroken:
+    """Return an error for what nobody foresaw; its own text may hold a person's data and is left out."""
+    return InvariantBroken(
+        f"the coordinator met an error that it does not know: {type(error).__name__}",
+        "this is a bug: please report it; the coordinator tries again",
+    )

@@ -103,13 +103,18 @@ def new_name() -> str:
     return secrets.token_hex(16)
 
 
+def leave_no_core() -> None:
+    """See to it that a crash of this process writes nothing of its memory to a disk."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
 def keep_silent() -> None:
     """See to it that what this process knows of people stays in its memory (E12).
 
     It leaves no core dump, and no word of a model's own code reaches Ray's log files, which outlive every erasure:
     what a model prints, warns of and logs is dropped. What the interpreter itself says of a crash is still written.
     """
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    leave_no_core()
     nowhere = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  open as long as the process lives
     os.dup2(nowhere.fileno(), 1)
     sys.stdout = sys.stderr = nowhere

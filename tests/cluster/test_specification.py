@@ -53,6 +53,10 @@ SETTINGS = {
     "erasure": "batch batch_window_seconds deadline_days lead_days extension_days",
     "receipts": "witness endpoint",
     "cluster": "address cpus_per_worker gpus_per_worker threads_per_worker workers",
+    "serve": (
+        "host port prefix replicas cpus_per_replica refresh_seconds"
+        " max_body_bytes max_points max_names requests_per_minute"
+    ),
 }
 
 

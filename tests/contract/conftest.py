@@ -28,6 +28,7 @@ KINDS = (
     pytest.param("seaweedfs", marks=pytest.mark.s3),
     pytest.param("seaweedfs-versioned", marks=pytest.mark.s3),
     pytest.param("moto", marks=pytest.mark.s3),
+    pytest.param("sealed-seaweedfs", marks=pytest.mark.s3),
 )
 
 
@@ -55,7 +56,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def traits(kind: str) -> Traits:
     """What to expect of that kind. SeaweedFS takes 1 to 3 seconds to tell the losers of one race of 8 writers."""
-    if kind.startswith("seaweedfs"):
+    if "seaweedfs" in kind:
         return Traits(rounds=1, deletions=4, steps=1, has_folders=False)
     if kind == "moto":
         return Traits(rounds=8, deletions=16, has_folders=False)
@@ -65,12 +66,13 @@ def traits(kind: str) -> Traits:
 @pytest.fixture
 def store(request: pytest.FixtureRequest, kind: str, tmp_path: Path) -> Iterator[ObjectStore]:
     """An empty store of each kind."""
-    server, _, variant = kind.partition("-")
-    if server == "sealed":
-        yield from _sealed(variant, tmp_path)
-        return
+    server, _, variant = kind.removeprefix("sealed-").partition("-")
     if server in {"seaweedfs", "moto"}:
-        yield _bucket(request.getfixturevalue(f"{server}_endpoint"), variant)
+        bucket = _bucket(request.getfixturevalue(f"{server}_endpoint"), variant)
+        yield Vault(bucket) if kind.startswith("sealed-") else bucket
+        return
+    if kind.startswith("sealed-"):
+        yield from _sealed(server, tmp_path)
         return
     wrapper, _, kind = kind.rpartition("-")
     wrap: Callable[[ObjectStore], ObjectStore] = FaultyStore if wrapper else lambda inner: inner

@@ -9,11 +9,8 @@ conditions in ``tests/deploy/test_on_s3.py`` and ``test_probe.py``, unfinished u
 from __future__ import annotations
 
 import secrets
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -29,6 +26,7 @@ from storage.s3 import S3Store
 from tests.doubles.fault_proxy import Chaos, FaultProxy, fault_proxy
 from tests.doubles.home import MARKED, Home, Said
 from tests.doubles.s3_servers import plain_client
+from tests.doubles.website import Answer, Website, running_website
 from tests.doubles.weed_shell import weed_shell
 from tests.storage.bad_homes import without_ray
 
@@ -55,7 +53,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
     monkeypatch.setattr(cluster.doctor, "worker_count", lambda _settings, tasks: tasks)
     monkeypatch.setattr(cluster.writing, "probe_store", lambda _: None)  # takes seconds, and is tested elsewhere
     with without_ray():
-        yield Home(tmp_path).fill(**SMALL)
+        yield Home(tmp_path).fill(None, **SMALL)
 
 
 def specify(home: Home, **changes: object) -> None:
@@ -97,53 +95,11 @@ def test_the_doctor_tells_of_a_server_out_of_reach(home: Home) -> None:
     expect_doctor(home, "the store's server cannot be reached")
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a server answers to whatever it is asked."""
-
-    status: int
-    """0: something that is no HTTP."""
-    text: bytes = b""
-    headers: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class Website:
-    """A server that knows nothing of S3."""
-
-    address: str = ""
-    answer: Answer = field(default_factory=lambda: Answer(200))
-
-
 @pytest.fixture(scope="module")
 def website() -> Iterator[Website]:
-    """Such a server."""
-    site = Website()
-
-    class Handler(BaseHTTPRequestHandler):
-        def tell(self) -> None:
-            self.rfile.read(int(self.headers.get("content-length") or 0))
-            answer = site.answer
-            if not answer.status:
-                self.wfile.write(answer.text)
-                self.close_connection = True
-                return
-            self.send_response(answer.status)
-            for name, value in {**answer.headers, "Content-Length": str(len(answer.text))}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(b"" if self.command == "HEAD" else answer.text)
-
-        do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = tell
-
-        def log_message(self, format: str, *words: Any) -> None:
-            """Say nothing."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, args=(0.01,), name="website", daemon=True).start()
-        site.address = f"http://127.0.0.1:{server.server_port}"
+    """A server that knows nothing of S3."""
+    with running_website() as site:
         yield site
-        server.shutdown()
 
 
 PAGE = b"<html><body>Welcome</body></html>"

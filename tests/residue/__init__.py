@@ -1,0 +1,1 @@
+"""What is left of an erased person, sought in every place where something could be."""

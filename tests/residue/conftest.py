@@ -1,0 +1,38 @@
+"""The stories that are told once and looked at from many sides."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+import cluster.workers
+from tests.doubles.home import Home
+from tests.doubles.local_workers import LocalWorkers
+from tests.residue.markers import draw_markers
+from tests.residue.people import fill_with_measurements, fill_with_remembering
+from tests.residue.stories import Story, tell
+
+
+@pytest.fixture(scope="session")
+def stories(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Story]:
+    """The story of a person with a name and pixels, and of one with a number and measurements."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cluster.workers, "join_ray", lambda _: False)
+        patch.setattr(sys, "path", list(sys.path))
+        named, numbered = (Home(tmp_path_factory.mktemp(name)) for name in ("named", "numbered"))
+        markers = draw_markers()
+        return {
+            "named": tell(fill_with_remembering(named, markers), markers, subject="subject"),
+            "numbered": tell(fill_with_measurements(numbered, markers), markers, subject="customer"),
+        }
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    """A folder whose federation trains in this process."""
+    monkeypatch.setattr(cluster.workers, "RayPool", LocalWorkers)
+    monkeypatch.setattr(cluster.workers, "join_ray", lambda _: False)
+    monkeypatch.chdir(tmp_path)
+    return Home(tmp_path).fill()

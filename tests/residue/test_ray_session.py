@@ -1,0 +1,128 @@
+"""A Ray session: no log, no shared memory, no spilled object and no temporary file tells of a person, erased or not."""
+
+from __future__ import annotations
+
+import secrets
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+
+import cluster
+from cluster import session
+from storage.errors import SisaError
+from tests.doubles.home import Home
+from tests.residue.markers import Markers, all_traces, draw_markers, files_under
+from tests.residue.people import fill_with_remembering, let_talk
+from tests.residue.ray_places import (
+    core_limits,
+    raylet,
+    session_folder,
+    shared_memory,
+    temporary_files,
+    temporary_names,
+    worker_processes,
+)
+
+pytestmark = pytest.mark.ray
+
+PLACES = ("session folder", "shared memory", "spill folder", "temporary files")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RayStory:
+    """An erasure on real workers whose model tells all it sees, and what lay where afterwards."""
+
+    markers: Markers
+    told: str
+    """The error of a model that raises with a person's features in its text, as the user reads it."""
+    limits: list[list[str]]
+    """Of the workers, for core dumps."""
+    left: Mapping[str, Mapping[str, bytes]]
+    """By place."""
+    planted: Mapping[str, Mapping[str, bytes]]
+    """By place, after somebody else left a text there."""
+    text: bytes
+    """What was planted."""
+
+
+def _looked_at(before: set[Path]) -> dict[str, dict[str, bytes]]:
+    (spill,) = session._SPILL
+    return {
+        "session folder": files_under(session_folder()),
+        "shared memory": shared_memory(),
+        "spill folder": files_under(spill.path),
+        "temporary files": temporary_files(before),
+    }
+
+
+def _speak(text: bytes) -> str:
+    """Do in a worker what ours must not do; return the temporary file."""
+    print(text.decode(), flush=True)  # noqa: T201
+    with tempfile.NamedTemporaryFile(delete=False) as file:
+        file.write(text)
+    return file.name
+
+
+@contextmanager
+def _planted(text: bytes) -> Iterator[None]:
+    (spill,) = session._SPILL
+    spilled = spill.path / "object"
+    spilled.write_bytes(text)
+    task: Any = ray.remote(_speak)
+    temporary = Path(ray.get(task.remote(text)))
+    kept = ray.put(text * 20_000)
+    try:
+        yield
+    finally:
+        del kept
+        spilled.unlink()
+        temporary.unlink()
+
+
+@pytest.fixture(scope="module")
+def story(joined_ray: None, tmp_path_factory: pytest.TempPathFactory) -> RayStory:
+    """The story, told once."""
+    markers, before = draw_markers(), temporary_names()
+    home = fill_with_remembering(Home(tmp_path_factory.mktemp("talking")), markers, cluster__workers=1)
+    with cluster.connect(home.config) as federation:
+        let_talk(home, "raise")
+        with pytest.raises(SisaError, match="a worker failed with ValueError") as told:
+            federation.train()
+        let_talk(home, "speak")
+        federation.train()
+        assert federation.erase(subjects=[markers["subject"].value]).state == "complete"
+        limits = [core_limits(pid) for pid in worker_processes()]
+        left = _looked_at(before)
+    text = secrets.token_hex(16).encode()
+    with _planted(text):
+        planted = _looked_at(before)
+    return RayStory(markers=markers, told=str(told.value), limits=limits, left=left, planted=planted, text=text)
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_nothing_is_left_in(story: RayStory, place: str) -> None:
+    """None of the 24 values is there, though the model printed, logged, warned of and failed over what it saw; what
+    somebody else leaves there is found.
+    """
+    assert any(story.text in payload for payload in story.planted[place].values())
+    assert not any(story.text in payload for payload in story.left[place].values())
+    assert all_traces(story.markers, story.left[place]) == {}
+
+
+def test_an_exceptions_text_reaches_its_reader_alone(story: RayStory) -> None:
+    """What a model says when it fails is told to who runs the command, and kept nowhere."""
+    assert story.markers["raised"].value in story.told
+    for place in PLACES:
+        assert all_traces(story.markers, story.left[place], ("raised",)) == {}
+
+
+def test_workers_leave_no_core_dump(story: RayStory) -> None:
+    """Workers may write no core dump, and cannot allow it to themselves again; Ray's own processes could."""
+    assert story.limits == [["0", "0"]]
+    assert core_limits(raylet())[1] != "0"
