@@ -15,6 +15,7 @@ import ray
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError
 
 from cluster.guard import check_rooms
+from cluster.meter import observer_of
 from cluster.outcome import Verification
 from cluster.resident import Heard, Resident
 from cluster.specification import FederationSpecification
@@ -47,7 +48,7 @@ class CoordinatorShell:
         check_rooms()
         leave_no_core()
         self._specification = specification
-        self._resident = Resident(partial(_around, specification))
+        self._resident = Resident(partial(_around, specification), observer_of(specification.name))
 
     @ray.method(concurrency_group="requests")
     def accept(self, request: ErasureRequest, names: DigestSet) -> ErasureRequest:

@@ -18,6 +18,7 @@ from itertools import count
 from threading import Condition, Thread
 from typing import Any, Final, TypeVar
 
+from cluster.observing import REPORT_SECONDS, Observer
 from cluster.outcome import Verification
 from cluster.writing import Surroundings, Writer, writing
 from coordinator.ports import Notice, Remark
@@ -61,8 +62,11 @@ class _Job:
 class Resident:
     """One federation's coordinator. Made at work; ``stop`` ends it."""
 
-    def __init__(self, around: Callable[[Callable[[Notice], None]], Surroundings]) -> None:
-        """``around`` returns what writing takes, given who is to hear of progress."""
+    def __init__(
+        self, around: Callable[[Callable[[Notice], None]], Surroundings], observer: Observer | None = None
+    ) -> None:
+        """``around`` returns what writing takes, given who is to hear of progress; ``observer`` hears of it as well."""
+        self._observer = observer
         self._around = around(self._hear)
         self._changed = Condition()
         self._notices: deque[tuple[int, Notice]] = deque(maxlen=MOST_NOTICES)
@@ -79,6 +83,7 @@ class Resident:
         self._threads = (
             Thread(target=self._work, name="sisa-work", daemon=True),
             Thread(target=self._quarantine, name="sisa-quarantine", daemon=True),
+            *((Thread(target=self._report, args=(observer,), name="sisa-report", daemon=True),) if observer else ()),
         )
         for thread in self._threads:
             thread.start()
@@ -183,6 +188,8 @@ class Resident:
             self._changed.notify_all()
 
     def _hear(self, notice: Notice) -> None:
+        if self._observer is not None:
+            self._observer.hear(notice)
         with self._changed:
             self._heard = next(self._numbers)
             self._notices.append((self._heard, notice))
@@ -291,7 +298,22 @@ class Resident:
             self._trouble = error
             self._changed.notify_all()
 
+    def _report(self, observer: Observer) -> None:
+        """Show how things stand, now and then, and once more at the end."""
+        writer: Writer | None = None
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._is_stopping, REPORT_SECONDS)
+                writer = self._writer or writer  # while it starts anew, the last one says what is durable
+                is_troubled, is_over = self._trouble is not None, self._is_stopping
+            if writer is not None:
+                observer.show(writer.state, journal_entries=writer.journal_entries, troubled=is_troubled)
+            if is_over:
+                return
+
     def _tell(self, error: SisaError) -> None:
+        if self._observer is not None:
+            self._observer.trouble(error)
         self._hear(Remark(text=f"{error.message}; {error.remedy}" if error.remedy else error.message))
 
     def _pause(self) -> None:

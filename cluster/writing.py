@@ -195,6 +195,11 @@ class Writer:
         """The state as of the last durable event."""
         return self._engine.state
 
+    @property
+    def journal_entries(self) -> int:
+        """How many entries the journal has since the last manifest."""
+        return self._engine.journal_entries
+
     def train(self) -> None:
         """Ingest, partition and train; or go on where an earlier run stopped; or train anew what settings changed.
 

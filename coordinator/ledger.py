@@ -132,6 +132,11 @@ class Ledger:
         """Number of the last manifest written."""
         return self._manifest
 
+    @property
+    def journal_entries(self) -> int:
+        """How many entries the journal has since the last manifest."""
+        return self._since_manifest
+
     def record(self, *events: Event) -> Change:
         """Apply the events, durably and all together, and return the states before and after them.
 

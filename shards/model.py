@@ -218,4 +218,7 @@ def _is_installed(file: Path) -> bool:
 @cache
 def _installed_places() -> frozenset[Path]:
     paths = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
-    return frozenset(Path(path).resolve() for path in (*paths, *site.getsitepackages(), site.getusersitepackages()))
+    # Another environment's packages may be on the path as well: through a .pth file, or as Ray's runtime_env puts them.
+    others = [path for path in sys.path if Path(path).name in {"site-packages", "dist-packages"}]
+    every = (*paths, *site.getsitepackages(), site.getusersitepackages(), *others)
+    return frozenset(Path(path).resolve() for path in every)

@@ -1,0 +1,1 @@
+"""Programs for Ray Jobs, on a cluster whose coordinator does the work."""

@@ -1,0 +1,89 @@
+"""A Ray job that submits an erasure request to the federation's coordinator, and ends.
+
+    ray job submit -- python -m deploy.jobs.erase_job --file /run/sisa/requests/names.txt --request-id ticket-4711
+
+The names are read from a file on the node where the job runs. They must be in neither the job's command, nor its
+``runtime_env``, nor its ``working_dir``: Ray keeps all three with the cluster's metadata and shows them on its
+dashboard, where no erasure reaches them.
+
+Nothing depends on the job once it has said "accepted": the coordinator carries the request out. A job that is lost
+before that may be submitted again under the same request id. Where no coordinator is at work the job refuses, for
+doing the work itself would tie an erasure to a job's life.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from cluster.launching import find_coordinator
+from cluster.specification import FederationSpecification, read_specification
+from cluster.writing import drafted, surroundings
+from coordinator.ports import Notice
+from coordinator.requests import ErasureRequest
+from deploy.commands import DEFAULT_CONFIG, Config, finish
+from deploy.erasure import named
+from deploy.output import ExitCode, Outcome, close_streams, open_streams
+from storage.errors import Unavailable
+
+
+def submitted(
+    specification: FederationSpecification, subjects: Iterable[str], ids: Iterable[str], request_id: str
+) -> ErasureRequest:
+    """Return the request as the coordinator has accepted it, durably; it is carried out without this process.
+
+    The same ``request_id`` with the same names is the same request (D4). Raises ``Unavailable`` when no coordinator is
+    at work, and what ``cluster.writing.drafted`` raises.
+    """
+    around = surroundings(specification, listener=_nobody)
+    coordinator = find_coordinator(around.store, _nobody, lambda _: None)
+    if coordinator is None:
+        raise Unavailable(
+            "no coordinator is at work on this federation",
+            "start it with 'sisa launch', and submit the request again under the same --request-id",
+            federation=specification.name,
+        )
+    return coordinator.accept(*drafted(around, subjects=subjects, ids=ids, request_id=request_id, held=""))
+
+
+def erase(
+    file: Annotated[Path, typer.Option("--file", help="A text file on this node, one subject a line.")],
+    request_id: Annotated[str, typer.Option("--request-id", help="The same id is the same request.")],
+    file_of: Annotated[
+        str, typer.Option("--file-of", help="What the file's lines name: subjects or ids.")
+    ] = "subjects",
+    config: Config = DEFAULT_CONFIG,
+) -> NoReturn:
+    """Submit an erasure request to the federation's coordinator; prints one JSON object, without any name."""
+
+    def action() -> Outcome:
+        subjects, ids = named((), (), (), file, file_of)
+        request = submitted(read_specification(config), subjects, ids, request_id)
+        return Outcome(data={"request_id": request.request_id, "state": request.shown.value, "due_at": request.due_at})
+
+    finish(action, as_json=True)
+
+
+def main() -> NoReturn:
+    """Run the job and exit with the code of ``sisa erase``."""
+    open_streams()
+    try:
+        _app(prog_name="erase_job")
+    finally:
+        close_streams()
+    sys.exit(ExitCode.DONE)
+
+
+def _nobody(_: Notice) -> None:
+    """Hear nothing."""
+
+
+_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+_app.command()(erase)
+
+if __name__ == "__main__":
+    main()
