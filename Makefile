@@ -7,11 +7,13 @@ PIP_FLAGS ?=
 BIN := .venv/bin
 STAMP := .venv/.installed
 # Tests that need no server of their own run two at a time; those on Ray or an S3 server share one, and run alone.
-PARALLEL := not ray and not s3 and not fashion
+PARALLEL := not ray and not s3 and not fashion and not multinode
+# Simulated schedules of a soak; 2 processors take about 4 hours for a million.
+SOAK_SEEDS ?= 1000000
 ROOMS := storage shards coordinator cluster deploy tests
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check bench clean
+.PHONY: help venv demo test check multinode soak bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -30,7 +32,10 @@ demo: venv ## tell the whole story on real data: train, predict, erase, prove
 
 test: venv ## run all tests
 	$(BIN)/python -m pytest -q -n 2 -m "$(PARALLEL)"
-	$(BIN)/python -m pytest -q -m "not ($(PARALLEL))"
+	$(BIN)/python -m pytest -q -m "not multinode and not ($(PARALLEL))"
+
+multinode: venv ## lose nodes, heads and coordinators of a Ray cluster of several nodes on this machine
+	$(BIN)/python -m pytest -q -m multinode tests/multinode
 
 check: venv ## lint, format, types, import contracts, spelling, fast tests
 	$(BIN)/ruff check .
@@ -39,6 +44,9 @@ check: venv ## lint, format, types, import contracts, spelling, fast tests
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/codespell
 	$(BIN)/python -m pytest -q -n 2 -m "not slow and $(PARALLEL)"
+
+soak: venv ## simulate a million schedules, 'make soak SOAK_SEEDS=50000' for fewer
+	$(BIN)/python -m tests.simulation --soak $(SOAK_SEEDS)
 
 bench: venv ## measure speed against a plain PyTorch loop
 	$(BIN)/python -m tests.bench

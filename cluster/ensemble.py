@@ -13,12 +13,13 @@ import numpy.typing as npt
 from cluster.specification import FederationSpecification
 from cluster.user_code import make_importable
 from coordinator.aggregation import Aggregated, Rule, aggregate
-from coordinator.state import FederationState, servable
+from coordinator.state import Constituent, FederationState, servable
 from shards.constituent import read_checkpoint
 from shards.model import model_code_digest
 from shards.seeding import set_numerics
 from shards.specification import ShardId
 from shards.trainer import TorchLearner, TorchState
+from storage.digests import Sha256
 from storage.errors import Conflict, Invalid, Unavailable
 from storage.objects import ObjectStore
 
@@ -33,10 +34,18 @@ class Ensemble:
     learner: TorchLearner
     constituents: tuple[TorchState, ...]
     rule: Rule
+    checkpoints: tuple[tuple[ShardId, Sha256], ...] = ()
+    """Which checkpoint of which shard each constituent is."""
 
     @classmethod
-    def load(cls, store: ObjectStore, state: FederationState, specification: FederationSpecification) -> Ensemble:
-        """Return the ensemble that ``state`` says may be served.
+    def load(
+        cls,
+        store: ObjectStore,
+        state: FederationState,
+        specification: FederationSpecification,
+        loaded: Ensemble | None = None,
+    ) -> Ensemble:
+        """Return the ensemble that ``state`` says may be served; what ``loaded``, of this specification, has is shared.
 
         Raises ``Invalid`` when nothing was trained yet, ``Unavailable`` when every constituent abstains, ``Conflict``
         when the model's code is not what it was trained with, ``Corrupt`` when a checkpoint is missing or damaged.
@@ -62,8 +71,11 @@ class Ensemble:
         )
         learner.initial(ShardId(0))  # imports all of the model's code
         _check_code(state, specification)
+        named = tuple((each.shard, each.checkpoint.sha256) for each in current)
+        known = dict(zip(loaded.checkpoints, loaded.constituents, strict=True)) if loaded else {}
         constituents = tuple(
-            learner.from_bytes(read_checkpoint(store, each.checkpoint, each.shard), each.shard) for each in current
+            known[name] if name in known else _read(learner, store, each)
+            for name, each in zip(named, current, strict=True)
         )
         return cls(
             generation=state.generation,
@@ -71,12 +83,18 @@ class Ensemble:
             learner=learner,
             constituents=constituents,
             rule=specification.aggregation.rule,
+            checkpoints=named,
         )
 
     def answer(self, features_NF: npt.NDArray[np.float32]) -> Aggregated:
         """Return the aggregated prediction for scaled features."""
         probabilities = [self.learner.probabilities(state, features_NF) for state in self.constituents]
         return aggregate(np.stack(probabilities), self.rule)
+
+
+def _read(learner: TorchLearner, store: ObjectStore, constituent: Constituent) -> TorchState:
+    payload = read_checkpoint(store, constituent.checkpoint, constituent.shard)
+    return learner.from_bytes(payload, constituent.shard)
 
 
 def _check_code(state: FederationState, specification: FederationSpecification) -> None:

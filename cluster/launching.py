@@ -39,6 +39,9 @@ _STOP_SECONDS: Final = 60.0
 """How long the present step of a coordinator that is stopped may take; then it is ended in the middle of it."""
 
 
+_RECORD_ATTEMPTS: Final = 8
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Launched:
     """Where a coordinator was launched."""
@@ -134,7 +137,22 @@ def read_record(store: ObjectStore) -> Launched | None:
 
 
 def _write_record(store: ObjectStore, launched: Launched) -> None:
-    payload = canonical_json(asdict(launched))
+    """Put the record, or put it anew.
+
+    The coordinator is at work by now, and first of all clears away unfinished files: one of these may be taken for a
+    dead writer's.
+    """
+    for attempt in range(1, _RECORD_ATTEMPTS + 1):
+        try:
+            _put_record(store, canonical_json(asdict(launched)))
+        except Unavailable:
+            if attempt == _RECORD_ATTEMPTS:
+                raise
+        else:
+            return
+
+
+def _put_record(store: ObjectStore, payload: bytes) -> None:
     try:
         store.put_if_absent(RECORD_KEY, payload)
     except ObjectExists:
@@ -162,9 +180,9 @@ def _join(specification: FederationSpecification) -> Head | None:
 
 def _handle(record: Launched) -> Any | None:
     """Return the actor of the record, having joined its Ray; None when it does not answer."""
+    if not is_reachable(record.address):
+        return None  # Ray would wait a minute for it, and then end this process
     if not ray.is_initialized():
-        if not is_reachable(record.address):
-            return None
         try:
             join_ray(ClusterSettings(address=record.address))
         except Unavailable:

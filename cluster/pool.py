@@ -1,14 +1,22 @@
-"""The worker pool on Ray: actors that train, replaced when they die."""
+"""The worker pool on Ray: actors that train, replaced when they die or their nodes are lost."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from enum import Enum
 from typing import Any, Final
 
 import ray
-from ray.exceptions import ActorDiedError, ActorUnavailableError, OutOfMemoryError, RayTaskError, WorkerCrashedError
+from ray.exceptions import (
+    ActorDiedError,
+    ActorUnavailableError,
+    OutOfMemoryError,
+    RayError,
+    RayTaskError,
+    WorkerCrashedError,
+)
 
 from cluster.session import worker_count
 from cluster.specification import ClusterSettings
@@ -21,10 +29,64 @@ from storage.errors import SisaError, Unavailable
 MOST_DEATHS: Final = 3
 """A task whose worker dies so often without learning a slice in between is given up."""
 
+MOST_LOSSES: Final = 30
+"""So for a task that loses its worker by no fault of its own: nodes are taken away for reasons of others."""
+
 PATIENCE_SECONDS: Final = 20.0
 """After so long without any event it is said what is waited for."""
 
 _DEATHS: Final = (ActorDiedError, ActorUnavailableError, OutOfMemoryError, WorkerCrashedError)
+
+
+class Fate(Enum):
+    """What became of a worker, in words."""
+
+    DIED = "a worker died"
+    LOST = "a worker was lost with its node"
+    ABSENT = "a worker did not come up"
+
+
+def fate_of(error: RayError, node: str | None, lost: Collection[str]) -> Fate:
+    """Return what became of a worker that failed with ``error``.
+
+    ``node`` is where it was, None when it died before it could say so; ``lost`` are the nodes that the cluster lost.
+    """
+    if isinstance(error, ActorUnavailableError):
+        return Fate.LOST  # the node of a worker that died alone would have said so
+    if node in lost or (isinstance(error, ActorDiedError) and error.preempted):
+        return Fate.LOST
+    return Fate.ABSENT if node is None else Fate.DIED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deaths:
+    """How often a task lost its worker since it last learned a slice."""
+
+    crashes: int = 0
+    """Of workers that had begun, on nodes that lived on: the task may be the cause."""
+    losses: int = 0
+    """All others."""
+
+    def and_one(self, fate: Fate) -> Deaths:
+        """Return what it comes to with another one."""
+        if fate is Fate.DIED:
+            return replace(self, crashes=self.crashes + 1)
+        return replace(self, losses=self.losses + 1)
+
+    def too_many(self, task: TrainTask) -> Unavailable | None:
+        """Return why ``task`` is given up; None while it is not."""
+        if self.crashes >= MOST_DEATHS:
+            fact, where = f"workers died {MOST_DEATHS} times in a row", "memory and Ray's logs"
+        elif self.losses >= MOST_LOSSES:
+            fact, where = f"workers were lost {MOST_LOSSES} times in a row", "the cluster's nodes with 'ray status'"
+        else:
+            return None
+        return Unavailable(
+            f"{fact} while training one slice",
+            f"check {where}, then run 'sisa train' to go on from the last checkpoint",
+            shard=task.shard,
+            slice=len(task.done) + 1,
+        )
 
 
 @dataclass(slots=True)
@@ -33,9 +95,7 @@ class _Run:
 
     actor: Any
     task: TrainTask
-    deaths: int
-    ready: bool
-    """Whether the worker is known to have its processors."""
+    deaths: Deaths
 
 
 class RayPool:
@@ -46,6 +106,8 @@ class RayPool:
         self._settings = settings
         self._remark = remark
         self._idle: list[Any] = []
+        self._nodes: dict[Any, Any] = {}
+        """Of each worker the answer, to be, on which node it is: there as soon as it has its processors."""
 
     def configuration(self, width: int, tasks: int) -> Configuration:
         """Return what decides the bits on the workers, having started as many as ``tasks`` tasks will take.
@@ -73,7 +135,7 @@ class RayPool:
         self._wait(list(asked), starting=True)
         ready, late = ray.wait(list(asked), num_returns=len(asked), timeout=PATIENCE_SECONDS)
         for answer in late:
-            ray.kill(asked[answer])
+            self._let_go(asked[answer])
         if late:
             self._remark(f"going on with {len(ready)} of {len(asked)} workers: the others got no processors")
         self._idle = [asked[answer] for answer in ready]
@@ -82,30 +144,41 @@ class RayPool:
 
     def train(self, tasks: Sequence[TrainTask]) -> Iterator[TrainingEvent]:
         """Do the tasks, largest first, as many at once as there are workers ready (see ``configuration``)."""
-        waiting = deque((task, 0) for task in sorted(tasks, key=_work, reverse=True))
+        waiting = deque((task, Deaths()) for task in sorted(tasks, key=_work, reverse=True))
         workers = max(1, len(self._idle))
         running: dict[Any, _Run] = {}
         try:
             while waiting or running:
+                self._take_back(running, waiting)
                 while waiting and len(running) < workers:
                     task, deaths = waiting.popleft()
-                    ready = bool(self._idle)
-                    actor = self._idle.pop() if ready else self._start()
-                    running[actor.train.remote(task)] = _Run(actor, task, deaths, ready)
-                starting = not all(run.ready for run in running.values())
+                    actor = self._idle.pop() if self._idle else self._start()
+                    running[actor.train.remote(task)] = _Run(actor, task, deaths)
+                starting = not all(self._is_placed(run.actor) for run in running.values())
                 event = self._next(self._wait(list(running), starting=starting), running, waiting)
                 if event is not None:
                     yield event
         finally:
             # Left early, by an error or an interrupt: what still runs would write for nobody.
             for run in running.values():
-                ray.kill(run.actor)
+                self._let_go(run.actor)
 
     def close(self) -> None:
         """Let all workers go; the next task starts new ones."""
         for actor in self._idle:
-            ray.kill(actor)
+            self._let_go(actor)
         self._idle.clear()
+
+    def _take_back(self, running: dict[Any, _Run], waiting: deque[tuple[TrainTask, Deaths]]) -> None:
+        """Have idle workers do what was given to workers that wait for processors.
+
+        With a node its processors are lost: a dead worker's successor would wait for ever for those idle ones keep.
+        """
+        late = [stream for stream, run in running.items() if not self._is_placed(run.actor)]
+        for stream in late[: max(0, len(self._idle) - len(waiting))]:
+            run = running.pop(stream)
+            self._let_go(run.actor)
+            waiting.append((run.task, run.deaths))
 
     def _wait(self, pending: list[Any], *, starting: bool) -> Any:
         """Return the first of ``pending`` that has something to say.
@@ -124,12 +197,30 @@ class RayPool:
                 )
 
     def _start(self) -> Any:
-        return WorkerActor.options(
+        actor: Any = WorkerActor.options(
             num_cpus=self._settings.cpus_per_worker, num_gpus=self._settings.gpus_per_worker, max_restarts=0
         ).remote(self._setup)
+        self._nodes[actor] = actor.__ray_call__.remote(_node_of)
+        return actor
+
+    def _let_go(self, actor: Any) -> None:
+        ray.kill(actor)
+        self._nodes.pop(actor, None)
+
+    def _is_placed(self, actor: Any) -> bool:
+        """Whether the worker has its processors, or had them."""
+        ready, _ = ray.wait([self._nodes[actor]], timeout=0)
+        return bool(ready)
+
+    def _fate(self, actor: Any, error: RayError) -> Fate:
+        try:
+            node: str | None = ray.get(self._nodes[actor], timeout=0)
+        except RayError:
+            node = None
+        return fate_of(error, node, {each["NodeID"] for each in ray.nodes() if not each["Alive"]})
 
     def _next(
-        self, stream: Any, running: dict[Any, _Run], waiting: deque[tuple[TrainTask, int]]
+        self, stream: Any, running: dict[Any, _Run], waiting: deque[tuple[TrainTask, Deaths]]
     ) -> TrainingEvent | None:
         """Return the next event of a stream that has one; None when it has ended or its worker died."""
         run = running[stream]
@@ -141,27 +232,31 @@ class RayPool:
             return None
         except _DEATHS as error:
             del running[stream]
-            ray.kill(run.actor)  # one that only seems dead would write for nobody
-            if run.deaths + 1 >= MOST_DEATHS:
-                raise Unavailable(
-                    f"workers died {MOST_DEATHS} times in a row while training one slice",
-                    "check memory and Ray's logs, then run 'sisa train' to go on from the last checkpoint",
-                    shard=run.task.shard,
-                    slice=len(run.task.done) + 1,
-                ) from error
-            waiting.appendleft((run.task, run.deaths + 1))
-            self._remark(
-                f"a worker died: another one goes on with shard {run.task.shard} after slice {len(run.task.done)}"
-            )
+            self._replace(run, error, waiting)
             return None
         except RayTaskError as error:
             raise _cause(error) from error
-        run.ready = True
         if isinstance(event, SliceLearned) and event.checkpoint is not None:
             # A successor goes on from here.
             run.task = replace(run.task, done=(*run.task.done, event.checkpoint))
-            run.deaths = 0
+            run.deaths = Deaths()
         return event
+
+    def _replace(self, run: _Run, error: RayError, waiting: deque[tuple[TrainTask, Deaths]]) -> None:
+        """Let another worker go on with the task. Raises ``Unavailable`` when its workers died too often."""
+        fate = self._fate(run.actor, error)
+        self._let_go(run.actor)  # one that only seems dead would write for nobody
+        deaths = run.deaths.and_one(fate)
+        if (unavailable := deaths.too_many(run.task)) is not None:
+            raise unavailable from error
+        waiting.appendleft((run.task, deaths))
+        self._remark(f"{fate.value}: another one goes on with shard {run.task.shard} after slice {len(run.task.done)}")
+
+
+def _node_of(_: object) -> str:
+    """Return the node on which this is called."""
+    node: str = ray.get_runtime_context().get_node_id()
+    return node
 
 
 def _work(task: TrainTask) -> int:

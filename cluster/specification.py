@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from cluster.serving.settings import ServeSettings
 from cluster.tables import TOP, Problems, parse_file, read_table
 from coordinator.settings import AggregationSettings, ErasureSettings, ReceiptSettings
 from shards.specification import (
@@ -74,6 +75,9 @@ class ClusterSettings:
     """Intra-op threads of torch, 1 .. 1024; part of the numerics profile: another number gives other bits (E7)."""
     workers: int | None = None
     """Workers at once; default: as many as shards and the cluster's processors allow."""
+    ingest_workers: int | None = None
+    """Tasks that read data at once, a processor and ``ingest_memory_mb`` each; changes no result. 1: the process that
+    writes to the store reads itself. Default: 1 below 2 GiB of data files, else as many as the cluster's processors."""
 
     def __post_init__(self) -> None:
         problems = []
@@ -87,6 +91,8 @@ class ClusterSettings:
             problems.append(f"threads_per_worker must be 1 .. 1024, got {self.threads_per_worker}")
         if self.workers is not None and self.workers < 1:
             problems.append(f"workers must be at least 1, got {self.workers}")
+        if self.ingest_workers is not None and self.ingest_workers < 1:
+            problems.append(f"ingest_workers must be at least 1, got {self.ingest_workers}")
         if problems:
             raise Invalid("; ".join(f"[cluster] {problem}" for problem in problems))
 
@@ -109,6 +115,7 @@ class FederationSpecification:
     endpoint: str | None = None
     keys: str | None = None
     receipts: ReceiptSettings = field(default_factory=ReceiptSettings)
+    serve: ServeSettings = field(default_factory=ServeSettings)
 
     @property
     def data_endpoint(self) -> str | None:
@@ -134,6 +141,7 @@ TABLES: Mapping[str, type] = {
     "erasure": ErasureSettings,
     "receipts": ReceiptSettings,
     "cluster": ClusterSettings,
+    "serve": ServeSettings,
 }
 """Every table of ``sisa.toml`` and the class that describes it."""
 

@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from itertools import zip_longest
 from typing import Any
 
@@ -33,7 +34,18 @@ from coordinator.decide import (
 )
 from coordinator.ledger import Ledger
 from coordinator.lookup import is_intact, load_digests, load_object
-from coordinator.ports import Clock, IngestProgress, Listener, Names, Notice, RequestMoved, TrainingStarted, WorkerPool
+from coordinator.ports import (
+    Clock,
+    Ingestion,
+    IngestProgress,
+    Listener,
+    Names,
+    Notice,
+    RequestMoved,
+    TrainingStarted,
+    WorkerPool,
+    ingest_here,
+)
 from coordinator.receipts import ErasureEvidence, ScanEvidence, StoreEvidence, collect_evidence
 from coordinator.registrar import Registrar
 from coordinator.removal import put_digests, removal_events
@@ -44,7 +56,7 @@ from coordinator.sweep import GONE, Drafts, left_over, sweep
 from coordinator.tasks import check_configuration, train_task
 from shards.constituent import SliceLearned
 from shards.dataset import EMPTY_SLICE, SliceRecord, rewrite_slice
-from shards.ingest import ingest, taken_from
+from shards.ingest import taken_from
 from shards.lineage import Configuration
 from shards.routing import PartitionKey, Placement
 from shards.sources import Source
@@ -70,6 +82,8 @@ class Tools:
     """Returns what receipts say of the store, as it is now."""
     erasure: ErasureSettings = field(default_factory=ErasureSettings)
     """When retraining for erasures may start."""
+    ingest: Ingestion = ingest_here
+    """Reads the source: this process, or many."""
 
 
 class Engine:
@@ -92,6 +106,11 @@ class Engine:
     def state(self) -> FederationState:
         """The state as of the last durable event."""
         return self._ledger.state
+
+    @property
+    def journal_entries(self) -> int:
+        """See ``Ledger.journal_entries``."""
+        return self._ledger.journal_entries
 
     def accept(self, request: ErasureRequest, names: DigestSet) -> ErasureRequest:
         """Accept the request durably, or return the one of this id that was accepted before (D1, D4).
@@ -146,15 +165,17 @@ class Engine:
         """Read the source and replace the slices that differ, and those in ``lost``; tombstoned points stay out."""
         tools = self._tools
         tombstones = self.state.tombstones
-        # Drafts of its own: erasures go on while the source is read.
-        with Drafts(tools.names, tools.store, self._ledger) as names:
-            result = ingest(
+        # Drafts of its own: erasures go on while the source is read. Sweeps do not, as the one thread that ingests is
+        # also the one that sweeps; so nothing need be kept from them, however many write. What others write meanwhile
+        # bears names that begin with one drawn here, and is taken back with all else where this writer is fenced.
+        with (drafts := Drafts(tools.names, tools.store, self._ledger)) as names:
+            result = tools.ingest(
                 source=source,
                 data=data,
                 partition=partition,
                 key=key,
                 store=tools.store,
-                tombstones=load_digests(tools.store, tombstones),
+                tombstones=partial(load_digests, tools.store, tombstones),
                 names=names,
                 progress=lambda points: tools.listener(IngestProgress(points=points)),
             )
@@ -173,6 +194,8 @@ class Engine:
                 if self.state.tombstones != tombstones:  # people were erased while the source was read
                     slices = self._without_erased(slices, drawn)
                 self.record(Ingested(data=state, slices=slices, lost=lost))
+                self._drafts.tidy()
+            drafts.tidy()
 
     def audit(self) -> frozenset[Placement]:
         """Check every object of the state against its digest; return the slices whose files are lost.
@@ -223,7 +246,7 @@ class Engine:
         try:
             return self._settle(hurry=hurry)
         except GONE:
-            self._ledger.refuse_superseded()  # what another writer has purged is not damaged
+            self.refuse_superseded()  # what another writer has purged is not damaged
             raise
 
     def _settle(self, *, hurry: bool) -> datetime | None:
@@ -246,6 +269,10 @@ class Engine:
         # ingest that changed nothing: none of them is on any purge list.
         self._sweep()
         return waits
+
+    def refuse_superseded(self) -> None:
+        """Raise ``Fenced`` when another writer has taken over."""
+        self._ledger.refuse_superseded()
 
     def now(self) -> str:
         """Return the time as events have it."""

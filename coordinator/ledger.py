@@ -11,6 +11,7 @@ entry on every older writer is fenced: its next append finds the number taken by
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -19,7 +20,16 @@ from coordinator.decide import Event, next_state
 from coordinator.ports import Names
 from coordinator.state import FederationState
 from storage.digests import Json, Sha256, sha256
-from storage.errors import Conflict, Corrupt, Fenced, Invalid, JournalTruncated, Unavailable
+from storage.errors import (
+    Conflict,
+    Corrupt,
+    Fenced,
+    Invalid,
+    JournalTruncated,
+    OutcomeUnknown,
+    SisaError,
+    Unavailable,
+)
 from storage.group_commit import GroupCommit
 from storage.journal import START, Journal, JournalEntry, Position
 from storage.manifest import Manifest, ManifestRegister
@@ -85,6 +95,9 @@ class Change:
 _Item = tuple[Event, ...] | Callable[[], bool]
 """What callers submit: events to record, or the question whether now is the time to compact."""
 
+_Result = Change | bool | SisaError
+"""What they get: what their events have done, or the answer; an error is for the one who asked to compact."""
+
 
 class Ledger:
     """One writer's hold on the state. Made by ``Ledger.start``; ``record`` may be called from any thread."""
@@ -100,7 +113,7 @@ class Ledger:
         self._since_manifest = 0
         self._is_lost = False
         self._state = state
-        self._commits: GroupCommit[_Item, Change | bool] = GroupCommit(self._perform, most=_MOST_TOGETHER)
+        self._commits: GroupCommit[_Item, _Result] = GroupCommit(self._perform, most=_MOST_TOGETHER)
 
     @classmethod
     def start(cls, store: ObjectStore, names: Names, fresh: FederationState) -> Ledger:
@@ -154,7 +167,10 @@ class Ledger:
         Writes a manifest, and deletes the older ones and the journal up to it: what they named is named no more.
         Nobody records meanwhile.
         """
-        return bool(self._commits.submit(ready))
+        answer = self._commits.submit(ready)
+        if isinstance(answer, SisaError):
+            raise answer
+        return bool(answer)
 
     def refuse_superseded(self) -> None:
         """Raise ``Fenced`` when another writer has claimed a token since this one did."""
@@ -166,9 +182,9 @@ class Ledger:
                 higher=highest,
             )
 
-    def _perform(self, items: Sequence[_Item]) -> list[Change | bool]:
+    def _perform(self, items: Sequence[_Item]) -> list[_Result]:
         """Make the events of all callers one entry, then compact for those who ask; one thread at a time is here."""
-        results: list[Change | bool] = []
+        results: list[_Result] = []
         state, records = self._state, list[Json]()
         for item in items:
             before = state
@@ -182,10 +198,17 @@ class Ledger:
             self._append(records, state)
         for place, item in enumerate(items):
             if callable(item):
-                results[place] = ready = item()
-                if ready:
-                    self._shorten()
+                results[place] = self._compacted(item)
         return results
+
+    def _compacted(self, ready: Callable[[], bool]) -> bool | SisaError:
+        """Compact if it is time. An error is returned: whoever shares the batch has recorded something durable."""
+        try:
+            if is_time := ready():
+                self._shorten()
+        except SisaError as error:
+            return error
+        return is_time
 
     def _append(self, records: Sequence[Json], state: FederationState) -> None:
         if self._is_lost:
@@ -201,7 +224,9 @@ class Ledger:
         self._state = state
         self._since_manifest += 1
         if self._since_manifest >= _SNAPSHOT_EVERY:
-            self._shorten()
+            # The entry is durable, whatever becomes of the manifest: the next entry brings another attempt.
+            with suppress(Fenced, OutcomeUnknown, Unavailable):
+                self._shorten()
 
     def _shorten(self) -> None:
         self._write_manifest()

@@ -1,4 +1,4 @@
-"""What the coordinator needs from outside: workers, time, names, and someone to tell."""
+"""What the coordinator needs from outside: workers, someone who reads data, time, names, and someone to tell."""
 
 from __future__ import annotations
 
@@ -9,8 +9,13 @@ from typing import Protocol, TypeVar
 
 from coordinator.requests import ErasureRequest
 from shards.constituent import TrainingEvent, TrainTask
+from shards.ingest import Ingested, ingest
 from shards.lineage import Configuration
-from shards.specification import ShardId
+from shards.routing import PartitionKey
+from shards.sources import Source
+from shards.specification import DataSettings, PartitionSettings, ShardId
+from shards.tombstones import DigestSet
+from storage.objects import ObjectStore
 
 _Thing = TypeVar("_Thing")
 _Result = TypeVar("_Result")
@@ -43,6 +48,53 @@ class Each(Protocol):
 def in_turn(act: Callable[[_Thing], _Result], things: Sequence[_Thing], /) -> list[_Result]:
     """Do one after another. Implements ``Each``."""
     return [act(thing) for thing in things]
+
+
+class Ingestion(Protocol):
+    """Reads a source into slice files: in this process, or by many."""
+
+    def __call__(
+        self,
+        *,
+        source: Source,
+        data: DataSettings,
+        partition: PartitionSettings,
+        key: PartitionKey,
+        store: ObjectStore,
+        tombstones: Callable[[], DigestSet],
+        names: Names,
+        progress: Callable[[int], None],
+    ) -> Ingested:
+        """Return the slices that the source's data points were written to, and raise, as ``shards.ingest.ingest``.
+
+        ``store`` and ``tombstones`` may cross to other processes. The name of every object written begins with one that
+        ``names`` gave.
+        """
+        ...
+
+
+def ingest_here(
+    *,
+    source: Source,
+    data: DataSettings,
+    partition: PartitionSettings,
+    key: PartitionKey,
+    store: ObjectStore,
+    tombstones: Callable[[], DigestSet],
+    names: Names,
+    progress: Callable[[int], None],
+) -> Ingested:
+    """Ingest in this process. Implements ``Ingestion``."""
+    return ingest(
+        source=source,
+        data=data,
+        partition=partition,
+        key=key,
+        store=store,
+        tombstones=tombstones(),
+        names=names,
+        progress=progress,
+    )
 
 
 class WorkerPool(Protocol):

@@ -57,6 +57,15 @@ class Drafts:
         drawn = frozenset(self._drawn)
         return [key for key in keys if not any(name in key for name in drawn)]
 
+    def tidy(self) -> None:
+        """Delete what was drafted and has come to nothing, such as slices that turned out to be as they were.
+
+        A sweep would do it, unless another writer takes over before: to that one they are nobody's, and may hold what
+        it erases.
+        """
+        with suppress(SisaError):  # whoever writes next sweeps it up
+            self._take_back()
+
     def _draw(self) -> str:
         name = self._names()
         self._drawn.add(name)
@@ -73,9 +82,12 @@ class Drafts:
                 raise fenced from error
 
     def _take_back(self) -> None:
-        """Delete what was drafted and is nobody's: its entry was refused, or it landed and others have seen it."""
+        """Delete what was drafted and is nobody's: its entry was refused, or it landed and others have seen it.
+
+        What landed and is condemned by now is for the other writer to purge: its workers may still be reading it.
+        """
         state = read_state(self._store)
-        keep = state.referenced() if state is not None else frozenset()
+        keep = state.referenced().union(state.condemned) if state is not None else frozenset()
         own = [key for key in _swept(self._store) if any(name in key for name in self._drawn)]
         self._store.delete_all([key for key in own if key not in keep])
 

@@ -33,7 +33,8 @@ def train_task(state: FederationState, shard: ShardId, *, done: int, token: int 
 def revised_task(store: ObjectStore, task: TrainTask) -> TrainTask:
     """Return what the task's shard is to be trained on now; ``task`` itself where that has not changed (D7).
 
-    For workers, who look whether what they do is still wanted. Raises ``Fenced`` when another writer has taken over.
+    For workers, who look whether what they do is still wanted. Raises ``Fenced`` when another writer has taken over, or
+    this one trains under other settings by now: then it has started other workers.
     """
     if task.token is None:
         return task  # a proof: it concerns the state that it began with
@@ -41,7 +42,7 @@ def revised_task(store: ObjectStore, task: TrainTask) -> TrainTask:
     if reading.token > task.token:
         raise Fenced("another writer has taken over the federation", "this worker stops", shard=task.shard)
     if reading.state is None or reading.state.configuration != task.lineages[0].configuration:
-        return task  # whoever trains under other settings starts other workers
+        raise Fenced("the federation is trained under other settings by now", "this worker stops", shard=task.shard)
     if reading.state.lineages(task.shard) == task.lineages:
         return task
     done = len(reading.state.shards[task.shard].chain)

@@ -16,6 +16,7 @@ from deploy.keys import keys
 from deploy.launch_commands import launch, stop
 from deploy.output import ExitCode, Outcome, Problem, close_streams, open_streams, say
 from deploy.request_commands import requests
+from deploy.serve_commands import serve, tokens
 
 if TYPE_CHECKING:
     from cluster.federation import Federation
@@ -33,6 +34,8 @@ app = typer.Typer(
 app.add_typer(requests)
 app.command()(launch)
 app.command()(stop)
+app.command()(serve)
+app.add_typer(tokens)
 app.command()(keys)
 
 Shard = Annotated[list[int] | None, typer.Option("--shard", help="Only this shard; may be repeated.")]

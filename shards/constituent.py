@@ -135,7 +135,10 @@ class ConstituentTrainer(Generic[State]):
             except _Superseded as superseded:
                 return superseded.task
             payload = self._learner.to_bytes(state, lineage)
-            yield self._learned(task, lineage, state, payload, self._learner.steps(points, lineage.slice), started)
+            event = self._learned(task, lineage, state, payload, self._learner.steps(points, lineage.slice), started)
+            if (superseding := self._superseding(task, event.checkpoint)) is not None:
+                return superseding
+            yield event
             state = self._learner.from_bytes(payload, task.shard)
             learned += 1
         return None
@@ -149,7 +152,6 @@ class ConstituentTrainer(Generic[State]):
         checkpoint = None
         if task.token is not None:
             checkpoint = self._keep(payload, lineage, digest, steps, seconds)
-            self._refuse_superseded(checkpoint, task.token)
         return SliceLearned(shard=task.shard, slice=lineage.slice, digest=digest, checkpoint=checkpoint)
 
     def _resume(self, task: TrainTask) -> State:
@@ -194,15 +196,30 @@ class ConstituentTrainer(Generic[State]):
             seconds=seconds,
         )
 
-    def _refuse_superseded(self, checkpoint: CheckpointRecord, token: int) -> None:
-        """Take the checkpoint back if another writer has taken over: nobody would ever delete it otherwise (D3).
+    def _superseding(self, task: TrainTask, checkpoint: CheckpointRecord | None) -> TrainTask | None:
+        """Return the task that supersedes this one, if any, and take the checkpoint back then: nobody else would (E12).
 
-        A writer claims its token before it does anything else, and looks for leftovers at its end: what was put before
-        that claim it finds itself, what was put after it is found here. Raises ``Fenced``.
+        Whoever gave the task may have given it up: taken this worker for dead, had another one learn what is left after
+        an erasure, and swept the store. What was put before that sweep it has found; what was put after it is found
+        here. So it is with a writer that has taken over: it claims its token before it does anything else. Raises
+        ``Fenced`` then.
         """
-        if ManifestRegister(self._store).highest_token() > token:
+        if checkpoint is None or task.token is None:
+            return None
+        try:
+            self._refuse_superseded(task.token)
+            wanted = self._revised(task)
+        except Fenced:
             self._store.delete(checkpoint.key)
-            raise Fenced("another writer has taken over the federation", "this worker stops", key=checkpoint.key)
+            raise
+        if shared_prefix(task.lineages, wanted.lineages) >= checkpoint.slice:
+            return None
+        self._store.delete(checkpoint.key)
+        return wanted
+
+    def _refuse_superseded(self, token: int) -> None:
+        if ManifestRegister(self._store).highest_token() > token:
+            raise Fenced("another writer has taken over the federation", "this worker stops", token=token)
 
 
 def checkpoint_key(shard: ShardId, slice_: SliceIndex, name: str) -> ObjectKey:

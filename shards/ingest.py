@@ -1,14 +1,16 @@
 """Ingest: from the user's files to slice files, with bounded memory.
 
 The result depends on the data points alone: not on their order, the files' formats or division, or the memory given.
-Only the objects' names and the division of slices into parts do. Shape legend: N points, F features.
+Only the objects' names and the division of slices into parts do. So data may also be gathered fragment by fragment, by
+many processes (``shards.fragments``). Shape legend: N points, F features.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +43,7 @@ _REMOTE_MB = 80
 """More for files in a bucket: the client's library, and what is held of a file."""
 _LEAST_BUFFER_MB = 8
 _MOST_BATCH_BYTES = 8 * _MEBIBYTE
+_ID_BATCH_POINTS = 65_536
 _PARTS_PER_STAGE = 4
 """A part has at most this share of the stage: it is copied while it is written."""
 
@@ -77,6 +80,41 @@ class Ingested:
         return tuple(self.slices.get(placement, EMPTY_SLICE) for placement in places)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intake:
+    """What gathering data points takes, wherever it is done."""
+
+    columns: Columns
+    data: DataSettings
+    partition: PartitionSettings
+    key: PartitionKey = field(repr=False)
+    tombstones: DigestSet
+    buffer_bytes: int
+    """What may be held before it is written; changes no result."""
+    width: int | None = None
+    """F, where it is known already; None: the first data point's."""
+    first_shard: int = 0
+    """Which shard's parts are written first; changes no result."""
+
+    def read(self, source: Source) -> Iterator[Batch]:
+        """Yield the source's data points, as many at a time as fit."""
+        points = self.columns.points_within(min(_MOST_BATCH_BYTES, self.buffer_bytes))
+        return source.batches(self.columns.wanted, points)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gathered:
+    """What data points were written to. Says nothing of any of them."""
+
+    parts: Mapping[Placement, tuple[PartRecord, ...]]
+    points: int
+    """Data points read."""
+    refused: int
+    """Those of them that were left out because they, or their subjects, are tombstoned."""
+    width: int | None
+    """F; None when there were no data points."""
+
+
 def ingest(
     *,
     source: Source,
@@ -96,29 +134,93 @@ def ingest(
     Raises ``Invalid`` for any data point that cannot be trained on and for an id that occurs twice; then, and whatever
     else is raised, no object of this ingest is left.
     """
-    budget = buffer_bytes or _buffer_bytes(data.ingest_memory_mb, source)
     columns = choose_columns(source, data)
-    router = _Router(key=key, partition=partition)
+    intake = Intake(
+        columns=columns,
+        data=data,
+        partition=partition,
+        key=key,
+        tombstones=tombstones,
+        buffer_bytes=buffer_bytes or buffer_within(data.ingest_memory_mb, source),
+    )
     with ExitStack() as undo:
-        writer = _SliceWriter(store=store, names=names, router=router, stage_bytes=budget)
+        gathered = gather(intake.read(source), intake, store, names, progress=progress)
+        undo.callback(store.delete_all, [part.key for parts in gathered.parts.values() for part in parts])
+        slices = {placement: record_slice(store, parts) for placement, parts in sorted(gathered.parts.items())}
+        repeat = repeated_point(store, tuple(slices.values()), max(1024, intake.buffer_bytes // (4 * DIGEST_BYTES)))
+        if repeat is not None:
+            raise repeated_id(data.id, places_of(source, data.id, key, repeat))
+        ingested = ingested_of(source, columns, gathered, slices)
+        undo.pop_all()
+    return ingested
+
+
+def gather(
+    batches: Iterable[Batch],
+    intake: Intake,
+    store: ObjectStore,
+    names: Callable[[], str],
+    *,
+    progress: Callable[[int], None] = lambda _: None,
+    noted: Callable[[npt.NDArray[np.void]], None] = lambda _: None,
+) -> Gathered:
+    """Write the batches' data points as parts of their slices, and return what was written.
+
+    ``noted`` is told the digests of all data points written, some at a time. Raises ``Invalid`` for any data point that
+    cannot be trained on; then, and whatever else is raised, none of the parts is left.
+    """
+    router = _Router(key=intake.key, partition=intake.partition, first_shard=intake.first_shard)
+    with ExitStack() as undo:
+        writer = _SliceWriter(store=store, names=names, router=router, stage_bytes=intake.buffer_bytes, noted=noted)
         undo.callback(writer.discard)
-        reading = _Reading(columns=columns, data=data, router=router, tombstones=tombstones)
-        for batch in source.batches(columns.wanted, columns.points_within(min(_MOST_BATCH_BYTES, budget))):
+        reading = _Reading(intake=intake, router=router, width=intake.width)
+        for batch in batches:
             writer.add(reading.block(batch))
             progress(reading.points)
-        layout = _layout(reading, source)
-        slices = writer.finish()
-        repeat = repeated_point(store, tuple(slices.values()), max(1024, budget // (4 * DIGEST_BYTES)))
-        if repeat is not None:
-            raise _duplicate(source, data.id, key, repeat)
-        files = inventory(source)
+        parts = writer.finish()
         undo.pop_all()
+    return Gathered(parts=parts, points=reading.points, refused=reading.refused, width=reading.width)
+
+
+def ingested_of(
+    source: Source, columns: Columns, gathered: Gathered, slices: Mapping[Placement, SliceRecord]
+) -> Ingested:
+    """Return what an ingest has put into the store. Raises ``Invalid`` when the source has no data points."""
+    if gathered.width is None:
+        raise _no_points(source)
     return Ingested(
         slices=slices,
-        layout=layout,
-        inventory=files,
-        points=reading.points - reading.refused,
-        refused=reading.refused,
+        layout=FeatureLayout(width=gathered.width, dtype=columns.dtype, features=columns.features),
+        inventory=inventory(source),
+        points=gathered.points - gathered.refused,
+        refused=gathered.refused,
+    )
+
+
+def places_of(source: Source, column: str, key: PartitionKey, repeat: PointDigest) -> list[tuple[str, int]]:
+    """Return file and row of the first two data points of this digest, reading the source's ids once more."""
+    found = (
+        (batch.file, batch.first + position)
+        for batch in source.batches(Wanted(texts=(column,), numbers=()), _ID_BATCH_POINTS)
+        for position, text in enumerate(read_texts(batch, column))
+        if point_digest(key, text) == repeat
+    )
+    return list(islice(found, 2))
+
+
+def repeated_id(column: str, places: Sequence[tuple[str, int]]) -> Exception:
+    """Return the error for an id that stands at these two places."""
+    if len(places) < 2:
+        return InvariantBroken("a data point was stored twice, yet its id occurs once in the source")
+    (file, row), (other_file, other_row), *_ = places
+    return Invalid(
+        "two data points have the same id",
+        "Ids must be unique: leave one of them out, or set [data] id to another column.",
+        column=column,
+        file=file,
+        row=row,
+        other_file=other_file,
+        other_row=other_row,
     )
 
 
@@ -128,6 +230,7 @@ class _Router:
 
     key: PartitionKey
     partition: PartitionSettings
+    first_shard: int
 
     def points(self, ids: Sequence[str]) -> npt.NDArray[np.void]:
         joined = b"".join([point_digest(self.key, text) for text in ids])
@@ -138,9 +241,10 @@ class _Router:
         return np.frombuffer(b"".join([known[text] for text in subjects]), dtype=f"V{DIGEST_BYTES}")
 
     def split(self, subjects_N: npt.NDArray[np.void]) -> Iterator[tuple[Placement, npt.NDArray[np.intp]]]:
-        """Yield each placement that occurs, with the positions of its data points."""
+        """Yield each placement that occurs, those of the first shard first, with the positions of its data points."""
         keys = subjects_N.view(">u8").reshape(-1, 2)
         shards = keys[:, 0] % np.uint64(self.partition.shards)
+        shards = (shards + np.uint64(self.partition.shards - self.first_shard)) % np.uint64(self.partition.shards)
         slices = keys[:, 1] % np.uint64(self.partition.slices)
         numbers = (shards * np.uint64(self.partition.slices) + slices).astype(np.int64)
         order = np.argsort(numbers, kind="stable")
@@ -154,38 +258,37 @@ class _Router:
 class _Reading:
     """What has been read so far."""
 
-    columns: Columns
-    data: DataSettings
+    intake: Intake
     router: _Router
-    tombstones: DigestSet
+    width: int | None
     points: int = 0
     refused: int = 0
-    width: int | None = None
 
     def block(self, batch: Batch) -> PointBlock:
         """Return a batch's data points without the tombstoned ones."""
         block = self._typed(batch)
         self.points += len(block)
-        gone = self.tombstones.contains(block)
+        gone = self.intake.tombstones.contains(block)
         self.refused += int(gone.sum())
         return block.take(~gone) if gone.any() else block
 
     def _typed(self, batch: Batch) -> PointBlock:
-        ids = read_texts(batch, self.data.id)
-        subject = self.data.subject_column
-        subjects = ids if subject == self.data.id else read_texts(batch, subject)
+        data = self.intake.data
+        ids = read_texts(batch, data.id)
+        subject = data.subject_column
+        subjects = ids if subject == data.id else read_texts(batch, subject)
         return PointBlock(
             points_N=self.router.points(ids),
             subjects_N=self.router.subjects(subjects),
-            labels_N=read_labels(batch, self.data.label, self.data.classes),
+            labels_N=read_labels(batch, data.label, data.classes),
             features_NF=self._features(batch),
         )
 
     def _features(self, batch: Batch) -> Features:
-        features = read_features(batch, self.columns, self.width)
+        features = read_features(batch, self.intake.columns, self.width)
         if self.width is None:
             self.width = features.shape[1]
-            check_scale(self.data.scale, self.width)
+            check_scale(self.intake.data.scale, self.width)
         return features
 
 
@@ -197,6 +300,7 @@ class _SliceWriter:
     names: Callable[[], str]
     router: _Router
     stage_bytes: int
+    noted: Callable[[npt.NDArray[np.void]], None]
     _stage: PointBlock | None = None
     _staged: int = 0
     _parts: dict[Placement, list[PartRecord]] = field(default_factory=dict)
@@ -214,19 +318,20 @@ class _SliceWriter:
             if self._staged == len(self._stage):
                 self._flush()
 
-    def finish(self) -> dict[Placement, SliceRecord]:
-        """Write what is left and return the records of the slices that hold data points."""
+    def finish(self) -> dict[Placement, tuple[PartRecord, ...]]:
+        """Write what is left and return the parts of the slices that hold data points."""
         self._flush()
         self._stage = None
-        return {placement: record_slice(self.store, parts) for placement, parts in sorted(self._parts.items())}
+        return {placement: tuple(parts) for placement, parts in self._parts.items()}
 
     def discard(self) -> None:
         """Delete every object written."""
         self.store.delete_all(part.key for parts in self._parts.values() for part in parts)
 
     def _flush(self) -> None:
-        if self._stage is None:
+        if self._stage is None or not self._staged:
             return
+        self.noted(self._stage.points_N[: self._staged])
         # A part is copied while it is encoded: a share of the stage at a time.
         most = -(-len(self._stage) // _PARTS_PER_STAGE)
         for placement, indices in self.router.split(self._stage.subjects_N[: self._staged]):
@@ -237,12 +342,12 @@ class _SliceWriter:
         self._staged = 0
 
 
-def feature_width(source: Source, data: DataSettings) -> int:
+def feature_width(source: Source, data: DataSettings, columns: Columns | None = None) -> int:
     """Return the number of features of the source, read off its first data points.
 
     Raises ``Invalid`` for columns that are missing or of the wrong type, and for a source without any data point.
     """
-    columns = choose_columns(source, data)
+    columns = columns or choose_columns(source, data)
     for batch in source.batches(columns.wanted, points=1):
         width = int(read_features(batch, columns, None).shape[1])
         check_scale(data.scale, width)
@@ -263,42 +368,16 @@ def check_scale(scale: float | tuple[float, ...], width: int) -> None:
         )
 
 
-def _buffer_bytes(memory_mb: int, source: Source) -> int:
+def buffer_within(memory_mb: int, source: Source) -> int:
+    """Return how many bytes may be held before they are written, for a process to stay within ``memory_mb`` MiB."""
     baseline_mb = _BASELINE_MB + (_REMOTE_MB if source.is_remote else 0)
     return max(_LEAST_BUFFER_MB, (memory_mb - baseline_mb) // 8) * _MEBIBYTE
-
-
-def _layout(reading: _Reading, source: Source) -> FeatureLayout:
-    if reading.width is None:
-        raise _no_points(source)
-    return FeatureLayout(width=reading.width, dtype=reading.columns.dtype, features=reading.columns.features)
 
 
 def _no_points(source: Source) -> Invalid:
     return Invalid(
         "the data set has no data points", "Set [data] train to files that hold some.", source=source.location
     )
-
-
-def _duplicate(source: Source, column: str, key: PartitionKey, repeat: PointDigest) -> Exception:
-    """Read the ids once more, to say where the repeated one stands."""
-    places = []
-    for batch in source.batches(Wanted(texts=(column,), numbers=()), 65_536):
-        for position, text in enumerate(read_texts(batch, column)):
-            if point_digest(key, text) == repeat:
-                places.append((batch.file, batch.first + position))
-        if len(places) > 1:
-            (file, row), (other_file, other_row), *_ = places
-            return Invalid(
-                "two data points have the same id",
-                "Ids must be unique: leave one of them out, or set [data] id to another column.",
-                column=column,
-                file=file,
-                row=row,
-                other_file=other_file,
-                other_row=other_row,
-            )
-    return InvariantBroken("a data point was stored twice, yet its id occurs once in the source")
 
 
 def _stage_for(block: PointBlock, stage_bytes: int) -> PointBlock:

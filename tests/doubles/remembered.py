@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from typing import Final
-
 from unittest.mock import patch
 
 import numpy as np
 
 from shards import dataset
 from shards.points import PointBlock
+from shards.routing import DIGEST_BYTES
 from storage import journal, manifest, sealed, sequence
 from storage.digests import Json
 from storage.objects import ObjectKey
@@ -44,8 +44,8 @@ def encode_part(block: PointBlock) -> bytes:
 def _encoded(points: bytes, subjects: bytes, labels: bytes, features: bytes, dtype: str, width: int) -> bytes:
     return _encode_part(
         PointBlock(
-            points_N=np.frombuffer(points, dtype=f"V{dataset.DIGEST_BYTES}"),
-            subjects_N=np.frombuffer(subjects, dtype=f"V{dataset.DIGEST_BYTES}"),
+            points_N=np.frombuffer(points, dtype=f"V{DIGEST_BYTES}"),
+            subjects_N=np.frombuffer(subjects, dtype=f"V{DIGEST_BYTES}"),
             labels_N=np.frombuffer(labels, dtype=np.int32),
             features_NF=np.frombuffer(features, dtype=dtype).reshape(-1, width),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import ray
@@ -71,11 +72,9 @@ def test_after_a_stop_commands_do_the_work_themselves(home: Home, store: ObjectS
     with cluster.connect(home.config) as federation:
         federation.train()
     said: list[str] = []
-    handle = ray.get_actor(ACTOR_NAME, namespace=_namespace(store))
+    handle: Any = ray.get_actor(ACTOR_NAME, namespace=_namespace(store))
     ray.get(handle.stop.remote())
     ray.kill(handle, no_restart=True)
-    with pytest.raises(ValueError, match="Failed to look up"):
-        ray.get_actor(ACTOR_NAME, namespace=_namespace(store))
     assert find_coordinator(store, lambda _: None, said.append) is None
     assert "does not answer" in said[0]
     with cluster.connect(home.config) as federation:

@@ -1,1 +1,1 @@
-"""The whole coordinator on a virtual clock, with crashes by plan and an auditor."""
+"""The whole coordinator on a virtual clock: seeded schedules, deaths by plan, and an auditor who sees every change."""

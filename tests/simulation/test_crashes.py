@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Literal
@@ -10,15 +10,15 @@ from typing import Literal
 import numpy as np
 import pytest
 
-from coordinator.codec import decode_state
+from coordinator.ledger import read_state
 from coordinator.requests import RequestState
 from coordinator.state import FederationState
 from coordinator.verification import scan_residue
 from shards.dataset import point_keys
 from shards.routing import point_digest
 from storage.errors import Conflict, Corrupt, Fenced, OutcomeUnknown, SisaError, Unavailable
-from storage.manifest import ManifestRegister
 from storage.objects import ObjectStore
+from storage.sequence import Numbers
 from storage.vault import SealedStore
 from tests.doubles.fake_learner import HashLearner, HashState
 from tests.doubles.faulty_store import Crash, Fault
@@ -26,14 +26,15 @@ from tests.doubles.federation import (
     KEY,
     Point,
     SmallFederation,
-    names_of,
     plain_conditions,
     specification_of,
     survivors,
 )
 from tests.doubles.in_process_pool import Death
+from tests.doubles.remembered import remembering
 from tests.doubles.time_and_names import CountingNames
-from tests.simulation.world import AuditedStore, Auditor, MortalStore, left_over
+from tests.simulation.auditor import Auditor
+from tests.simulation.world import AuditedStore, MortalStore, left_over
 
 _SHARDS, _SLICES = 2, 3
 _SPECIFICATION = specification_of(shards=_SHARDS, slices=_SLICES)
@@ -69,11 +70,8 @@ class World:
     federation: SmallFederation[HashState] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.auditor = Auditor(
-            names={request: names_of(*named) for request, named in ERASED.items()},
-            points={request: _erased_keys(request) for request in ERASED},
-            view=self.view,
-        )
+        erases = {request: _erased_keys(request) for request in ERASED}
+        self.auditor = Auditor(erases=erases, view=self.view, thorough=self.sealed)
         self.objects = AuditedStore(f"world-{next(_WORLDS)}", self.auditor)
         self.store = MortalStore(self.objects)
         self.federation = self.another("first", self.store)
@@ -112,9 +110,9 @@ class World:
 
     def current(self) -> FederationState:
         """Return the state that the store holds."""
-        manifest = ManifestRegister(self.objects).latest()
-        assert manifest is not None
-        return decode_state(dict(manifest.body))
+        state = read_state(self.objects)
+        assert state is not None
+        return state
 
 
 def _mortal(federation: SmallFederation[HashState]) -> MortalStore:
@@ -127,7 +125,7 @@ def _mortal(federation: SmallFederation[HashState]) -> MortalStore:
 def _tell(federation: SmallFederation[HashState], story: list[Callable[[], object]]) -> None:
     """Give all commands; after a crash a new process takes over, and the command is given again.
 
-    After every command the store holds one manifest, and no object that it does not name.
+    After every command the store holds one manifest, no entry of the journal, and no object that it does not name.
     """
     for command in story:
         while True:
@@ -140,6 +138,7 @@ def _tell(federation: SmallFederation[HashState], story: list[Callable[[], objec
         assert left_over(federation.store, federation.state) == []
         assert list(federation.store.unfinished("")) == []
         assert list(federation.register.superseded()) == []
+        assert Numbers(federation.store, "journal").present() == ()
 
 
 def _outcome(world: World) -> dict[str, object]:
@@ -161,9 +160,17 @@ def _check_end(world: World, expected: dict[str, object]) -> None:
     """The end is that of the undisturbed story, and the store holds nothing else."""
     assert _outcome(world) == expected
     state = world.current()
-    found = scan_residue(world.view(world.objects), ManifestRegister(world.objects), state).found
+    assert state == world.auditor.state, "what is stored is not what the auditor has seen become durable"
+    found = scan_residue(world.view(world.objects), state).found
     assert found == ()
     assert state.published
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _remembering() -> Iterator[None]:
+    """Hundreds of nearly equal stories: what they have in common is computed once."""
+    with remembering():
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,197 @@
+"""Ray Serve around the API: replicas that Serve starts, restarts and routes to.
+
+Nothing of a generation is part of the deployment: each replica reads it from the store, at its start and whenever it
+moves. So a new generation restarts nothing, and a replica that Serve starts anew is as current as any other.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import ray
+from fastapi import FastAPI
+from ray import serve
+
+from cluster.guard import check_rooms
+from cluster.launching import find_coordinator, launch_coordinator, namespace_of
+from cluster.log_lines import LogLines
+from cluster.objects import open_objects
+from cluster.serving.app import build_app
+from cluster.serving.erasures import Accepting
+from cluster.serving.service import open_service
+from cluster.serving.settings import ServeSettings
+from cluster.specification import FederationSpecification, read_specification
+from cluster.system import SystemClock
+from cluster.worker import keep_silent
+from storage.errors import Conflict, InvariantBroken, Unavailable
+from storage.location import is_on_s3
+from storage.objects import ObjectStore
+
+ONGOING: Final = 64
+"""Requests that a replica works on at once; more wait before it."""
+
+_HEALTH_SECONDS: Final = 5.0
+
+logging.getLogger("ray.serve").setLevel(logging.WARNING)  # what it says besides is of no use to who runs a command
+
+
+_deployment: Any = serve.deployment  # its types take a class for a function that makes deployments
+
+
+class ReplicaShell:
+    """One replica as Serve knows it: decodes nothing, decides nothing."""
+
+    def __init__(self, specification: FederationSpecification) -> None:
+        check_rooms()
+        lines = LogLines(specification.name, SystemClock(), os.fdopen(os.dup(1), "w", encoding="utf-8"))
+        keep_silent()
+        self._service = open_service(specification, partial(_coordinator, open_objects(specification)))
+        self._app = build_app(self._service, lines, names_requests=False)
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        """Return the API."""
+        return self._app
+
+    def check_health(self) -> None:
+        """Raise when only a new replica can help; what is away for now, a new replica would miss as well."""
+        try:
+            self._service.check()
+        except Unavailable:
+            return
+        except InvariantBroken:
+            raise
+
+
+def application(arguments: dict[str, str]) -> serve.Application:
+    """Return the application, for Serve config files: ``import_path: cluster.serving.deployment:application``.
+
+    ``arguments`` are the file's ``args``: ``config``, the path of ``sisa.toml`` on the node where Serve's controller
+    builds the application.
+    """
+    return application_of(read_specification(Path(arguments["config"])))
+
+
+def application_of(specification: FederationSpecification) -> serve.Application:
+    """Return the federation's application, ready to be run."""
+    settings = specification.serve
+    deployment = _deployment(serve.ingress()(ReplicaShell)).options(
+        name="replica",
+        num_replicas=settings.replicas,
+        max_ongoing_requests=ONGOING,
+        health_check_period_s=_HEALTH_SECONDS,
+        ray_actor_options={"num_cpus": settings.cpus_per_replica, **_place(specification)},
+        logging_config={"enable_access_log": False},
+    )
+    bound: serve.Application = deployment.bind(specification)
+    return bound
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Serving:
+    """Where a federation is served."""
+
+    url: str
+    replicas: int
+    launched: bool
+    """Whether a coordinator had to be launched for it."""
+
+
+def serve_federation(specification: FederationSpecification) -> Serving:
+    """Serve the federation on its coordinator's Ray cluster, launching the coordinator where none is at work.
+
+    Served already, it is served anew under this specification: old replicas answer until the new ones do.
+
+    Raises ``Conflict`` when the port is taken or Serve listens elsewhere on this cluster, ``Unavailable`` when the
+    replicas do not start, and as ``launch_coordinator`` does.
+    """
+    store = open_objects(specification)
+    is_launched = find_coordinator(store, lambda _: None, lambda _: None) is None
+    if is_launched:
+        launch_coordinator(specification)
+    _start(specification.serve)
+    try:
+        serve.run(
+            application_of(specification),
+            name=namespace_of(specification, store),
+            route_prefix=specification.serve.prefix,
+        )
+    except RuntimeError as error:
+        raise Unavailable(
+            "the replicas did not start",
+            "look at 'serve status' and Ray's logs; the store must be reachable from there",
+        ) from error
+    return Serving(url=specification.serve.url, replicas=specification.serve.replicas, launched=is_launched)
+
+
+def stop_serving(specification: FederationSpecification) -> bool:
+    """End serving, after the requests under way; return whether the federation was served.
+
+    The coordinator stays at work, and so does Serve while it serves others.
+    """
+    store = open_objects(specification)
+    if find_coordinator(store, lambda _: None, lambda _: None) is None and not ray.is_initialized():
+        return False
+    name = namespace_of(specification, store)
+    served = serve.status().applications
+    if name in served:
+        serve.delete(name)
+    if not served.keys() - {name}:
+        serve.shutdown()
+    return name in served
+
+
+def _coordinator(store: ObjectStore) -> Accepting | None:
+    return find_coordinator(store, lambda _: None, lambda _: None)
+
+
+def _start(settings: ServeSettings) -> None:
+    """Have Serve listen where the settings say. Raises ``Conflict`` when something else does."""
+    is_running = bool(serve.status().proxies)
+    if not is_running:
+        _refuse_taken(settings)
+    serve.start(
+        proxy_location="HeadOnly",
+        http_options={"host": settings.host, "port": settings.port},
+        logging_config={"enable_access_log": False},
+    )
+    if is_running and not _is_open(settings):
+        raise Conflict(
+            "Ray Serve is at work on this cluster, and does not listen at the address of [serve]",
+            "give [serve] its host and port, or end it with 'serve shutdown'",
+            port=settings.port,
+        )
+
+
+def _refuse_taken(settings: ServeSettings) -> None:
+    with socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.host, settings.port))
+        except OSError as error:
+            raise Conflict(
+                f"the API cannot listen at {settings.host}: {error.strerror}",
+                "give [serve] another port, or end what listens there",
+                port=settings.port,
+            ) from error
+
+
+def _is_open(settings: ServeSettings) -> bool:
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104  read, not set
+    try:
+        socket.create_connection((host, settings.port), timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
+def _place(specification: FederationSpecification) -> dict[str, Any]:
+    """Return where replicas have to be: beside a store in a folder of this node."""
+    if is_on_s3(specification.store) or not ray.is_initialized():
+        return {}
+    return {"resources": {f"node:{ray.util.get_node_ip_address()}": 0.001}}

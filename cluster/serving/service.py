@@ -1,0 +1,62 @@
+"""One replica's objects, put together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from cluster.serving.answering import Answering
+from cluster.serving.erasures import Accepting, Erasures
+from cluster.serving.gate import Gate
+from cluster.serving.standing import Standing
+from cluster.specification import FederationSpecification
+from cluster.tokens import TokenRegister
+from cluster.writing import surroundings
+from coordinator.ports import Clock, Notice
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """What the endpoints stand on. At work from when it is made until ``close``."""
+
+    specification: FederationSpecification
+    clock: Clock
+    standing: Standing
+    answering: Answering
+    erasures: Erasures
+    gate: Gate
+
+    def check(self) -> None:
+        """Raise ``Unavailable`` when nothing can be answered now, ``InvariantBroken`` when it never will be."""
+        self.answering.check()
+
+    def close(self) -> None:
+        """Refuse what was not answered, and end."""
+        self.answering.close()
+
+
+def open_service(
+    specification: FederationSpecification, find: Callable[[], Accepting | None], clock: Clock | None = None
+) -> Service:
+    """Return a replica's objects, at work; ``find`` returns the coordinator where one is at work. Reads nothing yet."""
+    around = surroundings(specification, listener=_unheard, clock=clock)
+    settings = specification.serve
+    standing = Standing(specification, around.store, around.clock)
+    gate = Gate(
+        TokenRegister(around.store, around.clock),
+        around.clock,
+        refresh_seconds=settings.refresh_seconds,
+        per_minute=settings.requests_per_minute,
+    )
+    return Service(
+        specification=specification,
+        clock=around.clock,
+        standing=standing,
+        answering=Answering(standing, settings.refresh_seconds, gate.refresh),
+        erasures=Erasures(around, standing, find),
+        gate=gate,
+    )
+
+
+def _unheard(_: Notice) -> None:
+    """Hear nothing."""

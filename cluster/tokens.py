@@ -1,0 +1,170 @@
+"""Bearer tokens: who may do what over HTTP, kept as digests.
+
+    control/tokens    compare-and-swap; of every token ever made its id, role, times and the digest of its secret
+
+A token is 256 random bits, shown once when it is made. Its SHA-256 is enough to know it again: nobody can try 2**256
+secrets, so that a slow hash would only slow the answers. To replace a token, make a new one and revoke the old one.
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any, Final, Literal, cast, get_args
+
+from coordinator.ports import Clock
+from storage.digests import Json, Sha256, sha256
+from storage.errors import Invalid, ObjectChanged, ObjectExists, ObjectMissing, OutcomeUnknown, Unavailable
+from storage.objects import ObjectStore, VersionTag, object_key
+from storage.sealed import seal, unseal
+
+Role = Literal["predict", "erase", "audit"]
+"""``predict``: predictions, and how the federation stands. ``erase``: erasure requests, submitted and looked at.
+``audit``: everything that changes nothing and predicts nothing, receipts included."""
+
+TOKENS_KEY: Final = object_key("control/tokens")
+
+_ATTEMPTS: Final = 64
+_SECRET_BYTES: Final = 32
+_TOKEN = re.compile(r"sisa_([0-9a-f]{12})_([0-9a-f]{64})")
+_MOST_DAYS: Final = 3650
+_NAMES = frozenset({"tokens"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenRecord:
+    """What is kept of a token; the secret cannot be made from it."""
+
+    token_id: str
+    """12 hexadecimal digits: no secret, names the token in lists and logs."""
+    role: Role
+    digest: Sha256 = field(repr=False)
+    note: str
+    """For whom or what, without personal data."""
+    created_at: str
+    """UTC, ISO 8601, as the others."""
+    expires_at: str
+    revoked_at: str = ""
+    """Empty: it is not."""
+
+    def is_over(self, now: datetime) -> bool:
+        """Return whether it has expired or was revoked."""
+        return bool(self.revoked_at) or datetime.fromisoformat(self.expires_at) <= now
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewToken:
+    """A token just made: the only time that its secret is there."""
+
+    text: str = field(repr=False)
+    """What callers send as ``Authorization: Bearer ...``."""
+    record: TokenRecord
+
+
+class TokenRegister:
+    """The tokens of one federation. Holds no state: every call reads the store."""
+
+    def __init__(self, store: ObjectStore, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+
+    def create(self, role: str, *, days: float, note: str = "") -> NewToken:
+        """Make a token that expires after ``days``; durable when this returns.
+
+        Raises ``Invalid`` for an unknown role, days outside 0 .. 3650, or a note that cannot be shown.
+        """
+        if role not in get_args(Role):
+            raise Invalid(f"a token's role is one of {', '.join(get_args(Role))}, got {role!r}", "name one of them")
+        if not 0 < days <= _MOST_DAYS:
+            raise Invalid(f"a token lives above 0 and at most {_MOST_DAYS} days, got {days:g}", "choose other --days")
+        if len(note) > 200 or not (note.isprintable() or not note):
+            raise Invalid("a token's note is at most 200 printable characters", "shorten it: it is shown in lists")
+        token_id, secret, now = secrets.token_hex(6), secrets.token_hex(_SECRET_BYTES), self._clock.now()
+        record = TokenRecord(
+            token_id=token_id,
+            role=cast("Role", role),
+            digest=_digest(secret),
+            note=note,
+            created_at=_text(now),
+            expires_at=_text(now + timedelta(days=days)),
+        )
+        self._change(lambda records: records if record in records else (*records, record))
+        return NewToken(text=f"sisa_{token_id}_{secret}", record=record)
+
+    def records(self) -> tuple[TokenRecord, ...]:
+        """Return what is kept of all tokens ever made, in that order. Raises ``Corrupt``."""
+        return self._stored()[0]
+
+    def revoke(self, token_id: str) -> TokenRecord:
+        """Take a token's rights away for good; durable when this returns. Raises ``Invalid`` when there is none."""
+        revoked_at = _text(self._clock.now())
+
+        def revoked(records: tuple[TokenRecord, ...]) -> tuple[TokenRecord, ...]:
+            if token_id not in {each.token_id for each in records}:
+                raise Invalid("there is no such token", "see 'sisa token list'", token=token_id[:40])
+            is_meant = (each.token_id == token_id and not each.revoked_at for each in records)
+            return tuple(
+                replace(each, revoked_at=revoked_at) if meant else each
+                for each, meant in zip(records, is_meant, strict=True)
+            )
+
+        return next(each for each in self._change(revoked) if each.token_id == token_id)
+
+    def _change(self, changed: Callable[[tuple[TokenRecord, ...]], tuple[TokenRecord, ...]]) -> tuple[TokenRecord, ...]:
+        """Write what ``changed`` makes of the records, and return it; again when others were quicker or it is unsure.
+
+        ``changed`` gives the same for what it has made already. Raises ``Unavailable`` when others are always quicker.
+        """
+        for _ in range(_ATTEMPTS):
+            records, tag = self._stored()
+            after = changed(records)
+            if after == records:
+                return after
+            try:
+                if tag is None:
+                    self._store.put_if_absent(TOKENS_KEY, _encoded(after))
+                else:
+                    self._store.put_if_match(TOKENS_KEY, _encoded(after), tag)
+            except (ObjectExists, ObjectChanged, OutcomeUnknown):
+                continue
+            return after
+        raise Unavailable("the register of tokens could not be written", "try again")
+
+    def _stored(self) -> tuple[tuple[TokenRecord, ...], VersionTag | None]:
+        try:
+            stored = self._store.get(TOKENS_KEY)
+        except ObjectMissing:
+            return (), None
+        listed: Any = unseal(stored.payload, TOKENS_KEY, _NAMES)["tokens"]
+        return tuple(TokenRecord(**each) for each in listed), stored.tag
+
+
+def known_token(records: Sequence[TokenRecord], text: str) -> TokenRecord | None:
+    """Return the record of the token that ``text`` is, expired and revoked ones included; None: it is none of them.
+
+    Takes as long for a wrong secret as for the right one.
+    """
+    parts = _TOKEN.fullmatch(text)
+    if parts is None:
+        return None
+    token_id, secret = parts.groups()
+    found = next((each for each in records if each.token_id == token_id), None)
+    is_right = hmac.compare_digest(_digest(secret), found.digest if found else _digest(token_id))
+    return found if is_right else None
+
+
+def _digest(secret: str) -> Sha256:
+    return sha256(b"sisa/token/" + secret.encode())
+
+
+def _encoded(records: Sequence[TokenRecord]) -> bytes:
+    listed: list[Json] = [{name: getattr(each, name) for name in TokenRecord.__slots__} for each in records]
+    return seal({"tokens": listed})
+
+
+def _text(moment: datetime) -> str:
+    return moment.isoformat(timespec="seconds")

@@ -1,0 +1,134 @@
+"""The commands ``sisa serve`` and ``sisa token ...``: the HTTP API, and who may use it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from deploy.commands import DEFAULT_CONFIG, AsJson, Config, finish
+from deploy.output import Outcome, plain
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cluster.tokens import TokenRecord, TokenRegister
+
+tokens = typer.Typer(name="token", help="Make, list and revoke tokens for the HTTP API.", no_args_is_help=True)
+
+
+def serve(
+    stop: Annotated[bool, typer.Option("--stop", help="End serving; the coordinator stays at work.")] = False,
+    config: Config = DEFAULT_CONFIG,
+    as_json: AsJson = False,
+) -> None:
+    """Serve predictions and erasure requests over HTTP, on the Ray cluster of the federation's coordinator.
+
+    A coordinator is launched where none is at work. The API outlives the command; 'sisa serve' again serves the present
+    specification, 'sisa serve --stop' ends it. It listens where [serve] says: by default for this machine alone.
+    """
+    finish((lambda: _stopped(config)) if stop else (lambda: _served(config)), as_json)
+
+
+@tokens.command()
+def create(
+    role: Annotated[str, typer.Option("--role", help="predict, erase or audit.")],
+    days: Annotated[float, typer.Option("--days", help="After so many days it is no good any more.")] = 90.0,
+    note: Annotated[str, typer.Option("--note", help="For whom or what, without personal data.")] = "",
+    config: Config = DEFAULT_CONFIG,
+    as_json: AsJson = False,
+) -> None:
+    """Make a token and show it, once: only its digest is kept. To replace one, make another and revoke the old."""
+
+    def action() -> Outcome:
+        made = _register(config).create(role, days=days, note=note)
+        text = f"{made.text}\nit is shown this once; it may {role} until {made.record.expires_at}"
+        return Outcome(data={"token": made.text, **_fields(made.record)}, text=text)
+
+    finish(action, as_json)
+
+
+@tokens.command("list")
+def list_(config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+    """List all tokens ever made, without their secrets."""
+
+    def action() -> Outcome:
+        from deploy.text import table
+
+        records = _register(config).records()
+        lines = [
+            (each.token_id, each.role, each.created_at, "revoked" if each.revoked_at else each.expires_at, each.note)
+            for each in records
+        ]
+        told = table(("token", "role", "made", "good until", "note"), lines) if lines else "no token was made yet"
+        return Outcome(data={"tokens": [_fields(each) for each in records]}, text=told)
+
+    finish(action, as_json)
+
+
+@tokens.command()
+def revoke(
+    token: Annotated[str, typer.Argument(help="The token's id, as 'sisa token list' shows it.")],
+    config: Config = DEFAULT_CONFIG,
+    as_json: AsJson = False,
+) -> None:
+    """Take a token's rights away for good; replicas know it within [serve] refresh_seconds."""
+
+    def action() -> Outcome:
+        record = _register(config).revoke(token)
+        return Outcome(data=_fields(record), text=f"token {record.token_id} is revoked since {record.revoked_at}")
+
+    finish(action, as_json)
+
+
+def _served(config: Path) -> Outcome:
+    from cluster.specification import read_specification
+
+    _require_serve()
+    from cluster.serving.deployment import serve_federation
+
+    specification = read_specification(config)
+    serving = serve_federation(specification)
+    text = (
+        f"{specification.name} is served at {serving.url} by {serving.replicas} replica{'s' * (serving.replicas > 1)}\n"
+        f"what there is: {serving.url}/docs; who may use it: 'sisa token create'; the end: 'sisa serve --stop'"
+    )
+    return Outcome(data={"federation": specification.name, **plain(serving)}, text=text)
+
+
+def _stopped(config: Path) -> Outcome:
+    from cluster.specification import read_specification
+
+    _require_serve()
+    from cluster.serving.deployment import stop_serving
+
+    specification = read_specification(config)
+    was_served = stop_serving(specification)
+    text = f"{specification.name} is not served any more" if was_served else f"{specification.name} was not served"
+    return Outcome(data={"federation": specification.name, "stopped": was_served}, text=text)
+
+
+def _require_serve() -> None:
+    """Raise ``Invalid`` when the packages that serve are not installed."""
+    from importlib.util import find_spec
+
+    from storage.errors import Invalid
+
+    if missing := [name for name in ("fastapi", "uvicorn", "aiohttp") if find_spec(name) is None]:
+        raise Invalid(f"{missing[0]} is not installed, which serving needs", "run pip install 'sisa-ray[serve]'")
+
+
+def _register(config: Path) -> TokenRegister:
+    from cluster.objects import open_objects
+    from cluster.specification import read_specification
+    from cluster.system import SystemClock
+    from cluster.tokens import TokenRegister
+
+    return TokenRegister(open_objects(read_specification(config)), SystemClock())
+
+
+def _fields(record: TokenRecord) -> dict[str, Any]:
+    """Return what may be told of a token; its digest is for nobody but the register."""
+    told: dict[str, Any] = plain(record)
+    del told["digest"]
+    return told

@@ -1,0 +1,235 @@
+"""Data points and answers as messages: what a stranger sends is checked before any of it is used.
+
+Bodies come from outside. Nothing in them is code, no claim in them makes this process take much more memory than they
+have bytes, and nothing in them is quoted in an error.
+
+Shape legend: N points, F features.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from shards.dataset import scaled
+from shards.predictions import FeatureBatch, feature_batches
+from shards.readers import TableReader
+from shards.sources import DataFile, Source
+from shards.specification import DataSettings
+from storage.errors import Invalid
+
+ARROW_STREAM: Final = "application/vnd.apache.arrow.stream"
+"""The media type of Arrow's IPC stream format."""
+
+_SOURCE: Final = "request"
+_RECORD_BATCH: Final = 3
+_HEADER_TYPE, _HEADER = 1, 2
+_LENGTH, _COMPRESSION = 0, 3
+
+
+class TooManyPoints(Invalid):
+    """A message has more data points than one may have."""
+
+
+def table_of_stream(payload: bytes, most_points: int) -> pa.Table:
+    """Return the table in an Arrow IPC stream, every buffer of it checked.
+
+    Raises ``TooManyPoints``, and ``Invalid`` for anything that is no such stream, or is compressed: nobody knows how
+    large that becomes.
+    """
+    try:
+        _refuse_compressed(payload)
+        with pa.ipc.open_stream(pa.BufferReader(payload)) as reader:
+            batches = list(_checked(reader, most_points))
+            return pa.Table.from_batches(batches, schema=reader.schema)
+    except (pa.ArrowException, OSError, EOFError, struct.error, IndexError, MemoryError) as error:
+        raise Invalid(
+            "the body is no whole Arrow IPC stream",
+            f"send the bytes of pyarrow.ipc.new_stream, uncompressed, as {ARROW_STREAM}",
+        ) from error
+
+
+def table_of_columns(columns: Mapping[str, Sequence[Any]], most_points: int) -> pa.Table:
+    """Return columns of plain values as a table. Raises ``TooManyPoints``, ``Invalid``."""
+    _refuse_many(max((len(values) for values in columns.values()), default=0), most_points)
+    arrays = {name: _array(name, values) for name, values in columns.items()}
+    if len({len(array) for array in arrays.values()}) > 1:
+        raise Invalid("the columns have different lengths", "give every column one value for each data point")
+    return pa.table(arrays)
+
+
+def points_of_table(table: pa.Table, data: DataSettings, width: int) -> Iterator[FeatureBatch]:
+    """Yield the data points of a message as training sees them; ``feature_batches`` says what is refused.
+
+    ``data.features`` names columns, as found at ingest.
+    """
+    if missing := [name for name in data.features if name not in table.column_names]:
+        raise Invalid(f"there is no column {missing[0]!r}", "send all features, named as in the training data")
+    if not table.num_rows:
+        return iter(())
+    if data.id in table.column_names:
+        _refuse_names(table.schema.field(table.column_names.index(data.id)).type, data.id)
+    for name in data.features:
+        _refuse_lists(table, name, width)
+    source = Source(location=_SOURCE, files=(DataFile(name=_SOURCE, path=None, reader=TableReader(table)),))
+    return feature_batches(source, data, width)
+
+
+def points_of_lists(lists: Sequence[Sequence[Any]], data: DataSettings, width: int) -> npt.NDArray[np.float32]:
+    """Return features given in order, one list for each data point, as training sees them: shape (N, F).
+
+    Raises ``Invalid`` for another number of features, and for what is no finite number (in float32).
+    """
+    if not lists:
+        return np.empty((0, width), dtype=np.float32)
+    for number, values in enumerate(lists):
+        if len(values) != width:
+            raise _bad_point(f"has {len(values)} features, expected {width}", number)
+    try:
+        features_NF = np.asarray(lists)
+    except (ValueError, OverflowError):
+        features_NF = np.empty(0, dtype=np.object_)
+    if features_NF.dtype.kind not in "biuf" or features_NF.ndim != 2:
+        raise _bad_point("has a feature that is no number", _first_strange(lists))
+    with np.errstate(over="ignore"):
+        found_NF = np.ascontiguousarray(features_NF, dtype=np.float32)
+    if not np.isfinite(found_NF).all():
+        number, _ = np.argwhere(~np.isfinite(found_NF))[0].tolist()
+        raise _bad_point("has a feature that is NaN or infinite (as float32)", number)
+    return scaled(found_NF, data.scale)
+
+
+def ids_of(values: Sequence[str | int | None]) -> pa.Array:
+    """Return ids as a column: whole numbers where all of them are, else texts. Raises ``Invalid`` for half characters.
+
+    >>> ids_of([1, None]).to_pylist(), ids_of([1, "b"]).to_pylist()
+    ([1, None], ['1', 'b'])
+    """
+    try:
+        if all(value is None or isinstance(value, int) for value in values):
+            with suppress(OverflowError):
+                return pa.array(values, pa.int64())
+        return pa.array([None if value is None else str(value) for value in values], pa.string())
+    except UnicodeEncodeError:
+        raise Invalid("an id is no text that UTF-8 can write", "send ids as whole characters") from None
+
+
+def stream_of(table: pa.Table, facts: Mapping[str, int] | None = None) -> bytes:
+    """Return a table as an Arrow IPC stream; ``facts`` stand in its schema's metadata."""
+    metadata = {name: str(value) for name, value in (facts or {}).items()}
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema.with_metadata(metadata or None)) as writer:
+        writer.write_table(table)
+    payload: bytes = sink.getvalue().to_pybytes()
+    return payload
+
+
+def facts_of(table: pa.Table) -> dict[str, int]:
+    """Return the facts that ``stream_of`` was given."""
+    return {name.decode(): int(value) for name, value in (table.schema.metadata or {}).items()}
+
+
+def _checked(reader: Any, most_points: int) -> Iterator[pa.RecordBatch]:
+    points = 0
+    for batch in reader:
+        points += batch.num_rows
+        _refuse_many(points, most_points)  # before the buffers: a batch without any may claim any number
+        batch.validate(full=True)
+        yield batch
+
+
+def _refuse_many(points: int, most: int) -> None:
+    if points > most:
+        raise TooManyPoints(
+            f"the request has more than {most:,} data points",
+            "send several requests, or raise [serve] max_points",
+        )
+
+
+def _refuse_compressed(payload: bytes) -> None:
+    """Look into the messages' heads, which are Flatbuffers that Arrow has verified."""
+    messages = pa.ipc.MessageReader.open_stream(pa.BufferReader(payload))
+    for message in messages:
+        head = bytes(message.metadata)
+        root = struct.unpack_from("<I", head)[0]
+        kind = _field(head, root, _HEADER_TYPE)
+        if message.type == "dictionary" or (kind and head[kind] == _RECORD_BATCH and _is_compressed(head, root)):
+            raise Invalid(
+                "the body has compressed or dictionary-encoded columns",
+                "write the stream uncompressed, and decode dictionaries",
+            )
+
+
+def _is_compressed(head: bytes, root: int) -> bool:
+    place = _field(head, root, _HEADER)
+    batch = place + struct.unpack_from("<I", head, place)[0]
+    return bool(_field(head, batch, _COMPRESSION))
+
+
+def _field(head: bytes, table: int, number: int) -> int:
+    """Return where a Flatbuffers table has its field of this number; 0: it has none."""
+    names = table - struct.unpack_from("<i", head, table)[0]
+    entry = 4 + 2 * number
+    if entry + 2 > struct.unpack_from("<H", head, names)[0]:
+        return 0
+    offset: int = struct.unpack_from("<H", head, names + entry)[0]
+    return table + offset if offset else 0
+
+
+def _refuse_names(data_type: pa.DataType, column: str) -> None:
+    types = pa.types
+    if not (types.is_string(data_type) or types.is_large_string(data_type) or types.is_integer(data_type)):
+        raise Invalid(
+            f"the id column must hold strings or whole numbers, its type is {data_type}",
+            "convert the column, or leave it out",
+            column=column,
+        )
+
+
+def _refuse_lists(table: pa.Table, name: str, width: int) -> None:
+    """Refuse lists of another length before any of them is unpacked: eight bits become 32 bytes."""
+    if table.column_names.count(name) > 1:
+        raise Invalid("two columns have the same name", "rename one of them", column=name)
+    column = table.column(name)
+    found = column.type
+    if pa.types.is_fixed_size_list(found):
+        strange = found.list_size != width
+    elif pa.types.is_list(found) or pa.types.is_large_list(found):
+        strange = any((np.diff(np.asarray(chunk.offsets)) != width).any() for chunk in column.chunks)
+    else:
+        return
+    if strange:
+        raise Invalid(f"the number of features differs: expected {width}", "send lists of that length", column=name)
+
+
+def _array(name: str, values: Sequence[Any]) -> pa.Array:
+    if any(isinstance(value, dict) for value in values):
+        raise Invalid("a column holds an object", "columns hold numbers, texts, or lists of numbers", column=name)
+    try:
+        return pa.array(values)
+    except (pa.ArrowException, OverflowError, UnicodeEncodeError):
+        # Not chained: the text of the cause quotes values.
+        raise Invalid(
+            "a column's values are not of one kind", "columns hold numbers, texts, or lists of numbers", column=name
+        ) from None
+
+
+def _first_strange(lists: Sequence[Sequence[Any]]) -> int:
+    return next(
+        (
+            number
+            for number, values in enumerate(lists)
+            if any(not isinstance(value, bool | int | float) or abs(value) > 1e308 for value in values)
+        ),
+        0,
+    )
+
+
+def _bad_point(fact: str, number: int) -> Invalid:
+    return Invalid(f"a data point {fact}", "correct it or leave the data point out", point=number)

@@ -1,0 +1,106 @@
+"""Fragments: a source in pieces that can be read independently of each other, by different processes.
+
+A fragment is some files, or a piece of one large file where its format lets a reader begin in the middle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import Protocol, runtime_checkable
+
+from shards.readers import Reader
+from shards.sources import Batch, DataFile, Source
+from storage.errors import Invalid, InvariantBroken
+
+
+@runtime_checkable
+class Divisible(Protocol):
+    """A reader whose file can be read in pieces, none of which needs those before it."""
+
+    def pieces(self) -> Sequence[tuple[int, int]]:
+        """Return the data points and the bytes of each piece, in the file's order; empty: it is not divided."""
+        ...
+
+    def between(self, start: int, end: int) -> Reader:
+        """Return a reader of the pieces ``start`` up to ``end``, not included; counted from 0."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fragment:
+    """Consecutive files of a source, or consecutive pieces of one file; crosses to other processes."""
+
+    files: tuple[DataFile, ...]
+    payload_bytes: int
+    skipped: int = 0
+    """Data points of the file that come before."""
+    is_whole: bool = True
+    """Whether it is files, not pieces of one."""
+
+    @property
+    def source(self) -> Source:
+        """Its files as a source; where it is pieces, rows are numbered from the first of them."""
+        return Source(location=self.files[0].name, files=self.files)
+
+    def numbered(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """Yield batches of its source with the rows numbered as they are in the file."""
+        return (replace(batch, first=batch.first + self.skipped) for batch in batches)
+
+
+def divide(source: Source, most_bytes: int) -> tuple[Fragment, ...]:
+    """Return the source in fragments, in its order, of up to ``most_bytes`` as far as its files can be divided.
+
+    Small files are put together. Raises ``Invalid`` for a file that is gone.
+    """
+    fragments: list[Fragment] = []
+    for each in chain.from_iterable(_cut(file, most_bytes) for file in source.files):
+        last = fragments[-1] if fragments else None
+        if last and last.is_whole and each.is_whole and last.payload_bytes + each.payload_bytes <= most_bytes:
+            total = last.payload_bytes + each.payload_bytes
+            fragments[-1] = replace(last, files=(*last.files, *each.files), payload_bytes=total)
+        else:
+            fragments.append(each)
+    return tuple(fragments)
+
+
+def payload_bytes(source: Source) -> int:
+    """Return the size of all files of the source. Raises ``Invalid`` for a file that is gone."""
+    return sum(map(_size, source.files))
+
+
+def _cut(file: DataFile, most_bytes: int) -> Iterator[Fragment]:
+    """Yield the file in fragments: one, unless it is larger than ``most_bytes`` and can be divided."""
+    size = _size(file)
+    pieces = file.reader.pieces() if size > most_bytes and isinstance(file.reader, Divisible) else ()
+    if len(pieces) < 2 or not isinstance(file.reader, Divisible):
+        yield Fragment(files=(file,), payload_bytes=size)
+        return
+    start, skipped = 0, 0
+    while start < len(pieces):
+        end, points, payload = _filled(pieces, start, most_bytes)
+        part = replace(file, reader=file.reader.between(start, end))
+        yield Fragment(files=(part,), payload_bytes=payload, skipped=skipped, is_whole=False)
+        start, skipped = end, skipped + points
+
+
+def _filled(pieces: Sequence[tuple[int, int]], start: int, most_bytes: int) -> tuple[int, int, int]:
+    """Return where the fragment that begins at ``start`` ends, and its data points and bytes: one piece or more."""
+    end, points, payload = start, 0, 0
+    while end < len(pieces) and (end == start or payload + pieces[end][1] <= most_bytes):
+        points, payload = points + pieces[end][0], payload + pieces[end][1]
+        end += 1
+    return end, points, payload
+
+
+def _size(file: DataFile) -> int:
+    if file.remote is not None:
+        return file.remote.file.payload_bytes
+    if file.path is None:
+        raise InvariantBroken("a table in memory is not read in fragments")
+    try:
+        return file.path.stat().st_size
+    except OSError as error:
+        fact = f"the file cannot be read ({error.strerror})"
+        raise Invalid(fact, "Leave it in its place while it is read.", file=file.name) from error

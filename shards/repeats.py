@@ -1,0 +1,130 @@
+"""Repeated ids among data points that many have written: found by their digests, divided into ranges.
+
+    shards/<shard>/digests/<range>/...    while an ingest is under way: digests of data points, joined
+
+Whoever writes data points writes their digests as well, 16 bytes each, sorted into ranges; then each range is looked
+through by one, in as much memory as it may take. Digests are as well protected there as in the slices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from shards.dataset import point_keys
+from shards.routing import DIGEST_BYTES, PointDigest
+from shards.tombstones import sortable
+from storage.creation import create_or_read
+from storage.digests import Sha256, sha256
+from storage.errors import Corrupt, ObjectMissing
+from storage.objects import ObjectKey, ObjectStore, object_key
+
+_MOST_RANGES: Final = 1024
+_LEAST_DIGESTS: Final = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DigestRun:
+    """An object with digests of data points, all of one range."""
+
+    range: int
+    key: ObjectKey
+    sha256: Sha256
+    payload_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ranges:
+    """Into how many ranges digests are divided, and how much memory looking through one may take."""
+
+    count: int
+    buffer_bytes: int
+
+    @classmethod
+    def within(cls, buffer_bytes: int, points: int) -> Ranges:
+        """Return as many as are good for about so many ``points``; with too few, each takes several passes."""
+        return cls(count=min(1 + points // _most_digests(buffer_bytes), _MOST_RANGES), buffer_bytes=buffer_bytes)
+
+
+@dataclass(slots=True, kw_only=True)
+class DigestWriter:
+    """Writes digests of data points as they come, sorted into ranges."""
+
+    store: ObjectStore
+    ranges: int
+    shards: int
+    names: Callable[[], str]
+    runs: list[DigestRun] = field(default_factory=list)
+    """What was written, and perhaps one that was not."""
+
+    def add(self, points_N: npt.NDArray[np.void]) -> None:
+        """Write the digests."""
+        numbers_N = _ranges_of(points_N, self.ranges)
+        for number in np.unique(numbers_N).tolist():
+            self._write(number, points_N[numbers_N == number].tobytes())
+
+    def discard(self) -> None:
+        """Delete every object written."""
+        self.store.delete_all(run.key for run in self.runs)
+
+    def _write(self, number: int, payload: bytes) -> None:
+        # Under the shards in turn: writers are in each other's way where all of them need the same ring of keys.
+        folder = f"shards/{number % self.shards:04d}/digests/{number:04d}"
+        key = object_key(f"{folder}/{self.names()}.digests")
+        self.runs.append(DigestRun(range=number, key=key, sha256=sha256(payload), payload_bytes=len(payload)))
+        create_or_read(self.store, key, payload)
+
+
+def find_repeat(store: ObjectStore, runs: Sequence[DigestRun], ranges: Ranges) -> PointDigest | None:
+    """Return the least digest that occurs twice in ``runs``, which are all those of one range; None: there is none.
+
+    Reads the runs once for as many digests as may be held at once. Raises ``Corrupt`` when one is not what was written.
+    """
+    passes = -(-sum(run.payload_bytes for run in runs) // (_most_digests(ranges.buffer_bytes) * DIGEST_BYTES))
+    for index in range(passes):
+        place = runs[0].range * passes + index
+        found = _repeat_among([_within(store, run, ranges.count * passes, place) for run in runs])
+        if found is not None:
+            return found
+    return None
+
+
+def _most_digests(buffer_bytes: int) -> int:
+    """Return how many digests may be held at once: twice, while they are brought together."""
+    return max(_LEAST_DIGESTS, buffer_bytes // 8)
+
+
+def _ranges_of(points_N: npt.NDArray[np.void], ranges: int) -> npt.NDArray[np.uint64]:
+    """Return the number of each digest's range; with a multiple of ``ranges``, each of them is divided."""
+    leading_N = point_keys(points_N) >> np.uint64(32)
+    return (leading_N * np.uint64(ranges)) >> np.uint64(32)
+
+
+def _within(store: ObjectStore, run: DigestRun, ranges: int, number: int) -> npt.NDArray[np.void]:
+    """Return those of the run's digests that lie in one of so many ranges."""
+    try:
+        payload = store.get(run.key).payload
+    except ObjectMissing as error:
+        raise _damaged("is missing", run) from error
+    if sha256(payload) != run.sha256:
+        raise _damaged("is not what was written", run)
+    points_N: npt.NDArray[Any] = np.frombuffer(payload, dtype=f"V{DIGEST_BYTES}")
+    chosen: npt.NDArray[np.void] = points_N[_ranges_of(points_N, ranges) == number]
+    return chosen
+
+
+def _damaged(fact: str, run: DigestRun) -> Corrupt:
+    return Corrupt(
+        f"an object of an ingest under way {fact}", "Run 'sisa train' to read the source again.", key=run.key
+    )
+
+
+def _repeat_among(digests: Sequence[npt.NDArray[np.void]]) -> PointDigest | None:
+    ordered = sortable(np.concatenate(digests))
+    ordered.sort()
+    repeats = np.flatnonzero(ordered[1:] == ordered[:-1])
+    return PointDigest(ordered[repeats[:1]].tobytes()) if len(repeats) else None

@@ -1,0 +1,159 @@
+"""The runbook: every command, option, file and permission that it names exists."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+from collections.abc import Iterator
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from deploy.cli import app
+from deploy.jobs.erase_job import erase
+from tests.deploy_files.manifests import KUBERAY, ROOT
+
+RUNBOOK = (ROOT / "RUNBOOK.md").read_text(encoding="utf-8")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SISA: Any = typer.main.get_command(app)
+_JOB = typer.Typer()
+_JOB.command()(erase)
+JOB: Any = typer.main.get_command(_JOB)
+
+IAM = {
+    "abort_multipart_upload": {"s3:AbortMultipartUpload"},
+    "complete_multipart_upload": {"s3:PutObject"},
+    "create_multipart_upload": {"s3:PutObject"},
+    "delete_objects": {"s3:DeleteObject", "s3:DeleteObjectVersion"},
+    "get_bucket_replication": {"s3:GetReplicationConfiguration"},
+    "get_bucket_versioning": {"s3:GetBucketVersioning"},
+    "get_object": {"s3:GetObject"},
+    "get_object_legal_hold": {"s3:GetObjectLegalHold"},
+    "get_object_lock_configuration": {"s3:GetBucketObjectLockConfiguration"},
+    "get_object_retention": {"s3:GetObjectRetention"},
+    "head_bucket": {"s3:ListBucket"},
+    "head_object": {"s3:GetObject"},
+    "list_multipart_uploads": {"s3:ListBucketMultipartUploads"},
+    "list_object_versions": {"s3:ListBucketVersions"},
+    "put_object": {"s3:PutObject"},
+    "upload_part": {"s3:PutObject"},
+}
+"""What each request that storage sends needs (AWS Service Authorization Reference, actions of Amazon S3)."""
+
+
+def _blocks(text: str, language: str = "") -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def _spans(text: str) -> list[str]:
+    outside = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    return [span.replace("\n", " ") for span in re.findall(r"`([^`]+)`", outside)]
+
+
+def _lines(text: str) -> Iterator[str]:
+    """Yield what may be commands: inline code, and the lines of blocks without their comments."""
+    yield from _spans(text)
+    for block in _blocks(text):
+        yield from (re.sub(r"\s+# .*$", "", line) for line in block.splitlines())
+
+
+def _commands(text: str, program: str) -> list[list[str]]:
+    """Return the words after each call of ``program``, at a line's start, after ``--`` or in quotes."""
+    pattern = re.compile(rf"(?:^|-- |')({re.escape(program)} [^';|]*)")
+    calls = (call for line in _lines(text) for call in pattern.findall(line))
+    return [shlex.split(call)[len(program.split()) :] for call in calls]
+
+
+def _check(command: Any, words: list[str]) -> None:
+    """Assert that the words are a command of ours, each option one of its own."""
+    path = []
+    while hasattr(command, "commands") and words and not words[0].startswith("-"):
+        path.append(words[0])
+        assert words[0] in command.commands, f"there is no command {' '.join(path)}"
+        command, words = command.commands[words[0]], words[1:]
+    options = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+    used = {word.partition("=")[0] for word in words if word.startswith("-")}
+    assert used <= {*options, "--help", "-h"}, f"{' '.join(path)} has no {used - options}"
+
+
+@pytest.mark.parametrize("text", [RUNBOOK, README], ids=["RUNBOOK", "README"])
+def test_every_command_exists(text: str) -> None:
+    """Each ``sisa ...`` is a command, with options that it has."""
+    commands = _commands(text, "sisa")
+    assert len(commands) > 20
+    for words in commands:
+        _check(SISA, words)
+
+
+def test_manifests_call_commands_that_exist() -> None:
+    """Entry points of jobs, and commands in comments, are ours too."""
+    texts = [path.read_text(encoding="utf-8") for path in (*KUBERAY.rglob("*.yaml"), ROOT / "deploy/ray-up/aws.yaml")]
+    calls = [match for text in texts for match in re.findall(r"(?:entrypoint: |')(sisa [^'\n]+)", text)]
+    assert len(calls) > 2
+    for call in calls:
+        _check(SISA, shlex.split(call)[1:])
+
+
+def test_the_erasure_job_has_these_options() -> None:
+    """The job's own options are those that runbook and manifests give it."""
+    program = "python -m deploy.jobs.erase_job"
+    manifest = (KUBERAY / "jobs" / "erase.yaml").read_text(encoding="utf-8").partition(f"{program} ")[2]
+    calls = [shlex.split(manifest.partition("\n  active")[0])]
+    for line in (*_lines(RUNBOOK), *re.findall(r'"([^"]*)"', _blocks(RUNBOOK, "python")[0].replace('"\n    "', ""))):
+        calls += [shlex.split(part) for part in line.split(f"{program} ")[1:]]
+    assert len(calls) == 3
+    for words in calls:
+        _check(JOB, words)
+        required = {parameter.opts[0] for parameter in JOB.params if parameter.required}
+        assert required <= set(words)
+
+
+def test_ray_has_these_options() -> None:
+    """Each option after ``ray start`` is one of the version that we pin."""
+    start: Any = import_module("ray.scripts.scripts").start
+    calls = _commands(RUNBOOK, "ray start")
+    assert len(calls) == 2
+    for words in calls:
+        _check(start, words)
+
+
+def test_every_file_exists() -> None:
+    """Each path into the repository is there."""
+    for span in (*_lines(RUNBOOK), *re.findall(r"\]\((\w[^)]*)\)", RUNBOOK)):
+        for path in re.findall(r"(?:deploy|cluster|tests|overlays)/[\w./-]+", span):
+            folder = ROOT / "deploy" / "kuberay" if path.startswith("overlays/") else ROOT
+            assert (folder / path).exists(), path
+
+
+def test_python_can_be_run() -> None:
+    """Each example in Python compiles, and imports what is there."""
+    examples = [*_blocks(RUNBOOK, "python"), *_blocks(README, "python")]
+    assert len(examples) > 2
+    for example in examples:
+        for node in ast.walk(ast.parse(example)):
+            if isinstance(node, ast.Import):
+                assert all(find_spec(alias.name) for alias in node.names)
+            if isinstance(node, ast.ImportFrom):
+                assert node.module
+                assert find_spec(node.module)
+
+
+def test_the_permissions_are_those_that_storage_needs() -> None:
+    """Each kind of request to S3 in storage has its permission in the runbook, and there is none for nothing."""
+    sources = [path.read_text(encoding="utf-8") for path in sorted((ROOT / "storage").glob("*.py"))]
+    verbs = "get|put|delete|list|head|create|abort|complete|upload|copy"
+    sent = {name for source in sources for name in re.findall(rf'"((?:{verbs})_[a-z_]+)"', source)}
+    assert sent == IAM.keys()
+    named = set(re.findall(r"`(s3:\w+)`", RUNBOOK))
+    assert named == set().union(*IAM.values())
+
+
+def test_the_readme_leads_here() -> None:
+    """Who reads the README finds the runbook."""
+    assert "(RUNBOOK.md)" in README
+    assert Path(ROOT / "RUNBOOK.md").exists()

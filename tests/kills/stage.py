@@ -1,0 +1,141 @@
+"""The stage: federations as they are before a command is struck, how the undisturbed command ends, and one case."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Any, Final
+
+from tests.kills.fail_points import Kind, Strike
+from tests.kills.lives import Life
+from tests.kills.zygote import Zygote, answer_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Story:
+    """A command that is struck, and what had been done before."""
+
+    before: tuple[str, ...]
+    command: str
+
+    @property
+    def request(self) -> str:
+        """The request that the command makes; empty: it makes none."""
+        return self.command.partition(" ")[2]
+
+
+STORIES: Final[Mapping[str, Story]] = {
+    "train": Story(before=("fill",), command="train"),
+    "erase": Story(before=("fill", "train"), command="erase er-1"),
+    "erase many": Story(before=("fill", "train", "erase er-0"), command="erase er-2"),
+    "erase nobody": Story(before=("fill", "train", "erase er-0"), command="erase er-3"),
+    "train again": Story(before=("fill", "train", "erase er-0", "change"), command="train"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reference:
+    """How a story's command ends that nothing strikes."""
+
+    folder: Path
+    """The federation before the command."""
+    steps: tuple[Kind, ...]
+    """Of the command."""
+    looks: int
+    """How often the command looked at the store."""
+    outcome: Mapping[str, Any]
+    tainted: frozenset[str]
+    """Digests of constituents that answered before and have seen what the command erases."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """What became of a case."""
+
+    kills: int
+    found: Mapping[str, Any]
+    """What the first reader saw after the last kill."""
+    told: tuple[str, ...]
+    """What people had been told by the processes that were killed."""
+    answer: Mapping[str, Any]
+    """Of the process that carried all to its end."""
+
+
+@dataclass(slots=True)
+class Stage:
+    """Folders under ``base``, and the process that lives are forked from."""
+
+    zygote: Zygote
+    base: Path
+    _references: dict[str, Reference] = field(default_factory=dict)
+    _afterwards: dict[tuple[str, str], Mapping[str, Any]] = field(default_factory=dict)
+    _numbers: count[int] = field(default_factory=count)
+
+    def reference(self, name: str) -> Reference:
+        """Return the story's reference, made once."""
+        if name not in self._references:
+            self._references[name] = self._undisturbed(STORIES[name])
+        return self._references[name]
+
+    def copy(self, name: str) -> Path:
+        """Return a folder of its own with the federation as it is before the story's command."""
+        folder = self.base / f"case-{next(self._numbers)}"
+        shutil.copytree(self.reference(name).folder, folder)
+        return folder
+
+    def run(self, folder: Path, *commands: str, jump_seconds: float = 0.0) -> dict[str, Any]:
+        """Give commands that nothing strikes, each to a process of its own; return the last one's answer."""
+        answer: dict[str, Any] = {}
+        for command in commands:
+            answer = self.zygote.run(Life(folder=str(folder), command=command, jump_seconds=jump_seconds))
+            assert "error" not in answer, answer["error"]["trace"]
+        return answer
+
+    def afterwards(self, name: str, command: str) -> Mapping[str, Any]:
+        """Return the outcome of ``command`` after the story's, where nothing strikes either; made once."""
+        if (name, command) not in self._afterwards:
+            folder = self.copy(name)
+            self.run(folder, STORIES[name].command)
+            self._afterwards[name, command] = self.run(folder, f"recover {command}")["data"]["outcome"]
+        return self._afterwards[name, command]
+
+    def play(self, name: str, strikes: Sequence[Strike]) -> Ending:
+        """Kill the story's command, and those that recover from it, one kill each; then let one process recover.
+
+        One that is done before its blow ends the series.
+        """
+        story, folder = STORIES[name], self.copy(name)
+        recover, kills = f"recover {story.command}", 0
+        for number, strike in enumerate(strikes):
+            life = Life(folder=str(folder), command=recover if number else story.command, strike=strike)
+            _, end = self.zygote.begin(life)
+            if end != "killed":
+                assert end == "ended", end
+                assert "error" not in (answer := answer_of(life)), answer["error"]["trace"]
+                break
+            kills += 1
+        last = Life(folder=str(folder), command=recover)
+        told = tuple(last.told.read_text(encoding="utf-8").splitlines()) if last.told.exists() else ()
+        data = self.run(folder, recover)["data"]
+        shutil.rmtree(folder)
+        return Ending(kills=kills, found=data["found"], told=told, answer=data)
+
+    def _undisturbed(self, story: Story) -> Reference:
+        number = next(self._numbers)
+        folder, other = self.base / f"before-{number}", self.base / f"undisturbed-{number}"
+        folder.mkdir()
+        self.run(folder, *story.before)
+        shutil.copytree(folder, other)
+        calm = self.run(other, story.command)
+        served = self.run(folder, "look")["data"]["served"]
+        answer = self.run(other, f"recover {story.command}")["data"]
+        return Reference(
+            folder=folder,
+            steps=tuple(calm["steps"]),
+            looks=calm["looks"],
+            outcome=answer["outcome"],
+            tainted=frozenset(served) - frozenset(answer["found"]["served"]),
+        )

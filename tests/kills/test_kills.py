@@ -1,0 +1,53 @@
+"""Commands killed by SIGKILL at every durable step: the next one ends as if nothing had happened (D1, D2, D5, E9, E10).
+
+``python -m tests.kills`` prints the same kills as a table, and kills at random on demand.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.kills.chance import try_kills
+from tests.kills.fail_points import Moment
+from tests.kills.stage import STORIES, Stage
+from tests.kills.table import CELLS, FAIL_POINTS, FailPoint, try_cell
+
+pytestmark = pytest.mark.slow
+
+SEEDS = range(12)
+
+
+def test_the_table_is_complete(stage: Stage) -> None:
+    """Every kind of durable step that training and erasing take has a row."""
+    steps = {kind for name in STORIES for kind in stage.reference(name).steps}
+    assert steps == {point.kind for point in FAIL_POINTS}
+    assert len(CELLS) >= 60
+
+
+@pytest.mark.parametrize("name", STORIES)
+def test_the_undisturbed_stories_hold(name: str, stage: Stage) -> None:
+    """What interrupted commands are compared with is proved, complete and without residue."""
+    outcome = stage.reference(name).outcome
+    assert outcome["holds"], outcome["wrong"]
+    assert outcome["published"]
+    states = {request_id: state for request_id, state, *_ in outcome["requests"]}
+    request = STORIES[name].request
+    assert not request or states[request] == ("refused" if name == "erase nobody" else "complete")
+    assert outcome["receipts"] == outcome["log"] == list(states.values()).count("complete")
+
+
+@pytest.mark.parametrize(
+    ("point", "moment"),
+    [pytest.param(point, moment, id=f"{point.story}: {point.name}: {moment}") for point, moment in CELLS],
+)
+def test_a_kill_changes_nothing(point: FailPoint, moment: Moment, stage: Stage) -> None:
+    """Killed at the step, the command's work is finished by the next: same bytes, nothing acknowledged lost, nothing
+    left over; nothing tainted answers in between.
+    """
+    try_cell(stage, point, moment)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_kills_during_recovery_change_nothing(seed: int, stage: Stage) -> None:
+    """Killed anywhere, and again while others recover: the end is the same."""
+    assert try_kills(stage, seed) >= 1

@@ -1,0 +1,46 @@
+"""Writers that slept, by SIGSTOP, while others took over: awake again they commit nothing and delete nothing (D3)."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.kills.chance import try_sleepers
+from tests.kills.fail_points import Moment
+from tests.kills.stage import Stage
+from tests.kills.table import FailPoint
+from tests.kills.zombies import PAIRS, SLEEPERS, try_sleeper, wake_both
+
+pytestmark = pytest.mark.slow
+
+SEEDS = range(8)
+
+
+def test_enough_zombies() -> None:
+    """At least 20 places to fall asleep."""
+    assert len(set(SLEEPERS)) >= 20
+
+
+@pytest.mark.parametrize(
+    ("point", "moment"),
+    [pytest.param(point, moment, id=f"{point.story}: {point.name}: {moment}") for point, moment in SLEEPERS],
+)
+def test_a_zombie_is_fenced(point: FailPoint, moment: Moment, stage: Stage) -> None:
+    """A writer that wakes up after another has finished its work, erased someone else and cut the journal off ends
+    with exit code 4, and the federation is as it was: nothing committed, deleted or left behind.
+    """
+    try_sleeper(stage, point, moment)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [pytest.param(*pair, id=" then ".join(point.name for point in pair)) for pair in PAIRS]
+)
+def test_a_zombie_does_not_disturb_who_took_over(first: FailPoint, second: FailPoint, stage: Stage) -> None:
+    """A writer that wakes up while the one who took over is in the middle of it stops, and the other one ends well."""
+    strikes = first.strike("before", "stop"), second.strike("before", "stop")
+    assert wake_both(stage, first.story, *strikes) == ("fenced", "done")
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_two_sleepers_end_as_one_writer(seed: int, stage: Stage) -> None:
+    """Wherever two writers sleep and in whatever state they wake up, the end is that of one."""
+    assert "done" in try_sleepers(stage, seed)

@@ -1,0 +1,72 @@
+"""Writers that slept longer than their lease, on a real S3 server."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.doubles.s3_servers import plain_client
+from tests.kills.fail_points import Moment
+from tests.kills.stage import STORIES, Stage
+from tests.kills.table import FAIL_POINTS
+from tests.kills.zombies import NEXT, complaints, haunt
+from tests.kills.zygote import zygote
+
+pytestmark = [pytest.mark.slow, pytest.mark.s3]
+
+LONGER_THAN_A_LEASE = 20.0
+
+ASLEEP: tuple[tuple[str, Moment], ...] = (
+    ("event: points removed, quarantined", "before"),
+    ("retraining: checkpoint put", "before"),
+    ("purge: tainted slice deleted", "before"),
+    ("purge: manifest", "before"),
+    ("event: receipt issued", "before"),
+)
+
+
+@pytest.fixture(scope="module")
+def own_stage(seaweedfs_endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """A zygote that was started when the server's credentials were in the environment already."""
+    with zygote() as forks:
+        yield Stage(forks, tmp_path_factory.mktemp("kills-on-s3"))
+
+
+@pytest.fixture(scope="module")
+def trained(own_stage: Stage, seaweedfs_endpoint: str) -> str:
+    """The prefix of a federation that was trained in the bucket."""
+    prefix = f"kills/{secrets.token_hex(8)}"
+    folder = own_stage.base / "trained"
+    folder.mkdir()
+    own_stage.run(folder, f"fill s3://plain/{prefix} {seaweedfs_endpoint}", "train")
+    return prefix
+
+
+def _copied(endpoint: str, prefix: str) -> str:
+    """Return another prefix that holds the same objects."""
+    client, other = plain_client(endpoint), f"kills/{secrets.token_hex(8)}"
+    for page in client.get_paginator("list_objects_v2").paginate(Bucket="plain", Prefix=f"{prefix}/"):
+        for each in page.get("Contents", []):
+            target = other + each["Key"].removeprefix(prefix)
+            client.copy_object(Bucket="plain", Key=target, CopySource={"Bucket": "plain", "Key": each["Key"]})
+    client.close()
+    return other
+
+
+@pytest.mark.parametrize(("name", "moment"), ASLEEP)
+def test_a_zombie_in_a_bucket_is_fenced(
+    name: str, moment: Moment, own_stage: Stage, trained: str, seaweedfs_endpoint: str, tmp_path: Path
+) -> None:
+    """A writer whose lease ended while it slept ends with exit code 4, and has changed nothing; the bytes are those of
+    an undisturbed federation in a folder.
+    """
+    (point,) = (point for point in FAIL_POINTS if (point.story, point.name) == ("erase", name))
+    place = f"s3://plain/{_copied(seaweedfs_endpoint, trained)}"
+    own_stage.run(tmp_path, f"fill {place} {seaweedfs_endpoint}")
+    command = STORIES["erase"].command
+    strike = point.strike(moment, "stop")
+    haunting = haunt(own_stage, tmp_path, command, strike, jump_seconds=LONGER_THAN_A_LEASE)
+    assert list(complaints(haunting, own_stage.afterwards("erase", NEXT))) == []

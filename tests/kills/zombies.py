@@ -1,0 +1,166 @@
+"""Zombies: writers that are put to sleep by SIGSTOP, while another one takes over, and wake up again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from deploy.output import ExitCode
+from tests.kills.fail_points import Moment, Strike
+from tests.kills.lives import Life
+from tests.kills.stage import STORIES, Stage
+from tests.kills.table import FAIL_POINTS, FailPoint, differences
+from tests.kills.zygote import answer_of
+
+NEXT: Final = "erase er-4"
+"""What the one who takes over does besides: an erasure of which the zombie knows nothing."""
+
+_ASLEEP: Final[Mapping[str, tuple[tuple[str, Moment], ...]]] = {
+    "train": (
+        ("start: fencing token claimed", "after"),
+        ("start: fence entry appended", "before"),
+        ("ingest: slice put", "before"),
+        ("ingest: last slice put", "after"),
+        ("event: ingested", "before"),
+        ("training: checkpoint put", "before"),
+        ("event: last checkpoint written, published", "before"),
+        ("end: manifest", "before"),
+    ),
+    "erase": (
+        ("start: fencing token claimed", "before"),
+        ("event: request accepted", "before"),
+        ("removal: slice without the points put", "before"),
+        ("event: points removed, quarantined", "before"),
+        ("event: points removed, quarantined", "after"),
+        ("retraining: checkpoint put", "before"),
+        ("event: last checkpoint written, published", "after"),
+        ("purge: keyring without the tainted keys", "before"),
+        ("purge: tainted slice deleted", "before"),
+        ("purge: manifest", "before"),
+        ("receipt: statement signed", "before"),
+        ("log: entry", "before"),
+        ("event: receipt issued", "before"),
+        ("end: state before deleted", "before"),
+    ),
+    "erase many": (("request: names put", "before"),),
+    "train again": (("ingest: slice put", "before"), ("purge: last slice deleted", "before")),
+}
+
+
+_POINTS: Final = {(point.story, point.name): point for point in FAIL_POINTS}
+
+SLEEPERS: Final = tuple((_POINTS[story, name], moment) for story, places in _ASLEEP.items() for name, moment in places)
+"""Where they fall asleep. Whoever takes over carries on, and cuts the journal off behind them more than once."""
+
+PAIRS: Final = tuple(
+    (_POINTS["erase", first], _POINTS["erase", second])
+    for first, second in (
+        ("start: fence entry appended", "event: points removed, quarantined"),
+        ("event: points removed, quarantined", "removal: state before kept"),
+        ("removal: slice without the points put", "retraining: checkpoint put"),
+        ("retraining: checkpoint put", "purge: keyring without the tainted keys"),
+        ("purge: tainted slice deleted", "log: entry"),
+        ("receipt: statement signed", "receipt: bundle"),
+    )
+)
+"""Where one falls asleep, and the one who takes over: both before the step."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Haunting:
+    """What became of a zombie and of the federation."""
+
+    said: Mapping[str, Any]
+    """By the command that woke up: exit code and error."""
+    before: Mapping[str, Any]
+    """What a reader saw before it woke."""
+    after: Mapping[str, Any]
+    """What a reader saw when it had ended."""
+    outcome: Mapping[str, Any]
+    """After yet another command."""
+
+
+def haunt(stage: Stage, folder: Path, command: str, strike: Strike, *, jump_seconds: float = 0.0) -> Haunting:
+    """Put the command to sleep, let another process take over and finish everything, and wake the command up.
+
+    In a bucket the sleeper's lease is over for whoever's clock jumps. In a folder the operating system keeps its lock:
+    there the lock file goes, as when a folder is restored or moved under a sleeper.
+    """
+    zombie = Life(folder=str(folder), command=f"sisa {command}", strike=strike, name="zombie")
+    process, end = stage.zygote.begin(zombie)
+    assert end == "stopped", f"the fail point was not reached: {end}"
+    try:
+        if not jump_seconds:
+            take_lock_away(folder)
+        stage.run(folder, f"recover {command}", jump_seconds=jump_seconds)
+        stage.run(folder, NEXT)
+        before = stage.run(folder, f"look {NEXT.partition(' ')[2]}")["data"]
+    finally:
+        end = stage.zygote.resume(process)
+    assert end == "ended", end
+    after = stage.run(folder, f"look {NEXT.partition(' ')[2]}")["data"]
+    outcome = stage.run(folder, f"recover {NEXT}")["data"]["outcome"]
+    return Haunting(said=answer_of(zombie)["data"], before=before, after=after, outcome=outcome)
+
+
+def take_lock_away(folder: Path) -> None:
+    """Let the right to write in the folder's store be free, though a sleeper holds it."""
+    (folder / "federation" / ".locks" / "writer.lock").unlink(missing_ok=True)
+
+
+def complaints(haunting: Haunting, expected: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what the zombie did that it must not do; ``expected`` is the outcome without any."""
+    error = haunting.said.get("error", {"kind": "none", "message": ""})
+    if (haunting.said["code"], error["kind"]) != (ExitCode.CONFLICT, "fenced"):
+        yield f"the zombie ended with code {haunting.said['code']}, {error['kind']}: {error['message']}"
+    if haunting.after["left_over"]:
+        yield f"the zombie left behind: {haunting.after['left_over']}"
+    yield from (f"the zombie changed what is there: {each}" for each in differences(haunting.before, haunting.after))
+    yield from differences(expected, haunting.outcome)
+
+
+def try_sleeper(stage: Stage, point: FailPoint, moment: Moment) -> None:
+    """Let the command fall asleep at the fail point. Raises ``AssertionError`` with all that is wrong then."""
+    command = STORIES[point.story].command
+    haunting = haunt(stage, stage.copy(point.story), command, point.strike(moment, "stop"))
+    wrong = list(complaints(haunting, stage.afterwards(point.story, NEXT)))
+    assert not wrong, "\n".join(wrong)
+
+
+def wake_both(stage: Stage, story: str, first: Strike, second: Strike) -> tuple[str, str]:
+    """Let a writer sleep, let another one, of the same command, take over and sleep, and wake them in that order.
+
+    Whoever was overtaken ends fenced, and whoever was not is not disturbed. Returns how each ended: ``fenced``; or
+    ``done``, for one who had nothing left to commit, or had not begun; or ``busy``, for one who wakes up before it has
+    asked for the right to write, and does not get it. Raises ``AssertionError`` when anything is wrong.
+    """
+    command, folder = STORIES[story].command, stage.copy(story)
+    lives = [
+        Life(folder=str(folder), command=command, strike=strike, name=name)
+        for name, strike in (("first", first), ("second", second))
+    ]
+    asleep = []
+    for life in lives:
+        take_lock_away(folder)
+        process, end = stage.zygote.begin(life)
+        asleep += [process] if end == "stopped" else []
+    ends = [stage.zygote.resume(process) for process in asleep]
+    assert set(ends) <= {"ended"}, ends
+    said = _how(lives[0]), _how(lives[1])
+    outcome = stage.run(folder, f"recover {command}")["data"]["outcome"]
+    wrong = list(differences(stage.reference(story).outcome, outcome))
+    if not set(said) <= {"done", "fenced", "busy"} or "done" not in said:
+        wrong.append(f"they ended {said}")
+    assert not wrong, "\n".join(wrong)
+    return said
+
+
+def _how(life: Life) -> str:
+    error = answer_of(life).get("error")
+    if error is None:
+        return "done"
+    if "holds the right to write" in error["message"]:
+        return "busy"
+    return "fenced" if error["kind"] == "fenced" else f"{error['kind']}: {error['message']}\n{error['trace']}"

@@ -1,0 +1,145 @@
+"""The process that all others here are forked from: everything is imported, nothing is started.
+
+So a life begins in a few milliseconds. It has one thread of Python's and no Ray: what forks well.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import signal
+import subprocess
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import IO, Any, Final, Literal, NoReturn
+
+import torch
+
+from tests.kills.lives import Life, life_from_json, live
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+
+_LATE: Final = (
+    "numpy.ma",
+    "pyarrow.compute",
+    "securesystemslib.dsse",
+    "securesystemslib.signer",
+    "shards.models",
+    "torch._dynamo",
+)
+
+End = Literal["killed", "stopped", "ended", "failed"]
+"""Of a process: by SIGKILL, not yet (it sleeps), by itself, or by an error that is none of the product's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Zygote:
+    """The test's end of it."""
+
+    orders: IO[str]
+    replies: IO[str]
+
+    def begin(self, life: Life) -> tuple[int, End]:
+        """Fork a process that lives ``life``; return its number, and its end, or that it was stopped."""
+        return self._ask({"life": life.to_json()})
+
+    def resume(self, process: int) -> End:
+        """Let a stopped process go on to its end."""
+        return self._ask({"resume": process})[1]
+
+    def run(self, life: Life) -> dict[str, Any]:
+        """Return what a process has to say that nothing strikes."""
+        _, end = self.begin(life)
+        assert end == "ended", f"{life}: {end}"
+        return answer_of(life)
+
+    def _ask(self, order: dict[str, Any]) -> tuple[int, End]:
+        self.orders.write(json.dumps(order) + "\n")
+        self.orders.flush()
+        reply = json.loads(self.replies.readline())
+        return reply["process"], reply["end"]
+
+
+def answer_of(life: Life) -> dict[str, Any]:
+    """Return what the process wrote down at its end."""
+    answer: dict[str, Any] = json.loads(life.answer.read_text(encoding="utf-8"))
+    return answer
+
+
+@contextmanager
+def zygote() -> Iterator[Zygote]:
+    """Start the process; when the block ends, it ends, with whatever still sleeps."""
+    command = [sys.executable, "-m", "tests.kills.zygote"]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin
+        assert process.stdout
+        yield Zygote(process.stdin, process.stdout)
+
+
+def _serve(orders: IO[str], replies: IO[str]) -> None:
+    asleep: set[int] = set()
+    for line in orders:
+        order = json.loads(line)
+        if "life" in order:
+            process = _fork(life_from_json(order["life"]))
+        else:
+            process = order["resume"]
+            asleep.discard(process)
+            os.kill(process, signal.SIGCONT)
+        end = _wait(process)
+        if end == "stopped":
+            asleep.add(process)
+        replies.write(json.dumps({"process": process, "end": end}) + "\n")
+        replies.flush()
+    for process in asleep:
+        os.kill(process, signal.SIGKILL)
+        os.waitpid(process, 0)
+
+
+def _fork(life: Life) -> int:
+    life.answer.unlink(missing_ok=True)
+    process = os.fork()
+    if process == 0:
+        _live_and_end(life)
+    return process
+
+
+def _live_and_end(life: Life) -> NoReturn:
+    """Be the forked process: whatever happens, it does not return into its parent's loop."""
+    status = 1
+    try:
+        os.dup2(2, 1)  # what the parent says there is for the test
+        live(life)
+        status = 0
+    finally:
+        if status:
+            traceback.print_exc()
+        os._exit(status)
+
+
+def _wait(process: int) -> End:
+    _, status = os.waitpid(process, os.WUNTRACED)
+    if os.WIFSTOPPED(status):
+        return "stopped"
+    if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
+        return "killed"
+    return "ended" if status == 0 else "failed"
+
+
+def _warm_up() -> None:
+    """Import what the product and its libraries import only when they first need it, and start no thread."""
+    for module in _LATE:
+        import_module(module)
+    torch.set_num_threads(1)
+    gc.freeze()  # a forked child that collects garbage would copy all memory for nothing
+
+
+if __name__ == "__main__":
+    _warm_up()
+    _serve(sys.stdin, sys.stdout)

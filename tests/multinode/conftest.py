@@ -1,0 +1,80 @@
+"""One cluster for all tests of this folder; each test begins with all of its nodes."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.doubles.home import Home, small_points, without
+from tests.multinode.expected import ALSO, ERASED, Expected
+from tests.multinode.gate import Gate
+from tests.multinode.nodes import Nodes, several_nodes
+
+
+@pytest.fixture(scope="session")
+def started_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
+    """The cluster, and this process in it; asks for a token, as every cluster of ours does."""
+    import ray  # after ``cluster``, which says that clusters ask for a token
+
+    from cluster.session import join_ray, leave_ray
+    from cluster.specification import ClusterSettings
+
+    if ray.is_initialized():
+        pytest.skip("this process is part of another Ray cluster: run these with 'pytest -m multinode'")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        with several_nodes(tmp_path_factory.mktemp("gcs")) as nodes:
+            join_ray(ClusterSettings(address=nodes.address))
+            yield nodes
+            leave_ray()
+
+
+@pytest.fixture
+def nodes(started_nodes: Nodes) -> Iterator[Nodes]:
+    """The cluster with all of its nodes."""
+    started_nodes.refill()
+    yield started_nodes
+    started_nodes.end_cut_off()
+
+
+@pytest.fixture
+def home(tmp_path: Path, nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> Home:
+    """A folder with data and a specification, which all nodes see."""
+    monkeypatch.chdir(tmp_path)
+    return Home(tmp_path).fill(cluster__address=nodes.address)
+
+
+@pytest.fixture(scope="session")
+def expected(tmp_path_factory: pytest.TempPathFactory) -> Expected:
+    """What the same federation comes to without Ray, and without any disturbance."""
+    import cluster.workers
+    from tests.doubles.local_workers import LocalWorkers
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cluster.workers, "RayPool", LocalWorkers)
+        patch.setattr(cluster.workers, "join_ray", lambda _: False)
+        homes = [Home(tmp_path_factory.mktemp(name)) for name in ("trained", "erased", "erased-also")]
+        gone: tuple[list[str], ...] = ([], [ERASED], [ERASED, ALSO])
+        trained, erased, erased_also = (
+            home.fill(without(small_points(), ids=ids)).json("train").digests
+            for home, ids in zip(homes, gone, strict=True)
+        )
+    return Expected(trained=trained, erased=erased, erased_also=erased_also)
+
+
+@pytest.fixture
+def gate(home: Home, nodes: Nodes) -> Iterator[Gate]:
+    """The gate of the home's federation; a coordinator that was launched for it ends with the test."""
+    import ray
+
+    from cluster.coordinator import ACTOR_NAME
+    from cluster.launching import read_record
+
+    yield Gate(home, cluster__address=nodes.address, erasure__batch_window_seconds=0.0)
+    record = read_record(home.objects)
+    if record is not None:
+        ray.kill(ray.get_actor(ACTOR_NAME, namespace=record.namespace), no_restart=True)

@@ -1,0 +1,142 @@
+"""A user's own model at whose gate workers wait: closed by a test, it stops those who come to some place in their work.
+
+The bytes are those of ``shards.models:mlp``: what waits, or dies while it waits, changes none of them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, Literal, TypeVar
+
+from tests.doubles.home import MARKER, SETTINGS, Home
+from tests.multinode.patience import until
+
+MODULE = "gated_net"
+
+SOURCE = f"""
+import os
+from pathlib import Path
+
+import torch
+
+from shards.constituent import ConstituentTrainer
+from shards.models import mlp
+
+HERE = Path(__file__).parent
+MARKED = torch.tensor(list({MARKER!r}), dtype=torch.float32)
+keep = ConstituentTrainer._learned
+met = set()
+
+
+def wait_at(*places):
+    told = HERE / f"waiting-{{os.getpid()}}"
+    for place in places:
+        if (HERE / f"place-{{place}}").exists() and not told.exists():
+            try:
+                (HERE / f"place-{{place}}").rename(told)
+            except FileNotFoundError:  # somebody else has it
+                continue
+            os.close(os.open(HERE / "pipe", os.O_RDONLY))
+
+
+def learn(module, arguments):
+    if module.training:
+        (HERE / f"learner-{{os.getpid()}}-of-{{os.getppid()}}").touch()
+        wait_at(*range(9))
+        if ((arguments[0] * 255.0 - MARKED).abs() < 0.5).all(dim=1).any():
+            met.add("marked")
+            wait_at("marked")
+
+
+def keep_and_tell(self, *learned):
+    if met:
+        wait_at("keeping")
+    try:
+        return keep(self, *learned)
+    finally:
+        (HERE / f"through-{{os.getpid()}}").touch()
+
+
+def net(inputs, classes, hidden):
+    model = mlp(inputs, classes, hidden=hidden)
+    model.register_forward_pre_hook(learn)
+    return model
+
+
+ConstituentTrainer._learned = keep_and_tell
+"""
+
+Place = Literal["anywhere", "marked", "keeping"]
+"""Where workers wait: as soon as they learn anything; before they learn the marked points; before they keep what they
+learned of them, when nothing tells them any more that it is not wanted.
+"""
+
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held(Generic[_Result]):
+    """A call that goes on, or would if workers did not wait at the gate."""
+
+    workers: tuple[int, ...]
+    """Their processes."""
+    answer: Future[_Result]
+
+
+class Gate:
+    """The gate of one federation."""
+
+    def __init__(self, home: Home, **changes: object) -> None:
+        """Put the model beside the specification and name it there. The gate is open."""
+        self._folder = home.folder
+        (home.folder / f"{MODULE}.py").write_text(SOURCE, encoding="utf-8")
+        os.mkfifo(home.folder / "pipe")
+        arguments = SETTINGS["model.arguments"]
+        home.specify(model__factory=f"{MODULE}:net", model__arguments=arguments, **changes)
+
+    def close(self, place: Place, workers: int) -> None:
+        """Let the next ``workers`` that come there wait."""
+        for told in self._told("*-*"):
+            told.unlink()
+        for name in range(workers) if place == "anywhere" else [place]:
+            (self._folder / f"place-{name}").touch()
+
+    def open(self) -> None:
+        """Let who waits go on; one that has died meanwhile is no matter."""
+        with suppress(OSError):  # nobody reads
+            os.close(os.open(self._folder / "pipe", os.O_WRONLY | os.O_NONBLOCK))
+
+    def is_through(self, worker: int) -> bool:
+        """Whether a worker has kept, or has not been let keep, anything since the gate was closed."""
+        return (self._folder / f"through-{worker}").exists()
+
+    def learners(self) -> dict[int, int]:
+        """Return the processes that have learned anything since the gate was closed, each with its raylet."""
+        words = (told.name.split("-") for told in self._told("learner-*"))
+        return {int(pid): int(raylet) for _, pid, _, raylet in words}
+
+    @contextmanager
+    def during(self, call: Callable[[], _Result], place: Place = "marked", workers: int = 1) -> Iterator[Held[_Result]]:
+        """Close the gate and call; once workers wait there, do the body; then wait for the call to end."""
+        self.close(place, workers)
+        with ThreadPoolExecutor(1, thread_name_prefix="during") as pool:
+            answer = pool.submit(call)
+            until(lambda: answer.done() or self._is_full(), "workers at the gate")
+            assert not answer.done(), answer.result()
+            held = tuple(int(told.name.rpartition("-")[2]) for told in self._told("waiting-*"))
+            try:
+                yield Held(workers=held, answer=answer)
+            except BaseException:
+                self.open()
+                raise
+
+    def _is_full(self) -> bool:
+        return bool(self._told("waiting-*")) and not self._told("place-*")
+
+    def _told(self, pattern: str) -> list[Path]:
+        return sorted(self._folder.glob(pattern))

@@ -1,0 +1,140 @@
+"""Nodes of a Ray cluster on this machine: a raylet, an object store and workers each; lost, paused, replaced."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Final
+
+import ray
+from ray.cluster_utils import Cluster
+
+from cluster.head import is_reachable
+from tests.multinode.patience import until
+
+NODES: Final = 3
+"""Beside the head node, which has no processors: workers are on these, one each; a coordinator is on the head."""
+
+NOT_HEAD: Final = {"not-head": 1}
+"""What they have and the head has not."""
+
+_STORE_BYTES: Final = 80_000_000
+"""Of each node's object store; Ray takes no less than 75 MB."""
+
+_SETTINGS: Final = {
+    "health_check_initial_delay_ms": 500,
+    "health_check_period_ms": 500,
+    "health_check_timeout_ms": 1_000,
+    "health_check_failure_threshold": 5,
+}
+"""A node that answers nothing for about 8 seconds is declared dead: by default it would be after a minute."""
+
+
+class Nodes:
+    """The cluster."""
+
+    def __init__(self, cluster: Any) -> None:
+        self._cluster = cluster
+        self._workers: list[Any] = []
+        self._cut_off: list[Any] = []
+
+    @property
+    def address(self) -> str:
+        """Of the cluster."""
+        address: str = self._cluster.address
+        return address
+
+    @property
+    def head(self) -> Any:
+        """The head node, where the driver and Ray's own records (GCS) are."""
+        return self._cluster.head_node
+
+    def refill(self) -> None:
+        """Add nodes until there are as many as there were."""
+        while len(self._workers) < NODES:
+            node = self._cluster.add_node(num_cpus=1, resources=NOT_HEAD, object_store_memory=_STORE_BYTES, wait=False)
+            self._workers.append(node)
+        until(lambda: sum(node["Alive"] for node in ray.nodes()) == 1 + NODES, "nodes to join")
+
+    def of(self, process: int) -> Any:
+        """Return the node on which a worker's process is."""
+        return next(node for node in self._workers if process in children_of(raylet_of(node)))
+
+    def lose(self, node: Any) -> None:
+        """End everything on the node by SIGKILL, as when its machine fails."""
+        self._workers.remove(node)
+        self._cluster.remove_node(node, allow_graceful=False)
+
+    @contextmanager
+    def without_head(self) -> Iterator[None]:
+        """End the head's process of records (GCS) by SIGKILL, and start it anew where the old one was at the end."""
+        self.head.kill_gcs_server()
+        try:
+            yield
+        finally:
+            self.head.start_gcs_server()
+            until(lambda: is_reachable(self.address), "the head's records")
+
+    def cut_off(self, node: Any) -> None:
+        """Have the node declared dead, while all that is at work on it goes on; lost for good before the next test."""
+        os.kill(raylet_of(node), signal.SIGSTOP)
+        self._workers.remove(node)
+        self._cut_off.append(node)
+        until(lambda: is_dead(node), "a node to be declared dead")
+
+    def end_cut_off(self) -> None:
+        """End what still goes on on nodes that were cut off."""
+        while self._cut_off:
+            node = self._cut_off.pop()
+            left = children_of(raylet_of(node))
+            self._cluster.remove_node(node, allow_graceful=False)
+            for process in left:  # orphans that hang in their work outlive their raylet
+                with suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
+
+
+def is_dead(node: Any) -> bool:
+    """Return whether the cluster holds the node for dead."""
+    return any(each["NodeID"] == node.node_id and not each["Alive"] for each in ray.nodes())
+
+
+def raylet_of(node: Any) -> int:
+    """Return the node's own process, parent of its workers' processes."""
+    (raylet,) = node.all_processes["raylet"]
+    process: int = raylet.process.pid
+    return process
+
+
+def children_of(process: int) -> list[int]:
+    """Return the processes that a process has started and that have not ended."""
+    return [int(each) for each in Path(f"/proc/{process}/task/{process}/children").read_text(encoding="ascii").split()]
+
+
+def is_at_work(process: int) -> bool:
+    """Return whether there is such a process, and it has not ended."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(") ")[2][0] not in "ZX"
+    except FileNotFoundError:
+        return False
+
+
+@contextmanager
+def several_nodes(records: Path) -> Iterator[Nodes]:
+    """Start a cluster whose records survive the head's process in the folder ``records``."""
+    settings = {**_SETTINGS, "gcs_storage": "rocksdb", "gcs_storage_path": str(records)}
+    cluster: Any = Cluster(
+        initialize_head=True,
+        head_node_args={
+            "num_cpus": 0,
+            "object_store_memory": _STORE_BYTES,
+            "include_dashboard": False,
+            "_system_config": settings,
+        },
+    )
+    try:
+        yield Nodes(cluster)
+    finally:
+        cluster.shutdown()

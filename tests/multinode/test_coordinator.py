@@ -1,0 +1,70 @@
+"""The coordinator lost in the middle of an erasure: it is started anew by itself, and whoever waits for it hears of the
+end.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+import cluster
+from cluster.launching import launch_coordinator
+from cluster.specification import read_specification
+from coordinator.ports import Notice, RequestMoved
+from storage.errors import WriterBusy
+from storage.manifest import ManifestRegister
+from tests.doubles.home import Home
+from tests.multinode.expected import ALSO, ERASED, Expected, digests_of
+from tests.multinode.gate import Gate
+from tests.multinode.nodes import Nodes, is_at_work
+from tests.multinode.patience import until
+from tests.multinode.writers import writer_of
+
+pytestmark = [pytest.mark.multinode, pytest.mark.slow]
+
+
+def test_a_killed_coordinator(home: Home, nodes: Nodes, gate: Gate, expected: Expected) -> None:
+    """Killed while it retrains, the coordinator is started anew by itself; a command that waits for the erasure hears
+    of its end, and nothing is done twice.
+    """
+    launch_coordinator(read_specification(home.config))
+    notices: list[Notice] = []
+    with cluster.connect(home.config, listener=notices.append) as federation:
+        assert digests_of(federation.train()) == expected.trained
+        token = ManifestRegister(home.objects).highest_token()
+        with gate.during(lambda: federation.erase(ids=[ERASED], request_id="er-1")) as erasure:
+            killed = (writer_of(home), *erasure.workers)
+            os.kill(killed[0], signal.SIGKILL)
+        assert erasure.answer.result().state == "complete"
+        assert ManifestRegister(home.objects).highest_token() == token + 1
+        assert writer_of(home) != killed[0]
+        assert digests_of(federation.status()) == expected.erased
+        assert federation.verify().holds
+    assert "complete" in {n.request.state.value for n in notices if isinstance(n, RequestMoved)}
+    until(lambda: not any(map(is_at_work, killed)), "the dead coordinator's worker to end")
+
+
+def test_a_restarted_head(home: Home, nodes: Nodes, gate: Gate, expected: Expected) -> None:
+    """While the head's records are away an erasure goes on to its end, and whoever comes anew is told at once to come
+    again; once they are back all is as if they had never been away.
+    """
+    launch_coordinator(read_specification(home.config))
+
+    with cluster.connect(home.config) as federation:
+        federation.train()
+        token = ManifestRegister(home.objects).highest_token()
+        with gate.during(lambda: federation.erase(ids=[ERASED], request_id="er-1")) as erasure, nodes.without_head():
+            gate.open()
+            assert erasure.answer.result().state == "complete"
+            with pytest.raises(WriterBusy, match="'sisa launch'"):
+                federation.erase(ids=[ALSO], request_id="er-2")
+        with gate.during(lambda: federation.erase(ids=[ALSO], request_id="er-2")) as erasure:
+            with nodes.without_head():
+                pass
+            gate.open()
+        assert erasure.answer.result().state == "complete"
+        assert federation.verify().holds
+        assert ManifestRegister(home.objects).highest_token() == token
+        assert digests_of(federation.status()) == expected.erased_also

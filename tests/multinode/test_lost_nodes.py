@@ -1,0 +1,44 @@
+"""Nodes lost in the middle of training: the others end the work, in the same bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+import cluster
+from coordinator.ports import Notice, Remark
+from tests.doubles.home import Home
+from tests.multinode.expected import ERASED, Expected, digests_of
+from tests.multinode.gate import Gate
+from tests.multinode.nodes import NODES, Nodes
+from tests.multinode.patience import until
+from tests.ray.mortal import learned
+
+pytestmark = [pytest.mark.multinode, pytest.mark.slow]
+
+
+def test_nodes_lost_in_training_and_in_retraining(home: Home, nodes: Nodes, gate: Gate, expected: Expected) -> None:
+    """With a node lost while it trains and another while it retrains for an erasure, though fewer processors are left
+    than there were workers, all is carried out in the bytes of an undisturbed run.
+    """
+    notices: list[Notice] = []
+    with cluster.connect(home.config, listener=notices.append) as federation:
+        with gate.during(federation.train, "anywhere", workers=NODES) as training:
+            nodes.lose(nodes.of(training.workers[0]))
+            until(lambda: "a worker was lost with its node" in remarks(notices), "it to be noticed")
+            gate.open()  # the others end their work only now, and keep their processors
+        assert len(set(gate.learners().values())) == NODES
+        assert digests_of(training.answer.result()) == expected.trained
+        assert learned(notices) == [(shard, slice_) for shard in range(3) for slice_ in (1, 2)]
+        with gate.during(lambda: federation.erase(ids=[ERASED], request_id="er-1")) as erasure:
+            nodes.lose(nodes.of(erasure.workers[0]))
+        assert erasure.answer.result().state == "complete"
+        assert digests_of(federation.status()) == expected.erased
+        assert federation.verify().holds
+    assert "a worker died" not in remarks(notices)
+
+
+def remarks(notices: Sequence[Notice]) -> str:
+    """Return what was remarked."""
+    return "\n".join(notice.text for notice in notices if isinstance(notice, Remark))

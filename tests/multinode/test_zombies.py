@@ -1,0 +1,106 @@
+"""Zombies: workers and coordinators that go on after their node was declared dead commit nothing and leave nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import cluster
+from cluster import launching
+from cluster.launching import find_coordinator, launch_coordinator
+from cluster.specification import read_specification
+from coordinator.ledger import read_ledger, read_state
+from coordinator.sweep import left_over
+from storage.objects import ObjectKey
+from tests.doubles.home import Home
+from tests.kills.zombies import take_lock_away
+from tests.multinode.expected import ALSO, ERASED, Expected, digests_of
+from tests.multinode.gate import Gate
+from tests.multinode.nodes import NOT_HEAD, Nodes, is_at_work
+from tests.multinode.patience import until
+from tests.multinode.writers import writer_of
+
+pytestmark = [pytest.mark.multinode, pytest.mark.slow]
+
+
+def is_idle(home: Home) -> bool:
+    """Return whether the coordinator has done all that may be done now."""
+    coordinator = find_coordinator(home.objects, lambda _: None, print)
+    assert coordinator is not None
+    return coordinator._hear(None, 0.0).idle
+
+
+def left_behind(home: Home) -> list[ObjectKey]:
+    """Return the objects to which the state does not refer."""
+    state = read_state(home.objects)
+    assert state is not None
+    return list(left_over(home.objects, state))
+
+
+def test_a_zombie_worker(home: Home, nodes: Nodes, gate: Gate, expected: Expected) -> None:
+    """A worker that is cut off while it retrains is replaced; what it learned, of people erased meanwhile, neither
+    becomes current nor stays in the store, though the coordinator is the same all the time.
+    """
+    launch_coordinator(read_specification(home.config))
+    with cluster.connect(home.config) as federation:
+        federation.train()
+        with gate.during(lambda: federation.erase(ids=[ERASED], request_id="er-1"), "keeping") as erasure:
+            (zombie,) = erasure.workers
+            nodes.cut_off(nodes.of(zombie))
+        assert erasure.answer.result().state == "complete"
+        token = read_ledger(home.objects).token
+        assert federation.erase(ids=[ALSO], request_id="er-2").state == "complete"
+        until(lambda: is_idle(home), "the coordinator to have nothing more to do")
+        assert is_at_work(zombie)
+        gate.open()
+        until(lambda: gate.is_through(zombie), "the zombie to keep what it learned")
+        assert left_behind(home) == []
+        assert read_ledger(home.objects).token == token
+        assert digests_of(federation.status()) == expected.erased_also
+        assert federation.verify().holds
+
+
+def test_a_zombie_coordinator(
+    home: Home, nodes: Nodes, gate: Gate, expected: Expected, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A coordinator that is cut off with its node in mid-erasure, and goes on when another one has taken over and
+    ended its work, is fenced at the next thing that it would record.
+    """
+    # Not bound to one node, as with a store in a bucket; and the head's loss would be the cluster's.
+    monkeypatch.setattr(launching, "_place", lambda _: {"resources": dict.fromkeys(NOT_HEAD, 0.1)})
+    launch_coordinator(read_specification(home.config))
+    with cluster.connect(home.config) as federation:
+        federation.train()
+        token = read_ledger(home.objects).token
+        with gate.during(lambda: federation.erase(ids=[ERASED], request_id="er-1")) as erasure:
+            zombie = writer_of(home)
+            os.kill(zombie, signal.SIGSTOP)
+            gate.open()  # the worker ends its slice: word of it lies before the zombie
+            until(lambda: gate.is_through(erasure.workers[0]), "the worker to keep what it learned")
+            take_lock_away(home.folder)  # as a lease that ran out
+            nodes.cut_off(nodes.of(zombie))
+        assert erasure.answer.result().state == "complete"
+        assert writer_of(home) != zombie
+        assert holds_a_lock_that_is_gone(zombie)
+        os.kill(zombie, signal.SIGCONT)
+        until(lambda: not holds_a_lock_that_is_gone(zombie), "the zombie to be fenced")
+        assert is_at_work(zombie)
+        assert read_ledger(home.objects).token == token + 1
+        assert left_behind(home) == []
+        assert digests_of(federation.status()) == expected.erased
+        assert federation.verify().holds
+
+
+def holds_a_lock_that_is_gone(process: int) -> bool:
+    """Return whether the process holds the right to write in a lock file that was taken away."""
+    held: list[Any] = []
+    for each in Path(f"/proc/{process}/fd").iterdir():
+        try:
+            held.append(each.readlink())
+        except FileNotFoundError:  # closed meanwhile
+            continue
+    return any(str(name).endswith("writer.lock (deleted)") for name in held)

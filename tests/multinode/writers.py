@@ -1,0 +1,15 @@
+"""Who writes."""
+
+from __future__ import annotations
+
+import re
+
+from tests.doubles.home import Home
+
+
+def writer_of(home: Home) -> int:
+    """Return the process that holds the right to write in the home's store."""
+    said = (home.store / ".locks" / "writer.lock").read_text(encoding="utf-8")
+    found = re.search(r"process (\d+)", said)
+    assert found
+    return int(found[1])

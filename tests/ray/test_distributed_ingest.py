@@ -1,0 +1,171 @@
+"""Ingest by tasks on a real Ray: the slices of a plain ingest, whatever dies or is wrong."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import pytest
+import ray
+
+from cluster import crew, ingesting
+from cluster.ingesting import RayIngest
+from cluster.objects import open_objects
+from cluster.specification import FederationSpecification, read_specification
+from cluster.worker import new_name
+from cluster.workers import Workers
+from coordinator.lookup import load_digests
+from coordinator.requests import InlineDigests
+from shards.ingest import Ingested, ingest
+from shards.routing import PartitionKey, Placement, subject_digest
+from shards.sources import Source, open_source
+from shards.tombstones import DigestSet
+from storage.errors import Invalid, Unavailable
+from storage.local import LocalStore
+from storage.memory import MemoryStore
+from storage.objects import ObjectKey, ObjectStore, VersionTag
+from storage.vault import SealedStore
+from tests.doubles.home import MARKED, Columns, Home, small_points
+
+pytestmark = pytest.mark.ray
+
+KEY = PartitionKey(bytes(range(16)))
+ERASED = DigestSet.of(subjects=[subject_digest(KEY, MARKED)])
+FILES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class MortalStore(LocalStore):
+    """A folder in which who writes a part dies right after it, as a file beside it says: ``once`` or ``always``."""
+
+    plan: str = ""
+
+    def put_if_absent(self, key: ObjectKey, payload: bytes) -> VersionTag:
+        """Create the object, and perhaps die."""
+        tag = LocalStore.put_if_absent(self, key, payload)
+        if key.endswith(".parquet"):
+            with suppress(FileNotFoundError):
+                if Path(self.plan).read_text(encoding="utf-8") == "once":
+                    Path(self.plan).unlink()  # of two at the same time one does not find it any more
+                os.kill(os.getpid(), signal.SIGKILL)
+        return tag
+
+
+@pytest.fixture
+def spread(home: Home, monkeypatch: pytest.MonkeyPatch) -> Home:
+    """A home whose data lie in several files, each of them a fragment."""
+    monkeypatch.setattr(ingesting, "LEAST_FRAGMENT_BYTES", 1)
+    _write(home, small_points())
+    home.specify(data__train="parts", cluster__ingest_workers=2)
+    return home
+
+
+def _write(home: Home, columns: Columns) -> None:
+    for number in range(FILES):
+        home.write(f"parts/{number}.parquet", {name: values[number::FILES] for name, values in columns.items()})
+
+
+def _sources(home: Home) -> tuple[FederationSpecification, Source]:
+    return read_specification(home.config), open_source("parts", home.folder)
+
+
+def _ingested(
+    home: Home, store: ObjectStore, *, remark: Callable[[str], None] = print, heard: list[int] | None = None
+) -> Ingested:
+    """Ingest by tasks."""
+    specification, source = _sources(home)
+    return RayIngest(specification.cluster, Workers(specification, store, remark), remark)(
+        source=source,
+        data=specification.data,
+        partition=specification.partition,
+        key=KEY,
+        store=store,
+        tombstones=partial(load_digests, store, InlineDigests.of(ERASED)),
+        names=new_name,
+        progress=(heard if heard is not None else []).append,
+    )
+
+
+def _plain(home: Home) -> Ingested:
+    specification, source = _sources(home)
+    return ingest(
+        source=source,
+        data=specification.data,
+        partition=specification.partition,
+        key=KEY,
+        store=MemoryStore(f"plain-{new_name()}"),
+        tombstones=ERASED,
+        names=new_name,
+    )
+
+
+def _contents(ingested: Ingested) -> tuple[object, ...]:
+    slices: dict[Placement, tuple[int, str, str]] = {
+        at: (each.points, each.points_digest, each.content_digest) for at, each in ingested.slices.items()
+    }
+    return slices, ingested.layout, ingested.inventory, ingested.points, ingested.refused
+
+
+def _parts(store: ObjectStore) -> set[str]:
+    return {info.key for info in store.list("shards/")}
+
+
+def test_tasks_give_the_slices_of_a_plain_ingest(spread: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two tasks over four files: slices, layout, inventory and counts of a plain ingest, erased people left out, and
+    nothing else in the store. Nothing is put into Ray's object store by hand.
+    """
+    monkeypatch.setattr(ray, "put", None)
+    store, heard = open_objects(read_specification(spread.config)), list[int]()
+    ingested = _ingested(spread, store, heard=heard)
+    assert _contents(ingested) == _contents(_plain(spread))
+    assert (ingested.points, ingested.refused, heard[-1], len(heard)) == (116, 4, 120, FILES)
+    assert _parts(store) == {part.key for record in ingested.slices.values() for part in record.parts}
+
+
+def test_a_task_that_is_killed_is_repeated(spread: Home) -> None:
+    """A process killed after it wrote a part: the same slices, none of them with what the dead one wrote."""
+    plan = spread.folder / "plan"
+    plan.write_text("once", encoding="utf-8")
+    store, remarks = SealedStore(MortalStore(str(spread.store), str(plan))), list[str]()
+    ingested = _ingested(spread, store, remark=remarks.append)
+    assert not plan.exists()
+    assert [text for text in remarks if "another one begins where it began" in text]
+    assert _contents(ingested) == _contents(_plain(spread))
+    recorded = {part.key for record in ingested.slices.values() for part in record.parts}
+    left = _parts(store) - recorded
+    assert len({key.rpartition("/")[2].partition("-")[0] for key in left}) == 1
+
+
+def test_tasks_that_die_again_and_again(spread: Home) -> None:
+    """After so many deaths the ingest is given up, and what the dead have written is taken back."""
+    plan = spread.folder / "plan"
+    plan.write_text("always", encoding="utf-8")
+    store = SealedStore(MortalStore(str(spread.store), str(plan)))
+    with pytest.raises(Unavailable, match=f"tasks that read data died {crew.MOST_DEATHS} times in a row"):
+        _ingested(spread, store)
+    assert _parts(store) == set()
+
+
+def test_errors_are_those_of_a_plain_ingest(spread: Home) -> None:
+    """Whatever task meets which error first, that of the first file is told, and a repeated id by its two places; the
+    store is left empty.
+    """
+    store, columns = open_objects(read_specification(spread.config)), small_points()
+    columns["label"][2] = columns["label"][9] = columns["label"][3] = "strange"
+    _write(spread, columns)
+    with pytest.raises(Invalid, match=r"'strange' is not in .*file=parts/1\.parquet column=label row=3") as found:
+        _ingested(spread, store)
+    with pytest.raises(Invalid, match="strange") as expected:
+        _plain(spread)
+    assert str(found.value) == str(expected.value)
+    columns = small_points()
+    columns["id"][7] = columns["id"][0]
+    _write(spread, columns)
+    with pytest.raises(Invalid, match=r"same id .*file=parts/0\.parquet row=1 other_file=parts/3\.parquet other_row=2"):
+        _ingested(spread, store)
+    assert _parts(store) == set()

@@ -1,0 +1,59 @@
+"""Federations that are served in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import cluster.workers
+from cluster.resident import Resident
+from cluster.specification import read_specification
+from tests.doubles.home import Home
+from tests.doubles.local_workers import LocalWorkers
+from tests.serving.world import World, coordinator_of, open_world
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    """A folder whose federation trains in this process."""
+    monkeypatch.setattr(cluster.workers, "RayPool", LocalWorkers)
+    monkeypatch.setattr(cluster.workers, "join_ray", lambda _: False)
+    return Home(tmp_path).fill(erasure__batch_window_seconds=0.0, serve__refresh_seconds=0.05)
+
+
+@pytest.fixture
+def resident(home: Home) -> Iterator[Resident]:
+    """Its coordinator, which has trained."""
+    made = coordinator_of(read_specification(home.config))
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def world(home: Home, resident: Resident) -> Iterator[World]:
+    """Its coordinator and one replica, with tokens."""
+    made = open_world(home, resident)
+    yield made
+    made.service.close()
+
+
+@pytest.fixture(scope="module")
+def still_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """One that many tests of a module ask and none changes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cluster.workers, "RayPool", LocalWorkers)
+        patch.setattr(cluster.workers, "join_ray", lambda _: False)
+        home = Home(tmp_path_factory.mktemp("still")).fill(
+            erasure__batch_window_seconds=0.0,
+            serve__refresh_seconds=0.05,
+            serve__max_body_bytes=100_000,
+            serve__max_points=50,
+            serve__max_names=20,
+        )
+        resident = coordinator_of(read_specification(home.config))
+        made = open_world(home, resident)
+        yield made
+        made.service.close()
+        resident.stop()

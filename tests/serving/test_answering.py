@@ -1,0 +1,262 @@
+"""Answering: what was computed leaves only after a look at the store that began later; nobody waits for ever."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from cluster.ensemble import Ensemble
+from cluster.serving.answering import TOGETHER, Answer, Answering
+from cluster.serving.standing import Standing
+from coordinator.aggregation import Aggregated
+from storage.errors import InvariantBroken, SisaError, Unavailable
+from tests.serving.world import PATIENCE_SECONDS
+
+
+@dataclass(slots=True)
+class FakeEnsemble:
+    """Answers each point with the generation; as ``Ensemble`` as its users see it."""
+
+    generation: int
+    shards: int = 3
+    constituents: tuple[int, ...] = (0, 1)
+    calls: list[int] = field(default_factory=list)
+    before: Callable[[], None] = lambda: None
+
+    def answer(self, features_NF: npt.NDArray[np.float32]) -> Aggregated:
+        """Return the first feature as class."""
+        self.calls.append(len(features_NF))
+        self.before()
+        if len(features_NF) and features_NF[0, 0] < 0:
+            raise RuntimeError("the model quotes secret-person-001")
+        return Aggregated(
+            classes_N=features_NF[:, 0].astype(np.int64), scores_NC=np.full((len(features_NF), 2), self.generation)
+        )
+
+
+@dataclass(slots=True)
+class FakeStanding:
+    """A replica's knowledge, as a test wants it."""
+
+    held: FakeEnsemble | None = None
+    floor: int = 0
+    named: int = 1
+    away: SisaError | None = None
+    unloadable: SisaError | None = None
+    looks: int = 0
+    on_look: Callable[[], None] = lambda: None
+
+    @property
+    def state(self) -> object:
+        """Something is always committed."""
+        return self
+
+    @property
+    def ensemble(self) -> FakeEnsemble | None:
+        """What is held and not withdrawn."""
+        return self.held if self.held and self.held.generation >= self.floor else None
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether another generation is named than held."""
+        return self.held is None or self.held.generation != self.named
+
+    def current(self) -> None:
+        """Look."""
+        self.looks += 1
+        self.on_look()
+        if self.away:
+            raise self.away
+
+    def load(self) -> None:
+        """Load what is named."""
+        if self.unloadable:
+            raise self.unloadable
+        self.held = FakeEnsemble(self.named)
+
+
+@pytest.fixture
+def standing() -> FakeStanding:
+    """A replica that holds generation 1."""
+    return FakeStanding(FakeEnsemble(1))
+
+
+@pytest.fixture
+def answering(standing: FakeStanding) -> Iterator[Answering]:
+    """Its answers."""
+    made = Answering(cast("Standing", standing), 0.01)
+    yield made
+    made.close()
+
+
+def features(*firsts: float) -> npt.NDArray[np.float32]:
+    """Return data points with these first features."""
+    return np.array([[first, 0.0] for first in firsts], np.float32)
+
+
+def result(answer: Future[Answer]) -> Answer:
+    """Return the answer."""
+    return answer.result(PATIENCE_SECONDS)
+
+
+def test_an_answer_is_confirmed_after_it_was_computed(standing: FakeStanding, answering: Answering) -> None:
+    """Between the end of the computation and the answer a look at the store began and ended."""
+    looks_before: list[int] = []
+    assert standing.held is not None
+    standing.held.before = lambda: looks_before.append(standing.looks)
+    found = result(answering.ask(features(4, 5)))
+    assert found.classes_N.tolist() == [4, 5]
+    assert (found.generation, found.constituents, found.shards) == (1, 2, 3)
+    assert standing.looks > looks_before[0]
+
+
+def test_what_was_withdrawn_meanwhile_is_computed_again(standing: FakeStanding, answering: Answering) -> None:
+    """A floor that rises while an answer is computed takes it back: the caller gets the next generation's, no error."""
+
+    def erase() -> None:
+        standing.named = standing.floor = 2
+
+    assert standing.held is not None
+    standing.held.before = erase
+    assert result(answering.ask(features(1))).generation == 2
+
+
+def test_the_old_generation_answers_while_the_new_one_is_loaded(standing: FakeStanding, answering: Answering) -> None:
+    """A published generation takes nothing away: until it is in memory the one before it answers."""
+    loading, loaded = threading.Event(), threading.Event()
+
+    class Slow(FakeStanding):
+        def load(self) -> None:
+            loading.set()
+            assert loaded.wait(PATIENCE_SECONDS)
+            FakeStanding.load(self)
+
+    slow = Slow(FakeEnsemble(1))
+    made = Answering(cast("Standing", slow), 0.01)
+    slow.named = 2
+    assert loading.wait(PATIENCE_SECONDS)
+    assert result(made.ask(features(1))).generation == 1
+    loaded.set()
+    while result(made.ask(features(1))).generation != 2:
+        pass
+    made.close()
+
+
+def test_a_store_that_is_away_silences_the_replica(standing: FakeStanding, answering: Answering) -> None:
+    """What cannot be confirmed is not answered, whatever is in memory; once the store is back, it is."""
+    standing.away = Unavailable("the disk is gone", "mount it")
+    with pytest.raises(Unavailable, match="cannot be confirmed"):
+        result(answering.ask(features(1)))
+    with pytest.raises(Unavailable, match="the disk is gone"):
+        answering.check()
+    standing.away = None
+    while True:
+        try:
+            assert result(answering.ask(features(1))).generation == 1
+            break
+        except Unavailable:
+            continue
+
+
+def test_without_a_generation_the_reason_is_told(standing: FakeStanding, answering: Answering) -> None:
+    """Where none may be served and none can be loaded, callers are told why; where one can, they wait for it."""
+    standing.unloadable = Unavailable("all constituents are being trained anew", "wait")
+    standing.named = standing.floor = 2  # nothing is loaded from here on: asks wait until that is known
+    with pytest.raises(Unavailable, match="being trained anew"):
+        result(answering.ask(features(1)))
+    with pytest.raises(Unavailable, match="being trained anew"):
+        answering.check()
+    standing.unloadable = None
+    while True:
+        try:
+            assert result(answering.ask(features(1))).generation == 2
+            break
+        except Unavailable:
+            continue
+
+
+def test_small_requests_share_an_evaluation(standing: FakeStanding, answering: Answering) -> None:
+    """What comes in while the model is at work is its next batch."""
+    at_work, go_on = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        at_work.set()
+        assert go_on.wait(PATIENCE_SECONDS)
+
+    assert standing.held is not None
+    standing.held.before = wait
+    first = answering.ask(features(0))
+    assert at_work.wait(PATIENCE_SECONDS)
+    others = [answering.ask(features(number, number)) for number in range(1, 40)]
+    go_on.set()
+    assert [result(each).classes_N.tolist() for each in others] == [[number] * 2 for number in range(1, 40)]
+    assert result(first).classes_N.tolist() == [0]
+    assert standing.held.calls == [1, 78]
+
+
+def test_large_requests_let_small_ones_pass(standing: FakeStanding, answering: Answering) -> None:
+    """A large request is evaluated piece by piece, small ones in between, and its answer is whole and in order."""
+    asked: list[Future[Answer]] = []
+    assert standing.held is not None
+    standing.held.before = lambda: asked.append(answering.ask(features(7))) if not asked else None
+    numbers = np.arange(10 * TOGETHER + 5)
+    large = result(answering.ask(features(*numbers)))
+    np.testing.assert_array_equal(numbers, large.classes_N)
+    assert result(asked[0]).classes_N.tolist() == [7]
+    assert standing.held.calls[:3] == [TOGETHER, 1, TOGETHER]
+    assert standing.held.calls[-1] == 5
+
+
+def test_a_model_that_fails_is_not_quoted(standing: FakeStanding, answering: Answering) -> None:
+    """An error of the model's code reaches the caller without its text, and the replica answers on."""
+    with pytest.raises(InvariantBroken, match="the model failed") as caught:
+        result(answering.ask(features(-1)))
+    assert "secret" not in str(caught.value)
+    assert result(answering.ask(features(1))).classes_N.tolist() == [1]
+
+
+def test_a_thread_that_ends_takes_nobody_with_it(standing: FakeStanding) -> None:
+    """A bug that ends a thread ends the replica: what is asked is refused, and the check says that it is over."""
+    said: list[Any] = []
+    hook, threading.excepthook = threading.excepthook, said.append
+
+    def fail() -> None:
+        raise KeyError("bug")
+
+    standing.on_look = fail
+    made = Answering(cast("Standing", standing), 0.01)
+    with pytest.raises(Unavailable, match="stopping"):
+        result(made.ask(features(1)))
+    made.close()
+    with pytest.raises(InvariantBroken, match="a thread of this replica has ended"):
+        made.check()
+    threading.excepthook = hook
+    assert [each.exc_type for each in said] == [KeyError]
+
+
+def test_who_went_away_is_not_answered(standing: FakeStanding, answering: Answering) -> None:
+    """A caller that gave up costs nothing but its share of the work."""
+    gone = answering.ask(features(1))
+    gone.cancel()
+    assert result(answering.ask(features(2))).classes_N.tolist() == [2]
+
+
+def test_a_closed_replica_refuses(standing: FakeStanding) -> None:
+    """After its end nothing is taken."""
+    made = Answering(cast("Standing", standing), 0.01)
+    made.close()
+    with pytest.raises(Unavailable, match="stopping"):
+        result(made.ask(features(1)))
+
+
+def test_the_fake_stands_for_the_real_one() -> None:
+    """What the fakes offer, the real classes have."""
+    assert {"state", "ensemble", "floor", "is_behind", "current", "load"} <= set(dir(Standing))
+    assert {"generation", "shards", "constituents", "answer"} <= set(dir(Ensemble))

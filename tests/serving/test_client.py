@@ -1,0 +1,151 @@
+"""The client: the same words as the federation's own, over a real connection."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pyarrow as pa
+import pytest
+import uvicorn
+
+from cluster.client import Client
+from storage.errors import Conflict, Invalid, ObjectMissing, SisaError, Unavailable
+from tests.doubles.home import MARKED, as_table, small_points
+from tests.serving.world import World, points
+
+
+@pytest.fixture
+def url(world: World) -> Iterator[str]:
+    """Where the API listens, on a port of its own."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(world.client.app, log_level="critical", lifespan="off"))
+    thread = threading.Thread(target=server.run, args=([listening],))
+    thread.start()
+    yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    server.should_exit = True
+    thread.join()
+    listening.close()
+
+
+def test_the_client_speaks_the_api(world: World, url: str) -> None:
+    """Predictions from tables and lists, an erasure waited for, its receipt, the status: each as its own type."""
+    with Client(url, world.tokens["predict"]) as client:
+        table = as_table({name: values[:3] for name, values in small_points().items()})
+        found = client.predict(table)
+        assert (found.generation, found.constituents, found.shards) == (1, 3, 3)
+        assert found.table.column("id").to_pylist() == table.column("id").to_pylist()
+        listed = client.predict(points()["points"]).table
+        assert listed.column("prediction").equals(found.table.column("prediction"))
+        assert client.status().generation == 1
+        assert client.is_healthy()
+        with pytest.raises(Invalid, match="may not do this"):
+            client.erase(subjects=[MARKED])
+    with Client(url, world.tokens["erase"]) as client:
+        request = client.erase(subjects=[MARKED], request_id="er-1", wait_seconds=60)
+        assert (request.state, request.points) == ("complete", 4)
+        assert client.erase(subjects=[MARKED], request_id="er-1") == request
+        with pytest.raises(Conflict, match="er-1"):
+            client.erase(subjects=["secret-person-001"], request_id="er-1")
+        assert client.erase(ids=["secret-id-0001"], held="legal hold 17", wait_seconds=60).state == "waiting"
+    with Client(url, world.tokens["audit"]) as client:
+        assert json.loads(client.receipt("er-1"))["keys"]
+        with pytest.raises(ObjectMissing, match="no such erasure request"):
+            client.receipt("er-2")
+        assert {each.request_id for each in client.status().requests} > {"er-1"}
+
+
+def test_bad_data_are_refused_as_on_the_command_line(world: World, url: str) -> None:
+    """What the server refuses is raised as the error it is, with its remedy."""
+    with Client(url, world.tokens["predict"]) as client:
+        with pytest.raises(Invalid, match="no column 'x00'"):
+            client.predict(pa.table({"x": [1]}))
+        with pytest.raises(Invalid, match="expected 16"):
+            client.predict([{"features": [1]}])
+    with Client(url) as client, pytest.raises(Invalid, match="bearer token is needed"):
+        client.predict(points()["points"])
+
+
+class _Moody(BaseHTTPRequestHandler):
+    """Answers as its server is told."""
+
+    def do_GET(self) -> None:
+        """Answer with the next of the server's answers."""
+        status, headers, body = self.server.answers.pop(0)  # type: ignore[attr-defined]
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def moody() -> Iterator[HTTPServer]:
+    """A server of bad answers."""
+    server = HTTPServer(("127.0.0.1", 0), _Moody)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+AWAY = (503, {"Retry-After": "3"}, b'{"error": {"kind": "unavailable", "message": "away", "remedy": "wait"}}')
+
+
+def test_what_is_away_is_asked_for_again(moody: HTTPServer) -> None:
+    """After a 503 or 429 the client waits as long as it is told, and raises when that does not help."""
+    pauses: list[float] = []
+    client = Client(f"http://127.0.0.1:{moody.server_port}", "t", pause=pauses.append)
+    moody.answers = [AWAY, (429, {}, b""), (404, {}, AWAY[2])]  # type: ignore[attr-defined]
+    with pytest.raises(ObjectMissing, match="away wait"):
+        client.request("er-1")
+    assert pauses == [3.0, 0.4]
+    moody.answers = [AWAY] * 6  # type: ignore[attr-defined]
+    with pytest.raises(Unavailable, match="away"):
+        client.request("er-1")
+    assert moody.answers == []  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "error", "text"),
+    [
+        (302, b"", SisaError, "status 302, not as the API does"),
+        (200, b"<html>", SisaError, "not what the API's version 1 says"),
+        (500, AWAY[2], SisaError, "away"),
+        (418, b"{}", Invalid, "status 418"),
+    ],
+)
+def test_another_server_is_not_taken_for_the_api(
+    moody: HTTPServer, status: int, body: bytes, error: type[SisaError], text: str
+) -> None:
+    """An answer of another shape is an error that says so; nobody is followed elsewhere with the token."""
+    moody.answers = [(status, {"Location": "http://127.0.0.1:1/"}, body)]  # type: ignore[attr-defined]
+    with Client(f"http://127.0.0.1:{moody.server_port}", "t") as client, pytest.raises(error, match=text):
+        client.request("er-1")
+
+
+def test_nobody_there_is_told() -> None:
+    """Where no server listens the client says where it looked, and never shows its token."""
+    free = socket.create_server(("127.0.0.1", 0))
+    port = free.getsockname()[1]
+    free.close()
+    client = Client(f"http://127.0.0.1:{port}", "sisa_secret", pause=lambda _: None)
+    with pytest.raises(Unavailable, match=f"does not answer: ConnectionRefusedError .*{port}") as caught:
+        client.status()
+    assert "secret" not in f"{caught.value} {client!r} {vars(caught.value)}"
+
+
+@pytest.mark.parametrize("url", ["", "127.0.0.1:8000", "ftp://host", "http://", "http://me:pw@host", "http://h?x=1"])
+def test_addresses_that_are_none(url: str) -> None:
+    """An address that is none of an HTTP server is refused before anything is sent."""
+    with pytest.raises(Invalid, match="none of an HTTP API"):
+        Client(url)

@@ -1,0 +1,109 @@
+"""The commands around serving: tokens made, listed and revoked; what keeps serving from starting, told at once."""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from cluster.serving.deployment import application
+from cluster.specification import read_specification
+from cluster.system import SystemClock
+from cluster.tokens import TokenRegister, known_token
+from deploy.serve_commands import serve, tokens
+from storage.errors import Conflict
+from tests.doubles.home import Home
+
+APP = typer.Typer()
+APP.add_typer(tokens)
+APP.command()(serve)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    """A folder whose federation was never trained."""
+    return Home(tmp_path).fill()
+
+
+def said(home: Home, *words: str) -> tuple[int, dict[str, Any]]:
+    """Return how a command ended and its envelope."""
+    done = CliRunner().invoke(APP, [*words, "--config", str(home.config), "--json"])
+    return done.exit_code, json.loads(done.stdout)
+
+
+def test_a_token_is_shown_once(home: Home) -> None:
+    """What 'create' shows is a token; 'list' shows all of them without it; 'revoke' ends it."""
+    code, made = said(home, "token", "create", "--role", "erase", "--days", "2", "--note", "for the desk")
+    assert code == 0
+    text = made["data"]["token"]
+    record = known_token(TokenRegister(home.objects, SystemClock()).records(), text)
+    assert record is not None
+    assert (record.role, record.note) == ("erase", "for the desk")
+    code, listed = said(home, "token", "list")
+    assert code == 0
+    assert [each["token_id"] for each in listed["data"]["tokens"]] == [record.token_id]
+    assert text.rpartition("_")[2] not in json.dumps(listed)
+    assert record.digest not in json.dumps([made, listed])
+    code, revoked = said(home, "token", "revoke", record.token_id)
+    assert code == 0
+    assert revoked["data"]["revoked_at"]
+
+
+def test_people_read_the_same(home: Home) -> None:
+    """Without --json the token stands alone on its line, and the list is a table."""
+    run = CliRunner().invoke
+    config = ["--config", str(home.config)]
+    assert run(APP, ["token", "list", *config]).stdout == "no token was made yet\n"
+    shown = run(APP, ["token", "create", "--role", "predict", *config]).stdout.splitlines()
+    assert known_token(TokenRegister(home.objects, SystemClock()).records(), shown[0])
+    assert "predict" in run(APP, ["token", "list", *config]).stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (("token", "create", "--role", "admin"), "one of predict, erase, audit"),
+        (("token", "create", "--role", "predict", "--days", "0"), "above 0"),
+        (("token", "revoke", "nobody"), "there is no such token"),
+    ],
+)
+def test_bad_tokens_are_wrong_usage(home: Home, words: tuple[str, ...], text: str) -> None:
+    """A role, a life or an id that is none ends with 2 and a sentence."""
+    code, found = said(home, *words)
+    assert code == 2
+    assert text in found["error"]["message"]
+
+
+def test_serving_needs_its_packages(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the extra 'serve' the command says what to install, before it starts anything."""
+    monkeypatch.setitem(sys.modules, "fastapi", None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    code, found = said(home, "serve")
+    assert code == 2
+    assert "sisa-ray[serve]" in found["error"]["remedy"]
+
+
+def test_a_port_that_is_taken_is_named(home: Home) -> None:
+    """Where something listens already, that is told before anything is started."""
+    from cluster.serving.deployment import _refuse_taken
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        home.specify(serve__port=taken.getsockname()[1])
+        with pytest.raises(Conflict, match="cannot listen at 127.0.0.1: Address already in use"):
+            _refuse_taken(read_specification(home.config).serve)
+
+
+def test_a_serve_config_file_makes_the_same_application(home: Home) -> None:
+    """What KubeRay's manifest names gives the application of the specification that it names."""
+    made = application({"config": str(home.config)})
+    deployment = made._bound_deployment
+    assert deployment.name == "replica"
+    assert deployment.num_replicas == 1
+    assert deployment.max_ongoing_requests == 64
+    assert deployment.init_args == (read_specification(home.config),)

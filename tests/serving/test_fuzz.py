@@ -1,0 +1,80 @@
+"""Whatever the OpenAPI document allows or forbids, and whatever bytes come, no answer is a failure of the server."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from schemathesis import GenerationMode
+from schemathesis.checks import (
+    content_type_conformance,
+    not_a_server_error,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from cluster.serving.messages import JSON
+from cluster.tokens import Role
+from shards.exchange import ARROW_STREAM
+from tests.serving.test_refusals import arrow
+from tests.serving.world import ROLES, World
+
+CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
+PATHS = [
+    "/v1/predictions",
+    "/v1/erasures",
+    "/v1/erasures/{request_id}",
+    "/v1/erasures/{request_id}/receipt",
+    "/v1/status",
+    "/healthz",
+]
+UNCHANGED = [HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much, HealthCheck.too_slow]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("path", "mode"),
+    [(path, mode) for path in PATHS for mode in GenerationMode if (path, mode.value) != ("/healthz", "negative")],
+)
+def test_no_request_breaks_the_server(still_world: World, path: str, mode: GenerationMode) -> None:
+    """Requests made from the document, good and bad, with every role: answered as documented, never with a 500."""
+    schema = schemathesis.openapi.from_asgi("/openapi.json", still_world.client.app)
+    operation = next(iter(schema[path].values()))
+    headers = [still_world.headers(role) for role in ROLES]
+
+    @settings(max_examples=60, suppress_health_check=UNCHANGED)
+    @given(case=operation.as_strategy(generation_mode=mode), headers=st.sampled_from(headers))
+    def answers(case: Any, headers: dict[str, str]) -> None:
+        case.call_and_validate(headers=headers, checks=CHECKS)
+
+    answers()
+
+
+@settings(max_examples=150, suppress_health_check=UNCHANGED)
+@given(
+    role=st.sampled_from(ROLES),
+    path=st.sampled_from(["/v1/predictions", "/v1/erasures"]),
+    media_type=st.sampled_from([JSON, ARROW_STREAM, "text/plain", ""]),
+    body=st.binary(max_size=200)
+    | st.text(max_size=100).map(lambda text: text.encode("utf-8", "surrogatepass"))
+    | st.tuples(st.integers(0, 10**6), st.binary(min_size=1, max_size=4)).map(lambda edit: edited(*edit)),
+    accept=st.sampled_from([JSON, ARROW_STREAM, "*/*", "text/*;q=0.1", ";;,,q="]),
+)
+def test_no_bytes_break_the_server(
+    still_world: World, role: Role, path: str, media_type: str, body: bytes, accept: str
+) -> None:
+    """Any bytes as a body, edited Arrow streams among them: answered or refused, never with a 500."""
+    headers = still_world.headers(role) | {"Content-Type": media_type, "Accept": accept}
+    answer = still_world.client.post(path, content=body, headers=headers)
+    assert answer.status_code < 500
+    assert answer.status_code == 200 or answer.json()["error"]["kind"]
+
+
+def edited(place: int, change: bytes) -> bytes:
+    """Return an Arrow stream with some of its bytes changed."""
+    payload = arrow()
+    place %= len(payload)
+    return payload[:place] + change + payload[place + len(change) :]

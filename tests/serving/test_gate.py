@@ -1,0 +1,129 @@
+"""The gate: a good token with the right role passes, as often as it may; nothing else does."""
+
+from __future__ import annotations
+
+from itertools import count
+
+import pytest
+
+from cluster.serving.gate import Gate
+from cluster.serving.problems import Refused
+from cluster.tokens import Role, TokenRegister
+from storage.errors import Unavailable
+from storage.memory import MemoryStore
+from storage.objects import ObjectKey, StoredObject
+from tests.doubles.time_and_names import VirtualClock
+from tests.serving.world import ROLES, World, error_of
+
+_STORES = count()
+
+
+class _Away(MemoryStore):
+    def get(self, key: ObjectKey) -> StoredObject:
+        raise Unavailable("the disk is gone", "mount it")
+
+
+def gate_of(store: MemoryStore, clock: VirtualClock, per_minute: int = 1_000_000) -> Gate:
+    """Return a gate over the store's tokens."""
+    return Gate(TokenRegister(store, clock), clock, refresh_seconds=1.0, per_minute=per_minute)
+
+
+def refusal(gate: Gate, text: str, *roles: Role) -> Refused:
+    """Return how a request with this token is refused."""
+    with pytest.raises(Refused, match=".") as caught:
+        gate.admit({"authorization": f"Bearer {text}"}, *(roles or ROLES))
+    return caught.value
+
+
+ALLOWED = {
+    ("POST", "/v1/predictions"): {"predict"},
+    ("POST", "/v1/erasures"): {"erase"},
+    ("GET", "/v1/erasures/er-1"): {"erase", "audit"},
+    ("GET", "/v1/erasures/er-1/receipt"): {"audit"},
+    ("GET", "/v1/status"): {"predict", "audit"},
+}
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize(("method", "path"), ALLOWED)
+def test_each_role_may_do_its_own(still_world: World, method: str, path: str, role: Role) -> None:
+    """A token opens what its role names and nothing else: who may predict cannot erase, and the other way round."""
+    answer = still_world.client.request(method, path, headers=still_world.headers(role))
+    if role in ALLOWED[method, path]:
+        assert answer.status_code not in (401, 403)
+    else:
+        error_of(answer, 403, "forbidden")
+
+
+@pytest.mark.parametrize("header", [None, "", "Bearer", "Bearer  ", "Basic c2VjcmV0", "Bearer sisa_0_1", "bearer é"])
+@pytest.mark.parametrize(("method", "path"), ALLOWED)
+def test_without_a_token_nothing_opens(still_world: World, method: str, path: str, header: str | None) -> None:
+    """No token, half a token or another scheme: 401, with the scheme that is wanted."""
+    headers = {} if header is None else {b"Authorization": header.encode("latin-1")}
+    answer = still_world.client.request(method, path, headers=headers)
+    error_of(answer, 401, "unauthorized")
+    assert answer.headers["www-authenticate"].startswith("Bearer")
+
+
+def test_tokens_of_another_federation_open_nothing() -> None:
+    """A token is good for the federation in whose store it is registered."""
+    clock = VirtualClock()
+    here, there = (MemoryStore(f"gate-{next(_STORES)}") for _ in range(2))
+    token = TokenRegister(there, clock).create("predict", days=1)
+    assert refusal(gate_of(here, clock), token.text).problem.status == 401
+
+
+def test_expired_and_revoked_tokens_are_told_so() -> None:
+    """Who holds a token that is over is told which of the two it is; it opens nothing."""
+    clock, store = VirtualClock(), MemoryStore(f"gate-{next(_STORES)}")
+    register = TokenRegister(store, clock)
+    expired, revoked = register.create("predict", days=0.0001), register.create("predict", days=1)
+    gate = gate_of(store, clock)
+    assert gate.admit({"authorization": f"Bearer {revoked.text}"}, "predict") == revoked.record
+    register.revoke(revoked.record.token_id)
+    for _ in range(10):  # each reading of the clock is a second
+        clock.now()
+    gate.refresh()
+    assert "has expired" in str(refusal(gate, expired.text))
+    assert "was revoked" in str(refusal(gate, revoked.text))
+
+
+def test_a_new_token_opens_at_once() -> None:
+    """A token made after the register was read last is looked for in the store."""
+    clock, store = VirtualClock(), MemoryStore(f"gate-{next(_STORES)}")
+    gate = gate_of(store, clock)
+    gate.refresh()
+    made = TokenRegister(store, clock).create("audit", days=1)
+    assert gate.admit({"authorization": f"bearer {made.text}"}, "audit") == made.record
+
+
+def test_who_asks_too_often_waits() -> None:
+    """A token has a minute's worth of requests, which fill up again; others have their own."""
+    clock, store = VirtualClock(), MemoryStore(f"gate-{next(_STORES)}")
+    one, other = (TokenRegister(store, clock).create("predict", days=1) for _ in range(2))
+    gate = gate_of(store, clock, per_minute=2)
+    headers = {"authorization": f"Bearer {one.text}"}
+    gate.admit(headers, "predict")
+    gate.admit(headers, "predict")
+    limited = refusal(gate, one.text).problem
+    assert (limited.status, limited.kind) == (429, "rate_limited")
+    assert 1 <= int(limited.headers["Retry-After"]) <= 30
+    gate.admit({"authorization": f"Bearer {other.text}"}, "predict")
+    for _ in range(40):
+        clock.monotonic()
+    gate.admit(headers, "predict")
+
+
+def test_a_register_that_is_away_opens_nothing_for_long() -> None:
+    """Tokens known from before open on for a few refreshes; then nobody is known, and it is told as an absence."""
+    clock, name = VirtualClock(), f"gate-{next(_STORES)}"
+    made = TokenRegister(MemoryStore(name), clock).create("predict", days=1)
+    gate = gate_of(MemoryStore(name), clock)
+    headers = {"authorization": f"Bearer {made.text}"}
+    gate.admit(headers, "predict")
+    gate._register = TokenRegister(_Away(name), clock)
+    gate.admit(headers, "predict")
+    for _ in range(10):
+        clock.monotonic()
+    with pytest.raises(Unavailable, match="register of tokens cannot be read"):
+        gate.admit(headers, "predict")

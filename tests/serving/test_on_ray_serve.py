@@ -1,0 +1,178 @@
+"""The API on Ray Serve: real replicas, a real coordinator, callers that never pause."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+
+import pytest
+import ray
+from ray import serve
+
+from cluster.client import Client
+from cluster.coordinator import ACTOR_NAME
+from cluster.launching import RECORD_KEY, namespace_of
+from cluster.serving.deployment import serve_federation, stop_serving
+from cluster.specification import FederationSpecification, read_specification
+from cluster.system import SystemClock
+from cluster.tokens import Role, TokenRegister
+from coordinator.ledger import read_state
+from coordinator.state import FederationState
+from storage.errors import Conflict, Invalid, SisaError, Unavailable
+from tests.doubles.home import Home
+from tests.residue.ray_places import session_folder
+from tests.serving.test_under_load import LEAST_ANSWERS, asked_without_pause
+from tests.serving.world import ROLES, points
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A federation that is served by two replicas."""
+
+    home: Home
+    specification: FederationSpecification
+    url: str
+    tokens: dict[Role, str]
+
+    def client(self, role: Role) -> Client:
+        """Return a client with a token of this role."""
+        return Client(self.url, self.tokens[role])
+
+    def state(self) -> FederationState:
+        """Return the state as the store has it."""
+        state = read_state(self.home.objects)
+        assert state is not None
+        return state
+
+    def replicas(self) -> list[str]:
+        """Return the names of the replicas' actors."""
+        named = ray.util.list_named_actors(all_namespaces=True)
+        return [each["name"] for each in named if each["name"].startswith("SERVE_REPLICA::")]
+
+
+@pytest.fixture(scope="module")
+def served(joined_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A federation trained by its coordinator and served under a prefix."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    home = Home(tmp_path_factory.mktemp("served")).fill(
+        erasure__batch_window_seconds=0.0,
+        serve__port=port,
+        serve__prefix="/small",
+        serve__replicas=2,
+        serve__refresh_seconds=0.2,
+        serve__requests_per_minute=1_000_000,
+    )
+    home.json("train")
+    specification = read_specification(home.config)
+    serving = serve_federation(specification)
+    assert (serving.launched, serving.url) == (True, f"http://127.0.0.1:{port}/small")
+    register = TokenRegister(home.objects, SystemClock())
+    yield Served(home, specification, serving.url, {role: register.create(role, days=1).text for role in ROLES})
+    assert stop_serving(specification)
+    ray.kill(ray.get_actor(ACTOR_NAME, namespace=namespace_of(specification, home.objects)), no_restart=True)
+    home.objects.delete(RECORD_KEY)
+
+
+def test_no_answer_fails_and_none_is_tainted(served: Served) -> None:
+    """While people are erased over HTTP, a thousand answers come over HTTP, none from below the floor, none failed."""
+    asked, generations = points()["points"], set[int]()
+
+    def ask() -> None:
+        floor = served.state().floor
+        with served.client("predict") as client:
+            for _ in range(5):
+                found = client.predict(asked)
+                assert found.generation >= floor
+                generations.add(found.generation)
+
+    with served.client("erase") as eraser, asked_without_pause(ask) as counts:
+        for number in range(2):
+            assert eraser.erase(subjects=[f"secret-person-{number:03d}"], wait_seconds=120).state == "complete"
+        while 5 * sum(counts) < LEAST_ANSWERS or max(generations) < served.state().generation:
+            pass
+    assert len(generations) > 2
+    with served.client("audit") as auditor:
+        for request in auditor.status().requests:
+            assert json.loads(auditor.receipt(request.request_id))["log"]
+
+
+def test_a_killed_replica_costs_what_it_had_in_hand(served: Served) -> None:
+    """With one of two replicas killed answers go on at once; Serve starts another, which is as current."""
+    asked, lost = points()["points"], list[SisaError]()
+    names = served.replicas()
+
+    def ask() -> None:
+        with served.client("predict") as client:
+            for _ in range(5):
+                try:
+                    client.predict(asked)
+                except Unavailable:
+                    raise
+                except SisaError as error:  # Serve's own answer for what the dead replica had in hand
+                    lost.append(error)
+
+    with asked_without_pause(ask) as counts:
+        while 5 * sum(counts) < 50:
+            pass
+        ray.kill(ray.get_actor(names[0], namespace="serve"), no_restart=True)
+        while names[0] in (now := served.replicas()) or len(now) < 2 or 5 * sum(counts) < 300:
+            pass
+    assert len(lost) <= 3
+    with served.client("predict") as client:
+        assert client.predict(asked).generation == served.state().generation
+
+
+def test_replicas_are_silent_while_the_store_is_away(served: Served) -> None:
+    """Replicas that cannot confirm the floor answer 503 and nothing else, and answer again once they can."""
+    away = served.home.folder / "away"
+    served.home.store.rename(away)
+    silent = Client(served.url, served.tokens["predict"], pause=lambda _: None)
+    with silent, pytest.raises(Unavailable, match="cannot"):
+        silent.predict(points()["points"])
+    away.rename(served.home.store)
+    with served.client("predict") as client:
+        assert client.predict(points()["points"]).generation == served.state().generation
+
+
+def test_who_may_predict_cannot_erase(served: Served) -> None:
+    """Roles hold behind Serve's proxy as they do before it, and so do limits and the names of paths."""
+    with served.client("predict") as client, pytest.raises(Invalid, match="may not do this"):
+        client.erase(subjects=["secret-person-003"])
+    with Client(f"{served.url}/v2", "") as client, pytest.raises(SisaError, match="nothing at this path"):
+        client.status()
+    with Client(served.url.replace("/small", "/other"), "") as client, pytest.raises(SisaError, match="status 404"):
+        client.status()
+
+
+def test_serving_again_restarts_nothing_that_runs_elsewhere(served: Served) -> None:
+    """Another port than the one that Serve listens at is refused, and a port that somebody has is named."""
+    home = Home(served.home.folder)
+    assert home.config == served.home.config
+    other = read_specification(
+        home.specify(
+            serve__port=1,
+            serve__prefix="/small",
+            erasure__batch_window_seconds=0.0,
+            serve__requests_per_minute=1_000_000,
+        )
+    )
+    with pytest.raises(Conflict, match="does not listen at the address"):
+        serve_federation(other)
+    with suppress(Conflict), served.client("predict") as client:
+        assert client.is_healthy()
+
+
+def test_no_secret_reaches_a_log_of_ray(served: Served) -> None:
+    """Nothing that Ray writes on this machine holds a token, a name that was erased, or a feature."""
+    secrets = [token.rpartition("_")[2].encode() for token in served.tokens.values()] + [b"secret-person-00"]
+    written = {path: path.read_bytes() for path in session_folder().rglob("*") if path.is_file()}
+    assert any(path.parent.name == "serve" for path in written)
+    assert any(b'"event":"http_request"' in text for text in written.values())
+    assert [path.name for path, text in written.items() if any(secret in text for secret in secrets)] == []
+    assert serve.status().applications

@@ -1,0 +1,227 @@
+"""Bad input over HTTP: each is told in one shape, with what to do, and never quotes what was sent."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.ipc
+import pytest
+
+from cluster.serving.messages import JSON
+from shards.exchange import ARROW_STREAM, stream_of
+from tests.doubles.home import FEATURES
+from tests.serving.world import World, error_of, points, rows
+
+NAMED = "secret-person-017"
+ROW = rows(1)[0]
+NAMES = [f"x{feature:02d}" for feature in range(FEATURES)]
+
+
+def arrow(**changes: Any) -> bytes:
+    """Return one data point as Arrow has it, with columns changed (None: left out)."""
+    columns = {"id": [NAMED], **{name: pa.array([1], pa.uint8()) for name in NAMES}} | changes
+    return stream_of(pa.table({name: values for name, values in columns.items() if values is not None}))
+
+
+def compressed() -> bytes:
+    """Return the same, compressed."""
+    table = pa.table({"id": [NAMED]})
+    sink = pa.BufferOutputStream()
+    with pyarrow.ipc.new_stream(sink, table.schema, options=pyarrow.ipc.IpcWriteOptions(compression="zstd")) as writer:
+        writer.write_table(table)
+    payload: bytes = sink.getvalue().to_pybytes()
+    return payload
+
+
+def one(**changes: Any) -> dict[str, Any]:
+    """Return a body with one data point, changed."""
+    return {"points": [{"id": NAMED, "features": ROW, **changes}]}
+
+
+BODIES: Mapping[str, tuple[object, int, str]] = {
+    "not JSON": (b'{"points": [secret', 400, "not JSON"),
+    "not UTF-8": (b'{"points": "\xff\xfe"}', 400, "not JSON"),
+    "empty": (b"", 400, "not JSON"),
+    "NaN": (b'{"points": [{"features": [NaN]}]}', 400, "not JSON"),
+    "infinity": (b'{"points": [{"features": [-Infinity]}]}', 400, "not JSON"),
+    "endless digits": (b'{"points": [{"features": [' + b"1" * 5000 + b"]}]}", 400, "not JSON"),
+    "deep": (b"[" * 90_000, 400, "not JSON"),
+    "a list": ([NAMED], 422, "an object with either 'points' or 'columns'"),
+    "both forms": (points() | {"columns": {}}, 422, "either 'points' or 'columns'"),
+    "unknown member": (points() | {NAMED: 1}, 422, "either 'points' or 'columns'"),
+    "points of no kind": ({"points": {}}, 422, "'points' is a list"),
+    "point of no kind": ({"points": [NAMED]}, 422, "'points' is a list of objects"),
+    "point with more": (one(secret=NAMED), 422, "point=0"),
+    "point without features": ({"points": [{"id": NAMED}]}, 422, "point=0"),
+    "id of no kind": (one(id=[NAMED]), 422, "point=0"),
+    "id true": (one(id=True), 422, "point=0"),
+    "too few features": (one(features=ROW[1:]), 422, "has 15 features, expected 16"),
+    "a text": (one(features=[NAMED, *ROW[1:]]), 422, "a feature that is no number"),
+    "a number as text": (one(features=["1", *ROW[1:]]), 422, "a feature that is no number"),
+    "null": (one(features=[None, *ROW[1:]]), 422, "a feature that is no number"),
+    "a list within": (one(features=[[1], *ROW[1:]]), 422, "a feature that is no number"),
+    "only lists within": (one(features=[[1]] * FEATURES), 422, "a feature that is no number"),
+    "too large": (one(features=[1e39, *ROW[1:]]), 422, "NaN or infinite"),
+    "larger than any": (one(features=[10**400, *ROW[1:]]), 422, "a feature that is no number"),
+    "mixed forms": ({"points": [{"features": ROW}, {"features": {}}]}, 422, "some features are lists"),
+    "missing column": (one(features={"x00": 1}), 422, "there is no column 'x01'"),
+    "no column": ({"columns": {}}, 422, "there is no column"),
+    "columns of no kind": ({"columns": [NAMED]}, 422, "'columns' is an object of lists"),
+    "column of no kind": ({"columns": {"x00": NAMED}}, 422, "'columns' is an object of lists"),
+    "uneven columns": ({"columns": {name: [1] * (1 + (name == "x00")) for name in NAMES}}, 422, "different lengths"),
+    "a text in a column": ({"columns": {name: [NAMED] for name in NAMES}}, 422, "must hold numbers"),
+    "mixed column": ({"columns": {name: [1, NAMED] for name in NAMES}}, 422, "not of one kind"),
+    "object in a column": ({"columns": {name: [{NAMED: 1}] for name in NAMES}}, 422, "a column holds an object"),
+    "null in a column": ({"columns": {name: [None] for name in NAMES}}, 422, "no value"),
+    "too many points": ({"points": [{"features": ROW}] * 51}, 413, "more than 50 data points"),
+    "too many in columns": ({"columns": {name: [1] * 51 for name in NAMES}}, 413, "more than 50 data points"),
+    "too many bytes": (b"[" + b" " * 100_001, 413, "more than 100,000 bytes"),
+}
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_bodies_that_cannot_be_answered(still_world: World, name: str) -> None:
+    """A body of JSON that cannot be answered is refused with the place of what is wrong, never with its value."""
+    body, status, text = BODIES[name]
+    payload = body if isinstance(body, bytes) else json.dumps(body).encode()
+    headers = still_world.headers("predict", Content_Type=JSON)
+    answer = still_world.client.post("/v1/predictions", content=payload, headers=headers)
+    error = error_of(answer, status, "too_large" if status == 413 else "invalid")
+    assert text in error["message"]
+    assert "secret" not in answer.text
+
+
+STREAMS: Mapping[str, tuple[bytes, int, str]] = {
+    "no stream": (b"secret-person-017", 422, "no whole Arrow IPC stream"),
+    "nothing": (b"", 422, "no whole Arrow IPC stream"),
+    "cut off": (arrow()[:-60], 422, "no whole Arrow IPC stream"),
+    "compressed": (compressed(), 422, "compressed or dictionary-encoded"),
+    "dictionary": (arrow(id=pa.array([NAMED]).dictionary_encode()), 422, "compressed or dictionary-encoded"),
+    "views": (arrow(id=pa.array([NAMED], pa.string_view())), 422, "the id column must hold strings or whole numbers"),
+    "missing column": (arrow(x03=None), 422, "there is no column 'x03'"),
+    "texts": (arrow(x03=[NAMED]), 422, "must hold numbers"),
+    "NaN": (arrow(x03=[float("nan")]), 422, "NaN or infinite"),
+    "null": (arrow(x03=pa.array([None], pa.uint8())), 422, "no value"),
+    "no values at all": (arrow(x03=pa.nulls(1)), 422, "no value"),
+    "a column twice": (
+        stream_of(pa.table([pa.array([1])] * (FEATURES + 1), names=[*NAMES, "x00"])),
+        422,
+        "two columns have the same name",
+    ),
+    "too many": (stream_of(pa.table({name: [1] * 51 for name in NAMES})), 413, "more than 50 data points"),
+}
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_streams_that_cannot_be_answered(still_world: World, name: str) -> None:
+    """The same of Arrow streams: nothing that Arrow itself would read beyond its end, unpack or expand."""
+    payload, status, text = STREAMS[name]
+    headers = still_world.headers("predict", Content_Type=ARROW_STREAM)
+    answer = still_world.client.post("/v1/predictions", content=payload, headers=headers)
+    error = error_of(answer, status, "too_large" if status == 413 else "invalid")
+    assert text in error["message"]
+    assert "secret" not in answer.text
+
+
+ERASURES: Mapping[str, tuple[object, int, str]] = {
+    "not JSON": (b"secret", 400, "not JSON"),
+    "a list": ([NAMED], 422, "an object with 'subjects', 'ids'"),
+    "unknown member": ({"subject": NAMED}, 422, "an object with 'subjects', 'ids'"),
+    "a text": ({"subjects": NAMED}, 422, "are lists of names"),
+    "nothing named": ({}, 422, "no subject and no data point is named"),
+    "an empty name": ({"subjects": [""]}, 422, "something that is no name"),
+    "a fraction": ({"subjects": [1.5]}, 422, "something that is no name"),
+    "true": ({"ids": [True]}, 422, "something that is no name"),
+    "hold of no kind": ({"subjects": [NAMED], "hold": 1}, 422, "'hold' is a text"),
+    "hold that acts": ({"subjects": [NAMED], "hold": "\x1b[2J"}, 422, "printable characters"),
+    "too many": ({"subjects": [NAMED] * 21}, 413, "more than 20"),
+}
+
+
+@pytest.mark.parametrize("name", ERASURES)
+def test_erasures_that_cannot_be_taken(still_world: World, name: str) -> None:
+    """A request that names nobody, or in a way that could be misread, is refused as a whole."""
+    body, status, text = ERASURES[name]
+    payload = body if isinstance(body, bytes) else json.dumps(body).encode()
+    headers = still_world.headers("erase", Content_Type=JSON)
+    answer = still_world.client.post("/v1/erasures", content=payload, headers=headers)
+    assert text in error_of(answer, status, "too_large" if status == 413 else "invalid")["message"]
+    assert "secret" not in answer.text
+    assert still_world.resident.state().requests == ()
+
+
+@pytest.mark.parametrize("key", ["", "a/b", "a b", "-x", "x" * 201, "é"])
+def test_request_ids_that_cannot_be_addresses(still_world: World, key: str) -> None:
+    """An Idempotency-Key becomes part of an address, and is refused where it cannot."""
+    headers = {name.encode(): value.encode("latin-1") for name, value in still_world.headers("erase").items()}
+    headers[b"Idempotency-Key"] = key.encode("latin-1")
+    answer = still_world.client.post("/v1/erasures", json={"subjects": [NAMED]}, headers=headers)
+    assert "Idempotency-Key" in error_of(answer, 422, "invalid")["message"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "kind"),
+    [
+        ("GET", "/", 404, "missing"),
+        ("GET", "/v2/predictions", 404, "missing"),
+        ("GET", "/another-federation/v1/status", 404, "missing"),
+        ("GET", "/v1/predictions", 405, "invalid"),
+        ("DELETE", "/v1/erasures/er-1", 405, "invalid"),
+        ("GET", "/v1/erasures/er-1", 404, "missing"),
+        ("GET", "/v1/erasures/er-1/receipt", 404, "missing"),
+        ("GET", "/v1/erasures/%1b%5b2J", 422, "invalid"),
+    ],
+)
+def test_paths_that_lead_nowhere(still_world: World, method: str, path: str, status: int, kind: str) -> None:
+    """What is not there is told in the one shape of errors, without the path."""
+    answer = still_world.client.request(method, path, headers=still_world.headers("audit"))
+    error_of(answer, status, kind)
+    assert "another-federation" not in answer.text
+
+
+@pytest.mark.parametrize(
+    ("headers", "status", "kind"),
+    [
+        ({"Content-Type": "text/csv"}, 415, "unsupported_media_type"),
+        ({"Content-Type": "application/x-pickle"}, 415, "unsupported_media_type"),
+        ({"Content-Type": ""}, 415, "unsupported_media_type"),
+        ({"Content-Encoding": "gzip"}, 415, "unsupported_media_type"),
+        ({"Accept": "text/html"}, 406, "not_acceptable"),
+        ({"Accept": "application/json;q=0, text/*"}, 406, "not_acceptable"),
+        ({"Content-Length": "100001"}, 413, "too_large"),
+    ],
+)
+def test_forms_that_are_not_taken(still_world: World, headers: dict[str, str], status: int, kind: str) -> None:
+    """Other media types, compressed bodies and answers in other forms are refused before the body is read."""
+    answer = still_world.client.post(
+        "/v1/predictions",
+        content=json.dumps(points()),
+        headers=still_world.headers("predict", Content_Type=JSON) | headers,
+    )
+    error_of(answer, status, kind)
+
+
+def test_a_body_without_a_length_is_stopped(still_world: World) -> None:
+    """A body that does not say how long it is is read up to the limit and no further."""
+    sent = []
+
+    def endless() -> Iterator[bytes]:
+        for _ in range(10_000):
+            sent.append(1)
+            yield b" " * 10_000
+
+    headers = still_world.headers("predict", Content_Type=JSON)
+    error_of(still_world.client.post("/v1/predictions", content=endless(), headers=headers), 413, "too_large")
+
+
+def test_half_characters_come_back_or_are_refused(still_world: World) -> None:
+    """An id that no UTF-8 can write comes back as JSON had it, and is refused where it would have to be written."""
+    body = b'{"points": [{"id": "\\ud800", "features": ' + json.dumps(ROW).encode() + b"}]}"
+    headers = still_world.headers("predict", Content_Type=JSON)
+    answer = still_world.client.post("/v1/predictions", content=body, headers=headers)
+    assert answer.json()["predictions"][0]["id"] == "\ud800"
+    answer = still_world.client.post("/v1/predictions", content=body, headers={**headers, "Accept": ARROW_STREAM})
+    error_of(answer, 422, "invalid")

@@ -1,0 +1,124 @@
+"""Under load: erasures, publications and a store that comes and goes, while several callers ask without a pause."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+
+from cluster.specification import read_specification
+from coordinator.requests import RequestState
+from shards.dataset import scaled
+from storage.errors import Unavailable
+from tests.serving.world import PATIENCE_SECONDS, World, coordinator_of, error_of, open_world, rows
+
+CALLERS = 3
+LEAST_ANSWERS = 1000
+FEATURES_NF = scaled(np.array(rows(3), np.float32), 255.0)
+
+
+@contextmanager
+def asked_without_pause(ask: Callable[[], None]) -> Iterator[list[int]]:
+    """Have several callers ask again and again; yields how often each did so far. Raises what any of them met."""
+    stop, failures, counts = threading.Event(), list[BaseException](), [0] * CALLERS
+
+    def go_on(caller: int) -> None:
+        try:
+            while not stop.is_set():
+                ask()
+                counts[caller] += 1
+        except BaseException as error:
+            failures.append(error)
+            raise
+
+    threads = [threading.Thread(target=go_on, args=(caller,)) for caller in range(CALLERS)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield counts
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert not failures
+
+
+def test_no_answer_fails_and_none_is_tainted(world: World) -> None:
+    """While several people are erased, every one of thousands of answers comes, and none from below the floor.
+
+    The floor is read before the question: whatever is in quarantine by then must not be in the answer.
+    """
+    generations = set[int]()
+
+    def ask() -> None:
+        floor = world.resident.state().floor
+        answer = world.service.answering.ask(FEATURES_NF).result(PATIENCE_SECONDS)
+        assert answer.generation >= floor
+        generations.add(answer.generation)
+
+    with asked_without_pause(ask) as counts:
+        for number in range(4):
+            world.erase(f"secret-person-{number:03d}", key=f"er-{number}")
+            while world.resident.request(f"er-{number}").state is not RequestState.COMPLETE:
+                world.resident.hear(10**9, 0.05)
+        while sum(counts) < LEAST_ANSWERS or max(generations) < world.resident.state().generation:
+            pass
+    assert len(generations) > 4
+    assert world.resident.verify(None).holds
+
+
+def test_a_replica_that_starts_in_the_middle_is_as_current(world: World) -> None:
+    """A replica begun while people are being erased answers at or above the floor from its first answer on."""
+    world.erase("secret-person-001", key="er-1")
+    while world.resident.state().floor < 2:
+        world.resident.hear(10**9, 0.05)
+    other = open_world(world.home, world.resident)
+    assert other.predict().json()["generation"] >= 2
+    other.service.close()
+
+
+def test_nothing_is_answered_from_memory_alone(world: World) -> None:
+    """With the store away the API answers 503 and says when to come back; with the store back, it answers."""
+    assert world.predict().status_code == 200
+    away = world.home.folder / "away"
+    world.home.store.rename(away)
+    answer = world.predict()
+    assert "Retry-After" in answer.headers
+    error_of(answer, 503, "unavailable")
+    error_of(world.client.get("/healthz"), 503, "unavailable")
+    away.rename(world.home.store)
+    while world.predict().status_code != 200:
+        pass
+
+
+def test_a_federation_that_is_not_trained_yet(world: World) -> None:
+    """A replica may be there before anything is trained: it says so, and answers once something is."""
+    world.service.close()
+    world.resident.stop()
+    for path in sorted(world.home.store.rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+    other = open_world(world.home, world.resident)
+    assert "cannot answer now" in error_of(other.predict(), 503, "unavailable")["message"]
+    error_of(other.erase("secret-person-001"), 503, "unavailable")
+    resident = coordinator_of(read_specification(world.home.config))
+    while other.predict().status_code != 200:
+        pass
+    other.service.close()
+    resident.stop()
+
+
+def test_a_federation_trained_under_other_settings(world: World) -> None:
+    """Where the federation was trained anew under another specification, this replica is silent and says why."""
+    assert world.predict().status_code == 200
+    world.resident.stop()
+    world.home.specify(erasure__batch_window_seconds=0.0, training__learning_rate=0.2)
+    resident = coordinator_of(read_specification(world.home.config))
+    while (answer := world.predict()).status_code == 200:
+        assert answer.json()["generation"] == 1
+    assert "settings differ" in error_of(answer, 503, "unavailable")["message"]
+    with pytest.raises(Unavailable, match="settings differ"):
+        world.service.check()
+    resident.stop()

@@ -1,0 +1,263 @@
+"""Defects put into the product on purpose: if the simulation does not see them, it sees nothing.
+
+Each is what a careless change could bring.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Final
+
+import pytest
+
+from coordinator import decide, engine, ledger, lifecycle, sweep
+from coordinator.engine import Engine
+from coordinator.ledger import Ledger
+from coordinator.lookup import load_digests
+from coordinator.requests import ErasureRequest, InlineDigests, ObjectRef, RequestState
+from coordinator.state import FederationState
+from shards.constituent import ConstituentTrainer, TrainTask
+from shards.tombstones import NOTHING, DigestSet
+from storage.digests import Json
+from storage.errors import Conflict, OutcomeUnknown, Unavailable
+from storage.journal import Journal
+from storage.manifest import ManifestRegister
+from storage.objects import ObjectStore
+
+Defect = Callable[[pytest.MonkeyPatch], None]
+
+
+def _is_of_all(ref: ObjectRef | InlineDigests | None) -> bool:
+    """Whether these are tombstones, and no request's names."""
+    return isinstance(ref, ObjectRef) and ref.key.startswith("tombstones/")
+
+
+def _nothing(*_: object, **__: object) -> None:
+    """Do nothing."""
+
+
+def _without_the_last(store: ObjectStore) -> ledger.Current:
+    """Return what is current without the journal's last entry."""
+    latest = ManifestRegister(store).latest()
+    position = ledger._position(latest)
+    return ledger._replayed(latest, position, Journal(store).read(position)[:-1])
+
+
+def acknowledges_before_it_is_durable(patch: pytest.MonkeyPatch) -> None:
+    """A request is acknowledged although its entry may not have landed."""
+    accept = Engine.accept
+
+    def careless(self: Engine, request: ErasureRequest, names: DigestSet) -> ErasureRequest:
+        try:
+            return accept(self, request, names)
+        except (OutcomeUnknown, Unavailable):
+            return request
+
+    patch.setattr(Engine, "accept", careless)
+
+
+def does_not_look_at_the_floor(patch: pytest.MonkeyPatch) -> None:
+    """An entry counts although its number was pruned while its writer slept."""
+    patch.setattr(Journal, "_refuse_pruned", _nothing)
+
+
+def takes_any_entry_for_its_own(patch: pytest.MonkeyPatch) -> None:
+    """After any doubt an entry of that number counts as this writer's: no nonce is compared."""
+    patch.setattr(Journal, "_settle", _nothing)
+
+
+def believes_before_it_is_durable(patch: pytest.MonkeyPatch) -> None:
+    """The state in memory changes before the entry has landed."""
+    append = Ledger._append
+
+    def careless(self: Ledger, records: Sequence[Json], state: FederationState) -> None:
+        self._state = state
+        append(self, records, state)
+
+    patch.setattr(Ledger, "_append", careless)
+
+
+def deletes_although_superseded(patch: pytest.MonkeyPatch) -> None:
+    """A sweep does not look whether another writer has taken over."""
+    patch.setattr(Ledger, "refuse_superseded", _nothing)
+
+
+def disturbs_its_successor(patch: pytest.MonkeyPatch) -> None:
+    """A writer that starts does not look whether one that claimed its token later is at work.
+
+    That stood in the product until the simulation found it.
+    """
+
+    def careless(store: ObjectStore, token: int, names: Callable[[], str]) -> ledger.Current:
+        nonce = names()
+        while True:
+            reading = ledger.read_ledger(store)
+            try:
+                position = Journal(store).append([], after=reading.position, token=token, nonce=nonce)
+            except Conflict:
+                continue
+            return replace(reading, position=position, token=token)
+
+    patch.setattr(ledger, "_fence", careless)
+
+
+def fences_nobody(patch: pytest.MonkeyPatch) -> None:
+    """A writer starts without an entry of its own: the older one goes on."""
+
+    def careless(store: ObjectStore, token: int, names: Callable[[], str]) -> ledger.Current:
+        return replace(ledger.read_ledger(store), token=token)
+
+    patch.setattr(ledger, "_fence", careless)
+
+
+def shortens_before_it_states(patch: pytest.MonkeyPatch) -> None:
+    """The journal is cut before a manifest holds what was in it."""
+
+    def careless(self: Ledger) -> None:
+        self._journal.prune(self._position.number)
+        self._write_manifest()
+        self._register.prune(keep_from=self._manifest)
+
+    patch.setattr(Ledger, "_shorten", careless)
+
+
+def takes_any_checkpoint(patch: pytest.MonkeyPatch) -> None:
+    """A checkpoint enters its chain whatever it has seen (E8)."""
+    extend = decide._extend
+
+    def careless(state: FederationState, event: decide.CheckpointWritten) -> FederationState:
+        wanted = state.lineages(event.shard)
+        done = len(state.shards[event.shard].chain)
+        if done == len(wanted) or event.checkpoint.slice != done + 1:
+            return state
+        return extend(state, replace(event, checkpoint=replace(event.checkpoint, lineage=wanted[done].digest())))
+
+    patch.setattr(decide, "_extend", careless)
+
+
+def keeps_serving_what_is_tainted(patch: pytest.MonkeyPatch) -> None:
+    """Chains are not cut when slices lose points (E10)."""
+    patch.setattr("coordinator.chains.with_valid_chains", lambda state: state)
+
+
+def completes_before_it_purges(patch: pytest.MonkeyPatch) -> None:
+    """A request is purged in word only (E12)."""
+    patch.setattr(Engine, "_sweep", _nothing)
+
+
+def purges_from_its_list_alone(patch: pytest.MonkeyPatch) -> None:
+    """Only what the purge list names is deleted: what a dead worker wrote is on no list."""
+
+    def careless(store: ObjectStore, own: Ledger, drafts: sweep.Drafts) -> None:
+        store.delete_all(own.state.condemned)
+        own.compact(lambda: True)
+
+    patch.setattr(engine, "sweep", careless)
+
+
+def forgets_tombstones_at_ingest(patch: pytest.MonkeyPatch) -> None:
+    """The source is read without leaving out who was erased."""
+    patch.setattr(engine, "load_digests", lambda store, ref: NOTHING if _is_of_all(ref) else load_digests(store, ref))
+
+
+def forgets_who_was_erased_meanwhile(patch: pytest.MonkeyPatch) -> None:
+    """Whoever is erased while the source is read comes back with it."""
+    patch.setattr(Engine, "_without_erased", lambda _self, slices, _names: slices)
+
+
+def forgets_earlier_tombstones(patch: pytest.MonkeyPatch) -> None:
+    """The latest request's tombstones take the place of all others."""
+    patch.setattr("coordinator.removal.load_digests", lambda _store, _ref: NOTHING)
+
+
+def erases_who_is_held(patch: pytest.MonkeyPatch) -> None:
+    """A pause stops nothing."""
+    patch.setattr(lifecycle, "is_ready", lifecycle.is_untouched)
+    patch.setattr(decide, "is_ready", lifecycle.is_untouched)
+
+
+def loses_a_request(patch: pytest.MonkeyPatch) -> None:
+    """A cancelled request takes the one after it along."""
+    cancel = lifecycle.cancel
+
+    def careless(state: FederationState, request_id: str, reason: str, at: str) -> FederationState:
+        after = cancel(state, request_id, reason, at)
+        kept = tuple(each for each in after.requests if each.state is not RequestState.CANCELLED)
+        return replace(after, requests=kept)
+
+    patch.setattr(decide, "cancel", careless)
+
+
+def accepts_twice(patch: pytest.MonkeyPatch) -> None:
+    """A request that is repeated is another request (D4)."""
+    accept = lifecycle.accept
+
+    def careless(state: FederationState, request: ErasureRequest) -> FederationState:
+        known = tuple(each for each in state.requests if each.request_id != request.request_id)
+        after = accept(replace(state, requests=known), request)
+        return replace(after, requests=(*state.requests, after.requests[-1]))
+
+    patch.setattr(decide, "accept", careless)
+
+
+def leaves_a_zombies_checkpoint(patch: pytest.MonkeyPatch) -> None:
+    """A worker does not take back what it wrote for a writer that was superseded meanwhile."""
+    patch.setattr(ConstituentTrainer, "_superseding", _nothing)
+
+
+def learns_what_is_not_wanted(patch: pytest.MonkeyPatch) -> None:
+    """A worker never looks whether its slice is still wanted, and its checkpoint is taken all the same (D7)."""
+
+    def careless(store: ObjectStore, task: TrainTask) -> TrainTask:
+        return task
+
+    patch.setattr("tests.simulation.processes.revised_task", careless)
+    takes_any_checkpoint(patch)
+
+
+def leaves_its_drafts(patch: pytest.MonkeyPatch) -> None:
+    """A writer that is overtaken leaves what it was about to commit."""
+    patch.setattr(sweep.Drafts, "_give_up", _nothing)
+
+
+def forgets_the_receipt(patch: pytest.MonkeyPatch) -> None:
+    """A request completes without a receipt."""
+
+    def careless(self: Engine, request_ids: Sequence[str]) -> None:
+        self.record(*(decide.ReceiptIssued(request_id=each, index=0) for each in request_ids))
+
+    patch.setattr(Engine, "_issue_receipts", careless)
+
+
+def shows_the_past(patch: pytest.MonkeyPatch) -> None:
+    """A reader takes no notice of the journal's last entry."""
+    patch.setattr("tests.simulation.actors.read_ledger", _without_the_last)
+
+
+DEFECTS: Final[tuple[tuple[Defect, int], ...]] = (
+    (acknowledges_before_it_is_durable, 95),
+    (does_not_look_at_the_floor, 19),
+    (takes_any_entry_for_its_own, 1),
+    (believes_before_it_is_durable, 75),
+    (deletes_although_superseded, 26),
+    (disturbs_its_successor, 74),
+    (fences_nobody, 342),
+    (shortens_before_it_states, 0),
+    (takes_any_checkpoint, 20),
+    (keeps_serving_what_is_tainted, 1),
+    (completes_before_it_purges, 0),
+    (purges_from_its_list_alone, 0),
+    (forgets_tombstones_at_ingest, 0),
+    (forgets_who_was_erased_meanwhile, 51),
+    (forgets_earlier_tombstones, 5),
+    (erases_who_is_held, 5),
+    (loses_a_request, 93),
+    (accepts_twice, 50),
+    (leaves_a_zombies_checkpoint, 719),
+    (learns_what_is_not_wanted, 81),
+    (leaves_its_drafts, 455),
+    (forgets_the_receipt, 0),
+    (shows_the_past, 0),
+)
+"""Each with the first seed that showed it when this was written: as the schedules change, another one will."""

@@ -1,0 +1,203 @@
+"""Every named step of one erasure, with a death before it, right after it and in the middle of it, on both kinds of
+store (D1, D5, E10, E12).
+"""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from coordinator.ledger import read_state
+from coordinator.registrar import Registrar
+from coordinator.requests import MOST_INLINE, RequestState
+from coordinator.state import FederationState, servable
+from coordinator.verification import scan_residue
+from storage.vault import SealedStore
+from tests.doubles.fake_learner import HashLearner, HashState, decode_state
+from tests.doubles.faulty_store import Crash
+from tests.doubles.federation import Point, SmallFederation, plain_conditions, specification_of, survivors
+from tests.doubles.memory_bucket import RetriedBucket
+from tests.doubles.time_and_names import CountingNames, VirtualClock
+from tests.simulation.crash_points import STEPS, BucketGround, Ground, LocalGround, PerilousStore, Place, Step, When
+from tests.simulation.scenario import keys_of
+
+_SLICES = 3
+_SPECIFICATION = specification_of(shards=2, slices=_SLICES)
+_LIVES = count()
+_ID = "er-1"
+
+POINTS = [Point(id=f"p{n}", subject=f"s{n // 2}", label="ab"[n % 2], features=(float(n), 0.5)) for n in range(18)]
+SUBJECTS = ("s1", "s4", *(f"stranger-{n}" for n in range(MOST_INLINE)))
+LEFT = survivors(POINTS, subjects=SUBJECTS)
+ERASED = keys_of(POINTS) - keys_of(LEFT)
+
+
+def _federation(store: PerilousStore) -> SmallFederation[HashState]:
+    """Return the federation of another process on the store."""
+    return SmallFederation(
+        specification=_SPECIFICATION,
+        store=SealedStore(store),
+        learners=lambda _: HashLearner(slices=_SLICES),
+        conditions=lambda _: plain_conditions(_SPECIFICATION),
+        names=CountingNames(f"life{next(_LIVES)}"),
+    )
+
+
+Digests = tuple[tuple[str, ...], ...]
+
+
+def _digests(state: FederationState) -> Digests:
+    return tuple(tuple(checkpoint.digest for checkpoint in shard.chain) for shard in state.shards)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trained:
+    """A trained federation on a kind of store, to be copied; and what its undisturbed erasure does."""
+
+    another: Callable[[], Ground]
+    asked: tuple[tuple[str, str, bytes], ...]
+    """Operations of the undisturbed erasure."""
+
+    def number(self, step: Step) -> int:
+        """Return which of the operations that match the step is the one it means."""
+        matching = [place for place, each in enumerate(self.asked) if step.matches(*each)]
+        assert matching, f"the erasure has no such operation: {step}"
+        return matching.index(matching[step.place])
+
+
+@pytest.fixture(scope="module")
+def fresh() -> Digests:
+    """The constituents of a federation that never saw the erased data points."""
+    federation = _federation(PerilousStore(BucketGround(RetriedBucket())))
+    federation.train(LEFT)
+    return _digests(federation.state)
+
+
+def _trained(first: Ground, another: Callable[[], Ground]) -> Trained:
+    _federation(PerilousStore(first)).train(POINTS)
+    first.litter()
+    store = PerilousStore(another())
+    federation = _federation(store)
+    federation.erase(subjects=SUBJECTS, request_id=_ID)
+    return Trained(another=another, asked=tuple(store.asked))
+
+
+@pytest.fixture(scope="module")
+def on_a_folder(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """A trained federation in a folder."""
+    root, numbers = tmp_path_factory.mktemp("crash-points"), count()
+
+    def another() -> Ground:
+        folder: Path = shutil.copytree(root / "first", root / f"copy-{next(numbers)}")
+        return LocalGround(folder)
+
+    return _trained(LocalGround(root / "first"), another)
+
+
+@pytest.fixture(scope="module")
+def in_a_bucket() -> Trained:
+    """A trained federation in a bucket."""
+    bucket = RetriedBucket()
+    return _trained(BucketGround(bucket), lambda: BucketGround(copy.deepcopy(bucket)))
+
+
+def _check_quarantine(store: PerilousStore) -> FederationState:
+    """Return what the next process finds: nothing tainted can be served once the removal is durable."""
+    view = SealedStore(store)
+    state = read_state(view)
+    assert state is not None
+    request = state.request(_ID)
+    if request is not None and request.state is not RequestState.ACCEPTED:
+        for each in servable(state):
+            assert not decode_state(view.get(each.checkpoint.key).payload).seen & ERASED
+    return state
+
+
+def _check_end(store: PerilousStore, state: FederationState, fresh: Digests) -> None:
+    """The end is that of a federation that never saw the erased data points, with a receipt and without residue."""
+    request = state.request(_ID)
+    assert request is not None
+    assert (request.state, request.points) == (RequestState.COMPLETE, 4)
+    assert _digests(state) == fresh
+    view = SealedStore(store)
+    assert scan_residue(view, state).found == ()
+    assert Registrar(view, VirtualClock(), CountingNames()).check_all([_ID]).broken == ()
+    assert list(view.unfinished("")) == []
+
+
+def _erase_with_a_death(trained: Trained, step: Step, when: When) -> tuple[PerilousStore, bool]:
+    """Erase, and die at the place; return the store for the next process, and whether the request was acknowledged."""
+    ground = trained.another()
+    place = Place(step=step, when=when, number=trained.number(step))
+    federation = _federation(PerilousStore(ground, place))
+    acknowledged = False
+    try:
+        federation.accept(subjects=SUBJECTS, request_id=_ID)
+        acknowledged = True
+        federation.engine.settle()
+    except Crash:
+        pass
+    assert place.is_hit, "the erasure never came to this place"
+    return PerilousStore(ground), acknowledged
+
+
+def _check_cell(trained: Trained, step: Step, when: When, fresh: Digests) -> None:
+    """Die, look at what the next process finds, let it finish, look at the end."""
+    store, acknowledged = _erase_with_a_death(trained, step, when)
+    found = _check_quarantine(store)
+    assert not acknowledged or found.request(_ID) is not None
+    federation = _federation(store)
+    if found.request(_ID) is None:
+        federation.accept(subjects=SUBJECTS, request_id=_ID)
+    federation.engine.settle()
+    _check_end(store, federation.state, fresh)
+
+
+CELLS = [(step, when) for step in STEPS for when in get_args(When)]
+_NAMES = [f"{step.name}-{when}" for step, when in CELLS]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("step", "when"), CELLS, ids=_NAMES)
+def test_a_death_at_any_step_in_a_folder_changes_nothing(
+    step: Step, when: When, on_a_folder: Trained, fresh: Digests
+) -> None:
+    """Whoever comes after the death finds nothing tainted to serve, and ends in the same bytes, with a receipt and
+    without residue; the request does not have to be repeated if it was acknowledged.
+    """
+    _check_cell(on_a_folder, step, when, fresh)
+
+
+@pytest.mark.parametrize(
+    ("step", "when"),
+    [pytest.param(*cell, marks=[] if cell[1] == "unacknowledged" else pytest.mark.slow) for cell in CELLS],
+    ids=_NAMES,
+)
+def test_a_death_at_any_step_in_a_bucket_changes_nothing(
+    step: Step, when: When, in_a_bucket: Trained, fresh: Digests
+) -> None:
+    """The same on the steps of the S3 store, in a bucket where every put has left two versions."""
+    _check_cell(in_a_bucket, step, when, fresh)
+
+
+def test_the_table_is_whole() -> None:
+    """All 18 steps are in the table, those that are one operation in our design under each of their names."""
+    names = {step.name for step in STEPS if step.name != "checkpoint put, last"}
+    assert len(names) == 18
+    assert len(CELLS) == (18 + 1) * 3
+    known = {step.name: step for step in STEPS}
+    for step in STEPS:
+        same = known.get(step.same_as, step)
+        assert (step.operation, step.key, step.entry, step.place) == (
+            same.operation,
+            same.key,
+            same.entry,
+            same.place,
+        )

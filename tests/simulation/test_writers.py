@@ -1,0 +1,166 @@
+"""What the simulation, or whoever wrote it, found in the ledger: each once more, by itself (D1, D3)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+
+import pytest
+
+from coordinator.decide import ErasureAccepted, RequestCancelled
+from coordinator.ledger import Change, Ledger, read_ledger, read_state
+from coordinator.removal import put_object
+from coordinator.requests import RequestState
+from coordinator.sweep import Drafts
+from coordinator.tasks import revised_task, train_task
+from shards.constituent import ConstituentTrainer, SliceLearned
+from shards.specification import ShardId
+from storage.errors import Fenced, OutcomeUnknown, SisaError, Unavailable
+from storage.memory import MemoryStore
+from tests.coordinator.records import federation, request_of
+from tests.doubles.fake_learner import HashLearner, HashState
+from tests.doubles.faulty_store import Fault, FaultyStore
+from tests.doubles.federation import KEY, Point, SmallFederation, plain_conditions, source_of, specification_of
+from tests.doubles.time_and_names import CountingNames
+from tests.simulation.world import MortalStore, left_over
+
+FRESH = federation((2, 1), (1, 1))
+
+
+POINTS = [Point(id=f"p{n}", subject=f"s{n}", label="ab"[n % 2], features=(float(n), 0.5)) for n in range(12)]
+
+
+@pytest.fixture
+def store() -> Iterator[MemoryStore]:
+    """An empty store."""
+    found = MemoryStore("simulated-starts")
+    yield found
+    found.forget()
+
+
+@pytest.mark.parametrize("shortened", [False, True], ids=["entries there", "entries in a manifest"])
+def test_who_claimed_earlier_does_not_disturb(store: MemoryStore, shortened: bool) -> None:
+    """A writer that claimed its token, and slept while another one claimed and began, ends without a trace; the other
+    goes on.
+
+    Its first entry used to follow those of its successor, who then met a conflict.
+    """
+    successors: list[Ledger] = []
+
+    def names() -> str:
+        """Draw the name for the first entry, once the successor is at work."""
+        if not successors:
+            successors.append(Ledger.start(store, CountingNames("successor"), FRESH))
+            successors[0].record(ErasureAccepted(request=request_of("er-1")))
+            if shortened:
+                successors[0].compact(lambda: True)
+        return "sleeper"
+
+    with pytest.raises(Fenced, match=r"started at the same time and was quicker.*token=1 higher=2"):
+        Ledger.start(store, names, FRESH)
+    successor = successors[0]
+    successor.record(ErasureAccepted(request=request_of("er-2")))
+    reading = read_ledger(store)
+    assert (reading.token, reading.state) == (2, successor.state)
+
+
+@pytest.mark.parametrize("error", [Unavailable, OutcomeUnknown])
+def test_what_is_durable_is_not_told_as_failed(
+    store: MemoryStore, error: type[SisaError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store that goes away while the journal is shortened fails no record: its entry has landed before, and the next
+    record brings the manifest.
+    """
+    monkeypatch.setattr("coordinator.ledger._SNAPSHOT_EVERY", 1)
+    faulty = FaultyStore(store)
+    ledger = Ledger.start(faulty, CountingNames(), FRESH)
+    before = ledger.manifest
+    faulty.plan(Fault(when="before", operation="get", prefix="control/floor", error=error))
+    change = ledger.record(ErasureAccepted(request=request_of("er-1")))
+    assert change.after == ledger.state == read_state(store)
+    assert ledger.manifest == before
+    ledger.record(ErasureAccepted(request=request_of("er-2")))
+    assert ledger.manifest == before + 1
+
+
+def test_a_failed_compaction_fails_nobody_else(store: MemoryStore) -> None:
+    """Whoever shares a batch with a compaction that fails has recorded what it recorded; the one who asked is told."""
+    ledger = Ledger.start(store, CountingNames(), FRESH)
+
+    def ready() -> bool:
+        raise Unavailable("the store is away", "try again")
+
+    change, error = ledger._perform([(ErasureAccepted(request=request_of("er-1")),), ready])
+    assert isinstance(change, Change)
+    assert change.after == ledger.state == read_state(store)
+    assert isinstance(error, Unavailable)
+    with pytest.raises(Unavailable, match="the store is away"):
+        ledger.compact(ready)
+
+
+def test_who_was_overtaken_leaves_what_the_other_condemned(store: MemoryStore) -> None:
+    """A writer that takes back its drafts leaves alone what had landed and was given up since: the other one's workers
+    may still read it, and its purge list names it.
+    """
+    first = Ledger.start(store, CountingNames("first"), FRESH)
+    drafts = Drafts(CountingNames("draft"), store, first)
+    names = drafts.__enter__()
+    landed, nobodys = (put_object(store, names, "requests/", ".digests", b"names") for _ in range(2))
+    first.record(ErasureAccepted(request=replace(request_of("er-1"), names=landed)))
+    second = Ledger.start(store, CountingNames("second"), FRESH)
+    second.record(RequestCancelled(request_id="er-1", reason="withdrawn", at="2026-01-01T00:00:00.000+00:00"))
+    drafts.__exit__(Fenced, Fenced("another writer has taken over"), None)
+    assert second.state.condemned == (landed.key,)
+    assert {info.key for info in store.list("requests/")} == {landed.key}
+    assert nobodys.key != landed.key
+
+
+def _federation(store: MemoryStore, slices: int) -> SmallFederation[HashState]:
+    """Return a trained federation of one shard."""
+    specification = specification_of(shards=1, slices=slices)
+    federation = SmallFederation(
+        specification=specification,
+        store=store,
+        learners=lambda _: HashLearner(slices=slices),
+        conditions=lambda _: plain_conditions(specification),
+    )
+    federation.train(POINTS)
+    return federation
+
+
+@pytest.mark.parametrize("slice_", [1, 2, 3])
+def test_a_worker_taken_for_dead_leaves_nothing_erased(store: MemoryStore, slice_: int) -> None:
+    """A worker that sleeps before it stores a checkpoint, while its own writer erases somebody without it, leaves no
+    checkpoint that has seen the erased data point.
+    """
+    federation = _federation(store, slices=3)
+    subject = next(point.subject for point in POINTS if point.placement(1, 3).slice == slice_)
+    task = train_task(federation.state, ShardId(0), done=0, token=federation.engine._ledger.token)
+    asleep = MortalStore(store)
+
+    def wake(write: int) -> None:
+        if write == slice_ - 1:  # its checkpoint after that slice
+            federation.erase(subjects=[subject], request_id="er-1")
+
+    asleep.at_write = wake
+    trainer: ConstituentTrainer[HashState] = ConstituentTrainer(
+        learner=HashLearner(slices=3),
+        store=asleep,
+        names=CountingNames("asleep"),
+        clock=lambda: 0.0,
+        revised=partial(revised_task, asleep),
+    )
+    told = [event.slice for event in trainer.train(task) if isinstance(event, SliceLearned)]
+    assert told == list(range(1, slice_))
+    assert federation.state.requests[0].state is RequestState.COMPLETE
+    assert left_over(store, federation.state) == []
+
+
+def test_what_an_ingest_did_not_need_is_gone_at_once(store: MemoryStore) -> None:
+    """Slices that were read again and are as they were leave no object, whether or not this writer comes to sweep."""
+    federation = _federation(store, slices=2)
+    before = {info.key for info in store.list("shards/")}
+    own = federation.specification
+    federation.engine.ingest(source_of([*reversed(POINTS)]), own.data, own.partition, KEY)
+    assert {info.key for info in store.list("shards/")} == before
