@@ -45,8 +45,9 @@ check: venv ## lint, format, types, import contracts, spelling, fast tests
 	$(BIN)/codespell
 	$(BIN)/python -m pytest -q -n 2 -m "not slow and $(PARALLEL)"
 
-soak: venv ## simulate a million schedules, 'make soak SOAK_SEEDS=50000' for fewer
+soak: venv ## simulate a million schedules and kill a thousand times; 'make soak SOAK_SEEDS=50000' for fewer
 	$(BIN)/python -m tests.simulation --soak $(SOAK_SEEDS)
+	$(BIN)/python -m tests.kills 1000 500
 
 bench: venv ## measure speed against a plain PyTorch loop
 	$(BIN)/python -m tests.bench

@@ -36,6 +36,7 @@ from coordinator.registrar import Registrar
 from coordinator.requests import ErasureRequest, RequestState, check_request_id
 from coordinator.settings import BatchUntil
 from coordinator.state import FederationState
+from coordinator.sweep import GONE
 from coordinator.tasks import check_configuration
 from coordinator.verification import prove_shards, scan_residue
 from shards.ingest import feature_width
@@ -134,7 +135,12 @@ def writing(around: Surroundings, command: str) -> Iterator[Writer]:
         key = partition_key(around.store, around.specification, draw=may_begin)
         if state is not None and state.is_begun:
             check_identity(state, around.specification, key)
-        yield Writer(around, Engine.start(_tools(around), fresh_state(around.specification, key)), key)
+        engine = Engine.start(_tools(around), fresh_state(around.specification, key))
+        try:
+            yield Writer(around, engine, key)
+        except GONE:
+            engine.refuse_superseded()  # what another writer has purged is not damaged
+            raise
 
 
 class Writing(Protocol):
@@ -292,7 +298,9 @@ class Writer:
         residue = scan_residue(around.store, state)
         proofs = prove_shards(state, chosen, pool, around.listener)
         complete = [each.request_id for each in state.requests if each.state is RequestState.COMPLETE]
-        return Verification(shards=proofs, residue=residue, receipts=around.registrar.check_all(complete))
+        receipts = around.registrar.check_all(complete)
+        self._engine.refuse_superseded()  # else what differs may be what another writer has changed meanwhile
+        return Verification(shards=proofs, residue=residue, receipts=receipts)
 
     def _source(self) -> Source | None:
         """Return the source; None when it is gone but was ingested before, which is no reason to stop."""

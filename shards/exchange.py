@@ -18,15 +18,16 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from shards.dataset import scaled
-from shards.predictions import FeatureBatch, feature_batches
-from shards.readers import TableReader
-from shards.sources import DataFile, Source
+from shards.predictions import FeatureBatch, PredictionBatch, feature_batches
+from shards.readers import TableReader, Wanted
+from shards.sources import DataFile, Source, is_text, plain_type
 from shards.specification import DataSettings
 from storage.errors import Invalid
 
 ARROW_STREAM: Final = "application/vnd.apache.arrow.stream"
 """The media type of Arrow's IPC stream format."""
 
+_PROBABILITY: Final = "probability_"
 _SOURCE: Final = "request"
 _RECORD_BATCH: Final = 3
 _HEADER_TYPE, _HEADER = 1, 2
@@ -128,6 +129,32 @@ def stream_of(table: pa.Table, facts: Mapping[str, int] | None = None) -> bytes:
         writer.write_table(table)
     payload: bytes = sink.getvalue().to_pybytes()
     return payload
+
+
+def tables_of(source: Source, points: int) -> Iterator[pa.Table]:
+    """Yield a source's data points as messages have them, all columns, at most ``points`` at a time.
+
+    Raises ``Invalid`` when a file cannot be read.
+    """
+    schema = source.files[0].schema()
+    kinds = {name: plain_type(schema.field(name).type) for name in schema.names}
+    texts = tuple(name for name, kind in kinds.items() if is_text(kind))
+    numbers = tuple(name for name in kinds if name not in texts)
+    for batch in source.batches(Wanted(texts=texts, numbers=numbers), points):
+        yield pa.table({name: batch.column(name) for name in kinds})
+
+
+def batch_of(answers: pa.Table) -> tuple[PredictionBatch, tuple[str, ...], str | None]:
+    """Return answers as they are written to files, with the classes and the name of the id column, if there is one."""
+    names = answers.column_names
+    classes = tuple(name.removeprefix(_PROBABILITY) for name in names if name.startswith(_PROBABILITY))
+    id_column = names[0] if names[0] != "prediction" else None
+    batch = PredictionBatch(
+        ids=answers.column(id_column).combine_chunks() if id_column else None,
+        predictions=answers.column("prediction").to_pylist(),
+        probabilities_NC=np.stack([answers.column(f"{_PROBABILITY}{name}") for name in classes], axis=1),
+    )
+    return batch, classes, id_column
 
 
 def facts_of(table: pa.Table) -> dict[str, int]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from tests.kills.chance import try_sleepers
-from tests.kills.fail_points import Moment
+from tests.kills.fail_points import Moment, Strike
 from tests.kills.stage import Stage
 from tests.kills.table import FailPoint
-from tests.kills.zombies import PAIRS, SLEEPERS, try_sleeper, wake_both
+from tests.kills.zombies import PAIRS, SLEEPERS, complaints, haunt, try_sleeper, wake_both
 
 pytestmark = pytest.mark.slow
 
@@ -38,6 +38,14 @@ def test_a_zombie_does_not_disturb_who_took_over(first: FailPoint, second: FailP
     """A writer that wakes up while the one who took over is in the middle of it stops, and the other one ends well."""
     strikes = first.strike("before", "stop"), second.strike("before", "stop")
     assert wake_both(stage, first.story, *strikes) == ("fenced", "done")
+
+
+@pytest.mark.parametrize("nth", [45, 75, 95])
+def test_a_proof_that_slept_is_none(nth: int, stage: Stage) -> None:
+    """``sisa verify`` that wakes up after somebody was erased says that it was overtaken, not that data are lost."""
+    strike = Strike(moment="after", looks=True, nth=nth, blow="stop")
+    haunting = haunt(stage, stage.copy("erase nobody"), "verify", strike)
+    assert list(complaints(haunting, {})) == []
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import uvicorn
 
 import cluster.workers
 from cluster.resident import Resident
@@ -37,6 +40,19 @@ def world(home: Home, resident: Resident) -> Iterator[World]:
     made = open_world(home, resident)
     yield made
     made.service.close()
+
+
+@pytest.fixture
+def url(world: World) -> Iterator[str]:
+    """Where the API listens, on a port of its own."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(world.client.app, log_level="critical", lifespan="off"))
+    thread = threading.Thread(target=server.run, args=([listening],))
+    thread.start()
+    yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    server.should_exit = True
+    thread.join()
+    listening.close()
 
 
 @pytest.fixture(scope="module")

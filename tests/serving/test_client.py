@@ -10,25 +10,11 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pyarrow as pa
 import pytest
-import uvicorn
 
 from cluster.client import Client
 from storage.errors import Conflict, Invalid, ObjectMissing, SisaError, Unavailable
 from tests.doubles.home import MARKED, as_table, small_points
 from tests.serving.world import World, points
-
-
-@pytest.fixture
-def url(world: World) -> Iterator[str]:
-    """Where the API listens, on a port of its own."""
-    listening = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(world.client.app, log_level="critical", lifespan="off"))
-    thread = threading.Thread(target=server.run, args=([listening],))
-    thread.start()
-    yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-    server.should_exit = True
-    thread.join()
-    listening.close()
 
 
 def test_the_client_speaks_the_api(world: World, url: str) -> None:

@@ -1,0 +1,92 @@
+"""Following the state that others write, at the price of what is new: one object asked for, one small one read.
+
+For those who may use what they know only as long as it is current, such as a replica that answers (E10).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from threading import Lock
+
+from coordinator.codec import decode_event
+from coordinator.decide import next_state
+from coordinator.ledger import Current, read_ledger
+from coordinator.state import FederationState
+from storage.digests import sha256
+from storage.errors import JournalTruncated, Unavailable
+from storage.journal import Journal, Position
+from storage.objects import ObjectStore
+from storage.sequence import Numbers
+
+
+class Follower:
+    """What one process knows of a federation's state. May be used from any thread."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        """Reads nothing yet."""
+        self._store = store
+        self._journal = Journal(store)
+        self._entries = Numbers(store, "journal")
+        self._current: Current | None = None
+        self._floor = 0
+        self._lock = Lock()
+
+    def look(self) -> FederationState | None:
+        """Return the state as it was at some moment since the call; None when nothing was ever committed.
+
+        Raises as ``coordinator.ledger.read_ledger`` does, and ``Unavailable`` when the store does not hold any more
+        what it held before: an empty folder where a disk was mounted says nothing of what was committed.
+        """
+        with self._lock:
+            known = self._current
+            if known is None or known.state is None:
+                known = read_ledger(self._store)
+                self._refuse_set_back()
+            elif self._has_moved(known.position):
+                known = self._advanced(known)
+            self._current = known
+            return known.state
+
+    def _has_moved(self, position: Position) -> bool:
+        """Return whether anything was committed after ``position``, as of the first of two steps.
+
+        1. Ask for the entry that would follow.
+        2. Where there is none, read the journal's floor: an entry that was there and is pruned by now had the floor
+           raised above it first.
+        """
+        following = position.number + 1
+        return self._entries.payload(following) is not None or self._refuse_set_back() > following
+
+    def _advanced(self, known: Current) -> Current:
+        """Return what is current, from the entries that are new where they are still there."""
+        try:
+            entries = self._journal.read(known.position)
+        except JournalTruncated:
+            found = read_ledger(self._store)
+            self._refuse_set_back()
+            return found
+        state, token = known.state, known.token
+        for entry in entries:
+            token = max(token, entry.token)
+            for record in entry.records:
+                assert state is not None
+                state = next_state(state, decode_event(record))
+        if not entries:
+            return known
+        last = entries[-1]
+        position = Position(number=last.number, digest=sha256(last.to_bytes()))
+        return replace(known, state=state, position=position, token=token)
+
+    def _refuse_set_back(self) -> int:
+        """Return the journal's floor, which only ever rises in a store that is there."""
+        floor = self._journal.floor()
+        if floor < self._floor:
+            raise Unavailable(
+                "the store does not hold what it held before: it is away, or was set back to an earlier moment",
+                "bring the store back; where it was restored on purpose, start this process anew",
+                store=self._store.location,
+                floor=floor,
+                was=self._floor,
+            )
+        self._floor = floor
+        return floor
