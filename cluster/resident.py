@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from itertools import count
 from threading import Condition, Thread
@@ -32,6 +32,9 @@ MOST_NOTICES: Final = 1_000
 
 RETRY_SECONDS: Final = 2.0
 """After so long it is tried again to get hold of a store that is away, or of a writer lock that is taken."""
+
+MOST_RETRY_SECONDS: Final = 300.0
+"""What fails again and again is tried again after twice as long each time, up to so long."""
 
 STARTING_SECONDS: Final = 30.0
 """How long a caller waits for the writer to be ready."""
@@ -79,6 +82,8 @@ class Resident:
         self._settled = -1
         """The arrivals after which all was done that may be done now."""
         self._trouble: SisaError | None = None
+        self._failures = 0
+        """Attempts in a row that have failed."""
         self._is_stopping = False
         self._threads = (
             Thread(target=self._work, name="sisa-work", daemon=True),
@@ -227,19 +232,21 @@ class Resident:
                     self._open(writer)
                     self._serve(writer)
             except SisaError as error:
-                self._rest(error, RETRY_SECONDS if isinstance(error, _AGAIN) else None)
+                self._rest(error, is_curable=isinstance(error, _AGAIN))
             except Exception as error:  # noqa: BLE001  a thread that ends would leave requests undone without a word
-                self._rest(_broken(error), RETRY_SECONDS)
+                self._rest(_broken(error), is_curable=True)
         with self._changed:
             self._writer = None
         self._refuse_jobs(Unavailable("the coordinator was stopped", "launch it again"))
 
-    def _rest(self, error: SisaError, patience_seconds: float | None) -> None:
+    def _rest(self, error: SisaError, *, is_curable: bool) -> None:
         """Tell of the error, and wait until trying again makes sense: after a while, or when something arrives."""
-        self._fail(error)
+        patience_seconds = self._fail(error)
+        if isinstance(error, WriterBusy):
+            patience_seconds = RETRY_SECONDS  # looking costs nothing, and nobody says when the lock is free
         with self._changed:
             self._writer = None
-            self._changed.wait_for(partial(self._is_news, self._arrivals), patience_seconds)
+            self._changed.wait_for(partial(self._is_news, self._arrivals), patience_seconds if is_curable else None)
 
     def _open(self, writer: Writer) -> None:
         with self._changed:
@@ -283,20 +290,24 @@ class Resident:
         except _AGAIN:
             raise
         except SisaError as error:
-            self._fail(error)
-            return None
+            # A person has to mend it, or nodes have to come back; nobody may be there to say that they have.
+            return self._around.clock.now() + timedelta(seconds=self._fail(error))
         finally:
             if owed - _open_requests(writer.state):
                 self._around.workers.release()  # what workers had in memory of the erased ends with them (E12)
         with self._changed:
-            self._trouble = None
+            self._trouble, self._failures = None, 0
         return wakes
 
-    def _fail(self, error: SisaError) -> None:
+    def _fail(self, error: SisaError) -> float:
+        """Tell of the error; return after how many seconds to try again, if trying again may help."""
         self._tell(error)
         with self._changed:
             self._trouble = error
+            patience_seconds = min(RETRY_SECONDS * 2 ** min(self._failures, 16), MOST_RETRY_SECONDS)
+            self._failures += 1
             self._changed.notify_all()
+        return patience_seconds
 
     def _report(self, observer: Observer) -> None:
         """Show how things stand, now and then, and once more at the end."""

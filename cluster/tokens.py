@@ -29,6 +29,9 @@ Role = Literal["predict", "erase", "audit"]
 TOKENS_KEY: Final = object_key("control/tokens")
 
 _ATTEMPTS: Final = 64
+_HINDERED_ATTEMPTS: Final = 8
+"""A sweep may take a write under way for a leftover (``ObjectStore.unfinished``): then nothing was written."""
+
 _SECRET_BYTES: Final = 32
 _TOKEN = re.compile(r"sisa_([0-9a-f]{12})_([0-9a-f]{64})")
 _MOST_DAYS: Final = 3650
@@ -119,7 +122,7 @@ class TokenRegister:
 
         ``changed`` gives the same for what it has made already. Raises ``Unavailable`` when others are always quicker.
         """
-        for _ in range(_ATTEMPTS):
+        for attempt in range(_ATTEMPTS):
             records, tag = self._stored()
             after = changed(records)
             if after == records:
@@ -130,6 +133,10 @@ class TokenRegister:
                 else:
                     self._store.put_if_match(TOKENS_KEY, _encoded(after), tag)
             except (ObjectExists, ObjectChanged, OutcomeUnknown):
+                continue
+            except Unavailable:
+                if attempt >= _HINDERED_ATTEMPTS:
+                    raise
                 continue
             return after
         raise Unavailable("the register of tokens could not be written", "try again")

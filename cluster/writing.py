@@ -20,6 +20,7 @@ from cluster.identity import (
     side_by_side,
     untrained,
 )
+from cluster.ingesting import RayIngest
 from cluster.naming import digests_of, new_request_id, request_of
 from cluster.objects import open_objects, open_witness
 from cluster.outcome import Verification
@@ -330,6 +331,7 @@ def _tools(around: Surroundings) -> Tools:
         registrar=around.registrar,
         described=lambda: describe_store(around.store, around.clock.now()),
         erasure=around.specification.erasure,
+        ingest=RayIngest(around.specification.cluster, around.workers, lambda text: around.listener(Remark(text=text))),
     )
 
 

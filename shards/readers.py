@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import mmap
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Final, NoReturn, Protocol
@@ -86,16 +86,25 @@ class TableReader:
 @dataclass(frozen=True, slots=True)
 class _ParquetReader:
     path: Path
+    groups: range | None = None
+    """The row groups to read; None: all."""
     typed: bool = True
 
     def schema(self) -> pa.Schema:
         return pq.read_schema(self.path)
 
+    def pieces(self) -> Sequence[tuple[int, int]]:
+        return _row_groups(pq.read_metadata(self.path))
+
+    def between(self, start: int, end: int) -> Reader:
+        return replace(self, groups=range(start, end))
+
     def batches(self, wanted: Wanted, points: int) -> Iterator[pa.RecordBatch]:
         # Without buffering, pyarrow reads whole column chunks: a row group at a time. Each column has its own buffer.
         buffer_bytes = max(8192, min(_MEBIBYTE, _PARQUET_BUFFERS_BYTES // len(wanted.names)))
         with pq.ParquetFile(self.path, pre_buffer=False, buffer_size=buffer_bytes) as file:
-            for batch in file.iter_batches(batch_size=points, columns=wanted.names, use_threads=False):
+            groups = self.groups or range(file.num_row_groups)
+            for batch in file.iter_batches(points, list(groups), columns=wanted.names, use_threads=False):
                 yield batch
                 pa.default_memory_pool().release_unused()
 
@@ -103,17 +112,25 @@ class _ParquetReader:
 @dataclass(frozen=True, slots=True)
 class _RemoteParquetReader:
     file: RemoteFile
+    groups: range | None = None
+    """The row groups to read; None: all."""
     typed: bool = True
 
     def schema(self) -> pa.Schema:
         return pq.read_schema(pa.PythonFile(self.file.open(), mode="r"))
+
+    def pieces(self) -> Sequence[tuple[int, int]]:
+        return _row_groups(pq.read_metadata(pa.PythonFile(self.file.open(), mode="r")))
+
+    def between(self, start: int, end: int) -> Reader:
+        return replace(self, groups=range(start, end))
 
     def batches(self, wanted: Wanted, points: int) -> Iterator[pa.RecordBatch]:
         remote = self.file.open()
         whole = remote.hold_all()
         handle = pa.PythonFile(remote, mode="r")
         metadata = pq.read_metadata(handle)
-        for group in range(metadata.num_row_groups):
+        for group in self.groups or range(metadata.num_row_groups):
             held = whole or remote.hold(*_span(metadata.row_group(group), wanted.names))
             total = _PARQUET_BUFFERS_BYTES if held else _REMOTE_BUFFERS_BYTES
             buffer_bytes = max(8192, min(_MEBIBYTE, total // len(wanted.names)))
@@ -244,6 +261,15 @@ def reader_of(ending: str, file: Path | RemoteFile) -> Reader:
     """Return a reader of the file; ``ending`` is one of ``ENDINGS``. Nothing is read yet."""
     local, remote = _READERS[ending]
     return local(file) if isinstance(file, Path) else remote(file)
+
+
+def _row_groups(metadata: pq.FileMetaData) -> list[tuple[int, int]]:
+    """Return the data points and the bytes in the file of each row group."""
+    groups = (metadata.row_group(index) for index in range(metadata.num_row_groups))
+    return [
+        (group.num_rows, sum(group.column(index).total_compressed_size for index in range(group.num_columns)))
+        for group in groups
+    ]
 
 
 def _span(group: pq.RowGroupMetaData, names: list[str]) -> tuple[int, int]:

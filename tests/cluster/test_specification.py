@@ -52,7 +52,7 @@ SETTINGS = {
     "aggregation": "rule",
     "erasure": "batch batch_window_seconds deadline_days lead_days extension_days",
     "receipts": "witness endpoint",
-    "cluster": "address cpus_per_worker gpus_per_worker threads_per_worker workers",
+    "cluster": "address cpus_per_worker gpus_per_worker threads_per_worker workers ingest_workers",
     "serve": (
         "host port prefix replicas cpus_per_replica refresh_seconds"
         " max_body_bytes max_points max_names requests_per_minute"
@@ -287,6 +287,7 @@ MISTAKES = [
     (GOOD + "[cluster]\ngpus_per_worker = -1\n", "[cluster] gpus_per_worker must be 0 or more, got -1.0"),
     (GOOD + "[cluster]\nthreads_per_worker = 0\n", "[cluster] threads_per_worker must be 1 .. 1024, got 0"),
     (GOOD + "[cluster]\nworkers = 0\n", "[cluster] workers must be at least 1, got 0"),
+    (GOOD + "[cluster]\ningest_workers = 0\n", "[cluster] ingest_workers must be at least 1, got 0"),
     # no TOML at all
     (changed("epochs = 20", "epochs 20"), "sisa.toml is not readable TOML at line 12, column 8"),
     (changed("shards = 5", "shards = 5\nshards = 6"), "sisa.toml gives a setting or table twice at line 18, column"),

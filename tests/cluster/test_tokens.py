@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from itertools import count
+from pathlib import Path
 
 import pytest
 
 from cluster.tokens import TOKENS_KEY, TokenRegister, known_token
 from storage.errors import Corrupt, Invalid, OutcomeUnknown
+from storage.local import LocalStore
 from storage.memory import MemoryStore
 from storage.objects import ObjectKey, VersionTag
 from tests.doubles.time_and_names import VirtualClock
@@ -104,6 +107,23 @@ def test_a_doubtful_write_makes_one_token(store: MemoryStore, register: TokenReg
     made = TokenRegister(_Doubtful(store.name), VirtualClock()).create("predict", days=1)
     assert [each.role for each in register.records()] == ["audit", "predict"]
     assert TokenRegister(_Doubtful(store.name), VirtualClock()).revoke(made.record.token_id).revoked_at
+
+
+def test_a_sweep_hinders_nobody_for_long(tmp_path: Path) -> None:
+    """Tokens are made while a coordinator sweeps the store, which removes writes under way as leftovers."""
+    store, done = LocalStore(str(tmp_path / "store")), threading.Event()
+
+    def sweep() -> None:
+        while not done.is_set():
+            store.remove_unfinished("")
+
+    sweeping = threading.Thread(target=sweep)
+    sweeping.start()
+    register = TokenRegister(store, VirtualClock())
+    made = [register.create("predict", days=1).record for _ in range(20)]
+    done.set()
+    sweeping.join()
+    assert register.records() == tuple(made)
 
 
 def test_a_damaged_register_admits_nobody(store: MemoryStore, register: TokenRegister) -> None:

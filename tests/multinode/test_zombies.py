@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from tests.multinode.expected import ALSO, ERASED, Expected, digests_of
 from tests.multinode.gate import Gate
 from tests.multinode.nodes import NOT_HEAD, Nodes, is_at_work
 from tests.multinode.patience import until
+from tests.multinode.stall import Stall
 from tests.multinode.writers import writer_of
 
 pytestmark = [pytest.mark.multinode, pytest.mark.slow]
@@ -73,26 +73,33 @@ def test_a_zombie_coordinator(
     # Not bound to one node, as with a store in a bucket; and the head's loss would be the cluster's.
     monkeypatch.setattr(launching, "_place", lambda _: {"resources": dict.fromkeys(NOT_HEAD, 0.1)})
     launch_coordinator(read_specification(home.config))
-    with cluster.connect(home.config) as federation:
+    with cluster.connect(home.config) as federation, ThreadPoolExecutor(1) as pool:
         federation.train()
         token = read_ledger(home.objects).token
-        with gate.during(lambda: federation.erase(ids=[ERASED], request_id="er-1")) as erasure:
-            zombie = writer_of(home)
-            os.kill(zombie, signal.SIGSTOP)
-            gate.open()  # the worker ends its slice: word of it lies before the zombie
-            until(lambda: gate.is_through(erasure.workers[0]), "the worker to keep what it learned")
-            take_lock_away(home.folder)  # as a lease that ran out
-            nodes.cut_off(nodes.of(zombie))
-        assert erasure.answer.result().state == "complete"
+        stall = Stall(home.store / slices_of(home)[0])
+        erasure = pool.submit(lambda: federation.erase(ids=[ERASED], request_id="er-1"))
+        stall.reached()  # the request is accepted, its point not yet removed
+        zombie = writer_of(home)
+        stall.mend()
+        take_lock_away(home.folder)  # as a lease that ran out
+        nodes.cut_off(nodes.of(zombie))
+        assert erasure.result().state == "complete"
         assert writer_of(home) != zombie
         assert holds_a_lock_that_is_gone(zombie)
-        os.kill(zombie, signal.SIGCONT)
+        stall.end()
         until(lambda: not holds_a_lock_that_is_gone(zombie), "the zombie to be fenced")
         assert is_at_work(zombie)
         assert read_ledger(home.objects).token == token + 1
         assert left_behind(home) == []
         assert digests_of(federation.status()) == expected.erased
         assert federation.verify().holds
+
+
+def slices_of(home: Home) -> list[ObjectKey]:
+    """Return the slice files."""
+    state = read_state(home.objects)
+    assert state is not None
+    return [part.key for shard in state.shards for record in shard.slices for part in record.parts]
 
 
 def holds_a_lock_that_is_gone(process: int) -> bool:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import ray
 
+import cluster
 from cluster import crew, ingesting
 from cluster.ingesting import RayIngest
 from cluster.objects import open_objects
@@ -169,3 +170,13 @@ def test_errors_are_those_of_a_plain_ingest(spread: Home) -> None:
     with pytest.raises(Invalid, match=r"same id .*file=parts/0\.parquet row=1 other_file=parts/3\.parquet other_row=2"):
         _ingested(spread, store)
     assert _parts(store) == set()
+
+
+def test_a_federation_whose_data_are_read_by_tasks(spread: Home) -> None:
+    """Constituents trained on what two tasks read have the bytes of those trained on what one process read."""
+    digests = []
+    for tasks in (2, 1):
+        spread.specify(data__train="parts", cluster__ingest_workers=tasks, cluster__workers=1, store=f"./by-{tasks}")
+        with cluster.connect(spread.config) as federation:
+            digests.append([each.digest for each in federation.train().constituents])
+    assert digests[0] == digests[1]
