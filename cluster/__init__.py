@@ -14,10 +14,13 @@ Owns the words: worker, federation.
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING, Any
 
-# Before Ray is imported, which reads it once: clusters ask for a token, and so their users have to have it.
-os.environ.setdefault("RAY_AUTH_MODE", "token")
+# Clusters ask for a token, and so their users have to have it. Ray reads this once, when it is imported: set later, it
+# would keep Ray from starting at all.
+if "ray" not in sys.modules:
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 if TYPE_CHECKING:
     from cluster.federation import Federation, connect, launch

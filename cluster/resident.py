@@ -304,7 +304,7 @@ class Resident:
         self._tell(error)
         with self._changed:
             self._trouble = error
-            patience_seconds = min(RETRY_SECONDS * 2 ** min(self._failures, 16), MOST_RETRY_SECONDS)
+            patience_seconds = min(RETRY_SECONDS * 2.0 ** min(self._failures, 16), MOST_RETRY_SECONDS)
             self._failures += 1
             self._changed.notify_all()
         return patience_seconds

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import ray
@@ -53,19 +54,41 @@ def worker_count(settings: ClusterSettings, tasks: int) -> int:
     Raises ``Invalid`` when no node can ever hold a worker: Ray would wait for one without a word.
     """
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    per_node = [_fitting(settings, resources) for resources in nodes]
-    if not any(per_node):
-        most = max((resources.get("CPU", 0) for resources in nodes), default=0)
-        most_gpus = max((resources.get("GPU", 0) for resources in nodes), default=0)
-        raise Invalid(
-            f"no node can hold a worker of {settings.cpus_per_worker:g} CPUs and {settings.gpus_per_worker:g} GPUs:"
-            f" the largest of {len(nodes)} has {most:g} CPUs and {most_gpus:g} GPUs",
-            "lower [cluster] cpus_per_worker or gpus_per_worker, or add a node",
+    places = sum(_fitting(settings, resources) for resources in nodes)
+    if not places:
+        lack, remedy = lacking(settings, nodes)
+        wanted = f"{settings.cpus_per_worker:g} CPUs and {settings.gpus_per_worker:g} GPUs"
+        raise Invalid(f"no node can hold a worker of {wanted}: {lack}", remedy)
+    return max(1, min(tasks, places, settings.workers or tasks))
+
+
+def lacking(settings: ClusterSettings, nodes: Sequence[Mapping[str, float]]) -> tuple[str, str]:
+    """Return what keeps every one of ``nodes`` from holding a worker, and what to do; both in words.
+
+    >>> lacking(ClusterSettings(gpus_per_worker=1), [{"CPU": 8.0}, {"CPU": 16.0}])[0]
+    'none of 2 nodes has a GPU'
+    """
+    cpus = max((resources.get("CPU", 0) for resources in nodes), default=0)
+    gpus = max((resources.get("GPU", 0) for resources in nodes), default=0)
+    if not nodes:
+        return "the cluster has no node", "start one, or wait until one has joined"
+    if settings.gpus_per_worker and not gpus:
+        return (
+            f"none of {len(nodes)} nodes has a GPU",
+            "add a node with one, or set [cluster] gpus_per_worker = 0 and train anew on processors",
         )
-    return max(1, min(tasks, sum(per_node), settings.workers or tasks))
+    if settings.cpus_per_worker <= cpus and settings.gpus_per_worker <= gpus:
+        return (
+            f"each of {len(nodes)} nodes has too few of one or the other",
+            "lower [cluster] cpus_per_worker or gpus_per_worker, or add a node that has both",
+        )
+    return (
+        f"the largest of {len(nodes)} has {cpus:g} CPUs and {gpus:g} GPUs",
+        "lower [cluster] cpus_per_worker or gpus_per_worker, or add a node",
+    )
 
 
-def _fitting(settings: ClusterSettings, resources: dict[str, float]) -> int:
+def _fitting(settings: ClusterSettings, resources: Mapping[str, float]) -> int:
     fits = resources.get("CPU", 0) / settings.cpus_per_worker
     if settings.gpus_per_worker:
         fits = min(fits, resources.get("GPU", 0) / settings.gpus_per_worker)

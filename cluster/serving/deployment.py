@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,8 @@ from typing import Any, Final
 import ray
 from fastapi import FastAPI
 from ray import serve
+from ray.exceptions import RayTaskError
+from ray.serve.exceptions import RayServeException
 
 from cluster.guard import check_rooms
 from cluster.launching import find_coordinator, launch_coordinator, namespace_of
@@ -29,7 +32,7 @@ from cluster.serving.settings import ServeSettings
 from cluster.specification import FederationSpecification, read_specification
 from cluster.system import SystemClock
 from cluster.worker import keep_silent
-from storage.errors import Conflict, InvariantBroken, Unavailable
+from storage.errors import Conflict, Corrupt, Invalid, Unavailable
 from storage.location import is_on_s3
 from storage.objects import ObjectStore
 
@@ -39,7 +42,6 @@ ONGOING: Final = 64
 _HEALTH_SECONDS: Final = 5.0
 
 logging.getLogger("ray.serve").setLevel(logging.WARNING)  # what it says besides is of no use to who runs a command
-
 
 _deployment: Any = serve.deployment  # its types take a class for a function that makes deployments
 
@@ -60,12 +62,8 @@ class ReplicaShell:
 
     def check_health(self) -> None:
         """Raise when only a new replica can help; what is away for now, a new replica would miss as well."""
-        try:
+        with suppress(Unavailable, Corrupt, Invalid, Conflict):
             self._service.check()
-        except Unavailable:
-            return
-        except InvariantBroken:
-            raise
 
 
 def application(arguments: dict[str, str]) -> serve.Application:
@@ -121,6 +119,12 @@ def serve_federation(specification: FederationSpecification) -> Serving:
             name=namespace_of(specification, store),
             route_prefix=specification.serve.prefix,
         )
+    except (RayServeException, RayTaskError) as error:
+        raise Conflict(
+            "Ray Serve refuses the application: most likely another one on this cluster has its prefix",
+            "give [serve] another prefix, or end the other application: see 'serve status'",
+            prefix=specification.serve.prefix,
+        ) from error
     except RuntimeError as error:
         raise Unavailable(
             "the replicas did not start",

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from itertools import count
-from pathlib import Path
 
 import pytest
 
 from cluster.tokens import TOKENS_KEY, TokenRegister, known_token
-from storage.errors import Corrupt, Invalid, OutcomeUnknown
-from storage.local import LocalStore
+from storage.errors import Corrupt, Invalid, OutcomeUnknown, Unavailable
 from storage.memory import MemoryStore
 from storage.objects import ObjectKey, VersionTag
 from tests.doubles.time_and_names import VirtualClock
@@ -109,21 +106,31 @@ def test_a_doubtful_write_makes_one_token(store: MemoryStore, register: TokenReg
     assert TokenRegister(_Doubtful(store.name), VirtualClock()).revoke(made.record.token_id).revoked_at
 
 
-def test_a_sweep_hinders_nobody_for_long(tmp_path: Path) -> None:
-    """Tokens are made while a coordinator sweeps the store, which removes writes under way as leftovers."""
-    store, done = LocalStore(str(tmp_path / "store")), threading.Event()
+class _Swept(MemoryStore):
+    """A store in which somebody takes writes under way for leftovers, again and again."""
 
-    def sweep() -> None:
-        while not done.is_set():
-            store.remove_unfinished("")
+    def put_if_absent(self, key: ObjectKey, payload: bytes) -> VersionTag:
+        """Write, unless swept away."""
+        if SWEEPS:
+            SWEEPS.pop()
+            raise Unavailable("the store's file system failed; nothing was published")
+        return MemoryStore.put_if_absent(self, key, payload)
 
-    sweeping = threading.Thread(target=sweep)
-    sweeping.start()
-    register = TokenRegister(store, VirtualClock())
-    made = [register.create("predict", days=1).record for _ in range(20)]
-    done.set()
-    sweeping.join()
-    assert register.records() == tuple(made)
+
+SWEEPS: list[int] = []
+
+
+def test_a_sweep_hinders_nobody_for_long(store: MemoryStore) -> None:
+    """A write that a coordinator's sweep took away is made again; a store that stays away is told."""
+    register = TokenRegister(_Swept(store.name), VirtualClock())
+    SWEEPS[:] = [1] * 5
+    made = register.create("predict", days=1).record
+    assert register.records() == (made,)
+    store.delete(TOKENS_KEY)
+    SWEEPS[:] = [1] * 100
+    with pytest.raises(Unavailable, match="nothing was published"):
+        register.create("predict", days=1)
+    SWEEPS.clear()
 
 
 def test_a_damaged_register_admits_nobody(store: MemoryStore, register: TokenRegister) -> None:

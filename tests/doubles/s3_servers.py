@@ -89,12 +89,31 @@ def seaweedfs(folder: Path) -> Iterator[str]:
         yield endpoint
 
 
+_MOTO = """
+import sys
+from threading import Lock
+
+from moto.server import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import run_simple
+
+moto, lock = DomainDispatcherApplication(create_backend_app), Lock()
+
+
+def one_at_a_time(environment, start_response):
+    with lock:  # moto looks first and writes then: beside each other, several writers would win one condition
+        return list(moto(environment, start_response))
+
+
+run_simple("127.0.0.1", int(sys.argv[1]), one_at_a_time, threaded=True)
+"""
+
+
 @contextmanager
 def moto(folder: Path) -> Iterator[str]:
     """Run a moto server, which keeps everything in memory; give its endpoint."""
     folder.mkdir(parents=True)
     (port,) = free_ports(1)
-    command = [program("moto_server", "moto[server]==5.2.5"), "-H", "127.0.0.1", "-p", str(port)]
+    command = [sys.executable, "-W", "ignore", "-c", _MOTO, str(port)]
     with _running(command, folder / "out", f"http://127.0.0.1:{port}") as endpoint:
         yield endpoint
 

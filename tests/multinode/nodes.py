@@ -68,6 +68,13 @@ class Nodes:
         self._workers.remove(node)
         self._cluster.remove_node(node, allow_graceful=False)
 
+    def lose_all(self) -> None:
+        """End everything on all nodes but the head; the cluster knows of it at the end."""
+        lost = [*self._workers]
+        for node in lost:
+            self.lose(node)
+        until(lambda: all(map(is_dead, lost)), "nodes to be declared dead")
+
     @contextmanager
     def without_head(self) -> Iterator[None]:
         """End the head's process of records (GCS) by SIGKILL, and start it anew where the old one was at the end."""

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import pytest
 
 import cluster
+from cluster.launching import launch_coordinator
+from cluster.specification import read_specification
 from coordinator.ports import Notice, Remark
 from tests.doubles.home import Home
 from tests.multinode.expected import ERASED, Expected, digests_of
@@ -37,6 +39,22 @@ def test_nodes_lost_in_training_and_in_retraining(home: Home, nodes: Nodes, gate
         assert digests_of(federation.status()) == expected.erased
         assert federation.verify().holds
     assert "a worker died" not in remarks(notices)
+
+
+def test_all_nodes_lost(home: Home, nodes: Nodes, gate: Gate, expected: Expected) -> None:
+    """With every worker's node lost a request is accepted and its points removed all the same; it waits, and is carried
+    out when nodes have come back, though nobody asks again (D1, D8).
+    """
+    launch_coordinator(read_specification(home.config))
+    with cluster.connect(home.config) as federation:
+        federation.train()
+        nodes.lose_all()
+        federation.erase(ids=[ERASED], request_id="er-1", wait=False)
+        until(lambda: federation.status().serving < len(expected.trained), "what is tainted to be withdrawn")
+        nodes.refill()
+        assert federation.erase(ids=[ERASED], request_id="er-1").state == "complete"
+        assert digests_of(federation.status()) == expected.erased
+        assert federation.verify().holds
 
 
 def remarks(notices: Sequence[Notice]) -> str:

@@ -16,13 +16,12 @@ from coordinator.ledger import read_ledger, read_state
 from coordinator.sweep import left_over
 from storage.objects import ObjectKey
 from tests.doubles.home import Home
-from tests.kills.zombies import take_lock_away
 from tests.multinode.expected import ALSO, ERASED, Expected, digests_of
 from tests.multinode.gate import Gate
 from tests.multinode.nodes import NOT_HEAD, Nodes, is_at_work
 from tests.multinode.patience import until
 from tests.multinode.stall import Stall
-from tests.multinode.writers import writer_of
+from tests.multinode.writers import take_lock_away, writer_of
 
 pytestmark = [pytest.mark.multinode, pytest.mark.slow]
 
@@ -81,7 +80,7 @@ def test_a_zombie_coordinator(
         stall.reached()  # the request is accepted, its point not yet removed
         zombie = writer_of(home)
         stall.mend()
-        take_lock_away(home.folder)  # as a lease that ran out
+        take_lock_away(home)
         nodes.cut_off(nodes.of(zombie))
         assert erasure.result().state == "complete"
         assert writer_of(home) != zombie

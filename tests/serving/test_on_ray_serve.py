@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 import ray
@@ -150,21 +150,18 @@ def test_who_may_predict_cannot_erase(served: Served) -> None:
         client.status()
 
 
-def test_serving_again_restarts_nothing_that_runs_elsewhere(served: Served) -> None:
-    """Another port than the one that Serve listens at is refused, and a port that somebody has is named."""
-    home = Home(served.home.folder)
-    assert home.config == served.home.config
-    other = read_specification(
-        home.specify(
-            serve__port=1,
-            serve__prefix="/small",
-            erasure__batch_window_seconds=0.0,
-            serve__requests_per_minute=1_000_000,
-        )
-    )
+def test_addresses_that_others_have(served: Served, tmp_path: Path) -> None:
+    """Another port than Serve's own, and a prefix that another federation has, are refused: nothing changes."""
+    settings = served.specification.serve
     with pytest.raises(Conflict, match="does not listen at the address"):
-        serve_federation(other)
-    with suppress(Conflict), served.client("predict") as client:
+        serve_federation(replace(served.specification, serve=replace(settings, port=1)))
+    other = Home(tmp_path).fill(serve__port=settings.port, serve__prefix="/small")
+    other.json("train")
+    specification = read_specification(other.config)
+    with pytest.raises(Conflict, match="has its prefix"):
+        serve_federation(specification)
+    ray.kill(ray.get_actor(ACTOR_NAME, namespace=namespace_of(specification, other.objects)), no_restart=True)
+    with served.client("predict") as client:
         assert client.is_healthy()
 
 

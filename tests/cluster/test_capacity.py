@@ -1,0 +1,59 @@
+"""What can never be scheduled is told in words before anything waits for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+import ray
+
+from cluster.session import worker_count
+from cluster.specification import ClusterSettings
+from storage.errors import Invalid
+
+HEAD: Mapping[str, float] = {"memory": 1e9}
+SMALL: Mapping[str, float] = {"CPU": 2.0}
+LARGE: Mapping[str, float] = {"CPU": 16.0}
+WITH_GPUS: Mapping[str, float] = {"CPU": 4.0, "GPU": 2.0}
+
+
+def _cluster(monkeypatch: pytest.MonkeyPatch, *nodes: Mapping[str, float], dead: int = 0) -> None:
+    told = [{"Alive": number >= dead, "Resources": dict(node)} for number, node in enumerate(nodes)]
+    monkeypatch.setattr(ray, "nodes", lambda: told)
+
+
+def test_workers_are_counted_node_by_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker lies on one node: what is left over on several makes none, and dead nodes hold nothing."""
+    _cluster(monkeypatch, LARGE, SMALL, WITH_GPUS, HEAD, dead=1)
+    assert worker_count(ClusterSettings(cpus_per_worker=1.5), 9) == 1 + 2
+    assert worker_count(ClusterSettings(gpus_per_worker=0.5), 9) == 4
+    assert worker_count(ClusterSettings(), 5) == 5
+    assert worker_count(ClusterSettings(workers=2), 5) == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "told", "remedy"),
+    [
+        (ClusterSettings(cpus_per_worker=64), "the largest of 3 has 16 CPUs and 0 GPUs", "lower .* or add a node$"),
+        (ClusterSettings(gpus_per_worker=1), "none of 3 nodes has a GPU", "gpus_per_worker = 0"),
+    ],
+)
+def test_what_no_node_has(settings: ClusterSettings, told: str, remedy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is said what is asked for, what there is, and which setting to change."""
+    _cluster(monkeypatch, HEAD, SMALL, LARGE)
+    with pytest.raises(Invalid, match=f"no node can hold a worker of .*: {told}.*{remedy}"):
+        worker_count(settings, 3)
+
+
+def test_what_nodes_have_only_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processors on one node and accelerators on another make no worker."""
+    _cluster(monkeypatch, LARGE, WITH_GPUS)
+    with pytest.raises(Invalid, match="each of 2 nodes has too few of one or the other .* a node that has both"):
+        worker_count(ClusterSettings(cpus_per_worker=8, gpus_per_worker=1), 3)
+
+
+def test_a_cluster_without_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where all nodes are gone it is said so."""
+    _cluster(monkeypatch, LARGE, dead=1)
+    with pytest.raises(Invalid, match="the cluster has no node"):
+        worker_count(ClusterSettings(), 3)
