@@ -24,7 +24,7 @@ from cluster.worker import WorkerActor, WorkerSetup
 from coordinator.tasks import check_configuration
 from shards.constituent import SliceLearned, TrainingEvent, TrainTask
 from shards.lineage import Configuration
-from storage.errors import SisaError, Unavailable
+from storage.errors import Invalid, SisaError, Unavailable
 
 MOST_DEATHS: Final = 3
 """A task whose worker dies so often without learning a slice in between is given up."""
@@ -108,14 +108,16 @@ class RayPool:
         self._idle: list[Any] = []
         self._nodes: dict[Any, Any] = {}
         """Of each worker the answer, to be, on which node it is: there as soon as it has its processors."""
+        self._had_room = False
 
     def configuration(self, width: int, tasks: int) -> Configuration:
         """Return what decides the bits on the workers, having started as many as ``tasks`` tasks will take.
 
-        Raises ``Invalid`` when the model does not fit the data, ``Conflict`` when workers differ.
+        Raises ``Invalid`` when the model does not fit the data or no node can hold a worker, ``Unavailable`` when none
+        can any more, ``Conflict`` when workers differ.
         """
         stood_idle = bool(self._idle)
-        self._idle += [self._start() for _ in range(worker_count(self._settings, tasks) - len(self._idle))]
+        self._idle += [self._start() for _ in range(self._room(tasks) - len(self._idle))]
         try:
             found = self._ask(width)
         except RayTaskError as error:
@@ -128,6 +130,20 @@ class RayPool:
         for other in found[1:]:
             check_configuration(found[0], other)
         return found[0]
+
+    def _room(self, tasks: int) -> int:
+        """Return for how many workers there is room."""
+        try:
+            room = worker_count(self._settings, tasks)
+        except Invalid as error:
+            if not self._had_room:
+                raise
+            raise Unavailable(
+                "no node is left that can hold a worker",
+                "look at 'ray status'; it goes on when nodes have come back or others were added",
+            ) from error
+        self._had_room = True
+        return room
 
     def _ask(self, width: int) -> list[Configuration]:
         """Return what the workers say of themselves; those that get no processors are let go when others are ready."""

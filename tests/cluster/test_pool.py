@@ -17,7 +17,7 @@ from shards.constituent import SliceLearned, TrainTask
 from shards.lineage import CheckpointRecord
 from shards.specification import ShardId, SliceIndex
 from storage.digests import Sha256
-from storage.errors import Unavailable
+from storage.errors import Invalid, Unavailable
 from storage.objects import object_key
 
 Played = Callable[..., tuple[RayPool, list[str]]]
@@ -185,6 +185,23 @@ def test_the_idle_take_over_from_who_waits(played: Played) -> None:
     events = list(made.train([_task(0), _task(1)]))
     assert sorted(event.shard for event in events) == [0, 1]
     assert len(remarks) == 1
+
+
+def test_nodes_that_are_gone_may_come_back(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Demands that no node ever met are a mistake; those that none meets any more are worth another attempt."""
+    made, _ = played(1, [])
+
+    def refuse(*_: object) -> int:
+        raise Invalid("no node can hold a worker", "add a node")
+
+    monkeypatch.setattr(pool, "worker_count", refuse)
+    with pytest.raises(Invalid, match="no node can hold a worker"):
+        made._room(1)
+    monkeypatch.setattr(pool, "worker_count", lambda *_: 1)
+    assert made._room(1) == 1
+    monkeypatch.setattr(pool, "worker_count", refuse)
+    with pytest.raises(Unavailable, match="no node is left that can hold a worker"):
+        made._room(1)
 
 
 def test_the_fates() -> None:

@@ -47,12 +47,12 @@ def test_all_nodes_lost(home: Home, nodes: Nodes, gate: Gate, expected: Expected
     """
     launch_coordinator(read_specification(home.config))
     with cluster.connect(home.config) as federation:
-        federation.train()
+        floor = federation.train().floor
         nodes.lose_all()
         federation.erase(ids=[ERASED], request_id="er-1", wait=False)
-        until(lambda: federation.status().serving < len(expected.trained), "what is tainted to be withdrawn")
+        until(lambda: federation.status().floor > floor, "what is tainted to be withdrawn")
         nodes.refill()
-        assert federation.erase(ids=[ERASED], request_id="er-1").state == "complete"
+        until(lambda: [each.state for each in federation.status().requests] == ["complete"], "the erasure to be done")
         assert digests_of(federation.status()) == expected.erased
         assert federation.verify().holds
 
