@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Final
 
 import ray
 
@@ -25,6 +26,9 @@ from shards.specification import ModelSettings, ShardId, TrainingSettings
 from shards.trainer import TorchLearner, TorchState
 from storage.digests import Sha256
 from storage.objects import ObjectStore
+
+_GIVING_WAY: Final = 10
+"""How far a worker stands back: acknowledging, and withdrawing what is tainted, come before training."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +134,7 @@ class WorkerShell:
     def _worker(self) -> Worker:
         # Made at the first call: an error here comes back as itself, one in __init__ as a dead actor.
         keep_silent()
+        os.nice(_GIVING_WAY)
         return Worker(self._setup)
 
     @ray.method

@@ -20,7 +20,7 @@ SWEPT_PREFIXES: Final = ("shards/", "requests/", "tombstones/")
 GONE: Final = (Corrupt, ObjectMissing)
 """What a writer meets, too, that was overtaken: another one has purged what it meant to read."""
 
-_PASSES: Final = 5
+_PASSES: Final = 3
 
 
 class Drafts:
@@ -100,13 +100,11 @@ def sweep(store: ObjectStore, ledger: Ledger, drafts: Drafts) -> None:
     Raises ``Fenced`` when another writer has taken over, ``Unavailable`` when objects keep appearing.
     """
     for _ in range(_PASSES):
-        if left := _nobodys(store, ledger, drafts):
-            # After the listing: a writer that takes over claims its token before it writes anything else, so that
-            # nothing listed above is its own (D3).
-            ledger.refuse_superseded()
-            store.delete_all(left)
-        with drafts:
-            if ledger.compact(lambda: _is_clean(store, ledger)):
+        if _passes(store, ledger, drafts):
+            return
+    with drafts:  # requests that keep coming always leave something new: for once they wait
+        for _ in range(_PASSES):
+            if _passes(store, ledger, drafts):
                 return
     raise Unavailable(
         f"objects keep appearing in the store while it is purged, {len(left_over(store, ledger.state))} are left",
@@ -119,6 +117,17 @@ def left_over(store: ObjectStore, state: FederationState) -> list[ObjectKey]:
     """Return the keys of objects that the state should name and does not; nobody may be drafting any."""
     keep = state.referenced()
     return [key for key in _swept(store) if key not in keep]
+
+
+def _passes(store: ObjectStore, ledger: Ledger, drafts: Drafts) -> bool:
+    """Delete what is left over, and return whether nothing was by then."""
+    if left := _nobodys(store, ledger, drafts):
+        # After the listing: a writer that takes over claims its token before it writes anything else, so that
+        # nothing listed above is its own (D3).
+        ledger.refuse_superseded()
+        store.delete_all(left)
+    with drafts:
+        return ledger.compact(lambda: _is_clean(store, ledger))
 
 
 def _nobodys(store: ObjectStore, ledger: Ledger, drafts: Drafts) -> list[ObjectKey]:

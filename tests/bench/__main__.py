@@ -85,7 +85,7 @@ class Stopwatch:
 
 
 def main() -> None:
-    """Measure, and print tables."""
+    """Measure, and print tables; with 0 repeats only those of requests."""
     repeats = int(sys.argv[1]) if len(sys.argv) > 1 else 5
     with tempfile.TemporaryDirectory() as folder:
         data = _write_data(Path(folder) / "data")
@@ -96,11 +96,12 @@ def main() -> None:
             federation.train()  # ingests, and reads everything once
             federation.release()
             training = _measure_training(specification, repeats)
+            _report("training 5 shards on 2 workers, from the first slice read to the last checkpoint", training)
             federation.train()  # back to the specification's seed
             erasing = _measure_erasing(federation, specification, repeats)
+            _report("erasing one person, from the call to 'complete', one shard on one worker", erasing)
+            federation.release()
             report_requests(federation, specification)
-    _report("training 5 shards on 2 workers, from the first slice read to the last checkpoint committed", training)
-    _report("erasing one person, from the call to 'complete', one shard on one worker", erasing)
 
 
 def _measure_training(specification: FederationSpecification, repeats: int) -> list[Pair]:
@@ -186,6 +187,8 @@ def _write_data(folder: Path) -> DemoData:
 
 
 def _report(title: str, pairs: Sequence[Pair]) -> None:
+    if not pairs:
+        return
     ratios = [pair.ours / pair.plain for pair in pairs]
     lines = [
         (number, f"{pair.ours:.2f}", f"{pair.plain:.2f}", f"{ratio:.3f}")

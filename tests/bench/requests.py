@@ -15,7 +15,7 @@ from cluster.resident import Resident
 from cluster.specification import FederationSpecification
 from cluster.worker import new_name
 from cluster.writing import drafted, surroundings
-from coordinator.ports import Notice, RequestMoved
+from coordinator.ports import Notice, RequestMoved, TrainingStarted
 from coordinator.requests import RequestState
 from deploy.text import table
 from storage.objects import object_key
@@ -33,7 +33,10 @@ def report_requests(federation: Federation, specification: FederationSpecificati
     resident = Resident(lambda listener: surroundings(specification, listener=_both(listener, watch)))
     try:
         _report_safety(resident, specification, watch)
-        _report_acknowledgements(resident, specification)
+        _await_idle(resident)
+        _report_acknowledgements(resident, specification, "with nothing else to do")
+        _begin_retraining(resident, specification)
+        _report_acknowledgements(resident, specification, "while two workers retrain on the same processors")
     finally:
         resident.stop()
 
@@ -81,11 +84,26 @@ def _report_safety(resident: Resident, specification: FederationSpecification, w
     print(table(("requests", "median ms", "p99 ms", "worst ms"), lines))
 
 
-def _report_acknowledgements(resident: Resident, specification: FederationSpecification) -> None:
+def _await_idle(resident: Resident) -> None:
+    heard = resident.hear(None, 0.0)
+    while not heard.idle:
+        heard = resident.hear(heard.upto, 1.0)
+
+
+def _begin_retraining(resident: Resident, specification: FederationSpecification) -> None:
+    around = surroundings(specification, listener=lambda _: None)
+    people = [f"person-{number:04d}" for number in range(300, 320)]
+    resident.accept(*drafted(around, subjects=people, ids=(), request_id="busy", held=""))
+    heard = resident.hear(None, 0.0)
+    while not any(isinstance(notice, TrainingStarted) for notice in heard.notices):
+        heard = resident.hear(heard.upto, 1.0)
+
+
+def _report_acknowledgements(resident: Resident, specification: FederationSpecification, beside: str) -> None:
     """Durable acknowledgements of paused requests (no removal competes), beside bare durable puts of one thread."""
     around = surroundings(specification, listener=lambda _: None)
     waiting = deque(
-        drafted(around, subjects=[f"person-{n % 500:04d}"], ids=(), request_id=f"ack-{n}", held="bench")
+        drafted(around, subjects=[f"person-{n % 500:04d}"], ids=(), request_id=f"ack-{new_name()}", held="bench")
         for n in range(REQUESTS)
     )
     puts = _puts_per_second(specification)
@@ -108,7 +126,7 @@ def _report_acknowledgements(resident: Resident, specification: FederationSpecif
     for thread in threads:
         thread.join()
     rate = REQUESTS / (time.perf_counter() - began)
-    print(f"\ndurable acknowledgements, {SUBMITTERS} submitters, encrypted local store")
+    print(f"\ndurable acknowledgements, {SUBMITTERS} submitters, encrypted local store, {beside}")
     header = ("requests", "per second", "median ms", "p99 ms", "bare puts per second, one thread")
     print(table(header, [(REQUESTS, f"{rate:.0f}", f"{median(times):.1f}", f"{_p99(times):.1f}", f"{puts:.0f}")]))
 
