@@ -27,7 +27,7 @@ from coordinator.requests import ErasureRequest
 from coordinator.settings import BatchUntil
 from coordinator.state import FederationState
 from shards.tombstones import DigestSet
-from storage.errors import InvariantBroken, SisaError, Unavailable
+from storage.errors import Fenced, InvariantBroken, OutcomeUnknown, SisaError, Unavailable, WriterBusy
 from storage.objects import ObjectStore
 
 ACTOR_NAME: Final = "coordinator"
@@ -39,6 +39,12 @@ LISTENING_SECONDS: Final = 1.0
 """How long the coordinator keeps a listener waiting when there is nothing to hear."""
 
 _RETRY_SECONDS: Final = 0.2
+
+_BUSY: Final = (WriterBusy,)
+"""What it says as long as the right to write is not its own again, which a lease of its dead forerunner may delay."""
+
+_PASSING: Final = (Fenced, OutcomeUnknown, Unavailable, WriterBusy)
+"""What it gets over by itself; whoever only waits may wait for that, too."""
 
 
 class CoordinatorShell:
@@ -144,42 +150,42 @@ class RemoteWriter:
 
     def accept(self, request: ErasureRequest, names: DigestSet) -> ErasureRequest:
         """See ``Writer.accept``."""
-        answer: ErasureRequest = patiently(lambda: self._handle.accept.remote(request, names))
+        answer: ErasureRequest = patiently(lambda: self._handle.accept.remote(request, names), _BUSY)
         return answer
 
     def carry_out(self, request_id: str, batch: BatchUntil) -> ErasureRequest:
         """Wait until the request is closed, paused, or failed; or idle until its due date comes near."""
-        heard = self._hear(None, 0.0)
+        heard = self._hear(None, 0.0, _PASSING)
         while True:
             request = self.request(request_id)
             if request.shown is not request.state or not request.state.is_open or (heard.idle and batch == "until_due"):
                 self._tell(self._hear(heard.upto, 0.0))
                 return request
-            heard = self._tell(self._hear(heard.upto, LISTENING_SECONDS))
+            heard = self._tell(self._hear(heard.upto, LISTENING_SECONDS, _PASSING))
 
     def hold(self, request_id: str, reason: str) -> ErasureRequest:
         """See ``Writer.hold``."""
-        answer: ErasureRequest = patiently(lambda: self._handle.hold.remote(request_id, reason))
+        answer: ErasureRequest = patiently(lambda: self._handle.hold.remote(request_id, reason), _BUSY)
         return answer
 
     def release(self, request_id: str) -> ErasureRequest:
         """See ``Writer.release``."""
-        answer: ErasureRequest = patiently(lambda: self._handle.release.remote(request_id))
+        answer: ErasureRequest = patiently(lambda: self._handle.release.remote(request_id), _BUSY)
         return answer
 
     def extend(self, request_id: str, days: int, reason: str) -> ErasureRequest:
         """See ``Writer.extend``."""
-        answer: ErasureRequest = patiently(lambda: self._handle.extend.remote(request_id, days, reason))
+        answer: ErasureRequest = patiently(lambda: self._handle.extend.remote(request_id, days, reason), _BUSY)
         return answer
 
     def cancel(self, request_id: str, reason: str) -> ErasureRequest:
         """See ``Writer.cancel``."""
-        answer: ErasureRequest = patiently(lambda: self._handle.cancel.remote(request_id, reason))
+        answer: ErasureRequest = patiently(lambda: self._handle.cancel.remote(request_id, reason), _BUSY)
         return answer
 
     def request(self, request_id: str) -> ErasureRequest:
         """See ``Writer.request``."""
-        answer: ErasureRequest = patiently(lambda: self._handle.request.remote(request_id))
+        answer: ErasureRequest = patiently(lambda: self._handle.request.remote(request_id), _PASSING)
         return answer
 
     def verify(self, shards: Sequence[int] | None = None) -> Verification:
@@ -201,8 +207,8 @@ class RemoteWriter:
                     answer = call()  # started anew: it goes on where the journal ends, and may be asked again
             heard = self._tell(self._hear(heard.upto, LISTENING_SECONDS))
 
-    def _hear(self, after: int | None, timeout_seconds: float) -> Heard:
-        heard: Heard = patiently(lambda: self._handle.hear.remote(after, timeout_seconds))
+    def _hear(self, after: int | None, timeout_seconds: float, passing: tuple[type[SisaError], ...] = _BUSY) -> Heard:
+        heard: Heard = patiently(lambda: self._handle.hear.remote(after, timeout_seconds), passing)
         return heard
 
     def _tell(self, heard: Heard) -> Heard:
@@ -211,8 +217,10 @@ class RemoteWriter:
         return heard
 
 
-def patiently(call: Callable[[], Any], patience_seconds: float = PATIENCE_SECONDS) -> Any:
-    """Return what a call to the coordinator gives; asked again while it is being started anew.
+def patiently(
+    call: Callable[[], Any], passing: tuple[type[SisaError], ...] = (), patience_seconds: float = PATIENCE_SECONDS
+) -> Any:
+    """Return what a call to the coordinator gives; asked again while it is started anew or is in ``passing`` trouble.
 
     Raises what the coordinator raised, ``Unavailable`` when it does not come back.
     """
@@ -220,6 +228,9 @@ def patiently(call: Callable[[], Any], patience_seconds: float = PATIENCE_SECOND
     while True:
         try:
             return unwrapped(call())
+        except passing:
+            if monotonic() > until:
+                raise
         except (ActorUnavailableError, ActorDiedError) as error:
             if monotonic() > until:
                 raise Unavailable(

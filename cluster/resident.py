@@ -73,8 +73,8 @@ class Resident:
         self._around = around(self._hear)
         self._changed = Condition()
         self._notices: deque[tuple[int, Notice]] = deque(maxlen=MOST_NOTICES)
-        self._numbers = count(1)
-        self._heard = 0
+        self._heard = int(self._around.clock.now().timestamp() * 1e6)  # above the numbers of whoever was here before
+        self._numbers = count(self._heard + 1)
         self._writer: Writer | None = None
         self._jobs: deque[_Job] = deque()
         self._arrivals = 0
@@ -134,11 +134,13 @@ class Resident:
     def hear(self, after: int | None, timeout_seconds: float) -> Heard:
         """Return what has happened since ``after``, waiting for something to happen or for all work to be done.
 
-        None: nothing yet, but where to begin. Raises the error that keeps the coordinator from working, if any.
+        Where that was said by a coordinator before this one, all that has happened since this one began. None: nothing
+        yet, but where to begin. Raises the error that keeps the coordinator from working, if any.
         """
         with self._changed:
             if after is None:
                 return Heard(notices=(), upto=self._heard, idle=self._is_idle)
+            after = after if after <= self._heard else 0  # of one whose clock was ahead
             self._changed.wait_for(lambda: self._heard > after or self._is_idle or self._trouble, timeout_seconds)
             notices = tuple(notice for number, notice in self._notices if number > after)
             if not notices and self._trouble is not None:

@@ -16,12 +16,13 @@ import numpy as np
 from shards import dataset
 from shards.points import PointBlock
 from shards.routing import DIGEST_BYTES
-from storage import journal, manifest, sealed, sequence
+from storage import journal, manifest, objects, sealed, sequence
 from storage.digests import Json
 from storage.objects import ObjectKey
 
 _MOST: Final = 20_000
 
+_is_object_key = lru_cache(_MOST)(objects.is_object_key)
 _unseal = lru_cache(_MOST)(sealed.unseal)
 _decode_part = lru_cache(_MOST)(dataset.decode_part)
 _read_columns = lru_cache(_MOST)(dataset._read_columns)
@@ -58,6 +59,7 @@ def remembering() -> Iterator[None]:
     with ExitStack() as stack:
         for module in (journal, manifest, sequence):
             stack.enter_context(patch.object(module, "unseal", unseal))
+        stack.enter_context(patch.object(objects, "is_object_key", _is_object_key))
         stack.enter_context(patch.object(dataset, "_read_columns", _read_columns))
         stack.enter_context(patch.object(dataset, "decode_part", _decode_part))
         stack.enter_context(patch.object(dataset, "encode_part", encode_part))

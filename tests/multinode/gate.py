@@ -97,7 +97,8 @@ class Gate:
         (home.folder / f"{MODULE}.py").write_text(SOURCE, encoding="utf-8")
         os.mkfifo(home.folder / "pipe")
         arguments = SETTINGS["model.arguments"]
-        home.specify(model__factory=f"{MODULE}:net", model__arguments=arguments, **changes)
+        self.settings = {"model__factory": f"{MODULE}:net", "model__arguments": arguments, **changes}
+        home.specify(**self.settings)
 
     def close(self, place: Place, workers: int) -> None:
         """Let the next ``workers`` that come there wait."""
@@ -126,8 +127,9 @@ class Gate:
         self.close(place, workers)
         with ThreadPoolExecutor(1, thread_name_prefix="during") as pool:
             answer = pool.submit(call)
-            until(lambda: answer.done() or self._is_full(), "workers at the gate")
-            assert not answer.done(), answer.result()
+            until(lambda: self._is_full() or (answer.done() and answer.exception()), "workers at the gate")
+            if not self._is_full():
+                answer.result()  # raises
             held = tuple(int(told.name.rpartition("-")[2]) for told in self._told("waiting-*"))
             try:
                 yield Held(workers=held, answer=answer)

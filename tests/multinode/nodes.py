@@ -48,6 +48,11 @@ class Nodes:
         return address
 
     @property
+    def jobs(self) -> str:
+        """Where jobs are submitted."""
+        return f"http://{self._cluster.webui_url}"
+
+    @property
     def head(self) -> Any:
         """The head node, where the driver and Ray's own records (GCS) are."""
         return self._cluster.head_node
@@ -137,7 +142,8 @@ def several_nodes(records: Path) -> Iterator[Nodes]:
         head_node_args={
             "num_cpus": 0,
             "object_store_memory": _STORE_BYTES,
-            "include_dashboard": False,
+            "include_dashboard": True,  # to which jobs are submitted
+            "dashboard_port": 0,
             "_system_config": settings,
         },
     )

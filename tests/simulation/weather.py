@@ -196,7 +196,7 @@ class Crossing:
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """List the objects as they are now, weather permitting."""
         self._read("list", prefix)
-        return iter(tuple(self.sea.objects.list(prefix)))
+        return self.sea.objects.list(prefix)
 
     def delete(self, key: ObjectKey) -> None:
         """Remove the object, weather permitting."""

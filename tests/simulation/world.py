@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -10,7 +10,7 @@ from coordinator.state import FederationState
 from storage.digests import sha256
 from storage.errors import ObjectMissing
 from storage.memory import MemoryStore
-from storage.objects import ObjectKey, ObjectStore, StoredObject, VersionTag
+from storage.objects import ObjectInfo, ObjectKey, ObjectStore, StoredObject, VersionTag
 from tests.doubles.faulty_store import WRITES, Crash, Fault, FaultyStore, Operation
 from tests.simulation.auditor import Auditor
 
@@ -45,6 +45,12 @@ class AuditedStore(MemoryStore):
         if payload is None:
             raise ObjectMissing("the store has no such object", key=key)
         return StoredObject(payload=payload, tag=_tag(payload))
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        """Return the objects as they are now."""
+        objects = self._space.objects
+        found = sorted(key for key in objects if key.startswith(prefix))
+        return iter([ObjectInfo(key=key, payload_bytes=len(objects[key])) for key in found])
 
     def delete(self, key: ObjectKey) -> None:
         """Remove the object, unless the auditor objects."""

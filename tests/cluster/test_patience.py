@@ -1,0 +1,62 @@
+"""Who calls the coordinator waits for what passes by itself, and for no more."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+import ray
+from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError
+
+from cluster import coordinator
+from cluster.coordinator import patiently
+from storage.errors import Conflict, Fenced, Unavailable, WriterBusy
+
+AWAY = ActorUnavailableError("connection refused", None)
+BUSY = WriterBusy("the lease of the one before runs on", "wait")
+
+
+def _raised(error: Exception) -> RayTaskError:
+    """Return the error as it comes back from the actor's process."""
+    return RayTaskError("hear", "its traceback", error)
+
+
+@pytest.fixture(autouse=True)
+def answers(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """What the next calls give; an error is raised. No time passes between them."""
+    planned: list[object] = []
+
+    def get(_: object) -> object:
+        answer = planned.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(ray, "get", get)
+    monkeypatch.setattr(coordinator, "_RETRY_SECONDS", 0.0)
+    return planned
+
+
+@pytest.mark.parametrize("troubles", [[AWAY, ActorDiedError()], [_raised(BUSY)] * 3, [AWAY, _raised(BUSY), AWAY]])
+def test_what_passes_is_waited_for(troubles: Sequence[Exception], answers: list[object]) -> None:
+    """While it is started anew, and while the right to write is not yet its own again, it is asked again."""
+    answers += [*troubles, "answer"]
+    assert patiently(object, (WriterBusy,)) == "answer"
+
+
+def test_what_does_not_pass_is_raised_as_itself(answers: list[object]) -> None:
+    """An error that is not named reaches the caller at once, as the coordinator raised it."""
+    answers += [_raised(Conflict("this request id was used before", "choose another")), "answer"]
+    with pytest.raises(Conflict, match="this request id was used before"):
+        patiently(object, (WriterBusy, Fenced))
+
+
+@pytest.mark.parametrize(
+    ("trouble", "match"), [(AWAY, "does not answer"), (_raised(BUSY), "the lease of the one before")]
+)
+def test_patience_has_an_end(trouble: Exception, match: str, answers: list[object]) -> None:
+    """After some time the caller is told what kept it waiting."""
+    answers += [trouble, trouble]
+    with pytest.raises((Unavailable, WriterBusy), match=match):
+        patiently(object, (WriterBusy,), patience_seconds=-1.0)
+    assert len(answers) == 1
