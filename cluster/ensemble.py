@@ -5,6 +5,7 @@ Shape legend: K constituents, N points, F features, C classes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy.typing as npt
 from cluster.specification import FederationSpecification
 from cluster.user_code import make_importable
 from coordinator.aggregation import Aggregated, Rule, aggregate
-from coordinator.state import Constituent, FederationState, servable
+from coordinator.state import FederationState, servable
 from shards.constituent import read_checkpoint
 from shards.model import model_code_digest
 from shards.seeding import set_numerics
@@ -60,30 +61,62 @@ class Ensemble:
                 f"none of {len(state.shards)} constituents can answer: all of them are being trained anew",
                 "run 'sisa train', or wait for it to finish",
             )
+        named = tuple((each.shard, each.checkpoint.sha256) for each in current)
+        records = dict(zip(named, current, strict=True))
+
+        def read(name: tuple[ShardId, Sha256]) -> bytes:
+            return read_checkpoint(store, records[name].checkpoint, name[0])
+
+        code = state.configuration.model_code if state.configuration else None
+        return cls.of(
+            specification,
+            generation=state.generation,
+            width=state.data.layout.width,
+            shards=len(state.shards),
+            checkpoints=named,
+            code=code,
+            read=read,
+            loaded=loaded,
+        )
+
+    @classmethod
+    def of(
+        cls,
+        specification: FederationSpecification,
+        *,
+        generation: int,
+        width: int,
+        shards: int,
+        checkpoints: tuple[tuple[ShardId, Sha256], ...],
+        code: Sha256 | None,
+        read: Callable[[tuple[ShardId, Sha256]], bytes],
+        loaded: Ensemble | None = None,
+    ) -> Ensemble:
+        """Return the ensemble of these checkpoints, whose bytes ``read`` gives; what ``loaded`` has is shared.
+
+        Raises ``Conflict`` when the model's code is not ``code``, which they were trained with.
+        """
         make_importable(specification.folder)
         set_numerics(specification.cluster.threads_per_worker, "cpu")
         learner = TorchLearner(
             model=specification.model,
             training=specification.training,
-            inputs=state.data.layout.width,
+            inputs=width,
             classes=len(specification.data.classes),
             slices=specification.partition.slices,
         )
         learner.initial(ShardId(0))  # imports all of the model's code
-        _check_code(state, specification)
-        named = tuple((each.shard, each.checkpoint.sha256) for each in current)
+        _check_code(code, specification)
         known = dict(zip(loaded.checkpoints, loaded.constituents, strict=True)) if loaded else {}
-        constituents = tuple(
-            known[name] if name in known else _read(learner, store, each)
-            for name, each in zip(named, current, strict=True)
-        )
         return cls(
-            generation=state.generation,
-            shards=len(state.shards),
+            generation=generation,
+            shards=shards,
             learner=learner,
-            constituents=constituents,
+            constituents=tuple(
+                known[name] if name in known else learner.from_bytes(read(name), name[0]) for name in checkpoints
+            ),
             rule=specification.aggregation.rule,
-            checkpoints=named,
+            checkpoints=checkpoints,
         )
 
     def answer(self, features_NF: npt.NDArray[np.float32]) -> Aggregated:
@@ -92,13 +125,8 @@ class Ensemble:
         return aggregate(np.stack(probabilities), self.rule)
 
 
-def _read(learner: TorchLearner, store: ObjectStore, constituent: Constituent) -> TorchState:
-    payload = read_checkpoint(store, constituent.checkpoint, constituent.shard)
-    return learner.from_bytes(payload, constituent.shard)
-
-
-def _check_code(state: FederationState, specification: FederationSpecification) -> None:
-    if state.configuration and state.configuration.model_code != model_code_digest(specification.model):
+def _check_code(code: Sha256 | None, specification: FederationSpecification) -> None:
+    if code is not None and code != model_code_digest(specification.model):
         raise Conflict(
             "the constituents were trained under other conditions: the model's source code has changed",
             "put it back, or run 'sisa train' to train all constituents anew",

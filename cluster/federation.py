@@ -21,7 +21,7 @@ from cluster.system import cpus
 from cluster.training_data import open_train
 from cluster.worker import new_name
 from cluster.workers import Pool
-from cluster.writing import Writer, Writing, drafted, surroundings, writing
+from cluster.writing import Writer, Writing, drafted, drafted_for_all, surroundings, writing
 from coordinator.ledger import read_state
 from coordinator.plan import RetrainPlan
 from coordinator.ports import Clock, Listener, Names, Notice, Remark
@@ -29,6 +29,7 @@ from coordinator.registrar import Registrar
 from coordinator.requests import ErasureRequest
 from coordinator.state import FederationState
 from coordinator.status import FederationStatus, RequestStatus, describe_request
+from storage.errors import ObjectMissing
 from storage.vault import SealedStore
 
 
@@ -129,6 +130,24 @@ class Federation:
             if wait or isinstance(writer, Writer):
                 request = writer.carry_out(request.request_id, self.specification.erasure.batch)
             return self._told(request)
+
+    def erase_everyone(self, request_id: str) -> RequestStatus:
+        """Erase everybody who has a data point here, as one request; see ``erase``. The same id is the same request."""
+        state = self._current()
+        if state is None or state.request(request_id) is None:
+            drafted_ = drafted_for_all(self._around, request_id)
+            with self._writing("erase") as writer:
+                writer.accept(*drafted_)
+        with self._writing("erase") as writer:
+            return self._told(writer.carry_out(request_id, self.specification.erasure.batch))
+
+    def request(self, request_id: str) -> RequestStatus:
+        """Return how an erasure request stands. Raises ``ObjectMissing`` when there is none of this id."""
+        state = self._current()
+        found = state.request(request_id) if state is not None else None
+        if found is None:
+            raise ObjectMissing("there is no such erasure request", "'sisa status' lists them all", request=request_id)
+        return self._told(found)
 
     def hold(self, request_id: str, reason: str) -> RequestStatus:
         """Pause a request of which nothing is removed yet, such as for a legal hold; its due date moves along.

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from cluster.serving.settings import ServeSettings
 from cluster.tables import TOP, Problems, parse_file, read_table
@@ -146,6 +146,10 @@ TABLES: Mapping[str, type] = {
 """Every table of ``sisa.toml`` and the class that describes it."""
 
 
+SITES: Final = frozenset({"site", "sites"})
+"""Tables of a federation of several sites; see ``cluster.sites.specification``."""
+
+
 def read_specification(path: Path) -> FederationSpecification:
     """Return what the file at ``path`` specifies.
 
@@ -153,6 +157,15 @@ def read_specification(path: Path) -> FederationSpecification:
     of the wrong type or out of range: all problems in one error, each with its line.
     """
     text, document = parse_file(path)
+    if SITES.intersection(document):
+        raise Invalid(
+            f"{path.name} specifies several sites, and this concerns one of them", "name it with --site", file=str(path)
+        )
+    return specification_of(path, text, document)
+
+
+def specification_of(path: Path, text: str, document: Mapping[str, Any]) -> FederationSpecification:
+    """Return what ``document``, read from ``text`` at ``path``, specifies; raises as ``read_specification`` does."""
     problems = Problems(path, text)
     top = {name: value for name, value in document.items() if name not in TABLES}
     tables = {name: read_table(TABLES, name, document.get(name, {}), problems) for name in TABLES if name != TOP}

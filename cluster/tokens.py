@@ -11,16 +11,16 @@ from __future__ import annotations
 import hmac
 import re
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal, cast, get_args
 
 from coordinator.ports import Clock
 from storage.digests import Json, Sha256, sha256
-from storage.errors import Invalid, ObjectChanged, ObjectExists, ObjectMissing, OutcomeUnknown, Unavailable
-from storage.objects import ObjectStore, VersionTag, object_key
-from storage.sealed import seal, unseal
+from storage.errors import Invalid
+from storage.objects import ObjectStore, object_key
+from storage.record import SealedRecord
 
 Role = Literal["predict", "erase", "audit"]
 """``predict``: predictions, and how the federation stands. ``erase``: erasure requests, submitted and looked at.
@@ -28,14 +28,9 @@ Role = Literal["predict", "erase", "audit"]
 
 TOKENS_KEY: Final = object_key("control/tokens")
 
-_ATTEMPTS: Final = 64
-_HINDERED_ATTEMPTS: Final = 8
-"""A sweep may take a write under way for a leftover (``ObjectStore.unfinished``): then nothing was written."""
-
 _SECRET_BYTES: Final = 32
 _TOKEN = re.compile(r"sisa_([0-9a-f]{12})_([0-9a-f]{64})")
 _MOST_DAYS: Final = 3650
-_NAMES = frozenset({"tokens"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +67,7 @@ class TokenRegister:
     """The tokens of one federation. Holds no state: every call reads the store."""
 
     def __init__(self, store: ObjectStore, clock: Clock) -> None:
-        self._store = store
+        self._record = SealedRecord(store=store, key=TOKENS_KEY, names=frozenset({"tokens"}))
         self._clock = clock
 
     def create(self, role: str, *, days: float, note: str = "") -> NewToken:
@@ -100,7 +95,7 @@ class TokenRegister:
 
     def records(self) -> tuple[TokenRecord, ...]:
         """Return what is kept of all tokens ever made, in that order. Raises ``Corrupt``."""
-        return self._stored()[0]
+        return _decoded(self._record.read())
 
     def revoke(self, token_id: str) -> TokenRecord:
         """Take a token's rights away for good; durable when this returns. Raises ``Invalid`` when there is none."""
@@ -118,36 +113,8 @@ class TokenRegister:
         return next(each for each in self._change(revoked) if each.token_id == token_id)
 
     def _change(self, changed: Callable[[tuple[TokenRecord, ...]], tuple[TokenRecord, ...]]) -> tuple[TokenRecord, ...]:
-        """Write what ``changed`` makes of the records, and return it; again when others were quicker or it is unsure.
-
-        ``changed`` gives the same for what it has made already. Raises ``Unavailable`` when others are always quicker.
-        """
-        for attempt in range(_ATTEMPTS):
-            records, tag = self._stored()
-            after = changed(records)
-            if after == records:
-                return after
-            try:
-                if tag is None:
-                    self._store.put_if_absent(TOKENS_KEY, _encoded(after))
-                else:
-                    self._store.put_if_match(TOKENS_KEY, _encoded(after), tag)
-            except (ObjectExists, ObjectChanged, OutcomeUnknown):
-                continue
-            except Unavailable:
-                if attempt >= _HINDERED_ATTEMPTS:
-                    raise
-                continue
-            return after
-        raise Unavailable("the register of tokens could not be written", "try again")
-
-    def _stored(self) -> tuple[tuple[TokenRecord, ...], VersionTag | None]:
-        try:
-            stored = self._store.get(TOKENS_KEY)
-        except ObjectMissing:
-            return (), None
-        listed: Any = unseal(stored.payload, TOKENS_KEY, _NAMES)["tokens"]
-        return tuple(TokenRecord(**each) for each in listed), stored.tag
+        """Write what ``changed`` makes of the records, and return it; see ``SealedRecord.change``."""
+        return _decoded(self._record.change(lambda fields: _encoded(changed(_decoded(fields)))))
 
 
 def known_token(records: Sequence[TokenRecord], text: str) -> TokenRecord | None:
@@ -168,9 +135,13 @@ def _digest(secret: str) -> Sha256:
     return sha256(b"sisa/token/" + secret.encode())
 
 
-def _encoded(records: Sequence[TokenRecord]) -> bytes:
-    listed: list[Json] = [{name: getattr(each, name) for name in TokenRecord.__slots__} for each in records]
-    return seal({"tokens": listed})
+def _encoded(records: Sequence[TokenRecord]) -> dict[str, Json]:
+    return {"tokens": [{name: getattr(each, name) for name in TokenRecord.__slots__} for each in records]}
+
+
+def _decoded(fields: Mapping[str, Json] | None) -> tuple[TokenRecord, ...]:
+    listed: Any = fields["tokens"] if fields else ()
+    return tuple(TokenRecord(**each) for each in listed)
 
 
 def _text(moment: datetime) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cluster.objects import own_places
 from cluster.specification import FederationSpecification
+from coordinator.sites import SiteStanding
 from coordinator.state import FederationState
 from shards.ingest import taken_from
 from shards.predictions import FeatureBatch, feature_batches
@@ -39,6 +40,16 @@ def asked_about(
     named = isinstance(data, str | Path)
     source = _opened(specification, str(data), Path.cwd()) if named else table_source(data)
     return feature_batches(source, settings, state.data.layout.width, labelled=labelled)
+
+
+def asked_of_sites(
+    specification: FederationSpecification, standing: SiteStanding, data: object, *, labelled: bool
+) -> Iterator[FeatureBatch]:
+    """Return features as sites are asked about them, not scaled: each site does that itself; see ``asked_about``."""
+    settings: DataSettings = replace(specification.data, features=standing.features, scale=1.0)
+    named = isinstance(data, str | Path)
+    source = _opened(specification, str(data), Path.cwd()) if named else table_source(data)
+    return feature_batches(source, settings, standing.width, labelled=labelled)
 
 
 def _opened(specification: FederationSpecification, location: str, base: Path) -> Source:

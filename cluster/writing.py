@@ -34,6 +34,7 @@ from coordinator.ledger import read_state
 from coordinator.policy import cancellation, check_reason, extension, hold, release
 from coordinator.ports import Clock, Listener, Names, Remark
 from coordinator.registrar import Registrar
+from coordinator.removal import everyone
 from coordinator.requests import ErasureRequest, RequestState, check_request_id
 from coordinator.settings import BatchUntil
 from coordinator.state import FederationState
@@ -95,15 +96,28 @@ def drafted(
     if held:
         check_reason(held)
     specification = around.specification
-    state = read_state(around.store)
-    if state is None:
-        raise untrained(specification)
-    key = partition_key(around.store, specification, draw=False)
-    check_identity(state, specification, key)
-    check_unchanged(require_data(state, specification), specification)
+    _, key = _trained(around)
     names = digests_of(specification, key, subjects, ids)
     own_id = new_request_id(around.names) if request_id is None else request_id
     return request_of(specification, names, own_id, around.clock.now(), held), names
+
+
+def drafted_for_all(around: Surroundings, request_id: str) -> tuple[ErasureRequest, DigestSet]:
+    """Return the request that erases everybody who has a data point here now; raises as ``drafted`` does."""
+    check_request_id(request_id)
+    state, _ = _trained(around)
+    names = everyone(around.store, state)
+    return request_of(around.specification, names, request_id, around.clock.now()), names
+
+
+def _trained(around: Surroundings) -> tuple[FederationState, PartitionKey]:
+    state = read_state(around.store)
+    if state is None:
+        raise untrained(around.specification)
+    key = partition_key(around.store, around.specification, draw=False)
+    check_identity(state, around.specification, key)
+    check_unchanged(require_data(state, around.specification), around.specification)
+    return state, key
 
 
 def surroundings(

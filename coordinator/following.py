@@ -31,6 +31,11 @@ class Follower:
         self._floor = 0
         self._lock = Lock()
 
+    @property
+    def position(self) -> int:
+        """Number of the journal's last entry, as of the last look; 0 before the first."""
+        return self._current.position.number if self._current is not None else 0
+
     def look(self) -> FederationState | None:
         """Return the state as it was at some moment since the call; None when nothing was ever committed.
 

@@ -58,6 +58,12 @@ def find_points(store: ObjectStore, state: FederationState, batch: Sequence[Dige
     )
 
 
+def everyone(store: ObjectStore, state: FederationState) -> DigestSet:
+    """Return all subjects that have data points here; nobody: the empty set."""
+    records = (record for shard in state.shards for record in shard.slices)
+    return NOTHING.union(*(DigestSet.subjects_of(block) for record in records for block in identities(store, record)))
+
+
 def removal_events(
     store: ObjectStore,
     names: Names,

@@ -44,6 +44,11 @@ class DigestSet:
         return cls(subjects=_canonical(b"".join(subjects)), points=_canonical(b"".join(points)))
 
     @classmethod
+    def subjects_of(cls, block: PointBlock) -> Self:
+        """Return the subjects of all data points of ``block``."""
+        return cls(subjects=_canonical(block.subjects_N.tobytes()))
+
+    @classmethod
     def from_bytes(cls, payload: bytes) -> Self:
         """Return the set that ``to_bytes`` wrote. Raises ``Corrupt`` for any other bytes."""
         if len(payload) < _HEADER.size:

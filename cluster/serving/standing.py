@@ -47,6 +47,11 @@ class Standing:
         return self._floor
 
     @property
+    def position(self) -> int:
+        """Number of the journal's last entry, as it was last read."""
+        return self._follower.position
+
+    @property
     def ensemble(self) -> Ensemble | None:
         """The generation in memory, unless it is known to be withdrawn."""
         ensemble = self._ensemble

@@ -1,0 +1,323 @@
+"""The front door of a federation of several sites: the words of ``cluster.federation``, with sites behind them.
+
+A person is looked for at the site that is named and nowhere else: what an id means is each site's own matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
+
+from cluster.naming import new_request_id
+from cluster.outcome import evaluation_of
+from cluster.sites.asking import Asking, SitesAnswer
+from cluster.sites.links import NearSite, SiteLink
+from cluster.sites.outcome import SitesAnswers, SitesEvaluation, SitesStatus, SiteStatus, SitesVerification
+from cluster.sites.roster import RosterRegister
+from cluster.sites.specification import Site, SitesSpecification, read_sites
+from cluster.system import SystemClock
+from cluster.training_data import asked_of_sites
+from cluster.worker import new_name
+from coordinator.ports import Clock, Listener, Names, Notice, Remark
+from coordinator.sites import SiteRecord, SiteStanding
+from coordinator.status import RequestStatus
+from shards.predictions import FeatureBatch, PredictionBatch
+from storage.errors import Invalid, ObjectMissing, SisaError, Unavailable
+from storage.location import open_store
+
+LinkTo = Callable[[Site, Listener, Clock], SiteLink]
+"""How a site is reached."""
+
+AWAY: Final = (Unavailable,)
+"""What a site that is away raises: work goes on elsewhere, and is taken up when it is back."""
+
+_Result = TypeVar("_Result")
+
+
+def _nobody(_: Notice) -> None:
+    """Hear nothing."""
+
+
+class SiteFederation:
+    """A federation of several sites. Use it as a context manager, or call ``close``."""
+
+    def __init__(
+        self,
+        specification: SitesSpecification,
+        *,
+        listener: Listener = _nobody,
+        clock: Clock | None = None,
+        names: Names = new_name,
+        link_to: LinkTo = NearSite,
+    ) -> None:
+        self.specification = specification
+        self._listener = listener
+        self._clock = clock or SystemClock()
+        self._names = names
+        store = open_store(specification.store, specification.folder, specification.endpoint)
+        self._location = store.location
+        self.roster = RosterRegister(store, self._clock)
+        self._links = {site.name: link_to(site, listener, self._clock) for site in specification.sites}
+        self._asking = Asking(specification, self._links, self.roster)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the sites."""
+        self._asking.close()
+        for link in self._links.values():
+            link.close()
+
+    def link(self, site: str) -> SiteLink:
+        """Return the way to a site. Raises ``Invalid`` when the specification has none of this name."""
+        return self._links[self.specification.site(site).name]
+
+    def train(self) -> SitesStatus:
+        """Let every site of the specification join and train; one that is away is waited for by nobody.
+
+        A site that was withdrawn and not purged yet is purged now. Raises what keeps a site that can be reached from
+        training, once all the others have trained.
+        """
+        self._finish_withdrawals()
+        failures: list[SisaError] = []
+        for site in self._candidates():
+            self.roster.join(site.name)
+            try:
+                self._links[site.name].train()
+                self.roster.advance(site.name, self._links[site.name].standing)
+            except AWAY as error:
+                self._remark(f"waiting for site {site.name}: {error.fact}")
+            except SisaError as error:
+                self._remark(f"site {site.name}: {error.message}")
+                failures.append(error)
+        if failures:
+            raise failures[0]
+        return self.status()
+
+    def predict(self, data: object) -> SitesAnswers:
+        """Return the federation's answers for a file, folder, glob or ``pyarrow.Table``, batch by batch.
+
+        Raises ``Unavailable`` when too few sites answer, or the sites that do change while a file is answered.
+        """
+        first, answers = self._answered(data, labelled=False)
+        return SitesAnswers(
+            sites=first.sites,
+            absent=first.absent,
+            classes=self.specification.classes,
+            id_column=self.specification.id_column,
+            batches=(self._named(batch, answer) for batch, answer in answers),
+        )
+
+    def evaluate(self, data: object) -> SitesEvaluation:
+        """Return the federation's accuracy on labelled data, overall and per class."""
+        first, answers = self._answered(data, labelled=True)
+        overall = evaluation_of(
+            ((batch.labels_N, answer.aggregated.classes_N) for batch, answer in answers if batch.labels_N is not None),
+            classes=self.specification.classes,
+            generation=max(each.generation for each in first.sites),
+            constituents=sum(each.constituents for each in first.sites),
+            shards=sum(each.shards for each in first.sites),
+        )
+        return SitesEvaluation(overall=overall, sites=first.sites, absent=first.absent)
+
+    def erase(
+        self,
+        site: str,
+        *,
+        subjects: Iterable[str | int] = (),
+        ids: Iterable[str | int] = (),
+        request_id: str | None = None,
+        held: str = "",
+        wait: bool = True,
+    ) -> RequestStatus:
+        """Erase subjects and data points at one site; see ``Federation.erase``.
+
+        Nothing is accepted when the site is away: ``Unavailable`` says so, and nothing was promised.
+        """
+        self._member(site)
+        link = self.link(site)
+        self.roster.advance(site, link.standing)  # before: what was set back shall not move on
+        named = request_id or new_request_id(self._names)
+        status = link.erase(subjects=subjects, ids=ids, request_id=named, held=held, wait=wait)
+        self.roster.advance(site, link.standing)  # from now on nobody here takes an older answer for a new one
+        return status
+
+    def withdraw(self, site: str, reason: str) -> SiteStatus:
+        """Take a whole site out: its constituents leave the ensemble at once, then all that it holds is erased there.
+
+        The second part waits for a site that is away: withdraw again, or train, when it is back. Raises ``Invalid``
+        for a stranger, or without a reason.
+        """
+        if not reason.strip():
+            raise Invalid("a withdrawal needs a reason: it stays on record", "give one, without personal data")
+        self.roster.withdraw(site, reason)
+        self._purge(site)
+        return next(each for each in self.status().sites if each.site == site)
+
+    def request(self, request_id: str, site: str | None = None) -> tuple[str, RequestStatus]:
+        """Return the site that has a request, and how it stands there. Raises ``ObjectMissing`` when none has it."""
+        return self._wherever(site, request_id, lambda link: link.request(request_id))
+
+    def receipt(self, request_id: str, site: str | None = None) -> tuple[str, bytes]:
+        """Return the site that carried out a request, and its receipt. Raises ``ObjectMissing`` when there is none."""
+        return self._wherever(site, request_id, lambda link: link.receipt(request_id))
+
+    def status(self) -> SitesStatus:
+        """Return where the federation and its sites stand, those that are away included."""
+        roster = self.roster.read()
+        known = {site.name: site for site in roster.sites}
+        return SitesStatus(
+            name=self.specification.name,
+            store=self._location,
+            sites=tuple(self._status_of(site, known.get(site.name)) for site in self.specification.sites),
+        )
+
+    def verify(self) -> SitesVerification:
+        """Let every member prove what ``Federation.verify`` proves, each at its own site."""
+        found, absent = {}, {}
+        for site in self._members():
+            try:
+                found[site.name] = self._links[site.name].verify()
+            except AWAY as error:
+                absent[site.name] = error.fact
+        return SitesVerification(sites=found, absent=absent)
+
+    # -------------------------------------------------------------------------------------------- inside
+
+    def _answered(
+        self, data: object, *, labelled: bool
+    ) -> tuple[SitesAnswer, Iterator[tuple[FeatureBatch, SitesAnswer]]]:
+        """Return the first answer, and each batch with its answer."""
+        batches = asked_of_sites(self.specification.sites[0].specification, self._layout(), data, labelled=labelled)
+        batch = next(batches, None)
+        if batch is None:
+            raise Invalid("there is no data point to answer", "name a file that holds some")
+        first = self._asking.answer(batch.features_NF)
+        return first, chain([(batch, first)], self._following(batches, first))
+
+    def _following(
+        self, batches: Iterator[FeatureBatch], first: SitesAnswer
+    ) -> Iterator[tuple[FeatureBatch, SitesAnswer]]:
+        for batch in batches:
+            answer = self._asking.answer(batch.features_NF)
+            if answer.sites != first.sites:
+                raise Unavailable(
+                    "the sites that take part, or their generations, have changed while a file was answered",
+                    "run the command again: all its answers are by the same sites",
+                )
+            yield batch, answer
+
+    def _named(self, batch: FeatureBatch, answer: SitesAnswer) -> PredictionBatch:
+        names = self.specification.classes
+        return PredictionBatch(
+            ids=batch.ids,
+            predictions=[names[position] for position in answer.aggregated.classes_N],
+            probabilities_NC=answer.aggregated.scores_NC,
+        )
+
+    def _layout(self) -> SiteStanding:
+        """Return the standing of a member that can be reached, for the names of its features; all have the same."""
+        reasons = []
+        for site in self._members():
+            try:
+                return self._links[site.name].standing()
+            except SisaError as error:
+                reasons.append(f"{site.name}: {error.fact}")
+        raise Unavailable(f"no site can be asked: {'; '.join(reasons) or 'none has joined'}", "run 'sisa train'")
+
+    def _candidates(self) -> Iterator[Site]:
+        """Yield the sites that are members or may become such."""
+        roster = self.roster.read()
+        for site in self.specification.sites:
+            known = roster.find(site.name)
+            if known is None or known.is_member:
+                yield site
+
+    def _members(self) -> Iterator[Site]:
+        roster = self.roster.read()
+        for site in self.specification.sites:
+            known = roster.find(site.name)
+            if known is not None and known.is_member:
+                yield site
+
+    def _member(self, site: str) -> SiteRecord:
+        return self.roster.read().member(self.specification.site(site).name)
+
+    def _finish_withdrawals(self) -> None:
+        for record in self.roster.read().sites:
+            if not record.is_member and not record.purged_at and record.name in self._links:
+                self._purge(record.name)
+
+    def _purge(self, site: str) -> None:
+        """Erase everybody at a withdrawn site, if it can be reached; what is left is nobody's."""
+        link = self.link(site)
+        try:
+            status = link.erase_everyone(f"withdrawal-of-{site}")
+        except AWAY as error:
+            self._remark(f"site {site} is withdrawn; what it holds is purged when it is back: {error.fact}")
+            return
+        except Invalid:
+            if link.status().points:
+                raise
+            self.roster.note_purged(site)  # it never held anything
+            return
+        if status.state in {"complete", "refused"}:
+            self.roster.note_purged(site)
+
+    def _wherever(self, site: str | None, request_id: str, find: Callable[[SiteLink], _Result]) -> tuple[str, _Result]:
+        """Return the first site that has what is looked for."""
+        away = []
+        names = [self.specification.site(site).name] if site is not None else list(self._links)
+        for name in names:
+            try:
+                return name, find(self._links[name])
+            except (ObjectMissing, Invalid):
+                continue
+            except AWAY as error:
+                away.append(f"{name} ({error.fact})")
+        if away:
+            raise Unavailable(f"no site that can be asked has it; away: {', '.join(away)}", "try again when it is back")
+        raise ObjectMissing("no site has this", "check the request's id", request=request_id)
+
+    def _status_of(self, site: Site, record: SiteRecord | None) -> SiteStatus:
+        status, reason = None, record.reason if record else ""
+        try:
+            status = self._links[site.name].status()
+        except AWAY as error:
+            reason = reason or f"waiting for site {site.name}: {error.fact}"
+        return SiteStatus(
+            site=site.name,
+            membership=_membership(record),
+            leaves=site.settings.leaves,
+            joined_at=record.joined_at if record else "",
+            withdrawn_at=record.withdrawn_at if record else "",
+            purged_at=record.purged_at if record else "",
+            reason=reason,
+            status=status,
+        )
+
+    def _remark(self, text: str) -> None:
+        self._listener(Remark(text=text))
+
+
+def _membership(record: SiteRecord | None) -> str:
+    if record is None:
+        return "new"
+    if record.is_member:
+        return "member"
+    return "purged" if record.purged_at else "withdrawn"
+
+
+def connect_sites(config: str | Path | SitesSpecification = "sisa.toml", **options: Any) -> SiteFederation:
+    """Return the federation of several sites that a specification describes."""
+    specification = config if isinstance(config, SitesSpecification) else read_sites(Path(config))
+    return SiteFederation(specification, **options)

@@ -1,0 +1,77 @@
+"""The roster: which sites take part, and how far each was ever seen to have come.
+
+control/sites    compare-and-swap; see ``storage.record``
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any, Final
+
+from coordinator.ports import Clock
+from coordinator.sites import Roster, SiteMark, SiteRecord, SiteStanding, advanced
+from storage.digests import Json
+from storage.objects import ObjectStore, object_key
+from storage.record import SealedRecord
+
+ROSTER_KEY: Final = object_key("control/sites")
+
+
+class RosterRegister:
+    """The roster of one federation. Holds no state: every call reads the store."""
+
+    def __init__(self, store: ObjectStore, clock: Clock) -> None:
+        self._record = SealedRecord(store=store, key=ROSTER_KEY, names=frozenset({"sites"}))
+        self._clock = clock
+
+    def read(self) -> Roster:
+        """Return the roster as it is now. Raises ``Corrupt``."""
+        return _decoded(self._record.read())
+
+    def join(self, name: str) -> Roster:
+        """Let a site take part; durable when this returns. Raises ``Conflict`` when it was withdrawn."""
+        at = self._now()
+        return self._change(lambda roster: roster.joined(name, at))
+
+    def withdraw(self, name: str, reason: str) -> Roster:
+        """Take a site out of the ensemble for good; durable when this returns. Raises ``Invalid`` for a stranger."""
+        at = self._now()
+        return self._change(lambda roster: roster.withdrawn(name, at, reason))
+
+    def note_purged(self, name: str) -> Roster:
+        """Note that a withdrawn site holds nothing any more."""
+        at = self._now()
+        return self._change(lambda roster: roster.purged(name, at))
+
+    def advance(self, name: str, standing_after: Callable[[int], SiteStanding]) -> SiteMark:
+        """Return the site's mark with what it says of itself now, durable before it is used; writes only what is new.
+
+        ``standing_after`` asks the site, given how many of its requests are known here. Raises ``Invalid`` or
+        ``Conflict`` when it is no member, or another site than before, ``Unavailable`` when it was set back.
+        """
+        known = self.read().member(name).mark
+        mark = advanced(known, standing_after(known.requests if known else 0), name)
+        if mark != known:
+            self._change(lambda roster: roster.marked(name, mark))
+        return mark
+
+    def _change(self, changed: Callable[[Roster], Roster]) -> Roster:
+        return _decoded(self._record.change(lambda fields: _encoded(changed(_decoded(fields)))))
+
+    def _now(self) -> str:
+        return self._clock.now().isoformat(timespec="milliseconds")
+
+
+def _encoded(roster: Roster) -> dict[str, Json]:
+    return {"sites": [asdict(site) for site in roster.sites]}
+
+
+def _decoded(fields: Mapping[str, Json] | None) -> Roster:
+    listed: Any = fields["sites"] if fields else ()
+    return Roster(sites=tuple(_site(dict(each)) for each in listed))
+
+
+def _site(fields: dict[str, Any]) -> SiteRecord:
+    mark = fields.pop("mark")
+    return SiteRecord(mark=SiteMark(**mark) if mark else None, **fields)

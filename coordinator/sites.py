@@ -1,0 +1,221 @@
+"""Sites of a federation: how their answers become one, and what is remembered of each of them. Pure.
+
+A site is a federation of its own, with a store, keys, journal and receipts that nobody else touches. What joins sites
+is only this: their answers are combined, and what each of them once said of itself must not become less.
+Shape legend: N points, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from coordinator.aggregation import Aggregated, Rule
+from coordinator.requests import ErasureRequest
+from storage.digests import Sha256, digest_of
+from storage.errors import Conflict, Invalid, Unavailable
+
+Leaves = Literal["predictions", "weights"]
+"""What may leave a site: its constituents' aggregated answers, or the constituents as well. Data points never do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteStanding:
+    """What a site says of itself, as of some moment since it was asked."""
+
+    identity: str
+    """Digest that names its partition key: another one is another site, whatever it is called."""
+    position: int
+    """Number of its journal's last entry; only ever grows."""
+    generation: int
+    floor: int
+    """Its erasure floor; only ever grows."""
+    requests: int
+    """Erasure requests that it ever accepted."""
+    history: Sha256
+    """Of all of them: see ``history_of``."""
+    history_then: Sha256
+    """Of as many of them as the caller has heard of."""
+    shards: int
+    features: tuple[str, ...]
+    """Names of the feature columns, in order."""
+    width: int
+    """Features of a data point."""
+    model_code: str
+    """Digest of the model's code that it was trained with."""
+    checkpoints: tuple[tuple[int, str], ...]
+    """Of each constituent that answers the shard and the digest of its checkpoint."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SiteAnswer:
+    """A site's aggregated answer."""
+
+    generation: int
+    constituents: int
+    """How many answered, of ``shards``; at least one."""
+    shards: int
+    scores_NC: npt.NDArray[np.float32]
+    """Mean probability, or share of votes, over its constituents; in float32, as answers travel."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteMark:
+    """The furthest that a site was ever seen to have come."""
+
+    identity: str
+    position: int
+    floor: int
+    requests: int
+    history: Sha256
+    """Of its first ``requests`` erasure requests."""
+
+
+def history_of(requests: Sequence[ErasureRequest]) -> Sha256:
+    """Return the digest of erasure requests in the order in which they were accepted.
+
+    A store set back to an earlier moment that has moved on since has other ones, however long its journal is by now.
+    """
+    return digest_of([[each.request_id, each.body, each.received_at] for each in requests])
+
+
+def advanced(mark: SiteMark | None, standing: SiteStanding, site: str) -> SiteMark:
+    """Return the mark with what ``standing`` says, which was asked for with ``mark.requests``.
+
+    Raises ``Conflict`` when it is another site than before, ``Unavailable`` when it was set back, such as by a restore
+    from an old backup: it may hold again what was erased, so that nothing it answers may be used (E10).
+    """
+    if mark is not None and standing.identity != mark.identity:
+        raise Conflict(
+            "this is another site than the one that joined under its name: its partition key differs",
+            "bring the first one back, or withdraw it and let the other join under a name of its own",
+            site=site,
+        )
+    if mark is not None and (
+        standing.position < mark.position
+        or standing.floor < mark.floor
+        or standing.requests < mark.requests
+        or standing.history_then != mark.history
+    ):
+        raise set_back(site)
+    return SiteMark(
+        identity=standing.identity,
+        position=standing.position,
+        floor=standing.floor,
+        requests=standing.requests,
+        history=standing.history,
+    )
+
+
+def check_answer(mark: SiteMark, answer: SiteAnswer, site: str) -> None:
+    """Raise ``Unavailable`` when the site answers from a generation that it has withdrawn (E10)."""
+    if answer.generation < mark.floor:
+        raise set_back(site)
+
+
+def set_back(site: str) -> Unavailable:
+    """Return the error for a site that stands behind what it once was."""
+    return Unavailable(
+        "the site stands behind what it was: its store was set back to an earlier moment",
+        "restore its newest state; if that is lost, withdraw the site: it may hold again what was erased",
+        site=site,
+    )
+
+
+def combine(answers: Sequence[SiteAnswer], rule: Rule) -> Aggregated:
+    """Return one answer out of several sites', in the order given.
+
+    Every constituent counts the same, wherever it is, as in one ensemble (E6): a site counts by how many of its
+    constituents answered. Raises ``Unavailable`` when no site answers.
+    """
+    if not answers:
+        raise Unavailable("no site answers", "wait until one does: see 'sisa status'")
+    total = sum(answer.constituents for answer in answers)
+    parts = [answer.scores_NC.astype(np.float64) * answer.constituents for answer in answers]
+    if rule == "majority_vote":
+        parts = [np.rint(part) for part in parts]  # votes: whole again, so that a tie is one
+    scores = np.sum(parts, axis=0) / total
+    return Aggregated(classes_N=scores.argmax(axis=1), scores_NC=scores)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteRecord:
+    """What a federation remembers of one site."""
+
+    name: str
+    joined_at: str
+    """UTC, ISO 8601, as the others."""
+    mark: SiteMark | None = None
+    """None: it has never said anything."""
+    withdrawn_at: str = ""
+    """Empty: it is a member."""
+    reason: str = ""
+    """Why it was withdrawn."""
+    purged_at: str = ""
+    """When all that it held was erased at the site; empty: that is still owed, or it is a member."""
+
+    @property
+    def is_member(self) -> bool:
+        """Whether its constituents are part of the ensemble."""
+        return not self.withdrawn_at
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Roster:
+    """All sites that ever joined, in that order."""
+
+    sites: tuple[SiteRecord, ...] = field(default=())
+
+    def find(self, name: str) -> SiteRecord | None:
+        """Return what is remembered of a site; None: it never joined."""
+        return next((site for site in self.sites if site.name == name), None)
+
+    def member(self, name: str) -> SiteRecord:
+        """Return a site that is a member. Raises ``Invalid`` when it never joined, ``Conflict`` when withdrawn."""
+        site = self._known(name)
+        if not site.is_member:
+            raise Conflict(
+                "this site was withdrawn: it is no part of the federation any more",
+                "let its operator join again under another name, if they want to",
+                site=name,
+                since=site.withdrawn_at,
+            )
+        return site
+
+    def joined(self, name: str, at: str) -> Roster:
+        """Return the roster with the site in it; joining twice is joining once. Raises ``Conflict`` when withdrawn."""
+        if self.find(name) is not None:
+            self.member(name)
+            return self
+        return Roster(sites=(*self.sites, SiteRecord(name=name, joined_at=at)))
+
+    def marked(self, name: str, mark: SiteMark) -> Roster:
+        """Return the roster with the site's mark moved forward, never back."""
+        known = self._known(name).mark
+        if known is not None and known.position >= mark.position:
+            return self
+        return self._with(name, mark=mark)
+
+    def withdrawn(self, name: str, at: str, reason: str) -> Roster:
+        """Return the roster without the site's constituents; withdrawing twice is withdrawing once."""
+        return self._with(name, withdrawn_at=at, reason=reason) if self._known(name).is_member else self
+
+    def purged(self, name: str, at: str) -> Roster:
+        """Return the roster that says that the withdrawn site holds nothing any more."""
+        site = self._known(name)
+        return self if site.is_member or site.purged_at else self._with(name, purged_at=at)
+
+    def _known(self, name: str) -> SiteRecord:
+        site = self.find(name)
+        if site is None:
+            raise Invalid("no site of this name has joined the federation", "see 'sisa status'", site=name)
+        return site
+
+    def _with(self, name: str, **changes: object) -> Roster:
+        return Roster(
+            sites=tuple(replace(each, **changes) if each.name == name else each for each in self.sites)  # type: ignore[arg-type]
+        )

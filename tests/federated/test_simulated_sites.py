@@ -1,0 +1,283 @@
+"""Sites as folders of one machine: trained, asked, told to forget, withdrawn."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import cluster
+from cluster.sites.federation import SiteFederation, connect_sites
+from cluster.sites.links import NearSite
+from cluster.sites.outcome import SitesStatus
+from cluster.sites.specification import Site
+from coordinator.bundles import bundle_from_bytes, statement_of, verify_bundle
+from coordinator.ports import Clock, Listener
+from storage.errors import Conflict, Invalid, ObjectMissing, Unavailable
+from tests.doubles.home import small_points
+from tests.federated.houses import SITES, Houses, people_of
+
+PERSON = "north-secret-person-003"
+
+
+def digests(status: SitesStatus) -> dict[str, list[str | None]]:
+    """Return the digests of all constituents, by site."""
+    return {
+        each.site: [constituent.digest for constituent in each.status.constituents]
+        for each in status.sites
+        if each.status is not None
+    }
+
+
+def ask(federation: SiteFederation, houses: Houses) -> list[dict[str, object]]:
+    """Return what the federation says of some data points."""
+    path = houses.folder / "asked.parquet"
+    if not path.exists():
+        houses.write("asked", small_points(people=5))
+    answers: list[dict[str, object]] = federation.predict(path).table().to_pylist()
+    return answers
+
+
+class Unreachable:
+    """Whether sites are away, for links that ask it first."""
+
+    def __init__(self) -> None:
+        self.away: set[str] = set()
+
+    def link(self, site: Site, listener: Listener, clock: Clock) -> NearSite:
+        """Return a link to a site that may be away."""
+        return _Fickle(site, listener, clock, self.away)
+
+
+class _Fickle(NearSite):
+    """A near site that can be away."""
+
+    def __init__(self, site: Site, listener: Listener, clock: Clock, away: set[str]) -> None:
+        self._away = away
+        super().__init__(site, listener, clock)
+
+    def __getattribute__(self, name: str) -> object:
+        if not name.startswith("_") and name not in {"name", "close"} and self.name in self._away:
+            raise Unavailable("the site does not answer", "wait")
+        found: object = super().__getattribute__(name)
+        return found
+
+
+def test_constituents_are_those_of_each_site_alone(houses: Houses, tmp_path: Path) -> None:
+    """A site's constituents have the very bytes that it would train as a federation of its own."""
+    with connect_sites(houses.config) as federation:
+        together = digests(federation.train())
+    shutil.rmtree(houses.folder / "sites")
+    for name in SITES:
+        with cluster.connect(houses.site(name).specification) as alone:
+            assert [each.digest for each in alone.train().constituents] == together[name]
+
+
+def test_an_answer_counts_every_constituent_alike(houses: Houses) -> None:
+    """The federation's answer is the mean of the sites', each as often as it has constituents that answer."""
+    houses.specify(each="")
+    text = houses.config.read_text().replace('name = "south"\n', 'name = "south"\npartition.shards = 3\n')
+    houses.config.write_text(text)
+    with connect_sites(houses.config) as federation:
+        federation.train()
+        answers = federation.predict(str(houses.write("asked", small_points(people=5))))
+        assert {each.site: each.constituents for each in answers.sites} == {"north": 2, "south": 3, "west": 2}
+        assert (answers.constituents, answers.shards, answers.absent) == (7, 7, {})
+        found = answers.table().to_pylist()
+    parts: Mapping[str, list[dict[str, float]]] = {}
+    for name in SITES:
+        with cluster.connect(houses.site(name).specification) as alone:
+            parts = {**parts, name: alone.predict(houses.folder / "asked.parquet").table().to_pylist()}
+    for number, answer in enumerate(found):
+        for label in "abc":
+            column = f"probability_{label}"
+            expected = sum(parts[name][number][column] * (3 if name == "south" else 2) for name in SITES) / 7
+            assert answer[column] == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("rule", ["mean_probability", "majority_vote"])
+def test_weights_or_predictions_leave_and_answers_are_the_same(houses: Houses, rule: str) -> None:
+    """Whether constituents answer at their site or where the question is asked changes no bit of any answer."""
+    aggregation = f'[aggregation]\nrule = "{rule}"'
+    houses.specify(settings=aggregation, each='leaves = "predictions"')
+    with connect_sites(houses.config) as federation:
+        federation.train()
+        there = ask(federation, houses)
+    houses.specify(settings=aggregation, each='leaves = "weights"')
+    with connect_sites(houses.config) as federation:
+        assert ask(federation, houses) == there
+        federation.erase("north", subjects=[PERSON])
+        after = ask(federation, houses)
+    houses.specify(settings=aggregation, each='leaves = "predictions"')
+    with connect_sites(houses.config) as federation:
+        assert ask(federation, houses) == after
+
+
+def test_no_weights_leave_a_site_that_lets_only_predictions_go(houses: Houses) -> None:
+    """A site that lets only predictions leave gives no checkpoint to anybody."""
+    with connect_sites(houses.config) as federation:
+        federation.train()
+        link = federation.link("north")
+        shard, digest = link.standing().checkpoints[0]
+        with pytest.raises(Invalid, match="no weights leave this site"):
+            link.checkpoint(shard, digest)
+
+
+def test_an_erasure_touches_one_site(houses: Houses) -> None:
+    """A person is erased where they are; no byte of any other site's store changes."""
+    with connect_sites(houses.config) as federation:
+        before = digests(federation.train())
+        others = {name: houses.raw(name) for name in SITES[1:]}
+        status = federation.erase("north", subjects=[PERSON], request_id="er-1")
+        assert (status.state, status.points) == ("complete", 4)
+        assert {name: houses.raw(name) for name in SITES[1:]} == others
+        after = digests(federation.status())
+        assert after["north"] != before["north"]
+        assert {name: after[name] for name in SITES[1:]} == {name: before[name] for name in SITES[1:]}
+        assert federation.verify().holds
+        site, receipt = federation.receipt("er-1")
+        assert site == "north"
+        with cluster.connect(houses.site("north").specification) as alone:
+            keys = alone.registrar.public_keys()
+        assert verify_bundle(bundle_from_bytes(receipt), keys).is_valid
+
+
+def test_a_person_of_one_site_is_nobody_at_another(houses: Houses) -> None:
+    """Ids are matched within a site: the same id elsewhere is nothing to erase, and nothing is."""
+    with connect_sites(houses.config) as federation:
+        federation.train()
+        status = federation.erase("south", subjects=[PERSON], request_id="er-1")
+        assert (status.state, status.points) == ("refused", 0)
+        with pytest.raises(ObjectMissing, match="no site has this"):
+            federation.request("er-1", "north")
+        assert federation.request("er-1")[0] == "south"
+
+
+def test_a_site_that_is_away_is_waited_for(houses: Houses) -> None:
+    """Training goes on elsewhere; the site trains when it is back; in between its part of the answers is missing."""
+    unreachable = Unreachable()
+    unreachable.away.add("west")
+    houses.specify(settings="[sites]\nquorum = 2\ngrace_seconds = 60.0\n")
+    with connect_sites(houses.config, link_to=unreachable.link) as federation:
+        status = federation.train()
+        assert status.waits_for == ("west",)
+        assert "waiting for site west" in status.sites[2].reason
+        answers = federation.predict(str(houses.write("asked", small_points(people=5))))
+        assert [each.site for each in answers.sites] == ["north", "south"]
+        assert answers.absent == {"west": "the site does not answer"}
+        unreachable.away.clear()
+        assert federation.train().waits_for == ()
+        assert len(federation.predict(houses.folder / "asked.parquet").sites) == 3
+
+
+def test_too_few_sites_answer_nothing(houses: Houses) -> None:
+    """Without a quorum there is no answer, and it is said who is missing and why."""
+    unreachable = Unreachable()
+    with connect_sites(houses.config, link_to=unreachable.link) as federation:
+        federation.train()
+        unreachable.away.add("south")
+        with pytest.raises(Unavailable, match="2 of 3 sites answer, and the quorum is 3: south: the site does not ans"):
+            ask(federation, houses)
+
+
+def test_an_erasure_at_a_site_that_is_away_is_not_accepted(houses: Houses) -> None:
+    """Nothing is promised that nobody has written down."""
+    unreachable = Unreachable()
+    with connect_sites(houses.config, link_to=unreachable.link) as federation:
+        federation.train()
+        unreachable.away.add("north")
+        with pytest.raises(Unavailable, match="the site does not answer"):
+            federation.erase("north", subjects=[PERSON], request_id="er-1")
+        unreachable.away.clear()
+        with pytest.raises(ObjectMissing, match="no site has this"):
+            federation.request("er-1")
+
+
+def test_a_site_restored_from_an_old_backup_has_no_part(houses: Houses, tmp_path: Path) -> None:
+    """What was erased is in the backup, and in no answer: the site is left out until it has erased again."""
+    houses.specify(settings="[sites]\nquorum = 2\ngrace_seconds = 60.0\n")
+    with connect_sites(houses.config) as federation:
+        federation.train()
+        shutil.copytree(houses.folder / "sites" / "north", tmp_path / "backup")
+        federation.erase("north", subjects=[PERSON], request_id="er-1")
+        assert len(federation.predict(str(houses.write("asked", small_points(people=5)))).sites) == 3
+    shutil.rmtree(houses.folder / "sites" / "north")
+    shutil.copytree(tmp_path / "backup", houses.folder / "sites" / "north")
+    with connect_sites(houses.config) as federation:
+        answers = federation.predict(houses.folder / "asked.parquet")
+        assert [each.site for each in answers.sites] == ["south", "west"]
+        assert "set back to an earlier moment" in answers.absent["north"]
+        with pytest.raises(Unavailable, match="set back to an earlier moment"):
+            federation.erase("north", subjects=["north-secret-person-004"])
+    with cluster.connect(houses.site("north").specification) as alone:
+        alone.erase(subjects=["north-secret-person-004"])
+        alone.erase(subjects=["north-secret-person-005"])  # further than it ever was, and not where it was
+    with connect_sites(houses.config) as federation:
+        assert "set back to an earlier moment" in federation.predict(houses.folder / "asked.parquet").absent["north"]
+
+
+def test_another_site_under_the_same_name_is_refused(houses: Houses) -> None:
+    """A store with another partition key is another site, and takes no part under the first one's name."""
+    with connect_sites(houses.config) as federation:
+        federation.train()
+    shutil.rmtree(houses.folder / "sites" / "north")
+    text = houses.config.read_text().replace(b"north".hex(), b"nirth".hex())
+    houses.config.write_text(text)
+    with connect_sites(houses.config) as federation, pytest.raises(Conflict, match="this is another site than the one"):
+        federation.train()
+
+
+def test_withdrawing_a_site(houses: Houses) -> None:
+    """Its constituents leave the answers at once, all its data points are erased, and a receipt says so."""
+    with connect_sites(houses.config) as federation:
+        federation.train()
+        status = federation.withdraw("west", "the hospital leaves the study")
+        assert (status.membership, status.reason) == ("purged", "the hospital leaves the study")
+        assert status.status is not None
+        assert status.status.points == 0
+        assert [each.site for each in federation.predict(str(houses.write("asked", small_points(5)))).sites] == [
+            "north",
+            "south",
+        ]
+        site, receipt = federation.receipt("withdrawal-of-west")
+        assert site == "west"
+        assert statement_of(bundle_from_bytes(receipt))["predicate"]["request"]["id"] == "withdrawal-of-west"
+        with pytest.raises(Conflict, match="was withdrawn"):
+            federation.erase("west", subjects=["west-secret-person-001"])
+        assert len(federation.train().sites) == 3
+        assert federation.withdraw("west", "again").reason == "the hospital leaves the study"
+        proof = federation.link("west").verify()  # what is there was trained on nothing, and nothing else is there
+        assert proof.holds
+
+
+def test_a_withdrawn_site_that_is_away_is_purged_later(houses: Houses) -> None:
+    """It has no part in any answer from the moment of its withdrawal; its data go when it is back."""
+    unreachable = Unreachable()
+    with connect_sites(houses.config, link_to=unreachable.link) as federation:
+        federation.train()
+        unreachable.away.add("west")
+        assert federation.withdraw("west", "contract over").membership == "withdrawn"
+        unreachable.away.clear()
+        assert [each["prediction"] for each in ask(federation, houses)]
+        assert len(federation.predict(houses.folder / "asked.parquet").sites) == 2
+        assert federation.status().sites[2].status is not None
+        federation.train()
+        assert federation.status().sites[2].membership == "purged"
+
+
+def test_evaluating_counts_all_sites(houses: Houses) -> None:
+    """Accuracy is that of the federation's own answers."""
+    with connect_sites(houses.config) as federation:
+        federation.train()
+        path = houses.write("labelled", people_of("north", 0))
+        found = federation.evaluate(path)
+        table = federation.predict(path).table()
+        truth = people_of("north", 0)["label"]
+        right = np.mean(
+            [said == true for said, true in zip(table.column("prediction").to_pylist(), truth, strict=True)]
+        )
+        assert found.overall.accuracy == pytest.approx(right)
+        assert len(found.sites) == 3
