@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-from coordinator.receipts import PAYLOAD_TYPE, PREDICATE_TYPE, STATEMENT_TYPE, SUBJECT_NAME
+from coordinator.receipts import PAYLOAD_TYPE, PREDICATE_TYPES, STATEMENT_TYPE, SUBJECT_NAME
 from storage.digests import canonical_json
 from storage.encoding import from_hex
 from storage.envelope import envelope_payload, open_envelope
@@ -209,7 +209,7 @@ def _is_ours(found: dict[str, Any]) -> bool:
             "subject": [{"name": str(name), "digest": {"sha256": str(subject)}}],
             "predicate": {"request": {"id": str(), "digest": str(digest)}},
         }:
-            return (kind, predicate_type, name, subject) == (STATEMENT_TYPE, PREDICATE_TYPE, SUBJECT_NAME, digest)
+            return predicate_type in PREDICATE_TYPES and (kind, name, subject) == (STATEMENT_TYPE, SUBJECT_NAME, digest)
         case _:
             return False
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from coordinator.requests import ErasureRequest, ObjectRef, RequestState
 from coordinator.state import FederationState, ShardState
@@ -24,6 +24,8 @@ FORMAT_VERSION: Final = 1
 PAYLOAD_TYPE: Final = "application/vnd.in-toto+json"
 STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE: Final = "urn:sisa-ray:erasure-receipt:v1"
+SITE_PREDICATE_TYPE: Final = "urn:sisa-ray:site-receipt:v1"
+PREDICATE_TYPES: Final = frozenset({PREDICATE_TYPE, SITE_PREDICATE_TYPE})
 SUBJECT_NAME: Final = "erasure-request"
 
 PROVES: Final = (
@@ -40,6 +42,29 @@ STANDING_EXCEPTIONS: Final = (
     "Copies that others made of the store, such as backups, replicas or access logs, are out of its reach.",
 )
 """What no receipt covers, said in each."""
+
+
+class Evidence(Protocol):
+    """What a receipt states."""
+
+    @property
+    def request_id(self) -> str:
+        """The request, as the federation whose receipt it is calls it."""
+        ...
+
+    @property
+    def request_digest(self) -> Sha256:
+        """What the request named, without giving it away."""
+        ...
+
+    @property
+    def predicate_type(self) -> str:
+        """Which facts they are."""
+        ...
+
+    def predicate(self, issued_at: str) -> dict[str, Any]:
+        """Return the facts, as JSON values."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,6 +183,15 @@ class ErasureEvidence:
                 state=self.state.value,
             )
 
+    @property
+    def predicate_type(self) -> str:
+        """See ``Evidence.predicate_type``."""
+        return PREDICATE_TYPE
+
+    def predicate(self, issued_at: str) -> dict[str, Any]:
+        """See ``Evidence.predicate``."""
+        return _predicate(self, issued_at)
+
 
 def collect_evidence(
     request_id: str,
@@ -205,13 +239,13 @@ def collect_evidence(
     )
 
 
-def statement(evidence: ErasureEvidence, issued_at: str) -> bytes:
+def statement(evidence: Evidence, issued_at: str) -> bytes:
     """Return the in-toto Statement (v1) as canonical JSON. Raises ``Invalid`` when a field is none of JSON's."""
     record: dict[str, Any] = {
         "_type": STATEMENT_TYPE,
         "subject": [{"name": SUBJECT_NAME, "digest": {"sha256": evidence.request_digest}}],
-        "predicateType": PREDICATE_TYPE,
-        "predicate": _predicate(evidence, issued_at),
+        "predicateType": evidence.predicate_type,
+        "predicate": evidence.predicate(issued_at),
     }
     try:
         return canonical_json(record)

@@ -24,7 +24,7 @@ from coordinator.bundles import (
     verify_bundle,
 )
 from coordinator.ports import Clock, Each, Names, in_turn
-from coordinator.receipts import PAYLOAD_TYPE, ErasureEvidence, statement
+from coordinator.receipts import PAYLOAD_TYPE, Evidence, statement
 from storage.creation import create_or_read
 from storage.digests import sha256
 from storage.envelope import envelope_payload, open_envelope, sign_envelope
@@ -86,14 +86,14 @@ class Registrar:
         self._log: TransparencyLog | None = None
         self._known: dict[str, tuple[PublicKey, ...]] = {}
 
-    def issue(self, evidence: ErasureEvidence) -> ReceiptBundle:
+    def issue(self, evidence: Evidence) -> ReceiptBundle:
         """Return the receipt for this erasure, in the log and durable; the one issued before, if there is one.
 
         Raises as ``issue_all`` does.
         """
         return self.issue_all([evidence])[0]
 
-    def issue_all(self, evidence: Sequence[ErasureEvidence]) -> tuple[ReceiptBundle, ...]:
+    def issue_all(self, evidence: Sequence[Evidence]) -> tuple[ReceiptBundle, ...]:
         """Return receipts for erasures that ended together: one checkpoint covers them all.
 
         1. Sign what is stated, and fix it under the request's name.
@@ -186,7 +186,7 @@ class Registrar:
         broken += [f"request {request_id}: it has no receipt" for request_id in without]
         return ReceiptsCheck(checked=len(stored), broken=tuple(broken))
 
-    def _issue_new(self, evidence: Sequence[ErasureEvidence]) -> list[ReceiptBundle]:
+    def _issue_new(self, evidence: Sequence[Evidence]) -> list[ReceiptBundle]:
         """Do steps 1 to 3."""
         signer = cache(lambda: self.keys.current(RECEIPTS))
         envelopes = self._each(lambda each: self._envelope(each, signer), evidence)
@@ -197,7 +197,7 @@ class Registrar:
         self._have_witnessed(*log.newest)
         return self._each(self._bundle, list(zip(evidence, envelopes, inclusions, strict=True)))
 
-    def _envelope(self, evidence: ErasureEvidence, signer: Callable[[], SigningKey]) -> bytes:
+    def _envelope(self, evidence: Evidence, signer: Callable[[], SigningKey]) -> bytes:
         """Return the signed statement about this request: the first that was ever made."""
         key = _envelope_key(evidence.request_id)
         try:
@@ -207,7 +207,7 @@ class Registrar:
             signed = sign_envelope(statement(evidence, issued_at), PAYLOAD_TYPE, signer())
         return self._admitted(create_or_read(self._store, key, signed), key)
 
-    def _bundle(self, included: tuple[ErasureEvidence, bytes, Inclusion]) -> ReceiptBundle:
+    def _bundle(self, included: tuple[Evidence, bytes, Inclusion]) -> ReceiptBundle:
         evidence, envelope, inclusion = included
         signers = (
             self._by_known(RECEIPTS, lambda keys: open_envelope(envelope, PAYLOAD_TYPE, keys)).key,
@@ -333,7 +333,7 @@ class Registrar:
         return any(self._store.list(_BUNDLES)) or any(self._store.list("log/entries/"))
 
 
-def _check_same(evidence: ErasureEvidence, envelope: bytes) -> None:
+def _check_same(evidence: Evidence, envelope: bytes) -> None:
     stated = read_statement(envelope_payload(envelope))["predicate"]["request"]
     if stated["id"] != evidence.request_id or stated["digest"] != evidence.request_digest:
         raise Conflict(

@@ -15,17 +15,20 @@ from cluster.naming import new_request_id
 from cluster.outcome import evaluation_of
 from cluster.sites.asking import Asking, SitesAnswer
 from cluster.sites.links import NearSite, SiteLink
-from cluster.sites.outcome import SitesAnswers, SitesEvaluation, SitesStatus, SiteStatus, SitesVerification
+from cluster.sites.outcome import SiteReceipt, SitesAnswers, SitesEvaluation, SitesStatus, SiteStatus, SitesVerification
 from cluster.sites.roster import RosterRegister
 from cluster.sites.specification import Site, SitesSpecification, read_sites
 from cluster.system import SystemClock
 from cluster.training_data import asked_of_sites
 from cluster.worker import new_name
+from coordinator.bundles import ReceiptBundle, bundle_from_bytes, verify_bundle
 from coordinator.ports import Clock, Listener, Names, Notice, Remark
+from coordinator.registrar import Registrar
+from coordinator.site_receipts import SiteEvidence
 from coordinator.sites import SiteRecord, SiteStanding
 from coordinator.status import RequestStatus
 from shards.predictions import FeatureBatch, PredictionBatch
-from storage.errors import Invalid, ObjectMissing, SisaError, Unavailable
+from storage.errors import Corrupt, Invalid, ObjectMissing, SisaError, Unavailable
 from storage.location import open_store
 
 LinkTo = Callable[[Site, Listener, Clock], SiteLink]
@@ -60,6 +63,7 @@ class SiteFederation:
         store = open_store(specification.store, specification.folder, specification.endpoint)
         self._location = store.location
         self.roster = RosterRegister(store, self._clock)
+        self.registrar = Registrar(store, self._clock, names)
         self._links = {site.name: link_to(site, listener, self._clock) for site in specification.sites}
         self._asking = Asking(specification, self._links, self.roster)
 
@@ -149,6 +153,8 @@ class SiteFederation:
         named = request_id or new_request_id(self._names)
         status = link.erase(subjects=subjects, ids=ids, request_id=named, held=held, wait=wait)
         self.roster.advance(site, link.standing)  # from now on nobody here takes an older answer for a new one
+        if status.state == "complete":
+            self._linked(site, bundle_from_bytes(link.receipt(named)))
         return status
 
     def withdraw(self, site: str, reason: str) -> SiteStatus:
@@ -167,9 +173,14 @@ class SiteFederation:
         """Return the site that has a request, and how it stands there. Raises ``ObjectMissing`` when none has it."""
         return self._wherever(site, request_id, lambda link: link.request(request_id))
 
-    def receipt(self, request_id: str, site: str | None = None) -> tuple[str, bytes]:
-        """Return the site that carried out a request, and its receipt. Raises ``ObjectMissing`` when there is none."""
-        return self._wherever(site, request_id, lambda link: link.receipt(request_id))
+    def receipt(self, request_id: str, site: str | None = None) -> SiteReceipt:
+        """Return the receipt of the site that carried out a request, and the federation's own, which names that one.
+
+        Raises ``ObjectMissing`` when no site has a receipt for it, ``Corrupt`` when the site's is not sound.
+        """
+        where, payload = self._wherever(site, request_id, lambda link: link.receipt(request_id))
+        bundle = bundle_from_bytes(payload)
+        return SiteReceipt(site=where, at_site=bundle, at_federation=self._linked(where, bundle))
 
     def status(self) -> SitesStatus:
         """Return where the federation and its sites stand, those that are away included."""
@@ -270,8 +281,17 @@ class SiteFederation:
                 raise
             self.roster.note_purged(site)  # it never held anything
             return
+        if status.state == "complete":
+            self._linked(site, bundle_from_bytes(link.receipt(status.request_id)))
         if status.state in {"complete", "refused"}:
             self.roster.note_purged(site)
+
+    def _linked(self, site: str, bundle: ReceiptBundle) -> ReceiptBundle:
+        """Return the federation's receipt of a site's: stated once, and found again."""
+        check = verify_bundle(bundle, bundle.keys)
+        if not check.is_valid:
+            raise Corrupt(f"the site's receipt is not sound: {check.failures[0]}", "see 'sisa log' there", site=site)
+        return self.registrar.issue(SiteEvidence.of(self.specification.name, site, bundle))
 
     def _wherever(self, site: str | None, request_id: str, find: Callable[[SiteLink], _Result]) -> tuple[str, _Result]:
         """Return the first site that has what is looked for."""

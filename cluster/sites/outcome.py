@@ -9,6 +9,7 @@ from typing import Any
 
 from cluster.outcome import Evaluation, Verification
 from cluster.sites.asking import TookPart
+from coordinator.bundles import ReceiptBundle
 from coordinator.status import FederationStatus
 from shards.predictions import PredictionBatch, predictions_table, write_predictions
 
@@ -82,6 +83,17 @@ class SitesStatus:
     def waits_for(self) -> tuple[str, ...]:
         """Sites with something to do, or to say, that cannot be reached."""
         return tuple(each.site for each in self.sites if each.status is None and each.membership != "purged")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteReceipt:
+    """What proves an erasure at a site."""
+
+    site: str
+    at_site: ReceiptBundle
+    """Signed with the site's keys, in the site's log: what was done."""
+    at_federation: ReceiptBundle
+    """Signed with the federation's, in its log: that the site gave that very receipt."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

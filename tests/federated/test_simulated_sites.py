@@ -14,8 +14,10 @@ from cluster.sites.federation import SiteFederation, connect_sites
 from cluster.sites.links import NearSite
 from cluster.sites.outcome import SitesStatus
 from cluster.sites.specification import Site
-from coordinator.bundles import bundle_from_bytes, statement_of, verify_bundle
+from coordinator.bundles import statement_of, verify_bundle
 from coordinator.ports import Clock, Listener
+from coordinator.registrar import ReceiptsCheck
+from storage.digests import sha256
 from storage.errors import Conflict, Invalid, ObjectMissing, Unavailable
 from tests.doubles.home import small_points
 from tests.federated.houses import SITES, Houses, people_of
@@ -138,11 +140,15 @@ def test_an_erasure_touches_one_site(houses: Houses) -> None:
         assert after["north"] != before["north"]
         assert {name: after[name] for name in SITES[1:]} == {name: before[name] for name in SITES[1:]}
         assert federation.verify().holds
-        site, receipt = federation.receipt("er-1")
-        assert site == "north"
+        found = federation.receipt("er-1")
         with cluster.connect(houses.site("north").specification) as alone:
             keys = alone.registrar.public_keys()
-        assert verify_bundle(bundle_from_bytes(receipt), keys).is_valid
+        assert (found.site, verify_bundle(found.at_site, keys).is_valid) == ("north", True)
+        assert verify_bundle(found.at_federation, federation.registrar.public_keys()).is_valid
+        link = statement_of(found.at_federation)["predicate"]
+        assert (link["request"]["id"], link["site"]["receipt"]) == ("north:er-1", sha256(found.at_site.to_bytes()))
+        assert not verify_bundle(found.at_site, federation.registrar.public_keys()).is_valid
+        assert federation.registrar.check_all(["north:er-1"]) == ReceiptsCheck(checked=1, broken=())
 
 
 def test_a_person_of_one_site_is_nobody_at_another(houses: Houses) -> None:
@@ -242,9 +248,9 @@ def test_withdrawing_a_site(houses: Houses) -> None:
             "north",
             "south",
         ]
-        site, receipt = federation.receipt("withdrawal-of-west")
-        assert site == "west"
-        assert statement_of(bundle_from_bytes(receipt))["predicate"]["request"]["id"] == "withdrawal-of-west"
+        receipt = federation.receipt("withdrawal-of-west")
+        assert statement_of(receipt.at_site)["predicate"]["erased"]["points"] == 48
+        assert statement_of(receipt.at_federation)["predicate"]["site"]["name"] == "west"
         with pytest.raises(Conflict, match="was withdrawn"):
             federation.erase("west", subjects=["west-secret-person-001"])
         assert len(federation.train().sites) == 3

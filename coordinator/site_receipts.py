@@ -1,0 +1,98 @@
+"""What a federation of several sites states of an erasure at one of them: which receipt the site gave, and where. Pure.
+
+The site's own receipt says what was done; it is signed with the site's keys and stands in the site's log. The
+federation states that it has seen this very receipt: neither can be exchanged later without the other showing it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from coordinator.bundles import ReceiptBundle, statement_of
+from coordinator.receipts import SITE_PREDICATE_TYPE
+from storage.digests import Sha256, sha256
+
+FORMAT_VERSION: Final = 1
+
+PROVES: Final = (
+    "The federation was given this receipt by the site, of which the digest is stated here, at this place of the "
+    "federation's append-only log. What the receipt proves, it says itself."
+)
+DOES_NOT_PROVE: Final = (
+    "It does not prove what was done at the site: the federation cannot look into the site's store, and does not."
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteEvidence:
+    """A site's receipt, as the federation states it. Implements ``coordinator.receipts.Evidence``."""
+
+    federation: str
+    site: str
+    request: str
+    """The request's id at the site."""
+    digest: Sha256
+    """Of what the request named, as the site's receipt states it."""
+    receipt: Sha256
+    """Of the site's receipt, the whole bundle."""
+    index: int
+    """Its place in the site's log."""
+    checkpoint: str
+    """Of the site's log."""
+
+    @classmethod
+    def of(cls, federation: str, site: str, bundle: ReceiptBundle) -> SiteEvidence:
+        """Return what is stated of ``bundle``. Raises ``Corrupt`` when it is no receipt."""
+        request = statement_of(bundle)["predicate"]["request"]
+        return cls(
+            federation=federation,
+            site=site,
+            request=request["id"],
+            digest=request["digest"],
+            receipt=sha256(bundle.to_bytes()),
+            index=bundle.index,
+            checkpoint=bundle.checkpoint,
+        )
+
+    @property
+    def request_id(self) -> str:
+        """The request as the federation calls it: two sites may use one id."""
+        return request_at(self.site, self.request)
+
+    @property
+    def request_digest(self) -> Sha256:
+        """See ``Evidence.request_digest``."""
+        return self.digest
+
+    @property
+    def predicate_type(self) -> str:
+        """See ``Evidence.predicate_type``."""
+        return SITE_PREDICATE_TYPE
+
+    def predicate(self, issued_at: str) -> dict[str, Any]:
+        """See ``Evidence.predicate``."""
+        return {
+            "format_version": FORMAT_VERSION,
+            "proves": PROVES,
+            "does_not_prove": DOES_NOT_PROVE,
+            "issued_at": issued_at,
+            "federation": self.federation,
+            "request": {"id": self.request_id, "digest": self.digest},
+            "site": {
+                "name": self.site,
+                "request": self.request,
+                "receipt": self.receipt,
+                "index": self.index,
+                "checkpoint": self.checkpoint,
+            },
+        }
+
+
+def request_at(site: str, request_id: str) -> str:
+    """Return the federation's name for a site's request.
+
+    >>> request_at("north", "er-1")
+    'north:er-1'
+    """
+    return f"{site}:{request_id}"
