@@ -20,7 +20,7 @@ from cluster.sites.links import SiteLink
 from cluster.sites.roster import RosterRegister
 from cluster.sites.specification import SitesSettings, SitesSpecification
 from coordinator.aggregation import Aggregated
-from coordinator.sites import Roster, SiteAnswer, SiteMark, SiteStanding, check_answer, combine
+from coordinator.sites import Roster, SiteAnswer, SiteMark, SiteStanding, check_answer, combine, set_back
 from storage.errors import SisaError, Unavailable
 
 _QUESTIONS_AT_ONCE: Final = 4
@@ -80,12 +80,17 @@ class Asking:
         asked = {name: self._ways[name].ask(features_NF) for name in members}
         self._await(asked)
         found, absent = _sorted_out(asked)
-        now = self._members(self._roster.read())  # after the answers: one that has left since does not count
+        # After the answers: a site may have left since, and an erasure that came in meanwhile withdraws an answer.
+        roster = self._roster.read()
+        now = self._members(roster)
+        for name in list(found):
+            mark = roster.find(name)
+            if mark is not None and mark.mark is not None and found[name].generation < mark.mark.floor:
+                absent[name] = set_back(name).fact
+                del found[name]
         found = {name: answer for name, answer in found.items() if name in now}
         absent = {name: reason for name, reason in absent.items() if name in now}
         self._check_quorum(found, absent, len(now))
-        for name, answer in found.items():
-            self._ways[name].check(answer)  # an erasure may have come in while others were waited for
         return SitesAnswer(
             aggregated=combine(tuple(found.values()), self._specification.aggregation.rule),
             sites=tuple(
@@ -155,11 +160,6 @@ class _Way:
         asked.add_done_callback(lambda _: self._arrived())
         return asked
 
-    def check(self, answer: SiteAnswer) -> None:
-        """Raise ``Unavailable`` when the site is known to have withdrawn what it answered with."""
-        if self._mark is not None:
-            check_answer(self._mark, answer, self._link.name)
-
     def close(self) -> None:
         self._questions.shutdown(wait=False, cancel_futures=True)
         self._looks.shutdown(wait=False, cancel_futures=True)
@@ -178,7 +178,8 @@ class _Way:
                 answer = self._link.answer(features_NF)
                 if look is not None:
                     look.result()
-            self.check(answer)
+            if self._mark is not None:
+                check_answer(self._mark, answer, self._link.name)
         except SisaError:
             self._looked_at = 0.0  # whoever comes back is looked at first
             raise

@@ -1,0 +1,170 @@
+"""Asking several sites: quorum, time-out, what is late, what is nonsense, what leaves meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from threading import Event
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from cluster.sites.asking import Asking
+from cluster.sites.roster import RosterRegister
+from coordinator.sites import SiteAnswer, SiteStanding, history_of
+from storage.digests import sha256
+from storage.errors import InvariantBroken, Unavailable
+from storage.memory import MemoryStore
+from tests.doubles.time_and_names import VirtualClock
+from tests.federated.houses import SITES, Houses
+
+POINTS = np.zeros((2, 16), np.float32)
+LONG = 60.0
+"""Only how long a test that fails hangs."""
+
+
+@dataclass(slots=True)
+class FakeLink:
+    """A site that says what it is told to say, when it is told to."""
+
+    name: str
+    generation: int = 1
+    floor: int = 0
+    position: int = 1
+    gate: Event = field(default_factory=Event)
+    before: Callable[[], None] = lambda: None
+    asked: int = 0
+
+    def standing(self, requests: int = 0) -> SiteStanding:
+        """Return how the site stands."""
+        del requests
+        return SiteStanding(
+            identity=self.name,
+            position=self.position,
+            generation=self.generation,
+            floor=self.floor,
+            requests=0,
+            history=history_of(()),
+            history_then=history_of(()),
+            shards=2,
+            features=("x*",),
+            width=16,
+            model_code=sha256(b""),
+            checkpoints=((0, "aa"),),
+        )
+
+    def answer(self, features_NF: npt.NDArray[np.float32]) -> SiteAnswer:
+        """Answer when the gate is open."""
+        self.asked += 1
+        self.before()
+        assert self.gate.wait(LONG)
+        scores = np.full((len(features_NF), 3), 1 / 3, np.float32)
+        return SiteAnswer(generation=self.generation, constituents=1, shards=2, scores_NC=scores)
+
+    def close(self) -> None:
+        """Let go of nothing."""
+
+
+class World:
+    """A federation whose sites are fakes."""
+
+    def __init__(self, houses: Houses, settings: str) -> None:
+        houses.specify(settings=f"[sites]\n{settings}")
+        self.store = MemoryStore(f"office-{id(self)}")
+        self.roster = RosterRegister(self.store, VirtualClock())
+        self.links: dict[str, Any] = {name: FakeLink(name) for name in SITES}
+        for name, link in self.links.items():
+            self.roster.join(name)
+            link.gate.set()
+        self.asking = Asking(houses.specification, self.links, self.roster)
+
+    def close(self) -> None:
+        """Let everybody go."""
+        for link in self.links.values():
+            link.gate.set()
+        self.asking.close()
+        self.store.forget()
+
+
+@pytest.fixture
+def world(houses: Houses) -> Iterator[Callable[[str], World]]:
+    """Make worlds with such ``[sites]`` settings."""
+    made: list[World] = []
+
+    def make(settings: str) -> World:
+        made.append(World(houses, settings))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+def test_all_answer(world: Callable[[str], World]) -> None:
+    """Without trouble everybody takes part, in the order of the specification."""
+    answer = world("").asking.answer(POINTS)
+    assert [each.site for each in answer.sites] == list(SITES)
+    assert answer.absent == {}
+
+
+def test_a_slow_site_is_left_out_once_the_quorum_has_answered(world: Callable[[str], World]) -> None:
+    """The quorum decides how long an answer takes, not the slowest site."""
+    made = world("quorum = 2\ngrace_seconds = 0.0\ntimeout_seconds = 600.0")
+    made.links["west"].gate.clear()
+    answer = made.asking.answer(POINTS)
+    assert [each.site for each in answer.sites] == ["north", "south"]
+    assert answer.absent == {"west": "it has not answered in time"}
+
+
+def test_a_site_that_is_behind_is_not_asked_again(world: Callable[[str], World]) -> None:
+    """Questions to a site that hangs do not pile up; when it answers again it is asked again."""
+    made = world("quorum = 2\ngrace_seconds = 0.0")
+    made.links["west"].gate.clear()
+    answers = [made.asking.answer(POINTS) for _ in range(7)]
+    assert made.links["west"].asked <= 4
+    assert answers[-1].absent == {"west": "it is behind with earlier questions"}
+
+
+def test_a_quorum_that_does_not_come_together(world: Callable[[str], World]) -> None:
+    """After the time-out it is said who is missing."""
+    made = world("timeout_seconds = 0.1")
+    made.links["south"].gate.clear()
+    with pytest.raises(Unavailable, match="2 of 3 sites answer, and the quorum is 3: south: it has not answered in ti"):
+        made.asking.answer(POINTS)
+
+
+def test_a_site_that_leaves_while_it_is_asked(world: Callable[[str], World]) -> None:
+    """What was withdrawn before the answer was complete is not in it, and the quorum is of those that are left."""
+    made = world("")
+
+    def leave() -> None:
+        made.roster.withdraw("west", "now")
+
+    made.links["west"].before = leave
+    assert [each.site for each in made.asking.answer(POINTS).sites] == ["north", "south"]
+
+
+def test_an_erasure_known_here_withdraws_an_answer_on_its_way(world: Callable[[str], World]) -> None:
+    """An answer of a generation below the site's floor as it is known here has no part, whatever the site says."""
+    made = world("quorum = 2\ngrace_seconds = 60.0")
+    assert len(made.asking.answer(POINTS).sites) == 3
+    north = made.links["north"]
+    north.floor, north.position = 2, 2
+    made.roster.advance("north", north.standing)  # as after an erasure that was submitted here
+    answer = made.asking.answer(POINTS)
+    assert [each.site for each in answer.sites] == ["south", "west"]
+    assert "set back" in answer.absent["north"]
+
+
+def test_a_fault_of_our_own_is_not_passed_over(world: Callable[[str], World]) -> None:
+    """An error that nobody foresaw is raised: it is no site that is away."""
+    made = world("quorum = 1")
+
+    def fail() -> None:
+        raise InvariantBroken("a defect")
+
+    made.links["north"].before = fail
+    answer = made.asking.answer(POINTS)
+    assert "north" in answer.absent
