@@ -72,8 +72,10 @@ def test_no_change_is_lost_in_a_race(store: MemoryStore) -> None:
 def test_a_change_in_doubt_is_made_once(store: MemoryStore, when: Any) -> None:
     """A write of which nobody knows whether it landed is looked at before anything else (D6)."""
     faulty = FaultyStore(store)
-    for operation in ("put_if_absent", "put_if_match"):
-        faulty.plan(Fault(when=when, operation=operation, prefix="control/"))
+    faulty.plan(
+        Fault(when=when, operation="put_if_absent", prefix="control/"),
+        Fault(when=when, operation="put_if_match", prefix="control/"),
+    )
     record(faulty).change(adding(1))
     record(faulty).change(adding(2))
     assert record(store).read() == {"numbers": [1, 2]}
@@ -82,8 +84,12 @@ def test_a_change_in_doubt_is_made_once(store: MemoryStore, when: Any) -> None:
 def test_a_store_that_is_away_is_told_of(store: MemoryStore) -> None:
     """After some attempts the error is the caller's."""
     faulty = FaultyStore(store)
-    for number in range(1, 65):
-        faulty.plan(Fault(when="before", operation="put_if_absent", prefix="control/", nth=number, error=Unavailable))
+    faulty.plan(
+        *(
+            Fault(when="before", operation="put_if_absent", prefix="control/", nth=number, error=Unavailable)
+            for number in range(1, 65)
+        )
+    )
     with pytest.raises(Unavailable, match="."):
         record(faulty).change(adding(1))
     assert record(store).read() is None
