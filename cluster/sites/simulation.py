@@ -1,0 +1,47 @@
+"""The same federation on one machine: every site a folder, to be tried before anything is deployed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+from cluster.sites.specification import Site, SitesSpecification
+from cluster.specification import ClusterSettings
+
+FOLDER: Final = "simulated"
+"""Beside the specification: the federation's own store, and one for each site."""
+
+
+def simulated(specification: SitesSpecification) -> SitesSpecification:
+    """Return the federation with stores in folders of ``simulated/``, on a Ray of this machine, nothing elsewhere.
+
+    Data are read where the specification says, so that each site's have to be there, or others in their place. The
+    constituents are those that the sites themselves would train: nothing that decides their bytes is changed.
+    """
+    return replace(
+        specification,
+        store=f"./{FOLDER}/federation",
+        endpoint=None,
+        credentials=None,
+        sites=tuple(_simulated(site) for site in specification.sites),
+    )
+
+
+def _simulated(site: Site) -> Site:
+    store = f"./{FOLDER}/{site.name}"
+    settings = replace(
+        site.settings, store=store, url=None, token_file=None, endpoint=None, keys=None, credentials=None
+    )
+    own = site.specification
+    threads = own.cluster.threads_per_worker  # part of the numerics profile (E7)
+    return Site(
+        settings=settings,
+        specification=replace(
+            own,
+            store=store,
+            endpoint=None,
+            keys=None,
+            cluster=ClusterSettings(address="local", threads_per_worker=threads),
+            receipts=replace(own.receipts, witness=None, endpoint=None),
+        ),
+    )
