@@ -10,12 +10,14 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 import ray
 from ray.exceptions import RayError, RayTaskError
 
 from cluster.guard import check_rooms
+from cluster.placement import Labels, check_here, labels_in_words, nodes_with, place_of, selecting
 from storage.errors import SisaError, StoreFull, Unavailable
 
 MOST_DEATHS: Final = 3
@@ -39,6 +41,12 @@ def perform(act: Callable[..., Any], thing: object, name: str, *shared: object) 
     return act(thing, name, *shared)
 
 
+def there(labels: Labels, act: Callable[..., Any], thing: object, name: str, *shared: object) -> Any:
+    """Do one thing on a node that has the labels; on any other raise ``InvariantBroken`` first."""
+    check_here(labels)
+    return act(thing, name, *shared)
+
+
 _remote: Any = ray.remote  # its types know functions of a fixed number of arguments
 perform_task = _remote(num_cpus=1, max_retries=0)(perform)
 
@@ -46,10 +54,11 @@ perform_task = _remote(num_cpus=1, max_retries=0)(perform)
 class RayCrew:
     """Tasks of one processor, so many at once. Implements ``shards.gathering.Crew``."""
 
-    def __init__(self, tasks: int, remark: Callable[[str], None]) -> None:
-        """``remark`` hears what a person should know."""
+    def __init__(self, tasks: int, remark: Callable[[str], None], labels: Labels | None = None) -> None:
+        """``remark`` hears what a person should know; tasks run on nodes with all ``labels``, and nowhere else."""
         self._tasks = tasks
         self._remark = remark
+        self._labels = labels or {}
 
     def __call__(
         self,
@@ -63,11 +72,13 @@ class RayCrew:
     ) -> list[_Result]:
         """Return what ``act`` makes of each thing; see ``Crew``. Raises ``Unavailable`` when tasks keep dying."""
         assert not more
-        task = perform_task.options(scheduling_strategy="SPREAD")
+        task = perform_task.options(scheduling_strategy="SPREAD", **selecting(self._labels))
+        checked = partial(there, self._labels, act) if self._labels else act
         shift = _Shift(
-            submit=lambda index: task.remote(act, things[index], names(), *shared),
+            submit=lambda index: task.remote(checked, things[index], names(), *shared),
             told=told,
             remark=self._remark,
+            labels=self._labels,
             tasks=self._tasks,
             waiting=deque((index, 0) for index in range(len(things))),
         )
@@ -98,6 +109,7 @@ class _Shift:
     """Starts a task for a thing, under a name of its own."""
     told: Callable[[Any], None]
     remark: Callable[[str], None]
+    labels: Labels
     tasks: int
     waiting: deque[tuple[int, int]]
     running: dict[Any, tuple[int, int]] = field(default_factory=dict)
@@ -127,9 +139,18 @@ class _Shift:
             ready, _ = ray.wait(list(self.running), num_returns=1, timeout=PATIENCE_SECONDS)
             if ready:
                 return ready[0]
-            free = ray.available_resources().get("CPU", 0)
-            if not self.done and free < 1:  # at work, or waiting for processors: Ray does not say which
-                self.remark(f"reading data: nothing is done yet, and {free:g} CPUs are free in the cluster")
+            if (told := self._waited_for()) is not None:
+                self.remark(told)
+
+    def _waited_for(self) -> str | None:
+        """Return what tasks that do not end may wait for, in words."""
+        if self.labels and not nodes_with(self.labels):
+            such = f"no node has the labels {labels_in_words(self.labels)}"
+            return f"waiting for {place_of(self.labels)} to read data: {such}"
+        free = ray.available_resources().get("CPU", 0)
+        if self.done or free >= 1:  # else at work, or waiting for processors: Ray does not say which
+            return None
+        return f"reading data: nothing is done yet, and {free:g} CPUs are free in the cluster"
 
     def _receive(self, task: Any) -> None:
         index, deaths = self.running.pop(task)

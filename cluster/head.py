@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,8 +35,8 @@ class Head:
     """Its process; Ray's others end with it."""
 
 
-def start_head() -> Head:
-    """Start a Ray head on a free port, with token authentication and without a dashboard.
+def start_head(labels: Mapping[str, str]) -> Head:
+    """Start a Ray head with these labels on a free port, with token authentication and without a dashboard.
 
     Raises ``Unavailable`` when it does not come up.
     """
@@ -45,6 +46,7 @@ def start_head() -> Head:
             *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"),
             *("--port", str(port), "--node-ip-address", _LOOPBACK),
             *("--include-dashboard=false", "--disable-usage-stats"),
+            *("--labels", ",".join(f"{name}={value}" for name, value in labels.items())),
         ],
         env={**os.environ, "RAY_AUTH_MODE": "token"},
         stdin=subprocess.DEVNULL,

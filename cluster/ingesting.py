@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Final
 
 from cluster.crew import RayCrew
-from cluster.nodes import check_nodes, processors
+from cluster.nodes import check_nodes, processors, processors_of
 from cluster.specification import ClusterSettings
 from cluster.workers import Workers
 from coordinator.ports import Ingestion, Names, ingest_here
@@ -64,7 +64,7 @@ class RayIngest:
         """Return the slices that the source's data points were written to; the same ones wherever it is read.
 
         Raises as ``shards.ingest.ingest`` does; ``Invalid`` also when it is set that many read and some node does not
-        see the files, ``Unavailable`` when tasks keep dying.
+        see the files, ``Unavailable`` when tasks keep dying or no node has the labels.
         """
         ingestion = self._chosen(source, data, store, names)
         return ingestion(
@@ -84,11 +84,12 @@ class RayIngest:
         if in_memory or wanted == 1 or (wanted is None and payload_bytes(source) < LARGE_BYTES):
             return ingest_here
         self._workers.pool()  # joins Ray
-        tasks = wanted or processors()
+        labels = self._settings.labels
+        tasks = wanted or (processors_of(labels) if labels else processors())
         if tasks < 2:
             return ingest_here
         try:
-            check_nodes(source, store, names)
+            check_nodes(source, store, names, labels)
         except Invalid as error:
             if wanted is not None:
                 raise
@@ -98,4 +99,5 @@ class RayIngest:
         share = payload_bytes(source) // (_FRAGMENTS_PER_TASK * tasks)
         fragment_bytes = max(LEAST_FRAGMENT_BYTES, min(MOST_FRAGMENT_BYTES, share))
         buffer_bytes = buffer_within(data.ingest_memory_mb - _RAY_MB, source)
-        return Gathering(crew=RayCrew(tasks, self._remark), fragment_bytes=fragment_bytes, buffer_bytes=buffer_bytes)
+        crew = RayCrew(tasks, self._remark, labels)
+        return Gathering(crew=crew, fragment_bytes=fragment_bytes, buffer_bytes=buffer_bytes)

@@ -8,8 +8,11 @@ Two federations of one name have two stores, and so two namespaces: their coordi
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
+from pathlib import Path
 from time import monotonic, sleep
 from typing import Any, Final
 
@@ -20,6 +23,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from cluster.coordinator import ACTOR_NAME, CoordinatorActor, RemoteWriter, patiently, unwrapped
 from cluster.head import Head, is_reachable, start_head, stop_head
 from cluster.objects import open_objects
+from cluster.placement import selecting
+from cluster.serving.settings import ServeSettings
 from cluster.session import join_ray, leave_ray, worker_count
 from cluster.specification import ClusterSettings, FederationSpecification
 from coordinator.ports import Listener
@@ -39,7 +44,8 @@ _STOP_SECONDS: Final = 60.0
 """How long the present step of a coordinator that is stopped may take; then it is ended in the middle of it."""
 
 
-_RECORD_ATTEMPTS: Final = 8
+_OURS: Final = "shards."
+"""How an import path begins to a model that comes with this system."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +70,8 @@ def launch_coordinator(specification: FederationSpecification) -> Launched:
     With ``[cluster] address = "local"`` a Ray head of its own is started on this machine, and outlives this process.
 
     Raises ``Conflict`` when a coordinator is at work under another specification or the store belongs to another
-    federation, ``Invalid`` when no node can hold a worker, ``Unavailable`` when the cluster cannot be reached.
+    federation, ``Invalid`` when no node can hold a worker, ``Unavailable`` when the cluster cannot be reached, or no
+    node has the labels.
     """
     store = open_objects(specification)
     record = read_record(store)
@@ -91,6 +98,16 @@ def launch_coordinator(specification: FederationSpecification) -> Launched:
     )
     _write_record(store, launched)
     return launched
+
+
+def differing_parts(at_work: FederationSpecification, wanted: FederationSpecification) -> tuple[str, ...]:
+    """Return the settings and tables in which two specifications would have a coordinator do different things.
+
+    ``[serve]`` is for replicas. Where the file lies matters only for what is found from there: places, and a model's
+    code.
+    """
+    one, other = _acted_on(at_work), _acted_on(wanted)
+    return tuple(part.name for part in fields(one) if getattr(one, part.name) != getattr(other, part.name))
 
 
 def find_coordinator(store: ObjectStore, listener: Listener, remark: Callable[[str], None]) -> RemoteWriter | None:
@@ -137,26 +154,31 @@ def read_record(store: ObjectStore) -> Launched | None:
 
 
 def _write_record(store: ObjectStore, launched: Launched) -> None:
-    """Put the record, or put it anew.
-
-    The coordinator is at work by now, and first of all clears away unfinished files: one of these may be taken for a
-    dead writer's.
-    """
-    for attempt in range(1, _RECORD_ATTEMPTS + 1):
-        try:
-            _put_record(store, canonical_json(asdict(launched)))
-        except Unavailable:
-            if attempt == _RECORD_ATTEMPTS:
-                raise
-        else:
-            return
-
-
-def _put_record(store: ObjectStore, payload: bytes) -> None:
+    """Put the record, or put it anew."""
+    payload = canonical_json(asdict(launched))
     try:
         store.put_if_absent(RECORD_KEY, payload)
     except ObjectExists:
         store.put_if_match(RECORD_KEY, payload, store.get(RECORD_KEY).tag)
+
+
+def _acted_on(specification: FederationSpecification) -> FederationSpecification:
+    """Return what a coordinator acts on: places in full, nothing of serving, the folder only for code of one's own."""
+    whole, witness = partial(_whole, specification.folder), specification.receipts.witness
+    return replace(
+        specification,
+        store=whole(specification.store),
+        keys=specification.keys and whole(specification.keys),
+        data=replace(specification.data, train=whole(specification.data.train)),
+        receipts=replace(specification.receipts, witness=witness and whole(witness)),
+        folder=Path() if specification.model.factory.startswith(_OURS) else specification.folder,
+        serve=ServeSettings(),
+    )
+
+
+def _whole(folder: Path, place: str) -> str:
+    """Return a path as it is found from ``folder``, an address as it is."""
+    return place if "://" in place else os.path.normpath(folder / Path(place).expanduser())
 
 
 def _join(specification: FederationSpecification) -> Head | None:
@@ -164,7 +186,7 @@ def _join(specification: FederationSpecification) -> Head | None:
     if specification.cluster.address != "local" or ray.is_initialized():
         join_ray(specification.cluster)
         return None
-    head = start_head()
+    head = start_head(specification.cluster.labels)
     until = monotonic() + _JOIN_SECONDS
     while True:  # its door is open before there is somebody behind it
         try:
@@ -194,9 +216,12 @@ def _handle(record: Launched) -> Any | None:
 
 
 def _place(specification: FederationSpecification) -> dict[str, Any]:
-    """Return where the actor has to be: beside a store in a folder of this node."""
-    if is_on_s3(specification.store):
-        return {}
+    """Return where the actor has to be: on a node with the labels, else beside a store in a folder of this node.
+
+    With labels a store in a folder is one that all nodes share which have them.
+    """
+    if specification.cluster.labels or is_on_s3(specification.store):
+        return selecting(specification.cluster.labels)
     here = ray.get_runtime_context().get_node_id()
     return {"scheduling_strategy": NodeAffinitySchedulingStrategy(node_id=here, soft=False)}
 
@@ -211,9 +236,10 @@ def _await_ready(handle: Any) -> None:
 
 
 def _refuse_other(handle: Any, specification: FederationSpecification) -> None:
-    if unwrapped(handle.specification.remote()) != specification:
+    if differing := differing_parts(unwrapped(handle.specification.remote()), specification):
         raise Conflict(
             "a coordinator is at work under another version of the specification",
             "run 'sisa stop', then 'sisa launch' again",
             federation=specification.name,
+            differing=",".join(differing),
         )

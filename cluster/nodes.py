@@ -13,6 +13,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.crew import cause_of
 from cluster.guard import check_rooms
+from cluster.placement import Labels, labels_in_words, require_nodes
 from shards.sources import Source
 from storage.errors import Invalid, ObjectMissing
 from storage.location import is_on_s3
@@ -38,17 +39,25 @@ sizes_seen_task = _remote(num_cpus=0, max_retries=0)(sizes_seen)
 
 def processors() -> int:
     """Return the cluster's whole processors."""
-    return sum(int(node["Resources"].get("CPU", 0)) for node in _alive())
+    return processors_of({})
 
 
-def check_nodes(source: Source, store: ObjectStore, names: Callable[[], str]) -> None:
+def processors_of(labels: Labels) -> int:
+    """Return the whole processors of the nodes with these labels. Raises ``Unavailable`` when no node has them."""
+    return sum(int(node["Resources"].get("CPU", 0)) for node in require_nodes(labels))
+
+
+def check_nodes(source: Source, store: ObjectStore, names: Callable[[], str], labels: Labels | None = None) -> None:
     """Raise ``Invalid`` unless every node with a processor sees the source's files, and the store, as this one does.
 
-    ``names`` gives a fresh name for an object by which the store is known.
+    ``names`` gives a fresh name for an object by which the store is known; with ``labels``, only nodes that have them
+    count, and ``Unavailable`` is raised when none has.
     """
-    nodes = [node for node in _alive() if node["Resources"].get("CPU", 0) >= 1]
+    wanted = labels or {}
+    nodes = [node for node in require_nodes(wanted) if node["Resources"].get("CPU", 0) >= 1]
     if not nodes:
-        raise Invalid("no node of the cluster has a processor to read data", "set [cluster] ingest_workers = 1")
+        such = f" with the labels {labels_in_words(wanted)}" if wanted else ""
+        raise Invalid(f"no node of the cluster{such} has a processor to read data", "set [cluster] ingest_workers = 1")
     files = {file.name: file.path for file in source.files if file.path is not None}
     here = ray.get_runtime_context().get_node_id()
     if [node["NodeID"] for node in nodes] == [here] or (not files and is_on_s3(store.location)):
@@ -58,10 +67,6 @@ def check_nodes(source: Source, store: ObjectStore, names: Callable[[], str]) ->
         answers = [_ask(node, list(files.values()), store, probe) for node in nodes]
         for answer, node in zip(answers, nodes, strict=True):
             _compare(dict(zip(files, expected, strict=True)), _answered(answer), node["NodeManagerAddress"])
-
-
-def _alive() -> list[dict[str, Any]]:
-    return [node for node in ray.nodes() if node["Alive"]]
 
 
 @contextmanager
@@ -79,6 +84,7 @@ def _probe_in(store: ObjectStore, names: Callable[[], str]) -> Iterator[ObjectKe
 
 
 def _ask(node: dict[str, Any], paths: Sequence[Path], store: ObjectStore, probe: ObjectKey | None) -> Any:
+    # No look at its labels there: it is this very node, as ``ray.nodes`` told of it, or none.
     there = NodeAffinitySchedulingStrategy(node_id=node["NodeID"], soft=False)
     return sizes_seen_task.options(scheduling_strategy=there).remote(paths, store, probe)
 

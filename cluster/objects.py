@@ -18,10 +18,10 @@ def open_objects(specification: FederationSpecification) -> SealedStore:
 
     Raises ``Invalid`` when ``store`` or ``keys`` is no place for a store, or one lies in the other.
     """
-    inner = _open(specification, specification.store)
+    inner = _open(specification, specification.store, specification.endpoint)
     if specification.keys is None:
         return SealedStore(inner)
-    keys = _open(specification, specification.keys)
+    keys = _open(specification, specification.keys, specification.endpoint)
     _refuse_nested(inner, keys)
     return SealedStore(inner, keys)
 
@@ -35,8 +35,8 @@ def open_witness(specification: FederationSpecification) -> Witness | None:
         return None
     place = specification.receipts.witness
     endpoint = specification.receipts.endpoint or specification.endpoint
-    store = open_store(place, specification.folder, endpoint if is_on_s3(place) else None)
-    own = _open(specification, specification.store).location
+    store = _open(specification, place, endpoint)
+    own = _open(specification, specification.store, specification.endpoint).location
     here, there = f"{own.rstrip('/')}/", f"{store.location.rstrip('/')}/"
     if there.startswith(here):
         raise Invalid(
@@ -50,7 +50,7 @@ def open_witness(specification: FederationSpecification) -> Witness | None:
 def local_folders(specification: FederationSpecification) -> tuple[Path, ...]:
     """Return the folders on this machine that hold the federation's objects and keys: none of their files is data."""
     named = [specification.store] if specification.keys is None else [specification.store, specification.keys]
-    opened = [_open(specification, location) for location in named if not is_on_s3(location)]
+    opened = [_open(specification, location, specification.endpoint) for location in named if not is_on_s3(location)]
     return tuple(Path(store.root) for store in opened if isinstance(store, LocalStore))
 
 
@@ -58,12 +58,19 @@ def own_places(specification: FederationSpecification) -> tuple[Path | str, ...]
     """Return the folders and addresses that hold the federation's objects and keys, as data may be looked for there."""
     named = [specification.store] if specification.keys is None else [specification.store, specification.keys]
     one_server = specification.data_endpoint == specification.endpoint
-    buckets = (_open(specification, location).location for location in named if one_server and is_on_s3(location))
+    buckets = (
+        _open(specification, location, specification.endpoint).location
+        for location in named
+        if one_server and is_on_s3(location)
+    )
     return (*local_folders(specification), *buckets)
 
 
-def _open(specification: FederationSpecification, location: str) -> ObjectStore:
-    return open_store(location, specification.folder, specification.endpoint if is_on_s3(location) else None)
+def _open(specification: FederationSpecification, location: str, endpoint: str | None) -> ObjectStore:
+    """Return the store at ``location``; server and credentials concern only what is in a bucket."""
+    if not is_on_s3(location):
+        return open_store(location, specification.folder)
+    return open_store(location, specification.folder, endpoint, specification.credentials)
 
 
 def _refuse_nested(inner: ObjectStore, keys: ObjectStore) -> None:

@@ -18,7 +18,8 @@ from ray.exceptions import (
     WorkerCrashedError,
 )
 
-from cluster.session import worker_count
+from cluster.placement import selecting
+from cluster.session import waited_for, worker_count
 from cluster.specification import ClusterSettings
 from cluster.worker import WorkerActor, WorkerSetup
 from coordinator.tasks import check_configuration
@@ -114,7 +115,7 @@ class RayPool:
         """Return what decides the bits on the workers, having started as many as ``tasks`` tasks will take.
 
         Raises ``Invalid`` when the model does not fit the data or no node can hold a worker, ``Unavailable`` when none
-        can any more, ``Conflict`` when workers differ.
+        can any more or none has the labels, ``Conflict`` when workers differ.
         """
         stood_idle = bool(self._idle)
         self._idle += [self._start() for _ in range(self._room(tasks) - len(self._idle))]
@@ -199,22 +200,21 @@ class RayPool:
     def _wait(self, pending: list[Any], *, starting: bool) -> Any:
         """Return the first of ``pending`` that has something to say.
 
-        Where a worker is ``starting`` it is told that it waits for processors: Ray itself would say nothing, for ever.
+        Where a worker is ``starting`` it is told what it waits for.
         """
         while True:
             ready, _ = ray.wait(pending, num_returns=1, timeout=PATIENCE_SECONDS)
             if ready:
                 return ready[0]
-            free = ray.available_resources().get("CPU", 0)
-            if starting and free < self._settings.cpus_per_worker:
-                self._remark(
-                    f"waiting for workers: {free:g} CPUs are free in the cluster, a worker takes"
-                    f" {self._settings.cpus_per_worker:g}"
-                )
+            if starting and (told := waited_for(self._settings)) is not None:
+                self._remark(told)
 
     def _start(self) -> Any:
         actor: Any = WorkerActor.options(
-            num_cpus=self._settings.cpus_per_worker, num_gpus=self._settings.gpus_per_worker, max_restarts=0
+            num_cpus=self._settings.cpus_per_worker,
+            num_gpus=self._settings.gpus_per_worker,
+            max_restarts=0,
+            **selecting(self._settings.labels),
         ).remote(self._setup)
         self._nodes[actor] = actor.__ray_call__.remote(_node_of)
         return actor

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -21,9 +21,13 @@ from shards.specification import (
 )
 from storage.digests import Json, canonical_json
 from storage.errors import Invalid
-from storage.location import is_on_s3
+from storage.location import PROFILE_RULE, is_on_s3, is_profile
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
+_LABEL_PREFIX = re.compile(
+    r"(?=.{1,253}$)[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +46,9 @@ class FederationSettings:
     Keep them elsewhere so that a copy of the store alone opens nothing. Several federations may share one; to be set
     before the first training, and to stay.
     """
+    credentials: str | None = None
+    """Name of a profile in the AWS credentials file of each machine where the store, ``keys`` and the witness are used;
+    default: what boto3 finds there. Never a key. Only for places named ``s3://…``."""
 
     def __post_init__(self) -> None:
         problems = []
@@ -57,8 +64,21 @@ class FederationSettings:
                 "endpoint is the address of an S3 server: leave it out, or name the store s3://bucket/prefix"
                 " (for a server of the data alone: endpoint in [data])"
             )
+        if self.credentials is not None:
+            problems += _credentials_problems(self)
         if problems:
             raise Invalid("; ".join(problems))
+
+
+def _credentials_problems(settings: FederationSettings) -> Iterator[str]:
+    """Yield what is wrong with the credentials; never what stands there, for it may be a key."""
+    if not is_profile(settings.credentials or ""):
+        yield f"credentials {PROFILE_RULE}"
+    if not is_on_s3(settings.store) and not is_on_s3(settings.keys or ""):
+        yield (
+            "credentials is the name of a profile for an S3 server: leave it out, or name the store s3://bucket/prefix"
+            " (for a server of the data alone: credentials in [data])"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +98,10 @@ class ClusterSettings:
     ingest_workers: int | None = None
     """Tasks that read data at once, a processor and ``ingest_memory_mb`` each; changes no result. 1: the process that
     writes to the store reads itself. Default: 1 below 2 GiB of data files, else as many as the cluster's processors."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Labels of Ray's nodes, such as ``{ site = "north" }``: only nodes with all of them read data, train, answer or
+    hold the coordinator, and without any the work waits. They change no result. A Ray that is started on this machine
+    (``local``) has them."""
 
     def __post_init__(self) -> None:
         problems = []
@@ -93,8 +117,21 @@ class ClusterSettings:
             problems.append(f"workers must be at least 1, got {self.workers}")
         if self.ingest_workers is not None and self.ingest_workers < 1:
             problems.append(f"ingest_workers must be at least 1, got {self.ingest_workers}")
+        problems += _label_problems(self.labels)
         if problems:
             raise Invalid("; ".join(f"[cluster] {problem}" for problem in problems))
+
+
+def _label_problems(labels: Mapping[str, str]) -> Iterator[str]:
+    """Yield what is wrong with labels, by Ray's rules for nodes: its selectors' operators would let in other nodes."""
+    for name, value in labels.items():
+        prefix, slash, last = name.rpartition("/")
+        if prefix == "ray.io":
+            yield f"labels names {name!r}: what begins with ray.io/ is Ray's own, use names of yours"
+        elif not _LABEL.fullmatch(last) or (slash and not _LABEL_PREFIX.fullmatch(prefix)):
+            yield f"labels must be named by 1 to 63 letters, digits, '_', '.' or '-', got {name!r}"
+        if not _LABEL.fullmatch(value):
+            yield f"labels must have values of 1 to 63 letters, digits, '_', '.' or '-', {name!r} has {value!r}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +151,7 @@ class FederationSpecification:
     """Where the file lies, absolute; relative paths in it begin here."""
     endpoint: str | None = None
     keys: str | None = None
+    credentials: str | None = None
     receipts: ReceiptSettings = field(default_factory=ReceiptSettings)
     serve: ServeSettings = field(default_factory=ServeSettings)
 
@@ -121,6 +159,11 @@ class FederationSpecification:
     def data_endpoint(self) -> str | None:
         """Address of the server of data named ``s3://…``; None: AWS, or what boto3 is told."""
         return self.data.endpoint or self.endpoint
+
+    @property
+    def data_credentials(self) -> str | None:
+        """Name of the profile with which data named ``s3://…`` are read; None: what boto3 finds."""
+        return self.data.credentials or self.credentials
 
 
 class SettingDifference(NamedTuple):
@@ -178,6 +221,7 @@ def specification_of(path: Path, text: str, document: Mapping[str, Any]) -> Fede
         store=federation.store,
         endpoint=federation.endpoint,
         keys=federation.keys,
+        credentials=federation.credentials,
         folder=folder,
         **tables,
     )
@@ -195,12 +239,12 @@ def _check_schedule(training: TrainingSettings | None, partition: PartitionSetti
 def settings_record(specification: FederationSpecification) -> dict[str, Any]:
     """Return the settings that identify the federation, as plain JSON values.
 
-    They decide which data points it holds and its constituents' bytes. Not among them: where the store lies, how much
-    memory or how many workers are used, how predictions are aggregated, when requests are due. Of the partition key
-    only whether one is given.
+    They decide which data points it holds and its constituents' bytes. Not among them: where the store lies and with
+    whose credentials, how much memory, which nodes or how many workers are used, how predictions are aggregated, when
+    requests are due. Of the partition key only whether one is given.
     """
     data = asdict(specification.data)
-    del data["ingest_memory_mb"], data["train"], data["endpoint"]
+    del data["ingest_memory_mb"], data["train"], data["endpoint"], data["credentials"]
     training = asdict(specification.training)
     record = {
         "name": specification.name,

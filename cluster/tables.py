@@ -238,6 +238,8 @@ def _words(hint: Any) -> str:
     if get_origin(hint) is tuple:
         many = {"text": "texts", "a number": "numbers"}[_words(parts[0])]
         return f"a list of {many}" if Ellipsis in parts else f"a list of {len(parts)} {many}"
+    if get_origin(hint) is Mapping and get_args(hint)[1] is str:
+        return "a table of texts"
     if get_origin(hint) is Mapping:
         return "a table of texts, finite numbers, booleans, lists and tables"
     return " or ".join(map(_words, parts))

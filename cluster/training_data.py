@@ -54,4 +54,10 @@ def asked_of_sites(
 
 def _opened(specification: FederationSpecification, location: str, base: Path) -> Source:
     own = own_places(specification)
-    return open_source(location, base, leave_out=own, endpoint=specification.data_endpoint)
+    return open_source(
+        location,
+        base,
+        leave_out=own,
+        endpoint=specification.data_endpoint,
+        profile=specification.data_credentials,
+    )

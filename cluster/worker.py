@@ -8,7 +8,7 @@ import secrets
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Final
@@ -16,6 +16,7 @@ from typing import Final
 import ray
 
 from cluster.guard import check_rooms
+from cluster.placement import Labels, check_here
 from cluster.user_code import make_importable
 from coordinator.tasks import check_configuration, revised_task
 from shards.constituent import ConstituentTrainer, TrainingEvent, TrainTask
@@ -46,6 +47,8 @@ class WorkerSetup:
     device: Device
     import_folder: Path
     """Where the user's own model module may lie."""
+    labels: Labels = field(default_factory=dict)
+    """Of the nodes on which alone it may be at work."""
 
 
 class Worker:
@@ -134,6 +137,7 @@ class WorkerShell:
     def _worker(self) -> Worker:
         # Made at the first call: an error here comes back as itself, one in __init__ as a dead actor.
         keep_silent()
+        check_here(self._setup.labels)
         os.nice(_GIVING_WAY)
         return Worker(self._setup)
 

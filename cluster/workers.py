@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Protocol
 
 from cluster.identity import bit_settings
+from cluster.placement import check_own_place
 from cluster.pool import RayPool
-from cluster.session import join_ray, leave_ray
+from cluster.session import is_to_start_ray, join_ray, leave_ray
 from cluster.specification import FederationSpecification, settings_record
 from cluster.worker import WorkerSetup
 from coordinator.ports import WorkerPool
@@ -42,6 +43,17 @@ class Workers:
             self._pool = RayPool(self._setup(), self._specification.cluster, self._remark)
         return self._pool
 
+    def check_own_place(self) -> None:
+        """Raise unless this process may touch the federation's data: with labels, only on a node that has them.
+
+        Asks Ray, which is joined for it; not where this process would start one, with those labels. Raises as
+        ``cluster.placement.check_own_place`` does, and ``Unavailable`` when Ray cannot be reached.
+        """
+        settings = self._specification.cluster
+        if settings.labels and not is_to_start_ray(settings):
+            join_ray(settings)
+            check_own_place(settings.labels)
+
     def release(self) -> None:
         """Let the workers go, so that others may have their processors; what needs workers starts new ones."""
         if self._pool is not None:
@@ -67,4 +79,5 @@ class Workers:
             threads=specification.cluster.threads_per_worker,
             device="cuda" if specification.cluster.gpus_per_worker else "cpu",
             import_folder=specification.folder,
+            labels=specification.cluster.labels,
         )

@@ -140,9 +140,11 @@ def writing(around: Surroundings, command: str) -> Iterator[Writer]:
     """Hold the federation's writer lock, and go on with whatever an interrupted writer left undone.
 
     ``command`` is what others are told of who holds it; "train" and "launch" may begin a federation. Raises
-    ``WriterBusy`` when somebody else is writing, ``Conflict`` when the store is another federation's.
+    ``WriterBusy`` when somebody else is writing, ``Conflict`` when the store is another federation's, ``Invalid`` or
+    ``Unavailable`` when the federation's labels say that its data are read elsewhere.
     """
     may_begin = command in {"train", "launch"}
+    around.workers.check_own_place()
     with around.store.exclusive("writer", holder=holder(command, around.clock.now())):
         state = read_state(around.store)
         if may_begin and state is None and is_on_s3(around.store.location):

@@ -106,16 +106,17 @@ class RemoteBytes(io.RawIOBase):
 
 
 def find_remote(
-    location: str, endpoint: str | None, is_data: Callable[[PurePosixPath], bool]
+    location: str, endpoint: str | None, is_data: Callable[[PurePosixPath], bool], profile: str | None = None
 ) -> tuple[RemoteFile, ...] | None:
     """Return the files that ``location`` (``s3://bucket/name``) stands for, sorted by name; None: nothing is there.
 
     A name stands for its file; else for all files below it that are data, by their names relative to it; else, as a
     glob, for all that match: ``*`` and ``?`` stop at ``/``, ``**`` does not, hidden names must be asked for. An empty
-    result is a folder or a glob without data. Raises as ``BucketFiles.find`` does, and ``Invalid`` for no address.
+    result is a folder or a glob without data. ``profile`` names the credentials; see ``bucket_files``. Raises as
+    ``BucketFiles.find`` does, and ``Invalid`` for no address.
     """
     bucket, name = bucket_and_name(location)
-    files = bucket_files(bucket, endpoint)
+    files = bucket_files(bucket, endpoint, profile)
     exact = files.find(name) if name and not name.endswith("/") else None
     if exact is not None:
         return (RemoteFile(files=files, file=exact),)

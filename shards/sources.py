@@ -94,13 +94,19 @@ class Source:
 
 
 def open_source(
-    location: str, base: Path, *, leave_out: Sequence[Path | str] = (), endpoint: str | None = None
+    location: str,
+    base: Path,
+    *,
+    leave_out: Sequence[Path | str] = (),
+    endpoint: str | None = None,
+    profile: str | None = None,
 ) -> Source:
     """Return the source that ``location`` names: a file, a folder or a glob, relative to ``base``, or ``s3://…``.
 
     A folder stands for all files of known endings in it and below, sorted by name; hidden files and those that start
     with ``_`` are left out. What lies in the folders and at the addresses ``leave_out`` is never data: folders and
-    globs pass it over. ``endpoint`` is the address of a bucket's server, None: AWS, or what boto3 is told.
+    globs pass it over. ``endpoint`` is the address of a bucket's server, None: AWS, or what boto3 is told; ``profile``
+    names credentials for it in this machine's file, None: what boto3 finds.
 
     Raises:
         Invalid: nothing is found, an ending is unknown, ``location`` itself is to be left out, or there is no such
@@ -109,7 +115,7 @@ def open_source(
     """
     if is_on_s3(location):
         addresses = tuple(place for place in leave_out if isinstance(place, str))
-        return Source(location=location, files=_remote_files(location, endpoint, addresses))
+        return Source(location=location, files=_remote_files(location, endpoint, profile, addresses))
     if "://" in location:
         raise Invalid(
             f"{location.partition('://')[0]}:// is not supported for data",
@@ -193,10 +199,12 @@ def _local_files(location: str, base: Path, leave_out: Iterator[Path]) -> tuple[
     return tuple(_data_file(_name(path, base), path, path.stat().st_size) for path in paths)
 
 
-def _remote_files(location: str, endpoint: str | None, leave_out: Sequence[str]) -> tuple[DataFile, ...]:
+def _remote_files(
+    location: str, endpoint: str | None, profile: str | None, leave_out: Sequence[str]
+) -> tuple[DataFile, ...]:
     if _lies_in(location, leave_out):
         raise _own_files(location)
-    found = find_remote(location, endpoint, _is_data)
+    found = find_remote(location, endpoint, _is_data, profile)
     if found is None:
         raise _nothing("there is no such file or folder", location)
     files = [file for file in found if not _lies_in(file.address, leave_out)]

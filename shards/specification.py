@@ -13,7 +13,7 @@ from typing import Any, NewType
 
 from shards.schedule import minimum_epochs
 from storage.errors import Invalid
-from storage.location import is_on_s3
+from storage.location import PROFILE_RULE, is_on_s3, is_profile
 
 ShardId = NewType("ShardId", int)
 """0 .. S-1."""
@@ -54,6 +54,8 @@ class DataSettings:
     """Most memory (MiB) that ingest may take; changes no result. At least 256, and 320 for data in a bucket."""
     endpoint: str | None = None
     """Address of the S3-compatible server of data named ``s3://…``; default: the federation's ``endpoint``."""
+    credentials: str | None = None
+    """Name of the AWS profile with which data named ``s3://…`` are read; default: the federation's ``credentials``."""
 
     def __post_init__(self) -> None:
         problems = []
@@ -71,6 +73,8 @@ class DataSettings:
         least_mb = 320 if is_on_s3(self.train) else 256
         if self.ingest_memory_mb < least_mb:
             problems.append(f"ingest_memory_mb must be at least {least_mb}, got {self.ingest_memory_mb}")
+        if self.credentials is not None and not is_profile(self.credentials):
+            problems.append(f"credentials {PROFILE_RULE}")
         refuse("data", problems)
 
     @property

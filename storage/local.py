@@ -11,10 +11,11 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from storage.digests import sha256
 from storage.durability import (
@@ -42,6 +43,9 @@ _LOCKS = ".locks"
 _LOCK_FILE = re.compile(r"(\.swap|[a-z0-9_-][a-z0-9._-]*)\.lock")
 _HOLDER_BYTES = 400
 
+_SWEPT_ATTEMPTS: Final = 16
+"""How often a write begins anew whose temporary file was taken for a dead writer's; a sweep makes a few passes."""
+
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _REFUSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _MISPLACED = frozenset({errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG})
@@ -53,7 +57,8 @@ class LocalStore:
 
     Folders are made on the first put and stay when they become empty, so what was a folder of a key never becomes a
     key. A crashed writer leaves at most a temporary file, which may be a second name of an object: an erasure is not
-    done before ``remove_unfinished``.
+    done before ``remove_unfinished``. That cannot tell a dead writer's file from a living one's: a put whose file is
+    removed under it begins anew, as if it had been called a moment later.
     """
 
     root: str
@@ -73,13 +78,7 @@ class LocalStore:
         path = self._path(key)
         with _told(key):
             ensure_folder(path.parent, self._folder)
-            temporary = write_temporary(path, payload)
-            try:
-                os.link(temporary, path)
-            except FileExistsError:
-                raise _taken(key, path) from None
-            finally:
-                remove_quietly(temporary)
+            _although_swept(lambda: _create(key, path, payload))
         _settle(key, path.parent)
         return _tag(payload)
 
@@ -88,14 +87,7 @@ class LocalStore:
         path = self._path(key)
         with _told(key):
             _refuse_missing(key, path)  # before the temporary file, whose folder may not exist either
-            temporary = write_temporary(path, payload)
-            try:
-                with self._swapping():
-                    _refuse_changed(self.get(key), key, expected)
-                    temporary.rename(path)
-            except BaseException:
-                remove_quietly(temporary)
-                raise
+            _although_swept(lambda: self._replace(key, payload, expected))
         _settle(key, path.parent)
         return _tag(payload)
 
@@ -193,6 +185,17 @@ class LocalStore:
     def _path(self, key: ObjectKey) -> Path:
         return self._folder / object_key(key)
 
+    def _replace(self, key: ObjectKey, payload: bytes, expected: VersionTag) -> None:
+        path = self._path(key)
+        temporary = write_temporary(path, payload)
+        try:
+            with self._swapping():
+                _refuse_changed(self.get(key), key, expected)
+                temporary.rename(path)
+        except BaseException:
+            remove_quietly(temporary)
+            raise
+
     @contextmanager
     def _swapping(self) -> Iterator[None]:
         with held(self._lock_file(".swap"), wait=True):
@@ -237,6 +240,24 @@ class LocalStore:
         for entry in _entries(self._folder / _LOCKS):
             if not _LOCK_FILE.fullmatch(entry.name):
                 yield f"{_LOCKS}/{entry.name}"
+
+
+def _create(key: ObjectKey, path: Path, payload: bytes) -> None:
+    temporary = write_temporary(path, payload)
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise _taken(key, path) from None
+    finally:
+        remove_quietly(temporary)
+
+
+def _although_swept(write: Callable[[], None]) -> None:
+    """Do ``write``, which publishes all of it at its end, and again where its temporary file was removed under it."""
+    for _ in range(_SWEPT_ATTEMPTS - 1):
+        with suppress(FileNotFoundError):
+            return write()
+    return write()
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:

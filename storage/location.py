@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import Final
 from urllib.parse import unquote, urlsplit
 
 from storage.errors import Invalid
@@ -14,17 +15,33 @@ from storage.objects import ObjectStore, object_key
 from storage.s3_names import bucket_and_prefix
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
+_PROFILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
+_KEY_ID = re.compile(r"(AKIA|ASIA)[A-Z0-9]{12,}")
 _FORMS = "write a folder such as './federation', 'file:///absolute/folder' or 's3://bucket/prefix'"
 
 
-def open_store(location: str, base: Path, endpoint: str | None = None) -> ObjectStore:
+PROFILE_RULE: Final = (
+    "must be the name of a profile in the AWS credentials file, 1 to 64 letters, digits, '.', '_', '@', '+' or '-':"
+    " keys themselves stay in that file"
+)
+"""What is said of credentials for which ``is_profile`` does not hold; not what they were, for they may be a key."""
+
+
+def open_store(location: str, base: Path, endpoint: str | None = None, profile: str | None = None) -> ObjectStore:
     """Return the store at ``location``; a relative path starts at ``base``. Touches nothing yet.
 
     Accepted: a path, ``file://`` and an absolute path, ``memory:NAME``, ``s3://BUCKET/PREFIX``. ``endpoint`` is the
-    address of an S3-compatible server, None: AWS.
+    address of an S3-compatible server, None: AWS. ``profile`` names credentials in the file of the machine where the
+    store is used, None: what boto3 finds there.
 
-    Raises ``Invalid`` for any other form, for a path that is no folder, and for an endpoint of no S3 store.
+    Raises ``Invalid`` for any other form, for a path that is no folder, and for endpoint or profile of no S3 store.
     """
+    if profile is not None and not is_on_s3(location):
+        raise Invalid(
+            "a profile names credentials for an S3 server, and this store is not on one",
+            "leave 'credentials' out, or name the store 's3://bucket/prefix'",
+            store=location,
+        )
     if endpoint is not None and not is_on_s3(location):
         raise Invalid(
             "an endpoint is the address of an S3 server, and this store is not on one",
@@ -40,7 +57,7 @@ def open_store(location: str, base: Path, endpoint: str | None = None) -> Object
         case "file:":
             return _local(_path_of_url(location), location)
         case "s3:":
-            return _bucket(location, endpoint)
+            return _bucket(location, endpoint, profile)
         case _:
             raise Invalid("this kind of store is not known", _FORMS, store=location)
 
@@ -50,11 +67,20 @@ def is_on_s3(location: str) -> bool:
     return location[:3].lower() == "s3:"
 
 
-def _bucket(location: str, endpoint: str | None) -> ObjectStore:
+def is_profile(name: str) -> bool:
+    """Return whether ``name`` may be that of a profile in an AWS credentials file, and is not itself a key's id.
+
+    >>> is_profile("north"), is_profile("AKIA" + "IOSFODNN7EXAMPLE"), is_profile("")
+    (True, False, False)
+    """
+    return _PROFILE.fullmatch(name) is not None and not _KEY_ID.fullmatch(name)
+
+
+def _bucket(location: str, endpoint: str | None, profile: str | None) -> ObjectStore:
     from storage.s3 import S3Store  # noqa: PLC0415  boto3 takes a third of a second, and most stores do without
 
     bucket, prefix = bucket_and_prefix(location)
-    return S3Store(bucket, prefix, endpoint)
+    return S3Store(bucket, prefix, endpoint, profile=profile)
 
 
 def _at_home(location: str) -> Path:

@@ -1,7 +1,8 @@
 """Objects in an S3 bucket: conditional puts that know their own success, proved reads, purges of every version.
 
 The one door to boto3. Clients are made in each process at its first request and never cross a fork or a pickle.
-Credentials come from boto3's own chain (environment, profile, role), never from our settings.
+Credentials come from boto3's own chain (environment, profile, role), never from our settings, which may name a profile:
+it is looked up in the credentials file of each machine, and only its name crosses between processes.
 
 Never by boto3's transfer manager: with its CRT client it ignores the endpoint and sends to the public address of the
 region (boto3 issue 4839).
@@ -91,6 +92,8 @@ class S3Store(BucketStore):
     """``when_required`` for servers that refuse checksums; None: what boto3 is told, else ``when_supported``."""
     monotonic: Callable[[], float] = time.monotonic
     """Seconds that only ever grow."""
+    profile: str | None = None
+    """Name of the profile whose credentials are used, whatever the environment has; None: what boto3 finds."""
 
     def __post_init__(self) -> None:
         check_place(self.bucket, self.prefix)
@@ -153,10 +156,10 @@ def _clients(store: S3Store) -> _Clients:
     repeats by itself meets its own success and reports a failure.
     """
     timeouts = (store.connect_timeout_seconds, store.read_timeout_seconds)
-    place = (store.endpoint, store.region, store.checksums, *timeouts)
+    place = (store.endpoint, store.region, store.profile, store.checksums, *timeouts)
     with _GUARD:
         if place not in _CLIENTS:
-            session = boto3.session.Session(region_name=store.region)
+            session = boto3.session.Session(region_name=store.region, profile_name=store.profile)
             _CLIENTS[place] = (_client(store, session, attempts=5), _client(store, session, attempts=1))
         return _CLIENTS[place]
 
@@ -247,6 +250,8 @@ def _failure(error: Exception, store: S3Store) -> Failure:
 
 def _as_ours(error: Exception, store: S3Store) -> SisaError:
     cause = type(error).__name__
+    if store.profile is not None and isinstance(error, _NOBODY):
+        return _without_profile(store, store.profile, cause)
     if isinstance(error, _NOBODY):
         return unidentified(cause, store=store.location)
     if isinstance(error, _NO_ANSWER):
@@ -254,6 +259,17 @@ def _as_ours(error: Exception, store: S3Store) -> SisaError:
     return Invalid(
         "the store's client refuses the request",
         "check 'store', 'endpoint' and boto3's own configuration",
+        store=store.location,
+        cause=cause,
+    )
+
+
+def _without_profile(store: S3Store, profile: str, cause: str) -> Invalid:
+    return Invalid(
+        "this machine has no usable credentials under the name of the profile",
+        "write the profile into ~/.aws/credentials, or the file that AWS_SHARED_CREDENTIALS_FILE names, on each machine"
+        " that uses the bucket, or correct 'credentials'",
+        profile=profile,
         store=store.location,
         cause=cause,
     )

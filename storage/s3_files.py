@@ -126,14 +126,16 @@ class BucketFiles:
         return f"{SCHEME}{self.bucket}/{file.name}"
 
 
-def bucket_files(bucket: str, endpoint: str | None) -> BucketFiles:
+def bucket_files(bucket: str, endpoint: str | None, profile: str | None = None) -> BucketFiles:
     """Return the files of ``bucket``; ``endpoint`` is a compatible server's address, None: AWS, or what boto3 is told.
+
+    ``profile`` names credentials in the file of the machine where they are read, None: what boto3 finds there.
 
     Touches nothing yet. Raises ``Invalid`` when no bucket or no server can have such a name.
     """
     from storage.s3 import S3Store  # noqa: PLC0415  boto3 takes a third of a second, and most data do without
 
-    store = S3Store(bucket, "", endpoint)
+    store = S3Store(bucket, "", endpoint, profile=profile)
     return BucketFiles(asking=store.requests.asking, bucket=bucket, server=store.server)
 
 

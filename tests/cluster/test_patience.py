@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import ray
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError
 
 from cluster import coordinator
-from cluster.coordinator import patiently
-from storage.errors import Conflict, Fenced, Unavailable, WriterBusy
+from cluster.coordinator import RemoteWriter, patiently
+from storage.errors import Conflict, Fenced, OutcomeUnknown, Unavailable, WriterBusy
+from storage.memory import MemoryStore
 
 AWAY = ActorUnavailableError("connection refused", None)
 BUSY = WriterBusy("the lease of the one before runs on", "wait")
@@ -49,6 +52,7 @@ def test_what_does_not_pass_is_raised_as_itself(answers: list[object]) -> None:
     answers += [_raised(Conflict("this request id was used before", "choose another")), "answer"]
     with pytest.raises(Conflict, match="this request id was used before"):
         patiently(object, (WriterBusy, Fenced))
+    assert answers == ["answer"]
 
 
 @pytest.mark.parametrize(
@@ -60,3 +64,25 @@ def test_patience_has_an_end(trouble: Exception, match: str, answers: list[objec
     with pytest.raises((Unavailable, WriterBusy), match=match):
         patiently(object, (WriterBusy,), patience_seconds=-1.0)
     assert len(answers) == 1
+
+
+def _anything(*_: object) -> SimpleNamespace:
+    """Return what stands for any method of the actor, and for what its calls give."""
+    return SimpleNamespace(remote=_anything)
+
+
+@pytest.mark.parametrize("trouble", [Fenced("overtaken", "wait"), OutcomeUnknown("cut off", "wait"), AWAY])
+def test_who_only_waits_waits_for_more(trouble: Exception, answers: list[object]) -> None:
+    """Whoever asks how a request stands waits for all that the coordinator gets over by itself; whoever submits one is
+    told at once, unless the coordinator was merely not there.
+    """
+    handle = SimpleNamespace(request=_anything(), accept=_anything())
+    writer: Any = RemoteWriter(handle, MemoryStore("patience"), lambda _: None)
+    raised = trouble if trouble is AWAY else _raised(trouble)
+    answers += [raised, "asked", raised, "submitted"]
+    assert writer.request("er-1") == "asked"
+    if trouble is AWAY:
+        assert writer.accept(None, None) == "submitted"
+        return
+    with pytest.raises(type(trouble), match="overtaken|cut off"):
+        writer.accept(None, None)

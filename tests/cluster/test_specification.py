@@ -44,15 +44,15 @@ slices = 5
 """
 SECRET = "c0ffee" * 8
 SETTINGS = {
-    "": "name store endpoint keys",
-    "data": "train id label features classes subject scale ingest_memory_mb endpoint",
+    "": "name store endpoint keys credentials",
+    "data": "train id label features classes subject scale ingest_memory_mb endpoint credentials",
     "model": "factory arguments",
     "training": "epochs batch_size learning_rate optimizer seed momentum nesterov weight_decay betas epsilon",
     "partition": "shards slices key",
     "aggregation": "rule",
     "erasure": "batch batch_window_seconds deadline_days lead_days extension_days",
     "receipts": "witness endpoint",
-    "cluster": "address cpus_per_worker gpus_per_worker threads_per_worker workers ingest_workers",
+    "cluster": "address cpus_per_worker gpus_per_worker threads_per_worker workers ingest_workers labels",
     "serve": (
         "host port prefix replicas cpus_per_replica refresh_seconds"
         " max_body_bytes max_points max_names requests_per_minute"
@@ -288,6 +288,35 @@ MISTAKES = [
     (GOOD + "[cluster]\nthreads_per_worker = 0\n", "[cluster] threads_per_worker must be 1 .. 1024, got 0"),
     (GOOD + "[cluster]\nworkers = 0\n", "[cluster] workers must be at least 1, got 0"),
     (GOOD + "[cluster]\ningest_workers = 0\n", "[cluster] ingest_workers must be at least 1, got 0"),
+    (
+        GOOD + '[cluster]\nlabels = "north"\n',
+        'line 20: [cluster] labels must be a table of texts, got the text "north"',
+    ),
+    (GOOD + "[cluster]\nlabels = { site = 1 }\n", "line 20: [cluster] labels must be a table of texts, got a table"),
+    (
+        GOOD + '[cluster]\nlabels = { "ray.io/region" = "eu" }\n',
+        "line 20: [cluster] labels names 'ray.io/region': what begins with ray.io/ is Ray's own, use names of yours",
+    ),
+    (
+        GOOD + '[cluster]\nlabels = { "-site" = "a" }\n',
+        "labels must be named by 1 to 63 letters, digits, '_', '.' or '-'",
+    ),
+    (GOOD + '[cluster]\nlabels = { "a..b/site" = "a" }\n', "labels must be named by 1 to 63 letters"),
+    (
+        GOOD + '[cluster]\nlabels = { site = "!north" }\n',
+        "[cluster] labels must have values of 1 to 63 letters, digits, ",
+    ),
+    (GOOD + '[cluster]\nlabels = { site = "in(a,b)" }\n', "'_', '.' or '-', 'site' has 'in(a,b)'"),
+    (GOOD + '[cluster]\nlabels = { site = "" }\n', "labels must have values of 1 to 63 letters"),
+    (
+        changed('"./federation"', '"./federation"\ncredentials = "north"'),
+        "line 3: credentials is the name of a profile for an S3 server: leave it out, or name the store s3://",
+    ),
+    (
+        changed('"./federation"', '"s3://b"\ncredentials = ""'),
+        "line 3: credentials must be the name of a profile in the AWS",
+    ),
+    (changed('["x*"]', '["x*"]\ncredentials = "a b"'), "line 9: [data] credentials must be the name of a profile in"),
     # no TOML at all
     (changed("epochs = 20", "epochs 20"), "sisa.toml is not readable TOML at line 12, column 8"),
     (changed("shards = 5", "shards = 5\nshards = 6"), "sisa.toml gives a setting or table twice at line 18, column"),
@@ -339,6 +368,37 @@ def test_the_data_s_server_is_the_store_s_unless_it_is_named(file: Path) -> None
     assert read(file, store).data_endpoint == "http://store"
     own = store.replace('["x*"]', '["x*"]\nendpoint = "http://data"')
     assert (read(file, own).data_endpoint, read(file, own).endpoint) == ("http://data", "http://store")
+
+
+def test_the_data_s_credentials_are_the_store_s_unless_they_are_named(file: Path) -> None:
+    """Data in a bucket are read with the profile that [data] names, else with the federation's, else with boto3's."""
+    store = changed('"./federation"', '"s3://bucket/prefix"\ncredentials = "north"')
+    assert (read(file, GOOD).credentials, read(file, GOOD).data_credentials) == (None, None)
+    assert (read(file, store).credentials, read(file, store).data_credentials) == ("north", "north")
+    own = store.replace('["x*"]', '["x*"]\ncredentials = "reader"')
+    assert (read(file, own).credentials, read(file, own).data_credentials) == ("north", "reader")
+    alone = changed('["x*"]', '["x*"]\ncredentials = "reader"')
+    assert read(file, alone).data_credentials == "reader"
+
+
+def test_credentials_are_never_shown(file: Path) -> None:
+    """Whoever writes a key where the name of a profile belongs reads of the mistake, and nobody reads the key."""
+    key = "AKIA" + "Z" * 16
+    for text in (
+        changed('"./federation"', f'"s3://bucket"\ncredentials = "{key}"'),
+        changed('["x*"]', f'["x*"]\ncredentials = "{key}"'),
+        changed('["x*"]', f'["x*"]\ncredentials = "secret/{key}"'),
+    ):
+        said = refusal(file, text)
+        assert "credentials must be the name of a profile" in said
+        assert key not in said
+
+
+def test_labels_are_read(file: Path) -> None:
+    """Labels are texts by name, with a prefix where one is given; none are asked for by default."""
+    assert read(file, GOOD).cluster.labels == {}
+    text = GOOD + '[cluster.labels]\nsite = "north"\n"my.org/rack" = "a.b-c_7"\n'
+    assert read(file, text).cluster.labels == {"site": "north", "my.org/rack": "a.b-c_7"}
 
 
 def test_the_lead_matters_only_to_the_policy_that_uses_it(file: Path) -> None:
@@ -443,10 +503,13 @@ def test_a_setting_that_changes_results_changes_the_record(file: Path, old: str,
         ('["0", "1"]', '["0", "1"]\ningest_memory_mb = 300'),
         ('["0", "1"]', '["0", "1"]\nendpoint = "http://127.0.0.1:8333"'),
         ("slices = 5", "slices = 5\n[erasure]\ndeadline_days = 3\n[cluster]\nworkers = 2\ncpus_per_worker = 2"),
+        ("slices = 5", 'slices = 5\n[cluster]\nlabels = { site = "north" }'),
+        ('"./federation"', '"s3://bucket"\ncredentials = "north"'),
+        ('["0", "1"]', '["0", "1"]\ncredentials = "north"'),
     ],
 )
 def test_a_setting_that_changes_nothing_leaves_the_record(file: Path, old: str, new: str) -> None:
-    """Another spelling, place, deadline or number of workers is the same federation."""
+    """Another spelling, place, account, deadline, number or place of workers is the same federation."""
     before, after = settings_record(read(file, GOOD)), settings_record(read(file, changed(old, new)))
     assert describe_difference(before, after) == []
 

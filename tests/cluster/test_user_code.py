@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import sys
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -112,3 +115,37 @@ def test_the_last_folder_comes_first(tmp_path: Path) -> None:
         make_importable(tmp_path / name)
     assert sys.path[:2] == [str(tmp_path / "one"), str(tmp_path / "other")]
     assert sys.path.count(str(tmp_path / "one")) == 1
+
+
+class _Interruption:
+    """Lets another thread go on wherever it is collected as garbage: in the middle of anything."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+    def __del__(self) -> None:
+        time.sleep(0)
+
+
+@pytest.fixture
+def _often_interrupted() -> Iterator[None]:
+    """Garbage is collected, and threads take turns, as often as can be."""
+    kept, interval = gc.get_threshold(), sys.getswitchinterval()
+    gc.set_threshold(50)
+    sys.setswitchinterval(1e-6)
+    yield
+    gc.set_threshold(*kept)
+    sys.setswitchinterval(interval)
+
+
+@pytest.mark.usefixtures("_often_interrupted")
+def test_many_threads_name_one_code() -> None:
+    """Coordinator and replicas of one process look at the model's code at a time: all see the same."""
+
+    def name(_: int) -> str:
+        for _ in range(5):
+            _Interruption()
+        return model_code_digest(ModelSettings(factory="shards.models:mlp"))
+
+    with ThreadPoolExecutor(8) as pool:
+        assert len(set(pool.map(name, range(200)))) == 1

@@ -31,9 +31,9 @@ class Shelf:
         """Its files."""
         return BucketFiles(asking=self, bucket="shelf", server="memory")
 
-    def opens(self) -> Callable[[str, str | None], BucketFiles]:
+    def opens(self) -> Callable[[str, str | None, str | None], BucketFiles]:
         """Return what to put in place of ``bucket_files``."""
-        return lambda _bucket, _endpoint: self.files
+        return lambda _bucket, _endpoint, _profile: self.files
 
     def ask(self, operation: str, *, once: bool = False, **wanted: Any) -> Answer | Failure:
         """Answer a listing, seven names a page, or a get."""

@@ -176,7 +176,11 @@ def _await(process: subprocess.Popen[bytes], endpoint: str, out: Path) -> None:
 
 def _listening(port: int) -> socket.socket:
     listener = socket.socket()
-    listener.bind(("127.0.0.1", port))
+    try:
+        listener.bind(("127.0.0.1", port))
+    except OSError:
+        listener.close()
+        raise
     return listener
 
 

@@ -62,6 +62,16 @@ def test_an_endpoint_needs_a_bucket(location: str) -> None:
         open_store(location, Path("/base"), "http://127.0.0.1:8333")
 
 
+def test_a_profile_is_that_of_a_bucket() -> None:
+    """Credentials are named, for stores on a server and for no others; without a name it is boto3's own choice."""
+    named = open_store("s3://bucket/prefix", Path("/base"), "http://127.0.0.1:8333", "north")
+    assert named == S3Store("bucket", "prefix", "http://127.0.0.1:8333", profile="north")
+    assert named != open_store("s3://bucket/prefix", Path("/base"), "http://127.0.0.1:8333")
+    for location in ("federation", "file:///federation", "memory:name"):
+        with pytest.raises(Invalid, match="a profile names credentials for an S3 server.*leave 'credentials' out"):
+            open_store(location, Path("/base"), profile="north")
+
+
 def test_opening_makes_nothing(tmp_path: Path) -> None:
     """Opening a store that is not there does not make it."""
     open_store("federation", tmp_path)

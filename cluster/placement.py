@@ -1,0 +1,93 @@
+"""Where work may be done: on nodes of the cluster that have all of the federation's labels, and on no others.
+
+Ray places by a label selector. It is never given a fallback: what no node can hold waits, and it is said for what. What
+Ray has placed looks once more where it is, before it touches anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import ray
+
+from storage.errors import Invalid, InvariantBroken, Unavailable
+
+Labels = Mapping[str, str]
+"""Of Ray's nodes; none: any node will do."""
+
+
+def selecting(labels: Labels) -> dict[str, Any]:
+    """Return the options by which Ray places an actor, a task or a replica on a node that has the labels.
+
+    >>> selecting({"site": "north"}), selecting({})
+    ({'label_selector': {'site': 'north'}}, {})
+    """
+    return {"label_selector": dict(labels)} if labels else {}
+
+
+def labels_in_words(labels: Labels) -> str:
+    """Return the labels as people read them.
+
+    >>> labels_in_words({"zone": "b", "site": "north"})
+    'site=north zone=b'
+    """
+    return " ".join(f"{name}={value}" for name, value in sorted(labels.items()))
+
+
+def place_of(labels: Labels) -> str:
+    """Return what is waited for when no node has the labels.
+
+    >>> place_of({"zone": "b", "site": "north"}), place_of({"zone": "b"})
+    ('site north', 'a node with zone=b')
+    """
+    return f"site {labels['site']}" if "site" in labels else f"a node with {labels_in_words(labels)}"
+
+
+def nodes_with(labels: Labels) -> list[dict[str, Any]]:
+    """Return the nodes that are alive and have all of the labels, as ``ray.nodes`` tells of them."""
+    return [node for node in ray.nodes() if node["Alive"] and labels.items() <= node.get("Labels", {}).items()]
+
+
+def require_nodes(labels: Labels) -> list[dict[str, Any]]:
+    """Return the nodes that are alive and have all of the labels.
+
+    Raises ``Unavailable`` when labels are asked for and no node has them: it may join, or come back.
+    """
+    nodes = nodes_with(labels)
+    if labels and not nodes:
+        raise Unavailable(
+            f"no node of the cluster has the labels {labels_in_words(labels)}: waiting for {place_of(labels)}",
+            "start the node with these labels ('ray start --labels'), or wait until it is back; no other node does its"
+            " work",
+        )
+    return nodes
+
+
+def check_here(labels: Labels) -> None:
+    """Raise ``InvariantBroken`` unless this process, which Ray has placed, is on a node that has all of the labels."""
+    if not _is_here(labels):
+        raise InvariantBroken(
+            f"a process of the federation was placed on a node without the labels {labels_in_words(labels)}; it touched"
+            " nothing",
+            "this is a bug: please report it, with the output of 'ray list nodes'",
+            node=ray.get_runtime_context().get_node_id(),
+        )
+
+
+def check_own_place(labels: Labels) -> None:
+    """Raise unless this process, whoever started it, is on a node that has all of the labels.
+
+    Raises ``Unavailable`` when no node has them, ``Invalid`` when others have.
+    """
+    if _is_here(labels):
+        return
+    require_nodes(labels)
+    raise Invalid(
+        f"this process is not on a node with the labels {labels_in_words(labels)}, and data are read nowhere else",
+        "run 'sisa launch': its coordinator is on such a node and does the work; or run the command on one",
+    )
+
+
+def _is_here(labels: Labels) -> bool:
+    return not labels or labels.items() <= ray.get_runtime_context().get_node_labels().items()

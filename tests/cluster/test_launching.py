@@ -1,0 +1,76 @@
+"""Which changes of a specification need another coordinator."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from cluster.launching import differing_parts
+from cluster.specification import FederationSpecification, read_specification
+from tests.doubles.home import Home
+
+
+def specified(folder: Path, **changes: object) -> FederationSpecification:
+    """Return the specification in a folder, changed."""
+    folder.mkdir(exist_ok=True)
+    return read_specification(Home(folder).specify(**changes))
+
+
+@pytest.mark.parametrize(
+    "change", [{"serve__port": 9001}, {"serve__host": "::1", "serve__replicas": 3}, {"serve__max_points": 7}]
+)
+def test_serving_is_nothing_to_a_coordinator(tmp_path: Path, change: dict[str, object]) -> None:
+    """Another port, or other limits of the API, need no other coordinator, now and when they are taken back."""
+    before, after = specified(tmp_path), specified(tmp_path, **change)
+    assert before != after
+    assert differing_parts(before, after) == differing_parts(after, before) == ()
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        ({"name": "other"}, "name"),
+        ({"training__epochs": 5}, "training"),
+        ({"erasure__deadline_days": 3}, "erasure"),
+        ({"aggregation__rule": "majority_vote"}, "aggregation"),
+        ({"cluster__workers": 1}, "cluster"),
+        ({"partition__key": None}, "partition"),
+        ({"receipts__witness": "./elsewhere"}, "receipts"),
+        ({"data__train": "other.parquet"}, "data"),
+        ({"model__arguments": {"hidden": [7]}}, "model"),
+        ({"keys": "./keys"}, "keys"),
+        ({"store": "./another"}, "store"),
+        ({"store": "s3://bucket/prefix", "endpoint": "http://127.0.0.1:1"}, "store,endpoint"),
+    ],
+)
+def test_all_else_is(tmp_path: Path, change: dict[str, object], part: str) -> None:
+    """What a coordinator trains, keeps or waits by is its business, and is named by its table, without a value."""
+    differing = differing_parts(specified(tmp_path), specified(tmp_path, **change, serve__port=9001))
+    assert sorted(differing) == sorted(part.split(","))
+
+
+def test_a_copy_of_the_file_elsewhere(tmp_path: Path) -> None:
+    """A copy in another folder that names the same places is the same; one whose paths lead elsewhere is not."""
+    here, there = tmp_path / "here", tmp_path / "there"
+    places: dict[str, object] = {
+        "store": str(here / "federation"),
+        "data__train": str(here / "train.parquet"),
+        "receipts__witness": "s3://bucket/witness",
+    }
+    assert differing_parts(specified(here, **places), specified(there, **places)) == ()
+    relative = {**places, "store": "./federation", "data__train": "../here/train.parquet"}
+    assert differing_parts(specified(here, **places), specified(here, **relative)) == ()
+    assert differing_parts(specified(here, **places), specified(there, **relative)) == ("store",)
+    on_s3: dict[str, object] = {"store": "s3://bucket/prefix", "data__train": "s3://bucket/train.parquet"}
+    assert differing_parts(specified(here, **on_s3), specified(there, **on_s3)) == ()
+
+
+def test_code_of_ones_own_belongs_to_its_folder(tmp_path: Path) -> None:
+    """A model beside the specification is found from its folder: a copy elsewhere may hold other code."""
+    own: dict[str, object] = {"store": str(tmp_path / "store"), "data__train": str(tmp_path / "train.parquet")}
+    own["model__factory"] = "my_model:build"
+    one = specified(tmp_path / "here", **own)
+    shutil.copytree(tmp_path / "here", tmp_path / "there")
+    assert differing_parts(one, read_specification(tmp_path / "there" / "sisa.toml")) == ("folder",)

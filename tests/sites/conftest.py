@@ -1,0 +1,117 @@
+"""One cluster of two sites for all tests of this folder; each test begins with both of them there."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.doubles.home import Home, small_points, without
+from tests.multinode.expected import ALSO, ERASED, Expected
+from tests.sites.buckets import DRIVER, site_buckets, write_credentials
+from tests.sites.nodes import SITES, Sites, several_sites
+
+_OF_OTHERS = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_DEFAULT_REGION",
+    "AWS_ENDPOINT_URL",
+    "AWS_PROFILE",
+    "AWS_REGION",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+)
+
+SiteHome = Callable[..., Home]
+
+
+@pytest.fixture(scope="session")
+def started_sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sites]:
+    """The cluster, and this process in it; a site's node knows its credentials, this process the driver's."""
+    import ray  # after ``cluster``, which says that clusters ask for a token
+
+    from cluster.session import join_ray, leave_ray
+    from cluster.specification import ClusterSettings
+
+    if ray.is_initialized():
+        pytest.skip("this process is part of another Ray cluster: run these with 'pytest tests/sites'")
+    files = {name: tmp_path_factory.mktemp(name) / "credentials" for name in (*SITES, DRIVER)}
+    for name, file in files.items():
+        write_credentials(file, name)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in _OF_OTHERS:
+            patch.delenv(name, raising=False)
+        patch.setenv("AWS_CONFIG_FILE", os.devnull)
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        patch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(files[DRIVER]))
+        patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        with several_sites(files) as sites:
+            join_ray(ClusterSettings(address=sites.address))
+            yield sites
+            leave_ray()
+
+
+@pytest.fixture
+def sites(started_sites: Sites) -> Sites:
+    """The cluster with both sites there."""
+    started_sites.refill()
+    return started_sites
+
+
+@pytest.fixture(scope="session")
+def endpoint(started_sites: Sites, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real S3 server on which each site, and the driver, may use a bucket of its own."""
+    with site_buckets(tmp_path_factory.mktemp("buckets"), (*SITES, DRIVER)) as address:
+        yield address
+
+
+def pinned(sites: Sites, site: str) -> dict[str, object]:
+    """Return the settings of a federation that is pinned to the site."""
+    return {
+        "cluster__address": sites.address,
+        "cluster__labels": {"site": site},
+        "erasure__batch_window_seconds": 0.0,
+    }
+
+
+@pytest.fixture
+def home_at(tmp_path: Path, sites: Sites) -> Iterator[SiteHome]:
+    """Returns a folder with data and a specification pinned to a site; who is launched for it ends with the test."""
+    import ray
+
+    from cluster.coordinator import ACTOR_NAME
+
+    before = {each["namespace"] for each in ray.util.list_named_actors(all_namespaces=True)}
+
+    def home_at(site: str, **changes: object) -> Home:
+        folder = tmp_path / site
+        folder.mkdir()
+        home = Home(folder).fill()
+        home.specify(**pinned(sites, site), **changes)
+        return home
+
+    yield home_at
+    for each in ray.util.list_named_actors(all_namespaces=True):
+        if each["name"] == ACTOR_NAME and each["namespace"] not in before:
+            ray.kill(ray.get_actor(ACTOR_NAME, namespace=each["namespace"]), no_restart=True)
+
+
+@pytest.fixture(scope="session")
+def expected(tmp_path_factory: pytest.TempPathFactory) -> Expected:
+    """What the same federation comes to without labels, without Ray, and without any disturbance."""
+    import cluster.workers
+    from tests.doubles.local_workers import LocalWorkers
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cluster.workers, "RayPool", LocalWorkers)
+        patch.setattr(cluster.workers, "join_ray", lambda _: False)
+        homes = [Home(tmp_path_factory.mktemp(name)) for name in ("trained", "erased", "erased-also")]
+        gone: tuple[list[str], ...] = ([], [ERASED], [ERASED, ALSO])
+        trained, erased, erased_also = (
+            home.fill(without(small_points(), ids=ids)).json("train").digests
+            for home, ids in zip(homes, gone, strict=True)
+        )
+    return Expected(trained=trained, erased=erased, erased_also=erased_also)

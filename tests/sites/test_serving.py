@@ -1,0 +1,51 @@
+"""A pinned federation that is served: its replicas are at its site."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+import pytest
+import ray
+
+import cluster
+from cluster.client import Client
+from cluster.launching import launch_coordinator
+from cluster.serving.deployment import serve_federation, stop_serving
+from cluster.specification import read_specification
+from cluster.system import SystemClock
+from cluster.tokens import TokenRegister
+from tests.sites.conftest import SiteHome
+from tests.sites.nodes import Sites
+
+pytestmark = [pytest.mark.multinode, pytest.mark.slow]
+
+
+def test_replicas_are_at_the_site(sites: Sites, home_at: SiteHome) -> None:
+    """Every replica of a pinned federation is on a node of its site, and answers from there."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    home = home_at("south", serve__port=port, serve__prefix="/south", serve__replicas=2)
+    specification = read_specification(home.config)
+    launch_coordinator(specification)
+    with cluster.connect(specification) as federation:
+        federation.train()
+    serving = serve_federation(specification)
+    try:
+        token = TokenRegister(home.objects, SystemClock()).create("audit", days=1).text
+        with Client(serving.url, token) as client:
+            assert client.status().serving == 3
+        assert [_node_of(name) for name in _replicas()] == [sites.node_of("south")] * 2
+    finally:
+        assert stop_serving(specification)
+
+
+def _replicas() -> list[str]:
+    named = ray.util.list_named_actors(all_namespaces=True)
+    return [each["name"] for each in named if each["name"].startswith("SERVE_REPLICA::")]
+
+
+def _node_of(replica: str) -> str:
+    handle: Any = ray.get_actor(replica, namespace="serve")
+    node: str = ray.get(handle.__ray_call__.remote(lambda _: ray.get_runtime_context().get_node_id()))
+    return node

@@ -1,0 +1,89 @@
+"""Credentials by name: looked up in each process, in the file of its machine; only the name is ever passed on."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import storage.s3
+from shards.remote_files import find_remote
+from storage.errors import Invalid
+from storage.s3 import S3Store
+
+Written = Callable[..., Path]
+
+
+@pytest.fixture
+def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Written:
+    """Returns the credentials file of this machine, having written so many profiles into it; nothing else is known."""
+    path = tmp_path / "credentials"
+    for name in ("AWS_PROFILE", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(path))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setattr(storage.s3, "_CLIENTS", {})
+
+    def write(*profiles: str) -> Path:
+        lines = (f"[{name}]\naws_access_key_id = id-{name}\naws_secret_access_key = secret-{name}" for name in profiles)
+        path.write_text("\n".join(lines), encoding="utf-8")
+        return path
+
+    return write
+
+
+def _identity(store: S3Store) -> str:
+    """Return whose requests the store's are."""
+    single: Any = storage.s3._clients(store)[1]
+    key: str = single._request_signer._credentials.access_key
+    return key
+
+
+def test_each_profile_has_clients_of_its_own(written: Written, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two stores of one server are used with the credentials that each names, whatever the environment holds."""
+    written("north", "south")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "of the environment")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "unused")
+    north, south = (S3Store("bucket", "", "http://127.0.0.1:1", profile=name) for name in ("north", "south"))
+    assert (_identity(north), _identity(south)) == ("id-north", "id-south")
+    assert _identity(S3Store("bucket", "", "http://127.0.0.1:1")) == "of the environment"
+
+
+def test_only_the_name_crosses(written: Written) -> None:
+    """What is sent to another process holds the profile's name and no credentials, used before or not."""
+    written("north")
+    store = S3Store("bucket", "prefix", "http://127.0.0.1:1", profile="north")
+    assert _identity(store) == "id-north"
+    sent = pickle.dumps(store)
+    assert b"secret-north" not in sent
+    assert b"id-north" not in sent
+    assert pickle.loads(sent) == store
+
+
+@pytest.mark.parametrize("profiles", [(), ("south",)])
+def test_a_machine_that_lacks_the_profile(profiles: tuple[str, ...], written: Written) -> None:
+    """Where no such profile is known it is said, with the place to write it: no other credentials are tried."""
+    path = written(*profiles)
+    store = S3Store("bucket", "prefix", "http://127.0.0.1:1", profile="north")
+    told = (
+        r"no usable credentials under the name of the profile \[profile=north store=s3://bucket/prefix"
+        r" cause=ProfileNotFound\] write the profile into .* that AWS_SHARED_CREDENTIALS_FILE names"
+    )
+    with pytest.raises(Invalid, match=told):
+        list(store.list(""))
+    with pytest.raises(Invalid, match="under the name of the profile"):
+        find_remote("s3://bucket/data", "http://127.0.0.1:1", lambda _: True, "north")
+    assert path.exists()
+    written("north")  # later, by somebody else: the process need not be started anew
+    assert _identity(store) == "id-north"
+
+
+def test_a_profile_without_keys(written: Written) -> None:
+    """A profile that holds nothing is no reason to take the credentials of somebody else."""
+    written().write_text("[north]\nregion = eu-north-1\n", encoding="utf-8")
+    with pytest.raises(Invalid, match="under the name of the profile.*cause=NoCredentialsError"):
+        list(S3Store("bucket", "", "http://127.0.0.1:1", profile="north").list(""))
