@@ -14,6 +14,7 @@ from functools import cache
 from importlib.util import resolve_name
 from itertools import accumulate
 from pathlib import Path
+from threading import Lock
 from types import ModuleType
 from typing import Any, cast
 
@@ -31,6 +32,9 @@ _OWN_ROOMS = frozenset({"storage", "shards", "coordinator", "cluster", "deploy"}
 
 _INPUT_NAMES = ("inputs", "in_features", "n_features", "num_features", "input_size", "input_dim")
 _CLASS_NAMES = ("classes", "outputs", "out_features", "n_classes", "num_classes", "output_size", "output_dim")
+
+_PARSING = Lock()
+"""Releases of Python up to 3.11.7 fail now and then where two threads parse at a time (CPython's issue 106905)."""
 
 
 def import_factory(path: str) -> Factory:
@@ -200,7 +204,9 @@ def _reached(module: ModuleType, source: bytes) -> list[ModuleType]:
 
 def _imported(source: bytes, package: str) -> Iterator[str]:
     """Yield the full names that the source's import statements may mean, with the packages above them."""
-    for node in ast.walk(ast.parse(source)):
+    with _PARSING:
+        tree = ast.parse(source)
+    for node in ast.walk(tree):
         names: list[str] = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]

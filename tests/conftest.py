@@ -12,6 +12,9 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("sisa", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
 settings.load_profile("sisa")
 
+# Ray has its workers stand back behind all others: beside callers who never pause they would hardly come to work.
+os.environ.setdefault("RAY_worker_niceness", "0")
+
 
 @pytest.fixture(scope="session")
 def joined_ray() -> Iterator[None]:

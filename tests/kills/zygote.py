@@ -26,8 +26,19 @@ from tests.kills.lives import Life, life_from_json, live
 ROOT: Final = Path(__file__).resolve().parents[2]
 
 _LATE: Final = (
+    "cluster.federation",
+    "cluster.launching",
+    "deploy.erasure",
+    "deploy.progress",
+    "deploy.text",
+    "deploy.watching",
+    "numpy.ctypeslib",
     "numpy.ma",
+    "numpy.rec",
     "pyarrow.compute",
+    "pyarrow.parquet",
+    "rich.live",
+    "rich.progress",
     "securesystemslib.dsse",
     "securesystemslib.signer",
     "shards.models",

@@ -130,12 +130,22 @@ class Gate:
             until(lambda: self._is_full() or (answer.done() and answer.exception()), "workers at the gate")
             if not self._is_full():
                 answer.result()  # raises
-            held = tuple(int(told.name.rpartition("-")[2]) for told in self._told("waiting-*"))
             try:
-                yield Held(workers=held, answer=answer)
+                yield Held(workers=self._waiting(), answer=answer)
             except BaseException:
                 self.open()
                 raise
+
+    def next_after(self, blow: Callable[[], object], place: Place = "marked") -> int:
+        """Close the gate anew, end whoever waits there by the blow, and return the process that comes in its stead."""
+        self.close(place, 1)
+        blow()
+        until(self._is_full, "another worker at the gate")
+        (worker,) = self._waiting()
+        return worker
+
+    def _waiting(self) -> tuple[int, ...]:
+        return tuple(int(told.name.rpartition("-")[2]) for told in self._told("waiting-*"))
 
     def _is_full(self) -> bool:
         return bool(self._told("waiting-*")) and not self._told("place-*")

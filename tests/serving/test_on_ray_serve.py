@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import socket
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,67 +14,29 @@ from ray import serve
 from cluster.client import Client
 from cluster.coordinator import ACTOR_NAME
 from cluster.launching import RECORD_KEY, namespace_of
-from cluster.serving.deployment import serve_federation, stop_serving
-from cluster.specification import FederationSpecification, read_specification
-from cluster.system import SystemClock
-from cluster.tokens import Role, TokenRegister
-from coordinator.ledger import read_state
-from coordinator.state import FederationState
+from cluster.serving.deployment import serve_federation
+from cluster.specification import read_specification
 from storage.errors import Conflict, Invalid, SisaError, Unavailable
 from tests.doubles.home import Home
+from tests.multinode.patience import until
 from tests.residue.ray_places import session_folder
+from tests.serving.on_ray import Served, serve_settings, served_on_ray
 from tests.serving.test_under_load import LEAST_ANSWERS, asked_without_pause
-from tests.serving.world import ROLES, points
+from tests.serving.world import points
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
-
-
-@dataclass(frozen=True, slots=True)
-class Served:
-    """A federation that is served by two replicas."""
-
-    home: Home
-    specification: FederationSpecification
-    url: str
-    tokens: dict[Role, str]
-
-    def client(self, role: Role) -> Client:
-        """Return a client with a token of this role."""
-        return Client(self.url, self.tokens[role])
-
-    def state(self) -> FederationState:
-        """Return the state as the store has it."""
-        state = read_state(self.home.objects)
-        assert state is not None
-        return state
-
-    def replicas(self) -> list[str]:
-        """Return the names of the replicas' actors."""
-        named = ray.util.list_named_actors(all_namespaces=True)
-        return [each["name"] for each in named if each["name"].startswith("SERVE_REPLICA::")]
 
 
 @pytest.fixture(scope="module")
 def served(joined_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """A federation trained by its coordinator and served under a prefix."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    home = Home(tmp_path_factory.mktemp("served")).fill(
-        erasure__batch_window_seconds=0.0,
-        serve__port=port,
-        serve__prefix="/small",
-        serve__replicas=2,
-        serve__refresh_seconds=0.2,
-        serve__requests_per_minute=1_000_000,
-    )
+    home = Home(tmp_path_factory.mktemp("served")).fill()
+    home.specify(erasure__batch_window_seconds=0.0, **serve_settings())
     home.json("train")
-    specification = read_specification(home.config)
-    serving = serve_federation(specification)
-    assert (serving.launched, serving.url) == (True, f"http://127.0.0.1:{port}/small")
-    register = TokenRegister(home.objects, SystemClock())
-    yield Served(home, specification, serving.url, {role: register.create(role, days=1).text for role in ROLES})
-    assert stop_serving(specification)
-    ray.kill(ray.get_actor(ACTOR_NAME, namespace=namespace_of(specification, home.objects)), no_restart=True)
+    with served_on_ray(home) as made:
+        assert made.launched
+        yield made
+    ray.kill(ray.get_actor(ACTOR_NAME, namespace=namespace_of(made.specification, home.objects)), no_restart=True)
     home.objects.delete(RECORD_KEY)
 
 
@@ -94,8 +55,10 @@ def test_no_answer_fails_and_none_is_tainted(served: Served) -> None:
     with served.client("erase") as eraser, asked_without_pause(ask) as counts:
         for number in range(2):
             assert eraser.erase(subjects=[f"secret-person-{number:03d}"], wait_seconds=120).state == "complete"
-        while 5 * sum(counts) < LEAST_ANSWERS or max(generations) < served.state().generation:
-            pass
+        until(
+            lambda: 5 * sum(counts) >= LEAST_ANSWERS and max(generations) == served.state().generation,
+            "answers of the last generation",
+        )
     assert len(generations) > 2
     with served.client("audit") as auditor:
         for request in auditor.status().requests:
@@ -118,11 +81,10 @@ def test_a_killed_replica_costs_what_it_had_in_hand(served: Served) -> None:
                     lost.append(error)
 
     with asked_without_pause(ask) as counts:
-        while 5 * sum(counts) < 50:
-            pass
+        until(lambda: 5 * sum(counts) >= 50, "answers")
         ray.kill(ray.get_actor(names[0], namespace="serve"), no_restart=True)
-        while names[0] in (now := served.replicas()) or len(now) < 2 or 5 * sum(counts) < 300:
-            pass
+        until(lambda: names[0] not in (now := served.replicas()) and len(now) == 2, "another replica")
+        until(lambda: 5 * sum(counts) >= 300, "answers")
     assert len(lost) <= 3
     with served.client("predict") as client:
         assert client.predict(asked).generation == served.state().generation

@@ -25,6 +25,7 @@ from storage.vault import SealedStore
 from tests.doubles.baton import Baton
 from tests.doubles.fake_learner import HashLearner
 from tests.doubles.federation import Point, SmallFederation, plain_conditions
+from tests.doubles.processor import one_processor
 from tests.doubles.time_and_names import CountingNames, VirtualClock
 from tests.simulation.actors import Client, Operator, Reader, Stage
 from tests.simulation.auditor import Auditor, Birth
@@ -74,7 +75,7 @@ def carry_out(scenario: Scenario) -> Outcome:
     """Carry out the scenario. Raises ``Failure`` when any law was broken."""
     simulation = _Simulation(scenario)
     try:
-        with simulation.threads_in_turn():
+        with simulation.threads_in_turn(), one_processor():
             simulation.play()
             simulation.rest()
         simulation.check_end()
