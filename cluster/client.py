@@ -12,19 +12,26 @@ times: every call may be repeated, erasures too, because the client names each o
 from __future__ import annotations
 
 import json
+import re
 import secrets
+import ssl
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection, IncompleteRead
+from ipaddress import ip_address
+from itertools import chain
 from threading import Lock
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
-from urllib.parse import quote, urlsplit
+from urllib.parse import SplitResult, quote, urlsplit
 
 from pydantic import TypeAdapter, ValidationError
 
 from coordinator.requests import RequestState
+from coordinator.sites import SiteStanding
 from coordinator.status import FederationStatus, RequestStatus
 from shards.exchange import ARROW_STREAM, facts_of, stream_of, table_of_stream
 from storage.errors import Conflict, Corrupt, Invalid, ObjectMissing, SisaError, Unavailable
@@ -32,6 +39,8 @@ from storage.errors import Conflict, Corrupt, Invalid, ObjectMissing, SisaError,
 _JSON: Final = "application/json"
 _MOST_POINTS: Final = 1 << 40
 _ATTEMPTS: Final = 6
+_MOST_BYTES: Final = 1 << 40
+_PIECE_BYTES: Final = 1 << 20
 _FIRST_PAUSE_SECONDS: Final = 0.2
 _LONGEST_PAUSE_SECONDS: Final = 10.0
 
@@ -40,10 +49,17 @@ _LOOK_SECONDS: Final = 0.5
 
 _OVER: Final = frozenset(state.value for state in RequestState if not state.is_open)
 
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,199}")
+"""What the API takes as one; on the spot other printable signs will do, too."""
+
 _KINDS: Final[Mapping[int, type[SisaError]]] = {404: ObjectMissing, 409: Conflict, 429: Unavailable, 503: Unavailable}
-"""Which error an answer's status stands for; other 4xx: ``Invalid``, other 5xx: ``SisaError``."""
+"""Which error an answer's status stands for; other 3xx and 4xx: ``Invalid``, others: ``SisaError``."""
 
 _Shape = TypeVar("_Shape")
+
+
+class NotAllowed(Invalid):
+    """The server does not let this token do this."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -74,17 +90,26 @@ class Client:
         token: str = "",
         *,
         timeout_seconds: float = 60.0,
+        attempts: int = _ATTEMPTS,
+        most_bytes: int = _MOST_BYTES,
+        trust: ssl.SSLContext | None = None,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
         """``pause`` waits for so many seconds before something is asked for again. Connects at the first call.
 
-        Raises ``Invalid`` when ``url`` is no address of an HTTP server.
+        What is away is asked for ``attempts`` times, each for ``timeout_seconds`` without a sign of life. An answer of
+        more than ``most_bytes`` is none. ``trust``: the authorities whose certificates are; default: this machine's.
+
+        Raises ``Invalid`` when ``url`` is no address of an HTTP server, or ``token`` cannot be sent.
         """
-        parts = urlsplit(url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.username:
-            raise Invalid("the address is none of an HTTP API", "write it like http://127.0.0.1:8000")
-        self._kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
-        self._place = (parts.hostname, parts.port)
+        parts = _address(url)
+        if not (token.isascii() and token.isprintable()) or " " in token:
+            raise Invalid("the token is none: it has spaces or signs that no token has", "copy it again, all of it")
+        self._is_secure = parts.scheme == "https"
+        self._trust = trust
+        self._attempts = attempts
+        self._most_bytes = most_bytes
+        self._place = (parts.hostname or "", parts.port)
         self._prefix = parts.path.rstrip("/")
         self._token = token
         self._timeout_seconds = timeout_seconds
@@ -99,6 +124,11 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    @property
+    def can_be_overheard(self) -> bool:
+        """Whether others can read what is sent on its way, the token included: plain HTTP to another machine."""
+        return not self._is_secure and not _is_here(self._place[0])
 
     def close(self) -> None:
         """End the connection; the next call opens another one."""
@@ -116,11 +146,15 @@ class Client:
         else:
             body, media_type = stream_of(data), ARROW_STREAM
         headers = {"Content-Type": media_type, "Accept": ARROW_STREAM}
-        table = table_of_stream(self._ask("POST", "/v1/predictions", body, headers).body, _MOST_POINTS)
-        facts = facts_of(table)
-        return RemoteAnswers(
-            generation=facts["generation"], constituents=facts["constituents"], shards=facts["shards"], table=table
-        )
+        reply = self._ask("POST", "/v1/predictions", body, headers)
+        try:
+            table = table_of_stream(reply.body, _MOST_POINTS)
+            facts = facts_of(table)
+            return RemoteAnswers(
+                generation=facts["generation"], constituents=facts["constituents"], shards=facts["shards"], table=table
+            )
+        except (Invalid, KeyError, ValueError):
+            raise _strange() from None
 
     def erase(
         self,
@@ -136,15 +170,30 @@ class Client:
         With ``wait_seconds`` it is returned once it is over, paused or failed, or after so long.
         """
         named = request_id or f"er-{secrets.token_hex(6)}"
-        body = json.dumps({"subjects": list(subjects), "ids": list(ids), "hold": held}).encode()
-        headers = {"Content-Type": _JSON, "Idempotency-Key": named}
-        status = _decoded(RequestStatus, self._ask("POST", "/v1/erasures", body, headers).body)
+        if not _REQUEST_ID.fullmatch(named):
+            raise Invalid(
+                "over HTTP a request id is 1 to 200 of A-Z, a-z, 0-9, '.', '_', ':', '-', no sign first",
+                "choose another, or leave it out: one is drawn then",
+            )
+        request = self._submit({"subjects": list(subjects), "ids": list(ids), "hold": held}, named)
+        return deque(chain([request], self.follow(request, wait_seconds)), maxlen=1).pop()
+
+    def erase_everyone(self, request_id: str) -> RequestStatus:
+        """Submit the request that erases everybody who has a data point there; the same id is the same request.
+
+        For a federation whose site leaves it: the role federate. Raises ``Conflict`` when the id was used before, and
+        there are data points nevertheless.
+        """
+        return self._submit({"everyone": True}, request_id)
+
+    def follow(self, request: RequestStatus, wait_seconds: float) -> Iterator[RequestStatus]:
+        """Yield a request again and again, until it is over, paused or failed, or for so long."""
         waited = 0.0
-        while waited < wait_seconds and status.state not in _OVER and status.state == status.stage:
+        while waited < wait_seconds and request.state not in _OVER and request.state == request.stage:
             self._pause(_LOOK_SECONDS)
             waited += _LOOK_SECONDS
-            status = self.request(named)
-        return status
+            request = self.request(request.request_id)
+            yield request
 
     def request(self, request_id: str) -> RequestStatus:
         """Return how an erasure request stands. Raises ``ObjectMissing`` when there is none."""
@@ -158,17 +207,32 @@ class Client:
         """Return how the federation stands; the requests only for the role audit."""
         return _decoded(FederationStatus, self._ask("GET", "/v1/status").body)
 
+    def standing(self, requests: int = 0) -> SiteStanding:
+        """Return how the site stands, to one who has heard of its first ``requests`` requests; role federate."""
+        return _decoded(SiteStanding, self._ask("GET", f"/v1/standing?requests={requests}").body)
+
+    def checkpoint(self, shard: int, sha256: str) -> bytes:
+        """Return a checkpoint that the site serves now; role federate.
+
+        Raises ``Invalid`` when no weights leave the site, ``ObjectMissing`` when it is not served (any more).
+        """
+        return self._ask("GET", f"/v1/checkpoints/{shard}/{quote(sha256, safe='')}").body
+
     def is_healthy(self) -> bool:
         """Return whether a replica can answer now. Raises ``Unavailable`` when no server does."""
         return self._exchange("GET", "/healthz", None, {}).status == 200
+
+    def _submit(self, body: Mapping[str, object], request_id: str) -> RequestStatus:
+        headers = {"Content-Type": _JSON, "Idempotency-Key": request_id}
+        return _decoded(RequestStatus, self._ask("POST", "/v1/erasures", json.dumps(body).encode(), headers).body)
 
     def _ask(
         self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
     ) -> _Reply:
         """Return a good answer, asking again while the server, or something behind it, is away."""
         sent = {**(headers or {}), **({"Authorization": f"Bearer {self._token}"} if self._token else {})}
-        for attempt in range(_ATTEMPTS):
-            last = attempt == _ATTEMPTS - 1
+        for attempt in range(self._attempts):
+            last = attempt == self._attempts - 1
             try:
                 reply = self._exchange(method, path, body, sent)
             except Unavailable:
@@ -182,13 +246,15 @@ class Client:
 
     def _exchange(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> _Reply:
         with self._lock:
-            connection = self._connection or self._kind(*self._place, timeout=self._timeout_seconds)
-            self._connection = connection
             try:
-                connection.request(method, self._prefix + path, body=body, headers=dict(headers))
-                answer = connection.getresponse()
-                names = {name.lower(): value for name, value in answer.getheaders()}
-                return _Reply(status=answer.status, headers=names, body=answer.read())
+                return self._exchanged(method, path, body, headers)
+            except ssl.SSLCertVerificationError as error:
+                self.close()
+                raise Invalid(
+                    "the server's certificate is not trusted",
+                    "check the address; authorities of your own are named by SSL_CERT_FILE",
+                    server=self._place[0],
+                ) from error
             except (OSError, HTTPException) as error:
                 self.close()
                 raise Unavailable(
@@ -196,6 +262,64 @@ class Client:
                     "check the address, and that 'sisa serve' runs there",
                     server=f"{self._place[0]}:{self._place[1] or 'default port'}",
                 ) from error
+
+    def _exchanged(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> _Reply:
+        if self._connection is not None:
+            try:
+                return self._over(self._connection, method, path, body, headers)
+            except ConnectionError:  # the server has ended it since the last answer, as servers do
+                self.close()
+        self._connection = self._opened()
+        return self._over(self._connection, method, path, body, headers)
+
+    def _opened(self) -> HTTPConnection:
+        if self._is_secure:
+            return HTTPSConnection(*self._place, timeout=self._timeout_seconds, context=self._trust)
+        return HTTPConnection(*self._place, timeout=self._timeout_seconds)
+
+    def _over(
+        self, connection: HTTPConnection, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
+    ) -> _Reply:
+        connection.request(method, self._prefix + path, body=body, headers=dict(headers))
+        answer = connection.getresponse()
+        names = {name.lower(): value for name, value in answer.getheaders()}
+        return _Reply(status=answer.status, headers=names, body=self._body(answer))
+
+    def _body(self, answer: HTTPResponse) -> bytes:
+        """Return an answer's body. Raises ``Corrupt`` when it is larger than any that makes sense."""
+        parts, size = [], 0
+        while part := answer.read(_PIECE_BYTES):  # piece by piece: what length is claimed costs no memory
+            parts.append(part)
+            size += len(part)
+            if size > self._most_bytes:
+                self.close()
+                raise _strange()
+        if answer.length:
+            raise IncompleteRead(b"", answer.length)
+        return b"".join(parts)
+
+
+def _address(url: str) -> SplitResult:
+    """Return the parts of a server's address. Raises ``Invalid``, which does not repeat it: a password may be in it."""
+    with suppress(ValueError):  # of the parts, of the port, or a name that no host can have
+        parts = urlsplit(url)
+        strange = parts.query or parts.fragment or parts.username or not url.isprintable() or " " in url
+        if parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0 and not strange:
+            parts.hostname.encode("idna")
+            return parts
+    raise Invalid("the address is none of an HTTP API", "write it like http://127.0.0.1:8000")
+
+
+def _is_here(host: str) -> bool:
+    """Return whether a host is this machine.
+
+    >>> _is_here("localhost"), _is_here("127.1.2.3"), _is_here("::1"), _is_here("10.0.0.1"), _is_here("localhost.org")
+    (True, True, True, False, False)
+    """
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
 
 
 def _pause_seconds(attempt: int, reply: _Reply | None) -> float:
@@ -211,15 +335,24 @@ def _good(reply: _Reply) -> _Reply:
         return reply
     try:
         told = json.loads(reply.body)["error"]
-        fact, remedy = str(told["message"]), str(told["remedy"])
-    except (ValueError, KeyError, TypeError):  # not the API: a proxy before it, or another server
+        fact, remedy, kind = str(told["message"]), str(told["remedy"]), told.get("kind")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):  # not the API: a proxy, another server
+        kind = None
         fact, remedy = f"the server answered with status {reply.status}, not as the API does", "check the address"
-    others = Invalid if 400 <= reply.status < 500 else SisaError
+    if reply.status in {401, 403} and kind != "withheld":
+        raise NotAllowed(fact, remedy)
+    others = Invalid if 300 <= reply.status < 500 else SisaError
     raise _KINDS.get(reply.status, others)(fact, remedy)
 
 
 def _decoded(shape: type[_Shape], body: bytes) -> _Shape:
     try:
         return TypeAdapter(shape).validate_json(body)
-    except ValidationError as error:
-        raise Corrupt("the server's answer is not what the API's version 1 says", "upgrade one of the two") from error
+    except ValidationError:
+        raise _strange() from None
+
+
+def _strange() -> Corrupt:
+    """Return the error for an answer of another shape. It has no cause: that would quote the answer."""
+    remedy = "check the address; if it is right, upgrade the older of the two"
+    return Corrupt("the server's answer is not what the API's version 1 says", remedy)

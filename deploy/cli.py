@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -11,16 +11,29 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from cluster.guard import check_rooms
-from deploy.commands import DEFAULT_CONFIG, AsJson, Config, fields, finish, with_federation
+from deploy.commands import (
+    CHOICE,
+    DEFAULT_CONFIG,
+    AsJson,
+    Choice,
+    Config,
+    Url,
+    fields,
+    finish,
+    with_either,
+    with_federation,
+)
 from deploy.keys import keys
 from deploy.launch_commands import launch, stop
 from deploy.output import ExitCode, Outcome, Problem, close_streams, open_streams, say
 from deploy.request_commands import requests
 from deploy.serve_commands import serve, tokens
+from deploy.site_commands import sites
 
 if TYPE_CHECKING:
+    from cluster.client import Client
     from cluster.federation import Federation
-    from cluster.outcome import Verification
+    from cluster.sites.federation import SiteFederation
 
 app = typer.Typer(
     name="sisa",
@@ -32,6 +45,7 @@ app = typer.Typer(
 )
 
 app.add_typer(requests)
+app.add_typer(sites)
 app.command()(launch)
 app.command()(stop)
 app.command()(serve)
@@ -42,6 +56,20 @@ Shard = Annotated[list[int] | None, typer.Option("--shard", help="Only this shar
 
 # typer raises the errors of the click that it uses: the installed one, or in newer versions a copy of its own.
 _CLICK = import_module(typer.BadParameter.__module__)
+
+
+@app.callback()
+def choose(
+    site: Annotated[
+        str | None,
+        typer.Option("--site", metavar="NAME", help="Act as this site of a federation of several, on its own store."),
+    ] = None,
+    simulate: Annotated[
+        bool, typer.Option("--simulate", help="Have all sites of a federation on this machine, as folders.")
+    ] = False,
+) -> None:
+    """Train models that can forget people exactly: SISA training and unlearning on Ray."""
+    CHOICE.set(Choice(site=site, simulate=simulate))
 
 
 @app.command()
@@ -98,7 +126,7 @@ def train(config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
         status = federation.train()
         return Outcome(data=fields(status), text=status_text(status))
 
-    with_federation(action, config, as_json)
+    with_federation(action, config, as_json, _together("train_sites"))
 
 
 @app.command()
@@ -106,9 +134,15 @@ def predict(
     data: Annotated[str, typer.Argument(help="A file, folder or glob with the feature columns.")],
     out: Annotated[Path, typer.Option("--out", help="Where to write: .parquet, .arrow or .csv.")],
     config: Config = DEFAULT_CONFIG,
+    url: Url = None,
     as_json: AsJson = False,
 ) -> None:
     """Write the ensemble's predictions for a data file."""
+
+    def afar(client: Client) -> Outcome:
+        from deploy.remote import remote_predict
+
+        return remote_predict(client, data, out)
 
     def action(federation: Federation) -> Outcome:
         from shards.predictions import check_ending
@@ -129,16 +163,22 @@ def predict(
         )
         return Outcome(data=facts, text=text)
 
-    with_federation(action, config, as_json)
+    with_either(action, afar, config, url, as_json, _together("predict_at_sites", data, out))
 
 
 @app.command()
 def evaluate(
     data: Annotated[str, typer.Argument(help="A labelled file, folder or glob.")],
     config: Config = DEFAULT_CONFIG,
+    url: Annotated[str | None, typer.Option("--url", hidden=True)] = None,
     as_json: AsJson = False,
 ) -> None:
     """Tell the ensemble's accuracy on labelled data, overall and per class."""
+    if url is not None:
+        raise typer.BadParameter(
+            "only the specification knows which column is the label: evaluate without --url, or compare the labels"
+            " with what 'sisa predict --url' writes"
+        )
 
     def action(federation: Federation) -> Outcome:
         from deploy.text import evaluation_text
@@ -146,7 +186,7 @@ def evaluate(
         evaluation = federation.evaluate(data)
         return Outcome(data=fields(evaluation), text=evaluation_text(evaluation))
 
-    with_federation(action, config, as_json)
+    with_federation(action, config, as_json, _together("evaluate_at_sites", data))
 
 
 @app.command()
@@ -165,6 +205,7 @@ def erase(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what it would cost.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until it is complete.")] = False,
     config: Config = DEFAULT_CONFIG,
+    url: Url = None,
     as_json: AsJson = False,
 ) -> None:
     """Erase people or data points: submit one erasure request (a deletion job) and carry it out.
@@ -183,7 +224,17 @@ def erase(
             return price_outcome(federation.price(subjects=subjects, ids=ids))
         return submit(federation, subjects, ids, request_id=request_id, hold=hold, wait=wait)
 
-    with_federation(action, config, as_json)
+    def afar(client: Client) -> Outcome:
+        from deploy.erasure import check_told, named
+        from deploy.remote import remote_erase
+
+        check_told(request_id, hold)
+        subjects, ids = named(subject or [], id_ or [], more or [], file, file_of)
+        return remote_erase(client, subjects, ids, request_id=request_id, hold=hold, wait=wait)
+
+    if url is not None and dry_run:
+        raise typer.BadParameter("a server tells no prices: use --dry-run where the specification is, without --url")
+    with_either(action, afar, config, url, as_json)
 
 
 @app.command()
@@ -191,6 +242,7 @@ def status(
     request: Annotated[str | None, typer.Argument(help="Only this erasure request.")] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Show it anew every second, until interrupted.")] = False,
     config: Config = DEFAULT_CONFIG,
+    url: Url = None,
     as_json: AsJson = False,
 ) -> None:
     """Show the federation: shards × slices, generation, erasure requests with due dates."""
@@ -206,7 +258,16 @@ def status(
             return request_outcome(found, request)
         return Outcome(data=fields(found), text=status_text(found))
 
-    with_federation(action, config, as_json)
+    def afar(client: Client) -> Outcome:
+        from deploy.remote import remote_status
+
+        if watch and not as_json:
+            from deploy.watching import watch_status
+
+            watch_status(client)
+        return remote_status(client, request)
+
+    with_either(action, afar, config, url, as_json, _together("show_sites", request))
 
 
 @app.command()
@@ -214,9 +275,11 @@ def verify(shard: Shard = None, config: Config = DEFAULT_CONFIG, as_json: AsJson
     """Retrain shards from nothing on what is left, compare bytes, and scan the store for residue."""
 
     def action(federation: Federation) -> Outcome:
-        return _verification(federation.verify(shard or None))
+        from deploy.verifying import verification_outcome
 
-    with_federation(action, config, as_json)
+        return verification_outcome(federation.verify(shard or None))
+
+    with_federation(action, config, as_json, None if shard else _together("verify_at_sites"))
 
 
 @app.command()
@@ -225,6 +288,7 @@ def receipt(
     check: Annotated[Path | None, typer.Option("--check", help="A receipt to verify, offline.")] = None,
     key: Annotated[list[Path] | None, typer.Option("--key", help="A public key of the operator; repeatable.")] = None,
     config: Config = DEFAULT_CONFIG,
+    url: Url = None,
     as_json: AsJson = False,
 ) -> None:
     """Print the signed receipt of an erasure on stdout, or verify one offline with --check FILE."""
@@ -235,6 +299,12 @@ def receipt(
         assert request is not None
         return print_receipt(federation.registrar.find(request), quiet=as_json)
 
+    def afar(client: Client) -> Outcome:
+        from deploy.remote import remote_receipt
+
+        assert request is not None
+        return remote_receipt(client, request, quiet=as_json)
+
     def offline() -> Outcome:
         from deploy.receipts import check_receipt
 
@@ -243,9 +313,9 @@ def receipt(
 
     if (request is None) == (check is None):
         raise typer.BadParameter("name an erasure request, or a receipt with --check")
-    if check is not None:
+    if check is not None:  # needs nobody, wherever the receipt came from
         finish(offline, as_json)
-    with_federation(issue, config, as_json)
+    with_either(issue, afar, config, url, as_json, _together("receipt_at_sites", request, quiet=as_json))
 
 
 @app.command("log")
@@ -261,12 +331,12 @@ def log_(
     """Recompute the receipts' log and prove that it continues an earlier checkpoint."""
     del check  # there is nothing else to do with the log; the option says what is done
 
-    def action(federation: Federation) -> Outcome:
+    def action(federation: Federation | SiteFederation) -> Outcome:
         from deploy.receipts import log_outcome, read_checkpoint
 
         return log_outcome(federation.registrar.check_log(read_checkpoint(earlier) if earlier else None))
 
-    with_federation(action, config, as_json)
+    with_federation(action, config, as_json, action)
 
 
 @app.command()
@@ -301,6 +371,16 @@ def plan(
     with_federation(action, config, as_json)
 
 
+def _together(name: str, *arguments: Any, **options: Any) -> Callable[[SiteFederation], Outcome]:
+    """Return what ``deploy.sites`` does under this name for a federation of several sites."""
+
+    def act(federation: SiteFederation) -> Outcome:
+        outcome: Outcome = getattr(import_module("deploy.sites"), name)(federation, *arguments, **options)
+        return outcome
+
+    return act
+
+
 def forecast_fields(found: Any) -> dict[str, Any]:
     """Return a plan as the command's JSON: one flat object."""
     flat = fields(found)
@@ -322,7 +402,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     open_streams()
     try:
         check_rooms()
-        code = app(words, prog_name="sisa", standalone_mode=False)
+        code = app(_in_front(words), prog_name="sisa", standalone_mode=False)
     except _CLICK.ClickException as error:
         if words and type(error).__name__ != "NoArgsIsHelpError":  # not in every click's public names
             say(_usage(error), as_json=as_json)
@@ -335,6 +415,27 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     sys.exit(int(code or 0))
 
 
+def _in_front(words: list[str]) -> list[str]:
+    """Return the words with what is said of sites first: it may be written anywhere.
+
+    >>> _in_front(["train", "--site", "north", "--json"])
+    ['--site', 'north', 'train', '--json']
+    """
+    first: list[str] = []
+    rest = iter(words)
+    others: list[str] = []
+    for word in rest:
+        if word == "--":
+            return [*first, *others, word, *rest]
+        if word == "--site":
+            first += [word, *(value for value in [next(rest, None)] if value is not None)]
+        elif word == "--simulate" or word.startswith("--site="):
+            first.append(word)
+        else:
+            others.append(word)
+    return [*first, *others]
+
+
 def _usage(error: Any) -> Outcome:
     context = getattr(error, "ctx", None)
     command = context.command_path if context else "sisa"
@@ -342,29 +443,3 @@ def _usage(error: Any) -> Outcome:
         problem=Problem(kind="usage", message=error.format_message(), remedy=f"see '{command} --help'"),
         code=ExitCode.INVALID,
     )
-
-
-def _verification(found: Verification) -> Outcome:
-    from deploy.text import verification_text
-
-    data = {
-        "exact": found.exact,
-        "shards": found.shards,
-        "residue": found.residue,
-        "receipts": found.receipts,
-    }
-    text = verification_text(found)
-    if found.holds:
-        return Outcome(data=data, text=f"{text}\nall constituents are byte-equal, and nothing is left over")
-    problem = Problem(
-        kind="proof_failed",
-        message=_what_failed(found),
-        remedy="run 'sisa train': it finishes what was interrupted and rebuilds what is damaged; then verify again",
-    )
-    return Outcome(data=data, text=text, problem=problem, code=ExitCode.PROOF_FAILED)
-
-
-def _what_failed(found: Verification) -> str:
-    if not found.exact:
-        return "a constituent is not byte-equal"
-    return "the store holds what it should not" if found.residue.found else "a receipt or the receipts' log is broken"

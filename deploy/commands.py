@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 
@@ -12,25 +14,160 @@ from deploy.output import Outcome, plain, run
 from deploy.settings import read_environment
 
 if TYPE_CHECKING:
+    from cluster.client import Client
     from cluster.federation import Federation
+    from cluster.sites.federation import SiteFederation
+    from cluster.sites.specification import SitesSpecification
+    from cluster.specification import FederationSpecification
 
 Config = Annotated[Path, typer.Option("--config", help="The federation's specification.", show_default=True)]
+Url = Annotated[
+    str | None,
+    typer.Option("--url", help="Ask the server there, as the bearer of SISA_TOKEN; needs no specification."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object on stdout.")]
 
 DEFAULT_CONFIG: Final = Path("sisa.toml")
 
 
-def with_federation(action: Callable[[Federation], Outcome], config: Path, as_json: bool) -> NoReturn:
-    """Do ``action`` on the federation that ``config`` describes, with progress on stderr."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """What is said of a federation of several sites before the command."""
+
+    site: str | None = None
+    """Act as this site, on its own store."""
+    simulate: bool = False
+    """Have all sites on this machine, in folders."""
+
+    @property
+    def is_made(self) -> bool:
+        """Whether anything is said."""
+        return self.site is not None or self.simulate
+
+
+_NOTHING: Final = Choice()
+
+CHOICE: Final = ContextVar("CHOICE", default=_NOTHING)
+"""Of the command under way."""
+
+
+def read_chosen(config: Path) -> FederationSpecification:
+    """Return the specification in ``config``, or of the site in it that was chosen. Raises as ``read_sites`` does."""
+    from cluster.sites.specification import has_sites
+    from cluster.specification import read_specification
+
+    if has_sites(config):
+        return read_all_sites(config).site(_chosen_site(config)).specification
+    _refuse_choice(config)
+    return read_specification(config)
+
+
+def read_all_sites(config: Path) -> SitesSpecification:
+    """Return the specification of several sites in ``config``, simulated if that was chosen."""
+    from cluster.sites.simulation import simulated
+    from cluster.sites.specification import read_sites
+
+    specification = read_sites(config)
+    return simulated(specification) if CHOICE.get().simulate else specification
+
+
+def is_of_all_sites(config: Path) -> bool:
+    """Return whether ``config`` has several sites, and none was chosen."""
+    from cluster.sites.specification import has_sites
+
+    return has_sites(config) and CHOICE.get().site is None
+
+
+def with_federation(
+    action: Callable[[Federation], Outcome],
+    config: Path,
+    as_json: bool,
+    together: Callable[[SiteFederation], Outcome] | None = None,
+) -> NoReturn:
+    """Do ``action`` on the federation that ``config`` describes, with progress on stderr.
+
+    Where that has several sites, and none was chosen, do ``together`` on all of them, if it is given.
+    """
 
     def whole() -> Outcome:
         import cluster
         from deploy.progress import listening
 
-        with listening() as listener, cluster.connect(config, listener=listener) as federation:
+        with listening() as listener:
+            if together is not None and is_of_all_sites(config):
+                from cluster.sites.federation import connect_sites
+
+                with connect_sites(read_all_sites(config), listener=listener) as sites:
+                    return together(sites)
+            with cluster.connect(read_chosen(config), listener=listener) as federation:
+                return action(federation)
+
+    finish(whole, as_json)
+
+
+def with_sites(action: Callable[[SiteFederation], Outcome], config: Path, as_json: bool) -> NoReturn:
+    """Do ``action`` on the federation of several sites that ``config`` describes, with progress on stderr."""
+
+    def whole() -> Outcome:
+        from cluster.sites.federation import connect_sites
+        from deploy.progress import listening
+
+        with listening() as listener, connect_sites(read_all_sites(config), listener=listener) as federation:
             return action(federation)
 
     finish(whole, as_json)
+
+
+def with_either(
+    action: Callable[[Federation], Outcome],
+    afar: Callable[[Client], Outcome],
+    config: Path,
+    url: str | None,
+    as_json: bool,
+    together: Callable[[SiteFederation], Outcome] | None = None,
+) -> NoReturn:
+    """Do as ``with_federation``, or ``afar`` at the HTTP API at ``url`` where that is given.
+
+    The latter loads neither Ray nor torch, and takes its token from the environment.
+    """
+    if url is None:
+        with_federation(action, config, as_json, together)
+    if CHOICE.get().is_made:
+        raise typer.BadParameter("--site and --simulate are about a specification, and --url names a server")
+    if config != DEFAULT_CONFIG:
+        raise typer.BadParameter("--config names a federation and --url a server: give one of the two")
+
+    def whole() -> Outcome:
+        from deploy.remote import open_client
+
+        with open_client(url, read_environment().token) as client:
+            return afar(client)
+
+    finish(whole, as_json)
+
+
+def _chosen_site(config: Path) -> str:
+    from storage.errors import Invalid
+
+    site = CHOICE.get().site
+    if site is None:
+        raise Invalid(
+            f"{config.name} has several sites, and this command is about one of them",
+            "write 'sisa --site NAME' and the command, where that site's store is",
+            file=str(config),
+        )
+    return site
+
+
+def _refuse_choice(config: Path) -> None:
+    from storage.errors import Invalid
+
+    if CHOICE.get().is_made:
+        raise Invalid(
+            f"{config.name} has no sites, and --site or --simulate was given",
+            "leave it out, or write the sites as tables [[site]]",
+            file=str(config),
+        )
 
 
 def finish(action: Callable[[], Outcome], as_json: bool) -> NoReturn:

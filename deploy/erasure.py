@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cluster.federation import Federation
 from cluster.naming import new_request_id
-from cluster.worker import new_name
 from coordinator.plan import RetrainPlan
 from coordinator.policy import check_reason
 from coordinator.requests import RequestState, check_request_id
@@ -18,6 +16,9 @@ from deploy.name_file import names_in
 from deploy.output import ExitCode, Outcome, Problem, plain
 from deploy.text import ended_before_text, erasure_text, plan_text, request_text
 from storage.errors import Conflict, Invalid
+
+if TYPE_CHECKING:
+    from cluster.federation import Federation
 
 _CLOSED = frozenset(state.value for state in RequestState if not state.is_open)
 
@@ -66,14 +67,10 @@ def submit(
     Where a coordinator does that, it is waited for only with ``wait``.
     Raises ``Conflict`` when the request was submitted before without a pause: it would be carried out.
     """
-    earlier = None if request_id is None else find_request(federation.status(), request_id)
-    if hold and earlier is not None and earlier.state not in {RequestState.WAITING.value, *_CLOSED}:
-        raise Conflict(
-            "this request was submitted before, without a pause",
-            "pause it with 'sisa request hold', as long as its data points are not removed",
-            request=earlier.request_id,
-        )
+    from cluster.worker import new_name
 
+    earlier = None if request_id is None else find_request(federation.status(), request_id)
+    refuse_late_hold(hold, earlier)
     # Drawn here, so that it is known after an interrupt.
     own_id = new_request_id(new_name) if request_id is None else request_id
 
@@ -83,6 +80,16 @@ def submit(
     return carried_out(federation, own_id, act, earlier)
 
 
+def refuse_late_hold(hold: str | None, earlier: RequestStatus | None) -> None:
+    """Raise ``Conflict`` when a request that was submitted ``earlier`` would be carried out in spite of ``hold``."""
+    if hold and earlier is not None and earlier.state not in {RequestState.WAITING.value, *_CLOSED}:
+        raise Conflict(
+            "this request was submitted before, without a pause",
+            "pause it with 'sisa request hold', as long as its data points are not removed",
+            request=earlier.request_id,
+        )
+
+
 def carried_out(
     federation: Federation, request_id: str, act: Callable[[], RequestStatus], earlier: RequestStatus | None = None
 ) -> Outcome:
@@ -90,12 +97,18 @@ def carried_out(
     try:
         request = act()
     except KeyboardInterrupt:
-        return interrupted_outcome(federation.status(), request_id)
+        status = federation.status()
+        return interrupted_outcome(find_request(status, request_id), status)
     return erase_outcome(request, federation.status(), earlier)
 
 
-def erase_outcome(request: RequestStatus, status: FederationStatus, earlier: RequestStatus | None = None) -> Outcome:
-    """Return how far an erasure request has got; ``earlier``: how it stood before this command, if it was there."""
+def erase_outcome(
+    request: RequestStatus, status: FederationStatus | None, earlier: RequestStatus | None = None
+) -> Outcome:
+    """Return how far an erasure request has got; ``earlier``: how it stood before this command, if it was there.
+
+    ``status``: of the federation; None: it is not known here.
+    """
     again = earlier is not None and earlier.state in _CLOSED
     problem, code = _what_is_wrong(request, again=again)
     text = ended_before_text(request) if again else erasure_text(request, status)
@@ -107,9 +120,8 @@ def changed_outcome(request: RequestStatus, status: FederationStatus) -> Outcome
     return Outcome(data=request_data(request, status), text=request_text(request, status))
 
 
-def interrupted_outcome(status: FederationStatus, request_id: str) -> Outcome:
+def interrupted_outcome(request: RequestStatus | None, status: FederationStatus | None) -> Outcome:
     """Return what an interrupt has left: a request that is accepted is carried out all the same (D1)."""
-    request = find_request(status, request_id)
     if request is None:
         message, remedy = "interrupted before the request was accepted: nothing will be erased", "submit it again"
     elif request.state in _CLOSED:
@@ -133,11 +145,17 @@ def find_request(status: FederationStatus, request_id: str) -> RequestStatus | N
     return next((each for each in status.requests if each.request_id == request_id), None)
 
 
-def request_data(request: RequestStatus, status: FederationStatus) -> dict[str, Any]:
-    """Return a request as the command's JSON; ``retrains_from``: until when it waits to share a retrain, or empty."""
+def request_data(request: RequestStatus, status: FederationStatus | None) -> dict[str, Any]:
+    """Return a request as the command's JSON.
+
+    ``retrains_from``: until when it waits to share a retrain; empty: it does not; null: without ``status`` it is not
+    known.
+    """
+    found: dict[str, Any] = plain(request)
+    if status is None:
+        return found | {"retrains_from": None}
     batch = status.batch
     waits = batch is not None and request.request_id in batch.requests
-    found: dict[str, Any] = plain(request)
     return found | {"retrains_from": batch.retrains_from if batch and waits else ""}
 
 

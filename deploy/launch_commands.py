@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from deploy.commands import DEFAULT_CONFIG, AsJson, Config, finish
+from pathlib import Path
+
+from deploy.commands import DEFAULT_CONFIG, AsJson, Config, finish, is_of_all_sites, read_all_sites, read_chosen
 from deploy.output import Outcome, plain
 
 
@@ -14,9 +16,10 @@ def launch(config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
 
     def action() -> Outcome:
         from cluster.launching import launch_coordinator
-        from cluster.specification import read_specification
 
-        specification = read_specification(config)
+        if is_of_all_sites(config):
+            return _launched_sites(config)
+        specification = read_chosen(config)
         launched = launch_coordinator(specification)
         text = (
             f"the coordinator of {specification.name} is at work on the Ray cluster at {launched.address}\n"
@@ -33,11 +36,32 @@ def stop(config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     def action() -> Outcome:
         from cluster.launching import stop_coordinator
         from cluster.objects import open_objects
-        from cluster.specification import read_specification
 
-        specification = read_specification(config)
+        if is_of_all_sites(config):
+            return _stopped_sites(config)
+        specification = read_chosen(config)
         was_there = stop_coordinator(open_objects(specification))
         text = f"the coordinator of {specification.name} is stopped" if was_there else "no coordinator was launched"
         return Outcome(data={"federation": specification.name, "stopped": was_there}, text=text)
 
     finish(action, as_json)
+
+
+def _launched_sites(config: Path) -> Outcome:
+    from cluster.sites.federation import connect_sites
+
+    with connect_sites(read_all_sites(config)) as federation:
+        told = federation.launch()
+    return Outcome(data={"federation": federation.specification.name, "sites": told}, text=_lines(told))
+
+
+def _stopped_sites(config: Path) -> Outcome:
+    from cluster.sites.federation import connect_sites
+
+    with connect_sites(read_all_sites(config)) as federation:
+        told = federation.stop()
+    return Outcome(data={"federation": federation.specification.name, "sites": told}, text=_lines(told))
+
+
+def _lines(told: dict[str, str]) -> str:
+    return "\n".join(f"site {site}: {words}" for site, words in told.items())

@@ -1,24 +1,51 @@
-"""The same commands against a server: ``--url`` in place of a specification, a token in place of the store's keys."""
+"""The same commands against a server: ``--url`` in place of a specification, a token in place of the store's keys.
+
+Loads neither Ray nor torch, and touches no store.
+"""
 
 from __future__ import annotations
 
+import secrets
+import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
-from cluster.client import Client
+from cluster.client import Client, RemoteAnswers
+from cluster.naming import new_request_id
 from coordinator.bundles import bundle_from_bytes
 from coordinator.status import RequestStatus
+from deploy.erasure import erase_outcome, interrupted_outcome, refuse_late_hold, request_data
 from deploy.output import Outcome, plain
 from deploy.receipts import print_receipt
-from deploy.text import status_text
+from deploy.text import request_text, status_text
 from shards.exchange import batch_of, tables_of
 from shards.predictions import PredictionBatch, check_ending, write_predictions
 from shards.sources import open_source
-from storage.errors import Invalid
+from storage.errors import Invalid, ObjectMissing, Unavailable
 
 _POINTS_A_REQUEST = 10_000
+_BYTES_A_REQUEST = 8 * 1024 * 1024
+"""Of the columns; a quarter of what a server takes by default."""
 _PATIENCE_SECONDS = 365 * 86_400.0
+
+
+def open_client(url: str, token: str) -> Client:
+    """Return a client of the server at ``url``; says on stderr when others can overhear it.
+
+    Raises ``Invalid`` when there is no token, or one of the two cannot be one.
+    """
+    if not token:
+        raise Invalid(
+            "a server asks for a token, and SISA_TOKEN is not set",
+            "put the token into the environment; the server's operator makes it: 'sisa token create'",
+        )
+    client = Client(url, token)
+    if client.can_be_overheard:
+        sys.stderr.write("warning: the token travels in the clear, and who reads it may use it: take https\n")
+    return client
 
 
 def remote_predict(client: Client, data: str, out: Path) -> Outcome:
@@ -27,25 +54,43 @@ def remote_predict(client: Client, data: str, out: Path) -> Outcome:
     Raises ``Invalid`` when the file cannot be read or does not fit.
     """
     check_ending(out)
-    generations = list[int]()
-    answers = _answers(client, data, generations)
-    found = next(answers, None)
-    if found is None:
+    found = list[RemoteAnswers]()
+    answers = _answers(client, data, found)
+    first = next(answers, None)
+    if first is None:
         raise Invalid("the file holds no data point", "name another one", file=data)
-    first, classes, id_column = found
-    points = write_predictions(out, chain([first], (batch for batch, _, _ in answers)), classes, id_column)
-    told = " and ".join(map(str, sorted(set(generations))))
-    facts = {"out": str(out), "points": points, "generations": sorted(set(generations))}
-    return Outcome(data=facts, text=f"wrote {points:,} predictions to {out} (generation {told})")
+    batch, classes, id_column = first
+    points = write_predictions(out, chain([batch], (each for each, _, _ in answers)), classes, id_column)
+    facts = {"out": str(out), "points": points, **_ensembles(found)}
+    told = " and ".join(map(str, facts["generations"]))
+    text = (
+        f"wrote {points:,} predictions to {out}"
+        f" (generation {told}, constituents {facts['constituents']} of {facts['shards']})"
+    )
+    return Outcome(data=facts, text=text)
 
 
 def remote_erase(
     client: Client, subjects: Iterable[str], ids: Iterable[str], *, request_id: str | None, hold: str | None, wait: bool
 ) -> Outcome:
-    """Submit an erasure request, and with ``wait`` return how it ended. Raises as ``Client.erase`` does."""
-    patience = _PATIENCE_SECONDS if wait else 0.0
-    request = client.erase(subjects=subjects, ids=ids, request_id=request_id, held=hold or "", wait_seconds=patience)
-    return _told(request)
+    """Submit an erasure request, and with ``wait`` return how it ended.
+
+    Raises as ``Client.erase`` does, and ``Conflict`` when the request was submitted before without a pause.
+    """
+    earlier = None if request_id is None else _looked_up(client, request_id)
+    refuse_late_hold(hold, earlier)
+    # Drawn here, so that it is known after an interrupt.
+    own_id = new_request_id(lambda: secrets.token_hex(16)) if request_id is None else request_id
+    try:
+        request = client.erase(subjects=subjects, ids=ids, request_id=own_id, held=hold or "")
+        if wait:
+            request = _followed(client, request)
+    except KeyboardInterrupt:
+        return interrupted_outcome(_looked_up(client, own_id), None)
+    except Unavailable as error:
+        again = f"then repeat it with --request-id {own_id}: if it was accepted, that is the same request"
+        raise Unavailable(error.fact, f"{error.remedy}; {again}", **error.context) from error
+    return erase_outcome(request, None, earlier)
 
 
 def remote_status(client: Client, request_id: str | None) -> Outcome:
@@ -53,7 +98,7 @@ def remote_status(client: Client, request_id: str | None) -> Outcome:
     if request_id is not None:
         return _told(client.request(request_id))
     status = client.status()
-    return Outcome(data=plain(status), text=status_text(status))
+    return Outcome(data=plain(status), text=status_text(replace(status, store=status.store or "the server's store")))
 
 
 def remote_receipt(client: Client, request_id: str, *, quiet: bool) -> Outcome:
@@ -61,18 +106,54 @@ def remote_receipt(client: Client, request_id: str, *, quiet: bool) -> Outcome:
     return print_receipt(bundle_from_bytes(client.receipt(request_id)), quiet=quiet)
 
 
+def _looked_up(client: Client, request_id: str) -> RequestStatus | None:
+    try:
+        return client.request(request_id)
+    except ObjectMissing:
+        return None
+
+
+def _followed(client: Client, request: RequestStatus) -> RequestStatus:
+    """Return a request when it is over, paused or failed; its way there is told on stderr."""
+    state = ""
+    for request in chain([request], client.follow(request, _PATIENCE_SECONDS)):  # noqa: B020, PLR1704  the last one
+        if request.state != state:
+            state = request.state
+            sys.stderr.write(f"request {request.request_id}: {state}\n")
+    return request
+
+
 def _told(request: RequestStatus) -> Outcome:
     reason = f": {request.reason}" if request.reason else ""
     text = (
         f"request {request.request_id} is {request.state}{reason}; {request.points} data points, due {request.due_at}"
     )
-    return Outcome(data=plain(request), text=text)
+    return Outcome(data=request_data(request, None), text=f"{text}\n{request_text(request, None)}")
 
 
 def _answers(
-    client: Client, data: str, generations: list[int]
+    client: Client, data: str, found: list[RemoteAnswers]
 ) -> Iterator[tuple[PredictionBatch, tuple[str, ...], str | None]]:
+    for table in _tables(data):
+        answers = client.predict(table)
+        found.append(replace(answers, table=None))
+        yield batch_of(answers.table)
+
+
+def _tables(data: str) -> Iterator[Any]:
+    """Yield a file's data points as tables that a request has room for."""
     for table in tables_of(open_source(data, Path.cwd()), _POINTS_A_REQUEST):
-        found = client.predict(table)
-        generations.append(found.generation)
-        yield batch_of(found.table)
+        points = max(1, table.num_rows * _BYTES_A_REQUEST // max(table.nbytes, _BYTES_A_REQUEST))
+        yield from (table.slice(start, points) for start in range(0, table.num_rows, points))
+
+
+def _ensembles(found: Iterable[RemoteAnswers]) -> dict[str, Any]:
+    """Return which ensembles answered; where they differ ``generation`` and ``constituents`` are the lowest."""
+    answers = list(found)
+    generations = sorted({each.generation for each in answers})
+    return {
+        "generation": generations[0],
+        "generations": generations,
+        "constituents": min(each.constituents for each in answers),
+        "shards": answers[0].shards,
+    }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -12,8 +12,13 @@ class Environment:
 
     tracebacks: bool = False
     """``SISA_TRACEBACK=1``: show the traceback of an unexpected error; it may hold personal data."""
+    token: str = field(default="", repr=False)
+    """``SISA_TOKEN``: what a server (``--url``) knows its callers by. Never an option: others can list arguments."""
 
 
 def read_environment() -> Environment:
     """Return the settings of this process's environment."""
-    return Environment(tracebacks=os.environ.get("SISA_TRACEBACK", "") not in ("", "0"))
+    return Environment(
+        tracebacks=os.environ.get("SISA_TRACEBACK", "") not in ("", "0"),
+        token=os.environ.get("SISA_TOKEN", "").strip(),
+    )

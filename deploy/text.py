@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from cluster.outcome import Evaluation, Verification
-from cluster.planning import Plan
 from coordinator.plan import RetrainPlan
 from coordinator.requests import Cost, RequestState
 from coordinator.status import BatchStatus, FederationStatus, RequestStatus
+
+if TYPE_CHECKING:  # the planner loads torch, and commands with --url do without
+    from cluster.outcome import Evaluation, Verification
+    from cluster.planning import Plan
 
 _MOST_OF_A_NOTE = 60
 
@@ -124,8 +127,8 @@ def ended_before_text(request: RequestStatus) -> str:
     return f"request {request.request_id} was submitted before and is {request.state} since {since}: nothing was done"
 
 
-def request_text(request: RequestStatus, status: FederationStatus) -> str:
-    """Return everything known of one request."""
+def request_text(request: RequestStatus, status: FederationStatus | None = None) -> str:
+    """Return everything known of one request; with ``status`` beside a full retrain's cost."""
     passed = [state.value for state in RequestState if state.value in request.times]
     return "\n".join(
         [

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
+from typing import Protocol
 
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from cluster.federation import Federation
 from coordinator.status import FederationStatus
 from deploy.erasure import find_request, request_data
 from deploy.output import Outcome
@@ -16,6 +16,14 @@ from deploy.text import request_text, status_text
 from storage.errors import Invalid
 
 _REFRESH_SECONDS = 1.0
+
+
+class Watched(Protocol):
+    """A federation, here or at a server."""
+
+    def status(self) -> FederationStatus:
+        """Return how it stands now."""
+        ...
 
 
 def request_outcome(status: FederationStatus, request_id: str) -> Outcome:
@@ -26,7 +34,7 @@ def request_outcome(status: FederationStatus, request_id: str) -> Outcome:
     return Outcome(data=request_data(request, status), text=request_text(request, status))
 
 
-def watch_status(federation: Federation) -> None:
+def watch_status(federation: Watched) -> None:
     """Show the status again and again, until interrupted."""
     with Live(console=Console(), auto_refresh=False) as live:
         try:

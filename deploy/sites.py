@@ -1,0 +1,192 @@
+"""What commands do and say where the specification has several sites and none of them is named."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from coordinator.bundles import statement_of
+from deploy.erasure import erase_outcome
+from deploy.output import ExitCode, Outcome, Problem, plain
+from deploy.receipts import receipt_text
+from deploy.text import evaluation_text, requests_text, table, verification_text
+
+if TYPE_CHECKING:
+    from cluster.sites.asking import TookPart
+    from cluster.sites.federation import SiteFederation
+    from cluster.sites.outcome import SitesStatus
+
+
+def train_sites(federation: SiteFederation) -> Outcome:
+    """Let every site join and train; those that are away are named."""
+    return status_outcome(federation.train())
+
+
+def predict_at_sites(federation: SiteFederation, data: str, out: Path) -> Outcome:
+    """Write the federation's answers for a data file."""
+    from shards.predictions import check_ending
+
+    check_ending(out)
+    answers = federation.predict(data)
+    points = answers.write(out)
+    facts = {
+        "out": str(out),
+        "points": points,
+        "constituents": answers.constituents,
+        "shards": answers.shards,
+        **_who(answers.sites, answers.absent),
+    }
+    text = (
+        f"wrote {points:,} predictions to {out} (constituents {answers.constituents} of {answers.shards})\n"
+        + _who_text(answers.sites, answers.absent)
+    )
+    return Outcome(data=facts, text=text)
+
+
+def evaluate_at_sites(federation: SiteFederation, data: str) -> Outcome:
+    """Tell the federation's accuracy on labelled data."""
+    found = federation.evaluate(data)
+    return Outcome(
+        data={**plain(found.overall), **_who(found.sites, found.absent)},
+        text=f"{evaluation_text(found.overall)}\n{_who_text(found.sites, found.absent)}",
+    )
+
+
+def status_outcome(status: SitesStatus) -> Outcome:
+    """Return how a federation stands: ``constituents`` are all sites', each with its site."""
+    data = plain(status)
+    data["waits_for"] = list(status.waits_for)
+    data["constituents"] = [
+        {"site": site["site"], **each}
+        for site in data["sites"]
+        if site["status"]
+        for each in site["status"]["constituents"]
+    ]
+    lines = [
+        (
+            each.site,
+            each.membership,
+            each.leaves,
+            each.status.points if each.status else "-",
+            each.status.generation if each.status else "-",
+            f"{each.status.serving} of {each.status.shards}" if each.status else "-",
+            each.reason,
+        )
+        for each in status.sites
+    ]
+    header = ("site", "membership", "leaves it", "points", "generation", "answer", "note")
+    parts = [f"federation {status.name} in {status.store}", table(header, lines)]
+    parts += [
+        f"erasure requests at {each.site}\n{requests_text(each.status.requests)}"
+        for each in status.sites
+        if each.status is not None and each.status.requests
+    ]
+    return Outcome(data=data, text="\n\n".join(parts))
+
+
+def show_sites(federation: SiteFederation, request_id: str | None) -> Outcome:
+    """Return how the federation stands, or one request, wherever it is."""
+    if request_id is None:
+        return status_outcome(federation.status())
+    site, found = federation.request(request_id)
+    return _at(site, erase_outcome(found, None))
+
+
+def erase_at_site(
+    federation: SiteFederation,
+    site: str,
+    subjects: Iterable[str],
+    ids: Iterable[str],
+    *,
+    request_id: str | None,
+    hold: str | None,
+    wait: bool,
+) -> Outcome:
+    """Erase people or data points at one site."""
+    status = federation.erase(site, subjects=subjects, ids=ids, request_id=request_id, held=hold or "", wait=wait)
+    return _at(site, erase_outcome(status, None))
+
+
+def withdraw_site(federation: SiteFederation, site: str, reason: str) -> Outcome:
+    """Take a site out of the federation for good."""
+    found = federation.withdraw(site, reason)
+    text = f"site {site} is {found.membership}: its constituents are in no answer any more"
+    if found.membership == "withdrawn":
+        text += "\nwhat it holds is purged when it can be reached: run 'sisa train' or this command again then"
+    else:
+        text += f"\nall its data points are erased; 'sisa receipt withdrawal-of-{site}' proves it"
+    return Outcome(data=plain(found), text=text)
+
+
+def receipt_at_sites(federation: SiteFederation, request_id: str | None, *, quiet: bool) -> Outcome:
+    """Return the site's receipt for stdout, and in ``data`` the federation's own beside it."""
+    assert request_id is not None
+    found = federation.receipt(request_id)
+    if not quiet:
+        sys.stderr.write(f"at site {found.site}:\n{receipt_text(found.at_site, statement_of(found.at_site))}\n\n")
+        sys.stderr.write(
+            f"the federation has stated that the site gave this very receipt: entry {found.at_federation.index} of its"
+            " own log\n"
+        )
+    data = {
+        "request_id": request_id,
+        "site": found.site,
+        "bundle": json.loads(found.at_site.to_bytes()),
+        "federation_bundle": json.loads(found.at_federation.to_bytes()),
+    }
+    return Outcome(data=data, text=found.at_site.to_bytes().decode("ascii"))
+
+
+def verify_at_sites(federation: SiteFederation) -> Outcome:
+    """Let every member prove itself; a site that cannot be asked proves nothing."""
+    found = federation.verify()
+    data = {
+        "exact": all(each.exact for each in found.sites.values()) and not found.absent,
+        "sites": {
+            name: {"exact": each.exact, "shards": each.shards, "residue": each.residue, "receipts": each.receipts}
+            for name, each in found.sites.items()
+        },
+        "absent": dict(found.absent),
+    }
+    text = "\n\n".join(
+        [f"site {name}\n{verification_text(each)}" for name, each in found.sites.items()]
+        + [f"site {name}: {reason}" for name, reason in found.absent.items()]
+    )
+    if found.holds:
+        return Outcome(data=data, text=text)
+    failed = [name for name, each in found.sites.items() if not each.holds]
+    if failed:
+        problem = Problem(
+            kind="proof_failed",
+            message=f"the proof does not hold at {', '.join(failed)}",
+            remedy="run 'sisa --site NAME train' there: it rebuilds what is damaged; then verify again",
+        )
+        return Outcome(data=data, text=text, problem=problem, code=ExitCode.PROOF_FAILED)
+    problem = Problem(
+        kind="unavailable",
+        message=f"not every site could be asked: {', '.join(found.absent)}",
+        remedy="run 'sisa --site NAME verify' at the site, or verify again when it is back",
+    )
+    return Outcome(data=data, text=text, problem=problem, code=ExitCode.UNAVAILABLE)
+
+
+def _at(site: str, outcome: Outcome) -> Outcome:
+    return Outcome(
+        data={"site": site, **(outcome.data or {})},
+        text=f"site {site}: {outcome.text}",
+        problem=outcome.problem,
+        code=outcome.code,
+    )
+
+
+def _who(sites: Sequence[TookPart], absent: Mapping[str, str]) -> dict[str, Any]:
+    return {"sites": [plain(each) for each in sites], "absent": dict(absent)}
+
+
+def _who_text(sites: Sequence[TookPart], absent: Mapping[str, str]) -> str:
+    lines = [(each.site, each.generation, f"{each.constituents} of {each.shards}") for each in sites]
+    missing = [f"without {name}: {reason}" for name, reason in absent.items()]
+    return "\n".join([table(("site", "generation", "constituents"), lines), *missing])
