@@ -1,7 +1,7 @@
 """What answers at a site: its own ensemble, and what may be told of it. Whoever asks from elsewhere asks a desk.
 
 A desk reads the site's store and nothing else; it is the only thing of a site that the outside meets. What may leave is
-decided here, at the site, by the site's own copy of the specification.
+decided at the site: see ``cluster.serving.telling``.
 Shape legend: N points, F features, C classes.
 """
 
@@ -14,14 +14,13 @@ import numpy.typing as npt
 
 from cluster.objects import open_objects
 from cluster.serving.standing import Standing
+from cluster.serving.telling import Telling
 from cluster.sites.specification import Site
 from cluster.system import SystemClock
 from coordinator.ports import Clock
-from coordinator.sites import SiteAnswer, SiteStanding, history_of
-from coordinator.state import FederationState, servable
-from shards.constituent import read_checkpoint
+from coordinator.sites import SiteAnswer, SiteStanding
 from shards.dataset import scaled
-from storage.errors import Invalid, ObjectMissing, Unavailable
+from storage.errors import Invalid, Unavailable
 
 _ATTEMPTS: Final = 8
 """An answer is computed again when its generation was withdrawn meanwhile; so often in a row is no coincidence."""
@@ -33,30 +32,13 @@ class Desk:
     def __init__(self, site: Site, clock: Clock | None = None) -> None:
         """Reads nothing yet."""
         self._site = site
-        self._store = open_objects(site.specification)
-        self._state = Standing(site.specification, self._store, clock or SystemClock())
+        store = open_objects(site.specification)
+        self._state = Standing(site.specification, store, clock or SystemClock())
+        self._telling = Telling(self._state, store, site.settings.leaves)
 
     def standing(self, requests: int = 0) -> SiteStanding:
-        """Return how the site stands now, to one who has heard of its first ``requests`` erasure requests.
-
-        Raises ``Unavailable`` when nothing was trained, or it cannot be read.
-        """
-        state = self._state.trained()
-        assert state.data is not None
-        return SiteStanding(
-            identity=state.key_digest,
-            position=self._state.position,
-            generation=state.generation,
-            floor=state.floor,
-            requests=len(state.requests),
-            history=history_of(state.requests),
-            history_then=history_of(state.requests[:requests]),
-            shards=len(state.shards),
-            features=state.data.layout.features,
-            width=state.data.layout.width,
-            model_code=state.configuration.model_code if state.configuration else "",
-            checkpoints=tuple((each.shard, each.checkpoint.sha256) for each in servable(state)),
-        )
+        """See ``Telling.standing``."""
+        return self._telling.standing(requests)
 
     def answer(self, features_NF: npt.NDArray[np.float32]) -> SiteAnswer:
         """Return the aggregated answer for features that are not scaled, confirmed after it was computed (E10).
@@ -65,7 +47,8 @@ class Desk:
         """
         for _ in range(_ATTEMPTS):
             state = self._state.trained()
-            _check_width(state, features_NF)
+            assert state.data is not None
+            check_width(state.data.layout.width, features_NF)
             ensemble = self._state.ensemble
             if ensemble is None or self._state.is_behind:
                 ensemble = self._state.load()
@@ -81,22 +64,14 @@ class Desk:
         raise Unavailable("erasures follow each other faster than an answer can be computed", "ask again in a moment")
 
     def checkpoint(self, shard: int, sha256: str) -> bytes:
-        """Return the bytes of a checkpoint that may be served now.
-
-        Raises ``Invalid`` when no weights leave this site, ``ObjectMissing`` when it is not served (any more).
-        """
-        if self._site.settings.leaves != "weights":
-            raise Invalid("no weights leave this site: only predictions do", "ask it for predictions")
-        for each in servable(self._state.trained()):
-            if each.shard == shard and each.checkpoint.sha256 == sha256:
-                return read_checkpoint(self._store, each.checkpoint, each.shard)
-        raise ObjectMissing("the site serves no such checkpoint now", "ask how it stands, and try again")
+        """See ``Telling.checkpoint``."""
+        return self._telling.checkpoint(shard, sha256)
 
 
-def _check_width(state: FederationState, features_NF: npt.NDArray[np.float32]) -> None:
-    assert state.data is not None
-    if features_NF.shape[1] != state.data.layout.width:
+def check_width(width: int, features_NF: npt.NDArray[np.float32]) -> None:
+    """Raise ``Invalid`` unless the data points have as many features as the site's."""
+    if features_NF.shape[1] != width:
         raise Invalid(
-            f"the data points have {features_NF.shape[1]} features, this site's have {state.data.layout.width}",
+            f"the data points have {features_NF.shape[1]} features, this site's have {width}",
             "sites of one federation describe data points alike",
         )

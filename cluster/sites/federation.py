@@ -6,18 +6,24 @@ A person is looked for at the site that is named and nowhere else: what an id me
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
+
+import numpy as np
+import numpy.typing as npt
 
 from cluster.naming import new_request_id
 from cluster.outcome import evaluation_of
 from cluster.sites.asking import Asking, SitesAnswer
 from cluster.sites.links import NearSite, SiteLink
 from cluster.sites.outcome import SiteReceipt, SitesAnswers, SitesEvaluation, SitesStatus, SiteStatus, SitesVerification
+from cluster.sites.pinned import PinnedSite
+from cluster.sites.remote import RemoteSite
 from cluster.sites.roster import RosterRegister
-from cluster.sites.specification import Site, SitesSpecification, read_sites
+from cluster.sites.specification import Site, SitesSettings, SitesSpecification, read_sites
 from cluster.system import SystemClock
 from cluster.training_data import asked_of_sites
 from cluster.worker import new_name
@@ -54,17 +60,19 @@ class SiteFederation:
         listener: Listener = _nobody,
         clock: Clock | None = None,
         names: Names = new_name,
-        link_to: LinkTo = NearSite,
+        link_to: LinkTo | None = None,
     ) -> None:
+        """``link_to`` is how sites are reached; default: as their tables say, see ``link_for``."""
         self.specification = specification
         self._listener = listener
         self._clock = clock or SystemClock()
         self._names = names
-        store = open_store(specification.store, specification.folder, specification.endpoint)
+        store = open_store(specification.store, specification.folder, specification.endpoint, specification.credentials)
         self._location = store.location
         self.roster = RosterRegister(store, self._clock)
         self.registrar = Registrar(store, self._clock, names)
-        self._links = {site.name: link_to(site, listener, self._clock) for site in specification.sites}
+        reach = link_to or partial(link_for, specification.settings)
+        self._links = {site.name: reach(site, listener, self._clock) for site in specification.sites}
         self._asking = Asking(specification, self._links, self.roster)
 
     def __enter__(self) -> Self:
@@ -84,6 +92,35 @@ class SiteFederation:
     def link(self, site: str) -> SiteLink:
         """Return the way to a site. Raises ``Invalid`` when the specification has none of this name."""
         return self._links[self.specification.site(site).name]
+
+    def launch(self) -> dict[str, str]:
+        """Start the coordinator of every member that has nodes of this cluster; return what became of each, in words.
+
+        It goes on without this process. Sites with an API of their own launch theirs themselves.
+        """
+
+        def launch(link: PinnedSite) -> str:
+            link.launch()
+            return "its coordinator is at work"
+
+        return self._at_nodes(launch)
+
+    def stop(self) -> dict[str, str]:
+        """End the coordinators that ``launch`` starts; return what became of each, in words."""
+        return self._at_nodes(lambda link: "its coordinator is stopped" if link.stop() else "none was launched")
+
+    def _at_nodes(self, act: Callable[[PinnedSite], str]) -> dict[str, str]:
+        told = {}
+        for site in self._candidates():
+            link = self._links[site.name]
+            if not isinstance(link, PinnedSite):
+                told[site.name] = f"launches and stops its own, with 'sisa --site {site.name} launch' there"
+                continue
+            try:
+                told[site.name] = act(link)
+            except AWAY as error:
+                told[site.name] = f"waiting for it: {error.fact}"
+        return told
 
     def train(self) -> SitesStatus:
         """Let every site of the specification join and train; one that is away is waited for by nobody.
@@ -120,6 +157,20 @@ class SiteFederation:
             id_column=self.specification.id_column,
             batches=(self._named(batch, answer) for batch, answer in answers),
         )
+
+    def answer(self, features_NF: npt.NDArray[np.float32]) -> SitesAnswer:
+        """Return the federation's answer for features that are not scaled; see ``Asking.answer``."""
+        return self._asking.answer(features_NF)
+
+    def layout(self) -> SiteStanding:
+        """Return the standing of a member that can be reached, for the names of its features; all have the same."""
+        reasons = []
+        for site in self._members():
+            try:
+                return self._links[site.name].standing()
+            except SisaError as error:
+                reasons.append(f"{site.name}: {error.fact}")
+        raise Unavailable(f"no site can be asked: {'; '.join(reasons) or 'none has joined'}", "run 'sisa train'")
 
     def evaluate(self, data: object) -> SitesEvaluation:
         """Return the federation's accuracy on labelled data, overall and per class."""
@@ -208,7 +259,7 @@ class SiteFederation:
         self, data: object, *, labelled: bool
     ) -> tuple[SitesAnswer, Iterator[tuple[FeatureBatch, SitesAnswer]]]:
         """Return the first answer, and each batch with its answer."""
-        batches = asked_of_sites(self.specification.sites[0].specification, self._layout(), data, labelled=labelled)
+        batches = asked_of_sites(self.specification.sites[0].specification, self.layout(), data, labelled=labelled)
         batch = next(batches, None)
         if batch is None:
             raise Invalid("there is no data point to answer", "name a file that holds some")
@@ -234,16 +285,6 @@ class SiteFederation:
             predictions=[names[position] for position in answer.aggregated.classes_N],
             probabilities_NC=answer.aggregated.scores_NC,
         )
-
-    def _layout(self) -> SiteStanding:
-        """Return the standing of a member that can be reached, for the names of its features; all have the same."""
-        reasons = []
-        for site in self._members():
-            try:
-                return self._links[site.name].standing()
-            except SisaError as error:
-                reasons.append(f"{site.name}: {error.fact}")
-        raise Unavailable(f"no site can be asked: {'; '.join(reasons) or 'none has joined'}", "run 'sisa train'")
 
     def _candidates(self) -> Iterator[Site]:
         """Yield the sites that are members or may become such."""
@@ -335,6 +376,19 @@ def _membership(record: SiteRecord | None) -> str:
     if record.is_member:
         return "member"
     return "purged" if record.purged_at else "withdrawn"
+
+
+def link_for(settings: SitesSettings, site: Site, listener: Listener, clock: Clock) -> SiteLink:
+    """Return the way to a site that its table names.
+
+    Its own API where it has a ``url``; a node of the cluster where that has nodes of its own (``cluster.labels``);
+    else its store, which is within reach.
+    """
+    if site.settings.url is not None:
+        return RemoteSite(site, settings)
+    if site.specification.cluster.labels:
+        return PinnedSite(site, listener, clock)
+    return NearSite(site, listener, clock)
 
 
 def connect_sites(config: str | Path | SitesSpecification = "sisa.toml", **options: Any) -> SiteFederation:

@@ -21,7 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, get_args
 
-from cluster.specification import SITES, TABLES, FederationSpecification, specification_of
+from cluster.serving.settings import ServeSettings
+from cluster.specification import SITES, TABLES, ClusterSettings, FederationSpecification, specification_of
 from cluster.tables import TOP, Problems, parse_file, read_table
 from coordinator.settings import AggregationSettings
 from coordinator.sites import Leaves
@@ -56,7 +57,15 @@ class SiteSettings:
     url: str | None = None
     """Where the site's own API is ('sisa serve --site NAME' there); default: it is reached through the cluster."""
     token_file: str | None = None
-    """File with a token of the role ``federate`` for ``url``, relative to the specification's folder."""
+    """File with a token of the role ``federate`` for ``url``, relative to the specification's folder.
+
+    Nobody but its owner may read it."""
+    ca_file: str | None = None
+    """File with the certificates, PEM, of the authorities that vouch for ``url``, relative to the specification's
+    folder; default: those that this machine trusts."""
+    insecure: bool = False
+    """Whether ``url`` may be plain HTTP to another machine: where something else keeps that way secret, such as a VPN
+    or a mesh. Else who listens learns the token and what is asked."""
     endpoint: str | None = None
     """As above all tables, for this site."""
     keys: str | None = None
@@ -74,6 +83,8 @@ class SiteSettings:
             problems.append(f"leaves must be one of {', '.join(get_args(Leaves))}, got {self.leaves!r}")
         if (self.url is None) != (self.token_file is None):
             problems.append("url and token_file go together: the site's API answers nobody without a token")
+        if self.url is None and (self.ca_file is not None or self.insecure):
+            problems.append("ca_file and insecure are about url: name it, or leave them out")
         if problems:
             raise Invalid("; ".join(f"[site] {problem}" for problem in problems))
 
@@ -134,6 +145,10 @@ class SitesSpecification:
     settings: SitesSettings = field(default_factory=SitesSettings)
     endpoint: str | None = None
     credentials: str | None = None
+    serve: ServeSettings = field(default_factory=ServeSettings)
+    """Where the federation's own API listens; sites have theirs."""
+    cluster: ClusterSettings = field(default_factory=ClusterSettings)
+    """The Ray cluster of the federation's own server."""
 
     def site(self, name: str) -> Site:
         """Return the site of this name. Raises ``Invalid`` when the file has none."""
@@ -167,6 +182,8 @@ def read_sites(path: Path) -> SitesSpecification:
     settings: SitesSettings = read_table(
         {**TABLES, "sites": SitesSettings}, "sites", document.get("sites", {}), problems
     )
+    serve: ServeSettings = read_table(TABLES, "serve", document.get("serve", {}), problems)
+    cluster: ClusterSettings = read_table(TABLES, "cluster", document.get("cluster", {}), problems)
     problems.raise_if_any()
     if settings.quorum is not None and settings.quorum > len(sites):
         raise Invalid(f"[sites] quorum is {settings.quorum}, and there are {len(sites)} sites", "lower it")
@@ -183,6 +200,8 @@ def read_sites(path: Path) -> SitesSpecification:
         classes=common.data.classes,
         id_column=common.data.id,
         settings=settings,
+        serve=serve,
+        cluster=cluster,
     )
 
 

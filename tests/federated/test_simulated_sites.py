@@ -185,7 +185,7 @@ def test_too_few_sites_answer_nothing(houses: Houses) -> None:
     with connect_sites(houses.config, link_to=unreachable.link) as federation:
         federation.train()
         unreachable.away.add("south")
-        with pytest.raises(Unavailable, match="2 of 3 sites answer, and the quorum is 3: south: the site does not ans"):
+        with pytest.raises(Unavailable, match="2 of 3 sites answer, and the quorum is 3: south: the site does not"):
             ask(federation, houses)
 
 

@@ -1,0 +1,298 @@
+"""Sites on one Ray cluster: an actor on a node of the site does there what ``NearSite`` does here.
+
+This process joins the cluster and reads no store but the federation's own: the site's credentials are on the site's
+nodes. Names of people travel in small pieces, for what is large goes through Ray's object store, which may spill to a
+disk where no erasure reaches; so do checkpoints.
+Shape legend: N points, F features.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from threading import Lock
+from time import monotonic
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import ray
+from ray.exceptions import ActorDiedError, ActorUnavailableError
+
+from cluster.coordinator import unwrapped
+from cluster.guard import check_rooms
+from cluster.launching import launch_coordinator, stop_coordinator
+from cluster.objects import open_objects
+from cluster.outcome import Verification
+from cluster.placement import check_here, labels_in_words, nodes_with, selecting
+from cluster.session import join_ray
+from cluster.sites.links import NearSite
+from cluster.sites.specification import Site
+from cluster.worker import leave_no_core, new_name
+from coordinator.ports import Clock, Listener
+from coordinator.sites import SiteAnswer, SiteStanding
+from coordinator.status import FederationStatus, RequestStatus
+from storage.errors import Unavailable
+
+_PIECE_BYTES: Final = 64 * 1024
+"""Of names and of checkpoints in one message: below what Ray keeps outside of messages (100 kB)."""
+
+_LOOK_SECONDS: Final = 1.0
+"""How often it is looked whether a site's node is still there while it works."""
+
+_Name = tuple[str, str | int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Handed:
+    """A request whose names were handed over before."""
+
+    ticket: str
+    names: int
+    request_id: str
+    held: str
+    wait: bool
+
+
+class SiteShell:
+    """The actor: ``NearSite`` on a node of the site."""
+
+    def __init__(self, site: Site) -> None:
+        check_rooms()
+        leave_no_core()
+        check_here(site.specification.cluster.labels)
+        self._site = site
+        self._near = NearSite(site, _unheard)
+        self._named: dict[str, list[_Name]] = {}
+
+    @ray.method(concurrency_group="questions")
+    def standing(self, requests: int) -> SiteStanding:
+        """See ``Desk.standing``."""
+        return self._near.standing(requests)
+
+    @ray.method(concurrency_group="questions")
+    def answer(self, features_NF: npt.NDArray[np.float32]) -> SiteAnswer:
+        """See ``Desk.answer``."""
+        return self._near.answer(features_NF)
+
+    @ray.method(concurrency_group="questions")
+    def checkpoint(self, shard: int, sha256: str, offset: int) -> bytes:
+        """Return a piece of what ``Desk.checkpoint`` returns; it ends with one that is not full."""
+        return self._near.checkpoint(shard, sha256)[offset : offset + _PIECE_BYTES]
+
+    @ray.method(concurrency_group="questions")
+    def status(self) -> FederationStatus:
+        """See ``Federation.status``."""
+        return self._near.status()
+
+    @ray.method(concurrency_group="questions")
+    def request(self, request_id: str) -> RequestStatus:
+        """See ``Federation.request``."""
+        return self._near.request(request_id)
+
+    @ray.method(concurrency_group="questions")
+    def receipt(self, request_id: str) -> bytes:
+        """See ``SiteLink.receipt``."""
+        return self._near.receipt(request_id)
+
+    @ray.method(concurrency_group="requests")
+    def name(self, ticket: str, names: list[_Name]) -> None:
+        """Take some names of a request that is about to be submitted."""
+        self._named.setdefault(ticket, []).extend(names)
+
+    @ray.method(concurrency_group="requests")
+    def erase(self, handed: _Handed) -> RequestStatus:
+        """Submit the request that names were handed over for; see ``Federation.erase``."""
+        named = self._named.pop(handed.ticket, [])
+        if len(named) != handed.names:
+            raise Unavailable("the site was started anew while a request was handed over", "submit it again")
+        subjects = [name for kind, name in named if kind == "subject"]
+        ids = [name for kind, name in named if kind == "id"]
+        return self._near.erase(
+            subjects=subjects, ids=ids, request_id=handed.request_id, held=handed.held, wait=handed.wait
+        )
+
+    @ray.method(concurrency_group="requests")
+    def erase_everyone(self, request_id: str) -> RequestStatus:
+        """See ``Federation.erase_everyone``."""
+        return self._near.erase_everyone(request_id)
+
+    @ray.method(concurrency_group="work")
+    def train(self) -> FederationStatus:
+        """See ``Federation.train``."""
+        return self._near.train()
+
+    @ray.method(concurrency_group="work")
+    def verify(self) -> Verification:
+        """See ``Federation.verify``."""
+        return self._near.verify()
+
+    @ray.method(concurrency_group="work")
+    def launch(self) -> None:
+        """Start the site's coordinator on a node of the site."""
+        launch_coordinator(self._site.specification)
+
+    @ray.method(concurrency_group="work")
+    def stop(self) -> bool:
+        """End the site's coordinator; return whether there was one."""
+        return stop_coordinator(open_objects(self._site.specification))
+
+
+_remote: Any = ray.remote  # its types know no concurrency groups
+SiteActor = _remote(num_cpus=0, max_restarts=-1, concurrency_groups={"requests": 16, "questions": 16, "work": 2})(
+    SiteShell
+)
+
+
+class PinnedSite:
+    """A site whose data and constituents are on the cluster's nodes with its labels, and nowhere else."""
+
+    def __init__(
+        self, site: Site, listener: Listener, clock: Clock | None = None, patience_seconds: float = 60.0
+    ) -> None:
+        """Starts nothing yet. ``patience_seconds``: how long its actor may take to come up or to answer a question."""
+        del clock  # the site's own counts there
+        self._site = site
+        self._listener = listener
+        self._patience_seconds = patience_seconds
+        self._lock = Lock()
+        self._actor: Any = None
+
+    @property
+    def name(self) -> str:
+        """See ``SiteLink.name``."""
+        return self._site.name
+
+    def standing(self, requests: int = 0) -> SiteStanding:
+        """See ``SiteLink.standing``."""
+        found: SiteStanding = self._asked("standing", requests)
+        return found
+
+    def answer(self, features_NF: npt.NDArray[np.float32]) -> SiteAnswer:
+        """See ``SiteLink.answer``."""
+        found: SiteAnswer = self._asked("answer", features_NF)
+        return found
+
+    def checkpoint(self, shard: int, sha256: str) -> bytes:
+        """See ``SiteLink.checkpoint``."""
+        pieces: list[bytes] = []
+        while not pieces or len(pieces[-1]) == _PIECE_BYTES:
+            offset = len(pieces) * _PIECE_BYTES
+            pieces.append(self._asked("checkpoint", shard, sha256, offset))
+        return b"".join(pieces)
+
+    def train(self) -> FederationStatus:
+        """See ``SiteLink.train``."""
+        found: FederationStatus = self._worked("train")
+        return found
+
+    def erase(
+        self, *, subjects: Iterable[str | int], ids: Iterable[str | int], request_id: str, held: str, wait: bool
+    ) -> RequestStatus:
+        """See ``SiteLink.erase``."""
+        ticket, count = new_name(), 0
+        named = chain((("subject", name) for name in subjects), (("id", name) for name in ids))
+        for piece in _pieces(named):
+            count += len(piece)
+            self._asked("name", ticket, piece)
+        handed = _Handed(ticket=ticket, names=count, request_id=request_id, held=held, wait=wait)
+        found: RequestStatus = self._worked("erase", handed)
+        return found
+
+    def erase_everyone(self, request_id: str) -> RequestStatus:
+        """See ``SiteLink.erase_everyone``."""
+        found: RequestStatus = self._worked("erase_everyone", request_id)
+        return found
+
+    def request(self, request_id: str) -> RequestStatus:
+        """See ``SiteLink.request``."""
+        found: RequestStatus = self._asked("request", request_id)
+        return found
+
+    def receipt(self, request_id: str) -> bytes:
+        """See ``SiteLink.receipt``."""
+        found: bytes = self._asked("receipt", request_id)
+        return found
+
+    def status(self) -> FederationStatus:
+        """See ``SiteLink.status``."""
+        found: FederationStatus = self._asked("status")
+        return found
+
+    def verify(self) -> Verification:
+        """See ``SiteLink.verify``."""
+        found: Verification = self._worked("verify")
+        return found
+
+    def launch(self) -> None:
+        """Start the site's coordinator there; it goes on without this process."""
+        self._worked("launch")
+
+    def stop(self) -> bool:
+        """End the site's coordinator; return whether there was one."""
+        found: bool = self._worked("stop")
+        return found
+
+    def close(self) -> None:
+        """See ``SiteLink.close``."""
+        with self._lock:
+            if self._actor is not None and ray.is_initialized():
+                ray.kill(self._actor)
+            self._actor = None
+
+    def _asked(self, method: str, *arguments: object) -> Any:
+        """Return what a method gives that answers at once; a site where it does not is away."""
+        return self._got(method, arguments, monotonic() + self._patience_seconds)
+
+    def _worked(self, method: str, *arguments: object) -> Any:
+        """Return what a method gives that may take long, as long as a node of the site is there."""
+        return self._got(method, arguments, math.inf)
+
+    def _got(self, method: str, arguments: Sequence[object], until: float) -> Any:
+        try:
+            answer = getattr(self._started(), method).remote(*arguments)
+            while not ray.wait([answer], timeout=_LOOK_SECONDS)[0]:
+                self._check_there()
+                if monotonic() > until:
+                    raise self._away("it does not answer")
+            return unwrapped(answer)
+        except (ActorUnavailableError, ActorDiedError) as error:
+            self._check_there()
+            raise self._away("its process was lost, and is started anew") from error
+
+    def _started(self) -> Any:
+        """Return the actor, started on a node of the site. Raises ``Unavailable`` when there is none."""
+        with self._lock:
+            join_ray(self._site.specification.cluster)
+            self._check_there()
+            if self._actor is None:
+                self._actor = SiteActor.options(**selecting(self._site.specification.cluster.labels)).remote(self._site)
+            return self._actor
+
+    def _check_there(self) -> None:
+        labels = self._site.specification.cluster.labels
+        if not nodes_with(labels):
+            raise self._away(f"no node of the cluster has the labels {labels_in_words(labels)}")
+
+    def _away(self, fact: str) -> Unavailable:
+        return Unavailable(f"the site is away: {fact}", "it goes on when the site is back", site=self.name)
+
+
+def _pieces(names: Iterable[_Name]) -> Iterator[list[_Name]]:
+    """Yield names in messages that Ray keeps nowhere but in memory."""
+    piece: list[_Name] = []
+    size = 0
+    for kind, name in names:
+        if piece and size + len(str(name)) + 32 > _PIECE_BYTES:
+            yield piece
+            piece, size = [], 0
+        piece.append((kind, name))
+        size += len(str(name)) + 32
+    if piece:
+        yield piece
+
+
+def _unheard(_: object) -> None:
+    """Hear nothing: what happens at a site is told there."""

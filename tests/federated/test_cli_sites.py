@@ -1,0 +1,129 @@
+"""The commands, where the specification has several sites: all of them together, or one that is named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cluster.sites.specification import read_sites
+from storage.errors import Invalid
+from tests.doubles.home import run, small_points
+from tests.federated.houses import SITES, Houses
+
+PERSON = "north-secret-person-003"
+
+
+@pytest.fixture
+def trained(houses: Houses) -> Houses:
+    """Three sites, trained."""
+    assert houses.json("train").code == 0
+    return houses
+
+
+def test_the_story(trained: Houses) -> None:
+    """Train, predict, evaluate, erase at a site, receipt, verify, withdraw: each says who took part."""
+    status = trained.json("status").data
+    assert [each["site"] for each in status["sites"]] == list(SITES)
+    assert [(each["site"], each["shard"]) for each in status["constituents"]] == [(n, s) for n in SITES for s in (0, 1)]
+    asked = trained.write("asked", small_points(people=5))
+    out = trained.folder / "out.csv"
+    said = trained.json("predict", str(asked), "--out", str(out)).data
+    assert (said["constituents"], said["shards"], said["absent"]) == (6, 6, {})
+    assert len(out.read_text().splitlines()) == 21
+    assert 0 <= trained.json("evaluate", str(asked)).data["accuracy"] <= 1
+    words = ("north", "--subject", PERSON, "--request-id", "er-1", "--wait")
+    erased = run("site", "erase", *words, "--config", str(trained.config), "--json").data
+    assert (erased["site"], erased["state"], erased["points"]) == ("north", "complete", 4)
+    assert trained.json("status", "er-1").data["site"] == "north"
+    receipt = trained.json("receipt", "er-1").data
+    assert receipt["site"] == "north"
+    for name in ("bundle", "federation_bundle"):
+        file = trained.folder / f"{name}.json"
+        file.write_text(json.dumps(receipt[name], sort_keys=True, separators=(",", ":")))
+        assert run("receipt", "--check", str(file), "--json").code == 0
+    assert trained.json("verify").data["exact"]
+    assert trained.json("log", "--check").data["entries"] == 1
+    gone = run("site", "withdraw", "west", "--reason", "it leaves", "--config", str(trained.config), "--json").data
+    assert gone["membership"] == "purged"
+    assert "west" not in [each["site"] for each in trained.json("predict", str(asked), "--out", str(out)).data["sites"]]
+
+
+def test_one_site_is_a_federation_of_its_own(trained: Houses) -> None:
+    """With --site, before or behind the command, every command acts as that site on its own store."""
+    alone = trained.json("status", "--site", "south").data
+    assert alone["name"] == "hospitals.south"
+    together = trained.json("status").data
+    theirs = [each["digest"] for each in together["constituents"] if each["site"] == "south"]
+    assert [each["digest"] for each in alone["constituents"]] == theirs
+    first = run("--site", "south", "verify", "--config", str(trained.config), "--json")
+    assert first.data["exact"]
+    assert trained.json("erase", "--site", "south", "--subject", "south-secret-person-001").data["state"] == "complete"
+
+
+def test_simulating_touches_no_site(houses: Houses) -> None:
+    """With --simulate everything is in folders beside the specification, and the constituents are the very same."""
+    assert houses.json("train", "--simulate").code == 0
+    assert not (houses.folder / "sites").exists()
+    simulated = [each["digest"] for each in houses.json("status", "--simulate").data["constituents"]]
+    assert houses.json("train").code == 0
+    assert [each["digest"] for each in houses.json("status").data["constituents"]] == simulated
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("erase", "--subject", PERSON), "this command is about one of them"),
+        (("plan",), "this command is about one of them"),
+        (("status", "--site", "east"), "no site 'east'"),
+        (("receipt", "er-9"), "no site has this"),
+    ],
+)
+def test_what_is_not_clear_is_refused(trained: Houses, words: tuple[str, ...], told: str) -> None:
+    """What is about one site has to name it, and what is named has to be there."""
+    said = trained.json(*words)
+    assert told in said.error["message"], said
+    assert said.error["remedy"]
+
+
+def test_a_withdrawal_needs_a_reason(trained: Houses) -> None:
+    """An empty reason is none."""
+    said = run("site", "withdraw", "west", "--reason", " ", "--config", str(trained.config), "--json")
+    assert (said.code, "needs a reason" in said.error["message"]) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ('name = "south"', 'name = "north"', "two sites have the name north"),
+        ("./sites/south", "./sites/north", "two sites have the store ./sites/north"),
+        ("./sites/south", "./office", "has the federation's own store"),
+        ('name = "south"', 'name = "South"', "name must be 1 to 31 lower-case"),
+        ('name = "south"', 'name = "south"\ntraining.epochs = 9', "[training] epochs is the federation's"),
+        ('name = "south"', 'name = "south"\ndata.classes = ["a"]', "[data] classes is the federation's"),
+        ('name = "south"', 'name = "south"\nleaves = "rows"', "leaves must be one of predictions, weights"),
+        ('name = "south"', 'name = "south"\nurl = "https://south.example"', "url and token_file go together"),
+        ('name = "south"', 'name = "south"\ncolour = "red"', "colour is not a known setting"),
+        ('data.train = "south.parquet"', "", "site 'south'"),
+        ("[data]", "[sites]\nquorum = 4\n[data]", "quorum is 4, and there are 3 sites"),
+        ("[data]", "[sites]\ntimeout_seconds = 0.0\n[data]", "timeout_seconds must be"),
+    ],
+)
+def test_bad_specifications(houses: Houses, old: str, new: str, told: str) -> None:
+    """What two sites must not share, what a site must not say for itself, and what is out of range: in words."""
+    text = houses.config.read_text()
+    assert old in text
+    houses.config.write_text(text.replace(old, new, 1))
+    with pytest.raises(Invalid, match=".") as refused:
+        read_sites(houses.config)
+    assert told in refused.value.message
+    assert houses.json("status").code == 2
+
+
+def test_a_choice_without_sites(tmp_path: Path) -> None:
+    """--site is refused where there are none."""
+    file = tmp_path / "sisa.toml"
+    file.write_text('name = "one"\nstore = "./f"\n')
+    said = run("status", "--site", "north", "--config", str(file), "--json")
+    assert (said.code, "has no sites" in said.error["message"]) == (2, True)
