@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 from cluster.specification import FederationSpecification
 from storage.errors import Invalid
@@ -11,6 +12,9 @@ from storage.location import is_on_s3, open_store
 from storage.objects import ObjectStore
 from storage.vault import SealedStore
 from storage.witness import Witness
+
+_UPLOADED: Final = "working_dir_files"
+"""The folder of every node where Ray puts the working_dir of jobs."""
 
 
 def open_objects(specification: FederationSpecification) -> SealedStore:
@@ -69,8 +73,20 @@ def own_places(specification: FederationSpecification) -> tuple[Path | str, ...]
 def _open(specification: FederationSpecification, location: str, endpoint: str | None) -> ObjectStore:
     """Return the store at ``location``; server and credentials concern only what is in a bucket."""
     if not is_on_s3(location):
-        return open_store(location, specification.folder)
+        store = open_store(location, specification.folder)
+        _refuse_copy(store)
+        return store
     return open_store(location, specification.folder, endpoint, specification.credentials)
+
+
+def _refuse_copy(store: ObjectStore) -> None:
+    """Refuse a store in what Ray has copied of a job's working_dir: what is erased there stays where it came from."""
+    if _UPLOADED in Path(store.location).parts:
+        raise Invalid(
+            "the store lies in the copy that Ray has made of a job's working_dir: the federation itself is elsewhere",
+            "name it by an absolute path or an address in the specification, and leave it out of working_dir",
+            store=store.location,
+        )
 
 
 def _refuse_nested(inner: ObjectStore, keys: ObjectStore) -> None:

@@ -64,3 +64,11 @@ def test_an_endpoint_may_be_that_of_the_keys() -> None:
     FederationSettings(name="small", store="./federation", keys="s3://keys/of-small", endpoint="http://127.0.0.1:1")
     with pytest.raises(Invalid, match="endpoint is the address of an S3 server"):
         FederationSettings(name="small", store="./federation", keys="./keys", endpoint="http://127.0.0.1:1")
+
+
+def test_a_copy_of_a_store_is_no_store(tmp_path: Path) -> None:
+    """What Ray has copied of a job's working_dir is not what is to be erased from: said before anything is done."""
+    copied = tmp_path / "runtime_resources" / "working_dir_files" / "_ray_pkg_1"
+    with pytest.raises(Invalid, match="the copy that Ray has made of a job's working_dir"):
+        open_objects(named(copied, "./federation"))
+    open_objects(named(copied, str(tmp_path / "federation")))
