@@ -33,7 +33,7 @@ from pydantic import TypeAdapter, ValidationError
 from coordinator.requests import RequestState
 from coordinator.sites import SiteStanding
 from coordinator.status import FederationStatus, RequestStatus
-from shards.exchange import ARROW_STREAM, facts_of, stream_of, table_of_stream
+from shards.exchange import ARROW_STREAM, facts_of, stream_of, table_of_stream, texts_of
 from storage.errors import Conflict, Corrupt, Invalid, ObjectMissing, SisaError, Unavailable
 
 _JSON: Final = "application/json"
@@ -62,6 +62,17 @@ class NotAllowed(Invalid):
     """The server does not let this token do this."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnsweringSite:
+    """A site whose constituents are in an answer."""
+
+    site: str
+    generation: int
+    constituents: int
+    """How many of them answered, of ``shards``."""
+    shards: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class RemoteAnswers:
     """Predictions, in the order asked."""
@@ -72,6 +83,10 @@ class RemoteAnswers:
     shards: int
     table: Any
     """A ``pyarrow.Table``: the id where there was one, ``prediction``, and ``probability_<class>`` for each class."""
+    sites: tuple[AnsweringSite, ...] = ()
+    """Who they are by, where a federation of several sites was asked."""
+    absent: Mapping[str, str] = field(default_factory=dict)
+    """Of each of its sites that has no part in them: why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,9 +164,14 @@ class Client:
         reply = self._ask("POST", "/v1/predictions", body, headers)
         try:
             table = table_of_stream(reply.body, _MOST_POINTS)
-            facts = facts_of(table)
+            facts, texts = facts_of(table), texts_of(table)
             return RemoteAnswers(
-                generation=facts["generation"], constituents=facts["constituents"], shards=facts["shards"], table=table
+                generation=facts["generation"],
+                constituents=facts["constituents"],
+                shards=facts["shards"],
+                table=table,
+                sites=_decoded(tuple[AnsweringSite, ...], texts.get("sites", "[]").encode()),
+                absent=_decoded(dict[str, str], texts.get("absent", "{}").encode()),
             )
         except (Invalid, KeyError, ValueError):
             raise _strange() from None
@@ -164,10 +184,12 @@ class Client:
         request_id: str | None = None,
         held: str = "",
         wait_seconds: float = 0.0,
+        site: str | None = None,
     ) -> RequestStatus:
         """Submit an erasure request and return it, accepted and durable; see ``Federation.erase``.
 
-        With ``wait_seconds`` it is returned once it is over, paused or failed, or after so long.
+        With ``wait_seconds`` it is returned once it is over, paused or failed, or after so long. ``site`` is where a
+        federation of several looks for them, and nowhere else.
         """
         named = request_id or f"er-{secrets.token_hex(6)}"
         if not _REQUEST_ID.fullmatch(named):
@@ -175,8 +197,9 @@ class Client:
                 "over HTTP a request id is 1 to 200 of A-Z, a-z, 0-9, '.', '_', ':', '-', no sign first",
                 "choose another, or leave it out: one is drawn then",
             )
-        request = self._submit({"subjects": list(subjects), "ids": list(ids), "hold": held}, named)
-        return deque(chain([request], self.follow(request, wait_seconds)), maxlen=1).pop()
+        where = {} if site is None else {"site": site}
+        request = self._submit({"subjects": list(subjects), "ids": list(ids), "hold": held, **where}, named)
+        return deque(chain([request], self.follow(request, wait_seconds, site)), maxlen=1).pop()
 
     def erase_everyone(self, request_id: str) -> RequestStatus:
         """Submit the request that erases everybody who has a data point there; the same id is the same request.
@@ -186,22 +209,22 @@ class Client:
         """
         return self._submit({"everyone": True}, request_id)
 
-    def follow(self, request: RequestStatus, wait_seconds: float) -> Iterator[RequestStatus]:
+    def follow(self, request: RequestStatus, wait_seconds: float, site: str | None = None) -> Iterator[RequestStatus]:
         """Yield a request again and again, until it is over, paused or failed, or for so long."""
         waited = 0.0
         while waited < wait_seconds and request.state not in _OVER and request.state == request.stage:
             self._pause(_LOOK_SECONDS)
             waited += _LOOK_SECONDS
-            request = self.request(request.request_id)
+            request = self.request(request.request_id, site)
             yield request
 
-    def request(self, request_id: str) -> RequestStatus:
+    def request(self, request_id: str, site: str | None = None) -> RequestStatus:
         """Return how an erasure request stands. Raises ``ObjectMissing`` when there is none."""
-        return _decoded(RequestStatus, self._ask("GET", f"/v1/erasures/{quote(request_id, safe='')}").body)
+        return _decoded(RequestStatus, self._ask("GET", _request_path(request_id, "", site)).body)
 
-    def receipt(self, request_id: str) -> bytes:
+    def receipt(self, request_id: str, site: str | None = None) -> bytes:
         """Return a request's receipt: what ``sisa receipt --check`` verifies. Raises ``ObjectMissing``."""
-        return self._ask("GET", f"/v1/erasures/{quote(request_id, safe='')}/receipt").body
+        return self._ask("GET", _request_path(request_id, "/receipt", site)).body
 
     def status(self) -> FederationStatus:
         """Return how the federation stands; the requests only for the role audit."""
@@ -297,6 +320,11 @@ class Client:
         if answer.length:
             raise IncompleteRead(b"", answer.length)
         return b"".join(parts)
+
+
+def _request_path(request_id: str, what: str, site: str | None) -> str:
+    where = "" if site is None else f"?site={quote(site, safe='')}"
+    return f"/v1/erasures/{quote(request_id, safe='')}{what}{where}"
 
 
 def _address(url: str) -> SplitResult:

@@ -22,9 +22,11 @@ from storage.errors import Invalid
 from storage.objects import ObjectStore, object_key
 from storage.record import SealedRecord
 
-Role = Literal["predict", "erase", "audit"]
+Role = Literal["predict", "erase", "audit", "federate"]
 """``predict``: predictions, and how the federation stands. ``erase``: erasure requests, submitted and looked at.
-``audit``: everything that changes nothing and predicts nothing, receipts included."""
+``audit``: everything that changes nothing and predicts nothing, receipts included. ``federate``: for the server of a
+federation that this one is a site of: all of these, the site's standing, its withdrawal, and where weights may leave
+its checkpoints."""
 
 TOKENS_KEY: Final = object_key("control/tokens")
 

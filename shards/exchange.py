@@ -22,12 +22,14 @@ from shards.predictions import FeatureBatch, PredictionBatch, feature_batches
 from shards.readers import TableReader, Wanted
 from shards.sources import DataFile, Source, is_text, plain_type
 from shards.specification import DataSettings
-from storage.errors import Invalid
+from storage.errors import Corrupt, Invalid
 
 ARROW_STREAM: Final = "application/vnd.apache.arrow.stream"
 """The media type of Arrow's IPC stream format."""
 
 _PROBABILITY: Final = "probability_"
+_ROUNDING: Final = 1e-3
+"""So far from 1 probabilities may add up to, in float32."""
 _SOURCE: Final = "request"
 _RECORD_BATCH: Final = 3
 _HEADER_TYPE, _HEADER = 1, 2
@@ -63,6 +65,33 @@ def table_of_columns(columns: Mapping[str, Sequence[Any]], most_points: int) -> 
     if len({len(array) for array in arrays.values()}) > 1:
         raise Invalid("the columns have different lengths", "give every column one value for each data point")
     return pa.table(arrays)
+
+
+def table_of_features(features_NF: npt.NDArray[np.float32], names: Sequence[str]) -> pa.Table:
+    """Return features as a message has them: a column for each name, or one of lists where there is one name alone."""
+    if len(names) == 1 and features_NF.shape[1] > 1:
+        values = pa.array(np.ascontiguousarray(features_NF).reshape(-1))
+        return pa.table({names[0]: pa.FixedSizeListArray.from_arrays(values, features_NF.shape[1])})
+    return pa.table(dict(zip(names, map(pa.array, features_NF.T.copy()), strict=True)))
+
+
+def scores_of_table(table: pa.Table, classes: Sequence[str], points: int) -> npt.NDArray[np.float32]:
+    """Return the probabilities of an answer for so many data points, shape (N, C), in the order of ``classes``.
+
+    Raises ``Corrupt`` when it is no answer for them: other columns, another number, or what no probability is.
+    """
+    names = ["prediction", *(f"{_PROBABILITY}{name}" for name in classes)]
+    fits = table.column_names == names and table.num_rows == points
+    if not fits or any(table.schema.field(name).type != pa.float32() for name in names[1:]):
+        raise _no_answer("it has other columns, or another number of data points, than was asked for")
+    columns = [table.column(name).combine_chunks() for name in names[1:]]
+    if any(column.null_count for column in columns):
+        raise _no_answer("a probability is missing")
+    scores_NC: npt.NDArray[np.float32] = np.stack(columns, axis=1).astype(np.float32, copy=False)
+    in_range = np.isfinite(scores_NC).all() and (scores_NC >= 0).all() and (scores_NC <= 1).all()
+    if not in_range or (np.abs(scores_NC.sum(axis=1, dtype=np.float64) - 1) > _ROUNDING).any():
+        raise _no_answer("its probabilities are none")
+    return scores_NC
 
 
 def points_of_table(table: pa.Table, data: DataSettings, width: int) -> Iterator[FeatureBatch]:
@@ -121,7 +150,7 @@ def ids_of(values: Sequence[str | int | None]) -> pa.Array:
         raise Invalid("an id is no text that UTF-8 can write", "send ids as whole characters") from None
 
 
-def stream_of(table: pa.Table, facts: Mapping[str, int] | None = None) -> bytes:
+def stream_of(table: pa.Table, facts: Mapping[str, int | str] | None = None) -> bytes:
     """Return a table as an Arrow IPC stream; ``facts`` stand in its schema's metadata."""
     metadata = {name: str(value) for name, value in (facts or {}).items()}
     sink = pa.BufferOutputStream()
@@ -158,8 +187,13 @@ def batch_of(answers: pa.Table) -> tuple[PredictionBatch, tuple[str, ...], str |
 
 
 def facts_of(table: pa.Table) -> dict[str, int]:
-    """Return the facts that ``stream_of`` was given."""
-    return {name.decode(): int(value) for name, value in (table.schema.metadata or {}).items()}
+    """Return the whole numbers, 0 or more, among the facts that ``stream_of`` was given."""
+    return {name: int(value) for name, value in texts_of(table).items() if value.isdecimal() and value.isascii()}
+
+
+def texts_of(table: pa.Table) -> dict[str, str]:
+    """Return the facts that ``stream_of`` was given, as they are written."""
+    return {name.decode(): value.decode() for name, value in (table.schema.metadata or {}).items()}
 
 
 def _checked(reader: Any, most_points: int) -> Iterator[pa.RecordBatch]:
@@ -256,6 +290,10 @@ def _first_strange(lists: Sequence[Sequence[Any]]) -> int:
         ),
         0,
     )
+
+
+def _no_answer(fact: str) -> Corrupt:
+    return Corrupt(f"the answer is none: {fact}", "its server is at fault, or another one; it was not used")
 
 
 def _bad_point(fact: str, number: int) -> Invalid:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from cluster.serving.messages import JSON
+from coordinator.sites import SiteStanding
 from coordinator.status import FederationStatus, RequestStatus
 from shards.exchange import ARROW_STREAM
 
@@ -55,12 +57,52 @@ class Predictions(_Shape):
     predictions: list[Prediction]
 
 
+class Site(_Shape):
+    """A site whose constituents are in an answer."""
+
+    site: str
+    generation: int
+    constituents: int = Field(description="How many of them answered, of 'shards'.")
+    shards: int
+
+
+class SitesPredictions(Predictions):
+    """Answers of several sites together; 'generation' is the highest of theirs, which are counted apart."""
+
+    sites: list[Site]
+    absent: dict[str, str] = Field(description="Of each member that has no part in the answer: why.")
+
+
 class Erasure(_Shape):
     """An erasure request: whose data points, or which, are to be forgotten."""
 
     subjects: list[Name] = Field(default=[], description="All data points of these people.")
     ids: list[Name] = Field(default=[], description="Single data points.")
     hold: str = Field(default="", max_length=500, description="Accept it paused, for this reason, until released.")
+    everyone: bool = Field(default=False, description="All there are, nobody else named: for the role federate alone.")
+
+
+class SiteErasure(_Shape):
+    """An erasure request for one site: names are looked for there and nowhere else."""
+
+    site: str
+    subjects: list[Name] = Field(default=[], description="All data points of these people.")
+    ids: list[Name] = Field(default=[], description="Single data points.")
+    hold: str = Field(default="", max_length=500, description="Accept it paused, for this reason, until released.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteRequestShape(RequestStatus):
+    """One erasure request, and where it is."""
+
+    site: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StandingShape(SiteStanding):
+    """How a site stands; of each constituent that answers the shard's number and its checkpoint's digest."""
+
+    checkpoints: tuple[list[int | str], ...]  # type: ignore[assignment]  # pairs, which OpenAPI's lists cannot say
 
 
 class Health(_Shape):
@@ -86,7 +128,7 @@ class Errors(_Shape):
 ERRORS: Final[dict[int, str]] = {
     400: "The body cannot be read.",
     401: "No token, or none that is known and in force.",
-    403: "The token's role may not do this.",
+    403: "The token's role may not do this, or what is asked for may not leave.",
     404: "There is no such thing.",
     406: "None of the accepted formats can be written.",
     409: "The request id was used for something else.",
@@ -124,6 +166,23 @@ ASKED: Final = {
 ERASED: Final = {
     "requestBody": {"required": True, "content": {JSON: {"schema": {"$ref": "#/components/schemas/Erasure"}}}},
 }
+ERASED_AT: Final = {
+    "requestBody": {"required": True, "content": {JSON: {"schema": {"$ref": "#/components/schemas/SiteErasure"}}}},
+}
+AT: Final = {
+    "name": "site",
+    "in": "query",
+    "required": False,
+    "schema": {"type": "string"},
+    "description": "Where to look for it; default: at all sites, in their order.",
+}
+BY: Final = {
+    "name": "by",
+    "in": "query",
+    "required": False,
+    "schema": {"type": "string", "enum": ["site", "federation"], "default": "site"},
+    "description": "Whose receipt: the site's own, or the federation's, which names that one.",
+}
 KEY: Final = {
     "name": "Idempotency-Key",
     "in": "header",
@@ -131,7 +190,18 @@ KEY: Final = {
     "schema": {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._:-]{0,199}$"},
     "description": "The request's id: the same one with the same names is the same request. Drawn where it is missing.",
 }
-SHAPES: Final = (Points, Columns, Erasure)
+HEARD_OF: Final = {
+    "name": "requests",
+    "in": "query",
+    "required": False,
+    "schema": {"type": "integer", "minimum": 0, "maximum": 10**12 - 1, "default": 0},
+    "description": "Of how many of its erasure requests the caller has heard.",
+}
+BYTES: Final = {
+    "description": "The checkpoint's bytes; their SHA-256 is the digest asked for.",
+    "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+}
+SHAPES: Final = (Points, Columns, Erasure, SiteErasure)
 """Bodies of requests: not found by FastAPI, which does not read them."""
 
 RequestShape = RequestStatus

@@ -25,13 +25,16 @@ from cluster.guard import check_rooms
 from cluster.launching import find_coordinator, launch_coordinator, namespace_of
 from cluster.log_lines import LogLines
 from cluster.objects import open_objects
+from cluster.placement import check_here, selecting
 from cluster.serving.app import build_app
 from cluster.serving.erasures import Accepting
 from cluster.serving.service import open_service
 from cluster.serving.settings import ServeSettings
-from cluster.specification import FederationSpecification, read_specification
+from cluster.sites.specification import read_sites
+from cluster.specification import ClusterSettings, FederationSpecification, read_specification
 from cluster.system import SystemClock
 from cluster.worker import keep_silent
+from coordinator.sites import Leaves
 from storage.errors import Conflict, Corrupt, Invalid, Unavailable
 from storage.location import is_on_s3
 from storage.objects import ObjectStore
@@ -49,11 +52,12 @@ _deployment: Any = serve.deployment  # its types take a class for a function tha
 class ReplicaShell:
     """One replica as Serve knows it: decodes nothing, decides nothing."""
 
-    def __init__(self, specification: FederationSpecification) -> None:
+    def __init__(self, specification: FederationSpecification, leaves: Leaves = "predictions") -> None:
         check_rooms()
-        lines = LogLines(specification.name, SystemClock(), os.fdopen(os.dup(1), "w", encoding="utf-8"))
-        keep_silent()
-        self._service = open_service(specification, partial(_coordinator, open_objects(specification)))
+        check_here(specification.cluster.labels)
+        lines = log_lines(specification.name)
+        store = open_objects(specification)
+        self._service = open_service(specification, partial(_coordinator, store), leaves=leaves)
         self._app = build_app(self._service, lines, names_requests=False)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
@@ -70,24 +74,39 @@ def application(arguments: dict[str, str]) -> serve.Application:
     """Return the application, for Serve config files: ``import_path: cluster.serving.deployment:application``.
 
     ``arguments`` are the file's ``args``: ``config``, the path of ``sisa.toml`` on the node where Serve's controller
-    builds the application.
+    builds the application, and where that has several sites ``site``, the name of the one that is served here.
     """
-    return application_of(read_specification(Path(arguments["config"])))
+    config = Path(arguments["config"])
+    if "site" not in arguments:
+        return application_of(read_specification(config))
+    site = read_sites(config).site(arguments["site"])
+    return application_of(site.specification, site.settings.leaves)
 
 
-def application_of(specification: FederationSpecification) -> serve.Application:
+def application_of(specification: FederationSpecification, leaves: Leaves = "predictions") -> serve.Application:
     """Return the federation's application, ready to be run."""
-    settings = specification.serve
-    deployment = _deployment(serve.ingress()(ReplicaShell)).options(
+    place = place_of_replicas(specification.cluster, specification.store)
+    bound: serve.Application = deployed(ReplicaShell, specification.serve, place).bind(specification, leaves=leaves)
+    return bound
+
+
+def deployed(shell: type, settings: ServeSettings, place: dict[str, Any]) -> Any:
+    """Return the deployment of ``shell`` as the settings say, on nodes as ``place`` says."""
+    return _deployment(serve.ingress()(shell)).options(
         name="replica",
         num_replicas=settings.replicas,
         max_ongoing_requests=ONGOING,
         health_check_period_s=_HEALTH_SECONDS,
-        ray_actor_options={"num_cpus": settings.cpus_per_replica, **_place(specification)},
+        ray_actor_options={"num_cpus": settings.cpus_per_replica, **place},
         logging_config={"enable_access_log": False},
     )
-    bound: serve.Application = deployment.bind(specification)
-    return bound
+
+
+def log_lines(name: str) -> LogLines:
+    """Return where a replica logs; nothing else that it says is read by anybody."""
+    lines = LogLines(name, SystemClock(), os.fdopen(os.dup(1), "w", encoding="utf-8"))
+    keep_silent()
+    return lines
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,10 +119,11 @@ class Serving:
     """Whether a coordinator had to be launched for it."""
 
 
-def serve_federation(specification: FederationSpecification) -> Serving:
+def serve_federation(specification: FederationSpecification, leaves: Leaves = "predictions") -> Serving:
     """Serve the federation on its coordinator's Ray cluster, launching the coordinator where none is at work.
 
-    Served already, it is served anew under this specification: old replicas answer until the new ones do.
+    Served already, it is served anew under this specification: old replicas answer until the new ones do. ``leaves``:
+    what may leave it, where it is a site of several.
 
     Raises ``Conflict`` when the port is taken or Serve listens elsewhere on this cluster, ``Unavailable`` when the
     replicas do not start, and as ``launch_coordinator`` does.
@@ -112,25 +132,29 @@ def serve_federation(specification: FederationSpecification) -> Serving:
     is_launched = find_coordinator(store, lambda _: None, lambda _: None) is None
     if is_launched:
         launch_coordinator(specification)
-    _start(specification.serve)
+    run_application(application_of(specification, leaves), namespace_of(specification, store), specification.serve)
+    return Serving(url=specification.serve.url, replicas=specification.serve.replicas, launched=is_launched)
+
+
+def run_application(application: serve.Application, name: str, settings: ServeSettings) -> None:
+    """Run an application on the Ray cluster that this process is part of; returns when its replicas answer.
+
+    Raises ``Conflict`` when the port or the prefix is taken, ``Unavailable`` when the replicas do not start.
+    """
+    _start(settings)
     try:
-        serve.run(
-            application_of(specification),
-            name=namespace_of(specification, store),
-            route_prefix=specification.serve.prefix,
-        )
+        serve.run(application, name=name, route_prefix=settings.prefix)
     except (RayServeException, RayTaskError) as error:
         raise Conflict(
             "Ray Serve refuses the application: most likely another one on this cluster has its prefix",
             "give [serve] another prefix, or end the other application: see 'serve status'",
-            prefix=specification.serve.prefix,
+            prefix=settings.prefix,
         ) from error
     except RuntimeError as error:
         raise Unavailable(
             "the replicas did not start",
             "look at 'serve status' and Ray's logs; the store must be reachable from there",
         ) from error
-    return Serving(url=specification.serve.url, replicas=specification.serve.replicas, launched=is_launched)
 
 
 def stop_serving(specification: FederationSpecification) -> bool:
@@ -141,7 +165,11 @@ def stop_serving(specification: FederationSpecification) -> bool:
     store = open_objects(specification)
     if find_coordinator(store, lambda _: None, lambda _: None) is None and not ray.is_initialized():
         return False
-    name = namespace_of(specification, store)
+    return end_application(namespace_of(specification, store))
+
+
+def end_application(name: str) -> bool:
+    """End an application after the requests under way; return whether there was one. Serve ends with the last."""
     served = serve.status().applications
     if name in served:
         serve.delete(name)
@@ -194,8 +222,10 @@ def _is_open(settings: ServeSettings) -> bool:
     return True
 
 
-def _place(specification: FederationSpecification) -> dict[str, Any]:
-    """Return where replicas have to be: beside a store in a folder of this node."""
-    if is_on_s3(specification.store) or not ray.is_initialized():
+def place_of_replicas(cluster: ClusterSettings, store: str) -> dict[str, Any]:
+    """Return where replicas have to be: on nodes with the labels, else beside a store in a folder of this node."""
+    if cluster.labels:
+        return selecting(cluster.labels)
+    if is_on_s3(store) or not ray.is_initialized():
         return {}
     return {"resources": {f"node:{ray.util.get_node_ip_address()}": 0.001}}

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
+from cluster.naming import new_request_id
 from cluster.serving.standing import Standing
-from cluster.writing import Surroundings, drafted
+from cluster.writing import Surroundings, drafted, drafted_for_all
 from coordinator.requests import ErasureRequest
 from coordinator.status import RequestStatus, describe_request
 from shards.tombstones import DigestSet
-from storage.errors import Invalid, ObjectMissing, Unavailable
+from storage.errors import Conflict, Invalid, ObjectMissing, Unavailable
 
 
 class Accepting(Protocol):
@@ -40,11 +41,25 @@ class Erasures:
         """
         state = self._standing.trained()
         request, names = drafted(self._around, subjects=subjects, ids=ids, request_id=request_id, held=held)
-        coordinator = self._find()
-        if coordinator is None:
-            raise Unavailable("no coordinator is at work, so that nothing can be accepted", "run 'sisa launch'")
         is_new = state.request(request.request_id) is None
-        return self._told(coordinator.accept(request, names)), is_new
+        return self._told(self._coordinator().accept(request, names)), is_new
+
+    def submit_everyone(self, request_id: str | None) -> tuple[RequestStatus, bool]:
+        """Return the request that erases everybody who has a data point here, and whether it is new; see ``submit``.
+
+        Whom an earlier request named is forgotten. So one of this id that is over, with people left here, is taken for
+        another request: ``Conflict``.
+        """
+        state = self._standing.trained()
+        own_id = new_request_id(self._around.names) if request_id is None else request_id
+        earlier = state.request(own_id)
+        if earlier is None:
+            return self._told(self._coordinator().accept(*drafted_for_all(self._around, own_id))), True
+        if not earlier.state.is_open and any(shard.points for shard in state.shards):
+            raise Conflict(
+                "the request id was used before, and there are data points here", "choose another", request=own_id
+            )
+        return self._told(earlier), False
 
     def find(self, request_id: str) -> RequestStatus:
         """Return how a request stands. Raises ``ObjectMissing`` when there is none."""
@@ -67,6 +82,12 @@ class Erasures:
                 f"there is no receipt for this request: it is {status.state}",
                 "a receipt is there when the request is complete",
             ) from error
+
+    def _coordinator(self) -> Accepting:
+        coordinator = self._find()
+        if coordinator is None:
+            raise Unavailable("no coordinator is at work, so that nothing can be accepted", "run 'sisa launch'")
+        return coordinator
 
     def _told(self, request: ErasureRequest) -> RequestStatus:
         return describe_request(request, self._around.clock.now())

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from cluster.serving.answering import Answer
 from cluster.serving.problems import Problem, Refused, unreadable
 from cluster.specification import FederationSpecification
+from coordinator.aggregation import Aggregated
 from coordinator.state import DataState
 from shards.exchange import (
     ARROW_STREAM,
@@ -112,15 +113,28 @@ def parsed(payload: bytes) -> Any:
 
 
 def written(answer: Answer, asked: Asked, specification: FederationSpecification, media_type: str) -> bytes:
-    """Return an answer's body."""
-    classes = specification.data.classes
-    names = [classes[position] for position in answer.classes_N]
+    """Return the body of an ensemble's answer."""
     facts = {"generation": answer.generation, "constituents": answer.constituents, "shards": answer.shards}
+    found = Aggregated(classes_N=answer.classes_N, scores_NC=answer.scores_NC)
+    return written_with(facts, found, asked, specification.data.classes, specification.data.id, media_type)
+
+
+def written_with(
+    facts: Mapping[str, Any],
+    found: Aggregated,
+    asked: Asked,
+    classes: Sequence[str],
+    id_column: str,
+    media_type: str,
+) -> bytes:
+    """Return an answer's body; ``facts`` say of whom it is, as JSON has them."""
+    names = [classes[position] for position in found.classes_N]
     if media_type == ARROW_STREAM:
         ids = ids_of(asked.ids) if isinstance(asked.ids, list) else asked.ids
-        batch = PredictionBatch(ids=ids, predictions=names, probabilities_NC=answer.scores_NC)
-        return stream_of(predictions_table([batch], classes, specification.data.id), facts)
-    probabilities = answer.scores_NC.astype(np.float32).tolist()
+        batch = PredictionBatch(ids=ids, predictions=names, probabilities_NC=found.scores_NC)
+        texts = {name: json.dumps(value, separators=(",", ":")) for name, value in facts.items()}
+        return stream_of(predictions_table([batch], classes, id_column), texts)
+    probabilities = found.scores_NC.astype(np.float32).tolist()
     lines: list[dict[str, Any]] = [
         {"prediction": name, "probabilities": values} for name, values in zip(names, probabilities, strict=True)
     ]

@@ -8,6 +8,7 @@ from typing import Final
 
 from starlette.responses import Response
 
+from cluster.serving.telling import Withheld
 from shards.exchange import TooManyPoints
 from storage.errors import Conflict, Invalid, InvariantBroken, ObjectMissing, SisaError
 
@@ -52,6 +53,8 @@ def problem_of(error: SisaError) -> Problem:
     """Return what a caller is told of ``error``; what went wrong on our side is told without names of things."""
     if isinstance(error, TooManyPoints):
         return too_large(error.fact, error.remedy)
+    if isinstance(error, Withheld):
+        return Problem(status=403, kind="withheld", message=error.message, remedy=error.remedy)
     for kind, status in ((Invalid, 422), (Conflict, 409), (ObjectMissing, 404)):
         if isinstance(error, kind):
             return Problem(status=status, kind=error.kind, message=error.message, remedy=error.remedy)

@@ -8,11 +8,14 @@ from dataclasses import dataclass
 from cluster.serving.answering import Answering
 from cluster.serving.erasures import Accepting, Erasures
 from cluster.serving.gate import Gate
+from cluster.serving.settings import ServeSettings
 from cluster.serving.standing import Standing
+from cluster.serving.telling import Telling
 from cluster.specification import FederationSpecification
 from cluster.tokens import TokenRegister
 from cluster.writing import surroundings
 from coordinator.ports import Clock, Notice
+from coordinator.sites import Leaves
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +27,13 @@ class Service:
     standing: Standing
     answering: Answering
     erasures: Erasures
+    telling: Telling
     gate: Gate
+
+    @property
+    def serve(self) -> ServeSettings:
+        """How much is taken from one caller."""
+        return self.specification.serve
 
     def check(self) -> None:
         """Raise ``Unavailable`` when nothing can be answered now, ``InvariantBroken`` when it never will be."""
@@ -36,9 +45,16 @@ class Service:
 
 
 def open_service(
-    specification: FederationSpecification, find: Callable[[], Accepting | None], clock: Clock | None = None
+    specification: FederationSpecification,
+    find: Callable[[], Accepting | None],
+    clock: Clock | None = None,
+    *,
+    leaves: Leaves = "predictions",
 ) -> Service:
-    """Return a replica's objects, at work; ``find`` returns the coordinator where one is at work. Reads nothing yet."""
+    """Return a replica's objects, at work; ``find`` returns the coordinator where one is at work. Reads nothing yet.
+
+    ``leaves``: what may leave this site; a federation without sites never gives weights away.
+    """
     around = surroundings(specification, listener=_unheard, clock=clock)
     settings = specification.serve
     standing = Standing(specification, around.store, around.clock)
@@ -54,6 +70,7 @@ def open_service(
         standing=standing,
         answering=Answering(standing, settings.refresh_seconds, gate.refresh),
         erasures=Erasures(around, standing, find),
+        telling=Telling(standing, around.store, leaves),
         gate=gate,
     )
 

@@ -34,6 +34,7 @@ class Standing:
         self._loading = Lock()
         self._floor = 0
         self._state: FederationState | None = None
+        self._position = 0
         self._ensemble: Ensemble | None = None
 
     @property
@@ -46,10 +47,10 @@ class Standing:
         """The highest erasure floor that was ever read: it never falls, whatever becomes of the store."""
         return self._floor
 
-    @property
-    def position(self) -> int:
-        """Number of the journal's last entry, as it was last read."""
-        return self._follower.position
+    def seen(self) -> tuple[FederationState | None, int]:
+        """Return the state as it was last read, and the number of the journal's last entry in it."""
+        with self._looking:
+            return self._state, self._position
 
     @property
     def ensemble(self) -> Ensemble | None:
@@ -71,7 +72,7 @@ class Standing:
         with self._looking:
             state = self._follower.look()
             if state is not None:
-                self._state = state
+                self._state, self._position = state, self._follower.position
                 self._floor = max(self._floor, state.floor)
             return state
 

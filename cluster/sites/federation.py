@@ -23,7 +23,7 @@ from cluster.sites.outcome import SiteReceipt, SitesAnswers, SitesEvaluation, Si
 from cluster.sites.pinned import PinnedSite
 from cluster.sites.remote import RemoteSite
 from cluster.sites.roster import RosterRegister
-from cluster.sites.specification import Site, SitesSettings, SitesSpecification, read_sites
+from cluster.sites.specification import Site, SitesSettings, SitesSpecification, open_own_store, read_sites
 from cluster.system import SystemClock
 from cluster.training_data import asked_of_sites
 from cluster.worker import new_name
@@ -35,7 +35,6 @@ from coordinator.sites import SiteRecord, SiteStanding
 from coordinator.status import RequestStatus
 from shards.predictions import FeatureBatch, PredictionBatch
 from storage.errors import Corrupt, Invalid, ObjectMissing, SisaError, Unavailable
-from storage.location import open_store
 
 LinkTo = Callable[[Site, Listener, Clock], SiteLink]
 """How a site is reached."""
@@ -67,7 +66,7 @@ class SiteFederation:
         self._listener = listener
         self._clock = clock or SystemClock()
         self._names = names
-        store = open_store(specification.store, specification.folder, specification.endpoint, specification.credentials)
+        store = open_own_store(specification)
         self._location = store.location
         self.roster = RosterRegister(store, self._clock)
         self.registrar = Registrar(store, self._clock, names)
@@ -353,7 +352,7 @@ class SiteFederation:
         status, reason = None, record.reason if record else ""
         try:
             status = self._links[site.name].status()
-        except AWAY as error:
+        except SisaError as error:  # one site's trouble, whatever it is, hides no other's status
             reason = reason or f"waiting for site {site.name}: {error.fact}"
         return SiteStatus(
             site=site.name,

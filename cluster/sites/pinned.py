@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 from threading import Lock
 from time import monotonic
@@ -19,7 +20,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import ray
-from ray.exceptions import ActorDiedError, ActorUnavailableError
+from ray.exceptions import ObjectLostError, RayActorError
 
 from cluster.coordinator import unwrapped
 from cluster.guard import check_rooms
@@ -30,7 +31,7 @@ from cluster.placement import check_here, labels_in_words, nodes_with, selecting
 from cluster.session import join_ray
 from cluster.sites.links import NearSite
 from cluster.sites.specification import Site
-from cluster.worker import leave_no_core, new_name
+from cluster.worker import keep_silent, new_name
 from coordinator.ports import Clock, Listener
 from coordinator.sites import SiteAnswer, SiteStanding
 from coordinator.status import FederationStatus, RequestStatus
@@ -41,6 +42,9 @@ _PIECE_BYTES: Final = 64 * 1024
 
 _LOOK_SECONDS: Final = 1.0
 """How often it is looked whether a site's node is still there while it works."""
+
+_LOST: Final = (RayActorError, ObjectLostError)
+"""What a call raises whose actor, or whose large answer, went with a process or a node."""
 
 _Name = tuple[str, str | int]
 
@@ -60,12 +64,18 @@ class SiteShell:
     """The actor: ``NearSite`` on a node of the site."""
 
     def __init__(self, site: Site) -> None:
-        check_rooms()
-        leave_no_core()
-        check_here(site.specification.cluster.labels)
         self._site = site
-        self._near = NearSite(site, _unheard)
         self._named: dict[str, list[_Name]] = {}
+        self._sent: tuple[tuple[int, str] | None, bytes] = None, b""
+
+    @cached_property
+    def _near(self) -> NearSite:
+        # Made at the first call: an error here comes back as itself, one in __init__ as a dead actor. Of two that two
+        # threads make at once, one is forgotten.
+        keep_silent()
+        check_rooms()
+        check_here(self._site.specification.cluster.labels)
+        return NearSite(self._site, _unheard)
 
     @ray.method(concurrency_group="questions")
     def standing(self, requests: int) -> SiteStanding:
@@ -80,7 +90,13 @@ class SiteShell:
     @ray.method(concurrency_group="questions")
     def checkpoint(self, shard: int, sha256: str, offset: int) -> bytes:
         """Return a piece of what ``Desk.checkpoint`` returns; it ends with one that is not full."""
-        return self._near.checkpoint(shard, sha256)[offset : offset + _PIECE_BYTES]
+        named, whole = self._sent
+        if offset == 0 or named != (shard, sha256):
+            named, whole = (shard, sha256), self._near.checkpoint(shard, sha256)
+        piece = whole[offset : offset + _PIECE_BYTES]
+        # Read from the store once for all of its pieces, and not kept when the last one has left.
+        self._sent = (named, whole) if len(piece) == _PIECE_BYTES else (None, b"")
+        return piece
 
     @ray.method(concurrency_group="questions")
     def status(self) -> FederationStatus:

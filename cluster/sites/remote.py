@@ -40,6 +40,9 @@ _PIECE_BYTES: Final = 8 << 20
 _MOST_BYTES: Final = 1 << 30
 """Of one answer, checkpoints included."""
 
+_MOST_FEATURES: Final = 1 << 24
+"""A site that says that its data points have more is not believed: memory would be taken for as many."""
+
 _MOST_TOKEN_BYTES: Final = 1024
 
 _SUBMISSION_SECONDS: Final = 60.0
@@ -91,9 +94,10 @@ class RemoteSite:
         return self._site.name
 
     def standing(self, requests: int = 0) -> SiteStanding:
-        """See ``SiteLink.standing``."""
+        """See ``SiteLink.standing``. Raises ``Corrupt`` for what no site can be."""
         with self._client() as client:
             found = client.standing(requests)
+        _check_standing(found)
         self._known = found
         return found
 
@@ -254,6 +258,19 @@ class RemoteSite:
             most_bytes=_MOST_BYTES,
             trust=self._trust,
         )
+
+
+def _check_standing(standing: SiteStanding) -> None:
+    numbers = (standing.position, standing.generation, standing.floor, standing.requests)
+    features, shards = len(standing.features), {shard for shard, _ in standing.checkpoints}
+    if (
+        min(numbers) < 0
+        or features not in {1, standing.width}
+        or not 1 <= standing.width <= _MOST_FEATURES
+        or len(shards) != len(standing.checkpoints)
+        or not all(0 <= shard < standing.shards for shard in shards)
+    ):
+        raise Corrupt("the site's word on how it stands makes no sense", "look at the site's server; it was not used")
 
 
 def _check_facts(found: RemoteAnswers) -> None:

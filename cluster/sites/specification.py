@@ -27,7 +27,8 @@ from cluster.tables import TOP, Problems, parse_file, read_table
 from coordinator.settings import AggregationSettings
 from coordinator.sites import Leaves
 from storage.errors import Invalid
-from storage.location import is_on_s3
+from storage.location import is_on_s3, open_store
+from storage.objects import ObjectStore
 
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,30}")
 
@@ -157,6 +158,11 @@ class SitesSpecification:
                 return site
         known = ", ".join(site.name for site in self.sites)
         raise Invalid(f"the specification has no site {name!r}", f"its sites are {known}")
+
+
+def open_own_store(specification: SitesSpecification) -> ObjectStore:
+    """Return the federation's own store, which no site needs to reach. Touches nothing."""
+    return open_store(specification.store, specification.folder, specification.endpoint, specification.credentials)
 
 
 def has_sites(path: Path) -> bool:

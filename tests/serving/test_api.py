@@ -159,6 +159,8 @@ def test_health_and_description_need_no_token(still_world: World) -> None:
         "/v1/erasures/{request_id}",
         "/v1/erasures/{request_id}/receipt",
         "/v1/status",
+        "/v1/standing",
+        "/v1/checkpoints/{shard}/{sha256}",
         "/healthz",
     }
     page = still_world.client.get("/docs")

@@ -29,6 +29,8 @@ PATHS = [
     "/v1/erasures/{request_id}",
     "/v1/erasures/{request_id}/receipt",
     "/v1/status",
+    "/v1/standing",
+    "/v1/checkpoints/{shard}/{sha256}",
     "/healthz",
 ]
 UNCHANGED = [HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much, HealthCheck.too_slow]

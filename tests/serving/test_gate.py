@@ -36,11 +36,12 @@ def refusal(gate: Gate, text: str, *roles: Role) -> Refused:
 
 
 ALLOWED = {
-    ("POST", "/v1/predictions"): {"predict"},
-    ("POST", "/v1/erasures"): {"erase"},
-    ("GET", "/v1/erasures/er-1"): {"erase", "audit"},
-    ("GET", "/v1/erasures/er-1/receipt"): {"audit"},
-    ("GET", "/v1/status"): {"predict", "audit"},
+    ("POST", "/v1/predictions"): {"predict", "federate"},
+    ("POST", "/v1/erasures"): {"erase", "federate"},
+    ("GET", "/v1/erasures/er-1"): {"erase", "audit", "federate"},
+    ("GET", "/v1/erasures/er-1/receipt"): {"audit", "federate"},
+    ("GET", "/v1/status"): {"predict", "audit", "federate"},
+    ("GET", "/v1/standing"): {"federate"},
 }
 
 
@@ -51,6 +52,27 @@ def test_each_role_may_do_its_own(still_world: World, method: str, path: str, ro
     answer = still_world.client.request(method, path, headers=still_world.headers(role))
     if role in ALLOWED[method, path]:
         assert answer.status_code not in (401, 403)
+    else:
+        error_of(answer, 403, "forbidden")
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_nobody_gets_weights_where_none_may_leave(still_world: World, role: Role) -> None:
+    """A federation without sites gives no checkpoint to any role; it is told apart from a role that may not ask."""
+    state = still_world.resident.state()
+    sha256 = state.shards[0].chain[-1].sha256
+    answer = still_world.client.get(f"/v1/checkpoints/0/{sha256}", headers=still_world.headers(role))
+    error_of(answer, 403, "withheld" if role == "federate" else "forbidden")
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_everyone_is_erased_by_a_federation_alone(still_world: World, role: Role) -> None:
+    """Who may erase single people may not erase all of them at once."""
+    still_world.coordinator.clear()
+    answer = still_world.client.post("/v1/erasures", json={"everyone": True}, headers=still_world.headers(role))
+    still_world.coordinator.append(still_world.resident)
+    if role == "federate":
+        error_of(answer, 503, "unavailable")
     else:
         error_of(answer, 403, "forbidden")
 

@@ -11,6 +11,7 @@ import pyarrow.ipc
 import pytest
 
 from cluster.serving.messages import JSON
+from cluster.tokens import Role
 from shards.exchange import ARROW_STREAM, stream_of
 from tests.doubles.home import FEATURES
 from tests.serving.world import World, error_of, points, rows
@@ -138,6 +139,9 @@ ERASURES: Mapping[str, tuple[object, int, str]] = {
     "hold of no kind": ({"subjects": [NAMED], "hold": 1}, 422, "'hold' is a text"),
     "hold that acts": ({"subjects": [NAMED], "hold": "\x1b[2J"}, 422, "printable characters"),
     "too many": ({"subjects": [NAMED] * 21}, 413, "more than 20"),
+    "everyone and somebody": ({"subjects": [NAMED], "everyone": True}, 422, "nothing stands beside it"),
+    "everyone of no kind": ({"everyone": NAMED}, 422, "'everyone' is true or false"),
+    "a site": ({"subjects": [NAMED], "site": "north"}, 422, "an object with 'subjects', 'ids'"),
 }
 
 
@@ -173,11 +177,17 @@ def test_request_ids_that_cannot_be_addresses(still_world: World, key: str) -> N
         ("GET", "/v1/erasures/er-1", 404, "missing"),
         ("GET", "/v1/erasures/er-1/receipt", 404, "missing"),
         ("GET", "/v1/erasures/%1b%5b2J", 422, "invalid"),
+        ("GET", "/v1/standing?requests=-1", 422, "invalid"),
+        ("GET", "/v1/standing?requests=1e3", 422, "invalid"),
+        ("GET", "/v1/checkpoints/0/0", 422, "invalid"),
+        ("GET", f"/v1/checkpoints/x/{'0' * 64}", 422, "invalid"),
+        ("GET", f"/v1/checkpoints/0/{'G' * 64}", 422, "invalid"),
     ],
 )
 def test_paths_that_lead_nowhere(still_world: World, method: str, path: str, status: int, kind: str) -> None:
     """What is not there is told in the one shape of errors, without the path."""
-    answer = still_world.client.request(method, path, headers=still_world.headers("audit"))
+    role: Role = "federate" if path.startswith(("/v1/standing", "/v1/checkpoints")) else "audit"
+    answer = still_world.client.request(method, path, headers=still_world.headers(role))
     error_of(answer, status, kind)
     assert "another-federation" not in answer.text
 

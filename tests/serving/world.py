@@ -24,7 +24,7 @@ from tests.doubles.home import FEATURES, Home, small_points
 PATIENCE_SECONDS = 60.0
 """Only how long a test that fails hangs."""
 
-ROLES: tuple[Role, ...] = ("predict", "erase", "audit")
+ROLES: tuple[Role, ...] = ("predict", "erase", "audit", "federate")
 
 
 def rows(count: int = 3) -> list[list[int]]:

@@ -1,0 +1,225 @@
+"""What the endpoints of every server here have in common: who may ask, how bodies are read, how errors are told."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Final, Protocol, TypeVar
+
+from fastapi import FastAPI, Request
+from starlette.exceptions import HTTPException
+from starlette.responses import HTMLResponse, Response
+
+from cluster.log_lines import LogLines
+from cluster.serving.contract import KEY, Health, responses
+from cluster.serving.description import POLICY, openapi_of, page
+from cluster.serving.erasures import named
+from cluster.serving.gate import Gate
+from cluster.serving.messages import JSON, media_type_of, parsed
+from cluster.serving.problems import Problem, Refused, problem_of, too_large
+from cluster.serving.records import Recorder, note
+from cluster.serving.settings import ServeSettings
+from cluster.tokens import Role, TokenRecord
+from coordinator.ports import Clock
+from storage.errors import Invalid, SisaError
+
+_Result = TypeVar("_Result")
+
+TOKEN: Final[dict[str, Any]] = {"security": [{"token": []}]}
+COMMON: Final = (401, 403, 429, 500, 503)
+"""Statuses that every endpoint may answer with that asks for a token."""
+
+_SMALL_BYTES: Final = 16 * 1024
+"""A body up to this size is read where it arrives; larger ones take turns on threads."""
+
+_BODIES_AT_ONCE: Final = 2
+_CALLS_AT_ONCE: Final = 16
+_SUBMISSIONS_AT_ONCE: Final = 16
+"""Apart from other calls: while a coordinator is started anew they wait for it, and predictions shall not."""
+
+_KEY = re.compile(KEY["schema"]["pattern"])  # type: ignore[index]
+
+
+class Behind(Protocol):
+    """What stands behind a server's endpoints, whatever it serves."""
+
+    @property
+    def clock(self) -> Clock:
+        """What its log is dated by."""
+        ...
+
+    @property
+    def gate(self) -> Gate:
+        """Who may ask."""
+        ...
+
+    @property
+    def serve(self) -> ServeSettings:
+        """How much is taken from one caller."""
+        ...
+
+    def check(self) -> None:
+        """Raise ``Unavailable`` when nothing can be answered now, ``InvariantBroken`` when it never will be."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Named:
+    """Whose data points, or which, an erasure's body names."""
+
+    subjects: list[str | int]
+    ids: list[str | int]
+    held: str
+    """Why the request is to be paused; empty: it is not."""
+    everyone: bool = False
+    site: str = ""
+    """Where they are to be erased; empty: it does not say."""
+
+
+class Endpoints:
+    """What is done at each path; other classes add their own."""
+
+    def __init__(self, behind: Behind) -> None:
+        self._behind = behind
+        self._settings = behind.serve
+        self._bodies = ThreadPoolExecutor(_BODIES_AT_ONCE, "sisa-bodies")
+        self._calls = ThreadPoolExecutor(_CALLS_AT_ONCE, "sisa-calls")
+        self._submissions = ThreadPoolExecutor(_SUBMISSIONS_AT_ONCE, "sisa-submissions")
+
+    def add_to(self, app: FastAPI) -> None:
+        """Put the endpoints into ``app``."""
+        app.add_api_route("/healthz", self.health, response_model=Health, responses=responses(500, 503))
+        app.add_api_route("/docs", self.docs, response_class=HTMLResponse, include_in_schema=False)
+
+    async def health(self, request: Request) -> Response:
+        """Tell whether this replica can answer. Needs no token."""
+        del request
+        self._behind.check()
+        return json_answer({"status": "ok"})
+
+    async def docs(self, request: Request) -> Response:
+        """Show this document to people."""
+        return HTMLResponse(page(request.app.openapi()), headers=POLICY)
+
+    async def admit(self, request: Request, *roles: Role) -> TokenRecord:
+        """Return the caller's token. Raises as ``Gate.admit`` does."""
+        record = await self.call(lambda: self._behind.gate.admit(request.headers, *roles))
+        note(request.scope, token_id=record.token_id, role=record.role)
+        return record
+
+    async def call(self, act: Callable[[], _Result]) -> _Result:
+        """Do what waits for the store or the coordinator, on a thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._calls, act)
+
+    async def submit(self, act: Callable[[], _Result]) -> _Result:
+        """Do what waits for a request to be accepted, on a thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._submissions, act)
+
+    async def handle(self, payload_bytes: int, act: Callable[[], _Result]) -> _Result:
+        """Do what takes time with a body of this size, on a thread if it is large: few at once, for their memory."""
+        if payload_bytes <= _SMALL_BYTES:
+            return act()
+        return await asyncio.get_running_loop().run_in_executor(self._bodies, act)
+
+    async def body(self, request: Request) -> bytes:
+        """Return the request's body. Raises ``Refused`` with 413 once it is known to be too large."""
+        most_bytes = self._settings.max_body_bytes
+        declared = request.headers.get("content-length", "")
+        parts, size = [], int(declared) if declared.isdecimal() else 0
+        if size <= most_bytes:
+            size = 0
+            async for part in request.stream():
+                size += len(part)
+                if size > most_bytes:
+                    break
+                parts.append(part)
+        if size > most_bytes:
+            remedy = "send several requests, or raise [serve] max_body_bytes"
+            raise Refused(too_large(f"the body has more than {most_bytes:,} bytes", remedy))
+        return b"".join(parts)
+
+    async def erasure_asked(self, request: Request, *more: str) -> tuple[Named, str | None]:
+        """Return what an erasure's body names, and its Idempotency-Key; ``more`` are members that it may have besides.
+
+        Raises ``Refused``, ``Invalid``.
+        """
+        media_type_of(request.headers, (JSON,))
+        request_id = request.headers.get("idempotency-key")
+        if request_id is not None and not _KEY.fullmatch(request_id):
+            raise Invalid(
+                "an Idempotency-Key is 1 to 200 of A-Z, a-z, 0-9, '.', '_', ':', '-', no sign first",
+                "choose another, or leave it out: one is drawn then",
+            )
+        payload = await self.body(request)
+        wanted = await self.handle(len(payload), lambda: _named(payload, self._settings.max_names, more))
+        return wanted, request_id
+
+
+def assembled(
+    endpoints: Endpoints, behind: Behind, lines: LogLines, *, title: str, description: str, names_requests: bool
+) -> FastAPI:
+    """Return the API; each request is a line in ``lines``; ``names_requests``: see ``Recorder``."""
+    app = FastAPI(
+        title=title,
+        version="1",
+        description=description,
+        docs_url=None,
+        redoc_url=None,
+        swagger_ui_oauth2_redirect_url=None,
+    )
+    endpoints.add_to(app)
+    for kind in (Refused, SisaError, HTTPException):
+        app.add_exception_handler(kind, _refuse)
+    app.openapi = openapi_of(app)  # type: ignore[method-assign]
+    app.add_middleware(Recorder, clock=behind.clock, lines=lines, names_requests=names_requests)
+    return app
+
+
+def json_answer(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """Return ``value`` as an answer."""
+    return Response(json.dumps(value), status_code=status, media_type=JSON, headers=headers)
+
+
+def _named(payload: bytes, most_names: int, more: tuple[str, ...]) -> Named:
+    body = parsed(payload)
+    if not isinstance(body, dict) or not body.keys() <= {"subjects", "ids", "hold", *more}:
+        raise Invalid("the body is an object with 'subjects', 'ids', or both, and perhaps 'hold'", "see /docs")
+    subjects, ids, hold = body.get("subjects", []), body.get("ids", []), body.get("hold", "")
+    everyone, site = body.get("everyone", False), body.get("site", "")
+    if not isinstance(subjects, list) or not isinstance(ids, list) or not isinstance(hold, str):
+        raise Invalid("'subjects' and 'ids' are lists of names, 'hold' is a text", "see /docs")
+    if not isinstance(everyone, bool) or not isinstance(site, str):
+        raise Invalid("'everyone' is true or false, 'site' is a text", "see /docs")
+    if everyone and (subjects or ids or hold):
+        raise Invalid("'everyone' names all there are, at once: nothing stands beside it", "leave the others out")
+    if len(subjects) + len(ids) > most_names:
+        raise Refused(too_large(f"the request names more than {most_names:,}", "send several, or use 'sisa erase'"))
+    return Named(subjects=named(subjects, "subjects"), ids=named(ids, "ids"), held=hold, everyone=everyone, site=site)
+
+
+async def _refuse(request: Request, error: Exception) -> Response:
+    """Return an error that an endpoint, or the router, ended with as the one body of all errors."""
+    if isinstance(error, Refused):
+        problem = error.problem
+    elif isinstance(error, SisaError):
+        problem = problem_of(error)
+    else:
+        assert isinstance(error, HTTPException)
+        problem = _unroutable(error)
+    note(request.scope, kind=problem.kind)
+    return problem.response()
+
+
+def _unroutable(error: HTTPException) -> Problem:
+    is_missing = error.status_code == 404
+    return Problem(
+        status=error.status_code,
+        kind="missing" if is_missing else "invalid",
+        message="there is nothing at this path" if is_missing else str(error.detail),
+        remedy="see /docs",
+        headers=dict(error.headers or {}),
+    )

@@ -1,0 +1,186 @@
+"""The HTTP API of a federation of several sites: the contract of ``app``, with sites behind it. No Ray in here."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from typing import Any, Final
+
+from fastapi import FastAPI, Request
+from starlette.responses import Response
+
+from cluster.log_lines import LogLines
+from cluster.serving.contract import (
+    ASKED,
+    AT,
+    BY,
+    ERASED_AT,
+    KEY,
+    SiteRequestShape,
+    SitesPredictions,
+    responses,
+)
+from cluster.serving.endpoints import COMMON, TOKEN, Endpoints, assembled, json_answer
+from cluster.serving.messages import JSON, answer_type_of, media_type_of, written_with
+from cluster.serving.records import note
+from cluster.serving.sites_service import SitesService
+from cluster.sites.asking import SitesAnswer
+from cluster.sites.outcome import SitesStatus
+from cluster.tokens import Role, TokenRecord
+from coordinator.requests import check_request_id
+from coordinator.status import RequestStatus
+from shards.exchange import ARROW_STREAM
+
+_QUESTIONS_AT_ONCE: Final = 4
+"""As many as a site is asked at once: with more, sites that are well would be taken for behind."""
+
+
+def build_sites_app(service: SitesService, lines: LogLines, *, names_requests: bool = True) -> FastAPI:
+    """Return the API over ``service``; each request is a line in ``lines``; ``names_requests``: see ``Recorder``."""
+    return assembled(
+        _Endpoints(service),
+        service,
+        lines,
+        title=f"sisa-ray: {service.specification.name}, a federation of sites",
+        description="Predictions by the sites that take part, which each forget for themselves: see DESIGN.md.",
+        names_requests=names_requests,
+    )
+
+
+class _Endpoints(Endpoints):
+    """What is done at each path."""
+
+    def __init__(self, service: SitesService) -> None:
+        super().__init__(service)
+        self._service = service
+        self._questions = ThreadPoolExecutor(_QUESTIONS_AT_ONCE, "sisa-questions")
+
+    def add_to(self, app: FastAPI) -> None:
+        """Put the endpoints into ``app``."""
+        app.add_api_route(
+            "/v1/predictions",
+            self.predict,
+            methods=["POST"],
+            response_model=SitesPredictions,
+            responses=responses(
+                *(*COMMON, 400, 406, 413, 415, 422),
+                of_200={"content": {ARROW_STREAM: {"schema": {"type": "string", "format": "binary"}}}},
+            ),
+            openapi_extra={**TOKEN, **ASKED},
+        )
+        app.add_api_route(
+            "/v1/erasures",
+            self.erase,
+            methods=["POST"],
+            status_code=202,
+            response_model=SiteRequestShape,
+            responses=responses(
+                *(*COMMON, 400, 404, 409, 413, 415, 422),
+                of_200={"model": SiteRequestShape, "description": "The request was accepted before."},
+            ),
+            openapi_extra={**TOKEN, **ERASED_AT, "parameters": [KEY]},
+        )
+        for path, endpoint, shape, parameters in (
+            ("/v1/erasures/{request_id}", self.erasure, SiteRequestShape, [AT]),
+            ("/v1/erasures/{request_id}/receipt", self.receipt, dict[str, Any], [AT, BY]),
+        ):
+            app.add_api_route(
+                path,
+                endpoint,
+                response_model=shape,
+                responses=responses(*COMMON, 404, 422),
+                openapi_extra={**TOKEN, "parameters": parameters},
+            )
+        app.add_api_route(
+            "/v1/status",
+            self.status,
+            response_model=SitesStatus,
+            responses=responses(*COMMON),
+            openapi_extra=TOKEN,
+        )
+        super().add_to(app)
+
+    async def health(self, request: Request) -> Response:
+        """Tell whether this replica can answer, as far as that is its own matter. Needs no token."""
+        del request
+        await self.call(self._service.check)
+        return json_answer({"status": "ok"})
+
+    async def admit(self, request: Request, *roles: Role) -> TokenRecord:
+        """See ``Endpoints.admit``."""
+        await self.call(self._service.refresh)
+        return await super().admit(request, *roles)
+
+    async def predict(self, request: Request) -> Response:
+        """Answer data points by the sites that take part: JSON or an Arrow IPC stream, answered in the form asked for.
+
+        Each site's answer was confirmed there after it was computed. 'absent' tells which members have no part, and
+        why; where too few answer, there is no answer. Roles: predict.
+        """
+        await self.admit(request, "predict")
+        media_type = media_type_of(request.headers)
+        answer_type = answer_type_of(request.headers, media_type)
+        payload = await self.body(request)
+        reader = await self.call(self._service.reader)
+        asked = await self.handle(len(payload), lambda: reader.read(payload, media_type))
+        answer = await asyncio.get_running_loop().run_in_executor(
+            self._questions, self._service.answer, asked.features_NF
+        )
+        note(request.scope, points=len(asked.features_NF))
+        classes, id_column = self._service.specification.classes, self._service.specification.id_column
+        facts = _facts(answer)
+        body = await self.handle(
+            len(payload), lambda: written_with(facts, answer.aggregated, asked, classes, id_column, answer_type)
+        )
+        return Response(body, media_type=answer_type)
+
+    async def erase(self, request: Request) -> Response:
+        """Submit an erasure request to the site that it names; it is durable there when this answers. Roles: erase."""
+        await self.admit(request, "erase")
+        wanted, request_id = await self.erasure_asked(request, "site")
+        status, is_new = await self.submit(
+            lambda: self._service.submit(wanted.site, wanted.subjects, wanted.ids, request_id, wanted.held)
+        )
+        note(request.scope, request_id=status.request_id)
+        location = request.url_for(self.erasure.__name__, request_id=status.request_id).path
+        headers = {"Location": f"{location}?site={wanted.site}"}
+        return json_answer(_told(wanted.site, status), 202 if is_new else 200, headers)
+
+    async def erasure(self, request: Request, request_id: str) -> Response:
+        """Tell at which site an erasure request is, and how it stands. Roles: erase, audit."""
+        await self.admit(request, "erase", "audit")
+        check_request_id(request_id)
+        site = request.query_params.get("site")
+        return json_answer(_told(*await self.call(lambda: self._service.find(request_id, site))))
+
+    async def receipt(self, request: Request, request_id: str) -> Response:
+        """Give the signed receipt of a complete erasure; 'sisa receipt --check' verifies it. Roles: audit."""
+        await self.admit(request, "audit")
+        check_request_id(request_id)
+        site, by = request.query_params.get("site"), request.query_params.get("by", "site")
+        bundle = await self.call(lambda: self._service.receipt(request_id, site, by))
+        return Response(bundle, media_type=JSON)
+
+    async def status(self, request: Request) -> Response:
+        """Tell how the federation and its sites stand; the erasure requests only to the role audit.
+
+        Roles: predict, audit.
+        """
+        token = await self.admit(request, "predict", "audit")
+        status = await self.call(lambda: self._service.status(with_requests=token.role == "audit"))
+        return json_answer(asdict(status))
+
+
+def _facts(answer: SitesAnswer) -> dict[str, Any]:
+    return {
+        "generation": max(each.generation for each in answer.sites),
+        "constituents": sum(each.constituents for each in answer.sites),
+        "shards": sum(each.shards for each in answer.sites),
+        "sites": [asdict(each) for each in answer.sites],
+        "absent": dict(answer.absent),
+    }
+
+
+def _told(site: str, status: RequestStatus) -> dict[str, Any]:
+    return {"site": site, **asdict(status)}

@@ -1,0 +1,82 @@
+"""Ray Serve around the API of a federation of several sites.
+
+Its replicas hold no constituent of a site that gives none.
+The Ray cluster is the one of ``[cluster]`` above the sites: that of the federation's own server, whatever the sites
+run on. Token files and certificates have to be on the nodes where its replicas are.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from fastapi import FastAPI
+
+from cluster.guard import check_rooms
+from cluster.placement import check_here
+from cluster.serving.deployment import (
+    Serving,
+    deployed,
+    end_application,
+    log_lines,
+    place_of_replicas,
+    run_application,
+)
+from cluster.serving.sites_app import build_sites_app
+from cluster.serving.sites_service import open_sites_service
+from cluster.session import is_to_start_ray, join_ray
+from cluster.sites.specification import SitesSpecification, open_own_store
+from storage.digests import sha256
+from storage.errors import Conflict, Corrupt, Invalid, Unavailable
+
+
+class SitesShell:
+    """One replica as Serve knows it: decodes nothing, decides nothing."""
+
+    def __init__(self, specification: SitesSpecification) -> None:
+        check_rooms()
+        check_here(specification.cluster.labels)
+        lines = log_lines(specification.name)
+        self._service = open_sites_service(specification)
+        self._app = build_sites_app(self._service, lines, names_requests=False)
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        """Return the API."""
+        return self._app
+
+    def check_health(self) -> None:
+        """Raise when only a new replica can help; what is away for now, a new replica would miss as well."""
+        with suppress(Unavailable, Corrupt, Invalid, Conflict):
+            self._service.check()
+
+
+def serve_sites(specification: SitesSpecification) -> Serving:
+    """Serve the federation of several sites on its own Ray cluster; see ``serve_federation``.
+
+    Raises ``Invalid`` when the cluster would end with this process, and as ``run_application`` does.
+    """
+    _join(specification)
+    settings = specification.serve
+    place = place_of_replicas(specification.cluster, specification.store)
+    application = deployed(SitesShell, settings, place).bind(specification)
+    run_application(application, _name(specification), settings)
+    return Serving(url=settings.url, replicas=settings.replicas, launched=False)
+
+
+def stop_serving_sites(specification: SitesSpecification) -> bool:
+    """End serving, after the requests under way; return whether the federation was served."""
+    _join(specification)
+    return end_application(_name(specification))
+
+
+def _join(specification: SitesSpecification) -> None:
+    if is_to_start_ray(specification.cluster):
+        raise Invalid(
+            "the server of a federation of sites needs a Ray cluster that outlives the command",
+            "run 'ray start --head', and write address = \"auto\" in [cluster] above the sites",
+        )
+    join_ray(specification.cluster)
+
+
+def _name(specification: SitesSpecification) -> str:
+    store = open_own_store(specification)
+    return f"sisa-{specification.name}-{sha256(store.location.encode())[:12]}"

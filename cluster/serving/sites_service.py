@@ -1,0 +1,137 @@
+"""What stands behind the API of a federation of several sites: the federation, and who may ask it."""
+
+from __future__ import annotations
+
+import secrets
+from contextlib import suppress
+from dataclasses import replace
+from threading import Lock
+
+import numpy as np
+import numpy.typing as npt
+
+from cluster.naming import new_request_id
+from cluster.serving.gate import Gate
+from cluster.serving.messages import Reader
+from cluster.serving.settings import ServeSettings
+from cluster.sites.asking import SitesAnswer
+from cluster.sites.federation import SiteFederation
+from cluster.sites.outcome import SitesStatus
+from cluster.sites.specification import SitesSpecification, open_own_store
+from cluster.system import SystemClock
+from cluster.tokens import TokenRegister
+from coordinator.ports import Clock
+from coordinator.status import RequestStatus
+from storage.errors import Invalid, ObjectMissing, SisaError, Unavailable
+
+
+class SitesService:
+    """A federation as its own API needs it. Calls block: they are for threads, not for event loops."""
+
+    def __init__(self, specification: SitesSpecification, clock: Clock, federation: SiteFederation) -> None:
+        """Asks nobody yet."""
+        store = open_own_store(specification)
+        self.specification = specification
+        self.federation = federation
+        self.gate = Gate(
+            TokenRegister(store, clock),
+            clock,
+            refresh_seconds=specification.serve.refresh_seconds,
+            per_minute=specification.serve.requests_per_minute,
+        )
+        self._clock = clock
+        self._lock = Lock()
+        self._reader: Reader | None = None
+
+    @property
+    def clock(self) -> Clock:
+        """See ``Behind.clock``."""
+        return self._clock
+
+    @property
+    def serve(self) -> ServeSettings:
+        """See ``Behind.serve``."""
+        return self.specification.serve
+
+    def check(self) -> None:
+        """Raise ``Unavailable`` when no site is a member. Sites that are away are for answers to tell."""
+        if not any(site.is_member for site in self.federation.roster.read().sites):
+            raise Unavailable("no site has joined the federation yet", "run 'sisa train'")
+
+    def refresh(self) -> None:
+        """Look for revoked tokens where that is due; a register that is away is for the gate to tell."""
+        with suppress(SisaError):
+            self.gate.refresh()
+
+    def reader(self) -> Reader:
+        """Return what reads bodies, with the names that features have at the sites: all have the same."""
+        with self._lock:
+            if self._reader is None:
+                standing = self.federation.layout()
+                common = self.specification.sites[0].specification.data
+                self._reader = Reader(
+                    data=replace(common, features=standing.features, scale=1.0),  # each site scales by itself
+                    width=standing.width,
+                    most_points=self.specification.serve.max_points,
+                )
+            return self._reader
+
+    def answer(self, features_NF: npt.NDArray[np.float32]) -> SitesAnswer:
+        """Return the federation's answer; see ``SiteFederation.answer``."""
+        try:
+            return self.federation.answer(features_NF)
+        except SisaError:
+            with self._lock:
+                self._reader = None  # features may have other names by now
+            raise
+
+    def submit(
+        self, site: str, subjects: list[str | int], ids: list[str | int], request_id: str | None, held: str
+    ) -> tuple[RequestStatus, bool]:
+        """Return the request, accepted by the site, and whether it is new; raises as ``SiteFederation.erase`` does."""
+        if not site:
+            raise Invalid("no site is named: people are looked for at one site and nowhere else", "add 'site'")
+        own_id = request_id or new_request_id(lambda: secrets.token_hex(16))
+        is_new = request_id is None or not self._has(site, own_id)
+        status = self.federation.erase(site, subjects=subjects, ids=ids, request_id=own_id, held=held, wait=False)
+        return status, is_new
+
+    def find(self, request_id: str, site: str | None) -> tuple[str, RequestStatus]:
+        """Return the site that has a request, and how it stands; see ``SiteFederation.request``."""
+        return self.federation.request(request_id, site)
+
+    def receipt(self, request_id: str, site: str | None, by: str) -> bytes:
+        """Return a request's receipt ``by`` the ``site`` or the ``federation``; see ``SiteFederation.receipt``."""
+        if by not in {"site", "federation"}:
+            raise Invalid("'by' is site or federation", "see /docs")
+        found = self.federation.receipt(request_id, site)
+        return (found.at_site if by == "site" else found.at_federation).to_bytes()
+
+    def status(self, *, with_requests: bool) -> SitesStatus:
+        """Return how the federation and its sites stand; without requests, and where anything lies, for the rest."""
+        status = self.federation.status()
+        if with_requests:
+            return status
+        sites = (
+            replace(each, status=each.status and replace(each.status, store="", requests=(), batch=None))
+            for each in status.sites
+        )
+        return replace(status, store="", sites=tuple(sites))
+
+    def close(self) -> None:
+        """Wait for no site any more."""
+        self.federation.close()
+
+    def _has(self, site: str, request_id: str) -> bool:
+        try:
+            self.federation.link(site).request(request_id)
+        except ObjectMissing:
+            return False
+        return True
+
+
+def open_sites_service(
+    specification: SitesSpecification, federation: SiteFederation | None = None, clock: Clock | None = None
+) -> SitesService:
+    """Return a replica's objects, at work; ``federation`` default: with sites as the specification reaches them."""
+    return SitesService(specification, clock or SystemClock(), federation or SiteFederation(specification, clock=clock))

@@ -1,0 +1,50 @@
+"""The server of a federation of sites on Ray Serve: replicas in processes of their own, sites behind theirs."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from cluster.client import Client
+from cluster.serving.sites_deployment import serve_sites, stop_serving_sites
+from cluster.session import join_ray, leave_ray
+from cluster.sites.federation import connect_sites
+from cluster.sites.specification import read_sites
+from cluster.specification import ClusterSettings
+from cluster.system import SystemClock
+from cluster.tokens import TokenRegister
+from storage.errors import Invalid
+from storage.location import open_store
+from tests.federated.houses import Houses
+from tests.federated.served import served
+from tests.serving.world import points
+
+
+def test_a_cluster_that_would_end_with_the_command(houses: Houses) -> None:
+    """Nothing is served on a Ray that ends when the command does; it is said what to do instead."""
+    with pytest.raises(Invalid, match="outlives the command"):
+        serve_sites(houses.specification)
+
+
+@pytest.mark.ray
+def test_sites_are_served_on_ray_serve(houses: Houses) -> None:
+    """A replica asks the sites over HTTP, with the tokens that lie beside the specification, and answers for all."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with served(houses) as made:
+        made.specify(settings=f'[sites]\ntimeout_seconds = 60.0\n[serve]\nport = {port}\nprefix = "/hospitals"\n')
+        with connect_sites(houses.config) as federation:
+            federation.train()
+        specification = read_sites(houses.config)
+        register = TokenRegister(open_store(specification.store, specification.folder), SystemClock())
+        join_ray(ClusterSettings())
+        try:
+            serving = serve_sites(specification)
+            with Client(serving.url, register.create("predict", days=1).text) as client:
+                found = client.predict(points()["points"])
+                assert (found.constituents, found.shards) == (6, 6)
+            assert stop_serving_sites(specification)
+            assert not stop_serving_sites(specification)
+        finally:
+            leave_ray()
