@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from cluster.sites.federation import SiteFederation
     from cluster.sites.specification import SitesSpecification
     from cluster.specification import FederationSpecification
+    from coordinator.sites import Leaves
 
 Config = Annotated[Path, typer.Option("--config", help="The federation's specification.", show_default=True)]
 Url = Annotated[
@@ -69,6 +70,13 @@ def read_all_sites(config: Path) -> SitesSpecification:
 
     specification = read_sites(config)
     return simulated(specification) if CHOICE.get().simulate else specification
+
+
+def leaves_of(config: Path) -> Leaves:
+    """Return what may leave the federation, or the site, in ``config``: of one that is no site, predictions."""
+    from cluster.sites.specification import has_sites
+
+    return read_all_sites(config).site(_chosen_site(config)).settings.leaves if has_sites(config) else "predictions"
 
 
 def is_of_all_sites(config: Path) -> bool:

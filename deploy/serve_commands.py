@@ -6,12 +6,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deploy.commands import DEFAULT_CONFIG, AsJson, Config, finish
+from deploy.commands import (
+    DEFAULT_CONFIG,
+    AsJson,
+    Config,
+    finish,
+    is_of_all_sites,
+    leaves_of,
+    read_all_sites,
+    read_chosen,
+)
 from deploy.output import Outcome, plain
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from cluster.serving.deployment import Serving
     from cluster.tokens import TokenRecord, TokenRegister
 
 tokens = typer.Typer(name="token", help="Make, list and revoke tokens for the HTTP API.", no_args_is_help=True)
@@ -32,7 +42,12 @@ def serve(
 
 @tokens.command()
 def create(
-    role: Annotated[str, typer.Option("--role", help="predict, erase or audit.")],
+    role: Annotated[
+        str,
+        typer.Option(
+            "--role", help="predict, erase or audit; at a site also federate, for the federation's own server."
+        ),
+    ],
     days: Annotated[float, typer.Option("--days", help="After so many days it is no good any more.")] = 90.0,
     note: Annotated[str, typer.Option("--note", help="For whom or what, without personal data.")] = "",
     config: Config = DEFAULT_CONFIG,
@@ -82,30 +97,40 @@ def revoke(
 
 
 def _served(config: Path) -> Outcome:
-    from cluster.specification import read_specification
-
     _require_serve()
+    if is_of_all_sites(config):
+        from cluster.serving.sites_deployment import serve_sites
+
+        sites = read_all_sites(config)
+        return _serving(sites.name, serve_sites(sites))
     from cluster.serving.deployment import serve_federation
 
-    specification = read_specification(config)
-    serving = serve_federation(specification)
+    specification = read_chosen(config)
+    return _serving(specification.name, serve_federation(specification, leaves_of(config)))
+
+
+def _serving(name: str, serving: Serving) -> Outcome:
     text = (
-        f"{specification.name} is served at {serving.url} by {serving.replicas} replica{'s' * (serving.replicas > 1)}\n"
+        f"{name} is served at {serving.url} by {serving.replicas} replica{'s' * (serving.replicas > 1)}\n"
         f"what there is: {serving.url}/docs; who may use it: 'sisa token create'; the end: 'sisa serve --stop'"
     )
-    return Outcome(data={"federation": specification.name, **plain(serving)}, text=text)
+    return Outcome(data={"federation": name, **plain(serving)}, text=text)
 
 
 def _stopped(config: Path) -> Outcome:
-    from cluster.specification import read_specification
-
     _require_serve()
-    from cluster.serving.deployment import stop_serving
+    if is_of_all_sites(config):
+        from cluster.serving.sites_deployment import stop_serving_sites
 
-    specification = read_specification(config)
-    was_served = stop_serving(specification)
-    text = f"{specification.name} is not served any more" if was_served else f"{specification.name} was not served"
-    return Outcome(data={"federation": specification.name, "stopped": was_served}, text=text)
+        sites = read_all_sites(config)
+        name, was_served = sites.name, stop_serving_sites(sites)
+    else:
+        from cluster.serving.deployment import stop_serving
+
+        specification = read_chosen(config)
+        name, was_served = specification.name, stop_serving(specification)
+    text = f"{name} is not served any more" if was_served else f"{name} was not served"
+    return Outcome(data={"federation": name, "stopped": was_served}, text=text)
 
 
 def _require_serve() -> None:
@@ -120,11 +145,14 @@ def _require_serve() -> None:
 
 def _register(config: Path) -> TokenRegister:
     from cluster.objects import open_objects
-    from cluster.specification import read_specification
     from cluster.system import SystemClock
     from cluster.tokens import TokenRegister
+    from storage.location import open_store
 
-    return TokenRegister(open_objects(read_specification(config)), SystemClock())
+    if is_of_all_sites(config):
+        sites = read_all_sites(config)
+        return TokenRegister(open_store(sites.store, sites.folder, sites.endpoint, sites.credentials), SystemClock())
+    return TokenRegister(open_objects(read_chosen(config)), SystemClock())
 
 
 def _fields(record: TokenRecord) -> dict[str, Any]:
