@@ -93,8 +93,8 @@ def _await_idle(resident: Resident) -> None:
 def _begin_retraining(resident: Resident, specification: FederationSpecification) -> None:
     around = surroundings(specification, listener=lambda _: None)
     people = [f"person-{number:04d}" for number in range(300, 320)]
-    resident.accept(*drafted(around, subjects=people, ids=(), request_id="busy", held=""))
     heard = resident.hear(None, 0.0)
+    resident.accept(*drafted(around, subjects=people, ids=(), request_id="busy", held=""))
     while not any(isinstance(notice, TrainingStarted) for notice in heard.notices):
         heard = resident.hear(heard.upto, 1.0)
 

@@ -20,6 +20,7 @@ from coordinator.registrar import ReceiptsCheck
 from storage.digests import sha256
 from storage.errors import Conflict, Invalid, ObjectMissing, Unavailable
 from tests.doubles.home import small_points
+from tests.doubles.time_and_names import VirtualClock
 from tests.federated.houses import SITES, Houses, people_of
 
 PERSON = "north-secret-person-003"
@@ -287,3 +288,23 @@ def test_evaluating_counts_all_sites(houses: Houses) -> None:
         )
         assert found.overall.accuracy == pytest.approx(right)
         assert len(found.sites) == 3
+
+
+@pytest.mark.parametrize("years", [-30, 30])
+def test_a_site_with_a_wrong_clock(houses: Houses, years: int) -> None:
+    """Times in its receipts are wrong, as its clock is; what it answers, erases and proves is not."""
+    clock = VirtualClock(years * 365 * 86_400)
+
+    def link(site: Site, listener: Listener, own: Clock) -> NearSite:
+        return NearSite(site, listener, clock if site.name == "north" else own)
+
+    with connect_sites(houses.config, link_to=link) as federation:
+        federation.train()
+        before = ask(federation, houses)
+        assert federation.erase("north", subjects=[PERSON], request_id="er-1").state == "complete"
+        assert ask(federation, houses) != before
+        assert federation.verify().holds
+        stated = statement_of(federation.receipt("er-1").at_site)["predicate"]["request"]["times"]
+        assert {moment[:4] for moment in stated.values()} == {str(clock.now().year)}
+    with connect_sites(houses.config) as federation:
+        assert len(federation.predict(houses.folder / "asked.parquet").sites) == 3
