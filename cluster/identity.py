@@ -188,6 +188,22 @@ def require_data(state: FederationState | None, specification: FederationSpecifi
     return state
 
 
+def trained(
+    state: FederationState | None, store: ObjectStore, specification: FederationSpecification
+) -> tuple[FederationState, PartitionKey]:
+    """Return the state, of this very specification and with data in it, and the partition key.
+
+    Raises ``Invalid`` when nothing was trained, ``Conflict`` when the store is another federation's or settings have
+    changed.
+    """
+    if state is None:
+        raise untrained(specification)
+    key = partition_key(store, specification, draw=False)
+    check_identity(state, specification, key)
+    check_unchanged(require_data(state, specification), specification)
+    return state, key
+
+
 def _stored_key(store: ObjectStore) -> PartitionKey:
     try:
         return PartitionKey(bytes.fromhex(store.get(KEY_OBJECT).payload.decode("ascii")))

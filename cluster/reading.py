@@ -7,13 +7,9 @@ from typing import TypeVar
 
 from cluster.ensemble import Ensemble
 from cluster.identity import (
-    check_identity,
-    check_unchanged,
     differences,
     fresh_state,
-    partition_key,
-    require_data,
-    untrained,
+    trained,
 )
 from cluster.naming import digests_of
 from cluster.outcome import Answers, Evaluation, evaluation_of
@@ -51,18 +47,8 @@ class Reading:
         self.current = current
 
     def trained(self) -> tuple[FederationState, PartitionKey]:
-        """Return the state, of this very specification and with data in it, and the partition key.
-
-        Raises ``Invalid`` when nothing was trained, ``Conflict`` when the store is another federation's or settings
-        have changed.
-        """
-        state = self.current()
-        if state is None:
-            raise untrained(self._specification)
-        key = partition_key(self._store, self._specification, draw=False)
-        check_identity(state, self._specification, key)
-        check_unchanged(require_data(state, self._specification), self._specification)
-        return state, key
+        """See ``cluster.identity.trained``."""
+        return trained(self.current(), self._store, self._specification)
 
     def price(self, subjects: Iterable[str | int], ids: Iterable[str | int]) -> RetrainPlan:
         """Return what erasing them would cost."""

@@ -18,7 +18,7 @@ from cluster.identity import (
     partition_key,
     require_data,
     side_by_side,
-    untrained,
+    trained,
 )
 from cluster.ingesting import RayIngest
 from cluster.naming import digests_of, new_request_id, request_of
@@ -96,7 +96,7 @@ def drafted(
     if held:
         check_reason(held)
     specification = around.specification
-    _, key = _trained(around)
+    _, key = trained(read_state(around.store), around.store, specification)
     names = digests_of(specification, key, subjects, ids)
     own_id = new_request_id(around.names) if request_id is None else request_id
     return request_of(specification, names, own_id, around.clock.now(), held), names
@@ -105,19 +105,9 @@ def drafted(
 def drafted_for_all(around: Surroundings, request_id: str) -> tuple[ErasureRequest, DigestSet]:
     """Return the request that erases everybody who has a data point here now; raises as ``drafted`` does."""
     check_request_id(request_id)
-    state, _ = _trained(around)
+    state, _ = trained(read_state(around.store), around.store, around.specification)
     names = everyone(around.store, state)
     return request_of(around.specification, names, request_id, around.clock.now()), names
-
-
-def _trained(around: Surroundings) -> tuple[FederationState, PartitionKey]:
-    state = read_state(around.store)
-    if state is None:
-        raise untrained(around.specification)
-    key = partition_key(around.store, around.specification, draw=False)
-    check_identity(state, around.specification, key)
-    check_unchanged(require_data(state, around.specification), around.specification)
-    return state, key
 
 
 def surroundings(
