@@ -132,13 +132,11 @@ class Federation:
             return self._told(request)
 
     def erase_everyone(self, request_id: str) -> RequestStatus:
-        """Erase everybody who has a data point here, as one request; see ``erase``. The same id is the same request."""
-        state = self._current()
-        if state is None or state.request(request_id) is None:
-            drafted_ = drafted_for_all(self._around, request_id)
-            with self._writing("erase") as writer:
-                writer.accept(*drafted_)
+        """Erase everybody who has a data point here, as one request; see ``erase``, and ``drafted_for_all``."""
+        wanted = drafted_for_all(self._around, self.reading.trained()[0], request_id)
         with self._writing("erase") as writer:
+            if wanted is not None:
+                writer.accept(*wanted)
             return self._told(writer.carry_out(request_id, self.specification.erasure.batch))
 
     def request(self, request_id: str) -> RequestStatus:

@@ -46,7 +46,7 @@ from shards.routing import PartitionKey
 from shards.sources import Source
 from shards.specification import ShardId
 from shards.tombstones import DigestSet
-from storage.errors import Corrupt, Invalid, Unavailable
+from storage.errors import Conflict, Corrupt, Invalid, Unavailable
 from storage.location import is_on_s3
 from storage.probe import probe_store
 from storage.vault import SealedStore
@@ -102,12 +102,24 @@ def drafted(
     return request_of(specification, names, own_id, around.clock.now(), held), names
 
 
-def drafted_for_all(around: Surroundings, request_id: str) -> tuple[ErasureRequest, DigestSet]:
-    """Return the request that erases everybody who has a data point here now; raises as ``drafted`` does."""
+def drafted_for_all(
+    around: Surroundings, state: FederationState, request_id: str
+) -> tuple[ErasureRequest, DigestSet] | None:
+    """Return the request that erases everybody who has a data point here now; None: it was accepted before.
+
+    Whom an earlier request named is forgotten. So one of this id that is over, with people left here, is taken for
+    another request: ``Conflict``. ``state`` is a trained federation's, as it is now.
+    """
     check_request_id(request_id)
-    state, _ = trained(read_state(around.store), around.store, around.specification)
-    names = everyone(around.store, state)
-    return request_of(around.specification, names, request_id, around.clock.now()), names
+    earlier = state.request(request_id)
+    if earlier is None:
+        names = everyone(around.store, state)
+        return request_of(around.specification, names, request_id, around.clock.now()), names
+    if not earlier.state.is_open and any(shard.points for shard in state.shards):
+        raise Conflict(
+            "the request id was used before, and there are data points here", "choose another", id=request_id
+        )
+    return None
 
 
 def surroundings(

@@ -11,7 +11,7 @@ from cluster.writing import Surroundings, drafted, drafted_for_all
 from coordinator.requests import ErasureRequest
 from coordinator.status import RequestStatus, describe_request
 from shards.tombstones import DigestSet
-from storage.errors import Conflict, Invalid, ObjectMissing, Unavailable
+from storage.errors import Invalid, ObjectMissing, Unavailable
 
 
 class Accepting(Protocol):
@@ -45,21 +45,14 @@ class Erasures:
         return self._told(self._coordinator().accept(request, names)), is_new
 
     def submit_everyone(self, request_id: str | None) -> tuple[RequestStatus, bool]:
-        """Return the request that erases everybody who has a data point here, and whether it is new; see ``submit``.
+        """Return the request that erases everybody who has a data point here, and whether it is new.
 
-        Whom an earlier request named is forgotten. So one of this id that is over, with people left here, is taken for
-        another request: ``Conflict``.
+        See ``submit``, and ``drafted_for_all``.
         """
         state = self._standing.trained()
         own_id = new_request_id(self._around.names) if request_id is None else request_id
-        earlier = state.request(own_id)
-        if earlier is None:
-            return self._told(self._coordinator().accept(*drafted_for_all(self._around, own_id))), True
-        if not earlier.state.is_open and any(shard.points for shard in state.shards):
-            raise Conflict(
-                "the request id was used before, and there are data points here", "choose another", request=own_id
-            )
-        return self._told(earlier), False
+        wanted = drafted_for_all(self._around, state, own_id)
+        return (self.find(own_id), False) if wanted is None else (self._told(self._coordinator().accept(*wanted)), True)
 
     def find(self, request_id: str) -> RequestStatus:
         """Return how a request stands. Raises ``ObjectMissing`` when there is none."""

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cluster.ensemble import Ensemble
+from cluster.sites.desk import check_width
 from cluster.sites.links import SiteLink
 from cluster.sites.specification import Site
 from coordinator.sites import SiteAnswer, SiteStanding
@@ -33,6 +34,7 @@ class Carried:
         self._link = link
         self._fetching = Lock()
         self._ensemble: Ensemble | None = None
+        self._width = 0
 
     def answer(self, features_NF: npt.NDArray[np.float32], confirm: Callable[[], SiteStanding]) -> SiteAnswer:
         """Return what ``Desk.answer`` would say, confirmed after it was computed by what ``confirm`` returns (E10)."""
@@ -41,6 +43,7 @@ class Carried:
             ensemble = self._ensemble
             if ensemble is None or (standing is not None and not _is_of(ensemble, standing)):
                 ensemble = self._fetched(standing or confirm())
+            check_width(self._width, features_NF)
             found = ensemble.answer(scaled(features_NF, self._site.specification.data.scale))
             standing = confirm()
             if _is_of(ensemble, standing):
@@ -54,6 +57,7 @@ class Carried:
 
     def _fetched(self, standing: SiteStanding) -> Ensemble:
         with self._fetching:
+            self._width = standing.width
             known = self._ensemble
             if known is not None and _is_of(known, standing):
                 return known

@@ -6,6 +6,7 @@ A person is looked for at the site that is named and nowhere else: what an id me
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -202,7 +203,8 @@ class SiteFederation:
         self.roster.advance(site, link.standing)  # before: what was set back shall not move on
         named = request_id or new_request_id(self._names)
         status = link.erase(subjects=subjects, ids=ids, request_id=named, held=held, wait=wait)
-        self.roster.advance(site, link.standing)  # from now on nobody here takes an older answer for a new one
+        with suppress(*AWAY):  # it was accepted, whatever became of the site since: the next answer looks again
+            self.roster.advance(site, link.standing)  # from now on nobody here takes an older answer for a new one
         if status.state == "complete":
             self._linked(site, bundle_from_bytes(link.receipt(named)))
         return status
@@ -323,7 +325,7 @@ class SiteFederation:
             return
         if status.state == "complete":
             self._linked(site, bundle_from_bytes(link.receipt(status.request_id)))
-        if status.state in {"complete", "refused"}:
+        if status.state in {"complete", "refused"} and not link.status().points:
             self.roster.note_purged(site)
 
     def _linked(self, site: str, bundle: ReceiptBundle) -> ReceiptBundle:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 import cluster.workers
 from tests.doubles.local_workers import LocalWorkers
 from tests.federated.houses import Houses
+from tests.federated.served import Served, served
 
 
 @pytest.fixture(autouse=True)
@@ -22,3 +24,27 @@ def near_workers(monkeypatch: pytest.MonkeyPatch) -> None:
 def houses(tmp_path: Path) -> Houses:
     """Three sites with data, nothing trained."""
     return Houses(tmp_path).fill()
+
+
+@pytest.fixture(scope="module")
+def still_sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """Three served sites that no test changes, apart from their boundaries."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cluster.workers, "RayPool", LocalWorkers)
+        patch.setattr(cluster.workers, "join_ray", lambda _: False)
+        with served(Houses(tmp_path_factory.mktemp("still")).fill()) as made:
+            yield made
+
+
+@pytest.fixture
+def world(still_sites: Served) -> Iterator[Served]:
+    """The same, with boundaries that let everything through, and tokens that are good."""
+    for site in still_sites.sites.values():
+        site.boundary.crossed.clear()
+    still_sites.specify()
+    yield still_sites
+    for name, site in still_sites.sites.items():
+        site.boundary.is_open.set()
+        site.boundary.forged.clear()
+        site.boundary.cut.clear()
+        still_sites.hand_over(name, site.tokens.create("federate", days=1).text)

@@ -260,6 +260,30 @@ def test_withdrawing_a_site(houses: Houses) -> None:
         assert proof.holds
 
 
+def test_a_request_under_the_name_of_a_withdrawal_is_none(houses: Houses) -> None:
+    """A site is not taken for purged because somebody has used the id before for a few people."""
+    with connect_sites(houses.config) as federation:
+        federation.train()
+        federation.erase("west", subjects=["west-secret-person-001"], request_id="withdrawal-of-west")
+        with pytest.raises(Conflict, match="the request id was used before, and there are data points here"):
+            federation.withdraw("west", "contract over")
+        assert federation.status().sites[2].membership == "withdrawn"
+
+
+def test_weights_of_a_site_that_describes_data_points_otherwise(houses: Houses) -> None:
+    """A site with another number of features is absent, wherever its constituents are evaluated."""
+    columns = people_of("west", 2)
+    del columns["x07"]
+    houses.write("west", columns)
+    for leaves in ("predictions", "weights"):
+        houses.specify(settings="[sites]\nquorum = 2\ngrace_seconds = 60.0\n", each=f'leaves = "{leaves}"')
+        with connect_sites(houses.config) as federation:
+            federation.train()
+            answers = federation.predict(str(houses.write("asked", small_points(people=5))))
+            assert [each.site for each in answers.sites] == ["north", "south"]
+            assert "have 16 features, this site's have 15" in answers.absent["west"]
+
+
 def test_a_withdrawn_site_that_is_away_is_purged_later(houses: Houses) -> None:
     """It has no part in any answer from the moment of its withdrawal; its data go when it is back."""
     unreachable = Unreachable()
