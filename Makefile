@@ -41,7 +41,8 @@ ray: venv ## run the tests on one Ray
 	$(BIN)/python -m pytest -q -m "ray and not multinode"
 
 multinode: venv ## lose nodes, heads and coordinators of a Ray cluster of several nodes on this machine
-	$(BIN)/python -m pytest -q -m multinode
+	$(BIN)/python -m pytest -q -m multinode --ignore=tests/sites
+	$(BIN)/python -m pytest -q tests/sites
 
 lint: venv ## style, format, types, import contracts, spelling
 	$(BIN)/ruff check .
@@ -57,8 +58,9 @@ soak: venv ## simulate a million schedules and kill a thousand times; 'make soak
 	$(BIN)/python -m tests.simulation --soak $(SOAK_SEEDS)
 	$(BIN)/python -m tests.kills 1000 500
 
-bench: venv ## measure speed against a plain PyTorch loop
+bench: venv ## measure speed against a plain PyTorch loop, and sites against one federation
 	$(BIN)/python -m tests.bench
+	$(BIN)/python -m tests.bench.sites
 
 clean: ## remove .venv, caches and build leftovers; no federation is touched
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage htmlcov

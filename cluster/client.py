@@ -227,8 +227,17 @@ class Client:
         return self._ask("GET", _request_path(request_id, "/receipt", site)).body
 
     def status(self) -> FederationStatus:
-        """Return how the federation stands; the requests only for the role audit."""
-        return _decoded(FederationStatus, self._ask("GET", "/v1/status").body)
+        """Return how the federation stands; the requests only for the role audit.
+
+        Raises ``Invalid`` when it is one of several sites, whose status has another shape.
+        """
+        body = self._ask("GET", "/v1/status").body
+        if b'"waits_for"' in body or b'"membership"' in body:
+            raise Invalid(
+                "this is the server of a federation of several sites, whose status has another shape",
+                "get /v1/status as JSON, or run 'sisa status' where its specification is",
+            )
+        return _decoded(FederationStatus, body)
 
     def standing(self, requests: int = 0) -> SiteStanding:
         """Return how the site stands, to one who has heard of its first ``requests`` requests; role federate."""

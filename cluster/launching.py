@@ -130,11 +130,13 @@ def stop_coordinator(store: ObjectStore) -> bool:
     record = read_record(store)
     if record is None:
         return False
+    was_joined = ray.is_initialized()
     handle = _handle(record)
     if handle is not None:
         ray.wait([handle.stop.remote()], timeout=_STOP_SECONDS)
         ray.kill(handle, no_restart=True)
-    leave_ray()
+    if record.head is not None or not was_joined:  # who is part of the cluster for other reasons stays
+        leave_ray()
     if record.head is not None:
         stop_head(record.head)
     store.delete(RECORD_KEY)

@@ -30,7 +30,7 @@ def digests_of(
     Names are taken one by one and not kept: a million of them may come from a file.
     Raises ``Invalid`` when nothing is named, or something that is no name.
     """
-    named, single = _texts("subjects", subjects), _texts("ids", ids)
+    named, single = texts("subjects", subjects), texts("ids", ids)
     if specification.data.subject_column == specification.data.id:
         named, single = chain(named, single), iter(())  # each point is its own subject: routing finds it
     names = DigestSet.of(
@@ -59,7 +59,8 @@ def request_of(
     )
 
 
-def _texts(what: str, given: Iterable[str | int]) -> Iterator[str]:
+def texts(what: str, given: Iterable[str | int]) -> Iterator[str]:
+    """Yield names as texts, one by one. Raises ``Invalid`` for what is no list of names, and for what is no name."""
     if isinstance(given, str | bytes):
         # Its characters would be taken for names: subjects="17" would erase subjects 1 and 7.
         raise Invalid(f"{what} is one text, not a list of names", f"write {what}=[...], even for a single name")

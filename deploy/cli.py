@@ -20,6 +20,7 @@ from deploy.commands import (
     Url,
     fields,
     finish,
+    refuse_site,
     with_either,
     with_federation,
 )
@@ -142,6 +143,8 @@ def predict(
     def afar(client: Client) -> Outcome:
         from deploy.remote import remote_predict
 
+        refuse_site("answers are the whole federation's")
+
         return remote_predict(client, data, out)
 
     def action(federation: Federation) -> Outcome:
@@ -230,7 +233,7 @@ def erase(
 
         check_told(request_id, hold)
         subjects, ids = named(subject or [], id_ or [], more or [], file, file_of)
-        return remote_erase(client, subjects, ids, request_id=request_id, hold=hold, wait=wait)
+        return remote_erase(client, subjects, ids, request_id=request_id, hold=hold, wait=wait, site=CHOICE.get().site)
 
     if url is not None and dry_run:
         raise typer.BadParameter("a server tells no prices: use --dry-run where the specification is, without --url")
@@ -265,7 +268,9 @@ def status(
             from deploy.watching import watch_status
 
             watch_status(client)
-        return remote_status(client, request)
+        if request is None:
+            refuse_site("a server tells of the whole federation")
+        return remote_status(client, request, CHOICE.get().site)
 
     with_either(action, afar, config, url, as_json, _together("show_sites", request))
 
@@ -303,7 +308,7 @@ def receipt(
         from deploy.remote import remote_receipt
 
         assert request is not None
-        return remote_receipt(client, request, quiet=as_json)
+        return remote_receipt(client, request, quiet=as_json, site=CHOICE.get().site)
 
     def offline() -> Outcome:
         from deploy.receipts import check_receipt

@@ -140,8 +140,8 @@ def with_either(
     """
     if url is None:
         with_federation(action, config, as_json, together)
-    if CHOICE.get().is_made:
-        raise typer.BadParameter("--site and --simulate are about a specification, and --url names a server")
+    if CHOICE.get().simulate:
+        raise typer.BadParameter("--simulate is about a specification, and --url names a server")
     if config != DEFAULT_CONFIG:
         raise typer.BadParameter("--config names a federation and --url a server: give one of the two")
 
@@ -176,6 +176,14 @@ def _refuse_choice(config: Path) -> None:
             "leave it out, or write the sites as tables [[site]]",
             file=str(config),
         )
+
+
+def refuse_site(why: str) -> None:
+    """Raise ``Invalid`` when a site is chosen where none can be."""
+    from storage.errors import Invalid
+
+    if CHOICE.get().site is not None:
+        raise Invalid(f"--site means nothing here: {why}", "leave it out, or ask the site's own server")
 
 
 def finish(action: Callable[[], Outcome], as_json: bool) -> NoReturn:

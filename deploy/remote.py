@@ -71,52 +71,59 @@ def remote_predict(client: Client, data: str, out: Path) -> Outcome:
 
 
 def remote_erase(
-    client: Client, subjects: Iterable[str], ids: Iterable[str], *, request_id: str | None, hold: str | None, wait: bool
+    client: Client,
+    subjects: Iterable[str],
+    ids: Iterable[str],
+    *,
+    request_id: str | None,
+    hold: str | None,
+    wait: bool,
+    site: str | None = None,
 ) -> Outcome:
-    """Submit an erasure request, and with ``wait`` return how it ended.
+    """Submit an erasure request, to a ``site`` where the server is of several, and with ``wait`` return how it ended.
 
     Raises as ``Client.erase`` does, and ``Conflict`` when the request was submitted before without a pause.
     """
-    earlier = None if request_id is None else _looked_up(client, request_id)
+    earlier = None if request_id is None else _looked_up(client, request_id, site)
     refuse_late_hold(hold, earlier)
     # Drawn here, so that it is known after an interrupt.
     own_id = new_request_id(lambda: secrets.token_hex(16)) if request_id is None else request_id
     try:
-        request = client.erase(subjects=subjects, ids=ids, request_id=own_id, held=hold or "")
+        request = client.erase(subjects=subjects, ids=ids, request_id=own_id, held=hold or "", site=site)
         if wait:
-            request = _followed(client, request)
+            request = _followed(client, request, site)
     except KeyboardInterrupt:
-        return interrupted_outcome(_looked_up(client, own_id), None)
+        return interrupted_outcome(_looked_up(client, own_id, site), None)
     except Unavailable as error:
         again = f"then repeat it with --request-id {own_id}: if it was accepted, that is the same request"
         raise Unavailable(error.fact, f"{error.remedy}; {again}", **error.context) from error
     return erase_outcome(request, None, earlier)
 
 
-def remote_status(client: Client, request_id: str | None) -> Outcome:
+def remote_status(client: Client, request_id: str | None, site: str | None = None) -> Outcome:
     """Return how the federation stands, or one request. Raises ``ObjectMissing`` when there is no such request."""
     if request_id is not None:
-        return _told(client.request(request_id))
+        return _told(client.request(request_id, site))
     status = client.status()
     return Outcome(data=plain(status), text=status_text(replace(status, store=status.store or "the server's store")))
 
 
-def remote_receipt(client: Client, request_id: str, *, quiet: bool) -> Outcome:
+def remote_receipt(client: Client, request_id: str, *, quiet: bool, site: str | None = None) -> Outcome:
     """Return a request's receipt for stdout, told to people on stderr unless ``quiet``. Raises ``ObjectMissing``."""
-    return print_receipt(bundle_from_bytes(client.receipt(request_id)), quiet=quiet)
+    return print_receipt(bundle_from_bytes(client.receipt(request_id, site)), quiet=quiet)
 
 
-def _looked_up(client: Client, request_id: str) -> RequestStatus | None:
+def _looked_up(client: Client, request_id: str, site: str | None) -> RequestStatus | None:
     try:
-        return client.request(request_id)
+        return client.request(request_id, site)
     except ObjectMissing:
         return None
 
 
-def _followed(client: Client, request: RequestStatus) -> RequestStatus:
+def _followed(client: Client, request: RequestStatus, site: str | None) -> RequestStatus:
     """Return a request when it is over, paused or failed; its way there is told on stderr."""
     state = ""
-    for request in chain([request], client.follow(request, _PATIENCE_SECONDS)):  # noqa: B020, PLR1704  the last one
+    for request in chain([request], client.follow(request, _PATIENCE_SECONDS, site)):  # noqa: B020, PLR1704  the last one
         if request.state != state:
             state = request.state
             sys.stderr.write(f"request {request.request_id}: {state}\n")

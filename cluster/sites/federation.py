@@ -16,7 +16,7 @@ from typing import Any, Final, Self, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from cluster.naming import new_request_id
+from cluster.naming import new_request_id, texts
 from cluster.outcome import evaluation_of
 from cluster.sites.asking import Asking, SitesAnswer
 from cluster.sites.links import NearSite, SiteLink
@@ -202,7 +202,9 @@ class SiteFederation:
         link = self.link(site)
         self.roster.advance(site, link.standing)  # before: what was set back shall not move on
         named = request_id or new_request_id(self._names)
-        status = link.erase(subjects=subjects, ids=ids, request_id=named, held=held, wait=wait)
+        status = link.erase(
+            subjects=texts("subjects", subjects), ids=texts("ids", ids), request_id=named, held=held, wait=wait
+        )
         with suppress(*AWAY):  # it was accepted, whatever became of the site since: the next answer looks again
             self.roster.advance(site, link.standing)  # from now on nobody here takes an older answer for a new one
         if status.state == "complete":
@@ -354,8 +356,10 @@ class SiteFederation:
         status, reason = None, record.reason if record else ""
         try:
             status = self._links[site.name].status()
+            if record is not None and record.is_member and status.generation:
+                self.roster.advance(site.name, self._links[site.name].standing)
         except SisaError as error:  # one site's trouble, whatever it is, hides no other's status
-            reason = reason or f"waiting for site {site.name}: {error.fact}"
+            reason = reason or (error.fact if status else f"waiting for site {site.name}: {error.fact}")
         return SiteStatus(
             site=site.name,
             membership=_membership(record),

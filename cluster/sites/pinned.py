@@ -20,7 +20,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import ray
-from ray.exceptions import ObjectLostError, RayActorError
+from ray.exceptions import ActorDiedError, ObjectLostError, RayActorError, RayError
 
 from cluster.coordinator import unwrapped
 from cluster.guard import check_rooms
@@ -35,10 +35,13 @@ from cluster.worker import keep_silent, new_name
 from coordinator.ports import Clock, Listener
 from coordinator.sites import SiteAnswer, SiteStanding
 from coordinator.status import FederationStatus, RequestStatus
-from storage.errors import Unavailable
+from storage.errors import Invalid, Unavailable
 
 _PIECE_BYTES: Final = 64 * 1024
 """Of names and of checkpoints in one message: below what Ray keeps outside of messages (100 kB)."""
+
+_AROUND_BYTES: Final = 32
+"""What a name's place in a message takes, at most."""
 
 _LOOK_SECONDS: Final = 1.0
 """How often it is looked whether a site's node is still there while it works."""
@@ -267,14 +270,16 @@ class PinnedSite:
         return self._got(method, arguments, math.inf)
 
     def _got(self, method: str, arguments: Sequence[object], until: float) -> Any:
+        actor = self._started()
         try:
-            answer = getattr(self._started(), method).remote(*arguments)
+            answer = getattr(actor, method).remote(*arguments)
             while not ray.wait([answer], timeout=_LOOK_SECONDS)[0]:
                 self._check_there()
                 if monotonic() > until:
                     raise self._away("it does not answer")
             return unwrapped(answer)
-        except (ActorUnavailableError, ActorDiedError) as error:
+        except _LOST as error:
+            self._forget(actor, error)
             self._check_there()
             raise self._away("its process was lost, and is started anew") from error
 
@@ -287,6 +292,12 @@ class PinnedSite:
                 self._actor = SiteActor.options(**selecting(self._site.specification.cluster.labels)).remote(self._site)
             return self._actor
 
+    def _forget(self, actor: Any, error: RayError) -> None:
+        """Let an actor go that is dead for good: the next call starts another one."""
+        with self._lock:
+            if isinstance(error, ActorDiedError) and self._actor is actor:
+                self._actor = None
+
     def _check_there(self) -> None:
         labels = self._site.specification.cluster.labels
         if not nodes_with(labels):
@@ -297,15 +308,18 @@ class PinnedSite:
 
 
 def _pieces(names: Iterable[_Name]) -> Iterator[list[_Name]]:
-    """Yield names in messages that Ray keeps nowhere but in memory."""
+    """Yield names in messages that Ray keeps nowhere but in memory. Raises ``Invalid`` for one that fits in none."""
     piece: list[_Name] = []
     size = 0
     for kind, name in names:
-        if piece and size + len(str(name)) + 32 > _PIECE_BYTES:
+        more = len(str(name).encode()) + _AROUND_BYTES
+        if more > _PIECE_BYTES:
+            raise Invalid(f"a name takes {more} bytes, and {_PIECE_BYTES} is the most", "submit it at the site itself")
+        if piece and size + more > _PIECE_BYTES:
             yield piece
             piece, size = [], 0
         piece.append((kind, name))
-        size += len(str(name)) + 32
+        size += more
     if piece:
         yield piece
 

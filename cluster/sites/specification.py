@@ -98,7 +98,7 @@ class SitesSettings:
     """Sites that have to answer; default: all members."""
     timeout_seconds: float = 5.0
     """How long the quorum is waited for; 0.1 .. 600."""
-    grace_seconds: float = 0.2
+    grace_seconds: float = 1.0
     """How long the others are waited for once the quorum has answered; 0 .. 600. With 0 it is chance who takes part."""
     refresh_seconds: float = 1.0
     """How old what is known of a site's standing may be, apart from what its answers say; above 0, at most 60."""

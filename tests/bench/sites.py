@@ -1,33 +1,57 @@
-"""Sites: what they cost an answer, and what they are worth where data differ: ``python -m tests.bench.sites``."""
+"""Sites: what they are worth where data differ, and what they cost an answer: ``python -m tests.bench.sites``."""
 
 from __future__ import annotations
 
+import io
 import tempfile
 import time
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
+from threading import Event
+from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 import cluster
-from cluster.outcome import Evaluation
-from cluster.sites.federation import SiteFederation, connect_sites
+from cluster.log_lines import LogLines
+from cluster.objects import open_objects
+from cluster.serving.app import build_app
+from cluster.serving.erasures import Accepting
+from cluster.serving.service import open_service
+from cluster.sites.desk import Desk
+from cluster.sites.federation import SiteFederation
+from cluster.sites.links import NearSite
 from cluster.sites.simulation import simulated
-from cluster.sites.specification import read_sites
+from cluster.sites.specification import Site, SiteSettings, SitesSpecification, read_sites
 from cluster.specification import read_specification
-from deploy.demo_data import DemoData, write_digits, write_fashion_mnist
+from cluster.system import SystemClock
+from cluster.tokens import TokenRegister
+from coordinator.ports import Clock, Listener
+from coordinator.sites import SiteAnswer, SiteStanding
+from deploy.demo_data import write_digits
+from deploy.examples.sites.compare import compare, compared_text
+from deploy.examples.sites.split import OWN_SHARE, Example, write_example
 from deploy.text import table
 from storage.errors import Unavailable
+from tests.federated.served import listening
 
-SITES = 20
-ASKS = 60
-COMMON = """
+SITES: Final = 20
+SERVED: Final = 5
+ASKS: Final = 60
+WARM_UP: Final = 3
+AWAY_SECONDS: Final = 0.05
+"""Of a site that is far: how much later its answer to anything comes."""
+
+COMMON: Final = """
 name = "bench"
-store = "./office"
+store = "./{store}"
 [data]
 {train}
 id = "id"
@@ -35,7 +59,7 @@ subject = "user_id"
 label = "label"
 features = ["x*"]
 classes = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]
-scale = {scale}
+scale = 16.0
 [model]
 arguments = {{ hidden = [32] }}
 [training]
@@ -46,121 +70,206 @@ seed = 7
 [partition]
 shards = {shards}
 slices = 2
-key = "000102030405060708090a0b0c0d0e0f"
 """
+
+Features = npt.NDArray[np.float32]
+
+
+class FarSite(NearSite):
+    """A site whose word takes a while, whatever it is asked, as over a network."""
+
+    def standing(self, requests: int = 0) -> SiteStanding:
+        """See ``SiteLink.standing``."""
+        _travel()
+        return super().standing(requests)
+
+    def answer(self, features_NF: Features) -> SiteAnswer:
+        """See ``SiteLink.answer``."""
+        _travel()
+        return super().answer(features_NF)
+
+    def checkpoint(self, shard: int, sha256: str) -> bytes:
+        """See ``SiteLink.checkpoint``."""
+        _travel()
+        return super().checkpoint(shard, sha256)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Twenty:
+    """The same data points at twenty sites of one constituent, and in one federation of twenty constituents."""
+
+    sites: SitesSpecification
+    whole: Site
+    asked_NF: Features
+    trained_seconds: float
 
 
 def main() -> None:
     """Measure, and print tables."""
+    report_sites()
+
+
+def report_sites() -> None:
+    """Print both tables."""
     with tempfile.TemporaryDirectory() as folder:
         _report_unlike(Path(folder) / "unlike")
-        _report_overhead(Path(folder) / "overhead")
+        made = _trained(Path(folder) / "overhead")
+        _report_overhead(made)
+        _report_http(made)
 
 
 def _report_unlike(folder: Path) -> None:
-    """Five sites, each with most of its data from two classes: the federation, each site alone, and all data pooled."""
-    data = _write_data(folder / "data")
-    pieces = _unlike(pq.read_table(data.train), sites=5)
-    names = [f"site-{number}" for number in range(len(pieces))]
-    for name, piece in zip(names, pieces, strict=True):
-        pq.write_table(piece, folder / f"{name}.parquet")
-    config = folder / "sisa.toml"
-    config.write_text(
-        COMMON.format(train="", scale=data.scale, shards=1) + "".join(_site(name) for name in names), encoding="utf-8"
+    """Five sites, each with most of its data from two classes."""
+    made = _written(folder)
+    print(
+        f"\n{made.data.name}: {len(made.sites)} sites of 2 constituents, {OWN_SHARE:.0%} of each class's data points at"
+        f" one site; accuracy on {made.data.test_points:,} others, overall and per class"
     )
-    found: dict[str, Evaluation] = {}
-    with connect_sites(simulated(read_sites(config))) as federation:
-        federation.train()
-        found["federation"] = federation.evaluate(data.test).overall
-    for name in names:
-        with cluster.connect(simulated(read_sites(config)).site(name).specification) as alone:
-            found[f"{name} alone"] = alone.evaluate(data.test)
-    pooled = folder / "pooled.toml"
-    pooled.write_text(COMMON.format(train=f'train = "{data.train}"', scale=data.scale, shards=1), encoding="utf-8")
-    with cluster.connect(read_specification(pooled)) as federation:
-        federation.train()
-        found["pooled"] = federation.evaluate(data.test)
-    classes = list(found["pooled"].per_class)
-    lines = [
-        (name, f"{each.accuracy:.4f}", *(f"{each.per_class[label]:.2f}" for label in classes))
-        for name, each in found.items()
-    ]
-    print(f"\n{data.name}: 5 sites, 80 % of each one's data points from two classes of its own; one constituent a site")
-    print(table(("model", "accuracy", *(f"class {label}" for label in classes)), lines))
+    print(compared_text(compare(folder)), flush=True)
 
 
-def _report_overhead(folder: Path) -> None:
-    """Twenty sites of one constituent each against one federation of twenty constituents, the same data points."""
+def _report_overhead(made: Twenty) -> None:
+    """Print what an answer of twenty sites takes against one of one federation, and against each site by itself."""
+    far = {site.name: FarSite(site, _unheard) for site in made.sites.sites}
+    desk = Desk(made.whole)
+    with (
+        SiteFederation(made.sites) as near,
+        SiteFederation(made.sites, link_to=_far) as away,
+        SiteFederation(_giving_weights(made.sites), link_to=_far) as giving,
+    ):
+        times = _side_by_side(
+            {
+                f"one federation of {SITES} constituents, its desk": lambda: desk.answer(made.asked_NF),
+                f"{SITES} sites at once, in this process": lambda: near.answer(made.asked_NF),
+                f"{SITES} sites one after the other": lambda: _in_turn(near, made.asked_NF),
+                "one site, 50 ms away": lambda: far[made.sites.sites[0].name].answer(made.asked_NF),
+                f"{SITES} sites at once, each 50 ms away": lambda: away.answer(made.asked_NF),
+                "the same, where weights leave the sites": lambda: giving.answer(made.asked_NF),
+            }
+        )
+    print(f"\n{SITES} sites trained on this machine in {made.trained_seconds:.0f} s")
+    _print(made, times)
+
+
+def _report_http(made: Twenty) -> None:
+    """Print what an answer over HTTP takes: of one site, and of several at once; all servers are in this process."""
+    with _served(made.sites) as served, SiteFederation(served) as federation:
+        links = [federation.link(site.name) for site in served.sites]
+        acts: dict[str, Callable[[], object]] = {
+            "one site over HTTP": lambda: links[0].answer(made.asked_NF),
+            f"{SERVED} sites at once over HTTP": lambda: federation.answer(made.asked_NF),
+            f"{SERVED} sites over HTTP, one after the other": lambda: _in_turn(federation, made.asked_NF),
+        }
+        _print(made, _side_by_side(acts))
+
+
+def _print(made: Twenty, times: Mapping[str, list[float]]) -> None:
+    print(f"\n{len(made.asked_NF)} data points, asked {ASKS} times, interleaved")
+    lines = [(name, *_spread(each)) for name, each in times.items()]
+    print(table(("asked", "median ms", "10 %", "90 %"), lines), flush=True)
+
+
+@contextmanager
+def _served(specification: SitesSpecification) -> Iterator[SitesSpecification]:
+    """Serve some of the sites; give the federation of these, reached by their addresses."""
+    sites = []
+    with ExitStack() as stack:
+        for site in specification.sites[:SERVED]:
+            service = open_service(site.specification, _nobody, leaves=site.settings.leaves)
+            stack.callback(service.close)
+            app = build_app(service, LogLines(site.specification.name, service.clock, io.StringIO()))
+            url = f"http://127.0.0.1:{stack.enter_context(listening(app))}"
+            token = TokenRegister(open_objects(site.specification), SystemClock()).create("federate", days=1)
+            file = specification.folder / f"{site.name}.token"
+            file.write_text(token.text, encoding="ascii")
+            file.chmod(0o600)
+            sites.append(replace(site, settings=replace(site.settings, url=url, token_file=file.name)))
+        yield replace(specification, sites=tuple(sites))
+
+
+def _nobody() -> Accepting:
+    """No erasure is accepted here."""
+    raise Unavailable("this server only answers", "erase at the site")
+
+
+def _trained(folder: Path) -> Twenty:
+    """Write and train both federations."""
     data = write_digits(folder / "data")
-    table_ = pq.read_table(data.train)
+    points = pq.read_table(data.train)
     names = [f"site-{number:02d}" for number in range(SITES)]
-    owners = np.array([zlib.crc32(str(user).encode()) % SITES for user in table_.column("user_id").to_pylist()])
+    owners = np.array([zlib.crc32(str(user).encode()) % SITES for user in points.column("user_id").to_pylist()])
     for number, name in enumerate(names):
-        pq.write_table(table_.filter(pa.array(owners == number)), folder / f"{name}.parquet")
-    config = folder / "sisa.toml"
-    config.write_text(
-        COMMON.format(train="", scale=data.scale, shards=1) + "".join(_site(name) for name in names), encoding="utf-8"
-    )
-    whole = folder / "whole.toml"
-    whole.write_text(
-        COMMON.format(train=f'train = "{data.train}"', scale=data.scale, shards=SITES).replace("./office", "./whole"),
-        encoding="utf-8",
-    )
-    asked = pq.read_table(data.test).slice(0, 16)
+        pq.write_table(points.filter(pa.array(owners == number)), folder / f"{name}.parquet")
+    tables = (f'[[site]]\nname = "{name}"\nstore = "./{name}"\ndata.train = "{name}.parquet"\n' for name in names)
+    config, whole = folder / "sisa.toml", folder / "whole.toml"
+    config.write_text(COMMON.format(store="office", train="", shards=1) + "".join(tables), encoding="utf-8")
+    train = f'train = "{data.train}"'
+    whole.write_text(COMMON.format(store="whole", train=train, shards=SITES), encoding="utf-8")
+    specification = simulated(read_sites(config))
     began = time.perf_counter()
-    with connect_sites(simulated(read_sites(config))) as federation:
+    with SiteFederation(specification) as federation:
         federation.train()
-        trained = time.perf_counter() - began
-        with cluster.connect(read_specification(whole)) as one:
-            one.train()
-            times = _side_by_side(
-                {
-                    "20 sites": lambda: federation.predict(asked).table(),
-                    "each site in turn": lambda: _in_turn(federation, asked),
-                    "one federation of 20": lambda: one.predict(asked).table(),
-                }
-            )
-    print(f"\n{SITES} sites trained on this machine in {trained:.0f} s; 16 data points asked {ASKS} times, in turn")
-    lines = [(name, f"{median(each):.1f}", f"{min(each):.1f}", f"{max(each):.1f}") for name, each in times.items()]
-    print(table(("asked", "median ms", "least", "most"), lines))
-
-
-def _in_turn(federation: SiteFederation, asked: pa.Table) -> None:
-    """Ask one site after another: none of them has to wait for another one's processor."""
-    features = np.stack([asked.column(name) for name in asked.column_names if name.startswith("x")], axis=1)
-    for site in federation.specification.sites:
-        federation.link(site.name).answer(np.ascontiguousarray(features, dtype=np.float32))
+    seconds = time.perf_counter() - began
+    with cluster.connect(read_specification(whole)) as one:
+        one.train()
+    return Twenty(
+        sites=specification,
+        whole=Site(settings=SiteSettings(name="whole", store="./whole"), specification=read_specification(whole)),
+        asked_NF=_features(pq.read_table(data.test).slice(0, 16)),
+        trained_seconds=seconds,
+    )
 
 
 def _side_by_side(acts: Mapping[str, Callable[[], object]]) -> dict[str, list[float]]:
+    """Return of each act its times in milliseconds; what disturbs this machine disturbs all of them."""
     times: dict[str, list[float]] = {name: [] for name in acts}
-    for number in range(ASKS + 3):
+    for number in range(ASKS + WARM_UP):
         for name, act in acts.items():
             began = time.perf_counter()
             act()
-            if number >= 3:
+            if number >= WARM_UP:
                 times[name].append((time.perf_counter() - began) * 1000)
     return times
 
 
-def _unlike(points: pa.Table, sites: int) -> list[pa.Table]:
-    """Return the data points of each site: 80 % of a class go to the site that it belongs to, the rest to anybody."""
-    generator = np.random.default_rng(7)
-    labels = np.array([int(label) for label in points.column("label").to_pylist()])
-    own = labels // 2 % sites
-    chosen = np.where(generator.random(len(labels)) < 0.8, own, generator.integers(0, sites, len(labels)))
-    return [points.filter(pa.array(chosen == number)) for number in range(sites)]
+def _in_turn(federation: SiteFederation, asked_NF: Features) -> None:
+    for site in federation.specification.sites:
+        federation.link(site.name).answer(asked_NF)
 
 
-def _site(name: str) -> str:
-    return f'[[site]]\nname = "{name}"\nstore = "./sites/{name}"\ndata.train = "{name}.parquet"\n'
+def _spread(times: list[float]) -> tuple[str, str, str]:
+    tenths = quantiles(times, n=10)
+    return f"{median(times):.1f}", f"{tenths[0]:.1f}", f"{tenths[-1]:.1f}"
 
 
-def _write_data(folder: Path) -> DemoData:
+def _features(points: pa.Table) -> Features:
+    columns = [points.column(name) for name in points.column_names if name.startswith("x")]
+    return np.ascontiguousarray(np.stack(columns, axis=1), dtype=np.float32)
+
+
+def _giving_weights(specification: SitesSpecification) -> SitesSpecification:
+    sites = (replace(site, settings=replace(site.settings, leaves="weights")) for site in specification.sites)
+    return replace(specification, sites=tuple(sites))
+
+
+def _far(site: Site, listener: Listener, clock: Clock) -> FarSite:
+    return FarSite(site, listener, clock)
+
+
+def _travel() -> None:
+    Event().wait(AWAY_SECONDS)
+
+
+def _unheard(_: object) -> None:
+    """Hear nothing."""
+
+
+def _written(folder: Path) -> Example:
+    """Write Fashion-MNIST; the digits stand in where it cannot be had, and it is said."""
     try:
-        return write_fashion_mnist(folder)
+        return write_example(folder, "fashion-mnist", served=False)
     except Unavailable:
-        return write_digits(folder)
+        return write_example(folder, "digits", served=False)
 
 
 if __name__ == "__main__":

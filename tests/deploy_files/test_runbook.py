@@ -20,6 +20,7 @@ from tests.deploy_files.manifests import KUBERAY, ROOT
 
 RUNBOOK = (ROOT / "RUNBOOK.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+EXAMPLE = (ROOT / "deploy" / "examples" / "sites" / "README.md").read_text(encoding="utf-8")
 SISA: Any = typer.main.get_command(app)
 _JOB = typer.Typer()
 _JOB.command()(erase)
@@ -47,7 +48,8 @@ IAM = {
 
 
 def _blocks(text: str, language: str = "") -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return [block for written_in, block in blocks if written_in == language]
 
 
 def _spans(text: str) -> list[str]:
@@ -70,8 +72,12 @@ def _commands(text: str, program: str) -> list[list[str]]:
 
 
 def _check(command: Any, words: list[str]) -> None:
-    """Assert that the words are a command of ours, each option one of its own."""
+    """Assert that the words are a command of ours, each option one of its own; ``--site`` may stand before it."""
     path = []
+    if words[:1] == ["--simulate"]:
+        words = words[1:]
+    if words[:1] == ["--site"]:
+        words = words[2:]
     while hasattr(command, "commands") and words and not words[0].startswith("-"):
         path.append(words[0])
         assert words[0] in command.commands, f"there is no command {' '.join(path)}"
@@ -81,11 +87,13 @@ def _check(command: Any, words: list[str]) -> None:
     assert used <= {*options, "--help", "-h"}, f"{' '.join(path)} has no {used - options}"
 
 
-@pytest.mark.parametrize("text", [RUNBOOK, README], ids=["RUNBOOK", "README"])
-def test_every_command_exists(text: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "least"), [(RUNBOOK, 20), (README, 20), (EXAMPLE, 8)], ids=["RUNBOOK", "README", "example of sites"]
+)
+def test_every_command_exists(text: str, least: int) -> None:
     """Each ``sisa ...`` is a command, with options that it has."""
     commands = _commands(text, "sisa")
-    assert len(commands) > 20
+    assert len(commands) > least
     for words in commands:
         _check(SISA, words)
 
@@ -116,15 +124,16 @@ def test_the_erasure_job_has_these_options() -> None:
 def test_ray_has_these_options() -> None:
     """Each option after ``ray start`` is one of the version that we pin."""
     start: Any = import_module("ray.scripts.scripts").start
-    calls = _commands(RUNBOOK, "ray start")
-    assert len(calls) == 2
+    calls = [call for text in (RUNBOOK, README, EXAMPLE) for call in _commands(text, "ray start")]
+    assert len(calls) == 4
     for words in calls:
         _check(start, words)
 
 
 def test_every_file_exists() -> None:
     """Each path into the repository is there."""
-    for span in (*_lines(RUNBOOK), *re.findall(r"\]\((\w[^)]*)\)", RUNBOOK)):
+    spans = [span for text in (RUNBOOK, EXAMPLE) for span in (*_lines(text), *re.findall(r"\]\((\w[^)]*)\)", text))]
+    for span in spans:
         for path in re.findall(r"(?:deploy|cluster|tests|overlays)/[\w./-]+", span):
             folder = ROOT / "deploy" / "kuberay" if path.startswith("overlays/") else ROOT
             assert (folder / path).exists(), path

@@ -217,6 +217,7 @@ def test_a_site_restored_from_an_old_backup_has_no_part(houses: Houses, tmp_path
         answers = federation.predict(houses.folder / "asked.parquet")
         assert [each.site for each in answers.sites] == ["south", "west"]
         assert "set back to an earlier moment" in answers.absent["north"]
+        assert "set back to an earlier moment" in federation.status().sites[0].reason
         with pytest.raises(Unavailable, match="set back to an earlier moment"):
             federation.erase("north", subjects=["north-secret-person-004"])
     with cluster.connect(houses.site("north").specification) as alone:
@@ -332,3 +333,11 @@ def test_a_site_with_a_wrong_clock(houses: Houses, years: int) -> None:
         assert {moment[:4] for moment in stated.values()} == {str(clock.now().year)}
     with connect_sites(houses.config) as federation:
         assert len(federation.predict(houses.folder / "asked.parquet").sites) == 3
+
+
+def test_a_text_is_no_list_of_names(houses: Houses) -> None:
+    """A single text is not taken for its characters, on whatever way it goes to the site."""
+    with connect_sites(houses.config) as federation:
+        federation.train()
+        with pytest.raises(Invalid, match="subjects is one text, not a list of names"):
+            federation.erase("north", subjects=PERSON)

@@ -78,13 +78,22 @@ def pinned(sites: Sites, site: str) -> dict[str, object]:
 
 
 @pytest.fixture
-def home_at(tmp_path: Path, sites: Sites) -> Iterator[SiteHome]:
-    """Returns a folder with data and a specification pinned to a site; who is launched for it ends with the test."""
+def coordinators_end(sites: Sites) -> Iterator[None]:
+    """Whoever is launched in the test ends with it."""
     import ray
 
     from cluster.coordinator import ACTOR_NAME
 
     before = {each["namespace"] for each in ray.util.list_named_actors(all_namespaces=True)}
+    yield
+    for each in ray.util.list_named_actors(all_namespaces=True):
+        if each["name"] == ACTOR_NAME and each["namespace"] not in before:
+            ray.kill(ray.get_actor(ACTOR_NAME, namespace=each["namespace"]), no_restart=True)
+
+
+@pytest.fixture
+def home_at(tmp_path: Path, sites: Sites, coordinators_end: None) -> SiteHome:
+    """Returns a folder with data and a specification pinned to a site; who is launched for it ends with the test."""
 
     def home_at(site: str, **changes: object) -> Home:
         folder = tmp_path / site
@@ -93,10 +102,7 @@ def home_at(tmp_path: Path, sites: Sites) -> Iterator[SiteHome]:
         home.specify(**pinned(sites, site), **changes)
         return home
 
-    yield home_at
-    for each in ray.util.list_named_actors(all_namespaces=True):
-        if each["name"] == ACTOR_NAME and each["namespace"] not in before:
-            ray.kill(ray.get_actor(ACTOR_NAME, namespace=each["namespace"]), no_restart=True)
+    return home_at
 
 
 @pytest.fixture(scope="session")

@@ -97,6 +97,7 @@ def several_sites(credentials: Mapping[str, Path]) -> Iterator[Sites]:
             "num_cpus": 0,
             "object_store_memory": _STORE_BYTES,
             "include_dashboard": False,
+            "dashboard_port": 0,  # the usual one may be that of another Ray of this machine
             "_system_config": _SETTINGS,
         },
     )

@@ -1,0 +1,1 @@
+"""Examples that can be run: each folder tells one story, on real data."""

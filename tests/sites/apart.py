@@ -1,0 +1,136 @@
+"""A federation of sites on one cluster, data and store of each in a bucket of its own; and the same in folders."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+import cluster.workers
+from cluster.sites.federation import SiteFederation, connect_sites
+from cluster.sites.outcome import SitesStatus
+from cluster.sites.simulation import simulated
+from tests.doubles.home import ids_of, small_points
+from tests.doubles.local_workers import LocalWorkers
+from tests.doubles.s3_servers import plain_client
+from tests.federated.houses import COMMON, Houses, people_of
+from tests.sites.buckets import DRIVER
+from tests.sites.nodes import SITES
+
+PERSON: Final = "north-secret-person-003"
+POINT: Final = ids_of(people_of("north", 0), "north-marked-person")[0]
+"""Of a person at north who keeps other data points."""
+
+_COMMON: Final = COMMON.replace("[6]", "[1500]")
+"""Constituents that take more than one message."""
+
+Digests = dict[str, list[Any]]
+Rows = list[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """What a federation has come to."""
+
+    digests: Digests
+    answers: Rows
+
+    @classmethod
+    def by(cls, federation: SiteFederation, asked: Path) -> Told:
+        """Return what it has come to now."""
+        return cls(digests=digests_of(federation.status()), answers=federation.predict(asked).table().to_pylist())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Near:
+    """The same federation as folders of one machine."""
+
+    houses: Houses
+    trained: Told
+    erased: Told
+    """Without ``PERSON``."""
+    erased_also: Told
+    """Without ``POINT`` either."""
+
+    @property
+    def asked(self) -> Path:
+        """Data points to ask about."""
+        return self.houses.folder / "asked.parquet"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Apart:
+    """The federation on the cluster."""
+
+    folder: Path
+    endpoint: str
+    address: str
+    """Of the cluster."""
+    prefix: str = field(default_factory=lambda: secrets.token_hex(8))
+    """In every bucket."""
+
+    @property
+    def config(self) -> Path:
+        """The specification."""
+        return self.folder / "sisa.toml"
+
+    def fill(self, upstream: str) -> Apart:
+        """Put every site's data in its bucket; ``upstream`` lets everybody do so."""
+        client = plain_client(upstream)
+        houses = Houses(self.folder, SITES)
+        for number, site in enumerate(SITES):
+            path = houses.write(site, people_of(site, number))
+            client.put_object(Bucket=site, Key=f"{self.prefix}/data/train.parquet", Body=path.read_bytes())
+            path.unlink()
+        client.close()
+        return self
+
+    def specify(self, *, leaves: Mapping[str, str], factory: str = "shards.models:mlp") -> Apart:
+        """Write the specification."""
+        own = f'store = "{self.place(DRIVER, "federation")}"\nendpoint = "{self.endpoint}"\ncredentials = "{DRIVER}"'
+        text = _COMMON.replace('store = "./office"', own).replace("[model]", f'[model]\nfactory = "{factory}"')
+        settings = "[sites]\nquorum = 1\ntimeout_seconds = 120.0\ngrace_seconds = 120.0"
+        tables = (
+            f'[[site]]\nname = "{site}"\nstore = "{self.place(site, "store")}"\nendpoint = "{self.endpoint}"\n'
+            f'credentials = "{site}"\nleaves = "{leaves[site]}"\ndata.train = "{self.place(site, "data")}"\n'
+            f'partition.key = "{site.encode().hex().ljust(32, "0")[:32]}"\nerasure.batch_window_seconds = 0.0\n'
+            f'cluster.labels = {{ site = "{site}" }}\n'
+            for site in SITES
+        )
+        cluster_ = f'[cluster]\naddress = "{self.address}"'
+        self.config.write_text("\n".join([text, cluster_, settings, *tables]), encoding="utf-8")
+        return self
+
+    def place(self, bucket: str, name: str) -> str:
+        """Return an address in a bucket."""
+        return f"s3://{bucket}/{self.prefix}/{name}"
+
+
+def digests_of(status: SitesStatus) -> Digests:
+    """Return the digests of all constituents, by site; of those sites that can be reached."""
+    return {
+        each.site: [constituent.digest for constituent in each.status.constituents]
+        for each in status.sites
+        if each.status is not None
+    }
+
+
+def near_sites(folder: Path) -> Near:
+    """Let the same federation train and erase, with sites as folders and without Ray."""
+    houses = Houses(folder, SITES).fill()
+    houses.config.write_text(houses.config.read_text("utf-8").replace(COMMON, _COMMON), encoding="utf-8")
+    asked = houses.write("asked", small_points(people=5))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cluster.workers, "RayPool", LocalWorkers)
+        patch.setattr(cluster.workers, "join_ray", lambda _: False)
+        with connect_sites(simulated(houses.specification)) as federation:
+            federation.train()
+            trained = Told.by(federation, asked)
+            federation.erase("north", subjects=[PERSON])
+            erased = Told.by(federation, asked)
+            federation.erase("north", ids=[POINT])
+            return Near(houses=houses, trained=trained, erased=erased, erased_also=Told.by(federation, asked))

@@ -1,0 +1,74 @@
+"""What crosses between a driver and a site's process: in pieces that Ray keeps nowhere but in memory."""
+
+from __future__ import annotations
+
+import pickle
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.sites.pinned import SiteShell, _Handed, _Name, _pieces
+from storage.errors import Invalid, Unavailable
+from tests.federated.houses import Houses
+
+INLINE_BYTES = 100 * 1024
+"""What is larger goes through Ray's object store."""
+
+
+class _Counted:
+    """A site with one checkpoint, which is read from its store again and again."""
+
+    def __init__(self, payload: bytes) -> None:
+        self.reads = 0
+        self._payload = payload
+
+    def checkpoint(self, shard: int, sha256: str) -> bytes:
+        self.reads += 1
+        assert (shard, sha256) == (1, "digest")
+        return self._payload
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Any:
+    """A site's process that has touched nothing yet; untyped, for checkers take its methods for remote ones."""
+    return SiteShell(Houses(tmp_path).fill().site("north"))
+
+
+@pytest.mark.parametrize("name", ["a", "person-17", "人" * 1_000, 2**70])
+def test_names_travel_in_small_messages(name: str | int) -> None:
+    """Whatever names are made of, all of them arrive in their order, in messages that are passed on as they are."""
+    named: list[_Name] = [("subject", name), ("id", name)] * 2_500
+    pieces = list(_pieces(named))
+    assert list(chain.from_iterable(pieces)) == named
+    assert max(len(pickle.dumps(piece)) for piece in pieces) < INLINE_BYTES
+
+
+def test_a_name_that_no_message_can_hold_is_refused() -> None:
+    """A name as long as that is no reason to pass on names through Ray's object store."""
+    with pytest.raises(Invalid, match="a name takes 300032 bytes, and 65536 is the most"):
+        list(_pieces([("subject", "人" * 100_000)]))
+
+
+def test_half_a_request_is_none(shell: Any) -> None:
+    """What lost some of a request's names, such as by being started anew, submits nothing for the others."""
+    shell.name("ticket", [("subject", "somebody")])
+    handed = _Handed(ticket="ticket", names=2, request_id="er-1", held="", wait=True)
+    with pytest.raises(Unavailable, match="the site was started anew while a request was handed over"):
+        shell.erase(handed)
+    assert not shell._named
+
+
+@pytest.mark.parametrize("size", [0, 1, 64 * 1024, 64 * 1024 + 1, 300_000])
+def test_a_checkpoint_is_read_once_for_all_of_its_pieces(shell: Any, size: int) -> None:
+    """However many pieces it takes, and from beginning to end; nothing of it is kept afterwards."""
+    whole = bytes(number % 251 for number in range(size))
+    near = _Counted(whole)
+    shell.__dict__["_near"] = near
+    pieces = [shell.checkpoint(1, "digest", 0)]
+    while len(pieces[-1]) == 64 * 1024:
+        pieces.append(shell.checkpoint(1, "digest", len(pieces) * 64 * 1024))
+    assert b"".join(pieces) == whole
+    assert near.reads == 1
+    assert shell._sent == (None, b"")

@@ -1,0 +1,172 @@
+"""Several sites on one Ray cluster, a store for each: asked, and told to forget, by a driver that reads no store."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import ray
+
+from cluster.sites.federation import SiteFederation, connect_sites
+from cluster.sites.pinned import PinnedSite
+from cluster.sites.specification import read_sites
+from coordinator.bundles import verify_bundle
+from coordinator.ports import Remark
+from storage.errors import Unavailable
+from storage.objects import object_key
+from storage.s3 import S3Store
+from tests.doubles.home import Home
+from tests.doubles.s3_servers import plain_client
+from tests.multinode.gate import MODULE, Gate
+from tests.multinode.patience import until
+from tests.sites.apart import PERSON, POINT, Apart, Near, Told, near_sites
+from tests.sites.askers import Askers, overheard
+from tests.sites.buckets import DRIVER
+from tests.sites.nodes import SITES, Sites
+
+pytestmark = [pytest.mark.multinode, pytest.mark.slow, pytest.mark.s3]
+
+AWAY = "the site is away: no node of the cluster has the labels site=north"
+LEAVES = {"north": "predictions", "south": "weights"}
+
+
+@pytest.fixture(scope="module")
+def near(tmp_path_factory: pytest.TempPathFactory) -> Near:
+    """What the federation comes to as folders of one machine."""
+    return near_sites(tmp_path_factory.mktemp("near"))
+
+
+@pytest.fixture
+def watched(endpoint: str) -> Iterator[tuple[str, Askers]]:
+    """The S3 server's endpoint, with everybody noted who asks there."""
+    with overheard(endpoint) as found:
+        yield found
+
+
+@pytest.fixture
+def apart(tmp_path: Path, sites: Sites, endpoint: str, watched: tuple[str, Askers], coordinators_end: None) -> Apart:
+    """The federation on the cluster, nothing trained."""
+    return Apart(folder=tmp_path, endpoint=watched[0], address=sites.address).fill(endpoint).specify(leaves=LEAVES)
+
+
+def test_each_site_s_data_are_met_by_its_own_nodes_only(
+    apart: Apart, near: Near, sites: Sites, watched: tuple[str, Askers], endpoint: str
+) -> None:
+    """Trained, asked, erased and proved from a driver, the sites come to the bytes and answers that they come to as
+    folders, though a process is lost; every request for anything of a site is signed by it, and the store refuses the
+    driver.
+    """
+    _, askers = watched
+    with connect_sites(apart.config) as federation:
+        federation.train()
+        assert Told.by(federation, near.asked) == near.trained
+        assert federation.erase("north", subjects=[PERSON], request_id="er-1").state == "complete"
+        _end_process(federation, sites)
+        until(lambda: not federation.predict(near.asked).absent, "the site's process, started anew")
+        assert Told.by(federation, near.asked) == near.erased
+        assert federation.verify().holds
+        receipt = federation.receipt("er-1")
+        assert receipt.site == "north"
+        assert verify_bundle(receipt.at_site, receipt.at_site.keys).is_valid
+        _withdraw_south(federation, near)
+    assert askers.accounts() == {name: {f"id{name}"} for name in (*SITES, DRIVER)}
+    client = plain_client(endpoint)
+    there = {each["Key"] for each in client.list_objects_v2(Bucket="north")["Contents"]}
+    client.close()
+    data = askers.read("north", "train.parquet") & there
+    slices = (askers.read("north", ".parquet") & there) - data
+    assert data
+    assert slices
+    store = S3Store("north", "", endpoint, profile=DRIVER)
+    for key in data | slices:
+        with pytest.raises(Unavailable, match="the store does not allow this account what is asked of it"):
+            store.get(object_key(key))
+
+
+def _end_process(federation: SiteFederation, sites: Sites) -> None:
+    """End the process by which north is reached; it is there, and its end is told."""
+    link = federation.link("north")
+    assert isinstance(link, PinnedSite)
+    process = ray.get(link._started().__ray_call__.remote(lambda _: os.getpid()))
+    assert sites.has("north", process)
+    os.kill(process, signal.SIGKILL)
+    with pytest.raises(Unavailable, match="the site is away: its process was lost, and is started anew"):
+        link.standing()
+
+
+def _withdraw_south(federation: SiteFederation, near: Near) -> None:
+    """Take a site out: from then on nobody answers for it, and it holds nothing."""
+    assert federation.withdraw("south", "the contract ended").membership == "purged"
+    answers = federation.predict(near.asked)
+    assert ([each.site for each in answers.sites], answers.absent) == (["north"], {})
+    receipt = federation.receipt("withdrawal-of-south")
+    assert receipt.site == "south"
+    assert verify_bundle(receipt.at_federation, receipt.at_federation.keys).is_valid
+
+
+def test_a_site_that_never_came(apart: Apart) -> None:
+    """Whatever is asked of a site that no node of the cluster belongs to, the caller is told so, and hangs nowhere."""
+    north = read_sites(apart.config).site("north")
+    east = replace(north.specification, cluster=replace(north.specification.cluster, labels={"site": "east"}))
+    link = PinnedSite(replace(north, specification=east), print)
+    for act in (link.standing, link.status, link.train, link.verify, link.launch, link.stop):
+        with pytest.raises(Unavailable, match=r"no node of the cluster has the labels site=east \[site=north\]"):
+            act()
+    link.close()
+
+
+def test_a_site_that_is_lost_in_mid_retrain(apart: Apart, near: Near, sites: Sites) -> None:
+    """Its caller is told that it is waited for, the other site answers alone and says so, and what was accepted is
+    carried out by itself once a node with the label has joined; no answer in all that time is a tainted one.
+    """
+    gate = Gate(Home(apart.folder))
+    apart.specify(leaves=LEAVES, factory=f"{MODULE}:net")
+    heard: list[object] = []
+    with connect_sites(apart.config, listener=heard.append) as federation:
+        assert federation.launch() == dict.fromkeys(SITES, "its coordinator is at work")
+        federation.train()
+        assert Told.by(federation, near.asked) == near.trained
+        before = _generations(federation, near)["north"]
+        with gate.during(lambda: federation.erase("north", subjects=[PERSON], ids=[POINT], request_id="er-2")) as held:
+            sites.lose("north")
+            gate.open()
+            with pytest.raises(Unavailable, match="the site is away"):
+                held.answer.result()
+        _go_on_without_north(federation, near)
+        assert Remark(text=f"waiting for site north: {AWAY}") in heard
+        sites.bring_back("north")
+
+        def is_complete() -> bool:
+            assert _generations(federation, near).get("north", before + 1) > before
+            with suppress(Unavailable):
+                return federation.request("er-2")[1].state == "complete"
+            return False
+
+        until(is_complete, "the erasure to be complete")
+        assert Told.by(federation, near.asked) == near.erased_also
+        assert federation.receipt("er-2").site == "north"
+        assert federation.stop() == dict.fromkeys(SITES, "its coordinator is stopped")
+        assert federation.stop() == dict.fromkeys(SITES, "none was launched")
+
+
+def _go_on_without_north(federation: SiteFederation, near: Near) -> None:
+    """See that everything says whom it waits for, and that nothing is promised in the absent one's name."""
+    assert _generations(federation, near).keys() == {"south"}
+    assert federation.predict(near.asked).absent == {"north": AWAY}
+    status = federation.train()
+    assert status.waits_for == ("north",)
+    assert status.sites[0].reason == f"waiting for site north: {AWAY}"
+    launched = federation.launch()
+    assert launched == {"north": f"waiting for it: {AWAY}", "south": "its coordinator is at work"}
+    with pytest.raises(Unavailable, match=AWAY):
+        federation.erase("north", ids=[POINT], request_id="er-3")
+
+
+def _generations(federation: SiteFederation, near: Near) -> dict[str, int]:
+    """Return who takes part in an answer, and with which generation."""
+    return {each.site: each.generation for each in federation.predict(near.asked).sites}
