@@ -24,6 +24,7 @@ from deploy.commands import (
     with_either,
     with_federation,
 )
+from deploy.inspection_commands import doctor, log, plan
 from deploy.keys import keys
 from deploy.launch_commands import launch, stop
 from deploy.output import ExitCode, Outcome, Problem, close_streams, open_streams, say
@@ -44,14 +45,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-app.add_typer(requests)
-app.add_typer(sites)
-app.command()(launch)
-app.command()(stop)
-app.command()(serve)
-app.add_typer(tokens)
-app.command()(keys)
 
 Shard = Annotated[list[int] | None, typer.Option("--shard", help="Only this shard; may be repeated.")]
 
@@ -323,57 +316,16 @@ def receipt(
     with_either(issue, afar, config, url, as_json, _together("receipt_at_sites", request, quiet=as_json))
 
 
-@app.command("log")
-def log_(
-    check: Annotated[bool, typer.Option("--check", help="Recompute the whole log.")] = False,
-    earlier: Annotated[
-        Path | None,
-        typer.Argument(metavar="[CHECKPOINT]", help="A checkpoint kept from earlier, to be consistent with."),
-    ] = None,
-    config: Config = DEFAULT_CONFIG,
-    as_json: AsJson = False,
-) -> None:
-    """Recompute the receipts' log and prove that it continues an earlier checkpoint."""
-    del check  # there is nothing else to do with the log; the option says what is done
-
-    def action(federation: Federation | SiteFederation) -> Outcome:
-        from deploy.receipts import log_outcome, read_checkpoint
-
-        return log_outcome(federation.registrar.check_log(read_checkpoint(earlier) if earlier else None))
-
-    with_federation(action, config, as_json, action)
-
-
-@app.command()
-def doctor(config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
-    """Check installation, store, data, Ray and model before work starts; name sources that still hold erased people."""
-
-    def action(federation: Federation) -> Outcome:
-        from deploy.diagnosis import diagnose
-
-        return diagnose(federation)
-
-    with_federation(action, config, as_json)
-
-
-@app.command()
-def plan(
-    shards: Annotated[int | None, typer.Option("--shards", min=1, max=4096, help="Another S.")] = None,
-    slices: Annotated[int | None, typer.Option("--slices", min=1, max=4096, help="Another R.")] = None,
-    requests: Annotated[int, typer.Option("--requests", min=1, help="K: erasures served as one batch.")] = 1,
-    points: Annotated[int | None, typer.Option("--points", min=1, help="Another number of data points.")] = None,
-    config: Config = DEFAULT_CONFIG,
-    as_json: AsJson = False,
-) -> None:
-    """Tell what training and erasing will cost: time, storage, speed-up over a full retrain."""
-
-    def action(federation: Federation) -> Outcome:
-        from deploy.text import forecast_text
-
-        found = federation.plan(shards=shards, slices=slices, requests=requests, points=points)
-        return Outcome(data=forecast_fields(found), text=forecast_text(found))
-
-    with_federation(action, config, as_json)
+app.command()(doctor)
+app.command()(plan)
+app.command("log")(log)
+app.command()(keys)
+app.command()(launch)
+app.command()(stop)
+app.command()(serve)
+app.add_typer(tokens)
+app.add_typer(requests)
+app.add_typer(sites)
 
 
 def _together(name: str, *arguments: Any, **options: Any) -> Callable[[SiteFederation], Outcome]:
@@ -384,20 +336,6 @@ def _together(name: str, *arguments: Any, **options: Any) -> Callable[[SiteFeder
         return outcome
 
     return act
-
-
-def forecast_fields(found: Any) -> dict[str, Any]:
-    """Return a plan as the command's JSON: one flat object."""
-    flat = fields(found)
-    partition = flat["partition"]
-    return {
-        "shards": partition["shards"],
-        "slices": partition["slices"],
-        "workers": flat["workers"],
-        **flat["basis"],
-        **flat["forecast"],
-        "storage_bytes": found.forecast.storage_bytes,
-    }
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

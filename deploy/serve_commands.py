@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from deploy.commands import (
+    CHOICE,
     DEFAULT_CONFIG,
     AsJson,
     Config,
@@ -110,9 +111,10 @@ def _served(config: Path) -> Outcome:
 
 
 def _serving(name: str, serving: Serving) -> Outcome:
+    sisa = f"sisa --site {site}" if (site := CHOICE.get().site) else "sisa"
     text = (
         f"{name} is served at {serving.url} by {serving.replicas} replica{'s' * (serving.replicas > 1)}\n"
-        f"what there is: {serving.url}/docs; who may use it: 'sisa token create'; the end: 'sisa serve --stop'"
+        f"what there is: {serving.url}/docs; who may use it: '{sisa} token create'; the end: '{sisa} serve --stop'"
     )
     return Outcome(data={"federation": name, **plain(serving)}, text=text)
 

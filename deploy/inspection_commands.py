@@ -1,0 +1,79 @@
+"""The commands that look without touching: ``sisa log``, ``sisa doctor``, ``sisa plan``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from deploy.commands import DEFAULT_CONFIG, AsJson, Config, fields, with_federation
+from deploy.output import Outcome
+
+if TYPE_CHECKING:
+    from cluster.federation import Federation
+    from cluster.sites.federation import SiteFederation
+
+
+def log(
+    check: Annotated[bool, typer.Option("--check", help="Recompute the whole log.")] = False,
+    earlier: Annotated[
+        Path | None,
+        typer.Argument(metavar="[CHECKPOINT]", help="A checkpoint kept from earlier, to be consistent with."),
+    ] = None,
+    config: Config = DEFAULT_CONFIG,
+    as_json: AsJson = False,
+) -> None:
+    """Recompute the receipts' log and prove that it continues an earlier checkpoint."""
+    del check  # there is nothing else to do with the log; the option says what is done
+
+    def action(federation: Federation | SiteFederation) -> Outcome:
+        from deploy.receipts import log_outcome, read_checkpoint
+
+        return log_outcome(federation.registrar.check_log(read_checkpoint(earlier) if earlier else None))
+
+    with_federation(action, config, as_json, action)
+
+
+def doctor(config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+    """Check installation, store, data, Ray and model before work starts; name sources that still hold erased people."""
+
+    def action(federation: Federation) -> Outcome:
+        from deploy.diagnosis import diagnose
+
+        return diagnose(federation)
+
+    with_federation(action, config, as_json)
+
+
+def plan(
+    shards: Annotated[int | None, typer.Option("--shards", min=1, max=4096, help="Another S.")] = None,
+    slices: Annotated[int | None, typer.Option("--slices", min=1, max=4096, help="Another R.")] = None,
+    requests: Annotated[int, typer.Option("--requests", min=1, help="K: erasures served as one batch.")] = 1,
+    points: Annotated[int | None, typer.Option("--points", min=1, help="Another number of data points.")] = None,
+    config: Config = DEFAULT_CONFIG,
+    as_json: AsJson = False,
+) -> None:
+    """Tell what training and erasing will cost: time, storage, speed-up over a full retrain."""
+
+    def action(federation: Federation) -> Outcome:
+        from deploy.text import forecast_text
+
+        found = federation.plan(shards=shards, slices=slices, requests=requests, points=points)
+        return Outcome(data=forecast_fields(found), text=forecast_text(found))
+
+    with_federation(action, config, as_json)
+
+
+def forecast_fields(found: Any) -> dict[str, Any]:
+    """Return a plan as the command's JSON: one flat object."""
+    flat = fields(found)
+    partition = flat["partition"]
+    return {
+        "shards": partition["shards"],
+        "slices": partition["slices"],
+        "workers": flat["workers"],
+        **flat["basis"],
+        **flat["forecast"],
+        "storage_bytes": found.forecast.storage_bytes,
+    }
