@@ -76,6 +76,8 @@ class Resident:
         self._heard = int(self._around.clock.now().timestamp() * 1e6)  # above the numbers of whoever was here before
         self._numbers = count(self._heard + 1)
         self._writer: Writer | None = None
+        self._last_writer: Writer | None = None
+        """The same, or while it starts anew and after its end the one before: it says what is durable."""
         self._jobs: deque[_Job] = deque()
         self._arrivals = 0
         """Grows with everything that may give reason to work."""
@@ -252,7 +254,8 @@ class Resident:
 
     def _open(self, writer: Writer) -> None:
         with self._changed:
-            self._writer, self._trouble = writer, None
+            self._writer = self._last_writer = writer
+            self._trouble = None
             self._arrivals += 1
             self._changed.notify_all()
 
@@ -313,11 +316,10 @@ class Resident:
 
     def _report(self, observer: Observer) -> None:
         """Show how things stand, now and then, and once more at the end."""
-        writer: Writer | None = None
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._is_stopping, REPORT_SECONDS)
-                writer = self._writer or writer  # while it starts anew, the last one says what is durable
+                writer = self._last_writer
                 is_troubled, is_over = self._trouble is not None, self._is_stopping
             if writer is not None:
                 observer.show(writer.state, journal_entries=writer.journal_entries, troubled=is_troubled)

@@ -18,7 +18,7 @@ from coordinator.status import FederationStatus
 from storage.errors import Conflict, Corrupt, Invalid, SisaError, Unavailable
 from storage.vault import SealedStore
 
-_LOADING_ATTEMPTS = 3
+_LOADING_ATTEMPTS = 16
 
 
 class Standing:
@@ -83,14 +83,25 @@ class Standing:
         ``current`` does.
         """
         with self._loading:
-            for _ in range(_LOADING_ATTEMPTS - 1):
+            damaged: FederationState | None = None
+            for _ in range(_LOADING_ATTEMPTS):
+                known = self._floor
                 state = self.trained()
+                if state.generation < known:
+                    raise Unavailable(
+                        "the store names a generation that was withdrawn before", "look into the store's history"
+                    )
                 try:
-                    return self._loaded(state)
+                    ensemble = self._read(state)
                 except Corrupt:  # a writer may have purged what was to be read: the state says so then
-                    if self.trained() == state:
+                    if state == damaged:
                         raise
-            return self._loaded(self.trained())
+                    damaged = state
+                    continue
+                if ensemble.generation >= self._floor:  # else an erasure came in while it was read
+                    self._ensemble = ensemble
+                    return ensemble
+            raise Unavailable("erasures follow each other faster than a generation is read", "ask again in a moment")
 
     def status(self) -> FederationStatus:
         """Return where the federation and its requests stand, as of now."""
@@ -106,15 +117,11 @@ class Standing:
         except (Invalid, Conflict) as error:
             raise unservable(error) from error
 
-    def _loaded(self, state: FederationState) -> Ensemble:
+    def _read(self, state: FederationState) -> Ensemble:
         try:
-            ensemble = Ensemble.load(self._store, state, self._specification, self._ensemble)
+            return Ensemble.load(self._store, state, self._specification, self._ensemble)
         except (Invalid, Conflict) as error:
             raise unservable(error) from error
-        if ensemble.generation < self._floor:
-            raise Unavailable("the store names a generation that was withdrawn before", "look into the store's history")
-        self._ensemble = ensemble
-        return ensemble
 
 
 def unservable(error: SisaError) -> Unavailable:

@@ -56,7 +56,7 @@ def test_no_answer_fails_and_none_is_tainted(served: Served) -> None:
         for number in range(2):
             assert eraser.erase(subjects=[f"secret-person-{number:03d}"], wait_seconds=120).state == "complete"
         until(
-            lambda: 5 * sum(counts) >= LEAST_ANSWERS and max(generations) == served.state().generation,
+            lambda: 5 * counts.total() >= LEAST_ANSWERS and max(generations) == served.state().generation,
             "answers of the last generation",
         )
     assert len(generations) > 2
@@ -81,10 +81,10 @@ def test_a_killed_replica_costs_what_it_had_in_hand(served: Served) -> None:
                     lost.append(error)
 
     with asked_without_pause(ask) as counts:
-        until(lambda: 5 * sum(counts) >= 50, "answers")
+        until(lambda: 5 * counts.total() >= 50, "answers")
         ray.kill(ray.get_actor(names[0], namespace="serve"), no_restart=True)
         until(lambda: names[0] not in (now := served.replicas()) and len(now) == 2, "another replica")
-        until(lambda: 5 * sum(counts) >= 300, "answers")
+        until(lambda: 5 * counts.total() >= 300, "answers")
     assert len(lost) <= 3
     with served.client("predict") as client:
         assert client.predict(asked).generation == served.state().generation
