@@ -57,8 +57,17 @@ def submit(nodes: Nodes, folder: Path, names: Path, then: str = "") -> tuple[Any
     """Submit the job that asks for the points in ``names`` to be erased; return whom to ask about it, and its id."""
     words = (sys.executable, "-m", "deploy.jobs.erase_job", "--file", str(names), "--file-of", "ids")
     jobs = JobSubmissionClient(nodes.jobs)
-    job_id = jobs.submit_job(
-        entrypoint=f"{shlex.join([*words, '--request-id', 'er-1'])} {then}",
-        runtime_env={"working_dir": str(folder), "env_vars": {"PYTHONPATH": str(ROOT)}},
-    )
-    return jobs, job_id
+
+    def submitted() -> str:
+        try:
+            job_id: str = jobs.submit_job(
+                entrypoint=f"{shlex.join([*words, '--request-id', 'er-1'])} {then}",
+                runtime_env={"working_dir": str(folder), "env_vars": {"PYTHONPATH": str(ROOT)}},
+            )
+        except RuntimeError as error:
+            if "No available agent" in str(error):
+                return ""  # none has come up yet: nothing was submitted
+            raise
+        return job_id
+
+    return jobs, until(submitted, "an agent that takes jobs")

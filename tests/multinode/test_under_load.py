@@ -76,7 +76,7 @@ def _never(seconds: float) -> None:
 @pytest.fixture
 def served(home: Home, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
     """The home's federation, trained and served by replicas beside its coordinator."""
-    monkeypatch.setattr(deployment, "_place", lambda _: HEAD)
+    monkeypatch.setattr(deployment, "place_of_replicas", lambda *_: HEAD)
     home.specify(**gate.settings, **serve_settings())
     launch_coordinator(read_specification(home.config))
     with cluster.connect(home.config) as federation:
