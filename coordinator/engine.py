@@ -93,6 +93,8 @@ class Engine:
         self._tools = tools
         self._ledger = ledger
         self._drafts = Drafts(tools.names, tools.store, ledger)
+        self._is_untidy = True
+        """Whether anything may be left over: at first what others left, then what this one's work has."""
 
     @classmethod
     def start(cls, tools: Tools, fresh: FederationState) -> Engine:
@@ -123,6 +125,7 @@ class Engine:
                 self.record(ErasureAccepted(request=replace(request, names=InlineDigests.of(names))))
             else:
                 with self._drafts as drawn:
+                    self._is_untidy = True  # should it be accepted already, what is put now is nobody's
                     ref = put_digests(self._tools.store, drawn, "requests", names)
                     self.record(ErasureAccepted(request=replace(request, names=ref)))
         accepted = self.state.request(request.request_id)
@@ -146,6 +149,9 @@ class Engine:
 
     def record(self, *events: Event, told: Notice | None = None) -> None:
         """Make the events durable, all together, then tell of them, ``told`` first."""
+        # Plain acceptances leave nothing over: a thousand of them a second must not make as many manifests.
+        if not all(isinstance(event, ErasureAccepted) for event in events):
+            self._is_untidy = True  # only ever set by threads that record: the one that sweeps takes it back
         change = self._ledger.record(*events)
         if told is not None:
             self._tools.listener(told)
@@ -164,6 +170,7 @@ class Engine:
     ) -> None:
         """Read the source and replace the slices that differ, and those in ``lost``; tombstoned points stay out."""
         tools = self._tools
+        self._is_untidy = True
         tombstones = self.state.tombstones
         # Drafts of its own: erasures go on while the source is read. Sweeps do not, as the one thread that ingests is
         # also the one that sweeps; so nothing need be kept from them, however many write. What others write meanwhile
@@ -224,6 +231,7 @@ class Engine:
             wanted = [effect.request_id for effect in effects if isinstance(effect, RemovePoints)]
             if not wanted:
                 return
+            self._is_untidy = True
             store = self._tools.store
             try:
                 batch = [
@@ -267,7 +275,8 @@ class Engine:
                     self._issue_receipts([each.request_id for each in effects if isinstance(each, IssueReceipt)])
         # Objects that an interrupted writer never committed, manifests that name purged ones, files of a repeated
         # ingest that changed nothing: none of them is on any purge list.
-        self._sweep()
+        if self._is_untidy:
+            self._sweep()
         return waits
 
     def refuse_superseded(self) -> None:
@@ -284,6 +293,7 @@ class Engine:
 
     def _train(self, shards: Sequence[ShardId]) -> None:
         """Extend the chains of ``shards``, committing every checkpoint as it comes."""
+        self._is_untidy = True  # workers that die, or are superseded, leave what no event names
         try:
             pool = self._tools.pool()
             assert self.state.data is not None
@@ -341,7 +351,12 @@ class Engine:
         return ScanEvidence(objects=len(found), bytes=sum(info.payload_bytes for info in found), findings=left)
 
     def _sweep(self) -> None:
-        sweep(self._tools.store, self._ledger, self._drafts)
+        self._is_untidy = False  # before: what others record meanwhile is for the next sweep
+        try:
+            sweep(self._tools.store, self._ledger, self._drafts)
+        except BaseException:
+            self._is_untidy = True
+            raise
 
     def _without_erased(self, slices: dict[Placement, SliceRecord], names: Names) -> dict[Placement, SliceRecord]:
         store = self._tools.store

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 
 import pytest
@@ -14,10 +14,14 @@ from coordinator.sweep import Drafts, left_over, sweep
 from storage.errors import Unavailable
 from storage.memory import MemoryStore
 from storage.objects import ObjectKey, object_key
-from tests.coordinator.records import federation
+from storage.sequence import Numbers
+from tests.coordinator.records import federation, request_of
+from tests.doubles.fake_learner import HashLearner, HashState
+from tests.doubles.federation import Point, SmallFederation, names_of, plain_conditions, specification_of
 from tests.doubles.time_and_names import CountingNames
 
 FRESH = federation((2, 1), (1, 1))
+POINTS = [Point(id=f"p{n}", subject=f"s{n}", label="ab"[n % 2], features=(float(n), 1.0)) for n in range(20)]
 _NUMBERS = count()
 
 
@@ -69,3 +73,28 @@ def test_another_process_that_writes_is_told_of(store: BusyStore) -> None:
     store.turns.append(store.leave)
     with pytest.raises(Unavailable, match=r"keep appearing in the store while it is purged, 1 are left.* another pro"):
         sweep(store, ledger, Drafts(CountingNames("drafts"), store, ledger))
+
+
+def test_acceptances_alone_are_not_swept_after(store: BusyStore) -> None:
+    """Requests that are only accepted make no manifest, however often it is settled; what is carried out does.
+
+    A sweep writes the whole state: as many as there are acceptances would leave no time for any.
+    """
+    specification = specification_of(shards=2, slices=2)
+    small: SmallFederation[HashState] = SmallFederation(
+        specification=specification,
+        store=store,
+        learners=lambda _: HashLearner(slices=2),
+        conditions=lambda _: plain_conditions(specification),
+    )
+    small.train(POINTS)
+    manifests = Numbers(store, "manifest").present()
+    for number in range(3):
+        names = names_of([POINTS[number].subject], [])
+        small.engine.accept(replace(request_of(f"er-{number}"), body=names.digest(), held="a lawsuit"), names)
+        small.engine.settle()
+    assert Numbers(store, "manifest").present() == manifests
+    small.erase(subjects=[POINTS[5].subject], request_id="er-9")
+    assert Numbers(store, "manifest").present() > manifests
+    assert Numbers(store, "journal").present() == ()
+    assert left_over(store, small.state) == []
