@@ -76,6 +76,7 @@ class Resident:
         self._heard = int(self._around.clock.now().timestamp() * 1e6)  # above the numbers of whoever was here before
         self._numbers = count(self._heard + 1)
         self._writer: Writer | None = None
+        self._is_settling = False
         self._last_writer: Writer | None = None
         """The same, or while it starts anew and after its end the one before: it says what is durable."""
         self._jobs: deque[_Job] = deque()
@@ -162,7 +163,7 @@ class Resident:
 
     @property
     def _is_idle(self) -> bool:
-        return self._settled == self._arrivals and not self._jobs
+        return self._settled == self._arrivals and not self._jobs and not self._is_settling
 
     def _is_news(self, was: int, *, writable: bool = False) -> bool:
         """Whether something arrived after ``was``, and somebody can write if that is asked for, or all is over."""
@@ -265,10 +266,14 @@ class Resident:
             with self._changed:
                 arrivals = self._arrivals
                 job = self._jobs.popleft() if self._jobs else None
+                self._is_settling = job is None  # also where nothing has arrived, and a batch has waited long enough
             if job is not None:
                 self._do(job, writer)
                 continue
-            wakes = self._settle(writer)
+            try:
+                wakes = self._settle(writer)
+            finally:
+                self._is_settling = False
             with self._changed:
                 self._settled = arrivals
                 self._changed.notify_all()

@@ -12,7 +12,7 @@ import cluster.workers
 from cluster.resident import Resident
 from cluster.specification import FederationSpecification, read_specification
 from cluster.writing import drafted, surroundings, writing
-from coordinator.ports import Listener, Notice, RequestMoved
+from coordinator.ports import Listener, Notice, RequestMoved, TrainingStarted
 from coordinator.requests import ErasureRequest, RequestState
 from coordinator.state import servable
 from shards.constituent import SliceLearned
@@ -188,3 +188,25 @@ def test_nothing_is_lost_with_the_process(home: Home, resident: _Watched) -> Non
     following.until_idle()
     assert following.request("er-1").state is RequestState.COMPLETE
     following.stop()
+
+
+def test_a_retrain_after_its_window_is_work(home: Home) -> None:
+    """Who listens while a batch retrains that had waited for its window is not told that all is done."""
+    home.specify(erasure__batch_window_seconds=0.1)
+    is_trained, begun, go_on = threading.Event(), threading.Event(), threading.Event()
+
+    def hold(notice: Notice) -> None:
+        if isinstance(notice, TrainingStarted) and is_trained.is_set():
+            begun.set()
+            go_on.wait(PATIENCE_SECONDS)
+
+    made = _Watched(read_specification(home.config), hold)
+    made.train()
+    is_trained.set()
+    made.erase(MARKED, request_id="er-1")
+    assert begun.wait(PATIENCE_SECONDS)
+    assert not made.hear(None, 0.0).idle
+    go_on.set()
+    made.until_idle()
+    assert made.request("er-1").state is RequestState.COMPLETE
+    made.stop()
