@@ -30,8 +30,9 @@ from urllib.parse import SplitResult, quote, urlsplit
 
 from pydantic import TypeAdapter, ValidationError
 
+from cluster.sites.outcome import SitesStatus
 from coordinator.requests import RequestState
-from coordinator.sites import SiteStanding
+from coordinator.sites import SiteStanding, TookPart
 from coordinator.status import FederationStatus, RequestStatus
 from shards.exchange import ARROW_STREAM, facts_of, stream_of, table_of_stream, texts_of
 from storage.errors import Conflict, Corrupt, Invalid, ObjectMissing, SisaError, Unavailable
@@ -46,6 +47,8 @@ _LONGEST_PAUSE_SECONDS: Final = 10.0
 
 _LOOK_SECONDS: Final = 0.5
 """How often it is looked whether a request is carried out."""
+
+_ANY_STATUS: Final[Any] = FederationStatus | SitesStatus
 
 _OVER: Final = frozenset(state.value for state in RequestState if not state.is_open)
 
@@ -62,17 +65,6 @@ class NotAllowed(Invalid):
     """The server does not let this token do this."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AnsweringSite:
-    """A site whose constituents are in an answer."""
-
-    site: str
-    generation: int
-    constituents: int
-    """How many of them answered, of ``shards``."""
-    shards: int
-
-
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class RemoteAnswers:
     """Predictions, in the order asked."""
@@ -83,7 +75,7 @@ class RemoteAnswers:
     shards: int
     table: Any
     """A ``pyarrow.Table``: the id where there was one, ``prediction``, and ``probability_<class>`` for each class."""
-    sites: tuple[AnsweringSite, ...] = ()
+    sites: tuple[TookPart, ...] = ()
     """Who they are by, where a federation of several sites was asked."""
     absent: Mapping[str, str] = field(default_factory=dict)
     """Of each of its sites that has no part in them: why."""
@@ -170,7 +162,7 @@ class Client:
                 constituents=facts["constituents"],
                 shards=facts["shards"],
                 table=table,
-                sites=_decoded(tuple[AnsweringSite, ...], texts.get("sites", "[]").encode()),
+                sites=_decoded(tuple[TookPart, ...], texts.get("sites", "[]").encode()),
                 absent=_decoded(dict[str, str], texts.get("absent", "{}").encode()),
             )
         except (Invalid, KeyError, ValueError):
@@ -231,13 +223,18 @@ class Client:
 
         Raises ``Invalid`` when it is one of several sites, whose status has another shape.
         """
-        body = self._ask("GET", "/v1/status").body
-        if b'"waits_for"' in body or b'"membership"' in body:
+        found = self.status_of_any()
+        if isinstance(found, SitesStatus):
             raise Invalid(
                 "this is the server of a federation of several sites, whose status has another shape",
-                "get /v1/status as JSON, or run 'sisa status' where its specification is",
+                "ask for it as one of those: status_of_any() in Python, 'sisa status --url' without --watch",
             )
-        return _decoded(FederationStatus, body)
+        return found
+
+    def status_of_any(self) -> FederationStatus | SitesStatus:
+        """Return how the federation stands, be it one or one of several sites; see ``status``."""
+        found: FederationStatus | SitesStatus = _decoded(_ANY_STATUS, self._ask("GET", "/v1/status").body)
+        return found
 
     def standing(self, requests: int = 0) -> SiteStanding:
         """Return how the site stands, to one who has heard of its first ``requests`` requests; role federate."""

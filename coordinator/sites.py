@@ -64,6 +64,17 @@ class SiteAnswer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TookPart:
+    """A site whose constituents are in an answer."""
+
+    site: str
+    generation: int
+    constituents: int
+    """How many of them answered, of ``shards``."""
+    shards: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SiteMark:
     """The furthest that a site was ever seen to have come."""
 

@@ -15,11 +15,13 @@ from typing import Any
 
 from cluster.client import Client, RemoteAnswers
 from cluster.naming import new_request_id
+from cluster.sites.outcome import SitesStatus
 from coordinator.bundles import bundle_from_bytes
 from coordinator.status import RequestStatus
 from deploy.erasure import erase_outcome, interrupted_outcome, refuse_late_hold, request_data
 from deploy.output import Outcome, plain
 from deploy.receipts import print_receipt
+from deploy.sites import status_outcome, who, who_text
 from deploy.text import request_text, status_text
 from shards.exchange import batch_of, tables_of
 from shards.predictions import PredictionBatch, check_ending, write_predictions
@@ -67,6 +69,8 @@ def remote_predict(client: Client, data: str, out: Path) -> Outcome:
         f"wrote {points:,} predictions to {out}"
         f" (generation {told}, constituents {facts['constituents']} of {facts['shards']})"
     )
+    if found[-1].sites:
+        text = f"{text}\n{who_text(found[-1].sites, found[-1].absent)}"
     return Outcome(data=facts, text=text)
 
 
@@ -104,8 +108,11 @@ def remote_status(client: Client, request_id: str | None, site: str | None = Non
     """Return how the federation stands, or one request. Raises ``ObjectMissing`` when there is no such request."""
     if request_id is not None:
         return _told(client.request(request_id, site))
-    status = client.status()
-    return Outcome(data=plain(status), text=status_text(replace(status, store=status.store or "the server's store")))
+    status = client.status_of_any()
+    told = replace(status, store=status.store or "the server's store")
+    if isinstance(told, SitesStatus):
+        return status_outcome(told)
+    return Outcome(data=plain(status), text=status_text(told))
 
 
 def remote_receipt(client: Client, request_id: str, *, quiet: bool, site: str | None = None) -> Outcome:
@@ -155,7 +162,10 @@ def _tables(data: str) -> Iterator[Any]:
 
 
 def _ensembles(found: Iterable[RemoteAnswers]) -> dict[str, Any]:
-    """Return which ensembles answered; where they differ ``generation`` and ``constituents`` are the lowest."""
+    """Return which ensembles answered; where they differ ``generation`` and ``constituents`` are the lowest.
+
+    Of a federation of several sites, too, who took part in the last answer.
+    """
     answers = list(found)
     generations = sorted({each.generation for each in answers})
     return {
@@ -163,4 +173,5 @@ def _ensembles(found: Iterable[RemoteAnswers]) -> dict[str, Any]:
         "generations": generations,
         "constituents": min(each.constituents for each in answers),
         "shards": answers[0].shards,
+        **(who(answers[-1].sites, answers[-1].absent) if answers[-1].sites else {}),
     }

@@ -15,9 +15,9 @@ from deploy.receipts import receipt_text
 from deploy.text import evaluation_text, requests_text, table, verification_text
 
 if TYPE_CHECKING:
-    from cluster.sites.asking import TookPart
     from cluster.sites.federation import SiteFederation
     from cluster.sites.outcome import SitesStatus
+    from coordinator.sites import TookPart
 
 
 def train_sites(federation: SiteFederation) -> Outcome:
@@ -37,11 +37,11 @@ def predict_at_sites(federation: SiteFederation, data: str, out: Path) -> Outcom
         "points": points,
         "constituents": answers.constituents,
         "shards": answers.shards,
-        **_who(answers.sites, answers.absent),
+        **who(answers.sites, answers.absent),
     }
     text = (
         f"wrote {points:,} predictions to {out} (constituents {answers.constituents} of {answers.shards})\n"
-        + _who_text(answers.sites, answers.absent)
+        + who_text(answers.sites, answers.absent)
     )
     return Outcome(data=facts, text=text)
 
@@ -50,8 +50,8 @@ def evaluate_at_sites(federation: SiteFederation, data: str) -> Outcome:
     """Tell the federation's accuracy on labelled data."""
     found = federation.evaluate(data)
     return Outcome(
-        data={**plain(found.overall), **_who(found.sites, found.absent)},
-        text=f"{evaluation_text(found.overall)}\n{_who_text(found.sites, found.absent)}",
+        data={**plain(found.overall), **who(found.sites, found.absent)},
+        text=f"{evaluation_text(found.overall)}\n{who_text(found.sites, found.absent)}",
     )
 
 
@@ -182,11 +182,13 @@ def _at(site: str, outcome: Outcome) -> Outcome:
     )
 
 
-def _who(sites: Sequence[TookPart], absent: Mapping[str, str]) -> dict[str, Any]:
+def who(sites: Sequence[TookPart], absent: Mapping[str, str]) -> dict[str, Any]:
+    """Return who took part in an answer, and who did not and why, for JSON."""
     return {"sites": [plain(each) for each in sites], "absent": dict(absent)}
 
 
-def _who_text(sites: Sequence[TookPart], absent: Mapping[str, str]) -> str:
+def who_text(sites: Sequence[TookPart], absent: Mapping[str, str]) -> str:
+    """Return who took part in an answer, and who did not and why, for people."""
     lines = [(each.site, each.generation, f"{each.constituents} of {each.shards}") for each in sites]
     missing = [f"without {name}: {reason}" for name, reason in absent.items()]
     return "\n".join([table(("site", "generation", "constituents"), lines), *missing])

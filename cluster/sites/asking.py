@@ -20,22 +20,11 @@ from cluster.sites.links import SiteLink
 from cluster.sites.roster import RosterRegister
 from cluster.sites.specification import SitesSettings, SitesSpecification
 from coordinator.aggregation import Aggregated
-from coordinator.sites import Roster, SiteAnswer, SiteMark, SiteStanding, check_answer, combine, set_back
+from coordinator.sites import Roster, SiteAnswer, SiteMark, SiteStanding, TookPart, check_answer, combine, set_back
 from storage.errors import SisaError, Unavailable
 
 _QUESTIONS_AT_ONCE: Final = 4
 """On the way to one site; a site that is behind with so many is not asked until it has answered one."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TookPart:
-    """A site whose constituents are in an answer."""
-
-    site: str
-    generation: int
-    constituents: int
-    """How many of them answered, of ``shards``."""
-    shards: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

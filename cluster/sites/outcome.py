@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from cluster.outcome import Evaluation, Verification
-from cluster.sites.asking import TookPart
 from coordinator.bundles import ReceiptBundle
+from coordinator.sites import TookPart
 from coordinator.status import FederationStatus
 from shards.predictions import PredictionBatch, predictions_table, write_predictions
 

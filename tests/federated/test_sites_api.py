@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
@@ -37,7 +38,7 @@ from cluster.tokens import Role, TokenRegister
 from coordinator.bundles import bundle_from_bytes, statement_of, verify_bundle
 from shards.exchange import ARROW_STREAM, stream_of, table_of_stream, texts_of
 from storage.location import open_store
-from tests.doubles.home import as_table, small_points
+from tests.doubles.home import Said, as_table, run, small_points
 from tests.doubles.local_workers import LocalWorkers
 from tests.federated.houses import SITES, Houses
 from tests.federated.served import Served, listening, served
@@ -255,6 +256,29 @@ def test_status_shows_requests_to_auditors_alone(front: Front) -> None:
     assert [each["site"] for each in public["sites"]] == list(SITES)
     assert (public["store"], {each["status"]["store"] for each in public["sites"]}) == ("", {""})
     assert all(each["status"]["requests"] == [] for each in public["sites"])
+
+
+def test_commands_ask_it_too(front: Front, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With --url the commands say what the federation's server says: who took part, of which site a request is."""
+    pq.write_table(as_table({name: values[:40] for name, values in small_points().items()}), tmp_path / "asked.parquet")
+
+    def said(role: Role, *words: str) -> Said:
+        monkeypatch.setenv("SISA_TOKEN", front.tokens[role])
+        return run(*words, "--url", url, "--json")
+
+    with listening(front.client.app) as port:
+        url = f"http://127.0.0.1:{port}"
+        answered = said("predict", "predict", str(tmp_path / "asked.parquet"), "--out", str(tmp_path / "out.csv")).data
+        assert ([each["site"] for each in answered["sites"]], answered["absent"]) == (list(SITES), {})
+        status = said("audit", "status").data
+        assert [each["site"] for each in status["constituents"]] == [name for name in SITES for _ in range(2)]
+        person = ("--subject", "south-secret-person-002", "--request-id", "er-url")
+        assert "add 'site'" in said("erase", "erase", *person).error["remedy"]
+        assert said("erase", "erase", "--site", "south", *person, "--wait").data["state"] == "complete"
+        assert said("audit", "status", "er-url", "--site", "south").data["state"] == "complete"
+        assert said("audit", "receipt", "er-url").data["request_id"] == "er-url"
+        refused = said("predict", "predict", "asked.csv", "--out", "out.csv", "--site", "south")
+        assert (refused.code, "--site means nothing here" in refused.error["message"]) == (2, True)
 
 
 def test_health_and_description_need_no_token(still: Front) -> None:
