@@ -15,6 +15,8 @@ from storage.objects import ObjectKey, ObjectStore, VersionTag
 from storage.sealed import seal, unseal
 
 _ATTEMPTS: Final = 64
+_HINDERED_ATTEMPTS: Final = 8
+"""A sweep may take a write under way for a leftover (``ObjectStore.unfinished``): then nothing was written."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +38,7 @@ class SealedRecord:
         ``changed`` is called again when others were quicker or an outcome is in doubt, so it must give the same for
         what it has made already. Raises ``Unavailable`` when others are always quicker.
         """
-        for _ in range(_ATTEMPTS):
+        for attempt in range(_ATTEMPTS):
             fields, tag = self._stored()
             after = changed(fields)
             if after == fields:
@@ -47,6 +49,10 @@ class SealedRecord:
                 else:
                     self.store.put_if_match(self.key, seal(after), tag)
             except (ObjectExists, ObjectChanged, OutcomeUnknown):
+                continue
+            except Unavailable:
+                if attempt >= _HINDERED_ATTEMPTS:
+                    raise
                 continue
             return after
         raise Unavailable("others change the record faster than it can be written", "try again", key=self.key)
