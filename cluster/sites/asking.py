@@ -23,6 +23,8 @@ from coordinator.aggregation import Aggregated
 from coordinator.sites import Roster, SiteAnswer, SiteMark, SiteStanding, TookPart, check_answer, combine, set_back
 from storage.errors import SisaError, Unavailable
 
+_NEW: Final = "it has not joined yet"
+
 _QUESTIONS_AT_ONCE: Final = 4
 """On the way to one site; a site that is behind with so many is not asked until it has answered one."""
 
@@ -35,7 +37,7 @@ class SitesAnswer:
     sites: tuple[TookPart, ...]
     """In the order of the specification, as all of this."""
     absent: Mapping[str, str]
-    """Of each member that did not take part: why."""
+    """Of each site that might have taken part and did not: why."""
 
 
 class Asking:
@@ -80,6 +82,7 @@ class Asking:
         found = {name: answer for name, answer in found.items() if name in now}
         absent = {name: reason for name, reason in absent.items() if name in now}
         self._check_quorum(found, absent, len(now))
+        absent |= {site.name: _NEW for site in self._specification.sites if roster.find(site.name) is None}
         return SitesAnswer(
             aggregated=combine(tuple(found.values()), self._specification.aggregation.rule),
             sites=tuple(

@@ -123,7 +123,9 @@ class SiteFederation:
         return told
 
     def train(self) -> SitesStatus:
-        """Let every site of the specification join and train; one that is away is waited for by nobody.
+        """Let every site of the specification train and join; one that is away is waited for by nobody.
+
+        A new site has a part in answers once it is trained, and until then no say in what a quorum is.
 
         A site that was withdrawn and not purged yet is purged now. Raises what keeps a site that can be reached from
         training, once all the others have trained.
@@ -131,9 +133,9 @@ class SiteFederation:
         self._finish_withdrawals()
         failures: list[SisaError] = []
         for site in self._candidates():
-            self.roster.join(site.name)
             try:
                 self._links[site.name].train()
+                self.roster.join(site.name)  # only now: who cannot answer yet shall keep no quorum waiting
                 self.roster.advance(site.name, self._links[site.name].standing)
             except AWAY as error:
                 self._remark(f"waiting for site {site.name}: {error.fact}")

@@ -174,10 +174,34 @@ def test_a_site_that_is_away_is_waited_for(houses: Houses) -> None:
         assert "waiting for site west" in status.sites[2].reason
         answers = federation.predict(str(houses.write("asked", small_points(people=5))))
         assert [each.site for each in answers.sites] == ["north", "south"]
-        assert answers.absent == {"west": "the site does not answer"}
+        assert answers.absent == {"west": "it has not joined yet"}
         unreachable.away.clear()
         assert federation.train().waits_for == ()
         assert len(federation.predict(houses.folder / "asked.parquet").sites) == 3
+        unreachable.away.add("west")
+        answers = federation.predict(houses.folder / "asked.parquet")
+        assert [each.site for each in answers.sites] == ["north", "south"]
+        assert answers.absent == {"west": "the site does not answer"}
+
+
+def test_a_new_site_joins(houses: Houses) -> None:
+    """A site that is added to the specification has no part and hinders nobody until it is trained; then it has."""
+    houses.specify(names=["north", "south"])
+    with connect_sites(houses.config) as federation:
+        others = digests(federation.train())
+        before = ask(federation, houses)
+    houses.specify()
+    unreachable = Unreachable()
+    unreachable.away.add("west")
+    with connect_sites(houses.config, link_to=unreachable.link) as federation:
+        federation.train()
+        assert federation.status().sites[2].membership == "new"
+        assert ask(federation, houses) == before
+        unreachable.away.clear()
+        assert federation.train().sites[2].membership == "member"
+        assert ask(federation, houses) != before
+        after = digests(federation.status())
+        assert {name: after[name] for name in others} == others
 
 
 def test_too_few_sites_answer_nothing(houses: Houses) -> None:
