@@ -12,25 +12,22 @@ from starlette.responses import Response
 
 from cluster.log_lines import LogLines
 from cluster.serving.contract import (
-    ASKED,
     BYTES,
     ERASED,
     HEARD_OF,
-    KEY,
     Predictions,
     RequestShape,
     StandingShape,
     StatusShape,
     responses,
 )
-from cluster.serving.endpoints import COMMON, TOKEN, Endpoints, assembled, json_answer
+from cluster.serving.endpoints import COMMON, TOKEN, Endpoints, add_erasures, add_predictions, assembled, json_answer
 from cluster.serving.messages import JSON, Reader, answer_type_of, media_type_of, written
 from cluster.serving.problems import Problem, Refused
 from cluster.serving.records import note
 from cluster.serving.service import Service
 from cluster.tokens import TokenRecord
 from coordinator.requests import check_request_id
-from shards.exchange import ARROW_STREAM
 from storage.errors import Invalid
 
 OCTETS: Final = "application/octet-stream"
@@ -60,29 +57,8 @@ class _Endpoints(Endpoints):
 
     def add_to(self, app: FastAPI) -> None:
         """Put the endpoints into ``app``."""
-        app.add_api_route(
-            "/v1/predictions",
-            self.predict,
-            methods=["POST"],
-            response_model=Predictions,
-            responses=responses(
-                *(*COMMON, 400, 406, 413, 415, 422),
-                of_200={"content": {ARROW_STREAM: {"schema": {"type": "string", "format": "binary"}}}},
-            ),
-            openapi_extra={**TOKEN, **ASKED},
-        )
-        app.add_api_route(
-            "/v1/erasures",
-            self.erase,
-            methods=["POST"],
-            status_code=202,
-            response_model=RequestShape,
-            responses=responses(
-                *(*COMMON, 400, 409, 413, 415, 422),
-                of_200={"model": RequestShape, "description": "The request was accepted before."},
-            ),
-            openapi_extra={**TOKEN, **ERASED, "parameters": [KEY]},
-        )
+        add_predictions(app, self.predict, Predictions)
+        add_erasures(app, self.erase, RequestShape, ERASED)
         for path, endpoint, shape in (
             ("/v1/erasures/{request_id}", self.erasure, RequestShape),
             ("/v1/erasures/{request_id}/receipt", self.receipt, dict[str, Any]),

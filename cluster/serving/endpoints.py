@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeVar
@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, Response
 
 from cluster.log_lines import LogLines
-from cluster.serving.contract import KEY, Health, responses
+from cluster.serving.contract import ASKED, KEY, Health, responses
 from cluster.serving.description import POLICY, openapi_of, page
 from cluster.serving.erasures import named
 from cluster.serving.gate import Gate
@@ -25,6 +25,7 @@ from cluster.serving.records import Recorder, note
 from cluster.serving.settings import ServeSettings
 from cluster.tokens import Role, TokenRecord
 from coordinator.ports import Clock
+from shards.exchange import ARROW_STREAM
 from storage.errors import Invalid, SisaError
 
 _Result = TypeVar("_Result")
@@ -157,6 +158,39 @@ class Endpoints:
         payload = await self.body(request)
         wanted = await self.handle(len(payload), lambda: _named(payload, self._settings.max_names, more))
         return wanted, request_id
+
+
+def add_predictions(app: FastAPI, endpoint: Callable[..., Any], model: type) -> None:
+    """Put the endpoint that predicts into ``app``; ``model``: what it answers with, where that is JSON."""
+    app.add_api_route(
+        "/v1/predictions",
+        endpoint,
+        methods=["POST"],
+        response_model=model,
+        responses=responses(
+            *(*COMMON, 400, 406, 413, 415, 422),
+            of_200={"content": {ARROW_STREAM: {"schema": {"type": "string", "format": "binary"}}}},
+        ),
+        openapi_extra={**TOKEN, **ASKED},
+    )
+
+
+def add_erasures(
+    app: FastAPI, endpoint: Callable[..., Any], model: type, body: Mapping[str, Any], *statuses: int
+) -> None:
+    """Put the endpoint that takes erasure requests into ``app``; ``statuses``: what it may answer with besides."""
+    app.add_api_route(
+        "/v1/erasures",
+        endpoint,
+        methods=["POST"],
+        status_code=202,
+        response_model=model,
+        responses=responses(
+            *sorted({*COMMON, 400, 409, 413, 415, 422, *statuses}),
+            of_200={"model": model, "description": "The request was accepted before."},
+        ),
+        openapi_extra={**TOKEN, **body, "parameters": [KEY]},
+    )
 
 
 def assembled(

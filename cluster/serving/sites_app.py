@@ -12,16 +12,14 @@ from starlette.responses import Response
 
 from cluster.log_lines import LogLines
 from cluster.serving.contract import (
-    ASKED,
     AT,
     BY,
     ERASED_AT,
-    KEY,
     SiteRequestShape,
     SitesPredictions,
     responses,
 )
-from cluster.serving.endpoints import COMMON, TOKEN, Endpoints, assembled, json_answer
+from cluster.serving.endpoints import COMMON, TOKEN, Endpoints, add_erasures, add_predictions, assembled, json_answer
 from cluster.serving.messages import JSON, answer_type_of, media_type_of, written_with
 from cluster.serving.records import note
 from cluster.serving.sites_service import SitesService
@@ -30,7 +28,6 @@ from cluster.sites.outcome import SitesStatus
 from cluster.tokens import Role, TokenRecord
 from coordinator.requests import check_request_id
 from coordinator.status import RequestStatus
-from shards.exchange import ARROW_STREAM
 
 _QUESTIONS_AT_ONCE: Final = 4
 """As many as a site is asked at once: with more, sites that are well would be taken for behind."""
@@ -58,29 +55,8 @@ class _Endpoints(Endpoints):
 
     def add_to(self, app: FastAPI) -> None:
         """Put the endpoints into ``app``."""
-        app.add_api_route(
-            "/v1/predictions",
-            self.predict,
-            methods=["POST"],
-            response_model=SitesPredictions,
-            responses=responses(
-                *(*COMMON, 400, 406, 413, 415, 422),
-                of_200={"content": {ARROW_STREAM: {"schema": {"type": "string", "format": "binary"}}}},
-            ),
-            openapi_extra={**TOKEN, **ASKED},
-        )
-        app.add_api_route(
-            "/v1/erasures",
-            self.erase,
-            methods=["POST"],
-            status_code=202,
-            response_model=SiteRequestShape,
-            responses=responses(
-                *(*COMMON, 400, 404, 409, 413, 415, 422),
-                of_200={"model": SiteRequestShape, "description": "The request was accepted before."},
-            ),
-            openapi_extra={**TOKEN, **ERASED_AT, "parameters": [KEY]},
-        )
+        add_predictions(app, self.predict, SitesPredictions)
+        add_erasures(app, self.erase, SiteRequestShape, ERASED_AT, 404)
         for path, endpoint, shape, parameters in (
             ("/v1/erasures/{request_id}", self.erasure, SiteRequestShape, [AT]),
             ("/v1/erasures/{request_id}/receipt", self.receipt, dict[str, Any], [AT, BY]),

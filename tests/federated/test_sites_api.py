@@ -13,16 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import schemathesis
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from schemathesis import GenerationMode
-from schemathesis.checks import (
-    content_type_conformance,
-    not_a_server_error,
-    response_schema_conformance,
-    status_code_conformance,
-)
 from starlette.testclient import TestClient
 
 import cluster
@@ -42,6 +33,7 @@ from tests.doubles.home import Said, as_table, run, small_points
 from tests.doubles.local_workers import LocalWorkers
 from tests.federated.houses import SITES, Houses
 from tests.federated.served import Served, listening, served
+from tests.serving.fuzz import assert_answered, cases_of
 from tests.serving.world import error_of, points, rows
 
 PERSON = "north-secret-person-003"
@@ -315,21 +307,7 @@ def test_before_any_site_has_joined(houses: Houses) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("path", "mode"),
-    [(path, mode) for path in PATHS for mode in GenerationMode if (path, mode.value) != ("/healthz", "negative")],
-)
+@pytest.mark.parametrize(("path", "mode"), cases_of(PATHS))
 def test_no_request_breaks_the_server(still: Front, path: str, mode: GenerationMode) -> None:
     """Requests made from the document, good and bad, with every role: answered as documented, never with a 500."""
-    schema = schemathesis.openapi.from_asgi("/openapi.json", still.client.app)
-    operation = next(iter(schema[path].values()))
-    headers = [still.headers(role) for role in ROLES]
-    unchanged = [HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much, HealthCheck.too_slow]
-    checks = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
-
-    @settings(max_examples=30, deadline=None, suppress_health_check=unchanged)
-    @given(case=operation.as_strategy(generation_mode=mode), headers=st.sampled_from(headers))
-    def answers(case: Any, headers: dict[str, str]) -> None:
-        case.call_and_validate(headers=headers, checks=checks)
-
-    answers()
+    assert_answered(still.client.app, path, mode, [still.headers(role) for role in ROLES], most=30)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.doubles.home import Home, small_points, without
-from tests.multinode.expected import ALSO, ERASED, Expected
+from tests.doubles.home import Home
+from tests.multinode.expected import Expected, undisturbed
 from tests.multinode.gate import Gate
 from tests.multinode.nodes import Nodes, several_nodes
 
@@ -51,19 +51,7 @@ def home(tmp_path: Path, nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> Home:
 @pytest.fixture(scope="session")
 def expected(tmp_path_factory: pytest.TempPathFactory) -> Expected:
     """What the same federation comes to without Ray, and without any disturbance."""
-    import cluster.workers
-    from tests.doubles.local_workers import LocalWorkers
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cluster.workers, "RayPool", LocalWorkers)
-        patch.setattr(cluster.workers, "join_ray", lambda _: False)
-        homes = [Home(tmp_path_factory.mktemp(name)) for name in ("trained", "erased", "erased-also")]
-        gone: tuple[list[str], ...] = ([], [ERASED], [ERASED, ALSO])
-        trained, erased, erased_also = (
-            home.fill(without(small_points(), ids=ids)).json("train").digests
-            for home, ids in zip(homes, gone, strict=True)
-        )
-    return Expected(trained=trained, erased=erased, erased_also=erased_also)
+    return undisturbed(tmp_path_factory.mktemp)
 
 
 @pytest.fixture

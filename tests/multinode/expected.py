@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
+import pytest
+
+import cluster.workers
 from coordinator.status import FederationStatus
-from tests.doubles.home import MARKED, ids_of, small_points
+from tests.doubles.home import MARKED, Home, ids_of, small_points, without
+from tests.doubles.local_workers import LocalWorkers
 
 ERASED: Final = ids_of(small_points(), MARKED)[0]
 """A data point of the marked person, who keeps others: retraining comes to those."""
@@ -29,3 +35,17 @@ class Expected:
 def digests_of(status: FederationStatus) -> list[Any]:
     """Return the constituents' digests."""
     return [each.digest for each in status.constituents]
+
+
+def undisturbed(folder: Callable[[str], Path]) -> Expected:
+    """Return what a federation comes to without Ray and without any disturbance; ``folder`` makes one of a name."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cluster.workers, "RayPool", LocalWorkers)
+        patch.setattr(cluster.workers, "join_ray", lambda _: False)
+        homes = [Home(folder(name)) for name in ("trained", "erased", "erased-also")]
+        gone: tuple[list[str], ...] = ([], [ERASED], [ERASED, ALSO])
+        trained, erased, erased_also = (
+            home.fill(without(small_points(), ids=ids)).json("train").digests
+            for home, ids in zip(homes, gone, strict=True)
+        )
+    return Expected(trained=trained, erased=erased, erased_also=erased_also)

@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
-import schemathesis
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from schemathesis import GenerationMode
-from schemathesis.checks import (
-    content_type_conformance,
-    not_a_server_error,
-    response_schema_conformance,
-    status_code_conformance,
-)
 
 from cluster.serving.messages import JSON
 from cluster.tokens import Role
 from shards.exchange import ARROW_STREAM
+from tests.serving.fuzz import UNCHANGED, assert_answered, cases_of
 from tests.serving.test_refusals import arrow
 from tests.serving.world import ROLES, World
 
-CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 PATHS = [
     "/v1/predictions",
     "/v1/erasures",
@@ -33,26 +24,14 @@ PATHS = [
     "/v1/checkpoints/{shard}/{sha256}",
     "/healthz",
 ]
-UNCHANGED = [HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much, HealthCheck.too_slow]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("path", "mode"),
-    [(path, mode) for path in PATHS for mode in GenerationMode if (path, mode.value) != ("/healthz", "negative")],
-)
+@pytest.mark.parametrize(("path", "mode"), cases_of(PATHS))
 def test_no_request_breaks_the_server(still_world: World, path: str, mode: GenerationMode) -> None:
     """Requests made from the document, good and bad, with every role: answered as documented, never with a 500."""
-    schema = schemathesis.openapi.from_asgi("/openapi.json", still_world.client.app)
-    operation = next(iter(schema[path].values()))
     headers = [still_world.headers(role) for role in ROLES]
-
-    @settings(max_examples=60, suppress_health_check=UNCHANGED)
-    @given(case=operation.as_strategy(generation_mode=mode), headers=st.sampled_from(headers))
-    def answers(case: Any, headers: dict[str, str]) -> None:
-        case.call_and_validate(headers=headers, checks=CHECKS)
-
-    answers()
+    assert_answered(still_world.client.app, path, mode, headers, most=60)
 
 
 @settings(max_examples=150, suppress_health_check=UNCHANGED)

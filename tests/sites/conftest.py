@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.doubles.home import Home, small_points, without
-from tests.multinode.expected import ALSO, ERASED, Expected
+from tests.doubles.home import Home
+from tests.multinode.expected import Expected, undisturbed
 from tests.sites.buckets import DRIVER, site_buckets, write_credentials
 from tests.sites.nodes import SITES, Sites, several_sites
 
@@ -108,16 +108,4 @@ def home_at(tmp_path: Path, sites: Sites, coordinators_end: None) -> SiteHome:
 @pytest.fixture(scope="session")
 def expected(tmp_path_factory: pytest.TempPathFactory) -> Expected:
     """What the same federation comes to without labels, without Ray, and without any disturbance."""
-    import cluster.workers
-    from tests.doubles.local_workers import LocalWorkers
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cluster.workers, "RayPool", LocalWorkers)
-        patch.setattr(cluster.workers, "join_ray", lambda _: False)
-        homes = [Home(tmp_path_factory.mktemp(name)) for name in ("trained", "erased", "erased-also")]
-        gone: tuple[list[str], ...] = ([], [ERASED], [ERASED, ALSO])
-        trained, erased, erased_also = (
-            home.fill(without(small_points(), ids=ids)).json("train").digests
-            for home, ids in zip(homes, gone, strict=True)
-        )
-    return Expected(trained=trained, erased=erased, erased_also=erased_also)
+    return undisturbed(tmp_path_factory.mktemp)
