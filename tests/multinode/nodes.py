@@ -144,6 +144,7 @@ def several_nodes(records: Path) -> Iterator[Nodes]:
             "object_store_memory": _STORE_BYTES,
             "include_dashboard": True,  # to which jobs are submitted
             "dashboard_port": 0,
+            "dashboard_agent_listen_port": 0,  # a second head on one port takes no jobs, and says so in its log alone
             "_system_config": settings,
         },
     )
