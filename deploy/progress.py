@@ -59,7 +59,7 @@ class _Lines:
                 self._told_points = points
                 yield f"ingest: {points:,} data points"
             case TrainingStarted(shards=shards, slices=slices):
-                self._slices = slices
+                self._slices, self._told_points = slices, 0  # another site's ingest may follow
                 yield f"training {len(shards)} shards of {slices} slices"
             case SliceLearned(shard=shard, slice=slice_):
                 yield f"shard {shard}: slice {slice_} of {self._slices}"

@@ -133,6 +133,7 @@ class SiteFederation:
         self._finish_withdrawals()
         failures: list[SisaError] = []
         for site in self._candidates():
+            self._remark(f"site {site.name}")
             try:
                 self._links[site.name].train()
                 self.roster.join(site.name)  # only now: who cannot answer yet shall keep no quorum waiting
@@ -252,6 +253,7 @@ class SiteFederation:
         """Let every member prove what ``Federation.verify`` proves, each at its own site."""
         found, absent = {}, {}
         for site in self._members():
+            self._remark(f"site {site.name}")
             try:
                 found[site.name] = self._links[site.name].verify()
             except AWAY as error:

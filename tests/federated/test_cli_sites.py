@@ -50,6 +50,18 @@ def test_the_story(trained: Houses) -> None:
     assert "west" not in [each["site"] for each in trained.json("predict", str(asked), "--out", str(out)).data["sites"]]
 
 
+def test_progress_says_of_which_site(houses: Houses) -> None:
+    """What is told of shards stands under the site's name; each site's ingest is told, the smaller one's too."""
+    told = run("train", "--config", str(houses.config)).err.splitlines()
+    begins = [told.index(f"site {name}") for name in SITES]
+    for begin, end in zip(begins, [*begins[1:], len(told)], strict=True):
+        lines = told[begin + 1 : end]
+        assert lines[0].startswith("ingest: ")
+        assert "shard 1: slice 2 of 2" in lines
+    verified = run("verify", "--config", str(houses.config)).err.splitlines()
+    assert [line for line in verified if line.startswith("site ")] == [f"site {name}" for name in SITES]
+
+
 def test_one_site_is_a_federation_of_its_own(trained: Houses) -> None:
     """With --site, before or behind the command, every command acts as that site on its own store."""
     alone = trained.json("status", "--site", "south").data
