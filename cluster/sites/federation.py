@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -17,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cluster.naming import new_request_id, texts
-from cluster.outcome import evaluation_of
+from cluster.sites.answering import FileAnswering
 from cluster.sites.asking import Asking, SitesAnswer
 from cluster.sites.links import NearSite, SiteLink
 from cluster.sites.outcome import SiteReceipt, SitesAnswers, SitesEvaluation, SitesStatus, SiteStatus, SitesVerification
@@ -26,7 +25,6 @@ from cluster.sites.remote import RemoteSite
 from cluster.sites.roster import RosterRegister
 from cluster.sites.specification import Site, SitesSettings, SitesSpecification, open_own_store, read_sites
 from cluster.system import SystemClock
-from cluster.training_data import asked_of_sites
 from cluster.worker import new_name
 from coordinator.bundles import ReceiptBundle, bundle_from_bytes, verify_bundle
 from coordinator.ports import Clock, Listener, Names, Notice, Remark
@@ -34,7 +32,6 @@ from coordinator.registrar import Registrar
 from coordinator.site_receipts import SiteEvidence
 from coordinator.sites import SiteRecord, SiteStanding
 from coordinator.status import RequestStatus
-from shards.predictions import FeatureBatch, PredictionBatch
 from storage.errors import Corrupt, Invalid, ObjectMissing, SisaError, Unavailable
 
 LinkTo = Callable[[Site, Listener, Clock], SiteLink]
@@ -74,6 +71,7 @@ class SiteFederation:
         reach = link_to or partial(link_for, specification.settings)
         self._links = {site.name: reach(site, listener, self._clock) for site in specification.sites}
         self._asking = Asking(specification, self._links, self.roster)
+        self._answering = FileAnswering(specification, self._asking, self.layout)
 
     def __enter__(self) -> Self:
         return self
@@ -152,14 +150,7 @@ class SiteFederation:
 
         Raises ``Unavailable`` when too few sites answer, or the sites that do change while a file is answered.
         """
-        first, answers = self._answered(data, labelled=False)
-        return SitesAnswers(
-            sites=first.sites,
-            absent=first.absent,
-            classes=self.specification.classes,
-            id_column=self.specification.id_column,
-            batches=(self._named(batch, answer) for batch, answer in answers),
-        )
+        return self._answering.predict(data)
 
     def answer(self, features_NF: npt.NDArray[np.float32]) -> SitesAnswer:
         """Return the federation's answer for features that are not scaled; see ``Asking.answer``."""
@@ -177,15 +168,7 @@ class SiteFederation:
 
     def evaluate(self, data: object) -> SitesEvaluation:
         """Return the federation's accuracy on labelled data, overall and per class."""
-        first, answers = self._answered(data, labelled=True)
-        overall = evaluation_of(
-            ((batch.labels_N, answer.aggregated.classes_N) for batch, answer in answers if batch.labels_N is not None),
-            classes=self.specification.classes,
-            generation=max(each.generation for each in first.sites),
-            constituents=sum(each.constituents for each in first.sites),
-            shards=sum(each.shards for each in first.sites),
-        )
-        return SitesEvaluation(overall=overall, sites=first.sites, absent=first.absent)
+        return self._answering.evaluate(data)
 
     def erase(
         self,
@@ -261,37 +244,6 @@ class SiteFederation:
         return SitesVerification(sites=found, absent=absent)
 
     # -------------------------------------------------------------------------------------------- inside
-
-    def _answered(
-        self, data: object, *, labelled: bool
-    ) -> tuple[SitesAnswer, Iterator[tuple[FeatureBatch, SitesAnswer]]]:
-        """Return the first answer, and each batch with its answer."""
-        batches = asked_of_sites(self.specification.sites[0].specification, self.layout(), data, labelled=labelled)
-        batch = next(batches, None)
-        if batch is None:
-            raise Invalid("there is no data point to answer", "name a file that holds some")
-        first = self._asking.answer(batch.features_NF)
-        return first, chain([(batch, first)], self._following(batches, first))
-
-    def _following(
-        self, batches: Iterator[FeatureBatch], first: SitesAnswer
-    ) -> Iterator[tuple[FeatureBatch, SitesAnswer]]:
-        for batch in batches:
-            answer = self._asking.answer(batch.features_NF)
-            if answer.sites != first.sites:
-                raise Unavailable(
-                    "the sites that take part, or their generations, have changed while a file was answered",
-                    "run the command again: all its answers are by the same sites",
-                )
-            yield batch, answer
-
-    def _named(self, batch: FeatureBatch, answer: SitesAnswer) -> PredictionBatch:
-        names = self.specification.classes
-        return PredictionBatch(
-            ids=batch.ids,
-            predictions=[names[position] for position in answer.aggregated.classes_N],
-            probabilities_NC=answer.aggregated.scores_NC,
-        )
 
     def _candidates(self) -> Iterator[Site]:
         """Yield the sites that are members or may become such."""
