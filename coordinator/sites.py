@@ -109,8 +109,7 @@ def advanced(mark: SiteMark | None, standing: SiteStanding, site: str) -> SiteMa
     if mark is not None and (
         standing.position < mark.position
         or standing.floor < mark.floor
-        or standing.requests < mark.requests
-        or standing.history_then != mark.history
+        or standing.history_then != mark.history  # of fewer requests, too, it is another one
     ):
         raise set_back(site)
     return SiteMark(

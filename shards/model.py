@@ -9,7 +9,7 @@ import inspect
 import site
 import sys
 import sysconfig
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.util import resolve_name
 from itertools import accumulate
@@ -194,7 +194,7 @@ def _reached(module: ModuleType, source: bytes) -> list[ModuleType]:
     Both are needed: a constant taken from another module does not say where it is from, and an object may come from a
     module that re-exports it.
     """
-    names = set(_imported(source, module.__package__ or ""))
+    names = {*_imported(source, module.__package__ or "")}
     for value in vars(module).values():
         holder: object = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
         if isinstance(holder, str):
@@ -202,10 +202,12 @@ def _reached(module: ModuleType, source: bytes) -> list[ModuleType]:
     return [sys.modules[name] for name in sorted(names) if name in sys.modules]
 
 
-def _imported(source: bytes, package: str) -> Iterator[str]:
-    """Yield the full names that the source's import statements may mean, with the packages above them."""
+@cache  # as it is asked at every load; and the less is parsed, the less may meet what others parse (see ``_PARSING``)
+def _imported(source: bytes, package: str) -> frozenset[str]:
+    """Return the full names that the source's import statements may mean, with the packages above them."""
     with _PARSING:
         tree = ast.parse(source)
+    found: set[str] = set()
     for node in ast.walk(tree):
         names: list[str] = []
         if isinstance(node, ast.Import):
@@ -214,7 +216,8 @@ def _imported(source: bytes, package: str) -> Iterator[str]:
             base = resolve_name("." * node.level + (node.module or ""), package) if node.level else node.module or ""
             names = [base, *(f"{base}.{alias.name}" for alias in node.names)]
         for name in names:
-            yield from accumulate(name.split("."), "{}.{}".format)
+            found.update(accumulate(name.split("."), "{}.{}".format))
+    return frozenset(found)
 
 
 def _is_installed(file: Path) -> bool:

@@ -37,7 +37,7 @@ def standing(position: int = 5, floor: int = 2, requests: int = 2, known: int = 
         floor=floor,
         requests=requests,
         history=history_of(REQUESTS[:requests]),
-        history_then=history_of(REQUESTS[:known]),
+        history_then=history_of(REQUESTS[:requests][:known]),
         shards=2,
         features=("x*",),
         width=4,
@@ -101,7 +101,7 @@ def test_a_site_moves_on() -> None:
     [
         standing(position=4),
         standing(floor=1),
-        standing(requests=1, known=1),
+        standing(requests=1),
         replace(standing(position=90, floor=90, requests=3), history_then=history_of(REQUESTS[1:3])),
     ],
     ids=["shorter journal", "lower floor", "fewer requests", "longer, with other requests"],
