@@ -146,7 +146,9 @@ def _guess_id(found: SourceDescription, columns: Sequence[ColumnDescription]) ->
     own = [column for column in able if not _SUBJECT_NAMES.fullmatch(column.name)]
     if able:
         return min(own or able, key=lambda column: len(column.name))
-    raise Invalid("no column looks like a unique id", "name it with --id", file=found.files[0])
+    unique = [column.name for column in columns if _names_things(column) and _unique(found, column)]
+    remedy = f"name it with --id; able to be one are {_some(unique)}" if unique else "add a column with each point's own"
+    raise Invalid("no column looks like a unique id", remedy, file=found.files[0])
 
 
 def _check_id(found: SourceDescription, column: ColumnDescription) -> None:

@@ -231,7 +231,12 @@ def test_a_draft_names_a_glob_in_a_folder_of_any_name(tmp_path: Path, folder: st
         (PLAIN, {"label_column": "x0"}, "label column holds 0 classes"),
         (without("label", label=[1] * 60), {}, "label column holds 1 classes"),
         (without("label", label=[None, *[1] * 59]), {}, "label column holds nulls"),
-        (without("id"), {}, "no column looks like a unique id .*name it with --id"),
+        (without("id"), {}, "no column looks like a unique id .*add a column with each point's own"),
+        (
+            without("id", sample=PLAIN["id"], place=PLAIN["id"]),
+            {},
+            "no column looks like a unique id .*name it with --id; able to be one are 'sample', 'place'",
+        ),
         (PLAIN, {"id_column": "user_id"}, "holds 20 distinct ids for 60 data points .*name a unique one with --id"),
         (PLAIN, {"id_column": "age"}, "id column must hold texts or whole numbers, and no nulls"),
         ({"id": ["a", "b"], "label": [0, 1], "note": ["n", "m"]}, {}, "no column of numbers is left for features"),

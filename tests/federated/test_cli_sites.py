@@ -48,6 +48,7 @@ def test_the_story(trained: Houses) -> None:
     gone = run("site", "withdraw", "west", "--reason", "it leaves", "--config", str(trained.config), "--json").data
     assert gone["membership"] == "purged"
     assert "west" not in [each["site"] for each in trained.json("predict", str(asked), "--out", str(out)).data["sites"]]
+    assert trained.json("verify").data["sites"].keys() == {"north", "south"}
 
 
 def test_progress_says_of_which_site(houses: Houses) -> None:

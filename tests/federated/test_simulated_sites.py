@@ -309,6 +309,28 @@ def test_weights_of_a_site_that_describes_data_points_otherwise(houses: Houses) 
             assert "have 16 features, this site's have 15" in answers.absent["west"]
 
 
+class _Mistaken(NearSite):
+    """A near site that gives one constituent, whichever is asked for."""
+
+    def checkpoint(self, shard: int, sha256: str) -> bytes:
+        """Return the first shard's constituent, which is whole and sound."""
+        return super().checkpoint(*self.standing().checkpoints[0])
+
+
+def test_a_constituent_that_is_another_one_than_was_asked_for(houses: Houses) -> None:
+    """A constituent counts for what its bytes are: a site that gives others than it names has no part in the answer."""
+
+    def link(site: Site, listener: Listener, clock: Clock) -> NearSite:
+        return (_Mistaken if site.name == "west" else NearSite)(site, listener, clock)
+
+    houses.specify(settings="[sites]\nquorum = 2\ngrace_seconds = 60.0\n", each='leaves = "weights"')
+    with connect_sites(houses.config, link_to=link) as federation:
+        federation.train()
+        answers = federation.predict(str(houses.write("asked", small_points(people=5))))
+        assert [each.site for each in answers.sites] == ["north", "south"]
+        assert "came from its site with another digest" in answers.absent["west"]
+
+
 def test_a_withdrawn_site_that_is_away_is_purged_later(houses: Houses) -> None:
     """It has no part in any answer from the moment of its withdrawal; its data go when it is back."""
     unreachable = Unreachable()
