@@ -11,12 +11,14 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from cluster.sites.answering import FileAnswering
 from cluster.sites.asking import Asking
 from cluster.sites.roster import RosterRegister
 from coordinator.sites import SiteAnswer, SiteStanding, history_of
 from storage.digests import sha256
 from storage.errors import InvariantBroken, Unavailable
 from storage.memory import MemoryStore
+from tests.doubles.home import as_table, small_points
 from tests.doubles.time_and_names import VirtualClock
 from tests.federated.houses import SITES, Houses
 
@@ -146,6 +148,28 @@ def test_a_site_that_leaves_while_it_is_asked(world: Callable[[str], World]) -> 
     assert [each.site for each in made.asking.answer(POINTS).sites] == ["north", "south"]
 
 
+def test_one_file_is_answered_by_the_same_sites_throughout(
+    world: Callable[[str], World], houses: Houses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When a site goes to another generation between two batches the file has no answers, and it is said why."""
+    monkeypatch.setattr("shards.predictions._BATCH_BYTES", 1)
+    made = world("")
+    north = made.links["north"]
+    answering = FileAnswering(houses.specification, made.asking, north.standing)
+    table = as_table(small_points(people=1))
+    assert answering.predict(table).table().num_rows == table.num_rows
+    before = north.asked
+    assert before == table.num_rows
+
+    def move_on() -> None:
+        north.generation += north.asked == before + 2
+
+    north.before = move_on
+    answers = answering.predict(table)
+    with pytest.raises(Unavailable, match="have changed while a file was answered"):
+        answers.table()
+
+
 def test_an_erasure_known_here_withdraws_an_answer_on_its_way(world: Callable[[str], World]) -> None:
     """An answer of a generation below the site's floor as it is known here has no part, whatever the site says."""
     made = world("quorum = 2\ngrace_seconds = 60.0")
@@ -158,13 +182,24 @@ def test_an_erasure_known_here_withdraws_an_answer_on_its_way(world: Callable[[s
     assert "set back" in answer.absent["north"]
 
 
-def test_a_fault_of_our_own_is_not_passed_over(world: Callable[[str], World]) -> None:
-    """An error that nobody foresaw is raised: it is no site that is away."""
-    made = world("quorum = 1")
+def test_a_site_that_breaks_its_own_rules_has_no_part(world: Callable[[str], World]) -> None:
+    """What a site says of itself, a defect included, is the reason why it is absent; the others answer."""
+    made = world("quorum = 1\ngrace_seconds = 60.0")
 
     def fail() -> None:
         raise InvariantBroken("a defect")
 
     made.links["north"].before = fail
-    answer = made.asking.answer(POINTS)
-    assert "north" in answer.absent
+    assert made.asking.answer(POINTS).absent == {"north": "a defect"}
+
+
+def test_a_fault_of_our_own_is_not_passed_over(world: Callable[[str], World]) -> None:
+    """An error that nobody foresaw is raised: it is no site that is away."""
+    made = world("quorum = 1\ngrace_seconds = 60.0")
+
+    def fail() -> None:
+        raise ZeroDivisionError("not foreseen")
+
+    made.links["north"].before = fail
+    with pytest.raises(ZeroDivisionError, match="not foreseen"):
+        made.asking.answer(POINTS)
