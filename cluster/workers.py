@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 from cluster.identity import bit_settings
 from cluster.placement import check_own_place
 from cluster.pool import RayPool
 from cluster.session import is_to_start_ray, join_ray, leave_ray
-from cluster.specification import FederationSpecification, settings_record
+from cluster.specification import ClusterSettings, FederationSpecification, settings_record
 from cluster.worker import WorkerSetup
 from coordinator.ports import WorkerPool
 from storage.objects import ObjectStore
+
+
+@contextmanager
+def one_ray(settings: ClusterSettings) -> Iterator[None]:
+    """Join Ray once for all federations that work within the block: each would start and end a local one otherwise."""
+    started = join_ray(settings)
+    try:
+        yield
+    finally:
+        if started:
+            leave_ray()
 
 
 class Pool(WorkerPool, Protocol):

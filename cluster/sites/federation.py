@@ -6,7 +6,7 @@ A person is looked for at the site that is named and nowhere else: what an id me
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +26,7 @@ from cluster.sites.roster import RosterRegister
 from cluster.sites.specification import Site, SitesSettings, SitesSpecification, open_own_store, read_sites
 from cluster.system import SystemClock
 from cluster.worker import new_name
+from cluster.workers import one_ray
 from coordinator.bundles import ReceiptBundle, bundle_from_bytes, verify_bundle
 from coordinator.ports import Clock, Listener, Names, Notice, Remark
 from coordinator.registrar import Registrar
@@ -128,19 +129,9 @@ class SiteFederation:
         A site that was withdrawn and not purged yet is purged now. Raises what keeps a site that can be reached from
         training, once all the others have trained.
         """
-        self._finish_withdrawals()
-        failures: list[SisaError] = []
-        for site in self._candidates():
-            self._remark(f"site {site.name}")
-            try:
-                self._links[site.name].train()
-                self.roster.join(site.name)  # only now: who cannot answer yet shall keep no quorum waiting
-                self.roster.advance(site.name, self._links[site.name].standing)
-            except AWAY as error:
-                self._remark(f"waiting for site {site.name}: {error.fact}")
-            except SisaError as error:
-                self._remark(f"site {site.name}: {error.message}")
-                failures.append(error)
+        with self._one_ray():
+            self._finish_withdrawals()
+            failures = self._train_each()
         if failures:
             raise failures[0]
         return self.status()
@@ -235,15 +226,42 @@ class SiteFederation:
     def verify(self) -> SitesVerification:
         """Let every member prove what ``Federation.verify`` proves, each at its own site."""
         found, absent = {}, {}
-        for site in self._members():
-            self._remark(f"site {site.name}")
-            try:
-                found[site.name] = self._links[site.name].verify()
-            except AWAY as error:
-                absent[site.name] = error.fact
+        with self._one_ray():
+            for site in self._members():
+                self._remark(f"site {site.name}")
+                try:
+                    found[site.name] = self._links[site.name].verify()
+                except AWAY as error:
+                    absent[site.name] = error.fact
         return SitesVerification(sites=found, absent=absent)
 
     # -------------------------------------------------------------------------------------------- inside
+
+    def _train_each(self) -> list[SisaError]:
+        """Return what keeps sites that can be reached from training."""
+        failures: list[SisaError] = []
+        for site in self._candidates():
+            self._remark(f"site {site.name}")
+            try:
+                self._links[site.name].train()
+                self.roster.join(site.name)  # only now: who cannot answer yet shall keep no quorum waiting
+                self.roster.advance(site.name, self._links[site.name].standing)
+            except AWAY as error:
+                self._remark(f"waiting for site {site.name}: {error.fact}")
+            except SisaError as error:
+                self._remark(f"site {site.name}: {error.message}")
+                failures.append(error)
+        return failures
+
+    def _one_ray(self) -> AbstractContextManager[None]:
+        """Return what starts Ray once, where all sites would start one on this machine, one after the other."""
+        links = list(self._links.values())
+        near = [link for link in links if isinstance(link, NearSite)]
+        try:
+            is_shared = len(links) == len(near) > 1 and all(link.would_start_ray() for link in near)
+        except SisaError:
+            is_shared = False  # what is wrong with a site is told when it is its turn
+        return one_ray(self.specification.sites[0].specification.cluster) if is_shared else nullcontext()
 
     def _candidates(self) -> Iterator[Site]:
         """Yield the sites that are members or may become such."""

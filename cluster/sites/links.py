@@ -12,7 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from cluster.federation import Federation
+from cluster.launching import read_record
+from cluster.objects import open_objects
 from cluster.outcome import Verification
+from cluster.session import is_to_start_ray
 from cluster.sites.desk import Desk
 from cluster.sites.specification import Site
 from coordinator.ports import Clock, Listener
@@ -141,6 +144,11 @@ class NearSite:
 
     def close(self) -> None:
         """See ``SiteLink.close``."""
+
+    def would_start_ray(self) -> bool:
+        """Return whether training here starts a Ray: none is named or joined, and no coordinator was launched."""
+        specification = self._site.specification
+        return is_to_start_ray(specification.cluster) and read_record(open_objects(specification)) is None
 
     def _federation(self) -> Federation:
         # For each call: its workers' processors are for the next site.

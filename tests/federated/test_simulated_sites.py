@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import cluster
+from cluster.launching import RECORD_KEY, Launched
 from cluster.sites.federation import SiteFederation, connect_sites
 from cluster.sites.links import NearSite
 from cluster.sites.outcome import SitesStatus
 from cluster.sites.specification import Site
+from cluster.specification import ClusterSettings
 from coordinator.bundles import statement_of, verify_bundle
 from coordinator.ports import Clock, Listener
 from coordinator.registrar import ReceiptsCheck
-from storage.digests import sha256
+from storage.digests import canonical_json, sha256
 from storage.errors import Conflict, Invalid, ObjectMissing, Unavailable
 from tests.doubles.home import small_points
 from tests.doubles.time_and_names import VirtualClock
@@ -313,6 +316,56 @@ def test_weights_of_a_site_that_describes_data_points_otherwise(houses: Houses) 
             answers = federation.predict(str(houses.write("asked", small_points(people=5))))
             assert [each.site for each in answers.sites] == ["north", "south"]
             assert "have 16 features, this site's have 15" in answers.absent["west"]
+
+
+class _FakeRay:
+    """Says whether somebody has started it, and remembers who started and ended it."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        self.is_started = False
+
+    def join(self, _: ClusterSettings) -> bool:
+        """Start, or be joined."""
+        was_started, self.is_started = self.is_started, True
+        self.told += [] if was_started else ["started"]
+        return not was_started
+
+    def leave(self) -> None:
+        """End."""
+        self.is_started = False
+        self.told.append("ended")
+
+
+def test_all_sites_of_a_machine_share_one_ray(houses: Houses, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray, which starts slowly, is started once for all sites, and ended after the last one, also when one fails."""
+    fake = _FakeRay()
+    monkeypatch.setattr(cluster.workers, "join_ray", fake.join)
+    monkeypatch.setattr(cluster.workers, "leave_ray", fake.leave)
+    whole = (houses.folder / "west.parquet").read_bytes()
+    (houses.folder / "west.parquet").write_bytes(b"no parquet")
+    with connect_sites(houses.config) as federation:
+        with pytest.raises(Invalid):
+            federation.train()
+        assert fake.told == ["started", "ended"]
+        (houses.folder / "west.parquet").write_bytes(whole)
+        federation.train()
+        assert federation.verify().holds
+        assert fake.told == ["started", "ended"] * 3
+
+
+def test_a_site_with_a_coordinator_of_its_own_is_looked_for_where_that_is(
+    houses: Houses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who shares a Ray would look there for the coordinator of a site, which is on another one."""
+    fake = _FakeRay()
+    monkeypatch.setattr(cluster.workers, "join_ray", fake.join)
+    monkeypatch.setattr(cluster.workers, "leave_ray", fake.leave)
+    launched = Launched(address="127.0.0.1:1", namespace="sisa-north", head=None)
+    houses.objects("north").put_if_absent(RECORD_KEY, canonical_json(asdict(launched)))
+    with connect_sites(houses.config) as federation:
+        federation.train()
+    assert fake.told == ["started", "ended"] * len(SITES)
 
 
 class _Mistaken(NearSite):
