@@ -58,8 +58,9 @@ soak: venv ## simulate a million schedules and kill a thousand times; 'make soak
 	$(BIN)/python -m tests.simulation --soak $(SOAK_SEEDS)
 	$(BIN)/python -m tests.kills 1000 500
 
-bench: venv ## measure speed against a plain PyTorch loop, and sites against one federation
+bench: venv ## measure speed against a plain PyTorch loop, serving against one bare model, sites against one federation
 	$(BIN)/python -m tests.bench
+	$(BIN)/python -m tests.bench.serving
 	$(BIN)/python -m tests.bench.sites
 
 clean: ## remove .venv, caches and build leftovers; no federation is touched
