@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import count
+from typing import ClassVar
 
 import pytest
 
@@ -21,6 +22,26 @@ _STORES = count()
 class _Away(MemoryStore):
     def get(self, key: ObjectKey) -> StoredObject:
         raise Unavailable("the disk is gone", "mount it")
+
+
+class _Counting(MemoryStore):
+    """Remembers what was read."""
+
+    read: ClassVar[list[ObjectKey]] = []
+
+    def get(self, key: ObjectKey) -> StoredObject:
+        self.read.append(key)
+        return super().get(key)
+
+
+class _Still(VirtualClock):
+    """A clock that stands until it is moved."""
+
+    seconds = 1000.0
+
+    def monotonic(self) -> float:
+        """Return the moment."""
+        return self.seconds
 
 
 def gate_of(store: MemoryStore, clock: VirtualClock, per_minute: int = 1_000_000) -> Gate:
@@ -117,6 +138,21 @@ def test_a_new_token_opens_at_once() -> None:
     gate.refresh()
     made = TokenRegister(store, clock).create("audit", days=1)
     assert gate.admit({"authorization": f"bearer {made.text}"}, "audit") == made.record
+
+
+def test_who_guesses_tokens_keeps_the_store_from_nobody() -> None:
+    """However many tokens are not known, the store is read for them some times a second; a new one opens after that."""
+    clock, store = _Still(), _Counting(f"gate-{next(_STORES)}")
+    gate = gate_of(store, clock)
+    gate.refresh()
+    store.read.clear()
+    guesses = [f"sisa_{number:012x}_{number:064x}" for number in range(100)]
+    assert {refusal(gate, guess).problem.status for guess in guesses} == {401}
+    assert 0 < len(store.read) <= 10
+    made = TokenRegister(store, clock).create("audit", days=1)
+    assert refusal(gate, made.text).problem.status == 401
+    clock.seconds += 1
+    assert gate.admit({"authorization": f"Bearer {made.text}"}, "audit") == made.record
 
 
 def test_who_asks_too_often_waits() -> None:
