@@ -161,13 +161,13 @@ class Answering:
     def _take(self) -> list[_Ask]:
         """Return the next ask and those behind it that fit beside it."""
         asks = [self._waiting.popleft()]
-        if asks[0].ensemble is not None or len(asks[0].features_NF) > TOGETHER:
+        if len(asks[0].features_NF) > TOGETHER:  # piece by piece, all of them by the generation of its first
             return asks
         points, width = len(asks[0].features_NF), asks[0].features_NF.shape[1]
         while self._waiting:
             following = self._waiting[0]
             points += len(following.features_NF)
-            if points > TOGETHER or following.ensemble is not None or following.features_NF.shape[1] != width:
+            if points > TOGETHER or following.features_NF.shape[1] != width:
                 break
             asks.append(self._waiting.popleft())
         return asks

@@ -128,6 +128,22 @@ def test_what_was_withdrawn_meanwhile_is_computed_again(standing: FakeStanding, 
     assert result(answering.ask(features(1))).generation == 2
 
 
+def test_a_large_request_is_given_up_in_the_middle(standing: FakeStanding, answering: Answering) -> None:
+    """Once a floor has risen no further piece of a request is computed with what it withdrew."""
+    first = standing.held
+    assert first is not None
+
+    def erase() -> None:
+        standing.named = standing.floor = 2
+
+    first.before = erase
+    numbers = np.arange(5 * TOGETHER)
+    found = result(answering.ask(features(*numbers)))
+    np.testing.assert_array_equal(numbers, found.classes_N)
+    assert (found.generation, found.scores_NC.min()) == (2, 2)
+    assert first.calls == [TOGETHER]
+
+
 def test_the_old_generation_answers_while_the_new_one_is_loaded(standing: FakeStanding, answering: Answering) -> None:
     """A published generation takes nothing away: until it is in memory the one before it answers."""
     loading, loaded = threading.Event(), threading.Event()
@@ -199,6 +215,24 @@ def test_small_requests_share_an_evaluation(standing: FakeStanding, answering: A
     assert [result(each).classes_N.tolist() for each in others] == [[number] * 2 for number in range(1, 40)]
     assert result(first).classes_N.tolist() == [0]
     assert standing.held.calls == [1, 78]
+
+
+def test_requests_of_another_width_are_evaluated_apart(standing: FakeStanding, answering: Answering) -> None:
+    """Data were trained anew with another feature, and callers of before and after meet: neither spoils the other's."""
+    at_work, go_on = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        at_work.set()
+        assert go_on.wait(PATIENCE_SECONDS)
+
+    assert standing.held is not None
+    standing.held.before = wait
+    first = answering.ask(features(0))
+    assert at_work.wait(PATIENCE_SECONDS)
+    narrow, wide, again = (answering.ask(each) for each in (features(1), np.full((2, 3), 2, np.float32), features(3)))
+    go_on.set()
+    assert [result(each).classes_N.tolist() for each in (first, narrow, wide, again)] == [[0], [1], [2, 2], [3]]
+    assert standing.held.calls == [1, 1, 2, 1]
 
 
 def test_large_requests_let_small_ones_pass(standing: FakeStanding, answering: Answering) -> None:

@@ -13,8 +13,10 @@ import pytest
 from cluster.ensemble import Ensemble
 from cluster.specification import read_specification
 from coordinator.requests import RequestState
+from coordinator.state import FederationState
 from shards.dataset import scaled
 from storage.errors import Unavailable
+from storage.objects import ObjectStore
 from tests.serving.world import PATIENCE_SECONDS, World, coordinator_of, error_of, open_world, rows
 
 CALLERS = 3
@@ -85,20 +87,32 @@ def test_no_answer_fails_and_none_is_tainted(world: World) -> None:
     assert world.resident.verify(None).holds
 
 
+@pytest.mark.parametrize("moment", ["before", "after"])
 def test_a_generation_that_is_withdrawn_while_it_is_read_is_read_anew(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: World, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
-    """An erasure that comes in while a replica reads a generation is no damage: it reads the one that is current."""
+    """An erasure that comes in while a replica reads a generation is no damage: it reads the one that is current.
+
+    That also holds where the erasure is over before its first constituent is read, which is purged by then.
+    """
     assert world.predict().status_code == 200
     standing, load, erased = world.service.standing, Ensemble.load, list[str]()
 
-    def slowly(*arguments: Any) -> Ensemble:
-        found = load(*arguments)
-        if not erased:
-            erased.append("secret-person-001")
-            world.erase(*erased, key="er-1")
-            while standing.floor <= found.generation:
-                standing.current()
+    def erase() -> None:
+        erased.append("secret-person-001")
+        world.erase(*erased, key="er-1")
+        while world.resident.request("er-1").state is not RequestState.COMPLETE:
+            world.resident.hear(10**9, 0.05)
+        standing.current()
+
+    def slowly(store: ObjectStore, state: FederationState, specification: Any, loaded: Ensemble | None) -> Ensemble:
+        if erased:
+            return load(store, state, specification, loaded)
+        if moment == "before":
+            erase()
+            return load(store, state, specification)  # with nothing in memory that it shares
+        found = load(store, state, specification, loaded)
+        erase()
         return found
 
     monkeypatch.setattr(Ensemble, "load", slowly)
