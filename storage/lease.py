@@ -138,8 +138,10 @@ class _Lease:
             return True
         except SisaError:
             return False
-        self.tag, self.record = found.tag, record if record.nonce == self.record.nonce else self.record
-        return record.nonce == self.record.nonce
+        if record.nonce != self.record.nonce:
+            return False  # and the tag stays as it was: by the new one the other's lease would be freed at the end
+        self.tag, self.record = found.tag, record
+        return True
 
 
 @contextmanager

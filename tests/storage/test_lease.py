@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import threading
 from contextlib import AbstractContextManager
@@ -27,6 +28,8 @@ class Port:
     age_seconds: float | None = None
     errors: list[SisaError] = field(default_factory=list)
     """What the next writes raise; they take effect when it is ``OutcomeUnknown``."""
+    read_errors: list[SisaError] = field(default_factory=list)
+    """What the next reads raise."""
     written: threading.Condition = field(default_factory=threading.Condition)
     writes: int = 0
     tidied: int = 0
@@ -42,7 +45,9 @@ class Port:
         return VersionTag((self.payload or b"").hex())
 
     def read(self) -> Read | None:
-        """Return the object."""
+        """Return the object, or fail by plan."""
+        if self.read_errors:
+            raise self.read_errors.pop(0)
         if self.payload is None:
             return None
         return Read(payload=self.payload, tag=self.tag, age_seconds=self.age_seconds)
@@ -163,14 +168,17 @@ def test_a_lease_is_renewed_while_it_is_held() -> None:
     assert port.record().free
 
 
-def test_a_lost_lease_is_left_alone() -> None:
-    """A holder that was replaced stops renewing and frees nothing."""
+@pytest.mark.parametrize("errors", [[], [Unavailable("away")]], ids=["told so", "found out"])
+def test_a_lost_lease_is_left_alone(errors: list[SisaError]) -> None:
+    """A holder that was replaced stops renewing and frees nothing, however it learns of it."""
     port = Port()
     with hold(port, BRISK):
         with port.written:
-            port.payload = OTHER.to_bytes()
-            before = port.writes
-        port.await_writes(before + 1)
+            port.payload, port.errors = OTHER.to_bytes(), errors
+        (renewer,) = (each for each in threading.enumerate() if each.name == f"lease of {port.place}")
+        renewer.join(30)
+        assert not renewer.is_alive()
+        assert port.record() == OTHER
     assert port.record() == OTHER
 
 
@@ -184,6 +192,32 @@ def test_a_store_that_is_away_does_not_end_a_lease(error: SisaError) -> None:
             before = port.writes
         port.await_writes(before + 5)
         assert port.record().nonce == BRISK.nonce
+    assert port.record().free
+
+
+def test_a_store_that_tells_nothing_does_not_end_a_lease() -> None:
+    """Where neither a renewal nor the look after it is answered, the next one is tried: it may be ours still."""
+    port = Port()
+    with hold(port, BRISK):
+        with port.written:
+            port.errors, port.read_errors = [Unavailable("away")] * 2, [Unavailable("away")] * 2
+            before = port.writes
+        port.await_writes(before + 5)
+        assert port.record().nonce == BRISK.nonce
+    assert port.record().free
+
+
+def test_a_forked_child_frees_nothing() -> None:
+    """A child that leaves the block which its parent is in does not give away what is the parent's."""
+    port = Port()
+    held = hold(port)
+    held.__enter__()
+    child = os.fork()
+    if child == 0:
+        held.__exit__(None, None, None)
+        os._exit(port.record().free)
+    assert os.waitpid(child, 0) == (child, 0)
+    held.__exit__(None, None, None)
     assert port.record().free
 
 
