@@ -83,11 +83,12 @@ def restore(model: nn.Module, optimizer: Optimizer, tensors: Mapping[str, torch.
     """Put a checkpoint's tensors into a freshly built model and optimizer.
 
     Values are copied into fresh memory: results depend on alignment, and views into the payload have any (E7).
-    Raises ``Corrupt`` when names or shapes are not the model's.
+    Raises ``Corrupt`` when names, shapes or types are not the model's: copied, they might fit by being repeated or
+    rounded.
     """
     targets = model_tensors(model)
     stored = {name.removeprefix(_MODEL): tensor for name, tensor in tensors.items() if name.startswith(_MODEL)}
-    if {name: tensor.shape for name, tensor in stored.items()} != {n: t.shape for n, t in targets.items()}:
+    if _kinds(stored) != _kinds(targets):
         raise Corrupt("a checkpoint's tensors are not this model's", "run 'sisa train' to rebuild it")
     with torch.no_grad():
         for name, target in targets.items():
@@ -102,3 +103,7 @@ def restore(model: nn.Module, optimizer: Optimizer, tensors: Mapping[str, torch.
             # Adam keeps its step count on the CPU, whatever the device.
             device = "cpu" if entry == "step" else parameter.device
             optimizer.state[parameter][entry] = tensor.clone().to(device)
+
+
+def _kinds(tensors: Mapping[str, torch.Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    return {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}

@@ -24,10 +24,8 @@ from torch.optim import SGD, Adam, Optimizer
 
 from shards.checkpoint import decode_checkpoint, encode_checkpoint
 from shards.dataset import encode_part
-from shards.lineage import Configuration, Lineage, NumericsProfile
 from shards.points import PointBlock
-from shards.specification import ShardId, SliceIndex
-from storage.digests import sha256
+from tests.doubles.lineages import lineage_of
 from tests.residue.markers import Marker, draw_markers, laid_open, traces
 
 POINTS = 100
@@ -183,26 +181,7 @@ def test_a_checkpoint_is_its_tensors_and_nothing_more(entry: str, pixels: Marker
     state = optimizer.state[model.parameter]
     larger[:2] = state[entry]
     state[entry] = larger[:2]
-    payload = encode_checkpoint(model, optimizer, _LINEAGE)
+    payload = encode_checkpoint(model, optimizer, lineage_of())
     assert traces(pixels, {"checkpoint": payload}) == []
     assert sum(tensor.numel() for tensor in decode_checkpoint(payload).values()) <= 4 * 2 * len(pixels.value) + 1
     assert len(payload) < 3_000 < whole.numel() * whole.element_size()
-
-
-_NONE = sha256(b"")
-_LINEAGE = Lineage(
-    shard=ShardId(0),
-    slice=SliceIndex(1),
-    points=0,
-    points_digest=_NONE,
-    content_digest=_NONE,
-    configuration=Configuration(
-        settings=_NONE,
-        model_code=_NONE,
-        seed=0,
-        profile=NumericsProfile(
-            torch="none", threads=1, device="none", dtype="none", deterministic=True, packing="none"
-        ),
-    ),
-    parent=None,
-)
