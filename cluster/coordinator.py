@@ -97,9 +97,9 @@ class CoordinatorShell:
         return self._resident.request(request_id)
 
     @ray.method(concurrency_group="questions")
-    def hear(self, after: int | None, timeout_seconds: float) -> Heard:
+    def hear(self, after: int | None, timeout_seconds: float, *, until_idle: bool = True) -> Heard:
         """See ``Resident.hear``."""
-        return self._resident.hear(after, timeout_seconds)
+        return self._resident.hear(after, timeout_seconds, until_idle=until_idle)
 
     @ray.method(concurrency_group="work")
     def train(self) -> None:
@@ -155,13 +155,14 @@ class RemoteWriter:
 
     def carry_out(self, request_id: str, batch: BatchUntil) -> ErasureRequest:
         """Wait until the request is closed, paused, or failed; or idle until its due date comes near."""
-        heard = self._hear(None, 0.0, _PASSING)
+        heard, is_left = self._hear(None, 0.0, _PASSING), batch == "until_due"
         while True:
             request = self.request(request_id)
-            if request.shown is not request.state or not request.state.is_open or (heard.idle and batch == "until_due"):
+            if request.shown is not request.state or not request.state.is_open or (heard.idle and is_left):
                 self._tell(self._hear(heard.upto, 0.0))
                 return request
-            heard = self._tell(self._hear(heard.upto, LISTENING_SECONDS, _PASSING))
+            # In a batch window the coordinator is idle as well: who did not wait for news would ask without a pause.
+            heard = self._tell(self._hear(heard.upto, LISTENING_SECONDS, _PASSING, until_idle=is_left))
 
     def hold(self, request_id: str, reason: str) -> ErasureRequest:
         """See ``Writer.hold``."""
@@ -207,8 +208,16 @@ class RemoteWriter:
                     answer = call()  # started anew: it goes on where the journal ends, and may be asked again
             heard = self._tell(self._hear(heard.upto, LISTENING_SECONDS))
 
-    def _hear(self, after: int | None, timeout_seconds: float, passing: tuple[type[SisaError], ...] = _BUSY) -> Heard:
-        heard: Heard = patiently(lambda: self._handle.hear.remote(after, timeout_seconds), passing)
+    def _hear(
+        self,
+        after: int | None,
+        timeout_seconds: float,
+        passing: tuple[type[SisaError], ...] = _BUSY,
+        *,
+        until_idle: bool = True,
+    ) -> Heard:
+        call = partial(self._handle.hear.remote, after, timeout_seconds, until_idle=until_idle)
+        heard: Heard = patiently(call, passing)
         return heard
 
     def _tell(self, heard: Heard) -> Heard:

@@ -134,9 +134,10 @@ class Resident:
         """Prove and scan, while nothing else is done. See ``Writer.verify``."""
         return self._in_turn(lambda writer: writer.verify(shards))
 
-    def hear(self, after: int | None, timeout_seconds: float) -> Heard:
+    def hear(self, after: int | None, timeout_seconds: float, *, until_idle: bool = True) -> Heard:
         """Return what has happened since ``after``, waiting for something to happen or for all work to be done.
 
+        Without ``until_idle`` it is waited for something to happen alone: work that waits for its time is no news.
         Where that was said by a coordinator before this one, all that has happened since this one began. None: nothing
         yet, but where to begin. Raises the error that keeps the coordinator from working, if any.
         """
@@ -144,7 +145,9 @@ class Resident:
             if after is None:
                 return Heard(notices=(), upto=self._heard, idle=self._is_idle)
             after = after if after <= self._heard else 0  # of one whose clock was ahead
-            self._changed.wait_for(lambda: self._heard > after or self._is_idle or self._trouble, timeout_seconds)
+            self._changed.wait_for(
+                lambda: self._heard > after or (until_idle and self._is_idle) or self._trouble, timeout_seconds
+            )
             notices = tuple(notice for number, notice in self._notices if number > after)
             if not notices and self._trouble is not None:
                 raise self._trouble

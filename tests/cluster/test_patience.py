@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,8 +13,12 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError
 
 from cluster import coordinator
 from cluster.coordinator import RemoteWriter, patiently
+from cluster.resident import Heard
+from coordinator.requests import RequestState
+from coordinator.settings import BatchUntil
 from storage.errors import Conflict, Fenced, OutcomeUnknown, Unavailable, WriterBusy
 from storage.memory import MemoryStore
+from tests.coordinator.records import request_of
 
 AWAY = ActorUnavailableError("connection refused", None)
 BUSY = WriterBusy("the lease of the one before runs on", "wait")
@@ -86,3 +91,26 @@ def test_who_only_waits_waits_for_more(trouble: Exception, answers: list[object]
         return
     with pytest.raises(type(trouble), match="overtaken|cut off"):
         writer.accept(None, None)
+
+
+@pytest.mark.parametrize(("batch", "until_idle"), [("window", False), ("until_due", True)])
+def test_who_waits_for_a_request_listens_for_what_it_waits_for(
+    batch: BatchUntil, until_idle: bool, answers: list[object]
+) -> None:
+    """In a batch window the coordinator is idle: who waits for the end of a request waits for news, and does not ask
+    again and again. Where a request waits for its due date, that all else is done is what is waited for.
+    """
+    waited: list[bool] = []
+
+    def hear(_after: int | None, timeout_seconds: float, *, until_idle: bool = True) -> None:
+        if timeout_seconds:
+            waited.append(until_idle)
+
+    handle = SimpleNamespace(request=_anything(), hear=SimpleNamespace(remote=hear))
+    writer: Any = RemoteWriter(handle, MemoryStore("patience"), lambda _: None)
+    nothing = Heard(notices=(), upto=3, idle=False)
+    quarantined = replace(request_of("er-1"), state=RequestState.QUARANTINED)
+    complete = replace(quarantined, state=RequestState.COMPLETE)
+    answers += [nothing, quarantined, nothing, complete, nothing]
+    assert writer.carry_out("er-1", batch) == complete
+    assert waited == [until_idle]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import cluster.workers
-from cluster.resident import Resident
+from cluster.resident import Heard, Resident
 from cluster.specification import FederationSpecification, read_specification
 from cluster.writing import drafted, surroundings, writing
 from coordinator.ports import Listener, Notice, RequestMoved, TrainingStarted
@@ -209,4 +209,23 @@ def test_a_retrain_after_its_window_is_work(home: Home) -> None:
     go_on.set()
     made.until_idle()
     assert made.request("er-1").state is RequestState.COMPLETE
+    made.stop()
+
+
+def test_who_waits_for_news_is_not_told_that_nothing_is_to_do(home: Home) -> None:
+    """In a batch window the coordinator is idle; who listens for what happens next hears that, and nothing before."""
+    home.specify(erasure__batch_window_seconds=3600.0)
+    made = _Watched(read_specification(home.config))
+    made.train()
+    made.erase(MARKED, request_id="er-1")
+    made.until_idle()
+    assert made.request("er-1").state is RequestState.QUARANTINED
+    upto = made.hear(None, 0.0).upto
+    assert made.hear(upto, PATIENCE_SECONDS).idle
+    heard: list[Heard] = []
+    listener = threading.Thread(target=lambda: heard.append(made.hear(upto, PATIENCE_SECONDS, until_idle=False)))
+    listener.start()
+    made.erase("secret-person-002", request_id="er-2")
+    listener.join()
+    assert [notice.request.request_id for notice in heard[0].notices if isinstance(notice, RequestMoved)] == ["er-2"]
     made.stop()
