@@ -146,8 +146,8 @@ def _guess_id(found: SourceDescription, columns: Sequence[ColumnDescription]) ->
     own = [column for column in able if not _SUBJECT_NAMES.fullmatch(column.name)]
     if able:
         return min(own or able, key=lambda column: len(column.name))
-    unique = [column.name for column in columns if _names_things(column) and _unique(found, column)]
-    remedy = f"name it with --id; able to be one are {_some(unique)}" if unique else "add a column with each point's own"
+    names = [column.name for column in columns if _names_things(column) and _unique(found, column)]
+    remedy = f"name it with --id; able to be one are {_some(names)}" if names else "add a column with each point's own"
     raise Invalid("no column looks like a unique id", remedy, file=found.files[0])
 
 
