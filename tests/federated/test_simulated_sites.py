@@ -345,7 +345,7 @@ def test_all_sites_of_a_machine_share_one_ray(houses: Houses, monkeypatch: pytes
     whole = (houses.folder / "west.parquet").read_bytes()
     (houses.folder / "west.parquet").write_bytes(b"no parquet")
     with connect_sites(houses.config) as federation:
-        with pytest.raises(Invalid):
+        with pytest.raises(Invalid, match="west.parquet"):
             federation.train()
         assert fake.told == ["started", "ended"]
         (houses.folder / "west.parquet").write_bytes(whole)
