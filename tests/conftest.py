@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +12,9 @@ from hypothesis import HealthCheck, settings
 # Wall time decides nothing: a slow machine must not turn a true property into a failure.
 settings.register_profile("sisa", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
 settings.load_profile("sisa")
+
+# A shell that starts the tests in the background has interrupts ignored, and those that interrupt would wait for ever.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Ray has its workers stand back behind all others: beside callers who never pause they would hardly come to work.
 os.environ.setdefault("RAY_worker_niceness", "0")
