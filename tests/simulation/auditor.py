@@ -200,13 +200,15 @@ class Auditor:
 
     def _erase(self, store: ObjectStore, before: FederationState, after: FederationState, events: list[Event]) -> None:
         """Learn from the requests themselves which data points must be gone from here on."""
-        removed = {event.request_id for event in events if isinstance(event, PointsRemoved)}
-        for request_id in removed:
+        present = self.sight.points(store, before)
+        for request_id in (event.request_id for event in events if isinstance(event, PointsRemoved)):
             was, now = before.request(request_id), after.request(request_id)
             assert now is not None
             if was is None or was.state is not RequestState.ACCEPTED or now.state is RequestState.ACCEPTED:
                 continue
-            self._erase_named(store, was, self.sight.points(store, before))
+            self._erase_named(store, was, present)
+            # As if they had been carried out one by one (E9): of what one erases the next finds nothing any more.
+            present -= self.erased_by([request_id])
         self.gone = self.erased_by(self.tombstoned)
         for request in after.requests:
             if request.state not in _UNTOUCHED:
