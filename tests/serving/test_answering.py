@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -86,6 +87,23 @@ class FakeStanding:
 def standing() -> FakeStanding:
     """A replica that holds generation 1."""
     return FakeStanding(FakeEnsemble(1))
+
+
+@contextmanager
+def at_work(standing: FakeStanding, answering: Answering) -> Iterator[Future[Answer]]:
+    """Keep the model at work on one ask until the block ends; give the answer to that."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        begun.set()
+        assert go_on.wait(PATIENCE_SECONDS)
+
+    assert standing.held is not None
+    standing.held.before = wait
+    first = answering.ask(features(0))
+    assert begun.wait(PATIENCE_SECONDS)
+    yield first
+    go_on.set()
 
 
 @pytest.fixture
@@ -200,38 +218,20 @@ def test_without_a_generation_the_reason_is_told(standing: FakeStanding, answeri
 
 def test_small_requests_share_an_evaluation(standing: FakeStanding, answering: Answering) -> None:
     """What comes in while the model is at work is its next batch."""
-    at_work, go_on = threading.Event(), threading.Event()
-
-    def wait() -> None:
-        at_work.set()
-        assert go_on.wait(PATIENCE_SECONDS)
-
-    assert standing.held is not None
-    standing.held.before = wait
-    first = answering.ask(features(0))
-    assert at_work.wait(PATIENCE_SECONDS)
-    others = [answering.ask(features(number, number)) for number in range(1, 40)]
-    go_on.set()
+    with at_work(standing, answering) as first:
+        others = [answering.ask(features(number, number)) for number in range(1, 40)]
     assert [result(each).classes_N.tolist() for each in others] == [[number] * 2 for number in range(1, 40)]
     assert result(first).classes_N.tolist() == [0]
+    assert standing.held is not None
     assert standing.held.calls == [1, 78]
 
 
 def test_requests_of_another_width_are_evaluated_apart(standing: FakeStanding, answering: Answering) -> None:
     """Data were trained anew with another feature, and callers of before and after meet: neither spoils the other's."""
-    at_work, go_on = threading.Event(), threading.Event()
-
-    def wait() -> None:
-        at_work.set()
-        assert go_on.wait(PATIENCE_SECONDS)
-
-    assert standing.held is not None
-    standing.held.before = wait
-    first = answering.ask(features(0))
-    assert at_work.wait(PATIENCE_SECONDS)
-    narrow, wide, again = (answering.ask(each) for each in (features(1), np.full((2, 3), 2, np.float32), features(3)))
-    go_on.set()
+    with at_work(standing, answering) as first:
+        narrow, wide, again = map(answering.ask, (features(1), np.full((2, 3), 2, np.float32), features(3)))
     assert [result(each).classes_N.tolist() for each in (first, narrow, wide, again)] == [[0], [1], [2, 2], [3]]
+    assert standing.held is not None
     assert standing.held.calls == [1, 1, 2, 1]
 
 
