@@ -124,10 +124,13 @@ class Engine:
             if len(names) <= MOST_INLINE:
                 self.record(ErasureAccepted(request=replace(request, names=InlineDigests.of(names))))
             else:
-                with self._drafts as drawn:
-                    self._is_untidy = True  # should it be accepted already, what is put now is nobody's
-                    ref = put_digests(self._tools.store, drawn, "requests", names)
-                    self.record(ErasureAccepted(request=replace(request, names=ref)))
+                try:
+                    with self._drafts as drawn:
+                        ref = put_digests(self._tools.store, drawn, "requests", names)
+                        self.record(ErasureAccepted(request=replace(request, names=ref)))
+                finally:
+                    # Should it be accepted already, what was put is nobody's. After: a sweep meanwhile has spared it.
+                    self._is_untidy = True
         accepted = self.state.request(request.request_id)
         assert accepted is not None
         if accepted.body != request.body:
