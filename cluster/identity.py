@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 from cluster.specification import FederationSpecification, SettingDifference, describe_difference, settings_record
 from coordinator.receipts import StoreEvidence
@@ -15,7 +15,7 @@ from shards.dataset import EMPTY_SLICE
 from shards.ingest import taken_from
 from shards.routing import PartitionKey
 from storage.bucket import Describes, StoreFacts
-from storage.digests import Json, Sha256, digest_of, sha256
+from storage.digests import Json, Sha256, sha256
 from storage.errors import Conflict, Corrupt, Invalid, ObjectExists, ObjectMissing
 from storage.objects import ObjectStore, object_key
 from storage.vault import SealedStore
@@ -112,22 +112,6 @@ def side_by_side(found: list[SettingDifference] | tuple[SettingDifference, ...])
     widths = [max(len(line[column]) for line in lines) for column in range(3)]
     return "\n".join(
         "  " + "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
-    )
-
-
-def bit_settings(record: Mapping[str, Any]) -> Sha256:
-    """Return the digest of the settings that decide a constituent's bytes, given its data points (E8).
-
-    Names and columns are not among them: what they bring in is in the points' own digests.
-    """
-    return digest_of(
-        {
-            "model": record["model"],
-            "training": record["training"],
-            "partition": {name: record["partition"][name] for name in ("shards", "slices")},
-            "classes": record["data"]["classes"],
-            "scale": record["data"]["scale"],
-        }
     )
 
 

@@ -19,7 +19,7 @@ from shards.specification import (
     TrainingSettings,
     check_schedule,
 )
-from storage.digests import Json, canonical_json
+from storage.digests import Json, Sha256, canonical_json, digest_of
 from storage.errors import Invalid
 from storage.location import PROFILE_RULE, is_on_s3, is_profile
 
@@ -284,3 +284,19 @@ def _flat(record: Mapping[str, Json], prefix: str = "") -> dict[str, str]:
         else:
             flat[prefix + name] = canonical_json(value).decode("ascii")
     return flat
+
+
+def bit_settings(record: Mapping[str, Any]) -> Sha256:
+    """Return the digest of the settings that decide a constituent's bytes, given its data points (E8).
+
+    Names and columns are not among them: what they bring in is in the points' own digests.
+    """
+    return digest_of(
+        {
+            "model": record["model"],
+            "training": record["training"],
+            "partition": {name: record["partition"][name] for name in ("shards", "slices")},
+            "classes": record["data"]["classes"],
+            "scale": record["data"]["scale"],
+        }
+    )

@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from cluster.identity import bit_settings
 from cluster.placement import check_own_place
 from cluster.pool import RayPool
 from cluster.session import is_to_start_ray, join_ray, leave_ray
-from cluster.specification import ClusterSettings, FederationSpecification, settings_record
+from cluster.specification import ClusterSettings, FederationSpecification, bit_settings, settings_record
 from cluster.worker import WorkerSetup
 from coordinator.ports import WorkerPool
 from storage.objects import ObjectStore

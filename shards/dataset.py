@@ -20,7 +20,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from shards.points import PointBlock, ShardPoints
+from shards.points import PointBlock, ShardPoints, scaled
 from shards.routing import DIGEST_BYTES, Placement, PointDigest
 from shards.tombstones import NOTHING, DigestSet, sortable
 from storage.digests import Sha256, sha256
@@ -158,15 +158,6 @@ def load_shard(
     for end, record in zip(shard.ends, slices, strict=True):
         _load_slice(store, record, shard, slice(end - record.points, end), scale)
     return shard
-
-
-def scaled(
-    features_NF: npt.NDArray[np.uint8] | npt.NDArray[np.float32],
-    scale: float | tuple[float, ...],
-    out: npt.NDArray[np.float32] | None = None,
-) -> npt.NDArray[np.float32]:
-    """Return the features divided in float32 by the declared constant, or by one constant per feature."""
-    return np.divide(features_NF, np.asarray(scale, dtype=np.float32), out=out, dtype=np.float32)
 
 
 def rewrite_slice(

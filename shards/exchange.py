@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from shards.dataset import scaled
+from shards.points import scaled
 from shards.predictions import FeatureBatch, PredictionBatch, feature_batches
 from shards.readers import TableReader, Wanted
 from shards.sources import DataFile, Source, is_text, plain_type

@@ -53,3 +53,12 @@ class ShardPoints:
     """First 8 bytes (big-endian) of the point's digest: the point's own source of order."""
     ends: tuple[int, ...]
     """``ends[r - 1]`` is the number of points in slices 1..r; length R."""
+
+
+def scaled(
+    features_NF: npt.NDArray[np.uint8] | npt.NDArray[np.float32],
+    scale: float | tuple[float, ...],
+    out: npt.NDArray[np.float32] | None = None,
+) -> npt.NDArray[np.float32]:
+    """Return the features divided in float32 by the declared constant, or by one constant per feature."""
+    return np.divide(features_NF, np.asarray(scale, dtype=np.float32), out=out, dtype=np.float32)

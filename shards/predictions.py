@@ -19,7 +19,7 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from shards.columns import choose_columns, read_features, read_labels
-from shards.dataset import scaled
+from shards.points import scaled
 from shards.sources import Source
 from shards.specification import DataSettings
 from storage.errors import Invalid

@@ -17,7 +17,7 @@ from cluster.sites.desk import check_width
 from cluster.sites.links import SiteLink
 from cluster.sites.specification import Site
 from coordinator.sites import SiteAnswer, SiteStanding
-from shards.dataset import scaled
+from shards.points import scaled
 from shards.specification import ShardId
 from storage.digests import Sha256, sha256
 from storage.errors import Corrupt, ObjectMissing, Unavailable

@@ -19,7 +19,7 @@ from cluster.sites.specification import Site
 from cluster.system import SystemClock
 from coordinator.ports import Clock
 from coordinator.sites import SiteAnswer, SiteStanding
-from shards.dataset import scaled
+from shards.points import scaled
 from storage.errors import Invalid, Unavailable
 
 _ATTEMPTS: Final = 8

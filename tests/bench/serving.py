@@ -37,7 +37,7 @@ from cluster.tokens import TokenRegister
 from coordinator.following import Follower
 from deploy.demo_data import DemoData, write_digits
 from deploy.text import table
-from shards.dataset import scaled
+from shards.points import scaled
 
 SHARDS = 20
 MANY = 10_000

@@ -9,8 +9,8 @@ from typing import Any, Generic
 
 import pyarrow as pa
 
-from cluster.identity import bit_settings, fresh_state
-from cluster.specification import ClusterSettings, FederationSpecification, settings_record
+from cluster.identity import fresh_state
+from cluster.specification import ClusterSettings, FederationSpecification, bit_settings, settings_record
 from coordinator.engine import Engine, Tools
 from coordinator.ports import Listener
 from coordinator.receipts import StoreEvidence

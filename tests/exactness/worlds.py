@@ -7,8 +7,7 @@ from itertools import count
 
 import numpy as np
 
-from cluster.identity import bit_settings
-from cluster.specification import FederationSpecification, settings_record
+from cluster.specification import FederationSpecification, bit_settings, settings_record
 from coordinator.state import FederationState
 from coordinator.tasks import train_task
 from shards.checkpoint import decode_checkpoint

@@ -14,7 +14,7 @@ from cluster.ensemble import Ensemble
 from cluster.specification import read_specification
 from coordinator.requests import RequestState
 from coordinator.state import FederationState
-from shards.dataset import scaled
+from shards.points import scaled
 from storage.errors import Unavailable
 from storage.objects import ObjectStore
 from tests.serving.world import PATIENCE_SECONDS, World, coordinator_of, error_of, open_world, rows
