@@ -23,9 +23,9 @@ from shards.readers import Wanted
 from shards.routing import PartitionKey, point_digest, subject_digest
 from shards.sources import Source
 from shards.tombstones import DigestSet
-from storage.bucket import StoreFacts
 from storage.errors import SisaError
-from storage.probe import probe_store
+from storage.s3.bucket import StoreFacts
+from storage.stores.probe import probe_store
 
 LEAST_FREE_BYTES: Final = 1 << 30
 """Below this much room in a local store something is wrong before it fails."""

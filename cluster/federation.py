@@ -29,8 +29,8 @@ from coordinator.registrar import Registrar
 from coordinator.requests import ErasureRequest
 from coordinator.state import FederationState
 from coordinator.status import FederationStatus, RequestStatus, describe_request
+from storage.encryption.store import SealedStore
 from storage.errors import ObjectMissing
-from storage.vault import SealedStore
 
 
 def _nobody(_: Notice) -> None:

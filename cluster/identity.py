@@ -14,11 +14,11 @@ from coordinator.state import FederationState, ShardState
 from shards.dataset import EMPTY_SLICE
 from shards.ingest import taken_from
 from shards.routing import PartitionKey
-from storage.bucket import Describes, StoreFacts
 from storage.digests import Json, Sha256, sha256
+from storage.encryption.store import SealedStore
 from storage.errors import Conflict, Corrupt, Invalid, ObjectExists, ObjectMissing
 from storage.objects import ObjectStore, object_key
-from storage.vault import SealedStore
+from storage.s3.bucket import Describes, StoreFacts
 
 KEY_OBJECT: Final = object_key("control/partition-key")
 

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Final
 
 from cluster.specification import FederationSpecification
+from storage.encryption.store import SealedStore
 from storage.errors import Invalid
-from storage.local import LocalStore
 from storage.location import is_on_s3, open_store
 from storage.objects import ObjectStore
-from storage.vault import SealedStore
-from storage.witness import Witness
+from storage.stores.local import LocalStore
+from storage.transparency.witness import Witness
 
 _UPLOADED: Final = "working_dir_files"
 """The folder of every node where Ray puts the working_dir of jobs."""

@@ -22,8 +22,8 @@ from coordinator.state import FederationState
 from coordinator.status import FederationStatus, describe
 from shards.predictions import FeatureBatch, PredictionBatch
 from shards.routing import PartitionKey
+from storage.encryption.store import SealedStore
 from storage.errors import Corrupt, Unavailable
-from storage.vault import SealedStore
 
 _READ_ATTEMPTS = 3
 

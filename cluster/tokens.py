@@ -20,7 +20,7 @@ from coordinator.ports import Clock
 from storage.digests import Json, Sha256, sha256
 from storage.errors import Invalid
 from storage.objects import ObjectStore, object_key
-from storage.record import SealedRecord
+from storage.registers.record import SealedRecord
 
 Role = Literal["predict", "erase", "audit", "federate"]
 """``predict``: predictions, and how the federation stands. ``erase``: erasure requests, submitted and looked at.

@@ -46,10 +46,10 @@ from shards.routing import PartitionKey
 from shards.sources import Source
 from shards.specification import ShardId
 from shards.tombstones import DigestSet
+from storage.encryption.store import SealedStore
 from storage.errors import Conflict, Corrupt, Invalid, Unavailable
 from storage.location import is_on_s3
-from storage.probe import probe_store
-from storage.vault import SealedStore
+from storage.stores.probe import probe_store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

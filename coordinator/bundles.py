@@ -16,11 +16,11 @@ from typing import Any, Final, TypeVar
 from coordinator.receipts import PAYLOAD_TYPE, PREDICATE_TYPES, STATEMENT_TYPE, SUBJECT_NAME
 from storage.digests import canonical_json
 from storage.encoding import from_hex
-from storage.envelope import envelope_payload, open_envelope
 from storage.errors import Corrupt, Invalid
-from storage.merkle import leaf_hash, verify_inclusion
-from storage.note import OpenedCheckpoint, open_checkpoint
-from storage.signing import PublicKey, public_key_from_text
+from storage.transparency.checkpoint import OpenedCheckpoint, open_checkpoint
+from storage.transparency.envelope import envelope_payload, open_envelope
+from storage.transparency.keys import PublicKey, public_key_from_text
+from storage.transparency.merkle import leaf_hash, verify_inclusion
 
 FORMAT_VERSION: Final = 1
 

@@ -14,9 +14,9 @@ from coordinator.ledger import Current, read_ledger
 from coordinator.state import FederationState
 from storage.digests import sha256
 from storage.errors import JournalTruncated, Unavailable
-from storage.journal import Journal, Position
 from storage.objects import ObjectStore
-from storage.sequence import Numbers
+from storage.registers.journal import Journal, Position
+from storage.registers.numbered import Numbers
 
 
 class Follower:

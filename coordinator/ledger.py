@@ -30,10 +30,10 @@ from storage.errors import (
     SisaError,
     Unavailable,
 )
-from storage.group_commit import GroupCommit
-from storage.journal import START, Journal, JournalEntry, Position
-from storage.manifest import Manifest, ManifestRegister
 from storage.objects import ObjectStore
+from storage.registers.group_commit import GroupCommit
+from storage.registers.journal import START, Journal, JournalEntry, Position
+from storage.registers.manifest import Manifest, ManifestRegister
 
 _ATTEMPTS: Final = 16
 """How often a reader begins again when the journal was shortened under it; each time a writer has made progress."""

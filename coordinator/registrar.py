@@ -25,19 +25,19 @@ from coordinator.bundles import (
 )
 from coordinator.ports import Clock, Each, Names, in_turn
 from coordinator.receipts import PAYLOAD_TYPE, Evidence, statement
-from storage.creation import create_or_read
 from storage.digests import sha256
-from storage.envelope import envelope_payload, open_envelope, sign_envelope
 from storage.errors import Conflict, Corrupt, Invalid, ObjectMissing, SisaError
-from storage.key_rotation import KeyStatement, rotate, statements
-from storage.log_check import LogCheck, check_log, read_leaves
-from storage.merkle import EMPTY_ROOT
-from storage.note import open_checkpoint
 from storage.objects import ObjectKey, ObjectStore, object_key
+from storage.registers.create_once import create_or_read
 from storage.sealed import seal, unseal
-from storage.signing import KeyFolder, PublicKey, SigningKey, published_keys
-from storage.transparency import Inclusion, LogLayout, TransparencyLog
-from storage.witness import Witness
+from storage.transparency.check import LogCheck, check_log, read_leaves
+from storage.transparency.checkpoint import open_checkpoint
+from storage.transparency.envelope import envelope_payload, open_envelope, sign_envelope
+from storage.transparency.key_rotation import KeyStatement, rotate, statements
+from storage.transparency.keys import KeyFolder, PublicKey, SigningKey, published_keys
+from storage.transparency.log import Inclusion, LogLayout, TransparencyLog
+from storage.transparency.merkle import EMPTY_ROOT
+from storage.transparency.witness import Witness
 
 _ORIGIN_KEY = object_key("log/origin")
 _BUNDLES = "receipts/bundles/"
@@ -139,7 +139,7 @@ class Registrar:
         """Have new keys sign receipts and checkpoints, destroy the old private ones, and return all that is known.
 
         Called again after a crash it carries on. What the old keys signed stays verifiable. Raises as
-        ``storage.key_rotation.rotate`` does.
+        ``storage.transparency.key_rotation.rotate`` does.
         """
         rotate(self.keys, _PURPOSES, self._clock.now().isoformat(timespec="milliseconds"))
         return self.key_statements()

@@ -18,9 +18,9 @@ from shards.dataset import count_erased
 from shards.specification import ShardId
 from storage.digests import Sha256
 from storage.errors import Corrupt
-from storage.manifest import ManifestRegister
 from storage.objects import ObjectKey, ObjectStore
-from storage.sequence import Numbers
+from storage.registers.manifest import ManifestRegister
+from storage.registers.numbered import Numbers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

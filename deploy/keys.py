@@ -12,7 +12,7 @@ from deploy.output import Outcome
 
 if TYPE_CHECKING:
     from coordinator.registrar import Registrar
-    from storage.key_rotation import KeyStatement
+    from storage.transparency.key_rotation import KeyStatement
 
 _STATES = {
     "signs": "signs",

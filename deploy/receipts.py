@@ -19,8 +19,8 @@ from deploy.output import ExitCode, Outcome, Problem
 from deploy.text import table
 from storage.digests import canonical_json
 from storage.errors import Corrupt, Invalid
-from storage.log_check import LogCheck
-from storage.signing import PublicKey, public_key_from_text
+from storage.transparency.check import LogCheck
+from storage.transparency.keys import PublicKey, public_key_from_text
 
 _MOST_BYTES = 256 * 1024 * 1024
 _MOST_PROBLEMS_TOLD = 50

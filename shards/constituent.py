@@ -16,8 +16,8 @@ from shards.points import ShardPoints
 from shards.specification import ShardId, SliceIndex
 from storage.digests import Sha256, sha256
 from storage.errors import Corrupt, Fenced, ObjectMissing
-from storage.manifest import ManifestRegister
 from storage.objects import ObjectKey, ObjectStore, object_key
+from storage.registers.manifest import ManifestRegister
 
 Clock = Callable[[], float]
 """Seconds, monotonic."""

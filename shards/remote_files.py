@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 from typing import Final
 
-from storage.s3_files import SCHEME, BucketFile, BucketFiles, bucket_and_name, bucket_files
+from storage.s3.files import SCHEME, BucketFile, BucketFiles, bucket_and_name, bucket_files
 
 HELD_BYTES: Final = 24 << 20
 """A file, or a part of one, of up to so many bytes is fetched in one request and held while it is read."""

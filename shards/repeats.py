@@ -18,10 +18,10 @@ import numpy.typing as npt
 from shards.dataset import point_keys
 from shards.routing import DIGEST_BYTES, PointDigest
 from shards.tombstones import sortable
-from storage.creation import create_or_read
 from storage.digests import Sha256, sha256
 from storage.errors import Corrupt, ObjectMissing
 from storage.objects import ObjectKey, ObjectStore, object_key
+from storage.registers.create_once import create_or_read
 
 _MOST_RANGES: Final = 1024
 _LEAST_DIGESTS: Final = 16

@@ -9,10 +9,10 @@ from typing import Final
 from urllib.parse import unquote, urlsplit
 
 from storage.errors import Invalid
-from storage.local import LocalStore
-from storage.memory import MemoryStore
 from storage.objects import ObjectStore, object_key
-from storage.s3_names import bucket_and_prefix
+from storage.s3.names import bucket_and_prefix
+from storage.stores.local import LocalStore
+from storage.stores.memory import MemoryStore
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 _PROFILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
@@ -77,7 +77,7 @@ def is_profile(name: str) -> bool:
 
 
 def _bucket(location: str, endpoint: str | None, profile: str | None) -> ObjectStore:
-    from storage.s3 import S3Store  # noqa: PLC0415  boto3 takes a third of a second, and most stores do without
+    from storage.s3.client import S3Store  # noqa: PLC0415  boto3 takes a third of a second, and most stores do without
 
     bucket, prefix = bucket_and_prefix(location)
     return S3Store(bucket, prefix, endpoint, profile=profile)

@@ -15,8 +15,8 @@ from coordinator.following import Follower
 from coordinator.ports import Clock
 from coordinator.state import FederationState
 from coordinator.status import FederationStatus
+from storage.encryption.store import SealedStore
 from storage.errors import Conflict, Corrupt, Invalid, SisaError, Unavailable
-from storage.vault import SealedStore
 
 _LOADING_ATTEMPTS = 16
 

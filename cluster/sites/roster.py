@@ -1,6 +1,6 @@
 """The roster: which sites take part, and how far each was ever seen to have come.
 
-control/sites    compare-and-swap; see ``storage.record``
+control/sites    compare-and-swap; see ``storage.registers.record``
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from coordinator.ports import Clock
 from coordinator.sites import Roster, SiteMark, SiteRecord, SiteStanding, advanced
 from storage.digests import Json
 from storage.objects import ObjectStore, object_key
-from storage.record import SealedRecord
+from storage.registers.record import SealedRecord
 
 ROSTER_KEY: Final = object_key("control/sites")
 

@@ -8,7 +8,7 @@ from itertools import count
 
 from cluster.metrics import Metric
 from coordinator.ports import Listener
-from storage.memory import MemoryStore
+from storage.stores.memory import MemoryStore
 from tests.doubles.fake_learner import HashLearner, HashState
 from tests.doubles.federation import Point, SmallFederation, plain_conditions, specification_of
 

@@ -12,9 +12,9 @@ from cluster import training_data
 from cluster.objects import open_objects, open_witness
 from cluster.training_data import open_train
 from coordinator.settings import ReceiptSettings
-from storage.local import LocalStore
-from storage.s3 import S3Store
-from storage.vault import SealedStore
+from storage.encryption.store import SealedStore
+from storage.s3.client import S3Store
+from storage.stores.local import LocalStore
 from tests.doubles.federation import specification_of
 
 

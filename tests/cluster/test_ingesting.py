@@ -16,7 +16,7 @@ from coordinator.ports import Ingestion, ingest_here
 from shards.gathering import Gathering
 from shards.sources import Source, open_source, table_source
 from storage.errors import Invalid
-from storage.memory import MemoryStore
+from storage.stores.memory import MemoryStore
 from tests.shards.people import people, settings, write
 
 

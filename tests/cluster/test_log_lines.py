@@ -13,7 +13,7 @@ from cluster.log_lines import FIELDS, MOST_REQUESTS, LogLines
 from coordinator.ports import Remark, RequestMoved
 from coordinator.requests import RequestState
 from storage.errors import Corrupt, Fenced, Invalid, InvariantBroken, SisaError, Unavailable
-from storage.memory import MemoryStore
+from storage.stores.memory import MemoryStore
 from tests.cluster.observed import WHO, trained
 from tests.coordinator.records import request_of
 from tests.doubles.fake_learner import HashState

@@ -13,7 +13,7 @@ from cluster.metrics import METRICS, Gauges, tainted
 from coordinator.policy import hold, release
 from coordinator.requests import RequestState
 from coordinator.state import FederationState
-from storage.memory import MemoryStore
+from storage.stores.memory import MemoryStore
 from tests.cluster.observed import POINTS, WHO, Remembered, trained
 from tests.doubles.fake_learner import HashState
 from tests.doubles.federation import SmallFederation

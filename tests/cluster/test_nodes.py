@@ -13,8 +13,8 @@ from cluster import nodes
 from cluster.nodes import check_nodes, processors, sizes_seen
 from shards.sources import open_source
 from storage.errors import Invalid
-from storage.local import LocalStore
 from storage.objects import object_key
+from storage.stores.local import LocalStore
 from tests.shards.people import people, write
 
 NODES = [

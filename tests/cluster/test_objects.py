@@ -9,9 +9,9 @@ import pytest
 
 from cluster.objects import local_folders, open_objects, own_places
 from cluster.specification import FederationSettings, FederationSpecification
+from storage.encryption.store import SealedStore
 from storage.errors import Invalid
-from storage.local import LocalStore
-from storage.vault import SealedStore
+from storage.stores.local import LocalStore
 from tests.doubles.federation import specification_of
 
 

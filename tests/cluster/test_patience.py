@@ -17,7 +17,7 @@ from cluster.resident import Heard
 from coordinator.requests import RequestState
 from coordinator.settings import BatchUntil
 from storage.errors import Conflict, Fenced, OutcomeUnknown, Unavailable, WriterBusy
-from storage.memory import MemoryStore
+from storage.stores.memory import MemoryStore
 from tests.coordinator.records import request_of
 
 AWAY = ActorUnavailableError("connection refused", None)

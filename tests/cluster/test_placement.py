@@ -30,7 +30,7 @@ from cluster.specification import ClusterSettings, FederationSpecification
 from cluster.worker import WorkerSetup, WorkerShell
 from cluster.workers import Workers
 from storage.errors import Invalid, InvariantBroken, Unavailable
-from storage.memory import MemoryStore
+from storage.stores.memory import MemoryStore
 from tests.doubles.federation import specification_of
 
 NORTH: Mapping[str, str] = {"site": "north"}

@@ -11,7 +11,7 @@ from cluster.system import many_at_once
 from coordinator.ports import Each, in_turn
 from coordinator.registrar import Registrar
 from storage.errors import Unavailable
-from storage.local import LocalStore
+from storage.stores.local import LocalStore
 from tests.coordinator.evidence import evidence_of
 from tests.doubles.time_and_names import CountingNames, VirtualClock
 

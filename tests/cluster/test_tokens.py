@@ -10,8 +10,8 @@ import pytest
 
 from cluster.tokens import TOKENS_KEY, TokenRegister, known_token
 from storage.errors import Corrupt, Invalid, OutcomeUnknown, Unavailable
-from storage.memory import MemoryStore
 from storage.objects import ObjectKey, VersionTag
+from storage.stores.memory import MemoryStore
 from tests.doubles.time_and_names import VirtualClock
 
 _STORES = count()

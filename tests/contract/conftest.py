@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from storage.key_place import KEYRINGS
-from storage.local import LocalStore
-from storage.memory import MemoryStore
+from storage.encryption.keyring_location import KEYRINGS
+from storage.encryption.store import SealedStore
 from storage.objects import ObjectInfo, ObjectStore
-from storage.vault import SealedStore
+from storage.stores.local import LocalStore
+from storage.stores.memory import MemoryStore
 from tests.doubles.faulty_store import FaultyStore
 
 KINDS = (
@@ -107,7 +107,7 @@ def _sealed(variant: str, folder: Path) -> Iterator[ObjectStore]:
 
 
 def _bucket(endpoint: str, variant: str) -> ObjectStore:
-    from storage.s3 import S3Store
+    from storage.s3.client import S3Store
 
     return S3Store(
         bucket="versioned" if variant == "versioned" else "plain",

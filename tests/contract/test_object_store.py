@@ -20,10 +20,10 @@ from storage.errors import (
     ObjectExists,
     ObjectMissing,
 )
-from storage.local import LocalStore
-from storage.memory import MemoryStore
 from storage.objects import ObjectKey, ObjectStore, VersionTag, object_key
-from storage.probe import probe_store
+from storage.stores.local import LocalStore
+from storage.stores.memory import MemoryStore
+from storage.stores.probe import probe_store
 from tests.contract.conftest import Traits
 
 WRITERS = 8

@@ -22,12 +22,12 @@ from coordinator.bundles import (
 )
 from coordinator.receipts import PAYLOAD_TYPE, statement
 from storage.digests import canonical_json
-from storage.envelope import sign_envelope
 from storage.errors import Corrupt, Invalid
-from storage.memory import MemoryStore
-from storage.note import LogCheckpoint, sign_checkpoint
-from storage.signing import SigningKey
-from storage.transparency import LogLayout, TransparencyLog
+from storage.stores.memory import MemoryStore
+from storage.transparency.checkpoint import LogCheckpoint, sign_checkpoint
+from storage.transparency.envelope import sign_envelope
+from storage.transparency.keys import SigningKey
+from storage.transparency.log import LogLayout, TransparencyLog
 from tests.coordinator.evidence import evidence_of
 
 RECEIPT_KEY = SigningKey(RECEIPTS, bytes(range(32)))

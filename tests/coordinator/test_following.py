@@ -14,8 +14,8 @@ from coordinator.decide import ErasureAccepted, Event, RequestHeld
 from coordinator.following import Follower
 from coordinator.ledger import Ledger, read_state
 from storage.errors import Unavailable
-from storage.memory import MemoryStore
 from storage.objects import ObjectInfo, ObjectKey, StoredObject
+from storage.stores.memory import MemoryStore
 from tests.coordinator.records import federation, request_of
 from tests.doubles.time_and_names import CountingNames
 

@@ -14,10 +14,10 @@ from coordinator.decide import ErasureAccepted, Event, RequestHeld
 from coordinator.ledger import Ledger, read_ledger, read_state
 from storage.digests import Json
 from storage.errors import Conflict, Corrupt, Fenced, Invalid, OutcomeUnknown
-from storage.journal import START, Journal
-from storage.manifest import ManifestRegister
-from storage.memory import MemoryStore
-from storage.sequence import Numbers
+from storage.registers.journal import START, Journal
+from storage.registers.manifest import ManifestRegister
+from storage.registers.numbered import Numbers
+from storage.stores.memory import MemoryStore
 from tests.coordinator.records import federation, request_of
 from tests.doubles.faulty_store import Crash, Fault, FaultyStore
 from tests.doubles.time_and_names import CountingNames

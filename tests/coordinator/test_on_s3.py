@@ -11,9 +11,9 @@ import pytest
 from coordinator.verification import scan_residue
 from shards.routing import point_digest
 from storage.errors import Corrupt
-from storage.memory import MemoryStore
 from storage.objects import ObjectStore
-from storage.s3 import S3Store
+from storage.s3.client import S3Store
+from storage.stores.memory import MemoryStore
 from tests.doubles.fake_learner import HashLearner, HashState, decode_state
 from tests.doubles.federation import (
     KEY,

@@ -13,12 +13,12 @@ from coordinator.receipts import ErasureEvidence
 from coordinator.registrar import Registrar
 from storage.digests import sha256
 from storage.errors import Conflict, Corrupt, Fenced, ObjectMissing, OutcomeUnknown, Unavailable
-from storage.log_check import read_leaves
-from storage.memory import MemoryStore
-from storage.note import open_checkpoint
 from storage.objects import ObjectKey, ObjectStore, object_key
-from storage.signing import KeyFolder
-from storage.transparency import LogLayout, entry_to_bytes
+from storage.stores.memory import MemoryStore
+from storage.transparency.check import read_leaves
+from storage.transparency.checkpoint import open_checkpoint
+from storage.transparency.keys import KeyFolder
+from storage.transparency.log import LogLayout, entry_to_bytes
 from tests.coordinator.evidence import evidence_of
 from tests.doubles.faulty_store import WRITES, Crash, Fault, FaultyStore
 from tests.doubles.time_and_names import CountingNames, VirtualClock

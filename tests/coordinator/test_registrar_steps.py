@@ -9,10 +9,10 @@ import pytest
 from coordinator.bundles import CHECKPOINTS, RECEIPTS, verify_bundle
 from coordinator.registrar import Registrar
 from storage.errors import OutcomeUnknown
-from storage.key_rotation import KeyState
-from storage.log_check import LogCheck
-from storage.memory import MemoryStore
 from storage.objects import ObjectStore, object_key
+from storage.stores.memory import MemoryStore
+from storage.transparency.check import LogCheck
+from storage.transparency.key_rotation import KeyState
 from tests.coordinator.evidence import evidence_of
 from tests.doubles.faulty_store import WRITES, Crash, Fault, FaultyStore
 from tests.doubles.time_and_names import CountingNames, VirtualClock

@@ -8,9 +8,9 @@ import pytest
 
 from coordinator.registrar import Registrar
 from storage.errors import Corrupt, OutcomeUnknown, SisaError, Unavailable
-from storage.memory import MemoryStore
 from storage.objects import ObjectStore, object_key
-from storage.witness import Witness
+from storage.stores.memory import MemoryStore
+from storage.transparency.witness import Witness
 from tests.coordinator.evidence import evidence_of
 from tests.doubles.faulty_store import Crash, Fault, FaultyStore
 from tests.doubles.time_and_names import CountingNames, VirtualClock

@@ -12,8 +12,8 @@ from coordinator.requests import MOST_INLINE, InlineDigests, ObjectRef, RequestS
 from coordinator.state import FederationState
 from shards.tombstones import NOTHING
 from storage.errors import Conflict, Corrupt
-from storage.memory import MemoryStore
-from storage.sequence import Numbers
+from storage.registers.numbered import Numbers
+from storage.stores.memory import MemoryStore
 from tests.doubles.fake_learner import HashLearner, HashState
 from tests.doubles.faulty_store import FaultyStore
 from tests.doubles.federation import (

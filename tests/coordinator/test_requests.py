@@ -29,8 +29,8 @@ from shards.specification import ShardId, SliceIndex
 from shards.tombstones import NOTHING, DigestSet
 from storage.digests import sha256
 from storage.errors import Corrupt
-from storage.memory import MemoryStore
 from storage.objects import object_key
+from storage.stores.memory import MemoryStore
 from tests.coordinator.evidence import SCAN, STORE, purged, quarantined, trained
 from tests.coordinator.records import federation, ref, request_of
 from tests.coordinator.test_decide import AT, configured

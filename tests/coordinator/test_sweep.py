@@ -12,9 +12,9 @@ import pytest
 from coordinator.ledger import Ledger
 from coordinator.sweep import Drafts, left_over, sweep
 from storage.errors import Unavailable
-from storage.memory import MemoryStore
 from storage.objects import ObjectKey, object_key
-from storage.sequence import Numbers
+from storage.registers.numbered import Numbers
+from storage.stores.memory import MemoryStore
 from tests.coordinator.records import federation, request_of
 from tests.doubles.fake_learner import HashLearner, HashState
 from tests.doubles.federation import Point, SmallFederation, names_of, plain_conditions, specification_of

@@ -7,8 +7,8 @@ import os
 import pytest
 
 from storage.errors import StoreFull
-from storage.local import LocalStore
 from storage.objects import ObjectKey, VersionTag
+from storage.stores.local import LocalStore
 from tests.deploy.test_cli_erase import fresh_digests
 from tests.doubles.home import MARKED, Home, run, small_points, without
 

@@ -103,7 +103,7 @@ def test_init_describes_data_in_a_bucket(home: Home, moto_endpoint: str, monkeyp
     """``sisa init s3://…`` finds the server where boto3 does, and drafts what can be trained."""
     folder = _parts(home, moto_endpoint, small_points())
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", moto_endpoint)
-    monkeypatch.setattr("storage.s3._CLIENTS", {})
+    monkeypatch.setattr("storage.s3.client._CLIENTS", {})
     home.config.unlink()
     said = home.json("init", f"s3://plain/{folder}/*.parquet")
     assert said.code == 0, said.err
@@ -133,7 +133,7 @@ def test_what_is_not_there_is_named(train: str, code: int, texts: tuple[str, ...
 def test_wrong_credentials_are_named(home: Home, seaweedfs_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Credentials that the data's server does not know are told, with where they are looked for."""
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
-    monkeypatch.setattr("storage.s3._CLIENTS", {})
+    monkeypatch.setattr("storage.s3.client._CLIENTS", {})
     home.specify(data__train="s3://plain/a.parquet", data__endpoint=seaweedfs_endpoint)
     said = home.refused("train")
     assert "the data's server does not accept these credentials" in said.error["message"]

@@ -19,12 +19,12 @@ from coordinator.registrar import Registrar
 from deploy.output import ExitCode, envelope
 from deploy.receipts import check_receipt, log_outcome, read_checkpoint, receipt_outcome, receipt_text
 from storage.digests import Json, canonical_json
-from storage.envelope import sign_envelope
 from storage.errors import Invalid
-from storage.memory import MemoryStore
 from storage.objects import object_key
-from storage.signing import SigningKey
-from storage.transparency import LogLayout, TransparencyLog
+from storage.stores.memory import MemoryStore
+from storage.transparency.envelope import sign_envelope
+from storage.transparency.keys import SigningKey
+from storage.transparency.log import LogLayout, TransparencyLog
 from tests.coordinator.evidence import evidence_of
 from tests.doubles.time_and_names import CountingNames, VirtualClock
 

@@ -1,4 +1,4 @@
-"""A bucket of other people's files, in memory: what ``storage.s3_files`` asks is answered as S3 does."""
+"""A bucket of other people's files, in memory: what ``storage.s3.files`` asks is answered as S3 does."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from storage.bucket import Fate
 from storage.errors import Invalid, Unavailable
-from storage.s3_answers import Answer
-from storage.s3_files import BucketFiles
-from storage.s3_requests import Failure
+from storage.s3.bucket import Fate
+from storage.s3.files import BucketFiles
+from storage.s3.requests import Failure
+from storage.s3.responses import Answer
 
 _PAGE = 7
 
 
 @dataclass(slots=True)
 class Shelf:
-    """The bucket ``shelf``. Implements ``storage.s3_requests.Asking``."""
+    """The bucket ``shelf``. Implements ``storage.s3.requests.Asking``."""
 
     contents: dict[str, bytes] = field(default_factory=dict)
     asked: list[tuple[str, int]] = field(default_factory=list)

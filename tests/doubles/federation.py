@@ -25,8 +25,8 @@ from shards.sources import Source, table_source
 from shards.specification import DataSettings, ModelSettings, PartitionSettings, TrainingSettings
 from shards.tombstones import DigestSet
 from storage.digests import sha256
-from storage.manifest import ManifestRegister
 from storage.objects import ObjectStore
+from storage.registers.manifest import ManifestRegister
 from tests.doubles.in_process_pool import Death, InProcessPool
 from tests.doubles.time_and_names import CountingNames, VirtualClock
 

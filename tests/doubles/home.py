@@ -17,9 +17,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from deploy.cli import main
-from storage.local import LocalStore
+from storage.encryption.store import SealedStore
 from storage.objects import ObjectKey
-from storage.vault import SealedStore
+from storage.stores.local import LocalStore
 
 FEATURES = 16
 PEOPLE = 30

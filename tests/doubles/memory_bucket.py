@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from storage.bucket import Bucket, Fate, Mark, PutReply, Upload
-from storage.bucket_store import BucketStore
 from storage.objects import VersionTag
-from storage.s3_names import S3Names
+from storage.s3.bucket import Bucket, Fate, Mark, PutReply, Upload
+from storage.s3.names import S3Names
+from storage.s3.store import BucketStore
 from tests.storage.fake_bucket import FakeBucket
 
 

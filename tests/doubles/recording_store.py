@@ -10,8 +10,8 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.keywrap import InvalidUnwrap, aes_key_unwrap
 
-from storage.memory import MemoryStore
 from storage.objects import ObjectKey, VersionTag
+from storage.stores.memory import MemoryStore
 
 _FORMAT = b"sisa-sealed/1\n"
 

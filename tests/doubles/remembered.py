@@ -16,9 +16,11 @@ import numpy as np
 from shards import dataset
 from shards.points import PointBlock
 from shards.routing import DIGEST_BYTES
-from storage import journal, manifest, objects, sealed, sequence
+from storage import objects, sealed
 from storage.digests import Json
 from storage.objects import ObjectKey
+from storage.registers import journal, manifest
+from storage.registers import numbered as sequence
 
 _MOST: Final = 20_000
 

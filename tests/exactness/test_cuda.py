@@ -12,7 +12,7 @@ from cluster.specification import FederationSpecification
 from shards.seeding import set_numerics
 from shards.specification import ModelSettings, TrainingSettings
 from shards.trainer import TorchLearner, TorchState
-from storage.memory import MemoryStore
+from storage.stores.memory import MemoryStore
 from tests.doubles.federation import Point, SmallFederation, specification_of, survivors
 from tests.doubles.time_and_names import CountingNames
 from tests.exactness.strategies import MODELS

@@ -11,7 +11,7 @@ from coordinator.requests import RequestState
 from shards.constituent import EpochsDone, SliceLearned
 from shards.routing import place, subject_digest
 from shards.specification import ShardId
-from storage.memory import MemoryStore
+from storage.stores.memory import MemoryStore
 from tests.doubles.fake_learner import HashLearner, HashState
 from tests.doubles.federation import (
     KEY,

@@ -19,8 +19,8 @@ from shards.seeding import set_numerics
 from shards.specification import ShardId
 from shards.trainer import TorchLearner, TorchState
 from storage.digests import Sha256
-from storage.memory import MemoryStore
 from storage.objects import ObjectKey
+from storage.stores.memory import MemoryStore
 from tests.doubles.federation import Point, SmallFederation
 from tests.doubles.in_process_pool import Death
 from tests.doubles.time_and_names import CountingNames

@@ -9,8 +9,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from cluster.sites.specification import Site, SitesSpecification, read_sites
-from storage.local import LocalStore
-from storage.vault import SealedStore
+from storage.encryption.store import SealedStore
+from storage.stores.local import LocalStore
 from tests.doubles.home import Columns, Said, as_table, run, small_points
 
 COMMON = """

@@ -17,7 +17,7 @@ from cluster.sites.roster import RosterRegister
 from coordinator.sites import SiteAnswer, SiteStanding, history_of
 from storage.digests import sha256
 from storage.errors import InvariantBroken, Unavailable
-from storage.memory import MemoryStore
+from storage.stores.memory import MemoryStore
 from tests.doubles.home import as_table, small_points
 from tests.doubles.time_and_names import VirtualClock
 from tests.federated.houses import SITES, Houses

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from storage.cipher import encrypt, wrap
 from storage.digests import sha256
-from storage.journal import JournalEntry
-from storage.keyring import Ring
-from storage.manifest import Manifest
+from storage.encryption.cipher import encrypt, wrap
+from storage.encryption.keyring import Ring
 from storage.objects import object_key
+from storage.registers.journal import JournalEntry
+from storage.registers.manifest import Manifest
 from storage.sealed import seal
 
 FOLDER = Path(__file__).parent / "storage"

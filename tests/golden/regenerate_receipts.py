@@ -22,8 +22,8 @@ from coordinator.requests import RequestState
 from shards.lineage import NumericsProfile
 from shards.specification import ShardId, SliceIndex
 from storage.digests import Sha256, sha256
-from storage.memory import MemoryStore
 from storage.objects import object_key
+from storage.stores.memory import MemoryStore
 from tests.doubles.seeds import CountingSeeds
 from tests.doubles.time_and_names import CountingNames, VirtualClock
 

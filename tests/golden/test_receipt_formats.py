@@ -9,11 +9,11 @@ import json
 import pytest
 
 from coordinator.bundles import RECEIPTS, bundle_from_bytes, verify_bundle
-from storage.log_check import check_log
-from storage.memory import MemoryStore
 from storage.objects import object_key
-from storage.signing import KeyFolder, public_key_from_text
-from storage.transparency import LogLayout
+from storage.stores.memory import MemoryStore
+from storage.transparency.check import check_log
+from storage.transparency.keys import KeyFolder, public_key_from_text
+from storage.transparency.log import LogLayout
 from tests.golden.regenerate_receipts import EVIDENCE, FOLDER, golden
 
 GOLDEN = golden()

@@ -9,12 +9,12 @@ import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from storage.digests import sha256
-from storage.journal import Journal, Position, entry_from_bytes
-from storage.keyring import ring_from_bytes
-from storage.manifest import ManifestRegister, manifest_from_bytes
-from storage.memory import MemoryStore
+from storage.encryption.keyring import ring_from_bytes
+from storage.encryption.store import SealedStore
 from storage.objects import object_key
-from storage.vault import SealedStore
+from storage.registers.journal import Journal, Position, entry_from_bytes
+from storage.registers.manifest import ManifestRegister, manifest_from_bytes
+from storage.stores.memory import MemoryStore
 from tests.golden.regenerate import FOLDER, GOLDEN, JOURNAL_ENTRY, KEK, MANIFEST, RING, SEALED_KEY, SEALED_PAYLOAD
 
 KEY = object_key("manifest/00000000000000000041")

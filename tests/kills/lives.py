@@ -29,9 +29,9 @@ from coordinator.ledger import read_state
 from coordinator.ports import Notice, RequestMoved
 from coordinator.state import FederationState, servable
 from coordinator.sweep import left_over
+from storage.encryption.store import SealedStore
 from storage.errors import SisaError, WriterBusy
-from storage.s3 import S3Store
-from storage.vault import SealedStore
+from storage.s3.client import S3Store
 from tests.doubles.home import Home, ids_of, small_points, without
 from tests.doubles.local_workers import LocalWorkers
 from tests.kills.fail_points import Strike, StruckStore

@@ -14,7 +14,7 @@ from cluster.launching import launch_coordinator
 from cluster.specification import read_specification
 from coordinator.ports import Notice, RequestMoved
 from storage.errors import WriterBusy
-from storage.manifest import ManifestRegister
+from storage.registers.manifest import ManifestRegister
 from tests.doubles.home import Home
 from tests.multinode.expected import ALSO, ERASED, Expected, digests_of
 from tests.multinode.gate import Gate

@@ -26,11 +26,11 @@ from shards.ingest import Ingested, ingest
 from shards.routing import PartitionKey, Placement, subject_digest
 from shards.sources import Source, open_source
 from shards.tombstones import DigestSet
+from storage.encryption.store import SealedStore
 from storage.errors import Invalid, Unavailable
-from storage.local import LocalStore
-from storage.memory import MemoryStore
 from storage.objects import ObjectKey, ObjectStore, VersionTag
-from storage.vault import SealedStore
+from storage.stores.local import LocalStore
+from storage.stores.memory import MemoryStore
 from tests.doubles.home import MARKED, Columns, Home, small_points
 
 pytestmark = pytest.mark.ray

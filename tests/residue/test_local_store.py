@@ -7,8 +7,8 @@ import pickle
 import pytest
 
 import cluster
+from storage.encryption.store import KeyDestroyed
 from storage.objects import object_key
-from storage.vault import KeyDestroyed
 from tests.doubles.home import MARKED, MARKER, Home, as_table, small_points
 from tests.residue.markers import IN_MODEL, IN_REQUEST, IN_SOURCE, STORED, all_traces, laid_open, traces
 from tests.residue.stories import Story, opened

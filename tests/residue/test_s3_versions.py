@@ -16,8 +16,8 @@ import pytest
 
 import cluster.workers
 import cluster.writing
-from storage.s3 import S3Store
-from storage.vault import SealedStore
+from storage.encryption.store import SealedStore
+from storage.s3.client import S3Store
 from tests.doubles.home import Home
 from tests.doubles.local_workers import LocalWorkers
 from tests.doubles.s3_servers import make_buckets, plain_client, seaweedfs

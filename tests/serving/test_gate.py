@@ -11,8 +11,8 @@ from cluster.serving.gate import Gate
 from cluster.serving.problems import Refused
 from cluster.tokens import Role, TokenRegister
 from storage.errors import Unavailable
-from storage.memory import MemoryStore
 from storage.objects import ObjectKey, StoredObject
+from storage.stores.memory import MemoryStore
 from tests.doubles.time_and_names import VirtualClock
 from tests.serving.world import ROLES, World, error_of
 

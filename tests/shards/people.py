@@ -18,8 +18,8 @@ from shards.routing import PartitionKey, point_digest, subject_digest
 from shards.sources import open_source
 from shards.specification import DataSettings, PartitionSettings
 from shards.tombstones import NOTHING, DigestSet
-from storage.memory import MemoryStore
 from storage.objects import ObjectStore
+from storage.stores.memory import MemoryStore
 
 KEY = PartitionKey(b"a key for tests only, 32 bytes!!")
 PARTITION = PartitionSettings(shards=3, slices=2)

@@ -12,7 +12,7 @@ from shards.readers import reader_of
 from shards.remote_files import RemoteFile
 from shards.sources import DataFile, Source, open_source, table_source
 from storage.errors import Invalid, InvariantBroken
-from storage.s3_files import BucketFile, bucket_files
+from storage.s3.files import BucketFile, bucket_files
 from tests.shards.people import people, write
 from tests.shards.pieces import piecewise
 

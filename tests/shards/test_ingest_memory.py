@@ -30,7 +30,7 @@ from shards.routing import PartitionKey
 from shards.sources import open_source
 from shards.specification import DataSettings, PartitionSettings
 from shards.tombstones import NOTHING
-from storage.local import LocalStore
+from storage.stores.local import LocalStore
 
 folder, limit = Path(sys.argv[1]), int(sys.argv[2])
 names = itertools.count()

@@ -203,7 +203,7 @@ def test_a_body_that_breaks_off_is_asked_for_again(
     ending: str, shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two broken answers cost nothing but time; when all break, that is told and is no end of the file."""
-    monkeypatch.setattr("storage.s3_files.pause", lambda _: None)
+    monkeypatch.setattr("storage.s3.files.pause", lambda _: None)
     shelf.contents["a" + ending] = write(people(40), tmp_path / f"a{ending}").read_bytes()
     source = open_source(f"s3://shelf/a{ending}", tmp_path)
     shelf.broken = 2

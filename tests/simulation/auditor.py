@@ -18,10 +18,10 @@ from coordinator.lookup import is_intact, load_digests
 from coordinator.requests import ErasureRequest, RequestState
 from coordinator.state import FederationState, servable
 from storage.digests import Sha256, sha256
-from storage.journal import START, JournalEntry, Position, entry_from_bytes
-from storage.manifest import Manifest, manifest_from_bytes
-from storage.memory import MemoryStore
 from storage.objects import ObjectKey, ObjectStore
+from storage.registers.journal import START, JournalEntry, Position, entry_from_bytes
+from storage.registers.manifest import Manifest, manifest_from_bytes
+from storage.stores.memory import MemoryStore
 from tests.simulation.sight import Sight
 
 _STAGES = [

@@ -16,9 +16,9 @@ from functools import partial
 from pathlib import Path
 from typing import Final, Literal, TypeVar
 
-from storage.durability import write_temporary
-from storage.local import LocalStore
 from storage.objects import ObjectInfo, ObjectKey, ObjectStore, StoredObject, VersionTag
+from storage.stores.durability import write_temporary
+from storage.stores.local import LocalStore
 from tests.doubles.faulty_store import Crash
 from tests.doubles.memory_bucket import MemoryBucketStore, RetriedBucket
 

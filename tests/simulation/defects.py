@@ -21,9 +21,9 @@ from shards.constituent import ConstituentTrainer, TrainTask
 from shards.tombstones import NOTHING, DigestSet
 from storage.digests import Json
 from storage.errors import Conflict, OutcomeUnknown, Unavailable
-from storage.journal import Journal
-from storage.manifest import ManifestRegister
 from storage.objects import ObjectStore
+from storage.registers.journal import Journal
+from storage.registers.manifest import ManifestRegister
 
 Defect = Callable[[pytest.MonkeyPatch], None]
 

@@ -17,10 +17,10 @@ from coordinator.settings import ErasureSettings
 from coordinator.tasks import revised_task
 from shards.constituent import ConstituentTrainer, EpochsDone, SliceLearned, TrainingEvent, TrainTask
 from shards.lineage import Configuration, shared_prefix
+from storage.encryption.store import SealedStore
 from storage.errors import Fenced, SisaError, Unavailable
 from storage.objects import ObjectStore
-from storage.signing import KeyFolder
-from storage.vault import SealedStore
+from storage.transparency.keys import KeyFolder
 from tests.doubles.fake_learner import HashLearner, HashState
 from tests.doubles.faulty_store import Crash
 from tests.doubles.federation import KEY, plain_conditions

@@ -19,9 +19,9 @@ from coordinator.requests import RequestState
 from coordinator.state import FederationState, ShardState
 from coordinator.verification import scan_residue
 from storage.digests import Sha256
-from storage.memory import MemoryStore
+from storage.encryption.store import SealedStore
 from storage.objects import ObjectKey, ObjectStore
-from storage.vault import SealedStore
+from storage.stores.memory import MemoryStore
 from tests.doubles.baton import Baton
 from tests.doubles.fake_learner import HashLearner
 from tests.doubles.federation import Point, SmallFederation, plain_conditions
@@ -134,10 +134,10 @@ class _Simulation:
         secrets = SimpleNamespace(token_bytes=self.random.randbytes, token_hex=lambda n: self.random.randbytes(n).hex())
         with (
             patch("coordinator.sweep.RLock", self.baton.lock),
-            patch("storage.group_commit.threading", SimpleNamespace(Condition=self.baton.condition)),
+            patch("storage.registers.group_commit.threading", SimpleNamespace(Condition=self.baton.condition)),
             patch("coordinator.ledger._SNAPSHOT_EVERY", self.scenario.snapshot_every),
-            patch("storage.keyring.secrets", secrets),
-            patch("storage.cipher.secrets", secrets),
+            patch("storage.encryption.keyring.secrets", secrets),
+            patch("storage.encryption.cipher.secrets", secrets),
         ):
             yield
 

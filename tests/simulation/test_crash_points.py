@@ -19,7 +19,7 @@ from coordinator.registrar import Registrar
 from coordinator.requests import MOST_INLINE, RequestState
 from coordinator.state import FederationState, servable
 from coordinator.verification import scan_residue
-from storage.vault import SealedStore
+from storage.encryption.store import SealedStore
 from tests.doubles.fake_learner import HashLearner, HashState, decode_state
 from tests.doubles.faulty_store import Crash
 from tests.doubles.federation import Point, SmallFederation, plain_conditions, specification_of, survivors

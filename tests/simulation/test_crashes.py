@@ -16,10 +16,10 @@ from coordinator.state import FederationState
 from coordinator.verification import scan_residue
 from shards.dataset import point_keys
 from shards.routing import point_digest
+from storage.encryption.store import SealedStore
 from storage.errors import Conflict, Corrupt, Fenced, OutcomeUnknown, SisaError, Unavailable
 from storage.objects import ObjectStore
-from storage.sequence import Numbers
-from storage.vault import SealedStore
+from storage.registers.numbered import Numbers
 from tests.doubles.fake_learner import HashLearner, HashState
 from tests.doubles.faulty_store import Crash, Fault
 from tests.doubles.federation import (

@@ -7,8 +7,8 @@ import secrets
 import pytest
 
 from storage.digests import sha256
+from storage.encryption.store import SealedStore
 from storage.objects import ObjectStore
-from storage.vault import SealedStore
 from tests.doubles.fake_learner import HashLearner, HashState
 from tests.doubles.federation import Point, SmallFederation, plain_conditions, specification_of
 from tests.doubles.recording_store import RecordingStore, opened, stolen

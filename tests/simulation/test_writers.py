@@ -17,7 +17,7 @@ from coordinator.tasks import revised_task, train_task
 from shards.constituent import ConstituentTrainer, SliceLearned
 from shards.specification import ShardId
 from storage.errors import Fenced, OutcomeUnknown, SisaError, Unavailable
-from storage.memory import MemoryStore
+from storage.stores.memory import MemoryStore
 from tests.coordinator.records import federation, request_of
 from tests.doubles.fake_learner import HashLearner, HashState
 from tests.doubles.faulty_store import Fault, FaultyStore

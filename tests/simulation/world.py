@@ -9,8 +9,8 @@ from functools import lru_cache
 from coordinator.state import FederationState
 from storage.digests import sha256
 from storage.errors import ObjectMissing
-from storage.memory import MemoryStore
 from storage.objects import ObjectInfo, ObjectKey, ObjectStore, StoredObject, VersionTag
+from storage.stores.memory import MemoryStore
 from tests.doubles.faulty_store import WRITES, Crash, Fault, FaultyStore, Operation
 from tests.simulation.auditor import Auditor
 

@@ -17,7 +17,7 @@ from coordinator.status import FederationStatus
 from shards.remote_files import find_remote
 from storage.errors import Invalid, SisaError, Unavailable
 from storage.objects import object_key
-from storage.s3 import S3Store
+from storage.s3.client import S3Store
 from tests.doubles.home import Home
 from tests.doubles.s3_servers import plain_client
 from tests.multinode.expected import ERASED, Expected, digests_of

@@ -19,7 +19,7 @@ from coordinator.bundles import verify_bundle
 from coordinator.ports import Remark
 from storage.errors import Unavailable
 from storage.objects import object_key
-from storage.s3 import S3Store
+from storage.s3.client import S3Store
 from tests.doubles.home import Home
 from tests.doubles.s3_servers import plain_client
 from tests.multinode.gate import MODULE, Gate

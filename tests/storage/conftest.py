@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from storage.local import LocalStore
-from storage.memory import MemoryStore
 from storage.objects import ObjectStore
+from storage.stores.local import LocalStore
+from storage.stores.memory import MemoryStore
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -29,9 +29,9 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     """Retries of the S3 store and of boto3 follow at once."""
     import botocore.retries.standard
 
-    import storage.bucket_store
-    import storage.s3_requests
+    import storage.s3.requests
+    import storage.s3.store
 
-    monkeypatch.setattr(storage.bucket_store, "pause", lambda _: None)
-    monkeypatch.setattr(storage.s3_requests, "pause", lambda _: None)
+    monkeypatch.setattr(storage.s3.store, "pause", lambda _: None)
+    monkeypatch.setattr(storage.s3.requests, "pause", lambda _: None)
     monkeypatch.setattr(botocore.retries.standard.ExponentialBackoff, "delay_amount", lambda *_: 0.0)

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import md5
 
-from storage.bucket import Fate, Listed, Mark, PutReply, Read, Refusal, Seen, Upload, Version
 from storage.objects import VersionTag
+from storage.s3.bucket import Fate, Listed, Mark, PutReply, Read, Refusal, Seen, Upload, Version
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +27,7 @@ def tag_of(payload: bytes) -> VersionTag:
 
 @dataclass(slots=True)
 class FakeBucket:
-    """Implements ``storage.bucket.Bucket``."""
+    """Implements ``storage.s3.bucket.Bucket``."""
 
     held: dict[str, list[Stored]] = field(default_factory=dict)
     """All versions by name, the latest last."""

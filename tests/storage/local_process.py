@@ -15,8 +15,8 @@ from contextlib import suppress
 from multiprocessing.synchronize import Barrier
 
 from storage.errors import ObjectChanged, ObjectExists, StoreFull
-from storage.local import LocalStore
 from storage.objects import VersionTag, object_key
+from storage.stores.local import LocalStore
 from tests.doubles.system_calls import struck
 
 PAYLOAD = bytes(range(256)) * 400

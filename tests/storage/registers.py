@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from storage.journal import START, Journal, Position
-from storage.manifest import ManifestRegister
 from storage.objects import ObjectKey, ObjectStore, VersionTag, object_key
+from storage.registers.journal import START, Journal, Position
+from storage.registers.manifest import ManifestRegister
 
 
 def filled(store: ObjectStore, count: int, token: int = 1) -> ManifestRegister:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from storage.errors import ObjectExists, ObjectMissing
 from storage.objects import object_key
-from storage.s3 import S3Store
+from storage.s3.client import S3Store
 from tests.doubles.s3_servers import plain_client
 
 KEY = object_key("folder/object")

@@ -19,10 +19,10 @@ import pytest
 
 import cluster.doctor
 import cluster.writing
-import storage.s3
-from storage.lease import LeaseRecord
+import storage.s3.client
 from storage.objects import object_key
-from storage.s3 import S3Store
+from storage.s3.client import S3Store
+from storage.s3.lease import LeaseRecord
 from tests.doubles.fault_proxy import Chaos, FaultProxy, fault_proxy
 from tests.doubles.home import MARKED, Home, Said
 from tests.doubles.s3_servers import plain_client
@@ -239,11 +239,11 @@ def become(monkeypatch: pytest.MonkeyPatch) -> Iterator[Become]:
                 monkeypatch.delenv(name)
             else:
                 monkeypatch.setenv(name, value)
-        storage.s3._CLIENTS.clear()
+        storage.s3.client._CLIENTS.clear()
 
     yield change
     monkeypatch.undo()
-    storage.s3._CLIENTS.clear()
+    storage.s3.client._CLIENTS.clear()
 
 
 def account(name: str, secret: str = "") -> dict[str, str]:

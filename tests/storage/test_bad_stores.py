@@ -18,7 +18,7 @@ import pytest
 
 import cluster.workers
 from shards.constituent import TrainingEvent, TrainTask
-from storage.local import LocalStore
+from storage.stores.local import LocalStore
 from tests.doubles.home import MARKED, Home, small_points, without
 from tests.doubles.local_workers import LocalWorkers
 from tests.doubles.system_calls import struck

@@ -7,8 +7,17 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given
 from hypothesis import strategies as st
 
-import storage.cipher
-from storage.cipher import OVERHEAD_BYTES, decrypt, encrypt, fresh_key, fresh_nonce, is_encrypted, unwrap, wrap
+import storage.encryption.cipher
+from storage.encryption.cipher import (
+    OVERHEAD_BYTES,
+    decrypt,
+    encrypt,
+    fresh_key,
+    fresh_nonce,
+    is_encrypted,
+    unwrap,
+    wrap,
+)
 from storage.errors import Corrupt
 from storage.objects import object_key
 
@@ -29,7 +38,7 @@ def test_what_was_encrypted_is_returned(payload: bytes) -> None:
 @pytest.mark.parametrize("size", [0, 1, 15, 16, 17, 160, 161])
 def test_long_payloads_go_through_in_pieces(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Piece by piece (as above 256 MiB) the stored form is the one that a single step gives."""
-    monkeypatch.setattr(storage.cipher, "_CHUNK_BYTES", 16)
+    monkeypatch.setattr(storage.encryption.cipher, "_CHUNK_BYTES", 16)
     data_key, nonce, payload = fresh_key(), fresh_nonce(), bytes(range(256))[:size]
     stored = encrypt(payload, KEY, data_key, nonce)
     assert stored[26:] == AESGCM(data_key).encrypt(nonce, payload, stored[:14] + KEY.encode())

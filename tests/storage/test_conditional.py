@@ -8,8 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storage.bucket import Fate, Mark, Seen
-from storage.conditional import ConditionalPut, Verdict, judge
 from storage.errors import (
     Invalid,
     ObjectChanged,
@@ -20,6 +18,8 @@ from storage.errors import (
     Unavailable,
 )
 from storage.objects import VersionTag, object_key
+from storage.s3.bucket import Fate, Mark, Seen
+from storage.s3.conditional_put import ConditionalPut, Verdict, judge
 from tests.storage.fake_bucket import FakeBucket, tag_of
 
 NAME = "prefix/key"

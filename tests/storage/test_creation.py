@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from storage.creation import create_or_read
 from storage.errors import OutcomeUnknown, StoreFull
 from storage.objects import ObjectStore, object_key
+from storage.registers.create_once import create_or_read
 from tests.doubles.faulty_store import Fault, FaultyStore
 
 KEY = object_key("folder/object")

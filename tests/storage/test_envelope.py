@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from storage.digests import canonical_json
-from storage.envelope import envelope_payload, open_envelope, sign_envelope
 from storage.errors import Corrupt
-from storage.signing import SigningKey
+from storage.transparency.envelope import envelope_payload, open_envelope, sign_envelope
+from storage.transparency.keys import SigningKey
 
 KEY = SigningKey("tests", bytes(range(32)))
 OTHER = SigningKey("tests", bytes(range(1, 33)))

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from storage.errors import ObjectExists, ObjectMissing, OutcomeUnknown, Unavailable
-from storage.memory import MemoryStore
 from storage.objects import object_key
+from storage.stores.memory import MemoryStore
 from tests.doubles.faulty_store import Crash, Fault, FaultyStore
 
 KEY = object_key("folder/object")

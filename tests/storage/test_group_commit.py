@@ -10,9 +10,9 @@ from contextlib import contextmanager
 import pytest
 
 from storage.errors import Fenced, InvariantBroken, OutcomeUnknown
-from storage.group_commit import GroupCommit
-from storage.journal import START, Journal
 from storage.objects import ObjectStore
+from storage.registers.group_commit import GroupCommit
+from storage.registers.journal import START, Journal
 from tests.doubles.faulty_store import Crash, Fault, FaultyStore
 
 

@@ -21,8 +21,8 @@ from storage.errors import (
     StoreFull,
     Unavailable,
 )
-from storage.journal import START, Journal, JournalEntry, Position
 from storage.objects import ObjectKey, ObjectStore, VersionTag, object_key
+from storage.registers.journal import START, Journal, JournalEntry, Position
 from tests.doubles.faulty_store import Crash, Fault, FaultyStore
 from tests.storage.registers import entry_key, written
 

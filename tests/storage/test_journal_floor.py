@@ -9,8 +9,8 @@ from typing import Literal
 import pytest
 
 from storage.errors import Conflict, Corrupt, Fenced, Invalid, JournalTruncated, Unavailable
-from storage.journal import START, Journal, Position
 from storage.objects import ObjectInfo, ObjectKey, ObjectStore, StoredObject, VersionTag
+from storage.registers.journal import START, Journal, Position
 from tests.doubles.faulty_store import Crash, Fault, FaultyStore
 from tests.storage.registers import entry_key, overwrite, written
 

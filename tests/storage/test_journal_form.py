@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from storage.digests import Json, Sha256, digest_of, sha256
 from storage.errors import Corrupt, Invalid
-from storage.journal import START, Journal, JournalEntry, Position, entry_from_bytes
-from storage.memory import MemoryStore
 from storage.objects import ObjectStore, object_key
+from storage.registers.journal import START, Journal, JournalEntry, Position, entry_from_bytes
 from storage.sealed import seal
+from storage.stores.memory import MemoryStore
 from tests.storage.registers import entry_key, overwrite, written
 
 RECORDS: tuple[Json, ...] = (

@@ -12,8 +12,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from storage.digests import Json, sha256
 from storage.errors import Conflict, Fenced, Invalid, JournalTruncated, SisaError
-from storage.journal import START, Journal, JournalEntry, Position
-from storage.memory import MemoryStore
+from storage.registers.journal import START, Journal, JournalEntry, Position
+from storage.stores.memory import MemoryStore
 from tests.storage.registers import entry_key
 
 WRITERS = st.integers(0, 2)

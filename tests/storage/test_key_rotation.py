@@ -7,11 +7,11 @@ from collections.abc import Iterator
 import pytest
 
 from storage.errors import Corrupt, Fenced, OutcomeUnknown
-from storage.key_rotation import KeyState, rotate, statements
-from storage.memory import MemoryStore
 from storage.objects import ObjectStore, object_key
 from storage.sealed import seal
-from storage.signing import KeyFolder
+from storage.stores.memory import MemoryStore
+from storage.transparency.key_rotation import KeyState, rotate, statements
+from storage.transparency.keys import KeyFolder
 from tests.doubles.faulty_store import WRITES, Crash, Fault, FaultyStore
 from tests.doubles.seeds import CountingSeeds
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from storage.bucket import Read
 from storage.errors import Corrupt, ObjectChanged, ObjectExists, OutcomeUnknown, SisaError, Unavailable, WriterBusy
-from storage.lease import LeaseRecord, lease_from_bytes, leased
 from storage.objects import ObjectKey, VersionTag, object_key
+from storage.s3.bucket import Read
+from storage.s3.lease import LeaseRecord, lease_from_bytes, leased
 
 RECORD = LeaseRecord(holder="sisa train, process 1", nonce="first", lease_seconds=15.0)
 OTHER = LeaseRecord(holder="sisa erase, process 2", nonce="second", lease_seconds=15.0)
@@ -22,7 +22,7 @@ BRISK = replace(RECORD, lease_seconds=0.03)
 
 @dataclass
 class Port:
-    """A lease's object in memory. Implements ``storage.lease.LeasePort``."""
+    """A lease's object in memory. Implements ``storage.s3.lease.LeasePort``."""
 
     payload: bytes | None = None
     age_seconds: float | None = None

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from storage.errors import Invalid, ObjectExists, OutcomeUnknown, SisaError, StoreFull, Unavailable
-from storage.local import LocalStore
 from storage.objects import VersionTag, object_key
+from storage.stores.local import LocalStore
 from tests.doubles.system_calls import struck
 from tests.storage.local_process import KEY, OLD, PAYLOAD, operate
 

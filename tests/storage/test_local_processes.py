@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from storage.errors import ObjectExists, WriterBusy
-from storage.local import LocalStore
 from storage.objects import object_key
+from storage.stores.local import LocalStore
 from tests.storage.local_process import KEY, OLD, PAYLOAD, create_all, increment, start_line
 from tests.storage.test_local import NEW_CONTENT, OLD_CONTENT, OPERATIONS, content, prepared
 

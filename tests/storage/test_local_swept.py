@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from storage.errors import ObjectChanged, ObjectExists, Unavailable
-from storage.local import LocalStore
 from storage.objects import VersionTag
+from storage.stores.local import LocalStore
 from tests.storage.local_process import KEY, OLD, PAYLOAD, operate
 
 PUBLISH = {"put_if_absent": "link", "put_if_match": "rename"}

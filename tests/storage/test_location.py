@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from storage.errors import Invalid
-from storage.local import LocalStore
 from storage.location import open_store
-from storage.memory import MemoryStore
-from storage.s3 import S3Store
+from storage.s3.client import S3Store
+from storage.stores.local import LocalStore
+from storage.stores.memory import MemoryStore
 
 
 @pytest.mark.parametrize(

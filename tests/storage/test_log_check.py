@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storage.log_check import LogCheck, check_log
-from storage.memory import MemoryStore
-from storage.merkle import verify_consistency
-from storage.note import LogCheckpoint, open_checkpoint, sign_checkpoint
 from storage.objects import ObjectKey, object_key
-from storage.signing import SigningKey
-from storage.transparency import TILE_ENTRIES, LogLayout, TransparencyLog, entry_to_bytes
+from storage.stores.memory import MemoryStore
+from storage.transparency.check import LogCheck, check_log
+from storage.transparency.checkpoint import LogCheckpoint, open_checkpoint, sign_checkpoint
+from storage.transparency.keys import SigningKey
+from storage.transparency.log import TILE_ENTRIES, LogLayout, TransparencyLog, entry_to_bytes
+from storage.transparency.merkle import verify_consistency
 
 LAYOUT = LogLayout(origin="sisa-ray/tests")
 KEY = SigningKey("checkpoints", bytes(range(32)))

@@ -20,8 +20,8 @@ from storage.errors import (
     SisaError,
     Unavailable,
 )
-from storage.manifest import Manifest, ManifestRegister
 from storage.objects import ObjectKey, ObjectStore, VersionTag, object_key
+from storage.registers.manifest import Manifest, ManifestRegister
 from tests.doubles.faulty_store import Crash, Fault, FaultyStore
 from tests.storage.registers import filled
 

@@ -10,8 +10,8 @@ from typing import Literal
 import pytest
 
 from storage.errors import Corrupt, Fenced, Invalid, ObjectMissing, Unavailable
-from storage.manifest import ManifestRegister
 from storage.objects import ObjectInfo, ObjectKey, ObjectStore, VersionTag
+from storage.registers.manifest import ManifestRegister
 from tests.doubles.faulty_store import Crash, Fault, FaultyStore
 from tests.storage.registers import filled, number_key
 

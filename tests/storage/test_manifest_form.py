@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from storage.digests import Json
 from storage.errors import Corrupt
-from storage.manifest import Manifest, manifest_from_bytes
 from storage.objects import ObjectKey, ObjectStore, VersionTag, object_key
+from storage.registers.manifest import Manifest, manifest_from_bytes
 from tests.storage.registers import filled, number_key
 
 BODY: dict[str, Json] = {

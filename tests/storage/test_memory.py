@@ -9,8 +9,8 @@ from unittest.mock import patch
 import pytest
 
 from storage.errors import Invalid, ObjectMissing
-from storage.memory import MemoryStore
 from storage.objects import object_key
+from storage.stores.memory import MemoryStore
 
 KEY = object_key("folder/object")
 

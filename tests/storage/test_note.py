@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storage import note as notes
 from storage.errors import Corrupt, Invalid
-from storage.note import LogCheckpoint, open_checkpoint, sign_checkpoint
-from storage.signing import PublicKey, SigningKey
+from storage.transparency import checkpoint as notes
+from storage.transparency.checkpoint import LogCheckpoint, open_checkpoint, sign_checkpoint
+from storage.transparency.keys import PublicKey, SigningKey
 
 KEY = SigningKey("checkpoints", bytes(range(32)))
 OTHER = SigningKey("checkpoints", bytes(range(1, 33)))

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 import pytest
 
 from storage.errors import ObjectChanged, ObjectExists, Unavailable
-from storage.memory import MemoryStore
 from storage.objects import ObjectInfo, ObjectKey, StoredObject, VersionTag
-from storage.probe import probe_store
+from storage.stores.memory import MemoryStore
+from storage.stores.probe import probe_store
 from tests.doubles.faulty_store import Fault, FaultyStore
 
 WRITERS = 8

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from storage.bucket import Mark
 from storage.errors import Unavailable
-from storage.purge import purge, remove_older
+from storage.s3.bucket import Mark
+from storage.s3.purge import purge, remove_older
 from tests.storage.fake_bucket import FakeBucket
 
 MARK = Mark(nonce="n", sha256="0" * 64, replaced=None)

@@ -11,9 +11,9 @@ import pytest
 
 from storage.digests import Json
 from storage.errors import Corrupt, Unavailable
-from storage.memory import MemoryStore
 from storage.objects import object_key
-from storage.record import SealedRecord
+from storage.registers.record import SealedRecord
+from storage.stores.memory import MemoryStore
 from tests.doubles.faulty_store import Fault, FaultyStore
 
 KEY = object_key("control/some")

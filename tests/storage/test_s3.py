@@ -26,10 +26,10 @@ from storage.errors import (
     Unavailable,
     WriterBusy,
 )
-from storage.lease import LeaseRecord
 from storage.objects import object_key
-from storage.probe import probe_store
-from storage.s3 import S3Store
+from storage.s3.client import S3Store
+from storage.s3.lease import LeaseRecord
+from storage.stores.probe import probe_store
 from tests.doubles.fault_proxy import fault_proxy
 from tests.doubles.s3_servers import plain_client
 

@@ -9,7 +9,7 @@ from typing import get_args
 import pytest
 
 from storage.errors import SisaError, Unavailable
-from storage.s3 import S3Store
+from storage.s3.client import S3Store
 from tests.doubles.fault_proxy import Action, FaultProxy, Rule, fault_proxy
 from tests.storage.s3_world import OPERATIONS, Operation, World
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from storage.errors import Conflict, Invalid, SisaError, Unavailable
-from storage.s3_files import BucketFile, BucketFiles, bucket_files
+from storage.s3.files import BucketFile, BucketFiles, bucket_files
 from tests.doubles.fault_proxy import Action, FaultProxy, Rule, fault_proxy
 from tests.doubles.s3_servers import plain_client
 
@@ -99,7 +99,7 @@ def test_missing_credentials_are_named(monkeypatch: pytest.MonkeyPatch, seaweedf
 
 
 def _forget_clients(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("storage.s3._CLIENTS", {})
+    monkeypatch.setattr("storage.s3.client._CLIENTS", {})
 
 
 def test_a_server_out_of_reach_is_named(aws_environment: None) -> None:

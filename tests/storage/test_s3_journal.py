@@ -14,8 +14,8 @@ import pytest
 
 from storage.digests import sha256
 from storage.errors import Conflict, OutcomeUnknown, Unavailable
-from storage.journal import START, Journal, Position
-from storage.s3 import S3Store
+from storage.registers.journal import START, Journal, Position
+from storage.s3.client import S3Store
 from tests.doubles.fault_proxy import Chaos, fault_proxy
 
 pytestmark = [pytest.mark.s3, pytest.mark.usefixtures("no_waiting")]

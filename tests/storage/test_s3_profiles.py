@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-import storage.s3
+import storage.s3.client
 from shards.remote_files import find_remote
 from storage.errors import Invalid
-from storage.s3 import S3Store
+from storage.s3.client import S3Store
 
 Written = Callable[..., Path]
 
@@ -26,7 +26,7 @@ def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Written:
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(path))
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setattr(storage.s3, "_CLIENTS", {})
+    monkeypatch.setattr(storage.s3.client, "_CLIENTS", {})
 
     def write(*profiles: str) -> Path:
         lines = (f"[{name}]\naws_access_key_id = id-{name}\naws_secret_access_key = secret-{name}" for name in profiles)
@@ -38,7 +38,7 @@ def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Written:
 
 def _identity(store: S3Store) -> str:
     """Return whose requests the store's are."""
-    single: Any = storage.s3._clients(store)[1]
+    single: Any = storage.s3.client._clients(store)[1]
     key: str = single._request_signer._credentials.access_key
     return key
 

@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 
-from storage.bucket import Fate, Mark, Version
 from storage.errors import Invalid, SisaError, StoreFull, Unavailable
 from storage.objects import VersionTag, object_key
-from storage.s3 import S3Store
-from storage.s3_answers import (
+from storage.s3.bucket import Fate, Mark, Version
+from storage.s3.client import S3Store
+from storage.s3.errors import Complaint, fate_of, refusal
+from storage.s3.names import S3Names, bucket_and_prefix, may_start_a_key
+from storage.s3.responses import (
     age_of,
     landed,
     mark_of,
@@ -21,8 +23,6 @@ from storage.s3_answers import (
     retention_of,
     versions_of,
 )
-from storage.s3_names import S3Names, bucket_and_prefix, may_start_a_key
-from storage.s3_refusals import Complaint, fate_of, refusal
 
 # ----------------------------------------------------------------------------------------------------------- names
 

@@ -11,8 +11,8 @@ from random import Random
 import pytest
 
 from storage.errors import Conflict, OutcomeUnknown, Unavailable
-from storage.manifest import ManifestRegister
-from storage.s3 import S3Store
+from storage.registers.manifest import ManifestRegister
+from storage.s3.client import S3Store
 from tests.doubles.fault_proxy import Chaos, fault_proxy
 
 pytestmark = [pytest.mark.s3, pytest.mark.usefixtures("no_waiting")]

@@ -8,10 +8,10 @@ import pytest
 
 from storage.digests import Json
 from storage.errors import Corrupt, Unavailable
-from storage.manifest import ManifestRegister
 from storage.objects import ObjectStore, object_key
+from storage.registers.manifest import ManifestRegister
+from storage.registers.numbered import Floor, Numbers, misshapen, scalar
 from storage.sealed import seal
-from storage.sequence import Floor, Numbers, misshapen, scalar
 from tests.doubles.faulty_store import Fault, FaultyStore
 
 KEY = object_key("control/some-floor")

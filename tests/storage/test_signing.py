@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from storage.digests import sha256
 from storage.errors import Corrupt, Invalid, InvariantBroken, OutcomeUnknown, SisaError, Unavailable
-from storage.memory import MemoryStore
 from storage.objects import ObjectStore, object_key
 from storage.sealed import unseal
-from storage.signing import KeyFolder, PublicKey, SigningKey, fresh_seed, public_key_from_text
+from storage.stores.memory import MemoryStore
+from storage.transparency.keys import KeyFolder, PublicKey, SigningKey, fresh_seed, public_key_from_text
 from tests.doubles.faulty_store import WRITES, Crash, Fault, FaultyStore
 from tests.doubles.seeds import CountingSeeds
 

@@ -8,13 +8,13 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from storage.errors import Corrupt, OutcomeUnknown
-from storage.log_check import check_log, read_leaves
-from storage.memory import MemoryStore
-from storage.merkle import leaf_hash, verify_inclusion
-from storage.note import open_checkpoint
 from storage.objects import ObjectKey, ObjectStore
-from storage.signing import SigningKey
-from storage.transparency import TILE_ENTRIES, LogLayout, TransparencyLog, entry_to_bytes
+from storage.stores.memory import MemoryStore
+from storage.transparency.check import check_log, read_leaves
+from storage.transparency.checkpoint import open_checkpoint
+from storage.transparency.keys import SigningKey
+from storage.transparency.log import TILE_ENTRIES, LogLayout, TransparencyLog, entry_to_bytes
+from storage.transparency.merkle import leaf_hash, verify_inclusion
 from tests.doubles.faulty_store import WRITES, Crash, Fault, FaultyStore
 
 LAYOUT = LogLayout(origin="sisa-ray/tests")

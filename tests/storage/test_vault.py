@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from storage.cipher import OVERHEAD_BYTES
+from storage.encryption.cipher import OVERHEAD_BYTES
+from storage.encryption.keyring_location import IDENTITY
+from storage.encryption.store import KeyDestroyed, SealedStore
 from storage.errors import Conflict, Corrupt, Invalid, ObjectExists, ObjectMissing, SisaError
-from storage.key_place import IDENTITY
-from storage.local import LocalStore
-from storage.memory import MemoryStore
 from storage.objects import ObjectKey, object_key
-from storage.vault import KeyDestroyed, SealedStore
+from storage.stores.local import LocalStore
+from storage.stores.memory import MemoryStore
 from tests.doubles.recording_store import RecordingStore, opened, stolen
 
 MARKER = b"ERASE-ME-PLEASE!"

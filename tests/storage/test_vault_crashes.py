@@ -13,13 +13,13 @@ from typing import Literal
 
 import pytest
 
-from storage.cipher import fresh_key
+from storage.encryption.cipher import fresh_key
+from storage.encryption.keyring import Keyrings
+from storage.encryption.store import KeyDestroyed, SealedStore
 from storage.errors import ObjectChanged, ObjectMissing, OutcomeUnknown, StoreFull, Unavailable
-from storage.keyring import Keyrings
-from storage.local import LocalStore
-from storage.memory import MemoryStore
 from storage.objects import ObjectKey, StoredObject, VersionTag, object_key
-from storage.vault import KeyDestroyed, SealedStore
+from storage.stores.local import LocalStore
+from storage.stores.memory import MemoryStore
 from tests.doubles.faulty_store import Crash, Fault, FaultyStore
 from tests.doubles.recording_store import RecordingStore, opened, stolen
 from tests.storage.vault_process import PUTS, put_all, put_and_delete_all, start_line

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from multiprocessing.synchronize import Barrier
 
+from storage.encryption.store import SealedStore
 from storage.objects import object_key
-from storage.vault import SealedStore
 
 PUTS = 30
 

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 
 from storage.encoding import from_base64, to_base64
 from storage.errors import Corrupt, Invalid
-from storage.merkle import HASH_BYTES
-from storage.signing import PublicKey, SigningKey
+from storage.transparency.keys import PublicKey, SigningKey
+from storage.transparency.merkle import HASH_BYTES
 
 _ED25519 = b"\x01"
 _KEY_HASH_BYTES = 4

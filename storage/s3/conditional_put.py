@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 
-from storage.bucket import Bucket, Fate, Mark, Seen, in_doubt
 from storage.digests import sha256
 from storage.errors import (
     Invalid,
@@ -27,6 +26,7 @@ from storage.errors import (
     Unavailable,
 )
 from storage.objects import ObjectKey, VersionTag
+from storage.s3.bucket import Bucket, Fate, Mark, Seen, in_doubt
 
 _ATTEMPTS = 6
 

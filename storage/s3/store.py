@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from storage.bucket import Bucket, Read, Upload
-from storage.conditional import ConditionalPut
 from storage.errors import ObjectMissing
-from storage.lease import LeaseRecord, leased
 from storage.objects import ObjectInfo, ObjectKey, StoredObject, VersionTag
-from storage.pauses import pause
-from storage.purge import purge, remove_older
-from storage.s3_names import S3Names, may_start_a_key
+from storage.s3.backoff import pause
+from storage.s3.bucket import Bucket, Read, Upload
+from storage.s3.conditional_put import ConditionalPut
+from storage.s3.lease import LeaseRecord, leased
+from storage.s3.names import S3Names, may_start_a_key
+from storage.s3.purge import purge, remove_older
 
 _HOLDER_CHARACTERS = 400
 
@@ -23,7 +23,7 @@ _HOLDER_CHARACTERS = 400
 class BucketStore(ABC):
     """An ``ObjectStore`` but for its place and its requests.
 
-    The right to write is a lease (``storage.lease``): a command that was killed keeps others out for up to
+    The right to write is a lease (``storage.s3.lease``): a command that was killed keeps others out for up to
     ``lease_seconds``. On a server that keeps objects in folders (SeaweedFS) a folder of keys cannot become a key;
     other servers hold both.
     """
@@ -129,7 +129,7 @@ class BucketStore(ABC):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _LeaseObject:
-    """A lease's object. Implements ``storage.lease.LeasePort``."""
+    """A lease's object. Implements ``storage.s3.lease.LeasePort``."""
 
     store: BucketStore
     name: str

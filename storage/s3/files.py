@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from storage.errors import Conflict, Invalid, SisaError, Unavailable
-from storage.pauses import pause
-from storage.s3_answers import Answer, pages, tag_of
-from storage.s3_requests import Asking, Failure
+from storage.s3.backoff import pause
+from storage.s3.requests import Asking, Failure
+from storage.s3.responses import Answer, pages, tag_of
 
 SCHEME: Final = "s3://"
 
@@ -133,7 +133,7 @@ def bucket_files(bucket: str, endpoint: str | None, profile: str | None = None) 
 
     Touches nothing yet. Raises ``Invalid`` when no bucket or no server can have such a name.
     """
-    from storage.s3 import S3Store  # noqa: PLC0415  boto3 takes a third of a second, and most data do without
+    from storage.s3.client import S3Store  # noqa: PLC0415  boto3 takes a third of a second, and most data do without
 
     store = S3Store(bucket, "", endpoint, profile=profile)
     return BucketFiles(asking=store.requests.asking, bucket=bucket, server=store.server)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from storage.bucket import Fate
 from storage.errors import Invalid, SisaError, StoreFull, Unavailable
+from storage.s3.bucket import Fate
 
 _CREDENTIALS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or give this machine a role"
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from storage.digests import canonical_json
 from storage.encoding import from_base64
 from storage.errors import Corrupt
-from storage.signing import PublicKey, SigningKey
+from storage.transparency.keys import PublicKey, SigningKey
 
 if TYPE_CHECKING:
     from securesystemslib.dsse import Envelope

@@ -19,11 +19,11 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from storage.creation import create_or_read
 from storage.errors import Corrupt, ObjectMissing, OutcomeUnknown
 from storage.objects import ObjectKey, object_key
+from storage.registers.create_once import create_or_read
 from storage.sealed import seal, unseal
-from storage.signing import KeyFolder, PublicKey
+from storage.transparency.keys import KeyFolder, PublicKey
 
 _FOLDER = "log/rotations/"
 _ATTEMPTS = 64

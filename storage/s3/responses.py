@@ -1,4 +1,4 @@
-"""S3's answers as boto3 gives them, turned into the words of ``storage.bucket``; and conditions the other way."""
+"""S3's answers as boto3 gives them, turned into the words of ``storage.s3.bucket``; and conditions the other way."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal
 
-from storage.bucket import Fate, Listed, Mark, PutReply, Refusal, Upload, Version
 from storage.objects import VersionTag
+from storage.s3.bucket import Fate, Listed, Mark, PutReply, Refusal, Upload, Version
 
 Answer = Mapping[str, Any]
 """One answer, parsed."""

@@ -1,8 +1,8 @@
 """Objects in a local folder: link-or-fail creates, locked compare-and-swap, every step synced.
 
-Needs a POSIX file system with hard links and ``flock``; ``storage.probe`` finds out. Everything that is no object has
-a name outside the grammar of keys: temporary files (``.<segment>.<random>.tmp``) beside their targets, lock files
-under ``.locks/``.
+Needs a POSIX file system with hard links and ``flock``; ``storage.stores.probe`` finds out. Everything that is no
+object has a name outside the grammar of keys: temporary files (``.<segment>.<random>.tmp``) beside their targets, lock
+files under ``.locks/``.
 Source: ALICE (Pillai et al., OSDI 2014) for the order of steps.
 """
 
@@ -18,13 +18,6 @@ from pathlib import Path
 from typing import Final
 
 from storage.digests import sha256
-from storage.durability import (
-    ensure_folder,
-    remove_quietly,
-    sync_folder,
-    temporary_target,
-    write_temporary,
-)
 from storage.errors import (
     Invalid,
     ObjectChanged,
@@ -36,8 +29,15 @@ from storage.errors import (
     Unavailable,
     WriterBusy,
 )
-from storage.lock import held
 from storage.objects import ObjectInfo, ObjectKey, StoredObject, VersionTag, is_object_key, key_segment, object_key
+from storage.stores.durability import (
+    ensure_folder,
+    remove_quietly,
+    sync_folder,
+    temporary_target,
+    write_temporary,
+)
+from storage.stores.lock import held
 
 _LOCKS = ".locks"
 _LOCK_FILE = re.compile(r"(\.swap|[a-z0-9_-][a-z0-9._-]*)\.lock")

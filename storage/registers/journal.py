@@ -5,7 +5,7 @@
 
 Each entry names the digest of the bytes before it, so whoever knows one place in the journal knows everything up to it:
 no entry can be altered, exchanged, moved or left out unseen. That entries are gone from the end shows only to a reader
-who knows a place behind them. Why a floor: see ``storage.sequence``.
+who knows a place behind them. Why a floor: see ``storage.registers.numbered``.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from storage.errors import (
     Unavailable,
 )
 from storage.objects import ObjectKey, ObjectStore, object_key
+from storage.registers.numbered import ATTEMPTS, Floor, Numbers, misshapen, scalar
 from storage.sealed import seal, unseal
-from storage.sequence import ATTEMPTS, Floor, Numbers, misshapen, scalar
 
 _NAMES = frozenset({"number", "token", "nonce", "previous", "records"})
 _REMEDY = "keep the store as it is and restore the journal from a copy; nothing of it was used"

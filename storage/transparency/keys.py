@@ -23,10 +23,10 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 
-from storage.creation import create_or_read
 from storage.digests import Sha256, sha256
 from storage.errors import Corrupt, Invalid, InvariantBroken, ObjectExists, ObjectMissing, OutcomeUnknown, Unavailable
 from storage.objects import ObjectKey, ObjectStore, key_segment, object_key
+from storage.registers.create_once import create_or_read
 from storage.sealed import seal, unseal
 
 SEED_BYTES = 32
@@ -161,8 +161,8 @@ class KeyFolder:
     def rotate(self, purpose: str) -> SigningKey:
         """Make a new key, destroy the private halves of all older ones, and return the new one.
 
-        Each call makes one; ``storage.key_rotation`` carries on where a call was interrupted. A process that still
-        holds an older key may sign with it: such signatures stay valid, the key was published.
+        Each call makes one; ``storage.transparency.key_rotation`` carries on where a call was interrupted. A process
+        that still holds an older key may sign with it: such signatures stay valid, the key was published.
         Raises as ``current`` does, and ``OutcomeUnknown`` when an older private half may still be there: rotate again.
         """
         last = max(self.numbers(purpose), default=0)

@@ -18,9 +18,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from storage.bucket import Read
 from storage.errors import Conflict, Corrupt, ObjectMissing, SisaError, Unavailable, WriterBusy
 from storage.objects import ObjectKey, VersionTag
+from storage.s3.bucket import Read
 from storage.sealed import seal, unseal
 
 _ATTEMPTS = 4

@@ -2,7 +2,7 @@
 
     in the store of objects   keyrings/identity              create-if-absent; names the identity
     in the store of keys      keyrings/<identity>/identity   create-if-absent, first; says that the rings are here
-                              keyrings/<identity>/<ring>/…   the rings (``storage.keyring``)
+                              keyrings/<identity>/<ring>/…   the rings (``storage.encryption.keyring``)
 
 So several stores may keep their keys in one, and a store opened with the wrong place for its keys is refused, rather
 than taken for one whose keys were all destroyed.
@@ -13,10 +13,10 @@ from __future__ import annotations
 import secrets
 from typing import Final
 
-from storage.creation import create_or_read
+from storage.encryption.keyring import Keyrings
 from storage.errors import Conflict, Corrupt, ObjectMissing
-from storage.keyring import Keyrings
 from storage.objects import ObjectKey, ObjectStore, key_segment, object_key
+from storage.registers.create_once import create_or_read
 from storage.sealed import seal, unseal
 
 KEYRINGS: Final = "keyrings"

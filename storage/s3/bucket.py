@@ -1,7 +1,7 @@
 """A bucket as its requests: each sent once, and everything that one of them can come to.
 
 The steps built of such requests (conditional puts, purges, leases) are the same for every server and are told in
-files of their own; ``storage.s3`` alone speaks to one. ``name`` is an object's full name in the bucket.
+files of their own; ``storage.s3.client`` alone speaks to one. ``name`` is an object's full name in the bucket.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
     control/floor       compare-and-swap; raised before any manifest is deleted, never lowered, never deleted
     manifest/<n>        create-if-absent; the highest number is current
 
-Why a floor: see ``storage.sequence``.
+Why a floor: see ``storage.registers.numbered``.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from storage.errors import (
     Unavailable,
 )
 from storage.objects import ObjectKey, ObjectStore, object_key
+from storage.registers.numbered import ATTEMPTS, Floor, Numbers, misshapen, scalar
 from storage.sealed import seal, unseal
-from storage.sequence import ATTEMPTS, Floor, Numbers, misshapen, scalar
 
 _MANIFEST_NAMES = frozenset({"number", "token", "nonce", "body"})
 

@@ -10,11 +10,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from storage.errors import Corrupt, Invalid, ObjectMissing
-from storage.merkle import MerkleTree, leaf_hash
-from storage.note import LogCheckpoint, open_checkpoint
 from storage.objects import ObjectStore
-from storage.signing import PublicKey
-from storage.transparency import TILE_ENTRIES, LogLayout, entry_leaf, tile_bytes
+from storage.transparency.checkpoint import LogCheckpoint, open_checkpoint
+from storage.transparency.keys import PublicKey
+from storage.transparency.log import TILE_ENTRIES, LogLayout, entry_leaf, tile_bytes
+from storage.transparency.merkle import MerkleTree, leaf_hash
 
 _FOLDERS = ("entries", "checkpoint", "tiles")
 

@@ -24,13 +24,13 @@ import botocore.exceptions as botocore_errors
 from botocore.config import Config
 from botocore.parsers import ResponseParserError
 
-from storage.bucket import Fate, StoreFacts
-from storage.bucket_store import BucketStore
 from storage.errors import Invalid, SisaError
-from storage.s3_answers import Answer
-from storage.s3_names import S3Names, check_endpoint, check_place
-from storage.s3_refusals import Complaint, fate_of, redirected, refusal, unidentified, unreachable
-from storage.s3_requests import PART_BYTES, Failure, S3Requests
+from storage.s3.bucket import Fate, StoreFacts
+from storage.s3.errors import Complaint, fate_of, redirected, refusal, unidentified, unreachable
+from storage.s3.names import S3Names, check_endpoint, check_place
+from storage.s3.requests import PART_BYTES, Failure, S3Requests
+from storage.s3.responses import Answer
+from storage.s3.store import BucketStore
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
@@ -210,7 +210,7 @@ def _refuse_redirect(response: tuple[Any, Any] | None, operation: Any, **_: Any)
 
 @dataclass(frozen=True, slots=True)
 class _Asking:
-    """This process's clients. Implements ``storage.s3_requests.Asking``."""
+    """This process's clients. Implements ``storage.s3.requests.Asking``."""
 
     store: S3Store
 

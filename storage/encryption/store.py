@@ -3,7 +3,7 @@
 Deleting an object destroys its key before its bytes, so that every forgotten copy of the bytes (an older version, a
 replica, a backup, a block that the file system freed) becomes noise in the same moment.
 
-    shards/<ring>/...     encrypted (``storage.cipher``); data keys in the ring of that name (``storage.keyring``)
+    shards/<ring>/...     encrypted (``cipher``); data keys in the ring of that name (``keyring``)
     keyrings/...          the rings, unless they are kept in a store of their own
     keyrings/identity     only then: which rings over there are this store's
     anything else         as it was put: keyed digests, counts and settings, no personal data
@@ -19,7 +19,8 @@ from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 
-from storage.cipher import (
+from storage.digests import sha256
+from storage.encryption.cipher import (
     ALGORITHM,
     OVERHEAD_BYTES,
     WRAPPING,
@@ -29,10 +30,9 @@ from storage.cipher import (
     fresh_nonce,
     is_encrypted,
 )
-from storage.digests import sha256
+from storage.encryption.keyring import Keyrings, RingContents
+from storage.encryption.keyring_location import KEYRINGS, find_keyrings, make_keyrings
 from storage.errors import Corrupt, ObjectChanged, ObjectMissing, OutcomeUnknown, SisaError, Unavailable
-from storage.key_place import KEYRINGS, find_keyrings, make_keyrings
-from storage.keyring import Keyrings, RingContents
 from storage.objects import ObjectInfo, ObjectKey, ObjectStore, StoredObject, VersionTag, object_key
 
 _ATTEMPTS = 64

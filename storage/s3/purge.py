@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from storage.bucket import Bucket, Refusal, Version
 from storage.errors import Unavailable
+from storage.s3.bucket import Bucket, Refusal, Version
 
 _PASSES = 20
 _BATCH = 1_000

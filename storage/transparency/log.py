@@ -14,14 +14,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from storage.creation import create_or_read
 from storage.encoding import from_base64, to_base64
 from storage.errors import Corrupt, ObjectMissing
-from storage.merkle import HASH_BYTES, MerkleTree, leaf_hash
-from storage.note import LogCheckpoint, open_checkpoint, sign_checkpoint
 from storage.objects import ObjectKey, ObjectStore, object_key
+from storage.registers.create_once import create_or_read
 from storage.sealed import seal, unseal
-from storage.signing import PublicKey, SigningKey
+from storage.transparency.checkpoint import LogCheckpoint, open_checkpoint, sign_checkpoint
+from storage.transparency.keys import PublicKey, SigningKey
+from storage.transparency.merkle import HASH_BYTES, MerkleTree, leaf_hash
 
 TILE_ENTRIES = 256
 

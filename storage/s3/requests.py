@@ -10,12 +10,12 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Protocol
 
-from storage.bucket import Fate, Listed, Mark, PutReply, Read, Refusal, Seen, StoreFacts, Upload, Version
 from storage.digests import sha256
 from storage.errors import Corrupt, SisaError, Unavailable
 from storage.objects import VersionTag
-from storage.pauses import pause
-from storage.s3_answers import (
+from storage.s3.backoff import pause
+from storage.s3.bucket import Fate, Listed, Mark, PutReply, Read, Refusal, Seen, StoreFacts, Upload, Version
+from storage.s3.responses import (
     Answer,
     age_of,
     condition_of,
@@ -67,7 +67,7 @@ class Asking(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class S3Requests:
-    """Implements ``storage.bucket.Bucket``."""
+    """Implements ``storage.s3.bucket.Bucket``."""
 
     asking: Asking
     bucket: str

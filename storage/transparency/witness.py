@@ -10,10 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from storage.creation import create_or_read
 from storage.digests import sha256
 from storage.errors import Corrupt
 from storage.objects import ObjectKey, ObjectStore, object_key
+from storage.registers.create_once import create_or_read
 
 _DIGITS: Final = 20
 
