@@ -34,7 +34,7 @@ from cluster.sites.outcome import SitesStatus
 from coordinator.requests import RequestState
 from coordinator.sites import SiteStanding, TookPart
 from coordinator.status import FederationStatus, RequestStatus
-from shards.exchange import ARROW_STREAM, facts_of, stream_of, table_of_stream, texts_of
+from shards.data.messages import ARROW_STREAM, facts_of, stream_of, table_of_stream, texts_of
 from storage.errors import Conflict, Corrupt, Invalid, ObjectMissing, SisaError, Unavailable
 
 _JSON: Final = "application/json"

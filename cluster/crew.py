@@ -52,7 +52,7 @@ perform_task = _remote(num_cpus=1, max_retries=0)(perform)
 
 
 class RayCrew:
-    """Tasks of one processor, so many at once. Implements ``shards.gathering.Crew``."""
+    """Tasks of one processor, so many at once. Implements ``shards.slices.parallel_ingest.Crew``."""
 
     def __init__(self, tasks: int, remark: Callable[[str], None], labels: Labels | None = None) -> None:
         """``remark`` hears what a person should know; tasks run on nodes with all ``labels``, and nowhere else."""

@@ -17,11 +17,11 @@ from cluster.session import worker_count
 from cluster.system import SystemClock
 from cluster.training_data import open_train
 from coordinator.lookup import load_digests
-from shards.columns import read_texts
-from shards.ingest import feature_width
-from shards.readers import Wanted
+from shards.data.columns import read_texts
+from shards.data.readers import Wanted
+from shards.data.sources import Source
 from shards.routing import PartitionKey, point_digest, subject_digest
-from shards.sources import Source
+from shards.slices.ingest import feature_width
 from shards.tombstones import DigestSet
 from storage.errors import SisaError
 from storage.s3.bucket import StoreFacts

@@ -15,11 +15,11 @@ from cluster.specification import FederationSpecification
 from cluster.user_code import make_importable
 from coordinator.aggregation import Aggregated, Rule, aggregate
 from coordinator.state import FederationState, servable
-from shards.constituent import read_checkpoint
-from shards.model import model_code_digest
-from shards.seeding import set_numerics
+from shards.learners.torch.factory import model_code_digest
+from shards.learners.torch.learner import TorchLearner, TorchState
+from shards.learners.torch.seeding import set_numerics
+from shards.learners.trainer import read_checkpoint
 from shards.specification import ShardId
-from shards.trainer import TorchLearner, TorchState
 from storage.digests import Sha256
 from storage.errors import Conflict, Invalid, Unavailable
 from storage.objects import ObjectStore

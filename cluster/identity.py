@@ -11,9 +11,9 @@ from typing import Final
 from cluster.specification import FederationSpecification, SettingDifference, describe_difference, settings_record
 from coordinator.receipts import StoreEvidence
 from coordinator.state import FederationState, ShardState
-from shards.dataset import EMPTY_SLICE
-from shards.ingest import taken_from
 from shards.routing import PartitionKey
+from shards.slices.files import EMPTY_SLICE
+from shards.slices.ingest import taken_from
 from storage.digests import Json, Sha256, sha256
 from storage.encryption.store import SealedStore
 from storage.errors import Conflict, Corrupt, Invalid, ObjectExists, ObjectMissing

@@ -14,11 +14,11 @@ from cluster.nodes import check_nodes, processors, processors_of
 from cluster.specification import ClusterSettings
 from cluster.workers import Workers
 from coordinator.ports import Ingestion, Names, ingest_here
-from shards.fragments import payload_bytes
-from shards.gathering import Gathering
-from shards.ingest import Ingested, buffer_within
+from shards.data.fragments import payload_bytes
+from shards.data.sources import Source
 from shards.routing import PartitionKey
-from shards.sources import Source
+from shards.slices.ingest import Ingested, buffer_within
+from shards.slices.parallel_ingest import Gathering
 from shards.specification import DataSettings, PartitionSettings
 from shards.tombstones import DigestSet
 from storage.errors import Invalid
@@ -63,8 +63,8 @@ class RayIngest:
     ) -> Ingested:
         """Return the slices that the source's data points were written to; the same ones wherever it is read.
 
-        Raises as ``shards.ingest.ingest`` does; ``Invalid`` also when it is set that many read and some node does not
-        see the files, ``Unavailable`` when tasks keep dying or no node has the labels.
+        Raises as ``shards.slices.ingest.ingest`` does; ``Invalid`` also when it is set that many read and some node
+        does not see the files, ``Unavailable`` when tasks keep dying or no node has the labels.
         """
         ingestion = self._chosen(source, data, store, names)
         return ingestion(

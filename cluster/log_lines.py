@@ -16,7 +16,7 @@ from typing import Final, TextIO
 
 from coordinator.ports import Clock, Notice, RequestMoved, TrainingStarted
 from coordinator.requests import ErasureRequest, RequestState
-from shards.constituent import SliceLearned
+from shards.learners.trainer import SliceLearned
 from storage.errors import Fenced, InvariantBroken, OutcomeUnknown, SisaError, Unavailable
 
 FIELDS: Final = frozenset(

@@ -14,7 +14,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from cluster.crew import cause_of
 from cluster.guard import check_rooms
 from cluster.placement import Labels, labels_in_words, require_nodes
-from shards.sources import Source
+from shards.data.sources import Source
 from storage.errors import Invalid, ObjectMissing
 from storage.location import is_on_s3
 from storage.objects import ObjectKey, ObjectStore, object_key

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from coordinator.registrar import ReceiptsCheck
 from coordinator.verification import Residue, ShardProof
-from shards.predictions import PredictionBatch, predictions_table, write_predictions
+from shards.data.prediction_files import PredictionBatch, predictions_table, write_predictions
 from storage.errors import Invalid
 
 

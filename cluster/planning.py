@@ -12,18 +12,18 @@ from cluster.user_code import make_importable
 from coordinator.forecast import Forecast, forecast
 from coordinator.ports import Clock
 from coordinator.state import FederationState
-from shards.columns import choose_columns
 from shards.cost import training_point_epochs
-from shards.dataset import EMPTY_SLICE
-from shards.ingest import feature_width
+from shards.data.columns import choose_columns
+from shards.data.readers import Wanted
+from shards.data.sources import Source
+from shards.learners.torch.learner import TorchLearner
+from shards.learners.torch.seeding import set_numerics
 from shards.lineage import Configuration, Lineage, NumericsProfile, expected_lineages
 from shards.points import ShardPoints
-from shards.readers import Wanted
 from shards.schedule import slice_epochs
-from shards.seeding import set_numerics
-from shards.sources import Source
+from shards.slices.files import EMPTY_SLICE
+from shards.slices.ingest import feature_width
 from shards.specification import PartitionSettings, ShardId, SliceIndex, check_schedule
-from shards.trainer import TorchLearner
 from storage.digests import sha256
 
 _TRIAL_STEPS: Final = 300

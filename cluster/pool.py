@@ -23,7 +23,7 @@ from cluster.session import waited_for, worker_count
 from cluster.specification import ClusterSettings
 from cluster.worker import WorkerActor, WorkerSetup
 from coordinator.tasks import check_configuration
-from shards.constituent import SliceLearned, TrainingEvent, TrainTask
+from shards.learners.trainer import SliceLearned, TrainingEvent, TrainTask
 from shards.lineage import Configuration
 from storage.errors import Invalid, SisaError, Unavailable
 

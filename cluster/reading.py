@@ -20,7 +20,7 @@ from coordinator.ports import Clock
 from coordinator.removal import find_points
 from coordinator.state import FederationState
 from coordinator.status import FederationStatus, describe
-from shards.predictions import FeatureBatch, PredictionBatch
+from shards.data.prediction_files import FeatureBatch, PredictionBatch
 from shards.routing import PartitionKey
 from storage.encryption.store import SealedStore
 from storage.errors import Corrupt, Unavailable

@@ -10,9 +10,9 @@ from cluster.objects import own_places
 from cluster.specification import FederationSpecification
 from coordinator.sites import SiteStanding
 from coordinator.state import FederationState
-from shards.ingest import taken_from
-from shards.predictions import FeatureBatch, feature_batches
-from shards.sources import Source, inventory, open_source, table_source
+from shards.data.prediction_files import FeatureBatch, feature_batches
+from shards.data.sources import Source, inventory, open_source, table_source
+from shards.slices.ingest import taken_from
 from shards.specification import DataSettings
 
 

@@ -19,12 +19,12 @@ from cluster.guard import check_rooms
 from cluster.placement import Labels, check_here
 from cluster.user_code import make_importable
 from coordinator.tasks import check_configuration, revised_task
-from shards.constituent import ConstituentTrainer, TrainingEvent, TrainTask
+from shards.learners.torch.factory import model_code_digest
+from shards.learners.torch.learner import TorchLearner, TorchState
+from shards.learners.torch.seeding import Device, check_numerics, set_numerics
+from shards.learners.trainer import ConstituentTrainer, TrainingEvent, TrainTask
 from shards.lineage import Configuration
-from shards.model import model_code_digest
-from shards.seeding import Device, check_numerics, set_numerics
 from shards.specification import ModelSettings, ShardId, TrainingSettings
-from shards.trainer import TorchLearner, TorchState
 from storage.digests import Sha256
 from storage.objects import ObjectStore
 

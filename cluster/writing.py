@@ -41,9 +41,9 @@ from coordinator.state import FederationState
 from coordinator.sweep import GONE
 from coordinator.tasks import check_configuration
 from coordinator.verification import prove_shards, scan_residue
-from shards.ingest import feature_width
+from shards.data.sources import Source
 from shards.routing import PartitionKey
-from shards.sources import Source
+from shards.slices.ingest import feature_width
 from shards.specification import ShardId
 from shards.tombstones import DigestSet
 from storage.encryption.store import SealedStore

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from coordinator.state import FederationState
-from shards.dataset import SliceRecord
 from shards.lineage import valid_prefix
 from shards.routing import Placement
+from shards.slices.files import SliceRecord
 from shards.specification import ShardId, SliceIndex
 
 

@@ -28,9 +28,9 @@ from coordinator.lifecycle import (
 from coordinator.plan import affected_slices, checkpoint_cost
 from coordinator.requests import Cost, ErasureRequest, ObjectRef, RequestState
 from coordinator.state import DataState, FederationState
-from shards.dataset import SliceRecord
 from shards.lineage import CheckpointRecord, Configuration
 from shards.routing import Placement
+from shards.slices.files import SliceRecord
 from shards.specification import ShardId, SliceIndex
 from storage.errors import InvariantBroken
 

@@ -54,12 +54,12 @@ from coordinator.settings import ErasureSettings
 from coordinator.state import DataState, FederationState
 from coordinator.sweep import GONE, Drafts, left_over, sweep
 from coordinator.tasks import check_configuration, train_task
-from shards.constituent import SliceLearned
-from shards.dataset import EMPTY_SLICE, SliceRecord, rewrite_slice
-from shards.ingest import taken_from
+from shards.data.sources import Source
+from shards.learners.trainer import SliceLearned
 from shards.lineage import Configuration
 from shards.routing import PartitionKey, Placement
-from shards.sources import Source
+from shards.slices.files import EMPTY_SLICE, SliceRecord, rewrite_slice
+from shards.slices.ingest import taken_from
 from shards.specification import DataSettings, PartitionSettings, ShardId, SliceIndex
 from shards.tombstones import DigestSet
 from storage.errors import Conflict, Fenced, InvariantBroken, OutcomeUnknown, SisaError, Unavailable

@@ -8,11 +8,11 @@ from datetime import datetime
 from typing import Protocol, TypeVar
 
 from coordinator.requests import ErasureRequest
-from shards.constituent import TrainingEvent, TrainTask
-from shards.ingest import Ingested, ingest
+from shards.data.sources import Source
+from shards.learners.trainer import TrainingEvent, TrainTask
 from shards.lineage import Configuration
 from shards.routing import PartitionKey
-from shards.sources import Source
+from shards.slices.ingest import Ingested, ingest
 from shards.specification import DataSettings, PartitionSettings, ShardId
 from shards.tombstones import DigestSet
 from storage.objects import ObjectStore
@@ -65,7 +65,7 @@ class Ingestion(Protocol):
         names: Names,
         progress: Callable[[int], None],
     ) -> Ingested:
-        """Return the slices that the source's data points were written to, and raise, as ``shards.ingest.ingest``.
+        """Return the slices that the source's data points were written to, and raise, as ``ingest`` does.
 
         ``store`` and ``tombstones`` may cross to other processes. The name of every object written begins with one that
         ``names`` gave.

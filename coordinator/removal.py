@@ -16,8 +16,8 @@ from coordinator.plan import plan_retrain
 from coordinator.ports import Names
 from coordinator.requests import Cost, ErasureRequest, ObjectRef
 from coordinator.state import FederationState
-from shards.dataset import identities, rewrite_slice
 from shards.routing import Placement, places
+from shards.slices.files import identities, rewrite_slice
 from shards.specification import ShardId, SliceIndex
 from shards.tombstones import NOTHING, DigestSet
 from storage.digests import canonical_json, sha256

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from coordinator.requests import ErasureRequest, ObjectRef
-from shards.dataset import SliceRecord
-from shards.ingest import FeatureLayout
+from shards.data.sources import SourceFile
 from shards.lineage import CheckpointRecord, Configuration, Lineage, expected_lineages
 from shards.routing import Placement
-from shards.sources import SourceFile
+from shards.slices.files import SliceRecord
+from shards.slices.ingest import FeatureLayout
 from shards.specification import ShardId
 from storage.digests import Sha256
 from storage.objects import ObjectKey

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from coordinator.ledger import read_ledger
 from coordinator.state import FederationState
-from shards.constituent import TrainTask
+from shards.learners.trainer import TrainTask
 from shards.lineage import Configuration
 from shards.specification import ShardId
 from storage.errors import Conflict, Fenced

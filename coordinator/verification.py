@@ -13,8 +13,8 @@ from coordinator.ports import Listener, TrainingStarted, WorkerPool
 from coordinator.state import FederationState
 from coordinator.sweep import SWEPT_PREFIXES
 from coordinator.tasks import train_task
-from shards.constituent import SliceLearned
-from shards.dataset import count_erased
+from shards.learners.trainer import SliceLearned
+from shards.slices.files import count_erased
 from shards.specification import ShardId
 from storage.digests import Sha256
 from storage.errors import Corrupt

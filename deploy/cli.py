@@ -141,7 +141,7 @@ def predict(
         return remote_predict(client, data, out)
 
     def action(federation: Federation) -> Outcome:
-        from shards.predictions import check_ending
+        from shards.data.prediction_files import check_ending
 
         check_ending(out)
         answers = federation.predict(data)

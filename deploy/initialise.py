@@ -16,9 +16,9 @@ from fnmatch import fnmatchcase
 from glob import escape
 from pathlib import Path
 
+from shards.data.profile import ColumnDescription, SourceDescription, describe
+from shards.data.sources import open_source
 from shards.schedule import minimum_epochs
-from shards.sources import open_source
-from shards.survey import ColumnDescription, SourceDescription, describe
 from storage.errors import Conflict, Invalid
 from storage.location import is_on_s3
 

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from coordinator.ports import IngestProgress, Listener, Notice, Remark, RequestMoved, TrainingStarted
 from deploy.output import lasting
-from shards.constituent import EpochsDone, SliceLearned
+from shards.learners.trainer import EpochsDone, SliceLearned
 
 MOST_BARS = 32
 """With more shards, one bar stands for all of them."""

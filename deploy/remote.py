@@ -23,9 +23,9 @@ from deploy.output import Outcome, plain
 from deploy.receipts import print_receipt
 from deploy.sites import status_outcome, who, who_text
 from deploy.text import request_text, status_text
-from shards.exchange import batch_of, tables_of
-from shards.predictions import PredictionBatch, check_ending, write_predictions
-from shards.sources import open_source
+from shards.data.messages import batch_of, tables_of
+from shards.data.prediction_files import PredictionBatch, check_ending, write_predictions
+from shards.data.sources import open_source
 from storage.errors import Invalid, ObjectMissing, Unavailable
 
 _POINTS_A_REQUEST = 10_000

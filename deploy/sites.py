@@ -27,7 +27,7 @@ def train_sites(federation: SiteFederation) -> Outcome:
 
 def predict_at_sites(federation: SiteFederation, data: str, out: Path) -> Outcome:
     """Write the federation's answers for a data file."""
-    from shards.predictions import check_ending
+    from shards.data.prediction_files import check_ending
 
     check_ending(out)
     answers = federation.predict(data)

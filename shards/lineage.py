@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 
-from shards.dataset import SliceRecord
+from shards.slices.files import SliceRecord
 from shards.specification import ShardId, SliceIndex
 from storage.digests import Json, Sha256, digest_of
 from storage.objects import ObjectKey

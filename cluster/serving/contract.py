@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from cluster.serving.messages import JSON
 from coordinator.sites import SiteStanding
 from coordinator.status import FederationStatus, RequestStatus
-from shards.exchange import ARROW_STREAM
+from shards.data.messages import ARROW_STREAM
 
 Name = str | int
 """Of a subject or a data point. Whole numbers read as they do in data."""

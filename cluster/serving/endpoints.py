@@ -25,7 +25,7 @@ from cluster.serving.records import Recorder, note
 from cluster.serving.settings import ServeSettings
 from cluster.tokens import Role, TokenRecord
 from coordinator.ports import Clock
-from shards.exchange import ARROW_STREAM
+from shards.data.messages import ARROW_STREAM
 from storage.errors import Invalid, SisaError
 
 _Result = TypeVar("_Result")

@@ -18,7 +18,7 @@ from cluster.serving.problems import Problem, Refused, unreadable
 from cluster.specification import FederationSpecification
 from coordinator.aggregation import Aggregated
 from coordinator.state import DataState
-from shards.exchange import (
+from shards.data.messages import (
     ARROW_STREAM,
     TooManyPoints,
     ids_of,
@@ -28,7 +28,7 @@ from shards.exchange import (
     table_of_columns,
     table_of_stream,
 )
-from shards.predictions import PredictionBatch, predictions_table
+from shards.data.prediction_files import PredictionBatch, predictions_table
 from shards.specification import DataSettings
 from storage.errors import Invalid
 

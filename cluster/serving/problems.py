@@ -9,7 +9,7 @@ from typing import Final
 from starlette.responses import Response
 
 from cluster.serving.telling import Withheld
-from shards.exchange import TooManyPoints
+from shards.data.messages import TooManyPoints
 from storage.errors import Conflict, Invalid, InvariantBroken, ObjectMissing, SisaError
 
 RETRY_SECONDS: Final = 1

@@ -8,7 +8,7 @@ from __future__ import annotations
 from cluster.serving.standing import Standing
 from coordinator.sites import Leaves, SiteStanding, history_of
 from coordinator.state import servable
-from shards.constituent import read_checkpoint
+from shards.learners.trainer import read_checkpoint
 from storage.errors import Invalid, ObjectMissing
 from storage.objects import ObjectStore
 

@@ -11,7 +11,7 @@ from cluster.sites.outcome import SitesAnswers, SitesEvaluation
 from cluster.sites.specification import SitesSpecification
 from cluster.training_data import asked_of_sites
 from coordinator.sites import SiteStanding
-from shards.predictions import FeatureBatch, PredictionBatch
+from shards.data.prediction_files import FeatureBatch, PredictionBatch
 from storage.errors import Invalid, Unavailable
 
 

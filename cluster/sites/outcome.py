@@ -11,7 +11,7 @@ from cluster.outcome import Evaluation, Verification
 from coordinator.bundles import ReceiptBundle
 from coordinator.sites import TookPart
 from coordinator.status import FederationStatus
-from shards.predictions import PredictionBatch, predictions_table, write_predictions
+from shards.data.prediction_files import PredictionBatch, predictions_table, write_predictions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

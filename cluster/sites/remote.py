@@ -28,7 +28,7 @@ from cluster.sites.desk import check_width
 from cluster.sites.specification import Site, SitesSettings
 from coordinator.sites import SiteAnswer, SiteStanding
 from coordinator.status import FederationStatus, RequestStatus
-from shards.exchange import scores_of_table, table_of_features
+from shards.data.messages import scores_of_table, table_of_features
 from storage.errors import Corrupt, Invalid, Unavailable
 
 _ATTEMPTS: Final = 8

@@ -46,7 +46,7 @@ def _modules_of(room: str) -> list[str]:
 def test_decisions_load_no_heavy_library() -> None:
     """Importing all of storage and coordinator, and the ingest of shards, loads neither torch nor ray nor boto3."""
     names = [*_modules_of("coordinator"), *(name for name in _modules_of("storage") if name != "storage.s3.client")]
-    names.append("shards.ingest")
+    names.append("shards.slices.ingest")
     result = _run(
         f"import importlib, json, sys; [importlib.import_module(name) for name in {names!r}]; "
         f"print(json.dumps([name for name in {HEAVY!r} if name in sys.modules]))"

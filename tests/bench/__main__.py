@@ -23,8 +23,8 @@ from coordinator.ports import Notice, TrainingStarted
 from coordinator.state import FederationState, ShardState
 from deploy.demo_data import DemoData, write_digits, write_fashion_mnist
 from deploy.text import table
-from shards.constituent import SliceLearned
-from shards.dataset import load_shard
+from shards.learners.trainer import SliceLearned
+from shards.slices.files import load_shard
 from storage.errors import Unavailable
 from tests.bench.plain import PlainActor, PlainTask
 from tests.bench.requests import report_requests

@@ -13,8 +13,8 @@ from cluster import ingesting
 from cluster.ingesting import RayIngest
 from cluster.specification import ClusterSettings
 from coordinator.ports import Ingestion, ingest_here
-from shards.gathering import Gathering
-from shards.sources import Source, open_source, table_source
+from shards.data.sources import Source, open_source, table_source
+from shards.slices.parallel_ingest import Gathering
 from storage.errors import Invalid
 from storage.stores.memory import MemoryStore
 from tests.shards.people import people, settings, write

@@ -11,7 +11,7 @@ import ray
 
 from cluster import nodes
 from cluster.nodes import check_nodes, processors, sizes_seen
-from shards.sources import open_source
+from shards.data.sources import open_source
 from storage.errors import Invalid
 from storage.objects import object_key
 from storage.stores.local import LocalStore

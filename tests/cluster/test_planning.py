@@ -11,7 +11,7 @@ import pytest
 
 from cluster.planning import _random_points, trial_basis, trial_points
 from cluster.specification import read_specification
-from shards.sources import table_source
+from shards.data.sources import table_source
 from tests.doubles.home import Home
 from tests.doubles.time_and_names import VirtualClock
 

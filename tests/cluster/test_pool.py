@@ -13,7 +13,7 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutErro
 from cluster import pool
 from cluster.pool import MOST_DEATHS, MOST_LOSSES, Deaths, Fate, RayPool, fate_of
 from cluster.specification import ClusterSettings
-from shards.constituent import SliceLearned, TrainTask
+from shards.learners.trainer import SliceLearned, TrainTask
 from shards.lineage import CheckpointRecord
 from shards.specification import ShardId, SliceIndex
 from storage.digests import Sha256

@@ -15,7 +15,7 @@ from cluster.writing import drafted, surroundings, writing
 from coordinator.ports import Listener, Notice, RequestMoved, TrainingStarted
 from coordinator.requests import ErasureRequest, RequestState
 from coordinator.state import servable
-from shards.constituent import SliceLearned
+from shards.learners.trainer import SliceLearned
 from storage.errors import Conflict, Invalid, Unavailable
 from tests.doubles.home import MARKED, Home
 from tests.doubles.local_workers import LocalWorkers

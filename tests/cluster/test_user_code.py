@@ -13,7 +13,7 @@ import pytest
 from torch import nn
 
 from cluster.user_code import make_importable
-from shards.model import build_model, model_code_digest
+from shards.learners.torch.factory import build_model, model_code_digest
 from shards.specification import ModelSettings
 
 PLAIN = ModelSettings(factory="twin_net:build")
@@ -106,7 +106,7 @@ def test_what_need_not_be_forgotten_stays(tmp_path: Path) -> None:
     make_importable(tmp_path / "other")
     assert sys.modules["twin_net"] is kept
     assert sys.modules["torch"].nn is nn
-    assert "shards.model" in sys.modules
+    assert "shards.learners.torch.factory" in sys.modules
 
 
 def test_the_last_folder_comes_first(tmp_path: Path) -> None:

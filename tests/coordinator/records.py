@@ -7,9 +7,9 @@ from itertools import count
 
 from coordinator.requests import ErasureRequest, ObjectRef
 from coordinator.state import DataState, FederationState, ShardState
-from shards.dataset import EMPTY_SLICE, PartRecord, SliceRecord
-from shards.ingest import FeatureLayout
 from shards.lineage import CheckpointRecord, Configuration, Lineage, NumericsProfile
+from shards.slices.files import EMPTY_SLICE, PartRecord, SliceRecord
+from shards.slices.ingest import FeatureLayout
 from storage.digests import digest_of, sha256
 from storage.objects import object_key
 

@@ -25,8 +25,8 @@ from coordinator.decide import (
 )
 from coordinator.requests import ObjectRef, RequestState
 from coordinator.state import FederationState, servable
-from shards.dataset import EMPTY_SLICE
 from shards.routing import Placement
+from shards.slices.files import EMPTY_SLICE
 from shards.specification import ShardId, SliceIndex
 from storage.errors import InvariantBroken
 from tests.coordinator.records import DATA, checkpoint_of, configuration, federation, ref, request_of, slice_of

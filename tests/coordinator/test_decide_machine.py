@@ -39,9 +39,9 @@ from coordinator.decide import (
 from coordinator.requests import ErasureRequest, InlineDigests, RequestState
 from coordinator.settings import ErasureSettings
 from coordinator.state import FederationState, ShardState, servable
-from shards.dataset import EMPTY_SLICE
 from shards.lineage import valid_prefix
 from shards.routing import Placement
+from shards.slices.files import EMPTY_SLICE
 from shards.specification import ShardId, SliceIndex
 from shards.tombstones import DigestSet
 from storage.digests import Sha256

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from cluster.specification import FederationSpecification, read_specification
 from deploy.initialise import column_globs, draft_specification, write_specification
-from shards.predictions import feature_batches
-from shards.sources import open_source
+from shards.data.prediction_files import feature_batches
+from shards.data.sources import open_source
 from storage.errors import Conflict, Invalid
 
 PLAIN: Mapping[str, Sequence[Any]] = {

@@ -12,7 +12,7 @@ import pytest
 from coordinator.ports import IngestProgress, Notice, Remark, RequestMoved, TrainingStarted
 from coordinator.requests import ErasureRequest, RequestState
 from deploy.progress import MOST_BARS, listening
-from shards.constituent import EpochsDone, SliceLearned
+from shards.learners.trainer import EpochsDone, SliceLearned
 from shards.specification import ShardId, SliceIndex
 from storage.digests import Sha256
 

@@ -27,7 +27,7 @@ class Shift(NamedTuple):
 
 @dataclass(slots=True)
 class FakeCrew:
-    """Implements ``shards.gathering.Crew``."""
+    """Implements ``shards.slices.parallel_ingest.Crew``."""
 
     order: Callable[[int], Sequence[int]] = range
     """Returns in which order so many things are done."""

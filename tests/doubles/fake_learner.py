@@ -9,7 +9,7 @@ from hashlib import sha256
 import numpy as np
 import numpy.typing as npt
 
-from shards.learner import Learning
+from shards.learners.protocol import Learning
 from shards.lineage import Lineage
 from shards.ordering import SHUFFLE, epoch_order, stream
 from shards.points import ShardPoints
@@ -30,7 +30,7 @@ class HashState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HashLearner:
-    """Implements ``shards.learner.Learner[HashState]``: every step hashes the points in the order of its epoch.
+    """Implements ``Learner[HashState]``: every step hashes the points in the order of its epoch.
 
     The result depends on every point's key, features, label and position in the epoch, on seed, shard and slice: on
     exactly what a real learner's result depends on.

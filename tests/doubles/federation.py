@@ -18,10 +18,10 @@ from coordinator.registrar import Registrar
 from coordinator.requests import ErasureRequest
 from coordinator.settings import AggregationSettings, ErasureSettings
 from coordinator.state import FederationState
-from shards.learner import Learner, State
+from shards.data.sources import Source, table_source
+from shards.learners.protocol import Learner, State
 from shards.lineage import Configuration, NumericsProfile
 from shards.routing import PartitionKey, Placement, place, point_digest, subject_digest
-from shards.sources import Source, table_source
 from shards.specification import DataSettings, ModelSettings, PartitionSettings, TrainingSettings
 from shards.tombstones import DigestSet
 from storage.digests import sha256

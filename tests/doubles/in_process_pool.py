@@ -8,8 +8,8 @@ from functools import partial
 from typing import Generic, Literal
 
 from coordinator.tasks import revised_task
-from shards.constituent import ConstituentTrainer, SliceLearned, TrainingEvent, TrainTask
-from shards.learner import Learner, State
+from shards.learners.protocol import Learner, State
+from shards.learners.trainer import ConstituentTrainer, SliceLearned, TrainingEvent, TrainTask
 from shards.lineage import Configuration
 from storage.objects import ObjectStore
 from tests.doubles.time_and_names import VirtualClock

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from cluster.specification import ClusterSettings
 from cluster.worker import Worker, WorkerSetup
-from shards.constituent import TrainingEvent, TrainTask
+from shards.learners.trainer import TrainingEvent, TrainTask
 from shards.lineage import Configuration
 
 

@@ -13,9 +13,9 @@ from unittest.mock import patch
 
 import numpy as np
 
-from shards import dataset
 from shards.points import PointBlock
 from shards.routing import DIGEST_BYTES
+from shards.slices import files as dataset
 from storage import objects, sealed
 from storage.digests import Json
 from storage.objects import ObjectKey
@@ -37,7 +37,7 @@ def unseal(payload: bytes, key: ObjectKey, names: frozenset[str]) -> dict[str, J
 
 
 def encode_part(block: PointBlock) -> bytes:
-    """Return what ``shards.dataset.encode_part`` returns."""
+    """Return what ``shards.slices.files.encode_part`` returns."""
     features = block.features_NF
     columns = tuple(array.tobytes() for array in (block.points_N, block.subjects_N, block.labels_N, features))
     return _encoded(*columns, features.dtype.name, features.shape[1])

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from shards.seeding import set_numerics
+from shards.learners.torch.seeding import set_numerics
 from tests.exactness.worlds import COMPARED
 
 

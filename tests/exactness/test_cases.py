@@ -10,12 +10,12 @@ from cluster.specification import FederationSpecification
 from coordinator.requests import RequestState
 from coordinator.state import servable
 from coordinator.tasks import train_task
-from shards.constituent import SliceLearned
-from shards.dataset import load_shard
+from shards.learners.torch.learner import TorchState
+from shards.learners.trainer import SliceLearned
 from shards.routing import Placement, point_digest
 from shards.schedule import minimum_epochs
+from shards.slices.files import load_shard
 from shards.specification import ModelSettings, ShardId, TrainingSettings
-from shards.trainer import TorchState
 from tests.doubles.federation import KEY, Point, SmallFederation, specification_of, survivors
 from tests.exactness.strategies import MODELS, OPTIMIZERS
 from tests.exactness.worlds import (

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from cluster.specification import FederationSpecification
-from shards.seeding import set_numerics
+from shards.learners.torch.learner import TorchLearner, TorchState
+from shards.learners.torch.seeding import set_numerics
 from shards.specification import ModelSettings, TrainingSettings
-from shards.trainer import TorchLearner, TorchState
 from storage.stores.memory import MemoryStore
 from tests.doubles.federation import Point, SmallFederation, specification_of, survivors
 from tests.doubles.time_and_names import CountingNames

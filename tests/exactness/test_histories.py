@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from shards.learners.torch.learner import TorchState
 from shards.routing import Placement
-from shards.trainer import TorchState
 from tests.doubles.federation import Point, SmallFederation, survivors
 from tests.exactness.strategies import MODELS, Erasure, History, Step, histories
 from tests.exactness.worlds import assert_exact, assert_untouched, federation_of, retrained

@@ -15,10 +15,10 @@ import pytest
 from cluster.specification import FederationSpecification
 from coordinator.state import servable
 from coordinator.tasks import check_configuration
+from shards.learners.torch.learner import TorchState
+from shards.learners.torch.seeding import set_numerics
 from shards.lineage import Configuration
-from shards.seeding import set_numerics
 from shards.specification import ModelSettings, TrainingSettings
-from shards.trainer import TorchState
 from storage.errors import Conflict
 from tests.doubles.federation import SmallFederation, specification_of
 from tests.exactness.worlds import checkpoints, conditions, federation_of, make_points, object_keys, retrained
@@ -231,7 +231,7 @@ def _digests_in_new_process(folder: Path) -> dict[str, str]:
     """Return the models' code digests as a worker that starts now computes them."""
     code = (
         "import sys, json; sys.path.insert(0, sys.argv[1])\n"
-        "from shards.model import build_model, model_code_digest\n"
+        "from shards.learners.torch.factory import build_model, model_code_digest\n"
         "from shards.specification import ModelSettings\n"
         "found = {}\n"
         "for way in sys.argv[2:]:\n"

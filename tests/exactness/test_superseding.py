@@ -8,7 +8,7 @@ import pytest
 
 from coordinator.ports import Notice
 from coordinator.requests import RequestState
-from shards.constituent import EpochsDone, SliceLearned
+from shards.learners.trainer import EpochsDone, SliceLearned
 from shards.routing import place, subject_digest
 from shards.specification import ShardId
 from storage.stores.memory import MemoryStore

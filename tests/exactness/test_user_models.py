@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cluster.specification import FederationSpecification
-from shards.dataset import load_shard
+from shards.slices.files import load_shard
 from shards.specification import ModelSettings, ShardId, TrainingSettings
 from storage.errors import Invalid
 from tests.doubles.federation import specification_of, survivors

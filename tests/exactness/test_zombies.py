@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from coordinator.tasks import train_task
-from shards.constituent import ConstituentTrainer
-from shards.seeding import check_numerics, set_numerics
+from shards.learners.torch.learner import TorchState
+from shards.learners.torch.seeding import check_numerics, set_numerics
+from shards.learners.trainer import ConstituentTrainer
 from shards.specification import ShardId
-from shards.trainer import TorchState
 from storage.errors import Fenced, Invalid
 from tests.doubles.federation import specification_of
 from tests.exactness.worlds import federation_of, learner_of, make_points

@@ -10,14 +10,14 @@ import numpy as np
 from cluster.specification import FederationSpecification, bit_settings, settings_record
 from coordinator.state import FederationState
 from coordinator.tasks import train_task
-from shards.checkpoint import decode_checkpoint
-from shards.constituent import ConstituentTrainer, SliceLearned, read_checkpoint
+from shards.learners.torch.checkpoint import decode_checkpoint
+from shards.learners.torch.factory import model_code_digest
+from shards.learners.torch.learner import TorchLearner, TorchState
+from shards.learners.torch.seeding import set_numerics
+from shards.learners.trainer import ConstituentTrainer, SliceLearned, read_checkpoint
 from shards.lineage import CheckpointRecord, Configuration
-from shards.model import model_code_digest
 from shards.routing import Placement
-from shards.seeding import set_numerics
 from shards.specification import ShardId
-from shards.trainer import TorchLearner, TorchState
 from storage.digests import Sha256
 from storage.objects import ObjectKey
 from storage.stores.memory import MemoryStore

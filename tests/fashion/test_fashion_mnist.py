@@ -10,7 +10,7 @@ import pytest
 import cluster
 from coordinator.ports import Notice
 from deploy.demo_data import write_fashion_mnist
-from shards.constituent import SliceLearned
+from shards.learners.trainer import SliceLearned
 
 FILES = Path("/usr/share/datasets/fashion-mnist")
 PERSON = "person-0017"

@@ -152,7 +152,7 @@ def test_one_file_is_answered_by_the_same_sites_throughout(
     world: Callable[[str], World], houses: Houses, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """When a site goes to another generation between two batches the file has no answers, and it is said why."""
-    monkeypatch.setattr("shards.predictions._BATCH_BYTES", 1)
+    monkeypatch.setattr("shards.data.prediction_files._BATCH_BYTES", 1)
     made = world("")
     north = made.links["north"]
     answering = FileAnswering(houses.specification, made.asking, north.standing)

@@ -15,7 +15,7 @@ import cluster.workers
 from cluster.sites.federation import connect_sites
 from cluster.sites.links import NearSite
 from coordinator.bundles import verify_bundle
-from shards.exchange import table_of_stream
+from shards.data.messages import table_of_stream
 from storage.errors import Conflict, Invalid, ObjectMissing, Unavailable
 from tests.doubles.home import small_points
 from tests.federated.asked import CLASSES, NAMES, PERSON, PREDICTIONS, features, joined, remote, unheard

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from cluster.client import Client
 from cluster.sites.federation import connect_sites
-from shards.exchange import stream_of
+from shards.data.messages import stream_of
 from storage.errors import Corrupt, SisaError, Unavailable
 from tests.doubles.home import small_points
 from tests.federated.asked import CLASSES, PERSON, PREDICTIONS, absent, features, joined, remote

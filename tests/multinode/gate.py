@@ -24,7 +24,7 @@ from pathlib import Path
 
 import torch
 
-from shards.constituent import ConstituentTrainer
+from shards.learners.trainer import ConstituentTrainer
 from shards.models import mlp
 
 HERE = Path(__file__).parent

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from coordinator.ports import Notice
-from shards.constituent import SliceLearned
+from shards.learners.trainer import SliceLearned
 from tests.doubles.home import MARKER, Home
 
 MODULE = "mortal_net"

@@ -22,9 +22,9 @@ from cluster.worker import new_name
 from cluster.workers import Workers
 from coordinator.lookup import load_digests
 from coordinator.requests import InlineDigests
-from shards.ingest import Ingested, ingest
+from shards.data.sources import Source, open_source
 from shards.routing import PartitionKey, Placement, subject_digest
-from shards.sources import Source, open_source
+from shards.slices.ingest import Ingested, ingest
 from shards.tombstones import DigestSet
 from storage.encryption.store import SealedStore
 from storage.errors import Invalid, Unavailable

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import cluster.workers
-from shards.constituent import TrainingEvent, TrainTask
+from shards.learners.trainer import TrainingEvent, TrainTask
 from storage.errors import Corrupt
 from storage.objects import ObjectStore
 from tests.doubles.home import Home

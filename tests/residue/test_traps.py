@@ -22,9 +22,9 @@ from safetensors.torch import save
 from torch import nn
 from torch.optim import SGD, Adam, Optimizer
 
-from shards.checkpoint import decode_checkpoint, encode_checkpoint
-from shards.dataset import encode_part
+from shards.learners.torch.checkpoint import decode_checkpoint, encode_checkpoint
 from shards.points import PointBlock
+from shards.slices.files import encode_part
 from tests.doubles.lineages import lineage_of
 from tests.residue.markers import Marker, draw_markers, laid_open, traces
 

@@ -9,7 +9,7 @@ from schemathesis import GenerationMode
 
 from cluster.serving.messages import JSON
 from cluster.tokens import Role
-from shards.exchange import ARROW_STREAM
+from shards.data.messages import ARROW_STREAM
 from tests.serving.fuzz import UNCHANGED, assert_answered, cases_of
 from tests.serving.test_refusals import arrow
 from tests.serving.world import ROLES, World

@@ -12,7 +12,7 @@ import pytest
 
 from cluster.serving.messages import JSON
 from cluster.tokens import Role
-from shards.exchange import ARROW_STREAM, stream_of
+from shards.data.messages import ARROW_STREAM, stream_of
 from tests.doubles.home import FEATURES
 from tests.serving.world import World, error_of, points, rows
 

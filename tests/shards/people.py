@@ -12,10 +12,10 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 from pyarrow import feather
 
-from shards.ingest import Ingested, ingest
+from shards.data.sources import open_source
 from shards.points import PointBlock
 from shards.routing import PartitionKey, point_digest, subject_digest
-from shards.sources import open_source
+from shards.slices.ingest import Ingested, ingest
 from shards.specification import DataSettings, PartitionSettings
 from shards.tombstones import NOTHING, DigestSet
 from storage.objects import ObjectStore

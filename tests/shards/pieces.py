@@ -9,13 +9,13 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from shards.readers import Reader, Wanted
-from shards.sources import Source
+from shards.data.readers import Reader, Wanted
+from shards.data.sources import Source
 
 
 @dataclass(frozen=True, slots=True)
 class PiecewiseReader:
-    """Implements ``shards.fragments.Divisible``."""
+    """Implements ``shards.data.fragments.Divisible``."""
 
     path: Path
     groups: tuple[int, ...] | None = None

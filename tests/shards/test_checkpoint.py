@@ -7,7 +7,13 @@ import torch
 from torch import nn
 from torch.optim import Adam
 
-from shards.checkpoint import decode_checkpoint, digest_tensors, encode_checkpoint, model_tensors, restore
+from shards.learners.torch.checkpoint import (
+    decode_checkpoint,
+    digest_tensors,
+    encode_checkpoint,
+    model_tensors,
+    restore,
+)
 from storage.errors import Corrupt
 from tests.doubles.lineages import lineage_of
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shards.columns import Columns, choose_columns, read_features, read_labels, read_texts
-from shards.sources import Batch, open_source, table_source
+from shards.data.columns import Columns, choose_columns, read_features, read_labels, read_texts
+from shards.data.sources import Batch, open_source, table_source
 from storage.errors import Invalid
 from tests.shards.people import people, replaced, settings, write
 

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shards.dataset import (
+from shards.points import PointBlock
+from shards.routing import Placement, point_digest
+from shards.slices.files import (
     EMPTY_SLICE,
     SliceRecord,
     count_erased,
@@ -23,8 +25,6 @@ from shards.dataset import (
     rewrite_slice,
     write_part,
 )
-from shards.points import PointBlock
-from shards.routing import Placement, point_digest
 from shards.specification import ShardId, SliceIndex
 from shards.tombstones import NOTHING
 from storage.errors import Corrupt, InvariantBroken

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-import shards.remote_files
-from shards.fragments import Divisible, divide
-from shards.readers import Wanted
-from shards.sources import Source, open_source
+import shards.data.remote_files
+from shards.data.fragments import Divisible, divide
+from shards.data.readers import Wanted
+from shards.data.sources import Source, open_source
 from tests.doubles.bucket_shelf import Shelf
 from tests.shards.people import people, write
 
@@ -24,7 +24,7 @@ def source(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
         return open_source("a.parquet", tmp_path)
     shelf = Shelf()
     shelf.contents["a.parquet"] = path.read_bytes()
-    monkeypatch.setattr(shards.remote_files, "bucket_files", shelf.opens())
+    monkeypatch.setattr(shards.data.remote_files, "bucket_files", shelf.opens())
     return open_source("s3://shelf/a.parquet", tmp_path)
 
 

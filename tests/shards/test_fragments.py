@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from shards.fragments import divide, payload_bytes
-from shards.readers import reader_of
-from shards.remote_files import RemoteFile
-from shards.sources import DataFile, Source, open_source, table_source
+from shards.data.fragments import divide, payload_bytes
+from shards.data.readers import reader_of
+from shards.data.remote_files import RemoteFile
+from shards.data.sources import DataFile, Source, open_source, table_source
 from storage.errors import Invalid, InvariantBroken
 from storage.s3.files import BucketFile, bucket_files
 from tests.shards.people import people, write

@@ -16,12 +16,12 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from shards.fragments import divide
-from shards.gathering import Gathering, Harvest, Order, gather_fragment, merge, repeat_in
-from shards.ingest import Ingested
-from shards.repeats import Ranges
+from shards.data.fragments import divide
+from shards.data.sources import Source, open_source
 from shards.routing import Placement
-from shards.sources import Source, open_source
+from shards.slices.duplicate_ids import Ranges
+from shards.slices.ingest import Ingested
+from shards.slices.parallel_ingest import Gathering, Harvest, Order, gather_fragment, merge, repeat_in
 from shards.specification import PartitionSettings
 from shards.tombstones import NOTHING, DigestSet
 from storage.errors import Corrupt, Invalid, StoreFull

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from shards.dataset import decode_part, load_shard, rewrite_slice
-from shards.ingest import Ingested, check_scale
 from shards.routing import Placement, place, point_digest, subject_digest
+from shards.slices.files import decode_part, load_shard, rewrite_slice
+from shards.slices.ingest import Ingested, check_scale
 from shards.specification import PartitionSettings, ShardId
 from shards.tombstones import DigestSet
 from storage.errors import Invalid, OutcomeUnknown, StoreFull

@@ -25,9 +25,9 @@ REMOTE_GROUPS = 6
 CHILD = """
 import itertools, sys
 from pathlib import Path
-from shards.ingest import ingest
+from shards.slices.ingest import ingest
 from shards.routing import PartitionKey
-from shards.sources import open_source
+from shards.data.sources import open_source
 from shards.specification import DataSettings, PartitionSettings
 from shards.tombstones import NOTHING
 from storage.stores.local import LocalStore

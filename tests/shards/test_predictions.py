@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from pyarrow import feather
 
-from shards.predictions import PredictionBatch, check_ending, feature_batches, write_predictions
-from shards.sources import open_source, table_source
+from shards.data.prediction_files import PredictionBatch, check_ending, feature_batches, write_predictions
+from shards.data.sources import open_source, table_source
 from storage.errors import Invalid
 from tests.shards.people import people, replaced, settings, write
 

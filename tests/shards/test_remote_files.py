@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import shards.remote_files
-from shards.readers import ENDINGS, Wanted
-from shards.remote_files import RemoteBytes, find_remote
-from shards.sources import Batch, Source, inventory, open_source
+import shards.data.remote_files
+from shards.data.readers import ENDINGS, Wanted
+from shards.data.remote_files import RemoteBytes, find_remote
+from shards.data.sources import Batch, Source, inventory, open_source
 from storage.errors import Conflict, Invalid, Unavailable
 from tests.doubles.bucket_shelf import Shelf
 from tests.shards.people import people, write
@@ -30,7 +30,7 @@ NAMES = ("a.csv", "data/a.csv", "data/b.parquet", "data/.c.csv", "data/1/d.csv",
 def shelf(monkeypatch: pytest.MonkeyPatch) -> Shelf:
     """A bucket that ``s3://shelf/…`` leads to."""
     shelf = Shelf()
-    monkeypatch.setattr(shards.remote_files, "bucket_files", shelf.opens())
+    monkeypatch.setattr(shards.data.remote_files, "bucket_files", shelf.opens())
     return shelf
 
 
@@ -39,7 +39,7 @@ def sizes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
     """Whether files are held whole or read in pieces."""
     if request.param == "in pieces":
         for name, value in SMALL.items():
-            monkeypatch.setattr(shards.remote_files, name, value)
+            monkeypatch.setattr(shards.data.remote_files, name, value)
     return str(request.param)
 
 
@@ -92,7 +92,7 @@ def test_a_row_group_is_fetched_at_once(shelf: Shelf, tmp_path: Path, monkeypatc
     """Of a file too large to be held, the chunks of a row group come together, and only those of wanted columns."""
     pq.write_table(people(4000), tmp_path / "a.parquet", row_group_size=1000, compression="none")
     payload = (tmp_path / "a.parquet").read_bytes()
-    monkeypatch.setattr(shards.remote_files, "HELD_BYTES", len(payload) // 2)
+    monkeypatch.setattr(shards.data.remote_files, "HELD_BYTES", len(payload) // 2)
     shelf.contents["a.parquet"] = payload
     source = open_source("s3://shelf/a.parquet", tmp_path)
     shelf.asked.clear()

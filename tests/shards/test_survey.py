@@ -7,8 +7,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from shards.sources import open_source, table_source
-from shards.survey import ColumnDescription, describe
+from shards.data.profile import ColumnDescription, describe
+from shards.data.sources import open_source, table_source
 from storage.errors import Invalid
 from tests.shards.people import people, replaced, write
 

@@ -17,7 +17,7 @@ from coordinator.ledger import Ledger
 from coordinator.lookup import load_digests
 from coordinator.requests import ErasureRequest, InlineDigests, ObjectRef, RequestState
 from coordinator.state import FederationState
-from shards.constituent import ConstituentTrainer, TrainTask
+from shards.learners.trainer import ConstituentTrainer, TrainTask
 from shards.tombstones import NOTHING, DigestSet
 from storage.digests import Json
 from storage.errors import Conflict, OutcomeUnknown, Unavailable

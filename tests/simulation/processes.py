@@ -15,7 +15,7 @@ from coordinator.receipts import StoreEvidence
 from coordinator.registrar import Registrar
 from coordinator.settings import ErasureSettings
 from coordinator.tasks import revised_task
-from shards.constituent import ConstituentTrainer, EpochsDone, SliceLearned, TrainingEvent, TrainTask
+from shards.learners.trainer import ConstituentTrainer, EpochsDone, SliceLearned, TrainingEvent, TrainTask
 from shards.lineage import Configuration, shared_prefix
 from storage.encryption.store import SealedStore
 from storage.errors import Fenced, SisaError, Unavailable

@@ -12,8 +12,8 @@ import numpy as np
 
 from cluster.specification import FederationSpecification
 from coordinator.settings import ErasureSettings
-from shards.dataset import point_keys
 from shards.routing import point_digest, subject_digest
+from shards.slices.files import point_keys
 from shards.specification import TrainingSettings
 from tests.doubles.federation import KEY, Point, specification_of
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from coordinator.state import FederationState
-from shards.dataset import PartRecord, decode_part, point_keys
+from shards.slices.files import PartRecord, decode_part, point_keys
 from storage.digests import sha256
 from storage.objects import ObjectKey, ObjectStore
 from tests.doubles.fake_learner import decode_state

@@ -14,8 +14,8 @@ from coordinator.ledger import read_state
 from coordinator.requests import RequestState
 from coordinator.state import FederationState
 from coordinator.verification import scan_residue
-from shards.dataset import point_keys
 from shards.routing import point_digest
+from shards.slices.files import point_keys
 from storage.encryption.store import SealedStore
 from storage.errors import Conflict, Corrupt, Fenced, OutcomeUnknown, SisaError, Unavailable
 from storage.objects import ObjectStore

@@ -14,7 +14,7 @@ from coordinator.removal import put_object
 from coordinator.requests import RequestState
 from coordinator.sweep import Drafts
 from coordinator.tasks import revised_task, train_task
-from shards.constituent import ConstituentTrainer, SliceLearned
+from shards.learners.trainer import ConstituentTrainer, SliceLearned
 from shards.specification import ShardId
 from storage.errors import Fenced, OutcomeUnknown, SisaError, Unavailable
 from storage.stores.memory import MemoryStore

@@ -14,7 +14,7 @@ from cluster.launching import launch_coordinator
 from cluster.objects import open_objects
 from cluster.specification import FederationSpecification, read_specification
 from coordinator.status import FederationStatus
-from shards.remote_files import find_remote
+from shards.data.remote_files import find_remote
 from storage.errors import Invalid, SisaError, Unavailable
 from storage.objects import object_key
 from storage.s3.client import S3Store

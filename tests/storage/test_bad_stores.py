@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 import cluster.workers
-from shards.constituent import TrainingEvent, TrainTask
+from shards.learners.trainer import TrainingEvent, TrainTask
 from storage.stores.local import LocalStore
 from tests.doubles.home import MARKED, Home, small_points, without
 from tests.doubles.local_workers import LocalWorkers

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import storage.s3.client
-from shards.remote_files import find_remote
+from shards.data.remote_files import find_remote
 from storage.errors import Invalid
 from storage.s3.client import S3Store
 

@@ -15,8 +15,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from shards.dataset import point_keys
 from shards.routing import DIGEST_BYTES, PointDigest
+from shards.slices.files import point_keys
 from shards.tombstones import sortable
 from storage.digests import Sha256, sha256
 from storage.errors import Corrupt, ObjectMissing

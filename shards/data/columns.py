@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from shards.readers import Wanted
-from shards.sources import Batch, DataFile, Source, glob_like, is_list, is_text, plain, plain_type
+from shards.data.readers import Wanted
+from shards.data.sources import Batch, DataFile, Source, glob_like, is_list, is_text, plain, plain_type
 from shards.specification import DataSettings
 from storage.errors import Invalid, InvariantBroken
 

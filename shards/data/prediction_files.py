@@ -18,9 +18,9 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
-from shards.columns import choose_columns, read_features, read_labels
+from shards.data.columns import choose_columns, read_features, read_labels
+from shards.data.sources import Source
 from shards.points import scaled
-from shards.sources import Source
 from shards.specification import DataSettings
 from storage.errors import Invalid
 

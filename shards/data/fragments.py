@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Protocol, runtime_checkable
 
-from shards.readers import Reader
-from shards.sources import Batch, DataFile, Source
+from shards.data.readers import Reader
+from shards.data.sources import Batch, DataFile, Source
 from storage.errors import Invalid, InvariantBroken
 
 

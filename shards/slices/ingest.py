@@ -2,7 +2,7 @@
 
 The result depends on the data points alone: not on their order, the files' formats or division, or the memory given.
 Only the objects' names and the division of slices into parts do. So data may also be gathered fragment by fragment, by
-many processes (``shards.fragments``). Shape legend: N points, F features.
+many processes (``shards.data.fragments``). Shape legend: N points, F features.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from itertools import islice
 import numpy as np
 import numpy.typing as npt
 
-from shards.columns import Columns, Features, choose_columns, read_features, read_labels, read_texts
-from shards.dataset import EMPTY_SLICE, PartRecord, SliceRecord, record_slice, repeated_point, write_part
+from shards.data.columns import Columns, Features, choose_columns, read_features, read_labels, read_texts
+from shards.data.readers import Wanted
+from shards.data.sources import Batch, Source, SourceFile, inventory
 from shards.points import PointBlock
-from shards.readers import Wanted
 from shards.routing import (
     DIGEST_BYTES,
     PartitionKey,
@@ -29,7 +29,7 @@ from shards.routing import (
     point_digest,
     subject_digest,
 )
-from shards.sources import Batch, Source, SourceFile, inventory
+from shards.slices.files import EMPTY_SLICE, PartRecord, SliceRecord, record_slice, repeated_point, write_part
 from shards.specification import DataSettings, PartitionSettings, ShardId, SliceIndex
 from shards.tombstones import DigestSet
 from storage.digests import Json

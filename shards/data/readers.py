@@ -1,9 +1,9 @@
 """Readers: one per format, over a file on this machine, a file in a bucket, or a table in memory.
 
 Reading never holds more than one batch, one CSV block, or one Parquet page per column; of a file in a bucket also the
-part fetched last (``shards.remote_files``), and of an Arrow file there one whole record batch, for it cannot be mapped.
-Errors name column and row (from 1, without a CSV's header), never a value: the causes' texts quote cells, so they are
-not chained where they do.
+part fetched last (``shards.data.remote_files``), and of an Arrow file there one whole record batch, for it cannot be
+mapped. Errors name column and row (from 1, without a CSV's header), never a value: the causes' texts quote cells, so
+they are not chained where they do.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
-from shards.remote_files import RemoteBytes, RemoteFile
+from shards.data.remote_files import RemoteBytes, RemoteFile
 from storage.errors import Invalid
 
 _MEBIBYTE = 1 << 20

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from shards.columns import label_codes, plain_label
-from shards.readers import Wanted
-from shards.sources import Batch, Source, is_list, is_text, plain_type
+from shards.data.columns import label_codes, plain_label
+from shards.data.readers import Wanted
+from shards.data.sources import Batch, Source, is_list, is_text, plain_type
 from storage.errors import Invalid
 
 MOST_DISTINCT = 1000
@@ -31,7 +31,7 @@ class ColumnDescription:
     distinct: int | None
     """Number of distinct values; None when there are more than ``MOST_DISTINCT``, or for ``list`` and ``other``."""
     values: tuple[str, ...]
-    """The distinct values as labels read (see ``shards.columns.read_labels``), in natural order; empty when they
+    """The distinct values as labels read (see ``shards.data.columns.read_labels``), in natural order; empty when they
     cannot be labels. They are data: for the user's own eyes, never for the store."""
     largest: float | None = None
     """The largest absolute value of a column of single numbers; None for others."""

@@ -9,10 +9,10 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Generic
 
-from shards.dataset import SliceRecord, load_shard
-from shards.learner import Learner, State
+from shards.learners.protocol import Learner, State
 from shards.lineage import CheckpointRecord, Lineage, shared_prefix
 from shards.points import ShardPoints
+from shards.slices.files import SliceRecord, load_shard
 from shards.specification import ShardId, SliceIndex
 from storage.digests import Sha256, sha256
 from storage.errors import Corrupt, Fenced, ObjectMissing

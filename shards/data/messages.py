@@ -17,10 +17,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from shards.data.prediction_files import FeatureBatch, PredictionBatch, feature_batches
+from shards.data.readers import TableReader, Wanted
+from shards.data.sources import DataFile, Source, is_text, plain_type
 from shards.points import scaled
-from shards.predictions import FeatureBatch, PredictionBatch, feature_batches
-from shards.readers import TableReader, Wanted
-from shards.sources import DataFile, Source, is_text, plain_type
 from shards.specification import DataSettings
 from storage.errors import Corrupt, Invalid
 

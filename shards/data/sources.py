@@ -17,8 +17,8 @@ from pathlib import Path, PurePath
 
 import pyarrow as pa
 
-from shards.readers import ENDINGS, Reader, TableReader, Wanted, ending_of, reader_of
-from shards.remote_files import RemoteFile, find_remote
+from shards.data.readers import ENDINGS, Reader, TableReader, Wanted, ending_of, reader_of
+from shards.data.remote_files import RemoteFile, find_remote
 from storage.digests import Sha256, sha256
 from storage.errors import Invalid
 from storage.location import is_on_s3

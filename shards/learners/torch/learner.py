@@ -17,14 +17,20 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
-from shards.checkpoint import decode_checkpoint, digest_tensors, encode_checkpoint, model_tensors, restore
-from shards.learner import Learning
+from shards.learners.protocol import Learning
+from shards.learners.torch.checkpoint import (
+    decode_checkpoint,
+    digest_tensors,
+    encode_checkpoint,
+    model_tensors,
+    restore,
+)
+from shards.learners.torch.factory import build_model
+from shards.learners.torch.seeding import Device, seed_all
 from shards.lineage import Lineage
-from shards.model import build_model
 from shards.ordering import INITIAL_WEIGHTS, NOISE, SHUFFLE, epoch_order, stream
 from shards.points import ShardPoints
 from shards.schedule import batch_bounds, slice_epochs
-from shards.seeding import Device, seed_all
 from shards.specification import ModelSettings, ShardId, SliceIndex, TrainingSettings
 from storage.digests import Sha256
 from storage.errors import Invalid
@@ -50,7 +56,7 @@ class _Resident:
 class TorchLearner:
     """Learns a ``torch.nn.Module`` with cross-entropy. Implements ``Learner[TorchState]``.
 
-    The process's numerics are set by ``shards.seeding.set_numerics`` beforehand.
+    The process's numerics are set by ``shards.learners.torch.seeding.set_numerics`` beforehand.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
 """Gathering: ingest by many, for data that outgrows one machine.
 
 Each fragment of the source is gathered by whoever is free, then each slice is sealed. The same slices come of it as of
-``shards.ingest.ingest``, however the source is divided and in whatever order it is read. Data points go from the files
-to the store and nowhere else: what comes back says only where they were written.
+``shards.slices.ingest.ingest``, however the source is divided and in whatever order it is read. Data points go from the
+files to the store and nowhere else: what comes back says only where they were written.
 """
 
 from __future__ import annotations
@@ -14,10 +14,13 @@ from dataclasses import dataclass, replace
 from itertools import chain, count
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
-from shards.columns import Columns, choose_columns
-from shards.dataset import PartRecord, SliceRecord, record_slice
-from shards.fragments import Fragment, divide, payload_bytes
-from shards.ingest import (
+from shards.data.columns import Columns, choose_columns
+from shards.data.fragments import Fragment, divide, payload_bytes
+from shards.data.sources import Source
+from shards.routing import PartitionKey, Placement, PointDigest
+from shards.slices.duplicate_ids import DigestRun, DigestWriter, Ranges, find_repeat
+from shards.slices.files import PartRecord, SliceRecord, record_slice
+from shards.slices.ingest import (
     Gathered,
     Ingested,
     Intake,
@@ -28,9 +31,6 @@ from shards.ingest import (
     places_of,
     repeated_id,
 )
-from shards.repeats import DigestRun, DigestWriter, Ranges, find_repeat
-from shards.routing import PartitionKey, Placement, PointDigest
-from shards.sources import Source
 from shards.specification import DataSettings, PartitionSettings
 from shards.tombstones import DigestSet
 from storage.objects import ObjectStore
@@ -142,7 +142,7 @@ def seal_slice(parts: tuple[PartRecord, ...], _name: str, store: ObjectStore) ->
 
 
 def repeat_in(runs: Sequence[DigestRun], _name: str, order: Order) -> PointDigest | None:
-    """Return a digest that occurs twice in the runs of a range, or None; see ``shards.repeats.find_repeat``."""
+    """Return a digest that occurs twice in the runs of a range, or None; see ``duplicate_ids.find_repeat``."""
     return find_repeat(order.store, runs, order.ranges)
 
 
@@ -156,7 +156,7 @@ def places_in(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gathering:
-    """Ingest by a crew. Calling it is as calling ``shards.ingest.ingest``."""
+    """Ingest by a crew. Calling it is as calling ``shards.slices.ingest.ingest``."""
 
     crew: Crew
     fragment_bytes: int

@@ -1,0 +1,11 @@
+"""Data: from users' files and tables to arrays.
+
+sources           which files, folders and globs a location names
+remote_files      those that lie in a bucket
+readers           Parquet, Arrow and CSV files as batches of columns
+columns           which columns are wanted; ids, labels and features out of them
+fragments         a source cut into pieces that many processes read
+profile           what ``init`` and ``doctor`` see in a data file
+prediction_files  features to be predicted in, answers out
+messages          features and answers as they travel between processes and over HTTP
+"""

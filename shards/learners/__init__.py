@@ -1,0 +1,6 @@
+"""Learners: what turns a shard's data points into a constituent model, slice by slice.
+
+protocol  what every learner offers
+trainer   drives a learner over slices, with a checkpoint after each
+torch/    networks
+"""
