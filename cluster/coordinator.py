@@ -21,7 +21,7 @@ from cluster.resident import Heard, Resident
 from cluster.specification import FederationSpecification
 from cluster.worker import leave_no_core
 from cluster.writing import Surroundings, surroundings
-from coordinator.ledger import read_state
+from coordinator.engine.ledger import read_state
 from coordinator.ports import Listener, Notice
 from coordinator.requests import ErasureRequest
 from coordinator.settings import BatchUntil

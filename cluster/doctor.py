@@ -16,7 +16,7 @@ from cluster.identity import bucket_facts, check_identity, check_unchanged, out_
 from cluster.session import worker_count
 from cluster.system import SystemClock
 from cluster.training_data import open_train
-from coordinator.lookup import load_digests
+from coordinator.engine.lookup import load_digests
 from shards.data.columns import read_texts
 from shards.data.readers import Wanted
 from shards.data.sources import Source

@@ -22,10 +22,10 @@ from cluster.training_data import open_train
 from cluster.worker import new_name
 from cluster.workers import Pool
 from cluster.writing import Writer, Writing, drafted, drafted_for_all, surroundings, writing
-from coordinator.ledger import read_state
-from coordinator.plan import RetrainPlan
+from coordinator.decisions.plan import RetrainPlan
+from coordinator.engine.ledger import read_state
 from coordinator.ports import Clock, Listener, Names, Notice, Remark
-from coordinator.registrar import Registrar
+from coordinator.receipts.issuer import Registrar
 from coordinator.requests import ErasureRequest
 from coordinator.state import FederationState
 from coordinator.status import FederationStatus, RequestStatus, describe_request

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Final
 
 from cluster.specification import FederationSpecification, SettingDifference, describe_difference, settings_record
-from coordinator.receipts import StoreEvidence
+from coordinator.receipts.evidence import StoreEvidence
 from coordinator.state import FederationState, ShardState
 from shards.routing import PartitionKey
 from shards.slices.files import EMPTY_SLICE

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from coordinator.registrar import ReceiptsCheck
+from coordinator.receipts.issuer import ReceiptsCheck
 from coordinator.verification import Residue, ShardProof
 from shards.data.prediction_files import PredictionBatch, predictions_table, write_predictions
 from storage.errors import Invalid

@@ -9,7 +9,7 @@ import numpy as np
 
 from cluster.specification import FederationSpecification
 from cluster.user_code import make_importable
-from coordinator.forecast import Forecast, forecast
+from coordinator.decisions.forecast import Forecast, forecast
 from coordinator.ports import Clock
 from coordinator.state import FederationState
 from shards.cost import training_point_epochs

@@ -22,7 +22,7 @@ from cluster.placement import selecting
 from cluster.session import waited_for, worker_count
 from cluster.specification import ClusterSettings
 from cluster.worker import WorkerActor, WorkerSetup
-from coordinator.tasks import check_configuration
+from coordinator.engine.tasks import check_configuration
 from shards.learners.trainer import SliceLearned, TrainingEvent, TrainTask
 from shards.lineage import Configuration
 from storage.errors import Invalid, SisaError, Unavailable

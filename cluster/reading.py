@@ -15,9 +15,9 @@ from cluster.naming import digests_of
 from cluster.outcome import Answers, Evaluation, evaluation_of
 from cluster.specification import FederationSpecification
 from cluster.training_data import asked_about
-from coordinator.plan import RetrainPlan, plan_retrain
+from coordinator.decisions.plan import RetrainPlan, plan_retrain
+from coordinator.engine.removal import find_points
 from coordinator.ports import Clock
-from coordinator.removal import find_points
 from coordinator.state import FederationState
 from coordinator.status import FederationStatus, describe
 from shards.data.prediction_files import FeatureBatch, PredictionBatch

@@ -18,7 +18,7 @@ import ray
 from cluster.guard import check_rooms
 from cluster.placement import Labels, check_here
 from cluster.user_code import make_importable
-from coordinator.tasks import check_configuration, revised_task
+from coordinator.engine.tasks import check_configuration, revised_task
 from shards.learners.torch.factory import model_code_digest
 from shards.learners.torch.learner import TorchLearner, TorchState
 from shards.learners.torch.seeding import Device, check_numerics, set_numerics

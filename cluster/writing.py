@@ -29,17 +29,17 @@ from cluster.system import SystemClock, holder, many_at_once
 from cluster.training_data import is_news, open_train
 from cluster.worker import new_name
 from cluster.workers import Workers
-from coordinator.engine import Engine, Tools
-from coordinator.ledger import read_state
-from coordinator.policy import cancellation, check_reason, extension, hold, release
+from coordinator.decisions.policy import cancellation, check_reason, extension, hold, release
+from coordinator.engine.engine import Engine, Tools
+from coordinator.engine.ledger import read_state
+from coordinator.engine.removal import everyone
+from coordinator.engine.sweep import GONE
+from coordinator.engine.tasks import check_configuration
 from coordinator.ports import Clock, Listener, Names, Remark
-from coordinator.registrar import Registrar
-from coordinator.removal import everyone
+from coordinator.receipts.issuer import Registrar
 from coordinator.requests import ErasureRequest, RequestState, check_request_id
 from coordinator.settings import BatchUntil
 from coordinator.state import FederationState
-from coordinator.sweep import GONE
-from coordinator.tasks import check_configuration
 from coordinator.verification import prove_shards, scan_residue
 from shards.data.sources import Source
 from shards.routing import PartitionKey
@@ -271,19 +271,19 @@ class Writer:
         return self.request(request_id)
 
     def hold(self, request_id: str, reason: str) -> ErasureRequest:
-        """Pause a request of which nothing is removed yet; raises as ``coordinator.policy.hold`` does."""
+        """Pause a request of which nothing is removed yet; raises as ``coordinator.decisions.policy.hold`` does."""
         at = self._engine.now()
         self._engine.intervene(lambda state: hold(state, request_id, reason=reason, at=at))
         return self.request(request_id)
 
     def release(self, request_id: str) -> ErasureRequest:
-        """End a request's pause; raises as ``coordinator.policy.release`` does."""
+        """End a request's pause; raises as ``coordinator.decisions.policy.release`` does."""
         at = self._engine.now()
         self._engine.intervene(lambda state: release(state, request_id, at=at))
         return self.request(request_id)
 
     def extend(self, request_id: str, days: int, reason: str) -> ErasureRequest:
-        """Move a request's due date, once; raises as ``coordinator.policy.extension`` does."""
+        """Move a request's due date, once; raises as ``coordinator.decisions.policy.extension`` does."""
         settings, at = self._around.specification.erasure, self._engine.now()
         self._engine.intervene(
             lambda state: extension(state, request_id, days=days, reason=reason, settings=settings, at=at)
@@ -291,7 +291,7 @@ class Writer:
         return self.request(request_id)
 
     def cancel(self, request_id: str, reason: str) -> ErasureRequest:
-        """Withdraw a request of which nothing is removed yet; raises as ``coordinator.policy.cancellation`` does."""
+        """Withdraw a request of which nothing is removed yet; raises as ``policy.cancellation`` does."""
         at = self._engine.now()
         self._engine.intervene(lambda state: cancellation(state, request_id, reason=reason, at=at))
         return self.request(request_id)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from coordinator.batching import plan_batch, retrain_start
-from coordinator.plan import trained_epochs
-from coordinator.policy import is_overdue
+from coordinator.decisions.batching import plan_batch, retrain_start
+from coordinator.decisions.plan import trained_epochs
+from coordinator.decisions.policy import is_overdue
 from coordinator.requests import Cost, ErasureRequest, Extension, Hold
 from coordinator.settings import ErasureSettings
 from coordinator.state import FederationState, ShardState, servable

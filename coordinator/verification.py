@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from coordinator.codec import decode_state
-from coordinator.ledger import read_ledger
-from coordinator.lifecycle import is_training
-from coordinator.lookup import is_intact, load_digests
+from coordinator.decisions.lifecycle import is_training
+from coordinator.engine.codec import decode_state
+from coordinator.engine.ledger import read_ledger
+from coordinator.engine.lookup import is_intact, load_digests
+from coordinator.engine.sweep import SWEPT_PREFIXES
+from coordinator.engine.tasks import train_task
 from coordinator.ports import Listener, TrainingStarted, WorkerPool
 from coordinator.state import FederationState
-from coordinator.sweep import SWEPT_PREFIXES
-from coordinator.tasks import train_task
 from shards.learners.trainer import SliceLearned
 from shards.slices.files import count_erased
 from shards.specification import ShardId

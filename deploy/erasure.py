@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cluster.naming import new_request_id
-from coordinator.plan import RetrainPlan
-from coordinator.policy import check_reason
+from coordinator.decisions.plan import RetrainPlan
+from coordinator.decisions.policy import check_reason
 from coordinator.requests import RequestState, check_request_id
 from coordinator.status import FederationStatus, RequestStatus
 from deploy.name_file import names_in

@@ -11,7 +11,7 @@ from deploy.commands import DEFAULT_CONFIG, AsJson, Config, with_federation
 from deploy.output import Outcome
 
 if TYPE_CHECKING:
-    from coordinator.registrar import Registrar
+    from coordinator.receipts.issuer import Registrar
     from storage.transparency.key_rotation import KeyStatement
 
 _STATES = {

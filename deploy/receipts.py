@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from coordinator.bundles import ReceiptBundle, ReceiptCheck, bundle_from_bytes, statement_of, verify_bundle
+from coordinator.receipts.bundles import ReceiptBundle, ReceiptCheck, bundle_from_bytes, statement_of, verify_bundle
 from deploy.output import ExitCode, Outcome, Problem
 from deploy.text import table
 from storage.digests import canonical_json

@@ -16,7 +16,7 @@ from typing import Any
 from cluster.client import Client, RemoteAnswers
 from cluster.naming import new_request_id
 from cluster.sites.outcome import SitesStatus
-from coordinator.bundles import bundle_from_bytes
+from coordinator.receipts.bundles import bundle_from_bytes
 from coordinator.status import RequestStatus
 from deploy.erasure import erase_outcome, interrupted_outcome, refuse_late_hold, request_data
 from deploy.output import Outcome, plain

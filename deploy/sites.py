@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from coordinator.bundles import statement_of
+from coordinator.receipts.bundles import statement_of
 from deploy.erasure import erase_outcome
 from deploy.output import ExitCode, Outcome, Problem, plain
 from deploy.receipts import receipt_text

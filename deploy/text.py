@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from coordinator.plan import RetrainPlan
+from coordinator.decisions.plan import RetrainPlan
 from coordinator.requests import Cost, RequestState
 from coordinator.status import BatchStatus, FederationStatus, RequestStatus
 

@@ -11,7 +11,7 @@ from threading import Lock
 from cluster.ensemble import Ensemble
 from cluster.reading import Reading
 from cluster.specification import FederationSpecification
-from coordinator.following import Follower
+from coordinator.engine.follower import Follower
 from coordinator.ports import Clock
 from coordinator.state import FederationState
 from coordinator.status import FederationStatus

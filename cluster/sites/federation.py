@@ -27,10 +27,10 @@ from cluster.sites.specification import Site, SitesSettings, SitesSpecification,
 from cluster.system import SystemClock
 from cluster.worker import new_name
 from cluster.workers import one_ray
-from coordinator.bundles import ReceiptBundle, bundle_from_bytes, verify_bundle
 from coordinator.ports import Clock, Listener, Names, Notice, Remark
-from coordinator.registrar import Registrar
-from coordinator.site_receipts import SiteEvidence
+from coordinator.receipts.bundles import ReceiptBundle, bundle_from_bytes, verify_bundle
+from coordinator.receipts.issuer import Registrar
+from coordinator.receipts.site_receipts import SiteEvidence
 from coordinator.sites import SiteRecord, SiteStanding
 from coordinator.status import RequestStatus
 from storage.errors import Corrupt, Invalid, ObjectMissing, SisaError, Unavailable

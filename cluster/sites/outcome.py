@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.outcome import Evaluation, Verification
-from coordinator.bundles import ReceiptBundle
+from coordinator.receipts.bundles import ReceiptBundle
 from coordinator.sites import TookPart
 from coordinator.status import FederationStatus
 from shards.data.prediction_files import PredictionBatch, predictions_table, write_predictions

@@ -33,7 +33,7 @@ def test_documented_examples_are_true(file: Path) -> None:
 def test_the_formulas_have_examples() -> None:
     """The pure modules that state the paper's formulas show them at work."""
     names = {_name(file) for file in WITH_EXAMPLES}
-    assert names >= {"shards/schedule.py", "shards/cost.py", "shards/routing.py", "coordinator/forecast.py"}
+    assert names >= {"shards/schedule.py", "shards/cost.py", "shards/routing.py", "coordinator/decisions/forecast.py"}
 
 
 @pytest.mark.parametrize("file", SOURCES, ids=_name)

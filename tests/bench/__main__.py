@@ -18,7 +18,7 @@ import cluster
 from cluster.federation import Federation
 from cluster.objects import open_objects
 from cluster.specification import FederationSpecification, read_specification
-from coordinator.ledger import read_state
+from coordinator.engine.ledger import read_state
 from coordinator.ports import Notice, TrainingStarted
 from coordinator.state import FederationState, ShardState
 from deploy.demo_data import DemoData, write_digits, write_fashion_mnist

@@ -34,7 +34,7 @@ from cluster.session import join_ray, leave_ray
 from cluster.specification import ClusterSettings, FederationSpecification, read_specification
 from cluster.system import SystemClock
 from cluster.tokens import TokenRegister
-from coordinator.following import Follower
+from coordinator.engine.follower import Follower
 from deploy.demo_data import DemoData, write_digits
 from deploy.text import table
 from shards.points import scaled

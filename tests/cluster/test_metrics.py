@@ -10,7 +10,7 @@ import pytest
 
 from cluster import metrics
 from cluster.metrics import METRICS, Gauges, tainted
-from coordinator.policy import hold, release
+from coordinator.decisions.policy import hold, release
 from coordinator.requests import RequestState
 from coordinator.state import FederationState
 from storage.stores.memory import MemoryStore

@@ -9,7 +9,7 @@ import pytest
 
 from cluster.system import many_at_once
 from coordinator.ports import Each, in_turn
-from coordinator.registrar import Registrar
+from coordinator.receipts.issuer import Registrar
 from storage.errors import Unavailable
 from storage.stores.local import LocalStore
 from tests.coordinator.evidence import evidence_of

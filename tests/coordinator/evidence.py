@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from coordinator.decide import CheckpointWritten, ErasureAccepted, PointsRemoved, Purged, TrainingConfigured, decide
-from coordinator.receipts import ErasureEvidence, ScanEvidence, StoreEvidence, collect_evidence
+from coordinator.decisions.decide import (
+    CheckpointWritten,
+    ErasureAccepted,
+    PointsRemoved,
+    Purged,
+    TrainingConfigured,
+    decide,
+)
+from coordinator.receipts.evidence import ErasureEvidence, ScanEvidence, StoreEvidence, collect_evidence
 from coordinator.state import FederationState
 from shards.routing import Placement
 from shards.specification import ShardId, SliceIndex

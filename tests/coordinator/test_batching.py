@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coordinator.batching import AT_ONCE, RequestBatch, plan_batch, retrain_start
-from coordinator.decide import (
+from coordinator.decisions.batching import AT_ONCE, RequestBatch, plan_batch, retrain_start
+from coordinator.decisions.decide import (
     CheckpointLost,
     CheckpointWritten,
     DueExtended,
@@ -22,7 +22,7 @@ from coordinator.decide import (
     TrainingConfigured,
     decide,
 )
-from coordinator.plan import plan_retrain
+from coordinator.decisions.plan import plan_retrain
 from coordinator.requests import Cost, ErasureRequest, RequestState
 from coordinator.settings import BatchUntil, ErasureSettings
 from coordinator.state import FederationState

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coordinator.bundles import (
+from coordinator.receipts.bundles import (
     CHECKPOINTS,
     RECEIPTS,
     ReceiptBundle,
@@ -20,7 +20,7 @@ from coordinator.bundles import (
     statement_of,
     verify_bundle,
 )
-from coordinator.receipts import PAYLOAD_TYPE, statement
+from coordinator.receipts.evidence import PAYLOAD_TYPE, statement
 from storage.digests import canonical_json
 from storage.errors import Corrupt, Invalid
 from storage.stores.memory import MemoryStore

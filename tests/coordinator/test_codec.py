@@ -8,8 +8,7 @@ from typing import Any, get_args
 
 import pytest
 
-from coordinator.codec import FORMAT_VERSION, decode_event, encode_event
-from coordinator.decide import (
+from coordinator.decisions.decide import (
     AttemptFailed,
     CheckpointLost,
     CheckpointWritten,
@@ -26,6 +25,7 @@ from coordinator.decide import (
     RequestReleased,
     TrainingConfigured,
 )
+from coordinator.engine.codec import FORMAT_VERSION, decode_event, encode_event
 from coordinator.requests import Cost, InlineDigests
 from shards.lineage import expected_lineages
 from shards.routing import Placement, SubjectDigest

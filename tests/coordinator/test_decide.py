@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from coordinator.decide import (
+from coordinator.decisions.decide import (
     CheckpointLost,
     CheckpointWritten,
     ErasureAccepted,

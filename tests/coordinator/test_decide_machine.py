@@ -11,9 +11,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from coordinator.batching import AT_ONCE, plan_batch, retrain_start
-from coordinator.codec import decode_state, encode_state
-from coordinator.decide import (
+from coordinator.decisions.batching import AT_ONCE, plan_batch, retrain_start
+from coordinator.decisions.decide import (
     AttemptFailed,
     CheckpointLost,
     CheckpointWritten,
@@ -36,6 +35,7 @@ from coordinator.decide import (
     decide,
     outstanding,
 )
+from coordinator.engine.codec import decode_state, encode_state
 from coordinator.requests import ErasureRequest, InlineDigests, RequestState
 from coordinator.settings import ErasureSettings
 from coordinator.state import FederationState, ShardState, servable

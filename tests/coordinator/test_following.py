@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coordinator.decide import ErasureAccepted, Event, RequestHeld
-from coordinator.following import Follower
-from coordinator.ledger import Ledger, read_state
+from coordinator.decisions.decide import ErasureAccepted, Event, RequestHeld
+from coordinator.engine.follower import Follower
+from coordinator.engine.ledger import Ledger, read_state
 from storage.errors import Unavailable
 from storage.objects import ObjectInfo, ObjectKey, StoredObject
 from storage.stores.memory import MemoryStore

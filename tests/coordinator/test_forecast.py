@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coordinator.forecast import Forecast, forecast
+from coordinator.decisions.forecast import Forecast, forecast
 from shards.specification import PartitionSettings, TrainingSettings
 from storage.errors import Invalid
 

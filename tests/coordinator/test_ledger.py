@@ -8,10 +8,10 @@ from itertools import count
 
 import pytest
 
-from coordinator import ledger as ledger_module
-from coordinator.codec import encode_event, encode_state
-from coordinator.decide import ErasureAccepted, Event, RequestHeld
-from coordinator.ledger import Ledger, read_ledger, read_state
+from coordinator.decisions.decide import ErasureAccepted, Event, RequestHeld
+from coordinator.engine import ledger as ledger_module
+from coordinator.engine.codec import encode_event, encode_state
+from coordinator.engine.ledger import Ledger, read_ledger, read_state
 from storage.digests import Json
 from storage.errors import Conflict, Corrupt, Fenced, Invalid, OutcomeUnknown
 from storage.registers.journal import START, Journal

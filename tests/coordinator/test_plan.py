@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coordinator.decide import TrainingConfigured, decide
-from coordinator.plan import affected_slices, plan_retrain
+from coordinator.decisions.decide import TrainingConfigured, decide
+from coordinator.decisions.plan import affected_slices, plan_retrain
 from coordinator.state import FederationState
 from shards.routing import Placement
 from shards.schedule import slice_epochs

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from coordinator.decide import (
+from coordinator.decisions.decide import (
     AttemptFailed,
     DueExtended,
     ErasureAccepted,
@@ -22,7 +22,7 @@ from coordinator.decide import (
     decide,
     outstanding,
 )
-from coordinator.policy import cancellation, check_reason, extension, hold, is_overdue, release
+from coordinator.decisions.policy import cancellation, check_reason, extension, hold, is_overdue, release
 from coordinator.requests import ErasureRequest, Extension, Hold, ObjectRef, RequestState
 from coordinator.settings import ErasureSettings
 from coordinator.state import FederationState

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coordinator.receipts import (
+from coordinator.receipts.evidence import (
     STANDING_EXCEPTIONS,
     KeyringEvidence,
     ObjectEvidence,

@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import pytest
 
-from coordinator.bundles import CHECKPOINTS, RECEIPTS, ReceiptBundle, bundle_from_bytes, verify_bundle
-from coordinator.receipts import ErasureEvidence
-from coordinator.registrar import Registrar
+from coordinator.receipts.bundles import CHECKPOINTS, RECEIPTS, ReceiptBundle, bundle_from_bytes, verify_bundle
+from coordinator.receipts.evidence import ErasureEvidence
+from coordinator.receipts.issuer import Registrar
 from storage.digests import sha256
 from storage.errors import Conflict, Corrupt, Fenced, ObjectMissing, OutcomeUnknown, Unavailable
 from storage.objects import ObjectKey, ObjectStore, object_key

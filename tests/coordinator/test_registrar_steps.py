@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from coordinator.bundles import CHECKPOINTS, RECEIPTS, verify_bundle
-from coordinator.registrar import Registrar
+from coordinator.receipts.bundles import CHECKPOINTS, RECEIPTS, verify_bundle
+from coordinator.receipts.issuer import Registrar
 from storage.errors import OutcomeUnknown
 from storage.objects import ObjectStore, object_key
 from storage.stores.memory import MemoryStore

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from coordinator.registrar import Registrar
+from coordinator.receipts.issuer import Registrar
 from storage.errors import Corrupt, OutcomeUnknown, SisaError, Unavailable
 from storage.objects import ObjectStore, object_key
 from storage.stores.memory import MemoryStore

@@ -7,7 +7,7 @@ from itertools import count
 
 import pytest
 
-from coordinator.removal import find_points
+from coordinator.engine.removal import find_points
 from coordinator.requests import MOST_INLINE, InlineDigests, ObjectRef, RequestState
 from coordinator.state import FederationState
 from shards.tombstones import NOTHING

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coordinator.codec import decode_event, decode_state, encode_event, encode_state
-from coordinator.decide import ErasureAccepted, NothingToErase, decide
-from coordinator.lookup import load_digests
-from coordinator.receipts import collect_evidence
+from coordinator.decisions.decide import ErasureAccepted, NothingToErase, decide
+from coordinator.engine.codec import decode_event, decode_state, encode_event, encode_state
+from coordinator.engine.lookup import load_digests
+from coordinator.receipts.evidence import collect_evidence
 from coordinator.requests import (
     MOST_INLINE,
     Cost,

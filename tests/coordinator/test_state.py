@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from coordinator.codec import FORMAT_VERSION, decode_state, encode_state
-from coordinator.decide import NothingToErase, decide
+from coordinator.decisions.decide import NothingToErase, decide
+from coordinator.engine.codec import FORMAT_VERSION, decode_state, encode_state
 from coordinator.requests import RequestState
 from coordinator.status import describe
 from shards.specification import ShardId

@@ -9,8 +9,8 @@ from itertools import count
 
 import pytest
 
-from coordinator.ledger import Ledger
-from coordinator.sweep import Drafts, left_over, sweep
+from coordinator.engine.ledger import Ledger
+from coordinator.engine.sweep import Drafts, left_over, sweep
 from storage.errors import Unavailable
 from storage.objects import ObjectKey, object_key
 from storage.registers.numbered import Numbers

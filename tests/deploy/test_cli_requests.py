@@ -15,7 +15,7 @@ import pytest
 import cluster
 import cluster.workers
 from cluster.system import SystemClock
-from coordinator.engine import Engine
+from coordinator.engine.engine import Engine
 from deploy.erasure import erase_outcome
 from tests.deploy.test_cli_erase import fresh_digests
 from tests.doubles.home import MARKED, Home, run, small_points, without

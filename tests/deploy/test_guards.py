@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import cluster
-import coordinator.ledger
+import coordinator.engine.ledger
 from storage.errors import Invalid, Unavailable
 from tests.doubles.home import MARKED, Home, small_points
 
@@ -107,7 +107,7 @@ def test_when_everybody_is_erased_nothing_is_left_to_predict_with(home: Home) ->
 
 def test_manifest_and_journal_stay_short_while_training(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     """With many checkpoints the journal is cut on the way, not only at the end, and manifests do not pile up."""
-    monkeypatch.setattr(coordinator.ledger, "_SNAPSHOT_EVERY", 16)
+    monkeypatch.setattr(coordinator.engine.ledger, "_SNAPSHOT_EVERY", 16)
     home.specify(partition__shards=10, partition__slices=8, training__epochs=5)
     seen = {"manifest": set[int](), "journal": set[int]()}
 

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coordinator.bundles import CHECKPOINTS, RECEIPTS, ReceiptBundle, bundle_from_bytes
-from coordinator.receipts import PAYLOAD_TYPE
-from coordinator.registrar import Registrar
+from coordinator.receipts.bundles import CHECKPOINTS, RECEIPTS, ReceiptBundle, bundle_from_bytes
+from coordinator.receipts.evidence import PAYLOAD_TYPE
+from coordinator.receipts.issuer import Registrar
 from deploy.output import ExitCode, envelope
 from deploy.receipts import check_receipt, log_outcome, read_checkpoint, receipt_outcome, receipt_text
 from storage.digests import Json, canonical_json

@@ -12,7 +12,7 @@ import cluster.workers
 from cluster.resident import Resident
 from cluster.specification import read_specification
 from cluster.writing import surroundings
-from coordinator.ledger import read_state
+from coordinator.engine.ledger import read_state
 from coordinator.requests import RequestState
 from deploy.jobs import erase_job
 from deploy.jobs.erase_job import submitted

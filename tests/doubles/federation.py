@@ -11,10 +11,10 @@ import pyarrow as pa
 
 from cluster.identity import fresh_state
 from cluster.specification import ClusterSettings, FederationSpecification, bit_settings, settings_record
-from coordinator.engine import Engine, Tools
+from coordinator.engine.engine import Engine, Tools
 from coordinator.ports import Listener
-from coordinator.receipts import StoreEvidence
-from coordinator.registrar import Registrar
+from coordinator.receipts.evidence import StoreEvidence
+from coordinator.receipts.issuer import Registrar
 from coordinator.requests import ErasureRequest
 from coordinator.settings import AggregationSettings, ErasureSettings
 from coordinator.state import FederationState

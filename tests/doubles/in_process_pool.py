@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Generic, Literal
 
-from coordinator.tasks import revised_task
+from coordinator.engine.tasks import revised_task
 from shards.learners.protocol import Learner, State
 from shards.learners.trainer import ConstituentTrainer, SliceLearned, TrainingEvent, TrainTask
 from shards.lineage import Configuration

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from cluster.specification import FederationSpecification
+from coordinator.engine.tasks import train_task
 from coordinator.requests import RequestState
 from coordinator.state import servable
-from coordinator.tasks import train_task
 from shards.learners.torch.learner import TorchState
 from shards.learners.trainer import SliceLearned
 from shards.routing import Placement, point_digest

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from cluster.specification import FederationSpecification
+from coordinator.engine.tasks import check_configuration
 from coordinator.state import servable
-from coordinator.tasks import check_configuration
 from shards.learners.torch.learner import TorchState
 from shards.learners.torch.seeding import set_numerics
 from shards.lineage import Configuration

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from coordinator.tasks import train_task
+from coordinator.engine.tasks import train_task
 from shards.learners.torch.learner import TorchState
 from shards.learners.torch.seeding import check_numerics, set_numerics
 from shards.learners.trainer import ConstituentTrainer

@@ -8,8 +8,8 @@ from itertools import count
 import numpy as np
 
 from cluster.specification import FederationSpecification, bit_settings, settings_record
+from coordinator.engine.tasks import train_task
 from coordinator.state import FederationState
-from coordinator.tasks import train_task
 from shards.learners.torch.checkpoint import decode_checkpoint
 from shards.learners.torch.factory import model_code_digest
 from shards.learners.torch.learner import TorchLearner, TorchState

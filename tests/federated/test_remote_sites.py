@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 import cluster.workers
 from cluster.sites.federation import connect_sites
 from cluster.sites.links import NearSite
-from coordinator.bundles import verify_bundle
+from coordinator.receipts.bundles import verify_bundle
 from shards.data.messages import table_of_stream
 from storage.errors import Conflict, Invalid, ObjectMissing, Unavailable
 from tests.doubles.home import small_points

@@ -17,9 +17,9 @@ from cluster.sites.links import NearSite
 from cluster.sites.outcome import SitesStatus
 from cluster.sites.specification import Site
 from cluster.specification import ClusterSettings
-from coordinator.bundles import statement_of, verify_bundle
 from coordinator.ports import Clock, Listener
-from coordinator.registrar import ReceiptsCheck
+from coordinator.receipts.bundles import statement_of, verify_bundle
+from coordinator.receipts.issuer import ReceiptsCheck
 from storage.digests import canonical_json, sha256
 from storage.errors import Conflict, Invalid, ObjectMissing, Unavailable
 from tests.doubles.home import small_points

@@ -26,7 +26,7 @@ from cluster.sites.federation import connect_sites
 from cluster.sites.specification import read_sites
 from cluster.system import SystemClock
 from cluster.tokens import Role, TokenRegister
-from coordinator.bundles import bundle_from_bytes, statement_of, verify_bundle
+from coordinator.receipts.bundles import bundle_from_bytes, statement_of, verify_bundle
 from shards.data.messages import ARROW_STREAM, stream_of, table_of_stream, texts_of
 from storage.location import open_store
 from tests.doubles.home import Said, as_table, run, small_points

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from coordinator.receipts import (
+from coordinator.receipts.evidence import (
     ErasureEvidence,
     KeyringEvidence,
     ObjectEvidence,
@@ -17,7 +17,7 @@ from coordinator.receipts import (
     StoreEvidence,
     SupersededCheckpoint,
 )
-from coordinator.registrar import Registrar
+from coordinator.receipts.issuer import Registrar
 from coordinator.requests import RequestState
 from shards.lineage import NumericsProfile
 from shards.specification import ShardId, SliceIndex

@@ -8,7 +8,7 @@ import json
 
 import pytest
 
-from coordinator.bundles import RECEIPTS, bundle_from_bytes, verify_bundle
+from coordinator.receipts.bundles import RECEIPTS, bundle_from_bytes, verify_bundle
 from storage.objects import object_key
 from storage.stores.memory import MemoryStore
 from storage.transparency.check import check_log

@@ -25,10 +25,10 @@ import cluster.workers
 import cluster.writing
 from cluster.objects import open_objects
 from cluster.specification import FederationSpecification
-from coordinator.ledger import read_state
+from coordinator.engine.ledger import read_state
+from coordinator.engine.sweep import left_over
 from coordinator.ports import Notice, RequestMoved
 from coordinator.state import FederationState, servable
-from coordinator.sweep import left_over
 from storage.encryption.store import SealedStore
 from storage.errors import SisaError, WriterBusy
 from storage.s3.client import S3Store

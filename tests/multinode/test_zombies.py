@@ -12,8 +12,8 @@ import cluster
 from cluster import launching
 from cluster.launching import find_coordinator, launch_coordinator
 from cluster.specification import read_specification
-from coordinator.ledger import read_ledger, read_state
-from coordinator.sweep import left_over
+from coordinator.engine.ledger import read_ledger, read_state
+from coordinator.engine.sweep import left_over
 from storage.objects import ObjectKey
 from tests.doubles.home import Home
 from tests.multinode.expected import ALSO, ERASED, Expected, digests_of

@@ -20,7 +20,7 @@ from cluster.objects import open_objects
 from cluster.specification import FederationSpecification, read_specification
 from cluster.worker import new_name
 from cluster.workers import Workers
-from coordinator.lookup import load_digests
+from coordinator.engine.lookup import load_digests
 from coordinator.requests import InlineDigests
 from shards.data.sources import Source, open_source
 from shards.routing import PartitionKey, Placement, subject_digest

@@ -14,7 +14,7 @@ from cluster.serving.deployment import serve_federation, stop_serving
 from cluster.specification import FederationSpecification, read_specification
 from cluster.system import SystemClock
 from cluster.tokens import Role, TokenRegister
-from coordinator.ledger import read_state
+from coordinator.engine.ledger import read_state
 from coordinator.state import FederationState
 from tests.doubles.home import Home
 from tests.serving.world import ROLES

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 import cluster
-from coordinator.bundles import bundle_from_bytes
+from coordinator.receipts.bundles import bundle_from_bytes
 from deploy.receipts import check_receipt
 from shards.data.messages import ARROW_STREAM, facts_of, stream_of, table_of_stream
 from tests.doubles.home import FEATURES, MARKED, MARKER, as_table, small_points, without

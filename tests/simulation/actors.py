@@ -8,10 +8,10 @@ import pytest
 
 from cluster.naming import request_of
 from cluster.specification import FederationSpecification, settings_record
-from coordinator.decide import Event
-from coordinator.engine import Engine
-from coordinator.ledger import read_ledger
-from coordinator.policy import cancellation, extension, hold, release
+from coordinator.decisions.decide import Event
+from coordinator.decisions.policy import cancellation, extension, hold, release
+from coordinator.engine.engine import Engine
+from coordinator.engine.ledger import read_ledger
 from coordinator.requests import ErasureRequest
 from coordinator.state import FederationState
 from shards.tombstones import DigestSet

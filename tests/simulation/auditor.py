@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
-from coordinator.codec import decode_event, decode_state
-from coordinator.decide import ErasureAccepted, Event, Ingested, PointsRemoved, decide
-from coordinator.ledger import Ledger
-from coordinator.lookup import is_intact, load_digests
+from coordinator.decisions.decide import ErasureAccepted, Event, Ingested, PointsRemoved, decide
+from coordinator.engine.codec import decode_event, decode_state
+from coordinator.engine.ledger import Ledger
+from coordinator.engine.lookup import is_intact, load_digests
 from coordinator.requests import ErasureRequest, RequestState
 from coordinator.state import FederationState, servable
 from storage.digests import Sha256, sha256

@@ -11,10 +11,11 @@ from typing import Final
 
 import pytest
 
-from coordinator import decide, engine, ledger, lifecycle, sweep
-from coordinator.engine import Engine
-from coordinator.ledger import Ledger
-from coordinator.lookup import load_digests
+from coordinator.decisions import decide, lifecycle
+from coordinator.engine import engine, ledger, sweep
+from coordinator.engine.engine import Engine
+from coordinator.engine.ledger import Ledger
+from coordinator.engine.lookup import load_digests
 from coordinator.requests import ErasureRequest, InlineDigests, ObjectRef, RequestState
 from coordinator.state import FederationState
 from shards.learners.trainer import ConstituentTrainer, TrainTask
@@ -138,7 +139,7 @@ def takes_any_checkpoint(patch: pytest.MonkeyPatch) -> None:
 
 def keeps_serving_what_is_tainted(patch: pytest.MonkeyPatch) -> None:
     """Chains are not cut when slices lose points (E10)."""
-    patch.setattr("coordinator.chains.with_valid_chains", lambda state: state)
+    patch.setattr("coordinator.decisions.chains.with_valid_chains", lambda state: state)
 
 
 def completes_before_it_purges(patch: pytest.MonkeyPatch) -> None:
@@ -168,7 +169,7 @@ def forgets_who_was_erased_meanwhile(patch: pytest.MonkeyPatch) -> None:
 
 def forgets_earlier_tombstones(patch: pytest.MonkeyPatch) -> None:
     """The latest request's tombstones take the place of all others."""
-    patch.setattr("coordinator.removal.load_digests", lambda _store, _ref: NOTHING)
+    patch.setattr("coordinator.engine.removal.load_digests", lambda _store, _ref: NOTHING)
 
 
 def erases_who_is_held(patch: pytest.MonkeyPatch) -> None:

@@ -10,11 +10,11 @@ from itertools import count
 
 from cluster.identity import fresh_state
 from cluster.specification import FederationSpecification
-from coordinator.engine import Engine, Tools
-from coordinator.receipts import StoreEvidence
-from coordinator.registrar import Registrar
+from coordinator.engine.engine import Engine, Tools
+from coordinator.engine.tasks import revised_task
+from coordinator.receipts.evidence import StoreEvidence
+from coordinator.receipts.issuer import Registrar
 from coordinator.settings import ErasureSettings
-from coordinator.tasks import revised_task
 from shards.learners.trainer import ConstituentTrainer, EpochsDone, SliceLearned, TrainingEvent, TrainTask
 from shards.lineage import Configuration, shared_prefix
 from storage.encryption.store import SealedStore

@@ -13,8 +13,8 @@ from random import Random
 from types import SimpleNamespace
 from unittest.mock import patch
 
-from coordinator.lookup import load_digests
-from coordinator.registrar import Registrar
+from coordinator.engine.lookup import load_digests
+from coordinator.receipts.issuer import Registrar
 from coordinator.requests import RequestState
 from coordinator.state import FederationState, ShardState
 from coordinator.verification import scan_residue
@@ -133,9 +133,9 @@ class _Simulation:
         """Have the locks of engines and ledgers pass the baton, and all randomness come from the seed."""
         secrets = SimpleNamespace(token_bytes=self.random.randbytes, token_hex=lambda n: self.random.randbytes(n).hex())
         with (
-            patch("coordinator.sweep.RLock", self.baton.lock),
+            patch("coordinator.engine.sweep.RLock", self.baton.lock),
             patch("storage.registers.group_commit.threading", SimpleNamespace(Condition=self.baton.condition)),
-            patch("coordinator.ledger._SNAPSHOT_EVERY", self.scenario.snapshot_every),
+            patch("coordinator.engine.ledger._SNAPSHOT_EVERY", self.scenario.snapshot_every),
             patch("storage.encryption.keyring.secrets", secrets),
             patch("storage.encryption.cipher.secrets", secrets),
         ):

@@ -14,8 +14,8 @@ from typing import get_args
 
 import pytest
 
-from coordinator.ledger import read_state
-from coordinator.registrar import Registrar
+from coordinator.engine.ledger import read_state
+from coordinator.receipts.issuer import Registrar
 from coordinator.requests import MOST_INLINE, RequestState
 from coordinator.state import FederationState, servable
 from coordinator.verification import scan_residue

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 import pytest
 
-from coordinator.ledger import read_state
+from coordinator.engine.ledger import read_state
 from coordinator.requests import RequestState
 from coordinator.state import FederationState
 from coordinator.verification import scan_residue

@@ -8,12 +8,12 @@ from functools import partial
 
 import pytest
 
-from coordinator.decide import ErasureAccepted, RequestCancelled
-from coordinator.ledger import Change, Ledger, read_ledger, read_state
-from coordinator.removal import put_object
+from coordinator.decisions.decide import ErasureAccepted, RequestCancelled
+from coordinator.engine.ledger import Change, Ledger, read_ledger, read_state
+from coordinator.engine.removal import put_object
+from coordinator.engine.sweep import Drafts
+from coordinator.engine.tasks import revised_task, train_task
 from coordinator.requests import RequestState
-from coordinator.sweep import Drafts
-from coordinator.tasks import revised_task, train_task
 from shards.learners.trainer import ConstituentTrainer, SliceLearned
 from shards.specification import ShardId
 from storage.errors import Fenced, OutcomeUnknown, SisaError, Unavailable
@@ -72,7 +72,7 @@ def test_what_is_durable_is_not_told_as_failed(
     """A store that goes away while the journal is shortened fails no record: its entry has landed before, and the next
     record brings the manifest.
     """
-    monkeypatch.setattr("coordinator.ledger._SNAPSHOT_EVERY", 1)
+    monkeypatch.setattr("coordinator.engine.ledger._SNAPSHOT_EVERY", 1)
     faulty = FaultyStore(store)
     ledger = Ledger.start(faulty, CountingNames(), FRESH)
     before = ledger.manifest

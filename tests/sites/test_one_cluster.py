@@ -15,8 +15,8 @@ import ray
 from cluster.sites.federation import SiteFederation, connect_sites
 from cluster.sites.pinned import PinnedSite
 from cluster.sites.specification import read_sites
-from coordinator.bundles import verify_bundle
 from coordinator.ports import Remark
+from coordinator.receipts.bundles import verify_bundle
 from storage.errors import Unavailable
 from storage.objects import object_key
 from storage.s3.client import S3Store

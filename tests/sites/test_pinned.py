@@ -14,7 +14,7 @@ from cluster.placement import check_here
 from cluster.specification import read_specification
 from cluster.worker import WorkerActor
 from cluster.workers import Workers
-from coordinator.ledger import read_state
+from coordinator.engine.ledger import read_state
 from storage.errors import Invalid, InvariantBroken, Unavailable
 from tests.doubles.home import Home
 from tests.multinode.expected import ERASED, Expected, digests_of

@@ -14,9 +14,8 @@ from functools import partial
 from itertools import zip_longest
 from typing import Any
 
-from coordinator.batching import retrain_start
-from coordinator.codec import decode_state
-from coordinator.decide import (
+from coordinator.decisions.batching import retrain_start
+from coordinator.decisions.decide import (
     AttemptFailed,
     CheckpointLost,
     CheckpointWritten,
@@ -32,8 +31,12 @@ from coordinator.decide import (
     TrainingConfigured,
     outstanding,
 )
-from coordinator.ledger import Ledger
-from coordinator.lookup import is_intact, load_digests, load_object
+from coordinator.engine.codec import decode_state
+from coordinator.engine.ledger import Ledger
+from coordinator.engine.lookup import is_intact, load_digests, load_object
+from coordinator.engine.removal import put_digests, removal_events
+from coordinator.engine.sweep import GONE, Drafts, left_over, sweep
+from coordinator.engine.tasks import check_configuration, train_task
 from coordinator.ports import (
     Clock,
     Ingestion,
@@ -46,14 +49,11 @@ from coordinator.ports import (
     WorkerPool,
     ingest_here,
 )
-from coordinator.receipts import ErasureEvidence, ScanEvidence, StoreEvidence, collect_evidence
-from coordinator.registrar import Registrar
-from coordinator.removal import put_digests, removal_events
+from coordinator.receipts.evidence import ErasureEvidence, ScanEvidence, StoreEvidence, collect_evidence
+from coordinator.receipts.issuer import Registrar
 from coordinator.requests import MOST_INLINE, ErasureRequest, InlineDigests, RequestState
 from coordinator.settings import ErasureSettings
 from coordinator.state import DataState, FederationState
-from coordinator.sweep import GONE, Drafts, left_over, sweep
-from coordinator.tasks import check_configuration, train_task
 from shards.data.sources import Source
 from shards.learners.trainer import SliceLearned
 from shards.lineage import Configuration

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, assert_never
 
-from coordinator.chains import hasten_if_changed, truncate, with_slices, with_valid_chains, withdraw_if_cut
-from coordinator.lifecycle import (
+from coordinator.decisions.chains import hasten_if_changed, truncate, with_slices, with_valid_chains, withdraw_if_cut
+from coordinator.decisions.lifecycle import (
     accept,
     advance,
     cancel,
@@ -25,7 +25,7 @@ from coordinator.lifecycle import (
     mark_failed,
     release,
 )
-from coordinator.plan import affected_slices, checkpoint_cost
+from coordinator.decisions.plan import affected_slices, checkpoint_cost
 from coordinator.requests import Cost, ErasureRequest, ObjectRef, RequestState
 from coordinator.state import DataState, FederationState
 from shards.lineage import CheckpointRecord, Configuration
@@ -236,8 +236,8 @@ def outstanding(state: FederationState) -> tuple[Effect, ...]:
     """Return what is left to do, in the order in which to do it.
 
     Points are removed first, so that requests which arrive together share one retrain and nothing tainted is trained
-    on; when retraining may start is for ``coordinator.batching`` to say. Purging waits for the new constituents, so
-    that a request ends with nothing of it left.
+    on; when retraining may start is for ``coordinator.decisions.batching`` to say. Purging waits for the new
+    constituents, so that a request ends with nothing of it left.
     """
     if ready := tuple(request for request in state.requests if is_ready(request)):
         return tuple(RemovePoints(request_id=request.request_id) for request in ready)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from coordinator.ledger import read_ledger
+from coordinator.engine.ledger import read_ledger
 from coordinator.state import FederationState
 from shards.learners.trainer import TrainTask
 from shards.lineage import Configuration

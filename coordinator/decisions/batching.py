@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from coordinator.lifecycle import is_training
-from coordinator.plan import ShardRetrain, affected_slices, total, trained_epochs
+from coordinator.decisions.lifecycle import is_training
+from coordinator.decisions.plan import ShardRetrain, affected_slices, total, trained_epochs
 from coordinator.requests import Cost, ErasureRequest, RequestState
 from coordinator.settings import ErasureSettings
 from coordinator.state import FederationState

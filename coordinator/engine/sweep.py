@@ -8,7 +8,7 @@ from threading import RLock
 from types import TracebackType
 from typing import Final
 
-from coordinator.ledger import Ledger, read_state
+from coordinator.engine.ledger import Ledger, read_state
 from coordinator.ports import Names
 from coordinator.state import FederationState
 from storage.errors import Corrupt, Fenced, ObjectMissing, SisaError, Unavailable

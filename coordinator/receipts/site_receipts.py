@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-from coordinator.bundles import ReceiptBundle, statement_of
-from coordinator.receipts import SITE_PREDICATE_TYPE
+from coordinator.receipts.bundles import ReceiptBundle, statement_of
+from coordinator.receipts.evidence import SITE_PREDICATE_TYPE
 from storage.digests import Sha256, sha256
 
 FORMAT_VERSION: Final = 1
@@ -26,7 +26,7 @@ DOES_NOT_PROVE: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SiteEvidence:
-    """A site's receipt, as the federation states it. Implements ``coordinator.receipts.Evidence``."""
+    """A site's receipt, as the federation states it. Implements ``coordinator.receipts.evidence.Evidence``."""
 
     federation: str
     site: str

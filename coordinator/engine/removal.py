@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from coordinator.codec import encode_state
-from coordinator.decide import NothingToErase, PointsRemoved
-from coordinator.lookup import load_digests
-from coordinator.plan import plan_retrain
+from coordinator.decisions.decide import NothingToErase, PointsRemoved
+from coordinator.decisions.plan import plan_retrain
+from coordinator.engine.codec import encode_state
+from coordinator.engine.lookup import load_digests
 from coordinator.ports import Names
 from coordinator.requests import Cost, ErasureRequest, ObjectRef
 from coordinator.state import FederationState

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TypeVar
 
-from coordinator.bundles import (
+from coordinator.ports import Clock, Each, Names, in_turn
+from coordinator.receipts.bundles import (
     CHECKPOINTS,
     RECEIPTS,
     ReceiptBundle,
@@ -23,8 +24,7 @@ from coordinator.bundles import (
     read_statement,
     verify_bundle,
 )
-from coordinator.ports import Clock, Each, Names, in_turn
-from coordinator.receipts import PAYLOAD_TYPE, Evidence, statement
+from coordinator.receipts.evidence import PAYLOAD_TYPE, Evidence, statement
 from storage.digests import sha256
 from storage.errors import Conflict, Corrupt, Invalid, ObjectMissing, SisaError
 from storage.objects import ObjectKey, ObjectStore, object_key

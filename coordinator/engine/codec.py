@@ -11,7 +11,7 @@ from typing import Any, Final, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from coordinator.decide import Event
+from coordinator.decisions.decide import Event
 from coordinator.state import FederationState
 from shards.routing import Placement
 from storage.digests import Json

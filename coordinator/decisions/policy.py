@@ -9,8 +9,8 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Final
 
-from coordinator.decide import DueExtended, RequestCancelled, RequestHeld, RequestReleased
-from coordinator.lifecycle import is_untouched, later
+from coordinator.decisions.decide import DueExtended, RequestCancelled, RequestHeld, RequestReleased
+from coordinator.decisions.lifecycle import is_untouched, later
 from coordinator.requests import ErasureRequest
 from coordinator.settings import ErasureSettings
 from coordinator.state import FederationState

@@ -15,8 +15,8 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from coordinator.codec import decode_event, decode_state, encode_event, encode_state
-from coordinator.decide import Event, next_state
+from coordinator.decisions.decide import Event, next_state
+from coordinator.engine.codec import decode_event, decode_state, encode_event, encode_state
 from coordinator.ports import Names
 from coordinator.state import FederationState
 from storage.digests import Json, Sha256, sha256

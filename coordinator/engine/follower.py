@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import replace
 from threading import Lock
 
-from coordinator.codec import decode_event
-from coordinator.decide import next_state
-from coordinator.ledger import Current, read_ledger
+from coordinator.decisions.decide import next_state
+from coordinator.engine.codec import decode_event
+from coordinator.engine.ledger import Current, read_ledger
 from coordinator.state import FederationState
 from storage.digests import sha256
 from storage.errors import JournalTruncated, Unavailable
@@ -39,8 +39,8 @@ class Follower:
     def look(self) -> FederationState | None:
         """Return the state as it was at some moment since the call; None when nothing was ever committed.
 
-        Raises as ``coordinator.ledger.read_ledger`` does, and ``Unavailable`` when the store does not hold any more
-        what it held before: an empty folder where a disk was mounted says nothing of what was committed.
+        Raises as ``coordinator.engine.ledger.read_ledger`` does, and ``Unavailable`` when the store does not hold any
+        more what it held before: an empty folder where a disk was mounted says nothing of what was committed.
         """
         with self._lock:
             known = self._current

@@ -1,0 +1,11 @@
+"""Engine: performs what decisions ask for, and makes every event durable first.
+
+engine    the one that writes
+ledger    journal and manifests as one current state
+codec     states and events as stored records
+follower  the state for those who only read
+removal   takes a request's points out of slices
+sweep     deletes what the state does not name
+tasks     training tasks for workers
+lookup    objects that the state refers to, checked against their digests
+"""
