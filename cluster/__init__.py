@@ -29,7 +29,7 @@ __all__ = ["Federation", "connect", "launch"]
 
 
 def __getattr__(name: str) -> Any:
-    # Looked up at first use: importing ``cluster.specification`` alone must not load Ray and torch.
+    # Looked up at first use: importing ``cluster.config.specification`` alone must not load Ray and torch.
     if name in __all__:
         from cluster import federation  # noqa: PLC0415
 

@@ -30,7 +30,7 @@ from urllib.parse import SplitResult, quote, urlsplit
 
 from pydantic import TypeAdapter, ValidationError
 
-from cluster.sites.outcome import SitesStatus
+from cluster.results.sites import SitesStatus
 from coordinator.requests import RequestState
 from coordinator.sites import SiteStanding, TookPart
 from coordinator.status import FederationStatus, RequestStatus

@@ -11,11 +11,11 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
 from cluster.federation import Federation
-from cluster.guard import check_rooms
-from cluster.identity import bucket_facts, check_identity, check_unchanged, out_of_reach, partition_key
-from cluster.session import worker_count
-from cluster.system import SystemClock
-from cluster.training_data import open_train
+from cluster.runtime.guard import check_rooms
+from cluster.runtime.session import worker_count
+from cluster.runtime.system import SystemClock
+from cluster.writer.identity import bucket_facts, check_identity, check_unchanged, out_of_reach, partition_key
+from cluster.writer.training_data import open_train
 from coordinator.engine.lookup import load_digests
 from shards.data.columns import read_texts
 from shards.data.readers import Wanted

@@ -11,17 +11,17 @@ from typing import Any, Self
 
 import ray
 
-from cluster.launching import find_coordinator
-from cluster.outcome import Answers, Evaluation, Verification
-from cluster.planning import Plan, measured_basis, plan_for, trial_basis
-from cluster.reading import Reading
-from cluster.session import leave_ray
-from cluster.specification import FederationSpecification, read_specification
-from cluster.system import cpus
-from cluster.training_data import open_train
-from cluster.worker import new_name
-from cluster.workers import Pool
-from cluster.writing import Writer, Writing, drafted, drafted_for_all, surroundings, writing
+from cluster.config.specification import FederationSpecification, read_specification
+from cluster.coordinator_actor.launch import find_coordinator
+from cluster.ensemble.reader import Reading
+from cluster.results.federation import Answers, Evaluation, Verification
+from cluster.runtime.session import leave_ray
+from cluster.runtime.system import cpus
+from cluster.training.worker import new_name
+from cluster.training.workers import Pool
+from cluster.writer.forecast import Plan, measured_basis, plan_for, trial_basis
+from cluster.writer.training_data import open_train
+from cluster.writer.writer import Writer, Writing, drafted, drafted_for_all, surroundings, writing
 from coordinator.decisions.plan import RetrainPlan
 from coordinator.engine.ledger import read_state
 from coordinator.ports import Clock, Listener, Names, Notice, Remark

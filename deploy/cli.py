@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from cluster.guard import check_rooms
+from cluster.runtime.guard import check_rooms
 from deploy.commands import (
     CHOICE,
     DEFAULT_CONFIG,

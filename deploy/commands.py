@@ -15,10 +15,10 @@ from deploy.settings import read_environment
 
 if TYPE_CHECKING:
     from cluster.client import Client
+    from cluster.config.sites import SitesSpecification
+    from cluster.config.specification import FederationSpecification
     from cluster.federation import Federation
     from cluster.sites.federation import SiteFederation
-    from cluster.sites.specification import SitesSpecification
-    from cluster.specification import FederationSpecification
     from coordinator.sites import Leaves
 
 Config = Annotated[Path, typer.Option("--config", help="The federation's specification.", show_default=True)]
@@ -54,8 +54,8 @@ CHOICE: Final = ContextVar("CHOICE", default=_NOTHING)
 
 def read_chosen(config: Path) -> FederationSpecification:
     """Return the specification in ``config``, or of the site in it that was chosen. Raises as ``read_sites`` does."""
-    from cluster.sites.specification import has_sites
-    from cluster.specification import read_specification
+    from cluster.config.sites import has_sites
+    from cluster.config.specification import read_specification
 
     if has_sites(config):
         return read_all_sites(config).site(_chosen_site(config)).specification
@@ -65,8 +65,8 @@ def read_chosen(config: Path) -> FederationSpecification:
 
 def read_all_sites(config: Path) -> SitesSpecification:
     """Return the specification of several sites in ``config``, simulated if that was chosen."""
+    from cluster.config.sites import read_sites
     from cluster.sites.simulation import simulated
-    from cluster.sites.specification import read_sites
 
     specification = read_sites(config)
     return simulated(specification) if CHOICE.get().simulate else specification
@@ -74,14 +74,14 @@ def read_all_sites(config: Path) -> SitesSpecification:
 
 def leaves_of(config: Path) -> Leaves:
     """Return what may leave the federation, or the site, in ``config``: of one that is no site, predictions."""
-    from cluster.sites.specification import has_sites
+    from cluster.config.sites import has_sites
 
     return read_all_sites(config).site(_chosen_site(config)).settings.leaves if has_sites(config) else "predictions"
 
 
 def is_of_all_sites(config: Path) -> bool:
     """Return whether ``config`` has several sites, and none was chosen."""
-    from cluster.sites.specification import has_sites
+    from cluster.config.sites import has_sites
 
     return has_sites(config) and CHOICE.get().site is None
 

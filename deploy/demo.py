@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import cluster
+from cluster.config.specification import FederationSpecification
 from cluster.federation import Federation
-from cluster.identity import partition_key
-from cluster.objects import open_objects
-from cluster.outcome import Verification
-from cluster.specification import FederationSpecification
+from cluster.results.federation import Verification
+from cluster.writer.identity import partition_key
+from cluster.writer.stores import open_objects
 from coordinator.status import FederationStatus
 from deploy.demo_data import DemoData, write_digits, write_fashion_mnist, write_without
 from deploy.output import ExitCode, Outcome, Problem

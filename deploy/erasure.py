@@ -7,7 +7,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cluster.naming import new_request_id
+from cluster.writer.drafting import new_request_id
 from coordinator.decisions.plan import RetrainPlan
 from coordinator.decisions.policy import check_reason
 from coordinator.requests import RequestState, check_request_id
@@ -67,7 +67,7 @@ def submit(
     Where a coordinator does that, it is waited for only with ``wait``.
     Raises ``Conflict`` when the request was submitted before without a pause: it would be carried out.
     """
-    from cluster.worker import new_name
+    from cluster.training.worker import new_name
 
     earlier = None if request_id is None else find_request(federation.status(), request_id)
     refuse_late_hold(hold, earlier)

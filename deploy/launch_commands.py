@@ -15,7 +15,7 @@ def launch(config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """
 
     def action() -> Outcome:
-        from cluster.launching import launch_coordinator
+        from cluster.coordinator_actor.launch import launch_coordinator
 
         if is_of_all_sites(config):
             return _launched_sites(config)
@@ -34,8 +34,8 @@ def stop(config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """End the coordinator after its present step; what was accepted is carried out by whoever writes next."""
 
     def action() -> Outcome:
-        from cluster.launching import stop_coordinator
-        from cluster.objects import open_objects
+        from cluster.coordinator_actor.launch import stop_coordinator
+        from cluster.writer.stores import open_objects
 
         if is_of_all_sites(config):
             return _stopped_sites(config)

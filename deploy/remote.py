@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from cluster.client import Client, RemoteAnswers
-from cluster.naming import new_request_id
-from cluster.sites.outcome import SitesStatus
+from cluster.results.sites import SitesStatus
+from cluster.writer.drafting import new_request_id
 from coordinator.receipts.bundles import bundle_from_bytes
 from coordinator.status import RequestStatus
 from deploy.erasure import erase_outcome, interrupted_outcome, refuse_late_hold, request_data

@@ -146,9 +146,9 @@ def _require_serve() -> None:
 
 
 def _register(config: Path) -> TokenRegister:
-    from cluster.objects import open_objects
-    from cluster.system import SystemClock
+    from cluster.runtime.system import SystemClock
     from cluster.tokens import TokenRegister
+    from cluster.writer.stores import open_objects
     from storage.location import open_store
 
     if is_of_all_sites(config):

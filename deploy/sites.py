@@ -15,8 +15,8 @@ from deploy.receipts import receipt_text
 from deploy.text import evaluation_text, requests_text, table, verification_text
 
 if TYPE_CHECKING:
+    from cluster.results.sites import SitesStatus
     from cluster.sites.federation import SiteFederation
-    from cluster.sites.outcome import SitesStatus
     from coordinator.sites import TookPart
 
 

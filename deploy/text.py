@@ -10,8 +10,8 @@ from coordinator.requests import Cost, RequestState
 from coordinator.status import BatchStatus, FederationStatus, RequestStatus
 
 if TYPE_CHECKING:  # the planner loads torch, and commands with --url do without
-    from cluster.outcome import Evaluation, Verification
-    from cluster.planning import Plan
+    from cluster.results.federation import Evaluation, Verification
+    from cluster.writer.forecast import Plan
 
 _MOST_OF_A_NOTE = 60
 

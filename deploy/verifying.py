@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cluster.outcome import Verification
+from cluster.results.federation import Verification
 from deploy.output import ExitCode, Outcome, Problem
 from deploy.text import verification_text
 

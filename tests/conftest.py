@@ -23,8 +23,8 @@ os.environ.setdefault("RAY_worker_niceness", "0")
 @pytest.fixture(scope="session")
 def joined_ray() -> Iterator[None]:
     """One local Ray for all tests that use it: federations find this process in it and leave it running."""
-    from cluster.session import join_ray, leave_ray
-    from cluster.specification import ClusterSettings
+    from cluster.config.specification import ClusterSettings
+    from cluster.runtime.session import join_ray, leave_ray
 
     join_ray(ClusterSettings())
     yield

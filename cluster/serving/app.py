@@ -10,8 +10,12 @@ from typing import Any, Final
 from fastapi import FastAPI, Request
 from starlette.responses import Response
 
-from cluster.log_lines import LogLines
-from cluster.serving.contract import (
+from cluster.coordinator_actor.log_lines import LogLines
+from cluster.serving.access_log import note
+from cluster.serving.bodies import JSON, Reader, answer_type_of, media_type_of, written
+from cluster.serving.endpoints import COMMON, TOKEN, Endpoints, add_erasures, add_predictions, assembled, json_answer
+from cluster.serving.http_errors import Problem, Refused
+from cluster.serving.schemas import (
     BYTES,
     ERASED,
     HEARD_OF,
@@ -21,10 +25,6 @@ from cluster.serving.contract import (
     StatusShape,
     responses,
 )
-from cluster.serving.endpoints import COMMON, TOKEN, Endpoints, add_erasures, add_predictions, assembled, json_answer
-from cluster.serving.messages import JSON, Reader, answer_type_of, media_type_of, written
-from cluster.serving.problems import Problem, Refused
-from cluster.serving.records import note
 from cluster.serving.service import Service
 from cluster.tokens import TokenRecord
 from coordinator.requests import check_request_id

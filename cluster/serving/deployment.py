@@ -21,19 +21,19 @@ from ray import serve
 from ray.exceptions import RayTaskError
 from ray.serve.exceptions import RayServeException
 
-from cluster.guard import check_rooms
-from cluster.launching import find_coordinator, launch_coordinator, namespace_of
-from cluster.log_lines import LogLines
-from cluster.objects import open_objects
-from cluster.placement import check_here, selecting
+from cluster.config.serve import ServeSettings
+from cluster.config.sites import read_sites
+from cluster.config.specification import ClusterSettings, FederationSpecification, read_specification
+from cluster.coordinator_actor.launch import find_coordinator, launch_coordinator, namespace_of
+from cluster.coordinator_actor.log_lines import LogLines
+from cluster.runtime.guard import check_rooms
+from cluster.runtime.labels import check_here, selecting
+from cluster.runtime.system import SystemClock
 from cluster.serving.app import build_app
 from cluster.serving.erasures import Accepting
 from cluster.serving.service import open_service
-from cluster.serving.settings import ServeSettings
-from cluster.sites.specification import read_sites
-from cluster.specification import ClusterSettings, FederationSpecification, read_specification
-from cluster.system import SystemClock
-from cluster.worker import keep_silent
+from cluster.training.worker import keep_silent
+from cluster.writer.stores import open_objects
 from coordinator.sites import Leaves
 from storage.errors import Conflict, Corrupt, Invalid, Unavailable
 from storage.location import is_on_s3

@@ -14,15 +14,15 @@ from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, Response
 
-from cluster.log_lines import LogLines
-from cluster.serving.contract import ASKED, KEY, Health, responses
-from cluster.serving.description import POLICY, openapi_of, page
+from cluster.config.serve import ServeSettings
+from cluster.coordinator_actor.log_lines import LogLines
+from cluster.serving.access_log import Recorder, note
+from cluster.serving.auth import Gate
+from cluster.serving.bodies import JSON, media_type_of, parsed
 from cluster.serving.erasures import named
-from cluster.serving.gate import Gate
-from cluster.serving.messages import JSON, media_type_of, parsed
-from cluster.serving.problems import Problem, Refused, problem_of, too_large
-from cluster.serving.records import Recorder, note
-from cluster.serving.settings import ServeSettings
+from cluster.serving.http_errors import Problem, Refused, problem_of, too_large
+from cluster.serving.openapi import POLICY, openapi_of, page
+from cluster.serving.schemas import ASKED, KEY, Health, responses
 from cluster.tokens import Role, TokenRecord
 from coordinator.ports import Clock
 from shards.data.messages import ARROW_STREAM

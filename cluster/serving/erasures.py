@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from cluster.naming import new_request_id
-from cluster.serving.standing import Standing
-from cluster.writing import Surroundings, drafted, drafted_for_all
+from cluster.ensemble.replica_state import Standing
+from cluster.writer.drafting import new_request_id
+from cluster.writer.writer import Surroundings, drafted, drafted_for_all
 from coordinator.requests import ErasureRequest
 from coordinator.status import RequestStatus, describe_request
 from shards.tombstones import DigestSet

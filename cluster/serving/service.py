@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from cluster.serving.answering import Answering
+from cluster.config.serve import ServeSettings
+from cluster.config.specification import FederationSpecification
+from cluster.ensemble.replica_state import Standing
+from cluster.ensemble.site_report import Telling
+from cluster.serving.auth import Gate
+from cluster.serving.batcher import Answering
 from cluster.serving.erasures import Accepting, Erasures
-from cluster.serving.gate import Gate
-from cluster.serving.settings import ServeSettings
-from cluster.serving.standing import Standing
-from cluster.serving.telling import Telling
-from cluster.specification import FederationSpecification
 from cluster.tokens import TokenRegister
-from cluster.writing import surroundings
+from cluster.writer.writer import surroundings
 from coordinator.ports import Clock, Notice
 from coordinator.sites import Leaves
 

@@ -10,8 +10,12 @@ from typing import Any, Final
 from fastapi import FastAPI, Request
 from starlette.responses import Response
 
-from cluster.log_lines import LogLines
-from cluster.serving.contract import (
+from cluster.coordinator_actor.log_lines import LogLines
+from cluster.results.sites import SitesStatus
+from cluster.serving.access_log import note
+from cluster.serving.bodies import JSON, answer_type_of, media_type_of, written_with
+from cluster.serving.endpoints import COMMON, TOKEN, Endpoints, add_erasures, add_predictions, assembled, json_answer
+from cluster.serving.schemas import (
     AT,
     BY,
     ERASED_AT,
@@ -19,12 +23,8 @@ from cluster.serving.contract import (
     SitesPredictions,
     responses,
 )
-from cluster.serving.endpoints import COMMON, TOKEN, Endpoints, add_erasures, add_predictions, assembled, json_answer
-from cluster.serving.messages import JSON, answer_type_of, media_type_of, written_with
-from cluster.serving.records import note
 from cluster.serving.sites_service import SitesService
-from cluster.sites.asking import SitesAnswer
-from cluster.sites.outcome import SitesStatus
+from cluster.sites.fan_out import SitesAnswer
 from cluster.tokens import Role, TokenRecord
 from coordinator.requests import check_request_id
 from coordinator.status import RequestStatus

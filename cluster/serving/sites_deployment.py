@@ -11,8 +11,10 @@ from contextlib import suppress
 
 from fastapi import FastAPI
 
-from cluster.guard import check_rooms
-from cluster.placement import check_here
+from cluster.config.sites import SitesSpecification, open_own_store
+from cluster.runtime.guard import check_rooms
+from cluster.runtime.labels import check_here
+from cluster.runtime.session import is_to_start_ray, join_ray
 from cluster.serving.deployment import (
     Serving,
     deployed,
@@ -23,8 +25,6 @@ from cluster.serving.deployment import (
 )
 from cluster.serving.sites_app import build_sites_app
 from cluster.serving.sites_service import open_sites_service
-from cluster.session import is_to_start_ray, join_ray
-from cluster.sites.specification import SitesSpecification, open_own_store
 from storage.digests import sha256
 from storage.errors import Conflict, Corrupt, Invalid, Unavailable
 

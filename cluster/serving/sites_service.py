@@ -10,16 +10,16 @@ from threading import Lock
 import numpy as np
 import numpy.typing as npt
 
-from cluster.naming import new_request_id
-from cluster.serving.gate import Gate
-from cluster.serving.messages import Reader
-from cluster.serving.settings import ServeSettings
-from cluster.sites.asking import SitesAnswer
+from cluster.config.serve import ServeSettings
+from cluster.config.sites import SitesSpecification, open_own_store
+from cluster.results.sites import SitesStatus
+from cluster.runtime.system import SystemClock
+from cluster.serving.auth import Gate
+from cluster.serving.bodies import Reader
+from cluster.sites.fan_out import SitesAnswer
 from cluster.sites.federation import SiteFederation
-from cluster.sites.outcome import SitesStatus
-from cluster.sites.specification import SitesSpecification, open_own_store
-from cluster.system import SystemClock
 from cluster.tokens import TokenRegister
+from cluster.writer.drafting import new_request_id
 from coordinator.ports import Clock
 from coordinator.status import RequestStatus
 from storage.errors import Invalid, ObjectMissing, SisaError, Unavailable

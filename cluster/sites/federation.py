@@ -15,18 +15,18 @@ from typing import Any, Final, Self, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from cluster.naming import new_request_id, texts
-from cluster.sites.answering import FileAnswering
-from cluster.sites.asking import Asking, SitesAnswer
-from cluster.sites.links import NearSite, SiteLink
-from cluster.sites.outcome import SiteReceipt, SitesAnswers, SitesEvaluation, SitesStatus, SiteStatus, SitesVerification
+from cluster.config.sites import Site, SitesSettings, SitesSpecification, open_own_store, read_sites
+from cluster.results.sites import SiteReceipt, SitesAnswers, SitesEvaluation, SitesStatus, SiteStatus, SitesVerification
+from cluster.runtime.system import SystemClock
+from cluster.sites.batch_predict import FileAnswering
+from cluster.sites.fan_out import Asking, SitesAnswer
+from cluster.sites.link import NearSite, SiteLink
+from cluster.sites.membership import RosterRegister
 from cluster.sites.pinned import PinnedSite
 from cluster.sites.remote import RemoteSite
-from cluster.sites.roster import RosterRegister
-from cluster.sites.specification import Site, SitesSettings, SitesSpecification, open_own_store, read_sites
-from cluster.system import SystemClock
-from cluster.worker import new_name
-from cluster.workers import one_ray
+from cluster.training.worker import new_name
+from cluster.training.workers import one_ray
+from cluster.writer.drafting import new_request_id, texts
 from coordinator.ports import Clock, Listener, Names, Notice, Remark
 from coordinator.receipts.bundles import ReceiptBundle, bundle_from_bytes, verify_bundle
 from coordinator.receipts.issuer import Registrar

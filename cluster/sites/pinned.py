@@ -22,16 +22,16 @@ import numpy.typing as npt
 import ray
 from ray.exceptions import ActorDiedError, ObjectLostError, RayActorError, RayError
 
-from cluster.coordinator import unwrapped
-from cluster.guard import check_rooms
-from cluster.launching import launch_coordinator, stop_coordinator
-from cluster.objects import open_objects
-from cluster.outcome import Verification
-from cluster.placement import check_here, labels_in_words, nodes_with, selecting
-from cluster.session import join_ray
-from cluster.sites.links import NearSite
-from cluster.sites.specification import Site
-from cluster.worker import keep_silent, new_name
+from cluster.config.sites import Site
+from cluster.coordinator_actor.actor import unwrapped
+from cluster.coordinator_actor.launch import launch_coordinator, stop_coordinator
+from cluster.results.federation import Verification
+from cluster.runtime.guard import check_rooms
+from cluster.runtime.labels import check_here, labels_in_words, nodes_with, selecting
+from cluster.runtime.session import join_ray
+from cluster.sites.link import NearSite
+from cluster.training.worker import keep_silent, new_name
+from cluster.writer.stores import open_objects
 from coordinator.ports import Clock, Listener
 from coordinator.sites import SiteAnswer, SiteStanding
 from coordinator.status import FederationStatus, RequestStatus

@@ -23,9 +23,9 @@ import numpy as np
 import numpy.typing as npt
 
 from cluster.client import Client, NotAllowed, RemoteAnswers
-from cluster.outcome import Verification
-from cluster.sites.desk import check_width
-from cluster.sites.specification import Site, SitesSettings
+from cluster.config.sites import Site, SitesSettings
+from cluster.results.federation import Verification
+from cluster.sites.site_server import check_width
 from coordinator.sites import SiteAnswer, SiteStanding
 from coordinator.status import FederationStatus, RequestStatus
 from shards.data.messages import scores_of_table, table_of_features

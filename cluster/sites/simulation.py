@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from cluster.sites.specification import Site, SitesSpecification
-from cluster.specification import ClusterSettings
+from cluster.config.sites import Site, SitesSpecification
+from cluster.config.specification import ClusterSettings
 from storage.location import is_on_s3
 
 FOLDER: Final = "simulated"

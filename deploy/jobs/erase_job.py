@@ -20,9 +20,9 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from cluster.launching import find_coordinator
-from cluster.specification import FederationSpecification, read_specification
-from cluster.writing import drafted, surroundings
+from cluster.config.specification import FederationSpecification, read_specification
+from cluster.coordinator_actor.launch import find_coordinator
+from cluster.writer.writer import drafted, surroundings
 from coordinator.ports import Notice
 from coordinator.requests import ErasureRequest
 from deploy.commands import DEFAULT_CONFIG, Config, finish
@@ -37,7 +37,7 @@ def submitted(
     """Return the request as the coordinator has accepted it, durably; it is carried out without this process.
 
     The same ``request_id`` with the same names is the same request (D4). Raises ``Unavailable`` when no coordinator is
-    at work, and what ``cluster.writing.drafted`` raises.
+    at work, and what ``cluster.writer.writer.drafted`` raises.
     """
     around = surroundings(specification, listener=_nobody)
     coordinator = find_coordinator(around.store, _nobody, lambda _: None)

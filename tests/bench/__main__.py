@@ -15,9 +15,9 @@ from typing import Any
 import ray
 
 import cluster
+from cluster.config.specification import FederationSpecification, read_specification
 from cluster.federation import Federation
-from cluster.objects import open_objects
-from cluster.specification import FederationSpecification, read_specification
+from cluster.writer.stores import open_objects
 from coordinator.engine.ledger import read_state
 from coordinator.ports import Notice, TrainingStarted
 from coordinator.state import FederationState, ShardState

@@ -10,11 +10,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from statistics import median, quantiles
 
+from cluster.config.specification import FederationSpecification
+from cluster.coordinator_actor.resident import Resident
 from cluster.federation import Federation
-from cluster.resident import Resident
-from cluster.specification import FederationSpecification
-from cluster.worker import new_name
-from cluster.writing import drafted, surroundings
+from cluster.training.worker import new_name
+from cluster.writer.writer import drafted, surroundings
 from coordinator.ports import Notice, RequestMoved, TrainingStarted
 from coordinator.requests import RequestState
 from deploy.text import table

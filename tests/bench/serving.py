@@ -25,15 +25,15 @@ from torch.func import functional_call, stack_module_state
 
 import cluster
 from cluster.client import Client
-from cluster.coordinator import ACTOR_NAME
-from cluster.ensemble import Ensemble
-from cluster.launching import RECORD_KEY, namespace_of
-from cluster.objects import open_objects
+from cluster.config.specification import ClusterSettings, FederationSpecification, read_specification
+from cluster.coordinator_actor.actor import ACTOR_NAME
+from cluster.coordinator_actor.launch import RECORD_KEY, namespace_of
+from cluster.ensemble.loaded import Ensemble
+from cluster.runtime.session import join_ray, leave_ray
+from cluster.runtime.system import SystemClock
 from cluster.serving.deployment import serve_federation, stop_serving
-from cluster.session import join_ray, leave_ray
-from cluster.specification import ClusterSettings, FederationSpecification, read_specification
-from cluster.system import SystemClock
 from cluster.tokens import TokenRegister
+from cluster.writer.stores import open_objects
 from coordinator.engine.follower import Follower
 from deploy.demo_data import DemoData, write_digits
 from deploy.text import table

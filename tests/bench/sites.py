@@ -20,19 +20,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import cluster
-from cluster.log_lines import LogLines
-from cluster.objects import open_objects
+from cluster.config.sites import Site, SiteSettings, SitesSpecification, read_sites
+from cluster.config.specification import read_specification
+from cluster.coordinator_actor.log_lines import LogLines
+from cluster.runtime.system import SystemClock
 from cluster.serving.app import build_app
 from cluster.serving.erasures import Accepting
 from cluster.serving.service import open_service
-from cluster.sites.desk import Desk
 from cluster.sites.federation import SiteFederation
-from cluster.sites.links import NearSite
+from cluster.sites.link import NearSite
 from cluster.sites.simulation import simulated
-from cluster.sites.specification import Site, SiteSettings, SitesSpecification, read_sites
-from cluster.specification import read_specification
-from cluster.system import SystemClock
+from cluster.sites.site_server import Desk
 from cluster.tokens import TokenRegister
+from cluster.writer.stores import open_objects
 from coordinator.ports import Clock, Listener
 from coordinator.sites import SiteAnswer, SiteStanding
 from deploy.demo_data import write_digits

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import count
 
-from cluster.metrics import Metric
+from cluster.coordinator_actor.metrics import Metric
 from coordinator.ports import Listener
 from storage.stores.memory import MemoryStore
 from tests.doubles.fake_learner import HashLearner, HashState
@@ -25,7 +25,7 @@ _STORES = count()
 
 @dataclass(slots=True)
 class Remembered:
-    """Implements ``cluster.metrics.Meter``."""
+    """Implements ``cluster.coordinator_actor.metrics.Meter``."""
 
     values: dict[tuple[str, tuple[str, ...]], float] = field(default_factory=dict)
     """The last value of each gauge, by its name and the values of its labels."""

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import pytest
 import ray
 
-from cluster.session import worker_count
-from cluster.specification import ClusterSettings
+from cluster.config.specification import ClusterSettings
+from cluster.runtime.session import worker_count
 from storage.errors import Invalid
 
 HEAD: Mapping[str, float] = {"memory": 1e9}

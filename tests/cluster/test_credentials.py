@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from cluster import training_data
-from cluster.objects import open_objects, open_witness
-from cluster.training_data import open_train
+from cluster.writer import training_data
+from cluster.writer.stores import open_objects, open_witness
+from cluster.writer.training_data import open_train
 from coordinator.settings import ReceiptSettings
 from storage.encryption.store import SealedStore
 from storage.s3.client import S3Store

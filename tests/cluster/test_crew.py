@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ray.exceptions import RayError, RayTaskError, TaskCancelledError, WorkerCrashedError
 
-from cluster import crew
-from cluster.crew import MOST_DEATHS, RayCrew, cause_of
+from cluster.runtime import task_pool as crew
+from cluster.runtime.task_pool import MOST_DEATHS, RayCrew, cause_of
 from storage.errors import Invalid, SisaError, StoreFull, Unavailable
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from cluster import ingesting
-from cluster.ingesting import RayIngest
-from cluster.specification import ClusterSettings
+from cluster.config.specification import ClusterSettings
+from cluster.training import ingest as ingesting
+from cluster.training.ingest import RayIngest
 from coordinator.ports import Ingestion, ingest_here
 from shards.data.sources import Source, open_source, table_source
 from shards.slices.parallel_ingest import Gathering
@@ -22,7 +22,7 @@ from tests.shards.people import people, settings, write
 
 @dataclass(slots=True)
 class Helpers:
-    """Stands for ``cluster.workers.Workers``: remembers what is asked of it."""
+    """Stands for ``cluster.training.workers.Workers``: remembers what is asked of it."""
 
     calls: list[str] = field(default_factory=list)
 

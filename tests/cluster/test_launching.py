@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster.launching import differing_parts
-from cluster.specification import FederationSpecification, read_specification
+from cluster.config.specification import FederationSpecification, read_specification
+from cluster.coordinator_actor.launch import differing_parts
 from tests.doubles.home import Home
 
 

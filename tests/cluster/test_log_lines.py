@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cluster.log_lines import FIELDS, MOST_REQUESTS, LogLines
+from cluster.coordinator_actor.log_lines import FIELDS, MOST_REQUESTS, LogLines
 from coordinator.ports import Remark, RequestMoved
 from coordinator.requests import RequestState
 from storage.errors import Corrupt, Fenced, Invalid, InvariantBroken, SisaError, Unavailable

@@ -8,8 +8,8 @@ from datetime import timedelta
 
 import pytest
 
-from cluster import metrics
-from cluster.metrics import METRICS, Gauges, tainted
+from cluster.coordinator_actor import metrics
+from cluster.coordinator_actor.metrics import METRICS, Gauges, tainted
 from coordinator.decisions.policy import hold, release
 from coordinator.requests import RequestState
 from coordinator.state import FederationState
@@ -158,7 +158,7 @@ def test_every_metric_is_well_named() -> None:
 
 def test_ray_takes_every_metric() -> None:
     """Ray's own classes accept each metric's name, labels and values, with a cluster or without one."""
-    from cluster.meter import RayMeter
+    from cluster.coordinator_actor.ray_metrics import RayMeter
 
     meter = RayMeter()
     for metric in METRICS:

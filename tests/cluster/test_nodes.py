@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import ray
 
-from cluster import nodes
-from cluster.nodes import check_nodes, processors, sizes_seen
+from cluster.runtime import nodes
+from cluster.runtime.nodes import check_nodes, processors, sizes_seen
 from shards.data.sources import open_source
 from storage.errors import Invalid
 from storage.objects import object_key

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster.objects import local_folders, open_objects, own_places
-from cluster.specification import FederationSettings, FederationSpecification
+from cluster.config.specification import FederationSettings, FederationSpecification
+from cluster.writer.stores import local_folders, open_objects, own_places
 from storage.encryption.store import SealedStore
 from storage.errors import Invalid
 from storage.stores.local import LocalStore

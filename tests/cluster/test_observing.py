@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-import cluster.workers
-from cluster.log_lines import LogLines
-from cluster.metrics import FLOOR, JOURNAL, REQUESTS, SHOWN, TAINTED, Gauges
-from cluster.observing import Observer
-from cluster.resident import Resident
-from cluster.specification import read_specification
-from cluster.system import SystemClock
-from cluster.writing import drafted, surroundings
+import cluster.training.workers
+from cluster.config.specification import read_specification
+from cluster.coordinator_actor.log_lines import LogLines
+from cluster.coordinator_actor.metrics import FLOOR, JOURNAL, REQUESTS, SHOWN, TAINTED, Gauges
+from cluster.coordinator_actor.observer import Observer
+from cluster.coordinator_actor.resident import Resident
+from cluster.runtime.system import SystemClock
+from cluster.writer.writer import drafted, surroundings
 from tests.cluster.observed import Remembered
 from tests.doubles.home import MARKED, Home
 from tests.doubles.local_workers import LocalWorkers
@@ -26,8 +26,8 @@ PATIENCE_SECONDS = 60.0
 
 def test_an_erasure_is_seen_from_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Metrics have the request complete, the floor raised and nothing tainted; the log has it all the way, unnamed."""
-    monkeypatch.setattr(cluster.workers, "RayPool", LocalWorkers)
-    monkeypatch.setattr(cluster.workers, "join_ray", lambda _: False)
+    monkeypatch.setattr(cluster.training.workers, "RayPool", LocalWorkers)
+    monkeypatch.setattr(cluster.training.workers, "join_ray", lambda _: False)
     specification = read_specification(Home(tmp_path).fill(erasure__batch_window_seconds=0.0).config)
     meter, stream = Remembered(), io.StringIO()
     clock = SystemClock()

@@ -11,9 +11,9 @@ import pytest
 import ray
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError
 
-from cluster import coordinator
-from cluster.coordinator import RemoteWriter, patiently
-from cluster.resident import Heard
+from cluster.coordinator_actor import actor as coordinator
+from cluster.coordinator_actor.actor import RemoteWriter, patiently
+from cluster.coordinator_actor.resident import Heard
 from coordinator.requests import RequestState
 from coordinator.settings import BatchUntil
 from storage.errors import Conflict, Fenced, OutcomeUnknown, Unavailable, WriterBusy

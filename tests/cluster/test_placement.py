@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 import ray
 
-import cluster.workers
-from cluster import crew, ingesting, launching, nodes, pool
-from cluster.crew import RayCrew
-from cluster.placement import (
+import cluster.training.workers
+from cluster.config.specification import ClusterSettings, FederationSpecification
+from cluster.coordinator_actor import launch as launching
+from cluster.runtime import nodes
+from cluster.runtime import task_pool as crew
+from cluster.runtime.labels import (
     check_here,
     check_own_place,
     labels_in_words,
@@ -23,12 +25,14 @@ from cluster.placement import (
     require_nodes,
     selecting,
 )
-from cluster.pool import RayPool
+from cluster.runtime.session import waited_for, worker_count
+from cluster.runtime.task_pool import RayCrew
 from cluster.serving import deployment
-from cluster.session import waited_for, worker_count
-from cluster.specification import ClusterSettings, FederationSpecification
-from cluster.worker import WorkerSetup, WorkerShell
-from cluster.workers import Workers
+from cluster.training import ingest as ingesting
+from cluster.training import pool
+from cluster.training.pool import RayPool
+from cluster.training.worker import WorkerSetup, WorkerShell
+from cluster.training.workers import Workers
 from storage.errors import Invalid, InvariantBroken, Unavailable
 from storage.stores.memory import MemoryStore
 from tests.doubles.federation import specification_of
@@ -255,7 +259,7 @@ def test_coordinator_and_replicas_are_placed_by_their_labels(store: str, monkeyp
 
 def test_a_worker_that_is_elsewhere_touches_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wherever Ray has put it, a worker on a node without the labels refuses, in words that name none of the data."""
-    monkeypatch.setattr(cluster.worker, "keep_silent", lambda: None)
+    monkeypatch.setattr(cluster.training.worker, "keep_silent", lambda: None)
     setup: WorkerSetup = Workers(_pinned(), MemoryStore("nobody"), print)._setup()
     _play(monkeypatch, here={"site": "south"})
     shell: Any = WorkerShell(setup)
@@ -265,7 +269,7 @@ def test_a_worker_that_is_elsewhere_touches_nothing(monkeypatch: pytest.MonkeyPa
 
 def test_who_looks() -> None:
     """All that Ray starts for a federation looks where it is: worker, ingest task, replica; whoever writes as well."""
-    rooms = Path(cluster.workers.__file__).parent
+    rooms = Path(cluster.training.workers.__file__).parent
     looking = {
         path.relative_to(rooms).as_posix()
         for path in rooms.rglob("*.py")
@@ -296,7 +300,7 @@ def test_a_command_that_writes_is_at_the_site(monkeypatch: pytest.MonkeyPatch) -
 def test_a_local_ray_needs_no_look(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where this process would start Ray, with the labels, nothing is started to look; where one is, it is joined."""
     joined: list[ClusterSettings] = []
-    monkeypatch.setattr(cluster.workers, "join_ray", joined.append)
+    monkeypatch.setattr(cluster.training.workers, "join_ray", joined.append)
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     Workers(_pinned(), MemoryStore("nobody"), print).check_own_place()
     elsewhere = replace(PINNED, address="10.0.0.1:6379")
@@ -308,7 +312,7 @@ def test_a_local_ray_needs_no_look(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_labels_are_given_to_a_ray_of_our_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same specification runs on one machine: a local Ray has the labels, one that is joined keeps its own."""
-    from cluster import session
+    from cluster.runtime import session
 
     begun: list[dict[str, Any]] = []
     monkeypatch.setattr(ray, "is_initialized", lambda: False)

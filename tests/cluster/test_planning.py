@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from cluster.planning import _random_points, trial_basis, trial_points
-from cluster.specification import read_specification
+from cluster.config.specification import read_specification
+from cluster.writer.forecast import _random_points, trial_basis, trial_points
 from shards.data.sources import table_source
 from tests.doubles.home import Home
 from tests.doubles.time_and_names import VirtualClock

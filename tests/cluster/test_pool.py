@@ -10,9 +10,9 @@ from typing import Any, Self
 import pytest
 from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutError, OutOfMemoryError, RayError
 
-from cluster import pool
-from cluster.pool import MOST_DEATHS, MOST_LOSSES, Deaths, Fate, RayPool, fate_of
-from cluster.specification import ClusterSettings
+from cluster.config.specification import ClusterSettings
+from cluster.training import pool
+from cluster.training.pool import MOST_DEATHS, MOST_LOSSES, Deaths, Fate, RayPool, fate_of
 from shards.learners.trainer import SliceLearned, TrainTask
 from shards.lineage import CheckpointRecord
 from shards.specification import ShardId, SliceIndex

@@ -8,11 +8,11 @@ from threading import Event
 
 import pytest
 
-import cluster.workers
-from cluster import resident
-from cluster.resident import Resident
-from cluster.specification import read_specification
-from cluster.writing import Surroundings, drafted, surroundings
+import cluster.training.workers
+from cluster.config.specification import read_specification
+from cluster.coordinator_actor import resident
+from cluster.coordinator_actor.resident import Resident
+from cluster.writer.writer import Surroundings, drafted, surroundings
 from coordinator.ports import Listener, Notice, RequestMoved
 from coordinator.requests import RequestState
 from shards.lineage import Configuration
@@ -44,8 +44,8 @@ def test_what_passes_by_itself_needs_nobody(
     """A request for whose retraining there are no workers is carried out as soon as there are some again, though
     nothing arrives any more (D1): the waits between attempts double, up to a limit.
     """
-    monkeypatch.setattr(cluster.workers, "RayPool", _Moody)
-    monkeypatch.setattr(cluster.workers, "join_ray", lambda _: False)
+    monkeypatch.setattr(cluster.training.workers, "RayPool", _Moody)
+    monkeypatch.setattr(cluster.training.workers, "join_ray", lambda _: False)
     monkeypatch.setattr(resident, "RETRY_SECONDS", 0.01)
     monkeypatch.setattr(resident, "MOST_RETRY_SECONDS", 0.03)
     home = Home(tmp_path).fill(erasure__batch_window_seconds=0.0)

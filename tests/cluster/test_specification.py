@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from cluster.specification import (
+from cluster.config.specification import (
     TABLES,
     FederationSpecification,
     describe_difference,

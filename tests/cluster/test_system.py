@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.system import many_at_once
+from cluster.runtime.system import many_at_once
 from coordinator.ports import Each, in_turn
 from coordinator.receipts.issuer import Registrar
 from storage.errors import Unavailable

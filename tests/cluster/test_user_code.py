@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from cluster.user_code import make_importable
+from cluster.runtime.user_code import make_importable
 from shards.learners.torch.factory import build_model, model_code_digest
 from shards.specification import ModelSettings
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-import cluster.workers
+import cluster.training.workers
 from tests.doubles.home import Home
 from tests.doubles.local_workers import LocalWorkers
 
@@ -16,8 +16,8 @@ from tests.doubles.local_workers import LocalWorkers
 @pytest.fixture
 def _no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let federations train in this process; modules beside a specification are found by that test alone."""
-    monkeypatch.setattr(cluster.workers, "RayPool", LocalWorkers)
-    monkeypatch.setattr(cluster.workers, "join_ray", lambda _: False)
+    monkeypatch.setattr(cluster.training.workers, "RayPool", LocalWorkers)
+    monkeypatch.setattr(cluster.training.workers, "join_ray", lambda _: False)
     monkeypatch.setattr(sys, "path", list(sys.path))
 
 
@@ -33,8 +33,8 @@ def _trained_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder whose federation was trained once for all tests."""
     folder = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cluster.workers, "RayPool", LocalWorkers)
-        patch.setattr(cluster.workers, "join_ray", lambda _: False)
+        patch.setattr(cluster.training.workers, "RayPool", LocalWorkers)
+        patch.setattr(cluster.training.workers, "join_ray", lambda _: False)
         said = Home(folder).fill().json("train")
     assert said.code == 0, said.err
     return folder

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 import cluster
-import cluster.workers
-from cluster.system import SystemClock
+import cluster.training.workers
+from cluster.runtime.system import SystemClock
 from coordinator.engine.engine import Engine
 from deploy.erasure import erase_outcome
 from tests.deploy.test_cli_erase import fresh_digests
@@ -42,8 +42,8 @@ def _lives_folder(_trained_folder: Path, tmp_path_factory: pytest.TempPathFactor
     shutil.copytree(_trained_folder, folder, dirs_exist_ok=True)
     home = Home(folder)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cluster.workers, "RayPool", LocalWorkers)
-        patch.setattr(cluster.workers, "join_ray", lambda _: False)
+        patch.setattr(cluster.training.workers, "RayPool", LocalWorkers)
+        patch.setattr(cluster.training.workers, "join_ray", lambda _: False)
         for request_id, name in (("er-complete", EARLY), ("er-refused", "nobody")):
             home.json("erase", "--subject", name, "--request-id", request_id)
         home.specify(erasure__batch="until_due")

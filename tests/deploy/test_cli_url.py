@@ -20,9 +20,9 @@ import pytest
 import uvicorn
 
 import cluster
-import cluster.workers
+import cluster.training.workers
 from cluster.client import Client
-from cluster.specification import read_specification
+from cluster.config.specification import read_specification
 from cluster.tokens import Role
 from deploy.remote import open_client
 from tests.doubles.home import MARKED, Home, Said, run, small_points
@@ -67,8 +67,8 @@ def person(number: int) -> str:
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """One for all tests, each of which erases people of its own."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cluster.workers, "RayPool", LocalWorkers)
-        patch.setattr(cluster.workers, "join_ray", lambda _: False)
+        patch.setattr(cluster.training.workers, "RayPool", LocalWorkers)
+        patch.setattr(cluster.training.workers, "join_ray", lambda _: False)
         home = Home(tmp_path_factory.mktemp("served")).fill(
             erasure__batch_window_seconds=0.0, serve__refresh_seconds=0.05
         )

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.specification import FederationSpecification, read_specification
+from cluster.config.specification import FederationSpecification, read_specification
 from deploy.initialise import column_globs, draft_specification, write_specification
 from shards.data.prediction_files import feature_batches
 from shards.data.sources import open_source

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cluster.metrics import METRICS
+from cluster.coordinator_actor.metrics import METRICS
 from tests.deploy_files.manifests import KUBERAY, ROOT, load, problems
 
 DASHBOARD: dict[str, Any] = json.loads((ROOT / "deploy" / "grafana" / "sisa-ray.json").read_text(encoding="utf-8"))

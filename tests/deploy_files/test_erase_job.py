@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-import cluster.workers
-from cluster.resident import Resident
-from cluster.specification import read_specification
-from cluster.writing import surroundings
+import cluster.training.workers
+from cluster.config.specification import read_specification
+from cluster.coordinator_actor.resident import Resident
+from cluster.writer.writer import surroundings
 from coordinator.engine.ledger import read_state
 from coordinator.requests import RequestState
 from deploy.jobs import erase_job
@@ -27,8 +27,8 @@ PATIENCE_SECONDS = 60.0
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     """A folder whose federation trains in this process."""
-    monkeypatch.setattr(cluster.workers, "RayPool", LocalWorkers)
-    monkeypatch.setattr(cluster.workers, "join_ray", lambda _: False)
+    monkeypatch.setattr(cluster.training.workers, "RayPool", LocalWorkers)
+    monkeypatch.setattr(cluster.training.workers, "join_ray", lambda _: False)
     return Home(tmp_path).fill(erasure__batch_window_seconds=0.0)
 
 

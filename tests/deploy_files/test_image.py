@@ -129,7 +129,7 @@ def test_debian_leaves_nothing_behind(variant: str) -> None:
 
 
 def test_ray_asks_for_a_token_and_reports_to_nobody() -> None:
-    """Both are on in the image, whoever starts it, and Ray's other variables are those that cluster/session.py sets."""
+    """Both are on in the image, whoever starts it, and Ray's other variables are those that ``session`` sets."""
     settings = dict(
         pair.split("=", 1)
         for word, rest in STAGES["base"].instructions

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.specification import read_specification
+from cluster.config.specification import read_specification
 from tests.deploy_files.manifests import KUBERAY, ROOT, Manifest, built, load, named, pods, problems, yaml
 
 OVERLAYS = ("aws", "minio")

@@ -12,10 +12,10 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from cluster.outcome import Evaluation
+from cluster.config.sites import read_sites
+from cluster.config.specification import read_specification
+from cluster.results.federation import Evaluation
 from cluster.sites.simulation import simulated
-from cluster.sites.specification import read_sites
-from cluster.specification import read_specification
 from deploy.examples.sites import compare, split
 from deploy.examples.sites.split import OWN_SHARE, SITES, Example, write_example
 from tests.deploy_files.manifests import ROOT

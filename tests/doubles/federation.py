@@ -9,8 +9,8 @@ from typing import Any, Generic
 
 import pyarrow as pa
 
-from cluster.identity import fresh_state
-from cluster.specification import ClusterSettings, FederationSpecification, bit_settings, settings_record
+from cluster.config.specification import ClusterSettings, FederationSpecification, bit_settings, settings_record
+from cluster.writer.identity import fresh_state
 from coordinator.engine.engine import Engine, Tools
 from coordinator.ports import Listener
 from coordinator.receipts.evidence import StoreEvidence

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from cluster.specification import ClusterSettings
-from cluster.worker import Worker, WorkerSetup
+from cluster.config.specification import ClusterSettings
+from cluster.training.worker import Worker, WorkerSetup
 from shards.learners.trainer import TrainingEvent, TrainTask
 from shards.lineage import Configuration
 
 
 @dataclass(slots=True)
 class LocalWorkers:
-    """Made as ``cluster.pool.RayPool`` is, and implements ``coordinator.ports.WorkerPool``."""
+    """Made as ``cluster.training.pool.RayPool`` is, and implements ``coordinator.ports.WorkerPool``."""
 
     setup: WorkerSetup
     settings: ClusterSettings

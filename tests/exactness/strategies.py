@@ -7,7 +7,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from cluster.specification import FederationSpecification
+from cluster.config.specification import FederationSpecification
 from shards.schedule import minimum_epochs
 from shards.specification import ModelSettings, TrainingSettings
 from tests.doubles.federation import Point, specification_of

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from cluster.specification import FederationSpecification
+from cluster.config.specification import FederationSpecification
 from coordinator.engine.tasks import train_task
 from coordinator.requests import RequestState
 from coordinator.state import servable

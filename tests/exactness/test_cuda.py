@@ -8,7 +8,7 @@ from itertools import count
 import pytest
 import torch
 
-from cluster.specification import FederationSpecification
+from cluster.config.specification import FederationSpecification
 from shards.learners.torch.learner import TorchLearner, TorchState
 from shards.learners.torch.seeding import set_numerics
 from shards.specification import ModelSettings, TrainingSettings

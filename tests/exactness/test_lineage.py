@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from cluster.specification import FederationSpecification
+from cluster.config.specification import FederationSpecification
 from coordinator.engine.tasks import check_configuration
 from coordinator.state import servable
 from shards.learners.torch.learner import TorchState

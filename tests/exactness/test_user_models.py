@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cluster.specification import FederationSpecification
+from cluster.config.specification import FederationSpecification
 from shards.slices.files import load_shard
 from shards.specification import ModelSettings, ShardId, TrainingSettings
 from storage.errors import Invalid

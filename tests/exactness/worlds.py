@@ -7,7 +7,7 @@ from itertools import count
 
 import numpy as np
 
-from cluster.specification import FederationSpecification, bit_settings, settings_record
+from cluster.config.specification import FederationSpecification, bit_settings, settings_record
 from coordinator.engine.tasks import train_task
 from coordinator.state import FederationState
 from shards.learners.torch.checkpoint import decode_checkpoint

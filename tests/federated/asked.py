@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from cluster.config.sites import SitesSettings
 from cluster.sites.federation import SiteFederation, connect_sites
 from cluster.sites.remote import RemoteSite
-from cluster.sites.specification import SitesSettings
 from coordinator.ports import Notice
 from tests.doubles.home import FEATURES, small_points
 from tests.federated.houses import SITES

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-import cluster.workers
+import cluster.training.workers
 from tests.doubles.local_workers import LocalWorkers
 from tests.federated.houses import Houses
 from tests.federated.served import Served, served
@@ -16,8 +16,8 @@ from tests.federated.served import Served, served
 @pytest.fixture(autouse=True)
 def near_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Train without Ray."""
-    monkeypatch.setattr(cluster.workers, "RayPool", LocalWorkers)
-    monkeypatch.setattr(cluster.workers, "join_ray", lambda _: False)
+    monkeypatch.setattr(cluster.training.workers, "RayPool", LocalWorkers)
+    monkeypatch.setattr(cluster.training.workers, "join_ray", lambda _: False)
 
 
 @pytest.fixture
@@ -30,8 +30,8 @@ def houses(tmp_path: Path) -> Houses:
 def still_sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """Three served sites that no test changes, apart from their boundaries."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cluster.workers, "RayPool", LocalWorkers)
-        patch.setattr(cluster.workers, "join_ray", lambda _: False)
+        patch.setattr(cluster.training.workers, "RayPool", LocalWorkers)
+        patch.setattr(cluster.training.workers, "join_ray", lambda _: False)
         with served(Houses(tmp_path_factory.mktemp("still")).fill()) as made:
             yield made
 

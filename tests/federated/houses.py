@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from cluster.sites.specification import Site, SitesSpecification, read_sites
+from cluster.config.sites import Site, SitesSpecification, read_sites
 from storage.encryption.store import SealedStore
 from storage.stores.local import LocalStore
 from tests.doubles.home import Columns, Said, as_table, run, small_points

@@ -15,15 +15,15 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cluster.log_lines import LogLines
-from cluster.objects import open_objects
-from cluster.resident import Resident
+from cluster.config.sites import Site
+from cluster.coordinator_actor.log_lines import LogLines
+from cluster.coordinator_actor.resident import Resident
+from cluster.runtime.system import SystemClock
 from cluster.serving.app import build_app
 from cluster.serving.erasures import Accepting
 from cluster.serving.service import Service, open_service
-from cluster.sites.specification import Site
-from cluster.system import SystemClock
 from cluster.tokens import TokenRegister
+from cluster.writer.stores import open_objects
 from tests.federated.houses import Houses
 from tests.serving.world import coordinator_of
 

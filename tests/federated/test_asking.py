@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from cluster.sites.answering import FileAnswering
-from cluster.sites.asking import Asking
-from cluster.sites.roster import RosterRegister
+from cluster.sites.batch_predict import FileAnswering
+from cluster.sites.fan_out import Asking
+from cluster.sites.membership import RosterRegister
 from coordinator.sites import SiteAnswer, SiteStanding, history_of
 from storage.digests import sha256
 from storage.errors import InvariantBroken, Unavailable

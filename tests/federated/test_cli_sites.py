@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.sites.specification import read_sites
+from cluster.config.sites import read_sites
 from storage.errors import Invalid
 from tests.doubles.home import run, small_points
 from tests.federated.houses import SITES, Houses

@@ -14,9 +14,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from cluster.client import Client, NotAllowed
+from cluster.config.sites import read_sites
 from cluster.sites.federation import connect_sites
 from cluster.sites.remote import NotLetIn, RemoteSite
-from cluster.sites.specification import read_sites
 from storage.errors import Invalid, Unavailable
 from tests.federated.asked import absent, features, joined, remote
 from tests.federated.houses import Houses

@@ -11,9 +11,9 @@ import pyarrow as pa
 import pytest
 from starlette.types import Receive, Scope, Send
 
-import cluster.workers
+import cluster.training.workers
 from cluster.sites.federation import connect_sites
-from cluster.sites.links import NearSite
+from cluster.sites.link import NearSite
 from coordinator.receipts.bundles import verify_bundle
 from shards.data.messages import table_of_stream
 from storage.errors import Conflict, Invalid, ObjectMissing, Unavailable

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 import cluster
-from cluster.launching import RECORD_KEY, Launched
+from cluster.config.sites import Site
+from cluster.config.specification import ClusterSettings
+from cluster.coordinator_actor.launch import RECORD_KEY, Launched
+from cluster.results.sites import SitesStatus
 from cluster.sites.federation import SiteFederation, connect_sites
-from cluster.sites.links import NearSite
-from cluster.sites.outcome import SitesStatus
-from cluster.sites.specification import Site
-from cluster.specification import ClusterSettings
+from cluster.sites.link import NearSite
 from coordinator.ports import Clock, Listener
 from coordinator.receipts.bundles import statement_of, verify_bundle
 from coordinator.receipts.issuer import ReceiptsCheck
@@ -340,8 +340,8 @@ class _FakeRay:
 def test_all_sites_of_a_machine_share_one_ray(houses: Houses, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ray, which starts slowly, is started once for all sites, and ended after the last one, also when one fails."""
     fake = _FakeRay()
-    monkeypatch.setattr(cluster.workers, "join_ray", fake.join)
-    monkeypatch.setattr(cluster.workers, "leave_ray", fake.leave)
+    monkeypatch.setattr(cluster.training.workers, "join_ray", fake.join)
+    monkeypatch.setattr(cluster.training.workers, "leave_ray", fake.leave)
     whole = (houses.folder / "west.parquet").read_bytes()
     (houses.folder / "west.parquet").write_bytes(b"no parquet")
     with connect_sites(houses.config) as federation:
@@ -359,8 +359,8 @@ def test_a_site_with_a_coordinator_of_its_own_is_looked_for_where_that_is(
 ) -> None:
     """Who shares a Ray would look there for the coordinator of a site, which is on another one."""
     fake = _FakeRay()
-    monkeypatch.setattr(cluster.workers, "join_ray", fake.join)
-    monkeypatch.setattr(cluster.workers, "leave_ray", fake.leave)
+    monkeypatch.setattr(cluster.training.workers, "join_ray", fake.join)
+    monkeypatch.setattr(cluster.training.workers, "leave_ray", fake.leave)
     launched = Launched(address="127.0.0.1:1", namespace="sisa-north", head=None)
     houses.objects("north").put_if_absent(RECORD_KEY, canonical_json(asdict(launched)))
     with connect_sites(houses.config) as federation:

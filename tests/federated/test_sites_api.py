@@ -17,14 +17,14 @@ from schemathesis import GenerationMode
 from starlette.testclient import TestClient
 
 import cluster
-import cluster.workers
+import cluster.training.workers
 from cluster.client import Client
-from cluster.log_lines import LogLines
+from cluster.config.sites import read_sites
+from cluster.coordinator_actor.log_lines import LogLines
+from cluster.runtime.system import SystemClock
 from cluster.serving.sites_app import build_sites_app
 from cluster.serving.sites_service import SitesService, open_sites_service
 from cluster.sites.federation import connect_sites
-from cluster.sites.specification import read_sites
-from cluster.system import SystemClock
 from cluster.tokens import Role, TokenRegister
 from coordinator.receipts.bundles import bundle_from_bytes, statement_of, verify_bundle
 from shards.data.messages import ARROW_STREAM, stream_of, table_of_stream, texts_of
@@ -103,8 +103,8 @@ def front_of(made: Served) -> Front:
 def still(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
     """One that many tests ask and none changes, apart from its sites' boundaries."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cluster.workers, "RayPool", LocalWorkers)
-        patch.setattr(cluster.workers, "join_ray", lambda _: False)
+        patch.setattr(cluster.training.workers, "RayPool", LocalWorkers)
+        patch.setattr(cluster.training.workers, "join_ray", lambda _: False)
         with served(Houses(tmp_path_factory.mktemp("still")).fill()) as made:
             front = front_of(made)
             yield front

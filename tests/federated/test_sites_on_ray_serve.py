@@ -7,11 +7,11 @@ import socket
 import pytest
 
 from cluster.client import Client
+from cluster.config.sites import read_sites
+from cluster.runtime.system import SystemClock
 from cluster.serving import sites_deployment
 from cluster.serving.sites_deployment import serve_sites, stop_serving_sites
 from cluster.sites.federation import connect_sites
-from cluster.sites.specification import read_sites
-from cluster.system import SystemClock
 from cluster.tokens import TokenRegister
 from storage.errors import Invalid
 from storage.location import open_store

@@ -20,11 +20,11 @@ from typing import Any
 import pytest
 
 import cluster
-import cluster.identity
-import cluster.workers
-import cluster.writing
-from cluster.objects import open_objects
-from cluster.specification import FederationSpecification
+import cluster.training.workers
+import cluster.writer.identity
+import cluster.writer.writer
+from cluster.config.specification import FederationSpecification
+from cluster.writer.stores import open_objects
 from coordinator.engine.ledger import read_state
 from coordinator.engine.sweep import left_over
 from coordinator.ports import Notice, RequestMoved
@@ -132,13 +132,13 @@ def _replace_outer_world(life: Life, opened: list[StruckStore]) -> None:
         return SealedStore(opened[-1])
 
     patch = pytest.MonkeyPatch()  # never undone: this process is forked for one life
-    patch.setattr(cluster.writing, "open_objects", opened_struck)
-    patch.setattr(cluster.workers, "RayPool", LocalWorkers)
-    patch.setattr(cluster.workers, "join_ray", lambda _: False)
+    patch.setattr(cluster.writer.writer, "open_objects", opened_struck)
+    patch.setattr(cluster.training.workers, "RayPool", LocalWorkers)
+    patch.setattr(cluster.training.workers, "join_ray", lambda _: False)
     # SIGKILL takes nothing away that the kernel has: here a sync costs time and saves nothing.
     patch.setattr(os, "fsync", lambda _: None)
     # The partition key that is drawn is always the same one: so bytes can be compared between folders.
-    patch.setattr(cluster.identity, "secrets", SimpleNamespace(token_hex=lambda length: "5a" * length))
+    patch.setattr(cluster.writer.identity, "secrets", SimpleNamespace(token_hex=lambda length: "5a" * length))
 
 
 def _tell(told: Path, notice: Notice) -> None:

@@ -27,7 +27,7 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 
 _LATE: Final = (
     "cluster.federation",
-    "cluster.launching",
+    "cluster.coordinator_actor.launch",
     "deploy.erasure",
     "deploy.progress",
     "deploy.text",

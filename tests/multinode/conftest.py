@@ -19,8 +19,8 @@ def started_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
     """The cluster, and this process in it; asks for a token, as every cluster of ours does."""
     import ray  # after ``cluster``, which says that clusters ask for a token
 
-    from cluster.session import join_ray, leave_ray
-    from cluster.specification import ClusterSettings
+    from cluster.config.specification import ClusterSettings
+    from cluster.runtime.session import join_ray, leave_ray
 
     if ray.is_initialized():
         pytest.skip("this process is part of another Ray cluster: run these with 'pytest -m multinode'")
@@ -59,8 +59,8 @@ def gate(home: Home, nodes: Nodes) -> Iterator[Gate]:
     """The gate of the home's federation; a coordinator that was launched for it ends with the test."""
     import ray
 
-    from cluster.coordinator import ACTOR_NAME
-    from cluster.launching import read_record
+    from cluster.coordinator_actor.actor import ACTOR_NAME
+    from cluster.coordinator_actor.launch import read_record
 
     yield Gate(home, cluster__address=nodes.address, erasure__batch_window_seconds=0.0)
     record = read_record(home.objects)

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import pytest
 
-import cluster.workers
+import cluster.training.workers
 from coordinator.status import FederationStatus
 from tests.doubles.home import MARKED, Home, ids_of, small_points, without
 from tests.doubles.local_workers import LocalWorkers
@@ -40,8 +40,8 @@ def digests_of(status: FederationStatus) -> list[Any]:
 def undisturbed(folder: Callable[[str], Path]) -> Expected:
     """Return what a federation comes to without Ray and without any disturbance; ``folder`` makes one of a name."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cluster.workers, "RayPool", LocalWorkers)
-        patch.setattr(cluster.workers, "join_ray", lambda _: False)
+        patch.setattr(cluster.training.workers, "RayPool", LocalWorkers)
+        patch.setattr(cluster.training.workers, "join_ray", lambda _: False)
         homes = [Home(folder(name)) for name in ("trained", "erased", "erased-also")]
         gone: tuple[list[str], ...] = ([], [ERASED], [ERASED, ALSO])
         trained, erased, erased_also = (

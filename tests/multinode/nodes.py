@@ -12,7 +12,7 @@ from typing import Any, Final
 import ray
 from ray.cluster_utils import Cluster
 
-from cluster.head import is_reachable
+from cluster.runtime.head import is_reachable
 from tests.multinode.patience import until
 
 NODES: Final = 3

@@ -10,8 +10,8 @@ import signal
 import pytest
 
 import cluster
-from cluster.launching import launch_coordinator
-from cluster.specification import read_specification
+from cluster.config.specification import read_specification
+from cluster.coordinator_actor.launch import launch_coordinator
 from coordinator.ports import Notice, RequestMoved
 from storage.errors import WriterBusy
 from storage.registers.manifest import ManifestRegister

@@ -11,8 +11,8 @@ import pytest
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 import cluster
-from cluster.launching import launch_coordinator
-from cluster.specification import read_specification
+from cluster.config.specification import read_specification
+from cluster.coordinator_actor.launch import launch_coordinator
 from tests.doubles.home import Home
 from tests.multinode.expected import ERASED, Expected, digests_of
 from tests.multinode.gate import Gate

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import pytest
 
 import cluster
-from cluster.launching import launch_coordinator
-from cluster.specification import read_specification
+from cluster.config.specification import read_specification
+from cluster.coordinator_actor.launch import launch_coordinator
 from coordinator.ports import Notice, Remark
 from tests.doubles.home import Home
 from tests.multinode.expected import ERASED, Expected, digests_of

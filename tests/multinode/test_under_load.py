@@ -12,9 +12,9 @@ import ray
 
 import cluster
 from cluster.client import Client
-from cluster.launching import launch_coordinator
+from cluster.config.specification import read_specification
+from cluster.coordinator_actor.launch import launch_coordinator
 from cluster.serving import deployment
-from cluster.specification import read_specification
 from storage.errors import SisaError, Unavailable
 from tests.doubles.home import Home
 from tests.multinode.expected import ALSO, ERASED, Expected, digests_of

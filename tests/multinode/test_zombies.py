@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 import cluster
-from cluster import launching
-from cluster.launching import find_coordinator, launch_coordinator
-from cluster.specification import read_specification
+from cluster.config.specification import read_specification
+from cluster.coordinator_actor import launch as launching
+from cluster.coordinator_actor.launch import find_coordinator, launch_coordinator
 from coordinator.engine.ledger import read_ledger, read_state
 from coordinator.engine.sweep import left_over
 from storage.objects import ObjectKey

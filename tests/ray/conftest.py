@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-import cluster.workers
+import cluster.training.workers
 from tests.doubles.home import Home
 from tests.doubles.local_workers import LocalWorkers
 
@@ -14,8 +14,8 @@ from tests.doubles.local_workers import LocalWorkers
 @pytest.fixture
 def home_without_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     """A folder whose federation trains in this process: the other halves of tests whose commands start Ray."""
-    monkeypatch.setattr(cluster.workers, "RayPool", LocalWorkers)
-    monkeypatch.setattr(cluster.workers, "join_ray", lambda _: False)
+    monkeypatch.setattr(cluster.training.workers, "RayPool", LocalWorkers)
+    monkeypatch.setattr(cluster.training.workers, "join_ray", lambda _: False)
     monkeypatch.chdir(tmp_path)
     return Home(tmp_path).fill()
 

@@ -14,12 +14,13 @@ import pytest
 import ray
 
 import cluster
-from cluster import crew, ingesting
-from cluster.ingesting import RayIngest
-from cluster.objects import open_objects
-from cluster.specification import FederationSpecification, read_specification
-from cluster.worker import new_name
-from cluster.workers import Workers
+from cluster.config.specification import FederationSpecification, read_specification
+from cluster.runtime import task_pool as crew
+from cluster.training import ingest as ingesting
+from cluster.training.ingest import RayIngest
+from cluster.training.worker import new_name
+from cluster.training.workers import Workers
+from cluster.writer.stores import open_objects
 from coordinator.engine.lookup import load_digests
 from coordinator.requests import InlineDigests
 from shards.data.sources import Source, open_source

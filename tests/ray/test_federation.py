@@ -9,7 +9,7 @@ import pytest
 import ray
 
 import cluster
-from cluster import pool
+from cluster.training import pool
 from coordinator.ports import Notice, Remark
 from storage.errors import Invalid, SisaError, Unavailable
 from tests.doubles.home import MARKED, Home, ids_of, small_points, without

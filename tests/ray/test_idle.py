@@ -6,7 +6,7 @@ import pytest
 import ray
 
 import cluster
-from cluster.pool import RayPool
+from cluster.training.pool import RayPool
 from tests.doubles.home import MARKED, Home
 
 pytestmark = pytest.mark.ray

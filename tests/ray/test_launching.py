@@ -9,10 +9,10 @@ import pytest
 import ray
 
 import cluster
-from cluster.coordinator import ACTOR_NAME
-from cluster.launching import find_coordinator, launch_coordinator, read_record, stop_coordinator
-from cluster.objects import open_objects
-from cluster.specification import read_specification
+from cluster.config.specification import read_specification
+from cluster.coordinator_actor.actor import ACTOR_NAME
+from cluster.coordinator_actor.launch import find_coordinator, launch_coordinator, read_record, stop_coordinator
+from cluster.writer.stores import open_objects
 from coordinator.ports import Notice, RequestMoved
 from storage.errors import Conflict, Invalid
 from storage.objects import ObjectStore

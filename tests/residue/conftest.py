@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-import cluster.workers
+import cluster.training.workers
 from tests.doubles.home import Home
 from tests.doubles.local_workers import LocalWorkers
 from tests.residue.markers import draw_markers
@@ -19,7 +19,7 @@ from tests.residue.stories import Story, tell
 def stories(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Story]:
     """The story of a person with a name and pixels, and of one with a number and measurements."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cluster.workers, "join_ray", lambda _: False)
+        patch.setattr(cluster.training.workers, "join_ray", lambda _: False)
         patch.setattr(sys, "path", list(sys.path))
         named, numbered = (Home(tmp_path_factory.mktemp(name)) for name in ("named", "numbered"))
         markers = draw_markers()
@@ -32,7 +32,7 @@ def stories(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Story]:
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     """A folder whose federation trains in this process."""
-    monkeypatch.setattr(cluster.workers, "RayPool", LocalWorkers)
-    monkeypatch.setattr(cluster.workers, "join_ray", lambda _: False)
+    monkeypatch.setattr(cluster.training.workers, "RayPool", LocalWorkers)
+    monkeypatch.setattr(cluster.training.workers, "join_ray", lambda _: False)
     monkeypatch.chdir(tmp_path)
     return Home(tmp_path).fill()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-import cluster.workers
+import cluster.training.workers
 from shards.learners.trainer import TrainingEvent, TrainTask
 from storage.errors import Corrupt
 from storage.objects import ObjectStore
@@ -66,7 +66,7 @@ def tell(home: Home, markers: Markers, *, subject: str) -> Story:
     names = name_file(home, markers, subject=subject)
     user = {path: payload for path, payload in files_under(home.folder).items() if not path.endswith(".py")}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cluster.workers, "RayPool", partial(OverheardWorkers, taken_down=crossed))
+        patch.setattr(cluster.training.workers, "RayPool", partial(OverheardWorkers, taken_down=crossed))
         said = home.json("train")
         assert said.code == 0, said.out
         before = seen_in(home)

@@ -14,7 +14,7 @@ import pytest
 import ray
 
 import cluster
-from cluster import session
+from cluster.runtime import session
 from storage.errors import SisaError
 from tests.doubles.home import Home
 from tests.residue.markers import Markers, all_traces, draw_markers, files_under

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-import cluster.workers
-import cluster.writing
+import cluster.training.workers
+import cluster.writer.writer
 from storage.encryption.store import SealedStore
 from storage.s3.client import S3Store
 from tests.doubles.home import Home
@@ -119,9 +119,9 @@ def story(server: Server, tmp_path_factory: pytest.TempPathFactory) -> S3Story:
     fill_with_remembering(home, markers, store=f"s3://{BUCKET}/{PREFIX}", endpoint=server.endpoint)
     store = S3Store(BUCKET, PREFIX, server.endpoint)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cluster.workers, "RayPool", LocalWorkers)
-        patch.setattr(cluster.workers, "join_ray", lambda _: False)
-        patch.setattr(cluster.writing, "probe_store", lambda _: None)  # up to 15 s here, and tested elsewhere
+        patch.setattr(cluster.training.workers, "RayPool", LocalWorkers)
+        patch.setattr(cluster.training.workers, "join_ray", lambda _: False)
+        patch.setattr(cluster.writer.writer, "probe_store", lambda _: None)  # up to 15 s here, and tested elsewhere
         patch.setattr(sys, "path", list(sys.path))
         assert home.json("train").code == 0
         opened_before, disk_before = opened(SealedStore(store)), server.disk()

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from cluster.spill import SpillFolder, remove_left_over
+from cluster.runtime.spill import SpillFolder, remove_left_over
 
 ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT_SECONDS = 120
 
 _CHILD = """
 import sys
-from cluster.spill import SpillFolder
+from cluster.runtime.spill import SpillFolder
 
 folder = SpillFolder()
 (folder.path / "object").write_bytes(b"spilled")
@@ -29,8 +29,8 @@ sys.stdin.read(1)
 _SPILLING = """
 import functools, os, sys
 import ray
-from cluster import session
-from cluster.specification import ClusterSettings
+from cluster.runtime import session
+from cluster.config.specification import ClusterSettings
 
 text = sys.argv[1].encode()
 ray.init = functools.partial(ray.init, object_store_memory=80 << 20, num_cpus=1)

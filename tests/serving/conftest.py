@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import uvicorn
 
-import cluster.workers
-from cluster.resident import Resident
-from cluster.specification import read_specification
+import cluster.training.workers
+from cluster.config.specification import read_specification
+from cluster.coordinator_actor.resident import Resident
 from tests.doubles.home import Home
 from tests.doubles.local_workers import LocalWorkers
 from tests.serving.world import World, coordinator_of, open_world
@@ -21,8 +21,8 @@ from tests.serving.world import World, coordinator_of, open_world
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     """A folder whose federation trains in this process."""
-    monkeypatch.setattr(cluster.workers, "RayPool", LocalWorkers)
-    monkeypatch.setattr(cluster.workers, "join_ray", lambda _: False)
+    monkeypatch.setattr(cluster.training.workers, "RayPool", LocalWorkers)
+    monkeypatch.setattr(cluster.training.workers, "join_ray", lambda _: False)
     return Home(tmp_path).fill(erasure__batch_window_seconds=0.0, serve__refresh_seconds=0.05)
 
 
@@ -59,8 +59,8 @@ def url(world: World) -> Iterator[str]:
 def still_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """One that many tests of a module ask and none changes."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cluster.workers, "RayPool", LocalWorkers)
-        patch.setattr(cluster.workers, "join_ray", lambda _: False)
+        patch.setattr(cluster.training.workers, "RayPool", LocalWorkers)
+        patch.setattr(cluster.training.workers, "join_ray", lambda _: False)
         home = Home(tmp_path_factory.mktemp("still")).fill(
             erasure__batch_window_seconds=0.0,
             serve__refresh_seconds=0.05,

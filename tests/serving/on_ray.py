@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import ray
 
 from cluster.client import Client
+from cluster.config.specification import FederationSpecification, read_specification
+from cluster.runtime.system import SystemClock
 from cluster.serving.deployment import serve_federation, stop_serving
-from cluster.specification import FederationSpecification, read_specification
-from cluster.system import SystemClock
 from cluster.tokens import Role, TokenRegister
 from coordinator.engine.ledger import read_state
 from coordinator.state import FederationState

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from cluster.ensemble import Ensemble
-from cluster.serving.answering import TOGETHER, Answer, Answering
-from cluster.serving.standing import Standing
+from cluster.ensemble.loaded import Ensemble
+from cluster.ensemble.replica_state import Standing
+from cluster.serving.batcher import TOGETHER, Answer, Answering
 from coordinator.aggregation import Aggregated
 from storage.errors import InvariantBroken, SisaError, Unavailable
 from tests.serving.world import PATIENCE_SECONDS

@@ -12,9 +12,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from cluster.config.specification import read_specification
+from cluster.runtime.system import SystemClock
 from cluster.serving.deployment import application
-from cluster.specification import read_specification
-from cluster.system import SystemClock
 from cluster.tokens import TokenRegister, known_token
 from deploy.serve_commands import serve, tokens
 from storage.errors import Conflict

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from schemathesis import GenerationMode
 
-from cluster.serving.messages import JSON
+from cluster.serving.bodies import JSON
 from cluster.tokens import Role
 from shards.data.messages import ARROW_STREAM
 from tests.serving.fuzz import UNCHANGED, assert_answered, cases_of

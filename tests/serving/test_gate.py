@@ -7,8 +7,8 @@ from typing import ClassVar
 
 import pytest
 
-from cluster.serving.gate import Gate
-from cluster.serving.problems import Refused
+from cluster.serving.auth import Gate
+from cluster.serving.http_errors import Refused
 from cluster.tokens import Role, TokenRegister
 from storage.errors import Unavailable
 from storage.objects import ObjectKey, StoredObject

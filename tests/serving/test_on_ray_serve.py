@@ -12,10 +12,10 @@ import ray
 from ray import serve
 
 from cluster.client import Client
-from cluster.coordinator import ACTOR_NAME
-from cluster.launching import RECORD_KEY, namespace_of
+from cluster.config.specification import read_specification
+from cluster.coordinator_actor.actor import ACTOR_NAME
+from cluster.coordinator_actor.launch import RECORD_KEY, namespace_of
 from cluster.serving.deployment import serve_federation
-from cluster.specification import read_specification
 from storage.errors import Conflict, Invalid, SisaError, Unavailable
 from tests.doubles.home import Home
 from tests.multinode.patience import until

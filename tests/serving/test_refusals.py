@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.ipc
 import pytest
 
-from cluster.serving.messages import JSON
+from cluster.serving.bodies import JSON
 from cluster.tokens import Role
 from shards.data.messages import ARROW_STREAM, stream_of
 from tests.doubles.home import FEATURES

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cluster.ensemble import Ensemble
-from cluster.specification import read_specification
+from cluster.config.specification import read_specification
+from cluster.ensemble.loaded import Ensemble
 from coordinator.requests import RequestState
 from coordinator.state import FederationState
 from shards.points import scaled

@@ -10,15 +10,15 @@ from typing import Any
 
 from starlette.testclient import TestClient
 
-from cluster.log_lines import LogLines
-from cluster.resident import Resident
+from cluster.config.specification import FederationSpecification, read_specification
+from cluster.coordinator_actor.log_lines import LogLines
+from cluster.coordinator_actor.resident import Resident
+from cluster.runtime.system import SystemClock
 from cluster.serving.app import build_app
 from cluster.serving.erasures import Accepting
 from cluster.serving.service import Service, open_service
-from cluster.specification import FederationSpecification, read_specification
-from cluster.system import SystemClock
 from cluster.tokens import Role, TokenRegister
-from cluster.writing import surroundings
+from cluster.writer.writer import surroundings
 from tests.doubles.home import FEATURES, Home, small_points
 
 PATIENCE_SECONDS = 60.0

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from cluster.naming import request_of
-from cluster.specification import FederationSpecification, settings_record
+from cluster.config.specification import FederationSpecification, settings_record
+from cluster.writer.drafting import request_of
 from coordinator.decisions.decide import Event
 from coordinator.decisions.policy import cancellation, extension, hold, release
 from coordinator.engine.engine import Engine

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
 
-from cluster.identity import fresh_state
-from cluster.specification import FederationSpecification
+from cluster.config.specification import FederationSpecification
+from cluster.writer.identity import fresh_state
 from coordinator.engine.engine import Engine, Tools
 from coordinator.engine.tasks import revised_task
 from coordinator.receipts.evidence import StoreEvidence

@@ -10,7 +10,7 @@ from typing import Final, Literal
 
 import numpy as np
 
-from cluster.specification import FederationSpecification
+from cluster.config.specification import FederationSpecification
 from coordinator.settings import ErasureSettings
 from shards.routing import point_digest, subject_digest
 from shards.slices.files import point_keys

@@ -10,9 +10,9 @@ from typing import Any, Final
 
 import pytest
 
-import cluster.workers
+import cluster.training.workers
+from cluster.results.sites import SitesStatus
 from cluster.sites.federation import SiteFederation, connect_sites
-from cluster.sites.outcome import SitesStatus
 from cluster.sites.simulation import simulated
 from tests.doubles.home import ids_of, small_points
 from tests.doubles.local_workers import LocalWorkers
@@ -125,8 +125,8 @@ def near_sites(folder: Path) -> Near:
     houses.config.write_text(houses.config.read_text("utf-8").replace(COMMON, _COMMON), encoding="utf-8")
     asked = houses.write("asked", small_points(people=5))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cluster.workers, "RayPool", LocalWorkers)
-        patch.setattr(cluster.workers, "join_ray", lambda _: False)
+        patch.setattr(cluster.training.workers, "RayPool", LocalWorkers)
+        patch.setattr(cluster.training.workers, "join_ray", lambda _: False)
         with connect_sites(simulated(houses.specification)) as federation:
             federation.train()
             trained = Told.by(federation, asked)

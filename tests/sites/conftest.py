@@ -32,8 +32,8 @@ def started_sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sites]:
     """The cluster, and this process in it; a site's node knows its credentials, this process the driver's."""
     import ray  # after ``cluster``, which says that clusters ask for a token
 
-    from cluster.session import join_ray, leave_ray
-    from cluster.specification import ClusterSettings
+    from cluster.config.specification import ClusterSettings
+    from cluster.runtime.session import join_ray, leave_ray
 
     if ray.is_initialized():
         pytest.skip("this process is part of another Ray cluster: run these with 'pytest tests/sites'")
@@ -82,7 +82,7 @@ def coordinators_end(sites: Sites) -> Iterator[None]:
     """Whoever is launched in the test ends with it."""
     import ray
 
-    from cluster.coordinator import ACTOR_NAME
+    from cluster.coordinator_actor.actor import ACTOR_NAME
 
     before = {each["namespace"] for each in ray.util.list_named_actors(all_namespaces=True)}
     yield

@@ -10,8 +10,8 @@ from typing import Any, Final, TypeVar
 import ray
 from ray.cluster_utils import Cluster
 
-from cluster.coordinator import unwrapped
-from cluster.placement import selecting
+from cluster.coordinator_actor.actor import unwrapped
+from cluster.runtime.labels import selecting
 from tests.multinode.nodes import children_of, is_dead, raylet_of
 from tests.multinode.patience import until
 

@@ -9,10 +9,10 @@ import pytest
 import ray
 
 import cluster
-from cluster.coordinator import ACTOR_NAME, unwrapped
-from cluster.launching import launch_coordinator
-from cluster.objects import open_objects
-from cluster.specification import FederationSpecification, read_specification
+from cluster.config.specification import FederationSpecification, read_specification
+from cluster.coordinator_actor.actor import ACTOR_NAME, unwrapped
+from cluster.coordinator_actor.launch import launch_coordinator
+from cluster.writer.stores import open_objects
 from coordinator.status import FederationStatus
 from shards.data.remote_files import find_remote
 from storage.errors import Invalid, SisaError, Unavailable

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import ray
 
+from cluster.config.sites import read_sites
 from cluster.sites.federation import SiteFederation, connect_sites
 from cluster.sites.pinned import PinnedSite
-from cluster.sites.specification import read_sites
 from coordinator.ports import Remark
 from coordinator.receipts.bundles import verify_bundle
 from storage.errors import Unavailable

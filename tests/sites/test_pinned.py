@@ -8,12 +8,12 @@ import pytest
 import ray
 
 import cluster
-from cluster.crew import RayCrew
-from cluster.launching import launch_coordinator
-from cluster.placement import check_here
-from cluster.specification import read_specification
-from cluster.worker import WorkerActor
-from cluster.workers import Workers
+from cluster.config.specification import read_specification
+from cluster.coordinator_actor.launch import launch_coordinator
+from cluster.runtime.labels import check_here
+from cluster.runtime.task_pool import RayCrew
+from cluster.training.worker import WorkerActor
+from cluster.training.workers import Workers
 from coordinator.engine.ledger import read_state
 from storage.errors import Invalid, InvariantBroken, Unavailable
 from tests.doubles.home import Home
@@ -48,7 +48,7 @@ def test_data_are_read_at_the_site(sites: Sites) -> None:
         nodes: list[str] = RayCrew(4, print, {"site": site})(_node_of, range(8), lambda: "name", lambda _: None)
         assert set(nodes) == {sites.node_of(site)}
     with pytest.raises(Unavailable, match="waiting for site east"):
-        cluster.nodes.processors_of({"site": "east"})
+        cluster.runtime.nodes.processors_of({"site": "east"})
 
 
 def _node_of(_thing: int, _name: str) -> str:
@@ -66,7 +66,7 @@ def test_who_is_elsewhere_refuses(sites: Sites, home_at: SiteHome) -> None:
     setup = Workers(specification, home.objects, print)._setup()
     stray: Any = WorkerActor.options(num_cpus=0, label_selector={"site": "south"}).remote(setup)
     with pytest.raises(InvariantBroken, match="on a node without the labels site=north"):
-        cluster.coordinator.unwrapped(stray.configuration.remote(16))
+        cluster.coordinator_actor.actor.unwrapped(stray.configuration.remote(16))
     ray.kill(stray)
     with cluster.connect(home.config) as federation, pytest.raises(Invalid, match="run 'sisa launch'"):
         federation.train()

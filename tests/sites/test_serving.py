@@ -10,10 +10,10 @@ import ray
 
 import cluster
 from cluster.client import Client
-from cluster.launching import launch_coordinator
+from cluster.config.specification import read_specification
+from cluster.coordinator_actor.launch import launch_coordinator
+from cluster.runtime.system import SystemClock
 from cluster.serving.deployment import serve_federation, stop_serving
-from cluster.specification import read_specification
-from cluster.system import SystemClock
 from cluster.tokens import TokenRegister
 from tests.sites.conftest import SiteHome
 from tests.sites.nodes import Sites

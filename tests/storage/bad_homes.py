@@ -10,7 +10,7 @@ from typing import Final
 
 import pytest
 
-import cluster.workers
+import cluster.training.workers
 from storage.digests import canonical_json, digest_of
 from tests.doubles.home import Home
 from tests.doubles.local_workers import LocalWorkers
@@ -24,8 +24,8 @@ REQUEST: Final = "er-1"
 def without_ray() -> Iterator[None]:
     """Let federations train in this process."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cluster.workers, "RayPool", LocalWorkers)
-        patch.setattr(cluster.workers, "join_ray", lambda _: False)
+        patch.setattr(cluster.training.workers, "RayPool", LocalWorkers)
+        patch.setattr(cluster.training.workers, "join_ray", lambda _: False)
         yield
 
 

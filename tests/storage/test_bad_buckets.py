@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 import cluster.doctor
-import cluster.writing
+import cluster.writer.writer
 import storage.s3.client
 from storage.objects import object_key
 from storage.s3.client import S3Store
@@ -51,7 +51,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
     """A folder with data and a specification, and nothing trained."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(cluster.doctor, "worker_count", lambda _settings, tasks: tasks)
-    monkeypatch.setattr(cluster.writing, "probe_store", lambda _: None)  # takes seconds, and is tested elsewhere
+    monkeypatch.setattr(cluster.writer.writer, "probe_store", lambda _: None)  # takes seconds, and is tested elsewhere
     with without_ray():
         yield Home(tmp_path).fill(None, **SMALL)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-import cluster.workers
+import cluster.training.workers
 from shards.learners.trainer import TrainingEvent, TrainTask
 from storage.stores.local import LocalStore
 from tests.doubles.home import MARKED, Home, small_points, without
@@ -324,12 +324,12 @@ def test_a_writer_whose_lease_ended_is_stopped(home: Home, monkeypatch: pytest.M
 
     class Overtaken(LocalWorkers):
         def train(self, tasks: Sequence[TrainTask]) -> Iterator[TrainingEvent]:
-            monkeypatch.setattr(cluster.workers, "RayPool", LocalWorkers)
+            monkeypatch.setattr(cluster.training.workers, "RayPool", LocalWorkers)
             others.append(home.json("train").code)
             yield from LocalWorkers.train(self, tasks)
 
     monkeypatch.setattr(LocalStore, "exclusive", lambda *_, **__: nullcontext())
-    monkeypatch.setattr(cluster.workers, "RayPool", Overtaken)
+    monkeypatch.setattr(cluster.training.workers, "RayPool", Overtaken)
     said = home.json(*ERASE)
     assert others == [0]
     assert said.code == 4

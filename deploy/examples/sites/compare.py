@@ -12,11 +12,11 @@ from typing import Annotated
 import typer
 
 import cluster
-from cluster.outcome import Evaluation
+from cluster.config.sites import read_sites
+from cluster.config.specification import read_specification
+from cluster.results.federation import Evaluation
 from cluster.sites.federation import connect_sites
 from cluster.sites.simulation import simulated
-from cluster.sites.specification import read_sites
-from cluster.specification import read_specification
 from deploy.text import table
 
 

@@ -1,0 +1,7 @@
+"""Config: ``sisa.toml`` as frozen values.
+
+specification  a federation's file, its settings and what identifies it
+sites          the file of a federation of several sites
+serve          the table ``[serve]``
+toml           tables read with every problem named by its line
+"""

@@ -1,0 +1,293 @@
+"""The specification of a federation of several sites: ``[[site]]`` tables over common ones.
+
+    [[site]]
+    name = "north"
+    store = "./sites/north"
+    leaves = "predictions"
+    data.train = "data/north.parquet"
+    partition.shards = 3
+    cluster.labels = { site = "north" }
+    erasure.deadline_days = 14
+
+Each site has the common tables, with what is its own in place of what they say: so one file, wherever it lies, means
+the same federation, and a site's constituents have the same bytes however it is reached.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, get_args
+
+from cluster.config.serve import ServeSettings
+from cluster.config.specification import SITES, TABLES, ClusterSettings, FederationSpecification, specification_of
+from cluster.config.toml import TOP, Problems, parse_file, read_table
+from coordinator.settings import AggregationSettings
+from coordinator.sites import Leaves
+from storage.errors import Invalid
+from storage.location import is_on_s3, open_store
+from storage.objects import ObjectStore
+
+_NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,30}")
+
+OWN: Final[Mapping[str, frozenset[str] | None]] = {
+    "data": frozenset({"train", "endpoint", "credentials", "ingest_memory_mb"}),
+    "partition": frozenset({"shards", "key"}),
+    "erasure": None,
+    "receipts": None,
+    "cluster": None,
+    "serve": None,
+}
+"""What of the common tables a site may say for itself; None: all of it. The rest is what makes it one federation."""
+
+_TOP_OWN: Final = frozenset({"store", "endpoint", "keys", "credentials"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteSettings:
+    """One table ``[[site]]``, apart from what it says in place of common tables."""
+
+    name: str
+    """1 to 31 lower-case letters, digits and ``-``; known to everybody who is answered."""
+    store: str
+    """Folder or address of the site's own store, as the site itself reaches it."""
+    leaves: Leaves = "predictions"
+    """What may leave the site: aggregated ``predictions`` only, or ``weights``, its constituents, as well."""
+    url: str | None = None
+    """Where the site's own API is ('sisa serve --site NAME' there); default: it is reached through the cluster."""
+    token_file: str | None = None
+    """File with a token of the role ``federate`` for ``url``, relative to the specification's folder.
+
+    Nobody but its owner may read it."""
+    ca_file: str | None = None
+    """File with the certificates, PEM, of the authorities that vouch for ``url``, relative to the specification's
+    folder; default: those that this machine trusts."""
+    insecure: bool = False
+    """Whether ``url`` may be plain HTTP to another machine: where something else keeps that way secret, such as a VPN
+    or a mesh. Else who listens learns the token and what is asked."""
+    endpoint: str | None = None
+    """As above all tables, for this site."""
+    keys: str | None = None
+    """As above all tables, for this site."""
+    credentials: str | None = None
+    """As above all tables, for this site."""
+
+    def __post_init__(self) -> None:
+        problems = []
+        if not _NAME.fullmatch(self.name):
+            problems.append(f"name must be 1 to 31 lower-case letters, digits or '-', got {self.name!r}")
+        if not self.store:
+            problems.append("store is empty: name a folder")
+        if self.leaves not in get_args(Leaves):
+            problems.append(f"leaves must be one of {', '.join(get_args(Leaves))}, got {self.leaves!r}")
+        if (self.url is None) != (self.token_file is None):
+            problems.append("url and token_file go together: the site's API answers nobody without a token")
+        if self.url is None and (self.ca_file is not None or self.insecure):
+            problems.append("ca_file and insecure are about url: name it, or leave them out")
+        if problems:
+            raise Invalid("; ".join(f"[site] {problem}" for problem in problems))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SitesSettings:
+    """The table ``[sites]``: how many sites it takes, and how long they are waited for."""
+
+    quorum: int | None = None
+    """Sites that have to answer; default: all members."""
+    timeout_seconds: float = 5.0
+    """How long the quorum is waited for; 0.1 .. 600."""
+    grace_seconds: float = 1.0
+    """How long the others are waited for once the quorum has answered; 0 .. 600. With 0 it is chance who takes part."""
+    refresh_seconds: float = 1.0
+    """How old what is known of a site's standing may be, apart from what its answers say; above 0, at most 60."""
+
+    def __post_init__(self) -> None:
+        problems = []
+        if self.quorum is not None and self.quorum < 1:
+            problems.append(f"quorum must be at least 1, got {self.quorum}")
+        if not 0.1 <= self.timeout_seconds <= 600:
+            problems.append(f"timeout_seconds must be 0.1 .. 600, got {self.timeout_seconds}")
+        if not 0 <= self.grace_seconds <= 600:
+            problems.append(f"grace_seconds must be 0 .. 600, got {self.grace_seconds}")
+        if not 0 < self.refresh_seconds <= 60:
+            problems.append(f"refresh_seconds must be above 0 and at most 60, got {self.refresh_seconds}")
+        if problems:
+            raise Invalid("; ".join(f"[sites] {problem}" for problem in problems))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """One site: what the federation says of it, and its specification as a federation of its own."""
+
+    settings: SiteSettings
+    specification: FederationSpecification
+
+    @property
+    def name(self) -> str:
+        """Its name within the federation."""
+        return self.settings.name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SitesSpecification:
+    """One ``sisa.toml`` with ``[[site]]`` tables, checked."""
+
+    name: str
+    store: str
+    """Of the federation itself: its roster and the receipts of its own; no data point, no weight."""
+    folder: Path
+    sites: tuple[Site, ...]
+    """In the order of the file."""
+    aggregation: AggregationSettings
+    classes: tuple[str, ...]
+    id_column: str
+    settings: SitesSettings = field(default_factory=SitesSettings)
+    endpoint: str | None = None
+    credentials: str | None = None
+    serve: ServeSettings = field(default_factory=ServeSettings)
+    """Where the federation's own API listens; sites have theirs."""
+    cluster: ClusterSettings = field(default_factory=ClusterSettings)
+    """The Ray cluster of the federation's own server."""
+
+    def site(self, name: str) -> Site:
+        """Return the site of this name. Raises ``Invalid`` when the file has none."""
+        for site in self.sites:
+            if site.name == name:
+                return site
+        known = ", ".join(site.name for site in self.sites)
+        raise Invalid(f"the specification has no site {name!r}", f"its sites are {known}")
+
+
+def open_own_store(specification: SitesSpecification) -> ObjectStore:
+    """Return the federation's own store, which no site needs to reach. Touches nothing."""
+    return open_store(specification.store, specification.folder, specification.endpoint, specification.credentials)
+
+
+def has_sites(path: Path) -> bool:
+    """Return whether the specification at ``path`` is one of several sites. Raises as ``read_sites`` does."""
+    return bool(SITES.intersection(parse_file(path)[1]))
+
+
+def read_sites(path: Path) -> SitesSpecification:
+    """Return what the file at ``path`` specifies.
+
+    Raises ``Invalid`` when there is no such file, it is not UTF-8 or not TOML, names no site, two sites have one name
+    or one store, or anything in it is unknown, missing, of the wrong type or out of range.
+    """
+    text, document = parse_file(path)
+    tables = _site_tables(path, document)
+    own = [_own(path, text, table) for table in tables]
+    sites = tuple(
+        Site(settings=settings, specification=_specification(path, text, document, table, settings))
+        for table, settings in zip(tables, own, strict=True)
+    )
+    _refuse_shared(path, sites)
+    problems = Problems(path, text)
+    settings: SitesSettings = read_table(
+        {**TABLES, "sites": SitesSettings}, "sites", document.get("sites", {}), problems
+    )
+    serve: ServeSettings = read_table(TABLES, "serve", document.get("serve", {}), problems)
+    cluster: ClusterSettings = read_table(TABLES, "cluster", document.get("cluster", {}), problems)
+    problems.raise_if_any()
+    if settings.quorum is not None and settings.quorum > len(sites):
+        raise Invalid(f"[sites] quorum is {settings.quorum}, and there are {len(sites)} sites", "lower it")
+    common = sites[0].specification
+    _check_own_store(path, document, sites)
+    return SitesSpecification(
+        name=document["name"],
+        store=document["store"],
+        endpoint=document.get("endpoint"),
+        credentials=document.get("credentials"),
+        folder=common.folder,
+        sites=sites,
+        aggregation=common.aggregation,
+        classes=common.data.classes,
+        id_column=common.data.id,
+        settings=settings,
+        serve=serve,
+        cluster=cluster,
+    )
+
+
+def read_site(path: Path, name: str) -> FederationSpecification:
+    """Return the specification of one site, as a federation of its own. Raises as ``read_sites`` does."""
+    return read_sites(path).site(name).specification
+
+
+def _site_tables(path: Path, document: Mapping[str, Any]) -> list[dict[str, Any]]:
+    tables = document.get("site", [])
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables) or not tables:
+        raise Invalid(f"{path.name} names no site", "write each as a table [[site]] with name and store")
+    for name in ("name", "store"):
+        if not isinstance(document.get(name), str) or not document[name]:
+            raise Invalid(f"{path.name} has no {name} of the federation itself", f'write {name} = "…" above all tables')
+    return tables
+
+
+def _own(path: Path, text: str, table: Mapping[str, Any]) -> SiteSettings:
+    """Return a site's own settings. Raises ``Invalid`` for what no site may say for itself."""
+    name = table.get("name")
+    who = f"site {name!r}" if isinstance(name, str) else "a site without a name"
+    for common, values in table.items():
+        if common not in TABLES or common == TOP:
+            continue
+        allowed = OWN.get(common, frozenset())
+        if not isinstance(values, dict):
+            raise Invalid(f"{who}: {common} must be a table", f"write {common}.setting = value")
+        if foreign := sorted(values.keys() - allowed) if allowed is not None else []:
+            raise Invalid(
+                f"{who}: [{common}] {foreign[0]} is the federation's, the same at all sites",
+                f"write it in [{common}] above the sites",
+            )
+    problems = Problems(path, text)
+    plain = {setting: value for setting, value in table.items() if setting not in TABLES}
+    settings: SiteSettings = read_table({"site": SiteSettings, **TABLES}, "site", plain, problems)
+    problems.raise_if_any()
+    return settings
+
+
+def _specification(
+    path: Path, text: str, document: Mapping[str, Any], table: Mapping[str, Any], settings: SiteSettings
+) -> FederationSpecification:
+    common = {name: value for name, value in document.items() if name not in SITES | _TOP_OWN}
+    own = {name: table[name] for name in _TOP_OWN if name in table}
+    merged: dict[str, Any] = {**common, **own, "name": f"{document['name']}.{settings.name}"}
+    for name in OWN:
+        if name in table:
+            merged[name] = {**_table(merged.get(name, {})), **table[name]}
+    try:
+        return specification_of(path, text, merged)
+    except Invalid as error:
+        raise Invalid(f"site {settings.name!r}: {error.fact}", error.remedy, file=str(path)) from error
+
+
+def _table(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _refuse_shared(path: Path, sites: tuple[Site, ...]) -> None:
+    """Refuse two sites with one name or one store: their data would not be apart."""
+    for what, values in (
+        ("name", [site.name for site in sites]),
+        ("store", [_place(site.settings) for site in sites]),
+    ):
+        if twice := sorted({value for value in values if values.count(value) > 1}):
+            raise Invalid(f"two sites have the {what} {twice[0]}", f"give each its own {what}", file=str(path))
+
+
+def _check_own_store(path: Path, document: Mapping[str, Any], sites: tuple[Site, ...]) -> None:
+    own = document["store"].rstrip("/")
+    for site in sites:
+        if site.settings.store.rstrip("/") == own:
+            raise Invalid(
+                f"site {site.name!r} has the federation's own store",
+                "give the federation, or the site, another one: the federation's holds no data",
+                file=str(path),
+            )
+
+
+def _place(settings: SiteSettings) -> str:
+    endpoint = settings.endpoint if is_on_s3(settings.store) else None
+    return f"{settings.store.rstrip('/')}" + (f" at {endpoint}" if endpoint else "")

@@ -1,0 +1,10 @@
+"""Coordinator actor: a federation's writer that stays.
+
+actor        the Ray actor: decodes, calls, encodes
+resident     what it does, without Ray
+launch       starts, finds and stops it
+observer     tells metrics and log lines of what happens
+metrics      what is counted and measured
+ray_metrics  those figures through Ray's metrics agent
+log_lines    one JSON line an event
+"""

@@ -1,0 +1,259 @@
+"""The coordinator as a Ray actor, and the writer's side of it in other processes.
+
+The actor is detached: it outlives the command that launched it, and Ray starts it anew when its process dies. Calls to
+it may be lost or done twice (Ray gives no more); all of them may be repeated (D4, D5), and are, here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from time import monotonic, sleep
+from typing import Any, Final
+
+import ray
+from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError
+
+from cluster.config.specification import FederationSpecification
+from cluster.coordinator_actor.ray_metrics import observer_of
+from cluster.coordinator_actor.resident import Heard, Resident
+from cluster.results.federation import Verification
+from cluster.runtime.guard import check_rooms
+from cluster.training.worker import leave_no_core
+from cluster.writer.writer import Surroundings, surroundings
+from coordinator.engine.ledger import read_state
+from coordinator.ports import Listener, Notice
+from coordinator.requests import ErasureRequest
+from coordinator.settings import BatchUntil
+from coordinator.state import FederationState
+from shards.tombstones import DigestSet
+from storage.errors import Fenced, InvariantBroken, OutcomeUnknown, SisaError, Unavailable, WriterBusy
+from storage.objects import ObjectStore
+
+ACTOR_NAME: Final = "coordinator"
+
+PATIENCE_SECONDS: Final = 60.0
+"""How long a caller waits for a coordinator that is being started anew."""
+
+LISTENING_SECONDS: Final = 1.0
+"""How long the coordinator keeps a listener waiting when there is nothing to hear."""
+
+_RETRY_SECONDS: Final = 0.2
+
+_BUSY: Final = (WriterBusy,)
+"""What it says as long as the right to write is not its own again, which a lease of its dead forerunner may delay."""
+
+_PASSING: Final = (Fenced, OutcomeUnknown, Unavailable, WriterBusy)
+"""What it gets over by itself; whoever only waits may wait for that, too."""
+
+
+class CoordinatorShell:
+    """The actor: decodes nothing, decides nothing. Requests, questions and work have threads of their own."""
+
+    def __init__(self, specification: FederationSpecification) -> None:
+        check_rooms()
+        leave_no_core()
+        self._specification = specification
+        self._resident = Resident(partial(_around, specification), observer_of(specification.name))
+
+    @ray.method(concurrency_group="requests")
+    def accept(self, request: ErasureRequest, names: DigestSet) -> ErasureRequest:
+        """See ``Resident.accept``."""
+        return self._resident.accept(request, names)
+
+    @ray.method(concurrency_group="requests")
+    def hold(self, request_id: str, reason: str) -> ErasureRequest:
+        """See ``Resident.hold``."""
+        return self._resident.hold(request_id, reason)
+
+    @ray.method(concurrency_group="requests")
+    def release(self, request_id: str) -> ErasureRequest:
+        """See ``Resident.release``."""
+        return self._resident.release(request_id)
+
+    @ray.method(concurrency_group="requests")
+    def extend(self, request_id: str, days: int, reason: str) -> ErasureRequest:
+        """See ``Resident.extend``."""
+        return self._resident.extend(request_id, days, reason)
+
+    @ray.method(concurrency_group="requests")
+    def cancel(self, request_id: str, reason: str) -> ErasureRequest:
+        """See ``Resident.cancel``."""
+        return self._resident.cancel(request_id, reason)
+
+    @ray.method(concurrency_group="questions")
+    def ready(self) -> None:
+        """Return when requests can be accepted; raises what keeps the coordinator from working."""
+        self._resident.state()
+
+    @ray.method(concurrency_group="questions")
+    def specification(self) -> FederationSpecification:
+        """Return what it was launched with."""
+        return self._specification
+
+    @ray.method(concurrency_group="questions")
+    def request(self, request_id: str) -> ErasureRequest:
+        """See ``Resident.request``."""
+        return self._resident.request(request_id)
+
+    @ray.method(concurrency_group="questions")
+    def hear(self, after: int | None, timeout_seconds: float, *, until_idle: bool = True) -> Heard:
+        """See ``Resident.hear``."""
+        return self._resident.hear(after, timeout_seconds, until_idle=until_idle)
+
+    @ray.method(concurrency_group="work")
+    def train(self) -> None:
+        """See ``Resident.train``."""
+        self._resident.train()
+
+    @ray.method(concurrency_group="work")
+    def verify(self, shards: Sequence[int] | None) -> Verification:
+        """See ``Resident.verify``."""
+        return self._resident.verify(shards)
+
+    @ray.method(concurrency_group="work")
+    def stop(self) -> None:
+        """See ``Resident.stop``."""
+        self._resident.stop()
+
+
+def _around(specification: FederationSpecification, listener: Callable[[Notice], None]) -> Surroundings:
+    return surroundings(specification, listener=listener)
+
+
+_remote: Any = ray.remote  # its types know no concurrency groups
+CoordinatorActor = _remote(
+    num_cpus=0, max_restarts=-1, concurrency_groups={"requests": 16, "questions": 16, "work": 4}
+)(CoordinatorShell)
+
+
+class RemoteWriter:
+    """What a ``Writer`` is in the coordinator's process, from another one. Progress is heard from afar."""
+
+    def __init__(self, handle: Any, store: ObjectStore, listener: Listener) -> None:
+        """``handle``: of the coordinator's actor."""
+        self._handle = handle
+        self._store = store
+        self._listener = listener
+
+    @property
+    def state(self) -> FederationState:
+        """The state that the store holds."""
+        state = read_state(self._store)
+        if state is None:
+            raise InvariantBroken("a coordinator is at work, and the store holds no state")
+        return state
+
+    def train(self) -> None:
+        """See ``Writer.train``."""
+        self._follow(self._handle.train.remote)
+
+    def accept(self, request: ErasureRequest, names: DigestSet) -> ErasureRequest:
+        """See ``Writer.accept``."""
+        answer: ErasureRequest = patiently(lambda: self._handle.accept.remote(request, names), _BUSY)
+        return answer
+
+    def carry_out(self, request_id: str, batch: BatchUntil) -> ErasureRequest:
+        """Wait until the request is closed, paused, or failed; or idle until its due date comes near."""
+        heard, is_left = self._hear(None, 0.0, _PASSING), batch == "until_due"
+        while True:
+            request = self.request(request_id)
+            if request.shown is not request.state or not request.state.is_open or (heard.idle and is_left):
+                self._tell(self._hear(heard.upto, 0.0))
+                return request
+            # In a batch window the coordinator is idle as well: who did not wait for news would ask without a pause.
+            heard = self._tell(self._hear(heard.upto, LISTENING_SECONDS, _PASSING, until_idle=is_left))
+
+    def hold(self, request_id: str, reason: str) -> ErasureRequest:
+        """See ``Writer.hold``."""
+        answer: ErasureRequest = patiently(lambda: self._handle.hold.remote(request_id, reason), _BUSY)
+        return answer
+
+    def release(self, request_id: str) -> ErasureRequest:
+        """See ``Writer.release``."""
+        answer: ErasureRequest = patiently(lambda: self._handle.release.remote(request_id), _BUSY)
+        return answer
+
+    def extend(self, request_id: str, days: int, reason: str) -> ErasureRequest:
+        """See ``Writer.extend``."""
+        answer: ErasureRequest = patiently(lambda: self._handle.extend.remote(request_id, days, reason), _BUSY)
+        return answer
+
+    def cancel(self, request_id: str, reason: str) -> ErasureRequest:
+        """See ``Writer.cancel``."""
+        answer: ErasureRequest = patiently(lambda: self._handle.cancel.remote(request_id, reason), _BUSY)
+        return answer
+
+    def request(self, request_id: str) -> ErasureRequest:
+        """See ``Writer.request``."""
+        answer: ErasureRequest = patiently(lambda: self._handle.request.remote(request_id), _PASSING)
+        return answer
+
+    def verify(self, shards: Sequence[int] | None = None) -> Verification:
+        """See ``Writer.verify``."""
+        answer: Verification = self._follow(lambda: self._handle.verify.remote(shards))
+        return answer
+
+    def _follow(self, call: Callable[[], Any]) -> Any:
+        """Return what the call gives, telling the listener what happens meanwhile."""
+        heard = self._hear(None, 0.0)
+        answer = call()
+        while True:
+            ready, _ = ray.wait([answer], timeout=0)
+            if ready:
+                self._tell(self._hear(heard.upto, 0.0))
+                try:
+                    return unwrapped(answer)
+                except (ActorUnavailableError, ActorDiedError):
+                    answer = call()  # started anew: it goes on where the journal ends, and may be asked again
+            heard = self._tell(self._hear(heard.upto, LISTENING_SECONDS))
+
+    def _hear(
+        self,
+        after: int | None,
+        timeout_seconds: float,
+        passing: tuple[type[SisaError], ...] = _BUSY,
+        *,
+        until_idle: bool = True,
+    ) -> Heard:
+        call = partial(self._handle.hear.remote, after, timeout_seconds, until_idle=until_idle)
+        heard: Heard = patiently(call, passing)
+        return heard
+
+    def _tell(self, heard: Heard) -> Heard:
+        for notice in heard.notices:
+            self._listener(notice)
+        return heard
+
+
+def patiently(
+    call: Callable[[], Any], passing: tuple[type[SisaError], ...] = (), patience_seconds: float = PATIENCE_SECONDS
+) -> Any:
+    """Return what a call to the coordinator gives; asked again while it is started anew or is in ``passing`` trouble.
+
+    Raises what the coordinator raised, ``Unavailable`` when it does not come back.
+    """
+    until = monotonic() + patience_seconds
+    while True:
+        try:
+            return unwrapped(call())
+        except passing:
+            if monotonic() > until:
+                raise
+        except (ActorUnavailableError, ActorDiedError) as error:
+            if monotonic() > until:
+                raise Unavailable(
+                    "the coordinator does not answer",
+                    "look at 'ray status'; 'sisa launch' starts it anew, and nothing that was accepted is lost",
+                ) from error
+        sleep(_RETRY_SECONDS)
+
+
+def unwrapped(answer: Any) -> Any:
+    """Return the answer; what the actor raised is raised as itself."""
+    try:
+        return ray.get(answer)
+    except RayTaskError as error:
+        if isinstance(error.cause, SisaError):
+            raise error.cause from error
+        raise

@@ -1,0 +1,247 @@
+"""Launching, finding and stopping a federation's coordinator.
+
+    control/coordinator     where it was launched; says nothing of whether it lives
+
+Two federations of one name have two stores, and so two namespaces: their coordinators never meet.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any, Final
+
+import ray
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from cluster.config.serve import ServeSettings
+from cluster.config.specification import ClusterSettings, FederationSpecification
+from cluster.coordinator_actor.actor import ACTOR_NAME, CoordinatorActor, RemoteWriter, patiently, unwrapped
+from cluster.runtime.head import Head, is_reachable, start_head, stop_head
+from cluster.runtime.labels import selecting
+from cluster.runtime.session import join_ray, leave_ray, worker_count
+from cluster.writer.stores import open_objects
+from coordinator.ports import Listener
+from storage.digests import canonical_json, sha256
+from storage.errors import Conflict, Corrupt, ObjectExists, ObjectMissing, SisaError, Unavailable
+from storage.location import is_on_s3
+from storage.objects import ObjectStore, object_key
+
+RECORD_KEY: Final = object_key("control/coordinator")
+
+_JOIN_SECONDS: Final = 60.0
+"""How long a Ray head of our own may take to be ready."""
+
+_RETRY_SECONDS: Final = 0.5
+
+_STOP_SECONDS: Final = 60.0
+"""How long the present step of a coordinator that is stopped may take; then it is ended in the middle of it."""
+
+
+_OURS: Final = "shards."
+"""How an import path begins to a model that comes with this system."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launched:
+    """Where a coordinator was launched."""
+
+    address: str
+    """Of the Ray cluster, as other processes of this network reach it."""
+    namespace: str
+    head: int | None
+    """Process of the Ray head that was started for it alone; None: the cluster was there before."""
+
+
+def namespace_of(specification: FederationSpecification, store: ObjectStore) -> str:
+    """Return the Ray namespace of the federation in ``store``."""
+    return f"sisa-{specification.name}-{sha256(store.location.encode())[:12]}"
+
+
+def launch_coordinator(specification: FederationSpecification) -> Launched:
+    """Start the federation's coordinator on its Ray cluster, or find it at work; return where it is.
+
+    With ``[cluster] address = "local"`` a Ray head of its own is started on this machine, and outlives this process.
+
+    Raises ``Conflict`` when a coordinator is at work under another specification or the store belongs to another
+    federation, ``Invalid`` when no node can hold a worker, ``Unavailable`` when the cluster cannot be reached, or no
+    node has the labels.
+    """
+    store = open_objects(specification)
+    record = read_record(store)
+    if record is not None and (handle := _handle(record)) is not None:
+        _refuse_other(handle, specification)
+        return record
+    namespace = namespace_of(specification, store)
+    head = _join(specification)
+    try:
+        worker_count(specification.cluster, specification.partition.shards)
+        handle = CoordinatorActor.options(
+            name=ACTOR_NAME, namespace=namespace, lifetime="detached", get_if_exists=True, **_place(specification)
+        ).remote(specification)
+        _await_ready(handle)
+    except BaseException:
+        if head is not None:
+            leave_ray()
+            stop_head(head.process)
+        raise
+    launched = Launched(
+        address=head.address if head else ray.get_runtime_context().gcs_address,
+        namespace=namespace,
+        head=head.process if head else None,
+    )
+    _write_record(store, launched)
+    return launched
+
+
+def differing_parts(at_work: FederationSpecification, wanted: FederationSpecification) -> tuple[str, ...]:
+    """Return the settings and tables in which two specifications would have a coordinator do different things.
+
+    ``[serve]`` is for replicas. Where the file lies matters only for what is found from there: places, and a model's
+    code.
+    """
+    one, other = _acted_on(at_work), _acted_on(wanted)
+    return tuple(part.name for part in fields(one) if getattr(one, part.name) != getattr(other, part.name))
+
+
+def find_coordinator(store: ObjectStore, listener: Listener, remark: Callable[[str], None]) -> RemoteWriter | None:
+    """Return the coordinator at work on the federation in ``store``, having joined its Ray; None when there is none."""
+    record = read_record(store)
+    if record is None:
+        return None
+    handle = _handle(record)
+    if handle is None:
+        remark(f"the coordinator launched at {record.address} does not answer: the work is done here; see 'sisa stop'")
+        return None
+    return RemoteWriter(handle, store, listener)
+
+
+def stop_coordinator(store: ObjectStore) -> bool:
+    """End the coordinator after its present step, and the Ray head started for it; return whether there was one.
+
+    What was accepted is carried out by whoever writes next.
+    """
+    record = read_record(store)
+    if record is None:
+        return False
+    was_joined = ray.is_initialized()
+    handle = _handle(record)
+    if handle is not None:
+        ray.wait([handle.stop.remote()], timeout=_STOP_SECONDS)
+        ray.kill(handle, no_restart=True)
+    if record.head is not None or not was_joined:  # who is part of the cluster for other reasons stays
+        leave_ray()
+    if record.head is not None:
+        stop_head(record.head)
+    store.delete(RECORD_KEY)
+    return True
+
+
+def read_record(store: ObjectStore) -> Launched | None:
+    """Return where a coordinator was launched; None when none was. Raises ``Corrupt`` when the record is damaged."""
+    try:
+        payload = store.get(RECORD_KEY).payload
+    except ObjectMissing:
+        return None
+    try:
+        return Launched(**json.loads(payload))
+    except (ValueError, TypeError) as error:
+        raise Corrupt("the record of the coordinator is damaged", "run 'sisa stop', then 'sisa launch'") from error
+
+
+def _write_record(store: ObjectStore, launched: Launched) -> None:
+    """Put the record, or put it anew."""
+    payload = canonical_json(asdict(launched))
+    try:
+        store.put_if_absent(RECORD_KEY, payload)
+    except ObjectExists:
+        store.put_if_match(RECORD_KEY, payload, store.get(RECORD_KEY).tag)
+
+
+def _acted_on(specification: FederationSpecification) -> FederationSpecification:
+    """Return what a coordinator acts on: places in full, nothing of serving, the folder only for code of one's own."""
+    whole, witness = partial(_whole, specification.folder), specification.receipts.witness
+    return replace(
+        specification,
+        store=whole(specification.store),
+        keys=specification.keys and whole(specification.keys),
+        data=replace(specification.data, train=whole(specification.data.train)),
+        receipts=replace(specification.receipts, witness=witness and whole(witness)),
+        folder=Path() if specification.model.factory.startswith(_OURS) else specification.folder,
+        serve=ServeSettings(),
+    )
+
+
+def _whole(folder: Path, place: str) -> str:
+    """Return a path as it is found from ``folder``, an address as it is."""
+    return place if "://" in place else os.path.normpath(folder / Path(place).expanduser())
+
+
+def _join(specification: FederationSpecification) -> Head | None:
+    """Join the cluster; return the head where one was started."""
+    if specification.cluster.address != "local" or ray.is_initialized():
+        join_ray(specification.cluster)
+        return None
+    head = start_head(specification.cluster.labels)
+    until = monotonic() + _JOIN_SECONDS
+    while True:  # its door is open before there is somebody behind it
+        try:
+            join_ray(ClusterSettings(address=head.address))
+        except Unavailable:
+            if monotonic() > until:
+                stop_head(head.process)
+                raise
+            sleep(_RETRY_SECONDS)
+        else:
+            return head
+
+
+def _handle(record: Launched) -> Any | None:
+    """Return the actor of the record, having joined its Ray; None when it does not answer."""
+    if not is_reachable(record.address):
+        return None  # Ray would wait a minute for it, and then end this process
+    if not ray.is_initialized():
+        try:
+            join_ray(ClusterSettings(address=record.address))
+        except Unavailable:
+            return None
+    try:
+        return ray.get_actor(ACTOR_NAME, namespace=record.namespace)
+    except (ValueError, RayError):
+        return None
+
+
+def _place(specification: FederationSpecification) -> dict[str, Any]:
+    """Return where the actor has to be: on a node with the labels, else beside a store in a folder of this node.
+
+    With labels a store in a folder is one that all nodes share which have them.
+    """
+    if specification.cluster.labels or is_on_s3(specification.store):
+        return selecting(specification.cluster.labels)
+    here = ray.get_runtime_context().get_node_id()
+    return {"scheduling_strategy": NodeAffinitySchedulingStrategy(node_id=here, soft=False)}
+
+
+def _await_ready(handle: Any) -> None:
+    """Raise what keeps the coordinator from working, and end it then."""
+    try:
+        patiently(handle.ready.remote)
+    except SisaError:
+        ray.kill(handle, no_restart=True)
+        raise
+
+
+def _refuse_other(handle: Any, specification: FederationSpecification) -> None:
+    if differing := differing_parts(unwrapped(handle.specification.remote()), specification):
+        raise Conflict(
+            "a coordinator is at work under another version of the specification",
+            "run 'sisa stop', then 'sisa launch' again",
+            federation=specification.name,
+            differing=",".join(differing),
+        )

@@ -1,0 +1,213 @@
+"""Metrics: what monitoring may see of a federation. No Ray in here: ``ray_metrics`` hands it on.
+
+Few series on purpose: a federation's name and a request's state are the only labels, so that nothing here names a
+request, a person or a data point. Gauges follow from the state alone and are right again at once after a restart; the
+histograms count each request in the process that saw it happen. Moments are told as moments (seconds since 1970), not
+as ages: an age would be wrong as soon as nobody tells it any more.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, Literal, Protocol
+
+from coordinator.ports import Clock
+from coordinator.requests import Cost, ErasureRequest, RequestState
+from coordinator.state import FederationState, servable
+from shards.specification import ShardId
+
+EXPORTED_PREFIX: Final = "ray_"
+"""What Ray puts before the name of every metric that it exports."""
+
+_MINUTE: Final = 60.0
+_HOUR: Final = 60 * _MINUTE
+_DAY: Final = 24 * _HOUR
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """One metric."""
+
+    name: str
+    kind: Literal["gauge", "histogram"]
+    description: str
+    labels: tuple[str, ...] = ("federation",)
+    buckets: tuple[float, ...] = ()
+    """Upper bounds of a histogram."""
+
+    @property
+    def exported(self) -> tuple[str, ...]:
+        """The names under which Prometheus knows it."""
+        endings = ("_bucket", "_count", "_sum") if self.kind == "histogram" else ("",)
+        return tuple(f"{EXPORTED_PREFIX}{self.name}{ending}" for ending in endings)
+
+
+def _gauge(name: str, description: str, *more_labels: str) -> Metric:
+    return Metric(name=name, kind="gauge", description=description, labels=("federation", *more_labels))
+
+
+def _histogram(name: str, description: str, buckets: tuple[float, ...]) -> Metric:
+    return Metric(name=name, kind="histogram", description=description, buckets=buckets)
+
+
+REQUESTS: Final = _gauge("sisa_requests", "Erasure requests, by the state that people are told.", "state")
+OLDEST_UNSAFE: Final = _gauge(
+    "sisa_oldest_unsafe_timestamp_seconds",
+    "When the oldest request came whose data points may still be in a served model; 0: there is none.",
+)
+NEXT_DUE: Final = _gauge("sisa_next_due_timestamp_seconds", "When the next open request is due; 0: none is open.")
+SECONDS_TO_SAFE: Final = _histogram(
+    "sisa_seconds_to_safe",
+    "From a request's acceptance, pauses left out, to its quarantine: no prediction uses what has seen its points.",
+    (0.1, 0.5, 1.0, 2.0, 5.0, 15.0, _MINUTE, 10 * _MINUTE, _HOUR, _DAY),
+)
+SECONDS_TO_COMPLETE: Final = _histogram(
+    "sisa_seconds_to_complete",
+    "From a request's acceptance, pauses left out, to its completion: retrained, purged, receipt in the log.",
+    (1.0, 10.0, _MINUTE, 10 * _MINUTE, _HOUR, 6 * _HOUR, _DAY, 7 * _DAY, 30 * _DAY, 90 * _DAY),
+)
+EXPECTED_POINT_EPOCHS: Final = _gauge(
+    "sisa_retrain_expected_point_epochs", "Work that the retrains of all complete requests were expected to take."
+)
+SPENT_POINT_EPOCHS: Final = _gauge(
+    "sisa_retrain_spent_point_epochs", "Work that the retrains of all complete requests took."
+)
+EXPECTED_SECONDS: Final = _gauge(
+    "sisa_retrain_expected_seconds", "Worker time that the retrains of all complete requests were expected to take."
+)
+SPENT_SECONDS: Final = _gauge(
+    "sisa_retrain_spent_seconds", "Worker time that the retrains of all complete requests took."
+)
+GENERATION: Final = _gauge("sisa_generation", "Number of the ensemble that is served; 0: none yet.")
+FLOOR: Final = _gauge("sisa_erasure_floor", "Lowest generation that may be served.")
+CONSTITUENTS: Final = _gauge("sisa_constituents", "Shards, and so constituents when all answer.")
+SERVING: Final = _gauge("sisa_constituents_serving", "Constituents that answer; the others abstain.")
+TAINTED: Final = _gauge("sisa_constituents_tainted", "Served constituents that have seen erased points: must be 0.")
+POINTS: Final = _gauge("sisa_points", "Data points in the federation.")
+JOURNAL: Final = _gauge("sisa_journal_entries", "Journal entries since the last manifest.")
+LAST_PURGE: Final = _gauge(
+    "sisa_last_purge_timestamp_seconds", "When an erasure was last purged from the store; 0: none was."
+)
+TROUBLED: Final = _gauge("sisa_coordinator_troubled", "1 while something keeps the coordinator from going on.")
+SHOWN: Final = _gauge("sisa_shown_timestamp_seconds", "When the coordinator last told these values.")
+
+METRICS: Final = (
+    *(REQUESTS, OLDEST_UNSAFE, NEXT_DUE, SECONDS_TO_SAFE, SECONDS_TO_COMPLETE),
+    *(EXPECTED_POINT_EPOCHS, SPENT_POINT_EPOCHS, EXPECTED_SECONDS, SPENT_SECONDS),
+    *(GENERATION, FLOOR, CONSTITUENTS, SERVING, TAINTED, POINTS),
+    *(JOURNAL, LAST_PURGE, TROUBLED, SHOWN),
+)
+
+
+class Meter(Protocol):
+    """Takes values, and hands them to whoever collects them."""
+
+    def set(self, metric: Metric, value: float, labels: Mapping[str, str]) -> None:
+        """Take the present value of a gauge."""
+        ...
+
+    def observe(self, metric: Metric, value: float, labels: Mapping[str, str]) -> None:
+        """Take one more measurement of a histogram."""
+        ...
+
+
+class Gauges:
+    """One federation's metrics."""
+
+    def __init__(self, federation: str, meter: Meter, clock: Clock) -> None:
+        self._labels = {"federation": federation}
+        self._meter = meter
+        self._clock = clock
+        self._since = clock.now()
+        """What happened earlier was measured by an earlier process, or was seen by nobody."""
+        self._measured: set[tuple[str, RequestState]] = set()
+
+    def show(self, state: FederationState, *, journal_entries: int, troubled: bool) -> None:
+        """Tell all that ``state`` says. Takes time that grows with the number of requests ever made."""
+        for metric, value in _values(state):
+            self._set(metric, value)
+        for request_state, count in _by_state(state.requests).items():
+            self._meter.set(REQUESTS, count, {**self._labels, "state": request_state.value})
+        self._set(JOURNAL, journal_entries)
+        self._set(TROUBLED, troubled)
+        self._measure(SECONDS_TO_SAFE, RequestState.QUARANTINED, state.requests)
+        self._measure(SECONDS_TO_COMPLETE, RequestState.COMPLETE, state.requests)
+        self._set(SHOWN, self._clock.now().timestamp())
+
+    def _set(self, metric: Metric, value: float) -> None:
+        self._meter.set(metric, float(value), self._labels)
+
+    def _measure(self, metric: Metric, reached: RequestState, requests: Iterable[ErasureRequest]) -> None:
+        """Measure, once, the requests that have reached a state since this process began."""
+        for request in requests:
+            at = request.times.get(reached.value)
+            key = (request.request_id, reached)
+            if at is None or key in self._measured or (moment := datetime.fromisoformat(at)) < self._since:
+                continue
+            self._measured.add(key)
+            self._meter.observe(metric, max(0.0, moment.timestamp() - _begun(request)), self._labels)
+
+
+def tainted(state: FederationState) -> tuple[ShardId, ...]:
+    """Return the shards whose served checkpoint has not seen exactly what is in its slices now. There must be none.
+
+    Asked of the lineages (E8), not of what the state says of itself: chains are cut where lineages differ, and this is
+    how monitoring would see that one was not.
+    """
+    found = []
+    for constituent in servable(state):
+        lineages = state.lineages(constituent.shard)
+        place = constituent.checkpoint.slice - 1
+        if place >= len(lineages) or lineages[place].digest() != constituent.checkpoint.lineage:
+            found.append(constituent.shard)
+    return tuple(found)
+
+
+def _values(state: FederationState) -> Iterator[tuple[Metric, float]]:
+    complete = [request for request in state.requests if request.state is RequestState.COMPLETE]
+    expected = sum((request.expected or Cost() for request in complete), start=Cost())
+    spent = sum((request.spent for request in complete), start=Cost())
+    yield EXPECTED_POINT_EPOCHS, expected.point_epochs
+    yield SPENT_POINT_EPOCHS, spent.point_epochs
+    yield EXPECTED_SECONDS, expected.seconds
+    yield SPENT_SECONDS, spent.seconds
+    yield GENERATION, state.generation
+    yield FLOOR, state.floor
+    yield CONSTITUENTS, len(state.shards)
+    yield SERVING, len(servable(state))
+    yield TAINTED, len(tainted(state))
+    yield POINTS, sum(shard.points for shard in state.shards)
+    yield OLDEST_UNSAFE, min((_begun(each) for each in state.requests if _is_unsafe(each)), default=0.0)
+    yield NEXT_DUE, min((_moment(each.due_at) for each in state.requests if _is_awaited(each)), default=0.0)
+    yield LAST_PURGE, max(map(_purged, state.requests), default=0.0)
+
+
+def _by_state(requests: Iterable[ErasureRequest]) -> dict[RequestState, int]:
+    """Return how many requests are in each state, those with none included: a series that ends would keep its value."""
+    counts = Counter(request.shown for request in requests)
+    return {state: counts[state] for state in RequestState}
+
+
+def _is_unsafe(request: ErasureRequest) -> bool:
+    return _is_awaited(request) and RequestState.QUARANTINED.value not in request.times
+
+
+def _is_awaited(request: ErasureRequest) -> bool:
+    return request.state.is_open and not request.held
+
+
+def _begun(request: ErasureRequest) -> float:
+    """Return when the clock of the request began to run: a pause ends before anything is done."""
+    return _moment(request.holds[-1].released_at if request.holds else request.received_at)
+
+
+def _purged(request: ErasureRequest) -> float:
+    at = request.times.get(RequestState.PURGED.value)
+    return _moment(at) if at else 0.0
+
+
+def _moment(at: str) -> float:
+    return datetime.fromisoformat(at).timestamp()

@@ -1,0 +1,34 @@
+"""What is seen of a coordinator from outside: metrics and log lines. No Ray in here."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from cluster.coordinator_actor.log_lines import LogLines
+from cluster.coordinator_actor.metrics import Gauges
+from coordinator.ports import Notice
+from coordinator.state import FederationState
+from storage.errors import SisaError
+
+REPORT_SECONDS: Final = 5.0
+"""How often metrics are told; Prometheus asks for them less often than that."""
+
+
+class Observer:
+    """Hears what a coordinator does and is shown how things stand. What it does changes nothing."""
+
+    def __init__(self, gauges: Gauges, lines: LogLines) -> None:
+        self._gauges = gauges
+        self._lines = lines
+
+    def hear(self, notice: Notice) -> None:
+        """Hear of progress."""
+        self._lines.hear(notice)
+
+    def trouble(self, error: SisaError) -> None:
+        """Hear of what keeps the coordinator from going on."""
+        self._lines.trouble(error)
+
+    def show(self, state: FederationState, *, journal_entries: int, troubled: bool) -> None:
+        """See how things stand."""
+        self._gauges.show(state, journal_entries=journal_entries, troubled=troubled)

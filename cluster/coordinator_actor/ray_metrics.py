@@ -1,0 +1,43 @@
+"""Metrics handed to Ray, whose agent on each node exports them for Prometheus."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+
+from ray.util.metrics import Gauge, Histogram
+
+from cluster.coordinator_actor.log_lines import LogLines
+from cluster.coordinator_actor.metrics import METRICS, Gauges, Metric
+from cluster.coordinator_actor.observer import Observer
+from cluster.runtime.system import SystemClock
+
+
+class RayMeter:
+    """Implements ``metrics.Meter``. Where Ray has no agent (a plain ``ray`` install) values go nowhere."""
+
+    def __init__(self) -> None:
+        self._gauges = {
+            metric.name: Gauge(metric.name, metric.description, metric.labels)
+            for metric in METRICS
+            if metric.kind == "gauge"
+        }
+        self._histograms = {
+            metric.name: Histogram(metric.name, metric.description, list(metric.buckets), metric.labels)
+            for metric in METRICS
+            if metric.kind == "histogram"
+        }
+
+    def set(self, metric: Metric, value: float, labels: Mapping[str, str]) -> None:
+        """Take the present value of a gauge."""
+        self._gauges[metric.name].set(value, tags=dict(labels))
+
+    def observe(self, metric: Metric, value: float, labels: Mapping[str, str]) -> None:
+        """Take one more measurement of a histogram."""
+        self._histograms[metric.name].observe(value, tags=dict(labels))
+
+
+def observer_of(federation: str) -> Observer:
+    """Return the observer of a federation's coordinator in this process, which Ray runs: lines go to its stdout."""
+    clock = SystemClock()
+    return Observer(Gauges(federation, RayMeter(), clock), LogLines(federation, clock, sys.stdout))

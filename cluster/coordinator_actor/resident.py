@@ -1,0 +1,362 @@
+"""The resident coordinator: a federation's one writer, at work for as long as its process lives. No Ray in here.
+
+Three kinds of threads share one ``Writer``. Callers accept requests and ask for things; one thread removes points, so
+that nothing tainted is served a moment after a request was acknowledged, whatever else goes on; one thread trains,
+publishes, purges, and does what callers ask to be done there, one thing after another. Nothing is kept here that the
+store does not have: after a crash the next process begins where the journal ends.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+from itertools import count
+from threading import Condition, Thread
+from typing import Any, Final, TypeVar
+
+from cluster.coordinator_actor.observer import REPORT_SECONDS, Observer
+from cluster.results.federation import Verification
+from cluster.writer.writer import Surroundings, Writer, writing
+from coordinator.ports import Notice, Remark
+from coordinator.requests import ErasureRequest
+from coordinator.state import FederationState
+from shards.tombstones import DigestSet
+from storage.errors import Fenced, InvariantBroken, OutcomeUnknown, SisaError, Unavailable, WriterBusy
+
+MOST_NOTICES: Final = 1_000
+"""Notices that are kept for callers who follow the work; older ones are forgotten."""
+
+RETRY_SECONDS: Final = 2.0
+"""After so long it is tried again to get hold of a store that is away, or of a writer lock that is taken."""
+
+MOST_RETRY_SECONDS: Final = 300.0
+"""What fails again and again is tried again after twice as long each time, up to so long."""
+
+STARTING_SECONDS: Final = 30.0
+"""How long a caller waits for the writer to be ready."""
+
+_AGAIN: Final = (Fenced, OutcomeUnknown, Unavailable, WriterBusy)
+"""What starting anew may cure."""
+
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heard:
+    """Notices, and where to go on listening."""
+
+    notices: tuple[Notice, ...]
+    upto: int
+    """To be given as ``after`` to hear what follows."""
+    idle: bool
+    """Whether all that may be done now is done."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Job:
+    act: Callable[[Writer], Any]
+    outcome: Future[Any]
+
+
+class Resident:
+    """One federation's coordinator. Made at work; ``stop`` ends it."""
+
+    def __init__(
+        self, around: Callable[[Callable[[Notice], None]], Surroundings], observer: Observer | None = None
+    ) -> None:
+        """``around`` returns what writing takes, given who is to hear of progress; ``observer`` hears of it as well."""
+        self._observer = observer
+        self._around = around(self._hear)
+        self._changed = Condition()
+        self._notices: deque[tuple[int, Notice]] = deque(maxlen=MOST_NOTICES)
+        self._heard = int(self._around.clock.now().timestamp() * 1e6)  # above the numbers of whoever was here before
+        self._numbers = count(self._heard + 1)
+        self._writer: Writer | None = None
+        self._is_settling = False
+        self._last_writer: Writer | None = None
+        """The same, or while it starts anew and after its end the one before: it says what is durable."""
+        self._jobs: deque[_Job] = deque()
+        self._arrivals = 0
+        """Grows with everything that may give reason to work."""
+        self._settled = -1
+        """The arrivals after which all was done that may be done now."""
+        self._trouble: SisaError | None = None
+        self._failures = 0
+        """Attempts in a row that have failed."""
+        self._is_stopping = False
+        self._threads = (
+            Thread(target=self._work, name="sisa-work", daemon=True),
+            Thread(target=self._quarantine, name="sisa-quarantine", daemon=True),
+            *((Thread(target=self._report, args=(observer,), name="sisa-report", daemon=True),) if observer else ()),
+        )
+        for thread in self._threads:
+            thread.start()
+
+    # ------------------------------------------------------------------------------------------- what callers do
+
+    def accept(self, request: ErasureRequest, names: DigestSet) -> ErasureRequest:
+        """Accept an erasure request, durably; its points are removed a moment later. See ``Writer.accept``."""
+        return self._at_once(lambda writer: writer.accept(request, names))
+
+    def hold(self, request_id: str, reason: str) -> ErasureRequest:
+        """See ``Writer.hold``."""
+        return self._at_once(lambda writer: writer.hold(request_id, reason))
+
+    def release(self, request_id: str) -> ErasureRequest:
+        """See ``Writer.release``."""
+        return self._at_once(lambda writer: writer.release(request_id))
+
+    def extend(self, request_id: str, days: int, reason: str) -> ErasureRequest:
+        """See ``Writer.extend``."""
+        return self._at_once(lambda writer: writer.extend(request_id, days, reason))
+
+    def cancel(self, request_id: str, reason: str) -> ErasureRequest:
+        """See ``Writer.cancel``."""
+        return self._at_once(lambda writer: writer.cancel(request_id, reason))
+
+    def request(self, request_id: str) -> ErasureRequest:
+        """See ``Writer.request``."""
+        return self._ready().request(request_id)
+
+    def state(self) -> FederationState:
+        """Return the state as of the last durable event. Raises ``Unavailable`` while it starts."""
+        return self._ready().state
+
+    def train(self) -> None:
+        """Ingest and train; returns when all is done. See ``Writer.train``."""
+        self._in_turn(Writer.train)
+
+    def verify(self, shards: Sequence[int] | None) -> Verification:
+        """Prove and scan, while nothing else is done. See ``Writer.verify``."""
+        return self._in_turn(lambda writer: writer.verify(shards))
+
+    def hear(self, after: int | None, timeout_seconds: float, *, until_idle: bool = True) -> Heard:
+        """Return what has happened since ``after``, waiting for something to happen or for all work to be done.
+
+        Without ``until_idle`` it is waited for something to happen alone: work that waits for its time is no news.
+        Where that was said by a coordinator before this one, all that has happened since this one began. None: nothing
+        yet, but where to begin. Raises the error that keeps the coordinator from working, if any.
+        """
+        with self._changed:
+            if after is None:
+                return Heard(notices=(), upto=self._heard, idle=self._is_idle)
+            after = after if after <= self._heard else 0  # of one whose clock was ahead
+            self._changed.wait_for(
+                lambda: self._heard > after or (until_idle and self._is_idle) or self._trouble, timeout_seconds
+            )
+            notices = tuple(notice for number, notice in self._notices if number > after)
+            if not notices and self._trouble is not None:
+                raise self._trouble
+            return Heard(notices=notices, upto=self._heard, idle=self._is_idle)
+
+    def stop(self) -> None:
+        """End the work after the present step and give the writer lock back; returns when that is done."""
+        with self._changed:
+            self._is_stopping = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
+        self._around.workers.close()
+
+    # -------------------------------------------------------------------------------------------- inside
+
+    @property
+    def _is_idle(self) -> bool:
+        return self._settled == self._arrivals and not self._jobs and not self._is_settling
+
+    def _is_news(self, was: int, *, writable: bool = False) -> bool:
+        """Whether something arrived after ``was``, and somebody can write if that is asked for, or all is over."""
+        return self._is_stopping or (self._arrivals > was and not (writable and self._writer is None))
+
+    def _ready(self) -> Writer:
+        with self._changed:
+            self._changed.wait_for(lambda: self._writer or self._trouble or self._is_stopping, STARTING_SECONDS)
+            if self._writer is not None:
+                return self._writer
+            if self._trouble is not None:
+                raise self._trouble
+        raise Unavailable("the coordinator is starting or stopping", "try again in a moment")
+
+    def _at_once(self, act: Callable[[Writer], _Result]) -> _Result:
+        result = act(self._ready())
+        self._arrive()
+        return result
+
+    def _in_turn(self, act: Callable[[Writer], _Result]) -> _Result:
+        outcome: Future[_Result] = Future()
+        with self._changed:
+            if self._is_stopping:
+                raise Unavailable("the coordinator is stopping", "launch it again")
+            self._jobs.append(_Job(act=act, outcome=outcome))
+        self._arrive()
+        return outcome.result()
+
+    def _arrive(self) -> None:
+        with self._changed:
+            self._arrivals += 1
+            self._changed.notify_all()
+
+    def _hear(self, notice: Notice) -> None:
+        if self._observer is not None:
+            self._observer.hear(notice)
+        with self._changed:
+            self._heard = next(self._numbers)
+            self._notices.append((self._heard, notice))
+            self._changed.notify_all()
+
+    def _quarantine(self) -> None:
+        """Remove points as soon as requests for them have arrived."""
+        seen = 0
+        while True:
+            with self._changed:
+                self._changed.wait_for(partial(self._is_news, seen, writable=True))
+                if self._is_stopping:
+                    return
+                writer, arrivals = self._writer, self._arrivals
+            if writer is None:
+                continue
+            try:
+                writer.quarantine()
+                seen = arrivals
+            except _AGAIN as error:  # the thread that works finds it out as well, and starts anew
+                self._tell(error)
+                self._pause()
+            except SisaError as error:
+                self._tell(error)  # it is on record with the requests; another arrival is another attempt
+                seen = arrivals
+            except Exception as error:  # noqa: BLE001  a thread that ends would leave the tainted in service
+                self._tell(_broken(error))
+                self._pause()
+
+    def _work(self) -> None:
+        """Hold the writer lock and do what is to be done; start anew after what starting anew may cure."""
+        while not self._is_stopping:
+            try:
+                with writing(self._around, "launch") as writer:
+                    self._open(writer)
+                    self._serve(writer)
+            except SisaError as error:
+                self._rest(error, is_curable=isinstance(error, _AGAIN))
+            except Exception as error:  # noqa: BLE001  a thread that ends would leave requests undone without a word
+                self._rest(_broken(error), is_curable=True)
+        with self._changed:
+            self._writer = None
+        self._refuse_jobs(Unavailable("the coordinator was stopped", "launch it again"))
+
+    def _rest(self, error: SisaError, *, is_curable: bool) -> None:
+        """Tell of the error, and wait until trying again makes sense: after a while, or when something arrives."""
+        patience_seconds = self._fail(error)
+        if isinstance(error, WriterBusy):
+            patience_seconds = RETRY_SECONDS  # looking costs nothing, and nobody says when the lock is free
+        with self._changed:
+            self._writer = None
+            self._changed.wait_for(partial(self._is_news, self._arrivals), patience_seconds if is_curable else None)
+
+    def _open(self, writer: Writer) -> None:
+        with self._changed:
+            self._writer = self._last_writer = writer
+            self._trouble = None
+            self._arrivals += 1
+            self._changed.notify_all()
+
+    def _serve(self, writer: Writer) -> None:
+        """Do jobs and what is outstanding until told to stop. Raises what starting anew may cure."""
+        while not self._is_stopping:
+            with self._changed:
+                arrivals = self._arrivals
+                job = self._jobs.popleft() if self._jobs else None
+                self._is_settling = job is None  # also where nothing has arrived, and a batch has waited long enough
+            if job is not None:
+                self._do(job, writer)
+                continue
+            try:
+                wakes = self._settle(writer)
+            finally:
+                self._is_settling = False
+            with self._changed:
+                self._settled = arrivals
+                self._changed.notify_all()
+                self._changed.wait_for(partial(self._is_news, arrivals), self._until(wakes))
+
+    def _until(self, moment: datetime | None) -> float | None:
+        """Return the seconds until ``moment``; None: nothing but an arrival gives reason to work."""
+        return None if moment is None else max(0.0, (moment - self._around.clock.now()).total_seconds())
+
+    def _do(self, job: _Job, writer: Writer) -> None:
+        try:
+            job.outcome.set_result(job.act(writer))
+        except _AGAIN as error:
+            job.outcome.set_exception(error)
+            raise
+        except SisaError as error:
+            job.outcome.set_exception(error)
+
+    def _settle(self, writer: Writer) -> datetime | None:
+        """Do what is outstanding; what keeps the work from going on is told to those who ask, until it goes on."""
+        owed = _open_requests(writer.state)
+        try:
+            wakes = writer.settle(hurry=False)
+        except _AGAIN:
+            raise
+        except SisaError as error:
+            # A person has to mend it, or nodes have to come back; nobody may be there to say that they have.
+            return self._around.clock.now() + timedelta(seconds=self._fail(error))
+        finally:
+            if owed - _open_requests(writer.state):
+                self._around.workers.release()  # what workers had in memory of the erased ends with them (E12)
+        with self._changed:
+            self._trouble, self._failures = None, 0
+        return wakes
+
+    def _fail(self, error: SisaError) -> float:
+        """Tell of the error; return after how many seconds to try again, if trying again may help."""
+        self._tell(error)
+        with self._changed:
+            self._trouble = error
+            patience_seconds = min(RETRY_SECONDS * 2.0 ** min(self._failures, 16), MOST_RETRY_SECONDS)
+            self._failures += 1
+            self._changed.notify_all()
+        return patience_seconds
+
+    def _report(self, observer: Observer) -> None:
+        """Show how things stand, now and then, and once more at the end."""
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._is_stopping, REPORT_SECONDS)
+                writer = self._last_writer
+                is_troubled, is_over = self._trouble is not None, self._is_stopping
+            if writer is not None:
+                observer.show(writer.state, journal_entries=writer.journal_entries, troubled=is_troubled)
+            if is_over:
+                return
+
+    def _tell(self, error: SisaError) -> None:
+        if self._observer is not None:
+            self._observer.trouble(error)
+        self._hear(Remark(text=f"{error.message}; {error.remedy}" if error.remedy else error.message))
+
+    def _pause(self) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._is_stopping, RETRY_SECONDS)
+
+    def _refuse_jobs(self, error: SisaError) -> None:
+        with self._changed:
+            jobs, self._jobs = list(self._jobs), deque()
+        for job in jobs:
+            job.outcome.set_exception(error)
+
+
+def _open_requests(state: FederationState) -> frozenset[str]:
+    return frozenset(request.request_id for request in state.requests if request.state.is_open)
+
+
+def _broken(error: Exception) -> InvariantBroken:
+    """Return an error for what nobody foresaw; its own text may hold a person's data and is left out."""
+    return InvariantBroken(
+        f"the coordinator met an error that it does not know: {type(error).__name__}",
+        "this is a bug: please report it; the coordinator tries again",
+    )

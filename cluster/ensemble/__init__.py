@@ -1,0 +1,7 @@
+"""Ensemble: constituents in memory that answer together.
+
+loaded         a generation, loaded and aggregated
+reader         reads what is current, and answers in this process
+replica_state  what a replica serves and confirms against the store
+site_report    what a site's replica says of itself
+"""

@@ -1,0 +1,134 @@
+"""The ensemble as it may be served: constituents loaded, asked together, aggregated.
+
+Shape legend: K constituents, N points, F features, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from cluster.config.specification import FederationSpecification
+from cluster.runtime.user_code import make_importable
+from coordinator.aggregation import Aggregated, Rule, aggregate
+from coordinator.state import FederationState, servable
+from shards.learners.torch.factory import model_code_digest
+from shards.learners.torch.learner import TorchLearner, TorchState
+from shards.learners.torch.seeding import set_numerics
+from shards.learners.trainer import read_checkpoint
+from shards.specification import ShardId
+from storage.digests import Sha256
+from storage.errors import Conflict, Invalid, Unavailable
+from storage.objects import ObjectStore
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Ensemble:
+    """One generation, in memory. Answers of single constituents stay inside (E11)."""
+
+    generation: int
+    shards: int
+    """S: constituents there are; those not loaded abstain."""
+    learner: TorchLearner
+    constituents: tuple[TorchState, ...]
+    rule: Rule
+    checkpoints: tuple[tuple[ShardId, Sha256], ...] = ()
+    """Which checkpoint of which shard each constituent is."""
+
+    @classmethod
+    def load(
+        cls,
+        store: ObjectStore,
+        state: FederationState,
+        specification: FederationSpecification,
+        loaded: Ensemble | None = None,
+    ) -> Ensemble:
+        """Return the ensemble that ``state`` says may be served; what ``loaded``, of this specification, has is shared.
+
+        Raises ``Invalid`` when nothing was trained yet, ``Unavailable`` when every constituent abstains, ``Conflict``
+        when the model's code is not what it was trained with, ``Corrupt`` when a checkpoint is missing or damaged.
+        """
+        if state.generation == 0 or state.data is None:
+            raise Invalid("the federation is not trained yet", "run 'sisa train'", federation=state.name)
+        current = servable(state)
+        if not current and state.published:
+            raise Invalid("no data points are left: there is nothing to predict with", "train on other data")
+        if not current:
+            raise Unavailable(
+                f"none of {len(state.shards)} constituents can answer: all of them are being trained anew",
+                "run 'sisa train', or wait for it to finish",
+            )
+        named = tuple((each.shard, each.checkpoint.sha256) for each in current)
+        records = dict(zip(named, current, strict=True))
+
+        def read(name: tuple[ShardId, Sha256]) -> bytes:
+            return read_checkpoint(store, records[name].checkpoint, name[0])
+
+        code = state.configuration.model_code if state.configuration else None
+        return cls.of(
+            specification,
+            generation=state.generation,
+            width=state.data.layout.width,
+            shards=len(state.shards),
+            checkpoints=named,
+            code=code,
+            read=read,
+            loaded=loaded,
+        )
+
+    @classmethod
+    def of(
+        cls,
+        specification: FederationSpecification,
+        *,
+        generation: int,
+        width: int,
+        shards: int,
+        checkpoints: tuple[tuple[ShardId, Sha256], ...],
+        code: Sha256 | None,
+        read: Callable[[tuple[ShardId, Sha256]], bytes],
+        loaded: Ensemble | None = None,
+    ) -> Ensemble:
+        """Return the ensemble of these checkpoints, whose bytes ``read`` gives; what ``loaded`` has is shared.
+
+        Raises ``Conflict`` when the model's code is not ``code``, which they were trained with.
+        """
+        make_importable(specification.folder)
+        set_numerics(specification.cluster.threads_per_worker, "cpu")
+        learner = TorchLearner(
+            model=specification.model,
+            training=specification.training,
+            inputs=width,
+            classes=len(specification.data.classes),
+            slices=specification.partition.slices,
+        )
+        learner.initial(ShardId(0))  # imports all of the model's code
+        _check_code(code, specification)
+        known = dict(zip(loaded.checkpoints, loaded.constituents, strict=True)) if loaded else {}
+        return cls(
+            generation=generation,
+            shards=shards,
+            learner=learner,
+            constituents=tuple(
+                known[name] if name in known else learner.from_bytes(read(name), name[0]) for name in checkpoints
+            ),
+            rule=specification.aggregation.rule,
+            checkpoints=checkpoints,
+        )
+
+    def answer(self, features_NF: npt.NDArray[np.float32]) -> Aggregated:
+        """Return the aggregated prediction for scaled features."""
+        probabilities = [self.learner.probabilities(state, features_NF) for state in self.constituents]
+        return aggregate(np.stack(probabilities), self.rule)
+
+
+def _check_code(code: Sha256 | None, specification: FederationSpecification) -> None:
+    if code is not None and code != model_code_digest(specification.model):
+        raise Conflict(
+            "the constituents were trained under other conditions: the model's source code has changed",
+            "put it back, or run 'sisa train' to train all constituents anew",
+            factory=specification.model.factory,
+        )

@@ -1,0 +1,145 @@
+"""What is asked of a federation and changes nothing in it: its state, answers, accuracy, prices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+from cluster.config.specification import FederationSpecification
+from cluster.ensemble.loaded import Ensemble
+from cluster.results.federation import Answers, Evaluation, evaluation_of
+from cluster.writer.drafting import digests_of
+from cluster.writer.identity import (
+    differences,
+    fresh_state,
+    trained,
+)
+from cluster.writer.training_data import asked_about
+from coordinator.decisions.plan import RetrainPlan, plan_retrain
+from coordinator.engine.removal import find_points
+from coordinator.ports import Clock
+from coordinator.state import FederationState
+from coordinator.status import FederationStatus, describe
+from shards.data.prediction_files import FeatureBatch, PredictionBatch
+from shards.routing import PartitionKey
+from storage.encryption.store import SealedStore
+from storage.errors import Corrupt, Unavailable
+
+_READ_ATTEMPTS = 3
+
+_Result = TypeVar("_Result")
+
+
+class Reading:
+    """A federation to be read: it needs nothing but the store, and any number may read while one writes."""
+
+    def __init__(
+        self,
+        specification: FederationSpecification,
+        store: SealedStore,
+        clock: Clock,
+        current: Callable[[], FederationState | None],
+    ) -> None:
+        """``current`` returns what was committed last; None: nothing ever was."""
+        self._specification = specification
+        self._store = store
+        self._clock = clock
+        self.current = current
+
+    def trained(self) -> tuple[FederationState, PartitionKey]:
+        """See ``cluster.writer.identity.trained``."""
+        return trained(self.current(), self._store, self._specification)
+
+    def price(self, subjects: Iterable[str | int], ids: Iterable[str | int]) -> RetrainPlan:
+        """Return what erasing them would cost."""
+        _, key = self.trained()
+        names = digests_of(self._specification, key, subjects, ids)
+        epochs = self._specification.training.epochs
+        return self._steadily(
+            lambda state: plan_retrain(state, find_points(self._store, state, [names])[0].removed, epochs)
+        )
+
+    def predict(self, data: object) -> Answers:
+        """Return the ensemble's answers, batch by batch."""
+        state, ensemble = self._load()
+        features = asked_about(self._specification, state, data, labelled=False)
+        return Answers(
+            generation=ensemble.generation,
+            constituents=len(ensemble.constituents),
+            shards=ensemble.shards,
+            classes=self._specification.data.classes,
+            id_column=self._specification.data.id,
+            batches=(self._answer(ensemble, batch) for batch in self._still_servable(ensemble, features)),
+        )
+
+    def evaluate(self, data: object) -> Evaluation:
+        """Return the ensemble's accuracy on labelled data."""
+        state, ensemble = self._load()
+        features = asked_about(self._specification, state, data, labelled=True)
+        counted = (
+            (batch.labels_N, ensemble.answer(batch.features_NF).classes_N)
+            for batch in self._still_servable(ensemble, features)
+            if batch.labels_N is not None
+        )
+        return evaluation_of(
+            counted,
+            classes=self._specification.data.classes,
+            generation=ensemble.generation,
+            constituents=len(ensemble.constituents),
+            shards=ensemble.shards,
+        )
+
+    def status(self) -> FederationStatus:
+        """Return where the federation and its requests stand; of one that was never trained, too."""
+        no_key = PartitionKey(bytes(16))
+        return self.describe(self.current() or fresh_state(self._specification, no_key))
+
+    def describe(self, state: FederationState) -> FederationStatus:
+        """Return ``state`` in words and numbers, with the settings that have changed since."""
+        changed = tuple(each.setting for each in differences(state, self._specification))
+        erasure = self._specification.erasure
+        return describe(state, self._store.location, self._clock.now(), changed, erasure)
+
+    def _load(self) -> tuple[FederationState, Ensemble]:
+        return self._steadily(lambda state: (state, Ensemble.load(self._store, state, self._specification)))
+
+    def _steadily(self, act: Callable[[FederationState], _Result]) -> _Result:
+        """Return what ``act`` makes of the current state; again when a writer purged meanwhile what it read."""
+        for _ in range(_READ_ATTEMPTS - 1):
+            state, _key = self.trained()
+            try:
+                return act(state)
+            except Corrupt:
+                if self.trained()[0] == state:
+                    raise
+        return act(self.trained()[0])
+
+    def _still_servable(self, ensemble: Ensemble, batches: Iterable[FeatureBatch]) -> Iterator[FeatureBatch]:
+        """Yield the batches as long as the ensemble may answer, and end only if it still may (E10).
+
+        Raises ``Unavailable`` when an erasure has raised the floor above it: only the batch under way was answered.
+        """
+        for batch in batches:
+            self._check_floor(ensemble)
+            yield batch
+        self._check_floor(ensemble)
+
+    def _check_floor(self, ensemble: Ensemble) -> None:
+        state = self.current()
+        floor = state.floor if state else 0
+        if ensemble.generation < floor:
+            raise Unavailable(
+                "an erasure has withdrawn the ensemble that was answering; its answers were given up",
+                "run the command again: it takes the ensemble that is served now",
+                generation=ensemble.generation,
+                floor=floor,
+            )
+
+    def _answer(self, ensemble: Ensemble, batch: FeatureBatch) -> PredictionBatch:
+        answer = ensemble.answer(batch.features_NF)
+        names = self._specification.data.classes
+        return PredictionBatch(
+            ids=batch.ids,
+            predictions=[names[position] for position in answer.classes_N],
+            probabilities_NC=answer.scores_NC,
+        )

@@ -1,0 +1,132 @@
+"""What one replica may answer with: the state as the store has it, and the generation it holds in memory (E10).
+
+A replica never answers from memory alone. It loads a generation, computes with it, and then asks the store whether that
+generation may still be served; only then does the answer leave.
+"""
+
+from __future__ import annotations
+
+from threading import Lock
+
+from cluster.config.specification import FederationSpecification
+from cluster.ensemble.loaded import Ensemble
+from cluster.ensemble.reader import Reading
+from coordinator.engine.follower import Follower
+from coordinator.ports import Clock
+from coordinator.state import FederationState
+from coordinator.status import FederationStatus
+from storage.encryption.store import SealedStore
+from storage.errors import Conflict, Corrupt, Invalid, SisaError, Unavailable
+
+_LOADING_ATTEMPTS = 16
+
+
+class Standing:
+    """One replica's knowledge. May be used from any thread; one thread at a time loads."""
+
+    def __init__(self, specification: FederationSpecification, store: SealedStore, clock: Clock) -> None:
+        """Reads nothing yet."""
+        self._specification = specification
+        self._store = store
+        self._follower = Follower(store)
+        self._reading = Reading(specification, store, clock, self.current)
+        self._looking = Lock()
+        self._loading = Lock()
+        self._floor = 0
+        self._state: FederationState | None = None
+        self._position = 0
+        self._ensemble: Ensemble | None = None
+
+    @property
+    def state(self) -> FederationState | None:
+        """The state as it was last read; None: nothing was ever committed, or nothing was read yet."""
+        return self._state
+
+    @property
+    def floor(self) -> int:
+        """The highest erasure floor that was ever read: it never falls, whatever becomes of the store."""
+        return self._floor
+
+    def seen(self) -> tuple[FederationState | None, int]:
+        """Return the state as it was last read, and the number of the journal's last entry in it."""
+        with self._looking:
+            return self._state, self._position
+
+    @property
+    def ensemble(self) -> Ensemble | None:
+        """The generation in memory, unless it is known to be withdrawn."""
+        ensemble = self._ensemble
+        return ensemble if ensemble is not None and ensemble.generation >= self._floor else None
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether the state that was last read names another generation than the one in memory."""
+        state, ensemble = self._state, self._ensemble
+        return state is not None and (ensemble is None or ensemble.generation != state.generation)
+
+    def current(self) -> FederationState | None:
+        """Return the state as it was at some moment since the call; None when nothing was ever committed.
+
+        Raises as ``Follower.look`` does: then nothing is known, and nothing may be answered.
+        """
+        with self._looking:
+            state = self._follower.look()
+            if state is not None:
+                self._state, self._position = state, self._follower.position
+                self._floor = max(self._floor, state.floor)
+            return state
+
+    def load(self) -> Ensemble:
+        """Return the generation that is current, in memory; until then the one before it stays.
+
+        What the two share is not read again. Raises ``Unavailable`` with the reason why there is none, and as
+        ``current`` does.
+        """
+        with self._loading:
+            damaged: FederationState | None = None
+            for _ in range(_LOADING_ATTEMPTS):
+                known = self._floor
+                state = self.trained()
+                if state.generation < known:
+                    raise Unavailable(
+                        "the store names a generation that was withdrawn before", "look into the store's history"
+                    )
+                try:
+                    ensemble = self._read(state)
+                except Corrupt:  # a writer may have purged what was to be read: the state says so then
+                    if state == damaged:
+                        raise
+                    damaged = state
+                    continue
+                if ensemble.generation >= self._floor:  # else an erasure came in while it was read
+                    self._ensemble = ensemble
+                    return ensemble
+            raise Unavailable("erasures follow each other faster than a generation is read", "ask again in a moment")
+
+    def status(self) -> FederationStatus:
+        """Return where the federation and its requests stand, as of now."""
+        return self._reading.status()
+
+    def trained(self) -> FederationState:
+        """Return the state as of now, of this very specification and with data in it.
+
+        Raises ``Unavailable`` when nothing was trained yet, or the federation is another one by now.
+        """
+        try:
+            return self._reading.trained()[0]
+        except (Invalid, Conflict) as error:
+            raise unservable(error) from error
+
+    def _read(self, state: FederationState) -> Ensemble:
+        try:
+            return Ensemble.load(self._store, state, self._specification, self._ensemble)
+        except (Invalid, Conflict) as error:
+            raise unservable(error) from error
+
+
+def unservable(error: SisaError) -> Unavailable:
+    """Return the error that callers are told for one that they did not make."""
+    return Unavailable(
+        f"the federation cannot answer now: {error.fact.partition(chr(10))[0].rstrip(':')}",
+        f"its operator can mend that: {error.remedy or 'see its status'}",
+    )

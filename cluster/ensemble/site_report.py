@@ -1,0 +1,63 @@
+"""What a site tells the federation that it is part of: how it stands, and its checkpoints where weights may leave it.
+
+What may leave is decided here, at the site, by the site's own copy of the specification.
+"""
+
+from __future__ import annotations
+
+from cluster.ensemble.replica_state import Standing
+from coordinator.sites import Leaves, SiteStanding, history_of
+from coordinator.state import servable
+from shards.learners.trainer import read_checkpoint
+from storage.errors import Invalid, ObjectMissing
+from storage.objects import ObjectStore
+
+
+class Withheld(Invalid):
+    """The site does not let this leave."""
+
+
+class Telling:
+    """One site's word on itself. May be used from any thread."""
+
+    def __init__(self, standing: Standing, store: ObjectStore, leaves: Leaves) -> None:
+        """Reads nothing yet."""
+        self._standing = standing
+        self._store = store
+        self._leaves = leaves
+
+    def standing(self, requests: int = 0) -> SiteStanding:
+        """Return how the site stands now, to one who has heard of its first ``requests`` erasure requests.
+
+        Raises ``Unavailable`` when nothing was trained, or it cannot be read.
+        """
+        self._standing.trained()
+        state, position = self._standing.seen()  # both of one look: another thread may have looked since
+        assert state is not None
+        assert state.data is not None
+        return SiteStanding(
+            identity=state.key_digest,
+            position=position,
+            generation=state.generation,
+            floor=state.floor,
+            requests=len(state.requests),
+            history=history_of(state.requests),
+            history_then=history_of(state.requests[:requests]),
+            shards=len(state.shards),
+            features=state.data.layout.features,
+            width=state.data.layout.width,
+            model_code=state.configuration.model_code if state.configuration else "",
+            checkpoints=tuple((each.shard, each.checkpoint.sha256) for each in servable(state)),
+        )
+
+    def checkpoint(self, shard: int, sha256: str) -> bytes:
+        """Return the bytes of a checkpoint that may be served now.
+
+        Raises ``Withheld`` when no weights leave this site, ``ObjectMissing`` when it is not served (any more).
+        """
+        if self._leaves != "weights":
+            raise Withheld("no weights leave this site: only predictions do", "ask it for predictions")
+        for each in servable(self._standing.trained()):
+            if each.shard == shard and each.checkpoint.sha256 == sha256:
+                return read_checkpoint(self._store, each.checkpoint, each.shard)
+        raise ObjectMissing("the site serves no such checkpoint now", "ask how it stands, and try again")

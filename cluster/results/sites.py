@@ -1,0 +1,110 @@
+"""What the front door of a federation of several sites gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cluster.results.federation import Evaluation, Verification
+from coordinator.receipts.bundles import ReceiptBundle
+from coordinator.sites import TookPart
+from coordinator.status import FederationStatus
+from shards.data.prediction_files import PredictionBatch, predictions_table, write_predictions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SitesAnswers:
+    """Predictions under way; ``batches`` can be read once. All of them are by the same sites."""
+
+    sites: tuple[TookPart, ...]
+    absent: Mapping[str, str]
+    """Of each member that does not take part: why."""
+    classes: tuple[str, ...]
+    id_column: str
+    batches: Iterator[PredictionBatch]
+
+    @property
+    def constituents(self) -> int:
+        """How many answer, of ``shards``."""
+        return sum(each.constituents for each in self.sites)
+
+    @property
+    def shards(self) -> int:
+        """Constituents there are at the sites that take part."""
+        return sum(each.shards for each in self.sites)
+
+    def table(self) -> Any:
+        """Return the answers as a ``pyarrow.Table``; see ``cluster.results.federation.Answers``."""
+        return predictions_table(self.batches, self.classes, self.id_column)
+
+    def write(self, path: Path) -> int:
+        """Write the answers to a Parquet, Arrow or CSV file; return how many there are."""
+        return write_predictions(path, self.batches, self.classes, self.id_column)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SitesEvaluation:
+    """How often the federation was right, and who it was."""
+
+    overall: Evaluation
+    sites: tuple[TookPart, ...]
+    absent: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteStatus:
+    """One site of a federation."""
+
+    site: str
+    membership: str
+    """``member``, ``withdrawn`` (its data are being purged), ``purged``, or ``new`` (it has not joined)."""
+    leaves: str
+    """What may leave it: ``predictions`` or ``weights``."""
+    joined_at: str
+    withdrawn_at: str
+    purged_at: str
+    reason: str
+    """Why it was withdrawn, or what keeps it from being reached; empty: nothing."""
+    status: FederationStatus | None
+    """None: it cannot be reached."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SitesStatus:
+    """The whole federation."""
+
+    name: str
+    store: str
+    sites: tuple[SiteStatus, ...]
+
+    @property
+    def waits_for(self) -> tuple[str, ...]:
+        """Sites with something to do, or to say, that cannot be reached."""
+        return tuple(each.site for each in self.sites if each.status is None and each.membership != "purged")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteReceipt:
+    """What proves an erasure at a site."""
+
+    site: str
+    at_site: ReceiptBundle
+    """Signed with the site's keys, in the site's log: what was done."""
+    at_federation: ReceiptBundle
+    """Signed with the federation's, in its log: that the site gave that very receipt."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SitesVerification:
+    """Proof at each site, or what speaks against it."""
+
+    sites: Mapping[str, Verification]
+    absent: Mapping[str, str]
+    """Sites that could not be reached, and why."""
+
+    @property
+    def holds(self) -> bool:
+        """Whether every member could be asked, and its proof holds."""
+        return not self.absent and all(each.holds for each in self.sites.values())

@@ -1,0 +1,139 @@
+"""Ray itself: started or found, asked what it has, left again."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import ray
+
+from cluster.config.specification import ClusterSettings
+from cluster.runtime.labels import labels_in_words, nodes_with, place_of, require_nodes
+from cluster.runtime.spill import SpillFolder
+from storage.errors import Invalid, Unavailable
+
+_LOCAL: Final = "local"
+
+_SPILL: list[SpillFolder] = []
+"""Of the local cluster that this process started."""
+
+
+def join_ray(settings: ClusterSettings) -> bool:
+    """Make this process part of the Ray cluster that the settings name; return whether a local one was started.
+
+    A process that is part of a cluster already stays in it. A local one has all labels that the settings ask for: the
+    same specification runs on one machine. Raises ``Unavailable`` when the cluster cannot be reached.
+    """
+    if ray.is_initialized():
+        return False
+    # No report about a privacy system leaves the machine.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Ray's own future default, chosen now: leave the accelerators' environment alone for workers that use none.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    is_own = settings.address == _LOCAL
+    try:
+        ray.init(
+            address=settings.address,
+            include_dashboard=False if is_own else None,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            object_spilling_directory=_spill_folder() if is_own else None,
+            labels=dict(settings.labels) if is_own else None,
+        )
+    except (OSError, RuntimeError, ValueError) as error:
+        _remove_spilled()
+        raise Unavailable(
+            f"Ray did not start or answer: {type(error).__name__}",
+            f"check [cluster] address = {settings.address!r}; 'local' needs no cluster, but room for temporary files in"
+            " a folder with a short path",
+        ) from error
+    return is_own
+
+
+def is_to_start_ray(settings: ClusterSettings) -> bool:
+    """Return whether ``join_ray`` would start a local Ray."""
+    return settings.address == _LOCAL and not ray.is_initialized()
+
+
+def worker_count(settings: ClusterSettings, tasks: int) -> int:
+    """Return how many workers to start for ``tasks`` tasks.
+
+    Raises ``Invalid`` when no node can ever hold a worker: Ray would wait for one without a word; ``Unavailable`` when
+    none has the labels, for it may come.
+    """
+    nodes = [node["Resources"] for node in require_nodes(settings.labels)]
+    places = sum(_fitting(settings, resources) for resources in nodes)
+    if not places:
+        lack, remedy = lacking(settings, nodes)
+        wanted = f"{settings.cpus_per_worker:g} CPUs and {settings.gpus_per_worker:g} GPUs"
+        raise Invalid(f"no node can hold a worker of {wanted}: {lack}", remedy)
+    return max(1, min(tasks, places, settings.workers or tasks))
+
+
+def lacking(settings: ClusterSettings, nodes: Sequence[Mapping[str, float]]) -> tuple[str, str]:
+    """Return what keeps every one of ``nodes`` from holding a worker, and what to do; both in words.
+
+    >>> lacking(ClusterSettings(gpus_per_worker=1), [{"CPU": 8.0}, {"CPU": 16.0}])[0]
+    'none of 2 nodes has a GPU'
+    """
+    such = f" with the labels {labels_in_words(settings.labels)}" if settings.labels else ""
+    cpus = max((resources.get("CPU", 0) for resources in nodes), default=0)
+    gpus = max((resources.get("GPU", 0) for resources in nodes), default=0)
+    if not nodes:
+        return "the cluster has no node", "start one, or wait until one has joined"
+    if settings.gpus_per_worker and not gpus:
+        return (
+            f"none of {len(nodes)} nodes{such} has a GPU",
+            "add a node with one, or set [cluster] gpus_per_worker = 0 and train anew on processors",
+        )
+    if settings.cpus_per_worker <= cpus and settings.gpus_per_worker <= gpus:
+        return (
+            f"each of {len(nodes)} nodes{such} has too few of one or the other",
+            "lower [cluster] cpus_per_worker or gpus_per_worker, or add a node that has both",
+        )
+    return (
+        f"the largest of {len(nodes)}{such} has {cpus:g} CPUs and {gpus:g} GPUs",
+        "lower [cluster] cpus_per_worker or gpus_per_worker, or add a node",
+    )
+
+
+def _fitting(settings: ClusterSettings, resources: Mapping[str, float]) -> int:
+    fits = resources.get("CPU", 0) / settings.cpus_per_worker
+    if settings.gpus_per_worker:
+        fits = min(fits, resources.get("GPU", 0) / settings.gpus_per_worker)
+    return int(fits)
+
+
+def waited_for(settings: ClusterSettings) -> str | None:
+    """Return what workers that do not come up wait for, in words; None: nothing that can be seen from here.
+
+    Ray itself would say nothing, for ever.
+    """
+    wanted = settings.cpus_per_worker
+    if not settings.labels:
+        free = ray.available_resources().get("CPU", 0)
+        told = f"waiting for workers: {free:g} CPUs are free in the cluster, a worker takes {wanted:g}"
+        return told if free < wanted else None
+    nodes = [node["Resources"] for node in nodes_with(settings.labels)]
+    such = f"with the labels {labels_in_words(settings.labels)}"
+    if not (room := sum(_fitting(settings, resources) for resources in nodes)):
+        return f"waiting for {place_of(settings.labels)}: no node {such} can hold a worker"
+    return f"waiting for workers: nodes {such} hold {room} at once, of all federations together"
+
+
+def leave_ray() -> None:
+    """End this process's part in Ray, and the local cluster with it where this process started one."""
+    ray.shutdown()
+    _remove_spilled()
+
+
+def _spill_folder() -> str:
+    _SPILL.append(SpillFolder())
+    return str(_SPILL[-1].path)
+
+
+def _remove_spilled() -> None:
+    while _SPILL:
+        _SPILL.pop().remove()

@@ -1,0 +1,196 @@
+"""A crew on Ray: the same done to many things by tasks, with those repeated that die.
+
+Its processes load neither torch nor this system's coordinator: they take the memory of what they do.
+"""
+
+from __future__ import annotations
+
+import resource
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from cluster.runtime.guard import check_rooms
+from cluster.runtime.labels import Labels, check_here, labels_in_words, nodes_with, place_of, selecting
+from storage.errors import SisaError, StoreFull, Unavailable
+
+MOST_DEATHS: Final = 3
+"""A thing over which so many tasks have died is given up."""
+
+PATIENCE_SECONDS: Final = 20.0
+"""After so long without any result it is said what is waited for."""
+
+_GRACE_SECONDS: Final = 10.0
+"""How long tasks that are given up may take to take back what they wrote."""
+
+_Thing = TypeVar("_Thing")
+_Result = TypeVar("_Result")
+_Shared = ParamSpec("_Shared")
+
+
+def perform(act: Callable[..., Any], thing: object, name: str, *shared: object) -> Any:
+    """Do one thing, in a process of Ray's that leaves no core dump of what it reads (E12)."""
+    check_rooms()
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    return act(thing, name, *shared)
+
+
+def there(labels: Labels, act: Callable[..., Any], thing: object, name: str, *shared: object) -> Any:
+    """Do one thing on a node that has the labels; on any other raise ``InvariantBroken`` first."""
+    check_here(labels)
+    return act(thing, name, *shared)
+
+
+_remote: Any = ray.remote  # its types know functions of a fixed number of arguments
+perform_task = _remote(num_cpus=1, max_retries=0)(perform)
+
+
+class RayCrew:
+    """Tasks of one processor, so many at once. Implements ``shards.slices.parallel_ingest.Crew``."""
+
+    def __init__(self, tasks: int, remark: Callable[[str], None], labels: Labels | None = None) -> None:
+        """``remark`` hears what a person should know; tasks run on nodes with all ``labels``, and nowhere else."""
+        self._tasks = tasks
+        self._remark = remark
+        self._labels = labels or {}
+
+    def __call__(
+        self,
+        act: Callable[Concatenate[_Thing, str, _Shared], _Result],
+        things: Sequence[_Thing],
+        names: Callable[[], str],
+        told: Callable[[_Result], None],
+        /,
+        *shared: _Shared.args,
+        **more: _Shared.kwargs,
+    ) -> list[_Result]:
+        """Return what ``act`` makes of each thing; see ``Crew``. Raises ``Unavailable`` when tasks keep dying."""
+        assert not more
+        task = perform_task.options(scheduling_strategy="SPREAD", **selecting(self._labels))
+        checked = partial(there, self._labels, act) if self._labels else act
+        shift = _Shift(
+            submit=lambda index: task.remote(checked, things[index], names(), *shared),
+            told=told,
+            remark=self._remark,
+            labels=self._labels,
+            tasks=self._tasks,
+            waiting=deque((index, 0) for index in range(len(things))),
+        )
+        results: list[_Result] = shift.results()
+        return results
+
+
+def cause_of(error: RayError) -> BaseException:
+    """Return what to raise for a task's end: its own error as itself."""
+    if not isinstance(error, RayTaskError):
+        return Unavailable(
+            f"tasks that read data died {MOST_DEATHS} times in a row",
+            "look into Ray's logs; [cluster] ingest_workers run at once, and each may take [data] ingest_memory_mb",
+        )
+    if isinstance(error.cause, SisaError):
+        return error.cause
+    # Not its text, which may quote what was read.
+    return SisaError(
+        f"a task that reads data failed with {type(error.cause).__name__}", "its traceback is the cause of this error"
+    )
+
+
+@dataclass(slots=True, kw_only=True)
+class _Shift:
+    """One use of a crew: things by number, each with the deaths over it."""
+
+    submit: Callable[[int], Any]
+    """Starts a task for a thing, under a name of its own."""
+    told: Callable[[Any], None]
+    remark: Callable[[str], None]
+    labels: Labels
+    tasks: int
+    waiting: deque[tuple[int, int]]
+    running: dict[Any, tuple[int, int]] = field(default_factory=dict)
+    done: dict[int, Any] = field(default_factory=dict)
+    failed: tuple[int, RayError] | None = None
+    """The first of the things that failed so far, and how."""
+
+    def results(self) -> list[Any]:
+        """Do everything; see ``Crew``."""
+        with _given_up_at_end(self.running):
+            while self.waiting or self._is_awaited():
+                while self.waiting and len(self.running) < self.tasks:
+                    index, deaths = self.waiting.popleft()
+                    self.running[self.submit(index)] = (index, deaths)
+                self._receive(self._next())
+        if self.failed is not None:
+            raise cause_of(self.failed[1]) from self.failed[1]
+        return [self.done[index] for index in sorted(self.done)]
+
+    def _is_awaited(self) -> bool:
+        """Return whether what is running matters: after a failure, only what comes before it in order."""
+        return any(self.failed is None or index < self.failed[0] for index, _ in self.running.values())
+
+    def _next(self) -> Any:
+        """Return a task that has come to its end."""
+        while True:
+            ready, _ = ray.wait(list(self.running), num_returns=1, timeout=PATIENCE_SECONDS)
+            if ready:
+                return ready[0]
+            if (told := self._waited_for()) is not None:
+                self.remark(told)
+
+    def _waited_for(self) -> str | None:
+        """Return what tasks that do not end may wait for, in words."""
+        if self.labels and not nodes_with(self.labels):
+            such = f"no node has the labels {labels_in_words(self.labels)}"
+            return f"waiting for {place_of(self.labels)} to read data: {such}"
+        free = ray.available_resources().get("CPU", 0)
+        if self.done or free >= 1:  # else at work, or waiting for processors: Ray does not say which
+            return None
+        return f"reading data: nothing is done yet, and {free:g} CPUs are free in the cluster"
+
+    def _receive(self, task: Any) -> None:
+        index, deaths = self.running.pop(task)
+        if self.failed is not None and index > self.failed[0]:
+            return
+        try:
+            result = ray.get(task)
+        except RayError as error:
+            if _may_pass(error) and deaths + 1 < MOST_DEATHS:
+                self.waiting.appendleft((index, deaths + 1))
+                self.remark("a task that read data came to nothing: another one begins where it began")
+            else:
+                self._fail(index, error)
+            return
+        self.done[index] = result
+        self.told(result)
+
+    def _fail(self, index: int, error: RayError) -> None:
+        """Note the failure, and give up what comes after it."""
+        self.failed = index, error
+        self.waiting = deque(each for each in self.waiting if each[0] < index)
+        for task, (later, _) in self.running.items():
+            if later > index:
+                ray.cancel(task)
+
+
+@contextmanager
+def _given_up_at_end(running: dict[Any, tuple[int, int]]) -> Iterator[None]:
+    """At the end interrupt what still runs, and wait while it takes back what it wrote, though not for long."""
+    try:
+        yield
+    finally:
+        for task in running:
+            ray.cancel(task)
+        if running:
+            ray.wait(list(running), num_returns=len(running), timeout=_GRACE_SECONDS)
+
+
+def _may_pass(error: RayError) -> bool:
+    """Return whether another attempt may come to another end: the task died, or something was away."""
+    if not isinstance(error, RayTaskError):
+        return True
+    return isinstance(error.cause, Unavailable) and not isinstance(error.cause, StoreFull)

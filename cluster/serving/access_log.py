@@ -1,0 +1,95 @@
+"""What is recorded of a request: its id, in every answer, and one line in the log, without a word of what was in it."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import MutableMapping
+from typing import Any, Final
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from cluster.coordinator_actor.log_lines import LogLines, Value
+from cluster.serving.http_errors import NO_STORE, Problem, Refused, internal, problem_of
+from coordinator.ports import Clock
+from storage.errors import SisaError
+
+REQUEST_ID: Final = "X-Request-Id"
+
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+
+class Recorder:
+    """The outermost layer of the API: nothing that an endpoint raises gets past it."""
+
+    def __init__(self, app: ASGIApp, clock: Clock, lines: LogLines, *, names_requests: bool) -> None:
+        """``names_requests``: put the request's id on the answer; false where a proxy in front does it."""
+        self._app = app
+        self._clock = clock
+        self._lines = lines
+        self._names_requests = names_requests
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        record = _Record(scope, self._clock.monotonic())
+
+        async def sending(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                record.status = message["status"]
+                headers = MutableHeaders(scope=message)
+                for name, value in NO_STORE.items():
+                    headers.setdefault(name, value)
+                if self._names_requests:
+                    headers[REQUEST_ID] = record.request_id
+            await send(message)
+
+        try:
+            await self._app(scope, receive, sending)
+        except ClientDisconnect:
+            note(scope, kind="client_gone")
+        except (Refused, SisaError, Exception) as error:  # noqa: BLE001  an error's text may quote what was sent
+            problem = _problem(error)
+            note(scope, kind=problem.kind)
+            if record.status == 0:
+                await problem.response()(scope, receive, sending)
+        finally:
+            self._lines.write("http_request", **record.line(self._clock.monotonic()))
+
+
+def note(scope: MutableMapping[str, Any], **facts: str | int) -> None:
+    """Have the request's line in the log say so: facts that ``cluster.coordinator_actor.log_lines`` has a field for."""
+    scope["state"]["noted"].update(facts)
+
+
+class _Record:
+    def __init__(self, scope: Scope, started: float) -> None:
+        given = Headers(scope=scope).get(REQUEST_ID, "")
+        self.request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+        self.status = 0
+        self._scope = scope
+        self._started = started
+        self._noted: dict[str, str | int] = {}
+        scope.setdefault("state", {})["noted"] = self._noted
+
+    def line(self, now: float) -> dict[str, Value]:
+        """Return the log's line. The route stands in place of the path, which may hold anything."""
+        return {
+            "http_request_id": self.request_id,
+            "method": self._scope["method"] if self._scope["method"] in _METHODS else "other",
+            "route": getattr(self._scope.get("route"), "path", ""),
+            "status": self.status,
+            "seconds": round(now - self._started, 4),
+            **self._noted,
+        }
+
+
+def _problem(error: Exception) -> Problem:
+    if isinstance(error, Refused):
+        return error.problem
+    return problem_of(error) if isinstance(error, SisaError) else internal()

@@ -1,0 +1,137 @@
+"""The gate: who asks, whether they may, and how often."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from threading import Lock
+from typing import Final
+
+from cluster.serving.http_errors import Problem, Refused
+from cluster.tokens import Role, TokenRecord, TokenRegister, known_token
+from coordinator.ports import Clock
+from storage.errors import SisaError, Unavailable
+
+_STALE_REFRESHES: Final = 5
+"""After so many refreshes without an answer from the store nobody is known any more."""
+
+_HASTY_READS: Final = 10
+"""A token that is not known may be new; at most so often a second the register is read again for that."""
+
+_CHALLENGE: Final = {"WWW-Authenticate": 'Bearer realm="sisa"'}
+
+
+@dataclass(slots=True)
+class _Bucket:
+    """What is left of a number of times that fills up again evenly."""
+
+    most: float
+    per_second: float
+    left: float
+    at: float
+
+    def take(self, now: float) -> float:
+        """Take one and return 0; where none is left, return the seconds until there is one."""
+        self.left = min(self.most, self.left + (now - self.at) * self.per_second)
+        self.at = now
+        if self.left < 1:
+            return (1 - self.left) / self.per_second
+        self.left -= 1
+        return 0.0
+
+
+class Gate:
+    """One replica's knowledge of tokens. May be used from any thread; ``admit`` touches the store now and then only."""
+
+    def __init__(self, register: TokenRegister, clock: Clock, *, refresh_seconds: float, per_minute: int) -> None:
+        self._register = register
+        self._clock = clock
+        self._refresh_seconds = refresh_seconds
+        self._per_minute = per_minute
+        self._lock = Lock()
+        self._records: tuple[TokenRecord, ...] = ()
+        self._read_at: float | None = None
+        self._buckets: dict[str, _Bucket] = {}
+        self._haste = _Bucket(_HASTY_READS, _HASTY_READS, _HASTY_READS, clock.monotonic())
+
+    def refresh(self) -> None:
+        """Read the register again if that is due."""
+        if self._is_older_than(self._refresh_seconds):
+            self._read()
+
+    def admit(self, headers: Mapping[str, str], *roles: Role) -> TokenRecord:
+        """Return the token of a request that may go on.
+
+        Raises ``Refused`` with 401 where there is no good token, 403 where its role is none of ``roles``, 429 where it
+        asks too often; ``Unavailable`` where the register of tokens cannot be read.
+        """
+        record = self._known(_bearer(headers))
+        if record.role not in roles:
+            raise Refused(
+                Problem(
+                    status=403,
+                    kind="forbidden",
+                    message=f"a token with the role '{record.role}' may not do this",
+                    remedy=f"use one with the role {' or '.join(map(repr, roles))}",
+                )
+            )
+        self._count(record)
+        return record
+
+    def _known(self, text: str) -> TokenRecord:
+        if self._is_older_than(self._refresh_seconds * _STALE_REFRESHES):
+            self._read()
+        record = known_token(self._records, text)
+        if record is None and self._may_hurry():
+            self._read()
+            record = known_token(self._records, text)
+        if record is None:
+            raise _unauthorized("the token is not known", "ask the operator for one: 'sisa token create'")
+        if record.is_over(self._clock.now()):
+            state = "was revoked" if record.revoked_at else "has expired"
+            raise _unauthorized(f"the token {state}", "ask the operator for a new one: 'sisa token create'")
+        return record
+
+    def _may_hurry(self) -> bool:
+        with self._lock:
+            return not self._haste.take(self._clock.monotonic())
+
+    def _count(self, record: TokenRecord) -> None:
+        """Take one request from what the token has left: a minute's worth at most."""
+        now, most = self._clock.monotonic(), self._per_minute
+        with self._lock:
+            wait = self._buckets.setdefault(record.token_id, _Bucket(most, most / 60, most, now)).take(now)
+        if not wait:
+            return
+        raise Refused(
+            Problem(
+                status=429,
+                kind="rate_limited",
+                message=f"this token asks more than {self._per_minute:,} times a minute",
+                remedy="wait as long as Retry-After says; send more data points in one request",
+                headers={"Retry-After": str(int(wait) + 1)},
+            )
+        )
+
+    def _is_older_than(self, seconds: float) -> bool:
+        return self._read_at is None or self._clock.monotonic() - self._read_at > seconds
+
+    def _read(self) -> None:
+        at = self._clock.monotonic()
+        try:
+            records = self._register.records()
+        except SisaError as error:
+            raise Unavailable("the register of tokens cannot be read", error.remedy or "try again") from error
+        with self._lock:
+            self._records, self._read_at = records, at
+
+
+def _bearer(headers: Mapping[str, str]) -> str:
+    scheme, _, text = headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not text.strip():
+        raise _unauthorized("a bearer token is needed", "send 'Authorization: Bearer ...'; see 'sisa token create'")
+    return text.strip()
+
+
+def _unauthorized(message: str, remedy: str) -> Refused:
+    return Refused(Problem(status=401, kind="unauthorized", message=message, remedy=remedy, headers=_CHALLENGE))

@@ -1,0 +1,302 @@
+"""Answering: many callers' data points, evaluated together, confirmed together.
+
+Three threads, for torch and the store know nothing of event loops. One computes: what came in while it was at work is
+its next batch, so that nobody waits for company. One confirms: a single look at the store serves all answers that were
+ready when it began. One loads a new generation while the one before it still answers. What was computed with a
+generation that has been withdrawn meanwhile is computed again, and nobody is told of it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from functools import partial
+from threading import Condition, Thread
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from cluster.ensemble.loaded import Ensemble
+from cluster.ensemble.replica_state import Standing
+from coordinator.aggregation import Aggregated
+from storage.errors import InvariantBroken, SisaError, Unavailable
+
+TOGETHER: Final = 1024
+"""Most data points that are evaluated in one go; larger requests take turns with small ones, piece by piece."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Answer:
+    """What the ensemble says, confirmed."""
+
+    generation: int
+    constituents: int
+    """How many answered, of ``shards``."""
+    shards: int
+    classes_N: npt.NDArray[np.int64]
+    scores_NC: npt.NDArray[np.float64]
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Ask:
+    """One caller's data points on their way."""
+
+    features_NF: npt.NDArray[np.float32]
+    answer: Future[Answer] = field(default_factory=Future)
+    ensemble: Ensemble | None = None
+    """The generation that all of its pieces are computed with."""
+    done: list[Aggregated] = field(default_factory=list)
+    points: int = 0
+    """How many are computed."""
+
+    def begin_again(self) -> None:
+        """Forget what was computed."""
+        self.ensemble, self.done, self.points = None, [], 0
+
+    @property
+    def is_computed(self) -> bool:
+        return self.ensemble is not None and self.points >= len(self.features_NF)
+
+
+class Answering:
+    """One replica's answers. Made at work; ``close`` ends it."""
+
+    def __init__(self, standing: Standing, refresh_seconds: float, refresh: Callable[[], None] = lambda: None) -> None:
+        """``refresh`` is called, on the thread that confirms, every ``refresh_seconds`` or more often."""
+        self._standing = standing
+        self._refresh_seconds = refresh_seconds
+        self._refresh = refresh
+        self._changed = Condition()
+        self._waiting: deque[_Ask] = deque()
+        self._computed: list[_Ask] = []
+        self._trouble: SisaError | None = None
+        """Why the generation that is current could not be loaded."""
+        self._doubt: SisaError | None = None
+        """Why the last look at the store failed."""
+        self._looks = 0
+        self._is_closing = False
+        self._threads = tuple(
+            Thread(target=self._run, args=(target,), name=f"sisa-{name}", daemon=True)
+            for name, target in (("compute", self._compute), ("confirm", self._confirm), ("load", self._load))
+        )
+        for thread in self._threads:
+            thread.start()
+
+    def ask(self, features_NF: npt.NDArray[np.float32]) -> Future[Answer]:
+        """Return the answer to come, for scaled features.
+
+        It raises ``Unavailable`` when there is no generation to answer with, or none that can be confirmed.
+        """
+        ask = _Ask(features_NF=features_NF)
+        self._put(behind=[ask])
+        return ask.answer
+
+    def check(self) -> None:
+        """Raise ``Unavailable`` when nothing can be answered now, ``InvariantBroken`` when it never will be."""
+        if not all(thread.is_alive() for thread in self._threads):
+            raise InvariantBroken("a thread of this replica has ended")
+        with self._changed:
+            if self._doubt is not None:
+                raise self._doubt
+            if self._standing.ensemble is None:
+                raise self._reason
+
+    def close(self) -> None:
+        """Refuse what was not answered, and end."""
+        self._end()
+        for thread in self._threads:
+            thread.join()
+
+    def _run(self, work: Callable[[], None]) -> None:
+        """Do ``work`` until all ends; should it fail, nobody is left to wait for an answer that never comes."""
+        try:
+            work()
+        finally:
+            self._end()
+
+    def _end(self) -> None:
+        with self._changed:
+            self._is_closing = True
+            asks = [*self._waiting, *self._computed]
+            self._waiting.clear()
+            self._computed.clear()
+            self._changed.notify_all()
+        self._refuse(asks, _stopping())
+
+    @property
+    def _reason(self) -> SisaError:
+        """Why there is no generation to answer with."""
+        return self._trouble or self._doubt or Unavailable("no generation is loaded yet", "ask again in a moment")
+
+    # ------------------------------------------------------------------------------------------------- computing
+
+    def _compute(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._is_closing or self._is_ready)
+                if self._is_closing:
+                    return
+                asks, ensemble, reason = self._take(), self._standing.ensemble, self._reason
+            if ensemble is None:
+                self._refuse(asks, reason)
+                continue
+            try:
+                self._evaluate(asks, ensemble)
+            except SisaError as error:
+                self._refuse(asks, error)
+            except Exception:  # noqa: BLE001  the model is the user's code, and its errors may quote data points
+                self._refuse(asks, InvariantBroken("the model failed on these data points"))
+            else:
+                self._pass_on(asks)
+
+    @property
+    def _is_ready(self) -> bool:
+        """Whether there is something to compute and something to compute it with, or the reason why there is not."""
+        is_known = self._standing.ensemble is not None or self._trouble is not None or self._doubt is not None
+        return bool(self._waiting) and is_known
+
+    def _take(self) -> list[_Ask]:
+        """Return the next ask and those behind it that fit beside it."""
+        asks = [self._waiting.popleft()]
+        if len(asks[0].features_NF) > TOGETHER:  # piece by piece, all of them by the generation of its first
+            return asks
+        points, width = len(asks[0].features_NF), asks[0].features_NF.shape[1]
+        while self._waiting:
+            following = self._waiting[0]
+            points += len(following.features_NF)
+            if points > TOGETHER or following.features_NF.shape[1] != width:
+                break
+            asks.append(self._waiting.popleft())
+        return asks
+
+    def _evaluate(self, asks: Sequence[_Ask], ensemble: Ensemble) -> None:
+        """Compute the next piece of an ask, or several small asks as a whole."""
+        for ask in asks:
+            if ask.ensemble is not None and ask.ensemble.generation < self._standing.floor:
+                ask.begin_again()
+            ask.ensemble = ask.ensemble or ensemble
+        together = asks[0].ensemble or ensemble
+        pieces = [ask.features_NF[ask.points : ask.points + TOGETHER] for ask in asks]
+        found = together.answer(pieces[0] if len(pieces) == 1 else np.concatenate(pieces))
+        start = 0
+        for ask, piece in zip(asks, pieces, strict=True):
+            stop = start + len(piece)
+            ask.done.append(Aggregated(classes_N=found.classes_N[start:stop], scores_NC=found.scores_NC[start:stop]))
+            ask.points += len(piece)
+            start = stop
+
+    def _pass_on(self, asks: Sequence[_Ask]) -> None:
+        self._put(
+            computed=[ask for ask in asks if ask.is_computed], behind=[ask for ask in asks if not ask.is_computed]
+        )
+
+    def _put(self, *, first: Sequence[_Ask] = (), behind: Sequence[_Ask] = (), computed: Sequence[_Ask] = ()) -> None:
+        """Put asks where their next step finds them; refuse them when all is over."""
+        with self._changed:
+            is_over = self._is_closing
+            if not is_over:
+                self._waiting.extendleft(reversed(first))
+                self._waiting.extend(behind)
+                self._computed.extend(computed)
+                self._changed.notify_all()
+        if is_over:
+            self._refuse([*first, *behind, *computed], _stopping())
+
+    # ------------------------------------------------------------------------------------------------ confirming
+
+    def _confirm(self) -> None:
+        while not self._is_closing:
+            with self._changed:
+                self._changed.wait_for(lambda: self._computed or self._is_closing, self._refresh_seconds)
+                asks, self._computed = self._computed, []
+            try:
+                self._standing.current()
+                self._refresh()
+            except SisaError as error:
+                doubt = _doubt(error)
+                self._refuse(asks, doubt)
+                self._looked(doubt)
+            except BaseException:
+                self._refuse(asks, _stopping())
+                raise
+            else:
+                self._looked(None)
+                self._let_go(asks)
+
+    def _looked(self, doubt: SisaError | None) -> None:
+        with self._changed:
+            self._doubt = doubt
+            self._looks += doubt is None
+            self._changed.notify_all()
+
+    def _let_go(self, asks: Sequence[_Ask]) -> None:
+        """Answer what was computed with a generation that may be served; have the rest computed again."""
+        withdrawn = []
+        for ask in asks:
+            assert ask.ensemble is not None
+            if ask.ensemble.generation >= self._standing.floor:
+                _settle(ask, partial(ask.answer.set_result, _answer(ask, ask.ensemble)))
+            else:
+                ask.begin_again()
+                withdrawn.append(ask)
+        self._put(first=withdrawn)
+
+    # --------------------------------------------------------------------------------------------------- loading
+
+    def _load(self) -> None:
+        """Bring the generation in memory up to the one that the state names, whenever a look finds another."""
+        seen = 0
+        while True:
+            with self._changed:
+                self._changed.wait_for(partial(self._is_behind, seen))
+                if self._is_closing:
+                    return
+                seen = self._looks
+            trouble: SisaError | None = None
+            try:
+                self._standing.load()
+            except SisaError as error:
+                trouble = error
+            with self._changed:
+                self._trouble = trouble
+                self._changed.notify_all()
+
+    def _is_behind(self, seen: int) -> bool:
+        """Whether there has been a look since ``seen`` looks that gives reason to load; or all is over."""
+        is_wanted = self._trouble is not None or self._standing.state is None or self._standing.is_behind
+        return self._is_closing or (self._looks > seen and is_wanted)
+
+    def _refuse(self, asks: Sequence[_Ask], error: SisaError) -> None:
+        for ask in asks:
+            _settle(ask, partial(ask.answer.set_exception, error))
+
+
+def _settle(ask: _Ask, give: Callable[[], None]) -> None:
+    """Give a caller the answer or the error; one that has gone away does not want it."""
+    if ask.answer.set_running_or_notify_cancel():
+        give()
+
+
+def _answer(ask: _Ask, ensemble: Ensemble) -> Answer:
+    return Answer(
+        generation=ensemble.generation,
+        constituents=len(ensemble.constituents),
+        shards=ensemble.shards,
+        classes_N=np.concatenate([piece.classes_N for piece in ask.done]),
+        scores_NC=np.concatenate([piece.scores_NC for piece in ask.done]),
+    )
+
+
+def _stopping() -> SisaError:
+    return Unavailable("this replica is stopping", "ask again: another one answers")
+
+
+def _doubt(error: SisaError) -> SisaError:
+    """Return what callers are told when the store does not say what may be served."""
+    return Unavailable(
+        f"it cannot be confirmed that the generation in memory may still be served: {error.fact}",
+        error.remedy or "ask again in a moment",
+    )

@@ -1,0 +1,203 @@
+"""Bodies of predictions: what is asked, read from JSON or Arrow; what is answered, written as either.
+
+Shape legend: N points, F features, C classes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, NoReturn
+
+import numpy as np
+import numpy.typing as npt
+
+from cluster.config.specification import FederationSpecification
+from cluster.serving.batcher import Answer
+from cluster.serving.http_errors import Problem, Refused, unreadable
+from coordinator.aggregation import Aggregated
+from coordinator.state import DataState
+from shards.data.messages import (
+    ARROW_STREAM,
+    TooManyPoints,
+    ids_of,
+    points_of_lists,
+    points_of_table,
+    stream_of,
+    table_of_columns,
+    table_of_stream,
+)
+from shards.data.prediction_files import PredictionBatch, predictions_table
+from shards.specification import DataSettings
+from storage.errors import Invalid
+
+JSON: Final = "application/json"
+FORMATS: Final = (JSON, ARROW_STREAM)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Asked:
+    """Data points to be answered, in the caller's order."""
+
+    features_NF: npt.NDArray[np.float32]
+    """Scaled."""
+    ids: Any
+    """Their ids: a list, a ``pyarrow.Array``, or None where they have none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reader:
+    """Reads bodies for one federation."""
+
+    data: DataSettings
+    """With the feature columns' names, as found at ingest."""
+    width: int
+    most_points: int
+
+    @classmethod
+    def of(cls, specification: FederationSpecification, ingested: DataState) -> Reader:
+        """Return the reader for the data as they were ingested."""
+        layout = ingested.layout
+        data = replace(specification.data, features=layout.features)
+        return cls(data=data, width=layout.width, most_points=specification.serve.max_points)
+
+    def read(self, payload: bytes, media_type: str) -> Asked:
+        """Return what a body of this type asks. Raises ``Refused``, ``Invalid``, ``TooManyPoints``."""
+        if media_type == ARROW_STREAM:
+            return self._of_table(table_of_stream(payload, self.most_points))
+        body = parsed(payload)
+        if not isinstance(body, dict) or len(body.keys() & {"points", "columns"}) != 1 or len(body) != 1:
+            raise Invalid("the body is an object with either 'points' or 'columns'", "see /docs")
+        if "columns" in body:
+            return self._of_columns(body["columns"])
+        return self._of_points(body["points"])
+
+    def _of_table(self, table: Any, ids: Sequence[Any] | None = None) -> Asked:
+        batches = list(points_of_table(table, self.data, self.width))
+        parts = [batch.features_NF for batch in batches] or [np.empty((0, self.width), np.float32)]
+        if ids is None and self.data.id in table.column_names:
+            ids = table.column(self.data.id).combine_chunks()
+        return Asked(features_NF=parts[0] if len(parts) == 1 else np.concatenate(parts), ids=ids)
+
+    def _of_columns(self, columns: object) -> Asked:
+        if not isinstance(columns, dict) or not all(isinstance(values, list) for values in columns.values()):
+            raise Invalid("'columns' is an object of lists", "see /docs")
+        return self._of_table(table_of_columns(columns, self.most_points))
+
+    def _of_points(self, points: object) -> Asked:
+        if not isinstance(points, list) or not all(isinstance(point, dict) for point in points):
+            raise Invalid("'points' is a list of objects", "see /docs")
+        if len(points) > self.most_points:
+            raise TooManyPoints(f"the request has more than {self.most_points:,} data points", "send several requests")
+        for number, point in enumerate(points):
+            if not _is_point(point):
+                raise _bad_point(number)
+        ids = [point.get("id") for point in points] if any("id" in point for point in points) else None
+        given = [point["features"] for point in points]
+        if all(isinstance(each, list) for each in given):
+            return Asked(features_NF=points_of_lists(given, self.data, self.width), ids=ids)
+        if not all(isinstance(each, dict) for each in given):
+            raise Invalid("some features are lists and some are objects", "give all data points in one form")
+        columns = {name: [each.get(name) for each in given] for name in given[0]}
+        return self._of_table(table_of_columns(columns, self.most_points), ids)
+
+
+def parsed(payload: bytes) -> Any:
+    """Return what a JSON body says. Raises ``Refused`` for anything that is no JSON, NaN and infinities included."""
+    try:
+        return json.loads(payload, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        # Not chained: the cause holds the body.
+        raise unreadable("the body is not JSON", "send one JSON object, UTF-8, with finite numbers") from None
+
+
+def written(answer: Answer, asked: Asked, specification: FederationSpecification, media_type: str) -> bytes:
+    """Return the body of an ensemble's answer."""
+    facts = {"generation": answer.generation, "constituents": answer.constituents, "shards": answer.shards}
+    found = Aggregated(classes_N=answer.classes_N, scores_NC=answer.scores_NC)
+    return written_with(facts, found, asked, specification.data.classes, specification.data.id, media_type)
+
+
+def written_with(
+    facts: Mapping[str, Any],
+    found: Aggregated,
+    asked: Asked,
+    classes: Sequence[str],
+    id_column: str,
+    media_type: str,
+) -> bytes:
+    """Return an answer's body; ``facts`` say of whom it is, as JSON has them."""
+    names = [classes[position] for position in found.classes_N]
+    if media_type == ARROW_STREAM:
+        ids = ids_of(asked.ids) if isinstance(asked.ids, list) else asked.ids
+        batch = PredictionBatch(ids=ids, predictions=names, probabilities_NC=found.scores_NC)
+        texts = {name: json.dumps(value, separators=(",", ":")) for name, value in facts.items()}
+        return stream_of(predictions_table([batch], classes, id_column), texts)
+    probabilities = found.scores_NC.astype(np.float32).tolist()
+    lines: list[dict[str, Any]] = [
+        {"prediction": name, "probabilities": values} for name, values in zip(names, probabilities, strict=True)
+    ]
+    if asked.ids is not None:
+        ids = asked.ids if isinstance(asked.ids, list) else asked.ids.to_pylist()
+        lines = [{"id": id_, **line} for id_, line in zip(ids, lines, strict=True)]
+    return json.dumps({**facts, "classes": classes, "predictions": lines}, separators=(",", ":")).encode()
+
+
+def media_type_of(headers: Mapping[str, str], known: Sequence[str] = FORMATS) -> str:
+    """Return what the body is said to be, one of ``known``. Raises ``Refused`` with 415 for anything else."""
+    if headers.get("content-encoding", "identity").lower() != "identity":
+        raise _unsupported("bodies are not taken compressed", "send it as it is, without Content-Encoding")
+    found = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if found not in known:
+        raise _unsupported("this media type is not taken", f"send the body as {' or '.join(known)}")
+    return found
+
+
+def answer_type_of(headers: Mapping[str, str], asked: str) -> str:
+    """Return the media type to answer in: the caller's own, as far as it accepts that. Raises ``Refused`` with 406."""
+    ranges = [_range(text) for text in headers.get("accept", "*/*").split(",")]
+    accepted = {name for name, is_wanted in ranges if is_wanted}
+    for media_type in sorted(FORMATS, key=lambda each: each != asked):
+        if accepted & {media_type, "application/*", "*/*"}:
+            return media_type
+    raise Refused(
+        Problem(
+            status=406,
+            kind="not_acceptable",
+            message="no format that this request accepts can be written",
+            remedy=f"accept {' or '.join(FORMATS)}",
+        )
+    )
+
+
+def _range(text: str) -> tuple[str, bool]:
+    """Return a media range and whether it is wanted at all.
+
+    >>> _range(" Application/JSON;q=0.0"), _range("*/*")
+    (('application/json', False), ('*/*', True))
+    """
+    name, *parameters = (part.strip().lower() for part in text.split(";"))
+    return name, not any(each.replace(" ", "").rstrip("0.") == "q=" for each in parameters)
+
+
+def _is_point(point: Mapping[str, Any]) -> bool:
+    id_ = point.get("id")
+    is_named = id_ is None or (isinstance(id_, str | int) and not isinstance(id_, bool))
+    return is_named and isinstance(point.get("features"), list | dict) and point.keys() <= {"id", "features"}
+
+
+def _bad_point(number: int) -> Invalid:
+    return Invalid(
+        "a data point is an object with 'features', a list or an object, and perhaps 'id', a text or a whole number",
+        "correct it or leave the data point out",
+        point=number,
+    )
+
+
+def _refuse_constant(_: str) -> NoReturn:
+    raise ValueError
+
+
+def _unsupported(message: str, remedy: str) -> Refused:
+    return Refused(Problem(status=415, kind="unsupported_media_type", message=message, remedy=remedy))

@@ -1,0 +1,208 @@
+"""The shapes of bodies, as the OpenAPI document tells them. They describe; ``messages`` and ``app`` check."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from cluster.serving.bodies import JSON
+from coordinator.sites import SiteStanding
+from coordinator.status import FederationStatus, RequestStatus
+from shards.data.messages import ARROW_STREAM
+
+Name = str | int
+"""Of a subject or a data point. Whole numbers read as they do in data."""
+
+
+class _Shape(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class Point(_Shape):
+    """A data point to be answered."""
+
+    id: Name | None = Field(default=None, description="Comes back with the answer; means nothing else.")
+    features: list[float] | dict[str, float] = Field(description="In the federation's order, or by column.")
+
+
+class Points(_Shape):
+    """Data points one by one."""
+
+    points: list[Point]
+
+
+class Columns(_Shape):
+    """Data points column by column, named as in the training data; the id column comes back."""
+
+    columns: dict[str, list[Any]]
+
+
+class Prediction(_Shape):
+    """One answer."""
+
+    id: Name | None = None
+    prediction: str = Field(description="The class.")
+    probabilities: list[float] = Field(description="In the order of 'classes': mean probability, or share of votes.")
+
+
+class Predictions(_Shape):
+    """Answers, in the order asked."""
+
+    generation: int = Field(description="The ensemble that answered: at or above the erasure floor when it did.")
+    constituents: int = Field(description="How many constituents answered, of 'shards'.")
+    shards: int
+    classes: list[str]
+    predictions: list[Prediction]
+
+
+class Site(_Shape):
+    """A site whose constituents are in an answer."""
+
+    site: str
+    generation: int
+    constituents: int = Field(description="How many of them answered, of 'shards'.")
+    shards: int
+
+
+class SitesPredictions(Predictions):
+    """Answers of several sites together; 'generation' is the highest of theirs, which are counted apart."""
+
+    sites: list[Site]
+    absent: dict[str, str] = Field(description="Of each member that has no part in the answer: why.")
+
+
+class Erasure(_Shape):
+    """An erasure request: whose data points, or which, are to be forgotten."""
+
+    subjects: list[Name] = Field(default=[], description="All data points of these people.")
+    ids: list[Name] = Field(default=[], description="Single data points.")
+    hold: str = Field(default="", max_length=500, description="Accept it paused, for this reason, until released.")
+    everyone: bool = Field(default=False, description="All there are, nobody else named: for the role federate alone.")
+
+
+class SiteErasure(_Shape):
+    """An erasure request for one site: names are looked for there and nowhere else."""
+
+    site: str
+    subjects: list[Name] = Field(default=[], description="All data points of these people.")
+    ids: list[Name] = Field(default=[], description="Single data points.")
+    hold: str = Field(default="", max_length=500, description="Accept it paused, for this reason, until released.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteRequestShape(RequestStatus):
+    """One erasure request, and where it is."""
+
+    site: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StandingShape(SiteStanding):
+    """How a site stands; of each constituent that answers the shard's number and its checkpoint's digest."""
+
+    checkpoints: tuple[list[int | str], ...]  # type: ignore[assignment]  # pairs, which OpenAPI's lists cannot say
+
+
+class Health(_Shape):
+    """Whether this replica can answer."""
+
+    status: str
+
+
+class Error(_Shape):
+    """What is wrong, and what to do."""
+
+    kind: str
+    message: str
+    remedy: str
+
+
+class Errors(_Shape):
+    """The body of every answer that is no success."""
+
+    error: Error
+
+
+ERRORS: Final[dict[int, str]] = {
+    400: "The body cannot be read.",
+    401: "No token, or none that is known and in force.",
+    403: "The token's role may not do this, or what is asked for may not leave.",
+    404: "There is no such thing.",
+    406: "None of the accepted formats can be written.",
+    409: "The request id was used for something else.",
+    413: "The body, or what it names, is larger than this server takes.",
+    415: "The body's media type is not taken.",
+    422: "What the body says is not acceptable.",
+    429: "This token asks too often.",
+    500: "A bug of this server.",
+    503: "Something is away for now, such as the store, the coordinator, or a trained ensemble: try again later.",
+}
+
+
+def responses(*statuses: int, **further: Any) -> dict[int | str, dict[str, Any]]:
+    """Return the documentation of errors that an endpoint may answer with, beside ``further`` answers."""
+    told: dict[int | str, dict[str, Any]] = {int(name.removeprefix("of_")): value for name, value in further.items()}
+    return {**told, **{status: {"model": Errors, "description": ERRORS[status]} for status in statuses}}
+
+
+ASKED: Final = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            JSON: {
+                "schema": {
+                    "oneOf": [
+                        {"$ref": "#/components/schemas/Points"},
+                        {"$ref": "#/components/schemas/Columns"},
+                    ]
+                }
+            },
+            ARROW_STREAM: {"schema": {"type": "string", "format": "binary"}},
+        },
+    }
+}
+ERASED: Final = {
+    "requestBody": {"required": True, "content": {JSON: {"schema": {"$ref": "#/components/schemas/Erasure"}}}},
+}
+ERASED_AT: Final = {
+    "requestBody": {"required": True, "content": {JSON: {"schema": {"$ref": "#/components/schemas/SiteErasure"}}}},
+}
+AT: Final = {
+    "name": "site",
+    "in": "query",
+    "required": False,
+    "schema": {"type": "string"},
+    "description": "Where to look for it; default: at all sites, in their order.",
+}
+BY: Final = {
+    "name": "by",
+    "in": "query",
+    "required": False,
+    "schema": {"type": "string", "enum": ["site", "federation"], "default": "site"},
+    "description": "Whose receipt: the site's own, or the federation's, which names that one.",
+}
+KEY: Final = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "schema": {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._:-]{0,199}$"},
+    "description": "The request's id: the same one with the same names is the same request. Drawn where it is missing.",
+}
+HEARD_OF: Final = {
+    "name": "requests",
+    "in": "query",
+    "required": False,
+    "schema": {"type": "integer", "minimum": 0, "maximum": 10**12 - 1, "default": 0},
+    "description": "Of how many of its erasure requests the caller has heard.",
+}
+BYTES: Final = {
+    "description": "The checkpoint's bytes; their SHA-256 is the digest asked for.",
+    "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+}
+SHAPES: Final = (Points, Columns, Erasure, SiteErasure)
+"""Bodies of requests: not found by FastAPI, which does not read them."""
+
+RequestShape = RequestStatus
+StatusShape = FederationStatus

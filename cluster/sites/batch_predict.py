@@ -1,0 +1,79 @@
+"""Whole files, answered by the sites that take part, batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import chain
+
+from cluster.config.sites import SitesSpecification
+from cluster.results.federation import evaluation_of
+from cluster.results.sites import SitesAnswers, SitesEvaluation
+from cluster.sites.fan_out import Asking, SitesAnswer
+from cluster.writer.training_data import asked_of_sites
+from coordinator.sites import SiteStanding
+from shards.data.prediction_files import FeatureBatch, PredictionBatch
+from storage.errors import Invalid, Unavailable
+
+
+class FileAnswering:
+    """Answers files, folders, globs and tables: all batches of one by the same sites at the same generations."""
+
+    def __init__(self, specification: SitesSpecification, asking: Asking, layout: Callable[[], SiteStanding]) -> None:
+        """``layout`` returns the standing of a site, for the names of the features."""
+        self._specification = specification
+        self._asking = asking
+        self._layout = layout
+
+    def predict(self, data: object) -> SitesAnswers:
+        """See ``SiteFederation.predict``."""
+        first, answers = self._answered(data, labelled=False)
+        return SitesAnswers(
+            sites=first.sites,
+            absent=first.absent,
+            classes=self._specification.classes,
+            id_column=self._specification.id_column,
+            batches=(self._named(batch, answer) for batch, answer in answers),
+        )
+
+    def evaluate(self, data: object) -> SitesEvaluation:
+        """See ``SiteFederation.evaluate``."""
+        first, answers = self._answered(data, labelled=True)
+        overall = evaluation_of(
+            ((batch.labels_N, answer.aggregated.classes_N) for batch, answer in answers if batch.labels_N is not None),
+            classes=self._specification.classes,
+            generation=max(each.generation for each in first.sites),
+            constituents=sum(each.constituents for each in first.sites),
+            shards=sum(each.shards for each in first.sites),
+        )
+        return SitesEvaluation(overall=overall, sites=first.sites, absent=first.absent)
+
+    def _answered(
+        self, data: object, *, labelled: bool
+    ) -> tuple[SitesAnswer, Iterator[tuple[FeatureBatch, SitesAnswer]]]:
+        """Return the first answer, and each batch with its answer."""
+        batches = asked_of_sites(self._specification.sites[0].specification, self._layout(), data, labelled=labelled)
+        batch = next(batches, None)
+        if batch is None:
+            raise Invalid("there is no data point to answer", "name a file that holds some")
+        first = self._asking.answer(batch.features_NF)
+        return first, chain([(batch, first)], self._following(batches, first))
+
+    def _following(
+        self, batches: Iterator[FeatureBatch], first: SitesAnswer
+    ) -> Iterator[tuple[FeatureBatch, SitesAnswer]]:
+        for batch in batches:
+            answer = self._asking.answer(batch.features_NF)
+            if answer.sites != first.sites:
+                raise Unavailable(
+                    "the sites that take part, or their generations, have changed while a file was answered",
+                    "run the command again: all its answers are by the same sites",
+                )
+            yield batch, answer
+
+    def _named(self, batch: FeatureBatch, answer: SitesAnswer) -> PredictionBatch:
+        names = self._specification.classes
+        return PredictionBatch(
+            ids=batch.ids,
+            predictions=[names[position] for position in answer.aggregated.classes_N],
+            probabilities_NC=answer.aggregated.scores_NC,
+        )

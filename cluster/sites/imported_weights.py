@@ -1,0 +1,94 @@
+"""Constituents that have left their site (``leaves = "weights"``): held in memory here, confirmed there.
+
+Nothing of them is ever written to a disk here, and what a site has withdrawn is let go at the next answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from threading import Lock
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from cluster.config.sites import Site
+from cluster.ensemble.loaded import Ensemble
+from cluster.sites.link import SiteLink
+from cluster.sites.site_server import check_width
+from coordinator.sites import SiteAnswer, SiteStanding
+from shards.points import scaled
+from shards.specification import ShardId
+from storage.digests import Sha256, sha256
+from storage.errors import Corrupt, ObjectMissing, Unavailable
+
+_ATTEMPTS: Final = 8
+
+
+class Carried:
+    """One site's constituents, evaluated here. May be used from any thread; one at a time fetches."""
+
+    def __init__(self, site: Site, link: SiteLink) -> None:
+        """Fetches nothing yet."""
+        self._site = site
+        self._link = link
+        self._fetching = Lock()
+        self._ensemble: Ensemble | None = None
+        self._width = 0
+
+    def answer(self, features_NF: npt.NDArray[np.float32], confirm: Callable[[], SiteStanding]) -> SiteAnswer:
+        """Return what ``Desk.answer`` would say, confirmed after it was computed by what ``confirm`` returns (E10)."""
+        standing: SiteStanding | None = None
+        for _ in range(_ATTEMPTS):
+            ensemble = self._ensemble
+            if ensemble is None or (standing is not None and not _is_of(ensemble, standing)):
+                ensemble = self._fetched(standing or confirm())
+            check_width(self._width, features_NF)
+            found = ensemble.answer(scaled(features_NF, self._site.specification.data.scale))
+            standing = confirm()
+            if _is_of(ensemble, standing):
+                return SiteAnswer(
+                    generation=standing.generation,
+                    constituents=len(ensemble.constituents),
+                    shards=ensemble.shards,
+                    scores_NC=found.scores_NC.astype(np.float32),
+                )
+        raise Unavailable("the site's constituents change faster than they can be fetched", "ask again in a moment")
+
+    def _fetched(self, standing: SiteStanding) -> Ensemble:
+        with self._fetching:
+            self._width = standing.width
+            known = self._ensemble
+            if known is not None and _is_of(known, standing):
+                return known
+            if not standing.checkpoints:
+                self._ensemble = None
+                raise Unavailable("none of the site's constituents can answer now", "wait until they are trained anew")
+            self._ensemble = Ensemble.of(
+                self._site.specification,
+                generation=standing.generation,
+                width=standing.width,
+                shards=standing.shards,
+                checkpoints=tuple((ShardId(shard), Sha256(digest)) for shard, digest in standing.checkpoints),
+                code=Sha256(standing.model_code) if standing.model_code else None,
+                read=self._fetch,
+                loaded=known,
+            )
+            return self._ensemble
+
+    def _fetch(self, name: tuple[ShardId, Sha256]) -> bytes:
+        shard, digest = name
+        try:
+            payload = self._link.checkpoint(shard, digest)
+        except ObjectMissing as error:
+            raise Unavailable("the site has just withdrawn a constituent", "ask again in a moment") from error
+        if sha256(payload) != digest:
+            raise Corrupt(
+                "a constituent came from its site with another digest", "fetch it again", site=self._link.name
+            )
+        return payload
+
+
+def _is_of(ensemble: Ensemble, standing: SiteStanding) -> bool:
+    """Return whether the ensemble is what the site serves: no more, no less."""
+    return ensemble.checkpoints == standing.checkpoints and ensemble.shards == standing.shards

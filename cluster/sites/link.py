@@ -1,0 +1,155 @@
+"""Ways to a site. A link is what the federation knows of a site: it asks, and never reads a site's store.
+
+Shape legend: N points, F features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from cluster.config.sites import Site
+from cluster.coordinator_actor.launch import read_record
+from cluster.federation import Federation
+from cluster.results.federation import Verification
+from cluster.runtime.session import is_to_start_ray
+from cluster.sites.site_server import Desk
+from cluster.writer.stores import open_objects
+from coordinator.ports import Clock, Listener
+from coordinator.sites import SiteAnswer, SiteStanding
+from coordinator.status import FederationStatus, RequestStatus
+
+
+class SiteLink(Protocol):
+    """One site, as the federation reaches it. What is away raises ``Unavailable``; every call may be repeated."""
+
+    @property
+    def name(self) -> str:
+        """The site's name."""
+        ...
+
+    def standing(self, requests: int = 0) -> SiteStanding:
+        """See ``Desk.standing``."""
+        ...
+
+    def answer(self, features_NF: npt.NDArray[np.float32]) -> SiteAnswer:
+        """See ``Desk.answer``."""
+        ...
+
+    def checkpoint(self, shard: int, sha256: str) -> bytes:
+        """See ``Desk.checkpoint``."""
+        ...
+
+    def train(self) -> FederationStatus:
+        """Train what is to be trained at the site; see ``Federation.train``."""
+        ...
+
+    def erase(
+        self, *, subjects: Iterable[str | int], ids: Iterable[str | int], request_id: str, held: str, wait: bool
+    ) -> RequestStatus:
+        """See ``Federation.erase``."""
+        ...
+
+    def erase_everyone(self, request_id: str) -> RequestStatus:
+        """See ``Federation.erase_everyone``."""
+        ...
+
+    def request(self, request_id: str) -> RequestStatus:
+        """Return how an erasure request stands. Raises ``ObjectMissing`` when the site has none of this id."""
+        ...
+
+    def receipt(self, request_id: str) -> bytes:
+        """Return the receipt of a request as its file's bytes. Raises ``ObjectMissing`` when there is none (yet)."""
+        ...
+
+    def status(self) -> FederationStatus:
+        """Return where the site and its requests stand."""
+        ...
+
+    def verify(self) -> Verification:
+        """See ``Federation.verify``."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what the link holds."""
+        ...
+
+
+class NearSite:
+    """A site whose store is within reach of this process: sites as folders, to try a federation on one machine."""
+
+    def __init__(self, site: Site, listener: Listener, clock: Clock | None = None) -> None:
+        """Reads nothing yet."""
+        self._site = site
+        self._listener = listener
+        self._clock = clock
+        self._desk = Desk(site, clock)
+
+    @property
+    def name(self) -> str:
+        """See ``SiteLink.name``."""
+        return self._site.name
+
+    def standing(self, requests: int = 0) -> SiteStanding:
+        """See ``SiteLink.standing``."""
+        return self._desk.standing(requests)
+
+    def answer(self, features_NF: npt.NDArray[np.float32]) -> SiteAnswer:
+        """See ``SiteLink.answer``."""
+        return self._desk.answer(features_NF)
+
+    def checkpoint(self, shard: int, sha256: str) -> bytes:
+        """See ``SiteLink.checkpoint``."""
+        return self._desk.checkpoint(shard, sha256)
+
+    def train(self) -> FederationStatus:
+        """See ``SiteLink.train``."""
+        with self._federation() as federation:
+            return federation.train()
+
+    def erase(
+        self, *, subjects: Iterable[str | int], ids: Iterable[str | int], request_id: str, held: str, wait: bool
+    ) -> RequestStatus:
+        """See ``SiteLink.erase``."""
+        with self._federation() as federation:
+            return federation.erase(subjects=subjects, ids=ids, request_id=request_id, held=held, wait=wait)
+
+    def erase_everyone(self, request_id: str) -> RequestStatus:
+        """See ``SiteLink.erase_everyone``."""
+        with self._federation() as federation:
+            return federation.erase_everyone(request_id)
+
+    def request(self, request_id: str) -> RequestStatus:
+        """See ``SiteLink.request``."""
+        with self._federation() as federation:
+            return federation.request(request_id)
+
+    def receipt(self, request_id: str) -> bytes:
+        """See ``SiteLink.receipt``."""
+        with self._federation() as federation:
+            return federation.registrar.find(request_id).to_bytes()
+
+    def status(self) -> FederationStatus:
+        """See ``SiteLink.status``."""
+        with self._federation() as federation:
+            return federation.status()
+
+    def verify(self) -> Verification:
+        """See ``SiteLink.verify``."""
+        with self._federation() as federation:
+            return federation.verify()
+
+    def close(self) -> None:
+        """See ``SiteLink.close``."""
+
+    def would_start_ray(self) -> bool:
+        """Return whether training here starts a Ray: none is named or joined, and no coordinator was launched."""
+        specification = self._site.specification
+        return is_to_start_ray(specification.cluster) and read_record(open_objects(specification)) is None
+
+    def _federation(self) -> Federation:
+        # For each call: its workers' processors are for the next site.
+        return Federation(self._site.specification, listener=self._listener, clock=self._clock)

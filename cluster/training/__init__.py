@@ -1,0 +1,7 @@
+"""Training: a federation's shards on Ray's workers.
+
+workers  the workers of a federation, started when they are needed
+pool     hands shards to workers, survives lost ones
+worker   one worker's process
+ingest   reads the source by many tasks
+"""

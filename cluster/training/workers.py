@@ -1,0 +1,94 @@
+"""A federation's workers: on Ray, started when they are first needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from cluster.config.specification import ClusterSettings, FederationSpecification, bit_settings, settings_record
+from cluster.runtime.labels import check_own_place
+from cluster.runtime.session import is_to_start_ray, join_ray, leave_ray
+from cluster.training.pool import RayPool
+from cluster.training.worker import WorkerSetup
+from coordinator.ports import WorkerPool
+from storage.objects import ObjectStore
+
+
+@contextmanager
+def one_ray(settings: ClusterSettings) -> Iterator[None]:
+    """Join Ray once for all federations that work within the block: each would start and end a local one otherwise."""
+    started = join_ray(settings)
+    try:
+        yield
+    finally:
+        if started:
+            leave_ray()
+
+
+class Pool(WorkerPool, Protocol):
+    """A worker pool that can be closed."""
+
+    def close(self) -> None:
+        """Let all workers go; what needs some starts new ones."""
+        ...
+
+
+class Workers:
+    """The pool of one federation. Making one starts nothing."""
+
+    def __init__(
+        self, specification: FederationSpecification, store: ObjectStore, remark: Callable[[str], None]
+    ) -> None:
+        """``remark`` hears what a person should know of the workers."""
+        self._specification = specification
+        self._store = store
+        self._remark = remark
+        self._pool: Pool | None = None
+        self._started_ray = False
+
+    def pool(self) -> Pool:
+        """Return the pool, joining Ray at the first call."""
+        if self._pool is None:
+            self._started_ray = join_ray(self._specification.cluster)
+            self._pool = RayPool(self._setup(), self._specification.cluster, self._remark)
+        return self._pool
+
+    def check_own_place(self) -> None:
+        """Raise unless this process may touch the federation's data: with labels, only on a node that has them.
+
+        Asks Ray, which is joined for it; not where this process would start one, with those labels. Raises as
+        ``cluster.runtime.labels.check_own_place`` does, and ``Unavailable`` when Ray cannot be reached.
+        """
+        settings = self._specification.cluster
+        if settings.labels and not is_to_start_ray(settings):
+            join_ray(settings)
+            check_own_place(settings.labels)
+
+    def release(self) -> None:
+        """Let the workers go, so that others may have their processors; what needs workers starts new ones."""
+        if self._pool is not None:
+            self._pool.close()
+
+    def close(self) -> None:
+        """Let the workers go, and Ray with them where it was started here."""
+        self.release()
+        self._pool = None
+        if self._started_ray:
+            leave_ray()
+            self._started_ray = False
+
+    def _setup(self) -> WorkerSetup:
+        specification = self._specification
+        return WorkerSetup(
+            store=self._store,
+            settings=bit_settings(settings_record(specification)),
+            model=specification.model,
+            training=specification.training,
+            classes=len(specification.data.classes),
+            slices=specification.partition.slices,
+            threads=specification.cluster.threads_per_worker,
+            device="cuda" if specification.cluster.gpus_per_worker else "cpu",
+            import_folder=specification.folder,
+            labels=specification.cluster.labels,
+        )

@@ -1,0 +1,9 @@
+"""Writer: what the one process that holds a federation's writer lock does.
+
+writer         opens a federation for writing; trains, erases, verifies
+identity       which federation a store holds; its partition key
+drafting       names to keyed digests to a request
+stores         the stores that a specification names
+forecast       what training and erasures will cost
+training_data  the source, and data to be predicted
+"""

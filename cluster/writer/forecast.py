@@ -1,0 +1,172 @@
+"""The forecast for a federation: measured where it was trained, estimated by a short trial where it was not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+
+from cluster.config.specification import FederationSpecification
+from cluster.runtime.user_code import make_importable
+from coordinator.decisions.forecast import Forecast, forecast
+from coordinator.ports import Clock
+from coordinator.state import FederationState
+from shards.cost import training_point_epochs
+from shards.data.columns import choose_columns
+from shards.data.readers import Wanted
+from shards.data.sources import Source
+from shards.learners.torch.learner import TorchLearner
+from shards.learners.torch.seeding import set_numerics
+from shards.lineage import Configuration, Lineage, NumericsProfile, expected_lineages
+from shards.points import ShardPoints
+from shards.schedule import slice_epochs
+from shards.slices.files import EMPTY_SLICE
+from shards.slices.ingest import feature_width
+from shards.specification import PartitionSettings, ShardId, SliceIndex, check_schedule
+from storage.digests import sha256
+
+_TRIAL_STEPS: Final = 300
+_TRIAL_BYTES: Final = 64 * 2**20
+_FEATURE_BYTES: Final = {"uint8": 1, "float32": 4}
+_COUNTING_BATCH: Final = 65_536
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Basis:
+    """What a forecast is computed from."""
+
+    points: int
+    width: int
+    feature_bytes: int
+    seconds_per_point_epoch: float
+    checkpoint_bytes: int
+    measured: bool
+    """Whether seconds and bytes come from this federation's own training, not from a trial."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A forecast and what it rests on."""
+
+    basis: Basis
+    partition: PartitionSettings
+    workers: int
+    forecast: Forecast
+
+
+def measured_basis(state: FederationState, epochs: int) -> Basis | None:
+    """Return the basis that a trained federation gives, None where nothing was trained."""
+    schedule = slice_epochs(epochs, len(state.shards[0].slices))
+    checkpoints = [checkpoint for shard in state.shards for checkpoint in shard.chain]
+    work = sum(
+        training_point_epochs(
+            [record.points for record in shard.slices[: len(shard.chain)]], schedule[: len(shard.chain)]
+        )
+        for shard in state.shards
+    )
+    seconds = sum(checkpoint.seconds for checkpoint in checkpoints)
+    if state.data is None or not work or not seconds:
+        return None
+    return Basis(
+        points=sum(shard.points for shard in state.shards),
+        width=state.data.layout.width,
+        feature_bytes=_FEATURE_BYTES[state.data.layout.dtype],
+        seconds_per_point_epoch=seconds / work,
+        checkpoint_bytes=round(sum(checkpoint.payload_bytes for checkpoint in checkpoints) / len(checkpoints)),
+        measured=True,
+    )
+
+
+def trial_basis(specification: FederationSpecification, source: Source, points: int | None, clock: Clock) -> Basis:
+    """Return the basis that a short trial on random data gives; counts the source's data points unless told."""
+    data, training = specification.data, specification.training
+    width = feature_width(source, data)
+    make_importable(specification.folder)
+    profile = set_numerics(specification.cluster.threads_per_worker, "cpu")
+    learner = TorchLearner(
+        model=specification.model,
+        training=replace(training, epochs=1),
+        inputs=width,
+        classes=len(data.classes),
+        slices=1,
+    )
+    points = _count(source, data.id) if points is None else points
+    trial = _random_points(trial_points(training.batch_size, width, points), width, len(data.classes))
+    state = learner.initial(ShardId(0))
+    started = clock.monotonic()
+    for _ in learner.learn(state, trial, ShardId(0), SliceIndex(1)):
+        pass
+    seconds = clock.monotonic() - started
+    return Basis(
+        points=points,
+        width=width,
+        feature_bytes=_FEATURE_BYTES[choose_columns(source, data).dtype],
+        seconds_per_point_epoch=seconds / len(trial.labels_N),
+        checkpoint_bytes=len(learner.to_bytes(state, _some_lineage(profile))),
+        measured=False,
+    )
+
+
+def plan_for(
+    specification: FederationSpecification,
+    basis: Basis,
+    *,
+    shards: int | None,
+    slices: int | None,
+    requests: int,
+    workers: int,
+) -> Plan:
+    """Return the forecast for the specification's S and R, or for others. Raises ``Invalid`` for impossible ones."""
+    own = specification.partition
+    partition = PartitionSettings(
+        shards=own.shards if shards is None else shards, slices=own.slices if slices is None else slices
+    )
+    check_schedule(specification.training, partition)
+    return Plan(
+        basis=basis,
+        partition=partition,
+        workers=workers,
+        forecast=forecast(
+            points=basis.points,
+            width=basis.width,
+            partition=partition,
+            training=specification.training,
+            requests=requests,
+            seconds_per_point_epoch=basis.seconds_per_point_epoch,
+            checkpoint_bytes=basis.checkpoint_bytes,
+            workers=workers,
+            feature_bytes=basis.feature_bytes,
+        ),
+    )
+
+
+def _count(source: Source, id_column: str) -> int:
+    wanted = Wanted(texts=(id_column,), numbers=())
+    return sum(batch.columns.num_rows for batch in source.batches(wanted, _COUNTING_BATCH))
+
+
+def trial_points(batch_size: int, width: int, points: int) -> int:
+    """Return how many data points the trial learns: its steps' worth, as far as they take no more than 64 MiB.
+
+    A whole batch is always among them, as training holds one, too; no batch has more than all ``points``.
+    """
+    point_bytes = width * np.dtype(np.float32).itemsize + 2 * np.dtype(np.int64).itemsize  # label and key
+    return min(_TRIAL_STEPS * batch_size, max(_TRIAL_BYTES // point_bytes, min(batch_size, points), 1))
+
+
+def _random_points(count: int, width: int, classes: int) -> ShardPoints:
+    # Values do not matter, only that they are not all zero: arithmetic on zeros may be faster. ``resize`` repeats them
+    # without an array of indexes, which would be twice as large as the result.
+    ramp = np.arange(97, dtype=np.float32) / np.float32(97)
+    return ShardPoints(
+        features_NF=np.resize(ramp, (count, width)),
+        labels_N=np.arange(count, dtype=np.int64) % classes,
+        keys_N=np.arange(count, dtype=np.uint64),
+        ends=(count,),
+    )
+
+
+def _some_lineage(profile: NumericsProfile) -> Lineage:
+    configuration = Configuration(settings=sha256(b""), model_code=sha256(b""), seed=0, profile=profile)
+    return expected_lineages(ShardId(0), (EMPTY_SLICE,), configuration)[0]

@@ -1,0 +1,202 @@
+"""Which federation a store holds: the partition key, and the settings it was made with."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import datetime
+from typing import Final
+
+from cluster.config.specification import (
+    FederationSpecification,
+    SettingDifference,
+    describe_difference,
+    settings_record,
+)
+from coordinator.receipts.evidence import StoreEvidence
+from coordinator.state import FederationState, ShardState
+from shards.routing import PartitionKey
+from shards.slices.files import EMPTY_SLICE
+from shards.slices.ingest import taken_from
+from storage.digests import Json, Sha256, sha256
+from storage.encryption.store import SealedStore
+from storage.errors import Conflict, Corrupt, Invalid, ObjectExists, ObjectMissing
+from storage.objects import ObjectStore, object_key
+from storage.s3.bucket import Describes, StoreFacts
+
+KEY_OBJECT: Final = object_key("control/partition-key")
+
+_IDENTITY: Final = ("name", "data.id", "data.subject", "partition.")
+"""Settings that say which federation it is: with another one no digest in the store would mean the same."""
+
+_NO_RESULT: Final = ("partition.key",)
+"""How the key came about; whether it is the same one is told by its digest."""
+
+
+def partition_key(store: ObjectStore, specification: FederationSpecification, *, draw: bool) -> PartitionKey:
+    """Return the partition key: the specification's own, or the one drawn once and kept in the store.
+
+    Raises ``Invalid`` when there is none yet and ``draw`` is false: nothing was trained.
+    """
+    if specification.partition.key is not None:
+        return PartitionKey(bytes.fromhex(specification.partition.key))
+    try:
+        return _stored_key(store)
+    except ObjectMissing:
+        if not draw:
+            raise untrained(specification) from None
+    with suppress(ObjectExists):  # another process drew it first: theirs is the key
+        store.put_if_absent(KEY_OBJECT, secrets.token_hex(32).encode())
+    return _stored_key(store)
+
+
+def key_digest(key: PartitionKey) -> Sha256:
+    """Return the digest that names ``key`` without giving it away."""
+    return sha256(b"sisa/partition-key/" + key)
+
+
+def fresh_state(specification: FederationSpecification, key: PartitionKey) -> FederationState:
+    """Return the state of a federation that holds nothing yet."""
+    empty = ShardState(slices=(EMPTY_SLICE,) * specification.partition.slices)
+    return FederationState(
+        name=specification.name,
+        settings=settings_record(specification),
+        key_digest=key_digest(key),
+        shards=(empty,) * specification.partition.shards,
+    )
+
+
+def differences(state: FederationState, specification: FederationSpecification) -> tuple[SettingDifference, ...]:
+    """Return the settings that decide results and differ between what was trained and what is specified."""
+    found = describe_difference(state.settings, settings_record(specification))
+    return tuple(each for each in found if each.setting not in _NO_RESULT)
+
+
+def check_identity(state: FederationState, specification: FederationSpecification, key: PartitionKey) -> None:
+    """Raise ``Conflict`` when the store holds another federation than the specification's."""
+    other = [each for each in differences(state, specification) if each.setting.startswith(_IDENTITY)]
+    if state.key_digest != key_digest(key):
+        other.append(SettingDifference("partition.key", "another key", "this key"))
+    if other:
+        raise Conflict(
+            f"the store belongs to another specification:\n{side_by_side(other)}\n",
+            "put these settings back, or name another store for the new federation",
+            federation=state.name,
+        )
+
+
+def check_unchanged(state: FederationState, specification: FederationSpecification) -> None:
+    """Raise ``Conflict`` when settings that decide results were changed since the training."""
+    if changed := differences(state, specification):
+        raise Conflict(
+            f"settings differ from those the federation was trained with:\n{side_by_side(changed)}\n",
+            "put them back, or run 'sisa train' to train anew under the present ones",
+            federation=state.name,
+        )
+    check_taken(state, specification)  # the settings may be back as they were, and the data not yet
+
+
+def check_taken(state: FederationState, specification: FederationSpecification) -> None:
+    """Raise ``Conflict`` when the data were read under another label, other features or other classes."""
+    now = taken_from(specification.data)
+    if state.data is None or state.data.taken == now:
+        return
+    changed = describe_difference({"data": state.data.taken}, {"data": now})
+    raise Conflict(
+        f"the data points in the store were read under other settings:\n{side_by_side(changed)}\n",
+        "put them back, or run 'sisa train' with the source files in place: it reads them again",
+        federation=state.name,
+    )
+
+
+def side_by_side(found: list[SettingDifference] | tuple[SettingDifference, ...]) -> str:
+    """Return the differences as a small table: setting, what the store has, what the specification has."""
+    header = ("setting", "in the store", "in the specification")
+    lines = [header, *((each.setting, each.stored, each.current) for each in found)]
+    widths = [max(len(line[column]) for line in lines) for column in range(3)]
+    return "\n".join(
+        "  " + "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    )
+
+
+def describe_store(store: SealedStore, now: datetime) -> StoreEvidence:
+    """Return what receipts say of the store: kind and encryption, never its place, which may hold a person's name."""
+    scheme, colon, _ = store.location.partition(":")
+    facts = store.facts()
+    properties: dict[str, Json] = {
+        "encryption": f"{facts.algorithm}, a key for each object, wrapped by {facts.wrapping}",
+        "keys_in_another_store": facts.apart,
+        "purged_objects": "their keys were destroyed before their bytes were deleted",
+    }
+    bucket = bucket_facts(store, now)
+    if bucket is not None:
+        properties |= {
+            "versioning": bucket.versioning,
+            "object_lock": bucket.object_lock,
+            "replication": bucket.replication,
+        }
+    return StoreEvidence(
+        kind={"s3": "s3", "memory": "memory"}.get(scheme, "folder") if colon else "folder",
+        properties=properties,
+        exceptions=tuple(out_of_reach(bucket)) if bucket else (),
+    )
+
+
+def bucket_facts(store: SealedStore, now: datetime) -> StoreFacts | None:
+    """Return what is known of the store's bucket; None where it is none."""
+    return store.inner.describe(now) if isinstance(store.inner, Describes) else None
+
+
+def out_of_reach(bucket: StoreFacts) -> Iterator[str]:
+    """Yield what the bucket keeps from an erasure, in sentences."""
+    if bucket.object_lock:
+        yield "The bucket can lock objects against deletion: what is locked stays until its lock ends, encrypted."
+    if bucket.replication:
+        yield "The bucket replicates its objects: copies in other buckets are not deleted; they stay, encrypted."
+    if bucket.server.startswith("SeaweedFS"):
+        yield (
+            "The server keeps deleted bytes on its disk until it compacts (volume.vacuum), destroyed keys among them"
+            " where they lie in the same store."
+        )
+    if bucket.replication is None or bucket.object_lock is None:
+        yield "Whether the bucket locks or replicates objects could not be read with these credentials."
+
+
+def untrained(specification: FederationSpecification) -> Invalid:
+    """Return the error for a federation that holds nothing yet."""
+    return Invalid(
+        "the federation holds no data yet", "run 'sisa train'", federation=specification.name, store=specification.store
+    )
+
+
+def require_data(state: FederationState | None, specification: FederationSpecification) -> FederationState:
+    """Return the state, if there is one and data points were ingested into it; else raise ``Invalid``."""
+    if state is None or state.data is None:
+        raise untrained(specification)
+    return state
+
+
+def trained(
+    state: FederationState | None, store: ObjectStore, specification: FederationSpecification
+) -> tuple[FederationState, PartitionKey]:
+    """Return the state, of this very specification and with data in it, and the partition key.
+
+    Raises ``Invalid`` when nothing was trained, ``Conflict`` when the store is another federation's or settings have
+    changed.
+    """
+    if state is None:
+        raise untrained(specification)
+    key = partition_key(store, specification, draw=False)
+    check_identity(state, specification, key)
+    check_unchanged(require_data(state, specification), specification)
+    return state, key
+
+
+def _stored_key(store: ObjectStore) -> PartitionKey:
+    try:
+        return PartitionKey(bytes.fromhex(store.get(KEY_OBJECT).payload.decode("ascii")))
+    except ValueError as error:
+        raise Corrupt(
+            "the partition key in the store is damaged", "restore it from a copy of the store", key=KEY_OBJECT
+        ) from error

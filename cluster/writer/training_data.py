@@ -1,0 +1,63 @@
+"""Where a federation's data come from: the source it learns from, and the data it is asked about."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from cluster.config.specification import FederationSpecification
+from cluster.writer.stores import own_places
+from coordinator.sites import SiteStanding
+from coordinator.state import FederationState
+from shards.data.prediction_files import FeatureBatch, feature_batches
+from shards.data.sources import Source, inventory, open_source, table_source
+from shards.slices.ingest import taken_from
+from shards.specification import DataSettings
+
+
+def open_train(specification: FederationSpecification) -> Source:
+    """Return the source that ``[data] train`` names. Raises as ``open_source`` does."""
+    return _opened(specification, specification.data.train, specification.folder)
+
+
+def is_news(specification: FederationSpecification, state: FederationState, source: Source) -> bool:
+    """Return whether the source, or what is taken from it, differs from what was ingested."""
+    taken = taken_from(specification.data)
+    return state.data is None or state.data.inventory != inventory(source) or state.data.taken != taken
+
+
+def asked_about(
+    specification: FederationSpecification, state: FederationState, data: object, *, labelled: bool
+) -> Iterator[FeatureBatch]:
+    """Return the features of a file, folder, glob or ``pyarrow.Table``, batch by batch.
+
+    Places are relative to the present folder, or in a bucket; files of the federation's own store are never among them.
+    """
+    assert state.data is not None
+    # By the names found at ingest: a pattern could match the columns of this file in another order.
+    settings: DataSettings = replace(specification.data, features=state.data.layout.features)
+    named = isinstance(data, str | Path)
+    source = _opened(specification, str(data), Path.cwd()) if named else table_source(data)
+    return feature_batches(source, settings, state.data.layout.width, labelled=labelled)
+
+
+def asked_of_sites(
+    specification: FederationSpecification, standing: SiteStanding, data: object, *, labelled: bool
+) -> Iterator[FeatureBatch]:
+    """Return features as sites are asked about them, not scaled: each site does that itself; see ``asked_about``."""
+    settings: DataSettings = replace(specification.data, features=standing.features, scale=1.0)
+    named = isinstance(data, str | Path)
+    source = _opened(specification, str(data), Path.cwd()) if named else table_source(data)
+    return feature_batches(source, settings, standing.width, labelled=labelled)
+
+
+def _opened(specification: FederationSpecification, location: str, base: Path) -> Source:
+    own = own_places(specification)
+    return open_source(
+        location,
+        base,
+        leave_out=own,
+        endpoint=specification.data_endpoint,
+        profile=specification.data_credentials,
+    )

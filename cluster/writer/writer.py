@@ -1,0 +1,365 @@
+"""Writing to a federation: what the one who holds its writer lock may do, in a command or in a coordinator's actor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from cluster.config.specification import FederationSpecification, settings_record
+from cluster.results.federation import Verification
+from cluster.runtime.system import SystemClock, holder, many_at_once
+from cluster.training.ingest import RayIngest
+from cluster.training.worker import new_name
+from cluster.training.workers import Workers
+from cluster.writer.drafting import digests_of, new_request_id, request_of
+from cluster.writer.identity import (
+    check_identity,
+    check_taken,
+    check_unchanged,
+    describe_store,
+    differences,
+    fresh_state,
+    partition_key,
+    require_data,
+    side_by_side,
+    trained,
+)
+from cluster.writer.stores import open_objects, open_witness
+from cluster.writer.training_data import is_news, open_train
+from coordinator.decisions.policy import cancellation, check_reason, extension, hold, release
+from coordinator.engine.engine import Engine, Tools
+from coordinator.engine.ledger import read_state
+from coordinator.engine.removal import everyone
+from coordinator.engine.sweep import GONE
+from coordinator.engine.tasks import check_configuration
+from coordinator.ports import Clock, Listener, Names, Remark
+from coordinator.receipts.issuer import Registrar
+from coordinator.requests import ErasureRequest, RequestState, check_request_id
+from coordinator.settings import BatchUntil
+from coordinator.state import FederationState
+from coordinator.verification import prove_shards, scan_residue
+from shards.data.sources import Source
+from shards.routing import PartitionKey
+from shards.slices.ingest import feature_width
+from shards.specification import ShardId
+from shards.tombstones import DigestSet
+from storage.encryption.store import SealedStore
+from storage.errors import Conflict, Corrupt, Invalid, Unavailable
+from storage.location import is_on_s3
+from storage.stores.probe import probe_store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What writing to a federation takes."""
+
+    specification: FederationSpecification
+    store: SealedStore
+    clock: Clock
+    names: Names
+    listener: Listener
+    workers: Workers
+
+    @property
+    def registrar(self) -> Registrar:
+        """The federation's receipts."""
+        return Registrar(
+            self.store,
+            self.clock,
+            self.names,
+            witness=open_witness(self.specification),
+            tell=lambda text: self.listener(Remark(text=text)),
+            each=many_at_once,
+        )
+
+
+def drafted(
+    around: Surroundings,
+    *,
+    subjects: Iterable[str | int],
+    ids: Iterable[str | int],
+    request_id: str | None,
+    held: str,
+) -> tuple[ErasureRequest, DigestSet]:
+    """Return an erasure request and the keyed digests that it names: what leaves this process is no name any more.
+
+    The same ``request_id`` with the same subjects and ids is the same request (D4); without one an id is drawn. With
+    ``held``, the reason of a pause, it will wait to be released.
+    Raises ``Invalid`` when nothing is named, nothing is trained, or id or reason cannot be shown, ``Conflict`` when the
+    store is another federation's or settings have changed.
+    """
+    if request_id is not None:
+        check_request_id(request_id)
+    if held:
+        check_reason(held)
+    specification = around.specification
+    _, key = trained(read_state(around.store), around.store, specification)
+    names = digests_of(specification, key, subjects, ids)
+    own_id = new_request_id(around.names) if request_id is None else request_id
+    return request_of(specification, names, own_id, around.clock.now(), held), names
+
+
+def drafted_for_all(
+    around: Surroundings, state: FederationState, request_id: str
+) -> tuple[ErasureRequest, DigestSet] | None:
+    """Return the request that erases everybody who has a data point here now; None: it was accepted before.
+
+    Whom an earlier request named is forgotten. So one of this id that is over, with people left here, is taken for
+    another request: ``Conflict``. ``state`` is a trained federation's, as it is now.
+    """
+    check_request_id(request_id)
+    earlier = state.request(request_id)
+    if earlier is None:
+        names = everyone(around.store, state)
+        return request_of(around.specification, names, request_id, around.clock.now()), names
+    if not earlier.state.is_open and any(shard.points for shard in state.shards):
+        raise Conflict(
+            "the request id was used before, and there are data points here", "choose another", id=request_id
+        )
+    return None
+
+
+def surroundings(
+    specification: FederationSpecification, *, listener: Listener, clock: Clock | None = None, names: Names = new_name
+) -> Surroundings:
+    """Return what writing to the federation takes, in this process."""
+    store = open_objects(specification)
+    return Surroundings(
+        specification=specification,
+        store=store,
+        clock=clock or SystemClock(),
+        names=names,
+        listener=listener,
+        workers=Workers(specification, store, lambda text: listener(Remark(text=text))),
+    )
+
+
+@contextmanager
+def writing(around: Surroundings, command: str) -> Iterator[Writer]:
+    """Hold the federation's writer lock, and go on with whatever an interrupted writer left undone.
+
+    ``command`` is what others are told of who holds it; "train" and "launch" may begin a federation. Raises
+    ``WriterBusy`` when somebody else is writing, ``Conflict`` when the store is another federation's, ``Invalid`` or
+    ``Unavailable`` when the federation's labels say that its data are read elsewhere.
+    """
+    may_begin = command in {"train", "launch"}
+    around.workers.check_own_place()
+    with around.store.exclusive("writer", holder=holder(command, around.clock.now())):
+        state = read_state(around.store)
+        if may_begin and state is None and is_on_s3(around.store.location):
+            probe_store(around.store)  # many servers keep conditions only one at a time
+        key = partition_key(around.store, around.specification, draw=may_begin)
+        if state is not None and state.is_begun:
+            check_identity(state, around.specification, key)
+        engine = Engine.start(_tools(around), fresh_state(around.specification, key))
+        try:
+            yield Writer(around, engine, key)
+        except GONE:
+            engine.refuse_superseded()  # what another writer has purged is not damaged
+            raise
+
+
+class Writing(Protocol):
+    """What a writer does, wherever its process is. See ``Writer``."""
+
+    @property
+    def state(self) -> FederationState:
+        """The state as of the last durable event."""
+        ...
+
+    def train(self) -> None:
+        """Ingest, partition and train."""
+        ...
+
+    def accept(self, request: ErasureRequest, names: DigestSet) -> ErasureRequest:
+        """Accept an erasure request, durably."""
+        ...
+
+    def carry_out(self, request_id: str, batch: BatchUntil) -> ErasureRequest:
+        """Do, or wait for, all that may be done for the request now; return it as it is then."""
+        ...
+
+    def hold(self, request_id: str, reason: str) -> ErasureRequest:
+        """Pause a request."""
+        ...
+
+    def release(self, request_id: str) -> ErasureRequest:
+        """End a request's pause."""
+        ...
+
+    def extend(self, request_id: str, days: int, reason: str) -> ErasureRequest:
+        """Move a request's due date."""
+        ...
+
+    def cancel(self, request_id: str, reason: str) -> ErasureRequest:
+        """Withdraw a request."""
+        ...
+
+    def request(self, request_id: str) -> ErasureRequest:
+        """Return a request that was accepted."""
+        ...
+
+    def verify(self, shards: Sequence[int] | None = None) -> Verification:
+        """Prove and scan."""
+        ...
+
+
+class Writer:
+    """A federation being written to. ``accept`` and what concerns single requests may be called from any thread."""
+
+    def __init__(self, around: Surroundings, engine: Engine, key: PartitionKey) -> None:
+        self._around = around
+        self._engine = engine
+        self._key = key
+
+    @property
+    def state(self) -> FederationState:
+        """The state as of the last durable event."""
+        return self._engine.state
+
+    @property
+    def journal_entries(self) -> int:
+        """How many entries the journal has since the last manifest."""
+        return self._engine.journal_entries
+
+    def train(self) -> None:
+        """Ingest, partition and train; or go on where an earlier run stopped; or train anew what settings changed.
+
+        The source is read again when it has changed. Erased subjects stay out whatever it holds.
+        Raises ``Invalid`` for bad data or a bad model, ``Corrupt`` when slices are damaged and there is no source.
+        """
+        engine, specification = self._engine, self._around.specification
+        lost = engine.audit()
+        if not lost:  # else the source comes first: a damaged slice cannot be searched
+            engine.remove_points()
+        self._tell_changes()
+        source = self._source()
+        width = feature_width(source, specification.data) if source else _width(engine.state)
+        configuration = self._around.workers.pool().configuration(width, specification.partition.shards)
+        if lost and source is None:
+            raise Corrupt(
+                f"{len(lost)} slice files are damaged and the source is not there to read them again",
+                "bring back the files named by [data] train, or restore the store from a copy",
+                source=specification.data.train,
+            )
+        if source is None:
+            check_taken(engine.state, specification)
+        elif lost or is_news(specification, engine.state, source):
+            engine.ingest(source, specification.data, specification.partition, self._key, lost)
+        engine.configure(settings_record(specification), configuration)
+        engine.settle()
+
+    def accept(self, request: ErasureRequest, names: DigestSet) -> ErasureRequest:
+        """Accept an erasure request, as ``drafted``, durably; raises as ``Engine.accept`` does."""
+        return self._engine.accept(request, names)
+
+    def quarantine(self) -> None:
+        """Remove the points of all accepted requests: from here on no prediction uses what has seen them (E10)."""
+        self._engine.remove_points()
+
+    def settle(self, *, hurry: bool = True) -> datetime | None:
+        """Do what is outstanding; see ``Engine.settle``."""
+        return self._engine.settle(hurry=hurry)
+
+    def carry_out(self, request_id: str, batch: BatchUntil) -> ErasureRequest:
+        """Do all that may be done for the request now, and whatever else is outstanding; return it as it is then."""
+        # Nobody can join a window of seconds while this process holds the writer lock.
+        self.settle(hurry=batch == "window")
+        return self.request(request_id)
+
+    def hold(self, request_id: str, reason: str) -> ErasureRequest:
+        """Pause a request of which nothing is removed yet; raises as ``coordinator.decisions.policy.hold`` does."""
+        at = self._engine.now()
+        self._engine.intervene(lambda state: hold(state, request_id, reason=reason, at=at))
+        return self.request(request_id)
+
+    def release(self, request_id: str) -> ErasureRequest:
+        """End a request's pause; raises as ``coordinator.decisions.policy.release`` does."""
+        at = self._engine.now()
+        self._engine.intervene(lambda state: release(state, request_id, at=at))
+        return self.request(request_id)
+
+    def extend(self, request_id: str, days: int, reason: str) -> ErasureRequest:
+        """Move a request's due date, once; raises as ``coordinator.decisions.policy.extension`` does."""
+        settings, at = self._around.specification.erasure, self._engine.now()
+        self._engine.intervene(
+            lambda state: extension(state, request_id, days=days, reason=reason, settings=settings, at=at)
+        )
+        return self.request(request_id)
+
+    def cancel(self, request_id: str, reason: str) -> ErasureRequest:
+        """Withdraw a request of which nothing is removed yet; raises as ``policy.cancellation`` does."""
+        at = self._engine.now()
+        self._engine.intervene(lambda state: cancellation(state, request_id, reason=reason, at=at))
+        return self.request(request_id)
+
+    def request(self, request_id: str) -> ErasureRequest:
+        """Return a request that was accepted. Raises ``Invalid`` when there is none of this id."""
+        found = self.state.request(request_id)
+        if found is None:
+            raise Invalid("there is no such erasure request", "'sisa status' lists them all", request=request_id)
+        return found
+
+    def verify(self, shards: Sequence[int] | None = None) -> Verification:
+        """Retrain ``shards`` (default: all) from nothing on what is left, compare bytes, scan the store for residue.
+
+        Raises ``Invalid`` for a shard that does not exist.
+        """
+        around = self._around
+        state = require_data(self.state, around.specification)
+        check_unchanged(state, around.specification)
+        chosen = _chosen(shards, len(state.shards))
+        pool = around.workers.pool()
+        check_configuration(state.configuration, pool.configuration(_width(state), len(chosen)))
+        residue = scan_residue(around.store, state)
+        proofs = prove_shards(state, chosen, pool, around.listener)
+        complete = [each.request_id for each in state.requests if each.state is RequestState.COMPLETE]
+        receipts = around.registrar.check_all(complete)
+        self._engine.refuse_superseded()  # else what differs may be what another writer has changed meanwhile
+        return Verification(shards=proofs, residue=residue, receipts=receipts)
+
+    def _source(self) -> Source | None:
+        """Return the source; None when it is gone but was ingested before, which is no reason to stop."""
+        try:
+            return open_train(self._around.specification)
+        except (Invalid, Unavailable) as error:
+            if self.state.data is None:
+                raise
+            self._tell(f"{error.message}: going on with what was ingested before")
+            return None
+
+    def _tell_changes(self) -> None:
+        if self.state.configuration and (changed := differences(self.state, self._around.specification)):
+            self._tell(f"settings changed, so constituents are trained anew:\n{side_by_side(changed)}")
+
+    def _tell(self, text: str) -> None:
+        self._around.listener(Remark(text=text))
+
+
+def _tools(around: Surroundings) -> Tools:
+    return Tools(
+        store=around.store,
+        clock=around.clock,
+        names=around.names,
+        listener=around.listener,
+        pool=around.workers.pool,
+        registrar=around.registrar,
+        described=lambda: describe_store(around.store, around.clock.now()),
+        erasure=around.specification.erasure,
+        ingest=RayIngest(around.specification.cluster, around.workers, lambda text: around.listener(Remark(text=text))),
+    )
+
+
+def _width(state: FederationState) -> int:
+    assert state.data is not None
+    return state.data.layout.width
+
+
+def _chosen(shards: Sequence[int] | None, count: int) -> tuple[ShardId, ...]:
+    wanted = sorted(set(range(count) if shards is None else shards))
+    if strange := [shard for shard in wanted if not 0 <= shard < count]:
+        raise Invalid(f"there is no shard {strange[0]}", f"shards are 0 .. {count - 1}")
+    return tuple(ShardId(shard) for shard in wanted)
