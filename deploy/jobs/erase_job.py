@@ -25,9 +25,9 @@ from cluster.coordinator_actor.launch import find_coordinator
 from cluster.writer.writer import drafted, surroundings
 from coordinator.ports import Notice
 from coordinator.requests import ErasureRequest
-from deploy.commands import DEFAULT_CONFIG, Config, finish
-from deploy.erasure import named
-from deploy.output import ExitCode, Outcome, close_streams, open_streams
+from deploy.commands.shared import DEFAULT_CONFIG, Config, finish
+from deploy.views.erasure import named
+from deploy.views.output import ExitCode, Outcome, close_streams, open_streams
 from storage.errors import Unavailable
 
 

@@ -17,7 +17,7 @@ from cluster.training.worker import new_name
 from cluster.writer.writer import drafted, surroundings
 from coordinator.ports import Notice, RequestMoved, TrainingStarted
 from coordinator.requests import RequestState
-from deploy.text import table
+from deploy.views.text import table
 from storage.objects import object_key
 
 SUBMITTERS = 16

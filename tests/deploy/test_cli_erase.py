@@ -264,7 +264,7 @@ def test_of_many_bad_lines_the_first_ten_are_told(trained: Home) -> None:
 # latter from its parent.
 _MEASURED = """
 from pathlib import Path
-from deploy.cli import main
+from deploy.commands.cli import main
 try:
     main()
 finally:

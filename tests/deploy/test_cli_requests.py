@@ -16,7 +16,7 @@ import cluster
 import cluster.training.workers
 from cluster.runtime.system import SystemClock
 from coordinator.engine.engine import Engine
-from deploy.erasure import erase_outcome
+from deploy.views.erasure import erase_outcome
 from tests.deploy.test_cli_erase import fresh_digests
 from tests.doubles.home import MARKED, Home, run, small_points, without
 from tests.doubles.local_workers import LocalWorkers

@@ -24,7 +24,7 @@ import cluster.training.workers
 from cluster.client import Client
 from cluster.config.specification import read_specification
 from cluster.tokens import Role
-from deploy.remote import open_client
+from deploy.views.remote import open_client
 from tests.doubles.home import MARKED, Home, Said, run, small_points
 from tests.doubles.local_workers import LocalWorkers
 from tests.serving.world import World, coordinator_of, open_world
@@ -34,7 +34,7 @@ FREE = ("predict", "asked.csv", "--out", "out.csv")
 """A command that must not get as far as its file."""
 COMMAND = """
 import sys
-from deploy.cli import main
+from deploy.commands.cli import main
 try:
     main()
 finally:
@@ -91,7 +91,7 @@ def stranger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder without a specification, and no token in the environment; nobody waits for a server that is away."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("SISA_TOKEN", raising=False)
-    monkeypatch.setattr("deploy.remote.Client", partial(Client, pause=lambda _: None))
+    monkeypatch.setattr("deploy.views.remote.Client", partial(Client, pause=lambda _: None))
     return tmp_path
 
 
@@ -119,7 +119,7 @@ def test_wide_points_travel_in_several_requests(served: Served, monkeypatch: pyt
     """What is more than a server takes at once is asked in parts, in order, however few points that is."""
     file = served.world.home.write("wide.parquet", {key: values[:30] for key, values in small_points().items()})
     assert served.json("predict", "predict", str(file), "--out", "whole.parquet").data["points"] == 30
-    monkeypatch.setattr("deploy.remote._BYTES_A_REQUEST", 700)
+    monkeypatch.setattr("deploy.views.remote._BYTES_A_REQUEST", 700)
     asked: list[int] = []
     predict = Client.predict
 
@@ -367,7 +367,7 @@ def test_watching_goes_on_until_interrupted(served: Served, monkeypatch: pytest.
         if len(looks) == 3:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("deploy.watching.time.sleep", wait)
+    monkeypatch.setattr("deploy.views.watching.time.sleep", wait)
     said = run("status", "--watch", "--url", served.url)
     assert (said.code, len(looks)) == (0, 3)
     assert "federation small" in said.out

@@ -11,7 +11,7 @@ import pytest
 
 from coordinator.ports import IngestProgress, Notice, Remark, RequestMoved, TrainingStarted
 from coordinator.requests import ErasureRequest, RequestState
-from deploy.progress import MOST_BARS, listening
+from deploy.views.progress import MOST_BARS, listening
 from shards.learners.trainer import EpochsDone, SliceLearned
 from shards.specification import ShardId, SliceIndex
 from storage.digests import Sha256

@@ -14,14 +14,14 @@ from typing import Any
 import pytest
 
 from coordinator.ports import Remark
-from deploy.cli import main
-from deploy.output import Outcome, close_streams, run, say
-from deploy.progress import listening
+from deploy.commands.cli import main
+from deploy.views.output import Outcome, close_streams, run, say
+from deploy.views.progress import listening
 from tests.deploy.test_progress import STORY
 from tests.doubles.home import Home
 from tests.doubles.home import run as sisa
 
-COMMAND = (sys.executable, "-c", "from deploy.cli import main; main()")
+COMMAND = (sys.executable, "-c", "from deploy.commands.cli import main; main()")
 
 
 class _Gone(io.StringIO):

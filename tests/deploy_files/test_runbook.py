@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import typer
 
-from deploy.cli import app
+from deploy.commands.cli import app
 from deploy.jobs.erase_job import erase
 from tests.deploy_files.manifests import KUBERAY, ROOT
 

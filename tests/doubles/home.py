@@ -16,7 +16,7 @@ import pyarrow.ipc
 import pyarrow.parquet as pq
 import pytest
 
-from deploy.cli import main
+from deploy.commands.cli import main
 from storage.encryption.store import SealedStore
 from storage.objects import ObjectKey
 from storage.stores.local import LocalStore

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from deploy.output import ExitCode
+from deploy.views.output import ExitCode
 from tests.kills.fail_points import Moment, Strike
 from tests.kills.lives import Life
 from tests.kills.stage import STORIES, Stage

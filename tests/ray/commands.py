@@ -13,7 +13,7 @@ from typing import Final
 ROOT: Final = Path(__file__).resolve().parents[2]
 TIMEOUT_SECONDS: Final = 120
 
-_PLAIN = "from deploy.cli import main; main()"
+_PLAIN = "from deploy.commands.cli import main; main()"
 
 _STRUCK = """
 import io
@@ -21,7 +21,7 @@ import os
 import signal
 import sys
 
-from deploy.cli import main
+from deploy.commands.cli import main
 
 act, word = sys.argv.pop(1), sys.argv.pop(1)
 

@@ -16,7 +16,7 @@ from cluster.config.specification import read_specification
 from cluster.runtime.system import SystemClock
 from cluster.serving.deployment import application
 from cluster.tokens import TokenRegister, known_token
-from deploy.serve_commands import serve, tokens
+from deploy.commands.serve import serve, tokens
 from storage.errors import Conflict
 from tests.doubles.home import Home
 

@@ -9,7 +9,7 @@ import pytest
 
 import cluster
 from cluster.client import Client
-from deploy.remote import remote_erase, remote_predict, remote_receipt, remote_status
+from deploy.views.remote import remote_erase, remote_predict, remote_receipt, remote_status
 from storage.errors import Invalid, ObjectMissing
 from tests.doubles.home import MARKED, small_points
 from tests.serving.world import World

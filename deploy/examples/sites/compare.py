@@ -17,7 +17,7 @@ from cluster.config.specification import read_specification
 from cluster.results.federation import Evaluation
 from cluster.sites.federation import connect_sites
 from cluster.sites.simulation import simulated
-from deploy.text import table
+from deploy.views.text import table
 
 
 def compare(folder: Path) -> dict[str, Evaluation]:

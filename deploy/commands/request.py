@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deploy.commands import DEFAULT_CONFIG, AsJson, Config, with_federation
-from deploy.output import Outcome
+from deploy.commands.shared import DEFAULT_CONFIG, AsJson, Config, with_federation
+from deploy.views.output import Outcome
 
 if TYPE_CHECKING:
     from cluster.federation import Federation
@@ -27,7 +27,7 @@ def hold(request: Request, reason: Reason, config: Config = DEFAULT_CONFIG, as_j
     """Pause a request, such as for a legal hold, as long as nothing of it is removed; its due date moves along."""
 
     def action(federation: Federation) -> Outcome:
-        from deploy.erasure import changed_outcome
+        from deploy.views.erasure import changed_outcome
 
         return changed_outcome(federation.hold(request, reason), federation.status())
 
@@ -39,7 +39,7 @@ def release(request: Request, config: Config = DEFAULT_CONFIG, as_json: AsJson =
     """End a request's pause and carry it out; it is due later by as long as the pause lasted."""
 
     def action(federation: Federation) -> Outcome:
-        from deploy.erasure import carried_out
+        from deploy.views.erasure import carried_out
 
         return carried_out(federation, request, lambda: federation.release_request(request))
 
@@ -57,7 +57,7 @@ def extend(
     """Move a request's due date, once and before it is overdue, with the reason on record."""
 
     def action(federation: Federation) -> Outcome:
-        from deploy.erasure import changed_outcome
+        from deploy.views.erasure import changed_outcome
 
         return changed_outcome(federation.extend(request, days, reason), federation.status())
 
@@ -69,7 +69,7 @@ def cancel(request: Request, reason: Reason, config: Config = DEFAULT_CONFIG, as
     """Withdraw a request, as long as nothing of it is removed."""
 
     def action(federation: Federation) -> Outcome:
-        from deploy.erasure import changed_outcome
+        from deploy.views.erasure import changed_outcome
 
         return changed_outcome(federation.cancel(request, reason), federation.status())
 
@@ -81,7 +81,7 @@ def show(request: Request, config: Config = DEFAULT_CONFIG, as_json: AsJson = Fa
     """Show everything known of a request: states, pauses, extension, expected cost beside the real one."""
 
     def action(federation: Federation) -> Outcome:
-        from deploy.watching import request_outcome
+        from deploy.views.watching import request_outcome
 
         return request_outcome(federation.status(), request)
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 
 import typer
 
-from deploy.output import Outcome, plain, run
 from deploy.settings import read_environment
+from deploy.views.output import Outcome, plain, run
 
 if TYPE_CHECKING:
     from cluster.client import Client
@@ -99,7 +99,7 @@ def with_federation(
 
     def whole() -> Outcome:
         import cluster
-        from deploy.progress import listening
+        from deploy.views.progress import listening
 
         with listening() as listener:
             if together is not None and is_of_all_sites(config):
@@ -118,7 +118,7 @@ def with_sites(action: Callable[[SiteFederation], Outcome], config: Path, as_jso
 
     def whole() -> Outcome:
         from cluster.sites.federation import connect_sites
-        from deploy.progress import listening
+        from deploy.views.progress import listening
 
         with listening() as listener, connect_sites(read_all_sites(config), listener=listener) as federation:
             return action(federation)
@@ -146,7 +146,7 @@ def with_either(
         raise typer.BadParameter("--config names a federation and --url a server: give one of the two")
 
     def whole() -> Outcome:
-        from deploy.remote import open_client
+        from deploy.views.remote import open_client
 
         with open_client(url, read_environment().token) as client:
             return afar(client)

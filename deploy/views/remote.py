@@ -18,11 +18,11 @@ from cluster.results.sites import SitesStatus
 from cluster.writer.drafting import new_request_id
 from coordinator.receipts.bundles import bundle_from_bytes
 from coordinator.status import RequestStatus
-from deploy.erasure import erase_outcome, interrupted_outcome, refuse_late_hold, request_data
-from deploy.output import Outcome, plain
-from deploy.receipts import print_receipt
-from deploy.sites import status_outcome, who, who_text
-from deploy.text import request_text, status_text
+from deploy.views.erasure import erase_outcome, interrupted_outcome, refuse_late_hold, request_data
+from deploy.views.output import Outcome, plain
+from deploy.views.receipts import print_receipt
+from deploy.views.sites import status_outcome, who, who_text
+from deploy.views.text import request_text, status_text
 from shards.data.messages import batch_of, tables_of
 from shards.data.prediction_files import PredictionBatch, check_ending, write_predictions
 from shards.data.sources import open_source

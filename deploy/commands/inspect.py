@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deploy.commands import DEFAULT_CONFIG, AsJson, Config, fields, with_federation
-from deploy.output import Outcome
+from deploy.commands.shared import DEFAULT_CONFIG, AsJson, Config, fields, with_federation
+from deploy.views.output import Outcome
 
 if TYPE_CHECKING:
     from cluster.federation import Federation
@@ -28,7 +28,7 @@ def log(
     del check  # there is nothing else to do with the log; the option says what is done
 
     def action(federation: Federation | SiteFederation) -> Outcome:
-        from deploy.receipts import log_outcome, read_checkpoint
+        from deploy.views.receipts import log_outcome, read_checkpoint
 
         return log_outcome(federation.registrar.check_log(read_checkpoint(earlier) if earlier else None))
 
@@ -39,7 +39,7 @@ def doctor(config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """Check installation, store, data, Ray and model before work starts; name sources that still hold erased people."""
 
     def action(federation: Federation) -> Outcome:
-        from deploy.diagnosis import diagnose
+        from deploy.views.diagnosis import diagnose
 
         return diagnose(federation)
 
@@ -57,7 +57,7 @@ def plan(
     """Tell what training and erasing will cost: time, storage, speed-up over a full retrain."""
 
     def action(federation: Federation) -> Outcome:
-        from deploy.text import forecast_text
+        from deploy.views.text import forecast_text
 
         found = federation.plan(shards=shards, slices=slices, requests=requests, points=points)
         return Outcome(data=forecast_fields(found), text=forecast_text(found))

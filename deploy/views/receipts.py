@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from coordinator.receipts.bundles import ReceiptBundle, ReceiptCheck, bundle_from_bytes, statement_of, verify_bundle
-from deploy.output import ExitCode, Outcome, Problem
-from deploy.text import table
+from deploy.views.output import ExitCode, Outcome, Problem
+from deploy.views.text import table
 from storage.digests import canonical_json
 from storage.errors import Corrupt, Invalid
 from storage.transparency.check import LogCheck

@@ -13,8 +13,8 @@ from coordinator.decisions.policy import check_reason
 from coordinator.requests import RequestState, check_request_id
 from coordinator.status import FederationStatus, RequestStatus
 from deploy.name_file import names_in
-from deploy.output import ExitCode, Outcome, Problem, plain
-from deploy.text import ended_before_text, erasure_text, plan_text, request_text
+from deploy.views.output import ExitCode, Outcome, Problem, plain
+from deploy.views.text import ended_before_text, erasure_text, plan_text, request_text
 from storage.errors import Conflict, Invalid
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from deploy.commands import DEFAULT_CONFIG, AsJson, Config, finish, is_of_all_sites, read_all_sites, read_chosen
-from deploy.output import Outcome, plain
+from deploy.commands.shared import DEFAULT_CONFIG, AsJson, Config, finish, is_of_all_sites, read_all_sites, read_chosen
+from deploy.views.output import Outcome, plain
 
 
 def launch(config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:

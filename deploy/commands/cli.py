@@ -11,7 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from cluster.runtime.guard import check_rooms
-from deploy.commands import (
+from deploy.commands.inspect import doctor, log, plan
+from deploy.commands.keys import keys
+from deploy.commands.launch import launch, stop
+from deploy.commands.request import requests
+from deploy.commands.serve import serve, tokens
+from deploy.commands.shared import (
     CHOICE,
     DEFAULT_CONFIG,
     AsJson,
@@ -24,13 +29,8 @@ from deploy.commands import (
     with_either,
     with_federation,
 )
-from deploy.inspection_commands import doctor, log, plan
-from deploy.keys import keys
-from deploy.launch_commands import launch, stop
-from deploy.output import ExitCode, Outcome, Problem, close_streams, open_streams, say
-from deploy.request_commands import requests
-from deploy.serve_commands import serve, tokens
-from deploy.site_commands import sites
+from deploy.commands.site import sites
+from deploy.views.output import ExitCode, Outcome, Problem, close_streams, open_streams, say
 
 if TYPE_CHECKING:
     from cluster.client import Client
@@ -115,7 +115,7 @@ def train(config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """Ingest, partition and train; goes on where an earlier run stopped."""
 
     def action(federation: Federation) -> Outcome:
-        from deploy.text import status_text
+        from deploy.views.text import status_text
 
         status = federation.train()
         return Outcome(data=fields(status), text=status_text(status))
@@ -134,7 +134,7 @@ def predict(
     """Write the ensemble's predictions for a data file."""
 
     def afar(client: Client) -> Outcome:
-        from deploy.remote import remote_predict
+        from deploy.views.remote import remote_predict
 
         refuse_site("answers are the whole federation's")
 
@@ -177,7 +177,7 @@ def evaluate(
         )
 
     def action(federation: Federation) -> Outcome:
-        from deploy.text import evaluation_text
+        from deploy.views.text import evaluation_text
 
         evaluation = federation.evaluate(data)
         return Outcome(data=fields(evaluation), text=evaluation_text(evaluation))
@@ -212,7 +212,7 @@ def erase(
     """
 
     def action(federation: Federation) -> Outcome:
-        from deploy.erasure import check_told, named, price_outcome, submit
+        from deploy.views.erasure import check_told, named, price_outcome, submit
 
         check_told(request_id, hold)
         subjects, ids = named(subject or [], id_ or [], more or [], file, file_of)
@@ -221,8 +221,8 @@ def erase(
         return submit(federation, subjects, ids, request_id=request_id, hold=hold, wait=wait)
 
     def afar(client: Client) -> Outcome:
-        from deploy.erasure import check_told, named
-        from deploy.remote import remote_erase
+        from deploy.views.erasure import check_told, named
+        from deploy.views.remote import remote_erase
 
         check_told(request_id, hold)
         subjects, ids = named(subject or [], id_ or [], more or [], file, file_of)
@@ -244,8 +244,8 @@ def status(
     """Show the federation: shards × slices, generation, erasure requests with due dates."""
 
     def action(federation: Federation) -> Outcome:
-        from deploy.text import status_text
-        from deploy.watching import request_outcome, watch_status
+        from deploy.views.text import status_text
+        from deploy.views.watching import request_outcome, watch_status
 
         if watch and not as_json:
             watch_status(federation)
@@ -255,10 +255,10 @@ def status(
         return Outcome(data=fields(found), text=status_text(found))
 
     def afar(client: Client) -> Outcome:
-        from deploy.remote import remote_status
+        from deploy.views.remote import remote_status
 
         if watch and not as_json:
-            from deploy.watching import watch_status
+            from deploy.views.watching import watch_status
 
             watch_status(client)
         if request is None:
@@ -273,7 +273,7 @@ def verify(shard: Shard = None, config: Config = DEFAULT_CONFIG, as_json: AsJson
     """Retrain shards from nothing on what is left, compare bytes, and scan the store for residue."""
 
     def action(federation: Federation) -> Outcome:
-        from deploy.verifying import verification_outcome
+        from deploy.views.verifying import verification_outcome
 
         return verification_outcome(federation.verify(shard or None))
 
@@ -292,19 +292,19 @@ def receipt(
     """Print the signed receipt of an erasure on stdout, or verify one offline with --check FILE."""
 
     def issue(federation: Federation) -> Outcome:
-        from deploy.receipts import print_receipt
+        from deploy.views.receipts import print_receipt
 
         assert request is not None
         return print_receipt(federation.registrar.find(request), quiet=as_json)
 
     def afar(client: Client) -> Outcome:
-        from deploy.remote import remote_receipt
+        from deploy.views.remote import remote_receipt
 
         assert request is not None
         return remote_receipt(client, request, quiet=as_json, site=CHOICE.get().site)
 
     def offline() -> Outcome:
-        from deploy.receipts import check_receipt
+        from deploy.views.receipts import check_receipt
 
         assert check is not None
         return check_receipt(check, key or ())
@@ -329,10 +329,10 @@ app.add_typer(sites)
 
 
 def _together(name: str, *arguments: Any, **options: Any) -> Callable[[SiteFederation], Outcome]:
-    """Return what ``deploy.sites`` does under this name for a federation of several sites."""
+    """Return what ``deploy.views.sites`` does under this name for a federation of several sites."""
 
     def act(federation: SiteFederation) -> Outcome:
-        outcome: Outcome = getattr(import_module("deploy.sites"), name)(federation, *arguments, **options)
+        outcome: Outcome = getattr(import_module("deploy.views.sites"), name)(federation, *arguments, **options)
         return outcome
 
     return act

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coordinator.receipts.bundles import statement_of
-from deploy.erasure import erase_outcome
-from deploy.output import ExitCode, Outcome, Problem, plain
-from deploy.receipts import receipt_text
-from deploy.text import evaluation_text, requests_text, table, verification_text
+from deploy.views.erasure import erase_outcome
+from deploy.views.output import ExitCode, Outcome, Problem, plain
+from deploy.views.receipts import receipt_text
+from deploy.views.text import evaluation_text, requests_text, table, verification_text
 
 if TYPE_CHECKING:
     from cluster.results.sites import SitesStatus

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deploy.commands import DEFAULT_CONFIG, AsJson, Config, with_federation
-from deploy.output import Outcome
+from deploy.commands.shared import DEFAULT_CONFIG, AsJson, Config, with_federation
+from deploy.views.output import Outcome
 
 if TYPE_CHECKING:
     from coordinator.receipts.issuer import Registrar
@@ -60,7 +60,7 @@ def _fields(found: KeyStatement) -> dict[str, str | None]:
 
 
 def _text(found: Sequence[KeyStatement], *, rotate: bool) -> str:
-    from deploy.text import table
+    from deploy.views.text import table
 
     if not found:
         return "no signing keys yet: they are made with the first receipt"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from cluster.results.federation import Verification
-from deploy.output import ExitCode, Outcome, Problem
-from deploy.text import verification_text
+from deploy.views.output import ExitCode, Outcome, Problem
+from deploy.views.text import verification_text
 
 
 def verification_outcome(found: Verification) -> Outcome:

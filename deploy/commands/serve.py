@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deploy.commands import (
+from deploy.commands.shared import (
     CHOICE,
     DEFAULT_CONFIG,
     AsJson,
@@ -17,7 +17,7 @@ from deploy.commands import (
     read_all_sites,
     read_chosen,
 )
-from deploy.output import Outcome, plain
+from deploy.views.output import Outcome, plain
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,7 +69,7 @@ def list_(config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """List all tokens ever made, without their secrets."""
 
     def action() -> Outcome:
-        from deploy.text import table
+        from deploy.views.text import table
 
         records = _register(config).records()
         lines = [

@@ -10,9 +10,9 @@ from rich.live import Live
 from rich.text import Text
 
 from coordinator.status import FederationStatus
-from deploy.erasure import find_request, request_data
-from deploy.output import Outcome
-from deploy.text import request_text, status_text
+from deploy.views.erasure import find_request, request_data
+from deploy.views.output import Outcome
+from deploy.views.text import request_text, status_text
 from storage.errors import Invalid
 
 _REFRESH_SECONDS = 1.0

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from cluster.doctor import Finding, examine
 from cluster.federation import Federation
-from deploy.output import ExitCode, Outcome, Problem, plain
-from deploy.text import table
+from deploy.views.output import ExitCode, Outcome, Problem, plain
+from deploy.views.text import table
 
 
 def diagnose(federation: Federation) -> Outcome:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deploy.commands import DEFAULT_CONFIG, AsJson, Config, with_sites
-from deploy.output import Outcome
+from deploy.commands.shared import DEFAULT_CONFIG, AsJson, Config, with_sites
+from deploy.views.output import Outcome
 
 if TYPE_CHECKING:
     from cluster.sites.federation import SiteFederation
@@ -43,8 +43,8 @@ def erase(
     """
 
     def action(federation: SiteFederation) -> Outcome:
-        from deploy.erasure import check_told, named
-        from deploy.sites import erase_at_site
+        from deploy.views.erasure import check_told, named
+        from deploy.views.sites import erase_at_site
 
         check_told(request_id, hold)
         subjects, ids = named(subject or [], id_ or [], [], file, file_of)
@@ -66,7 +66,7 @@ def withdraw(
     """
 
     def action(federation: SiteFederation) -> Outcome:
-        from deploy.sites import withdraw_site
+        from deploy.views.sites import withdraw_site
 
         return withdraw_site(federation, site, reason)
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from coordinator.ports import IngestProgress, Listener, Notice, Remark, RequestMoved, TrainingStarted
-from deploy.output import lasting
+from deploy.views.output import lasting
 from shards.learners.trainer import EpochsDone, SliceLearned
 
 MOST_BARS = 32

@@ -1,0 +1,11 @@
+"""Commands: the options of every command of ``sisa``.
+
+cli      the command itself: train, predict, erase, status, verify, ...
+shared   options and checks that commands share
+request  ``sisa request ...``
+inspect  ``sisa doctor``, ``sisa plan``
+launch   ``sisa launch``, ``sisa stop``
+serve    ``sisa serve``, ``sisa token``
+site     commands for one site of several
+keys     ``sisa keys``
+"""
