@@ -34,7 +34,7 @@ def joined_ray() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def aws_environment() -> Iterator[None]:
     """Credentials of the tests' servers where boto3 looks for them, and none of the user's own."""
-    from tests.doubles.s3_servers import CREDENTIALS
+    from tests.doubles.stores.s3_servers import CREDENTIALS
 
     settings_of_boto3 = {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull}
     with pytest.MonkeyPatch.context() as patch:
@@ -48,7 +48,7 @@ def aws_environment() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def seaweedfs_endpoint(aws_environment: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real S3 server with the empty buckets ``plain`` and ``versioned``; one for all tests."""
-    from tests.doubles.s3_servers import make_buckets, seaweedfs
+    from tests.doubles.stores.s3_servers import make_buckets, seaweedfs
 
     with seaweedfs(tmp_path_factory.mktemp("seaweedfs")) as endpoint:
         make_buckets(endpoint)
@@ -58,7 +58,7 @@ def seaweedfs_endpoint(aws_environment: None, tmp_path_factory: pytest.TempPathF
 @pytest.fixture(scope="session")
 def moto_endpoint(aws_environment: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A second S3 server, in memory, with the same buckets."""
-    from tests.doubles.s3_servers import make_buckets, moto
+    from tests.doubles.stores.s3_servers import make_buckets, moto
 
     with moto(tmp_path_factory.mktemp("moto") / "home") as endpoint:
         make_buckets(endpoint)

@@ -14,7 +14,7 @@ from storage.encryption.store import SealedStore
 from storage.objects import ObjectInfo, ObjectStore
 from storage.stores.local import LocalStore
 from storage.stores.memory import MemoryStore
-from tests.doubles.faulty_store import FaultyStore
+from tests.doubles.stores.faulty_store import FaultyStore
 
 KINDS = (
     "local",

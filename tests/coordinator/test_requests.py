@@ -31,9 +31,9 @@ from storage.digests import sha256
 from storage.errors import Corrupt
 from storage.objects import object_key
 from storage.stores.memory import MemoryStore
-from tests.coordinator.evidence import SCAN, STORE, purged, quarantined, trained
+from tests.coordinator.decisions.test_decide import AT, configured
+from tests.coordinator.receipts.facts import SCAN, STORE, purged, quarantined, trained
 from tests.coordinator.records import federation, ref, request_of
-from tests.coordinator.test_decide import AT, configured
 
 KEY = PartitionKey(b"k" * 32)
 FULL = replace(

@@ -14,8 +14,8 @@ from coordinator.requests import RequestState
 from coordinator.status import describe
 from shards.specification import ShardId
 from storage.errors import Corrupt, Invalid
+from tests.coordinator.decisions.test_decide import AT, accepted, learn, place, removal, trained
 from tests.coordinator.records import configuration, federation, request_of
-from tests.coordinator.test_decide import AT, accepted, learn, place, removal, trained
 
 NOW = datetime(2026, 1, 15, tzinfo=UTC)
 

@@ -10,7 +10,7 @@ import pytest
 
 import cluster.training.workers
 from tests.doubles.home import Home
-from tests.doubles.local_workers import LocalWorkers
+from tests.doubles.workers.local_workers import LocalWorkers
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from deploy.jobs import erase_job
 from deploy.jobs.erase_job import submitted
 from storage.errors import Conflict, Invalid, Unavailable
 from tests.doubles.home import MARKED, Home
-from tests.doubles.local_workers import LocalWorkers
+from tests.doubles.workers.local_workers import LocalWorkers
 
 PATIENCE_SECONDS = 60.0
 """Only how long a test that fails hangs."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from random import Random
 from types import TracebackType
 
-from tests.doubles.faulty_store import Crash
+from tests.doubles.stores.faulty_store import Crash
 
 
 class Stopped(BaseException):

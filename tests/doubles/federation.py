@@ -27,8 +27,8 @@ from shards.tombstones import DigestSet
 from storage.digests import sha256
 from storage.objects import ObjectStore
 from storage.registers.manifest import ManifestRegister
-from tests.doubles.in_process_pool import Death, InProcessPool
 from tests.doubles.time_and_names import CountingNames, VirtualClock
+from tests.doubles.workers.in_process_pool import Death, InProcessPool
 
 KEY = PartitionKey(bytes(range(32)))
 

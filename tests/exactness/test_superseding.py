@@ -12,7 +12,6 @@ from shards.learners.trainer import EpochsDone, SliceLearned
 from shards.routing import place, subject_digest
 from shards.specification import ShardId
 from storage.stores.memory import MemoryStore
-from tests.doubles.fake_learner import HashLearner, HashState
 from tests.doubles.federation import (
     KEY,
     Point,
@@ -22,6 +21,7 @@ from tests.doubles.federation import (
     specification_of,
     survivors,
 )
+from tests.doubles.workers.fake_learner import HashLearner, HashState
 
 _STORES = count()
 _SLICES = 4

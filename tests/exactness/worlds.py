@@ -22,8 +22,8 @@ from storage.digests import Sha256
 from storage.objects import ObjectKey
 from storage.stores.memory import MemoryStore
 from tests.doubles.federation import Point, SmallFederation
-from tests.doubles.in_process_pool import Death
 from tests.doubles.time_and_names import CountingNames
+from tests.doubles.workers.in_process_pool import Death
 
 _WORLDS = count()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import cluster.training.workers
-from tests.doubles.local_workers import LocalWorkers
+from tests.doubles.workers.local_workers import LocalWorkers
 from tests.federated.houses import Houses
 from tests.federated.served import Served, served
 

@@ -30,7 +30,7 @@ from coordinator.receipts.bundles import bundle_from_bytes, statement_of, verify
 from shards.data.messages import ARROW_STREAM, stream_of, table_of_stream, texts_of
 from storage.location import open_store
 from tests.doubles.home import Said, as_table, run, small_points
-from tests.doubles.local_workers import LocalWorkers
+from tests.doubles.workers.local_workers import LocalWorkers
 from tests.federated.houses import SITES, Houses
 from tests.federated.served import Served, listening, served
 from tests.serving.fuzz import assert_answered, cases_of

@@ -33,7 +33,7 @@ from storage.encryption.store import SealedStore
 from storage.errors import SisaError, WriterBusy
 from storage.s3.client import S3Store
 from tests.doubles.home import Home, ids_of, small_points, without
-from tests.doubles.local_workers import LocalWorkers
+from tests.doubles.workers.local_workers import LocalWorkers
 from tests.kills.fail_points import Strike, StruckStore
 
 _PEOPLE = small_points()

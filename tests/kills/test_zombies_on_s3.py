@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.doubles.s3_servers import plain_client
+from tests.doubles.stores.s3_servers import plain_client
 from tests.kills.fail_points import Moment
 from tests.kills.stage import STORIES, Stage
 from tests.kills.table import FAIL_POINTS

@@ -12,7 +12,7 @@ import pytest
 import cluster.training.workers
 from coordinator.status import FederationStatus
 from tests.doubles.home import MARKED, Home, ids_of, small_points, without
-from tests.doubles.local_workers import LocalWorkers
+from tests.doubles.workers.local_workers import LocalWorkers
 
 ERASED: Final = ids_of(small_points(), MARKED)[0]
 """A data point of the marked person, who keeps others: retraining comes to those."""

@@ -9,7 +9,7 @@ import pytest
 
 import cluster.training.workers
 from tests.doubles.home import Home
-from tests.doubles.local_workers import LocalWorkers
+from tests.doubles.workers.local_workers import LocalWorkers
 from tests.residue.markers import draw_markers
 from tests.residue.people import fill_with_measurements, fill_with_remembering
 from tests.residue.stories import Story, tell

@@ -15,7 +15,7 @@ from shards.learners.trainer import TrainingEvent, TrainTask
 from storage.errors import Corrupt
 from storage.objects import ObjectStore
 from tests.doubles.home import Home
-from tests.doubles.local_workers import LocalWorkers
+from tests.doubles.workers.local_workers import LocalWorkers
 from tests.residue.markers import Markers, files_under, laid_open
 
 

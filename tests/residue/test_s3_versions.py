@@ -19,9 +19,9 @@ import cluster.writer.writer
 from storage.encryption.store import SealedStore
 from storage.s3.client import S3Store
 from tests.doubles.home import Home
-from tests.doubles.local_workers import LocalWorkers
-from tests.doubles.s3_servers import make_buckets, plain_client, seaweedfs
-from tests.doubles.weed_shell import weed_shell
+from tests.doubles.stores.s3_servers import make_buckets, plain_client, seaweedfs
+from tests.doubles.stores.weed_shell import weed_shell
+from tests.doubles.workers.local_workers import LocalWorkers
 from tests.residue.markers import EVERYWHERE, IN_NAMES, STORED, Markers, draw_markers, files_under, traces
 from tests.residue.people import fill_with_remembering
 from tests.residue.stories import opened

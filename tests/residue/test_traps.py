@@ -1,7 +1,7 @@
 """The traps of libraries that carry erased values along: each is real, and what we write does not fall into it.
 
 That a part is its points and nothing more, and that a rewritten slice holds no erased point, is in
-``tests/shards/test_dataset.py``.
+``tests/shards/slices/test_files.py``.
 """
 
 from __future__ import annotations

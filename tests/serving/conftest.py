@@ -14,7 +14,7 @@ import cluster.training.workers
 from cluster.config.specification import read_specification
 from cluster.coordinator_actor.resident import Resident
 from tests.doubles.home import Home
-from tests.doubles.local_workers import LocalWorkers
+from tests.doubles.workers.local_workers import LocalWorkers
 from tests.serving.world import World, coordinator_of, open_world
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 from tests.doubles.remembered import remembering
 from tests.simulation.campaign import Tally, run
-from tests.simulation.scenario import draw_scenario
+from tests.simulation.model.scenario import draw_scenario
 from tests.simulation.simulate import Failure, carry_out
 
 _BLOCK = 500

@@ -19,8 +19,8 @@ from typing import Final, Literal, TypeVar
 from storage.objects import ObjectInfo, ObjectKey, ObjectStore, StoredObject, VersionTag
 from storage.stores.durability import write_temporary
 from storage.stores.local import LocalStore
-from tests.doubles.faulty_store import Crash
-from tests.doubles.memory_bucket import MemoryBucketStore, RetriedBucket
+from tests.doubles.stores.faulty_store import Crash
+from tests.doubles.stores.memory_bucket import MemoryBucketStore, RetriedBucket
 
 When = Literal["before", "unacknowledged", "torn"]
 """Before the operation took effect; after it did, unheard; in the middle of it."""

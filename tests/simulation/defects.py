@@ -213,7 +213,7 @@ def learns_what_is_not_wanted(patch: pytest.MonkeyPatch) -> None:
     def careless(store: ObjectStore, task: TrainTask) -> TrainTask:
         return task
 
-    patch.setattr("tests.simulation.processes.revised_task", careless)
+    patch.setattr("tests.simulation.model.processes.revised_task", careless)
     takes_any_checkpoint(patch)
 
 
@@ -233,7 +233,7 @@ def forgets_the_receipt(patch: pytest.MonkeyPatch) -> None:
 
 def shows_the_past(patch: pytest.MonkeyPatch) -> None:
     """A reader takes no notice of the journal's last entry."""
-    patch.setattr("tests.simulation.actors.read_ledger", _without_the_last)
+    patch.setattr("tests.simulation.model.actors.read_ledger", _without_the_last)
 
 
 DEFECTS: Final[tuple[tuple[Defect, int], ...]] = (

@@ -23,14 +23,14 @@ from storage.encryption.store import SealedStore
 from storage.objects import ObjectKey, ObjectStore
 from storage.stores.memory import MemoryStore
 from tests.doubles.baton import Baton
-from tests.doubles.fake_learner import HashLearner
 from tests.doubles.federation import Point, SmallFederation, plain_conditions
-from tests.doubles.processor import one_processor
 from tests.doubles.time_and_names import CountingNames, VirtualClock
-from tests.simulation.actors import Client, Operator, Reader, Stage
-from tests.simulation.auditor import Auditor, Birth
-from tests.simulation.processes import Grounds, Process
-from tests.simulation.scenario import (
+from tests.doubles.workers.fake_learner import HashLearner
+from tests.doubles.workers.processor import one_processor
+from tests.simulation.model.actors import Client, Operator, Reader, Stage
+from tests.simulation.model.auditor import Auditor, Birth
+from tests.simulation.model.processes import Grounds, Process
+from tests.simulation.model.scenario import (
     BASE,
     EPOCHS,
     LATER,
@@ -41,8 +41,8 @@ from tests.simulation.scenario import (
     key_of,
     specification,
 )
-from tests.simulation.weather import Sea
-from tests.simulation.world import AuditedStore
+from tests.simulation.model.weather import Sea
+from tests.simulation.model.world import AuditedStore
 
 _WORLDS = count()
 _LINES = 120

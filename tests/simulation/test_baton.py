@@ -8,7 +8,7 @@ from random import Random
 import pytest
 
 from tests.doubles.baton import Baton, Deadlock
-from tests.doubles.faulty_store import Crash
+from tests.doubles.stores.faulty_store import Crash
 
 
 def _baton(seed: int = 1, stride: int = 3) -> Baton:

@@ -20,13 +20,13 @@ from coordinator.requests import MOST_INLINE, RequestState
 from coordinator.state import FederationState, servable
 from coordinator.verification import scan_residue
 from storage.encryption.store import SealedStore
-from tests.doubles.fake_learner import HashLearner, HashState, decode_state
-from tests.doubles.faulty_store import Crash
 from tests.doubles.federation import Point, SmallFederation, plain_conditions, specification_of, survivors
-from tests.doubles.memory_bucket import RetriedBucket
+from tests.doubles.stores.faulty_store import Crash
+from tests.doubles.stores.memory_bucket import RetriedBucket
 from tests.doubles.time_and_names import CountingNames, VirtualClock
+from tests.doubles.workers.fake_learner import HashLearner, HashState, decode_state
 from tests.simulation.crash_points import STEPS, BucketGround, Ground, LocalGround, PerilousStore, Place, Step, When
-from tests.simulation.scenario import keys_of
+from tests.simulation.model.scenario import keys_of
 
 _SLICES = 3
 _SPECIFICATION = specification_of(shards=2, slices=_SLICES)

@@ -20,8 +20,6 @@ from storage.encryption.store import SealedStore
 from storage.errors import Conflict, Corrupt, Fenced, OutcomeUnknown, SisaError, Unavailable
 from storage.objects import ObjectStore
 from storage.registers.numbered import Numbers
-from tests.doubles.fake_learner import HashLearner, HashState
-from tests.doubles.faulty_store import Crash, Fault
 from tests.doubles.federation import (
     KEY,
     Point,
@@ -30,11 +28,13 @@ from tests.doubles.federation import (
     specification_of,
     survivors,
 )
-from tests.doubles.in_process_pool import Death
 from tests.doubles.remembered import remembering
+from tests.doubles.stores.faulty_store import Crash, Fault
 from tests.doubles.time_and_names import CountingNames
-from tests.simulation.auditor import Auditor
-from tests.simulation.world import AuditedStore, MortalStore, left_over
+from tests.doubles.workers.fake_learner import HashLearner, HashState
+from tests.doubles.workers.in_process_pool import Death
+from tests.simulation.model.auditor import Auditor
+from tests.simulation.model.world import AuditedStore, MortalStore, left_over
 
 _SHARDS, _SLICES = 2, 3
 _SPECIFICATION = specification_of(shards=_SHARDS, slices=_SLICES)

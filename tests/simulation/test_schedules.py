@@ -18,7 +18,7 @@ import pytest
 
 from tests.doubles.remembered import remembering
 from tests.simulation.campaign import run
-from tests.simulation.scenario import draw_scenario
+from tests.simulation.model.scenario import draw_scenario
 from tests.simulation.simulate import Failure, Outcome, carry_out, simulate
 
 SEEDS = int(os.environ.get("SISA_SIMULATION_SEEDS", "10000"))

@@ -9,9 +9,9 @@ import pytest
 from storage.digests import sha256
 from storage.encryption.store import SealedStore
 from storage.objects import ObjectStore
-from tests.doubles.fake_learner import HashLearner, HashState
 from tests.doubles.federation import Point, SmallFederation, plain_conditions, specification_of
-from tests.doubles.recording_store import RecordingStore, opened, stolen
+from tests.doubles.stores.recording_store import RecordingStore, opened, stolen
+from tests.doubles.workers.fake_learner import HashLearner, HashState
 
 _SPECIFICATION = specification_of(shards=2, slices=3)
 POINTS = [Point(id=f"p{n}", subject=f"s{n // 2}", label="ab"[n % 2], features=(float(n), 0.5)) for n in range(18)]

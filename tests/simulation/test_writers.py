@@ -19,11 +19,11 @@ from shards.specification import ShardId
 from storage.errors import Fenced, OutcomeUnknown, SisaError, Unavailable
 from storage.stores.memory import MemoryStore
 from tests.coordinator.records import federation, request_of
-from tests.doubles.fake_learner import HashLearner, HashState
-from tests.doubles.faulty_store import Fault, FaultyStore
 from tests.doubles.federation import KEY, Point, SmallFederation, plain_conditions, source_of, specification_of
+from tests.doubles.stores.faulty_store import Fault, FaultyStore
 from tests.doubles.time_and_names import CountingNames
-from tests.simulation.world import MortalStore, left_over
+from tests.doubles.workers.fake_learner import HashLearner, HashState
+from tests.simulation.model.world import MortalStore, left_over
 
 FRESH = federation((2, 1), (1, 1))
 

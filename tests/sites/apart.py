@@ -15,8 +15,8 @@ from cluster.results.sites import SitesStatus
 from cluster.sites.federation import SiteFederation, connect_sites
 from cluster.sites.simulation import simulated
 from tests.doubles.home import ids_of, small_points
-from tests.doubles.local_workers import LocalWorkers
-from tests.doubles.s3_servers import plain_client
+from tests.doubles.stores.s3_servers import plain_client
+from tests.doubles.workers.local_workers import LocalWorkers
 from tests.federated.houses import COMMON, Houses, people_of
 from tests.sites.buckets import DRIVER
 from tests.sites.nodes import SITES

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import NamedTuple
 
-from tests.doubles.fault_proxy import Action, Chaos, Message, fault_proxy
+from tests.doubles.stores.fault_proxy import Action, Chaos, Message, fault_proxy
 
 
 class Asked(NamedTuple):

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from tests.doubles.s3_servers import plain_client, seaweedfs
-from tests.doubles.weed_shell import weed_shell
+from tests.doubles.stores.s3_servers import plain_client, seaweedfs
+from tests.doubles.stores.weed_shell import weed_shell
 
 DRIVER: Final = "driver"
 """The account of whoever runs commands for all sites: its bucket is nobody's store."""

@@ -19,7 +19,7 @@ from storage.errors import Invalid, SisaError, Unavailable
 from storage.objects import object_key
 from storage.s3.client import S3Store
 from tests.doubles.home import Home
-from tests.doubles.s3_servers import plain_client
+from tests.doubles.stores.s3_servers import plain_client
 from tests.multinode.expected import ERASED, Expected, digests_of
 from tests.sites.buckets import DRIVER
 from tests.sites.conftest import SiteHome, pinned

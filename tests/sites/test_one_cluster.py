@@ -21,7 +21,7 @@ from storage.errors import Unavailable
 from storage.objects import object_key
 from storage.s3.client import S3Store
 from tests.doubles.home import Home
-from tests.doubles.s3_servers import plain_client
+from tests.doubles.stores.s3_servers import plain_client
 from tests.multinode.gate import MODULE, Gate
 from tests.multinode.patience import until
 from tests.sites.apart import PERSON, POINT, Apart, Near, Told, near_sites

@@ -13,7 +13,7 @@ import pytest
 import cluster.training.workers
 from storage.digests import canonical_json, digest_of
 from tests.doubles.home import Home
-from tests.doubles.local_workers import LocalWorkers
+from tests.doubles.workers.local_workers import LocalWorkers
 
 ERASED: Final = "secret-person-004"
 """Who is erased already."""

@@ -1,8 +1,8 @@
 """A store in a folder that is half there, in the wrong place, full, locked or forbidden, through the command.
 
 Each ends in the kind that says what to do, with a remedy and the exit code of that kind, and loses nothing. Elsewhere:
-damaged slice files, checkpoints and partition keys, orphans and foreign files: ``tests/deploy/test_cli_damage.py``;
-every failing system call: ``tests/storage/test_local.py``.
+damaged slice files, checkpoints and partition keys, orphans and foreign files:
+``tests/deploy/commands/test_cli_damage.py``; every failing system call: ``tests/storage/stores/test_local.py``.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ import cluster.training.workers
 from shards.learners.trainer import TrainingEvent, TrainTask
 from storage.stores.local import LocalStore
 from tests.doubles.home import MARKED, Home, small_points, without
-from tests.doubles.local_workers import LocalWorkers
-from tests.doubles.system_calls import struck
+from tests.doubles.stores.system_calls import struck
+from tests.doubles.workers.local_workers import LocalWorkers
 from tests.storage.bad_homes import (
     ALTERED,
     LOST,

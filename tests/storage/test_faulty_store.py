@@ -11,7 +11,7 @@ import pytest
 from storage.errors import ObjectExists, ObjectMissing, OutcomeUnknown, Unavailable
 from storage.objects import object_key
 from storage.stores.memory import MemoryStore
-from tests.doubles.faulty_store import Crash, Fault, FaultyStore
+from tests.doubles.stores.faulty_store import Crash, Fault, FaultyStore
 
 KEY = object_key("folder/object")
 

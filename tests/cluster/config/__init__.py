@@ -1,0 +1,1 @@
+"""Specifications read from files."""

@@ -1,0 +1,1 @@
+"""The lasting coordinator, mostly without Ray."""

@@ -1,0 +1,166 @@
+"""Metrics: what they say follows from the state, and they say it in few series."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from cluster.coordinator_actor import metrics
+from cluster.coordinator_actor.metrics import METRICS, Gauges, tainted
+from coordinator.decisions.policy import hold, release
+from coordinator.requests import RequestState
+from coordinator.state import FederationState
+from storage.stores.memory import MemoryStore
+from tests.cluster.coordinator_actor.observed import POINTS, WHO, Remembered, trained
+from tests.doubles.federation import SmallFederation
+from tests.doubles.workers.fake_learner import HashState
+
+
+@pytest.fixture
+def federation() -> Iterator[SmallFederation[HashState]]:
+    """A trained federation."""
+    made = trained()
+    yield made
+    store = made.store
+    assert isinstance(store, MemoryStore)
+    store.forget()
+
+
+@pytest.fixture
+def meter() -> Remembered:
+    """Who is told."""
+    return Remembered()
+
+
+@pytest.fixture
+def gauges(federation: SmallFederation[HashState], meter: Remembered) -> Gauges:
+    """The federation's metrics, from before any request on."""
+    return Gauges("small", meter, federation.clock)
+
+
+def _shown(gauges: Gauges, state: FederationState) -> None:
+    gauges.show(state, journal_entries=3, troubled=False)
+
+
+def test_a_trained_federation_shows_what_it_is(
+    federation: SmallFederation[HashState], gauges: Gauges, meter: Remembered
+) -> None:
+    """Points, constituents, generation and journal are told as they are, and nothing is tainted."""
+    _shown(gauges, federation.state)
+    assert meter.value(metrics.POINTS) == len(POINTS)
+    assert meter.value(metrics.CONSTITUENTS) == meter.value(metrics.SERVING) == 2
+    assert meter.value(metrics.TAINTED) == meter.value(metrics.TROUBLED) == 0
+    assert meter.value(metrics.GENERATION) == federation.state.generation
+    assert meter.value(metrics.JOURNAL) == 3
+    assert meter.value(metrics.OLDEST_UNSAFE) == meter.value(metrics.LAST_PURGE) == meter.value(metrics.NEXT_DUE) == 0
+    assert meter.measured == {}
+
+
+def test_a_request_is_seen_at_each_stage(
+    federation: SmallFederation[HashState], gauges: Gauges, meter: Remembered
+) -> None:
+    """Unsafe while accepted, then safe, then complete: counted by state, measured once, with its cost."""
+    federation.accept(subjects=[f"{WHO}-1"], request_id="er-1")
+    _shown(gauges, federation.state)
+    assert meter.value(metrics.REQUESTS, "accepted") == 1
+    assert meter.value(metrics.OLDEST_UNSAFE) > 0
+    federation.engine.remove_points()
+    _shown(gauges, federation.state)
+    assert (meter.value(metrics.REQUESTS, "accepted"), meter.value(metrics.REQUESTS, "quarantined")) == (0, 1)
+    assert meter.value(metrics.OLDEST_UNSAFE) == 0
+    assert meter.value(metrics.NEXT_DUE) > 0
+    assert meter.value(metrics.FLOOR) == meter.value(metrics.GENERATION) == federation.state.floor
+    federation.engine.settle()
+    for _ in range(2):
+        _shown(gauges, federation.state)
+    done = federation.state.request("er-1")
+    assert done is not None
+    assert done.state is RequestState.COMPLETE
+    assert meter.value(metrics.REQUESTS, "complete") == 1
+    assert meter.value(metrics.SPENT_POINT_EPOCHS) == done.spent.point_epochs > 0
+    assert meter.value(metrics.EXPECTED_POINT_EPOCHS) == meter.value(metrics.SPENT_POINT_EPOCHS)
+    assert meter.value(metrics.LAST_PURGE) > 0
+    assert [len(meter.measured[name]) for name in ("sisa_seconds_to_safe", "sisa_seconds_to_complete")] == [1, 1]
+    assert 0 < meter.measured["sisa_seconds_to_safe"][0] < meter.measured["sisa_seconds_to_complete"][0]
+
+
+def test_another_process_does_not_measure_again(federation: SmallFederation[HashState], meter: Remembered) -> None:
+    """What an earlier process saw is not measured by the next one; its gauges are right at once."""
+    federation.erase(subjects=[f"{WHO}-1"], request_id="er-1")
+    federation.clock.advance_to(federation.clock.now() + timedelta(hours=1))
+    _shown(Gauges("small", meter, federation.clock), federation.state)
+    assert meter.measured == {}
+    assert meter.value(metrics.REQUESTS, "complete") == 1
+
+
+def test_a_pause_does_not_count(federation: SmallFederation[HashState], gauges: Gauges, meter: Remembered) -> None:
+    """A paused request is neither unsafe nor awaited, and its pause is no part of the time to safety."""
+    federation.accept(subjects=[f"{WHO}-1"], request_id="er-1")
+    federation.engine.intervene(lambda state: hold(state, "er-1", reason="legal hold", at=federation.engine.now()))
+    _shown(gauges, federation.state)
+    assert meter.value(metrics.REQUESTS, "waiting") == 1
+    assert meter.value(metrics.OLDEST_UNSAFE) == meter.value(metrics.NEXT_DUE) == 0
+    federation.clock.advance_to(federation.clock.now() + timedelta(days=3))
+    federation.engine.intervene(lambda state: release(state, "er-1", at=federation.engine.now()))
+    federation.engine.remove_points()
+    _shown(gauges, federation.state)
+    assert meter.measured["sisa_seconds_to_safe"][0] < 3600
+
+
+def test_a_tainted_constituent_is_seen(
+    federation: SmallFederation[HashState], gauges: Gauges, meter: Remembered
+) -> None:
+    """A checkpoint that has seen other points than its slices hold now is counted, whatever the state says of it."""
+    before = federation.state
+    federation.accept(subjects=[f"{WHO}-1"], request_id="er-1")
+    federation.engine.remove_points()
+    assert tainted(federation.state) == ()
+    broken = replace(
+        federation.state,
+        shards=tuple(
+            replace(now, chain=was.chain, serving=was.serving)
+            for now, was in zip(federation.state.shards, before.shards, strict=True)
+        ),
+    )
+    assert len(tainted(broken)) == 1
+    _shown(gauges, broken)
+    assert meter.value(metrics.TAINTED) == 1
+
+
+def test_series_are_few_and_name_nobody(
+    federation: SmallFederation[HashState], gauges: Gauges, meter: Remembered
+) -> None:
+    """However many requests there are, there is one series a metric and state, and none names a request or a person."""
+    for number in range(5):
+        federation.erase(subjects=[f"{WHO}-{number}"], request_id=f"er-{number}")
+        _shown(gauges, federation.state)
+    assert len(meter.values) == sum(metric.kind == "gauge" for metric in METRICS) - 1 + len(RequestState)
+    labels = {label for _, values in meter.values for label in values}
+    assert labels == {"small", *(state.value for state in RequestState)}
+
+
+def test_every_metric_is_well_named() -> None:
+    """Names are Prometheus names of our own, each once, with a unit where there is one, and a description."""
+    names = [metric.name for metric in METRICS]
+    assert len(set(names)) == len(names)
+    for metric in METRICS:
+        assert metric.name.startswith("sisa_")
+        assert metric.name.replace("_", "").isalnum()
+        assert metric.name == metric.name.lower()
+        assert metric.description.endswith(".")
+        assert (metric.kind == "histogram") == bool(metric.buckets)
+        assert list(metric.buckets) == sorted(set(metric.buckets))
+        assert set(metric.labels) <= {"federation", "state"}
+
+
+def test_ray_takes_every_metric() -> None:
+    """Ray's own classes accept each metric's name, labels and values, with a cluster or without one."""
+    from cluster.coordinator_actor.ray_metrics import RayMeter
+
+    meter = RayMeter()
+    for metric in METRICS:
+        tell = meter.set if metric.kind == "gauge" else meter.observe
+        tell(metric, 1.0, dict.fromkeys(metric.labels, "small"))

@@ -1,0 +1,93 @@
+"""What keeps the resident coordinator from working is tried again by itself, less and less often."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from threading import Event
+
+import pytest
+
+import cluster.training.workers
+from cluster.config.specification import read_specification
+from cluster.coordinator_actor import resident
+from cluster.coordinator_actor.resident import Resident
+from cluster.writer.writer import Surroundings, drafted, surroundings
+from coordinator.ports import Listener, Notice, RequestMoved
+from coordinator.requests import RequestState
+from shards.lineage import Configuration
+from storage.errors import Invalid, SisaError, Unavailable
+from tests.doubles.home import MARKED, Home
+from tests.doubles.workers.local_workers import LocalWorkers
+
+PATIENCE_SECONDS = 60.0
+"""Only how long a test that fails hangs."""
+
+
+class _Moody(LocalWorkers):
+    """Workers that cannot be had a few times."""
+
+    refusals: Sequence[SisaError] = ()
+
+    def configuration(self, width: int, tasks: int) -> Configuration:
+        """Refuse while there are refusals left."""
+        if type(self).refusals:
+            first, *type(self).refusals = type(self).refusals
+            raise first
+        return super().configuration(width, tasks)
+
+
+@pytest.mark.parametrize("kind", [Invalid, Unavailable])
+def test_what_passes_by_itself_needs_nobody(
+    kind: type[SisaError], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request for whose retraining there are no workers is carried out as soon as there are some again, though
+    nothing arrives any more (D1): the waits between attempts double, up to a limit.
+    """
+    monkeypatch.setattr(cluster.training.workers, "RayPool", _Moody)
+    monkeypatch.setattr(cluster.training.workers, "join_ray", lambda _: False)
+    monkeypatch.setattr(resident, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(resident, "MOST_RETRY_SECONDS", 0.03)
+    home = Home(tmp_path).fill(erasure__batch_window_seconds=0.0)
+    is_complete = Event()
+
+    def listen(notice: Notice) -> None:
+        if isinstance(notice, RequestMoved) and notice.request.state is RequestState.COMPLETE:
+            is_complete.set()
+
+    made = _Heard(home, listen)
+    made.train()
+    monkeypatch.setattr(_Moody, "refusals", [kind(f"no node, time {time}", "add one") for time in range(4)])
+    made.accept(*drafted(made.around, subjects=[MARKED], ids=(), request_id="er-1", held=""))
+    assert is_complete.wait(PATIENCE_SECONDS)
+    waits = (0.01, 0.02, 0.03, 0.03)
+    assert made.attempts == [(f"no node, time {time}", seconds) for time, seconds in enumerate(waits)]
+    assert made.verify(None).holds
+    made.stop()
+
+
+class _Heard(Resident):
+    """A coordinator of which a listener hears, too."""
+
+    def __init__(self, home: Home, also: Listener) -> None:
+        self.attempts: list[tuple[str, float]] = []
+        """That failed, and the seconds until the next one."""
+
+        def around(listener: Listener) -> Surroundings:
+            def both(notice: Notice) -> None:
+                listener(notice)
+                also(notice)
+
+            return surroundings(read_specification(home.config), listener=both)
+
+        super().__init__(around)
+
+    @property
+    def around(self) -> Surroundings:
+        """What writing takes."""
+        return self._around
+
+    def _fail(self, error: SisaError) -> float:
+        seconds = super()._fail(error)
+        self.attempts.append((error.message, seconds))
+        return seconds

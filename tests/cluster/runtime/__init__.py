@@ -1,0 +1,1 @@
+"""Nodes, labels, tasks, user code."""

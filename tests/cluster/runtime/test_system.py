@@ -1,0 +1,60 @@
+"""What the outside world gives: doing many small things at once."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from cluster.runtime.system import many_at_once
+from coordinator.ports import Each, in_turn
+from coordinator.receipts.issuer import Registrar
+from storage.errors import Unavailable
+from storage.stores.local import LocalStore
+from tests.coordinator.receipts.facts import evidence_of
+from tests.doubles.time_and_names import CountingNames, VirtualClock
+
+BOTH: tuple[Each, ...] = (in_turn, many_at_once)
+
+
+@pytest.mark.parametrize("each", BOTH)
+def test_results_come_in_order(each: Each) -> None:
+    """Whichever is done first, each result stands where its thing stood; of nothing comes nothing."""
+    assert each(lambda number: number * number, range(100)) == [number * number for number in range(100)]
+    assert each(str, []) == []
+    assert each(str, [1]) == ["1"]
+
+
+@pytest.mark.parametrize("each", BOTH)
+def test_an_error_comes_out(each: Each) -> None:
+    """An error of one is that of all, and nothing is under way any more when it comes."""
+
+    def act(number: int) -> int:
+        if number == 7:
+            raise Unavailable("out of reach", "wait")
+        return number
+
+    before = threading.active_count()
+    with pytest.raises(Unavailable, match="out of reach wait"):
+        each(act, range(20))
+    assert threading.active_count() == before
+
+
+def test_things_are_done_at_once() -> None:
+    """Eight wait together: none of them could go on alone."""
+    together = threading.Barrier(8)
+    assert sorted(many_at_once(lambda _: together.wait(60), range(8))) == list(range(8))
+
+
+def test_receipts_issued_many_at_once_are_those_issued_in_turn(tmp_path: Path) -> None:
+    """How receipts are written changes none of them, nor the log."""
+    batch = [evidence_of(f"r{number}") for number in range(40)]
+    store = LocalStore(str(tmp_path))
+    registrar = Registrar(store, VirtualClock(), CountingNames("log"), each=many_at_once)
+    bundles = registrar.issue_all(batch)
+    assert [bundle.index for bundle in bundles] == list(range(40))
+    assert len({bundle.checkpoint for bundle in bundles}) == 1
+    again = Registrar(store, VirtualClock(), CountingNames("log"))
+    assert again.issue_all(batch) == bundles
+    assert again.check_all([each.request_id for each in batch]).broken == ()

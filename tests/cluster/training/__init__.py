@@ -1,0 +1,1 @@
+"""Workers and ingest, without Ray."""

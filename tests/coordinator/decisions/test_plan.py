@@ -1,0 +1,123 @@
+"""Retrain plans: the affected shards from their earliest affected slice, and nothing else (SISA sections III, IV)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coordinator.decisions.decide import TrainingConfigured, decide
+from coordinator.decisions.plan import affected_slices, plan_retrain
+from coordinator.state import FederationState
+from shards.routing import Placement
+from shards.schedule import slice_epochs
+from shards.specification import ShardId, SliceIndex
+from tests.coordinator.decisions.test_decide import learn_all, place, trained
+from tests.coordinator.records import configuration, federation
+
+EPOCHS = 6
+
+
+@st.composite
+def sizes(draw: st.DrawFn) -> tuple[tuple[int, ...], ...]:
+    """Return the sizes of the slices of up to 4 shards."""
+    slices = draw(st.integers(1, 4))
+    return tuple(draw(st.lists(st.tuples(*[st.integers(0, 6)] * slices), min_size=1, max_size=4)))
+
+
+def _places(held: tuple[tuple[int, ...], ...]) -> list[Placement]:
+    return [place(shard, slice_ + 1) for shard, counts in enumerate(held) for slice_ in range(len(counts))]
+
+
+def _count(held: tuple[tuple[int, ...], ...], where: Placement) -> int:
+    return held[where.shard][where.slice - 1]
+
+
+@st.composite
+def erasures(draw: st.DrawFn) -> tuple[tuple[tuple[int, ...], ...], dict[Placement, int]]:
+    """Return sizes, and how many points are to be erased where."""
+    held = draw(sizes())
+    return held, {where: draw(st.integers(0, _count(held, where))) for where in _places(held)}
+
+
+def _without(held: tuple[tuple[int, ...], ...], erased: Mapping[Placement, int]) -> FederationState:
+    return federation(
+        *(
+            tuple(count - erased.get(place(shard, n + 1), 0) for n, count in enumerate(counts))
+            for shard, counts in enumerate(held)
+        )
+    )
+
+
+@given(case=erasures())
+def test_only_affected_shards_from_their_earliest_slice(
+    case: tuple[tuple[tuple[int, ...], ...], dict[Placement, int]],
+) -> None:
+    """A plan names exactly the shards that lose a point, each from the first slice that does."""
+    held, erased = case
+    plan = plan_retrain(federation(*held), erased, EPOCHS)
+    hit = {where for where, count in erased.items() if count}
+    assert [each.shard for each in plan.shards] == sorted({where.shard for where in hit})
+    for each in plan.shards:
+        assert each.from_slice == min(where.slice for where in hit if where.shard == each.shard)
+    assert plan.points == sum(erased.values())
+
+
+@given(case=erasures(), data=st.data())
+def test_a_plan_costs_at_least_what_a_part_of_it_costs(
+    case: tuple[tuple[tuple[int, ...], ...], dict[Placement, int]], data: st.DataObject
+) -> None:
+    """Over the same survivors, erasing more never costs less, and never more than a full retrain."""
+    held, erased = case
+    part = {where: count for where, count in erased.items() if data.draw(st.booleans())}
+    rest = {where: count for where, count in erased.items() if where not in part}
+    whole = plan_retrain(federation(*held), erased, EPOCHS)
+    sub = plan_retrain(_without(held, rest), part, EPOCHS)
+    assert sub.full_point_epochs == whole.full_point_epochs
+    assert sub.point_epochs <= whole.point_epochs <= whole.full_point_epochs
+    assert {(each.shard) for each in sub.shards} <= {each.shard for each in whole.shards}
+    assert 0.0 <= whole.fraction <= 1.0
+
+
+@given(held=sizes())
+def test_erasing_one_point_in_every_first_slice_costs_everything(held: tuple[tuple[int, ...], ...]) -> None:
+    """The dearest plan is the full retrain of the survivors."""
+    firsts = {place(shard, 1): 1 for shard, counts in enumerate(held) if counts[0]}
+    plan = plan_retrain(federation(*held), firsts, EPOCHS)
+    untouched = plan_retrain(_without(held, {}), {}, EPOCHS)
+    assert untouched.point_epochs == 0
+    if len(firsts) == len(held):
+        assert plan.point_epochs == plan.full_point_epochs
+
+
+def test_costs_by_hand() -> None:
+    """Two slices of 4 and 5 points, one of the second erased: its step sees the 8 survivors for its epochs."""
+    plan = plan_retrain(trained((4, 5), (3, 3)), {place(0, 2): 1}, EPOCHS)
+    assert slice_epochs(EPOCHS, 2) == (4, 4)
+    (only,) = plan.shards
+    assert (only.shard, only.from_slice, only.point_epochs, only.seconds) == (0, 2, 4 * 8, 1.0)
+    assert plan.full_point_epochs == 4 * 4 + 4 * 8 + 4 * 3 + 4 * 6
+    assert plan.fraction == pytest.approx(32 / 84)
+
+
+def test_what_it_took_last_time_is_told() -> None:
+    """Seconds are those of the checkpoints that are given up; nothing is known before training."""
+    state = federation((2, 2, 2))
+    assert plan_retrain(state, {place(0, 1): 1}, EPOCHS).shards[0].seconds == 0
+    configured = decide(state, TrainingConfigured(settings={}, configuration=configuration()))[0]
+    assert plan_retrain(learn_all(configured), {place(0, 2): 1}, EPOCHS).shards[0].seconds == 2.0
+
+
+def test_an_empty_plan() -> None:
+    """Erasing nothing, or from a federation without points, costs nothing."""
+    assert plan_retrain(federation((2, 2)), {}, EPOCHS).shards == ()
+    assert plan_retrain(federation((0, 0)), {}, EPOCHS).fraction == 0.0
+    assert affected_slices([]) == {}
+
+
+def test_affected_slices_are_sorted_by_shard() -> None:
+    """The earliest slice of each shard, in the order of shards."""
+    found = affected_slices([place(3, 2), place(1, 4), place(3, 1), place(1, 5)])
+    assert list(found.items()) == [(ShardId(1), SliceIndex(4)), (ShardId(3), SliceIndex(1))]

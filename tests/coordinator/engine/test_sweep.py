@@ -1,0 +1,100 @@
+"""The sweep: it ends however many requests keep coming, and says so when it is another process that keeps writing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from itertools import count
+
+import pytest
+
+from coordinator.engine.ledger import Ledger
+from coordinator.engine.sweep import Drafts, left_over, sweep
+from storage.errors import Unavailable
+from storage.objects import ObjectKey, object_key
+from storage.registers.numbered import Numbers
+from storage.stores.memory import MemoryStore
+from tests.coordinator.records import federation, request_of
+from tests.doubles.federation import Point, SmallFederation, names_of, plain_conditions, specification_of
+from tests.doubles.time_and_names import CountingNames
+from tests.doubles.workers.fake_learner import HashLearner, HashState
+
+FRESH = federation((2, 1), (1, 1))
+POINTS = [Point(id=f"p{n}", subject=f"s{n}", label="ab"[n % 2], features=(float(n), 1.0)) for n in range(20)]
+_NUMBERS = count()
+
+
+@dataclass(frozen=True, slots=True)
+class BusyStore(MemoryStore):
+    """A store in which others have their turn after every deletion."""
+
+    turns: list[Callable[[], None]] = field(default_factory=list)
+
+    def delete_all(self, keys: Iterable[ObjectKey]) -> None:
+        """Delete, and let the others come."""
+        MemoryStore.delete_all(self, keys)
+        for turn in self.turns:
+            turn()
+
+    def leave(self) -> None:
+        """Put an object that no state names."""
+        self.put_if_absent(object_key(f"shards/00000/slice-00001/left-{next(_NUMBERS)}.parquet"), b"superseded")
+
+
+@pytest.fixture
+def store() -> Iterator[BusyStore]:
+    """A store with one object that no state names."""
+    found = BusyStore(f"swept-{next(_NUMBERS)}")
+    found.leave()
+    yield found
+    found.forget()
+
+
+def test_requests_that_keep_coming_wait_for_once(store: BusyStore) -> None:
+    """A thread that leaves something behind whenever it may draft does not keep the sweep from its end."""
+    ledger = Ledger.start(store, CountingNames(), FRESH)
+    drafts = Drafts(CountingNames("drafts"), store, ledger)
+
+    def draft_if_allowed() -> None:
+        if drafts._lock.acquire(blocking=False):
+            store.leave()
+            drafts._lock.release()
+
+    with ThreadPoolExecutor(1) as thread:
+        store.turns.append(lambda: thread.submit(draft_if_allowed).result())
+        sweep(store, ledger, drafts)
+    assert left_over(store, ledger.state) == []
+
+
+def test_another_process_that_writes_is_told_of(store: BusyStore) -> None:
+    """Objects of somebody who knows no lock are an error with a remedy, not an endless loop."""
+    ledger = Ledger.start(store, CountingNames(), FRESH)
+    store.turns.append(store.leave)
+    with pytest.raises(Unavailable, match=r"keep appearing in the store while it is purged, 1 are left.* another pro"):
+        sweep(store, ledger, Drafts(CountingNames("drafts"), store, ledger))
+
+
+def test_acceptances_alone_are_not_swept_after(store: BusyStore) -> None:
+    """Requests that are only accepted make no manifest, however often it is settled; what is carried out does.
+
+    A sweep writes the whole state: as many as there are acceptances would leave no time for any.
+    """
+    specification = specification_of(shards=2, slices=2)
+    small: SmallFederation[HashState] = SmallFederation(
+        specification=specification,
+        store=store,
+        learners=lambda _: HashLearner(slices=2),
+        conditions=lambda _: plain_conditions(specification),
+    )
+    small.train(POINTS)
+    manifests = Numbers(store, "manifest").present()
+    for number in range(3):
+        names = names_of([POINTS[number].subject], [])
+        small.engine.accept(replace(request_of(f"er-{number}"), body=names.digest(), held="a lawsuit"), names)
+        small.engine.settle()
+    assert Numbers(store, "manifest").present() == manifests
+    small.erase(subjects=[POINTS[5].subject], request_id="er-9")
+    assert Numbers(store, "manifest").present() > manifests
+    assert Numbers(store, "journal").present() == ()
+    assert left_over(store, small.state) == []

@@ -1,0 +1,159 @@
+"""What a receipt states, and what it must not."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coordinator.receipts.evidence import (
+    STANDING_EXCEPTIONS,
+    KeyringEvidence,
+    ObjectEvidence,
+    collect_evidence,
+    statement,
+)
+from coordinator.requests import RequestState
+from shards.routing import PartitionKey, point_digest, subject_digest
+from shards.specification import ShardId
+from shards.tombstones import DigestSet
+from storage.digests import canonical_json, sha256
+from storage.errors import Invalid
+from storage.objects import object_key
+from tests.coordinator.receipts.facts import SCAN, STORE, evidence_of, two_erasures
+
+AT = "2026-01-05T00:00:00.000+00:00"
+MANIFESTS = {"purged": 45}
+
+
+def stated(**changes: Any) -> dict[str, Any]:
+    """The statement about the first erasure, with changes to its evidence."""
+    found: dict[str, Any] = json.loads(statement(replace(evidence_of(), **changes), AT))
+    return found
+
+
+def test_the_statement_is_in_toto() -> None:
+    """The outer shape is in-toto's, the subject is the request's digest, and the bytes are canonical."""
+    found = stated()
+    assert found["_type"] == "https://in-toto.io/Statement/v1"
+    assert found["predicateType"] == "urn:sisa-ray:erasure-receipt:v1"
+    assert found["subject"] == [{"name": "erasure-request", "digest": {"sha256": sha256(b"first")}}]
+    payload = statement(evidence_of(), AT)
+    assert canonical_json(json.loads(payload)) == payload
+
+
+def test_the_request_is_told() -> None:
+    """Counts, due date and the time of every state are in the receipt."""
+    request = stated()["predicate"]["request"]
+    assert (request["id"], request["subjects"], request["ids"], request["unknown"]) == ("first", 1, 0, 0)
+    assert request["due_at"] == "2026-01-31T00:00:00+00:00"
+    assert list(request["times"]) == sorted(["accepted", "planned", "quarantined", "retraining", "published", "purged"])
+
+
+def test_only_the_requests_shards_are_told() -> None:
+    """Shards of other requests are not in it, and the affected one has slices, counts and lineages of both sides."""
+    before, after = two_erasures()
+    found = collect_evidence("first", before, after, manifests=MANIFESTS, scan=SCAN, store=STORE)
+    (shard,) = found.shards
+    assert (shard.shard, shard.slices, shard.points_before, shard.points_after) == (1, (2,), 12, 10)
+    assert shard.lineages_before == tuple(each.digest() for each in before.lineages(ShardId(1))[1:])
+    assert shard.lineages_after == tuple(each.digest() for each in after.lineages(ShardId(1))[1:])
+    assert not set(shard.lineages_before) & set(shard.lineages_after)
+    assert [each.slice for each in shard.superseded] == [2, 3]
+    assert [each.sha256 for each in shard.superseded] == [each.sha256 for each in before.shards[1].chain[1:]]
+    assert shard.constituent == after.shards[1].chain[-1].digest
+    assert (found.generation, found.floor, found.shared_with, found.points) == (after.generation, after.floor, 1, 2)
+    assert (found.generation, found.floor) == (4, 3)
+
+
+def test_every_object_that_is_gone_is_named() -> None:
+    """What the state before referred to and the state after does not is listed with its digest, and nothing else is."""
+    before, after = two_erasures()
+    extra = ObjectEvidence(key=object_key("shards/left-over"), sha256=sha256(b"x"), what="slice")
+    found = collect_evidence(
+        "first", before, after, manifests=MANIFESTS, scan=SCAN, store=STORE, further_purged=[extra, extra]
+    )
+    keys = {each.key for each in found.purged}
+    assert keys == (before.referenced() - after.referenced()) | {extra.key}
+    assert sorted(each.what for each in found.purged) == ["checkpoint"] * 3 + ["names"] * 2 + ["slice"] * 3
+    assert [each.key for each in found.purged] == sorted(keys)
+
+
+def test_keyrings_and_exceptions_are_told() -> None:
+    """Destroyed keys, and what the erasure does not reach, are in the receipt; the standing limits always are."""
+    before, after = two_erasures()
+    found = collect_evidence(
+        "first",
+        before,
+        after,
+        manifests=MANIFESTS,
+        scan=SCAN,
+        store=STORE,
+        keyrings=[KeyringEvidence(shard=ShardId(1), destroyed=4, current=5)],
+        further_exceptions=["The bucket is replicated."],
+    )
+    predicate = json.loads(statement(found, AT))["predicate"]
+    assert predicate["keyrings"] == [{"shard": 1, "destroyed": 4, "current": 5}]
+    assert predicate["exceptions"] == [*STANDING_EXCEPTIONS, "The bucket is replicated."]
+    assert "does not prove that no copy exists elsewhere" in predicate["does_not_prove"]
+    assert "The operator stated these facts" in predicate["proves"]
+
+
+def test_conditions_are_told() -> None:
+    """Numerics profile, manifests, scan, store, generation and floor are in the receipt."""
+    predicate = stated()["predicate"]
+    assert predicate["numerics_profile"]["torch"] == "2"
+    assert predicate["manifests"] == {"quarantined": 41, "published": 44, "purged": 45}
+    assert predicate["scan"] == {"objects": 17, "bytes": 12345, "findings": 0}
+    assert predicate["store"] == {"kind": "folder", "properties": {"encrypted": True, "versioned": False}}
+    assert (predicate["generation"], predicate["erasure_floor"]) == (4, 3)
+    assert predicate["issued_at"] == AT
+
+
+def test_the_same_evidence_gives_the_same_bytes() -> None:
+    """A statement depends on its evidence and its time alone."""
+    evidence = evidence_of()
+    assert statement(evidence, AT) == statement(evidence, AT)
+    assert statement(evidence, AT) != statement(evidence, "2026-01-06T00:00:00.000+00:00")
+
+
+@pytest.mark.parametrize("state", [each for each in RequestState if each.value not in ("purged", "complete")])
+def test_no_receipt_before_the_purge(state: RequestState) -> None:
+    """Only an erasure that was carried out has evidence."""
+    with pytest.raises(Invalid, match=r"a receipt is for an erasure that was carried out \[request=first state="):
+        replace(evidence_of(), state=state)
+
+
+def test_an_unknown_request_has_no_evidence() -> None:
+    """A request that the federation does not have is named."""
+    before, after = two_erasures()
+    with pytest.raises(Invalid, match=r"the federation has no such request \[request=third\]"):
+        collect_evidence("third", before, after, manifests=MANIFESTS, scan=SCAN, store=STORE)
+    with pytest.raises(Invalid, match="a receipt is for an erasure that was carried out"):
+        collect_evidence("first", before, before, manifests=MANIFESTS, scan=SCAN, store=STORE)
+
+
+def test_evidence_is_plain() -> None:
+    """Evidence that JSON cannot hold is refused, and the error does not show it."""
+    with pytest.raises(Invalid, match="^a receipt's evidence holds a value that JSON cannot hold use text") as caught:
+        stated(manifests={"purged": float("nan")})
+    assert "nan" not in str(caught.value)
+    with pytest.raises(Invalid, match="a value that JSON cannot hold"):
+        stated(manifests={"purged": b"secret"})
+
+
+@given(st.lists(st.text(min_size=1).map(lambda text: f"<{text}>"), min_size=1, max_size=5))
+def test_no_person_is_in_a_receipt(people: list[str]) -> None:
+    """Neither ids nor subjects, nor their keyed digests, nor the partition key are in a receipt for their erasure."""
+    key = PartitionKey(bytes(range(32)))
+    subjects = [subject_digest(key, person) for person in people]
+    points = [point_digest(key, person) for person in people]
+    body = DigestSet.of(subjects=subjects, points=points).digest()
+    text = statement(replace(evidence_of(), request_digest=body), AT).decode()
+    for secret in (*people, *(each.hex() for each in (*subjects, *points)), key.hex()):
+        assert secret not in text
+    assert body in text

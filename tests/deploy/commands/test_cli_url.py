@@ -1,0 +1,413 @@
+"""The commands with ``--url``: the same words, envelopes and exit codes, with a server in place of a specification."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import uvicorn
+
+import cluster
+import cluster.training.workers
+from cluster.client import Client
+from cluster.config.specification import read_specification
+from cluster.tokens import Role
+from deploy.views.remote import open_client
+from tests.doubles.home import MARKED, Home, Said, run, small_points
+from tests.doubles.workers.local_workers import LocalWorkers
+from tests.serving.world import World, coordinator_of, open_world
+
+ROOT = Path(__file__).parents[3]
+FREE = ("predict", "asked.csv", "--out", "out.csv")
+"""A command that must not get as far as its file."""
+COMMAND = """
+import sys
+from deploy.commands.cli import main
+try:
+    main()
+finally:
+    print(sorted({"ray", "torch"} & set(sys.modules)))
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A federation, its coordinator and its API."""
+
+    world: World
+    url: str
+
+    def json(self, role: Role, *words: str) -> Said:
+        """Run a command at the server with a token of this role."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("SISA_TOKEN", self.world.tokens[role])
+            said = run(*words, "--url", self.url, "--json")
+        assert self.world.tokens[role] not in said.out + said.err
+        return said
+
+
+def person(number: int) -> str:
+    """Return somebody whose data no other test erases."""
+    return f"secret-person-{number:03d}"
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """One for all tests, each of which erases people of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cluster.training.workers, "RayPool", LocalWorkers)
+        patch.setattr(cluster.training.workers, "join_ray", lambda _: False)
+        home = Home(tmp_path_factory.mktemp("served")).fill(
+            erasure__batch_window_seconds=0.0, serve__refresh_seconds=0.05
+        )
+        resident = coordinator_of(read_specification(home.config))
+        world = open_world(home, resident)
+        listening = socket.create_server(("127.0.0.1", 0))
+        server = uvicorn.Server(uvicorn.Config(world.client.app, log_level="critical", lifespan="off"))
+        thread = threading.Thread(target=server.run, args=([listening],))
+        thread.start()
+        yield Served(world, f"http://127.0.0.1:{listening.getsockname()[1]}")
+        server.should_exit = True
+        thread.join()
+        listening.close()
+        world.service.close()
+        resident.stop()
+
+
+@pytest.fixture(autouse=True)
+def stranger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder without a specification, and no token in the environment; nobody waits for a server that is away."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SISA_TOKEN", raising=False)
+    monkeypatch.setattr("deploy.views.remote.Client", partial(Client, pause=lambda _: None))
+    return tmp_path
+
+
+def test_a_file_is_predicted(served: Served, stranger: Path) -> None:
+    """The file of answers is the one that is written on the spot, and the envelope says which ensemble answered."""
+    file = served.world.home.write("asked.parquet", {key: values[:30] for key, values in small_points().items()})
+    said = served.json("predict", "predict", str(file), "--out", "out.parquet")
+    assert said.code == 0
+    with cluster.connect(served.world.home.config) as federation:
+        here = federation.predict(str(file))
+        assert said.data == {
+            "out": "out.parquet",
+            "points": 30,
+            "generation": here.generation,
+            "generations": [here.generation],
+            "constituents": here.constituents,
+            "shards": 3,
+        }
+        here.write(stranger / "here.parquet")
+    assert pq.read_table("out.parquet").equals(pq.read_table("here.parquet"))
+    assert {path.name for path in stranger.iterdir()} == {"out.parquet", "here.parquet"}
+
+
+def test_wide_points_travel_in_several_requests(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is more than a server takes at once is asked in parts, in order, however few points that is."""
+    file = served.world.home.write("wide.parquet", {key: values[:30] for key, values in small_points().items()})
+    assert served.json("predict", "predict", str(file), "--out", "whole.parquet").data["points"] == 30
+    monkeypatch.setattr("deploy.views.remote._BYTES_A_REQUEST", 700)
+    asked: list[int] = []
+    predict = Client.predict
+
+    def counted(self: Client, data: Any) -> Any:
+        asked.append(data.num_rows)
+        return predict(self, data)
+
+    monkeypatch.setattr(Client, "predict", counted)
+    assert served.json("predict", "predict", str(file), "--out", "parts.parquet").data["points"] == 30
+    assert sum(asked) == 30
+    assert len(asked) >= 3
+    assert pq.read_table("parts.parquet").equals(pq.read_table("whole.parquet"))
+
+
+def test_an_erasure_from_its_submission_to_its_receipt(served: Served, stranger: Path) -> None:
+    """A request is submitted and waited for, looked up, submitted once more, and its receipt checked."""
+    said = served.json("erase", "erase", "--subject", MARKED, "--request-id", "er-1", "--wait")
+    assert said.code == 0, said
+    assert (said.data["request_id"], said.data["state"], said.data["points"]) == ("er-1", "complete", 4)
+    assert said.data["retrains_from"] is None
+    assert "request er-1: complete\n" in said.err
+    for role in ("erase", "audit"):
+        assert served.json(role, "status", "er-1").data == said.data
+    again = served.json("erase", "erase", "--subject", MARKED, "--request-id", "er-1")
+    assert (again.code, again.data) == (0, said.data)
+    receipt = served.json("audit", "receipt", "er-1")
+    assert receipt.data["request_id"] == "er-1"
+    (stranger / "receipt.json").write_text(receipt.out, encoding="utf-8")
+    assert run("receipt", "--check", "receipt.json", "--json").data["valid"]
+
+
+def test_people_read_the_same(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without --json there is text, from which the next command can be made."""
+    monkeypatch.setenv("SISA_TOKEN", served.world.tokens["erase"])
+    erased = run("erase", "--id", "secret-id-0003", "--request-id", "er-text", "--wait", "--url", served.url)
+    assert (erased.code, erased.out.startswith("request er-text: complete; 1 data points erased")) == (0, True)
+    assert "er-text is complete" in run("status", "er-text", "--url", served.url).out
+    monkeypatch.setenv("SISA_TOKEN", served.world.tokens["predict"])
+    assert "federation small in the server's store" in run("status", "--url", served.url).out
+
+
+def test_how_erasures_end(served: Served) -> None:
+    """Refused is 2, a conflict 4, paused 0, each with the request's data where there is one."""
+    refused = served.json("erase", "erase", "--subject", "nobody", "--request-id", "er-2", "--wait")
+    assert (refused.code, refused.error["kind"], refused.data["state"]) == (2, "refused", "refused")
+    held = served.json("erase", "erase", "--subject", person(1), "--request-id", "er-3", "--hold", "legal hold")
+    assert (held.code, held.data["state"], held.data["held"]) == (0, "waiting", "legal hold")
+    waited = served.json("erase", "erase", "--subject", person(1), "--request-id", "er-3", "--wait")
+    assert (waited.code, waited.data["state"]) == (0, "waiting")
+    other = served.json("erase", "erase", "--subject", person(2), "--request-id", "er-3")
+    assert (other.code, other.error["kind"]) == (4, "conflict")
+    assert served.json("erase", "erase", "--subject", person(3), "--request-id", "er-4").code == 0
+    served.world.until_idle()
+    over = served.json("erase", "erase", "--subject", person(3), "--request-id", "er-4", "--hold", "too late")
+    assert (over.code, over.data["state"]) == (0, "complete")
+
+
+def test_names_from_a_file(served: Served, stranger: Path) -> None:
+    """A file's names are all submitted, or none where a line is bad: before anything is sent."""
+    names = stranger / "names.txt"
+    names.write_text(f"{person(4)}\n{person(5)}\n", encoding="utf-8")
+    said = served.json("erase", "erase", "--file", "names.txt", "--request-id", "er-5")
+    assert (said.code, said.data["subjects"]) == (0, 2)
+    names.write_bytes(b"secret-person-006\n\xff\n")
+    bad = served.json("erase", "erase", "--file", "names.txt", "--request-id", "er-6")
+    assert (bad.code, bad.error["kind"]) == (2, "invalid")
+    assert served.json("erase", "status", "er-6").error["kind"] == "missing"
+
+
+def test_the_status_is_told_by_role(served: Served) -> None:
+    """An auditor sees the requests, whoever predicts only the federation; the object is that of the command here."""
+    assert served.json("erase", "erase", "--subject", person(7), "--request-id", "er-7").code == 0
+    seen = served.json("audit", "status")
+    assert "er-7" in {each["request_id"] for each in seen.data["requests"]}
+    plain = served.json("predict", "status")
+    assert (plain.code, plain.data["requests"], plain.data["shards"]) == (0, [], 3)
+    assert seen.data.keys() == plain.data.keys() == served.world.home.json("status").data.keys()
+
+
+@pytest.mark.parametrize(
+    ("role", "words", "kind", "text"),
+    [
+        ("predict", ("erase", "--subject", "x"), "invalid", "'predict' may not do this"),
+        ("erase", ("status",), "invalid", "'erase' may not do this"),
+        ("erase", ("receipt", "er-none"), "invalid", "'erase' may not do this"),
+        ("audit", FREE, "invalid", "no such file"),
+        ("erase", ("status", "er-none"), "missing", "there is no such erasure request"),
+        ("audit", ("receipt", "er-none"), "missing", "there is no such erasure request"),
+        ("erase", ("erase", "--subject", ""), "invalid", "an empty name"),
+        ("erase", ("erase",), "invalid", "no subject and no data point"),
+        ("erase", ("erase", "--subject", "x", "--request-id", "no id"), "invalid", "over HTTP a request id"),
+        ("erase", ("erase", "--subject", "x", "--request-id", "\N{EURO SIGN}"), "invalid", "over HTTP a request id"),
+        ("erase", ("erase", "--subject", "x", "--request-id", "a\nb"), "invalid", "printable"),
+        ("erase", ("erase", "--subject", "x", "--dry-run"), "usage", "a server tells no prices"),
+        ("predict", ("evaluate", "asked.csv"), "usage", "only the specification knows"),
+        ("predict", ("status", "--config", "other.toml"), "usage", "give one of the two"),
+        ("predict", ("predict", "asked.csv", "--out", "out.xls"), "invalid", "names no format"),
+    ],
+)
+def test_wrong_usage_is_told(served: Served, role: Role, words: tuple[str, ...], kind: str, text: str) -> None:
+    """What nobody can do, or not with this token, ends with 2 and the reason."""
+    said = served.json(role, *words)
+    assert (said.code, said.error["kind"]) == (2, kind)
+    assert text in said.error["message"]
+    assert said.error["remedy"]
+
+
+@pytest.mark.parametrize(
+    ("token", "text"),
+    [
+        (None, "SISA_TOKEN is not set"),
+        (" \n", "SISA_TOKEN is not set"),
+        ("sisa_0123456789ab_" + "0" * 64, "the token is not known"),
+        ("sisa_0123\n456789", "the token is none"),
+        ("sisa_\N{EURO SIGN}", "the token is none"),
+    ],
+)
+def test_bad_tokens(served: Served, monkeypatch: pytest.MonkeyPatch, token: str | None, text: str) -> None:
+    """No token, or none that is known or can be sent, is told as such, and never shown."""
+    if token is not None:
+        monkeypatch.setenv("SISA_TOKEN", token)
+    said = run("status", "--url", served.url, "--json")
+    assert (said.code, said.error["kind"]) == (2, "invalid")
+    assert text in said.error["message"]
+    assert "0123" not in said.out + said.err
+
+
+@pytest.mark.parametrize(
+    ("url", "code", "text"),
+    [
+        ("{url}/v1", 2, "there is nothing at this path"),
+        ("{place}", 2, "none of an HTTP API"),
+        ("", 2, "none of an HTTP API"),
+        ("http://{place}0000", 2, "none of an HTTP API"),
+        ("http://a..b", 2, "none of an HTTP API"),
+        ("http://[::1", 2, "none of an HTTP API"),
+        ("http://me:secret@{place}", 2, "none of an HTTP API"),
+        ("https://{place}", 5, "the server does not answer: SSLError"),
+        ("http://127.0.0.1:1", 5, "the server does not answer: ConnectionRefusedError"),
+    ],
+)
+def test_bad_addresses(served: Served, monkeypatch: pytest.MonkeyPatch, url: str, code: int, text: str) -> None:
+    """An address that leads nowhere, or elsewhere, is told with what to look at; a password in it is not repeated."""
+    monkeypatch.setenv("SISA_TOKEN", served.world.tokens["audit"])
+    place = served.url.removeprefix("http://")
+    said = run("status", "--url", url.format(url=served.url, place=place), "--json")
+    assert said.code == code
+    assert text in said.error["message"]
+    assert said.error["remedy"]
+    assert "secret" not in said.out
+
+
+class _Curt(BaseHTTPRequestHandler):
+    """Answers everything with the server's one answer."""
+
+    def do_GET(self) -> None:
+        """Answer."""
+        self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        self.send_response(self.server.status)  # type: ignore[attr-defined]
+        self.send_header("Content-Length", str(len(self.server.body)))  # type: ignore[attr-defined]
+        self.end_headers()
+        self.wfile.write(self.server.body)  # type: ignore[attr-defined]
+
+    do_POST = do_GET
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def curt(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int, bytes], str]]:
+    """Start a server that gives one answer to everything; call it with the answer to get its address."""
+    monkeypatch.setenv("SISA_TOKEN", "t")
+    server: Any = HTTPServer(("127.0.0.1", 0), _Curt)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+
+    def answering(status: int, body: bytes) -> str:
+        server.status, server.body = status, body
+        return f"http://127.0.0.1:{server.server_port}"
+
+    yield answering
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+TOLD = json.dumps({"error": {"kind": "any", "message": "what happened", "remedy": "what to do"}}).encode()
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [(401, 2), (403, 2), (404, 2), (409, 4), (413, 2), (422, 2), (429, 5), (500, 1), (503, 5)],
+)
+def test_an_answers_status_becomes_the_exit_code(curt: Callable[[int, bytes], str], status: int, code: int) -> None:
+    """What the API refuses ends the command as the same refusal does on the spot, in the API's words."""
+    said = run("status", "--url", curt(status, TOLD), "--json")
+    assert said.code == code
+    assert said.error["message"] == "what happened"
+    assert said.error["remedy"] == "what to do"
+
+
+@pytest.mark.parametrize(("status", "body", "code"), [(200, b"<html>", 1), (301, b"", 2), (404, b"<html>", 2)])
+@pytest.mark.parametrize("words", [("status",), ("status", "er-1"), ("predict", "asked.csv", "--out", "out.csv")])
+def test_another_server_is_told(
+    curt: Callable[[int, bytes], str], stranger: Path, words: tuple[str, ...], status: int, body: bytes, code: int
+) -> None:
+    """Who answers and is not the API is named as the likely mistake: the address."""
+    (stranger / "asked.csv").write_text("x00\n1\n", encoding="utf-8")
+    said = run(*words, "--url", curt(status, body), "--json")
+    assert said.code == code
+    assert "check the address" in said.error["remedy"]
+    assert not (stranger / "out.csv").exists()
+
+
+def test_an_erasure_that_nobody_answered_can_be_repeated(curt: Callable[[int, bytes], str]) -> None:
+    """Where it is not known whether a request was accepted, the id is told with which it is the same one."""
+    said = run("erase", "--subject", "x", "--url", curt(503, TOLD), "--json")
+    assert said.code == 5
+    assert "--request-id er-" in said.error["remedy"]
+
+
+def test_an_interrupt_says_what_becomes_of_the_request(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Interrupted while it waits, the command says that the request is accepted, and which one it is."""
+
+    def interrupt(*_: object, **__: object) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Client, "follow", interrupt)
+    said = served.json("erase", "erase", "--subject", person(8), "--wait")
+    assert (said.code, said.error["kind"]) == (1, "interrupted")
+    assert said.data["request_id"] in said.error["message"]
+    monkeypatch.setattr(Client, "erase", interrupt)
+    said = served.json("erase", "erase", "--subject", person(9))
+    assert "nothing will be erased" in said.error["message"]
+
+
+def test_watching_goes_on_until_interrupted(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With --watch the status is shown until an interrupt, and then once more."""
+    monkeypatch.setenv("SISA_TOKEN", served.world.tokens["audit"])
+    looks: list[float] = []
+
+    def wait(seconds: float) -> None:
+        looks.append(seconds)
+        if len(looks) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("deploy.views.watching.time.sleep", wait)
+    said = run("status", "--watch", "--url", served.url)
+    assert (said.code, len(looks)) == (0, 3)
+    assert "federation small" in said.out
+
+
+@pytest.mark.parametrize(
+    ("url", "warned"),
+    [
+        ("http://127.0.0.1:8000", False),
+        ("http://localhost", False),
+        ("http://[::1]:8000/prefix", False),
+        ("https://sisa.example.org", False),
+        ("http://sisa.example.org", True),
+        ("http://10.0.0.1:8000", True),
+    ],
+)
+def test_a_token_in_the_clear_is_warned_of(capsys: pytest.CaptureFixture[str], url: str, warned: bool) -> None:
+    """Plain HTTP to another machine is done, and said on stderr."""
+    open_client(url, "t").close()
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert ("in the clear" in said.err) == warned
+
+
+@pytest.mark.parametrize("words", [("predict",), ("erase",), ("status",), ("status", "er-8"), ("receipt", "er-8")])
+def test_nothing_heavy_is_loaded(served: Served, stranger: Path, words: tuple[str, ...]) -> None:
+    """A machine with --url needs neither Ray nor torch: none of them is even imported."""
+    role: Role = {"predict": "predict", "erase": "erase"}.get(words[0], "audit")  # type: ignore[assignment]
+    served.json("erase", "erase", "--subject", person(10), "--request-id", "er-8", "--wait")
+    file = served.world.home.write("few.csv", {key: values[:3] for key, values in small_points().items()})
+    more = {"predict": (str(file), "--out", "out.csv"), "erase": ("--subject", person(11))}.get(words[0], ())
+    done = subprocess.run(
+        [sys.executable, "-c", COMMAND, *words, *more, "--url", served.url],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "SISA_TOKEN": served.world.tokens[role]},
+        cwd=stranger,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert {path.name for path in stranger.iterdir()} <= {"out.csv"}

@@ -1,0 +1,1 @@
+"""Stores and servers that stand in for others, with faults by plan."""

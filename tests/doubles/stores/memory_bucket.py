@@ -1,0 +1,69 @@
+"""The S3 store's own steps on a bucket in memory that keeps versions, as a real one does after retried puts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from storage.objects import VersionTag
+from storage.s3.bucket import Bucket, Fate, Mark, PutReply, Upload
+from storage.s3.names import S3Names
+from storage.s3.store import BucketStore
+from tests.storage.s3.fake_bucket import FakeBucket
+
+
+@dataclass(slots=True)
+class RetriedBucket(FakeBucket):
+    """Every put has left two versions, as one that the client's own machinery repeats does in a versioned bucket."""
+
+    begun: list[Upload] = field(default_factory=list)
+    """Multipart uploads that were begun and not ended."""
+
+    def put(self, name: str, payload: bytes, expected: VersionTag | None, mark: Mark) -> PutReply:
+        """Put as a server would, twice."""
+        reply = FakeBucket.put(self, name, payload, expected, mark)
+        if reply.fate is Fate.LANDED:
+            self.store(name, payload, mark)
+        return reply
+
+    def begin(self, name: str) -> None:
+        """Leave a multipart upload unfinished."""
+        self.numbers += 1
+        self.begun.append(Upload(name=name, upload=f"u{self.numbers}"))
+
+    def uploads(self, prefix: str) -> Iterator[Upload]:
+        """Yield those that were begun."""
+        return iter([upload for upload in self.begun if upload.name.startswith(prefix)])
+
+    def abort(self, upload: Upload) -> None:
+        """End it."""
+        self.begun.remove(upload)
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryBucketStore(BucketStore):
+    """An ``ObjectStore`` made of the S3 store's steps; everything but the wire."""
+
+    bucket: RetriedBucket
+    lease_seconds: float = 30.0
+    monotonic: Callable[[], float] = float
+
+    @property
+    def location(self) -> str:
+        """Where nothing is."""
+        return "s3://memory/federation"
+
+    @property
+    def names(self) -> S3Names:
+        """The names under its prefix."""
+        return S3Names("federation")
+
+    @property
+    def requests(self) -> Bucket:
+        """The bucket."""
+        return self.bucket
+
+    @property
+    def address(self) -> str:
+        """What tells it from others."""
+        return f"memory {id(self.bucket)}"

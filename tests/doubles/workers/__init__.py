@@ -1,0 +1,1 @@
+"""Learners, pools and workers without Ray."""

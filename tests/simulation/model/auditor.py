@@ -1,0 +1,292 @@
+"""The auditor: holds the law at every commit and at every deletion, whoever makes it.
+
+It keeps its own copy of the state, event by event as they become durable, so that it knows what every reader and every
+later writer will find, and compares that with what manifests state and what writers believe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any
+
+from coordinator.decisions.decide import ErasureAccepted, Event, Ingested, PointsRemoved, decide
+from coordinator.engine.codec import decode_event, decode_state
+from coordinator.engine.ledger import Ledger
+from coordinator.engine.lookup import is_intact, load_digests
+from coordinator.requests import ErasureRequest, RequestState
+from coordinator.state import FederationState, servable
+from storage.digests import Sha256, sha256
+from storage.objects import ObjectKey, ObjectStore
+from storage.registers.journal import START, JournalEntry, Position, entry_from_bytes
+from storage.registers.manifest import Manifest, manifest_from_bytes
+from storage.stores.memory import MemoryStore
+from tests.simulation.model.sight import Sight
+
+_STAGES = [
+    RequestState.ACCEPTED,
+    RequestState.PLANNED,
+    RequestState.QUARANTINED,
+    RequestState.RETRAINING,
+    RequestState.PUBLISHED,
+    RequestState.PURGED,
+    RequestState.COMPLETE,
+]
+_UNTOUCHED = (RequestState.ACCEPTED, RequestState.REFUSED, RequestState.CANCELLED)
+_HELD = ("shards/", "requests/", "tombstones/")
+"""Where objects lie that a state refers to."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Birth:
+    """How an object came about."""
+
+    tick: int
+    author: str
+    """Who put it; empty: nobody in particular."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Auditor:
+    """Checks every state that ever becomes current."""
+
+    erases: Mapping[str, frozenset[int]] = field(default_factory=dict)
+    """For requests that may come: keys (``ShardPoints.keys_N``) of data points that each must erase."""
+    sources: list[frozenset[int]] = field(default_factory=list)
+    """The data points of every source that was ever read; empty: not known."""
+    acknowledged: set[str] = field(default_factory=set)
+    """Requests whose acceptance was returned to the caller."""
+    view: Callable[[MemoryStore], ObjectStore] = lambda store: store
+    """How the objects are read: as they lie there, or decrypted."""
+    thorough: bool = True
+    """Whether all objects of the state are read at every commit, and not only those that are new in it. On a store that
+    is not encrypted an object cannot change unseen; on one that is its key may be destroyed."""
+    author: str = ""
+    """Who changes the store right now."""
+    may_leave: Callable[[Birth], bool] | None = None
+    """Whether an object that nothing refers to may be there when a request completes, because others are at work; None:
+    nobody is."""
+    noted: Callable[[str], None] = lambda _: None
+    """Told of what has happened that is worth counting."""
+    sight: Sight = field(default_factory=Sight)
+    states: dict[int, FederationState | None] = field(default_factory=lambda: {0: None})
+    """The state after every entry of the journal."""
+    born: dict[ObjectKey, Birth] = field(default_factory=dict)
+    """The objects that are there now, of those that a state may refer to."""
+    gone: frozenset[int] = frozenset()
+    """Keys of the data points that must not be in anything current any more."""
+    taken_over: int = 0
+    """The tick at which the present writer's entry fenced all others."""
+    compacted: int = 0
+    """The tick of the last manifest: right before, nothing was left over but what others were writing."""
+    holder: str = ""
+    """Who wrote that entry."""
+    tick: int = 0
+    token: int = 0
+    tombstoned: dict[str, frozenset[bytes]] = field(default_factory=dict)
+    """Keyed digests that a request has had set as tombstones, by its id."""
+    _position: Position = START
+    _base: Position = START
+    _manifest: int = 0
+    _referenced: frozenset[ObjectKey] = frozenset()
+
+    @property
+    def state(self) -> FederationState | None:
+        """The state that is current."""
+        return self.states[self._position.number]
+
+    def erased_by(self, request_ids: Iterable[str]) -> frozenset[int]:
+        """Return the keys of the data points that the requests have erased."""
+        nobody: frozenset[bytes] = frozenset()
+        return self.sight.named(chain.from_iterable(self.tombstoned.get(each, nobody) for each in request_ids))
+
+    # ------------------------------------------------------------------------------------------- what is told to it
+
+    def created(self, store: MemoryStore, key: ObjectKey, payload: bytes) -> None:
+        """Take note of an object that is there now; entries and manifests are checked."""
+        self.tick += 1
+        if key.startswith("journal/"):
+            self._commit(store, entry_from_bytes(payload, key), sha256(payload))
+        elif key.startswith("manifest/"):
+            self._state_all(store, manifest_from_bytes(payload, key))
+        elif key.startswith(_HELD):
+            assert key not in self.born, f"{key} was written twice"
+            self.born[key] = Birth(tick=self.tick, author=self.author)
+
+    def replacing(self, key: str) -> None:
+        """Check that what is about to be replaced is meant to be: floors and keyrings, and nothing else."""
+        is_floor = key in {"control/floor", "control/journal-floor"}
+        assert is_floor or key.startswith("keyrings/"), f"{key} is being replaced"
+
+    def deleting(self, key: str) -> None:
+        """Check that what is about to be deleted is not needed by anyone any more."""
+        self.tick += 1
+        assert key not in self._referenced, f"{key} is current and being deleted"
+        folder, _, number = key.partition("/")
+        assert folder != "journal" or int(number) <= self._base.number, f"{key} is in no manifest and being deleted"
+        assert folder != "manifest" or int(number) < self._manifest, f"{key} is the manifest and being deleted"
+        assert key not in {"control/floor", "control/journal-floor"}, f"{key} is being deleted"
+        self.born.pop(ObjectKey(key), None)
+
+    def check_writer(self, ledger: Ledger) -> None:
+        """Check that a writer's state is what everyone else reads at its place of the journal."""
+        expected = self.states.get(ledger._position.number)
+        assert ledger.state == expected, "a writer believes in another state than the one that is durable"
+
+    def check_serving(self, store: ObjectStore, state: FederationState, gone: frozenset[int]) -> None:
+        """Check what someone may serve who has read ``state`` after ``gone`` was quarantined (E10)."""
+        for each in servable(state):
+            if each.checkpoint.key in self.born:  # else it was purged meanwhile, and cannot be loaded
+                saw = self.sight.checkpoint(store, each.checkpoint.key)
+                assert not gone & saw, f"tainted and served: {each.checkpoint.key}"
+
+    def hand_over(self, successor: Auditor) -> None:
+        """Tell another auditor all that is known, as of a time when nobody is at work."""
+        successor.states = dict(self.states)
+        successor.born = {key: Birth(tick=0, author="") for key in self.born}
+        successor.sources = list(self.sources)
+        successor.sight = self.sight.copy()
+        successor.token = self.token
+        successor._position, successor._base, successor._manifest = self._position, self._base, self._manifest
+        successor._referenced = self._referenced
+
+    # ------------------------------------------------------------------------------------------------- what it does
+
+    def _commit(self, store: MemoryStore, entry: JournalEntry, digest: Sha256) -> None:
+        if entry.number <= self._position.number:  # put back by a sleeper, who will find that the floor has passed it
+            assert entry.number <= self._base.number, "an entry of the journal was written twice"
+            return
+        follows = (self._position.number + 1, self._position.digest)
+        assert (entry.number, entry.previous) == follows, "an entry of the journal does not follow the one before"
+        assert entry.token >= self.token, "a stale writer's entry is durable"
+        if entry.token > self.token:
+            self.token, self.taken_over, self.holder = entry.token, self.tick, self.author
+        before, events = self.state, [decode_event(record) for record in entry.records]
+        after = before
+        for event in events:
+            assert after is not None
+            after, _ = decide(after, event)
+        self._position = Position(number=entry.number, digest=digest)
+        self.states[entry.number] = after
+        if len(events) > 1 and any(isinstance(event, ErasureAccepted) for event in events):
+            self.noted("entries shared")
+        if before is not None and after is not None:
+            self._check(store, before, after, events)
+
+    def _state_all(self, store: MemoryStore, manifest: Manifest) -> None:
+        place: Any = manifest.body["journal"]
+        if manifest.number <= self._manifest:  # put back by a sleeper, who will find that the floor has passed it
+            return
+        stated, known = decode_state(manifest.body), self.states[place["number"]]
+        assert place["number"] >= self._base.number, "a manifest does not know of what was deleted from the journal"
+        if known is None or not known.is_begun:
+            assert not stated.is_begun, "a manifest states what no entry has brought about"
+            self.states[place["number"]] = stated
+        else:
+            assert stated == known, "a manifest states what never was"
+        self._manifest, self._base, self.compacted = manifest.number, Position(**place), self.tick
+        self._referenced = self.state.referenced() if self.state else frozenset()
+
+    def _check(self, store: MemoryStore, before: FederationState, after: FederationState, events: list[Event]) -> None:
+        seen = self.view(store)
+        self._erase(seen, before, after, events)
+        self._check_numbers(before, after)
+        self._check_requests(before, after)
+        self._check_objects(seen, before, after)
+        self._check_points(seen, before, after, events)
+        self._check_models(seen, after)
+        self._check_completed(store, before, after)
+
+    def _erase(self, store: ObjectStore, before: FederationState, after: FederationState, events: list[Event]) -> None:
+        """Learn from the requests themselves which data points must be gone from here on."""
+        present = self.sight.points(store, before)
+        for request_id in (event.request_id for event in events if isinstance(event, PointsRemoved)):
+            was, now = before.request(request_id), after.request(request_id)
+            assert now is not None
+            if was is None or was.state is not RequestState.ACCEPTED or now.state is RequestState.ACCEPTED:
+                continue
+            self._erase_named(store, was, present)
+            # As if they had been carried out one by one (E9): of what one erases the next finds nothing any more.
+            present -= self.erased_by([request_id])
+        self.gone = self.erased_by(self.tombstoned)
+        for request in after.requests:
+            if request.state not in _UNTOUCHED:
+                missed = self.erases.get(request.request_id, frozenset()) - self.gone
+                assert not missed, f"{request.request_id} has not erased all that it names"
+
+    def _erase_named(self, store: ObjectStore, request: ErasureRequest, present: frozenset[int]) -> None:
+        """Names without any data point leave no tombstone: whoever bears them may come later."""
+        names = load_digests(store, request.names)
+        assert names.digest() == request.body
+        held = frozenset(digest for key in present for digest in self.sight.people[key])
+        named = held.intersection((*names.subject_digests(), *names.point_digests()))
+        self.tombstoned[request.request_id] = named
+
+    def _check_numbers(self, before: FederationState, after: FederationState) -> None:
+        assert before.floor <= after.floor <= after.generation
+        assert before.generation <= after.generation
+        if after.generation == before.generation:
+            assert servable(after) == servable(before), "what is served changed within a generation"
+
+    def _check_requests(self, before: FederationState, after: FederationState) -> None:
+        ids = [request.request_id for request in after.requests]
+        assert len(set(ids)) == len(ids), "a request is there twice"
+        missing = self.acknowledged - set(ids)
+        assert not missing, f"acknowledged and lost: {missing}"
+        for was, now in zip(before.requests, after.requests, strict=False):
+            assert was.request_id == now.request_id, f"accepted and lost: {was.request_id}"
+            assert was.state.is_open or was == now, f"{was.request_id} changed after its end"
+            assert _stage(now.state) >= _stage(was.state), f"{was.request_id} moved back"
+            assert not was.held or now.state in {was.state, RequestState.CANCELLED}, f"{was.request_id} was not paused"
+            assert dict(now.times).items() >= dict(was.times).items(), f"{was.request_id} did something twice"
+            assert was.receipt in {None, now.receipt}, f"{was.request_id} has two receipts"
+
+    def _check_objects(self, store: ObjectStore, before: FederationState, after: FederationState) -> None:
+        """Every object of the state is there and has the bytes that it should have."""
+        self._referenced = after.referenced()
+        missing = self._referenced - self.born.keys()
+        assert not missing, f"current and not there: {missing}"
+        known = frozenset() if self.thorough else before.referenced()
+        parts = [(part.key, part.sha256) for shard in after.shards for each in shard.slices for part in each.parts]
+        checkpoints = [(each.key, each.sha256) for shard in after.shards for each in shard.chain]
+        for key, digest in (*parts, *checkpoints):
+            assert key in known or is_intact(store, key, digest), f"{key} is current and not what it should be"
+
+    def _check_points(
+        self, store: ObjectStore, before: FederationState, after: FederationState, events: list[Event]
+    ) -> None:
+        """The slices hold what was ingested but for what was erased: nobody else loses a data point."""
+        slices = [shard.slices for shard in after.shards]
+        if slices == [shard.slices for shard in before.shards]:
+            return
+        points = self.sight.points(store, after)
+        if any(isinstance(event, Ingested) for event in events):
+            known = [source - self.gone for source in self.sources]
+            assert not known or points in known, "the slices are not what a source holds without the erased"
+        else:
+            left = self.sight.points(store, before) - self.gone
+            assert points == left, "the slices are not what they were without the erased"
+
+    def _check_models(self, store: ObjectStore, state: FederationState) -> None:
+        """The law: no current model has seen a removed point."""
+        checkpoints = [checkpoint.key for shard in state.shards for checkpoint in shard.chain]
+        assert {each.checkpoint.key for each in servable(state)} <= set(checkpoints)
+        for key in checkpoints:
+            assert not self.gone & self.sight.checkpoint(store, key), f"tainted: {key}"
+
+    def _check_completed(self, store: MemoryStore, before: FederationState, after: FederationState) -> None:
+        """A request that completes has its receipt and leaves nothing: deleting comes before saying so (E12)."""
+        open_before = {request.request_id for request in before.requests if request.state.is_open}
+        for request in after.requests:
+            if request.state is not RequestState.COMPLETE or request.request_id not in open_before:
+                continue
+            store.get(ObjectKey(f"receipts/bundles/{sha256(request.request_id.encode())}"))
+            may_leave = self.may_leave or (lambda _: False)
+            left = [key for key, birth in self.born.items() if key not in self._referenced and not may_leave(birth)]
+            unfinished = [] if self.may_leave else list(self.view(store).unfinished(""))
+            assert not left + unfinished, f"{request.request_id} is complete, and this is left: {left + unfinished}"
+
+
+def _stage(state: RequestState) -> int:
+    return _STAGES.index(state) if state in _STAGES else len(_STAGES)

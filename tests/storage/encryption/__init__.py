@@ -1,0 +1,1 @@
+"""Objects under keys of their own."""

@@ -1,0 +1,1 @@
+"""Manifest, journal and what they are made of."""

@@ -1,0 +1,1 @@
+"""The store on a bucket: requests, faults, purges, leases."""

@@ -1,0 +1,1 @@
+"""Local and in-memory stores, and the probe."""

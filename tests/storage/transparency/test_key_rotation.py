@@ -1,0 +1,183 @@
+"""Rotation: new keys take over once, whatever crashes and whoever repeats it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from storage.errors import Corrupt, Fenced, OutcomeUnknown
+from storage.objects import ObjectStore, object_key
+from storage.sealed import seal
+from storage.stores.memory import MemoryStore
+from storage.transparency.key_rotation import KeyState, rotate, statements
+from storage.transparency.keys import KeyFolder
+from tests.doubles.seeds import CountingSeeds
+from tests.doubles.stores.faulty_store import WRITES, Crash, Fault, FaultyStore
+
+PURPOSES = ("receipts", "checkpoints")
+AT, LATER = "2026-01-02T00:00:00+00:00", "2026-02-03T00:00:00+00:00"
+ROTATION_WRITES = 8  # begun, two private and two public keys, two destroyed, ended
+
+
+@pytest.fixture
+def memory() -> Iterator[MemoryStore]:
+    """A store whose first keys have been used."""
+    store = MemoryStore("rotation")
+    store.forget()
+    for purpose in PURPOSES:
+        folder(store, "first").current(purpose)
+    yield store
+    store.forget()
+
+
+def folder(store: ObjectStore, seeds: str = "new") -> KeyFolder:
+    """The keys of a store, from known seeds."""
+    return KeyFolder(store, store, CountingSeeds(seeds))
+
+
+def states(store: ObjectStore) -> list[tuple[str, KeyState, str | None]]:
+    """What is known of the keys, without their ids."""
+    return [(each.key.purpose, each.state, each.since) for each in statements(folder(store), PURPOSES)]
+
+
+def privates(store: ObjectStore) -> list[str]:
+    """The private keys that are there."""
+    return [info.key for info in store.list("control/signing/")]
+
+
+def test_new_keys_take_over(memory: MemoryStore) -> None:
+    """All purposes have new keys, known since the rotation began; the old ones verify, and can sign no more."""
+    before = {purpose: folder(memory).current(purpose).public for purpose in PURPOSES}
+    publics = rotate(folder(memory), PURPOSES, AT)
+    assert [each.purpose for each in publics] == list(PURPOSES)
+    for public in publics:
+        assert folder(memory).current(public.purpose).public == public
+        assert set(folder(memory).published(public.purpose)) == {before[public.purpose], public}
+    assert states(memory) == [
+        ("checkpoints", KeyState.SIGNS, AT),
+        ("receipts", KeyState.SIGNS, AT),
+        ("checkpoints", KeyState.RETIRED, None),
+        ("receipts", KeyState.RETIRED, None),
+    ]
+    assert len(privates(memory)) == 2
+
+
+def test_every_rotation_makes_new_keys(memory: MemoryStore) -> None:
+    """One rotation after another leaves one private key of each purpose, and every public one."""
+    for at in (AT, LATER):
+        rotate(folder(memory, at), PURPOSES, at)
+    assert [(state, since) for purpose, state, since in states(memory) if purpose == "receipts"] == [
+        (KeyState.SIGNS, LATER),
+        (KeyState.RETIRED, None),
+        (KeyState.RETIRED, AT),
+    ]
+    assert len(privates(memory)) == 2
+
+
+def test_keys_that_were_never_used_are_made(memory: MemoryStore) -> None:
+    """Rotation in a store without keys makes the first ones."""
+    memory.forget()
+    assert states(memory) == []
+    rotate(folder(memory), PURPOSES, AT)
+    assert [state for _, state, _ in states(memory)] == [KeyState.SIGNS, KeyState.SIGNS]
+
+
+def test_all_writes_were_crash_points(memory: MemoryStore) -> None:
+    """The crash tests below reach every write of a rotation."""
+    store = FaultyStore(memory)
+    rotate(folder(store), PURPOSES, AT)
+    assert sum(operation in WRITES for operation, _ in store.calls) == ROTATION_WRITES
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("error", [Crash, OutcomeUnknown, Fenced])
+@pytest.mark.parametrize("nth", range(1, ROTATION_WRITES + 1))
+def test_crashes_at_every_write(memory: MemoryStore, when: str, error: type[BaseException], nth: int) -> None:
+    """Whatever write fails or ends the process, repeating ends in one new key of each purpose and no older one."""
+    store = FaultyStore(memory, (Fault(when=when, operation="write", nth=nth, error=error),))  # type: ignore[arg-type]
+    try:
+        rotate(folder(store), PURPOSES, AT)
+        done = True
+    except (Crash, OutcomeUnknown, Fenced):
+        done = False
+    for purpose in PURPOSES:  # whoever signs meanwhile has a key
+        assert folder(memory, "other").current(purpose).public in folder(memory).published(purpose)
+    if not done:
+        rotate(folder(memory, "again"), PURPOSES, LATER)
+    began = LATER if (nth, when) == (1, "before") and not done else AT
+    late = not done and nth == ROTATION_WRITES and when == "after"  # done and not told: repeating is another rotation
+    if not late:
+        assert [state for _, state, _ in states(memory)].count(KeyState.SIGNS) == 2
+        assert [since for _, _, since in states(memory)] == [began, began, None, None]
+    assert len(privates(memory)) == 2
+
+
+def test_an_interrupted_rotation_shows(memory: MemoryStore) -> None:
+    """Private keys that should be gone are told until the rotation is carried on."""
+    store = FaultyStore(memory, (Fault(when="before", operation="delete", error=Crash),))
+    with pytest.raises(Crash, match="^$"):
+        rotate(folder(store), PURPOSES, AT)
+    assert [state for _, state, _ in states(memory)].count(KeyState.REPLACED) == 2
+    rotate(folder(memory), PURPOSES, LATER)
+    assert [state for _, state, _ in states(memory)].count(KeyState.REPLACED) == 0
+
+
+@pytest.mark.parametrize("nth", range(1, 41))
+def test_a_rotation_that_comes_between(memory: MemoryStore, nth: int) -> None:
+    """Two rotations at once, one whole one at any step of the other, leave keys that sign and none that should not."""
+    store = _Interrupted(memory, nth)
+    rotate(folder(store, "slow"), PURPOSES, AT)  # type: ignore[arg-type]
+    for purpose in PURPOSES:
+        current = folder(memory).current(purpose).public
+        assert current in folder(memory).published(purpose)
+    assert [state for _, state, _ in states(memory)].count(KeyState.SIGNS) == 2
+    assert KeyState.REPLACED not in [state for _, state, _ in states(memory)]
+    assert len(privates(memory)) == 2
+
+
+class _Interrupted:
+    """A store in which another process rotates the keys just before the ``nth`` operation."""
+
+    def __init__(self, inner: ObjectStore, nth: int) -> None:
+        self._inner = inner
+        self._left = nth
+
+    def __getattr__(self, name: str) -> object:
+        self._left -= 1
+        if self._left == 0:
+            rotate(folder(self._inner, "quick"), PURPOSES, LATER)
+        return getattr(self._inner, name)
+
+
+def test_keys_kept_elsewhere_are_named_as_such(memory: MemoryStore) -> None:
+    """Without private keys nobody here can say which key signs."""
+    for key in privates(memory):
+        memory.delete(object_key(key))
+    assert {state for _, state, _ in states(memory)} == {KeyState.AWAY}
+
+
+@pytest.mark.parametrize("part", ["begun", "ended"])
+def test_every_flipped_byte_of_a_record_is_found(part: str, memory: MemoryStore) -> None:
+    """A damaged record of a rotation is refused, not guessed at; so is one under another number."""
+    if part == "begun":
+        store = FaultyStore(memory, (Fault(when="after", operation="put_if_absent", error=Crash),))
+        with pytest.raises(Crash, match="^$"):
+            rotate(folder(store), PURPOSES, AT)
+    else:
+        rotate(folder(memory), PURPOSES, AT)
+    key = object_key(f"log/rotations/00000000000000000001/{part}")
+    whole = memory.get(key).payload
+    for place in range(len(whole)):
+        _replace(memory, key, whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(Corrupt, match="a stored record is not what was written"):
+            rotate(folder(memory), PURPOSES, LATER)
+    if part == "begun":
+        _replace(memory, key, seal({"number": 2, "at": AT, "last": {"receipts": 1, "checkpoints": 1}}))
+        with pytest.raises(Corrupt, match="the record of a key rotation is another one's"):
+            rotate(folder(memory), PURPOSES, LATER)
+
+
+def _replace(store: MemoryStore, key: str, payload: bytes) -> None:
+    store.delete(object_key(key))
+    store.put_if_absent(object_key(key), payload)
