@@ -10,7 +10,7 @@ from typing import Final
 from shards.specification import ShardId, SliceIndex
 from shards.tombstones import DigestSet
 from storage.digests import Sha256
-from storage.encoding import from_base64, to_base64
+from storage.encodings import from_base64, to_base64
 from storage.errors import Invalid
 from storage.objects import ObjectKey
 

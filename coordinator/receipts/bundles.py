@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 
 from coordinator.receipts.evidence import PAYLOAD_TYPE, PREDICATE_TYPES, STATEMENT_TYPE, SUBJECT_NAME
 from storage.digests import canonical_json
-from storage.encoding import from_hex
+from storage.encodings import from_hex
 from storage.errors import Corrupt, Invalid
 from storage.transparency.checkpoint import OpenedCheckpoint, open_checkpoint
 from storage.transparency.envelope import envelope_payload, open_envelope

@@ -28,8 +28,8 @@ from coordinator.receipts.evidence import PAYLOAD_TYPE, Evidence, statement
 from storage.digests import sha256
 from storage.errors import Conflict, Corrupt, Invalid, ObjectMissing, SisaError
 from storage.objects import ObjectKey, ObjectStore, object_key
+from storage.records import seal, unseal
 from storage.registers.create_once import create_or_read
-from storage.sealed import seal, unseal
 from storage.transparency.check import LogCheck, check_log, read_leaves
 from storage.transparency.checkpoint import open_checkpoint
 from storage.transparency.envelope import envelope_payload, open_envelope, sign_envelope

@@ -23,12 +23,12 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple, NoReturn
 
 from storage.digests import Sha256, sha256
-from storage.encoding import from_hex
+from storage.encodings import from_hex
 from storage.encryption.cipher import KEY_BYTES, WRAPPED_BYTES, fresh_key, unwrap, wrap
 from storage.errors import Corrupt, ObjectChanged, ObjectExists, ObjectMissing, OutcomeUnknown, Unavailable
 from storage.objects import ObjectKey, ObjectStore, VersionTag, is_object_key, object_key
+from storage.records import seal, unseal
 from storage.registers.create_once import create_or_read
-from storage.sealed import seal, unseal
 
 RING = "ring"
 

@@ -16,8 +16,8 @@ from typing import Final
 from storage.encryption.keyring import Keyrings
 from storage.errors import Conflict, Corrupt, ObjectMissing
 from storage.objects import ObjectKey, ObjectStore, key_segment, object_key
+from storage.records import seal, unseal
 from storage.registers.create_once import create_or_read
-from storage.sealed import seal, unseal
 
 KEYRINGS: Final = "keyrings"
 """Folder of the rings."""

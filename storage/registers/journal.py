@@ -27,8 +27,8 @@ from storage.errors import (
     Unavailable,
 )
 from storage.objects import ObjectKey, ObjectStore, object_key
+from storage.records import seal, unseal
 from storage.registers.numbered import ATTEMPTS, Floor, Numbers, misshapen, scalar
-from storage.sealed import seal, unseal
 
 _NAMES = frozenset({"number", "token", "nonce", "previous", "records"})
 _REMEDY = "keep the store as it is and restore the journal from a copy; nothing of it was used"

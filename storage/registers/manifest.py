@@ -25,8 +25,8 @@ from storage.errors import (
     Unavailable,
 )
 from storage.objects import ObjectKey, ObjectStore, object_key
+from storage.records import seal, unseal
 from storage.registers.numbered import ATTEMPTS, Floor, Numbers, misshapen, scalar
-from storage.sealed import seal, unseal
 
 _MANIFEST_NAMES = frozenset({"number", "token", "nonce", "body"})
 

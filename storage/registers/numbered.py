@@ -16,7 +16,7 @@ from typing import TypeVar
 from storage.digests import Json
 from storage.errors import Corrupt, ObjectChanged, ObjectExists, ObjectMissing, OutcomeUnknown, Unavailable
 from storage.objects import ObjectKey, ObjectStore, VersionTag, object_key
-from storage.sealed import seal, unseal
+from storage.records import seal, unseal
 
 ATTEMPTS = 64
 """How often a step is repeated when others get in its way; each time one of them makes progress."""

@@ -12,7 +12,7 @@ from typing import Final
 from storage.digests import Json
 from storage.errors import ObjectChanged, ObjectExists, ObjectMissing, OutcomeUnknown, Unavailable
 from storage.objects import ObjectKey, ObjectStore, VersionTag
-from storage.sealed import seal, unseal
+from storage.records import seal, unseal
 
 _ATTEMPTS: Final = 64
 _HINDERED_ATTEMPTS: Final = 8

@@ -20,8 +20,8 @@ from typing import Protocol
 
 from storage.errors import Conflict, Corrupt, ObjectMissing, SisaError, Unavailable, WriterBusy
 from storage.objects import ObjectKey, VersionTag
+from storage.records import seal, unseal
 from storage.s3.bucket import Read
-from storage.sealed import seal, unseal
 
 _ATTEMPTS = 4
 _RENEWALS = 3

@@ -16,7 +16,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from storage.encoding import from_base64, to_base64
+from storage.encodings import from_base64, to_base64
 from storage.errors import Corrupt, Invalid
 from storage.transparency.keys import PublicKey, SigningKey
 from storage.transparency.merkle import HASH_BYTES

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from storage.digests import canonical_json
-from storage.encoding import from_base64
+from storage.encodings import from_base64
 from storage.errors import Corrupt
 from storage.transparency.keys import PublicKey, SigningKey
 

@@ -21,8 +21,8 @@ from typing import Any
 
 from storage.errors import Corrupt, ObjectMissing, OutcomeUnknown
 from storage.objects import ObjectKey, object_key
+from storage.records import seal, unseal
 from storage.registers.create_once import create_or_read
-from storage.sealed import seal, unseal
 from storage.transparency.keys import KeyFolder, PublicKey
 
 _FOLDER = "log/rotations/"

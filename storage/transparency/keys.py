@@ -26,8 +26,8 @@ from cryptography.hazmat.primitives.serialization import (
 from storage.digests import Sha256, sha256
 from storage.errors import Corrupt, Invalid, InvariantBroken, ObjectExists, ObjectMissing, OutcomeUnknown, Unavailable
 from storage.objects import ObjectKey, ObjectStore, key_segment, object_key
+from storage.records import seal, unseal
 from storage.registers.create_once import create_or_read
-from storage.sealed import seal, unseal
 
 SEED_BYTES = 32
 

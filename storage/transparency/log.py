@@ -14,11 +14,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from storage.encoding import from_base64, to_base64
+from storage.encodings import from_base64, to_base64
 from storage.errors import Corrupt, ObjectMissing
 from storage.objects import ObjectKey, ObjectStore, object_key
+from storage.records import seal, unseal
 from storage.registers.create_once import create_or_read
-from storage.sealed import seal, unseal
 from storage.transparency.checkpoint import LogCheckpoint, open_checkpoint, sign_checkpoint
 from storage.transparency.keys import PublicKey, SigningKey
 from storage.transparency.merkle import HASH_BYTES, MerkleTree, leaf_hash

@@ -16,7 +16,8 @@ import numpy as np
 from shards.points import PointBlock
 from shards.routing import DIGEST_BYTES
 from shards.slices import files as dataset
-from storage import objects, sealed
+from storage import objects
+from storage import records as sealed
 from storage.digests import Json
 from storage.objects import ObjectKey
 from storage.registers import journal, manifest
@@ -32,7 +33,7 @@ _encode_part = dataset.encode_part
 
 
 def unseal(payload: bytes, key: ObjectKey, names: frozenset[str]) -> dict[str, Json]:
-    """Return what ``storage.sealed.unseal`` returns."""
+    """Return what ``storage.records.unseal`` returns."""
     return dict(_unseal(payload, key, names))
 
 

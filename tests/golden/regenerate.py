@@ -11,9 +11,9 @@ from storage.digests import sha256
 from storage.encryption.cipher import encrypt, wrap
 from storage.encryption.keyring import Ring
 from storage.objects import object_key
+from storage.records import seal
 from storage.registers.journal import JournalEntry
 from storage.registers.manifest import Manifest
-from storage.sealed import seal
 
 FOLDER = Path(__file__).parent / "storage"
 

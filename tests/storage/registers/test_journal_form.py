@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from storage.digests import Json, Sha256, digest_of, sha256
 from storage.errors import Corrupt, Invalid
 from storage.objects import ObjectStore, object_key
+from storage.records import seal
 from storage.registers.journal import START, Journal, JournalEntry, Position, entry_from_bytes
-from storage.sealed import seal
 from storage.stores.memory import MemoryStore
 from tests.storage.registers.filled import entry_key, overwrite, written
 

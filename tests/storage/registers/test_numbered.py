@@ -9,9 +9,9 @@ import pytest
 from storage.digests import Json
 from storage.errors import Corrupt, Unavailable
 from storage.objects import ObjectStore, object_key
+from storage.records import seal
 from storage.registers.manifest import ManifestRegister
 from storage.registers.numbered import Floor, Numbers, misshapen, scalar
-from storage.sealed import seal
 from tests.doubles.stores.faulty_store import Fault, FaultyStore
 
 KEY = object_key("control/some-floor")

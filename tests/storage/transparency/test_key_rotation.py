@@ -8,7 +8,7 @@ import pytest
 
 from storage.errors import Corrupt, Fenced, OutcomeUnknown
 from storage.objects import ObjectStore, object_key
-from storage.sealed import seal
+from storage.records import seal
 from storage.stores.memory import MemoryStore
 from storage.transparency.key_rotation import KeyState, rotate, statements
 from storage.transparency.keys import KeyFolder

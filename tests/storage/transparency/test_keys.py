@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from storage.digests import sha256
 from storage.errors import Corrupt, Invalid, InvariantBroken, OutcomeUnknown, SisaError, Unavailable
 from storage.objects import ObjectStore, object_key
-from storage.sealed import unseal
+from storage.records import unseal
 from storage.stores.memory import MemoryStore
 from storage.transparency.keys import KeyFolder, PublicKey, SigningKey, fresh_seed, public_key_from_text
 from tests.doubles.seeds import CountingSeeds

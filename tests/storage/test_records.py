@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from storage.digests import Json, canonical_json, digest_of
 from storage.errors import Corrupt, Invalid
 from storage.objects import object_key
-from storage.sealed import FORMAT_VERSION, seal, unseal
+from storage.records import FORMAT_VERSION, seal, unseal
 
 KEY = object_key("some/record")
 NAMES = frozenset({"value"})
