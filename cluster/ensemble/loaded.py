@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +16,9 @@ from cluster.config.specification import FederationSpecification
 from cluster.runtime.user_code import make_importable
 from coordinator.aggregation import Aggregated, Rule, aggregate
 from coordinator.state import FederationState, servable
+from shards.learners.protocol import Learner
+from shards.learners.registry import open_learner
 from shards.learners.torch.factory import model_code_digest
-from shards.learners.torch.learner import TorchLearner, TorchState
 from shards.learners.torch.seeding import set_numerics
 from shards.learners.trainer import read_checkpoint
 from shards.specification import ShardId
@@ -32,8 +34,9 @@ class Ensemble:
     generation: int
     shards: int
     """S: constituents there are; those not loaded abstain."""
-    learner: TorchLearner
-    constituents: tuple[TorchState, ...]
+    learner: Learner[Any]
+    constituents: tuple[Any, ...]
+    """The learner's states, one a constituent."""
     rule: Rule
     checkpoints: tuple[tuple[ShardId, Sha256], ...] = ()
     """Which checkpoint of which shard each constituent is."""
@@ -98,7 +101,7 @@ class Ensemble:
         """
         make_importable(specification.folder)
         set_numerics(specification.cluster.threads_per_worker, "cpu")
-        learner = TorchLearner(
+        learner = open_learner(
             model=specification.model,
             training=specification.training,
             inputs=width,

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import ray
 
@@ -19,8 +19,9 @@ from cluster.runtime.guard import check_rooms
 from cluster.runtime.labels import Labels, check_here
 from cluster.runtime.user_code import make_importable
 from coordinator.engine.tasks import check_configuration, revised_task
+from shards.learners.protocol import Learner
+from shards.learners.registry import open_learner
 from shards.learners.torch.factory import model_code_digest
-from shards.learners.torch.learner import TorchLearner, TorchState
 from shards.learners.torch.seeding import Device, check_numerics, set_numerics
 from shards.learners.trainer import ConstituentTrainer, TrainingEvent, TrainTask
 from shards.lineage import Configuration
@@ -59,7 +60,7 @@ class Worker:
         make_importable(setup.import_folder)
         self._setup = setup
         self._profile = set_numerics(setup.threads, setup.device)
-        self._learners: dict[int, TorchLearner] = {}
+        self._learners: dict[int, Learner[Any]] = {}
 
     def configuration(self, width: int) -> Configuration:
         """Return what decides the bits here. Raises ``Invalid`` when the model does not fit ``width`` features."""
@@ -83,7 +84,7 @@ class Worker:
         Raises ``Conflict`` when this worker would produce other bits than the task's lineages promise (E7).
         """
         check_configuration(task.lineages[0].configuration, self.configuration(task.width))
-        trainer: ConstituentTrainer[TorchState] = ConstituentTrainer(
+        trainer: ConstituentTrainer[Any] = ConstituentTrainer(
             learner=self._learner(task.width),
             store=self._setup.store,
             names=new_name,
@@ -92,9 +93,9 @@ class Worker:
         )
         return trainer.train(task)
 
-    def _learner(self, width: int) -> TorchLearner:
+    def _learner(self, width: int) -> Learner[Any]:
         if width not in self._learners:
-            self._learners[width] = TorchLearner(
+            self._learners[width] = open_learner(
                 model=self._setup.model,
                 training=self._setup.training,
                 inputs=width,

@@ -16,7 +16,7 @@ from shards.cost import training_point_epochs
 from shards.data.columns import choose_columns
 from shards.data.readers import Wanted
 from shards.data.sources import Source
-from shards.learners.torch.learner import TorchLearner
+from shards.learners.registry import open_learner
 from shards.learners.torch.seeding import set_numerics
 from shards.lineage import Configuration, Lineage, NumericsProfile, expected_lineages
 from shards.points import ShardPoints
@@ -84,7 +84,7 @@ def trial_basis(specification: FederationSpecification, source: Source, points: 
     width = feature_width(source, data)
     make_importable(specification.folder)
     profile = set_numerics(specification.cluster.threads_per_worker, "cpu")
-    learner = TorchLearner(
+    learner = open_learner(
         model=specification.model,
         training=replace(training, epochs=1),
         inputs=width,

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from cluster.config.specification import FederationSpecification
-from shards.learners.torch.learner import TorchLearner, TorchState
+from shards.learners.registry import open_learner
+from shards.learners.torch.learner import TorchState
 from shards.learners.torch.seeding import set_numerics
 from shards.specification import ModelSettings, TrainingSettings
 from storage.stores.memory import MemoryStore
@@ -33,7 +34,7 @@ def federation_on_gpu(specification: FederationSpecification) -> SmallFederation
     return SmallFederation(
         specification=specification,
         store=MemoryStore(f"gpu-{world}"),
-        learners=lambda width: TorchLearner(
+        learners=lambda width: open_learner(
             model=specification.model,
             training=specification.training,
             inputs=width,

@@ -10,9 +10,11 @@ import numpy as np
 from cluster.config.specification import FederationSpecification, bit_settings, settings_record
 from coordinator.engine.tasks import train_task
 from coordinator.state import FederationState
+from shards.learners.protocol import Learner
+from shards.learners.registry import open_learner
 from shards.learners.torch.checkpoint import decode_checkpoint
 from shards.learners.torch.factory import model_code_digest
-from shards.learners.torch.learner import TorchLearner, TorchState
+from shards.learners.torch.learner import TorchState
 from shards.learners.torch.seeding import set_numerics
 from shards.learners.trainer import ConstituentTrainer, SliceLearned, read_checkpoint
 from shards.lineage import CheckpointRecord, Configuration
@@ -41,9 +43,9 @@ def conditions(specification: FederationSpecification) -> Configuration:
     )
 
 
-def learner_of(specification: FederationSpecification, width: int) -> TorchLearner:
+def learner_of(specification: FederationSpecification, width: int) -> Learner[TorchState]:
     """Return a new learner for the specification."""
-    return TorchLearner(
+    return open_learner(
         model=specification.model,
         training=specification.training,
         inputs=width,
