@@ -8,7 +8,25 @@ from typing import Final
 
 from storage.errors import Invalid
 
+_HOME: Final = Path(__file__).resolve().parents[2]
+
 ROOMS: Final = ("storage", "shards", "coordinator", "cluster", "deploy")
+
+
+def check_folder(folder: Path) -> None:
+    """Raise ``Invalid`` when ``folder``, whose modules workers find before all others, hides one of our rooms.
+
+    A folder without ``__init__.py`` hides nothing: Python prefers our package to it.
+    """
+    if folder.resolve() == _HOME:
+        return
+    for room in ROOMS:
+        for other in (folder / room / "__init__.py", folder / f"{room}.py"):
+            if other.exists():
+                raise Invalid(
+                    f"{other} would be taken for sisa-ray's own package {room!r}, {_HOME / room}",
+                    f"rename it, or move the specification to a folder without {room!r}",
+                )
 
 
 def check_rooms() -> None:
@@ -16,12 +34,11 @@ def check_rooms() -> None:
 
     Ours lie side by side in one folder. Called at start by the command and by every worker.
     """
-    home = Path(__file__).resolve().parent.parent
     for room in ROOMS:
         found = find_spec(room)
         folder = Path(found.origin).resolve().parent if found and found.origin else None
-        if folder != home / room:
+        if folder != _HOME / room:
             raise Invalid(
-                f"the Python package {room!r} is not sisa-ray's: expected {home / room}, found {folder}",
+                f"the Python package {room!r} is not sisa-ray's: expected {_HOME / room}, found {folder}",
                 f"uninstall the distribution that brings {room!r}, or use a virtual environment of its own",
             )

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from cluster.config.specification import ClusterSettings, FederationSpecification, bit_settings, settings_record
+from cluster.runtime.guard import check_folder
 from cluster.runtime.labels import check_own_place
 from cluster.runtime.session import is_to_start_ray, join_ray, leave_ray
 from cluster.training.pool import RayPool
@@ -50,6 +51,7 @@ class Workers:
     def pool(self) -> Pool:
         """Return the pool, joining Ray at the first call."""
         if self._pool is None:
+            check_folder(self._specification.folder)
             self._started_ray = join_ray(self._specification.cluster)
             self._pool = RayPool(self._setup(), self._specification.cluster, self._remark)
         return self._pool

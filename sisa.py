@@ -1,0 +1,59 @@
+"""The front door under one name: ``import sisa``.
+
+    import sisa
+    with sisa.launch("sisa.toml") as federation:
+        federation.train()
+        federation.erase(subjects=["person-17"])
+
+``Client`` alone loads neither Ray nor torch. What else there is lies in the rooms: storage, shards, coordinator,
+cluster, deploy.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cluster import Federation, connect, launch
+    from cluster.client import Client
+
+__all__ = ["Client", "Federation", "connect", "launch"]
+
+_HOME = Path(__file__).resolve().parent
+
+
+def _refuse_others() -> None:
+    """Raise ``ImportError`` where Python finds somebody else's package under the name of one of our rooms.
+
+    ``cluster.runtime.guard`` does the same for processes that have got as far as importing it.
+    """
+    for room in ("storage", "shards", "coordinator", "cluster", "deploy"):
+        found = find_spec(room)
+        origin = found.origin if found else None
+        if origin is None or Path(origin).resolve() != _HOME / room / "__init__.py":
+            raise ImportError(
+                f"Python finds {origin or 'nothing'} for the package {room!r}, and sisa-ray needs its own,"
+                f" {_HOME / room}: rename the other one, or start Python in another folder"
+            )
+
+
+_refuse_others()
+
+
+def __getattr__(name: str) -> Any:
+    # Looked up at first use: a client's process needs neither Ray nor torch.
+    if name == "Client":
+        from cluster.client import Client  # noqa: PLC0415
+
+        return Client
+    if name in __all__:
+        import cluster  # noqa: PLC0415
+
+        return getattr(cluster, name)
+    raise AttributeError(f"module 'sisa' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
