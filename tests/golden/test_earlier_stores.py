@@ -1,0 +1,133 @@
+"""Stores that earlier releases wrote go on: they train, erase, serve and verify (E16).
+
+Each archive in ``stores/`` holds a federation as that release left it (``people.csv``, ``sisa.toml``, ``federation/``,
+with keys that open nothing else) and ``expected.json``: digests of its checkpoints then, and after what the test does,
+as the same release computed them.
+
+release-0.1.0   87 data points, adam; two erasures complete, one refused, one paused by a legal hold
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import cluster.training.workers
+from cluster.config.specification import read_specification
+from coordinator.engine.ledger import read_state
+from shards.learners.torch.seeding import set_numerics
+from tests.doubles.home import Home, run
+from tests.doubles.workers.local_workers import LocalWorkers
+from tests.serving.world import coordinator_of, open_world
+
+STORES = Path(__file__).parent / "stores"
+REFUSED = "ticket-3"
+HELD = "ticket-4"
+
+
+@pytest.fixture(params=sorted(path.name.removesuffix(".tar.gz") for path in STORES.iterdir()))
+def earlier(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    """The folder as the release left it; its constituents train in this process."""
+    monkeypatch.setattr(cluster.training.workers, "RayPool", LocalWorkers)
+    monkeypatch.setattr(cluster.training.workers, "join_ray", lambda _: False)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.chdir(tmp_path)
+    with tarfile.open(STORES / f"{request.param}.tar.gz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    return Home(tmp_path)
+
+
+def expected_digests(home: Home) -> Iterator[list[list[str]]]:
+    """Yield the digests of all checkpoints as the release computed them, moment after moment."""
+    yield from json.loads((home.folder / "expected.json").read_text(encoding="utf-8")).values()
+
+
+def digests(home: Home) -> list[list[str]]:
+    """Return the digests of all checkpoints as they are now."""
+    return [constituent["slice_digests"] for constituent in home.json("status").data["constituents"]]
+
+
+def is_of_this_profile(home: Home) -> bool:
+    """Return whether this machine computes the bits that the release's machine did (E7)."""
+    state = read_state(home.objects)
+    assert state is not None
+    assert state.configuration is not None
+    return state.configuration.profile == set_numerics(1, "cpu")
+
+
+def states(home: Home) -> dict[str, str]:
+    """Return the state of every request."""
+    return {each["request_id"]: each["state"] for each in home.json("status").data["requests"]}
+
+
+def test_what_it_says_is_read(earlier: Home) -> None:
+    """Status, receipts and the log read as they were written, and reading changes nothing."""
+    before = earlier.raw()
+    assert states(earlier) == {"ticket-1": "complete", "ticket-2": "complete", REFUSED: "refused", HELD: "waiting"}
+    assert digests(earlier) == next(expected_digests(earlier))
+    assert earlier.json("receipt", "ticket-1").code == 0
+    assert earlier.json("log", "--check").code == 0
+    assert earlier.raw() == before
+
+
+def test_training_again_finds_nothing_to_do(earlier: Home) -> None:
+    """Under the same settings and the same numerics profile no constituent is trained anew; else all are, and exact."""
+    same = is_of_this_profile(earlier)
+    trained = earlier.json("train")
+    assert trained.code == 0, trained.err
+    if same:
+        assert digests(earlier) == next(expected_digests(earlier))
+    assert earlier.json("verify").data["exact"]
+
+
+def test_its_erasures_go_on(earlier: Home) -> None:
+    """What was paused is carried out once it is released, new requests are taken, and the bytes are the release's."""
+    same = is_of_this_profile(earlier)
+    if not same:
+        assert earlier.json("train").code == 0
+    assert run("request", "release", HELD, "--config", str(earlier.config)).code == 0
+    erased: dict[str, Any] = earlier.json("erase", "--subject", "person-09", "--request-id", "ticket-5", "--wait").data
+    assert erased["state"] == "complete"
+    assert states(earlier)[HELD] == "complete"
+    if same:
+        assert digests(earlier) == list(expected_digests(earlier))[-1]
+    proof = earlier.json("verify").data
+    assert (proof["exact"], proof["residue"]["found"], proof["receipts"]["broken"]) == (True, [], [])
+
+
+def test_it_is_served(earlier: Home) -> None:
+    """A coordinator takes it over, and a replica answers from it."""
+    if not is_of_this_profile(earlier):
+        assert earlier.json("train").code == 0
+    resident = coordinator_of(read_specification(earlier.config))
+    world = open_world(earlier, resident)
+    try:
+        answer = world.predict({"points": [{"id": "new", "features": [2.0, -2.0, 0.0]}]})
+        assert answer.status_code == 200, answer.text
+        assert (answer.json()["constituents"], answer.json()["shards"]) == (2, 2)
+    finally:
+        world.service.close()
+        resident.stop()
+
+
+def test_erased_people_stay_out(earlier: Home) -> None:
+    """The file still holds whom the release erased; read again, they stay out."""
+    with (earlier.folder / "people.csv").open("a", encoding="utf-8") as source:
+        source.write("r900,person-07,red,0.1,0.2,0.3\nr901,somebody-new,red,0.1,0.2,0.3\n")
+    trained = earlier.json("train")
+    assert trained.code == 0, trained.err
+    assert trained.data["points"] == 87 + 2 - 4 - 1 - 1  # ticket-1's four, ticket-2's one, and the new one of ticket-1
+
+
+def test_a_copy_is_of_use(earlier: Home, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Nothing in the store depends on the folder where it lies."""
+    moved = Home(tmp_path_factory.mktemp("moved"))
+    shutil.copytree(earlier.folder, moved.folder, dirs_exist_ok=True)
+    assert digests(moved) == next(expected_digests(earlier))
