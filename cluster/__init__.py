@@ -9,6 +9,20 @@ Owns the words: worker, federation.
     with cluster.launch("sisa.toml") as federation:
         federation.train()
         federation.erase(subjects=["person-17"])
+
+    federation          a federation as a Python object: launch, connect
+    client              the HTTP API from Python
+    doctor              what can be known to go wrong, before work starts
+    tokens              bearer tokens
+    config/             specifications
+    results/            what the front door returns
+    runtime/            Ray itself, nodes, user code
+    training/           workers, and ingest by many tasks
+    writer/             what the holder of the writer lock does
+    ensemble/           constituents that answer together
+    coordinator_actor/  the writer that stays
+    sites/              federations of several sites
+    serving/            the HTTP API
 """
 
 from __future__ import annotations

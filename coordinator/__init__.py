@@ -1,9 +1,21 @@
 """Coordinator: decisions.
 
-Knows erasure requests, retrain plans, what is current, what may be served, aggregation, cost forecasts.
-May touch: nothing but values in requests.py, state.py, decide.py, plan.py, aggregation.py, forecast.py; engine.py and
-verification.py act on the store and the worker pool they are given.
+Knows erasure requests, retrain plans, what is current, what may be served, aggregation, receipts, cost forecasts.
+May touch: nothing but values, except engine/, receipts/issuer.py and verification.py, which act on the store, the
+worker pool and the clock that they are given.
 Must not know: torch, Ray, boto3, HTTP, the command line.
-Owns the words: erasure request, retrain plan, generation, erasure floor, quarantine, aggregation.
+Owns the words: erasure request, retrain plan, generation, erasure floor, quarantine, aggregation, receipt.
 Sources: SISA sections III-V; tinker-cookbook and Ray Train v2 for decide(state, event) -> (state, effects).
+
+    requests      erasure requests and their states
+    state         what a federation is at one moment
+    settings      the tables about aggregation, erasure, receipts
+    ports         what the engine needs from outside: workers, clock, names, listeners
+    aggregation   constituents' answers combined
+    sites         what is known of the sites of a federation
+    status        what people are told of a federation
+    verification  retrains and compares; looks for residue
+    decisions/    pure: the next state, plans, what may be asked for
+    engine/       performs them, and makes every event durable
+    receipts/     states, signs and checks what was erased
 """

@@ -4,4 +4,14 @@ Knows the command line, its output and exit codes, progress on a terminal, demo 
 May touch: everything to the left; typer and rich, which nobody else does.
 Must not know: how anything is trained, stored or decided.
 Owns the words: command, envelope, exit code.
+
+    commands/   the options of every command
+    views/      what commands print
+    demo        sisa demo
+    demo_data   the data it uses
+    initialise  sisa init
+    name_file   a file of names to erase
+    settings    the only reader of environment variables
+    jobs/       programs for Ray Jobs
+    examples/   stories to run
 """

@@ -1,10 +1,23 @@
 """Shards: data points and the constituent models that learn them.
 
 Knows data points, subjects, shards, slices, the slice schedule, lineages, learners, checkpoints, cost.
-May touch: the object store it is given (storage), pyarrow only in dataset.py and sources.py, torch only in
-models.py, model.py, trainer.py, checkpoint.py and seeding.py.
+May touch: the object store it is given (storage); pyarrow only in data/ and slices/files.py; torch only in models.py
+and learners/torch/.
 Must not know: erasure requests, Ray, HTTP, the command line.
 Owns the words: data point, subject, shard, slice, constituent model, checkpoint, lineage, tombstone.
 Numbering: shards are 0 .. S-1, slices 1 .. R (as in the paper); "after slice 0" is the initial state.
 Sources: Bourtoule et al., Machine Unlearning, IEEE S&P 2021 (SISA), sections IV and V.
+
+    specification  the settings that decide a constituent's bytes
+    points         data points in memory, as arrays
+    routing        keyed digests of names; which slice of which shard
+    ordering       order and randomness that do not depend on position
+    schedule       epochs of each slice
+    cost           what training and erasing cost, in formulas
+    lineage        what a checkpoint has seen
+    tombstones     digests of what was erased
+    models         the networks that come with the system
+    data/          from files and tables to arrays
+    slices/        from arrays to slice files
+    learners/      from slices to checkpoints
 """

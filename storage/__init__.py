@@ -1,12 +1,25 @@
 """Storage: bytes that survive.
 
 Knows object keys, conditional puts, digests, encryption, manifest versions, journal entries, fencing tokens, writer
-locks.
-May touch: the object store it is given, the file system behind a local store, ciphers (only in cipher.py).
+locks, signatures.
+May touch: the object store it is given, the file system behind a local store, boto3 (only in s3/client.py), ciphers
+and signatures (only in encryption/cipher.py, transparency/keys.py and transparency/envelope.py).
 Must not know: shards, slices, models, Ray, HTTP.
 Promises: a returned put is durable; a raised OutcomeUnknown may have landed.
 Owns the words: object, key, conditional put, manifest, journal, entry, position, floor, fencing token, digest,
 outcome unknown, data key, key-encryption key, ring.
 Sources: S3 conditional requests (If-None-Match, If-Match); RFC 8785 for canonical JSON;
 SlateDB's boundary object for the floor under deleted numbers.
+
+    objects        the object store: what every store offers and promises
+    location       from a location as a person writes it to the store there
+    stores/        a folder, memory, and the probe of a store's promises
+    s3/            a bucket
+    encryption/    objects under keys that can be destroyed
+    registers/     manifests, journal, and what they are made of
+    transparency/  the receipts' log, its signatures, its keys
+    records        canonical JSON with a version and its own digest
+    digests        digests, and the bytes they are taken over
+    encodings      bytes as text
+    errors         errors, by what the caller does next
 """

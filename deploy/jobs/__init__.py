@@ -1,1 +1,4 @@
-"""Programs for Ray Jobs, on a cluster whose coordinator does the work."""
+"""Jobs: programs for Ray Jobs, on a cluster whose coordinator does the work.
+
+erase_job  submits an erasure request, and ends
+"""

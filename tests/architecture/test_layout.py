@@ -5,15 +5,23 @@ from __future__ import annotations
 import ast
 import doctest
 import importlib
+import re
+from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
+LEARNERS = ("TorchLearner",)
+"""Opened by the registry alone."""
+MOST_MODULES = 16
+"""In a folder, beside its subfolders: more cannot be taken in at a glance."""
 ROOMS = ("storage", "shards", "coordinator", "cluster", "deploy")
 FILES = sorted(file for room in (*ROOMS, "tests") for file in (ROOT / room).rglob("*.py"))
 SOURCES = [file for file in FILES if not file.is_relative_to(ROOT / "tests")]
+PACKAGES = [file for file in SOURCES if file.name == "__init__.py"]
+DOCUMENTS = [ROOT / name for name in ("README.md", "DESIGN.md", "RUNBOOK.md")]
 WITH_EXAMPLES = [file for file in SOURCES if ">>> " in file.read_text(encoding="utf-8")]
 
 
@@ -58,6 +66,41 @@ def test_every_test_folder_is_a_package() -> None:
     """Every folder of tests has an __init__.py: without it tests/storage would shadow the real storage."""
     folders = {file.parent for file in FILES if file.is_relative_to(ROOT / "tests")}
     assert [_name(folder) for folder in sorted(folders) if not (folder / "__init__.py").exists()] == []
+
+
+def test_no_folder_is_too_full() -> None:
+    """No folder holds more modules than can be taken in at a glance; subfolders and their docstrings take the rest."""
+    count = Counter(_name(file.parent) for file in FILES if file.name != "__init__.py")
+    assert {folder: modules for folder, modules in count.items() if modules > MOST_MODULES} == {}
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=_name)
+def test_every_folder_lists_what_is_in_it(package: Path) -> None:
+    """The docstring of a room, and of every folder in it, ends in a line for each module and folder, and no other."""
+    text = ast.get_docstring(ast.parse(package.read_text(encoding="utf-8"))) or ""
+    listed = {line.split()[0] for line in text.split("\n\n")[-1].splitlines()}
+    modules = {file.stem for file in package.parent.glob("*.py")} - {"__init__"}
+    folders = {f"{inner.parent.name}/" for inner in package.parent.glob("*/__init__.py")}
+    assert listed == modules | folders
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=_name)
+def test_documents_name_files_that_exist(document: Path) -> None:
+    """Every path of a room's or a test's file that a document names leads to one."""
+    text = document.read_text(encoding="utf-8")
+    named = re.findall(rf"`((?:{'|'.join((*ROOMS, 'tests'))})/[\w./*-]*)`", text)
+    assert [path for path in named if not [*ROOT.glob(path.rstrip("/"))]] == []
+
+
+def test_learners_are_opened_by_the_registry() -> None:
+    """One function constructs learners, so that a new one is added in one place."""
+    found = [
+        (_name(file), ast.unparse(call.func))
+        for file in SOURCES
+        for call in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(call, ast.Call) and ast.unparse(call.func) in LEARNERS
+    ]
+    assert found == [("shards/learners/registry.py", learner) for learner in LEARNERS]
 
 
 def test_every_room_is_typed() -> None:

@@ -1,1 +1,5 @@
-"""Five sites whose data differ: ``split`` writes them, ``compare`` tells what the federation makes of them."""
+"""Five sites whose data differ.
+
+split    writes them
+compare  tells what the federation makes of them
+"""
