@@ -139,7 +139,7 @@ def test_ray_asks_for_a_token_and_reports_to_nobody() -> None:
     )
     assert settings["RAY_AUTH_MODE"] == "token"
     assert settings["RAY_USAGE_STATS_ENABLED"] == "0"
-    session = (ROOT / "cluster" / "session.py").read_text(encoding="utf-8")
+    session = (ROOT / "cluster" / "runtime" / "session.py").read_text(encoding="utf-8")
     ours = dict(re.findall(r'setdefault\("(RAY_\w+)", "(\w+)"\)', session))
     assert ours.items() <= settings.items()
 

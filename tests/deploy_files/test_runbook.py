@@ -154,7 +154,7 @@ def test_python_can_be_run() -> None:
 
 def test_the_permissions_are_those_that_storage_needs() -> None:
     """Each kind of request to S3 in storage has its permission in the runbook, and there is none for nothing."""
-    sources = [path.read_text(encoding="utf-8") for path in sorted((ROOT / "storage").glob("*.py"))]
+    sources = [path.read_text(encoding="utf-8") for path in sorted((ROOT / "storage").rglob("*.py"))]
     verbs = "get|put|delete|list|head|create|abort|complete|upload|copy"
     sent = {name for source in sources for name in re.findall(rf'"((?:{verbs})_[a-z_]+)"', source)}
     assert sent == IAM.keys()
