@@ -104,9 +104,13 @@ class Reader:
 
 
 def parsed(payload: bytes) -> Any:
-    """Return what a JSON body says. Raises ``Refused`` for anything that is no JSON, NaN and infinities included."""
+    """Return what a JSON body says.
+
+    Raises ``Refused`` for anything that is not JSON, NaN and infinities included, and for an object that has a key
+    twice: readers of JSON differ in which of the two values they take, so one of them would be lost without a word.
+    """
     try:
-        return json.loads(payload, parse_constant=_refuse_constant)
+        return json.loads(payload, parse_constant=_refuse_constant, object_pairs_hook=_object)
     except (ValueError, RecursionError):
         # Not chained: the cause holds the body.
         raise unreadable("the body is not JSON", "send one JSON object, UTF-8, with finite numbers") from None
@@ -197,6 +201,17 @@ def _bad_point(number: int) -> Invalid:
 
 def _refuse_constant(_: str) -> NoReturn:
     raise ValueError
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object. Which key it has twice is not said: keys may be data."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise unreadable(
+            "a key stands twice in one object of the body, so that one of its two values would be lost",
+            "write each key once; several subjects or ids go into one list",
+        )
+    return found
 
 
 def _unsupported(message: str, remedy: str) -> Refused:

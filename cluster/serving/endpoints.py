@@ -20,7 +20,7 @@ from cluster.serving.access_log import Recorder, note
 from cluster.serving.auth import Gate
 from cluster.serving.bodies import JSON, media_type_of, parsed
 from cluster.serving.erasures import named
-from cluster.serving.http_errors import Problem, Refused, problem_of, too_large
+from cluster.serving.http_errors import Problem, Refused, problem_of, too_large, unreadable
 from cluster.serving.openapi import POLICY, openapi_of, page
 from cluster.serving.schemas import ASKED, KEY, Health, responses
 from cluster.tokens import Role, TokenRecord
@@ -31,7 +31,7 @@ from storage.errors import Invalid, SisaError
 _Result = TypeVar("_Result")
 
 TOKEN: Final[dict[str, Any]] = {"security": [{"token": []}]}
-COMMON: Final = (401, 403, 429, 500, 503)
+COMMON: Final = (400, 401, 403, 429, 500, 503)
 """Statuses that every endpoint may answer with that asks for a token."""
 
 _SMALL_BYTES: Final = 16 * 1024
@@ -43,6 +43,9 @@ _SUBMISSIONS_AT_ONCE: Final = 16
 """Apart from other calls: while a coordinator is started anew they wait for it, and predictions shall not."""
 
 _KEY = re.compile(KEY["schema"]["pattern"])  # type: ignore[index]
+
+_SINGLE_HEADERS: Final = ("Authorization", "Content-Type", "Content-Encoding", "Content-Length", "Idempotency-Key")
+"""Headers with one value. Servers differ in which of two they take, so that a proxy may have checked the other one."""
 
 
 class Behind(Protocol):
@@ -107,7 +110,8 @@ class Endpoints:
         return HTMLResponse(page(request.app.openapi()), headers=POLICY)
 
     async def admit(self, request: Request, *roles: Role) -> TokenRecord:
-        """Return the caller's token. Raises as ``Gate.admit`` does."""
+        """Return the caller's token. Raises as ``Gate.admit`` does, and ``Refused`` with 400 for what stands twice."""
+        _refuse_repeated(request)
         record = await self.call(lambda: self._behind.gate.admit(request.headers, *roles))
         note(request.scope, token_id=record.token_id, role=record.role)
         return record
@@ -168,7 +172,7 @@ def add_predictions(app: FastAPI, endpoint: Callable[..., Any], model: type) -> 
         methods=["POST"],
         response_model=model,
         responses=responses(
-            *(*COMMON, 400, 406, 413, 415, 422),
+            *(*COMMON, 406, 413, 415, 422),
             of_200={"content": {ARROW_STREAM: {"schema": {"type": "string", "format": "binary"}}}},
         ),
         openapi_extra={**TOKEN, **ASKED},
@@ -186,7 +190,7 @@ def add_erasures(
         status_code=202,
         response_model=model,
         responses=responses(
-            *sorted({*COMMON, 400, 409, 413, 415, 422, *statuses}),
+            *sorted({*COMMON, 409, 413, 415, 422, *statuses}),
             of_200={"model": model, "description": "The request was accepted before."},
         ),
         openapi_extra={**TOKEN, **body, "parameters": [KEY]},
@@ -233,6 +237,15 @@ def _named(payload: bytes, most_names: int, more: tuple[str, ...]) -> Named:
     if len(subjects) + len(ids) > most_names:
         raise Refused(too_large(f"the request names more than {most_names:,}", "send several, or use 'sisa erase'"))
     return Named(subjects=named(subjects, "subjects"), ids=named(ids, "ids"), held=hold, everyone=everyone, site=site)
+
+
+def _refuse_repeated(request: Request) -> None:
+    """Raise ``Refused`` when a header that has one value, or a parameter of the address, stands there twice."""
+    for name in _SINGLE_HEADERS:
+        if len(request.headers.getlist(name)) > 1:
+            raise unreadable(f"the request has the header {name} twice", "send it once")
+    if len(request.query_params.multi_items()) != len(request.query_params):
+        raise unreadable("the request's address has a parameter twice", "give each parameter once")
 
 
 async def _refuse(request: Request, error: Exception) -> Response:

@@ -126,7 +126,7 @@ class Errors(_Shape):
 
 
 ERRORS: Final[dict[int, str]] = {
-    400: "The body cannot be read.",
+    400: "The body cannot be read, or something stands twice: a key in the body, a header, a parameter.",
     401: "No token, or none that is known and in force.",
     403: "The token's role may not do this, or what is asked for may not leave.",
     404: "There is no such thing.",

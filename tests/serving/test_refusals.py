@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -50,6 +50,11 @@ BODIES: Mapping[str, tuple[object, int, str]] = {
     "infinity": (b'{"points": [{"features": [-Infinity]}]}', 400, "not JSON"),
     "endless digits": (b'{"points": [{"features": [' + b"1" * 5000 + b"]}]}", 400, "not JSON"),
     "deep": (b"[" * 90_000, 400, "not JSON"),
+    "points twice": (b'{"points": [], "points": []}', 400, "a key stands twice"),
+    "columns twice within": (b'{"columns": {"x00": [1], "secret": [1], "secret": [1]}}', 400, "a key stands twice"),
+    "id twice": (b'{"points": [{"id": "secret-1", "id": "secret-2", "features": []}]}', 400, "a key stands twice"),
+    "feature twice": (b'{"points": [{"features": {"x00": 1, "x00": 2}}]}', 400, "a key stands twice"),
+    "unknown member twice": (b'{"secret": [{"a": {"b": 1, "b": 1}}]}', 400, "a key stands twice"),
     "a list": ([NAMED], 422, "an object with either 'points' or 'columns'"),
     "both forms": (points() | {"columns": {}}, 422, "either 'points' or 'columns'"),
     "unknown member": (points() | {NAMED: 1}, 422, "either 'points' or 'columns'"),
@@ -129,6 +134,11 @@ def test_streams_that_cannot_be_answered(still_world: World, name: str) -> None:
 
 ERASURES: Mapping[str, tuple[object, int, str]] = {
     "not JSON": (b"secret", 400, "not JSON"),
+    "subjects twice": (b'{"subjects": ["secret-1"], "subjects": ["secret-2"]}', 400, "a key stands twice"),
+    "the same twice": (b'{"ids": ["secret-1"], "ids": ["secret-1"]}', 400, "a key stands twice"),
+    "escaped": (b'{"subjects": ["secret-1"], "subj\\u0065cts": ["secret-2"]}', 400, "a key stands twice"),
+    "UTF-16": ('{"hold": "", "hold": "x"}'.encode("utf-16"), 400, "a key stands twice"),
+    "twice within": (b'{"subjects": [{"secret": 1, "secret": 2}]}', 400, "a key stands twice"),
     "a list": ([NAMED], 422, "an object with 'subjects', 'ids'"),
     "unknown member": ({"subject": NAMED}, 422, "an object with 'subjects', 'ids'"),
     "a text": ({"subjects": NAMED}, 422, "are lists of names"),
@@ -212,6 +222,29 @@ def test_forms_that_are_not_taken(still_world: World, headers: dict[str, str], s
         headers=still_world.headers("predict", Content_Type=JSON) | headers,
     )
     error_of(answer, status, kind)
+
+
+@pytest.mark.parametrize(
+    "name", ["Authorization", "Content-Type", "Content-Encoding", "Content-Length", "Idempotency-Key"]
+)
+@pytest.mark.parametrize("spelled", [str.lower, str.upper])
+def test_headers_that_stand_twice(still_world: World, name: str, spelled: Callable[[str], str]) -> None:
+    """A header with one value that stands twice is refused, even if both are the same: which one counts is a guess."""
+    sent = still_world.headers("erase", Content_Type=JSON, Content_Encoding="identity", Idempotency_Key="secret-1")
+    body = json.dumps({"subjects": [NAMED]})
+    sent["Content-Length"] = str(len(body))
+    for second in (sent[name], "secret-2"):
+        headers = [*sent.items(), (spelled(name), second)]
+        answer = still_world.client.post("/v1/erasures", content=body, headers=headers)
+        assert f"the header {name} twice" in error_of(answer, 400, "invalid")["message"]
+        assert "secret" not in answer.text
+    assert still_world.resident.state().requests == ()
+
+
+def test_parameters_that_stand_twice(still_world: World) -> None:
+    """A parameter that stands twice in an address is refused for the same reason."""
+    answer = still_world.client.get("/v1/standing?requests=0&requests=1", headers=still_world.headers("federate"))
+    assert "a parameter twice" in error_of(answer, 400, "invalid")["message"]
 
 
 def test_a_body_without_a_length_is_stopped(still_world: World) -> None:
