@@ -22,11 +22,12 @@ from storage.errors import Invalid
 from storage.objects import ObjectStore, object_key
 from storage.registers.record import SealedRecord
 
-Role = Literal["predict", "erase", "audit", "federate"]
-"""``predict``: predictions, and how the federation stands. ``erase``: erasure requests, submitted and looked at.
-``audit``: everything that changes nothing and predicts nothing, receipts included. ``federate``: for the server of a
-federation that this one is a site of: all of these, the site's standing, its withdrawal, and where weights may leave
-its checkpoints."""
+Role = Literal["predict", "erase", "audit", "officer", "federate"]
+"""``predict``: predictions, and how the federation stands. ``erase``: submits erasure requests, and reads those that it
+submitted itself, with their receipts. ``audit``: reads all requests, receipts and the status, and changes nothing.
+``officer``: submits requests, pauses, releases, extends and cancels them, reads all of them, receipts and the status.
+``federate``: for the server of a federation that this one is a site of: predictions, erasure requests, receipts, the
+status, the site's standing, its withdrawal, and where weights may leave its checkpoints."""
 
 TOKENS_KEY: Final = object_key("control/tokens")
 
@@ -50,6 +51,11 @@ class TokenRecord:
     expires_at: str
     revoked_at: str = ""
     """Empty: it is not."""
+
+    @property
+    def sees_only_its_own(self) -> bool:
+        """Whether erasure requests that were not submitted with it do not exist for it."""
+        return self.role == "erase"
 
     def is_over(self, now: datetime) -> bool:
         """Return whether it has expired or was revoked."""

@@ -143,6 +143,8 @@ class ErasureRequest:
     """The state before its quarantine, for the receipt, until it is complete."""
     receipt: int | None = None
     """Index of its receipt in the log; None until it is complete."""
+    by: str = ""
+    """Id of the token it was submitted with; empty: by command. No part of ``body``."""
     received_at: str
     """UTC, ISO 8601."""
     due_at: str

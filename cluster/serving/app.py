@@ -110,19 +110,20 @@ class _Endpoints(Endpoints):
     async def erase(self, request: Request) -> Response:
         """Submit an erasure request; it is durable when this answers, and carried out whatever crashes.
 
-        Everyone at once, as for a site that leaves its federation, is for the role federate alone.
-        Roles: erase, federate.
+        The same Idempotency-Key with the same names is the same request. To a token of the role erase, a key that was
+        used with another token is a conflict, whatever was named then. Everyone at once, as for a site that leaves its
+        federation, is for the role federate alone. Roles: erase, officer, federate.
         """
-        token = await self.admit(request, "erase", "federate")
+        token = await self.admit(request, "erase", "officer", "federate")
         wanted, request_id = await self.erasure_asked(request, "everyone")
         if wanted.everyone:
             _refuse_unless_federation(token)
         erasures = self._service.erasures
         status, is_new = await self.submit(
             lambda: (
-                erasures.submit_everyone(request_id)
+                erasures.submit_everyone(token, request_id)
                 if wanted.everyone
-                else erasures.submit(wanted.subjects, wanted.ids, request_id, wanted.held)
+                else erasures.submit(token, wanted.subjects, wanted.ids, request_id, wanted.held)
             )
         )
         note(request.scope, request_id=status.request_id)
@@ -130,24 +131,32 @@ class _Endpoints(Endpoints):
         return json_answer(asdict(status), 202 if is_new else 200, {"Location": location})
 
     async def erasure(self, request: Request, request_id: str) -> Response:
-        """Tell how an erasure request stands. Roles: erase, audit, federate."""
-        await self.admit(request, "erase", "audit", "federate")
+        """Tell how an erasure request stands.
+
+        For a token of the role erase there are only those that were submitted with it: others are missing (404).
+        Roles: erase, audit, officer, federate.
+        """
+        token = await self.admit(request, "erase", "audit", "officer", "federate")
         check_request_id(request_id)
-        return json_answer(asdict(await self.call(lambda: self._service.erasures.find(request_id))))
+        return json_answer(asdict(await self.call(lambda: self._service.erasures.find(token, request_id))))
 
     async def receipt(self, request: Request, request_id: str) -> Response:
-        """Give the signed receipt of a complete erasure; 'sisa receipt --check' verifies it. Roles: audit, federate."""
-        await self.admit(request, "audit", "federate")
+        """Give the signed receipt of a complete erasure; 'sisa receipt --check' verifies it.
+
+        For a token of the role erase there are only those of requests that were submitted with it.
+        Roles: erase, audit, officer, federate.
+        """
+        token = await self.admit(request, "erase", "audit", "officer", "federate")
         check_request_id(request_id)
-        bundle = await self.call(lambda: self._service.erasures.receipt(request_id))
+        bundle = await self.call(lambda: self._service.erasures.receipt(token, request_id))
         return Response(bundle, media_type=JSON)
 
     async def status(self, request: Request) -> Response:
-        """Tell how the federation stands; the erasure requests only to audit and federate.
+        """Tell how the federation stands; the erasure requests only to audit, officer and federate.
 
-        Roles: predict, audit, federate.
+        Roles: predict, audit, officer, federate.
         """
-        token = await self.admit(request, "predict", "audit", "federate")
+        token = await self.admit(request, "predict", "audit", "officer", "federate")
         status = await self.call(self._service.standing.status)
         if token.role == "predict":
             status = replace(status, store="", requests=(), batch=None)

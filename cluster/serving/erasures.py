@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Protocol
 
 from cluster.ensemble.replica_state import Standing
+from cluster.tokens import TokenRecord
 from cluster.writer.drafting import new_request_id
 from cluster.writer.writer import Surroundings, drafted, drafted_for_all
 from coordinator.requests import ErasureRequest
 from coordinator.status import RequestStatus, describe_request
 from shards.tombstones import DigestSet
-from storage.errors import Invalid, ObjectMissing, Unavailable
+from storage.errors import Conflict, Invalid, ObjectMissing, Unavailable
 
 
 class Accepting(Protocol):
@@ -32,19 +34,25 @@ class Erasures:
         self._find = find
 
     def submit(
-        self, subjects: Iterable[str | int], ids: Iterable[str | int], request_id: str | None, held: str
+        self,
+        token: TokenRecord,
+        subjects: Iterable[str | int],
+        ids: Iterable[str | int],
+        request_id: str | None,
+        held: str,
     ) -> tuple[RequestStatus, bool]:
-        """Return the request, accepted and durable, and whether it is new.
+        """Return the request, accepted and durable, and whether it is new: then it is the ``token``'s own.
 
-        Raises ``Invalid`` when nothing is named, ``Conflict`` when the id was used for other names, ``Unavailable``
-        when nothing is trained, or no coordinator is at work.
+        Raises ``Invalid`` when nothing is named, ``Conflict`` when the id was used for other names, or for a request
+        that the token may not see, ``Unavailable`` when nothing is trained, or no coordinator is at work.
         """
         state = self._standing.trained()
         request, names = drafted(self._around, subjects=subjects, ids=ids, request_id=request_id, held=held)
-        is_new = state.request(request.request_id) is None
-        return self._told(self._coordinator().accept(request, names)), is_new
+        earlier = state.request(request.request_id)
+        _refuse_anothers(token, earlier)
+        return self._told(self._accepted(token, request, names)), earlier is None
 
-    def submit_everyone(self, request_id: str | None) -> tuple[RequestStatus, bool]:
+    def submit_everyone(self, token: TokenRecord, request_id: str | None) -> tuple[RequestStatus, bool]:
         """Return the request that erases everybody who has a data point here, and whether it is new.
 
         See ``submit``, and ``drafted_for_all``.
@@ -52,22 +60,20 @@ class Erasures:
         state = self._standing.trained()
         own_id = new_request_id(self._around.names) if request_id is None else request_id
         wanted = drafted_for_all(self._around, state, own_id)
-        return (self.find(own_id), False) if wanted is None else (self._told(self._coordinator().accept(*wanted)), True)
+        if wanted is None:
+            return self.find(token, own_id), False
+        return self._told(self._accepted(token, *wanted)), True
 
-    def find(self, request_id: str) -> RequestStatus:
-        """Return how a request stands. Raises ``ObjectMissing`` when there is none."""
-        state = self._standing.current()
-        request = state.request(request_id) if state is not None else None
-        if request is None:
-            raise ObjectMissing("there is no such erasure request", "check its id; requests are for ever")
-        return self._told(request)
+    def find(self, token: TokenRecord, request_id: str) -> RequestStatus:
+        """Return how a request stands. Raises ``ObjectMissing`` when there is none that the token may see."""
+        return self._told(self._visible(token, request_id))
 
-    def receipt(self, request_id: str) -> bytes:
+    def receipt(self, token: TokenRecord, request_id: str) -> bytes:
         """Return a request's receipt, as 'sisa receipt' prints it.
 
-        Raises ``ObjectMissing`` when there is none, or none yet.
+        Raises ``ObjectMissing`` when there is none that the token may see, or none yet.
         """
-        status = self.find(request_id)
+        status = self.find(token, request_id)
         try:
             return self._around.registrar.find(request_id).to_bytes()
         except ObjectMissing as error:
@@ -75,6 +81,24 @@ class Erasures:
                 f"there is no receipt for this request: it is {status.state}",
                 "a receipt is there when the request is complete",
             ) from error
+
+    def _accepted(self, token: TokenRecord, request: ErasureRequest, names: DigestSet) -> ErasureRequest:
+        """Have the request accepted. Whoever used its id a moment before is told as ``_refuse_anothers`` does."""
+        try:
+            accepted = self._coordinator().accept(replace(request, by=token.token_id), names)
+        except Conflict:
+            state = self._standing.current()
+            _refuse_anothers(token, state.request(request.request_id) if state is not None else None)
+            raise
+        _refuse_anothers(token, accepted)
+        return accepted
+
+    def _visible(self, token: TokenRecord, request_id: str) -> ErasureRequest:
+        state = self._standing.current()
+        request = state.request(request_id) if state is not None else None
+        if request is None or _is_anothers(token, request):
+            raise ObjectMissing("there is no such erasure request", "check its id; requests are for ever")
+        return request
 
     def _coordinator(self) -> Accepting:
         coordinator = self._find()
@@ -84,6 +108,19 @@ class Erasures:
 
     def _told(self, request: ErasureRequest) -> RequestStatus:
         return describe_request(request, self._around.clock.now())
+
+
+def _is_anothers(token: TokenRecord, request: ErasureRequest) -> bool:
+    return token.sees_only_its_own and request.by != token.token_id
+
+
+def _refuse_anothers(token: TokenRecord, earlier: ErasureRequest | None) -> None:
+    """Raise ``Conflict`` when the request of this id is not the token's to see: in the same words whomever it names."""
+    if earlier is not None and _is_anothers(token, earlier):
+        raise Conflict(
+            "this request id was used before, and not with this token",
+            "choose another Idempotency-Key, or leave it out: one is drawn then",
+        ) from None
 
 
 def named(values: Iterable[object], what: str) -> list[str | int]:

@@ -112,8 +112,11 @@ class _Endpoints(Endpoints):
         return Response(body, media_type=answer_type)
 
     async def erase(self, request: Request) -> Response:
-        """Submit an erasure request to the site that it names; it is durable there when this answers. Roles: erase."""
-        await self.admit(request, "erase")
+        """Submit an erasure request to the site that it names; it is durable there when this answers.
+
+        Roles: erase, officer.
+        """
+        await self.admit(request, "erase", "officer")
         wanted, request_id = await self.erasure_asked(request, "site")
         status, is_new = await self.submit(
             lambda: self._service.submit(wanted.site, wanted.subjects, wanted.ids, request_id, wanted.held)
@@ -124,27 +127,31 @@ class _Endpoints(Endpoints):
         return json_answer(_told(wanted.site, status), 202 if is_new else 200, headers)
 
     async def erasure(self, request: Request, request_id: str) -> Response:
-        """Tell at which site an erasure request is, and how it stands. Roles: erase, audit."""
-        await self.admit(request, "erase", "audit")
+        """Tell at which site an erasure request is, and how it stands.
+
+        A site does not record which of this server's tokens a request was submitted with: the role erase reads all.
+        Roles: erase, audit, officer.
+        """
+        await self.admit(request, "erase", "audit", "officer")
         check_request_id(request_id)
         site = request.query_params.get("site")
         return json_answer(_told(*await self.call(lambda: self._service.find(request_id, site))))
 
     async def receipt(self, request: Request, request_id: str) -> Response:
-        """Give the signed receipt of a complete erasure; 'sisa receipt --check' verifies it. Roles: audit."""
-        await self.admit(request, "audit")
+        """Give the signed receipt of a complete erasure; 'sisa receipt --check' verifies it. Roles: audit, officer."""
+        await self.admit(request, "audit", "officer")
         check_request_id(request_id)
         site, by = request.query_params.get("site"), request.query_params.get("by", "site")
         bundle = await self.call(lambda: self._service.receipt(request_id, site, by))
         return Response(bundle, media_type=JSON)
 
     async def status(self, request: Request) -> Response:
-        """Tell how the federation and its sites stand; the erasure requests only to the role audit.
+        """Tell how the federation and its sites stand; the erasure requests only to the roles audit and officer.
 
-        Roles: predict, audit.
+        Roles: predict, audit, officer.
         """
-        token = await self.admit(request, "predict", "audit")
-        status = await self.call(lambda: self._service.status(with_requests=token.role == "audit"))
+        token = await self.admit(request, "predict", "audit", "officer")
+        status = await self.call(lambda: self._service.status(with_requests=token.role != "predict"))
         return json_answer(asdict(status))
 
 

@@ -46,7 +46,9 @@ def create(
     role: Annotated[
         str,
         typer.Option(
-            "--role", help="predict, erase or audit; at a site also federate, for the federation's own server."
+            "--role",
+            help="predict, erase (submits erasure requests, reads its own), audit (reads all, changes nothing) or "
+            "officer (submits and reads all); at a site also federate, for the federation's own server.",
         ),
     ],
     days: Annotated[float, typer.Option("--days", help="After so many days it is no good any more.")] = 90.0,

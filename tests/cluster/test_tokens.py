@@ -74,7 +74,7 @@ def test_tokens_end(register: TokenRegister) -> None:
 @pytest.mark.parametrize(
     ("role", "days", "note", "text"),
     [
-        ("admin", 1, "", "a token's role is one of predict, erase, audit, federate, got 'admin'"),
+        ("admin", 1, "", "a token's role is one of predict, erase, audit, officer, federate, got 'admin'"),
         ("predict", 0, "", "above 0 and at most 3650 days"),
         ("predict", float("nan"), "", "above 0 and at most 3650 days"),
         ("predict", 4000, "", "above 0 and at most 3650 days"),

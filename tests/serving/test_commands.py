@@ -15,10 +15,11 @@ from typer.testing import CliRunner
 from cluster.config.specification import read_specification
 from cluster.runtime.system import SystemClock
 from cluster.serving.deployment import application
-from cluster.tokens import TokenRegister, known_token
+from cluster.tokens import Role, TokenRegister, known_token
 from deploy.commands.serve import serve, tokens
 from storage.errors import Conflict
 from tests.doubles.home import Home
+from tests.serving.world import ROLES
 
 APP = typer.Typer()
 APP.add_typer(tokens)
@@ -68,7 +69,7 @@ def test_people_read_the_same(home: Home) -> None:
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        (("token", "create", "--role", "admin"), "one of predict, erase, audit"),
+        (("token", "create", "--role", "admin"), "one of predict, erase, audit, officer, federate"),
         (("token", "create", "--role", "predict", "--days", "0"), "above 0"),
         (("token", "revoke", "nobody"), "there is no such token"),
     ],
@@ -78,6 +79,15 @@ def test_bad_tokens_are_wrong_usage(home: Home, words: tuple[str, ...], text: st
     code, found = said(home, *words)
     assert code == 2
     assert text in found["error"]["message"]
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_every_role_is_in_the_help(home: Home, role: Role) -> None:
+    """The help of 'token create' names each role, and a token of each can be made."""
+    shown = CliRunner().invoke(APP, ["token", "create", "--help"], env={"COLUMNS": "200", "NO_COLOR": "1"}).stdout
+    assert role in shown
+    code, made = said(home, "token", "create", "--role", role)
+    assert (code, made["data"]["role"]) == (0, role)
 
 
 def test_serving_needs_its_packages(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:

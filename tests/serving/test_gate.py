@@ -14,6 +14,7 @@ from storage.errors import Unavailable
 from storage.objects import ObjectKey, StoredObject
 from storage.stores.memory import MemoryStore
 from tests.doubles.time_and_names import VirtualClock
+from tests.serving.access.table import NO_TOKEN, table
 from tests.serving.world import ROLES, World, error_of
 
 _STORES = count()
@@ -56,25 +57,7 @@ def refusal(gate: Gate, text: str, *roles: Role) -> Refused:
     return caught.value
 
 
-ALLOWED = {
-    ("POST", "/v1/predictions"): {"predict", "federate"},
-    ("POST", "/v1/erasures"): {"erase", "federate"},
-    ("GET", "/v1/erasures/er-1"): {"erase", "audit", "federate"},
-    ("GET", "/v1/erasures/er-1/receipt"): {"audit", "federate"},
-    ("GET", "/v1/status"): {"predict", "audit", "federate"},
-    ("GET", "/v1/standing"): {"federate"},
-}
-
-
-@pytest.mark.parametrize("role", ROLES)
-@pytest.mark.parametrize(("method", "path"), ALLOWED)
-def test_each_role_may_do_its_own(still_world: World, method: str, path: str, role: Role) -> None:
-    """A token opens what its role names and nothing else: who may predict cannot erase, and the other way round."""
-    answer = still_world.client.request(method, path, headers=still_world.headers(role))
-    if role in ALLOWED[method, path]:
-        assert answer.status_code not in (401, 403)
-    else:
-        error_of(answer, 403, "forbidden")
+TABLE = table("route")
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -99,7 +82,7 @@ def test_everyone_is_erased_by_a_federation_alone(still_world: World, role: Role
 
 
 @pytest.mark.parametrize("header", [None, "", "Bearer", "Bearer  ", "Basic c2VjcmV0", "Bearer sisa_0_1", "bearer é"])
-@pytest.mark.parametrize(("method", "path"), ALLOWED)
+@pytest.mark.parametrize(("method", "path"), [route for route in TABLE if TABLE[route][NO_TOKEN] == "–"])
 def test_without_a_token_nothing_opens(still_world: World, method: str, path: str, header: str | None) -> None:
     """No token, half a token or another scheme: 401, with the scheme that is wanted."""
     headers = {} if header is None else {b"Authorization": header.encode("latin-1")}

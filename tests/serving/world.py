@@ -6,7 +6,7 @@ import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 from starlette.testclient import TestClient
 
@@ -24,7 +24,7 @@ from tests.doubles.home import FEATURES, Home, small_points
 PATIENCE_SECONDS = 60.0
 """Only how long a test that fails hangs."""
 
-ROLES: tuple[Role, ...] = ("predict", "erase", "audit", "federate")
+ROLES: tuple[Role, ...] = get_args(Role)
 
 
 def rows(count: int = 3) -> list[list[int]]:

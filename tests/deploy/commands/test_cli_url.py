@@ -204,7 +204,8 @@ def test_the_status_is_told_by_role(served: Served) -> None:
     [
         ("predict", ("erase", "--subject", "x"), "invalid", "'predict' may not do this"),
         ("erase", ("status",), "invalid", "'erase' may not do this"),
-        ("erase", ("receipt", "er-none"), "invalid", "'erase' may not do this"),
+        ("erase", ("receipt", "er-none"), "missing", "there is no such erasure request"),
+        ("predict", ("receipt", "er-none"), "invalid", "'predict' may not do this"),
         ("audit", FREE, "invalid", "no such file"),
         ("erase", ("status", "er-none"), "missing", "there is no such erasure request"),
         ("audit", ("receipt", "er-none"), "missing", "there is no such erasure request"),
