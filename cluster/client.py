@@ -6,7 +6,9 @@
         request = client.erase(subjects=["person-17"])
 
 Errors are those of ``storage.errors``, by what the caller does next. What is away for now is asked for again, a few
-times: every call may be repeated, erasures too, because the client names each of them itself.
+times: such calls may be repeated, erasures too, because the client names each of them itself. ``hold``, ``release``,
+``extend`` and ``cancel`` are asked for once: done twice they are a conflict, so that after ``Unavailable`` the caller
+looks at the request before anything else.
 """
 
 from __future__ import annotations
@@ -218,6 +220,27 @@ class Client:
         """Return a request's receipt: what ``sisa receipt --check`` verifies. Raises ``ObjectMissing``."""
         return self._ask("GET", _request_path(request_id, "/receipt", site)).body
 
+    def hold(self, request_id: str, reason: str) -> RequestStatus:
+        """Pause a request of which nothing is removed yet, such as for a legal hold; its due date moves along.
+
+        Here, and for the other three: the role officer. Raises ``ObjectMissing`` when there is no such request,
+        ``Invalid`` when the reason or the days are not acceptable, ``Conflict`` when it is too late, ``Unavailable``
+        when no coordinator is at work, or nobody knows whether it was done.
+        """
+        return self._change(request_id, "hold", reason=reason)
+
+    def release(self, request_id: str) -> RequestStatus:
+        """End a request's pause: it is carried out."""
+        return self._change(request_id, "release")
+
+    def extend(self, request_id: str, days: int, reason: str) -> RequestStatus:
+        """Move a request's due date, once, and before it is overdue."""
+        return self._change(request_id, "extend", days=days, reason=reason)
+
+    def cancel(self, request_id: str, reason: str) -> RequestStatus:
+        """Withdraw a request of which nothing is removed yet."""
+        return self._change(request_id, "cancel", reason=reason)
+
     def status(self) -> FederationStatus:
         """Return how the federation stands; the requests only for the role audit.
 
@@ -255,13 +278,28 @@ class Client:
         headers = {"Content-Type": _JSON, "Idempotency-Key": request_id}
         return _decoded(RequestStatus, self._ask("POST", "/v1/erasures", json.dumps(body).encode(), headers).body)
 
+    def _change(self, request_id: str, act: str, **body: object) -> RequestStatus:
+        with self._lock:
+            self.close()  # a connection that the server has ended meanwhile would be used, and then the call repeated
+        path, payload = _request_path(request_id, f"/{act}", None), json.dumps(body).encode()
+        return _decoded(RequestStatus, self._ask("POST", path, payload, {"Content-Type": _JSON}, attempts=1).body)
+
     def _ask(
-        self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        attempts: int | None = None,
     ) -> _Reply:
-        """Return a good answer, asking again while the server, or something behind it, is away."""
+        """Return a good answer, asking again while the server, or something behind it, is away.
+
+        ``attempts`` default: the client's.
+        """
         sent = {**(headers or {}), **({"Authorization": f"Bearer {self._token}"} if self._token else {})}
-        for attempt in range(self._attempts):
-            last = attempt == self._attempts - 1
+        most = self._attempts if attempts is None else attempts
+        for attempt in range(most):
+            last = attempt == most - 1
             try:
                 reply = self._exchange(method, path, body, sent)
             except Unavailable:

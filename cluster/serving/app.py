@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any, Final
 
@@ -19,15 +20,20 @@ from cluster.serving.schemas import (
     BYTES,
     ERASED,
     HEARD_OF,
+    MoreTime,
+    Nothing,
     Predictions,
+    Reason,
     RequestShape,
     StandingShape,
     StatusShape,
+    body_of,
     responses,
 )
 from cluster.serving.service import Service
 from cluster.tokens import TokenRecord
 from coordinator.requests import check_request_id
+from coordinator.status import RequestStatus
 from storage.errors import Invalid
 
 OCTETS: Final = "application/octet-stream"
@@ -65,6 +71,20 @@ class _Endpoints(Endpoints):
         ):
             app.add_api_route(
                 path, endpoint, response_model=shape, responses=responses(*COMMON, 404, 422), openapi_extra=TOKEN
+            )
+        for name, change, body in (
+            ("hold", self.hold, Reason),
+            ("release", self.release, Nothing),
+            ("extend", self.extend, MoreTime),
+            ("cancel", self.cancel, Reason),
+        ):
+            app.add_api_route(
+                f"/v1/erasures/{{request_id}}/{name}",
+                change,
+                methods=["POST"],
+                response_model=RequestShape,
+                responses=responses(*COMMON, 404, 409, 413, 415, 422),
+                openapi_extra={**TOKEN, **body_of(body)},
             )
         app.add_api_route(
             "/v1/status", self.status, response_model=StatusShape, responses=responses(*COMMON), openapi_extra=TOKEN
@@ -151,6 +171,25 @@ class _Endpoints(Endpoints):
         bundle = await self.call(lambda: self._service.erasures.receipt(token, request_id))
         return Response(bundle, media_type=JSON)
 
+    async def hold(self, request: Request, request_id: str) -> Response:
+        """Pause an erasure request, such as for a legal hold, as long as nothing of it is removed.
+
+        Its due date moves along. Roles: officer.
+        """
+        return await self._changed(request, request_id, self._service.erasures.hold, reason=str)
+
+    async def release(self, request: Request, request_id: str) -> Response:
+        """End an erasure request's pause: it is carried out. Roles: officer."""
+        return await self._changed(request, request_id, self._service.erasures.release)
+
+    async def extend(self, request: Request, request_id: str) -> Response:
+        """Move an erasure request's due date, once, and before it is overdue. Roles: officer."""
+        return await self._changed(request, request_id, self._service.erasures.extend, days=int, reason=str)
+
+    async def cancel(self, request: Request, request_id: str) -> Response:
+        """Withdraw an erasure request, as long as nothing of it is removed. Roles: officer."""
+        return await self._changed(request, request_id, self._service.erasures.cancel, reason=str)
+
     async def status(self, request: Request) -> Response:
         """Tell how the federation stands; the erasure requests only to audit, officer and federate.
 
@@ -179,6 +218,17 @@ class _Endpoints(Endpoints):
             )
         payload = await self.call(lambda: self._service.telling.checkpoint(int(shard), sha256))
         return Response(payload, media_type=OCTETS)
+
+    async def _changed(
+        self, request: Request, request_id: str, act: Callable[..., RequestStatus], **kinds: type
+    ) -> Response:
+        """Have the coordinator do something to a request; ``kinds``: what its body has to say of it."""
+        token = await self.admit(request, "officer")
+        check_request_id(request_id)
+        said = await self.members(request, kinds)
+        status = await self.submit(lambda: act(token, request_id, **said))
+        note(request.scope, request_id=request_id)
+        return json_answer(asdict(status))
 
 
 def _refuse_unless_federation(token: TokenRecord) -> None:

@@ -44,6 +44,8 @@ _SUBMISSIONS_AT_ONCE: Final = 16
 
 _KEY = re.compile(KEY["schema"]["pattern"])  # type: ignore[index]
 
+_KINDS: Final[Mapping[type, str]] = {str: "a text", int: "a whole number"}
+
 _SINGLE_HEADERS: Final = ("Authorization", "Content-Type", "Content-Encoding", "Content-Length", "Idempotency-Key")
 """Headers with one value. Servers differ in which of two they take, so that a proxy may have checked the other one."""
 
@@ -162,6 +164,18 @@ class Endpoints:
         payload = await self.body(request)
         wanted = await self.handle(len(payload), lambda: _named(payload, self._settings.max_names, more))
         return wanted, request_id
+
+    async def members(self, request: Request, kinds: Mapping[str, type]) -> dict[str, Any]:
+        """Return the members of a small JSON body: just these, each of its kind. Raises ``Refused``, ``Invalid``."""
+        media_type_of(request.headers, (JSON,))
+        payload = await self.body(request)
+        body = await self.handle(len(payload), lambda: parsed(payload))
+        is_object = isinstance(body, dict) and body.keys() == kinds.keys()
+        if is_object and all(type(body[name]) is kind for name, kind in kinds.items()):  # true is no number
+            found: dict[str, Any] = body
+            return found
+        wanted = " and ".join(f"'{name}', {_KINDS[kind]}" for name, kind in kinds.items())
+        raise Invalid(f"the body is an object with {wanted or 'nothing in it'}, and no more", "see /docs")
 
 
 def add_predictions(app: FastAPI, endpoint: Callable[..., Any], model: type) -> None:

@@ -17,10 +17,26 @@ from storage.errors import Conflict, Invalid, ObjectMissing, Unavailable
 
 
 class Accepting(Protocol):
-    """Whoever takes erasure requests: the coordinator, near or far."""
+    """Whoever takes erasure requests and what may be done to them: the coordinator, near or far. See ``Writer``."""
 
     def accept(self, request: ErasureRequest, names: DigestSet) -> ErasureRequest:
         """Accept a request, durably; the same one again is the same one."""
+        ...
+
+    def hold(self, request_id: str, reason: str) -> ErasureRequest:
+        """Pause a request."""
+        ...
+
+    def release(self, request_id: str) -> ErasureRequest:
+        """End a request's pause."""
+        ...
+
+    def extend(self, request_id: str, days: int, reason: str) -> ErasureRequest:
+        """Move a request's due date."""
+        ...
+
+    def cancel(self, request_id: str, reason: str) -> ErasureRequest:
+        """Withdraw a request."""
         ...
 
 
@@ -82,6 +98,30 @@ class Erasures:
                 "a receipt is there when the request is complete",
             ) from error
 
+    def hold(self, token: TokenRecord, request_id: str, reason: str) -> RequestStatus:
+        """Pause a request of which nothing is removed yet.
+
+        Here, and for the other three: raises ``ObjectMissing`` when there is no such request, ``Unavailable`` when no
+        coordinator is at work, and as the function of this name in ``Writer`` does.
+        """
+        self._visible(token, request_id)
+        return self._told(self._coordinator().hold(request_id, reason))
+
+    def release(self, token: TokenRecord, request_id: str) -> RequestStatus:
+        """End a request's pause; the coordinator goes on with it."""
+        self._visible(token, request_id)
+        return self._told(self._coordinator().release(request_id))
+
+    def extend(self, token: TokenRecord, request_id: str, days: int, reason: str) -> RequestStatus:
+        """Move a request's due date by ``days``, once."""
+        self._visible(token, request_id)
+        return self._told(self._coordinator().extend(request_id, days, reason))
+
+    def cancel(self, token: TokenRecord, request_id: str, reason: str) -> RequestStatus:
+        """Withdraw a request of which nothing is removed yet."""
+        self._visible(token, request_id)
+        return self._told(self._coordinator().cancel(request_id, reason))
+
     def _accepted(self, token: TokenRecord, request: ErasureRequest, names: DigestSet) -> ErasureRequest:
         """Have the request accepted. Whoever used its id a moment before is told as ``_refuse_anothers`` does."""
         try:
@@ -103,7 +143,7 @@ class Erasures:
     def _coordinator(self) -> Accepting:
         coordinator = self._find()
         if coordinator is None:
-            raise Unavailable("no coordinator is at work, so that nothing can be accepted", "run 'sisa launch'")
+            raise Unavailable("no coordinator is at work to accept or change requests", "run 'sisa launch'")
         return coordinator
 
     def _told(self, request: ErasureRequest) -> RequestStatus:

@@ -91,6 +91,22 @@ class SiteErasure(_Shape):
     hold: str = Field(default="", max_length=500, description="Accept it paused, for this reason, until released.")
 
 
+class Reason(_Shape):
+    """Why something is done to an erasure request; kept with it and shown, so without personal data."""
+
+    reason: str = Field(min_length=1, max_length=500, description="Printable characters, not only spaces.")
+
+
+class MoreTime(Reason):
+    """By how much an erasure request's due date moves, and why."""
+
+    days: int = Field(ge=1, description="At most [erasure] extension_days.")
+
+
+class Nothing(_Shape):
+    """An object with nothing in it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SiteRequestShape(RequestStatus):
     """One erasure request, and where it is."""
@@ -131,7 +147,7 @@ ERRORS: Final[dict[int, str]] = {
     403: "The token's role may not do this, or what is asked for may not leave.",
     404: "There is no such thing.",
     406: "None of the accepted formats can be written.",
-    409: "The request id was used for something else.",
+    409: "The request id was used for something else, or it is too late for this.",
     413: "The body, or what it names, is larger than this server takes.",
     415: "The body's media type is not taken.",
     422: "What the body says is not acceptable.",
@@ -163,12 +179,16 @@ ASKED: Final = {
         },
     }
 }
-ERASED: Final = {
-    "requestBody": {"required": True, "content": {JSON: {"schema": {"$ref": "#/components/schemas/Erasure"}}}},
-}
-ERASED_AT: Final = {
-    "requestBody": {"required": True, "content": {JSON: {"schema": {"$ref": "#/components/schemas/SiteErasure"}}}},
-}
+
+
+def body_of(shape: type) -> dict[str, Any]:
+    """Return the documentation of a JSON body, whose shape is one of ``SHAPES``."""
+    content = {JSON: {"schema": {"$ref": f"#/components/schemas/{shape.__name__}"}}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+ERASED: Final = body_of(Erasure)
+ERASED_AT: Final = body_of(SiteErasure)
 AT: Final = {
     "name": "site",
     "in": "query",
@@ -201,7 +221,7 @@ BYTES: Final = {
     "description": "The checkpoint's bytes; their SHA-256 is the digest asked for.",
     "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
 }
-SHAPES: Final = (Points, Columns, Erasure, SiteErasure)
+SHAPES: Final = (Points, Columns, Erasure, SiteErasure, Reason, MoreTime, Nothing)
 """Bodies of requests: not found by FastAPI, which does not read them."""
 
 RequestShape = RequestStatus

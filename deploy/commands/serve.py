@@ -48,7 +48,7 @@ def create(
         typer.Option(
             "--role",
             help="predict, erase (submits erasure requests, reads its own), audit (reads all, changes nothing) or "
-            "officer (submits and reads all); at a site also federate, for the federation's own server.",
+            "officer (submits, intervenes, reads all); at a site also federate, for the federation's own server.",
         ),
     ],
     days: Annotated[float, typer.Option("--days", help="After so many days it is no good any more.")] = 90.0,

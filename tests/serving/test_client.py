@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pyarrow as pa
 import pytest
 
-from cluster.client import Client
+from cluster.client import Client, NotAllowed
 from storage.errors import Conflict, Invalid, ObjectMissing, SisaError, Unavailable
 from tests.doubles.home import MARKED, as_table, small_points
 from tests.serving.world import World, points
@@ -44,6 +44,31 @@ def test_the_client_speaks_the_api(world: World, url: str) -> None:
         assert {each.request_id for each in client.status().requests} > {"er-1"}
 
 
+def test_the_client_intervenes(world: World, url: str) -> None:
+    """An officer pauses, releases, extends and cancels with the words of the commands, and gets the same errors."""
+    with Client(url, world.tokens["officer"]) as client:
+        client.erase(subjects=[MARKED], request_id="er-1", held="legal hold 17")
+        moved = client.extend("er-1", 30, "for the court")
+        assert [each.reason for each in moved.extensions] == ["for the court"]
+        with pytest.raises(Conflict, match="moved before"):
+            client.extend("er-1", 30, "for the court")
+        released = client.release("er-1")
+        assert (released.held, [each.reason for each in released.holds]) == ("", ["legal hold 17"])
+        world.until_idle()
+        with pytest.raises(Conflict, match="complete already"):
+            client.hold("er-1", "too late")
+        client.erase(subjects=["secret-person-001"], request_id="er-2", held="legal hold 18")
+        with pytest.raises(Conflict, match="has been paused since"):
+            client.hold("er-2", "again")
+        with pytest.raises(Invalid, match="a reason is 1 to 500"):
+            client.hold("er-2", "")
+        assert client.cancel("er-2", "withdrawn by the person").state == "cancelled"
+        with pytest.raises(ObjectMissing, match="no such erasure request"):
+            client.hold("er-3", "why")
+    with Client(url, world.tokens["erase"]) as client, pytest.raises(NotAllowed, match="'officer'"):
+        client.cancel("er-1", "withdrawn")
+
+
 def test_bad_data_are_refused_as_on_the_command_line(world: World, url: str) -> None:
     """What the server refuses is raised as the error it is, with its remedy."""
     with Client(url, world.tokens["predict"]) as client:
@@ -67,6 +92,8 @@ class _Moody(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+
+    do_POST = do_GET
 
     def log_message(self, format: str, *args: object) -> None:
         """Say nothing."""
@@ -99,6 +126,21 @@ def test_what_is_away_is_asked_for_again(moody: HTTPServer) -> None:
     with pytest.raises(Unavailable, match="away"):
         client.request("er-1")
     assert moody.answers == []  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("change", ["hold", "release", "extend", "cancel"])
+def test_an_intervention_is_asked_for_once(moody: HTTPServer, change: str) -> None:
+    """Done twice it would be a conflict: what is away is told at once, and no old connection is used."""
+    client = Client(f"http://127.0.0.1:{moody.server_port}", "t", pause=lambda _: None)
+    arguments = {"hold": ("why",), "release": (), "extend": (3, "why"), "cancel": ("why",)}[change]
+    moody.answers = [(404, {}, AWAY[2]), AWAY, (404, {}, AWAY[2])]  # type: ignore[attr-defined]
+    with pytest.raises(ObjectMissing, match="away"):
+        client.request("er-1")
+    before = client._connection
+    with pytest.raises(Unavailable, match="away"):
+        getattr(client, change)("er-1", *arguments)
+    assert client._connection is not before
+    assert len(moody.answers) == 1  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(

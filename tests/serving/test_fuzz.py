@@ -19,6 +19,7 @@ PATHS = [
     "/v1/erasures",
     "/v1/erasures/{request_id}",
     "/v1/erasures/{request_id}/receipt",
+    *(f"/v1/erasures/{{request_id}}/{change}" for change in ("hold", "release", "extend", "cancel")),
     "/v1/status",
     "/v1/standing",
     "/v1/checkpoints/{shard}/{sha256}",

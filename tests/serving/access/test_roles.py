@@ -25,15 +25,23 @@ NAMED = {
     "/v1/erasures/{request_id}",
     "/v1/erasures/{request_id}/receipt",
 }
+CHANGES = {
+    ("POST", "/v1/erasures/{request_id}/hold"): {"reason": "legal hold 17"},
+    ("POST", "/v1/erasures/{request_id}/release"): {},
+    ("POST", "/v1/erasures/{request_id}/extend"): {"days": 3, "reason": "for the court"},
+    ("POST", "/v1/erasures/{request_id}/cancel"): {"reason": "withdrawn"},
+}
 """Routes to a request: with "own" the one that the token has submitted answers, and any other is missing."""
 BODIES: dict[Route, Any] = {
     ("POST", "/v1/predictions"): points(),
     ("POST", "/v1/erasures"): {"subjects": [MARKED]},
+    **CHANGES,
 }
 REFUSED = {
     ("GET", "/v1/checkpoints/{shard}/{sha256}"): (403, "withheld"),
+    **dict.fromkeys(CHANGES, (409, "conflict")),
 }
-"""What answers who may ask, where that is no success: here no weights leave."""
+"""What answers who may ask, where that is no success: here no weights leave, and the request is complete."""
 
 
 @pytest.fixture(scope="module")
