@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from coordinator.decisions.batching import plan_batch, retrain_start
@@ -24,11 +24,12 @@ class ConstituentStatus:
     shard: ShardId
     slices: int
     """R."""
-    points: int
+    points: int | None
+    """None: withheld, see ``for_the_public``."""
     digest: Sha256 | None
-    """Of parameters and buffers after the last slice; None while it is not trained."""
-    slice_digests: tuple[Sha256, ...]
-    """The same after slices 1..k, as far as it is trained."""
+    """Of parameters and buffers after the last slice; None while it is not trained, and where it is withheld."""
+    slice_digests: tuple[Sha256, ...] | None
+    """The same after slices 1..k, as far as it is trained. None: withheld."""
     state: str
     """``trained``, ``training``, ``quarantined`` (serves an earlier slice, or abstains) or ``empty`` (no points)."""
     serving_slice: int
@@ -124,7 +125,7 @@ def describe(
         store=store,
         shards=len(state.shards),
         slices=len(state.shards[0].slices),
-        points=sum(each.points for each in constituents),
+        points=sum(shard.points for shard in state.shards),
         generation=state.generation,
         floor=state.floor,
         serving=len(servable(state)),
@@ -135,6 +136,16 @@ def describe(
         full_point_epochs=_full_point_epochs(state),
         differences=differences,
     )
+
+
+def for_the_public(status: FederationStatus) -> FederationStatus:
+    """Return what may be told of a status to those who may only predict.
+
+    Without requests, the store's place, and of each constituent points and digests: compared with those of an earlier
+    look they tell in which shard somebody was erased, for good.
+    """
+    constituents = (replace(each, points=None, digest=None, slice_digests=None) for each in status.constituents)
+    return replace(status, store="", constituents=tuple(constituents), requests=(), batch=None)
 
 
 def describe_request(request: ErasureRequest, now: datetime) -> RequestStatus:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any, Final
 
 from fastapi import FastAPI, Request
@@ -33,7 +33,7 @@ from cluster.serving.schemas import (
 from cluster.serving.service import Service
 from cluster.tokens import TokenRecord
 from coordinator.requests import check_request_id
-from coordinator.status import RequestStatus
+from coordinator.status import RequestStatus, for_the_public
 from storage.errors import Invalid
 
 OCTETS: Final = "application/octet-stream"
@@ -191,14 +191,15 @@ class _Endpoints(Endpoints):
         return await self._changed(request, request_id, self._service.erasures.cancel, reason=str)
 
     async def status(self, request: Request) -> Response:
-        """Tell how the federation stands; the erasure requests only to audit, officer and federate.
+        """Tell how the federation stands.
 
-        Roles: predict, audit, officer, federate.
+        To the role predict without erasure requests and the store's place, and of each constituent 'points', 'digest'
+        and 'slice_digests' are null. Roles: predict, audit, officer, federate.
         """
         token = await self.admit(request, "predict", "audit", "officer", "federate")
         status = await self.call(self._service.standing.status)
         if token.role == "predict":
-            status = replace(status, store="", requests=(), batch=None)
+            status = for_the_public(status)
         return json_answer(asdict(status))
 
     async def standing(self, request: Request) -> Response:

@@ -146,12 +146,13 @@ class _Endpoints(Endpoints):
         return Response(bundle, media_type=JSON)
 
     async def status(self, request: Request) -> Response:
-        """Tell how the federation and its sites stand; the erasure requests only to the roles audit and officer.
+        """Tell how the federation and its sites stand.
 
-        Roles: predict, audit, officer.
+        To the role predict without erasure requests and the places of stores, and of each constituent 'points',
+        'digest' and 'slice_digests' are null. Roles: predict, audit, officer.
         """
         token = await self.admit(request, "predict", "audit", "officer")
-        status = await self.call(lambda: self._service.status(with_requests=token.role != "predict"))
+        status = await self.call(lambda: self._service.status(is_public=token.role == "predict"))
         return json_answer(asdict(status))
 
 

@@ -21,7 +21,7 @@ from cluster.sites.federation import SiteFederation
 from cluster.tokens import TokenRegister
 from cluster.writer.drafting import new_request_id
 from coordinator.ports import Clock
-from coordinator.status import RequestStatus
+from coordinator.status import RequestStatus, for_the_public
 from storage.errors import Invalid, ObjectMissing, SisaError, Unavailable
 
 
@@ -107,15 +107,12 @@ class SitesService:
         found = self.federation.receipt(request_id, site)
         return (found.at_site if by == "site" else found.at_federation).to_bytes()
 
-    def status(self, *, with_requests: bool) -> SitesStatus:
-        """Return how the federation and its sites stand; without requests, and where anything lies, for the rest."""
+    def status(self, *, is_public: bool) -> SitesStatus:
+        """Return how the federation and its sites stand; ``is_public``: of each only what ``for_the_public`` leaves."""
         status = self.federation.status()
-        if with_requests:
+        if not is_public:
             return status
-        sites = (
-            replace(each, status=each.status and replace(each.status, store="", requests=(), batch=None))
-            for each in status.sites
-        )
+        sites = (replace(each, status=each.status and for_the_public(each.status)) for each in status.sites)
         return replace(status, store="", sites=tuple(sites))
 
     def close(self) -> None:

@@ -43,7 +43,14 @@ def status_text(status: FederationStatus) -> str:
         table(
             ("shard", "points", "state", "serves slice", "slices", "digest"),
             [
-                (each.shard, each.points, each.state, each.serving_slice, each.slices, (each.digest or "-")[:16])
+                (
+                    each.shard,
+                    "-" if each.points is None else each.points,
+                    each.state,
+                    each.serving_slice,
+                    each.slices,
+                    (each.digest or "-")[:16],
+                )
                 for each in status.constituents
             ],
         ),

@@ -89,7 +89,7 @@ def test_status_while_a_request_is_carried_out() -> None:
     state, _ = decide(state, removal(state, place(0, 2)))
     status = describe(state, "here", NOW)
     hit, other = status.constituents
-    assert (hit.state, hit.digest, len(hit.slice_digests), hit.serving_slice) == ("quarantined", None, 1, 1)
+    assert (hit.state, hit.digest, len(hit.slice_digests or ()), hit.serving_slice) == ("quarantined", None, 1, 1)
     assert other.state == "trained"
     (request,) = status.requests
     assert (request.state, request.shards, request.points, request.overdue) == ("quarantined", (0,), 1, False)

@@ -46,6 +46,8 @@ PATHS = [
     "/v1/status",
     "/healthz",
 ]
+PER_SHARD = ("points", "digest", "slice_digests")
+"""What who may only predict is not told of a constituent."""
 TABLE = table("route of several sites")
 
 
@@ -242,6 +244,9 @@ def test_status_shows_requests_to_auditors_alone(front: Front) -> None:
     assert [each["site"] for each in public["sites"]] == list(SITES)
     assert (public["store"], {each["status"]["store"] for each in public["sites"]}) == ("", {""})
     assert all(each["status"]["requests"] == [] for each in public["sites"])
+    told = [each[name] for site in public["sites"] for each in site["status"]["constituents"] for name in PER_SHARD]
+    assert set(told) == {None}
+    assert all(each[name] for site in full["sites"] for each in site["status"]["constituents"] for name in PER_SHARD)
 
 
 def test_commands_ask_it_too(front: Front, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

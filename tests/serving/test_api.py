@@ -147,6 +147,21 @@ def test_status_shows_requests_to_auditors_alone(world: World) -> None:
     assert {"generation", "floor", "serving", "constituents"} <= public.keys()
 
 
+def test_status_shows_shards_to_nobody_who_only_predicts(world: World) -> None:
+    """Points and digests of single shards, which tell where somebody was erased, are null to the role predict."""
+    full, public = world.get("/v1/status").json(), world.get("/v1/status", "predict").json()
+    digests = {digest for each in full["constituents"] for digest in (each["digest"], *each["slice_digests"])}
+    assert len(digests) >= 3
+    assert [digest for digest in digests if digest in json.dumps(public)] == []
+    withheld = dict.fromkeys(("points", "digest", "slice_digests"))
+    assert public["constituents"] == [each | withheld for each in full["constituents"]]
+    assert public["points"] == sum(each["points"] for each in full["constituents"])
+    for role in ("officer", "federate"):
+        assert world.get("/v1/status", role).json() == full
+    shape = world.client.get("/openapi.json").json()["components"]["schemas"]["ConstituentStatus"]["properties"]
+    assert [{"type": "null"} in shape[name]["anyOf"] for name in withheld] == [True] * 3
+
+
 def test_health_and_description_need_no_token(still_world: World) -> None:
     """Whether the replica can answer, and what the API is, anybody may know; the page loads nothing from elsewhere."""
     while still_world.client.get("/healthz").status_code != 200:

@@ -57,6 +57,14 @@ class Served:
         assert self.world.tokens[role] not in said.out + said.err
         return said
 
+    def text(self, role: Role, *words: str) -> str:
+        """Run a command at the server with a token of this role; return what people read."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("SISA_TOKEN", self.world.tokens[role])
+            said = run(*words, "--url", self.url)
+        assert said.code == 0
+        return said.out
+
 
 def person(number: int) -> str:
     """Return somebody whose data no other test erases."""
@@ -196,6 +204,8 @@ def test_the_status_is_told_by_role(served: Served) -> None:
     assert "er-7" in {each["request_id"] for each in seen.data["requests"]}
     plain = served.json("predict", "status")
     assert (plain.code, plain.data["requests"], plain.data["shards"]) == (0, [], 3)
+    assert [(each["points"], each["digest"]) for each in plain.data["constituents"]] == [(None, None)] * 3
+    assert "None" not in served.text("predict", "status")
     assert seen.data.keys() == plain.data.keys() == served.world.home.json("status").data.keys()
 
 
