@@ -16,7 +16,7 @@ from cluster.config.specification import read_specification
 from cluster.coordinator_actor.actor import ACTOR_NAME
 from cluster.coordinator_actor.launch import RECORD_KEY, namespace_of
 from cluster.serving.deployment import serve_federation
-from storage.errors import Conflict, Invalid, SisaError, Unavailable
+from storage.errors import Conflict, Invalid, ObjectMissing, SisaError, Unavailable
 from tests.doubles.home import Home
 from tests.multinode.patience import until
 from tests.residue.ray_places import session_folder
@@ -110,6 +110,20 @@ def test_who_may_predict_cannot_erase(served: Served) -> None:
         client.status()
     with Client(served.url.replace("/small", "/other"), "") as client, pytest.raises(SisaError, match="status 404"):
         client.status()
+
+
+def test_an_officer_intervenes_through_the_coordinator(served: Served) -> None:
+    """The coordinator's actor does what the replica is asked for, and its errors arrive as what they are."""
+    with served.client("officer") as client:
+        client.erase(subjects=["secret-person-004"], request_id="er-held", held="legal hold 17")
+        assert [each.reason for each in client.extend("er-held", 3, "for the court").extensions] == ["for the court"]
+        with pytest.raises(Conflict, match="has been paused since"):
+            client.hold("er-held", "again")
+        assert client.release("er-held").held == ""
+        assert client.erase(subjects=["secret-person-005"], request_id="er-2", held="legal hold 18").held
+        assert client.cancel("er-2", "withdrawn").state == "cancelled"
+    with served.client("erase") as client, pytest.raises(ObjectMissing, match="no such erasure request"):
+        client.request("er-held")
 
 
 def test_addresses_that_others_have(served: Served, tmp_path: Path) -> None:
