@@ -16,11 +16,11 @@ from cluster.runtime.session import worker_count
 from cluster.runtime.system import SystemClock
 from cluster.writer.identity import bucket_facts, check_identity, check_unchanged, out_of_reach, partition_key
 from cluster.writer.training_data import open_train
-from coordinator.engine.lookup import load_digests
+from coordinator.engine.lookup import load_tombstones
 from shards.data.columns import read_texts
 from shards.data.readers import Wanted
 from shards.data.sources import Source
-from shards.routing import PartitionKey, point_digest, subject_digest
+from shards.routing import SKELETON_BYTES, Naming, PartitionKey, point_digest, subject_digests
 from shards.slices.ingest import feature_width
 from shards.tombstones import DigestSet
 from storage.errors import SisaError
@@ -131,16 +131,23 @@ class _Examination:
 
     def _sources(self) -> str:
         state = self._federation.reading.current()
-        tombstones = load_digests(self._federation.store, state.tombstones if state else None)
-        if not len(tombstones):
+        tombstones = load_tombstones(self._federation.store, state.tombstone_objects() if state else ())
+        if state is None or not len(tombstones):
             return "nobody is erased"
         key = partition_key(self._federation.store, self._specification, draw=False)
-        held = self._still_held(open_train(self._specification), tombstones, key)
+        held, respelt = self._still_held(open_train(self._specification), tombstones, key, state.naming)
+        alike = f"{respelt.total()} data points of subjects spelt like an erased one but for case or spacing"
         if held:
             told = ", ".join(f"{file} ({count} data points)" for file, count in sorted(held.items()))
             raise SisaError(
-                f"source files still hold erased people: {told}",
-                "these files are yours to rewrite; training leaves these data points out whatever the files hold",
+                f"source files still hold erased people: {told}{f'; and {alike}' if respelt else ''}",
+                "these files are yours to rewrite; training leaves out what was erased, by subject and by id, whatever"
+                " the files hold",
+            )
+        if respelt:
+            raise SisaError(
+                f"source files hold {alike}: {', '.join(sorted(respelt))}",
+                "'sisa erase' takes them out, if they are the same people",
             )
         return "no source file holds an erased data point"
 
@@ -169,19 +176,24 @@ class _Examination:
         found = self._federation.workers().configuration(width, 1)
         return f"{self._specification.model.factory} fits {width} features; workers compute on {found.profile.device}"
 
-    def _still_held(self, source: Source, tombstones: DigestSet, key: PartitionKey) -> Counter[str]:
+    def _still_held(
+        self, source: Source, tombstones: DigestSet, key: PartitionKey, naming: Naming
+    ) -> tuple[Counter[str], Counter[str]]:
+        """Return by file how many data points are erased, and how many are spelt like erased subjects."""
         data = self._specification.data
         subjects = set(tombstones.subject_digests())
         points = set(tombstones.point_digests())
-        held: Counter[str] = Counter()
+        skeletons = {digest[:SKELETON_BYTES] for digest in subjects} if naming.by_skeleton else set()
+        held, respelt = Counter[str](), Counter[str]()
         columns = tuple(dict.fromkeys((data.id, data.subject_column)))
         for batch in source.batches(Wanted(texts=columns, numbers=()), _BATCH_POINTS):
             ids, people = read_texts(batch, data.id), read_texts(batch, data.subject_column)
-            held[batch.file] += sum(
-                subject_digest(key, person) in subjects or point_digest(key, each) in points
-                for each, person in zip(ids, people, strict=True)
-            )
-        return +held
+            for each, digest in zip(ids, subject_digests(key, people, naming), strict=True):
+                if digest in subjects or point_digest(key, each) in points:
+                    held[batch.file] += 1
+                elif digest[:SKELETON_BYTES] in skeletons:
+                    respelt[batch.file] += 1
+        return held, respelt
 
 
 def _check_clock(bucket: StoreFacts) -> None:

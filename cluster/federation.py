@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -14,20 +14,23 @@ import ray
 from cluster.config.specification import FederationSpecification, read_specification
 from cluster.coordinator_actor.launch import find_coordinator
 from cluster.ensemble.reader import Reading
-from cluster.results.federation import Answers, Evaluation, Verification
+from cluster.results.federation import Answers, ErasureAnswer, Evaluation, Search, SubjectFound, Verification
 from cluster.runtime.session import leave_ray
 from cluster.runtime.system import cpus
 from cluster.training.worker import new_name
 from cluster.training.workers import Pool
+from cluster.writer.drafting import new_request_id, readmission_of, roll_of
 from cluster.writer.forecast import Plan, measured_basis, plan_for, trial_basis
 from cluster.writer.training_data import open_train
-from cluster.writer.writer import Writer, Writing, drafted, drafted_for_all, surroundings, writing
+from cluster.writer.writer import Writer, Writing, draft, drafted_for_all, surroundings, writing
 from coordinator.decisions.plan import RetrainPlan
+from coordinator.decisions.policy import check_reason
+from coordinator.engine.history import generations
 from coordinator.engine.ledger import read_state
 from coordinator.ports import Clock, Listener, Names, Notice, Remark
 from coordinator.receipts.issuer import Registrar
-from coordinator.requests import ErasureRequest
-from coordinator.state import FederationState
+from coordinator.requests import ErasureRequest, Readmission, RequestState, check_request_id
+from coordinator.state import FederationState, GenerationRecord
 from coordinator.status import FederationStatus, RequestStatus, describe_request
 from storage.encryption.store import SealedStore
 from storage.errors import ObjectMissing
@@ -114,22 +117,78 @@ class Federation:
         request_id: str | None = None,
         held: str = "",
         wait: bool = True,
-    ) -> RequestStatus:
+        include_similar: bool = False,
+    ) -> ErasureAnswer:
         """Erase subjects and single data points, and return the request when all that may be done now is done.
 
         That is all, unless ``[erasure] batch = "until_due"`` lets retraining wait for more requests, or the request is
         ``held`` for a reason, until it is released. Their points are removed at once otherwise. Where a coordinator
         runs, it does the work; without ``wait`` the request is returned as soon as it is accepted.
+        With ``include_similar`` subjects whose names differ in spelling alone are erased with those named.
         The same ``request_id`` with the same subjects and ids is the same request (D4).
-        Without one an id is drawn. Raises ``Invalid`` when nothing is named, nothing is trained or the id cannot be
-        shown, ``Conflict`` when it was used for others.
+        Without one an id is drawn. Raises ``Invalid`` when nothing is named, nothing is trained, the id cannot be
+        shown or is one of the names, ``Conflict`` when it was used for others.
         """
-        drafted_ = drafted(self._around, subjects=subjects, ids=ids, request_id=request_id, held=held)
+        made = draft(
+            self._around,
+            subjects=subjects,
+            ids=ids,
+            request_id=request_id,
+            held=held,
+            include_similar=include_similar,
+        )
         with self._writing("erase") as writer:
-            request = writer.accept(*drafted_)
+            request = writer.accept(made.request, made.names)
             if wait or isinstance(writer, Writer):
                 request = writer.carry_out(request.request_id, self.specification.erasure.batch)
-            return self._told(request)
+        assert made.roll is not None
+        status = self._told(request)
+        at_subjects, at_ids = self.reading.unknown(made.roll, request)
+        return ErasureAnswer(
+            **{each.name: getattr(status, each.name) for each in fields(status)},
+            unknown_subjects=at_subjects,
+            unknown_ids=at_ids,
+            unknown_names=(*_named(subjects, at_subjects), *_named(ids, at_ids)),
+            salt=made.salt if request.commitment == made.request.commitment and may_find_nothing(request) else "",
+        )
+
+    def readmit(self, *, subjects: Iterable[str | int], reason: str, request_id: str | None = None) -> Readmission:
+        """Let subjects who were erased come back: their new data points are taken from now on.
+
+        Data points that were erased stay out by their ids. The same ``request_id`` with the same subjects is the same
+        readmission (D4); a signed statement says that it happened, and why. Raises ``Invalid`` when nobody is named,
+        none of them was erased or the reason cannot be shown, ``Conflict`` when the id was used for others.
+        """
+        check_reason(reason)
+        if request_id is not None:
+            check_request_id(request_id)
+        state, key = self.reading.trained()
+        own_id = new_request_id(self._around.names) if request_id is None else request_id
+        names = roll_of(self.specification, key, state.naming, subjects, (), request_id=own_id).names
+        with self._writing("readmit") as writer:
+            readmitted = writer.readmit(readmission_of(names, own_id, reason, self._clock.now()), names)
+            if isinstance(writer, Writer):
+                writer.settle(hurry=False)
+            return readmitted
+
+    def search(
+        self,
+        *,
+        subjects: Iterable[str | int] = (),
+        ids: Iterable[str | int] = (),
+        include_similar: bool = False,
+    ) -> Search:
+        """Return what erasing them would remove and cost, and which of them are not here; changes nothing."""
+        return self.reading.search(subjects, ids, include_similar=include_similar)
+
+    def lookup(self, subjects: Iterable[str | int]) -> tuple[SubjectFound, ...]:
+        """Return what is here of each subject, in their order; changes nothing, and keeps nothing of who was asked."""
+        return self.reading.lookup(subjects)
+
+    def generations(self) -> tuple[GenerationRecord, ...]:
+        """Return which generations were served, when, and how many slices each shard's checkpoint had seen."""
+        state = self._current()
+        return () if state is None else tuple(generations(self._store, state))
 
     def erase_everyone(self, request_id: str) -> RequestStatus:
         """Erase everybody who has a data point here, as one request; see ``erase``, and ``drafted_for_all``."""
@@ -173,7 +232,7 @@ class Federation:
 
     def price(self, *, subjects: Iterable[str | int] = (), ids: Iterable[str | int] = ()) -> RetrainPlan:
         """Return what erasing them would cost; changes nothing."""
-        return self.reading.price(subjects, ids)
+        return self.search(subjects=subjects, ids=ids).plan
 
     def predict(self, data: object) -> Answers:
         """Return the ensemble's answers for a file, folder, glob or ``pyarrow.Table``, batch by batch."""
@@ -232,6 +291,16 @@ class Federation:
     def _current(self) -> FederationState | None:
         """Return the state committed last; None when nothing ever was."""
         return read_state(self._store)
+
+
+def may_find_nothing(request: ErasureRequest) -> bool:
+    """Return whether the request has found nothing, or may still come to that."""
+    return request.state in {RequestState.ACCEPTED, RequestState.REFUSED}
+
+
+def _named(given: Iterable[str | int], positions: Sequence[int]) -> tuple[str, ...]:
+    """Return the names at these positions, where they can still be read."""
+    return tuple(str(given[position]) for position in positions) if isinstance(given, Sequence) else ()
 
 
 def connect(config: str | Path | FederationSpecification = "sisa.toml", **options: Any) -> Federation:

@@ -11,7 +11,7 @@ from coordinator.requests import ErasureRequest
 from shards.data.sources import Source
 from shards.learners.trainer import TrainingEvent, TrainTask
 from shards.lineage import Configuration
-from shards.routing import PartitionKey
+from shards.routing import Naming, PartitionKey
 from shards.slices.ingest import Ingested, ingest
 from shards.specification import DataSettings, PartitionSettings, ShardId
 from shards.tombstones import DigestSet
@@ -63,6 +63,7 @@ class Ingestion(Protocol):
         store: ObjectStore,
         tombstones: Callable[[], DigestSet],
         names: Names,
+        naming: Naming,
         progress: Callable[[int], None],
     ) -> Ingested:
         """Return the slices that the source's data points were written to, and raise, as ``ingest`` does.
@@ -82,6 +83,7 @@ def ingest_here(
     store: ObjectStore,
     tombstones: Callable[[], DigestSet],
     names: Names,
+    naming: Naming,
     progress: Callable[[int], None],
 ) -> Ingested:
     """Ingest in this process. Implements ``Ingestion``."""
@@ -93,6 +95,7 @@ def ingest_here(
         store=store,
         tombstones=tombstones(),
         names=names,
+        naming=naming,
         progress=progress,
     )
 

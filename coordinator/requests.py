@@ -91,6 +91,29 @@ class InlineDigests:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """Some of the tombstones, in an object of their own."""
+
+    ref: ObjectRef
+    digests: int
+    """How many it holds: small ones are merged, so that an erasure writes about as much as it adds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Similar:
+    """Data points of subjects whose names differ in spelling alone from names that a request gives."""
+
+    points: int = 0
+    subjects: int = 0
+
+    def __add__(self, other: Similar) -> Similar:
+        return Similar(points=self.points + other.points, subjects=self.subjects + other.subjects)
+
+
+NONE_SIMILAR: Final = Similar()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
     """Work of training, expected or done."""
 
@@ -132,6 +155,11 @@ class ErasureRequest:
     request_id: str
     body: Sha256
     """Digest of the keyed digests it names: the same id with another body is a conflict (D4)."""
+    include_similar: bool = False
+    """Whether subjects whose names differ in spelling alone are meant as well."""
+    commitment: str = ""
+    """What stands for its names in the statement that nothing was found (``coordinator.receipts.commitment``), in
+    hexadecimal; empty: it came from a release without such statements."""
     names: ObjectRef | InlineDigests | None
     """The keyed digests it names, until its points are removed: then they are among the tombstones. None as well once
     it is refused or cancelled."""
@@ -159,6 +187,11 @@ class ErasureRequest:
     """Data points erased."""
     unknown: int = 0
     """Subjects and ids named that have no data point here, perhaps because they were erased before."""
+    missing: ObjectRef | InlineDigests | None = None
+    """Keyed digests of the unknown ones, for whoever asks again by the same names; None: all or none are unknown, or
+    a release before this one carried it out."""
+    similar: Similar = NONE_SIMILAR
+    """What was found beside what it names and stays, unless ``include_similar``."""
     reason: str = ""
     """Why it was refused or cancelled."""
     times: Mapping[str, str] = field(default_factory=dict)
@@ -203,6 +236,23 @@ class ErasureRequest:
         if state in _ORDER and self.state in _ORDER:
             passed = _ORDER[_ORDER.index(self.state) + 1 : _ORDER.index(state) + 1]
         return replace(self, state=state, times={**self.times, **{each.value: at for each in passed}})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Readmission:
+    """Subjects who were erased and come back: new data points of theirs are taken again."""
+
+    request_id: str
+    body: Sha256
+    """As of an erasure request: the same id with another body is a conflict (D4)."""
+    subjects: int
+    """Subjects named who were erased."""
+    reason: str
+    """For the record; without personal data."""
+    at: str
+    """UTC, ISO 8601."""
+    receipt: int | None = None
+    """Index of its statement in the log; None: not yet issued."""
 
 
 def check_request_id(request_id: str) -> None:

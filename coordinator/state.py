@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from coordinator.requests import ErasureRequest, ObjectRef
+from coordinator.requests import ErasureRequest, ObjectRef, Readmission, Segment
 from shards.data.sources import SourceFile
 from shards.lineage import CheckpointRecord, Configuration, Lineage, expected_lineages
-from shards.routing import Placement
+from shards.routing import AS_GIVEN, Naming, Placement
 from shards.slices.files import SliceRecord
 from shards.slices.ingest import FeatureLayout
 from shards.specification import ShardId
@@ -49,6 +49,23 @@ class DataState:
     """Label, features and classes that it was read under."""
     refused: int
     """Data points left out at ingest because of a tombstone."""
+    by_id: int = 0
+    """Those of them that were erased before under another subject's name."""
+    respelt: int = 0
+    """Data points taken in whose subject differs from an erased one in spelling alone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerationRecord:
+    """One generation of the ensemble: when it was served, and what each constituent had seen."""
+
+    number: int
+    since: str
+    """UTC, ISO 8601, as the next; empty: a release that did not note it began it."""
+    until: str
+    """Empty: it is served."""
+    serving: tuple[int, ...]
+    """By shard, the slices that its served checkpoint had seen; 0: it abstained."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,8 +89,15 @@ class FederationState:
     at_once: bool = False
     """Whether training was asked for, or something trained was given up, for another reason than an erasure: it does
     not wait for more requests then. False again once all is trained."""
+    naming: Naming = AS_GIVEN
+    """How names of subjects are taken, since it was made."""
     tombstones: ObjectRef | None = None
-    """Keyed digests of everything erased; None: nothing yet."""
+    """Keyed digests of what was erased, as 0.1 kept them; None: it erased nothing."""
+    segments: tuple[Segment, ...] = ()
+    """Those of what was erased since, the older and larger ones first."""
+    readmissions: tuple[Readmission, ...] = ()
+    history: tuple[GenerationRecord, ...] = ()
+    """The last generations, the present one included; older ones lie in objects (``coordinator.engine.history``)."""
     requests: tuple[ErasureRequest, ...] = ()
     condemned: tuple[ObjectKey, ...] = ()
     """Purge list: objects that nothing refers to any more, not yet deleted."""
@@ -86,6 +110,14 @@ class FederationState:
     def request(self, request_id: str) -> ErasureRequest | None:
         """Return the request of this id, if there is one."""
         return next((request for request in self.requests if request.request_id == request_id), None)
+
+    def readmission(self, request_id: str) -> Readmission | None:
+        """Return the readmission of this id, if there is one."""
+        return next((each for each in self.readmissions if each.request_id == request_id), None)
+
+    def tombstone_objects(self) -> tuple[ObjectRef, ...]:
+        """Return the objects that hold all tombstones."""
+        return (*((self.tombstones,) if self.tombstones else ()), *(segment.ref for segment in self.segments))
 
     def slice(self, place: Placement) -> SliceRecord:
         """Return what the slice holds."""
@@ -101,9 +133,9 @@ class FederationState:
         """Return the keys of all objects that are part of the current state."""
         keys = {part.key for shard in self.shards for record in shard.slices for part in record.parts}
         keys |= {checkpoint.key for shard in self.shards for checkpoint in shard.chain}
-        refs = (ref for request in self.requests for ref in (request.names, request.before))
+        refs = (ref for request in self.requests for ref in (request.names, request.before, request.missing))
         keys |= {ref.key for ref in refs if isinstance(ref, ObjectRef)}
-        keys |= {self.tombstones.key} if self.tombstones else set()
+        keys |= {ref.key for ref in self.tombstone_objects()}
         return frozenset(keys)
 
 

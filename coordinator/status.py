@@ -8,7 +8,7 @@ from datetime import datetime
 from coordinator.decisions.batching import plan_batch, retrain_start
 from coordinator.decisions.plan import trained_epochs
 from coordinator.decisions.policy import is_overdue
-from coordinator.requests import Cost, ErasureRequest, Extension, Hold
+from coordinator.requests import NONE_SIMILAR, Cost, ErasureRequest, Extension, Hold, Similar
 from coordinator.settings import ErasureSettings
 from coordinator.state import FederationState, ShardState, servable
 from shards.cost import training_point_epochs
@@ -50,6 +50,10 @@ class RequestStatus:
     points: int
     unknown: int
     """Subjects and ids named that have no data point here."""
+    include_similar: bool = False
+    """Whether subjects whose names differ in spelling alone are erased with it."""
+    similar: Similar = NONE_SIMILAR
+    """Data points found beside it, which stay, of subjects whose names differ in spelling alone."""
     shards: tuple[ShardId, ...]
     received_at: str
     due_at: str
@@ -101,6 +105,14 @@ class FederationStatus:
     """Constituents that answer, of ``shards``."""
     tombstoned_at_ingest: int
     """Data points that the last ingest left out because they are erased."""
+    kept_out_by_id: int = 0
+    """Those of them that were erased under another subject's name."""
+    respelt_at_ingest: int = 0
+    """Data points that the last ingest took in whose subject differs from an erased one in spelling alone."""
+    subject_form: str = "exact"
+    """Which spellings of a subject are one person; see ``[data] subject_form``."""
+    similar_subjects: int | None = None
+    """Subjects whose names differ from another's in spelling alone; None: this federation cannot tell."""
     constituents: tuple[ConstituentStatus, ...]
     requests: tuple[RequestStatus, ...]
     batch: BatchStatus | None
@@ -130,6 +142,10 @@ def describe(
         floor=state.floor,
         serving=len(servable(state)),
         tombstoned_at_ingest=state.data.refused if state.data else 0,
+        kept_out_by_id=state.data.by_id if state.data else 0,
+        respelt_at_ingest=state.data.respelt if state.data else 0,
+        subject_form=state.naming.form,
+        similar_subjects=_similar_subjects(state),
         constituents=constituents,
         requests=tuple(describe_request(request, now) for request in state.requests),
         batch=_batch(state, erasure or ErasureSettings(), now),
@@ -158,6 +174,8 @@ def describe_request(request: ErasureRequest, now: datetime) -> RequestStatus:
         ids=request.ids,
         points=request.points,
         unknown=request.unknown,
+        include_similar=request.include_similar,
+        similar=request.similar,
         shards=request.shards,
         received_at=request.received_at,
         due_at=request.due_at,
@@ -172,6 +190,12 @@ def describe_request(request: ErasureRequest, now: datetime) -> RequestStatus:
         expected=request.expected,
         spent=request.spent,
     )
+
+
+def _similar_subjects(state: FederationState) -> int | None:
+    if not state.naming.by_skeleton:
+        return None
+    return sum(record.similar for shard in state.shards for record in shard.slices)
 
 
 def _batch(state: FederationState, erasure: ErasureSettings, now: datetime) -> BatchStatus | None:

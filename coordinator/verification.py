@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from coordinator.decisions.lifecycle import is_training
 from coordinator.engine.codec import decode_state
 from coordinator.engine.ledger import read_ledger
-from coordinator.engine.lookup import is_intact, load_digests
+from coordinator.engine.lookup import is_intact, load_tombstones
 from coordinator.engine.sweep import SWEPT_PREFIXES
 from coordinator.engine.tasks import train_task
 from coordinator.ports import Listener, TrainingStarted, WorkerPool
@@ -103,7 +103,7 @@ def _damaged(store: ObjectStore, state: FederationState) -> Iterator[str]:
 
 
 def _erased_points(store: ObjectStore, state: FederationState) -> Iterator[str]:
-    tombstones = load_digests(store, state.tombstones)
+    tombstones = load_tombstones(store, state.tombstone_objects())
     if not len(tombstones):
         return
     for number, shard in enumerate(state.shards):

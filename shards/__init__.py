@@ -10,6 +10,7 @@ Sources: Bourtoule et al., Machine Unlearning, IEEE S&P 2021 (SISA), sections IV
 
     specification  the settings that decide a constituent's bytes
     points         data points in memory, as arrays
+    subjects       names of people: forms and skeletons
     routing        keyed digests of names; which slice of which shard
     ordering       order and randomness that do not depend on position
     schedule       epochs of each slice

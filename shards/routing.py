@@ -1,18 +1,24 @@
-"""Routing (E1): a keyed hash of the subject alone decides shard and slice.
+"""Routing (E1): a keyed hash of the subject's name alone decides shard and slice.
 
-Digests are 16-byte BLAKE2b values under the federation's secret partition key (RFC 7693, keyed mode, with
-personalisation for domain separation). They stand for ids everywhere in the store: the ids themselves never enter it.
+Digests are BLAKE2b values of 16 bytes under the federation's secret partition key (RFC 7693, keyed mode, with
+personalisation for domain separation). They stand for names everywhere in the store: the names themselves never enter
+it. A subject's digest is that of its name as given, in stores of 0.1; since then its first half is that of the name's
+skeleton, which routes, and its second half that of the name's form: all spellings of a name share one slice, and show
+by their equal first halves (E15).
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NewType
+from typing import Final, NewType
 
 import numpy as np
+import numpy.typing as npt
 
 from shards.specification import ShardId, SliceIndex
+from shards.subjects import SubjectForm, all_in_form, skeletons
 
 PartitionKey = NewType("PartitionKey", bytes)
 """16 to 64 secret bytes."""
@@ -24,6 +30,22 @@ SubjectDigest = NewType("SubjectDigest", bytes)
 """Keyed digest of a subject's id, 16 bytes."""
 
 DIGEST_BYTES = 16
+SKELETON_BYTES = 8
+"""The first half of a subject's digest, where a skeleton routes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Naming:
+    """How a federation takes the names of its subjects; fixed when it is made."""
+
+    form: SubjectForm = "exact"
+    """Names that are equal in this form are one subject."""
+    by_skeleton: bool = False
+    """Whether the skeleton routes, so that names that are spelt alike share a slice."""
+
+
+AS_GIVEN: Final = Naming()
+"""What 0.1 did."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -39,35 +61,66 @@ def point_digest(key: PartitionKey, point_id: str) -> PointDigest:
     return PointDigest(_digest(key, point_id, b"sisa/point"))
 
 
-def subject_digest(key: PartitionKey, subject: str) -> SubjectDigest:
-    """Return the keyed digest of a subject's id."""
-    return SubjectDigest(_digest(key, subject, b"sisa/subject"))
+def subject_digest(key: PartitionKey, subject: str, naming: Naming = AS_GIVEN) -> SubjectDigest:
+    """Return the keyed digest of a subject's name. Raises ``Invalid`` for a name that has not the declared form."""
+    return subject_digests(key, (subject,), naming)[0]
 
 
-def place(subject: SubjectDigest, shards: int, slices: int) -> Placement:
+def subject_digests(key: PartitionKey, subjects: Sequence[str], naming: Naming = AS_GIVEN) -> list[SubjectDigest]:
+    """Return the keyed digest of each name. Raises ``Invalid`` as ``subject_digest`` does."""
+    names = all_in_form(subjects, naming.form)
+    if not naming.by_skeleton:
+        return [SubjectDigest(_digest(key, name, b"sisa/subject")) for name in names]
+    # A hasher that has taken the key in is copied for each name: a third faster than a new one.
+    of_name = hashlib.blake2b(digest_size=DIGEST_BYTES - SKELETON_BYTES, key=key, person=b"sisa/name")
+    of_skeleton = hashlib.blake2b(digest_size=SKELETON_BYTES, key=key, person=b"sisa/skeleton")
+    found = []
+    for name, bare in zip(names, skeletons(names), strict=True):
+        (first := of_skeleton.copy()).update(bare.encode("utf-8", "surrogatepass"))
+        (second := of_name.copy()).update(name.encode("utf-8", "surrogatepass"))
+        found.append(SubjectDigest(first.digest() + second.digest()))
+    return found
+
+
+def place(subject: SubjectDigest, shards: int, slices: int, naming: Naming = AS_GIVEN) -> Placement:
     r"""Return where the subject's data points belong: uniform, and blind to every other subject.
 
     >>> place(SubjectDigest(bytes(7) + b"\x07" + bytes(7) + b"\x09"), shards=5, slices=4)
     Placement(shard=2, slice=2)
+    >>> place(SubjectDigest(bytes(7) + b"\x07" + b"the name"), 5, 4, Naming(by_skeleton=True))
+    Placement(shard=1, slice=4)
     """
+    if naming.by_skeleton:
+        shard, slice_ = divmod(int.from_bytes(subject[:SKELETON_BYTES], "big") % (shards * slices), slices)
+        return Placement(ShardId(shard), SliceIndex(slice_ + 1))
     return Placement(
         ShardId(int.from_bytes(subject[:8], "big") % shards),
         SliceIndex(int.from_bytes(subject[8:], "big") % slices + 1),
     )
 
 
-def places(subjects: bytes, shards: int, slices: int) -> frozenset[Placement]:
+def places(subjects: bytes, shards: int, slices: int, naming: Naming = AS_GIVEN) -> frozenset[Placement]:
     r"""Return where the data points of many subjects belong, whose digests are joined; ``place`` of each, at once.
 
     >>> places(bytes(7) + b"\x07" + bytes(7) + b"\x09", shards=5, slices=4)
     frozenset({Placement(shard=2, slice=2)})
     """
-    halves_N2 = np.frombuffer(subjects, dtype=">u8").reshape(-1, 2)
-    numbers_N = halves_N2[:, 0] % shards * slices + halves_N2[:, 1] % slices
+    numbers_N = slice_numbers(np.frombuffer(subjects, dtype=f"V{DIGEST_BYTES}"), shards, slices, naming)
     return frozenset(
         Placement(ShardId(int(number) // slices), SliceIndex(int(number) % slices + 1))
         for number in np.unique(numbers_N)
     )
+
+
+def slice_numbers(
+    subjects_N: npt.NDArray[np.void], shards: int, slices: int, naming: Naming = AS_GIVEN
+) -> npt.NDArray[np.int64]:
+    """Return where each subject's data points belong, as shard * ``slices`` + slice - 1, shape (N,)."""
+    halves_N2 = np.ascontiguousarray(subjects_N).view(">u8").reshape(-1, 2)
+    if naming.by_skeleton:
+        return (halves_N2[:, 0] % np.uint64(shards * slices)).astype(np.int64)
+    numbers_N = halves_N2[:, 0] % np.uint64(shards) * np.uint64(slices) + halves_N2[:, 1] % np.uint64(slices)
+    return numbers_N.astype(np.int64)
 
 
 def _digest(key: PartitionKey, text: str, domain: bytes) -> bytes:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, NewType
 
 from shards.schedule import minimum_epochs
+from shards.subjects import FORMS, SubjectForm
 from storage.errors import Invalid
 from storage.location import PROFILE_RULE, is_on_s3, is_profile
 
@@ -48,6 +49,10 @@ class DataSettings:
     """The label set, declared and never learned (E6); two or more."""
     subject: str | None = None
     """Column of the person whose data point it is; default: the id column."""
+    subject_form: SubjectForm | None = None
+    """Which spellings of a subject are one person: ``trimmed`` (NFC, no outer white space, nothing invisible), or
+    ``casefold``, ``email``, ``phone``, ``integer``, ``exact``. Fixed when the federation is made; default: what it was
+    made with, ``trimmed`` for a new one."""
     scale: float | tuple[float, ...] = 1.0
     """Constant that features are divided by: one, or one per feature."""
     ingest_memory_mb: int = 512
@@ -67,6 +72,8 @@ class DataSettings:
             problems.append(f"classes needs two or more, got {len(self.classes)}")
         if twice := sorted({name for name in self.classes if self.classes.count(name) > 1}):
             problems.append(f"classes names {', '.join(map(repr, twice))} more than once")
+        if self.subject_form is not None and self.subject_form not in FORMS:
+            problems.append(f"subject_form must be one of {', '.join(FORMS)}, got {self.subject_form!r}")
         scales = self.scale if isinstance(self.scale, tuple) else (self.scale,)
         if not all(math.isfinite(value) and value != 0 for value in scales):
             problems.append("scale must be finite and not zero")

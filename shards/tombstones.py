@@ -41,12 +41,22 @@ class DigestSet:
     @classmethod
     def of(cls, *, subjects: Iterable[SubjectDigest] = (), points: Iterable[PointDigest] = ()) -> Self:
         """Return the set of these digests, given in any order, repeats allowed."""
-        return cls(subjects=_canonical(b"".join(subjects)), points=_canonical(b"".join(points)))
+        return cls.joined(subjects=b"".join(subjects), points=b"".join(points))
+
+    @classmethod
+    def joined(cls, *, subjects: bytes = b"", points: bytes = b"") -> Self:
+        """Return the set of these digests, joined, in any order, repeats allowed."""
+        return cls(subjects=_canonical(subjects), points=_canonical(points))
 
     @classmethod
     def subjects_of(cls, block: PointBlock) -> Self:
         """Return the subjects of all data points of ``block``."""
         return cls(subjects=_canonical(block.subjects_N.tobytes()))
+
+    @classmethod
+    def points_of(cls, block: PointBlock) -> Self:
+        """Return all data points of ``block``, one by one."""
+        return cls(points=_canonical(block.points_N.tobytes()))
 
     @classmethod
     def from_bytes(cls, payload: bytes) -> Self:
@@ -83,8 +93,39 @@ class DigestSet:
 
     def contains(self, block: PointBlock) -> npt.NDArray[np.bool_]:
         """Return for each data point of ``block`` whether it or its subject is in the set, shape (N,)."""
-        found = _find(self.points, block.points_N) | _find(self.subjects, block.subjects_N)
-        return np.asarray(found, dtype=np.bool_)
+        return _find(self.points, block.points_N) | self.contains_subjects(block)
+
+    def contains_subjects(self, block: PointBlock) -> npt.NDArray[np.bool_]:
+        """Return for each data point of ``block`` whether its subject is in the set, shape (N,)."""
+        return _find(self.subjects, block.subjects_N)
+
+    def resembles(self, block: PointBlock) -> npt.NDArray[np.bool_]:
+        """Return for each data point of ``block`` whether its subject's name has the skeleton of a member, shape (N,).
+
+        Only of subjects whose digests begin with their skeletons' (``Naming.by_skeleton``). Members resemble
+        themselves.
+        """
+        return _find_skeletons(_skeletons(_view(self.subjects)), block.subjects_N)
+
+    def resembled_in(self, block: PointBlock) -> DigestSet:
+        """Return the subjects of the set whose names have the skeleton of some subject in ``block``."""
+        members = _view(self.subjects)
+        if not len(members):
+            return NOTHING
+        found = _find_skeletons(np.sort(_skeletons(block.subjects_N)), members.view(f"V{DIGEST_BYTES}"))
+        return DigestSet(subjects=members[found].tobytes())
+
+    def without(self, other: DigestSet) -> DigestSet:
+        """Return the members that are not in ``other``."""
+        subjects, points = _view(self.subjects), _view(self.points)
+        return DigestSet(
+            subjects=subjects[~_find(other.subjects, subjects.view(f"V{DIGEST_BYTES}"))].tobytes(),
+            points=points[~_find(other.points, points.view(f"V{DIGEST_BYTES}"))].tobytes(),
+        )
+
+    def shared(self, other: DigestSet) -> DigestSet:
+        """Return the members that are in ``other``, too."""
+        return self.without(self.without(other))
 
     def among(self, block: PointBlock) -> DigestSet:
         """Return the members that occur in ``block``."""
@@ -102,6 +143,13 @@ class DigestSet:
 
     def __len__(self) -> int:
         return (len(self.subjects) + len(self.points)) // DIGEST_BYTES
+
+
+def similar_subjects(joined: bytes) -> int:
+    """Return how many subjects share their digest's first half with another one; repeats count once."""
+    halves_N = _skeletons(_view(_canonical(joined)))
+    _, counts = np.unique(halves_N, return_counts=True)
+    return int(counts[counts > 1].sum())
 
 
 def sortable(digests_N: npt.NDArray[np.void]) -> npt.NDArray[np.bytes_]:
@@ -140,6 +188,20 @@ def _find(joined: bytes, digests_N: npt.NDArray[np.void]) -> npt.NDArray[np.bool
     wanted = sortable(digests_N)
     positions = np.minimum(np.searchsorted(members, wanted), len(members) - 1)
     equal: npt.NDArray[Any] = members[positions] == wanted
+    return equal
+
+
+def _skeletons(digests_N: npt.NDArray[Any]) -> npt.NDArray[np.uint64]:
+    """Return the first halves of the digests as numbers, which sort as the digests do."""
+    return np.ascontiguousarray(digests_N).view(">u8").reshape(-1, 2)[:, 0].astype(np.uint64)
+
+
+def _find_skeletons(members: npt.NDArray[np.uint64], digests_N: npt.NDArray[np.void]) -> npt.NDArray[np.bool_]:
+    """Return for each digest whether its skeleton is among ``members``, which do not fall."""
+    if not len(members):
+        return np.zeros(len(digests_N), dtype=np.bool_)
+    wanted = _skeletons(digests_N)
+    equal: npt.NDArray[np.bool_] = members[np.minimum(np.searchsorted(members, wanted), len(members) - 1)] == wanted
     return equal
 
 

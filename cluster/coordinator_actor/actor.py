@@ -23,7 +23,7 @@ from cluster.training.worker import leave_no_core
 from cluster.writer.writer import Surroundings, surroundings
 from coordinator.engine.ledger import read_state
 from coordinator.ports import Listener, Notice
-from coordinator.requests import ErasureRequest
+from coordinator.requests import ErasureRequest, Readmission
 from coordinator.settings import BatchUntil
 from coordinator.state import FederationState
 from shards.tombstones import DigestSet
@@ -60,6 +60,11 @@ class CoordinatorShell:
     def accept(self, request: ErasureRequest, names: DigestSet) -> ErasureRequest:
         """See ``Resident.accept``."""
         return self._resident.accept(request, names)
+
+    @ray.method(concurrency_group="requests")
+    def readmit(self, readmission: Readmission, names: DigestSet) -> Readmission:
+        """See ``Resident.readmit``."""
+        return self._resident.readmit(readmission, names)
 
     @ray.method(concurrency_group="requests")
     def hold(self, request_id: str, reason: str) -> ErasureRequest:
@@ -163,6 +168,11 @@ class RemoteWriter:
                 return request
             # In a batch window the coordinator is idle as well: who did not wait for news would ask without a pause.
             heard = self._tell(self._hear(heard.upto, LISTENING_SECONDS, _PASSING, until_idle=is_left))
+
+    def readmit(self, readmission: Readmission, names: DigestSet) -> Readmission:
+        """See ``Writer.readmit``."""
+        answer: Readmission = patiently(lambda: self._handle.readmit.remote(readmission, names), _BUSY)
+        return answer
 
     def hold(self, request_id: str, reason: str) -> ErasureRequest:
         """See ``Writer.hold``."""

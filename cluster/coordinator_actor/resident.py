@@ -22,7 +22,7 @@ from cluster.coordinator_actor.observer import REPORT_SECONDS, Observer
 from cluster.results.federation import Verification
 from cluster.writer.writer import Surroundings, Writer, writing
 from coordinator.ports import Notice, Remark
-from coordinator.requests import ErasureRequest
+from coordinator.requests import ErasureRequest, Readmission
 from coordinator.state import FederationState
 from shards.tombstones import DigestSet
 from storage.errors import Fenced, InvariantBroken, OutcomeUnknown, SisaError, Unavailable, WriterBusy
@@ -101,6 +101,10 @@ class Resident:
     def accept(self, request: ErasureRequest, names: DigestSet) -> ErasureRequest:
         """Accept an erasure request, durably; its points are removed a moment later. See ``Writer.accept``."""
         return self._at_once(lambda writer: writer.accept(request, names))
+
+    def readmit(self, readmission: Readmission, names: DigestSet) -> Readmission:
+        """See ``Writer.readmit``."""
+        return self._at_once(lambda writer: writer.readmit(readmission, names))
 
     def hold(self, request_id: str, reason: str) -> ErasureRequest:
         """See ``Writer.hold``."""

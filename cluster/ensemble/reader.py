@@ -7,21 +7,25 @@ from typing import TypeVar
 
 from cluster.config.specification import FederationSpecification
 from cluster.ensemble.loaded import Ensemble
-from cluster.results.federation import Answers, Evaluation, evaluation_of
-from cluster.writer.drafting import digests_of
+from cluster.results.federation import Answers, Evaluation, Search, SubjectFound, evaluation_of
+from cluster.writer.drafting import Roll, roll_of
 from cluster.writer.identity import (
     differences,
     fresh_state,
     trained,
 )
 from cluster.writer.training_data import asked_about
-from coordinator.decisions.plan import RetrainPlan, plan_retrain
-from coordinator.engine.removal import find_points
+from cluster.writer.writer import check_skeletons
+from coordinator.decisions.plan import plan_retrain
+from coordinator.engine.lookup import load_digests, load_tombstones
+from coordinator.engine.removal import Demand, find_points
 from coordinator.ports import Clock
+from coordinator.requests import ErasureRequest, RequestState
 from coordinator.state import FederationState
 from coordinator.status import FederationStatus, describe
 from shards.data.prediction_files import FeatureBatch, PredictionBatch
-from shards.routing import PartitionKey
+from shards.routing import DIGEST_BYTES, PartitionKey
+from shards.tombstones import DigestSet
 from storage.encryption.store import SealedStore
 from storage.errors import Corrupt, Unavailable
 
@@ -50,14 +54,65 @@ class Reading:
         """See ``cluster.writer.identity.trained``."""
         return trained(self.current(), self._store, self._specification)
 
-    def price(self, subjects: Iterable[str | int], ids: Iterable[str | int]) -> RetrainPlan:
-        """Return what erasing them would cost."""
-        _, key = self.trained()
-        names = digests_of(self._specification, key, subjects, ids)
+    def search(
+        self, subjects: Iterable[str | int], ids: Iterable[str | int], *, include_similar: bool = False
+    ) -> Search:
+        """Return what erasing them would remove and cost, and which of them have no data point."""
+        state, key = self.trained()
+        if include_similar:
+            check_skeletons(state)
+        roll = roll_of(self._specification, key, state.naming, subjects, ids)
+        demand = Demand(names=roll.names, include_similar=include_similar)
         epochs = self._specification.training.epochs
-        return self._steadily(
-            lambda state: plan_retrain(state, find_points(self._store, state, [names])[0].removed, epochs)
-        )
+
+        def found(state: FederationState) -> Search:
+            removal = find_points(self._store, state, [demand])[0]
+            at_subjects, at_ids = roll.positions(removal.missing)
+            return Search(
+                plan=plan_retrain(state, removal.removed, epochs),
+                subjects=len(demand.names.subjects) // DIGEST_BYTES,
+                ids=len(demand.names.points) // DIGEST_BYTES,
+                unknown=len(removal.missing),
+                unknown_subjects=at_subjects,
+                unknown_ids=at_ids,
+                similar=removal.similar,
+            )
+
+        return self._steadily(found)
+
+    def lookup(self, subjects: Iterable[str | int]) -> tuple[SubjectFound, ...]:
+        """Return what is here of each subject, in their order; writes nothing, and keeps nothing of who was asked for.
+
+        Spellings can be counted, not told: the store holds no names.
+        """
+        state, key = self.trained()
+        roll = roll_of(self._specification, key, state.naming, subjects, ())
+
+        def found(state: FederationState) -> tuple[SubjectFound, ...]:
+            tombstones = load_tombstones(self._store, state.tombstone_objects())
+            step = DIGEST_BYTES
+            each = [roll.subjects[start : start + step] for start in range(0, len(roll.subjects), step)]
+            demands = [Demand(names=DigestSet.joined(subjects=digest)) for digest in each]
+            removals = [find_points(self._store, state, [demand])[0] for demand in demands]
+            return tuple(
+                SubjectFound(
+                    points=sum(removal.removed.values()),
+                    similar=removal.similar,
+                    erased=bool(len(demand.names.shared(tombstones))),
+                )
+                for demand, removal in zip(demands, removals, strict=True)
+            )
+
+        return self._steadily(found)
+
+    def unknown(self, roll: Roll, request: ErasureRequest) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Return where the names of a request that have no data point stand in the call that gave them.
+
+        Nowhere as long as the request is not carried out, and where a release before this one did that.
+        """
+        if request.state is RequestState.REFUSED:
+            return roll.positions(roll.names)
+        return roll.positions(load_digests(self._store, request.missing))
 
     def predict(self, data: object) -> Answers:
         """Return the ensemble's answers, batch by batch."""

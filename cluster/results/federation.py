@@ -10,7 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from coordinator.decisions.plan import RetrainPlan
 from coordinator.receipts.issuer import ReceiptsCheck
+from coordinator.requests import Similar
+from coordinator.status import RequestStatus
 from coordinator.verification import Residue, ShardProof
 from shards.data.prediction_files import PredictionBatch, predictions_table, write_predictions
 from storage.errors import Invalid
@@ -49,6 +52,47 @@ class Evaluation:
     generation: int
     constituents: int
     shards: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErasureAnswer(RequestStatus):
+    """An erasure request, with what is for its asker alone: nothing of it is kept."""
+
+    unknown_subjects: tuple[int, ...] = ()
+    """Where the subjects that have no data point here stand in the call, counted from 0; empty until it is known."""
+    unknown_ids: tuple[int, ...] = ()
+    """The same of ids."""
+    unknown_names: tuple[str, ...] = ()
+    """They by name, where the call gave lists."""
+    salt: str = ""
+    """Opens the commitment in the statement of a request that found nothing, to be kept with it; empty: this call
+    repeats a request, and whoever asked first has it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Search:
+    """What an erasure would remove, and what of its names is not here."""
+
+    plan: RetrainPlan
+    subjects: int
+    ids: int
+    unknown: int
+    unknown_subjects: tuple[int, ...]
+    """As in ``ErasureAnswer``."""
+    unknown_ids: tuple[int, ...]
+    similar: Similar
+    """Data points that would stay, of subjects whose names differ in spelling alone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubjectFound:
+    """What is here of a subject."""
+
+    points: int
+    similar: Similar
+    """Of other subjects, whose names differ in spelling alone."""
+    erased: bool
+    """Whether new data points of the subject are kept out, because it was erased."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,7 @@ from cluster.training.workers import Workers
 from coordinator.ports import Ingestion, Names, ingest_here
 from shards.data.fragments import payload_bytes
 from shards.data.sources import Source
-from shards.routing import PartitionKey
+from shards.routing import Naming, PartitionKey
 from shards.slices.ingest import Ingested, buffer_within
 from shards.slices.parallel_ingest import Gathering
 from shards.specification import DataSettings, PartitionSettings
@@ -59,6 +59,7 @@ class RayIngest:
         store: ObjectStore,
         tombstones: Callable[[], DigestSet],
         names: Names,
+        naming: Naming,
         progress: Callable[[int], None],
     ) -> Ingested:
         """Return the slices that the source's data points were written to; the same ones wherever it is read.
@@ -75,6 +76,7 @@ class RayIngest:
             store=store,
             tombstones=tombstones,
             names=names,
+            naming=naming,
             progress=progress,
         )
 

@@ -2,16 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from itertools import chain
+from itertools import islice
+from typing import Any, Final
+
+import numpy as np
 
 from cluster.config.specification import FederationSpecification
 from coordinator.ports import Names
-from coordinator.requests import ErasureRequest
-from shards.routing import DIGEST_BYTES, PartitionKey, point_digest, subject_digest
+from coordinator.receipts.statements import Commitment
+from coordinator.requests import ErasureRequest, Readmission
+from shards.routing import DIGEST_BYTES, Naming, PartitionKey, SubjectDigest, point_digest, subject_digests
+from shards.subjects import skeleton, skeletons
 from shards.tombstones import DigestSet
+from storage.digests import Sha256, sha256
 from storage.errors import Invalid
+
+_AT_ONCE: Final = 4096
+"""Names that are digested together."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Roll:
+    """The names of a call, by digest, in the order in which they were given."""
+
+    subjects: bytes
+    """Digests of what was given as subjects, joined; repeats stay."""
+    ids: bytes
+    """Of what was given as ids; digests of subjects, too, where each data point is its own subject."""
+    ids_are_subjects: bool
+
+    @property
+    def names(self) -> DigestSet:
+        """Each name once."""
+        subjects = self.subjects + self.ids if self.ids_are_subjects else self.subjects
+        points = b"" if self.ids_are_subjects else self.ids
+        return DigestSet.joined(subjects=subjects, points=points)
+
+    def positions(self, names: DigestSet) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Return where ``names`` stand among the subjects, and among the ids, counted from 0."""
+        of_ids = names.subjects if self.ids_are_subjects else names.points
+        return _positions(self.subjects, names.subjects), _positions(self.ids, of_ids)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """A request as it leaves the process that was asked: names no more, but what its answer needs of them."""
+
+    request: ErasureRequest
+    names: DigestSet
+    roll: Roll | None
+    """None: it names everybody."""
+    salt: str
+    """What opens the request's commitment; for whoever asked, and kept by nobody else."""
 
 
 def new_request_id(names: Names) -> str:
@@ -19,43 +64,85 @@ def new_request_id(names: Names) -> str:
     return f"er-{names()[:12]}"
 
 
-def digests_of(
+def roll_of(
     specification: FederationSpecification,
     key: PartitionKey,
+    naming: Naming,
     subjects: Iterable[str | int],
     ids: Iterable[str | int],
-) -> DigestSet:
-    """Return the keyed digests of the subjects and data points named; whole numbers read as they do in data.
+    *,
+    request_id: str = "",
+    commitment: Commitment | None = None,
+) -> Roll:
+    """Return the subjects and data points named, by keyed digest; whole numbers read as they do in data.
 
-    Names are taken one by one and not kept: a million of them may come from a file.
-    Raises ``Invalid`` when nothing is named, or something that is no name.
+    Names are taken some at a time and not kept: a million of them may come from a file. ``commitment`` takes them, too.
+    Raises ``Invalid`` when nothing is named, something that is no name, a name without the declared form, or the
+    ``request_id`` itself, in whatever spelling: it stands in journals, receipts and the log for ever.
     """
-    named, single = texts("subjects", subjects), texts("ids", ids)
-    if specification.data.subject_column == specification.data.id:
-        named, single = chain(named, single), iter(())  # each point is its own subject: routing finds it
-    names = DigestSet.of(
-        subjects=(subject_digest(key, each) for each in named),
-        points=(point_digest(key, each) for each in single),
+    ids_are_subjects = specification.data.subject_column == specification.data.id
+    own = skeleton(request_id) if request_id else None
+
+    def digested(kind: str, given: Iterable[str | int], digest: Callable[[list[str]], Iterable[bytes]]) -> bytes:
+        joined, names = bytearray(), texts(f"{kind}s", given)
+        while some := list(islice(names, _AT_ONCE)):
+            if own is not None and own in skeletons(some):
+                raise Invalid(
+                    "the request id is one of the names that it erases",
+                    "choose an id that names nobody: request ids are kept for ever, in receipts and in the log",
+                )
+            if commitment is not None:
+                commitment.add(kind, some)
+            joined += b"".join(digest(some))
+        return bytes(joined)
+
+    def of_subjects(names: list[str]) -> list[SubjectDigest]:
+        return subject_digests(key, names, naming)
+
+    def of_points(names: list[str]) -> Iterable[bytes]:
+        return (point_digest(key, name) for name in names)
+
+    roll = Roll(
+        subjects=digested("subject", subjects, of_subjects),
+        ids=digested("id", ids, of_subjects if ids_are_subjects else of_points),
+        ids_are_subjects=ids_are_subjects,
     )
-    if not len(names):
+    if not roll.subjects and not roll.ids:
         raise Invalid("no subject and no data point is named", "name them with --subject, --id or --file")
-    return names
+    return roll
 
 
 def request_of(
-    specification: FederationSpecification, names: DigestSet, request_id: str, received: datetime, held: str = ""
+    specification: FederationSpecification,
+    names: DigestSet,
+    request_id: str,
+    received: datetime,
+    held: str = "",
+    **more: Any,
 ) -> ErasureRequest:
-    """Return the request as it arrives; ``held``: the reason why it arrives paused."""
+    """Return the request as it arrives; ``held``: the reason why it arrives paused; ``more``: fields of it."""
     due = received + timedelta(days=specification.erasure.deadline_days)
     return ErasureRequest(
         request_id=request_id,
-        body=names.digest(),
+        body=_body(names, include_similar=more.get("include_similar", False)),
         names=None,
         subjects=len(names.subjects) // DIGEST_BYTES,
         ids=len(names.points) // DIGEST_BYTES,
         received_at=received.isoformat(timespec="milliseconds"),
         due_at=due.isoformat(timespec="milliseconds"),
         held=held,
+        **more,
+    )
+
+
+def readmission_of(names: DigestSet, request_id: str, reason: str, at: datetime) -> Readmission:
+    """Return the readmission as it arrives."""
+    return Readmission(
+        request_id=request_id,
+        body=sha256(b"sisa/readmission/" + names.digest().encode()),
+        subjects=len(names.subjects) // DIGEST_BYTES,
+        reason=reason,
+        at=at.isoformat(timespec="milliseconds"),
     )
 
 
@@ -70,3 +157,13 @@ def texts(what: str, given: Iterable[str | int]) -> Iterator[str]:
         if name == "":
             raise Invalid(f"{what} holds an empty name", "leave it out")
         yield str(name)
+
+
+def _body(names: DigestSet, *, include_similar: bool) -> Sha256:
+    """Return what makes two requests of one id the same; of a plain one what 0.1 made of it."""
+    return sha256(b"sisa/similar/" + names.digest().encode()) if include_similar else names.digest()
+
+
+def _positions(joined: bytes, wanted: bytes) -> tuple[int, ...]:
+    given_N, wanted_M = (np.frombuffer(each, dtype=f"S{DIGEST_BYTES}") for each in (joined, wanted))
+    return tuple(np.flatnonzero(np.isin(given_N, wanted_M)).tolist())

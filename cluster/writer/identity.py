@@ -16,7 +16,7 @@ from cluster.config.specification import (
 )
 from coordinator.receipts.evidence import StoreEvidence
 from coordinator.state import FederationState, ShardState
-from shards.routing import PartitionKey
+from shards.routing import Naming, PartitionKey
 from shards.slices.files import EMPTY_SLICE
 from shards.slices.ingest import taken_from
 from storage.digests import Json, Sha256, sha256
@@ -29,6 +29,9 @@ KEY_OBJECT: Final = object_key("control/partition-key")
 
 _IDENTITY: Final = ("name", "data.id", "data.subject", "partition.")
 """Settings that say which federation it is: with another one no digest in the store would mean the same."""
+
+NEW_FORM: Final = "trimmed"
+"""The form of names in a new federation whose specification says nothing of it."""
 
 _NO_RESULT: Final = ("partition.key",)
 """How the key came about; whether it is the same one is told by its digest."""
@@ -64,6 +67,7 @@ def fresh_state(specification: FederationSpecification, key: PartitionKey) -> Fe
         settings=settings_record(specification),
         key_digest=key_digest(key),
         shards=(empty,) * specification.partition.shards,
+        naming=Naming(form=specification.data.subject_form or NEW_FORM, by_skeleton=True),
     )
 
 
@@ -76,6 +80,9 @@ def differences(state: FederationState, specification: FederationSpecification) 
 def check_identity(state: FederationState, specification: FederationSpecification, key: PartitionKey) -> None:
     """Raise ``Conflict`` when the store holds another federation than the specification's."""
     other = [each for each in differences(state, specification) if each.setting.startswith(_IDENTITY)]
+    form = specification.data.subject_form
+    if form is not None and form != state.naming.form:
+        other.append(SettingDifference("data.subject_form", f'"{state.naming.form}"', f'"{form}"'))
     if state.key_digest != key_digest(key):
         other.append(SettingDifference("partition.key", "another key", "this key"))
     if other:

@@ -14,7 +14,7 @@ from cluster.runtime.system import SystemClock, holder, many_at_once
 from cluster.training.ingest import RayIngest
 from cluster.training.worker import new_name
 from cluster.training.workers import Workers
-from cluster.writer.drafting import digests_of, new_request_id, request_of
+from cluster.writer.drafting import Draft, new_request_id, request_of, roll_of
 from cluster.writer.identity import (
     check_identity,
     check_taken,
@@ -37,7 +37,8 @@ from coordinator.engine.sweep import GONE
 from coordinator.engine.tasks import check_configuration
 from coordinator.ports import Clock, Listener, Names, Remark
 from coordinator.receipts.issuer import Registrar
-from coordinator.requests import ErasureRequest, RequestState, check_request_id
+from coordinator.receipts.statements import Commitment
+from coordinator.requests import ErasureRequest, Readmission, RequestState, check_request_id
 from coordinator.settings import BatchUntil
 from coordinator.state import FederationState
 from coordinator.verification import prove_shards, scan_residue
@@ -84,22 +85,63 @@ def drafted(
     request_id: str | None,
     held: str,
 ) -> tuple[ErasureRequest, DigestSet]:
+    """Return what of ``draft`` is for whoever carries the request out."""
+    made = draft(around, subjects=subjects, ids=ids, request_id=request_id, held=held)
+    return made.request, made.names
+
+
+def draft(
+    around: Surroundings,
+    *,
+    subjects: Iterable[str | int],
+    ids: Iterable[str | int],
+    request_id: str | None,
+    held: str,
+    include_similar: bool = False,
+    by: str = "",
+) -> Draft:
     """Return an erasure request and the keyed digests that it names: what leaves this process is no name any more.
 
     The same ``request_id`` with the same subjects and ids is the same request (D4); without one an id is drawn. With
     ``held``, the reason of a pause, it will wait to be released.
-    Raises ``Invalid`` when nothing is named, nothing is trained, or id or reason cannot be shown, ``Conflict`` when the
-    store is another federation's or settings have changed.
+    With ``include_similar`` subjects whose names differ in spelling alone are meant as well. ``by``: the token it came
+    with. Raises ``Invalid`` when nothing is named, nothing is trained, id or reason cannot be shown, or the id is one
+    of the names, ``Conflict`` when the store is another federation's or settings have changed.
     """
     if request_id is not None:
         check_request_id(request_id)
     if held:
         check_reason(held)
     specification = around.specification
-    _, key = trained(read_state(around.store), around.store, specification)
-    names = digests_of(specification, key, subjects, ids)
+    state, key = trained(read_state(around.store), around.store, specification)
+    if include_similar:
+        check_skeletons(state)
     own_id = new_request_id(around.names) if request_id is None else request_id
-    return request_of(specification, names, own_id, around.clock.now(), held), names
+    salt = around.names()
+    commitment = Commitment(salt)
+    roll = roll_of(specification, key, state.naming, subjects, ids, request_id=own_id, commitment=commitment)
+    names = roll.names
+    request = request_of(
+        specification,
+        names,
+        own_id,
+        around.clock.now(),
+        held,
+        include_similar=include_similar,
+        commitment=commitment.value(),
+        by=by,
+    )
+    return Draft(request=request, names=names, roll=roll, salt=salt)
+
+
+def check_skeletons(state: FederationState) -> None:
+    """Raise ``Invalid`` for a federation that cannot tell which names are spelt alike."""
+    if not state.naming.by_skeleton:
+        raise Invalid(
+            "this federation was made by a release that kept no skeletons of names: it cannot tell which are alike",
+            "name every spelling by itself; a new federation can tell",
+            federation=state.name,
+        )
 
 
 def drafted_for_all(
@@ -182,6 +224,10 @@ class Writing(Protocol):
         """Do, or wait for, all that may be done for the request now; return it as it is then."""
         ...
 
+    def readmit(self, readmission: Readmission, names: DigestSet) -> Readmission:
+        """Let subjects who were erased come back."""
+        ...
+
     def hold(self, request_id: str, reason: str) -> ErasureRequest:
         """Pause a request."""
         ...
@@ -256,6 +302,10 @@ class Writer:
         """Accept an erasure request, as ``drafted``, durably; raises as ``Engine.accept`` does."""
         return self._engine.accept(request, names)
 
+    def readmit(self, readmission: Readmission, names: DigestSet) -> Readmission:
+        """Let erased subjects come back; raises as ``Engine.readmit`` does. The statement comes with settling."""
+        return self._engine.readmit(readmission, names)
+
     def quarantine(self) -> None:
         """Remove the points of all accepted requests: from here on no prediction uses what has seen them (E10)."""
         self._engine.remove_points()
@@ -316,8 +366,10 @@ class Writer:
         check_configuration(state.configuration, pool.configuration(_width(state), len(chosen)))
         residue = scan_residue(around.store, state)
         proofs = prove_shards(state, chosen, pool, around.listener)
-        complete = [each.request_id for each in state.requests if each.state is RequestState.COMPLETE]
-        receipts = around.registrar.check_all(complete)
+        ended = [each.request_id for each in state.requests if each.state is RequestState.COMPLETE]
+        stated = [each.request_id for each in state.requests if each.state is RequestState.REFUSED and each.commitment]
+        ended += [*stated, *(each.request_id for each in state.readmissions)]
+        receipts = around.registrar.check_all(ended)
         self._engine.refuse_superseded()  # else what differs may be what another writer has changed meanwhile
         return Verification(shards=proofs, residue=residue, receipts=receipts)
 

@@ -5,6 +5,7 @@ chains     how chains of checkpoints shorten and grow
 lifecycle  what may happen to a request beside being carried out
 policy     whether people may ask for that
 plan       retrain plans: which slices, at what cost
+history    which generations were served, and when
 batching   when retraining may start
 forecast   expected cost of a partition, of requests
 """

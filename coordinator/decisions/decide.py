@@ -6,11 +6,12 @@ what is left to do, and doing it again is harmless (D5).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, assert_never
 
 from coordinator.decisions.chains import hasten_if_changed, truncate, with_slices, with_valid_chains, withdraw_if_cut
+from coordinator.decisions.history import forgotten, with_history
 from coordinator.decisions.lifecycle import (
     accept,
     advance,
@@ -26,7 +27,17 @@ from coordinator.decisions.lifecycle import (
     release,
 )
 from coordinator.decisions.plan import affected_slices, checkpoint_cost
-from coordinator.requests import Cost, ErasureRequest, ObjectRef, RequestState
+from coordinator.requests import (
+    NONE_SIMILAR,
+    Cost,
+    ErasureRequest,
+    InlineDigests,
+    ObjectRef,
+    Readmission,
+    RequestState,
+    Segment,
+    Similar,
+)
 from coordinator.state import DataState, FederationState
 from shards.lineage import CheckpointRecord, Configuration
 from shards.routing import Placement
@@ -45,6 +56,7 @@ class Ingested:
     slices: Mapping[Placement, SliceRecord]
     lost: frozenset[Placement] = frozenset()
     """Slices whose old objects are damaged: replaced even where their content is the same."""
+    at: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +65,7 @@ class TrainingConfigured:
 
     settings: Mapping[str, Any]
     configuration: Configuration
+    at: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,12 +83,18 @@ class PointsRemoved:
     removed: Mapping[Placement, int]
     slices: Mapping[Placement, SliceRecord]
     """The slices without them. Requests carried out together may have theirs all in the first one's event."""
-    tombstones: ObjectRef
-    """All tombstones, this request's included."""
+    tombstones: ObjectRef | None
+    """As the state's; of an event that 0.1 recorded: all tombstones, this request's included."""
+    segments: tuple[Segment, ...] | None = None
+    """As the state's, this request's tombstones included; None: 0.1 recorded it."""
     before: ObjectRef
     """This state as it was, kept for the receipt; requests carried out together share one."""
     unknown: int = 0
     """Names of the request that have no data point; no tombstone is set for them."""
+    missing: ObjectRef | InlineDigests | None = None
+    """Their keyed digests; None: there are none, or 0.1 recorded it."""
+    similar: Similar = NONE_SIMILAR
+    """Data points that stay, of subjects whose names differ in spelling alone."""
     expected: Cost | None = None
     """What retraining for this request alone would cost."""
     at: str
@@ -87,6 +106,10 @@ class NothingToErase:
 
     request_id: str
     reason: str
+    unknown: int = 0
+    """All of its names; 0: 0.1 recorded it."""
+    similar: Similar = NONE_SIMILAR
+    """As ``PointsRemoved.similar``."""
     at: str
 
 
@@ -105,6 +128,7 @@ class CheckpointLost:
 
     shard: ShardId
     slice: SliceIndex
+    at: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,22 +193,28 @@ class AttemptFailed:
     at: str
 
 
-Event = (
-    Ingested
-    | TrainingConfigured
-    | ErasureAccepted
-    | PointsRemoved
-    | NothingToErase
-    | CheckpointWritten
-    | CheckpointLost
-    | Purged
-    | ReceiptIssued
-    | DueExtended
-    | RequestHeld
-    | RequestReleased
-    | RequestCancelled
-    | AttemptFailed
-)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubjectsReadmitted:
+    """Erased subjects may come back: their tombstones are gone, those of their erased data points are not."""
+
+    readmission: Readmission
+    tombstones: ObjectRef | None
+    """As the state's, without theirs."""
+    segments: tuple[Segment, ...]
+    """As the state's, without theirs."""
+    at: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryKept:
+    """The records of generations up to this one lie in objects."""
+
+    through: int
+
+
+Intervention = DueExtended | RequestHeld | RequestReleased | RequestCancelled | AttemptFailed
+RequestEvent = ErasureAccepted | PointsRemoved | NothingToErase | ReceiptIssued | SubjectsReadmitted | Intervention
+Event = Ingested | TrainingConfigured | CheckpointWritten | CheckpointLost | Purged | HistoryKept | RequestEvent
 
 # Effects: what is to be done.
 
@@ -229,7 +259,8 @@ def next_state(state: FederationState, event: Event) -> FederationState:
     after = withdraw_if_cut(state, _apply(state, event))
     if not isinstance(event, PointsRemoved):
         after = hasten_if_changed(state, after)
-    return _publish_if_trained(after, getattr(event, "at", ""))
+    at: str = getattr(event, "at", "")
+    return with_history(state, _publish_if_trained(after, at), at)
 
 
 def outstanding(state: FederationState) -> tuple[Effect, ...]:
@@ -241,6 +272,8 @@ def outstanding(state: FederationState) -> tuple[Effect, ...]:
     """
     if ready := tuple(request for request in state.requests if is_ready(request)):
         return tuple(RemovePoints(request_id=request.request_id) for request in ready)
+    if owed := tuple(_statements_owed(state)):
+        return owed
     if not _is_trainable(state):
         return ()
     if untrained := tuple(ShardId(n) for n, shard in enumerate(state.shards) if not shard.is_trained):
@@ -258,27 +291,35 @@ def _apply(state: FederationState, event: Event) -> FederationState:
         case TrainingConfigured():
             after = replace(state, settings=event.settings, configuration=event.configuration)
             return with_valid_chains(after)
-        case ErasureAccepted():
-            return accept(state, event.request)
-        case PointsRemoved():
-            return _quarantine(state, event)
-        case NothingToErase():
-            return _refuse(state, event)
         case CheckpointWritten():
             return _extend(state, event)
         case CheckpointLost():
             return truncate(state, event.shard, event.slice)
         case Purged():
             return _purged(state, event.at)
+        case HistoryKept():
+            return forgotten(state, event.through)
+        case _:
+            return _apply_to_request(state, event)
+
+
+def _apply_to_request(state: FederationState, event: RequestEvent) -> FederationState:
+    match event:
+        case ErasureAccepted():
+            return accept(state, event.request)
+        case PointsRemoved():
+            return _quarantine(state, event)
+        case NothingToErase():
+            return _refuse(state, event)
         case ReceiptIssued():
             return _receipted(state, event)
+        case SubjectsReadmitted():
+            return _readmit(state, event)
         case _:
             return _intervene(state, event)
 
 
-def _intervene(
-    state: FederationState, event: DueExtended | RequestHeld | RequestReleased | RequestCancelled | AttemptFailed
-) -> FederationState:
+def _intervene(state: FederationState, event: Intervention) -> FederationState:
     match event:
         case DueExtended():
             return extend_due(state, event.request_id, event.due_at, event.reason, event.at)
@@ -304,7 +345,12 @@ def _ingested(state: FederationState, event: Ingested) -> FederationState:
         for place, record in event.slices.items()
         if place in event.lost or record.content_digest != state.slice(place).content_digest
     }
-    return replace(with_slices(state, changed), data=event.data)
+    after = replace(with_slices(state, changed), data=event.data)
+    if state.data is not None and state.data.layout.width != event.data.layout.width:
+        # A checkpoint that has seen empty slices alone has the lineage of any width, and fits one.
+        for number in range(len(after.shards)):
+            after = truncate(after, ShardId(number), SliceIndex(1))
+    return after
 
 
 def _quarantine(state: FederationState, event: PointsRemoved) -> FederationState:
@@ -312,10 +358,7 @@ def _quarantine(state: FederationState, event: PointsRemoved) -> FederationState
     request = state.request(event.request_id)
     if request is None or not is_ready(request):
         return state  # carried out already, by an earlier attempt; or paused or withdrawn since
-    after = with_slices(state, event.slices)
-    if state.tombstones and state.tombstones != event.tombstones:
-        after = replace(after, condemned=(*after.condemned, state.tombstones.key))
-    after = replace(after, tombstones=event.tombstones)
+    after = _with_tombstones(with_slices(state, event.slices), event.tombstones, event.segments or ())
     affected = affected_slices(place for place, count in event.removed.items() if count)
     return close_names(
         after,
@@ -326,6 +369,8 @@ def _quarantine(state: FederationState, event: PointsRemoved) -> FederationState
         from_slices=affected,
         points=sum(event.removed.values()),
         unknown=event.unknown,
+        missing=event.missing,
+        similar=event.similar,
         before=event.before,
         expected=event.expected,
     )
@@ -335,7 +380,42 @@ def _refuse(state: FederationState, event: NothingToErase) -> FederationState:
     request = state.request(event.request_id)
     if request is None or not is_ready(request):
         return state
-    return close_names(state, request, RequestState.REFUSED, event.at, reason=event.reason)
+    return close_names(
+        state,
+        request,
+        RequestState.REFUSED,
+        event.at,
+        reason=event.reason,
+        unknown=event.unknown,
+        similar=event.similar,
+    )
+
+
+def _with_tombstones(
+    state: FederationState, tombstones: ObjectRef | None, segments: tuple[Segment, ...]
+) -> FederationState:
+    """Return the state with these tombstones; objects that hold none of them any more are condemned."""
+    after = replace(state, tombstones=tombstones, segments=segments)
+    kept = {ref.key for ref in after.tombstone_objects()}
+    gone = tuple(ref.key for ref in state.tombstone_objects() if ref.key not in kept)
+    return replace(after, condemned=(*after.condemned, *gone))
+
+
+def _readmit(state: FederationState, event: SubjectsReadmitted) -> FederationState:
+    if state.readmission(event.readmission.request_id) is not None:
+        return state  # told twice
+    after = _with_tombstones(state, event.tombstones, event.segments)
+    return replace(after, readmissions=(*after.readmissions, event.readmission))
+
+
+def _statements_owed(state: FederationState) -> Iterator[IssueReceipt]:
+    """Yield the statements to sign for what ended without an erasure: nothing was found, or somebody came back."""
+    for request in state.requests:
+        if request.state is RequestState.REFUSED and request.commitment and request.receipt is None:
+            yield IssueReceipt(request_id=request.request_id)
+    for readmission in state.readmissions:
+        if readmission.receipt is None:
+            yield IssueReceipt(request_id=readmission.request_id)
 
 
 def _extend(state: FederationState, event: CheckpointWritten) -> FederationState:
@@ -387,7 +467,15 @@ def _purged(state: FederationState, at: str) -> FederationState:
 
 def _receipted(state: FederationState, event: ReceiptIssued) -> FederationState:
     """Condemn what the receipt was written from, unless other receipts need it; with that purged, it is complete."""
+    readmission = state.readmission(event.request_id)
+    if readmission is not None:
+        stated = replace(readmission, receipt=event.index)
+        return replace(
+            state, readmissions=tuple(stated if each is readmission else each for each in state.readmissions)
+        )
     request = state.request(event.request_id)
+    if request is not None and request.state is RequestState.REFUSED:
+        return change(state, request, replace(request, receipt=event.index))
     if request is None or request.state is not RequestState.PURGED or request.before is None:
         return state  # told twice
     issued = replace(request, receipt=event.index, before=None, failure="", failed_at="")

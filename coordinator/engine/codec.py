@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
 from types import GenericAlias
@@ -11,14 +11,58 @@ from typing import Any, Final, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from coordinator.decisions.decide import Event
-from coordinator.state import FederationState
+from coordinator.decisions.decide import (
+    CheckpointLost,
+    ErasureAccepted,
+    Event,
+    HistoryKept,
+    Ingested,
+    NothingToErase,
+    PointsRemoved,
+    SubjectsReadmitted,
+    TrainingConfigured,
+)
+from coordinator.requests import ErasureRequest
+from coordinator.state import DataState, FederationState
 from shards.routing import Placement
+from shards.slices.files import SliceRecord
 from storage.digests import Json
 from storage.errors import Corrupt, Invalid, InvariantBroken
 
-FORMAT_VERSION: Final = 2
-"""Raised whenever older software would misread a state, or ``decide`` makes another state of a recorded event."""
+FORMAT_VERSION: Final = 3
+"""Raised whenever older software would misread a state, or ``decide`` makes another state of a recorded event.
+
+What says nothing that format 2 could not say is written in format 2, byte for byte as 0.1 did: so a store of 0.1 stays
+one until something new stands in it (E16).
+"""
+_FORMAT_WITHOUT_NEWS: Final = 2
+
+_SINCE_3: Final[Mapping[type, Mapping[str, Any]]] = {
+    FederationState: {
+        "naming": {"form": "exact", "by_skeleton": False},
+        "segments": [],
+        "readmissions": [],
+        "history": [],
+    },
+    ErasureRequest: {
+        "include_similar": False,
+        "commitment": "",
+        "by": "",
+        "missing": None,
+        "similar": {"points": 0, "subjects": 0},
+    },
+    DataState: {"by_id": 0, "respelt": 0},
+    SliceRecord: {"similar": 0},
+    Ingested: {"at": ""},
+    TrainingConfigured: {"at": ""},
+    CheckpointLost: {"at": ""},
+    PointsRemoved: {"segments": None, "missing": None, "similar": {"points": 0, "subjects": 0}},
+    NothingToErase: {"unknown": 0, "similar": {"points": 0, "subjects": 0}},
+}
+"""Fields that format 2 did not have, and what they are where they are left out."""
+
+_WITHOUT_OLD_FORM: Final = frozenset({SubjectsReadmitted, HistoryKept})
+"""Events that format 2 did not have."""
 
 _ADAPTER: Final = TypeAdapter(FederationState)
 _KINDS: Final[Mapping[str, type[Event]]] = {
@@ -29,7 +73,12 @@ _NAMES: Final = {kind: name for name, kind in _KINDS.items()}
 
 def encode_state(state: FederationState) -> dict[str, Any]:
     """Return the state as JSON values."""
-    return {"format_version": FORMAT_VERSION, "state": _ADAPTER.dump_python(state, mode="json")}
+    values = _ADAPTER.dump_python(state, mode="json")
+    parts: list[tuple[type, dict[str, Any]]] = [(FederationState, values)]
+    parts += [(ErasureRequest, request) for request in values["requests"]]
+    parts += [(DataState, values["data"])] if values["data"] else []
+    parts += [(SliceRecord, record) for shard in values["shards"] for record in shard["slices"]]
+    return {"format_version": _version(parts), "state": values}
 
 
 def decode_state(body: Mapping[str, Any]) -> FederationState:
@@ -48,7 +97,18 @@ def encode_event(event: Event) -> dict[str, Json]:
     """Return the event as JSON values."""
     name = _NAMES[type(event)]
     values = {each.name: each.dump(getattr(event, each.name)) for each in _fields(name)}
-    return {"format_version": FORMAT_VERSION, "event": name, **values}
+    parts: list[tuple[type, dict[str, Any]]] = [(type(event), values)]
+    match event:
+        case ErasureAccepted():
+            parts.append((ErasureRequest, values["request"]))
+        case Ingested():
+            parts.append((DataState, values["data"]))
+            parts += [(SliceRecord, record) for _, record in values["slices"]]
+        case PointsRemoved():
+            parts += [(SliceRecord, record) for _, record in values["slices"]]
+        case _:
+            pass
+    return {"format_version": _version(parts), "event": name, **values}
 
 
 def decode_event(record: Json) -> Event:
@@ -67,6 +127,21 @@ def decode_event(record: Json) -> Event:
         return _KINDS[name](**values)
     except (ValidationError, TypeError) as error:
         raise Corrupt("a journal's record does not hold the event that it names", event=name) from error
+
+
+def _version(parts: Sequence[tuple[type, dict[str, Any]]]) -> int:
+    """Return the format of what the parts say, and leave out of them what is as it was before there was a word for it.
+
+    Left out means: what the release that wrote the store did (E16).
+    """
+    new = [type_ in _WITHOUT_OLD_FORM for type_, _ in parts]
+    for type_, values in parts:
+        for name, default in _SINCE_3.get(type_, {}).items():
+            if values[name] == default:
+                del values[name]
+            else:
+                new.append(True)
+    return FORMAT_VERSION if any(new) else _FORMAT_WITHOUT_NEWS
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,20 +21,23 @@ from coordinator.decisions.decide import (
     CheckpointWritten,
     ErasureAccepted,
     Event,
+    HistoryKept,
     Ingested,
     IssueReceipt,
     Purge,
     Purged,
     ReceiptIssued,
     RemovePoints,
+    SubjectsReadmitted,
     Train,
     TrainingConfigured,
     outstanding,
 )
 from coordinator.engine.codec import decode_state
+from coordinator.engine.history import keep_old
 from coordinator.engine.ledger import Ledger
-from coordinator.engine.lookup import is_intact, load_digests, load_object
-from coordinator.engine.removal import put_digests, removal_events
+from coordinator.engine.lookup import is_intact, load_digests, load_object, load_tombstones
+from coordinator.engine.removal import put_digests, removal_events, without_tombstones
 from coordinator.engine.sweep import GONE, Drafts, left_over, sweep
 from coordinator.engine.tasks import check_configuration, train_task
 from coordinator.ports import (
@@ -51,7 +54,8 @@ from coordinator.ports import (
 )
 from coordinator.receipts.evidence import ErasureEvidence, ScanEvidence, StoreEvidence, collect_evidence
 from coordinator.receipts.issuer import Registrar
-from coordinator.requests import MOST_INLINE, ErasureRequest, InlineDigests, RequestState
+from coordinator.receipts.statements import statement_owed
+from coordinator.requests import MOST_INLINE, ErasureRequest, InlineDigests, Readmission, RequestState
 from coordinator.settings import ErasureSettings
 from coordinator.state import DataState, FederationState
 from shards.data.sources import Source
@@ -62,7 +66,7 @@ from shards.slices.files import EMPTY_SLICE, SliceRecord, rewrite_slice
 from shards.slices.ingest import taken_from
 from shards.specification import DataSettings, PartitionSettings, ShardId, SliceIndex
 from shards.tombstones import DigestSet
-from storage.errors import Conflict, Fenced, InvariantBroken, OutcomeUnknown, SisaError, Unavailable
+from storage.errors import Conflict, Fenced, Invalid, InvariantBroken, OutcomeUnknown, SisaError, Unavailable
 from storage.objects import ObjectStore
 
 
@@ -120,6 +124,8 @@ class Engine:
         From any thread; callers at the same time share one durable write.
         Raises ``Conflict`` when the id was used for another body.
         """
+        if self.state.readmission(request.request_id) is not None:
+            raise _used_before(request.request_id)
         if self.state.request(request.request_id) is None:
             if len(names) <= MOST_INLINE:
                 self.record(ErasureAccepted(request=replace(request, names=InlineDigests.of(names))))
@@ -134,12 +140,36 @@ class Engine:
         accepted = self.state.request(request.request_id)
         assert accepted is not None
         if accepted.body != request.body:
-            raise Conflict(
-                "this request id was used before, for other subjects or data points",
-                "choose another --request-id, or repeat the request as it was",
-                request=request.request_id,
-            )
+            raise _used_before(request.request_id)
         return accepted
+
+    def readmit(self, readmission: Readmission, names: DigestSet) -> Readmission:
+        """Let subjects who were erased come back, durably, or return the readmission of this id (D4).
+
+        From any thread. Raises ``Conflict`` when the id was used for others or for an erasure, ``Invalid`` when none of
+        the subjects was erased.
+        """
+        with self._drafts as drawn:
+            earlier = self.state.readmission(readmission.request_id)
+            if earlier is not None:
+                if earlier.body != readmission.body:
+                    raise _used_before(readmission.request_id)
+                return earlier
+            if self.state.request(readmission.request_id) is not None:
+                raise _used_before(readmission.request_id)
+            store = self._tools.store
+            erased = names.shared(load_tombstones(store, self.state.tombstone_objects()))
+            if not len(erased):
+                raise Invalid(
+                    "none of these subjects was erased here, so nothing keeps them out",
+                    "check the spelling; data points that were erased one by one, by id, stay out",
+                )
+            tombstones, segments = without_tombstones(store, drawn, self.state, erased)
+            stated = replace(readmission, subjects=len(erased))
+            self.record(
+                SubjectsReadmitted(readmission=stated, tombstones=tombstones, segments=segments, at=readmission.at)
+            )
+            return stated
 
     def intervene(self, ruling: Callable[[FederationState], Event]) -> None:
         """Make durable what ``ruling`` says of the state as it is, at no time between finding points and removing them.
@@ -174,7 +204,7 @@ class Engine:
         """Read the source and replace the slices that differ, and those in ``lost``; tombstoned points stay out."""
         tools = self._tools
         self._is_untidy = True
-        tombstones = self.state.tombstones
+        tombstones = self.state.tombstone_objects()
         # Drafts of its own: erasures go on while the source is read. Sweeps do not, as the one thread that ingests is
         # also the one that sweeps; so nothing need be kept from them, however many write. What others write meanwhile
         # bears names that begin with one drawn here, and is taken back with all else where this writer is fenced.
@@ -185,12 +215,18 @@ class Engine:
                 partition=partition,
                 key=key,
                 store=tools.store,
-                tombstones=partial(load_digests, tools.store, tombstones),
+                tombstones=partial(load_tombstones, tools.store, tombstones),
                 names=names,
+                naming=self.state.naming,
                 progress=lambda points: tools.listener(IngestProgress(points=points)),
             )
             state = DataState(
-                layout=result.layout, inventory=result.inventory, taken=taken_from(data), refused=result.refused
+                layout=result.layout,
+                inventory=result.inventory,
+                taken=taken_from(data),
+                refused=result.left_out.refused,
+                by_id=result.left_out.by_id,
+                respelt=result.left_out.respelt,
             )
             slices = {
                 place: result.slices.get(place, EMPTY_SLICE)
@@ -201,9 +237,9 @@ class Engine:
                 )
             }
             with self._drafts as drawn:
-                if self.state.tombstones != tombstones:  # people were erased while the source was read
+                if self.state.tombstone_objects() != tombstones:  # people were erased while the source was read
                     slices = self._without_erased(slices, drawn)
-                self.record(Ingested(data=state, slices=slices, lost=lost))
+                self.record(Ingested(data=state, slices=slices, lost=lost, at=self.now()))
                 self._drafts.tidy()
             drafts.tidy()
 
@@ -219,13 +255,13 @@ class Engine:
                     lost.add(Placement(ShardId(number), SliceIndex(slice_)))
             for checkpoint in shard.chain:
                 if not is_intact(self._tools.store, checkpoint.key, checkpoint.sha256):
-                    self.record(CheckpointLost(shard=ShardId(number), slice=checkpoint.slice))
+                    self.record(CheckpointLost(shard=ShardId(number), slice=checkpoint.slice, at=self.now()))
                     break
         return frozenset(lost)
 
     def configure(self, settings: dict[str, Any], configuration: Configuration) -> None:
         """Set what to train under; checkpoints of another lineage are given up (E8)."""
-        self.record(TrainingConfigured(settings=settings, configuration=configuration))
+        self.record(TrainingConfigured(settings=settings, configuration=configuration, at=self.now()))
 
     def remove_points(self) -> None:
         """Carry accepted requests as far as quarantine: all that are there, in one commit. From any thread."""
@@ -280,6 +316,8 @@ class Engine:
         # ingest that changed nothing: none of them is on any purge list.
         if self._is_untidy:
             self._sweep()
+        while (through := keep_old(self._tools.store, self.state)) is not None:
+            self.record(HistoryKept(through=through))
         return waits
 
     def refuse_superseded(self) -> None:
@@ -324,8 +362,13 @@ class Engine:
 
     def _issue_receipts(self, request_ids: Sequence[str]) -> None:
         """State what was done for the requests, signed and in the log; asking twice gives the same receipts."""
-        scan, described = self._scan(), self._tools.described()
-        evidences = [self._evidence(request_id, scan, described) for request_id in request_ids]
+        described = self._tools.described()
+        owed = [statement_owed(self.state, request_id, described) for request_id in request_ids]
+        scan = self._scan() if None in owed else ScanEvidence(objects=0, bytes=0, findings=0)
+        evidences = [
+            self._evidence(request_id, scan, described) if statement is None else statement
+            for request_id, statement in zip(request_ids, owed, strict=True)
+        ]
         bundles = self._tools.registrar.issue_all(evidences)
         self.record(
             *(
@@ -363,8 +406,16 @@ class Engine:
 
     def _without_erased(self, slices: dict[Placement, SliceRecord], names: Names) -> dict[Placement, SliceRecord]:
         store = self._tools.store
-        gone = load_digests(store, self.state.tombstones)
+        gone = load_tombstones(store, self.state.tombstone_objects())
         return {place: rewrite_slice(store, record, gone, place, names).record for place, record in slices.items()}
+
+
+def _used_before(request_id: str) -> Conflict:
+    return Conflict(
+        "this request id was used before, for other subjects or data points",
+        "choose another --request-id, or repeat the request as it was",
+        request=request_id,
+    )
 
 
 def _reason(error: SisaError) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from coordinator.requests import InlineDigests, ObjectRef
 from shards.tombstones import NOTHING, DigestSet
 from storage.digests import Sha256, sha256
@@ -23,6 +25,11 @@ def load_digests(store: ObjectStore, ref: ObjectRef | InlineDigests | None) -> D
             return ref.digests()
         case ObjectRef():
             return DigestSet.from_bytes(load_object(store, ref))
+
+
+def load_tombstones(store: ObjectStore, objects: Iterable[ObjectRef]) -> DigestSet:
+    """Return all tombstones that ``objects`` hold. Raises ``Corrupt`` as ``load_digests`` does."""
+    return NOTHING.union(*(load_digests(store, ref) for ref in objects))
 
 
 def load_object(store: ObjectStore, ref: ObjectRef) -> bytes:

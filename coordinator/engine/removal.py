@@ -6,7 +6,7 @@ Requests that arrive together are removed together: each slice is read and writt
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from coordinator.decisions.decide import NothingToErase, PointsRemoved
@@ -14,8 +14,9 @@ from coordinator.decisions.plan import plan_retrain
 from coordinator.engine.codec import encode_state
 from coordinator.engine.lookup import load_digests
 from coordinator.ports import Names
-from coordinator.requests import Cost, ErasureRequest, ObjectRef
+from coordinator.requests import MOST_INLINE, Cost, ErasureRequest, InlineDigests, ObjectRef, Segment, Similar
 from coordinator.state import FederationState
+from shards.points import PointBlock
 from shards.routing import Placement, places
 from shards.slices.files import identities, rewrite_slice
 from shards.specification import ShardId, SliceIndex
@@ -25,37 +26,93 @@ from storage.objects import ObjectStore, object_key
 
 NOTHING_TO_ERASE: Final = "no data point of these subjects or ids is in the federation: there is nothing to erase"
 
+_MERGED_WITHIN: Final = 2
+"""A segment of tombstones is merged with the next one unless it is more than so many times as large: each digest is
+then written about as often as the number of tombstones has doubled since."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Demand:
+    """Whom or what one request names."""
+
+    names: DigestSet
+    include_similar: bool = False
+    """Whether subjects whose names differ in spelling alone are meant as well."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Removal:
-    """What one set of names removes."""
+    """What one demand removes."""
 
     removed: Mapping[Placement, int]
-    """Data points by slice; those that an earlier set of the batch names too are not counted again."""
+    """Data points by slice; those that an earlier demand of the batch names too are not counted again."""
     found: DigestSet
-    """The names that have a data point. Tombstones are set for them and for nobody else: a misspelt name must not keep
-    a stranger out for good."""
+    """The names that have a data point, similar ones included where they are meant. Tombstones are set for them and for
+    nobody else: a misspelt name must not keep a stranger out for good."""
+    points: DigestSet
+    """The data points removed, one by one."""
+    missing: DigestSet
+    """Names of the demand that have no data point."""
+    similar: Similar
+    """Data points that stay, of subjects whose names differ in spelling alone from those of the demand."""
 
 
-def find_points(store: ObjectStore, state: FederationState, batch: Sequence[DigestSet]) -> tuple[Removal, ...]:
-    """Return what each set of names removes, in their order; writes nothing.
+def find_points(store: ObjectStore, state: FederationState, batch: Sequence[Demand]) -> tuple[Removal, ...]:
+    """Return what each demand removes, in their order; writes nothing.
 
-    Subjects are found by routing alone; points named one by one are looked for in every slice.
+    Subjects are found by routing alone, and those that are spelt alike with them; points named one by one are looked
+    for in every slice.
     """
-    removed: list[dict[Placement, int]] = [{} for _ in batch]
-    found: list[list[DigestSet]] = [[] for _ in batch]
+    searches = [_Search(demand, by_skeleton=state.naming.by_skeleton) for demand in batch]
     for where, numbers in sorted(_search(state, batch).items()):
         for block in identities(store, state.shards[where.shard].slices[where.slice - 1]):
             left = block
             for number in numbers:
-                named = batch[number].contains(left)
-                if count := int(named.sum()):
-                    removed[number][where] = removed[number].get(where, 0) + count
-                    found[number].append(batch[number].among(left))
-                    left = left.take(~named)
-    return tuple(
-        Removal(removed=counts, found=NOTHING.union(*names)) for counts, names in zip(removed, found, strict=True)
-    )
+                left = searches[number].take(left, where)
+    return tuple(search.removal() for search in searches)
+
+
+@dataclass(slots=True)
+class _Search:
+    """One demand, looked for slice by slice."""
+
+    demand: Demand
+    by_skeleton: bool
+    _removed: dict[Placement, int] = field(default_factory=dict)
+    _found: list[DigestSet] = field(default_factory=list)
+    _points: list[DigestSet] = field(default_factory=list)
+    _alike: int = 0
+    _subjects_alike: list[DigestSet] = field(default_factory=list)
+
+    def take(self, block: PointBlock, where: Placement) -> PointBlock:
+        """Note the data points of ``block`` that are meant, and return the others."""
+        names = self.demand.names
+        named = names.contains(block)
+        if self.by_skeleton and names.subjects:
+            alike = names.resembles(block) & ~named
+            if alike.any() and self.demand.include_similar:
+                self._found += [DigestSet.subjects_of(block.take(alike)), names.resembled_in(block.take(alike))]
+                named |= alike
+            elif alike.any():
+                self._alike += int(alike.sum())
+                self._subjects_alike.append(DigestSet.subjects_of(block.take(alike)))
+        if not named.any():
+            return block
+        self._removed[where] = self._removed.get(where, 0) + int(named.sum())
+        self._found.append(names.among(block))
+        self._points.append(DigestSet.points_of(block.take(named)))
+        return block.take(~named)
+
+    def removal(self) -> Removal:
+        """Return what was found."""
+        found = NOTHING.union(*self._found)
+        return Removal(
+            removed=self._removed,
+            found=found,
+            points=NOTHING.union(*self._points),
+            missing=self.demand.names.without(found),
+            similar=Similar(points=self._alike, subjects=len(NOTHING.union(*self._subjects_alike))),
+        )
 
 
 def everyone(store: ObjectStore, state: FederationState) -> DigestSet:
@@ -75,31 +132,87 @@ def removal_events(
 
     All slices come with the first event that removes anything: the events belong into one commit.
     """
-    removals = find_points(store, state, [digests for _, digests in batch])
-    every = NOTHING.union(*(removal.found for removal in removals))
+    demands = [Demand(names=digests, include_similar=request.include_similar) for request, digests in batch]
+    removals = find_points(store, state, demands)
+    every = NOTHING.union(*(removal.found for removal in removals), *(removal.points for removal in removals))
     slices = {
         where: rewrite_slice(store, state.shards[where.shard].slices[where.slice - 1], every, where, names).record
         for where in sorted({where for removal in removals for where in removal.removed})
     }
-    tombstones = before = None
+    segments, before = state.segments, None
     if slices:
-        tombstones = put_digests(store, names, "tombstones", load_digests(store, state.tombstones).union(every))
+        # Where ids are subjects the subjects' tombstones say it all, and somebody who comes back has the same id.
+        new = DigestSet(subjects=every.subjects) if ids_are_subjects(state) else every
+        segments = with_tombstones(store, names, state.segments, new)
         before = put_object(store, names, "requests/", ".before", canonical_json(encode_state(state)))
     for (request, digests), removal in zip(batch, removals, strict=True):
-        if tombstones is None or before is None or not removal.removed:
-            yield NothingToErase(request_id=request.request_id, reason=NOTHING_TO_ERASE, at=at)
+        if before is None or not removal.removed:
+            yield NothingToErase(
+                request_id=request.request_id,
+                reason=NOTHING_TO_ERASE,
+                unknown=len(digests),
+                similar=removal.similar,
+                at=at,
+            )
             continue
         yield PointsRemoved(
             request_id=request.request_id,
             removed=removal.removed,
             slices=slices,
-            tombstones=tombstones,
+            tombstones=state.tombstones,
+            segments=segments,
             before=before,
-            unknown=len(digests) - len(removal.found),
+            unknown=len(removal.missing),
+            missing=_kept_names(store, names, removal.missing),
+            similar=removal.similar,
             expected=expected_cost(state, removal.removed),
             at=at,
         )
         slices = {}
+
+
+def with_tombstones(
+    store: ObjectStore, names: Names, segments: tuple[Segment, ...], new: DigestSet
+) -> tuple[Segment, ...]:
+    """Return the segments with ``new`` among them: in one of its own, merged with those that are not much larger."""
+    kept = list(segments)
+    while kept and kept[-1].digests <= _MERGED_WITHIN * len(new):
+        new = new.union(load_digests(store, kept.pop().ref))
+    return (*kept, Segment(ref=put_digests(store, names, "tombstones", new), digests=len(new)))
+
+
+def without_tombstones(
+    store: ObjectStore, names: Names, state: FederationState, gone: DigestSet
+) -> tuple[ObjectRef | None, tuple[Segment, ...]]:
+    """Return the state's tombstones without ``gone``, in objects written for it where they held any."""
+    tombstones = state.tombstones
+    if tombstones is not None:
+        held = load_digests(store, tombstones)
+        left = held.without(gone)
+        if len(left) < len(held):
+            tombstones = put_digests(store, names, "tombstones", left) if len(left) else None
+    segments = []
+    for segment in state.segments:
+        held = load_digests(store, segment.ref)
+        left = held.without(gone)
+        if len(left) == len(held):
+            segments.append(segment)
+        elif len(left):
+            segments.append(Segment(ref=put_digests(store, names, "tombstones", left), digests=len(left)))
+    return tombstones, tuple(segments)
+
+
+def ids_are_subjects(state: FederationState) -> bool:
+    """Return whether each data point is its own subject."""
+    data = state.settings.get("data", {})
+    return bool(data) and data.get("subject") == data.get("id")
+
+
+def _kept_names(store: ObjectStore, names: Names, digests: DigestSet) -> ObjectRef | InlineDigests | None:
+    """Return the digests as a request keeps them: in itself, or in an object of their own where they are many."""
+    if not len(digests):
+        return None
+    return InlineDigests.of(digests) if len(digests) <= MOST_INLINE else put_digests(store, names, "requests", digests)
 
 
 def expected_cost(state: FederationState, removed: Mapping[Placement, int]) -> Cost | None:
@@ -123,12 +236,13 @@ def put_object(store: ObjectStore, names: Names, prefix: str, ending: str, paylo
     return ObjectRef(key=key, sha256=sha256(payload))
 
 
-def _search(state: FederationState, batch: Sequence[DigestSet]) -> dict[Placement, list[int]]:
-    """Return which sets of the batch may name points of which slice."""
+def _search(state: FederationState, batch: Sequence[Demand]) -> dict[Placement, list[int]]:
+    """Return which demands of the batch may mean points of which slice."""
     shards, slices = len(state.shards), len(state.shards[0].slices)
     everywhere = [Placement(ShardId(s), SliceIndex(r)) for s in range(shards) for r in range(1, slices + 1)]
     wanted: dict[Placement, list[int]] = {}
-    for number, digests in enumerate(batch):
-        for where in everywhere if digests.points else places(digests.subjects, shards, slices):
+    for number, demand in enumerate(batch):
+        names = demand.names
+        for where in everywhere if names.points else places(names.subjects, shards, slices, state.naming):
             wanted.setdefault(where, []).append(number)
     return wanted

@@ -1,6 +1,7 @@
 """Receipts: what an erasure did, signed, logged, checked.
 
 evidence       the facts, and the statement made of them
+statements     that nothing was found, or that somebody comes back
 bundles        a receipt as it is handed out, and the offline check
 issuer         issues receipts, finds them, checks them and their log
 site_receipts  receipts of a federation of several sites

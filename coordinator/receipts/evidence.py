@@ -25,7 +25,9 @@ PAYLOAD_TYPE: Final = "application/vnd.in-toto+json"
 STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE: Final = "urn:sisa-ray:erasure-receipt:v1"
 SITE_PREDICATE_TYPE: Final = "urn:sisa-ray:site-receipt:v1"
-PREDICATE_TYPES: Final = frozenset({PREDICATE_TYPE, SITE_PREDICATE_TYPE})
+NOTHING_FOUND_TYPE: Final = "urn:sisa-ray:nothing-found:v1"
+READMISSION_TYPE: Final = "urn:sisa-ray:readmission:v1"
+PREDICATE_TYPES: Final = frozenset({PREDICATE_TYPE, SITE_PREDICATE_TYPE, NOTHING_FOUND_TYPE, READMISSION_TYPE})
 SUBJECT_NAME: Final = "erasure-request"
 
 PROVES: Final = (
@@ -328,8 +330,8 @@ def _objects(state: FederationState) -> Iterator[ObjectEvidence]:
     for request in state.requests:
         if isinstance(request.names, ObjectRef):  # others stand in the state, not in an object
             yield ObjectEvidence(key=request.names.key, sha256=request.names.sha256, what="names")
-    if state.tombstones:
-        yield ObjectEvidence(key=state.tombstones.key, sha256=state.tombstones.sha256, what="tombstones")
+    for ref in state.tombstone_objects():
+        yield ObjectEvidence(key=ref.key, sha256=ref.sha256, what="tombstones")
 
 
 def _checkpoint_object(checkpoint: CheckpointRecord) -> ObjectEvidence:

@@ -198,7 +198,13 @@ def erase(
     hold: Annotated[
         str | None, typer.Option("--hold", metavar="REASON", help="Submit it paused, such as for a legal hold.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what it would cost.")] = False,
+    include_similar: Annotated[
+        bool,
+        typer.Option("--include-similar", help="Erase subjects whose names differ only in case or spacing, too."),
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only tell what it would cost, and who is unknown.")
+    ] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until it is complete.")] = False,
     config: Config = DEFAULT_CONFIG,
     url: Url = None,
@@ -215,22 +221,44 @@ def erase(
         from deploy.views.erasure import check_told, named, price_outcome, submit
 
         check_told(request_id, hold)
-        subjects, ids = named(subject or [], id_ or [], more or [], file, file_of)
+        given = named(subject or [], id_ or [], more or [], file, file_of)
         if dry_run:
-            return price_outcome(federation.price(subjects=subjects, ids=ids))
-        return submit(federation, subjects, ids, request_id=request_id, hold=hold, wait=wait)
+            subjects, ids = given.names()
+            return price_outcome(federation.search(subjects=subjects, ids=ids, include_similar=include_similar), given)
+        return submit(federation, given, request_id=request_id, hold=hold, wait=wait, include_similar=include_similar)
 
     def afar(client: Client) -> Outcome:
         from deploy.views.erasure import check_told, named
         from deploy.views.remote import remote_erase
 
         check_told(request_id, hold)
-        subjects, ids = named(subject or [], id_ or [], more or [], file, file_of)
+        subjects, ids = named(subject or [], id_ or [], more or [], file, file_of).names()
         return remote_erase(client, subjects, ids, request_id=request_id, hold=hold, wait=wait, site=CHOICE.get().site)
 
     if url is not None and dry_run:
         raise typer.BadParameter("a server tells no prices: use --dry-run where the specification is, without --url")
     with_either(action, afar, config, url, as_json)
+
+
+@app.command()
+def readmit(
+    subject: Annotated[list[str], typer.Option("--subject", help="An erased subject who comes back; may be repeated.")],
+    reason: Annotated[str, typer.Option("--reason", help="Why, for the record; without personal data.")],
+    request_id: Annotated[str | None, typer.Option("--request-id", help="The same id is the same readmission.")] = None,
+    config: Config = DEFAULT_CONFIG,
+    as_json: AsJson = False,
+) -> None:
+    """Let erased people come back: their new data points are taken from now on.
+
+    What was erased stays out, by the data points' ids. A signed statement says that it happened, and why.
+    """
+
+    def action(federation: Federation) -> Outcome:
+        from deploy.views.erasure import readmission_outcome
+
+        return readmission_outcome(federation.readmit(subjects=subject, reason=reason, request_id=request_id))
+
+    with_federation(action, config, as_json)
 
 
 @app.command()

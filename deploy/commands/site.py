@@ -47,7 +47,7 @@ def erase(
         from deploy.views.sites import erase_at_site
 
         check_told(request_id, hold)
-        subjects, ids = named(subject or [], id_ or [], [], file, file_of)
+        subjects, ids = named(subject or [], id_ or [], [], file, file_of).names()
         return erase_at_site(federation, site, subjects, ids, request_id=request_id, hold=hold, wait=wait)
 
     with_sites(action, config, as_json)

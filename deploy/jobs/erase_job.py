@@ -61,7 +61,7 @@ def erase(
     """Submit an erasure request to the federation's coordinator; prints one JSON object, without any name."""
 
     def action() -> Outcome:
-        subjects, ids = named((), (), (), file, file_of)
+        subjects, ids = named((), (), (), file, file_of).names()
         request = submitted(read_specification(config), subjects, ids, request_id)
         return Outcome(data={"request_id": request.request_id, "state": request.shown.value, "due_at": request.due_at})
 

@@ -3,30 +3,58 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cluster.writer.drafting import new_request_id
-from coordinator.decisions.plan import RetrainPlan
 from coordinator.decisions.policy import check_reason
-from coordinator.requests import RequestState, check_request_id
+from coordinator.requests import Readmission, RequestState, check_request_id
 from coordinator.status import FederationStatus, RequestStatus
 from deploy.name_file import names_in
 from deploy.views.output import ExitCode, Outcome, Problem, plain
-from deploy.views.text import ended_before_text, erasure_text, plan_text, request_text
+from deploy.views.text import ended_before_text, erasure_text, plan_text, request_text, similar_text
 from storage.errors import Conflict, Invalid
 
 if TYPE_CHECKING:
     from cluster.federation import Federation
+    from cluster.results.federation import Search
 
+_MOST_TOLD = 20
 _CLOSED = frozenset(state.value for state in RequestState if not state.is_open)
 
 
-def named(
-    subjects: Sequence[str], ids: Sequence[str], more: Sequence[str], file: Path | None, file_of: str
-) -> tuple[Iterable[str], Iterable[str]]:
-    """Return the subjects and the ids that the command line names; those in a file are read as they are taken.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """The names that a command gives."""
+
+    subjects: tuple[str, ...]
+    """On the command line, as the next."""
+    ids: tuple[str, ...]
+    in_file: Path | None
+    file_of_ids: bool
+    """Whether the file's lines name data points; else subjects."""
+
+    def names(self) -> tuple[Iterable[str], Iterable[str]]:
+        """Return subjects and ids; those in the file are read as they are taken."""
+        listed = names_in(self.in_file) if self.in_file is not None else ()
+        of_subjects, of_ids = ((), listed) if self.file_of_ids else (listed, ())
+        return chain(self.subjects, of_subjects), chain(self.ids, of_ids)
+
+    def told(self, at_subjects: Sequence[int], at_ids: Sequence[int]) -> dict[str, list[Any]]:
+        """Return which names stand at these positions: those on the command line, and the file's lines, from 1."""
+        names: list[Any] = []
+        lines: list[Any] = []
+        for given, positions in ((self.subjects, at_subjects), (self.ids, at_ids)):
+            count = len(given)
+            names += [given[position] for position in positions if position < count]
+            lines += [position - count + 1 for position in positions if position >= count]
+        return {"unknown_names": names, "unknown_lines": lines}
+
+
+def named(subjects: Sequence[str], ids: Sequence[str], more: Sequence[str], file: Path | None, file_of: str) -> Given:
+    """Return what the command line names.
 
     ``more`` are bare words after ``--subject A`` or ``--id A``. Raises ``Invalid`` when it is not clear which they are
     and when nothing is named, and later, as names are taken, when the file has bad lines: all or nothing.
@@ -40,9 +68,7 @@ def named(
     if "" in (*subjects, *ids, *more):
         raise Invalid("an empty name cannot be erased", "check the quoting of --subject and --id")
     of_subjects, of_ids = (more, ()) if subjects else ((), more)
-    listed = names_in(file) if file is not None else ()
-    in_file = (listed, ()) if file_of == "subjects" else ((), listed)
-    return chain(subjects, of_subjects, in_file[0]), chain(ids, of_ids, in_file[1])
+    return Given(subjects=(*subjects, *of_subjects), ids=(*ids, *of_ids), in_file=file, file_of_ids=file_of == "ids")
 
 
 def check_told(request_id: str | None, hold: str | None) -> None:
@@ -55,12 +81,12 @@ def check_told(request_id: str | None, hold: str | None) -> None:
 
 def submit(
     federation: Federation,
-    subjects: Iterable[str],
-    ids: Iterable[str],
+    given: Given,
     *,
     request_id: str | None,
     hold: str | None,
     wait: bool,
+    include_similar: bool = False,
 ) -> Outcome:
     """Submit an erasure request, paused if ``hold`` says why, and carry it out as far as may be now.
 
@@ -74,10 +100,51 @@ def submit(
     # Drawn here, so that it is known after an interrupt.
     own_id = new_request_id(new_name) if request_id is None else request_id
 
-    def act() -> RequestStatus:
-        return federation.erase(subjects=subjects, ids=ids, request_id=own_id, held=hold or "", wait=wait)
+    told: dict[str, Any] = {}
 
-    return carried_out(federation, own_id, act, earlier)
+    def act() -> RequestStatus:
+        subjects, ids = given.names()
+        answer = federation.erase(
+            subjects=subjects,
+            ids=ids,
+            request_id=own_id,
+            held=hold or "",
+            wait=wait,
+            include_similar=include_similar,
+        )
+        told.update(given.told(answer.unknown_subjects, answer.unknown_ids), salt=answer.salt)
+        return find_request(federation.status(), own_id) or answer
+
+    return told_to_asker(carried_out(federation, own_id, act, earlier), told, given.in_file)
+
+
+def told_to_asker(outcome: Outcome, told: dict[str, Any], file: Path | None) -> Outcome:
+    """Return the outcome with what is for the asker alone: which names are unknown, and a refused request's salt."""
+    if outcome.data is None or not told:
+        return outcome
+    lines = unknown_text(told, file)
+    if outcome.data["state"] == RequestState.REFUSED.value and told.get("salt"):
+        lines.append(
+            f"'sisa receipt {outcome.data['request_id']}' prints a signed statement that nothing was found; whom it is"
+            f" about only this salt can show, which is kept nowhere: {told['salt']}"
+        )
+    told = {name: value for name, value in told.items() if value}
+    return replace(outcome, data={**outcome.data, **told}, text="\n".join([outcome.text or "", *lines]).strip())
+
+
+def unknown_text(told: dict[str, Any], file: Path | None) -> list[str]:
+    """Return which names have no data point here."""
+    lines = []
+    if names := told["unknown_names"]:
+        lines.append(f"no data point here of: {_some(names)}")
+    if numbers := told["unknown_lines"]:
+        lines.append(f"no data point here of the names in these lines of {file}: {_some(numbers)}")
+    return lines
+
+
+def _some(values: Sequence[object]) -> str:
+    shown = ", ".join(map(str, values[:_MOST_TOLD]))
+    return shown if len(values) <= _MOST_TOLD else f"{shown} and {len(values) - _MOST_TOLD:,} more"
 
 
 def refuse_late_hold(hold: str | None, earlier: RequestStatus | None) -> None:
@@ -159,16 +226,35 @@ def request_data(request: RequestStatus, status: FederationStatus | None) -> dic
     return found | {"retrains_from": batch.retrains_from if batch and waits else ""}
 
 
-def price_outcome(plan: RetrainPlan) -> Outcome:
-    """Return what an erasure would cost."""
+def price_outcome(found: Search, given: Given) -> Outcome:
+    """Return what an erasure would remove and cost, and which of its names are not here."""
+    plan, told = found.plan, given.told(found.unknown_subjects, found.unknown_ids)
     data = {
         "request_id": None,
         "state": "dry-run",
         "shards": [each.shard for each in plan.shards],
         "points": plan.points,
+        "subjects": found.subjects,
+        "ids": found.ids,
+        "unknown": found.unknown,
+        **told,
+        "similar": plain(found.similar),
         "plan": plain(plan) | {"fraction": plan.fraction},
     }
-    return Outcome(data=data, text=plan_text(plan))
+    unknown = [f"{found.unknown:,} of {found.subjects + found.ids:,} names are unknown here"] if found.unknown else []
+    lines = [plan_text(plan), *unknown, *unknown_text(told, given.in_file), *similar_text(found.similar)]
+    return Outcome(data=data, text="\n".join(lines))
+
+
+def readmission_outcome(readmission: Readmission) -> Outcome:
+    """Return that subjects may come back."""
+    many = f"{readmission.subjects:,} subjects" if readmission.subjects > 1 else "1 subject"
+    text = (
+        f"readmission {readmission.request_id}: {many} may come back; new data points are taken at the next"
+        f" 'sisa train', those that were erased stay out by id\n"
+        f"'sisa receipt {readmission.request_id}' prints the signed statement"
+    )
+    return Outcome(data=plain(readmission), text=text)
 
 
 def _what_is_wrong(request: RequestStatus, *, again: bool) -> tuple[Problem | None, ExitCode]:

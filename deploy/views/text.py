@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from coordinator.decisions.plan import RetrainPlan
-from coordinator.requests import Cost, RequestState
+from coordinator.requests import Cost, RequestState, Similar
 from coordinator.status import BatchStatus, FederationStatus, RequestStatus
 
 if TYPE_CHECKING:  # the planner loads torch, and commands with --url do without
@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # the planner loads torch, and commands with --url do without
     from cluster.writer.forecast import Plan
 
 _MOST_OF_A_NOTE = 60
+_ONE_SIMILAR = "1 subject whose name differs"
 
 
 def table(header: Sequence[str], lines: Sequence[Sequence[object]]) -> str:
@@ -55,6 +56,8 @@ def status_text(status: FederationStatus) -> str:
             ],
         ),
     ]
+    if told := _names_text(status):
+        parts.append("\n".join(told))
     if status.requests:
         parts.append("\n".join([requests_text(status.requests), *_left_text(status)]))
     if status.differences:
@@ -97,6 +100,16 @@ def evaluation_text(evaluation: Evaluation) -> str:
     )
 
 
+def similar_text(similar: Similar) -> list[str]:
+    """Return what stays beside an erasure because it is spelt otherwise; nothing where nothing does."""
+    if not similar.points:
+        return []
+    belong, stay = ("s belong", "stay") if similar.points > 1 else (" belongs", "stays")
+    points = f"{similar.points:,} data point{belong}"
+    subjects = f"{similar.subjects:,} subjects whose names differ" if similar.subjects > 1 else _ONE_SIMILAR
+    return [f"{points} to {subjects} only in case or spacing, and {stay} (--include-similar takes them along)"]
+
+
 def plan_text(plan: RetrainPlan) -> str:
     """Return what an erasure would cost."""
     if not plan.points:
@@ -114,7 +127,7 @@ def erasure_text(request: RequestStatus, status: FederationStatus | None = None)
     """Return how an erasure request ended, or what it waits for; with ``status`` beside a full retrain's cost."""
     begins = f"request {request.request_id}: {request.state}"
     if request.state in {RequestState.REFUSED.value, RequestState.CANCELLED.value}:
-        return begins
+        return "; ".join([begins, *similar_text(request.similar)])
     if request.state == RequestState.WAITING.value:
         released = f"'sisa request release {request.request_id}' lets it be carried out"
         return f"{begins}; nothing of it is removed while it is paused: {request.held}\n{released}"
@@ -125,7 +138,8 @@ def erasure_text(request: RequestStatus, status: FederationStatus | None = None)
     if request.unknown:
         done += f"; {request.unknown} names have no data points here (unknown, or erased before)"
     sources = "files outside the store are yours to rewrite: 'sisa doctor' names those that still hold them"
-    return "\n".join([f"{begins}; {done}", *_cost_text(request, status), *_batch_text(request, status), sources])
+    costs = [*_cost_text(request, status), *_batch_text(request, status)]
+    return "\n".join(["; ".join([begins, done, *similar_text(request.similar)]), *costs, sources])
 
 
 def ended_before_text(request: RequestStatus) -> str:
@@ -142,6 +156,7 @@ def request_text(request: RequestStatus, status: FederationStatus | None = None)
             requests_text([request]),
             *(f"  {request.times[state]}  {state}" for state in passed),
             f"subjects named: {request.subjects}, data points named: {request.ids}, unknown here: {request.unknown}",
+            *similar_text(request.similar),
             *_pauses_text(request),
             *(
                 f"extended on {each.at[:10]}, due on {each.previous_due_at[:10]} until then: {each.reason}"
@@ -195,6 +210,30 @@ def forecast_text(plan: Plan) -> str:
         *(f"note: {warning}" for warning in found.warnings),
     ]
     return "\n".join(parts)
+
+
+def _names_text(status: FederationStatus) -> list[str]:
+    """Return what people's names are taken for, where somebody might be surprised, and what is kept out."""
+    lines = []
+    if status.similar_subjects:
+        lines.append(
+            f"{status.similar_subjects:,} subjects have names that differ from another's only in case or spacing:"
+            " erasing one leaves the other, unless --include-similar is given"
+        )
+    elif status.similar_subjects is None:
+        lines.append("names are taken exactly as written: a federation of release 0.1 cannot tell which are alike")
+    if status.tombstoned_at_ingest:
+        by_id = f", {status.kept_out_by_id:,} of them by id: their subject has another name now"
+        lines.append(
+            f"{status.tombstoned_at_ingest:,} data points of the source are kept out, because they were erased"
+            f"{by_id if status.kept_out_by_id else ''}"
+        )
+    if status.respelt_at_ingest:
+        lines.append(
+            f"{status.respelt_at_ingest:,} data points were taken in whose subject differs from an erased one only in"
+            " case or spacing; 'sisa erase' takes them out"
+        )
+    return lines
 
 
 def _left_text(status: FederationStatus) -> list[str]:

@@ -16,10 +16,12 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from shards.data.readers import Wanted
 from shards.data.sources import Batch, DataFile, Source, glob_like, is_list, is_text, plain, plain_type
 from shards.specification import DataSettings
+from shards.subjects import through_floats
 from storage.errors import Invalid, InvariantBroken
 
 Features = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
@@ -28,7 +30,13 @@ _MOST_POINTS = 65_536
 _GUESSED_LIST_WIDTH = 4096
 _ID_BYTES = 128
 _MOST_UNKNOWN_LABELS = 20
+_NUMBER_TEXT = r"^[+-]?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?$"
+_FLOAT_TEXT = r"^\s*[+-]?[0-9]+(\.[0-9]+([eE][+-]?[0-9]+)?|[eE][+-]?[0-9]+)\s*$"
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?")
+
+
+class MissingName(Invalid):
+    """A data point has no id, or no subject."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +52,8 @@ class Columns:
     """``uint8`` when every feature column of every file is uint8 or bool, else ``float32``."""
     point_bytes: int
     """About how much memory one data point takes while it is read."""
+    untyped: frozenset[str] = frozenset()
+    """Of several files those without types: what their columns hold shows in their texts alone."""
 
     @property
     def wanted(self) -> Wanted:
@@ -79,25 +89,60 @@ def choose_columns(source: Source, data: DataSettings, *, identified: bool = Tru
         bytes_only = bytes_only and table.bytes_only(features)
     if chosen is None:
         raise InvariantBroken("a source has no files")
-    return replace(chosen, dtype="uint8" if bytes_only else "float32")
+    untyped = [file.name for file in source.files if not file.reader.typed] if len(source.files) > 1 else ()
+    return replace(chosen, dtype="uint8" if bytes_only else "float32", untyped=frozenset(untyped))
+
+
+def count_missing(source: Source, column: str) -> int:
+    """Return how many data points have no value in the column, or an empty one; reads that column alone."""
+    missing = 0
+    for batch in source.batches(Wanted(texts=(column,), numbers=()), _MOST_POINTS):
+        array = batch.column(column)
+        missing += array.null_count
+        if is_text(array.type):
+            missing += int(pc.sum(pc.equal(array, "")).as_py() or 0)
+    return missing
 
 
 def read_texts(batch: Batch, column: str) -> list[str]:
     """Return a column of ids or subjects as text: strings as they are, integers in decimal.
 
-    Raises ``Invalid`` for another type, a null or an empty string.
+    Raises ``Invalid`` for another type, ``MissingName`` for a null or an empty string.
     """
     array = batch.column(column)
     if array.null_count:
-        raise _bad_cell("has no value (null)", batch, column, _first(array.is_null()))
+        raise _nameless("has no value (null)", batch, column, _first(array.is_null()))
     if pa.types.is_integer(array.type):
         return [str(number) for number in array.to_pylist()]
     if not is_text(array.type):
         raise _bad_type(f"must hold strings or integers, its type is {array.type}", batch, column)
     texts: list[str] = array.to_pylist()
     if "" in texts:
-        raise _bad_cell("is an empty string", batch, column, texts.index(""))
+        raise _nameless("is an empty string", batch, column, texts.index(""))
     return texts
+
+
+def check_written(batch: Batch, column: str) -> None:
+    """Raise ``Invalid`` when a name came through a float that cannot tell it from its neighbours."""
+    array = batch.column(column)
+    if not is_text(array.type):
+        return
+    suspects = pc.indices_nonzero(pc.match_substring_regex(array, _FLOAT_TEXT))
+    for position in suspects.to_pylist():
+        if through_floats(array[position].as_py()):
+            raise Invalid(
+                "a name is a number that was kept as a float, above 2**53: it may be another one's neighbour",
+                "write the column as whole numbers or text, from where it came from",
+                file=batch.file,
+                column=column,
+                row=batch.first + position,
+            )
+
+
+def are_numbers(batch: Batch, column: str) -> bool:
+    """Return whether all names in the column are numbers, by their text."""
+    array = batch.column(column)
+    return not is_text(array.type) or bool(pc.all(pc.match_substring_regex(array, _NUMBER_TEXT)).as_py())
 
 
 def read_labels(batch: Batch, column: str, classes: Sequence[str]) -> npt.NDArray[np.int32]:
@@ -360,6 +405,16 @@ def _first(mask: pa.Array | npt.NDArray[np.bool_]) -> int:
 
 def _bad_cell(fact: str, batch: Batch, column: str, position: int) -> Invalid:
     return Invalid(
+        f"a data point {fact}",
+        "Correct it or leave the data point out.",
+        file=batch.file,
+        column=column,
+        row=batch.first + position,
+    )
+
+
+def _nameless(fact: str, batch: Batch, column: str, position: int) -> MissingName:
+    return MissingName(
         f"a data point {fact}",
         "Correct it or leave the data point out.",
         file=batch.file,

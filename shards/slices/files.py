@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from shards.points import PointBlock, ShardPoints, scaled
 from shards.routing import DIGEST_BYTES, Placement, PointDigest
-from shards.tombstones import NOTHING, DigestSet, sortable
+from shards.tombstones import NOTHING, DigestSet, similar_subjects, sortable
 from storage.digests import Sha256, sha256
 from storage.errors import Corrupt, InvariantBroken, ObjectMissing, OutcomeUnknown
 from storage.objects import ObjectKey, ObjectStore, object_key
@@ -56,6 +56,8 @@ class SliceRecord:
     """SHA-256 over the sorted digests of the points' ids."""
     content_digest: Sha256
     """SHA-256 over the sorted digests of the points' content: id, subject, label, features as float32."""
+    similar: int = 0
+    """Subjects whose names differ from another's here in spelling alone; 0 where no skeleton routes."""
 
 
 EMPTY_SLICE = SliceRecord(parts=(), points=0, points_digest=sha256(b""), content_digest=sha256(b""))
@@ -137,8 +139,7 @@ def read_part(store: ObjectStore, record: PartRecord) -> PointBlock:
 
 def record_slice(store: ObjectStore, parts: Sequence[PartRecord]) -> SliceRecord:
     """Return the record of the slice that ``parts`` make up, reading one part at a time."""
-    blocks = (read_part(store, part) for part in parts)
-    return _record(tuple(parts), [(sortable(block.points_N), _contents(block)) for block in blocks])
+    return _record(tuple(parts), [_Digests.of(read_part(store, part)) for part in parts])
 
 
 def load_shard(
@@ -172,7 +173,7 @@ def rewrite_slice(
         block = read_part(store, part)
         gone = erased.contains(block)
         survivors = block.take(~gone) if gone.any() else block
-        digests.append((sortable(survivors.points_N), _contents(survivors)))
+        digests.append(_Digests.of(survivors))
         if not gone.any():
             parts.append(part)
             continue
@@ -275,17 +276,32 @@ def _other_shape(part: PartRecord, block: PointBlock, width: int) -> Corrupt:
     )
 
 
-def _record(
-    parts: tuple[PartRecord, ...], digests: Sequence[tuple[npt.NDArray[np.bytes_], npt.NDArray[np.bytes_]]]
-) -> SliceRecord:
+@dataclass(frozen=True, slots=True, eq=False)
+class _Digests:
+    """What a record says of a part's data points."""
+
+    points_N: npt.NDArray[np.bytes_]
+    contents_N: npt.NDArray[np.bytes_]
+    subjects: npt.NDArray[np.bytes_]
+    """Each subject once."""
+
+    @classmethod
+    def of(cls, block: PointBlock) -> _Digests:
+        subjects = DigestSet.subjects_of(block).subjects
+        return cls(sortable(block.points_N), _contents(block), np.frombuffer(subjects, dtype=f"S{DIGEST_BYTES}"))
+
+
+def _record(parts: tuple[PartRecord, ...], digests: Sequence[_Digests]) -> SliceRecord:
     if not parts:
         return EMPTY_SLICE
-    points, contents = (np.sort(np.concatenate(column)) for column in zip(*digests, strict=True))
+    points = np.sort(np.concatenate([each.points_N for each in digests]))
+    contents = np.sort(np.concatenate([each.contents_N for each in digests]))
     return SliceRecord(
         parts=parts,
         points=len(points),
         points_digest=sha256(points.tobytes()),
         content_digest=sha256(contents.tobytes()),
+        similar=similar_subjects(b"".join(each.subjects.tobytes() for each in digests)),
     )
 
 

@@ -15,22 +15,35 @@ from itertools import islice
 import numpy as np
 import numpy.typing as npt
 
-from shards.data.columns import Columns, Features, choose_columns, read_features, read_labels, read_texts
+from shards.data.columns import (
+    Columns,
+    Features,
+    MissingName,
+    are_numbers,
+    check_written,
+    choose_columns,
+    count_missing,
+    read_features,
+    read_labels,
+    read_texts,
+)
 from shards.data.readers import Wanted
 from shards.data.sources import Batch, Source, SourceFile, inventory
 from shards.points import PointBlock
 from shards.routing import (
+    AS_GIVEN,
     DIGEST_BYTES,
+    Naming,
     PartitionKey,
     Placement,
     PointDigest,
-    SubjectDigest,
-    place,
     point_digest,
-    subject_digest,
+    slice_numbers,
+    subject_digests,
 )
 from shards.slices.files import EMPTY_SLICE, PartRecord, SliceRecord, record_slice, repeated_point, write_part
 from shards.specification import DataSettings, PartitionSettings, ShardId, SliceIndex
+from shards.subjects import in_form
 from shards.tombstones import DigestSet
 from storage.digests import Json
 from storage.errors import Invalid, InvariantBroken
@@ -61,6 +74,25 @@ class FeatureLayout:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LeftOut:
+    """What an ingest makes of data points that tombstones are about."""
+
+    refused: int = 0
+    """Data points left out because they, or their subjects, are tombstoned."""
+    by_id: int = 0
+    """Those of them that were erased before, and whose subject, as the source names it now, was not."""
+    respelt: int = 0
+    """Data points taken in whose subject differs from an erased one in spelling alone; 0 where no skeleton routes."""
+
+    def __add__(self, other: LeftOut) -> LeftOut:
+        return LeftOut(
+            refused=self.refused + other.refused,
+            by_id=self.by_id + other.by_id,
+            respelt=self.respelt + other.respelt,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ingested:
     """What an ingest put into the store."""
 
@@ -71,8 +103,7 @@ class Ingested:
     """The files that were read."""
     points: int
     """Data points in the slices."""
-    refused: int
-    """Data points left out because they, or their subjects, are tombstoned."""
+    left_out: LeftOut
 
     def shard(self, shard: ShardId, slices: int) -> tuple[SliceRecord, ...]:
         """Return the records of slices 1..R of a shard."""
@@ -88,6 +119,7 @@ class Intake:
     data: DataSettings
     partition: PartitionSettings
     key: PartitionKey = field(repr=False)
+    naming: Naming = AS_GIVEN
     tombstones: DigestSet
     buffer_bytes: int
     """What may be held before it is written; changes no result."""
@@ -109,13 +141,14 @@ class Gathered:
     parts: Mapping[Placement, tuple[PartRecord, ...]]
     points: int
     """Data points read."""
-    refused: int
-    """Those of them that were left out because they, or their subjects, are tombstoned."""
+    left_out: LeftOut
+    numbers: Mapping[tuple[str, str], bool]
+    """Of files without types, by file and column of names, whether all names are numbers."""
     width: int | None
     """F; None when there were no data points."""
 
 
-def ingest(
+def ingest(  # noqa: PLR0913  what an ingest takes, each by name
     *,
     source: Source,
     data: DataSettings,
@@ -124,6 +157,7 @@ def ingest(
     store: ObjectStore,
     tombstones: DigestSet,
     names: Callable[[], str],
+    naming: Naming = AS_GIVEN,
     progress: Callable[[int], None] = lambda _: None,
     buffer_bytes: int | None = None,
 ) -> Ingested:
@@ -140,11 +174,15 @@ def ingest(
         data=data,
         partition=partition,
         key=key,
+        naming=naming,
         tombstones=tombstones,
         buffer_bytes=buffer_bytes or buffer_within(data.ingest_memory_mb, source),
     )
     with ExitStack() as undo:
-        gathered = gather(intake.read(source), intake, store, names, progress=progress)
+        try:
+            gathered = gather(intake.read(source), intake, store, names, progress=progress)
+        except MissingName as error:
+            raise counted(error, source) from None
         undo.callback(store.delete_all, [part.key for parts in gathered.parts.values() for part in parts])
         slices = {placement: record_slice(store, parts) for placement, parts in sorted(gathered.parts.items())}
         repeat = repeated_point(store, tuple(slices.values()), max(1024, intake.buffer_bytes // (4 * DIGEST_BYTES)))
@@ -169,7 +207,7 @@ def gather(
     ``noted`` is told the digests of all data points written, some at a time. Raises ``Invalid`` for any data point that
     cannot be trained on; then, and whatever else is raised, none of the parts is left.
     """
-    router = _Router(key=intake.key, partition=intake.partition, first_shard=intake.first_shard)
+    router = _Router(key=intake.key, naming=intake.naming, partition=intake.partition, first_shard=intake.first_shard)
     with ExitStack() as undo:
         writer = _SliceWriter(store=store, names=names, router=router, stage_bytes=intake.buffer_bytes, noted=noted)
         undo.callback(writer.discard)
@@ -179,22 +217,55 @@ def gather(
             progress(reading.points)
         parts = writer.finish()
         undo.pop_all()
-    return Gathered(parts=parts, points=reading.points, refused=reading.refused, width=reading.width)
+    return Gathered(
+        parts=parts,
+        points=reading.points,
+        left_out=reading.left_out,
+        numbers=reading.numbers,
+        width=reading.width,
+    )
 
 
 def ingested_of(
     source: Source, columns: Columns, gathered: Gathered, slices: Mapping[Placement, SliceRecord]
 ) -> Ingested:
-    """Return what an ingest has put into the store. Raises ``Invalid`` when the source has no data points."""
+    """Return what an ingest has put into the store.
+
+    Raises ``Invalid`` when the source has no data points, or names are numbers in one file and text in another.
+    """
     if gathered.width is None:
         raise _no_points(source)
+    _refuse_mixed(gathered.numbers)
     return Ingested(
         slices=slices,
         layout=FeatureLayout(width=gathered.width, dtype=columns.dtype, features=columns.features),
         inventory=inventory(source),
-        points=gathered.points - gathered.refused,
-        refused=gathered.refused,
+        points=gathered.points - gathered.left_out.refused,
+        left_out=gathered.left_out,
     )
+
+
+def counted(error: MissingName, source: Source) -> Invalid:
+    """Return the error for a data point without a name, with the number of all of them in the source."""
+    column = str(error.context["column"])
+    count = count_missing(source, column)
+    many = f"{count} data points have none here" if count > 1 else "it is the only one"
+    return MissingName(f"{error.fact}; {many}", error.remedy, **error.context)
+
+
+def _refuse_mixed(numbers: Mapping[tuple[str, str], bool]) -> None:
+    first: dict[tuple[str, bool], str] = {}
+    for (file, column), are_all in sorted(numbers.items()):
+        first.setdefault((column, are_all), file)
+        if (column, not are_all) in first:
+            files = {kind: first[column, kind] for kind in (True, False)}
+            raise Invalid(
+                "a column of names holds numbers alone in one file and text in another",
+                "Write it the same way in all files: one person would have two names.",
+                column=column,
+                numbers=files[True],
+                text=files[False],
+            )
 
 
 def places_of(source: Source, column: str, key: PartitionKey, repeat: PointDigest) -> list[tuple[str, int]]:
@@ -229,6 +300,7 @@ class _Router:
     """From ids and subjects to digests and placements."""
 
     key: PartitionKey
+    naming: Naming
     partition: PartitionSettings
     first_shard: int
 
@@ -237,21 +309,20 @@ class _Router:
         return np.frombuffer(joined, dtype=f"V{DIGEST_BYTES}")
 
     def subjects(self, subjects: Sequence[str]) -> npt.NDArray[np.void]:
-        known = {text: subject_digest(self.key, text) for text in set(subjects)}
+        distinct = list(set(subjects))
+        known = dict(zip(distinct, subject_digests(self.key, distinct, self.naming), strict=True))
         return np.frombuffer(b"".join([known[text] for text in subjects]), dtype=f"V{DIGEST_BYTES}")
 
     def split(self, subjects_N: npt.NDArray[np.void]) -> Iterator[tuple[Placement, npt.NDArray[np.intp]]]:
         """Yield each placement that occurs, those of the first shard first, with the positions of its data points."""
-        keys = subjects_N.view(">u8").reshape(-1, 2)
-        shards = keys[:, 0] % np.uint64(self.partition.shards)
-        shards = (shards + np.uint64(self.partition.shards - self.first_shard)) % np.uint64(self.partition.shards)
-        slices = keys[:, 1] % np.uint64(self.partition.slices)
-        numbers = (shards * np.uint64(self.partition.slices) + slices).astype(np.int64)
-        order = np.argsort(numbers, kind="stable")
-        starts = np.flatnonzero(np.diff(numbers[order], prepend=-1))
+        shards, slices = self.partition.shards, self.partition.slices
+        numbers = slice_numbers(subjects_N, shards, slices, self.naming)
+        turned = (numbers - self.first_shard * slices) % (shards * slices)
+        order = np.argsort(turned, kind="stable")
+        starts = np.flatnonzero(np.diff(turned[order], prepend=-1))
         for indices in np.split(order, starts[1:]) if len(order) else ():
-            subject = SubjectDigest(subjects_N[indices[0]].tobytes())
-            yield place(subject, self.partition.shards, self.partition.slices), indices
+            shard, slice_ = divmod(int(numbers[indices[0]]), slices)
+            yield Placement(ShardId(shard), SliceIndex(slice_ + 1)), indices
 
 
 @dataclass(slots=True, kw_only=True)
@@ -262,14 +333,19 @@ class _Reading:
     router: _Router
     width: int | None
     points: int = 0
-    refused: int = 0
+    left_out: LeftOut = field(default_factory=LeftOut)
+    numbers: dict[tuple[str, str], bool] = field(default_factory=dict)
 
     def block(self, batch: Batch) -> PointBlock:
         """Return a batch's data points without the tombstoned ones."""
         block = self._typed(batch)
         self.points += len(block)
-        gone = self.intake.tombstones.contains(block)
-        self.refused += int(gone.sum())
+        tombstones = self.intake.tombstones
+        if not len(tombstones):
+            return block
+        gone, named = tombstones.contains(block), tombstones.contains_subjects(block)
+        alike = tombstones.resembles(block) & ~gone if self.intake.naming.by_skeleton else gone & ~gone
+        self.left_out += LeftOut(refused=int(gone.sum()), by_id=int((gone & ~named).sum()), respelt=int(alike.sum()))
         return block.take(~gone) if gone.any() else block
 
     def _typed(self, batch: Batch) -> PointBlock:
@@ -277,12 +353,38 @@ class _Reading:
         ids = read_texts(batch, data.id)
         subject = data.subject_column
         subjects = ids if subject == data.id else read_texts(batch, subject)
+        for column in dict.fromkeys((data.id, subject)):
+            self._look_at(batch, column)
         return PointBlock(
             points_N=self.router.points(ids),
-            subjects_N=self.router.subjects(subjects),
+            subjects_N=self._subjects(batch, subjects),
             labels_N=read_labels(batch, data.label, data.classes),
             features_NF=self._features(batch),
         )
+
+    def _look_at(self, batch: Batch, column: str) -> None:
+        """Note whether the names are numbers, where no type says so; refuse what a float has made of them."""
+        check_written(batch, column)
+        place = (batch.file, column)
+        if batch.file in self.intake.columns.untyped and self.numbers.get(place, True):
+            self.numbers[place] = are_numbers(batch, column)
+
+    def _subjects(self, batch: Batch, subjects: Sequence[str]) -> npt.NDArray[np.void]:
+        try:
+            return self.router.subjects(subjects)
+        except Invalid:
+            for position, name in enumerate(subjects):
+                try:
+                    in_form(name, self.intake.naming.form)
+                except Invalid as error:
+                    raise Invalid(
+                        error.fact,
+                        error.remedy,
+                        file=batch.file,
+                        column=self.intake.data.subject_column,
+                        row=batch.first + position,
+                    ) from None
+            raise
 
     def _features(self, batch: Batch) -> Features:
         features = read_features(batch, self.intake.columns, self.width)

@@ -14,17 +14,19 @@ from dataclasses import dataclass, replace
 from itertools import chain, count
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
-from shards.data.columns import Columns, choose_columns
+from shards.data.columns import Columns, MissingName, choose_columns
 from shards.data.fragments import Fragment, divide, payload_bytes
 from shards.data.sources import Source
-from shards.routing import PartitionKey, Placement, PointDigest
+from shards.routing import AS_GIVEN, Naming, PartitionKey, Placement, PointDigest
 from shards.slices.duplicate_ids import DigestRun, DigestWriter, Ranges, find_repeat
 from shards.slices.files import PartRecord, SliceRecord, record_slice
 from shards.slices.ingest import (
     Gathered,
     Ingested,
     Intake,
+    LeftOut,
     buffer_within,
+    counted,
     feature_width,
     gather,
     ingested_of,
@@ -75,6 +77,7 @@ class Order:
     data: DataSettings
     partition: PartitionSettings
     """Without its key: an order may be large, and who carries it might keep what is large on a disk."""
+    naming: Naming
     tombstones: Callable[[], DigestSet]
     width: int
     buffer_bytes: int
@@ -100,6 +103,7 @@ def gather_fragment(fragment: Fragment, name: str, order: Order, key: PartitionK
         data=order.data,
         partition=order.partition,
         key=key,
+        naming=order.naming,
         tombstones=order.tombstones(),
         buffer_bytes=order.buffer_bytes,
         width=order.width,
@@ -130,10 +134,20 @@ def merge(harvests: Sequence[Harvest]) -> Harvest:
     gathered = Gathered(
         parts={placement: tuple(own) for placement, own in parts.items()},
         points=sum(one.points for one in each),
-        refused=sum(one.refused for one in each),
+        left_out=sum((one.left_out for one in each), LeftOut()),
+        numbers=_agreed(each),
         width=next((one.width for one in each if one.width is not None), None),
     )
     return Harvest(gathered=gathered, runs=tuple(run for harvest in harvests for run in harvest.runs))
+
+
+def _agreed(each: Sequence[Gathered]) -> dict[tuple[str, str], bool]:
+    """Return of each file's columns of names whether all names in all of its fragments are numbers."""
+    agreed: dict[tuple[str, str], bool] = {}
+    for one in each:
+        for place, are_all in one.numbers.items():
+            agreed[place] = agreed.get(place, True) and are_all
+    return agreed
 
 
 def seal_slice(parts: tuple[PartRecord, ...], _name: str, store: ObjectStore) -> SliceRecord:
@@ -174,13 +188,14 @@ class Gathering:
         store: ObjectStore,
         tombstones: Callable[[], DigestSet],
         names: Names,
+        naming: Naming = AS_GIVEN,
         progress: Callable[[int], None] = lambda _: None,
     ) -> Ingested:
         """Return the slices that the source's data points were written to.
 
         Raises as ``ingest`` does; then no object is left but what somebody writes who is cut off from here.
         """
-        order = self._order(source, data, partition, store, tombstones)
+        order = self._order(source, data, partition, store, tombstones, naming)
         drawn: set[str] = set()
 
         def draw() -> str:
@@ -191,7 +206,10 @@ class Gathering:
             undo.callback(_take_back, store, drawn)
             fragments = divide(source, self.fragment_bytes)
             told = _Total(progress)
-            harvest = merge(self.crew(gather_fragment, fragments, draw, told.add, order, key))
+            try:
+                harvest = merge(self.crew(gather_fragment, fragments, draw, told.add, order, key))
+            except MissingName as error:
+                raise counted(error, source) from None
             self._refuse_repeats(fragments, harvest.runs, draw, order, key)
             slices = self._sealed(harvest.gathered, draw, store)
             ingested = ingested_of(source, order.columns, harvest.gathered, slices)
@@ -206,6 +224,7 @@ class Gathering:
         partition: PartitionSettings,
         store: ObjectStore,
         tombstones: Callable[[], DigestSet],
+        naming: Naming,
     ) -> Order:
         columns = choose_columns(source, data)
         width = feature_width(source, data, columns)
@@ -215,6 +234,7 @@ class Gathering:
             columns=columns,
             data=data,
             partition=replace(partition, key=None),
+            naming=naming,
             tombstones=tombstones,
             width=width,
             buffer_bytes=buffer_bytes,

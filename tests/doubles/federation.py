@@ -21,7 +21,7 @@ from coordinator.state import FederationState
 from shards.data.sources import Source, table_source
 from shards.learners.protocol import Learner, State
 from shards.lineage import Configuration, NumericsProfile
-from shards.routing import PartitionKey, Placement, place, point_digest, subject_digest
+from shards.routing import Naming, PartitionKey, Placement, place, point_digest, subject_digest
 from shards.specification import DataSettings, ModelSettings, PartitionSettings, TrainingSettings
 from shards.tombstones import DigestSet
 from storage.digests import sha256
@@ -30,7 +30,10 @@ from storage.registers.manifest import ManifestRegister
 from tests.doubles.time_and_names import CountingNames, VirtualClock
 from tests.doubles.workers.in_process_pool import Death, InProcessPool
 
-KEY = PartitionKey(bytes(range(32)))
+KEY = PartitionKey(bytes(range(7, 39)))
+"""Under it the tests' data sets leave no slice empty."""
+NAMING = Naming(form="trimmed", by_skeleton=True)
+"""Of new federations."""
 
 PROFILE = NumericsProfile(torch="none", threads=1, device="none", dtype="none", deterministic=True, packing="none")
 """Of learners that compute with nothing that has a profile."""
@@ -47,7 +50,7 @@ class Point:
 
     def placement(self, shards: int, slices: int) -> Placement:
         """Return where routing under ``KEY`` puts it."""
-        return place(subject_digest(KEY, self.subject), shards, slices)
+        return place(subject_digest(KEY, self.subject, NAMING), shards, slices, NAMING)
 
 
 def source_of(points: Sequence[Point]) -> Source:
@@ -190,7 +193,8 @@ class SmallFederation(Generic[State]):
 def names_of(subjects: Iterable[str], ids: Iterable[str]) -> DigestSet:
     """Return the keyed digests of subjects and of single data points."""
     return DigestSet.of(
-        subjects=(subject_digest(KEY, each) for each in subjects), points=(point_digest(KEY, each) for each in ids)
+        subjects=(subject_digest(KEY, each, NAMING) for each in subjects),
+        points=(point_digest(KEY, each) for each in ids),
     )
 
 

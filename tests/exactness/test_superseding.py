@@ -14,6 +14,7 @@ from shards.specification import ShardId
 from storage.stores.memory import MemoryStore
 from tests.doubles.federation import (
     KEY,
+    NAMING,
     Point,
     SmallFederation,
     comparable,
@@ -33,7 +34,11 @@ POINTS = [
 
 def _subject_in(slice_: int) -> str:
     """Return somebody whose points are in that slice."""
-    return next(each.subject for each in POINTS if place(subject_digest(KEY, each.subject), 1, _SLICES).slice == slice_)
+    return next(
+        each.subject
+        for each in POINTS
+        if place(subject_digest(KEY, each.subject, NAMING), 1, _SLICES, NAMING).slice == slice_
+    )
 
 
 class _Interrupted:

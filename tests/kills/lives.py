@@ -48,9 +48,9 @@ class _Names:
 
 
 REQUESTS: Mapping[str, _Names] = {
-    "er-0": _Names(subjects=("secret-person-007",)),
-    "er-1": _Names(subjects=("secret-person-001",)),
-    "er-2": _Names(ids=(*ids_of(_PEOPLE, "secret-person-002"), *(f"nobody-{number}" for number in range(70)))),
+    "er-0": _Names(subjects=("secret-person-005",)),
+    "er-1": _Names(subjects=("secret-person-018",)),
+    "er-2": _Names(ids=(*ids_of(_PEOPLE, "secret-person-003"), *(f"nobody-{number}" for number in range(70)))),
     "er-3": _Names(subjects=("nobody-at-all",)),
     "er-4": _Names(subjects=("secret-person-004",)),
 }

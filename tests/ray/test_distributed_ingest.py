@@ -24,7 +24,7 @@ from cluster.writer.stores import open_objects
 from coordinator.engine.lookup import load_digests
 from coordinator.requests import InlineDigests
 from shards.data.sources import Source, open_source
-from shards.routing import PartitionKey, Placement, subject_digest
+from shards.routing import AS_GIVEN, PartitionKey, Placement, subject_digest
 from shards.slices.ingest import Ingested, ingest
 from shards.tombstones import DigestSet
 from storage.encryption.store import SealedStore
@@ -88,6 +88,7 @@ def _ingested(
         key=KEY,
         store=store,
         tombstones=partial(load_digests, store, InlineDigests.of(ERASED)),
+        naming=AS_GIVEN,
         names=new_name,
         progress=(heard if heard is not None else []).append,
     )
@@ -110,7 +111,7 @@ def _contents(ingested: Ingested) -> tuple[object, ...]:
     slices: dict[Placement, tuple[int, str, str]] = {
         at: (each.points, each.points_digest, each.content_digest) for at, each in ingested.slices.items()
     }
-    return slices, ingested.layout, ingested.inventory, ingested.points, ingested.refused
+    return slices, ingested.layout, ingested.inventory, ingested.points, ingested.left_out.refused
 
 
 def _parts(store: ObjectStore) -> set[str]:
@@ -125,7 +126,7 @@ def test_tasks_give_the_slices_of_a_plain_ingest(spread: Home, monkeypatch: pyte
     store, heard = open_objects(read_specification(spread.config)), list[int]()
     ingested = _ingested(spread, store, heard=heard)
     assert _contents(ingested) == _contents(_plain(spread))
-    assert (ingested.points, ingested.refused, heard[-1], len(heard)) == (116, 4, 120, FILES)
+    assert (ingested.points, ingested.left_out.refused, heard[-1], len(heard)) == (116, 4, 120, FILES)
     assert _parts(store) == {part.key for record in ingested.slices.values() for part in record.parts}
 
 

@@ -12,11 +12,10 @@ from typing import Final
 import pytest
 
 from coordinator.decisions import decide, lifecycle
-from coordinator.engine import engine, ledger, sweep
+from coordinator.engine import engine, ledger, removal, sweep
 from coordinator.engine.engine import Engine
 from coordinator.engine.ledger import Ledger
-from coordinator.engine.lookup import load_digests
-from coordinator.requests import ErasureRequest, InlineDigests, ObjectRef, RequestState
+from coordinator.requests import ErasureRequest, RequestState
 from coordinator.state import FederationState
 from shards.learners.trainer import ConstituentTrainer, TrainTask
 from shards.tombstones import NOTHING, DigestSet
@@ -27,11 +26,6 @@ from storage.registers.journal import Journal
 from storage.registers.manifest import ManifestRegister
 
 Defect = Callable[[pytest.MonkeyPatch], None]
-
-
-def _is_of_all(ref: ObjectRef | InlineDigests | None) -> bool:
-    """Whether these are tombstones, and no request's names."""
-    return isinstance(ref, ObjectRef) and ref.key.startswith("tombstones/")
 
 
 def _nothing(*_: object, **__: object) -> None:
@@ -159,7 +153,7 @@ def purges_from_its_list_alone(patch: pytest.MonkeyPatch) -> None:
 
 def forgets_tombstones_at_ingest(patch: pytest.MonkeyPatch) -> None:
     """The source is read without leaving out who was erased."""
-    patch.setattr(engine, "load_digests", lambda store, ref: NOTHING if _is_of_all(ref) else load_digests(store, ref))
+    patch.setattr(engine, "load_tombstones", lambda _store, _objects: NOTHING)
 
 
 def forgets_who_was_erased_meanwhile(patch: pytest.MonkeyPatch) -> None:
@@ -169,7 +163,8 @@ def forgets_who_was_erased_meanwhile(patch: pytest.MonkeyPatch) -> None:
 
 def forgets_earlier_tombstones(patch: pytest.MonkeyPatch) -> None:
     """The latest request's tombstones take the place of all others."""
-    patch.setattr("coordinator.engine.removal.load_digests", lambda _store, _ref: NOTHING)
+    with_all = removal.with_tombstones
+    patch.setattr(removal, "with_tombstones", lambda store, names, _segments, new: with_all(store, names, (), new))
 
 
 def erases_who_is_held(patch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from random import Random
 from types import SimpleNamespace
 from unittest.mock import patch
 
-from coordinator.engine.lookup import load_digests
+from coordinator.engine.lookup import load_tombstones
 from coordinator.receipts.issuer import Registrar
 from coordinator.requests import RequestState
 from coordinator.state import FederationState, ShardState
@@ -173,9 +173,10 @@ class _Simulation:
         assert not lost, f"acknowledged and lost: {lost}"
         assert scan_residue(store, state).found == ()
         assert not self.auditor.born.keys() - state.referenced()
-        complete = [each.request_id for each in state.requests if each.state is RequestState.COMPLETE]
-        receipts = Registrar(store, self.clock, CountingNames()).check_all(complete)
-        assert (receipts.broken, receipts.checked) == ((), len(complete))
+        ended = (RequestState.COMPLETE, RequestState.REFUSED)
+        stated = [each.request_id for each in state.requests if each.state in ended]
+        receipts = Registrar(store, self.clock, CountingNames()).check_all(stated)
+        assert (receipts.broken, receipts.checked) == ((), len(stated))
         self._check_tombstones(store, state)
         if state.published:
             self._check_exact(store, state)
@@ -243,7 +244,7 @@ class _Simulation:
         return life is not None and not life.is_killed and not life.strikes
 
     def _check_tombstones(self, store: ObjectStore, state: FederationState) -> None:
-        tombstones = load_digests(store, state.tombstones)
+        tombstones = load_tombstones(store, state.tombstone_objects())
         named = self.auditor.sight.named((*tombstones.subject_digests(), *tombstones.point_digests()))
         assert named == self.auditor.gone, "the tombstones are not of those who were erased"
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from coordinator.engine.ledger import read_state
+from coordinator.engine.lookup import load_tombstones
 from coordinator.requests import RequestState
 from coordinator.state import FederationState
 from coordinator.verification import scan_residue
@@ -144,13 +145,13 @@ def _tell(federation: SmallFederation[HashState], story: list[Callable[[], objec
 def _outcome(world: World) -> dict[str, object]:
     """Return everything about the end that a crash must not change."""
     state = world.current()
-    tombstones = state.tombstones
+    tombstones = load_tombstones(world.federation.store, state.tombstone_objects())
     return {
         "digests": [[checkpoint.digest for checkpoint in shard.chain] for shard in state.shards],
         "lineages": [[checkpoint.lineage for checkpoint in shard.chain] for shard in state.shards],
         "contents": [[record.content_digest for record in shard.slices] for shard in state.shards],
         "serving": [shard.serving for shard in state.shards],
-        "tombstones": tombstones and tombstones.sha256,
+        "tombstones": tombstones,
         "requests": [(each.request_id, each.state, each.points, each.shards) for each in state.requests],
         "condemned": state.condemned,
     }

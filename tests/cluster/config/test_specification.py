@@ -45,7 +45,7 @@ slices = 5
 SECRET = "c0ffee" * 8
 SETTINGS = {
     "": "name store endpoint keys credentials",
-    "data": "train id label features classes subject scale ingest_memory_mb endpoint credentials",
+    "data": "train id label features classes subject subject_form scale ingest_memory_mb endpoint credentials",
     "model": "factory arguments",
     "training": "epochs batch_size learning_rate optimizer seed momentum nesterov weight_decay betas epsilon",
     "partition": "shards slices key",

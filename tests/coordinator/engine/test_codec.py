@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, get_args
 
 import pytest
@@ -15,6 +16,7 @@ from coordinator.decisions.decide import (
     DueExtended,
     ErasureAccepted,
     Event,
+    HistoryKept,
     Ingested,
     NothingToErase,
     PointsRemoved,
@@ -23,14 +25,16 @@ from coordinator.decisions.decide import (
     RequestCancelled,
     RequestHeld,
     RequestReleased,
+    SubjectsReadmitted,
     TrainingConfigured,
 )
 from coordinator.engine.codec import FORMAT_VERSION, decode_event, encode_event
-from coordinator.requests import Cost, InlineDigests
+from coordinator.requests import Cost, InlineDigests, Readmission, Segment, Similar
 from shards.lineage import expected_lineages
 from shards.routing import Placement, SubjectDigest
 from shards.specification import ShardId, SliceIndex
 from shards.tombstones import DigestSet
+from storage.digests import sha256
 from storage.errors import Corrupt, Invalid
 from tests.coordinator.records import DATA, checkpoint_of, configuration, ref, request_of, slice_of
 
@@ -66,7 +70,42 @@ EVENTS: tuple[Event, ...] = (
     RequestReleased(request_id="er-1", at=AT),
     RequestCancelled(request_id="er-1", reason="by mistake", at=AT),
     AttemptFailed(request_ids=("er-1", "er-2"), reason="no space", at=AT),
+    SubjectsReadmitted(
+        readmission=Readmission(request_id="back-1", body=sha256(b""), subjects=1, reason="a new contract", at=AT),
+        tombstones=None,
+        segments=(Segment(ref=ref(), digests=3),),
+        at=AT,
+    ),
+    HistoryKept(through=64),
 )
+NEWS: tuple[Event, ...] = (
+    Ingested(
+        data=replace(DATA, by_id=1, respelt=2),
+        slices={PLACES[0]: replace(SLICES[PLACES[0]], similar=2)},
+        at=AT,
+    ),
+    TrainingConfigured(settings={}, configuration=configuration(), at=AT),
+    CheckpointLost(shard=ShardId(1), slice=SliceIndex(2), at=AT),
+    ErasureAccepted(
+        request=replace(
+            request_of("er-1"), include_similar=True, commitment="00", by="0123", similar=Similar(points=3, subjects=1)
+        )
+    ),
+    PointsRemoved(
+        request_id="er-1",
+        removed={},
+        slices={},
+        tombstones=None,
+        segments=(Segment(ref=ref(), digests=3),),
+        before=ref(),
+        unknown=1,
+        missing=NAMES,
+        similar=Similar(points=3, subjects=1),
+        at=AT,
+    ),
+    NothingToErase(request_id="er-1", reason="nobody", unknown=2, similar=Similar(points=3, subjects=1), at=AT),
+)
+"""Events that say what format 2 could not."""
 
 
 def test_every_event_is_tried() -> None:
@@ -74,7 +113,34 @@ def test_every_event_is_tried() -> None:
     assert {type(event) for event in EVENTS} == set(get_args(Event))
 
 
-@pytest.mark.parametrize("event", EVENTS, ids=lambda event: type(event).__name__)
+@pytest.mark.parametrize("event", NEWS, ids=lambda event: type(event).__name__)
+def test_what_older_software_would_misread_it_refuses(event: Event) -> None:
+    """An event that says what format 2 had no word for is of format 3."""
+    assert encode_event(event)["format_version"] == 3
+
+
+@pytest.mark.parametrize("event", EVENTS[:-2], ids=lambda event: type(event).__name__)
+def test_without_news_nothing_changes(event: Event) -> None:
+    """What format 2 could say is said in format 2, without a word of what has come since (E16)."""
+    record = encode_event(event)
+    assert record["format_version"] == 2
+    new = (
+        "at",
+        "segments",
+        "missing",
+        "similar",
+        "by_id",
+        "respelt",
+        "include_similar",
+        "commitment",
+        '"by"',
+        "naming",
+    )
+    allowed = ("at",) if hasattr(event, "at") and event.at else ()
+    assert [name for name in new if name not in allowed and f'"{name.strip(chr(34))}":' in json.dumps(record)] == []
+
+
+@pytest.mark.parametrize("event", EVENTS + NEWS, ids=lambda event: type(event).__name__)
 def test_an_event_survives_the_journal(event: Event) -> None:
     """Through JSON text and back an event is the same, and its text is."""
     text = json.dumps(encode_event(event), sort_keys=True)

@@ -7,7 +7,8 @@ from itertools import count
 
 import pytest
 
-from coordinator.engine.removal import find_points
+from coordinator.engine.lookup import load_tombstones
+from coordinator.engine.removal import Demand, find_points
 from coordinator.requests import MOST_INLINE, InlineDigests, ObjectRef, RequestState
 from coordinator.state import FederationState
 from shards.tombstones import NOTHING
@@ -59,7 +60,7 @@ def _contents(state: FederationState) -> list[list[str]]:
 
 def test_each_point_is_counted_for_the_first_request_that_names_it(federation: SmallFederation[HashState]) -> None:
     """Of requests that overlap, a point and a name belong to the first one."""
-    batch = [names_of(subjects, ids) for subjects, ids in REQUESTS.values()]
+    batch = [Demand(names=names_of(subjects, ids)) for subjects, ids in REQUESTS.values()]
     found = find_points(federation.store, federation.state, batch)
     assert [sum(each.removed.values()) for each in found] == [6, 3, 2, 0, 0]
     assert [len(each.found) for each in found] == [2, 1, 2, 0, 0]
@@ -82,9 +83,9 @@ def test_a_batch_ends_as_single_requests_do(federation: SmallFederation[HashStat
     for request_id, (subjects, ids) in REQUESTS.items():
         alone.erase(subjects=subjects, ids=ids, request_id=request_id)
     assert _contents(together) == _contents(alone.state)
-    assert together.tombstones is not None
-    assert alone.state.tombstones is not None
-    assert together.tombstones.sha256 == alone.state.tombstones.sha256
+    tombstones = load_tombstones(federation.store, together.tombstone_objects())
+    assert tombstones == load_tombstones(alone.store, alone.state.tombstone_objects())
+    assert (len(tombstones.subjects), len(tombstones.points)) == (3 * 16, 11 * 16)
     facts = [
         [(each.request_id, each.state, each.points, each.unknown, each.shards) for each in state.requests]
         for state in (together, alone.state)
@@ -139,7 +140,7 @@ def test_an_id_is_used_once(federation: SmallFederation[HashState]) -> None:
 def test_a_failure_is_written_down(federation: SmallFederation[HashState]) -> None:
     """A request whose slice is damaged shows as failed, with the remedy, and is carried out once that is mended."""
     federation.accept(subjects=["s1"], request_id="er-1")
-    (place,) = find_points(federation.store, federation.state, [names_of(["s1"], [])])[0].removed
+    (place,) = find_points(federation.store, federation.state, [Demand(names=names_of(["s1"], []))])[0].removed
     key = federation.state.shards[place.shard].slices[place.slice - 1].parts[0].key
     payload = federation.store.get(key).payload
     federation.store.delete(key)

@@ -58,8 +58,9 @@ def test_a_receipt_names_nobody(erased: Home) -> None:
 
 
 def test_receipts_that_are_not_there(erased: Home) -> None:
-    """An unknown request, a refused one, a missing file, and a call that names nothing are bad input."""
-    assert erased.json("erase", "--subject", "nobody", "--request-id", "er-2").code == 2
+    """An unknown request, a withdrawn one, a missing file, and a call that names nothing are bad input."""
+    assert erased.json("erase", "--subject", "secret-person-001", "--request-id", "er-2", "--hold", "court").code == 0
+    assert run("request", "cancel", "er-2", "--reason", "withdrawn", "--config", str(erased.config)).code == 0
     for words in (("receipt", "er-9"), ("receipt", "er-2"), ("receipt", "--check", "none.json"), ("receipt",)):
         said = erased.json(*words)
         assert (said.code, said.envelope["status"]) == (2, "error"), words

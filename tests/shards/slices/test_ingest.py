@@ -121,14 +121,14 @@ def test_tombstoned_points_stay_out(gone: set[int], persons: set[int]) -> None:
         at: (kept.points, kept.points_digest, kept.content_digest) for at, kept in rewritten.items() if kept.points
     }
     assert _digests(refused) == _digests(fresh) == after
-    assert (refused.points, refused.refused) == (len(survivors), 30 - len(survivors))
+    assert (refused.points, refused.left_out.refused) == (len(survivors), 30 - len(survivors))
 
 
 def test_a_source_whose_points_are_all_tombstoned_is_no_error(tmp_path: Path) -> None:
     """All points refused leaves no slice and no object."""
     store = fresh_store()
     ingested = ingest_file(write(people(3), tmp_path / "a.parquet"), store=store, tombstones=subjects(0))
-    assert (ingested.points, ingested.refused, dict(ingested.slices)) == (0, 3, {})
+    assert (ingested.points, ingested.left_out.refused, dict(ingested.slices)) == (0, 3, {})
     assert list(store.list("")) == []
 
 
@@ -176,7 +176,7 @@ def test_duplicate_ids_are_located(tmp_path: Path, buffer_bytes: int) -> None:
 def test_duplicates_among_tombstoned_points_do_not_matter(tmp_path: Path) -> None:
     """What stays out may occur twice."""
     table = pa.concat_tables([people(9), people(9).slice(3, 1)])
-    assert ingest_file(write(table, tmp_path / "a.parquet"), tombstones=points(3)).refused == 2
+    assert ingest_file(write(table, tmp_path / "a.parquet"), tombstones=points(3)).left_out.refused == 2
 
 
 @pytest.mark.parametrize(

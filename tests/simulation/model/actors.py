@@ -15,6 +15,7 @@ from coordinator.engine.ledger import read_ledger
 from coordinator.requests import ErasureRequest
 from coordinator.state import FederationState
 from shards.tombstones import DigestSet
+from storage.digests import sha256
 from storage.errors import Conflict, Fenced, Invalid, OutcomeUnknown, SisaError, Unavailable
 from storage.objects import ObjectStore
 from tests.doubles.federation import KEY, names_of, plain_conditions, source_of
@@ -135,7 +136,7 @@ class Stage:
 
     def _request(self, request_id: str, names: DigestSet) -> ErasureRequest:
         own = specification(self.scenario.shards, self.scenario.slices, 0)
-        return request_of(own, names, request_id, self.grounds.clock.now())
+        return request_of(own, names, request_id, self.grounds.clock.now(), commitment=sha256(request_id.encode()))
 
     def _intervene(self, engine: Engine, command: Command) -> None:
         try:

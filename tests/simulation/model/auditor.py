@@ -7,7 +7,7 @@ later writer will find, and compares that with what manifests state and what wri
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
 
@@ -216,12 +216,17 @@ class Auditor:
                 assert not missed, f"{request.request_id} has not erased all that it names"
 
     def _erase_named(self, store: ObjectStore, request: ErasureRequest, present: frozenset[int]) -> None:
-        """Names without any data point leave no tombstone: whoever bears them may come later."""
+        """Names without any data point leave no tombstone: whoever bears them may come later.
+
+        What is erased leaves one by its id as well: it stays out under another subject's name, too.
+        """
         names = load_digests(store, request.names)
         assert names.digest() == request.body
-        held = frozenset(digest for key in present for digest in self.sight.people[key])
-        named = held.intersection((*names.subject_digests(), *names.point_digests()))
-        self.tombstoned[request.request_id] = named
+        wanted = frozenset((*names.subject_digests(), *names.point_digests()))
+        people = [self.sight.people[key] for key in present]
+        found = frozenset(chain.from_iterable(wanted.intersection(own) for own in people))
+        ids = frozenset(point for point, subject in people if not wanted.isdisjoint((point, subject)))
+        self.tombstoned[request.request_id] = found | ids
 
     def _check_numbers(self, before: FederationState, after: FederationState) -> None:
         assert before.floor <= after.floor <= after.generation
@@ -236,7 +241,8 @@ class Auditor:
         assert not missing, f"acknowledged and lost: {missing}"
         for was, now in zip(before.requests, after.requests, strict=False):
             assert was.request_id == now.request_id, f"accepted and lost: {was.request_id}"
-            assert was.state.is_open or was == now, f"{was.request_id} changed after its end"
+            stated = replace(was, receipt=now.receipt) if was.state is RequestState.REFUSED else was
+            assert was.state.is_open or now in (was, stated), f"{was.request_id} changed after its end"
             assert _stage(now.state) >= _stage(was.state), f"{was.request_id} moved back"
             assert not was.held or now.state in {was.state, RequestState.CANCELLED}, f"{was.request_id} was not paused"
             assert dict(now.times).items() >= dict(was.times).items(), f"{was.request_id} did something twice"

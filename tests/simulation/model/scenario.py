@@ -15,7 +15,7 @@ from coordinator.settings import ErasureSettings
 from shards.routing import point_digest, subject_digest
 from shards.slices.files import point_keys
 from shards.specification import TrainingSettings
-from tests.doubles.federation import KEY, Point, specification_of
+from tests.doubles.federation import KEY, NAMING, Point, specification_of
 
 EPOCHS: Final = 2
 SEEDS: Final = (0, 0, 0, 0, 0, 1)
@@ -221,7 +221,7 @@ def key_of(point: Point) -> int:
 
 
 PEOPLE: Final = {
-    key_of(point): (bytes(point_digest(KEY, point.id)), bytes(subject_digest(KEY, point.subject)))
+    key_of(point): (bytes(point_digest(KEY, point.id)), bytes(subject_digest(KEY, point.subject, NAMING)))
     for point in (*BASE, *LATER)
 }
 """Keyed digests of data point and subject, by the point's key."""

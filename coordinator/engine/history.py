@@ -1,0 +1,68 @@
+"""The generations that were served, beyond the last few that the state itself remembers.
+
+    history/<number of the first>    up to 64 of them each, written once, never changed; no names in them
+
+A federation that answers many requests has many generations, and a state is written whole: so old ones leave it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from coordinator.state import FederationState, GenerationRecord
+from storage.errors import Corrupt
+from storage.objects import ObjectKey, ObjectStore, object_key
+from storage.records import seal, unseal
+from storage.registers.create_once import create_or_read
+
+PREFIX: Final = "history/"
+TOGETHER: Final = 64
+"""Generations in an object; the state keeps fewer than twice as many."""
+
+
+def keep_old(store: ObjectStore, state: FederationState) -> int | None:
+    """Write the oldest generations of the state's record into an object, once they are many.
+
+    Returns the number of the last one written, from which on the state may forget them; None: they are few. Whoever
+    writes them again finds what is there: they have ended, and what has ended does not change.
+    """
+    if len(state.history) < 2 * TOGETHER:
+        return None
+    old = state.history[:TOGETHER]
+    create_or_read(store, _key(old[0].number), seal({"generations": [_encoded(each) for each in old]}))
+    return old[-1].number
+
+
+def generations(store: ObjectStore, state: FederationState) -> Iterator[GenerationRecord]:
+    """Yield all generations on record, the oldest first. Raises ``Corrupt`` when an object is not what was written."""
+    first = state.history[0].number if state.history else state.generation + 1
+    for info in sorted(store.list(PREFIX), key=lambda info: info.key):
+        for each in _decoded(store.get(info.key).payload, info.key):
+            if each.number < first:  # a crash may leave an object whose generations the state still has
+                yield each
+    yield from state.history
+
+
+def _key(number: int) -> ObjectKey:
+    return object_key(f"{PREFIX}{number:020d}")
+
+
+def _encoded(record: GenerationRecord) -> dict[str, Any]:
+    return {"number": record.number, "since": record.since, "until": record.until, "serving": list(record.serving)}
+
+
+def _decoded(payload: bytes, key: ObjectKey) -> list[GenerationRecord]:
+    fields: Any = unseal(payload, key, frozenset({"generations"}))
+    try:
+        return [
+            GenerationRecord(
+                number=int(each["number"]),
+                since=str(each["since"]),
+                until=str(each["until"]),
+                serving=tuple(map(int, each["serving"])),
+            )
+            for each in fields["generations"]
+        ]
+    except (KeyError, TypeError, ValueError) as error:
+        raise Corrupt("a record of generations is not one", "restore the store from a copy", key=key) from error

@@ -1,0 +1,189 @@
+"""Statements about what was not erased: nothing was found, or somebody may come back. Pure.
+
+They are signed and logged as receipts are. A name that is not in the federation must not get into a log that never
+forgets, not even as a digest that the partition key could test: so the statement that nothing was found holds a
+commitment, SHA-256 over a salt and the names. The salt goes to whoever asked and is not kept: with it they can show
+that the statement is about them, and without it nobody can.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from coordinator.receipts.evidence import FORMAT_VERSION, NOTHING_FOUND_TYPE, READMISSION_TYPE, StoreEvidence
+from coordinator.requests import ErasureRequest, Readmission, RequestState
+from coordinator.state import FederationState
+from shards.subjects import SubjectForm
+from storage.digests import Sha256
+
+RECIPE: Final = (
+    "SHA-256 over 'sisa/nothing-found/1' and, in rising order, of each name given: SHA-256 over the salt's text,"
+    " 'subject' or 'id', a zero byte, and the name as it was given, in UTF-8"
+)
+_DOMAIN: Final = b"sisa/nothing-found/1"
+_LEAF_BYTES: Final = 32
+
+
+class Commitment:
+    """Names taken one by one, and what stands for all of them."""
+
+    def __init__(self, salt: str) -> None:
+        self._salt = salt.encode()
+        self._leaves = bytearray()
+
+    def add(self, kind: str, names: Iterable[str]) -> None:
+        """Take more names of this kind, ``subject`` or ``id``."""
+        start = self._salt + kind.encode() + b"\0"
+        for name in names:
+            self._leaves += hashlib.sha256(start + name.encode("utf-8", "surrogatepass")).digest()
+
+    def value(self) -> Sha256:
+        """Return the commitment to all names taken."""
+        leaves = np.sort(np.frombuffer(bytes(self._leaves), dtype=f"S{_LEAF_BYTES}"))
+        return Sha256(hashlib.sha256(_DOMAIN + leaves.tobytes()).hexdigest())
+
+
+def commitment(salt: str, *, subjects: Iterable[str] = (), ids: Iterable[str] = ()) -> Sha256:
+    """Return what stands for the names under this salt; see ``RECIPE``.
+
+    >>> commitment("00", subjects=["ann", "bob"]) == commitment("00", subjects=["bob", "ann"])
+    True
+    >>> commitment("00", subjects=["ann"]) == commitment("01", subjects=["ann"])
+    False
+    """
+    made = Commitment(salt)
+    made.add("subject", subjects)
+    made.add("id", ids)
+    return made.value()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NothingFound:
+    """That no data point of a request's names was in the federation."""
+
+    federation: str
+    request: ErasureRequest
+    points: int
+    """Data points there were, all of other people."""
+    generation: int
+    form: SubjectForm
+    store: StoreEvidence
+
+    @property
+    def request_id(self) -> str:
+        """See ``Evidence.request_id``."""
+        return self.request.request_id
+
+    @property
+    def request_digest(self) -> Sha256:
+        """See ``Evidence.request_digest``."""
+        return Sha256(self.request.commitment)
+
+    @property
+    def predicate_type(self) -> str:
+        """See ``Evidence.predicate_type``."""
+        return NOTHING_FOUND_TYPE
+
+    def predicate(self, issued_at: str) -> dict[str, Any]:
+        """See ``Evidence.predicate``."""
+        return {
+            "format_version": FORMAT_VERSION,
+            "proves": (
+                "The operator stated, at this place of an append-only log, that no data point of the names committed to"
+                " was in the federation's data or had been learned by a model that it served."
+            ),
+            "does_not_prove": (
+                "It does not prove that the statement is true, nor that the federation knows nobody of a similar name:"
+                " 'similar' counts those spelt alike. It names nobody: only who has the salt can show whom it is about."
+            ),
+            "issued_at": issued_at,
+            "federation": self.federation,
+            "request": {
+                "id": self.request_id,
+                "digest": self.request_digest,
+                "digest_is": RECIPE,
+                "subjects": self.request.subjects,
+                "ids": self.request.ids,
+                "unknown": self.request.unknown,
+                "state": self.request.state.value,
+                "due_at": self.request.due_at,
+                "times": dict(self.request.times),
+            },
+            "searched": {
+                "points": self.points,
+                "generation": self.generation,
+                "subject_form": self.form,
+                "similar": asdict(self.request.similar),
+            },
+            "store": {"kind": self.store.kind, "properties": dict(self.store.properties)},
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Readmitted:
+    """That subjects who were erased may come back."""
+
+    federation: str
+    readmission: Readmission
+
+    @property
+    def request_id(self) -> str:
+        """See ``Evidence.request_id``."""
+        return self.readmission.request_id
+
+    @property
+    def request_digest(self) -> Sha256:
+        """See ``Evidence.request_digest``."""
+        return self.readmission.body
+
+    @property
+    def predicate_type(self) -> str:
+        """See ``Evidence.predicate_type``."""
+        return READMISSION_TYPE
+
+    def predicate(self, issued_at: str) -> dict[str, Any]:
+        """See ``Evidence.predicate``."""
+        return {
+            "format_version": FORMAT_VERSION,
+            "proves": (
+                "The operator stated, at this place of an append-only log, that from this time on new data points of"
+                " subjects who had been erased are taken again, and why."
+            ),
+            "does_not_prove": (
+                "It does not prove that they asked for it. It brings nothing back: data points that were erased stay"
+                " out by their ids, and it names nobody."
+            ),
+            "issued_at": issued_at,
+            "federation": self.federation,
+            "request": {
+                "id": self.request_id,
+                "digest": self.request_digest,
+                "subjects": self.readmission.subjects,
+                "state": "readmitted",
+                "times": {"readmitted": self.readmission.at},
+            },
+            "reason": self.readmission.reason,
+        }
+
+
+def statement_owed(state: FederationState, request_id: str, store: StoreEvidence) -> NothingFound | Readmitted | None:
+    """Return what is to be stated of a request that erased nothing; None: it erases."""
+    readmission = state.readmission(request_id)
+    if readmission is not None:
+        return Readmitted(federation=state.name, readmission=readmission)
+    request = state.request(request_id)
+    if request is None or request.state is not RequestState.REFUSED:
+        return None
+    return NothingFound(
+        federation=state.name,
+        request=request,
+        points=sum(shard.points for shard in state.shards),
+        generation=state.generation,
+        form=state.naming.form,
+        store=store,
+    )

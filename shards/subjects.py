@@ -1,0 +1,183 @@
+"""Names of people: which spellings are one person (E15), and which look as if they were.
+
+A *form* is what a federation declares of its subjects' names: names of equal form are one subject. A *skeleton* is
+coarser: names of one skeleton lie in one slice, so that whoever is erased can be compared with all who are spelt alike.
+Names of equal form have equal skeletons, because a skeleton is taken of the form.
+
+Source: Unicode Standard Annex 15 (NFC, NFKC); Unicode Standard, section 3.13 (case folding), section 5.21 (characters
+that are invisible by default).
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from typing import Final, Literal
+
+from storage.errors import Invalid
+
+SubjectForm = Literal["exact", "trimmed", "casefold", "email", "phone", "integer"]
+
+FORMS: Final[tuple[SubjectForm, ...]] = ("exact", "trimmed", "casefold", "email", "phone", "integer")
+
+MOST_FLOAT_INTEGER: Final = 2**53
+"""Above it a whole number that came through a float may be another one's neighbour."""
+
+_MOST_DIGITS: Final = 400
+"""Of a number's value or exponent; what is longer is taken as text."""
+
+_INVISIBLE: Final = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0000-\U000e0fff]"
+)
+"""Drawn as nothing, and of no category that says so."""
+
+_INTEGER: Final = re.compile(r"[+-]?[0-9]+")
+_NUMBER: Final = re.compile(r"([+-]?)([0-9]+)(?:\.([0-9]+))?(?:[eE]([+-]?[0-9]{1,6}))?")
+_BEGIN_NUMBERS: Final = ("", "+", *"0123456789")
+_DROPPED: Final = str.maketrans("", "", "!\"#%&'()*,-./:;?@[\\]_{}")
+"""The punctuation (category P) of ASCII; its symbols, such as ``+``, tell names apart."""
+
+
+def in_form(text: str, form: SubjectForm) -> str:
+    r"""Return the name as ``form`` has it; of the result it is the result.
+
+    ``exact``: as it is. ``trimmed``: NFC, without outer white space and invisible characters. ``casefold``, ``email``:
+    trimmed, and case folded. ``phone``: its digits, without a leading ``+`` or ``00``. ``integer``: in decimal.
+    Raises ``Invalid`` for a name that has no such form; its text says nothing of the name.
+
+    >>> [in_form("\u00a0Mia@Example.com\u200b ", form) for form in ("trimmed", "email")]
+    ['Mia@Example.com', 'mia@example.com']
+    >>> [in_form(text, "phone") for text in ("+49 (30) 123-45", "0049 30 12345", "030 12345")]
+    ['493012345', '493012345', '03012345']
+    >>> [in_form(text, "integer") for text in ("17", " 017", "17.0", "1.7e1")]
+    ['17', '17', '17', '17']
+    """
+    match form:
+        case "exact":
+            formed = text
+        case "trimmed":
+            formed = _trimmed(text)
+        case "casefold" | "email":
+            formed = _folded(_trimmed(text))
+        case "phone":
+            formed = _phone(text)
+        case _:
+            formed = _integer(_trimmed(text))
+    if not formed:
+        raise Invalid("a name has nothing but white space and invisible characters", "leave it out")
+    return formed
+
+
+def all_in_form(names: Sequence[str], form: SubjectForm) -> Sequence[str]:
+    """Return ``in_form`` of each name; fast where they are in plain ASCII without spaces, as most are."""
+    if form == "exact" or (form == "trimmed" and _are_plain(names)):
+        return names
+    return [in_form(name, form) for name in names]
+
+
+def skeleton(name: str) -> str:
+    """Return what is left of a name, in its form, when spelling is left out of account.
+
+    NFKC, case folded, without white space, invisible characters and punctuation; of a whole number its decimal.
+
+    >>> [skeleton(name) for name in ("Mia@Example.com", "mia@example.com", "mia example-com", "MIA@EXAMPLE.COM")]
+    ['miaexamplecom', 'miaexamplecom', 'miaexamplecom', 'miaexamplecom']
+    >>> [skeleton(name) for name in ("17", "017", "17.0", "1.7e1", "1,7", "1.75")]
+    ['17', '17', '17', '17', '17', '1.75']
+    """
+    folded = _folded(_visible(unicodedata.normalize("NFKC", name)))
+    folded = _without_space(_visible(unicodedata.normalize("NFKC", folded)))
+    if (number := _plain_number(folded)) is not None:
+        return number
+    letters = "".join(character for character in folded if unicodedata.category(character)[0] != "P")
+    if letters.isascii() and letters.isdigit():
+        return letters.lstrip("0") or "0"
+    return letters or folded or name
+
+
+def skeletons(names: Sequence[str]) -> Sequence[str]:
+    """Return ``skeleton`` of each name; fast where they are in plain ASCII without spaces, as most are."""
+    if not _are_plain(names):
+        return [skeleton(name) for name in names]
+    found = "\n".join(names).lower().translate(_DROPPED).split("\n")
+    for position, name in enumerate(names):
+        first = found[position][:1]
+        # What begins like a number may be one, and a name of punctuation alone keeps it.
+        if (first in _BEGIN_NUMBERS and not (first != "0" and name.isdigit())) or name[0] == "-":
+            found[position] = skeleton(name)
+    return found
+
+
+def through_floats(text: str) -> bool:
+    """Return whether the text is a whole number as floats are written, and too large for a float to tell from others.
+
+    >>> [through_floats(text) for text in ("9007199254740993.0", "9.007199254740993e15", "9007199254740993", "17.0")]
+    [True, True, False, False]
+    """
+    match = _NUMBER.fullmatch(text.strip())
+    if match is None or (match[3] is None and match[4] is None):
+        return False
+    number = _plain_number(text.strip())
+    return number is not None and _INTEGER.fullmatch(number) is not None and abs(int(number)) > MOST_FLOAT_INTEGER
+
+
+def _are_plain(names: Sequence[str]) -> bool:
+    """Return whether all names are visible ASCII without spaces, none empty."""
+    joined = "".join(names)
+    return bool(names) and joined.isascii() and joined.isprintable() and " " not in joined and all(names)
+
+
+def _trimmed(text: str) -> str:
+    return unicodedata.normalize("NFC", _visible(unicodedata.normalize("NFC", text)).strip())
+
+
+def _folded(text: str) -> str:
+    """Return the text case folded, as canonical caseless matching has it (Unicode, definition D145)."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", text).casefold())
+
+
+def _visible(text: str) -> str:
+    """Return the text without format and control characters, except those that are white space."""
+    if text.isprintable() and text.isascii():
+        return text
+    kept = (c for c in text if unicodedata.category(c) not in {"Cf", "Cc"} or c.isspace())
+    return _INVISIBLE.sub("", "".join(kept))
+
+
+def _without_space(text: str) -> str:
+    return "".join(text.split())
+
+
+def _phone(text: str) -> str:
+    digits = "".join(str(unicodedata.digit(c)) for c in unicodedata.normalize("NFKC", text) if c.isdecimal())
+    if not digits:
+        raise Invalid("a name has no digit, and subjects are phone numbers here", 'set [data] subject_form = "trimmed"')
+    while digits.startswith("00") and len(digits) > 2:
+        digits = digits[2:]
+    return digits
+
+
+def _integer(text: str) -> str:
+    number = _plain_number(text)
+    if number is None or not _INTEGER.fullmatch(number):
+        raise Invalid(
+            "a name is no whole number, and subjects are whole numbers here", 'set [data] subject_form = "trimmed"'
+        )
+    return number
+
+
+def _plain_number(text: str) -> str | None:
+    """Return a number in plain decimal, without needless zeros; None: the text is none, or too long for one."""
+    match = _NUMBER.fullmatch(text)
+    if match is None:
+        return None
+    sign, whole, fraction, exponent = match[1], match[2], match[3] or "", int(match[4] or 0)
+    if len(whole) + len(fraction) + abs(exponent) > _MOST_DIGITS:
+        return None
+    digits, point = whole + fraction, len(whole) + exponent
+    digits = "0" * max(-point, 0) + digits if point < 0 else digits.ljust(point, "0")
+    point = max(point, 0)
+    head, tail = digits[:point].lstrip("0") or "0", digits[point:].rstrip("0")
+    plain = f"{head}.{tail}" if tail else head
+    return f"-{plain}" if sign == "-" and plain != "0" else plain
