@@ -21,8 +21,8 @@ SubjectForm = Literal["exact", "trimmed", "casefold", "email", "phone", "integer
 
 FORMS: Final[tuple[SubjectForm, ...]] = ("exact", "trimmed", "casefold", "email", "phone", "integer")
 
-MOST_FLOAT_INTEGER: Final = 2**53
-"""Above it a whole number that came through a float may be another one's neighbour."""
+LEAST_DOUBTFUL: Final = 2**53
+"""From it on a whole number that came through a float may be another one's neighbour: 2**53 + 1 becomes it."""
 
 _MOST_DIGITS: Final = 400
 """Of a number's value or exponent; what is longer is taken as text."""
@@ -119,7 +119,7 @@ def through_floats(text: str) -> bool:
     if match is None or (match[3] is None and match[4] is None):
         return False
     number = _plain_number(text.strip())
-    return number is not None and _INTEGER.fullmatch(number) is not None and abs(int(number)) > MOST_FLOAT_INTEGER
+    return number is not None and _INTEGER.fullmatch(number) is not None and abs(int(number)) >= LEAST_DOUBTFUL
 
 
 def _are_plain(names: Sequence[str]) -> bool:

@@ -313,11 +313,20 @@ def receipt(
     request: Annotated[str | None, typer.Argument(help="The erasure request.")] = None,
     check: Annotated[Path | None, typer.Option("--check", help="A receipt to verify, offline.")] = None,
     key: Annotated[list[Path] | None, typer.Option("--key", help="A public key of the operator; repeatable.")] = None,
+    salt: Annotated[
+        str | None,
+        typer.Option("--salt", help="With --check: whom a statement that nothing was found is about; name them all."),
+    ] = None,
+    subject: Annotated[list[str] | None, typer.Option("--subject", help="With --salt; may be repeated.")] = None,
+    id_: Annotated[list[str] | None, typer.Option("--id", help="With --salt; may be repeated.")] = None,
     config: Config = DEFAULT_CONFIG,
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print the signed receipt of an erasure on stdout, or verify one offline with --check FILE."""
+    """Print the signed receipt of an erasure on stdout, or verify one offline with --check FILE.
+
+    Requests that found nothing have one, too, and so have readmissions.
+    """
 
     def issue(federation: Federation) -> Outcome:
         from deploy.views.receipts import print_receipt
@@ -332,13 +341,16 @@ def receipt(
         return remote_receipt(client, request, quiet=as_json, site=CHOICE.get().site)
 
     def offline() -> Outcome:
-        from deploy.views.receipts import check_receipt
+        from deploy.views.receipts import About, check_receipt
 
         assert check is not None
-        return check_receipt(check, key or ())
+        about = None if salt is None else About(salt=salt, subjects=tuple(subject or ()), ids=tuple(id_ or ()))
+        return check_receipt(check, key or (), about)
 
     if (request is None) == (check is None):
         raise typer.BadParameter("name an erasure request, or a receipt with --check")
+    if (salt is None) != (not subject and not id_) or (salt is not None and check is None):
+        raise typer.BadParameter("--salt goes with --check and with the names: --subject, --id")
     if check is not None:  # needs nobody, wherever the receipt came from
         finish(offline, as_json)
     with_either(issue, afar, config, url, as_json, _together("receipt_at_sites", request, quiet=as_json))

@@ -10,11 +10,13 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from coordinator.receipts.bundles import ReceiptBundle, ReceiptCheck, bundle_from_bytes, statement_of, verify_bundle
+from coordinator.receipts.evidence import NOTHING_FOUND_TYPE, READMISSION_TYPE
+from coordinator.receipts.statements import commitment
 from deploy.views.output import ExitCode, Outcome, Problem
 from deploy.views.text import table
 from storage.digests import canonical_json
@@ -42,13 +44,26 @@ def print_receipt(bundle: ReceiptBundle, *, quiet: bool) -> Outcome:
     return replace(outcome, text=bundle.to_bytes().decode("ascii"))
 
 
-def check_receipt(file: Path, key_files: Sequence[Path] = ()) -> Outcome:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class About:
+    """Whom a statement that nothing was found may be about: for who has its salt."""
+
+    salt: str
+    subjects: tuple[str, ...]
+    """As they were given to the request, all of them."""
+    ids: tuple[str, ...]
+
+
+def check_receipt(file: Path, key_files: Sequence[Path] = (), about: About | None = None) -> Outcome:
     """Return whether the receipt in ``file`` is genuine, judged by the public keys in ``key_files``.
 
     Without key files the keys in the receipt itself are used: that shows that it is unaltered and in the log it names,
     not whose it is, and the outcome says so.
 
-    Raises ``Invalid`` when a file cannot be read, is no public key, or was written by a newer version.
+    With ``about`` also whether a statement that nothing was found is about these names.
+
+    Raises ``Invalid`` when a file cannot be read, is no public key, or was written by a newer version, and when
+    ``about`` is asked of a receipt that commits to no names.
     """
     payload = _bundle_in(_read(file).removesuffix(b"\n"))
     keys = tuple(_public_key(each) for each in key_files)
@@ -59,10 +74,16 @@ def check_receipt(file: Path, key_files: Sequence[Path] = ()) -> Outcome:
     check = verify_bundle(bundle, keys or bundle.keys)
     if not check.is_valid or check.statement is None:
         return _refused(check, str(file))
-    return Outcome(
-        data=_check_data(check) | {"keys": _key_data(bundle.keys), "keys_given": bool(keys)},
-        text="\n".join([receipt_text(bundle, check.statement), *_verdict(check, bundle.keys, given=bool(keys))]),
-    )
+    data = _check_data(check) | {"keys": _key_data(bundle.keys), "keys_given": bool(keys)}
+    lines = [receipt_text(bundle, check.statement), *_verdict(check, bundle.keys, given=bool(keys))]
+    if about is not None:
+        if not _is_about(check.statement, about):
+            return _refused(
+                replace(check, failures=("it is not about these names, or the salt is another one",)), str(file)
+            )
+        data |= {"about_these_names": True}
+        lines.append("it is about the names given: they and the salt give the digest in it")
+    return Outcome(data=data, text="\n".join(lines))
 
 
 def log_outcome(check: LogCheck) -> Outcome:
@@ -104,21 +125,13 @@ def receipt_text(bundle: ReceiptBundle, found: dict[str, Any]) -> str:
     """Return a receipt for people; ``found`` is its statement."""
     predicate = _record(found.get("predicate"))
     request = _record(predicate.get("request"))
-    erased = _record(predicate.get("erased"))
+    title, *facts = _facts_text(found.get("predicateType"), predicate, request)
     return "\n".join(
         [
-            f"receipt for erasure request {_shown(request.get('id'))}",
+            f"{title} {_shown(request.get('id'))}",
             f"  federation {_shown(predicate.get('federation'))}",
             f"  issued {_shown(predicate.get('issued_at'))}, entry {bundle.index} of the log",
-            (
-                f"  named: {_shown(request.get('subjects'))} subjects, {_shown(request.get('ids'))} data points;"
-                f" {_shown(request.get('unknown'))} of them have nothing here"
-            ),
-            f"  digest of what was named: {_shown(request.get('digest'))}",
-            f"  erased: {_shown(erased.get('points'))} data points",
-            *_times_text(request),
-            *_models_text(predicate),
-            *_store_text(predicate),
+            *facts,
             f"it proves: {_shown(predicate.get('proves'))}",
             f"it does not prove: {_shown(predicate.get('does_not_prove'))}",
             *(f"not covered: {_shown(each)}" for each in _list(predicate.get("exceptions"))),
@@ -126,6 +139,48 @@ def receipt_text(bundle: ReceiptBundle, found: dict[str, Any]) -> str:
             *(f"  {_shown(line)}" for line in bundle.checkpoint.splitlines()),
         ]
     )
+
+
+def _facts_text(kind: object, predicate: dict[str, Any], request: dict[str, Any]) -> list[str]:
+    """Return what a statement is, and its facts: of an erasure, of one that found nothing, of somebody's return."""
+    named = f"  named: {_shown(request.get('subjects'))} subjects"
+    digest = f"  digest of what was named: {_shown(request.get('digest'))}"
+    if kind == READMISSION_TYPE:
+        return ["readmission", named, digest, *_times_text(request), f"  reason: {_shown(predicate.get('reason'))}"]
+    named += f", {_shown(request.get('ids'))} data points"
+    if kind == NOTHING_FOUND_TYPE:
+        searched = _record(predicate.get("searched"))
+        similar = _record(searched.get("similar"))
+        return [
+            "nothing found for erasure request",
+            f"{named}; nothing of any of them among {_shown(searched.get('points'))} data points",
+            (
+                f"  names were compared in the form {_shown(searched.get('subject_form'))}; spelt alike:"
+                f" {_shown(similar.get('subjects'))} subjects, {_shown(similar.get('points'))} data points"
+            ),
+            f"  commitment to the names, which needs the asker's salt: {_shown(request.get('digest'))}",
+            *_times_text(request),
+        ]
+    erased = _record(predicate.get("erased"))
+    return [
+        "receipt for erasure request",
+        f"{named}; {_shown(request.get('unknown'))} of them have nothing here",
+        digest,
+        f"  erased: {_shown(erased.get('points'))} data points",
+        *_times_text(request),
+        *_models_text(predicate),
+        *_store_text(predicate),
+    ]
+
+
+def _is_about(statement: dict[str, Any], about: About) -> bool:
+    if statement.get("predicateType") != NOTHING_FOUND_TYPE:
+        raise Invalid(
+            "this receipt commits to no names: only a statement that nothing was found does",
+            "leave --salt, --subject and --id out",
+        )
+    digest = _record(_record(statement.get("predicate")).get("request")).get("digest")
+    return bool(digest == commitment(about.salt, subjects=about.subjects, ids=about.ids))
 
 
 def log_text(check: LogCheck) -> str:
@@ -147,7 +202,8 @@ def log_text(check: LogCheck) -> str:
 def _times_text(request: dict[str, Any]) -> list[str]:
     times = _record(request.get("times"))
     lines = [(_shown(state), _shown(at)) for state, at in sorted(times.items(), key=lambda each: str(each[1]))]
-    return [*table(("state", "reached"), lines).splitlines(), f"  due {_shown(request.get('due_at'))}"]
+    due = [f"  due {_shown(request['due_at'])}"] if "due_at" in request else []
+    return [*table(("state", "reached"), lines).splitlines(), *due]
 
 
 def _models_text(predicate: dict[str, Any]) -> list[str]:

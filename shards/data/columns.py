@@ -131,7 +131,7 @@ def check_written(batch: Batch, column: str) -> None:
     for position in suspects.to_pylist():
         if through_floats(array[position].as_py()):
             raise Invalid(
-                "a name is a number that was kept as a float, above 2**53: it may be another one's neighbour",
+                "a name is a number that was kept as a float, from 2**53 on: it may be another one's neighbour",
                 "write the column as whole numbers or text, from where it came from",
                 file=batch.file,
                 column=column,

@@ -272,6 +272,15 @@ def test_changed_data_cut_at_the_changed_slice() -> None:
     assert mended.condemned == (state.shards[0].slices[0].parts[0].key,)
 
 
+def test_another_width_cuts_everything() -> None:
+    """A checkpoint that has seen empty slices alone fits one width, whatever its lineage says: none is kept."""
+    state = trained((0, 3), (3, 3))
+    wider = replace(DATA, layout=replace(DATA.layout, width=3, features=("x0", "x1", "x2")))
+    after = decide(state, Ingested(data=wider, slices={place(0, 2): slice_of([900]), place(1, 1): slice_of([901])}))[0]
+    assert [shard.chain for shard in after.shards] == [(), ()]
+    assert len(after.condemned) == 4 + 2
+
+
 def test_a_lost_checkpoint_is_made_again() -> None:
     """The chain is cut before the lost checkpoint, which no longer serves; training it again publishes."""
     state = trained((3, 3, 3), (3, 3, 3))
