@@ -58,10 +58,11 @@ soak: venv ## simulate a million schedules and kill a thousand times; 'make soak
 	$(BIN)/python -m tests.simulation --soak $(SOAK_SEEDS)
 	$(BIN)/python -m tests.kills 1000 500
 
-bench: venv ## measure speed against a plain PyTorch loop, serving against one bare model, sites against one federation
+bench: venv ## measure speed against a plain PyTorch loop, serving against one bare model, sites against one federation, what names cost
 	$(BIN)/python -m tests.bench
 	$(BIN)/python -m tests.bench.serving
 	$(BIN)/python -m tests.bench.sites
+	$(BIN)/python -m tests.bench.names
 
 clean: ## remove .venv, caches and build leftovers; no federation is touched
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage htmlcov

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shards.specification import ShardId, SliceIndex
-from shards.subjects import SubjectForm, all_in_form, skeletons
+from shards.subjects import SubjectForm, written
 
 PartitionKey = NewType("PartitionKey", bytes)
 """16 to 64 secret bytes."""
@@ -58,7 +58,7 @@ class Placement:
 
 def point_digest(key: PartitionKey, point_id: str) -> PointDigest:
     """Return the keyed digest of a data point's id."""
-    return PointDigest(_digest(key, point_id, b"sisa/point"))
+    return PointDigest(_digest(key, point_id.encode("utf-8", "surrogatepass"), b"sisa/point"))
 
 
 def subject_digest(key: PartitionKey, subject: str, naming: Naming = AS_GIVEN) -> SubjectDigest:
@@ -68,16 +68,17 @@ def subject_digest(key: PartitionKey, subject: str, naming: Naming = AS_GIVEN) -
 
 def subject_digests(key: PartitionKey, subjects: Sequence[str], naming: Naming = AS_GIVEN) -> list[SubjectDigest]:
     """Return the keyed digest of each name. Raises ``Invalid`` as ``subject_digest`` does."""
-    names = all_in_form(subjects, naming.form)
+    names, bare = written(subjects, naming.form)
     if not naming.by_skeleton:
         return [SubjectDigest(_digest(key, name, b"sisa/subject")) for name in names]
     # A hasher that has taken the key in is copied for each name: a third faster than a new one.
-    of_name = hashlib.blake2b(digest_size=DIGEST_BYTES - SKELETON_BYTES, key=key, person=b"sisa/name")
-    of_skeleton = hashlib.blake2b(digest_size=SKELETON_BYTES, key=key, person=b"sisa/skeleton")
+    by_name = hashlib.blake2b(digest_size=DIGEST_BYTES - SKELETON_BYTES, key=key, person=b"sisa/name").copy
+    by_skeleton = hashlib.blake2b(digest_size=SKELETON_BYTES, key=key, person=b"sisa/skeleton").copy
     found = []
-    for name, bare in zip(names, skeletons(names), strict=True):
-        (first := of_skeleton.copy()).update(bare.encode("utf-8", "surrogatepass"))
-        (second := of_name.copy()).update(name.encode("utf-8", "surrogatepass"))
+    for name, without in zip(names, bare, strict=True):
+        first, second = by_skeleton(), by_name()
+        first.update(without)
+        second.update(name)
         found.append(SubjectDigest(first.digest() + second.digest()))
     return found
 
@@ -123,7 +124,5 @@ def slice_numbers(
     return numbers_N.astype(np.int64)
 
 
-def _digest(key: PartitionKey, text: str, domain: bytes) -> bytes:
-    return hashlib.blake2b(
-        text.encode("utf-8", "surrogatepass"), digest_size=DIGEST_BYTES, key=key, person=domain
-    ).digest()
+def _digest(key: PartitionKey, name: bytes, domain: bytes) -> bytes:
+    return hashlib.blake2b(name, digest_size=DIGEST_BYTES, key=key, person=domain).digest()

@@ -34,9 +34,22 @@ _INVISIBLE: Final = re.compile(
 
 _INTEGER: Final = re.compile(r"[+-]?[0-9]+")
 _NUMBER: Final = re.compile(r"([+-]?)([0-9]+)(?:\.([0-9]+))?(?:[eE]([+-]?[0-9]{1,6}))?")
-_BEGIN_NUMBERS: Final = ("", "+", *"0123456789")
-_DROPPED: Final = str.maketrans("", "", "!\"#%&'()*,-./:;?@[\\]_{}")
+_BEGIN_TEXT: Final = frozenset("+-0123456789")
+_BEGIN_NUMBERS: Final = frozenset([b"", b"+", *(b"%d" % digit for digit in range(10))])
+_DROPPED: Final = b"!\"#%&'()*,-./:;?@[\\]_{}"
 """The punctuation (category P) of ASCII; its symbols, such as ``+``, tell names apart."""
+_LOWER: Final = bytes(range(256)).lower()
+
+
+class _Punctuation(dict[int, int | None]):
+    """For ``str.translate``: what is punctuation goes, the rest stays; each character is looked up once."""
+
+    def __missing__(self, code: int) -> int | None:
+        self[code] = kept = None if unicodedata.category(chr(code))[0] == "P" else code
+        return kept
+
+
+_PUNCTUATION: Final = _Punctuation()
 
 
 def in_form(text: str, form: SubjectForm) -> str:
@@ -69,11 +82,21 @@ def in_form(text: str, form: SubjectForm) -> str:
     return formed
 
 
-def all_in_form(names: Sequence[str], form: SubjectForm) -> Sequence[str]:
-    """Return ``in_form`` of each name; fast where they are in plain ASCII without spaces, as most are."""
-    if form == "exact" or (form == "trimmed" and _are_plain(names)):
-        return names
-    return [in_form(name, form) for name in names]
+def written(names: Sequence[str], form: SubjectForm) -> tuple[list[bytes], list[bytes]]:
+    """Return each name in its form, and each one's skeleton, in UTF-8: ``in_form`` and ``skeleton`` of many at once.
+
+    Fast where all are in plain ASCII without spaces, as most are. Raises ``Invalid`` as ``in_form`` does.
+    """
+    if form in {"exact", "trimmed"} and _are_plain(names):
+        joined = "\n".join(names).encode("ascii")
+        formed, bare = joined.split(b"\n"), joined.translate(_LOWER, _DROPPED).split(b"\n")
+        for position, found in enumerate(bare):
+            # What begins like a number may be one, and a name of punctuation alone keeps it.
+            if found[:1] in _BEGIN_NUMBERS or formed[position][:1] == b"-":
+                bare[position] = _utf8(skeleton(names[position]))
+        return formed, bare
+    texts = [in_form(name, form) for name in names]
+    return [_utf8(text) for text in texts], [_utf8(skeleton(text)) for text in texts]
 
 
 def skeleton(name: str) -> str:
@@ -86,27 +109,15 @@ def skeleton(name: str) -> str:
     >>> [skeleton(name) for name in ("17", "017", "17.0", "1.7e1", "1,7", "1.75")]
     ['17', '17', '17', '17', '17', '1.75']
     """
-    folded = _folded(_visible(unicodedata.normalize("NFKC", name)))
-    folded = _without_space(_visible(unicodedata.normalize("NFKC", folded)))
-    if (number := _plain_number(folded)) is not None:
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+    spaced = _visible(folded).split()
+    folded = spaced[0] if len(spaced) == 1 else "".join(spaced)
+    if folded[:1] in _BEGIN_TEXT and (number := _plain_number(folded)) is not None:
         return number
-    letters = "".join(character for character in folded if unicodedata.category(character)[0] != "P")
+    letters = folded.translate(_PUNCTUATION)
     if letters.isascii() and letters.isdigit():
         return letters.lstrip("0") or "0"
     return letters or folded or name
-
-
-def skeletons(names: Sequence[str]) -> Sequence[str]:
-    """Return ``skeleton`` of each name; fast where they are in plain ASCII without spaces, as most are."""
-    if not _are_plain(names):
-        return [skeleton(name) for name in names]
-    found = "\n".join(names).lower().translate(_DROPPED).split("\n")
-    for position, name in enumerate(names):
-        first = found[position][:1]
-        # What begins like a number may be one, and a name of punctuation alone keeps it.
-        if (first in _BEGIN_NUMBERS and not (first != "0" and name.isdigit())) or name[0] == "-":
-            found[position] = skeleton(name)
-    return found
 
 
 def through_floats(text: str) -> bool:
@@ -139,14 +150,14 @@ def _folded(text: str) -> str:
 
 def _visible(text: str) -> str:
     """Return the text without format and control characters, except those that are white space."""
-    if text.isprintable() and text.isascii():
-        return text
+    if text.isprintable():
+        return text if text.isascii() else _INVISIBLE.sub("", text)
     kept = (c for c in text if unicodedata.category(c) not in {"Cf", "Cc"} or c.isspace())
     return _INVISIBLE.sub("", "".join(kept))
 
 
-def _without_space(text: str) -> str:
-    return "".join(text.split())
+def _utf8(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
 
 
 def _phone(text: str) -> str:

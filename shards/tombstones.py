@@ -147,9 +147,9 @@ class DigestSet:
 
 def similar_subjects(joined: bytes) -> int:
     """Return how many subjects share their digest's first half with another one; repeats count once."""
-    halves_N = _skeletons(_view(_canonical(joined)))
-    _, counts = np.unique(halves_N, return_counts=True)
-    return int(counts[counts > 1].sum())
+    halves_N = _skeletons(_view(joined if _is_canonical(joined) else _canonical(joined)))
+    is_next = halves_N[1:] == halves_N[:-1]
+    return int(np.count_nonzero(np.append(is_next, False) | np.append(False, is_next)))
 
 
 def sortable(digests_N: npt.NDArray[np.void]) -> npt.NDArray[np.bytes_]:

@@ -15,7 +15,7 @@ from coordinator.ports import Names
 from coordinator.receipts.statements import Commitment
 from coordinator.requests import ErasureRequest, Readmission
 from shards.routing import DIGEST_BYTES, Naming, PartitionKey, SubjectDigest, point_digest, subject_digests
-from shards.subjects import skeleton, skeletons
+from shards.subjects import skeleton, written
 from shards.tombstones import DigestSet
 from storage.digests import Sha256, sha256
 from storage.errors import Invalid
@@ -81,12 +81,12 @@ def roll_of(
     ``request_id`` itself, in whatever spelling: it stands in journals, receipts and the log for ever.
     """
     ids_are_subjects = specification.data.subject_column == specification.data.id
-    own = skeleton(request_id) if request_id else None
+    own = skeleton(request_id).encode("utf-8", "surrogatepass") if request_id else None
 
     def digested(kind: str, given: Iterable[str | int], digest: Callable[[list[str]], Iterable[bytes]]) -> bytes:
         joined, names = bytearray(), texts(f"{kind}s", given)
         while some := list(islice(names, _AT_ONCE)):
-            if own is not None and own in skeletons(some):
+            if own is not None and own in written(some, "exact")[1]:
                 raise Invalid(
                     "the request id is one of the names that it erases",
                     "choose an id that names nobody: request ids are kept for ever, in receipts and in the log",
