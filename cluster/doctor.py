@@ -17,6 +17,7 @@ from cluster.runtime.system import SystemClock
 from cluster.writer.identity import bucket_facts, check_identity, check_unchanged, out_of_reach, partition_key
 from cluster.writer.training_data import open_train
 from coordinator.engine.lookup import load_tombstones
+from coordinator.receipts.rollback import refuse_forgotten
 from shards.data.columns import read_texts
 from shards.data.readers import Wanted
 from shards.data.sources import Source
@@ -119,6 +120,7 @@ class _Examination:
         key = partition_key(self._federation.store, self._specification, draw=False)
         check_identity(state, self._specification, key)
         check_unchanged(state, self._specification)
+        refuse_forgotten(self._federation.store, self._federation.reading.current)
         owed = sum(request.state.is_open for request in state.requests)
         if owed:
             raise SisaError(f"{owed} erasure requests are not complete", "run 'sisa train': it goes on with them")

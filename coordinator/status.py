@@ -121,6 +121,9 @@ class FederationStatus:
     """Work of training all its points from nothing, the yardstick of costs; 0 before any training."""
     differences: tuple[str, ...] = ()
     """Settings of the specification that differ from those it was trained with."""
+    forgotten: tuple[str, ...] = ()
+    """Requests that the receipts' log states as carried out and the state does not know: it was put back to before
+    them, and nothing answers from it."""
 
 
 def describe(

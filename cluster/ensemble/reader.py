@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import TypeVar
 
 from cluster.config.specification import FederationSpecification
@@ -20,6 +21,7 @@ from coordinator.decisions.plan import plan_retrain
 from coordinator.engine.lookup import load_digests, load_tombstones
 from coordinator.engine.removal import Demand, find_points
 from coordinator.ports import Clock
+from coordinator.receipts.rollback import forgotten_by, refuse_forgotten
 from coordinator.requests import ErasureRequest, RequestState
 from coordinator.state import FederationState
 from coordinator.status import FederationStatus, describe
@@ -59,6 +61,7 @@ class Reading:
     ) -> Search:
         """Return what erasing them would remove and cost, and which of them have no data point."""
         state, key = self.trained()
+        refuse_forgotten(self._store, self.current)
         if include_similar:
             check_skeletons(state)
         roll = roll_of(self._specification, key, state.naming, subjects, ids)
@@ -86,6 +89,7 @@ class Reading:
         Spellings can be counted, not told: the store holds no names.
         """
         state, key = self.trained()
+        refuse_forgotten(self._store, self.current)
         roll = roll_of(self._specification, key, state.naming, subjects, ())
 
         def found(state: FederationState) -> tuple[SubjectFound, ...]:
@@ -147,7 +151,8 @@ class Reading:
     def status(self) -> FederationStatus:
         """Return where the federation and its requests stand; of one that was never trained, too."""
         no_key = PartitionKey(bytes(16))
-        return self.describe(self.current() or fresh_state(self._specification, no_key))
+        found = self.describe(self.current() or fresh_state(self._specification, no_key))
+        return replace(found, forgotten=forgotten_by(self._store, self.current))
 
     def describe(self, state: FederationState) -> FederationStatus:
         """Return ``state`` in words and numbers, with the settings that have changed since."""
@@ -156,6 +161,7 @@ class Reading:
         return describe(state, self._store.location, self._clock.now(), changed, erasure)
 
     def _load(self) -> tuple[FederationState, Ensemble]:
+        refuse_forgotten(self._store, self.current)
         return self._steadily(lambda state: (state, Ensemble.load(self._store, state, self._specification)))
 
     def _steadily(self, act: Callable[[FederationState], _Result]) -> _Result:

@@ -13,6 +13,7 @@ from cluster.ensemble.loaded import Ensemble
 from cluster.ensemble.reader import Reading
 from coordinator.engine.follower import Follower
 from coordinator.ports import Clock
+from coordinator.receipts.rollback import refuse_forgotten
 from coordinator.state import FederationState
 from coordinator.status import FederationStatus
 from storage.encryption.store import SealedStore
@@ -91,6 +92,7 @@ class Standing:
                     raise Unavailable(
                         "the store names a generation that was withdrawn before", "look into the store's history"
                     )
+                refuse_forgotten(self._store, self.current)
                 try:
                     ensemble = self._read(state)
                 except Corrupt:  # a writer may have purged what was to be read: the state says so then

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Protocol
 
@@ -37,6 +37,7 @@ from coordinator.engine.sweep import GONE
 from coordinator.engine.tasks import check_configuration
 from coordinator.ports import Clock, Listener, Names, Remark
 from coordinator.receipts.issuer import Registrar
+from coordinator.receipts.rollback import forgotten_by
 from coordinator.receipts.statements import Commitment
 from coordinator.requests import ErasureRequest, Readmission, RequestState, check_request_id
 from coordinator.settings import BatchUntil
@@ -370,6 +371,9 @@ class Writer:
         stated = [each.request_id for each in state.requests if each.state is RequestState.REFUSED and each.commitment]
         ended += [*stated, *(each.request_id for each in state.readmissions)]
         receipts = around.registrar.check_all(ended)
+        forgotten = forgotten_by(around.store, lambda: self.state)
+        told = (f"request {each}: the log states it, and the state does not know it" for each in forgotten)
+        receipts = replace(receipts, broken=(*receipts.broken, *told))
         self._engine.refuse_superseded()  # else what differs may be what another writer has changed meanwhile
         return Verification(shards=proofs, residue=residue, receipts=receipts)
 

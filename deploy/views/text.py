@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # the planner loads torch, and commands with --url do without
 
 _MOST_OF_A_NOTE = 60
 _ONE_SIMILAR = "1 subject whose name differs"
+_MOST_FORGOTTEN = 20
 
 
 def table(header: Sequence[str], lines: Sequence[Sequence[object]]) -> str:
@@ -56,6 +57,12 @@ def status_text(status: FederationStatus) -> str:
             ],
         ),
     ]
+    if status.forgotten:
+        parts.append(
+            "THE STATE WAS PUT BACK to before what the receipts' log states; nothing is answered from it. It does not"
+            f" know: {', '.join(status.forgotten[:_MOST_FORGOTTEN])}. Restore the store as a whole, or submit these"
+            " requests again, under their ids (RUNBOOK: Restore from a backup)"
+        )
     if told := _names_text(status):
         parts.append("\n".join(told))
     if status.requests:

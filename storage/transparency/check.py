@@ -19,6 +19,10 @@ from storage.transparency.merkle import MerkleTree, leaf_hash
 _FOLDERS = ("entries", "checkpoint", "tiles")
 
 
+_ANY_LOG = LogLayout(origin="")
+"""Where entries lie, whatever the log is called."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogCheck:
     """What a check found."""
@@ -86,6 +90,17 @@ def read_leaves(store: ObjectStore, layout: LogLayout) -> Iterator[tuple[int, by
         found = _leaf(store, layout, number)
         if isinstance(found, bytes):
             yield number, found
+
+
+def entry_numbers(store: ObjectStore) -> tuple[int, ...]:
+    """Return the numbers of the log's entries, rising."""
+    return _ANY_LOG.numbers(store, "entries")[0]
+
+
+def read_leaf(store: ObjectStore, number: int) -> bytes | None:
+    """Return the leaf of an entry; None when there is none, or not a sound one."""
+    found = _leaf(store, _ANY_LOG, number)
+    return found if isinstance(found, bytes) else None
 
 
 def _read_entries(store: ObjectStore, layout: LogLayout) -> _Reading:
