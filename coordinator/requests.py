@@ -255,6 +255,31 @@ class Readmission:
     """Index of its statement in the log; None: not yet issued."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refutation:
+    """A constituent that was not what training on its data points gives; it answers no longer."""
+
+    shard: ShardId
+    slice: SliceIndex
+    """The first one after which it differed."""
+    checkpoint: ObjectKey
+    lineage: Sha256
+    """What the checkpoint claimed to have seen."""
+    digest: Sha256
+    """Of the constituent after that slice."""
+    retrained_digest: Sha256 | None
+    """What training from nothing gave instead; None: nothing."""
+    at: str
+    """UTC, ISO 8601."""
+    receipt: int | None = None
+    """Index of its statement in the log; None: not yet issued."""
+
+    @property
+    def request_id(self) -> str:
+        """What its statement is called."""
+        return f"refuted-shard-{self.shard}-{self.digest[:16]}"
+
+
 def check_request_id(request_id: str) -> None:
     """Raise ``Invalid`` unless the id can be shown and kept: 1 to 200 printable characters, not only spaces.
 

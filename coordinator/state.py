@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from coordinator.requests import ErasureRequest, ObjectRef, Readmission, Segment
+from coordinator.requests import ErasureRequest, ObjectRef, Readmission, Refutation, Segment
 from shards.data.sources import SourceFile
 from shards.lineage import CheckpointRecord, Configuration, Lineage, expected_lineages
 from shards.routing import AS_GIVEN, Naming, Placement
@@ -96,6 +96,8 @@ class FederationState:
     segments: tuple[Segment, ...] = ()
     """Those of what was erased since, the older and larger ones first."""
     readmissions: tuple[Readmission, ...] = ()
+    refuted: tuple[Refutation, ...] = ()
+    """Constituents that a verification found wrong."""
     history: tuple[GenerationRecord, ...] = ()
     """The last generations, the present one included; older ones lie in objects (``coordinator.engine.history``)."""
     requests: tuple[ErasureRequest, ...] = ()
@@ -114,6 +116,10 @@ class FederationState:
     def readmission(self, request_id: str) -> Readmission | None:
         """Return the readmission of this id, if there is one."""
         return next((each for each in self.readmissions if each.request_id == request_id), None)
+
+    def refutation(self, request_id: str) -> Refutation | None:
+        """Return the last refutation whose statement has this name, if there is one."""
+        return next((each for each in reversed(self.refuted) if each.request_id == request_id), None)
 
     def tombstone_objects(self) -> tuple[ObjectRef, ...]:
         """Return the objects that hold all tombstones."""

@@ -12,8 +12,10 @@ from coordinator.engine.lookup import is_intact, load_tombstones
 from coordinator.engine.sweep import SWEPT_PREFIXES
 from coordinator.engine.tasks import train_task
 from coordinator.ports import Listener, TrainingStarted, WorkerPool
+from coordinator.requests import Refutation
 from coordinator.state import FederationState
 from shards.learners.trainer import SliceLearned
+from shards.lineage import CheckpointRecord
 from shards.slices.files import count_erased
 from shards.specification import ShardId
 from storage.digests import Sha256
@@ -33,6 +35,10 @@ class ShardProof:
     retrained_digest: Sha256 | None
     exact: bool
     """Whether every slice's digest is equal."""
+    refutation: Refutation | None = None
+    """Where it is not: the first checkpoint that differs."""
+    again: bool = False
+    """Whether one of the same lineage was found wrong before: then training anew has not helped."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,12 +87,27 @@ def _compare(state: FederationState, shard: ShardId, retrained: dict[int, Sha256
     chain = state.shards[shard].chain
     # A shard whose first slice waits to be retrained has nothing that could be unequal: it abstains.
     waits = any(is_training(request) and shard in request.shards for request in state.requests)
+    wrong = next((each for each in chain if each.digest != retrained.get(each.slice)), None)
+    refutation = None if wrong is None else _refutation(shard, wrong, retrained)
     return ShardProof(
         shard=shard,
         digest=chain[-1].digest if chain else None,
         retrained_digest=retrained.get(len(chain)),
-        exact=(bool(chain) or waits)
-        and all(checkpoint.digest == retrained.get(checkpoint.slice) for checkpoint in chain),
+        exact=(bool(chain) or waits) and wrong is None,
+        refutation=refutation,
+        again=wrong is not None and any(each.lineage == wrong.lineage for each in state.refuted),
+    )
+
+
+def _refutation(shard: ShardId, wrong: CheckpointRecord, retrained: dict[int, Sha256]) -> Refutation:
+    return Refutation(
+        shard=shard,
+        slice=wrong.slice,
+        checkpoint=wrong.key,
+        lineage=wrong.lineage,
+        digest=wrong.digest,
+        retrained_digest=retrained.get(wrong.slice),
+        at="",
     )
 
 

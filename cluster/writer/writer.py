@@ -357,6 +357,7 @@ class Writer:
     def verify(self, shards: Sequence[int] | None = None) -> Verification:
         """Retrain ``shards`` (default: all) from nothing on what is left, compare bytes, scan the store for residue.
 
+        A constituent that is found wrong answers no longer, durably, and is trained anew by the next training.
         Raises ``Invalid`` for a shard that does not exist.
         """
         around = self._around
@@ -370,11 +371,14 @@ class Writer:
         ended = [each.request_id for each in state.requests if each.state is RequestState.COMPLETE]
         stated = [each.request_id for each in state.requests if each.state is RequestState.REFUSED and each.commitment]
         ended += [*stated, *(each.request_id for each in state.readmissions)]
+        ended += [each.request_id for each in state.refuted if each.receipt is not None]
         receipts = around.registrar.check_all(ended)
         forgotten = forgotten_by(around.store, lambda: self.state)
         told = (f"request {each}: the log states it, and the state does not know it" for each in forgotten)
         receipts = replace(receipts, broken=(*receipts.broken, *told))
         self._engine.refuse_superseded()  # else what differs may be what another writer has changed meanwhile
+        if wrong := [proof.refutation for proof in proofs if proof.refutation is not None]:
+            self._engine.refute(wrong)
         return Verification(shards=proofs, residue=residue, receipts=receipts)
 
     def _source(self) -> Source | None:

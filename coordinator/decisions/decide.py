@@ -34,6 +34,7 @@ from coordinator.requests import (
     InlineDigests,
     ObjectRef,
     Readmission,
+    Refutation,
     RequestState,
     Segment,
     Similar,
@@ -206,6 +207,14 @@ class SubjectsReadmitted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ConstituentRefuted:
+    """A verification found that a checkpoint is not what training on its data points gives."""
+
+    refutation: Refutation
+    at: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HistoryKept:
     """The records of generations up to this one lie in objects."""
 
@@ -214,7 +223,16 @@ class HistoryKept:
 
 Intervention = DueExtended | RequestHeld | RequestReleased | RequestCancelled | AttemptFailed
 RequestEvent = ErasureAccepted | PointsRemoved | NothingToErase | ReceiptIssued | SubjectsReadmitted | Intervention
-Event = Ingested | TrainingConfigured | CheckpointWritten | CheckpointLost | Purged | HistoryKept | RequestEvent
+Event = (
+    Ingested
+    | TrainingConfigured
+    | CheckpointWritten
+    | CheckpointLost
+    | ConstituentRefuted
+    | Purged
+    | HistoryKept
+    | RequestEvent
+)
 
 # Effects: what is to be done.
 
@@ -295,6 +313,8 @@ def _apply(state: FederationState, event: Event) -> FederationState:
             return _extend(state, event)
         case CheckpointLost():
             return truncate(state, event.shard, event.slice)
+        case ConstituentRefuted():
+            return _refuted(state, event.refutation)
         case Purged():
             return _purged(state, event.at)
         case HistoryKept():
@@ -408,14 +428,24 @@ def _readmit(state: FederationState, event: SubjectsReadmitted) -> FederationSta
     return replace(after, readmissions=(*after.readmissions, event.readmission))
 
 
+def _refuted(state: FederationState, refutation: Refutation) -> FederationState:
+    """Take the constituent out of service; a checkpoint that was replaced since is not the one that was refuted."""
+    chain = state.shards[refutation.shard].chain
+    if len(chain) < refutation.slice or chain[refutation.slice - 1].key != refutation.checkpoint:
+        return state
+    after = truncate(state, refutation.shard, refutation.slice)
+    return replace(after, refuted=(*after.refuted, refutation))
+
+
 def _statements_owed(state: FederationState) -> Iterator[IssueReceipt]:
     """Yield the statements to sign for what ended without an erasure: nothing was found, or somebody came back."""
     for request in state.requests:
         if request.state is RequestState.REFUSED and request.commitment and request.receipt is None:
             yield IssueReceipt(request_id=request.request_id)
-    for readmission in state.readmissions:
-        if readmission.receipt is None:
-            yield IssueReceipt(request_id=readmission.request_id)
+    others: tuple[Readmission | Refutation, ...] = (*state.readmissions, *state.refuted)
+    for each in others:
+        if each.receipt is None:
+            yield IssueReceipt(request_id=each.request_id)
 
 
 def _extend(state: FederationState, event: CheckpointWritten) -> FederationState:
@@ -473,6 +503,10 @@ def _receipted(state: FederationState, event: ReceiptIssued) -> FederationState:
         return replace(
             state, readmissions=tuple(stated if each is readmission else each for each in state.readmissions)
         )
+    refutation = state.refutation(event.request_id)
+    if refutation is not None:
+        known = replace(refutation, receipt=event.index)
+        return replace(state, refuted=tuple(known if each is refutation else each for each in state.refuted))
     request = state.request(event.request_id)
     if request is not None and request.state is RequestState.REFUSED:
         return change(state, request, replace(request, receipt=event.index))

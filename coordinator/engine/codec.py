@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from coordinator.decisions.decide import (
     CheckpointLost,
+    ConstituentRefuted,
     ErasureAccepted,
     Event,
     HistoryKept,
@@ -42,6 +43,7 @@ _SINCE_3: Final[Mapping[type, Mapping[str, Any]]] = {
         "naming": {"form": "exact", "by_skeleton": False},
         "segments": [],
         "readmissions": [],
+        "refuted": [],
         "history": [],
     },
     ErasureRequest: {
@@ -61,7 +63,7 @@ _SINCE_3: Final[Mapping[type, Mapping[str, Any]]] = {
 }
 """Fields that format 2 did not have, and what they are where they are left out."""
 
-_WITHOUT_OLD_FORM: Final = frozenset({SubjectsReadmitted, HistoryKept})
+_WITHOUT_OLD_FORM: Final = frozenset({SubjectsReadmitted, ConstituentRefuted, HistoryKept})
 """Events that format 2 did not have."""
 
 _ADAPTER: Final = TypeAdapter(FederationState)

@@ -19,6 +19,7 @@ from coordinator.decisions.decide import (
     AttemptFailed,
     CheckpointLost,
     CheckpointWritten,
+    ConstituentRefuted,
     ErasureAccepted,
     Event,
     HistoryKept,
@@ -55,7 +56,7 @@ from coordinator.ports import (
 from coordinator.receipts.evidence import ErasureEvidence, ScanEvidence, StoreEvidence, collect_evidence
 from coordinator.receipts.issuer import Registrar
 from coordinator.receipts.statements import statement_owed
-from coordinator.requests import MOST_INLINE, ErasureRequest, InlineDigests, Readmission, RequestState
+from coordinator.requests import MOST_INLINE, ErasureRequest, InlineDigests, Readmission, Refutation, RequestState
 from coordinator.settings import ErasureSettings
 from coordinator.state import DataState, FederationState
 from shards.data.sources import Source
@@ -170,6 +171,11 @@ class Engine:
                 SubjectsReadmitted(readmission=stated, tombstones=tombstones, segments=segments, at=readmission.at)
             )
             return stated
+
+    def refute(self, refutations: Sequence[Refutation]) -> None:
+        """Take constituents out of service that a verification found wrong, durably; they are trained anew."""
+        at = self.now()
+        self.record(*(ConstituentRefuted(refutation=replace(each, at=at), at=at) for each in refutations))
 
     def intervene(self, ruling: Callable[[FederationState], Event]) -> None:
         """Make durable what ``ruling`` says of the state as it is, at no time between finding points and removing them.

@@ -27,7 +27,10 @@ PREDICATE_TYPE: Final = "urn:sisa-ray:erasure-receipt:v1"
 SITE_PREDICATE_TYPE: Final = "urn:sisa-ray:site-receipt:v1"
 NOTHING_FOUND_TYPE: Final = "urn:sisa-ray:nothing-found:v1"
 READMISSION_TYPE: Final = "urn:sisa-ray:readmission:v1"
-PREDICATE_TYPES: Final = frozenset({PREDICATE_TYPE, SITE_PREDICATE_TYPE, NOTHING_FOUND_TYPE, READMISSION_TYPE})
+REFUTATION_TYPE: Final = "urn:sisa-ray:constituent-refuted:v1"
+PREDICATE_TYPES: Final = frozenset(
+    {PREDICATE_TYPE, SITE_PREDICATE_TYPE, NOTHING_FOUND_TYPE, READMISSION_TYPE, REFUTATION_TYPE}
+)
 SUBJECT_NAME: Final = "erasure-request"
 
 PROVES: Final = (

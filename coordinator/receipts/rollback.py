@@ -31,6 +31,7 @@ def forgotten_by(store: ObjectStore, current: Callable[[], FederationState | Non
     if state is None:
         return ()
     stated = {each.receipt for each in state.requests} | {each.receipt for each in state.readmissions}
+    stated |= {each.receipt for each in state.refuted}
     leaves = (read_leaf(store, number) for number in numbers if number not in stated)
     ids = (str(_statement(leaf)["predicate"]["request"]["id"]) for leaf in leaves if leaf is not None)
     return tuple(request_id for request_id in ids if not _is_known(state, request_id))
@@ -59,7 +60,7 @@ def _statement(leaf: bytes) -> dict[str, Any]:
 
 def _is_known(state: FederationState, request_id: str) -> bool:
     """Return whether the state has what the statement is about; a crash may have come before it noted the statement."""
-    if state.readmission(request_id) is not None:
+    if state.readmission(request_id) is not None or state.refutation(request_id) is not None:
         return True
     request = state.request(request_id)
     return request is not None and request.state in {RequestState.PURGED, RequestState.REFUSED, RequestState.COMPLETE}

@@ -15,8 +15,14 @@ from typing import Any, Final
 
 import numpy as np
 
-from coordinator.receipts.evidence import FORMAT_VERSION, NOTHING_FOUND_TYPE, READMISSION_TYPE, StoreEvidence
-from coordinator.requests import ErasureRequest, Readmission, RequestState
+from coordinator.receipts.evidence import (
+    FORMAT_VERSION,
+    NOTHING_FOUND_TYPE,
+    READMISSION_TYPE,
+    REFUTATION_TYPE,
+    StoreEvidence,
+)
+from coordinator.requests import ErasureRequest, Readmission, Refutation, RequestState
 from coordinator.state import FederationState
 from shards.subjects import SubjectForm
 from storage.digests import Sha256
@@ -171,11 +177,69 @@ class Readmitted:
         }
 
 
-def statement_owed(state: FederationState, request_id: str, store: StoreEvidence) -> NothingFound | Readmitted | None:
-    """Return what is to be stated of a request that erased nothing; None: it erases."""
-    readmission = state.readmission(request_id)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refuted:
+    """That a constituent was not what training on its data points gives."""
+
+    federation: str
+    refutation: Refutation
+    requests: tuple[str, ...]
+    """Erasures whose receipts are about this shard: what they say of its constituent is to be read with this."""
+
+    @property
+    def request_id(self) -> str:
+        """See ``Evidence.request_id``."""
+        return self.refutation.request_id
+
+    @property
+    def request_digest(self) -> Sha256:
+        """See ``Evidence.request_digest``: the constituent's."""
+        return self.refutation.digest
+
+    @property
+    def predicate_type(self) -> str:
+        """See ``Evidence.predicate_type``."""
+        return REFUTATION_TYPE
+
+    def predicate(self, issued_at: str) -> dict[str, Any]:
+        """See ``Evidence.predicate``."""
+        return {
+            "format_version": FORMAT_VERSION,
+            "proves": (
+                "The operator stated, at this place of an append-only log, that a verification found this constituent"
+                " to be unlike one trained on the same data points, and took it out of service at this time."
+            ),
+            "does_not_prove": (
+                "It does not prove which of the two was right, nor what the constituent answered while it was served."
+            ),
+            "issued_at": issued_at,
+            "federation": self.federation,
+            "request": {
+                "id": self.request_id,
+                "digest": self.request_digest,
+                "state": "refuted",
+                "times": {"refuted": self.refutation.at},
+            },
+            "shard": self.refutation.shard,
+            "slice": self.refutation.slice,
+            "lineage": self.refutation.lineage,
+            "constituent": self.refutation.digest,
+            "retrained": self.refutation.retrained_digest,
+            "receipts_about_this_shard": list(self.requests),
+        }
+
+
+def statement_owed(
+    state: FederationState, request_id: str, store: StoreEvidence
+) -> NothingFound | Readmitted | Refuted | None:
+    """Return what is to be stated of what erased nothing; None: it is a request that erases."""
+    readmission, refutation = state.readmission(request_id), state.refutation(request_id)
     if readmission is not None:
         return Readmitted(federation=state.name, readmission=readmission)
+    if refutation is not None:
+        about = (each for each in state.requests if refutation.shard in each.shards and each.receipt is not None)
+        ids = tuple(each.request_id for each in about)
+        return Refuted(federation=state.name, refutation=refutation, requests=ids)
     request = state.request(request_id)
     if request is None or request.state is not RequestState.REFUSED:
         return None

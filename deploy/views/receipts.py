@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from coordinator.receipts.bundles import ReceiptBundle, ReceiptCheck, bundle_from_bytes, statement_of, verify_bundle
-from coordinator.receipts.evidence import NOTHING_FOUND_TYPE, READMISSION_TYPE
+from coordinator.receipts.evidence import NOTHING_FOUND_TYPE, READMISSION_TYPE, REFUTATION_TYPE
 from coordinator.receipts.statements import commitment
 from deploy.views.output import ExitCode, Outcome, Problem
 from deploy.views.text import table
@@ -147,6 +147,16 @@ def _facts_text(kind: object, predicate: dict[str, Any], request: dict[str, Any]
     digest = f"  digest of what was named: {_shown(request.get('digest'))}"
     if kind == READMISSION_TYPE:
         return ["readmission", named, digest, *_times_text(request), f"  reason: {_shown(predicate.get('reason'))}"]
+    if kind == REFUTATION_TYPE:
+        others = ", ".join(_shown(each) for each in _list(predicate.get("receipts_about_this_shard")))
+        return [
+            "constituent found wrong:",
+            f"  shard {_shown(predicate.get('shard'))}, slice {_shown(predicate.get('slice'))}",
+            f"  constituent {_shown(predicate.get('constituent'))}",
+            f"  trained anew {_shown(predicate.get('retrained'))}",
+            *_times_text(request),
+            f"  receipts about this shard: {others or 'none'}",
+        ]
     named += f", {_shown(request.get('ids'))} data points"
     if kind == NOTHING_FOUND_TYPE:
         searched = _record(predicate.get("searched"))

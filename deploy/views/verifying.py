@@ -2,31 +2,63 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from cluster.results.federation import Verification
-from deploy.views.output import ExitCode, Outcome, Problem
+from deploy.views.output import ExitCode, Outcome, Problem, plain
 from deploy.views.text import verification_text
+
+_OWN_RESIDUE = ("object", "unfinished write", "superseded manifest", "journal entry")
+"""How findings begin that the next training mends."""
 
 
 def verification_outcome(found: Verification) -> Outcome:
     """Return what a verification found: a failure, with all that was found, unless everything holds."""
     data = {
         "exact": found.exact,
-        "shards": found.shards,
+        "shards": [_proof(plain(proof)) for proof in found.shards],
         "residue": found.residue,
         "receipts": found.receipts,
     }
     text = verification_text(found)
     if found.holds:
         return Outcome(data=data, text=f"{text}\nall constituents are byte-equal, and nothing is left over")
-    problem = Problem(
-        kind="proof_failed",
-        message=_what_failed(found),
-        remedy="run 'sisa train': it finishes what was interrupted and rebuilds what is damaged; then verify again",
-    )
+    problem = Problem(kind="proof_failed", message=_what_failed(found), remedy="; ".join(_remedies(found)))
     return Outcome(data=data, text=text, problem=problem, code=ExitCode.PROOF_FAILED)
+
+
+def _proof(proof: dict[str, object]) -> dict[str, object]:
+    """Return a shard's proof as the contract has it, with where it went wrong only if it did."""
+    refutation = proof.pop("refutation")
+    again = proof.pop("again")
+    return proof if refutation is None else proof | {"refutation": refutation, "again": again}
 
 
 def _what_failed(found: Verification) -> str:
     if not found.exact:
-        return "a constituent is not byte-equal"
+        wrong = ", ".join(str(proof.shard) for proof in found.shards if proof.refutation is not None)
+        return f"a constituent is not byte-equal{f'; it answers no longer: shard {wrong}' if wrong else ''}"
     return "the store holds what it should not" if found.residue.found else "a receipt or the receipts' log is broken"
+
+
+def _remedies(found: Verification) -> Iterator[str]:
+    """Yield what helps, and nothing that does not."""
+    if any(proof.again for proof in found.shards):
+        yield (
+            "training anew has not helped before, so the model's result depends on its process: see README, 'Your own"
+            " model', for what it may not use, and train then"
+        )
+    elif not found.exact:
+        yield "run 'sisa train': it trains anew what was found wrong or is not trained; then verify again"
+    own = [each for each in found.residue.found if each.startswith(_OWN_RESIDUE)]
+    if own and found.exact:
+        yield "run 'sisa train': it finishes what was interrupted and rebuilds what is damaged; then verify again"
+    if any(each.startswith("file that is not ours") for each in found.residue.found):
+        yield "move files that are not ours out of the store: nothing here touches them"
+    if any("erased data points" in each for each in found.residue.found):
+        yield "keep the store as it is and report this: a slice holds what its tombstones rule out"
+    forgotten = [each for each in found.receipts.broken if each.endswith("the state does not know it")]
+    if forgotten:
+        yield "submit the requests again that the state does not know, under their ids, or restore the store as a whole"
+    if len(forgotten) < len(found.receipts.broken):
+        yield "restore log/ and receipts/ from a copy: what was signed cannot be made again"

@@ -13,6 +13,7 @@ from coordinator.decisions.decide import (
     AttemptFailed,
     CheckpointLost,
     CheckpointWritten,
+    ConstituentRefuted,
     DueExtended,
     ErasureAccepted,
     Event,
@@ -29,7 +30,7 @@ from coordinator.decisions.decide import (
     TrainingConfigured,
 )
 from coordinator.engine.codec import FORMAT_VERSION, decode_event, encode_event
-from coordinator.requests import Cost, InlineDigests, Readmission, Segment, Similar
+from coordinator.requests import Cost, InlineDigests, Readmission, Refutation, Segment, Similar
 from shards.lineage import expected_lineages
 from shards.routing import Placement, SubjectDigest
 from shards.specification import ShardId, SliceIndex
@@ -76,6 +77,18 @@ EVENTS: tuple[Event, ...] = (
         segments=(Segment(ref=ref(), digests=3),),
         at=AT,
     ),
+    ConstituentRefuted(
+        refutation=Refutation(
+            shard=ShardId(1),
+            slice=SliceIndex(2),
+            checkpoint=ref().key,
+            lineage=sha256(b"lineage"),
+            digest=sha256(b"was"),
+            retrained_digest=sha256(b"is"),
+            at=AT,
+        ),
+        at=AT,
+    ),
     HistoryKept(through=64),
 )
 NEWS: tuple[Event, ...] = (
@@ -119,7 +132,7 @@ def test_what_older_software_would_misread_it_refuses(event: Event) -> None:
     assert encode_event(event)["format_version"] == 3
 
 
-@pytest.mark.parametrize("event", EVENTS[:-2], ids=lambda event: type(event).__name__)
+@pytest.mark.parametrize("event", EVENTS[:-3], ids=lambda event: type(event).__name__)
 def test_without_news_nothing_changes(event: Event) -> None:
     """What format 2 could say is said in format 2, without a word of what has come since (E16)."""
     record = encode_event(event)

@@ -1,0 +1,87 @@
+"""A constituent that verify finds wrong answers no longer, is trained anew, and is on record."""
+
+from __future__ import annotations
+
+import pytest
+
+import shards.learners.torch.learner
+from tests.doubles.home import MARKED, Home
+
+HOLDOUT = "train.parquet"
+
+
+@pytest.fixture
+def erased(trained: Home) -> Home:
+    """A federation that has erased somebody, whose shard's constituent has a receipt."""
+    assert trained.json("erase", "--subject", MARKED, "--request-id", "er-1").code == 0
+    return trained
+
+
+def other_results(patch: pytest.MonkeyPatch) -> None:
+    """From here on training gives other bytes, as a model does that depends on its process."""
+    patch.setattr(shards.learners.torch.learner, "SHUFFLE", b"other")
+
+
+def test_it_answers_no_longer_and_is_trained_anew(erased: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Durably out of service the moment that verify says no; sisa train mends it, and verify holds again."""
+    before = erased.json("status").data
+    with monkeypatch.context() as patch:
+        other_results(patch)
+        said = erased.json("verify", "--shard", "1")
+        assert said.code == 3
+        assert said.error["message"] == "a constituent is not byte-equal; it answers no longer: shard 1"
+        assert said.error["remedy"].startswith("run 'sisa train': it trains anew what was found wrong")
+        (proof,) = said.data["shards"]
+        assert (proof["exact"], proof["again"], proof["refutation"]["slice"]) == (False, False, 1)
+        after = erased.json("status").data
+        assert (after["generation"], after["floor"]) == (before["generation"] + 1, before["generation"] + 1)
+        assert [each["serving_slice"] for each in after["constituents"]] == [2, 0, 2]
+        assert erased.json("evaluate", HOLDOUT).data["constituents"] == 2
+        assert erased.json("train").code == 0
+        assert erased.json("verify", "--shard", "1").code == 0
+        assert erased.json("evaluate", HOLDOUT).data["constituents"] == 3
+
+
+def test_its_receipts_say_what_was_found(erased: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signed statement names both digests and the erasures whose receipts are about this shard."""
+    (shard,) = erased.json("status", "er-1").data["shards"]
+    was = erased.json("status").data["constituents"][shard]["slice_digests"][0]
+    with monkeypatch.context() as patch:
+        other_results(patch)
+        erased.json("verify", "--shard", str(shard))
+        erased.json("train")
+        statement = erased.run("receipt", f"refuted-shard-{shard}-{was[:16]}")
+        assert f"constituent found wrong: refuted-shard-{shard}-{was[:16]}" in statement.err
+        assert f"  constituent {was}" in statement.err
+        assert "receipts about this shard: er-1" in statement.err
+        verified = erased.json("verify", "--shard", str(shard))
+        assert (verified.code, verified.data["receipts"]["checked"]) == (0, 2)
+
+
+def test_training_again_is_not_advised_twice(erased: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where training anew gave other bytes once more, the model is named as the cause, not training as the cure."""
+    with monkeypatch.context() as patch:
+        other_results(patch)
+        assert erased.json("verify", "--shard", "1").code == 3
+        assert erased.json("train").code == 0
+    again = erased.json("verify", "--shard", "1")
+    assert again.code == 3
+    assert again.data["shards"][0]["again"]
+    assert "the model's result depends on its process" in again.error["remedy"]
+    assert "sisa train" not in again.error["remedy"]
+
+
+def test_what_was_replaced_meanwhile_is_not_taken_for_it(erased: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Right constituents stay in service: verify takes out what differs and nothing else."""
+    before = erased.json("status").data
+    assert erased.json("verify").code == 0
+    after = erased.json("status").data
+    assert (after["generation"], after["constituents"]) == (before["generation"], before["constituents"])
+
+
+def test_a_foreign_file_is_not_for_training_to_mend(erased: Home) -> None:
+    """The remedy for a finding is one that helps."""
+    (erased.store / "shards" / "Note To Self.txt").write_text("mine")
+    said = erased.json("verify")
+    assert said.code == 3
+    assert said.error["remedy"] == "move files that are not ours out of the store: nothing here touches them"
