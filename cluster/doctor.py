@@ -18,6 +18,7 @@ from cluster.writer.identity import bucket_facts, check_identity, check_unchange
 from cluster.writer.training_data import open_train
 from coordinator.engine.lookup import load_tombstones
 from coordinator.receipts.rollback import refuse_forgotten
+from coordinator.status import similar_subjects
 from shards.data.columns import read_texts
 from shards.data.readers import Wanted
 from shards.data.sources import Source
@@ -124,7 +125,11 @@ class _Examination:
         owed = sum(request.state.is_open for request in state.requests)
         if owed:
             raise SisaError(f"{owed} erasure requests are not complete", "run 'sisa train': it goes on with them")
-        return f"generation {state.generation}, {len(state.requests)} erasure requests, none owed"
+        similar = similar_subjects(state)
+        alike = (
+            f"; {similar:,} subjects have names that differ from another's only in case or spacing" if similar else ""
+        )
+        return f"generation {state.generation}, {len(state.requests)} erasure requests, none owed{alike}"
 
     def _data(self) -> str:
         source = open_train(self._specification)

@@ -148,7 +148,7 @@ def describe(
         kept_out_by_id=state.data.by_id if state.data else 0,
         respelt_at_ingest=state.data.respelt if state.data else 0,
         subject_form=state.naming.form,
-        similar_subjects=_similar_subjects(state),
+        similar_subjects=similar_subjects(state),
         constituents=constituents,
         requests=tuple(describe_request(request, now) for request in state.requests),
         batch=_batch(state, erasure or ErasureSettings(), now),
@@ -195,7 +195,8 @@ def describe_request(request: ErasureRequest, now: datetime) -> RequestStatus:
     )
 
 
-def _similar_subjects(state: FederationState) -> int | None:
+def similar_subjects(state: FederationState) -> int | None:
+    """Return how many subjects have names that differ from another's in spelling alone; None: it cannot be told."""
     if not state.naming.by_skeleton:
         return None
     return sum(record.similar for shard in state.shards for record in shard.slices)

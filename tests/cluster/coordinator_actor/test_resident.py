@@ -11,7 +11,8 @@ import pytest
 import cluster.training.workers
 from cluster.config.specification import FederationSpecification, read_specification
 from cluster.coordinator_actor.resident import Heard, Resident
-from cluster.writer.writer import drafted, surroundings, writing
+from cluster.writer.drafting import readmission_of
+from cluster.writer.writer import draft, drafted, surroundings, writing
 from coordinator.ports import Listener, Notice, RequestMoved, TrainingStarted
 from coordinator.requests import ErasureRequest, RequestState
 from coordinator.state import servable
@@ -76,6 +77,24 @@ def test_a_request_is_carried_out_by_itself(resident: _Watched) -> None:
     assert moves[0] is RequestState.ACCEPTED
     assert moves[-1] is RequestState.COMPLETE
     assert resident.verify(None).holds
+
+
+def test_what_finds_nothing_and_who_comes_back_is_stated_by_itself(resident: _Watched) -> None:
+    """Statements need nobody either: they are signed as soon as the coordinator has nothing more urgent to do."""
+    resident.erase("nobody", request_id="er-1")
+    resident.erase(MARKED, request_id="er-2")
+    resident.until_idle()
+    names = draft(resident._around, subjects=[MARKED], ids=(), request_id=None, held="").names
+    readmission = readmission_of(names, "back-1", "a new contract", resident._around.clock.now())
+    assert resident.readmit(readmission, names).subjects == 1
+    resident.until_idle()
+    state = resident.state()
+    assert [(each.request_id, each.state.value) for each in state.requests] == [
+        ("er-1", "refused"),
+        ("er-2", "complete"),
+    ]
+    assert {*(each.receipt for each in state.requests), *(each.receipt for each in state.readmissions)} == {0, 1, 2}
+    assert resident.verify(None).receipts.checked == 3
 
 
 def test_callers_at_the_same_time_are_all_served(resident: _Watched) -> None:
