@@ -308,7 +308,8 @@ def _record(parts: tuple[PartRecord, ...], digests: Sequence[_Digests]) -> Slice
 def _contents(block: PointBlock) -> npt.NDArray[np.bytes_]:
     """Return a digest of each point's content, the same whether its features are kept as uint8 or as float32."""
     fields = (sortable(block.points_N), sortable(block.subjects_N), block.labels_N.astype("<i4"))
-    heads = np.rec.fromarrays(fields).view(f"V{2 * DIGEST_BYTES + 4}")
+    # As a plain array: it yields its elements faster than one of records.
+    heads = np.asarray(np.rec.fromarrays(fields)).view(f"V{2 * DIGEST_BYTES + 4}")
     joined = bytearray()
     for head, features in zip(heads, block.features_NF, strict=True):
         hasher = hashlib.blake2b(head.tobytes(), digest_size=DIGEST_BYTES)
