@@ -22,7 +22,7 @@ from coordinator.status import similar_subjects
 from shards.data.columns import read_texts
 from shards.data.readers import Wanted
 from shards.data.sources import Source
-from shards.routing import SKELETON_BYTES, Naming, PartitionKey, point_digest, subject_digests
+from shards.routing import SKELETON_BYTES, Naming, PartitionKey, digests_of_all, point_digest
 from shards.slices.ingest import feature_width
 from shards.tombstones import DigestSet
 from storage.errors import SisaError
@@ -192,13 +192,15 @@ class _Examination:
         points = set(tombstones.point_digests())
         skeletons = {digest[:SKELETON_BYTES] for digest in subjects} if naming.by_skeleton else set()
         held, respelt = Counter[str](), Counter[str]()
-        columns = tuple(dict.fromkeys((data.id, data.subject_column)))
+        columns = tuple(dict.fromkeys((data.id, *data.subject_columns)))
         for batch in source.batches(Wanted(texts=columns, numbers=()), _BATCH_POINTS):
-            ids, people = read_texts(batch, data.id), read_texts(batch, data.subject_column)
-            for each, digest in zip(ids, subject_digests(key, people, naming), strict=True):
-                if digest in subjects or point_digest(key, each) in points:
+            people = [read_texts(batch, data.subject_column)]
+            people += [read_texts(batch, column, optional=True) for column in data.further_subjects]
+            digests = [digests_of_all(key, names, naming) for names in people]
+            for each, *own in zip(read_texts(batch, data.id), *digests, strict=True):
+                if not subjects.isdisjoint(own) or point_digest(key, each) in points:
                     held[batch.file] += 1
-                elif digest[:SKELETON_BYTES] in skeletons:
+                elif any(digest[:SKELETON_BYTES] in skeletons for digest in own):
                     respelt[batch.file] += 1
         return held, respelt
 

@@ -1,11 +1,11 @@
 """Data points in memory, as arrays.
 
-Shape legend: N points, F features.
+Shape legend: N points, F features, K further subjects.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -18,11 +18,23 @@ class PointBlock:
     points_N: npt.NDArray[np.void]
     """Keyed digests of the points' ids (dtype V16)."""
     subjects_N: npt.NDArray[np.void]
-    """Keyed digests of the subjects (dtype V16)."""
+    """Keyed digests of the subjects that route (dtype V16)."""
     labels_N: npt.NDArray[np.int32]
     """Position of the class in ``classes``."""
     features_NF: npt.NDArray[np.uint8] | npt.NDArray[np.float32]
     """Raw features, not scaled; C-contiguous; uint8 when every feature column is, else float32."""
+    further_NK: npt.NDArray[np.void] = field(default_factory=lambda: np.empty((0, 0), dtype="V16"))
+    """Keyed digests of other people whose data points they are as well (dtype V16), zeros for nobody. K is 0 where one
+    column names the subject."""
+
+    def __post_init__(self) -> None:
+        if not self.further_NK.shape[1]:  # left out, perhaps
+            object.__setattr__(self, "further_NK", np.empty((len(self), 0), dtype="V16"))
+
+    @property
+    def people(self) -> tuple[npt.NDArray[np.void], ...]:
+        """The keyed digests of all subjects, column by column: those that route, then the further ones."""
+        return (self.subjects_N, *self.further_NK.T)
 
     def __len__(self) -> int:
         return len(self.labels_N)
@@ -34,6 +46,7 @@ class PointBlock:
             subjects_N=self.subjects_N[chosen],
             labels_N=self.labels_N[chosen],
             features_NF=self.features_NF[chosen],
+            further_NK=self.further_NK[chosen],
         )
 
 

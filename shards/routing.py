@@ -34,6 +34,10 @@ SKELETON_BYTES = 8
 """The first half of a subject's digest, where a skeleton routes."""
 
 
+NOBODY: Final = SubjectDigest(bytes(DIGEST_BYTES))
+"""Stands where a data point has no further subject."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Naming:
     """How a federation takes the names of its subjects; fixed when it is made."""
@@ -81,6 +85,19 @@ def subject_digests(key: PartitionKey, subjects: Sequence[str], naming: Naming =
         second.update(name)
         found.append(SubjectDigest(first.digest() + second.digest()))
     return found
+
+
+def digests_of_all(key: PartitionKey, subjects: Sequence[str], naming: Naming = AS_GIVEN) -> list[SubjectDigest]:
+    """Return the keyed digest of each name, ``NOBODY`` for an empty one; names may repeat.
+
+    Raises ``Invalid`` as ``subject_digest`` does.
+    """
+    names = set(subjects)
+    names.discard("")
+    distinct = list(names)
+    known = dict(zip(distinct, subject_digests(key, distinct, naming), strict=True))
+    known[""] = NOBODY
+    return [known[name] for name in subjects]
 
 
 def place(subject: SubjectDigest, shards: int, slices: int, naming: Naming = AS_GIVEN) -> Placement:

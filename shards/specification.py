@@ -47,8 +47,9 @@ class DataSettings:
     """Columns or globs, in order, or one fixed-size-list column."""
     classes: tuple[str, ...]
     """The label set, declared and never learned (E6); two or more."""
-    subject: str | None = None
-    """Column of the person whose data point it is; default: the id column."""
+    subject: str | tuple[str, ...] | None = None
+    """Column of the person whose data point it is; default: the id column. Several columns, where data points are those
+    of several people: each is erased with any of them. The first column routes; a cell of the others may be empty."""
     subject_form: SubjectForm | None = None
     """Which spellings of a subject are one person: ``trimmed`` (NFC, no outer white space, nothing invisible), or
     ``casefold``, ``email``, ``phone``, ``integer``, ``exact``. Fixed when the federation is made; default: what it was
@@ -72,6 +73,7 @@ class DataSettings:
             problems.append(f"classes needs two or more, got {len(self.classes)}")
         if twice := sorted({name for name in self.classes if self.classes.count(name) > 1}):
             problems.append(f"classes names {', '.join(map(repr, twice))} more than once")
+        problems += self._subject_problems()
         if self.subject_form is not None and self.subject_form not in FORMS:
             problems.append(f"subject_form must be one of {', '.join(FORMS)}, got {self.subject_form!r}")
         scales = self.scale if isinstance(self.scale, tuple) else (self.scale,)
@@ -83,11 +85,39 @@ class DataSettings:
         if self.credentials is not None and not is_profile(self.credentials):
             problems.append(f"credentials {PROFILE_RULE}")
         refuse("data", problems)
+        if isinstance(self.subject, tuple) and len(self.subject) == 1:
+            object.__setattr__(self, "subject", self.subject[0])
+
+    def _subject_problems(self) -> list[str]:
+        if not isinstance(self.subject, tuple):
+            return []
+        problems = []
+        if not all(self.subject) or not self.subject:
+            problems.append("subject is an empty list, or has an empty name in it: name columns, or leave it out")
+        if twice := sorted({name for name in self.subject if self.subject.count(name) > 1}):
+            problems.append(f"subject names {', '.join(map(repr, twice))} more than once")
+        if self.id in self.subject and len(self.subject) > 1:
+            problems.append(
+                f"subject names the id column, {self.id!r}, beside others: a person and a data point of the same name"
+                " would be one subject"
+            )
+        return problems
+
+    @property
+    def subject_columns(self) -> tuple[str, ...]:
+        """The columns that erase, the one that routes first."""
+        named = self.subject or self.id
+        return named if isinstance(named, tuple) else (named,)
 
     @property
     def subject_column(self) -> str:
         """The column that routes and erases."""
-        return self.subject or self.id
+        return self.subject_columns[0]
+
+    @property
+    def further_subjects(self) -> tuple[str, ...]:
+        """The columns that erase and do not route."""
+        return self.subject_columns[1:]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

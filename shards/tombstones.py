@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shards.points import PointBlock
-from shards.routing import DIGEST_BYTES, PointDigest, SubjectDigest
+from shards.routing import DIGEST_BYTES, NOBODY, PointDigest, SubjectDigest
 from storage.digests import Sha256, sha256
 from storage.errors import Corrupt, InvariantBroken
 
@@ -50,8 +50,8 @@ class DigestSet:
 
     @classmethod
     def subjects_of(cls, block: PointBlock) -> Self:
-        """Return the subjects of all data points of ``block``."""
-        return cls(subjects=_canonical(block.subjects_N.tobytes()))
+        """Return the subjects of all data points of ``block``, further ones included."""
+        return cls(subjects=_canonical(_people(block).tobytes()).removeprefix(NOBODY))
 
     @classmethod
     def points_of(cls, block: PointBlock) -> Self:
@@ -92,27 +92,34 @@ class DigestSet:
         )
 
     def contains(self, block: PointBlock) -> npt.NDArray[np.bool_]:
-        """Return for each data point of ``block`` whether it or its subject is in the set, shape (N,)."""
+        """Return for each data point of ``block`` whether it or a subject of it is in the set, shape (N,)."""
         return _find(self.points, block.points_N) | self.contains_subjects(block)
 
     def contains_subjects(self, block: PointBlock) -> npt.NDArray[np.bool_]:
-        """Return for each data point of ``block`` whether its subject is in the set, shape (N,)."""
-        return _find(self.subjects, block.subjects_N)
+        """Return for each data point of ``block`` whether a subject of it is in the set, shape (N,)."""
+        return _any([_find(self.subjects, people_N) for people_N in block.people])
 
     def resembles(self, block: PointBlock) -> npt.NDArray[np.bool_]:
-        """Return for each data point of ``block`` whether its subject's name has the skeleton of a member, shape (N,).
+        """Return for each data point of ``block`` whether a subject's name has the skeleton of a member, shape (N,).
 
         Only of subjects whose digests begin with their skeletons' (``Naming.by_skeleton``). Members resemble
         themselves.
         """
-        return _find_skeletons(_skeletons(_view(self.subjects)), block.subjects_N)
+        members = _skeletons(_view(self.subjects))
+        return _any([_find_skeletons(members, people_N) for people_N in block.people])
+
+    def alike_in(self, block: PointBlock) -> DigestSet:
+        """Return the subjects in ``block`` whose names have the skeleton of a member."""
+        people = _people(block)
+        found = people[_find_skeletons(_skeletons(_view(self.subjects)), people)]
+        return DigestSet(subjects=_canonical(found.tobytes()))
 
     def resembled_in(self, block: PointBlock) -> DigestSet:
         """Return the subjects of the set whose names have the skeleton of some subject in ``block``."""
         members = _view(self.subjects)
         if not len(members):
             return NOTHING
-        found = _find_skeletons(np.sort(_skeletons(block.subjects_N)), members.view(f"V{DIGEST_BYTES}"))
+        found = _find_skeletons(np.sort(_skeletons(_people(block))), members.view(f"V{DIGEST_BYTES}"))
         return DigestSet(subjects=members[found].tobytes())
 
     def without(self, other: DigestSet) -> DigestSet:
@@ -129,7 +136,8 @@ class DigestSet:
 
     def among(self, block: PointBlock) -> DigestSet:
         """Return the members that occur in ``block``."""
-        subjects = sortable(block.subjects_N)[_find(self.subjects, block.subjects_N)]
+        people = _people(block)
+        subjects = people[_find(self.subjects, people)]
         points = sortable(block.points_N)[_find(self.points, block.points_N)]
         return DigestSet(subjects=_canonical(subjects.tobytes()), points=_canonical(points.tobytes()))
 
@@ -179,6 +187,16 @@ def _is_canonical(joined: bytes) -> bool:
         return False
     digests = _view(joined)
     return bool(np.all(digests[:-1] < digests[1:]))
+
+
+def _people(block: PointBlock) -> npt.NDArray[np.void]:
+    return np.concatenate(block.people)
+
+
+def _any(found: list[npt.NDArray[np.bool_]]) -> npt.NDArray[np.bool_]:
+    """Return for each data point whether any of its subjects was found."""
+    either: npt.NDArray[np.bool_] = np.any(found, axis=0)
+    return either
 
 
 def _find(joined: bytes, digests_N: npt.NDArray[np.void]) -> npt.NDArray[np.bool_]:

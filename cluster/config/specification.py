@@ -247,9 +247,10 @@ def settings_record(specification: FederationSpecification) -> dict[str, Any]:
     del data["ingest_memory_mb"], data["train"], data["endpoint"], data["credentials"]
     del data["subject_form"]  # the state's naming says what is in force
     training = asdict(specification.training)
+    subjects = specification.data.subject_columns
     record = {
         "name": specification.name,
-        "data": data | {"subject": specification.data.subject_column},
+        "data": data | {"subject": subjects if len(subjects) > 1 else subjects[0]},
         "model": {"factory": specification.model.factory, "arguments": dict(specification.model.arguments)},
         "training": training | {"weight_decay": specification.training.effective_weight_decay},
         "partition": {

@@ -97,7 +97,7 @@ class Reading:
             step = DIGEST_BYTES
             each = [roll.subjects[start : start + step] for start in range(0, len(roll.subjects), step)]
             demands = [Demand(names=DigestSet.joined(subjects=digest)) for digest in each]
-            removals = [find_points(self._store, state, [demand])[0] for demand in demands]
+            removals = find_points(self._store, state, demands, apart=True)
             return tuple(
                 SubjectFound(
                     points=sum(removal.removed.values()),

@@ -57,18 +57,21 @@ class Removal:
     """Data points that stay, of subjects whose names differ in spelling alone from those of the demand."""
 
 
-def find_points(store: ObjectStore, state: FederationState, batch: Sequence[Demand]) -> tuple[Removal, ...]:
-    """Return what each demand removes, in their order; writes nothing.
+def find_points(
+    store: ObjectStore, state: FederationState, batch: Sequence[Demand], *, apart: bool = False
+) -> tuple[Removal, ...]:
+    """Return what each demand removes, in their order; writes nothing. ``apart``: as if it were the only one.
 
-    Subjects are found by routing alone, and those that are spelt alike with them; points named one by one are looked
-    for in every slice.
+    Subjects are found by routing alone, and those that are spelt alike with them; points named one by one, and any
+    where data points have further subjects, are looked for in every slice.
     """
     searches = [_Search(demand, by_skeleton=state.naming.by_skeleton) for demand in batch]
     for where, numbers in sorted(_search(state, batch).items()):
         for block in identities(store, state.shards[where.shard].slices[where.slice - 1]):
             left = block
             for number in numbers:
-                left = searches[number].take(left, where)
+                rest = searches[number].take(left, where)
+                left = block if apart else rest
     return tuple(search.removal() for search in searches)
 
 
@@ -90,12 +93,12 @@ class _Search:
         named = names.contains(block)
         if self.by_skeleton and names.subjects:
             alike = names.resembles(block) & ~named
-            if alike.any() and self.demand.include_similar:
-                self._found += [DigestSet.subjects_of(block.take(alike)), names.resembled_in(block.take(alike))]
+            if self.demand.include_similar:
+                self._found += [names.alike_in(block), names.resembled_in(block.take(alike))]
                 named |= alike
             elif alike.any():
                 self._alike += int(alike.sum())
-                self._subjects_alike.append(DigestSet.subjects_of(block.take(alike)))
+                self._subjects_alike.append(names.alike_in(block.take(alike)))
         if not named.any():
             return block
         self._removed[where] = self._removed.get(where, 0) + int(named.sum())
@@ -208,6 +211,11 @@ def ids_are_subjects(state: FederationState) -> bool:
     return bool(data) and data.get("subject") == data.get("id")
 
 
+def have_further_subjects(state: FederationState) -> bool:
+    """Return whether data points may have subjects besides the one that routes."""
+    return isinstance(state.settings.get("data", {}).get("subject"), list | tuple)
+
+
 def _kept_names(store: ObjectStore, names: Names, digests: DigestSet) -> ObjectRef | InlineDigests | None:
     """Return the digests as a request keeps them: in itself, or in an object of their own where they are many."""
     if not len(digests):
@@ -239,10 +247,11 @@ def put_object(store: ObjectStore, names: Names, prefix: str, ending: str, paylo
 def _search(state: FederationState, batch: Sequence[Demand]) -> dict[Placement, list[int]]:
     """Return which demands of the batch may mean points of which slice."""
     shards, slices = len(state.shards), len(state.shards[0].slices)
+    anywhere = have_further_subjects(state)
     everywhere = [Placement(ShardId(s), SliceIndex(r)) for s in range(shards) for r in range(1, slices + 1)]
     wanted: dict[Placement, list[int]] = {}
     for number, demand in enumerate(batch):
         names = demand.names
-        for where in everywhere if names.points else places(names.subjects, shards, slices, state.naming):
+        for where in everywhere if anywhere or names.points else places(names.subjects, shards, slices, state.naming):
             wanted.setdefault(where, []).append(number)
     return wanted

@@ -30,7 +30,7 @@ _MOST_POINTS = 65_536
 _GUESSED_LIST_WIDTH = 4096
 _ID_BYTES = 128
 _MOST_UNKNOWN_LABELS = 20
-_NUMBER_TEXT = r"^[+-]?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?$"
+_NUMBER_TEXT = r"^([+-]?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?)?$"
 _FLOAT_TEXT = r"^\s*[+-]?[0-9]+(\.[0-9]+([eE][+-]?[0-9]+)?|[eE][+-]?[0-9]+)\s*$"
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?")
 
@@ -54,11 +54,13 @@ class Columns:
     """About how much memory one data point takes while it is read."""
     untyped: frozenset[str] = frozenset()
     """Of several files those without types: what their columns hold shows in their texts alone."""
+    further: tuple[str, ...] = ()
+    """Of further subjects."""
 
     @property
     def wanted(self) -> Wanted:
         """What to read; a column that plays two parts is read once."""
-        parts = (self.id, self.subject, self.label)
+        parts = (self.id, self.subject, *self.further, self.label)
         return Wanted(texts=tuple(dict.fromkeys(name for name in parts if name is not None)), numbers=self.features)
 
     def points_within(self, batch_bytes: int) -> int:
@@ -104,13 +106,16 @@ def count_missing(source: Source, column: str) -> int:
     return missing
 
 
-def read_texts(batch: Batch, column: str) -> list[str]:
+def read_texts(batch: Batch, column: str, *, optional: bool = False) -> list[str]:
     """Return a column of ids or subjects as text: strings as they are, integers in decimal.
 
-    Raises ``Invalid`` for another type, ``MissingName`` for a null or an empty string.
+    Raises ``Invalid`` for another type, ``MissingName`` for a null or an empty string; with ``optional`` both give an
+    empty string.
     """
     array = batch.column(column)
-    if array.null_count:
+    if optional and (pa.types.is_null(array.type) or pa.types.is_integer(array.type) or is_text(array.type)):
+        return ["" if value is None else str(value) for value in array.to_pylist()]
+    if array.null_count and not optional:
         raise _nameless("has no value (null)", batch, column, _first(array.is_null()))
     if pa.types.is_integer(array.type):
         return [str(number) for number in array.to_pylist()]
@@ -140,7 +145,7 @@ def check_written(batch: Batch, column: str) -> None:
 
 
 def are_numbers(batch: Batch, column: str) -> bool:
-    """Return whether all names in the column are numbers, by their text."""
+    """Return whether all names in the column are numbers, by their text; those that are missing aside."""
     array = batch.column(column)
     return not is_text(array.type) or bool(pc.all(pc.match_substring_regex(array, _NUMBER_TEXT)).as_py())
 
@@ -246,7 +251,7 @@ class _Table:
 
     def features(self, data: DataSettings) -> tuple[str, ...]:
         """Return the columns that [data] features names, in order."""
-        reserved = {data.id, data.subject_column, data.label}
+        reserved = {data.id, *data.subject_columns, data.label}
         known, chosen = set(self.names), dict[str, None]()
         for pattern in data.features:
             if pattern in reserved:
@@ -305,17 +310,20 @@ def _chosen(
     return Columns(
         id=data.id if identified or data.id in table.names else None,
         subject=data.subject_column if identified else None,
+        further=data.further_subjects if identified else (),
         label=data.label if labelled else None,
         features=features,
         dtype="float32",
         # 8 bytes a feature, even for uint8: Parquet decodes it as int32 before it becomes one byte.
-        point_bytes=3 * _ID_BYTES + 8 * sum(_width(table.type(name)) for name in features),
+        point_bytes=(3 + len(data.further_subjects)) * _ID_BYTES
+        + 8 * sum(_width(table.type(name)) for name in features),
     )
 
 
 def _compare_types(table: _Table, known: dict[str, str], columns: Columns) -> None:
     kinds = {name: str(table.type(name)) for name in columns.features}
     kinds |= {name: _name_kind(table.type(name)) for name in columns.wanted.texts}
+    kinds = {name: kind for name, kind in kinds.items() if kind != "null" or name not in columns.further}
     for name, kind in kinds.items():
         if known.setdefault(name, kind) != kind:
             raise Invalid(

@@ -2,9 +2,10 @@
 
 A slice is a tuple of Parquet objects, its parts. A part has one entry per data point: keyed digests of id and subject,
 the class's position, and the features as raw little-endian bytes of fixed length (measured: 200 times faster to read
-than a list column). Every part is written from fresh arrays, without dictionary and without statistics: a slice of a
-larger Arrow buffer would carry erased points along, and a footer's minimum and maximum are real values.
-Shape legend: N points, F features.
+than a list column); format 2 has the keyed digests of further subjects as well. Every part is written from fresh
+arrays, without dictionary and without statistics: a slice of a larger Arrow buffer would carry erased points along, and
+a footer's minimum and maximum are real values.
+Shape legend: N points, F features, K further subjects.
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ from storage.errors import Corrupt, InvariantBroken, ObjectMissing, OutcomeUnkno
 from storage.objects import ObjectKey, ObjectStore, object_key
 
 _FORMAT = b"sisa/part/1"
+_FORMAT_FURTHER = b"sisa/part/2"
+_MORE_COLUMNS: dict[bytes, tuple[str, ...]] = {_FORMAT: (), _FORMAT_FURTHER: ("further",)}
+"""Of each format, those that hold digests beside the points' and the routing subjects'."""
 _DTYPES: dict[str, np.dtype[Any]] = {"uint8": np.dtype("u1"), "float32": np.dtype("<f4")}
 _MOST_POINTS_AT_ONCE = 2_000_000
 
@@ -55,7 +59,7 @@ class SliceRecord:
     points_digest: Sha256
     """SHA-256 over the sorted digests of the points' ids."""
     content_digest: Sha256
-    """SHA-256 over the sorted digests of the points' content: id, subject, label, features as float32."""
+    """SHA-256 over the sorted digests of the points' content: id, subjects, label, features as float32."""
     similar: int = 0
     """Subjects whose names differ from another's here in spelling alone; 0 where no skeleton routes."""
 
@@ -89,7 +93,10 @@ def encode_part(block: PointBlock) -> bytes:
         "label": _column(block.labels_N.astype("<i4"), pa.int32()),
         "features": _column(little, pa.binary(little.shape[1] * little.dtype.itemsize)),
     }
-    metadata = {b"format": _FORMAT, b"dtype": features.dtype.name.encode(), b"width": b"%d" % features.shape[1]}
+    if further := block.further_NK.shape[1]:
+        columns["further"] = _column(block.further_NK, pa.binary(DIGEST_BYTES * further))
+    form = _FORMAT_FURTHER if further else _FORMAT
+    metadata = {b"format": form, b"dtype": features.dtype.name.encode(), b"width": b"%d" % features.shape[1]}
     schema = pa.schema([pa.field(name, column.type, nullable=False) for name, column in columns.items()], metadata)
     sink = pa.BufferOutputStream()
     pq.write_table(
@@ -111,6 +118,7 @@ def decode_part(payload: bytes) -> PointBlock:
         subjects_N=_digests(table, "subject"),
         labels_N=_raw(table, "label", 4).view("<i4").astype(np.int32, copy=False),
         features_NF=features.astype(dtype.newbyteorder("="), copy=False),
+        further_NK=_further(table),
     )
 
 
@@ -207,6 +215,7 @@ def identities(store: ObjectStore, record: SliceRecord) -> Iterator[PointBlock]:
             subjects_N=_digests(table, "subject"),
             labels_N=np.zeros(table.num_rows, dtype=np.int32),
             features_NF=np.empty((table.num_rows, 0), dtype=np.uint8),
+            further_NK=_further(table),
         )
 
 
@@ -283,11 +292,11 @@ class _Digests:
     points_N: npt.NDArray[np.bytes_]
     contents_N: npt.NDArray[np.bytes_]
     subjects: npt.NDArray[np.bytes_]
-    """Each subject once."""
+    """Each subject that routes, once."""
 
     @classmethod
     def of(cls, block: PointBlock) -> _Digests:
-        subjects = DigestSet.subjects_of(block).subjects
+        subjects = DigestSet.joined(subjects=block.subjects_N.tobytes()).subjects
         return cls(sortable(block.points_N), _contents(block), np.frombuffer(subjects, dtype=f"S{DIGEST_BYTES}"))
 
 
@@ -307,9 +316,10 @@ def _record(parts: tuple[PartRecord, ...], digests: Sequence[_Digests]) -> Slice
 
 def _contents(block: PointBlock) -> npt.NDArray[np.bytes_]:
     """Return a digest of each point's content, the same whether its features are kept as uint8 or as float32."""
-    fields = (sortable(block.points_N), sortable(block.subjects_N), block.labels_N.astype("<i4"))
+    further = map(sortable, block.further_NK.T)
+    fields = (sortable(block.points_N), sortable(block.subjects_N), block.labels_N.astype("<i4"), *further)
     # As a plain array: it yields its elements faster than one of records.
-    heads = np.asarray(np.rec.fromarrays(fields)).view(f"V{2 * DIGEST_BYTES + 4}")
+    heads = np.asarray(np.rec.fromarrays(fields)).view(f"V{(2 + block.further_NK.shape[1]) * DIGEST_BYTES + 4}")
     joined = bytearray()
     for head, features in zip(heads, block.features_NF, strict=True):
         hasher = hashlib.blake2b(head.tobytes(), digest_size=DIGEST_BYTES)
@@ -352,10 +362,9 @@ def _read_columns(payload: bytes, names: tuple[str, ...]) -> tuple[pa.Table, np.
     try:
         file = pq.ParquetFile(pa.BufferReader(payload))
         metadata = file.schema_arrow.metadata or {}
-        if metadata.get(b"format") != _FORMAT:
-            raise _unreadable(payload)
+        more = _MORE_COLUMNS[metadata[b"format"]]
         dtype, width = _DTYPES[metadata[b"dtype"].decode()], int(metadata[b"width"])
-        return file.read(columns=list(names), use_threads=False).combine_chunks(), dtype, width
+        return file.read(columns=[*names, *more], use_threads=False).combine_chunks(), dtype, width
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise _unreadable(payload) from error
 
@@ -386,3 +395,12 @@ def _raw(table: pa.Table, name: str, width: int) -> npt.NDArray[np.uint8]:
 
 def _digests(table: pa.Table, name: str) -> npt.NDArray[np.void]:
     return _raw(table, name, DIGEST_BYTES).view(f"V{DIGEST_BYTES}")
+
+
+def _further(table: pa.Table) -> npt.NDArray[np.void]:
+    """Return the digests of further subjects, shape (N, K)."""
+    if "further" not in table.column_names:
+        return np.empty((table.num_rows, 0), dtype=f"V{DIGEST_BYTES}")
+    width = table.schema.field("further").type.byte_width
+    digests = _raw(table, "further", width).view(f"V{DIGEST_BYTES}")
+    return digests.reshape(table.num_rows, width // DIGEST_BYTES)

@@ -2,7 +2,7 @@
 
 The result depends on the data points alone: not on their order, the files' formats or division, or the memory given.
 Only the objects' names and the division of slices into parts do. So data may also be gathered fragment by fragment, by
-many processes (``shards.data.fragments``). Shape legend: N points, F features.
+many processes (``shards.data.fragments``). Shape legend: N points, F features, K further subjects.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ from shards.routing import (
     PartitionKey,
     Placement,
     PointDigest,
+    digests_of_all,
     point_digest,
     slice_numbers,
-    subject_digests,
 )
 from shards.slices.files import EMPTY_SLICE, PartRecord, SliceRecord, record_slice, repeated_point, write_part
 from shards.specification import DataSettings, PartitionSettings, ShardId, SliceIndex
@@ -309,9 +309,8 @@ class _Router:
         return np.frombuffer(joined, dtype=f"V{DIGEST_BYTES}")
 
     def subjects(self, subjects: Sequence[str]) -> npt.NDArray[np.void]:
-        distinct = list(set(subjects))
-        known = dict(zip(distinct, subject_digests(self.key, distinct, self.naming), strict=True))
-        return np.frombuffer(b"".join([known[text] for text in subjects]), dtype=f"V{DIGEST_BYTES}")
+        joined = b"".join(digests_of_all(self.key, subjects, self.naming))
+        return np.frombuffer(joined, dtype=f"V{DIGEST_BYTES}")
 
     def split(self, subjects_N: npt.NDArray[np.void]) -> Iterator[tuple[Placement, npt.NDArray[np.intp]]]:
         """Yield each placement that occurs, those of the first shard first, with the positions of its data points."""
@@ -357,10 +356,21 @@ class _Reading:
             self._look_at(batch, column)
         return PointBlock(
             points_N=self.router.points(ids),
-            subjects_N=self._subjects(batch, subjects),
+            subjects_N=self._subjects(batch, subject, subjects),
             labels_N=read_labels(batch, data.label, data.classes),
             features_NF=self._features(batch),
+            further_NK=self._further(batch, len(ids)),
         )
+
+    def _further(self, batch: Batch, points: int) -> npt.NDArray[np.void]:
+        columns = self.intake.data.further_subjects
+        further_NK = np.empty((points, len(columns)), dtype=f"V{DIGEST_BYTES}")
+        for position, column in enumerate(columns):
+            names = read_texts(batch, column, optional=True)
+            if any(names):
+                self._look_at(batch, column)
+            further_NK[:, position] = self._subjects(batch, column, names)
+        return further_NK
 
     def _look_at(self, batch: Batch, column: str) -> None:
         """Note whether the names are numbers, where no type says so; refuse what a float has made of them."""
@@ -369,11 +379,13 @@ class _Reading:
         if batch.file in self.intake.columns.untyped and self.numbers.get(place, True):
             self.numbers[place] = are_numbers(batch, column)
 
-    def _subjects(self, batch: Batch, subjects: Sequence[str]) -> npt.NDArray[np.void]:
+    def _subjects(self, batch: Batch, column: str, subjects: Sequence[str]) -> npt.NDArray[np.void]:
         try:
             return self.router.subjects(subjects)
         except Invalid:
             for position, name in enumerate(subjects):
+                if not name:
+                    continue
                 try:
                     in_form(name, self.intake.naming.form)
                 except Invalid as error:
@@ -381,7 +393,7 @@ class _Reading:
                         error.fact,
                         error.remedy,
                         file=batch.file,
-                        column=self.intake.data.subject_column,
+                        column=column,
                         row=batch.first + position,
                     ) from None
             raise
@@ -483,13 +495,14 @@ def _no_points(source: Source) -> Invalid:
 
 
 def _stage_for(block: PointBlock, stage_bytes: int) -> PointBlock:
-    width, dtype = block.features_NF.shape[1], block.features_NF.dtype
-    points = max(1, stage_bytes // (2 * DIGEST_BYTES + 4 + width * dtype.itemsize))
+    width, dtype, further = block.features_NF.shape[1], block.features_NF.dtype, block.further_NK.shape[1]
+    points = max(1, stage_bytes // ((2 + further) * DIGEST_BYTES + 4 + width * dtype.itemsize))
     return PointBlock(
         points_N=np.empty(points, dtype=f"V{DIGEST_BYTES}"),
         subjects_N=np.empty(points, dtype=f"V{DIGEST_BYTES}"),
         labels_N=np.empty(points, dtype=np.int32),
         features_NF=np.empty((points, width), dtype=dtype),
+        further_NK=np.empty((points, further), dtype=f"V{DIGEST_BYTES}"),
     )
 
 
@@ -499,3 +512,4 @@ def _copy(block: PointBlock, chosen: slice, stage: PointBlock, start: int) -> No
     stage.subjects_N[target] = block.subjects_N[chosen]
     stage.labels_N[target] = block.labels_N[chosen]
     stage.features_NF[target] = block.features_NF[chosen]
+    stage.further_NK[target] = block.further_NK[chosen]

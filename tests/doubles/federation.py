@@ -47,6 +47,8 @@ class Point:
     subject: str
     label: str
     features: tuple[float, ...]
+    others: tuple[str, ...] = ()
+    """Its further subjects; empty: nobody."""
 
     def placement(self, shards: int, slices: int) -> Placement:
         """Return where routing under ``KEY`` puts it."""
@@ -61,6 +63,8 @@ def source_of(points: Sequence[Point]) -> Source:
         "who": pa.array([point.subject for point in points], pa.string()),
         "label": pa.array([point.label for point in points], pa.string()),
     }
+    for number in range(len(points[0].others) if points else 0):
+        columns[f"who{number}"] = pa.array([point.others[number] or None for point in points], pa.string())
     for number in range(width):
         columns[f"x{number}"] = pa.array([point.features[number] for point in points], pa.float32())
     return table_source(pa.table(columns))
@@ -76,6 +80,7 @@ def specification_of(
     scale: float | tuple[float, ...] = 1.0,
     features: tuple[str, ...] = ("x*",),
     threads: int = 1,
+    further: int = 0,
 ) -> FederationSpecification:
     """Return the specification of a federation over ``source_of``'s columns."""
     return FederationSpecification(
@@ -83,7 +88,13 @@ def specification_of(
         store="memory",
         folder=Path("/nowhere"),
         data=DataSettings(
-            train="table", id="id", subject="who", label="label", features=features, classes=tuple(classes), scale=scale
+            train="table",
+            id="id",
+            subject=("who", *(f"who{number}" for number in range(further))),
+            label="label",
+            features=features,
+            classes=tuple(classes),
+            scale=scale,
         ),
         model=model or ModelSettings(),
         training=training or TrainingSettings(epochs=4, batch_size=3, learning_rate=0.1),
@@ -201,7 +212,7 @@ def names_of(subjects: Iterable[str], ids: Iterable[str]) -> DigestSet:
 def survivors(points: Iterable[Point], *, subjects: Iterable[str] = (), ids: Iterable[str] = ()) -> list[Point]:
     """Return the data points that are left without these."""
     gone, single = set(subjects), set(ids)
-    return [point for point in points if point.subject not in gone and point.id not in single]
+    return [point for point in points if gone.isdisjoint((point.subject, *point.others)) and point.id not in single]
 
 
 def comparable(state: FederationState) -> FederationState:

@@ -40,18 +40,22 @@ def unseal(payload: bytes, key: ObjectKey, names: frozenset[str]) -> dict[str, J
 def encode_part(block: PointBlock) -> bytes:
     """Return what ``shards.slices.files.encode_part`` returns."""
     features = block.features_NF
-    columns = tuple(array.tobytes() for array in (block.points_N, block.subjects_N, block.labels_N, features))
-    return _encoded(*columns, features.dtype.name, features.shape[1])
+    arrays = (block.points_N, block.subjects_N, block.labels_N, features, block.further_NK)
+    columns = tuple(array.tobytes() for array in arrays)
+    return _encoded(*columns, features.dtype.name, features.shape[1], block.further_NK.shape[1])
 
 
 @lru_cache(_MOST)
-def _encoded(points: bytes, subjects: bytes, labels: bytes, features: bytes, dtype: str, width: int) -> bytes:
+def _encoded(
+    points: bytes, subjects: bytes, labels: bytes, features: bytes, further: bytes, dtype: str, width: int, others: int
+) -> bytes:
     return _encode_part(
         PointBlock(
             points_N=np.frombuffer(points, dtype=f"V{DIGEST_BYTES}"),
             subjects_N=np.frombuffer(subjects, dtype=f"V{DIGEST_BYTES}"),
             labels_N=np.frombuffer(labels, dtype=np.int32),
             features_NF=np.frombuffer(features, dtype=dtype).reshape(-1, width),
+            further_NK=np.frombuffer(further, dtype=f"V{DIGEST_BYTES}").reshape(len(points) // DIGEST_BYTES, others),
         )
     )
 

@@ -1,1 +1,1 @@
-"""Stored formats, byte for byte. Regenerate on purpose with `python -m tests.golden.regenerate`."""
+"""Stored formats, byte for byte. Regenerate on purpose: `python -m tests.golden.regenerate`, `…regenerate_parts`."""

@@ -14,7 +14,7 @@ from pyarrow import feather
 
 from shards.data.sources import open_source
 from shards.points import PointBlock
-from shards.routing import PartitionKey, point_digest, subject_digest
+from shards.routing import AS_GIVEN, NOBODY, Naming, PartitionKey, point_digest, subject_digest
 from shards.slices.ingest import Ingested, ingest
 from shards.specification import DataSettings, PartitionSettings
 from shards.tombstones import NOTHING, DigestSet
@@ -63,6 +63,12 @@ def people(points: int = 40, seed: int = 5, dtype: str = "uint8") -> pa.Table:
     return pa.table(columns)
 
 
+def messages(points: int = 40, seed: int = 5, dtype: str = "uint8") -> pa.Table:
+    """Return ``people`` with a recipient for each data point but every fourth, who is somebody else's person."""
+    recipients = [None if number % 4 == 3 else f"person-{(number * 5) // 3 % 17}" for number in range(points)]
+    return people(points, seed, dtype).append_column("recipient", pa.array(recipients, pa.string()))
+
+
 def replaced(
     table: pa.Table, name: str, values: Sequence[object] | pa.Array, kind: pa.DataType | None = None
 ) -> pa.Table:
@@ -100,6 +106,7 @@ def ingest_file(
     tombstones: DigestSet = NOTHING,
     buffer_bytes: int | None = None,
     names: Callable[[], str] | None = None,
+    naming: Naming = AS_GIVEN,
 ) -> Ingested:
     """Ingest a file, folder or glob into ``store`` (default: a fresh one)."""
     return ingest(
@@ -110,20 +117,29 @@ def ingest_file(
         store=store or fresh_store(),
         tombstones=tombstones,
         names=names or fresh_names(),
+        naming=naming,
         buffer_bytes=buffer_bytes,
     )
 
 
-def block(numbers: Sequence[int], features: int = 4, dtype: str = "uint8", per_person: int = 3) -> PointBlock:
-    """Return data points whose content follows from their numbers."""
+def block(
+    numbers: Sequence[int], features: int = 4, dtype: str = "uint8", per_person: int = 3, further: int = 0
+) -> PointBlock:
+    """Return data points whose content follows from their numbers; every fourth has no ``further`` subjects."""
     points = b"".join(point_digest(KEY, f"point-{number}") for number in numbers)
     subjects = b"".join(subject_digest(KEY, f"person-{number // per_person}") for number in numbers)
+    others = b"".join(
+        NOBODY if number % 4 == 3 else subject_digest(KEY, f"person-{number // per_person + 1 + position}")
+        for number in numbers
+        for position in range(further)
+    )
     values = [[(7 * number + 31 * position) % 251 for position in range(features)] for number in numbers]
     return PointBlock(
         points_N=np.frombuffer(points, dtype="V16"),
         subjects_N=np.frombuffer(subjects, dtype="V16"),
         labels_N=np.array([number % 2 for number in numbers], dtype=np.int32),
         features_NF=np.array(values, dtype=dtype).reshape(len(numbers), features),
+        further_NK=np.frombuffer(others, dtype="V16").reshape(len(numbers), further),
     )
 
 

@@ -1,0 +1,51 @@
+"""Write the golden slice files anew: ``python -m tests.golden.regenerate_parts``.
+
+A difference that this makes is a change of a stored format: give it a new name and keep reading the old one. pyarrow
+writes its own version into the file and may compress otherwise in the next one: the columns' values are the format.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from shards.points import PointBlock
+from shards.routing import NOBODY
+from shards.slices.files import encode_part
+
+FOLDER: Final = Path(__file__).parent / "parts"
+
+
+def _digests(first: int, count: int) -> bytes:
+    return bytes((first + 16 * number + byte) % 256 for number in range(count) for byte in range(16))
+
+
+def _block(further: bytes, dtype: str) -> PointBlock:
+    return PointBlock(
+        points_N=np.frombuffer(_digests(0, 3), dtype="V16"),
+        subjects_N=np.frombuffer(_digests(100, 3), dtype="V16"),
+        labels_N=np.array([0, 2, 1], dtype=np.int32),
+        features_NF=np.array([[0, 1], [127, 128], [254, 255]], dtype=dtype),
+        further_NK=np.frombuffer(further, dtype="V16").reshape(3, -1) if further else np.empty((3, 0), dtype="V16"),
+    )
+
+
+BLOCKS: Final[dict[str, PointBlock]] = {
+    "part-v1-uint8.parquet": _block(b"", "uint8"),
+    "part-v1-float32.parquet": _block(b"", "float32"),
+    "part-v2.parquet": _block(_digests(200, 2) + NOBODY + _digests(30, 1) + NOBODY * 2, "uint8"),
+}
+"""Three data points each; in the second format with two further subjects, one, and nobody."""
+
+
+def regenerate() -> None:
+    """Write every golden file."""
+    FOLDER.mkdir(exist_ok=True)
+    for name, block in BLOCKS.items():
+        (FOLDER / name).write_bytes(encode_part(block))
+
+
+if __name__ == "__main__":
+    regenerate()
