@@ -1,0 +1,79 @@
+"""The law where data points are those of several people: whoever of them is erased, the bytes are a full retrain's."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from coordinator.engine.lookup import load_tombstones
+from coordinator.requests import Readmission
+from shards.tombstones import DigestSet
+from storage.digests import sha256
+from tests.doubles.federation import names_of, survivors
+from tests.exactness.strategies import Erasure, History, Step, histories
+from tests.exactness.test_histories import check_history
+from tests.exactness.worlds import assert_exact, federation_of
+
+
+@st.composite
+def several(draw: st.DrawFn, most_points: int = 25) -> History:
+    """Return a random history over points with up to two further subjects each, some of whom own no points."""
+    history = draw(histories(draw(st.sampled_from(["mlp-dropout", "logistic"])), most_points=most_points))
+    people = [*sorted({point.subject for point in history.points}), "stranger-0", "stranger-1"]
+    other = st.sampled_from(["", *people])
+    points = tuple(replace(point, others=(draw(other), draw(other))) for point in history.points)
+    erasure = st.builds(
+        Erasure,
+        subjects=st.lists(st.sampled_from(people), max_size=2, unique=True).map(tuple),
+        ids=st.lists(st.sampled_from([point.id for point in points]), max_size=2, unique=True).map(tuple),
+    ).filter(lambda each: bool(each.subjects or each.ids))
+    step = st.builds(Step, erasures=st.lists(erasure, min_size=1, max_size=2).map(tuple), train_again=st.booleans())
+    data = replace(history.specification.data, subject=("who", "who0", "who1"))
+    return History(
+        specification=replace(history.specification, data=data),
+        points=points,
+        steps=draw(st.lists(step, min_size=1, max_size=2).map(tuple)),
+    )
+
+
+@settings(max_examples=12)
+@given(history=several())
+def test_any_history_ends_in_the_bytes_of_a_full_retrain(history: History) -> None:
+    """Erased by sender, by recipient or one by one, the points were never there; nothing else is written anew."""
+    check_history(history)
+
+
+@settings(max_examples=6)
+@given(history=several(most_points=16))
+def test_the_order_of_erasures_leaves_no_trace(history: History) -> None:
+    """A then B, B then A, and both at once end in the same bytes (E9), and in the same tombstones' subjects."""
+    first, second = (step.erasures[0] for step in (history.steps * 2)[:2])
+    for order in ([(first,), (second,)], [(second,), (first,)], [(first, second)]):
+        steps = tuple(Step(erasures=erasures, train_again=False) for erasures in order)
+        check_history(replace(history, steps=steps))
+
+
+@settings(max_examples=6)
+@given(history=several(most_points=16), data=st.data())
+def test_who_comes_back_does_not_bring_the_points_of_others_along(history: History, data: st.DataObject) -> None:
+    """After a readmission and another training, points erased with a person stay out by their ids."""
+    erasure = history.steps[0].erasures[0]
+    federation = federation_of(history.specification)
+    federation.train(history.points)
+    federation.erase(subjects=erasure.subjects, ids=erasure.ids, request_id="er-1")
+    tombstones = load_tombstones(federation.store, federation.state.tombstone_objects())
+    left = survivors(history.points, subjects=erasure.subjects, ids=erasure.ids)
+    back = [name for name in erasure.subjects if len(names_of([name], []).shared(tombstones))]
+    if back:
+        names = names_of([data.draw(st.sampled_from(back))], [])
+        body = sha256(names.digest().encode())
+        federation.engine.readmit(
+            Readmission(request_id="back", body=body, subjects=1, reason="asked to", at=federation.engine.now()), names
+        )
+        federation.engine.settle()
+        kept = load_tombstones(federation.store, federation.state.tombstone_objects())
+        assert kept == tombstones.without(DigestSet(subjects=names.subjects))
+    federation.train(history.points)
+    assert_exact(federation, left)
