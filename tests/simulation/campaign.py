@@ -43,6 +43,17 @@ HAPPEN = (
     "refused by policy",
     "refused another body",
     "readings",
+    "similar erased",
+    "similar left",
+    "readmitted",
+    "readmitted again",
+    "nobody to readmit",
+    "back with new points",
+    "back without erased points",
+    "kept out under another name",
+    "segments merged",
+    "segments side by side",
+    "history kept",
 )
 """What has to happen in some hundreds of simulations, or they would hold no law."""
 

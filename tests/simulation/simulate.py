@@ -13,7 +13,6 @@ from random import Random
 from types import SimpleNamespace
 from unittest.mock import patch
 
-from coordinator.engine.lookup import load_tombstones
 from coordinator.receipts.issuer import Registrar
 from coordinator.requests import RequestState
 from coordinator.state import FederationState, ShardState
@@ -23,18 +22,19 @@ from storage.encryption.store import SealedStore
 from storage.objects import ObjectKey, ObjectStore
 from storage.stores.memory import MemoryStore
 from tests.doubles.baton import Baton
-from tests.doubles.federation import Point, SmallFederation, plain_conditions
+from tests.doubles.federation import Point, SmallFederation, names_of, plain_conditions
 from tests.doubles.time_and_names import CountingNames, VirtualClock
 from tests.doubles.workers.fake_learner import HashLearner
 from tests.doubles.workers.processor import one_processor
 from tests.simulation.model.actors import Client, Operator, Reader, Stage
-from tests.simulation.model.auditor import Auditor, Birth
+from tests.simulation.model.auditor import Auditor, Birth, asked_for
 from tests.simulation.model.processes import Grounds, Process
 from tests.simulation.model.scenario import (
+    ALIKE,
     BASE,
     EPOCHS,
-    LATER,
-    PEOPLE,
+    EVERY,
+    SPELT,
     Command,
     Scenario,
     draw_scenario,
@@ -92,7 +92,16 @@ class _Simulation:
         self.random = Random(scenario.seed)  # noqa: S311  the same run for the same seed
         self.baton = Baton(self.random, scenario.stride)
         self.clock = VirtualClock()
-        self.auditor = Auditor(view=self.view, thorough=scenario.sealed, may_leave=self.may_leave)
+        self.auditor = Auditor(
+            similar=frozenset(each.request_id for each in scenario.demands if each.include_similar),
+            returns={
+                each.request_id: frozenset(names_of(each.subjects, ()).subject_digests()) for each in scenario.returns
+            },
+            spelt=SPELT,
+            view=self.view,
+            thorough=scenario.sealed,
+            may_leave=self.may_leave,
+        )
         self.objects = AuditedStore(f"simulation-{next(_WORLDS)}", self.auditor)
         self.sea = Sea(
             objects=self.objects,
@@ -111,7 +120,6 @@ class _Simulation:
         )
         self.stage = Stage(grounds=self.grounds, scenario=scenario)
         self.auditor.noted = self.grounds.count
-        self.auditor.sight.people.update(PEOPLE)
 
     def view(self, store: MemoryStore) -> ObjectStore:
         """Return the store as those see it who hold its keys."""
@@ -136,6 +144,7 @@ class _Simulation:
             patch("coordinator.engine.sweep.RLock", self.baton.lock),
             patch("storage.registers.group_commit.threading", SimpleNamespace(Condition=self.baton.condition)),
             patch("coordinator.engine.ledger._SNAPSHOT_EVERY", self.scenario.snapshot_every),
+            patch("coordinator.engine.history.TOGETHER", self.scenario.history_together),
             patch("storage.encryption.keyring.secrets", secrets),
             patch("storage.encryption.cipher.secrets", secrets),
         ):
@@ -169,15 +178,18 @@ class _Simulation:
         assert state is not None
         owed = [each.request_id for each in state.requests if each.state.is_open and not each.held]
         assert owed == [], "requests are not carried out"
-        lost = self.auditor.acknowledged - {request.request_id for request in state.requests}
+        lost = self.auditor.acknowledged - {each.request_id for each in asked_for(state)}
         assert not lost, f"acknowledged and lost: {lost}"
         assert scan_residue(store, state).found == ()
         assert not self.auditor.born.keys() - state.referenced()
         ended = (RequestState.COMPLETE, RequestState.REFUSED)
         stated = [each.request_id for each in state.requests if each.state in ended]
+        stated += [each.request_id for each in state.readmissions]
+        unstated = [each.request_id for each in asked_for(state) if each.receipt is None]
+        assert not set(stated).intersection(unstated), "statements are owed"
         receipts = Registrar(store, self.clock, CountingNames()).check_all(stated)
         assert (receipts.broken, receipts.checked) == ((), len(stated))
-        self._check_tombstones(store, state)
+        self.auditor.check_generations(store, state)
         if state.published:
             self._check_exact(store, state)
 
@@ -201,7 +213,9 @@ class _Simulation:
 
     def _begin_trained(self) -> None:
         """Begin where someone else has trained and gone."""
-        start = _trained(self.scenario.shards, self.scenario.slices, self.scenario.sealed)
+        start = _trained(
+            self.scenario.shards, self.scenario.slices, sealed=self.scenario.sealed, alike=self.scenario.begun_alike
+        )
         self.objects._space.objects.update(start.objects)
         self.objects._space.folders.update(start.folders)
         start.auditor.hand_over(self.auditor)
@@ -216,7 +230,7 @@ class _Simulation:
         for number, demand in enumerate(self.scenario.demands):
             if demand.request_id in is_held and self.random.random() < 0.7:
                 self.stage.do(engine, Command("release", request=number))
-        points = None if engine.state.data else BASE
+        points = self.scenario.last_source or (None if engine.state.data else BASE)
         self.stage.do(engine, Command("train", points=points, seed=seed))
         process.check()
         process.end()
@@ -236,23 +250,17 @@ class _Simulation:
             is_own = auditor.holder in {birth.author, self.grounds.lives[birth.author].parent}
             assert is_own or birth.tick <= auditor.taken_over, f"left by {birth.author}, who was overtaken: {key}"
             if key.startswith("shards/") and birth.tick > auditor.compacted:
-                tainted = auditor.sight.anything(self.view(self.objects), key) & gone
+                tainted = auditor.sight.shows(self.view(self.objects), key, gone)
                 assert not tainted, f"left by {birth.author} after it was erased: {key}"
 
     def _is_answerable(self, birth: Birth) -> bool:
         life = self.grounds.lives.get(birth.author)
         return life is not None and not life.is_killed and not life.strikes
 
-    def _check_tombstones(self, store: ObjectStore, state: FederationState) -> None:
-        tombstones = load_tombstones(store, state.tombstone_objects())
-        named = self.auditor.sight.named((*tombstones.subject_digests(), *tombstones.point_digests()))
-        assert named == self.auditor.gone, "the tombstones are not of those who were erased"
-
     def _check_exact(self, store: ObjectStore, state: FederationState) -> None:
         """Every constituent has the bytes of one that never saw anything else (E9)."""
         assert state.configuration is not None
-        keys = self.auditor.sight.points(store, state)
-        left = frozenset(point for point in (*BASE, *LATER) if key_of(point) in keys)
+        left = frozenset(EVERY[each] for each in self.auditor.sight.points(store, state))
         shape = (self.scenario.shards, self.scenario.slices, state.configuration.seed)
         for number, shard in enumerate(state.shards):
             own = frozenset(each for each in left if each.placement(*shape[:2]).shard == number)
@@ -270,14 +278,15 @@ class _Start:
 
 
 @cache
-def _trained(shards: int, slices: int, sealed: bool) -> _Start:
+def _trained(shards: int, slices: int, *, sealed: bool, alike: bool) -> _Start:
     scenario = replace(
         draw_scenario(0),
         shards=shards,
         slices=slices,
         sealed=sealed,
         trained=False,
-        operators=((Command("train", points=BASE),),),
+        returns=(),
+        operators=((Command("train", points=(*BASE, *ALIKE) if alike else BASE),),),
         starts=(0,),
         clients=(),
         readers=0,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-import pytest
-
 from cluster.config.specification import FederationSpecification, settings_record
-from cluster.writer.drafting import request_of
+from cluster.writer.drafting import readmission_of, request_of
 from coordinator.decisions.decide import Event
 from coordinator.decisions.policy import cancellation, extension, hold, release
 from coordinator.engine.engine import Engine
@@ -22,7 +22,7 @@ from tests.doubles.federation import KEY, names_of, plain_conditions, source_of
 from tests.doubles.stores.faulty_store import Crash
 from tests.simulation.model.auditor import Auditor
 from tests.simulation.model.processes import Grounds, Process
-from tests.simulation.model.scenario import BRISK, Command, Demand, Scenario, keys_of, specification
+from tests.simulation.model.scenario import BRISK, Command, Demand, Scenario, identities_of, specification
 
 _MOST_TRIES = 4
 _MOST_ROUNDS = 3
@@ -38,6 +38,18 @@ _OVERTAKEN = (Fenced, Conflict)
 
 _LONGEST_PAUSE = 400
 """The same, for someone whose command has failed."""
+
+
+@contextmanager
+def _used_before() -> Iterator[None]:
+    """Expect that an id is refused because it was used for something else."""
+    try:
+        yield
+    except Conflict as error:
+        if "used before" not in error.fact:
+            raise
+    else:
+        raise AssertionError("an id was taken twice, for two things")
 
 
 class RefusedByPolicy(Exception):
@@ -80,6 +92,8 @@ class Stage:
                 self._wait(engine)
             case "erase" | "submit" | "announce" | "repeat otherwise":
                 self._erase(engine, command)
+            case "readmit":
+                self._readmit(engine, command)
             case _:
                 self._intervene(engine, command)
 
@@ -89,7 +103,7 @@ class Stage:
         if not lost:
             engine.remove_points()
         if command.points is not None:
-            self.auditor.sources.append(keys_of(command.points))
+            self.auditor.reads(identities_of(command.points), engine._ledger)
             engine.ingest(source_of(command.points), own.data, own.partition, KEY, lost)
         if engine.state.data is not None:
             engine.configure(settings_record(own), plain_conditions(own))
@@ -115,9 +129,9 @@ class Stage:
             self._repeat_otherwise(engine, demand)
             return
         names = names_of(demand.subjects, demand.ids)
-        request = replace(self._request(demand.request_id, names), held=demand.held)
-        accepted = engine.accept(request, names)
-        assert accepted.body == names.digest()
+        request = self._request(demand.request_id, names, include_similar=demand.include_similar)
+        accepted = engine.accept(replace(request, held=demand.held), names)
+        assert accepted.body == request.body
         self.auditor.acknowledged.add(demand.request_id)
         self.grounds.count("acknowledged")
         if command.kind == "announce":
@@ -127,16 +141,50 @@ class Stage:
             engine.settle()
 
     def _repeat_otherwise(self, engine: Engine, demand: Demand) -> None:
-        """The same id with other names is refused (D4)."""
-        names = names_of([*demand.subjects, "somebody else"], demand.ids)
-        if engine.state.request(demand.request_id) is not None:
-            with pytest.raises(Conflict, match="used before"):
-                engine.accept(self._request(demand.request_id, names), names)
-            self.grounds.count("refused another body")
+        """The same id is refused with other names, with those spelt alike or without, or to let people back (D4)."""
+        if engine.state.request(demand.request_id) is None:
+            return
+        names = names_of(demand.subjects, demand.ids)
+        more = names_of([*demand.subjects, "somebody else"], demand.ids)
+        for body, include_similar in ((more, demand.include_similar), (names, not demand.include_similar)):
+            with _used_before():
+                engine.accept(self._request(demand.request_id, body, include_similar=include_similar), body)
+        with _used_before():
+            engine.readmit(readmission_of(names, demand.request_id, "asked", self.grounds.clock.now()), names)
+        self.grounds.count("refused another body")
 
-    def _request(self, request_id: str, names: DigestSet) -> ErasureRequest:
+    def _request(self, request_id: str, names: DigestSet, *, include_similar: bool = False) -> ErasureRequest:
         own = specification(self.scenario.shards, self.scenario.slices, 0)
-        return request_of(own, names, request_id, self.grounds.clock.now(), commitment=sha256(request_id.encode()))
+        now, committed = self.grounds.clock.now(), sha256(request_id.encode())
+        return request_of(own, names, request_id, now, commitment=committed, include_similar=include_similar)
+
+    def _readmit(self, engine: Engine, command: Command) -> None:
+        """Let people back who were erased, if they were."""
+        comeback, now = self.scenario.returns[command.request], self.grounds.clock.now()
+        names = names_of(comeback.subjects, ())
+        asked = readmission_of(names, comeback.request_id, "asked", now)
+        is_known = engine.state.readmission(comeback.request_id) is not None
+        before = engine._ledger._position.number
+        try:
+            done = engine.readmit(asked, names)
+        except Invalid:
+            if engine._ledger._position.number == before:
+                erased = self.auditor.barred[before].intersection(names.subject_digests())
+                assert not erased, f"{comeback.request_id} is refused, and they were erased"
+            self.grounds.count("nobody to readmit")
+            return
+        assert done.body == asked.body
+        self.auditor.acknowledged.add(comeback.request_id)
+        self.grounds.count("readmitted again" if is_known else "readmitted")
+        self._readmit_otherwise(engine, comeback.request_id)
+
+    def _readmit_otherwise(self, engine: Engine, request_id: str) -> None:
+        """The same id with other names, or to erase, is refused (D4)."""
+        others = names_of(["s0"], ())
+        with _used_before():
+            engine.readmit(readmission_of(others, request_id, "asked", self.grounds.clock.now()), others)
+        with _used_before():
+            engine.accept(self._request(request_id, others), others)
 
     def _intervene(self, engine: Engine, command: Command) -> None:
         try:

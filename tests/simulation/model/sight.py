@@ -12,16 +12,17 @@ from storage.digests import sha256
 from storage.objects import ObjectKey, ObjectStore
 from tests.doubles.workers.fake_learner import decode_state
 
-Identities = dict[int, tuple[bytes, bytes]]
-"""Keyed digests of data point and subject, by the point's key (``ShardPoints.keys_N``)."""
+Identity = tuple[bytes, bytes]
+"""Keyed digests of a data point and of its subject."""
 
 
 @lru_cache(10_000)
-def _identities(payload: bytes) -> Identities:
+def _identities(payload: bytes) -> dict[Identity, int]:
+    """Return the data points of a part, each with its key (``ShardPoints.keys_N``)."""
     block = decode_part(payload)
     named = zip(block.points_N, block.subjects_N, strict=True)
     pairs = ((point.tobytes(), subject.tobytes()) for point, subject in named)
-    return dict(zip(point_keys(block.points_N).tolist(), pairs, strict=True))
+    return dict(zip(pairs, point_keys(block.points_N).tolist(), strict=True))
 
 
 @lru_cache(10_000)
@@ -33,18 +34,18 @@ def _seen(payload: bytes) -> frozenset[int]:
 class Sight:
     """Remembers what it saw: objects do not change."""
 
-    people: Identities = field(default_factory=dict)
-    """Every data point that was ever in a slice."""
-    _parts: dict[ObjectKey, frozenset[int]] = field(default_factory=dict)
+    keys: dict[bytes, int] = field(default_factory=dict)
+    """Of every data point that was ever in a slice, its key by its keyed digest."""
+    _parts: dict[ObjectKey, frozenset[Identity]] = field(default_factory=dict)
     _seen: dict[ObjectKey, frozenset[int]] = field(default_factory=dict)
 
-    def part(self, store: ObjectStore, record: PartRecord) -> frozenset[int]:
-        """Return the keys of the part's data points; its bytes have to be those recorded."""
+    def part(self, store: ObjectStore, record: PartRecord) -> frozenset[Identity]:
+        """Return the part's data points; its bytes have to be those recorded."""
         if record.key not in self._parts:
             payload = store.get(record.key).payload
             assert sha256(payload) == record.sha256, f"{record.key} is not what it should be"
             found = _identities(payload)
-            self.people.update(found)
+            self.keys.update({point: key for (point, _), key in found.items()})
             self._parts[record.key] = frozenset(found)
         return self._parts[record.key]
 
@@ -54,20 +55,21 @@ class Sight:
             self._seen[key] = _seen(store.get(key).payload)
         return self._seen[key]
 
-    def anything(self, store: ObjectStore, key: ObjectKey) -> frozenset[int]:
-        """Return the keys of the data points in a part or checkpoint, whatever it is."""
-        return frozenset(_identities(store.get(key).payload)) if "/slices/" in key else self.checkpoint(store, key)
+    def shows(self, store: ObjectStore, key: ObjectKey, digests: frozenset[bytes]) -> bool:
+        """Return whether a part or checkpoint, whatever it is, holds anything of these data points and subjects."""
+        if "/slices/" in key:
+            return any(not digests.isdisjoint(each) for each in _identities(store.get(key).payload))
+        return not self.named(digests).isdisjoint(self.checkpoint(store, key))
 
     def copy(self) -> Sight:
         """Return another one that has seen the same."""
-        return Sight(people=dict(self.people), _parts=dict(self._parts), _seen=dict(self._seen))
+        return Sight(keys=dict(self.keys), _parts=dict(self._parts), _seen=dict(self._seen))
 
-    def points(self, store: ObjectStore, state: FederationState) -> frozenset[int]:
-        """Return the keys of all data points in the slices."""
+    def points(self, store: ObjectStore, state: FederationState) -> frozenset[Identity]:
+        """Return all data points in the slices."""
         parts = (part for shard in state.shards for record in shard.slices for part in record.parts)
         return frozenset().union(*(self.part(store, part) for part in parts))
 
-    def named(self, names: Iterable[bytes]) -> frozenset[int]:
-        """Return the keys of all data points known that one of the digests names."""
-        wanted = frozenset(names)
-        return frozenset(key for key, own in self.people.items() if not wanted.isdisjoint(own))
+    def named(self, digests: Iterable[bytes]) -> frozenset[int]:
+        """Return the keys of the data points known that one of the digests is of."""
+        return frozenset(self.keys[each] for each in digests if each in self.keys)

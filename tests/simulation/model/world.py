@@ -18,7 +18,7 @@ from tests.simulation.model.auditor import Auditor
 def left_over(store: ObjectStore, state: FederationState) -> list[ObjectKey]:
     """Return the objects that the state does not name; not those of register, receipts' log and keyrings."""
     current = state.referenced()
-    others = ("manifest/", "journal/", "control/", "receipts/", "log/", "keyrings/")
+    others = ("manifest/", "journal/", "control/", "receipts/", "log/", "keyrings/", "history/")
     return [info.key for info in store.list("") if info.key not in current and not info.key.startswith(others)]
 
 
