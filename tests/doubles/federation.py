@@ -10,12 +10,13 @@ from typing import Any, Generic
 import pyarrow as pa
 
 from cluster.config.specification import ClusterSettings, FederationSpecification, bit_settings, settings_record
+from cluster.writer.drafting import readmission_of, request_of
 from cluster.writer.identity import fresh_state
 from coordinator.engine.engine import Engine, Tools
 from coordinator.ports import Listener
 from coordinator.receipts.evidence import StoreEvidence
 from coordinator.receipts.issuer import Registrar
-from coordinator.requests import ErasureRequest
+from coordinator.requests import ErasureRequest, Readmission
 from coordinator.settings import AggregationSettings, ErasureSettings
 from coordinator.state import FederationState
 from shards.data.sources import Source, table_source
@@ -172,20 +173,33 @@ class SmallFederation(Generic[State]):
         engine.configure(settings_record(specification), self.conditions(engine.state.data.layout.width))
         engine.settle()
 
-    def accept(self, *, subjects: Iterable[str] = (), ids: Iterable[str] = (), request_id: str) -> ErasureRequest:
-        """Accept an erasure request."""
+    def accept(
+        self,
+        *,
+        subjects: Iterable[str] = (),
+        ids: Iterable[str] = (),
+        request_id: str,
+        include_similar: bool = False,
+        commitment: str = "",
+    ) -> ErasureRequest:
+        """Accept an erasure request; with a ``commitment`` a statement is owed where nothing is found."""
         names = names_of(subjects, ids)
-        now = self.clock.now().isoformat()
-        request = ErasureRequest(
-            request_id=request_id,
-            body=names.digest(),
-            names=None,
-            subjects=len(names.subjects) // 16,
-            ids=len(names.points) // 16,
-            received_at=now,
-            due_at=now,
+        request = request_of(
+            self.specification,
+            names,
+            request_id,
+            self.clock.now(),
+            include_similar=include_similar,
+            commitment=commitment,
         )
         return self.engine.accept(request, names)
+
+    def readmit(self, *, subjects: Iterable[str], request_id: str) -> Readmission:
+        """Let erased subjects come back, and state it."""
+        names = names_of(subjects, ())
+        readmitted = self.engine.readmit(readmission_of(names, request_id, "asked", self.clock.now()), names)
+        self.engine.settle()
+        return readmitted
 
     def erase(self, *, subjects: Iterable[str] = (), ids: Iterable[str] = (), request_id: str) -> ErasureRequest:
         """Accept an erasure request and carry it out."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Literal
 
@@ -12,11 +12,13 @@ import pytest
 
 from coordinator.engine.ledger import read_state
 from coordinator.engine.lookup import load_tombstones
+from coordinator.receipts.issuer import Registrar
 from coordinator.requests import RequestState
 from coordinator.state import FederationState
 from coordinator.verification import scan_residue
 from shards.routing import point_digest
 from shards.slices.files import point_keys
+from storage.digests import sha256
 from storage.encryption.store import SealedStore
 from storage.errors import Conflict, Corrupt, Fenced, OutcomeUnknown, SisaError, Unavailable
 from storage.objects import ObjectStore
@@ -25,6 +27,7 @@ from tests.doubles.federation import (
     KEY,
     Point,
     SmallFederation,
+    names_of,
     plain_conditions,
     specification_of,
     survivors,
@@ -35,6 +38,7 @@ from tests.doubles.time_and_names import CountingNames
 from tests.doubles.workers.fake_learner import HashLearner, HashState
 from tests.doubles.workers.in_process_pool import Death
 from tests.simulation.model.auditor import Auditor
+from tests.simulation.model.scenario import identities_of, keys_of
 from tests.simulation.model.world import AuditedStore, MortalStore, left_over
 
 _SHARDS, _SLICES = 2, 3
@@ -45,7 +49,24 @@ POINTS = [
     Point(id=f"p{n}", subject=f"s{n // 2}", label="ab"[n % 2], features=(float(n), float(n * n % 7))) for n in range(18)
 ]
 LATER = [Point(id=f"q{n}", subject=f"t{n}", label="a", features=(0.5, float(n))) for n in range(2)]
-ERASED = {"er-1": (("s1", "s4"), ()), "er-2": ((), ("p11", "p0")), "er-3": (("nobody",), ())}
+ERASED = {
+    "er-1": (("s1", "s4"), ()),
+    "er-2": ((), ("p11", "p0")),
+    "er-3": (("nobody",), ()),
+    "er-4": (("S1",), ()),
+    "er-5": (("nobody",), ()),
+}
+
+ALIKE = [Point(id=f"a{n}", subject=each, label="b", features=(0.75, float(n))) for n, each in enumerate(("S1", " s1"))]
+SPELT_ALIKE = [*ALIKE, *(point for point in POINTS if point.subject == "s1")]
+"""Of er-4, which names ``S1`` and means those spelt alike."""
+BACK = [Point(id=f"n{n}", subject=each, label="a", features=(1.25, float(n))) for n, each in enumerate(("s1", "S1"))]
+"""New data points of two people who were erased; the first one is let back."""
+
+
+def moved(points: list[Point]) -> list[Point]:
+    """Return the data points as they are when one of the person erased is somebody else's."""
+    return [replace(point, subject="u0") if point.id == "p2" else point for point in points]
 
 
 def _key(point: Point) -> int:
@@ -71,8 +92,15 @@ class World:
     federation: SmallFederation[HashState] = field(init=False)
 
     def __post_init__(self) -> None:
-        erases = {request: _erased_keys(request) for request in ERASED}
-        self.auditor = Auditor(erases=erases, view=self.view, thorough=self.sealed)
+        erases = {request: _erased_keys(request) for request in ERASED} | {"er-4": keys_of(SPELT_ALIKE)}
+        self.auditor = Auditor(
+            erases=erases,
+            similar=frozenset({"er-4"}),
+            returns={"re-1": frozenset(names_of(["s1"], ()).subject_digests())},
+            spelt=dict.fromkeys(names_of([point.subject for point in SPELT_ALIKE], ()).subject_digests(), "s1"),
+            view=self.view,
+            thorough=self.sealed,
+        )
         self.objects = AuditedStore(f"world-{next(_WORLDS)}", self.auditor)
         self.store = MortalStore(self.objects)
         self.federation = self.another("first", self.store)
@@ -102,10 +130,43 @@ class World:
             lambda: federation.train([*LATER, *reversed(POINTS)]),
         ]
 
-    def erase(self, federation: SmallFederation[HashState], request_id: str) -> None:
+    def story_of_names(self, federation: SmallFederation[HashState]) -> list[Callable[[], object]]:
+        """Return commands about people spelt alike, of whom one comes back, and about somebody who was never there."""
+        return [
+            lambda: self.train(federation, [*POINTS, *ALIKE]),
+            lambda: self.erase(federation, "er-4", include_similar=True),
+            lambda: self.erase(federation, "er-5", commitment=sha256(b"salted")),
+            lambda: self.readmit(federation, "re-1"),
+            lambda: self.train(federation, [*BACK, *moved(POINTS), *ALIKE]),
+        ]
+
+    def train(self, federation: SmallFederation[HashState], points: list[Point]) -> None:
+        """Give the command that trains; the auditor knows of the source."""
+        self.auditor.reads(identities_of(points), federation.engine._ledger)
+        federation.train(points)
+
+    def readmit(self, federation: SmallFederation[HashState], request_id: str) -> None:
+        """Give the command that lets somebody back; given again it is the same one."""
+        federation.readmit(subjects=["s1"], request_id=request_id)
+        self.auditor.acknowledged.add(request_id)
+
+    def erase(
+        self,
+        federation: SmallFederation[HashState],
+        request_id: str,
+        *,
+        include_similar: bool = False,
+        commitment: str = "",
+    ) -> None:
         """Give the command that erases; once it is accepted it counts as acknowledged."""
         subjects, ids = ERASED[request_id]
-        federation.accept(subjects=subjects, ids=ids, request_id=request_id)
+        federation.accept(
+            subjects=subjects,
+            ids=ids,
+            request_id=request_id,
+            include_similar=include_similar,
+            commitment=commitment,
+        )
         self.auditor.acknowledged.add(request_id)
         federation.engine.settle()
 
@@ -153,6 +214,7 @@ def _outcome(world: World) -> dict[str, object]:
         "serving": [shard.serving for shard in state.shards],
         "tombstones": tombstones,
         "requests": [(each.request_id, each.state, each.points, each.shards) for each in state.requests],
+        "readmissions": [(each.request_id, each.subjects, each.receipt) for each in state.readmissions],
         "condemned": state.condemned,
     }
 
@@ -260,6 +322,66 @@ def test_a_crash_while_recovering_changes_nothing(gap: int, undisturbed: tuple[W
         again.store.next_life = (Fault(when="before", operation="write", nth=gap, error=Crash),)
         _tell(again.federation, again.story(again.federation))
         _check_end(again, expected)
+
+
+@pytest.fixture(scope="module")
+def undisturbed_names() -> tuple[World, dict[str, object]]:
+    """The story of names without any fault, checked for saying what it should."""
+    world = World()
+    _tell(world.federation, world.story_of_names(world.federation))
+    outcome, state = _outcome(world), world.current()
+    stages = [(each.request_id, each.state, each.points) for each in state.requests]
+    assert stages == [("er-4", RequestState.COMPLETE, 4), ("er-5", RequestState.REFUSED, 0)]
+    # Of the erased nothing is back; of her who may come back, what is new.
+    held = world.auditor.sight.points(world.objects, state)
+    left = [point for point in POINTS if point not in SPELT_ALIKE]
+    assert held == identities_of([*left, BACK[0]])
+    assert [(each.request_id, each.subjects) for each in state.readmissions] == [("re-1", 1)]
+    _check_names_end(world, outcome)
+    return world, outcome
+
+
+def _check_names_end(world: World, expected: dict[str, object]) -> None:
+    """The end is that of the undisturbed story, and each of its ends has one receipt or statement."""
+    _check_end(world, expected)
+    receipts = Registrar(world.view(world.objects), world.federation.clock, CountingNames("reader"))
+    checked = receipts.check_all(["er-4", "er-5", "re-1"])
+    assert (checked.broken, checked.checked) == ((), 3)
+    assert receipts.check_log().entries == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("sealed", "when", "error", "every"),
+    [
+        pytest.param(False, "before", Crash, 1, id="before"),
+        pytest.param(False, "after", Crash, 1, id="after"),
+        pytest.param(False, "after", OutcomeUnknown, 3, id="unknown"),
+        pytest.param(True, "before", Crash, 5, id="encrypted-before"),
+        pytest.param(True, "after", Crash, 5, id="encrypted-after"),
+    ],
+)
+def test_a_crash_at_any_write_of_the_story_of_names_changes_nothing(
+    sealed: bool,
+    when: Literal["before", "after"],
+    error: type[BaseException],
+    every: int,
+    undisturbed_names: tuple[World, dict[str, object]],
+) -> None:
+    """An erasure of people spelt alike, a refusal with its statement, a readmission and what then comes back: dying, or
+    hearing nothing, at any write of them ends in the undisturbed story's state, with one statement each.
+    """
+    _, expected = undisturbed_names
+    calm = World(sealed=sealed)
+    _tell(calm.federation, calm.story_of_names(calm.federation))
+    _check_names_end(calm, expected)
+    for number in range(0, calm.store.writes, every):
+        world = World(sealed=sealed)
+        world.store.plan(Fault(when=when, operation="write", nth=number + 1, error=error))
+        _tell(world.federation, world.story_of_names(world.federation))
+        _check_names_end(world, expected)
+        world.objects.forget()
+    assert calm.store.writes >= 80
 
 
 def test_no_client_needed_after_acceptance(undisturbed: tuple[World, dict[str, object]]) -> None:
