@@ -25,9 +25,12 @@ import cluster.writer.identity
 import cluster.writer.writer
 from cluster.config.specification import FederationSpecification
 from cluster.writer.stores import open_objects
+from coordinator.engine.history import generations
 from coordinator.engine.ledger import read_state
+from coordinator.engine.lookup import load_digests, load_tombstones
 from coordinator.engine.sweep import left_over
 from coordinator.ports import Notice, RequestMoved
+from coordinator.requests import Readmission
 from coordinator.state import FederationState, servable
 from storage.encryption.store import SealedStore
 from storage.errors import SisaError, WriterBusy
@@ -37,6 +40,7 @@ from tests.doubles.workers.local_workers import LocalWorkers
 from tests.kills.fail_points import Strike, StruckStore
 
 _PEOPLE = small_points()
+_REASON = "they asked for it"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +49,9 @@ class _Names:
 
     subjects: tuple[str, ...] = ()
     ids: tuple[str, ...] = ()
+    include_similar: bool = False
+    returns: bool = False
+    """Whether they are let back, and not erased."""
 
 
 REQUESTS: Mapping[str, _Names] = {
@@ -53,8 +60,11 @@ REQUESTS: Mapping[str, _Names] = {
     "er-2": _Names(ids=(*ids_of(_PEOPLE, "secret-person-003"), *(f"nobody-{number}" for number in range(70)))),
     "er-3": _Names(subjects=("nobody-at-all",)),
     "er-4": _Names(subjects=("secret-person-004",)),
+    "er-5": _Names(subjects=("Secret-Person-018", *(f"nobody-{number}" for number in range(70))), include_similar=True),
+    "re-0": _Names(subjects=("secret-person-005",), returns=True),
 }
-"""The names of er-2 are too many to stand in a journal's entry."""
+"""The names of er-2 and er-5 are too many to stand in a journal's entry. The one of er-5 is somebody's in another
+spelling; re-0 lets back whom er-0 has erased."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,11 +172,13 @@ def _fill(home: Home, about: str, _listener: _Listener) -> None:
         home.specify(partition__key=None, store=store, endpoint=endpoint)
 
 
-def _change(home: Home, _about: str, _listener: _Listener) -> None:
-    """Let the source lose three people and get a new one; whoever is erased is still in it."""
+def _change(home: Home, about: str, _listener: _Listener) -> None:
+    """Let the source lose three people and get new data points, of a new person or of one that is named; whoever is
+    erased is still in it.
+    """
     gone = without(_PEOPLE, subjects=["secret-person-010", "secret-person-011", "secret-person-012"])
     new = {name: values[:2] for name, values in _PEOPLE.items()}
-    new |= {"id": ["new-id-0", "new-id-1"], "user_id": ["new-person", "new-person"]}
+    new |= {"id": ["new-id-0", "new-id-1"], "user_id": [about or "new-person"] * 2}
     home.write("train.parquet", {name: [*values, *new[name]] for name, values in gone.items()})
 
 
@@ -175,7 +187,7 @@ def _train(home: Home, _about: str, listener: _Listener) -> None:
         federation.train()
 
 
-def _erase(home: Home, about: str, listener: _Listener) -> str:
+def _ask(home: Home, about: str, listener: _Listener) -> str:
     with cluster.connect(home.config, listener=listener) as federation:
         return _give(federation, about)
 
@@ -186,14 +198,14 @@ def _recover(home: Home, about: str, listener: _Listener) -> dict[str, Any]:
     A request that the store knows is not given again before it is done: it was acknowledged, and whoever writes next
     carries it out. Then it is given once more, and has to be the same one.
     """
-    word, _, request_id = about.partition(" ")
+    request_id = about.partition(" ")[2]
     with cluster.connect(home.config, listener=listener) as federation:
         found = _found(federation, request_id)
-        if word == "erase" and found["request"] is None:
+        if request_id and found["request"] is None:
             _give(federation, request_id)
         else:
             federation.train()
-        again = _give(federation, request_id) if word == "erase" else None
+        again = _give(federation, request_id) if request_id else None
         return {"found": found, "again": again, "outcome": _outcome(federation)}
 
 
@@ -205,6 +217,7 @@ def _command(home: Home, about: str, _listener: _Listener) -> dict[str, Any]:
         named = REQUESTS[request_id]
         options += [part for one in named.subjects for part in ("--subject", one)]
         options += [part for one in named.ids for part in ("--id", one)]
+        options += ["--include-similar"] * named.include_similar + ["--reason", _REASON] * named.returns
     said = home.json(word, *options)
     return {"code": said.code, **({"error": said.error} if said.code else {})}
 
@@ -214,7 +227,7 @@ def _look(home: Home, about: str, _listener: _Listener) -> dict[str, Any]:
         state = read_state(federation.store)
         found = _found(federation, about)
         if state is not None:
-            found |= {"state": _outcome_of(state), "left_over": left_over(federation.store, state)}
+            found |= {"state": _outcome_of(federation, state), "left_over": left_over(federation.store, state)}
         return found
 
 
@@ -222,7 +235,8 @@ COMMANDS: Mapping[str, Callable[[Home, str, _Listener], Any]] = {
     "fill": _fill,
     "change": _change,
     "train": _train,
-    "erase": _erase,
+    "erase": _ask,
+    "readmit": _ask,
     "recover": _recover,
     "look": _look,
     "sisa": _command,
@@ -232,7 +246,16 @@ COMMANDS: Mapping[str, Callable[[Home, str, _Listener], Any]] = {
 def _give(federation: cluster.Federation, request_id: str) -> str:
     """Give the request and have it done; return the state that it is in then."""
     names = REQUESTS[request_id]
-    return federation.erase(subjects=names.subjects, ids=names.ids, request_id=request_id).state
+    if names.returns:
+        return _readmitted(federation.readmit(subjects=names.subjects, reason=_REASON, request_id=request_id))
+    return federation.erase(
+        subjects=names.subjects, ids=names.ids, request_id=request_id, include_similar=names.include_similar
+    ).state
+
+
+def _readmitted(readmission: Readmission) -> str:
+    """Return where a readmission stands, in a word."""
+    return "readmitted" if readmission.receipt is None else "stated"
 
 
 # ------------------------------------------------------------------------------------------------- what is there
@@ -243,14 +266,14 @@ def _found(federation: cluster.Federation, request_id: str) -> dict[str, Any]:
     state = read_state(federation.store)
     if state is None or state.data is None:
         return {"request": None, "served": [], "learned": 0}
-    request = state.request(request_id)
+    request, readmission = state.request(request_id), state.readmission(request_id)
     served = [each.checkpoint.digest for each in servable(state)]
     if served:
         evaluated = federation.evaluate(federation.specification.folder / "train.parquet")
         assert evaluated.generation >= state.generation >= state.floor  # a writer may have been at work in between
         assert evaluated.constituents == len(served) or evaluated.generation > state.generation
     return {
-        "request": request.state.value if request else None,
+        "request": request.state.value if request else _readmitted(readmission) if readmission else None,
         "served": served,
         "learned": sum(len(shard.chain) for shard in state.shards),
     }
@@ -267,19 +290,26 @@ def _outcome(federation: cluster.Federation) -> dict[str, Any]:
         "receipts": verification.receipts.checked,
         "log": federation.registrar.check_log().entries,
         "objects": _objects(federation),
-        **_outcome_of(state),
+        **_outcome_of(federation, state),
     }
 
 
-def _outcome_of(state: FederationState) -> dict[str, Any]:
+def _outcome_of(federation: cluster.Federation, state: FederationState) -> dict[str, Any]:
     """Return what of the state no interruption may change."""
+    tombstones = load_tombstones(federation.store, state.tombstone_objects())
     return {
         "digests": [[checkpoint.digest for checkpoint in shard.chain] for shard in state.shards],
         "lineages": [[checkpoint.lineage for checkpoint in shard.chain] for shard in state.shards],
         "contents": [[record.content_digest for record in shard.slices] for shard in state.shards],
         "serving": [shard.serving for shard in state.shards],
-        "tombstones": state.tombstones and state.tombstones.sha256,
-        "requests": [[each.request_id, each.state.value, each.points, *each.shards] for each in state.requests],
+        "tombstones": [len(tombstones), tombstones.digest()],
+        "missing": {each.request_id: len(load_digests(federation.store, each.missing)) for each in state.requests},
+        "requests": [
+            *([each.request_id, each.state.value, each.points, *each.shards] for each in state.requests),
+            *([each.request_id, _readmitted(each), each.subjects] for each in state.readmissions),
+        ],
+        "generations": [each.number for each in generations(federation.store, state)]
+        == list(range(1, state.generation + 1)),
         "condemned": list(state.condemned),
         "published": state.published,
     }

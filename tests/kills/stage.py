@@ -33,6 +33,11 @@ STORIES: Final[Mapping[str, Story]] = {
     "erase many": Story(before=("fill", "train", "erase er-0"), command="erase er-2"),
     "erase nobody": Story(before=("fill", "train", "erase er-0"), command="erase er-3"),
     "train again": Story(before=("fill", "train", "erase er-0", "change"), command="train"),
+    "erase alike": Story(before=("fill", "train", "erase er-0"), command="erase er-5"),
+    "readmit": Story(before=("fill", "train", "erase er-0"), command="readmit re-0"),
+    "train back": Story(
+        before=("fill", "train", "erase er-0", "readmit re-0", "change secret-person-005"), command="train"
+    ),
 }
 
 

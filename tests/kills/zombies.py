@@ -46,6 +46,7 @@ _ASLEEP: Final[Mapping[str, tuple[tuple[str, Moment], ...]]] = {
     ),
     "erase many": (("request: names put", "before"),),
     "train again": (("ingest: slice put", "before"), ("purge: last slice deleted", "before")),
+    "readmit": (("event: subjects readmitted", "before"), ("event: subjects readmitted", "after")),
 }
 
 
