@@ -86,8 +86,8 @@ def draw_markers() -> dict[str, Marker]:
         "customer": _whole(secrets.randbits(62) | 1 << 61),
         "fraction": _fraction(1 + secrets.randbits(52) / 2**52),
         "moment": _moment(datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=secrets.randbits(50))),
-        "picture": _bytes(secrets.token_bytes(16)),
-        "features": _bytes(features, *_numbers(np.frombuffer(features, dtype=np.uint8))),
+        "picture": marker_of_bytes(secrets.token_bytes(16)),
+        "features": marker_of_bytes(features, *_numbers(np.frombuffer(features, dtype=np.uint8))),
         "measurements": _measurements(),
         "buffer": Marker(value=seen, forms=_numbers(seen)),
         "parameter": Marker(value=seen * np.float32(3), forms=_numbers(seen * np.float32(3))),
@@ -103,7 +103,8 @@ def _text(value: str) -> Marker:
     return Marker(value=value, forms=(plain, value.encode("utf-16-le"), plain.hex().encode(), *_in_base64(plain)))
 
 
-def _bytes(value: bytes, *others: bytes) -> Marker:
+def marker_of_bytes(value: bytes, *others: bytes) -> Marker:
+    """Return the marker that these bytes are, in hexadecimal and base64 as well, and in the ``others``."""
     return Marker(value=value, forms=(value, value.hex().encode(), *_in_base64(value), *others))
 
 
