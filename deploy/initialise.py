@@ -23,7 +23,10 @@ from storage.errors import Conflict, Invalid
 from storage.location import is_on_s3
 
 _ID_NAMES = re.compile(r"(id|uuid|guid|key)|.*_(id|uuid|guid|key)", re.IGNORECASE)
-_SUBJECT_NAMES = re.compile(r"(user|person|subject|account|customer|patient|client|member).*", re.IGNORECASE)
+_EMAIL_NAMES = re.compile(r"(.*_)?e[-_]?mail(_?address)?", re.IGNORECASE)
+_SUBJECT_NAMES = re.compile(
+    rf"(user|person|subject|account|customer|patient|client|member).*|{_EMAIL_NAMES.pattern}", re.IGNORECASE
+)
 _LABEL_NAMES = ("label", "target", "class", "y", "outcome")
 _NUMBERS = ("integer", "number", "boolean")
 _SMALL_ENOUGH = 10.0
@@ -266,6 +269,7 @@ def _text(train: str, found: SourceDescription, guess: _Guess) -> str:
         if guess.subject
         else '# subject = "user_id"  # whose data it is; without one, every data point is a subject of its own'
     )
+    form = "email" if _EMAIL_NAMES.fullmatch((guess.subject or guess.id).name) else "trimmed"
     left_out = ", ".join(map(_quoted, guess.left_out))
     scale, reason = _scale(guess.features)
     data = [
@@ -273,6 +277,7 @@ def _text(train: str, found: SourceDescription, guess: _Guess) -> str:
         *([_ENDPOINT] if is_on_s3(train) else []),
         f"id       = {_quoted(guess.id.name)}  # unique per data point",
         subject,
+        f'subject_form = "{form}"  # which spellings are one person: trimmed, casefold, email, phone, integer, exact',
         f"label    = {_quoted(guess.label.name)}",
         *([f"# left out of features: {left_out}"] if left_out else []),
         f"features = [{', '.join(map(_quoted, column_globs(names, others)))}]  # columns or globs",

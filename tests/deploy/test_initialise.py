@@ -127,6 +127,16 @@ def test_usual_names_are_known(tmp_path: Path, column: str, part: str, found: st
     assert getattr(specification.data, part) == found
 
 
+@pytest.mark.parametrize(
+    ("column", "form"),
+    [("email", "email"), ("E-Mail", "email"), ("contact_email_address", "email"), ("user_id", "trimmed")],
+)
+def test_a_form_is_proposed(tmp_path: Path, column: str, form: str) -> None:
+    """Addresses are compared without regard to case, other names trimmed; the draft says what else there is."""
+    specification = drafted(tmp_path, without("user_id", **{column: PLAIN["user_id"]}))
+    assert (specification.data.subject, specification.data.subject_form) == (column, form)
+
+
 def test_without_a_subject_every_point_is_its_own(tmp_path: Path) -> None:
     """Where no column names persons, the subject is left to its default and the draft says how to state it."""
     specification = drafted(tmp_path, without("user_id"))
