@@ -160,11 +160,21 @@ def describe(
 def for_the_public(status: FederationStatus) -> FederationStatus:
     """Return what may be told of a status to those who may only predict.
 
-    Without requests, the store's place, and of each constituent points and digests: compared with those of an earlier
-    look they tell in which shard somebody was erased, for good.
+    Without requests, the store's place, what is known of names, and of each constituent points and digests: compared
+    with those of an earlier look they tell in which shard somebody was erased, for good.
     """
     constituents = (replace(each, points=None, digest=None, slice_digests=None) for each in status.constituents)
-    return replace(status, store="", constituents=tuple(constituents), requests=(), batch=None)
+    return replace(
+        status,
+        store="",
+        constituents=tuple(constituents),
+        requests=(),
+        batch=None,
+        kept_out_by_id=0,
+        respelt_at_ingest=0,
+        similar_subjects=None,
+        forgotten=(),
+    )
 
 
 def describe_request(request: ErasureRequest, now: datetime) -> RequestStatus:

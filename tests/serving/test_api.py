@@ -143,7 +143,7 @@ def test_status_shows_requests_to_auditors_alone(world: World) -> None:
     world.erase(MARKED, key="er-1")
     full, public = world.get("/v1/status").json(), world.get("/v1/status", "predict").json()
     assert [request["request_id"] for request in full["requests"]] == ["er-1"]
-    assert (public["requests"], public["store"]) == ([], "")
+    assert (public["requests"], public["store"], public["forgotten"], public["similar_subjects"]) == ([], "", [], None)
     assert {"generation", "floor", "serving", "constituents"} <= public.keys()
 
 
