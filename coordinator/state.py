@@ -45,6 +45,7 @@ class DataState:
 
     layout: FeatureLayout
     inventory: tuple[SourceFile, ...]
+    """Empty: whatever the files are, they are to be read again."""
     taken: Mapping[str, Any]
     """Label, features and classes that it was read under."""
     refused: int

@@ -425,7 +425,9 @@ def _readmit(state: FederationState, event: SubjectsReadmitted) -> FederationSta
     if state.readmission(event.readmission.request_id) is not None:
         return state  # told twice
     after = _with_tombstones(state, event.tombstones, event.segments)
-    return replace(after, readmissions=(*after.readmissions, event.readmission))
+    # The source may have had new data points of theirs for long: it is read again, changed or not.
+    data = replace(after.data, inventory=()) if after.data is not None else None
+    return replace(after, data=data, readmissions=(*after.readmissions, event.readmission))
 
 
 def _refuted(state: FederationState, refutation: Refutation) -> FederationState:

@@ -210,7 +210,7 @@ class Engine:
         """Read the source and replace the slices that differ, and those in ``lost``; tombstoned points stay out."""
         tools = self._tools
         self._is_untidy = True
-        tombstones = self.state.tombstone_objects()
+        tombstones, readmissions = self.state.tombstone_objects(), len(self.state.readmissions)
         # Drafts of its own: erasures go on while the source is read. Sweeps do not, as the one thread that ingests is
         # also the one that sweeps; so nothing need be kept from them, however many write. What others write meanwhile
         # bears names that begin with one drawn here, and is taken back with all else where this writer is fenced.
@@ -245,6 +245,8 @@ class Engine:
             with self._drafts as drawn:
                 if self.state.tombstone_objects() != tombstones:  # people were erased while the source was read
                     slices = self._without_erased(slices, drawn)
+                if len(self.state.readmissions) != readmissions:  # and whoever came back was left out
+                    state = replace(state, inventory=())
                 self.record(Ingested(data=state, slices=slices, lost=lost, at=self.now()))
                 self._drafts.tidy()
             drafts.tidy()

@@ -325,6 +325,22 @@ def test_erased_people_stay_out(trained: Home) -> None:
     assert trained.json("verify").code == 0
 
 
+def test_whoever_comes_back_is_taken_from_a_source_that_has_not_changed(trained: Home) -> None:
+    """New data points that were left out before the readmission are taken after it; those that were erased are not."""
+    assert trained.json("erase", "--subject", MARKED).code == 0
+    columns = small_points()
+    for name, values in columns.items():
+        values.append({"id": "new-id", "user_id": MARKED}.get(name, values[-1]))
+    trained.write("train.parquet", columns)
+    assert trained.json("train").data["points"] == 116
+    assert trained.json("readmit", "--subject", MARKED, "--reason", "asked").code == 0
+    said = trained.json("train")
+    assert (said.data["points"], said.data["tombstoned_at_ingest"], said.data["kept_out_by_id"]) == (117, 4, 4)
+    kept = trained.kept()
+    assert trained.json("train").data["points"] == 117
+    assert trained.kept() == kept
+
+
 def test_status_shows_requests_with_due_dates(trained: Home) -> None:
     """Each request is listed with its state, its shards and when it is due."""
     trained.specify(erasure__deadline_days=10)
