@@ -12,10 +12,14 @@ from typing import Final
 import pytest
 
 from coordinator.decisions import decide, lifecycle
+from coordinator.decisions.history import forgotten
 from coordinator.engine import engine, ledger, removal, sweep
 from coordinator.engine.engine import Engine
 from coordinator.engine.ledger import Ledger
-from coordinator.requests import ErasureRequest, RequestState
+from coordinator.engine.lookup import load_tombstones
+from coordinator.engine.removal import Demand
+from coordinator.ports import Names
+from coordinator.requests import ErasureRequest, ObjectRef, Readmission, RequestState, Segment
 from coordinator.state import FederationState
 from shards.learners.trainer import ConstituentTrainer, TrainTask
 from shards.tombstones import NOTHING, DigestSet
@@ -167,6 +171,84 @@ def forgets_earlier_tombstones(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(removal, "with_tombstones", lambda store, names, _segments, new: with_all(store, names, (), new))
 
 
+def forgets_ids(patch: pytest.MonkeyPatch) -> None:
+    """Tombstones are set for subjects alone: under another subject's name an erased data point comes back."""
+    patch.setattr(removal, "ids_are_subjects", lambda _state: True)
+
+
+def loses_a_segment(patch: pytest.MonkeyPatch) -> None:
+    """Where segments of tombstones are merged, the older one is dropped."""
+    with_all = removal.with_tombstones
+
+    def careless(
+        store: ObjectStore, names: Names, segments: tuple[Segment, ...], new: DigestSet
+    ) -> tuple[Segment, ...]:
+        merged = segments and segments[-1].digests <= removal._MERGED_WITHIN * len(new)
+        return with_all(store, names, segments[:-1] if merged else segments, new)
+
+    patch.setattr(removal, "with_tombstones", careless)
+
+
+def lets_everybody_back(patch: pytest.MonkeyPatch) -> None:
+    """Whoever is readmitted takes everybody else's tombstones along."""
+    patch.setattr(engine, "without_tombstones", lambda _store, _names, _state, _gone: (None, ()))
+
+
+def lets_what_was_erased_back(patch: pytest.MonkeyPatch) -> None:
+    """Whoever is readmitted comes back with the data points that were erased."""
+    without = removal.without_tombstones
+
+    def careless(
+        store: ObjectStore, names: Names, state: FederationState, gone: DigestSet
+    ) -> tuple[ObjectRef | None, tuple[Segment, ...]]:
+        points = DigestSet(points=load_tombstones(store, state.tombstone_objects()).points)
+        return without(store, names, state, gone.union(points))
+
+    patch.setattr(engine, "without_tombstones", careless)
+
+
+def erases_by_the_letter(patch: pytest.MonkeyPatch) -> None:
+    """Who is spelt alike stays although the request means them, too."""
+    patch.setattr(removal, "Demand", lambda names, **_: Demand(names=names))
+
+
+def erases_who_is_spelt_alike(patch: pytest.MonkeyPatch) -> None:
+    """Who is spelt alike goes although the request does not mean them."""
+    patch.setattr(removal, "Demand", lambda names, **_: Demand(names=names, include_similar=True))
+
+
+def takes_another_body_for_the_same(patch: pytest.MonkeyPatch) -> None:
+    """Whether those spelt alike are meant does not count when a request comes again (D4)."""
+    accept = Engine.accept
+
+    def careless(self: Engine, request: ErasureRequest, names: DigestSet) -> ErasureRequest:
+        known = self.state.request(request.request_id)
+        return accept(self, request if known is None else replace(request, body=known.body), names)
+
+    patch.setattr(Engine, "accept", careless)
+
+
+def readmits_twice(patch: pytest.MonkeyPatch) -> None:
+    """A readmission that is repeated lets back whoever was erased again meanwhile (D4)."""
+    readmit = Engine.readmit
+
+    def careless(self: Engine, readmission: Readmission, names: DigestSet) -> Readmission:
+        is_known = self.state.readmission(readmission.request_id) is not None
+        return readmit(self, replace(readmission, request_id="again") if is_known else readmission, names)
+
+    patch.setattr(Engine, "readmit", careless)
+
+
+def owes_a_statement(patch: pytest.MonkeyPatch) -> None:
+    """What ended without an erasure gets no statement."""
+    patch.setattr(decide, "_statements_owed", lambda _state: iter(()))
+
+
+def forgets_a_generation(patch: pytest.MonkeyPatch) -> None:
+    """One generation more leaves the state than its object holds."""
+    patch.setattr(decide, "forgotten", lambda state, through: forgotten(state, through + 1))
+
+
 def erases_who_is_held(patch: pytest.MonkeyPatch) -> None:
     """A pause stops nothing."""
     patch.setattr(lifecycle, "is_ready", lifecycle.is_untouched)
@@ -235,24 +317,34 @@ DEFECTS: Final[tuple[tuple[Defect, int], ...]] = (
     (acknowledges_before_it_is_durable, 95),
     (does_not_look_at_the_floor, 19),
     (takes_any_entry_for_its_own, 1),
-    (believes_before_it_is_durable, 75),
-    (deletes_although_superseded, 26),
-    (disturbs_its_successor, 74),
-    (fences_nobody, 342),
+    (believes_before_it_is_durable, 19),
+    (deletes_although_superseded, 162),
+    (disturbs_its_successor, 18),
+    (fences_nobody, 100),
     (shortens_before_it_states, 0),
-    (takes_any_checkpoint, 20),
+    (takes_any_checkpoint, 132),
     (keeps_serving_what_is_tainted, 1),
     (completes_before_it_purges, 0),
     (purges_from_its_list_alone, 0),
     (forgets_tombstones_at_ingest, 0),
-    (forgets_who_was_erased_meanwhile, 51),
+    (forgets_who_was_erased_meanwhile, 490),
     (forgets_earlier_tombstones, 5),
-    (erases_who_is_held, 5),
-    (loses_a_request, 93),
-    (accepts_twice, 50),
-    (leaves_a_zombies_checkpoint, 719),
-    (learns_what_is_not_wanted, 81),
-    (leaves_its_drafts, 455),
+    (forgets_ids, 0),
+    (loses_a_segment, 5),
+    (lets_everybody_back, 11),
+    (lets_what_was_erased_back, 11),
+    (erases_by_the_letter, 5),
+    (erases_who_is_spelt_alike, 11),
+    (takes_another_body_for_the_same, 10),
+    (readmits_twice, 11),
+    (owes_a_statement, 0),
+    (forgets_a_generation, 7),
+    (erases_who_is_held, 4),
+    (loses_a_request, 13),
+    (accepts_twice, 146),
+    (leaves_a_zombies_checkpoint, 688),
+    (learns_what_is_not_wanted, 96),
+    (leaves_its_drafts, 786),
     (forgets_the_receipt, 0),
     (shows_the_past, 0),
 )

@@ -117,6 +117,7 @@ class _Simulation:
             erasure=scenario.erasure,
             sealed=scenario.sealed,
             death_rate=scenario.death_rate,
+            longest_nap=scenario.longest_nap,
         )
         self.stage = Stage(grounds=self.grounds, scenario=scenario)
         self.auditor.noted = self.grounds.count

@@ -28,8 +28,8 @@ _FEW = 40
 CORPUS = (
     15388,  # whoever was overtaken deleted a slice that the other one's worker was about to read
 )
-"""Seeds that have failed once, under the schedules as they are drawn now; add what fails. What failed under schedules
-drawn otherwise is in ``test_writers`` and ``defects``."""
+"""Seeds that have failed once, under the schedules as they were drawn then; add what fails. What failed under schedules
+drawn otherwise is in ``test_writers`` and ``defects`` as well."""
 
 _ROOT = Path(__file__).parents[2]
 

@@ -27,7 +27,7 @@ from tests.doubles.stores.faulty_store import Crash
 from tests.doubles.time_and_names import CountingNames, VirtualClock
 from tests.doubles.workers.fake_learner import HashLearner, HashState
 from tests.simulation.model.scenario import EPOCHS
-from tests.simulation.model.weather import LONGEST_DELAY, Crossing, Life, Sea
+from tests.simulation.model.weather import Crossing, Life, Sea
 
 _MOST_DEATHS = 3
 
@@ -41,6 +41,7 @@ class Grounds:
     erasure: ErasureSettings
     sealed: bool
     death_rate: float
+    longest_nap: int
     era: str = ""
     """Begins the names of all lives."""
     lives: dict[str, Life] = field(default_factory=dict)
@@ -203,7 +204,7 @@ class MortalPool:
             self.grounds.count("workers killed")
         else:
             worker.life.is_forsaken = True
-            worker.life.frozen_for = self.grounds.sea.random.choice((0, 0, LONGEST_DELAY))
+            worker.life.frozen_for = self.grounds.sea.random.choice((0, 0, self.grounds.longest_nap))
             self.grounds.count("workers forsaken")
 
 

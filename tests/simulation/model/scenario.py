@@ -51,6 +51,9 @@ _MOVABLE: Final = ("p1", "p2", "p3", "p4", "p6", "q1")
 _MOVED_TO: Final = ("u0", "S1")
 """Data points that a later source may have under another subject, and under which."""
 
+LONGEST_NAP: Final = 300
+_UNTIL_ALL_IS_OVER: Final = 5_000
+
 _SHARE_WITH_NAMES: Final = 0.5
 """Of the scenarios: they take twice as long as others."""
 
@@ -148,6 +151,8 @@ class Scenario:
     most_faults: int
     death_rate: float
     """Share of a worker's news at which it is taken for dead."""
+    longest_nap: int = LONGEST_NAP
+    """Operations that a worker sleeps through at most that was taken for dead."""
     last_source: tuple[Point, ...] | None = None
     """What is read when all is over; None: nothing."""
     history_together: int = 64
@@ -237,6 +242,7 @@ def _with_names(scenario: Scenario, random: Random) -> Scenario:
         operators=tuple(map(tuple, operators)),
         clients=tuple((served_by, tuple(own)) for served_by, own in clients),
         last_source=_more(random, (*BASE, *LATER)) if random.random() < 0.4 else None,
+        longest_nap=random.choice((LONGEST_NAP, _UNTIL_ALL_IS_OVER)),
         history_together=random.choice((1, 2, 64, 64, 64, 64)),
     )
 
