@@ -155,9 +155,10 @@ class Federation:
     def readmit(self, *, subjects: Iterable[str | int], reason: str, request_id: str | None = None) -> Readmission:
         """Let subjects who were erased come back: their new data points are taken from now on.
 
-        Data points that were erased stay out by their ids. The same ``request_id`` with the same subjects is the same
-        readmission (D4); a signed statement says that it happened, and why. Raises ``Invalid`` when nobody is named,
-        none of them was erased or the reason cannot be shown, ``Conflict`` when the id was used for others.
+        Data points that were erased stay out by their ids, where those are known (``without_ids``). The same
+        ``request_id`` with the same subjects is the same readmission (D4); a signed statement says that it happened,
+        and why. Raises ``Invalid`` when nobody is named, none of them was erased or the reason cannot be shown,
+        ``Conflict`` when the id was used for others.
         """
         check_reason(reason)
         if request_id is not None:

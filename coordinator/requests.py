@@ -247,6 +247,9 @@ class Readmission:
     """As of an erasure request: the same id with another body is a conflict (D4)."""
     subjects: int
     """Subjects named who were erased."""
+    without_ids: int = 0
+    """Those of them whose erased data points have left no tombstones by id, and come back if a source has them: they
+    were erased by 0.1, or each data point is its own subject."""
     reason: str
     """For the record; without personal data."""
     at: str

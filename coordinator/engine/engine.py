@@ -38,7 +38,7 @@ from coordinator.engine.codec import decode_state
 from coordinator.engine.history import keep_old
 from coordinator.engine.ledger import Ledger
 from coordinator.engine.lookup import is_intact, load_digests, load_object, load_tombstones
-from coordinator.engine.removal import put_digests, removal_events, without_tombstones
+from coordinator.engine.removal import ids_are_subjects, put_digests, removal_events, without_tombstones
 from coordinator.engine.sweep import GONE, Drafts, left_over, sweep
 from coordinator.engine.tasks import check_configuration, train_task
 from coordinator.ports import (
@@ -166,7 +166,9 @@ class Engine:
                     "check the spelling; data points that were erased one by one, by id, stay out",
                 )
             tombstones, segments = without_tombstones(store, drawn, self.state, erased)
-            stated = replace(readmission, subjects=len(erased))
+            by_subject = erased.shared(load_digests(store, self.state.tombstones))
+            without_ids = len(erased if ids_are_subjects(self.state) else by_subject)
+            stated = replace(readmission, subjects=len(erased), without_ids=without_ids)
             self.record(
                 SubjectsReadmitted(readmission=stated, tombstones=tombstones, segments=segments, at=readmission.at)
             )

@@ -161,8 +161,9 @@ class Readmitted:
                 " subjects who had been erased are taken again, and why."
             ),
             "does_not_prove": (
-                "It does not prove that they asked for it. It brings nothing back: data points that were erased stay"
-                " out by their ids, and it names nobody."
+                "It does not prove that they asked for it, and it names nobody. It brings nothing back: data points"
+                " that were erased stay out by their ids, except those of 'without_ids' subjects, of whose erased data"
+                " points no id is known."
             ),
             "issued_at": issued_at,
             "federation": self.federation,
@@ -170,6 +171,7 @@ class Readmitted:
                 "id": self.request_id,
                 "digest": self.request_digest,
                 "subjects": self.readmission.subjects,
+                "without_ids": self.readmission.without_ids,
                 "state": "readmitted",
                 "times": {"readmitted": self.readmission.at},
             },

@@ -249,9 +249,14 @@ def price_outcome(found: Search, given: Given) -> Outcome:
 def readmission_outcome(readmission: Readmission) -> Outcome:
     """Return that subjects may come back."""
     many = f"{readmission.subjects:,} subjects" if readmission.subjects > 1 else "1 subject"
+    known = readmission.subjects - readmission.without_ids
+    erased = ["those that were erased stay out by id"] * bool(known)
+    if readmission.without_ids:
+        whose = f"of {readmission.without_ids:,} of them" if known else "of theirs"
+        erased.append(f"no ids are known of what was erased {whose}: it comes back if the source still has it")
     text = (
         f"readmission {readmission.request_id}: {many} may come back; new data points are taken at the next"
-        f" 'sisa train', those that were erased stay out by id\n"
+        f" 'sisa train', {'; '.join(erased)}\n"
         f"'sisa receipt {readmission.request_id}' prints the signed statement"
     )
     return Outcome(data=plain(readmission), text=text)

@@ -9,6 +9,7 @@ release-0.1.0   87 data points, adam; two erasures complete, one refused, one pa
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 import sys
@@ -124,6 +125,24 @@ def test_erased_people_stay_out(earlier: Home) -> None:
     trained = earlier.json("train")
     assert trained.code == 0, trained.err
     assert trained.data["points"] == 87 + 2 - 4 - 1 - 1  # ticket-1's four, ticket-2's one, and the new one of ticket-1
+
+
+def test_whoever_comes_back_comes_back_whole(earlier: Home) -> None:
+    """The release kept no ids of what it erased by subject: a readmission says so, and its statement."""
+    if not is_of_this_profile(earlier):
+        assert earlier.json("train").code == 0
+    said = earlier.json("readmit", "--subject", "person-07", "--reason", "asked", "--request-id", "back-1")
+    assert (said.data["subjects"], said.data["without_ids"]) == (1, 1)
+    told = earlier.run("readmit", "--subject", "person-07", "--reason", "asked", "--request-id", "back-1").out
+    assert "it comes back if the source still has it" in told
+    assert earlier.json("train").data["points"] == 87 - 1  # ticket-2's one, by id, stays out
+    statement = json.loads(base64.b64decode(json.loads(earlier.run("receipt", "back-1").out)["envelope"]["payload"]))
+    assert statement["predicate"]["request"]["without_ids"] == 1
+    assert earlier.json("erase", "--subject", "person-07").data["points"] == 4
+    again = earlier.json("readmit", "--subject", "person-07", "--reason", "asked", "--request-id", "back-2")
+    assert again.data["without_ids"] == 0
+    assert earlier.json("train").data["points"] == 87 - 1 - 4
+    assert earlier.json("verify").code == 0
 
 
 def test_a_copy_is_of_use(earlier: Home, tmp_path_factory: pytest.TempPathFactory) -> None:
