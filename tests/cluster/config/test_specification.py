@@ -221,7 +221,10 @@ MISTAKES = [
     (changed("shards = 5", "shards = nan"), "line 17: [partition] shards must be a whole number, got the number nan"),
     (GOOD + "key = 123456789\n", "line 19: [partition] key must be text, got a whole number"),
     (changed('["0", "1"]', '["0", "1"]\nscale = "255"'), "scale must be a number or a list of numbers, got the text"),
-    (changed('["0", "1"]', '["0", "1"]\nsubject = {}'), "line 10: [data] subject must be text, got a table"),
+    (
+        changed('["0", "1"]', '["0", "1"]\nsubject = {}'),
+        "line 10: [data] subject must be text or a list of texts, got a table",
+    ),
     (changed("0.05", "0.05\nbetas = [0.9]"), "[training] betas must be a list of 2 numbers, got a list of 1"),
     (
         changed("0.05", "0.05\nnesterov = 1"),
