@@ -18,7 +18,8 @@ from coordinator.receipts.evidence import (
     SupersededCheckpoint,
 )
 from coordinator.receipts.issuer import Registrar
-from coordinator.requests import RequestState
+from coordinator.receipts.statements import NothingFound, Readmitted, commitment
+from coordinator.requests import ErasureRequest, Readmission, RequestState, Similar
 from shards.lineage import NumericsProfile
 from shards.specification import ShardId, SliceIndex
 from storage.digests import Sha256, sha256
@@ -86,6 +87,42 @@ EVIDENCE = ErasureEvidence(
     store=StoreEvidence(kind="folder", properties={"encrypted": True, "versioned": False}),
 )
 
+SALT = "00112233445566778899aabbccddeeff"
+
+NOTHING_FOUND = NothingFound(
+    federation="fashion",
+    request=ErasureRequest(
+        request_id="erase-0002",
+        body=digest("other keyed digests"),
+        commitment=commitment(SALT, subjects=["ann", " Zürich 数"], ids=["17"]),
+        names=None,
+        subjects=2,
+        ids=1,
+        unknown=3,
+        similar=Similar(points=4, subjects=2),
+        received_at="2026-01-01T00:00:00+00:00",
+        due_at="2026-01-31T00:00:00+00:00",
+        state=RequestState.REFUSED,
+        times={"accepted": "2026-01-01T00:00:00+00:00", "refused": "2026-01-01T00:00:02+00:00"},
+    ),
+    points=6000,
+    generation=9,
+    form="trimmed",
+    store=StoreEvidence(kind="folder", properties={"encrypted": True, "versioned": False}),
+)
+
+READMITTED = Readmitted(
+    federation="fashion",
+    readmission=Readmission(
+        request_id="back-0001",
+        body=digest("readmission"),
+        subjects=2,
+        without_ids=1,
+        reason="they asked for it",
+        at="2026-02-01T00:00:00+00:00",
+    ),
+)
+
 
 def golden() -> dict[str, bytes]:
     """The golden files by name: what a registrar with fixed keys, names and times writes."""
@@ -94,8 +131,11 @@ def golden() -> dict[str, bytes]:
     registrar = Registrar(store, VirtualClock(), CountingNames("golden"))
     object.__setattr__(registrar.keys, "seeds", CountingSeeds("golden"))
     bundle = registrar.issue(EVIDENCE)
+    nothing_found, readmitted = (registrar.issue(each) for each in (NOTHING_FOUND, READMITTED))
     kept = {
         "bundle-v1.json": bundle.to_bytes(),
+        "nothing-found-v1.json": nothing_found.to_bytes(),
+        "readmission-v1.json": readmitted.to_bytes(),
         "statement-v1.json": store.get(object_key(f"receipts/envelopes/{digest('erase-0001')}")).payload,
         "entry-v1.json": store.get(object_key(f"log/entries/{0:020d}")).payload,
         "checkpoint-v1.txt": store.get(object_key(f"log/checkpoint/{1:020d}")).payload,

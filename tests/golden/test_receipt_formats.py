@@ -9,12 +9,13 @@ import json
 import pytest
 
 from coordinator.receipts.bundles import RECEIPTS, bundle_from_bytes, verify_bundle
+from coordinator.receipts.evidence import Evidence
 from storage.objects import object_key
 from storage.stores.memory import MemoryStore
 from storage.transparency.check import check_log
 from storage.transparency.keys import KeyFolder, public_key_from_text
 from storage.transparency.log import LogLayout
-from tests.golden.regenerate_receipts import EVIDENCE, FOLDER, golden
+from tests.golden.regenerate_receipts import EVIDENCE, FOLDER, NOTHING_FOUND, READMITTED, SALT, golden
 
 GOLDEN = golden()
 BUNDLE = FOLDER / "bundle-v1.json"
@@ -37,6 +38,29 @@ def test_the_golden_receipt_is_genuine() -> None:
     check = verify_bundle(bundle, bundle.keys)
     assert (check.failures, check.request_id) == ((), EVIDENCE.request_id)
     assert bundle.to_bytes() == BUNDLE.read_bytes()
+
+
+@pytest.mark.parametrize(("name", "evidence"), [("nothing-found", NOTHING_FOUND), ("readmission", READMITTED)])
+def test_the_golden_statements_are_genuine(name: str, evidence: Evidence) -> None:
+    """What the first version stated is read, verifies by its keys, and is written again as it was."""
+    payload = (FOLDER / f"{name}-v1.json").read_bytes()
+    bundle = bundle_from_bytes(payload)
+    check = verify_bundle(bundle, bundle.keys)
+    assert (check.failures, check.request_id) == ((), evidence.request_id)
+    assert bundle.to_bytes() == payload
+    statement = json.loads(base64.b64decode(json.loads(payload)["envelope"]["payload"]))
+    assert statement["predicateType"] == evidence.predicate_type
+    assert statement["subject"][0]["digest"]["sha256"] == evidence.request_digest
+
+
+def test_a_commitment_can_be_checked_without_us() -> None:
+    """Who has the salt and the names needs nothing but the recipe in the statement."""
+    record = json.loads((FOLDER / "nothing-found-v1.json").read_bytes())
+    request = json.loads(base64.b64decode(record["envelope"]["payload"]))["predicate"]["request"]
+    assert "SHA-256 over the salt's text, 'subject' or 'id', a zero byte, and the name" in request["digest_is"]
+    named = [("subject", "ann"), ("subject", " Zürich 数"), ("id", "17")]
+    leaves = sorted(hashlib.sha256(f"{SALT}{kind}\0{name}".encode()).digest() for kind, name in named)
+    assert hashlib.sha256(b"sisa/nothing-found/1" + b"".join(leaves)).hexdigest() == request["digest"]
 
 
 def test_the_golden_log_is_sound() -> None:

@@ -1,0 +1,153 @@
+"""Write the golden files of states, events and tombstones anew: ``python -m tests.golden.regenerate_state``.
+
+A difference that this makes is a change of a stored format: raise ``format_version`` and keep reading the old one.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from coordinator.decisions.decide import HistoryKept, PointsRemoved, SubjectsReadmitted
+from coordinator.engine.codec import encode_event, encode_state
+from coordinator.engine.history import keep_old
+from coordinator.requests import (
+    ErasureRequest,
+    InlineDigests,
+    ObjectRef,
+    Readmission,
+    RequestState,
+    Segment,
+    Similar,
+)
+from coordinator.state import DataState, FederationState, GenerationRecord, ShardState
+from shards.routing import Naming, Placement, PointDigest, SubjectDigest
+from shards.slices.files import EMPTY_SLICE, PartRecord, SliceRecord
+from shards.slices.ingest import FeatureLayout
+from shards.specification import ShardId, SliceIndex
+from shards.tombstones import DigestSet
+from storage.digests import Sha256, canonical_json, sha256
+from storage.objects import object_key
+from storage.stores.memory import MemoryStore
+
+FOLDER = Path(__file__).parent / "states"
+AT = "2026-01-01T00:00:00.000+00:00"
+
+
+def digest(text: str) -> Sha256:
+    """A digest that says what it stands for only here."""
+    return sha256(text.encode())
+
+
+TOMBSTONES = DigestSet.of(
+    subjects=[SubjectDigest(bytes(range(16, 32))), SubjectDigest(bytes(range(16)))],
+    points=[PointDigest(bytes(range(240, 256)))],
+)
+
+_SEGMENT = Segment(ref=ObjectRef(key=object_key("tombstones/0001.digests"), sha256=digest("segment")), digests=3)
+_SLICE = SliceRecord(
+    parts=(
+        PartRecord(
+            key=object_key("shards/0000/slices/0001/0001.parquet"), sha256=digest("part"), points=6, payload_bytes=512
+        ),
+    ),
+    points=6,
+    points_digest=digest("points"),
+    content_digest=digest("content"),
+    similar=2,
+)
+_READMISSION = Readmission(
+    request_id="back-1", body=digest("back"), subjects=2, without_ids=1, reason="they asked", at=AT, receipt=1
+)
+_MISSING = InlineDigests.of(DigestSet.of(subjects=[SubjectDigest(bytes(range(32, 48)))]))
+
+STATE = FederationState(
+    name="fashion",
+    settings={"training": {"epochs": 2}},
+    key_digest=digest("key"),
+    shards=(ShardState(slices=(_SLICE, EMPTY_SLICE), serving=0),),
+    data=DataState(
+        layout=FeatureLayout(width=2, dtype="float32", features=("x0", "x1")),
+        inventory=(),
+        taken={"label": "label", "features": ["x*"], "classes": ["a", "b"]},
+        refused=3,
+        by_id=1,
+        respelt=2,
+    ),
+    generation=2,
+    naming=Naming(form="email", by_skeleton=True),
+    segments=(_SEGMENT,),
+    readmissions=(_READMISSION,),
+    history=(
+        GenerationRecord(number=1, since=AT, until="2026-01-02T00:00:00.000+00:00", serving=(2,)),
+        GenerationRecord(number=2, since="2026-01-02T00:00:00.000+00:00", until="", serving=(0,)),
+    ),
+    requests=(
+        ErasureRequest(
+            request_id="er-1",
+            body=digest("names"),
+            include_similar=True,
+            commitment=digest("commitment"),
+            names=None,
+            by="token-1",
+            subjects=2,
+            ids=1,
+            unknown=1,
+            missing=_MISSING,
+            similar=Similar(points=4, subjects=2),
+            received_at=AT,
+            due_at=AT,
+            state=RequestState.QUARANTINED,
+            times={"accepted": AT, "planned": AT, "quarantined": AT},
+        ),
+    ),
+)
+
+REMOVED = PointsRemoved(
+    request_id="er-1",
+    removed={Placement(ShardId(0), SliceIndex(1)): 2},
+    slices={Placement(ShardId(0), SliceIndex(1)): _SLICE},
+    tombstones=None,
+    segments=(_SEGMENT,),
+    before=ObjectRef(key=object_key("requests/0001.before"), sha256=digest("before")),
+    unknown=1,
+    missing=_MISSING,
+    similar=Similar(points=4, subjects=2),
+    at=AT,
+)
+LET_BACK = SubjectsReadmitted(readmission=_READMISSION, tombstones=None, segments=(_SEGMENT,), at=AT)
+KEPT = HistoryKept(through=64)
+
+
+def _history() -> bytes:
+    """Return the object that the oldest of very many generations are written to."""
+    store = MemoryStore("golden-history")
+    store.forget()
+    many = tuple(GenerationRecord(number=n, since=AT, until=AT, serving=(n % 3, 2)) for n in range(1, 129))
+    keep_old(store, FederationState(name="f", settings={}, key_digest=digest("key"), shards=(), history=many))
+    (info,) = store.list("")
+    payload = store.get(info.key).payload
+    store.forget()
+    return payload
+
+
+def golden() -> dict[str, bytes]:
+    """Return the golden files by name."""
+    return {
+        "state-v3.json": canonical_json(encode_state(STATE)),
+        "points-removed-v3.json": canonical_json(encode_event(REMOVED)),
+        "subjects-readmitted-v3.json": canonical_json(encode_event(LET_BACK)),
+        "history-kept-v3.json": canonical_json(encode_event(KEPT)),
+        "history-v1.json": _history(),
+        "tombstones-v1.digests": TOMBSTONES.to_bytes(),
+    }
+
+
+def regenerate() -> None:
+    """Write every golden file."""
+    FOLDER.mkdir(exist_ok=True)
+    for name, payload in golden().items():
+        (FOLDER / name).write_bytes(payload)
+
+
+if __name__ == "__main__":
+    regenerate()

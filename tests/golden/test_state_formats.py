@@ -1,0 +1,67 @@
+"""States, events and tombstones as they are stored, byte for byte."""
+
+from __future__ import annotations
+
+import json
+import struct
+
+import pytest
+
+from coordinator.decisions.decide import Event
+from coordinator.engine.codec import FORMAT_VERSION, decode_event, decode_state
+from coordinator.engine.history import generations
+from coordinator.state import FederationState
+from shards.tombstones import DigestSet
+from storage.objects import object_key
+from storage.stores.memory import MemoryStore
+from tests.golden.regenerate_state import AT, FOLDER, KEPT, LET_BACK, REMOVED, STATE, TOMBSTONES, digest, golden
+
+GOLDEN = golden()
+
+
+@pytest.mark.parametrize("name", sorted(GOLDEN))
+def test_what_is_written_is_the_golden_file(name: str) -> None:
+    """What this version writes is what the first one of its format wrote."""
+    assert (FOLDER / name).read_bytes() == GOLDEN[name]
+
+
+def test_every_golden_file_is_checked() -> None:
+    """No golden file lies there unread."""
+    assert sorted(path.name for path in FOLDER.iterdir()) == sorted(GOLDEN)
+
+
+def test_the_golden_state_is_read() -> None:
+    """The state is read as it was meant."""
+    record = json.loads((FOLDER / "state-v3.json").read_bytes())
+    assert record["format_version"] == FORMAT_VERSION == 3
+    assert decode_state(record) == STATE
+
+
+@pytest.mark.parametrize(
+    ("name", "event"), [("points-removed", REMOVED), ("subjects-readmitted", LET_BACK), ("history-kept", KEPT)]
+)
+def test_the_golden_events_are_read(name: str, event: Event) -> None:
+    """Each event is read as it was meant."""
+    record = json.loads((FOLDER / f"{name}-v3.json").read_bytes())
+    assert (record["format_version"], record["event"]) == (FORMAT_VERSION, name.replace("-", "_"))
+    assert decode_event(record) == event
+
+
+def test_the_golden_history_is_read() -> None:
+    """Old generations are told before those that the state remembers."""
+    store = MemoryStore("golden-history-read")
+    store.forget()
+    store.put_if_absent(object_key(f"history/{1:020d}"), (FOLDER / "history-v1.json").read_bytes())
+    state = FederationState(name="f", settings={}, key_digest=digest("key"), shards=(), generation=64)
+    told = list(generations(store, state))
+    assert [each.number for each in told] == list(range(1, 65))
+    assert (told[4].serving, told[4].since, told[4].until) == ((2, 2), AT, AT)
+    store.forget()
+
+
+def test_golden_tombstones_can_be_read_without_us() -> None:
+    """A segment is a header of three fields and the digests, subjects first, each kind rising."""
+    payload = (FOLDER / "tombstones-v1.digests").read_bytes()
+    assert struct.unpack(">8sQQ", payload[:24]) == (b"SISATMB1", 2, 1)
+    assert payload[24:] == bytes(range(32)) + bytes(range(240, 256))
+    assert DigestSet.from_bytes(payload) == TOMBSTONES
