@@ -18,13 +18,11 @@ import re
 import secrets
 import ssl
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection, IncompleteRead
 from ipaddress import ip_address
-from itertools import chain
 from threading import Lock
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -32,8 +30,9 @@ from urllib.parse import SplitResult, quote, urlsplit
 
 from pydantic import TypeAdapter, ValidationError
 
+from cluster.results.federation import ErasureAnswer
 from cluster.results.sites import SitesStatus
-from coordinator.requests import RequestState
+from coordinator.requests import RequestState, may_find_nothing
 from coordinator.sites import SiteStanding, TookPart
 from coordinator.status import FederationStatus, RequestStatus
 from shards.data.messages import ARROW_STREAM, facts_of, stream_of, table_of_stream, texts_of
@@ -179,11 +178,13 @@ class Client:
         held: str = "",
         wait_seconds: float = 0.0,
         site: str | None = None,
-    ) -> RequestStatus:
+        include_similar: bool = False,
+    ) -> ErasureAnswer:
         """Submit an erasure request and return it, accepted and durable; see ``Federation.erase``.
 
         With ``wait_seconds`` it is returned once it is over, paused or failed, or after so long. ``site`` is where a
-        federation of several looks for them, and nowhere else.
+        federation of several looks for them, and nowhere else. Repeat a request that was carried out to learn which of
+        its names are unknown; with ``wait_seconds`` that is done here.
         """
         named = request_id or f"er-{secrets.token_hex(6)}"
         if not _REQUEST_ID.fullmatch(named):
@@ -191,11 +192,18 @@ class Client:
                 "over HTTP a request id is 1 to 200 of A-Z, a-z, 0-9, '.', '_', ':', '-', no sign first",
                 "choose another, or leave it out: one is drawn then",
             )
-        where = {} if site is None else {"site": site}
-        request = self._submit({"subjects": list(subjects), "ids": list(ids), "hold": held, **where}, named)
-        return deque(chain([request], self.follow(request, wait_seconds, site)), maxlen=1).pop()
+        body = {
+            "subjects": list(subjects),
+            "ids": list(ids),
+            "hold": held,
+            **({} if site is None else {"site": site}),
+            **({"include_similar": True} if include_similar else {}),  # servers of older releases do not know it
+        }
+        answer = self._submit(body, named)
+        seen = [answer.request, *self.follow(answer, wait_seconds, site)]
+        return brought_up_to(answer, seen[-1], lambda: self._submit(body, named))
 
-    def erase_everyone(self, request_id: str) -> RequestStatus:
+    def erase_everyone(self, request_id: str) -> ErasureAnswer:
         """Submit the request that erases everybody who has a data point there; the same id is the same request.
 
         For a federation whose site leaves it: the role federate. Raises ``Conflict`` when the id was used before, and
@@ -274,9 +282,15 @@ class Client:
         """Return whether a replica can answer now. Raises ``Unavailable`` when no server does."""
         return self._exchange("GET", "/healthz", None, {}).status == 200
 
-    def _submit(self, body: Mapping[str, object], request_id: str) -> RequestStatus:
+    def _submit(self, body: Mapping[str, Any], request_id: str) -> ErasureAnswer:
         headers = {"Content-Type": _JSON, "Idempotency-Key": request_id}
-        return _decoded(RequestStatus, self._ask("POST", "/v1/erasures", json.dumps(body).encode(), headers).body)
+        reply = self._ask("POST", "/v1/erasures", json.dumps(body).encode(), headers)
+        answer = _decoded(ErasureAnswer, reply.body)
+        subjects, ids = body.get("subjects", []), body.get("ids", [])
+        for names, positions in ((subjects, answer.unknown_subjects), (ids, answer.unknown_ids)):
+            if not all(0 <= position < len(names) for position in positions):
+                raise _strange()
+        return answer.naming(subjects, ids)
 
     def _change(self, request_id: str, act: str, **body: object) -> RequestStatus:
         with self._lock:
@@ -364,6 +378,21 @@ class Client:
         if answer.length:
             raise IncompleteRead(b"", answer.length)
         return b"".join(parts)
+
+
+def brought_up_to(answer: ErasureAnswer, last: RequestStatus, again: Callable[[], ErasureAnswer]) -> ErasureAnswer:
+    """Return the answer to a request that was followed since, until ``last``.
+
+    A server keeps no names: it tells which are unknown to who gives them ``again``. A server that is away by then says
+    nothing more of them.
+    """
+    if last == answer.request:
+        return answer
+    now = ErasureAnswer.of(last)
+    if last.unknown:
+        with suppress(Unavailable):
+            now = again()
+    return replace(now, salt=answer.salt if may_find_nothing(now.stage) else "")
 
 
 def _request_path(request_id: str, what: str, site: str | None) -> str:

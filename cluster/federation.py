@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -29,7 +29,7 @@ from coordinator.engine.history import generations
 from coordinator.engine.ledger import read_state
 from coordinator.ports import Clock, Listener, Names, Notice, Remark
 from coordinator.receipts.issuer import Registrar
-from coordinator.requests import ErasureRequest, Readmission, RequestState, check_request_id
+from coordinator.requests import ErasureRequest, Readmission, check_request_id
 from coordinator.state import FederationState, GenerationRecord
 from coordinator.status import FederationStatus, RequestStatus, describe_request
 from storage.encryption.store import SealedStore
@@ -141,16 +141,7 @@ class Federation:
             request = writer.accept(made.request, made.names)
             if wait or isinstance(writer, Writer):
                 request = writer.carry_out(request.request_id, self.specification.erasure.batch)
-        assert made.roll is not None
-        status = self._told(request)
-        at_subjects, at_ids = self.reading.unknown(made.roll, request)
-        return ErasureAnswer(
-            **{each.name: getattr(status, each.name) for each in fields(status)},
-            unknown_subjects=at_subjects,
-            unknown_ids=at_ids,
-            unknown_names=(*_named(subjects, at_subjects), *_named(ids, at_ids)),
-            salt=made.salt if request.commitment == made.request.commitment and may_find_nothing(request) else "",
-        )
+        return self.reading.answer_to(made, request).naming(subjects, ids)
 
     def readmit(self, *, subjects: Iterable[str | int], reason: str, request_id: str | None = None) -> Readmission:
         """Let subjects who were erased come back: their new data points are taken from now on.
@@ -292,16 +283,6 @@ class Federation:
     def _current(self) -> FederationState | None:
         """Return the state committed last; None when nothing ever was."""
         return read_state(self._store)
-
-
-def may_find_nothing(request: ErasureRequest) -> bool:
-    """Return whether the request has found nothing, or may still come to that."""
-    return request.state in {RequestState.ACCEPTED, RequestState.REFUSED}
-
-
-def _named(given: Iterable[str | int], positions: Sequence[int]) -> tuple[str, ...]:
-    """Return the names at these positions, where they can still be read."""
-    return tuple(str(given[position]) for position in positions) if isinstance(given, Sequence) else ()
 
 
 def connect(config: str | Path | FederationSpecification = "sisa.toml", **options: Any) -> Federation:

@@ -283,6 +283,11 @@ class Refutation:
         return f"refuted-shard-{self.shard}-{self.digest[:16]}"
 
 
+def may_find_nothing(stage: str) -> bool:
+    """Return whether a request at this stage has found nothing, or may still come to that."""
+    return stage in {RequestState.ACCEPTED.value, RequestState.REFUSED.value}
+
+
 def check_request_id(request_id: str) -> None:
     """Raise ``Invalid`` unless the id can be shown and kept: 1 to 200 printable characters, not only spaces.
 

@@ -8,8 +8,8 @@ from typing import TypeVar
 
 from cluster.config.specification import FederationSpecification
 from cluster.ensemble.loaded import Ensemble
-from cluster.results.federation import Answers, Evaluation, Search, SubjectFound, evaluation_of
-from cluster.writer.drafting import Roll, roll_of
+from cluster.results.federation import Answers, ErasureAnswer, Evaluation, Search, SubjectFound, evaluation_of
+from cluster.writer.drafting import Draft, Roll, roll_of
 from cluster.writer.identity import (
     differences,
     fresh_state,
@@ -22,9 +22,9 @@ from coordinator.engine.lookup import load_digests, load_tombstones
 from coordinator.engine.removal import Demand, find_points
 from coordinator.ports import Clock
 from coordinator.receipts.rollback import forgotten_by, refuse_forgotten
-from coordinator.requests import ErasureRequest, RequestState
+from coordinator.requests import ErasureRequest, RequestState, may_find_nothing
 from coordinator.state import FederationState
-from coordinator.status import FederationStatus, describe
+from coordinator.status import FederationStatus, describe, describe_request
 from shards.data.prediction_files import FeatureBatch, PredictionBatch
 from shards.routing import DIGEST_BYTES, PartitionKey
 from shards.tombstones import DigestSet
@@ -108,6 +108,21 @@ class Reading:
             )
 
         return self._steadily(found)
+
+    def answer_to(self, made: Draft, request: ErasureRequest) -> ErasureAnswer:
+        """Return how a request stands, for whoever has submitted it with this very draft; unknown names by position.
+
+        The salt opens the commitment of this call. So it is told where the request has that one, and may find nothing.
+        """
+        assert made.roll is not None
+        at_subjects, at_ids = self.unknown(made.roll, request)
+        opens = request.commitment == made.request.commitment and may_find_nothing(request.state.value)
+        return ErasureAnswer.of(
+            describe_request(request, self._clock.now()),
+            unknown_subjects=at_subjects,
+            unknown_ids=at_ids,
+            salt=made.salt if opens else "",
+        )
 
     def unknown(self, roll: Roll, request: ErasureRequest) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Return where the names of a request that have no data point stand in the call that gave them.

@@ -11,9 +11,12 @@ from threading import Lock
 from cluster.config.specification import FederationSpecification
 from cluster.ensemble.loaded import Ensemble
 from cluster.ensemble.reader import Reading
+from cluster.results.federation import ErasureAnswer
+from cluster.writer.drafting import Draft
 from coordinator.engine.follower import Follower
 from coordinator.ports import Clock
 from coordinator.receipts.rollback import refuse_forgotten
+from coordinator.requests import ErasureRequest
 from coordinator.state import FederationState
 from coordinator.status import FederationStatus
 from storage.encryption.store import SealedStore
@@ -108,6 +111,10 @@ class Standing:
     def status(self) -> FederationStatus:
         """Return where the federation and its requests stand, as of now."""
         return self._reading.status()
+
+    def answer_to(self, made: Draft, request: ErasureRequest) -> ErasureAnswer:
+        """See ``Reading.answer_to``."""
+        return self._reading.answer_to(made, request)
 
     def trained(self) -> FederationState:
         """Return the state as of now, of this very specification and with data in it.

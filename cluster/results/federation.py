@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -68,6 +68,21 @@ class ErasureAnswer(RequestStatus):
     """Opens the commitment in the statement of a request that found nothing, to be kept with it; empty: this call
     repeats a request, and whoever asked first has it."""
 
+    @classmethod
+    def of(cls, status: RequestStatus, **more: Any) -> Self:
+        """Return the request as its asker is answered; ``more``: what is for the asker alone."""
+        return cls(**{each.name: getattr(status, each.name) for each in fields(RequestStatus)}, **more)
+
+    @property
+    def request(self) -> RequestStatus:
+        """The request as everybody is told of it."""
+        return RequestStatus(**{each.name: getattr(self, each.name) for each in fields(RequestStatus)})
+
+    def naming(self, subjects: Iterable[str | int], ids: Iterable[str | int]) -> Self:
+        """Return the answer with its unknown names, where the call gave these, and they can still be read."""
+        unknown = (*_at(subjects, self.unknown_subjects), *_at(ids, self.unknown_ids))
+        return replace(self, unknown_names=unknown)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Search:
@@ -112,6 +127,10 @@ class Verification:
     def holds(self) -> bool:
         """Whether bytes are equal, nothing is left over, and every complete request has a sound receipt."""
         return self.exact and not self.residue.found and not self.receipts.broken
+
+
+def _at(given: Iterable[str | int], positions: Sequence[int]) -> tuple[str, ...]:
+    return tuple(str(given[position]) for position in positions) if isinstance(given, Sequence) else ()
 
 
 def evaluation_of(

@@ -20,6 +20,7 @@ from cluster.serving.schemas import (
     BYTES,
     ERASED,
     HEARD_OF,
+    ErasureShape,
     MoreTime,
     Nothing,
     Predictions,
@@ -64,7 +65,7 @@ class _Endpoints(Endpoints):
     def add_to(self, app: FastAPI) -> None:
         """Put the endpoints into ``app``."""
         add_predictions(app, self.predict, Predictions)
-        add_erasures(app, self.erase, RequestShape, ERASED)
+        add_erasures(app, self.erase, ErasureShape, ERASED)
         for path, endpoint, shape in (
             ("/v1/erasures/{request_id}", self.erasure, RequestShape),
             ("/v1/erasures/{request_id}/receipt", self.receipt, dict[str, Any]),
@@ -130,6 +131,10 @@ class _Endpoints(Endpoints):
     async def erase(self, request: Request) -> Response:
         """Submit an erasure request; it is durable when this answers, and carried out whatever crashes.
 
+        With 'include_similar' subjects whose names differ in spelling alone are erased with those named. The answer
+        alone has what is for the asker: the 'salt' of a new request, which opens the signed statement in case that
+        nothing is found, and once the request is carried out, to whoever repeats it, which of the names are unknown.
+
         The same Idempotency-Key with the same names is the same request. To a token of the role erase, a key that was
         used with another token is a conflict, whatever was named then. Everyone at once, as for a site that leaves its
         federation, is for the role federate alone. Roles: erase, officer, federate.
@@ -143,7 +148,14 @@ class _Endpoints(Endpoints):
             lambda: (
                 erasures.submit_everyone(token, request_id)
                 if wanted.everyone
-                else erasures.submit(token, wanted.subjects, wanted.ids, request_id, wanted.held)
+                else erasures.submit(
+                    token,
+                    wanted.subjects,
+                    wanted.ids,
+                    request_id,
+                    wanted.held,
+                    include_similar=wanted.include_similar,
+                )
             )
         )
         note(request.scope, request_id=status.request_id)
@@ -163,7 +175,8 @@ class _Endpoints(Endpoints):
     async def receipt(self, request: Request, request_id: str) -> Response:
         """Give the signed receipt of a complete erasure; 'sisa receipt --check' verifies it.
 
-        For a token of the role erase there are only those of requests that were submitted with it.
+        Of a refused request, and of a readmission, it is the signed statement that there is instead. For a token of the
+        role erase there are only those of requests that were submitted with it.
         Roles: erase, audit, officer, federate.
         """
         token = await self.admit(request, "erase", "audit", "officer", "federate")

@@ -81,6 +81,8 @@ class Named:
     ids: list[str | int]
     held: str
     """Why the request is to be paused; empty: it is not."""
+    include_similar: bool = False
+    """Whether subjects whose names differ in spelling alone are meant as well."""
     everyone: bool = False
     site: str = ""
     """Where they are to be erased; empty: it does not say."""
@@ -238,19 +240,29 @@ def json_answer(value: Any, status: int = 200, headers: dict[str, str] | None = 
 
 def _named(payload: bytes, most_names: int, more: tuple[str, ...]) -> Named:
     body = parsed(payload)
-    if not isinstance(body, dict) or not body.keys() <= {"subjects", "ids", "hold", *more}:
-        raise Invalid("the body is an object with 'subjects', 'ids', or both, and perhaps 'hold'", "see /docs")
+    if not isinstance(body, dict) or not body.keys() <= {"subjects", "ids", "hold", "include_similar", *more}:
+        raise Invalid(
+            "the body is an object with 'subjects', 'ids', or both, and perhaps 'hold' and 'include_similar'",
+            "see /docs",
+        )
     subjects, ids, hold = body.get("subjects", []), body.get("ids", []), body.get("hold", "")
-    everyone, site = body.get("everyone", False), body.get("site", "")
+    everyone, site, similar = body.get("everyone", False), body.get("site", ""), body.get("include_similar", False)
     if not isinstance(subjects, list) or not isinstance(ids, list) or not isinstance(hold, str):
         raise Invalid("'subjects' and 'ids' are lists of names, 'hold' is a text", "see /docs")
-    if not isinstance(everyone, bool) or not isinstance(site, str):
-        raise Invalid("'everyone' is true or false, 'site' is a text", "see /docs")
-    if everyone and (subjects or ids or hold):
+    if not isinstance(everyone, bool) or not isinstance(similar, bool) or not isinstance(site, str):
+        raise Invalid("'everyone' and 'include_similar' are true or false, 'site' is a text", "see /docs")
+    if everyone and (subjects or ids or hold or similar):
         raise Invalid("'everyone' names all there are, at once: nothing stands beside it", "leave the others out")
     if len(subjects) + len(ids) > most_names:
         raise Refused(too_large(f"the request names more than {most_names:,}", "send several, or use 'sisa erase'"))
-    return Named(subjects=named(subjects, "subjects"), ids=named(ids, "ids"), held=hold, everyone=everyone, site=site)
+    return Named(
+        subjects=named(subjects, "subjects"),
+        ids=named(ids, "ids"),
+        held=hold,
+        include_similar=similar,
+        everyone=everyone,
+        site=site,
+    )
 
 
 def _refuse_repeated(request: Request) -> None:

@@ -7,9 +7,10 @@ from dataclasses import replace
 from typing import Protocol
 
 from cluster.ensemble.replica_state import Standing
+from cluster.results.federation import ErasureAnswer
 from cluster.tokens import TokenRecord
 from cluster.writer.drafting import new_request_id
-from cluster.writer.writer import Surroundings, drafted, drafted_for_all
+from cluster.writer.writer import Surroundings, draft, drafted_for_all
 from coordinator.requests import ErasureRequest
 from coordinator.status import RequestStatus, describe_request
 from shards.tombstones import DigestSet
@@ -56,19 +57,30 @@ class Erasures:
         ids: Iterable[str | int],
         request_id: str | None,
         held: str,
-    ) -> tuple[RequestStatus, bool]:
+        *,
+        include_similar: bool = False,
+    ) -> tuple[ErasureAnswer, bool]:
         """Return the request, accepted and durable, and whether it is new: then it is the ``token``'s own.
 
+        What of the answer is for the asker alone is told here and nowhere else; see ``Reading.answer_to``.
         Raises ``Invalid`` when nothing is named, ``Conflict`` when the id was used for other names, or for a request
         that the token may not see, ``Unavailable`` when nothing is trained, or no coordinator is at work.
         """
         state = self._standing.trained()
-        request, names = drafted(self._around, subjects=subjects, ids=ids, request_id=request_id, held=held)
-        earlier = state.request(request.request_id)
+        made = draft(
+            self._around,
+            subjects=subjects,
+            ids=ids,
+            request_id=request_id,
+            held=held,
+            include_similar=include_similar,
+        )
+        earlier = state.request(made.request.request_id)
         _refuse_anothers(token, earlier)
-        return self._told(self._accepted(token, request, names)), earlier is None
+        accepted = self._accepted(token, made.request, made.names)
+        return self._standing.answer_to(made, accepted).naming(subjects, ids), earlier is None
 
-    def submit_everyone(self, token: TokenRecord, request_id: str | None) -> tuple[RequestStatus, bool]:
+    def submit_everyone(self, token: TokenRecord, request_id: str | None) -> tuple[ErasureAnswer, bool]:
         """Return the request that erases everybody who has a data point here, and whether it is new.
 
         See ``submit``, and ``drafted_for_all``.
@@ -77,8 +89,8 @@ class Erasures:
         own_id = new_request_id(self._around.names) if request_id is None else request_id
         wanted = drafted_for_all(self._around, state, own_id)
         if wanted is None:
-            return self.find(token, own_id), False
-        return self._told(self._accepted(token, *wanted)), True
+            return ErasureAnswer.of(self.find(token, own_id)), False
+        return ErasureAnswer.of(self._told(self._accepted(token, *wanted))), True
 
     def find(self, token: TokenRecord, request_id: str) -> RequestStatus:
         """Return how a request stands. Raises ``ObjectMissing`` when there is none that the token may see."""
@@ -87,15 +99,16 @@ class Erasures:
     def receipt(self, token: TokenRecord, request_id: str) -> bytes:
         """Return a request's receipt, as 'sisa receipt' prints it.
 
-        Raises ``ObjectMissing`` when there is none that the token may see, or none yet.
+        Of a refused request it is the statement that nothing was found. A readmission has one, too, which is for those
+        who see every request. Raises ``ObjectMissing`` when there is none that the token may see, or none yet.
         """
-        status = self.find(token, request_id)
+        state = None if self._is_readmission(token, request_id) else self.find(token, request_id).state
         try:
             return self._around.registrar.find(request_id).to_bytes()
         except ObjectMissing as error:
             raise ObjectMissing(
-                f"there is no receipt for this request: it is {status.state}",
-                "a receipt is there when the request is complete",
+                f"there is no receipt for this request: it is {state or 'being written'}",
+                "a receipt is there when the request is complete, or refused",
             ) from error
 
     def hold(self, token: TokenRecord, request_id: str, reason: str) -> RequestStatus:
@@ -132,6 +145,10 @@ class Erasures:
             raise
         _refuse_anothers(token, accepted)
         return accepted
+
+    def _is_readmission(self, token: TokenRecord, request_id: str) -> bool:
+        state = self._standing.current()
+        return state is not None and not token.sees_only_its_own and state.readmission(request_id) is not None
 
     def _visible(self, token: TokenRecord, request_id: str) -> ErasureRequest:
         state = self._standing.current()

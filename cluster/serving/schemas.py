@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from cluster.results.federation import ErasureAnswer
 from cluster.serving.bodies import JSON
 from coordinator.sites import SiteStanding
 from coordinator.status import FederationStatus, RequestStatus
@@ -79,6 +80,9 @@ class Erasure(_Shape):
     subjects: list[Name] = Field(default=[], description="All data points of these people.")
     ids: list[Name] = Field(default=[], description="Single data points.")
     hold: str = Field(default="", max_length=500, description="Accept it paused, for this reason, until released.")
+    include_similar: bool = Field(
+        default=False, description="Also those whose names differ from the subjects' in spelling alone."
+    )
     everyone: bool = Field(default=False, description="All there are, nobody else named: for the role federate alone.")
 
 
@@ -89,6 +93,9 @@ class SiteErasure(_Shape):
     subjects: list[Name] = Field(default=[], description="All data points of these people.")
     ids: list[Name] = Field(default=[], description="Single data points.")
     hold: str = Field(default="", max_length=500, description="Accept it paused, for this reason, until released.")
+    include_similar: bool = Field(
+        default=False, description="Also those whose names differ from the subjects' in spelling alone."
+    )
 
 
 class Reason(_Shape):
@@ -110,6 +117,13 @@ class Nothing(_Shape):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SiteRequestShape(RequestStatus):
     """One erasure request, and where it is."""
+
+    site: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteErasureShape(ErasureAnswer):
+    """The same, for whoever has submitted it."""
 
     site: str
 
@@ -225,4 +239,5 @@ SHAPES: Final = (Points, Columns, Erasure, SiteErasure, Reason, MoreTime, Nothin
 """Bodies of requests: not found by FastAPI, which does not read them."""
 
 RequestShape = RequestStatus
+ErasureShape = ErasureAnswer
 StatusShape = FederationStatus

@@ -19,6 +19,7 @@ from cluster.serving.schemas import (
     AT,
     BY,
     ERASED_AT,
+    SiteErasureShape,
     SiteRequestShape,
     SitesPredictions,
     responses,
@@ -56,7 +57,7 @@ class _Endpoints(Endpoints):
     def add_to(self, app: FastAPI) -> None:
         """Put the endpoints into ``app``."""
         add_predictions(app, self.predict, SitesPredictions)
-        add_erasures(app, self.erase, SiteRequestShape, ERASED_AT, 404)
+        add_erasures(app, self.erase, SiteErasureShape, ERASED_AT, 404)
         for path, endpoint, shape, parameters in (
             ("/v1/erasures/{request_id}", self.erasure, SiteRequestShape, [AT]),
             ("/v1/erasures/{request_id}/receipt", self.receipt, dict[str, Any], [AT, BY]),
@@ -114,13 +115,12 @@ class _Endpoints(Endpoints):
     async def erase(self, request: Request) -> Response:
         """Submit an erasure request to the site that it names; it is durable there when this answers.
 
+        'include_similar', and what of the answer is for the asker alone, are as at a site's own server.
         Roles: erase, officer.
         """
         await self.admit(request, "erase", "officer")
         wanted, request_id = await self.erasure_asked(request, "site")
-        status, is_new = await self.submit(
-            lambda: self._service.submit(wanted.site, wanted.subjects, wanted.ids, request_id, wanted.held)
-        )
+        status, is_new = await self.submit(lambda: self._service.submit(wanted, request_id))
         note(request.scope, request_id=status.request_id)
         location = request.url_for(self.erasure.__name__, request_id=status.request_id).path
         headers = {"Location": f"{location}?site={wanted.site}"}

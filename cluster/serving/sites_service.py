@@ -12,10 +12,12 @@ import numpy.typing as npt
 
 from cluster.config.serve import ServeSettings
 from cluster.config.sites import SitesSpecification, open_own_store
+from cluster.results.federation import ErasureAnswer
 from cluster.results.sites import SitesStatus
 from cluster.runtime.system import SystemClock
 from cluster.serving.auth import Gate
 from cluster.serving.bodies import Reader
+from cluster.serving.endpoints import Named
 from cluster.sites.fan_out import SitesAnswer
 from cluster.sites.federation import SiteFederation
 from cluster.tokens import TokenRegister
@@ -85,16 +87,22 @@ class SitesService:
                 self._reader = None  # features may have other names by now
             raise
 
-    def submit(
-        self, site: str, subjects: list[str | int], ids: list[str | int], request_id: str | None, held: str
-    ) -> tuple[RequestStatus, bool]:
+    def submit(self, wanted: Named, request_id: str | None) -> tuple[ErasureAnswer, bool]:
         """Return the request, accepted by the site, and whether it is new; raises as ``SiteFederation.erase`` does."""
-        if not site:
+        if not wanted.site:
             raise Invalid("no site is named: people are looked for at one site and nowhere else", "add 'site'")
         own_id = request_id or new_request_id(lambda: secrets.token_hex(16))
-        is_new = request_id is None or not self._has(site, own_id)
-        status = self.federation.erase(site, subjects=subjects, ids=ids, request_id=own_id, held=held, wait=False)
-        return status, is_new
+        is_new = request_id is None or not self._has(wanted.site, own_id)
+        answer = self.federation.erase(
+            wanted.site,
+            subjects=wanted.subjects,
+            ids=wanted.ids,
+            request_id=own_id,
+            held=wanted.held,
+            wait=False,
+            include_similar=wanted.include_similar,
+        )
+        return answer, is_new
 
     def find(self, request_id: str, site: str | None) -> tuple[str, RequestStatus]:
         """Return the site that has a request, and how it stands; see ``SiteFederation.request``."""

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cluster.config.sites import Site, SitesSettings, SitesSpecification, open_own_store, read_sites
+from cluster.results.federation import ErasureAnswer
 from cluster.results.sites import SiteReceipt, SitesAnswers, SitesEvaluation, SitesStatus, SiteStatus, SitesVerification
 from cluster.runtime.system import SystemClock
 from cluster.sites.batch_predict import FileAnswering
@@ -170,7 +171,8 @@ class SiteFederation:
         request_id: str | None = None,
         held: str = "",
         wait: bool = True,
-    ) -> RequestStatus:
+        include_similar: bool = False,
+    ) -> ErasureAnswer:
         """Erase subjects and data points at one site; see ``Federation.erase``.
 
         Nothing is accepted when the site is away: ``Unavailable`` says so, and nothing was promised.
@@ -179,14 +181,19 @@ class SiteFederation:
         link = self.link(site)
         self.roster.advance(site, link.standing)  # before: what was set back shall not move on
         named = request_id or new_request_id(self._names)
-        status = link.erase(
-            subjects=texts("subjects", subjects), ids=texts("ids", ids), request_id=named, held=held, wait=wait
+        answer = link.erase(
+            subjects=texts("subjects", subjects),
+            ids=texts("ids", ids),
+            request_id=named,
+            held=held,
+            wait=wait,
+            include_similar=include_similar,
         )
         with suppress(*AWAY):  # it was accepted, whatever became of the site since: the next answer looks again
             self.roster.advance(site, link.standing)  # from now on nobody here takes an older answer for a new one
-        if status.state == "complete":
+        if answer.state == "complete":
             self._linked(site, bundle_from_bytes(link.receipt(named)))
-        return status
+        return answer.naming(subjects, ids)
 
     def withdraw(self, site: str, reason: str) -> SiteStatus:
         """Take a whole site out: its constituents leave the ensemble at once, then all that it holds is erased there.

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from cluster.config.sites import Site
 from cluster.coordinator_actor.launch import read_record
 from cluster.federation import Federation
-from cluster.results.federation import Verification
+from cluster.results.federation import ErasureAnswer, Verification
 from cluster.runtime.session import is_to_start_ray
 from cluster.sites.site_server import Desk
 from cluster.writer.stores import open_objects
@@ -48,9 +48,16 @@ class SiteLink(Protocol):
         ...
 
     def erase(
-        self, *, subjects: Iterable[str | int], ids: Iterable[str | int], request_id: str, held: str, wait: bool
-    ) -> RequestStatus:
-        """See ``Federation.erase``."""
+        self,
+        *,
+        subjects: Iterable[str | int],
+        ids: Iterable[str | int],
+        request_id: str,
+        held: str,
+        wait: bool,
+        include_similar: bool = False,
+    ) -> ErasureAnswer:
+        """See ``Federation.erase``; the answer tells unknown names by position at least."""
         ...
 
     def erase_everyone(self, request_id: str) -> RequestStatus:
@@ -111,11 +118,25 @@ class NearSite:
             return federation.train()
 
     def erase(
-        self, *, subjects: Iterable[str | int], ids: Iterable[str | int], request_id: str, held: str, wait: bool
-    ) -> RequestStatus:
+        self,
+        *,
+        subjects: Iterable[str | int],
+        ids: Iterable[str | int],
+        request_id: str,
+        held: str,
+        wait: bool,
+        include_similar: bool = False,
+    ) -> ErasureAnswer:
         """See ``SiteLink.erase``."""
         with self._federation() as federation:
-            return federation.erase(subjects=subjects, ids=ids, request_id=request_id, held=held, wait=wait)
+            return federation.erase(
+                subjects=subjects,
+                ids=ids,
+                request_id=request_id,
+                held=held,
+                wait=wait,
+                include_similar=include_similar,
+            )
 
     def erase_everyone(self, request_id: str) -> RequestStatus:
         """See ``SiteLink.erase_everyone``."""

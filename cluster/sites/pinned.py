@@ -25,7 +25,7 @@ from ray.exceptions import ActorDiedError, ObjectLostError, RayActorError, RayEr
 from cluster.config.sites import Site
 from cluster.coordinator_actor.actor import unwrapped
 from cluster.coordinator_actor.launch import launch_coordinator, stop_coordinator
-from cluster.results.federation import Verification
+from cluster.results.federation import ErasureAnswer, Verification
 from cluster.runtime.guard import check_rooms
 from cluster.runtime.labels import check_here, labels_in_words, nodes_with, selecting
 from cluster.runtime.session import join_ray
@@ -61,6 +61,7 @@ class _Handed:
     request_id: str
     held: str
     wait: bool
+    include_similar: bool
 
 
 class SiteShell:
@@ -122,15 +123,19 @@ class SiteShell:
         self._named.setdefault(ticket, []).extend(names)
 
     @ray.method(concurrency_group="requests")
-    def erase(self, handed: _Handed) -> RequestStatus:
-        """Submit the request that names were handed over for; see ``Federation.erase``."""
+    def erase(self, handed: _Handed) -> ErasureAnswer:
+        """Submit the request that names were handed over for; see ``Federation.erase``. The answer holds no name."""
         named = self._named.pop(handed.ticket, [])
         if len(named) != handed.names:
             raise Unavailable("the site was started anew while a request was handed over", "submit it again")
-        subjects = [name for kind, name in named if kind == "subject"]
-        ids = [name for kind, name in named if kind == "id"]
+        # Not as lists: then the answer tells unknown names by position alone.
         return self._near.erase(
-            subjects=subjects, ids=ids, request_id=handed.request_id, held=handed.held, wait=handed.wait
+            subjects=(name for kind, name in named if kind == "subject"),
+            ids=(name for kind, name in named if kind == "id"),
+            request_id=handed.request_id,
+            held=handed.held,
+            wait=handed.wait,
+            include_similar=handed.include_similar,
         )
 
     @ray.method(concurrency_group="requests")
@@ -208,16 +213,30 @@ class PinnedSite:
         return found
 
     def erase(
-        self, *, subjects: Iterable[str | int], ids: Iterable[str | int], request_id: str, held: str, wait: bool
-    ) -> RequestStatus:
+        self,
+        *,
+        subjects: Iterable[str | int],
+        ids: Iterable[str | int],
+        request_id: str,
+        held: str,
+        wait: bool,
+        include_similar: bool = False,
+    ) -> ErasureAnswer:
         """See ``SiteLink.erase``."""
         ticket, count = new_name(), 0
         named = chain((("subject", name) for name in subjects), (("id", name) for name in ids))
         for piece in _pieces(named):
             count += len(piece)
             self._asked("name", ticket, piece)
-        handed = _Handed(ticket=ticket, names=count, request_id=request_id, held=held, wait=wait)
-        found: RequestStatus = self._worked("erase", handed)
+        handed = _Handed(
+            ticket=ticket,
+            names=count,
+            request_id=request_id,
+            held=held,
+            wait=wait,
+            include_similar=include_similar,
+        )
+        found: ErasureAnswer = self._worked("erase", handed)
         return found
 
     def erase_everyone(self, request_id: str) -> RequestStatus:

@@ -22,9 +22,9 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from cluster.client import Client, NotAllowed, RemoteAnswers
+from cluster.client import Client, NotAllowed, RemoteAnswers, brought_up_to
 from cluster.config.sites import Site, SitesSettings
-from cluster.results.federation import Verification
+from cluster.results.federation import ErasureAnswer, Verification
 from cluster.sites.site_server import check_width
 from coordinator.sites import SiteAnswer, SiteStanding
 from coordinator.status import FederationStatus, RequestStatus
@@ -128,12 +128,21 @@ class RemoteSite:
         return status
 
     def erase(
-        self, *, subjects: Iterable[str | int], ids: Iterable[str | int], request_id: str, held: str, wait: bool
-    ) -> RequestStatus:
+        self,
+        *,
+        subjects: Iterable[str | int],
+        ids: Iterable[str | int],
+        request_id: str,
+        held: str,
+        wait: bool,
+        include_similar: bool = False,
+    ) -> ErasureAnswer:
         """See ``SiteLink.erase``; what was accepted and is waited for in vain is returned as it was last seen."""
         named, single = list(subjects), list(ids)
         return self._submitted(
-            lambda client: client.erase(subjects=named, ids=single, request_id=request_id, held=held),
+            lambda client: client.erase(
+                subjects=named, ids=single, request_id=request_id, held=held, include_similar=include_similar
+            ),
             request_id,
             _PATIENCE_SECONDS if wait else 0.0,
         )
@@ -210,18 +219,19 @@ class RemoteSite:
             yield features_NF[start : start + points]
 
     def _submitted(
-        self, submit: Callable[[Client], RequestStatus], request_id: str, patience_seconds: float
-    ) -> RequestStatus:
+        self, submit: Callable[[Client], ErasureAnswer], request_id: str, patience_seconds: float
+    ) -> ErasureAnswer:
         """Return a request that the site has accepted, as far as it has come after so long."""
         with self._client(_SUBMISSION_SECONDS) as client:
             try:
-                seen = [submit(client)]
+                answer = submit(client)
             except Unavailable as error:
                 again = f"then repeat it with the request id {request_id}: if it was accepted, that is the same request"
                 raise Unavailable(error.fact, f"{error.remedy}; {again}", **error.context) from error
+            seen = [answer.request]
             with suppress(Unavailable):  # a site that is away now has accepted it nevertheless
-                seen.extend(client.follow(seen[0], patience_seconds))
-        return seen[-1]
+                seen.extend(client.follow(answer, patience_seconds))
+            return brought_up_to(answer, seen[-1], lambda: submit(client))
 
     @contextmanager
     def _client(self, timeout_seconds: float | None = None) -> Iterator[Client]:

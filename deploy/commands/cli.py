@@ -232,8 +232,15 @@ def erase(
         from deploy.views.remote import remote_erase
 
         check_told(request_id, hold)
-        subjects, ids = named(subject or [], id_ or [], more or [], file, file_of).names()
-        return remote_erase(client, subjects, ids, request_id=request_id, hold=hold, wait=wait, site=CHOICE.get().site)
+        return remote_erase(
+            client,
+            named(subject or [], id_ or [], more or [], file, file_of),
+            request_id=request_id,
+            hold=hold,
+            wait=wait,
+            site=CHOICE.get().site,
+            include_similar=include_similar,
+        )
 
     if url is not None and dry_run:
         raise typer.BadParameter("a server tells no prices: use --dry-run where the specification is, without --url")

@@ -33,6 +33,10 @@ def erase(
     ] = "subjects",
     request_id: Annotated[str | None, typer.Option("--request-id", help="The same id is the same request.")] = None,
     hold: Annotated[str | None, typer.Option("--hold", metavar="REASON", help="Submit it paused.")] = None,
+    include_similar: Annotated[
+        bool,
+        typer.Option("--include-similar", help="Erase subjects whose names differ only in case or spacing, too."),
+    ] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until it is complete.")] = False,
     config: Config = DEFAULT_CONFIG,
     as_json: AsJson = False,
@@ -47,8 +51,15 @@ def erase(
         from deploy.views.sites import erase_at_site
 
         check_told(request_id, hold)
-        subjects, ids = named(subject or [], id_ or [], [], file, file_of).names()
-        return erase_at_site(federation, site, subjects, ids, request_id=request_id, hold=hold, wait=wait)
+        return erase_at_site(
+            federation,
+            site,
+            named(subject or [], id_ or [], [], file, file_of),
+            request_id=request_id,
+            hold=hold,
+            wait=wait,
+            include_similar=include_similar,
+        )
 
     with_sites(action, config, as_json)
 

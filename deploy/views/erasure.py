@@ -19,7 +19,7 @@ from storage.errors import Conflict, Invalid
 
 if TYPE_CHECKING:
     from cluster.federation import Federation
-    from cluster.results.federation import Search
+    from cluster.results.federation import ErasureAnswer, Search
 
 _MOST_TOLD = 20
 _CLOSED = frozenset(state.value for state in RequestState if not state.is_open)
@@ -41,6 +41,10 @@ class Given:
         listed = names_in(self.in_file) if self.in_file is not None else ()
         of_subjects, of_ids = ((), listed) if self.file_of_ids else (listed, ())
         return chain(self.subjects, of_subjects), chain(self.ids, of_ids)
+
+    def told_of(self, answer: ErasureAnswer) -> dict[str, Any]:
+        """Return what of an answer is for the asker alone: which of these names are unknown, and the salt."""
+        return {**self.told(answer.unknown_subjects, answer.unknown_ids), "salt": answer.salt}
 
     def told(self, at_subjects: Sequence[int], at_ids: Sequence[int]) -> dict[str, list[Any]]:
         """Return which names stand at these positions: those on the command line, and the file's lines, from 1."""
@@ -112,7 +116,7 @@ def submit(
             wait=wait,
             include_similar=include_similar,
         )
-        told.update(given.told(answer.unknown_subjects, answer.unknown_ids), salt=answer.salt)
+        told.update(given.told_of(answer))
         return find_request(federation.status(), own_id) or answer
 
     return told_to_asker(carried_out(federation, own_id, act, earlier), told, given.in_file)

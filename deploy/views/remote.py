@@ -9,16 +9,24 @@ import secrets
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from cluster.client import Client, RemoteAnswers
+from cluster.client import Client, RemoteAnswers, brought_up_to
 from cluster.results.sites import SitesStatus
 from cluster.writer.drafting import new_request_id
 from coordinator.receipts.bundles import bundle_from_bytes
 from coordinator.status import RequestStatus
-from deploy.views.erasure import erase_outcome, interrupted_outcome, refuse_late_hold, request_data
+from deploy.views.erasure import (
+    Given,
+    erase_outcome,
+    interrupted_outcome,
+    refuse_late_hold,
+    request_data,
+    told_to_asker,
+)
 from deploy.views.output import Outcome, plain
 from deploy.views.receipts import print_receipt
 from deploy.views.sites import status_outcome, who, who_text
@@ -76,13 +84,13 @@ def remote_predict(client: Client, data: str, out: Path) -> Outcome:
 
 def remote_erase(
     client: Client,
-    subjects: Iterable[str],
-    ids: Iterable[str],
+    given: Given,
     *,
     request_id: str | None,
     hold: str | None,
     wait: bool,
     site: str | None = None,
+    include_similar: bool = False,
 ) -> Outcome:
     """Submit an erasure request, to a ``site`` where the server is of several, and with ``wait`` return how it ended.
 
@@ -92,16 +100,26 @@ def remote_erase(
     refuse_late_hold(hold, earlier)
     # Drawn here, so that it is known after an interrupt.
     own_id = new_request_id(lambda: secrets.token_hex(16)) if request_id is None else request_id
+    subjects, ids = map(tuple, given.names())
+    submit = partial(
+        client.erase,
+        subjects=subjects,
+        ids=ids,
+        request_id=own_id,
+        held=hold or "",
+        site=site,
+        include_similar=include_similar,
+    )
     try:
-        request = client.erase(subjects=subjects, ids=ids, request_id=own_id, held=hold or "", site=site)
+        answer = submit()
         if wait:
-            request = _followed(client, request, site)
+            answer = brought_up_to(answer, _followed(client, answer.request, site), submit)
     except KeyboardInterrupt:
         return interrupted_outcome(_looked_up(client, own_id, site), None)
     except Unavailable as error:
         again = f"then repeat it with --request-id {own_id}: if it was accepted, that is the same request"
         raise Unavailable(error.fact, f"{error.remedy}; {again}", **error.context) from error
-    return erase_outcome(request, None, earlier)
+    return told_to_asker(erase_outcome(answer.request, None, earlier), given.told_of(answer), given.in_file)
 
 
 def remote_status(client: Client, request_id: str | None, site: str | None = None) -> Outcome:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coordinator.receipts.bundles import statement_of
-from deploy.views.erasure import erase_outcome
+from deploy.views.erasure import Given, erase_outcome, told_to_asker
 from deploy.views.output import ExitCode, Outcome, Problem, plain
 from deploy.views.receipts import receipt_text
 from deploy.views.text import evaluation_text, requests_text, table, verification_text
@@ -98,16 +98,25 @@ def show_sites(federation: SiteFederation, request_id: str | None) -> Outcome:
 def erase_at_site(
     federation: SiteFederation,
     site: str,
-    subjects: Iterable[str],
-    ids: Iterable[str],
+    given: Given,
     *,
     request_id: str | None,
     hold: str | None,
     wait: bool,
+    include_similar: bool = False,
 ) -> Outcome:
     """Erase people or data points at one site."""
-    status = federation.erase(site, subjects=subjects, ids=ids, request_id=request_id, held=hold or "", wait=wait)
-    return _at(site, erase_outcome(status, None))
+    subjects, ids = given.names()
+    answer = federation.erase(
+        site,
+        subjects=subjects,
+        ids=ids,
+        request_id=request_id,
+        held=hold or "",
+        wait=wait,
+        include_similar=include_similar,
+    )
+    return _at(site, told_to_asker(erase_outcome(answer.request, None), given.told_of(answer), given.in_file))
 
 
 def withdraw_site(federation: SiteFederation, site: str, reason: str) -> Outcome:

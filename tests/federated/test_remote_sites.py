@@ -125,7 +125,7 @@ def test_an_erasure_from_the_federation_to_the_receipt(alive: Served) -> None:
         assert (status.state, status.points) == ("complete", 4)
         after = {name: site.resident.state().generation for name, site in alive.sites.items()}
         assert [name for name in SITES if after[name] != before[name]] == ["north"]
-        assert federation.request("er-1") == ("north", status)
+        assert federation.request("er-1") == ("north", status.request)
         assert federation.erase("north", subjects=[PERSON], request_id="er-1") == status
         with pytest.raises(Conflict, match="er-1"):
             federation.erase("north", subjects=["north-secret-person-004"], request_id="er-1")

@@ -150,7 +150,9 @@ ERASURES: Mapping[str, tuple[object, int, str]] = {
     "hold that acts": ({"subjects": [NAMED], "hold": "\x1b[2J"}, 422, "printable characters"),
     "too many": ({"subjects": [NAMED] * 21}, 413, "more than 20"),
     "everyone and somebody": ({"subjects": [NAMED], "everyone": True}, 422, "nothing stands beside it"),
-    "everyone of no kind": ({"everyone": NAMED}, 422, "'everyone' is true or false"),
+    "everyone of no kind": ({"everyone": NAMED}, 422, "'everyone' and 'include_similar' are true or false"),
+    "everyone and alike": ({"everyone": True, "include_similar": True}, 422, "nothing stands beside it"),
+    "alike of no kind": ({"subjects": [NAMED], "include_similar": 1}, 422, "'include_similar' are true or false"),
     "a site": ({"subjects": [NAMED], "site": "north"}, 422, "an object with 'subjects', 'ids'"),
 }
 

@@ -9,6 +9,7 @@ import pytest
 
 import cluster
 from cluster.client import Client
+from deploy.views.erasure import Given, named
 from deploy.views.remote import remote_erase, remote_predict, remote_receipt, remote_status
 from storage.errors import Invalid, ObjectMissing
 from tests.doubles.home import MARKED, small_points
@@ -28,16 +29,24 @@ def test_predictions_of_a_file(world: World, url: str, tmp_path: Path, name: str
     assert pq.read_table(tmp_path / "remote.parquet").equals(pq.read_table(tmp_path / "here.parquet"))
 
 
+def given(*, subject: str = "", id_: str = "") -> Given:
+    """Return one name as a command gives it."""
+    return named([subject] if subject else [], [id_] if id_ else [], [], None, "subjects")
+
+
 def test_an_erasure_from_afar(world: World, url: str) -> None:
     """A request is submitted, waited for, looked up and proven, without a specification."""
     with Client(url, world.tokens["erase"]) as client:
-        outcome = remote_erase(client, [MARKED], [], request_id="er-1", hold=None, wait=True)
+        outcome = remote_erase(client, given(subject=MARKED), request_id="er-1", hold=None, wait=True)
         assert outcome.data is not None
         assert outcome.data["state"] == "complete"
         assert "er-1 is complete" in remote_status(client, "er-1").text
         with pytest.raises(ObjectMissing, match="no such erasure request"):
             remote_status(client, "er-2")
-        assert remote_erase(client, [], ["secret-id-0001"], request_id=None, hold="legal", wait=False).data is not None
+        assert (
+            remote_erase(client, given(id_="secret-id-0001"), request_id=None, hold="legal", wait=False).data
+            is not None
+        )
     with Client(url, world.tokens["audit"]) as client:
         assert remote_receipt(client, "er-1", quiet=True).text.startswith("{")
         assert "er-1" in remote_status(client, None).text
