@@ -30,7 +30,7 @@ from urllib.parse import SplitResult, quote, urlsplit
 
 from pydantic import TypeAdapter, ValidationError
 
-from cluster.results.federation import ErasureAnswer
+from cluster.results.federation import ErasureAnswer, SubjectFound, SubjectsFound
 from cluster.results.sites import SitesStatus
 from coordinator.requests import RequestState, may_find_nothing
 from coordinator.sites import SiteStanding, TookPart
@@ -227,6 +227,18 @@ class Client:
     def receipt(self, request_id: str, site: str | None = None) -> bytes:
         """Return a request's receipt: what ``sisa receipt --check`` verifies. Raises ``ObjectMissing``."""
         return self._ask("GET", _request_path(request_id, "/receipt", site)).body
+
+    def lookup(self, subjects: Iterable[str | int]) -> tuple[SubjectFound, ...]:
+        """Return what is there of each subject, in their order; see ``Federation.lookup``. Role officer.
+
+        Raises ``Invalid`` for more than 100 names, and where a site does not let a federation ask.
+        """
+        names = list(subjects)
+        payload = json.dumps({"subjects": names}).encode()
+        found = _decoded(SubjectsFound, self._ask("POST", "/v1/subjects:lookup", payload, {"Content-Type": _JSON}).body)
+        if len(found.subjects) != len(names):
+            raise _strange()
+        return found.subjects
 
     def hold(self, request_id: str, reason: str) -> RequestStatus:
         """Pause a request of which nothing is removed yet, such as for a legal hold; its due date moves along.

@@ -38,6 +38,9 @@ class ServeSettings:
     """Most subjects and ids in one erasure request; 1 .. 10,000,000."""
     requests_per_minute: int = 6_000
     """Most requests with one token, by each replica on its own; a minute's worth may come at once. 1 or more."""
+    lookups_per_minute: int = 30
+    """The same of requests that look people up, each with up to 100 names: whoever has such a token could otherwise
+    find out who is here by trying names. 1 or more."""
 
     def __post_init__(self) -> None:
         problems = [
@@ -49,6 +52,7 @@ class ServeSettings:
                 ("max_points", 1, 10_000_000, self.max_points),
                 ("max_names", 1, 10_000_000, self.max_names),
                 ("requests_per_minute", 1, 1_000_000_000, self.requests_per_minute),
+                ("lookups_per_minute", 1, 1_000_000_000, self.lookups_per_minute),
             )
             if not least <= value <= most
         ]

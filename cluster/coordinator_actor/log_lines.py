@@ -22,7 +22,7 @@ from storage.errors import Fenced, InvariantBroken, OutcomeUnknown, SisaError, U
 FIELDS: Final = frozenset(
     {
         *("at", "event", "federation", "request_id", "request_ids", "more_requests", "state", "due_at", "held"),
-        *("shard", "shards", "slice", "slices", "points", "seconds", "receipt", "generation"),
+        *("shard", "shards", "slice", "slices", "points", "seconds", "receipt", "generation", "names"),
         *("kind", "fact", "role", "token_id", "method", "route", "status", "http_request_id"),
     }
 )

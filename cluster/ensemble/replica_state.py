@@ -6,12 +6,13 @@ generation may still be served; only then does the answer leave.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from threading import Lock
 
 from cluster.config.specification import FederationSpecification
 from cluster.ensemble.loaded import Ensemble
 from cluster.ensemble.reader import Reading
-from cluster.results.federation import ErasureAnswer
+from cluster.results.federation import ErasureAnswer, SubjectFound
 from cluster.writer.drafting import Draft
 from coordinator.engine.follower import Follower
 from coordinator.ports import Clock
@@ -115,6 +116,11 @@ class Standing:
     def answer_to(self, made: Draft, request: ErasureRequest) -> ErasureAnswer:
         """See ``Reading.answer_to``."""
         return self._reading.answer_to(made, request)
+
+    def lookup(self, subjects: Iterable[str | int]) -> tuple[SubjectFound, ...]:
+        """See ``Reading.lookup``. Raises ``Unavailable`` as ``trained`` does, ``Invalid`` for names that are none."""
+        self.trained()
+        return self._reading.lookup(subjects)
 
     def trained(self) -> FederationState:
         """Return the state as of now, of this very specification and with data in it.

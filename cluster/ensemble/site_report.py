@@ -5,8 +5,12 @@ What may leave is decided here, at the site, by the site's own copy of the speci
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from cluster.config.sites import SiteSettings
 from cluster.ensemble.replica_state import Standing
-from coordinator.sites import Leaves, SiteStanding, history_of
+from cluster.results.federation import SubjectFound
+from coordinator.sites import SiteStanding, history_of
 from coordinator.state import servable
 from shards.learners.trainer import read_checkpoint
 from storage.errors import Invalid, ObjectMissing
@@ -20,11 +24,12 @@ class Withheld(Invalid):
 class Telling:
     """One site's word on itself. May be used from any thread."""
 
-    def __init__(self, standing: Standing, store: ObjectStore, leaves: Leaves) -> None:
-        """Reads nothing yet."""
+    def __init__(self, standing: Standing, store: ObjectStore, site: SiteSettings | None) -> None:
+        """Reads nothing yet. ``site`` says what may leave it; None: nothing but predictions."""
         self._standing = standing
         self._store = store
-        self._leaves = leaves
+        self._leaves_weights = site is not None and site.leaves == "weights"
+        self._is_looked_into = site is not None and site.lookup
 
     def standing(self, requests: int = 0) -> SiteStanding:
         """Return how the site stands now, to one who has heard of its first ``requests`` erasure requests.
@@ -55,9 +60,18 @@ class Telling:
 
         Raises ``Withheld`` when no weights leave this site, ``ObjectMissing`` when it is not served (any more).
         """
-        if self._leaves != "weights":
+        if not self._leaves_weights:
             raise Withheld("no weights leave this site: only predictions do", "ask it for predictions")
         for each in servable(self._standing.trained()):
             if each.shard == shard and each.checkpoint.sha256 == sha256:
                 return read_checkpoint(self._store, each.checkpoint, each.shard)
         raise ObjectMissing("the site serves no such checkpoint now", "ask how it stands, and try again")
+
+    def lookup(self, subjects: Iterable[str | int]) -> tuple[SubjectFound, ...]:
+        """Return what is here of each subject; see ``Reading.lookup``. Raises ``Withheld`` unless the site lets it."""
+        if not self._is_looked_into:
+            raise Withheld(
+                "this site does not let the federation look people up",
+                "ask the site; lookup = true in its own table [[site]] would let it",
+            )
+        return self._standing.lookup(subjects)

@@ -111,6 +111,14 @@ class SubjectFound:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SubjectsFound:
+    """The answer to a look-up over HTTP; it repeats no name."""
+
+    subjects: tuple[SubjectFound, ...]
+    """In the order in which they were named."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
     """Proof, or what speaks against it."""
 

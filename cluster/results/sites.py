@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cluster.results.federation import Evaluation, Verification
+from cluster.results.federation import Evaluation, SubjectFound, Verification
 from coordinator.receipts.bundles import ReceiptBundle
 from coordinator.sites import TookPart
 from coordinator.status import FederationStatus
@@ -94,6 +94,16 @@ class SiteReceipt:
     """Signed with the site's keys, in the site's log: what was done."""
     at_federation: ReceiptBundle
     """Signed with the federation's, in its log: that the site gave that very receipt."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SitesLookup:
+    """What is at each site of some subjects."""
+
+    sites: Mapping[str, tuple[SubjectFound, ...]]
+    """In the order in which they were named. One name may be somebody else at each site."""
+    absent: Mapping[str, str]
+    """Of each site that told nothing: why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,14 +12,17 @@ from fastapi import FastAPI, Request
 from starlette.responses import Response
 
 from cluster.coordinator_actor.log_lines import LogLines
+from cluster.results.federation import SubjectsFound
 from cluster.serving.access_log import note
 from cluster.serving.bodies import JSON, Reader, answer_type_of, media_type_of, written
 from cluster.serving.endpoints import COMMON, TOKEN, Endpoints, add_erasures, add_predictions, assembled, json_answer
-from cluster.serving.http_errors import Problem, Refused
+from cluster.serving.erasures import named
+from cluster.serving.http_errors import Problem, Refused, too_large
 from cluster.serving.schemas import (
     BYTES,
     ERASED,
     HEARD_OF,
+    MOST_LOOKED_UP,
     ErasureShape,
     MoreTime,
     Nothing,
@@ -28,6 +31,7 @@ from cluster.serving.schemas import (
     RequestShape,
     StandingShape,
     StatusShape,
+    Subjects,
     body_of,
     responses,
 )
@@ -87,6 +91,14 @@ class _Endpoints(Endpoints):
                 responses=responses(*COMMON, 404, 409, 413, 415, 422),
                 openapi_extra={**TOKEN, **body_of(body)},
             )
+        app.add_api_route(
+            "/v1/subjects:lookup",
+            self.lookup,
+            methods=["POST"],
+            response_model=SubjectsFound,
+            responses=responses(*COMMON, 413, 415, 422),
+            openapi_extra={**TOKEN, **body_of(Subjects)},
+        )
         app.add_api_route(
             "/v1/status", self.status, response_model=StatusShape, responses=responses(*COMMON), openapi_extra=TOKEN
         )
@@ -202,6 +214,27 @@ class _Endpoints(Endpoints):
     async def cancel(self, request: Request, request_id: str) -> Response:
         """Withdraw an erasure request, as long as nothing of it is removed. Roles: officer."""
         return await self._changed(request, request_id, self._service.erasures.cancel, reason=str)
+
+    async def lookup(self, request: Request) -> Response:
+        """Tell what is here of each subject named: data points, and those of subjects spelt alike; no name comes back.
+
+        'erased': the subject was erased, and its new data points are kept out. Changes nothing, and nothing of who was
+        looked for is kept, but for one line in the log that counts the names. At most 100 names a request, and [serve]
+        lookups_per_minute requests with one token. Of a federation, only where the site lets it.
+        Roles: officer, federate.
+        """
+        token = await self.admit(request, "officer", "federate")
+        self._service.gate.count_lookup(token)
+        names = (await self.members(request, {"subjects": list}))["subjects"]
+        note(request.scope, names=len(names))
+        most = min(MOST_LOOKED_UP, self._settings.max_names)
+        if len(names) > most:
+            raise Refused(too_large(f"the request names more than {most:,}", "send several"))
+        subjects = named(names, "subjects")
+        if not subjects:
+            raise Invalid("no subject is named", "name at least one")
+        lookup = self._service.telling.lookup if token.role == "federate" else self._service.standing.lookup
+        return json_answer(asdict(SubjectsFound(subjects=await self.call(lambda: lookup(subjects)))))
 
     async def status(self, request: Request) -> Response:
         """Tell how the federation stands.

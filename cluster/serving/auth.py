@@ -43,15 +43,24 @@ class _Bucket:
 class Gate:
     """One replica's knowledge of tokens. May be used from any thread; ``admit`` touches the store now and then only."""
 
-    def __init__(self, register: TokenRegister, clock: Clock, *, refresh_seconds: float, per_minute: int) -> None:
+    def __init__(
+        self,
+        register: TokenRegister,
+        clock: Clock,
+        *,
+        refresh_seconds: float,
+        per_minute: int,
+        lookups_per_minute: int,
+    ) -> None:
         self._register = register
         self._clock = clock
         self._refresh_seconds = refresh_seconds
         self._per_minute = per_minute
+        self._lookups_per_minute = lookups_per_minute
         self._lock = Lock()
         self._records: tuple[TokenRecord, ...] = ()
         self._read_at: float | None = None
-        self._buckets: dict[str, _Bucket] = {}
+        self._buckets: dict[tuple[str, str], _Bucket] = {}
         self._haste = _Bucket(_HASTY_READS, _HASTY_READS, _HASTY_READS, clock.monotonic())
 
     def refresh(self) -> None:
@@ -75,8 +84,12 @@ class Gate:
                     remedy=f"use one with the role {' or '.join(map(repr, roles))}",
                 )
             )
-        self._count(record)
+        self._count(record, self._per_minute, "asks")
         return record
+
+    def count_lookup(self, record: TokenRecord) -> None:
+        """Take one look-up from what the token has left of these. Raises ``Refused`` with 429 where none is left."""
+        self._count(record, self._lookups_per_minute, "looks people up")
 
     def _known(self, text: str) -> TokenRecord:
         if self._is_older_than(self._refresh_seconds * _STALE_REFRESHES):
@@ -96,19 +109,19 @@ class Gate:
         with self._lock:
             return not self._haste.take(self._clock.monotonic())
 
-    def _count(self, record: TokenRecord) -> None:
-        """Take one request from what the token has left: a minute's worth at most."""
-        now, most = self._clock.monotonic(), self._per_minute
+    def _count(self, record: TokenRecord, most: int, does: str) -> None:
+        """Take one request from what the token has left of those that do this: a minute's worth at ``most``."""
+        now = self._clock.monotonic()
         with self._lock:
-            wait = self._buckets.setdefault(record.token_id, _Bucket(most, most / 60, most, now)).take(now)
+            wait = self._buckets.setdefault((record.token_id, does), _Bucket(most, most / 60, most, now)).take(now)
         if not wait:
             return
         raise Refused(
             Problem(
                 status=429,
                 kind="rate_limited",
-                message=f"this token asks more than {self._per_minute:,} times a minute",
-                remedy="wait as long as Retry-After says; send more data points in one request",
+                message=f"this token {does} more than {most:,} times a minute",
+                remedy="wait as long as Retry-After says; ask for more in one request",
                 headers={"Retry-After": str(int(wait) + 1)},
             )
         )

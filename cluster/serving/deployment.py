@@ -22,7 +22,7 @@ from ray.exceptions import RayTaskError
 from ray.serve.exceptions import RayServeException
 
 from cluster.config.serve import ServeSettings
-from cluster.config.sites import read_sites
+from cluster.config.sites import SiteSettings, read_sites
 from cluster.config.specification import ClusterSettings, FederationSpecification, read_specification
 from cluster.coordinator_actor.launch import find_coordinator, launch_coordinator, namespace_of
 from cluster.coordinator_actor.log_lines import LogLines
@@ -34,7 +34,6 @@ from cluster.serving.erasures import Accepting
 from cluster.serving.service import open_service
 from cluster.training.worker import keep_silent
 from cluster.writer.stores import open_objects
-from coordinator.sites import Leaves
 from storage.errors import Conflict, Corrupt, Invalid, Unavailable
 from storage.location import is_on_s3
 from storage.objects import ObjectStore
@@ -52,12 +51,12 @@ _deployment: Any = serve.deployment  # its types take a class for a function tha
 class ReplicaShell:
     """One replica as Serve knows it: decodes nothing, decides nothing."""
 
-    def __init__(self, specification: FederationSpecification, leaves: Leaves = "predictions") -> None:
+    def __init__(self, specification: FederationSpecification, site: SiteSettings | None = None) -> None:
         check_rooms()
         check_here(specification.cluster.labels)
         lines = log_lines(specification.name)
         store = open_objects(specification)
-        self._service = open_service(specification, partial(_coordinator, store), leaves=leaves)
+        self._service = open_service(specification, partial(_coordinator, store), site=site)
         self._app = build_app(self._service, lines, names_requests=False)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
@@ -80,13 +79,13 @@ def application(arguments: dict[str, str]) -> serve.Application:
     if "site" not in arguments:
         return application_of(read_specification(config))
     site = read_sites(config).site(arguments["site"])
-    return application_of(site.specification, site.settings.leaves)
+    return application_of(site.specification, site.settings)
 
 
-def application_of(specification: FederationSpecification, leaves: Leaves = "predictions") -> serve.Application:
+def application_of(specification: FederationSpecification, site: SiteSettings | None = None) -> serve.Application:
     """Return the federation's application, ready to be run."""
     place = place_of_replicas(specification.cluster, specification.store)
-    bound: serve.Application = deployed(ReplicaShell, specification.serve, place).bind(specification, leaves=leaves)
+    bound: serve.Application = deployed(ReplicaShell, specification.serve, place).bind(specification, site=site)
     return bound
 
 
@@ -119,11 +118,11 @@ class Serving:
     """Whether a coordinator had to be launched for it."""
 
 
-def serve_federation(specification: FederationSpecification, leaves: Leaves = "predictions") -> Serving:
+def serve_federation(specification: FederationSpecification, site: SiteSettings | None = None) -> Serving:
     """Serve the federation on its coordinator's Ray cluster, launching the coordinator where none is at work.
 
-    Served already, it is served anew under this specification: old replicas answer until the new ones do. ``leaves``:
-    what may leave it, where it is a site of several.
+    Served already, it is served anew under this specification: old replicas answer until the new ones do. ``site``:
+    what it says for itself, where it is one of several.
 
     Raises ``Conflict`` when the port is taken or Serve listens elsewhere on this cluster, ``Unavailable`` when the
     replicas do not start, and as ``launch_coordinator`` does.
@@ -132,7 +131,7 @@ def serve_federation(specification: FederationSpecification, leaves: Leaves = "p
     is_launched = find_coordinator(store, lambda _: None, lambda _: None) is None
     if is_launched:
         launch_coordinator(specification)
-    run_application(application_of(specification, leaves), namespace_of(specification, store), specification.serve)
+    run_application(application_of(specification, site), namespace_of(specification, store), specification.serve)
     return Serving(url=specification.serve.url, replicas=specification.serve.replicas, launched=is_launched)
 
 

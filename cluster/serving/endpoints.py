@@ -44,7 +44,7 @@ _SUBMISSIONS_AT_ONCE: Final = 16
 
 _KEY = re.compile(KEY["schema"]["pattern"])  # type: ignore[index]
 
-_KINDS: Final[Mapping[type, str]] = {str: "a text", int: "a whole number"}
+_KINDS: Final[Mapping[type, str]] = {str: "a text", int: "a whole number", list: "a list"}
 
 _SINGLE_HEADERS: Final = ("Authorization", "Content-Type", "Content-Encoding", "Content-Length", "Idempotency-Key")
 """Headers with one value. Servers differ in which of two they take, so that a proxy may have checked the other one."""

@@ -17,6 +17,10 @@ Name = str | int
 """Of a subject or a data point. Whole numbers read as they do in data."""
 
 
+MOST_LOOKED_UP: Final = 100
+"""Names in one look-up, whatever [serve] max_names says: a slice is searched for each."""
+
+
 class _Shape(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -96,6 +100,12 @@ class SiteErasure(_Shape):
     include_similar: bool = Field(
         default=False, description="Also those whose names differ from the subjects' in spelling alone."
     )
+
+
+class Subjects(_Shape):
+    """People to be looked up."""
+
+    subjects: list[Name] = Field(min_length=1, max_length=MOST_LOOKED_UP)
 
 
 class Reason(_Shape):
@@ -235,7 +245,7 @@ BYTES: Final = {
     "description": "The checkpoint's bytes; their SHA-256 is the digest asked for.",
     "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
 }
-SHAPES: Final = (Points, Columns, Erasure, SiteErasure, Reason, MoreTime, Nothing)
+SHAPES: Final = (Points, Columns, Erasure, SiteErasure, Subjects, Reason, MoreTime, Nothing)
 """Bodies of requests: not found by FastAPI, which does not read them."""
 
 RequestShape = RequestStatus

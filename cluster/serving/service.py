@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from cluster.config.serve import ServeSettings
+from cluster.config.sites import SiteSettings
 from cluster.config.specification import FederationSpecification
 from cluster.ensemble.replica_state import Standing
 from cluster.ensemble.site_report import Telling
@@ -15,7 +16,6 @@ from cluster.serving.erasures import Accepting, Erasures
 from cluster.tokens import TokenRegister
 from cluster.writer.writer import surroundings
 from coordinator.ports import Clock, Notice
-from coordinator.sites import Leaves
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,11 +49,12 @@ def open_service(
     find: Callable[[], Accepting | None],
     clock: Clock | None = None,
     *,
-    leaves: Leaves = "predictions",
+    site: SiteSettings | None = None,
 ) -> Service:
     """Return a replica's objects, at work; ``find`` returns the coordinator where one is at work. Reads nothing yet.
 
-    ``leaves``: what may leave this site; a federation without sites never gives weights away.
+    ``site``: what this site says for itself. A federation without sites gives no weights away, and tells no other one
+    who is here.
     """
     around = surroundings(specification, listener=_unheard, clock=clock)
     settings = specification.serve
@@ -63,6 +64,7 @@ def open_service(
         around.clock,
         refresh_seconds=settings.refresh_seconds,
         per_minute=settings.requests_per_minute,
+        lookups_per_minute=settings.lookups_per_minute,
     )
     return Service(
         specification=specification,
@@ -70,7 +72,7 @@ def open_service(
         standing=standing,
         answering=Answering(standing, settings.refresh_seconds, gate.refresh),
         erasures=Erasures(around, standing, find),
-        telling=Telling(standing, around.store, leaves),
+        telling=Telling(standing, around.store, site),
         gate=gate,
     )
 

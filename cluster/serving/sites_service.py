@@ -40,6 +40,7 @@ class SitesService:
             clock,
             refresh_seconds=specification.serve.refresh_seconds,
             per_minute=specification.serve.requests_per_minute,
+            lookups_per_minute=specification.serve.lookups_per_minute,
         )
         self._clock = clock
         self._lock = Lock()

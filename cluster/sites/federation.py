@@ -1,6 +1,7 @@
 """The front door of a federation of several sites: the words of ``cluster.federation``, with sites behind them.
 
-A person is looked for at the site that is named and nowhere else: what an id means is each site's own matter.
+A person is erased at the site that is named and nowhere else: what an id means is each site's own matter. Whether
+somebody is there the sites are asked that allow it.
 """
 
 from __future__ import annotations
@@ -16,8 +17,16 @@ import numpy as np
 import numpy.typing as npt
 
 from cluster.config.sites import Site, SitesSettings, SitesSpecification, open_own_store, read_sites
-from cluster.results.federation import ErasureAnswer
-from cluster.results.sites import SiteReceipt, SitesAnswers, SitesEvaluation, SitesStatus, SiteStatus, SitesVerification
+from cluster.results.federation import ErasureAnswer, SubjectFound
+from cluster.results.sites import (
+    SiteReceipt,
+    SitesAnswers,
+    SitesEvaluation,
+    SitesLookup,
+    SitesStatus,
+    SiteStatus,
+    SitesVerification,
+)
 from cluster.runtime.system import SystemClock
 from cluster.sites.batch_predict import FileAnswering
 from cluster.sites.fan_out import Asking, SitesAnswer
@@ -194,6 +203,29 @@ class SiteFederation:
         if answer.state == "complete":
             self._linked(site, bundle_from_bytes(link.receipt(named)))
         return answer.naming(subjects, ids)
+
+    def lookup(self, subjects: Iterable[str | int]) -> SitesLookup:
+        """Return what each site has of each subject; see ``Federation.lookup``.
+
+        Only members are asked that allow it (``[[site]] lookup``). One site's trouble hides no other's answer. Raises
+        ``Invalid`` when nobody is named.
+        """
+        names = list(texts("subjects", subjects))
+        if not names:
+            raise Invalid("no subject is named", "name at least one")
+        found, absent = dict[str, tuple[SubjectFound, ...]](), dict[str, str]()
+        members = {site.name for site in self._members()}
+        for site in self.specification.sites:
+            if site.name not in members:
+                absent[site.name] = "it is no member"
+            elif not site.settings.lookup:
+                absent[site.name] = "it does not let the federation look people up: lookup is false in its table"
+            else:
+                try:
+                    found[site.name] = self._links[site.name].lookup(names)
+                except SisaError as error:
+                    absent[site.name] = error.fact
+        return SitesLookup(sites=found, absent=absent)
 
     def withdraw(self, site: str, reason: str) -> SiteStatus:
         """Take a whole site out: its constituents leave the ensemble at once, then all that it holds is erased there.

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from cluster.config.sites import Site
 from cluster.coordinator_actor.launch import read_record
 from cluster.federation import Federation
-from cluster.results.federation import ErasureAnswer, Verification
+from cluster.results.federation import ErasureAnswer, SubjectFound, Verification
 from cluster.runtime.session import is_to_start_ray
 from cluster.sites.site_server import Desk
 from cluster.writer.stores import open_objects
@@ -62,6 +62,10 @@ class SiteLink(Protocol):
 
     def erase_everyone(self, request_id: str) -> RequestStatus:
         """See ``Federation.erase_everyone``."""
+        ...
+
+    def lookup(self, subjects: Iterable[str | int]) -> tuple[SubjectFound, ...]:
+        """See ``Telling.lookup``."""
         ...
 
     def request(self, request_id: str) -> RequestStatus:
@@ -142,6 +146,10 @@ class NearSite:
         """See ``SiteLink.erase_everyone``."""
         with self._federation() as federation:
             return federation.erase_everyone(request_id)
+
+    def lookup(self, subjects: Iterable[str | int]) -> tuple[SubjectFound, ...]:
+        """See ``SiteLink.lookup``."""
+        return self._desk.lookup(subjects)
 
     def request(self, request_id: str) -> RequestStatus:
         """See ``SiteLink.request``."""

@@ -25,7 +25,7 @@ from ray.exceptions import ActorDiedError, ObjectLostError, RayActorError, RayEr
 from cluster.config.sites import Site
 from cluster.coordinator_actor.actor import unwrapped
 from cluster.coordinator_actor.launch import launch_coordinator, stop_coordinator
-from cluster.results.federation import ErasureAnswer, Verification
+from cluster.results.federation import ErasureAnswer, SubjectFound, Verification
 from cluster.runtime.guard import check_rooms
 from cluster.runtime.labels import check_here, labels_in_words, nodes_with, selecting
 from cluster.runtime.session import join_ray
@@ -106,6 +106,11 @@ class SiteShell:
     def status(self) -> FederationStatus:
         """See ``Federation.status``."""
         return self._near.status()
+
+    @ray.method(concurrency_group="questions")
+    def lookup(self, subjects: list[str | int]) -> tuple[SubjectFound, ...]:
+        """See ``Telling.lookup``."""
+        return self._near.lookup(subjects)
 
     @ray.method(concurrency_group="questions")
     def request(self, request_id: str) -> RequestStatus:
@@ -243,6 +248,13 @@ class PinnedSite:
         """See ``SiteLink.erase_everyone``."""
         found: RequestStatus = self._worked("erase_everyone", request_id)
         return found
+
+    def lookup(self, subjects: Iterable[str | int]) -> tuple[SubjectFound, ...]:
+        """See ``SiteLink.lookup``."""
+        found: list[SubjectFound] = []
+        for piece in _pieces(("subject", name) for name in subjects):
+            found += self._asked("lookup", [name for _, name in piece])
+        return tuple(found)
 
     def request(self, request_id: str) -> RequestStatus:
         """See ``SiteLink.request``."""

@@ -24,12 +24,12 @@ import numpy.typing as npt
 
 from cluster.client import Client, NotAllowed, RemoteAnswers, brought_up_to
 from cluster.config.sites import Site, SitesSettings
-from cluster.results.federation import ErasureAnswer, Verification
+from cluster.results.federation import ErasureAnswer, SubjectFound, Verification
 from cluster.sites.site_server import check_width
 from coordinator.sites import SiteAnswer, SiteStanding
 from coordinator.status import FederationStatus, RequestStatus
 from shards.data.messages import scores_of_table, table_of_features
-from storage.errors import Corrupt, Invalid, Unavailable
+from storage.errors import Corrupt, Invalid, ObjectMissing, Unavailable
 
 _ATTEMPTS: Final = 8
 """An answer in pieces is asked for again when they are not of one ensemble; so often in a row is no coincidence."""
@@ -47,6 +47,9 @@ _MOST_TOKEN_BYTES: Final = 1024
 
 _SUBMISSION_SECONDS: Final = 60.0
 """How long a site may take to accept a request: its coordinator may be starting."""
+
+_SEARCH_SECONDS: Final = 60.0
+"""How long a site may take to look people up: it searches a slice for each."""
 
 _PATIENCE_SECONDS: Final = 600.0
 """How long a request is followed that is waited for. It is carried out at the site whoever waits."""
@@ -150,6 +153,16 @@ class RemoteSite:
     def erase_everyone(self, request_id: str) -> RequestStatus:
         """See ``SiteLink.erase_everyone``."""
         return self._submitted(lambda client: client.erase_everyone(request_id), request_id, _PATIENCE_SECONDS)
+
+    def lookup(self, subjects: Iterable[str | int]) -> tuple[SubjectFound, ...]:
+        """See ``SiteLink.lookup``. Raises ``Unavailable`` when the site's server is too old to be asked."""
+        with self._client(_SEARCH_SECONDS) as client:
+            try:
+                return client.lookup(subjects)
+            except ObjectMissing as error:
+                raise Unavailable(
+                    "the site's server is too old to look people up", "its operator can upgrade it", site=self.name
+                ) from error
 
     def request(self, request_id: str) -> RequestStatus:
         """See ``SiteLink.request``."""

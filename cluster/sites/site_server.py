@@ -7,6 +7,7 @@ Shape legend: N points, F features, C classes.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 import numpy as np
@@ -15,6 +16,7 @@ import numpy.typing as npt
 from cluster.config.sites import Site
 from cluster.ensemble.replica_state import Standing
 from cluster.ensemble.site_report import Telling
+from cluster.results.federation import SubjectFound
 from cluster.runtime.system import SystemClock
 from cluster.writer.stores import open_objects
 from coordinator.ports import Clock
@@ -34,7 +36,7 @@ class Desk:
         self._site = site
         store = open_objects(site.specification)
         self._state = Standing(site.specification, store, clock or SystemClock())
-        self._telling = Telling(self._state, store, site.settings.leaves)
+        self._telling = Telling(self._state, store, site.settings)
 
     def standing(self, requests: int = 0) -> SiteStanding:
         """See ``Telling.standing``."""
@@ -66,6 +68,10 @@ class Desk:
     def checkpoint(self, shard: int, sha256: str) -> bytes:
         """See ``Telling.checkpoint``."""
         return self._telling.checkpoint(shard, sha256)
+
+    def lookup(self, subjects: Iterable[str | int]) -> tuple[SubjectFound, ...]:
+        """See ``Telling.lookup``."""
+        return self._telling.lookup(subjects)
 
 
 def check_width(width: int, features_NF: npt.NDArray[np.float32]) -> None:

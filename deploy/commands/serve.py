@@ -13,9 +13,9 @@ from deploy.commands.shared import (
     Config,
     finish,
     is_of_all_sites,
-    leaves_of,
     read_all_sites,
     read_chosen,
+    site_settings,
 )
 from deploy.views.output import Outcome, plain
 
@@ -109,7 +109,7 @@ def _served(config: Path) -> Outcome:
     from cluster.serving.deployment import serve_federation
 
     specification = read_chosen(config)
-    return _serving(specification.name, serve_federation(specification, leaves_of(config)))
+    return _serving(specification.name, serve_federation(specification, site_settings(config)))
 
 
 def _serving(name: str, serving: Serving) -> Outcome:

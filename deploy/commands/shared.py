@@ -15,11 +15,10 @@ from deploy.views.output import Outcome, plain, run
 
 if TYPE_CHECKING:
     from cluster.client import Client
-    from cluster.config.sites import SitesSpecification
+    from cluster.config.sites import SiteSettings, SitesSpecification
     from cluster.config.specification import FederationSpecification
     from cluster.federation import Federation
     from cluster.sites.federation import SiteFederation
-    from coordinator.sites import Leaves
 
 Config = Annotated[Path, typer.Option("--config", help="The federation's specification.", show_default=True)]
 Url = Annotated[
@@ -72,11 +71,11 @@ def read_all_sites(config: Path) -> SitesSpecification:
     return simulated(specification) if CHOICE.get().simulate else specification
 
 
-def leaves_of(config: Path) -> Leaves:
-    """Return what may leave the federation, or the site, in ``config``: of one that is no site, predictions."""
+def site_settings(config: Path) -> SiteSettings | None:
+    """Return what the site in ``config`` that was chosen says for itself; None: the federation has no sites."""
     from cluster.config.sites import has_sites
 
-    return read_all_sites(config).site(_chosen_site(config)).settings.leaves if has_sites(config) else "predictions"
+    return read_all_sites(config).site(_chosen_site(config)).settings if has_sites(config) else None
 
 
 def is_of_all_sites(config: Path) -> bool:

@@ -175,7 +175,7 @@ def _served(specification: SitesSpecification) -> Iterator[SitesSpecification]:
     sites = []
     with ExitStack() as stack:
         for site in specification.sites[:SERVED]:
-            service = open_service(site.specification, _nobody, leaves=site.settings.leaves)
+            service = open_service(site.specification, _nobody, site=site.settings)
             stack.callback(service.close)
             app = build_app(service, LogLines(site.specification.name, service.clock, io.StringIO()))
             url = f"http://127.0.0.1:{stack.enter_context(listening(app))}"

@@ -106,9 +106,11 @@ def listening(app: Any, **settings: Any) -> Iterator[int]:
         server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off", **settings))
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
-        yield listener.getsockname()[1]
-        server.should_exit = True
-        thread.join()
+        try:
+            yield listener.getsockname()[1]
+        finally:  # of a test that fails as well: the thread would keep the process from ending
+            server.should_exit = True
+            thread.join()
 
 
 @dataclass(slots=True)
@@ -177,12 +179,14 @@ def served(houses: Houses, *, settings: str = "", each: str = "") -> Iterator[Se
 def _site(site: Site) -> Iterator[ServedSite]:
     resident = coordinator_of(site.specification)
     accepting: Accepting = resident
-    service = open_service(site.specification, lambda: accepting, leaves=site.settings.leaves)
+    service = open_service(site.specification, lambda: accepting, site=site.settings)
     boundary = Boundary(build_app(service, LogLines(site.specification.name, service.clock, io.StringIO())))
     try:
         with listening(boundary) as port:
-            yield ServedSite(site, resident, service, boundary, port)
-            boundary.is_open.set()
+            try:
+                yield ServedSite(site, resident, service, boundary, port)
+            finally:
+                boundary.is_open.set()
     finally:
         service.close()
         resident.stop()

@@ -67,6 +67,7 @@ def still_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             serve__max_body_bytes=100_000,
             serve__max_points=50,
             serve__max_names=20,
+            serve__lookups_per_minute=1_000_000,
         )
         resident = coordinator_of(read_specification(home.config))
         made = open_world(home, resident)

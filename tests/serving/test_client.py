@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pyarrow as pa
 import pytest
 
+import cluster
 from cluster.client import Client, NotAllowed
 from storage.errors import Conflict, Invalid, ObjectMissing, SisaError, Unavailable
 from tests.doubles.home import MARKED, as_table, small_points
@@ -67,6 +68,31 @@ def test_the_client_intervenes(world: World, url: str) -> None:
             client.hold("er-3", "why")
     with Client(url, world.tokens["erase"]) as client, pytest.raises(NotAllowed, match="'officer'"):
         client.cancel("er-1", "withdrawn")
+
+
+def test_the_client_looks_people_up(world: World, url: str) -> None:
+    """An officer is told what the federation itself tells, in the order asked; nobody else is."""
+    names: list[str | int] = [MARKED, "nobody", "Secret Person 001", 17]
+    with cluster.connect(world.home.config) as federation:
+        expected = federation.lookup(names)
+    with Client(url, world.tokens["officer"]) as client:
+        assert client.lookup(iter(names)) == expected
+        assert [each.points for each in expected] == [4, 0, 0, 0]
+        with pytest.raises(Invalid, match="more than 100"):
+            client.lookup(["nobody"] * 101)
+    with Client(url, world.tokens["erase"]) as client, pytest.raises(NotAllowed, match="'officer'"):
+        client.lookup(names)
+
+
+def test_an_answer_about_other_people_is_none(world: World, moody: HTTPServer) -> None:
+    """A look-up's answer for fewer people than were named, and unknown names that were not given, are not believed."""
+    found = {"points": 4, "similar": {"points": 0, "subjects": 0}, "erased": False}
+    answer = world.erase(MARKED, key="er-1").json() | {"unknown_subjects": [1]}
+    moody.answers = [(200, {}, json.dumps(body).encode()) for body in ({"subjects": [found]}, answer)]  # type: ignore[attr-defined]
+    with Client(f"http://127.0.0.1:{moody.server_port}", "t") as client:
+        for act in (lambda: client.lookup(["a", "b"]), lambda: client.erase(subjects=[MARKED], request_id="er-1")):
+            with pytest.raises(SisaError, match="not what the API's version 1 says"):
+                act()
 
 
 def test_bad_data_are_refused_as_on_the_command_line(world: World, url: str) -> None:

@@ -20,6 +20,7 @@ PATHS = [
     "/v1/erasures/{request_id}",
     "/v1/erasures/{request_id}/receipt",
     *(f"/v1/erasures/{{request_id}}/{change}" for change in ("hold", "release", "extend", "cancel")),
+    "/v1/subjects:lookup",
     "/v1/status",
     "/v1/standing",
     "/v1/checkpoints/{shard}/{sha256}",
@@ -38,7 +39,7 @@ def test_no_request_breaks_the_server(still_world: World, path: str, mode: Gener
 @settings(max_examples=150, suppress_health_check=UNCHANGED)
 @given(
     role=st.sampled_from(ROLES),
-    path=st.sampled_from(["/v1/predictions", "/v1/erasures"]),
+    path=st.sampled_from(["/v1/predictions", "/v1/erasures", "/v1/subjects:lookup"]),
     media_type=st.sampled_from([JSON, ARROW_STREAM, "text/plain", ""]),
     body=st.binary(max_size=200)
     | st.text(max_size=100).map(lambda text: text.encode("utf-8", "surrogatepass"))

@@ -47,7 +47,7 @@ class _Still(VirtualClock):
 
 def gate_of(store: MemoryStore, clock: VirtualClock, per_minute: int = 1_000_000) -> Gate:
     """Return a gate over the store's tokens."""
-    return Gate(TokenRegister(store, clock), clock, refresh_seconds=1.0, per_minute=per_minute)
+    return Gate(TokenRegister(store, clock), clock, refresh_seconds=1.0, per_minute=per_minute, lookups_per_minute=2)
 
 
 def refusal(gate: Gate, text: str, *roles: Role) -> Refused:

@@ -3,18 +3,41 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cluster.sites.pinned import SiteShell, _Handed, _Name, _pieces
+from cluster.results.federation import SubjectFound
+from cluster.sites.pinned import PinnedSite, SiteShell, _Handed, _Name, _pieces
+from coordinator.requests import NONE_SIMILAR
 from storage.errors import Invalid, Unavailable
 from tests.federated.houses import Houses
 
 INLINE_BYTES = 100 * 1024
 """What is larger goes through Ray's object store."""
+
+
+class _Asked:
+    """A way to a site that writes down what is sent, and tells of each name how long it is."""
+
+    def __init__(self) -> None:
+        self.sent: list[list[str]] = []
+
+    def asked(self, method: str, names: list[str]) -> tuple[SubjectFound, ...]:
+        assert method == "lookup"
+        self.sent.append(names)
+        return tuple(SubjectFound(points=len(name), similar=NONE_SIMILAR, erased=False) for name in names)
+
+
+class _Unknowing:
+    """A site that keeps how names were given to it."""
+
+    def erase(self, *, subjects: Iterable[str], ids: Iterable[str], include_similar: bool, **_: object) -> None:
+        self.given = [subjects, ids]
+        self.include_similar = include_similar
 
 
 class _Counted:
@@ -49,6 +72,29 @@ def test_a_name_that_no_message_can_hold_is_refused() -> None:
     """A name as long as that is no reason to pass on names through Ray's object store."""
     with pytest.raises(Invalid, match="a name takes 300032 bytes, and 65536 is the most"):
         list(_pieces([("subject", "人" * 100_000)]))
+
+
+def test_who_is_looked_up_travels_in_small_messages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names of any length arrive in messages that are passed on as they are, and are answered in their order."""
+    way = _Asked()
+    link = PinnedSite(Houses(tmp_path).fill().site("north"), lambda _: None)
+    monkeypatch.setattr(link, "_asked", way.asked)
+    names = ["人" * (number % 700) + "a" for number in range(1_000)]
+    assert [each.points for each in link.lookup(iter(names))] == [len(name) for name in names]
+    assert max(len(pickle.dumps(piece)) for piece in way.sent) < INLINE_BYTES
+    assert len(way.sent) >= 10
+
+
+def test_an_answer_holds_no_name(shell: Any) -> None:
+    """What a site's process answers to a request tells unknown names by position: no name comes back through Ray."""
+    near = _Unknowing()
+    shell.__dict__["_near"] = near
+    shell.name("ticket", [("subject", "nobody"), ("id", "nothing")])
+    handed = _Handed(ticket="ticket", names=2, request_id="er-1", held="", wait=True, include_similar=True)
+    shell.erase(handed)
+    assert not any(isinstance(given, Sequence) for given in near.given)
+    assert [list(given) for given in near.given] == [["nobody"], ["nothing"]]
+    assert near.include_similar
 
 
 def test_half_a_request_is_none(shell: Any) -> None:

@@ -35,13 +35,16 @@ CHANGES = {
 BODIES: dict[Route, Any] = {
     ("POST", "/v1/predictions"): points(),
     ("POST", "/v1/erasures"): {"subjects": [MARKED]},
+    ("POST", "/v1/subjects:lookup"): {"subjects": [MARKED]},
     **CHANGES,
 }
 REFUSED = {
-    ("GET", "/v1/checkpoints/{shard}/{sha256}"): (403, "withheld"),
-    **dict.fromkeys(CHANGES, (409, "conflict")),
+    (("GET", "/v1/checkpoints/{shard}/{sha256}"), "federate"): (403, "withheld"),
+    (("POST", "/v1/subjects:lookup"), "federate"): (403, "withheld"),
+    **dict.fromkeys(((change, "officer") for change in CHANGES), (409, "conflict")),
 }
-"""What answers who may ask, where that is no success: here no weights leave, and the request is complete."""
+"""What answers who may ask, where that is no success: here no weights leave, no federation looks people up, and the
+request is complete."""
 
 
 @pytest.fixture(scope="module")
@@ -84,8 +87,8 @@ def test_the_table_is_true(asked: World, route: Route, caller: str) -> None:
         is_known = caller not in (NO_TOKEN, UNKNOWN_TOKEN)
         error_of(answer, *((403, "forbidden") if is_known else (401, "unauthorized")))
         return
-    if route in REFUSED:
-        error_of(answer, *REFUSED[route])
+    if (route, caller) in REFUSED:
+        error_of(answer, *REFUSED[route, caller])
     else:
         assert answer.status_code == 200, answer.text
     if route[1] in NAMED:

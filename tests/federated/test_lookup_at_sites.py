@@ -1,0 +1,165 @@
+"""Whether somebody is there: the federation asks the sites that let it, and each says so for itself."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+import cluster
+from cluster.client import Client
+from cluster.config.sites import read_sites
+from cluster.results.federation import SubjectFound
+from cluster.sites.federation import connect_sites
+from cluster.sites.link import NearSite
+from cluster.sites.remote import NotLetIn
+from cluster.sites.simulation import simulated
+from coordinator.requests import NONE_SIMILAR, Similar
+from storage.errors import Invalid, Unavailable
+from tests.federated.asked import PERSON, joined, remote
+from tests.federated.houses import Houses, people_of
+from tests.federated.served import Served, served
+
+NAMES = [PERSON, "North-Secret-Person 003", "nobody"]
+HERE = SubjectFound(points=4, similar=NONE_SIMILAR, erased=False)
+ALIKE = SubjectFound(points=0, similar=Similar(points=4, subjects=1), erased=False)
+NOBODY = SubjectFound(points=0, similar=NONE_SIMILAR, erased=False)
+LETS = "lookup = true"
+NOT_LET = "it does not let the federation look people up"
+
+
+def letting(houses: Houses, site: str) -> None:
+    """Have the federation's copy of the specification say of one site that it lets itself be asked."""
+    text = houses.config.read_text(encoding="utf-8")
+    houses.config.write_text(text.replace(f'name = "{site}"\n', f'name = "{site}"\n{LETS}\n'), encoding="utf-8")
+
+
+def test_sites_that_do_not_say_so_are_not_asked(houses: Houses) -> None:
+    """By default no site is asked about anybody; of one that lets it, each name is told what is there."""
+    assert not any(site.settings.lookup for site in houses.specification.sites)
+    with connect_sites(houses.config) as federation:
+        federation.train()
+        found = federation.lookup(NAMES)
+        assert (found.sites, set(found.absent)) == ({}, {"north", "south", "west"})
+        assert all(NOT_LET in reason for reason in found.absent.values())
+        link = federation.link("north")
+        with pytest.raises(Invalid, match="does not let the federation look people up"):
+            link.lookup(NAMES)
+    letting(houses, "north")
+    letting(houses, "south")
+    with connect_sites(houses.config) as federation:
+        found = federation.lookup(iter(NAMES))
+        assert found.sites == {"north": (HERE, ALIKE, NOBODY), "south": (NOBODY, NOBODY, NOBODY)}
+        assert found.absent.keys() == {"west"}
+        federation.erase("north", subjects=[PERSON])
+        assert federation.lookup(NAMES[:1]).sites["north"] == (
+            SubjectFound(points=0, similar=NONE_SIMILAR, erased=True),
+        )
+        with pytest.raises(Invalid, match="no subject is named"):
+            federation.lookup([])
+        with pytest.raises(Invalid, match="one text, not a list"):
+            federation.lookup(PERSON)
+
+
+def test_one_sites_trouble_hides_no_other(houses: Houses) -> None:
+    """A site that takes no such name, that has left or not joined, says so beside what the others answer."""
+    houses.specify(each=LETS, names=["north", "south"])
+    text = houses.config.read_text(encoding="utf-8")
+    houses.config.write_text(text.replace('name = "south"\n', 'name = "south"\ndata.subject_form = "integer"\n'))
+    houses.write("south", people_of("south", 1) | {"user_id": [number % 12 for number in range(48)]})
+    with connect_sites(houses.config) as federation:
+        federation.train()
+        found = federation.lookup([PERSON])
+        assert found.sites == {"north": (HERE,)}
+        assert "whole number" in found.absent["south"]
+        assert PERSON not in found.absent["south"]
+        federation.withdraw("south", "it leaves")
+        assert federation.lookup([PERSON]).absent == {"south": "it is no member"}
+
+
+def test_simulated_sites_say_what_sites_say(houses: Houses) -> None:
+    """In folders of one machine the words are the same, and so is who lets itself be asked."""
+    letting(houses, "north")
+    with connect_sites(simulated(read_sites(houses.config))) as federation:
+        federation.train()
+        found = federation.lookup(NAMES)
+        assert (found.sites, set(found.absent)) == ({"north": (HERE, ALIKE, NOBODY)}, {"south", "west"})
+
+
+def test_a_site_is_asked_over_http(houses: Houses) -> None:
+    """Over HTTP a site says what it says near its store, with the federation's token and no other."""
+    with served(houses, each=LETS) as world, joined(world) as federation:
+        found = federation.lookup(NAMES)
+        assert found.sites["north"] == (HERE, ALIKE, NOBODY)
+        assert (set(found.sites), found.absent) == ({"north", "south", "west"}, {})
+        near = NearSite(world.link_site("north"), lambda _: None)
+        assert near.lookup(NAMES) == found.sites["north"]
+        crossed = world.sites["north"].boundary.crossed[-1]
+        assert (crossed.method, crossed.path, crossed.status) == ("POST", "/v1/subjects:lookup", 200)
+        assert json.loads(crossed.asked) == {"subjects": NAMES}
+        assert b"ecret" not in crossed.answered
+        world.hand_over("north", world.sites["north"].tokens.create("erase", days=1).text)
+        link = remote(world)
+        with pytest.raises(NotLetIn, match="'erase' may not do this"):
+            link.lookup(NAMES)
+        link.close()
+
+
+def test_a_site_decides_itself_whether_it_is_asked(world: Served) -> None:
+    """A federation whose copy says that it may ask is told nothing by a site whose own copy does not say so."""
+    with joined(world):
+        world.specify(each=LETS)
+        with connect_sites(world.houses.config) as federation:
+            found = federation.lookup(NAMES)
+    assert (found.sites, set(found.absent)) == ({}, {"north", "south", "west"})
+    assert all("does not let the federation look people up" in reason for reason in found.absent.values())
+    assert world.sites["north"].boundary.crossed[-1].status == 403
+
+
+def test_an_officer_of_the_site_may_ask_all_the_same(world: Served) -> None:
+    """What a site withholds from the federation its own officer is told at the site's server."""
+    north = world.sites["north"]
+    with Client(f"http://127.0.0.1:{north.port}", north.tokens.create("officer", days=1).text) as client:
+        assert client.lookup(NAMES) == (HERE, ALIKE, NOBODY)
+
+
+@pytest.mark.parametrize(
+    ("forged", "reason"),
+    [
+        ((404, b'{"error": {"kind": "missing", "message": "nothing here", "remedy": "see /docs"}}'), "too old"),
+        ((404, b"<html>"), "too old"),
+        ((500, b""), "status 500"),
+        ((200, b"[]"), "not what the API's version 1 says"),
+        ((200, b'{"subjects": []}'), "not what the API's version 1 says"),
+    ],
+)
+def test_a_site_that_cannot_be_asked(world: Served, forged: tuple[int, bytes], reason: str) -> None:
+    """A site of an older release, or whose answer makes no sense, is absent, with the reason; nothing else breaks."""
+    world.sites["north"].boundary.forged["/v1/subjects:lookup"] = forged
+    with joined(world):
+        world.specify(each=LETS)
+        with connect_sites(world.houses.config) as federation:
+            assert reason in federation.lookup(NAMES).absent["north"]
+    link = remote(world)
+    if reason == "too old":
+        with pytest.raises(Unavailable, match="too old to look people up.*site=north"):
+            link.lookup(NAMES)
+    link.close()
+
+
+@pytest.mark.parametrize("value", ['"yes"', "1"])
+def test_the_setting_is_true_or_false(houses: Houses, value: str) -> None:
+    """Anything else is a mistake that is told."""
+    houses.specify(each=f"lookup = {value}")
+    with pytest.raises(Invalid, match="lookup"):
+        read_sites(houses.config)
+
+
+def test_both_front_doors_have_the_same_word(houses: Houses) -> None:
+    """What one federation says of somebody is what it says as a site of several."""
+    houses.specify(each=LETS)
+    with connect_sites(houses.config) as federation:
+        federation.train()
+        together = federation.lookup(NAMES).sites["north"]
+    with cluster.connect(houses.site("north").specification) as alone:
+        assert alone.lookup(NAMES) == together
