@@ -127,10 +127,12 @@ def told_to_asker(outcome: Outcome, told: dict[str, Any], file: Path | None) -> 
     if outcome.data is None or not told:
         return outcome
     lines = unknown_text(told, file)
-    if outcome.data["state"] == RequestState.REFUSED.value and told.get("salt"):
+    if salt := told.get("salt"):
+        is_refused = outcome.data["state"] == RequestState.REFUSED.value
         lines.append(
-            f"'sisa receipt {outcome.data['request_id']}' prints a signed statement that nothing was found; whom it is"
-            f" about only this salt can show, which is kept nowhere: {told['salt']}"
+            f"'sisa receipt {outcome.data['request_id']}' prints a signed statement"
+            f" {'that nothing was found' if is_refused else 'if nothing is found'}; whom it is about only this salt can"
+            f" show, which is kept nowhere: {salt}"
         )
     told = {name: value for name, value in told.items() if value}
     return replace(outcome, data={**outcome.data, **told}, text="\n".join([outcome.text or "", *lines]).strip())

@@ -162,6 +162,17 @@ def test_the_command_tells_the_same(world: World, url: str) -> None:
     assert (said.code, said.data["state"], said.data["points"]) == (0, "complete", 4)
 
 
+def test_who_does_not_wait_has_the_salt_too(world: World, url: str) -> None:
+    """A command that ends before anybody was looked for prints the salt: nobody could tell it later."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SISA_TOKEN", world.tokens["erase"])
+        said = run("erase", "--subject", NOBODY, "--request-id", "er-1", "--hold", "legal hold 17", "--url", url)
+    world.resident.release("er-1")
+    world.until_idle()
+    stated = statement(world.get("/v1/erasures/er-1/receipt").content)["request"]
+    assert stated["digest"] == commitment(said.out.split()[-1], subjects=[NOBODY])
+
+
 def test_the_log_names_nobody_who_is_unknown(world: World) -> None:
     """Whether a name is known, unknown, spelt otherwise or refused: no line has it, nor the salt."""
     salts = [world.erase(name, RESPELT, key=f"er-{n}").json()["salt"] for n, name in enumerate((NOBODY, MARKED))]
