@@ -1,7 +1,11 @@
 """Networks: constituents that are torch modules, trained by gradient steps.
 
-learner     initial state, steps, predictions
-factory     the user's model: imported, built, checked, named by its code
-checkpoint  all of a learner's state as safetensors
-seeding     the one door to random number generators, and to torch's numerics switches
+learner       initial state, steps, predictions
+factory       the user's model: imported, built, checked, named by its code
+user_modules  the user's modules in a process that learns: read once, run afresh for each constituent
+rehearsal     a model is tried in two fresh processes before it learns from anybody
+performance   one half of a rehearsal
+attributes    what a model keeps in plain attributes, where no checkpoint sees it
+checkpoint    all of a learner's state as safetensors
+seeding       the one door to random number generators, and to torch's numerics switches
 """

@@ -27,8 +27,11 @@ from storage.errors import Invalid
 
 Factory = Callable[..., nn.Module]
 
-_SHIPPED_FACTORIES = "shards.models"
-_OWN_ROOMS = frozenset({"storage", "shards", "coordinator", "cluster", "deploy"})
+SHIPPED_FACTORIES = "shards.models"
+"""The module of the factories that come with this system."""
+
+OWN_ROOMS = frozenset({"storage", "shards", "coordinator", "cluster", "deploy"})
+"""Top-level packages of this system: none of the user's code."""
 
 _INPUT_NAMES = ("inputs", "in_features", "n_features", "num_features", "input_size", "input_dim")
 _CLASS_NAMES = ("classes", "outputs", "out_features", "n_classes", "num_classes", "output_size", "output_dim")
@@ -167,21 +170,22 @@ def _sources(root: ModuleType) -> dict[str, bytes]:
         file = getattr(module, "__file__", None)
         if module.__name__ in found or not file or not (module is root or _is_followed(module, Path(file), root)):
             continue
-        found[module.__name__] = _source(Path(file))
+        found[module.__name__] = read_source(Path(file))
         pending += _reached(module, found[module.__name__] if file.endswith(".py") else b"")
     return found
 
 
 @cache
-def _source(file: Path) -> bytes:
+def read_source(file: Path) -> bytes:
+    """Return a source file's bytes, as this process first read them."""
     return file.read_bytes()
 
 
 def _is_followed(module: ModuleType, file: Path, root: ModuleType) -> bool:
     top = _top(module)
-    if top in _OWN_ROOMS:
-        return module.__name__ == _SHIPPED_FACTORIES
-    return not _is_installed(file) or (top == _top(root) and top != "torch")
+    if top in OWN_ROOMS:
+        return module.__name__ == SHIPPED_FACTORIES
+    return not is_installed(file) or (top == _top(root) and top != "torch")
 
 
 def _top(module: ModuleType) -> str:
@@ -220,7 +224,8 @@ def _imported(source: bytes, package: str) -> frozenset[str]:
     return frozenset(found)
 
 
-def _is_installed(file: Path) -> bool:
+def is_installed(file: Path) -> bool:
+    """Return whether the file belongs to the standard library or to an installed package, and not to the user."""
     return any(place in file.resolve().parents for place in _installed_places())
 
 

@@ -23,6 +23,19 @@ def seed_all(number: int) -> None:
     random.seed(number)
 
 
+def generator_state(value: object) -> str | None:
+    """Return the state of a random generator in words; None for anything else."""
+    if isinstance(value, torch.Generator):
+        return str(value.get_state().tolist())
+    if isinstance(value, np.random.Generator):
+        return repr(value.bit_generator.state)
+    if isinstance(value, np.random.RandomState):
+        return repr(value.get_state(legacy=False))
+    if isinstance(value, random.Random):
+        return repr(value.getstate())
+    return None
+
+
 def set_numerics(threads: int, device: Device) -> NumericsProfile:
     """Fix this process's numerics for good and return what they are (E7).
 

@@ -1,0 +1,145 @@
+"""What a model keeps in plain attributes, where no checkpoint sees it: tensors, arrays and numbers, by name."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from types import FunctionType, MethodType
+from typing import Final, Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from shards.learners.torch.checkpoint import digest_tensors, model_tensors
+from shards.learners.torch.seeding import generator_state
+from storage.digests import Sha256, sha256
+
+Kind = Literal["tensor", "derived", "number"]
+"""``derived``: a tensor that autograd computed from parameters, such as the weight of a normalised layer."""
+
+_DEPTH: Final = 6
+_ENTRIES: Final = 4096
+"""So deep, and so many entries of one container, are looked at."""
+
+_OF_EVERY_MODULE: Final = frozenset(vars(nn.Module()))
+_HOOKS: Final = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """One value in a plain attribute."""
+
+    kind: Kind
+    digest: Sha256
+
+
+def kept_in_attributes(model: nn.Module) -> dict[str, Kept]:
+    """Return all values in plain attributes of the model and its modules, and in containers and helper objects there.
+
+    Aliases of parameters and buffers, such as the flat weights of an LSTM, are left out: checkpoints hold them.
+    """
+    walk = _Walk(model)
+    found: dict[str, Kept] = {}
+    for prefix, module in model.named_modules():
+        for name, value in _plain(module):
+            found.update(walk.values(f"{prefix}.{name}".lstrip("."), value, 0))
+    return found
+
+
+def changed_tensors(before: Mapping[str, Kept], after: Mapping[str, Kept], *, is_first: bool) -> dict[str, Kind]:
+    """Return the tensors in attributes that differ. A first epoch may make new ones, which is how caches are filled."""
+    names = before.keys() & after.keys() if is_first else before.keys() | after.keys()
+    changed = [name for name in sorted(names) if before.get(name) != after.get(name)]
+    kinds = {name: (after.get(name) or before[name]).kind for name in changed}
+    return {name: kind for name, kind in kinds.items() if kind != "number"}
+
+
+def _plain(module: nn.Module) -> Iterator[tuple[str, object]]:
+    """Yield the module's plain attributes, and its hooks, which may hold on to values of their own."""
+    own = vars(module)
+    for name, value in own.items():
+        # What torch's compiler writes on a module, among it addresses, is its own.
+        if name not in _OF_EVERY_MODULE and not name.startswith("_torchdynamo"):
+            yield name, value
+    yield from ((name, own[name]) for name in _HOOKS if own.get(name))
+
+
+class _Walk:
+    """Looks through values, each object once."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._held = {_memory(tensor) for tensor in model_tensors(model).values()}
+        self._seen: dict[int, object] = {id(module): module for module in model.modules()}
+        """By identity; held on to, since the identity of what is gone is given away again."""
+
+    def values(self, name: str, value: object, depth: int) -> Iterator[tuple[str, Kept]]:
+        """Yield what ``value``, the attribute ``name``, holds."""
+        if isinstance(value, torch.Tensor):
+            yield from self._tensor(name, value)
+        elif isinstance(value, np.ndarray):
+            yield name, Kept("tensor", sha256(np.ascontiguousarray(value).tobytes() + str(value.dtype).encode()))
+        elif isinstance(value, (bool, int, float, complex, np.generic)):
+            yield name, Kept("number", sha256(repr(value).encode()))
+        elif (state := generator_state(value)) is not None:
+            yield name, Kept("number", sha256(state.encode()))
+        elif depth < _DEPTH and id(value) not in self._seen:
+            self._seen[id(value)] = value
+            for suffix, part in _parts(value):
+                yield from self.values(name + suffix, part, depth + 1)
+
+    def _tensor(self, name: str, tensor: torch.Tensor) -> Iterator[tuple[str, Kept]]:
+        try:
+            if _memory(tensor) in self._held:
+                return
+            digest = digest_tensors({"": tensor})
+        except (RuntimeError, NotImplementedError, TypeError):  # a layout without plain memory, such as sparse
+            return
+        yield name, Kept("tensor" if tensor.grad_fn is None else "derived", digest)
+
+
+def _memory(tensor: torch.Tensor) -> tuple[torch.device, int]:
+    # Empty tensors all lie at address 0; none is another one's alias for that.
+    address = tensor.untyped_storage().data_ptr()
+    return tensor.device, address or -id(tensor)
+
+
+def _parts(value: object) -> Iterator[tuple[str, object]]:
+    """Yield the parts of a container or helper object, each with what its name ends in."""
+    if isinstance(value, Mapping):
+        yield from ((f"[{key!r}]", part) for key, part in islice(value.items(), _ENTRIES) if _is_plain(key))
+    elif isinstance(value, (list, tuple, deque)):
+        yield from ((f"[{index}]", part) for index, part in enumerate(islice(value, _ENTRIES)))
+    elif isinstance(value, (set, frozenset)):
+        numbers = sorted(part for part in value if isinstance(part, (int, float)))
+        yield from ((f"{{{index}}}", part) for index, part in enumerate(islice(numbers, _ENTRIES)))
+    elif isinstance(value, nn.Module):  # one that is not registered: its parameters are in no checkpoint
+        yield from ((f".{name}", part) for name, part in model_tensors(value).items())
+        for prefix, module in value.named_modules():
+            yield from ((f".{prefix}.{name}".replace("..", "."), part) for name, part in _plain(module))
+    elif isinstance(value, MethodType):
+        yield "()", value.__self__
+    elif isinstance(value, partial):
+        yield "()", (value.func, value.args, value.keywords)
+    elif isinstance(value, FunctionType):
+        yield "()", [cell.cell_contents for cell in value.__closure__ or () if _is_filled(cell)]
+    elif not isinstance(value, type) and not type(value).__module__.startswith(("torch.", "builtins")):
+        yield from ((f".{name}", part) for name, part in getattr(value, "__dict__", {}).items())
+        slots = getattr(type(value), "__slots__", ())
+        names = (slots,) if isinstance(slots, str) else slots
+        yield from ((f".{name}", getattr(value, name)) for name in names if hasattr(value, name))
+
+
+def _is_plain(key: object) -> bool:
+    return isinstance(key, (str, int))  # an object's name may be its address
+
+
+def _is_filled(cell: object) -> bool:
+    try:
+        cell.cell_contents  # type: ignore[attr-defined]  # noqa: B018
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,194 @@
+"""The rehearsal (E14): a model that another process would not repeat is refused before it learns from anybody.
+
+Two fresh processes that are started differently train it for a few steps on made-up data, across the end of an epoch
+and a checkpoint. Once for each model code, settings and numerics profile: the store keeps a record of it.
+What the two have in common stays unseen: the machine, the day, branches that made-up data do not reach.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, replace
+from typing import Final
+
+from shards.learners.torch.factory import SHIPPED_FACTORIES
+from shards.learners.torch.performance import Performance, Request, Stage
+from shards.lineage import Configuration
+from storage.digests import Json, canonical_json, digest_of
+from storage.errors import Invalid, ObjectExists, ObjectMissing, Unavailable
+from storage.objects import ObjectKey, ObjectStore, object_key
+
+WORKERS_HASH_SEED: Final = "0"
+"""PYTHONHASHSEED of every worker."""
+
+_FORMAT: Final = 1
+_HASH_SEEDS: Final = (WORKERS_HASH_SEED, "20260")
+_SECONDS: Final = 900.0
+"""A model that compiles itself takes minutes."""
+_NAMED: Final = 5
+
+_START: Final = "import sys; sys.path[:] = {path!r}; from shards.learners.torch.performance import main; main()"
+
+_OWN_RANDOMNESS: Final = (
+    "it draws from something that nobody seeds, such as numpy.random.default_rng(), random.Random(), os.urandom, the"
+    " clock or threads: draw with torch, or with the module functions of random and numpy.random, which are seeded for"
+    " every epoch"
+)
+_MODULE_STATE: Final = (
+    "a variable of its module or class lives on where a checkpoint or another constituent begins, such as a counter or"
+    " a random generator at the top of the file: hold it in a buffer (register_buffer), or draw with torch"
+)
+_PROCESS: Final = (
+    "it depends on how its process was started, such as on the order of a set of strings (the hash seed), or on random"
+    " numbers drawn while its module is imported: sort the names, and draw when the model is built"
+)
+_REGISTER: Final = (
+    "register each as a buffer (register_buffer), so that checkpoints hold it; what need not last is a local variable"
+)
+
+
+def rehearse_once(request: Request, configuration: Configuration, store: ObjectStore) -> None:
+    """Rehearse the model unless the store has a record that it was done; record it. Raises as ``rehearse`` does.
+
+    The factories that come with this system are not rehearsed: our tests are.
+    """
+    if request.model.factory.partition(":")[0] == SHIPPED_FACTORIES:
+        return
+    key = rehearsal_key(request, configuration)
+    with suppress(ObjectMissing):
+        store.get(key)
+        return
+    rehearse(request)
+    record: dict[str, Json] = {
+        "format_version": _FORMAT,
+        "configuration": asdict(configuration),
+        "features": request.inputs,
+        "hash_seeds": list(_HASH_SEEDS),
+        "workers_hash_seed": WORKERS_HASH_SEED,
+    }
+    with suppress(ObjectExists):  # another worker rehearsed it meanwhile
+        store.put_if_absent(key, canonical_json(record))
+
+
+def rehearsal_key(request: Request, configuration: Configuration) -> ObjectKey:
+    """Return the key of the record: one for all that decides the bits."""
+    named: dict[str, Json] = {"format": _FORMAT, "configuration": asdict(configuration), "features": request.inputs}
+    return object_key(f"rehearsals/{digest_of(named)}")
+
+
+def rehearse(request: Request) -> None:
+    """Raise ``Invalid`` when two processes do not make the same of the model, or a checkpoint does not hold all of it.
+
+    Raises ``Unavailable`` when they do not end.
+    """
+    ((first, second),) = performances([request])
+    judge(request.model.factory, first, second)
+
+
+def judge(factory: str, first: Performance, second: Performance) -> None:
+    """Raise ``Invalid`` when the two performances, of which the second followed another constituent, are not one."""
+    if first.failure or second.failure:
+        _refuse_failure(factory, first.failure, second.failure)
+    if names := sorted({*first.changed, *second.changed}):
+        raise Invalid(
+            f"[model] factory {factory!r}: tensors in plain attributes change while the model learns: {_some(names)}",
+            _REGISTER,
+        )
+    compared = (
+        (first.straight, first.again, _OWN_RANDOMNESS),
+        (second.straight, second.again, _MODULE_STATE if second.again == first.straight else _OWN_RANDOMNESS),
+        (first.straight, first.resumed, _MODULE_STATE),
+        (second.straight, second.resumed, _MODULE_STATE),
+        (first.straight, second.straight, _PROCESS),
+    )
+    for one, other, cause in compared:
+        if names := _differing(one, other):
+            raise Invalid(
+                f"[model] factory {factory!r}: the model does not repeat itself: two runs that did the same differ in"
+                f" {_some(names)}",
+                f"probably {cause}",
+            )
+
+
+def _refuse_failure(factory: str, first: Sequence[str], second: Sequence[str]) -> None:
+    kind, fact, remedy = first or second
+    if bool(first) != bool(second):
+        raise Invalid(
+            f"[model] factory {factory!r}: the model does not repeat itself: one of two processes failed with {fact}",
+            f"probably {_PROCESS}; or {_MODULE_STATE}",
+        )
+    if kind:
+        raise Invalid(fact, remedy)
+    raise Invalid(
+        f"[model] factory {factory!r}: the model fails when it learns a little from made-up data with {fact}",
+        "before it learns from anybody, a model is tried on features between 0 and 1, and on zeros: accept them",
+    )
+
+
+def _differing(one: Sequence[Stage], other: Sequence[Stage]) -> list[str]:
+    """Return the names of what differs first."""
+    for mine, theirs in zip(one, other, strict=True):
+        if names := sorted(name for name in mine.keys() | theirs.keys() if mine.get(name) != theirs.get(name)):
+            return names
+    return []
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
+
+
+def performances(requests: Sequence[Request]) -> list[tuple[Performance, Performance]]:
+    """Return what two fresh processes make of the requests, one after the other; in the second, others were before.
+
+    Raises ``Unavailable`` when they do not end.
+    """
+    started: list[subprocess.Popen[str]] = []
+    try:
+        for start, hash_seed in enumerate(_HASH_SEEDS, start=1):
+            started.append(_start(hash_seed))
+            _send(started[-1], [replace(request, start=start, is_second=start > 1) for request in requests])
+        first, second = (_results(process, len(requests)) for process in started)
+        return list(zip(first, second, strict=True))
+    except subprocess.TimeoutExpired as error:
+        raise Unavailable(
+            f"a rehearsal of the model did not end within {_SECONDS:g} seconds", "see what the model waits for"
+        ) from error
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+            if process.stdout is not None:
+                process.stdout.close()
+
+
+def _start(hash_seed: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(  # noqa: S603  this very interpreter, and our own code
+        [sys.executable, "-c", _START.format(path=sys.path)],
+        env={**os.environ, "PYTHONHASHSEED": hash_seed},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        encoding="utf-8",
+    )
+
+
+def _send(process: subprocess.Popen[str], requests: Sequence[Request]) -> None:
+    assert process.stdin is not None
+    with suppress(OSError):  # it died: its answer will say so
+        process.stdin.write("".join(f"{request.to_json()}\n" for request in requests))
+    with suppress(OSError):
+        process.stdin.close()
+    process.stdin = None
+
+
+def _results(process: subprocess.Popen[str], count: int) -> list[Performance]:
+    text, _ = process.communicate(timeout=_SECONDS)
+    done = [Performance.from_json(line) for line in text.splitlines()]
+    ended = Performance(failure=["", f"the end of its process, with exit code {process.returncode}", ""])
+    return done + [ended] * (count - len(done))
