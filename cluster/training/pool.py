@@ -23,6 +23,7 @@ from cluster.runtime.labels import selecting
 from cluster.runtime.session import waited_for, worker_count
 from cluster.training.worker import WorkerActor, WorkerSetup
 from coordinator.engine.tasks import check_configuration
+from shards.learners.torch.rehearsal import WORKERS_HASH_SEED
 from shards.learners.trainer import SliceLearned, TrainingEvent, TrainTask
 from shards.lineage import Configuration
 from storage.errors import Invalid, SisaError, Unavailable
@@ -159,6 +160,16 @@ class RayPool:
         found: list[Configuration] = ray.get(ready)
         return found
 
+    def rehearse(self, width: int) -> None:
+        """Have a worker that ``configuration`` made ready rehearse the model. Raises ``Invalid`` as it does (E14)."""
+        try:
+            ray.get(self._idle[0].rehearse.remote(width))
+        except RayTaskError as error:
+            raise _cause(error) from error
+        except _DEATHS as error:
+            self.close()
+            raise Unavailable("a worker died while it rehearsed the model", "try again") from error
+
     def train(self, tasks: Sequence[TrainTask]) -> Iterator[TrainingEvent]:
         """Do the tasks, largest first, as many at once as there are workers ready (see ``configuration``)."""
         waiting = deque((task, Deaths()) for task in sorted(tasks, key=_work, reverse=True))
@@ -214,6 +225,7 @@ class RayPool:
             num_cpus=self._settings.cpus_per_worker,
             num_gpus=self._settings.gpus_per_worker,
             max_restarts=0,
+            runtime_env={"env_vars": {"PYTHONHASHSEED": WORKERS_HASH_SEED}},
             **selecting(self._settings.labels),
         ).remote(self._setup)
         self._nodes[actor] = actor.__ray_call__.remote(_node_of)

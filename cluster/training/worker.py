@@ -22,7 +22,10 @@ from coordinator.engine.tasks import check_configuration, revised_task
 from shards.learners.protocol import Learner
 from shards.learners.registry import open_learner
 from shards.learners.torch.factory import model_code_digest
+from shards.learners.torch.performance import Request
+from shards.learners.torch.rehearsal import rehearse_once
 from shards.learners.torch.seeding import Device, check_numerics, set_numerics
+from shards.learners.torch.user_modules import UserModules
 from shards.learners.trainer import ConstituentTrainer, TrainingEvent, TrainTask
 from shards.lineage import Configuration
 from shards.specification import ModelSettings, ShardId, TrainingSettings
@@ -53,14 +56,19 @@ class WorkerSetup:
 
 
 class Worker:
-    """Trains constituents in this process, whose numerics it fixes for good."""
+    """Trains constituents in this process, whose numerics it fixes for good.
 
-    def __init__(self, setup: WorkerSetup) -> None:
+    With ``modules`` every constituent gets modules of the user that were imported afresh.
+    """
+
+    def __init__(self, setup: WorkerSetup, modules: UserModules | None = None) -> None:
         check_rooms()
         make_importable(setup.import_folder)
         self._setup = setup
         self._profile = set_numerics(setup.threads, setup.device)
+        self._modules = modules
         self._learners: dict[int, Learner[Any]] = {}
+        self._rehearsed: set[int] = set()
 
     def configuration(self, width: int) -> Configuration:
         """Return what decides the bits here. Raises ``Invalid`` when the model does not fit ``width`` features."""
@@ -73,6 +81,22 @@ class Worker:
             profile=self._profile,
         )
 
+    def rehearse(self, width: int) -> None:
+        """Raise ``Invalid`` when another process would not repeat what the model makes of ``width`` features (E14)."""
+        if width in self._rehearsed:
+            return
+        setup = self._setup
+        request = Request(
+            model=setup.model,
+            training=setup.training,
+            inputs=width,
+            classes=setup.classes,
+            device=setup.device,
+            threads=setup.threads,
+        )
+        rehearse_once(request, self.configuration(width), setup.store)
+        self._rehearsed.add(width)
+
     @cached_property
     def _model_code(self) -> Sha256:
         # Once: what counts is the code that this process imported, not what the file holds later.
@@ -81,9 +105,14 @@ class Worker:
     def train(self, task: TrainTask) -> Iterator[TrainingEvent]:
         """Do ``task``, yielding what happens.
 
-        Raises ``Conflict`` when this worker would produce other bits than the task's lineages promise (E7).
+        Raises ``Conflict`` when this worker would produce other bits than the task's lineages promise (E7), ``Invalid``
+        when another process would not repeat what is to be kept (E14).
         """
+        if self._modules is not None:
+            self._modules.forget(self._setup.model.factory)
         check_configuration(task.lineages[0].configuration, self.configuration(task.width))
+        if task.token is not None:
+            self.rehearse(task.width)
         trainer: ConstituentTrainer[Any] = ConstituentTrainer(
             learner=self._learner(task.width),
             store=self._setup.store,
@@ -140,12 +169,17 @@ class WorkerShell:
         keep_silent()
         check_here(self._setup.labels)
         os.nice(_GIVING_WAY)
-        return Worker(self._setup)
+        return Worker(self._setup, UserModules())
 
     @ray.method
     def configuration(self, width: int) -> Configuration:
         """See ``Worker.configuration``."""
         return self._worker.configuration(width)
+
+    @ray.method
+    def rehearse(self, width: int) -> None:
+        """See ``Worker.rehearse``."""
+        self._worker.rehearse(width)
 
     @ray.method(num_returns="streaming")
     def train(self, task: TrainTask) -> Iterator[TrainingEvent]:

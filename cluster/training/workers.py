@@ -28,7 +28,14 @@ def one_ray(settings: ClusterSettings) -> Iterator[None]:
 
 
 class Pool(WorkerPool, Protocol):
-    """A worker pool that can be closed."""
+    """A worker pool that rehearses a model, and that can be closed."""
+
+    def rehearse(self, width: int) -> None:
+        """Raise ``Invalid`` when another process would not repeat what the model makes of ``width`` features (E14).
+
+        Called when ``configuration`` has been.
+        """
+        ...
 
     def close(self) -> None:
         """Let all workers go; what needs some starts new ones."""

@@ -285,7 +285,10 @@ class Writer:
         self._tell_changes()
         source = self._source()
         width = feature_width(source, specification.data) if source else _width(engine.state)
-        configuration = self._around.workers.pool().configuration(width, specification.partition.shards)
+        pool = self._around.workers.pool()
+        configuration = pool.configuration(width, specification.partition.shards)
+        if configuration != engine.state.configuration:  # else a worker does it, if there is anything to train
+            pool.rehearse(width)
         if lost and source is None:
             raise Corrupt(
                 f"{len(lost)} slice files are damaged and the source is not there to read them again",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +182,22 @@ def test_the_code_of_the_model_counts(home: Home) -> None:
         second = federation.train()
     assert learned(notices) == EVERYTHING
     assert _digests(first) == _digests(second)
+
+
+def test_workers_start_alike(home: Home) -> None:
+    """Every worker has the same hash seed, which its record of the rehearsal names."""
+    code = (
+        "import os, sys\nfrom torch import nn\n\ndef net(inputs, classes):\n"
+        "    assert os.environ['PYTHONHASHSEED'] in {'0', '20260'}\n"
+        "    assert sys.flags.hash_randomization == (os.environ['PYTHONHASHSEED'] != '0')\n"
+        "    return nn.Linear(inputs, classes)\n"
+    )
+    (home.folder / "net_that_looks.py").write_text(code, encoding="utf-8")
+    home.specify(model__factory="net_that_looks:net", model__arguments={}, cluster__workers=1)
+    with cluster.connect(home.config) as federation:
+        assert federation.train().serving == 3
+    (record,) = (home.store / "rehearsals").iterdir()
+    assert json.loads(record.read_bytes())["workers_hash_seed"] == "0"
 
 
 def test_the_demo(tmp_path: Path, home: Home) -> None:

@@ -235,6 +235,24 @@ def test_a_user_s_model_beside_the_specification(home: Home) -> None:
         assert home.json(*words).code == 0
 
 
+@pytest.mark.slow
+def test_a_model_that_does_not_repeat_itself_learns_from_nobody(home: Home) -> None:
+    """A model with randomness of its own is refused before any data point is read into the store."""
+    code = (
+        "import os\nfrom torch import nn\n\nclass Net(nn.Module):\n    def __init__(self, inputs, classes):\n"
+        "        super().__init__()\n        self.out = nn.Linear(inputs, classes)\n\n"
+        "    def forward(self, x):\n        return self.out(x + os.urandom(1)[0] / 256)\n"
+    )
+    (home.folder / "net_of_chance.py").write_text(code, encoding="utf-8")
+    home.specify(model__factory="net_of_chance:Net", model__arguments={})
+    said = home.json("train")
+    assert (said.code, said.error["kind"]) == (2, "invalid")
+    assert "the model does not repeat itself" in said.error["message"]
+    assert "nobody seeds" in said.error["remedy"]
+    assert not (home.store / "shards").exists()
+    assert not (home.store / "rehearsals").exists()
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_store_that_may_not_be_written(trained: Home) -> None:
     """A read-only store is told with the remedy, and loses nothing."""

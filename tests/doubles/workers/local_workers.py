@@ -24,6 +24,10 @@ class LocalWorkers:
         """Return what decides the bits here."""
         return self._worker().configuration(width)
 
+    def rehearse(self, width: int) -> None:
+        """Rehearse the model."""
+        self._worker().rehearse(width)
+
     def train(self, tasks: Sequence[TrainTask]) -> Iterator[TrainingEvent]:
         """Do the tasks one after another."""
         for task in tasks:
