@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from typing import Final
 
 from shards.slices.files import SliceRecord
 from shards.specification import ShardId, SliceIndex
@@ -18,6 +19,9 @@ from storage.objects import ObjectKey
 
 TRAINER_FORMAT = 1
 """Raised whenever our own training code changes the bits it produces."""
+
+WORKERS_HASH_SEED: Final = "0"
+"""PYTHONHASHSEED of every worker. In no lineage: a model that depends on it is refused."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

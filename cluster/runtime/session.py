@@ -5,19 +5,22 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 import ray
 
 from cluster.config.specification import ClusterSettings
 from cluster.runtime.labels import labels_in_words, nodes_with, place_of, require_nodes
 from cluster.runtime.spill import SpillFolder
+from shards.lineage import WORKERS_HASH_SEED
 from storage.errors import Invalid, Unavailable
 
 _LOCAL: Final = "local"
 
+_HASH_SEED: Final = {"PYTHONHASHSEED": WORKERS_HASH_SEED}
+
 _SPILL: list[SpillFolder] = []
-"""Of the local cluster that this process started."""
+"""Of the local cluster that this process started: while there is one, its workers have our environment."""
 
 
 def join_ray(settings: ClusterSettings) -> bool:
@@ -33,6 +36,8 @@ def join_ray(settings: ClusterSettings) -> bool:
     # Ray's own future default, chosen now: leave the accelerators' environment alone for workers that use none.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     is_own = settings.address == _LOCAL
+    if is_own:
+        os.environ.update(_HASH_SEED)  # the processes of a local cluster inherit it
     try:
         ray.init(
             address=settings.address,
@@ -50,6 +55,14 @@ def join_ray(settings: ClusterSettings) -> bool:
             " a folder with a short path",
         ) from error
     return is_own
+
+
+def worker_environment() -> dict[str, Any]:
+    """Return the options with which an actor's process gets the workers' hash seed (E14).
+
+    None on a local cluster that this process started: a process with an environment of its own takes a second more.
+    """
+    return {} if _SPILL else {"runtime_env": {"env_vars": _HASH_SEED}}
 
 
 def is_to_start_ray(settings: ClusterSettings) -> bool:

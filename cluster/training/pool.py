@@ -20,10 +20,9 @@ from ray.exceptions import (
 
 from cluster.config.specification import ClusterSettings
 from cluster.runtime.labels import selecting
-from cluster.runtime.session import waited_for, worker_count
+from cluster.runtime.session import waited_for, worker_count, worker_environment
 from cluster.training.worker import WorkerActor, WorkerSetup
 from coordinator.engine.tasks import check_configuration
-from shards.learners.torch.rehearsal import WORKERS_HASH_SEED
 from shards.learners.trainer import SliceLearned, TrainingEvent, TrainTask
 from shards.lineage import Configuration
 from storage.errors import Invalid, SisaError, Unavailable
@@ -225,7 +224,7 @@ class RayPool:
             num_cpus=self._settings.cpus_per_worker,
             num_gpus=self._settings.gpus_per_worker,
             max_restarts=0,
-            runtime_env={"env_vars": {"PYTHONHASHSEED": WORKERS_HASH_SEED}},
+            **worker_environment(),
             **selecting(self._settings.labels),
         ).remote(self._setup)
         self._nodes[actor] = actor.__ray_call__.remote(_node_of)

@@ -17,13 +17,10 @@ from typing import Final
 
 from shards.learners.torch.factory import SHIPPED_FACTORIES
 from shards.learners.torch.performance import Performance, Request, Stage
-from shards.lineage import Configuration
+from shards.lineage import WORKERS_HASH_SEED, Configuration
 from storage.digests import Json, canonical_json, digest_of
 from storage.errors import Invalid, ObjectExists, ObjectMissing, Unavailable
 from storage.objects import ObjectKey, ObjectStore, object_key
-
-WORKERS_HASH_SEED: Final = "0"
-"""PYTHONHASHSEED of every worker."""
 
 _FORMAT: Final = 1
 _HASH_SEEDS: Final = (WORKERS_HASH_SEED, "20260")
