@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 import cluster
-from tests.deploy.commands.test_cli_names import federation, renamed
+from tests.deploy.commands.names.test_spellings import federation, renamed
 from tests.doubles.home import Home, run, small_points
 
 pytestmark = pytest.mark.slow

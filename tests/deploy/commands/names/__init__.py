@@ -1,0 +1,1 @@
+"""Names on the command line: spellings, several people, those who come back."""
