@@ -1,4 +1,4 @@
-"""A user's own model that dies, or fails, while it learns slice 2 of shard 1: as often as a file beside it says."""
+"""A user's own model that dies, or fails, while it learns slice 2 of shard 2: as often as a file beside it says."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ def test_a_worker_that_dies_again_and_again(home: Home) -> None:
     give_mortal_model(home, deaths=99, cluster__workers=1)
     with (
         cluster.connect(home.config) as federation,
-        pytest.raises(Unavailable, match=f"workers died {pool.MOST_DEATHS} times in a row .*shard=1 slice=2"),
+        pytest.raises(Unavailable, match=f"workers died {pool.MOST_DEATHS} times in a row .*shard=2 slice=2"),
     ):
         federation.train()
     plan_deaths(home, "raise")
@@ -86,16 +86,16 @@ def test_a_worker_that_dies_again_and_again(home: Home) -> None:
     assert (said.code, said.error["kind"]) == (1, "failed")
     assert "model's own code" in said.error["remedy"]
     kept = checkpoint_files(home.store)
-    assert any("shards/0001/checkpoints/0001/" in name for name in kept)
-    assert not any("shards/0001/checkpoints/0002/" in name for name in kept)
+    assert any("shards/0002/checkpoints/0001/" in name for name in kept)
+    assert not any("shards/0002/checkpoints/0002/" in name for name in kept)
     plan_deaths(home, 0)
     notices: list[Notice] = []
     with cluster.connect(home.config, listener=notices.append) as federation:
         status = federation.train()
         assert status.serving == 3
         assert federation.verify().holds
-    assert (1, 1) not in learned(notices)
-    assert learned(notices).count((1, 2)) == 1
+    assert (2, 1) not in learned(notices)
+    assert learned(notices).count((2, 2)) == 1
     assert kept <= checkpoint_files(home.store)
 
 
