@@ -94,7 +94,8 @@ class _Search:
         if self.by_skeleton and names.subjects:
             alike = names.resembles(block) & ~named
             if self.demand.include_similar:
-                self._found += [names.alike_in(block), names.resembled_in(block.take(alike))]
+                # Whoever is spelt alike, also where all of their data points are named one by one.
+                self._found += [names.alike_in(block), names.resembled_in(block)]
                 named |= alike
             elif alike.any():
                 self._alike += int(alike.sum())

@@ -313,10 +313,13 @@ class Auditor:
         alike = frozenset(each for each in present - named if self.spelt.get(each[1]) in likenesses)
         found = (subjects | ids) & frozenset(chain.from_iterable(present))
         spelt_alike = frozenset(subject for _, subject in alike)
-        if include_similar and alike:
-            self.noted("similar erased")
-            likenesses = self._likenesses(spelt_alike)
-            found |= spelt_alike | frozenset(each for each in subjects if self.spelt.get(each) in likenesses)
+        if include_similar:
+            if alike:
+                self.noted("similar erased")
+            # Whoever is spelt alike, also where all of their data points are named one by one.
+            every = frozenset(subject for _, subject in present if self.spelt.get(subject) in likenesses)
+            likenesses = self._likenesses(every)
+            found |= every | frozenset(each for each in subjects if self.spelt.get(each) in likenesses)
             named |= alike
         return Meant(
             points=named,
