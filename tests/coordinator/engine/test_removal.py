@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import count
+from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from cluster.writer.drafting import readmission_of
 from coordinator.engine.lookup import load_tombstones
 from coordinator.engine.removal import Demand, find_points
 from coordinator.requests import MOST_INLINE, InlineDigests, ObjectRef, RequestState
 from coordinator.state import FederationState
+from shards.data.sources import SourceFile, inventory, open_source
 from shards.tombstones import NOTHING
 from storage.errors import Conflict, Corrupt
 from storage.registers.numbered import Numbers
 from storage.stores.memory import MemoryStore
 from tests.doubles.federation import (
+    KEY,
     Point,
     SmallFederation,
     names_of,
@@ -155,6 +161,35 @@ def test_a_failure_is_written_down(federation: SmallFederation[HashState]) -> No
     done = federation.state.request("er-1")
     assert done is not None
     assert (done.shown, done.failure) == (RequestState.COMPLETE, "")
+
+
+def test_people_let_back_while_the_source_is_read_come_with_the_next_reading(
+    federation: SmallFederation[HashState], tmp_path: Path
+) -> None:
+    """A readmission that comes in the middle of an ingest has the source read again, although it does not change."""
+    federation.erase(subjects=["s7"], request_id="er-1")
+    new = [*POINTS, Point(id="new", subject="s7", label="a", features=(1.0, 2.0))]
+    columns = {"id": [each.id for each in new], "who": [each.subject for each in new]}
+    columns |= {"label": [each.label for each in new]}
+    features = {f"x{n}": pa.array([each.features[n] for each in new], pa.float32()) for n in range(2)}
+    pq.write_table(pa.table(columns | features), tmp_path / "new.parquet")
+    source = open_source("new.parquet", tmp_path)
+
+    def arrive(notice: object) -> None:
+        if type(notice).__name__ == "IngestProgress" and not federation.state.readmissions:
+            names = names_of(["s7"], ())
+            federation.engine.readmit(readmission_of(names, "re-1", "asked", federation.clock.now()), names)
+
+    def read() -> tuple[int, tuple[SourceFile, ...]]:
+        federation.engine.ingest(source, _SPECIFICATION.data, _SPECIFICATION.partition, KEY)
+        assert federation.state.data is not None
+        return sum(shard.points for shard in federation.state.shards), federation.state.data.inventory
+
+    federation.listener = arrive
+    federation.restart()
+    left = len(survivors(POINTS, subjects=["s7"]))
+    assert read() == (left, ())
+    assert read() == (left + 1, inventory(source))
 
 
 def test_people_erased_while_the_source_is_read_stay_out(federation: SmallFederation[HashState]) -> None:

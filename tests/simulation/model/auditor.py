@@ -429,8 +429,6 @@ class Auditor:
             known = [each for each in self.sources if points == self._taken(each)]
             assert known or not self.sources, "the slices are not what a source holds without the erased"
             assert not known or any(map(self._is_told(after.data), known)), "what tombstones kept out is miscounted"
-            overlooked = known and all(each.barred - self.tombstones for each in known)
-            assert not overlooked or not after.data.inventory, "whoever was let back meanwhile was left out for good"
             self._note_returns(points, known)
         else:
             left = self._without_erased(self.sight.points(store, before), self.tombstones)
