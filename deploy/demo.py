@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from shutil import which
 from typing import Any, Final
 
 import cluster
@@ -177,6 +179,11 @@ def _comparison(story: _Story) -> str:
     return "\n".join(lines)
 
 
+def command_from(folder: Path) -> str:
+    """Return how a shell in ``folder`` calls ``sisa``: by its path where no environment is activated, as after make."""
+    return "sisa" if which("sisa") else os.path.relpath(Path(sys.executable).with_name("sisa"), folder)
+
+
 def _outcome(story: _Story, home: Path) -> Outcome:
     data = {
         "folder": str(home),
@@ -189,6 +196,7 @@ def _outcome(story: _Story, home: Path) -> Outcome:
         "digests_after": [each.digest for each in story.after.constituents],
         "digests_without": [each.digest for each in story.fresh.constituents],
     }
+    sisa = command_from(home)
     where = (
         f"\nEverything lies in {home}:\n"
         f"  sisa.toml              the specification\n"
@@ -197,7 +205,7 @@ def _outcome(story: _Story, home: Path) -> Outcome:
         f"  federation/            the store: slices, checkpoints, manifest, tombstones, receipts\n"
         f"  receipt.json           the signed receipt; 'sisa receipt --check receipt.json' verifies it anywhere\n"
         f"  federation-without/    the store of the federation that never saw them\n"
-        f"Go on with: cd {home} && sisa status; sisa erase --subject person-0042; sisa verify"
+        f"Go on with: cd {home} && {sisa} status; {sisa} erase --subject person-0042; {sisa} verify"
     )
     if story.holds:
         text = f"\nThe constituents are byte for byte those of a run that never saw {_ERASED_PERSON}.\n{where}"

@@ -131,8 +131,8 @@ def told_to_asker(outcome: Outcome, told: dict[str, Any], file: Path | None) -> 
         is_refused = outcome.data["state"] == RequestState.REFUSED.value
         lines.append(
             f"'sisa receipt {outcome.data['request_id']}' prints a signed statement"
-            f" {'that nothing was found' if is_refused else 'if nothing is found'}; whom it is about only this salt can"
-            f" show, which is kept nowhere: {salt}"
+            f" {'that nothing was found' if is_refused else 'if nothing is found'}. Keep this salt: it is stored"
+            f" nowhere else and alone shows whom the statement is about: {salt}"
         )
     told = {name: value for name, value in told.items() if value}
     return replace(outcome, data={**outcome.data, **told}, text="\n".join([outcome.text or "", *lines]).strip())
