@@ -422,8 +422,9 @@ def _with_tombstones(
 
 
 def _readmit(state: FederationState, event: SubjectsReadmitted) -> FederationState:
-    if state.readmission(event.readmission.request_id) is not None:
-        return state  # told twice
+    request_id = event.readmission.request_id
+    if state.readmission(request_id) is not None or state.request(request_id) is not None:
+        return state  # told twice, or the id is an erasure's
     after = _with_tombstones(state, event.tombstones, event.segments)
     # The source may have had new data points of theirs for long: it is read again, changed or not.
     data = replace(after.data, inventory=()) if after.data is not None else None

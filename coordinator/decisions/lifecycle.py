@@ -17,7 +17,7 @@ from coordinator.state import FederationState
 
 def accept(state: FederationState, request: ErasureRequest) -> FederationState:
     """Return the state with the request, which may come paused; one of an id that is known changes nothing (D4)."""
-    if state.request(request.request_id) is not None:
+    if state.request(request.request_id) is not None or state.readmission(request.request_id) is not None:
         return state
     held_at = request.received_at if request.held else ""
     accepted = replace(request, times={RequestState.ACCEPTED.value: request.received_at}, held_at=held_at)

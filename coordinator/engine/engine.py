@@ -125,9 +125,8 @@ class Engine:
         From any thread; callers at the same time share one durable write.
         Raises ``Conflict`` when the id was used for another body.
         """
-        if self.state.readmission(request.request_id) is not None:
-            raise _used_before(request.request_id)
-        if self.state.request(request.request_id) is None:
+        before = self.state
+        if before.request(request.request_id) is None and before.readmission(request.request_id) is None:
             if len(names) <= MOST_INLINE:
                 self.record(ErasureAccepted(request=replace(request, names=InlineDigests.of(names))))
             else:
@@ -139,8 +138,7 @@ class Engine:
                     # Should it be accepted already, what was put is nobody's. After: a sweep meanwhile has spared it.
                     self._is_untidy = True
         accepted = self.state.request(request.request_id)
-        assert accepted is not None
-        if accepted.body != request.body:
+        if accepted is None or accepted.body != request.body:  # none: a readmission has the id, or was faster
             raise _used_before(request.request_id)
         return accepted
 
@@ -172,6 +170,8 @@ class Engine:
             self.record(
                 SubjectsReadmitted(readmission=stated, tombstones=tombstones, segments=segments, at=readmission.at)
             )
+            if self.state.readmission(readmission.request_id) is None:  # an erasure of this id was faster
+                raise _used_before(readmission.request_id)
             return stated
 
     def refute(self, refutations: Sequence[Refutation]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import count
 
@@ -10,10 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coordinator.decisions.decide import IssueReceipt, outstanding
+from coordinator.decisions.decide import Event, IssueReceipt, outstanding
+from coordinator.engine.engine import Engine
 from coordinator.engine.history import TOGETHER, generations
 from coordinator.engine.lookup import load_digests, load_tombstones
 from coordinator.engine.removal import Demand, find_points, with_tombstones
+from coordinator.ports import Notice
 from coordinator.receipts.bundles import statement_of
 from coordinator.receipts.evidence import NOTHING_FOUND_TYPE, READMISSION_TYPE
 from coordinator.receipts.issuer import Registrar
@@ -213,6 +215,38 @@ def test_an_id_stands_for_one_demand(federation: SmallFederation[HashState]) -> 
         federation.engine.readmit(*_readmission("back-1", ["zoe"]))
     with pytest.raises(Conflict, match="used before"):
         accept(federation, "back-1", subjects=["zoe"])
+
+
+def test_the_first_of_two_demands_has_the_id(
+    federation: SmallFederation[HashState], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An erasure and a readmission that arrive at once under one id: the first is durable, the second a conflict."""
+    accept(federation, "er-1", subjects=["noah"])
+    ended(federation, "er-1")
+    engine, record = federation.engine, Engine.record
+
+    def overtaken(first: Callable[[], object]) -> None:
+        """Have ``first`` done while another demand is about to be recorded."""
+        waiting = [first]
+
+        def late(self: Engine, *events: Event, told: Notice | None = None) -> None:
+            if waiting:
+                waiting.pop()()
+            record(self, *events, told=told)
+
+        monkeypatch.setattr(Engine, "record", late)
+
+    overtaken(lambda: engine.readmit(*_readmission("id-1", ["noah"])))
+    with pytest.raises(Conflict, match="used before"):
+        accept(federation, "id-1", subjects=["zoe"])
+    assert (engine.state.request("id-1"), engine.state.readmission("id-1") is not None) == (None, True)
+    accept(federation, "er-2", subjects=["emma"])
+    ended(federation, "er-2")
+    overtaken(lambda: accept(federation, "id-2", subjects=["zoe"]))
+    with pytest.raises(Conflict, match="used before"):
+        engine.readmit(*_readmission("id-2", ["emma"]))
+    assert (engine.state.request("id-2") is not None, engine.state.readmission("id-2")) == (True, None)
+    assert ended(federation, "id-2").points == 1
 
 
 def test_nobody_comes_back_who_was_not_erased(federation: SmallFederation[HashState]) -> None:
