@@ -212,7 +212,8 @@ class Engine:
         """Read the source and replace the slices that differ, and those in ``lost``; tombstoned points stay out."""
         tools = self._tools
         self._is_untidy = True
-        tombstones, readmissions = self.state.tombstone_objects(), len(self.state.readmissions)
+        before = self.state  # once: what is erased and who is let back between two looks would be seen by neither
+        tombstones = before.tombstone_objects()
         # Drafts of its own: erasures go on while the source is read. Sweeps do not, as the one thread that ingests is
         # also the one that sweeps; so nothing need be kept from them, however many write. What others write meanwhile
         # bears names that begin with one drawn here, and is taken back with all else where this writer is fenced.
@@ -225,7 +226,7 @@ class Engine:
                 store=tools.store,
                 tombstones=partial(load_tombstones, tools.store, tombstones),
                 names=names,
-                naming=self.state.naming,
+                naming=before.naming,
                 progress=lambda points: tools.listener(IngestProgress(points=points)),
             )
             state = DataState(
@@ -247,7 +248,7 @@ class Engine:
             with self._drafts as drawn:
                 if self.state.tombstone_objects() != tombstones:  # people were erased while the source was read
                     slices = self._without_erased(slices, drawn)
-                if len(self.state.readmissions) != readmissions:  # and whoever came back was left out
+                if len(self.state.readmissions) != len(before.readmissions):  # and whoever came back was left out
                     state = replace(state, inventory=())
                 self.record(Ingested(data=state, slices=slices, lost=lost, at=self.now()))
                 self._drafts.tidy()

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cluster.writer.drafting import readmission_of
+from coordinator.engine.engine import Engine
 from coordinator.engine.lookup import load_tombstones
 from coordinator.engine.removal import Demand, find_points
 from coordinator.requests import MOST_INLINE, InlineDigests, ObjectRef, RequestState
@@ -163,10 +164,14 @@ def test_a_failure_is_written_down(federation: SmallFederation[HashState]) -> No
     assert (done.shown, done.failure) == (RequestState.COMPLETE, "")
 
 
+@pytest.mark.parametrize("is_first_look", [False, True])
 def test_people_let_back_while_the_source_is_read_come_with_the_next_reading(
-    federation: SmallFederation[HashState], tmp_path: Path
+    federation: SmallFederation[HashState], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_first_look: bool
 ) -> None:
-    """A readmission that comes in the middle of an ingest has the source read again, although it does not change."""
+    """A readmission in the middle of an ingest has the source read again, although it does not change.
+
+    So does one right after the ingest's first look at the state.
+    """
     federation.erase(subjects=["s7"], request_id="er-1")
     new = [*POINTS, Point(id="new", subject="s7", label="a", features=(1.0, 2.0))]
     columns = {"id": [each.id for each in new], "who": [each.subject for each in new]}
@@ -174,11 +179,21 @@ def test_people_let_back_while_the_source_is_read_come_with_the_next_reading(
     features = {f"x{n}": pa.array([each.features[n] for each in new], pa.float32()) for n in range(2)}
     pq.write_table(pa.table(columns | features), tmp_path / "new.parquet")
     source = open_source("new.parquet", tmp_path)
+    looked = [is_first_look]
 
     def arrive(notice: object) -> None:
         if type(notice).__name__ == "IngestProgress" and not federation.state.readmissions:
-            names = names_of(["s7"], ())
-            federation.engine.readmit(readmission_of(names, "re-1", "asked", federation.clock.now()), names)
+            readmit()
+
+    def readmit() -> None:
+        names = names_of(["s7"], ())
+        federation.engine.readmit(readmission_of(names, "re-1", "asked", federation.clock.now()), names)
+
+    def look(engine: Engine) -> FederationState:
+        found = engine._ledger.state
+        if looked and looked.pop():
+            readmit()
+        return found
 
     def read() -> tuple[int, tuple[SourceFile, ...]]:
         federation.engine.ingest(source, _SPECIFICATION.data, _SPECIFICATION.partition, KEY)
@@ -188,6 +203,7 @@ def test_people_let_back_while_the_source_is_read_come_with_the_next_reading(
     federation.listener = arrive
     federation.restart()
     left = len(survivors(POINTS, subjects=["s7"]))
+    monkeypatch.setattr(Engine, "state", property(look))
     assert read() == (left, ())
     assert read() == (left + 1, inventory(source))
 
