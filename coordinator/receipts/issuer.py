@@ -24,7 +24,7 @@ from coordinator.receipts.bundles import (
     read_statement,
     verify_bundle,
 )
-from coordinator.receipts.evidence import PAYLOAD_TYPE, Evidence, statement
+from coordinator.receipts.evidence import NOTHING_FOUND_TYPE, PAYLOAD_TYPE, Evidence, statement
 from storage.digests import sha256
 from storage.errors import Conflict, Corrupt, Invalid, ObjectMissing, SisaError
 from storage.objects import ObjectKey, ObjectStore, object_key
@@ -94,14 +94,14 @@ class Registrar:
         return self.issue_all([evidence])[0]
 
     def issue_all(self, evidence: Sequence[Evidence]) -> tuple[ReceiptBundle, ...]:
-        """Return receipts for erasures that ended together: one checkpoint covers them all.
+        """Return receipts for requests that ended together: one checkpoint covers them all.
 
         1. Sign what is stated, and fix it under the request's name.
         2. Append it to the log, which signs its checkpoint.
         3. Fix the bundle.
 
         Raises:
-            Conflict: a receipt of this request id states the erasure of something else.
+            Conflict: a receipt of this request id states the erasure of something else; never for what found nothing.
             Corrupt: the log or a receipt is not what was written, or a statement was not signed by us.
             Unavailable: the private keys are not in their place.
         """
@@ -335,7 +335,10 @@ class Registrar:
 
 def _check_same(evidence: Evidence, envelope: bytes) -> None:
     stated = read_statement(envelope_payload(envelope))["predicate"]["request"]
-    if stated["id"] != evidence.request_id or stated["digest"] != evidence.request_digest:
+    # A request that finds nothing is known by its id alone: its digest holds a salt, and each submission draws another.
+    # Where the state was put back and the request is submitted again, what the log states of it stays valid.
+    is_known = evidence.predicate_type == NOTHING_FOUND_TYPE or stated["digest"] == evidence.request_digest
+    if stated["id"] != evidence.request_id or not is_known:
         raise Conflict(
             "a receipt of this request id states the erasure of something else",
             "find out which of the two requests is meant",

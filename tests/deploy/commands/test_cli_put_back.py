@@ -11,7 +11,7 @@ from cluster.config.specification import read_specification
 from cluster.ensemble.replica_state import Standing
 from cluster.runtime.system import SystemClock
 from storage.errors import Corrupt
-from tests.doubles.home import MARKED, Home
+from tests.doubles.home import MARKED, Home, small_points, without
 
 KEPT = ("log", "receipts")
 """Of the store, what is not put back."""
@@ -103,3 +103,32 @@ def test_a_whole_restore_is_no_matter(trained: Home, tmp_path_factory: pytest.Te
     shutil.copytree(before, trained.store)
     assert trained.json("predict", "train.parquet", "--out", "out.csv").code == 0
     assert trained.json("status").data["forgotten"] == []
+
+
+def test_what_found_nothing_is_submitted_again(trained: Home, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Its new salt makes it no other request: the statement in the log, and the first salt, stay its own."""
+    before = tmp_path_factory.mktemp("before") / "store"
+    shutil.copytree(trained.store, before)
+    salt = trained.json("erase", "--subject", "nobody", "--request-id", "er-1").data["salt"]
+    put_back(trained, before)
+    assert trained.json("status").data["forgotten"] == ["er-1"]
+    again = trained.json("erase", "--subject", "nobody", "--request-id", "er-1")
+    assert again.data["state"] == "refused"
+    assert trained.json("status").data["forgotten"] == []
+    assert trained.json("train").code == 0
+    assert trained.json("verify").code == 0
+    (trained.folder / "statement.json").write_text(trained.run("receipt", "er-1").out)
+    words = ("receipt", "--check", "statement.json", "--salt", salt, "--subject", "nobody")
+    assert trained.json(*words).data["about_these_names"] is True
+
+
+def test_an_erasure_submitted_again_may_find_nothing(restored: Home) -> None:
+    """Who was taken out of the source before it was read again is not there: the receipt of the erasure stands."""
+    restored.fill(without(small_points(), subjects=[MARKED]))
+    assert restored.json("train").code == 0
+    again = restored.json("erase", "--subject", MARKED, "--request-id", "er-1")
+    assert again.data["state"] == "refused"
+    assert restored.json("status").data["forgotten"] == []
+    assert restored.json("train").code == 0
+    assert restored.json("verify").code == 0
+    assert "erased: 4 data points" in restored.run("receipt", "er-1").err
