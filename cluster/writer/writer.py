@@ -39,7 +39,7 @@ from coordinator.ports import Clock, Listener, Names, Remark
 from coordinator.receipts.issuer import Registrar
 from coordinator.receipts.rollback import forgotten_by
 from coordinator.receipts.statements import Commitment
-from coordinator.requests import ErasureRequest, Readmission, RequestState, check_request_id
+from coordinator.requests import ErasureRequest, Readmission, Refutation, check_request_id
 from coordinator.settings import BatchUntil
 from coordinator.state import FederationState
 from coordinator.verification import prove_shards, scan_residue
@@ -371,11 +371,10 @@ class Writer:
         check_configuration(state.configuration, pool.configuration(_width(state), len(chosen)))
         residue = scan_residue(around.store, state)
         proofs = prove_shards(state, chosen, pool, around.listener)
-        ended = [each.request_id for each in state.requests if each.state is RequestState.COMPLETE]
-        stated = [each.request_id for each in state.requests if each.state is RequestState.REFUSED and each.commitment]
-        ended += [*stated, *(each.request_id for each in state.readmissions)]
-        ended += [each.request_id for each in state.refuted if each.receipt is not None]
-        receipts = around.registrar.check_all(ended)
+        # A statement that is still owed is not missing: settling issues it.
+        ended: tuple[ErasureRequest | Readmission | Refutation, ...]
+        ended = (*state.requests, *state.readmissions, *state.refuted)
+        receipts = around.registrar.check_all(each.request_id for each in ended if each.receipt is not None)
         forgotten = forgotten_by(around.store, lambda: self.state)
         told = (f"request {each}: the log states it, and the state does not know it" for each in forgotten)
         receipts = replace(receipts, broken=(*receipts.broken, *told))

@@ -7,6 +7,11 @@ import json
 import pytest
 
 import cluster.doctor
+from cluster.config.specification import read_specification
+from cluster.writer.drafting import readmission_of, roll_of
+from cluster.writer.identity import trained
+from cluster.writer.writer import draft, surroundings, writing
+from coordinator.engine.ledger import read_state
 from tests.doubles.home import MARKED, Home, ids_of, run, small_points, without
 
 
@@ -91,6 +96,27 @@ def test_verify_finds_a_missing_receipt_and_a_cut_log(erased: Home) -> None:
     bundle.unlink()
     said = erased.json("verify")
     assert (said.code, len(said.data["receipts"]["broken"]) > 0, said.data["exact"]) == (3, True, True)
+
+
+def test_a_statement_that_is_still_owed_is_not_missing(erased: Home) -> None:
+    """Whoever dies before the statements of a refusal and a readmission are signed has broken no receipt."""
+    around = surroundings(read_specification(erased.config), listener=lambda _: None)
+    nobody = draft(around, subjects=["nobody"], ids=(), request_id="er-2", held="")
+    state, key = trained(read_state(around.store), around.store, around.specification)
+    back = roll_of(around.specification, key, state.naming, [MARKED], ()).names
+    with writing(around, "erase") as writer:
+        writer.accept(nobody.request, nobody.names)
+        writer.quarantine()
+        writer.readmit(readmission_of(back, "back-1", "a new contract", around.clock.now()), back)
+    said = erased.json("verify")  # exit code 3 all the same: the tombstones replaced are not purged yet
+    assert said.data["receipts"] == {"checked": 1, "broken": []}
+    assert "restore" not in said.error["remedy"]
+    assert erased.json("train").code == 0
+    assert erased.json("verify").data["receipts"] == {"checked": 3, "broken": []}
+    for bundle in (erased.store / "receipts" / "bundles").iterdir():
+        bundle.unlink()
+    broken = erased.json("verify").data["receipts"]["broken"]
+    assert {f"request {each}: it has no receipt" for each in ("er-1", "er-2", "back-1")} <= set(broken)
 
 
 def test_the_doctor_names_sources_that_still_hold_the_erased(erased: Home, monkeypatch: pytest.MonkeyPatch) -> None:
