@@ -286,12 +286,15 @@ def outstanding(state: FederationState) -> tuple[Effect, ...]:
 
     Points are removed first, so that requests which arrive together share one retrain and nothing tainted is trained
     on; when retraining may start is for ``coordinator.decisions.batching`` to say. Purging waits for the new
-    constituents, so that a request ends with nothing of it left.
+    constituents, so that a request ends with nothing of it left. Statements come before training, which may take long,
+    and nothing waits for them.
     """
     if ready := tuple(request for request in state.requests if is_ready(request)):
         return tuple(RemovePoints(request_id=request.request_id) for request in ready)
-    if owed := tuple(_statements_owed(state)):
-        return owed
+    return (*_statements_owed(state), *_owed_by_models(state))
+
+
+def _owed_by_models(state: FederationState) -> tuple[Effect, ...]:
     if not _is_trainable(state):
         return ()
     if untrained := tuple(ShardId(n) for n, shard in enumerate(state.shards) if not shard.is_trained):

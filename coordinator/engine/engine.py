@@ -20,6 +20,7 @@ from coordinator.decisions.decide import (
     CheckpointLost,
     CheckpointWritten,
     ConstituentRefuted,
+    Effect,
     ErasureAccepted,
     Event,
     HistoryKept,
@@ -309,7 +310,10 @@ class Engine:
 
     def _settle(self, *, hurry: bool) -> datetime | None:
         waits: datetime | None = None
-        while effects := outstanding(self.state):
+        unsigned: SisaError | None = None
+        while effects := [
+            each for each in outstanding(self.state) if unsigned is None or not isinstance(each, IssueReceipt)
+        ]:
             match effects[0]:
                 case RemovePoints():
                     self.remove_points()
@@ -322,13 +326,15 @@ class Engine:
                     self._sweep()
                     self.record(Purged(at=self.now()))
                 case IssueReceipt():
-                    self._issue_receipts([each.request_id for each in effects if isinstance(each, IssueReceipt)])
+                    unsigned = self._try_to_issue(effects)
         # Objects that an interrupted writer never committed, manifests that name purged ones, files of a repeated
         # ingest that changed nothing: none of them is on any purge list.
         if self._is_untidy:
             self._sweep()
         while (through := keep_old(self._tools.store, self.state)) is not None:
             self.record(HistoryKept(through=through))
+        if unsigned is not None:
+            raise unsigned
         return waits
 
     def refuse_superseded(self) -> None:
@@ -370,6 +376,16 @@ class Engine:
         """Write down why requests do not advance, unless trying again may simply help."""
         if request_ids and not isinstance(error, Fenced | OutcomeUnknown | Unavailable | InvariantBroken):
             self.record(AttemptFailed(request_ids=request_ids, reason=_reason(error), at=self.now()))
+
+    def _try_to_issue(self, effects: Sequence[Effect]) -> SisaError | None:
+        """Issue receipts, or return why not: retraining and purging go on without the keys and the log."""
+        try:
+            self._issue_receipts([each.request_id for each in effects if isinstance(each, IssueReceipt)])
+        except (Fenced, OutcomeUnknown, InvariantBroken):
+            raise
+        except SisaError as error:
+            return error
+        return None
 
     def _issue_receipts(self, request_ids: Sequence[str]) -> None:
         """State what was done for the requests, signed and in the log; asking twice gives the same receipts."""

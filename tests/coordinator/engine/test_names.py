@@ -16,7 +16,7 @@ from coordinator.engine.history import TOGETHER, generations
 from coordinator.engine.lookup import load_digests, load_tombstones
 from coordinator.engine.removal import Demand, find_points, with_tombstones
 from coordinator.ports import Notice
-from coordinator.receipts.bundles import statement_of
+from coordinator.receipts.bundles import ReceiptBundle, statement_of
 from coordinator.receipts.evidence import NOTHING_FOUND_TYPE, READMISSION_TYPE
 from coordinator.receipts.issuer import Registrar
 from coordinator.receipts.statements import commitment
@@ -25,7 +25,7 @@ from coordinator.verification import scan_residue
 from shards.routing import PointDigest, point_digest, subject_digest
 from shards.tombstones import DigestSet
 from storage.digests import sha256
-from storage.errors import Conflict, Invalid
+from storage.errors import Conflict, Invalid, Unavailable
 from storage.stores.memory import MemoryStore
 from tests.doubles.federation import (
     KEY,
@@ -293,6 +293,27 @@ def test_a_statement_is_owed_until_it_is_signed(federation: SmallFederation[Hash
     assert outstanding(replace(federation.state, requests=plain)) == ()
     federation.restart()
     assert ended(federation, "er-1").receipt == 0
+
+
+def test_erasures_do_not_wait_for_a_statement(
+    federation: SmallFederation[HashState], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nothing can be signed the erased are retrained without and purged; what is owed is signed later."""
+
+    def without_keys(_self: Registrar, _evidence: object) -> tuple[ReceiptBundle, ...]:
+        raise Unavailable("the private keys are not in their place")
+
+    accept(federation, "er-1", subjects=["nobody"])
+    accept(federation, "er-2", subjects=["noah"])
+    with monkeypatch.context() as patch:
+        patch.setattr(Registrar, "issue_all", without_keys)
+        with pytest.raises(Unavailable, match="not in their place"):
+            federation.engine.settle()
+    assert [each.state for each in federation.state.requests] == [RequestState.REFUSED, RequestState.PURGED]
+    assert all(shard.is_trained for shard in federation.state.shards)
+    assert scan_residue(federation.store, federation.state).found == ()
+    assert ended(federation, "er-2").state is RequestState.COMPLETE
+    assert [each.receipt for each in federation.state.requests] == [0, 1]
 
 
 @settings(max_examples=60)
