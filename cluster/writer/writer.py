@@ -99,15 +99,14 @@ def draft(
     request_id: str | None,
     held: str,
     include_similar: bool = False,
-    by: str = "",
 ) -> Draft:
     """Return an erasure request and the keyed digests that it names: what leaves this process is no name any more.
 
     The same ``request_id`` with the same subjects and ids is the same request (D4); without one an id is drawn. With
     ``held``, the reason of a pause, it will wait to be released.
-    With ``include_similar`` subjects whose names differ in spelling alone are meant as well. ``by``: the token it came
-    with. Raises ``Invalid`` when nothing is named, nothing is trained, id or reason cannot be shown, or the id is one
-    of the names, ``Conflict`` when the store is another federation's or settings have changed.
+    With ``include_similar`` subjects whose names differ in spelling alone are meant as well.
+    Raises ``Invalid`` when nothing is named, nothing is trained, id or reason cannot be shown, or the id is one of the
+    names, ``Conflict`` when the store is another federation's or settings have changed.
     """
     if request_id is not None:
         check_request_id(request_id)
@@ -130,7 +129,6 @@ def draft(
         held,
         include_similar=include_similar,
         commitment=commitment.value(),
-        by=by,
     )
     return Draft(request=request, names=names, roll=roll, salt=salt)
 
