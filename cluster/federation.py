@@ -29,7 +29,7 @@ from coordinator.engine.history import generations
 from coordinator.engine.ledger import read_state
 from coordinator.ports import Clock, Listener, Names, Notice, Remark
 from coordinator.receipts.issuer import Registrar
-from coordinator.requests import ErasureRequest, Readmission, check_request_id
+from coordinator.requests import ErasureRequest, Readmission, check_own_request_id
 from coordinator.state import FederationState, GenerationRecord
 from coordinator.status import FederationStatus, RequestStatus, describe_request
 from storage.encryption.store import SealedStore
@@ -153,7 +153,7 @@ class Federation:
         """
         check_reason(reason)
         if request_id is not None:
-            check_request_id(request_id)
+            check_own_request_id(request_id)
         state, key = self.reading.trained()
         own_id = new_request_id(self._around.names) if request_id is None else request_id
         names = roll_of(self.specification, key, state.naming, subjects, (), request_id=own_id).names

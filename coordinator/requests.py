@@ -18,6 +18,8 @@ MOST_INLINE: Final = 64
 """Most keyed digests that a request carries in itself, 1 KiB of them; more lie in an object of their own."""
 
 _MOST_CHARACTERS: Final = 200
+_OF_REFUTATIONS: Final = "refuted-shard-"
+"""Begins the ids of their statements, which share a name space with those of requests."""
 
 
 class RequestState(enum.Enum):
@@ -280,7 +282,7 @@ class Refutation:
     @property
     def request_id(self) -> str:
         """What its statement is called."""
-        return f"refuted-shard-{self.shard}-{self.digest[:16]}"
+        return f"{_OF_REFUTATIONS}{self.shard}-{self.digest[:16]}"
 
 
 def may_find_nothing(stage: str) -> bool:
@@ -301,3 +303,13 @@ def check_request_id(request_id: str) -> None:
         f"{'' if request_id.isprintable() else ', not all printable'}",
         "choose another --request-id, or leave it out: one is drawn then",
     )
+
+
+def check_own_request_id(request_id: str) -> None:
+    """Raise ``Invalid`` unless a request may be given this id: one that can be shown, and no ``Refutation`` has."""
+    check_request_id(request_id)
+    if request_id.startswith(_OF_REFUTATIONS):
+        raise Invalid(
+            f"ids that begin with '{_OF_REFUTATIONS}' are those of statements about constituents found wrong",
+            "choose another --request-id, or leave it out: one is drawn then",
+        )

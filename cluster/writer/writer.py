@@ -39,7 +39,7 @@ from coordinator.ports import Clock, Listener, Names, Remark
 from coordinator.receipts.issuer import Registrar
 from coordinator.receipts.rollback import forgotten_by
 from coordinator.receipts.statements import Commitment
-from coordinator.requests import ErasureRequest, Readmission, Refutation, check_request_id
+from coordinator.requests import ErasureRequest, Readmission, Refutation, check_own_request_id
 from coordinator.settings import BatchUntil
 from coordinator.state import FederationState
 from coordinator.verification import prove_shards, scan_residue
@@ -109,7 +109,7 @@ def draft(
     names, ``Conflict`` when the store is another federation's or settings have changed.
     """
     if request_id is not None:
-        check_request_id(request_id)
+        check_own_request_id(request_id)
     if held:
         check_reason(held)
     specification = around.specification
@@ -151,7 +151,7 @@ def drafted_for_all(
     Whom an earlier request named is forgotten. So one of this id that is over, with people left here, is taken for
     another request: ``Conflict``. ``state`` is a trained federation's, as it is now.
     """
-    check_request_id(request_id)
+    check_own_request_id(request_id)
     earlier = state.request(request_id)
     if earlier is None:
         names = everyone(around.store, state)

@@ -85,3 +85,11 @@ def test_a_foreign_file_is_not_for_training_to_mend(erased: Home) -> None:
     said = erased.json("verify")
     assert said.code == 3
     assert said.error["remedy"] == "move files that are not ours out of the store: nothing here touches them"
+
+
+@pytest.mark.parametrize("command", [("erase",), ("readmit", "--reason", "a new contract")])
+def test_its_ids_are_nobody_elses(erased: Home, command: tuple[str, ...]) -> None:
+    """A request cannot take the id under which a constituent would be stated wrong."""
+    digest = erased.json("status").data["constituents"][1]["slice_digests"][0]
+    said = erased.refused(*command, "--subject", MARKED, "--request-id", f"refuted-shard-1-{digest[:16]}")
+    assert "are those of statements about constituents found wrong" in said.error["message"]
