@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import islice
@@ -15,7 +15,7 @@ from coordinator.ports import Names
 from coordinator.receipts.statements import Commitment
 from coordinator.requests import ErasureRequest, Readmission
 from shards.routing import DIGEST_BYTES, Naming, PartitionKey, SubjectDigest, point_digest, subject_digests
-from shards.subjects import skeleton, written
+from shards.subjects import SubjectForm, in_form, skeleton, written
 from shards.tombstones import DigestSet
 from storage.digests import Sha256, sha256
 from storage.errors import Invalid
@@ -81,12 +81,13 @@ def roll_of(
     ``request_id`` itself, in whatever spelling: it stands in journals, receipts and the log for ever.
     """
     ids_are_subjects = specification.data.subject_column == specification.data.id
-    own = skeleton(request_id).encode("utf-8", "surrogatepass") if request_id else None
 
-    def digested(kind: str, given: Iterable[str | int], digest: Callable[[list[str]], Iterable[bytes]]) -> bytes:
+    def digested(
+        kind: str, given: Iterable[str | int], digest: Callable[[list[str]], Iterable[bytes]], form: SubjectForm
+    ) -> bytes:
         joined, names = bytearray(), texts(f"{kind}s", given)
         while some := list(islice(names, _AT_ONCE)):
-            if own is not None and own in written(some, "exact")[1]:
+            if request_id and _is_among(request_id, some, form):
                 raise Invalid(
                     "the request id is one of the names that it erases",
                     "choose an id that names nobody: request ids are kept for ever, in receipts and in the log",
@@ -103,8 +104,8 @@ def roll_of(
         return (point_digest(key, name) for name in names)
 
     roll = Roll(
-        subjects=digested("subject", subjects, of_subjects),
-        ids=digested("id", ids, of_subjects if ids_are_subjects else of_points),
+        subjects=digested("subject", subjects, of_subjects, naming.form),
+        ids=digested("id", ids, *((of_subjects, naming.form) if ids_are_subjects else (of_points, "exact"))),
         ids_are_subjects=ids_are_subjects,
     )
     if not roll.subjects and not roll.ids:
@@ -162,6 +163,23 @@ def texts(what: str, given: Iterable[str | int]) -> Iterator[str]:
 def _body(names: DigestSet, *, include_similar: bool) -> Sha256:
     """Return what makes two requests of one id the same; of a plain one what 0.1 made of it."""
     return sha256(b"sisa/similar/" + names.digest().encode()) if include_similar else names.digest()
+
+
+def _is_among(request_id: str, names: Sequence[str], form: SubjectForm) -> bool:
+    """Return whether one of the names is the id in another spelling: of the same skeleton, or one telephone number."""
+    if skeleton(request_id).encode("utf-8", "surrogatepass") in written(names, "exact")[1]:
+        return True
+    # Of all forms ``phone`` alone unites names of different skeletons, such as +49 (30) 1234 and 0049301234.
+    own = _in_form(request_id, form) if form == "phone" else ""
+    return bool(own) and any(_in_form(name, form) == own for name in names)
+
+
+def _in_form(name: str, form: SubjectForm) -> str:
+    """Return the name in its form; empty: it has none, and is nobody's."""
+    try:
+        return in_form(name, form)
+    except Invalid:
+        return ""
 
 
 def _positions(joined: bytes, wanted: bytes) -> tuple[int, ...]:

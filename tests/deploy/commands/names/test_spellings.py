@@ -11,7 +11,7 @@ import pytest
 import cluster
 from cluster.doctor import _Examination
 from storage.errors import SisaError
-from tests.doubles.home import Columns, Home, run, small_points, without
+from tests.doubles.home import MARKED, Columns, Home, run, small_points, without
 
 SPELLINGS = {
     "case": ("mia@example.com", "Mia@Example.com"),
@@ -176,6 +176,17 @@ def test_a_request_id_that_is_the_name_is_refused(home: Home, request_id: str, o
     kept = {name: payload.lower() for name, payload in home.raw().items() if "journal" in name or "log" in name}
     assert kept
     assert all(b"secret" not in payload for payload in kept.values())
+
+
+@pytest.mark.parametrize("request_id", ["49301234", "0049 30/1234", "ticket +49 30 1234"])
+def test_a_request_id_that_is_the_telephone_number_is_refused(home: Home, request_id: str) -> None:
+    """Also where punctuation alone makes one number of the two; the ids of data points are no telephone numbers."""
+    numbers = {f"secret-person-{n:03d}": f"+49 (30) {1231 + n}" for n in range(30)} | {MARKED: "+1 555 0100"}
+    columns = {**small_points(), "user_id": [numbers[name] for name in small_points()["user_id"]]}
+    federation(home, columns, data__subject_form="phone")
+    refused = home.refused("erase", "--subject", "+49 (30) 1234", "--request-id", request_id)
+    assert "the request id is one of the names that it erases" in refused.error["message"]
+    assert home.json("erase", "--id", "secret-id-0003", "--request-id", "ticket-0003").code == 0
 
 
 def test_merged_accounts_bring_nothing_back(home: Home) -> None:
