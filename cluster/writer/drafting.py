@@ -18,10 +18,14 @@ from shards.routing import DIGEST_BYTES, Naming, PartitionKey, SubjectDigest, po
 from shards.subjects import SubjectForm, in_form, skeleton, written
 from shards.tombstones import DigestSet
 from storage.digests import Sha256, sha256
-from storage.errors import Invalid
+from storage.errors import Invalid, InvariantBroken
 
 _AT_ONCE: Final = 4096
 """Names that are digested together."""
+
+
+class FormlessName(Invalid):
+    """A name has not the form that names have here; ``context`` says which one of the call's it is, from 1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,8 +81,8 @@ def roll_of(
     """Return the subjects and data points named, by keyed digest; whole numbers read as they do in data.
 
     Names are taken some at a time and not kept: a million of them may come from a file. ``commitment`` takes them, too.
-    Raises ``Invalid`` when nothing is named, something that is no name, a name without the declared form, or the
-    ``request_id`` itself, in whatever spelling: it stands in journals, receipts and the log for ever.
+    Raises ``Invalid`` when nothing is named, something that is no name, or the ``request_id`` itself, in whatever
+    spelling: it stands in journals, receipts and the log for ever. ``FormlessName`` for one without the declared form.
     """
     ids_are_subjects = specification.data.subject_column == specification.data.id
 
@@ -94,7 +98,10 @@ def roll_of(
                 )
             if commitment is not None:
                 commitment.add(kind, some)
-            joined += b"".join(digest(some))
+            try:
+                joined += b"".join(digest(some))
+            except Invalid:
+                raise _without_form(kind, some, len(joined) // DIGEST_BYTES, form) from None
         return bytes(joined)
 
     def of_subjects(names: list[str]) -> list[SubjectDigest]:
@@ -163,6 +170,17 @@ def texts(what: str, given: Iterable[str | int]) -> Iterator[str]:
 def _body(names: DigestSet, *, include_similar: bool) -> Sha256:
     """Return what makes two requests of one id the same; of a plain one what 0.1 made of it."""
     return sha256(b"sisa/similar/" + names.digest().encode()) if include_similar else names.digest()
+
+
+def _without_form(kind: str, names: Sequence[str], before: int, form: SubjectForm) -> FormlessName:
+    """Return the error for the first of the names, with ``before`` others before them, that has not the form."""
+    for number, name in enumerate(names, start=before + 1):
+        try:
+            in_form(name, form)
+        except Invalid as error:
+            remedy = f"correct it, or leave it out: names have had the form {form!r} here since the first training"
+            return FormlessName(error.fact, remedy, **{f"{kind}_number": number})
+    raise InvariantBroken("a name could not be digested, yet it has the declared form")
 
 
 def _is_among(request_id: str, names: Sequence[str], form: SubjectForm) -> bool:

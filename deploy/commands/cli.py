@@ -224,7 +224,9 @@ def erase(
         given = named(subject or [], id_ or [], more or [], file, file_of)
         if dry_run:
             subjects, ids = given.names()
-            return price_outcome(federation.search(subjects=subjects, ids=ids, include_similar=include_similar), given)
+            with given.lines():
+                found = federation.search(subjects=subjects, ids=ids, include_similar=include_similar)
+            return price_outcome(found, given)
         return submit(federation, given, request_id=request_id, hold=hold, wait=wait, include_similar=include_similar)
 
     def afar(client: Client) -> Outcome:

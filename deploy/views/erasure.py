@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cluster.writer.drafting import new_request_id
+from cluster.writer.drafting import FormlessName, new_request_id
 from coordinator.decisions.policy import check_reason
 from coordinator.requests import Readmission, RequestState, check_request_id
 from coordinator.status import FederationStatus, RequestStatus
@@ -41,6 +42,18 @@ class Given:
         listed = names_in(self.in_file) if self.in_file is not None else ()
         of_subjects, of_ids = ((), listed) if self.file_of_ids else (listed, ())
         return chain(self.subjects, of_subjects), chain(self.ids, of_ids)
+
+    @contextmanager
+    def lines(self) -> Iterator[None]:
+        """Tell which line of the file holds a name that cannot be taken, where its place among the names is known."""
+        try:
+            yield
+        except FormlessName as error:
+            kind, given = ("id", self.ids) if self.file_of_ids else ("subject", self.subjects)
+            line = int(error.context.get(f"{kind}_number", 0)) - len(given)
+            if self.in_file is None or line < 1:
+                raise
+            raise Invalid(error.fact, error.remedy, file=str(self.in_file), line=line) from None
 
     def told_of(self, answer: ErasureAnswer) -> dict[str, Any]:
         """Return what of an answer is for the asker alone: which of these names are unknown, and the salt."""
@@ -108,14 +121,15 @@ def submit(
 
     def act() -> RequestStatus:
         subjects, ids = given.names()
-        answer = federation.erase(
-            subjects=subjects,
-            ids=ids,
-            request_id=own_id,
-            held=hold or "",
-            wait=wait,
-            include_similar=include_similar,
-        )
+        with given.lines():
+            answer = federation.erase(
+                subjects=subjects,
+                ids=ids,
+                request_id=own_id,
+                held=hold or "",
+                wait=wait,
+                include_similar=include_similar,
+            )
         told.update(given.told_of(answer))
         return find_request(federation.status(), own_id) or answer
 

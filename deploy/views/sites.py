@@ -107,15 +107,16 @@ def erase_at_site(
 ) -> Outcome:
     """Erase people or data points at one site."""
     subjects, ids = given.names()
-    answer = federation.erase(
-        site,
-        subjects=subjects,
-        ids=ids,
-        request_id=request_id,
-        held=hold or "",
-        wait=wait,
-        include_similar=include_similar,
-    )
+    with given.lines():
+        answer = federation.erase(
+            site,
+            subjects=subjects,
+            ids=ids,
+            request_id=request_id,
+            held=hold or "",
+            wait=wait,
+            include_similar=include_similar,
+        )
     return _at(site, told_to_asker(erase_outcome(answer.request, None), given.told_of(answer), given.in_file))
 
 

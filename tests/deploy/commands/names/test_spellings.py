@@ -155,6 +155,23 @@ def test_unknown_lines_of_a_file_are_named(home: Home, tmp_path: Path) -> None:
     assert "21 and 180 more" in home.run("erase", "--file", str(file), "--request-id", "er-2").out
 
 
+@pytest.mark.parametrize("words", [("--dry-run",), ("--request-id", "er-1")])
+def test_a_name_without_the_form_is_told_by_its_line(home: Home, words: tuple[str, ...]) -> None:
+    """The one line of many that is no number is told, and that the form of names is fixed; never the name."""
+    columns = small_points()
+    columns["user_id"] = [str(int(name[-3:])) if name != MARKED else "29" for name in columns["user_id"]]
+    federation(home, columns, data__subject_form="integer")
+    file = home.folder / "names.txt"
+    lines = [str(number) for number in range(5000)]
+    file.write_text("\n".join([*lines[:4500], "secret", *lines[4500:]]) + "\n", encoding="utf-8")
+    refused = home.refused("erase", "--subject", "7", "--file", str(file), *words).error
+    assert f"[file={file} line=4501]" in refused["message"]
+    assert "secret" not in refused["message"]
+    assert "the form 'integer' here" in refused["remedy"]
+    refused = home.refused("erase", "--subject", "7", "secret", "--file", str(file), *words).error
+    assert "[subject_number=2]" in refused["message"]
+
+
 def test_a_refused_request_counts_right(home: Home) -> None:
     """``subjects``, ``ids`` and ``unknown`` say what was named; nothing of it is here."""
     federation(home, small_points())
