@@ -18,7 +18,7 @@ from cluster.writer.identity import bucket_facts, check_identity, check_unchange
 from cluster.writer.training_data import open_train
 from coordinator.engine.lookup import load_tombstones
 from coordinator.receipts.rollback import refuse_forgotten
-from coordinator.status import similar_subjects
+from coordinator.status import WHY_BY_ID, similar_subjects
 from shards.data.columns import read_texts
 from shards.data.readers import Wanted
 from shards.data.sources import Source
@@ -142,12 +142,13 @@ class _Examination:
         if state is None or not len(tombstones):
             return "nobody is erased"
         key = partition_key(self._federation.store, self._specification, draw=False)
-        held, respelt = self._still_held(open_train(self._specification), tombstones, key, state.naming)
+        held, by_id, respelt = self._still_held(open_train(self._specification), tombstones, key, state.naming)
         alike = f"{respelt.total()} data points of subjects spelt like an erased one but for case or spacing"
         if held:
             told = ", ".join(f"{file} ({count} data points)" for file, count in sorted(held.items()))
+            alone = f"; {by_id} of them {WHY_BY_ID}" if by_id else ""
             raise SisaError(
-                f"source files still hold erased people: {told}{f'; and {alike}' if respelt else ''}",
+                f"source files still hold erased people: {told}{alone}{f'; and {alike}' if respelt else ''}",
                 "these files are yours to rewrite; training leaves out what was erased, by subject and by id, whatever"
                 " the files hold",
             )
@@ -185,24 +186,27 @@ class _Examination:
 
     def _still_held(
         self, source: Source, tombstones: DigestSet, key: PartitionKey, naming: Naming
-    ) -> tuple[Counter[str], Counter[str]]:
-        """Return by file how many data points are erased, and how many are spelt like erased subjects."""
+    ) -> tuple[Counter[str], int, Counter[str]]:
+        """Return how many data points are erased, by file, and by id alone; and by file those spelt like the erased."""
         data = self._specification.data
         subjects = set(tombstones.subject_digests())
         points = set(tombstones.point_digests())
         skeletons = {digest[:SKELETON_BYTES] for digest in subjects} if naming.by_skeleton else set()
-        held, respelt = Counter[str](), Counter[str]()
+        held, by_id, respelt = Counter[str](), 0, Counter[str]()
         columns = tuple(dict.fromkeys((data.id, *data.subject_columns)))
         for batch in source.batches(Wanted(texts=columns, numbers=()), _BATCH_POINTS):
             people = [read_texts(batch, data.subject_column)]
             people += [read_texts(batch, column, optional=True) for column in data.further_subjects]
             digests = [digests_of_all(key, names, naming) for names in people]
             for each, *own in zip(read_texts(batch, data.id), *digests, strict=True):
-                if not subjects.isdisjoint(own) or point_digest(key, each) in points:
+                if not subjects.isdisjoint(own):
                     held[batch.file] += 1
+                elif point_digest(key, each) in points:
+                    held[batch.file] += 1
+                    by_id += 1
                 elif any(digest[:SKELETON_BYTES] in skeletons for digest in own):
                     respelt[batch.file] += 1
-        return held, respelt
+        return held, by_id, respelt
 
 
 def _check_clock(bucket: StoreFacts) -> None:

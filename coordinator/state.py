@@ -51,7 +51,7 @@ class DataState:
     refused: int
     """Data points left out at ingest because of a tombstone."""
     by_id: int = 0
-    """Those of them that were erased before under another subject's name."""
+    """Those of them whose subject, as the source named it, has no tombstone."""
     respelt: int = 0
     """Data points taken in whose subject differs from an erased one in spelling alone."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Final
 
 from coordinator.decisions.batching import plan_batch, retrain_start
 from coordinator.decisions.plan import trained_epochs
@@ -15,6 +16,9 @@ from shards.cost import training_point_epochs
 from shards.schedule import slice_epochs
 from shards.specification import ShardId
 from storage.digests import Sha256
+
+WHY_BY_ID: Final = "by id: they were erased one by one, or their subject was readmitted, or has another name now"
+"""Why data points stay out whose subject, as the source names it, is not erased."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +110,7 @@ class FederationStatus:
     tombstoned_at_ingest: int
     """Data points that the last ingest left out because they are erased."""
     kept_out_by_id: int = 0
-    """Those of them that were erased under another subject's name."""
+    """Those of them whose subject, as the source names it now, is not erased: see ``WHY_BY_ID``."""
     respelt_at_ingest: int = 0
     """Data points that the last ingest took in whose subject differs from an erased one in spelling alone."""
     subject_form: str = "exact"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from coordinator.decisions.plan import RetrainPlan
 from coordinator.requests import Cost, RequestState, Similar
-from coordinator.status import BatchStatus, FederationStatus, RequestStatus
+from coordinator.status import WHY_BY_ID, BatchStatus, FederationStatus, RequestStatus
 
 if TYPE_CHECKING:  # the planner loads torch, and commands with --url do without
     from cluster.results.federation import Evaluation, Verification
@@ -230,7 +230,7 @@ def _names_text(status: FederationStatus) -> list[str]:
     elif status.similar_subjects is None:
         lines.append("names are taken exactly as written: a federation of release 0.1 cannot tell which are alike")
     if status.tombstoned_at_ingest:
-        by_id = f", {status.kept_out_by_id:,} of them by id: their subject has another name now"
+        by_id = f", {status.kept_out_by_id:,} of them {WHY_BY_ID}"
         lines.append(
             f"{status.tombstoned_at_ingest:,} data points of the source are kept out, because they were erased"
             f"{by_id if status.kept_out_by_id else ''}"

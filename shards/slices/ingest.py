@@ -80,7 +80,7 @@ class LeftOut:
     refused: int = 0
     """Data points left out because they, or their subjects, are tombstoned."""
     by_id: int = 0
-    """Those of them that were erased before, and whose subject, as the source names it now, was not."""
+    """Those of them whose subject, as the source names it now, is not tombstoned."""
     respelt: int = 0
     """Data points taken in whose subject differs from an erased one in spelling alone; 0 where no skeleton routes."""
 

@@ -11,7 +11,7 @@ import pytest
 import cluster
 from cluster.doctor import _Examination
 from storage.errors import SisaError
-from tests.doubles.home import MARKED, Columns, Home, run, small_points, without
+from tests.doubles.home import MARKED, Columns, Home, ids_of, run, small_points, without
 
 SPELLINGS = {
     "case": ("mia@example.com", "Mia@Example.com"),
@@ -216,8 +216,24 @@ def test_merged_accounts_bring_nothing_back(home: Home) -> None:
     assert (
         "4 data points of the source are kept out, because they were erased, 4 of them by id" in home.run("status").out
     )
-    assert "train.parquet (4 data points)" in sources_told(home)
+    assert "train.parquet (4 data points); 4 of them by id" in sources_told(home)
     assert home.json("verify").data["residue"]["found"] == []
+
+
+@pytest.mark.parametrize("how", ["one by one", "readmitted"])
+def test_why_data_points_stay_out_by_id(home: Home, how: str) -> None:
+    """Whose name is still the same is not said to have another one, by training and by the doctor alike."""
+    federation(home, small_points())
+    if how == "readmitted":
+        home.json("erase", "--subject", "secret-person-003")
+        home.json("readmit", "--subject", "secret-person-003", "--reason", "a new contract")
+    else:
+        home.json("erase", "--id", *ids_of(small_points(), "secret-person-003"))
+    assert "train.parquet (4 data points); 4 of them by id" in sources_told(home)
+    home.write("train.parquet", without(small_points(), subjects=["secret-person-004"]))
+    trained = home.run("train")
+    told = "4 of them by id: they were erased one by one, or their subject was readmitted"
+    assert f"because they were erased, {told}" in trained.out
 
 
 def test_somebody_comes_back(home: Home) -> None:
