@@ -33,6 +33,8 @@ RECIPE: Final = (
 )
 _DOMAIN: Final = b"sisa/nothing-found/1"
 _LEAF_BYTES: Final = 32
+_NOT_PURGED: Final = frozenset({RequestState.QUARANTINED, RequestState.RETRAINING, RequestState.PUBLISHED})
+"""Where requests stand whose data points are taken out, and still in objects that are to be deleted."""
 
 
 class Commitment:
@@ -76,6 +78,8 @@ class NothingFound:
     request: ErasureRequest
     points: int
     """Data points there were, all of other people."""
+    being_erased: int = 0
+    """Other requests whose data points were out of the data and out of service, and not yet purged."""
     generation: int
     form: SubjectForm
     store: StoreEvidence
@@ -101,11 +105,13 @@ class NothingFound:
             "format_version": FORMAT_VERSION,
             "proves": (
                 "The operator stated, at this place of an append-only log, that no data point of the names committed to"
-                " was in the federation's data or had been learned by a model that it served."
+                " was in the federation's data, and that no model that it served then had learned one."
             ),
             "does_not_prove": (
                 "It does not prove that the statement is true, nor that the federation knows nobody of a similar name:"
-                " 'similar' counts those spelt alike. It names nobody: only who has the salt can show whom it is about."
+                " 'similar' counts those spelt alike. Nor that nothing of them was there before: what 'being_erased'"
+                " other requests have taken out, perhaps theirs, lies in the store, unused, until those requests are"
+                " purged. It names nobody: only who has the salt can show whom it is about."
             ),
             "issued_at": issued_at,
             "federation": self.federation,
@@ -122,6 +128,7 @@ class NothingFound:
             },
             "searched": {
                 "points": self.points,
+                "being_erased": self.being_erased,
                 "generation": self.generation,
                 "subject_form": self.form,
                 "similar": asdict(self.request.similar),
@@ -249,6 +256,7 @@ def statement_owed(
         federation=state.name,
         request=request,
         points=sum(shard.points for shard in state.shards),
+        being_erased=sum(each.state in _NOT_PURGED for each in state.requests),
         generation=state.generation,
         form=state.naming.form,
         store=store,

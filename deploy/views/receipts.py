@@ -161,6 +161,7 @@ def _facts_text(kind: object, predicate: dict[str, Any], request: dict[str, Any]
     if kind == NOTHING_FOUND_TYPE:
         searched = _record(predicate.get("searched"))
         similar = _record(searched.get("similar"))
+        others = f"  not yet purged: what {_shown(searched.get('being_erased'))} other requests have taken out"
         return [
             "nothing found for erasure request",
             f"{named}; nothing of any of them among {_shown(searched.get('points'))} data points",
@@ -168,6 +169,7 @@ def _facts_text(kind: object, predicate: dict[str, Any], request: dict[str, Any]
                 f"  names were compared in the form {_shown(searched.get('subject_form'))}; spelt alike:"
                 f" {_shown(similar.get('subjects'))} subjects, {_shown(similar.get('points'))} data points"
             ),
+            *([others] if searched.get("being_erased") else []),
             f"  commitment to the names, which needs the asker's salt: {_shown(request.get('digest'))}",
             *_times_text(request),
         ]

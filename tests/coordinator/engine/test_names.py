@@ -272,6 +272,20 @@ def test_nothing_found_is_stated(federation: SmallFederation[HashState]) -> None
     assert registrar.check_all(["er-1"]).broken == ()
 
 
+def test_what_is_not_yet_purged_is_stated(federation: SmallFederation[HashState]) -> None:
+    """Who asks for somebody whose data points were just taken out is not told that none is left in the store."""
+    for request_id, subject in (("er-1", "noah"), ("er-2", "noah"), ("er-3", "zoe")):
+        accept(federation, request_id, subjects=[subject])
+    assert ended(federation, "er-2").state is RequestState.REFUSED
+    accept(federation, "er-4", subjects=["noah"])
+    assert ended(federation, "er-4").state is RequestState.REFUSED
+    registrar = Registrar(federation.store, federation.clock, federation.names)
+    stated = {each: statement_of(registrar.find(each))["predicate"] for each in ("er-2", "er-4")}
+    assert [stated[each]["searched"]["being_erased"] for each in ("er-2", "er-4")] == [2, 0]
+    assert "lies in the store, unused" in stated["er-2"]["does_not_prove"]
+    assert "had been learned" not in stated["er-4"]["proves"], "noah had been"
+
+
 def test_the_log_learns_nobody(federation: SmallFederation[HashState]) -> None:
     """Neither the name nor a digest that the partition key could test is in what lasts for ever."""
     accept(federation, "er-1", subjects=["nobody"])
