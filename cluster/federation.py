@@ -14,7 +14,15 @@ import ray
 from cluster.config.specification import FederationSpecification, read_specification
 from cluster.coordinator_actor.launch import find_coordinator
 from cluster.ensemble.reader import Reading
-from cluster.results.federation import Answers, ErasureAnswer, Evaluation, Search, SubjectFound, Verification
+from cluster.results.federation import (
+    Answers,
+    ErasureAnswer,
+    Evaluation,
+    ReadmissionAnswer,
+    Search,
+    SubjectFound,
+    Verification,
+)
 from cluster.runtime.session import leave_ray
 from cluster.runtime.system import cpus
 from cluster.training.worker import new_name
@@ -29,7 +37,7 @@ from coordinator.engine.history import generations
 from coordinator.engine.ledger import read_state
 from coordinator.ports import Clock, Listener, Names, Notice, Remark
 from coordinator.receipts.issuer import Registrar
-from coordinator.requests import ErasureRequest, Readmission, check_own_request_id
+from coordinator.requests import ErasureRequest, check_own_request_id
 from coordinator.state import FederationState, GenerationRecord
 from coordinator.status import FederationStatus, RequestStatus, describe_request
 from storage.encryption.store import SealedStore
@@ -143,25 +151,29 @@ class Federation:
                 request = writer.carry_out(request.request_id, self.specification.erasure.batch)
         return self.reading.answer_to(made, request).naming(subjects, ids)
 
-    def readmit(self, *, subjects: Iterable[str | int], reason: str, request_id: str | None = None) -> Readmission:
+    def readmit(
+        self, *, subjects: Iterable[str | int], reason: str, request_id: str | None = None
+    ) -> ReadmissionAnswer:
         """Let subjects who were erased come back: their new data points are taken from now on.
 
         Data points that were erased stay out by their ids, where those are known (``without_ids``). The same
         ``request_id`` with the same subjects is the same readmission (D4); a signed statement says that it happened,
-        and why. Raises ``Invalid`` when nobody is named, none of them was erased or the reason cannot be shown,
-        ``Conflict`` when the id was used for others.
+        and why. The answer says who of them was not erased, and how many have been erased again where it is repeated.
+        Raises ``Invalid`` when nobody is named, none of them was erased or the reason cannot be shown, ``Conflict``
+        when the id was used for others.
         """
         check_reason(reason)
         if request_id is not None:
             check_own_request_id(request_id)
         state, key = self.reading.trained()
         own_id = new_request_id(self._around.names) if request_id is None else request_id
-        names = roll_of(self.specification, key, state.naming, subjects, (), request_id=own_id).names
+        roll = roll_of(self.specification, key, state.naming, subjects, (), request_id=own_id)
         with self._writing("readmit") as writer:
-            readmitted = writer.readmit(readmission_of(names, own_id, reason, self._clock.now()), names)
+            told = self.reading.kept_out(roll, own_id)
+            readmitted = writer.readmit(readmission_of(roll.names, own_id, reason, self._clock.now()), roll.names)
             if isinstance(writer, Writer):
                 writer.settle(hurry=False)
-            return readmitted
+            return ReadmissionAnswer.of(readmitted, subjects, **told)
 
     def search(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from cluster.config.specification import FederationSpecification
 from cluster.ensemble.loaded import Ensemble
@@ -106,6 +106,17 @@ class Reading:
                 )
                 for demand, removal in zip(demands, removals, strict=True)
             )
+
+        return self._steadily(found)
+
+    def kept_out(self, roll: Roll, request_id: str) -> dict[str, Any]:
+        """Return what the asker of a readmission is told besides, see ``ReadmissionAnswer``; before it is made."""
+
+        def found(state: FederationState) -> dict[str, Any]:
+            tombstones = load_tombstones(self._store, state.tombstone_objects())
+            if state.readmission(request_id) is not None:
+                return {"erased_since": len(roll.names.shared(tombstones))}
+            return {"unknown_subjects": roll.positions(roll.names.without(tombstones))[0]}
 
         return self._steadily(found)
 

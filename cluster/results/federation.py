@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from coordinator.decisions.plan import RetrainPlan
 from coordinator.receipts.issuer import ReceiptsCheck
-from coordinator.requests import Similar
+from coordinator.requests import Readmission, Similar
 from coordinator.status import RequestStatus
 from coordinator.verification import Residue, ShardProof
 from shards.data.prediction_files import PredictionBatch, predictions_table, write_predictions
@@ -82,6 +82,26 @@ class ErasureAnswer(RequestStatus):
         """Return the answer with its unknown names, where the call gave these, and they can still be read."""
         unknown = (*_at(subjects, self.unknown_subjects), *_at(ids, self.unknown_ids))
         return replace(self, unknown_names=unknown)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadmissionAnswer(Readmission):
+    """A readmission, with what is for its asker alone: nothing of it is kept."""
+
+    unknown_subjects: tuple[int, ...] = ()
+    """Where subjects that were not erased stand in the call, counted from 0: nothing kept them out. Empty where the
+    call repeats a readmission."""
+    unknown_names: tuple[str, ...] = ()
+    """They by name, where the call gave a list."""
+    erased_since: int = 0
+    """Subjects of a readmission that is repeated who are erased now: they stay out."""
+
+    @classmethod
+    def of(cls, readmission: Readmission, subjects: Iterable[str | int], **more: Any) -> Self:
+        """Return the readmission as its asker is answered; ``subjects``: as the call gave them."""
+        kept = {each.name: getattr(readmission, each.name) for each in fields(Readmission)}
+        answer = cls(**kept, **more)
+        return replace(answer, unknown_names=_at(subjects, answer.unknown_subjects))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

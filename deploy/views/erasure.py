@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from cluster.writer.drafting import FormlessName, new_request_id
 from coordinator.decisions.policy import check_reason
-from coordinator.requests import Readmission, RequestState, check_request_id
+from coordinator.requests import RequestState, check_request_id
 from coordinator.status import FederationStatus, RequestStatus
 from deploy.name_file import names_in
 from deploy.views.output import ExitCode, Outcome, Problem, plain
@@ -20,7 +20,7 @@ from storage.errors import Conflict, Invalid
 
 if TYPE_CHECKING:
     from cluster.federation import Federation
-    from cluster.results.federation import ErasureAnswer, Search
+    from cluster.results.federation import ErasureAnswer, ReadmissionAnswer, Search
 
 _MOST_TOLD = 20
 _CLOSED = frozenset(state.value for state in RequestState if not state.is_open)
@@ -266,8 +266,8 @@ def price_outcome(found: Search, given: Given) -> Outcome:
     return Outcome(data=data, text="\n".join(lines))
 
 
-def readmission_outcome(readmission: Readmission) -> Outcome:
-    """Return that subjects may come back."""
+def readmission_outcome(readmission: ReadmissionAnswer) -> Outcome:
+    """Return that subjects may come back, and who of those named stays as they were."""
     many = f"{readmission.subjects:,} subjects" if readmission.subjects > 1 else "1 subject"
     known = readmission.subjects - readmission.without_ids
     erased = ["those that were erased stay out by id"] * bool(known)
@@ -279,6 +279,13 @@ def readmission_outcome(readmission: Readmission) -> Outcome:
         f" 'sisa train', {'; '.join(erased)}\n"
         f"'sisa receipt {readmission.request_id}' prints the signed statement"
     )
+    if readmission.unknown_names:
+        text += f"\nnot erased here, so that nothing keeps them out: {_some(readmission.unknown_names)}"
+    if readmission.erased_since:
+        text += (
+            f"\nthis was so when it was recorded: {readmission.erased_since:,} of them were erased since then and stay"
+            " out; a new readmission needs a --request-id of its own"
+        )
     return Outcome(data=plain(readmission), text=text)
 
 

@@ -327,3 +327,34 @@ def test_ids_that_are_subjects_take_the_form(home: Home) -> None:
     columns["x00"][0] = 250
     home.write("train.parquet", columns)
     assert home.json("train").data["points"] == 120
+
+
+def test_who_was_not_erased_is_named_to_who_readmits(home: Home) -> None:
+    """A misspelt name among them is told, not passed over; the names are told to the asker alone."""
+    federation(home, small_points())
+    home.json("erase", "--subject", "secret-person-003")
+    names = ("--subject", "secret-person-003", "--subject", "secret-person-3", "--subject", "secret-person-004")
+    words = ("readmit", *names, "--reason", "a new contract", "--request-id")
+    told = home.json(*words, "back-1").data
+    assert (told["subjects"], told["unknown_names"]) == (1, ["secret-person-3", "secret-person-004"])
+    assert home.json(*words, "back-1").data["unknown_names"] == [], "by then nothing keeps anybody out"
+    home.json("erase", "--subject", "secret-person-004")
+    said = home.run(*words, "back-2")
+    assert "not erased here, so that nothing keeps them out: secret-person-003, secret-person-3\n" in said.out
+    assert all(b"person-3" not in payload for payload in home.raw().values())
+
+
+def test_a_readmission_repeated_after_another_erasure(home: Home) -> None:
+    """It is recorded and done once: whoever is erased again stays out, and that is said."""
+    federation(home, small_points())
+    words = ("readmit", "--subject", "secret-person-003", "--reason", "a new contract", "--request-id", "back-1")
+    home.json("erase", "--subject", "secret-person-003")
+    assert home.json(*words).data["erased_since"] == 0
+    new = {name: [*values, values[0]] for name, values in small_points().items()}
+    new["id"][-1], new["user_id"][-1] = "new-id", "secret-person-003"
+    home.write("train.parquet", new)
+    assert home.json("train").data["points"] == 117
+    assert home.json("erase", "--subject", "secret-person-003").data["points"] == 1
+    assert home.json(*words).data["erased_since"] == 1
+    assert "1 of them were erased since then and stay out" in home.run(*words).out
+    assert home.json("train").data["points"] == 116
