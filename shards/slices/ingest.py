@@ -143,7 +143,7 @@ class Gathered:
     """Data points read."""
     left_out: LeftOut
     numbers: Mapping[tuple[str, str], bool]
-    """Of files without types, by file and column of names, whether all names are numbers."""
+    """Where a file has no types, of all files, by file and column of names, whether all names are numbers."""
     width: int | None
     """F; None when there were no data points."""
 
@@ -373,10 +373,10 @@ class _Reading:
         return further_NK
 
     def _look_at(self, batch: Batch, column: str) -> None:
-        """Note whether the names are numbers, where no type says so; refuse what a float has made of them."""
+        """Note whether the names are numbers, unless types say so of all files; refuse what a float made of them."""
         check_written(batch, column)
         place = (batch.file, column)
-        if batch.file in self.intake.columns.untyped and self.numbers.get(place, True):
+        if self.intake.columns.untyped and self.numbers.get(place, True):
             self.numbers[place] = are_numbers(batch, column)
 
     def _subjects(self, batch: Batch, column: str, subjects: Sequence[str]) -> npt.NDArray[np.void]:

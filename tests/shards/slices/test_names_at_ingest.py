@@ -130,6 +130,29 @@ def test_numbers_in_one_csv_file_and_text_in_another_are_refused(way: str, tmp_p
     assert list(store.list("")) == []
 
 
+@pytest.mark.parametrize("kind", [pa.int64(), pa.string()], ids=str)
+@pytest.mark.parametrize("is_csv", ["numbers", "text"])
+def test_a_csv_file_and_a_typed_one_are_compared_as_well(
+    way: str, tmp_path: Path, kind: pa.DataType, is_csv: str
+) -> None:
+    """Whichever of the two has no types: names that are numbers in one and text in the other are refused."""
+    endings = {"numbers": "parquet", "text": "parquet"} | {is_csv: "csv"}
+    numbers = replaced(people(5), "person", list(range(5)), pa.int64()).column("person").cast(kind)
+    write(replaced(people(5), "person", numbers.combine_chunks()), tmp_path / "parts" / f"a.{endings['numbers']}")
+    other = people(5).set_column(0, "id", pa.array([f"other-{n}" for n in range(5)], pa.string()))
+    write(other, tmp_path / "parts" / f"b.{endings['text']}")
+    with pytest.raises(Invalid, match=r"numbers alone in one file and text in another \[column=person"):
+        ingested(way, tmp_path / "parts")
+
+
+def test_a_csv_file_and_a_typed_one_may_agree(way: str, tmp_path: Path) -> None:
+    """Numbers in a CSV file are what whole numbers are in Parquet."""
+    write(replaced(people(5), "person", list(range(5)), pa.int64()), tmp_path / "parts" / "a.parquet")
+    other = people(5).set_column(0, "id", pa.array([f"other-{n}" for n in range(5)], pa.string()))
+    write(replaced(other, "person", [str(n) for n in range(5)], pa.string()), tmp_path / "parts" / "b.csv")
+    assert ingested(way, tmp_path / "parts").points == 10
+
+
 def test_text_that_happens_to_be_numbers_is_no_matter_in_one_file(way: str, tmp_path: Path) -> None:
     """Within a file, and in files that agree, names may be whatever they are."""
     write(named("17", "x", "17.0"), tmp_path / "parts" / "a.csv")
