@@ -30,8 +30,11 @@ def _perform(federation: SmallFederation[TorchState], step: Step, number: int) -
     federation.engine.settle()
 
 
-def check_history(history: History) -> None:
-    """Play the history; after every step only what had to change has changed, and at the end all bytes are right."""
+def check_history(history: History) -> SmallFederation[TorchState]:
+    """Play the history; after every step only what had to change has changed, and at the end all bytes are right.
+
+    Returns the federation as the history leaves it.
+    """
     federation = federation_of(history.specification)
     federation.train(history.points)
     left = list(history.points)
@@ -46,6 +49,7 @@ def check_history(history: History) -> None:
             federation.train(history.points)
             assert [shard.chain for shard in federation.state.shards] == settled
     assert_exact(federation, left)
+    return federation
 
 
 @pytest.mark.parametrize("model", MODELS)

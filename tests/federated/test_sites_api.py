@@ -90,9 +90,13 @@ def front_of(made: Served) -> Front:
     service = open_sites_service(specification)
     log = io.StringIO()
     app = build_sites_app(service, LogLines(specification.name, service.clock, log))
-    register = TokenRegister(open_store(specification.store, specification.folder), SystemClock())
+    register = _register(specification)
     tokens = {role: register.create(role, days=1).text for role in ROLES}
     return Front(made, service, TestClient(app, raise_server_exceptions=False), tokens, log)
+
+
+def _register(specification: SitesSpecification) -> TokenRegister:
+    return TokenRegister(open_store(specification.store, specification.folder), SystemClock())
 
 
 @pytest.fixture(scope="module")
@@ -303,7 +307,12 @@ def test_a_sites_token_opens_no_federation(still: Front) -> None:
     """Tokens of the sites are none of the federation's; a revoked one is none at all."""
     token = still.served.sites["north"].tokens.create("predict", days=1).text
     answer = still.client.get("/v1/status", headers={"Authorization": f"Bearer {token}"})
-    error_of(answer, 401, "unauthorized")
+    assert "not known" in error_of(answer, 401, "unauthorized")["message"]
+    register = _register(read_sites(still.served.houses.config))
+    own = register.create("predict", days=1)
+    register.revoke(own.record.token_id)
+    answer = still.client.get("/v1/status", headers={"Authorization": f"Bearer {own.text}"})
+    assert "was revoked" in error_of(answer, 401, "unauthorized")["message"]
 
 
 def test_before_any_site_has_joined(houses: Houses) -> None:
