@@ -36,6 +36,9 @@ RESPELLINGS = {
         lambda name: f"\u00a0{name}\u3000",
         lambda name: f"\u200b{name}\ufeff",
         lambda name: name[:1] + "\u200d" + name[1:],
+        lambda name: f"\x07{name}\x00",
+        lambda name: f"{name}\u3164",
+        lambda name: f"\ufeff{name}\ufe0f",
         lambda name: unicodedata.normalize("NFD", name),
         lambda name: unicodedata.normalize("NFC", name),
     ),
@@ -122,6 +125,10 @@ def test_names_of_one_skeleton_share_a_slice(name: str, other: str, form: Subjec
         ("STRASSE", "straße"),
         ("\uff11\uff17", "17"),
         ("person_7", "Person 7"),
+        ("0-17", "17"),
+        ("\u210cans", "hans"),
+        ("\u0390", "\u03aa\u0301"),
+        ("--", "- -"),
     ],
 )
 def test_these_are_spelt_alike(one: str, other: str) -> None:
@@ -133,6 +140,26 @@ def test_these_are_spelt_alike(one: str, other: str) -> None:
 def test_these_are_not(one: str, other: str) -> None:
     """Other letters, digits and symbols are another name."""
     assert skeleton(one) != skeleton(other)
+
+
+@pytest.mark.parametrize(
+    ("name", "form", "formed"),
+    [
+        ("Zoe\u0308\u3164", "trimmed", "Zo\u00eb"),
+        ("\x00Zoe\ufe0f\u200b", "trimmed", "Zoe"),
+        ("\u1fb4\u0301", "casefold", "\u03ac\u0301\u03b9"),
+        ("00", "phone", "00"),
+        ("0000", "phone", "00"),
+        ("000", "phone", "0"),
+        ("\uff10\uff13\uff10 1", "phone", "0301"),
+        ("-0.0", "integer", "0"),
+        ("-1.7e1", "integer", "-17"),
+        ("1200e-2", "integer", "12"),
+    ],
+)
+def test_these_are_the_forms(name: str, form: SubjectForm, formed: str) -> None:
+    """What is drawn as nothing goes, letters fold after Unicode, and numbers lose what says nothing."""
+    assert in_form(name, form) == formed
 
 
 @pytest.mark.parametrize(
