@@ -19,8 +19,8 @@ class UserModules:
 
     def __init__(self) -> None:
         self._others = set(sys.modules)
-        place = sys.meta_path.index(PathFinder)
-        sys.meta_path.insert(place, _RememberingFinder())
+        self._finder = _RememberingFinder()
+        sys.meta_path.insert(sys.meta_path.index(PathFinder), self._finder)
 
     def forget(self, factory: str) -> None:
         """Forget them: the next import runs their code afresh, and finds nothing that an earlier constituent left.
@@ -29,6 +29,7 @@ class UserModules:
         model's factory: an installed package that holds it is the user's, too.
         """
         own = _top(factory.partition(":")[0])
+        self._finder.own = own
         for name in sys.modules.keys() - self._others:
             if _is_users(name, sys.modules[name], own):
                 del sys.modules[name]
@@ -40,9 +41,14 @@ def _is_users(name: str, module: ModuleType, own: str) -> bool:
     top = _top(name)
     places = [*getattr(module, "__path__", ())] or [getattr(module, "__file__", None)]
     files = [Path(place) for place in places if isinstance(place, str)]
-    if top in OWN_ROOMS or not files or files[0].suffix not in {"", ".py"}:
+    if not files or files[0].suffix not in {"", ".py"}:
         return False  # a module in C holds on to what it has, and is often made to be imported once
-    return (top == own and top != "torch") or not all(map(is_installed, files))
+    return _are_users(top, own, files)
+
+
+def _are_users(top: str, own: str, files: Sequence[Path]) -> bool:
+    """Return whether files of the top-level package ``top`` are the user's; ``own`` is the one with the factory."""
+    return top not in OWN_ROOMS and ((top == own and top != "torch") or not all(map(is_installed, files)))
 
 
 def _top(name: str) -> str:
@@ -52,14 +58,18 @@ def _top(name: str) -> str:
 class _RememberingFinder(MetaPathFinder):
     """Finds what Python finds; the user's own sources then come from memory, and never from bytecode on disk."""
 
+    def __init__(self) -> None:
+        self.own = ""
+        """The top-level package that holds the factory."""
+
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """Return where the module is."""
         spec = PathFinder.find_spec(fullname, path, target)
-        if spec is None or type(spec.loader) is not SourceFileLoader or is_installed(Path(spec.loader.path)):
+        if spec is None or type(spec.loader) is not SourceFileLoader:
             return spec
-        if _top(fullname) in OWN_ROOMS:
+        if not _are_users(_top(fullname), self.own, [Path(spec.loader.path)]):
             return spec
         found = importlib.util.spec_from_file_location(
             fullname,

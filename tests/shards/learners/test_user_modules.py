@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from shards.learners.torch.factory import _installed_places
 from shards.learners.torch.user_modules import UserModules
 
 FACTORY = "odd_net:build"
@@ -48,6 +49,24 @@ def test_an_edited_file_runs_as_it_was_read(tmp_path: Path, modules: UserModules
     file.write_text("WIDTH = 4\n", encoding="utf-8")
     modules.forget(FACTORY)
     assert importlib.import_module("odd_net").WIDTH == 3
+
+
+def test_an_installed_package_that_holds_the_factory_runs_as_it_was_read(
+    tmp_path: Path, modules: UserModules, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An upgrade while a worker is at work changes nothing there: the digest speaks of what was read."""
+    packages = tmp_path / "site-packages"
+    packages.mkdir()
+    monkeypatch.syspath_prepend(packages)
+    _installed_places.cache_clear()  # it has looked where packages lie before this one was there
+    file = packages / "odd_net.py"
+    file.write_text("WIDTH = 3\n", encoding="utf-8")
+    modules.forget(FACTORY)
+    assert importlib.import_module("odd_net").WIDTH == 3
+    file.write_text("WIDTH = 40\n", encoding="utf-8")
+    modules.forget(FACTORY)
+    assert importlib.import_module("odd_net").WIDTH == 3
+    _installed_places.cache_clear()
 
 
 @pytest.mark.usefixtures("modules")
