@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -49,6 +51,23 @@ def test_a_module_that_changes_the_numerics_is_refused(change: str) -> None:
             torch.use_deterministic_algorithms(mode=False)
         with pytest.raises(Invalid, match="its module changes torch's settings"):
             check_numerics(profile, "mine:net")
+    finally:
+        set_numerics(1, "cpu")
+    check_numerics(profile, "mine:net")
+
+
+@pytest.mark.parametrize("change", ["benchmark", "warnings"])
+def test_a_module_that_lets_a_gpu_choose_its_algorithms_is_refused(change: str) -> None:
+    """On a GPU a module may neither have algorithms chosen by their speed nor replace errors by warnings (E7)."""
+    profile = set_numerics(1, "cpu")
+    try:
+        if change == "benchmark":
+            torch.backends.cudnn.benchmark = True
+        else:
+            torch.use_deterministic_algorithms(mode=True, warn_only=True)
+        check_numerics(profile, "mine:net")
+        with pytest.raises(Invalid, match="lets a GPU use algorithms that do not repeat themselves leave out"):
+            check_numerics(replace(profile, device="cuda/NVIDIA H100"), "mine:net")
     finally:
         set_numerics(1, "cpu")
     check_numerics(profile, "mine:net")

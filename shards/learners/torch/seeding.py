@@ -69,6 +69,14 @@ def check_numerics(profile: NumericsProfile, factory: str) -> None:
             f" threads, {dtype}, {'' if deterministic else 'not '}deterministic",
             "leave threads, default dtype and determinism alone; [cluster] threads_per_worker sets the threads",
         )
+    # On a CPU neither changes anything.
+    if profile.device.startswith("cuda") and (
+        torch.backends.cudnn.benchmark or torch.is_deterministic_algorithms_warn_only_enabled()
+    ):
+        raise Invalid(
+            f"[model] factory {factory!r}: its module lets a GPU use algorithms that do not repeat themselves",
+            "leave out torch.backends.cudnn.benchmark and warn_only of torch.use_deterministic_algorithms",
+        )
 
 
 def _device_class(device: Device) -> str:
