@@ -80,6 +80,8 @@ class _Walk:
         """Yield what ``value``, the attribute ``name``, holds."""
         if isinstance(value, torch.Tensor):
             yield from self._tensor(name, value)
+        elif isinstance(value, np.ndarray) and value.dtype.hasobject:  # its memory holds addresses
+            yield from self.values(name, value.tolist(), depth)
         elif isinstance(value, np.ndarray):
             yield name, Kept("tensor", sha256(np.ascontiguousarray(value).tobytes() + str(value.dtype).encode()))
         elif isinstance(value, (bool, int, float, complex, np.generic)):
