@@ -32,8 +32,9 @@ SLICES: Final = 2
 _EPOCHS: Final = 3
 """In all; two in each slice (SISA section IV)."""
 _MOST_IN_A_BATCH: Final = 64
-_CAREFUL: Final = 1e-3
-"""Of the learning rate, where made-up data make training diverge."""
+_ATTEMPTS: Final = ((1.0, 1.0), (1e-3, 1.0), (1e-3, 0.0))
+"""Share of the learning rate, and the largest feature, until the model does not fail: made-up data may make training
+diverge, and a model may take no other features than zeros, which it was built with."""
 
 _IMPORTED_EARLIER: Final = ("decimal", "uuid", "statistics", "numpy.random", "torch.nn.utils.parametrizations")
 
@@ -102,24 +103,24 @@ class Performance:
 def perform(request: Request, modules: UserModules) -> Performance:
     """Return what comes of training the model here, on made-up data of the width and classes of the real ones.
 
-    Features lie between 0 and 1. A model that fails on them gets zeros, which it was built with, and small steps.
+    Features lie between 0 and 1. A model that fails on them takes smaller steps, and if it fails again, gets zeros.
     """
     if request.is_second:
         for name in _IMPORTED_EARLIER:
             importlib.import_module(name)
     profile = set_numerics(request.threads, request.device)
-    last: Performance | None = None
-    for is_careful in (False, True):
-        last = _attempt(request, profile, modules, is_careful=is_careful)
-        if not last.failure:
-            break
-    assert last is not None
-    return last
+    performance = _attempt(request, profile, modules, *_ATTEMPTS[0])
+    for rate, largest in _ATTEMPTS[1:]:
+        if performance.failure:
+            performance = _attempt(request, profile, modules, rate, largest)
+    return performance
 
 
-def _attempt(request: Request, profile: NumericsProfile, modules: UserModules, *, is_careful: bool) -> Performance:
+def _attempt(
+    request: Request, profile: NumericsProfile, modules: UserModules, rate: float, largest: float
+) -> Performance:
     try:
-        stage = _Stage(request, profile, modules, is_careful=is_careful)
+        stage = _Stage(request, profile, modules, rate, largest)
         if request.is_second:
             stage.train_another()
         straight, payloads = stage.straight()
@@ -137,15 +138,21 @@ def _attempt(request: Request, profile: NumericsProfile, modules: UserModules, *
 class _Stage:
     """Where a model is rehearsed: the learner, and the made-up data."""
 
-    def __init__(self, request: Request, profile: NumericsProfile, modules: UserModules, *, is_careful: bool) -> None:
+    def __init__(
+        self, request: Request, profile: NumericsProfile, modules: UserModules, rate: float, largest: float
+    ) -> None:
         self._request = request
         modules.forget(request.model.factory)
         self._import()
         batch = min(request.training.batch_size, _MOST_IN_A_BATCH)
-        rate = request.training.learning_rate * (_CAREFUL if is_careful else 1.0)
         self._learner = TorchLearner(
             model=request.model,
-            training=replace(request.training, epochs=_EPOCHS, batch_size=batch, learning_rate=rate),
+            training=replace(
+                request.training,
+                epochs=_EPOCHS,
+                batch_size=batch,
+                learning_rate=request.training.learning_rate * rate,
+            ),
             inputs=request.inputs,
             classes=request.classes,
             slices=SLICES,
@@ -153,7 +160,7 @@ class _Stage:
         )
         self._profile = profile
         self._batch = batch
-        self._is_careful = is_careful
+        self._largest = np.float32(largest)
         self._points = self._made_up(_SHARD)
         self.changed: set[str] = set()
 
@@ -225,9 +232,7 @@ class _Stage:
         index_N = np.arange(1, ends[-1] + 1, dtype=np.uint64) + np.uint64(shard * 1_000_003)
         mixed_N = (index_N * np.uint64(0x9E3779B97F4A7C15)) ^ (index_N << np.uint64(29))
         places_F = np.arange(1, self._request.inputs + 1, dtype=np.uint64) * np.uint64(0xD1342543DE82EF95)
-        features_NF = (((mixed_N[:, None] + places_F) >> np.uint64(40)) / 2.0**24).astype(np.float32)
-        if self._is_careful:
-            features_NF = np.zeros_like(features_NF)
+        features_NF = (((mixed_N[:, None] + places_F) >> np.uint64(40)) / 2.0**24).astype(np.float32) * self._largest
         labels_N = (index_N % np.uint64(self._request.classes)).astype(np.int64)
         return ShardPoints(features_NF=features_NF, labels_N=labels_N, keys_N=mixed_N, ends=ends)
 
