@@ -85,7 +85,7 @@ class Worker:
         """Raise ``Invalid`` when another process would not repeat what the model makes of ``width`` features (E14)."""
         if width in self._rehearsed:
             return
-        setup = self._setup
+        setup, configuration = self._setup, self.configuration(width)
         request = Request(
             model=setup.model,
             training=setup.training,
@@ -93,8 +93,9 @@ class Worker:
             classes=setup.classes,
             device=setup.device,
             threads=setup.threads,
+            code=configuration.model_code,
         )
-        rehearse_once(request, self.configuration(width), setup.store)
+        rehearse_once(request, configuration, setup.store)
         self._rehearsed.add(width)
 
     @cached_property

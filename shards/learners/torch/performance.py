@@ -18,7 +18,7 @@ import numpy as np
 
 from shards.learners.torch.attributes import Kept, changed_tensors, kept_in_attributes
 from shards.learners.torch.checkpoint import decode_checkpoint, digest_tensors
-from shards.learners.torch.factory import import_factory
+from shards.learners.torch.factory import import_factory, model_code_digest
 from shards.learners.torch.learner import TorchLearner, TorchState
 from shards.learners.torch.seeding import Device, check_numerics, seed_all, set_numerics
 from shards.learners.torch.user_modules import UserModules
@@ -26,7 +26,7 @@ from shards.lineage import Configuration, Lineage, NumericsProfile
 from shards.points import ShardPoints
 from shards.specification import ModelSettings, ShardId, SliceIndex, TrainingSettings
 from storage.digests import Sha256, sha256
-from storage.errors import SisaError
+from storage.errors import Invalid, SisaError
 
 SLICES: Final = 2
 _EPOCHS: Final = 3
@@ -57,6 +57,8 @@ class Request:
     classes: int
     device: Device
     threads: int
+    code: Sha256 | None = None
+    """Digest of the model's code as the worker has read it; None: whatever is read here."""
     start: int = 0
     """State of the random generators when the model's module is imported."""
     is_second: bool = False
@@ -142,8 +144,6 @@ class _Stage:
         self, request: Request, profile: NumericsProfile, modules: UserModules, rate: float, largest: float
     ) -> None:
         self._request = request
-        modules.forget(request.model.factory)
-        self._import()
         batch = min(request.training.batch_size, _MOST_IN_A_BATCH)
         self._learner = TorchLearner(
             model=request.model,
@@ -161,6 +161,11 @@ class _Stage:
         self._profile = profile
         self._batch = batch
         self._largest = np.float32(largest)
+        modules.forget(request.model.factory)
+        if request.code is not None:
+            self._check_code(request.code)
+            modules.forget(request.model.factory)
+        self._import()
         self._points = self._made_up(_SHARD)
         self.changed: set[str] = set()
 
@@ -189,6 +194,15 @@ class _Stage:
         self._import()
         predicted = first | {_OUTPUT: self._outputs(self._learner.from_bytes(payload, _SHARD))}
         return [predicted, self._learn(self._learner.from_bytes(payload, _SHARD), SliceIndex(SLICES))[0]]
+
+    def _check_code(self, code: Sha256) -> None:
+        """Raise ``Invalid`` when the worker has read other code: that would be recorded as rehearsed."""
+        self._learner.initial(_SHARD)  # as a worker does before it takes the digest: building may import more
+        if model_code_digest(self._request.model) != code:
+            raise Invalid(
+                f"[model] factory {self._request.model.factory!r}: its files have changed since the worker read them",
+                "run the command again; restart a coordinator that was launched before",
+            )
 
     def _import(self) -> None:
         seed_all(self._request.start)
