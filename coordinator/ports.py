@@ -8,14 +8,10 @@ from datetime import datetime
 from typing import Protocol, TypeVar
 
 from coordinator.requests import ErasureRequest
-from shards.data.sources import Source
 from shards.learners.trainer import TrainingEvent, TrainTask
 from shards.lineage import Configuration
-from shards.routing import Naming, PartitionKey
-from shards.slices.ingest import Ingested, ingest
-from shards.specification import DataSettings, PartitionSettings, ShardId
-from shards.tombstones import DigestSet
-from storage.objects import ObjectStore
+from shards.slices.ingest import Ingested, IngestTask
+from shards.specification import ShardId
 
 _Thing = TypeVar("_Thing")
 _Result = TypeVar("_Result")
@@ -50,54 +46,8 @@ def in_turn(act: Callable[[_Thing], _Result], things: Sequence[_Thing], /) -> li
     return [act(thing) for thing in things]
 
 
-class Ingestion(Protocol):
-    """Reads a source into slice files: in this process, or by many."""
-
-    def __call__(
-        self,
-        *,
-        source: Source,
-        data: DataSettings,
-        partition: PartitionSettings,
-        key: PartitionKey,
-        store: ObjectStore,
-        tombstones: Callable[[], DigestSet],
-        names: Names,
-        naming: Naming,
-        progress: Callable[[int], None],
-    ) -> Ingested:
-        """Return the slices that the source's data points were written to, and raise, as ``ingest`` does.
-
-        ``store`` and ``tombstones`` may cross to other processes. The name of every object written begins with one that
-        ``names`` gave.
-        """
-        ...
-
-
-def ingest_here(
-    *,
-    source: Source,
-    data: DataSettings,
-    partition: PartitionSettings,
-    key: PartitionKey,
-    store: ObjectStore,
-    tombstones: Callable[[], DigestSet],
-    names: Names,
-    naming: Naming,
-    progress: Callable[[int], None],
-) -> Ingested:
-    """Ingest in this process. Implements ``Ingestion``."""
-    return ingest(
-        source=source,
-        data=data,
-        partition=partition,
-        key=key,
-        store=store,
-        tombstones=tombstones(),
-        names=names,
-        naming=naming,
-        progress=progress,
-    )
+Ingestion = Callable[[IngestTask], Ingested]
+"""Reads a source into slice files: in this process, or by many. Returns and raises as ``ingest`` does."""
 
 
 class WorkerPool(Protocol):

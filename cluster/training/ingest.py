@@ -13,16 +13,11 @@ from cluster.config.specification import ClusterSettings
 from cluster.runtime.nodes import check_nodes, processors, processors_of
 from cluster.runtime.task_pool import RayCrew
 from cluster.training.workers import Workers
-from coordinator.ports import Ingestion, Names, ingest_here
+from coordinator.ports import Ingestion
 from shards.data.fragments import payload_bytes
-from shards.data.sources import Source
-from shards.routing import Naming, PartitionKey
-from shards.slices.ingest import Ingested, buffer_within
+from shards.slices.ingest import Ingested, IngestTask, buffer_within, ingest
 from shards.slices.parallel_ingest import Gathering
-from shards.specification import DataSettings, PartitionSettings
-from shards.tombstones import DigestSet
 from storage.errors import Invalid
-from storage.objects import ObjectStore
 
 LARGE_BYTES: Final = 2 << 30
 """From so many bytes of data files on many read them, unless it is set how many."""
@@ -49,57 +44,35 @@ class RayIngest:
         self._workers = workers
         self._remark = remark
 
-    def __call__(
-        self,
-        *,
-        source: Source,
-        data: DataSettings,
-        partition: PartitionSettings,
-        key: PartitionKey,
-        store: ObjectStore,
-        tombstones: Callable[[], DigestSet],
-        names: Names,
-        naming: Naming,
-        progress: Callable[[int], None],
-    ) -> Ingested:
+    def __call__(self, task: IngestTask) -> Ingested:
         """Return the slices that the source's data points were written to; the same ones wherever it is read.
 
         Raises as ``shards.slices.ingest.ingest`` does; ``Invalid`` also when it is set that many read and some node
         does not see the files, ``Unavailable`` when tasks keep dying or no node has the labels.
         """
-        ingestion = self._chosen(source, data, store, names)
-        return ingestion(
-            source=source,
-            data=data,
-            partition=partition,
-            key=key,
-            store=store,
-            tombstones=tombstones,
-            names=names,
-            naming=naming,
-            progress=progress,
-        )
+        return self._chosen(task)(task)
 
-    def _chosen(self, source: Source, data: DataSettings, store: ObjectStore, names: Names) -> Ingestion:
+    def _chosen(self, task: IngestTask) -> Ingestion:
+        source = task.source
         wanted = self._settings.ingest_workers
         in_memory = any(file.path is None and file.remote is None for file in source.files)
         if in_memory or wanted == 1 or (wanted is None and payload_bytes(source) < LARGE_BYTES):
-            return ingest_here
+            return ingest
         self._workers.pool()  # joins Ray
         labels = self._settings.labels
         tasks = wanted or (processors_of(labels) if labels else processors())
         if tasks < 2:
-            return ingest_here
+            return ingest
         try:
-            check_nodes(source, store, names, labels)
+            check_nodes(source, task.store, task.names, labels)
         except Invalid as error:
             if wanted is not None:
                 raise
             self._remark(f"{error.message}, so this one reads them all; {error.remedy}")
-            return ingest_here
+            return ingest
         self._workers.release()  # idle ones, whose processors read meanwhile
         share = payload_bytes(source) // (_FRAGMENTS_PER_TASK * tasks)
         fragment_bytes = max(LEAST_FRAGMENT_BYTES, min(MOST_FRAGMENT_BYTES, share))
-        buffer_bytes = buffer_within(data.ingest_memory_mb - _RAY_MB, source)
+        buffer_bytes = buffer_within(task.data.ingest_memory_mb - _RAY_MB, source)
         crew = RayCrew(tasks, self._remark, labels)
         return Gathering(crew=crew, fragment_bytes=fragment_bytes, buffer_bytes=buffer_bytes)

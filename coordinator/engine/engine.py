@@ -52,7 +52,6 @@ from coordinator.ports import (
     RequestMoved,
     TrainingStarted,
     WorkerPool,
-    ingest_here,
 )
 from coordinator.receipts.evidence import ErasureEvidence, ScanEvidence, StoreEvidence, collect_evidence
 from coordinator.receipts.issuer import Registrar
@@ -65,7 +64,7 @@ from shards.learners.trainer import SliceLearned
 from shards.lineage import Configuration
 from shards.routing import PartitionKey, Placement
 from shards.slices.files import EMPTY_SLICE, SliceRecord, rewrite_slice
-from shards.slices.ingest import taken_from
+from shards.slices.ingest import IngestTask, ingest, taken_from
 from shards.specification import DataSettings, PartitionSettings, ShardId, SliceIndex
 from shards.tombstones import DigestSet
 from storage.errors import Conflict, Fenced, Invalid, InvariantBroken, OutcomeUnknown, SisaError, Unavailable
@@ -88,7 +87,7 @@ class Tools:
     """Returns what receipts say of the store, as it is now."""
     erasure: ErasureSettings = field(default_factory=ErasureSettings)
     """When retraining for erasures may start."""
-    ingest: Ingestion = ingest_here
+    ingest: Ingestion = ingest
     """Reads the source: this process, or many."""
 
 
@@ -219,17 +218,18 @@ class Engine:
         # also the one that sweeps; so nothing need be kept from them, however many write. What others write meanwhile
         # bears names that begin with one drawn here, and is taken back with all else where this writer is fenced.
         with (drafts := Drafts(tools.names, tools.store, self._ledger)) as names:
-            result = tools.ingest(
+            task = IngestTask(
                 source=source,
                 data=data,
                 partition=partition,
                 key=key,
+                naming=before.naming,
                 store=tools.store,
                 tombstones=partial(load_tombstones, tools.store, tombstones),
                 names=names,
-                naming=before.naming,
                 progress=lambda points: tools.listener(IngestProgress(points=points)),
             )
+            result = tools.ingest(task)
             state = DataState(
                 layout=result.layout,
                 inventory=result.inventory,

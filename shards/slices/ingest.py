@@ -112,6 +112,24 @@ class Ingested:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class IngestTask:
+    """Write the data points of ``source`` as slices into ``store``."""
+
+    source: Source
+    data: DataSettings
+    partition: PartitionSettings
+    key: PartitionKey = field(repr=False)
+    naming: Naming = AS_GIVEN
+    store: ObjectStore
+    """May cross to other processes, as ``tombstones`` may."""
+    tombstones: Callable[[], DigestSet]
+    names: Callable[[], str]
+    """Returns a fresh name each time: the name of every object written is one of them, or begins with one."""
+    progress: Callable[[int], None] = lambda _: None
+    """Is told the number of data points read so far, now and then."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Intake:
     """What gathering data points takes, wherever it is done."""
 
@@ -148,46 +166,34 @@ class Gathered:
     """F; None when there were no data points."""
 
 
-def ingest(  # noqa: PLR0913  what an ingest takes, each by name
-    *,
-    source: Source,
-    data: DataSettings,
-    partition: PartitionSettings,
-    key: PartitionKey,
-    store: ObjectStore,
-    tombstones: DigestSet,
-    names: Callable[[], str],
-    naming: Naming = AS_GIVEN,
-    progress: Callable[[int], None] = lambda _: None,
-    buffer_bytes: int | None = None,
-) -> Ingested:
+def ingest(task: IngestTask, buffer_bytes: int | None = None) -> Ingested:
     """Return the slices that the source's data points were written to.
 
-    ``names`` gives a fresh token for each object. ``progress`` is told the number of data points read so far.
     ``buffer_bytes`` is what may be held before it is written; default: a share of ``data.ingest_memory_mb``.
     Raises ``Invalid`` for any data point that cannot be trained on and for an id that occurs twice; then, and whatever
     else is raised, no object of this ingest is left.
     """
+    source, data, store = task.source, task.data, task.store
     columns = choose_columns(source, data)
     intake = Intake(
         columns=columns,
         data=data,
-        partition=partition,
-        key=key,
-        naming=naming,
-        tombstones=tombstones,
+        partition=task.partition,
+        key=task.key,
+        naming=task.naming,
+        tombstones=task.tombstones(),
         buffer_bytes=buffer_bytes or buffer_within(data.ingest_memory_mb, source),
     )
     with ExitStack() as undo:
         try:
-            gathered = gather(intake.read(source), intake, store, names, progress=progress)
+            gathered = gather(intake.read(source), intake, store, task.names, progress=task.progress)
         except MissingName as error:
             raise counted(error, source) from None
         undo.callback(store.delete_all, [part.key for parts in gathered.parts.values() for part in parts])
         slices = {placement: record_slice(store, parts) for placement, parts in sorted(gathered.parts.items())}
         repeat = repeated_point(store, tuple(slices.values()), max(1024, intake.buffer_bytes // (4 * DIGEST_BYTES)))
         if repeat is not None:
-            raise repeated_id(data.id, places_of(source, data.id, key, repeat))
+            raise repeated_id(data.id, places_of(source, data.id, task.key, repeat))
         ingested = ingested_of(source, columns, gathered, slices)
         undo.pop_all()
     return ingested

@@ -16,13 +16,13 @@ from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 from shards.data.columns import Columns, MissingName, choose_columns
 from shards.data.fragments import Fragment, divide, payload_bytes
-from shards.data.sources import Source
-from shards.routing import AS_GIVEN, Naming, PartitionKey, Placement, PointDigest
+from shards.routing import Naming, PartitionKey, Placement, PointDigest
 from shards.slices.duplicate_ids import DigestRun, DigestWriter, Ranges, find_repeat
 from shards.slices.files import PartRecord, SliceRecord, record_slice
 from shards.slices.ingest import (
     Gathered,
     Ingested,
+    IngestTask,
     Intake,
     LeftOut,
     buffer_within,
@@ -178,67 +178,47 @@ class Gathering:
     buffer_bytes: int | None = None
     """What each of the crew may hold before it is written; default: a share of ``data.ingest_memory_mb``."""
 
-    def __call__(
-        self,
-        *,
-        source: Source,
-        data: DataSettings,
-        partition: PartitionSettings,
-        key: PartitionKey,
-        store: ObjectStore,
-        tombstones: Callable[[], DigestSet],
-        names: Names,
-        naming: Naming = AS_GIVEN,
-        progress: Callable[[int], None] = lambda _: None,
-    ) -> Ingested:
+    def __call__(self, task: IngestTask) -> Ingested:
         """Return the slices that the source's data points were written to.
 
         Raises as ``ingest`` does; then no object is left but what somebody writes who is cut off from here.
         """
-        order = self._order(source, data, partition, store, tombstones, naming)
+        order = self._order(task)
         drawn: set[str] = set()
 
         def draw() -> str:
-            drawn.add(name := names())
+            drawn.add(name := task.names())
             return name
 
         with ExitStack() as undo:
-            undo.callback(_take_back, store, drawn)
-            fragments = divide(source, self.fragment_bytes)
-            told = _Total(progress)
+            undo.callback(_take_back, task.store, drawn)
+            fragments = divide(task.source, self.fragment_bytes)
+            told = _Total(task.progress)
             try:
-                harvest = merge(self.crew(gather_fragment, fragments, draw, told.add, order, key))
+                harvest = merge(self.crew(gather_fragment, fragments, draw, told.add, order, task.key))
             except MissingName as error:
-                raise counted(error, source) from None
-            self._refuse_repeats(fragments, harvest.runs, draw, order, key)
-            slices = self._sealed(harvest.gathered, draw, store)
-            ingested = ingested_of(source, order.columns, harvest.gathered, slices)
-            store.delete_all(run.key for run in harvest.runs)
+                raise counted(error, task.source) from None
+            self._refuse_repeats(fragments, harvest.runs, draw, order, task.key)
+            slices = self._sealed(harvest.gathered, draw, task.store)
+            ingested = ingested_of(task.source, order.columns, harvest.gathered, slices)
+            task.store.delete_all(run.key for run in harvest.runs)
             undo.pop_all()
         return ingested
 
-    def _order(
-        self,
-        source: Source,
-        data: DataSettings,
-        partition: PartitionSettings,
-        store: ObjectStore,
-        tombstones: Callable[[], DigestSet],
-        naming: Naming,
-    ) -> Order:
-        columns = choose_columns(source, data)
-        width = feature_width(source, data, columns)
-        buffer_bytes = self.buffer_bytes or buffer_within(data.ingest_memory_mb, source)
+    def _order(self, task: IngestTask) -> Order:
+        columns = choose_columns(task.source, task.data)
+        width = feature_width(task.source, task.data, columns)
+        buffer_bytes = self.buffer_bytes or buffer_within(task.data.ingest_memory_mb, task.source)
         return Order(
-            store=store,
+            store=task.store,
             columns=columns,
-            data=data,
-            partition=replace(partition, key=None),
-            naming=naming,
-            tombstones=tombstones,
+            data=task.data,
+            partition=replace(task.partition, key=None),
+            naming=task.naming,
+            tombstones=task.tombstones,
             width=width,
             buffer_bytes=buffer_bytes,
-            ranges=Ranges.within(buffer_bytes, payload_bytes(source) // width),  # about a byte a feature
+            ranges=Ranges.within(buffer_bytes, payload_bytes(task.source) // width),  # about a byte a feature
         )
 
     def _refuse_repeats(

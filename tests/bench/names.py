@@ -24,7 +24,7 @@ from coordinator.state import FederationState
 from deploy.views.text import table
 from shards.data.sources import table_source
 from shards.routing import AS_GIVEN, Naming
-from shards.slices.ingest import ingest
+from shards.slices.ingest import IngestTask, ingest
 from shards.specification import DataSettings, PartitionSettings
 from shards.tombstones import DigestSet
 from storage.stores.memory import MemoryStore
@@ -63,16 +63,17 @@ def cpu_seconds(act: Callable[[], object]) -> float:
 def ingest_once(people: pa.Table, naming: Naming) -> None:
     """Read the table into a store in memory."""
     store, number = MemoryStore(f"bench-{next(_NUMBERS)}"), count()
-    ingest(
+    task = IngestTask(
         source=table_source(people),
         data=DataSettings(train="-", id="id", subject="person", label="label", features=("x*",), classes=("a", "b")),
         partition=PartitionSettings(shards=5, slices=5),
         key=KEY,
         naming=naming,
         store=store,
-        tombstones=DigestSet(),
+        tombstones=DigestSet,
         names=lambda: f"n{next(number)}",
     )
+    ingest(task)
     store.forget()
 
 

@@ -24,8 +24,8 @@ from cluster.writer.stores import open_objects
 from coordinator.engine.lookup import load_digests
 from coordinator.requests import InlineDigests
 from shards.data.sources import Source, open_source
-from shards.routing import AS_GIVEN, PartitionKey, Placement, subject_digest
-from shards.slices.ingest import Ingested, ingest
+from shards.routing import PartitionKey, Placement, subject_digest
+from shards.slices.ingest import Ingested, IngestTask, ingest
 from shards.tombstones import DigestSet
 from storage.encryption.store import SealedStore
 from storage.errors import Invalid, Unavailable
@@ -81,30 +81,31 @@ def _ingested(
 ) -> Ingested:
     """Ingest by tasks."""
     specification, source = _sources(home)
-    return RayIngest(specification.cluster, Workers(specification, store, remark), remark)(
+    task = IngestTask(
         source=source,
         data=specification.data,
         partition=specification.partition,
         key=KEY,
         store=store,
         tombstones=partial(load_digests, store, InlineDigests.of(ERASED)),
-        naming=AS_GIVEN,
         names=new_name,
         progress=(heard if heard is not None else []).append,
     )
+    return RayIngest(specification.cluster, Workers(specification, store, remark), remark)(task)
 
 
 def _plain(home: Home) -> Ingested:
     specification, source = _sources(home)
-    return ingest(
+    task = IngestTask(
         source=source,
         data=specification.data,
         partition=specification.partition,
         key=KEY,
         store=MemoryStore(f"plain-{new_name()}"),
-        tombstones=ERASED,
+        tombstones=lambda: ERASED,
         names=new_name,
     )
+    return ingest(task)
 
 
 def _contents(ingested: Ingested) -> tuple[object, ...]:

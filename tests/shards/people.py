@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from pyarrow import feather
 from shards.data.sources import open_source
 from shards.points import PointBlock
 from shards.routing import AS_GIVEN, NOBODY, Naming, PartitionKey, point_digest, subject_digest
-from shards.slices.ingest import Ingested, ingest
+from shards.slices.ingest import Ingested, IngestTask, ingest
 from shards.specification import DataSettings, PartitionSettings
 from shards.tombstones import NOTHING, DigestSet
 from storage.objects import ObjectStore
@@ -97,6 +98,17 @@ def write(table: pa.Table, path: Path) -> Path:
     return path
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Tombstones that cross to other processes."""
+
+    digests: DigestSet
+
+    def __call__(self) -> DigestSet:
+        """Return them."""
+        return self.digests
+
+
 def ingest_file(
     path: Path,
     data: DataSettings | None = None,
@@ -109,17 +121,17 @@ def ingest_file(
     naming: Naming = AS_GIVEN,
 ) -> Ingested:
     """Ingest a file, folder or glob into ``store`` (default: a fresh one)."""
-    return ingest(
+    task = IngestTask(
         source=open_source(str(path), path.parent),
         data=data or settings(),
         partition=partition,
         key=KEY,
-        store=store or fresh_store(),
-        tombstones=tombstones,
-        names=names or fresh_names(),
         naming=naming,
-        buffer_bytes=buffer_bytes,
+        store=store or fresh_store(),
+        tombstones=Kept(tombstones),
+        names=names or fresh_names(),
     )
+    return ingest(task, buffer_bytes)
 
 
 def block(

@@ -33,9 +33,11 @@ from cluster.training import pool
 from cluster.training.pool import RayPool
 from cluster.training.worker import WorkerSetup, WorkerShell
 from cluster.training.workers import Workers
+from shards.slices.ingest import IngestTask
+from shards.tombstones import DigestSet
 from storage.errors import Invalid, InvariantBroken, Unavailable
 from storage.stores.memory import MemoryStore
-from tests.doubles.federation import specification_of
+from tests.doubles.federation import KEY, specification_of
 
 NORTH: Mapping[str, str] = {"site": "north"}
 PINNED = ClusterSettings(labels=NORTH)
@@ -237,9 +239,18 @@ def test_reading_is_for_the_sites_processors(monkeypatch: pytest.MonkeyPatch) ->
 
     workers: Any = Idle
     ingest = ingesting.RayIngest(PINNED, workers, print)
-    data = specification_of(shards=1, slices=1).data
+    specification = specification_of(shards=1, slices=1)
+    task = IngestTask(
+        source=source,
+        data=specification.data,
+        partition=specification.partition,
+        key=KEY,
+        store=MemoryStore("nobody"),
+        tombstones=DigestSet,
+        names=lambda: "name",
+    )
     monkeypatch.setattr(ingesting, "buffer_within", lambda *_: 1)
-    gathering: Any = ingest._chosen(source, data, MemoryStore("nobody"), lambda: "name")
+    gathering: Any = ingest._chosen(task)
     assert asked == ["small"]
     assert (gathering.crew._tasks, gathering.crew._labels) == (2, NORTH)
 

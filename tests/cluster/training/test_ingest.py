@@ -12,12 +12,14 @@ import pytest
 from cluster.config.specification import ClusterSettings
 from cluster.training import ingest as ingesting
 from cluster.training.ingest import RayIngest
-from coordinator.ports import Ingestion, ingest_here
+from coordinator.ports import Ingestion
 from shards.data.sources import Source, open_source, table_source
+from shards.slices.ingest import IngestTask, ingest
 from shards.slices.parallel_ingest import Gathering
+from shards.tombstones import DigestSet
 from storage.errors import Invalid
 from storage.stores.memory import MemoryStore
-from tests.shards.people import people, settings, write
+from tests.shards.people import KEY, PARTITION, people, settings, write
 
 
 @dataclass(slots=True)
@@ -57,8 +59,17 @@ class Place:
     def chosen(self, source: Source, ingest_workers: int | None) -> Ingestion:
         """Return who ingests."""
         helpers: Any = self.helpers
-        ingest = RayIngest(ClusterSettings(ingest_workers=ingest_workers), helpers, self.remarks.append)
-        return ingest._chosen(source, settings(), MemoryStore("nobody"), lambda: "name")
+        ray_ingest = RayIngest(ClusterSettings(ingest_workers=ingest_workers), helpers, self.remarks.append)
+        task = IngestTask(
+            source=source,
+            data=settings(),
+            partition=PARTITION,
+            key=KEY,
+            store=MemoryStore("nobody"),
+            tombstones=DigestSet,
+            names=lambda: "name",
+        )
+        return ray_ingest._chosen(task)
 
 
 @pytest.fixture
@@ -78,9 +89,9 @@ def source(tmp_path: Path) -> Source:
 
 def test_small_data_are_read_here(place: Place, source: Source) -> None:
     """Below the limit, or where it is set so, nobody asks Ray; a table in memory is never sent anywhere."""
-    assert place.chosen(source, None) is ingest_here
-    assert place.chosen(source, 1) is ingest_here
-    assert place.chosen(table_source(pa.table({"id": [1]})), 5) is ingest_here
+    assert place.chosen(source, None) is ingest
+    assert place.chosen(source, 1) is ingest
+    assert place.chosen(table_source(pa.table({"id": [1]})), 5) is ingest
     assert place.helpers.calls == []
 
 
@@ -92,7 +103,7 @@ def test_large_data_are_read_by_the_cluster(place: Place, source: Source) -> Non
     assert getattr(chosen.crew, "_tasks", None) == 8
     assert place.helpers.calls == ["join", "release"]
     place.set_up(processors=1, large_bytes=1)
-    assert place.chosen(source, None) is ingest_here
+    assert place.chosen(source, None) is ingest
 
 
 def test_it_may_be_set_how_many_read(place: Place, source: Source) -> None:
@@ -107,7 +118,7 @@ def test_it_may_be_set_how_many_read(place: Place, source: Source) -> None:
 def test_where_a_node_does_not_see_the_files(place: Place, source: Source) -> None:
     """What is set and cannot be done is refused; what is not set is done by one process, and said."""
     place.set_up(seen=False, large_bytes=1)
-    assert place.chosen(source, None) is ingest_here
+    assert place.chosen(source, None) is ingest
     assert place.remarks == ["a node sees nothing, so this one reads them all; share the folder"]
     with pytest.raises(Invalid, match="a node sees nothing share the folder"):
         place.chosen(source, 2)

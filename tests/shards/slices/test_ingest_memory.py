@@ -25,7 +25,7 @@ REMOTE_GROUPS = 6
 CHILD = """
 import itertools, sys
 from pathlib import Path
-from shards.slices.ingest import ingest
+from shards.slices.ingest import IngestTask, ingest
 from shards.routing import PartitionKey
 from shards.data.sources import open_source
 from shards.specification import DataSettings, PartitionSettings
@@ -34,16 +34,16 @@ from storage.stores.local import LocalStore
 
 folder, limit = Path(sys.argv[1]), int(sys.argv[2])
 names = itertools.count()
-ingested = ingest(
+ingested = ingest(IngestTask(
     source=open_source(sys.argv[3], folder, endpoint=sys.argv[4] or None),
     data=DataSettings(train="big.parquet", id="id", subject="person", label="label", features=("x*",),
                       classes=tuple("0123456789"), ingest_memory_mb=limit),
     partition=PartitionSettings(shards=5, slices=5),
     key=PartitionKey(bytes(32)),
     store=LocalStore(root=str(folder / "store")),
-    tombstones=NOTHING,
+    tombstones=lambda: NOTHING,
     names=lambda: f"{next(names):08x}",
-)
+))
 status = Path("/proc/self/status").read_text()
 print(ingested.points, status.partition("VmHWM:")[2].split()[0])
 """

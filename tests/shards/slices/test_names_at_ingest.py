@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +11,13 @@ import pytest
 from shards.data.sources import open_source
 from shards.routing import Naming, Placement, SubjectDigest, place, point_digest, subject_digest
 from shards.slices.files import read_part, rewrite_slice
-from shards.slices.ingest import Ingested, LeftOut, ingest
+from shards.slices.ingest import Ingested, IngestTask, LeftOut, ingest
 from shards.slices.parallel_ingest import Gathering
 from shards.tombstones import NOTHING, DigestSet
 from storage.errors import Invalid
 from storage.objects import ObjectStore
 from tests.doubles.workers.fake_task_pool import FakeCrew
-from tests.shards.people import KEY, PARTITION, fresh_names, fresh_store, people, replaced, settings, write
+from tests.shards.people import KEY, PARTITION, Kept, fresh_names, fresh_store, people, replaced, settings, write
 
 EMAIL = Naming(form="email", by_skeleton=True)
 TRIMMED = Naming(form="trimmed", by_skeleton=True)
@@ -41,22 +40,17 @@ def ingested(
     **changes: object,
 ) -> Ingested:
     """Ingest a file or folder."""
-    common: dict[str, Any] = {
-        "source": open_source(str(path), path.parent),
-        "data": settings(**changes),
-        "partition": PARTITION,
-        "key": KEY,
-        "naming": naming,
-        "store": store or fresh_store(),
-        "names": fresh_names(),
-    }
-    if way == "one process":
-        return ingest(**common, tombstones=tombstones)
-    return Gathering(crew=FakeCrew(), fragment_bytes=1)(**common, tombstones=partial(_kept, tombstones))
-
-
-def _kept(tombstones: DigestSet) -> DigestSet:
-    return tombstones
+    task = IngestTask(
+        source=open_source(str(path), path.parent),
+        data=settings(**changes),
+        partition=PARTITION,
+        key=KEY,
+        naming=naming,
+        store=store or fresh_store(),
+        tombstones=Kept(tombstones),
+        names=fresh_names(),
+    )
+    return ingest(task) if way == "one process" else Gathering(crew=FakeCrew(), fragment_bytes=1)(task)
 
 
 def named(*names: str) -> pa.Table:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from shards.data.fragments import divide
 from shards.data.sources import Source, open_source
 from shards.routing import Placement
 from shards.slices.duplicate_ids import Ranges
-from shards.slices.ingest import Ingested
+from shards.slices.ingest import Ingested, IngestTask
 from shards.slices.parallel_ingest import Gathering, Harvest, Order, gather_fragment, merge, repeat_in
 from shards.specification import PartitionSettings
 from shards.tombstones import NOTHING, DigestSet
@@ -32,6 +32,7 @@ from tests.shards.data.pieces import piecewise
 from tests.shards.people import (
     KEY,
     PARTITION,
+    Kept,
     fresh_names,
     fresh_store,
     ingest_file,
@@ -45,17 +46,6 @@ from tests.shards.people import (
 
 PARTITION_WITH_KEY = replace(PARTITION, key=KEY.hex())
 """As a specification has it that gives the key."""
-
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """Tombstones that cross to other processes."""
-
-    digests: DigestSet
-
-    def __call__(self) -> DigestSet:
-        """Return them."""
-        return self.digests
 
 
 def gathered(
@@ -72,7 +62,7 @@ def gathered(
 ) -> Ingested:
     """Ingest by a crew."""
     gathering = Gathering(crew=crew or FakeCrew(), fragment_bytes=fragment_bytes, buffer_bytes=buffer_bytes)
-    return gathering(
+    task = IngestTask(
         source=source,
         data=settings(**changes),
         partition=partition,
@@ -82,6 +72,7 @@ def gathered(
         names=fresh_names(),
         progress=progress,
     )
+    return gathering(task)
 
 
 def contents(ingested: Ingested) -> dict[Placement, tuple[int, str, str]]:
