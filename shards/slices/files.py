@@ -291,13 +291,13 @@ class _Digests:
 
     points_N: npt.NDArray[np.bytes_]
     contents_N: npt.NDArray[np.bytes_]
-    subjects: npt.NDArray[np.bytes_]
-    """Each subject that routes, once."""
+    subjects: bytes
+    """Of each subject that routes, once; joined."""
 
     @classmethod
     def of(cls, block: PointBlock) -> _Digests:
         subjects = DigestSet.joined(subjects=block.subjects_N.tobytes()).subjects
-        return cls(sortable(block.points_N), _contents(block), np.frombuffer(subjects, dtype=f"S{DIGEST_BYTES}"))
+        return cls(sortable(block.points_N), _contents(block), subjects)
 
 
 def _record(parts: tuple[PartRecord, ...], digests: Sequence[_Digests]) -> SliceRecord:
@@ -310,7 +310,7 @@ def _record(parts: tuple[PartRecord, ...], digests: Sequence[_Digests]) -> Slice
         points=len(points),
         points_digest=sha256(points.tobytes()),
         content_digest=sha256(contents.tobytes()),
-        similar=similar_subjects(b"".join(each.subjects.tobytes() for each in digests)),
+        similar=similar_subjects(b"".join(each.subjects for each in digests)),
     )
 
 
