@@ -48,7 +48,7 @@ def test_any_history_ends_in_the_bytes_of_a_full_retrain(history: History) -> No
 @settings(max_examples=6)
 @given(history=several(most_points=16))
 def test_the_order_of_erasures_leaves_no_trace(history: History) -> None:
-    """A then B, B then A, and both at once end in the same bytes (E9), and keep the same data points out by their ids."""
+    """A then B, B then A, and both at once end in the same bytes (E9), and keep the same data points out by id."""
     first, second = (step.erasures[0] for step in (history.steps * 2)[:2])
     kept_out = set()
     for order in ([(first,), (second,)], [(second,), (first,)], [(first, second)]):

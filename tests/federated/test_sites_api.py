@@ -19,7 +19,7 @@ from starlette.testclient import TestClient
 import cluster
 import cluster.training.workers
 from cluster.client import Client
-from cluster.config.sites import read_sites
+from cluster.config.sites import SitesSpecification, read_sites
 from cluster.coordinator_actor.log_lines import LogLines
 from cluster.runtime.system import SystemClock
 from cluster.serving.sites_app import build_sites_app
