@@ -18,7 +18,7 @@ from coordinator.aggregation import Aggregated, Rule, aggregate
 from coordinator.state import FederationState, servable
 from shards.learners.protocol import Learner
 from shards.learners.registry import open_learner
-from shards.learners.torch.factory import model_code_digest
+from shards.learners.torch.model_code import model_code_digest
 from shards.learners.torch.seeding import set_numerics
 from shards.learners.trainer import read_checkpoint
 from shards.specification import ShardId

@@ -21,7 +21,7 @@ from cluster.runtime.user_code import make_importable
 from coordinator.engine.tasks import check_configuration, revised_task
 from shards.learners.protocol import Learner
 from shards.learners.registry import open_learner
-from shards.learners.torch.factory import model_code_digest
+from shards.learners.torch.model_code import model_code_digest
 from shards.learners.torch.performance import Request
 from shards.learners.torch.rehearsal import rehearse_once
 from shards.learners.torch.seeding import Device, check_numerics, set_numerics

@@ -231,7 +231,8 @@ def _digests_in_new_process(folder: Path) -> dict[str, str]:
     """Return the models' code digests as a worker that starts now computes them."""
     code = (
         "import sys, json; sys.path.insert(0, sys.argv[1])\n"
-        "from shards.learners.torch.factory import build_model, model_code_digest\n"
+        "from shards.learners.torch.factory import build_model\n"
+        "from shards.learners.torch.model_code import model_code_digest\n"
         "from shards.specification import ModelSettings\n"
         "found = {}\n"
         "for way in sys.argv[2:]:\n"

@@ -13,8 +13,8 @@ from coordinator.state import FederationState
 from shards.learners.protocol import Learner
 from shards.learners.registry import open_learner
 from shards.learners.torch.checkpoint import decode_checkpoint
-from shards.learners.torch.factory import model_code_digest
 from shards.learners.torch.learner import TorchState
+from shards.learners.torch.model_code import model_code_digest
 from shards.learners.torch.seeding import set_numerics
 from shards.learners.trainer import ConstituentTrainer, SliceLearned, read_checkpoint
 from shards.lineage import CheckpointRecord, Configuration

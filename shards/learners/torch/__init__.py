@@ -1,7 +1,8 @@
 """Networks: constituents that are torch modules, trained by gradient steps.
 
 learner       initial state, steps, predictions
-factory       the user's model: imported, built, checked, named by its code
+factory       the user's model: imported, built, checked
+model_code    the user's source files, and the digest over them
 user_modules  the user's modules in a process that learns: read once, run afresh for each constituent
 rehearsal     a model is tried in two fresh processes before it learns from anybody
 performance   one half of a rehearsal

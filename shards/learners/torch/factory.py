@@ -1,43 +1,22 @@
-"""The user's model: imported, called, checked, and named by the code it is made of."""
+"""The user's model: imported, called, checked."""
 
 from __future__ import annotations
 
-import ast
-import hashlib
 import importlib
 import inspect
-import site
-import sys
-import sysconfig
 from collections.abc import Callable, Mapping
-from functools import cache
-from importlib.util import resolve_name
-from itertools import accumulate
-from pathlib import Path
-from threading import Lock
-from types import ModuleType
 from typing import Any, cast
 
 import torch
 from torch import nn
 
 from shards.specification import ModelSettings
-from storage.digests import Sha256
 from storage.errors import Invalid
 
 Factory = Callable[..., nn.Module]
 
-SHIPPED_FACTORIES = "shards.models"
-"""The module of the factories that come with this system."""
-
-OWN_ROOMS = frozenset({"storage", "shards", "coordinator", "cluster", "deploy"})
-"""Top-level packages of this system: none of the user's code."""
-
 _INPUT_NAMES = ("inputs", "in_features", "n_features", "num_features", "input_size", "input_dim")
 _CLASS_NAMES = ("classes", "outputs", "out_features", "n_classes", "num_classes", "output_size", "output_dim")
-
-_PARSING = Lock()
-"""Releases of Python up to 3.11.7 fail now and then where two threads parse at a time (CPython's issue 106905)."""
 
 
 def import_factory(path: str) -> Factory:
@@ -96,25 +75,6 @@ def build_model(settings: ModelSettings, inputs: int, classes: int) -> nn.Module
     return model
 
 
-def model_code_digest(settings: ModelSettings) -> Sha256:
-    """Return the digest of all source files the model is made of.
-
-    These are the module of the factory and every module it reaches through its globals and its import statements, as
-    far as they are the user's or the shipped factories. Left out: the standard library, installed packages other than
-    the factory's own (torch's version is in the numerics profile) and the rest of this system (``TRAINER_FORMAT``
-    speaks for it). A file counts as it was when this process first read it: that is the code which runs here.
-    """
-    factory = import_factory(settings.factory)
-    root = sys.modules[settings.factory.partition(":")[0]]
-    sources = _sources(root)
-    if own := inspect.getmodule(factory):
-        sources |= _sources(own)
-    digest = hashlib.sha256()
-    for name, source in sorted(sources.items()):
-        digest.update(name.encode() + b"\0" + hashlib.sha256(source).digest())
-    return Sha256(digest.hexdigest())
-
-
 def _with_widths(
     factory: Factory, arguments: Mapping[str, Any], inputs: int, classes: int
 ) -> tuple[tuple[int, ...], dict[str, Any]]:
@@ -160,79 +120,3 @@ def _check_output(model: nn.Module, factory: str, inputs: int, classes: int) -> 
             f"[model] factory {factory!r}: the model keeps state outside its parameters and buffers",
             "hold it in buffers (register_buffer), so that a checkpoint has all of it",
         )
-
-
-def _sources(root: ModuleType) -> dict[str, bytes]:
-    found: dict[str, bytes] = {}
-    pending = [root]
-    while pending:
-        module = pending.pop()
-        file = getattr(module, "__file__", None)
-        if module.__name__ in found or not file or not (module is root or _is_followed(module, Path(file), root)):
-            continue
-        found[module.__name__] = read_source(Path(file))
-        pending += _reached(module, found[module.__name__] if file.endswith(".py") else b"")
-    return found
-
-
-@cache
-def read_source(file: Path) -> bytes:
-    """Return a source file's bytes, as this process first read them."""
-    return file.read_bytes()
-
-
-def _is_followed(module: ModuleType, file: Path, root: ModuleType) -> bool:
-    top = _top(module)
-    if top in OWN_ROOMS:
-        return module.__name__ == SHIPPED_FACTORIES
-    return not is_installed(file) or (top == _top(root) and top != "torch")
-
-
-def _top(module: ModuleType) -> str:
-    return module.__name__.partition(".")[0]
-
-
-def _reached(module: ModuleType, source: bytes) -> list[ModuleType]:
-    """Return the modules that hold what the module's globals name, and those its import statements name.
-
-    Both are needed: a constant taken from another module does not say where it is from, and an object may come from a
-    module that re-exports it.
-    """
-    names = {*_imported(source, module.__package__ or "")}
-    for value in vars(module).values():
-        holder: object = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
-        if isinstance(holder, str):
-            names.add(holder)
-    return [sys.modules[name] for name in sorted(names) if name in sys.modules]
-
-
-@cache  # as it is asked at every load; and the less is parsed, the less may meet what others parse (see ``_PARSING``)
-def _imported(source: bytes, package: str) -> frozenset[str]:
-    """Return the full names that the source's import statements may mean, with the packages above them."""
-    with _PARSING:
-        tree = ast.parse(source)
-    found: set[str] = set()
-    for node in ast.walk(tree):
-        names: list[str] = []
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            base = resolve_name("." * node.level + (node.module or ""), package) if node.level else node.module or ""
-            names = [base, *(f"{base}.{alias.name}" for alias in node.names)]
-        for name in names:
-            found.update(accumulate(name.split("."), "{}.{}".format))
-    return frozenset(found)
-
-
-def is_installed(file: Path) -> bool:
-    """Return whether the file belongs to the standard library or to an installed package, and not to the user."""
-    return any(place in file.resolve().parents for place in _installed_places())
-
-
-@cache
-def _installed_places() -> frozenset[Path]:
-    paths = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
-    # Another environment's packages may be on the path as well: through a .pth file, or as Ray's runtime_env puts them.
-    others = [path for path in sys.path if Path(path).name in {"site-packages", "dist-packages"}]
-    every = (*paths, *site.getsitepackages(), site.getusersitepackages(), *others)
-    return frozenset(Path(path).resolve() for path in every)

@@ -18,8 +18,9 @@ import numpy as np
 
 from shards.learners.torch.attributes import Kept, changed_tensors, kept_in_attributes
 from shards.learners.torch.checkpoint import decode_checkpoint, digest_tensors
-from shards.learners.torch.factory import import_factory, model_code_digest
+from shards.learners.torch.factory import import_factory
 from shards.learners.torch.learner import TorchLearner, TorchState
+from shards.learners.torch.model_code import model_code_digest
 from shards.learners.torch.seeding import Device, check_numerics, seed_all, set_numerics
 from shards.learners.torch.user_modules import UserModules
 from shards.lineage import Configuration, Lineage, NumericsProfile

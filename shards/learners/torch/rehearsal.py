@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import Final
 
-from shards.learners.torch.factory import SHIPPED_FACTORIES
+from shards.learners.torch.model_code import SHIPPED_FACTORIES
 from shards.learners.torch.performance import Performance, Request, Stage
 from shards.lineage import WORKERS_HASH_SEED, Configuration
 from storage.digests import Json, canonical_json, digest_of

@@ -11,7 +11,7 @@ from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
 from types import CodeType, ModuleType
 
-from shards.learners.torch.factory import OWN_ROOMS, is_installed, read_source
+from shards.learners.torch.model_code import OWN_ROOMS, is_installed, read_source
 
 
 class UserModules:

@@ -13,7 +13,8 @@ import pytest
 from torch import nn
 
 from cluster.runtime.user_code import make_importable
-from shards.learners.torch.factory import build_model, model_code_digest
+from shards.learners.torch.factory import build_model
+from shards.learners.torch.model_code import model_code_digest
 from shards.specification import ModelSettings
 
 PLAIN = ModelSettings(factory="twin_net:build")

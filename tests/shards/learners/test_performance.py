@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from shards.learners.torch.factory import model_code_digest
+from shards.learners.torch.model_code import model_code_digest
 from shards.learners.torch.performance import Request, perform
 from shards.learners.torch.user_modules import UserModules
 from shards.specification import ModelSettings, TrainingSettings

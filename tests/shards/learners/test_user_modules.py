@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from shards.learners.torch.factory import _installed_places
+from shards.learners.torch.model_code import _installed_places
 from shards.learners.torch.user_modules import UserModules
 
 FACTORY = "odd_net:build"
