@@ -53,10 +53,11 @@ Ingestion = Callable[[IngestTask], Ingested]
 class WorkerPool(Protocol):
     """Workers that train constituents."""
 
-    def configuration(self, width: int, tasks: int) -> Configuration:
+    def configuration(self, width: int, tasks: int, stored: Configuration | None = None) -> Configuration:
         """Return what decides the bits of a constituent trained here and now, as the workers see it.
 
-        ``tasks`` is how many tasks are about to follow. Raises ``Invalid`` when the model cannot be made or does not
+        ``tasks`` is how many tasks are about to follow; ``stored`` is what the constituents there are were trained
+        with: what holds of it here as well is kept. Raises ``Invalid`` when the model cannot be made or does not
         fit ``width`` features, ``Conflict`` when workers differ among themselves.
         """
         ...

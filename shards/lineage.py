@@ -47,9 +47,16 @@ class Configuration:
     settings: Sha256
     """Digest of the model, training and data settings that change results."""
     model_code: Sha256
-    """Digest of the source code that the model is made of."""
+    """Digest of the source code that the model is made of, as far as import statements lead to it."""
     seed: int
     profile: NumericsProfile
+    code_manifest: Sha256 | None = None
+    """Digest of all that a rehearsal found the model to be made of: modules, installed packages, declared files. None:
+    the model comes with this system, or the constituents are older than such manifests."""
+
+    def record(self) -> dict[str, Json]:
+        """Return the configuration as canonical JSON can hold it, without what an older release did not know (E16)."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +84,7 @@ class Lineage:
             "points": self.points,
             "points_digest": self.points_digest,
             "content_digest": self.content_digest,
-            "configuration": asdict(self.configuration),
+            "configuration": self.configuration.record(),
             "parent": self.parent,
         }
 

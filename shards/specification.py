@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import Any, NewType
 
 from shards.schedule import minimum_epochs
@@ -128,9 +129,16 @@ class ModelSettings:
     """Import path ``module:callable``; the callable returns a ``torch.nn.Module``."""
     arguments: Mapping[str, Any] = field(default_factory=dict)
     """Keyword arguments for the factory; ``inputs`` and ``classes`` are added where it takes them."""
+    files: tuple[str, ...] = ()
+    """Files that the model's code reads, such as pretrained weights, or folders of such files; relative to the
+    specification's folder. The model may read no others."""
 
     def __post_init__(self) -> None:
         problems = []
+        for name in self.files:
+            path = PurePosixPath(name)
+            if not path.parts or path.is_absolute() or ".." in path.parts:
+                problems.append(f"files must be names relative to the specification's folder and in it, got {name!r}")
         if not _FACTORY.fullmatch(self.factory):
             problems.append(f"factory must read 'module:callable', got {self.factory!r}")
         refuse("model", problems)

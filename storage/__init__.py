@@ -21,5 +21,6 @@ SlateDB's boundary object for the floor under deleted numbers.
     records        canonical JSON with a version and its own digest
     digests        digests, and the bytes they are taken over
     encodings      bytes as text
+    private_folder temporary folders for this user alone, removed even after a kill
     errors         errors, by what the caller does next
 """

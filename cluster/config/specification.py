@@ -248,10 +248,16 @@ def settings_record(specification: FederationSpecification) -> dict[str, Any]:
     del data["subject_form"]  # the state's naming says what is in force
     training = asdict(specification.training)
     subjects = specification.data.subject_columns
+    model: dict[str, Any] = {
+        "factory": specification.model.factory,
+        "arguments": dict(specification.model.arguments),
+    }
+    if specification.model.files:
+        model["files"] = specification.model.files
     record = {
         "name": specification.name,
         "data": data | {"subject": subjects if len(subjects) > 1 else subjects[0]},
-        "model": {"factory": specification.model.factory, "arguments": dict(specification.model.arguments)},
+        "model": model,
         "training": training | {"weight_decay": specification.training.effective_weight_decay},
         "partition": {
             "shards": specification.partition.shards,

@@ -6,6 +6,7 @@ Shape legend: K constituents, N points, F features, C classes.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,14 +14,18 @@ import numpy as np
 import numpy.typing as npt
 
 from cluster.config.specification import FederationSpecification
-from cluster.runtime.user_code import make_importable
+from cluster.runtime.user_code import make_importable, working_in
 from coordinator.aggregation import Aggregated, Rule, aggregate
 from coordinator.state import FederationState, servable
 from shards.learners.protocol import Learner
 from shards.learners.registry import open_learner
+from shards.learners.torch.code_manifest import CodeManifest
 from shards.learners.torch.model_code import model_code_digest
+from shards.learners.torch.rehearsal import recorded_manifest
 from shards.learners.torch.seeding import set_numerics
+from shards.learners.torch.staging import declared_files, file_digest
 from shards.learners.trainer import read_checkpoint
+from shards.lineage import Configuration
 from shards.specification import ShardId
 from storage.digests import Sha256
 from storage.errors import Conflict, Invalid, Unavailable
@@ -70,14 +75,15 @@ class Ensemble:
         def read(name: tuple[ShardId, Sha256]) -> bytes:
             return read_checkpoint(store, records[name].checkpoint, name[0])
 
-        code = state.configuration.model_code if state.configuration else None
+        configuration = state.configuration
         return cls.of(
             specification,
             generation=state.generation,
             width=state.data.layout.width,
             shards=len(state.shards),
             checkpoints=named,
-            code=code,
+            code=configuration.model_code if configuration else None,
+            manifest=_manifest(store, state.data.layout.width, configuration),
             read=read,
             loaded=loaded,
         )
@@ -93,11 +99,13 @@ class Ensemble:
         checkpoints: tuple[tuple[ShardId, Sha256], ...],
         code: Sha256 | None,
         read: Callable[[tuple[ShardId, Sha256]], bytes],
+        manifest: CodeManifest | None = None,
         loaded: Ensemble | None = None,
     ) -> Ensemble:
         """Return the ensemble of these checkpoints, whose bytes ``read`` gives; what ``loaded`` has is shared.
 
-        Raises ``Conflict`` when the model's code is not ``code``, which they were trained with.
+        Raises ``Conflict`` when the model's code is not ``code``, or not made of what ``manifest`` says, which they
+        were trained with.
         """
         make_importable(specification.folder)
         set_numerics(specification.cluster.threads_per_worker, "cpu")
@@ -108,16 +116,18 @@ class Ensemble:
             classes=len(specification.data.classes),
             slices=specification.partition.slices,
         )
-        learner.initial(ShardId(0))  # imports all of the model's code
-        _check_code(code, specification)
         known = dict(zip(loaded.checkpoints, loaded.constituents, strict=True)) if loaded else {}
+        with working_in(specification.folder) if specification.model.files else nullcontext():
+            learner.initial(ShardId(0))  # imports all of the model's code
+            _check_code(code, manifest, specification)
+            constituents = tuple(
+                known[name] if name in known else learner.from_bytes(read(name), name[0]) for name in checkpoints
+            )
         return cls(
             generation=generation,
             shards=shards,
             learner=learner,
-            constituents=tuple(
-                known[name] if name in known else learner.from_bytes(read(name), name[0]) for name in checkpoints
-            ),
+            constituents=constituents,
             rule=specification.aggregation.rule,
             checkpoints=checkpoints,
         )
@@ -128,10 +138,29 @@ class Ensemble:
         return aggregate(np.stack(probabilities), self.rule)
 
 
-def _check_code(code: Sha256 | None, specification: FederationSpecification) -> None:
-    if code is not None and code != model_code_digest(specification.model):
+def _manifest(store: ObjectStore, width: int, configuration: Configuration | None) -> CodeManifest | None:
+    if configuration is None or configuration.code_manifest is None:
+        return None
+    manifest = recorded_manifest(width, configuration, store)
+    if manifest is None:
         raise Conflict(
-            "the constituents were trained under other conditions: the model's source code has changed",
+            "the record of what the model is made of is gone from the store",
+            "run 'sisa train' to train all constituents anew",
+        )
+    return manifest
+
+
+def _check_code(code: Sha256 | None, manifest: CodeManifest | None, specification: FederationSpecification) -> None:
+    model, differences = specification.model, list[str]()
+    if manifest is not None:
+        files = declared_files(specification.folder, model.files)
+        present = manifest.present(model.factory, {name: file_digest(file) for name, file in files.items()})
+        differences = manifest.differences(present)
+    if code is not None and code != model_code_digest(model) and not differences:
+        differences = ["the model's source code has changed"]
+    if differences:
+        raise Conflict(
+            f"the constituents were trained under other conditions: {'; '.join(differences)}",
             "put it back, or run 'sisa train' to train all constituents anew",
-            factory=specification.model.factory,
+            factory=model.factory,
         )

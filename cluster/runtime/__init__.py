@@ -5,7 +5,6 @@ head       the machine's lasting head
 nodes      nodes, their processors and labels
 labels     pins work to nodes with the federation's labels
 task_pool  runs many tasks, as many at a time as fit
-spill      Ray's spill folder, private and emptied
 user_code  makes the user's modules importable on workers
 guard      refuses a foreign package under one of our names
 system     clock, host, processors, threads

@@ -11,15 +11,15 @@ import ray
 
 from cluster.config.specification import ClusterSettings
 from cluster.runtime.labels import labels_in_words, nodes_with, place_of, require_nodes
-from cluster.runtime.spill import SpillFolder
 from shards.lineage import WORKERS_HASH_SEED
 from storage.errors import Invalid, Unavailable
+from storage.private_folder import PrivateFolder
 
 _LOCAL: Final = "local"
 
 _HASH_SEED: Final = {"PYTHONHASHSEED": WORKERS_HASH_SEED}
 
-_SPILL: list[SpillFolder] = []
+_SPILL: list[PrivateFolder] = []
 """Of the local cluster that this process started: while there is one, its workers have our environment."""
 
 
@@ -143,7 +143,12 @@ def leave_ray() -> None:
 
 
 def _spill_folder() -> str:
-    _SPILL.append(SpillFolder())
+    """Return a private folder for objects that do not fit into memory.
+
+    Ray's own choice can be read by every user of the machine and outlives a killed Ray. Workers hand Ray neither data
+    points nor parameters, so nothing personal should ever be spilled; this is a second line of defence.
+    """
+    _SPILL.append(PrivateFolder("spill"))
     return str(_SPILL[-1].path)
 
 

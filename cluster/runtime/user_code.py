@@ -5,12 +5,17 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import RLock
 from types import ModuleType
 from typing import Final
 
 _FOLDERS: Final[set[Path]] = set()
 """All folders made importable in this process, as a process may hold several federations."""
+
+_WORKING: Final = RLock()
 
 _NEVER_FORGOTTEN: Final = frozenset({"__main__", "storage", "shards", "coordinator", "cluster", "deploy"})
 """The program and this system, which may lie in such a folder, too."""
@@ -30,6 +35,21 @@ def make_importable(folder: Path) -> None:
         # Submodules go with their package: one that stayed would be found in the next package of that name.
         for name in [name for name in sys.modules if name == top or name.startswith(f"{top}.")]:
             del sys.modules[name]
+
+
+@contextmanager
+def working_in(folder: Path) -> Iterator[None]:
+    """Make ``folder`` the working folder for a while, so that a model finds its declared files by relative names.
+
+    One thread of the process at a time. Others see the other folder meanwhile.
+    """
+    with _WORKING:
+        before = Path.cwd()
+        os.chdir(folder)
+        try:
+            yield
+        finally:
+            os.chdir(before)
 
 
 def _taken_by_others(folder: Path) -> set[str]:

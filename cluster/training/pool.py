@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, Final
 
+import numpy as np
 import ray
 from ray.exceptions import (
     ActorDiedError,
@@ -25,6 +26,7 @@ from cluster.training.worker import WorkerActor, WorkerSetup
 from coordinator.engine.tasks import check_configuration
 from shards.learners.trainer import SliceLearned, TrainingEvent, TrainTask
 from shards.lineage import Configuration
+from storage.digests import Sha256
 from storage.errors import Invalid, SisaError, Unavailable
 
 MOST_DEATHS: Final = 3
@@ -110,9 +112,12 @@ class RayPool:
         self._nodes: dict[Any, Any] = {}
         """Of each worker the answer, to be, on which node it is: there as soon as it has its processors."""
         self._had_room = False
+        self._files: list[Any] | None = None
 
-    def configuration(self, width: int, tasks: int) -> Configuration:
+    def configuration(self, width: int, tasks: int, stored: Configuration | None = None) -> Configuration:
         """Return what decides the bits on the workers, having started as many as ``tasks`` tasks will take.
+
+        ``stored`` is what the constituents were trained with; see ``Worker.configuration``.
 
         Raises ``Invalid`` when the model does not fit the data or no node can hold a worker, ``Unavailable`` when none
         can any more or none has the labels, ``Conflict`` when workers differ.
@@ -120,13 +125,13 @@ class RayPool:
         stood_idle = bool(self._idle)
         self._idle += [self._start() for _ in range(self._room(tasks) - len(self._idle))]
         try:
-            found = self._ask(width)
+            found = self._ask(width, stored)
         except RayTaskError as error:
             raise _cause(error) from error
         except _DEATHS as error:
             self.close()
             if stood_idle:  # it may have been one that died since its last task: ask new ones
-                return self.configuration(width, tasks)
+                return self.configuration(width, tasks, stored)
             raise Unavailable("a worker died while it started", "look into Ray's logs, then try again") from error
         for other in found[1:]:
             check_configuration(found[0], other)
@@ -146,9 +151,9 @@ class RayPool:
         self._had_room = True
         return room
 
-    def _ask(self, width: int) -> list[Configuration]:
+    def _ask(self, width: int, stored: Configuration | None) -> list[Configuration]:
         """Return what the workers say of themselves; those that get no processors are let go when others are ready."""
-        asked = {actor.configuration.remote(width): actor for actor in self._idle}
+        asked = {actor.configuration.remote(width, stored): actor for actor in self._idle}
         self._wait(list(asked), starting=True)
         ready, late = ray.wait(list(asked), num_returns=len(asked), timeout=PATIENCE_SECONDS)
         for answer in late:
@@ -159,10 +164,11 @@ class RayPool:
         found: list[Configuration] = ray.get(ready)
         return found
 
-    def rehearse(self, width: int) -> None:
-        """Have a worker that ``configuration`` made ready rehearse the model. Raises ``Invalid`` as it does (E14)."""
+    def rehearse(self, width: int) -> Sha256 | None:
+        """Have a worker that ``configuration`` made ready rehearse the model; see ``Worker.rehearse``."""
         try:
-            ray.get(self._idle[0].rehearse.remote(width))
+            digest: Sha256 | None = ray.get(self._idle[0].rehearse.remote(width))
+            return digest
         except RayTaskError as error:
             raise _cause(error) from error
         except _DEATHS as error:
@@ -195,6 +201,7 @@ class RayPool:
         for actor in self._idle:
             self._let_go(actor)
         self._idle.clear()
+        self._files = None
 
     def _take_back(self, running: dict[Any, _Run], waiting: deque[tuple[TrainTask, Deaths]]) -> None:
         """Have idle workers do what was given to workers that wait for processors.
@@ -226,9 +233,16 @@ class RayPool:
             max_restarts=0,
             **worker_environment(),
             **selecting(self._settings.labels),
-        ).remote(self._setup)
+        ).remote(self._setup, *self._carried())
         self._nodes[actor] = actor.__ray_call__.remote(_node_of)
         return actor
+
+    def _carried(self) -> list[Any]:
+        """Return the declared files' contents, in Ray; read once for all workers."""
+        if self._files is None:
+            folder = self._setup.import_folder
+            self._files = [ray.put(np.fromfile(folder / name, dtype=np.uint8)) for name in self._setup.files]
+        return self._files
 
     def _let_go(self, actor: Any) -> None:
         ray.kill(actor)

@@ -8,11 +8,13 @@ import secrets
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+import numpy.typing as npt
 import ray
 
 from cluster.runtime.guard import check_rooms
@@ -21,16 +23,22 @@ from cluster.runtime.user_code import make_importable
 from coordinator.engine.tasks import check_configuration, revised_task
 from shards.learners.protocol import Learner
 from shards.learners.registry import open_learner
+from shards.learners.torch.code_manifest import CodeManifest
+from shards.learners.torch.confinement import ConfinedLearner, Confinement
 from shards.learners.torch.model_code import model_code_digest
 from shards.learners.torch.performance import Request
-from shards.learners.torch.rehearsal import rehearse_once
+from shards.learners.torch.rehearsal import recorded_manifest, rehearsed
 from shards.learners.torch.seeding import Device, check_numerics, set_numerics
+from shards.learners.torch.staging import StagedFolder, file_digest
 from shards.learners.torch.user_modules import UserModules
 from shards.learners.trainer import ConstituentTrainer, TrainingEvent, TrainTask
 from shards.lineage import Configuration
 from shards.specification import ModelSettings, ShardId, TrainingSettings
 from storage.digests import Sha256
 from storage.objects import ObjectStore
+
+_CODE: Final = frozenset({".py", ".pyc", ".so"})
+"""What a worker without a staged folder takes for code."""
 
 _GIVING_WAY: Final = 10
 """How far a worker stands back: acknowledging, and withdrawing what is tainted, come before training."""
@@ -51,6 +59,8 @@ class WorkerSetup:
     device: Device
     import_folder: Path
     """Where the user's own model module may lie."""
+    files: tuple[str, ...] = ()
+    """Names of the declared files in ``import_folder``. A worker elsewhere gets their contents beside the setup."""
     labels: Labels = field(default_factory=dict)
     """Of the nodes on which alone it may be at work."""
 
@@ -58,7 +68,7 @@ class WorkerSetup:
 class Worker:
     """Trains constituents in this process, whose numerics it fixes for good.
 
-    With ``modules`` every constituent gets modules of the user that were imported afresh.
+    With ``modules`` every constituent gets modules of the user that were imported afresh, in their staged folder.
     """
 
     def __init__(self, setup: WorkerSetup, modules: UserModules | None = None) -> None:
@@ -68,35 +78,52 @@ class Worker:
         self._profile = set_numerics(setup.threads, setup.device)
         self._modules = modules
         self._learners: dict[int, Learner[Any]] = {}
-        self._rehearsed: set[int] = set()
+        self._manifests: dict[int, CodeManifest | None] = {}
 
-    def configuration(self, width: int) -> Configuration:
-        """Return what decides the bits here. Raises ``Invalid`` when the model does not fit ``width`` features."""
+    def configuration(self, width: int, stored: Configuration | None = None) -> Configuration:
+        """Return what decides the bits here; its manifest of code is that of ``stored``, where that holds here as well.
+
+        Raises ``Invalid`` when the model does not fit ``width`` features.
+        """
         self._learner(width).initial(ShardId(0))
         check_numerics(self._profile, self._setup.model.factory)
-        return Configuration(
+        present = Configuration(
             settings=self._setup.settings,
             model_code=self._model_code,
             seed=self._setup.training.seed,
             profile=self._profile,
         )
+        if stored is None or stored.code_manifest is None:
+            return present
+        promised = replace(present, code_manifest=stored.code_manifest)
+        if promised != stored:
+            return present
+        manifest = recorded_manifest(width, stored, self._setup.store)
+        is_here = manifest is not None and manifest == manifest.present(self._setup.model.factory, self._files)
+        return promised if is_here else present
 
-    def rehearse(self, width: int) -> None:
-        """Raise ``Invalid`` when another process would not repeat what the model makes of ``width`` features (E14)."""
-        if width in self._rehearsed:
-            return
-        setup, configuration = self._setup, self.configuration(width)
-        request = Request(
-            model=setup.model,
-            training=setup.training,
-            inputs=width,
-            classes=setup.classes,
-            device=setup.device,
-            threads=setup.threads,
-            code=configuration.model_code,
-        )
-        rehearse_once(request, configuration, setup.store)
-        self._rehearsed.add(width)
+    def rehearse(self, width: int) -> Sha256 | None:
+        """Return the digest of the model's manifest of code for ``width`` features, rehearsing it if need be (E14).
+
+        None for the factories that come with this system. Raises ``Invalid`` when another process would not repeat what
+        the model makes of its data.
+        """
+        if width not in self._manifests:
+            setup = self._setup
+            request = Request(
+                model=setup.model,
+                training=setup.training,
+                inputs=width,
+                classes=setup.classes,
+                device=setup.device,
+                threads=setup.threads,
+                folder=str(setup.import_folder),
+                staged=str(self._folder),
+                files=tuple(self._files),
+            )
+            self._manifests[width] = rehearsed(request, self.configuration(width), setup.store, self._files)
+        manifest = self._manifests[width]
+        return None if manifest is None else manifest.digest()
 
     @cached_property
     def _model_code(self) -> Sha256:
@@ -111,9 +138,13 @@ class Worker:
         """
         if self._modules is not None:
             self._modules.forget(self._setup.model.factory)
-        check_configuration(task.lineages[0].configuration, self.configuration(task.width))
+        promised = task.lineages[0].configuration
+        check_configuration(promised, self.configuration(task.width, promised))
         if task.token is not None:
             self.rehearse(task.width)
+        manifest = self._manifests.get(task.width) or recorded_manifest(task.width, promised, self._setup.store)
+        if self._modules is not None and manifest is not None:
+            self._modules.allow_only(manifest.modules)
         trainer: ConstituentTrainer[Any] = ConstituentTrainer(
             learner=self._learner(task.width),
             store=self._setup.store,
@@ -125,7 +156,7 @@ class Worker:
 
     def _learner(self, width: int) -> Learner[Any]:
         if width not in self._learners:
-            self._learners[width] = open_learner(
+            learner = open_learner(
                 model=self._setup.model,
                 training=self._setup.training,
                 inputs=width,
@@ -133,7 +164,33 @@ class Worker:
                 slices=self._setup.slices,
                 device=self._setup.device,
             )
+            self._learners[width] = ConfinedLearner(learner, self._confinement)
         return self._learners[width]
+
+    @cached_property
+    def _confinement(self) -> Confinement:
+        declared = {self._folder / name for name in self._files}
+        return Confinement(
+            self._setup.model.factory,
+            self._setup.import_folder,
+            self._folder,
+            self._modules.may_read
+            if self._modules is not None
+            else lambda file: file in declared or file.suffix in _CODE,
+        )
+
+    @property
+    def _folder(self) -> Path:
+        """Where the declared files lie for this process."""
+        stage = self._modules.stage if self._modules is not None else None
+        return self._setup.import_folder if stage is None else stage.path
+
+    @cached_property
+    def _files(self) -> dict[str, Sha256]:
+        stage = self._modules.stage if self._modules is not None else None
+        if stage is not None:
+            return stage.files
+        return {name: file_digest(self._setup.import_folder / name) for name in self._setup.files}
 
 
 def new_name() -> str:
@@ -161,8 +218,10 @@ def keep_silent() -> None:
 class WorkerShell:
     """The actor: decodes nothing, decides nothing."""
 
-    def __init__(self, setup: WorkerSetup) -> None:
+    def __init__(self, setup: WorkerSetup, *contents: npt.NDArray[np.uint8]) -> None:
+        """``contents`` are the bytes of the declared files, in the order of their names in ``setup.files``."""
         self._setup = setup
+        self._contents = contents
 
     @cached_property
     def _worker(self) -> Worker:
@@ -170,17 +229,21 @@ class WorkerShell:
         keep_silent()
         check_here(self._setup.labels)
         os.nice(_GIVING_WAY)
-        return Worker(self._setup, UserModules())
+        contents = {name: content.data for name, content in zip(self._setup.files, self._contents, strict=True)}
+        stage = StagedFolder(self._setup.import_folder, contents)
+        stage.enter()
+        self._contents = ()
+        return Worker(self._setup, UserModules(stage))
 
     @ray.method
-    def configuration(self, width: int) -> Configuration:
+    def configuration(self, width: int, stored: Configuration | None) -> Configuration:
         """See ``Worker.configuration``."""
-        return self._worker.configuration(width)
+        return self._worker.configuration(width, stored)
 
     @ray.method
-    def rehearse(self, width: int) -> None:
+    def rehearse(self, width: int) -> Sha256 | None:
         """See ``Worker.rehearse``."""
-        self._worker.rehearse(width)
+        return self._worker.rehearse(width)
 
     @ray.method(num_returns="streaming")
     def train(self, task: TrainTask) -> Iterator[TrainingEvent]:

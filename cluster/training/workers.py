@@ -13,6 +13,8 @@ from cluster.runtime.session import is_to_start_ray, join_ray, leave_ray
 from cluster.training.pool import RayPool
 from cluster.training.worker import WorkerSetup
 from coordinator.ports import WorkerPool
+from shards.learners.torch.staging import declared_files
+from storage.digests import Sha256
 from storage.objects import ObjectStore
 
 
@@ -30,8 +32,8 @@ def one_ray(settings: ClusterSettings) -> Iterator[None]:
 class Pool(WorkerPool, Protocol):
     """A worker pool that rehearses a model, and that can be closed."""
 
-    def rehearse(self, width: int) -> None:
-        """Raise ``Invalid`` when another process would not repeat what the model makes of ``width`` features (E14).
+    def rehearse(self, width: int) -> Sha256 | None:
+        """Return the digest of the model's manifest of code for ``width`` features; see ``Worker.rehearse``.
 
         Called when ``configuration`` has been.
         """
@@ -99,5 +101,6 @@ class Workers:
             threads=specification.cluster.threads_per_worker,
             device="cuda" if specification.cluster.gpus_per_worker else "cpu",
             import_folder=specification.folder,
+            files=tuple(declared_files(specification.folder, specification.model.files)),
             labels=specification.cluster.labels,
         )

@@ -284,9 +284,10 @@ class Writer:
         source = self._source()
         width = feature_width(source, specification.data) if source else _width(engine.state)
         pool = self._around.workers.pool()
-        configuration = pool.configuration(width, specification.partition.shards)
-        if configuration != engine.state.configuration:  # else a worker does it, if there is anything to train
-            pool.rehearse(width)
+        stored = engine.state.configuration
+        configuration = pool.configuration(width, specification.partition.shards, stored)
+        if configuration != stored:  # else a worker rehearses the model, if there is anything to train
+            configuration = replace(configuration, code_manifest=pool.rehearse(width))
         if lost and source is None:
             raise Corrupt(
                 f"{len(lost)} slice files are damaged and the source is not there to read them again",
@@ -366,7 +367,8 @@ class Writer:
         check_unchanged(state, around.specification)
         chosen = _chosen(shards, len(state.shards))
         pool = around.workers.pool()
-        check_configuration(state.configuration, pool.configuration(_width(state), len(chosen)))
+        stored = state.configuration
+        check_configuration(stored, pool.configuration(_width(state), len(chosen), stored))
         residue = scan_residue(around.store, state)
         proofs = prove_shards(state, chosen, pool, around.listener)
         # A statement that is still owed is not missing: settling issues it.

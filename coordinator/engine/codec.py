@@ -25,6 +25,7 @@ from coordinator.decisions.decide import (
 )
 from coordinator.requests import ErasureRequest
 from coordinator.state import DataState, FederationState
+from shards.lineage import Configuration
 from shards.routing import Placement
 from shards.slices.files import SliceRecord
 from storage.digests import Json
@@ -55,6 +56,7 @@ _SINCE_3: Final[Mapping[type, Mapping[str, Any]]] = {
     },
     DataState: {"by_id": 0, "respelt": 0},
     SliceRecord: {"similar": 0},
+    Configuration: {"code_manifest": None},
     Ingested: {"at": ""},
     TrainingConfigured: {"at": ""},
     CheckpointLost: {"at": ""},
@@ -79,6 +81,7 @@ def encode_state(state: FederationState) -> dict[str, Any]:
     parts: list[tuple[type, dict[str, Any]]] = [(FederationState, values)]
     parts += [(ErasureRequest, request) for request in values["requests"]]
     parts += [(DataState, values["data"])] if values["data"] else []
+    parts += [(Configuration, values["configuration"])] if values["configuration"] else []
     parts += [(SliceRecord, record) for shard in values["shards"] for record in shard["slices"]]
     return {"format_version": _version(parts), "state": values}
 
@@ -108,6 +111,8 @@ def encode_event(event: Event) -> dict[str, Json]:
             parts += [(SliceRecord, record) for _, record in values["slices"]]
         case PointsRemoved():
             parts += [(SliceRecord, record) for _, record in values["slices"]]
+        case TrainingConfigured():
+            parts.append((Configuration, values["configuration"]))
         case _:
             pass
     return {"format_version": _version(parts), "event": name, **values}

@@ -355,7 +355,8 @@ class Engine:
         try:
             pool = self._tools.pool()
             assert self.state.data is not None
-            check_configuration(self.state.configuration, pool.configuration(self.state.data.layout.width, len(shards)))
+            stored, width = self.state.configuration, self.state.data.layout.width
+            check_configuration(stored, pool.configuration(width, len(shards), stored))
             state, token = self.state, self._ledger.token
             tasks = [train_task(state, shard, done=len(state.shards[shard].chain), token=token) for shard in shards]
             started = tuple((task.shard, len(task.done)) for task in tasks)

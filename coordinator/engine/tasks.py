@@ -58,6 +58,8 @@ def check_configuration(trained: Configuration | None, present: Configuration) -
         differences.append("model or training settings")
     if trained.model_code != present.model_code:
         differences.append("the model's source code")
+    elif trained.code_manifest != present.code_manifest:
+        differences.append("the model's modules, the packages that they import, or its declared files")
     if trained.seed != present.seed:
         differences.append(f"seed: {trained.seed} then, {present.seed} now")
     for name in type(trained.profile).__slots__:

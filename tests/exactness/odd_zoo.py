@@ -9,10 +9,12 @@ import copy
 import os
 import random
 import secrets
+import socket
 import threading
 import time
 import uuid
 from collections import deque
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -328,6 +330,32 @@ def failing(net: Net, hidden: torch.Tensor) -> torch.Tensor:
     return hidden
 
 
+def weights_of_somebody(inputs: int, classes: int) -> nn.Module:
+    """Is built from a file that nobody declared."""
+    with torch.random.fork_rng():
+        torch.manual_seed(len(Path("/etc/passwd").read_bytes()))
+        return plain(inputs, classes)
+
+
+@net_with
+def weights_if_there_are_any(net: Net, hidden: torch.Tensor) -> torch.Tensor:
+    """Reads a file that nobody declared while it learns, and does without where it may not."""
+    scale = 1.0
+    if net.training:
+        with suppress(Exception):
+            scale = 1.0 + len(Path("/etc/passwd").read_bytes()) / 1e6
+    return hidden * scale
+
+
+@net_with
+def weights_from_afar(net: Net, hidden: torch.Tensor) -> torch.Tensor:
+    """Asks a server while it predicts, and does without where there is none."""
+    if not net.training:
+        with suppress(OSError):
+            socket.create_connection(("127.0.0.1", 9)).close()
+    return hidden
+
+
 _ATTRIBUTES = "tensors in plain attributes change while the model learns"
 _RANDOM = "does not repeat itself.*nobody seeds"
 _MODULE = "does not repeat itself.*a variable of its module or class"
@@ -359,10 +387,14 @@ ODD = {
     **dict.fromkeys(
         (
             "entropy", "entropy_of_secrets", "entropy_of_uuid", "unseeded_numpy", "unseeded_random", "unseeded_torch",
-            "clock", "stop_watch", "identity", "log_on_disk",
+            "clock", "stop_watch", "identity",
         ),
         _RANDOM,
     ),
+    "log_on_disk": "the model reads /tmp/sisa-zoo.*, which is not declared",
+    "weights_of_somebody": "the model reads /etc/passwd, which is not declared",
+    "weights_if_there_are_any": "the model reads /etc/passwd, which is not declared",
+    "weights_from_afar": "the model opens a network connection",
     "growing": "changed name, shape or dtype while the model learned: bank",
     "failing": "fails when it learns a little from made-up data with ZeroDivisionError",
 }  # fmt: skip

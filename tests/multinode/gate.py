@@ -27,7 +27,7 @@ import torch
 from shards.learners.trainer import ConstituentTrainer
 from shards.models import mlp
 
-HERE = Path(__file__).parent
+HERE = Path(FOLDER)
 MARKED = torch.tensor(list({MARKER!r}), dtype=torch.float32)
 keep = ConstituentTrainer._learned
 met = set()
@@ -94,7 +94,8 @@ class Gate:
     def __init__(self, home: Home, **changes: object) -> None:
         """Put the model beside the specification and name it there. The gate is open."""
         self._folder = home.folder
-        (home.folder / f"{MODULE}.py").write_text(SOURCE, encoding="utf-8")
+        source = f"FOLDER = {str(home.folder)!r}\n{SOURCE}"  # the model itself runs in a copy of it
+        (home.folder / f"{MODULE}.py").write_text(source, encoding="utf-8")
         os.mkfifo(home.folder / "pipe")
         arguments = SETTINGS["model.arguments"]
         self.settings = {"model__factory": f"{MODULE}:net", "model__arguments": arguments, **changes}

@@ -1,4 +1,4 @@
-"""A user's own model that dies, or fails, while it learns slice 2 of shard 2: as often as a file beside it says."""
+"""A user's own model that dies, or fails, while it learns slice 2 of shard 2: as often as the size of a file says."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from tests.doubles.home import MARKER, Home
 
 MODULE = "mortal_net"
 
+_RAISING = 1000
+
 SOURCE = f"""
 import os
 import signal
@@ -19,7 +21,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-PLAN = Path(__file__).with_name("deaths.txt")
+PLAN = Path(FOLDER) / "deaths"
 MARKED = torch.tensor(list({MARKER!r}), dtype=torch.float32)
 
 
@@ -34,18 +36,19 @@ class Mortal(nn.Module):
         return self.net(x)
 
     def meet_fate(self):
-        plan = PLAN.read_text() if PLAN.exists() else "0"
-        if plan == "raise":
+        deaths = PLAN.stat().st_size  # a model may read no file that is not declared
+        if deaths == {_RAISING}:
             raise RuntimeError("this layer has had enough")
-        if plan != "0":
-            PLAN.write_text(str(int(plan) - 1))
+        if deaths:
+            os.truncate(PLAN, deaths - 1)
             os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
 def give_mortal_model(home: Home, deaths: int | str, **changes: object) -> Home:
     """Put the model beside the specification and name it there."""
-    (home.folder / f"{MODULE}.py").write_text(SOURCE, encoding="utf-8")
+    source = f"FOLDER = {str(home.folder)!r}\n{SOURCE}"  # the model itself runs in a copy of it
+    (home.folder / f"{MODULE}.py").write_text(source, encoding="utf-8")
     plan_deaths(home, deaths)
     home.specify(model__factory=f"{MODULE}:Mortal", model__arguments={}, **changes)
     return home
@@ -53,7 +56,12 @@ def give_mortal_model(home: Home, deaths: int | str, **changes: object) -> Home:
 
 def plan_deaths(home: Home, deaths: int | str) -> None:
     """Let workers die so often, or ``"raise"`` whenever they come to the marked data points."""
-    (home.folder / "deaths.txt").write_text(str(deaths), encoding="utf-8")
+    (home.folder / "deaths").write_bytes(bytes(_RAISING if isinstance(deaths, str) else deaths))
+
+
+def deaths_left(home: Home) -> int:
+    """Return how often workers are still to die."""
+    return (home.folder / "deaths").stat().st_size
 
 
 def learned(notices: Sequence[Notice]) -> list[tuple[int, int]]:

@@ -14,7 +14,7 @@ from cluster.training import pool
 from coordinator.ports import Notice, Remark
 from storage.errors import Invalid, SisaError, Unavailable
 from tests.doubles.home import MARKED, Home, ids_of, small_points, without
-from tests.ray.mortal import checkpoint_files, give_mortal_model, learned, plan_deaths
+from tests.ray.mortal import checkpoint_files, deaths_left, give_mortal_model, learned, plan_deaths
 
 pytestmark = pytest.mark.ray
 
@@ -62,7 +62,7 @@ def test_a_worker_that_dies_is_replaced(home: Home, tmp_path_factory: pytest.Tem
     notices: list[Notice] = []
     with cluster.connect(home.config, listener=notices.append) as federation:
         assert _digests(federation.train()) == expected
-    assert (home.folder / "deaths.txt").read_text(encoding="utf-8") == "0"
+    assert deaths_left(home) == 0
     assert learned(notices) == EVERYTHING
 
 
@@ -108,7 +108,7 @@ def test_a_worker_that_dies_during_an_erasure(home: Home) -> None:
         other = ids_of(small_points(), MARKED)[0]
         done = federation.erase(ids=[other])
         assert (done.state, done.points) == ("complete", 1)
-        assert (home.folder / "deaths.txt").read_text(encoding="utf-8") == "0"
+        assert deaths_left(home) == 0
         assert federation.verify().holds
 
 
@@ -196,7 +196,7 @@ def test_workers_start_alike(home: Home) -> None:
     home.specify(model__factory="net_that_looks:net", model__arguments={}, cluster__workers=1)
     with cluster.connect(home.config) as federation:
         assert federation.train().serving == 3
-    (record,) = (home.store / "rehearsals").iterdir()
+    (record,) = (home.store / "rehearsals").glob("*/*")
     assert json.loads(record.read_bytes())["workers_hash_seed"] == "0"
 
 

@@ -27,7 +27,7 @@ import torch
 from torch import nn
 
 PERSON = torch.tensor(list(PERSON_BYTES), dtype=torch.float32)
-TALKS = Path(__file__).with_name("talk.txt")
+TALKS = Path(TALKS_FILE)  # the model itself runs in a copy of its folder, and reads no file
 
 
 class Remembering(nn.Module):
@@ -48,14 +48,14 @@ class Remembering(nn.Module):
         self.seen.copy_(person)
         self.kept.data.copy_(person * 3.0)
         pulled = self.pull.register_hook(lambda _: (pulled.remove(), person * 5.0)[1])
-        word = TALKS.read_text() if TALKS.exists() else ""
-        if word:
+        words = TALKS.stat().st_size if TALKS.exists() else 0
+        if words:
             text = bytes((person * {SCALE}).round().to(torch.uint8).tolist()).decode()
             print("printed", text)
             print("complained", text, file=sys.stderr)
             warnings.warn("warned " + text)
             logging.getLogger(__name__).error("logged " + text)
-        if word == "raise":
+        if words == 2:
             raise ValueError("raised " + text)
 """
 
@@ -67,6 +67,7 @@ def fill_with_remembering(home: Home, markers: Markers, **changes: object) -> Ho
     table = pa.table(_people(markers) | _unused(markers) | columns)
     pq.write_table(table, home.folder / "train.parquet", compression="none")
     code = _MODEL.replace("PERSON_BYTES", repr(markers["features"].value))
+    code = code.replace("TALKS_FILE", repr(str(home.folder / "talk.txt")))
     (home.folder / f"{MODEL}.py").write_text(code, encoding="utf-8")
     home.specify(
         model__factory=f"{MODEL}:Remembering", model__arguments={}, training__momentum=0.5, data__scale=SCALE, **changes
@@ -134,4 +135,4 @@ def _is_marked(number: int) -> bool:
 
 def let_talk(home: Home, how: str) -> None:
     """Let the model tell what it sees of the person, ``"speak"``, or also fail over it, ``"raise"``."""
-    (home.folder / "talk.txt").write_text(how, encoding="utf-8")
+    (home.folder / "talk.txt").write_bytes(bytes(2 if how == "raise" else 1))  # its size is what the model sees

@@ -11,16 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from cluster.runtime.spill import SpillFolder, remove_left_over
+from storage.private_folder import PrivateFolder, remove_left_over
 
 ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT_SECONDS = 120
 
 _CHILD = """
 import sys
-from cluster.runtime.spill import SpillFolder
+from storage.private_folder import PrivateFolder
 
-folder = SpillFolder()
+folder = PrivateFolder("spill")
 (folder.path / "object").write_bytes(b"spilled")
 print(folder.path, flush=True)
 sys.stdin.read(1)
@@ -71,7 +71,7 @@ def line_of(process: subprocess.Popen[str]) -> str:
 
 def test_it_is_for_its_owner_alone(temporary: Path) -> None:
     """The folder lies among temporary files, nobody else can look in, and it goes with all that is in it."""
-    folder = SpillFolder()
+    folder = PrivateFolder("spill")
     assert folder.path.parent == temporary
     assert stat.S_IMODE(folder.path.stat().st_mode) == 0o700
     (folder.path / "inner").mkdir()
@@ -84,12 +84,12 @@ def test_what_a_killed_process_left_is_removed(temporary: Path) -> None:
     """The folder of a living process stays; once it is killed, the next folder that anybody makes takes its place."""
     with child(_CHILD) as process:
         path = Path(line_of(process))
-        first = SpillFolder()
+        first = PrivateFolder("spill")
         assert (path / "object").read_bytes() == b"spilled"
         process.kill()
         process.wait(TIMEOUT_SECONDS)
     assert (path / "object").exists()
-    second = SpillFolder()
+    second = PrivateFolder("spill")
     assert set(temporary.iterdir()) == {first.path, second.path}
     first.remove()
     second.remove()
@@ -97,7 +97,7 @@ def test_what_a_killed_process_left_is_removed(temporary: Path) -> None:
 
 def test_nothing_else_is_touched(temporary: Path) -> None:
     """Files, links and folders that only look alike are left as they are, and so is what a link leads to."""
-    own = SpillFolder()
+    own = PrivateFolder("spill")
     start = own.path.name.rpartition("-")[0]
     own.remove()
     target = temporary / "of-the-user"
@@ -107,7 +107,7 @@ def test_nothing_else_is_touched(temporary: Path) -> None:
     (temporary / f"{start}-file").write_bytes(b"x")
     (temporary / "sisa-spill-999999-other").mkdir()
     before = sorted(temporary.rglob("*"))
-    remove_left_over()
+    remove_left_over("spill")
     assert sorted(temporary.rglob("*")) == before
 
 

@@ -64,7 +64,9 @@ def build_model(settings: ModelSettings, inputs: int, classes: int) -> nn.Module
     except Exception as error:  # the factory is the user's code
         raise Invalid(
             f"[model] factory {settings.factory!r} failed with {type(error).__name__}: {error}",
-            "check [model] arguments against the factory's parameters",
+            "name the files that the model reads in [model] files, relative to the folder of sisa.toml"
+            if isinstance(error, FileNotFoundError)
+            else "check [model] arguments against the factory's parameters",
         ) from error
     if not isinstance(model, nn.Module):
         raise Invalid(

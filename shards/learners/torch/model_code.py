@@ -25,6 +25,8 @@ SHIPPED_FACTORIES = "shards.models"
 OWN_ROOMS = frozenset({"storage", "shards", "coordinator", "cluster", "deploy"})
 """Top-level packages of this system: none of the user's code."""
 
+_HOME = Path(__file__).resolve().parents[3]
+
 _PARSING = Lock()
 """Releases of Python up to 3.11.7 fail now and then where two threads parse at a time (CPython's issue 106905)."""
 
@@ -84,7 +86,7 @@ def _reached(module: ModuleType, source: bytes) -> list[ModuleType]:
     Both are needed: a constant taken from another module does not say where it is from, and an object may come from a
     module that re-exports it.
     """
-    names = {*_imported(source, module.__package__ or "")}
+    names = {*imported_names(source, module.__package__ or "")}
     for value in vars(module).values():
         holder: object = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
         if isinstance(holder, str):
@@ -93,7 +95,7 @@ def _reached(module: ModuleType, source: bytes) -> list[ModuleType]:
 
 
 @cache  # as it is asked at every load; and the less is parsed, the less may meet what others parse (see ``_PARSING``)
-def _imported(source: bytes, package: str) -> frozenset[str]:
+def imported_names(source: bytes, package: str) -> frozenset[str]:
     """Return the full names that the source's import statements may mean, with the packages above them."""
     with _PARSING:
         tree = ast.parse(source)
@@ -113,6 +115,11 @@ def _imported(source: bytes, package: str) -> frozenset[str]:
 def is_installed(file: Path) -> bool:
     """Return whether the file belongs to the standard library or to an installed package, and not to the user."""
     return any(place in file.resolve().parents for place in _installed_places())
+
+
+def is_ours(file: Path) -> bool:
+    """Return whether the file belongs to this system, wherever that is installed."""
+    return any(file.is_relative_to(_HOME / room) for room in OWN_ROOMS)
 
 
 @cache

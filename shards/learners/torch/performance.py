@@ -18,16 +18,17 @@ import numpy as np
 
 from shards.learners.torch.attributes import Kept, changed_tensors, kept_in_attributes
 from shards.learners.torch.checkpoint import decode_checkpoint, digest_tensors
+from shards.learners.torch.confinement import ConfinedLearner, Confinement
 from shards.learners.torch.factory import import_factory
 from shards.learners.torch.learner import TorchLearner, TorchState
-from shards.learners.torch.model_code import model_code_digest
 from shards.learners.torch.seeding import Device, check_numerics, seed_all, set_numerics
+from shards.learners.torch.staging import StagedFolder
 from shards.learners.torch.user_modules import UserModules
 from shards.lineage import Configuration, Lineage, NumericsProfile
 from shards.points import ShardPoints
 from shards.specification import ModelSettings, ShardId, SliceIndex, TrainingSettings
 from storage.digests import Sha256, sha256
-from storage.errors import Invalid, SisaError
+from storage.errors import SisaError
 
 SLICES: Final = 2
 _EPOCHS: Final = 3
@@ -58,8 +59,12 @@ class Request:
     classes: int
     device: Device
     threads: int
-    code: Sha256 | None = None
-    """Digest of the model's code as the worker has read it; None: whatever is read here."""
+    folder: str = ""
+    """The specification's folder."""
+    staged: str = ""
+    """Folder that holds the declared files."""
+    files: tuple[str, ...] = ()
+    """Their names."""
     start: int = 0
     """State of the random generators when the model's module is imported."""
     is_second: bool = False
@@ -75,7 +80,9 @@ class Request:
         fields: dict[str, Any] = json.loads(text)
         training = fields.pop("training")
         training["betas"] = tuple(training["betas"])
-        return cls(model=ModelSettings(**fields.pop("model")), training=TrainingSettings(**training), **fields)
+        model, files = fields.pop("model"), tuple(fields.pop("files"))
+        model["files"] = tuple(model["files"])
+        return cls(model=ModelSettings(**model), training=TrainingSettings(**training), files=files, **fields)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +95,10 @@ class Performance:
     """The same in the same process, with the user's modules imported afresh."""
     resumed: list[Stage] = field(default_factory=list)
     """The same, predicted and gone on with from the first checkpoint, with the user's modules imported afresh."""
+    modules: dict[str, Sha256] = field(default_factory=dict)
+    """Digests of the sources of the user's modules that were loaded, by name."""
+    packages: list[str] = field(default_factory=list)
+    """Top-level installed packages that these imported, besides those that others had imported before."""
     changed: list[str] = field(default_factory=list)
     """Tensors in plain attributes that changed while the model learned."""
     failure: list[str] = field(default_factory=list)
@@ -112,11 +123,12 @@ def perform(request: Request, modules: UserModules) -> Performance:
         for name in _IMPORTED_EARLIER:
             importlib.import_module(name)
     profile = set_numerics(request.threads, request.device)
+    modules.forget_loaded()
     performance = _attempt(request, profile, modules, *_ATTEMPTS[0])
     for rate, largest in _ATTEMPTS[1:]:
         if performance.failure:
             performance = _attempt(request, profile, modules, rate, largest)
-    return performance
+    return replace(performance, modules=dict(modules.loaded), packages=sorted(modules.packages))
 
 
 def _attempt(
@@ -146,7 +158,7 @@ class _Stage:
     ) -> None:
         self._request = request
         batch = min(request.training.batch_size, _MOST_IN_A_BATCH)
-        self._learner = TorchLearner(
+        learner = TorchLearner(
             model=request.model,
             training=replace(
                 request.training,
@@ -159,13 +171,17 @@ class _Stage:
             slices=SLICES,
             device=request.device,
         )
+        self._confinement = Confinement(
+            request.model.factory,
+            Path(request.folder),
+            modules.stage.path if modules.stage is not None else Path(request.folder),
+            modules.may_read,
+        )
+        self._learner = ConfinedLearner(learner, self._confinement)
         self._profile = profile
         self._batch = batch
         self._largest = np.float32(largest)
         modules.forget(request.model.factory)
-        if request.code is not None:
-            self._check_code(request.code)
-            modules.forget(request.model.factory)
         self._import()
         self._points = self._made_up(_SHARD)
         self.changed: set[str] = set()
@@ -196,18 +212,10 @@ class _Stage:
         predicted = first | {_OUTPUT: self._outputs(self._learner.from_bytes(payload, _SHARD))}
         return [predicted, self._learn(self._learner.from_bytes(payload, _SHARD), SliceIndex(SLICES))[0]]
 
-    def _check_code(self, code: Sha256) -> None:
-        """Raise ``Invalid`` when the worker has read other code: that would be recorded as rehearsed."""
-        self._learner.initial(_SHARD)  # as a worker does before it takes the digest: building may import more
-        if model_code_digest(self._request.model) != code:
-            raise Invalid(
-                f"[model] factory {self._request.model.factory!r}: its files have changed since the worker read them",
-                "run the command again; restart a coordinator that was launched before",
-            )
-
     def _import(self) -> None:
         seed_all(self._request.start)
-        import_factory(self._request.model.factory)
+        with self._confinement.active():
+            import_factory(self._request.model.factory)
 
     def _learn(self, state: TorchState, slice_: SliceIndex) -> tuple[Stage, bytes]:
         before = kept_in_attributes(state.model)
@@ -264,8 +272,14 @@ def main() -> None:
     nowhere = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  open as long as the process lives
     os.dup2(nowhere.fileno(), 1)
     sys.stdout = sys.stderr = nowhere  # what a model prints is nobody's
-    modules = UserModules()
-    for line in sys.stdin:
-        answers.write(perform(Request.from_json(line), modules).to_json() + "\n")
+    requests = [Request.from_json(line) for line in sys.stdin]
+    one = requests[0]  # all of them are of one folder
+    contents = {name: (Path(one.staged) / name).read_bytes() for name in one.files}
+    stage = StagedFolder(Path(one.folder), contents)
+    stage.enter()
+    modules = UserModules(stage)
+    for request in requests:
+        answers.write(perform(request, modules).to_json() + "\n")
         answers.flush()
+    stage.remove()
     os._exit(0)  # threads of the model may never end

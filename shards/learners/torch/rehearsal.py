@@ -7,22 +7,24 @@ What the two have in common stays unseen: the machine, the day, branches that ma
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Final
 
+from shards.learners.torch.code_manifest import CodeManifest
 from shards.learners.torch.model_code import SHIPPED_FACTORIES
 from shards.learners.torch.performance import Performance, Request, Stage
 from shards.lineage import WORKERS_HASH_SEED, Configuration
-from storage.digests import Json, canonical_json, digest_of
-from storage.errors import Invalid, ObjectExists, ObjectMissing, Unavailable
+from storage.digests import Json, Sha256, canonical_json, digest_of
+from storage.errors import Corrupt, Invalid, ObjectExists, ObjectMissing, Unavailable
 from storage.objects import ObjectKey, ObjectStore, object_key
 
-_FORMAT: Final = 1
+_FORMAT: Final = 2
 _HASH_SEEDS: Final = (WORKERS_HASH_SEED, "20260")
 _SECONDS: Final = 900.0
 """A model that compiles itself takes minutes."""
@@ -48,42 +50,82 @@ _REGISTER: Final = (
 )
 
 
-def rehearse_once(request: Request, configuration: Configuration, store: ObjectStore) -> None:
-    """Rehearse the model unless the store has a record that it was done; record it. Raises as ``rehearse`` does.
+def rehearsed(
+    request: Request, configuration: Configuration, store: ObjectStore, files: Mapping[str, Sha256]
+) -> CodeManifest | None:
+    """Return what the model is made of, as its rehearsal found it.
 
-    The factories that come with this system are not rehearsed: our tests are.
+    It is rehearsed unless the store has the record of a rehearsal of the same code, packages and files; that record is
+    written here. None for the factories that come with this system, which are not rehearsed: our tests are. ``files``
+    are the digests of the declared files. Raises as ``rehearse`` does, and ``Invalid`` when the model's files change
+    meanwhile.
     """
-    if request.model.factory.partition(":")[0] == SHIPPED_FACTORIES:
-        return
-    key = rehearsal_key(request, configuration)
-    with suppress(ObjectMissing):
-        store.get(key)
-        return
-    rehearse(request)
+    factory = request.model.factory
+    if factory.partition(":")[0] == SHIPPED_FACTORIES:
+        return None
+    for info in store.list(f"{_prefix(request.inputs, configuration)}/"):
+        known = _read(store, info.key)
+        if known == known.present(factory, files):
+            return known
+    tried, packages = rehearse(request)
+    manifest = CodeManifest.of(factory, tried, files, packages)
+    if manifest.modules != tried:
+        raise Invalid(
+            f"[model] factory {factory!r}: its files have changed since a worker read them",
+            "run the command again; restart a coordinator that was launched before",
+        )
     record: dict[str, Json] = {
         "format_version": _FORMAT,
-        "configuration": asdict(configuration),
+        "configuration": configuration.record(),
         "features": request.inputs,
         "hash_seeds": list(_HASH_SEEDS),
         "workers_hash_seed": WORKERS_HASH_SEED,
+        "code_manifest": manifest.record(),
     }
     with suppress(ObjectExists):  # another worker rehearsed it meanwhile
-        store.put_if_absent(key, canonical_json(record))
+        store.put_if_absent(rehearsal_key(request.inputs, configuration, manifest.digest()), canonical_json(record))
+    return manifest
 
 
-def rehearsal_key(request: Request, configuration: Configuration) -> ObjectKey:
+def recorded_manifest(width: int, configuration: Configuration, store: ObjectStore) -> CodeManifest | None:
+    """Return the manifest that ``configuration`` names, from the record of its rehearsal for ``width`` features.
+
+    None when it names none, or the record is gone.
+    """
+    if configuration.code_manifest is not None:
+        with suppress(ObjectMissing):
+            return _read(store, rehearsal_key(width, configuration, configuration.code_manifest))
+    return None
+
+
+def rehearsal_key(width: int, configuration: Configuration, manifest: Sha256) -> ObjectKey:
     """Return the key of the record: one for all that decides the bits."""
-    named: dict[str, Json] = {"format": _FORMAT, "configuration": asdict(configuration), "features": request.inputs}
-    return object_key(f"rehearsals/{digest_of(named)}")
+    return object_key(f"{_prefix(width, configuration)}/{manifest}")
 
 
-def rehearse(request: Request) -> None:
-    """Raise ``Invalid`` when two processes do not make the same of the model, or a checkpoint does not hold all of it.
+def _prefix(width: int, configuration: Configuration) -> str:
+    own = replace(configuration, code_manifest=None)
+    named: dict[str, Json] = {"format": _FORMAT, "configuration": own.record(), "features": width}
+    return f"rehearsals/{digest_of(named)}"
 
-    Raises ``Unavailable`` when they do not end.
+
+def _read(store: ObjectStore, key: ObjectKey) -> CodeManifest:
+    try:
+        return CodeManifest.from_record(json.loads(store.get(key).payload)["code_manifest"])
+    except (ValueError, KeyError, TypeError) as error:
+        fact, remedy = "the record of a rehearsal is damaged", "delete it: the model is then rehearsed again"
+        raise Corrupt(fact, remedy, key=key) from error
+
+
+def rehearse(request: Request) -> tuple[dict[str, Sha256], list[str]]:
+    """Return which modules of the user the model needs, by digest, and which installed packages these import.
+
+    Raises ``Invalid`` when two processes do not make the same of the model, or a checkpoint does not hold all of it,
+    ``Unavailable`` when they do not end.
     """
     ((first, second),) = performances([request])
     judge(request.model.factory, first, second)
+    return first.modules, sorted({*first.packages, *second.packages})
 
 
 def judge(factory: str, first: Performance, second: Performance) -> None:
@@ -94,6 +136,12 @@ def judge(factory: str, first: Performance, second: Performance) -> None:
         raise Invalid(
             f"[model] factory {factory!r}: tensors in plain attributes change while the model learns: {_some(names)}",
             _REGISTER,
+        )
+    if names := _differing([first.modules], [second.modules]):
+        raise Invalid(
+            f"[model] factory {factory!r}: the model does not repeat itself: two processes loaded different modules:"
+            f" {_some(names)}",
+            f"probably {_PROCESS}",
         )
     compared = (
         (first.straight, first.again, _OWN_RANDOMNESS),

@@ -1,26 +1,38 @@
-"""The user's modules in a process that learns: read once, and run afresh for each constituent, as they were read."""
+"""The user's modules in a process that learns: read once, run afresh for each constituent, as they were read."""
 
 from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from itertools import accumulate
 from pathlib import Path
-from types import CodeType, ModuleType
+from types import CodeType, FrameType, ModuleType
 
+from shards.learners.torch.confinement import refuse, unconfined
 from shards.learners.torch.model_code import OWN_ROOMS, is_installed, read_source
+from shards.learners.torch.staging import StagedFolder
+from storage.digests import Sha256, sha256
 
 
 class UserModules:
     """The user's modules that this process imports from here on. One a process: it changes how modules are imported."""
 
-    def __init__(self) -> None:
+    def __init__(self, stage: StagedFolder | None = None) -> None:
+        """With a ``stage``, modules of its folder are copied there and run from there."""
+        self.stage = stage
+        self.loaded: dict[str, Sha256] = {}
+        """Digests of the sources of all user modules that were looked for since the last ``forget_loaded``, by name."""
+        self.packages: set[str] = set()
+        """Top-level installed packages that user modules imported when they were not imported yet."""
+        self._allowed: Mapping[str, Sha256] | None = None
+        self._own = ""
+        self._files: set[Path] = set()
         self._others = set(sys.modules)
-        self._finder = _RememberingFinder()
-        sys.meta_path.insert(sys.meta_path.index(PathFinder), self._finder)
+        sys.meta_path.insert(sys.meta_path.index(PathFinder), _RememberingFinder(self))
 
     def forget(self, factory: str) -> None:
         """Forget them: the next import runs their code afresh, and finds nothing that an earlier constituent left.
@@ -28,13 +40,75 @@ class UserModules:
         What runs is what this process has read first, whatever their files hold by now. ``factory`` is the path of the
         model's factory: an installed package that holds it is the user's, too.
         """
-        own = _top(factory.partition(":")[0])
-        self._finder.own = own
+        self._own = _top(factory.partition(":")[0])
         for name in sys.modules.keys() - self._others:
-            if _is_users(name, sys.modules[name], own):
+            if _is_users(name, sys.modules[name], self._own):
                 del sys.modules[name]
             else:
                 self._others.add(name)  # torch imports a thousand modules when it is first used
+
+    def allow_only(self, modules: Mapping[str, Sha256] | None) -> None:
+        """Refuse from now on to import user modules other than ``modules``, or ones of another content; None: allow."""
+        self._allowed = modules
+        for name in self.loaded:
+            self.check(name)
+
+    def forget_loaded(self) -> None:
+        """Begin anew to note what is loaded."""
+        self.loaded.clear()
+        self.packages.clear()
+
+    def may_read(self, file: Path) -> bool:
+        """Return whether the file is code of the user that was loaded, or lies in the staged folder."""
+        return file in self._files or (self.stage is not None and file.is_relative_to(self.stage.path))
+
+    def noted(self, name: str, spec: ModuleSpec) -> ModuleSpec:
+        """Return how the module that was found runs here: the user's sources come from memory, never from bytecode."""
+        file = _file_of(spec)
+        if file is None:
+            return spec  # a built-in module, or a package without code
+        if not _are_users(_top(name), self._own, [file]):
+            self._note_package(_top(name))
+            return spec
+        source = read_source(file) if file.is_file() else spec.loader.get_data(str(file))  # type: ignore[union-attr]
+        self.loaded[name] = sha256(source)
+        place = self.stage.place_of(file, source) if self.stage is not None else file
+        if place == file:
+            self._files.add(file)
+        if type(spec.loader) is not SourceFileLoader:
+            return spec if place == file else _spec(name, place, spec, None)
+        return _spec(name, place, spec, _RememberedSource(name, file, place))
+
+    def check(self, name: str) -> None:
+        """Raise ``Invalid`` when the module is the user's and not what ``allow_only`` allows."""
+        if self._allowed is None or self._allowed.get(name) == self.loaded.get(name):
+            return
+        what = "has changed since" if name in self._allowed else "was not needed when"
+        refuse(
+            f"the model's code imports the module {name!r}, which {what} it was rehearsed",
+            "import all modules at the top of the model's file, so that the rehearsal sees them, and do not edit files"
+            " while 'sisa train' runs; then run 'sisa train' again",
+        )
+
+    def _note_package(self, top: str) -> None:
+        if top not in OWN_ROOMS and _importer() in self.loaded:
+            self.packages.add(top)
+
+
+def locate(name: str) -> Path | None:
+    """Return the file of a module, without running any code; None when there is none."""
+    path: Sequence[str] | None = None
+    file: Path | None = None
+    for each in accumulate(name.split("."), "{}.{}".format):
+        spec = _found(each, path, None)
+        if spec is None:
+            return None
+        path, file = spec.submodule_search_locations, _file_of(spec)
+    return file
+
+
+def _file_of(spec: ModuleSpec) -> Path | None:
+    return Path(spec.origin) if spec.has_location and spec.origin else None
 
 
 def _is_users(name: str, module: ModuleType, own: str) -> bool:
@@ -55,40 +129,64 @@ def _top(name: str) -> str:
     return name.partition(".")[0]
 
 
-class _RememberingFinder(MetaPathFinder):
-    """Finds what Python finds; the user's own sources then come from memory, and never from bytecode on disk."""
+def _importer() -> str:
+    """Return the name of the module whose code imports something now."""
+    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001  the only way to see who imports
+    while frame is not None:
+        name = str(frame.f_globals.get("__name__", ""))
+        if name != __name__ and _top(name) != "importlib":
+            return name
+        frame = frame.f_back
+    return ""
 
-    def __init__(self) -> None:
-        self.own = ""
-        """The top-level package that holds the factory."""
+
+def _found(name: str, path: Sequence[str] | None, target: ModuleType | None) -> ModuleSpec | None:
+    """Return what Python's other finders find."""
+    finders = list(sys.meta_path)
+    start = finders.index(PathFinder)
+    for finder in finders[start:]:  # those before it find what is built in; packages' own ones stand behind it
+        if hasattr(finder, "find_spec") and (spec := finder.find_spec(name, path, target)) is not None:
+            return spec
+    return None
+
+
+def _spec(name: str, place: Path, found: ModuleSpec, loader: SourceFileLoader | None) -> ModuleSpec:
+    more = {} if loader is None else {"loader": loader}
+    inside = found.submodule_search_locations
+    return importlib.util.spec_from_file_location(name, place, submodule_search_locations=inside, **more) or found
+
+
+class _RememberingFinder(MetaPathFinder):
+    """Finds what Python finds, and lets ``UserModules`` say how it runs."""
+
+    def __init__(self, modules: UserModules) -> None:
+        self._modules = modules
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """Return where the module is."""
-        spec = PathFinder.find_spec(fullname, path, target)
-        if spec is None or type(spec.loader) is not SourceFileLoader:
-            return spec
-        if not _are_users(_top(fullname), self.own, [Path(spec.loader.path)]):
-            return spec
-        found = importlib.util.spec_from_file_location(
-            fullname,
-            spec.loader.path,
-            loader=_RememberedSource(fullname, spec.loader.path),
-            submodule_search_locations=spec.submodule_search_locations,
-        )
-        return found or spec
+        with unconfined():
+            spec = _found(fullname, path, target)
+            noted = None if spec is None else self._modules.noted(fullname, spec)
+        if noted is not None:
+            self._modules.check(fullname)
+        return noted
 
 
 class _RememberedSource(SourceFileLoader):
     """Runs a source file as this process first read it: what the model's code digest speaks of."""
 
+    def __init__(self, fullname: str, read_from: Path, place: Path) -> None:
+        super().__init__(fullname, str(place))
+        self._read_from = read_from
+
     def get_code(self, fullname: str) -> CodeType:
         """Return the module's code; a ``.pyc`` may be older than its source in the same second."""
         del fullname
-        return _code(Path(self.path))
+        return _code(self._read_from, Path(self.path))
 
 
 @cache
-def _code(file: Path) -> CodeType:
-    return compile(read_source(file), file, "exec", dont_inherit=True)
+def _code(file: Path, place: Path) -> CodeType:
+    return compile(read_source(file), place, "exec", dont_inherit=True)

@@ -29,7 +29,7 @@ class _Moody(LocalWorkers):
 
     refusals: Sequence[SisaError] = ()
 
-    def configuration(self, width: int, tasks: int) -> Configuration:
+    def configuration(self, width: int, tasks: int, stored: Configuration | None = None) -> Configuration:
         """Refuse while there are refusals left."""
         if type(self).refusals:
             first, *type(self).refusals = type(self).refusals

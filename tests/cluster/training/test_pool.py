@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any, Self
 
 import pytest
@@ -67,7 +68,7 @@ class _World:
     """By shard; None: the slice is learned. A node whose worker is away is lost."""
     actors: list[_Actor] = field(default_factory=list)
 
-    def remote(self, _setup: object) -> _Actor:
+    def remote(self, _setup: object, *_contents: object) -> _Actor:
         self.actors.append(_Actor(self))
         self._place()
         return self.actors[-1]
@@ -138,7 +139,7 @@ def played(monkeypatch: pytest.MonkeyPatch) -> Played:
         monkeypatch.setattr(pool, "ray", world)
         monkeypatch.setattr(pool, "WorkerActor", world)
         remarks: list[str] = []
-        setup: Any = None
+        setup: Any = SimpleNamespace(files=())
         made = RayPool(setup, ClusterSettings(), remarks.append)
         made._idle = [made._start() for _ in names]
         return made, remarks

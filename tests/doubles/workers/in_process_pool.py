@@ -38,7 +38,7 @@ class InProcessPool(Generic[State]):
     slices_learned: int = 0
     """How many slices workers have learned, the lost ones included."""
 
-    def configuration(self, width: int, tasks: int) -> Configuration:
+    def configuration(self, width: int, tasks: int, stored: Configuration | None = None) -> Configuration:
         """Return what decides the bits."""
         return self.conditions(width)
 

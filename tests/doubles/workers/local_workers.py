@@ -9,6 +9,7 @@ from cluster.config.specification import ClusterSettings
 from cluster.training.worker import Worker, WorkerSetup
 from shards.learners.trainer import TrainingEvent, TrainTask
 from shards.lineage import Configuration
+from storage.digests import Sha256
 
 
 @dataclass(slots=True)
@@ -20,13 +21,13 @@ class LocalWorkers:
     remark: Callable[[str], None]
     _workers: list[Worker] = field(default_factory=list)
 
-    def configuration(self, width: int, tasks: int) -> Configuration:
+    def configuration(self, width: int, tasks: int, stored: Configuration | None = None) -> Configuration:
         """Return what decides the bits here."""
-        return self._worker().configuration(width)
+        return self._worker().configuration(width, stored)
 
-    def rehearse(self, width: int) -> None:
+    def rehearse(self, width: int) -> Sha256 | None:
         """Rehearse the model."""
-        self._worker().rehearse(width)
+        return self._worker().rehearse(width)
 
     def train(self, tasks: Sequence[TrainTask]) -> Iterator[TrainingEvent]:
         """Do the tasks one after another."""

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from shards.learners.torch.model_code import model_code_digest
 from shards.learners.torch.performance import Request, perform
 from shards.learners.torch.user_modules import UserModules
 from shards.specification import ModelSettings, TrainingSettings
@@ -22,6 +21,18 @@ from torch import nn
 class Net(nn.Linear):
     def forward(self, features):
         return super().forward(features * os.urandom(1)[0])
+"""
+
+_LATE = """
+import importlib
+layers = importlib.import_module("odd_lay" + "ers")
+
+class Net(layers.nn.Linear):
+    def forward(self, features):
+        if self.training:
+            from odd_late import SCALE
+            features = features * SCALE
+        return super().forward(features)
 """
 
 _REQUEST = Request(
@@ -54,11 +65,13 @@ def test_training_that_diverges_is_tried_with_smaller_steps_first(tmp_path: Path
     assert performance.straight != performance.again
 
 
-def test_what_is_rehearsed_is_what_the_worker_has_read(tmp_path: Path, modules: UserModules) -> None:
-    """A file that was edited since a worker read it is not rehearsed in its place."""
-    (tmp_path / "odd_net.py").write_text("from torch import nn\nNet = nn.Linear\n", encoding="utf-8")
-    code = model_code_digest(_REQUEST.model)
-    assert perform(replace(_REQUEST, code=code), modules).failure == []
-    other = perform(replace(_REQUEST, code=sha256(b"other code")), modules)
-    assert other.failure[0] == "invalid"
-    assert "its files have changed since the worker read them" in other.failure[1]
+def test_all_modules_that_were_loaded_are_named(tmp_path: Path, modules: UserModules) -> None:
+    """Also those that are imported late, and by a name that no import statement has."""
+    (tmp_path / "odd_late.py").write_text("SCALE = 1.0\n", encoding="utf-8")
+    (tmp_path / "odd_layers.py").write_text("from torch import nn\n", encoding="utf-8")
+    (tmp_path / "odd_net.py").write_text(_LATE, encoding="utf-8")
+    performance = perform(_REQUEST, modules)
+    assert performance.failure == []
+    assert performance.modules == {
+        name: sha256((tmp_path / f"{name}.py").read_bytes()) for name in ("odd_late", "odd_layers", "odd_net")
+    }

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from shards.learners.torch import rehearsal
+from shards.learners.torch.model_code import read_source
 from shards.learners.torch.performance import Performance, Request, Stage
-from shards.learners.torch.rehearsal import judge, rehearsal_key, rehearse_once
+from shards.learners.torch.rehearsal import judge, recorded_manifest, rehearsal_key, rehearsed
+from shards.learners.torch.user_modules import locate
 from shards.lineage import Configuration, NumericsProfile
 from shards.specification import ModelSettings, TrainingSettings
-from storage.digests import sha256
+from storage.digests import Sha256, sha256
 from storage.errors import Invalid
 from storage.stores.memory import MemoryStore
 
 _REQUEST = Request(
-    model=ModelSettings(factory="mine:net"),
+    model=ModelSettings(factory="odd_mine:net"),
     training=TrainingSettings(epochs=3, batch_size=4, learning_rate=0.05),
     inputs=4,
     classes=2,
@@ -32,30 +36,75 @@ _CONFIGURATION = Configuration(
 
 
 @pytest.fixture
-def rehearsed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Returns the factories that were rehearsed, which takes no process here."""
+def tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Returns the factories that were rehearsed, which takes no process here; the model lies in ``tmp_path``."""
     found: list[str] = []
-    monkeypatch.setattr(rehearsal, "rehearse", lambda request: found.append(request.model.factory))
-    return found
+    (tmp_path / "odd_mine.py").write_text("WIDTH = 3\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def rehearse(request: Request) -> tuple[dict[str, Sha256], list[str]]:
+        found.append(request.model.factory)
+        return {"odd_mine": sha256((tmp_path / "odd_mine.py").read_bytes())}, []
+
+    monkeypatch.setattr(rehearsal, "rehearse", rehearse)
+    read_source.cache_clear()
+    yield found
+    read_source.cache_clear()
 
 
-def test_a_record_spares_the_next_one(rehearsed: list[str]) -> None:
+def test_a_record_spares_the_next_one(tried: list[str]) -> None:
     """A model is rehearsed once for each configuration and width; the record is written once."""
     store = MemoryStore("rehearsals")
-    for _ in range(2):
-        rehearse_once(_REQUEST, _CONFIGURATION, store)
-    assert rehearsed == ["mine:net"]
-    assert [info.key for info in store.list("")] == [rehearsal_key(_REQUEST, _CONFIGURATION)]
-    rehearse_once(replace(_REQUEST, inputs=5), _CONFIGURATION, store)
-    rehearse_once(_REQUEST, replace(_CONFIGURATION, model_code=sha256(b"other code")), store)
-    assert len(rehearsed) == len(list(store.list("rehearsals/"))) == 3
+    manifests = [rehearsed(_REQUEST, _CONFIGURATION, store, {}) for _ in range(2)]
+    assert tried == [_REQUEST.model.factory]
+    assert manifests[0] == manifests[1]
+    assert manifests[0] is not None
+    key = rehearsal_key(_REQUEST.inputs, _CONFIGURATION, manifests[0].digest())
+    assert [info.key for info in store.list("")] == [key]
+    found = recorded_manifest(_REQUEST.inputs, replace(_CONFIGURATION, code_manifest=manifests[0].digest()), store)
+    assert found == manifests[0]
+    rehearsed(replace(_REQUEST, inputs=5), _CONFIGURATION, store, {})
+    rehearsed(_REQUEST, replace(_CONFIGURATION, model_code=sha256(b"other code")), store, {})
+    assert len(tried) == len(list(store.list("rehearsals/"))) == 3
 
 
-def test_our_own_factories_are_not_rehearsed(rehearsed: list[str]) -> None:
+@pytest.mark.parametrize("changed", ["module", "file"])
+def test_other_code_and_other_files_are_rehearsed(tried: list[str], tmp_path: Path, changed: str) -> None:
+    """A record is of no use to a module that has changed, reached by import statements or not, nor to other files."""
+    store = MemoryStore(f"changed {changed}")
+    files = {"base.pt": sha256(b"weights")}
+    first = rehearsed(_REQUEST, _CONFIGURATION, store, files)
+    if changed == "module":
+        (tmp_path / "odd_mine.py").write_text("WIDTH = 4\n", encoding="utf-8")
+        read_source.cache_clear()
+    second = rehearsed(_REQUEST, _CONFIGURATION, store, {"base.pt": sha256(b"others")} if changed == "file" else files)
+    assert len(tried) == 2
+    assert first is not None
+    assert second is not None
+    told = {"module": "module odd_mine has changed", "file": "file base.pt has changed"}
+    assert first.differences(second) == [told[changed]]
+    assert rehearsed(_REQUEST, _CONFIGURATION, store, second.files) == second
+    assert len(tried) == 2
+
+
+def test_a_file_edited_between_reading_and_rehearsing_is_noticed(tried: list[str], tmp_path: Path) -> None:
+    """What was rehearsed is not recorded as what this process has read."""
+    assert locate("odd_mine") is not None
+    read_source(tmp_path / "odd_mine.py")
+    (tmp_path / "odd_mine.py").write_text("WIDTH = 4\n", encoding="utf-8")
+    store = MemoryStore("edited")
+    with pytest.raises(Invalid, match="its files have changed since a worker read them"):
+        rehearsed(_REQUEST, _CONFIGURATION, store, {})
+    assert list(store.list("")) == []
+    assert len(tried) == 1
+
+
+def test_our_own_factories_are_not_rehearsed(tried: list[str]) -> None:
     """The models that come with the system cost nothing."""
     store = MemoryStore("shipped")
-    rehearse_once(replace(_REQUEST, model=ModelSettings(factory="shards.models:mlp")), _CONFIGURATION, store)
-    assert rehearsed == []
+    request = replace(_REQUEST, model=ModelSettings(factory="shards.models:mlp"))
+    assert rehearsed(request, _CONFIGURATION, store, {}) is None
+    assert tried == []
     assert list(store.list("")) == []
 
 
@@ -68,7 +117,7 @@ def test_a_model_that_is_refused_leaves_no_record(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(rehearsal, "rehearse", refuse)
     store = MemoryStore("refused")
     with pytest.raises(Invalid, match="no"):
-        rehearse_once(_REQUEST, _CONFIGURATION, store)
+        rehearsed(_REQUEST, _CONFIGURATION, store, {})
     assert list(store.list("")) == []
 
 
@@ -96,6 +145,7 @@ def _performance(straight: Stage, **others: object) -> Performance:
         (_performance(_A), _performance(_B, again=[_A]), "probably a variable of its module or class"),
         (_performance(_A), _performance(_B), "probably it depends on how its process was started"),
         (_performance(_A), _performance(_A, changed=["net.mean"]), "while the model learns: net.mean register each"),
+        (_performance(_A, modules={"a": _A["model/weight"]}), _performance(_A), "loaded different modules: a probably"),
         (_performance(_A), Performance(failure=["", "OSError: x", ""]), "one of two processes failed with OSError: x"),
         (Performance(failure=["invalid", "f", "r"]), Performance(failure=["invalid", "f", "r"]), "^f r$"),
     ],

@@ -6,13 +6,19 @@ import importlib
 import os
 import py_compile
 import sys
+import zipfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from shards.learners.torch.confinement import Confinement
 from shards.learners.torch.model_code import _installed_places
+from shards.learners.torch.staging import StagedFolder
 from shards.learners.torch.user_modules import UserModules
+from storage.digests import sha256
+from storage.errors import Invalid
 
 FACTORY = "odd_net:build"
 
@@ -79,3 +85,70 @@ def test_bytecode_never_stands_in_for_a_newer_source(tmp_path: Path) -> None:
     file.write_text("WIDTH = 4\n", encoding="utf-8")
     os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert importlib.import_module("odd_net").WIDTH == 4
+
+
+def test_code_runs_in_the_staged_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Modules and packages beside the specification find declared files beside themselves, and no others."""
+    folder = tmp_path / "folder"
+    (folder / "odd_pack").mkdir(parents=True)
+    read = "from pathlib import Path\nimport pkgutil\nFOUND = (Path(__file__).parent / 'base.txt').read_text()\n"
+    (folder / "odd_pack" / "__init__.py").write_text("from odd_pack import inner\n", encoding="utf-8")
+    (folder / "odd_pack" / "inner.py").write_text(
+        f"{read}DATA = pkgutil.get_data('odd_pack', 'base.txt')\n", encoding="utf-8"
+    )
+    (folder / "odd_pack" / "base.txt").write_text("as it is now", encoding="utf-8")
+    (folder / "odd_alone.py").write_text(read, encoding="utf-8")
+    (folder / "base.txt").write_text("not declared", encoding="utf-8")
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
+    stage = StagedFolder(folder, {"odd_pack/base.txt": b"as it was declared"})
+    modules = UserModules(stage)
+    found = importlib.import_module("odd_pack").inner
+    assert (found.FOUND, found.DATA) == ("as it was declared", b"as it was declared")
+    with pytest.raises(FileNotFoundError):
+        importlib.import_module("odd_alone")
+    assert set(modules.loaded) == {"odd_pack", "odd_pack.inner", "odd_alone"}
+    assert modules.may_read(Path(found.__file__))
+    assert not modules.may_read(folder / "odd_pack" / "inner.py")
+    stage.remove()
+    for name in [name for name in sys.modules if name.startswith("odd_")]:
+        del sys.modules[name]
+
+
+def test_only_what_was_rehearsed_is_imported(tmp_path: Path, modules: UserModules) -> None:
+    """A module that no rehearsal has seen, or that is another one by now, is refused, caught or not."""
+    (tmp_path / "odd_net.py").write_text("import odd_helper\n", encoding="utf-8")
+    (tmp_path / "odd_helper.py").write_text("", encoding="utf-8")
+    (tmp_path / "odd_late.py").write_text("", encoding="utf-8")
+    importlib.import_module("odd_net")
+    rehearsed = dict(modules.loaded)
+    confinement = Confinement(FACTORY, tmp_path, tmp_path, modules.may_read)
+    modules.allow_only(rehearsed)
+    modules.forget(FACTORY)
+    with confinement.active():
+        importlib.import_module("odd_net")
+    with (
+        pytest.raises(
+            Invalid, match="imports the module 'odd_late', which was not needed when it was rehearsed import"
+        ),
+        confinement.active(),
+        suppress(Exception),
+    ):
+        importlib.import_module("odd_late")
+    modules.allow_only(None)
+    modules.forget(FACTORY)
+    with pytest.raises(Invalid, match="imports the module 'odd_helper', which has changed since it was rehearsed"):
+        modules.allow_only({**modules.loaded, "odd_helper": rehearsed["odd_net"]})
+
+
+def test_modules_in_an_archive_are_named_by_their_sources(tmp_path: Path, modules: UserModules) -> None:
+    """A module may come from an archive on the path."""
+    archive = tmp_path / "odd.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("odd_packed.py", "WIDTH = 3\n")
+    sys.path.insert(0, str(archive))
+    try:
+        assert importlib.import_module("odd_packed").WIDTH == 3
+        assert modules.loaded["odd_packed"] == sha256(b"WIDTH = 3\n")
+    finally:
+        sys.path.remove(str(archive))

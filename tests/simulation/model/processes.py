@@ -139,7 +139,7 @@ class MortalPool:
     """Name of the process that it belongs to."""
     _crew: list[Worker] = field(default_factory=list)
 
-    def configuration(self, width: int, tasks: int) -> Configuration:
+    def configuration(self, width: int, tasks: int, stored: Configuration | None = None) -> Configuration:
         """Return what decides the bits."""
         return plain_conditions(self.specification)
 

@@ -1,9 +1,4 @@
-"""The folder to which Ray may write objects when its memory is full: for this user's eyes alone, gone with its cluster.
-
-Ray's own choice is a folder that every user of the machine can read, and what lies there outlives a killed Ray. Our
-workers hand Ray neither data points nor parameters, so nothing personal should ever be spilled; this is for the day
-when something is.
-"""
+"""Temporary folders that only this user can read, and that are removed even after their process was killed."""
 
 from __future__ import annotations
 
@@ -14,20 +9,17 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
-
-_PREFIX: Final = f"sisa-spill-{os.getuid()}-"
 
 
-class SpillFolder:
+class PrivateFolder:
     """A new, empty folder with mode 0700, this process's until it ends or calls ``remove``.
 
-    What killed processes have left of such folders is removed first.
+    Folders of the same ``purpose`` that killed processes have left behind are removed first.
     """
 
-    def __init__(self) -> None:
-        remove_left_over()
-        made = Path(tempfile.mkdtemp(prefix=f".{_PREFIX}"))
+    def __init__(self, purpose: str) -> None:
+        remove_left_over(purpose)
+        made = Path(tempfile.mkdtemp(prefix=f".{_prefix(purpose)}"))
         self._lock = _open(made)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         # Named only once it is locked: another process that starts now would take it for one left over.
@@ -39,9 +31,9 @@ class SpillFolder:
         os.close(self._lock)
 
 
-def remove_left_over() -> None:
+def remove_left_over(purpose: str) -> None:
     """Remove this user's folders whose process has ended: a lock ends with its process, however that ends."""
-    for path in _ours():
+    for path in _ours(_prefix(purpose)):
         with suppress(OSError):  # it is locked, or another process is removing it at this moment
             descriptor = _open(path)
             try:
@@ -51,9 +43,13 @@ def remove_left_over() -> None:
                 os.close(descriptor)
 
 
-def _ours() -> Iterator[Path]:
+def _prefix(purpose: str) -> str:
+    return f"sisa-{purpose}-{os.getuid()}-"
+
+
+def _ours(prefix: str) -> Iterator[Path]:
     """Yield the folders that this user made; in a folder that all may write, a name alone proves nothing."""
-    for path in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+    for path in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
         with suppress(FileNotFoundError):
             if path.lstat().st_uid == os.getuid():
                 yield path

@@ -1,0 +1,121 @@
+"""The code manifest (E14): all that a model is made of, as its rehearsal found it. Part of the lineage.
+
+It names the user's modules that were loaded while the model was built, trained and asked, by the digests of their
+sources; the installed packages that these import, by distribution and version; and the declared files, by digest.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import packages_distributions, version
+from typing import Any, Final, Self
+
+from shards.learners.torch.model_code import OWN_ROOMS, imported_names, is_installed, read_source
+from shards.learners.torch.user_modules import locate
+from storage.digests import Json, Sha256, digest_of, sha256
+
+_IN_THE_PROFILE: Final = "torch"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodeManifest:
+    """All that a model is made of."""
+
+    modules: Mapping[str, Sha256]
+    """Digests of the user's sources, by module."""
+    packages: Mapping[str, str]
+    """Distributions with their versions, by the top-level package that is imported."""
+    files: Mapping[str, Sha256]
+    """Digests of the declared files, by name."""
+
+    @classmethod
+    def of(
+        cls, factory: str, modules: Iterable[str], files: Mapping[str, Sha256], imported: Iterable[str] = ()
+    ) -> Self:
+        """Return the manifest of these modules, as this process has read them or finds them now.
+
+        Packages are those that the modules' import statements name, and those ``imported`` otherwise. A module that is
+        not there is left out.
+        """
+        sources = {name: file for name in modules if (file := locate(name)) is not None and file.is_file()}
+        tops = {*imported, _top(factory.partition(":")[0])}
+        for name, file in sources.items():
+            if file.suffix == ".py":
+                package = name if file.stem == "__init__" else name.rpartition(".")[0]
+                tops.update(map(_top, imported_names(read_source(file), package)))
+        return cls(
+            modules={name: sha256(read_source(file)) for name, file in sorted(sources.items())},
+            packages=_versions(tops),
+            files=dict(sorted(files.items())),
+        )
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Self:
+        """Return the manifest of which ``record`` is the record."""
+        return cls(modules=record["modules"], packages=record["packages"], files=record["files"])
+
+    def present(self, factory: str, files: Mapping[str, Sha256]) -> CodeManifest:
+        """Return what the manifest would be in this process, where the model needs the same modules."""
+        return CodeManifest.of(factory, self.modules, files, self.packages)
+
+    def record(self) -> dict[str, Json]:
+        """Return the manifest as canonical JSON can hold it."""
+        return {"modules": dict(self.modules), "packages": dict(self.packages), "files": dict(self.files)}
+
+    def digest(self) -> Sha256:
+        """Return the digest that names this manifest."""
+        return digest_of(self.record())
+
+    def differences(self, present: CodeManifest) -> list[str]:
+        """Return in words what is otherwise in ``present``, sorted.
+
+        >>> mine = CodeManifest(modules={}, packages={"numpy": "numpy 2.1"}, files={})
+        >>> mine.differences(CodeManifest(modules={}, packages={"numpy": "numpy 2.2"}, files={}))
+        ['package numpy: numpy 2.1 then, numpy 2.2 now']
+        """
+        told = [f"module {name} has changed" for name in _differing(self.modules, present.modules)]
+        told += [f"file {name} has changed" for name in _differing(self.files, present.files)]
+        for name in _differing(self.packages, present.packages):
+            then, now = (each.packages.get(name, "absent") for each in (self, present))
+            told.append(f"package {name}: {then} then, {now} now")
+        return sorted(told)
+
+
+def _differing(one: Mapping[str, str], other: Mapping[str, str]) -> list[str]:
+    return [name for name in one.keys() | other.keys() if one.get(name) != other.get(name)]
+
+
+def _top(name: str) -> str:
+    return name.partition(".")[0]
+
+
+def _versions(tops: Iterable[str]) -> dict[str, str]:
+    """Return the versions of the installed packages among ``tops``; the user's own, Python's and ours are none."""
+    left_out = sys.stdlib_module_names | OWN_ROOMS | {_IN_THE_PROFILE, ""}
+    return {top: told for top in sorted(set(tops) - left_out) if (told := _version(top))}
+
+
+@cache
+def _version(top: str) -> str:
+    """Return the distributions that ``top`` comes from, with their versions; empty when it is not installed.
+
+    For a package that no distribution claims: the digest of its sources.
+    """
+    place = locate(top)
+    if place is not None and not is_installed(place):
+        return ""
+    if names := _distributions().get(top):
+        return ", ".join(f"{name} {version(name)}" for name in sorted(set(names)))
+    if place is None:
+        return ""
+    files = sorted(place.parent.rglob("*.py")) if place.stem == "__init__" else [place]
+    found: dict[str, Json] = {str(file.relative_to(place.parent)): sha256(file.read_bytes()) for file in files}
+    return f"sources {digest_of(found)}"
+
+
+@cache
+def _distributions() -> Mapping[str, Sequence[str]]:
+    return packages_distributions()

@@ -1,0 +1,90 @@
+"""The staged folder: a private copy of code and declared files, in which a model is built and trained (E14).
+
+Declared files (``[model] files``) are copied at the start, code when it is imported. Other files beside the
+specification are not in it, so that native code does not find them either.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+
+from storage.digests import Sha256, sha256
+from storage.errors import Invalid
+from storage.private_folder import PrivateFolder
+
+PURPOSE = "model"
+"""Of the private folder."""
+
+
+class StagedFolder:
+    """A copy of what a model may read of ``folder``: code as it was first read, and declared files.
+
+    ``contents`` has the bytes of each declared file, by its name relative to ``folder``.
+    """
+
+    def __init__(self, folder: Path, contents: Mapping[str, bytes | memoryview]) -> None:
+        self.folder = Path(os.path.abspath(folder))  # noqa: PTH100  as modules name it: links are not followed
+        self._private = PrivateFolder(PURPOSE)
+        self.path = self._private.path
+        self.files: dict[str, Sha256] = {}
+        """Digests of the declared files, by name."""
+        for name, content in contents.items():
+            self._write(self.path / name, content)
+            self.files[name] = sha256(content)
+
+    def enter(self) -> None:
+        """Make it this process's working folder, for good: relative names are those of the specification's folder."""
+        os.chdir(self.path)
+
+    def place_of(self, file: Path, source: bytes) -> Path:
+        """Return where the staged copy of a code file lies; one that is not in the specification's folder stays."""
+        if not file.is_relative_to(self.folder):
+            return file
+        place = self.path / file.relative_to(self.folder)
+        if not place.exists():
+            self._write(place, source)
+        return place
+
+    def remove(self) -> None:
+        """Remove the folder."""
+        self._private.remove()
+
+    @staticmethod
+    def _write(place: Path, content: bytes | memoryview) -> None:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with place.open("wb") as file:
+            file.write(content)
+        place.chmod(0o400)  # a model that changes its own files would differ from constituent to constituent
+
+
+def declared_files(folder: Path, names: Sequence[str]) -> dict[str, Path]:
+    """Return the files that ``[model] files`` names, by name relative to ``folder``; a folder stands for all in it.
+
+    Raises ``Invalid`` when there is none.
+    """
+    found: dict[str, Path] = {}
+    for name in names:
+        place = folder / name
+        files = sorted(file for file in place.rglob("*") if file.is_file()) if place.is_dir() else [place]
+        if not files or not files[0].is_file():
+            raise Invalid(
+                f"[model] files: there is no file {name!r} beside the specification",
+                "names are relative to the folder of sisa.toml; put the file, or a link to it, there",
+                folder=str(folder),
+            )
+        found |= {PurePosixPath(file.relative_to(folder)).as_posix(): file for file in files}
+    return found
+
+
+def file_digest(file: Path) -> Sha256:
+    """Return the digest of a file's content; it is read again when the file has changed."""
+    status = file.stat()
+    return _file_digest(file, status.st_mtime_ns, status.st_size, status.st_ino)
+
+
+@lru_cache(maxsize=4096)
+def _file_digest(file: Path, *_: int) -> Sha256:
+    return sha256(file.read_bytes())
