@@ -12,4 +12,5 @@ performance   one half of a rehearsal
 attributes    what a model keeps in plain attributes, where no checkpoint sees it
 checkpoint    all of a learner's state as safetensors
 seeding       the one door to random number generators, and to torch's numerics switches
+probe         a digest of fixed arithmetic, by which two processes may be told apart
 """

@@ -1,0 +1,117 @@
+"""The probe: a digest of fixed arithmetic, as this process computes it (E7).
+
+Two processes of one numerics profile may still compute other bits: their processors or the caches of these differ, or
+environment variables choose other instructions (``MKL_CBWR``, ``ONEDNN_MAX_CPU_ISA``). A probe can only refute: unequal
+probes prove that two processes compute differently; equal ones prove nothing, for other sizes or operations may differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import cache
+from itertools import count
+from typing import Final
+
+import torch
+from torch.nn import functional
+
+from shards.learners.torch.checkpoint import digest_tensors
+from shards.learners.torch.seeding import Device
+from storage.digests import Sha256
+
+_PRODUCTS: Final = ((16, 784, 128), (16, 128, 10), (7, 13, 5), (33, 129, 65), (1, 64, 64), (128, 255, 31), (64, 64, 3))
+"""Points, inputs and outputs of a layer: batches as they are trained, odd sizes, a single point."""
+_CONVOLUTIONS: Final = ((8, 1, 28, 8, 3), (4, 8, 13, 16, 5), (1, 3, 17, 7, 3))
+"""Points, channels in, pixels a side, channels out, kernel."""
+_LENGTHS: Final = (7, 100, 1031)
+"""Of rows that are summed: shorter than a vector register, even, and odd and long."""
+
+
+def probe(device: Device) -> Sha256:
+    """Return the digest for this process's device and threads, computed once.
+
+    Call after ``set_numerics``, before the user's code is imported.
+    """
+    return _probe(device, torch.get_num_threads())
+
+
+@cache
+def _probe(device: Device, _threads: int) -> Sha256:
+    return digest_tensors(results(device))
+
+
+def results(device: Device) -> Mapping[str, torch.Tensor]:
+    """Return the results that the digest is made of, by operation and size."""
+    numbers = Numbers(torch.device(device))
+    parts = (_products, _convolutions, _sums, _functions, _steps)
+    with torch.enable_grad():
+        return {name: tensor for part in parts for name, tensor in part(numbers)}
+
+
+class Numbers:
+    """Numbers from -1 to 1 with full mantissas, made by exact arithmetic, in fresh memory as batches are (E7)."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._start = count(1)
+
+    def __call__(self, *shape: int, learns: bool = False) -> torch.Tensor:
+        """Return a tensor of this shape; other numbers at every call."""
+        size = torch.Size(shape).numel()
+        mixed = (torch.arange(size, dtype=torch.int64) * 2654435761 + next(self._start) * 40503) % 2**24
+        values = (mixed - 2**23).to(torch.float32).mul_(2.0**-23)
+        return values.reshape(shape).to(self._device).requires_grad_(learns)
+
+
+def _products(numbers: Numbers) -> Iterator[tuple[str, torch.Tensor]]:
+    for points, inputs, outputs in _PRODUCTS:
+        x, weight, bias = numbers(points, inputs, learns=True), numbers(outputs, inputs, learns=True), numbers(outputs)
+        y = functional.linear(x, weight, bias)
+        y.backward(numbers(points, outputs))
+        yield from _named(f"linear/{points}x{inputs}x{outputs}", y, x.grad, weight.grad)
+    yield "bmm", numbers(3, 17, 33).bmm(numbers(3, 33, 9))
+
+
+def _convolutions(numbers: Numbers) -> Iterator[tuple[str, torch.Tensor]]:
+    for points, channels, side, filters, kernel in _CONVOLUTIONS:
+        x = numbers(points, channels, side, side, learns=True)
+        weight, bias = numbers(filters, channels, kernel, kernel, learns=True), numbers(filters, learns=True)
+        y = functional.conv2d(x, weight, bias, padding=1)
+        y.backward(numbers(*y.shape))
+        yield from _named(f"conv2d/{points}x{channels}x{side}", y, x.grad, weight.grad, bias.grad)
+
+
+def _sums(numbers: Numbers) -> Iterator[tuple[str, torch.Tensor]]:
+    for length in _LENGTHS:
+        x = numbers(5, length)
+        scaled = x * 8
+        yield from _named(f"rows/{length}", x.sum(1), x.mean(0), x.var(1), x.norm(dim=1))
+        yield from _named(f"softmax/{length}", scaled.softmax(1), scaled.log_softmax(1), scaled.logsumexp(1))
+        yield from _named(f"all/{length}", x.sum(), x[0].dot(x[1]), functional.layer_norm(x, (length,)))
+
+
+def _functions(numbers: Numbers) -> Iterator[tuple[str, torch.Tensor]]:
+    x = numbers(1031)
+    positive = x.abs() + 2.0**-20
+    yield from _named("exp", (x * 20).exp(), (x * 20).sigmoid(), (x * 4).tanh(), x.expm1(), functional.softplus(x))
+    yield from _named("erf", x.erf(), functional.gelu(x * 3), (x * 9).sin(), (x * 9).cos())
+    yield from _named("log", positive.log(), positive.log1p(), positive.sqrt(), positive.rsqrt(), positive.pow(0.7))
+    yield "subnormal", x * 2.0**-130  # some libraries have the processor flush these to zero
+
+
+def _steps(numbers: Numbers) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield what three steps make of a parameter and its averages, as Adam computes them."""
+    parameter, average, square = numbers(1031), numbers(1031), numbers(1031).square_()
+    for step in range(1, 4):
+        gradient = numbers(1031)
+        average.lerp_(gradient, 0.1)
+        square.mul_(0.999).addcmul_(gradient, gradient, value=0.001)
+        scale = (square.sqrt() / (1 - 0.999**step) ** 0.5).add_(1e-8)
+        parameter.mul_(0.99).addcdiv_(average, scale, value=-0.01 / (1 - 0.9**step))
+    yield from _named("steps", parameter, average, square)
+
+
+def _named(name: str, *tensors: torch.Tensor | None) -> Iterator[tuple[str, torch.Tensor]]:
+    for number, tensor in enumerate(tensors):
+        assert tensor is not None
+        yield f"{name}/{number}", tensor

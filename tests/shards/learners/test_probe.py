@@ -1,0 +1,88 @@
+"""The probe of arithmetic: the same in every process that computes alike, another where a library does not."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import torch
+
+from shards.learners.torch.checkpoint import digest_tensors
+from shards.learners.torch.probe import Numbers, probe, results
+from shards.learners.torch.seeding import set_numerics
+
+_PROBE: Final = "set_numerics(1, 'cpu'); print(probe('cpu'))"
+_IMPORTS: Final = (
+    "import sys, torch; from shards.learners.torch.probe import probe;"
+    " from shards.learners.torch.seeding import set_numerics"
+)
+_EARLIER_WORK: Final = (
+    "import numpy; kept = [bytearray(7 * n) for n in range(400)];"
+    " model = torch.nn.Sequential(torch.nn.Conv2d(1, 8, 3), torch.nn.Flatten(), torch.nn.Linear(5408, 10));"
+    " model(torch.randn(5, 1, 28, 28)).sum().backward(); del kept[::3]"
+)
+_IN_A_THREAD: Final = (
+    "import threading; thread = threading.Thread(target=lambda: (set_numerics(1, 'cpu'), print(probe('cpu'))));"
+    " thread.start(); thread.join()"
+)
+
+
+def probes(*ways: tuple[str, Mapping[str, str]]) -> list[str]:
+    """Return the probes of processes at work beside each other, each with a program and further environment variables.
+
+    They have none of those of this process that choose instructions.
+    """
+    plain = {name: value for name, value in os.environ.items() if not name.startswith(("MKL_", "ONEDNN_", "DNNL_"))}
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", f"{_IMPORTS}; {program}"],
+            env={**plain, **environment},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for program, environment in ways
+    ]
+    found: Sequence[str] = [process.communicate()[0].strip() for process in started]
+    assert all(process.returncode == 0 for process in started)
+    return list(found)
+
+
+def test_only_what_computes_otherwise_has_another_probe() -> None:
+    """Neither hash seed, earlier work, thread nor the number of other threads changes it; what libraries choose does.
+
+    ``MKL_CBWR`` changes products, ``ONEDNN_MAX_CPU_ISA`` convolutions; the rest of the profile is the same.
+    """
+    ways = [
+        (f"{_EARLIER_WORK}; {_PROBE}", {"PYTHONHASHSEED": "1"}),
+        (_IN_A_THREAD, {"OMP_NUM_THREADS": "2", "PYTHONHASHSEED": "2"}),
+    ]
+    others: list[dict[str, str]] = []
+    if torch.backends.mkl.is_available() and "AVX" in torch.backends.cpu.get_cpu_capability():
+        others = [{"MKL_CBWR": "COMPATIBLE"}, {"ONEDNN_MAX_CPU_ISA": "SSE41"}]
+    one, same, *different = probes(*ways, *((_PROBE, each) for each in others))
+    assert one == same
+    assert len(one) == 64
+    assert len({one, *different}) == 1 + len(others)
+
+
+def test_the_probe_repeats_itself() -> None:
+    """Computed twice in a process it is the same, and it is computed once for each number of threads."""
+    set_numerics(1, "cpu")
+    found = results("cpu")
+    assert digest_tensors(found) == digest_tensors(results("cpu")) == probe("cpu")
+    assert all(bool(tensor.isfinite().all()) for tensor in found.values())
+    try:
+        set_numerics(2, "cpu")
+        assert probe("cpu") == digest_tensors(results("cpu"))
+    finally:
+        set_numerics(1, "cpu")
+
+
+def test_the_inputs_are_the_same_everywhere() -> None:
+    """They are exact on every machine: a probe is about what is made of them."""
+    numbers = Numbers(torch.device("cpu"))
+    inputs = {str(number): numbers(3, 1031) for number in range(4)}
+    assert digest_tensors(inputs) == "7d3e88c20b4eaadc911b521b0120bf2beb03dcd7aa6688e356b3c8de6ba1cc1f"
