@@ -56,9 +56,9 @@ class WorkerPool(Protocol):
     def configuration(self, width: int, tasks: int, stored: Configuration | None = None) -> Configuration:
         """Return what decides the bits of a constituent trained here and now, as the workers see it.
 
-        ``tasks`` is how many tasks are about to follow; ``stored`` is what the constituents there are were trained
-        with: what holds of it here as well is kept. Raises ``Invalid`` when the model cannot be made or does not
-        fit ``width`` features, ``Conflict`` when workers differ among themselves.
+        ``tasks`` is how many tasks are about to follow; ``stored`` is what the constituents were trained under. Workers
+        that would not repeat it are not used. Where none would, the largest group of equal workers is used. Raises
+        ``Invalid`` when the model cannot be made or does not fit ``width`` features.
         """
         ...
 

@@ -13,6 +13,7 @@ from coordinator.requests import NONE_SIMILAR, Cost, ErasureRequest, Extension, 
 from coordinator.settings import ErasureSettings
 from coordinator.state import FederationState, ShardState, servable
 from shards.cost import training_point_epochs
+from shards.lineage import unrecorded
 from shards.schedule import slice_epochs
 from shards.specification import ShardId
 from storage.digests import Sha256
@@ -125,6 +126,8 @@ class FederationStatus:
     """Work of training all its points from nothing, the yardstick of costs; 0 before any training."""
     differences: tuple[str, ...] = ()
     """Settings of the specification that differ from those it was trained with."""
+    unrecorded: tuple[str, ...] = ()
+    """What the release that trained it did not record of its conditions, and so is compared with nothing: ``probe``."""
     forgotten: tuple[str, ...] = ()
     """Requests that the receipts' log states as carried out and the state does not know: it was put back to before
     them, and nothing answers from it."""
@@ -158,6 +161,7 @@ def describe(
         batch=_batch(state, erasure or ErasureSettings(), now),
         full_point_epochs=_full_point_epochs(state),
         differences=differences,
+        unrecorded=unrecorded(state.configuration),
     )
 
 

@@ -8,7 +8,7 @@ thread count.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import Final
 
@@ -38,6 +38,13 @@ class NumericsProfile:
     deterministic: bool
     packing: str
     """``none``: a constituent is trained alone, whoever its companions are."""
+    probe: Sha256 | None = None
+    """Digest of fixed arithmetic on the worker (``shards.learners.torch.probe``); None: an earlier release, which had
+    no probe, or a learner without torch. Unequal probes prove other bits; equal ones prove nothing."""
+
+    def record(self) -> dict[str, Json]:
+        """Return the profile as canonical JSON can hold it, without what an older release did not know (E16)."""
+        return asdict(self, dict_factory=_without_none)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +63,32 @@ class Configuration:
 
     def record(self) -> dict[str, Json]:
         """Return the configuration as canonical JSON can hold it, without what an older release did not know (E16)."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
+        return asdict(self, dict_factory=_without_none)
+
+
+def _without_none(pairs: Sequence[tuple[str, Json]]) -> dict[str, Json]:
+    return {name: value for name, value in pairs if value is not None}
+
+
+def as_recorded(stored: Configuration, present: Configuration) -> Configuration:
+    """Return ``present`` without those optional fields that ``stored`` does not have."""
+    if stored.profile.probe is None:
+        present = replace(present, profile=replace(present.profile, probe=None))
+    return replace(present, code_manifest=None) if stored.code_manifest is None else present
+
+
+def in_force(stored: Configuration | None, present: Configuration) -> Configuration:
+    """Return the configuration to train under, of the one in the store and the present one.
+
+    The stored one stays in force as long as the present one differs from it only in fields that an earlier release did
+    not record: these alone are no reason to train anew (E16). Once anything else differs it is the present one, whole.
+    """
+    return stored if stored is not None and as_recorded(stored, present) == stored else present
+
+
+def unrecorded(stored: Configuration | None) -> tuple[str, ...]:
+    """Return the names of the optional fields that a configuration in a store does not have."""
+    return ("probe",) if stored is not None and stored.profile.probe is None else ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,12 +27,13 @@ from shards.learners.torch.code_manifest import CodeManifest
 from shards.learners.torch.confinement import ConfinedLearner, Confinement
 from shards.learners.torch.model_code import model_code_digest
 from shards.learners.torch.performance import Request
+from shards.learners.torch.probe import probe
 from shards.learners.torch.rehearsal import recorded_manifest, rehearsed
 from shards.learners.torch.seeding import Device, check_numerics, set_numerics
 from shards.learners.torch.staging import StagedFolder, file_digest
 from shards.learners.torch.user_modules import UserModules
 from shards.learners.trainer import ConstituentTrainer, TrainingEvent, TrainTask
-from shards.lineage import Configuration
+from shards.lineage import Configuration, in_force
 from shards.specification import ModelSettings, ShardId, TrainingSettings
 from storage.digests import Sha256
 from storage.objects import ObjectStore
@@ -75,7 +76,7 @@ class Worker:
         check_rooms()
         make_importable(setup.import_folder)
         self._setup = setup
-        self._profile = set_numerics(setup.threads, setup.device)
+        self._profile = replace(set_numerics(setup.threads, setup.device), probe=probe(setup.device))
         self._modules = modules
         self._learners: dict[int, Learner[Any]] = {}
         self._manifests: dict[int, CodeManifest | None] = {}
@@ -96,7 +97,7 @@ class Worker:
         if stored is None or stored.code_manifest is None:
             return present
         promised = replace(present, code_manifest=stored.code_manifest)
-        if promised != stored:
+        if in_force(stored, promised) != stored:
             return present
         manifest = recorded_manifest(width, stored, self._setup.store)
         is_here = manifest is not None and manifest == manifest.present(self._setup.model.factory, self._files)

@@ -34,7 +34,7 @@ from coordinator.engine.engine import Engine, Tools
 from coordinator.engine.ledger import read_state
 from coordinator.engine.removal import everyone
 from coordinator.engine.sweep import GONE
-from coordinator.engine.tasks import check_configuration
+from coordinator.engine.tasks import check_configuration, differing
 from coordinator.ports import Clock, Listener, Names, Remark
 from coordinator.receipts.issuer import Registrar
 from coordinator.receipts.rollback import forgotten_by
@@ -44,6 +44,7 @@ from coordinator.settings import BatchUntil
 from coordinator.state import FederationState
 from coordinator.verification import prove_shards, scan_residue
 from shards.data.sources import Source
+from shards.lineage import Configuration, in_force
 from shards.routing import PartitionKey
 from shards.slices.ingest import feature_width
 from shards.specification import ShardId
@@ -285,9 +286,10 @@ class Writer:
         width = feature_width(source, specification.data) if source else _width(engine.state)
         pool = self._around.workers.pool()
         stored = engine.state.configuration
-        configuration = pool.configuration(width, specification.partition.shards, stored)
+        configuration = in_force(stored, pool.configuration(width, specification.partition.shards, stored))
         if configuration != stored:  # else a worker rehearses the model, if there is anything to train
             configuration = replace(configuration, code_manifest=pool.rehearse(width))
+            self._tell_conditions(configuration)
         if lost and source is None:
             raise Corrupt(
                 f"{len(lost)} slice files are damaged and the source is not there to read them again",
@@ -396,6 +398,13 @@ class Writer:
     def _tell_changes(self) -> None:
         if self.state.configuration and (changed := differences(self.state, self._around.specification)):
             self._tell(f"settings changed, so constituents are trained anew:\n{side_by_side(changed)}")
+
+    def _tell_conditions(self, now: Configuration) -> None:
+        before = self.state.configuration
+        if before is None or before.settings != now.settings:
+            return  # nothing was trained, or the changed settings are told
+        if changed := differing(before, now):
+            self._tell(f"constituents are trained anew: {'; '.join(changed)}")
 
     def _tell(self, text: str) -> None:
         self._around.listener(Remark(text=text))

@@ -25,7 +25,7 @@ from coordinator.decisions.decide import (
 )
 from coordinator.requests import ErasureRequest
 from coordinator.state import DataState, FederationState
-from shards.lineage import Configuration
+from shards.lineage import Configuration, NumericsProfile
 from shards.routing import Placement
 from shards.slices.files import SliceRecord
 from storage.digests import Json
@@ -59,6 +59,7 @@ _SINCE_3: Final[Mapping[type, Mapping[str, Any]]] = {
     Configuration: {"code_manifest": None},
     Ingested: {"at": ""},
     TrainingConfigured: {"at": ""},
+    NumericsProfile: {"probe": None},
     CheckpointLost: {"at": ""},
     PointsRemoved: {"segments": None, "missing": None, "similar": {"points": 0, "subjects": 0}},
     NothingToErase: {"unknown": 0, "similar": {"points": 0, "subjects": 0}},
@@ -81,8 +82,8 @@ def encode_state(state: FederationState) -> dict[str, Any]:
     parts: list[tuple[type, dict[str, Any]]] = [(FederationState, values)]
     parts += [(ErasureRequest, request) for request in values["requests"]]
     parts += [(DataState, values["data"])] if values["data"] else []
-    parts += [(Configuration, values["configuration"])] if values["configuration"] else []
     parts += [(SliceRecord, record) for shard in values["shards"] for record in shard["slices"]]
+    parts += _conditions(values)
     return {"format_version": _version(parts), "state": values}
 
 
@@ -109,10 +110,10 @@ def encode_event(event: Event) -> dict[str, Json]:
         case Ingested():
             parts.append((DataState, values["data"]))
             parts += [(SliceRecord, record) for _, record in values["slices"]]
+        case TrainingConfigured():
+            parts += _conditions(values)
         case PointsRemoved():
             parts += [(SliceRecord, record) for _, record in values["slices"]]
-        case TrainingConfigured():
-            parts.append((Configuration, values["configuration"]))
         case _:
             pass
     return {"format_version": _version(parts), "event": name, **values}
@@ -134,6 +135,12 @@ def decode_event(record: Json) -> Event:
         return _KINDS[name](**values)
     except (ValidationError, TypeError) as error:
         raise Corrupt("a journal's record does not hold the event that it names", event=name) from error
+
+
+def _conditions(values: Mapping[str, Any]) -> list[tuple[type, dict[str, Any]]]:
+    """Return the parts of the configuration that a state or an event holds."""
+    found = values["configuration"]
+    return [(Configuration, found), (NumericsProfile, found["profile"])] if found else []
 
 
 def _version(parts: Sequence[tuple[type, dict[str, Any]]]) -> int:

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Final
+
 from coordinator.engine.ledger import read_ledger
 from coordinator.state import FederationState
 from shards.learners.trainer import TrainTask
-from shards.lineage import Configuration
+from shards.lineage import Configuration, as_recorded, in_force
 from shards.specification import ShardId
+from storage.digests import Sha256
 from storage.errors import Conflict, Fenced
 from storage.objects import ObjectStore
+
+_CAUSES: Final = (
+    "another kind of processor, or environment variables that choose its instructions, such as MKL_CBWR and"
+    " ONEDNN_MAX_CPU_ISA"
+)
+"""Of unequal probes in one profile."""
 
 
 def train_task(state: FederationState, shard: ShardId, *, done: int, token: int | None) -> TrainTask:
@@ -49,24 +59,43 @@ def revised_task(store: ObjectStore, task: TrainTask) -> TrainTask:
     return train_task(reading.state, task.shard, done=done, token=task.token)
 
 
+class OtherConditions(Conflict):
+    """A worker would produce other bits than those that are wanted."""
+
+
 def check_configuration(trained: Configuration | None, present: Configuration) -> None:
-    """Raise ``Conflict`` when workers would produce other bits than those the federation was trained with."""
-    if trained is None or trained == present:
+    """Raise ``OtherConditions`` when workers would produce other bits than those the federation was trained with.
+
+    What ``trained``, of an earlier release, does not record is not compared.
+    """
+    if trained is None or in_force(trained, present) == trained:
         return
-    differences = []
-    if trained.settings != present.settings:
-        differences.append("model or training settings")
-    if trained.model_code != present.model_code:
-        differences.append("the model's source code")
-    elif trained.code_manifest != present.code_manifest:
-        differences.append("the model's modules, the packages that they import, or its declared files")
-    if trained.seed != present.seed:
-        differences.append(f"seed: {trained.seed} then, {present.seed} now")
-    for name in type(trained.profile).__slots__:
-        was, now = getattr(trained.profile, name), getattr(present.profile, name)
-        if was != now:
-            differences.append(f"{name}: {was} then, {now} now")
-    raise Conflict(
-        f"the constituents were trained under other conditions: {'; '.join(differences)}",
+    raise OtherConditions(
+        f"the constituents were trained under other conditions: {'; '.join(differing(trained, present))}",
         "go back to these conditions, or run 'sisa train' to train all constituents anew under the present ones",
     )
+
+
+def differing(trained: Configuration, present: Configuration, form: str = "{name}: {was} then, {now} now") -> list[str]:
+    """Return in words what ``trained`` records and is otherwise in ``present``; values in this ``form``."""
+    present = as_recorded(trained, present)
+    found = []
+    if trained.settings != present.settings:
+        found.append("model or training settings")
+    if trained.model_code != present.model_code:
+        found.append("the model's source code")
+    elif trained.code_manifest != present.code_manifest:
+        found.append("the model's modules, the packages that they import, or its declared files")
+    values = [("seed", trained.seed, present.seed)]
+    was, now = trained.profile, present.profile
+    if replace(was, probe=None) != replace(now, probe=None):  # the probe has to differ with the rest
+        values += [(name, getattr(was, name), getattr(now, name)) for name in type(was).__slots__ if name != "probe"]
+    found += [form.format(name=name, was=old, now=new) for name, old, new in values if old != new]
+    if was == replace(now, probe=was.probe) != now:
+        probes = form.format(name="probe", was=_short(was.probe), now=_short(now.probe))
+        found.append(f"the bits of the same arithmetic ({probes}), as with {_CAUSES}")
+    return found
+
+
+def _short(probe: Sha256 | None) -> str:
+    return "none" if probe is None else probe[:12]

@@ -282,7 +282,7 @@ def _predicate(evidence: ErasureEvidence, issued_at: str) -> dict[str, Any]:
         "keyrings": [asdict(each) for each in evidence.keyrings],
         "generation": evidence.generation,
         "erasure_floor": evidence.floor,
-        "numerics_profile": asdict(evidence.profile) if evidence.profile else None,
+        "numerics_profile": evidence.profile.record() if evidence.profile else None,
         "manifests": dict(evidence.manifests),
         "scan": asdict(evidence.scan),
         "store": {"kind": evidence.store.kind, "properties": dict(evidence.store.properties)},

@@ -69,6 +69,11 @@ def status_text(status: FederationStatus) -> str:
         parts.append("\n".join([requests_text(status.requests), *_left_text(status)]))
     if status.differences:
         parts.append(f"the specification differs from what was trained in: {', '.join(status.differences)}")
+    if "probe" in status.unrecorded:
+        parts.append(
+            "trained by a release that kept no probe of arithmetic: that another kind of processor computes other bits"
+            " would not be noticed here before 'sisa verify'; what is next trained anew as a whole gets one"
+        )
     return "\n\n".join(parts)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 from itertools import count
 
 from coordinator.requests import ErasureRequest, ObjectRef
@@ -22,6 +23,11 @@ DATA = DataState(taken={}, layout=FeatureLayout(width=2, dtype="uint8", features
 def configuration(number: int = 0) -> Configuration:
     """Return one of many configurations."""
     return Configuration(settings=sha256(b"%d" % number), model_code=sha256(b"net"), seed=number, profile=PROFILE)
+
+
+def probed(name: bytes = b"probe") -> Configuration:
+    """Return the first configuration on workers with this probe of arithmetic."""
+    return replace(configuration(), profile=replace(PROFILE, probe=sha256(name)))
 
 
 def slice_of(points: Collection[int]) -> SliceRecord:

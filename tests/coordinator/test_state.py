@@ -15,7 +15,7 @@ from coordinator.status import describe
 from shards.specification import ShardId
 from storage.errors import Corrupt, Invalid
 from tests.coordinator.decisions.test_decide import AT, accepted, learn, place, removal, trained
-from tests.coordinator.records import configuration, federation, request_of
+from tests.coordinator.records import configuration, federation, probed, request_of
 
 NOW = datetime(2026, 1, 15, tzinfo=UTC)
 
@@ -54,6 +54,16 @@ def test_the_state_is_stored_as_json_and_read_back() -> None:
     text = json.dumps(encode_state(state), sort_keys=True)
     assert decode_state(json.loads(text)) == state
     assert json.dumps(encode_state(decode_state(json.loads(text))), sort_keys=True) == text
+
+
+def test_a_probe_is_news_to_older_software() -> None:
+    """A state with a probe comes back equal, in a format that older releases refuse; one without says nothing of it."""
+    with_probe = replace(federation((1,)), configuration=probed())
+    assert encode_state(with_probe)["format_version"] == 3
+    assert decode_state(json.loads(json.dumps(encode_state(with_probe)))) == with_probe
+    without = replace(with_probe, configuration=configuration())
+    assert "probe" not in json.dumps(encode_state(without))
+    assert (describe(with_probe, "here", NOW).unrecorded, describe(without, "here", NOW).unrecorded) == ((), ("probe",))
 
 
 def test_a_state_of_a_newer_version_is_refused() -> None:

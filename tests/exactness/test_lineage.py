@@ -17,10 +17,12 @@ from coordinator.engine.tasks import check_configuration
 from coordinator.state import servable
 from shards.learners.torch.learner import TorchState
 from shards.learners.torch.seeding import set_numerics
-from shards.lineage import Configuration
+from shards.lineage import Configuration, in_force
 from shards.specification import ModelSettings, TrainingSettings
+from storage.digests import sha256
 from storage.errors import Conflict
 from tests.doubles.federation import SmallFederation, specification_of
+from tests.doubles.lineages import lineage_of
 from tests.exactness.worlds import checkpoints, conditions, federation_of, make_points, object_keys, retrained
 
 Change = Callable[[FederationSpecification], FederationSpecification]
@@ -166,24 +168,62 @@ def _other_torch(configuration: Configuration) -> Configuration:
     return replace(configuration, profile=replace(configuration.profile, torch="1.0", device="cpu/other"))
 
 
+def _probed(name: bytes) -> Callable[[Configuration], Configuration]:
+    return lambda found: replace(found, profile=replace(found.profile, probe=sha256(name)))
+
+
 @pytest.mark.parametrize(
     ("other", "text"),
     [
         (_other_torch, r"torch: .* then, 1\.0 now; device: .* then, cpu/other now"),
         (lambda found: replace(found, profile=replace(found.profile, threads=8)), "threads: 1 then, 8 now"),
+        (_probed(b"other"), r"the bits of the same arithmetic \(probe: .{12} then, .{12} now\), as with .*MKL_CBWR"),
         (lambda found: replace(found, model_code=found.settings), "the model's source code"),
         (lambda found: replace(found, settings=found.model_code), "model or training settings"),
         (lambda found: replace(found, seed=77), "seed"),
     ],
-    ids=["torch and device", "threads", "model code", "settings", "seed"],
+    ids=["torch and device", "threads", "probe", "model code", "settings", "seed"],
 )
 def test_other_conditions_are_named(other: Callable[[Configuration], Configuration], text: str) -> None:
     """Workers that would produce other bits are refused, and the error says in what they differ."""
-    trained = conditions(_specification())
+    trained = _probed(b"one")(conditions(_specification()))
     check_configuration(trained, trained)
     check_configuration(None, trained)
     with pytest.raises(Conflict, match=text):
         check_configuration(trained, other(trained))
+
+
+def test_what_an_earlier_release_did_not_record_is_compared_with_nothing() -> None:
+    """A configuration without a probe stays in force, digest and all, until anything that it has is otherwise (E16)."""
+    stored = conditions(_specification())
+    present = _probed(b"one")(stored)
+    assert in_force(stored, present) is stored
+    assert in_force(None, present) is present
+    check_configuration(stored, present)
+    for other in (_other_torch(present), replace(present, seed=77), replace(present, model_code=present.settings)):
+        assert in_force(stored, other) is other
+        with pytest.raises(Conflict) as refused:
+            check_configuration(stored, other)
+        assert "probe" not in str(refused.value)
+    assert in_force(present, present) == present
+    assert in_force(present, _probed(b"other")(stored)) == _probed(b"other")(stored)
+    assert in_force(present, stored) == stored  # never the other way about: what is recorded is compared
+
+
+def test_another_probe_is_another_lineage_and_none_is_the_old_one() -> None:
+    """A lineage without a probe has the digest that it had before there were probes."""
+    old = lineage_of()
+    assert old.digest() == "31b1eddae45ad982c391b69bb9448a1d6a2efa64eda83d8bd7ae62b462e82844"
+    digests = {replace(old, configuration=_probed(name)(old.configuration)).digest() for name in (b"one", b"other")}
+    assert len({old.digest(), *digests}) == 3
+
+
+def test_other_torch_alone_is_named() -> None:
+    """Where the rest of the profile differs, that the probe does as well is no news."""
+    stored = _probed(b"one")(conditions(_specification()))
+    with pytest.raises(Conflict) as refused:
+        check_configuration(stored, _probed(b"other")(_other_torch(stored)))
+    assert "probe" not in str(refused.value)
 
 
 def test_erasing_under_other_numerics_is_refused() -> None:

@@ -23,6 +23,7 @@ import pytest
 import cluster.training.workers
 from cluster.config.specification import read_specification
 from coordinator.engine.ledger import read_state
+from shards.learners.torch.probe import probe
 from shards.learners.torch.seeding import set_numerics
 from tests.doubles.home import Home, run
 from tests.doubles.workers.local_workers import LocalWorkers
@@ -31,6 +32,8 @@ from tests.serving.world import coordinator_of, open_world
 STORES = Path(__file__).parent / "stores"
 REFUSED = "ticket-3"
 HELD = "ticket-4"
+TWO = ("ticket-1", "ticket-5")
+"""The release's receipt, and one of this version."""
 
 
 @pytest.fixture(params=sorted(path.name.removesuffix(".tar.gz") for path in STORES.iterdir()))
@@ -86,6 +89,27 @@ def test_training_again_finds_nothing_to_do(earlier: Home) -> None:
     if same:
         assert digests(earlier) == next(expected_digests(earlier))
     assert earlier.json("verify").data["exact"]
+
+
+def test_what_it_did_not_record_comes_with_the_next_training_of_all(earlier: Home) -> None:
+    """It has no probe of arithmetic and is said to have none, until a changed setting has all trained anew (E16)."""
+    same = is_of_this_profile(earlier)
+    assert earlier.json("status").data["unrecorded"] == ["probe"]
+    assert "kept no probe of arithmetic" in earlier.run("status").out
+    assert earlier.json("train").code == 0
+    assert earlier.json("status").data["unrecorded"] == (["probe"] if same else [])
+    earlier.config.write_text(earlier.config.read_text("utf-8").replace("seed = 7", "seed = 8"), "utf-8")
+    assert earlier.json("train").code == 0
+    assert earlier.json("status").data["unrecorded"] == []
+    assert "probe" not in earlier.run("status").out
+    assert earlier.json("erase", "--subject", "person-09", "--request-id", "ticket-5").code == 0
+    receipts = [base64.b64decode(json.loads(earlier.run("receipt", each).out)["envelope"]["payload"]) for each in TWO]
+    before, after = (json.loads(payload)["predicate"]["numerics_profile"] for payload in receipts)
+    state = read_state(earlier.objects)
+    assert state is not None
+    assert state.configuration is not None
+    assert "probe" not in before
+    assert after["probe"] == state.configuration.profile.probe == probe("cpu")
 
 
 def test_its_erasures_go_on(earlier: Home) -> None:

@@ -34,7 +34,7 @@ class _Moody(LocalWorkers):
         if type(self).refusals:
             first, *type(self).refusals = type(self).refusals
             raise first
-        return super().configuration(width, tasks)
+        return super().configuration(width, tasks, stored)
 
 
 @pytest.mark.parametrize("kind", [Invalid, Unavailable])

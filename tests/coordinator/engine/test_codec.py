@@ -37,7 +37,7 @@ from shards.specification import ShardId, SliceIndex
 from shards.tombstones import DigestSet
 from storage.digests import sha256
 from storage.errors import Corrupt, Invalid
-from tests.coordinator.records import DATA, checkpoint_of, configuration, ref, request_of, slice_of
+from tests.coordinator.records import DATA, checkpoint_of, configuration, probed, ref, request_of, slice_of
 
 PLACES = [Placement(ShardId(shard), SliceIndex(slice_)) for shard in (1, 0) for slice_ in (2, 1)]
 SLICES = {place: slice_of([number]) for number, place in enumerate(PLACES)}
@@ -98,6 +98,7 @@ NEWS: tuple[Event, ...] = (
         at=AT,
     ),
     TrainingConfigured(settings={}, configuration=configuration(), at=AT),
+    TrainingConfigured(settings={}, configuration=probed()),
     CheckpointLost(shard=ShardId(1), slice=SliceIndex(2), at=AT),
     ErasureAccepted(
         request=replace(
@@ -148,6 +149,7 @@ def test_without_news_nothing_changes(event: Event) -> None:
         "commitment",
         '"by"',
         "naming",
+        "probe",
     )
     allowed = ("at",) if hasattr(event, "at") and event.at else ()
     assert [name for name in new if name not in allowed and f'"{name.strip(chr(34))}":' in json.dumps(record)] == []

@@ -107,6 +107,7 @@ def test_conditions_are_told() -> None:
     """Numerics profile, manifests, scan, store, generation and floor are in the receipt."""
     predicate = stated()["predicate"]
     assert predicate["numerics_profile"]["torch"] == "2"
+    assert "probe" not in predicate["numerics_profile"]
     assert predicate["manifests"] == {"quarantined": 41, "published": 44, "purged": 45}
     assert predicate["scan"] == {"objects": 17, "bytes": 12345, "findings": 0}
     assert predicate["store"] == {"kind": "folder", "properties": {"encrypted": True, "versioned": False}}
