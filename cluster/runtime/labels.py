@@ -6,8 +6,8 @@ Ray has placed looks once more where it is, before it touches anything.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Collection, Mapping
+from typing import Any, Final
 
 import ray
 
@@ -17,13 +17,24 @@ Labels = Mapping[str, str]
 """Of Ray's nodes; none: any node will do."""
 
 
-def selecting(labels: Labels) -> dict[str, Any]:
+_NODE: Final = "ray.io/node-id"
+"""A label that Ray gives to every node."""
+
+
+def selecting(labels: Labels, avoided: Collection[str] = ()) -> dict[str, Any]:
     """Return the options by which Ray places an actor, a task or a replica on a node that has the labels.
+
+    It is none of the nodes that are ``avoided``, given by id.
 
     >>> selecting({"site": "north"}), selecting({})
     ({'label_selector': {'site': 'north'}}, {})
+    >>> selecting({}, {"b2", "a1"})
+    {'label_selector': {'ray.io/node-id': '!in(a1,b2)'}}
     """
-    return {"label_selector": dict(labels)} if labels else {}
+    selector = dict(labels)
+    if avoided:
+        selector[_NODE] = f"!in({','.join(sorted(avoided))})"
+    return {"label_selector": selector} if selector else {}
 
 
 def labels_in_words(labels: Labels) -> str:
@@ -44,9 +55,10 @@ def place_of(labels: Labels) -> str:
     return f"site {labels['site']}" if "site" in labels else f"a node with {labels_in_words(labels)}"
 
 
-def nodes_with(labels: Labels) -> list[dict[str, Any]]:
-    """Return the nodes that are alive and have all of the labels, as ``ray.nodes`` tells of them."""
-    return [node for node in ray.nodes() if node["Alive"] and labels.items() <= node.get("Labels", {}).items()]
+def nodes_with(labels: Labels, avoided: Collection[str] = ()) -> list[dict[str, Any]]:
+    """Return the nodes alive that have all of the labels and are not ``avoided``, as ``ray.nodes`` tells of them."""
+    nodes = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in avoided]
+    return [node for node in nodes if labels.items() <= node.get("Labels", {}).items()]
 
 
 def require_nodes(labels: Labels) -> list[dict[str, Any]]:

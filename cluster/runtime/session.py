@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 import ray
@@ -70,19 +70,20 @@ def is_to_start_ray(settings: ClusterSettings) -> bool:
     return settings.address == _LOCAL and not ray.is_initialized()
 
 
-def worker_count(settings: ClusterSettings, tasks: int) -> int:
-    """Return how many workers to start for ``tasks`` tasks.
+def worker_count(settings: ClusterSettings, tasks: int, avoided: Collection[str] = ()) -> int:
+    """Return how many workers to start for ``tasks`` tasks; 0 only where all nodes for them are ``avoided``.
 
     Raises ``Invalid`` when no node can ever hold a worker: Ray would wait for one without a word; ``Unavailable`` when
     none has the labels, for it may come.
     """
-    nodes = [node["Resources"] for node in require_nodes(settings.labels)]
-    places = sum(_fitting(settings, resources) for resources in nodes)
-    if not places:
-        lack, remedy = lacking(settings, nodes)
+    nodes = require_nodes(settings.labels)
+    places = {node["NodeID"]: _fitting(settings, node["Resources"]) for node in nodes}
+    if not sum(places.values()):
+        lack, remedy = lacking(settings, [node["Resources"] for node in nodes])
         wanted = f"{settings.cpus_per_worker:g} CPUs and {settings.gpus_per_worker:g} GPUs"
         raise Invalid(f"no node can hold a worker of {wanted}: {lack}", remedy)
-    return max(1, min(tasks, places, settings.workers or tasks))
+    left = sum(count for node, count in places.items() if node not in avoided)
+    return min(left, max(1, min(tasks, settings.workers or tasks)))
 
 
 def lacking(settings: ClusterSettings, nodes: Sequence[Mapping[str, float]]) -> tuple[str, str]:
@@ -119,20 +120,22 @@ def _fitting(settings: ClusterSettings, resources: Mapping[str, float]) -> int:
     return int(fits)
 
 
-def waited_for(settings: ClusterSettings) -> str | None:
+def waited_for(settings: ClusterSettings, avoided: Collection[str] = ()) -> str | None:
     """Return what workers that do not come up wait for, in words; None: nothing that can be seen from here.
 
-    Ray itself would say nothing, for ever.
+    They are not to be on nodes that are ``avoided``. Ray itself would say nothing, for ever.
     """
     wanted = settings.cpus_per_worker
-    if not settings.labels:
+    if not settings.labels and not avoided:
         free = ray.available_resources().get("CPU", 0)
         told = f"waiting for workers: {free:g} CPUs are free in the cluster, a worker takes {wanted:g}"
         return told if free < wanted else None
-    nodes = [node["Resources"] for node in nodes_with(settings.labels)]
-    such = f"with the labels {labels_in_words(settings.labels)}"
+    nodes = [node["Resources"] for node in nodes_with(settings.labels, avoided)]
+    kinds = [f"with the labels {labels_in_words(settings.labels)}"] if settings.labels else []
+    such = " ".join(kinds + ["whose workers compute alike"] * bool(avoided))
     if not (room := sum(_fitting(settings, resources) for resources in nodes)):
-        return f"waiting for {place_of(settings.labels)}: no node {such} can hold a worker"
+        place = place_of(settings.labels) if settings.labels else "a node of the same kind"
+        return f"waiting for {place}: no node {such} can hold a worker"
     return f"waiting for workers: nodes {such} hold {room} at once, of all federations together"
 
 

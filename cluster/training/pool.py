@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from enum import Enum
 from typing import Any, Final
 
 import numpy as np
@@ -22,74 +21,22 @@ from ray.exceptions import (
 from cluster.config.specification import ClusterSettings
 from cluster.runtime.labels import selecting
 from cluster.runtime.session import waited_for, worker_count, worker_environment
+from cluster.training.alike import may_be_elsewhere, places, to_use, told, unlike
+from cluster.training.deaths import MOST_STRANGERS, Deaths, Fate, fate_of
 from cluster.training.worker import WorkerActor, WorkerSetup
-from coordinator.engine.tasks import check_configuration
+from coordinator.engine.tasks import OtherConditions
 from shards.learners.trainer import SliceLearned, TrainingEvent, TrainTask
-from shards.lineage import Configuration
+from shards.lineage import Configuration, NumericsProfile
 from storage.digests import Sha256
 from storage.errors import Invalid, SisaError, Unavailable
 
-MOST_DEATHS: Final = 3
-"""A task whose worker dies so often without learning a slice in between is given up."""
-
-MOST_LOSSES: Final = 30
-"""So for a task that loses its worker by no fault of its own: nodes are taken away for reasons of others."""
+MOST_ROUNDS: Final = 5
+"""So many times workers are started to find such as compute alike; twice as many each time, while none does."""
 
 PATIENCE_SECONDS: Final = 20.0
 """After so long without any event it is said what is waited for."""
 
 _DEATHS: Final = (ActorDiedError, ActorUnavailableError, OutOfMemoryError, WorkerCrashedError)
-
-
-class Fate(Enum):
-    """What became of a worker, in words."""
-
-    DIED = "a worker died"
-    LOST = "a worker was lost with its node"
-    ABSENT = "a worker did not come up"
-
-
-def fate_of(error: RayError, node: str | None, lost: Collection[str]) -> Fate:
-    """Return what became of a worker that failed with ``error``.
-
-    ``node`` is where it was, None when it died before it could say so; ``lost`` are the nodes that the cluster lost.
-    """
-    if isinstance(error, ActorUnavailableError):
-        return Fate.LOST  # the node of a worker that died alone would have said so
-    if node in lost or (isinstance(error, ActorDiedError) and error.preempted):
-        return Fate.LOST
-    return Fate.ABSENT if node is None else Fate.DIED
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Deaths:
-    """How often a task lost its worker since it last learned a slice."""
-
-    crashes: int = 0
-    """Of workers that had begun, on nodes that lived on: the task may be the cause."""
-    losses: int = 0
-    """All others."""
-
-    def and_one(self, fate: Fate) -> Deaths:
-        """Return what it comes to with another one."""
-        if fate is Fate.DIED:
-            return replace(self, crashes=self.crashes + 1)
-        return replace(self, losses=self.losses + 1)
-
-    def too_many(self, task: TrainTask) -> Unavailable | None:
-        """Return why ``task`` is given up; None while it is not."""
-        if self.crashes >= MOST_DEATHS:
-            fact, where = f"workers died {MOST_DEATHS} times in a row", "memory and Ray's logs"
-        elif self.losses >= MOST_LOSSES:
-            fact, where = f"workers were lost {MOST_LOSSES} times in a row", "the cluster's nodes with 'ray status'"
-        else:
-            return None
-        return Unavailable(
-            f"{fact} while training one slice",
-            f"check {where}, then run 'sisa train' to go on from the last checkpoint",
-            shard=task.shard,
-            slice=len(task.done) + 1,
-        )
 
 
 @dataclass(slots=True)
@@ -113,19 +60,25 @@ class RayPool:
         """Of each worker the answer, to be, on which node it is: there as soon as it has its processors."""
         self._had_room = False
         self._files: list[Any] | None = None
+        """The declared files' contents in Ray; None: not read yet."""
+        self._profiles: dict[str, set[NumericsProfile]] = {}
+        """Of workers seen, by node: a node's do not change while it lives."""
+        self._avoided: frozenset[str] = frozenset()
+        """Nodes on which no worker is started, as those there compute otherwise."""
+        self._present: Configuration | None = None
+        """Of the workers in use; None: not known yet."""
 
     def configuration(self, width: int, tasks: int, stored: Configuration | None = None) -> Configuration:
         """Return what decides the bits on the workers, having started as many as ``tasks`` tasks will take.
 
-        ``stored`` is what the constituents were trained with; see ``Worker.configuration``.
-
+        Workers that would not repeat ``stored`` are named, let go, and not used again; others are tried instead, on
+        other nodes. Where none of them would, the largest group of equal workers is used.
         Raises ``Invalid`` when the model does not fit the data or no node can hold a worker, ``Unavailable`` when none
-        can any more or none has the labels, ``Conflict`` when workers differ.
+        can any more or none has the labels.
         """
-        stood_idle = bool(self._idle)
-        self._idle += [self._start() for _ in range(self._room(tasks) - len(self._idle))]
+        stood_idle = len(self._idle)
         try:
-            found = self._ask(width, stored)
+            found = self._gather(width, tasks, stored)
         except RayTaskError as error:
             raise _cause(error) from error
         except _DEATHS as error:
@@ -133,14 +86,55 @@ class RayPool:
             if stood_idle:  # it may have been one that died since its last task: ask new ones
                 return self.configuration(width, tasks, stored)
             raise Unavailable("a worker died while it started", "look into Ray's logs, then try again") from error
-        for other in found[1:]:
-            check_configuration(found[0], other)
-        return found[0]
+        return self._use(found, stored, max(1, tasks, stood_idle))
+
+    def _gather(self, width: int, tasks: int, stored: Configuration | None) -> dict[Any, Configuration]:
+        """Return what workers say of themselves: as many as ``tasks`` take that compute alike, if there are so many."""
+        self._present, self._avoided = None, unlike(stored, self._profiles)
+        if not self._idle and not self._room(tasks):
+            self._avoided = frozenset()  # none is left: they may say once more what they are
+        self._idle += [self._start() for _ in range(self._room(tasks) - len(self._idle))]
+        wanted = len(self._idle)
+        found = self._ask(width, self._idle, stored, patiently=True)
+        for again in range(1, MOST_ROUNDS):
+            present = to_use(stored, found.values())
+            if present is None and not may_be_elsewhere(stored, found.values()):
+                stored, present = None, to_use(None, found.values())
+            if present is not None and len(found) < wanted:
+                break  # there are no processors for more
+            self._avoided = unlike(present or stored, self._profiles)
+            more = self._room(tasks if present else tasks << again) - sum(each == present for each in found.values())
+            if more <= 0:
+                break
+            self._idle += (started := [self._start() for _ in range(more)])
+            wanted += more
+            answered = self._ask(width, started, stored, patiently=False)
+            if not answered:
+                break
+            found |= answered
+        return found
+
+    def _use(self, found: dict[Any, Configuration], stored: Configuration | None, most: int) -> Configuration:
+        """Keep the workers that compute alike, name the others and let them go."""
+        present = to_use(stored, found.values()) or to_use(None, found.values())
+        assert present is not None
+        self._present, self._avoided = present, unlike(present, self._profiles)
+        others: dict[Configuration, set[str]] = {}
+        for actor, each in found.items():
+            if each != present:
+                others.setdefault(each, set()).add(self._node(actor))
+        for each, nodes in others.items():
+            self._remark(told(present, each, nodes, ray.nodes()))
+        alike = [actor for actor, each in found.items() if each == present]
+        self._idle = alike[: min(most, self._settings.workers or most)]
+        for actor in found.keys() - self._idle:
+            self._let_go(actor)
+        return present
 
     def _room(self, tasks: int) -> int:
-        """Return for how many workers there is room."""
+        """Return for how many workers there is room; 0: only on nodes that are avoided."""
         try:
-            room = worker_count(self._settings, tasks)
+            room = worker_count(self._settings, tasks, self._avoided)
         except Invalid as error:
             if not self._had_room:
                 raise
@@ -151,17 +145,25 @@ class RayPool:
         self._had_room = True
         return room
 
-    def _ask(self, width: int, stored: Configuration | None) -> list[Configuration]:
-        """Return what the workers say of themselves; those that get no processors are let go when others are ready."""
-        asked = {actor.configuration.remote(width, stored): actor for actor in self._idle}
-        self._wait(list(asked), starting=True)
+    def _ask(
+        self, width: int, workers: Sequence[Any], stored: Configuration | None, *, patiently: bool
+    ) -> dict[Any, Configuration]:
+        """Return what the workers say of themselves; those that get no processors are let go when others are ready.
+
+        Unless asked ``patiently``, they are let go after a while though no other is ready.
+        """
+        asked = {actor.configuration.remote(width, stored): actor for actor in workers}
+        if patiently:
+            self._wait(list(asked), starting=True)
         ready, late = ray.wait(list(asked), num_returns=len(asked), timeout=PATIENCE_SECONDS)
         for answer in late:
             self._let_go(asked[answer])
+            self._idle.remove(asked[answer])
         if late:
-            self._remark(f"going on with {len(ready)} of {len(asked)} workers: the others got no processors")
-        self._idle = [asked[answer] for answer in ready]
-        found: list[Configuration] = ray.get(ready)
+            self._remark(f"{len(late)} of {len(asked)} workers got no processors: going on without them")
+        found = dict(zip([asked[answer] for answer in ready], ray.get(ready), strict=True))
+        for actor, each in found.items():
+            self._profiles.setdefault(self._node(actor), set()).add(each.profile)
         return found
 
     def rehearse(self, width: int) -> Sha256 | None:
@@ -183,9 +185,8 @@ class RayPool:
         try:
             while waiting or running:
                 self._take_back(running, waiting)
-                while waiting and len(running) < workers:
+                while waiting and len(running) < workers and (actor := self._next_worker(running)) is not None:
                     task, deaths = waiting.popleft()
-                    actor = self._idle.pop() if self._idle else self._start()
                     running[actor.train.remote(task)] = _Run(actor, task, deaths)
                 starting = not all(self._is_placed(run.actor) for run in running.values())
                 event = self._next(self._wait(list(running), starting=starting), running, waiting)
@@ -202,6 +203,19 @@ class RayPool:
             self._let_go(actor)
         self._idle.clear()
         self._files = None
+
+    def _next_worker(self, running: dict[Any, _Run]) -> Any | None:
+        """Return an idle worker or a new one; None where there is no node for one, and others are at work."""
+        if self._idle:
+            return self._idle.pop()
+        if self._avoided and not self._room(1):
+            if running:
+                return None
+            raise Unavailable(
+                "no node is left whose workers compute as those did that began",
+                "look at 'ray status'; it goes on when nodes of the same kind have come back or others were added",
+            )
+        return self._start()
 
     def _take_back(self, running: dict[Any, _Run], waiting: deque[tuple[TrainTask, Deaths]]) -> None:
         """Have idle workers do what was given to workers that wait for processors.
@@ -223,8 +237,8 @@ class RayPool:
             ready, _ = ray.wait(pending, num_returns=1, timeout=PATIENCE_SECONDS)
             if ready:
                 return ready[0]
-            if starting and (told := waited_for(self._settings)) is not None:
-                self._remark(told)
+            if starting and (reason := waited_for(self._settings, self._avoided)) is not None:
+                self._remark(reason)
 
     def _start(self) -> Any:
         actor: Any = WorkerActor.options(
@@ -232,16 +246,16 @@ class RayPool:
             num_gpus=self._settings.gpus_per_worker,
             max_restarts=0,
             **worker_environment(),
-            **selecting(self._settings.labels),
-        ).remote(self._setup, *self._carried())
+            **selecting(self._settings.labels, self._avoided),
+        ).remote(replace(self._setup, companions=self._present) if self._present else self._setup, *self._carried())
         self._nodes[actor] = actor.__ray_call__.remote(_node_of)
         return actor
 
     def _carried(self) -> list[Any]:
         """Return the declared files' contents, in Ray; read once for all workers."""
         if self._files is None:
-            folder = self._setup.import_folder
-            self._files = [ray.put(np.fromfile(folder / name, dtype=np.uint8)) for name in self._setup.files]
+            files = [self._setup.import_folder / name for name in self._setup.files]
+            self._files = [ray.put(np.fromfile(file, dtype=np.uint8)) for file in files]
         return self._files
 
     def _let_go(self, actor: Any) -> None:
@@ -252,6 +266,11 @@ class RayPool:
         """Whether the worker has its processors, or had them."""
         ready, _ = ray.wait([self._nodes[actor]], timeout=0)
         return bool(ready)
+
+    def _node(self, actor: Any) -> str:
+        """Return the node of a worker that has answered."""
+        node: str = ray.get(self._nodes[actor])
+        return node
 
     def _fate(self, actor: Any, error: RayError) -> Fate:
         try:
@@ -276,7 +295,11 @@ class RayPool:
             self._replace(run, error, waiting)
             return None
         except RayTaskError as error:
-            raise _cause(error) from error
+            if not isinstance(error.cause, OtherConditions):
+                raise _cause(error) from error
+            del running[stream]
+            self._pass_over(run, error.cause, running, waiting)
+            return None
         if isinstance(event, SliceLearned) and event.checkpoint is not None:
             # A successor goes on from here.
             run.task = replace(run.task, done=(*run.task.done, event.checkpoint))
@@ -292,6 +315,25 @@ class RayPool:
             raise unavailable from error
         waiting.appendleft((run.task, deaths))
         self._remark(f"{fate.value}: another one goes on with shard {run.task.shard} after slice {len(run.task.done)}")
+
+    def _pass_over(
+        self,
+        run: _Run,
+        cause: OtherConditions,
+        running: dict[Any, _Run],
+        waiting: deque[tuple[TrainTask, Deaths]],
+    ) -> None:
+        """Give the task of a worker that computes otherwise to another one. Raises ``cause`` where no other comes."""
+        node = self._node(run.actor)
+        self._let_go(run.actor)
+        at_work = [*self._idle, *(each.actor for each in running.values())]
+        if not any(self._is_placed(actor) and self._node(actor) == node for actor in at_work):
+            self._avoided |= {node}
+        deaths = replace(run.deaths, strangers=run.deaths.strangers + 1)
+        if deaths.strangers >= MOST_STRANGERS or not (at_work or self._room(1)):
+            raise cause
+        waiting.appendleft((run.task, deaths))
+        self._remark(f"a worker on {places([node], ray.nodes())} is not used, another is tried: {cause.fact}")
 
 
 def _node_of(_: object) -> str:

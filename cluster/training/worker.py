@@ -64,6 +64,8 @@ class WorkerSetup:
     """Names of the declared files in ``import_folder``. A worker elsewhere gets their contents beside the setup."""
     labels: Labels = field(default_factory=dict)
     """Of the nodes on which alone it may be at work."""
+    companions: Configuration | None = None
+    """What decides the bits on the workers beside it; None: nothing is known of them yet."""
 
 
 class Worker:
@@ -134,13 +136,15 @@ class Worker:
     def train(self, task: TrainTask) -> Iterator[TrainingEvent]:
         """Do ``task``, yielding what happens.
 
-        Raises ``Conflict`` when this worker would produce other bits than the task's lineages promise (E7), ``Invalid``
-        when another process would not repeat what is to be kept (E14).
+        Raises ``OtherConditions`` when this worker would produce other bits than the task's lineages promise, or than
+        the workers beside it (E7), ``Invalid`` when another process would not repeat what is to be kept (E14).
         """
         if self._modules is not None:
             self._modules.forget(self._setup.model.factory)
         promised = task.lineages[0].configuration
-        check_configuration(promised, self.configuration(task.width, promised))
+        present = self.configuration(task.width, promised)
+        check_configuration(promised, present)
+        check_configuration(self._setup.companions, present)  # these may differ in what an old lineage does not record
         if task.token is not None:
             self.rehearse(task.width)
         manifest = self._manifests.get(task.width) or recorded_manifest(task.width, promised, self._setup.store)

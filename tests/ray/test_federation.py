@@ -11,6 +11,7 @@ import ray
 
 import cluster
 from cluster.training import pool
+from cluster.training.deaths import MOST_DEATHS
 from coordinator.ports import Notice, Remark
 from storage.errors import Invalid, SisaError, Unavailable
 from tests.doubles.home import MARKED, Home, ids_of, small_points, without
@@ -73,7 +74,7 @@ def test_a_worker_that_dies_again_and_again(home: Home) -> None:
     give_mortal_model(home, deaths=99, cluster__workers=1)
     with (
         cluster.connect(home.config) as federation,
-        pytest.raises(Unavailable, match=f"workers died {pool.MOST_DEATHS} times in a row .*shard=2 slice=2"),
+        pytest.raises(Unavailable, match=f"workers died {MOST_DEATHS} times in a row .*shard=2 slice=2"),
     ):
         federation.train()
     plan_deaths(home, "raise")

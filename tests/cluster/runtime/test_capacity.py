@@ -18,7 +18,9 @@ WITH_GPUS: Mapping[str, float] = {"CPU": 4.0, "GPU": 2.0}
 
 
 def _cluster(monkeypatch: pytest.MonkeyPatch, *nodes: Mapping[str, float], dead: int = 0) -> None:
-    told = [{"Alive": number >= dead, "Resources": dict(node)} for number, node in enumerate(nodes)]
+    told = [
+        {"NodeID": str(number), "Alive": number >= dead, "Resources": dict(node)} for number, node in enumerate(nodes)
+    ]
     monkeypatch.setattr(ray, "nodes", lambda: told)
 
 
@@ -29,6 +31,8 @@ def test_workers_are_counted_node_by_node(monkeypatch: pytest.MonkeyPatch) -> No
     assert worker_count(ClusterSettings(gpus_per_worker=0.5), 9) == 4
     assert worker_count(ClusterSettings(), 5) == 5
     assert worker_count(ClusterSettings(workers=2), 5) == 2
+    assert worker_count(ClusterSettings(), 9, avoided={"2"}) == 2
+    assert worker_count(ClusterSettings(), 9, avoided={"1", "2"}) == 0
 
 
 @pytest.mark.parametrize(

@@ -4,125 +4,25 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Any, Self
+from typing import Any
 
 import pytest
-from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutError, OutOfMemoryError, RayError
+from ray.exceptions import ActorDiedError, ActorUnavailableError, OutOfMemoryError, RayError
 
 from cluster.config.specification import ClusterSettings
 from cluster.training import pool
-from cluster.training.pool import MOST_DEATHS, MOST_LOSSES, Deaths, Fate, RayPool, fate_of
-from shards.learners.trainer import SliceLearned, TrainTask
-from shards.lineage import CheckpointRecord
-from shards.specification import ShardId, SliceIndex
-from storage.digests import Sha256
+from cluster.training.deaths import MOST_DEATHS, MOST_LOSSES, Deaths, Fate, fate_of
+from cluster.training.pool import RayPool
+from shards.learners.trainer import TrainTask
+from shards.specification import ShardId
 from storage.errors import Invalid, Unavailable
-from storage.objects import object_key
+from tests.doubles.workers.played_ray import PlayedRay
 
 Played = Callable[..., tuple[RayPool, list[str]]]
 
 DIED = ActorDiedError()
 AWAY = ActorUnavailableError("connection refused", None)
-
-
-@dataclass(eq=False)
-class _Actor:
-    """A worker, which begins once there is a processor for it."""
-
-    world: _World
-    node: str | None = None
-    is_dead: bool = False
-
-    def __post_init__(self) -> None:
-        self.__ray_call__ = _Method(lambda _: _Answer(actor=self))
-        self.train = _Method(lambda task: _Answer(actor=self, task=task))
-
-
-@dataclass(frozen=True)
-class _Method:
-    remote: Callable[[Any], _Answer]
-
-
-@dataclass(eq=False)
-class _Answer:
-    """What a worker will have said: where it is, or what it has learned."""
-
-    actor: _Actor
-    task: TrainTask | None = None
-    is_over: bool = False
-
-    def __next__(self) -> Self:
-        if self.is_over:
-            raise StopIteration
-        return self
-
-
-@dataclass
-class _World:
-    """A cluster of nodes with a processor each, and what becomes of each attempt at a shard."""
-
-    nodes_alive: dict[str, bool]
-    fates: dict[int, deque[RayError | None]]
-    """By shard; None: the slice is learned. A node whose worker is away is lost."""
-    actors: list[_Actor] = field(default_factory=list)
-
-    def remote(self, _setup: object, *_contents: object) -> _Actor:
-        self.actors.append(_Actor(self))
-        self._place()
-        return self.actors[-1]
-
-    def options(self, **_: object) -> Self:
-        return self
-
-    def wait(self, answers: Sequence[_Answer], *, timeout: float, num_returns: int = 1) -> tuple[list[_Answer], object]:
-        ready = [answer for answer in answers if answer.actor.node is not None]
-        assert ready or not timeout, "this would wait for ever"
-        return ready[:num_returns], None
-
-    def get(self, answer: _Answer, timeout: float = 1.0) -> object:
-        if answer.task is None:
-            if answer.actor.node is None:
-                raise GetTimeoutError
-            return answer.actor.node
-        fate = self.fates[answer.task.shard].popleft()
-        answer.is_over = not self.fates[answer.task.shard]
-        if fate is None:
-            return _learned(answer.task)
-        if isinstance(fate, ActorUnavailableError):
-            assert answer.actor.node is not None
-            self.nodes_alive[answer.actor.node] = False
-        raise fate
-
-    def kill(self, actor: _Actor) -> None:
-        actor.is_dead = True
-        self._place()
-
-    def nodes(self) -> list[dict[str, object]]:
-        return [{"NodeID": node, "Alive": is_alive} for node, is_alive in self.nodes_alive.items()]
-
-    def _place(self) -> None:
-        taken = {actor.node for actor in self.actors if not actor.is_dead}
-        free = iter([node for node, is_alive in self.nodes_alive.items() if is_alive and node not in taken])
-        for actor in self.actors:
-            if actor.node is None and not actor.is_dead:
-                actor.node = next(free, None)
-
-
-def _learned(task: TrainTask) -> SliceLearned:
-    digest, slice_ = Sha256("0" * 64), SliceIndex(len(task.done) + 1)
-    record = CheckpointRecord(
-        slice=slice_,
-        key=object_key("shards/0000/checkpoints/0001/x"),
-        sha256=digest,
-        digest=digest,
-        lineage=digest,
-        payload_bytes=0,
-        steps=0,
-        seconds=0.0,
-    )
-    return SliceLearned(shard=task.shard, slice=slice_, digest=digest, checkpoint=record)
 
 
 def _task(shard: int) -> TrainTask:
@@ -135,11 +35,11 @@ def played(monkeypatch: pytest.MonkeyPatch) -> Played:
 
     def play(nodes: int, *fates: Sequence[RayError | None]) -> tuple[RayPool, list[str]]:
         names = [f"node-{number}" for number in range(nodes)]
-        world = _World(dict.fromkeys(names, True), {shard: deque(each) for shard, each in enumerate(fates)})
+        world = PlayedRay(dict.fromkeys(names, True), {shard: deque(each) for shard, each in enumerate(fates)})
         monkeypatch.setattr(pool, "ray", world)
         monkeypatch.setattr(pool, "WorkerActor", world)
         remarks: list[str] = []
-        setup: Any = SimpleNamespace(files=())
+        setup: Any = SimpleNamespace(files=(), companions=None)
         made = RayPool(setup, ClusterSettings(), remarks.append)
         made._idle = [made._start() for _ in names]
         return made, remarks

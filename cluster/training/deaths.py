@@ -1,0 +1,75 @@
+"""What becomes of workers, and when a task that loses them is given up. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Final
+
+from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError
+
+from shards.learners.trainer import TrainTask
+from storage.errors import Unavailable
+
+MOST_DEATHS: Final = 3
+"""A task whose worker dies so often without learning a slice in between is given up."""
+
+MOST_LOSSES: Final = 30
+"""So for a task that loses its worker by no fault of its own: nodes are taken away for reasons of others."""
+
+MOST_STRANGERS: Final = 10
+"""So many workers that compute otherwise are passed over in a row; a task for which no other one comes is given up."""
+
+
+class Fate(Enum):
+    """What became of a worker, in words."""
+
+    DIED = "a worker died"
+    LOST = "a worker was lost with its node"
+    ABSENT = "a worker did not come up"
+
+
+def fate_of(error: RayError, node: str | None, lost: Collection[str]) -> Fate:
+    """Return what became of a worker that failed with ``error``.
+
+    ``node`` is where it was, None when it died before it could say so; ``lost`` are the nodes that the cluster lost.
+    """
+    if isinstance(error, ActorUnavailableError):
+        return Fate.LOST  # the node of a worker that died alone would have said so
+    if node in lost or (isinstance(error, ActorDiedError) and error.preempted):
+        return Fate.LOST
+    return Fate.ABSENT if node is None else Fate.DIED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deaths:
+    """How often a task lost its worker since it last learned a slice."""
+
+    crashes: int = 0
+    """Of workers that had begun, on nodes that lived on: the task may be the cause."""
+    losses: int = 0
+    """All others."""
+    strangers: int = 0
+    """Workers that compute otherwise."""
+
+    def and_one(self, fate: Fate) -> Deaths:
+        """Return what it comes to with another one."""
+        if fate is Fate.DIED:
+            return replace(self, crashes=self.crashes + 1)
+        return replace(self, losses=self.losses + 1)
+
+    def too_many(self, task: TrainTask) -> Unavailable | None:
+        """Return why ``task`` is given up; None while it is not."""
+        if self.crashes >= MOST_DEATHS:
+            fact, where = f"workers died {MOST_DEATHS} times in a row", "memory and Ray's logs"
+        elif self.losses >= MOST_LOSSES:
+            fact, where = f"workers were lost {MOST_LOSSES} times in a row", "the cluster's nodes with 'ray status'"
+        else:
+            return None
+        return Unavailable(
+            f"{fact} while training one slice",
+            f"check {where}, then run 'sisa train' to go on from the last checkpoint",
+            shard=task.shard,
+            slice=len(task.done) + 1,
+        )

@@ -1,0 +1,149 @@
+"""A Ray that is only played: nodes with a processor each, workers on them, and what becomes of each attempt."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
+
+from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayError, RayTaskError
+
+from coordinator.engine.tasks import check_configuration
+from shards.learners.trainer import SliceLearned, TrainTask
+from shards.lineage import CheckpointRecord, Configuration
+from shards.specification import SliceIndex
+from storage.digests import Sha256
+from storage.errors import SisaError
+from storage.objects import object_key
+
+
+@dataclass(eq=False)
+class PlayedActor:
+    """A worker, which begins once there is a processor for it."""
+
+    world: PlayedRay
+    setup: Any
+    avoided: Collection[str]
+    node: str | None = None
+    is_dead: bool = False
+
+    def __post_init__(self) -> None:
+        self.__ray_call__ = _Method(lambda _: _Answer(actor=self, of="node"))
+        self.configuration = _Method(lambda *_: _Answer(actor=self, of="configuration"))
+        self.train = _Method(lambda task: _Answer(actor=self, of=task))
+
+
+@dataclass(frozen=True)
+class _Method:
+    remote: Callable[..., _Answer]
+
+
+@dataclass(eq=False)
+class _Answer:
+    """What a worker will have said: where it is, how it computes, or what it has learned of a task."""
+
+    actor: PlayedActor
+    of: str | TrainTask
+    is_over: bool = False
+
+    def __next__(self) -> Self:
+        if self.is_over:
+            raise StopIteration
+        return self
+
+
+@dataclass
+class PlayedRay:
+    """Stands for the module ``ray`` and for ``WorkerActor``."""
+
+    nodes_alive: dict[str, bool]
+    fates: dict[int, deque[RayError | None]]
+    """By shard; None: the slice is learned. A node whose worker is away is lost."""
+    computing: dict[str, Configuration] = field(default_factory=dict)
+    """By node, what its workers say of themselves."""
+    actors: list[PlayedActor] = field(default_factory=list)
+    avoided: Collection[str] = ()
+
+    def options(self, label_selector: dict[str, str] | None = None, **_: object) -> PlayedRay:
+        """Return what makes actors that are not placed on the nodes that the selector avoids."""
+        avoided = (label_selector or {}).get("ray.io/node-id", "!in()").removeprefix("!in(").removesuffix(")")
+        return replace(self, avoided=avoided.split(","))
+
+    def remote(self, setup: object, *_contents: object) -> PlayedActor:
+        """Make an actor."""
+        self.actors.append(PlayedActor(self, setup, self.avoided))
+        self._place()
+        return self.actors[-1]
+
+    def wait(self, answers: Sequence[_Answer], *, timeout: float, num_returns: int = 1) -> tuple[list[_Answer], object]:
+        """Return the answers of workers that have a processor, and the others."""
+        ready = [answer for answer in answers if answer.actor.node is not None]
+        assert ready or not timeout or num_returns > 1, "this would wait for ever"
+        return ready[:num_returns], [answer for answer in answers if answer not in ready[:num_returns]]
+
+    def get(self, answer: _Answer | list[_Answer], timeout: float = 1.0) -> object:
+        """Return what the answer is of."""
+        if isinstance(answer, list):
+            return [self.get(each) for each in answer]
+        node = answer.actor.node
+        if node is None:
+            raise GetTimeoutError
+        if isinstance(answer.of, TrainTask):
+            return self._learn(answer, answer.of, node)
+        return node if answer.of == "node" else self.computing[node]
+
+    def _learn(self, answer: _Answer, task: TrainTask, node: str) -> SliceLearned:
+        try:
+            check_configuration(answer.actor.setup and answer.actor.setup.companions, self.computing.get(node, _NONE))
+        except SisaError as error:
+            raise RayTaskError("train", "", error) from None
+        fate = self.fates[task.shard].popleft()
+        answer.is_over = not self.fates[task.shard]
+        if isinstance(fate, ActorUnavailableError):
+            self.nodes_alive[node] = False
+        if fate is not None:
+            raise fate
+        return _learned(task)
+
+    def kill(self, actor: PlayedActor) -> None:
+        """End an actor: its processor is another one's."""
+        actor.is_dead = True
+        self._place()
+
+    def nodes(self) -> list[dict[str, Any]]:
+        """Return the nodes as Ray tells of them."""
+        return [
+            {
+                "NodeID": node,
+                "NodeManagerAddress": f"at-{node}",
+                "Alive": is_alive,
+                "Resources": {"CPU": 1.0},
+            }
+            for node, is_alive in self.nodes_alive.items()
+        ]
+
+    def _place(self) -> None:
+        for actor in self.actors:
+            if actor.node is None and not actor.is_dead:
+                taken = {each.node for each in self.actors if not each.is_dead}
+                free = (node for node, is_alive in self.nodes_alive.items() if is_alive and node not in taken)
+                actor.node = next((node for node in free if node not in actor.avoided), None)
+
+
+_NONE: Any = None
+
+
+def _learned(task: TrainTask) -> SliceLearned:
+    digest, slice_ = Sha256("0" * 64), SliceIndex(len(task.done) + 1)
+    record = CheckpointRecord(
+        slice=slice_,
+        key=object_key("shards/0000/checkpoints/0001/x"),
+        sha256=digest,
+        digest=digest,
+        lineage=digest,
+        payload_bytes=0,
+        steps=0,
+        seconds=0.0,
+    )
+    return SliceLearned(shard=task.shard, slice=slice_, digest=digest, checkpoint=record)
