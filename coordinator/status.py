@@ -127,7 +127,7 @@ class FederationStatus:
     differences: tuple[str, ...] = ()
     """Settings of the specification that differ from those it was trained with."""
     unrecorded: tuple[str, ...] = ()
-    """What the release that trained it did not record of its conditions, and so is compared with nothing: ``probe``."""
+    """What the release that trained it did not record, and is compared with nothing: ``probe``, ``code_manifest``."""
     forgotten: tuple[str, ...] = ()
     """Requests that the receipts' log states as carried out and the state does not know: it was put back to before
     them, and nothing answers from it."""
@@ -161,7 +161,7 @@ def describe(
         batch=_batch(state, erasure or ErasureSettings(), now),
         full_point_epochs=_full_point_epochs(state),
         differences=differences,
-        unrecorded=unrecorded(state.configuration),
+        unrecorded=unrecorded(state.configuration, state.settings["model"]["factory"]) if state.configuration else (),
     )
 
 

@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Final
 
 from shards.slices.files import SliceRecord
-from shards.specification import ShardId, SliceIndex
+from shards.specification import SHIPPED_FACTORIES, ShardId, SliceIndex
 from storage.digests import Json, Sha256, digest_of
 from storage.objects import ObjectKey
 
@@ -86,9 +86,10 @@ def in_force(stored: Configuration | None, present: Configuration) -> Configurat
     return stored if stored is not None and as_recorded(stored, present) == stored else present
 
 
-def unrecorded(stored: Configuration | None) -> tuple[str, ...]:
-    """Return the names of the optional fields that a configuration in a store does not have."""
-    return ("probe",) if stored is not None and stored.profile.probe is None else ()
+def unrecorded(stored: Configuration, factory: str) -> tuple[str, ...]:
+    """Return which optional fields a stored configuration lacks that training ``factory``'s model now would record."""
+    lacks_manifest = stored.code_manifest is None and factory.partition(":")[0] != SHIPPED_FACTORIES
+    return ("probe",) * (stored.profile.probe is None) + ("code_manifest",) * lacks_manifest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,6 +23,9 @@ ShardId = NewType("ShardId", int)
 SliceIndex = NewType("SliceIndex", int)
 """1 .. R; 0 stands for "before the first slice"."""
 
+SHIPPED_FACTORIES = "shards.models"
+"""The module of the factories that come with this system."""
+
 OPTIMIZERS = ("sgd", "adam", "adamw")
 _FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 _ADAMW_WEIGHT_DECAY = 0.01

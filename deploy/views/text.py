@@ -74,6 +74,11 @@ def status_text(status: FederationStatus) -> str:
             "trained by a release that kept no probe of arithmetic: that another kind of processor computes other bits"
             " would not be noticed here before 'sisa verify'; what is next trained anew as a whole gets one"
         )
+    if "code_manifest" in status.unrecorded:
+        parts.append(
+            "trained by a release that kept no manifest of the model's code: changes of modules that are imported late,"
+            " of installed packages and of files are not noticed; what is next trained anew as a whole gets one"
+        )
     return "\n\n".join(parts)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import replace
 from itertools import count
+from typing import Final
 
 from coordinator.requests import ErasureRequest, ObjectRef
 from coordinator.state import DataState, FederationState, ShardState
@@ -73,12 +74,15 @@ def request_of(request_id: str) -> ErasureRequest:
     )
 
 
+SETTINGS: Final = {"model": {"factory": "shards.models:mlp"}, "training": {"epochs": 4}}
+
+
 def federation(*shards: tuple[int, ...]) -> FederationState:
     """Return a federation whose shards have slices of these sizes; nothing is configured or trained."""
     numbers = count()
     return FederationState(
         name="made-up",
-        settings={"training": {"epochs": 4}},
+        settings=SETTINGS,
         key_digest=sha256(b"key"),
         shards=tuple(
             ShardState(slices=tuple(slice_of([next(numbers) for _ in range(size)]) for size in sizes))

@@ -64,6 +64,8 @@ def test_a_probe_is_news_to_older_software() -> None:
     without = replace(with_probe, configuration=configuration())
     assert "probe" not in json.dumps(encode_state(without))
     assert (describe(with_probe, "here", NOW).unrecorded, describe(without, "here", NOW).unrecorded) == ((), ("probe",))
+    own = replace(with_probe, settings={"model": {"factory": "my_net:build"}})
+    assert describe(own, "here", NOW).unrecorded == ("code_manifest",)
 
 
 def test_a_state_of_a_newer_version_is_refused() -> None:

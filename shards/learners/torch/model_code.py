@@ -16,11 +16,8 @@ from threading import Lock
 from types import ModuleType
 
 from shards.learners.torch.factory import import_factory
-from shards.specification import ModelSettings
+from shards.specification import SHIPPED_FACTORIES, ModelSettings
 from storage.digests import Sha256
-
-SHIPPED_FACTORIES = "shards.models"
-"""The module of the factories that come with this system."""
 
 OWN_ROOMS = frozenset({"storage", "shards", "coordinator", "cluster", "deploy"})
 """Top-level packages of this system: none of the user's code."""

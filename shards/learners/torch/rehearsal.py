@@ -17,9 +17,9 @@ from dataclasses import replace
 from typing import Final
 
 from shards.learners.torch.code_manifest import CodeManifest
-from shards.learners.torch.model_code import SHIPPED_FACTORIES
 from shards.learners.torch.performance import Performance, Request, Stage
 from shards.lineage import WORKERS_HASH_SEED, Configuration
+from shards.specification import SHIPPED_FACTORIES
 from storage.digests import Json, Sha256, canonical_json, digest_of
 from storage.errors import Corrupt, Invalid, ObjectExists, ObjectMissing, Unavailable
 from storage.objects import ObjectKey, ObjectStore, object_key

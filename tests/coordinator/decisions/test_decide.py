@@ -29,7 +29,16 @@ from shards.routing import Placement
 from shards.slices.files import EMPTY_SLICE
 from shards.specification import ShardId, SliceIndex
 from storage.errors import InvariantBroken
-from tests.coordinator.records import DATA, checkpoint_of, configuration, federation, ref, request_of, slice_of
+from tests.coordinator.records import (
+    DATA,
+    SETTINGS,
+    checkpoint_of,
+    configuration,
+    federation,
+    ref,
+    request_of,
+    slice_of,
+)
 
 AT = "2026-01-02T00:00:00+00:00"
 
@@ -41,7 +50,7 @@ def place(shard: int, slice_: int) -> Placement:
 
 def configured(state: FederationState, number: int = 0) -> FederationState:
     """Return the state with training asked for."""
-    return decide(state, TrainingConfigured(settings={}, configuration=configuration(number)))[0]
+    return decide(state, TrainingConfigured(settings=SETTINGS, configuration=configuration(number)))[0]
 
 
 def learn(state: FederationState, shard: int, slices: int = 1) -> FederationState:
