@@ -127,7 +127,8 @@ class FederationStatus:
     differences: tuple[str, ...] = ()
     """Settings of the specification that differ from those it was trained with."""
     unrecorded: tuple[str, ...] = ()
-    """What the release that trained it did not record, and is compared with nothing: ``probe``, ``code_manifest``."""
+    """Conditions that the release which trained it did not record, so that they are not compared: ``probe``,
+    ``code_manifest``."""
     forgotten: tuple[str, ...] = ()
     """Requests that the receipts' log states as carried out and the state does not know: it was put back to before
     them, and nothing answers from it."""

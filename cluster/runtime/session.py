@@ -132,7 +132,7 @@ def waited_for(settings: ClusterSettings, avoided: Collection[str] = ()) -> str 
         return told if free < wanted else None
     nodes = [node["Resources"] for node in nodes_with(settings.labels, avoided)]
     kinds = [f"with the labels {labels_in_words(settings.labels)}"] if settings.labels else []
-    such = " ".join(kinds + ["whose workers compute alike"] * bool(avoided))
+    such = " ".join(kinds + ["whose workers compute the same bits"] * bool(avoided))
     if not (room := sum(_fitting(settings, resources) for resources in nodes)):
         place = place_of(settings.labels) if settings.labels else "a node of the same kind"
         return f"waiting for {place}: no node {such} can hold a worker"

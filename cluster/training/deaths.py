@@ -1,4 +1,4 @@
-"""What becomes of workers, and when a task that loses them is given up. Pure."""
+"""Why workers fail, and when a task that loses them is given up. Pure."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ MOST_DEATHS: Final = 3
 MOST_LOSSES: Final = 30
 """So for a task that loses its worker by no fault of its own: nodes are taken away for reasons of others."""
 
-MOST_STRANGERS: Final = 10
-"""So many workers that compute otherwise are passed over in a row; a task for which no other one comes is given up."""
+MOST_MISMATCHES: Final = 10
+"""So many workers in a row may compute other bits than the task needs; then it is given up."""
 
 
 class Fate(Enum):
@@ -50,8 +50,8 @@ class Deaths:
     """Of workers that had begun, on nodes that lived on: the task may be the cause."""
     losses: int = 0
     """All others."""
-    strangers: int = 0
-    """Workers that compute otherwise."""
+    mismatches: int = 0
+    """Of workers that compute other bits."""
 
     def and_one(self, fate: Fate) -> Deaths:
         """Return what it comes to with another one."""

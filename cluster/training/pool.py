@@ -21,8 +21,8 @@ from ray.exceptions import (
 from cluster.config.specification import ClusterSettings
 from cluster.runtime.labels import selecting
 from cluster.runtime.session import waited_for, worker_count, worker_environment
-from cluster.training.alike import may_be_elsewhere, places, to_use, told, unlike
-from cluster.training.deaths import MOST_STRANGERS, Deaths, Fate, fate_of
+from cluster.training.deaths import MOST_MISMATCHES, Deaths, Fate, fate_of
+from cluster.training.selection import mismatched_nodes, nodes_text, other_nodes_may_match, select, unused_text
 from cluster.training.worker import WorkerActor, WorkerSetup
 from coordinator.engine.tasks import OtherConditions
 from shards.learners.trainer import SliceLearned, TrainingEvent, TrainTask
@@ -31,7 +31,7 @@ from storage.digests import Sha256
 from storage.errors import Invalid, SisaError, Unavailable
 
 MOST_ROUNDS: Final = 5
-"""So many times workers are started to find such as compute alike; twice as many each time, while none does."""
+"""How often workers are started in search of matching ones; twice as many each time as long as none matches."""
 
 PATIENCE_SECONDS: Final = 20.0
 """After so long without any event it is said what is waited for."""
@@ -62,17 +62,17 @@ class RayPool:
         self._files: list[Any] | None = None
         """The declared files' contents in Ray; None: not read yet."""
         self._profiles: dict[str, set[NumericsProfile]] = {}
-        """Of workers seen, by node: a node's do not change while it lives."""
+        """Profiles of workers seen, by node: they do not change while the node lives."""
         self._avoided: frozenset[str] = frozenset()
-        """Nodes on which no worker is started, as those there compute otherwise."""
+        """Nodes where no worker is started, because workers there compute other bits."""
         self._present: Configuration | None = None
-        """Of the workers in use; None: not known yet."""
+        """Configuration of the workers in use; None: not known yet."""
 
     def configuration(self, width: int, tasks: int, stored: Configuration | None = None) -> Configuration:
         """Return what decides the bits on the workers, having started as many as ``tasks`` tasks will take.
 
-        Workers that would not repeat ``stored`` are named, let go, and not used again; others are tried instead, on
-        other nodes. Where none of them would, the largest group of equal workers is used.
+        Workers that do not reproduce ``stored`` are named, stopped and not used again; others are started on other
+        nodes instead. Where no worker reproduces it, the largest group of equal workers is used.
         Raises ``Invalid`` when the model does not fit the data or no node can hold a worker, ``Unavailable`` when none
         can any more or none has the labels.
         """
@@ -89,20 +89,20 @@ class RayPool:
         return self._use(found, stored, max(1, tasks, stood_idle))
 
     def _gather(self, width: int, tasks: int, stored: Configuration | None) -> dict[Any, Configuration]:
-        """Return what workers say of themselves: as many as ``tasks`` take that compute alike, if there are so many."""
-        self._present, self._avoided = None, unlike(stored, self._profiles)
+        """Return the workers' configurations: of as many matching workers as ``tasks`` need, if there are so many."""
+        self._present, self._avoided = None, mismatched_nodes(stored, self._profiles)
         if not self._idle and not self._room(tasks):
-            self._avoided = frozenset()  # none is left: they may say once more what they are
+            self._avoided = frozenset()  # no other node is left: ask these again
         self._idle += [self._start() for _ in range(self._room(tasks) - len(self._idle))]
         wanted = len(self._idle)
         found = self._ask(width, self._idle, stored, patiently=True)
         for again in range(1, MOST_ROUNDS):
-            present = to_use(stored, found.values())
-            if present is None and not may_be_elsewhere(stored, found.values()):
-                stored, present = None, to_use(None, found.values())
+            present = select(stored, found.values())
+            if present is None and not other_nodes_may_match(stored, found.values()):
+                stored, present = None, select(None, found.values())
             if present is not None and len(found) < wanted:
                 break  # there are no processors for more
-            self._avoided = unlike(present or stored, self._profiles)
+            self._avoided = mismatched_nodes(present or stored, self._profiles)
             more = self._room(tasks if present else tasks << again) - sum(each == present for each in found.values())
             if more <= 0:
                 break
@@ -115,16 +115,13 @@ class RayPool:
         return found
 
     def _use(self, found: dict[Any, Configuration], stored: Configuration | None, most: int) -> Configuration:
-        """Keep the workers that compute alike, name the others and let them go."""
-        present = to_use(stored, found.values()) or to_use(None, found.values())
+        """Keep the workers that compute the same bits; name the others and stop them."""
+        present = select(stored, found.values()) or select(None, found.values())
         assert present is not None
-        self._present, self._avoided = present, unlike(present, self._profiles)
-        others: dict[Configuration, set[str]] = {}
-        for actor, each in found.items():
-            if each != present:
-                others.setdefault(each, set()).add(self._node(actor))
-        for each, nodes in others.items():
-            self._remark(told(present, each, nodes, ray.nodes()))
+        self._present, self._avoided = present, mismatched_nodes(present, self._profiles)
+        for other in dict.fromkeys(each for each in found.values() if each != present):
+            nodes = {self._node(actor) or "" for actor, each in found.items() if each == other}
+            self._remark(unused_text(present, other, nodes, ray.nodes()))
         alike = [actor for actor, each in found.items() if each == present]
         self._idle = alike[: min(most, self._settings.workers or most)]
         for actor in found.keys() - self._idle:
@@ -132,7 +129,7 @@ class RayPool:
         return present
 
     def _room(self, tasks: int) -> int:
-        """Return for how many workers there is room; 0: only on nodes that are avoided."""
+        """Return for how many workers there is room; 0 where only avoided nodes have room."""
         try:
             room = worker_count(self._settings, tasks, self._avoided)
         except Invalid as error:
@@ -150,7 +147,7 @@ class RayPool:
     ) -> dict[Any, Configuration]:
         """Return what the workers say of themselves; those that get no processors are let go when others are ready.
 
-        Unless asked ``patiently``, they are let go after a while though no other is ready.
+        Unless ``patiently``, they are let go after a while even if no other is ready.
         """
         asked = {actor.configuration.remote(width, stored): actor for actor in workers}
         if patiently:
@@ -163,7 +160,8 @@ class RayPool:
             self._remark(f"{len(late)} of {len(asked)} workers got no processors: going on without them")
         found = dict(zip([asked[answer] for answer in ready], ray.get(ready), strict=True))
         for actor, each in found.items():
-            self._profiles.setdefault(self._node(actor), set()).add(each.profile)
+            if (node := self._node(actor)) is not None:
+                self._profiles.setdefault(node, set()).add(each.profile)
         return found
 
     def rehearse(self, width: int) -> Sha256 | None:
@@ -205,15 +203,15 @@ class RayPool:
         self._files = None
 
     def _next_worker(self, running: dict[Any, _Run]) -> Any | None:
-        """Return an idle worker or a new one; None where there is no node for one, and others are at work."""
+        """Return an idle worker or a new one; None where only avoided nodes have room and other workers are busy."""
         if self._idle:
             return self._idle.pop()
         if self._avoided and not self._room(1):
             if running:
                 return None
             raise Unavailable(
-                "no node is left whose workers compute as those did that began",
-                "look at 'ray status'; it goes on when nodes of the same kind have come back or others were added",
+                "no node is left whose workers compute the bits that the constituents were trained with",
+                "look at 'ray status'; it goes on when nodes of the same kind are back or were added",
             )
         return self._start()
 
@@ -267,17 +265,17 @@ class RayPool:
         ready, _ = ray.wait([self._nodes[actor]], timeout=0)
         return bool(ready)
 
-    def _node(self, actor: Any) -> str:
-        """Return the node of a worker that has answered."""
-        node: str = ray.get(self._nodes[actor])
+    def _node(self, actor: Any, timeout: float = PATIENCE_SECONDS) -> str | None:
+        """Return the worker's node; None where it died, or has not answered in time."""
+        try:
+            node: str = ray.get(self._nodes[actor], timeout=timeout)
+        except RayError:
+            return None
         return node
 
     def _fate(self, actor: Any, error: RayError) -> Fate:
-        try:
-            node: str | None = ray.get(self._nodes[actor], timeout=0)
-        except RayError:
-            node = None
-        return fate_of(error, node, {each["NodeID"] for each in ray.nodes() if not each["Alive"]})
+        lost = {each["NodeID"] for each in ray.nodes() if not each["Alive"]}
+        return fate_of(error, self._node(actor, timeout=0), lost)
 
     def _next(
         self, stream: Any, running: dict[Any, _Run], waiting: deque[tuple[TrainTask, Deaths]]
@@ -298,7 +296,7 @@ class RayPool:
             if not isinstance(error.cause, OtherConditions):
                 raise _cause(error) from error
             del running[stream]
-            self._pass_over(run, error.cause, running, waiting)
+            self._skip(run, error.cause, running, waiting)
             return None
         if isinstance(event, SliceLearned) and event.checkpoint is not None:
             # A successor goes on from here.
@@ -316,24 +314,24 @@ class RayPool:
         waiting.appendleft((run.task, deaths))
         self._remark(f"{fate.value}: another one goes on with shard {run.task.shard} after slice {len(run.task.done)}")
 
-    def _pass_over(
+    def _skip(
         self,
         run: _Run,
         cause: OtherConditions,
         running: dict[Any, _Run],
         waiting: deque[tuple[TrainTask, Deaths]],
     ) -> None:
-        """Give the task of a worker that computes otherwise to another one. Raises ``cause`` where no other comes."""
-        node = self._node(run.actor)
+        """Give the task of a worker that computes other bits to another one; raises ``cause`` where there is none."""
+        node = self._node(run.actor) or ""
         self._let_go(run.actor)
         at_work = [*self._idle, *(each.actor for each in running.values())]
-        if not any(self._is_placed(actor) and self._node(actor) == node for actor in at_work):
-            self._avoided |= {node}
-        deaths = replace(run.deaths, strangers=run.deaths.strangers + 1)
-        if deaths.strangers >= MOST_STRANGERS or not (at_work or self._room(1)):
+        if not any(self._node(actor, timeout=0) == node for actor in at_work):
+            self._avoided |= {node} - {""}
+        deaths = replace(run.deaths, mismatches=run.deaths.mismatches + 1)
+        if deaths.mismatches >= MOST_MISMATCHES or not (at_work or self._room(1)):
             raise cause
         waiting.appendleft((run.task, deaths))
-        self._remark(f"a worker on {places([node], ray.nodes())} is not used, another is tried: {cause.fact}")
+        self._remark(f"a worker on {nodes_text([node], ray.nodes())} is not used, another one is started: {cause.fact}")
 
 
 def _node_of(_: object) -> str:

@@ -65,7 +65,7 @@ class WorkerSetup:
     labels: Labels = field(default_factory=dict)
     """Of the nodes on which alone it may be at work."""
     companions: Configuration | None = None
-    """What decides the bits on the workers beside it; None: nothing is known of them yet."""
+    """Configuration of the workers beside it; None: not known yet."""
 
 
 class Worker:
@@ -144,7 +144,7 @@ class Worker:
         promised = task.lineages[0].configuration
         present = self.configuration(task.width, promised)
         check_configuration(promised, present)
-        check_configuration(self._setup.companions, present)  # these may differ in what an old lineage does not record
+        check_configuration(self._setup.companions, present)  # old lineages do not record all of it
         if task.token is not None:
             self.rehearse(task.width)
         manifest = self._manifests.get(task.width) or recorded_manifest(task.width, promised, self._setup.store)

@@ -402,9 +402,9 @@ class Writer:
     def _tell_conditions(self, now: Configuration) -> None:
         before = self.state.configuration
         if before is None or before.settings != now.settings:
-            return  # nothing was trained, or the changed settings are told
+            return  # nothing was trained, or the changed settings are reported
         if changed := differing(before, now):
-            self._tell(f"constituents are trained anew: {'; '.join(changed)}")
+            self._tell(f"all constituents are retrained because conditions differ: {'; '.join(changed)}")
 
     def _tell(self, text: str) -> None:
         self._around.listener(Remark(text=text))

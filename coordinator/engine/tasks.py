@@ -14,11 +14,8 @@ from storage.digests import Sha256
 from storage.errors import Conflict, Fenced
 from storage.objects import ObjectStore
 
-_CAUSES: Final = (
-    "another kind of processor, or environment variables that choose its instructions, such as MKL_CBWR and"
-    " ONEDNN_MAX_CPU_ISA"
-)
-"""Of unequal probes in one profile."""
+_CAUSES: Final = "the kind of processor and on environment variables such as MKL_CBWR and ONEDNN_MAX_CPU_ISA"
+"""Of different probes in one profile."""
 
 
 def train_task(state: FederationState, shard: ShardId, *, done: int, token: int | None) -> TrainTask:
@@ -60,7 +57,7 @@ def revised_task(store: ObjectStore, task: TrainTask) -> TrainTask:
 
 
 class OtherConditions(Conflict):
-    """A worker would produce other bits than those that are wanted."""
+    """A worker would produce other bits than its task needs."""
 
 
 def check_configuration(trained: Configuration | None, present: Configuration) -> None:
@@ -77,7 +74,7 @@ def check_configuration(trained: Configuration | None, present: Configuration) -
 
 
 def differing(trained: Configuration, present: Configuration, form: str = "{name}: {was} then, {now} now") -> list[str]:
-    """Return in words what ``trained`` records and is otherwise in ``present``; values in this ``form``."""
+    """Return in words where ``present`` differs from what ``trained`` records; values in this ``form``."""
     present = as_recorded(trained, present)
     found = []
     if trained.settings != present.settings:
@@ -93,7 +90,7 @@ def differing(trained: Configuration, present: Configuration, form: str = "{name
     found += [form.format(name=name, was=old, now=new) for name, old, new in values if old != new]
     if was == replace(now, probe=was.probe) != now:
         probes = form.format(name="probe", was=_short(was.probe), now=_short(now.probe))
-        found.append(f"the bits of the same arithmetic ({probes}), as with {_CAUSES}")
+        found.append(f"the results of the same arithmetic ({probes}), which depend on {_CAUSES}")
     return found
 
 

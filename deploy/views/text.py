@@ -71,8 +71,8 @@ def status_text(status: FederationStatus) -> str:
         parts.append(f"the specification differs from what was trained in: {', '.join(status.differences)}")
     if "probe" in status.unrecorded:
         parts.append(
-            "trained by a release that kept no probe of arithmetic: that another kind of processor computes other bits"
-            " would not be noticed here before 'sisa verify'; what is next trained anew as a whole gets one"
+            "trained by a release that recorded no probe of arithmetic: only 'sisa verify' notices here if another kind"
+            " of processor computes other bits; the next training from scratch records a probe"
         )
     if "code_manifest" in status.unrecorded:
         parts.append(

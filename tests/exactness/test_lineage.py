@@ -177,7 +177,7 @@ def _probed(name: bytes) -> Callable[[Configuration], Configuration]:
     [
         (_other_torch, r"torch: .* then, 1\.0 now; device: .* then, cpu/other now"),
         (lambda found: replace(found, profile=replace(found.profile, threads=8)), "threads: 1 then, 8 now"),
-        (_probed(b"other"), r"the bits of the same arithmetic \(probe: .{12} then, .{12} now\), as with .*MKL_CBWR"),
+        (_probed(b"other"), r"results of the same arithmetic \(probe: .{12} then, .{12} now\), which .*MKL_CBWR"),
         (lambda found: replace(found, model_code=found.settings), "the model's source code"),
         (lambda found: replace(found, settings=found.model_code), "model or training settings"),
         (lambda found: replace(found, seed=77), "seed"),

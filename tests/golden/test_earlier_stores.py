@@ -95,7 +95,7 @@ def test_what_it_did_not_record_comes_with_the_next_training_of_all(earlier: Hom
     """It has no probe of arithmetic and is said to have none, until a changed setting has all trained anew (E16)."""
     same = is_of_this_profile(earlier)
     assert earlier.json("status").data["unrecorded"] == ["probe"]
-    assert "kept no probe of arithmetic" in earlier.run("status").out
+    assert "recorded no probe of arithmetic" in earlier.run("status").out
     assert earlier.json("train").code == 0
     assert earlier.json("status").data["unrecorded"] == (["probe"] if same else [])
     earlier.config.write_text(earlier.config.read_text("utf-8").replace("seed = 7", "seed = 8"), "utf-8")

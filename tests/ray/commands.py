@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -44,12 +44,12 @@ main()
 """
 
 
-def command(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run the command to its end."""
+def command(*words: str, folder: Path, further: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the command to its end; with ``further`` environment variables."""
     return subprocess.run(
         [sys.executable, "-c", _PLAIN, *words],
         cwd=folder,
-        env=_environment(),
+        env={**_environment(), **(further or {})},
         capture_output=True,
         text=True,
         timeout=TIMEOUT_SECONDS,

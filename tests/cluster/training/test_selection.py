@@ -14,9 +14,9 @@ from cluster.config.specification import ClusterSettings
 from cluster.runtime import labels
 from cluster.runtime.session import waited_for
 from cluster.training import pool
-from cluster.training.alike import to_use
-from cluster.training.deaths import MOST_STRANGERS
+from cluster.training.deaths import MOST_MISMATCHES
 from cluster.training.pool import MOST_ROUNDS, RayPool
+from cluster.training.selection import select
 from cluster.training.worker import WorkerSetup
 from coordinator.engine.tasks import OtherConditions, check_configuration
 from shards.learners.trainer import TrainTask
@@ -98,7 +98,7 @@ def test_those_that_would_not_repeat_what_was_trained_are_named_and_not_used(mix
     assert world.pool.configuration(1, 3, A) == A
     assert world.used == ["node-00", "node-02", "node-03"]
     (told,) = world.remarks
-    assert "workers on at-node-01 (node node-01) are not used, they compute otherwise: " in told
+    assert "workers on at-node-01 (node node-01) are not used because they differ in " in told
     assert f"(probe: {str(B.profile.probe)[:12]} instead of {str(A.profile.probe)[:12]})" in told
     assert world.train(0, 1, 2) == [0, 1, 2]
 
@@ -145,7 +145,7 @@ def test_where_none_would_repeat_it_the_largest_group_is_used(mixed: Play) -> No
     assert present == C
     assert world.used == ["node-01", "node-02"]
     assert [told.split(" are ")[0] for told in world.remarks] == ["workers on at-node-00 (node node-00)"]
-    with pytest.raises(OtherConditions, match="the bits of the same arithmetic"):
+    with pytest.raises(OtherConditions, match="the results of the same arithmetic"):
         check_configuration(A, present)
     # Asked again they say the same, though all of these nodes are known by now.
     world.pool.close()
@@ -200,8 +200,8 @@ def test_what_an_old_store_does_not_record_cannot_be_compared_with_it(mixed: Pla
     world.pool._profiles.clear()  # as though node-00 had joined since
     world.pool._avoided = frozenset()
     assert world.train(0, 1) == [0, 1]
-    assert "a worker on at-node-00 (node node-00) is not used, another is tried: " in world.remarks[-1]
-    assert to_use(OLD, [A, B]) == to_use(OLD, [B, A])
+    assert "a worker on at-node-00 (node node-00) is not used, another one is started: " in world.remarks[-1]
+    assert select(OLD, [A, B]) == select(OLD, [B, A])
 
 
 @pytest.mark.parametrize("died", [AWAY, ActorDiedError()])
@@ -213,20 +213,22 @@ def test_a_successor_that_computes_otherwise_is_passed_over(died: RayError, mixe
         world.world.nodes_alive["node-00"] = False
     assert world.train(0) == [0]
     assert [actor.node for actor in world.world.actors] == ["node-00", "node-01", "node-02"]
-    assert "node-01) is not used, another is tried: the constituents were trained under other" in world.remarks[-1]
+    assert (
+        "node-01) is not used, another one is started: the constituents were trained under other" in world.remarks[-1]
+    )
 
 
 def test_where_no_other_successor_comes_it_is_said_why(mixed: Play) -> None:
     """There is an end: no node that is left, or too many that compute otherwise."""
     world = mixed(A, B, fates={0: deque([AWAY, None])})
     world.pool.configuration(1, 1, A)
-    with pytest.raises(OtherConditions, match="the bits of the same arithmetic"):
+    with pytest.raises(OtherConditions, match="the results of the same arithmetic"):
         world.train(0)
-    world = mixed(A, *[B] * (MOST_STRANGERS + 3), fates={0: deque([AWAY, None])})
+    world = mixed(A, *[B] * (MOST_MISMATCHES + 3), fates={0: deque([AWAY, None])})
     world.pool.configuration(1, 1, A)
-    with pytest.raises(OtherConditions, match="the bits of the same arithmetic"):
+    with pytest.raises(OtherConditions, match="the results of the same arithmetic"):
         world.train(0)
-    assert len(world.world.actors) == 1 + MOST_STRANGERS
+    assert len(world.world.actors) == 1 + MOST_MISMATCHES
     # The next attempt finds nodes that it knows, and none of them to be of use.
     world.pool.close()
     world.world.nodes_alive["node-00"] = True
@@ -238,7 +240,7 @@ def test_those_at_work_take_over_what_no_successor_can(mixed: Play) -> None:
     world = mixed(A, A, B, fates={0: deque([AWAY, None]), 1: deque([None])})
     world.pool.configuration(1, 2, A)
     assert world.train(0, 1) == [0, 1]
-    assert sum("another is tried" in told for told in world.remarks) == 1
+    assert sum("another one is started" in told for told in world.remarks) == 1
 
 
 def test_once_all_that_computed_alike_are_gone_it_is_said(mixed: Play) -> None:
@@ -253,6 +255,7 @@ def test_what_is_waited_for_is_said_of_the_nodes_that_count(mixed: Play) -> None
     """Processors that are free on nodes that are avoided are none."""
     mixed(A, B)
     told = waited_for(ClusterSettings(), {"node-00"})
-    assert told == "waiting for workers: nodes whose workers compute alike hold 1 at once, of all federations together"
+    assert told is not None
+    assert told.startswith("waiting for workers: nodes whose workers compute the same bits hold 1 at once, of all ")
     told = waited_for(ClusterSettings(), {"node-00", "node-01"})
-    assert told == "waiting for a node of the same kind: no node whose workers compute alike can hold a worker"
+    assert told == "waiting for a node of the same kind: no node whose workers compute the same bits can hold a worker"
