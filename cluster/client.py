@@ -32,6 +32,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from cluster.results.federation import ErasureAnswer, SubjectFound, SubjectsFound
 from cluster.results.sites import SitesStatus
+from coordinator.aggregation import ModelFailed
 from coordinator.requests import RequestState, may_find_nothing
 from coordinator.sites import SiteStanding, TookPart
 from coordinator.status import FederationStatus, RequestStatus
@@ -58,6 +59,9 @@ _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,199}")
 
 _KINDS: Final[Mapping[int, type[SisaError]]] = {404: ObjectMissing, 409: Conflict, 429: Unavailable, 503: Unavailable}
 """Which error an answer's status stands for; other 3xx and 4xx: ``Invalid``, others: ``SisaError``."""
+
+MODEL_FAILED: Final = "model_failed"
+"""The kind of a server's error that stands for ``ModelFailed``."""
 
 _Shape = TypeVar("_Shape")
 
@@ -454,6 +458,8 @@ def _good(reply: _Reply) -> _Reply:
         fact, remedy = f"the server answered with status {reply.status}, not as the API does", "check the address"
     if reply.status in {401, 403} and kind != "withheld":
         raise NotAllowed(fact, remedy)
+    if kind == MODEL_FAILED:
+        raise ModelFailed(fact, remedy)
     others = Invalid if 300 <= reply.status < 500 else SisaError
     raise _KINDS.get(reply.status, others)(fact, remedy)
 

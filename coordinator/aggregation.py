@@ -12,9 +12,13 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from storage.errors import Unavailable
+from storage.errors import Invalid, Unavailable
 
 Rule = Literal["mean_probability", "majority_vote"]
+
+
+class ModelFailed(Invalid):
+    """The model has no answer for a data point: its code raises an error, or what it computes is no number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -43,3 +47,19 @@ def aggregate(probabilities_KNC: npt.NDArray[np.float64], rule: Rule) -> Aggrega
         votes_KN = probabilities_KNC.argmax(axis=2)
         scores = np.eye(classes, dtype=np.float64)[votes_KN].mean(axis=0)
     return Aggregated(classes_N=scores.argmax(axis=1), scores_NC=scores)
+
+
+def model_failed(fact: str, point: int | None) -> ModelFailed:
+    """Return the error; ``point``: which of those asked about it is, where that is known."""
+    return ModelFailed(
+        f"the model has no answer for a data point: {fact}",
+        "correct the data point or leave it out: the model may not take its values, such as a category that it does"
+        " not know",
+        **({} if point is None else {"point": point}),
+    )
+
+
+def placed(error: ModelFailed, first: int) -> ModelFailed:
+    """Return the error of a part of what was asked, from data point ``first`` on, with the place among all of them."""
+    point = error.context.get("point")
+    return error if point is None else ModelFailed(error.fact, error.remedy, point=int(point) + first)

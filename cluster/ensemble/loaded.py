@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from cluster.config.specification import FederationSpecification
 from cluster.runtime.user_code import make_importable, working_in
-from coordinator.aggregation import Aggregated, Rule, aggregate
+from coordinator.aggregation import Aggregated, ModelFailed, Rule, aggregate, model_failed
 from coordinator.state import FederationState, servable
 from shards.learners.protocol import Learner
 from shards.learners.registry import open_learner
@@ -133,9 +133,42 @@ class Ensemble:
         )
 
     def answer(self, features_NF: npt.NDArray[np.float32]) -> Aggregated:
-        """Return the aggregated prediction for scaled features."""
-        probabilities = [self.learner.probabilities(state, features_NF) for state in self.constituents]
-        return aggregate(np.stack(probabilities), self.rule)
+        """Return the aggregated prediction for scaled features.
+
+        Raises ``ModelFailed``, with the place of the first data point that the model has no answer for, and
+        ``Unavailable`` when the memory does not suffice.
+        """
+        try:
+            probabilities_KNC = self._probabilities(features_NF)
+        except MemoryError:
+            raise Unavailable(
+                "the memory does not suffice to answer these data points", "ask for fewer at a time"
+            ) from None
+        except Exception as error:  # noqa: BLE001  the model is the user's code, and its errors may quote data points
+            raise self._failed(features_NF, f"the model's code raises {type(error).__name__}") from None
+        if not np.isfinite(probabilities_KNC).all():
+            point = int(np.argwhere(~np.isfinite(probabilities_KNC))[:, 1].min())
+            raise model_failed("the model's answer is no number", point)
+        return aggregate(probabilities_KNC, self.rule)
+
+    def _probabilities(self, features_NF: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        return np.stack([self.learner.probabilities(state, features_NF) for state in self.constituents])
+
+    def _failed(self, features_NF: npt.NDArray[np.float32], fact: str) -> ModelFailed:
+        """Return the error for data points with one among them that the model fails on, found by halving."""
+        start, stop = 0, len(features_NF)
+        while stop - start > 1:
+            middle = (start + stop) // 2
+            start, stop = (start, middle) if self._fails(features_NF[start:middle]) else (middle, stop)
+        is_found = stop > start and self._fails(features_NF[start:stop])  # else it failed for another reason
+        return model_failed(fact, start if is_found else None)
+
+    def _fails(self, features_NF: npt.NDArray[np.float32]) -> bool:
+        try:
+            self._probabilities(features_NF)
+        except Exception:  # noqa: BLE001  see ``answer``
+            return True
+        return False
 
 
 def _manifest(store: ObjectStore, width: int, configuration: Configuration | None) -> CodeManifest | None:

@@ -17,6 +17,7 @@ from cluster.writer.identity import (
 )
 from cluster.writer.training_data import asked_about
 from cluster.writer.writer import check_skeletons
+from coordinator.aggregation import Aggregated, ModelFailed, placed
 from coordinator.decisions.plan import plan_retrain
 from coordinator.engine.lookup import load_digests, load_tombstones
 from coordinator.engine.removal import Demand, find_points
@@ -154,7 +155,7 @@ class Reading:
             shards=ensemble.shards,
             classes=self._specification.data.classes,
             id_column=self._specification.data.id,
-            batches=(self._answer(ensemble, batch) for batch in self._still_servable(ensemble, features)),
+            batches=(self._named(batch, answer) for batch, answer in self._answered(ensemble, features)),
         )
 
     def evaluate(self, data: object) -> Evaluation:
@@ -162,8 +163,8 @@ class Reading:
         state, ensemble = self._load()
         features = asked_about(self._specification, state, data, labelled=True)
         counted = (
-            (batch.labels_N, ensemble.answer(batch.features_NF).classes_N)
-            for batch in self._still_servable(ensemble, features)
+            (batch.labels_N, answer.classes_N)
+            for batch, answer in self._answered(ensemble, features)
             if batch.labels_N is not None
         )
         return evaluation_of(
@@ -201,6 +202,19 @@ class Reading:
                     raise
         return act(self.trained()[0])
 
+    def _answered(
+        self, ensemble: Ensemble, features: Iterable[FeatureBatch]
+    ) -> Iterator[tuple[FeatureBatch, Aggregated]]:
+        """Yield each batch with its answer; see ``_still_servable``, and ``Ensemble.answer`` for what it raises."""
+        first = 0
+        for batch in self._still_servable(ensemble, features):
+            try:
+                answer = ensemble.answer(batch.features_NF)
+            except ModelFailed as error:
+                raise placed(error, first) from None
+            first += len(batch.features_NF)
+            yield batch, answer
+
     def _still_servable(self, ensemble: Ensemble, batches: Iterable[FeatureBatch]) -> Iterator[FeatureBatch]:
         """Yield the batches as long as the ensemble may answer, and end only if it still may (E10).
 
@@ -222,8 +236,7 @@ class Reading:
                 floor=floor,
             )
 
-    def _answer(self, ensemble: Ensemble, batch: FeatureBatch) -> PredictionBatch:
-        answer = ensemble.answer(batch.features_NF)
+    def _named(self, batch: FeatureBatch, answer: Aggregated) -> PredictionBatch:
         names = self._specification.data.classes
         return PredictionBatch(
             ids=batch.ids,

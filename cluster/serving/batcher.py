@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from cluster.ensemble.loaded import Ensemble
 from cluster.ensemble.replica_state import Standing
-from coordinator.aggregation import Aggregated
+from coordinator.aggregation import Aggregated, ModelFailed, placed
 from storage.errors import InvariantBroken, SisaError, Unavailable
 
 TOGETHER: Final = 1024
@@ -143,14 +143,24 @@ class Answering:
             if ensemble is None:
                 self._refuse(asks, reason)
                 continue
-            try:
-                self._evaluate(asks, ensemble)
-            except SisaError as error:
-                self._refuse(asks, error)
-            except Exception:  # noqa: BLE001  the model is the user's code, and its errors may quote data points
-                self._refuse(asks, InvariantBroken("the model failed on these data points"))
+            self._compute_next(asks, ensemble)
+
+    def _compute_next(self, asks: Sequence[_Ask], ensemble: Ensemble) -> None:
+        """Compute the next piece of an ask, or several small asks; one that the model fails on spoils no other."""
+        try:
+            self._evaluate(asks, ensemble)
+        except ModelFailed as error:
+            if len(asks) > 1:
+                for ask in asks:
+                    self._compute_next([ask], ensemble)
             else:
-                self._pass_on(asks)
+                self._refuse(asks, placed(error, asks[0].points))
+        except SisaError as error:
+            self._refuse(asks, error)
+        except Exception:  # noqa: BLE001  what a learner raises may quote data points
+            self._refuse(asks, InvariantBroken("the model failed on these data points"))
+        else:
+            self._pass_on(asks)
 
     @property
     def _is_ready(self) -> bool:

@@ -8,7 +8,9 @@ from typing import Final
 
 from starlette.responses import Response
 
+from cluster.client import MODEL_FAILED
 from cluster.ensemble.site_report import Withheld
+from coordinator.aggregation import ModelFailed
 from shards.data.messages import TooManyPoints
 from storage.errors import Conflict, Invalid, InvariantBroken, ObjectMissing, SisaError
 
@@ -53,6 +55,8 @@ def problem_of(error: SisaError) -> Problem:
     """Return what a caller is told of ``error``; what went wrong on our side is told without names of things."""
     if isinstance(error, TooManyPoints):
         return too_large(error.fact, error.remedy)
+    if isinstance(error, ModelFailed):
+        return Problem(status=422, kind=MODEL_FAILED, message=error.message, remedy=error.remedy)
     if isinstance(error, Withheld):
         return Problem(status=403, kind="withheld", message=error.message, remedy=error.remedy)
     for kind, status in ((Invalid, 422), (Conflict, 409), (ObjectMissing, 404)):

@@ -5,7 +5,7 @@ Shape legend: N points, F features.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from threading import Lock
@@ -19,7 +19,7 @@ from cluster.config.sites import SitesSettings, SitesSpecification
 from cluster.sites.imported_weights import Carried
 from cluster.sites.link import SiteLink
 from cluster.sites.membership import RosterRegister
-from coordinator.aggregation import Aggregated
+from coordinator.aggregation import Aggregated, ModelFailed
 from coordinator.sites import Roster, SiteAnswer, SiteMark, SiteStanding, TookPart, check_answer, combine, set_back
 from storage.errors import SisaError, Unavailable
 
@@ -81,7 +81,7 @@ class Asking:
                 del found[name]
         found = {name: answer for name, answer in found.items() if name in now}
         absent = {name: reason for name, reason in absent.items() if name in now}
-        self._check_quorum(found, absent, len(now))
+        self._check_quorum(found, absent, len(now), _failures(asked))
         absent |= {site.name: _NEW for site in self._specification.sites if roster.find(site.name) is None}
         return SitesAnswer(
             aggregated=combine(tuple(found.values()), self._specification.aggregation.rule),
@@ -112,9 +112,17 @@ class Asking:
             if good >= quorum and not has_grace:
                 has_grace, until = True, min(until, monotonic() + settings.grace_seconds)
 
-    def _check_quorum(self, found: Mapping[str, SiteAnswer], absent: Mapping[str, str], members: int) -> None:
+    def _check_quorum(
+        self,
+        found: Mapping[str, SiteAnswer],
+        absent: Mapping[str, str],
+        members: int,
+        failures: Sequence[ModelFailed],
+    ) -> None:
         quorum = min(self._specification.settings.quorum or members, members)
         if len(found) < max(1, quorum):
+            if failures:  # waiting helps nobody: the same data points fail again
+                raise failures[0]
             reasons = "; ".join(f"{name}: {reason}" for name, reason in absent.items())
             raise Unavailable(
                 f"{len(found)} of {members} sites answer, and the quorum is {max(1, quorum)}: {reasons}",
@@ -195,6 +203,12 @@ class _Way:
         began = monotonic()
         self._mark = self._roster.advance(self._link.name, self._link.standing)
         self._looked_at = began
+
+
+def _failures(asked: Mapping[str, Future[SiteAnswer]]) -> list[ModelFailed]:
+    """Return the errors of sites whose model has no answer for what was asked."""
+    errors = (each.exception() for each in asked.values() if each.done())
+    return [error for error in errors if isinstance(error, ModelFailed)]
 
 
 def _sorted_out(asked: Mapping[str, Future[SiteAnswer]]) -> tuple[dict[str, SiteAnswer], dict[str, str]]:

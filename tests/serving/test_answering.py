@@ -16,9 +16,12 @@ import pytest
 from cluster.ensemble.loaded import Ensemble
 from cluster.ensemble.replica_state import Standing
 from cluster.serving.batcher import TOGETHER, Answer, Answering
-from coordinator.aggregation import Aggregated
+from coordinator.aggregation import Aggregated, ModelFailed, model_failed
 from storage.errors import InvariantBroken, SisaError, Unavailable
 from tests.serving.world import PATIENCE_SECONDS
+
+UNKNOWN = 0.5
+"""A feature that the model has no answer for."""
 
 
 @dataclass(slots=True)
@@ -35,6 +38,8 @@ class FakeEnsemble:
         """Return the first feature as class."""
         self.calls.append(len(features_NF))
         self.before()
+        if (places := np.flatnonzero(features_NF[:, 0] == UNKNOWN)).size:
+            raise model_failed("it does not know a category", int(places[0]))
         if len(features_NF) and features_NF[0, 0] < 0:
             raise RuntimeError("the model quotes secret-person-001")
         return Aggregated(
@@ -254,6 +259,17 @@ def test_a_model_that_fails_is_not_quoted(standing: FakeStanding, answering: Ans
         result(answering.ask(features(-1)))
     assert "secret" not in str(caught.value)
     assert result(answering.ask(features(1))).classes_N.tolist() == [1]
+
+
+def test_who_has_good_values_is_answered(standing: FakeStanding, answering: Answering) -> None:
+    """Of questions evaluated together only the one that the model has no answer for is refused, at its own place."""
+    with at_work(standing, answering):
+        asked = [answering.ask(features(*firsts)) for firsts in ((1,), (2, UNKNOWN), (3,))]
+    assert [result(each).classes_N.tolist() for each in (asked[0], asked[2])] == [[1], [3]]
+    with pytest.raises(ModelFailed, match="point=1"):
+        result(asked[1])
+    assert standing.held is not None
+    assert standing.held.calls == [1, 4, 1, 2, 1]
 
 
 def test_a_thread_that_ends_takes_nobody_with_it(standing: FakeStanding) -> None:
