@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, NoReturn
 
 import numpy as np
@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from cluster.config.specification import FederationSpecification
 from cluster.serving.batcher import Answer
-from cluster.serving.http_errors import Problem, Refused, unreadable
+from cluster.serving.http_errors import Problem, Refused, too_large, unreadable
 from coordinator.aggregation import Aggregated
 from coordinator.state import DataState
 from shards.data.messages import (
@@ -34,6 +34,10 @@ from storage.errors import Invalid
 
 JSON: Final = "application/json"
 FORMATS: Final = (JSON, ARROW_STREAM)
+
+_LEAST_PARTS: Final = 100_000
+_PARTS_OF_A_THING: Final = 4
+"""A data point is an object, with its features in another, and those may be a list; a bracket may stand in its id."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -54,6 +58,10 @@ class Reader:
     """With the feature columns' names, as found at ingest."""
     width: int
     most_points: int
+    _features: frozenset[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_features", frozenset(self.data.features))
 
     @classmethod
     def of(cls, specification: FederationSpecification, ingested: DataState) -> Reader:
@@ -66,7 +74,7 @@ class Reader:
         """Return what a body of this type asks. Raises ``Refused``, ``Invalid``, ``TooManyPoints``."""
         if media_type == ARROW_STREAM:
             return self._of_table(table_of_stream(payload, self.most_points))
-        body = parsed(payload)
+        body = parsed(payload, self.most_points)
         if not isinstance(body, dict) or len(body.keys() & {"points", "columns"}) != 1 or len(body) != 1:
             raise Invalid("the body is an object with either 'points' or 'columns'", "see /docs")
         if "columns" in body:
@@ -83,7 +91,9 @@ class Reader:
     def _of_columns(self, columns: object) -> Asked:
         if not isinstance(columns, dict) or not all(isinstance(values, list) for values in columns.values()):
             raise Invalid("'columns' is an object of lists", "see /docs")
-        return self._of_table(table_of_columns(columns, self.most_points))
+        # Only what is asked for: others may be any number, and would each take memory.
+        known = {name: columns[name] for name in (self.data.id, *self.data.features) if name in columns}
+        return self._of_table(table_of_columns(known, self.most_points))
 
     def _of_points(self, points: object) -> Asked:
         if not isinstance(points, list) or not all(isinstance(point, dict) for point in points):
@@ -99,16 +109,29 @@ class Reader:
             return Asked(features_NF=points_of_lists(given, self.data, self.width), ids=ids)
         if not all(isinstance(each, dict) for each in given):
             raise Invalid("some features are lists and some are objects", "give all data points in one form")
-        columns = {name: [each.get(name) for each in given] for name in given[0]}
+        for number, point in enumerate(given):
+            # Before any column is made: names times data points may be far more than the body has bytes.
+            if not self._features <= point.keys():
+                raise _without_feature(next(name for name in self.data.features if name not in point), number)
+        columns = {name: [each[name] for each in given] for name in self.data.features}
         return self._of_table(table_of_columns(columns, self.most_points), ids)
 
 
-def parsed(payload: bytes) -> Any:
-    """Return what a JSON body says.
+def parsed(payload: bytes, most_things: int) -> Any:
+    """Return what a JSON body says, that speaks of at most so many data points or names.
 
-    Raises ``Refused`` for anything that is not JSON, NaN and infinities included, and for an object that has a key
-    twice: readers of JSON differ in which of the two values they take, so one of them would be lost without a word.
+    A list or an object takes two or three bytes of the body, and thirty times as much memory: raises ``Refused`` with
+    413 for more of them than ``most_things`` need. Raises it with 400 for anything that is not JSON, NaN and infinities
+    included, and for an object that has a key twice: readers of JSON differ in which of the two values they take, so
+    one of them would be lost without a word.
     """
+    if payload.count(b"[") + payload.count(b"{") > _LEAST_PARTS + _PARTS_OF_A_THING * most_things:
+        raise Refused(
+            too_large(
+                f"the body has more lists and objects than {most_things:,} data points or names have",
+                "send several requests",
+            )
+        )
     try:
         return json.loads(payload, parse_constant=_refuse_constant, object_pairs_hook=_object)
     except (ValueError, RecursionError):
@@ -189,6 +212,12 @@ def _is_point(point: Mapping[str, Any]) -> bool:
     id_ = point.get("id")
     is_named = id_ is None or (isinstance(id_, str | int) and not isinstance(id_, bool))
     return is_named and isinstance(point.get("features"), list | dict) and point.keys() <= {"id", "features"}
+
+
+def _without_feature(name: str, number: int) -> Invalid:
+    return Invalid(
+        f"there is no column {name!r} in a data point", "send all features, named as in the training data", point=number
+    )
 
 
 def _bad_point(number: int) -> Invalid:

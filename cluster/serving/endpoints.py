@@ -171,7 +171,7 @@ class Endpoints:
         """Return the members of a small JSON body: just these, each of its kind. Raises ``Refused``, ``Invalid``."""
         media_type_of(request.headers, (JSON,))
         payload = await self.body(request)
-        body = await self.handle(len(payload), lambda: parsed(payload))
+        body = await self.handle(len(payload), lambda: parsed(payload, self._settings.max_names))
         is_object = isinstance(body, dict) and body.keys() == kinds.keys()
         if is_object and all(type(body[name]) is kind for name, kind in kinds.items()):  # true is no number
             found: dict[str, Any] = body
@@ -239,7 +239,7 @@ def json_answer(value: Any, status: int = 200, headers: dict[str, str] | None = 
 
 
 def _named(payload: bytes, most_names: int, more: tuple[str, ...]) -> Named:
-    body = parsed(payload)
+    body = parsed(payload, most_names)
     if not isinstance(body, dict) or not body.keys() <= {"subjects", "ids", "hold", "include_similar", *more}:
         raise Invalid(
             "the body is an object with 'subjects', 'ids', or both, and perhaps 'hold' and 'include_similar'",

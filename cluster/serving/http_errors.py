@@ -11,7 +11,7 @@ from starlette.responses import Response
 from cluster.client import MODEL_FAILED
 from cluster.ensemble.site_report import Withheld
 from coordinator.aggregation import ModelFailed
-from shards.data.messages import TooManyPoints
+from shards.data.messages import TooManyPoints, Unreadable
 from storage.errors import Conflict, Invalid, InvariantBroken, ObjectMissing, SisaError
 
 RETRY_SECONDS: Final = 1
@@ -59,7 +59,7 @@ def problem_of(error: SisaError) -> Problem:
         return Problem(status=422, kind=MODEL_FAILED, message=error.message, remedy=error.remedy)
     if isinstance(error, Withheld):
         return Problem(status=403, kind="withheld", message=error.message, remedy=error.remedy)
-    for kind, status in ((Invalid, 422), (Conflict, 409), (ObjectMissing, 404)):
+    for kind, status in ((Unreadable, 400), (Invalid, 422), (Conflict, 409), (ObjectMissing, 404)):
         if isinstance(error, kind):
             return Problem(status=status, kind=error.kind, message=error.message, remedy=error.remedy)
     if isinstance(error, InvariantBroken):

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from shards.data.prediction_files import FeatureBatch, PredictionBatch, feature_batches
 from shards.data.readers import TableReader, Wanted
-from shards.data.sources import DataFile, Source, is_text, plain_type
+from shards.data.sources import DataFile, Source, is_list, is_text, plain, plain_type
 from shards.points import scaled
 from shards.specification import DataSettings
 from storage.errors import Corrupt, Invalid
@@ -27,6 +27,8 @@ from storage.errors import Corrupt, Invalid
 ARROW_STREAM: Final = "application/vnd.apache.arrow.stream"
 """The media type of Arrow's IPC stream format."""
 
+_NUMBERS: Final = frozenset({bool, int, float})
+_PLAIN: Final = frozenset({*_NUMBERS, str, type(None)})
 _PROBABILITY: Final = "probability_"
 _ROUNDING: Final = 1e-3
 """So far from 1 probabilities may add up to, in float32."""
@@ -40,22 +42,28 @@ class TooManyPoints(Invalid):
     """A message has more data points than one may have."""
 
 
+class Unreadable(Invalid):
+    """A message is not what it is said to be."""
+
+
 def table_of_stream(payload: bytes, most_points: int) -> pa.Table:
     """Return the table in an Arrow IPC stream, every buffer of it checked.
 
-    Raises ``TooManyPoints``, and ``Invalid`` for anything that is no such stream, or is compressed: nobody knows how
-    large that becomes.
+    Raises ``TooManyPoints``, ``Unreadable`` for anything that is no such stream, and ``Invalid`` for one that is
+    compressed: nobody knows how large that becomes.
     """
     try:
         _refuse_compressed(payload)
         with pa.ipc.open_stream(pa.BufferReader(payload)) as reader:
+            _ = reader.schema.names  # raises for a name that is no UTF-8, which Arrow does not look at
             batches = list(_checked(reader, most_points))
             return pa.Table.from_batches(batches, schema=reader.schema)
-    except (pa.ArrowException, OSError, EOFError, struct.error, IndexError, MemoryError) as error:
-        raise Invalid(
-            "the body is no whole Arrow IPC stream",
+    except (pa.ArrowException, OSError, EOFError, struct.error, IndexError, MemoryError, UnicodeError):
+        # Not chained: the text of the cause may quote names and values.
+        raise Unreadable(
+            "the body is no whole Arrow IPC stream with names in UTF-8",
             f"send the bytes of pyarrow.ipc.new_stream, uncompressed, as {ARROW_STREAM}",
-        ) from error
+        ) from None
 
 
 def table_of_columns(columns: Mapping[str, Sequence[Any]], most_points: int) -> pa.Table:
@@ -103,10 +111,17 @@ def points_of_table(table: pa.Table, data: DataSettings, width: int) -> Iterator
         raise Invalid(f"there is no column {missing[0]!r}", "send all features, named as in the training data")
     if not table.num_rows:
         return iter(())
-    if data.id in table.column_names:
-        _refuse_names(table.schema.field(table.column_names.index(data.id)).type, data.id)
+    wanted = {data.id, *data.features}
+    known = [name for name in table.column_names if name in wanted]
+    if len(set(known)) < len(known):
+        twice = next(name for name in known if known.count(name) > 1)
+        raise Invalid("two columns have the same name", "rename one of them", column=twice)
+    table = table.select(known)  # what else there is, is of no type that anything here relies on
+    if data.id in known:
+        _refuse_names(table.column(data.id).type, data.id)
     for name in data.features:
-        _refuse_lists(table, name, width)
+        _refuse_types(table.column(name).type, name)
+        _refuse_lists(table.column(name), name, width)
     source = Source(location=_SOURCE, files=(DataFile(name=_SOURCE, path=None, reader=TableReader(table)),))
     return feature_batches(source, data, width)
 
@@ -121,6 +136,10 @@ def points_of_lists(lists: Sequence[Sequence[Any]], data: DataSettings, width: i
     for number, values in enumerate(lists):
         if len(values) != width:
             raise _bad_point(f"has {len(values)} features, expected {width}", number)
+        if not _NUMBERS.issuperset(
+            map(type, values)
+        ):  # before numpy: it gives every value the room of the longest text
+            raise _bad_point("has a feature that is no number", number)
     try:
         features_NF = np.asarray(lists)
     except (ValueError, OverflowError):
@@ -246,23 +265,29 @@ def _field(head: bytes, table: int, number: int) -> int:
 def _refuse_names(data_type: pa.DataType, column: str) -> None:
     types = pa.types
     if not (types.is_string(data_type) or types.is_large_string(data_type) or types.is_integer(data_type)):
+        # Which type it has is not said: the names in a nested one are the sender's.
         raise Invalid(
-            f"the id column must hold strings or whole numbers, its type is {data_type}",
-            "convert the column, or leave it out",
-            column=column,
+            "the id column must hold strings or whole numbers", "convert the column, or leave it out", column=column
         )
 
 
-def _refuse_lists(table: pa.Table, name: str, width: int) -> None:
+def _refuse_types(data_type: pa.DataType, column: str) -> None:
+    """Refuse what is no number or list of numbers, without saying what it is: see ``_refuse_names``."""
+    types, found = pa.types, plain_type(data_type)
+    if is_list(found):
+        found = plain_type(found.value_type)
+    is_number = types.is_integer(found) or types.is_floating(found) or types.is_boolean(found)
+    if not (is_number or types.is_decimal(found) or types.is_null(found)):
+        raise Invalid("a feature column must hold numbers", "convert the column", column=column)
+
+
+def _refuse_lists(column: pa.ChunkedArray, name: str, width: int) -> None:
     """Refuse lists of another length before any of them is unpacked: eight bits become 32 bytes."""
-    if table.column_names.count(name) > 1:
-        raise Invalid("two columns have the same name", "rename one of them", column=name)
-    column = table.column(name)
-    found = column.type
+    found = plain_type(column.type)
     if pa.types.is_fixed_size_list(found):
         strange = found.list_size != width
-    elif pa.types.is_list(found) or pa.types.is_large_list(found):
-        strange = any((np.diff(np.asarray(chunk.offsets)) != width).any() for chunk in column.chunks)
+    elif is_list(found):
+        strange = any((np.diff(np.asarray(plain(chunk).offsets)) != width).any() for chunk in column.chunks)
     else:
         return
     if strange:
@@ -270,8 +295,12 @@ def _refuse_lists(table: pa.Table, name: str, width: int) -> None:
 
 
 def _array(name: str, values: Sequence[Any]) -> pa.Array:
-    if any(isinstance(value, dict) for value in values):
-        raise Invalid("a column holds an object", "columns hold numbers, texts, or lists of numbers", column=name)
+    if not _PLAIN.issuperset(_types(values)):  # Arrow would give each object within room for the names of all others
+        raise Invalid(
+            "a column holds an object, or lists within lists",
+            "columns hold numbers, texts, or lists of numbers",
+            column=name,
+        )
     try:
         return pa.array(values)
     except (pa.ArrowException, OverflowError, UnicodeEncodeError):
@@ -279,6 +308,15 @@ def _array(name: str, values: Sequence[Any]) -> pa.Array:
         raise Invalid(
             "a column's values are not of one kind", "columns hold numbers, texts, or lists of numbers", column=name
         ) from None
+
+
+def _types(values: Sequence[Any]) -> set[type]:
+    """Return the types of values, and of what stands in lists among them."""
+    found = set(map(type, values))
+    if list in found:
+        found.remove(list)
+        found.update(*(map(type, value) for value in values if isinstance(value, list)))
+    return found
 
 
 def _first_strange(lists: Sequence[Sequence[Any]]) -> int:

@@ -85,6 +85,15 @@ BODIES: Mapping[str, tuple[object, int, str]] = {
     "null in a column": ({"columns": {name: [None] for name in NAMES}}, 422, "no value"),
     "too many points": ({"points": [{"features": ROW}] * 51}, 413, "more than 50 data points"),
     "too many in columns": ({"columns": {name: [1] * 51 for name in NAMES}}, 413, "more than 50 data points"),
+    "a text among others": ({"points": [*one()["points"], {"features": [NAMED * 99, *ROW[1:]]}]}, 422, "point=1"),
+    "missing later": (
+        {"points": [{"features": dict(zip(NAMES, ROW, strict=True))}, {"features": {"x00": 1}}]},
+        422,
+        "'x01' in a data point [point=1]",
+    ),
+    "objects within lists": ({"columns": {name: [[{NAMED: 1}]] for name in NAMES}}, 422, "a column holds an object"),
+    "lists within lists": ({"columns": {name: [[[1]]] for name in NAMES}}, 422, "lists within lists"),
+    "half a character as a name": (b'{"columns": {"\\ud800": [1]}}', 422, "there is no column"),
     "too many bytes": (b"[" + b" " * 100_001, 413, "more than 100,000 bytes"),
 }
 
@@ -101,10 +110,36 @@ def test_bodies_that_cannot_be_answered(still_world: World, name: str) -> None:
     assert "secret" not in answer.text
 
 
+def renamed(**columns: Any) -> bytes:
+    """Return one data point as Arrow has it, with 'qqqq' in it in bytes that are no UTF-8."""
+    payload = arrow(**columns)
+    assert b"qqqq" in payload
+    return payload.replace(b"qqqq", b"\xd4\xd4qq")
+
+
+def nested(**fields: pa.DataType) -> pa.Array:
+    """Return one value of a structure with these fields."""
+    return pa.nulls(1, pa.struct(fields))
+
+
 STREAMS: Mapping[str, tuple[bytes, int, str]] = {
-    "no stream": (b"secret-person-017", 422, "no whole Arrow IPC stream"),
-    "nothing": (b"", 422, "no whole Arrow IPC stream"),
-    "cut off": (arrow()[:-60], 422, "no whole Arrow IPC stream"),
+    "no stream": (b"secret-person-017", 400, "no whole Arrow IPC stream"),
+    "nothing": (b"", 400, "no whole Arrow IPC stream"),
+    "cut off": (arrow()[:-60], 400, "no whole Arrow IPC stream"),
+    "offsets that lead out": (arrow().replace(b"\0\0\0\0\x11\0\0\0", b"\0\0\0\0\xff\0\0\0"), 400, "no whole Arrow"),
+    "a name that is no text": (renamed(qqqq=[1]), 400, "names in UTF-8"),
+    "a feature whose name is no text": (renamed(x03=None, qqqq=[1]), 400, "names in UTF-8"),
+    "an id that is no text": (renamed(id=["qqqq"]), 400, "no whole Arrow IPC stream"),
+    "an id of several parts": (arrow(id=nested(secret=pa.int8())), 422, "must hold strings or whole numbers"),
+    "a feature of several parts": (arrow(x03=nested(secret=pa.int8())), 422, "must hold numbers"),
+    "parts whose names are no text": (renamed(x03=nested(qqqq=pa.int8())), 422, "must hold numbers"),
+    "a time with a secret": (arrow(x03=pa.nulls(1, pa.timestamp("s", "secret"))), 422, "must hold numbers"),
+    "a type of its own": (arrow(x03=pa.nulls(1, pa.opaque(pa.string(), "secret", "secret"))), 422, "must hold numbers"),
+    "an id twice": (
+        stream_of(pa.table([pa.array([1])] * (FEATURES + 2), names=[*NAMES, "id", "id"])),
+        422,
+        "two columns have the same name",
+    ),
     "compressed": (compressed(), 422, "compressed or dictionary-encoded"),
     "dictionary": (arrow(id=pa.array([NAMED]).dictionary_encode()), 422, "compressed or dictionary-encoded"),
     "views": (arrow(id=pa.array([NAMED], pa.string_view())), 422, "the id column must hold strings or whole numbers"),
@@ -286,6 +321,14 @@ def _streamed(world: World, body: Iterator[bytes]) -> dict[str, Any]:
 
     asyncio.run(world.client.app(scope, receive, send))  # type: ignore[arg-type]
     return answer
+
+
+def test_strange_columns_that_nobody_asked_for(still_world: World) -> None:
+    """What else a stream has is not looked at, as long as it is a stream."""
+    payload = renamed(further=nested(qqqq=pa.int8()), empty=pa.nulls(1, pa.struct([])))
+    headers = still_world.headers("predict", Content_Type=ARROW_STREAM, Accept=JSON)
+    answer = still_world.client.post("/v1/predictions", content=payload, headers=headers)
+    assert [line["id"] for line in answer.json()["predictions"]] == [NAMED]
 
 
 def test_half_characters_come_back_or_are_refused(still_world: World) -> None:
