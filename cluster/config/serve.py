@@ -32,6 +32,9 @@ class ServeSettings:
     An erasure does not wait for it: every answer is confirmed against the store."""
     max_body_bytes: int = 32 * 1024 * 1024
     """Largest body of a request; 1 KiB .. 1 GiB."""
+    body_seconds: float = 10.0
+    """How long a body may take to come in, beside 1 s for each 64 KiB of it, and how long one may wait for its turn;
+    0.01 .. 3600. The default is for callers on a network that works; a body that stops is given up after it."""
     max_points: int = 100_000
     """Most data points in one request for predictions; 1 .. 10,000,000. Each takes 4 bytes a feature in memory."""
     max_names: int = 100_000
@@ -64,6 +67,8 @@ class ServeSettings:
             problems.append(f"cpus_per_replica must be 0 or more, got {self.cpus_per_replica}")
         if not 0 < self.refresh_seconds <= 60:
             problems.append(f"refresh_seconds must be above 0 and at most 60, got {self.refresh_seconds}")
+        if not 0.01 <= self.body_seconds <= 3600:
+            problems.append(f"body_seconds must be 0.01 .. 3600, got {self.body_seconds}")
         if problems:
             raise Invalid("; ".join(f"[serve] {problem}" for problem in problems))
 

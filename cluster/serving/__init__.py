@@ -12,6 +12,7 @@ be confirmed is answered with 503.
     sites_service      what stands behind it
     sites_deployment   its replicas, on Ray Serve
     endpoints          what all servers here have in common
+    intake             how much of each class of requests is taken at once; bodies that come in
     erasures           erasure requests that come in over HTTP
     batcher            evaluates and confirms many callers' points together
     bodies             predictions read and written as JSON or Arrow

@@ -88,7 +88,7 @@ class _Endpoints(Endpoints):
                 change,
                 methods=["POST"],
                 response_model=RequestShape,
-                responses=responses(*COMMON, 404, 409, 413, 415, 422),
+                responses=responses(*COMMON, 404, 408, 409, 413, 415, 422),
                 openapi_extra={**TOKEN, **body_of(body)},
             )
         app.add_api_route(
@@ -96,7 +96,7 @@ class _Endpoints(Endpoints):
             self.lookup,
             methods=["POST"],
             response_model=SubjectsFound,
-            responses=responses(*COMMON, 413, 415, 422),
+            responses=responses(*COMMON, 408, 413, 415, 422),
             openapi_extra={**TOKEN, **body_of(Subjects)},
         )
         app.add_api_route(
@@ -124,20 +124,23 @@ class _Endpoints(Endpoints):
         The answer was confirmed, after it was computed, against the store: no constituent in it has seen an erased
         data point. Roles: predict, federate.
         """
-        await self.admit(request, "predict", "federate")
+        token = await self.admit(request, "predict", "federate")
         media_type = media_type_of(request.headers)
         answer_type = answer_type_of(request.headers, media_type)
-        payload = await self.body(request)
+        async with self.predictions.body(request, token.token_id) as payload:
+            return await self._predicted(request, payload, media_type, answer_type)
+
+    async def _predicted(self, request: Request, payload: bytes, media_type: str, answer_type: str) -> Response:
         state = self._service.standing.state
         if state is None or state.data is None:
             state = await self.call(self._service.standing.trained)
             assert state.data is not None
         reader = Reader.of(self._service.specification, state.data)
-        asked = await self.handle(len(payload), lambda: reader.read(payload, media_type))
+        asked = await self.predictions.handle(len(payload), lambda: reader.read(payload, media_type))
         answer = await asyncio.wrap_future(self._service.answering.ask(asked.features_NF))
         note(request.scope, points=len(asked.features_NF), generation=answer.generation)
         specification = self._service.specification
-        body = await self.handle(len(payload), lambda: written(answer, asked, specification, answer_type))
+        body = await self.predictions.handle(len(payload), lambda: written(answer, asked, specification, answer_type))
         return Response(body, media_type=answer_type)
 
     async def erase(self, request: Request) -> Response:
@@ -152,7 +155,7 @@ class _Endpoints(Endpoints):
         federation, is for the role federate alone. Roles: erase, officer, federate.
         """
         token = await self.admit(request, "erase", "officer", "federate")
-        wanted, request_id = await self.erasure_asked(request, "everyone")
+        wanted, request_id = await self.erasure_asked(request, token, "everyone")
         if wanted.everyone:
             _refuse_unless_federation(token)
         erasures = self._service.erasures
@@ -225,7 +228,7 @@ class _Endpoints(Endpoints):
         """
         token = await self.admit(request, "officer", "federate")
         self._service.gate.count_lookup(token)
-        names = (await self.members(request, {"subjects": list}))["subjects"]
+        names = (await self.members(request, token, {"subjects": list}))["subjects"]
         note(request.scope, names=len(names))
         most = min(MOST_LOOKED_UP, self._settings.max_names)
         if len(names) > most:
@@ -272,7 +275,7 @@ class _Endpoints(Endpoints):
         """Have the coordinator do something to a request; ``kinds``: what its body has to say of it."""
         token = await self.admit(request, "officer")
         check_request_id(request_id)
-        said = await self.members(request, kinds)
+        said = await self.members(request, token, kinds)
         status = await self.submit(lambda: act(token, request_id, **said))
         note(request.scope, request_id=request_id)
         return json_answer(asdict(status))

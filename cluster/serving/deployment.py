@@ -31,15 +31,13 @@ from cluster.runtime.labels import check_here, selecting
 from cluster.runtime.system import SystemClock
 from cluster.serving.app import build_app
 from cluster.serving.erasures import Accepting
+from cluster.serving.intake import ONGOING
 from cluster.serving.service import open_service
 from cluster.training.worker import keep_silent
 from cluster.writer.stores import open_objects
 from storage.errors import Conflict, Corrupt, Invalid, Unavailable
 from storage.location import is_on_s3
 from storage.objects import ObjectStore
-
-ONGOING: Final = 64
-"""Requests that a replica works on at once; more wait before it."""
 
 _HEALTH_SECONDS: Final = 5.0
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeVar
 
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, Response
 
@@ -21,6 +21,7 @@ from cluster.serving.auth import Gate
 from cluster.serving.bodies import JSON, media_type_of, parsed
 from cluster.serving.erasures import named
 from cluster.serving.http_errors import Problem, Refused, problem_of, too_large, unreadable
+from cluster.serving.intake import CHANGES, PREDICTIONS, READS, Lane
 from cluster.serving.openapi import POLICY, openapi_of, page
 from cluster.serving.schemas import ASKED, KEY, Health, responses
 from cluster.tokens import Role, TokenRecord
@@ -34,13 +35,14 @@ TOKEN: Final[dict[str, Any]] = {"security": [{"token": []}]}
 COMMON: Final = (400, 401, 403, 429, 500, 503)
 """Statuses that every endpoint may answer with that asks for a token."""
 
-_SMALL_BYTES: Final = 16 * 1024
-"""A body up to this size is read where it arrives; larger ones take turns on threads."""
-
-_BODIES_AT_ONCE: Final = 2
+_GATES_AT_ONCE: Final = 4
+"""Looks at the register of tokens, apart from other calls: nobody is kept waiting for leave by what others ask."""
 _CALLS_AT_ONCE: Final = 16
 _SUBMISSIONS_AT_ONCE: Final = 16
 """Apart from other calls: while a coordinator is started anew they wait for it, and predictions shall not."""
+
+_PREDICTIONS: Final = "/v1/predictions"
+_WITHOUT_LANE: Final = frozenset({"/healthz", "/docs"})
 
 _KEY = re.compile(KEY["schema"]["pattern"])  # type: ignore[index]
 
@@ -94,7 +96,10 @@ class Endpoints:
     def __init__(self, behind: Behind) -> None:
         self._behind = behind
         self._settings = behind.serve
-        self._bodies = ThreadPoolExecutor(_BODIES_AT_ONCE, "sisa-bodies")
+        self.predictions = Lane("predictions", PREDICTIONS, behind.serve)
+        self.changes = Lane("requests that change or look up something", CHANGES, behind.serve)
+        self._reads = Lane("questions", READS, behind.serve)
+        self._gates = ThreadPoolExecutor(_GATES_AT_ONCE, "sisa-gates")
         self._calls = ThreadPoolExecutor(_CALLS_AT_ONCE, "sisa-calls")
         self._submissions = ThreadPoolExecutor(_SUBMISSIONS_AT_ONCE, "sisa-submissions")
 
@@ -116,42 +121,32 @@ class Endpoints:
     async def admit(self, request: Request, *roles: Role) -> TokenRecord:
         """Return the caller's token. Raises as ``Gate.admit`` does, and ``Refused`` with 400 for what stands twice."""
         _refuse_repeated(request)
-        record = await self.call(lambda: self._behind.gate.admit(request.headers, *roles))
+        record = await self._on(self._gates, lambda: self._behind.gate.admit(request.headers, *roles))
         note(request.scope, token_id=record.token_id, role=record.role)
         return record
 
     async def call(self, act: Callable[[], _Result]) -> _Result:
         """Do what waits for the store or the coordinator, on a thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._calls, act)
+        return await self._on(self._calls, act)
 
     async def submit(self, act: Callable[[], _Result]) -> _Result:
         """Do what waits for a request to be accepted, on a thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._submissions, act)
+        return await self._on(self._submissions, act)
 
-    async def handle(self, payload_bytes: int, act: Callable[[], _Result]) -> _Result:
-        """Do what takes time with a body of this size, on a thread if it is large: few at once, for their memory."""
-        if payload_bytes <= _SMALL_BYTES:
-            return act()
-        return await asyncio.get_running_loop().run_in_executor(self._bodies, act)
+    async def in_its_lane(self, request: Request) -> AsyncIterator[None]:
+        """Count the request among those of its class, until it is answered. Raises as ``Lane.entered`` does."""
+        path = request.scope["route"].path
+        if path in _WITHOUT_LANE:
+            yield
+            return
+        others = self._reads if request.method == "GET" else self.changes
+        with (self.predictions if path == _PREDICTIONS else others).entered():
+            yield
 
-    async def body(self, request: Request) -> bytes:
-        """Return the request's body. Raises ``Refused`` with 413 once it is known to be too large."""
-        most_bytes = self._settings.max_body_bytes
-        declared = request.headers.get("content-length", "")
-        parts, size = [], int(declared) if declared.isdecimal() else 0
-        if size <= most_bytes:
-            size = 0
-            async for part in request.stream():
-                size += len(part)
-                if size > most_bytes:
-                    break
-                parts.append(part)
-        if size > most_bytes:
-            remedy = "send several requests, or raise [serve] max_body_bytes"
-            raise Refused(too_large(f"the body has more than {most_bytes:,} bytes", remedy))
-        return b"".join(parts)
+    async def _on(self, threads: ThreadPoolExecutor, act: Callable[[], _Result]) -> _Result:
+        return await asyncio.get_running_loop().run_in_executor(threads, act)
 
-    async def erasure_asked(self, request: Request, *more: str) -> tuple[Named, str | None]:
+    async def erasure_asked(self, request: Request, token: TokenRecord, *more: str) -> tuple[Named, str | None]:
         """Return what an erasure's body names, and its Idempotency-Key; ``more`` are members that it may have besides.
 
         Raises ``Refused``, ``Invalid``.
@@ -163,15 +158,15 @@ class Endpoints:
                 "an Idempotency-Key is 1 to 200 of A-Z, a-z, 0-9, '.', '_', ':', '-', no sign first",
                 "choose another, or leave it out: one is drawn then",
             )
-        payload = await self.body(request)
-        wanted = await self.handle(len(payload), lambda: _named(payload, self._settings.max_names, more))
+        async with self.changes.body(request, token.token_id) as payload:
+            wanted = await self.changes.handle(len(payload), lambda: _named(payload, self._settings.max_names, more))
         return wanted, request_id
 
-    async def members(self, request: Request, kinds: Mapping[str, type]) -> dict[str, Any]:
+    async def members(self, request: Request, token: TokenRecord, kinds: Mapping[str, type]) -> dict[str, Any]:
         """Return the members of a small JSON body: just these, each of its kind. Raises ``Refused``, ``Invalid``."""
         media_type_of(request.headers, (JSON,))
-        payload = await self.body(request)
-        body = await self.handle(len(payload), lambda: parsed(payload, self._settings.max_names))
+        async with self.changes.body(request, token.token_id) as payload:
+            body = await self.changes.handle(len(payload), lambda: parsed(payload, self._settings.max_names))
         is_object = isinstance(body, dict) and body.keys() == kinds.keys()
         if is_object and all(type(body[name]) is kind for name, kind in kinds.items()):  # true is no number
             found: dict[str, Any] = body
@@ -183,12 +178,12 @@ class Endpoints:
 def add_predictions(app: FastAPI, endpoint: Callable[..., Any], model: type) -> None:
     """Put the endpoint that predicts into ``app``; ``model``: what it answers with, where that is JSON."""
     app.add_api_route(
-        "/v1/predictions",
+        _PREDICTIONS,
         endpoint,
         methods=["POST"],
         response_model=model,
         responses=responses(
-            *(*COMMON, 406, 413, 415, 422),
+            *(*COMMON, 406, 408, 413, 415, 422),
             of_200={"content": {ARROW_STREAM: {"schema": {"type": "string", "format": "binary"}}}},
         ),
         openapi_extra={**TOKEN, **ASKED},
@@ -206,7 +201,7 @@ def add_erasures(
         status_code=202,
         response_model=model,
         responses=responses(
-            *sorted({*COMMON, 409, 413, 415, 422, *statuses}),
+            *sorted({*COMMON, 408, 409, 413, 415, 422, *statuses}),
             of_200={"model": model, "description": "The request was accepted before."},
         ),
         openapi_extra={**TOKEN, **body, "parameters": [KEY]},
@@ -224,6 +219,7 @@ def assembled(
         docs_url=None,
         redoc_url=None,
         swagger_ui_oauth2_redirect_url=None,
+        dependencies=[Depends(endpoints.in_its_lane)],
     )
     endpoints.add_to(app)
     for kind in (Refused, SisaError, HTTPException):

@@ -171,13 +171,15 @@ ERRORS: Final[dict[int, str]] = {
     403: "The token's role may not do this, or what is asked for may not leave.",
     404: "There is no such thing.",
     406: "None of the accepted formats can be written.",
+    408: "The body does not come in: its sender is too slow, or has stopped.",
     409: "The request id was used for something else, or it is too late for this.",
     413: "The body, or what it names, is larger than this server takes.",
     415: "The body's media type is not taken.",
     422: "What the body says is not acceptable.",
-    429: "This token asks too often.",
+    429: "This token asks too often, or for too much at once.",
     500: "A bug of this server.",
-    503: "Something is away for now, such as the store, the coordinator, or a trained ensemble: try again later.",
+    503: "Something is away for now, such as the store, the coordinator, or a trained ensemble, or this server has too"
+    " much under way: try again later.",
 }
 
 

@@ -81,7 +81,7 @@ class _Endpoints(Endpoints):
     async def health(self, request: Request) -> Response:
         """Tell whether this replica can answer, as far as that is its own matter. Needs no token."""
         del request
-        await self.call(self._service.check)
+        await asyncio.to_thread(self._service.check)  # apart from the calls that wait for sites
         return json_answer({"status": "ok"})
 
     async def admit(self, request: Request, *roles: Role) -> TokenRecord:
@@ -95,19 +95,22 @@ class _Endpoints(Endpoints):
         Each site's answer was confirmed there after it was computed. 'absent' tells which members have no part, and
         why; where too few answer, there is no answer. Roles: predict.
         """
-        await self.admit(request, "predict")
+        token = await self.admit(request, "predict")
         media_type = media_type_of(request.headers)
         answer_type = answer_type_of(request.headers, media_type)
-        payload = await self.body(request)
+        async with self.predictions.body(request, token.token_id) as payload:
+            return await self._predicted(request, payload, media_type, answer_type)
+
+    async def _predicted(self, request: Request, payload: bytes, media_type: str, answer_type: str) -> Response:
         reader = await self.call(self._service.reader)
-        asked = await self.handle(len(payload), lambda: reader.read(payload, media_type))
+        asked = await self.predictions.handle(len(payload), lambda: reader.read(payload, media_type))
         answer = await asyncio.get_running_loop().run_in_executor(
             self._questions, self._service.answer, asked.features_NF
         )
         note(request.scope, points=len(asked.features_NF))
         classes, id_column = self._service.specification.classes, self._service.specification.id_column
         facts = _facts(answer)
-        body = await self.handle(
+        body = await self.predictions.handle(
             len(payload), lambda: written_with(facts, answer.aggregated, asked, classes, id_column, answer_type)
         )
         return Response(body, media_type=answer_type)
@@ -118,8 +121,8 @@ class _Endpoints(Endpoints):
         'include_similar', and what of the answer is for the asker alone, are as at a site's own server.
         Roles: erase, officer.
         """
-        await self.admit(request, "erase", "officer")
-        wanted, request_id = await self.erasure_asked(request, "site")
+        token = await self.admit(request, "erase", "officer")
+        wanted, request_id = await self.erasure_asked(request, token, "site")
         status, is_new = await self.submit(lambda: self._service.submit(wanted, request_id))
         note(request.scope, request_id=status.request_id)
         location = request.url_for(self.erasure.__name__, request_id=status.request_id).path

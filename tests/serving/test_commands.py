@@ -115,5 +115,5 @@ def test_a_serve_config_file_makes_the_same_application(home: Home) -> None:
     deployment = made._bound_deployment
     assert deployment.name == "replica"
     assert deployment.num_replicas == 1
-    assert deployment.max_ongoing_requests == 64
+    assert deployment.max_ongoing_requests == 2048
     assert deployment.init_args == (read_specification(home.config),)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from storage.errors import Conflict, Invalid, ObjectMissing, SisaError, Unavaila
 from tests.doubles.home import Home
 from tests.multinode.patience import until
 from tests.residue.ray_places import session_folder
-from tests.serving.on_ray import Served, serve_settings, served_on_ray
+from tests.serving.on_ray import REPLICAS, Served, serve_settings, served_on_ray
 from tests.serving.test_under_load import LEAST_ANSWERS, asked_without_pause
 from tests.serving.world import points
 
@@ -63,6 +64,27 @@ def test_no_answer_fails_and_none_is_tainted(served: Served) -> None:
     with served.client("audit") as auditor:
         for request in auditor.status().requests:
             assert json.loads(auditor.receipt(request.request_id))["log"]
+
+
+def test_slow_bodies_keep_nobody_waiting(served: Served) -> None:
+    """While one token holds far more connections than bodies of it may come in, all others are answered."""
+    settings, held = served.specification.serve, list[socket.socket]()
+    begun = (
+        f"POST {settings.prefix}/v1/predictions HTTP/1.1\r\nHost: here\r\nContent-Type: application/json\r\n"
+        f"Authorization: Bearer {served.tokens['predict']}\r\nContent-Length: 1000\r\n\r\n{{"
+    )
+    try:
+        for _ in range(REPLICAS * 100):
+            held.append(socket.create_connection((settings.host, settings.port)))
+            held[-1].sendall(begun.encode())
+        with served.client("federate") as client:
+            assert client.is_healthy()
+            assert client.predict(points()["points"]).generation == served.state().generation
+        with served.client("erase") as client:
+            assert client.erase(subjects=["secret-person-006"], request_id="er-beside-slow-bodies").request_id
+    finally:
+        for each in held:
+            each.close()
 
 
 def test_a_killed_replica_costs_what_it_had_in_hand(served: Served) -> None:

@@ -55,7 +55,7 @@ SETTINGS = {
     "cluster": "address cpus_per_worker gpus_per_worker threads_per_worker workers ingest_workers labels",
     "serve": (
         "host port prefix replicas cpus_per_replica refresh_seconds"
-        " max_body_bytes max_points max_names requests_per_minute lookups_per_minute"
+        " max_body_bytes body_seconds max_points max_names requests_per_minute lookups_per_minute"
     ),
 }
 

@@ -1,0 +1,189 @@
+"""Intake: how many requests of each class a replica takes at once, and how their bodies come in.
+
+Each class has room of its own, so that callers of one class never keep another waiting: whoever predicts too much, or
+sends a body byte by byte, delays no erasure. Health checks have no class: there is always room for them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from fastapi import Request
+
+from cluster.config.serve import ServeSettings
+from cluster.serving.http_errors import RETRY_SECONDS, Problem, Refused, too_large
+
+ONGOING: Final = 2048
+"""Requests that Ray Serve gives a replica at once: more than all classes take, so that health checks find room."""
+
+LEAST_BYTES_PER_SECOND: Final = 64 * 1024
+"""A body that comes in at least as fast has the time that it needs."""
+
+_SMALL_BYTES: Final = 16 * 1024
+"""A body up to this size is handled where it arrives; larger ones take turns on threads."""
+
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Room:
+    """How much of one class a replica takes at once."""
+
+    requests: int
+    bodies: int = 0
+    """Bodies that are received, or large and in use: they are what takes memory."""
+    token_bodies: int = 0
+    """The same of one token."""
+    token_waiting: int = 0
+    """Requests of one token that wait until a body of theirs may come in; more are refused. With those above fewer than
+    ``requests``, so that one token never takes all."""
+    threads: int = 1
+    """Large bodies that are read or written at the same time."""
+
+
+PREDICTIONS: Final = Room(requests=1024, bodies=64, token_bodies=16, token_waiting=752, threads=2)
+CHANGES: Final = Room(requests=384, bodies=32, token_bodies=16, token_waiting=272)
+"""Erasure requests and what is done to them; look-ups."""
+READS: Final = Room(requests=384)
+"""What has no body."""
+
+
+class _Token:
+    """What one token has under way."""
+
+    def __init__(self, room: Room) -> None:
+        self.here = 0
+        self.bodies = asyncio.Semaphore(room.token_bodies)
+
+
+class Lane:
+    """One class of requests. Belongs to one event loop."""
+
+    def __init__(self, name: str, room: Room, settings: ServeSettings) -> None:
+        """``name`` is what they are called in refusals."""
+        self._name = name
+        self._room = room
+        self._settings = settings
+        self._here = 0
+        self._bodies = asyncio.Semaphore(room.bodies)
+        self._tokens: dict[str, _Token] = {}
+        self._threads = ThreadPoolExecutor(room.threads, "sisa-bodies")
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """Count one request. Raises ``Refused`` with 503 where there are too many."""
+        if self._here >= self._room.requests:
+            raise _busy(self._name, self._here)
+        self._here += 1
+        try:
+            yield
+        finally:
+            self._here -= 1
+
+    @asynccontextmanager
+    async def body(self, request: Request, token_id: str) -> AsyncIterator[bytes]:
+        """Give the request's body; a large one counts as under way until the block ends.
+
+        Raises ``Refused``: 408 when it does not come in, 413 once it is known to be too large, 429 when the token has
+        too many under way.
+        """
+        token = self._tokens.setdefault(token_id, _Token(self._room))
+        if token.here >= self._room.token_bodies + self._room.token_waiting:
+            raise self._too_many()
+        token.here += 1
+        try:
+            async with self._place(token):
+                payload = await self._received(request)
+                if len(payload) > _SMALL_BYTES:
+                    yield payload
+            if len(payload) <= _SMALL_BYTES:
+                yield payload
+        finally:
+            token.here -= 1
+            if not token.here:
+                self._tokens.pop(token_id, None)
+
+    async def handle(self, payload_bytes: int, act: Callable[[], _Result]) -> _Result:
+        """Do what takes time with a body of this size, on a thread if it is large: few at once, for their memory."""
+        if payload_bytes <= _SMALL_BYTES:
+            return act()
+        return await asyncio.get_running_loop().run_in_executor(self._threads, act)
+
+    @asynccontextmanager
+    async def _place(self, token: _Token) -> AsyncIterator[None]:
+        """Wait for the turn of a body. Raises ``Refused`` with 429 when it does not come."""
+        async with AsyncExitStack() as held:
+            for places in (token.bodies, self._bodies):
+                try:
+                    async with asyncio.timeout(self._settings.body_seconds):
+                        await places.acquire()
+                except TimeoutError:
+                    raise self._too_many() from None
+                held.callback(places.release)
+            yield
+
+    async def _received(self, request: Request) -> bytes:
+        """Return the body, read up to the limit and no further."""
+        most_bytes = self._settings.max_body_bytes
+        declared = request.headers.get("content-length", "")
+        if declared.isdecimal() and int(declared) > most_bytes:
+            raise Refused(_too_long(most_bytes))
+        parts, size = [], 0
+        until = asyncio.get_running_loop().time() + self._settings.body_seconds
+        try:
+            async with asyncio.timeout_at(until) as deadline:
+                async for part in request.stream():
+                    size += len(part)
+                    if size > most_bytes:
+                        raise Refused(_too_long(most_bytes))
+                    parts.append(part)
+                    deadline.reschedule(until + size / LEAST_BYTES_PER_SECOND)
+        except TimeoutError:
+            raise Refused(self._too_slow(size)) from None
+        return b"".join(parts)
+
+    def _too_many(self) -> Refused:
+        most = self._room.token_bodies
+        return Refused(
+            Problem(
+                status=429,
+                kind="rate_limited",
+                message=f"bodies of {most} {self._name} with this token are under way, and more wait for their turn",
+                remedy="send fewer at a time, each without a pause; wait as long as Retry-After says",
+                headers={"Retry-After": str(RETRY_SECONDS)},
+            )
+        )
+
+    def _too_slow(self, received_bytes: int) -> Problem:
+        return Problem(
+            status=408,
+            kind="too_slow",
+            message=(
+                f"the body did not come in: {received_bytes:,} bytes of it in {self._settings.body_seconds:g} s and"
+                f" 1 s for each {LEAST_BYTES_PER_SECOND:,} bytes"
+            ),
+            remedy="send it without a pause; over a slow line raise [serve] body_seconds",
+            headers={"Connection": "close"},
+        )
+
+
+def _too_long(most_bytes: int) -> Problem:
+    remedy = "send several requests, or raise [serve] max_body_bytes"
+    return too_large(f"the body has more than {most_bytes:,} bytes", remedy)
+
+
+def _busy(name: str, most: int) -> Refused:
+    return Refused(
+        Problem(
+            status=503,
+            kind="unavailable",
+            message=f"this server has {most:,} {name} under way, and takes no more at once",
+            remedy="wait as long as Retry-After says; more replicas take more: [serve] replicas",
+            headers={"Retry-After": str(RETRY_SECONDS)},
+        )
+    )
