@@ -16,6 +16,7 @@ from cluster.runtime.session import worker_count
 from cluster.runtime.system import SystemClock
 from cluster.writer.identity import bucket_facts, check_identity, check_unchanged, out_of_reach, partition_key
 from cluster.writer.training_data import open_train
+from coordinator.decisions.times import MOST_SECONDS_BEHIND, clock_is_behind, latest_time
 from coordinator.engine.lookup import load_tombstones
 from coordinator.receipts.rollback import refuse_forgotten
 from coordinator.status import WHY_BY_ID, similar_subjects
@@ -73,6 +74,7 @@ class _Examination:
             ("store", self._store),
             ("disk", self._disk),
             ("federation", self._state),
+            ("clock", self._clock),
             ("data", self._data),
             ("erased in sources", self._sources),
             *((("witness", self._witness),) if self._specification.receipts.witness else ()),
@@ -130,6 +132,16 @@ class _Examination:
             f"; {similar:,} subjects have names that differ from another's only in case or spacing" if similar else ""
         )
         return f"generation {state.generation}, {len(state.requests)} erasure requests, none owed{alike}"
+
+    def _clock(self) -> str:
+        now, latest = SystemClock().now(), latest_time(self._federation.reading.current())
+        behind = 0.0 if latest is None else (latest - now).total_seconds()
+        if behind > MOST_SECONDS_BEHIND:
+            raise SisaError(
+                clock_is_behind(behind),
+                "set this machine's clock (NTP); if another one's was ahead by mistake, time catches up with it",
+            )
+        return "not behind any time on record"
 
     def _data(self) -> str:
         source = open_train(self._specification)

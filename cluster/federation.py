@@ -33,6 +33,7 @@ from cluster.writer.training_data import open_train
 from cluster.writer.writer import Writer, Writing, draft, drafted_for_all, surroundings, writing
 from coordinator.decisions.plan import RetrainPlan
 from coordinator.decisions.policy import check_reason
+from coordinator.decisions.times import latest_time
 from coordinator.engine.history import generations
 from coordinator.engine.ledger import read_state
 from coordinator.ports import Clock, Listener, Names, Notice, Remark
@@ -208,6 +209,7 @@ class Federation:
         found = state.request(request_id) if state is not None else None
         if found is None:
             raise ObjectMissing("there is no such erasure request", "'sisa status' lists them all", request=request_id)
+        self._clock.saw(latest_time(state))
         return self._told(found)
 
     def hold(self, request_id: str, reason: str) -> RequestStatus:

@@ -9,6 +9,7 @@ from typing import Final
 from coordinator.decisions.batching import plan_batch, retrain_start
 from coordinator.decisions.plan import trained_epochs
 from coordinator.decisions.policy import is_overdue
+from coordinator.decisions.times import steady
 from coordinator.requests import NONE_SIMILAR, Cost, ErasureRequest, Extension, Hold, Similar
 from coordinator.settings import ErasureSettings
 from coordinator.state import FederationState, ShardState, servable
@@ -132,6 +133,9 @@ class FederationStatus:
     forgotten: tuple[str, ...] = ()
     """Requests that the receipts' log states as carried out and the state does not know: it was put back to before
     them, and nothing answers from it."""
+    clock_behind_seconds: float = 0.0
+    """How far the clock of who tells this stands behind the newest time on record; 0: it does not. What is overdue is
+    judged by the later one."""
 
 
 def describe(
@@ -143,6 +147,7 @@ def describe(
 ) -> FederationStatus:
     """Return the status of ``state`` at ``now``; ``erasure`` says when retraining may start (default: the defaults)."""
     constituents = tuple(_constituent(state, ShardId(number), shard) for number, shard in enumerate(state.shards))
+    moment = steady(now, state)
     return FederationStatus(
         name=state.name,
         store=store,
@@ -158,11 +163,12 @@ def describe(
         subject_form=state.naming.form,
         similar_subjects=similar_subjects(state),
         constituents=constituents,
-        requests=tuple(describe_request(request, now) for request in state.requests),
-        batch=_batch(state, erasure or ErasureSettings(), now),
+        requests=tuple(describe_request(request, moment) for request in state.requests),
+        batch=_batch(state, erasure or ErasureSettings(), moment),
         full_point_epochs=_full_point_epochs(state),
         differences=differences,
         unrecorded=unrecorded(state.configuration, state.settings["model"]["factory"]) if state.configuration else (),
+        clock_behind_seconds=round((moment - now).total_seconds(), 3),
     )
 
 
@@ -183,6 +189,7 @@ def for_the_public(status: FederationStatus) -> FederationStatus:
         respelt_at_ingest=0,
         similar_subjects=None,
         forgotten=(),
+        clock_behind_seconds=0.0,
     )
 
 

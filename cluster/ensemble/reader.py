@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from cluster.config.specification import FederationSpecification
 from cluster.ensemble.loaded import Ensemble
 from cluster.results.federation import Answers, ErasureAnswer, Evaluation, Search, SubjectFound, evaluation_of
+from cluster.runtime.system import SteadyClock
 from cluster.writer.drafting import Draft, Roll, roll_of
 from cluster.writer.identity import (
     differences,
@@ -50,7 +51,7 @@ class Reading:
         """``current`` returns what was committed last; None: nothing ever was."""
         self._specification = specification
         self._store = store
-        self._clock = clock
+        self._clock = SteadyClock.of(clock)
         self.current = current
 
     def trained(self) -> tuple[FederationState, PartitionKey]:
@@ -185,7 +186,7 @@ class Reading:
         """Return ``state`` in words and numbers, with the settings that have changed since."""
         changed = tuple(each.setting for each in differences(state, self._specification))
         erasure = self._specification.erasure
-        return describe(state, self._store.location, self._clock.now(), changed, erasure)
+        return describe(state, self._store.location, self._clock.machine(), changed, erasure)
 
     def _load(self) -> tuple[FederationState, Ensemble]:
         refuse_forgotten(self._store, self.current)

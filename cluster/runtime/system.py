@@ -6,8 +6,12 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from threading import Lock
 from typing import Final, TypeVar
+
+from coordinator.decisions.times import MOST_SECONDS_BEHIND, clock_is_behind
+from coordinator.ports import Clock
 
 _AT_ONCE: Final = 8
 
@@ -25,6 +29,61 @@ class SystemClock:
     def monotonic(self) -> float:
         """Return seconds that only ever grow."""
         return time.monotonic()
+
+
+class SteadyClock:
+    """A clock that never goes back, nor behind a time on record. Implements ``coordinator.ports.Clock``.
+
+    Where the clock below stands behind, time goes on from the latest one known, as fast as seconds pass here. May be
+    used from any thread.
+    """
+
+    def __init__(self, clock: Clock, tell: Callable[[str], None] = lambda _: None) -> None:
+        """``tell`` hears once of a clock that stands more than a minute behind."""
+        self._clock = clock
+        self._tell = tell
+        self._lock = Lock()
+        self._latest: datetime | None = None
+        self._behind_since: float | None = None
+        """Monotonic, when the clock was first seen to stand behind ``_latest``."""
+        self._is_told = False
+
+    @classmethod
+    def of(cls, clock: Clock) -> SteadyClock:
+        """Return ``clock``, made steady unless it is."""
+        return clock if isinstance(clock, SteadyClock) else cls(clock)
+
+    def saw(self, moment: datetime | None) -> None:
+        """Take note of a time on record."""
+        with self._lock:
+            if moment is not None and (self._latest is None or moment > self._latest):
+                self._latest, self._behind_since = moment, None
+
+    def now(self) -> datetime:
+        """Return the time in UTC."""
+        found = self._clock.now()
+        with self._lock:
+            if self._latest is None or found >= self._latest:
+                self._latest, self._behind_since = found, None
+                return found
+            behind = (self._latest - found).total_seconds()
+            passed = self._clock.monotonic()
+            if self._behind_since is None:
+                self._behind_since = passed
+            now = self._latest + timedelta(seconds=passed - self._behind_since)
+            is_news = behind > MOST_SECONDS_BEHIND and not self._is_told
+            self._is_told = self._is_told or is_news
+        if is_news:
+            self._tell(clock_is_behind(behind))
+        return now
+
+    def machine(self) -> datetime:
+        """Return the time as this machine's clock has it, wherever that stands."""
+        return self._clock.now()
+
+    def monotonic(self) -> float:
+        """Return seconds that only ever grow."""
+        return self._clock.monotonic()
 
 
 def holder(command: str, now: datetime) -> str:

@@ -11,6 +11,7 @@ from cluster.results.federation import ErasureAnswer
 from cluster.tokens import TokenRecord
 from cluster.writer.drafting import new_request_id
 from cluster.writer.writer import Surroundings, draft, drafted_for_all
+from coordinator.decisions.times import latest_time
 from coordinator.requests import ErasureRequest
 from coordinator.status import RequestStatus, describe_request
 from shards.tombstones import DigestSet
@@ -153,6 +154,7 @@ class Erasures:
     def _visible(self, token: TokenRecord, request_id: str) -> ErasureRequest:
         state = self._standing.current()
         request = state.request(request_id) if state is not None else None
+        self._around.clock.saw(latest_time(state))
         if request is None or _is_anothers(token, request):
             raise ObjectMissing("there is no such erasure request", "check its id; requests are for ever")
         return request

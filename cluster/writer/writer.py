@@ -10,7 +10,7 @@ from typing import Protocol
 
 from cluster.config.specification import FederationSpecification, settings_record
 from cluster.results.federation import Verification
-from cluster.runtime.system import SystemClock, holder, many_at_once
+from cluster.runtime.system import SteadyClock, SystemClock, holder, many_at_once
 from cluster.training.ingest import RayIngest
 from cluster.training.worker import new_name
 from cluster.training.workers import Workers
@@ -30,6 +30,7 @@ from cluster.writer.identity import (
 from cluster.writer.stores import open_objects, open_witness
 from cluster.writer.training_data import is_news, open_train
 from coordinator.decisions.policy import cancellation, check_reason, extension, hold, release
+from coordinator.decisions.times import latest_time, received_by
 from coordinator.engine.engine import Engine, Tools
 from coordinator.engine.ledger import read_state
 from coordinator.engine.removal import everyone
@@ -61,7 +62,7 @@ class Surroundings:
 
     specification: FederationSpecification
     store: SealedStore
-    clock: Clock
+    clock: SteadyClock
     names: Names
     listener: Listener
     workers: Workers
@@ -115,6 +116,7 @@ def draft(
         check_reason(held)
     specification = around.specification
     state, key = trained(read_state(around.store), around.store, specification)
+    around.clock.saw(latest_time(state))
     if include_similar:
         check_skeletons(state)
     own_id = new_request_id(around.names) if request_id is None else request_id
@@ -172,7 +174,7 @@ def surroundings(
     return Surroundings(
         specification=specification,
         store=store,
-        clock=clock or SystemClock(),
+        clock=SteadyClock(clock or SystemClock(), lambda text: listener(Remark(text=text))),
         names=names,
         listener=listener,
         workers=Workers(specification, store, lambda text: listener(Remark(text=text))),
@@ -196,6 +198,7 @@ def writing(around: Surroundings, command: str) -> Iterator[Writer]:
         key = partition_key(around.store, around.specification, draw=may_begin)
         if state is not None and state.is_begun:
             check_identity(state, around.specification, key)
+        around.clock.saw(latest_time(state))
         engine = Engine.start(_tools(around), fresh_state(around.specification, key))
         try:
             yield Writer(around, engine, key)
@@ -304,8 +307,11 @@ class Writer:
         engine.settle()
 
     def accept(self, request: ErasureRequest, names: DigestSet) -> ErasureRequest:
-        """Accept an erasure request, as ``drafted``, durably; raises as ``Engine.accept`` does."""
-        return self._engine.accept(request, names)
+        """Accept an erasure request, as ``drafted``, durably; raises as ``Engine.accept`` does.
+
+        It was received now at the latest: whoever drafted it may have a clock that is ahead of this one.
+        """
+        return self._engine.accept(received_by(request, self._around.clock.now()), names)
 
     def readmit(self, readmission: Readmission, names: DigestSet) -> Readmission:
         """Let erased subjects come back; raises as ``Engine.readmit`` does. The statement comes with settling."""
@@ -418,7 +424,7 @@ def _tools(around: Surroundings) -> Tools:
         listener=around.listener,
         pool=around.workers.pool,
         registrar=around.registrar,
-        described=lambda: describe_store(around.store, around.clock.now()),
+        described=lambda: describe_store(around.store, around.clock.machine()),
         erasure=around.specification.erasure,
         ingest=RayIngest(around.specification.cluster, around.workers, lambda text: around.listener(Remark(text=text))),
     )

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cache
 from typing import TypeVar
 
@@ -189,7 +190,8 @@ class Registrar:
     def _issue_new(self, evidence: Sequence[Evidence]) -> list[ReceiptBundle]:
         """Do steps 1 to 3."""
         signer = cache(lambda: self.keys.current(RECEIPTS))
-        envelopes = self._each(lambda each: self._envelope(each, signer), evidence)
+        issued_at = self._issued_at()
+        envelopes = self._each(lambda each: self._envelope(each, signer, issued_at), evidence)
         for each, envelope in zip(evidence, envelopes, strict=True):
             _check_same(each, envelope)
         log = self._opened_log()
@@ -197,13 +199,20 @@ class Registrar:
         self._have_witnessed(*log.newest)
         return self._each(self._bundle, list(zip(evidence, envelopes, inclusions, strict=True)))
 
-    def _envelope(self, evidence: Evidence, signer: Callable[[], SigningKey]) -> bytes:
+    def _issued_at(self) -> str:
+        """Return the present time, or that of the log's last statement where the clock was set back since."""
+        now = self._clock.now()
+        last = None if self._log is None and self._layout() is None else self._opened_log().last()
+        stated = None if last is None else read_statement(envelope_payload(last))["predicate"].get("issued_at")
+        before = datetime.fromisoformat(stated) if isinstance(stated, str) else now
+        return max(now, before).isoformat(timespec="milliseconds")
+
+    def _envelope(self, evidence: Evidence, signer: Callable[[], SigningKey], issued_at: str) -> bytes:
         """Return the signed statement about this request: the first that was ever made."""
         key = _envelope_key(evidence.request_id)
         try:
             return self._admitted(self._store.get(key).payload, key)
         except ObjectMissing:
-            issued_at = self._clock.now().isoformat(timespec="milliseconds")
             signed = sign_envelope(statement(evidence, issued_at), PAYLOAD_TYPE, signer())
         return self._admitted(create_or_read(self._store, key, signed), key)
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from coordinator.decisions.plan import RetrainPlan
+from coordinator.decisions.times import MOST_SECONDS_BEHIND, clock_is_behind
 from coordinator.requests import Cost, RequestState, Similar
 from coordinator.status import WHY_BY_ID, BatchStatus, FederationStatus, RequestStatus
 
@@ -63,6 +64,8 @@ def status_text(status: FederationStatus) -> str:
             f" know: {', '.join(status.forgotten[:_MOST_FORGOTTEN])}. Restore the store as a whole, or submit these"
             " requests again, under their ids (RUNBOOK: Restore from a backup)"
         )
+    if status.clock_behind_seconds > MOST_SECONDS_BEHIND:
+        parts.append(clock_is_behind(status.clock_behind_seconds))
     if told := _names_text(status):
         parts.append("\n".join(told))
     if status.requests:

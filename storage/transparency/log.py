@@ -116,6 +116,17 @@ class TransparencyLog:
             raise
         return tuple(self._indexes[leaf_hash(leaf)] for leaf in leaves)
 
+    def last(self) -> bytes | None:
+        """Return the last entry's leaf, under a checkpoint or not yet; None: there is none. Raises as ``append``."""
+        try:
+            self._catch_up()
+        except BaseException:
+            self._forget()
+            raise
+        number = self._tree.size - 1
+        key = self._layout.entry(number) if number >= 0 else None
+        return None if key is None else entry_leaf(self._store.get(key).payload, number, key)
+
     @property
     def newest(self) -> tuple[str, int, str]:
         """The log's name, the size of the newest checkpoint known, and that checkpoint, signed."""

@@ -78,7 +78,7 @@ def test_slow_bodies_keep_nobody_waiting(served: Served) -> None:
             held.append(socket.create_connection((settings.host, settings.port)))
             held[-1].sendall(begun.encode())
         with served.client("federate") as client:
-            assert client.is_healthy()
+            until(client.is_healthy, "a replica that has loaded a generation")
             assert client.predict(points()["points"]).generation == served.state().generation
         with served.client("erase") as client:
             assert client.erase(subjects=["secret-person-006"], request_id="er-beside-slow-bodies").request_id

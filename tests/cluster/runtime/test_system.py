@@ -1,13 +1,15 @@
-"""What the outside world gives: doing many small things at once."""
+"""What the outside world gives: doing many small things at once, and a time that never goes back."""
 
 from __future__ import annotations
 
 import threading
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from cluster.runtime.system import many_at_once
+from cluster.runtime.system import SteadyClock, many_at_once
 from coordinator.ports import Each, in_turn
 from coordinator.receipts.issuer import Registrar
 from storage.errors import Unavailable
@@ -58,3 +60,48 @@ def test_receipts_issued_many_at_once_are_those_issued_in_turn(tmp_path: Path) -
     again = Registrar(store, VirtualClock(), CountingNames("log"))
     assert again.issue_all(batch) == bundles
     assert again.check_all([each.request_id for each in batch]).broken == ()
+
+
+@dataclass(slots=True)
+class SetClock:
+    """A clock that a test sets. Implements ``coordinator.ports.Clock``."""
+
+    time: datetime = datetime(2026, 1, 1, tzinfo=UTC)
+    passed: float = 0.0
+
+    def now(self) -> datetime:
+        """Return what it was set to."""
+        return self.time
+
+    def monotonic(self) -> float:
+        """Return how long it has run."""
+        return self.passed
+
+
+def test_a_clock_that_is_set_back_is_told_once() -> None:
+    """Time goes on from the latest one seen, as fast as seconds pass, until the clock has come up with it."""
+    told = list[str]()
+    below = SetClock()
+    clock, start = SteadyClock(below, told.append), below.time
+    assert clock.now() == start
+    below.time, below.passed = start - timedelta(days=1), 5.0
+    assert clock.now() == start
+    below.passed = 7.5
+    assert clock.now() == start + timedelta(seconds=2.5)
+    assert clock.machine() == below.time
+    assert len(told) == 1
+    assert "86,400 seconds behind" in told[0]
+    below.time = start + timedelta(hours=1)
+    assert clock.now() == below.time
+
+
+def test_no_time_falls_behind_the_record() -> None:
+    """What others have recorded counts as seen; clocks that differ by a second are no matter."""
+    told = list[str]()
+    below = SetClock()
+    clock, start = SteadyClock.of(SteadyClock(below, told.append)), below.time
+    clock.saw(None)
+    clock.saw(start + timedelta(seconds=1))
+    clock.saw(start)
+    assert clock.now() == start + timedelta(seconds=1)
+    assert told == []

@@ -143,6 +143,7 @@ def test_the_doctor_goes_on_after_a_failed_check(home: Home, monkeypatch: pytest
         "store": True,
         "disk": True,
         "federation": True,
+        "clock": True,
         "data": False,
         "erased in sources": True,
         "ray": True,

@@ -1,0 +1,69 @@
+"""Times on record, which never run backwards: a clock that was set back must not make late work look timely. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime
+from typing import Final
+
+from coordinator.decisions.lifecycle import later
+from coordinator.requests import ErasureRequest
+from coordinator.state import FederationState
+
+MOST_SECONDS_BEHIND: Final = 60
+"""Clocks of several machines differ by less."""
+
+
+def latest_time(state: FederationState | None) -> datetime | None:
+    """Return the newest time on record; None: there is none.
+
+    Times in the state are UTC, written alike, so that the latest text is the latest time.
+    """
+    newest = "" if state is None else max(_times(state), default="")
+    return datetime.fromisoformat(newest) if newest else None
+
+
+def steady(now: datetime, state: FederationState | None) -> datetime:
+    """Return ``now``, as a machine's clock has it, or the newest time on record where that is later."""
+    latest = latest_time(state)
+    return now if latest is None else max(now, latest)
+
+
+def received_by(request: ErasureRequest, now: datetime) -> ErasureRequest:
+    """Return the request, received at ``now`` where it says later, and due as long after that as before."""
+    received = datetime.fromisoformat(request.received_at)
+    if received <= now:
+        return request
+    moment = now.isoformat(timespec="milliseconds")
+    return replace(request, received_at=moment, due_at=later(request.due_at, now - received))
+
+
+def clock_is_behind(seconds: float) -> str:
+    """Return what people are told of a clock that stands so far behind the newest time on record."""
+    return (
+        f"this machine's clock is {seconds:,.0f} seconds behind the newest time on record: it was set back, or another"
+        " machine's is ahead; times on record go on from there, so that nothing late looks timely"
+    )
+
+
+def _times(state: FederationState) -> Iterator[str]:
+    for generation in state.history:
+        yield max(generation.since, generation.until)
+    for readmission in state.readmissions:
+        yield readmission.at
+    for refutation in state.refuted:
+        yield refutation.at
+    for request in state.requests:
+        yield from _times_of(request)
+
+
+def _times_of(request: ErasureRequest) -> Iterator[str]:
+    yield request.received_at
+    yield request.held_at
+    yield request.failed_at
+    yield from request.times.values()
+    for hold in request.holds:
+        yield hold.released_at
+    for extension in request.extensions:
+        yield extension.at

@@ -1,0 +1,65 @@
+"""Times on record: the newest one counts where a clock stands behind it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from coordinator.decisions.times import latest_time, received_by, steady
+from coordinator.requests import ErasureRequest, Extension, Hold, Readmission
+from coordinator.state import FederationState, GenerationRecord
+from storage.digests import sha256
+
+EARLY, LATE = "2026-01-01T00:00:00.000+00:00", "2026-02-01T00:00:00.500+00:00"
+REQUEST = ErasureRequest(
+    request_id="er-1",
+    body=sha256(b""),
+    names=None,
+    subjects=1,
+    ids=0,
+    received_at=EARLY,
+    due_at="2026-05-01T00:00:00.000+00:00",
+)
+STATE = FederationState(name="small", settings={}, key_digest=sha256(b""), shards=(), requests=(REQUEST,))
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        replace(STATE, requests=(replace(REQUEST, received_at=LATE), REQUEST)),
+        replace(STATE, requests=(replace(REQUEST, times={"accepted": EARLY, "purged": LATE}),)),
+        replace(STATE, requests=(replace(REQUEST, held_at=LATE),)),
+        replace(STATE, requests=(replace(REQUEST, failed_at=LATE),)),
+        replace(
+            STATE,
+            requests=(replace(REQUEST, holds=(Hold(reason="", held_at=EARLY, released_at=LATE, previous_due_at=""),)),),
+        ),
+        replace(STATE, requests=(replace(REQUEST, extensions=(Extension(at=LATE, reason="", previous_due_at=""),)),)),
+        replace(STATE, readmissions=(Readmission(request_id="b", body=sha256(b""), subjects=1, reason="", at=LATE),)),
+        replace(STATE, history=(GenerationRecord(number=1, since=EARLY, until=LATE, serving=(1,)),)),
+        replace(STATE, history=(GenerationRecord(number=1, since=LATE, until="", serving=(1,)),)),
+    ],
+)
+def test_every_time_on_record_counts(state: FederationState) -> None:
+    """Whatever was recorded last, the time does not fall behind it; a due date is no time on record."""
+    late = datetime.fromisoformat(LATE)
+    assert latest_time(state) == late
+    assert steady(datetime(2026, 1, 15, tzinfo=UTC), state) == late
+    assert steady(late + timedelta(days=1), state) == late + timedelta(days=1)
+
+
+def test_without_a_record_the_clock_counts() -> None:
+    """Of a federation that has not begun nothing is known."""
+    now = datetime(2026, 1, 15, tzinfo=UTC)
+    assert latest_time(None) is None
+    assert steady(now, None) == steady(now, replace(STATE, requests=())) == now
+
+
+def test_nothing_is_received_in_the_future() -> None:
+    """A request whose sender's clock is ahead is received now, and due as long after that as it would have been."""
+    now = datetime.fromisoformat(EARLY) - timedelta(hours=1)
+    found = received_by(REQUEST, now)
+    assert (found.received_at, found.due_at) == ("2025-12-31T23:00:00.000+00:00", "2026-04-30T23:00:00.000+00:00")
+    assert received_by(REQUEST, datetime.fromisoformat(EARLY)) is REQUEST
