@@ -10,6 +10,7 @@ Owns the words: command, envelope, exit code.
     demo        sisa demo
     demo_data   the data it uses
     initialise  sisa init
+    guesses     which column plays which part
     name_file   a file of names to erase
     settings    the only reader of environment variables
     jobs/       programs for Ray Jobs

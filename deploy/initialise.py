@@ -9,26 +9,20 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from glob import escape
 from pathlib import Path
+from typing import Any
 
+from deploy.guesses import Guess, guess_parts, is_email
 from shards.data.profile import ColumnDescription, SourceDescription, describe
 from shards.data.sources import open_source
 from shards.schedule import minimum_epochs
 from storage.errors import Conflict, Invalid
 from storage.location import is_on_s3
 
-_ID_NAMES = re.compile(r"(id|uuid|guid|key)|.*_(id|uuid|guid|key)", re.IGNORECASE)
-_EMAIL_NAMES = re.compile(r"(.*_)?e[-_]?mail(_?address)?", re.IGNORECASE)
-_SUBJECT_NAMES = re.compile(
-    rf"(user|person|subject|account|customer|patient|client|member).*|{_EMAIL_NAMES.pattern}", re.IGNORECASE
-)
-_LABEL_NAMES = ("label", "target", "class", "y", "outcome")
-_NUMBERS = ("integer", "number", "boolean")
 _SMALL_ENOUGH = 10.0
 """Features up to this size are left as they are."""
 _STORE = "federation"
@@ -38,14 +32,12 @@ _LEAST_GLOB = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Guess:
-    """Which column plays which part."""
+class Draft:
+    """A drafted specification, and what was guessed for it."""
 
-    id: ColumnDescription
-    subject: ColumnDescription | None
-    label: ColumnDescription
-    features: tuple[ColumnDescription, ...]
-    left_out: tuple[str, ...]
+    text: str
+    points: int
+    guess: Guess
 
 
 def draft_specification(
@@ -56,8 +48,8 @@ def draft_specification(
     id_column: str | None = None,
     subject_column: str | None = None,
     label_column: str | None = None,
-) -> str:
-    """Return the text of a ``sisa.toml`` that is to lie in ``folder`` and describes the data at ``location``.
+) -> Draft:
+    """Return a ``sisa.toml`` that is to lie in ``folder`` and describes the data at ``location``.
 
     ``location`` is a file, a folder or a glob, relative to ``base`` (default: ``folder``), or in a bucket, whose server
     is AWS or what boto3 is told. Raises ``Invalid`` when a column's part cannot be guessed, naming the option that
@@ -67,8 +59,8 @@ def draft_specification(
     found = describe(open_source(location, base, leave_out=(folder / _STORE,)))
     if found.points == 0:
         raise Invalid("the data hold no data point", "name a file that holds some", data=location)
-    guess = _guess(found, id_column, subject_column, label_column)
-    return _text(_train(location, base, folder), found, guess)
+    guess = guess_parts(found, id_column=id_column, subject_column=subject_column, label_column=label_column)
+    return Draft(text=_text(_train(location, base, folder), found, guess), points=found.points, guess=guess)
 
 
 def _train(location: str, base: Path, folder: Path) -> str:
@@ -81,104 +73,6 @@ def _train(location: str, base: Path, folder: Path) -> str:
         start, home = Path(escape(str(start))), Path(escape(str(home)))
     target = start / location
     return target.relative_to(home).as_posix() if target.is_relative_to(home) else target.as_posix()
-
-
-# ------------------------------------------------------------------------------------------------------------- guessing
-
-
-def _guess(found: SourceDescription, id_name: str | None, subject_name: str | None, label_name: str | None) -> _Guess:
-    label = _stated(found, label_name) or _guess_label(found)
-    _check_label(label)
-    others = [column for column in found.columns if column.name != label.name]
-    id_ = _stated(found, id_name) or _guess_id(found, others)
-    _check_id(found, id_)
-    others = [column for column in others if column.name != id_.name]
-    subject = _stated(found, subject_name) or _first(
-        others, lambda column: bool(_SUBJECT_NAMES.fullmatch(column.name)) and _names_things(column)
-    )
-    others = [column for column in others if subject is None or column.name != subject.name]
-    numbers = tuple(column for column in others if column.kind in _NUMBERS and not column.nulls)
-    lists = tuple(column for column in others if column.kind == "list" and not column.nulls)[:1]
-    features = numbers or lists
-    if not features:
-        raise Invalid("no column of numbers is left for features", "write the features as columns of numbers")
-    used = {column.name for column in features}
-    left_out = tuple(column.name for column in others if column.name not in used)
-    return _Guess(id=id_, subject=subject, label=label, features=features, left_out=left_out)
-
-
-def _stated(found: SourceDescription, name: str | None) -> ColumnDescription | None:
-    if name is None:
-        return None
-    names = [column.name for column in found.columns]
-    if name not in names:
-        near = get_close_matches(name, names, n=1)
-        remedy = f"did you mean {near[0]!r}?" if near else f"columns are {_some(names)}"
-        raise Invalid(f"there is no column {name!r}", remedy, file=found.files[0])
-    return found.columns[names.index(name)]
-
-
-def _guess_label(found: SourceDescription) -> ColumnDescription:
-    named = {column.name.lower(): column for column in reversed(found.columns)}
-    for name in _LABEL_NAMES:
-        if name in named:
-            return named[name]
-    able = [column.name for column in found.columns if len(column.values) > 1 and not column.nulls]
-    remedy = (
-        f"name it with --label; able to be one are {_some(able)}" if able else "add a column with each point's class"
-    )
-    raise Invalid("no column looks like a label", remedy, file=found.files[0])
-
-
-def _check_label(column: ColumnDescription) -> None:
-    if column.nulls:
-        raise Invalid("the label column holds nulls", "give every data point a label", column=column.name)
-    if len(column.values) < 2:
-        number = "too many" if column.distinct is None else str(len(column.values))
-        fact = f"the label column holds {number} classes; training needs two or more, and they must be names"
-        raise Invalid(fact, "name another column with --label", column=column.name)
-
-
-def _guess_id(found: SourceDescription, columns: Sequence[ColumnDescription]) -> ColumnDescription:
-    able = [
-        column
-        for column in columns
-        if _ID_NAMES.fullmatch(column.name) and _names_things(column) and _unique(found, column)
-    ]
-    # Where a user_id is unique as well, the point's own id comes first.
-    own = [column for column in able if not _SUBJECT_NAMES.fullmatch(column.name)]
-    if able:
-        return min(own or able, key=lambda column: len(column.name))
-    names = [column.name for column in columns if _names_things(column) and _unique(found, column)]
-    remedy = f"name it with --id; able to be one are {_some(names)}" if names else "add a column with each point's own"
-    raise Invalid("no column looks like a unique id", remedy, file=found.files[0])
-
-
-def _check_id(found: SourceDescription, column: ColumnDescription) -> None:
-    if not _names_things(column):
-        raise Invalid(
-            "the id column must hold texts or whole numbers, and no nulls", "name another", column=column.name
-        )
-    if not _unique(found, column):
-        fact = f"the id column holds {column.distinct} distinct ids for {found.points} data points"
-        raise Invalid(fact, "name a unique one with --id", column=column.name)
-
-
-def _names_things(column: ColumnDescription) -> bool:
-    return column.kind in {"text", "integer"} and not column.nulls
-
-
-def _unique(found: SourceDescription, column: ColumnDescription) -> bool:
-    """Return whether the column can be unique: beyond so many values they are not counted, and ingest will tell."""
-    return column.distinct is None or column.distinct == found.points
-
-
-def _first(columns: Sequence[ColumnDescription], fits: Callable[[ColumnDescription], bool]) -> ColumnDescription | None:
-    return next(filter(fits, columns), None)
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(map(repr, names[:10])) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
 
 
 def column_globs(chosen: Sequence[str], others: Sequence[str]) -> tuple[str, ...]:
@@ -259,27 +153,21 @@ def _largest(features: Sequence[ColumnDescription]) -> int:
     return max(int(column.values[-1]) for column in features) if smallest >= 0 else 0
 
 
-def _text(train: str, found: SourceDescription, guess: _Guess) -> str:
+def _text(train: str, found: SourceDescription, guess: Guess) -> str:
     sizes = _suggest(found.points)
     names = [column.name for column in guess.features]
     reserved = {column.name for column in (guess.id, guess.label, guess.subject) if column is not None}
     others = [column.name for column in found.columns if column.name not in {*names, *reserved}]
-    subject = (
-        f"subject  = {_quoted(guess.subject.name)}  # whose data it is; erasing a subject erases all its points"
-        if guess.subject
-        else '# subject = "user_id"  # whose data it is; without one, every data point is a subject of its own'
-    )
-    form = "email" if _EMAIL_NAMES.fullmatch((guess.subject or guess.id).name) else "trimmed"
-    left_out = ", ".join(map(_quoted, guess.left_out))
+    form = "email" if is_email(guess.subject or guess.id) else "trimmed"
     scale, reason = _scale(guess.features)
     data = [
         f"train    = {_quoted(train)}",
         *([_ENDPOINT] if is_on_s3(train) else []),
         f"id       = {_quoted(guess.id.name)}  # unique per data point",
-        subject,
+        *_subject_lines(guess),
         f'subject_form = "{form}"  # which spellings are one person: trimmed, casefold, email, phone, integer, exact',
         f"label    = {_quoted(guess.label.name)}",
-        *([f"# left out of features: {left_out}"] if left_out else []),
+        *_left_out_lines(guess),
         f"features = [{', '.join(map(_quoted, column_globs(names, others)))}]  # columns or globs",
         f"classes  = [{', '.join(map(_quoted, guess.label.values))}]  # declared, not learned",
         f"{scale}  # {reason}",
@@ -291,6 +179,29 @@ def _text(train: str, found: SourceDescription, guess: _Guess) -> str:
         data="\n".join(data),
         **{item: getattr(sizes, item) for item in ("shards", "slices", "epochs", "batch_size")},
     )
+
+
+def _subject_lines(guess: Guess) -> list[str]:
+    remark = [f"# {_on_one_line(guess.subject_remark)}"] if guess.subject_remark else []
+    if guess.subject is None:
+        return [
+            *remark,
+            '# subject = "user_id"  # whose data it is; without one, every data point is a subject of its own',
+        ]
+    named = f"subject  = {_quoted(guess.subject.name)}  # whose data it is; erasing a subject erases all its points"
+    return [*remark, named]
+
+
+def _left_out_lines(guess: Guess) -> list[str]:
+    """Return a comment for each reason, with all columns that it keeps from being features."""
+    columns: dict[str, list[str]] = {}
+    for name, reason in guess.left_out:
+        columns.setdefault(reason, []).append(_quoted(name))
+    return [f"# left out of features: {', '.join(names)} ({_on_one_line(reason)})" for reason, names in columns.items()]
+
+
+def _on_one_line(text: str) -> str:
+    return _quoted(text)[1:-1]
 
 
 _ENDPOINT = (
@@ -360,14 +271,14 @@ def write_specification(
     subject_column: str | None = None,
     label_column: str | None = None,
     replace: bool = False,
-) -> None:
+) -> Draft:
     """Draft a specification for the data at ``location`` (relative to the present folder) and write it to ``config``.
 
     Raises ``Conflict`` when the file exists and is not to be replaced.
     """
     if config.exists() and not replace:
         raise Conflict(f"{config} exists already", "name another with --config, or replace it with --force")
-    text = draft_specification(
+    draft = draft_specification(
         location,
         config.parent,
         base=Path.cwd(),
@@ -376,5 +287,38 @@ def write_specification(
         label_column=label_column,
     )
     unfinished = config.with_name(f".{config.name}.partial")
-    unfinished.write_text(text, encoding="utf-8")
+    unfinished.write_text(draft.text, encoding="utf-8")
     unfinished.replace(config)
+    return draft
+
+
+def draft_text(draft: Draft) -> str:
+    """Return what was guessed, for a person to look over."""
+    guess = draft.guess
+    subject = repr(guess.subject.name) if guess.subject else "none: every data point is a subject of its own"
+    features = column_globs([column.name for column in guess.features], [name for name, _ in guess.left_out])
+    more = f" and {len(features) - 10} more" if len(features) > 10 else ""
+    many = f"{len(guess.features)} feature{'s' * (len(guess.features) > 1)}"
+    lines = [
+        f"{draft.points:,} data points; id {guess.id.name!r}; subject {subject}",
+        f"label {guess.label.name!r} of {len(guess.label.values)} classes",
+        f"{many}: {', '.join(map(repr, features[:10]))}{more}",
+        *([f"subject: {guess.subject_remark}"] if guess.subject_remark else []),
+        *(f"left out: {name!r} ({reason})" for name, reason in guess.left_out),
+    ]
+    return "\n".join(lines)
+
+
+def draft_fields(draft: Draft) -> dict[str, Any]:
+    """Return what was guessed, for JSON."""
+    guess = draft.guess
+    return {
+        "points": draft.points,
+        "id": guess.id.name,
+        "subject": guess.subject.name if guess.subject else None,
+        "label": guess.label.name,
+        "classes": list(guess.label.values),
+        "features": [column.name for column in guess.features],
+        "left_out": dict(guess.left_out),
+        "remarks": [guess.subject_remark] if guess.subject_remark else [],
+    }

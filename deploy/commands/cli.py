@@ -98,13 +98,14 @@ def init(
     """Look at a data file and write a commented specification for it."""
 
     def action() -> Outcome:
-        from deploy.initialise import write_specification
+        from deploy.initialise import draft_fields, draft_text, write_specification
 
-        write_specification(
+        draft = write_specification(
             data, config, id_column=id_column, subject_column=subject, label_column=label, replace=force
         )
         return Outcome(
-            data={"config": str(config)}, text=f"wrote {config}: look it over, then run 'sisa train --config {config}'"
+            data={"config": str(config), **draft_fields(draft)},
+            text=f"wrote {config}: look it over, then run 'sisa train --config {config}'\n{draft_text(draft)}",
         )
 
     finish(action, as_json)

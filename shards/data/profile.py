@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from shards.data.columns import label_codes, plain_label
 from shards.data.readers import Wanted
-from shards.data.sources import Batch, Source, is_list, is_text, plain_type
+from shards.data.sources import Batch, Source, is_list, is_text, plain, plain_type
 from storage.errors import Invalid
 
 MOST_DISTINCT = 1000
 """Distinct values counted per column; beyond it a column counts as having many."""
 
 _BATCH_POINTS = 4096
+_RUN_POINTS = 20
+"""A column counts its rows when runs of numbers that rise by one are at least so long on average."""
+_EMAIL = r"^[^@\s]+@[^@\s]+\.[^@\s]+$"
+_LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +34,7 @@ class ColumnDescription:
     type: str
     """Arrow's name of the type; for CSV as guessed from the first lines."""
     kind: str
-    """``text``, ``integer``, ``number``, ``boolean``, ``list`` (of numbers) or ``other``."""
+    """``text``, ``integer``, ``number``, ``boolean``, ``list`` (of numbers), ``nested`` (of lists) or ``other``."""
     nulls: int
     distinct: int | None
     """Number of distinct values; None when there are more than ``MOST_DISTINCT``, or for ``list`` and ``other``."""
@@ -35,6 +43,19 @@ class ColumnDescription:
     cannot be labels. They are data: for the user's own eyes, never for the store."""
     largest: float | None = None
     """The largest absolute value of a column of single numbers; None for others."""
+    unusable: int = 0
+    """Data points that have a value, but none that could be learned from: NaN, infinite as float32, or a list that is
+    empty or holds such a value."""
+    repeats: bool = True
+    """Whether a value occurs twice, however many there are; True unless text or whole numbers were compared."""
+    counts: bool = False
+    """Whether whole numbers count the rows: each is one more than the one before, or begins the count again."""
+    span: int | None = None
+    """Of whole numbers the largest less the smallest, and one."""
+    is_email: bool = False
+    """Whether every text looks like an e-mail address."""
+    lengths: tuple[int, int] | None = None
+    """Of a ``list`` the shortest and the longest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,10 +74,24 @@ def describe(source: Source) -> SourceDescription:
     Columns are those of the first file. Raises ``Invalid`` when a file cannot be read or lacks one of them.
     """
     schema = source.files[0].schema()
-    tallies = [_Tally(name=field_.name, type=str(field_.type), kind=_kind(field_.type)) for field_ in schema]
+    _refuse_repeated(schema.names, source.files[0].name)
     for file in source.files[1:]:
         if missing := set(schema.names) - set(file.schema().names):
             raise Invalid(f"there is no column {min(missing)!r}", "Give all files the same columns.", file=file.name)
+    kinds = {field_.name: _kind(field_.type) for field_ in schema}
+    while True:
+        try:
+            return _described(source, schema, kinds)
+        except Invalid as error:
+            # Of a CSV file the kinds are guessed from its first lines.
+            column = error.context.get("column")
+            if not isinstance(column, str) or kinds.get(column) not in {"integer", "number", "boolean"}:
+                raise
+            kinds[column] = "text"
+
+
+def _described(source: Source, schema: pa.Schema, kinds: Mapping[str, str]) -> SourceDescription:
+    tallies = [_Tally(name=field_.name, type=str(field_.type), kind=kinds[field_.name]) for field_ in schema]
     points = 0
     for batch in source.batches(_everything(tallies), _BATCH_POINTS):
         points += batch.columns.num_rows
@@ -69,6 +104,72 @@ def describe(source: Source) -> SourceDescription:
     )
 
 
+def _refuse_repeated(names: Sequence[str], file: str) -> None:
+    if repeated := [name for name, times in Counter(names).items() if times > 1]:
+        raise Invalid("two columns have the same name", "Rename one of them.", file=file, column=repeated[0])
+
+
+@dataclass(slots=True)
+class _Unique:
+    """Whether values repeat, by hashes of 64 bits: 8 bytes a value, and none after the first repetition in a batch."""
+
+    hashes: list[npt.NDArray[np.int64]] | None = field(default_factory=list)
+
+    def add(self, present: pa.Array) -> None:
+        if self.hashes is None:
+            return
+        values = present.to_pylist()
+        if len(set(values)) < len(values):
+            self.hashes = None
+        else:
+            self.hashes.append(np.array([hash(str(value)) for value in values], dtype=np.int64))
+
+    def repeats(self) -> bool:
+        if self.hashes is None:
+            return True
+        joined = np.concatenate([np.empty(0, dtype=np.int64), *self.hashes])
+        return len(np.unique(joined)) < len(joined)
+
+
+@dataclass(slots=True)
+class _Numbers:
+    """How whole numbers follow one another, file after file."""
+
+    points: int = 0
+    runs: int = 0
+    steady: bool = True
+    begins: float | None = None
+    last: float | None = None
+    smallest: float = float("inf")
+    largest: float = float("-inf")
+
+    def add(self, numbers_N: npt.NDArray[np.float64], *, is_first: bool) -> None:
+        if not len(numbers_N):
+            return
+        self.smallest = min(self.smallest, float(numbers_N.min()))
+        self.largest = max(self.largest, float(numbers_N.max()))
+        self.points += len(numbers_N)
+        if self.begins is None:
+            self.begins = float(numbers_N[0])
+        before = np.nan if is_first or self.last is None else self.last
+        self.last = float(numbers_N[-1])
+        if not self.steady:
+            return
+        breaks = np.diff(numbers_N, prepend=before) != 1
+        self.runs += int(breaks.sum())
+        # A file may go on counting where the one before ended.
+        again = numbers_N[breaks][1:] if is_first else numbers_N[breaks]
+        self.steady = bool((again == self.begins).all())
+
+    @property
+    def counts(self) -> bool:
+        return self.steady and self.points >= _RUN_POINTS * max(1, self.runs)
+
+    @property
+    def span(self) -> int | None:
+        return int(self.largest - self.smallest) + 1 if self.points else None
+
+
 @dataclass(slots=True, kw_only=True)
 class _Tally:
     """What has been seen of one column; counts as many values as ``MOST_DISTINCT`` and one more."""
@@ -77,33 +178,75 @@ class _Tally:
     type: str
     kind: str
     nulls: int = 0
+    unusable: int = 0
     seen: set[str] = field(default_factory=set)
     whole: bool = True
     largest: float | None = None
+    lengths: tuple[int, int] | None = None
+    is_email: bool = True
+    unique: _Unique = field(default_factory=_Unique)
+    numbers: _Numbers = field(default_factory=_Numbers)
 
     def add(self, batch: Batch) -> None:
         array = batch.column(self.name)
         self.nulls += array.null_count
-        if self.kind in {"integer", "number"}:
-            found = pc.max(pc.abs(array.cast(pa.float64()))).as_py()
-            self.largest = max(found or 0.0, self.largest or 0.0)
-        if self.kind in {"list", "other"} or len(self.seen) > MOST_DISTINCT:
+        if self.kind == "list":
+            self._add_lists(array.drop_null())
+        if self.kind in {"list", "nested", "other"}:
             return
         present = array.drop_null()
-        self.seen.update(self._texts(batch, present))
+        if self.kind == "integer":
+            self._add_integers(batch, present)
+        if self.kind == "number":
+            self._add_numbers(present)
+        if self.kind == "text":
+            self.is_email = self.is_email and bool(
+                pc.all(pc.match_substring_regex(present, _EMAIL), min_count=0).as_py()
+            )
+        if self.kind in {"text", "integer"}:
+            self.unique.add(present)
+        if len(self.seen) <= MOST_DISTINCT:
+            self.seen.update(self._texts(batch, present))
+
+    def _add_integers(self, batch: Batch, present: pa.Array) -> None:
+        numbers = _floats(batch, self.name, present)
+        self._enlarge(numbers)
+        values = np.frombuffer(numbers.buffers()[1] or b"", dtype=np.float64)
+        self.numbers.add(values[numbers.offset : numbers.offset + len(numbers)], is_first=batch.first == 1)
+
+    def _add_numbers(self, present: pa.Array) -> None:
+        numbers = pc.cast(present, pa.float64(), safe=False)
+        usable = pc.less_equal(pc.abs(numbers), _LARGEST_FLOAT32)  # false for NaN
+        self.unusable += len(numbers) - usable.true_count
+        self._enlarge(numbers)
+
+    def _enlarge(self, numbers: pa.Array) -> None:
+        found = pc.max(pc.abs(numbers)).as_py()
+        self.largest = max(found or 0.0, self.largest or 0.0)
+
+    def _add_lists(self, lists: pa.Array) -> None:
+        lengths = pc.list_value_length(lists)
+        if len(lists):
+            found = pc.min_max(lengths).as_py()
+            known = self.lengths or (found["min"], found["max"])
+            self.lengths = (min(known[0], found["min"]), max(known[1], found["max"]))
+        values = pc.cast(plain(lists.flatten()), pa.float64(), safe=False)
+        usable = pc.fill_null(pc.less_equal(pc.abs(values), _LARGEST_FLOAT32), fill_value=False)
+        of_lists = pc.list_parent_indices(lists).filter(pc.invert(usable))
+        self.unusable += len(pc.unique(of_lists)) + pc.equal(lengths, 0).true_count
 
     def _texts(self, batch: Batch, present: pa.Array) -> list[str]:
         if self.kind != "number":
             column = pa.RecordBatch.from_arrays([present], names=[self.name])
             texts = label_codes(Batch(file=batch.file, first=batch.first, columns=column), self.name)[1]
             # CSV spells truth values in several ways, and labels are compared by one of them.
-            return [plain_label(text) for text in texts] if self.kind == "boolean" else texts
+            return _truths(batch, self.name, texts) if self.kind == "boolean" else texts
         values = pc.unique(present.cast(pa.float64())).to_pylist()
         self.whole = self.whole and all(value.is_integer() for value in values)
         return [str(int(value)) if value.is_integer() else repr(value) for value in values]
 
     def description(self) -> ColumnDescription:
-        few = len(self.seen) <= MOST_DISTINCT and self.kind not in {"list", "other"}
+        few = len(self.seen) <= MOST_DISTINCT and self.kind not in {"list", "nested", "other"}
         return ColumnDescription(
             name=self.name,
             type=self.type,
@@ -112,6 +255,12 @@ class _Tally:
             distinct=len(self.seen) if few else None,
             values=tuple(sorted(self.seen, key=_natural)) if few and self.whole else (),
             largest=self.largest,
+            unusable=self.unusable,
+            repeats=self.kind not in {"text", "integer"} or self.unique.repeats(),
+            counts=self.numbers.counts,
+            span=self.numbers.span,
+            is_email=self.kind == "text" and self.is_email and bool(self.seen),
+            lengths=self.lengths,
         )
 
 
@@ -120,17 +269,38 @@ def _everything(tallies: list[_Tally]) -> Wanted:
     return Wanted(texts=tuple(tally.name for tally in tallies if tally.kind != "number"), numbers=numbers)
 
 
+def _truths(batch: Batch, column: str, texts: list[str]) -> list[str]:
+    plain_texts = [plain_label(text) for text in texts]
+    if not {"true", "false", "0", "1"}.issuperset(plain_texts):
+        raise Invalid("the column holds text", "Correct it.", file=batch.file, column=column)
+    return plain_texts
+
+
+def _floats(batch: Batch, column: str, present: pa.Array) -> pa.Array:
+    try:
+        return pc.cast(present, pa.float64(), safe=False)  # from 2**53 on neighbours may become one
+    except pa.ArrowInvalid:  # text of a CSV file, and quoted by the cause
+        raise Invalid("the column holds text", "Correct it.", file=batch.file, column=column) from None
+
+
 def _kind(data_type: pa.DataType) -> str:
     data_type, types = plain_type(data_type), pa.types
     if is_text(data_type):
         return "text"
     if is_list(data_type):
-        return "list"
+        return _kind_of_list(plain_type(data_type.value_type))
     if types.is_boolean(data_type):
         return "boolean"
     if types.is_integer(data_type):
         return "integer"
     return "number" if types.is_floating(data_type) else "other"
+
+
+def _kind_of_list(of: pa.DataType) -> str:
+    types = pa.types
+    if is_list(of):
+        return "nested"
+    return "list" if types.is_integer(of) or types.is_floating(of) or types.is_boolean(of) else "other"
 
 
 def _natural(text: str) -> tuple[int, int, str]:

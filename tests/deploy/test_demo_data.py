@@ -58,7 +58,7 @@ def test_writing_again_gives_the_same_bytes(tmp_path: Path) -> None:
 def test_digits_can_be_drafted(tmp_path: Path) -> None:
     """``sisa init`` understands the demo's data without a hint."""
     write_digits(tmp_path)
-    text = draft_specification("train.parquet", tmp_path)
+    text = draft_specification("train.parquet", tmp_path).text
     assert 'features = ["x*"]' in text
     assert 'subject  = "user_id"' in text
     assert "scale    = 16.0" in text

@@ -1,0 +1,364 @@
+"""Which column of data that nobody has described plays which part: guesses from names and values, with reasons.
+
+A guess that cannot be made is asked for, and what is left out of the features is named with its reason: a wrong guess
+would be trained on. Row numbers and numbers that name something are never features, for they measure nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Final
+
+from shards.data.profile import ColumnDescription, SourceDescription
+from storage.errors import Invalid
+
+_LABEL_NAMES: Final = ("label", "target", "class", "y", "outcome")
+_UNNAMED: Final = re.compile(r"|Unnamed: ?\d+(_level_\d+)?|__index_level_\d+__")
+"""Names that pandas and R give to the number of a row, and to nothing else."""
+_ROWS: Final = re.compile(r"index|level_\d+|row[_ ]?(names?|num(ber)?|nr|no|index)?", re.IGNORECASE)
+"""Names of such numbers, and now and then of others."""
+
+_PEOPLE: Final = frozenset(
+    re.findall(
+        r"[a-z]+",
+        "user person subject account customer patient client member email employee student pupil worker"
+        " author writer owner participant respondent individual citizen passenger voter donor speaker player"
+        " driver tenant guest visitor subscriber applicant borrower holder household candidate caller sender"
+        " recipient buyer seller teacher",
+    )
+)
+_IDS: Final = frozenset({"id", "uid", "uuid", "guid", "key", "identifier"})
+_NUMBERS: Final = frozenset(
+    re.findall(
+        r"[a-z]+",
+        "number no nr num code zip zipcode postcode postal phone telephone tel mobile fax ssn iban ean isbn"
+        " sku serial ref reference",
+    )
+)
+"""Last words of names whose numbers stand for something, where there are many."""
+
+_NAMING: Final = _IDS | _NUMBERS | {"name", "hash", "address"}
+_DESCRIBING: Final = frozenset(
+    re.findall(
+        r"[a-z]+",
+        "type kind class group segment status state tier level category age sex gender count total score"
+        " rating rank city country region since date time year month day balance amount value income size"
+        " weight height satisfaction plan language currency role title flag active",
+    )
+)
+"""Words of names that say something about a person, and so do not name one."""
+
+_LEAST_POINTS: Final = 20
+"""With fewer data points, values say nothing of a column's meaning."""
+_FEW: Final = 10
+"""So many values or more name people; fewer do where each has fewer data points than this."""
+_MOST_CODES: Final = 20
+"""More different numbers than this are classes only where they are coded from 0 or 1 on, without a gap."""
+_IMPROBABLE: Final = 7.0
+"""Numbers drawn by chance repeat, but with a probability of exp(-7), when pairs are so many times the range."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guess:
+    """Which column plays which part."""
+
+    id: ColumnDescription
+    subject: ColumnDescription | None
+    subject_remark: str
+    """What a person should know of the subject, or why there is none; may be empty."""
+    label: ColumnDescription
+    features: tuple[ColumnDescription, ...]
+    left_out: tuple[tuple[str, str], ...]
+    """Each column that plays no part, with the reason."""
+
+
+def guess_parts(
+    found: SourceDescription, *, id_column: str | None, subject_column: str | None, label_column: str | None
+) -> Guess:
+    """Return which column plays which part; what is stated is taken, if it fits.
+
+    Raises ``Invalid`` when a part cannot be guessed, naming the option that states it, or a stated column does not fit.
+    """
+    label = _stated(found, label_column) or _guess_label(found)
+    _check_label(found, label)
+    others = [column for column in found.columns if column.name != label.name]
+    id_ = _stated(found, id_column) or _guess_id(found, others)
+    _check_id(found, id_)
+    others = [column for column in others if column.name != id_.name]
+    subject, remark = _guess_subject(found, others)
+    if subject_column is not None:
+        subject, remark = _stated(found, subject_column), ""
+    others = [column for column in others if subject is None or column.name != subject.name]
+    reasons = {column.name: _why_no_feature(found, column) for column in others}
+    able = [column for column in others if not reasons[column.name]]
+    numbers = tuple(column for column in able if column.kind != "list")
+    features = numbers or tuple(able[:1])
+    for column in able:
+        if column not in features:
+            reasons[column.name] = "a list beside other features: one column of lists, or columns of numbers"
+    left_out = tuple((column.name, reason) for column in others if (reason := reasons[column.name]))
+    if not features:
+        raise _no_features(left_out)
+    return Guess(id=id_, subject=subject, subject_remark=remark, label=label, features=features, left_out=left_out)
+
+
+def is_email(column: ColumnDescription) -> bool:
+    """Return whether the column holds e-mail addresses, by its values or its name."""
+    return column.is_email or "email" in _words(column.name)
+
+
+def _stated(found: SourceDescription, name: str | None) -> ColumnDescription | None:
+    if name is None:
+        return None
+    names = [column.name for column in found.columns]
+    if name not in names:
+        near = get_close_matches(name, names, n=1)
+        remedy = f"did you mean {near[0]!r}?" if near else f"columns are {_some(names)}"
+        raise Invalid(f"there is no column {name!r}", remedy, file=found.files[0])
+    return found.columns[names.index(name)]
+
+
+# ---------------------------------------------------------------------------------------------------------------- label
+
+
+def _guess_label(found: SourceDescription) -> ColumnDescription:
+    named = {column.name.lower(): column for column in reversed(found.columns)}
+    known = [named[name] for name in _LABEL_NAMES if name in named]
+    if known:
+        return next((column for column in known if _is_class(found, column)), known[0])
+    raise Invalid("no column looks like a label", _remedy_label(found, "name it"), file=found.files[0])
+
+
+def _check_label(found: SourceDescription, column: ColumnDescription) -> None:
+    if column.nulls:
+        few = f" in {column.nulls} of {found.points} data points"
+        raise Invalid(f"the label column holds nulls{few}", "give every data point a label", column=column.name)
+    if _is_number(found, column):
+        many = f"more than {len(column.values) or 1000}" if column.distinct is None else column.distinct
+        raise Invalid(
+            f"the label column holds numbers, not classes: {many} different ones in {found.points} data points",
+            "learning a number (regression) does not exist yet: write a column of classes that its ranges fall into,"
+            " such as low, middle, high (pandas.cut, or CASE in SQL); numbers that do name classes can be written as"
+            f" text, such as 'c17'; or {_remedy_label(found, 'name another column')}",
+            column=column.name,
+        )
+    if len(column.values) < 2:
+        number = "too many" if column.distinct is None else str(len(column.values))
+        fact = f"the label column holds {number} classes; training needs two or more, and they must be names"
+        raise Invalid(fact, _remedy_label(found, "name another column"), column=column.name)
+
+
+def _remedy_label(found: SourceDescription, name_it: str) -> str:
+    able = [column.name for column in found.columns if _is_class(found, column)]
+    if not able:
+        return "add a column with each data point's class, and name it with --label"
+    return f"{name_it} with --label; able to be one: {_some(able)}"
+
+
+def _is_class(found: SourceDescription, column: ColumnDescription) -> bool:
+    """Return whether the column could hold classes: two or more, that repeat."""
+    several = len(column.values) > 1 and not column.nulls and not column.counts
+    repeat = 2 * len(column.values) <= max(found.points, 4)
+    return several and repeat and not _is_number(found, column) and not _is_row_number(column)
+
+
+def _is_number(found: SourceDescription, column: ColumnDescription) -> bool:
+    """Return whether the column measures something: fractions, or many numbers that are no codes."""
+    if column.kind not in {"integer", "number"} or column.distinct in {0, 1}:
+        return False
+    if not column.values:
+        return True
+    codes = len(column.values)
+    if codes > 2 and 2 * codes > found.points:
+        return True
+    first = column.values[0]
+    coded = first in {"0", "1"} and column.values[-1] == str(codes - 1 + int(first))
+    return codes > _MOST_CODES and not coded
+
+
+# ------------------------------------------------------------------------------------------------------------------- id
+
+
+def _guess_id(found: SourceDescription, columns: Sequence[ColumnDescription]) -> ColumnDescription:
+    able = [column for column in columns if _names_things(column) and not column.repeats and not _is_row_number(column)]
+    ranked = [(rank, len(column.name), column) for column in able if (rank := _rank_as_id(column)) is not None]
+    if ranked:
+        return min(ranked, key=lambda each: each[:2])[2]
+    if able:
+        remedy = f"name it with --id; able to be one: {_some([column.name for column in able])}"
+    else:
+        remedy = f"add a column with each point's own{_why_no_id(columns)}"
+    raise Invalid("no column looks like a unique id", remedy, file=found.files[0])
+
+
+def _rank_as_id(column: ColumnDescription) -> int | None:
+    """Return how well the name fits, the least first: a data point's own id comes before a person's."""
+    words, person = _words(column.name), _rank_as_person(column)
+    if not words:
+        return None
+    if words[-1] in _IDS:
+        return 0 if person is None else 1
+    if person == 0:
+        return 2
+    return 3 if words[-1] in _NUMBERS and not column.counts else None
+
+
+def _why_no_id(columns: Sequence[ColumnDescription]) -> str:
+    rows = [column.name for column in columns if _is_row_number(column)]
+    again = [column.name for column in columns if _rank_as_id(column) is not None and column.repeats]
+    told = [
+        *([f"{_some(again)}: holds values that occur twice"] if again else []),
+        *([f"{_some(rows)}: a row number, which another row has after a new export"] if rows else []),
+    ]
+    return f" ({'; '.join(told)})" if told else ""
+
+
+def _check_id(found: SourceDescription, column: ColumnDescription) -> None:
+    if not _names_things(column):
+        raise Invalid(
+            "the id column must hold texts or whole numbers, and no nulls", "name another", column=column.name
+        )
+    if column.repeats:
+        few = column.distinct is not None
+        fact = f"{column.distinct} distinct ids for {found.points} data points" if few else "ids that occur twice"
+        raise Invalid(f"the id column holds {fact}", "name a unique one with --id", column=column.name)
+
+
+def _names_things(column: ColumnDescription) -> bool:
+    return column.kind in {"text", "integer"} and not column.nulls
+
+
+# -------------------------------------------------------------------------------------------------------------- subject
+
+
+def _guess_subject(
+    found: SourceDescription, columns: Sequence[ColumnDescription]
+) -> tuple[ColumnDescription | None, str]:
+    """Return the column that names people, and a remark.
+
+    One with few values comes last, before it one without repetition, for then every data point is its own subject;
+    names that say nothing but who it is come first, then columns with more values.
+    """
+    ranked = []
+    for position, column in enumerate(columns):
+        rank = _rank_as_person(column)
+        if rank is None or _is_row_number(column):
+            continue
+        if _names_things(column) and column.distinct != 1 and not (rank and _is_few(found, column)):
+            many = column.distinct or found.points
+            ranked.append((_is_few(found, column), not column.repeats, rank, -many, position, column))
+    if ranked:
+        best = min(ranked, key=lambda each: each[:5])[5]
+        few = f"only {best.distinct} values in {found.points} data points: does it name people?"
+        return best, few if _is_few(found, best) else ""
+    return None, "; ".join(_why_no_subject(columns))
+
+
+def _why_no_subject(columns: Sequence[ColumnDescription]) -> Iterator[str]:
+    for column in columns:
+        if _rank_as_person(column) == 0 and column.nulls:
+            yield f"{column.name!r} names nobody in {column.nulls} data points: every data point needs somebody"
+        elif _rank_as_person(column) == 0 and column.kind == "number":
+            yield f"{column.name!r} holds numbers with a point: write whole numbers or text"
+
+
+def _rank_as_person(column: ColumnDescription) -> int | None:
+    """Return 0 for a name that only says who it is, 1 for one that may say so; None for others."""
+    words = _words(column.name)
+    if column.is_email:
+        return 0
+    if _PEOPLE.isdisjoint(words) or not _DESCRIBING.isdisjoint(words):
+        return None
+    return 0 if set(words) <= _PEOPLE | _NAMING else 1
+
+
+def _is_few(found: SourceDescription, column: ColumnDescription) -> bool:
+    return column.distinct is not None and column.distinct < _FEW and found.points >= _FEW * column.distinct
+
+
+# ------------------------------------------------------------------------------------------------------------- features
+
+
+def _why_no_feature(found: SourceDescription, column: ColumnDescription) -> str:
+    """Return why the column is no feature; empty where it is one."""
+    if _is_row_number(column) or (column.counts and found.points >= _LEAST_POINTS):
+        return "a row number"
+    if column.kind == "text":
+        return "text" if "string" in column.type else "numbers, but for some cells"
+    if column.kind == "nested":
+        return "lists of lists: write one flat list of numbers for each data point"
+    if column.kind == "other":
+        return f"type {column.type}, which is no number"
+    if not column.name:
+        return "a column without a name"
+    if column.nulls:
+        return f"no value in {column.nulls} of {found.points} data points"
+    if column.kind == "list":
+        return _why_no_list(column)
+    if column.unusable:
+        return f"NaN or infinite in {column.unusable} of {found.points} data points"
+    return "numbers that look like ids: they name something and measure nothing" if _is_name(found, column) else ""
+
+
+def _why_no_list(column: ColumnDescription) -> str:
+    if column.unusable:
+        return f"lists that are empty or hold NaN, infinity or no value, in {column.unusable} data points"
+    shortest, longest = column.lengths or (0, 0)
+    return "" if shortest == longest else f"lists of different lengths, {shortest} to {longest}"
+
+
+def _is_row_number(column: ColumnDescription) -> bool:
+    """Return whether the column is called as tools call the number of a row, and holds such numbers."""
+    if _UNNAMED.fullmatch(column.name):
+        return column.kind in {"integer", "number"}
+    counts = column.kind == "integer" and (column.counts or not column.repeats)
+    return counts and bool(_ROWS.fullmatch(column.name))
+
+
+def _is_name(found: SourceDescription, column: ColumnDescription) -> bool:
+    """Return whether numbers stand for something, by the column's name, or because they never repeat by chance."""
+    words = _words(column.name)
+    if words and words[-1] in _IDS:
+        return True
+    if column.kind != "integer":
+        return False
+    if words and words[-1] in _NUMBERS and (column.distinct is None or column.distinct > _MOST_CODES):
+        return True
+    if column.repeats or column.span is None or found.points < _LEAST_POINTS:
+        return False
+    return found.points**2 / (2 * column.span) > _IMPROBABLE
+
+
+def _no_features(left_out: Sequence[tuple[str, str]]) -> Invalid:
+    told = "; ".join(f"{name!r}: {reason}" for name, reason in left_out[:10])
+    return Invalid(
+        "no column of numbers is left for features",
+        f"write the features as columns of numbers{f' ({told})' if told else ''}",
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------------- names
+
+
+def _words(name: str) -> tuple[str, ...]:
+    """Return the words of a column's name.
+
+    >>> _words("customerID"), _words("E-Mail address"), _words("userid"), _words("Sample Number")
+    (('customer', 'id'), ('email', 'address'), ('user', 'id'), ('sample', 'number'))
+    """
+    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", re.sub(r"e[-_ ]mail", "email", name, flags=re.IGNORECASE))
+    return tuple(part for word in re.findall(r"[^\W_]+", spaced.lower()) for part in _parts(word))
+
+
+def _parts(word: str) -> tuple[str, ...]:
+    for end in _NAMING:
+        if word.endswith(end) and word.removesuffix(end) in _PEOPLE:
+            return word.removesuffix(end), end
+    return (word.removesuffix("s"),) if word.removesuffix("s") in _PEOPLE else (word,)
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names[:10])) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
