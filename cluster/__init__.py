@@ -12,6 +12,7 @@ Owns the words: worker, federation.
 
     federation          a federation as a Python object: launch, connect
     client              the HTTP API from Python
+    sources             what sources hold that training refuses, and of people who were erased
     doctor              what can be known to go wrong, before work starts
     tokens              bearer tokens
     config/             specifications

@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import platform
 import shutil
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Final
 
 from cluster.federation import Federation
 from cluster.runtime.guard import check_rooms
 from cluster.runtime.session import worker_count
 from cluster.runtime.system import SystemClock
+from cluster.sources import Leftovers, find_leftovers
 from cluster.writer.identity import bucket_facts, check_identity, check_unchanged, out_of_reach, partition_key
 from cluster.writer.training_data import open_train
 from coordinator.decisions.times import MOST_SECONDS_BEHIND, clock_is_behind, latest_time
-from coordinator.engine.lookup import load_tombstones
 from coordinator.receipts.rollback import refuse_forgotten
 from coordinator.status import WHY_BY_ID, similar_subjects
-from shards.data.columns import read_texts
-from shards.data.readers import Wanted
-from shards.data.sources import Source
-from shards.routing import SKELETON_BYTES, Naming, PartitionKey, digests_of_all, point_digest
 from shards.slices.ingest import feature_width
-from shards.tombstones import DigestSet
+from shards.slices.survey import Fault, remedy_of
 from storage.errors import SisaError
 from storage.s3.bucket import StoreFacts
 from storage.stores.probe import probe_store
@@ -36,7 +32,6 @@ LEAST_FREE_BYTES: Final = 1 << 30
 MOST_SECONDS_APART: Final = 60
 """Between this machine's clock and a bucket's; S3 refuses requests from about 900 on, and receipts tell times."""
 
-_BATCH_POINTS: Final = 65_536
 _LIBRARIES: Final = ("sisa-ray", "ray", "torch", "pyarrow", "numpy", "safetensors")
 
 
@@ -48,14 +43,21 @@ class Finding:
     ok: bool
     message: str
     remedy: str = ""
+    faults: tuple[Fault, ...] = ()
+    """Of the data."""
 
 
-def examine(federation: Federation) -> Iterator[Finding]:
-    """Yield what is found, one check after the other; a check that fails does not stop the next."""
-    examination = _Examination(federation)
+def examine(federation: Federation, *, rows_in: Path | None = None, copies_in: Path | None = None) -> Iterator[Finding]:
+    """Yield what is found, one check after the other; a check that fails does not stop the next.
+
+    Which rows of the sources still hold erased people is written to ``rows_in``, and copies of these files without them
+    into the folder ``copies_in``; see ``cluster.sources.find_leftovers``.
+    """
+    examination = _Examination(federation, rows_in, copies_in)
     for name, check in examination.checks():
         try:
-            yield Finding(check=name, ok=True, message=check())
+            found = check()
+            yield found if isinstance(found, Finding) else Finding(check=name, ok=True, message=found)
         except SisaError as error:
             yield Finding(check=name, ok=False, message=error.message, remedy=error.remedy)
 
@@ -63,11 +65,13 @@ def examine(federation: Federation) -> Iterator[Finding]:
 class _Examination:
     """The checks; each returns what is well, in words, or raises what is not."""
 
-    def __init__(self, federation: Federation) -> None:
+    def __init__(self, federation: Federation, rows_in: Path | None = None, copies_in: Path | None = None) -> None:
         self._federation = federation
+        self._rows_in = rows_in
+        self._copies_in = copies_in
         self._specification = federation.specification
 
-    def checks(self) -> tuple[tuple[str, Callable[[], str]], ...]:
+    def checks(self) -> tuple[tuple[str, Callable[[], str | Finding]], ...]:
         """Return all checks, the cheap ones first."""
         return (
             ("installation", self._installation),
@@ -143,30 +147,38 @@ class _Examination:
             )
         return "not behind any time on record"
 
-    def _data(self) -> str:
+    def _data(self) -> str | Finding:
         source = open_train(self._specification)
+        if faults := self._federation.faults():
+            return Finding(
+                check="data",
+                ok=False,
+                message=f"training would refuse the data: {'; '.join(map(str, faults))}",
+                remedy=remedy_of(faults),
+                faults=faults,
+            )
         width = feature_width(source, self._specification.data)
         return f"{len(source.files)} files, {width} features"
 
     def _sources(self) -> str:
         state = self._federation.reading.current()
-        tombstones = load_tombstones(self._federation.store, state.tombstone_objects() if state else ())
-        if state is None or not len(tombstones):
+        found = find_leftovers(
+            self._specification, self._federation.store, state, rows_in=self._rows_in, copies_in=self._copies_in
+        )
+        if found is None:
             return "nobody is erased"
-        key = partition_key(self._federation.store, self._specification, draw=False)
-        held, by_id, respelt = self._still_held(open_train(self._specification), tombstones, key, state.naming)
-        alike = f"{respelt.total()} data points of subjects spelt like an erased one but for case or spacing"
-        if held:
-            told = ", ".join(f"{file} ({count} data points)" for file, count in sorted(held.items()))
-            alone = f"; {by_id} of them {WHY_BY_ID}" if by_id else ""
+        alike = f"{found.respelt.total()} data points of subjects spelt like an erased one but for case or spacing"
+        if found.held:
+            told = ", ".join(f"{file} ({count} data points)" for file, count in sorted(found.held.items()))
+            alone = f"; {found.by_id} of them {WHY_BY_ID}" if found.by_id else ""
             raise SisaError(
-                f"source files still hold erased people: {told}{alone}{f'; and {alike}' if respelt else ''}",
+                f"source files still hold erased people: {told}{alone}{f'; and {alike}' if found.respelt else ''}",
                 "these files are yours to rewrite; training leaves out what was erased, by subject and by id, whatever"
-                " the files hold",
+                f" the files hold; {_rows_and_copies(found)}",
             )
-        if respelt:
+        if found.respelt:
             raise SisaError(
-                f"source files hold {alike}: {', '.join(sorted(respelt))}",
+                f"source files hold {alike}: {', '.join(sorted(found.respelt))}",
                 "'sisa erase' takes them out, if they are the same people",
             )
         return "no source file holds an erased data point"
@@ -196,29 +208,11 @@ class _Examination:
         found = self._federation.workers().configuration(width, 1)
         return f"{self._specification.model.factory} fits {width} features; workers compute on {found.profile.device}"
 
-    def _still_held(
-        self, source: Source, tombstones: DigestSet, key: PartitionKey, naming: Naming
-    ) -> tuple[Counter[str], int, Counter[str]]:
-        """Return how many data points are erased, by file, and by id alone; and by file those spelt like the erased."""
-        data = self._specification.data
-        subjects = set(tombstones.subject_digests())
-        points = set(tombstones.point_digests())
-        skeletons = {digest[:SKELETON_BYTES] for digest in subjects} if naming.by_skeleton else set()
-        held, by_id, respelt = Counter[str](), 0, Counter[str]()
-        columns = tuple(dict.fromkeys((data.id, *data.subject_columns)))
-        for batch in source.batches(Wanted(texts=columns, numbers=()), _BATCH_POINTS):
-            people = [read_texts(batch, data.subject_column)]
-            people += [read_texts(batch, column, optional=True) for column in data.further_subjects]
-            digests = [digests_of_all(key, names, naming) for names in people]
-            for each, *own in zip(read_texts(batch, data.id), *digests, strict=True):
-                if not subjects.isdisjoint(own):
-                    held[batch.file] += 1
-                elif point_digest(key, each) in points:
-                    held[batch.file] += 1
-                    by_id += 1
-                elif any(digest[:SKELETON_BYTES] in skeletons for digest in own):
-                    respelt[batch.file] += 1
-        return held, by_id, respelt
+
+def _rows_and_copies(found: Leftovers) -> str:
+    rows = f"the rows are listed in {found.rows_in}" if found.rows_in else "'sisa doctor --rows FILE' lists the rows"
+    copies = ", ".join(map(str, found.copies))
+    return f"{rows}; {f'copies without them: {copies}' if copies else '--clean FOLDER writes copies without them'}"
 
 
 def _check_clock(bucket: StoreFacts) -> None:

@@ -25,6 +25,7 @@ from cluster.results.federation import (
 )
 from cluster.runtime.session import leave_ray
 from cluster.runtime.system import cpus
+from cluster.sources import find_source_faults
 from cluster.training.worker import new_name
 from cluster.training.workers import Pool
 from cluster.writer.drafting import new_request_id, readmission_of, roll_of
@@ -41,6 +42,7 @@ from coordinator.receipts.issuer import Registrar
 from coordinator.requests import ErasureRequest, check_own_request_id
 from coordinator.state import FederationState, GenerationRecord
 from coordinator.status import FederationStatus, RequestStatus, describe_request
+from shards.slices.survey import Fault
 from storage.encryption.store import SealedStore
 from storage.errors import ObjectMissing
 
@@ -275,6 +277,13 @@ class Federation:
             basis = replace(basis, points=points)
         workers = self.specification.cluster.workers or max(1, int(cpus() / self.specification.cluster.cpus_per_worker))
         return plan_for(self.specification, basis, shards=shards, slices=slices, requests=requests, workers=workers)
+
+    def faults(self) -> tuple[Fault, ...]:
+        """Return everything in the source that ``train`` would refuse; nothing where it was read as it is now.
+
+        Reads the whole source. Raises as ``open_source`` does where there is none.
+        """
+        return find_source_faults(self.specification, self._store, self._current())
 
     @contextmanager
     def _writing(self, command: str) -> Iterator[Writing]:

@@ -35,13 +35,27 @@ def log(
     with_federation(action, config, as_json, action)
 
 
-def doctor(config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
-    """Check installation, store, data, Ray and model before work starts; name sources that still hold erased people."""
+def doctor(
+    rows: Annotated[
+        Path | None,
+        typer.Option("--rows", help="Write which rows of the sources still hold erased people: file,row,why (CSV)."),
+    ] = None,
+    clean: Annotated[
+        Path | None,
+        typer.Option("--clean", help="Write copies of these sources without these rows into this folder."),
+    ] = None,
+    config: Config = DEFAULT_CONFIG,
+    as_json: AsJson = False,
+) -> None:
+    """Check installation, store, data, Ray and model before work starts; name sources that still hold erased people.
+
+    The data are read as training reads them, and everything that training would refuse is listed.
+    """
 
     def action(federation: Federation) -> Outcome:
         from deploy.views.diagnosis import diagnose
 
-        return diagnose(federation)
+        return diagnose(federation, rows_in=rows, copies_in=clean)
 
     with_federation(action, config, as_json)
 
@@ -54,11 +68,17 @@ def plan(
     config: Config = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
-    """Tell what training and erasing will cost: time, storage, speed-up over a full retrain."""
+    """Tell what training and erasing will cost: time, storage, speed-up over a full retrain.
+
+    Data that were not trained on yet are read first, and everything that training would refuse is listed.
+    """
 
     def action(federation: Federation) -> Outcome:
+        from deploy.views.diagnosis import refused_data
         from deploy.views.text import forecast_text
 
+        if refused := refused_data(federation):
+            return refused
         found = federation.plan(shards=shards, slices=slices, requests=requests, points=points)
         return Outcome(data=forecast_fields(found), text=forecast_text(found))
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 from cluster.doctor import Finding, examine
 from cluster.federation import Federation
 from deploy.views.output import ExitCode, Outcome, Problem, plain
 from deploy.views.text import table
+from shards.slices.survey import Fault, remedy_of
+from storage.errors import Invalid, Unavailable
 
 
-def diagnose(federation: Federation) -> Outcome:
-    """Return the findings; exit code 1 when a check failed."""
-    findings = list(examine(federation))
+def diagnose(federation: Federation, *, rows_in: Path | None = None, copies_in: Path | None = None) -> Outcome:
+    """Return the findings; exit code 1 when a check failed. For the two places see ``examine``."""
+    findings = list(examine(federation, rows_in=rows_in, copies_in=copies_in))
     failed = [finding for finding in findings if not finding.ok]
     problem = None
     if failed:
@@ -27,7 +32,35 @@ def diagnose(federation: Federation) -> Outcome:
     )
 
 
+def refused_data(federation: Federation) -> Outcome | None:
+    """Return everything in the source that training would refuse; None: nothing, or it is gone since it was read."""
+    try:
+        faults = federation.faults()
+    except (Invalid, Unavailable):
+        if federation.status().generation:
+            return None  # training would go on with what was ingested
+        raise
+    if not faults:
+        return None
+    return Outcome(
+        data={"faults": plain(faults)},
+        text="\n".join(map(str, faults)),
+        problem=Problem(kind="invalid", message=faults_text(faults), remedy=remedy_of(faults)),
+        code=ExitCode.INVALID,
+    )
+
+
 def _text(findings: list[Finding]) -> str:
-    lines = [("ok" if each.ok else "FAILED", each.check, each.message) for each in findings]
+    lines = [("ok" if each.ok else "FAILED", each.check, _message(each)) for each in findings]
+    faults = [f"  {each.check}: {fault}" for each in findings for fault in each.faults]
     remedies = [f"  {each.check}: {each.remedy}" for each in findings if not each.ok and each.remedy]
-    return "\n".join([table(("", "check", "found"), lines), *remedies])
+    return "\n".join([table(("", "check", "found"), lines), *faults, *remedies])
+
+
+def _message(finding: Finding) -> str:
+    return faults_text(finding.faults) if finding.faults else finding.message
+
+
+def faults_text(faults: Sequence[Fault]) -> str:
+    """Return how much of the data training would refuse."""
+    return f"training would refuse the data for {len(faults)} reason{'s' * (len(faults) > 1)}"

@@ -6,6 +6,7 @@ readers           Parquet, Arrow and CSV files as batches of columns
 columns           which columns are wanted; ids, labels and features out of them
 fragments         a source cut into pieces that many processes read
 profile           what ``init`` and ``doctor`` see in a data file
+cleaned           copies of data files without some of their rows
 prediction_files  features to be predicted in, answers out
 messages          features and answers as they travel between processes and over HTTP
 """

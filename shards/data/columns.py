@@ -290,9 +290,7 @@ class _Table:
         if name in self.repeated:
             raise Invalid("two columns have the same name", "Rename one of them.", file=self.file, column=name)
         if name not in self.names:
-            near = difflib.get_close_matches(name, self.names, n=1, cutoff=0.5)
-            remedy = f"Did you mean {near[0]!r}?" if near else f"Columns are {_some(self.names)}."
-            raise Invalid(f"there is no column {name!r}", remedy, file=self.file)
+            raise missing_column(name, self.names, self.file)
 
     def type(self, name: str) -> pa.DataType:
         """Return the column's type, without dictionary and extension."""
@@ -332,6 +330,13 @@ def _compare_types(table: _Table, known: dict[str, str], columns: Columns) -> No
                 file=table.file,
                 column=name,
             )
+
+
+def missing_column(name: str, names: Sequence[str], file: str) -> Invalid:
+    """Return the error for a column that is not among a file's."""
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    remedy = f"Did you mean {near[0]!r}?" if near else f"Columns are {_some(names)}."
+    return Invalid(f"there is no column {name!r}", remedy, file=file)
 
 
 def _different_features(table: _Table, source: Source, name: str) -> Invalid:

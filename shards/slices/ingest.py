@@ -241,7 +241,7 @@ def ingested_of(
     """
     if gathered.width is None:
         raise _no_points(source)
-    _refuse_mixed(gathered.numbers)
+    refuse_mixed(gathered.numbers)
     return Ingested(
         slices=slices,
         layout=FeatureLayout(width=gathered.width, dtype=columns.dtype, features=columns.features),
@@ -259,7 +259,8 @@ def counted(error: MissingName, source: Source) -> Invalid:
     return MissingName(f"{error.fact}; {many}", error.remedy, **error.context)
 
 
-def _refuse_mixed(numbers: Mapping[tuple[str, str], bool]) -> None:
+def refuse_mixed(numbers: Mapping[tuple[str, str], bool]) -> None:
+    """Raise ``Invalid`` when a column's names are numbers in one file and text in another; see ``Gathered.numbers``."""
     first: dict[tuple[str, bool], str] = {}
     for (file, column), are_all in sorted(numbers.items()):
         first.setdefault((column, are_all), file)

@@ -1,0 +1,222 @@
+"""What a federation's sources hold: data that training would refuse, and rows of people who were erased."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from csv import writer as csv_writer
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from cluster.config.specification import FederationSpecification
+from cluster.writer.identity import fresh_state, partition_key
+from cluster.writer.training_data import is_news, open_train
+from coordinator.engine.lookup import load_tombstones
+from coordinator.state import FederationState
+from shards.data.cleaned import copy_without
+from shards.data.columns import read_texts
+from shards.data.readers import Wanted
+from shards.data.sources import Batch, Source
+from shards.routing import NOBODY, SKELETON_BYTES, Naming, PartitionKey, SubjectDigest, digests_of_all, point_digest
+from shards.slices.survey import Fault, find_faults
+from shards.tombstones import DigestSet
+from storage.errors import Conflict, Invalid
+from storage.objects import ObjectStore
+
+_BATCH_POINTS: Final = 65_536
+
+
+class Why(Enum):
+    """Why a row is told of."""
+
+    SUBJECT = "subject"
+    """Its subject was erased."""
+    ID = "id"
+    """It was erased by its id; its subject, as the source names it now, was not."""
+    SIMILAR = "similar"
+    """Its subject is spelt like an erased one but for case or spacing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leftover:
+    """A row of a source that holds somebody who was erased, or is spelt like somebody."""
+
+    file: str
+    row: int
+    """From 1, without a CSV's header."""
+    why: Why
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leftovers:
+    """What the sources still hold of people who were erased."""
+
+    held: Counter[str]
+    """Data points that were erased, by file."""
+    by_id: int
+    """Those of them that were erased by id alone."""
+    respelt: Counter[str]
+    """Data points spelt like the erased, by file."""
+    rows_in: Path | None = None
+    """The file with all rows."""
+    copies: tuple[Path, ...] = ()
+    """Copies of the files without the rows that were erased."""
+
+
+def find_source_faults(
+    specification: FederationSpecification,
+    store: ObjectStore,
+    state: FederationState | None,
+    progress: Callable[[int], None] = lambda _: None,
+) -> tuple[Fault, ...]:
+    """Return everything in the source that training would refuse; nothing where it was read as it is now.
+
+    Raises as ``open_train`` does.
+    """
+    source = open_train(specification)
+    if state is not None and state.is_begun and not is_news(specification, state, source):
+        return ()
+    naming = (state or fresh_state(specification, PartitionKey(bytes(16)))).naming
+    erased = _Erased.of(specification, store, state)
+    return find_faults(
+        source,
+        specification.data,
+        naming,
+        kept_out=None if erased is None else erased.are_held,
+        progress=progress,
+    )
+
+
+def find_leftovers(
+    specification: FederationSpecification,
+    store: ObjectStore,
+    state: FederationState | None,
+    *,
+    rows_in: Path | None = None,
+    copies_in: Path | None = None,
+) -> Leftovers | None:
+    """Return what the source still holds of people who were erased; None: nobody is erased.
+
+    All rows are written to ``rows_in`` (CSV: file, row, why), and copies of the files that hold some, without those
+    that were erased, into the folder ``copies_in``. Raises ``Conflict`` when one of these exists already.
+    """
+    erased = _Erased.of(specification, store, state)
+    if erased is None:
+        return None
+    source = open_train(specification)
+    held, by_id, respelt = Counter[str](), 0, Counter[str]()
+    dropped: dict[str, list[int]] = {}
+    with ExitStack() as files:
+        write = _row_writer(files, rows_in)
+        for each in erased.rows(source):
+            write((each.file, each.row, each.why.value))
+            if each.why is Why.SIMILAR:
+                respelt[each.file] += 1
+                continue
+            held[each.file] += 1
+            by_id += each.why is Why.ID
+            if copies_in is not None:
+                dropped.setdefault(each.file, []).append(each.row)
+    copies = () if copies_in is None else _copies(source, dropped, copies_in, specification.data.id)
+    return Leftovers(held=held, by_id=by_id, respelt=respelt, rows_in=rows_in, copies=copies)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Erased:
+    """Who and what was erased, as the source's rows are compared with it."""
+
+    data_id: str
+    subjects: tuple[str, ...]
+    key: PartitionKey
+    naming: Naming
+    tombstoned: frozenset[SubjectDigest]
+    points: frozenset[bytes]
+    skeletons: frozenset[bytes]
+
+    @classmethod
+    def of(
+        cls, specification: FederationSpecification, store: ObjectStore, state: FederationState | None
+    ) -> _Erased | None:
+        """Return them; None: nobody is erased."""
+        tombstones = load_tombstones(store, state.tombstone_objects()) if state else DigestSet.of()
+        if state is None or not len(tombstones):
+            return None
+        subjects = frozenset(tombstones.subject_digests())
+        return cls(
+            data_id=specification.data.id,
+            subjects=specification.data.subject_columns,
+            key=partition_key(store, specification, draw=False),
+            naming=state.naming,
+            tombstoned=subjects,
+            points=frozenset(tombstones.point_digests()),
+            skeletons=frozenset(each[:SKELETON_BYTES] for each in subjects if state.naming.by_skeleton),
+        )
+
+    def rows(self, source: Source) -> Iterator[Leftover]:
+        """Yield the rows in the source's order."""
+        columns = tuple(dict.fromkeys((self.data_id, *self.subjects)))
+        for batch in source.batches(Wanted(texts=columns, numbers=()), _BATCH_POINTS):
+            for row, why in enumerate(self._whys(batch), start=batch.first):
+                if why is not None:
+                    yield Leftover(file=batch.file, row=row, why=why)
+
+    def are_held(self, batch: Batch) -> npt.NDArray[np.bool_]:
+        """Return which data points were erased: an ingest leaves them out."""
+        return np.array([why in {Why.SUBJECT, Why.ID} for why in self._whys(batch)], dtype=np.bool_)
+
+    def _whys(self, batch: Batch) -> Iterator[Why | None]:
+        people = [self._digests(read_texts(batch, column, optional=True)) for column in self.subjects]
+        for id_, *own in zip(read_texts(batch, self.data_id, optional=True), *people, strict=True):
+            if not self.tombstoned.isdisjoint(own):
+                yield Why.SUBJECT
+            elif id_ and point_digest(self.key, id_) in self.points:
+                yield Why.ID
+            elif any(each[:SKELETON_BYTES] in self.skeletons for each in own if each != NOBODY):
+                yield Why.SIMILAR
+            else:
+                yield None
+
+    def _digests(self, names: Sequence[str]) -> Sequence[SubjectDigest]:
+        try:
+            return digests_of_all(self.key, names, self.naming)
+        except Invalid:  # of a name that has not the form, which is nobody's who was erased
+            return [self._digest(name) for name in names]
+
+    def _digest(self, name: str) -> SubjectDigest:
+        try:
+            return digests_of_all(self.key, [name], self.naming)[0]
+        except Invalid:
+            return NOBODY
+
+
+def _row_writer(files: ExitStack, rows_in: Path | None) -> Callable[[Sequence[object]], object]:
+    if rows_in is None:
+        return lambda _: None
+    try:
+        lines = csv_writer(files.enter_context(rows_in.open("x", newline="", encoding="utf-8")))
+    except FileExistsError:
+        raise Conflict(f"{rows_in} exists already", "name another file for the rows") from None
+    lines.writerow(("file", "row", "why"))
+    return lines.writerow
+
+
+def _copies(source: Source, dropped: Mapping[str, Sequence[int]], folder: Path, id_column: str) -> tuple[Path, ...]:
+    """Write the files that hold dropped rows into the folder, under their names, without these rows."""
+    made: list[Path] = []
+    for file in source.files:
+        if file.name not in dropped:
+            continue
+        parts = [
+            part for part in Path(file.name.partition("://")[2] or file.name).parts if part not in {"/", "..", "."}
+        ]
+        target = folder.joinpath(*parts)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        copy_without(file, dropped[file.name], target, id_column)
+        made.append(target)
+    return tuple(made)

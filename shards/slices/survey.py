@@ -1,0 +1,354 @@
+"""Survey: everything in a source that an ingest would refuse, found at once instead of one error a run.
+
+What is refused is decided by the functions that an ingest calls: they are called column by column, and where one
+raises, on halves of the batch until the rows are found. Errors name file, column and row, never a value but a label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import islice
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from shards.data.columns import (
+    Columns,
+    are_numbers,
+    check_written,
+    choose_columns,
+    missing_column,
+    read_features,
+    read_labels,
+    read_texts,
+)
+from shards.data.readers import Wanted
+from shards.data.sources import Batch, DataFile, Source
+from shards.routing import Naming, PartitionKey, digests_of_all
+from shards.slices.ingest import check_scale, refuse_mixed
+from shards.specification import DataSettings
+from storage.errors import Invalid
+
+MOST_ROWS: Final = 100
+"""Rows of a file with a bad value in one column that are looked for. Missing values are all counted."""
+
+KeptOut = Callable[[Batch], npt.NDArray[np.bool_]]
+"""Returns which data points, of the columns of ids and subjects, an ingest leaves out because they were erased."""
+
+_NO_KEY: Final = PartitionKey(bytes(16))
+"""Names are only put into their form, and the digests are thrown away."""
+_BATCH_BYTES: Final = 8 << 20
+_BATCH_IDS: Final = 65_536
+_HASHED_POINTS: Final = 32 << 20
+"""Ids compared in one pass, 8 bytes each."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """Something of a source that an ingest would refuse."""
+
+    fact: str
+    remedy: str
+    file: str
+    column: str = ""
+    row: int | None = None
+    """The first one, from 1 and without a CSV's header; None: it is not about single data points."""
+    points: int = 1
+    """How many data points have it."""
+    is_more: bool = False
+    """Whether there may be more, for no more were looked for."""
+
+    def __str__(self) -> str:
+        row = "" if self.row is None else f", row {self.row}"
+        column = f", column {self.column!r}" if self.column else ""
+        more = " or more" if self.is_more else ""
+        many = f" ({self.points:,}{more} data points)" if self.points > 1 else ""
+        return f"{self.file}{column}{row}: {self.fact}{many}"
+
+
+def find_faults(
+    source: Source,
+    data: DataSettings,
+    naming: Naming,
+    *,
+    kept_out: KeptOut | None = None,
+    progress: Callable[[int], None] = lambda _: None,
+) -> tuple[Fault, ...]:
+    """Return everything that an ingest of the source would refuse; empty: nothing.
+
+    Reads every data point once and the ids once more. What follows in a file that cannot be read on is not looked at.
+    Data points that are ``kept_out`` may have the ids of others. ``progress`` hears how many were read.
+    """
+    survey = _Survey(source=source, data=data, naming=naming)
+    columns = survey.choose()
+    for file in source.files:
+        survey.look_at(file, columns, progress)
+    survey.compare_files(columns)
+    if survey.readable.issuperset((data.id, *data.subject_columns)):
+        survey.compare_ids(kept_out)
+    if not survey.points and not survey.faults:
+        remedy = "Set [data] train to files that hold some."
+        return (Fault(fact="the data set has no data points", remedy=remedy, file=source.location),)
+    return tuple(survey.faults.values())
+
+
+def remedy_of(faults: Sequence[Fault]) -> str:
+    """Return what to do, without repetition."""
+    return " ".join(dict.fromkeys(f"{fault.remedy.rstrip('.')}." for fault in faults if fault.remedy))
+
+
+_Check = Callable[[Batch], object]
+
+
+@dataclass(slots=True, kw_only=True)
+class _Survey:
+    """What has been found so far."""
+
+    source: Source
+    data: DataSettings
+    naming: Naming
+    faults: dict[tuple[str, str, str], Fault] = field(default_factory=dict)
+    """By file, column and fact."""
+    points: int = 0
+    width: int | None = None
+    readable: set[str] = field(default_factory=set)
+    """Columns of names and labels that every file has."""
+    numbers: dict[tuple[str, str], bool] = field(default_factory=dict)
+    given_up: set[tuple[str, str]] = field(default_factory=set)
+    """File and column in which no more bad rows are looked for."""
+
+    def choose(self) -> Columns:
+        """Return the columns to look at; those that are missing are faults, in each file."""
+        names = dict.fromkeys((self.data.id, *self.data.subject_columns, self.data.label))
+        self.readable = set(names)
+        features: dict[str, None] | None = None
+        for file in self.source.files:
+            try:
+                present = file.schema().names
+            except Invalid as error:
+                self._note(error, file.name)
+                continue
+            for name in names:
+                if name not in present:
+                    self.readable.discard(name)
+                    self._note(missing_column(name, present, file.name), file.name)
+            here = dict.fromkeys(self._features(file))
+            features = here if features is None else {name: None for name in features if name in here}
+        if not self.faults:
+            try:
+                return choose_columns(self.source, self.data)
+            except Invalid as error:  # of files that do not fit together
+                self._note(error, str(error.context.get("file", self.source.location)))
+        return Columns(
+            id=self.data.id,
+            subject=self.data.subject_column,
+            further=self.data.further_subjects,
+            label=self.data.label,
+            features=tuple(features or ()),
+            dtype="float32",
+            point_bytes=1024 + 16 * len(features or ()),
+        )
+
+    def _features(self, file: DataFile) -> Iterator[str]:
+        """Yield the feature columns of one file, pattern by pattern."""
+        alone = replace(self.source, files=(file,))
+        for pattern in self.data.features:
+            settings = replace(self.data, features=(pattern,))
+            try:
+                yield from choose_columns(alone, settings, identified=False, labelled=False).features
+            except Invalid as error:
+                self._note(error, file.name)
+
+    def look_at(self, file: DataFile, columns: Columns, progress: Callable[[int], None]) -> None:
+        """Note what is wrong in the rows of one file."""
+        names = [name for name in columns.wanted.texts if name in self.readable]
+        wanted = Wanted(texts=tuple(names), numbers=columns.features)
+        if not file.reader.typed:  # of CSV cells that are no numbers the reader would name the first alone
+            wanted = Wanted(texts=tuple(dict.fromkeys(wanted.names)), numbers=())
+        if not wanted.names:
+            return
+        try:
+            checks = self._checks(file, names, columns)
+            for batch in replace(self.source, files=(file,)).batches(wanted, columns.points_within(_BATCH_BYTES)):
+                self.points += batch.columns.num_rows
+                are_well = file.reader.typed and _are_well(batch, columns)
+                for name, check in checks.items():
+                    if not (are_well and name in columns.features):
+                        self._look_at_column(batch, name, check)
+                progress(self.points)
+        except Invalid as error:
+            self._note(error, file.name, is_more=True)
+
+    def _checks(self, file: DataFile, names: Sequence[str], columns: Columns) -> dict[str, _Check]:
+        """Return how each column is checked."""
+        truths = {each.name for each in file.schema() if pa.types.is_boolean(each.type)}
+        checks: dict[str, _Check] = {}
+        for name in columns.features:
+            cells = "" if file.reader.typed else "bool" if name in truths else "double"
+            checks[name] = partial(self._check_features, replace(columns, features=(name,)), cells)
+        for name in names:
+            if name == self.data.label:
+                checks[name] = partial(read_labels, column=name, classes=self.data.classes)
+            else:
+                checks[name] = partial(self._check_names, columns, name)
+        return checks
+
+    def _look_at_column(self, batch: Batch, column: str, check: _Check) -> None:
+        """Note which rows are bad: all of those without a value, and so many of the others."""
+        if (batch.file, column) in self.given_up or not batch.columns.num_rows:
+            return
+        try:
+            check(batch)
+            return
+        except Invalid:
+            is_null = np.asarray(batch.column(column).is_null())
+        for where, most in ((np.flatnonzero(is_null), 1), (np.flatnonzero(~is_null), MOST_ROWS)):
+            found = list(islice(_bad_rows(check, _taken(batch, where)), most))
+            points = len(where) if most == 1 else 1
+            is_more = len(found) == MOST_ROWS
+            for position, error in found:
+                row = None if position is None else batch.first + int(where[position])
+                self._note(error, batch.file, column, row=row, points=points, is_more=is_more)
+            if is_more or any(position is None for position, _ in found):
+                self.given_up.add((batch.file, column))
+
+    def _check_names(self, columns: Columns, column: str, batch: Batch) -> None:
+        """Raise what an ingest would of the names in a column."""
+        names = read_texts(batch, column, optional=column in self.data.further_subjects)
+        if not any(names):
+            return
+        check_written(batch, column)
+        if column in self.data.subject_columns:
+            digests_of_all(_NO_KEY, names, self.naming)
+        place = (batch.file, column)
+        if columns.untyped and self.numbers.get(place, True):
+            self.numbers[place] = are_numbers(batch, column)
+
+    def _check_features(self, columns: Columns, cells: str, batch: Batch) -> None:
+        """Raise what an ingest would of one feature column; of a CSV file, which is read as text, once it is parsed."""
+        (column,) = columns.features
+        if cells:
+            batch = replace(batch, columns=_parsed(batch.columns, column, cells))
+        width = int(read_features(batch, columns, self.width).shape[1])
+        if width == 0:
+            raise Invalid("a data point has no features: its list is empty", "Give every data point the same features.")
+        self.width = width
+
+    def compare_files(self, columns: Columns) -> None:
+        """Note what is wrong between files, and between the data and the settings."""
+        width = len(columns.features) if len(columns.features) != 1 else self.width
+        for check in (partial(refuse_mixed, self.numbers), partial(check_scale, self.data.scale, width or 0)):
+            try:
+                if width:
+                    check()
+            except Invalid as error:
+                self._note(error, self.source.location, str(error.context.get("column", "")))
+
+    def compare_ids(self, kept_out: KeptOut | None) -> None:
+        """Note that ids occur twice: how many data points have an earlier one's, and where the first two stand."""
+        passes, suspects = 1 + self.points // _HASHED_POINTS, set[int]()
+        for turn in range(passes):
+            hashes = [np.array([hash(id_) for _, id_ in rows], dtype=np.int64) for _, rows in self._ids(kept_out)]
+            joined = np.concatenate([np.empty(0, dtype=np.int64), *hashes])
+            sorted_ = np.sort(joined[joined % passes == turn])
+            suspects.update(sorted_[1:][sorted_[1:] == sorted_[:-1]].tolist())
+        first: dict[str, tuple[str, int]] = {}
+        again: list[tuple[str, str, int]] = []
+        for file, rows in self._ids(kept_out) if suspects else ():
+            for row, id_ in rows:
+                if hash(id_) in suspects and first.setdefault(id_, (file, row)) != (file, row):
+                    again.append((id_, file, row))
+        if again:
+            (id_, file, row), (other_file, other_row) = again[0], first[again[0][0]]
+            fact = f"a data point has the same id as an earlier one: the one in row {other_row} of {other_file}"
+            remedy = "Ids must be unique: leave one of them out, or set [data] id to another column."
+            error = Invalid(fact, remedy)
+            self._note(error, file, self.data.id, row=row, points=len(again))
+
+    def _ids(self, kept_out: KeptOut | None) -> Iterator[tuple[str, list[tuple[int, str]]]]:
+        """Yield file, and rows with their ids, as far as files can be read."""
+        names = tuple(dict.fromkeys((self.data.id, *(self.data.subject_columns if kept_out else ()))))
+        for file in self.source.files:
+            try:
+                for batch in replace(self.source, files=(file,)).batches(Wanted(texts=names, numbers=()), _BATCH_IDS):
+                    out_N = kept_out(batch) if kept_out else np.zeros(batch.columns.num_rows, dtype=np.bool_)
+                    ids = zip(batch.column(self.data.id).to_pylist(), out_N.tolist(), strict=True)
+                    rows = enumerate(ids, start=batch.first)
+                    yield file.name, [(row, str(id_)) for row, (id_, is_out) in rows if id_ is not None and not is_out]
+            except Invalid:
+                continue  # noted already
+
+    def _note(
+        self,
+        error: Invalid,
+        file: str,
+        column: str = "",
+        *,
+        row: int | None = None,
+        points: int = 1,
+        is_more: bool = False,
+    ) -> None:
+        column = column or str(error.context.get("column", ""))
+        if row is None and isinstance(found := error.context.get("row"), int) and not error.fact.startswith(_ALL):
+            row = found
+        fault = Fault(
+            fact=error.fact, remedy=error.remedy, file=file, column=column, row=row, points=points, is_more=is_more
+        )
+        known = self.faults.setdefault((file, column, error.fact), fault)
+        if known is not fault:
+            self.faults[file, column, error.fact] = replace(
+                known, points=known.points + points, is_more=known.is_more or is_more
+            )
+
+
+_ALL: Final = "the column "
+"""How the fact begins where a column as a whole is not what it should be."""
+
+
+def _bad_rows(check: _Check, batch: Batch, start: int = 0) -> Iterator[tuple[int | None, Invalid]]:
+    """Yield the positions of rows that fail the check, with the error; None: the column as a whole does."""
+    if not batch.columns.num_rows:
+        return
+    try:
+        check(batch)
+        return
+    except Invalid as error:
+        if error.fact.startswith(_ALL) or batch.columns.num_rows == 1:
+            yield None if error.fact.startswith(_ALL) else start, error
+            return
+    half = batch.columns.num_rows // 2
+    yield from _bad_rows(check, replace(batch, columns=batch.columns.slice(0, half)), start)
+    yield from _bad_rows(check, replace(batch, columns=batch.columns.slice(half)), start + half)
+
+
+def _are_well(batch: Batch, columns: Columns) -> bool:
+    """Return whether columns of numbers are well, all at once: most are, and they may be many."""
+    if len(columns.features) < 2 or not batch.columns.num_rows:
+        return False
+    try:
+        read_features(batch, columns, None)
+    except Invalid:
+        return False
+    return True
+
+
+def _taken(batch: Batch, where_N: npt.NDArray[np.intp]) -> Batch:
+    return replace(batch, columns=batch.columns.take(pa.array(where_N)))
+
+
+def _parsed(columns: pa.RecordBatch, name: str, cells: str) -> pa.RecordBatch:
+    """Return the column alone with its texts parsed as a CSV's cells are."""
+    array = columns.column(name)
+    try:
+        parsed = pc.cast(pc.utf8_trim_whitespace(array), pa.bool_() if cells == "bool" else pa.float64())
+    except pa.ArrowInvalid:
+        raise Invalid(
+            "the cell is not a number or truth value, or not UTF-8 text",
+            "Correct it, or take the column out of [data] features.",
+        ) from None
+    return pa.RecordBatch.from_arrays([parsed], names=[name])

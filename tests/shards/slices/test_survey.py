@@ -1,0 +1,205 @@
+"""A survey finds everything that an ingest would refuse, at once; where it finds nothing, ingest takes the data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import settings as trials
+from hypothesis import strategies as st
+
+from shards.data.sources import Batch, open_source, table_source
+from shards.routing import Naming
+from shards.slices.ingest import IngestTask, ingest
+from shards.slices.survey import MOST_ROWS, Fault, find_faults
+from shards.specification import DataSettings
+from shards.tombstones import NOTHING
+from storage.errors import Invalid
+from tests.shards.people import KEY, PARTITION, fresh_names, fresh_store, people, replaced, settings, write
+
+TRIMMED = Naming(form="trimmed", by_skeleton=True)
+
+
+def faults(table: pa.Table, naming: Naming = TRIMMED, **changes: object) -> tuple[Fault, ...]:
+    """Return what is found in a table."""
+    return find_faults(table_source(table), settings(**changes), naming)
+
+
+def with_cells(table: pa.Table, column: str, cells: dict[int, object], kind: pa.DataType | None = None) -> pa.Table:
+    """Return the table with some cells replaced, by row number from 1."""
+    values = table[column].to_pylist()
+    for row, value in cells.items():
+        values[row - 1] = value
+    return table.set_column(table.schema.get_field_index(column), column, pa.array(values, kind or table[column].type))
+
+
+def test_nothing_is_found_in_good_data(tmp_path: Path) -> None:
+    """Data that ingest takes have no faults, as a table, Parquet and CSV."""
+    assert faults(people(100)) == ()
+    for name in ("a.parquet", "a.csv"):
+        write(people(100), tmp_path / name)
+        assert find_faults(open_source(name, tmp_path), settings(), TRIMMED) == ()
+
+
+def test_everything_is_found_at_once() -> None:
+    """Missing values, unknown labels, missing and repeated names and numbers that are none are told together."""
+    table = people(60, dtype="float32")
+    table = with_cells(table, "x0", {7: None, 9: None, 30: None})
+    table = with_cells(table, "x1", {8: float("nan"), 40: float("inf")})
+    table = with_cells(table, "label", {3: "perhaps", 4: None, 50: "perhaps"})
+    table = with_cells(table, "person", {5: None, 6: ""})
+    table = with_cells(table, "id", {2: "point-0", 20: "point-9", 21: "point-9"})
+    found = faults(table)
+    told = {(each.column, each.row, each.points, each.fact.split(":")[0]) for each in found}
+    assert told == {
+        ("x0", 7, 3, "a data point has no value (null)"),
+        ("x1", 8, 2, "a data point has a feature that is NaN or infinite (as float32)"),
+        ("label", 3, 2, "the label 'perhaps' is not in [data] classes"),
+        ("label", 4, 1, "a data point has no label (null)"),
+        ("person", 5, 1, "a data point has no value (null)"),
+        ("person", 6, 1, "a data point is an empty string"),
+        ("id", 2, 3, "a data point has the same id as an earlier one"),
+    }
+    assert str(found[0]) == "table, column 'x0', row 7: a data point has no value (null) (3 data points)"
+
+
+def test_all_columns_that_are_missing_or_of_a_wrong_type_are_named() -> None:
+    """Columns are checked one by one, and what there is of them is still looked at."""
+    table = people(20).drop_columns(["person", "x1"]).append_column("day", pa.array([0] * 20, pa.date32()))
+    table = with_cells(table, "x0", {4: None})
+    found = faults(table, features=("x0", "x1", "z*", "day"))
+    assert [(each.column, each.fact) for each in found] == [
+        ("", "there is no column 'person'"),
+        ("", "there is no column 'x1'"),
+        ("", "[data] features: no column matches 'z*'"),
+        ("x0", "a data point has no value (null)"),
+        ("day", "the column must hold numbers to be a feature, its type is date32[day]"),
+    ]
+
+
+def test_cells_of_a_csv_file_are_all_found(tmp_path: Path) -> None:
+    """Cells that are no numbers are found in all columns, though the reader stops at the first one."""
+    write(people(30), tmp_path / "a.csv")
+    lines = (tmp_path / "a.csv").read_text().splitlines()
+    for row, cell in ((3, "?"), (5, "n/a"), (29, "")):
+        fields = lines[row].split(",")
+        lines[row] = ",".join([*fields[:3], cell, *fields[4:]])
+    lines[7] = lines[7].rpartition(",")[0] + ",oops"
+    (tmp_path / "a.csv").write_text("\n".join([*lines, ""]))
+    found = find_faults(open_source("a.csv", tmp_path), settings(), TRIMMED)
+    first, last = people(1).column_names[3], people(1).column_names[-1]
+    assert [(each.column, each.row, each.points) for each in found] == [(first, 29, 1), (first, 3, 2), (last, 7, 1)]
+
+
+def test_one_bad_file_does_not_hide_the_next(tmp_path: Path) -> None:
+    """A file that cannot be read to its end is a fault, and files after it are looked at."""
+    write(people(10), tmp_path / "a.csv")
+    with (tmp_path / "a.csv").open("a") as stream:
+        stream.write("1,2\n")
+    write(with_cells(people(10), "label", {4: "maybe"}), tmp_path / "b.csv")
+    found = find_faults(open_source("*.csv", tmp_path), settings(), TRIMMED)
+    assert [(each.file, each.row) for each in found] == [("a.csv", 11), ("b.csv", 4)]
+
+
+def test_files_that_do_not_fit_together(tmp_path: Path) -> None:
+    """Names that are numbers in one file and text in another are a fault of the whole."""
+    write(people(6), tmp_path / "a.csv")
+    other = replaced(people(6), "person", [str(number) for number in range(6)])
+    write(replaced(other, "id", [f"q{number}" for number in range(6)]), tmp_path / "b.csv")
+    (found,) = find_faults(open_source("*.csv", tmp_path), settings(), TRIMMED)
+    assert found.fact == "a column of names holds numbers alone in one file and text in another"
+
+
+def test_forms_and_scales_are_checked() -> None:
+    """Names that have not the declared form, and a scale of another length, are found."""
+    found = faults(people(9), Naming(form="integer", by_skeleton=True), scale=(1.0, 2.0))
+    assert [each.column for each in found] == ["person", ""]
+    assert found[0].points == 9
+    assert "[data] scale has 2 constants for" in found[1].fact
+
+
+def test_lists_of_different_lengths_and_of_none() -> None:
+    """Every list that differs from the first one is counted."""
+    table = people(8).drop_columns([name for name in people(1).column_names if name.startswith("x")])
+    lists = [[1.0, 2.0]] * 8
+    lists[4], lists[6] = [1.0], []
+    found = faults(table.append_column("x", pa.array(lists)))
+    assert [(each.column, each.row) for each in found] == [("x", 5), ("x", 7)]
+    (found_one,) = faults(table.append_column("x", pa.array([[]] * 8, pa.list_(pa.float32()))))
+    assert (found_one.row, found_one.points) == (1, 8)
+    assert "its list is empty" in found_one.fact
+
+
+def test_many_bad_rows_are_not_all_looked_for() -> None:
+    """The count says that there may be more; missing values are all counted."""
+    table = with_cells(people(1000, dtype="float32"), "x0", {row: float("nan") for row in range(1, 900)})
+    (found,) = faults(with_cells(table, "x0", dict.fromkeys(range(900, 990))))[1:]
+    assert (found.points, found.is_more) == (MOST_ROWS, True)
+    assert str(found).endswith(f"({MOST_ROWS} or more data points)")
+
+
+def test_data_points_that_are_kept_out_may_have_the_ids_of_others() -> None:
+    """An ingest drops erased data points before it compares ids, and so does the survey."""
+    table = with_cells(people(12), "id", {2: "point-0"})
+
+    def kept_out(batch: Batch) -> npt.NDArray[np.bool_]:
+        rows = np.arange(batch.first, batch.first + batch.columns.num_rows)
+        assert set(batch.columns.schema.names) == {"id", "person"}
+        found: npt.NDArray[np.bool_] = rows == 2
+        return found
+
+    assert len(faults(table)) == 1
+    assert find_faults(table_source(table), settings(), TRIMMED, kept_out=kept_out) == ()
+
+
+def test_no_data_points_are_a_fault() -> None:
+    """An empty table is refused by ingest, and so here."""
+    assert [each.fact for each in faults(people(0))] == ["the data set has no data points"]
+
+
+cells = st.sampled_from(
+    [("id", None), ("id", "point-1"), ("person", None), ("person", ""), ("label", None), ("label", "x"), ("x0", None)]
+)
+
+
+@trials(deadline=None, max_examples=60)
+@given(st.lists(st.tuples(cells, st.integers(1, 20)), max_size=3))
+def test_a_survey_agrees_with_ingest(changes: list[tuple[tuple[str, object], int]]) -> None:
+    """There are faults exactly where ingest refuses, and its own error is among them."""
+    table = people(20)
+    for (column, value), row in changes:
+        table = with_cells(table, column, {row: value})
+    found, data = faults(table), settings()
+    refused = _refused(table, data)
+    assert bool(found) == (refused is not None)
+    if refused is not None and "same id" not in refused.fact:
+        facts = {each.fact for each in found}
+        assert refused.fact.split(";")[0] in facts
+
+
+def _refused(table: pa.Table, data: DataSettings) -> Invalid | None:
+    task = IngestTask(
+        source=table_source(table),
+        data=data,
+        partition=PARTITION,
+        key=KEY,
+        naming=TRIMMED,
+        store=fresh_store(),
+        tombstones=lambda: NOTHING,
+        names=fresh_names(),
+    )
+    try:
+        ingest(task)
+    except Invalid as error:
+        return error
+    return None
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_columns_of_many_kinds_are_well(dtype: str) -> None:
+    """Bytes and floats pass."""
+    assert faults(people(50, dtype=dtype)) == ()
