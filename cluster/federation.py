@@ -7,12 +7,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
-
-import ray
+from typing import TYPE_CHECKING, Any, Self
 
 from cluster.config.specification import FederationSpecification, read_specification
-from cluster.coordinator_actor.launch import find_coordinator
+from cluster.coordinator_actor.record import read_record
 from cluster.ensemble.reader import Reading
 from cluster.results.federation import (
     Answers,
@@ -23,13 +21,9 @@ from cluster.results.federation import (
     SubjectFound,
     Verification,
 )
-from cluster.runtime.session import leave_ray
-from cluster.runtime.system import cpus
+from cluster.runtime.system import cpus, new_name
 from cluster.sources import find_source_faults
-from cluster.training.worker import new_name
-from cluster.training.workers import Pool
 from cluster.writer.drafting import new_request_id, readmission_of, roll_of
-from cluster.writer.forecast import Plan, measured_basis, plan_for, trial_basis
 from cluster.writer.training_data import open_train
 from cluster.writer.writer import Writer, Writing, draft, drafted_for_all, surroundings, writing
 from coordinator.decisions.plan import RetrainPlan
@@ -45,6 +39,10 @@ from coordinator.status import FederationStatus, RequestStatus, describe_request
 from shards.slices.survey import Fault
 from storage.encryption.store import SealedStore
 from storage.errors import ObjectMissing
+
+if TYPE_CHECKING:
+    from cluster.training.workers import Pool
+    from cluster.writer.forecast import Plan
 
 
 def _nobody(_: Notice) -> None:
@@ -102,6 +100,8 @@ class Federation:
         """Let the workers go, and Ray with them where this federation started it."""
         self._workers.close()
         if self._joined:
+            from cluster.runtime.session import leave_ray  # noqa: PLC0415  it loads Ray
+
             leave_ray()
             self._joined = False
 
@@ -269,6 +269,8 @@ class Federation:
 
         Rests on this federation's own training where there was one, else on a short trial.
         """
+        from cluster.writer.forecast import measured_basis, plan_for, trial_basis  # noqa: PLC0415  it loads torch
+
         state = self._current()
         basis = measured_basis(state, state.settings["training"]["epochs"]) if state else None
         if basis is None:
@@ -288,14 +290,24 @@ class Federation:
     @contextmanager
     def _writing(self, command: str) -> Iterator[Writing]:
         """Give the coordinator, where one runs; else write here, as ``writing`` does."""
-        is_joined = ray.is_initialized()
-        coordinator = find_coordinator(self._store, self._listener, self._remark)
-        self._joined = self._joined or (ray.is_initialized() and not is_joined)
+        coordinator = self._coordinator()
         if coordinator is not None:
             yield coordinator
         else:
             with writing(self._around, command) as writer:
                 yield writer
+
+    def _coordinator(self) -> Writing | None:
+        """Return the coordinator at work, having joined its Ray; None: none is."""
+        if read_record(self._store) is None:
+            return None
+        from cluster.coordinator_actor.launch import find_coordinator  # noqa: PLC0415  it loads Ray
+        from cluster.runtime.session import is_joined  # noqa: PLC0415
+
+        was_joined = is_joined()
+        coordinator = find_coordinator(self._store, self._listener, self._remark)
+        self._joined = self._joined or (is_joined() and not was_joined)
+        return coordinator
 
     def _remark(self, text: str) -> None:
         self._listener(Remark(text=text))

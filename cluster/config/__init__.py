@@ -3,5 +3,6 @@
 specification  a federation's file, its settings and what identifies it
 sites          the file of a federation of several sites
 serve          the table ``[serve]``
+file           whether there is one
 toml           tables read with every problem named by its line
 """

@@ -20,6 +20,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
+from cluster.config.file import missing
 from storage.errors import Invalid
 
 TOP = ""
@@ -88,8 +89,7 @@ def _read(path: Path) -> str:
     try:
         return path.read_bytes().decode("utf-8")
     except FileNotFoundError:
-        remedy = "run 'sisa init DATA' to write one, or name another with --config"
-        raise Invalid(f"there is no specification {path.name}", remedy, file=str(path)) from None
+        raise missing(path) from None
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         fact = f"{path.name} is not UTF-8 text at line {line}"

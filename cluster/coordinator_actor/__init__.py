@@ -3,6 +3,7 @@
 actor        the Ray actor: decodes, calls, encodes
 resident     what it does, without Ray
 launch       starts, finds and stops it
+record       where it was launched, as the store says it
 observer     tells metrics and log lines of what happens
 metrics      what is counted and measured
 ray_metrics  those figures through Ray's metrics agent

@@ -1,16 +1,13 @@
 """Launching, finding and stopping a federation's coordinator.
 
-    control/coordinator     where it was launched; says nothing of whether it lives
-
 Two federations of one name have two stores, and so two namespaces: their coordinators never meet.
 """
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from time import monotonic, sleep
@@ -23,17 +20,16 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from cluster.config.serve import ServeSettings
 from cluster.config.specification import ClusterSettings, FederationSpecification
 from cluster.coordinator_actor.actor import ACTOR_NAME, CoordinatorActor, RemoteWriter, patiently, unwrapped
+from cluster.coordinator_actor.record import RECORD_KEY, Launched, read_record, write_record
 from cluster.runtime.head import Head, is_reachable, start_head, stop_head
 from cluster.runtime.labels import selecting
 from cluster.runtime.session import join_ray, leave_ray, worker_count
 from cluster.writer.stores import open_objects
 from coordinator.ports import Listener
-from storage.digests import canonical_json, sha256
-from storage.errors import Conflict, Corrupt, ObjectExists, ObjectMissing, SisaError, Unavailable
+from storage.digests import sha256
+from storage.errors import Conflict, SisaError, Unavailable
 from storage.location import is_on_s3
-from storage.objects import ObjectStore, object_key
-
-RECORD_KEY: Final = object_key("control/coordinator")
+from storage.objects import ObjectStore
 
 _JOIN_SECONDS: Final = 60.0
 """How long a Ray head of our own may take to be ready."""
@@ -46,17 +42,6 @@ _STOP_SECONDS: Final = 60.0
 
 _OURS: Final = "shards."
 """How an import path begins to a model that comes with this system."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Launched:
-    """Where a coordinator was launched."""
-
-    address: str
-    """Of the Ray cluster, as other processes of this network reach it."""
-    namespace: str
-    head: int | None
-    """Process of the Ray head that was started for it alone; None: the cluster was there before."""
 
 
 def namespace_of(specification: FederationSpecification, store: ObjectStore) -> str:
@@ -96,7 +81,7 @@ def launch_coordinator(specification: FederationSpecification) -> Launched:
         namespace=namespace,
         head=head.process if head else None,
     )
-    _write_record(store, launched)
+    write_record(store, launched)
     return launched
 
 
@@ -141,27 +126,6 @@ def stop_coordinator(store: ObjectStore) -> bool:
         stop_head(record.head)
     store.delete(RECORD_KEY)
     return True
-
-
-def read_record(store: ObjectStore) -> Launched | None:
-    """Return where a coordinator was launched; None when none was. Raises ``Corrupt`` when the record is damaged."""
-    try:
-        payload = store.get(RECORD_KEY).payload
-    except ObjectMissing:
-        return None
-    try:
-        return Launched(**json.loads(payload))
-    except (ValueError, TypeError) as error:
-        raise Corrupt("the record of the coordinator is damaged", "run 'sisa stop', then 'sisa launch'") from error
-
-
-def _write_record(store: ObjectStore, launched: Launched) -> None:
-    """Put the record, or put it anew."""
-    payload = canonical_json(asdict(launched))
-    try:
-        store.put_if_absent(RECORD_KEY, payload)
-    except ObjectExists:
-        store.put_if_match(RECORD_KEY, payload, store.get(RECORD_KEY).tag)
 
 
 def _acted_on(specification: FederationSpecification) -> FederationSpecification:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from cluster.config.specification import FederationSpecification
-from cluster.ensemble.loaded import Ensemble
 from cluster.results.federation import Answers, ErasureAnswer, Evaluation, Search, SubjectFound, evaluation_of
 from cluster.runtime.system import SteadyClock
 from cluster.writer.drafting import Draft, Roll, roll_of
@@ -32,6 +31,9 @@ from shards.routing import DIGEST_BYTES, PartitionKey
 from shards.tombstones import DigestSet
 from storage.encryption.store import SealedStore
 from storage.errors import Corrupt, Unavailable
+
+if TYPE_CHECKING:
+    from cluster.ensemble.loaded import Ensemble
 
 _READ_ATTEMPTS = 3
 
@@ -189,6 +191,8 @@ class Reading:
         return describe(state, self._store.location, self._clock.machine(), changed, erasure)
 
     def _load(self) -> tuple[FederationState, Ensemble]:
+        from cluster.ensemble.loaded import Ensemble  # noqa: PLC0415  it loads torch
+
         refuse_forgotten(self._store, self.current)
         return self._steadily(lambda state: (state, Ensemble.load(self._store, state, self._specification)))
 

@@ -139,6 +139,11 @@ def waited_for(settings: ClusterSettings, avoided: Collection[str] = ()) -> str 
     return f"waiting for workers: nodes {such} hold {room} at once, of all federations together"
 
 
+def is_joined() -> bool:
+    """Return whether this process is part of a Ray cluster."""
+    return ray.is_initialized()
+
+
 def leave_ray() -> None:
     """End this process's part in Ray, and the local cluster with it where this process started one."""
     ray.shutdown()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -89,6 +90,11 @@ class SteadyClock:
 def holder(command: str, now: datetime) -> str:
     """Return what others are told while ``command`` holds the federation."""
     return f"'sisa {command}' (process {os.getpid()}, since {now.isoformat(timespec='seconds')})"
+
+
+def new_name() -> str:
+    """Return a name that was never used before: 128 random bits."""
+    return secrets.token_hex(16)
 
 
 def cpus() -> int:

@@ -27,14 +27,13 @@ from cluster.results.sites import (
     SiteStatus,
     SitesVerification,
 )
-from cluster.runtime.system import SystemClock
+from cluster.runtime.system import SystemClock, new_name
 from cluster.sites.batch_predict import FileAnswering
 from cluster.sites.fan_out import Asking, SitesAnswer
 from cluster.sites.link import NearSite, SiteLink
 from cluster.sites.membership import RosterRegister
 from cluster.sites.pinned import PinnedSite
 from cluster.sites.remote import RemoteSite
-from cluster.training.worker import new_name
 from cluster.training.workers import one_ray
 from cluster.writer.drafting import new_request_id, texts
 from coordinator.ports import Clock, Listener, Names, Notice, Remark

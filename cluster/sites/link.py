@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cluster.config.sites import Site
-from cluster.coordinator_actor.launch import read_record
+from cluster.coordinator_actor.record import read_record
 from cluster.federation import Federation
 from cluster.results.federation import ErasureAnswer, SubjectFound, Verification
 from cluster.runtime.session import is_to_start_ray

@@ -10,10 +10,8 @@ from typing import Protocol
 
 from cluster.config.specification import FederationSpecification, settings_record
 from cluster.results.federation import Verification
-from cluster.runtime.system import SteadyClock, SystemClock, holder, many_at_once
-from cluster.training.ingest import RayIngest
-from cluster.training.worker import new_name
-from cluster.training.workers import Workers
+from cluster.runtime.system import SteadyClock, SystemClock, holder, many_at_once, new_name
+from cluster.training.late_workers import LateWorkers
 from cluster.writer.drafting import Draft, new_request_id, request_of, roll_of
 from cluster.writer.identity import (
     check_identity,
@@ -65,7 +63,7 @@ class Surroundings:
     clock: SteadyClock
     names: Names
     listener: Listener
-    workers: Workers
+    workers: LateWorkers
 
     @property
     def registrar(self) -> Registrar:
@@ -177,7 +175,7 @@ def surroundings(
         clock=SteadyClock(clock or SystemClock(), lambda text: listener(Remark(text=text))),
         names=names,
         listener=listener,
-        workers=Workers(specification, store, lambda text: listener(Remark(text=text))),
+        workers=LateWorkers(specification, store, lambda text: listener(Remark(text=text))),
     )
 
 
@@ -426,7 +424,7 @@ def _tools(around: Surroundings) -> Tools:
         registrar=around.registrar,
         described=lambda: describe_store(around.store, around.clock.machine()),
         erasure=around.specification.erasure,
-        ingest=RayIngest(around.specification.cluster, around.workers, lambda text: around.listener(Remark(text=text))),
+        ingest=around.workers.ingestion(),
     )
 
 

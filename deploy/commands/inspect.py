@@ -64,7 +64,9 @@ def plan(
     shards: Annotated[int | None, typer.Option("--shards", min=1, max=4096, help="Another S.")] = None,
     slices: Annotated[int | None, typer.Option("--slices", min=1, max=4096, help="Another R.")] = None,
     requests: Annotated[int, typer.Option("--requests", min=1, help="K: erasures served as one batch.")] = 1,
-    points: Annotated[int | None, typer.Option("--points", min=1, help="Another number of data points.")] = None,
+    points: Annotated[
+        int | None, typer.Option("--points", min=1, help="Another number of data points; the data are not read.")
+    ] = None,
     config: Config = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
@@ -77,7 +79,7 @@ def plan(
         from deploy.views.diagnosis import refused_data
         from deploy.views.text import forecast_text
 
-        if refused := refused_data(federation):
+        if points is None and (refused := refused_data(federation)):
             return refused
         found = federation.plan(shards=shards, slices=slices, requests=requests, points=points)
         return Outcome(data=forecast_fields(found), text=forecast_text(found))

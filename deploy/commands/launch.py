@@ -15,10 +15,10 @@ def launch(config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """
 
     def action() -> Outcome:
-        from cluster.coordinator_actor.launch import launch_coordinator
-
         if is_of_all_sites(config):
             return _launched_sites(config)
+        from cluster.coordinator_actor.launch import launch_coordinator
+
         specification = read_chosen(config)
         launched = launch_coordinator(specification)
         text = (
@@ -34,11 +34,11 @@ def stop(config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """End the coordinator after its present step; what was accepted is carried out by whoever writes next."""
 
     def action() -> Outcome:
+        if is_of_all_sites(config):
+            return _stopped_sites(config)
         from cluster.coordinator_actor.launch import stop_coordinator
         from cluster.writer.stores import open_objects
 
-        if is_of_all_sites(config):
-            return _stopped_sites(config)
         specification = read_chosen(config)
         was_there = stop_coordinator(open_objects(specification))
         text = f"the coordinator of {specification.name} is stopped" if was_there else "no coordinator was launched"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 
 import typer
 
+from cluster.config.file import require
 from deploy.settings import read_environment
 from deploy.views.output import Outcome, plain, run
 
@@ -79,7 +80,8 @@ def site_settings(config: Path) -> SiteSettings | None:
 
 
 def is_of_all_sites(config: Path) -> bool:
-    """Return whether ``config`` has several sites, and none was chosen."""
+    """Return whether ``config`` has several sites, and none was chosen. Raises ``Invalid`` where there is no file."""
+    require(config)
     from cluster.config.sites import has_sites
 
     return has_sites(config) and CHOICE.get().site is None
@@ -97,6 +99,7 @@ def with_federation(
     """
 
     def whole() -> Outcome:
+        require(config)
         import cluster
         from deploy.views.progress import listening
 
@@ -116,6 +119,7 @@ def with_sites(action: Callable[[SiteFederation], Outcome], config: Path, as_jso
     """Do ``action`` on the federation of several sites that ``config`` describes, with progress on stderr."""
 
     def whole() -> Outcome:
+        require(config)
         from cluster.sites.federation import connect_sites
         from deploy.views.progress import listening
 

@@ -110,7 +110,7 @@ def submit(
     Where a coordinator does that, it is waited for only with ``wait``.
     Raises ``Conflict`` when the request was submitted before without a pause: it would be carried out.
     """
-    from cluster.training.worker import new_name
+    from cluster.runtime.system import new_name
 
     earlier = None if request_id is None else find_request(federation.status(), request_id)
     refuse_late_hold(hold, earlier)

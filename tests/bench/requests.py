@@ -13,7 +13,7 @@ from statistics import median, quantiles
 from cluster.config.specification import FederationSpecification
 from cluster.coordinator_actor.resident import Resident
 from cluster.federation import Federation
-from cluster.training.worker import new_name
+from cluster.runtime.system import new_name
 from cluster.writer.writer import drafted, surroundings
 from coordinator.ports import Notice, RequestMoved, TrainingStarted
 from coordinator.requests import RequestState

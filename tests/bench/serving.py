@@ -27,7 +27,8 @@ import cluster
 from cluster.client import Client
 from cluster.config.specification import ClusterSettings, FederationSpecification, read_specification
 from cluster.coordinator_actor.actor import ACTOR_NAME
-from cluster.coordinator_actor.launch import RECORD_KEY, namespace_of
+from cluster.coordinator_actor.launch import namespace_of
+from cluster.coordinator_actor.record import RECORD_KEY
 from cluster.ensemble.loaded import Ensemble
 from cluster.runtime.session import join_ray, leave_ray
 from cluster.runtime.system import SystemClock

@@ -13,7 +13,7 @@ import pytest
 import cluster
 from cluster.config.sites import Site
 from cluster.config.specification import ClusterSettings
-from cluster.coordinator_actor.launch import RECORD_KEY, Launched
+from cluster.coordinator_actor.record import RECORD_KEY, Launched
 from cluster.results.sites import SitesStatus
 from cluster.sites.federation import SiteFederation, connect_sites
 from cluster.sites.link import NearSite

@@ -60,7 +60,7 @@ def gate(home: Home, nodes: Nodes) -> Iterator[Gate]:
     import ray
 
     from cluster.coordinator_actor.actor import ACTOR_NAME
-    from cluster.coordinator_actor.launch import read_record
+    from cluster.coordinator_actor.record import read_record
 
     yield Gate(home, cluster__address=nodes.address, erasure__batch_window_seconds=0.0)
     record = read_record(home.objects)

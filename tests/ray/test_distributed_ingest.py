@@ -16,9 +16,9 @@ import ray
 import cluster
 from cluster.config.specification import FederationSpecification, read_specification
 from cluster.runtime import task_pool as crew
+from cluster.runtime.system import new_name
 from cluster.training import ingest as ingesting
 from cluster.training.ingest import RayIngest
-from cluster.training.worker import new_name
 from cluster.training.workers import Workers
 from cluster.writer.stores import open_objects
 from coordinator.engine.lookup import load_digests

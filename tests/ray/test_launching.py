@@ -11,7 +11,8 @@ import ray
 import cluster
 from cluster.config.specification import read_specification
 from cluster.coordinator_actor.actor import ACTOR_NAME
-from cluster.coordinator_actor.launch import find_coordinator, launch_coordinator, read_record, stop_coordinator
+from cluster.coordinator_actor.launch import find_coordinator, launch_coordinator, stop_coordinator
+from cluster.coordinator_actor.record import read_record
 from cluster.writer.stores import open_objects
 from coordinator.ports import Notice, RequestMoved
 from storage.errors import Conflict, Invalid

@@ -15,7 +15,8 @@ from ray import serve
 from cluster.client import Client
 from cluster.config.specification import read_specification
 from cluster.coordinator_actor.actor import ACTOR_NAME
-from cluster.coordinator_actor.launch import RECORD_KEY, namespace_of
+from cluster.coordinator_actor.launch import namespace_of
+from cluster.coordinator_actor.record import RECORD_KEY
 from cluster.serving.deployment import serve_federation
 from storage.errors import Conflict, Invalid, ObjectMissing, SisaError, Unavailable
 from tests.doubles.home import Home

@@ -1,0 +1,19 @@
+"""The specification's file, before anything of it is read: whether there is one is said without loading a parser."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from storage.errors import Invalid
+
+
+def missing(path: Path) -> Invalid:
+    """Return the error for a specification that is not there."""
+    remedy = "run 'sisa init DATA' to write one, or name another with --config"
+    return Invalid(f"there is no specification {path.name}", remedy, file=str(path))
+
+
+def require(path: Path) -> None:
+    """Raise ``Invalid`` when there is no file at ``path``."""
+    if not path.exists():
+        raise missing(path)

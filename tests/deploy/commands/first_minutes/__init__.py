@@ -1,0 +1,1 @@
+"""Commands of the first minutes: what they find, say and show."""
