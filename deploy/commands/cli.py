@@ -30,7 +30,7 @@ from deploy.commands.shared import (
     with_federation,
 )
 from deploy.commands.site import sites
-from deploy.views.output import ExitCode, Outcome, Problem, close_streams, open_streams, say
+from deploy.views.output import ExitCode, Outcome, Problem, close_streams, open_streams, say, version_outcome
 
 if TYPE_CHECKING:
     from cluster.client import Client
@@ -41,15 +41,21 @@ app = typer.Typer(
     name="sisa",
     help="Train models that can forget people exactly: SISA training and unlearning on Ray.",
     no_args_is_help=True,
-    add_completion=False,
+    rich_markup_mode=None,  # else [erasure] is taken for markup, and flags look as if they took a word
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
 )
 
-Shard = Annotated[list[int] | None, typer.Option("--shard", help="Only this shard; may be repeated.")]
+Shard = Annotated[list[int] | None, typer.Option("--shard", metavar="NUMBER", help="Only this shard; may be repeated.")]
 
 # typer raises the errors of the click that it uses: the installed one, or in newer versions a copy of its own.
 _CLICK = import_module(typer.BadParameter.__module__)
+
+
+def _show_version(is_wanted: bool) -> None:
+    if is_wanted:
+        say(version_outcome(), as_json=False)
+        raise typer.Exit
 
 
 @app.callback()
@@ -61,6 +67,9 @@ def choose(
     simulate: Annotated[
         bool, typer.Option("--simulate", help="Have all sites of a federation on this machine, as folders.")
     ] = False,
+    _version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version and exit.")
+    ] = False,
 ) -> None:
     """Train models that can forget people exactly: SISA training and unlearning on Ray."""
     CHOICE.set(Choice(site=site, simulate=simulate))
@@ -68,9 +77,15 @@ def choose(
 
 @app.command()
 def demo(
-    dataset: Annotated[str, typer.Option(help="digits (comes with scikit-learn) or fashion-mnist.")] = "digits",
-    folder: Annotated[Path, typer.Option(help="Where to put data, specification and store.")] = Path("sisa-demo"),
-    data_folder: Annotated[Path | None, typer.Option(help="Folder with the Fashion-MNIST IDX files.")] = None,
+    dataset: Annotated[
+        str, typer.Option("--dataset", metavar="NAME", help="digits (comes with scikit-learn) or fashion-mnist.")
+    ] = "digits",
+    folder: Annotated[
+        Path, typer.Option("--folder", metavar="FOLDER", help="Where to put data, specification and store.")
+    ] = Path("sisa-demo"),
+    data_folder: Annotated[
+        Path | None, typer.Option("--data-folder", metavar="FOLDER", help="Folder with the Fashion-MNIST IDX files.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show the whole story on real data: train, predict, erase a person, prove it."""
@@ -85,13 +100,15 @@ def demo(
 
 @app.command()
 def init(
-    data: Annotated[str, typer.Argument(help="A file, folder or glob of Parquet, Arrow or CSV.")],
+    data: Annotated[str, typer.Argument(metavar="data", help="A file, folder or glob of Parquet, Arrow or CSV.")],
     config: Config = DEFAULT_CONFIG,
     id_column: Annotated[
-        str | None, typer.Option("--id", help="The id column, where the guess would be wrong.")
+        str | None, typer.Option("--id", metavar="COLUMN", help="The id column, where the guess would be wrong.")
     ] = None,
-    subject: Annotated[str | None, typer.Option("--subject", help="The column of the person.")] = None,
-    label: Annotated[str | None, typer.Option("--label", help="The label column.")] = None,
+    subject: Annotated[
+        str | None, typer.Option("--subject", metavar="COLUMN", help="The column of the person.")
+    ] = None,
+    label: Annotated[str | None, typer.Option("--label", metavar="COLUMN", help="The label column.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -126,8 +143,8 @@ def train(config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
 
 @app.command()
 def predict(
-    data: Annotated[str, typer.Argument(help="A file, folder or glob with the feature columns.")],
-    out: Annotated[Path, typer.Option("--out", help="Where to write: .parquet, .arrow or .csv.")],
+    data: Annotated[str, typer.Argument(metavar="data", help="A file, folder or glob with the feature columns.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where to write: .parquet, .arrow or .csv.")],
     config: Config = DEFAULT_CONFIG,
     url: Url = None,
     as_json: AsJson = False,
@@ -165,9 +182,9 @@ def predict(
 
 @app.command()
 def evaluate(
-    data: Annotated[str, typer.Argument(help="A labelled file, folder or glob.")],
+    data: Annotated[str, typer.Argument(metavar="data", help="A labelled file, folder or glob.")],
     config: Config = DEFAULT_CONFIG,
-    url: Annotated[str | None, typer.Option("--url", hidden=True)] = None,
+    url: Annotated[str | None, typer.Option("--url", metavar="URL", hidden=True)] = None,
     as_json: AsJson = False,
 ) -> None:
     """Tell the ensemble's accuracy on labelled data, overall and per class."""
@@ -188,14 +205,24 @@ def evaluate(
 
 @app.command()
 def erase(
-    subject: Annotated[list[str] | None, typer.Option("--subject", help="A subject to erase; may be repeated.")] = None,
-    id_: Annotated[list[str] | None, typer.Option("--id", help="A data point to erase; may be repeated.")] = None,
-    file: Annotated[Path | None, typer.Option("--file", help="A text file, one subject a line.")] = None,
+    subject: Annotated[
+        list[str] | None, typer.Option("--subject", metavar="NAME", help="A subject to erase; may be repeated.")
+    ] = None,
+    id_: Annotated[
+        list[str] | None, typer.Option("--id", metavar="NAME", help="A data point to erase; may be repeated.")
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", metavar="FILE", help="A text file, one subject a line.")
+    ] = None,
     file_of: Annotated[
-        str, typer.Option("--file-of", help="What the file's lines name: subjects or ids.")
+        str, typer.Option("--file-of", metavar="KIND", help="What the file's lines name: subjects or ids.")
     ] = "subjects",
-    more: Annotated[list[str] | None, typer.Argument(metavar="[MORE]...", help="More of the same kind.")] = None,
-    request_id: Annotated[str | None, typer.Option("--request-id", help="The same id is the same request.")] = None,
+    more: Annotated[
+        list[str] | None, typer.Argument(metavar="NAME", help="More names, after --subject or --id: of the same kind.")
+    ] = None,
+    request_id: Annotated[
+        str | None, typer.Option("--request-id", metavar="ID", help="The same id is the same request.")
+    ] = None,
     hold: Annotated[
         str | None, typer.Option("--hold", metavar="REASON", help="Submit it paused, such as for a legal hold.")
     ] = None,
@@ -252,9 +279,15 @@ def erase(
 
 @app.command()
 def readmit(
-    subject: Annotated[list[str], typer.Option("--subject", help="An erased subject who comes back; may be repeated.")],
-    reason: Annotated[str, typer.Option("--reason", help="Why, for the record; without personal data.")],
-    request_id: Annotated[str | None, typer.Option("--request-id", help="The same id is the same readmission.")] = None,
+    subject: Annotated[
+        list[str], typer.Option("--subject", metavar="NAME", help="An erased subject who comes back; may be repeated.")
+    ],
+    reason: Annotated[
+        str, typer.Option("--reason", metavar="REASON", help="Why, for the record; without personal data.")
+    ],
+    request_id: Annotated[
+        str | None, typer.Option("--request-id", metavar="ID", help="The same id is the same readmission.")
+    ] = None,
     config: Config = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
@@ -273,7 +306,7 @@ def readmit(
 
 @app.command()
 def status(
-    request: Annotated[str | None, typer.Argument(help="Only this erasure request.")] = None,
+    request: Annotated[str | None, typer.Argument(metavar="REQUEST", help="Only this erasure request.")] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Show it anew every second, until interrupted.")] = False,
     config: Config = DEFAULT_CONFIG,
     url: Url = None,
@@ -320,15 +353,23 @@ def verify(shard: Shard = None, config: Config = DEFAULT_CONFIG, as_json: AsJson
 
 @app.command()
 def receipt(
-    request: Annotated[str | None, typer.Argument(help="The erasure request.")] = None,
-    check: Annotated[Path | None, typer.Option("--check", help="A receipt to verify, offline.")] = None,
-    key: Annotated[list[Path] | None, typer.Option("--key", help="A public key of the operator; repeatable.")] = None,
+    request: Annotated[str | None, typer.Argument(metavar="REQUEST", help="The erasure request.")] = None,
+    check: Annotated[Path | None, typer.Option("--check", metavar="FILE", help="A receipt to verify, offline.")] = None,
+    key: Annotated[
+        list[Path] | None, typer.Option("--key", metavar="FILE", help="A public key of the operator; repeatable.")
+    ] = None,
     salt: Annotated[
         str | None,
-        typer.Option("--salt", help="With --check: whom a statement that nothing was found is about; name them all."),
+        typer.Option(
+            "--salt",
+            metavar="SALT",
+            help="With --check: whom a statement that nothing was found is about; name them all.",
+        ),
     ] = None,
-    subject: Annotated[list[str] | None, typer.Option("--subject", help="With --salt; may be repeated.")] = None,
-    id_: Annotated[list[str] | None, typer.Option("--id", help="With --salt; may be repeated.")] = None,
+    subject: Annotated[
+        list[str] | None, typer.Option("--subject", metavar="NAME", help="With --salt; may be repeated.")
+    ] = None,
+    id_: Annotated[list[str] | None, typer.Option("--id", metavar="NAME", help="With --salt; may be repeated.")] = None,
     config: Config = DEFAULT_CONFIG,
     url: Url = None,
     as_json: AsJson = False,
@@ -395,7 +436,11 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     open_streams()
     try:
         check_rooms()
-        code = app(_in_front(words), prog_name="sisa", standalone_mode=False)
+        if as_json and {"--version", "--json"}.issuperset(words) and "--version" in words:
+            say(version_outcome(), as_json=True)
+            code = ExitCode.DONE
+        else:
+            code = app(_in_front(words), prog_name="sisa", standalone_mode=False)
     except _CLICK.ClickException as error:
         if words and type(error).__name__ != "NoArgsIsHelpError":  # not in every click's public names
             say(_usage(error), as_json=as_json)

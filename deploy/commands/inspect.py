@@ -19,7 +19,7 @@ def log(
     check: Annotated[bool, typer.Option("--check", help="Recompute the whole log.")] = False,
     earlier: Annotated[
         Path | None,
-        typer.Argument(metavar="[CHECKPOINT]", help="A checkpoint kept from earlier, to be consistent with."),
+        typer.Argument(metavar="CHECKPOINT", help="A checkpoint kept from earlier, to be consistent with."),
     ] = None,
     config: Config = DEFAULT_CONFIG,
     as_json: AsJson = False,
@@ -38,11 +38,17 @@ def log(
 def doctor(
     rows: Annotated[
         Path | None,
-        typer.Option("--rows", help="Write which rows of the sources still hold erased people: file,row,why (CSV)."),
+        typer.Option(
+            "--rows",
+            metavar="FILE",
+            help="Write which rows of the sources still hold erased people: file,row,why (CSV).",
+        ),
     ] = None,
     clean: Annotated[
         Path | None,
-        typer.Option("--clean", help="Write copies of these sources without these rows into this folder."),
+        typer.Option(
+            "--clean", metavar="FOLDER", help="Write copies of these sources without these rows into this folder."
+        ),
     ] = None,
     config: Config = DEFAULT_CONFIG,
     as_json: AsJson = False,
@@ -61,11 +67,18 @@ def doctor(
 
 
 def plan(
-    shards: Annotated[int | None, typer.Option("--shards", min=1, max=4096, help="Another S.")] = None,
-    slices: Annotated[int | None, typer.Option("--slices", min=1, max=4096, help="Another R.")] = None,
-    requests: Annotated[int, typer.Option("--requests", min=1, help="K: erasures served as one batch.")] = 1,
+    shards: Annotated[
+        int | None, typer.Option("--shards", metavar="NUMBER", min=1, max=4096, help="Another S.")
+    ] = None,
+    slices: Annotated[
+        int | None, typer.Option("--slices", metavar="NUMBER", min=1, max=4096, help="Another R.")
+    ] = None,
+    requests: Annotated[
+        int, typer.Option("--requests", metavar="NUMBER", min=1, help="K: erasures served as one batch.")
+    ] = 1,
     points: Annotated[
-        int | None, typer.Option("--points", min=1, help="Another number of data points; the data are not read.")
+        int | None,
+        typer.Option("--points", metavar="NUMBER", min=1, help="Another number of data points; the data are not read."),
     ] = None,
     config: Config = DEFAULT_CONFIG,
     as_json: AsJson = False,

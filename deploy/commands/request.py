@@ -14,12 +14,15 @@ if TYPE_CHECKING:
 
 requests = typer.Typer(
     name="request",
+    rich_markup_mode=None,
     help="Pause, release, extend, withdraw or show an erasure request.",
     no_args_is_help=True,
 )
 
-Request = Annotated[str, typer.Argument(help="The erasure request, by its id.")]
-Reason = Annotated[str, typer.Option("--reason", help="Why, in a line, without personal data: it is kept and shown.")]
+Request = Annotated[str, typer.Argument(metavar="REQUEST", help="The erasure request, by its id.")]
+Reason = Annotated[
+    str, typer.Option("--reason", metavar="REASON", help="Why, in a line, without personal data: it is kept and shown.")
+]
 
 
 @requests.command()
@@ -49,7 +52,9 @@ def release(request: Request, config: Config = DEFAULT_CONFIG, as_json: AsJson =
 @requests.command()
 def extend(
     request: Request,
-    days: Annotated[int, typer.Option("--days", help="How many days later it is due; once, at most extension_days.")],
+    days: Annotated[
+        int, typer.Option("--days", metavar="DAYS", help="How many days later it is due; once, at most extension_days.")
+    ],
     reason: Reason,
     config: Config = DEFAULT_CONFIG,
     as_json: AsJson = False,

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from cluster.serving.deployment import Serving
     from cluster.tokens import TokenRecord, TokenRegister
 
-tokens = typer.Typer(name="token", help="Make, list and revoke tokens for the HTTP API.", no_args_is_help=True)
+tokens = typer.Typer(
+    name="token", rich_markup_mode=None, help="Make, list and revoke tokens for the HTTP API.", no_args_is_help=True
+)
 
 
 def serve(
@@ -47,12 +49,15 @@ def create(
         str,
         typer.Option(
             "--role",
+            metavar="ROLE",
             help="predict, erase (submits erasure requests, reads its own), audit (reads all, changes nothing) or "
             "officer (submits, intervenes, reads all); at a site also federate, for the federation's own server.",
         ),
     ],
-    days: Annotated[float, typer.Option("--days", help="After so many days it is no good any more.")] = 90.0,
-    note: Annotated[str, typer.Option("--note", help="For whom or what, without personal data.")] = "",
+    days: Annotated[
+        float, typer.Option("--days", metavar="DAYS", help="After so many days it is no good any more.")
+    ] = 90.0,
+    note: Annotated[str, typer.Option("--note", metavar="TEXT", help="For whom or what, without personal data.")] = "",
     config: Config = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
@@ -86,7 +91,7 @@ def list_(config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
 
 @tokens.command()
 def revoke(
-    token: Annotated[str, typer.Argument(help="The token's id, as 'sisa token list' shows it.")],
+    token: Annotated[str, typer.Argument(metavar="TOKEN", help="The token's id, as 'sisa token list' shows it.")],
     config: Config = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:

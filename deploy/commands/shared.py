@@ -21,10 +21,14 @@ if TYPE_CHECKING:
     from cluster.federation import Federation
     from cluster.sites.federation import SiteFederation
 
-Config = Annotated[Path, typer.Option("--config", help="The federation's specification.", show_default=True)]
+Config = Annotated[
+    Path, typer.Option("--config", metavar="FILE", help="The federation's specification.", show_default=True)
+]
 Url = Annotated[
     str | None,
-    typer.Option("--url", help="Ask the server there, as the bearer of SISA_TOKEN; needs no specification."),
+    typer.Option(
+        "--url", metavar="URL", help="Ask the server there, as the bearer of SISA_TOKEN; needs no specification."
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object on stdout.")]
 

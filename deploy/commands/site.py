@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 sites = typer.Typer(
     name="site",
+    rich_markup_mode=None,
     help="Erase at a site of a federation of several, or withdraw a whole site.",
     no_args_is_help=True,
 )
@@ -25,13 +26,21 @@ Name = Annotated[str, typer.Argument(metavar="SITE", help="The site, by its name
 @sites.command()
 def erase(
     site: Name,
-    subject: Annotated[list[str] | None, typer.Option("--subject", help="A subject to erase; may be repeated.")] = None,
-    id_: Annotated[list[str] | None, typer.Option("--id", help="A data point to erase; may be repeated.")] = None,
-    file: Annotated[Path | None, typer.Option("--file", help="A text file, one subject a line.")] = None,
+    subject: Annotated[
+        list[str] | None, typer.Option("--subject", metavar="NAME", help="A subject to erase; may be repeated.")
+    ] = None,
+    id_: Annotated[
+        list[str] | None, typer.Option("--id", metavar="NAME", help="A data point to erase; may be repeated.")
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", metavar="FILE", help="A text file, one subject a line.")
+    ] = None,
     file_of: Annotated[
-        str, typer.Option("--file-of", help="What the file's lines name: subjects or ids.")
+        str, typer.Option("--file-of", metavar="KIND", help="What the file's lines name: subjects or ids.")
     ] = "subjects",
-    request_id: Annotated[str | None, typer.Option("--request-id", help="The same id is the same request.")] = None,
+    request_id: Annotated[
+        str | None, typer.Option("--request-id", metavar="ID", help="The same id is the same request.")
+    ] = None,
     hold: Annotated[str | None, typer.Option("--hold", metavar="REASON", help="Submit it paused.")] = None,
     include_similar: Annotated[
         bool,
@@ -67,7 +76,9 @@ def erase(
 @sites.command()
 def withdraw(
     site: Name,
-    reason: Annotated[str, typer.Option("--reason", help="Why, in a line, without personal data: it is kept.")],
+    reason: Annotated[
+        str, typer.Option("--reason", metavar="REASON", help="Why, in a line, without personal data: it is kept.")
+    ],
     config: Config = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:

@@ -79,7 +79,11 @@ def named(subjects: Sequence[str], ids: Sequence[str], more: Sequence[str], file
     if file_of not in ("subjects", "ids"):
         raise Invalid(f"--file-of takes subjects or ids, got {file_of!r}", "choose one of the two")
     if more and bool(subjects) == bool(ids):
-        raise Invalid("bare words follow both --subject and --id, or neither", "write --subject or --id before each")
+        raise Invalid(
+            "a name alone may be a person or a data point, and the command does not say which",
+            "write 'sisa erase --subject NAME' for all data points of a person, or 'sisa erase --id NAME' for a single"
+            " data point; --dry-run tells what it would cost",
+        )
     if not subjects and not ids and file is None:
         raise Invalid("no subject and no data point is named", "name them with --subject, --id or --file")
     if "" in (*subjects, *ids, *more):

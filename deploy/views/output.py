@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import sys
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import asdict, dataclass, is_dataclass
 from enum import IntEnum
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final, TextIO, cast
 
 from storage.errors import Conflict, Fenced, Invalid, ObjectMissing, SisaError, Unavailable
 
 SCHEMA_VERSION: Final = 1
+_DISTRIBUTION: Final = "sisa-ray"
 
 
 class ExitCode(IntEnum):
@@ -92,6 +95,16 @@ def say(outcome: Outcome, *, as_json: bool) -> None:
         _write(sys.stdout, outcome.text.rstrip("\n") + "\n")
     if problem:
         lasting(sys.stderr).write(f"error: {problem.message}\n" + (f"  {problem.remedy}\n" if problem.remedy else ""))
+
+
+def version_outcome() -> Outcome:
+    """Return which release this is."""
+    try:
+        release = version(_DISTRIBUTION)
+    except PackageNotFoundError:  # run from a checkout that was never installed
+        release = "not installed"
+    text = f"{_DISTRIBUTION} {release}"
+    return Outcome(data={"version": release, "python": platform.python_version()}, text=text)
 
 
 def open_streams() -> None:

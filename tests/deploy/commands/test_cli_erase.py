@@ -53,7 +53,7 @@ def test_every_way_to_name(trained: Home) -> None:
     words = ("--subject", people[0], "--subject", people[1], people[2], "--file", "names.txt", "--id", single)
     mixed = trained.json("erase", *words)
     assert mixed.code == 2
-    assert "bare words follow both --subject and --id" in mixed.error["message"]
+    assert "a name alone may be a person or a data point" in mixed.error["message"]
     said = trained.json("erase", "--subject", people[0], *people[1:3], "--file", "names.txt")
     assert (said.data["points"], said.data["subjects"]) == (24, 6)
     (trained.folder / "ids.txt").write_text(single + "\n", encoding="utf-8")
@@ -205,7 +205,7 @@ def test_erasing_twice(trained: Home) -> None:
     ("words", "text"),
     [
         ((), "no subject and no data point is named"),
-        (("nobody",), "bare words follow both --subject and --id, or neither"),
+        (("nobody",), "a name alone may be a person or a data point"),
         (("--subject", ""), "an empty name cannot be erased"),
         (("--id", ""), "an empty name cannot be erased"),
         (("--file", "none.txt"), "there is no such file of names [file=none.txt]"),
