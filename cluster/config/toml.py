@@ -6,6 +6,7 @@ number); ranges by the classes themselves.
 
 from __future__ import annotations
 
+import codecs
 import json
 import math
 import re
@@ -87,7 +88,10 @@ def parse_file(path: Path) -> tuple[str, dict[str, Any]]:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_bytes().decode("utf-8")
+        payload = path.read_bytes()
+        if payload.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raise Invalid(f"{path.name} is UTF-16 text", "save the file as UTF-8", file=str(path))
+        return payload.decode("utf-8-sig")  # some editors begin a file with a byte order mark
     except FileNotFoundError:
         raise missing(path) from None
     except UnicodeDecodeError as error:

@@ -436,6 +436,23 @@ def test_a_folder_is_no_specification(tmp_path: Path) -> None:
         read_specification(tmp_path)
 
 
+def test_a_byte_order_mark_changes_nothing(file: Path) -> None:
+    """A file saved as UTF-8 with a byte order mark is read as one without, and its problems have their lines."""
+    file.write_text(GOOD, encoding="utf-8-sig")
+    assert read_specification(file).folder == file.parent
+    file.write_text("\n" + GOOD.replace("name", "naem", 1), encoding="utf-8-sig")
+    with pytest.raises(Invalid, match=r"line 2: naem is not a known setting"):
+        read_specification(file)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_utf16_is_named(file: Path, encoding: str) -> None:
+    """A file saved as UTF-16, as some shells write it, is refused by that name."""
+    file.write_bytes(("\ufeff" + GOOD).encode(encoding))
+    with pytest.raises(Invalid, match=r"sisa\.toml is UTF-16 text .*save the file as UTF-8"):
+        read_specification(file)
+
+
 def test_text_must_be_utf8(file: Path) -> None:
     """Bytes that are no UTF-8 are refused with their line."""
     file.write_bytes(b'name = "a"\nstore = "\xff"\n')
