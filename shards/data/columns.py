@@ -272,11 +272,18 @@ class _Table:
         for name in chosen:
             if name not in known or name in self.repeated:
                 self.require(name)
-        self._refuse_lists_among(tuple(chosen))
+        self._refuse_lists(tuple(chosen))
         return tuple(chosen)
 
-    def _refuse_lists_among(self, features: Sequence[str]) -> None:
+    def _refuse_lists(self, features: Sequence[str]) -> None:
         lists = [name for name in features if is_list(self.type(name))]
+        if nested := [name for name in lists if is_list(plain_type(self.type(name).value_type))]:
+            raise Invalid(
+                "[data] features names a column of lists of lists, such as images as rows of pixels",
+                "Write each data point as one list of numbers: with numpy, images.reshape(len(images), -1).",
+                file=self.file,
+                column=nested[0],
+            )
         if lists and len(features) > 1:
             raise Invalid(
                 "[data] features names a list column beside other columns",
@@ -387,6 +394,8 @@ def _from_lists(batch: Batch, name: str, lists: pa.Array, dtype: np.dtype[np.gen
     if (lengths != lengths[0]).any():
         raise _bad_cell("has another number of features than the first one", batch, name, _first(lengths != lengths[0]))
     width = int(lengths[0])
+    if not width:
+        raise _bad_cell("has no features: its list is empty", batch, name, 0)
     values = plain(lists.flatten())
     if values.null_count:
         raise _bad_cell("has a feature without value (null)", batch, name, _first(values.is_null()) // width)

@@ -194,6 +194,15 @@ def test_a_list_column_is_the_features(tmp_path: Path) -> None:
     assert (data.features, data.scale) == (("embedding",), 255.0)
 
 
+def test_lists_of_other_things_are_not_drafted(tmp_path: Path) -> None:
+    """Lists of lists and lists of texts are no features; where nothing else is, the draft says what would be."""
+    images = pa.array([[[1, 2], [3, 4]]] * 60)
+    words = pa.array([["a", "b"]] * 60)
+    assert drafted(tmp_path, without(image=images, words=words)).data.features == ("age", "x*")
+    with pytest.raises(Invalid, match=r"no column of numbers is left .*or each data point as one list of numbers"):
+        drafted(tmp_path, without("age", "x0", "x1", "x2", "x3", image=images, words=words))
+
+
 @pytest.mark.parametrize(
     ("points", "shards", "slices", "epochs"), [(4, 1, 1, 40), (100, 1, 5, 40), (600, 2, 5, 40), (20_000, 5, 5, 20)]
 )

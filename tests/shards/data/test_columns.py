@@ -188,6 +188,8 @@ def test_a_tensor_column_is_all_features() -> None:
         ([[1.0, 2.0], [1.0, None]], pa.list_(pa.float64(), 2), r"feature without value \(null\).*column=c row=2"),
         ([[1.0, 2.0], [1.0]], pa.list_(pa.float64()), r"another number of features than the first.*column=c row=2"),
         ([[1.0, 2.0], [1.0, float("nan")]], pa.list_(pa.float64()), r"NaN or infinite.*column=c row=2"),
+        ([[], []], pa.list_(pa.float32()), r"has no features: its list is empty.*column=c row=1"),
+        ([[], []], pa.list_(pa.float32(), 0), r"has no features: its list is empty.*column=c row=1"),
         ([["1"], ["2"]], pa.list_(pa.string()), r"must hold numbers to be a feature, its type is string"),
     ],
 )
@@ -236,6 +238,16 @@ def test_a_list_column_stands_alone(features: tuple[str, ...]) -> None:
     with pytest.raises(Invalid, match=r"list column beside other columns .*column=emb\] Name one list column, or col"):
         choose_columns(table_source(table), settings(features=features))
     assert choose_columns(table_source(table), settings(features=("emb",))).features == ("emb",)
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.list_(pa.list_(pa.uint8())), pa.list_(pa.list_(pa.uint8(), 1), 2), pa.large_list(pa.list_(pa.uint8()))]
+)
+def test_lists_of_lists_are_refused_before_anything_is_read(kind: pa.DataType) -> None:
+    """An image in rows is refused by its column with what to do; nobody has said how it is to be flattened."""
+    table = people(3).append_column("image", pa.array([[[1], [2]]] * 3, kind))
+    with pytest.raises(Invalid, match=r"lists of lists.*column=image\] Write each data point as one list of numbers"):
+        choose_columns(table_source(table), settings(features=("image",)))
 
 
 @pytest.mark.parametrize(
