@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Final, NoReturn, Protocol
+from typing import Final, NoReturn, Protocol, TypeAlias
 
 import pyarrow as pa
 import pyarrow.csv as pacsv
@@ -30,6 +30,10 @@ _REMOTE_BUFFERS_BYTES = 24 * _MEBIBYTE
 """For a row group too large to be held: each filling of a buffer may be a request."""
 _ARROW_FILE = b"ARROW1"
 """How an Arrow file begins, and a stream does not."""
+_ARROW_END = b"\xff\xff\xff\xff\0\0\0\0"
+_EARLIER_ARROW_END = b"\0\0\0\0"
+"""How streams ended before Arrow 0.15."""
+_IpcReader: TypeAlias = pa.RecordBatchReader | pa.ipc.RecordBatchFileReader
 _CSV_HEADER_BYTES = 16 * _MEBIBYTE
 _CSV_CELL_BYTES = 128
 _CSV_PLACE = re.compile(r"(?:In CSV column #(?P<column>\d+): )?.*?Row #(?P<row>\d+):")
@@ -146,12 +150,13 @@ class _ArrowReader:
     typed: bool = True
 
     def schema(self) -> pa.Schema:
-        return self._open(self._map()).schema
+        return self._open(self._map())[0].schema
 
     def batches(self, wanted: Wanted, points: int) -> Iterator[pa.RecordBatch]:
         # Mapped, so that a record batch larger than the memory at hand can be cut without being read whole.
         mapped = self._map()
-        for batch in _record_batches(self._open(mapped)):
+        reader, source = self._open(mapped)
+        for batch in _record_batches(reader, source):
             for piece in _cut(batch.select(wanted.names), points):
                 yield piece
                 # Pages read so far are the file's own: give them back, or the whole file would count as ours.
@@ -162,9 +167,10 @@ class _ArrowReader:
         with self.path.open("rb") as file:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
-    def _open(self, mapped: mmap.mmap) -> pa.RecordBatchReader | pa.ipc.RecordBatchFileReader:
-        buffer = pa.py_buffer(mapped)
-        return pa.ipc.open_file(buffer) if mapped[: len(_ARROW_FILE)] == _ARROW_FILE else pa.ipc.open_stream(buffer)
+    def _open(self, mapped: mmap.mmap) -> tuple[_IpcReader, pa.NativeFile]:
+        source = pa.BufferReader(pa.py_buffer(mapped))
+        is_file = mapped[: len(_ARROW_FILE)] == _ARROW_FILE
+        return (pa.ipc.open_file(source) if is_file else pa.ipc.open_stream(source)), source
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,23 +179,21 @@ class _RemoteArrowReader:
     typed: bool = True
 
     def schema(self) -> pa.Schema:
-        return self._open(self.file.open(), pa.ipc.IpcReadOptions()).schema
+        return self._open(self.file.open(), pa.ipc.IpcReadOptions())[0].schema
 
     def batches(self, wanted: Wanted, points: int) -> Iterator[pa.RecordBatch]:
         schema = self.schema()
         needed = pa.ipc.IpcReadOptions(included_fields=[schema.get_field_index(name) for name in wanted.names])
         remote = self.file.open()
         remote.hold_all()
-        for batch in _record_batches(self._open(remote, needed)):
+        for batch in _record_batches(*self._open(remote, needed)):
             yield from _cut(batch.select(wanted.names), points)
 
-    def _open(
-        self, remote: RemoteBytes, options: pa.ipc.IpcReadOptions
-    ) -> pa.RecordBatchReader | pa.ipc.RecordBatchFileReader:
-        if remote.read(len(_ARROW_FILE)) == _ARROW_FILE:
-            return pa.ipc.open_file(pa.PythonFile(remote, mode="r"), options=options)
+    def _open(self, remote: RemoteBytes, options: pa.ipc.IpcReadOptions) -> tuple[_IpcReader, pa.NativeFile]:
+        is_file = remote.read(len(_ARROW_FILE)) == _ARROW_FILE
         remote.seek(0)
-        return pa.ipc.open_stream(pa.PythonFile(remote, mode="r"), options=options)
+        source = pa.PythonFile(remote, mode="r")
+        return (pa.ipc.open_file if is_file else pa.ipc.open_stream)(source, options=options), source
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,10 +286,27 @@ def _span(group: pq.RowGroupMetaData, names: list[str]) -> tuple[int, int]:
     return min(starts), max(ends)
 
 
-def _record_batches(reader: pa.RecordBatchReader | pa.ipc.RecordBatchFileReader) -> Iterator[pa.RecordBatch]:
+def _record_batches(reader: _IpcReader, source: pa.NativeFile) -> Iterator[pa.RecordBatch]:
+    """Yield the record batches of an Arrow file or stream that ``source`` holds.
+
+    Raises ``Invalid`` for a stream that just stops, as a copy that was interrupted does, or that another one follows.
+    """
     if isinstance(reader, pa.ipc.RecordBatchFileReader):
-        return (reader.get_batch(index) for index in range(reader.num_record_batches))
-    return iter(reader)
+        yield from (reader.get_batch(index) for index in range(reader.num_record_batches))
+        return
+    end = source.tell()
+    for batch in reader:
+        yield batch
+        end = source.tell()
+    source.seek(end)
+    rest = source.read(len(_ARROW_END) + 1)
+    if not rest.startswith((_ARROW_END, _EARLIER_ARROW_END)):
+        raise Invalid(
+            "the Arrow stream has no end mark: it is cut off, or its writer was not closed",
+            "Copy it again; if it is whole, write it again and close the writer, or write an Arrow or Parquet file.",
+        )
+    if rest not in {_ARROW_END, _EARLIER_ARROW_END}:
+        raise Invalid("there is more behind the end of the Arrow stream", "Write each stream to a file of its own.")
 
 
 def _cut(batch: pa.RecordBatch, points: int) -> Iterator[pa.RecordBatch]:
