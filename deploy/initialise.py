@@ -10,7 +10,7 @@ import json
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from glob import escape
 from pathlib import Path
@@ -18,8 +18,9 @@ from typing import Any
 
 from deploy.guesses import Guess, guess_parts, is_email
 from shards.data.profile import ColumnDescription, SourceDescription, describe
-from shards.data.sources import open_source
+from shards.data.sources import in_csv_form, open_source, seen_csv_form
 from shards.schedule import minimum_epochs
+from shards.specification import USUAL_CSV, CsvForm, refuse
 from storage.errors import Conflict, Invalid
 from storage.location import is_on_s3
 
@@ -48,19 +49,25 @@ def draft_specification(
     id_column: str | None = None,
     subject_column: str | None = None,
     label_column: str | None = None,
+    encoding: str | None = None,
 ) -> Draft:
     """Return a ``sisa.toml`` that is to lie in ``folder`` and describes the data at ``location``.
 
     ``location`` is a file, a folder or a glob, relative to ``base`` (default: ``folder``), or in a bucket, whose server
-    is AWS or what boto3 is told. Raises ``Invalid`` when a column's part cannot be guessed, naming the option that
-    states it, or when a stated column does not fit; else as ``open_source`` does.
+    is AWS or what boto3 is told. ``encoding`` is that of CSV files (default: UTF-8, or what they begin with).
+
+    Raises ``Invalid`` when a column's part cannot be guessed, naming the option that states it, or when a stated column
+    does not fit; else as ``open_source`` does.
     """
     base = folder if base is None else base
-    found = describe(open_source(location, base, leave_out=(folder / _STORE,)))
+    source = open_source(location, base, leave_out=(folder / _STORE,))
+    refuse("data", CsvForm(encoding=encoding or USUAL_CSV.encoding).problems())
+    form = seen_csv_form(source, encoding)
+    found = describe(in_csv_form(source, form))
     if found.points == 0:
         raise Invalid("the data hold no data point", "name a file that holds some", data=location)
     guess = guess_parts(found, id_column=id_column, subject_column=subject_column, label_column=label_column)
-    return Draft(text=_text(_train(location, base, folder), found, guess), points=found.points, guess=guess)
+    return Draft(text=_text(_train(location, base, folder), found, guess, form), points=found.points, guess=guess)
 
 
 def _train(location: str, base: Path, folder: Path) -> str:
@@ -153,7 +160,14 @@ def _largest(features: Sequence[ColumnDescription]) -> int:
     return max(int(column.values[-1]) for column in features) if smallest >= 0 else 0
 
 
-def _text(train: str, found: SourceDescription, guess: Guess) -> str:
+def _csv_lines(form: CsvForm) -> list[str]:
+    """Return the settings for CSV files that are not written as usual."""
+    usual = asdict(USUAL_CSV)
+    seen = ((name, value) for name, value in asdict(form).items() if value != usual[name])
+    return [f"{name} = {_quoted(value)}  # of the CSV files, as seen in the first lines" for name, value in seen]
+
+
+def _text(train: str, found: SourceDescription, guess: Guess, csv: CsvForm) -> str:
     sizes = _suggest(found.points)
     names = [column.name for column in guess.features]
     reserved = {column.name for column in (guess.id, guess.label, guess.subject) if column is not None}
@@ -163,6 +177,7 @@ def _text(train: str, found: SourceDescription, guess: Guess) -> str:
     data = [
         f"train    = {_quoted(train)}",
         *([_ENDPOINT] if is_on_s3(train) else []),
+        *_csv_lines(csv),
         f"id       = {_quoted(guess.id.name)}  # unique per data point",
         *_subject_lines(guess),
         f'subject_form = "{form}"  # which spellings are one person: trimmed, casefold, email, phone, integer, exact',
@@ -270,6 +285,7 @@ def write_specification(
     id_column: str | None = None,
     subject_column: str | None = None,
     label_column: str | None = None,
+    encoding: str | None = None,
     replace: bool = False,
 ) -> Draft:
     """Draft a specification for the data at ``location`` (relative to the present folder) and write it to ``config``.
@@ -285,6 +301,7 @@ def write_specification(
         id_column=id_column,
         subject_column=subject_column,
         label_column=label_column,
+        encoding=encoding,
     )
     unfinished = config.with_name(f".{config.name}.partial")
     unfinished.write_text(draft.text, encoding="utf-8")

@@ -5,12 +5,13 @@ Each class is one table of ``sisa.toml``. ``__post_init__`` raises ``Invalid`` w
 
 from __future__ import annotations
 
+import codecs
 import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import Any, NewType
+from typing import Any, Final, NewType
 
 from shards.schedule import minimum_epochs
 from shards.subjects import FORMS, SubjectForm
@@ -31,10 +32,50 @@ _FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 _ADAMW_WEIGHT_DECAY = 0.01
 
 
+_NO_DELIMITERS = frozenset('"\r\n\0')
+_NO_TEXT_FILES = frozenset({"idna", "punycode", "undefined", "unicode-escape", "raw-unicode-escape"})
+
+
 def refuse(table: str, problems: list[str]) -> None:
     """Raise ``Invalid`` if there are ``problems`` with the settings of ``table``."""
     if problems:
         raise Invalid("; ".join(f"[{table}] {problem}" for problem in problems))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CsvForm:
+    """How CSV files are written."""
+
+    delimiter: str = ","
+    encoding: str = "utf-8"
+    decimal: str = "."
+
+    def problems(self) -> list[str]:
+        """Return what is wrong with it."""
+        problems = []
+        if len(self.delimiter) != 1 or not self.delimiter.isascii() or self.delimiter in _NO_DELIMITERS:
+            problems.append(f'delimiter must be one ASCII character, such as ";" or "\\t", got {self.delimiter!r}')
+        if not _is_text_encoding(self.encoding):
+            problems.append(
+                f'encoding must be one that Python knows, such as "cp1252" or "utf-16", got {self.encoding!r}'
+            )
+        if self.decimal not in {".", ","}:
+            problems.append(f'decimal must be "." or ",", got {self.decimal!r}')
+        elif self.decimal == self.delimiter:
+            problems.append(f'delimiter must differ from decimal, which is {self.decimal!r} too: is it ";"?')
+        return problems
+
+
+USUAL_CSV: Final = CsvForm()
+"""What is read where nothing else is said."""
+
+
+def _is_text_encoding(name: str) -> bool:
+    try:
+        "".encode(name)  # Python also looks up encodings that are not of text, and does not encode by them
+        return codecs.lookup(name).name not in _NO_TEXT_FILES
+    except (LookupError, UnicodeError, ValueError):
+        return False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +107,13 @@ class DataSettings:
     """Address of the S3-compatible server of data named ``s3://…``; default: the federation's ``endpoint``."""
     credentials: str | None = None
     """Name of the AWS profile with which data named ``s3://…`` are read; default: the federation's ``credentials``."""
+    delimiter: str = ","
+    """What stands between the cells of a CSV file, such as ``;`` or ``\\t``. Here and below: for all CSV files that the
+    federation reads; part of no identity, for a source may be written again in another form."""
+    encoding: str = "utf-8"
+    """Of CSV files, by a name that Python knows, such as ``cp1252``, ``latin-1`` or ``utf-16``."""
+    decimal: str = "."
+    """What stands before the fraction in the numbers of CSV files, ``.`` or ``,``."""
 
     def __post_init__(self) -> None:
         problems = []
@@ -88,6 +136,7 @@ class DataSettings:
             problems.append(f"ingest_memory_mb must be at least {least_mb}, got {self.ingest_memory_mb}")
         if self.credentials is not None and not is_profile(self.credentials):
             problems.append(f"credentials {PROFILE_RULE}")
+        problems += self.csv.problems()
         refuse("data", problems)
         if isinstance(self.subject, tuple) and len(self.subject) == 1:
             object.__setattr__(self, "subject", self.subject[0])
@@ -106,6 +155,11 @@ class DataSettings:
                 " would be one subject"
             )
         return problems
+
+    @property
+    def csv(self) -> CsvForm:
+        """How its CSV files are written."""
+        return CsvForm(delimiter=self.delimiter, encoding=self.encoding, decimal=self.decimal)
 
     @property
     def subject_columns(self) -> tuple[str, ...]:

@@ -245,6 +245,7 @@ def settings_record(specification: FederationSpecification) -> dict[str, Any]:
     """
     data = asdict(specification.data)
     del data["ingest_memory_mb"], data["train"], data["endpoint"], data["credentials"]
+    del data["delimiter"], data["encoding"], data["decimal"]  # a source may be written again in another form
     del data["subject_form"]  # the state's naming says what is in force
     training = asdict(specification.training)
     subjects = specification.data.subject_columns

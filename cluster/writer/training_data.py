@@ -60,4 +60,5 @@ def _opened(specification: FederationSpecification, location: str, base: Path) -
         leave_out=own,
         endpoint=specification.data_endpoint,
         profile=specification.data_credentials,
+        csv=specification.data.csv,
     )

@@ -109,6 +109,9 @@ def init(
         str | None, typer.Option("--subject", metavar="COLUMN", help="The column of the person.")
     ] = None,
     label: Annotated[str | None, typer.Option("--label", metavar="COLUMN", help="The label column.")] = None,
+    encoding: Annotated[
+        str | None, typer.Option("--encoding", metavar="NAME", help="Of CSV files that are not UTF-8, such as cp1252.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -118,7 +121,13 @@ def init(
         from deploy.initialise import draft_fields, draft_text, write_specification
 
         draft = write_specification(
-            data, config, id_column=id_column, subject_column=subject, label_column=label, replace=force
+            data,
+            config,
+            id_column=id_column,
+            subject_column=subject,
+            label_column=label,
+            encoding=encoding,
+            replace=force,
         )
         return Outcome(
             data={"config": str(config), **draft_fields(draft)},

@@ -33,7 +33,8 @@ from deploy.views.sites import status_outcome, who, who_text
 from deploy.views.text import request_text, status_text
 from shards.data.messages import batch_of, tables_of
 from shards.data.prediction_files import PredictionBatch, check_ending, write_predictions
-from shards.data.sources import open_source
+from shards.data.sources import in_csv_form, open_source, seen_csv_form
+from shards.specification import USUAL_CSV
 from storage.errors import Invalid, ObjectMissing, Unavailable
 
 _POINTS_A_REQUEST = 10_000
@@ -173,8 +174,13 @@ def _answers(
 
 
 def _tables(data: str) -> Iterator[Any]:
-    """Yield a file's data points as tables that a request has room for."""
-    for table in tables_of(open_source(data, Path.cwd()), _POINTS_A_REQUEST):
+    """Yield a file's data points as tables that a request has room for.
+
+    No specification says how CSV files are written: their delimiter is taken as seen, and numbers have a point.
+    """
+    source = open_source(data, Path.cwd())
+    source = in_csv_form(source, replace(seen_csv_form(source), decimal=USUAL_CSV.decimal))
+    for table in tables_of(source, _POINTS_A_REQUEST):
         points = max(1, table.num_rows * _BYTES_A_REQUEST // max(table.nbytes, _BYTES_A_REQUEST))
         yield from (table.slice(start, points) for start in range(0, table.num_rows, points))
 

@@ -150,7 +150,7 @@ def are_numbers(batch: Batch, column: str) -> bool:
     return not is_text(array.type) or bool(pc.all(pc.match_substring_regex(array, _NUMBER_TEXT)).as_py())
 
 
-def read_labels(batch: Batch, column: str, classes: Sequence[str]) -> npt.NDArray[np.int32]:
+def read_labels(batch: Batch, column: str, classes: Sequence[str], decimal: str = ".") -> npt.NDArray[np.int32]:
     """Return for each data point the position of its label in ``classes``, shape (N,).
 
     Labels are compared by their text: an integer's or integral float's decimal, ``true`` or ``false``. So are texts
@@ -160,7 +160,7 @@ def read_labels(batch: Batch, column: str, classes: Sequence[str]) -> npt.NDArra
     codes, texts = label_codes(batch, column)
     known = {name: position for position, name in enumerate(classes)}
     # Once per distinct label, of which there are few.
-    positions = np.array([known.get(text, known.get(plain_label(text), -1)) for text in texts], dtype=np.int32)
+    positions = np.array([known.get(text, known.get(plain_label(text, decimal), -1)) for text in texts], dtype=np.int32)
     labels: npt.NDArray[np.int32] = positions[codes] if len(codes) else np.empty(0, dtype=np.int32)
     if (labels < 0).any():
         unknown = [text for text, position in zip(texts, positions, strict=True) if position < 0]
@@ -168,17 +168,20 @@ def read_labels(batch: Batch, column: str, classes: Sequence[str]) -> npt.NDArra
     return labels
 
 
-def plain_label(text: str) -> str:
+def plain_label(text: str, decimal: str = ".") -> str:
     """Return the label that a typed file would have for a number or truth value written as ``text``.
+
+    ``decimal`` stands before a number's fraction.
 
     >>> [plain_label(text) for text in ("1.0", "2e3", "True", "1.5", "yes")]
     ['1', '2000', 'true', '1.5', 'yes']
     """
     if (lower := text.lower()) in {"true", "false"}:
         return lower
-    if not _NUMBER.fullmatch(text):
+    number = text.replace(decimal, ".")
+    if not _NUMBER.fullmatch(number):
         return text
-    value = float(text)
+    value = float(number)
     return str(int(value)) if value.is_integer() else text
 
 

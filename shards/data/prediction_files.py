@@ -66,7 +66,7 @@ def feature_batches(
     for batch in source.batches(columns.wanted, columns.points_within(_BATCH_BYTES)):
         yield FeatureBatch(
             ids=None if columns.id is None else batch.column(columns.id),
-            labels_N=read_labels(batch, data.label, data.classes) if labelled else None,
+            labels_N=read_labels(batch, data.label, data.classes, data.decimal) if labelled else None,
             features_NF=scaled(read_features(batch, columns, width), data.scale),
         )
 

@@ -8,12 +8,14 @@ they are not chained where they do.
 
 from __future__ import annotations
 
+import gzip
+import io
+import json
 import mmap
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Final, NoReturn, Protocol, TypeAlias
 
@@ -21,7 +23,9 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
+from shards.data.csv_text import HEAD_BYTES, whole_lines
 from shards.data.remote_files import RemoteBytes, RemoteFile
+from shards.specification import USUAL_CSV, CsvForm
 from storage.errors import Invalid
 
 _MEBIBYTE = 1 << 20
@@ -34,8 +38,10 @@ _ARROW_END = b"\xff\xff\xff\xff\0\0\0\0"
 _EARLIER_ARROW_END = b"\0\0\0\0"
 """How streams ended before Arrow 0.15."""
 _IpcReader: TypeAlias = pa.RecordBatchReader | pa.ipc.RecordBatchFileReader
-_CSV_HEADER_BYTES = 16 * _MEBIBYTE
-_CSV_CELL_BYTES = 128
+_REMEDY_ENCODING = (
+    'Save the file as UTF-8, or name its encoding: [data] encoding = "cp1252", for example (sisa init --encoding).'
+)
+_DECIMAL_COMMA = re.compile(r"invalid value '[+-]?[0-9]*,[0-9]+'")
 _CSV_PLACE = re.compile(r"(?:In CSV column #(?P<column>\d+): )?.*?Row #(?P<row>\d+):")
 
 
@@ -197,49 +203,74 @@ class _RemoteArrowReader:
 
 
 @dataclass(frozen=True, slots=True)
-class _CsvReader:
+class CsvReader:
+    """A CSV file, compressed with gzip or not."""
+
     file: Path | RemoteFile
     compressed: bool = False
+    form: CsvForm = USUAL_CSV
     typed: bool = False
 
     def schema(self) -> pa.Schema:
-        with suppress(pa.ArrowInvalid), self._open(pacsv.ConvertOptions(), _MEBIBYTE) as reader:
-            return reader.schema
-        # Perhaps the first lines are longer than a block.
-        with _naming_csv_place(()), self._open(pacsv.ConvertOptions(), _CSV_HEADER_BYTES) as reader:
-            return reader.schema
+        """Return the columns with the types that their first cells seem to have."""
+        with self._bytes() as source:
+            return self._schema(next(whole_lines(source, self.form), b""))
 
     def batches(self, wanted: Wanted, points: int) -> Iterator[pa.RecordBatch]:
-        schema = self.schema()
-        names = tuple(schema.names)
-        truths = {field.name for field in schema if pa.types.is_boolean(field.type)}
-        numbers = {name: pa.bool_() if name in truths else pa.float64() for name in wanted.numbers}
-        options = pacsv.ConvertOptions(
-            column_types=dict.fromkeys(wanted.texts, pa.string()) | numbers,
-            include_columns=wanted.names,
-            null_values=[""],
-            strings_can_be_null=True,
-            quoted_strings_can_be_null=False,
-        )
-        # A line must fit into a block.
-        block_bytes = max(_MEBIBYTE, _CSV_CELL_BYTES * len(names))
-        with _naming_csv_place(names), self._open(options, block_bytes) as reader:
-            for batch in reader:
-                yield from _cut(batch, points)
+        """Yield the wanted columns, block by block."""
+        options = self._options()
+        options.include_columns = wanted.names
+        options.null_values, options.strings_can_be_null, options.quoted_strings_can_be_null = [""], True, False
+        names: tuple[str, ...] = ()
+        rows = 0
+        with self._bytes() as source:
+            for block in whole_lines(source, self.form):
+                first = not names
+                if first:
+                    schema = self._schema(block)
+                    names = tuple(schema.names)
+                    options.column_types = _cell_types(schema, wanted)
+                # Behind an empty line what looks like a byte order mark is a part of the first cell.
+                with _naming_csv_place(names, self.form, -1 if first else rows):
+                    table = self._parsed(block if first else b"\n" + block, options, () if first else names)
+                rows += table.num_rows
+                for batch in table.to_batches():
+                    yield from _cut(batch, points)
 
-    def _open(self, options: pacsv.ConvertOptions, block_bytes: int) -> pacsv.CSVStreamingReader:
-        # One thread: only then does pyarrow know the row of a bad line.
-        return pacsv.open_csv(
-            self.file if isinstance(self.file, Path) else self._stream(self.file),
-            read_options=pacsv.ReadOptions(use_threads=False, block_size=block_bytes),
-            parse_options=pacsv.ParseOptions(newlines_in_values=True),
+    def head(self) -> bytes:
+        """Return its first bytes, decompressed."""
+        with self._bytes() as source:
+            return source.read(HEAD_BYTES) or b""
+
+    def _schema(self, block: bytes) -> pa.Schema:
+        with _naming_csv_place((), self.form, -1):
+            schema = self._parsed(block, self._options()).schema
+        try:
+            schema.names  # noqa: B018  pyarrow decodes them now
+        except UnicodeDecodeError:
+            raise Invalid("the header is not UTF-8 text", _REMEDY_ENCODING) from None
+        return schema
+
+    def _options(self) -> pacsv.ConvertOptions:
+        return pacsv.ConvertOptions(decimal_point=self.form.decimal)
+
+    def _parsed(self, block: bytes, options: pacsv.ConvertOptions, names: tuple[str, ...] = ()) -> pa.Table:
+        # One thread: only then does pyarrow know the row of a bad line. One block: see shards.data.csv_text.
+        return pacsv.read_csv(
+            pa.BufferReader(block),
+            read_options=pacsv.ReadOptions(use_threads=False, block_size=len(block) + 1, column_names=names or None),
+            parse_options=pacsv.ParseOptions(delimiter=self.form.delimiter, newlines_in_values=True),
             convert_options=options,
         )
 
-    def _stream(self, file: RemoteFile) -> pa.NativeFile:
-        # Of a path pyarrow sees by its ending that it is compressed.
-        stream = pa.PythonFile(file.open(), mode="r")
-        return pa.CompressedInputStream(stream, "gzip") if self.compressed else stream
+    @contextmanager
+    def _bytes(self) -> Iterator[io.RawIOBase | io.BufferedIOBase]:
+        with self.file.open("rb") if isinstance(self.file, Path) else self.file.open() as stream:
+            if not self.compressed:
+                yield stream
+                return
+            with gzip.GzipFile(fileobj=stream) as decompressed:
+                yield decompressed
 
 
 _READERS: dict[str, tuple[Callable[[Path], Reader], Callable[[RemoteFile], Reader]]] = {
@@ -248,11 +279,10 @@ _READERS: dict[str, tuple[Callable[[Path], Reader], Callable[[RemoteFile], Reade
     ".arrow": (_ArrowReader, _RemoteArrowReader),
     ".feather": (_ArrowReader, _RemoteArrowReader),
     ".ipc": (_ArrowReader, _RemoteArrowReader),
-    ".csv": (_CsvReader, _CsvReader),
-    ".csv.gz": (_CsvReader, partial(_CsvReader, compressed=True)),
 }
+_CSV_ENDINGS: Final = (".csv", ".csv.gz")
 
-ENDINGS: Final = tuple(_READERS)
+ENDINGS: Final = (*_READERS, *_CSV_ENDINGS)
 """Of the formats there are readers for."""
 
 
@@ -261,8 +291,10 @@ def ending_of(name: str) -> str | None:
     return next((ending for ending in ENDINGS if name.lower().endswith(ending)), None)
 
 
-def reader_of(ending: str, file: Path | RemoteFile) -> Reader:
+def reader_of(ending: str, file: Path | RemoteFile, csv: CsvForm = USUAL_CSV) -> Reader:
     """Return a reader of the file; ``ending`` is one of ``ENDINGS``. Nothing is read yet."""
+    if ending in _CSV_ENDINGS:
+        return CsvReader(file, compressed=ending.endswith(".gz"), form=csv)
     local, remote = _READERS[ending]
     return local(file) if isinstance(file, Path) else remote(file)
 
@@ -313,25 +345,40 @@ def _cut(batch: pa.RecordBatch, points: int) -> Iterator[pa.RecordBatch]:
     return (batch.slice(start, points) for start in range(0, batch.num_rows, points))
 
 
+def _cell_types(schema: pa.Schema, wanted: Wanted) -> dict[str, pa.DataType]:
+    """Return how the cells of wanted columns are parsed, ``schema`` being what the first lines seem to hold."""
+    truths = {field.name for field in schema if pa.types.is_boolean(field.type)}
+    numbers = {name: pa.bool_() if name in truths else pa.float64() for name in wanted.numbers}
+    return dict.fromkeys(wanted.texts, pa.string()) | numbers
+
+
 @contextmanager
-def _naming_csv_place(names: tuple[str, ...]) -> Iterator[None]:
-    """Turn pyarrow's complaint about a CSV cell or line, which quotes it, into ``Invalid`` that says where it is."""
+def _naming_csv_place(names: tuple[str, ...], form: CsvForm, rows: int) -> Iterator[None]:
+    """Turn pyarrow's complaint about a CSV cell or line, which quotes it, into ``Invalid`` that says where it is.
+
+    ``rows`` stand before those that pyarrow counts.
+    """
     try:
         yield
     except pa.ArrowInvalid as error:
         place = _CSV_PLACE.match(str(error))
         if place is None:
-            raise Invalid("the CSV file cannot be parsed", "Check header, quotes and encoding (UTF-8).") from None
-        _refuse_csv_place(place, names)
+            raise Invalid("the CSV file cannot be parsed", "Check header and quotes.") from None
+        _refuse_csv_place(place, names, form, rows)
 
 
-def _refuse_csv_place(place: re.Match[str], names: tuple[str, ...]) -> NoReturn:
-    row = int(place["row"]) - 1
+def _refuse_csv_place(place: re.Match[str], names: tuple[str, ...], form: CsvForm, rows: int) -> NoReturn:
+    row = rows + int(place["row"])
     if place["column"] is None:
-        raise Invalid("the line has another number of fields than the header", "Correct the line.", row=row) from None
-    raise Invalid(
-        "the cell is not a number or truth value, or not UTF-8 text",
-        "Correct it, or take the column out of [data] features.",
-        column=names[int(place["column"])],
-        row=row,
-    ) from None
+        raise Invalid(
+            f"the line has another number of fields than the header, with the delimiter {json.dumps(form.delimiter)}",
+            "Correct the line, or [data] delimiter.",
+            row=row,
+        ) from None
+    column = names[int(place["column"])]
+    if place.string.endswith("invalid UTF8 data"):
+        raise Invalid("the cell is not UTF-8 text", _REMEDY_ENCODING, column=column, row=row) from None
+    remedy = "Correct it, or take the column out of [data] features."
+    if form.decimal == "." and _DECIMAL_COMMA.search(place.string):
+        remedy = 'If its numbers have a comma before the fraction, set [data] decimal = ",".'
+    raise Invalid("the cell is not a number or truth value", remedy, column=column, row=row) from None

@@ -11,15 +11,17 @@ import os
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from glob import escape, glob
 from pathlib import Path, PurePath
 
 import pyarrow as pa
 
-from shards.data.readers import ENDINGS, Reader, TableReader, Wanted, ending_of, reader_of
+from shards.data.csv_text import seen_form
+from shards.data.readers import ENDINGS, CsvReader, Reader, TableReader, Wanted, ending_of, reader_of
 from shards.data.remote_files import RemoteFile, find_remote
-from storage.digests import Sha256, sha256
+from shards.specification import USUAL_CSV, CsvForm
+from storage.digests import Sha256, digest_of, sha256
 from storage.errors import Invalid
 from storage.location import is_on_s3
 
@@ -65,7 +67,8 @@ class SourceFile:
     name: str
     payload_bytes: int
     sha256: Sha256
-    """Of the content; of a file in a bucket, whose content is not read for this: of the server's tag for it."""
+    """Of the content; of a file in a bucket, whose content is not read for this: of the server's tag for it. Of a CSV
+    file in another form than the usual one also of the form: read in another one it would hold other data points."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,13 +103,14 @@ def open_source(
     leave_out: Sequence[Path | str] = (),
     endpoint: str | None = None,
     profile: str | None = None,
+    csv: CsvForm = USUAL_CSV,
 ) -> Source:
     """Return the source that ``location`` names: a file, a folder or a glob, relative to ``base``, or ``s3://…``.
 
     A folder stands for all files of known endings in it and below, sorted by name; hidden files and those that start
     with ``_`` are left out. What lies in the folders and at the addresses ``leave_out`` is never data: folders and
     globs pass it over. ``endpoint`` is the address of a bucket's server, None: AWS, or what boto3 is told; ``profile``
-    names credentials for it in this machine's file, None: what boto3 finds.
+    names credentials for it in this machine's file, None: what boto3 finds. ``csv`` is the form of CSV files.
 
     Raises:
         Invalid: nothing is found, an ending is unknown, ``location`` itself is to be left out, or there is no such
@@ -115,19 +119,37 @@ def open_source(
     """
     if is_on_s3(location):
         addresses = tuple(place for place in leave_out if isinstance(place, str))
-        return Source(location=location, files=_remote_files(location, endpoint, profile, addresses))
+        return Source(location=location, files=_remote_files(location, endpoint, profile, addresses, csv))
     if "://" in location:
         raise Invalid(
             f"{location.partition('://')[0]}:// is not supported for data",
             "Copy the files to a local folder or to s3://bucket/folder.",
         )
     folders = (place for place in leave_out if isinstance(place, Path))
-    return Source(location=location, files=_local_files(location, base, folders))
+    return Source(location=location, files=_local_files(location, base, folders, csv))
 
 
 def table_source(table: pa.Table) -> Source:
     """Return a table in memory as a source."""
     return Source(location="table", files=(DataFile(name="table", path=None, reader=TableReader(table)),))
+
+
+def seen_csv_form(source: Source, encoding: str | None = None) -> CsvForm:
+    """Return the form that the source's first CSV file seems to have; ``encoding`` where it is known."""
+    for file in source.files:
+        if isinstance(file.reader, CsvReader):
+            with _naming(file.name):
+                return seen_form(file.reader.head(), encoding)
+    return USUAL_CSV
+
+
+def in_csv_form(source: Source, form: CsvForm) -> Source:
+    """Return the source with its CSV files read in this form."""
+    files = (
+        replace(file, reader=replace(file.reader, form=form)) if isinstance(file.reader, CsvReader) else file
+        for file in source.files
+    )
+    return replace(source, files=tuple(files))
 
 
 def inventory(source: Source) -> tuple[SourceFile, ...]:
@@ -137,12 +159,17 @@ def inventory(source: Source) -> tuple[SourceFile, ...]:
         if file.remote is not None:
             held = file.remote.file
             digest = sha256(b"sisa/entity-tag/" + held.tag.encode())
-            entries.append(SourceFile(name=file.name, payload_bytes=held.payload_bytes, sha256=digest))
+            entries.append(SourceFile(name=file.name, payload_bytes=held.payload_bytes, sha256=_read_as(file, digest)))
         elif file.path is not None:
             with _naming(file.name), file.path.open("rb") as stream:
                 digest = Sha256(hashlib.file_digest(stream, "sha256").hexdigest())
-                entries.append(SourceFile(name=file.name, payload_bytes=stream.tell(), sha256=digest))
+                entries.append(SourceFile(name=file.name, payload_bytes=stream.tell(), sha256=_read_as(file, digest)))
     return tuple(entries)
+
+
+def _read_as(file: DataFile, digest: Sha256) -> Sha256:
+    form = file.reader.form if isinstance(file.reader, CsvReader) else USUAL_CSV
+    return digest if form == USUAL_CSV else digest_of({"content": digest, "form": asdict(form)})
 
 
 def glob_like(text: str) -> bool:
@@ -179,7 +206,7 @@ def is_list(data_type: pa.DataType) -> bool:
     return bool(types.is_fixed_size_list(data_type) or types.is_list(data_type) or types.is_large_list(data_type))
 
 
-def _local_files(location: str, base: Path, leave_out: Iterator[Path]) -> tuple[DataFile, ...]:
+def _local_files(location: str, base: Path, leave_out: Iterator[Path], csv: CsvForm) -> tuple[DataFile, ...]:
     target, passed_over = base / location, {way for folder in leave_out for way in _ways_to(folder)}
     if target.exists() and not passed_over.isdisjoint(_above(target)):
         raise _own_files(location)
@@ -196,11 +223,11 @@ def _local_files(location: str, base: Path, leave_out: Iterator[Path]) -> tuple[
         paths = sorted(path for path in matches if path.is_file() and passed_over.isdisjoint(_above(path)))
         if not paths:
             raise _nothing("no file matches" if glob_like(location) else "there is no such file or folder", location)
-    return tuple(_data_file(_name(path, base), path, path.stat().st_size) for path in paths)
+    return tuple(_data_file(_name(path, base), path, path.stat().st_size, csv) for path in paths)
 
 
 def _remote_files(
-    location: str, endpoint: str | None, profile: str | None, leave_out: Sequence[str]
+    location: str, endpoint: str | None, profile: str | None, leave_out: Sequence[str], csv: CsvForm
 ) -> tuple[DataFile, ...]:
     if _lies_in(location, leave_out):
         raise _own_files(location)
@@ -210,7 +237,7 @@ def _remote_files(
     files = [file for file in found if not _lies_in(file.address, leave_out)]
     if not files:
         raise _nothing("no file matches" if glob_like(location) else "the folder holds no data file", location)
-    return tuple(_data_file(file.address, file, file.file.payload_bytes) for file in files)
+    return tuple(_data_file(file.address, file, file.file.payload_bytes, csv) for file in files)
 
 
 def _is_data(path: PurePath) -> bool:
@@ -235,13 +262,13 @@ def _name(path: Path, base: Path) -> str:
     return (path.relative_to(base) if path.is_relative_to(base) else path).as_posix()
 
 
-def _data_file(name: str, file: Path | RemoteFile, payload_bytes: int) -> DataFile:
+def _data_file(name: str, file: Path | RemoteFile, payload_bytes: int, csv: CsvForm) -> DataFile:
     ending = ending_of(name)
     if ending is None:
         raise Invalid("the file's ending is not a known format", f"Known are {', '.join(ENDINGS)}.", file=name)
     if not payload_bytes:
         raise Invalid("the file is empty (0 bytes)", _REMEDY_FILE, file=name)
-    reader = reader_of(ending, file)
+    reader = reader_of(ending, file, csv)
     if isinstance(file, Path):
         return DataFile(name=name, path=file, reader=reader)
     return DataFile(name=name, path=None, reader=reader, remote=file)

@@ -364,7 +364,7 @@ class _Reading:
         return PointBlock(
             points_N=self.router.points(ids),
             subjects_N=self._subjects(batch, subject, subjects),
-            labels_N=read_labels(batch, data.label, data.classes),
+            labels_N=read_labels(batch, data.label, data.classes, data.decimal),
             features_NF=self._features(batch),
             further_NK=self._further(batch, len(ids)),
         )

@@ -29,6 +29,16 @@ def test_predictions_of_a_file(world: World, url: str, tmp_path: Path, name: str
     assert pq.read_table(tmp_path / "remote.parquet").equals(pq.read_table(tmp_path / "here.parquet"))
 
 
+def test_predictions_of_a_file_with_another_delimiter(world: World, url: str, tmp_path: Path) -> None:
+    """Where no specification says how a CSV file is written, its delimiter is the one that is seen."""
+    file = world.home.write("asked.csv", {key: values[:30] for key, values in small_points().items()})
+    file.write_text(file.read_text().replace(",", ";"))
+    with Client(url, world.tokens["predict"]) as client:
+        outcome = remote_predict(client, str(file), tmp_path / "remote.parquet")
+    assert outcome.data is not None
+    assert outcome.data["points"] == 30
+
+
 def given(*, subject: str = "", id_: str = "") -> Given:
     """Return one name as a command gives it."""
     return named([subject] if subject else [], [id_] if id_ else [], [], None, "subjects")

@@ -45,7 +45,8 @@ slices = 5
 SECRET = "c0ffee" * 8
 SETTINGS = {
     "": "name store endpoint keys credentials",
-    "data": "train id label features classes subject subject_form scale ingest_memory_mb endpoint credentials",
+    "data": "train id label features classes subject subject_form scale ingest_memory_mb endpoint credentials delimiter"
+    " encoding decimal",
     "model": "factory arguments",
     "training": "epochs batch_size learning_rate optimizer seed momentum nesterov weight_decay betas epsilon",
     "partition": "shards slices key",
@@ -263,6 +264,13 @@ MISTAKES = [
     (changed('["x*"]', "[]"), "line 8: [data] features is empty"),
     (changed('["0", "1"]', '["0", "1"]\nscale = 0'), "[data] scale must be finite and not zero"),
     (changed('["x*"]', '["x*"]\ningest_memory_mb = 255'), "[data] ingest_memory_mb must be at least 256, got 255"),
+    (changed('["x*"]', '["x*"]\ndelimiter = "::"'), "line 9: [data] delimiter must be one ASCII character"),
+    (changed('["x*"]', "['x*']\ndelimiter = '\"'"), "line 9: [data] delimiter must be one ASCII character"),
+    (changed('["x*"]', '["x*"]\ndecimal = "·"'), 'line 9: [data] decimal must be "." or ","'),
+    (changed('["x*"]', '["x*"]\ndecimal = ","'), "[data] delimiter must differ from decimal, which is ',' too"),
+    (changed('["x*"]', '["x*"]\nencoding = "utf8x"'), "line 9: [data] encoding must be one that Python knows"),
+    (changed('["x*"]', '["x*"]\nencoding = "base64"'), "line 9: [data] encoding must be one that Python knows"),
+    (changed('["x*"]', '["x*"]\nencoding = "punycode"'), "line 9: [data] encoding must be one that Python knows"),
     (
         changed('["x*"]', '["x*"]\ningest_memory_mb = 319').replace("data/train.parquet", "s3://bucket/train.parquet"),
         "[data] ingest_memory_mb must be at least 320, got 319",
@@ -521,6 +529,7 @@ def test_a_setting_that_changes_results_changes_the_record(file: Path, old: str,
         ('["0", "1"]', "[0, 1]"),
         ('["0", "1"]', '["0", "1"]\nsubject = "id"'),
         ('["0", "1"]', '["0", "1"]\ningest_memory_mb = 300'),
+        ('["0", "1"]', '["0", "1"]\ndelimiter = ";"\nencoding = "cp1252"\ndecimal = ","'),
         ('["0", "1"]', '["0", "1"]\nendpoint = "http://127.0.0.1:8333"'),
         ("slices = 5", "slices = 5\n[erasure]\ndeadline_days = 3\n[cluster]\nworkers = 2\ncpus_per_worker = 2"),
         ("slices = 5", 'slices = 5\n[cluster]\nlabels = { site = "north" }'),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import pickle
 import tempfile
 from collections.abc import Callable, Sequence
@@ -16,13 +17,14 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+import shards.data.csv_text
 from shards.data.fragments import divide
 from shards.data.sources import Source, open_source
 from shards.routing import Placement
 from shards.slices.duplicate_ids import Ranges
 from shards.slices.ingest import Ingested, IngestTask
 from shards.slices.parallel_ingest import Gathering, Harvest, Order, gather_fragment, merge, repeat_in
-from shards.specification import PartitionSettings
+from shards.specification import CsvForm, PartitionSettings
 from shards.tombstones import NOTHING, DigestSet
 from storage.errors import Corrupt, Invalid, StoreFull
 from storage.objects import ObjectStore
@@ -130,6 +132,42 @@ def test_fragments_give_the_slices_of_the_whole(total: int, data: st.DataObject)
     assert heard[-1] == total
     left = names_in(store) - {part.key for record in ingested.slices.values() for part in record.parts}
     assert all(any(f"/{name}-" in key for name in crew.dead) for key in left)
+
+
+@hypothesis_settings(max_examples=30)
+@given(
+    total=st.integers(1, 40),
+    cuts=st.lists(st.integers(0, 40), max_size=4),
+    names=st.lists(st.text(alphabet='a"\r\n;, é', min_size=1, max_size=6).filter(str.strip), min_size=1, max_size=9),
+    form=st.sampled_from(
+        [CsvForm(delimiter=";", decimal=",", encoding="cp1252"), CsvForm(encoding="utf-16"), CsvForm()]
+    ),
+)
+def test_csv_in_any_form_gives_the_slices_of_parquet(
+    total: int, cuts: list[int], names: list[str], form: CsvForm
+) -> None:
+    """However CSV files are written, cut into files and blocks, and read by one or by many: the data points are those
+    of a Parquet file, in every byte of every name.
+    """
+    table = people(total, dtype="float32")
+    table = replaced(table, "person", [names[number % len(names)] for number in range(total)], pa.string())
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shards.data.csv_text, "BLOCK_BYTES", 11)
+        bounds = [0, *sorted(min(cut, total) for cut in cuts), total]
+        for number, (start, end) in enumerate(pairwise(bounds)):
+            write_csv(table[start:end], Path(folder) / f"{number}.csv", form)
+        source = open_source(".", Path(folder), csv=form)
+        whole = ingest_file(write(table, Path(folder) / "whole.parquet"))
+        one = gathered(source, fragment_bytes=1 << 30)
+        many = gathered(source, fragment_bytes=1)
+    assert contents(one) == contents(many) == contents(whole)
+
+
+def write_csv(table: pa.Table, path: Path, form: CsvForm) -> None:
+    """Write the table as Python's own writer does, in this form."""
+    rows = ([str(value).replace(".", form.decimal) for value in row.values()] for row in table.to_pylist())
+    with path.open("w", newline="", encoding=form.encoding) as stream:
+        csv.writer(stream, delimiter=form.delimiter).writerows([table.column_names, *rows])
 
 
 BAD: dict[str, tuple[object, ...]] = {
