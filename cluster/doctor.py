@@ -20,6 +20,7 @@ from cluster.writer.training_data import open_train
 from coordinator.decisions.times import MOST_SECONDS_BEHIND, clock_is_behind, latest_time
 from coordinator.receipts.rollback import refuse_forgotten
 from coordinator.status import WHY_BY_ID, similar_subjects
+from shards.data.sources import passed_over_text
 from shards.slices.ingest import feature_width
 from shards.slices.survey import Fault, remedy_of
 from storage.errors import SisaError
@@ -158,7 +159,8 @@ class _Examination:
                 faults=faults,
             )
         width = feature_width(source, self._specification.data)
-        return f"{len(source.files)} files, {width} features"
+        told = passed_over_text(source)
+        return f"{len(source.files)} files, {width} features{f'; {told}' if told else ''}"
 
     def _sources(self) -> str:
         state = self._federation.reading.current()

@@ -18,7 +18,7 @@ from typing import Any
 
 from deploy.guesses import Guess, guess_parts, is_email
 from shards.data.profile import ColumnDescription, SourceDescription, describe
-from shards.data.sources import in_csv_form, open_source, seen_csv_form
+from shards.data.sources import in_csv_form, open_source, passed_over_text, seen_csv_form
 from shards.schedule import minimum_epochs
 from shards.specification import USUAL_CSV, CsvForm, refuse
 from storage.errors import Conflict, Invalid
@@ -67,7 +67,8 @@ def draft_specification(
     if found.points == 0:
         raise Invalid("the data hold no data point", "name a file that holds some", data=location)
     guess = guess_parts(found, id_column=id_column, subject_column=subject_column, label_column=label_column)
-    return Draft(text=_text(_train(location, base, folder), found, guess, form), points=found.points, guess=guess)
+    text = _text(_train(location, base, folder), found, guess, form, passed_over_text(source))
+    return Draft(text=text, points=found.points, guess=guess)
 
 
 def _train(location: str, base: Path, folder: Path) -> str:
@@ -167,7 +168,7 @@ def _csv_lines(form: CsvForm) -> list[str]:
     return [f"{name} = {_quoted(value)}  # of the CSV files, as seen in the first lines" for name, value in seen]
 
 
-def _text(train: str, found: SourceDescription, guess: Guess, csv: CsvForm) -> str:
+def _text(train: str, found: SourceDescription, guess: Guess, csv: CsvForm, passed_over: str) -> str:
     sizes = _suggest(found.points)
     names = [column.name for column in guess.features]
     reserved = {column.name for column in (guess.id, guess.label, guess.subject) if column is not None}
@@ -176,6 +177,7 @@ def _text(train: str, found: SourceDescription, guess: Guess, csv: CsvForm) -> s
     scale, reason = _scale(guess.features)
     data = [
         f"train    = {_quoted(train)}",
+        *([f"# {_quoted(passed_over)}"] if passed_over else []),
         *([_ENDPOINT] if is_on_s3(train) else []),
         *_csv_lines(csv),
         f"id       = {_quoted(guess.id.name)}  # unique per data point",

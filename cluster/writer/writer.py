@@ -42,7 +42,7 @@ from coordinator.requests import ErasureRequest, Readmission, Refutation, check_
 from coordinator.settings import BatchUntil
 from coordinator.state import FederationState
 from coordinator.verification import prove_shards, scan_residue
-from shards.data.sources import Source
+from shards.data.sources import Source, passed_over_text
 from shards.lineage import Configuration, in_force
 from shards.routing import PartitionKey
 from shards.slices.ingest import feature_width
@@ -392,12 +392,15 @@ class Writer:
     def _source(self) -> Source | None:
         """Return the source; None when it is gone but was ingested before, which is no reason to stop."""
         try:
-            return open_train(self._around.specification)
+            source = open_train(self._around.specification)
         except (Invalid, Unavailable) as error:
             if self.state.data is None:
                 raise
             self._tell(f"{error.message}: going on with what was ingested before")
             return None
+        if told := passed_over_text(source):
+            self._tell(told)
+        return source
 
     def _tell_changes(self) -> None:
         if self.state.configuration and (changed := differences(self.state, self._around.specification)):

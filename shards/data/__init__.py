@@ -2,6 +2,7 @@
 
 sources           which files, folders and globs a location names
 remote_files      those that lie in a bucket
+table_formats     folders of Delta, Iceberg and Hudi tables, which are refused
 csv_text          a CSV file's bytes as text: encoding, delimiter, what is no CSV at all
 readers           Parquet, Arrow and CSV files as batches of columns
 columns           which columns are wanted; ids, labels and features out of them

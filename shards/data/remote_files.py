@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from itertools import islice
 from pathlib import PurePosixPath
 from typing import Final
 
+from shards.data.table_formats import LOG_FOLDERS, logged_roots, table_refused
+from storage.errors import Unavailable
 from storage.s3.files import SCHEME, BucketFile, BucketFiles, bucket_and_name, bucket_files
 
 HELD_BYTES: Final = 24 << 20
@@ -18,6 +22,8 @@ AHEAD_BYTES: Final = 4 << 20
 """A read that goes on where the last one ended, or soon after, is the next of many: so much is fetched for them all."""
 
 _NEAR_BYTES: Final = 1 << 16
+_LOG_FILES: Final = 1000
+"""So many of a table's log are looked at: one page of a listing."""
 _GLOB: Final = re.compile(r"[*?[]")
 
 
@@ -105,31 +111,63 @@ class RemoteBytes(io.RawIOBase):
         self._held = (start, self._files.read(self._file, start, end))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteFound:
+    """What an address stands for."""
+
+    files: tuple[RemoteFile, ...]
+    """Sorted by name."""
+    others: tuple[str, ...] = ()
+    """In a folder the names, relative to it, of files that are no data."""
+
+
 def find_remote(
     location: str, endpoint: str | None, is_data: Callable[[PurePosixPath], bool], profile: str | None = None
-) -> tuple[RemoteFile, ...] | None:
-    """Return the files that ``location`` (``s3://bucket/name``) stands for, sorted by name; None: nothing is there.
+) -> RemoteFound | None:
+    """Return the files that ``location`` (``s3://bucket/name``) stands for; None: nothing is there.
 
     A name stands for its file; else for all files below it that are data, by their names relative to it; else, as a
-    glob, for all that match: ``*`` and ``?`` stop at ``/``, ``**`` does not, hidden names must be asked for. An empty
-    result is a folder or a glob without data. ``profile`` names the credentials; see ``bucket_files``. Raises as
-    ``BucketFiles.find`` does, and ``Invalid`` for no address.
+    glob, for all that match: ``*`` and ``?`` stop at ``/``, ``**`` does not, hidden names must be asked for. Without
+    files it is a folder or a glob without data. ``profile`` names the credentials; see ``bucket_files``. Raises as
+    ``BucketFiles.find`` does, and ``Invalid`` for no address, and for files of a table (``shards.data.table_formats``).
     """
     bucket, name = bucket_and_name(location)
     files = bucket_files(bucket, endpoint, profile)
     exact = files.find(name) if name and not name.endswith("/") else None
     if exact is not None:
-        return (RemoteFile(files=files, file=exact),)
+        _refuse_tables(files, [], PurePosixPath(name).parents)
+        return _found(files, [exact])
     folder = f"{name.rstrip('/')}/" if name else ""
     below = list(_true_files(files, folder))
     if below:
-        chosen = [each for each in below if is_data(PurePosixPath(each.name.removeprefix(folder)))]
-    elif glob := _GLOB.search(name):
-        pattern = name.split("/")
-        chosen = [each for each in _true_files(files, name[: glob.start()]) if matches(each.name.split("/"), pattern)]
-    else:
-        return None
-    return tuple(RemoteFile(files=files, file=each) for each in sorted(chosen, key=lambda each: each.name))
+        _refuse_tables(files, below, PurePosixPath(name).parents)
+        data = {each: is_data(PurePosixPath(each.name.removeprefix(folder))) for each in below}
+        others = sorted(each.name.removeprefix(folder) for each in below if not data[each])
+        return replace(_found(files, [each for each in below if data[each]]), others=tuple(others))
+    if glob := _GLOB.search(name):
+        pattern, start = name.split("/"), name[: glob.start()]
+        listed = list(_true_files(files, start))
+        _refuse_tables(files, listed, PurePosixPath(f"{start}*").parents)
+        return _found(files, [each for each in listed if matches(each.name.split("/"), pattern)])
+    return None
+
+
+def _found(files: BucketFiles, chosen: list[BucketFile]) -> RemoteFound:
+    ordered = sorted(chosen, key=lambda each: each.name)
+    return RemoteFound(files=tuple(RemoteFile(files=files, file=each) for each in ordered))
+
+
+def _refuse_tables(files: BucketFiles, listed: list[BucketFile], above: Iterable[PurePosixPath]) -> None:
+    """Raise ``Invalid`` when a table's log is among the files listed, or in a folder above them."""
+    roots = logged_roots(each.name for each in listed)
+    for folder in above:
+        for log in LOG_FOLDERS:
+            # Who may not list there has not been told, and reads what may be read.
+            with suppress(Unavailable):
+                names = [each.name for each in islice(files.under((folder / log).as_posix() + "/"), _LOG_FILES)]
+                roots |= logged_roots(names)
+    for root, format_name in sorted(roots.items()):
+        raise table_refused(format_name, f"{SCHEME}{files.bucket}/{'' if root == PurePosixPath() else root}")
 
 
 def matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from glob import escape, glob
@@ -20,11 +20,13 @@ import pyarrow as pa
 from shards.data.csv_text import seen_form
 from shards.data.readers import ENDINGS, CsvReader, Reader, TableReader, Wanted, ending_of, reader_of
 from shards.data.remote_files import RemoteFile, find_remote
+from shards.data.table_formats import refuse_tables_above
 from shards.specification import USUAL_CSV, CsvForm
 from storage.digests import Sha256, digest_of, sha256
 from storage.errors import Invalid
 from storage.location import is_on_s3
 
+_MOST_NAMES = 10
 _REMEDY_FILE = "Write the file again, or leave it out of [data] train."
 
 
@@ -77,6 +79,8 @@ class Source:
 
     location: str
     files: tuple[DataFile, ...]
+    passed_over: tuple[str, ...] = ()
+    """Files of the folder that are not read, though somebody might think so: of other formats, or with hidden names."""
 
     @property
     def is_remote(self) -> bool:
@@ -108,25 +112,26 @@ def open_source(
     """Return the source that ``location`` names: a file, a folder or a glob, relative to ``base``, or ``s3://…``.
 
     A folder stands for all files of known endings in it and below, sorted by name; hidden files and those that start
-    with ``_`` are left out. What lies in the folders and at the addresses ``leave_out`` is never data: folders and
-    globs pass it over. ``endpoint`` is the address of a bucket's server, None: AWS, or what boto3 is told; ``profile``
-    names credentials for it in this machine's file, None: what boto3 finds. ``csv`` is the form of CSV files.
+    with ``_`` are left out, and named in the source's ``passed_over``. What lies in the folders and at the addresses
+    ``leave_out`` is never data: folders and globs pass it over. ``endpoint`` is the address of a bucket's server, None:
+    AWS, or what boto3 is told; ``profile`` names credentials for it in this machine's file, None: what boto3 finds.
+    ``csv`` is the form of CSV files.
 
     Raises:
-        Invalid: nothing is found, an ending is unknown, ``location`` itself is to be left out, or there is no such
-            bucket.
+        Invalid: nothing is found, an ending is unknown, ``location`` itself is to be left out, there is no such
+            bucket, or the files belong to a table whose log says which of them are current.
         Unavailable: the bucket's server gives no answer, or no access.
     """
     if is_on_s3(location):
         addresses = tuple(place for place in leave_out if isinstance(place, str))
-        return Source(location=location, files=_remote_files(location, endpoint, profile, addresses, csv))
+        return _remote_source(location, endpoint, profile, addresses, csv)
     if "://" in location:
         raise Invalid(
             f"{location.partition('://')[0]}:// is not supported for data",
             "Copy the files to a local folder or to s3://bucket/folder.",
         )
     folders = (place for place in leave_out if isinstance(place, Path))
-    return Source(location=location, files=_local_files(location, base, folders, csv))
+    return _local_source(location, base, folders, csv)
 
 
 def table_source(table: pa.Table) -> Source:
@@ -172,6 +177,18 @@ def _read_as(file: DataFile, digest: Sha256) -> Sha256:
     return digest if form == USUAL_CSV else digest_of({"content": digest, "form": asdict(form)})
 
 
+def passed_over_text(source: Source) -> str:
+    """Return what is to be said of the files that are passed over, nothing where there are none."""
+    names = source.passed_over
+    if not names:
+        return ""
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    return (
+        f"not read in {source.location}: {', '.join(map(repr, names[:_MOST_NAMES]))}{more} (read are"
+        f" {', '.join(ENDINGS)}, without names that begin with '.' or '_')"
+    )
+
+
 def glob_like(text: str) -> bool:
     """Return whether ``text`` has a character with a meaning in globs."""
     return any(character in text for character in "*?[")
@@ -206,13 +223,15 @@ def is_list(data_type: pa.DataType) -> bool:
     return bool(types.is_fixed_size_list(data_type) or types.is_list(data_type) or types.is_large_list(data_type))
 
 
-def _local_files(location: str, base: Path, leave_out: Iterator[Path], csv: CsvForm) -> tuple[DataFile, ...]:
-    target, passed_over = base / location, {way for folder in leave_out for way in _ways_to(folder)}
-    if target.exists() and not passed_over.isdisjoint(_above(target)):
+def _local_source(location: str, base: Path, leave_out: Iterator[Path], csv: CsvForm) -> Source:
+    target, own = base / location, {way for folder in leave_out for way in _ways_to(folder)}
+    others: list[str] = []
+    if target.exists() and not own.isdisjoint(_above(target)):
         raise _own_files(location)
     if target.is_dir():
-        found = (path for path in target.rglob("*") if _is_data(path.relative_to(target)) and path.is_file())
-        paths = sorted(path for path in found if passed_over.isdisjoint(_above(path)))
+        below = sorted(path for path in target.rglob("*") if path.is_file() and own.isdisjoint(_above(path)))
+        paths = [path for path in below if _is_data(path.relative_to(target))]
+        others = [path.relative_to(target).as_posix() for path in below if not _is_data(path.relative_to(target))]
         if not paths:
             raise _nothing("the folder holds no data file", location)
     elif target.is_file():
@@ -220,28 +239,45 @@ def _local_files(location: str, base: Path, leave_out: Iterator[Path], csv: CsvF
     else:
         # Path.glob refuses absolute patterns. The base is a folder's name, whatever characters it has.
         matches = map(Path, glob(str(Path(escape(str(base))) / location), recursive=True))  # noqa: PTH207
-        paths = sorted(path for path in matches if path.is_file() and passed_over.isdisjoint(_above(path)))
+        paths = sorted(path for path in matches if path.is_file() and own.isdisjoint(_above(path)))
         if not paths:
             raise _nothing("no file matches" if glob_like(location) else "there is no such file or folder", location)
-    return tuple(_data_file(_name(path, base), path, path.stat().st_size, csv) for path in paths)
+    refuse_tables_above(way for path in paths for way in _ways_to(path))
+    files = tuple(_data_file(_name(path, base), path, path.stat().st_size, csv) for path in paths)
+    return Source(location=location, files=files, passed_over=_worth_naming(others))
 
 
-def _remote_files(
+def _remote_source(
     location: str, endpoint: str | None, profile: str | None, leave_out: Sequence[str], csv: CsvForm
-) -> tuple[DataFile, ...]:
+) -> Source:
     if _lies_in(location, leave_out):
         raise _own_files(location)
     found = find_remote(location, endpoint, _is_data, profile)
     if found is None:
         raise _nothing("there is no such file or folder", location)
-    files = [file for file in found if not _lies_in(file.address, leave_out)]
+    files = [file for file in found.files if not _lies_in(file.address, leave_out)]
     if not files:
         raise _nothing("no file matches" if glob_like(location) else "the folder holds no data file", location)
-    return tuple(_data_file(file.address, file, file.file.payload_bytes, csv) for file in files)
+    base = location.rstrip("/")
+    others = [name for name in found.others if not _lies_in(f"{base}/{name}", leave_out)]
+    return Source(
+        location=location,
+        files=tuple(_data_file(file.address, file, file.file.payload_bytes, csv) for file in files),
+        passed_over=_worth_naming(others),
+    )
+
+
+def _worth_naming(others: Iterable[str]) -> tuple[str, ...]:
+    """Return those of the names that somebody might take for data: not what systems and programs leave behind."""
+    return tuple(name for name in others if ending_of(name) is not None or not _is_hidden(PurePath(name)))
 
 
 def _is_data(path: PurePath) -> bool:
-    return not any(part.startswith((".", "_")) for part in path.parts) and ending_of(path.name) is not None
+    return not _is_hidden(path) and ending_of(path.name) is not None
+
+
+def _is_hidden(path: PurePath) -> bool:
+    return any(part.startswith((".", "_")) for part in path.parts)
 
 
 def _ways_to(path: Path) -> frozenset[Path]:

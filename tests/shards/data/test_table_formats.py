@@ -1,0 +1,133 @@
+"""Folders of table formats are refused, whichever way leads to their files; and what a folder passes over is named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import shards.data.remote_files
+from shards.data.sources import Source, open_source, passed_over_text
+from storage.errors import Invalid, Unavailable
+from storage.s3.requests import Failure
+from storage.s3.responses import Answer
+from tests.doubles.stores.bucket_shelf import Shelf
+from tests.shards.people import people, write
+
+LOGS = {
+    "Delta": "tables/t/_delta_log/00000000000000000000.json",
+    "Iceberg": "tables/t/metadata/00000-4a.metadata.json",
+    "Hudi": "tables/t/.hoodie/hoodie.properties",
+}
+FILE = "tables/t/day=1/part-0.parquet"
+WAYS = ("tables", "tables/t", "tables/t/day=1", FILE, "tables/t/*/*.parquet", "tables/**/*.parquet", "tables/t/day=1/*")
+
+Opens = Callable[[str], Source]
+
+
+@pytest.fixture(params=["disk", "bucket"])
+def place(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Callable[[str, bytes], object], Opens]:
+    """What puts a file in its place, and what opens a source there."""
+    shelf = Shelf()
+    monkeypatch.setattr(shards.data.remote_files, "bucket_files", shelf.opens())
+
+    def on_disk(name: str, payload: bytes) -> None:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(payload)
+
+    if request.param == "disk":
+        return on_disk, lambda location: open_source(location, tmp_path)
+    return shelf.contents.__setitem__, lambda location: open_source(f"s3://shelf/{location}", tmp_path)
+
+
+@pytest.fixture
+def parquet(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A data file."""
+    return write(people(3), tmp_path_factory.mktemp("file") / "a.parquet").read_bytes()
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("format_name", LOGS)
+def test_a_table_is_refused_by_its_format(
+    place: tuple[Callable[[str, bytes], object], Opens], parquet: bytes, format_name: str, way: str
+) -> None:
+    """Files of a table are no data by themselves: rows that the table has deleted may be in them."""
+    put, opens = place
+    put(FILE, parquet)
+    put("tables/other/a.parquet", parquet)
+    assert opens(way).files
+    put(LOGS[format_name], b"{}")
+    with pytest.raises(Invalid, match=rf"belong to an? {format_name} table.*table=\S*tables/t\] Export the table's"):
+        opens(way)
+    assert opens("tables/other").files
+
+
+def test_other_folders_of_metadata_are_no_tables(
+    place: tuple[Callable[[str, bytes], object], Opens], parquet: bytes
+) -> None:
+    """A folder that is called metadata is a table's only where it holds a table's log."""
+    put, opens = place
+    put("data/a.parquet", parquet)
+    put("data/metadata/columns.json", b"{}")
+    put("metadata/notes.txt", b"-")
+    assert [Path(file.name).name for file in opens("data").files] == ["a.parquet"]
+
+
+def test_a_link_into_a_table_is_refused(tmp_path: Path, parquet: bytes) -> None:
+    """A symbolic link leads to the same files."""
+    for name, payload in ((FILE, parquet), (LOGS["Delta"], b"{}")):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(payload)
+    (tmp_path / "link.parquet").symlink_to(tmp_path / FILE)
+    with pytest.raises(Invalid, match="belong to a Delta table"):
+        open_source("link.parquet", tmp_path)
+
+
+def test_who_may_list_the_data_alone_reads_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parquet: bytes
+) -> None:
+    """An account that may not list the folders above is not kept from its data."""
+
+    class Narrow(Shelf):
+        def ask(self, operation: str, *, once: bool = False, **wanted: str) -> Answer | Failure:
+            if operation == "list_objects_v2" and not wanted["Prefix"].startswith("data/mine/"):
+                return Failure(error=Unavailable("not yours"), fate=None, code="AccessDenied", status=403)
+            return super().ask(operation, once=once, **wanted)
+
+    shelf = Narrow(contents={"data/mine/a.parquet": parquet})
+    monkeypatch.setattr(shards.data.remote_files, "bucket_files", shelf.opens())
+    for location in ("s3://shelf/data/mine/", "s3://shelf/data/mine/a.parquet", "s3://shelf/data/mine/*.parquet"):
+        assert len(open_source(location, tmp_path).files) == 1
+
+
+def test_what_a_folder_passes_over_is_named(
+    place: tuple[Callable[[str, bytes], object], Opens], parquet: bytes
+) -> None:
+    """Files of other formats, and data files with hidden names; not what systems and programs leave behind."""
+    put, opens = place
+    for name in ("a.parquet", "1/b.xlsx", "_c.parquet", ".d.csv", "notes.txt", "e.csv.zip"):
+        put(f"data/{name}", parquet)
+    for name in ("_SUCCESS", ".DS_Store", ".part-0.crc", "1/._b.xlsx"):
+        put(f"data/{name}", b"-")
+    source = opens("data")
+    assert source.passed_over == (".d.csv", "1/b.xlsx", "_c.parquet", "e.csv.zip", "notes.txt")
+    told = passed_over_text(source)
+    assert "not read in" in told
+    assert "'1/b.xlsx'" in told
+    assert opens("data/a.parquet").passed_over == ()
+    assert passed_over_text(opens("data/*.parquet")) == ""
+
+
+def test_many_files_that_are_passed_over_are_counted(tmp_path: Path, parquet: bytes) -> None:
+    """Ten are named, the rest is counted; the store's own files are not among them."""
+    (tmp_path / "a.parquet").write_bytes(parquet)
+    (tmp_path / "store").mkdir()
+    for number in range(25):
+        (tmp_path / f"{number:02d}.json").write_text("{}")
+        (tmp_path / "store" / f"{number:02d}.json").write_text("{}")
+    source = open_source(".", tmp_path, leave_out=(tmp_path / "store",))
+    assert len(source.passed_over) == 25
+    assert "'09.json' and 15 more" in passed_over_text(source)
