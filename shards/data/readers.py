@@ -13,11 +13,12 @@ import io
 import json
 import mmap
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final, NoReturn, Protocol, TypeAlias
+from typing import Final, NoReturn, Protocol, TypeAlias, TypeVar
 
 import pyarrow as pa
 import pyarrow.csv as pacsv
@@ -37,6 +38,7 @@ _ARROW_FILE = b"ARROW1"
 _ARROW_END = b"\xff\xff\xff\xff\0\0\0\0"
 _EARLIER_ARROW_END = b"\0\0\0\0"
 """How streams ended before Arrow 0.15."""
+_Part = TypeVar("_Part")
 _IpcReader: TypeAlias = pa.RecordBatchReader | pa.ipc.RecordBatchFileReader
 _REMEDY_ENCODING = (
     'Save the file as UTF-8, or name its encoding: [data] encoding = "cp1252", for example (sisa init --encoding).'
@@ -156,7 +158,10 @@ class _ArrowReader:
     typed: bool = True
 
     def schema(self) -> pa.Schema:
-        return self._open(self._map())[0].schema
+        reader, source = self._open(self._map())
+        if not isinstance(reader, pa.ipc.RecordBatchFileReader):
+            deque(_whole_stream(pa.ipc.MessageReader.open_stream(source), source), maxlen=0)  # reads no column
+        return reader.schema
 
     def batches(self, wanted: Wanted, points: int) -> Iterator[pa.RecordBatch]:
         # Mapped, so that a record batch larger than the memory at hand can be cut without being read whole.
@@ -319,16 +324,21 @@ def _span(group: pq.RowGroupMetaData, names: list[str]) -> tuple[int, int]:
 
 
 def _record_batches(reader: _IpcReader, source: pa.NativeFile) -> Iterator[pa.RecordBatch]:
-    """Yield the record batches of an Arrow file or stream that ``source`` holds.
+    """Yield the record batches of an Arrow file or stream that ``source`` holds; raises as ``_whole_stream``."""
+    if isinstance(reader, pa.ipc.RecordBatchFileReader):
+        yield from (reader.get_batch(index) for index in range(reader.num_record_batches))
+    else:
+        yield from _whole_stream(reader, source)
+
+
+def _whole_stream(parts: Iterable[_Part], source: pa.NativeFile) -> Iterator[_Part]:
+    """Yield the parts of an Arrow stream, read one after another from ``source``.
 
     Raises ``Invalid`` for a stream that just stops, as a copy that was interrupted does, or that another one follows.
     """
-    if isinstance(reader, pa.ipc.RecordBatchFileReader):
-        yield from (reader.get_batch(index) for index in range(reader.num_record_batches))
-        return
     end = source.tell()
-    for batch in reader:
-        yield batch
+    for part in parts:
+        yield part
         end = source.tell()
     source.seek(end)
     rest = source.read(len(_ARROW_END) + 1)

@@ -77,6 +77,14 @@ def test_a_stream_that_stops_between_two_batches_is_refused(opens: Opens, batche
             _ids(opens(part))
 
 
+def test_a_stream_on_a_disk_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    """Whoever looks at the columns alone, as the doctor does, learns of it."""
+    payload, ends = _stream(TABLE)
+    (tmp_path / "a.arrow").write_bytes(payload[: ends[2]])
+    with pytest.raises(Invalid, match=r"has no end mark"):
+        open_source("a.arrow", tmp_path).files[0].schema()
+
+
 def test_a_stream_behind_a_stream_is_refused(opens: Opens) -> None:
     """Two streams in one file are refused: readers see the first one alone."""
     payload, _ = _stream(TABLE)
