@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
@@ -60,9 +60,28 @@ class Nodes:
     def refill(self) -> None:
         """Add nodes until there are as many as there were."""
         while len(self._workers) < NODES:
-            node = self._cluster.add_node(num_cpus=1, resources=NOT_HEAD, object_store_memory=_STORE_BYTES, wait=False)
-            self._workers.append(node)
+            self._add()
         until(lambda: sum(node["Alive"] for node in ray.nodes()) == 1 + NODES, "nodes to join")
+
+    def exchange(self, count: int, environment: Mapping[str, str]) -> None:
+        """Lose so many nodes, and add as many whose processes have these environment variables."""
+        lost = self._workers[:count]
+        for node in lost:
+            self.lose(node)
+        until(lambda: all(map(is_dead, lost)), "nodes to be declared dead")
+        while len(self._workers) < NODES:
+            self._add(environment)
+        until(lambda: sum(node["Alive"] for node in ray.nodes()) == 1 + NODES, "nodes to join")
+
+    def _add(self, environment: Mapping[str, str] | None = None) -> None:
+        node = self._cluster.add_node(
+            num_cpus=1,
+            resources=NOT_HEAD,
+            object_store_memory=_STORE_BYTES,
+            wait=False,
+            env_vars={**(environment or {})},
+        )
+        self._workers.append(node)
 
     def of(self, process: int) -> Any:
         """Return the node on which a worker's process is."""
