@@ -238,6 +238,7 @@ store = "./{store}"  # folder of data, checkpoints and receipts; relative to thi
 [model]
 factory   = "shards.models:mlp"  # any import path to a callable that returns a torch.nn.Module
 arguments = {{ hidden = [128] }}
+# files   = ["base.pt"]  # files beside this one that a model of your own reads; it may read no others
 
 [training]
 epochs        = {epochs}  # as one would use without slicing
