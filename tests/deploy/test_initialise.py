@@ -199,7 +199,7 @@ def test_lists_of_other_things_are_not_drafted(tmp_path: Path) -> None:
     images = pa.array([[[1, 2], [3, 4]]] * 60)
     words = pa.array([["a", "b"]] * 60)
     assert drafted(tmp_path, without(image=images, words=words)).data.features == ("age", "x*")
-    with pytest.raises(Invalid, match=r"no column of numbers is left .*or each data point as one list of numbers"):
+    with pytest.raises(Invalid, match=r"no column of numbers is left .*one flat list of numbers for each data point"):
         drafted(tmp_path, without("age", "x0", "x1", "x2", "x3", image=images, words=words))
 
 
