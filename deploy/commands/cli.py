@@ -365,7 +365,12 @@ def receipt(
     request: Annotated[str | None, typer.Argument(metavar="REQUEST", help="The erasure request.")] = None,
     check: Annotated[Path | None, typer.Option("--check", metavar="FILE", help="A receipt to verify, offline.")] = None,
     key: Annotated[
-        list[Path] | None, typer.Option("--key", metavar="FILE", help="A public key of the operator; repeatable.")
+        list[Path] | None,
+        typer.Option(
+            "--key",
+            metavar="FILE",
+            help="Public keys of the operator, as 'sisa keys --export' writes them; repeatable.",
+        ),
     ] = None,
     salt: Annotated[
         str | None,
@@ -385,7 +390,8 @@ def receipt(
 ) -> None:
     """Print the signed receipt of an erasure on stdout, or verify one offline with --check FILE.
 
-    Requests that found nothing have one, too, and so have readmissions.
+    Exit codes of --check: 0 genuine, 3 not genuine, 6 intact, but without --key nothing says whose it is.
+    Requests that found nothing have a receipt, too, and so have readmissions.
     """
 
     def issue(federation: Federation) -> Outcome:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,6 +12,8 @@ from deploy.commands.shared import DEFAULT_CONFIG, AsJson, Config, with_federati
 from deploy.views.output import Outcome
 
 if TYPE_CHECKING:
+    from cluster.federation import Federation
+    from cluster.sites.federation import SiteFederation
     from coordinator.receipts.issuer import Registrar
     from storage.transparency.key_rotation import KeyStatement
 
@@ -24,6 +27,12 @@ _STATES = {
 
 def keys(
     rotate: Annotated[bool, typer.Option("--rotate", help="Make new keys and destroy the old private ones.")] = False,
+    export: Annotated[
+        Path | None,
+        typer.Option(
+            "--export", help="Write all public keys to this file: what an auditor keeps, for 'receipt --key'."
+        ),
+    ] = None,
     config: Config = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
@@ -32,21 +41,50 @@ def keys(
     What old keys signed stays verifiable: their public halves stay published. Rotation takes nothing back: where a
     private key may have been stolen, keep a checkpoint of the log ('sisa log --json') from before elsewhere.
     """
-    with_federation(lambda federation: keys_outcome(federation.registrar, rotate=rotate), config, as_json)
+
+    def action(federation: Federation | SiteFederation) -> Outcome:
+        return keys_outcome(federation.registrar, federation.specification.name, rotate=rotate, export=export)
+
+    with_federation(action, config, as_json, action)
 
 
-def keys_outcome(registrar: Registrar, *, rotate: bool) -> Outcome:
-    """Return the list of keys, after a rotation if it is wanted. Raises ``Invalid`` when there is none to replace."""
+def keys_outcome(registrar: Registrar, name: str, *, rotate: bool, export: Path | None = None) -> Outcome:
+    """Return the list of keys of the federation ``name``, after a rotation and an export where they are wanted.
+
+    Raises ``Invalid`` when there is none to replace or to export.
+    """
     from storage.errors import Invalid
 
     found = registrar.key_statements()
-    if rotate and not found:
+    if (rotate or export is not None) and not found:
         raise Invalid("there are no signing keys yet", "they are made with the first receipt, when they are needed")
     if rotate:
         found = registrar.rotate_keys()
-    return Outcome(
-        data={"rotated": rotate, "keys": [_fields(each) for each in found]}, text=_text(found, rotate=rotate)
+    data: dict[str, Any] = {"rotated": rotate, "keys": [_fields(each) for each in found]}
+    text = _text(found, rotate=rotate)
+    if export is not None:
+        _write(export, exported(found, name))
+        data["exported"] = str(export)
+        text += f"\n{len(found)} public keys are in {export}: hand it to whoever is to check receipts"
+    return Outcome(data=data, text=text)
+
+
+def exported(found: Sequence[KeyStatement], name: str) -> str:
+    """Return all public keys as one text, those that are retired included: what they signed stays valid."""
+    return "".join(
+        [
+            f"# Public keys of the federation {name}, which sign its receipts and their log.\n",
+            "# To check a receipt: sisa receipt --check RECEIPT --key THIS-FILE\n",
+            *(f"# {_STATES[each.state.value]}\n{each.key.to_text()}" for each in found),
+        ]
     )
+
+
+def _write(file: Path, text: str) -> None:
+    """Write the file as a whole or not at all."""
+    unfinished = file.with_name(f".{file.name}.partial")
+    unfinished.write_text(text, encoding="utf-8", newline="\n")
+    unfinished.replace(file)
 
 
 def _fields(found: KeyStatement) -> dict[str, str | None]:
@@ -68,4 +106,4 @@ def _text(found: Sequence[KeyStatement], *, rotate: bool) -> str:
         (each.key.key_id[:16], each.key.purpose, each.since or "the start", _STATES[each.state.value]) for each in found
     ]
     told = table(("key", "signs", "since", "state"), lines)
-    return f"{told}\nnew keys sign from now on; hand out their public halves ('sisa keys --json')" if rotate else told
+    return f"{told}\nnew keys sign from now on; hand out their public halves ('sisa keys --export')" if rotate else told

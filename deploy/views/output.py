@@ -32,6 +32,8 @@ class ExitCode(IntEnum):
     CONFLICT = 4
     UNAVAILABLE = 5
     """Try again later."""
+    UNTRUSTED = 6
+    """Intact, but nothing says whose it is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,7 +22,7 @@ from deploy.views.text import table
 from storage.digests import canonical_json
 from storage.errors import Corrupt, Invalid
 from storage.transparency.check import LogCheck
-from storage.transparency.keys import PublicKey, public_key_from_text
+from storage.transparency.keys import PublicKey, public_keys_from_text
 
 _MOST_BYTES = 256 * 1024 * 1024
 _MOST_PROBLEMS_TOLD = 50
@@ -58,15 +58,16 @@ def check_receipt(file: Path, key_files: Sequence[Path] = (), about: About | Non
     """Return whether the receipt in ``file`` is genuine, judged by the public keys in ``key_files``.
 
     Without key files the keys in the receipt itself are used: that shows that it is unaltered and in the log it names,
-    not whose it is, and the outcome says so.
+    not whose it is, and the outcome says so: ``UNTRUSTED``, and ``trusted`` is false.
+    A file that was spelt anew on its way, by a shell or an editor, is taken for what it says.
 
     With ``about`` also whether a statement that nothing was found is about these names.
 
     Raises ``Invalid`` when a file cannot be read, is no public key, or was written by a newer version, and when
     ``about`` is asked of a receipt that commits to no names.
     """
-    payload = _bundle_in(_read(file).removesuffix(b"\n"))
-    keys = tuple(_public_key(each) for each in key_files)
+    payload, is_respelled = _bundle_in(_read(file))
+    keys = tuple(key for each in key_files for key in _public_keys(each))
     try:
         bundle = bundle_from_bytes(payload)
     except Corrupt as error:
@@ -74,8 +75,17 @@ def check_receipt(file: Path, key_files: Sequence[Path] = (), about: About | Non
     check = verify_bundle(bundle, keys or bundle.keys)
     if not check.is_valid or check.statement is None:
         return _refused(check, str(file))
-    data = _check_data(check) | {"keys": _key_data(bundle.keys), "keys_given": bool(keys)}
+    data = _check_data(check) | {
+        "trusted": bool(keys),
+        "respelled": is_respelled,
+        "keys": _key_data(bundle.keys),
+        "keys_given": bool(keys),
+    }
     lines = [receipt_text(bundle, check.statement), *_verdict(check, bundle.keys, given=bool(keys))]
+    if is_respelled:
+        lines.append(
+            "the file was spelt anew on its way, by a shell or an editor; the signed statement in it is intact"
+        )
     if about is not None:
         if not _is_about(check.statement, about):
             return _refused(
@@ -83,7 +93,14 @@ def check_receipt(file: Path, key_files: Sequence[Path] = (), about: About | Non
             )
         data |= {"about_these_names": True}
         lines.append("it is about the names given: they and the salt give the digest in it")
-    return Outcome(data=data, text="\n".join(lines))
+    if keys:
+        return Outcome(data=data, text="\n".join(lines))
+    problem = Problem(
+        kind="untrusted",
+        message=f"the receipt is intact, but no trusted key was given: it may be anybody's [file={file}]",
+        remedy="give the operator's public keys with --key: a file that 'sisa keys --export' wrote, from the operator",
+    )
+    return Outcome(data=data, text="\n".join(lines), problem=problem, code=ExitCode.UNTRUSTED)
 
 
 def log_outcome(check: LogCheck) -> Outcome:
@@ -115,7 +132,7 @@ def log_outcome(check: LogCheck) -> Outcome:
 def read_checkpoint(file: Path) -> str:
     """Return the checkpoint kept in ``file``. Raises ``Invalid`` when it cannot be read or is no text."""
     try:
-        text = _read(file).decode("utf-8")
+        text = _decoded(_read(file))
     except UnicodeDecodeError as error:
         raise Invalid("the file holds no checkpoint", "give the file as it was saved", file=str(file)) from error
     return text.rstrip("\n") + "\n"
@@ -259,13 +276,37 @@ def _verdict(check: ReceiptCheck, keys: Iterable[PublicKey], *, given: bool) -> 
     ]
 
 
-def _bundle_in(payload: bytes) -> bytes:
-    """Return the receipt in what ``sisa receipt --json`` printed; any other bytes as they are."""
+def _bundle_in(payload: bytes) -> tuple[bytes, bool]:
+    """Return the receipt in a file, in its one spelling, and whether the file has another; no JSON as it is.
+
+    What ``sisa receipt --json`` printed has it within. A key that stands twice is no other spelling: readers differ in
+    which of the two they take.
+    """
     try:
-        found = json.loads(payload)
-        return canonical_json(found["data"]["bundle"])
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return payload
+        found = json.loads(_decoded(payload), object_pairs_hook=_object)
+        data = found.get("data") if isinstance(found, dict) else None
+        if isinstance(data, dict) and "bundle" in data:
+            return canonical_json(data["bundle"]), False
+        canonical = canonical_json(found)
+    except (ValueError, TypeError, RecursionError):
+        return payload, False
+    return canonical, canonical != payload.removesuffix(b"\n")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError
+    return found
+
+
+def _decoded(payload: bytes) -> str:
+    """Return a file's text: in UTF-8, or in UTF-16 or UTF-32 as shells write it, with or without a byte order mark.
+
+    Raises ``UnicodeDecodeError`` for anything else.
+    """
+    text = payload.decode(json.detect_encoding(payload))
+    return text.removeprefix("\N{ZERO WIDTH NO-BREAK SPACE}").replace("\r\n", "\n")
 
 
 def _refused(check: ReceiptCheck, file: str) -> Outcome:
@@ -284,6 +325,7 @@ def _refused(check: ReceiptCheck, file: str) -> Outcome:
 def _check_data(check: ReceiptCheck) -> dict[str, Any]:
     return {
         "valid": check.is_valid,
+        "trusted": False,
         "failures": list(check.failures),
         "request_id": _shown(check.request_id) if check.is_valid else None,
         "index": check.index,
@@ -296,13 +338,13 @@ def _key_data(keys: Iterable[PublicKey]) -> list[dict[str, str]]:
     return [{"purpose": key.purpose, "key_id": key.key_id} for key in keys]
 
 
-def _public_key(file: Path) -> PublicKey:
+def _public_keys(file: Path) -> tuple[PublicKey, ...]:
     try:
-        return public_key_from_text(_read(file).decode("ascii"))
+        return public_keys_from_text(_decoded(_read(file)))
     except ValueError as error:  # of the decoder's, or Invalid
         raise Invalid(
-            "the file is not a public key of ours",
-            "give it as it was published, at log/keys/ in the store",
+            "the file holds no public keys of ours",
+            "give it as 'sisa keys --export' wrote it, or a key as it was published at log/keys/ in the store",
             file=str(file),
         ) from error
 

@@ -89,6 +89,21 @@ def public_key_from_text(text: str) -> PublicKey:
     return key
 
 
+def public_keys_from_text(text: str) -> tuple[PublicKey, ...]:
+    """Return the keys in a text of one or more that ``to_text`` wrote; lines that begin with ``#`` are comments.
+
+    Raises ``Invalid`` for anything else, and where there is none.
+    """
+    blocks: list[str] = []
+    for line in text.split("\n"):
+        if not line.strip() or line.startswith("#"):
+            continue
+        if line.startswith("purpose: ") or not blocks:
+            blocks.append("")
+        blocks[-1] += f"{line}\n"
+    return tuple(public_key_from_text(block) for block in blocks or [""])
+
+
 class SigningKey:
     """The half that signs. It is neither printed nor pickled, and no error names it."""
 

@@ -226,7 +226,7 @@ class Home:
 def run(*words: str) -> Said:
     """Run the command in this process."""
     out, err = io.StringIO(), io.StringIO()
-    with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit, match="^[0-5]$") as end:
+    with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit, match="^[0-6]$") as end:
         main(list(words))
     code = end.value.code
     assert isinstance(code, int)

@@ -42,7 +42,10 @@ def test_the_story(trained: Houses) -> None:
     for name in ("bundle", "federation_bundle"):
         file = trained.folder / f"{name}.json"
         file.write_text(json.dumps(receipt[name], sort_keys=True, separators=(",", ":")))
-        assert run("receipt", "--check", str(file), "--json").code == 0
+        assert run("receipt", "--check", str(file), "--json").code == 6
+        keys, site = trained.folder / f"{name}.keys", ("--site", "north") if name == "bundle" else ()
+        assert run(*site, "keys", "--export", str(keys), "--config", str(trained.config)).code == 0
+        assert run("receipt", "--check", str(file), "--key", str(keys), "--json").data["trusted"] is True
     assert trained.json("verify").data["exact"]
     assert trained.json("log", "--check").data["entries"] == 1
     gone = run("site", "withdraw", "west", "--reason", "it leaves", "--config", str(trained.config), "--json").data

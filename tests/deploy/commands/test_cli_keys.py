@@ -78,3 +78,33 @@ def test_every_rotation_is_one(erased: Home) -> None:
         found = erased.json("keys").data["keys"]
         assert [each["state"] for each in found] == ["signs"] * 2 + ["retired"] * retired
         assert found[0]["since"] is not None
+
+
+def test_what_an_auditor_pins(erased: Home) -> None:
+    """One file has all keys, retired ones as well: it verifies receipts of before and after a rotation."""
+    old, file = _saved(erased, "er-1"), erased.folder / "operator.keys"
+    assert erased.json("keys", "--rotate").code == 0
+    assert erased.json("erase", "--subject", "secret-person-002", "--request-id", "er-2").code == 0
+    said = erased.run("keys", "--export", str(file))
+    assert f"4 public keys are in {file}" in said.out
+    assert file.read_text(encoding="utf-8").count("# verifies; its private half is destroyed") == 2
+    for receipt in (old, _saved(erased, "er-2")):
+        assert run("receipt", "--check", str(receipt), "--key", str(file), "--json").data["trusted"] is True
+
+
+def test_files_that_are_no_keys(erased: Home) -> None:
+    """A file without keys, with half of one, or with something beside them is refused with what to give."""
+    receipt, file = _saved(erased, "er-1"), erased.folder / "operator.keys"
+    assert erased.json("keys", "--export", str(file)).code == 0
+    text = file.read_text(encoding="utf-8")
+    for wrong in ("", "# nothing but words\n", text[:-60], text + "more\n", f"more\n{text}", "\ud800"):
+        file.write_bytes(wrong.encode("utf-8", "surrogatepass"))
+        said = run("receipt", "--check", str(receipt), "--key", str(file), "--json")
+        assert (said.code, "sisa keys --export" in said.error["remedy"]) == (2, True)
+
+
+def test_nothing_is_exported_before_there_is_a_key(trained: Home) -> None:
+    """Keys are made with the first receipt."""
+    file = trained.folder / "operator.keys"
+    assert trained.refused("keys", "--export", str(file)).error["message"] == "there are no signing keys yet"
+    assert not file.exists()

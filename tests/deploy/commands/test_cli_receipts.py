@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import pytest
 
@@ -12,7 +14,7 @@ from cluster.writer.drafting import readmission_of, roll_of
 from cluster.writer.identity import trained
 from cluster.writer.writer import draft, surroundings, writing
 from coordinator.engine.ledger import read_state
-from tests.doubles.home import MARKED, Home, ids_of, run, small_points, without
+from tests.doubles.home import MARKED, Home, Said, ids_of, run, small_points, without
 
 
 @pytest.fixture
@@ -23,37 +25,128 @@ def erased(home: Home) -> Home:
     return home
 
 
+def saved(home: Home, *words: str) -> Path:
+    """Save what ``sisa receipt`` prints."""
+    path = home.folder / "receipt.json"
+    path.write_text(home.run("receipt", "er-1", *words).out, encoding="utf-8")
+    return path
+
+
+def pinned(home: Home) -> Path:
+    """Export the operator's public keys."""
+    path = home.folder / "operator.keys"
+    assert home.json("keys", "--export", str(path)).data["exported"] == str(path)
+    return path
+
+
+def checked(receipt: Path, *keys: Path) -> Said:
+    """Check a receipt offline."""
+    return run("receipt", "--check", str(receipt), *(word for key in keys for word in ("--key", str(key))), "--json")
+
+
 def test_a_receipt_is_printed_to_be_saved_and_checked(erased: Home) -> None:
-    """What goes to stdout is the receipt alone; saved, it is genuine, with the operator's keys and without them."""
-    said = erased.run("receipt", "er-1")
-    assert "erasure request er-1" in said.err
-    saved = erased.folder / "receipt.json"
-    saved.write_text(said.out, encoding="utf-8")
-    checked = run("receipt", "--check", str(saved), "--json")
-    assert (checked.code, checked.data["valid"], checked.data["request_id"]) == (0, True, "er-1")
-    keys = []
-    for path in (erased.store / "log" / "keys").rglob("*"):
-        if path.is_file():
-            keys += ["--key", str(path)]
-    assert "genuine" in run("receipt", "--check", str(saved), *keys).out
+    """What goes to stdout is the receipt alone; saved, it is genuine by the operator's keys."""
+    assert "erasure request er-1" in erased.run("receipt", "er-1").err
+    receipt, keys = saved(erased), pinned(erased)
+    said = checked(receipt, keys)
+    assert said.code == 0
+    assert said.data["request_id"] == "er-1"
+    assert (said.data["valid"], said.data["trusted"], said.data["respelled"]) == (True, True, False)
+    single = [path for path in (erased.store / "log" / "keys").rglob("*") if path.is_file()]
+    assert checked(receipt, *single).code == 0
+    assert "genuine" in run("receipt", "--check", str(receipt), "--key", str(keys)).out
+
+
+def test_without_a_trusted_key_nobody_vouches(erased: Home) -> None:
+    """Intact is not trusted: exit code 6, and what the receipt says is told all the same."""
+    receipt = saved(erased)
+    said = checked(receipt)
+    assert (said.code, said.error["kind"]) == (6, "untrusted")
+    assert "--key" in said.error["remedy"]
+    assert (said.data["valid"], said.data["trusted"], said.data["request_id"]) == (True, False, "er-1")
+    shown = run("receipt", "--check", str(receipt))
+    assert "WHOSE it is was not checked" in shown.out
+    assert "no trusted key was given" in shown.err
+
+
+def test_a_forger_is_not_trusted(erased: Home, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A receipt that another federation signed is intact by itself, and not genuine by the operator's keys."""
+    other = Home(tmp_path_factory.mktemp("forger")).fill()
+    assert other.json("train").code == 0
+    assert other.json("erase", "--subject", MARKED, "--request-id", "er-1").code == 0
+    forged = saved(other)
+    assert checked(forged).code == 6
+    said = checked(forged, pinned(erased))
+    assert (said.code, said.data["trusted"]) == (3, False)
 
 
 def test_what_json_printed_can_be_checked_as_well(erased: Home) -> None:
     """The envelope of ``--json`` is taken for the receipt in it."""
-    saved = erased.folder / "receipt.json"
-    saved.write_text(erased.json("receipt", "er-1").out, encoding="utf-8")
-    assert run("receipt", "--check", str(saved), "--json").data["valid"] is True
+    said = checked(saved(erased, "--json"), pinned(erased))
+    assert (said.code, said.data["respelled"]) == (0, False)
+
+
+SPELLINGS: Mapping[str, Callable[[str], bytes]] = {
+    "pretty-printed": lambda text: json.dumps(json.loads(text), indent=2).encode(),
+    "in another order": lambda text: json.dumps(dict(reversed(json.loads(text).items()))).encode(),
+    "escaped": lambda text: text.replace("payload", "\\u0070ayload").encode(),
+    "CRLF": lambda text: text.replace("\n", "\r\n").encode(),
+    "pretty-printed with CRLF": lambda text: json.dumps(json.loads(text), indent=4).replace("\n", "\r\n").encode(),
+    "UTF-8 with a mark": lambda text: text.encode("utf-8-sig"),
+    "UTF-16 with a mark": lambda text: text.replace("\n", "\r\n").encode("utf-16"),
+    "UTF-16, the other way round": lambda text: b"\xfe\xff" + text.encode("utf-16-be"),
+    "UTF-16 without a mark": lambda text: text.encode("utf-16-le"),
+    "UTF-32": lambda text: text.encode("utf-32"),
+    "with empty lines": lambda text: f"\n{text}\n\n".encode(),
+}
+
+
+@pytest.mark.parametrize("name", SPELLINGS)
+def test_a_receipt_spelt_anew_is_genuine(erased: Home, name: str) -> None:
+    """What editors and shells do to a file on its way takes nothing from the statement in it, and it is said."""
+    receipt, keys = saved(erased), pinned(erased)
+    receipt.write_bytes(SPELLINGS[name](receipt.read_text(encoding="utf-8")))
+    said = checked(receipt, keys)
+    assert (said.code, said.data["trusted"], said.data["respelled"]) == (0, True, True)
+    assert "spelt anew" in run("receipt", "--check", str(receipt), "--key", str(keys)).out
+    assert checked(receipt).code == 6
+    receipt.write_bytes(SPELLINGS[name](receipt_of(erased).replace('"index":0', '"index":1')))
+    assert checked(receipt, keys).code == 3
+
+
+def receipt_of(home: Home) -> str:
+    """Return the receipt as it is printed."""
+    return home.run("receipt", "er-1").out
+
+
+def test_a_key_that_stands_twice_is_no_spelling(erased: Home) -> None:
+    """A file of which readers take different halves is not genuine."""
+    receipt = saved(erased)
+    receipt.write_text(receipt_of(erased).replace('{"envelope":', '{"envelope":{},"envelope":', 1), encoding="utf-8")
+    assert checked(receipt, pinned(erased)).code == 3
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_keys_and_checkpoints_may_be_spelt_anew(erased: Home, encoding: str) -> None:
+    """What an auditor keeps may go through the same hands."""
+    receipt, keys = saved(erased), pinned(erased)
+    keys.write_bytes(keys.read_text(encoding="utf-8").replace("\n", "\r\n").encode(encoding))
+    assert checked(receipt, keys).code == 0
+    kept = erased.folder / "checkpoint.txt"
+    kept.write_bytes(erased.json("log").data["checkpoint"].replace("\n", "\r\n").encode(encoding))
+    assert erased.json("log", "--check", str(kept)).data["earlier"] == 1
 
 
 @pytest.mark.parametrize(("was", "now"), [('"index":0', '"index":1'), ('"proof":[]', '"proof":["00"]'), ("a", "b")])
 def test_an_altered_receipt_is_refused(erased: Home, was: str, now: str) -> None:
     """Any change ends in exit code 3 and says that the receipt is not genuine."""
-    saved = erased.folder / "receipt.json"
-    text = erased.run("receipt", "er-1").out
+    receipt = saved(erased)
+    text = receipt_of(erased)
     assert was in text
-    saved.write_text(text.replace(was, now, 1), encoding="utf-8")
-    said = run("receipt", "--check", str(saved), "--json")
-    assert (said.code, said.error["kind"], said.data["valid"]) == (3, "proof_failed", False)
+    receipt.write_text(text.replace(was, now, 1), encoding="utf-8")
+    for said in (checked(receipt), checked(receipt, pinned(erased))):
+        assert (said.code, said.error["kind"], said.data["valid"]) == (3, "proof_failed", False)
+        assert said.data["trusted"] is False
 
 
 def test_a_receipt_names_nobody(erased: Home) -> None:

@@ -292,7 +292,10 @@ def test_we_hold_nothing_on_you(home: Home, tmp_path: Path) -> None:
     check = ("receipt", "--check", str(file), "--json")
     assert run(*check).data["valid"]
     about = run(*check, "--salt", salt, "--subject", "nobody")
-    assert (about.code, about.data["about_these_names"]) == (0, True)
+    assert (about.code, about.data["about_these_names"]) == (6, True)
+    keys = ("--key", str(tmp_path / "operator.keys"))
+    assert home.json("keys", "--export", keys[1]).code == 0
+    assert run(*check, *keys, "--salt", salt, "--subject", "nobody").code == 0
     for wrong in (
         ("--salt", salt, "--subject", "somebody"),
         ("--salt", "0" * 32, "--subject", "nobody"),
