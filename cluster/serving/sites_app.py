@@ -105,7 +105,7 @@ class _Endpoints(Endpoints):
         reader = await self.call(self._service.reader)
         asked = await self.predictions.handle(len(payload), lambda: reader.read(payload, media_type))
         answer = await asyncio.get_running_loop().run_in_executor(
-            self._questions, self._service.answer, asked.features_NF
+            self._questions, self._service.answer, asked.features_NF, reader.data.features
         )
         note(request.scope, points=len(asked.features_NF))
         classes, id_column = self._service.specification.classes, self._service.specification.id_column

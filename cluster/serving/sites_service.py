@@ -67,7 +67,7 @@ class SitesService:
             self.gate.refresh()
 
     def reader(self) -> Reader:
-        """Return what reads bodies, with the names that features have at the sites: all have the same."""
+        """Return what reads bodies, with the names that features have at the sites, in the federation's order."""
         with self._lock:
             if self._reader is None:
                 standing = self.federation.layout()
@@ -79,10 +79,10 @@ class SitesService:
                 )
             return self._reader
 
-    def answer(self, features_NF: npt.NDArray[np.float32]) -> SitesAnswer:
+    def answer(self, features_NF: npt.NDArray[np.float32], names: tuple[str, ...]) -> SitesAnswer:
         """Return the federation's answer; see ``SiteFederation.answer``."""
         try:
-            return self.federation.answer(features_NF)
+            return self.federation.answer(features_NF, names)
         except SisaError:
             with self._lock:
                 self._reader = None  # features may have other names by now

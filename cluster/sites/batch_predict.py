@@ -51,18 +51,19 @@ class FileAnswering:
         self, data: object, *, labelled: bool
     ) -> tuple[SitesAnswer, Iterator[tuple[FeatureBatch, SitesAnswer]]]:
         """Return the first answer, and each batch with its answer."""
-        batches = asked_of_sites(self._specification.sites[0].specification, self._layout(), data, labelled=labelled)
+        layout = self._layout()
+        batches = asked_of_sites(self._specification.sites[0].specification, layout, data, labelled=labelled)
         batch = next(batches, None)
         if batch is None:
             raise Invalid("there is no data point to answer", "name a file that holds some")
-        first = self._asking.answer(batch.features_NF)
-        return first, chain([(batch, first)], self._following(batches, first))
+        first = self._asking.answer(batch.features_NF, layout.features)
+        return first, chain([(batch, first)], self._following(batches, layout.features, first))
 
     def _following(
-        self, batches: Iterator[FeatureBatch], first: SitesAnswer
+        self, batches: Iterator[FeatureBatch], names: tuple[str, ...], first: SitesAnswer
     ) -> Iterator[tuple[FeatureBatch, SitesAnswer]]:
         for batch in batches:
-            answer = self._asking.answer(batch.features_NF)
+            answer = self._asking.answer(batch.features_NF, names)
             if answer.sites != first.sites:
                 raise Unavailable(
                     "the sites that take part, or their generations, have changed while a file was answered",

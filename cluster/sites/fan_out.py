@@ -59,8 +59,8 @@ class Asking:
             for site in specification.sites
         }
 
-    def answer(self, features_NF: npt.NDArray[np.float32]) -> SitesAnswer:
-        """Return one answer out of those of the sites that take part, for features that are not scaled.
+    def answer(self, features_NF: npt.NDArray[np.float32], names: tuple[str, ...]) -> SitesAnswer:
+        """Return one answer out of those of the sites that take part, for features of these names, not scaled.
 
         The quorum is waited for as long as ``timeout_seconds``, the others ``grace_seconds`` longer. A site that was
         withdrawn while it was asked has no part in the answer. Raises ``Unavailable`` when too few answer: which, why.
@@ -68,7 +68,7 @@ class Asking:
         members = self._members(self._roster.read())
         if not members:
             raise Unavailable("no site has joined the federation yet", "run 'sisa train'")
-        asked = {name: self._ways[name].ask(features_NF) for name in members}
+        asked = {name: self._ways[name].ask(features_NF, names) for name in members}
         self._await(asked)
         found, absent = _sorted_out(asked)
         # After the answers: a site may have left since, and an erasure that came in meanwhile withdraws an answer.
@@ -147,7 +147,7 @@ class _Way:
         self._mark: SiteMark | None = None
         self._looked_at = 0.0
 
-    def ask(self, features_NF: npt.NDArray[np.float32]) -> Future[SiteAnswer]:
+    def ask(self, features_NF: npt.NDArray[np.float32], names: tuple[str, ...]) -> Future[SiteAnswer]:
         """Return the site's answer to come."""
         with self._lock:
             is_behind = self._under_way >= _QUESTIONS_AT_ONCE
@@ -156,7 +156,7 @@ class _Way:
             refused: Future[SiteAnswer] = Future()
             refused.set_exception(Unavailable("it is behind with earlier questions", "wait until it has answered one"))
             return refused
-        asked = self._questions.submit(self._ask, features_NF)
+        asked = self._questions.submit(self._ask, features_NF, names)
         asked.add_done_callback(lambda _: self._arrived())
         return asked
 
@@ -168,14 +168,14 @@ class _Way:
         with self._lock:
             self._under_way -= 1
 
-    def _ask(self, features_NF: npt.NDArray[np.float32]) -> SiteAnswer:
+    def _ask(self, features_NF: npt.NDArray[np.float32], names: tuple[str, ...]) -> SiteAnswer:
         """Ask, and look at the site's standing beside it where what is known of that is old."""
         try:
             if self._carried is not None:
-                answer = self._carried.answer(features_NF, self._confirm)
+                answer = self._carried.answer(features_NF, names, self._confirm)
             else:
                 look = self._looks.submit(self._look) if self._is_old() else None
-                answer = self._link.answer(features_NF)
+                answer = self._link.answer(features_NF, names)
                 if look is not None:
                     look.result()
             if self._mark is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -31,7 +32,7 @@ from cluster.runtime.system import SystemClock, new_name
 from cluster.sites.batch_predict import FileAnswering
 from cluster.sites.fan_out import Asking, SitesAnswer
 from cluster.sites.link import NearSite, SiteLink
-from cluster.sites.membership import RosterRegister
+from cluster.sites.membership import FeatureOrder, RosterRegister
 from cluster.sites.pinned import PinnedSite
 from cluster.sites.remote import RemoteSite
 from cluster.training.workers import one_ray
@@ -77,6 +78,7 @@ class SiteFederation:
         store = open_own_store(specification)
         self._location = store.location
         self.roster = RosterRegister(store, self._clock)
+        self._features = FeatureOrder(store)
         self.registrar = Registrar(store, self._clock, names)
         reach = link_to or partial(link_for, specification.settings)
         self._links = {site.name: reach(site, listener, self._clock) for site in specification.sites}
@@ -152,16 +154,20 @@ class SiteFederation:
         """
         return self._answering.predict(data)
 
-    def answer(self, features_NF: npt.NDArray[np.float32]) -> SitesAnswer:
-        """Return the federation's answer for features that are not scaled; see ``Asking.answer``."""
-        return self._asking.answer(features_NF)
+    def answer(self, features_NF: npt.NDArray[np.float32], names: tuple[str, ...]) -> SitesAnswer:
+        """Return the federation's answer for features of these names, not scaled; see ``Asking.answer``."""
+        return self._asking.answer(features_NF, names)
 
     def layout(self) -> SiteStanding:
-        """Return the standing of a member that can be reached, for the names of its features; all have the same."""
+        """Return the standing of a member that can be reached, for its features' names, in the federation's order.
+
+        That order was noted when the first site joined: it is the same whichever site can be reached now.
+        """
         reasons = []
         for site in self._members():
             try:
-                return self._links[site.name].standing()
+                standing = self._links[site.name].standing()
+                return replace(standing, features=self._features.ordered(standing.features))
             except SisaError as error:
                 reasons.append(f"{site.name}: {error.fact}")
         raise Unavailable(f"no site can be asked: {'; '.join(reasons) or 'none has joined'}", "run 'sisa train'")
@@ -278,12 +284,16 @@ class SiteFederation:
     def _train_each(self) -> list[SisaError]:
         """Return what keeps sites that can be reached from training."""
         failures: list[SisaError] = []
-        for site in self._candidates():
+        candidates = list(self._candidates())
+        for site in candidates:
             self._remark(f"site {site.name}")
             try:
                 self._links[site.name].train()
                 self.roster.join(site.name)  # only now: who cannot answer yet shall keep no quorum waiting
                 self.roster.advance(site.name, self._links[site.name].standing)
+                own = self._links[site.name].standing().features
+                if others := self._features.note(own, decides=site is candidates[0]):
+                    self._remark(f"site {site.name} has no part in answers: its features have other names: {others}")
             except AWAY as error:
                 self._remark(f"waiting for site {site.name}: {error.fact}")
             except SisaError as error:

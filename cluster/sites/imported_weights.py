@@ -15,7 +15,7 @@ import numpy.typing as npt
 from cluster.config.sites import Site
 from cluster.ensemble.loaded import Ensemble
 from cluster.sites.link import SiteLink
-from cluster.sites.site_server import check_width
+from cluster.sites.site_server import arranged
 from coordinator.sites import SiteAnswer, SiteStanding
 from shards.points import scaled
 from shards.specification import ShardId
@@ -35,16 +35,19 @@ class Carried:
         self._fetching = Lock()
         self._ensemble: Ensemble | None = None
         self._width = 0
+        self._names: tuple[str, ...] = ()
 
-    def answer(self, features_NF: npt.NDArray[np.float32], confirm: Callable[[], SiteStanding]) -> SiteAnswer:
+    def answer(
+        self, features_NF: npt.NDArray[np.float32], names: tuple[str, ...], confirm: Callable[[], SiteStanding]
+    ) -> SiteAnswer:
         """Return what ``Desk.answer`` would say, confirmed after it was computed by what ``confirm`` returns (E10)."""
         standing: SiteStanding | None = None
         for _ in range(_ATTEMPTS):
             ensemble = self._ensemble
             if ensemble is None or (standing is not None and not _is_of(ensemble, standing)):
                 ensemble = self._fetched(standing or confirm())
-            check_width(self._width, features_NF)
-            found = ensemble.answer(scaled(features_NF, self._site.specification.data.scale))
+            own_NF = arranged(features_NF, names, self._names, self._width)
+            found = ensemble.answer(scaled(own_NF, self._site.specification.data.scale))
             standing = confirm()
             if _is_of(ensemble, standing):
                 return SiteAnswer(
@@ -57,7 +60,7 @@ class Carried:
 
     def _fetched(self, standing: SiteStanding) -> Ensemble:
         with self._fetching:
-            self._width = standing.width
+            self._width, self._names = standing.width, standing.features
             known = self._ensemble
             if known is not None and _is_of(known, standing):
                 return known

@@ -35,7 +35,7 @@ class SiteLink(Protocol):
         """See ``Desk.standing``."""
         ...
 
-    def answer(self, features_NF: npt.NDArray[np.float32]) -> SiteAnswer:
+    def answer(self, features_NF: npt.NDArray[np.float32], names: tuple[str, ...]) -> SiteAnswer:
         """See ``Desk.answer``."""
         ...
 
@@ -108,9 +108,9 @@ class NearSite:
         """See ``SiteLink.standing``."""
         return self._desk.standing(requests)
 
-    def answer(self, features_NF: npt.NDArray[np.float32]) -> SiteAnswer:
+    def answer(self, features_NF: npt.NDArray[np.float32], names: tuple[str, ...]) -> SiteAnswer:
         """See ``SiteLink.answer``."""
-        return self._desk.answer(features_NF)
+        return self._desk.answer(features_NF, names)
 
     def checkpoint(self, shard: int, sha256: str) -> bytes:
         """See ``SiteLink.checkpoint``."""

@@ -1,6 +1,7 @@
-"""The roster: which sites take part, and how far each was ever seen to have come.
+"""The roster: which sites take part, and how far each was ever seen to have come; and what they call features.
 
-control/sites    compare-and-swap; see ``storage.registers.record``
+control/sites       compare-and-swap; see ``storage.registers.record``
+control/features    the same: what features are called, in the order in which lists give them
 """
 
 from __future__ import annotations
@@ -9,12 +10,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any, Final
 
+from cluster.sites.site_server import other_names
 from coordinator.ports import Clock
 from coordinator.sites import Roster, SiteMark, SiteRecord, SiteStanding, advanced
 from storage.digests import Json
 from storage.objects import ObjectStore, object_key
 from storage.registers.record import SealedRecord
 
+FEATURES_KEY: Final = object_key("control/features")
 ROSTER_KEY: Final = object_key("control/sites")
 
 
@@ -61,6 +64,35 @@ class RosterRegister:
 
     def _now(self) -> str:
         return self._clock.now().isoformat(timespec="milliseconds")
+
+
+class FeatureOrder:
+    """The names of the federation's features, in order. Holds no state: every call reads the store."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._record = SealedRecord(store=store, key=FEATURES_KEY, names=frozenset({"features"}))
+
+    def ordered(self, own: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the features of a site in the federation's order; as they are where nothing is noted of them."""
+        known = self._known()
+        return known if set(known) == set(own) else own
+
+    def note(self, own: tuple[str, ...], *, decides: bool) -> str:
+        """Note the features of a site that takes part; return how they are called otherwise than those noted.
+
+        They are noted where nothing is, and where the site ``decides`` and they have changed: an order that holds for
+        them is kept.
+        """
+        known = self._known()
+        others = other_names(known, own)
+        if others and (decides or not known):
+            self._record.change(lambda _: {"features": list(own)})
+            return ""
+        return others
+
+    def _known(self) -> tuple[str, ...]:
+        fields: Any = self._record.read()
+        return tuple(fields["features"]) if fields else ()
 
 
 def _encoded(roster: Roster) -> dict[str, Json]:

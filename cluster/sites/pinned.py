@@ -87,9 +87,9 @@ class SiteShell:
         return self._near.standing(requests)
 
     @ray.method(concurrency_group="questions")
-    def answer(self, features_NF: npt.NDArray[np.float32]) -> SiteAnswer:
+    def answer(self, features_NF: npt.NDArray[np.float32], names: tuple[str, ...]) -> SiteAnswer:
         """See ``Desk.answer``."""
-        return self._near.answer(features_NF)
+        return self._near.answer(features_NF, names)
 
     @ray.method(concurrency_group="questions")
     def checkpoint(self, shard: int, sha256: str, offset: int) -> bytes:
@@ -199,9 +199,9 @@ class PinnedSite:
         found: SiteStanding = self._asked("standing", requests)
         return found
 
-    def answer(self, features_NF: npt.NDArray[np.float32]) -> SiteAnswer:
+    def answer(self, features_NF: npt.NDArray[np.float32], names: tuple[str, ...]) -> SiteAnswer:
         """See ``SiteLink.answer``."""
-        found: SiteAnswer = self._asked("answer", features_NF)
+        found: SiteAnswer = self._asked("answer", features_NF, names)
         return found
 
     def checkpoint(self, shard: int, sha256: str) -> bytes:

@@ -25,7 +25,7 @@ import numpy.typing as npt
 from cluster.client import Client, NotAllowed, RemoteAnswers, brought_up_to
 from cluster.config.sites import Site, SitesSettings
 from cluster.results.federation import ErasureAnswer, SubjectFound, Verification
-from cluster.sites.site_server import check_width
+from cluster.sites.site_server import arranged
 from coordinator.sites import SiteAnswer, SiteStanding
 from coordinator.status import FederationStatus, RequestStatus
 from shards.data.messages import scores_of_table, table_of_features
@@ -104,12 +104,11 @@ class RemoteSite:
         self._known = found
         return found
 
-    def answer(self, features_NF: npt.NDArray[np.float32]) -> SiteAnswer:
+    def answer(self, features_NF: npt.NDArray[np.float32], names: tuple[str, ...]) -> SiteAnswer:
         """See ``SiteLink.answer``. Raises ``Corrupt`` for what is no answer to what was asked."""
         known = self._known or self.standing()
-        check_width(known.width, features_NF)
         try:
-            return self._answer(features_NF, known.features)
+            return self._answer(arranged(features_NF, names, known.features, known.width), known.features)
         except Invalid:
             self._known = None  # its features may have other names by now
             raise

@@ -83,10 +83,10 @@ class FarSite(NearSite):
         _travel()
         return super().standing(requests)
 
-    def answer(self, features_NF: Features) -> SiteAnswer:
+    def answer(self, features_NF: Features, names: tuple[str, ...]) -> SiteAnswer:
         """See ``SiteLink.answer``."""
         _travel()
-        return super().answer(features_NF)
+        return super().answer(features_NF, names)
 
     def checkpoint(self, shard: int, sha256: str) -> bytes:
         """See ``SiteLink.checkpoint``."""
@@ -137,14 +137,15 @@ def _report_overhead(made: Twenty) -> None:
         SiteFederation(made.sites, link_to=_far) as away,
         SiteFederation(_giving_weights(made.sites), link_to=_far) as giving,
     ):
+        names = near.layout().features
         times = _side_by_side(
             {
-                f"one federation of {SITES} constituents, its desk": lambda: desk.answer(made.asked_NF),
-                f"{SITES} sites at once, in this process": lambda: near.answer(made.asked_NF),
-                f"{SITES} sites one after the other": lambda: _in_turn(near, made.asked_NF),
-                "one site, 50 ms away": lambda: far[made.sites.sites[0].name].answer(made.asked_NF),
-                f"{SITES} sites at once, each 50 ms away": lambda: away.answer(made.asked_NF),
-                "the same, where weights leave the sites": lambda: giving.answer(made.asked_NF),
+                f"one federation of {SITES} constituents, its desk": lambda: desk.answer(made.asked_NF, names),
+                f"{SITES} sites at once, in this process": lambda: near.answer(made.asked_NF, names),
+                f"{SITES} sites one after the other": lambda: _in_turn(near, made.asked_NF, names),
+                "one site, 50 ms away": lambda: far[made.sites.sites[0].name].answer(made.asked_NF, names),
+                f"{SITES} sites at once, each 50 ms away": lambda: away.answer(made.asked_NF, names),
+                "the same, where weights leave the sites": lambda: giving.answer(made.asked_NF, names),
             }
         )
     print(f"\n{SITES} sites trained on this machine in {made.trained_seconds:.0f} s")
@@ -154,11 +155,12 @@ def _report_overhead(made: Twenty) -> None:
 def _report_http(made: Twenty) -> None:
     """Print what an answer over HTTP takes: of one site, and of several at once; all servers are in this process."""
     with _served(made.sites) as served, SiteFederation(served) as federation:
+        names = federation.layout().features
         links = [federation.link(site.name) for site in served.sites]
         acts: dict[str, Callable[[], object]] = {
-            "one site over HTTP": lambda: links[0].answer(made.asked_NF),
-            f"{SERVED} sites at once over HTTP": lambda: federation.answer(made.asked_NF),
-            f"{SERVED} sites over HTTP, one after the other": lambda: _in_turn(federation, made.asked_NF),
+            "one site over HTTP": lambda: links[0].answer(made.asked_NF, names),
+            f"{SERVED} sites at once over HTTP": lambda: federation.answer(made.asked_NF, names),
+            f"{SERVED} sites over HTTP, one after the other": lambda: _in_turn(federation, made.asked_NF, names),
         }
         _print(made, _side_by_side(acts))
 
@@ -232,9 +234,9 @@ def _side_by_side(acts: Mapping[str, Callable[[], object]]) -> dict[str, list[fl
     return times
 
 
-def _in_turn(federation: SiteFederation, asked_NF: Features) -> None:
+def _in_turn(federation: SiteFederation, asked_NF: Features, names: tuple[str, ...]) -> None:
     for site in federation.specification.sites:
-        federation.link(site.name).answer(asked_NF)
+        federation.link(site.name).answer(asked_NF, names)
 
 
 def _spread(times: list[float]) -> tuple[str, str, str]:

@@ -14,7 +14,7 @@ from tests.federated.served import Served
 
 PERSON = "north-secret-person-003"
 PREDICTIONS = "/v1/predictions"
-NAMES = [f"x{feature:02d}" for feature in range(FEATURES)]
+NAMES = tuple(f"x{feature:02d}" for feature in range(FEATURES))
 CLASSES = ("a", "b", "c")
 
 

@@ -23,6 +23,8 @@ from tests.doubles.time_and_names import VirtualClock
 from tests.federated.houses import SITES, Houses
 
 POINTS = np.zeros((2, 16), np.float32)
+NAMES = ("x*",)
+"""A column of lists."""
 LONG = 60.0
 """Only how long a test that fails hangs."""
 
@@ -51,14 +53,15 @@ class FakeLink:
             history=history_of(()),
             history_then=history_of(()),
             shards=2,
-            features=("x*",),
+            features=NAMES,
             width=16,
             model_code=sha256(b""),
             checkpoints=((0, "aa"),),
         )
 
-    def answer(self, features_NF: npt.NDArray[np.float32]) -> SiteAnswer:
+    def answer(self, features_NF: npt.NDArray[np.float32], names: tuple[str, ...]) -> SiteAnswer:
         """Answer when the gate is open."""
+        assert names == NAMES
         self.asked += 1
         self.before()
         assert self.gate.wait(LONG)
@@ -106,7 +109,7 @@ def world(houses: Houses) -> Iterator[Callable[[str], World]]:
 
 def test_all_answer(world: Callable[[str], World]) -> None:
     """Without trouble everybody takes part, in the order of the specification."""
-    answer = world("").asking.answer(POINTS)
+    answer = world("").asking.answer(POINTS, NAMES)
     assert [each.site for each in answer.sites] == list(SITES)
     assert answer.absent == {}
 
@@ -115,7 +118,7 @@ def test_a_slow_site_is_left_out_once_the_quorum_has_answered(world: Callable[[s
     """The quorum decides how long an answer takes, not the slowest site."""
     made = world("quorum = 2\ngrace_seconds = 0.0\ntimeout_seconds = 600.0")
     made.links["west"].gate.clear()
-    answer = made.asking.answer(POINTS)
+    answer = made.asking.answer(POINTS, NAMES)
     assert [each.site for each in answer.sites] == ["north", "south"]
     assert answer.absent == {"west": "it has not answered in time"}
 
@@ -124,7 +127,7 @@ def test_a_site_that_is_behind_is_not_asked_again(world: Callable[[str], World])
     """Questions to a site that hangs do not pile up; when it answers again it is asked again."""
     made = world("quorum = 2\ngrace_seconds = 0.0")
     made.links["west"].gate.clear()
-    answers = [made.asking.answer(POINTS) for _ in range(7)]
+    answers = [made.asking.answer(POINTS, NAMES) for _ in range(7)]
     assert made.links["west"].asked <= 4
     assert answers[-1].absent == {"west": "it is behind with earlier questions"}
 
@@ -134,7 +137,7 @@ def test_a_quorum_that_does_not_come_together(world: Callable[[str], World]) -> 
     made = world("timeout_seconds = 0.1")
     made.links["south"].gate.clear()
     with pytest.raises(Unavailable, match="2 of 3 sites answer, and the quorum is 3: south: it has not answered in ti"):
-        made.asking.answer(POINTS)
+        made.asking.answer(POINTS, NAMES)
 
 
 def test_a_site_that_leaves_while_it_is_asked(world: Callable[[str], World]) -> None:
@@ -145,7 +148,7 @@ def test_a_site_that_leaves_while_it_is_asked(world: Callable[[str], World]) -> 
         made.roster.withdraw("west", "now")
 
     made.links["west"].before = leave
-    assert [each.site for each in made.asking.answer(POINTS).sites] == ["north", "south"]
+    assert [each.site for each in made.asking.answer(POINTS, NAMES).sites] == ["north", "south"]
 
 
 def test_one_file_is_answered_by_the_same_sites_throughout(
@@ -173,11 +176,11 @@ def test_one_file_is_answered_by_the_same_sites_throughout(
 def test_an_erasure_known_here_withdraws_an_answer_on_its_way(world: Callable[[str], World]) -> None:
     """An answer of a generation below the site's floor as it is known here has no part, whatever the site says."""
     made = world("quorum = 2\ngrace_seconds = 60.0")
-    assert len(made.asking.answer(POINTS).sites) == 3
+    assert len(made.asking.answer(POINTS, NAMES).sites) == 3
     north = made.links["north"]
     north.floor, north.position = 2, 2
     made.roster.advance("north", north.standing)  # as after an erasure that was submitted here
-    answer = made.asking.answer(POINTS)
+    answer = made.asking.answer(POINTS, NAMES)
     assert [each.site for each in answer.sites] == ["south", "west"]
     assert "set back" in answer.absent["north"]
 
@@ -190,7 +193,7 @@ def test_a_site_that_breaks_its_own_rules_has_no_part(world: Callable[[str], Wor
         raise InvariantBroken("a defect")
 
     made.links["north"].before = fail
-    assert made.asking.answer(POINTS).absent == {"north": "a defect"}
+    assert made.asking.answer(POINTS, NAMES).absent == {"north": "a defect"}
 
 
 def test_a_fault_of_our_own_is_not_passed_over(world: Callable[[str], World]) -> None:
@@ -202,4 +205,4 @@ def test_a_fault_of_our_own_is_not_passed_over(world: Callable[[str], World]) ->
 
     made.links["north"].before = fail
     with pytest.raises(ZeroDivisionError, match="not foreseen"):
-        made.asking.answer(POINTS)
+        made.asking.answer(POINTS, NAMES)

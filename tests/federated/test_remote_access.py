@@ -18,7 +18,7 @@ from cluster.config.sites import read_sites
 from cluster.sites.federation import connect_sites
 from cluster.sites.remote import NotLetIn, RemoteSite
 from storage.errors import Invalid, Unavailable
-from tests.federated.asked import absent, features, joined, remote
+from tests.federated.asked import NAMES, absent, features, joined, remote
 from tests.federated.houses import Houses
 from tests.federated.served import Boundary, Served, listening
 
@@ -138,7 +138,7 @@ def test_a_site_behind_tls(world: Served, authority: Path) -> None:
         url = f"https://127.0.0.1:{port}"
         world.specify(north=url, each=f'ca_file = "{certificate}"\n')
         link = remote(world)
-        assert link.answer(features()).constituents == 2
+        assert link.answer(features(), NAMES).constituents == 2
         link.close()
         world.specify(north=url)
         link = remote(world)

@@ -36,7 +36,7 @@ def test_answers_are_those_of_the_site_itself(world: Served, site: str, points: 
     """Asked over HTTP a site says, bit for bit, what it says to one who stands beside its store."""
     link = remote(world, site)
     near = NearSite(world.link_site(site), unheard)
-    found, expected = link.answer(features(points)), near.answer(features(points))
+    found, expected = link.answer(features(points), NAMES), near.answer(features(points), NAMES)
     assert found.scores_NC.tobytes() == expected.scores_NC.tobytes()
     assert found.scores_NC.shape == (points, 3)
     assert (found.generation, found.constituents, found.shards) == (
@@ -61,8 +61,8 @@ def test_large_questions_travel_in_pieces(world: Served) -> None:
     """A site that takes few data points at once is asked several times, and the answer is one."""
     world.specify(each="serve.max_points = 7\n")
     link = remote(world)
-    expected = NearSite(world.link_site("north"), unheard).answer(features(30))
-    assert link.answer(features(30)).scores_NC.tobytes() == expected.scores_NC.tobytes()
+    expected = NearSite(world.link_site("north"), unheard).answer(features(30), NAMES)
+    assert link.answer(features(30), NAMES).scores_NC.tobytes() == expected.scores_NC.tobytes()
     assert [each.path for each in world.sites["north"].boundary.crossed] == ["/v1/standing"] + [PREDICTIONS] * 5
     link.close()
 
@@ -82,7 +82,7 @@ def test_only_features_and_predictions_cross(world: Served) -> None:
             assert b"secret" not in each.asked + each.answered
         for each in (each for each in crossed if each.path == PREDICTIONS):
             asked, answered = table_of_stream(each.asked, 100), table_of_stream(each.answered, 100)
-            assert asked.column_names == NAMES
+            assert asked.column_names == list(NAMES)
             assert set(asked.schema.types) == {pa.float32()}
             assert answered.column_names == ["prediction", *(f"probability_{name}" for name in CLASSES)]
             assert len(each.answered) < 4000

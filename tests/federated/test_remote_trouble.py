@@ -18,7 +18,7 @@ from cluster.sites.federation import connect_sites
 from shards.data.messages import stream_of
 from storage.errors import Corrupt, SisaError, Unavailable
 from tests.doubles.home import small_points
-from tests.federated.asked import CLASSES, PERSON, PREDICTIONS, absent, features, joined, remote
+from tests.federated.asked import CLASSES, NAMES, PERSON, PREDICTIONS, absent, features, joined, remote
 from tests.federated.served import Served
 
 
@@ -37,7 +37,7 @@ def test_a_slow_site_is_not_waited_for(world: Served) -> None:
         world.specify(settings="[sites]\nquorum = 2\ntimeout_seconds = 1.0\ngrace_seconds = 0.1\n")
         with connect_sites(world.houses.config) as federation:
             link = federation.link("south")
-            link.answer(features())
+            link.answer(features(), NAMES)
             world.sites["north"].boundary.is_open.clear()
             assert "in time" in absent(federation, world)
             world.sites["north"].boundary.is_open.set()
@@ -184,7 +184,7 @@ def test_whatever_a_site_answers_is_an_answer_or_an_error_of_ours(
     world.sites["north"].boundary.forged = {path: (status, body)}
     link = remote(world)
     with suppress(SisaError):  # any other error is a failure
-        found = link.answer(features())
+        found = link.answer(features(), NAMES)
         assert np.isfinite(found.scores_NC).all()
         assert found.scores_NC.shape == (5, 3)
     link.close()

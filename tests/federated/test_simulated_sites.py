@@ -315,7 +315,7 @@ def test_weights_of_a_site_that_describes_data_points_otherwise(houses: Houses) 
             federation.train()
             answers = federation.predict(str(houses.write("asked", small_points(people=5))))
             assert [each.site for each in answers.sites] == ["north", "south"]
-            assert "have 16 features, this site's have 15" in answers.absent["west"]
+            assert "have 16 features, this site's have 15: it has no 'x07'" in answers.absent["west"]
 
 
 class _FakeRay:

@@ -1,0 +1,157 @@
+"""Features of several sites: matched by name, never by position."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from cluster.sites.federation import SiteFederation, connect_sites
+from cluster.sites.site_server import arranged
+from coordinator.aggregation import ModelFailed
+from coordinator.ports import Notice, Remark
+from storage.errors import Invalid, Unavailable
+from tests.doubles.home import Columns, small_points
+from tests.federated.asked import NAMES, features
+from tests.federated.houses import SITES, Houses, people_of
+from tests.federated.served import served
+from tests.federated.test_simulated_sites import Unreachable
+from tests.federated.test_sites_api import front_of
+from tests.serving.bodies.test_model_errors import MODEL, UNKNOWN
+from tests.serving.world import rows
+
+QUORUM = "[sites]\nquorum = 2\ntimeout_seconds = 20.0\ngrace_seconds = 20.0\n"
+
+
+def turned(columns: Columns) -> Columns:
+    """Return the same columns in the opposite order."""
+    return dict(reversed(columns.items()))
+
+
+def renamed(columns: Columns) -> Columns:
+    """Return the same columns, one of them under another name."""
+    return {{"x07": "x99"}.get(name, name): values for name, values in columns.items()}
+
+
+def scores(federation: SiteFederation, houses: Houses) -> list[float]:
+    """Return what the federation says of some data points."""
+    path = houses.write("asked", small_points(people=5))
+    found: list[float] = federation.predict(path).table().column("probability_a").to_pylist()
+    return found
+
+
+@pytest.mark.parametrize("leaves", ["predictions", "weights"])
+def test_a_site_may_have_its_columns_in_another_order(houses: Houses, leaves: str) -> None:
+    """Each site's part in the answer is what it answers by itself, whatever the order of its columns."""
+    houses.write("south", turned(people_of("south", 1)))
+    houses.specify(each=f'leaves = "{leaves}"')
+    with connect_sites(houses.config) as federation:
+        federation.train()
+        asked = features(20)
+        together = federation.answer(asked, NAMES).aggregated.scores_NC
+        own = [federation.link(site) for site in SITES]
+        assert own[1].standing().features == NAMES[::-1]
+        parts = [link.answer(asked, NAMES).scores_NC for link in own]
+        np.testing.assert_allclose(together, np.mean(parts, axis=0), atol=1e-6)
+        again = [link.answer(np.ascontiguousarray(asked[:, ::-1]), NAMES[::-1]).scores_NC for link in own]
+        np.testing.assert_array_equal(np.stack(parts), np.stack(again))
+
+
+def test_the_order_is_the_federations_whoever_is_away(houses: Houses) -> None:
+    """Lists of features mean the same while the first site is away as while it is there."""
+    houses.write("south", turned(people_of("south", 1)))
+    houses.specify(settings=QUORUM)
+    sites = Unreachable()
+    with connect_sites(houses.config, link_to=sites.link) as federation:
+        federation.train()
+        assert federation.layout().features == NAMES
+        sites.away = {"north"}
+        assert federation.layout().features == NAMES
+        assert len(scores(federation, houses)) == 20
+
+
+def test_other_names_are_refused_with_them(houses: Houses) -> None:
+    """A site whose features are called otherwise is told at training, and has no part in answers: which, why."""
+    houses.write("west", renamed(people_of("west", 2)))
+    told = list[str]()
+
+    def hear(notice: Notice) -> None:
+        if isinstance(notice, Remark):
+            told.append(notice.text)
+
+    for leaves in ("predictions", "weights"):
+        houses.specify(settings=QUORUM, each=f'leaves = "{leaves}"')
+        with connect_sites(houses.config, listener=hear) as federation:
+            federation.train()
+            answers = federation.predict(houses.write("asked", small_points(people=5)))
+            assert [each.site for each in answers.sites] == ["north", "south"]
+            assert "it has no 'x07'; it has 'x99'" in answers.absent["west"]
+    assert any("site west has no part in answers" in text and "'x99'" in text for text in told)
+    houses.specify()
+    with (
+        connect_sites(houses.config) as federation,
+        pytest.raises(Unavailable, match="2 of 3 sites answer.*west: .*'x07'.*'x99'"),
+    ):
+        federation.predict(houses.write("asked", small_points(people=5)))
+
+
+def test_the_first_site_decides(houses: Houses) -> None:
+    """When the federation's features change, those of the first site are the federation's once all have trained."""
+    for number, site in enumerate(SITES):
+        houses.write(site, renamed(people_of(site, number)))
+    with connect_sites(houses.config) as federation:
+        federation.train()
+        assert federation.layout().features == tuple(sorted({*NAMES, "x99"} - {"x07"}, key=_place))
+    for number, site in enumerate(SITES):
+        houses.write(site, people_of(site, number))
+    with connect_sites(houses.config) as federation:
+        federation.train()
+        assert federation.layout().features == NAMES
+        assert len(scores(federation, houses)) == 20
+
+
+def _place(name: str) -> int:
+    return 7 if name == "x99" else int(name[1:])
+
+
+def test_features_are_arranged_by_name() -> None:
+    """Columns move with their names; other names and other numbers are refused."""
+    asked = np.array([[1, 2, 3]], np.float32)
+    assert arranged(asked, ("a", "b", "c"), ("c", "a", "b"), 3).tolist() == [[3, 1, 2]]
+    assert arranged(asked, ("a",), ("a",), 3) is asked
+    with pytest.raises(Invalid, match="it has no 'a', 'b'; it has 'd', 'e', which the others have not"):
+        arranged(asked, ("a", "b", "c"), ("c", "d", "e"), 3)
+    with pytest.raises(Invalid, match="have 3 features, this site's have 2: it has no 'b'"):
+        arranged(asked, ("a", "b", "c"), ("c", "a"), 2)
+
+
+def test_sites_with_servers_of_their_own(houses: Houses) -> None:
+    """Over HTTP, too, columns go by name: as a file, as lists, and by column, the first site there or away."""
+    houses.write("south", turned(people_of("south", 1)))
+    with served(houses) as made:
+        front = front_of(made)
+        expected = front.predict().json()["predictions"]
+        with connect_sites(houses.config) as federation:
+            parts = [federation.link(site).answer(np.array(rows(), np.float32), NAMES).scores_NC for site in SITES]
+        found = np.array([line["probabilities"] for line in expected], np.float32)
+        np.testing.assert_allclose(found, np.mean(parts, axis=0), atol=1e-6)
+        columns = {"id": [0, 1, 2], **{name: [each[n] for each in rows()] for n, name in enumerate(NAMES)}}
+        assert front.predict({"columns": turned(columns)}).json()["predictions"] == expected
+        front.service.close()
+
+
+def test_values_that_no_model_takes_are_the_askers_matter(houses: Houses) -> None:
+    """Where sites do not answer because their model fails on a data point, that is said: no site is away."""
+    (houses.folder / "picky_model.py").write_text(MODEL, encoding="utf-8")
+    text = houses.config.read_text(encoding="utf-8")
+    arguments = "arguments = { hidden = [6] }"
+    assert arguments in text
+    houses.config.write_text(text.replace(arguments, 'factory = "picky_model:build"'), encoding="utf-8")
+    for leaves in ("predictions", "weights"):
+        changed = houses.config.read_text(encoding="utf-8").replace("[[site]]\n", f'[[site]]\nleaves = "{leaves}"\n')
+        (houses.folder / f"{leaves}.toml").write_text(changed, encoding="utf-8")
+        with connect_sites(houses.folder / f"{leaves}.toml") as federation:
+            federation.train()
+            asked = features(5)
+            asked[3, 0] = UNKNOWN
+            with pytest.raises(ModelFailed, match=r"raises IndexError \[point=3\]"):
+                federation.answer(asked, NAMES)
