@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TextIO
+from typing import Final, TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import Progress, ProgressColumn, Task, TaskID, TextColumn
+from rich.text import Text
 
 from coordinator.ports import IngestProgress, Listener, Notice, Remark, RequestMoved, TrainingStarted
 from deploy.views.output import lasting
@@ -17,9 +19,15 @@ from shards.learners.trainer import EpochsDone, SliceLearned
 MOST_BARS = 32
 """With more shards, one bar stands for all of them."""
 
+_BAR_CHARACTERS: Final = 30
+_LEAST_SECONDS: Final = 5.0
+"""Before so long, how fast it goes is not known; with less left than this, it is not worth a word."""
+
 
 @contextmanager
-def listening(stream: TextIO | None = None, *, quiet: bool = False) -> Iterator[Listener]:
+def listening(
+    stream: TextIO | None = None, *, quiet: bool = False, clock: Callable[[], float] = time.monotonic
+) -> Iterator[Listener]:
     """Give a listener that shows progress on ``stream`` (default: stderr) while the block runs.
 
     When the stream is lost the listener goes on and says nothing more: work does not stop because nobody watches.
@@ -28,25 +36,90 @@ def listening(stream: TextIO | None = None, *, quiet: bool = False) -> Iterator[
     if quiet:
         yield lambda _: None
     elif out.isatty():
-        with Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.fields[note]}"),
-            TimeElapsedColumn(),
-            console=Console(file=out),
-        ) as progress:
-            yield _Bars(progress)
+        console = Console(file=out)
+        columns = (TextColumn("{task.description}"), _Bar(console.encoding), TextColumn("{task.fields[note]}"))
+        with Progress(*columns, console=console) as progress:
+            yield _Bars(progress, clock)
     else:
-        yield _Lines(out)
+        yield _Lines(out, clock)
+
+
+class _Work:
+    """How much of a training is done, and how long the rest will take.
+
+    Slice r is learned from slices 1..r, so that its share of a shard's work is taken for r.
+    """
+
+    def __init__(self, done: Mapping[int, int], slices: int, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._started = clock()
+        self._begun = {shard: _cost(count) for shard, count in done.items()}
+        self._now = dict(self._begun)
+        self._whole = _cost(slices)
+
+    def move(self, shard: int, slices: float) -> None:
+        """Note how many slices of a shard are learned."""
+        self._now[shard] = _cost(slices)
+
+    def share(self, shard: int) -> float:
+        """Return which share of what was to be done for a shard is done."""
+        whole = self._whole - self._begun[shard]
+        return (self._now[shard] - self._begun[shard]) / whole if whole else 0.0
+
+    def share_of_all(self) -> float:
+        """Return which share of everything is done."""
+        whole = sum(self._whole - begun for begun in self._begun.values())
+        return sum(self._now[shard] - self._begun[shard] for shard in self._now) / whole if whole else 0.0
+
+    def left(self) -> str:
+        """Return how long the rest will take at the pace so far, in words; nothing where that is not known yet."""
+        elapsed, share = self._clock() - self._started, self.share_of_all()
+        if elapsed < _LEAST_SECONDS or not 0 < share < 1:
+            return ""
+        seconds = elapsed * (1 - share) / share
+        return f"about {_duration(seconds)} left" if seconds >= _LEAST_SECONDS else ""
+
+
+def _cost(slices: float) -> float:
+    """Return what learning so many slices takes, in slices' worth of data points."""
+    whole = int(slices)
+    return whole * (whole + 1) / 2 + (slices - whole) * (whole + 1)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _and_loss(loss: float | None) -> str:
+    return "" if loss is None else f", loss {loss:.4f}"
+
+
+class _Bar(ProgressColumn):
+    """A bar that can be told from an empty one without colours."""
+
+    def __init__(self, encoding: str) -> None:
+        super().__init__()
+        self._signs = ("\u2588", "\u00b7") if encoding.lower().startswith("utf") else ("#", ".")
+
+    def render(self, task: Task) -> Text:
+        """Return the bar; blank where it is not known how much there is."""
+        if not task.total:
+            return Text(" " * _BAR_CHARACTERS)
+        filled = min(_BAR_CHARACTERS, int(_BAR_CHARACTERS * task.completed / task.total + 1e-6))
+        return Text(self._signs[0] * filled + self._signs[1] * (_BAR_CHARACTERS - filled))
 
 
 class _Lines:
     """One line per slice learned and per state reached."""
 
-    def __init__(self, out: TextIO) -> None:
+    def __init__(self, out: TextIO, clock: Callable[[], float]) -> None:
         self._out = out
+        self._clock = clock
         self._told_points = 0
         self._slices = 0
+        self._work: _Work | None = None
 
     def __call__(self, notice: Notice) -> None:
         for line in self._lines(notice):
@@ -60,9 +133,15 @@ class _Lines:
                 yield f"ingest: {points:,} data points"
             case TrainingStarted(shards=shards, slices=slices):
                 self._slices, self._told_points = slices, 0  # another site's ingest may follow
+                self._work = _Work(dict(shards), slices, self._clock)
                 yield f"training {len(shards)} shards of {slices} slices"
-            case SliceLearned(shard=shard, slice=slice_):
-                yield f"shard {shard}: slice {slice_} of {self._slices}"
+            case SliceLearned(shard=shard, slice=slice_, loss=loss):
+                left = ""
+                if self._work is not None:
+                    self._work.move(shard, slice_)
+                    left = self._work.left()
+                told = f"shard {shard}: slice {slice_} of {self._slices}{_and_loss(loss)}"
+                yield f"{told}; {left}" if left else told
             case RequestMoved(request=request):
                 yield f"request {request.request_id}: {request.shown.value}"
             case Remark(text=text):
@@ -72,14 +151,15 @@ class _Lines:
 
 
 class _Bars:
-    """A bar per shard, slices within."""
+    """A bar for all, and one a shard, slices within."""
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, progress: Progress, clock: Callable[[], float]) -> None:
         self._progress = progress
+        self._clock = clock
         self._ingest: TaskID | None = None
+        self._all: TaskID | None = None
         self._bars: dict[int, TaskID] = {}
-        self._done: dict[int, float] = {}
-        self._together = False
+        self._work = _Work({}, 0, clock)
 
     def __call__(self, notice: Notice) -> None:
         match notice:
@@ -89,8 +169,8 @@ class _Bars:
                 self._start(dict(shards), slices)
             case EpochsDone(shard=shard, slice=slice_, epochs=epochs, of_epochs=of_epochs):
                 self._move(shard, slice_ - 1 + epochs / of_epochs, f"slice {slice_}, epoch {epochs}/{of_epochs}")
-            case SliceLearned(shard=shard, slice=slice_):
-                self._move(shard, slice_, f"slice {slice_} learned")
+            case SliceLearned(shard=shard, slice=slice_, loss=loss):
+                self._move(shard, slice_, f"slice {slice_} learned{_and_loss(loss)}")
             case RequestMoved(request=request):
                 self._progress.console.print(
                     f"request {request.request_id}: {request.shown.value}", highlight=False, markup=False
@@ -106,20 +186,18 @@ class _Bars:
     def _start(self, done: dict[int, int], slices: int) -> None:
         if self._ingest is not None:
             self._progress.update(self._ingest, total=1, completed=1)
-        for bar in set(self._bars.values()):
-            self._progress.remove_task(bar)
-        self._done = {shard: float(count) for shard, count in done.items()}
-        self._together = len(done) > MOST_BARS
-        if self._together:
-            bar = self._progress.add_task(f"{len(done)} shards", total=len(done) * slices, note="")
-            self._bars = dict.fromkeys(done, bar)
-        else:
-            self._bars = {
-                shard: self._progress.add_task(f"shard {shard}", total=slices, completed=count, note="")
-                for shard, count in done.items()
-            }
+        for bar in (self._all, *self._bars.values()):
+            if bar is not None:
+                self._progress.remove_task(bar)
+        self._work = _Work(done, slices, self._clock)
+        self._all = self._progress.add_task(f"{len(done)} shard{'s' * (len(done) > 1)}", total=1, note="")
+        self._bars = {}
+        if len(done) <= MOST_BARS:
+            self._bars = {shard: self._progress.add_task(f"shard {shard}", total=1, note="waits") for shard in done}
 
-    def _move(self, shard: int, completed: float, note: str) -> None:
-        self._done[shard] = completed
-        shown = sum(self._done.values()) if self._together else completed
-        self._progress.update(self._bars[shard], completed=shown, note="" if self._together else note)
+    def _move(self, shard: int, slices: float, note: str) -> None:
+        self._work.move(shard, slices)
+        if self._all is not None:
+            self._progress.update(self._all, completed=self._work.share_of_all(), note=self._work.left())
+        if shard in self._bars:
+            self._progress.update(self._bars[shard], completed=self._work.share(shard), note=note)

@@ -6,7 +6,7 @@ Shape legend: N points, F features, C classes.
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,15 @@ State = TypeVar("State")
 
 Learning = Generator[int, None, State]
 """Yields the number of epochs done after each one, and returns the state at the end."""
+
+
+@runtime_checkable
+class TellsLoss(Protocol):
+    """A learner that knows how well it learned. No bit of a constituent, and nothing stored, depends on it."""
+
+    def loss(self) -> float | None:
+        """Return the mean loss of the last epoch learned; None where there was none."""
+        ...
 
 
 class Learner(Protocol[State]):

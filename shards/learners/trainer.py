@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Generic
 
-from shards.learners.protocol import Learner, State
+from shards.learners.protocol import Learner, State, TellsLoss
 from shards.lineage import CheckpointRecord, Lineage, shared_prefix
 from shards.points import ShardPoints
 from shards.slices.files import SliceRecord, load_shard
@@ -64,6 +64,8 @@ class SliceLearned:
     slice: SliceIndex
     digest: Sha256
     checkpoint: CheckpointRecord | None
+    loss: float | None = None
+    """Mean loss of the slice's last epoch, for whoever watches: it is never stored, for it tells of people."""
 
 
 TrainingEvent = EpochsDone | SliceLearned
@@ -152,7 +154,8 @@ class ConstituentTrainer(Generic[State]):
         checkpoint = None
         if task.token is not None:
             checkpoint = self._keep(payload, lineage, digest, steps, seconds)
-        return SliceLearned(shard=task.shard, slice=lineage.slice, digest=digest, checkpoint=checkpoint)
+        loss = self._learner.loss() if isinstance(self._learner, TellsLoss) else None
+        return SliceLearned(shard=task.shard, slice=lineage.slice, digest=digest, checkpoint=checkpoint, loss=loss)
 
     def _resume(self, task: TrainTask) -> State:
         if not task.done:

@@ -76,6 +76,7 @@ class TorchLearner:
         self._epochs = slice_epochs(training.epochs, slices)
         self._device = torch.device(device)
         self._resident: _Resident | None = None
+        self._loss: float | None = None
 
     def initial(self, shard: ShardId) -> TorchState:
         """Return the state before slice 1: weights drawn from (seed, shard)."""
@@ -90,21 +91,28 @@ class TorchLearner:
 
     def learn(self, state: TorchState, points: ShardPoints, shard: ShardId, slice_: SliceIndex) -> Learning[TorchState]:
         """Train ``state`` for this slice's epochs on slices 1..``slice_`` (SISA section IV)."""
-        end = points.ends[slice_ - 1]
+        end, self._loss = points.ends[slice_ - 1], None
         if end == 0:  # a shard without any point keeps its initial state
             return state
         state.model.train()
         described = _described(state.model)
         bounds = batch_bounds(end, self._training.batch_size)
+        losses: list[torch.Tensor] = []
         for epoch in range(self.epochs(slice_)):
             shuffle, noise = (stream(self._training.seed, shard, slice_, epoch, use) for use in (SHUFFLE, NOISE))
             seed_all(noise)
             order = torch.from_numpy(epoch_order(points.keys_N[:end], shuffle)).to(self._device)
-            self._epoch(state, self._resident_points(points), order, bounds)
+            is_last = epoch + 1 == self.epochs(slice_)
+            self._epoch(state, self._resident_points(points), order, bounds, losses if is_last else None)
             yield epoch + 1
         _refuse_diverged(state.model, shard, slice_)
         _check_described(state.model, described)
+        self._loss = _mean(losses, bounds)
         return state
+
+    def loss(self) -> float | None:
+        """Return the mean loss of the last epoch learned, for people to see; None where there was none."""
+        return self._loss
 
     def epochs(self, slice_: SliceIndex) -> int:
         """Return how many epochs ``learn`` takes."""
@@ -141,7 +149,12 @@ class TorchLearner:
         return state
 
     def _epoch(
-        self, state: TorchState, data: _Resident, order_N: torch.Tensor, bounds: tuple[tuple[int, int], ...]
+        self,
+        state: TorchState,
+        data: _Resident,
+        order_N: torch.Tensor,
+        bounds: tuple[tuple[int, int], ...],
+        losses: list[torch.Tensor] | None,
     ) -> None:
         # Measured: this loop is the whole cost of training; nothing here is per point, and nothing is logged.
         model, optimizer = state.model, state.optimizer
@@ -152,10 +165,14 @@ class TorchLearner:
             optimizer.zero_grad(set_to_none=True)
             if stop - start == 1:
                 with _frozen_statistics(model):
-                    functional.cross_entropy(model(features), labels).backward()
+                    loss = functional.cross_entropy(model(features), labels)
+                    loss.backward()
             else:
-                functional.cross_entropy(model(features), labels).backward()
+                loss = functional.cross_entropy(model(features), labels)
+                loss.backward()
             optimizer.step()
+            if losses is not None:  # of one epoch a slice, and left on the device: reading it would wait for the step
+                losses.append(loss.detach())
 
     def _resident_points(self, points: ShardPoints) -> _Resident:
         if self._resident is None or self._resident.points is not points:
@@ -206,6 +223,13 @@ def _refuse_diverged(model: nn.Module, shard: ShardId, slice_: SliceIndex) -> No
             shard=shard,
             slice=slice_,
         )
+
+
+def _mean(losses: list[torch.Tensor], bounds: tuple[tuple[int, int], ...]) -> float:
+    """Return the mean over data points of the losses of batches."""
+    counts = torch.tensor([stop - start for start, stop in bounds], dtype=torch.float64)
+    each = torch.stack(losses).to(device="cpu", dtype=torch.float64)
+    return float((each * counts).sum() / counts.sum())
 
 
 def _batch_norms(model: nn.Module) -> list[nn.Module]:

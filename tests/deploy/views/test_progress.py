@@ -22,8 +22,10 @@ class _Terminal(io.StringIO):
         return True
 
 
-def _learned(shard: int, slice_: int) -> SliceLearned:
-    return SliceLearned(shard=ShardId(shard), slice=SliceIndex(slice_), digest=Sha256("0" * 64), checkpoint=None)
+def _learned(shard: int, slice_: int, loss: float | None = None) -> SliceLearned:
+    return SliceLearned(
+        shard=ShardId(shard), slice=SliceIndex(slice_), digest=Sha256("0" * 64), checkpoint=None, loss=loss
+    )
 
 
 def _epoch(shard: int, slice_: int, epochs: int) -> EpochsDone:
@@ -134,3 +136,54 @@ def test_a_real_pseudo_terminal() -> None:
     os.close(leader)
     assert "\x1b[" in shown
     assert "shard 1" in shown
+
+
+class _Clock:
+    """Time that passes when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_time_left_and_loss_are_told() -> None:
+    """Once the pace is known a line says how long the rest takes, and each slice's loss is told."""
+    stream, clock = io.StringIO(), _Clock()
+    with listening(stream, clock=clock) as listener:
+        listener(_started(2, 2))
+        for seconds, event in ((2.0, _learned(0, 1, 0.70001)), (60.0, _learned(1, 1, 0.25)), (400.0, _learned(0, 2))):
+            clock.now = seconds
+            listener(event)
+    assert stream.getvalue().splitlines()[1:] == [
+        "shard 0: slice 1 of 2, loss 0.7000",
+        "shard 1: slice 1 of 2, loss 0.2500; about 2 min left",
+        "shard 0: slice 2 of 2; about 3 min left",
+    ]
+
+
+def _bar(shown: str, what: str) -> str:
+    """Return the last line about something."""
+    return next(line for line in reversed(re.split(r"[\r\n]", shown)) if line.startswith(what)).rstrip()
+
+
+def test_a_bar_is_as_full_as_the_work_is_done() -> None:
+    """A shard that waits has an empty bar and says so, also one that is to go on late; without colours, too."""
+    clock, stream = _Clock(), _Terminal()
+    with listening(stream, clock=clock) as listener:
+        listener(TrainingStarted(shards=((ShardId(0), 0), (ShardId(1), 4), (ShardId(2), 0)), slices=5))
+        clock.now = 30.0
+        listener(_epoch(0, 5, 4))
+        listener(_epoch(1, 5, 2))
+    shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", stream.getvalue())
+    full, empty = ("\u2588", "\u00b7") if "\u00b7" in shown else ("#", ".")
+    assert _bar(shown, "shard 0").count(full) == 30
+    assert _bar(shown, "shard 1").count(full) == 15
+    assert _bar(shown, "shard 2").split() == ["shard", "2", empty * 30, "waits"]
+    assert "about 30 s left" in _bar(shown, "3 shards")
+
+
+def test_bars_tell_the_loss() -> None:
+    """Beside the bar stands what the slice was learned with."""
+    assert "slice 1 learned, loss 0.1235" in _told(_Terminal(), (_started(1, 1), _learned(0, 1, 0.12345)))
