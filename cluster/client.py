@@ -36,6 +36,7 @@ from coordinator.aggregation import ModelFailed
 from coordinator.requests import RequestState, may_find_nothing
 from coordinator.sites import SiteStanding, TookPart
 from coordinator.status import FederationStatus, RequestStatus
+from shards.data.frames import plain_table, table_of
 from shards.data.messages import ARROW_STREAM, facts_of, stream_of, table_of_stream, texts_of
 from storage.errors import Conflict, Corrupt, Invalid, ObjectMissing, SisaError, Unavailable
 
@@ -85,6 +86,12 @@ class RemoteAnswers:
     absent: Mapping[str, str] = field(default_factory=dict)
     """Of each of its sites that has no part in them: why."""
 
+    def __repr__(self) -> str:
+        return (
+            f"RemoteAnswers({self.table.num_rows} predictions, generation {self.generation},"
+            f" constituents {self.constituents} of {self.shards})"
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Reply:
@@ -129,6 +136,12 @@ class Client:
         self._lock = Lock()
         self._connection: HTTPConnection | None = None
 
+    def __repr__(self) -> str:
+        host, port = self._place  # never the token
+        where = f"[{host}]" if ":" in host else host
+        scheme = "https" if self._is_secure else "http"
+        return f"Client('{scheme}://{where}{f':{port}' if port else ''}{self._prefix}')"
+
     def __enter__(self) -> Self:
         return self
 
@@ -149,14 +162,16 @@ class Client:
             self._connection = None
 
     def predict(self, data: Any) -> RemoteAnswers:
-        """Return the ensemble's answers for a ``pyarrow.Table``, or a list of ``{"id": …, "features": …}``.
+        """Return the ensemble's answers for a table or frame, or a list of ``{"id": …, "features": …}``.
+
+        A table is a ``pyarrow.Table``, a pandas or polars frame, or whatever else speaks one of Arrow's protocols.
 
         Raises ``Invalid`` when the data do not fit, ``Unavailable`` when nothing can be answered now.
         """
         if isinstance(data, Sequence):
             body, media_type = json.dumps({"points": data}).encode(), _JSON
         else:
-            body, media_type = stream_of(data), ARROW_STREAM
+            body, media_type = stream_of(plain_table(table_of(data))), ARROW_STREAM
         headers = {"Content-Type": media_type, "Accept": ARROW_STREAM}
         reply = self._ask("POST", "/v1/predictions", body, headers)
         try:

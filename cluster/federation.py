@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from cluster.config.specification import FederationSpecification, read_specification
+from cluster.config.specification import FederationSpecification, read_specification, specification_from
 from cluster.coordinator_actor.record import read_record
 from cluster.ensemble.reader import Reading
 from cluster.results.federation import (
@@ -45,6 +45,10 @@ if TYPE_CHECKING:
     from cluster.writer.forecast import Plan
 
 
+Config = str | Path | Mapping[str, Any] | FederationSpecification
+"""What a federation can be opened by."""
+
+
 def _nobody(_: Notice) -> None:
     """Hear nothing."""
 
@@ -73,6 +77,9 @@ class Federation:
         self._listener = listener
         self._joined = False
         self.reading = Reading(specification, self._store, self._clock, self._current)
+
+    def __repr__(self) -> str:
+        return f"Federation({self.specification.name!r}, store={self._store.location!r})"
 
     def __enter__(self) -> Self:
         return self
@@ -243,11 +250,14 @@ class Federation:
         return self.search(subjects=subjects, ids=ids).plan
 
     def predict(self, data: object) -> Answers:
-        """Return the ensemble's answers for a file, folder, glob or ``pyarrow.Table``, batch by batch."""
+        """Return the ensemble's answers for a file, folder or glob, or a table in memory, batch by batch.
+
+        A table is a ``pyarrow.Table``, a pandas or polars frame, or whatever else speaks one of Arrow's protocols.
+        """
         return self.reading.predict(data)
 
     def evaluate(self, data: object) -> Evaluation:
-        """Return the ensemble's accuracy on labelled data, overall and per class."""
+        """Return the ensemble's accuracy on labelled data, overall and per class; for ``data`` see ``predict``."""
         return self.reading.evaluate(data)
 
     def status(self) -> FederationStatus:
@@ -320,14 +330,23 @@ class Federation:
         return read_state(self._store)
 
 
-def connect(config: str | Path | FederationSpecification = "sisa.toml", **options: Any) -> Federation:
-    """Return the federation that a specification describes; Ray is joined when first needed."""
+def connect(config: Config = "sisa.toml", **options: Any) -> Federation:
+    """Return the federation that a specification describes; Ray is joined when first needed.
+
+    ``config`` is the specification's file, or its tables as a dictionary: ``{"name": …, "data": {"train": …}, …}``,
+    with places relative to the present folder.
+    """
+    if isinstance(config, Mapping):
+        return Federation(specification_from(config, Path.cwd()), **options)
     specification = config if isinstance(config, FederationSpecification) else read_specification(Path(config))
     return Federation(specification, **options)
 
 
-def launch(config: str | Path | FederationSpecification = "sisa.toml", **options: Any) -> Federation:
-    """Return the federation with its workers' cluster joined already: what is wrong with Ray shows at once."""
+def launch(config: Config = "sisa.toml", **options: Any) -> Federation:
+    """Return the federation with its workers' cluster joined already: what is wrong with Ray shows at once.
+
+    For ``config`` see ``connect``.
+    """
     federation = connect(config, **options)
     federation.workers()
     return federation

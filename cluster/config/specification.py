@@ -207,7 +207,27 @@ def read_specification(path: Path) -> FederationSpecification:
     return specification_of(path, text, document)
 
 
-def specification_of(path: Path, text: str, document: Mapping[str, Any]) -> FederationSpecification:
+def specification_from(settings: Mapping[str, Any], folder: Path) -> FederationSpecification:
+    """Return what settings in Python specify: the tables of ``sisa.toml`` as mappings; None leaves a setting out.
+
+    Relative places, and a model's own modules, are looked for from ``folder``. Raises as ``read_specification`` does.
+    """
+    document = _plain_settings(settings)
+    if SITES.intersection(document):
+        raise Invalid("these settings specify several sites", "write them to a file, and name it to connect_sites")
+    return specification_of(folder / "settings", None, document)
+
+
+def _plain_settings(value: Any) -> Any:
+    """Return settings as TOML would give them: dictionaries, lists, and texts for paths."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain_settings(each) for name, each in value.items() if each is not None}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain_settings(each) for each in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def specification_of(path: Path, text: str | None, document: Mapping[str, Any]) -> FederationSpecification:
     """Return what ``document``, read from ``text`` at ``path``, specifies; raises as ``read_specification`` does."""
     problems = Problems(path, text)
     top = {name: value for name, value in document.items() if name not in TABLES}

@@ -41,9 +41,9 @@ _STAND_INS: Mapping[str, Any] = {
 
 
 class Problems:
-    """Problems of one file, to be raised as one error."""
+    """Problems of one file, or of settings that no file holds (``text`` None), to be raised as one error."""
 
-    def __init__(self, path: Path, text: str) -> None:
+    def __init__(self, path: Path, text: str | None) -> None:
         self._path = path
         self._text = text
         self._found: list[tuple[tuple[str, ...], str]] = []
@@ -60,10 +60,13 @@ class Problems:
         """Raise ``Invalid`` with all problems noted, in the order of their lines."""
         if not self._found:
             return
-        lines = _setting_lines(self._text)
+        lines = _setting_lines(self._text or "")
         placed = sorted((lines.get(path) or lines.get(path[:1], 0), text) for path, text in self._found)
         told = [f"line {line}: {text}" if line else text for line, text in placed]
-        heading = f"{self._path.name} has {len(told)} problem{'s' * (len(told) > 1)}:"
+        many = f"{len(told)} problem{'s' * (len(told) > 1)}:"
+        if self._text is None:
+            raise Invalid("\n  ".join([f"the settings have {many}", *told]), "correct them and try again")
+        heading = f"{self._path.name} has {many}"
         remedy = f"correct {self._path.name} and try again"
         raise Invalid("\n  ".join([heading, *told]), remedy, file=str(self._path))
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -39,8 +39,8 @@ class Ensemble:
     generation: int
     shards: int
     """S: constituents there are; those not loaded abstain."""
-    learner: Learner[Any]
-    constituents: tuple[Any, ...]
+    learner: Learner[Any] = field(repr=False)
+    constituents: tuple[Any, ...] = field(repr=False)
     """The learner's states, one a constituent."""
     rule: Rule
     checkpoints: tuple[tuple[ShardId, Sha256], ...] = ()

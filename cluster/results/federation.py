@@ -31,6 +31,12 @@ class Answers:
     id_column: str
     batches: Iterator[PredictionBatch]
 
+    def __repr__(self) -> str:
+        return (
+            f"Answers(generation {self.generation}, constituents {self.constituents} of {self.shards},"
+            f" {len(self.classes)} classes; .table() or .write(path) gives them, once)"
+        )
+
     def table(self) -> Any:
         """Return the answers as a ``pyarrow.Table``: the id, ``prediction``, and ``probability_<class>`` for each."""
         return predictions_table(self.batches, self.classes, self.id_column)

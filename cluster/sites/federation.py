@@ -85,6 +85,10 @@ class SiteFederation:
         self._asking = Asking(specification, self._links, self.roster)
         self._answering = FileAnswering(specification, self._asking, self.layout)
 
+    def __repr__(self) -> str:
+        sites = [site.name for site in self.specification.sites]
+        return f"SiteFederation({self.specification.name!r}, sites={sites!r})"
+
     def __enter__(self) -> Self:
         return self
 
@@ -148,7 +152,9 @@ class SiteFederation:
         return self.status()
 
     def predict(self, data: object) -> SitesAnswers:
-        """Return the federation's answers for a file, folder, glob or ``pyarrow.Table``, batch by batch.
+        """Return the federation's answers for a file, folder or glob, or a table in memory, batch by batch.
+
+        A table is a ``pyarrow.Table``, a pandas or polars frame, or whatever else speaks one of Arrow's protocols.
 
         Raises ``Unavailable`` when too few sites answer, or the sites that do change while a file is answered.
         """
@@ -173,7 +179,7 @@ class SiteFederation:
         raise Unavailable(f"no site can be asked: {'; '.join(reasons) or 'none has joined'}", "run 'sisa train'")
 
     def evaluate(self, data: object) -> SitesEvaluation:
-        """Return the federation's accuracy on labelled data, overall and per class."""
+        """Return the federation's accuracy on labelled data, overall and per class; for ``data`` see ``predict``."""
         return self._answering.evaluate(data)
 
     def erase(

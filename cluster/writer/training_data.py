@@ -10,6 +10,7 @@ from cluster.config.specification import FederationSpecification
 from cluster.writer.stores import own_places
 from coordinator.sites import SiteStanding
 from coordinator.state import FederationState
+from shards.data.frames import table_of
 from shards.data.prediction_files import FeatureBatch, feature_batches
 from shards.data.sources import Source, inventory, open_source, table_source
 from shards.slices.ingest import taken_from
@@ -30,15 +31,14 @@ def is_news(specification: FederationSpecification, state: FederationState, sour
 def asked_about(
     specification: FederationSpecification, state: FederationState, data: object, *, labelled: bool
 ) -> Iterator[FeatureBatch]:
-    """Return the features of a file, folder, glob or ``pyarrow.Table``, batch by batch.
+    """Return the features of a file, folder, glob, or a table or frame in memory, batch by batch.
 
     Places are relative to the present folder, or in a bucket; files of the federation's own store are never among them.
     """
     assert state.data is not None
     # By the names found at ingest: a pattern could match the columns of this file in another order.
     settings: DataSettings = replace(specification.data, features=state.data.layout.features)
-    named = isinstance(data, str | Path)
-    source = _opened(specification, str(data), Path.cwd()) if named else table_source(data)
+    source = _asked(specification, data)
     return feature_batches(source, settings, state.data.layout.width, labelled=labelled)
 
 
@@ -47,9 +47,14 @@ def asked_of_sites(
 ) -> Iterator[FeatureBatch]:
     """Return features as sites are asked about them, not scaled: each site does that itself; see ``asked_about``."""
     settings: DataSettings = replace(specification.data, features=standing.features, scale=1.0)
-    named = isinstance(data, str | Path)
-    source = _opened(specification, str(data), Path.cwd()) if named else table_source(data)
+    source = _asked(specification, data)
     return feature_batches(source, settings, standing.width, labelled=labelled)
+
+
+def _asked(specification: FederationSpecification, data: object) -> Source:
+    if isinstance(data, str | Path):
+        return _opened(specification, str(data), Path.cwd())
+    return table_source(table_of(data))
 
 
 def _opened(specification: FederationSpecification, location: str, base: Path) -> Source:

@@ -7,6 +7,7 @@ csv_text          a CSV file's bytes as text: encoding, delimiter, what is no CS
 readers           Parquet, Arrow and CSV files as batches of columns
 columns           which columns are wanted; ids, labels and features out of them
 fragments         a source cut into pieces that many processes read
+frames            tables and frames in memory
 profile           what ``init`` and ``doctor`` see in a data file
 cleaned           copies of data files without some of their rows
 prediction_files  features to be predicted in, answers out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -72,6 +73,16 @@ def test_no_answer_comes_from_an_ensemble_below_the_floor(home: Home) -> None:
         assert federation.predict(home.folder / "train.parquet").write(home.folder / "out.csv") == 120
 
 
+class Frame:
+    """A table of another library, with a column of its own."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self._table = table.append_column("__index_level_0__", pa.array(range(table.num_rows)))
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        return self._table.__arrow_c_stream__(requested_schema)
+
+
 def test_answers_are_a_table_or_a_file(home: Home) -> None:
     """A table in memory and a file, in as out, give the same answers."""
     table = pq.read_table(home.folder / "train.parquet")
@@ -79,6 +90,10 @@ def test_answers_are_a_table_or_a_file(home: Home) -> None:
         federation.train()
         federation.predict(home.folder / "train.parquet").write(home.folder / "out.parquet")
         answers = federation.predict(table).table()
+        assert federation.predict(Frame(table)).table().equals(answers)
+        assert federation.evaluate(Frame(table)) == federation.evaluate(home.folder / "train.parquet")
+        with pytest.raises(Invalid, match=r"builtins\.int is no table"):
+            federation.predict(3)
     assert answers.equals(pq.read_table(home.folder / "out.parquet"))
     assert answers.column_names == ["id", "prediction", "probability_a", "probability_b", "probability_c"]
 

@@ -18,6 +18,16 @@ from tests.doubles.home import MARKED, as_table, small_points
 from tests.serving.world import World, points
 
 
+class Frame:
+    """A table of another library."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self._table = table
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        return self._table.__arrow_c_stream__(requested_schema)
+
+
 def test_the_client_speaks_the_api(world: World, url: str) -> None:
     """Predictions from tables and lists, an erasure waited for, its receipt, the status: each as its own type."""
     with Client(url, world.tokens["predict"]) as client:
@@ -25,6 +35,9 @@ def test_the_client_speaks_the_api(world: World, url: str) -> None:
         found = client.predict(table)
         assert (found.generation, found.constituents, found.shards) == (1, 3, 3)
         assert found.table.column("id").to_pylist() == table.column("id").to_pylist()
+        frame = table.set_column(0, "id", table.column("id").dictionary_encode())
+        assert client.predict(frame).table.equals(found.table)
+        assert client.predict(Frame(table)).table.equals(found.table)
         listed = client.predict(points()["points"]).table
         assert listed.column("prediction").equals(found.table.column("prediction"))
         assert client.status().generation == 1

@@ -1,0 +1,73 @@
+"""Tables that others hold in memory: pandas, polars and whatever else speaks one of Arrow's protocols.
+
+None of these libraries is imported: a frame gives its data itself, by the Arrow PyCapsule interface or by the dataframe
+interchange protocol.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pyarrow as pa
+from pyarrow.interchange import from_dataframe
+
+from shards.data.sources import plain
+from storage.errors import Invalid
+
+_ROW_NUMBERS = re.compile(r"__index_level_\d+__")
+"""Names under which pandas sends the numbers of rows along."""
+
+
+def table_of(data: Any) -> pa.Table:
+    """Return a table in memory as a ``pyarrow.Table``. Raises ``Invalid`` when it is nothing like a table."""
+    if isinstance(data, pa.Table):
+        return _changed(data, _without_views)
+    if isinstance(data, pa.RecordBatch):
+        return pa.Table.from_batches([data])
+    try:
+        if hasattr(data, "__arrow_c_stream__"):
+            return _without_row_numbers(pa.table(data))
+        if hasattr(data, "to_arrow"):
+            return _without_row_numbers(pa.table(data.to_arrow()))
+        if hasattr(data, "__dataframe__"):
+            return _without_row_numbers(from_dataframe(data))
+    except (pa.ArrowException, TypeError, ValueError, NotImplementedError, RuntimeError) as error:
+        raise Invalid(
+            f"the {_called(data)} cannot be turned into an Arrow table: {type(error).__name__}",
+            "give every column one type, or convert it to a pyarrow.Table",
+        ) from error
+    raise Invalid(
+        f"{_called(data)} is no table",
+        "give a pandas or polars frame, a pyarrow.Table, or the place of a file",
+    )
+
+
+def plain_table(table: pa.Table) -> pa.Table:
+    """Return the table without dictionaries, extension types and string views, as messages have it."""
+    return _changed(table, lambda array: plain(_without_views(array)))
+
+
+def _without_row_numbers(table: pa.Table) -> pa.Table:
+    kept = [position for position, name in enumerate(table.column_names) if not _ROW_NUMBERS.fullmatch(name)]
+    return _changed(table.select(kept), _without_views)
+
+
+def _changed(table: pa.Table, change: Callable[[pa.Array], pa.Array]) -> pa.Table:
+    columns = [
+        pa.chunked_array([change(chunk) for chunk in column.chunks or [pa.array([], column.type)]])
+        for column in table.columns
+    ]
+    return pa.table(columns, names=table.column_names)
+
+
+def _without_views(array: pa.Array) -> pa.Array:
+    """Return the array with plain strings in the dictionary, where it has one: pyarrow decodes no views."""
+    if pa.types.is_dictionary(array.type) and pa.types.is_string_view(array.type.value_type):
+        return pa.DictionaryArray.from_arrays(array.indices, array.dictionary.cast(pa.string()))
+    return array
+
+
+def _called(data: object) -> str:
+    return f"{type(data).__module__}.{type(data).__qualname__}"
