@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,7 @@ from cluster.sites.simulation import simulated
 from deploy.examples.sites import compare, split
 from deploy.examples.sites.split import OWN_SHARE, SITES, Example, write_example
 from tests.deploy_files.manifests import ROOT
+from tests.doubles.home import run
 
 
 @pytest.fixture(scope="module")
@@ -120,3 +124,38 @@ def test_the_comparison_is_a_table() -> None:
         ["federation", "0.750", "1.00", "0.75"],
         ["north", "alone", "0.500", "1.00", "0.50"],
     ]
+
+
+@pytest.mark.parametrize(
+    ("script", "words", "told"),
+    [
+        ("split.py", (), "the digits come with scikit-learn, which is missing"),
+        ("split.py", ("--dataset", "flowers"), "the data set is one of"),
+        ("compare.py", (), "there is no specification sisa.toml"),
+    ],
+)
+def test_an_example_that_cannot_run_says_why(tmp_path: Path, script: str, words: tuple[str, ...], told: str) -> None:
+    """Without an extra, or before the first step, an example ends in a sentence with a remedy, never in a traceback."""
+    hidden = tmp_path / "hidden" / "sklearn"
+    hidden.mkdir(parents=True)
+    (hidden / "__init__.py").write_text("raise ImportError('it is not installed')", encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "deploy" / "examples" / "sites" / script), *words],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": f"{hidden.parent}{os.pathsep}{ROOT}"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 2
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_demo_without_its_extra_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``sisa demo`` without scikit-learn names the extra."""
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    said = run("demo", "--folder", str(tmp_path / "demo"))
+    assert said.code == 2
+    assert "pip install 'sisa-ray[demo]'" in said.err

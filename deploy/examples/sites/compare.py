@@ -17,6 +17,7 @@ from cluster.config.specification import read_specification
 from cluster.results.federation import Evaluation
 from cluster.sites.federation import connect_sites
 from cluster.sites.simulation import simulated
+from deploy.views.output import Outcome, run
 from deploy.views.text import table
 
 
@@ -50,7 +51,7 @@ def compared_text(found: Mapping[str, Evaluation]) -> str:
 
 def main(folder: Annotated[Path, typer.Argument(help="Where split.py wrote.")] = Path("sisa-sites")) -> None:
     """Train what is not trained yet, and print the table."""
-    typer.echo(compared_text(compare(folder)))
+    raise typer.Exit(run(lambda: Outcome(text=compared_text(compare(folder))), as_json=False))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import typer
 
 from deploy.demo_data import DemoData, write_digits, write_fashion_mnist
+from deploy.views.output import Outcome, run
 
 SITES: Final = ("north", "south", "east", "west", "centre")
 OWN_SHARE: Final = 0.8
@@ -149,9 +150,14 @@ def main(
     """Write the data of some sites and the specification of their federation."""
     if dataset not in _TRAINING:
         raise typer.BadParameter(f"the data set is one of {', '.join(_TRAINING)}")
-    made = write_example(folder, dataset, SITES[:sites], served=served)
-    typer.echo(f"wrote {made.data.train_points:,} data points of {len(made.sites)} sites: {', '.join(made.sites)}")
-    typer.echo(f"go on with: cd {folder} && sisa --simulate train" if not served else f"go on in {folder}")
+
+    def action() -> Outcome:
+        made = write_example(folder, dataset, SITES[:sites], served=served)
+        wrote = f"wrote {made.data.train_points:,} data points of {len(made.sites)} sites: {', '.join(made.sites)}"
+        then = f"go on in {folder}" if served else f"go on with: cd {folder} && sisa --simulate train"
+        return Outcome(text=f"{wrote}\n{then}")
+
+    raise typer.Exit(run(action, as_json=False))
 
 
 if __name__ == "__main__":
