@@ -10,7 +10,10 @@ region (boto3 issue 4839).
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -29,12 +32,13 @@ from storage.s3.bucket import Fate, StoreFacts
 from storage.s3.errors import Complaint, fate_of, redirected, refusal, unidentified, unreachable
 from storage.s3.names import S3Names, check_endpoint, check_place
 from storage.s3.requests import PART_BYTES, Failure, S3Requests
-from storage.s3.responses import Answer
+from storage.s3.responses import Answer, first_date
 from storage.s3.store import BucketStore
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
 
+_ABOUT_CHECKSUMS = re.compile(r"checksum|x-amz-trailer|aws-chunked", re.IGNORECASE)
 _LARGEST_PUT_BYTES = 5 * 1024 * 1024 * 1024
 _CONNECTIONS = 64
 
@@ -175,9 +179,28 @@ def _client(store: S3Store, session: boto3.session.Session, *, attempts: int) ->
     )
     region = session.region_name or "us-east-1"
     client = session.client("s3", region_name=region, endpoint_url=store.endpoint, config=config)
+    client.meta.events.register("before-parse.s3", _settle_dates)
+    client.meta.events.register("before-call.s3.DeleteObjects", _add_md5)
     if store.endpoint is not None:
         client.meta.events.register_first("needs-retry.s3", _refuse_redirect)
     return client
+
+
+def _settle_dates(response_dict: dict[str, Any], **_: Any) -> None:
+    """Leave one date of several in an answer's header: boto3 reads no more than one."""
+    if (changed := response_dict["headers"].get("last-modified")) is not None:
+        response_dict["headers"]["last-modified"] = first_date(changed)
+
+
+def _add_md5(params: dict[str, Any], context: dict[str, Any], **_: Any) -> None:
+    """Prove a batch deletion by ``Content-MD5``: servers from before S3's other checksums ask for it.
+
+    Where no checksums are to be sent that need not be, it goes alone.
+    """
+    digest = hashlib.md5(params["body"], usedforsecurity=False).digest()
+    params["headers"]["Content-MD5"] = base64.b64encode(digest).decode()
+    if context["client_config"].request_checksum_calculation == "when_required":
+        context.get("checksum", {}).pop("request_algorithm", None)
 
 
 def _checksums(wanted: str) -> dict[str, Any]:
@@ -240,6 +263,8 @@ def _failure(error: Exception, store: S3Store) -> Failure:
         complaint = Complaint(
             code=str(said.get("Error", {}).get("Code", "")),
             status=int(said.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)),
+            request=error.operation_name,
+            names_checksums=_ABOUT_CHECKSUMS.search(str(said.get("Error", {}).get("Message", ""))) is not None,
         )
         ours = refusal(complaint, store=store.location, server=store.server)
         return Failure(error=ours, fate=fate_of(complaint), code=complaint.code, status=complaint.status)

@@ -80,11 +80,11 @@ class ConditionalPut:
         Raises:
             ObjectExists, ObjectChanged, ObjectMissing: the condition does not hold; nothing of ours is there.
             OutcomeUnknown: an answer was lost and the truth could not be learned.
-            Unavailable: nothing was written, 6 times in a row.
+            Unavailable: nothing was written, 6 times in a row, or the server refuses although the condition holds.
             Invalid: the server keeps objects in folders, and the key is one.
         """
         mark = Mark(nonce=self.nonce, sha256=sha256(self.payload), replaced=self.expected)
-        doubt, cause, empty = False, "", 0
+        doubt, cause, empty, refused = False, "", 0, 0
         for attempt in range(_ATTEMPTS):
             if attempt:
                 self.pause(attempt)
@@ -103,6 +103,9 @@ class ConditionalPut:
                 return seen.tag
             if verdict is not Verdict.AGAIN:
                 raise self._failure(verdict, cause)
+            refused += reply.fate is Fate.REFUSED
+        if refused == _ATTEMPTS:
+            raise self._without_reason()
         raise self._failure(Verdict.UNKNOWN if doubt else Verdict.AGAIN, cause)
 
     @contextmanager
@@ -119,6 +122,17 @@ class ConditionalPut:
         """Raise when the name is refused although nothing has it, because other names lie under it."""
         if next(self.bucket.objects(f"{self.name}/"), None) is not None:
             raise Invalid("the key is a folder of other objects' keys", "choose another key", key=self.key)
+
+    def _without_reason(self) -> Unavailable:
+        """Return the error for a server that says that a condition does not hold, when by its other answers it does."""
+        done = "create an object that is not there (If-None-Match)"
+        if self.expected is not None:
+            done = "replace an object under the tag that it gives it (If-Match)"
+        return Unavailable(
+            f"the store's server refuses to {done}: its conditional puts are not usable",
+            "choose a server whose conditional puts hold, with tags in quotes; nothing was published",
+            key=self.key,
+        )
 
     def _failure(self, verdict: Verdict, cause: str) -> SisaError:
         match verdict:

@@ -12,6 +12,11 @@ from storage.s3.bucket import Fate
 
 _CREDENTIALS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or give this machine a role"
 
+_NO_CHECKSUMS = (
+    "set AWS_REQUEST_CHECKSUM_CALCULATION and AWS_RESPONSE_CHECKSUM_VALIDATION to when_required, on every machine that"
+    " uses the store: what is read is proved by its SHA-256 all the same"
+)
+
 _SPOILED = frozenset(
     {
         "BadDigest",
@@ -63,6 +68,10 @@ class Complaint:
     """The server's code, such as ``SlowDown``; the bare status where the answer has no body."""
     status: int
     """The HTTP status."""
+    request: str = ""
+    """What was asked for, by S3's name."""
+    names_checksums: bool = False
+    """Whether the server's text is about checksums."""
 
 
 def fate_of(complaint: Complaint) -> Fate | None:
@@ -92,6 +101,8 @@ def refusal(complaint: Complaint, *, store: str, server: str) -> SisaError:
     """
     code, status = complaint.code, complaint.status
     names: dict[str, str | int] = {"store": store, "server": server, "code": code, "status": status}
+    if status == 411 or (complaint.names_checksums and code not in _SPOILED and status >= 400):
+        return Unavailable("the store's server refuses the checksums that come with requests", _NO_CHECKSUMS, **names)
     if code in {"NoSuchBucket", "InvalidBucketName"}:
         return Invalid("the bucket does not exist", "create it, or correct 'store' and 'endpoint'", **names)
     if code in _WRONG_CREDENTIALS:
@@ -113,10 +124,13 @@ def refusal(complaint: Complaint, *, store: str, server: str) -> SisaError:
     if status in {302, 303, 308}:
         return redirected(store=store, server=server)
     if code in _LACKING or status in {405, 501}:
+        asked: dict[str, str | int] = {"request": complaint.request} if complaint.request else {}
         return Unavailable(
-            "the store's server does not know a request that is needed",
-            "choose a server with conditional puts, version listings and multipart uploads",
+            "the store's server does not know a request that is needed, or a header of it",
+            "choose a server with conditional puts, version listings and multipart uploads; if it has them and takes no"
+            f" checksums, {_NO_CHECKSUMS}",
             **names,
+            **asked,
         )
     return _other(complaint, names)
 

@@ -93,7 +93,14 @@ class BucketFiles:
             raise self._told(answer)
         return answer
 
-    def _changed(self, file: BucketFile) -> Conflict:
+    def _changed(self, file: BucketFile) -> SisaError:
+        if self.find(file.name) == file:
+            return Unavailable(
+                "the data's server refuses to read a file under the tag that it gives it (If-Match)",
+                "copy the data to another server, or to a local folder",
+                file=self._address(file),
+                server=self.server,
+            )
         return Conflict(
             "the file was replaced or deleted while it was read",
             "let whoever writes it finish, then run the command again",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal
 
@@ -17,6 +17,8 @@ Answer = Mapping[str, Any]
 _NONCE, _SHA256, _REPLACED = "sisa-nonce", "sisa-sha256", "sisa-replaced"
 
 _HEX_32, _HEX_64 = re.compile("[0-9a-f]{32}"), re.compile("[0-9a-f]{64}")
+
+_DATE = re.compile(r"(?:[A-Za-z]+,)?[^,]+")
 
 _MARKERS = {
     "NextContinuationToken": "ContinuationToken",
@@ -34,7 +36,7 @@ def condition_of(expected: VersionTag | None) -> dict[str, str]:
 
 def tag_of(answer: Answer) -> VersionTag:
     """Return the tag of the object that an answer is about."""
-    return VersionTag(str(answer["ETag"]).strip('"'))
+    return VersionTag(str(answer["ETag"]).removeprefix("W/").strip('"'))  # proxies that compress weaken tags
 
 
 def landed(answer: Answer) -> PutReply:
@@ -70,17 +72,29 @@ def headers_of(answer: Answer) -> Mapping[str, str]:
 
 
 def server_time(answer: Answer) -> datetime | None:
-    """Return when the server answered, by its own clock."""
+    """Return when the server answered, by its own clock; None when it does not say so readably."""
     try:
-        return parsedate_to_datetime(headers_of(answer).get("date", ""))
-    except ValueError:
+        told = parsedate_to_datetime(first_date(headers_of(answer).get("date", "")))
+    except (ValueError, TypeError, IndexError, OverflowError):  # whatever the email parser stumbles over
         return None
+    # HTTP's dates are in UTC, also those of servers that write the zone as -0000 or not at all.
+    return told if told.tzinfo else told.replace(tzinfo=UTC)
+
+
+def first_date(text: str) -> str:
+    """Return the first of the dates in a header that was sent more than once, by a server and by its proxy.
+
+    >>> first_date("Sun, 29 Nov 2026 04:28:47 GMT, Sun, 29 Nov 2026 04:28:47 GMT")
+    'Sun, 29 Nov 2026 04:28:47 GMT'
+    """
+    found = _DATE.match(text)
+    return found[0] if found else text
 
 
 def age_of(answer: Answer) -> float | None:
     """Return how many seconds ago the object changed, both times by the server's clock."""
     now, changed = server_time(answer), answer.get("LastModified")
-    if now is None or now.tzinfo is None or not isinstance(changed, datetime):
+    if now is None or not isinstance(changed, datetime):
         return None
     return (now - changed).total_seconds()
 

@@ -96,6 +96,18 @@ class Chaos:
         return self.random.choice(self.actions)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quirk:
+    """In what a server differs from others, at every request."""
+
+    refuses: Callable[[Message], tuple[int, str, str] | None] = lambda _: None
+    """Status, code and text of the error that a request is answered with."""
+    request: Callable[[Message], Message] = lambda message: message
+    """What is forwarded."""
+    answer: Callable[[bytes], bytes] = lambda head: head
+    """What an answer's first line and headers become."""
+
+
 @dataclass(slots=True)
 class FaultProxy:
     """The proxy's rules and its record; safe to change from the test's thread between requests."""
@@ -106,6 +118,7 @@ class FaultProxy:
     chaos: Chaos | None = None
     drops_conditions: bool = False
     """Whether it forwards requests without ``If-Match`` and ``If-None-Match``, as some gateways do."""
+    quirk: Quirk = Quirk()
     struck: list[Action] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
     """Method and target of every request."""
@@ -144,10 +157,14 @@ class FaultProxy:
         elif action in _INSTEAD:
             writer.write(_INSTEAD[action](request))
             await writer.drain()
+        elif (refused := self.quirk.refuses(request)) is not None:
+            writer.write(_error(refused[0], refused[1], request, refused[2]))
+            await writer.drain()
         else:
             if action == "flips_a_bit" and request.body:
                 request = _flipped(request)
-            answer = await self._forward(request)
+            head, end, body = (await self._forward(self.quirk.request(request))).partition(b"\r\n\r\n")
+            answer = self.quirk.answer(head) + end + body
             await _return(answer, action, request, reader, writer)
 
     async def _forward(self, request: Message) -> bytes:
@@ -234,8 +251,8 @@ def _flipped(request: Message) -> Message:
     return Message(start=request.start, headers=request.headers, body=body)
 
 
-def _error(status: int, code: str, request: Message | None = None) -> bytes:
-    text = f'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>{code}</Code><Message>planned</Message></Error>'
+def _error(status: int, code: str, request: Message | None = None, message: str = "planned") -> bytes:
+    text = f'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>{code}</Code><Message>{message}</Message></Error>'
     return _whole(status, text, request)
 
 

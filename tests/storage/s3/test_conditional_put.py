@@ -120,6 +120,15 @@ def test_six_refusals_to_act_are_no_doubt() -> None:
         put(bucket)
 
 
+@pytest.mark.parametrize(("expected", "named"), [(None, "If-None-Match"), (OLD, "If-Match")])
+def test_six_refusals_without_a_reason_are_the_servers(expected: VersionTag | None, named: str) -> None:
+    """A server that denies a condition which, by its own answers, holds is not waited for: its puts are not usable."""
+    bucket = FakeBucket() if expected is None else with_old()
+    bucket.answers = [(Fate.REFUSED, False)] * 6
+    with pytest.raises(Unavailable, match=rf"refuses to .*\({named}\): its conditional puts are not usable.*key=key"):
+        put(bucket, expected)
+
+
 @pytest.mark.parametrize(("fate", "kind"), [(Fate.DOUBTFUL, OutcomeUnknown), (Fate.NOT_DONE, Unavailable)])
 def test_doubt_outlives_a_failed_look(fate: Fate, kind: type[SisaError]) -> None:
     """An error on the way to the truth is told as such only when the put cannot have landed."""

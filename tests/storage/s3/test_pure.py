@@ -21,6 +21,8 @@ from storage.s3.responses import (
     pages,
     refusals_of,
     retention_of,
+    server_time,
+    tag_of,
     versions_of,
 )
 
@@ -153,6 +155,40 @@ def test_ages_are_by_the_servers_clock() -> None:
     assert age_of({"LastModified": changed, "ResponseMetadata": {"HTTPHeaders": {"date": "yesterday"}}}) is None
 
 
+@pytest.mark.parametrize(
+    "date",
+    [
+        "Sun, 29 Nov 2026 04:28:47 GMT",
+        "Sun, 29 Nov 2026 04:28:47 GMT, Sun, 29 Nov 2026 04:28:48 GMT",
+        "29 Nov 2026 04:28:47 GMT, 29 Nov 2026 04:28:47 GMT",
+        "Sun, 29 Nov 2026 04:28:47 -0000",
+        "Sun, 29 Nov 2026 04:28:47 -0000, Sun, 29 Nov 2026 04:28:47 -0000",
+        "Sun, 29 Nov 2026 04:28:47",
+        "Sun, 29 Nov 2026 05:28:47 +0100",
+        "Sunday, 29-Nov-26 04:28:47 GMT",
+        "Sun Nov 29 04:28:47 2026",
+    ],
+)
+def test_dates_of_every_kind_are_read(date: str) -> None:
+    """A date that is sent twice, without a zone or in one of HTTP's older forms is a time in UTC."""
+    now = datetime(2026, 11, 29, 4, 28, 47, tzinfo=UTC)
+    answer = {"ResponseMetadata": {"HTTPHeaders": {"date": date}}, "LastModified": datetime(2026, 11, 29, tzinfo=UTC)}
+    assert server_time(answer) == now
+    assert age_of(answer) == 4 * 3600 + 28 * 60 + 47
+
+
+@pytest.mark.parametrize("date", ["", "yesterday", "0", ",", "Sun, 99 Nov 2026 99:99:99 GMT", "1, 2, 3", "Sun, "])
+def test_an_unreadable_date_is_no_time(date: str) -> None:
+    """What is no date says nothing of the server's clock, and stops nothing."""
+    assert server_time({"ResponseMetadata": {"HTTPHeaders": {"date": date}}}) is None
+
+
+@pytest.mark.parametrize("tag", ['"abc"', "abc", 'W/"abc"'])
+def test_tags_are_read_however_they_are_quoted(tag: str) -> None:
+    """A tag without quotes, or weakened by a proxy, is the same tag."""
+    assert tag_of({"ETag": tag}) == "abc"
+
+
 def test_versions_are_of_the_name_alone() -> None:
     """A listing by prefix holds neighbours too; a missing id is the null version."""
     page = {
@@ -235,3 +271,35 @@ def test_codes_have_remedies(code: str, status: int, kind: type[SisaError], mess
     with pytest.raises(kind, match=message):
         raise error
     assert error.context == {"store": "s3://bucket", "server": "http://host", "code": code, "status": status}
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [("NotImplemented", 501), ("InvalidRequest", 400), ("InvalidArgument", 400), ("AccessDenied", 403)],
+)
+def test_refused_checksums_are_named(code: str, status: int) -> None:
+    """A server that refuses checksums is told from one that lacks requests, with the setting that helps."""
+    complaint = Complaint(code=code, status=status, request="PutObject", names_checksums=True)
+    with pytest.raises(Unavailable, match=r"refuses the checksums .*AWS_REQUEST_CHECKSUM_CALCULATION.*when_required"):
+        raise refusal(complaint, store="s3://bucket", server="http://host")
+
+
+def test_a_body_in_pieces_that_is_refused_is_a_matter_of_checksums() -> None:
+    """Over HTTPS checksums follow a body that is sent in pieces, for which older servers want its length."""
+    complaint = Complaint(code="MissingContentLength", status=411, request="PutObject")
+    with pytest.raises(Unavailable, match="refuses the checksums"):
+        raise refusal(complaint, store="s3://bucket", server="http://host")
+
+
+def test_a_spoiled_upload_is_no_refused_checksum() -> None:
+    """A checksum that did not hold is damage on the way, and is tried again."""
+    complaint = Complaint(code="BadDigest", status=400, request="PutObject", names_checksums=True)
+    with pytest.raises(Unavailable, match="overloaded or failing"):
+        raise refusal(complaint, store="s3://bucket", server="http://host")
+
+
+def test_a_request_that_is_lacking_is_named() -> None:
+    """Which request the server does not know stands in the error."""
+    complaint = Complaint(code="NotImplemented", status=501, request="DeleteObjects")
+    with pytest.raises(Unavailable, match=r"does not know a request .*request=DeleteObjects"):
+        raise refusal(complaint, store="s3://bucket", server="http://host")
