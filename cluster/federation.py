@@ -76,7 +76,7 @@ class Federation:
         self._workers = self._around.workers
         self._listener = listener
         self._joined = False
-        self.reading = Reading(specification, self._store, self._clock, self._current)
+        self.reading = Reading(specification, self._store, self._clock, self._current, self._remark)
 
     def __repr__(self) -> str:
         return f"Federation({self.specification.name!r}, store={self._store.location!r})"

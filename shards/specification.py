@@ -61,8 +61,6 @@ class CsvForm:
             )
         if self.decimal not in {".", ","}:
             problems.append(f'decimal must be "." or ",", got {self.decimal!r}')
-        elif self.decimal == self.delimiter:
-            problems.append(f'delimiter must differ from decimal, which is {self.decimal!r} too: is it ";"?')
         return problems
 
 

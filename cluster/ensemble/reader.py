@@ -49,11 +49,13 @@ class Reading:
         store: SealedStore,
         clock: Clock,
         current: Callable[[], FederationState | None],
+        remark: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """``current`` returns what was committed last; None: nothing ever was."""
+        """``current`` returns what was committed last; None: nothing ever was. ``remark`` hears what is to be said."""
         self._specification = specification
         self._store = store
         self._clock = SteadyClock.of(clock)
+        self._remark = remark
         self.current = current
 
     def trained(self) -> tuple[FederationState, PartitionKey]:
@@ -151,7 +153,7 @@ class Reading:
     def predict(self, data: object) -> Answers:
         """Return the ensemble's answers, batch by batch."""
         state, ensemble = self._load()
-        features = asked_about(self._specification, state, data, labelled=False)
+        features = asked_about(self._specification, state, data, labelled=False, remark=self._remark)
         return Answers(
             generation=ensemble.generation,
             constituents=len(ensemble.constituents),
@@ -164,7 +166,7 @@ class Reading:
     def evaluate(self, data: object) -> Evaluation:
         """Return the ensemble's accuracy on labelled data."""
         state, ensemble = self._load()
-        features = asked_about(self._specification, state, data, labelled=True)
+        features = asked_about(self._specification, state, data, labelled=True, remark=self._remark)
         counted = (
             (batch.labels_N, answer.classes_N)
             for batch, answer in self._answered(ensemble, features)

@@ -18,11 +18,18 @@ from storage.errors import Invalid, Unavailable
 class FileAnswering:
     """Answers files, folders, globs and tables: all batches of one by the same sites at the same generations."""
 
-    def __init__(self, specification: SitesSpecification, asking: Asking, layout: Callable[[], SiteStanding]) -> None:
-        """``layout`` returns the standing of a site, for the names of the features."""
+    def __init__(
+        self,
+        specification: SitesSpecification,
+        asking: Asking,
+        layout: Callable[[], SiteStanding],
+        remark: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """``layout`` returns a site's standing, for the features' names; ``remark`` hears what is to be said."""
         self._specification = specification
         self._asking = asking
         self._layout = layout
+        self._remark = remark
 
     def predict(self, data: object) -> SitesAnswers:
         """See ``SiteFederation.predict``."""
@@ -52,7 +59,9 @@ class FileAnswering:
     ) -> tuple[SitesAnswer, Iterator[tuple[FeatureBatch, SitesAnswer]]]:
         """Return the first answer, and each batch with its answer."""
         layout = self._layout()
-        batches = asked_of_sites(self._specification.sites[0].specification, layout, data, labelled=labelled)
+        batches = asked_of_sites(
+            self._specification.sites[0].specification, layout, data, labelled=labelled, remark=self._remark
+        )
         batch = next(batches, None)
         if batch is None:
             raise Invalid("there is no data point to answer", "name a file that holds some")

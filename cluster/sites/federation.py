@@ -83,7 +83,7 @@ class SiteFederation:
         reach = link_to or partial(link_for, specification.settings)
         self._links = {site.name: reach(site, listener, self._clock) for site in specification.sites}
         self._asking = Asking(specification, self._links, self.roster)
-        self._answering = FileAnswering(specification, self._asking, self.layout)
+        self._answering = FileAnswering(specification, self._asking, self.layout, self._remark)
 
     def __repr__(self) -> str:
         sites = [site.name for site in self.specification.sites]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from coordinator.sites import SiteStanding
 from coordinator.state import FederationState
 from shards.data.frames import table_of
 from shards.data.prediction_files import FeatureBatch, feature_batches
-from shards.data.sources import Source, inventory, open_source, table_source
+from shards.data.sources import Source, inventory, open_source, passed_over_text, table_source
 from shards.slices.ingest import taken_from
 from shards.specification import DataSettings
 
@@ -29,32 +29,46 @@ def is_news(specification: FederationSpecification, state: FederationState, sour
 
 
 def asked_about(
-    specification: FederationSpecification, state: FederationState, data: object, *, labelled: bool
+    specification: FederationSpecification,
+    state: FederationState,
+    data: object,
+    *,
+    labelled: bool,
+    remark: Callable[[str], None],
 ) -> Iterator[FeatureBatch]:
     """Return the features of a file, folder, glob, or a table or frame in memory, batch by batch.
 
     Places are relative to the present folder, or in a bucket; files of the federation's own store are never among them.
+    ``remark`` hears which files of a folder are passed over.
     """
     assert state.data is not None
     # By the names found at ingest: a pattern could match the columns of this file in another order.
     settings: DataSettings = replace(specification.data, features=state.data.layout.features)
-    source = _asked(specification, data)
+    source = _asked(specification, data, remark)
     return feature_batches(source, settings, state.data.layout.width, labelled=labelled)
 
 
 def asked_of_sites(
-    specification: FederationSpecification, standing: SiteStanding, data: object, *, labelled: bool
+    specification: FederationSpecification,
+    standing: SiteStanding,
+    data: object,
+    *,
+    labelled: bool,
+    remark: Callable[[str], None],
 ) -> Iterator[FeatureBatch]:
     """Return features as sites are asked about them, not scaled: each site does that itself; see ``asked_about``."""
     settings: DataSettings = replace(specification.data, features=standing.features, scale=1.0)
-    source = _asked(specification, data)
+    source = _asked(specification, data, remark)
     return feature_batches(source, settings, standing.width, labelled=labelled)
 
 
-def _asked(specification: FederationSpecification, data: object) -> Source:
-    if isinstance(data, str | Path):
-        return _opened(specification, str(data), Path.cwd())
-    return table_source(table_of(data))
+def _asked(specification: FederationSpecification, data: object, remark: Callable[[str], None]) -> Source:
+    if not isinstance(data, str | Path):
+        return table_source(table_of(data))
+    source = _opened(specification, str(data), Path.cwd())
+    if told := passed_over_text(source):
+        remark(told)
+    return source
 
 
 def _opened(specification: FederationSpecification, location: str, base: Path) -> Source:

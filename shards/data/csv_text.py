@@ -60,6 +60,7 @@ _NO_TEXT: Final = tuple(
     )
 )
 """How files begin that are no text, what they are, and what to do."""
+_EXCEL_LINE: Final = re.compile(r"\ufeff?sep=(.)\r?\n", re.IGNORECASE)
 _SEEN_LINES: Final = 100
 _COMMA_NUMBER: Final = re.compile(r"\s*[+-]?[0-9]+,[0-9]+([eE][+-]?[0-9]+)?\s*")
 _POINT_NUMBER: Final = re.compile(r"\s*[+-]?[0-9]+\.[0-9]+([eE][+-]?[0-9]+)?\s*")
@@ -138,7 +139,7 @@ def _text(source: Bytes, form: CsvForm) -> Iterator[bytes]:
     _refuse_foreign(payload, form)
     decode = _decoder(form)
     first = decode(payload)
-    _refuse_delimiter(first[:HEAD_BYTES].decode(_UTF_8, "replace"), form)
+    _refuse_header(first[:HEAD_BYTES].decode(_UTF_8, "replace"), form)
     yield first
     while payload:
         payload = source.read(BLOCK_BYTES) or b""
@@ -225,8 +226,16 @@ def _other_encoding(fact: str, encoding: str, form: CsvForm) -> Invalid:
     )
 
 
-def _refuse_delimiter(head: str, form: CsvForm) -> None:
-    """Raise ``Invalid`` when the header is one name under the declared delimiter, and several under another one."""
+def _refuse_header(head: str, form: CsvForm) -> None:
+    """Raise ``Invalid`` when the header is one name under the declared delimiter, and several under another one.
+
+    So it is, too, when there is another line before it: that by which Excel knows the delimiter.
+    """
+    if told := _EXCEL_LINE.match(head):
+        raise Invalid(
+            "the file does not begin with its header but with a line for Excel, sep=",
+            f"Take the first line out, and set [data] delimiter = {json.dumps(told[1])}.",
+        )
     best = max(_DELIMITERS, key=lambda each: _names(head, each))
     if _names(head, form.delimiter) == 1 and (names := _names(head, best)) > 1:
         raise Invalid(

@@ -274,8 +274,12 @@ class CsvReader:
             if not self.compressed:
                 yield stream
                 return
-            with gzip.GzipFile(fileobj=stream) as decompressed:
-                yield decompressed
+            try:
+                with gzip.GzipFile(fileobj=stream) as decompressed:
+                    yield decompressed
+            except gzip.BadGzipFile:
+                fact = "the file is not compressed with gzip, or damaged"
+                raise Invalid(fact, "Name it .csv if it is not compressed; else copy it again.") from None
 
 
 _READERS: dict[str, tuple[Callable[[Path], Reader], Callable[[RemoteFile], Reader]]] = {

@@ -19,7 +19,8 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
+from email.utils import format_datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 import boto3.session
@@ -32,7 +33,7 @@ from storage.s3.bucket import Fate, StoreFacts
 from storage.s3.errors import Complaint, fate_of, redirected, refusal, unidentified, unreachable
 from storage.s3.names import S3Names, check_endpoint, check_place
 from storage.s3.requests import PART_BYTES, Failure, S3Requests
-from storage.s3.responses import Answer, first_date
+from storage.s3.responses import Answer, date_of
 from storage.s3.store import BucketStore
 
 if TYPE_CHECKING:
@@ -187,9 +188,10 @@ def _client(store: S3Store, session: boto3.session.Session, *, attempts: int) ->
 
 
 def _settle_dates(response_dict: dict[str, Any], **_: Any) -> None:
-    """Leave one date of several in an answer's header: boto3 reads no more than one."""
-    if (changed := response_dict["headers"].get("last-modified")) is not None:
-        response_dict["headers"]["last-modified"] = first_date(changed)
+    """Leave one readable date in an answer's header, or none: boto3 raises at anything else."""
+    headers = response_dict["headers"]
+    if (changed := headers.pop("last-modified", None)) is not None and (date := date_of(changed)) is not None:
+        headers["last-modified"] = format_datetime(date.astimezone(UTC), usegmt=True)
 
 
 def _add_md5(params: dict[str, Any], context: dict[str, Any], **_: Any) -> None:

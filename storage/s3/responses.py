@@ -73,22 +73,22 @@ def headers_of(answer: Answer) -> Mapping[str, str]:
 
 def server_time(answer: Answer) -> datetime | None:
     """Return when the server answered, by its own clock; None when it does not say so readably."""
+    return date_of(headers_of(answer).get("date", ""))
+
+
+def date_of(text: str) -> datetime | None:
+    """Return the date in a header, the first one where a server and its proxy have both sent theirs.
+
+    >>> date_of("Sun, 29 Nov 2026 04:28:47 GMT, Sun, 29 Nov 2026 04:28:47 GMT").isoformat()
+    '2026-11-29T04:28:47+00:00'
+    """
+    found = _DATE.match(text)
     try:
-        told = parsedate_to_datetime(first_date(headers_of(answer).get("date", "")))
+        told = parsedate_to_datetime(found[0] if found else text)
     except (ValueError, TypeError, IndexError, OverflowError):  # whatever the email parser stumbles over
         return None
     # HTTP's dates are in UTC, also those of servers that write the zone as -0000 or not at all.
     return told if told.tzinfo else told.replace(tzinfo=UTC)
-
-
-def first_date(text: str) -> str:
-    """Return the first of the dates in a header that was sent more than once, by a server and by its proxy.
-
-    >>> first_date("Sun, 29 Nov 2026 04:28:47 GMT, Sun, 29 Nov 2026 04:28:47 GMT")
-    'Sun, 29 Nov 2026 04:28:47 GMT'
-    """
-    found = _DATE.match(text)
-    return found[0] if found else text
 
 
 def age_of(answer: Answer) -> float | None:

@@ -267,7 +267,6 @@ MISTAKES = [
     (changed('["x*"]', '["x*"]\ndelimiter = "::"'), "line 9: [data] delimiter must be one ASCII character"),
     (changed('["x*"]', "['x*']\ndelimiter = '\"'"), "line 9: [data] delimiter must be one ASCII character"),
     (changed('["x*"]', '["x*"]\ndecimal = "·"'), 'line 9: [data] decimal must be "." or ","'),
-    (changed('["x*"]', '["x*"]\ndecimal = ","'), "[data] delimiter must differ from decimal, which is ',' too"),
     (changed('["x*"]', '["x*"]\nencoding = "utf8x"'), "line 9: [data] encoding must be one that Python knows"),
     (changed('["x*"]', '["x*"]\nencoding = "base64"'), "line 9: [data] encoding must be one that Python knows"),
     (changed('["x*"]', '["x*"]\nencoding = "punycode"'), "line 9: [data] encoding must be one that Python knows"),

@@ -234,7 +234,7 @@ def test_paths_are_relative_to_the_specification(home: Home, tmp_path_factory: p
 
 
 def test_what_a_folder_passes_over_is_told(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Training says which files of the folder it does not read; so do the doctor and the draft."""
+    """Every command that reads a folder says which of its files it does not read; so does the draft."""
     monkeypatch.setattr(cluster.doctor, "worker_count", lambda _settings, tasks: tasks)
     home.write("data/a.parquet", small_points())
     (home.folder / "data" / "more.xlsx").write_bytes(b"-")
@@ -242,6 +242,8 @@ def test_what_a_folder_passes_over_is_told(home: Home, monkeypatch: pytest.Monke
     said = home.json("train")
     assert said.code == 0
     assert "not read in data: 'more.xlsx'" in said.err
+    for words in (("evaluate", "data"), ("predict", "data", "--out", "out.csv")):
+        assert "not read in data: 'more.xlsx'" in home.json(*words).err
     (data,) = (each for each in home.json("doctor").data["checks"] if each["check"] == "data")
     assert "not read in data: 'more.xlsx'" in data["message"]
     assert home.json("init", "data", "--force").code == 0

@@ -117,6 +117,14 @@ def test_decimals_with_a_comma(tmp_path: Path) -> None:
     assert batch.labels_N.tolist() == [1, 0]
 
 
+def test_decimals_in_quotes_between_commas() -> None:
+    """A comma may stand between cells and before fractions, where numbers are quoted."""
+    payload = b'id,person,label,x0\n1,a,b,"0,5"\n'
+    with pytest.raises(Invalid, match=r'set \[data\] decimal = ","'):
+        _read(payload)
+    assert _read(payload, form=CsvForm(decimal=",")) == [["1", "a", "b", 0.5]]
+
+
 def test_a_comma_in_a_label_is_no_decimal_by_itself(tmp_path: Path) -> None:
     """A class is never found by putting a point into a text that is no number."""
     (tmp_path / "a.csv").write_text("id;person;label;x0\np1;a;yes,no;1\n")
@@ -133,6 +141,7 @@ def test_a_comma_in_a_label_is_no_decimal_by_itself(tmp_path: Path) -> None:
         (b"id\tperson\tlabel\tx0\n1\ta\tb\t2\n", {}, r'4 names with "\\t" .*Set \[data\] delimiter = "\\t"'),
         (HEADER.encode() + b"1,a,b,2\n", {"delimiter": ";"}, r'4 names with "," .*Set \[data\] delimiter = ","'),
         (b"id;person;label;x0\n1;a;b;0,2\n", {"delimiter": ";"}, r'not a number .*column=x0 row=1\].*decimal = ","'),
+        (b"\xef\xbb\xbfsep=;\r\nid;x\r\n1;2\r\n", {}, r'line for Excel, sep= .*Take the first .* delimiter = ";"'),
         (HEADER.encode() + b"1,a,b\n", {}, r"another number of fields than the header.*row=1"),
         (b"id,person,label,x\xf6\n1,a,b,2\n", {}, r'header is not UTF-8 text.*encoding = "cp1252"'),
         (HEADER.encode() + b"1,\xf6,b,2\n", {}, r'cell is not UTF-8 text .*column=person row=1\].*"cp1252"'),
@@ -164,6 +173,12 @@ def test_other_forms_are_refused_by_name(payload: bytes, form: dict[str, str], e
         _read(payload, form=CsvForm(**form))
     assert "file=a.csv" in str(raised.value)
     assert "ann" not in str(raised.value)
+
+
+def test_text_that_is_called_compressed_is_named() -> None:
+    """A file without gzip's beginning is told from one that is cut off."""
+    with pytest.raises(Invalid, match=r"not compressed with gzip.*file=a\.csv\.gz\] Name it \.csv"):
+        _read(HEADER.encode(), ending=".csv.gz")
 
 
 @pytest.mark.parametrize("header", ["PAR1,PAR2,label,x0", "BZh9,person,label,x0"])

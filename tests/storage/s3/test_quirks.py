@@ -68,6 +68,8 @@ HEADERS = {
     "no date": header("date", "[^\r]*", "X-Was-Date: -"),
     "date of another age": header("date", "[^\r]*", r"\1: yesterday"),
     "last change twice": header("last-modified", "[^\r]*", r"\1: \2\r\n\1: \2"),
+    "last change in zone -0000": header("last-modified", "(.*)GMT", r"\1: \3-0000"),
+    "last change unreadable": header("last-modified", "[^\r]*", r"\1: yesterday"),
     "tag without quotes": header("etag", '"([^"\r]*)"', r"\1: \3"),
     "weak tag": header("etag", "[^\r]*", r"\1: W/\2"),
 }
