@@ -6,7 +6,7 @@ import gzip
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from io import BufferedReader
+from io import BufferedReader, TextIOWrapper
 from itertools import zip_longest
 from pathlib import Path
 from typing import IO, Any, Final
@@ -16,16 +16,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from shards.data.readers import Wanted, ending_of, reader_of
-from shards.data.sources import DataFile
+from shards.data.sources import DataFile, csv_form_of
 from storage.errors import Conflict, Invalid
 
 _BATCH_CELLS: Final = 1 << 22
 _ARROW_FILE: Final = b"ARROW1"
 """How an Arrow file begins, and a stream does not."""
 _READ_BYTES: Final = 4 << 20
-_QUOTED: Final = re.compile(rb'(^|[,;\t|])"(?:[^"]|"")*"(?!")')
-"""A value in quotes: it begins where a value begins, and two quotes in it are one."""
-_BEGUN: Final = re.compile(rb'(?:^|[,;\t|])"')
 
 
 def copy_without(file: DataFile, rows: Sequence[int], target: Path, id_column: str) -> None:
@@ -44,7 +41,12 @@ def copy_without(file: DataFile, rows: Sequence[int], target: Path, id_column: s
             _copy_lines(file, rows, unfinished, is_compressed=ending.endswith(".gz"))
         else:
             _copy_table(file, rows, unfinished, ending)
-        _check(file, rows, DataFile(name=target.name, path=unfinished, reader=reader_of(ending, unfinished)), id_column)
+        _check(
+            file,
+            rows,
+            DataFile(name=target.name, path=unfinished, reader=reader_of(ending, unfinished, csv_form_of(file))),
+            id_column,
+        )
         unfinished.replace(target)
     finally:
         unfinished.unlink(missing_ok=True)
@@ -111,21 +113,23 @@ class _Gone:
 
 
 def _copy_lines(file: DataFile, rows: Sequence[int], target: Path, *, is_compressed: bool) -> None:
-    gone = set(rows)
+    gone, form = set(rows), csv_form_of(file)
     with ExitStack() as open_files:
-        source: IO[bytes] | gzip.GzipFile = open_files.enter_context(_opened(file))
-        sink: IO[bytes] | gzip.GzipFile = open_files.enter_context(target.open("wb"))
+        source: Any = open_files.enter_context(_opened(file))
+        sink: Any = open_files.enter_context(target.open("wb"))
         if is_compressed:
             source = open_files.enter_context(gzip.GzipFile(fileobj=source))
             sink = open_files.enter_context(gzip.GzipFile(filename="", mode="wb", fileobj=sink, mtime=0))
+        # Without translation of line ends, and with bytes that are none of the encoding as they are.
+        options: dict[str, Any] = {"encoding": form.encoding, "errors": "surrogateescape", "newline": ""}
+        lines = open_files.enter_context(TextIOWrapper(source, **options))
+        copy = open_files.enter_context(TextIOWrapper(sink, **options))
         number = 0  # of the header
-        for record in _records(source):
-            if not record.strip(b"\r\n"):  # a line that readers pass over
-                sink.write(record)
-                continue
-            if number not in gone:
-                sink.write(record)
-            number += 1
+        for record in _records(lines, form.delimiter):
+            is_blank = not record.strip("\r\n")  # readers pass over it
+            if is_blank or number not in gone:
+                copy.write(record)
+            number += not is_blank
 
 
 def _opened(file: DataFile) -> IO[bytes]:
@@ -135,15 +139,20 @@ def _opened(file: DataFile) -> IO[bytes]:
     return BufferedReader(file.remote.open(), _READ_BYTES)
 
 
-def _records(source: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield each record with its line end: a line, or several where a value in quotes has line ends."""
-    record = b""
-    for line in source:
+def _records(lines: Iterable[str], delimiter: str) -> Iterator[str]:
+    """Yield each record with its line end: a line, or several where a value in quotes has line ends.
+
+    A value in quotes begins where a value begins, and two quotes in it are one.
+    """
+    begins = rf"(?:^|(?<={re.escape(delimiter)}))"
+    quoted, begun = re.compile(rf'{begins}"[^"]*(?:""[^"]*)*"'), re.compile(rf'{begins}"')
+    record = ""
+    for line in lines:
         record += line
-        if b'"' in record and _BEGUN.search(_QUOTED.sub(rb"\1", record)):
+        if '"' in record and begun.search(quoted.sub("", record)):
             continue
         yield record
-        record = b""
+        record = ""
     if record:
         yield record
 

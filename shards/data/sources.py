@@ -172,8 +172,13 @@ def inventory(source: Source) -> tuple[SourceFile, ...]:
     return tuple(entries)
 
 
+def csv_form_of(file: DataFile) -> CsvForm:
+    """Return the form that a CSV file is read in; of other files the usual one."""
+    return file.reader.form if isinstance(file.reader, CsvReader) else USUAL_CSV
+
+
 def _read_as(file: DataFile, digest: Sha256) -> Sha256:
-    form = file.reader.form if isinstance(file.reader, CsvReader) else USUAL_CSV
+    form = csv_form_of(file)
     return digest if form == USUAL_CSV else digest_of({"content": digest, "form": asdict(form)})
 
 

@@ -28,7 +28,7 @@ from shards.data.columns import (
     read_texts,
 )
 from shards.data.readers import Wanted
-from shards.data.sources import Batch, DataFile, Source
+from shards.data.sources import Batch, DataFile, Source, csv_form_of
 from shards.routing import Naming, PartitionKey, digests_of_all
 from shards.slices.ingest import check_scale, refuse_mixed
 from shards.specification import DataSettings
@@ -186,11 +186,14 @@ class _Survey:
 
     def _checks(self, file: DataFile, names: Sequence[str], columns: Columns) -> dict[str, _Check]:
         """Return how each column is checked."""
-        truths = {each.name for each in file.schema() if pa.types.is_boolean(each.type)}
+        truths, decimal = (
+            {each.name for each in file.schema() if pa.types.is_boolean(each.type)},
+            csv_form_of(file).decimal,
+        )
         checks: dict[str, _Check] = {}
         for name in columns.features:
             cells = "" if file.reader.typed else "bool" if name in truths else "double"
-            checks[name] = partial(self._check_features, replace(columns, features=(name,)), cells)
+            checks[name] = partial(self._check_features, replace(columns, features=(name,)), cells, decimal)
         for name in names:
             if name == self.data.label:
                 checks[name] = partial(read_labels, column=name, classes=self.data.classes)
@@ -229,11 +232,11 @@ class _Survey:
         if columns.untyped and self.numbers.get(place, True):
             self.numbers[place] = are_numbers(batch, column)
 
-    def _check_features(self, columns: Columns, cells: str, batch: Batch) -> None:
+    def _check_features(self, columns: Columns, cells: str, decimal: str, batch: Batch) -> None:
         """Raise what an ingest would of one feature column; of a CSV file, which is read as text, once it is parsed."""
         (column,) = columns.features
         if cells:
-            batch = replace(batch, columns=_parsed(batch.columns, column, cells))
+            batch = replace(batch, columns=_parsed(batch.columns, column, cells, decimal))
         width = int(read_features(batch, columns, self.width).shape[1])
         if width == 0:
             raise Invalid("a data point has no features: its list is empty", "Give every data point the same features.")
@@ -341,11 +344,13 @@ def _taken(batch: Batch, where_N: npt.NDArray[np.intp]) -> Batch:
     return replace(batch, columns=batch.columns.take(pa.array(where_N)))
 
 
-def _parsed(columns: pa.RecordBatch, name: str, cells: str) -> pa.RecordBatch:
+def _parsed(columns: pa.RecordBatch, name: str, cells: str, decimal: str) -> pa.RecordBatch:
     """Return the column alone with its texts parsed as a CSV's cells are."""
-    array = columns.column(name)
+    array = pc.utf8_trim_whitespace(columns.column(name))
+    if decimal != ".":  # another point is none: in its place stands what no number has
+        array = pc.replace_substring(pc.replace_substring(array, ".", "?"), decimal, ".")
     try:
-        parsed = pc.cast(pc.utf8_trim_whitespace(array), pa.bool_() if cells == "bool" else pa.float64())
+        parsed = pc.cast(array, pa.bool_() if cells == "bool" else pa.float64())
     except pa.ArrowInvalid:
         raise Invalid(
             "the cell is not a number or truth value, or not UTF-8 text",

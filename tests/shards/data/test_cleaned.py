@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.ipc
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shards.data.cleaned import copy_without
 from shards.data.readers import Wanted
-from shards.data.sources import DataFile, open_source
+from shards.data.sources import DataFile, in_csv_form, open_source
+from shards.specification import CsvForm
 from storage.errors import Conflict, Invalid
 from tests.shards.people import people, write
 
@@ -98,18 +98,44 @@ def test_any_quoted_text_is_cut_at_its_records(
     assert (folder / "b.csv").read_text(encoding="utf-8") == "".join(["id,text\n", *kept])
 
 
-def test_a_file_that_cannot_be_cut_is_left(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "form",
+    [
+        CsvForm(delimiter=";", decimal=","),
+        CsvForm(delimiter="\t", encoding="cp1252"),
+        CsvForm(encoding="utf-16"),
+        CsvForm(delimiter=";", encoding="utf-16-be"),
+    ],
+)
+def test_lines_in_any_form_are_copied(tmp_path: Path, form: CsvForm) -> None:
+    """Delimiter, encoding and line ends are those of the file; quotes are looked for behind its own delimiter."""
+    rows = [["id", "note"], ["1", "Zo\u00eb"], ["2", '"a;\r\nb"'], ["3", '"gone\nwith"'], ["4", 'x,"y']]
+    lines = [f"{form.delimiter.join(row)}{end}" for row, end in zip(rows, ("\r\n", "\r", "\n", "\n", ""), strict=True)]
+    if form.delimiter == ",":
+        lines[-1] = "4,y"
+    (tmp_path / "a.csv").write_bytes("".join(lines).encode(form.encoding))
+    source = in_csv_form(open_source("a.csv", tmp_path), form)
+    copy_without(source.files[0], [3], tmp_path / "b.csv", "id")
+    assert (tmp_path / "b.csv").read_bytes() == "".join([*lines[:3], lines[4]]).encode(form.encoding)
+
+
+def test_a_file_that_cannot_be_cut_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the copy would not hold exactly the other rows, there is none, and the error says what to do instead."""
-    (tmp_path / "a.csv").write_bytes(b"id,x\r1,2\r3,4\r5,6\r")  # one line for Python, four for readers
-    with pytest.raises(Invalid, match=r"no copy without the rows could be made: .*--rows FILE"):
+    write(people(5), tmp_path / "a.csv")
+    monkeypatch.setattr("shards.data.cleaned._records", lambda lines, _: iter(list(lines)[:-1]))
+    with pytest.raises(Invalid, match=r"the copy does not hold exactly the other rows .*--rows FILE"):
         copy_without(opened(tmp_path / "a.csv"), [2], tmp_path / "b.csv", "id")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]
+
+
+def test_a_nested_dictionary_is_refused(tmp_path: Path) -> None:
+    """It would keep what no row holds any more."""
     nested = pa.array([["a"], ["b"]], pa.list_(pa.dictionary(pa.int32(), pa.string())))
-    pq.write_table(pa.table({"id": [1, 2], "words": nested}), tmp_path / "n.parquet")
-    if not pa.types.is_dictionary(pq.read_schema(tmp_path / "n.parquet").field("words").type.value_type):
-        pytest.skip("this pyarrow stores nested dictionaries as plain values")
+    table = pa.table({"id": [1, 2], "words": nested})
+    with pa.ipc.new_stream(tmp_path / "n.arrow", table.schema) as stream:
+        stream.write_table(table)
     with pytest.raises(Invalid, match="a nested column is encoded with a dictionary"):
-        copy_without(opened(tmp_path / "n.parquet"), [2], tmp_path / "m.parquet", "id")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv", "n.parquet"]
+        copy_without(opened(tmp_path / "n.arrow"), [2], tmp_path / "m.arrow", "id")
 
 
 def test_nothing_is_written_over(tmp_path: Path) -> None:

@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import settings as trials
 from hypothesis import strategies as st
 
-from shards.data.sources import Batch, open_source, table_source
+from shards.data.sources import Batch, in_csv_form, open_source, table_source
 from shards.routing import Naming
 from shards.slices.ingest import IngestTask, ingest
 from shards.slices.survey import MOST_ROWS, Fault, find_faults
-from shards.specification import DataSettings
+from shards.specification import CsvForm, DataSettings
 from shards.tombstones import NOTHING
 from storage.errors import Invalid
 from tests.shards.people import KEY, PARTITION, fresh_names, fresh_store, people, replaced, settings, write
@@ -93,6 +93,14 @@ def test_cells_of_a_csv_file_are_all_found(tmp_path: Path) -> None:
     found = find_faults(open_source("a.csv", tmp_path), settings(), TRIMMED)
     first, last = people(1).column_names[3], people(1).column_names[-1]
     assert [(each.column, each.row, each.points) for each in found] == [(first, 29, 1), (first, 3, 2), (last, 7, 1)]
+
+
+def test_numbers_with_a_decimal_comma_are_numbers(tmp_path: Path) -> None:
+    """Cells are parsed in the form that the files are read in: with a comma, and then not with a point."""
+    (tmp_path / "a.csv").write_text("id;person;label;x0;x1\n1;a;no;0,5;1\n2;b;yes;1,5;2\n3;c;no;2.5;3\n")
+    source = in_csv_form(open_source("a.csv", tmp_path), CsvForm(delimiter=";", decimal=","))
+    (found,) = find_faults(source, settings(), TRIMMED)
+    assert (found.column, found.row, found.points) == ("x0", 3, 1)
 
 
 def test_one_bad_file_does_not_hide_the_next(tmp_path: Path) -> None:
