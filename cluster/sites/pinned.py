@@ -29,8 +29,9 @@ from cluster.results.federation import ErasureAnswer, SubjectFound, Verification
 from cluster.runtime.guard import check_rooms
 from cluster.runtime.labels import check_here, labels_in_words, nodes_with, selecting
 from cluster.runtime.session import join_ray
+from cluster.runtime.system import new_name
 from cluster.sites.link import NearSite
-from cluster.training.worker import keep_silent, new_name
+from cluster.training.worker import keep_silent
 from cluster.writer.stores import open_objects
 from coordinator.ports import Clock, Listener
 from coordinator.sites import SiteAnswer, SiteStanding

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import resource
-import secrets
 import sys
 import time
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ import ray
 
 from cluster.runtime.guard import check_rooms
 from cluster.runtime.labels import Labels, check_here
+from cluster.runtime.system import new_name
 from cluster.runtime.user_code import make_importable
 from coordinator.engine.tasks import check_configuration, revised_task
 from shards.learners.protocol import Learner
@@ -196,11 +196,6 @@ class Worker:
         if stage is not None:
             return stage.files
         return {name: file_digest(self._setup.import_folder / name) for name in self._setup.files}
-
-
-def new_name() -> str:
-    """Return a name that was never used before: 128 random bits."""
-    return secrets.token_hex(16)
 
 
 def leave_no_core() -> None:
