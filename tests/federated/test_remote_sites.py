@@ -204,7 +204,7 @@ def test_questions_do_not_wait_for_each_other(world: Served) -> None:
 
     boundary.app = held
     try:
-        asking = threading.Thread(target=link.answer, args=(features(),))
+        asking = threading.Thread(target=link.answer, args=(features(), NAMES))
         asking.start()
         reached.wait()
         assert link.standing().shards == 2
