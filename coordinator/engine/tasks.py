@@ -81,8 +81,6 @@ def differing(trained: Configuration, present: Configuration, form: str = "{name
         found.append("model or training settings")
     if trained.model_code != present.model_code:
         found.append("the model's source code")
-    elif trained.code_manifest != present.code_manifest:
-        found.append("the model's modules, the packages that they import, or its declared files")
     values = [("seed", trained.seed, present.seed)]
     was, now = trained.profile, present.profile
     if replace(was, probe=None) != replace(now, probe=None):  # the probe has to differ with the rest
@@ -91,6 +89,8 @@ def differing(trained: Configuration, present: Configuration, form: str = "{name
     if was == replace(now, probe=was.probe) != now:
         probes = form.format(name="probe", was=_short(was.probe), now=_short(now.probe))
         found.append(f"the results of the same arithmetic ({probes}), which depend on {_CAUSES}")
+    if not found and trained.code_manifest != present.code_manifest:  # workers compare it only where the rest is equal
+        found.append("the model's modules, the packages that they import, or its declared files")
     return found
 
 

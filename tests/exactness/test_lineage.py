@@ -226,6 +226,17 @@ def test_other_torch_alone_is_named() -> None:
         check_configuration(stored, _probed(b"other")(_other_torch(stored)))
 
 
+def test_a_manifest_is_named_only_where_the_rest_is_equal() -> None:
+    """Workers leave the manifest of code out where anything else differs: then it is not what differs."""
+    present = _probed(b"one")(conditions(_specification()))
+    stored = replace(present, code_manifest=sha256(b"manifest"))
+    with pytest.raises(Conflict, match="under other conditions: the model's modules, the packages"):
+        check_configuration(stored, present)
+    for other in (_probed(b"other")(present), _other_torch(present), replace(present, seed=77)):
+        with pytest.raises(Conflict, match="^(?!.*modules).* under other conditions"):
+            check_configuration(stored, other)
+
+
 def test_erasing_under_other_numerics_is_refused() -> None:
     """An erasure whose workers compute with other threads stops before it trains; back at the old ones it goes on."""
     federation = federation_of(_specification())
