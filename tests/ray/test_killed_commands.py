@@ -110,4 +110,4 @@ def test_two_trainings_at_once(home_without_ray: Home, tmp_path_factory: pytest.
     code.write_text(code.read_text(encoding="utf-8").replace("nn.Tanh", "nn.ReLU"), encoding="utf-8")
     refused = command("evaluate", data, "--config", config, "--json", folder=elsewhere)
     assert refused.returncode == 4
-    assert "the model's source code" in json.loads(refused.stdout)["error"]["message"]
+    assert f"module {MODULE} has changed" in json.loads(refused.stdout)["error"]["message"]
