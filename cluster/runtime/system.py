@@ -35,12 +35,12 @@ class SystemClock:
 class SteadyClock:
     """A clock that never goes back, nor behind a time on record. Implements ``coordinator.ports.Clock``.
 
-    Where the clock below stands behind, time goes on from the latest one known, as fast as seconds pass here. May be
+    Where the given clock is behind, time goes on from the latest one known, at the pace of the monotonic clock. May be
     used from any thread.
     """
 
     def __init__(self, clock: Clock, tell: Callable[[str], None] = lambda _: None) -> None:
-        """``tell`` hears once of a clock that stands more than a minute behind."""
+        """``tell`` is called once, with a sentence, when the clock is more than a minute behind."""
         self._clock = clock
         self._tell = tell
         self._lock = Lock()

@@ -35,8 +35,8 @@ TOKEN: Final[dict[str, Any]] = {"security": [{"token": []}]}
 COMMON: Final = (400, 401, 403, 429, 500, 503)
 """Statuses that every endpoint may answer with that asks for a token."""
 
-_GATES_AT_ONCE: Final = 4
-"""Looks at the register of tokens, apart from other calls: nobody is kept waiting for leave by what others ask."""
+_GATES_AT_ONCE: Final = 16
+"""Checks of tokens, apart from other calls: slow questions do not delay them."""
 _CALLS_AT_ONCE: Final = 16
 _SUBMISSIONS_AT_ONCE: Final = 16
 """Apart from other calls: while a coordinator is started anew they wait for it, and predictions shall not."""

@@ -1,7 +1,7 @@
 """Intake: how many requests of each class a replica takes at once, and how their bodies come in.
 
-Each class has room of its own, so that callers of one class never keep another waiting: whoever predicts too much, or
-sends a body byte by byte, delays no erasure. Health checks have no class: there is always room for them.
+Each class has room of its own: a caller that asks for too many predictions, or sends a body byte by byte, delays no
+erasure request. Health checks belong to no class, so there is always room for them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ ONGOING: Final = 2048
 """Requests that Ray Serve gives a replica at once: more than all classes take, so that health checks find room."""
 
 LEAST_BYTES_PER_SECOND: Final = 64 * 1024
-"""A body that comes in at least as fast has the time that it needs."""
+"""A body that comes in at least as fast is read to its end, however long it is."""
 
 _SMALL_BYTES: Final = 16 * 1024
 """A body up to this size is handled where it arrives; larger ones take turns on threads."""
@@ -36,7 +36,7 @@ class Room:
 
     requests: int
     bodies: int = 0
-    """Bodies that are received, or large and in use: they are what takes memory."""
+    """Bodies that are being received, or are large and in use: bodies take most of the memory."""
     token_bodies: int = 0
     """The same of one token."""
     token_waiting: int = 0
