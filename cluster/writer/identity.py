@@ -14,6 +14,7 @@ from cluster.config.specification import (
     describe_difference,
     settings_record,
 )
+from coordinator.decisions.times import MOST_SECONDS_BEHIND
 from coordinator.receipts.evidence import StoreEvidence
 from coordinator.state import FederationState, ShardState
 from shards.routing import Naming, PartitionKey
@@ -146,7 +147,7 @@ def describe_store(store: SealedStore, now: datetime) -> StoreEvidence:
     return StoreEvidence(
         kind={"s3": "s3", "memory": "memory"}.get(scheme, "folder") if colon else "folder",
         properties=properties,
-        exceptions=tuple(out_of_reach(bucket)) if bucket else (),
+        exceptions=(*out_of_reach(bucket), *clock_differs(bucket)) if bucket else (),
     )
 
 
@@ -168,6 +169,14 @@ def out_of_reach(bucket: StoreFacts) -> Iterator[str]:
         )
     if bucket.replication is None or bucket.object_lock is None:
         yield "Whether the bucket locks or replicates objects could not be read with these credentials."
+
+
+def clock_differs(bucket: StoreFacts) -> Iterator[str]:
+    """Yield, in a sentence, that the server's clock, which the operator may not set, has another time than this one."""
+    apart = bucket.clock_difference_seconds
+    if apart is not None and abs(apart) > MOST_SECONDS_BEHIND:
+        way = "behind" if apart > 0 else "ahead of"
+        yield f"The clock of the machine that stated these times was {abs(apart):,.0f} seconds {way} the store's."
 
 
 def untrained(specification: FederationSpecification) -> Invalid:

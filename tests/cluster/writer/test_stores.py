@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from cluster.config.specification import FederationSettings, FederationSpecification
+from cluster.writer.identity import describe_store
 from cluster.writer.stores import local_folders, open_objects, own_places
 from storage.encryption.store import SealedStore
 from storage.errors import Invalid
+from storage.objects import ObjectStore
+from storage.s3.bucket import StoreFacts
 from storage.stores.local import LocalStore
 from tests.doubles.federation import specification_of
 
@@ -72,3 +77,39 @@ def test_a_copy_of_a_store_is_no_store(tmp_path: Path) -> None:
     with pytest.raises(Invalid, match="the copy that Ray has made of a job's working_dir"):
         open_objects(named(copied, "./federation"))
     open_objects(named(copied, str(tmp_path / "federation")))
+
+
+@dataclass(slots=True)
+class Described:
+    """As much of a store as tells of its server's clock."""
+
+    apart: float | None
+    location: str = "s3://bucket"
+
+    def describe(self, now: datetime) -> StoreFacts:
+        """Return what is known."""
+        del now
+        return StoreFacts(
+            location="s3://bucket",
+            server="",
+            versioning="on",
+            object_lock=False,
+            replication=False,
+            clock_difference_seconds=self.apart,
+        )
+
+
+@pytest.mark.parametrize(
+    ("apart", "stated"),
+    [
+        (None, ()),
+        (59.0, ()),
+        (-61.0, ("was 61 seconds ahead of the store's.",)),
+        (2_592_000.0, ("was 2,592,000 seconds behind the store's.",)),
+    ],
+)
+def test_a_receipt_states_that_the_clock_differed(apart: float | None, stated: tuple[str, ...]) -> None:
+    """Where the store's server has a clock, a receipt says that the times in it are of one that differed."""
+    store = SealedStore(cast("ObjectStore", Described(apart)))
+    found = describe_store(store, datetime(2026, 1, 1, tzinfo=UTC)).exceptions
+    assert tuple(each.removeprefix("The clock of the machine that stated these times ") for each in found) == stated
