@@ -343,7 +343,7 @@ def _public_keys(file: Path) -> tuple[PublicKey, ...]:
         return public_keys_from_text(_decoded(_read(file)))
     except ValueError as error:  # of the decoder's, or Invalid
         raise Invalid(
-            "the file holds no public keys of ours",
+            "the file is not a public key of ours, nor several",
             "give it as 'sisa keys --export' wrote it, or a key as it was published at log/keys/ in the store",
             file=str(file),
         ) from error

@@ -11,6 +11,7 @@ import pytest
 
 import cluster
 from coordinator.receipts.bundles import bundle_from_bytes
+from deploy.views.output import ExitCode
 from deploy.views.receipts import check_receipt
 from shards.data.messages import ARROW_STREAM, facts_of, stream_of, table_of_stream
 from tests.doubles.home import FEATURES, MARKED, MARKER, as_table, small_points, without
@@ -79,7 +80,10 @@ def test_an_erasure_from_request_to_receipt(world: World, tmp_path: Path) -> Non
     receipt = world.get("/v1/erasures/er-1/receipt")
     assert bundle_from_bytes(receipt.content).index == 0
     (tmp_path / "receipt.json").write_bytes(receipt.content)
-    assert check_receipt(tmp_path / "receipt.json").problem is None
+    assert check_receipt(tmp_path / "receipt.json").code is ExitCode.UNTRUSTED
+    keys = tmp_path / "operator.keys"
+    assert world.home.json("keys", "--export", str(keys)).code == 0
+    assert check_receipt(tmp_path / "receipt.json", [keys]).problem is None
     assert world.resident.verify(None).holds
 
 

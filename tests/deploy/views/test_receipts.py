@@ -99,9 +99,9 @@ def test_a_genuine_receipt(file: Path, keys: list[Path]) -> None:
 def test_without_keys_it_says_what_was_not_checked(file: Path, registrar: Registrar) -> None:
     """Without public keys nobody is told that a receipt is genuine, and the key ids to compare are shown."""
     outcome = check_receipt(file)
-    assert outcome.code is ExitCode.DONE
+    assert outcome.code is ExitCode.UNTRUSTED
     assert outcome.data is not None
-    assert outcome.data["keys_given"] is False
+    assert (outcome.data["keys_given"], outcome.data["trusted"]) == (False, False)
     assert "genuine" not in outcome.text
     assert "WHOSE it is was not checked" in outcome.text
     for key in registrar.public_keys():
@@ -109,12 +109,17 @@ def test_without_keys_it_says_what_was_not_checked(file: Path, registrar: Regist
 
 
 def test_a_final_line_break_does_no_harm(file: Path, keys: list[Path]) -> None:
-    """A receipt saved by a tool that ends files with a line break is still the receipt; anything more is not."""
+    """A receipt saved by a tool that ends files with a line break is as it was; with more space it is spelt anew."""
     whole = file.read_bytes()
-    file.write_bytes(whole + b"\n")
-    assert check_receipt(file, keys).code is ExitCode.DONE
-    file.write_bytes(whole + b"\n\n")
-    assert check_receipt(file, keys).code is ExitCode.PROOF_FAILED
+    for more, is_respelled in ((b"\n", False), (b"\n\n", True)):
+        file.write_bytes(whole + more)
+        outcome = check_receipt(file, keys)
+        assert outcome.code is ExitCode.DONE
+        assert outcome.data is not None
+        assert outcome.data["respelled"] is is_respelled
+    for more in (b"{}", b"\0", b"\n" + whole):
+        file.write_bytes(whole + more)
+        assert check_receipt(file, keys).code is ExitCode.PROOF_FAILED
 
 
 def test_every_altered_byte_fails_the_proof(file: Path, keys: list[Path]) -> None:
