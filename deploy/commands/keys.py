@@ -30,7 +30,9 @@ def keys(
     export: Annotated[
         Path | None,
         typer.Option(
-            "--export", help="Write all public keys to this file: what an auditor keeps, for 'receipt --key'."
+            "--export",
+            metavar="FILE",
+            help="Write all public keys to this file: what an auditor keeps, for 'receipt --key'.",
         ),
     ] = None,
     config: Config = DEFAULT_CONFIG,

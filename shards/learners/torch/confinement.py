@@ -23,7 +23,7 @@ from typing import Any, Final, NoReturn, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from shards.learners.protocol import Learner, Learning
+from shards.learners.protocol import Learner, Learning, TellsLoss
 from shards.learners.torch.model_code import is_installed, is_ours
 from shards.lineage import Lineage
 from shards.points import ShardPoints
@@ -129,7 +129,7 @@ def refuse(fact: str, remedy: str) -> NoReturn:
 
 
 class ConfinedLearner:
-    """A learner whose model is confined whenever its code runs. Implements ``Learner``."""
+    """A learner whose model is confined whenever its code runs. Implements ``Learner`` and ``TellsLoss``."""
 
     def __init__(self, learner: Learner[State], confinement: Confinement) -> None:
         self._learner: Learner[Any] = learner
@@ -157,6 +157,10 @@ class ConfinedLearner:
     def steps(self, points: ShardPoints, slice_: SliceIndex) -> int:
         """See ``Learner.steps``."""
         return self._learner.steps(points, slice_)
+
+    def loss(self) -> float | None:
+        """See ``TellsLoss.loss``."""
+        return self._learner.loss() if isinstance(self._learner, TellsLoss) else None
 
     def probabilities(self, state: Any, features_NF: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         """See ``Learner.probabilities``."""
