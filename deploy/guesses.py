@@ -145,6 +145,9 @@ def _check_label(found: SourceDescription, column: ColumnDescription) -> None:
             f" text, such as 'c17'; or {_remedy_label(found, 'name another column')}",
             column=column.name,
         )
+    if not _repeat(found, column):
+        fact = f"the label column holds {len(column.values)} different texts in {found.points} data points, not classes"
+        raise Invalid(fact, _remedy_label(found, "name another column"), column=column.name)
     if len(column.values) < 2:
         number = "too many" if column.distinct is None else str(len(column.values))
         fact = f"the label column holds {number} classes; training needs two or more, and they must be names"
@@ -161,8 +164,13 @@ def _remedy_label(found: SourceDescription, name_it: str) -> str:
 def _is_class(found: SourceDescription, column: ColumnDescription) -> bool:
     """Return whether the column could hold classes: two or more, that repeat."""
     several = len(column.values) > 1 and not column.nulls and not column.counts
-    repeat = 2 * len(column.values) <= max(found.points, 4)
-    return several and repeat and not _is_number(found, column) and not _is_row_number(column)
+    names_something = _rank_as_person(column) is not None or _is_name(found, column) or _is_row_number(column)
+    return several and _repeat(found, column) and not names_something and not _is_number(found, column)
+
+
+def _repeat(found: SourceDescription, column: ColumnDescription) -> bool:
+    """Return whether values occur twice on average, or are two: else no class could be learned."""
+    return len(column.values) <= max(2, found.points // 2)
 
 
 def _is_number(found: SourceDescription, column: ColumnDescription) -> bool:
@@ -172,7 +180,7 @@ def _is_number(found: SourceDescription, column: ColumnDescription) -> bool:
     if not column.values:
         return True
     codes = len(column.values)
-    if codes > 2 and 2 * codes > found.points:
+    if not _repeat(found, column):
         return True
     first = column.values[0]
     coded = first in {"0", "1"} and column.values[-1] == str(codes - 1 + int(first))

@@ -168,6 +168,15 @@ def test_numbers_are_no_classes(numbers: list[float], stated: dict[str, str]) ->
         guessed({**columns, "a": [0.5] * points, "y": numbers}, **stated)
 
 
+def test_names_are_no_classes() -> None:
+    """Texts of which hardly any occurs twice are refused as labels; ids and people are not proposed as such."""
+    columns = {**PLAIN, "note": [f"n{n}" for n in range(POINTS)], "shop_id": [n % 4 for n in range(POINTS)]}
+    with pytest.raises(Invalid, match=r"holds 40 different texts in 40 data points, not classes .*: 'y'$"):
+        guessed(columns, label_column="note")
+    with pytest.raises(Invalid, match=r"no column looks like a label .*able to be one: 'sex'$"):
+        guessed({**{name: values for name, values in columns.items() if name != "y"}, "sex": ["f", "m"] * 20})
+
+
 @pytest.mark.parametrize("first", [0, 1])
 def test_coded_classes_may_be_many(first: int) -> None:
     """Whole numbers from 0 or 1 on without a gap are codes of classes."""

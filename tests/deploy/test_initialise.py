@@ -245,7 +245,7 @@ def test_a_draft_names_a_glob_in_a_folder_of_any_name(tmp_path: Path, folder: st
         (
             without("label"),
             {},
-            r"no column looks like a label .*name it with --label; able to be one: 'user_id'$",
+            r"no column looks like a label .*add a column with each data point's class",
         ),
         (without("label"), {"label_column": "labels"}, r"there is no column 'labels' .*columns are 'id', 'user_id'"),
         (PLAIN, {"label_column": "labels"}, r"there is no column 'labels' .*did you mean 'label'\?"),
