@@ -44,6 +44,7 @@ _NO_KEY: Final = PartitionKey(bytes(16))
 """Names are only put into their form, and the digests are thrown away."""
 _BATCH_BYTES: Final = 8 << 20
 _BATCH_IDS: Final = 65_536
+_DECIMAL_COMMA: Final = r"^[+-]?[0-9]*,[0-9]+$"
 _HASHED_POINTS: Final = 32 << 20
 """Ids compared in one pass, 8 bytes each."""
 
@@ -99,7 +100,8 @@ def find_faults(
 
 def remedy_of(faults: Sequence[Fault]) -> str:
     """Return what to do, without repetition."""
-    return " ".join(dict.fromkeys(f"{fault.remedy.rstrip('.')}." for fault in faults if fault.remedy))
+    remedies = dict.fromkeys(fault.remedy for fault in faults if fault.remedy)
+    return " ".join(remedy if remedy.endswith((".", "?")) else f"{remedy}." for remedy in remedies)
 
 
 _Check = Callable[[Batch], object]
@@ -352,8 +354,8 @@ def _parsed(columns: pa.RecordBatch, name: str, cells: str, decimal: str) -> pa.
     try:
         parsed = pc.cast(array, pa.bool_() if cells == "bool" else pa.float64())
     except pa.ArrowInvalid:
-        raise Invalid(
-            "the cell is not a number or truth value, or not UTF-8 text",
-            "Correct it, or take the column out of [data] features.",
-        ) from None
+        remedy = "Correct it, or take the column out of [data] features."
+        if decimal == "." and pc.any(pc.match_substring_regex(array, _DECIMAL_COMMA)).as_py():
+            remedy = 'If its numbers have a comma before the fraction, set [data] decimal = ",".'
+        raise Invalid("the cell is not a number or truth value", remedy) from None
     return pa.RecordBatch.from_arrays([parsed], names=[name])

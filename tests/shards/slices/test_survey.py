@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import settings as trials
 from hypothesis import strategies as st
 
+from shards.data.readers import Wanted
 from shards.data.sources import Batch, in_csv_form, open_source, table_source
 from shards.routing import Naming
 from shards.slices.ingest import IngestTask, ingest
-from shards.slices.survey import MOST_ROWS, Fault, find_faults
+from shards.slices.survey import MOST_ROWS, Fault, find_faults, remedy_of
 from shards.specification import CsvForm, DataSettings
 from shards.tombstones import NOTHING
 from storage.errors import Invalid
@@ -64,6 +65,8 @@ def test_everything_is_found_at_once() -> None:
         ("person", 6, 1, "a data point is an empty string"),
         ("id", 2, 3, "a data point has the same id as an earlier one"),
     }
+    assert remedy_of(found).startswith("Correct it or leave the data point out. ")
+    assert remedy_of(found).count("Correct it or leave the data point out.") == 1
     assert str(found[0]) == "table, column 'x0', row 7: a data point has no value (null) (3 data points)"
 
 
@@ -91,6 +94,9 @@ def test_cells_of_a_csv_file_are_all_found(tmp_path: Path) -> None:
     lines[7] = lines[7].rpartition(",")[0] + ",oops"
     (tmp_path / "a.csv").write_text("\n".join([*lines, ""]))
     found = find_faults(open_source("a.csv", tmp_path), settings(), TRIMMED)
+    with pytest.raises(Invalid, match="the cell is not a number or truth value") as refused:
+        list(open_source("a.csv", tmp_path).batches(Wanted(texts=(), numbers=("x0",)), 100))
+    assert refused.value.fact in {each.fact for each in found}
     first, last = people(1).column_names[3], people(1).column_names[-1]
     assert [(each.column, each.row, each.points) for each in found] == [(first, 29, 1), (first, 3, 2), (last, 7, 1)]
 
@@ -101,6 +107,9 @@ def test_numbers_with_a_decimal_comma_are_numbers(tmp_path: Path) -> None:
     source = in_csv_form(open_source("a.csv", tmp_path), CsvForm(delimiter=";", decimal=","))
     (found,) = find_faults(source, settings(), TRIMMED)
     assert (found.column, found.row, found.points) == ("x0", 3, 1)
+    (found,) = find_faults(in_csv_form(source, CsvForm(delimiter=";")), settings(), TRIMMED)
+    assert (found.column, found.row, found.points) == ("x0", 1, 2)
+    assert 'decimal = ","' in found.remedy
 
 
 def test_one_bad_file_does_not_hide_the_next(tmp_path: Path) -> None:
