@@ -47,7 +47,7 @@ SETTINGS = {
     "": "name store endpoint keys credentials",
     "data": "train id label features classes subject subject_form scale ingest_memory_mb endpoint credentials delimiter"
     " encoding decimal",
-    "model": "factory arguments",
+    "model": "factory arguments files",
     "training": "epochs batch_size learning_rate optimizer seed momentum nesterov weight_decay betas epsilon",
     "partition": "shards slices key",
     "aggregation": "rule",

@@ -84,7 +84,7 @@ def test_the_remedy_names_the_file_as_it_is_to_be_declared(confinement: Confinem
     with pytest.raises(Invalid, match="reads .*/folder/more.pt, which is not declared") as caught, confinement.active():
         Path("more.pt").read_bytes()  # as if the model ran in the specification's folder
     assert caught.value.remedy == 'name it in [model] files = ["more.pt"]'
-    with pytest.raises(Invalid) as caught, confinement.active():
+    with pytest.raises(Invalid, match="reads .*elsewhere.txt, which is not") as caught, confinement.active():
         (tmp_path / "elsewhere.txt").read_bytes()
     assert caught.value.remedy.startswith(f"put it, or a link to it, into the folder {tmp_path / 'folder'}, and name")
 
@@ -154,5 +154,5 @@ def test_what_native_code_opens_is_not_seen(confinement: Confinement, tmp_path: 
     with confinement.active():
         assert pa.OSFile(str(tmp_path / "folder" / "more.pt")).read() == b"x"
         assert pa.OSFile("base.pt").size() > 0
-        with pytest.raises(FileNotFoundError):
+        with pytest.raises(FileNotFoundError, match="more.pt"):
             pa.OSFile("more.pt")

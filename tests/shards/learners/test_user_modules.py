@@ -105,7 +105,7 @@ def test_code_runs_in_the_staged_folder(tmp_path: Path, monkeypatch: pytest.Monk
     modules = UserModules(stage)
     found = importlib.import_module("odd_pack").inner
     assert (found.FOUND, found.DATA) == ("as it was declared", b"as it was declared")
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match="base.txt"):
         importlib.import_module("odd_alone")
     assert set(modules.loaded) == {"odd_pack", "odd_pack.inner", "odd_alone"}
     assert modules.may_read(Path(found.__file__))

@@ -1,0 +1,1 @@
+"""The command on data files as they are."""
