@@ -136,7 +136,8 @@ class _Examination:
         alike = (
             f"; {similar:,} subjects have names that differ from another's only in case or spacing" if similar else ""
         )
-        return f"generation {state.generation}, {len(state.requests)} erasure requests, none owed{alike}"
+        count = len(state.requests) + state.ended.requests
+        return f"generation {state.generation}, {count} erasure requests, none owed{alike}"
 
     def _clock(self) -> str:
         now, latest = SystemClock().now(), latest_time(self._federation.reading.current())

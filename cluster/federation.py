@@ -29,6 +29,7 @@ from cluster.writer.writer import Writer, Writing, draft, drafted_for_all, surro
 from coordinator.decisions.plan import RetrainPlan
 from coordinator.decisions.policy import check_reason
 from coordinator.decisions.times import latest_time
+from coordinator.engine.ended import find_request
 from coordinator.engine.history import generations
 from coordinator.engine.ledger import read_state
 from coordinator.ports import Clock, Listener, Names, Notice, Remark
@@ -214,12 +215,17 @@ class Federation:
 
     def request(self, request_id: str) -> RequestStatus:
         """Return how an erasure request stands. Raises ``ObjectMissing`` when there is none of this id."""
-        state = self._current()
-        found = state.request(request_id) if state is not None else None
+        found = find_request(self._store, self._current, request_id)
         if found is None:
-            raise ObjectMissing("there is no such erasure request", "'sisa status' lists them all", request=request_id)
-        self._clock.saw(latest_time(state))
+            raise ObjectMissing(
+                "there is no such erasure request", "'sisa request list' lists them all", request=request_id
+            )
+        self._clock.saw(latest_time(self._current()))
         return self._told(found)
+
+    def requests(self) -> tuple[RequestStatus, ...]:
+        """Return how all erasure requests stand that were ever accepted, in that order; reads them all."""
+        return tuple(map(self._told, self.reading.requests()))
 
     def hold(self, request_id: str, reason: str) -> RequestStatus:
         """Pause a request of which nothing is removed yet, such as for a legal hold; its due date moves along.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -86,7 +86,20 @@ class SiteMark:
     """Of its first ``requests`` erasure requests."""
 
 
-def history_of(requests: Sequence[ErasureRequest]) -> Sha256:
+class Accepted(NamedTuple):
+    """What counts of an erasure request in a site's history."""
+
+    request_id: str
+    body: Sha256
+    received_at: str
+
+    @classmethod
+    def of(cls, request: ErasureRequest) -> Accepted:
+        """Return what counts of ``request``."""
+        return cls(request.request_id, request.body, request.received_at)
+
+
+def history_of(requests: Sequence[ErasureRequest | Accepted]) -> Sha256:
     """Return the digest of erasure requests in the order in which they were accepted.
 
     A store set back to an earlier moment that has moved on since has other ones, however long its journal is by now.

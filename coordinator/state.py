@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
-from coordinator.requests import ErasureRequest, ObjectRef, Readmission, Refutation, Segment
+from coordinator.requests import Cost, ErasureRequest, ObjectRef, Readmission, Refutation, Segment
 from shards.data.sources import SourceFile
 from shards.lineage import CheckpointRecord, Configuration, Lineage, expected_lineages
 from shards.routing import AS_GIVEN, Naming, Placement
@@ -69,6 +69,53 @@ class GenerationRecord:
     """By shard, the slices that its served checkpoint had seen; 0: it abstained."""
 
 
+_NO_COST: Final = Cost()
+
+Spans = tuple[tuple[int, int], ...]
+"""Whole numbers as ranges, rising and apart: the first and the last of each."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndedRequests:
+    """Requests and readmissions that are over and have left the state (``coordinator.engine.ended``)."""
+
+    complete: int = 0
+    refused: int = 0
+    cancelled: int = 0
+    readmissions: int = 0
+    expected: Cost = _NO_COST
+    """What the complete ones were expected to cost."""
+    spent: Cost = _NO_COST
+    """What they did cost."""
+    purged_at: str = ""
+    """When the last of the complete ones was purged, UTC, ISO 8601; empty: none was."""
+    numbers: Spans = ()
+    """Which requests they are, counted from 0 as they were accepted; without readmissions."""
+    receipts: Spans = ()
+    """Indexes of their receipts and statements in the log."""
+    missing: tuple[ObjectKey, ...] = ()
+    """Objects with the keyed digests of their unknown names, where those are many."""
+    buckets: tuple[ObjectRef | None, ...] = ()
+    """Their records, by the digest of their ids; None: an empty bucket."""
+
+    @property
+    def requests(self) -> int:
+        """How many erasure requests have left the state."""
+        return self.complete + self.refused + self.cancelled
+
+    @property
+    def count(self) -> int:
+        """How many there are, readmissions included."""
+        return self.requests + self.readmissions
+
+    def has_receipt(self, index: int) -> bool:
+        """Return whether the log's entry of this index is about one of them."""
+        return any(first <= index <= last for first, last in self.receipts)
+
+
+NONE_ENDED: Final = EndedRequests()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FederationState:
     """Everything that is current. All of it is derived from committed manifests; nothing lives elsewhere (D2)."""
@@ -102,20 +149,23 @@ class FederationState:
     history: tuple[GenerationRecord, ...] = ()
     """The last generations, the present one included; older ones lie in objects (``coordinator.engine.history``)."""
     requests: tuple[ErasureRequest, ...] = ()
+    """Those that are open, and the last ones that have ended, in the order in which they were accepted."""
+    ended: EndedRequests = NONE_ENDED
+    """The older ones that have ended; the same of readmissions."""
     condemned: tuple[ObjectKey, ...] = ()
     """Purge list: objects that nothing refers to any more, not yet deleted."""
 
     @property
     def is_begun(self) -> bool:
         """Whether it holds anything that another specification must not touch."""
-        return self.data is not None or bool(self.requests)
+        return self.data is not None or bool(self.requests) or bool(self.ended.count)
 
     def request(self, request_id: str) -> ErasureRequest | None:
-        """Return the request of this id, if there is one."""
+        """Return the request of this id, if the state has it: one that ended long ago is in a bucket of ``ended``."""
         return next((request for request in self.requests if request.request_id == request_id), None)
 
     def readmission(self, request_id: str) -> Readmission | None:
-        """Return the readmission of this id, if there is one."""
+        """Return the readmission of this id, if the state has it, as ``request`` does."""
         return next((each for each in self.readmissions if each.request_id == request_id), None)
 
     def refutation(self, request_id: str) -> Refutation | None:
@@ -142,8 +192,8 @@ class FederationState:
         keys |= {checkpoint.key for shard in self.shards for checkpoint in shard.chain}
         refs = (ref for request in self.requests for ref in (request.names, request.before, request.missing))
         keys |= {ref.key for ref in refs if isinstance(ref, ObjectRef)}
-        keys |= {ref.key for ref in self.tombstone_objects()}
-        return frozenset(keys)
+        keys |= {ref.key for ref in (*self.tombstone_objects(), *self.ended.buckets) if ref is not None}
+        return frozenset(keys.union(self.ended.missing))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -121,6 +121,9 @@ class FederationStatus:
     """Subjects whose names differ from another's in spelling alone; None: this federation cannot tell."""
     constituents: tuple[ConstituentStatus, ...]
     requests: tuple[RequestStatus, ...]
+    """Those that are open, and the last ones that have ended."""
+    ended_before: int = 0
+    """How many have ended before those: ``sisa request list`` lists them, too."""
     batch: BatchStatus | None
     """The retrain that is owed or under way for erasures; None: none is."""
     full_point_epochs: int
@@ -164,6 +167,7 @@ def describe(
         similar_subjects=similar_subjects(state),
         constituents=constituents,
         requests=tuple(describe_request(request, moment) for request in state.requests),
+        ended_before=state.ended.requests,
         batch=_batch(state, erasure or ErasureSettings(), moment),
         full_point_epochs=_full_point_epochs(state),
         differences=differences,
@@ -184,6 +188,7 @@ def for_the_public(status: FederationStatus) -> FederationStatus:
         store="",
         constituents=tuple(constituents),
         requests=(),
+        ended_before=0,
         batch=None,
         kept_out_by_id=0,
         respelt_at_ingest=0,

@@ -118,7 +118,8 @@ def _is_swept(key: ObjectKey) -> bool:
 def _damaged(store: ObjectStore, state: FederationState) -> Iterator[str]:
     parts = ((part.key, part.sha256) for shard in state.shards for each in shard.slices for part in each.parts)
     checkpoints = ((checkpoint.key, checkpoint.sha256) for shard in state.shards for checkpoint in shard.chain)
-    for key, expected in (*parts, *checkpoints):
+    ended = ((ref.key, ref.sha256) for ref in state.ended.buckets if ref is not None)
+    for key, expected in (*parts, *checkpoints, *ended):
         if not is_intact(store, key, expected):
             yield f"object missing or damaged: {key}"
 

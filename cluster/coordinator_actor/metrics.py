@@ -9,9 +9,10 @@ as ages: an age would be wrong as soon as nobody tells it any more.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from threading import Lock
 from typing import Final, Literal, Protocol
 
 from coordinator.ports import Clock
@@ -102,6 +103,10 @@ METRICS: Final = (
 )
 
 
+_MOST_REMEMBERED: Final = 100_000
+"""Measurements that are not repeated: more than a state holds at a time."""
+
+
 class Meter(Protocol):
     """Takes values, and hands them to whoever collects them."""
 
@@ -123,32 +128,40 @@ class Gauges:
         self._clock = clock
         self._since = clock.now()
         """What happened earlier was measured by an earlier process, or was seen by nobody."""
-        self._measured: set[tuple[str, RequestState]] = set()
+        self._measured: dict[tuple[str, RequestState], None] = {}
+        self._lock = Lock()
 
     def show(self, state: FederationState, *, journal_entries: int, troubled: bool) -> None:
-        """Tell all that ``state`` says. Takes time that grows with the number of requests ever made."""
+        """Tell all that ``state`` says."""
         for metric, value in _values(state):
             self._set(metric, value)
-        for request_state, count in _by_state(state.requests).items():
+        for request_state, count in _by_state(state).items():
             self._meter.set(REQUESTS, count, {**self._labels, "state": request_state.value})
         self._set(JOURNAL, journal_entries)
         self._set(TROUBLED, troubled)
-        self._measure(SECONDS_TO_SAFE, RequestState.QUARANTINED, state.requests)
-        self._measure(SECONDS_TO_COMPLETE, RequestState.COMPLETE, state.requests)
+        for request in state.requests:
+            self.measure(request)
         self._set(SHOWN, self._clock.now().timestamp())
+
+    def measure(self, request: ErasureRequest) -> None:
+        """Measure, once, how long the request took to what it has reached since this process began."""
+        self._measure(SECONDS_TO_SAFE, RequestState.QUARANTINED, request)
+        self._measure(SECONDS_TO_COMPLETE, RequestState.COMPLETE, request)
 
     def _set(self, metric: Metric, value: float) -> None:
         self._meter.set(metric, float(value), self._labels)
 
-    def _measure(self, metric: Metric, reached: RequestState, requests: Iterable[ErasureRequest]) -> None:
-        """Measure, once, the requests that have reached a state since this process began."""
-        for request in requests:
-            at = request.times.get(reached.value)
-            key = (request.request_id, reached)
-            if at is None or key in self._measured or (moment := datetime.fromisoformat(at)) < self._since:
-                continue
-            self._measured.add(key)
-            self._meter.observe(metric, max(0.0, moment.timestamp() - _begun(request)), self._labels)
+    def _measure(self, metric: Metric, reached: RequestState, request: ErasureRequest) -> None:
+        at, key = request.times.get(reached.value), (request.request_id, reached)
+        if at is None or (moment := datetime.fromisoformat(at)) < self._since:
+            return
+        with self._lock:  # those who hear of it and those who see it are different threads
+            if key in self._measured:
+                return
+            self._measured[key] = None
+            if len(self._measured) > _MOST_REMEMBERED:
+                del self._measured[next(iter(self._measured))]
+        self._meter.observe(metric, max(0.0, moment.timestamp() - _begun(request)), self._labels)
 
 
 def tainted(state: FederationState) -> tuple[ShardId, ...]:
@@ -168,8 +181,8 @@ def tainted(state: FederationState) -> tuple[ShardId, ...]:
 
 def _values(state: FederationState) -> Iterator[tuple[Metric, float]]:
     complete = [request for request in state.requests if request.state is RequestState.COMPLETE]
-    expected = sum((request.expected or Cost() for request in complete), start=Cost())
-    spent = sum((request.spent for request in complete), start=Cost())
+    expected = sum((request.expected or Cost() for request in complete), start=state.ended.expected)
+    spent = sum((request.spent for request in complete), start=state.ended.spent)
     yield EXPECTED_POINT_EPOCHS, expected.point_epochs
     yield SPENT_POINT_EPOCHS, spent.point_epochs
     yield EXPECTED_SECONDS, expected.seconds
@@ -182,13 +195,22 @@ def _values(state: FederationState) -> Iterator[tuple[Metric, float]]:
     yield POINTS, sum(shard.points for shard in state.shards)
     yield OLDEST_UNSAFE, min((_begun(each) for each in state.requests if _is_unsafe(each)), default=0.0)
     yield NEXT_DUE, min((_moment(each.due_at) for each in state.requests if _is_awaited(each)), default=0.0)
-    yield LAST_PURGE, max(map(_purged, state.requests), default=0.0)
+    purges = (state.ended.purged_at, *(each.times.get(RequestState.PURGED.value, "") for each in state.requests))
+    yield LAST_PURGE, max((_moment(at) for at in purges if at), default=0.0)
 
 
-def _by_state(requests: Iterable[ErasureRequest]) -> dict[RequestState, int]:
+def _by_state(state: FederationState) -> dict[RequestState, int]:
     """Return how many requests are in each state, those with none included: a series that ends would keep its value."""
-    counts = Counter(request.shown for request in requests)
-    return {state: counts[state] for state in RequestState}
+    ended = state.ended
+    counts = Counter(request.shown for request in state.requests)
+    counts.update(
+        {
+            RequestState.COMPLETE: ended.complete,
+            RequestState.REFUSED: ended.refused,
+            RequestState.CANCELLED: ended.cancelled,
+        }
+    )
+    return {each: counts[each] for each in RequestState}
 
 
 def _is_unsafe(request: ErasureRequest) -> bool:
@@ -202,11 +224,6 @@ def _is_awaited(request: ErasureRequest) -> bool:
 def _begun(request: ErasureRequest) -> float:
     """Return when the clock of the request began to run: a pause ends before anything is done."""
     return _moment(request.holds[-1].released_at if request.holds else request.received_at)
-
-
-def _purged(request: ErasureRequest) -> float:
-    at = request.times.get(RequestState.PURGED.value)
-    return _moment(at) if at else 0.0
 
 
 def _moment(at: str) -> float:

@@ -6,7 +6,7 @@ from typing import Final
 
 from cluster.coordinator_actor.log_lines import LogLines
 from cluster.coordinator_actor.metrics import Gauges
-from coordinator.ports import Notice
+from coordinator.ports import Notice, RequestMoved
 from coordinator.state import FederationState
 from storage.errors import SisaError
 
@@ -24,6 +24,8 @@ class Observer:
     def hear(self, notice: Notice) -> None:
         """Hear of progress."""
         self._lines.hear(notice)
+        if isinstance(notice, RequestMoved):  # by the time things are shown, it may have left the state
+            self._gauges.measure(notice.request)
 
     def trouble(self, error: SisaError) -> None:
         """Hear of what keeps the coordinator from going on."""

@@ -19,6 +19,7 @@ from cluster.writer.training_data import asked_about
 from cluster.writer.writer import check_skeletons
 from coordinator.aggregation import Aggregated, ModelFailed, placed
 from coordinator.decisions.plan import plan_retrain
+from coordinator.engine.ended import all_requests, find_readmission
 from coordinator.engine.lookup import load_digests, load_tombstones
 from coordinator.engine.removal import Demand, find_points
 from coordinator.ports import Clock
@@ -120,7 +121,7 @@ class Reading:
 
         def found(state: FederationState) -> dict[str, Any]:
             tombstones = load_tombstones(self._store, state.tombstone_objects())
-            if state.readmission(request_id) is not None:
+            if find_readmission(self._store, lambda: state, request_id) is not None:
                 return {"erased_since": len(roll.names.shared(tombstones))}
             return {"unknown_subjects": roll.positions(roll.names.without(tombstones))[0]}
 
@@ -149,6 +150,12 @@ class Reading:
         if request.state is RequestState.REFUSED:
             return roll.positions(roll.names)
         return roll.positions(load_digests(self._store, request.missing))
+
+    def requests(self) -> tuple[ErasureRequest, ...]:
+        """Return all requests that were ever accepted, in that order."""
+        if self.current() is None:
+            return ()
+        return self._steadily(lambda state: all_requests(self._store, state))
 
     def predict(self, data: object) -> Answers:
         """Return the ensemble's answers, batch by batch."""

@@ -10,10 +10,12 @@ from collections.abc import Iterable
 from cluster.config.sites import SiteSettings
 from cluster.ensemble.replica_state import Standing
 from cluster.results.federation import SubjectFound
-from coordinator.sites import SiteStanding, history_of
-from coordinator.state import servable
+from coordinator.decisions.ended import numbered as numbered_of
+from coordinator.engine.ended import buckets
+from coordinator.sites import Accepted, SiteStanding, history_of
+from coordinator.state import NONE_ENDED, EndedRequests, FederationState, servable
 from shards.learners.trainer import read_checkpoint
-from storage.errors import Invalid, ObjectMissing
+from storage.errors import Corrupt, Invalid, ObjectMissing
 from storage.objects import ObjectStore
 
 
@@ -30,30 +32,47 @@ class Telling:
         self._store = store
         self._leaves_weights = site is not None and site.leaves == "weights"
         self._is_looked_into = site is not None and site.lookup
+        self._ended: tuple[EndedRequests, dict[int, Accepted]] = (NONE_ENDED, {})
 
     def standing(self, requests: int = 0) -> SiteStanding:
         """Return how the site stands now, to one who has heard of its first ``requests`` erasure requests.
 
         Raises ``Unavailable`` when nothing was trained, or it cannot be read.
         """
-        self._standing.trained()
-        state, position = self._standing.seen()  # both of one look: another thread may have looked since
-        assert state is not None
+        state, position, every = self._seen()
         assert state.data is not None
         return SiteStanding(
             identity=state.key_digest,
             position=position,
             generation=state.generation,
             floor=state.floor,
-            requests=len(state.requests),
-            history=history_of(state.requests),
-            history_then=history_of(state.requests[:requests]),
+            requests=len(every),
+            history=history_of(every),
+            history_then=history_of(every[:requests]),
             shards=len(state.shards),
             features=state.data.layout.features,
             width=state.data.layout.width,
             model_code=state.configuration.model_code if state.configuration else "",
             checkpoints=tuple((each.shard, each.checkpoint.sha256) for each in servable(state)),
         )
+
+    def _seen(self) -> tuple[FederationState, int, tuple[Accepted, ...]]:
+        """Return the state, its place in the journal, and all requests there ever were."""
+        self._standing.trained()
+        state, position = self._standing.seen()  # both of one look: another thread may have looked since
+        assert state is not None
+        known, numbered = self._ended
+        if known != state.ended:
+            try:
+                pairs = (pair for bucket in buckets(self._store, state) for pair in bucket.requests)
+                numbered = {number: Accepted.of(request) for number, request in pairs}
+            except Corrupt:
+                if self._standing.trained().ended == state.ended:
+                    raise
+                return self._seen()  # a writer has replaced a bucket meanwhile
+            self._ended = state.ended, numbered
+        every = {**numbered, **{number: Accepted.of(each) for number, each in numbered_of(state)}}
+        return state, position, tuple(each for _, each in sorted(every.items()))
 
     def checkpoint(self, shard: int, sha256: str) -> bytes:
         """Return the bytes of a checkpoint that may be served now.

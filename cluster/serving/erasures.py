@@ -12,6 +12,7 @@ from cluster.tokens import TokenRecord
 from cluster.writer.drafting import new_request_id
 from cluster.writer.writer import Surroundings, draft, drafted_for_all
 from coordinator.decisions.times import latest_time
+from coordinator.engine.ended import find_readmission, find_request
 from coordinator.requests import ErasureRequest
 from coordinator.status import RequestStatus, describe_request
 from shards.tombstones import DigestSet
@@ -67,7 +68,7 @@ class Erasures:
         Raises ``Invalid`` when nothing is named, ``Conflict`` when the id was used for other names, or for a request
         that the token may not see, ``Unavailable`` when nothing is trained, or no coordinator is at work.
         """
-        state = self._standing.trained()
+        self._standing.trained()
         made = draft(
             self._around,
             subjects=subjects,
@@ -76,7 +77,7 @@ class Erasures:
             held=held,
             include_similar=include_similar,
         )
-        earlier = state.request(made.request.request_id)
+        earlier = self._known(made.request.request_id)
         _refuse_anothers(token, earlier)
         accepted = self._accepted(token, made.request, made.names)
         return self._standing.answer_to(made, accepted).naming(subjects, ids), earlier is None
@@ -141,23 +142,25 @@ class Erasures:
         try:
             accepted = self._coordinator().accept(replace(request, by=token.token_id), names)
         except Conflict:
-            state = self._standing.current()
-            _refuse_anothers(token, state.request(request.request_id) if state is not None else None)
+            _refuse_anothers(token, self._known(request.request_id))
             raise
         _refuse_anothers(token, accepted)
         return accepted
 
     def _is_readmission(self, token: TokenRecord, request_id: str) -> bool:
-        state = self._standing.current()
-        return state is not None and not token.sees_only_its_own and state.readmission(request_id) is not None
+        if token.sees_only_its_own:
+            return False
+        return find_readmission(self._around.store, self._standing.current, request_id) is not None
 
     def _visible(self, token: TokenRecord, request_id: str) -> ErasureRequest:
-        state = self._standing.current()
-        request = state.request(request_id) if state is not None else None
-        self._around.clock.saw(latest_time(state))
+        request = self._known(request_id)
+        self._around.clock.saw(latest_time(self._standing.current()))
         if request is None or _is_anothers(token, request):
             raise ObjectMissing("there is no such erasure request", "check its id; requests are for ever")
         return request
+
+    def _known(self, request_id: str) -> ErasureRequest | None:
+        return find_request(self._around.store, self._standing.current, request_id)
 
     def _coordinator(self) -> Accepting:
         coordinator = self._find()

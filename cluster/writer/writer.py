@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -27,8 +27,10 @@ from cluster.writer.identity import (
 )
 from cluster.writer.stores import open_objects, open_witness
 from cluster.writer.training_data import is_news, open_train
+from coordinator.decisions.decide import Event
 from coordinator.decisions.policy import cancellation, check_reason, extension, hold, release
 from coordinator.decisions.times import latest_time, received_by
+from coordinator.engine.ended import all_readmissions, all_requests, find_request
 from coordinator.engine.engine import Engine, Tools
 from coordinator.engine.ledger import read_state
 from coordinator.engine.removal import everyone
@@ -153,7 +155,7 @@ def drafted_for_all(
     another request: ``Conflict``. ``state`` is a trained federation's, as it is now.
     """
     check_own_request_id(request_id)
-    earlier = state.request(request_id)
+    earlier = find_request(around.store, lambda: read_state(around.store), request_id)
     if earlier is None:
         names = everyone(around.store, state)
         return request_of(around.specification, names, request_id, around.clock.now()), names
@@ -332,35 +334,47 @@ class Writer:
     def hold(self, request_id: str, reason: str) -> ErasureRequest:
         """Pause a request of which nothing is removed yet; raises as ``coordinator.decisions.policy.hold`` does."""
         at = self._engine.now()
-        self._engine.intervene(lambda state: hold(state, request_id, reason=reason, at=at))
+        self._rule(request_id, lambda state: hold(state, request_id, reason=reason, at=at))
         return self.request(request_id)
 
     def release(self, request_id: str) -> ErasureRequest:
         """End a request's pause; raises as ``coordinator.decisions.policy.release`` does."""
         at = self._engine.now()
-        self._engine.intervene(lambda state: release(state, request_id, at=at))
+        self._rule(request_id, lambda state: release(state, request_id, at=at))
         return self.request(request_id)
 
     def extend(self, request_id: str, days: int, reason: str) -> ErasureRequest:
         """Move a request's due date, once; raises as ``coordinator.decisions.policy.extension`` does."""
         settings, at = self._around.specification.erasure, self._engine.now()
-        self._engine.intervene(
-            lambda state: extension(state, request_id, days=days, reason=reason, settings=settings, at=at)
+        self._rule(
+            request_id,
+            lambda state: extension(state, request_id, days=days, reason=reason, settings=settings, at=at),
         )
         return self.request(request_id)
 
     def cancel(self, request_id: str, reason: str) -> ErasureRequest:
         """Withdraw a request of which nothing is removed yet; raises as ``policy.cancellation`` does."""
         at = self._engine.now()
-        self._engine.intervene(lambda state: cancellation(state, request_id, reason=reason, at=at))
+        self._rule(request_id, lambda state: cancellation(state, request_id, reason=reason, at=at))
         return self.request(request_id)
 
     def request(self, request_id: str) -> ErasureRequest:
         """Return a request that was accepted. Raises ``Invalid`` when there is none of this id."""
-        found = self.state.request(request_id)
-        if found is None:
-            raise Invalid("there is no such erasure request", "'sisa status' lists them all", request=request_id)
+        found = self._engine.find(request_id)
+        if not isinstance(found, ErasureRequest):
+            raise Invalid("there is no such erasure request", "'sisa request list' lists them all", request=request_id)
         return found
+
+    def _rule(self, request_id: str, ruling: Callable[[FederationState], Event]) -> None:
+        """Record what ``ruling`` says of the request, also of one that ended so long ago that it left the state."""
+
+        def ruled(state: FederationState) -> Event:
+            found = self._engine.find(request_id)
+            if state.request(request_id) is None and isinstance(found, ErasureRequest):
+                state = replace(state, requests=(*state.requests, found))
+            return ruling(state)
+
+        self._engine.intervene(ruled)
 
     def verify(self, shards: Sequence[int] | None = None) -> Verification:
         """Retrain ``shards`` (default: all) from nothing on what is left, compare bytes, scan the store for residue.
@@ -379,7 +393,8 @@ class Writer:
         proofs = prove_shards(state, chosen, pool, around.listener)
         # A statement that is still owed is not missing: settling issues it.
         ended: tuple[ErasureRequest | Readmission | Refutation, ...]
-        ended = (*state.requests, *state.readmissions, *state.refuted)
+        every = all_requests(around.store, state), all_readmissions(around.store, state)
+        ended = (*every[0], *every[1], *state.refuted)
         receipts = around.registrar.check_all(each.request_id for each in ended if each.receipt is not None)
         forgotten = forgotten_by(around.store, lambda: self.state)
         told = (f"request {each}: the log states it, and the state does not know it" for each in forgotten)

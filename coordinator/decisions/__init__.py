@@ -7,6 +7,7 @@ policy     whether people may ask for that
 times      the newest time on record, behind which no later one falls
 plan       retrain plans: which slices, at what cost
 history    which generations were served, and when
+ended      requests that are over leave the state
 batching   when retraining may start
 forecast   expected cost of a partition, of requests
 """

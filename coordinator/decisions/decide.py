@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, assert_never
 
 from coordinator.decisions.chains import hasten_if_changed, truncate, with_slices, with_valid_chains, withdraw_if_cut
+from coordinator.decisions.ended import without_ended
 from coordinator.decisions.history import forgotten, with_history
 from coordinator.decisions.lifecycle import (
     accept,
@@ -74,6 +75,9 @@ class ErasureAccepted:
     """A request has arrived; its names are durable. It may arrive paused: with ``held`` set."""
 
     request: ErasureRequest
+    looked: int = 0
+    """How many requests had left the state when its id was looked for among them. Where more have left since, the id is
+    to be looked for again, and this changes nothing (D4)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,6 +207,8 @@ class SubjectsReadmitted:
     """As the state's, without theirs."""
     segments: tuple[Segment, ...]
     """As the state's, without theirs."""
+    looked: int = 0
+    """As ``ErasureAccepted.looked``."""
     at: str
 
 
@@ -221,6 +227,15 @@ class HistoryKept:
     through: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndedKept:
+    """These requests and readmissions are over, and are recorded in buckets."""
+
+    request_ids: tuple[str, ...]
+    buckets: tuple[ObjectRef | None, ...]
+    """As the state's, with theirs."""
+
+
 Intervention = DueExtended | RequestHeld | RequestReleased | RequestCancelled | AttemptFailed
 RequestEvent = ErasureAccepted | PointsRemoved | NothingToErase | ReceiptIssued | SubjectsReadmitted | Intervention
 Event = (
@@ -231,6 +246,7 @@ Event = (
     | ConstituentRefuted
     | Purged
     | HistoryKept
+    | EndedKept
     | RequestEvent
 )
 
@@ -322,6 +338,8 @@ def _apply(state: FederationState, event: Event) -> FederationState:
             return _purged(state, event.at)
         case HistoryKept():
             return forgotten(state, event.through)
+        case EndedKept():
+            return without_ended(state, event.request_ids, event.buckets)
         case _:
             return _apply_to_request(state, event)
 
@@ -329,7 +347,7 @@ def _apply(state: FederationState, event: Event) -> FederationState:
 def _apply_to_request(state: FederationState, event: RequestEvent) -> FederationState:
     match event:
         case ErasureAccepted():
-            return accept(state, event.request)
+            return accept(state, event.request) if event.looked == state.ended.count else state
         case PointsRemoved():
             return _quarantine(state, event)
         case NothingToErase():
@@ -428,6 +446,8 @@ def _readmit(state: FederationState, event: SubjectsReadmitted) -> FederationSta
     request_id = event.readmission.request_id
     if state.readmission(request_id) is not None or state.request(request_id) is not None:
         return state  # told twice, or the id is an erasure's
+    if event.looked != state.ended.count:
+        return state  # the id may have been one of those that have left since
     after = _with_tombstones(state, event.tombstones, event.segments)
     # The source may have had new data points of theirs for long: it is read again, changed or not.
     data = replace(after.data, inventory=()) if after.data is not None else None

@@ -104,7 +104,7 @@ def is_overdue(request: ErasureRequest, now: datetime) -> bool:
 def _open(state: FederationState, request_id: str) -> ErasureRequest:
     request = state.request(request_id)
     if request is None:
-        raise Invalid("there is no such erasure request", "'sisa status' lists them all", request=request_id)
+        raise Invalid("there is no such erasure request", "'sisa request list' lists them all", request=request_id)
     if not request.state.is_open:
         raise Conflict(
             f"the request is {request.state.value} already",

@@ -5,6 +5,7 @@ ledger    journal and manifests as one current state
 codec     states and events as stored records
 follower  the state for those who only read
 history   generations that the state itself has forgotten
+ended     requests that the state itself has forgotten, by id
 removal   takes a request's points out of slices
 sweep     deletes what the state does not name
 tasks     training tasks for workers

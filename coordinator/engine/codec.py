@@ -1,4 +1,4 @@
-"""The federation's state as the body of a manifest, events as the records of a journal, and back."""
+"""The federation's state as the body of a manifest, events as the records of a journal, ended requests as an object."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from coordinator.decisions.decide import (
     CheckpointLost,
     ConstituentRefuted,
+    EndedKept,
     ErasureAccepted,
     Event,
     HistoryKept,
@@ -23,19 +24,19 @@ from coordinator.decisions.decide import (
     SubjectsReadmitted,
     TrainingConfigured,
 )
-from coordinator.requests import ErasureRequest
-from coordinator.state import DataState, FederationState
+from coordinator.requests import ErasureRequest, Readmission
+from coordinator.state import NONE_ENDED, DataState, EndedRequests, FederationState
 from shards.lineage import Configuration, NumericsProfile
 from shards.routing import Placement
 from shards.slices.files import SliceRecord
 from storage.digests import Json
 from storage.errors import Corrupt, Invalid, InvariantBroken
 
-FORMAT_VERSION: Final = 3
+FORMAT_VERSION: Final = 4
 """Raised whenever older software would misread a state, or ``decide`` makes another state of a recorded event.
 
-What says nothing that format 2 could not say is written in format 2, byte for byte as 0.1 did: so a store of 0.1 stays
-one until something new stands in it (E16).
+What says nothing that an older format could not say is written in that format, byte for byte as its release did: so a
+store of 0.1 stays one until something new stands in it (E16).
 """
 _FORMAT_WITHOUT_NEWS: Final = 2
 
@@ -66,10 +67,27 @@ _SINCE_3: Final[Mapping[type, Mapping[str, Any]]] = {
 }
 """Fields that format 2 did not have, and what they are where they are left out."""
 
-_WITHOUT_OLD_FORM: Final = frozenset({SubjectsReadmitted, ConstituentRefuted, HistoryKept})
-"""Events that format 2 did not have."""
+_SINCE_4: Final[Mapping[type, Mapping[str, Any]]] = {
+    FederationState: {"ended": TypeAdapter(EndedRequests).dump_python(NONE_ENDED, mode="json")},
+    ErasureAccepted: {"looked": 0},
+    SubjectsReadmitted: {"looked": 0},
+}
+"""The same of format 3."""
+
+_FIRST_FORMAT: Final[Mapping[type, int]] = {SubjectsReadmitted: 3, ConstituentRefuted: 3, HistoryKept: 3, EndedKept: 4}
+"""Events that format 2 did not have, and the first one that has them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bucket:
+    """Ended requests, each with its number among all that were ever accepted, and ended readmissions."""
+
+    requests: tuple[tuple[int, ErasureRequest], ...] = ()
+    readmissions: tuple[Readmission, ...] = ()
+
 
 _ADAPTER: Final = TypeAdapter(FederationState)
+_BUCKET: Final = TypeAdapter(Bucket)
 _KINDS: Final[Mapping[str, type[Event]]] = {
     re.sub(r"(?<=[a-z])(?=[A-Z])", "_", kind.__name__).lower(): kind for kind in get_args(Event)
 }
@@ -97,6 +115,22 @@ def decode_state(body: Mapping[str, Any]) -> FederationState:
         return _ADAPTER.validate_python(body.get("state"))
     except ValidationError as error:
         raise Corrupt(f"the manifest does not hold a federation: {error.error_count()} problems") from error
+
+
+def encode_ended(bucket: Bucket) -> dict[str, Any]:
+    """Return a bucket of ended requests as JSON values."""
+    values = _BUCKET.dump_python(bucket, mode="json")
+    _version([(ErasureRequest, request) for _, request in values["requests"]])
+    return {"format_version": FORMAT_VERSION, **values}
+
+
+def decode_ended(body: Json) -> Bucket:
+    """Return the bucket that ``encode_ended`` wrote. Raises as ``decode_state`` does."""
+    _check_version(body.get("format_version") if isinstance(body, Mapping) else None)
+    try:
+        return _BUCKET.validate_python(body)
+    except ValidationError as error:
+        raise Corrupt(f"an object does not hold ended requests: {error.error_count()} problems") from error
 
 
 def encode_event(event: Event) -> dict[str, Json]:
@@ -148,14 +182,15 @@ def _version(parts: Sequence[tuple[type, dict[str, Any]]]) -> int:
 
     Left out means: what the release that wrote the store did (E16).
     """
-    new = [type_ in _WITHOUT_OLD_FORM for type_, _ in parts]
+    needed = {_FORMAT_WITHOUT_NEWS, *(_FIRST_FORMAT[type_] for type_, _ in parts if type_ in _FIRST_FORMAT)}
     for type_, values in parts:
-        for name, default in _SINCE_3.get(type_, {}).items():
-            if values[name] == default:
-                del values[name]
-            else:
-                new.append(True)
-    return FORMAT_VERSION if any(new) else _FORMAT_WITHOUT_NEWS
+        for version, news in ((3, _SINCE_3), (4, _SINCE_4)):
+            for name, default in news.get(type_, {}).items():
+                if values[name] == default:
+                    del values[name]
+                else:
+                    needed.add(version)
+    return max(needed)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
-from itertools import zip_longest
 from typing import Any
 
 from coordinator.decisions.batching import retrain_start
@@ -36,6 +35,7 @@ from coordinator.decisions.decide import (
     outstanding,
 )
 from coordinator.engine.codec import decode_state
+from coordinator.engine.ended import all_requests, find_known, keep_ended
 from coordinator.engine.history import keep_old
 from coordinator.engine.ledger import Ledger
 from coordinator.engine.lookup import is_intact, load_digests, load_object, load_tombstones
@@ -125,22 +125,33 @@ class Engine:
         From any thread; callers at the same time share one durable write.
         Raises ``Conflict`` when the id was used for another body.
         """
-        before = self.state
-        if before.request(request.request_id) is None and before.readmission(request.request_id) is None:
+        while True:
+            known, looked = self._find(request.request_id)
+            if known is not None:
+                if isinstance(known, Readmission) or known.body != request.body:
+                    raise _used_before(request.request_id)
+                return known
             if len(names) <= MOST_INLINE:
-                self.record(ErasureAccepted(request=replace(request, names=InlineDigests.of(names))))
-            else:
-                try:
-                    with self._drafts as drawn:
-                        ref = put_digests(self._tools.store, drawn, "requests", names)
-                        self.record(ErasureAccepted(request=replace(request, names=ref)))
-                finally:
-                    # Should it be accepted already, what was put is nobody's. After: a sweep meanwhile has spared it.
-                    self._is_untidy = True
-        accepted = self.state.request(request.request_id)
-        if accepted is None or accepted.body != request.body:  # none: a readmission has the id, or was faster
-            raise _used_before(request.request_id)
-        return accepted
+                inline = replace(request, names=InlineDigests.of(names))
+                self.record(ErasureAccepted(request=inline, looked=looked))
+                continue
+            try:
+                with self._drafts as drawn:
+                    ref = put_digests(self._tools.store, drawn, "requests", names)
+                    self.record(ErasureAccepted(request=replace(request, names=ref), looked=looked))
+            finally:
+                # Should it be accepted already, what was put is nobody's. After: a sweep meanwhile has spared it.
+                self._is_untidy = True
+
+    def find(self, request_id: str) -> ErasureRequest | Readmission | None:
+        """Return the request or readmission of this id, however long ago it ended; from any thread."""
+        return self._find(request_id)[0]
+
+    def _find(self, request_id: str) -> tuple[ErasureRequest | Readmission | None, int]:
+        """Return what has this id, and by how many ended ones it was looked for among those."""
+        found, state = find_known(self._tools.store, lambda: self.state, request_id)
+        assert state is not None
+        return found, state.ended.count
 
     def readmit(self, readmission: Readmission, names: DigestSet) -> Readmission:
         """Let subjects who were erased come back, durably, or return the readmission of this id (D4).
@@ -149,13 +160,11 @@ class Engine:
         the subjects was erased.
         """
         with self._drafts as drawn:
-            earlier = self.state.readmission(readmission.request_id)
-            if earlier is not None:
-                if earlier.body != readmission.body:
+            known, looked = self._find(readmission.request_id)
+            if known is not None:
+                if not isinstance(known, Readmission) or known.body != readmission.body:
                     raise _used_before(readmission.request_id)
-                return earlier
-            if self.state.request(readmission.request_id) is not None:
-                raise _used_before(readmission.request_id)
+                return known
             store = self._tools.store
             erased = names.shared(load_tombstones(store, self.state.tombstone_objects()))
             if not len(erased):
@@ -168,7 +177,9 @@ class Engine:
             without_ids = len(erased if ids_are_subjects(self.state) else by_subject)
             stated = replace(readmission, subjects=len(erased), without_ids=without_ids)
             self.record(
-                SubjectsReadmitted(readmission=stated, tombstones=tombstones, segments=segments, at=readmission.at)
+                SubjectsReadmitted(
+                    readmission=stated, tombstones=tombstones, segments=segments, looked=looked, at=readmission.at
+                )
             )
             if self.state.readmission(readmission.request_id) is None:  # an erasure of this id was faster
                 raise _used_before(readmission.request_id)
@@ -196,8 +207,9 @@ class Engine:
         change = self._ledger.record(*events)
         if told is not None:
             self._tools.listener(told)
-        for was, request in zip_longest(change.before.requests, change.after.requests):
-            # Requests are never removed and keep their order; most have not changed at all.
+        earlier = {each.request_id: each for each in change.before.requests}
+        for request in change.after.requests:
+            was = earlier.get(request.request_id)
             if was is not request and (was is None or was.shown is not request.shown):
                 self._tools.listener(RequestMoved(request=request))
 
@@ -249,7 +261,7 @@ class Engine:
             with self._drafts as drawn:
                 if self.state.tombstone_objects() != tombstones:  # people were erased while the source was read
                     slices = self._without_erased(slices, drawn)
-                if len(self.state.readmissions) != len(before.readmissions):  # and whoever came back was left out
+                if _readmitted(self.state) != _readmitted(before):  # and whoever came back was left out
                     state = replace(state, inventory=())
                 self.record(Ingested(data=state, slices=slices, lost=lost, at=self.now()))
                 self._drafts.tidy()
@@ -327,15 +339,29 @@ class Engine:
                     self.record(Purged(at=self.now()))
                 case IssueReceipt():
                     unsigned = self._try_to_issue(effects)
+        if unsigned is None:
+            self._keep_ended()
         # Objects that an interrupted writer never committed, manifests that name purged ones, files of a repeated
         # ingest that changed nothing: none of them is on any purge list.
         if self._is_untidy:
             self._sweep()
-        while (through := keep_old(self._tools.store, self.state)) is not None:
-            self.record(HistoryKept(through=through))
+        self._keep_generations()
         if unsigned is not None:
             raise unsigned
         return waits
+
+    def _keep_ended(self) -> None:
+        """Have the state forget requests that ended long ago, once they are recorded.
+
+        Never between a purge and the receipts for it: the buckets they replace are left over until the next sweep.
+        """
+        with self._drafts as drawn:
+            while (event := keep_ended(self._tools.store, drawn, self.state)) is not None:
+                self.record(event)
+
+    def _keep_generations(self) -> None:
+        while (through := keep_old(self._tools.store, self.state)) is not None:
+            self.record(HistoryKept(through=through))
 
     def refuse_superseded(self) -> None:
         """Raise ``Fenced`` when another writer has taken over."""
@@ -391,7 +417,8 @@ class Engine:
     def _issue_receipts(self, request_ids: Sequence[str]) -> None:
         """State what was done for the requests, signed and in the log; asking twice gives the same receipts."""
         described = self._tools.described()
-        owed = [statement_owed(self.state, request_id, described) for request_id in request_ids]
+        every = partial(all_requests, self._tools.store, self.state)
+        owed = [statement_owed(self.state, request_id, described, every) for request_id in request_ids]
         scan = self._scan() if None in owed else ScanEvidence(objects=0, bytes=0, findings=0)
         evidences = [
             self._evidence(request_id, scan, described) if statement is None else statement
@@ -436,6 +463,11 @@ class Engine:
         store = self._tools.store
         gone = load_tombstones(store, self.state.tombstone_objects())
         return {place: rewrite_slice(store, record, gone, place, names).record for place, record in slices.items()}
+
+
+def _readmitted(state: FederationState) -> int:
+    """Return how many readmissions there ever were."""
+    return len(state.readmissions) + state.ended.readmissions
 
 
 def _used_before(request_id: str) -> Conflict:

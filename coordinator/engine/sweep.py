@@ -14,7 +14,7 @@ from coordinator.state import FederationState
 from storage.errors import Corrupt, Fenced, ObjectMissing, SisaError, Unavailable
 from storage.objects import ObjectKey, ObjectStore
 
-SWEPT_PREFIXES: Final = ("shards/", "requests/", "tombstones/")
+SWEPT_PREFIXES: Final = ("shards/", "requests/", "tombstones/", "ended/")
 """Where objects live that the state refers to; anything else found there is left over."""
 
 GONE: Final = (Corrupt, ObjectMissing)

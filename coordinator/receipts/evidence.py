@@ -230,7 +230,7 @@ def collect_evidence(
         state=request.state,
         due_at=request.due_at,
         times=dict(request.times),
-        shared_with=_carried_out_between(request, before, after),
+        shared_with=_carried_out(after) - _carried_out(before) - _is_carried_out(request),
         shards=tuple(_shard_evidence(shard, before, after) for shard in request.shards),
         purged=tuple(sorted(purged.values(), key=lambda each: each.key)),
         keyrings=tuple(keyrings),
@@ -341,9 +341,10 @@ def _checkpoint_object(checkpoint: CheckpointRecord) -> ObjectEvidence:
     return ObjectEvidence(key=checkpoint.key, sha256=checkpoint.sha256, what="checkpoint")
 
 
-def _carried_out_between(request: ErasureRequest, before: FederationState, after: FederationState) -> int:
-    """Return how many other requests lost their data points between the two states."""
-    quarantined = RequestState.QUARANTINED.value
-    done = {each.request_id for each in before.requests if quarantined in each.times}
-    others = (each for each in after.requests if each.request_id != request.request_id)
-    return sum(quarantined in each.times and each.request_id not in done for each in others)
+def _carried_out(state: FederationState) -> int:
+    """Return how many requests have lost their data points; of those that left the state, the complete ones."""
+    return state.ended.complete + sum(map(_is_carried_out, state.requests))
+
+
+def _is_carried_out(request: ErasureRequest) -> bool:
+    return RequestState.QUARANTINED.value in request.times

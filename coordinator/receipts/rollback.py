@@ -32,7 +32,8 @@ def forgotten_by(store: ObjectStore, current: Callable[[], FederationState | Non
         return ()
     stated = {each.receipt for each in state.requests} | {each.receipt for each in state.readmissions}
     stated |= {each.receipt for each in state.refuted}
-    leaves = (read_leaf(store, number) for number in numbers if number not in stated)
+    left = (number for number in numbers if number not in stated and not state.ended.has_receipt(number))
+    leaves = (read_leaf(store, number) for number in left)
     ids = (str(_statement(leaf)["predicate"]["request"]["id"]) for leaf in leaves if leaf is not None)
     return tuple(request_id for request_id in ids if not _is_known(state, request_id))
 

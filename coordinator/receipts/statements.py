@@ -9,7 +9,7 @@ that the statement is about them, and without it nobody can.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -239,14 +239,17 @@ class Refuted:
 
 
 def statement_owed(
-    state: FederationState, request_id: str, store: StoreEvidence
+    state: FederationState, request_id: str, store: StoreEvidence, every: Callable[[], Iterable[ErasureRequest]]
 ) -> NothingFound | Readmitted | Refuted | None:
-    """Return what is to be stated of what erased nothing; None: it is a request that erases."""
+    """Return what is to be stated of what erased nothing; None: it is a request that erases.
+
+    ``every`` returns all requests there ever were, in the order in which they were accepted.
+    """
     readmission, refutation = state.readmission(request_id), state.refutation(request_id)
     if readmission is not None:
         return Readmitted(federation=state.name, readmission=readmission)
     if refutation is not None:
-        about = (each for each in state.requests if refutation.shard in each.shards and each.receipt is not None)
+        about = (each for each in every() if refutation.shard in each.shards and each.receipt is not None)
         ids = tuple(each.request_id for each in about)
         return Refuted(federation=state.name, refutation=refutation, requests=ids)
     request = state.request(request_id)

@@ -329,9 +329,9 @@ def status(
 
         if watch and not as_json:
             watch_status(federation)
-        found = federation.status()
         if request is not None:
-            return request_outcome(found, request)
+            return request_outcome(federation, request)
+        found = federation.status()
         return Outcome(data=fields(found), text=status_text(found))
 
     def afar(client: Client) -> Outcome:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 requests = typer.Typer(
     name="request",
     rich_markup_mode=None,
-    help="Pause, release, extend, withdraw or show an erasure request.",
+    help="Pause, release, extend, withdraw, show or list erasure requests.",
     no_args_is_help=True,
 )
 
@@ -88,6 +88,18 @@ def show(request: Request, config: Config = DEFAULT_CONFIG, as_json: AsJson = Fa
     def action(federation: Federation) -> Outcome:
         from deploy.views.watching import request_outcome
 
-        return request_outcome(federation.status(), request)
+        return request_outcome(federation, request)
+
+    with_federation(action, config, as_json)
+
+
+@requests.command(name="list")
+def list_(config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+    """List every erasure request there ever was, those included that ended long ago."""
+
+    def action(federation: Federation) -> Outcome:
+        from deploy.views.watching import requests_outcome
+
+        return requests_outcome(federation.requests())
 
     with_federation(action, config, as_json)

@@ -16,7 +16,7 @@ from coordinator.status import FederationStatus, RequestStatus
 from deploy.name_file import names_in
 from deploy.views.output import ExitCode, Outcome, Problem, plain
 from deploy.views.text import ended_before_text, erasure_text, plan_text, request_text, similar_text
-from storage.errors import Conflict, Invalid
+from storage.errors import Conflict, Invalid, ObjectMissing
 
 if TYPE_CHECKING:
     from cluster.federation import Federation
@@ -116,7 +116,7 @@ def submit(
     """
     from cluster.runtime.system import new_name
 
-    earlier = None if request_id is None else find_request(federation.status(), request_id)
+    earlier = None if request_id is None else find_request(federation, request_id)
     refuse_late_hold(hold, earlier)
     # Drawn here, so that it is known after an interrupt.
     own_id = new_request_id(new_name) if request_id is None else request_id
@@ -135,7 +135,7 @@ def submit(
                 include_similar=include_similar,
             )
         told.update(given.told_of(answer))
-        return find_request(federation.status(), own_id) or answer
+        return find_request(federation, own_id) or answer
 
     return told_to_asker(carried_out(federation, own_id, act, earlier), told, given.in_file)
 
@@ -188,8 +188,7 @@ def carried_out(
     try:
         request = act()
     except KeyboardInterrupt:
-        status = federation.status()
-        return interrupted_outcome(find_request(status, request_id), status)
+        return interrupted_outcome(find_request(federation, request_id), federation.status())
     return erase_outcome(request, federation.status(), earlier)
 
 
@@ -231,9 +230,12 @@ def interrupted_outcome(request: RequestStatus | None, status: FederationStatus 
     )
 
 
-def find_request(status: FederationStatus, request_id: str) -> RequestStatus | None:
-    """Return the request of this id, if there is one."""
-    return next((each for each in status.requests if each.request_id == request_id), None)
+def find_request(federation: Federation, request_id: str) -> RequestStatus | None:
+    """Return the request of this id, if there is one, however long ago it ended."""
+    try:
+        return federation.request(request_id)
+    except ObjectMissing:
+        return None
 
 
 def request_data(request: RequestStatus, status: FederationStatus | None) -> dict[str, Any]:

@@ -69,7 +69,7 @@ def status_text(status: FederationStatus) -> str:
     if told := _names_text(status):
         parts.append("\n".join(told))
     if status.requests:
-        parts.append("\n".join([requests_text(status.requests), *_left_text(status)]))
+        parts.append("\n".join([requests_text(status.requests), *_ended_text(status), *_left_text(status)]))
     if status.differences:
         parts.append(f"the specification differs from what was trained in: {', '.join(status.differences)}")
     if "probe" in status.unrecorded:
@@ -254,6 +254,12 @@ def _names_text(status: FederationStatus) -> list[str]:
             " case or spacing; 'sisa erase' takes them out"
         )
     return lines
+
+
+def _ended_text(status: FederationStatus) -> list[str]:
+    """Return how many requests have ended that are not listed."""
+    count = status.ended_before
+    return [f"{count:,} more ended before these: 'sisa request list' lists all"] if count else []
 
 
 def _left_text(status: FederationStatus) -> list[str]:

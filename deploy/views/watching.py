@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import time
-from typing import Protocol
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
 
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from coordinator.status import FederationStatus
+from coordinator.status import FederationStatus, RequestStatus
 from deploy.views.erasure import find_request, request_data
 from deploy.views.output import Outcome
-from deploy.views.text import request_text, status_text
+from deploy.views.text import request_text, requests_text, status_text
 from storage.errors import Invalid
+
+if TYPE_CHECKING:
+    from cluster.federation import Federation
 
 _REFRESH_SECONDS = 1.0
 
@@ -26,12 +30,18 @@ class Watched(Protocol):
         ...
 
 
-def request_outcome(status: FederationStatus, request_id: str) -> Outcome:
+def request_outcome(federation: Federation, request_id: str) -> Outcome:
     """Return everything known of one request. Raises ``Invalid`` when there is no such request."""
-    request = find_request(status, request_id)
+    status, request = federation.status(), find_request(federation, request_id)
     if request is None:
-        raise Invalid("there is no such erasure request", "'sisa status' lists them all", request=request_id)
+        raise Invalid("there is no such erasure request", "'sisa request list' lists them all", request=request_id)
     return Outcome(data=request_data(request, status), text=request_text(request, status))
+
+
+def requests_outcome(requests: Sequence[RequestStatus]) -> Outcome:
+    """Return all erasure requests there ever were."""
+    text = requests_text(requests) if requests else "no erasure request was ever accepted"
+    return Outcome(data={"requests": [request_data(each, None) for each in requests]}, text=text)
 
 
 def watch_status(federation: Watched) -> None:

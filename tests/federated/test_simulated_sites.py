@@ -17,6 +17,8 @@ from cluster.coordinator_actor.record import RECORD_KEY, Launched
 from cluster.results.sites import SitesStatus
 from cluster.sites.federation import SiteFederation, connect_sites
 from cluster.sites.link import NearSite
+from coordinator.decisions import ended
+from coordinator.engine.ledger import read_state
 from coordinator.ports import Clock, Listener
 from coordinator.receipts.bundles import statement_of, verify_bundle
 from coordinator.receipts.issuer import ReceiptsCheck
@@ -258,6 +260,34 @@ def test_a_site_restored_from_an_old_backup_has_no_part(houses: Houses, tmp_path
         alone.erase(subjects=["north-secret-person-005"])  # further than it ever was, and not where it was
     with connect_sites(houses.config) as federation:
         assert "set back to an earlier moment" in federation.predict(houses.folder / "asked.parquet").absent["north"]
+
+
+def test_a_site_whose_requests_have_left_its_state_is_the_site_it_was(
+    houses: Houses, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is remembered of its first requests still fits, and one that was set back still does not."""
+    with connect_sites(houses.config) as federation:
+        federation.train()
+        houses.write("asked", small_points(people=5))
+        for number in range(3):
+            federation.erase("north", subjects=[f"north-secret-person-00{number}"], request_id=f"er-{number}")
+        assert len(federation.predict(houses.folder / "asked.parquet").sites) == 3
+    shutil.copytree(houses.folder / "sites" / "north", tmp_path / "backup")
+    monkeypatch.setattr(ended, "TOGETHER", 1)
+    with connect_sites(houses.config) as federation:
+        federation.erase("north", subjects=["north-secret-person-003"], request_id="er-3")
+        state = read_state(houses.objects("north"))
+        assert state is not None
+        assert (len(state.requests), state.ended.requests) == (1, 3)
+        assert len(federation.predict(houses.folder / "asked.parquet").sites) == 3
+        assert federation.request("er-0")[1].state == "complete"
+    shutil.rmtree(houses.folder / "sites" / "north")
+    shutil.copytree(tmp_path / "backup", houses.folder / "sites" / "north")
+    with (
+        connect_sites(houses.config) as federation,
+        pytest.raises(Unavailable, match="set back to an earlier moment"),
+    ):
+        federation.predict(houses.folder / "asked.parquet")
 
 
 def test_another_site_under_the_same_name_is_refused(houses: Houses) -> None:

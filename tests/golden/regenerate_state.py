@@ -5,12 +5,14 @@ A difference that this makes is a change of a stored format: raise ``format_vers
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
-from coordinator.decisions.decide import HistoryKept, PointsRemoved, SubjectsReadmitted
-from coordinator.engine.codec import encode_event, encode_state
+from coordinator.decisions.decide import EndedKept, HistoryKept, PointsRemoved, SubjectsReadmitted
+from coordinator.engine.codec import Bucket, encode_ended, encode_event, encode_state
 from coordinator.engine.history import keep_old
 from coordinator.requests import (
+    Cost,
     ErasureRequest,
     InlineDigests,
     ObjectRef,
@@ -19,7 +21,7 @@ from coordinator.requests import (
     Segment,
     Similar,
 )
-from coordinator.state import DataState, FederationState, GenerationRecord, ShardState
+from coordinator.state import DataState, EndedRequests, FederationState, GenerationRecord, ShardState
 from shards.routing import Naming, Placement, PointDigest, SubjectDigest
 from shards.slices.files import EMPTY_SLICE, PartRecord, SliceRecord
 from shards.slices.ingest import FeatureLayout
@@ -117,6 +119,28 @@ REMOVED = PointsRemoved(
 LET_BACK = SubjectsReadmitted(readmission=_READMISSION, tombstones=None, segments=(_SEGMENT,), at=AT)
 KEPT = HistoryKept(through=64)
 
+_BUCKET_REF = ObjectRef(key=object_key("ended/0001.json"), sha256=digest("bucket"))
+ENDED_STATE = replace(
+    STATE,
+    ended=EndedRequests(
+        complete=2,
+        refused=1,
+        cancelled=1,
+        readmissions=1,
+        expected=Cost(point_epochs=40, seconds=2.5),
+        spent=Cost(point_epochs=48, seconds=3.5),
+        purged_at=AT,
+        numbers=((0, 2), (4, 4)),
+        receipts=((0, 3),),
+        missing=(object_key("requests/0002.digests"),),
+        buckets=(_BUCKET_REF, None),
+    ),
+)
+ENDED_KEPT = EndedKept(request_ids=("er-0", "back-0"), buckets=(_BUCKET_REF, None))
+BUCKET = Bucket(
+    requests=((3, replace(STATE.requests[0], state=RequestState.COMPLETE, receipt=2)),), readmissions=(_READMISSION,)
+)
+
 
 def _history() -> bytes:
     """Return the object that the oldest of very many generations are written to."""
@@ -137,6 +161,9 @@ def golden() -> dict[str, bytes]:
         "points-removed-v3.json": canonical_json(encode_event(REMOVED)),
         "subjects-readmitted-v3.json": canonical_json(encode_event(LET_BACK)),
         "history-kept-v3.json": canonical_json(encode_event(KEPT)),
+        "state-v4.json": canonical_json(encode_state(ENDED_STATE)),
+        "ended-kept-v4.json": canonical_json(encode_event(ENDED_KEPT)),
+        "bucket-v4.json": canonical_json(encode_ended(BUCKET)),
         "history-v1.json": _history(),
         "tombstones-v1.digests": TOMBSTONES.to_bytes(),
     }

@@ -22,6 +22,7 @@ import pytest
 
 import cluster.training.workers
 from cluster.config.specification import read_specification
+from coordinator.decisions import ended
 from coordinator.engine.ledger import read_state
 from shards.learners.torch.probe import probe
 from shards.learners.torch.seeding import set_numerics
@@ -125,6 +126,22 @@ def test_its_erasures_go_on(earlier: Home) -> None:
         assert digests(earlier) == list(expected_digests(earlier))[-1]
     proof = earlier.json("verify").data
     assert (proof["exact"], proof["residue"]["found"], proof["receipts"]["broken"]) == (True, [], [])
+
+
+def test_its_ended_requests_leave_the_state(earlier: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From its next commit on they are in buckets, and everything about them is as the release left it (D4)."""
+    monkeypatch.setattr(ended, "TOGETHER", 1)
+    before = [earlier.json("status", each).data for each in ("ticket-1", "ticket-2", REFUSED)]
+    assert earlier.json("train").code == 0
+    state = read_state(earlier.objects)
+    assert state is not None
+    assert (state.ended.complete + state.ended.refused, len(state.requests)) == (2, 2)
+    assert [earlier.json("status", each).data for each in ("ticket-1", "ticket-2", REFUSED)] == before
+    again = earlier.json("erase", "--subject", "person-09", "--request-id", "ticket-1")
+    assert (again.code, "this request id was used before" in again.out) == (4, True)
+    assert earlier.json("receipt", "ticket-1").code == 0
+    proof = earlier.json("verify").data
+    assert (proof["residue"]["found"], proof["receipts"]["broken"]) == ([], [])
 
 
 def test_it_is_served(earlier: Home) -> None:

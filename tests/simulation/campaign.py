@@ -54,6 +54,8 @@ HAPPEN = (
     "segments merged",
     "segments side by side",
     "history kept",
+    "requests left the state",
+    "buckets parted",
 )
 """What has to happen in some hundreds of simulations, or they would hold no law."""
 

@@ -13,7 +13,7 @@ import pytest
 
 from coordinator.decisions import decide, lifecycle
 from coordinator.decisions.history import forgotten
-from coordinator.engine import engine, ledger, removal, sweep
+from coordinator.engine import ended, engine, ledger, removal, sweep
 from coordinator.engine.engine import Engine
 from coordinator.engine.ledger import Ledger
 from coordinator.engine.lookup import load_tombstones
@@ -279,6 +279,22 @@ def accepts_twice(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(decide, "accept", careless)
 
 
+def takes_an_ended_id_for_a_new_one(patch: pytest.MonkeyPatch) -> None:
+    """An id is not looked for among those of requests that have left the state (D4)."""
+    patch.setattr(ended, "_find_ended", lambda _store, _state, _request_id: None)
+
+
+def loses_an_ended_request(patch: pytest.MonkeyPatch) -> None:
+    """A bucket that is parted keeps its own half alone."""
+    add = ended._Buckets.add
+
+    def careless(self: ended._Buckets, number: int, each: ErasureRequest | Readmission) -> None:
+        if ended._place(each.request_id, len(self._refs)) == 0 or len(self._refs) == 1:
+            add(self, number, each)
+
+    patch.setattr(ended._Buckets, "add", careless)
+
+
 def leaves_a_zombies_checkpoint(patch: pytest.MonkeyPatch) -> None:
     """A worker does not take back what it wrote for a writer that was superseded meanwhile."""
     patch.setattr(ConstituentTrainer, "_superseding", _nothing)
@@ -339,9 +355,11 @@ DEFECTS: Final[tuple[tuple[Defect, int], ...]] = (
     (readmits_twice, 11),
     (owes_a_statement, 0),
     (forgets_a_generation, 7),
+    (takes_an_ended_id_for_a_new_one, 84),
+    (loses_an_ended_request, 11),
     (erases_who_is_held, 4),
     (loses_a_request, 13),
-    (accepts_twice, 146),
+    (accepts_twice, 161),
     (leaves_a_zombies_checkpoint, 688),
     (learns_what_is_not_wanted, 96),
     (leaves_its_drafts, 786),

@@ -146,6 +146,8 @@ class _Simulation:
             patch("storage.registers.group_commit.threading", SimpleNamespace(Condition=self.baton.condition)),
             patch("coordinator.engine.ledger._SNAPSHOT_EVERY", self.scenario.snapshot_every),
             patch("coordinator.engine.history.TOGETHER", self.scenario.history_together),
+            patch("coordinator.decisions.ended.TOGETHER", self.scenario.ended_together),
+            patch("coordinator.engine.ended.IN_A_BUCKET", self.scenario.ended_together),
             patch("storage.encryption.keyring.secrets", secrets),
             patch("storage.encryption.cipher.secrets", secrets),
         ):
@@ -177,16 +179,17 @@ class _Simulation:
         """The end is as if what is gone had never been, and nothing of it is left."""
         state, store = self.auditor.state, self.view(self.objects)
         assert state is not None
+        whole = self.auditor.whole(store, state)
         owed = [each.request_id for each in state.requests if each.state.is_open and not each.held]
         assert owed == [], "requests are not carried out"
-        lost = self.auditor.acknowledged - {each.request_id for each in asked_for(state)}
+        lost = self.auditor.acknowledged - {each.request_id for each in asked_for(whole)}
         assert not lost, f"acknowledged and lost: {lost}"
         assert scan_residue(store, state).found == ()
         assert not self.auditor.born.keys() - state.referenced()
         ended = (RequestState.COMPLETE, RequestState.REFUSED)
-        stated = [each.request_id for each in state.requests if each.state in ended]
-        stated += [each.request_id for each in state.readmissions]
-        unstated = [each.request_id for each in asked_for(state) if each.receipt is None]
+        stated = [each.request_id for each in whole.requests if each.state in ended]
+        stated += [each.request_id for each in whole.readmissions]
+        unstated = [each.request_id for each in asked_for(whole) if each.receipt is None]
         assert not set(stated).intersection(unstated), "statements are owed"
         receipts = Registrar(store, self.clock, CountingNames()).check_all(stated)
         assert (receipts.broken, receipts.checked) == ((), len(stated))
@@ -243,7 +246,8 @@ class _Simulation:
         """
         auditor, state = self.auditor, self.auditor.state
         assert state is not None
-        gone = auditor.erased_by(each.request_id for each in state.requests if each.state is RequestState.COMPLETE)
+        whole = auditor.whole(self.view(self.objects), state)
+        gone = auditor.erased_by(each.request_id for each in whole.requests if each.state is RequestState.COMPLETE)
         for key in auditor.born.keys() - state.referenced() - set(state.condemned):
             birth = auditor.born[key]
             if not self._is_answerable(birth):

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
 from cluster.coordinator_actor import metrics
+from cluster.coordinator_actor.log_lines import LogLines
 from cluster.coordinator_actor.metrics import METRICS, Gauges, tainted
+from cluster.coordinator_actor.observer import Observer
+from coordinator.decisions import ended
 from coordinator.decisions.policy import hold, release
 from coordinator.requests import RequestState
 from coordinator.state import FederationState
@@ -85,6 +89,27 @@ def test_a_request_is_seen_at_each_stage(
     assert meter.value(metrics.LAST_PURGE) > 0
     assert [len(meter.measured[name]) for name in ("sisa_seconds_to_safe", "sisa_seconds_to_complete")] == [1, 1]
     assert 0 < meter.measured["sisa_seconds_to_safe"][0] < meter.measured["sisa_seconds_to_complete"][0]
+
+
+def test_requests_that_have_left_the_state_are_counted(
+    federation: SmallFederation[HashState], gauges: Gauges, meter: Remembered, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counts, costs and the last purge are those of all requests; each was measured when it was heard of."""
+    monkeypatch.setattr(ended, "TOGETHER", 1)
+    federation.listener = Observer(gauges, LogLines("small", federation.clock, io.StringIO())).hear
+    federation.restart()
+    spent, purged = 0, ""
+    for number in range(3):
+        done = federation.erase(subjects=[f"{WHO}-{number}"], request_id=f"er-{number}")
+        spent, purged = spent + done.spent.point_epochs, done.times["purged"]
+    federation.accept(subjects=["nobody"], request_id="er-3")
+    federation.engine.settle()
+    assert [each.request_id for each in federation.state.requests] == ["er-3"]
+    _shown(gauges, federation.state)
+    assert (meter.value(metrics.REQUESTS, "complete"), meter.value(metrics.REQUESTS, "refused")) == (3, 1)
+    assert meter.value(metrics.SPENT_POINT_EPOCHS) == spent > 0
+    assert meter.value(metrics.LAST_PURGE) == datetime.fromisoformat(purged).timestamp()
+    assert [len(meter.measured[name]) for name in ("sisa_seconds_to_safe", "sisa_seconds_to_complete")] == [3, 3]
 
 
 def test_another_process_does_not_measure_again(federation: SmallFederation[HashState], meter: Remembered) -> None:

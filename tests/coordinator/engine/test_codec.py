@@ -15,6 +15,7 @@ from coordinator.decisions.decide import (
     CheckpointWritten,
     ConstituentRefuted,
     DueExtended,
+    EndedKept,
     ErasureAccepted,
     Event,
     HistoryKept,
@@ -90,6 +91,7 @@ EVENTS: tuple[Event, ...] = (
         at=AT,
     ),
     HistoryKept(through=64),
+    EndedKept(request_ids=("er-1", "back-1"), buckets=(ref(), None)),
 )
 NEWS: tuple[Event, ...] = (
     Ingested(
@@ -120,6 +122,18 @@ NEWS: tuple[Event, ...] = (
     NothingToErase(request_id="er-1", reason="nobody", unknown=2, similar=Similar(points=3, subjects=1), at=AT),
 )
 """Events that say what format 2 could not."""
+LATEST = (
+    ErasureAccepted(request=request_of("er-1"), looked=3),
+    SubjectsReadmitted(
+        readmission=Readmission(request_id="back-1", body=sha256(b""), subjects=1, reason="a new contract", at=AT),
+        tombstones=None,
+        segments=(),
+        looked=3,
+        at=AT,
+    ),
+    EndedKept(request_ids=("er-1",), buckets=(ref(),)),
+)
+"""Events that say what format 3 could not."""
 
 
 def test_every_event_is_tried() -> None:
@@ -133,7 +147,15 @@ def test_what_older_software_would_misread_it_refuses(event: Event) -> None:
     assert encode_event(event)["format_version"] == 3
 
 
-@pytest.mark.parametrize("event", EVENTS[:-3], ids=lambda event: type(event).__name__)
+def test_what_format_3_had_no_word_for_is_of_format_4() -> None:
+    """So is an event of requests that leave the state, and one for which others were looked for that had left."""
+    assert {encode_event(each)["format_version"] for each in LATEST} == {4}
+    first = replace(LATEST[0], looked=0)
+    assert "looked" not in encode_event(first)
+    assert encode_event(first)["format_version"] == 2
+
+
+@pytest.mark.parametrize("event", EVENTS[:-4], ids=lambda event: type(event).__name__)
 def test_without_news_nothing_changes(event: Event) -> None:
     """What format 2 could say is said in format 2, without a word of what has come since (E16)."""
     record = encode_event(event)
@@ -155,7 +177,7 @@ def test_without_news_nothing_changes(event: Event) -> None:
     assert [name for name in new if name not in allowed and f'"{name.strip(chr(34))}":' in json.dumps(record)] == []
 
 
-@pytest.mark.parametrize("event", EVENTS + NEWS, ids=lambda event: type(event).__name__)
+@pytest.mark.parametrize("event", [*EVENTS, *NEWS, *LATEST], ids=lambda event: type(event).__name__)
 def test_an_event_survives_the_journal(event: Event) -> None:
     """Through JSON text and back an event is the same, and its text is."""
     text = json.dumps(encode_event(event), sort_keys=True)

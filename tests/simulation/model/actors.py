@@ -142,7 +142,7 @@ class Stage:
 
     def _repeat_otherwise(self, engine: Engine, demand: Demand) -> None:
         """The same id is refused with other names, with those spelt alike or without, or to let people back (D4)."""
-        if engine.state.request(demand.request_id) is None:
+        if not isinstance(engine.find(demand.request_id), ErasureRequest):
             return
         names = names_of(demand.subjects, demand.ids)
         more = names_of([*demand.subjects, "somebody else"], demand.ids)
@@ -163,7 +163,7 @@ class Stage:
         comeback, now = self.scenario.returns[command.request], self.grounds.clock.now()
         names = names_of(comeback.subjects, ())
         asked = readmission_of(names, comeback.request_id, "asked", now)
-        is_known = engine.state.readmission(comeback.request_id) is not None
+        is_known = engine.find(comeback.request_id) is not None
         before = engine._ledger._position.number
         try:
             done = engine.readmit(asked, names)

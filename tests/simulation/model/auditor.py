@@ -12,6 +12,7 @@ from itertools import chain
 from typing import Any
 
 from coordinator.decisions.decide import (
+    EndedKept,
     ErasureAccepted,
     Event,
     HistoryKept,
@@ -22,6 +23,7 @@ from coordinator.decisions.decide import (
     decide,
 )
 from coordinator.engine.codec import decode_event, decode_state
+from coordinator.engine.ended import all_readmissions, all_requests
 from coordinator.engine.history import generations
 from coordinator.engine.ledger import Ledger
 from coordinator.engine.lookup import is_intact, load_digests, load_tombstones
@@ -44,7 +46,7 @@ _STAGES = [
     RequestState.COMPLETE,
 ]
 _UNTOUCHED = (RequestState.ACCEPTED, RequestState.REFUSED, RequestState.CANCELLED)
-_HELD = ("shards/", "requests/", "tombstones/")
+_HELD = ("shards/", "requests/", "tombstones/", "ended/")
 """Where objects lie that a state refers to."""
 
 
@@ -137,6 +139,7 @@ class Auditor:
     """Subjects who were ever let back."""
     generations: list[tuple[int, tuple[int, ...]]] = field(default_factory=list)
     """Every generation that ever was, with how many slices each shard's served checkpoint had seen."""
+    _whole: dict[int, FederationState] = field(default_factory=dict)
     _position: Position = START
     _base: Position = START
     _manifest: int = 0
@@ -146,6 +149,12 @@ class Auditor:
     def state(self) -> FederationState | None:
         """The state that is current."""
         return self.states[self._position.number]
+
+    def whole(self, store: ObjectStore, state: FederationState) -> FederationState:
+        """Return the state with all requests and readmissions that have left it."""
+        if not state.ended.count:
+            return state
+        return replace(state, requests=all_requests(store, state), readmissions=all_readmissions(store, state))
 
     def erased_by(self, request_ids: Iterable[str]) -> frozenset[bytes]:
         """Return the keyed digests that the requests have made tombstones of, without those of who was let back."""
@@ -255,17 +264,36 @@ class Auditor:
         self._erase(seen, before, after, events)
         self._check_tombstones(seen, before, after)
         self._check_numbers(before, after)
-        self._check_requests(before, after)
-        self._check_readmissions(before, after)
-        self._check_statements(store, before, after)
+        was, now = self._wholes(seen, before, after)
+        self._check_requests(was, now)
+        self._check_readmissions(was, now)
+        self._check_statements(store, was, now)
         self._check_objects(seen, before, after)
         self._check_points(seen, before, after, events)
         self._check_models(seen, after)
-        self._check_completed(store, before, after)
+        self._check_completed(store, was, now)
         self._check_history(before, after)
         if any(isinstance(event, HistoryKept) for event in events):
             self.noted("history kept")
             self.check_generations(seen, after)
+        if any(isinstance(event, EndedKept) for event in events):
+            self._check_ended(before, after)
+
+    def _wholes(
+        self, store: ObjectStore, before: FederationState, after: FederationState
+    ) -> tuple[FederationState, FederationState]:
+        """Return both with all requests that have left them; what is known of the former is not read again."""
+        was, now = self._whole.get(id(before)) or self.whole(store, before), self.whole(store, after)
+        self._whole = {id(after): now}
+        return was, now
+
+    def _check_ended(self, before: FederationState, after: FederationState) -> None:
+        """What has left the state was over, and is counted."""
+        self.noted("requests left the state")
+        if len(after.ended.buckets) > len(before.ended.buckets) > 0:
+            self.noted("buckets parted")
+        assert after.ended.count + len(asked_for(after)) == before.ended.count + len(asked_for(before))
+        assert not {each.request_id for each in asked_for(after)} - {each.request_id for each in asked_for(before)}
 
     def _erase(self, store: ObjectStore, before: FederationState, after: FederationState, events: list[Event]) -> None:
         """Learn from the requests themselves which data points must be gone from here on, and who may come back."""
@@ -376,7 +404,9 @@ class Auditor:
             assert was.receipt in {None, now.receipt}, f"{was.request_id} has two receipts"
 
     def _check_readmissions(self, before: FederationState, after: FederationState) -> None:
-        for was, now in zip(before.readmissions, after.readmissions, strict=False):
+        known = {each.request_id: each for each in after.readmissions}
+        for was in before.readmissions:
+            now = known[was.request_id]
             assert replace(was, receipt=now.receipt) == now, f"{was.request_id} changed after its end"
             assert was.receipt in {None, now.receipt}, f"{was.request_id} has two statements"
 

@@ -157,6 +157,8 @@ class Scenario:
     """What is read when all is over; None: nothing."""
     history_together: int = 64
     """Generations in an object of the history."""
+    ended_together: int = 64
+    """Ended requests that leave the state at once, and that a bucket holds on average."""
 
     def __str__(self) -> str:
         lines = [
@@ -244,6 +246,7 @@ def _with_names(scenario: Scenario, random: Random) -> Scenario:
         last_source=_more(random, (*BASE, *LATER)) if random.random() < 0.4 else None,
         longest_nap=random.choice((LONGEST_NAP, _UNTIL_ALL_IS_OVER)),
         history_together=random.choice((1, 2, 64, 64, 64, 64)),
+        ended_together=random.choice((1, 1, 2, 64)),
     )
 
 

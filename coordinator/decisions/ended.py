@@ -1,0 +1,101 @@
+"""Requests that are over leave the state, but for the last ones: which, and what stays of them. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from itertools import count
+from typing import Final
+
+from coordinator.requests import Cost, ErasureRequest, ObjectRef, Readmission, RequestState
+from coordinator.state import FederationState, Spans
+
+TOGETHER: Final = 64
+"""How many leave the state at once; of those that are over it keeps fewer than twice as many."""
+
+_Ended = ErasureRequest | Readmission
+
+
+def leaving(state: FederationState) -> tuple[_Ended, ...]:
+    """Return the requests and readmissions that are to leave now: those that ended first, once many have ended."""
+    every: tuple[_Ended, ...] = (*state.requests, *state.readmissions)
+    over = [each for each in every if _is_over(each)]
+    if len(over) < 2 * TOGETHER:
+        return ()
+    return tuple(sorted(over, key=_ended_at)[:TOGETHER])
+
+
+def without_ended(
+    state: FederationState, request_ids: Iterable[str], buckets: tuple[ObjectRef | None, ...]
+) -> FederationState:
+    """Return the state without these requests and readmissions, which ``buckets`` record; unless they have left."""
+    named = frozenset(request_ids)
+    requests = [(number, each) for number, each in numbered(state) if each.request_id in named]
+    readmissions = [each for each in state.readmissions if each.request_id in named]
+    if len(requests) + len(readmissions) != len(named):
+        return state
+    going: tuple[_Ended, ...] = (*(each for _, each in requests), *readmissions)
+    complete = [each for _, each in requests if each.state is RequestState.COMPLETE]
+    was = state.ended
+    ended = replace(
+        was,
+        complete=was.complete + len(complete),
+        refused=was.refused + sum(each.state is RequestState.REFUSED for _, each in requests),
+        cancelled=was.cancelled + sum(each.state is RequestState.CANCELLED for _, each in requests),
+        readmissions=was.readmissions + len(readmissions),
+        expected=sum((each.expected or Cost() for each in complete), was.expected),
+        spent=sum((each.spent for each in complete), was.spent),
+        purged_at=max([was.purged_at, *(each.times.get(RequestState.PURGED.value, "") for each in complete)]),
+        numbers=_joined(was.numbers, (number for number, _ in requests)),
+        receipts=_joined(was.receipts, (each.receipt for each in going if each.receipt is not None)),
+        missing=(*was.missing, *(each.missing.key for _, each in requests if isinstance(each.missing, ObjectRef))),
+        buckets=buckets,
+    )
+    return replace(
+        state,
+        requests=tuple(each for each in state.requests if each.request_id not in named),
+        readmissions=tuple(each for each in state.readmissions if each.request_id not in named),
+        ended=ended,
+    )
+
+
+def numbered(state: FederationState) -> Iterator[tuple[int, ErasureRequest]]:
+    """Yield the state's requests, each with its number among all that were ever accepted."""
+    return zip(_others(state.ended.numbers), state.requests, strict=False)
+
+
+def _is_over(each: _Ended) -> bool:
+    """Return whether nothing about it will change any more."""
+    if isinstance(each, Readmission):
+        return each.receipt is not None
+    if each.state is RequestState.REFUSED and each.commitment:
+        return each.receipt is not None
+    return not each.state.is_open
+
+
+def _ended_at(each: _Ended) -> str:
+    return each.at if isinstance(each, Readmission) else each.times.get(each.state.value, each.received_at)
+
+
+def _joined(spans: Spans, numbers: Iterable[int]) -> Spans:
+    """Return the spans with more numbers among them.
+
+    >>> _joined(((0, 3), (7, 9)), [5, 4, 12])
+    ((0, 5), (7, 9), (12, 12))
+    """
+    joined: list[tuple[int, int]] = []
+    for first, last in sorted((*spans, *((number, number) for number in numbers))):
+        if joined and first <= joined[-1][1] + 1:
+            joined[-1] = (joined[-1][0], max(last, joined[-1][1]))
+        else:
+            joined.append((first, last))
+    return tuple(joined)
+
+
+def _others(spans: Spans) -> Iterator[int]:
+    """Yield the numbers from 0 on that are in none of the spans."""
+    start = 0
+    for first, last in spans:
+        yield from range(start, first)
+        start = last + 1
+    yield from count(start)

@@ -1,0 +1,173 @@
+"""Requests and readmissions that ended long ago: recorded in buckets, and found there by id (D4).
+
+    ended/<name>.json    a bucket: those whose ids' digests fall into it; written anew when more come, never changed
+
+A state is written whole, so what is over leaves it (``coordinator.decisions.ended``). Buckets grow in number one by one
+(linear hashing): one is split at a time, so that none holds more than about 400 requests and finding one reads one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Final
+
+from coordinator.decisions.decide import EndedKept
+from coordinator.decisions.ended import leaving, numbered
+from coordinator.engine.codec import Bucket, decode_ended, encode_ended
+from coordinator.engine.lookup import load_object
+from coordinator.engine.removal import put_object
+from coordinator.ports import Names
+from coordinator.requests import ErasureRequest, ObjectRef, Readmission
+from coordinator.state import FederationState
+from storage.digests import canonical_json, sha256
+from storage.errors import Corrupt
+from storage.objects import ObjectStore
+
+PREFIX: Final = "ended/"
+IN_A_BUCKET: Final = 192
+"""How many a bucket holds on average."""
+
+
+def keep_ended(store: ObjectStore, names: Names, state: FederationState) -> EndedKept | None:
+    """Write the buckets with the requests that are to leave the state now, and return the event; None: none are."""
+    going = leaving(state)
+    if not going:
+        return None
+    buckets = _Buckets(store, state)
+    buckets.grow(1 + (state.ended.count + len(going)) // IN_A_BUCKET)
+    number = {request.request_id: number for number, request in numbered(state)}
+    for each in going:
+        buckets.add(number.get(each.request_id, 0), each)
+    return EndedKept(request_ids=tuple(each.request_id for each in going), buckets=buckets.written(names))
+
+
+def find_known(
+    store: ObjectStore, current: Callable[[], FederationState | None], request_id: str
+) -> tuple[ErasureRequest | Readmission | None, FederationState | None]:
+    """Return the request or readmission of this id, whenever it was, and the state by which it was looked for.
+
+    ``current`` returns the state; it is asked again where a writer has replaced a bucket meanwhile. Raises ``Corrupt``
+    when a bucket is missing or damaged.
+    """
+    state = current()
+    while state is not None:
+        if (found := state.request(request_id) or state.readmission(request_id)) is not None:
+            return found, state
+        try:
+            return _find_ended(store, state, request_id), state
+        except Corrupt:
+            newer = current()
+            if newer is None or newer.ended == state.ended:
+                raise
+            state = newer
+    return None, None
+
+
+def find_request(
+    store: ObjectStore, current: Callable[[], FederationState | None], request_id: str
+) -> ErasureRequest | None:
+    """Return the erasure request of this id, whenever it was. Raises as ``find_known`` does."""
+    found, _ = find_known(store, current, request_id)
+    return found if isinstance(found, ErasureRequest) else None
+
+
+def find_readmission(
+    store: ObjectStore, current: Callable[[], FederationState | None], request_id: str
+) -> Readmission | None:
+    """Return the readmission of this id, whenever it was. Raises as ``find_known`` does."""
+    found, _ = find_known(store, current, request_id)
+    return found if isinstance(found, Readmission) else None
+
+
+def all_requests(store: ObjectStore, state: FederationState) -> tuple[ErasureRequest, ...]:
+    """Return all requests that were ever accepted, in that order: reads every bucket. Raises as ``find_known`` does."""
+    ended = (pair for bucket in buckets(store, state) for pair in bucket.requests)
+    pairs = sorted((*ended, *numbered(state)), key=lambda pair: pair[0])
+    return tuple(request for _, request in pairs)
+
+
+def all_readmissions(store: ObjectStore, state: FederationState) -> tuple[Readmission, ...]:
+    """Return all readmissions there ever were: reads every bucket. Raises as ``find_known`` does."""
+    ended = (each for bucket in buckets(store, state) for each in bucket.readmissions)
+    return (*sorted(ended, key=lambda each: each.at), *state.readmissions)
+
+
+def buckets(store: ObjectStore, state: FederationState) -> Iterator[Bucket]:
+    """Yield every bucket of the state that holds anything. Raises ``Corrupt``."""
+    return (_load(store, ref) for ref in state.ended.buckets if ref is not None)
+
+
+class _Buckets:
+    """The buckets of a state, and what becomes of them."""
+
+    def __init__(self, store: ObjectStore, state: FederationState) -> None:
+        self._store = store
+        self._refs = list(state.ended.buckets)
+        self._changed: dict[int, Bucket] = {}
+
+    def grow(self, count: int) -> None:
+        """Have at least ``count`` buckets: each new one takes its part of the one that stood for both."""
+        while len(self._refs) < count:
+            self._refs.append(None)
+            new = len(self._refs) - 1
+            parted = self._at(new - _largest_power(new)) if new else Bucket()
+            self._changed.update({each: Bucket() for each in {new, new - _largest_power(new) if new else new}})
+            for number, request in parted.requests:
+                self.add(number, request)
+            for readmission in parted.readmissions:
+                self.add(0, readmission)
+
+    def add(self, number: int, each: ErasureRequest | Readmission) -> None:
+        """Take one more."""
+        place = _place(each.request_id, len(self._refs))
+        was = self._at(place)
+        if isinstance(each, Readmission):
+            self._changed[place] = replace(was, readmissions=(*was.readmissions, each))
+        else:
+            self._changed[place] = replace(was, requests=(*was.requests, (number, each)))
+
+    def written(self, names: Names) -> tuple[ObjectRef | None, ...]:
+        """Write those that have changed, and return all."""
+        for place, bucket in self._changed.items():
+            payload = canonical_json(encode_ended(bucket))
+            holds = bucket.requests or bucket.readmissions
+            self._refs[place] = put_object(self._store, names, PREFIX, ".json", payload) if holds else None
+        return tuple(self._refs)
+
+    def _at(self, place: int) -> Bucket:
+        if place not in self._changed:
+            ref = self._refs[place]
+            return Bucket() if ref is None else _load(self._store, ref)
+        return self._changed[place]
+
+
+def _find_ended(store: ObjectStore, state: FederationState, request_id: str) -> ErasureRequest | Readmission | None:
+    refs = state.ended.buckets
+    ref = refs[_place(request_id, len(refs))] if refs else None
+    if ref is None:
+        return None
+    payload = load_object(store, ref)
+    if canonical_json(request_id) not in payload:  # most are asked for once, when they are new: nothing is parsed then
+        return None
+    bucket = decode_ended(json.loads(payload))
+    found: tuple[ErasureRequest | Readmission, ...] = (*(each for _, each in bucket.requests), *bucket.readmissions)
+    return next((each for each in found if each.request_id == request_id), None)
+
+
+def _load(store: ObjectStore, ref: ObjectRef) -> Bucket:
+    return decode_ended(json.loads(load_object(store, ref)))
+
+
+def _place(request_id: str, count: int) -> int:
+    """Return in which of ``count`` buckets an id belongs: one that was not yet parted stands for two."""
+    power = _largest_power(count)
+    digest = int(sha256(request_id.encode("utf-8", "surrogatepass")), 16)
+    place = digest % (2 * power)
+    return place if place < count else place - power
+
+
+def _largest_power(count: int) -> int:
+    """Return the largest power of two that is not above ``count``, which is at least 1."""
+    return 1 << (count.bit_length() - 1)

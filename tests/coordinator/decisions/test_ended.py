@@ -1,0 +1,93 @@
+"""Which requests leave the state, and what of them it still counts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coordinator.decisions import ended
+from coordinator.decisions.decide import EndedKept, ErasureAccepted, next_state
+from coordinator.decisions.ended import leaving, numbered, without_ended
+from coordinator.requests import Cost, ErasureRequest, Readmission, RequestState
+from coordinator.state import FederationState
+from storage.digests import sha256
+from tests.coordinator.records import federation, ref, request_of
+
+AT = "2026-01-01T00:00:00.000+00:00"
+OVER = (RequestState.COMPLETE, RequestState.REFUSED, RequestState.CANCELLED)
+
+
+def request(number: int, state: RequestState, receipt: int | None = None) -> ErasureRequest:
+    """Return one of many requests, in this state since a moment of its own."""
+    at = f"2026-01-01T00:00:{number:02d}.000+00:00"
+    return replace(request_of(f"er-{number}"), names=None, state=state, receipt=receipt, times={state.value: at})
+
+
+def holding(*requests: ErasureRequest) -> FederationState:
+    """Return a state with these requests."""
+    return replace(federation((2, 1)), requests=requests)
+
+
+@pytest.fixture(autouse=True)
+def _two_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ended, "TOGETHER", 2)
+
+
+def test_those_that_ended_first_leave_first() -> None:
+    """Not those that came first: what is open stays, and few that are over stay."""
+    late, early = request(9, RequestState.CANCELLED), request(1, RequestState.COMPLETE, receipt=0)
+    others = (request(5, RequestState.REFUSED), request(3, RequestState.CANCELLED))
+    open_ = request(0, RequestState.RETRAINING)
+    assert leaving(holding(late, open_, *others)) == ()
+    assert leaving(holding(late, open_, *others, early)) == (early, others[1])
+
+
+def test_what_is_owed_a_statement_stays() -> None:
+    """A refused request or a readmission leaves once what it is owed is in the log."""
+    owed = replace(request(1, RequestState.REFUSED), commitment="00")
+    back = Readmission(request_id="back", body=sha256(b""), subjects=1, reason="asked", at=AT)
+    over = tuple(request(n, RequestState.CANCELLED) for n in range(2, 6))
+    state = replace(holding(owed, *over), readmissions=(back,))
+    assert [each.request_id for each in leaving(state)] == ["er-2", "er-3"]
+    stated = replace(state, requests=(replace(owed, receipt=4), *over), readmissions=(replace(back, receipt=5),))
+    assert [each.request_id for each in leaving(stated)] == ["back", "er-1"]
+
+
+@given(st.lists(st.tuples(st.sampled_from([*OVER, RequestState.RETRAINING]), st.integers(0, 3)), max_size=40))
+def test_nothing_is_lost_by_leaving(drawn: list[tuple[RequestState, int]]) -> None:
+    """In whatever turns they come and go: each keeps its number, and all are counted once."""
+    state, gone, bucket = holding(), dict[int, str](), (ref(),)
+    for number, (kind, turns) in enumerate(drawn):
+        cost = Cost(point_epochs=number, seconds=0.0)
+        new = replace(request(number, kind), receipt=number if kind is RequestState.COMPLETE else None, spent=cost)
+        state = replace(state, requests=(*state.requests, new))
+        for _ in range(turns):
+            if ids := [each.request_id for each in leaving(state)]:
+                gone |= {n: each.request_id for n, each in numbered(state) if each.request_id in ids}
+                state = next_state(state, EndedKept(request_ids=tuple(ids), buckets=bucket))
+    left = {number: each.request_id for number, each in numbered(state)}
+    assert {**gone, **left} == {number: f"er-{number}" for number in range(len(drawn))}
+    assert state.ended.requests == len(gone)
+    complete = [number for number in gone if drawn[number][0] is RequestState.COMPLETE]
+    assert (state.ended.complete, state.ended.spent.point_epochs) == (len(complete), sum(complete))
+    assert [number for number in range(len(drawn)) if state.ended.has_receipt(number)] == sorted(complete)
+
+
+def test_leaving_twice_is_leaving_once() -> None:
+    """The event of an earlier attempt changes nothing, nor does one of requests that the state never had."""
+    state = holding(*(request(n, RequestState.CANCELLED) for n in range(4)))
+    after = without_ended(state, ["er-0", "er-1"], (ref(),))
+    assert after.ended.cancelled == 2
+    assert without_ended(after, ["er-0", "er-1"], (ref(),)) is after
+    assert without_ended(after, ["er-2", "er-9"], (ref(),)) is after
+
+
+def test_an_acceptance_that_looked_before_others_left_is_none() -> None:
+    """Its id may be one of theirs: it is to be looked for again (D4)."""
+    state = without_ended(holding(*(request(n, RequestState.CANCELLED) for n in range(4))), ["er-0"], (ref(),))
+    again = request_of("er-0")
+    assert next_state(state, ErasureAccepted(request=again)) == state
+    assert next_state(state, ErasureAccepted(request=request_of("er-7"), looked=1)).request("er-7") is not None
