@@ -27,6 +27,9 @@ _ATTEMPTS = 4
 _RENEWALS = 3
 """How often a lease is renewed within its own time: two renewals may fail."""
 
+_TIDIED_AFTER = 256
+"""Renewals after which older versions are removed: about every twenty minutes with a lease of fifteen seconds."""
+
 _MARGIN_SECONDS = 2.0
 """The store tells its times in whole seconds."""
 
@@ -53,7 +56,7 @@ class LeasePort(Protocol):
         ...
 
     def tidy(self) -> None:
-        """Remove older versions of the object."""
+        """Remove older versions of the object, and of what its holder has replaced meanwhile."""
         ...
 
 
@@ -118,6 +121,9 @@ class _Lease:
         except SisaError:
             return self._find()
         self.record = record
+        if record.renewals % _TIDIED_AFTER == 0:
+            with suppress(SisaError):  # they do no harm but that they are paid for
+                self.port.tidy()
         return True
 
     def release(self) -> None:

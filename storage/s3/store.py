@@ -19,6 +19,9 @@ from storage.s3.purge import purge, remove_older
 
 _HOLDER_CHARACTERS = 400
 
+_REPLACED: dict[str, set[str]] = {}
+"""Names of the objects that this process has replaced, by store: few ever are, such as floors and keyrings."""
+
 
 class BucketStore(ABC):
     """An ``ObjectStore`` but for its place and its requests.
@@ -53,8 +56,13 @@ class BucketStore(ABC):
         return self.put(self.names.name(key), key, payload, None)
 
     def put_if_match(self, key: ObjectKey, payload: bytes, expected: VersionTag) -> VersionTag:
-        """Replace the object: ``If-Match``, and a look where the answer leaves doubt."""
-        return self.put(self.names.name(key), key, payload, expected)
+        """Replace the object: ``If-Match``, and a look where the answer leaves doubt.
+
+        A versioned bucket keeps what was there as an older version, until the right to write is renewed often or freed.
+        """
+        name = self.names.name(key)
+        _REPLACED.setdefault(self.address, set()).add(name)
+        return self.put(name, key, payload, expected)
 
     def get(self, key: ObjectKey) -> StoredObject:
         """Read the object whole and check its digest. Raises ``Corrupt`` when no attempt gives the bytes put."""
@@ -145,4 +153,5 @@ class _LeaseObject:
         return self.store.put(self.name, self.place, payload, expected)
 
     def tidy(self) -> None:
-        remove_older(self.store.requests, self.name)
+        for name in (self.name, *sorted(_REPLACED.get(self.store.address, ()))):
+            remove_older(self.store.requests, name)

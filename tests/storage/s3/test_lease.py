@@ -12,6 +12,7 @@ import pytest
 
 from storage.errors import Corrupt, ObjectChanged, ObjectExists, OutcomeUnknown, SisaError, Unavailable, WriterBusy
 from storage.objects import ObjectKey, VersionTag, object_key
+from storage.s3 import lease
 from storage.s3.bucket import Read
 from storage.s3.lease import LeaseRecord, lease_from_bytes, leased
 
@@ -249,3 +250,23 @@ def test_losing_every_race_ends() -> None:
     port.errors = [ObjectExists("taken")] * 4
     with pytest.raises(Unavailable, match="others keep taking the right"), hold(port):
         pass
+
+
+def test_a_long_holder_tidies_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Renewals and replaced objects leave versions, so they are removed on the way, not only at the end."""
+    monkeypatch.setattr(lease, "_TIDIED_AFTER", 3)
+    port = Port()
+    with hold(port, BRISK):
+        port.await_writes(8)
+        assert port.tidied >= 1
+    assert port.tidied >= 2
+
+
+def test_a_store_that_refuses_to_tidy_keeps_its_holder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Older versions that cannot be removed are no reason to give the lease up."""
+    monkeypatch.setattr(lease, "_TIDIED_AFTER", 1)
+    port = Port()
+    monkeypatch.setattr(Port, "tidy", lambda _: (_ for _ in ()).throw(Unavailable("the server refuses")))
+    with hold(port, BRISK):
+        port.await_writes(4)
+    assert port.record().free

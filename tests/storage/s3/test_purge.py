@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from storage.errors import Unavailable
+from storage.objects import object_key
 from storage.s3.bucket import Mark
 from storage.s3.purge import purge, remove_older
+from tests.doubles.stores.memory_bucket import MemoryBucketStore, RetriedBucket
 from tests.storage.s3.fake_bucket import FakeBucket
 
 MARK = Mark(nonce="n", sha256="0" * 64, replaced=None)
@@ -71,3 +73,19 @@ def test_older_versions_go_and_the_latest_stays() -> None:
     bucket = bucket_of(5)
     remove_older(bucket, NAME)
     assert [version.latest for version in bucket.versions(NAME)] == [True]
+
+
+def test_what_was_replaced_is_gone_when_the_right_to_write_is_free() -> None:
+    """Each replacement leaves a version in a versioned bucket: the holder removes those of all that it replaced."""
+    bucket = RetriedBucket()
+    store = MemoryBucketStore(bucket)
+    floor, other = object_key("control/floor"), object_key("shards/part")
+    with store.exclusive("writer", holder="a test"):
+        store.put_if_absent(other, b"never replaced")
+        tag = store.put_if_absent(floor, b"0")
+        for number in range(1, 6):
+            tag = store.put_if_match(floor, b"%d" % number, tag)
+        assert len(list(bucket.versions(store.names.name(floor)))) > 5
+    assert [version.latest for version in bucket.versions(store.names.name(floor))] == [True]
+    assert store.get(floor).payload == b"5"
+    assert store.get(other).payload == b"never replaced"
