@@ -82,9 +82,11 @@ _FIRST_FORMAT: Final[Mapping[type, int]] = {SubjectsReadmitted: 3, ConstituentRe
 class Bucket:
     """Ended requests, each with its number among all that were ever accepted, and ended readmissions."""
 
-    requests: tuple[tuple[int, ErasureRequest], ...] = ()
-    readmissions: tuple[Readmission, ...] = ()
+    requests: tuple[tuple[int, ErasureRequest], ...]
+    readmissions: tuple[Readmission, ...]
 
+
+EMPTY_BUCKET: Final = Bucket(requests=(), readmissions=())
 
 _ADAPTER: Final = TypeAdapter(FederationState)
 _BUCKET: Final = TypeAdapter(Bucket)
@@ -124,11 +126,19 @@ def encode_ended(bucket: Bucket) -> dict[str, Any]:
     return {"format_version": FORMAT_VERSION, **values}
 
 
-def decode_ended(body: Json) -> Bucket:
-    """Return the bucket that ``encode_ended`` wrote. Raises as ``decode_state`` does."""
-    _check_version(body.get("format_version") if isinstance(body, Mapping) else None)
+def decode_ended(body: Any, only: str | None = None) -> Bucket:
+    """Return the bucket that ``encode_ended`` wrote; with the request or readmission of the id ``only`` alone.
+
+    Raises as ``decode_state`` does.
+    """
     try:
+        _check_version(body["format_version"])
+        if only is not None:
+            requests = [pair for pair in body["requests"] if pair[1]["request_id"] == only]
+            body = {"requests": requests, "readmissions": [r for r in body["readmissions"] if r["request_id"] == only]}
         return _BUCKET.validate_python(body)
+    except (LookupError, TypeError) as error:
+        raise Corrupt("an object does not hold ended requests") from error
     except ValidationError as error:
         raise Corrupt(f"an object does not hold ended requests: {error.error_count()} problems") from error
 

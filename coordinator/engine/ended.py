@@ -15,7 +15,7 @@ from typing import Final
 
 from coordinator.decisions.decide import EndedKept
 from coordinator.decisions.ended import leaving, numbered
-from coordinator.engine.codec import Bucket, decode_ended, encode_ended
+from coordinator.engine.codec import EMPTY_BUCKET, Bucket, decode_ended, encode_ended
 from coordinator.engine.lookup import load_object
 from coordinator.engine.removal import put_object
 from coordinator.ports import Names
@@ -112,8 +112,8 @@ class _Buckets:
         while len(self._refs) < count:
             self._refs.append(None)
             new = len(self._refs) - 1
-            parted = self._at(new - _largest_power(new)) if new else Bucket()
-            self._changed.update({each: Bucket() for each in {new, new - _largest_power(new) if new else new}})
+            parted = self._at(new - _largest_power(new)) if new else EMPTY_BUCKET
+            self._changed.update(dict.fromkeys({new, new - _largest_power(new) if new else new}, EMPTY_BUCKET))
             for number, request in parted.requests:
                 self.add(number, request)
             for readmission in parted.readmissions:
@@ -139,7 +139,7 @@ class _Buckets:
     def _at(self, place: int) -> Bucket:
         if place not in self._changed:
             ref = self._refs[place]
-            return Bucket() if ref is None else _load(self._store, ref)
+            return EMPTY_BUCKET if ref is None else _load(self._store, ref)
         return self._changed[place]
 
 
@@ -151,9 +151,9 @@ def _find_ended(store: ObjectStore, state: FederationState, request_id: str) -> 
     payload = load_object(store, ref)
     if canonical_json(request_id) not in payload:  # most are asked for once, when they are new: nothing is parsed then
         return None
-    bucket = decode_ended(json.loads(payload))
+    bucket = decode_ended(json.loads(payload), only=request_id)
     found: tuple[ErasureRequest | Readmission, ...] = (*(each for _, each in bucket.requests), *bucket.readmissions)
-    return next((each for each in found if each.request_id == request_id), None)
+    return found[0] if found else None
 
 
 def _load(store: ObjectStore, ref: ObjectRef) -> Bucket:

@@ -30,7 +30,7 @@ from coordinator.decisions.decide import (
     SubjectsReadmitted,
     TrainingConfigured,
 )
-from coordinator.engine.codec import FORMAT_VERSION, decode_event, encode_event
+from coordinator.engine.codec import FORMAT_VERSION, decode_ended, decode_event, encode_event
 from coordinator.requests import Cost, InlineDigests, Readmission, Refutation, Segment, Similar
 from shards.lineage import expected_lineages
 from shards.routing import Placement, SubjectDigest
@@ -214,7 +214,17 @@ def test_a_record_that_is_no_event_is_refused(record: Any) -> None:
         decode_event(record)
 
 
+@pytest.mark.parametrize("body", [None, [], {}, {"format_version": 4}, {"format_version": 4, "requests": [[1]]}])
+@pytest.mark.parametrize("only", [None, "er-1"])
+def test_what_is_no_bucket_is_refused(body: Any, only: str | None) -> None:
+    """An object that does not hold ended requests is never taken for an empty bucket."""
+    with pytest.raises(Corrupt, match="an object does not hold ended requests"):
+        decode_ended(body, only)
+
+
 def test_a_newer_format_is_refused() -> None:
     """An event that newer software wrote is not guessed at."""
     with pytest.raises(Invalid, match=f"written in format {FORMAT_VERSION + 1}, this version reads up to"):
         decode_event(_other(format_version=FORMAT_VERSION + 1))
+    with pytest.raises(Invalid, match=f"written in format {FORMAT_VERSION + 1}, this version reads up to"):
+        decode_ended({"format_version": FORMAT_VERSION + 1}, "er-1")
