@@ -16,7 +16,7 @@ from shards.data.profile import ColumnDescription, SourceDescription
 from storage.errors import Invalid
 
 _LABEL_NAMES: Final = ("label", "target", "class", "y", "outcome")
-_UNNAMED: Final = re.compile(r"|Unnamed: ?\d+(_level_\d+)?|__index_level_\d+__")
+_UNNAMED: Final = re.compile(r"|Unnamed: ?\d+(\.\d+)*(_level_\d+)?|__index_level_\d+__")
 """Names that pandas and R give to the number of a row, and to nothing else."""
 _ROWS: Final = re.compile(r"index|level_\d+|row[_ ]?(names?|num(ber)?|nr|no|index)?", re.IGNORECASE)
 """Names of such numbers, and now and then of others."""
@@ -333,7 +333,8 @@ def _is_name(found: SourceDescription, column: ColumnDescription) -> bool:
         return True
     if column.kind != "integer":
         return False
-    if words and words[-1] in _NUMBERS and (column.distinct is None or column.distinct > _MOST_CODES):
+    names = (bool(words) and words[-1] in _NUMBERS) or _rank_as_person(column) == 0
+    if names and (column.distinct is None or column.distinct > _MOST_CODES):
         return True
     if column.repeats or column.span is None or found.points < _LEAST_POINTS:
         return False

@@ -41,7 +41,8 @@ def features(guess: Guess) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "name", ["", "Unnamed: 0", "Unnamed: 0_level_0", "__index_level_0__", "index", "level_0", "rownames"]
+    "name",
+    ["", "Unnamed: 0", "Unnamed: 0_level_0", "Unnamed: 0.1", "__index_level_0__", "index", "level_0", "rownames"],
 )
 @pytest.mark.parametrize("kept", [range(POINTS), range(1, 3 * POINTS, 3), range(POINTS - 1, -1, -1)])
 def test_a_row_number_by_its_name_is_no_feature_and_no_id(name: str, kept: Sequence[int]) -> None:
@@ -74,6 +75,7 @@ def test_a_row_number_is_known_by_its_values(numbers: list[int]) -> None:
     [
         ("customer_id", [number % 5 for number in range(POINTS)]),
         ("storeID", [float(number % 7) for number in range(POINTS)]),
+        ("account", [300 + 7 * (number % 31) for number in range(POINTS)]),
         ("zip", [10_000 + 37 * number for number in range(POINTS)]),
         ("phone", [4_930_000_000 + number**3 for number in range(POINTS)]),
         ("order number", [number // 1 * 1009 % 5003 for number in range(POINTS)]),
@@ -92,6 +94,7 @@ def test_numbers_that_name_something_are_no_features(name: str, numbers: list[fl
         ("education_num", [number % 16 for number in range(POINTS)]),
         ("income", [17 + 12_011 * number % 100_003 for number in range(POINTS)]),
         ("rooms", [number % 3 for number in range(POINTS)]),
+        ("member", [number % 2 for number in range(POINTS)]),
         ("age", [float(number) for number in range(POINTS)]),
         ("refractive_index", [n % 11 for n in range(POINTS)]),
     ],
