@@ -19,7 +19,7 @@ from cluster.coordinator_actor.ray_metrics import observer_of
 from cluster.coordinator_actor.resident import Heard, Resident
 from cluster.results.federation import Verification
 from cluster.runtime.guard import check_rooms
-from cluster.training.worker import leave_no_core
+from cluster.runtime.system import leave_no_core
 from cluster.writer.writer import Surroundings, surroundings
 from coordinator.engine.ledger import read_state
 from coordinator.ports import Listener, Notice

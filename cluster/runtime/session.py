@@ -11,6 +11,7 @@ import ray
 
 from cluster.config.specification import ClusterSettings
 from cluster.runtime.labels import labels_in_words, nodes_with, place_of, require_nodes
+from cluster.runtime.system import own_termination
 from shards.lineage import WORKERS_HASH_SEED
 from storage.errors import Invalid, Unavailable
 from storage.private_folder import PrivateFolder
@@ -39,22 +40,33 @@ def join_ray(settings: ClusterSettings) -> bool:
     if is_own:
         os.environ.update(_HASH_SEED)  # the processes of a local cluster inherit it
     try:
-        ray.init(
-            address=settings.address,
-            include_dashboard=False if is_own else None,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            object_spilling_directory=_spill_folder() if is_own else None,
-            labels=dict(settings.labels) if is_own else None,
-        )
-    except (OSError, RuntimeError, ValueError) as error:
-        _remove_spilled()
-        raise Unavailable(
-            f"Ray did not start or answer: {type(error).__name__}",
-            f"check [cluster] address = {settings.address!r}; 'local' needs no cluster, but room for temporary files in"
-            " a folder with a short path",
-        ) from error
+        with own_termination():
+            ray.init(
+                address=settings.address,
+                include_dashboard=False if is_own else None,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                object_spilling_directory=_spill_folder() if is_own else None,
+                labels=dict(settings.labels) if is_own else None,
+            )
+    except Exception as error:  # where its processes come up too late, Ray raises no more than that
+        leave_ray()
+        raise _not_started(settings, error) from error
     return is_own
+
+
+def _not_started(settings: ClusterSettings, error: Exception) -> Unavailable:
+    if settings.address == _LOCAL:
+        return Unavailable(
+            f"Ray did not start on this machine: {type(error).__name__}",
+            "a busy machine may be too slow for it: try again when it has less to do; it also needs some GB of memory,"
+            " and room for temporary files in a folder with a short path",
+        )
+    return Unavailable(
+        f"the Ray cluster does not answer: {type(error).__name__}",
+        "check [cluster] address, and that cluster with 'ray status'; without a cluster, write \"local\"",
+        address=settings.address,
+    )
 
 
 def worker_environment() -> dict[str, Any]:

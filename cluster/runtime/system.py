@@ -1,12 +1,16 @@
-"""What the outside world gives: the clock, fresh names, this process's name."""
+"""What the outside world gives: the clock, this process's name, its signals and limits."""
 
 from __future__ import annotations
 
 import os
+import resource
 import secrets
+import signal
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from threading import Lock
 from typing import Final, TypeVar
@@ -100,6 +104,32 @@ def new_name() -> str:
 def cpus() -> int:
     """Return how many processors this process may use."""
     return len(os.sched_getaffinity(0))
+
+
+def leave_no_core() -> None:
+    """See to it that a crash of this process, or of one that it starts, writes nothing of its memory to a disk."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+@contextmanager
+def own_termination() -> Iterator[None]:
+    """Keep this process's own handler of SIGTERM, if it has one, where the block sets another.
+
+    Ray's handlers end Ray before the process, whose threads then abort it with a core dump. A SIGTERM during the block
+    may end in their ``SystemExit``: it is delivered again, to the handler of this process.
+    """
+    handler = signal.getsignal(signal.SIGTERM)
+    if not callable(handler) or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    try:
+        yield
+    except SystemExit:
+        signal.signal(signal.SIGTERM, handler)
+        signal.raise_signal(signal.SIGTERM)
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, handler)
 
 
 def many_at_once(act: Callable[[_Thing], _Result], things: Sequence[_Thing], /) -> list[_Result]:

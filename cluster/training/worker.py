@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import sys
 import time
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ import ray
 
 from cluster.runtime.guard import check_rooms
 from cluster.runtime.labels import Labels, check_here
-from cluster.runtime.system import new_name
+from cluster.runtime.system import leave_no_core, new_name
 from cluster.runtime.user_code import make_importable
 from coordinator.engine.tasks import check_configuration, revised_task
 from shards.learners.protocol import Learner
@@ -198,9 +197,6 @@ class Worker:
         return {name: file_digest(self._setup.import_folder / name) for name in self._setup.files}
 
 
-def leave_no_core() -> None:
-    """See to it that a crash of this process writes nothing of its memory to a disk."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def keep_silent() -> None:

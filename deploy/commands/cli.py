@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from cluster.runtime.guard import check_rooms
+from cluster.runtime.system import leave_no_core
 from deploy.commands.inspect import doctor, log, plan
 from deploy.commands.keys import keys
 from deploy.commands.launch import launch, stop
@@ -446,6 +447,8 @@ def _together(name: str, *arguments: Any, **options: Any) -> Callable[[SiteFeder
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command and exit with its code."""
+    if arguments is None:  # the process is the command's own
+        leave_no_core()
     words = list(sys.argv[1:] if arguments is None else arguments)
     as_json = "--json" in words
     open_streams()

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import os
 import platform
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Callable, Mapping
-from contextlib import redirect_stderr, redirect_stdout, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import asdict, dataclass, is_dataclass
 from enum import IntEnum
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Final, TextIO, cast
+from typing import Any, Final, NoReturn, TextIO, cast
 
 from storage.errors import Conflict, Fenced, Invalid, ObjectMissing, SisaError, Unavailable
 
@@ -34,6 +36,12 @@ class ExitCode(IntEnum):
     """Try again later."""
     UNTRUSTED = 6
     """Intact, but nothing says whose it is."""
+    TERMINATED = 128 + signal.SIGTERM
+    """As shells say of a process that SIGTERM ended; what was committed is kept."""
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: as an interrupt, but the exit code says so."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,12 +68,33 @@ def run(action: Callable[[], Outcome], *, as_json: bool, tracebacks: bool = Fals
 
     With ``as_json`` exactly one JSON object goes to stdout, and nothing else does: what libraries and models print
     meanwhile (Ray tells of a worker's death that way) goes to stderr. Losing stderr does not stop the action.
+    SIGTERM interrupts it, and is the exit code whatever the action makes of that.
     """
     err = lasting(sys.stderr)
-    with redirect_stdout(err), redirect_stderr(err):
+    with _terminable() as came, redirect_stdout(err), redirect_stderr(err):
         outcome = _attempt(action, tracebacks=tracebacks)
     say(outcome, as_json=as_json)
-    return outcome.code
+    return ExitCode.TERMINATED if came.is_set() else outcome.code
+
+
+@contextmanager
+def _terminable() -> Iterator[threading.Event]:
+    """Have SIGTERM raise ``Terminated`` in the block, and set the event; a second one ends the process at once."""
+    came = threading.Event()
+    if threading.current_thread() is not threading.main_thread():  # signals are another thread's
+        yield came
+        return
+
+    def terminate(*_: object) -> NoReturn:
+        came.set()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield came
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _attempt(action: Callable[[], Outcome], *, tracebacks: bool) -> Outcome:

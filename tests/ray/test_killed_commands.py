@@ -5,6 +5,7 @@ than was left; meanwhile no prediction uses a constituent that has seen an erase
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from coordinator.ports import Notice
 from tests.doubles.home import MARKED, Home, small_points, without
 from tests.ray.commands import command, halted, killed
 from tests.ray.mortal import MODULE, checkpoint_files, give_mortal_model, learned
+from tests.residue.ray_places import core_limits
 
 pytestmark = pytest.mark.ray
 
@@ -85,6 +87,20 @@ def test_a_killed_erasure_is_carried_out(word: str, home_without_ray: Home) -> N
     again = home.json(*words)
     assert (again.code, again.data["state"], again.data["points"]) == (0, "complete", 4)
     assert home.json("status").digests == _fresh(home, [EARLY])
+
+
+def test_sigterm_with_ray_up_leaves_no_core(home_without_ray: Home) -> None:
+    """``sisa train`` that is told to end (docker stop, Kubernetes) ends as one that was interrupted, with 143; it may
+    write no core dump, and cannot allow it to itself again.
+    """
+    home = home_without_ray
+    with halted("training 3 shards", "train", "--json", folder=home.folder) as process:
+        limits = core_limits(process.pid)
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate()
+    assert (process.returncode, limits) == (143, ["0", "0"]), err
+    assert json.loads(out)["error"]["kind"] == "interrupted"
+    assert _finish(home) == [(shard, slice_) for shard in range(3) for slice_ in (1, 2)]
 
 
 def test_two_trainings_at_once(home_without_ray: Home, tmp_path_factory: pytest.TempPathFactory) -> None:

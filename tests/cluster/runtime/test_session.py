@@ -1,0 +1,82 @@
+"""Joining Ray: what fails at its start ends in a sentence, and SIGTERM stays this process's own."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import ray
+
+from cluster.config.specification import ClusterSettings
+from cluster.runtime import session
+from storage.errors import Unavailable
+from tests.cluster.runtime.test_labels import PINNED
+
+
+@pytest.fixture
+def begun(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+    """What is done at Ray's start, one act a start; handlers of SIGTERM are put back after the test."""
+    acts: list[Any] = []
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda **_: acts.pop(0)())
+    monkeypatch.setattr(session, "_spill_folder", lambda: "/nowhere")
+    before = signal.getsignal(signal.SIGTERM)
+    yield acts
+    signal.signal(signal.SIGTERM, before)
+
+
+def _fails(error: Exception) -> Any:
+    def act() -> None:
+        raise error
+
+    return act
+
+
+def _takes_signals() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(15))
+
+
+def _is_ended() -> None:
+    _takes_signals()
+    signal.raise_signal(signal.SIGTERM)
+
+
+@pytest.mark.parametrize("error", [Exception("timed out"), OSError("full"), RuntimeError("x"), ImportError("y")])
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        (ClusterSettings(), "Ray did not start on this machine: {} a busy machine may be too slow"),
+        (ClusterSettings(address="10.0.0.1:6379"), "the Ray cluster does not answer: {}"),
+    ],
+)
+def test_whatever_ray_raises_at_its_start_is_a_sentence(
+    begun: list[Any], settings: ClusterSettings, told: str, error: Exception
+) -> None:
+    """Ray raises a bare ``Exception`` when its processes come up too late: try again, it is no bug."""
+    begun.append(_fails(error))
+    with pytest.raises(Unavailable, match=told.format(type(error).__name__)):
+        session.join_ray(settings)
+
+
+def test_sigterm_stays_this_process_own(begun: list[Any]) -> None:
+    """Ray's handlers end Ray before the process; ours is back when Ray is up, and has what came meanwhile."""
+    came: list[int] = []
+    signal.signal(signal.SIGTERM, own := lambda number, _: came.append(number))
+    begun.append(_takes_signals)
+    session.join_ray(PINNED)
+    assert signal.getsignal(signal.SIGTERM) is own
+    begun.append(_is_ended)
+    with pytest.raises(SystemExit, match="15"):
+        session.join_ray(PINNED)
+    assert (signal.getsignal(signal.SIGTERM), came) == (own, [signal.SIGTERM])
+
+
+def test_without_a_handler_of_ones_own_there_are_rays(begun: list[Any]) -> None:
+    """A program that says nothing of SIGTERM gets what Ray does for it."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    begun.append(_takes_signals)
+    session.join_ray(PINNED)
+    assert callable(signal.getsignal(signal.SIGTERM))
