@@ -8,4 +8,5 @@ launch   ``sisa launch``, ``sisa stop``
 serve    ``sisa serve``, ``sisa token``
 site     commands for one site of several
 keys     ``sisa keys``
+own_words  takes what was typed out of the process's command line
 """

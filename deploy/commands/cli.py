@@ -15,6 +15,7 @@ from cluster.runtime.system import leave_no_core
 from deploy.commands.inspect import doctor, log, plan
 from deploy.commands.keys import keys
 from deploy.commands.launch import launch, stop
+from deploy.commands.own_words import own_words
 from deploy.commands.request import requests
 from deploy.commands.serve import serve, tokens
 from deploy.commands.shared import (
@@ -449,7 +450,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command and exit with its code."""
     if arguments is None:  # the process is the command's own
         leave_no_core()
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    words = own_words() if arguments is None else list(arguments)
     as_json = "--json" in words
     open_streams()
     try:
