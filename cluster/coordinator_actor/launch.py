@@ -24,6 +24,7 @@ from cluster.coordinator_actor.record import RECORD_KEY, Launched, read_record, 
 from cluster.runtime.head import Head, is_reachable, start_head, stop_head
 from cluster.runtime.labels import selecting
 from cluster.runtime.session import join_ray, leave_ray, worker_count
+from cluster.writer.identity import with_key_in_store
 from cluster.writer.stores import open_objects
 from coordinator.ports import Listener
 from storage.digests import sha256
@@ -54,11 +55,14 @@ def launch_coordinator(specification: FederationSpecification) -> Launched:
 
     With ``[cluster] address = "local"`` a Ray head of its own is started on this machine, and outlives this process.
 
+    A partition key that the specification gives is kept in the store, where the coordinator reads it.
+
     Raises ``Conflict`` when a coordinator is at work under another specification or the store belongs to another
     federation, ``Invalid`` when no node can hold a worker, ``Unavailable`` when the cluster cannot be reached, or no
     node has the labels.
     """
     store = open_objects(specification)
+    specification = with_key_in_store(store, specification)
     record = read_record(store)
     if record is not None and (handle := _handle(record)) is not None:
         _refuse_other(handle, specification)

@@ -34,6 +34,7 @@ from cluster.serving.erasures import Accepting
 from cluster.serving.intake import ONGOING
 from cluster.serving.service import open_service
 from cluster.training.worker import keep_silent
+from cluster.writer.identity import with_key_in_store
 from cluster.writer.stores import open_objects
 from storage.errors import Conflict, Corrupt, Invalid, Unavailable
 from storage.location import is_on_s3
@@ -81,7 +82,8 @@ def application(arguments: dict[str, str]) -> serve.Application:
 
 
 def application_of(specification: FederationSpecification, site: SiteSettings | None = None) -> serve.Application:
-    """Return the federation's application, ready to be run."""
+    """Return the federation's application, ready to be run. Replicas read the partition key from the store."""
+    specification = with_key_in_store(open_objects(specification), specification)
     place = place_of_replicas(specification.cluster, specification.store)
     bound: serve.Application = deployed(ReplicaShell, specification.serve, place).bind(specification, site=site)
     return bound

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
@@ -15,6 +16,7 @@ from cluster.config.specification import (
     settings_record,
 )
 from coordinator.decisions.times import MOST_SECONDS_BEHIND
+from coordinator.engine.ledger import read_state
 from coordinator.receipts.evidence import StoreEvidence
 from coordinator.state import FederationState, ShardState
 from shards.routing import Naming, PartitionKey
@@ -53,6 +55,28 @@ def partition_key(store: ObjectStore, specification: FederationSpecification, *,
     with suppress(ObjectExists):  # another process drew it first: theirs is the key
         store.put_if_absent(KEY_OBJECT, secrets.token_hex(32).encode())
     return _stored_key(store)
+
+
+def with_key_in_store(store: ObjectStore, specification: FederationSpecification) -> FederationSpecification:
+    """Return the specification without the partition key that it gives, which the store keeps from then on.
+
+    What goes to Ray's actors and to Serve is kept with Ray's metadata; they read the key from the store. Raises
+    ``Conflict`` when the store holds a federation with another key.
+    """
+    given = specification.partition.key
+    if given is None:
+        return specification
+    state = read_state(store)
+    if state is not None and state.is_begun:
+        check_identity(state, specification, PartitionKey(bytes.fromhex(given)))
+    try:
+        stored = store.get(KEY_OBJECT)
+    except ObjectMissing:
+        store.put_if_absent(KEY_OBJECT, given.encode("ascii"))
+    else:  # it may be one that was drawn before this one was given, and never used
+        if stored.payload != given.encode("ascii"):
+            store.put_if_match(KEY_OBJECT, given.encode("ascii"), stored.tag)
+    return replace(specification, partition=replace(specification.partition, key=None))
 
 
 def key_digest(key: PartitionKey) -> Sha256:

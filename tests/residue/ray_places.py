@@ -23,9 +23,14 @@ def session_folder() -> Path:
 
 
 def shared_memory() -> dict[str, bytes]:
-    """Return the parts of the object store's memory that were ever written; its file has no name any more."""
+    """Return the parts of the object store's memory that were ever written."""
+    return memory_of(raylet())
+
+
+def memory_of(raylet: int) -> dict[str, bytes]:
+    """Return what was ever written to the memory that this raylet's process shares; its file has no name any more."""
     memory: dict[str, bytes] = {}
-    for entry in Path(f"/proc/{raylet()}/fd").iterdir():
+    for entry in Path(f"/proc/{raylet}/fd").iterdir():
         if "/plasma" in str(entry.readlink()):
             with entry.open("rb") as file:
                 memory |= {f"memory at {place}": piece for place, piece in _written(file.fileno())}
@@ -34,7 +39,12 @@ def shared_memory() -> dict[str, bytes]:
 
 def raylet() -> int:
     """Return the number of the process that holds the session's shared memory."""
-    mark = str(session_folder()).encode()
+    return raylet_of(session_folder())
+
+
+def raylet_of(folder: Path) -> int:
+    """Return the number of the raylet whose session lies in, or is, ``folder``."""
+    mark = str(folder).encode()
     (found,) = (pid for pid, words in _processes() if words[0].endswith(b"/raylet") and mark in b" ".join(words))
     return found
 

@@ -1,0 +1,111 @@
+"""A lasting Ray cluster: after an erasure nothing of the person, and at no time the partition key, is in what Ray
+keeps.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from cluster.runtime.head import is_reachable
+from tests.doubles.home import Home
+from tests.doubles.stores.s3_servers import free_ports
+from tests.multinode.patience import until
+from tests.ray.commands import ROOT, command
+from tests.residue.markers import Markers, all_traces, draw_markers, files_under, marker_of_bytes, traces
+from tests.residue.people import fill_with_remembering
+from tests.residue.ray_places import memory_of, raylet_of
+
+pytestmark = pytest.mark.ray
+
+KEY: Final = secrets.token_hex(32)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """What a cluster keeps at its end, by place."""
+
+    markers: Markers
+    places: Mapping[str, Mapping[str, bytes]]
+
+
+@contextmanager
+def _head(folder: Path) -> Iterator[str]:
+    """Run a Ray head as the runbook says, with its metadata on a disk; give its address."""
+    (port,) = free_ports(1)
+    address = f"127.0.0.1:{port}"
+    settings = {"RAY_gcs_storage": "rocksdb", "RAY_gcs_storage_path": str(folder / "gcs")}
+    words = (
+        *("start", "--head", "--block", "--port", str(port), "--node-ip-address", "127.0.0.1"),
+        *("--include-dashboard=false", "--disable-usage-stats", "--temp-dir", str(folder / "ray"), "--num-cpus", "2"),
+    )
+    with subprocess.Popen(
+        [sys.executable, "-m", "ray.scripts.scripts", *words],
+        env={**os.environ, **settings},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as head:
+        try:
+            until(lambda: is_reachable(address), "the head")
+            yield address
+        finally:
+            head.send_signal(signal.SIGTERM)
+            head.wait()
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kept]:
+    """A federation with a coordinator and a key of its own, somebody erased by name and by id on the command line."""
+    markers = draw_markers()
+    names = ("--subject", markers["subject"].value, "--subject", markers["request"].value)
+    with (
+        tempfile.TemporaryDirectory(prefix="gcs") as short,  # sockets have no long names
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setenv("RAY_AUTH_MODE", "disabled")
+        patch.setenv("PYTHONPATH", str(ROOT))
+        folder = Path(short)
+        with _head(folder) as address:
+            home = fill_with_remembering(
+                Home(tmp_path_factory.mktemp("home")), markers, cluster__address=address, partition__key=KEY
+            )
+            for words in (("launch",), ("train",), ("erase", *names, "--wait"), ("stop",), ("train",)):
+                ended = command(*words, folder=home.folder)
+                assert ended.returncode == 0, (words, ended.stdout, ended.stderr)
+            memory = memory_of(raylet_of(folder))
+            yield Kept(
+                markers=markers,
+                places={
+                    "folder": files_under(folder / "ray"),
+                    "metadata": files_under(folder / "gcs"),
+                    "shared memory": memory | files_under(Path("/dev/shm")),  # noqa: S108  Ray's own place
+                },
+            )
+
+
+@pytest.mark.parametrize("place", ["folder", "metadata", "shared memory"])
+def test_nobody_is_in(kept: Kept, place: str) -> None:
+    """No value of the person is there, though names were typed on a command line; nor is the key."""
+    assert kept.places[place]
+    assert all_traces(kept.markers, kept.places[place]) == {}
+    assert traces(marker_of_bytes(KEY.encode(), bytes.fromhex(KEY)), kept.places[place]) == []
+
+
+def test_what_ray_keeps_of_a_command_is_found(kept: Kept) -> None:
+    """The search finds what is there: the command without its words, and the coordinator's specification."""
+    metadata = b"".join(kept.places["metadata"].values())
+    assert b"erase @memory:" in metadata
+    assert b"CoordinatorShell" in metadata
+    assert b"net_that_remembers:Remembering" in metadata
