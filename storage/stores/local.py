@@ -37,11 +37,14 @@ from storage.stores.durability import (
     temporary_target,
     write_temporary,
 )
-from storage.stores.lock import held
+from storage.stores.lock import held, holder_of, is_stopped
 
 _LOCKS = ".locks"
 _LOCK_FILE = re.compile(r"(\.swap|[a-z0-9_-][a-z0-9._-]*)\.lock")
 _HOLDER_BYTES = 400
+
+SWAP_PATIENCE_SECONDS: Final = 10.0
+"""How long a lock is waited for that others hold while they compare and rename; its holder may be stopped."""
 
 _SWEPT_ATTEMPTS: Final = 16
 """How often a write begins anew whose temporary file was taken for a dead writer's; a sweep makes a few passes."""
@@ -171,7 +174,7 @@ class LocalStore:
         with ExitStack() as stack:
             with _told(name):
                 try:
-                    descriptor = stack.enter_context(held(path, wait=False))
+                    descriptor = stack.enter_context(held(path))
                 except BlockingIOError:
                     raise self._busy(name, path) from None
                 # The text is a courtesy: on a full disk the lock holds without it, or nothing could ever be erased.
@@ -198,7 +201,12 @@ class LocalStore:
 
     @contextmanager
     def _swapping(self) -> Iterator[None]:
-        with held(self._lock_file(".swap"), wait=True):
+        path = self._lock_file(".swap")
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(held(path, SWAP_PATIENCE_SECONDS))
+            except BlockingIOError:
+                raise self._stuck(path) from None
             yield
 
     def _lock_file(self, name: str) -> Path:
@@ -210,11 +218,24 @@ class LocalStore:
 
     def _busy(self, name: str, path: Path) -> WriterBusy:
         text = path.read_bytes()[:_HOLDER_BYTES].decode("utf-8", "replace")
+        process = holder_of(path)
+        is_idle = process is not None and is_stopped(process)
+        stopped = "; it is stopped (SIGSTOP)" if is_idle else ""
+        remedy = _let_go_on(process) if is_idle else "wait until it ends, or stop it"
         return WriterBusy(
-            f"another command holds the right to write: {text or 'it has not said who it is'}",
-            "wait until it ends, or stop it; the right is then free at once",
+            f"another command holds the right to write: {text or 'it has not said who it is'}{stopped}",
+            f"{remedy}; the right is then free at once",
             right=name,
             store=self.location,
+        )
+
+    def _stuck(self, path: Path) -> Unavailable:
+        process = holder_of(path)
+        return Unavailable(
+            f"{_in_words(process)} has had the store's lock for {SWAP_PATIENCE_SECONDS:g} seconds, not for a moment as"
+            " others do; nothing was changed",
+            f"{_let_go_on(process)}, and try again; if it only was slow, look at the disk",
+            lock=str(path),
         )
 
     def _walk(self, prefix: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
@@ -240,6 +261,18 @@ class LocalStore:
         for entry in _entries(self._folder / _LOCKS):
             if not _LOCK_FILE.fullmatch(entry.name):
                 yield f"{_LOCKS}/{entry.name}"
+
+
+def _in_words(process: int | None) -> str:
+    if process is None:
+        return "another process"
+    return f"process {process}, which is stopped (SIGSTOP)," if is_stopped(process) else f"process {process}"
+
+
+def _let_go_on(process: int | None) -> str:
+    if process is None:
+        return "let the process go on that holds the lock ('fuser' names it), or end it"
+    return f"let it go on ('kill -CONT {process}'), or end it ('kill -9 {process}')"
 
 
 def _create(key: ObjectKey, path: Path, payload: bytes) -> None:

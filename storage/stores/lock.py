@@ -8,6 +8,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from time import monotonic, sleep
+from typing import Final
+
+_FIRST_LOOK_SECONDS: Final = 0.001
+_MOST_LOOK_SECONDS: Final = 0.05
+"""Between two looks whether a lock is free, which are further and further apart."""
 
 _GUARD = threading.Lock()
 _DESCRIPTORS: set[int] = set()
@@ -15,8 +21,10 @@ _DESCRIPTORS: set[int] = set()
 
 
 @contextmanager
-def held(path: Path, *, wait: bool) -> Iterator[int]:
+def held(path: Path, patience_seconds: float = 0.0) -> Iterator[int]:
     """Hold the lock on the file at ``path`` within the block; give its descriptor.
+
+    Whoever has it is waited for, so long at most: the system would wait for ever for a process that is stopped.
 
     ``flock`` belongs to the open file, so threads of one process exclude each other too. The file stays when the
     lock is freed: removing it would let two holders lock two different files of one name.
@@ -26,17 +34,50 @@ def held(path: Path, *, wait: bool) -> Iterator[int]:
     process closes any descriptor of the file: the worse evil.)
 
     Raises:
-        BlockingIOError: ``wait`` is false and the lock is taken.
+        BlockingIOError: the lock is taken all the time.
         OSError: the file cannot be opened or locked.
     """
     process = os.getpid()
     descriptor = _open(path)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        _lock(descriptor, patience_seconds)
         yield descriptor
     finally:
         if os.getpid() == process:  # a forked child that leaves the block holds nothing that it could free
             _close(descriptor)
+
+
+def _lock(descriptor: int, patience_seconds: float) -> None:
+    until, pause = monotonic() + patience_seconds, _FIRST_LOOK_SECONDS
+    while True:
+        try:
+            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if monotonic() >= until:
+                raise
+        sleep(pause)
+        pause = min(2 * pause, _MOST_LOOK_SECONDS)
+
+
+def holder_of(path: Path) -> int | None:
+    """Return the process that has the lock on ``path``; None: nobody here, or the system does not say."""
+    file = path.stat()
+    mark = f"{os.major(file.st_dev):02x}:{os.minor(file.st_dev):02x}:{file.st_ino}"
+    with suppress(OSError):
+        for line in Path("/proc/locks").read_text(encoding="ascii").splitlines():
+            words = line.split()
+            if len(words) == 8 and words[1] == "FLOCK" and words[5] == mark and int(words[4]) > 0:
+                return int(words[4])
+    return None
+
+
+def is_stopped(process: int) -> bool:
+    """Return whether the process is stopped (SIGSTOP, Ctrl-Z): it is there, and does nothing until it is let go on."""
+    try:
+        text = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:  # it has ended
+        return False
+    return text.rpartition(")")[2].split()[0] in {"T", "t"}
 
 
 def _open(path: Path) -> int:

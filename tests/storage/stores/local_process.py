@@ -86,6 +86,13 @@ def hold(root: str, children: str) -> None:
         sys.stdin.read()
 
 
+def swap(root: str) -> None:
+    """Hold until stdin ends the lock that others hold while they compare and rename."""
+    with LocalStore(root)._swapping():
+        print("held", flush=True)  # noqa: T201  this process's answer
+        sys.stdin.read()
+
+
 def _fork_and_outlive() -> None:
     """Fork a child that lives until stdin ends; return in the parent once the child runs, its first act done."""
     reader, writer = os.pipe()
@@ -108,5 +115,5 @@ def overflow(root: str) -> None:
 
 
 if __name__ == "__main__":
-    ACTIONS: dict[str, Callable[..., None]] = {"crash": crash, "hold": hold, "overflow": overflow}
+    ACTIONS: dict[str, Callable[..., None]] = {"crash": crash, "hold": hold, "overflow": overflow, "swap": swap}
     ACTIONS[sys.argv[1]](*sys.argv[2:])

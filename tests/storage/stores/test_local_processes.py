@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from storage.errors import ObjectExists, WriterBusy
+from storage.errors import ObjectExists, Unavailable, WriterBusy
 from storage.objects import object_key
+from storage.stores import local
 from storage.stores.local import LocalStore
 from tests.storage.stores.local_process import KEY, OLD, PAYLOAD, create_all, increment, start_line
 from tests.storage.stores.test_local import NEW_CONTENT, OLD_CONTENT, OPERATIONS, content, prepared
@@ -125,6 +129,64 @@ def test_a_killed_holder_frees_the_right_at_once(tmp_path: Path, children: str) 
         assert process.wait() == -9
         with store.exclusive("writer", holder="x"):
             assert list(store.foreign()) == []
+
+
+@contextmanager
+def stopped(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """Another process that holds what it was started for, and is stopped."""
+    with other_process(*arguments) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
+        yield process
+        process.kill()
+
+
+def test_a_stopped_holder_of_the_stores_lock_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who waits for a process that was stopped while it compared and renamed is told so, and what to do; nothing is
+    changed. Let go on, it frees the lock; killed as well.
+    """
+    monkeypatch.setattr(local, "SWAP_PATIENCE_SECONDS", 0.1)
+    store = LocalStore(str(tmp_path))
+    tag = store.put_if_absent(KEY, OLD)
+    with stopped("swap", store.root) as process:
+        told = (
+            f"process {process.pid}, which is stopped .SIGSTOP., has had the store's lock for 0.1 seconds"
+            rf".*'kill -CONT {process.pid}'.*'kill -9 {process.pid}'"
+        )
+        for act in (partial(store.put_if_match, KEY, PAYLOAD, tag), partial(store.delete, KEY)):
+            with pytest.raises(Unavailable, match=told):
+                act()
+        assert store.get(KEY).payload == OLD
+        assert list(store.unfinished("")) == []
+        process.send_signal(signal.SIGCONT)
+        with pytest.raises(Unavailable, match=f"process {process.pid} has had the store's lock.*if it only was slow"):
+            store.delete(KEY)
+    store.put_if_match(KEY, PAYLOAD, tag)
+
+
+def test_a_lock_that_is_freed_is_waited_for(tmp_path: Path) -> None:
+    """Within the time it takes, a lock that another one gives back is had."""
+    store = LocalStore(str(tmp_path))
+    tag = store.put_if_absent(KEY, OLD)
+    with other_process("swap", store.root) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        with ThreadPoolExecutor(1) as threads:
+            put = threads.submit(store.put_if_match, KEY, PAYLOAD, tag)
+            process.communicate("")
+            put.result()
+    assert store.get(KEY).payload == PAYLOAD
+
+
+def test_a_stopped_writer_is_told(tmp_path: Path) -> None:
+    """Waiting for a command that was stopped would not end: who wants to write is told how it goes on."""
+    store = LocalStore(str(tmp_path))
+    with stopped("hold", store.root, "none") as process:
+        told = rf"process 123; it is stopped .SIGSTOP.*'kill -CONT {process.pid}'"
+        with pytest.raises(WriterBusy, match=told), store.exclusive("writer", holder="x"):
+            pass
 
 
 def test_a_real_limit_of_the_operating_system_is_a_full_store(tmp_path: Path) -> None:
