@@ -8,6 +8,8 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 import ray
+from ray.autoscaler.v2.sdk import get_cluster_status
+from ray.exceptions import RayError
 
 from cluster.config.specification import ClusterSettings
 from cluster.runtime.labels import labels_in_words, nodes_with, place_of, require_nodes
@@ -154,6 +156,18 @@ def waited_for(settings: ClusterSettings, avoided: Collection[str] = ()) -> str 
 def is_joined() -> bool:
     """Return whether this process is part of a Ray cluster."""
     return ray.is_initialized()
+
+
+def is_short() -> bool:
+    """Return whether anything on the cluster waits for processors, as Ray's autoscaler is told; True: nobody knows.
+
+    Free processors do not say so: a worker that starts has its own already.
+    """
+    try:
+        demands = get_cluster_status(ray.get_runtime_context().gcs_address).resource_demands
+    except (OSError, RuntimeError, RayError):
+        return True
+    return bool(demands.ray_task_actor_demand)
 
 
 def leave_ray() -> None:

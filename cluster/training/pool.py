@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -20,9 +20,10 @@ from ray.exceptions import (
 
 from cluster.config.specification import ClusterSettings
 from cluster.runtime.labels import selecting
-from cluster.runtime.session import waited_for, worker_count, worker_environment
+from cluster.runtime.session import is_short, worker_count, worker_environment
 from cluster.training.deaths import MOST_MISMATCHES, Deaths, Fate, fate_of
 from cluster.training.selection import mismatched_nodes, nodes_text, other_nodes_may_match, select, unused_text
+from cluster.training.silence import Place, hushed, missing, own_place
 from cluster.training.worker import WorkerActor, WorkerSetup
 from coordinator.engine.tasks import OtherConditions
 from shards.learners.trainer import SliceLearned, TrainingEvent, TrainTask
@@ -35,6 +36,9 @@ MOST_ROUNDS: Final = 5
 
 PATIENCE_SECONDS: Final = 20.0
 """After so long without any event it is said what is waited for."""
+
+MOST_WAITS: Final = 15
+"""So many times as long are workers waited for that have their processors and do not come up, when others have."""
 
 _DEATHS: Final = (ActorDiedError, ActorUnavailableError, OutOfMemoryError, WorkerCrashedError)
 
@@ -56,8 +60,8 @@ class RayPool:
         self._settings = settings
         self._remark = remark
         self._idle: list[Any] = []
-        self._nodes: dict[Any, Any] = {}
-        """Of each worker the answer, to be, on which node it is: there as soon as it has its processors."""
+        self._places: dict[Any, Any] = {}
+        """Of each worker the answer, to be, where it is: there as soon as it has started."""
         self._had_room = False
         self._files: list[Any] | None = None
         """The declared files' contents in Ray; None: not read yet."""
@@ -151,18 +155,38 @@ class RayPool:
         """
         asked = {actor.configuration.remote(width, stored): actor for actor in workers}
         if patiently:
-            self._wait(list(asked), starting=True)
-        ready, late = ray.wait(list(asked), num_returns=len(asked), timeout=PATIENCE_SECONDS)
-        for answer in late:
-            self._let_go(asked[answer])
-            self._idle.remove(asked[answer])
-        if late:
-            self._remark(f"{len(late)} of {len(asked)} workers got no processors: going on without them")
+            self._wait(asked, starting=True)
+        ready = self._come_up(asked)
         found = dict(zip([asked[answer] for answer in ready], ray.get(ready), strict=True))
         for actor, each in found.items():
             if (node := self._node(actor)) is not None:
                 self._profiles.setdefault(node, set()).add(each.profile)
         return found
+
+    def _come_up(self, asked: dict[Any, Any]) -> list[Any]:
+        """Return the answers of workers, by which they are ``asked``, that are up; go on without those that do not.
+
+        Who gets no processors is not waited for; who has them, and is slow, is.
+        """
+        late: list[Any] = []
+        for again in range(1, MOST_WAITS + 1):
+            _, late = ray.wait(list(asked), num_returns=len(asked), timeout=PATIENCE_SECONDS)
+            without = [answer for answer in late if not self._is_placed(asked[answer])] if late and is_short() else []
+            late = [answer for answer in late if answer not in without]
+            self._give_up(asked, without, "got no processors")
+            if not late:
+                break
+            self._remark(f"{len(late)} workers are still starting; {again * PATIENCE_SECONDS:g} seconds now")
+            self._tell_of([asked[answer] for answer in late], again)
+        self._give_up(asked, late, "did not start")
+        return list(asked)
+
+    def _give_up(self, asked: dict[Any, Any], late: Sequence[Any], why: str) -> None:
+        if late:
+            self._remark(f"{len(late)} of {len(asked)} workers {why}: going on without them")
+        for answer in late:
+            self._let_go(actor := asked.pop(answer))
+            self._idle.remove(actor)
 
     def rehearse(self, width: int) -> Sha256 | None:
         """Have a worker that ``configuration`` made ready rehearse the model; see ``Worker.rehearse``."""
@@ -186,8 +210,9 @@ class RayPool:
                 while waiting and len(running) < workers and (actor := self._next_worker(running)) is not None:
                     task, deaths = waiting.popleft()
                     running[actor.train.remote(task)] = _Run(actor, task, deaths)
-                starting = not all(self._is_placed(run.actor) for run in running.values())
-                event = self._next(self._wait(list(running), starting=starting), running, waiting)
+                at_work = {stream: run.actor for stream, run in running.items()}
+                starting = not all(map(self._is_placed, at_work.values()))
+                event = self._next(self._wait(at_work, starting=starting), running, waiting)
                 if event is not None:
                     yield event
         finally:
@@ -226,17 +251,24 @@ class RayPool:
             self._let_go(run.actor)
             waiting.append((run.task, run.deaths))
 
-    def _wait(self, pending: list[Any], *, starting: bool) -> Any:
-        """Return the first of ``pending`` that has something to say.
+    def _wait(self, pending: dict[Any, Any], *, starting: bool) -> Any:
+        """Return the first of ``pending``, by whose worker it is, that has something to say.
 
-        Where a worker is ``starting`` it is told what it waits for.
+        After a while it is told what is waited for, and since when.
         """
-        while True:
-            ready, _ = ray.wait(pending, num_returns=1, timeout=PATIENCE_SECONDS)
-            if ready:
-                return ready[0]
-            if starting and (reason := waited_for(self._settings, self._avoided)) is not None:
-                self._remark(reason)
+        again = 0
+        while not (ready := ray.wait(list(pending), num_returns=1, timeout=PATIENCE_SECONDS)[0]):
+            again += 1
+            if starting and (reason := missing(self._settings, self._avoided)) is not None:
+                self._remark(f"{reason}; {again * PATIENCE_SECONDS:g} seconds now")
+            self._tell_of(pending.values(), again)
+        return ready[0]
+
+    def _tell_of(self, workers: Iterable[Any], again: int) -> None:
+        """Tell what is known of workers that say nothing, for so many times as long as patience lasts."""
+        known = [ray.get(self._places[actor]) for actor in workers if self._is_placed(actor)]
+        for each in hushed(known, ray.get_runtime_context().get_node_id(), ray.nodes(), again=again):
+            self._remark(f"{each}; {again * PATIENCE_SECONDS:g} seconds now")
 
     def _start(self) -> Any:
         actor: Any = WorkerActor.options(
@@ -246,7 +278,7 @@ class RayPool:
             **worker_environment(),
             **selecting(self._settings.labels, self._avoided),
         ).remote(replace(self._setup, companions=self._present) if self._present else self._setup, *self._carried())
-        self._nodes[actor] = actor.__ray_call__.remote(_node_of)
+        self._places[actor] = actor.__ray_call__.remote(own_place)
         return actor
 
     def _carried(self) -> list[Any]:
@@ -258,20 +290,20 @@ class RayPool:
 
     def _let_go(self, actor: Any) -> None:
         ray.kill(actor)
-        self._nodes.pop(actor, None)
+        self._places.pop(actor, None)
 
     def _is_placed(self, actor: Any) -> bool:
         """Whether the worker has its processors, or had them."""
-        ready, _ = ray.wait([self._nodes[actor]], timeout=0)
+        ready, _ = ray.wait([self._places[actor]], timeout=0)
         return bool(ready)
 
     def _node(self, actor: Any, timeout: float = PATIENCE_SECONDS) -> str | None:
         """Return the worker's node; None where it died, or has not answered in time."""
         try:
-            node: str = ray.get(self._nodes[actor], timeout=timeout)
+            place: Place = ray.get(self._places[actor], timeout=timeout)
         except RayError:
             return None
-        return node
+        return place.node
 
     def _fate(self, actor: Any, error: RayError) -> Fate:
         lost = {each["NodeID"] for each in ray.nodes() if not each["Alive"]}
@@ -332,12 +364,6 @@ class RayPool:
             raise cause
         waiting.appendleft((run.task, deaths))
         self._remark(f"a worker on {nodes_text([node], ray.nodes())} is not used, another one is started: {cause.fact}")
-
-
-def _node_of(_: object) -> str:
-    """Return the node on which this is called."""
-    node: str = ray.get_runtime_context().get_node_id()
-    return node
 
 
 def _work(task: TrainTask) -> int:

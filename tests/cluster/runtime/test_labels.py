@@ -29,7 +29,7 @@ from cluster.runtime.session import waited_for, worker_count
 from cluster.runtime.task_pool import RayCrew
 from cluster.serving import deployment
 from cluster.training import ingest as ingesting
-from cluster.training import pool
+from cluster.training import pool, silence
 from cluster.training.pool import RayPool
 from cluster.training.worker import WorkerSetup, WorkerShell
 from cluster.training.workers import Workers
@@ -179,8 +179,10 @@ def test_a_worker_that_does_not_come_up_is_asked_after(monkeypatch: pytest.Monke
     monkeypatch.setattr(ray, "wait", lambda *_, **__: next(answers))
     said: list[str] = []
     setup: Any = None
-    assert RayPool(setup, PINNED, said.append)._wait(["worker"], starting=True) == "worker"
-    assert said == ["waiting for site north: no node with the labels site=north can hold a worker"] * 2
+    monkeypatch.setattr(silence, "is_short", lambda: True)
+    assert RayPool(setup, PINNED, said.append)._wait({}, starting=True) == "worker"
+    told = "waiting for site north: no node with the labels site=north can hold a worker"
+    assert said == [f"{told}; 20 seconds now", f"{told}; 40 seconds now"]
 
 
 def test_tasks_that_read_are_placed_by_their_labels(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from cluster.runtime import labels
 from cluster.runtime.session import waited_for
 from cluster.training import pool
 from cluster.training.deaths import MOST_MISMATCHES
-from cluster.training.pool import MOST_ROUNDS, RayPool
+from cluster.training.pool import MOST_ROUNDS, MOST_WAITS, RayPool
 from cluster.training.selection import select
 from cluster.training.worker import WorkerSetup
 from coordinator.engine.tasks import OtherConditions, check_configuration
@@ -66,6 +66,7 @@ def mixed(monkeypatch: pytest.MonkeyPatch) -> Play:
     def play(*computing: Configuration, fates: Fates | None = None, workers: int | None = None) -> _Mixed:
         nodes = {f"node-{number:02d}": each for number, each in enumerate(computing)}
         world = PlayedRay(dict.fromkeys(nodes, True), fates or {}, nodes)
+        monkeypatch.setattr(pool, "is_short", lambda: world.is_short)
         for module in (pool, labels):
             monkeypatch.setattr(module, "ray", world)
         monkeypatch.setattr(pool, "WorkerActor", world)
@@ -187,6 +188,25 @@ def test_busy_nodes_are_not_waited_for(mixed: Play) -> None:
         busy.actors[-1].node = node
     assert world.pool.configuration(1, 1, A) == B
     assert world.remarks == ["2 of 2 workers got no processors: going on without them"]
+
+
+def test_slow_workers_are_waited_for(mixed: Play) -> None:
+    """Workers that have their processors and are long in starting are no workers without processors: they are waited
+    for as long as nothing on the cluster waits for processors; in the end the others do without them.
+    """
+    world = mixed(A, A, A)
+    world.world.is_short, world.world.slow = False, {"node-01": 4}
+    assert world.pool.configuration(1, 3) == A
+    starting = [each for each in world.remarks if "starting" in each]
+    assert starting == [f"1 workers are still starting; {seconds} seconds now" for seconds in (20, 40, 60)]
+    assert not any("no processors" in each for each in world.remarks)
+    assert len(world.pool._idle) == 3
+    other = mixed(A, A)
+    other.world.is_short, other.world.slow = False, {"node-01": 1_000}
+    assert other.pool.configuration(1, 2) == A
+    assert other.remarks[-1] == "1 of 2 workers did not start: going on without them"
+    assert sum("starting" in each for each in other.remarks) == MOST_WAITS
+    assert len(other.pool._idle) == 1
 
 
 def test_what_an_old_store_does_not_record_cannot_be_compared_with_it(mixed: Play) -> None:

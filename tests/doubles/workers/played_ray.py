@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 from typing import Any, Self
 
 from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayError, RayTaskError
 
+from cluster.training.silence import Place
 from coordinator.engine.tasks import check_configuration
 from shards.learners.trainer import SliceLearned, TrainTask
 from shards.lineage import CheckpointRecord, Configuration
@@ -29,7 +31,7 @@ class PlayedActor:
     is_dead: bool = False
 
     def __post_init__(self) -> None:
-        self.__ray_call__ = _Method(lambda _: _Answer(actor=self, of="node"))
+        self.__ray_call__ = _Method(lambda _: _Answer(actor=self, of="place"))
         self.configuration = _Method(lambda *_: _Answer(actor=self, of="configuration"))
         self.train = _Method(lambda task: _Answer(actor=self, of=task))
 
@@ -64,6 +66,10 @@ class PlayedRay:
     """By node, what its workers say of themselves."""
     actors: list[PlayedActor] = field(default_factory=list)
     avoided: Collection[str] = ()
+    is_short: bool = True
+    """Whether somebody on the cluster waits for processors."""
+    slow: dict[str, int] = field(default_factory=dict)
+    """By node, for how many waits a worker there that has its processor says nothing."""
 
     def options(self, label_selector: dict[str, str] | None = None, **_: object) -> PlayedRay:
         """Return what makes actors that are not placed on the nodes that the selector avoids."""
@@ -78,7 +84,7 @@ class PlayedRay:
 
     def wait(self, answers: Sequence[_Answer], *, timeout: float, num_returns: int = 1) -> tuple[list[_Answer], object]:
         """Return the answers of workers that have a processor, and the others."""
-        ready = [answer for answer in answers if answer.actor.node is not None]
+        ready = [answer for answer in answers if answer.actor.node is not None and not self._is_slow(answer, timeout)]
         assert ready or not timeout or num_returns > 1, "this would wait for ever"
         return ready[:num_returns], [answer for answer in answers if answer not in ready[:num_returns]]
 
@@ -91,7 +97,7 @@ class PlayedRay:
             raise GetTimeoutError
         if isinstance(answer.of, TrainTask):
             return self._learn(answer, answer.of, node)
-        return node if answer.of == "node" else self.computing[node]
+        return Place(node, 0) if answer.of == "place" else self.computing[node]
 
     def _learn(self, answer: _Answer, task: TrainTask, node: str) -> SliceLearned:
         try:
@@ -105,6 +111,18 @@ class PlayedRay:
         if fate is not None:
             raise fate
         return _learned(task)
+
+    def _is_slow(self, answer: _Answer, timeout: float) -> bool:
+        """Whether its worker is starting; each wait that takes time brings it nearer."""
+        node = answer.actor.node or ""
+        left = self.slow.get(node, 0)
+        if timeout and left:
+            self.slow[node] = left - 1
+        return left > 0
+
+    def get_runtime_context(self) -> SimpleNamespace:
+        """Return what this process knows of itself."""
+        return SimpleNamespace(get_node_id=lambda: "here")
 
     def kill(self, actor: PlayedActor) -> None:
         """End an actor: its processor is another one's."""
