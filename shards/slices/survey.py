@@ -198,7 +198,7 @@ class _Survey:
             checks[name] = partial(self._check_features, replace(columns, features=(name,)), cells, decimal)
         for name in names:
             if name == self.data.label:
-                checks[name] = partial(read_labels, column=name, classes=self.data.classes)
+                checks[name] = partial(read_labels, column=name, classes=self.data.classes, decimal=self.data.decimal)
             else:
                 checks[name] = partial(self._check_names, columns, name)
         return checks

@@ -112,6 +112,14 @@ def test_numbers_with_a_decimal_comma_are_numbers(tmp_path: Path) -> None:
     assert 'decimal = ","' in found.remedy
 
 
+def test_cells_are_numbers_in_the_declared_form(tmp_path: Path) -> None:
+    """Where a comma stands before fractions, a point there is a fault, in features as in labels."""
+    (tmp_path / "a.csv").write_text("id;person;label;x0\np1;a;1,0;0,5\np2;a;0;1.5\np3;b;0.5;2\n")
+    data = settings(train="a.csv", classes=("0", "1"), delimiter=";", decimal=",")
+    found = find_faults(open_source("a.csv", tmp_path, csv=data.csv), data, TRIMMED)
+    assert [(each.column, each.row, each.points) for each in found] == [("x0", 2, 1), ("label", 3, 1)]
+
+
 def test_one_bad_file_does_not_hide_the_next(tmp_path: Path) -> None:
     """A file that cannot be read to its end is a fault, and files after it are looked at."""
     write(people(10), tmp_path / "a.csv")
