@@ -3,7 +3,7 @@
 Knows object keys, conditional puts, digests, encryption, manifest versions, journal entries, fencing tokens, writer
 locks, signatures.
 May touch: the object store it is given, the file system behind a local store, boto3 (only in s3/client.py), ciphers
-and signatures (only in encryption/cipher.py, transparency/keys.py and transparency/envelope.py).
+and signatures (only in encryption/cipher.py and transparency/keys.py).
 Must not know: shards, slices, models, Ray, HTTP.
 Promises: a returned put is durable; a raised OutcomeUnknown may have landed.
 Owns the words: object, key, conditional put, manifest, journal, entry, position, floor, fencing token, digest,

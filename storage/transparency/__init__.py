@@ -5,7 +5,7 @@ checkpoint    a signed checkpoint as text (C2SP tlog-checkpoint)
 merkle        hashes and proofs of RFC 9162
 check         recomputes a whole log and verifies every signature
 witness       another store that keeps checkpoints, so that a rewritten log shows
-envelope      DSSE envelopes; the one door to securesystemslib
-keys          Ed25519 signing keys; a door to ``cryptography``
+envelope      DSSE envelopes: a payload, its type and one signature
+keys          Ed25519 signing keys; the door to ``cryptography``
 key_rotation  replaces the signing keys of all purposes together
 """

@@ -1,8 +1,6 @@
 """DSSE envelopes: a payload, its type, and one Ed25519 signature over both (https://github.com/secure-systems-lab/dsse).
 
 An envelope has one spelling only, canonical JSON, and is handled as these bytes: they are what a log's leaf hashes.
-securesystemslib loads every cloud library it finds (boto3: 90 ms), so it is imported where it is used: most commands
-touch no receipt.
 """
 
 from __future__ import annotations
@@ -10,15 +8,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from storage.digests import canonical_json
-from storage.encodings import from_base64
+from storage.encodings import from_base64, to_base64
 from storage.errors import Corrupt
 from storage.transparency.keys import PublicKey, SigningKey
-
-if TYPE_CHECKING:
-    from securesystemslib.dsse import Envelope
 
 SIGNATURE_BYTES = 64
 
@@ -35,15 +30,28 @@ class OpenedEnvelope:
     """Who signed."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Envelope:
+    payload: bytes
+    payload_type: str
+    key_id: str
+    signature: bytes
+
+    @property
+    def signed(self) -> bytes:
+        return _encoded(self.payload, self.payload_type)
+
+
 def sign_envelope(payload: bytes, payload_type: str, key: SigningKey) -> bytes:
     """Return the envelope; the same payload and key always give the same bytes."""
-    from securesystemslib.dsse import Envelope  # noqa: PLC0415
-    from securesystemslib.signer import Signature  # type: ignore[attr-defined]  # noqa: PLC0415
-
-    envelope = Envelope(payload, payload_type, {})
-    signature = key.sign(envelope.pae())
-    envelope.signatures[key.public.key_id] = Signature(key.public.key_id, signature.hex())
-    return canonical_json(envelope.to_dict())
+    signature = to_base64(key.sign(_encoded(payload, payload_type)))
+    return canonical_json(
+        {
+            "payload": to_base64(payload),
+            "payloadType": payload_type,
+            "signatures": [{"keyid": key.public.key_id, "sig": signature}],
+        }
+    )
 
 
 def open_envelope(envelope: bytes, payload_type: str, keys: Iterable[PublicKey]) -> OpenedEnvelope:
@@ -54,11 +62,12 @@ def open_envelope(envelope: bytes, payload_type: str, keys: Iterable[PublicKey])
     parsed = _parsed(envelope)
     if parsed.payload_type != payload_type:
         raise Corrupt("the envelope holds something of another type", _REMEDY)
-    key_id = next(iter(parsed.signatures))
     for key in keys:
-        if key.key_id == key_id and _holds(parsed, key):
+        if key.key_id == parsed.key_id and key.verifies(parsed.signed, parsed.signature):
             return OpenedEnvelope(payload=parsed.payload, key=key)
-    raise Corrupt("the envelope is signed by none of the known keys, or was altered", _REMEDY, key_id=key_id[:64])
+    raise Corrupt(
+        "the envelope is signed by none of the known keys, or was altered", _REMEDY, key_id=parsed.key_id[:64]
+    )
 
 
 def envelope_payload(envelope: bytes) -> bytes:
@@ -66,21 +75,13 @@ def envelope_payload(envelope: bytes) -> bytes:
     return _parsed(envelope).payload
 
 
-def _holds(envelope: Envelope, key: PublicKey) -> bool:
-    from securesystemslib.exceptions import VerificationError  # noqa: PLC0415
-    from securesystemslib.signer import SSlibKey  # type: ignore[attr-defined]  # noqa: PLC0415
-
-    try:
-        envelope.verify([SSlibKey(key.key_id, "ed25519", "ed25519", {"public": key.raw.hex()})], 1)
-    except VerificationError:
-        return False
-    return True
+def _encoded(payload: bytes, payload_type: str) -> bytes:
+    """Return what is signed, DSSE's pre-authentication encoding (PAE)."""
+    kind = payload_type.encode("utf-8", "surrogatepass")
+    return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
 
 
-def _parsed(envelope: bytes) -> Envelope:
-    """Return the library's form, after checking a shape that it is more lenient about."""
-    from securesystemslib.dsse import Envelope  # noqa: PLC0415
-
+def _parsed(envelope: bytes) -> _Envelope:
     try:
         fields = json.loads(envelope)
         canonical = canonical_json(fields) == envelope
@@ -91,10 +92,15 @@ def _parsed(envelope: bytes) -> Envelope:
     signature = _only_signature(fields["signatures"])
     if not isinstance(fields["payload"], str) or not isinstance(fields["payloadType"], str):
         raise _no_envelope()
-    from_base64(fields["payload"])
-    if len(from_base64(signature["sig"])) != SIGNATURE_BYTES:
+    found = _Envelope(
+        payload=from_base64(fields["payload"]),
+        payload_type=fields["payloadType"],
+        key_id=signature["keyid"],
+        signature=from_base64(signature["sig"]),
+    )
+    if len(found.signature) != SIGNATURE_BYTES:
         raise _no_envelope()
-    return Envelope.from_dict(fields)
+    return found
 
 
 def _only_signature(signatures: Any) -> dict[str, str]:

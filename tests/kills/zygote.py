@@ -39,8 +39,6 @@ _LATE: Final = (
     "pyarrow.parquet",
     "rich.live",
     "rich.progress",
-    "securesystemslib.dsse",
-    "securesystemslib.signer",
     "shards.models",
     "torch._dynamo",
 )

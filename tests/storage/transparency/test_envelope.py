@@ -34,6 +34,18 @@ def test_the_signature_is_over_the_pre_authentication_encoding() -> None:
     assert fields()["signatures"][0]["keyid"] == KEY.public.key_id
 
 
+def test_another_implementation_verifies_it() -> None:
+    """securesystemslib, which TUF and in-toto use, reads the envelope and finds the signature valid."""
+    from securesystemslib.dsse import Envelope
+    from securesystemslib.signer import SSlibKey  # type: ignore[attr-defined]
+
+    public = KEY.public
+    key = SSlibKey(public.key_id, "ed25519", "ed25519", {"public": public.raw.hex()})
+    read = Envelope.from_dict(fields())
+    assert set(read.verify([key], 1)) == {public.key_id}
+    assert (read.payload, canonical_json(read.to_dict())) == (b'{"hello":"world"}', ENVELOPE)
+
+
 def test_what_is_signed_is_opened() -> None:
     """The payload comes back with its signer; signing again gives the same bytes."""
     opened = open_envelope(ENVELOPE, "application/test", KNOWN)
