@@ -33,7 +33,7 @@ from pydantic import TypeAdapter, ValidationError
 from cluster.results.federation import ErasureAnswer, SubjectFound, SubjectsFound
 from cluster.results.sites import SitesStatus
 from coordinator.aggregation import ModelFailed
-from coordinator.requests import RequestState, may_find_nothing
+from coordinator.requests import RequestState
 from coordinator.sites import SiteStanding, TookPart
 from coordinator.status import FederationStatus, RequestStatus
 from shards.data.frames import plain_table, table_of
@@ -423,7 +423,7 @@ def brought_up_to(answer: ErasureAnswer, last: RequestStatus, again: Callable[[]
     if last.unknown:
         with suppress(Unavailable):
             now = again()
-    return replace(now, salt=answer.salt if may_find_nothing(now.stage) else "")
+    return replace(now, salt=answer.salt)
 
 
 def _request_path(request_id: str, what: str, site: str | None) -> str:

@@ -160,8 +160,8 @@ class ErasureRequest:
     include_similar: bool = False
     """Whether subjects whose names differ in spelling alone are meant as well."""
     commitment: str = ""
-    """What stands for its names in the statement that nothing was found (``coordinator.receipts.commitment``), in
-    hexadecimal; empty: it came from a release without such statements."""
+    """What stands for its names in its receipt (``coordinator.receipts.openings``), in hexadecimal; empty: the release
+    that took it made none."""
     names: ObjectRef | InlineDigests | None
     """The keyed digests it names, until its points are removed: then they are among the tombstones. None as well once
     it is refused or cancelled."""
@@ -283,11 +283,6 @@ class Refutation:
     def request_id(self) -> str:
         """What its statement is called."""
         return f"{_OF_REFUTATIONS}{self.shard}-{self.digest[:16]}"
-
-
-def may_find_nothing(stage: str) -> bool:
-    """Return whether a request at this stage has found nothing, or may still come to that."""
-    return stage in {RequestState.ACCEPTED.value, RequestState.REFUSED.value}
 
 
 def check_request_id(request_id: str) -> None:

@@ -24,7 +24,7 @@ from coordinator.engine.lookup import load_digests, load_tombstones
 from coordinator.engine.removal import Demand, find_points
 from coordinator.ports import Clock
 from coordinator.receipts.rollback import forgotten_by, refuse_forgotten
-from coordinator.requests import ErasureRequest, RequestState, may_find_nothing
+from coordinator.requests import ErasureRequest, RequestState
 from coordinator.state import FederationState
 from coordinator.status import FederationStatus, describe, describe_request
 from shards.data.prediction_files import FeatureBatch, PredictionBatch
@@ -130,11 +130,11 @@ class Reading:
     def answer_to(self, made: Draft, request: ErasureRequest) -> ErasureAnswer:
         """Return how a request stands, for whoever has submitted it with this very draft; unknown names by position.
 
-        The salt opens the commitment of this call. So it is told where the request has that one, and may find nothing.
+        The salt opens the commitment of this call, so it is told where the request has that one.
         """
         assert made.roll is not None
         at_subjects, at_ids = self.unknown(made.roll, request)
-        opens = request.commitment == made.request.commitment and may_find_nothing(request.state.value)
+        opens = request.commitment == made.request.commitment
         return ErasureAnswer.of(
             describe_request(request, self._clock.now()),
             unknown_subjects=at_subjects,

@@ -71,7 +71,7 @@ class ErasureAnswer(RequestStatus):
     unknown_names: tuple[str, ...] = ()
     """They by name, where the call gave lists."""
     salt: str = ""
-    """Opens the commitment in the statement of a request that found nothing, to be kept with it; empty: this call
+    """Opens the commitment in the request's receipt, to be kept with it; empty: this call
     repeats a request, and whoever asked first has it."""
 
     @classmethod

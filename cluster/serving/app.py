@@ -147,8 +147,8 @@ class _Endpoints(Endpoints):
         """Submit an erasure request; it is durable when this answers, and carried out whatever crashes.
 
         With 'include_similar' subjects whose names differ in spelling alone are erased with those named. The answer
-        alone has what is for the asker: the 'salt' of a new request, which opens the signed statement in case that
-        nothing is found, and once the request is carried out, to whoever repeats it, which of the names are unknown.
+        alone has what is for the asker: the 'salt' of a new request, which shows whom the receipt is
+        about, and once the request is carried out, to whoever repeats it, which of the names are unknown.
 
         The same Idempotency-Key with the same names is the same request. To a token of the role erase, a key that was
         used with another token is a conflict, whatever was named then. Everyone at once, as for a site that leaves its

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-from coordinator.receipts.evidence import PAYLOAD_TYPE, PREDICATE_TYPES, STATEMENT_TYPE, SUBJECT_NAME
+from coordinator.receipts.kinds import PAYLOAD_TYPE, PREDICATE_TYPES, STATEMENT_TYPE, SUBJECT_NAME
 from storage.digests import canonical_json
 from storage.encodings import from_hex
 from storage.errors import Corrupt, Invalid

@@ -12,6 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Protocol
 
+from coordinator.receipts.kinds import PREDICATE_TYPE, STATEMENT_TYPE, SUBJECT_NAME
+from coordinator.receipts.openings import RECIPE
 from coordinator.requests import ErasureRequest, ObjectRef, RequestState
 from coordinator.state import FederationState, ShardState
 from shards.lineage import CheckpointRecord, NumericsProfile
@@ -21,17 +23,6 @@ from storage.errors import Invalid
 from storage.objects import ObjectKey
 
 FORMAT_VERSION: Final = 1
-PAYLOAD_TYPE: Final = "application/vnd.in-toto+json"
-STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
-PREDICATE_TYPE: Final = "urn:sisa-ray:erasure-receipt:v1"
-SITE_PREDICATE_TYPE: Final = "urn:sisa-ray:site-receipt:v1"
-NOTHING_FOUND_TYPE: Final = "urn:sisa-ray:nothing-found:v1"
-READMISSION_TYPE: Final = "urn:sisa-ray:readmission:v1"
-REFUTATION_TYPE: Final = "urn:sisa-ray:constituent-refuted:v1"
-PREDICATE_TYPES: Final = frozenset(
-    {PREDICATE_TYPE, SITE_PREDICATE_TYPE, NOTHING_FOUND_TYPE, READMISSION_TYPE, REFUTATION_TYPE}
-)
-SUBJECT_NAME: Final = "erasure-request"
 
 PROVES: Final = (
     "The operator stated these facts, at this place of an append-only log, and has not changed them since. Digests can "
@@ -42,6 +33,12 @@ DOES_NOT_PROVE: Final = (
     "It does not prove that no copy exists elsewhere, nor that the facts are true: it binds the operator to them. It "
     "names nobody; who stands behind the request's digest can be told only with the federation's partition key."
 )
+DOES_NOT_PROVE_TO_OTHERS: Final = (
+    "It does not prove that no copy exists elsewhere, nor that the facts are true: it binds the operator to them. It "
+    "names nobody: whom it is about can be shown by the commitment, with the salt that the asker was given, or by the "
+    "request's digest, with the federation's partition key."
+)
+"""As ``DOES_NOT_PROVE``, for a receipt with a commitment to the names."""
 STANDING_EXCEPTIONS: Final = (
     "Files outside the store that the data points were read from are not erased by this system.",
     "Copies that others made of the store, such as backups, replicas or access logs, are out of its reach.",
@@ -152,6 +149,8 @@ class ErasureEvidence:
     """As it was given: whoever chooses request ids keeps personal data out of them."""
     request_digest: Sha256
     """SHA-256 over the keyed digests that the request names."""
+    commitment: str = ""
+    """To the names, see ``coordinator.receipts.openings``; empty: the release that took the request made none."""
     subjects: int
     ids: int
     points: int
@@ -223,6 +222,7 @@ def collect_evidence(
         federation=after.name,
         request_id=request_id,
         request_digest=request.body,
+        commitment=request.commitment,
         subjects=request.subjects,
         ids=request.ids,
         points=request.points,
@@ -259,16 +259,18 @@ def statement(evidence: Evidence, issued_at: str) -> bytes:
 
 
 def _predicate(evidence: ErasureEvidence, issued_at: str) -> dict[str, Any]:
+    opening = {"commitment": evidence.commitment, "commitment_is": RECIPE} if evidence.commitment else {}
     return {
         "format_version": FORMAT_VERSION,
         "proves": PROVES,
-        "does_not_prove": DOES_NOT_PROVE,
+        "does_not_prove": DOES_NOT_PROVE_TO_OTHERS if opening else DOES_NOT_PROVE,
         "exceptions": list(evidence.exceptions),
         "issued_at": issued_at,
         "federation": evidence.federation,
         "request": {
             "id": evidence.request_id,
             "digest": evidence.request_digest,
+            **opening,
             "subjects": evidence.subjects,
             "ids": evidence.ids,
             "unknown": evidence.unknown,

@@ -25,7 +25,8 @@ from coordinator.receipts.bundles import (
     read_statement,
     verify_bundle,
 )
-from coordinator.receipts.evidence import NOTHING_FOUND_TYPE, PAYLOAD_TYPE, Evidence, statement
+from coordinator.receipts.evidence import Evidence, statement
+from coordinator.receipts.kinds import NOTHING_FOUND_TYPE, PAYLOAD_TYPE
 from storage.digests import sha256
 from storage.errors import Conflict, Corrupt, Invalid, ObjectMissing, SisaError
 from storage.objects import ObjectKey, ObjectStore, object_key

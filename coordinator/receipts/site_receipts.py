@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from coordinator.receipts.bundles import ReceiptBundle, statement_of
-from coordinator.receipts.evidence import SITE_PREDICATE_TYPE
+from coordinator.receipts.kinds import SITE_PREDICATE_TYPE
 from storage.digests import Sha256, sha256
 
 FORMAT_VERSION: Final = 1

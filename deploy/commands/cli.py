@@ -379,7 +379,7 @@ def receipt(
         typer.Option(
             "--salt",
             metavar="SALT",
-            help="With --check: whom a statement that nothing was found is about; name them all.",
+            help="With --check: whether the receipt is about these names; give all that were given.",
         ),
     ] = None,
     subject: Annotated[

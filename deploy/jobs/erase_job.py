@@ -10,8 +10,8 @@ Nothing depends on the job once it has said "accepted": the coordinator carries 
 before that may be submitted again under the same request id. Where no coordinator is at work the job refuses, for
 doing the work itself would tie an erasure to a job's life.
 
-The job prints no salt, because Ray keeps what jobs print: nobody can show later whom a statement that nothing was found
-is about. Whoever needs that submits the request with 'sisa erase' or over HTTP.
+The job prints no salt, because Ray keeps what jobs print: nobody can show later, by a salt, whom the receipt is about.
+Whoever needs that submits the request with 'sisa erase' or over HTTP.
 """
 
 from __future__ import annotations

@@ -141,16 +141,16 @@ def submit(
 
 
 def told_to_asker(outcome: Outcome, told: dict[str, Any], file: Path | None) -> Outcome:
-    """Return the outcome with what is for the asker alone: which names are unknown, and a refused request's salt."""
+    """Return the outcome with what is for the asker alone: which names are unknown, and the salt."""
     if outcome.data is None or not told:
         return outcome
     lines = unknown_text(told, file)
     if salt := told.get("salt"):
         is_refused = outcome.data["state"] == RequestState.REFUSED.value
         lines.append(
-            f"'sisa receipt {outcome.data['request_id']}' prints a signed statement"
-            f" {'that nothing was found' if is_refused else 'if nothing is found'}. Keep this salt: it is stored"
-            f" nowhere else and alone shows whom the statement is about: {salt}"
+            f"'sisa receipt {outcome.data['request_id']}' prints"
+            f" {'a signed statement that nothing was found' if is_refused else 'the signed receipt'}."
+            f" Keep this salt: it is stored nowhere else, and shows whom the receipt is about: {salt}"
         )
     told = {name: value for name, value in told.items() if value}
     return replace(outcome, data={**outcome.data, **told}, text="\n".join([outcome.text or "", *lines]).strip())

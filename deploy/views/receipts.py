@@ -7,6 +7,7 @@ relied on, and nothing of it reaches a terminal that a terminal would act on.
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -15,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from coordinator.receipts.bundles import ReceiptBundle, ReceiptCheck, bundle_from_bytes, statement_of, verify_bundle
-from coordinator.receipts.evidence import NOTHING_FOUND_TYPE, READMISSION_TYPE, REFUTATION_TYPE
-from coordinator.receipts.statements import commitment
+from coordinator.receipts.kinds import NOTHING_FOUND_TYPE, READMISSION_TYPE, REFUTATION_TYPE
+from coordinator.receipts.openings import commitment, commitment_in
 from deploy.views.output import ExitCode, Outcome, Problem
 from deploy.views.text import table
 from storage.digests import canonical_json
@@ -27,6 +28,7 @@ from storage.transparency.keys import PublicKey, public_keys_from_text
 _MOST_BYTES = 256 * 1024 * 1024
 _MOST_PROBLEMS_TOLD = 50
 _NOT_KNOWN = "-"
+_SALT = re.compile(r"[0-9a-f]+")
 
 
 def receipt_outcome(bundle: ReceiptBundle) -> Outcome:
@@ -46,7 +48,7 @@ def print_receipt(bundle: ReceiptBundle, *, quiet: bool) -> Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class About:
-    """Whom a statement that nothing was found may be about: for who has its salt."""
+    """Whom a receipt may be about: for those who have its salt."""
 
     salt: str
     subjects: tuple[str, ...]
@@ -61,7 +63,7 @@ def check_receipt(file: Path, key_files: Sequence[Path] = (), about: About | Non
     not whose it is, and the outcome says so: ``UNTRUSTED``, and ``trusted`` is false.
     A file that was spelt anew on its way, by a shell or an editor, is taken for what it says.
 
-    With ``about`` also whether a statement that nothing was found is about these names.
+    With ``about`` also whether it is about these names.
 
     Raises ``Invalid`` when a file cannot be read, is no public key, or was written by a newer version, and when
     ``about`` is asked of a receipt that commits to no names.
@@ -162,6 +164,7 @@ def _facts_text(kind: object, predicate: dict[str, Any], request: dict[str, Any]
     """Return what a statement is, and its facts: of an erasure, of one that found nothing, of somebody's return."""
     named = f"  named: {_shown(request.get('subjects'))} subjects"
     digest = f"  digest of what was named: {_shown(request.get('digest'))}"
+    to_names = "  commitment to the names, which needs the asker's salt:"
     if kind == READMISSION_TYPE:
         return ["readmission", named, digest, *_times_text(request), f"  reason: {_shown(predicate.get('reason'))}"]
     if kind == REFUTATION_TYPE:
@@ -187,7 +190,7 @@ def _facts_text(kind: object, predicate: dict[str, Any], request: dict[str, Any]
                 f" {_shown(similar.get('subjects'))} subjects, {_shown(similar.get('points'))} data points"
             ),
             *([others] if searched.get("being_erased") else []),
-            f"  commitment to the names, which needs the asker's salt: {_shown(request.get('digest'))}",
+            f"{to_names} {_shown(request.get('digest'))}",
             *_times_text(request),
         ]
     erased = _record(predicate.get("erased"))
@@ -195,6 +198,7 @@ def _facts_text(kind: object, predicate: dict[str, Any], request: dict[str, Any]
         "receipt for erasure request",
         f"{named}; {_shown(request.get('unknown'))} of them have nothing here",
         digest,
+        *([f"{to_names} {_shown(request['commitment'])}"] if "commitment" in request else []),
         f"  erased: {_shown(erased.get('points'))} data points",
         *_times_text(request),
         *_models_text(predicate),
@@ -203,13 +207,15 @@ def _facts_text(kind: object, predicate: dict[str, Any], request: dict[str, Any]
 
 
 def _is_about(statement: dict[str, Any], about: About) -> bool:
-    if statement.get("predicateType") != NOTHING_FOUND_TYPE:
+    stated = commitment_in(statement)
+    if stated is None:
         raise Invalid(
-            "this receipt commits to no names: only a statement that nothing was found does",
+            "this receipt commits to no names: readmissions, and receipts of requests to release 0.1, do not",
             "leave --salt, --subject and --id out",
         )
-    digest = _record(_record(statement.get("predicate")).get("request")).get("digest")
-    return bool(digest == commitment(about.salt, subjects=about.subjects, ids=about.ids))
+    # A salt of another form could take over a part of a name, and so show another name than the one that was given.
+    is_salt = _SALT.fullmatch(about.salt) is not None
+    return is_salt and stated == commitment(about.salt, subjects=about.subjects, ids=about.ids)
 
 
 def log_text(check: LogCheck) -> str:

@@ -18,7 +18,8 @@ from coordinator.receipts.evidence import (
     SupersededCheckpoint,
 )
 from coordinator.receipts.issuer import Registrar
-from coordinator.receipts.statements import NothingFound, Readmitted, commitment
+from coordinator.receipts.openings import commitment
+from coordinator.receipts.statements import NothingFound, Readmitted
 from coordinator.requests import ErasureRequest, Readmission, RequestState, Similar
 from shards.lineage import NumericsProfile
 from shards.specification import ShardId, SliceIndex

@@ -12,7 +12,7 @@ from cluster.coordinator_actor.resident import Resident
 from cluster.serving.erasures import Accepting
 from cluster.writer.drafting import readmission_of, roll_of
 from coordinator.receipts.bundles import ReceiptBundle, bundle_from_bytes, statement_of
-from coordinator.receipts.statements import commitment
+from coordinator.receipts.openings import commitment
 from coordinator.requests import ErasureRequest
 from shards.tombstones import DigestSet
 from tests.doubles.home import MARKED, Said, run
@@ -117,12 +117,15 @@ def test_a_readmission_has_a_statement(world: World) -> None:
 
 
 def test_the_client_tells_the_same(world: World, url: str) -> None:
-    """One call that waits has the unknown names and, where nothing was found, the salt; a repetition has no salt."""
+    """One call that waits has the unknown names and the salt of its receipt; a repetition has no salt."""
     with Client(url, world.tokens["erase"]) as client:
         names = iter([RESPELT, NOBODY])
         done = client.erase(subjects=names, request_id="er-1", include_similar=True, wait_seconds=60)
-        assert (done.state, done.points, done.unknown_names, done.salt) == ("complete", 4, (NOBODY,), "")
-        assert client.erase(subjects=[RESPELT, NOBODY], request_id="er-1", include_similar=True) == done
+        assert (done.state, done.points, done.unknown_names) == ("complete", 4, (NOBODY,))
+        receipt = statement(client.receipt("er-1"))["request"]
+        assert receipt["commitment"] == commitment(done.salt, subjects=[RESPELT, NOBODY])
+        asked_again = client.erase(subjects=[RESPELT, NOBODY], request_id="er-1", include_similar=True)
+        assert asked_again == replace(done, salt="")
         assert done.request == client.request("er-1")
         none = client.erase(subjects=[NOBODY], ids=["no-such-id"], request_id="er-2", wait_seconds=60)
         assert (none.state, none.unknown_names) == ("refused", (NOBODY, "no-such-id"))

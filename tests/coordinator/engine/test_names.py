@@ -17,9 +17,9 @@ from coordinator.engine.lookup import load_digests, load_tombstones
 from coordinator.engine.removal import Demand, find_points, with_tombstones
 from coordinator.ports import Notice
 from coordinator.receipts.bundles import ReceiptBundle, statement_of
-from coordinator.receipts.evidence import NOTHING_FOUND_TYPE, READMISSION_TYPE
 from coordinator.receipts.issuer import Registrar
-from coordinator.receipts.statements import commitment
+from coordinator.receipts.kinds import NOTHING_FOUND_TYPE, READMISSION_TYPE
+from coordinator.receipts.openings import commitment
 from coordinator.requests import ErasureRequest, Readmission, RequestState, Segment, Similar
 from coordinator.verification import scan_residue
 from shards.routing import PointDigest, point_digest, subject_digest

@@ -20,7 +20,8 @@ from coordinator.receipts.bundles import (
     statement_of,
     verify_bundle,
 )
-from coordinator.receipts.evidence import PAYLOAD_TYPE, statement
+from coordinator.receipts.evidence import statement
+from coordinator.receipts.kinds import PAYLOAD_TYPE
 from storage.digests import canonical_json
 from storage.errors import Corrupt, Invalid
 from storage.stores.memory import MemoryStore

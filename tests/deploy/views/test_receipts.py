@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coordinator.receipts.bundles import CHECKPOINTS, RECEIPTS, ReceiptBundle, bundle_from_bytes
-from coordinator.receipts.evidence import PAYLOAD_TYPE
 from coordinator.receipts.issuer import Registrar
+from coordinator.receipts.kinds import PAYLOAD_TYPE
 from deploy.views.output import ExitCode, envelope
 from deploy.views.receipts import check_receipt, log_outcome, read_checkpoint, receipt_outcome, receipt_text
 from storage.digests import Json, canonical_json

@@ -75,6 +75,7 @@ def test_similar_names_are_taken_along(home: Home) -> None:
     assert (priced["points"], erased["points"], erased["include_similar"]) == (12, 12, True)
     assert erased["similar"] == {"points": 0, "subjects": 0}
     assert home.refused(*words, code=4).error["kind"] == "conflict"
+    assert erased.pop("salt")
     assert home.json(*words, "--include-similar").data == erased
     assert home.json("verify").data["exact"]
 
@@ -308,12 +309,42 @@ def test_we_hold_nothing_on_you(home: Home, tmp_path: Path) -> None:
     assert home.json("verify").data["receipts"] == {"checked": 1, "broken": []}
 
 
-def test_a_salt_is_for_statements_alone(home: Home, tmp_path: Path) -> None:
-    """A receipt of an erasure commits to no names: asked whom it is about, it says so."""
+def test_a_receipt_is_about_whom_the_salt_shows(home: Home, tmp_path: Path) -> None:
+    """The asker's salt, and nothing in the store, shows that a receipt is about the names that were given."""
     federation(home, small_points())
-    home.json("erase", "--subject", "secret-person-003", "--request-id", "er-1")
+    words = ("erase", "--subject", "secret-person-003", "--subject", "nobody", "--request-id", "er-1")
+    salt = home.json(*words).data["salt"]
+    assert "salt" not in home.json(*words).data
+    printed, file = home.run("receipt", "er-1"), tmp_path / "receipt.json"
+    assert "commitment to the names, which needs the asker's salt" in printed.err
+    file.write_text(printed.out, encoding="utf-8")
+    check = ("receipt", "--check", str(file), "--json")
+    names = ("--subject", "secret-person-003", "--subject", "nobody")
+    about = run(*check, "--salt", salt, *names)
+    assert (about.code, about.data["about_these_names"]) == (6, True)
+    for wrong in (("--salt", salt, *names[:2]), ("--salt", "0" * 32, *names), ("--salt", f"{salt}subject", *names)):
+        assert run(*check, *wrong).code == 3
+    assert all(salt.encode() not in payload for payload in home.raw().values())
+
+
+def test_a_salt_shows_no_other_name(home: Home, tmp_path: Path) -> None:
+    """A name that holds another one, behind what parts salts from names, does not make the receipt that other's."""
+    federation(home, small_points())
+    salt = home.json("erase", "--subject", "xsubject\0alice", "--request-id", "er-1").data["salt"]
     file = tmp_path / "receipt.json"
     file.write_text(home.run("receipt", "er-1").out, encoding="utf-8")
+    check = ("receipt", "--check", str(file), "--json")
+    assert run(*check, "--salt", salt, "--subject", "xsubject\0alice").code == 6
+    assert run(*check, "--salt", f"{salt}subject\0x", "--subject", "alice").code == 3
+
+
+def test_a_salt_needs_a_commitment(home: Home, tmp_path: Path) -> None:
+    """A readmission commits to no names: asked whom it is about, it says so."""
+    federation(home, small_points())
+    home.json("erase", "--subject", "secret-person-003", "--request-id", "er-1")
+    home.json("readmit", "--subject", "secret-person-003", "--reason", "back", "--request-id", "re-1")
+    file = tmp_path / "receipt.json"
+    file.write_text(home.run("receipt", "re-1").out, encoding="utf-8")
     said = run("receipt", "--check", str(file), "--salt", "00", "--subject", "x", "--json")
     assert (said.code, "commits to no names" in said.error["message"]) == (2, True)
 
