@@ -9,4 +9,5 @@ serve    ``sisa serve``, ``sisa token``
 site     commands for one site of several
 keys     ``sisa keys``
 own_words  takes what was typed out of the process's command line
+check    ``sisa-check``, which needs cryptography alone
 """

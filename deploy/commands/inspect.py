@@ -19,7 +19,7 @@ def log(
     check: Annotated[bool, typer.Option("--check", help="Recompute the whole log.")] = False,
     earlier: Annotated[
         Path | None,
-        typer.Argument(metavar="CHECKPOINT", help="A checkpoint kept from earlier, to be consistent with."),
+        typer.Argument(metavar="CHECKPOINT", help="A checkpoint kept from earlier, or a receipt: to be continued."),
     ] = None,
     config: Config = DEFAULT_CONFIG,
     as_json: AsJson = False,
@@ -28,7 +28,8 @@ def log(
     del check  # there is nothing else to do with the log; the option says what is done
 
     def action(federation: Federation | SiteFederation) -> Outcome:
-        from deploy.views.receipts import log_outcome, read_checkpoint
+        from deploy.views.handed_over import read_checkpoint
+        from deploy.views.receipts import log_outcome
 
         return log_outcome(federation.registrar.check_log(read_checkpoint(earlier) if earlier else None))
 

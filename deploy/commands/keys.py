@@ -100,7 +100,7 @@ def _fields(found: KeyStatement) -> dict[str, str | None]:
 
 
 def _text(found: Sequence[KeyStatement], *, rotate: bool) -> str:
-    from deploy.views.text import table
+    from deploy.views.tables import table
 
     if not found:
         return "no signing keys yet: they are made with the first receipt"

@@ -76,7 +76,7 @@ def list_(config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """List all tokens ever made, without their secrets."""
 
     def action() -> Outcome:
-        from deploy.views.text import table
+        from deploy.views.tables import table
 
         records = _register(config).records()
         lines = [

@@ -1,10 +1,13 @@
 """Views: what commands print, for people and as JSON.
 
 output     the envelope, exit codes, streams
-text       tables and sentences
+text       sentences
+tables     tables of text
 progress   progress on a terminal
 erasure    erasure requests
 receipts   receipts and the log
+handed_over  files from others: receipts, keys, checkpoints
+growth     whether a log continues an earlier one
 diagnosis  what ``doctor`` found
 verifying  what ``verify`` found
 watching   ``status --watch``

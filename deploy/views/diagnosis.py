@@ -8,7 +8,7 @@ from pathlib import Path
 from cluster.doctor import Finding, examine
 from cluster.federation import Federation
 from deploy.views.output import ExitCode, Outcome, Problem, plain
-from deploy.views.text import table
+from deploy.views.tables import table
 from shards.slices.survey import Fault, remedy_of
 from storage.errors import Invalid, Unavailable
 

@@ -18,14 +18,13 @@ from typing import Any
 from coordinator.receipts.bundles import ReceiptBundle, ReceiptCheck, bundle_from_bytes, statement_of, verify_bundle
 from coordinator.receipts.kinds import NOTHING_FOUND_TYPE, READMISSION_TYPE, REFUTATION_TYPE
 from coordinator.receipts.openings import commitment, commitment_in
+from deploy.views.handed_over import public_keys_in, receipt_in
 from deploy.views.output import ExitCode, Outcome, Problem
-from deploy.views.text import table
-from storage.digests import canonical_json
+from deploy.views.tables import table
 from storage.errors import Corrupt, Invalid
 from storage.transparency.check import LogCheck
-from storage.transparency.keys import PublicKey, public_keys_from_text
+from storage.transparency.keys import PublicKey
 
-_MOST_BYTES = 256 * 1024 * 1024
 _MOST_PROBLEMS_TOLD = 50
 _NOT_KNOWN = "-"
 _SALT = re.compile(r"[0-9a-f]+")
@@ -68,8 +67,8 @@ def check_receipt(file: Path, key_files: Sequence[Path] = (), about: About | Non
     Raises ``Invalid`` when a file cannot be read, is no public key, or was written by a newer version, and when
     ``about`` is asked of a receipt that commits to no names.
     """
-    payload, is_respelled = _bundle_in(_read(file))
-    keys = tuple(key for each in key_files for key in _public_keys(each))
+    payload, is_respelled = receipt_in(file)
+    keys = tuple(key for each in key_files for key in public_keys_in(each))
     try:
         bundle = bundle_from_bytes(payload)
     except Corrupt as error:
@@ -129,15 +128,6 @@ def log_outcome(check: LogCheck) -> Outcome:
         ),
         code=ExitCode.PROOF_FAILED,
     )
-
-
-def read_checkpoint(file: Path) -> str:
-    """Return the checkpoint kept in ``file``. Raises ``Invalid`` when it cannot be read or is no text."""
-    try:
-        text = _decoded(_read(file))
-    except UnicodeDecodeError as error:
-        raise Invalid("the file holds no checkpoint", "give the file as it was saved", file=str(file)) from error
-    return text.rstrip("\n") + "\n"
 
 
 def receipt_text(bundle: ReceiptBundle, found: dict[str, Any]) -> str:
@@ -282,39 +272,6 @@ def _verdict(check: ReceiptCheck, keys: Iterable[PublicKey], *, given: bool) -> 
     ]
 
 
-def _bundle_in(payload: bytes) -> tuple[bytes, bool]:
-    """Return the receipt in a file, in its one spelling, and whether the file has another; no JSON as it is.
-
-    What ``sisa receipt --json`` printed has it within. A key that stands twice is no other spelling: readers differ in
-    which of the two they take.
-    """
-    try:
-        found = json.loads(_decoded(payload), object_pairs_hook=_object)
-        data = found.get("data") if isinstance(found, dict) else None
-        if isinstance(data, dict) and "bundle" in data:
-            return canonical_json(data["bundle"]), False
-        canonical = canonical_json(found)
-    except (ValueError, TypeError, RecursionError):
-        return payload, False
-    return canonical, canonical != payload.removesuffix(b"\n")
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError
-    return found
-
-
-def _decoded(payload: bytes) -> str:
-    """Return a file's text: in UTF-8, or in UTF-16 or UTF-32 as shells write it, with or without a byte order mark.
-
-    Raises ``UnicodeDecodeError`` for anything else.
-    """
-    text = payload.decode(json.detect_encoding(payload))
-    return text.removeprefix("\N{ZERO WIDTH NO-BREAK SPACE}").replace("\r\n", "\n")
-
-
 def _refused(check: ReceiptCheck, file: str) -> Outcome:
     return Outcome(
         data=_check_data(check),
@@ -342,28 +299,6 @@ def _check_data(check: ReceiptCheck) -> dict[str, Any]:
 
 def _key_data(keys: Iterable[PublicKey]) -> list[dict[str, str]]:
     return [{"purpose": key.purpose, "key_id": key.key_id} for key in keys]
-
-
-def _public_keys(file: Path) -> tuple[PublicKey, ...]:
-    try:
-        return public_keys_from_text(_decoded(_read(file)))
-    except ValueError as error:  # of the decoder's, or Invalid
-        raise Invalid(
-            "the file is not a public key of ours, nor several",
-            "give it as 'sisa keys --export' wrote it, or a key as it was published at log/keys/ in the store",
-            file=str(file),
-        ) from error
-
-
-def _read(file: Path) -> bytes:
-    try:
-        if file.stat().st_size > _MOST_BYTES:
-            raise Invalid("the file is too large for a receipt or a key", "check its name", file=str(file))
-        return file.read_bytes()
-    except FileNotFoundError:
-        raise Invalid("there is no such file", "check its name", file=str(file)) from None
-    except IsADirectoryError:
-        raise Invalid("this is a folder", "name the file in it", file=str(file)) from None
 
 
 def _record(value: Any) -> dict[str, Any]:

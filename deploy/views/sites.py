@@ -12,7 +12,8 @@ from coordinator.receipts.bundles import statement_of
 from deploy.views.erasure import Given, erase_outcome, told_to_asker
 from deploy.views.output import ExitCode, Outcome, Problem, plain
 from deploy.views.receipts import receipt_text
-from deploy.views.text import evaluation_text, requests_text, table, verification_text
+from deploy.views.tables import table
+from deploy.views.text import evaluation_text, requests_text, verification_text
 
 if TYPE_CHECKING:
     from cluster.results.sites import SitesStatus

@@ -9,6 +9,7 @@ from coordinator.decisions.plan import RetrainPlan
 from coordinator.decisions.times import MOST_SECONDS_BEHIND, clock_is_behind
 from coordinator.requests import Cost, RequestState, Similar
 from coordinator.status import WHY_BY_ID, BatchStatus, FederationStatus, RequestStatus
+from deploy.views.tables import table
 
 if TYPE_CHECKING:  # the planner loads torch, and commands with --url do without
     from cluster.results.federation import Evaluation, Verification
@@ -17,21 +18,6 @@ if TYPE_CHECKING:  # the planner loads torch, and commands with --url do without
 _MOST_OF_A_NOTE = 60
 _ONE_SIMILAR = "1 subject whose name differs"
 _MOST_FORGOTTEN = 20
-
-
-def table(header: Sequence[str], lines: Sequence[Sequence[object]]) -> str:
-    """Return aligned columns; numbers to the right."""
-    cells = [[str(cell) for cell in line] for line in lines]
-    widths = [max(len(line[column]) for line in [list(header), *cells]) for column in range(len(header))]
-    right = [
-        all(isinstance(line[column], int | float) for line in lines) and bool(lines) for column in range(len(header))
-    ]
-
-    def laid(line: Sequence[str]) -> str:
-        parts = (c.rjust(w) if r else c.ljust(w) for c, w, r in zip(line, widths, right, strict=True))
-        return "  ".join(parts).rstrip()
-
-    return "\n".join([laid(list(header)), *(laid(line) for line in cells)])
 
 
 def status_text(status: FederationStatus) -> str:

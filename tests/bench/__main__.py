@@ -22,7 +22,7 @@ from coordinator.engine.ledger import read_state
 from coordinator.ports import Notice, TrainingStarted
 from coordinator.state import FederationState, ShardState
 from deploy.demo_data import DemoData, write_digits, write_fashion_mnist
-from deploy.views.text import table
+from deploy.views.tables import table
 from shards.learners.trainer import SliceLearned
 from shards.slices.files import load_shard
 from storage.errors import Unavailable

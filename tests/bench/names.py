@@ -21,7 +21,7 @@ import pyarrow as pa
 from coordinator.engine.removal import removal_events, with_tombstones
 from coordinator.requests import ErasureRequest
 from coordinator.state import FederationState
-from deploy.views.text import table
+from deploy.views.tables import table
 from shards.data.sources import table_source
 from shards.routing import AS_GIVEN, Naming
 from shards.slices.ingest import IngestTask, ingest

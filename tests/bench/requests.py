@@ -17,7 +17,7 @@ from cluster.runtime.system import new_name
 from cluster.writer.writer import drafted, surroundings
 from coordinator.ports import Notice, RequestMoved, TrainingStarted
 from coordinator.requests import RequestState
-from deploy.views.text import table
+from deploy.views.tables import table
 from storage.objects import object_key
 
 SUBMITTERS = 16

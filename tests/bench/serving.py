@@ -37,7 +37,7 @@ from cluster.tokens import TokenRegister
 from cluster.writer.stores import open_objects
 from coordinator.engine.follower import Follower
 from deploy.demo_data import DemoData, write_digits
-from deploy.views.text import table
+from deploy.views.tables import table
 from shards.points import scaled
 
 SHARDS = 20

@@ -38,7 +38,7 @@ from coordinator.sites import SiteAnswer, SiteStanding
 from deploy.demo_data import write_digits
 from deploy.examples.sites.compare import compare, compared_text
 from deploy.examples.sites.split import OWN_SHARE, Example, write_example
-from deploy.views.text import table
+from deploy.views.tables import table
 from storage.errors import Unavailable
 from tests.federated.served import listening
 

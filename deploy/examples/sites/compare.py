@@ -18,7 +18,7 @@ from cluster.results.federation import Evaluation
 from cluster.sites.federation import connect_sites
 from cluster.sites.simulation import simulated
 from deploy.views.output import Outcome, run
-from deploy.views.text import table
+from deploy.views.tables import table
 
 
 def compare(folder: Path) -> dict[str, Evaluation]:

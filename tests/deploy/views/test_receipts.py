@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from coordinator.receipts.bundles import CHECKPOINTS, RECEIPTS, ReceiptBundle, bundle_from_bytes
 from coordinator.receipts.issuer import Registrar
 from coordinator.receipts.kinds import PAYLOAD_TYPE
+from deploy.views.handed_over import read_checkpoint
 from deploy.views.output import ExitCode, envelope
-from deploy.views.receipts import check_receipt, log_outcome, read_checkpoint, receipt_outcome, receipt_text
+from deploy.views.receipts import check_receipt, log_outcome, receipt_outcome, receipt_text
 from storage.digests import Json, canonical_json
 from storage.errors import Invalid
 from storage.objects import object_key
@@ -157,11 +158,11 @@ def test_bad_files_are_named(file: Path, tmp_path: Path) -> None:
         check_receipt(tmp_path / "none")
     with pytest.raises(Invalid, match="this is a folder"):
         check_receipt(tmp_path)
-    with pytest.raises(Invalid, match="the file is not a public key of ours"):
+    with pytest.raises(Invalid, match="the file holds no public keys of ours"):
         check_receipt(file, [file])
     binary = tmp_path / "binary"
     binary.write_bytes(b"\xff")
-    with pytest.raises(Invalid, match="the file is not a public key of ours"):
+    with pytest.raises(Invalid, match="the file holds no public keys of ours"):
         check_receipt(file, [binary])
     with pytest.raises(Invalid, match="the file holds no checkpoint"):
         read_checkpoint(binary)

@@ -1,0 +1,1 @@
+"""Receipts, keys and checks, as commands."""
