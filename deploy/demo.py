@@ -59,6 +59,7 @@ _MODELS: Final[Mapping[str, Mapping[str, object]]] = {
     "fashion-mnist": {"hidden": 128, "epochs": 20, "learning_rate": 0.05},
 }
 _ERASED_PERSON: Final = "person-0017"
+_KEYS: Final = "operator.keys"
 _SOUND: Final = "unaltered, signed, and in the log"
 
 
@@ -135,6 +136,8 @@ def _tell(federation: Federation, data: DemoData, home: Path, tell: Callable[[st
     tell(f"files of the store that name {_ERASED_PERSON}: {mentions}")
     receipt = home / "receipt.json"
     receipt.write_bytes(federation.registrar.find(request.request_id).to_bytes())
+    keys = "".join(each.key.to_text() for each in federation.registrar.key_statements())
+    (home / _KEYS).write_text(keys, encoding="utf-8")
     tell(f"the signed receipt, checked offline: {_checked(receipt)}")
     return _Story(
         before=before,
@@ -203,7 +206,8 @@ def _outcome(story: _Story, home: Path) -> Outcome:
         f"  data/                  the data sets, as any user's would lie there; they still hold {_ERASED_PERSON}:\n"
         f"                         files outside the store are yours to erase\n"
         f"  federation/            the store: slices, checkpoints, manifest, tombstones, receipts\n"
-        f"  receipt.json           the signed receipt; 'sisa receipt --check receipt.json' verifies it anywhere\n"
+        f"  receipt.json           the signed receipt, and operator.keys, as 'sisa keys --export' writes them:\n"
+        f"                         'sisa receipt --check receipt.json --key operator.keys' verifies it anywhere\n"
         f"  federation-without/    the store of the federation that never saw them\n"
         f"Go on with: cd {home} && {sisa} status; {sisa} erase --subject person-0042; {sisa} verify"
     )
@@ -242,8 +246,8 @@ def _free_folder(folder: Path) -> Path:
 
 
 def _checked(receipt: Path) -> str:
-    code = check_receipt(receipt).code  # without a key from elsewhere: the operator is whoever reads this
-    return _SOUND if code is ExitCode.UNTRUSTED else "NOT genuine"
+    code = check_receipt(receipt, [receipt.with_name(_KEYS)]).code
+    return _SOUND if code is ExitCode.DONE else "NOT genuine"
 
 
 def _mentions(store: Path, name: str) -> int:
