@@ -30,7 +30,7 @@ from botocore.parsers import ResponseParserError
 
 from storage.errors import Invalid, SisaError
 from storage.s3.bucket import Fate, StoreFacts
-from storage.s3.errors import Complaint, fate_of, redirected, refusal, unidentified, unreachable
+from storage.s3.errors import REFUSED_CREDENTIALS, Complaint, fate_of, redirected, refusal, unidentified, unreachable
 from storage.s3.names import S3Names, check_endpoint, check_place
 from storage.s3.requests import PART_BYTES, Failure, S3Requests
 from storage.s3.responses import Answer, date_of
@@ -160,13 +160,23 @@ def _clients(store: S3Store) -> _Clients:
     The first repeats requests that may be repeated; the second sends each once: a conditional put that the client
     repeats by itself meets its own success and reports a failure.
     """
-    timeouts = (store.connect_timeout_seconds, store.read_timeout_seconds)
-    place = (store.endpoint, store.region, store.profile, store.checksums, *timeouts)
+    place = _place(store)
     with _GUARD:
         if place not in _CLIENTS:
             session = boto3.session.Session(region_name=store.region, profile_name=store.profile)
             _CLIENTS[place] = (_client(store, session, attempts=5), _client(store, session, attempts=1))
         return _CLIENTS[place]
+
+
+def _place(store: S3Store) -> tuple[object, ...]:
+    timeouts = (store.connect_timeout_seconds, store.read_timeout_seconds)
+    return (store.endpoint, store.region, store.profile, store.checksums, *timeouts)
+
+
+def _forget_clients(store: S3Store) -> None:
+    """Let the next request read the credentials where they are kept: a process may live longer than they do."""
+    with _GUARD:
+        _CLIENTS.pop(_place(store), None)
 
 
 def _client(store: S3Store, session: boto3.session.Session, *, attempts: int) -> S3Client:
@@ -253,6 +263,8 @@ class _Asking:
         except _ERRORS as error:
             failure = _failure(error, self.store)
             failure.error.__cause__ = error
+            if failure.code in REFUSED_CREDENTIALS:
+                _forget_clients(self.store)
             return replace(failure, in_body=begun)
 
 

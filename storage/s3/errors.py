@@ -35,6 +35,9 @@ _WRONG_CREDENTIALS = frozenset(
     {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "InvalidSecurity", "NotSignedUp"}
 )
 _RUN_OUT = frozenset({"ExpiredToken", "TokenRefreshRequired", "ExpiredTokenException", "RequestExpired"})
+REFUSED_CREDENTIALS = _WRONG_CREDENTIALS | _RUN_OUT
+"""Nothing was done, and these credentials will not be accepted again; others may stand in their place by now."""
+
 _FULL = frozenset(
     {
         "QuotaExceeded",

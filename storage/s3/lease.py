@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from storage.errors import Conflict, Corrupt, ObjectMissing, SisaError, Unavailable, WriterBusy
+from storage.errors import Conflict, Corrupt, Invalid, ObjectMissing, SisaError, Unavailable, WriterBusy
 from storage.objects import ObjectKey, VersionTag
 from storage.records import seal, unseal
 from storage.s3.bucket import Read
@@ -140,7 +140,7 @@ class _Lease:
             if found is None:
                 return False
             record = lease_from_bytes(found.payload, self.port.place)
-        except Unavailable:
+        except (Invalid, Unavailable):  # credentials that are not accepted any more may be renewed in time
             return True
         except SisaError:
             return False

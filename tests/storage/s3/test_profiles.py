@@ -11,8 +11,10 @@ import pytest
 
 import storage.s3.client
 from shards.data.remote_files import find_remote
-from storage.errors import Invalid
+from storage.errors import Invalid, Unavailable
+from storage.objects import object_key
 from storage.s3.client import S3Store
+from tests.doubles.stores.website import Answer, running_website
 
 Written = Callable[..., Path]
 
@@ -51,6 +53,23 @@ def test_each_profile_has_clients_of_its_own(written: Written, monkeypatch: pyte
     north, south = (S3Store("bucket", "", "http://127.0.0.1:1", profile=name) for name in ("north", "south"))
     assert (_identity(north), _identity(south)) == ("id-north", "id-south")
     assert _identity(S3Store("bucket", "", "http://127.0.0.1:1")) == "of the environment"
+
+
+@pytest.mark.parametrize("code", ["ExpiredToken", "InvalidAccessKeyId"])
+def test_renewed_credentials_are_used(written: Written, code: str) -> None:
+    """Credentials that run out, or are replaced, while a process is at work end the requests made with them; the next
+    request is made with those that stand in the file by then.
+    """
+    path = written("north")
+    with running_website() as site:
+        site.answer = Answer(400, f"<Error><Code>{code}</Code></Error>".encode())
+        store = S3Store("bucket", "", site.address, profile="north")
+        with pytest.raises((Unavailable, Invalid), match="credentials"):
+            store.get(object_key("object"))
+        path.write_text(path.read_text(encoding="utf-8").replace("id-north", "id-renewed"), encoding="utf-8")
+        assert _identity(store) == "id-renewed"
+        site.answer = Answer(200, headers={"ETag": '"tag"'})
+        assert store.put_if_absent(object_key("object"), b"x")
 
 
 def test_only_the_name_crosses(written: Written) -> None:
