@@ -69,6 +69,15 @@ class ObjectStore(Protocol):
         """Return the object. Raises ``ObjectMissing`` when there is none."""
         ...
 
+    def get_durable(self, key: ObjectKey) -> StoredObject:
+        """Return the object, which survives a power cut once this returns.
+
+        For writers that build on an object of which they do not know that its put returned: after ``OutcomeUnknown``,
+        or because another process put it. What ``get`` returns may be in memory only. Raises as ``get`` does, and
+        ``OutcomeUnknown`` or ``Unavailable`` when the object is there and could not be made durable.
+        """
+        ...
+
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """Yield the objects whose key starts with ``prefix``, in no promised order.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from typing import Final
@@ -24,8 +23,9 @@ from shards.slices.files import EMPTY_SLICE
 from shards.slices.ingest import taken_from
 from storage.digests import Json, Sha256, sha256
 from storage.encryption.store import SealedStore
-from storage.errors import Conflict, Corrupt, Invalid, ObjectExists, ObjectMissing
+from storage.errors import Conflict, Corrupt, Invalid, ObjectMissing
 from storage.objects import ObjectStore, object_key
+from storage.registers.create_once import create_or_read
 from storage.s3.bucket import Describes, StoreFacts
 
 KEY_OBJECT: Final = object_key("control/partition-key")
@@ -43,18 +43,17 @@ _NO_RESULT: Final = ("partition.key",)
 def partition_key(store: ObjectStore, specification: FederationSpecification, *, draw: bool) -> PartitionKey:
     """Return the partition key: the specification's own, or the one drawn once and kept in the store.
 
+    With ``draw`` it is durable when this returns, whoever drew it.
     Raises ``Invalid`` when there is none yet and ``draw`` is false: nothing was trained.
     """
     if specification.partition.key is not None:
         return PartitionKey(bytes.fromhex(specification.partition.key))
     try:
-        return _stored_key(store)
+        return _key_from((store.get_durable if draw else store.get)(KEY_OBJECT).payload)
     except ObjectMissing:
         if not draw:
             raise untrained(specification) from None
-    with suppress(ObjectExists):  # another process drew it first: theirs is the key
-        store.put_if_absent(KEY_OBJECT, secrets.token_hex(32).encode())
-    return _stored_key(store)
+    return _key_from(create_or_read(store, KEY_OBJECT, secrets.token_hex(32).encode()))
 
 
 def with_key_in_store(store: ObjectStore, specification: FederationSpecification) -> FederationSpecification:
@@ -233,9 +232,9 @@ def trained(
     return state, key
 
 
-def _stored_key(store: ObjectStore) -> PartitionKey:
+def _key_from(payload: bytes) -> PartitionKey:
     try:
-        return PartitionKey(bytes.fromhex(store.get(KEY_OBJECT).payload.decode("ascii")))
+        return PartitionKey(bytes.fromhex(payload.decode("ascii")))
     except ValueError as error:
         raise Corrupt(
             "the partition key in the store is damaged", "restore it from a copy of the store", key=KEY_OBJECT

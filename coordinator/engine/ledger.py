@@ -269,6 +269,7 @@ def _fence(store: ObjectStore, token: int, names: Names) -> Current:
                 token=token,
                 higher=reading.token,
             )
+        journal.settle(reading.position)  # nothing may be durable that follows what is not
         try:
             position = journal.append([], after=reading.position, token=token, nonce=nonce)
         except Conflict:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
+from functools import cache, partial
 from typing import TypeVar
 
 from coordinator.ports import Clock, Each, Names, in_turn
@@ -107,7 +107,8 @@ class Registrar:
             Corrupt: the log or a receipt is not what was written, or a statement was not signed by us.
             Unavailable: the private keys are not in their place.
         """
-        found = self._each(self._find, [each.request_id for each in evidence])
+        # Durable: the request is complete once its receipt is known to be there.
+        found = self._each(partial(self._find, durable=True), [each.request_id for each in evidence])
         for each, bundle in zip(evidence, found, strict=True):
             if bundle is not None:
                 _check_same(each, bundle.envelope)
@@ -212,7 +213,7 @@ class Registrar:
         """Return the signed statement about this request: the first that was ever made."""
         key = _envelope_key(evidence.request_id)
         try:
-            return self._admitted(self._store.get(key).payload, key)
+            return self._admitted(self._store.get_durable(key).payload, key)
         except ObjectMissing:
             signed = sign_envelope(statement(evidence, issued_at), PAYLOAD_TYPE, signer())
         return self._admitted(create_or_read(self._store, key, signed), key)
@@ -232,10 +233,10 @@ class Registrar:
         )
         return bundle_from_bytes(create_or_read(self._store, _bundle_key(evidence.request_id), bundle.to_bytes()))
 
-    def _find(self, request_id: str) -> ReceiptBundle | None:
+    def _find(self, request_id: str, *, durable: bool = False) -> ReceiptBundle | None:
         key = _bundle_key(request_id)
         try:
-            bundle = bundle_from_bytes(self._store.get(key).payload)
+            bundle = bundle_from_bytes((self._store.get_durable if durable else self._store.get)(key).payload)
         except ObjectMissing:
             return None
         if _request_id(bundle.envelope) != request_id:

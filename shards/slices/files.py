@@ -330,7 +330,7 @@ def _contents(block: PointBlock) -> npt.NDArray[np.bytes_]:
 
 def _landed(store: ObjectStore, key: ObjectKey, payload: bytes) -> bool:
     try:
-        return store.get(key).payload == payload
+        return store.get_durable(key).payload == payload
     except ObjectMissing:
         return False
 

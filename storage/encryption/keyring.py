@@ -150,6 +150,8 @@ class Keyrings:
     folder: str
     _seen: dict[str, _OpenRing] = field(default_factory=dict, repr=False, compare=False)
     """Rings as this process last saw them: never trusted for what is absent, nor for what is about to be relied on."""
+    _settled: dict[str, VersionTag] = field(default_factory=dict, repr=False, compare=False)
+    """The last version of each ring that this process has put, or made durable."""
 
     def find(self, name: str, key: ObjectKey, *, fresh: bool) -> bytes | None:
         """Return the data key of the object ``key``; None when the ring holds none. ``fresh`` reads the ring again."""
@@ -164,7 +166,7 @@ class Keyrings:
         """
         ring, draft = self._seen.get(name), None
         if ring is None or key in ring.ring.entries:
-            ring = self._read(name)
+            ring = self._read(name, durable=True)
         for _ in range(_ATTEMPTS):
             if ring is None:
                 draft = draft or self._draw(name, 1)
@@ -178,7 +180,7 @@ class Keyrings:
                 after, kek = ring.with_entry(key, wanted), _Kek(ring.ring.kek, ring.ring.number, ring.secret)
             if self._swap(ring, after, kek):
                 return wanted
-            ring = self._read(name)
+            ring = self._read(name, durable=True)
         raise _contended(self._key(name, RING))
 
     def destroy(self, name: str, keys: frozenset[ObjectKey], *, past: int = 0) -> None:
@@ -186,7 +188,7 @@ class Keyrings:
 
         Repeating it carries an interrupted one to its end. ``past`` is the least number that the ring shall have.
         """
-        ring = self._read(name)
+        ring = self._read(name, durable=True)
         for _ in range(_ATTEMPTS):
             if ring is None and not past:
                 return  # no key of this ring ever protected anything
@@ -195,8 +197,12 @@ class Keyrings:
                 return
             kek = self._draw(name, max(past, 1 if ring is None else ring.ring.number + 1))
             after = _ring(name, kek, {}) if ring is None else ring.rotated(kek, keys)
-            ring = self._swap(ring, after, kek) or self._read(name)
+            ring = self._swap(ring, after, kek) or self._read(name, durable=True)
         raise _contended(self._key(name, RING))
+
+    def settle(self, name: str) -> None:
+        """Make the ring durable as it is now, if there is one."""
+        self._read(name, durable=True)
 
     def contents(self) -> Iterator[RingContents]:
         """Yield what every ring holds, by name; also a ring whose making was interrupted."""
@@ -219,12 +225,18 @@ class Keyrings:
         """
         self.destroy(name, orphans, past=max((number for _, number in self._keks(name)), default=0))
 
-    def _read(self, name: str) -> _OpenRing | None:
-        """Return the ring as it is now; None when there is none. Raises ``Corrupt``."""
+    def _read(self, name: str, *, durable: bool = False) -> _OpenRing | None:
+        """Return the ring as it is now; None when there is none. Raises ``Corrupt``.
+
+        ``durable`` is for whoever relies on an entry that is there, or deletes what the ring does not name any more.
+        """
         key, before = self._key(name, RING), None
         for _ in range(_ATTEMPTS):
             try:
                 stored = self.store.get(key)
+                if durable and stored.tag != self._settled.get(name):
+                    stored = self.store.get_durable(key)
+                    self._settled[name] = stored.tag
             except ObjectMissing:
                 self._seen.pop(name, None)
                 return None
@@ -257,6 +269,7 @@ class Keyrings:
                 tag = self.store.put_if_match(key, payload, before.tag)
         except (ObjectExists, ObjectChanged, ObjectMissing, OutcomeUnknown):
             return None
+        self._settled[after.name] = tag
         return self._remember(_OpenRing(after, kek.secret, tag))
 
     def _remember(self, ring: _OpenRing) -> _OpenRing:

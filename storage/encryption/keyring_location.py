@@ -66,6 +66,13 @@ def make_keyrings(inner: ObjectStore, keys: ObjectStore | None) -> Keyrings:
     return made
 
 
+def settle_place(inner: ObjectStore, keys: ObjectStore | None, keyrings: Keyrings) -> None:
+    """Make durable where the keyrings are: the process that decided it may have stopped before it knew."""
+    if keys is not None:
+        keys.get_durable(object_key(f"{keyrings.folder}/identity"))
+        inner.get_durable(IDENTITY)
+
+
 def _identity(inner: ObjectStore) -> str | None:
     try:
         payload = inner.get(IDENTITY).payload

@@ -31,7 +31,7 @@ from storage.encryption.cipher import (
     is_encrypted,
 )
 from storage.encryption.keyring import Keyrings, RingContents
-from storage.encryption.keyring_location import KEYRINGS, find_keyrings, make_keyrings
+from storage.encryption.keyring_location import KEYRINGS, find_keyrings, make_keyrings, settle_place
 from storage.errors import Corrupt, ObjectChanged, ObjectMissing, OutcomeUnknown, SisaError, Unavailable
 from storage.objects import ObjectInfo, ObjectKey, ObjectStore, StoredObject, VersionTag, object_key
 
@@ -73,6 +73,8 @@ class SealedStore:
     """The segment of a key that follows it names the object's ring."""
     _opened: list[Keyrings] = field(default_factory=list, init=False, repr=False, compare=False)
     """The keyrings, once it is known where they are."""
+    _made: list[Keyrings] = field(default_factory=list, init=False, repr=False, compare=False)
+    """The same, once it is durable where they are."""
 
     @property
     def location(self) -> str:
@@ -127,6 +129,16 @@ class SealedStore:
         """
         name = self._ring(key)
         return self.inner.get(key) if name is None else self._get(name, key)[0]
+
+    def get_durable(self, key: ObjectKey) -> StoredObject:
+        """Return the object, decrypted, once its ring and its bytes are durable. Raises as ``get`` does."""
+        name = self._ring(key)
+        if name is None:
+            return self.inner.get_durable(key)
+        found = self.get(key)
+        self._made_keyrings().settle(name)
+        self.inner.get_durable(key)
+        return found
 
     def _put(self, name: str, key: ObjectKey, payload: bytes, put: Callable[[bytes], object]) -> VersionTag:
         keyrings = self._made_keyrings()
@@ -272,9 +284,12 @@ class SealedStore:
         return self._opened[0] if self._opened else None
 
     def _made_keyrings(self) -> Keyrings:
-        if not self._opened:
-            self._opened.append(make_keyrings(self.inner, self.keys))
-        return self._opened[0]
+        """Return the keyrings, in a place that is durable: for whoever is about to enter keys."""
+        if not self._made:
+            made = self._opened[0] if self._opened else make_keyrings(self.inner, self.keys)
+            settle_place(self.inner, self.keys, made)
+            self._opened[:] = self._made[:] = [made]
+        return self._made[0]
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.inner, self.keys, self.prefix)

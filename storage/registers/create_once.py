@@ -11,7 +11,8 @@ _ATTEMPTS = 64
 def create_or_read(store: ObjectStore, key: ObjectKey, payload: bytes) -> bytes:
     """Return what ``key`` holds from now on: ``payload``, or what another writer had created before.
 
-    Meant for objects that are never replaced. Equal bytes need no nonce: whoever wrote them, they are there.
+    Meant for objects that are never replaced. Equal bytes need no nonce: whoever wrote them, they are there. What is
+    returned is durable, also where another writer put it, or an attempt of unknown outcome.
     Raises ``OutcomeUnknown`` when the store does not say, 64 times in a row, what became of the attempt.
     """
     for _ in range(_ATTEMPTS):
@@ -19,7 +20,7 @@ def create_or_read(store: ObjectStore, key: ObjectKey, payload: bytes) -> bytes:
             store.put_if_absent(key, payload)
         except (ObjectExists, OutcomeUnknown):
             try:
-                return store.get(key).payload
+                return store.get_durable(key).payload
             except ObjectMissing:
                 continue  # the same name again: the first attempt may still arrive, under this very name
         return payload

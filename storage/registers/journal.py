@@ -127,10 +127,9 @@ class Journal:
             number=after.number + 1, token=token, nonce=nonce, previous=after.digest, records=tuple(records)
         )
         payload = entry.to_bytes()
-        created = self._create(entry.number, payload)
+        if not self._create(entry.number, payload):
+            self._find_out(entry, payload)
         with _in_doubt(entry.number):
-            if not created:
-                self._settle(entry, payload)
             self._refuse_pruned(entry.number)
         return Position(number=entry.number, digest=sha256(payload))
 
@@ -158,6 +157,14 @@ class Journal:
             raise Corrupt("the journal's entry that was read up to is gone", _REMEDY, number=after.number)
         return entries
 
+    def settle(self, at: Position) -> None:
+        """Make the entry at ``at`` durable, unless it was pruned, for which its consequences had to be durable.
+
+        For a writer that begins: the one before may have stopped because it could not know whether its last entry is.
+        """
+        if at.number:
+            self._numbers.durable(at.number)
+
     def prune(self, through: int) -> int:
         """Delete entry ``through`` and all before it, and leftovers below the floor; return how many.
 
@@ -184,17 +191,17 @@ class Journal:
             return False
         return True
 
-    def _settle(self, mine: JournalEntry, payload: bytes) -> None:
-        """Find out whether ``mine`` landed, and put it again as long as nothing did; return when it is there."""
+    def _find_out(self, mine: JournalEntry, payload: bytes) -> None:
+        """Find out whether ``mine`` landed, and put it again as long as nothing did; return when it is durable."""
         for _ in range(ATTEMPTS):
-            found = self._numbers.payload(mine.number)
-            if found == payload:
+            with _in_doubt(mine.number):
+                # The same number again: the first attempt may still arrive, under this very name.
+                found = self._numbers.durable(mine.number)
+                is_mine = found == payload or (found is None and self._create(mine.number, payload))
+            if is_mine:
                 return
             if found is not None:
                 _refuse_other(entry_from_bytes(found, self._numbers.key(mine.number)), mine)
-            # The same number again: the first attempt may still arrive, under this very name.
-            elif self._create(mine.number, payload):
-                return
         raise _unknown(mine.number)
 
     def _refuse_pruned(self, number: int) -> None:
@@ -250,10 +257,10 @@ class Journal:
 
 @contextmanager
 def _in_doubt(number: int) -> Iterator[None]:
-    """Let no store that goes away hide that the entry may be there."""
+    """Let no store that goes away, or refuses what it allowed before, hide that the entry may be there."""
     try:
         yield
-    except Unavailable as error:
+    except (Invalid, Unavailable) as error:
         raise _unknown(number) from error
 
 

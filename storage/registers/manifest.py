@@ -126,11 +126,7 @@ class ManifestRegister:
 
     def read(self, number: int) -> Manifest:
         """Return manifest ``number``. Raises ``ObjectMissing`` when there is none, ``Corrupt``, ``Invalid``."""
-        key = self._manifests.key(number)
-        found = manifest_from_bytes(self.store.get(key).payload, key)
-        if found.number != number:
-            raise misshapen(key, "number")
-        return found
+        return self._opened(number, self.store.get(self._manifests.key(number)).payload)
 
     def superseded(self) -> Iterator[Manifest]:
         """Yield the manifests that are still there although a later one is current."""
@@ -159,10 +155,10 @@ class ManifestRegister:
             try:
                 self.store.put_if_absent(self._manifests.key(mine.number), payload)
             except (ObjectExists, OutcomeUnknown):
-                found = self._find(mine.number)
+                found = self._manifests.durable(mine.number)
                 if found is None:
                     continue  # the same number again: the first attempt may still arrive, under this very name
-                _refuse_other(found, mine)
+                _refuse_other(self._opened(mine.number, found), mine)
             return self._confirmed(mine)
         raise OutcomeUnknown("the store does not say whether the manifest landed", "repeat", number=mine.number)
 
@@ -200,6 +196,13 @@ class ManifestRegister:
                 floor=floor,
             )
         return mine
+
+    def _opened(self, number: int, payload: bytes) -> Manifest:
+        key = self._manifests.key(number)
+        found = manifest_from_bytes(payload, key)
+        if found.number != number:
+            raise misshapen(key, "number")
+        return found
 
     def _find(self, number: int) -> Manifest | None:
         try:

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from storage.digests import Json
 from storage.errors import Corrupt, ObjectChanged, ObjectExists, ObjectMissing, OutcomeUnknown, Unavailable
-from storage.objects import ObjectKey, ObjectStore, VersionTag, object_key
+from storage.objects import ObjectKey, ObjectStore, StoredObject, VersionTag, object_key
 from storage.records import seal, unseal
 
 ATTEMPTS = 64
@@ -52,6 +52,13 @@ class Numbers:
         except ObjectMissing:
             return None
 
+    def durable(self, number: int) -> bytes | None:
+        """Return what is stored under ``number``, durable from now on; None when there is no such object."""
+        try:
+            return self.store.get_durable(self.key(number)).payload
+        except ObjectMissing:
+            return None
+
     def delete(self, numbers: Iterable[int]) -> int:
         """Delete the objects, durably and in the order given; return how many numbers there were."""
         keys = tuple(self.key(number) for number in numbers)
@@ -76,6 +83,8 @@ class Floor:
         """Return the floor, at least ``wanted``, durable. Raises ``Unavailable`` when others keep it from that."""
         for _ in range(ATTEMPTS):
             floor, tag = self._stored()
+            if tag is not None and floor >= wanted:  # perhaps by a put that nobody knows to be durable
+                return self._number(self.store.get_durable(self.key))
             if floor >= wanted:
                 return floor
             payload = seal({"floor": wanted})
@@ -94,7 +103,10 @@ class Floor:
             stored = self.store.get(self.key)
         except ObjectMissing:
             return 0, None
-        return scalar(unseal(stored.payload, self.key, frozenset({"floor"})), "floor", int, self.key), stored.tag
+        return self._number(stored), stored.tag
+
+    def _number(self, stored: StoredObject) -> int:
+        return scalar(unseal(stored.payload, self.key, frozenset({"floor"})), "floor", int, self.key)
 
 
 def scalar(fields: Mapping[str, Json], name: str, kind: type[_Scalar], key: ObjectKey) -> _Scalar:

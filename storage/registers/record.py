@@ -42,7 +42,9 @@ class SealedRecord:
             fields, tag = self._stored()
             after = changed(fields)
             if after == fields:
-                return after
+                if tag is None or self.store.get_durable(self.key).tag == tag:
+                    return after
+                continue
             try:
                 if tag is None:
                     self.store.put_if_absent(self.key, seal(after))

@@ -71,6 +71,10 @@ class BucketStore(ABC):
             raise ObjectMissing("the store has no such object", key=key)
         return StoredObject(payload=found.payload, tag=found.tag)
 
+    def get_durable(self, key: ObjectKey) -> StoredObject:
+        """Read the object: a server shows what it has stored."""
+        return self.get(key)
+
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """Yield the objects page by page."""
         if not may_start_a_key(prefix):

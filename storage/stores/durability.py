@@ -76,17 +76,32 @@ def ensure_folder(folder: Path, root: Path) -> None:
         ensure_folder(parent, root)
     elif not parent.is_dir():
         ensure_folder(parent, parent)
+    is_made = True
     try:
         folder.mkdir(0o700)
     except FileExistsError:
+        is_made = False
         if not folder.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder)) from None
     try:
         sync_folder(parent)
-    except PermissionError:
-        if folder != root:  # the folder around the store is another's; the root in it was given to us
+    except OSError as error:
+        # The folder around the store may be another's, and the root in it given to us.
+        if folder != root or is_made or not isinstance(error, PermissionError):
+            _withdraw(folder, is_ours=is_made or folder != root)
             raise
     _SETTLED.add(folder)
+
+
+def _withdraw(folder: Path, *, is_ours: bool) -> None:
+    """Remove a folder whose name could not be synced, so that the next attempt makes it anew.
+
+    A second sync may return without having written the name. A folder that is not empty stays: nobody puts anything
+    in a folder before its name is durable.
+    """
+    if is_ours:
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def _write_all(descriptor: int, payload: bytes) -> None:

@@ -8,9 +8,9 @@ Source: ALICE (Pillai et al., OSDI 2014) for the order of steps.
 
 from __future__ import annotations
 
-import errno
 import os
 import re
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -23,9 +23,7 @@ from storage.errors import (
     ObjectChanged,
     ObjectExists,
     ObjectMissing,
-    OutcomeUnknown,
     SisaError,
-    StoreFull,
     Unavailable,
     WriterBusy,
 )
@@ -37,6 +35,7 @@ from storage.stores.durability import (
     temporary_target,
     write_temporary,
 )
+from storage.stores.file_errors import FULL, told, unsettled
 from storage.stores.lock import held, holder_of, is_stopped
 
 _LOCKS = ".locks"
@@ -49,9 +48,8 @@ SWAP_PATIENCE_SECONDS: Final = 10.0
 _SWEPT_ATTEMPTS: Final = 16
 """How often a write begins anew whose temporary file was taken for a dead writer's; a sweep makes a few passes."""
 
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-_REFUSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
-_MISPLACED = frozenset({errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG})
+_CHANGED_ATTEMPTS: Final = 64
+"""How often an object is read again that others replace; each time one of them makes progress."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,16 +77,16 @@ class LocalStore:
     def put_if_absent(self, key: ObjectKey, payload: bytes) -> VersionTag:
         """Create the object: a synced temporary file, then a second name for it that must not exist yet."""
         path = self._path(key)
-        with _told(key):
+        with told(key):
             ensure_folder(path.parent, self._folder)
-            _although_swept(lambda: _create(key, path, payload))
+            _although_swept(lambda: self._create(key, path, payload))
         _settle(key, path.parent)
         return _tag(payload)
 
     def put_if_match(self, key: ObjectKey, payload: bytes, expected: VersionTag) -> VersionTag:
         """Replace the object: under the store's swap lock compare, then rename a synced temporary file over it."""
         path = self._path(key)
-        with _told(key):
+        with told(key):
             _refuse_missing(key, path)  # before the temporary file, whose folder may not exist either
             _although_swept(lambda: self._replace(key, payload, expected))
         _settle(key, path.parent)
@@ -97,19 +95,36 @@ class LocalStore:
     def get(self, key: ObjectKey) -> StoredObject:
         """Read the object whole; a replacement under way is seen entirely or not at all."""
         path = self._path(key)
-        with _told(key):
+        with told(key):
             try:
                 payload = path.read_bytes()
             except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
                 raise _missing(key) from None
         return StoredObject(payload=payload, tag=_tag(payload))
 
+    def get_durable(self, key: ObjectKey) -> StoredObject:
+        """Read the object and put the same content again: a new file, synced, renamed over it, the folder synced.
+
+        After a failed sync nothing less proves anything: reading shows the page cache, and a second sync may return
+        without having written what the first one dropped.
+        """
+        for _ in range(_CHANGED_ATTEMPTS):
+            found = self.get(key)
+            try:
+                self.put_if_match(key, found.payload, found.tag)
+            except ObjectChanged:
+                continue
+            except Unavailable as error:
+                raise _not_durable(error, key) from error
+            return found
+        raise Unavailable("other writers keep replacing the object", "stop them, or try again", key=key)
+
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """Walk the folders that can hold such keys; names outside the grammar are passed over."""
         for name, entry in self._walk(prefix):
             if not name.startswith(prefix) or not is_object_key(name):
                 continue
-            with _told(name):
+            with told(name):
                 try:
                     if not entry.is_file(follow_symlinks=False):
                         continue
@@ -121,12 +136,30 @@ class LocalStore:
     def delete(self, key: ObjectKey) -> None:
         """Remove the object's name; takes the swap lock, or a compare-and-swap could bring the object back."""
         path = self._path(key)
-        with _told(key):
-            if not path.parent.is_dir():
+        with told(key):
+            if _mode(path.parent) is None:
                 return
-            with self._swapping(), suppress(FileNotFoundError, IsADirectoryError):
-                path.unlink()
-        _settle(key, path.parent)  # even where nothing was unlinked: an earlier delete may have died before this line
+            with self._swapping():
+                is_removed = _unlinked(path)
+        if is_removed:
+            with suppress(OSError):
+                sync_folder(path.parent)
+                return
+        self._remove_name(key, path)
+
+    def _remove_name(self, key: ObjectKey, path: Path) -> None:
+        """Make it durable that no object has the name: give it to a folder, which is no object, and remove that.
+
+        For a name that was removed before, perhaps by a process that died or whose sync failed: another sync alone may
+        return without having written what that one dropped.
+        """
+        try:
+            with self._swapping(), suppress(FileExistsError):  # an object of this name is a new one
+                path.mkdir(0o700)
+                path.rmdir()
+            sync_folder(path.parent)
+        except (OSError, Unavailable) as error:
+            raise unsettled(key, error) from error
 
     def delete_all(self, keys: Iterable[ObjectKey]) -> None:
         """Remove the objects one after another."""
@@ -147,7 +180,7 @@ class LocalStore:
         """Remove the temporary files and sync their folders."""
         paths = tuple(self._folder / name for name in self.unfinished(prefix))
         for path in paths:
-            with _told(path.name):
+            with told(path.name):
                 path.unlink(missing_ok=True)
         for folder in {path.parent for path in paths}:
             _settle(folder.name, folder)
@@ -172,7 +205,7 @@ class LocalStore:
         """Hold an operating system's lock on ``.locks/<name>.lock``; the holder's text stands in that file."""
         path = self._lock_file(key_segment(name))
         with ExitStack() as stack:
-            with _told(name):
+            with told(name):
                 try:
                     descriptor = stack.enter_context(held(path))
                 except BlockingIOError:
@@ -187,6 +220,24 @@ class LocalStore:
 
     def _path(self, key: ObjectKey) -> Path:
         return self._folder / object_key(key)
+
+    def _create(self, key: ObjectKey, path: Path, payload: bytes) -> None:
+        temporary = write_temporary(path, payload)
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            raise self._taken(key, path) from None
+        finally:
+            remove_quietly(temporary)
+
+    def _taken(self, key: ObjectKey, path: Path) -> SisaError | FileNotFoundError:
+        """Return what it means that the name is taken; by a removal under way (``_remove_name``): put it again."""
+        if not path.is_dir():
+            return ObjectExists("an object with this key exists", "read it, then decide", key=key)
+        with self._swapping():
+            if not path.is_dir():
+                return FileNotFoundError(str(path))
+        return Invalid("the key is a folder of other objects' keys", "choose another key", key=key)
 
     def _replace(self, key: ObjectKey, payload: bytes, expected: VersionTag) -> None:
         path = self._path(key)
@@ -212,7 +263,7 @@ class LocalStore:
     def _lock_file(self, name: str) -> Path:
         """Return the lock file's path within a folder that exists; keys never start with a dot, so none is mixed up."""
         folder = self._folder / _LOCKS
-        with _told(_LOCKS):
+        with told(_LOCKS):
             ensure_folder(folder, self._folder)
         return folder / f"{name}.lock"
 
@@ -247,7 +298,7 @@ class LocalStore:
         folders = [start] if not start or is_object_key(start) else []
         while folders:
             folder = folders.pop()
-            with _told(folder):
+            with told(folder):
                 entries = _entries(self._folder / folder)
             for entry in entries:
                 name = _join(folder, entry.name)
@@ -275,18 +326,11 @@ def _let_go_on(process: int | None) -> str:
     return f"let it go on ('kill -CONT {process}'), or end it ('kill -9 {process}')"
 
 
-def _create(key: ObjectKey, path: Path, payload: bytes) -> None:
-    temporary = write_temporary(path, payload)
-    try:
-        os.link(temporary, path)
-    except FileExistsError:
-        raise _taken(key, path) from None
-    finally:
-        remove_quietly(temporary)
-
-
 def _although_swept(write: Callable[[], None]) -> None:
-    """Do ``write``, which publishes all of it at its end, and again where its temporary file was removed under it."""
+    """Do ``write``, which publishes all of it at its end, and again where it ends in ``FileNotFoundError``.
+
+    That is where its temporary file was removed under it, or its name was taken for a moment.
+    """
     for _ in range(_SWEPT_ATTEMPTS - 1):
         with suppress(FileNotFoundError):
             return write()
@@ -316,7 +360,7 @@ def _note(descriptor: int, holder: str) -> None:
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, text, 0)
     except OSError as error:
-        if error.errno not in _FULL:
+        if error.errno not in FULL:
             raise
 
 
@@ -329,16 +373,37 @@ def _settle(key: str, folder: Path) -> None:
     try:
         sync_folder(folder)
     except OSError as error:
-        raise OutcomeUnknown(
-            "the store's folder could not be synced after the change: it is visible, but a power cut may undo it",
-            "read the object again before anything else, and check the disk",
-            key=key,
-            cause=_cause(error),
-        ) from error
+        raise unsettled(key, error) from error
+
+
+def _not_durable(error: Unavailable, key: ObjectKey) -> Unavailable:
+    return type(error)(
+        "the object is there, but it could not be written again to be sure that it survives a power cut",
+        error.remedy,
+        key=key,
+        cause=error.context.get("cause", type(error).__name__),
+    )
+
+
+def _mode(path: Path) -> int | None:
+    """Return type and permissions; None: nothing is there. ``Path.is_dir`` may say so also where access is refused."""
+    try:
+        return path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _unlinked(path: Path) -> bool:
+    """Remove the file; return whether there was one."""
+    try:
+        path.unlink()
+    except (FileNotFoundError, IsADirectoryError):
+        return False
+    return True
 
 
 def _refuse_missing(key: ObjectKey, path: Path) -> None:
-    if not path.is_file():
+    if not stat.S_ISREG(_mode(path) or 0):
         raise _missing(key)
 
 
@@ -349,48 +414,3 @@ def _refuse_changed(found: StoredObject, key: ObjectKey, expected: VersionTag) -
 
 def _missing(key: ObjectKey) -> ObjectMissing:
     return ObjectMissing("the store has no such object", key=key)
-
-
-def _taken(key: ObjectKey, path: Path) -> SisaError:
-    if path.is_dir():
-        return Invalid("the key is a folder of other objects' keys", "choose another key", key=key)
-    return ObjectExists("an object with this key exists", "read it, then decide", key=key)
-
-
-@contextmanager
-def _told(key: str) -> Iterator[None]:
-    """Turn an ``OSError`` from the block into the kind that says what the caller can do; nothing was published."""
-    try:
-        yield
-    except OSError as error:
-        raise _as_ours(error, key) from error
-
-
-def _as_ours(error: OSError, key: str) -> SisaError:
-    cause = _cause(error)
-    if error.errno in _FULL:
-        return StoreFull(
-            "the store has no room for the object; nothing was published",
-            "free space, or raise the quota or the file size limit, and repeat",
-            key=key,
-            cause=cause,
-        )
-    if error.errno in _REFUSED:
-        return Unavailable(
-            "the operating system refuses access to the store's folder",
-            "give this account read and write access to the folder 'store' names, on a file system with hard links",
-            key=key,
-            cause=cause,
-        )
-    if error.errno in _MISPLACED:
-        return Invalid(
-            "a file has the place of a folder, or the name is too long for the file system",
-            "choose another key, or another folder for the store",
-            key=key,
-            cause=cause,
-        )
-    return Unavailable("the store's file system failed; nothing was published", "check the disk", key=key, cause=cause)
-
-
-def _cause(error: OSError) -> str:
-    return errno.errorcode.get(error.errno or 0, type(error).__name__)

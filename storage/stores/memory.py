@@ -69,6 +69,10 @@ class MemoryStore:
             payload = _found(space, key)
         return StoredObject(payload=payload, tag=_tag(payload))
 
+    def get_durable(self, key: ObjectKey) -> StoredObject:
+        """Return the object: it lasts as long as this process, like all others."""
+        return self.get(key)
+
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """Yield the objects as they are at the first step."""
         space = self._space

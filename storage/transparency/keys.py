@@ -169,6 +169,7 @@ class KeyFolder:
             except ObjectMissing:
                 continue  # rotated away since the listing
             if key.public not in known:
+                self.private.get_durable(_private_key(purpose, numbers[-1]))  # before anything bears its signature
                 self._publish(key.public)
             return key
         raise Unavailable("signing keys are replaced faster than they can be read", "try again", purpose=purpose)
@@ -212,10 +213,14 @@ class KeyFolder:
             return  # whichever key is there is read next
 
     def destroy(self, purpose: str, last: int) -> None:
-        """Delete the private keys up to number ``last``. Raises ``OutcomeUnknown`` when one may still be there."""
-        for number in self.numbers(purpose):
-            if number <= last:
-                self.private.delete(_private_key(purpose, number))
+        """Delete the private keys up to number ``last``, once their public halves are durable.
+
+        Raises ``OutcomeUnknown`` when one may still be there.
+        """
+        for public in self.published(purpose):
+            self.public.get_durable(_public_key(public))
+        for number in range(1, last + 1):  # also those that a listing does not show: a power cut may bring them back
+            self.private.delete(_private_key(purpose, number))
 
     def _read(self, purpose: str, number: int) -> SigningKey:
         key = _private_key(purpose, number)

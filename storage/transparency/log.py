@@ -173,18 +173,24 @@ class TransparencyLog:
         while until is None or self._tree.size < until:
             number = self._tree.size
             try:
-                payload = self._store.get(self._layout.entry(number)).payload
+                payload = self._read(number, covered=until is not None)
             except ObjectMissing:
                 if until is None:
                     return
                 raise Corrupt("an entry of the log is missing", _REMEDY, entry=number, checkpoint=until) from None
             self._take(number, payload, covered=until is not None)
 
+    def _read(self, number: int, *, covered: bool) -> bytes:
+        """Return an entry; one that no checkpoint covers becomes durable before one does."""
+        read = self._store.get if covered else self._store.get_durable
+        return read(self._layout.entry(number)).payload
+
     def _check_newest(self, size: int) -> None:
         if size < self._tree.size:
             raise Corrupt("the log's newest checkpoints are missing", _REMEDY, newest=size, entries=self._tree.size)
         if size:
-            self._accept_note(size, self._store.get(self._layout.checkpoint(size)).payload)
+            # Durable, as nothing more is signed where nothing is added.
+            self._accept_note(size, self._store.get_durable(self._layout.checkpoint(size)).payload)
 
     def _accept_note(self, size: int, payload: bytes) -> None:
         """Take the note as the newest checkpoint. Raises ``Corrupt`` when it does not speak of this log's entries."""

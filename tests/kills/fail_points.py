@@ -93,6 +93,10 @@ class StruckStore:
         """Return the object."""
         return self._step("get", key, b"", lambda: self.inner.get(key))
 
+    def get_durable(self, key: ObjectKey) -> StoredObject:
+        """Return the object."""
+        return self._step("get", key, b"", lambda: self.inner.get_durable(key))
+
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """Return the objects, listed at once."""
         return iter(self._step("list", prefix, b"", lambda: tuple(self.inner.list(prefix))))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections.abc import Iterator
 from itertools import count
+from pathlib import Path
 
 import pytest
 
@@ -17,9 +19,11 @@ from storage.errors import Conflict, Corrupt, Fenced, Invalid, OutcomeUnknown
 from storage.registers.journal import START, Journal
 from storage.registers.manifest import ManifestRegister
 from storage.registers.numbered import Numbers
+from storage.stores.local import LocalStore
 from storage.stores.memory import MemoryStore
 from tests.coordinator.records import federation, request_of
 from tests.doubles.stores.faulty_store import Crash, Fault, FaultyStore
+from tests.doubles.stores.forgetful_disk import ForgetfulDisk
 from tests.doubles.time_and_names import CountingNames
 
 _STORES = count()
@@ -261,3 +265,31 @@ def test_an_entry_under_the_own_token_by_somebody_else_is_a_conflict(store: Memo
     Journal(store).append([], after=read_ledger(store).position, token=ledger.token, nonce="other")
     with pytest.raises(Conflict, match="another entry has this number"):
         ledger.record(accepted(1))
+
+
+@pytest.mark.parametrize("last", [1, 2, 3])
+def test_what_is_recorded_survives_a_power_cut(tmp_path: Path, last: int) -> None:
+    """Where the sync of an entry's name fails, once or again in what is done about it, the event is there after a power
+    cut if it was recorded; if that was not sure, the next writer makes it durable before it writes anything itself.
+    """
+    store = LocalStore(str(tmp_path / "store"))
+    Ledger.start(store, CountingNames(), FRESH)
+    with ForgetfulDisk(tmp_path / "store").mounted() as disk:
+        ledger = Ledger.start(store, CountingNames(), FRESH)
+        syncs = count(1)
+        disk.fault = lambda _number, call, path: (
+            OSError(errno.EIO, "") if (call, path) == ("fsync", "journal") and next(syncs) <= last else None
+        )
+        if last == 1:
+            ledger.record(accepted(1))
+        else:
+            with pytest.raises(OutcomeUnknown, match="could not be synced"):
+                ledger.record(accepted(1))
+            if last == 3:
+                with pytest.raises(OutcomeUnknown, match="could not be synced"):
+                    Ledger.start(store, CountingNames(), FRESH)
+                assert next(syncs) == 4  # the third was of the entry in doubt: no entry was put after it
+            Ledger.start(store, CountingNames(), FRESH)
+        left = read_state(LocalStore(str(disk.left(tmp_path / "left"))))
+        assert left is not None
+        assert left.request("er-1") is not None

@@ -89,6 +89,14 @@ class FaultyStore:
         _strike(due, "after")
         return found
 
+    def get_durable(self, key: ObjectKey) -> StoredObject:
+        """Return the object; for a fault it is a ``get``."""
+        due = self._due("get", key)
+        _strike(due, "before")
+        found = self.inner.get_durable(key)
+        _strike(due, "after")
+        return found
+
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """Return the objects; a fault after it strikes when all have been read."""
         due = self._due("list", prefix)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
-WATCHED = ("open", "write", "fsync", "link", "unlink", "rename", "mkdir")
+WATCHED = ("open", "write", "fsync", "link", "unlink", "rename", "mkdir", "rmdir")
 """Functions of ``os`` through which the local store changes anything."""
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ import pytest
 from storage.errors import Invalid, ObjectExists, OutcomeUnknown, SisaError, StoreFull, Unavailable
 from storage.objects import VersionTag, object_key
 from storage.stores.local import LocalStore
+from storage.stores.lock import held
 from tests.doubles.stores.system_calls import struck
 from tests.storage.stores.local_process import KEY, OLD, PAYLOAD, operate
 
@@ -153,7 +154,7 @@ def test_a_full_disk_publishes_nothing(tmp_path: Path, operation: str, call: str
     assert list(store.unfinished("")) == []
 
 
-@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("operation", ["put_if_absent", "put_if_match"])
 def test_a_failed_sync_of_the_folder_is_unknown(tmp_path: Path, operation: str) -> None:
     """After the name changed, a failing sync says neither done nor failed."""
     store, tag = prepared(tmp_path / "model", operation)
@@ -163,10 +164,46 @@ def test_a_failed_sync_of_the_folder_is_unknown(tmp_path: Path, operation: str) 
     store, tag = prepared(tmp_path / "real", operation)
     with (
         struck(len(calls), fail_with(errno.EIO)),
-        pytest.raises(OutcomeUnknown, match=r"could not be synced.*cause=EIO.*read the object again"),
+        pytest.raises(OutcomeUnknown, match=r"could not be synced.*cause=EIO.*check the disk, then repeat"),
     ):
         operate(store, operation, tag)
     assert content(store) == NEW_CONTENT[operation]
+
+
+def test_a_failed_sync_of_a_removal_is_made_up_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A removal whose sync fails is done once more in a way that a sync writes; where that fails it is unknown."""
+    store, _ = prepared(tmp_path, "delete")
+    with struck(-1, fail_with(errno.EIO)) as calls:
+        store.delete(object_key("folder/other"))
+    assert calls[-4:] == ["mkdir", "rmdir", "open", "fsync"]
+
+    def fail(_: int) -> None:
+        raise OSError(errno.EIO, "")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OutcomeUnknown, match=r"could not be synced.*cause=EIO.*check the disk, then repeat"):
+        store.delete(KEY)
+    assert content(store) is None
+    monkeypatch.undo()
+    store.delete(KEY)
+    assert content(store) is None
+
+
+def test_a_removal_under_way_is_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that is a folder for a moment, while its removal is made durable, can be put a moment later."""
+    store, _ = prepared(tmp_path, "put_if_absent")
+    store.put_if_absent(object_key("folder/other"), b"x")
+    (tmp_path / KEY).mkdir()
+
+    @contextmanager
+    def held_after_the_removal(path: Path, patience_seconds: float = 0.0) -> Iterator[int]:
+        with held(path, patience_seconds=patience_seconds) as descriptor:
+            (tmp_path / KEY).rmdir()  # it is made and removed under this lock
+            yield descriptor
+
+    monkeypatch.setattr("storage.stores.local.held", held_after_the_removal)
+    store.put_if_absent(KEY, PAYLOAD)
+    assert store.get(KEY).payload == PAYLOAD
 
 
 @pytest.mark.parametrize("code", [errno.EACCES, errno.EPERM, errno.EROFS])

@@ -1,0 +1,261 @@
+"""A disk that forgets what was not synced: the honest judge of what is durable.
+
+Files and names live in a real folder, as in the page cache. Beside it stands what would be left after a power cut: the
+content of a file as of its last sync, the names in a folder as of that folder's last sync. A sync that fails drops what
+it should have written, and a later one does not bring it back: the kernel has marked those pages clean (fsyncgate).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from storage.stores import durability
+
+CHANGES = ("open", "write", "fsync", "link", "unlink", "rename", "mkdir", "rmdir")
+"""The calls that change anything.
+
+All but ``rmdir`` can fail: where a folder was made, its name not synced, and the folder not removed again either, the
+disk takes no more changes until it is mounted again, and what was not synced is gone by then.
+"""
+
+
+@dataclass(slots=True, eq=False)
+class _File:
+    durable: bytes = b""
+    is_dirty: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class _Folder:
+    durable: dict[str, _Node] = field(default_factory=dict)
+    live: dict[str, _Node] = field(default_factory=dict)
+    pending: dict[str, _Node | None] = field(default_factory=dict)
+    """Names changed since the last sync; None: removed."""
+
+    def change(self, name: str, node: _Node | None) -> None:
+        self.pending[name] = node
+        self.live.pop(name, None)
+        if node is not None:
+            self.live[name] = node
+
+    def sync(self) -> None:
+        for name, node in self.pending.items():
+            self.durable.pop(name, None)
+            if node is not None:
+                self.durable[name] = node
+        self.pending.clear()
+
+
+_Node = _File | _Folder
+
+Fault = Callable[[int, str, str], OSError | None]
+"""Told the number of a call, its name, and the path in the disk it is about; returns the error it ends in, if any."""
+
+
+@dataclass(slots=True)
+class ForgetfulDisk:
+    """The disk under the folder ``root``. What lies there at the start is durable."""
+
+    root: Path
+    fault: Fault = lambda _number, _call, _path: None
+    calls: list[tuple[str, str]] = field(default_factory=list)
+    """The calls since the last restart, each with its path."""
+    _tree: _Folder = field(default_factory=_Folder)
+    _opened: dict[int, tuple[_Node, str]] = field(default_factory=dict)
+    _real: dict[str, Callable[..., Any]] = field(default_factory=dict)
+
+    @contextmanager
+    def mounted(self) -> Iterator[ForgetfulDisk]:
+        """Watch the calls of this process within the block."""
+        self._tree = _taken(self.root)
+        self._real = {name: getattr(os, name) for name in CHANGES}
+        self._put_in({name: getattr(self, f"_{name}") for name in CHANGES})
+        try:
+            yield self
+        finally:
+            self._put_in(self._real)
+
+    def restart(self, fault: Fault = lambda _number, _call, _path: None) -> None:
+        """Let a new process begin, which knows nothing and meets these faults; the page cache stays as it is."""
+        durability._SETTLED.clear()
+        self.calls.clear()
+        self.fault = fault
+
+    def power_cut(self, keeping: Callable[[str], bool] = lambda _: False) -> None:
+        """Lose what was not synced, but for the names in the folders that ``keeping`` picks; then restart."""
+        for path, folder in _folders(self._tree, ""):
+            if keeping(path):
+                folder.sync()
+        with self._unwatched():
+            shutil.rmtree(self.root)
+            _restore(self._tree, self.root)
+            self._tree = _taken(self.root)
+        self.restart()
+
+    def left(self, folder: Path) -> Path:
+        """Make ``folder`` what a power cut would leave at this moment; return it. Nothing is lost."""
+        with self._unwatched():
+            _restore(self._tree, folder)
+        return folder
+
+    def clear(self) -> None:
+        """Empty the disk."""
+        with self._unwatched():
+            shutil.rmtree(self.root)
+            self.root.mkdir()
+        self._tree = _Folder()
+
+    def unsynced(self) -> list[str]:
+        """Return the folders some of whose names a power cut would undo."""
+        return [path for path, folder in _folders(self._tree, "") if folder.pending]
+
+    # ------------------------------------------------------------------------------------------------- the calls
+
+    @contextmanager
+    def _unwatched(self) -> Iterator[None]:
+        self._put_in(self._real)
+        try:
+            yield
+        finally:
+            self._put_in({name: getattr(self, f"_{name}") for name in CHANGES})
+
+    @staticmethod
+    def _put_in(calls: dict[str, Callable[..., Any]]) -> None:
+        for name, call in calls.items():
+            setattr(os, name, call)
+
+    def _place(self, path: Any) -> tuple[_Folder, str, str] | None:
+        """Return folder, name and whole path of ``path`` in the disk; None when it is not there."""
+        full = Path(os.fspath(path)).absolute()
+        if not full.is_relative_to(self.root) or full == self.root:
+            return None
+        *above, name = full.relative_to(self.root).parts
+        folder: _Node | None = self._tree
+        for part in above:
+            folder = folder.live.get(part) if isinstance(folder, _Folder) else None
+        return (folder, name, "/".join((*above, name))) if isinstance(folder, _Folder) else None
+
+    def _note(self, call: str, path: str) -> None:
+        self.calls.append((call, path))
+        if (error := self.fault(len(self.calls), call, path)) is not None:
+            raise error
+
+    def _open(self, path: Any, flags: int, *more: Any, **named: Any) -> int:
+        full = Path(os.fspath(path)).absolute()
+        place = self._place(path)
+        if place is None and full != self.root:
+            descriptor: int = self._real["open"](path, flags, *more, **named)
+            self._opened.pop(descriptor, None)
+            return descriptor
+        self._note("open", place[2] if place else "")
+        descriptor = self._real["open"](path, flags, *more, **named)
+        if place is None:
+            self._opened[descriptor] = (self._tree, "")
+            return descriptor
+        folder, name, whole = place
+        if name not in folder.live:
+            folder.change(name, _File())
+        self._opened[descriptor] = (folder.live[name], whole)
+        return descriptor
+
+    def _write(self, descriptor: int, payload: Any) -> int:
+        node, path = self._opened.get(descriptor, (None, ""))
+        if isinstance(node, _File):
+            node.is_dirty = True
+            try:
+                self._note("write", path)
+            except OSError:
+                self._real["write"](descriptor, bytes(payload)[: len(payload) // 2])  # the worst moment
+                raise
+        written: int = self._real["write"](descriptor, payload)
+        return written
+
+    def _fsync(self, descriptor: int) -> None:
+        node, path = self._opened.get(descriptor, (None, ""))
+        if node is None:
+            self._real["fsync"](descriptor)
+            return
+        try:
+            self._note("fsync", path)
+        except OSError:
+            if isinstance(node, _Folder):
+                node.pending.clear()
+            else:
+                node.is_dirty = False
+            raise
+        if isinstance(node, _Folder):
+            node.sync()
+        elif node.is_dirty:
+            node.durable = (self.root / path).read_bytes()
+            node.is_dirty = False
+
+    def _link(self, source: Any, target: Any) -> None:
+        old, new = self._place(source), self._place(target)
+        if new is not None:
+            self._note("link", new[2])
+        self._real["link"](source, target)
+        if old is not None and new is not None:
+            new[0].change(new[1], old[0].live[old[1]])
+
+    def _rename(self, source: Any, target: Any) -> None:
+        old, new = self._place(source), self._place(target)
+        if new is not None:
+            self._note("rename", new[2])
+        self._real["rename"](source, target)
+        if old is not None and new is not None:
+            node = old[0].live[old[1]]
+            old[0].change(old[1], None)
+            new[0].change(new[1], node)
+
+    def _unlink(self, path: Any) -> None:
+        self._removed("unlink", path)
+
+    def _rmdir(self, path: Any) -> None:
+        self._removed("rmdir", path)
+
+    def _removed(self, call: str, path: Any) -> None:
+        place = self._place(path)
+        if place is not None and call != "rmdir":
+            self._note(call, place[2])
+        self._real[call](path)
+        if place is not None:
+            place[0].change(place[1], None)
+
+    def _mkdir(self, path: Any, *more: Any) -> None:
+        place = self._place(path)
+        if place is not None:
+            self._note("mkdir", place[2])
+        self._real["mkdir"](path, *more)
+        if place is not None:
+            place[0].change(place[1], _Folder())
+
+
+def _taken(root: Path) -> _Folder:
+    """Return the tree that lies under ``root`` as one that is durable."""
+    tree = _Folder()
+    for path in sorted(root.iterdir()):
+        tree.durable[path.name] = _taken(path) if path.is_dir() else _File(durable=path.read_bytes())
+    tree.live = dict(tree.durable)
+    return tree
+
+
+def _restore(folder: _Folder, path: Path) -> None:
+    path.mkdir(0o700)
+    for name, node in folder.durable.items():
+        if isinstance(node, _Folder):
+            _restore(node, path / name)
+        else:
+            (path / name).write_bytes(node.durable)
+
+
+def _folders(folder: _Folder, path: str) -> Iterator[tuple[str, _Folder]]:
+    yield path, folder
+    for name, node in folder.live.items():
+        if isinstance(node, _Folder):
+            yield from _folders(node, f"{path}/{name}".lstrip("/"))
