@@ -186,9 +186,22 @@ class Resident:
         raise Unavailable("the coordinator is starting or stopping", "try again in a moment")
 
     def _at_once(self, act: Callable[[Writer], _Result]) -> _Result:
-        result = act(self._ready())
+        writer = self._ready()
+        try:
+            result = act(writer)
+        except (Fenced, OutcomeUnknown):
+            self._dismiss(writer)
+            raise
         self._arrive()
         return result
+
+    def _dismiss(self, writer: Writer) -> None:
+        """Let nobody use this writer again, which records no more: the thread that works starts anew."""
+        with self._changed:
+            if self._writer is writer:
+                self._writer = None
+                self._arrivals += 1
+                self._changed.notify_all()
 
     def _in_turn(self, act: Callable[[Writer], _Result]) -> _Result:
         outcome: Future[_Result] = Future()
@@ -272,6 +285,11 @@ class Resident:
         while not self._is_stopping:
             with self._changed:
                 arrivals = self._arrivals
+                if self._writer is not writer:
+                    raise Unavailable(
+                        "the coordinator could not be sure of the journal's last entry and starts anew",
+                        "try again in a moment",
+                    )
                 job = self._jobs.popleft() if self._jobs else None
                 self._is_settling = job is None  # also where nothing has arrived, and a batch has waited long enough
             if job is not None:

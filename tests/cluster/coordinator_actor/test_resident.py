@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from time import monotonic
 
 import pytest
 
@@ -13,12 +16,15 @@ from cluster.config.specification import FederationSpecification, read_specifica
 from cluster.coordinator_actor.resident import Heard, Resident
 from cluster.writer.drafting import readmission_of
 from cluster.writer.writer import draft, drafted, surroundings, writing
+from coordinator.engine.ledger import read_state
 from coordinator.ports import Listener, Notice, RequestMoved, TrainingStarted
 from coordinator.requests import ErasureRequest, RequestState
 from coordinator.state import servable
 from shards.learners.trainer import SliceLearned
-from storage.errors import Conflict, Invalid, Unavailable
+from storage.errors import Conflict, Invalid, OutcomeUnknown, Unavailable
+from storage.stores.local import LocalStore
 from tests.doubles.home import MARKED, Home
+from tests.doubles.stores.forgetful_disk import ForgetfulDisk
 from tests.doubles.workers.local_workers import LocalWorkers
 
 PATIENCE_SECONDS = 60.0
@@ -77,6 +83,34 @@ def test_a_request_is_carried_out_by_itself(resident: _Watched) -> None:
     assert moves[0] is RequestState.ACCEPTED
     assert moves[-1] is RequestState.COMPLETE
     assert resident.verify(None).holds
+
+
+def test_a_writer_that_is_not_sure_is_replaced(resident: _Watched, home: Home, tmp_path: Path) -> None:
+    """Where it cannot be known whether a request was accepted, the caller hears so, and the coordinator starts anew by
+    itself: the next caller is served, and the same request, asked for again, is accepted and lasts.
+    """
+    with ForgetfulDisk(home.store).mounted() as disk:
+        disk.fault = lambda _number, call, path: (
+            OSError(errno.EIO, "") if (call, path) == ("fsync", "journal") else None
+        )
+        with pytest.raises(OutcomeUnknown, match="could not be synced"):
+            resident.erase(MARKED, request_id="er-1")
+        disk.fault = lambda _number, _call, _path: None
+        assert until_served(lambda: resident.erase(MARKED, request_id="er-1")).request_id == "er-1"
+        state = read_state(LocalStore(str(disk.left(tmp_path / "left"))))
+        assert state is not None
+        assert state.request("er-1") is not None
+        resident.until_idle()
+    assert resident.request("er-1").state is RequestState.COMPLETE
+
+
+def until_served(act: Callable[[], ErasureRequest]) -> ErasureRequest:
+    """Ask until the coordinator has started anew, as a caller does that is told to try again."""
+    until = monotonic() + PATIENCE_SECONDS
+    while monotonic() < until:
+        with suppress(Unavailable):
+            return act()
+    return act()
 
 
 def test_what_finds_nothing_and_who_comes_back_is_stated_by_itself(resident: _Watched) -> None:
