@@ -59,6 +59,20 @@ def keys(store: ObjectStore, prefix: str = "") -> list[str]:
 # ------------------------------------------------------------------------------------------------ create and read
 
 
+def test_what_is_made_durable_stays_what_it_is(store: ObjectStore) -> None:
+    """Making an object durable returns it, with the tag that it has, and leaves nothing beside it."""
+    tag = store.put_if_absent(KEY, b"content")
+    before = keys(store)
+    assert store.get_durable(KEY) == store.get(KEY)
+    assert store.get(KEY).tag == tag
+    assert keys(store) == before
+    assert list(store.unfinished("")) == []
+    store.put_if_match(KEY, b"more", tag)
+    assert store.get_durable(KEY).payload == b"more"
+    with pytest.raises(ObjectMissing, match="no such object"):
+        store.get_durable(OTHER)
+
+
 @pytest.mark.parametrize("payload", [b"", b"\0", b"text", bytes(range(256)) * 300, b"x" * 3_000_001])
 def test_what_was_put_is_returned(store: ObjectStore, payload: bytes) -> None:
     """Every payload comes back byte for byte, with the tag that the put returned."""

@@ -275,6 +275,7 @@ def test_an_absent_store_is_told(store: ObjectStore, error: type[SisaError]) -> 
     ("put", "then"),
     [
         pytest.param((), Fault(when="before", operation="get", prefix="control/", error=Unavailable), id="the floor"),
+        pytest.param((), Fault(when="before", operation="get", prefix="control/", error=Invalid), id="credentials"),
         pytest.param(
             (Fault(when="after", operation="put_if_absent"),),
             Fault(when="before", operation="get", prefix="journal/", error=Unavailable),
@@ -290,11 +291,13 @@ def test_an_absent_store_is_told(store: ObjectStore, error: type[SisaError]) -> 
 def test_a_store_that_goes_away_after_a_put_leaves_doubt(
     store: ObjectStore, put: tuple[Fault, ...], then: Fault
 ) -> None:
-    """From the first put on, a store that is away cannot make a writer believe that nothing was written."""
+    """From the first put on, a store that is away, or does not accept the credentials any more, cannot make a writer
+    believe that nothing was written.
+    """
     faulty = FaultyStore(store, (*put, then))
     with pytest.raises(OutcomeUnknown, match=r"does not say whether.*number=1.*repeat") as caught:
         Journal(faulty).append(["mine"], after=START, token=1, nonce="mine")
-    assert isinstance(caught.value.__cause__, Unavailable)
+    assert isinstance(caught.value.__cause__, then.error)
     assert Journal(faulty).append(["mine"], after=START, token=1, nonce="mine").number == 1
     assert len(Journal(store).read(START)) == 1
 
