@@ -12,7 +12,7 @@ from time import monotonic, sleep
 from typing import Any, Final
 
 import ray
-from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError
+from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutError, RayTaskError
 
 from cluster.config.specification import FederationSpecification
 from cluster.coordinator_actor.ray_metrics import observer_of
@@ -34,6 +34,9 @@ ACTOR_NAME: Final = "coordinator"
 
 PATIENCE_SECONDS: Final = 60.0
 """How long a caller waits for a coordinator that is being started anew."""
+
+ANSWER_SECONDS: Final = 60.0
+"""How long a caller waits for an answer, which takes a moment: a process that is stopped never answers."""
 
 LISTENING_SECONDS: Final = 1.0
 """How long the coordinator keeps a listener waiting when there is nothing to hear."""
@@ -237,16 +240,26 @@ class RemoteWriter:
 
 
 def patiently(
-    call: Callable[[], Any], passing: tuple[type[SisaError], ...] = (), patience_seconds: float = PATIENCE_SECONDS
+    call: Callable[[], Any],
+    passing: tuple[type[SisaError], ...] = (),
+    patience_seconds: float = PATIENCE_SECONDS,
+    answer_seconds: float = ANSWER_SECONDS,
 ) -> Any:
     """Return what a call to the coordinator gives; asked again while it is started anew or is in ``passing`` trouble.
 
-    Raises what the coordinator raised, ``Unavailable`` when it does not come back.
+    Raises what the coordinator raised, ``Unavailable`` when it does not come back, or gives no answer for so long.
     """
     until = monotonic() + patience_seconds
     while True:
         try:
-            return unwrapped(call())
+            return unwrapped(call(), answer_seconds)
+        except GetTimeoutError as error:
+            raise Unavailable(
+                f"the coordinator gives no answer, {answer_seconds:g} seconds now",
+                "its machine is very busy, or its process (ray::CoordinatorShell) is stopped: let it go on with"
+                " 'kill -CONT', or run 'sisa stop' and 'sisa launch'; nothing that was accepted is lost, and a request"
+                " may be repeated under its --request-id",
+            ) from error
         except passing:
             if monotonic() > until:
                 raise
@@ -259,10 +272,10 @@ def patiently(
         sleep(_RETRY_SECONDS)
 
 
-def unwrapped(answer: Any) -> Any:
-    """Return the answer; what the actor raised is raised as itself."""
+def unwrapped(answer: Any, timeout_seconds: float | None = None) -> Any:
+    """Return the answer; what the actor raised is raised as itself, ``GetTimeoutError`` where it takes longer."""
     try:
-        return ray.get(answer)
+        return ray.get(answer, timeout=timeout_seconds)
     except RayTaskError as error:
         if isinstance(error.cause, SisaError):
             raise error.cause from error

@@ -35,6 +35,9 @@ from storage.objects import ObjectStore
 _JOIN_SECONDS: Final = 60.0
 """How long a Ray head of our own may take to be ready."""
 
+_READY_SECONDS: Final = 300.0
+"""How long its process may take to start, on a busy machine."""
+
 _RETRY_SECONDS: Final = 0.5
 
 _STOP_SECONDS: Final = 60.0
@@ -199,7 +202,7 @@ def _place(specification: FederationSpecification) -> dict[str, Any]:
 def _await_ready(handle: Any) -> None:
     """Raise what keeps the coordinator from working, and end it then."""
     try:
-        patiently(handle.ready.remote)
+        patiently(handle.ready.remote, answer_seconds=_READY_SECONDS)
     except SisaError:
         ray.kill(handle, no_restart=True)
         raise

@@ -57,6 +57,13 @@ def join_ray(settings: ClusterSettings) -> bool:
     return is_own
 
 
+def waiting_for_ray(settings: ClusterSettings) -> str:
+    """Return what is waited for while Ray is joined, in words, and what may be done."""
+    if settings.address == _LOCAL:
+        return "waiting for Ray to start on this machine, which takes long where it is busy; interrupting is safe"
+    return f"waiting for the Ray cluster at {settings.address} to answer: see 'ray status' there; interrupting is safe"
+
+
 def _not_started(settings: ClusterSettings, error: Exception) -> Unavailable:
     if settings.address == _LOCAL:
         return Unavailable(

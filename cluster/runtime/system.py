@@ -106,6 +106,26 @@ def cpus() -> int:
     return len(os.sched_getaffinity(0))
 
 
+@contextmanager
+def told_meanwhile(tell: Callable[[str], None], what: str, each_seconds: float = 20.0) -> Iterator[None]:
+    """While the block takes its time, tell now and then what is waited for, and since when."""
+    is_over = threading.Event()
+
+    def tell_on() -> None:
+        waited_seconds = 0.0
+        while not is_over.wait(each_seconds):
+            waited_seconds += each_seconds
+            tell(f"{what}; {waited_seconds:g} seconds now")
+
+    teller = threading.Thread(target=tell_on, name="sisa-waiting", daemon=True)
+    teller.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        teller.join()
+
+
 def leave_no_core() -> None:
     """See to it that a crash of this process, or of one that it starts, writes nothing of its memory to a disk."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

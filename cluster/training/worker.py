@@ -197,8 +197,6 @@ class Worker:
         return {name: file_digest(self._setup.import_folder / name) for name in self._setup.files}
 
 
-
-
 def keep_silent() -> None:
     """See to it that what this process knows of people stays in its memory (E12).
 

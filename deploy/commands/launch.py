@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from deploy.commands.shared import DEFAULT_CONFIG, AsJson, Config, finish, is_of_all_sites, read_all_sites, read_chosen
+from deploy.commands.shared import (
+    DEFAULT_CONFIG,
+    AsJson,
+    Config,
+    finish,
+    is_of_all_sites,
+    read_all_sites,
+    read_chosen,
+    telling,
+)
 from deploy.views.output import Outcome, plain
 
 
@@ -20,7 +29,8 @@ def launch(config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
         from cluster.coordinator_actor.launch import launch_coordinator
 
         specification = read_chosen(config)
-        launched = launch_coordinator(specification)
+        with telling(f"waiting for the coordinator of {specification.name} to start"):
+            launched = launch_coordinator(specification)
         text = (
             f"the coordinator of {specification.name} is at work on the Ray cluster at {launched.address}\n"
             "other commands find it by the store; 'sisa stop' ends it"

@@ -16,6 +16,7 @@ from deploy.commands.shared import (
     read_all_sites,
     read_chosen,
     site_settings,
+    telling,
 )
 from deploy.views.output import Outcome, plain
 
@@ -114,7 +115,9 @@ def _served(config: Path) -> Outcome:
     from cluster.serving.deployment import serve_federation
 
     specification = read_chosen(config)
-    return _serving(specification.name, serve_federation(specification, site_settings(config)))
+    with telling(f"waiting for the coordinator and the replicas of {specification.name} to start"):
+        serving = serve_federation(specification, site_settings(config))
+    return _serving(specification.name, serving)
 
 
 def _serving(name: str, serving: Serving) -> Outcome:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -191,6 +192,17 @@ def refuse_site(why: str) -> None:
 
     if CHOICE.get().site is not None:
         raise Invalid(f"--site means nothing here: {why}", "leave it out, or ask the site's own server")
+
+
+@contextmanager
+def telling(what: str) -> Iterator[None]:
+    """While the block takes its time, say on stderr now and then what is waited for, and since when."""
+    from cluster.runtime.system import told_meanwhile
+    from coordinator.ports import Remark
+    from deploy.views.progress import listening
+
+    with listening() as listener, told_meanwhile(lambda text: listener(Remark(text=text)), what):
+        yield
 
 
 def finish(action: Callable[[], Outcome], as_json: bool) -> NoReturn:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import ray
-from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError
+from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutError, RayTaskError
 
 from cluster.coordinator_actor import actor as coordinator
 from cluster.coordinator_actor.actor import RemoteWriter, patiently
@@ -34,7 +34,7 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """What the next calls give; an error is raised. No time passes between them."""
     planned: list[object] = []
 
-    def get(_: object) -> object:
+    def get(_: object, timeout: float | None) -> object:
         answer = planned.pop(0)
         if isinstance(answer, Exception):
             raise answer
@@ -57,6 +57,14 @@ def test_what_does_not_pass_is_raised_as_itself(answers: list[object]) -> None:
     answers += [_raised(Conflict("this request id was used before", "choose another")), "answer"]
     with pytest.raises(Conflict, match="this request id was used before"):
         patiently(object, (WriterBusy, Fenced))
+    assert answers == ["answer"]
+
+
+def test_a_coordinator_that_gives_no_answer_is_told(answers: list[object]) -> None:
+    """A process that is stopped answers nobody: the caller hears for how long, and what to do."""
+    answers += [GetTimeoutError(), "answer"]
+    with pytest.raises(Unavailable, match=r"no answer, 60 seconds now.*'kill -CONT'.*--request-id"):
+        patiently(object, (WriterBusy,))
     assert answers == ["answer"]
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,8 +14,12 @@ import ray
 
 from cluster.config.specification import ClusterSettings
 from cluster.runtime import session
+from cluster.training import workers
+from cluster.training.workers import Workers
 from storage.errors import Unavailable
+from storage.stores.memory import MemoryStore
 from tests.cluster.runtime.test_labels import PINNED
+from tests.doubles.federation import specification_of
 
 
 @pytest.fixture
@@ -80,3 +86,21 @@ def test_without_a_handler_of_ones_own_there_are_rays(begun: list[Any]) -> None:
     begun.append(_takes_signals)
     session.join_ray(PINNED)
     assert callable(signal.getsignal(signal.SIGTERM))
+
+
+def test_a_slow_start_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While Ray is joined the user hears what is waited for, and that interrupting is safe."""
+    told: list[str] = []
+
+    @contextmanager
+    def meanwhile(tell: Callable[[str], None], what: str) -> Iterator[None]:
+        tell(what)
+        yield
+
+    monkeypatch.setattr(workers, "told_meanwhile", meanwhile)
+    monkeypatch.setattr(workers, "join_ray", lambda _: bool(told) and False)
+    for address, heard in (("local", "Ray to start on this machine"), ("10.0.0.1:6379", "cluster at 10.0.0.1:6379")):
+        specification = replace(specification_of(shards=1, slices=1), cluster=ClusterSettings(address=address))
+        Workers(specification, MemoryStore("nobody"), told.append).pool()
+        assert heard in told[-1]
+        assert told[-1].endswith("interrupting is safe")

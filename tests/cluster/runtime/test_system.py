@@ -1,4 +1,4 @@
-"""What the outside world gives: doing many small things at once, and a time that never goes back."""
+"""What the outside world gives: many small things at once, a time that never goes back, a word about what takes long."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.runtime.system import SteadyClock, many_at_once
+from cluster.runtime.system import SteadyClock, many_at_once, told_meanwhile
 from coordinator.ports import Each, in_turn
 from coordinator.receipts.issuer import Registrar
 from storage.errors import Unavailable
@@ -105,3 +105,28 @@ def test_no_time_falls_behind_the_record() -> None:
     clock.saw(start)
     assert clock.now() == start + timedelta(seconds=1)
     assert told == []
+
+
+def test_what_takes_long_is_told_until_it_is_over() -> None:
+    """While something starts it is said what is waited for, and since when; afterwards nothing more, not by an error
+    either.
+    """
+    said: list[str] = []
+    thrice = threading.Event()
+
+    def tell(text: str) -> None:
+        said.append(text)
+        if len(said) >= 3:
+            thrice.set()
+
+    def start() -> None:
+        thrice.wait()
+        raise Unavailable("it did not start", "try again")
+
+    with pytest.raises(Unavailable, match="did not start"), told_meanwhile(tell, "waiting for Ray", 0.01):
+        start()
+    assert said[:3] == ["waiting for Ray; 0.01 seconds now", "waiting for Ray; 0.02 seconds now", said[2]]
+    assert not any(thread.name == "sisa-waiting" for thread in threading.enumerate())
+    with told_meanwhile(tell, "waiting for what is there at once"):
+        pass
+    assert not any("at once" in each for each in said)
