@@ -321,9 +321,10 @@ class Federation:
         from cluster.runtime.session import is_joined  # noqa: PLC0415
 
         was_joined = is_joined()
-        coordinator = find_coordinator(self._store, self._listener, self._remark)
-        self._joined = self._joined or (is_joined() and not was_joined)
-        return coordinator
+        try:
+            return find_coordinator(self._store, self._listener, self._remark)
+        finally:
+            self._joined = self._joined or (is_joined() and not was_joined)
 
     def _remark(self, text: str) -> None:
         self._listener(Remark(text=text))

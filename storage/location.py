@@ -17,6 +17,7 @@ from storage.stores.memory import MemoryStore
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 _PROFILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
 _KEY_ID = re.compile(r"(AKIA|ASIA)[A-Z0-9]{12,}")
+_BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
 _FORMS = "write a folder such as './federation', 'file:///absolute/folder' or 's3://bucket/prefix'"
 
 
@@ -60,6 +61,26 @@ def open_store(location: str, base: Path, endpoint: str | None = None, profile: 
             return _bucket(location, endpoint, profile)
         case _:
             raise Invalid("this kind of store is not known", _FORMS, store=location)
+
+
+def place_name(store: ObjectStore) -> str:
+    """Return a name of the place that ``store`` is in: equal names are one place, one place may have several names.
+
+    A folder is named by this start of the machine, the device and the inode, whatever path leads there; a bucket by
+    its server, as it is called here, and the prefix.
+    """
+    inner = store
+    while hasattr(inner, "inner"):
+        inner = inner.inner
+    if isinstance(inner, LocalStore):
+        try:
+            found = Path(inner.root).stat()
+            return f"folder {_BOOT.read_text('ascii').strip()} {found.st_dev} {found.st_ino}"
+        except OSError:
+            return f"folder {inner.root} of process {os.getpid()}"  # nothing there: no other process means the same
+    if isinstance(inner, MemoryStore):
+        return f"{inner.location} of process {os.getpid()}"
+    return str(getattr(inner, "address", inner.location))
 
 
 def is_on_s3(location: str) -> bool:

@@ -3,6 +3,7 @@
 actor        the Ray actor: decodes, calls, encodes
 resident     what it does, without Ray
 launch       starts, finds and stops it
+ownership    which store it writes, and how others make sure of it
 record       where it was launched, as the store says it
 observer     tells metrics and log lines of what happens
 metrics      what is counted and measured

@@ -15,11 +15,13 @@ import ray
 from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutError, RayTaskError
 
 from cluster.config.specification import FederationSpecification
+from cluster.coordinator_actor.ownership import Prover, Shown
 from cluster.coordinator_actor.ray_metrics import observer_of
 from cluster.coordinator_actor.resident import Heard, Resident
 from cluster.results.federation import Verification
 from cluster.runtime.guard import check_rooms
 from cluster.runtime.system import leave_no_core
+from cluster.writer.stores import open_objects
 from cluster.writer.writer import Surroundings, surroundings
 from coordinator.engine.ledger import read_state
 from coordinator.ports import Listener, Notice
@@ -57,6 +59,7 @@ class CoordinatorShell:
         check_rooms()
         leave_no_core()
         self._specification = specification
+        self._prover = Prover(open_objects(specification))
         self._resident = Resident(partial(_around, specification), observer_of(specification.name))
 
     @ray.method(concurrency_group="requests")
@@ -98,6 +101,11 @@ class CoordinatorShell:
     def specification(self) -> FederationSpecification:
         """Return what it was launched with."""
         return self._specification
+
+    @ray.method(concurrency_group="questions")
+    def show(self, nonce: str) -> Shown:
+        """See ``Prover.show``."""
+        return self._prover.show(nonce)
 
     @ray.method(concurrency_group="questions")
     def request(self, request_id: str) -> ErasureRequest:

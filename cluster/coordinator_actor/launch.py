@@ -6,6 +6,7 @@ Two federations of one name have two stores, and so two namespaces: their coordi
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Callable
 from dataclasses import fields, replace
 from functools import partial
@@ -20,6 +21,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from cluster.config.serve import ServeSettings
 from cluster.config.specification import ClusterSettings, FederationSpecification
 from cluster.coordinator_actor.actor import ACTOR_NAME, CoordinatorActor, RemoteWriter, patiently, unwrapped
+from cluster.coordinator_actor.ownership import check_shown, is_copy, is_place_on_record
 from cluster.coordinator_actor.record import RECORD_KEY, Launched, read_record, write_record
 from cluster.runtime.head import Head, is_reachable, start_head, stop_head
 from cluster.runtime.labels import selecting
@@ -29,7 +31,7 @@ from cluster.writer.stores import open_objects
 from coordinator.ports import Listener
 from storage.digests import sha256
 from storage.errors import Conflict, SisaError, Unavailable
-from storage.location import is_on_s3
+from storage.location import is_on_s3, place_name
 from storage.objects import ObjectStore
 
 _JOIN_SECONDS: Final = 60.0
@@ -60,24 +62,30 @@ def launch_coordinator(specification: FederationSpecification) -> Launched:
 
     A partition key that the specification gives is kept in the store, where the coordinator reads it.
 
-    Raises ``Conflict`` when a coordinator is at work under another specification or the store belongs to another
-    federation, ``Invalid`` when no node can hold a worker, ``Unavailable`` when the cluster cannot be reached, or no
-    node has the labels.
+    Raises ``Conflict`` when a coordinator is at work under another specification, the store belongs to another
+    federation or is a copy that names the original's coordinator, ``Invalid`` when no node can hold a worker,
+    ``Unavailable`` when the cluster cannot be reached, or no node has the labels.
     """
     store = open_objects(specification)
     specification = with_key_in_store(store, specification)
     record = read_record(store)
     if record is not None and (handle := _handle(record)) is not None:
+        _check_own(handle, store)
         _refuse_other(handle, specification)
         return record
     namespace = namespace_of(specification, store)
     head = _join(specification)
     try:
         worker_count(specification.cluster, specification.partition.shards)
-        handle = CoordinatorActor.options(
-            name=ACTOR_NAME, namespace=namespace, lifetime="detached", get_if_exists=True, **_place(specification)
-        ).remote(specification)
+        handle = _named(namespace)
+        if handle is not None:  # of this store, or of one that has its name on another machine or server
+            _check_own(handle, store)
+        else:
+            handle = CoordinatorActor.options(
+                name=ACTOR_NAME, namespace=namespace, lifetime="detached", get_if_exists=True, **_place(specification)
+            ).remote(specification)
         _await_ready(handle)
+        _check_own(handle, store)
     except BaseException:
         if head is not None:
             leave_ray()
@@ -103,7 +111,10 @@ def differing_parts(at_work: FederationSpecification, wanted: FederationSpecific
 
 
 def find_coordinator(store: ObjectStore, listener: Listener, remark: Callable[[str], None]) -> RemoteWriter | None:
-    """Return the coordinator at work on the federation in ``store``, having joined its Ray; None when there is none."""
+    """Return the coordinator at work on the federation in ``store``, having joined its Ray; None when there is none.
+
+    Raises ``Conflict`` when it is the coordinator of another store, of which this one is a copy.
+    """
     record = read_record(store)
     if record is None:
         return None
@@ -111,13 +122,15 @@ def find_coordinator(store: ObjectStore, listener: Listener, remark: Callable[[s
     if handle is None:
         remark(f"the coordinator launched at {record.address} does not answer: the work is done here; see 'sisa stop'")
         return None
+    _check_own(handle, store)
     return RemoteWriter(handle, store, listener)
 
 
 def stop_coordinator(store: ObjectStore) -> bool:
     """End the coordinator after its present step, and the Ray head started for it; return whether there was one.
 
-    What was accepted is carried out by whoever writes next.
+    What was accepted is carried out by whoever writes next. Raises ``Conflict``, and ends nothing, when it is the
+    coordinator of another store, of which this one is a copy.
     """
     record = read_record(store)
     if record is None:
@@ -125,11 +138,16 @@ def stop_coordinator(store: ObjectStore) -> bool:
     was_joined = ray.is_initialized()
     handle = _handle(record)
     if handle is not None:
+        try:
+            _check_own(handle, store)
+        except Unavailable:
+            if not is_place_on_record(store):
+                raise  # it may be another store's, and does not answer at the moment
         ray.wait([handle.stop.remote()], timeout=_STOP_SECONDS)
         ray.kill(handle, no_restart=True)
     if record.head is not None or not was_joined:  # who is part of the cluster for other reasons stays
         leave_ray()
-    if record.head is not None:
+    if record.head is not None and (handle is not None or is_place_on_record(store)):
         stop_head(record.head)
     store.delete(RECORD_KEY)
     return True
@@ -182,10 +200,29 @@ def _handle(record: Launched) -> Any | None:
             join_ray(ClusterSettings(address=record.address))
         except Unavailable:
             return None
+    return _named(record.namespace)
+
+
+def _named(namespace: str) -> Any | None:
+    """Return the coordinator's actor in a namespace of the Ray that is joined; None when there is none."""
     try:
-        return ray.get_actor(ACTOR_NAME, namespace=record.namespace)
+        return ray.get_actor(ACTOR_NAME, namespace=namespace)
     except (ValueError, RayError):
         return None
+
+
+def _check_own(handle: Any, store: ObjectStore) -> None:
+    """Raise ``Conflict`` when the actor writes another store than ``store``, ``Unavailable`` when it does not answer.
+
+    One that was launched by a release that could not be asked is judged by the place that its specification names.
+    """
+    if not hasattr(handle, "show"):
+        theirs = open_objects(unwrapped(handle.specification.remote()))
+        if place_name(theirs) != place_name(store):
+            raise is_copy(store, theirs.location)
+        return
+    nonce = secrets.token_hex(16)
+    check_shown(patiently(lambda: handle.show.remote(nonce)), nonce, store)
 
 
 def _place(specification: FederationSpecification) -> dict[str, Any]:

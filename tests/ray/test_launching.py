@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -53,6 +55,29 @@ def test_commands_find_the_coordinator(home: Home, store: ObjectStore) -> None:
     home.specify(training__epochs=5)
     with pytest.raises(Conflict, match="another version of the specification"):
         launch_coordinator(read_specification(home.config))
+
+
+def test_a_copy_never_commands_the_original(home: Home, store: ObjectStore, tmp_path: Path) -> None:
+    """In a copy of the whole folder nothing is erased and nothing stopped; the original's coordinator works on."""
+    launch_coordinator(read_specification(home.config))
+    with cluster.connect(home.config) as federation:
+        federation.train()
+    folder = tmp_path / "drill"
+    shutil.copytree(tmp_path, folder, ignore=shutil.ignore_patterns("drill"))
+    copy = Home(folder)
+    before = copy.raw()
+    with cluster.connect(copy.config) as drill:
+        with pytest.raises(Conflict, match="this store is a copy of .*nothing was done"):
+            drill.erase(subjects=[MARKED], request_id="er-1")
+        assert not drill.status().requests
+    with pytest.raises(Conflict, match="this store is a copy of"):
+        stop_coordinator(copy.objects)
+    with pytest.raises(Conflict, match="this store is a copy of"):
+        launch_coordinator(read_specification(copy.config))
+    assert copy.raw() == before
+    with cluster.connect(home.config) as federation:
+        assert not federation.status().requests
+        assert federation.erase(subjects=[MARKED], request_id="er-1").state == "complete"
 
 
 def test_a_killed_coordinator_goes_on(home: Home, store: ObjectStore) -> None:

@@ -1,4 +1,4 @@
-"""What the outside world gives: many small things at once, a time that never goes back, a word about what takes long."""
+"""What the outside world gives: many things at once, time that never goes back, a word about what takes long."""
 
 from __future__ import annotations
 

@@ -1,0 +1,102 @@
+"""Which store a coordinator writes, and how another process makes sure that it is its own. No Ray in here.
+
+``control/coordinator`` travels with a copied store, so a copy names the original's coordinator. Paths and addresses do
+not tell the two apart: one store has several names (a mount, another endpoint), and two stores may share one. So the
+caller draws a nonce, the coordinator writes it into its store, and the caller looks for it in its own. A copy is only
+ever read.
+
+control/coordinator-proof     the nonces last written, and the coordinator's own name for its store
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from threading import Lock
+from typing import Final
+
+from storage.digests import Json
+from storage.errors import Conflict, Corrupt, SisaError
+from storage.location import place_name
+from storage.objects import ObjectStore, object_key
+from storage.registers.record import SealedRecord
+
+_PROOF_KEY: Final = object_key("control/coordinator-proof")
+
+_MOST_NONCES: Final = 256
+"""Callers that may ask between one caller's question and its look into the store."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """A coordinator's answer."""
+
+    location: str
+    """Its store, as a person would write it."""
+    place: str
+    """Its store, as ``place_name`` names it."""
+    is_written: bool
+    """Whether the nonce is in its store now; the disk may be full, or its credentials expired."""
+
+
+class Prover:
+    """The coordinator's side. ``show`` may be called from any thread."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+        self._record = _proof(store)
+        self._nonces: deque[str] = deque(maxlen=_MOST_NONCES)
+        self._lock = Lock()
+
+    def show(self, nonce: str) -> Shown:
+        """Write ``nonce`` into the store."""
+        with self._lock:
+            self._nonces.append(nonce)
+            fields: Mapping[str, Json] = {"nonces": list(self._nonces), "place": place_name(self._store)}
+            try:
+                self._record.change(lambda _: fields)
+            except SisaError:
+                return self._shown(is_written=False)
+        return self._shown(is_written=True)
+
+    def _shown(self, *, is_written: bool) -> Shown:
+        return Shown(location=self._store.location, place=place_name(self._store), is_written=is_written)
+
+
+def check_shown(shown: Shown, nonce: str, store: ObjectStore) -> None:
+    """Raise ``Conflict`` when the coordinator that has shown ``nonce`` writes another store than ``store``.
+
+    Where it could not write, the names of the places decide.
+    """
+    if shown.is_written:
+        found = _proof(store).read()
+        nonces = found and found["nonces"]
+        is_own = isinstance(nonces, list) and nonce in nonces
+    else:
+        is_own = shown.place == place_name(store)
+    if not is_own:
+        raise is_copy(store, shown.location)
+
+
+def is_place_on_record(store: ObjectStore) -> bool:
+    """Return whether the coordinator that was launched last called its store what ``store`` is called here."""
+    try:
+        found = _proof(store).read()
+    except Corrupt:
+        return False
+    return found is not None and found["place"] == place_name(store)
+
+
+def is_copy(store: ObjectStore, theirs: str) -> Conflict:
+    """Return the error for a store that names the coordinator of another one."""
+    return Conflict(
+        f"this store is a copy of {theirs}: the coordinator that it names writes there, not here; nothing was done",
+        "give the command for the original; if this store is to go on by itself, delete its object"
+        " 'control/coordinator' first",
+        store=store.location,
+    )
+
+
+def _proof(store: ObjectStore) -> SealedRecord:
+    return SealedRecord(store=store, key=_PROOF_KEY, names=frozenset({"nonces", "place"}))

@@ -1,0 +1,244 @@
+"""A copy of a store names the original's coordinator, and never reaches it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import ray
+
+from cluster.config.specification import read_specification
+from cluster.coordinator_actor import actor, launch
+from cluster.coordinator_actor.actor import RemoteWriter
+from cluster.coordinator_actor.launch import find_coordinator, launch_coordinator, stop_coordinator
+from cluster.coordinator_actor.ownership import Prover, Shown
+from cluster.coordinator_actor.record import Launched, read_record, write_record
+from cluster.writer.stores import open_objects
+from storage.errors import Conflict, Unavailable
+from storage.location import open_store, place_name
+from storage.objects import ObjectStore, object_key
+from storage.stores.local import LocalStore
+from tests.doubles.home import Home, run
+from tests.doubles.stores.faulty_store import Fault, FaultyStore
+
+PID = 4_000_000
+"""Of no process: larger than Linux gives."""
+
+
+@dataclass(slots=True)
+class Coordinator:
+    """A coordinator at work, as its handle shows it; only what it was commanded is kept."""
+
+    store: ObjectStore
+    trouble: Exception | None = None
+    commands: list[str] = field(default_factory=list)
+    _prover: Prover = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.work_on(self.store)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return SimpleNamespace(remote=lambda *_, **__: self.commands.append(name))
+
+    @property
+    def show(self) -> Any:
+        """Ask it which store it writes."""
+        return SimpleNamespace(remote=self._show)
+
+    def work_on(self, store: ObjectStore) -> None:
+        """Reach its store in another way."""
+        self._prover = Prover(store)
+
+    def _show(self, nonce: str) -> Shown:
+        if self.trouble is not None:
+            raise self.trouble
+        return self._prover.show(nonce)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    """A folder with a specification, and a store that holds nothing but where the coordinator is."""
+    folder = tmp_path / "original"
+    folder.mkdir()
+    made = Home(folder).fill()
+    write_record(made.objects, Launched(address="127.0.0.1:1", namespace="sisa-small", head=PID))
+    return made
+
+
+@pytest.fixture
+def ended(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """The actors and heads that were ended. No Ray is needed, and none is left."""
+    gone: list[object] = []
+    monkeypatch.setattr(ray, "wait", lambda answers, **_: (answers, []))
+    monkeypatch.setattr(ray, "kill", lambda handle, **_: gone.append(handle))
+    monkeypatch.setattr(launch, "stop_head", gone.append)
+    monkeypatch.setattr(launch, "leave_ray", lambda: None)
+    return gone
+
+
+@pytest.fixture
+def coordinator(home: Home, ended: list[object], monkeypatch: pytest.MonkeyPatch) -> Coordinator:
+    """The home's coordinator: everybody who reads its record reaches it."""
+    made = Coordinator(home.objects)
+    monkeypatch.setattr(actor, "unwrapped", lambda answer: answer)
+    monkeypatch.setattr(launch, "_handle", lambda _: made)
+    made.show.remote("a nonce that was asked for before the copy was made")
+    return made
+
+
+def copied(home: Home) -> Home:
+    """Return a copy of the whole folder."""
+    return Home(Path(shutil.copytree(home.folder, home.folder.parent / "copy")))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("stop",),
+        ("launch",),
+        ("train",),
+        ("verify",),
+        ("request", "hold", "er-1", "--reason", "a dispute"),
+        ("request", "cancel", "er-1", "--reason", "a mistake"),
+        ("serve", "--stop"),
+        ("serve",),
+    ],
+    ids=lambda words: "-".join(words[:2]),
+)
+def test_no_command_in_a_copy_reaches_the_coordinator(
+    home: Home, coordinator: Coordinator, ended: list[object], words: tuple[str, ...]
+) -> None:
+    """It says whose coordinator that is and what to do; not a byte of the copy changes, and nothing is ended."""
+    copy = copied(home)
+    before = copy.raw()
+    said = run(*words, "--config", str(copy.config), "--json")
+    assert said.error["kind"] == "conflict"
+    assert f"this store is a copy of {home.store}" in said.error["message"]
+    assert "nothing was done" in said.error["message"]
+    assert "control/coordinator" in said.error["remedy"]
+    assert copy.raw() == before
+    assert (coordinator.commands, ended) == ([], [])
+
+
+def test_the_original_reaches_it_by_every_path(home: Home, coordinator: Coordinator, ended: list[object]) -> None:
+    """A link, and a folder that was moved with the coordinator's own view of it, are the same store."""
+    (home.folder.parent / "linked").symlink_to(home.folder)
+    linked = Home(home.folder.parent / "linked")
+    for each in (home, linked):
+        assert isinstance(find_coordinator(each.objects, lambda _: None, print), RemoteWriter)
+    home.folder.rename(home.folder.parent / "moved")
+    home.folder.symlink_to(home.folder.parent / "moved")
+    moved = Home(home.folder.parent / "moved")
+    assert stop_coordinator(moved.objects)
+    assert (coordinator.commands, ended) == (["stop"], [coordinator, PID])
+    assert read_record(moved.objects) is None
+
+
+def test_a_copy_goes_on_by_itself_once_its_record_is_deleted(home: Home, coordinator: Coordinator) -> None:
+    """The remedy of the error is one."""
+    copy = copied(home)
+    copy.objects.delete(object_key("control/coordinator"))
+    assert find_coordinator(copy.objects, lambda _: None, print) is None
+    assert not stop_coordinator(copy.objects)
+    assert coordinator.commands == []
+
+
+def test_a_coordinator_that_cannot_write_is_told_by_its_place(
+    home: Home, coordinator: Coordinator, ended: list[object]
+) -> None:
+    """With a full disk or expired credentials it can still be stopped from its own store, and from no copy."""
+    copy, faulty = copied(home), FaultyStore(LocalStore(str(home.store)))
+    faulty.plan(*(Fault(when="before", operation="put_if_match", nth=nth, error=Unavailable) for nth in range(1, 100)))
+    coordinator.work_on(faulty)
+    with pytest.raises(Conflict, match="is a copy of"):
+        stop_coordinator(copy.objects)
+    assert ended == []
+    assert stop_coordinator(home.objects)
+    assert ended == [coordinator, PID]
+
+
+def test_one_that_does_not_answer_is_stopped_from_its_own_store_alone(
+    home: Home, coordinator: Coordinator, ended: list[object]
+) -> None:
+    """It may belong to another store, and be back in a moment."""
+    copy = copied(home)
+    coordinator.trouble = Unavailable("the coordinator does not answer", "launch it")
+    with pytest.raises(Unavailable, match="does not answer"):
+        stop_coordinator(copy.objects)
+    assert ended == []
+    assert stop_coordinator(home.objects)
+    assert ended == [coordinator, PID]
+
+
+def test_a_copy_ends_no_head_of_the_original(
+    home: Home, coordinator: Coordinator, ended: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the coordinator is gone and its Ray is not, only the original ends that."""
+    copy = copied(home)
+    monkeypatch.setattr(launch, "_handle", lambda _: None)
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    stop_coordinator(copy.objects)
+    assert ended == []
+    stop_coordinator(home.objects)
+    assert ended == [PID]
+
+
+def test_a_coordinator_found_by_its_name_alone_is_asked_as_well(
+    home: Home, coordinator: Coordinator, ended: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two stores of one location, on two machines or two servers, share a namespace of one Ray."""
+    copy = copied(home)
+    copy.objects.delete(object_key("control/coordinator"))
+    monkeypatch.setattr(launch, "_join", lambda _: None)
+    monkeypatch.setattr(launch, "worker_count", lambda *_: 1)
+    monkeypatch.setattr(launch, "_named", lambda _: coordinator)
+    with pytest.raises(Conflict, match=f"is a copy of {home.store}"):
+        launch_coordinator(read_specification(copy.config))
+    assert (coordinator.commands, ended) == ([], [])
+
+
+@dataclass(slots=True)
+class OlderCoordinator:
+    """The handle of one that was launched by a release before this one: it cannot be asked to show anything."""
+
+    folder: Path
+
+    @property
+    def specification(self) -> Any:
+        """Ask it what it was launched with."""
+        return SimpleNamespace(remote=lambda: read_specification(self.folder / "sisa.toml"))
+
+
+def test_an_older_coordinator_is_told_by_its_specification(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that were launched before an upgrade of the command keep working for their own store alone."""
+    copy = copied(home)
+    monkeypatch.setattr(launch, "unwrapped", lambda answer: answer)
+    monkeypatch.setattr(launch, "_handle", lambda _: OlderCoordinator(home.folder))
+    assert find_coordinator(home.objects, lambda _: None, print) is not None
+    with pytest.raises(Conflict, match="is a copy of"):
+        find_coordinator(copy.objects, lambda _: None, print)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda home: home.specify(store="s3://bucket/other", endpoint="http://127.0.0.1:1"),
+        lambda home: home.specify(store="s3://bucket/prefix", endpoint="http://127.0.0.1:2"),
+        lambda home: home.specify(store="./copy"),
+    ],
+)
+def test_places_of_different_stores(home: Home, change: Callable[[Home], Path]) -> None:
+    """Another prefix, another server and another folder are other places; the same words name the same one."""
+    home.specify(store="s3://bucket/prefix", endpoint="http://127.0.0.1:1")
+    bucket = open_objects(read_specification(home.config))
+    assert place_name(bucket) == place_name(open_objects(read_specification(home.config)))
+    (home.folder / "copy").mkdir()
+    assert place_name(open_objects(read_specification(change(home)))) != place_name(bucket)
+    assert place_name(open_store("./copy", home.folder)) != place_name(home.objects)
