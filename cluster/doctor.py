@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import platform
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -12,18 +13,22 @@ from typing import Final
 
 from cluster.federation import Federation
 from cluster.runtime.guard import check_rooms
+from cluster.runtime.metadata import command_lines, words_of
 from cluster.runtime.session import worker_count
 from cluster.runtime.system import SystemClock
 from cluster.sources import Leftovers, find_leftovers
 from cluster.writer.identity import bucket_facts, check_identity, check_unchanged, out_of_reach, partition_key
 from cluster.writer.training_data import open_train
 from coordinator.decisions.times import MOST_SECONDS_BEHIND, clock_is_behind, latest_time
+from coordinator.engine.lookup import load_tombstones
 from coordinator.receipts.rollback import refuse_forgotten
 from coordinator.status import WHY_BY_ID, similar_subjects
 from shards.data.sources import passed_over_text
+from shards.routing import Naming, PartitionKey, subject_digest
 from shards.slices.ingest import feature_width
 from shards.slices.survey import Fault, remedy_of
-from storage.errors import SisaError
+from shards.tombstones import DigestSet
+from storage.errors import Invalid, SisaError
 from storage.s3.bucket import StoreFacts
 from storage.stores.probe import probe_store
 
@@ -84,6 +89,7 @@ class _Examination:
             ("erased in sources", self._sources),
             *((("witness", self._witness),) if self._specification.receipts.witness else ()),
             ("ray", self._ray),
+            ("erased in Ray", self._metadata),
             ("model", self._model),
         )
 
@@ -206,6 +212,24 @@ class _Examination:
         workers = worker_count(self._specification.cluster, self._specification.partition.shards)
         return f"reachable; room for {workers} workers for {self._specification.partition.shards} shards"
 
+    def _metadata(self) -> str:
+        state = self._federation.reading.current()
+        tombstones = load_tombstones(self._federation.store, state.tombstone_objects() if state else ())
+        if state is None or not len(tombstones):
+            return "nobody is erased"
+        key = partition_key(self._federation.store, self._specification, draw=False)
+        self._federation.workers()
+        lines = command_lines()
+        words = frozenset[str]().union(*map(words_of, lines))
+        if found := _erased(words, tombstones, key, state.naming):
+            raise SisaError(
+                f"command lines of programs that joined the Ray cluster name {found} of those who are erased, and Ray"
+                " keeps them",
+                "start its head with an empty folder for its metadata (RAY_gcs_storage_path), then run 'sisa launch';"
+                " let programs of yours read names from a file",
+            )
+        return f"none of {len(lines)} command lines that Ray keeps names anybody who is erased"
+
     def _model(self) -> str:
         width = feature_width(open_train(self._specification), self._specification.data)
         found = self._federation.workers().configuration(width, 1)
@@ -216,6 +240,18 @@ def _rows_and_copies(found: Leftovers) -> str:
     rows = f"the rows are listed in {found.rows_in}" if found.rows_in else "'sisa doctor --rows FILE' lists the rows"
     copies = ", ".join(map(str, found.copies))
     return f"{rows}; {f'copies without them: {copies}' if copies else '--clean FOLDER writes copies without them'}"
+
+
+def _erased(words: Iterable[str], tombstones: DigestSet, key: PartitionKey, naming: Naming) -> int:
+    """Return how many of ``words`` are data points or subjects that are erased, in whatever spelling."""
+    length = SKELETON_BYTES if naming.by_skeleton else None
+    subjects = {digest[:length] for digest in tombstones.subject_digests()}
+    points = set(tombstones.point_digests())
+    found = 0
+    for word in words:
+        with suppress(Invalid):  # no subject can be called so
+            found += subject_digest(key, word, naming)[:length] in subjects or point_digest(key, word) in points
+    return found
 
 
 def _check_clock(bucket: StoreFacts) -> None:

@@ -2,6 +2,7 @@
 
 session    Ray's start and end
 head       the machine's lasting head
+metadata   what Ray keeps of programs that joined it
 nodes      nodes, their processors and labels
 labels     pins work to nodes with the federation's labels
 task_pool  runs many tasks, as many at a time as fit

@@ -224,6 +224,28 @@ def test_the_doctor_names_sources_that_still_hold_the_erased(erased: Home, monke
     assert (said.code, said.data["healthy"]) == (0, True)
 
 
+def test_the_doctor_names_what_ray_keeps_of_the_erased(erased: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Command lines of programs that joined the cluster are looked at, however a name stands in them."""
+    monkeypatch.setattr(cluster.doctor, "worker_count", lambda _settings, tasks: tasks)
+    erased.write("train.parquet", without(small_points(), subjects=[MARKED]))
+    lines = ["python job.py --verbose=yes secret-person-001", "sisa erase @memory:3", "echo 'a b"]
+    monkeypatch.setattr(cluster.doctor, "command_lines", lambda: lines)
+    assert erased.json("doctor").code == 0
+    for line in (
+        f"sisa erase --subject={MARKED}",
+        f"job '{MARKED.upper()} '",
+        f"x {ids_of(small_points(), MARKED)[0]}",
+    ):
+        lines.append(line)
+        said = erased.json("doctor")
+        (failed,) = [each for each in said.data["checks"] if not each["ok"]]
+        assert (said.code, failed["check"]) == (1, "erased in Ray")
+        assert "name 1 of those who are erased" in failed["message"]
+        assert "RAY_gcs_storage_path" in failed["remedy"]
+        assert MARKED not in said.out
+        lines.remove(line)
+
+
 def test_the_doctor_goes_on_after_a_failed_check(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     """Missing data fail what needs them; the other checks are still made."""
     monkeypatch.setattr(cluster.doctor, "worker_count", lambda _settings, tasks: tasks)
@@ -240,5 +262,6 @@ def test_the_doctor_goes_on_after_a_failed_check(home: Home, monkeypatch: pytest
         "data": False,
         "erased in sources": True,
         "ray": True,
+        "erased in Ray": True,
         "model": False,
     }
