@@ -6,7 +6,7 @@ import shlex
 from typing import Any
 
 import ray
-from ray._raylet import GcsClient
+from ray._raylet import GcsClient  # type: ignore[attr-defined]  # compiled: its types are in no file
 
 
 def command_lines() -> tuple[str, ...]:

@@ -8,10 +8,11 @@ run on. Token files and certificates have to be on the nodes where its replicas 
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 
 from fastapi import FastAPI
 
-from cluster.config.sites import SitesSpecification, open_own_store
+from cluster.config.sites import Site, SitesSpecification, open_own_store
 from cluster.runtime.guard import check_rooms
 from cluster.runtime.labels import check_here
 from cluster.runtime.session import is_to_start_ray, join_ray
@@ -25,6 +26,8 @@ from cluster.serving.deployment import (
 )
 from cluster.serving.sites_app import build_sites_app
 from cluster.serving.sites_service import open_sites_service
+from cluster.writer.identity import with_key_in_store
+from cluster.writer.stores import open_objects
 from storage.digests import sha256
 from storage.errors import Conflict, Corrupt, Invalid, Unavailable
 
@@ -57,9 +60,29 @@ def serve_sites(specification: SitesSpecification) -> Serving:
     _join(specification)
     settings = specification.serve
     place = place_of_replicas(specification.cluster, specification.store)
-    application = deployed(SitesShell, settings, place).bind(specification)
+    application = deployed(SitesShell, settings, place).bind(without_keys(specification))
     run_application(application, _name(specification), settings)
     return Serving(url=settings.url, replicas=settings.replicas, launched=False)
+
+
+def without_keys(specification: SitesSpecification) -> SitesSpecification:
+    """Return what replicas get, which Ray keeps: without the partition keys of sites that it can do without.
+
+    A site with a server of its own needs none here; one whose store is in reach has it there from then on. That of a
+    site on labelled nodes goes along: only those nodes reach its store.
+    """
+    return replace(specification, sites=tuple(map(_without_key, specification.sites)))
+
+
+def _without_key(site: Site) -> Site:
+    own = site.specification
+    if own.cluster.labels and site.settings.url is None:
+        return site
+    without = replace(own, partition=replace(own.partition, key=None))
+    if site.settings.url is None:
+        with suppress(Unavailable):  # it is away, and may come back: then its store has the key from an earlier time
+            without = with_key_in_store(open_objects(own), own)
+    return replace(site, specification=without)
 
 
 def stop_serving_sites(specification: SitesSpecification) -> bool:
