@@ -18,7 +18,7 @@ def test_replicas_of_sites_get_no_key_that_they_can_do_without(tmp_path: Path) -
     specification = Houses(tmp_path).fill().specification
     north, south, west = specification.sites
     keys = [(site.specification.partition.key or "").encode() for site in (north, south, west)]
-    south = replace(south, settings=replace(south.settings, url="https://south", token_file="token"))
+    south = replace(south, settings=replace(south.settings, url="https://south", token_file="token"))  # noqa: S106
     west = _labelled(west)
     travels = without_keys(replace(specification, sites=(north, south, west)))
     found = [key in pickle.dumps(travels) for key in keys]
