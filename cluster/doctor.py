@@ -24,7 +24,7 @@ from coordinator.engine.lookup import load_tombstones
 from coordinator.receipts.rollback import refuse_forgotten
 from coordinator.status import WHY_BY_ID, similar_subjects
 from shards.data.sources import passed_over_text
-from shards.routing import Naming, PartitionKey, subject_digest
+from shards.routing import SKELETON_BYTES, Naming, PartitionKey, point_digest, subject_digest
 from shards.slices.ingest import feature_width
 from shards.slices.survey import Fault, remedy_of
 from shards.tombstones import DigestSet

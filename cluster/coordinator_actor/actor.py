@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from importlib.metadata import PackageNotFoundError, version
 from time import monotonic, sleep
 from typing import Any, Final
 
@@ -52,6 +53,14 @@ _PASSING: Final = (Fenced, OutcomeUnknown, Unavailable, WriterBusy)
 """What it gets over by itself; whoever only waits may wait for that, too."""
 
 
+def own_release() -> str:
+    """Return the release of this system that this process runs."""
+    try:
+        return version("sisa-ray")
+    except PackageNotFoundError:  # run from a checkout that was never installed
+        return "unknown"
+
+
 class CoordinatorShell:
     """The actor: decodes nothing, decides nothing. Requests, questions and work have threads of their own."""
 
@@ -91,6 +100,11 @@ class CoordinatorShell:
     def cancel(self, request_id: str, reason: str) -> ErasureRequest:
         """See ``Resident.cancel``."""
         return self._resident.cancel(request_id, reason)
+
+    @ray.method(concurrency_group="questions")
+    def running_release(self) -> str:
+        """Return the release that this process runs. Says it in any state, and in words that every release reads."""
+        return own_release()
 
     @ray.method(concurrency_group="questions")
     def ready(self) -> None:

@@ -20,7 +20,14 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.config.serve import ServeSettings
 from cluster.config.specification import ClusterSettings, FederationSpecification
-from cluster.coordinator_actor.actor import ACTOR_NAME, CoordinatorActor, RemoteWriter, patiently, unwrapped
+from cluster.coordinator_actor.actor import (
+    ACTOR_NAME,
+    CoordinatorActor,
+    RemoteWriter,
+    own_release,
+    patiently,
+    unwrapped,
+)
 from cluster.coordinator_actor.ownership import check_shown, is_copy, is_place_on_record
 from cluster.coordinator_actor.record import RECORD_KEY, Launched, read_record, write_record
 from cluster.runtime.head import Head, is_reachable, start_head, stop_head
@@ -62,14 +69,15 @@ def launch_coordinator(specification: FederationSpecification) -> Launched:
 
     A partition key that the specification gives is kept in the store, where the coordinator reads it.
 
-    Raises ``Conflict`` when a coordinator is at work under another specification, the store belongs to another
-    federation or is a copy that names the original's coordinator, ``Invalid`` when no node can hold a worker,
-    ``Unavailable`` when the cluster cannot be reached, or no node has the labels.
+    Raises ``Conflict`` when a coordinator is at work under another specification or of another release, the store
+    belongs to another federation or is a copy that names the original's coordinator, ``Invalid`` when no node can hold
+    a worker, ``Unavailable`` when the cluster cannot be reached, or no node has the labels.
     """
     store = open_objects(specification)
     specification = with_key_in_store(store, specification)
     record = read_record(store)
     if record is not None and (handle := _handle(record)) is not None:
+        refuse_other_release(handle)
         _check_own(handle, store)
         _refuse_other(handle, specification)
         return record
@@ -113,7 +121,8 @@ def differing_parts(at_work: FederationSpecification, wanted: FederationSpecific
 def find_coordinator(store: ObjectStore, listener: Listener, remark: Callable[[str], None]) -> RemoteWriter | None:
     """Return the coordinator at work on the federation in ``store``, having joined its Ray; None when there is none.
 
-    Raises ``Conflict`` when it is the coordinator of another store, of which this one is a copy.
+    Raises ``Conflict`` when it runs another release than this process, or is the coordinator of another store, of which
+    this one is a copy.
     """
     record = read_record(store)
     if record is None:
@@ -122,8 +131,15 @@ def find_coordinator(store: ObjectStore, listener: Listener, remark: Callable[[s
     if handle is None:
         remark(f"the coordinator launched at {record.address} does not answer: the work is done here; see 'sisa stop'")
         return None
+    refuse_other_release(handle)
     _check_own(handle, store)
     return RemoteWriter(handle, store, listener)
+
+
+def is_at_work(store: ObjectStore) -> bool:
+    """Return whether the federation's coordinator answers, of whichever release, having joined its Ray."""
+    record = read_record(store)
+    return record is not None and _handle(record) is not None
 
 
 def stop_coordinator(store: ObjectStore) -> bool:
@@ -243,6 +259,23 @@ def _await_ready(handle: Any) -> None:
     except SisaError:
         ray.kill(handle, no_restart=True)
         raise
+
+
+def refuse_other_release(handle: Any) -> None:
+    """Raise ``Conflict`` when the coordinator runs another release: what is sent would mean something else there.
+
+    Asked before anything else, as it needs no class that both know. Releases before 0.2 do not know the question.
+    """
+    question = getattr(handle, "running_release", None)
+    at_work = "one before 0.2" if question is None else patiently(question.remote)
+    if at_work != own_release():
+        raise Conflict(
+            "the coordinator at work runs another release than this command",
+            "install the newer one wherever this federation is used, then run 'sisa stop' and 'sisa launch': see"
+            " 'Upgrade' in RUNBOOK.md",
+            coordinator=at_work,
+            command=own_release(),
+        )
 
 
 def _refuse_other(handle: Any, specification: FederationSpecification) -> None:

@@ -24,7 +24,7 @@ from ray.serve.exceptions import RayServeException
 from cluster.config.serve import ServeSettings
 from cluster.config.sites import SiteSettings, read_sites
 from cluster.config.specification import ClusterSettings, FederationSpecification, read_specification
-from cluster.coordinator_actor.launch import find_coordinator, launch_coordinator, namespace_of
+from cluster.coordinator_actor.launch import find_coordinator, is_at_work, launch_coordinator, namespace_of
 from cluster.coordinator_actor.log_lines import LogLines
 from cluster.runtime.guard import check_rooms
 from cluster.runtime.labels import check_here, selecting
@@ -162,7 +162,7 @@ def stop_serving(specification: FederationSpecification) -> bool:
     The coordinator stays at work, and so does Serve while it serves others.
     """
     store = open_objects(specification)
-    if find_coordinator(store, lambda _: None, lambda _: None) is None and not ray.is_initialized():
+    if not is_at_work(store) and not ray.is_initialized():
         return False
     return end_application(namespace_of(specification, store))
 

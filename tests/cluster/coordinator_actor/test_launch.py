@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from cluster.config.specification import FederationSpecification, read_specification
-from cluster.coordinator_actor.launch import differing_parts
+from cluster.coordinator_actor import launch
+from cluster.coordinator_actor.actor import own_release
+from cluster.coordinator_actor.launch import differing_parts, refuse_other_release
+from storage.errors import Conflict
 from tests.doubles.home import Home
 
 
@@ -74,3 +78,42 @@ def test_code_of_ones_own_belongs_to_its_folder(tmp_path: Path) -> None:
     one = specified(tmp_path / "here", **own)
     shutil.copytree(tmp_path / "here", tmp_path / "there")
     assert differing_parts(one, read_specification(tmp_path / "there" / "sisa.toml")) == ("folder",)
+
+
+class Question:
+    """A method of an actor that answers at once."""
+
+    def __init__(self, answer: str) -> None:
+        self._answer = answer
+
+    def remote(self) -> str:
+        """Return the answer."""
+        return self._answer
+
+
+@pytest.fixture
+def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "patiently", lambda call: call())
+
+
+@pytest.mark.usefixtures("_at_once")
+def test_a_coordinator_of_this_release_is_used() -> None:
+    """Command and coordinator of one release work together."""
+    refuse_other_release(SimpleNamespace(running_release=Question(own_release())))
+
+
+@pytest.mark.usefixtures("_at_once")
+@pytest.mark.parametrize(
+    ("handle", "told"),
+    [
+        (SimpleNamespace(running_release=Question("0.1.9")), "coordinator=0.1.9"),
+        (SimpleNamespace(running_release=Question("99.0.0")), "coordinator=99.0.0"),
+        (SimpleNamespace(release=Question("")), "coordinator=one before 0.2"),
+    ],
+)
+def test_a_coordinator_of_another_release_is_refused(handle: SimpleNamespace, told: str) -> None:
+    """An older or a newer coordinator, also one that does not know the question, is told by its release, with what to
+    do, before anything is sent that it might not understand.
+    """
+    with pytest.raises(Conflict, match=rf"runs another release.*{told} command=.*'sisa stop' and 'sisa launch'"):
+        refuse_other_release(handle)
