@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, Final
 
 from coordinator.requests import Cost, ErasureRequest, ObjectRef, Readmission, Refutation, Segment
@@ -75,6 +76,35 @@ Spans = tuple[tuple[int, int], ...]
 """Whole numbers as ranges, rising and apart: the first and the last of each."""
 
 
+def joined(spans: Spans, numbers: Iterable[int]) -> Spans:
+    """Return the spans with more numbers among them.
+
+    >>> joined(((0, 3), (7, 9)), [5, 4, 12])
+    ((0, 5), (7, 9), (12, 12))
+    """
+    ranges: list[tuple[int, int]] = []
+    for first, last in sorted((*spans, *((number, number) for number in numbers))):
+        if ranges and first <= ranges[-1][1] + 1:
+            ranges[-1] = (ranges[-1][0], max(last, ranges[-1][1]))
+        else:
+            ranges.append((first, last))
+    return tuple(ranges)
+
+
+def is_within(spans: Spans, number: int) -> bool:
+    """Return whether the number is in one of the spans."""
+    return any(first <= number <= last for first, last in spans)
+
+
+def others(spans: Spans) -> Iterator[int]:
+    """Yield the numbers from 0 on that are in none of the spans."""
+    start = 0
+    for first, last in spans:
+        yield from range(start, first)
+        start = last + 1
+    yield from count(start)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndedRequests:
     """Requests and readmissions that are over and have left the state (``coordinator.engine.ended``)."""
@@ -107,10 +137,6 @@ class EndedRequests:
     def count(self) -> int:
         """How many there are, readmissions included."""
         return self.requests + self.readmissions
-
-    def has_receipt(self, index: int) -> bool:
-        """Return whether the log's entry of this index is about one of them."""
-        return any(first <= index <= last for first, last in self.receipts)
 
 
 NONE_ENDED: Final = EndedRequests()

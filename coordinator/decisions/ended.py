@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from itertools import count
 from typing import Final
 
 from coordinator.requests import Cost, ErasureRequest, ObjectRef, Readmission, RequestState
-from coordinator.state import FederationState, Spans
+from coordinator.state import FederationState, joined, others
 
 TOGETHER: Final = 64
 """How many leave the state at once; of those that are over it keeps fewer than twice as many."""
@@ -46,8 +45,8 @@ def without_ended(
         expected=sum((each.expected or Cost() for each in complete), was.expected),
         spent=sum((each.spent for each in complete), was.spent),
         purged_at=max([was.purged_at, *(each.times.get(RequestState.PURGED.value, "") for each in complete)]),
-        numbers=_joined(was.numbers, (number for number, _ in requests)),
-        receipts=_joined(was.receipts, (each.receipt for each in going if each.receipt is not None)),
+        numbers=joined(was.numbers, (number for number, _ in requests)),
+        receipts=joined(was.receipts, (each.receipt for each in going if each.receipt is not None)),
         missing=(*was.missing, *(each.missing.key for _, each in requests if isinstance(each.missing, ObjectRef))),
         buckets=buckets,
     )
@@ -61,7 +60,7 @@ def without_ended(
 
 def numbered(state: FederationState) -> Iterator[tuple[int, ErasureRequest]]:
     """Yield the state's requests, each with its number among all that were ever accepted."""
-    return zip(_others(state.ended.numbers), state.requests, strict=False)
+    return zip(others(state.ended.numbers), state.requests, strict=False)
 
 
 def _is_over(each: _Ended) -> bool:
@@ -75,27 +74,3 @@ def _is_over(each: _Ended) -> bool:
 
 def _ended_at(each: _Ended) -> str:
     return each.at if isinstance(each, Readmission) else each.times.get(each.state.value, each.received_at)
-
-
-def _joined(spans: Spans, numbers: Iterable[int]) -> Spans:
-    """Return the spans with more numbers among them.
-
-    >>> _joined(((0, 3), (7, 9)), [5, 4, 12])
-    ((0, 5), (7, 9), (12, 12))
-    """
-    joined: list[tuple[int, int]] = []
-    for first, last in sorted((*spans, *((number, number) for number in numbers))):
-        if joined and first <= joined[-1][1] + 1:
-            joined[-1] = (joined[-1][0], max(last, joined[-1][1]))
-        else:
-            joined.append((first, last))
-    return tuple(joined)
-
-
-def _others(spans: Spans) -> Iterator[int]:
-    """Yield the numbers from 0 on that are in none of the spans."""
-    start = 0
-    for first, last in spans:
-        yield from range(start, first)
-        start = last + 1
-    yield from count(start)

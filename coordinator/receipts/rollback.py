@@ -6,15 +6,15 @@ restored from a copy, or by somebody who wants to serve whom they erased. The st
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from coordinator.receipts.bundles import read_statement
 from coordinator.requests import RequestState
-from coordinator.state import FederationState
+from coordinator.state import FederationState, Spans, is_within, joined, others
 from storage.errors import Corrupt
 from storage.objects import ObjectStore
-from storage.transparency.check import entry_numbers, read_leaf
+from storage.transparency.check import has_entry, read_leaf
 from storage.transparency.envelope import envelope_payload
 
 _MOST_TOLD = 10
@@ -23,19 +23,41 @@ _MOST_TOLD = 10
 def forgotten_by(store: ObjectStore, current: Callable[[], FederationState | None]) -> tuple[str, ...]:
     """Return the requests whose statements are in the log, and that the state does not know as carried out.
 
-    ``current`` reads the state, after the log's entries are listed here: a statement comes after what it states.
-    Entries that cannot be read are for ``sisa log --check`` to tell.
+    ``current`` reads the state, and reads it again after entries were read that it does not know: a statement comes
+    after what it states. Only such entries are read, and the place where the next one would be, so that this does not
+    take longer as the log grows. Entries that are missing or cannot be read are for ``sisa log --check`` to tell.
     """
-    numbers = entry_numbers(store)
-    state = current() if numbers else None
+    state = current()
     if state is None:
         return ()
-    stated = {each.receipt for each in state.requests} | {each.receipt for each in state.readmissions}
-    stated |= {each.receipt for each in state.refuted}
-    left = (number for number in numbers if number not in stated and not state.ended.has_receipt(number))
-    leaves = (read_leaf(store, number) for number in left)
-    ids = (str(_statement(leaf)["predicate"]["request"]["id"]) for leaf in leaves if leaf is not None)
-    return tuple(request_id for request_id in ids if not _is_known(state, request_id))
+    found = dict(_unknown(store, state))
+    if not found:
+        return ()
+    state = current()
+    if state is None:
+        return ()
+    stated = _stated(state)
+    left = (request_id for number, request_id in found.items() if not is_within(stated, number))
+    return tuple(request_id for request_id in left if not _is_known(state, request_id))
+
+
+def _unknown(store: ObjectStore, state: FederationState) -> Iterator[tuple[int, str]]:
+    """Yield the log's entries that are no statements of requests that the state knows to have them, with their ids."""
+    stated = _stated(state)
+    last = stated[-1][1] if stated else -1
+    for number in others(stated):
+        leaf = read_leaf(store, number)
+        if leaf is not None:
+            yield number, str(_statement(leaf)["predicate"]["request"]["id"])
+        elif number > last and not has_entry(store, number):
+            return
+
+
+def _stated(state: FederationState) -> Spans:
+    """Return the indexes of all statements that the state knows."""
+    indexes = [each.receipt for each in state.requests]
+    indexes += [*(each.receipt for each in state.readmissions), *(each.receipt for each in state.refuted)]
+    return joined(state.ended.receipts, (index for index in indexes if index is not None))
 
 
 def refuse_forgotten(store: ObjectStore, current: Callable[[], FederationState | None]) -> None:

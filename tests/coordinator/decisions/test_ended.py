@@ -12,7 +12,7 @@ from coordinator.decisions import ended
 from coordinator.decisions.decide import EndedKept, ErasureAccepted, next_state
 from coordinator.decisions.ended import leaving, numbered, without_ended
 from coordinator.requests import Cost, ErasureRequest, Readmission, RequestState
-from coordinator.state import FederationState
+from coordinator.state import FederationState, is_within
 from storage.digests import sha256
 from tests.coordinator.records import federation, ref, request_of
 
@@ -73,7 +73,7 @@ def test_nothing_is_lost_by_leaving(drawn: list[tuple[RequestState, int]]) -> No
     assert state.ended.requests == len(gone)
     complete = [number for number in gone if drawn[number][0] is RequestState.COMPLETE]
     assert (state.ended.complete, state.ended.spent.point_epochs) == (len(complete), sum(complete))
-    assert [number for number in range(len(drawn)) if state.ended.has_receipt(number)] == sorted(complete)
+    assert [number for number in range(len(drawn)) if is_within(state.ended.receipts, number)] == sorted(complete)
 
 
 def test_leaving_twice_is_leaving_once() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import count
 
 import pytest
@@ -21,7 +22,7 @@ from coordinator.requests import ObjectRef, RequestState
 from coordinator.verification import scan_residue
 from storage.digests import sha256
 from storage.errors import Conflict, Corrupt
-from storage.objects import ObjectKey, ObjectStore
+from storage.objects import ObjectInfo, ObjectKey, ObjectStore, StoredObject
 from storage.stores.memory import MemoryStore
 from tests.doubles.federation import Point, SmallFederation, plain_conditions, specification_of
 from tests.doubles.workers.fake_learner import HashLearner, HashState
@@ -205,6 +206,33 @@ def test_the_log_still_tells_a_state_that_was_put_back(small: Small) -> None:
     refuse(small, *range(300, 300 + 3 * _TOGETHER))
     assert forgotten_by(small.store, lambda: small.state) == ()
     assert set(forgotten_by(small.store, lambda: older)) == {"er-7", *(f"no-{n}" for n in range(300, 309))}
+
+
+def test_comparing_with_the_log_takes_no_longer_as_it_grows(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only what the state does not know is read, and the place where the next entry would be."""
+    several(small)
+    gets, lists, get, list_ = list[str](), list[str](), MemoryStore.get, MemoryStore.list
+
+    def seen_get(self: MemoryStore, key: ObjectKey) -> StoredObject:
+        gets.append(key)
+        return get(self, key)
+
+    def seen_list(self: MemoryStore, prefix: str) -> Iterator[ObjectInfo]:
+        lists.append(prefix)
+        return list_(self, prefix)
+
+    monkeypatch.setattr(MemoryStore, "get", seen_get)
+    monkeypatch.setattr(MemoryStore, "list", seen_list)
+    state = small.state
+    assert forgotten_by(small.store, lambda: state) == ()
+    stated = 3 + 5 * _TOGETHER  # two erasures, a readmission, and those that found nothing
+    assert (set(gets), lists) == ({f"log/entries/{stated:020d}"}, [])
+    gets.clear()
+    last = state.requests[-1]
+    assert last.receipt is not None
+    older = replace(state, requests=state.requests[:-1])
+    assert forgotten_by(small.store, lambda: older) == (last.request_id,)
+    assert f"log/entries/{last.receipt:020d}" in gets
 
 
 def test_hundreds_of_ended_requests_cost_the_state_next_to_nothing(
