@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from deploy.views.growth import check_growth
+from deploy.views.new_keys import check_keys
 from deploy.views.output import ExitCode, Outcome, Problem, close_streams, open_streams, run, say, version_outcome
 from deploy.views.receipts import About, check_receipt
 
@@ -47,7 +48,7 @@ def main(words: Sequence[str] | None = None) -> NoReturn:
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="sisa-check", description="Check receipts and their log, offline.", epilog=_CODES)
     parser.add_argument("--version", action="version", version=version_outcome().text)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="{receipt,log}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="{receipt,log,keys}")
     receipt = commands.add_parser("receipt", help="whether a receipt is genuine, and whom it is about", epilog=_CODES)
     receipt.add_argument("file", type=Path, metavar="RECEIPT", help="the file, as it was handed over")
     receipt.add_argument("--salt", help="whether it is about these names; give all that the request gave")
@@ -58,14 +59,16 @@ def _parser() -> argparse.ArgumentParser:
     log.add_argument(
         "later", type=Path, metavar="LATER", help="the newest one with its proof: 'sisa log EARLIER --json'"
     )
-    for each in (receipt, log):
+    keys = commands.add_parser("keys", help="whether new keys are signed by those that you have", epilog=_CODES)
+    keys.add_argument("file", type=Path, metavar="NEW", help="the new file that 'sisa keys --export' wrote")
+    for each in (receipt, log, keys):
         each.add_argument(
             "--key",
             action="append",
             default=[],
             type=Path,
             metavar="FILE",
-            required=each is log,
+            required=each is not receipt,
             help="public keys of the operator, as 'sisa keys --export' writes them; repeatable",
         )
         each.add_argument("--json", action="store_true", help="print exactly one JSON object on stdout")
@@ -75,6 +78,8 @@ def _parser() -> argparse.ArgumentParser:
 def _outcome(asked: argparse.Namespace) -> Outcome:
     if asked.command == "log":
         return check_growth(asked.earlier, asked.later, asked.key)
+    if asked.command == "keys":
+        return check_keys(asked.file, asked.key)
     about = None if asked.salt is None else About(salt=asked.salt, subjects=tuple(asked.subject), ids=tuple(asked.id))
     return check_receipt(asked.file, asked.key, about)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from deploy.commands.shared import DEFAULT_CONFIG, AsJson, Config, with_federation
+from deploy.views.handed_over import ENDORSED
 from deploy.views.output import Outcome
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ def keys(
 ) -> None:
     """List the keys that sign receipts and the receipts' log, or replace them.
 
-    What old keys signed stays verifiable: their public halves stay published. Rotation takes nothing back: where a
+    What old keys signed stays verifiable: their public halves stay published. They sign the new keys, so that those who
+    have the old ones can tell that the new ones are yours ('sisa-check keys'). Rotation takes nothing back: where a
     private key may have been stolen, keep a checkpoint of the log ('sisa log --json') from before elsewhere.
     """
 
@@ -77,9 +79,14 @@ def exported(found: Sequence[KeyStatement], name: str) -> str:
         [
             f"# Public keys of the federation {name}, which sign its receipts and their log.\n",
             "# To check a receipt: sisa receipt --check RECEIPT --key THIS-FILE\n",
-            *(f"# {_STATES[each.state.value]}\n{each.key.to_text()}" for each in found),
+            *(f"# {_STATES[each.state.value]}\n{_endorsement(each)}{each.key.to_text()}" for each in found),
         ]
     )
+
+
+def _endorsement(found: KeyStatement) -> str:
+    """Return a comment with the envelope in which an older key signed this one: ``sisa-check keys`` reads it."""
+    return "" if found.endorsement is None else f"{ENDORSED}{found.endorsement.decode('ascii')}\n"
 
 
 def _write(file: Path, text: str) -> None:
@@ -90,11 +97,14 @@ def _write(file: Path, text: str) -> None:
 
 
 def _fields(found: KeyStatement) -> dict[str, str | None]:
+    from storage.transparency.envelope import envelope_signer
+
     return {
         "key_id": found.key.key_id,
         "purpose": found.key.purpose,
         "state": found.state.value,
         "since": found.since,
+        "signed_by": None if found.endorsement is None else envelope_signer(found.endorsement),
         "public_key": found.key.to_text(),
     }
 

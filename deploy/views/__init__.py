@@ -8,6 +8,7 @@ erasure    erasure requests
 receipts   receipts and the log
 handed_over  files from others: receipts, keys, checkpoints
 growth     whether a log continues an earlier one
+new_keys   whether new keys are signed by older ones
 diagnosis  what ``doctor`` found
 verifying  what ``verify`` found
 watching   ``status --watch``

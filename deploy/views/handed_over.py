@@ -15,6 +15,9 @@ from storage.encodings import from_hex
 from storage.errors import Corrupt, Invalid
 from storage.transparency.keys import PublicKey, public_keys_from_text
 
+ENDORSED = "# endorsement: "
+"""Begins a comment in a file of keys: the envelope in which an older key signed the key below it."""
+
 _MOST_BYTES = 256 * 1024 * 1024
 
 
@@ -56,6 +59,15 @@ def public_keys_in(file: Path) -> tuple[PublicKey, ...]:
             "give it as 'sisa keys --export' wrote it, or a key as it was published at log/keys/ in the store",
             file=str(file),
         ) from error
+
+
+def endorsements_in(file: Path) -> tuple[bytes, ...]:
+    """Return the endorsements in a file of keys, unchecked. Raises ``Invalid`` when it cannot be read."""
+    try:
+        lines = _decoded(_read(file)).split("\n")
+    except UnicodeDecodeError:
+        return ()
+    return tuple(line.removeprefix(ENDORSED).encode() for line in lines if line.startswith(ENDORSED))
 
 
 def read_checkpoint(file: Path) -> str:

@@ -75,6 +75,11 @@ def envelope_payload(envelope: bytes) -> bytes:
     return _parsed(envelope).payload
 
 
+def envelope_signer(envelope: bytes) -> str:
+    """Return the id of the key that is said to have signed. Raises as ``envelope_payload``."""
+    return _parsed(envelope).key_id
+
+
 def _encoded(payload: bytes, payload_type: str) -> bytes:
     """Return what is signed, DSSE's pre-authentication encoding (PAE)."""
     kind = payload_type.encode("utf-8", "surrogatepass")

@@ -1,29 +1,36 @@
 """Rotation: new signing keys take over from old ones, all purposes at once, and once whoever repeats it.
 
     log/rotations/<n>/begun    rotation n: when it began, and the last private key of each purpose it is to replace
+    log/rotations/<n>/signed-<purpose>    the new public key, signed by the one it replaced
     log/rotations/<n>/ended    written when all of it is done: the ids of the keys that took over
 
 1. Fix what is to be replaced.
 2. Make a private key for each purpose, and publish its public half.
-3. Destroy the private halves of all older ones.
-4. Fix that it is done.
+3. Have the older keys sign the new ones, as far as their private halves are there.
+4. Destroy the private halves of all older ones.
+5. Fix that it is done.
 
 A rotation that a crash interrupted is carried on by the next call: that call makes no further keys.
 What an older key has signed stays verifiable: rotation ends its use, and does not take back what it said.
+Those who trust a key can trust the keys that it signed: they need not get each new one by another way.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Any
+from typing import Any, Final
 
-from storage.errors import Corrupt, ObjectMissing, OutcomeUnknown
-from storage.objects import ObjectKey, object_key
+from storage.errors import Corrupt, Invalid, ObjectMissing, OutcomeUnknown
+from storage.objects import ObjectKey, ObjectStore, object_key
 from storage.records import seal, unseal
 from storage.registers.create_once import create_or_read
-from storage.transparency.keys import KeyFolder, PublicKey
+from storage.transparency.envelope import envelope_payload, open_envelope, sign_envelope
+from storage.transparency.keys import KeyFolder, PublicKey, public_key_from_text, published_keys
+
+ENDORSEMENT_TYPE: Final = "application/vnd.sisa-ray.public-key"
+"""Payload type of an envelope in which a key signs the one that replaces it: the payload is ``PublicKey.to_text()``."""
 
 _FOLDER = "log/rotations/"
 _ATTEMPTS = 64
@@ -52,6 +59,8 @@ class KeyStatement:
     state: KeyState
     since: str | None
     """When the rotation that made it began; None: it was there from the start."""
+    endorsement: bytes | None = None
+    """The envelope in which the key that it replaced signed it; None: no key did."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +82,8 @@ def rotate(keys: KeyFolder, purposes: Sequence[str], at: str) -> tuple[PublicKey
     """
     rotation = _begun(keys, purposes, at)
     publics = [_taken_over(keys, purpose, rotation.last[purpose]) for purpose in purposes]
+    for public in publics:
+        _endorse(keys, rotation, public)
     for purpose in purposes:
         keys.destroy(purpose, rotation.last[purpose])
     ids = {public.purpose: public.key_id for public in publics}
@@ -87,13 +98,69 @@ def statements(keys: KeyFolder, purposes: Sequence[str]) -> tuple[KeyStatement, 
     Raises ``Corrupt`` when a key or a record of a rotation is damaged.
     """
     since = dict(_times(keys))
-    found = [each for purpose in purposes for each in _of(keys, purpose, since)]
+    found = [
+        replace(each, endorsement=signed.get(each.key))
+        for purpose in purposes
+        for signed in [endorsements(keys.public, purpose)]
+        for each in _of(keys, purpose, since)
+    ]
     return tuple(sorted(found, key=lambda each: (each.state is not KeyState.SIGNS, each.key.purpose, each.since or "")))
+
+
+def endorsements(store: ObjectStore, purpose: str) -> dict[PublicKey, bytes]:
+    """Return the envelopes in which keys of this purpose signed those that replaced them, by the key that is signed.
+
+    Raises ``Corrupt`` when one of them is damaged.
+    """
+    published = published_keys(store, purpose)
+    found = {}
+    for number in _numbers(store):
+        key = _key(number, f"signed-{purpose}")
+        try:
+            envelope = store.get(key).payload
+        except ObjectMissing:
+            continue
+        endorsed = _endorsed(envelope, published)
+        if endorsed is None:
+            raise _damaged(key)
+        found[endorsed] = envelope
+    return found
+
+
+def trusted_through(pinned: Iterable[PublicKey], envelopes: Iterable[bytes]) -> frozenset[PublicKey]:
+    """Return the keys that are pinned, and those that they signed, and so on; other envelopes are skipped.
+
+    Whoever gets hold of a private key can sign a key of their own with it: pinning ends where a key was stolen.
+    """
+    trusted, left = frozenset(pinned), list(envelopes)
+    while True:
+        more = {key for each in left if (key := _endorsed(each, trusted)) is not None} - trusted
+        if not more:
+            return trusted
+        trusted |= more
+
+
+def _endorsed(envelope: bytes, keys: Iterable[PublicKey]) -> PublicKey | None:
+    """Return the key that one of ``keys``, of the same purpose, has signed; None: none has."""
+    try:
+        named = public_key_from_text(envelope_payload(envelope).decode("ascii"))
+        open_envelope(envelope, ENDORSEMENT_TYPE, [key for key in keys if key.purpose == named.purpose])
+    except (Corrupt, Invalid, UnicodeDecodeError):
+        return None
+    return named
+
+
+def _endorse(keys: KeyFolder, rotation: _Rotation, public: PublicKey) -> None:
+    """Do step 3 for one purpose."""
+    old = keys.numbered(public.purpose, rotation.last[public.purpose])
+    if old is not None and old.public != public:
+        envelope = sign_envelope(public.to_text().encode("ascii"), ENDORSEMENT_TYPE, old)
+        create_or_read(keys.public, _key(rotation.number, f"signed-{public.purpose}"), envelope)
 
 
 def _begun(keys: KeyFolder, purposes: Sequence[str], at: str) -> _Rotation:
     """Do step 1, or return the rotation that is under way."""
-    number = max(_numbers(keys), default=0)
+    number = max(_numbers(keys.public), default=0)
     if number == 0 or _fields(keys, number, "ended", _ENDED_NAMES) is not None:
         number += 1
     # Read before the record is made: a key that another rotation makes meanwhile must not be among those to go.
@@ -128,14 +195,14 @@ def _of(keys: KeyFolder, purpose: str, since: dict[str, str]) -> Iterator[KeySta
 
 
 def _times(keys: KeyFolder) -> Iterator[tuple[str, str]]:
-    for number in _numbers(keys):
+    for number in _numbers(keys.public):
         fields = _fields(keys, number, "ended", _ENDED_NAMES)
         if fields is not None:
             yield from ((str(key_id), str(fields["at"])) for key_id in fields["keys"].values())
 
 
-def _numbers(keys: KeyFolder) -> list[int]:
-    names = {info.key.removeprefix(_FOLDER).partition("/")[0] for info in keys.public.list(_FOLDER)}
+def _numbers(store: ObjectStore) -> list[int]:
+    names = {info.key.removeprefix(_FOLDER).partition("/")[0] for info in store.list(_FOLDER)}
     return sorted(int(name) for name in names if len(name) == _DIGITS and name.isdecimal())
 
 

@@ -204,6 +204,13 @@ class KeyFolder:
         """Return the ids of the keys whose private halves are there, in the order of their numbers."""
         return tuple(self._read(purpose, number).public.key_id for number in self.numbers(purpose))
 
+    def numbered(self, purpose: str, number: int) -> SigningKey | None:
+        """Return the private key of this number; None: there is none, or it is damaged."""
+        try:
+            return self._read(purpose, number)
+        except (Corrupt, ObjectMissing):
+            return None
+
     def create(self, purpose: str, number: int) -> None:
         """Make the private key of this number, unless there is one."""
         payload = SigningKey(purpose, self.seeds()).private_record(number)

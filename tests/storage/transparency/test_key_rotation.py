@@ -10,14 +10,15 @@ from storage.errors import Corrupt, Fenced, OutcomeUnknown
 from storage.objects import ObjectStore, object_key
 from storage.records import seal
 from storage.stores.memory import MemoryStore
-from storage.transparency.key_rotation import KeyState, rotate, statements
-from storage.transparency.keys import KeyFolder
+from storage.transparency.envelope import sign_envelope
+from storage.transparency.key_rotation import ENDORSEMENT_TYPE, KeyState, rotate, statements, trusted_through
+from storage.transparency.keys import KeyFolder, SigningKey
 from tests.doubles.seeds import CountingSeeds
 from tests.doubles.stores.faulty_store import WRITES, Crash, Fault, FaultyStore
 
 PURPOSES = ("receipts", "checkpoints")
 AT, LATER = "2026-01-02T00:00:00+00:00", "2026-02-03T00:00:00+00:00"
-ROTATION_WRITES = 8  # begun, two private and two public keys, two destroyed, ended
+ROTATION_WRITES = 10  # begun, two private and two public keys, two signed, two destroyed, ended
 
 
 @pytest.fixture
@@ -75,6 +76,51 @@ def test_every_rotation_makes_new_keys(memory: MemoryStore) -> None:
     assert len(privates(memory)) == 2
 
 
+def test_old_keys_sign_the_new_ones(memory: MemoryStore) -> None:
+    """Whoever trusts the first keys can trust those of every later rotation, each for its own purpose alone."""
+    first = {purpose: folder(memory).current(purpose).public for purpose in PURPOSES}
+    for at in (AT, LATER):
+        rotate(folder(memory, at), PURPOSES, at)
+    found = statements(folder(memory), PURPOSES)
+    assert [each.endorsement is None for each in found] == [each.since is None for each in found]
+    envelopes = [each.endorsement for each in found if each.endorsement is not None]
+    assert trusted_through(first.values(), envelopes) == {each.key for each in found}
+    assert trusted_through([], envelopes) == frozenset()
+    of_receipts = {each.key for each in found if each.key.purpose == "receipts"}
+    assert trusted_through([first["receipts"]], envelopes) == of_receipts
+    assert trusted_through(first.values(), [b"", b"{}", envelopes[0][:-1]]) == frozenset(first.values())
+
+
+def test_a_key_of_another_purpose_signs_no_successor(memory: MemoryStore) -> None:
+    """A key that may sign checkpoints cannot make anybody trust a key for receipts."""
+    checkpoints = folder(memory).current("checkpoints")
+    stranger = SigningKey("receipts", bytes(32)).public
+    envelope = sign_envelope(stranger.to_text().encode(), ENDORSEMENT_TYPE, checkpoints)
+    assert stranger not in trusted_through([checkpoints.public], [envelope])
+    other_type = sign_envelope(stranger.to_text().encode(), "application/other", folder(memory).current("receipts"))
+    assert stranger not in trusted_through([folder(memory).current("receipts").public], [other_type])
+
+
+def test_lost_and_damaged_keys_are_replaced_unsigned(memory: MemoryStore) -> None:
+    """Where an old private key is gone or damaged a rotation still makes a new one, which no key has signed."""
+    lost, damaged = (object_key(f"control/signing/{purpose}/{1:020d}") for purpose in PURPOSES)
+    memory.delete(lost)
+    _replace(memory, damaged, b"{}")
+    rotate(folder(memory), PURPOSES, AT)
+    assert [each.endorsement for each in statements(folder(memory), PURPOSES) if each.since] == [None, None]
+
+
+def test_a_damaged_signature_of_a_key_is_named(memory: MemoryStore) -> None:
+    """What stands where an old key signed a new one, and is not that, is refused."""
+    rotate(folder(memory), PURPOSES, AT)
+    key = object_key(f"log/rotations/{1:020d}/signed-receipts")
+    whole = memory.get(key).payload
+    for place in range(0, len(whole), 5):
+        _replace(memory, key, whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(Corrupt, match="the record of a key rotation is another one's"):
+            statements(folder(memory), PURPOSES)
+
+
 def test_keys_that_were_never_used_are_made(memory: MemoryStore) -> None:
     """Rotation in a store without keys makes the first ones."""
     memory.forget()
@@ -110,6 +156,7 @@ def test_crashes_at_every_write(memory: MemoryStore, when: str, error: type[Base
     if not late:
         assert [state for _, state, _ in states(memory)].count(KeyState.SIGNS) == 2
         assert [since for _, _, since in states(memory)] == [began, began, None, None]
+        assert all(each.endorsement for each in statements(folder(memory), PURPOSES) if each.since)
     assert len(privates(memory)) == 2
 
 

@@ -117,6 +117,27 @@ def test_a_log_that_was_rewritten(folder: Path, registrar: Registrar) -> None:
     assert (code, said["data"]["failures"]) == (3, ["the two checkpoints are of different logs"])
 
 
+def test_new_keys_are_signed_by_old_ones(folder: Path, registrar: Registrar) -> None:
+    """Whoever has the first keys takes those of two rotations; keys of somebody else, and no keys, are not taken."""
+    old, new = folder / "operator.keys", folder / "new.keys"
+    assert check("keys", old, "--key", old)[1]["data"] == {"trusted": True, "new": [], "unsigned": []}
+    for _ in range(2):
+        keys_outcome(registrar, "ours", rotate=True, export=new)
+    code, said = check("keys", new, "--key", old)
+    assert (code, said["data"]["trusted"], len(said["data"]["new"])) == (0, True, 4)
+    registrar.issue(evidence_of("after"))
+    (folder / "after.json").write_bytes(registrar.find("after").to_bytes())
+    assert [check("receipt", folder / "after.json", "--key", each)[0] for each in (old, new)] == [3, 0]
+    for other in _registrar("check-others"):
+        keys_outcome(other, "others", rotate=True, export=folder / "other.keys")
+    code, said = check("keys", folder / "other.keys", "--key", old)
+    assert (code, said["data"]["trusted"], len(said["data"]["unsigned"])) == (3, False, 4)
+    without = "".join(line for line in new.read_text().splitlines(keepends=True) if "endorsement" not in line)
+    new.write_text(without, encoding="utf-8")
+    assert check("keys", new, "--key", old)[0] == 3
+    assert check("keys", new)[0] == 2
+
+
 def test_what_cannot_be_checked_is_bad_input(folder: Path) -> None:
     """No proof, no key, no such file, no checkpoint and half an opening end with 2 and a remedy."""
     keys, old, new = ("--key", folder / "operator.keys"), folder / "old.txt", folder / "new.json"
