@@ -24,6 +24,7 @@ from cluster.results.federation import (
 from cluster.runtime.system import cpus, new_name
 from cluster.sources import find_source_faults
 from cluster.writer.drafting import new_request_id, readmission_of, roll_of
+from cluster.writer.identity import no_federation
 from cluster.writer.training_data import open_train
 from cluster.writer.writer import Writer, Writing, draft, drafted_for_all, surroundings, writing
 from coordinator.decisions.plan import RetrainPlan
@@ -267,8 +268,13 @@ class Federation:
         return self.reading.evaluate(data)
 
     def status(self) -> FederationStatus:
-        """Return where the federation and its requests stand."""
+        """Return where the federation and its requests stand; one that was never begun has no points."""
         return self.reading.status()
+
+    def require_begun(self) -> None:
+        """Raise ``Invalid`` when the store holds nothing of a federation, not even a log of receipts."""
+        if self._current() is None and not self.status().forgotten:
+            raise no_federation(self.specification, self._store.location)
 
     def verify(self, shards: Sequence[int] | None = None) -> Verification:
         """Retrain ``shards`` (default: all) from nothing on what is left, compare bytes, scan the store for residue.

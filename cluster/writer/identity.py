@@ -209,6 +209,16 @@ def untrained(specification: FederationSpecification) -> Invalid:
     )
 
 
+def no_federation(specification: FederationSpecification, place: str) -> Invalid:
+    """Return the error for a store in which no federation was ever begun; ``place`` is where it was looked for."""
+    return Invalid(
+        "there is no federation here",
+        "check 'store' in the specification; 'sisa train' begins a new federation there",
+        federation=specification.name,
+        store=place,
+    )
+
+
 def require_data(state: FederationState | None, specification: FederationSpecification) -> FederationState:
     """Return the state, if there is one and data points were ingested into it; else raise ``Invalid``."""
     if state is None or state.data is None:

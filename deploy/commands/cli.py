@@ -331,6 +331,7 @@ def status(
 
         if watch and not as_json:
             watch_status(federation)
+        federation.require_begun()
         if request is not None:
             return request_outcome(federation, request)
         found = federation.status()
