@@ -25,7 +25,7 @@ from coordinator.receipts.rollback import forgotten_by
 from coordinator.requests import ErasureRequest, RequestState
 from coordinator.status import describe
 from coordinator.verification import scan_residue
-from deploy.views.text import table
+from deploy.views.tables import table
 from storage.digests import canonical_json, sha256
 from storage.stores.local import LocalStore
 from tests.doubles.federation import Point, SmallFederation, plain_conditions, specification_of
