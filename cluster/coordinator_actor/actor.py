@@ -21,7 +21,7 @@ from cluster.coordinator_actor.ray_metrics import observer_of
 from cluster.coordinator_actor.resident import Heard, Resident
 from cluster.results.federation import Verification
 from cluster.runtime.guard import check_rooms
-from cluster.runtime.system import leave_no_core
+from cluster.runtime.process import leave_no_core
 from cluster.writer.stores import open_objects
 from cluster.writer.writer import Surroundings, surroundings
 from coordinator.engine.ledger import read_state

@@ -74,13 +74,13 @@ def launch_coordinator(specification: FederationSpecification) -> Launched:
     a worker, ``Unavailable`` when the cluster cannot be reached, or no node has the labels.
     """
     store = open_objects(specification)
-    specification = with_key_in_store(store, specification)
     record = read_record(store)
     if record is not None and (handle := _handle(record)) is not None:
         refuse_other_release(handle)
-        _check_own(handle, store)
-        _refuse_other(handle, specification)
+        _check_own(handle, store)  # a copy is not written to either
+        _refuse_other(handle, with_key_in_store(store, specification))
         return record
+    specification = with_key_in_store(store, specification)
     namespace = namespace_of(specification, store)
     head = _join(specification)
     try:
@@ -137,9 +137,15 @@ def find_coordinator(store: ObjectStore, listener: Listener, remark: Callable[[s
 
 
 def is_at_work(store: ObjectStore) -> bool:
-    """Return whether the federation's coordinator answers, of whichever release, having joined its Ray."""
+    """Return whether the federation's coordinator answers, of whichever release, having joined its Ray.
+
+    Raises ``Conflict`` when it is the coordinator of another store, of which this one is a copy.
+    """
     record = read_record(store)
-    return record is not None and _handle(record) is not None
+    handle = _handle(record) if record is not None else None
+    if handle is not None:
+        _check_own(handle, store)
+    return handle is not None
 
 
 def stop_coordinator(store: ObjectStore) -> bool:

@@ -9,4 +9,5 @@ task_pool  runs many tasks, as many at a time as fit
 user_code  makes the user's modules importable on workers
 guard      refuses a foreign package under one of our names
 system     clock, host, processors, threads
+process    how a process ends, and a word about what takes long
 """

@@ -13,7 +13,7 @@ from ray.exceptions import RayError
 
 from cluster.config.specification import ClusterSettings
 from cluster.runtime.labels import labels_in_words, nodes_with, place_of, require_nodes
-from cluster.runtime.system import own_termination
+from cluster.runtime.process import own_termination
 from shards.lineage import WORKERS_HASH_SEED
 from storage.errors import Invalid, Unavailable
 from storage.private_folder import PrivateFolder

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import os
-import resource
 import secrets
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from threading import Lock
 from typing import Final, TypeVar
@@ -104,52 +100,6 @@ def new_name() -> str:
 def cpus() -> int:
     """Return how many processors this process may use."""
     return len(os.sched_getaffinity(0))
-
-
-@contextmanager
-def told_meanwhile(tell: Callable[[str], None], what: str, each_seconds: float = 20.0) -> Iterator[None]:
-    """While the block takes its time, tell now and then what is waited for, and since when."""
-    is_over = threading.Event()
-
-    def tell_on() -> None:
-        waited_seconds = 0.0
-        while not is_over.wait(each_seconds):
-            waited_seconds += each_seconds
-            tell(f"{what}; {waited_seconds:g} seconds now")
-
-    teller = threading.Thread(target=tell_on, name="sisa-waiting", daemon=True)
-    teller.start()
-    try:
-        yield
-    finally:
-        is_over.set()
-        teller.join()
-
-
-def leave_no_core() -> None:
-    """See to it that a crash of this process, or of one that it starts, writes nothing of its memory to a disk."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-
-@contextmanager
-def own_termination() -> Iterator[None]:
-    """Keep this process's own handler of SIGTERM, if it has one, where the block sets another.
-
-    Ray's handlers end Ray before the process, whose threads then abort it with a core dump. A SIGTERM during the block
-    may end in their ``SystemExit``: it is delivered again, to the handler of this process.
-    """
-    handler = signal.getsignal(signal.SIGTERM)
-    if not callable(handler) or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    try:
-        yield
-    except SystemExit:
-        signal.signal(signal.SIGTERM, handler)
-        signal.raise_signal(signal.SIGTERM)
-        raise
-    finally:
-        signal.signal(signal.SIGTERM, handler)
 
 
 def many_at_once(act: Callable[[_Thing], _Result], things: Sequence[_Thing], /) -> list[_Result]:

@@ -17,7 +17,8 @@ import ray
 
 from cluster.runtime.guard import check_rooms
 from cluster.runtime.labels import Labels, check_here
-from cluster.runtime.system import leave_no_core, new_name
+from cluster.runtime.process import leave_no_core
+from cluster.runtime.system import new_name
 from cluster.runtime.user_code import make_importable
 from coordinator.engine.tasks import check_configuration, revised_task
 from shards.learners.protocol import Learner

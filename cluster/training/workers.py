@@ -9,8 +9,8 @@ from typing import Protocol
 from cluster.config.specification import ClusterSettings, FederationSpecification, bit_settings, settings_record
 from cluster.runtime.guard import check_folder
 from cluster.runtime.labels import check_own_place
+from cluster.runtime.process import told_meanwhile
 from cluster.runtime.session import is_to_start_ray, join_ray, leave_ray, waiting_for_ray
-from cluster.runtime.system import told_meanwhile
 from cluster.training.pool import RayPool
 from cluster.training.worker import WorkerSetup
 from coordinator.ports import WorkerPool

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from cluster.runtime.guard import check_rooms
-from cluster.runtime.system import leave_no_core
+from cluster.runtime.process import leave_no_core
 from deploy.commands.inspect import doctor, log, plan
 from deploy.commands.keys import keys
 from deploy.commands.launch import launch, stop

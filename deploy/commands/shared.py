@@ -197,7 +197,7 @@ def refuse_site(why: str) -> None:
 @contextmanager
 def telling(what: str) -> Iterator[None]:
     """While the block takes its time, say on stderr now and then what is waited for, and since when."""
-    from cluster.runtime.system import told_meanwhile
+    from cluster.runtime.process import told_meanwhile
     from coordinator.ports import Remark
     from deploy.views.progress import listening
 

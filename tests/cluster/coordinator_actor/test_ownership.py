@@ -14,7 +14,7 @@ import ray
 
 from cluster.config.specification import read_specification
 from cluster.coordinator_actor import actor, launch
-from cluster.coordinator_actor.actor import RemoteWriter
+from cluster.coordinator_actor.actor import RemoteWriter, own_release
 from cluster.coordinator_actor.launch import find_coordinator, launch_coordinator, stop_coordinator
 from cluster.coordinator_actor.ownership import Prover, Shown
 from cluster.coordinator_actor.record import Launched, read_record, write_record
@@ -46,6 +46,11 @@ class Coordinator:
         if name.startswith("__"):
             raise AttributeError(name)
         return SimpleNamespace(remote=lambda *_, **__: self.commands.append(name))
+
+    @property
+    def running_release(self) -> Any:
+        """Ask it which release it runs: that of the test."""
+        return SimpleNamespace(remote=own_release)
 
     @property
     def show(self) -> Any:
@@ -87,7 +92,7 @@ def ended(monkeypatch: pytest.MonkeyPatch) -> list[object]:
 def coordinator(home: Home, ended: list[object], monkeypatch: pytest.MonkeyPatch) -> Coordinator:
     """The home's coordinator: everybody who reads its record reaches it."""
     made = Coordinator(home.objects)
-    monkeypatch.setattr(actor, "unwrapped", lambda answer: answer)
+    monkeypatch.setattr(actor, "unwrapped", lambda answer, *_, **__: answer)
     monkeypatch.setattr(launch, "_handle", lambda _: made)
     made.show.remote("a nonce that was asked for before the copy was made")
     return made
@@ -217,13 +222,14 @@ class OlderCoordinator:
 
 
 def test_an_older_coordinator_is_told_by_its_specification(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those that were launched before an upgrade of the command keep working for their own store alone."""
+    """Those that were launched before an upgrade of the command are not used, and end for their own store alone."""
     copy = copied(home)
     monkeypatch.setattr(launch, "unwrapped", lambda answer: answer)
     monkeypatch.setattr(launch, "_handle", lambda _: OlderCoordinator(home.folder))
-    assert find_coordinator(home.objects, lambda _: None, print) is not None
+    with pytest.raises(Conflict, match="runs another release than this command"):
+        find_coordinator(home.objects, lambda _: None, print)
     with pytest.raises(Conflict, match="is a copy of"):
-        find_coordinator(copy.objects, lambda _: None, print)
+        stop_coordinator(copy.objects)
 
 
 @pytest.mark.parametrize(

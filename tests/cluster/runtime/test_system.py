@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster.runtime.system import SteadyClock, many_at_once, told_meanwhile
+from cluster.runtime.process import told_meanwhile
+from cluster.runtime.system import SteadyClock, many_at_once
 from coordinator.ports import Each, in_turn
 from coordinator.receipts.issuer import Registrar
 from storage.errors import Unavailable

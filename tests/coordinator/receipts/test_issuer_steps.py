@@ -19,7 +19,7 @@ from tests.doubles.time_and_names import CountingNames, VirtualClock
 
 BATCH = [evidence_of(f"r{number}") for number in range(3)]
 BATCH_WRITES = 11  # for each receipt statement, entry and bundle; the log's name, which is there; one checkpoint
-ROTATION_WRITES = 8
+ROTATION_WRITES = 10
 
 
 @pytest.fixture
