@@ -137,7 +137,7 @@ class LocalStore:
         """Remove the object's name; takes the swap lock, or a compare-and-swap could bring the object back."""
         path = self._path(key)
         with told(key):
-            if _mode(path.parent) is None:
+            if not stat.S_ISDIR(_mode(path.parent) or 0):
                 return
             with self._swapping():
                 is_removed = _unlinked(path)

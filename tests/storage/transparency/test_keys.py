@@ -127,7 +127,7 @@ def test_rotation(memory: MemoryStore) -> None:
 
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("error", [Crash, OutcomeUnknown])
-@pytest.mark.parametrize("nth", range(1, 9))
+@pytest.mark.parametrize("nth", range(1, 10))
 def test_crashes_at_every_write(memory: MemoryStore, when: str, error: type[BaseException], nth: int) -> None:
     """Whatever write fails or ends the process while keys are made and rotated, the next attempt has one good key."""
     store = FaultyStore(memory, (Fault(when=when, operation="write", nth=nth, error=error),))  # type: ignore[arg-type]
@@ -152,7 +152,7 @@ def test_all_writes_were_crash_points(memory: MemoryStore) -> None:
     keys.current("tests")
     keys.rotate("tests")
     keys.rotate("tests")
-    assert sum(operation in WRITES for operation, _ in store.calls) == 8
+    assert sum(operation in WRITES for operation, _ in store.calls) == 9
 
 
 def test_the_private_key_is_never_shown(memory: MemoryStore, caplog: pytest.LogCaptureFixture) -> None:
