@@ -272,8 +272,9 @@ class Federation:
         return self.reading.status()
 
     def require_begun(self) -> None:
-        """Raise ``Invalid`` when the store holds nothing of a federation, not even a log of receipts."""
-        if self._current() is None and not self.status().forgotten:
+        """Raise ``Invalid`` when the store has never held a data point or a request, and has no log of receipts."""
+        state = self._current()
+        if (state is None or not state.is_begun) and not self.status().forgotten:
             raise no_federation(self.specification, self._store.location)
 
     def verify(self, shards: Sequence[int] | None = None) -> Verification:
