@@ -135,12 +135,10 @@ def test_errors_for_people_go_to_stderr(home: Home) -> None:
 
 
 def test_status_of_what_is_not_there(home: Home) -> None:
-    """An untrained federation has a status; an unknown request has none."""
-    said = home.json("status")
-    assert said.code == 0
-    assert (said.data["generation"], said.data["serving"], said.data["points"]) == (0, 0, 0)
-    assert [each["digest"] for each in said.data["constituents"]] == [None] * 3
-    assert "generation 0" in home.run("status").out
+    """Where no federation was begun there is no status; an unknown request of one has none."""
+    for words in (("status",), ("status", "er-nobody")):
+        assert "there is no federation here" in home.refused(*words).error["message"]
+    assert home.json("train").code == 0
     unknown = home.refused("status", "er-nobody")
     assert "there is no such erasure request [request=er-nobody]" in unknown.error["message"]
     assert "sisa status" in unknown.error["remedy"]
