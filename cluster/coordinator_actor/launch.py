@@ -9,6 +9,7 @@ import os
 import secrets
 from collections.abc import Callable
 from dataclasses import fields, replace
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from time import monotonic, sleep
@@ -28,13 +29,15 @@ from cluster.coordinator_actor.actor import (
     patiently,
     unwrapped,
 )
-from cluster.coordinator_actor.ownership import check_shown, is_copy, is_place_on_record
+from cluster.coordinator_actor.ownership import Adoption, adopt, check_shown, is_copy, is_place_on_record
 from cluster.coordinator_actor.record import RECORD_KEY, Launched, read_record, write_record
 from cluster.runtime.head import Head, is_reachable, start_head, stop_head
 from cluster.runtime.labels import selecting
 from cluster.runtime.session import join_ray, leave_ray, worker_count
+from cluster.runtime.system import holder
 from cluster.writer.identity import with_key_in_store
 from cluster.writer.stores import open_objects
+from coordinator.decisions.policy import check_reason
 from coordinator.ports import Listener
 from storage.digests import sha256
 from storage.errors import Conflict, SisaError, Unavailable
@@ -175,6 +178,39 @@ def stop_coordinator(store: ObjectStore) -> bool:
     return True
 
 
+def adopt_copy(store: ObjectStore, reason: str, now: datetime, own_id: str) -> Adoption:
+    """Make the store, a copy, a federation of its own that may be written and launched; return what is recorded of it.
+
+    The original and its coordinator are left alone. Raises ``Invalid`` for a bad reason, ``Conflict`` when the store is
+    no copy, ``Unavailable`` when the coordinator that it names is there and does not say which store it writes.
+    """
+    check_reason(reason)
+    record = read_record(store)
+    if record is None:
+        raise Conflict(
+            "this store names no coordinator: there is nothing to adopt",
+            "give commands here right away, or run 'sisa launch'",
+            store=store.location,
+        )
+    was_joined = ray.is_initialized()
+    handle = _handle(record)
+    try:
+        is_own = is_place_on_record(store) if handle is None else _is_own(handle, store)
+    finally:
+        if not was_joined:
+            leave_ray()
+    if is_own:
+        raise Conflict(
+            "this store is no copy: the coordinator that it names was launched on it",
+            "run 'sisa stop' to end that coordinator",
+            store=store.location,
+        )
+    adoption = Adoption(id=own_id, at=now.isoformat(timespec="seconds"), reason=reason, original=record.namespace)
+    with store.exclusive("writer", holder=holder("adopt", now)):
+        adopt(store, adoption)
+    return adoption
+
+
 def _acted_on(specification: FederationSpecification) -> FederationSpecification:
     """Return what a coordinator acts on: places in full, nothing of serving, the folder only for code of one's own."""
     whole, witness = partial(_whole, specification.folder), specification.receipts.witness
@@ -231,6 +267,15 @@ def _named(namespace: str) -> Any | None:
         return ray.get_actor(ACTOR_NAME, namespace=namespace)
     except (ValueError, RayError):
         return None
+
+
+def _is_own(handle: Any, store: ObjectStore) -> bool:
+    """Return whether the actor writes ``store``. Raises ``Unavailable`` when it does not answer."""
+    try:
+        _check_own(handle, store)
+    except Conflict:
+        return False
+    return True
 
 
 def _check_own(handle: Any, store: ObjectStore) -> None:

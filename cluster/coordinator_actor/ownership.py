@@ -6,16 +6,18 @@ caller draws a nonce, the coordinator writes it into its store, and the caller l
 ever read.
 
 control/coordinator-proof     the nonces last written, and the coordinator's own name for its store
+control/adoptions             when and why this store, a copy, was made a federation of its own
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from threading import Lock
 from typing import Final
 
+from cluster.coordinator_actor.record import RECORD_KEY
 from storage.digests import Json
 from storage.errors import Conflict, Corrupt, SisaError
 from storage.location import place_name
@@ -23,6 +25,8 @@ from storage.objects import ObjectStore, object_key
 from storage.registers.record import SealedRecord
 
 _PROOF_KEY: Final = object_key("control/coordinator-proof")
+
+_ADOPTIONS_KEY: Final = object_key("control/adoptions")
 
 _MOST_NONCES: Final = 256
 """Callers that may ask between one caller's question and its look into the store."""
@@ -38,6 +42,18 @@ class Shown:
     """Its store, as ``place_name`` names it."""
     is_written: bool
     """Whether the nonce is in its store now; the disk may be full, or its credentials expired."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adoption:
+    """A copy has become a federation of its own."""
+
+    id: str
+    at: str
+    """When, in UTC."""
+    reason: str
+    original: str
+    """Namespace of the coordinator that the copy named."""
 
 
 class Prover:
@@ -92,10 +108,27 @@ def is_copy(store: ObjectStore, theirs: str) -> Conflict:
     """Return the error for a store that names the coordinator of another one."""
     return Conflict(
         f"this store is a copy of {theirs}: the coordinator that it names writes there, not here; nothing was done",
-        "give the command for the original; if this store is to go on by itself, delete its object"
-        " 'control/coordinator' first",
+        "give the command for the original; if this store is to go on by itself, run 'sisa adopt --reason REASON' here",
         store=store.location,
     )
+
+
+def adopt(store: ObjectStore, adoption: Adoption) -> None:
+    """Make a copy a federation of its own, durably: it names the original's coordinator no more.
+
+    To be called by who holds the writer lock. Interrupted, it may be repeated.
+    """
+    record = SealedRecord(store=store, key=_ADOPTIONS_KEY, names=frozenset({"adoptions"}))
+
+    def added(fields: Mapping[str, Json] | None) -> Mapping[str, Json]:
+        kept = fields and fields["adoptions"]
+        before = list(kept) if isinstance(kept, list) else []
+        now: Json = {**asdict(adoption)}
+        return {"adoptions": before if now in before else [*before, now]}
+
+    record.change(added)
+    for key in (_PROOF_KEY, RECORD_KEY):
+        store.delete(key)
 
 
 def _proof(store: ObjectStore) -> SealedRecord:

@@ -14,7 +14,7 @@ from cluster.runtime.guard import check_rooms
 from cluster.runtime.process import leave_no_core
 from deploy.commands.inspect import doctor, log, plan
 from deploy.commands.keys import keys
-from deploy.commands.launch import launch, stop
+from deploy.commands.launch import adopt, launch, stop
 from deploy.commands.own_words import own_words
 from deploy.commands.request import requests
 from deploy.commands.serve import serve, tokens
@@ -431,6 +431,7 @@ app.command("log")(log)
 app.command()(keys)
 app.command()(launch)
 app.command()(stop)
+app.command()(adopt)
 app.command()(serve)
 app.add_typer(tokens)
 app.add_typer(requests)

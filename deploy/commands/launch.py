@@ -1,8 +1,11 @@
-"""The commands ``sisa launch`` and ``sisa stop``: a coordinator that outlives the command."""
+"""The commands ``sisa launch``, ``sisa stop`` and ``sisa adopt``: a coordinator that outlives the command."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from deploy.commands.shared import (
     DEFAULT_CONFIG,
@@ -53,6 +56,34 @@ def stop(config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
         was_there = stop_coordinator(open_objects(specification))
         text = f"the coordinator of {specification.name} is stopped" if was_there else "no coordinator was launched"
         return Outcome(data={"federation": specification.name, "stopped": was_there}, text=text)
+
+    finish(action, as_json)
+
+
+def adopt(
+    reason: Annotated[
+        str, typer.Option("--reason", metavar="REASON", help="Why, for the record; without personal data.")
+    ],
+    config: Config = DEFAULT_CONFIG,
+    as_json: AsJson = False,
+) -> None:
+    """Make a copy of a store a federation of its own: commands in it are refused before.
+
+    The original and its coordinator are left alone. End them first if the copy takes their place.
+    """
+
+    def action() -> Outcome:
+        from cluster.coordinator_actor.launch import adopt_copy
+        from cluster.runtime.system import SystemClock, new_name
+        from cluster.writer.stores import open_objects
+
+        specification = read_chosen(config)
+        adopted = adopt_copy(open_objects(specification), reason, SystemClock().now(), new_name())
+        text = (
+            f"this copy of {specification.name} is a federation of its own now, and no longer names the coordinator of"
+            " the original\nit is recorded in the store, under control/adoptions; 'sisa launch' starts a coordinator"
+        )
+        return Outcome(data={"federation": specification.name, **plain(adopted)}, text=text)
 
     finish(action, as_json)
 

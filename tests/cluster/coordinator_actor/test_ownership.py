@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from storage.errors import Conflict, Unavailable
 from storage.location import open_store, place_name
 from storage.objects import ObjectStore, object_key
 from storage.stores.local import LocalStore
-from tests.doubles.home import Home, run
+from tests.doubles.home import Home, Said, run
 from tests.doubles.stores.faulty_store import Fault, FaultyStore
 
 PID = 4_000_000
@@ -127,7 +128,7 @@ def test_no_command_in_a_copy_reaches_the_coordinator(
     assert said.error["kind"] == "conflict"
     assert f"this store is a copy of {home.store}" in said.error["message"]
     assert "nothing was done" in said.error["message"]
-    assert "control/coordinator" in said.error["remedy"]
+    assert "sisa adopt" in said.error["remedy"]
     assert copy.raw() == before
     assert (coordinator.commands, ended) == ([], [])
 
@@ -146,13 +147,60 @@ def test_the_original_reaches_it_by_every_path(home: Home, coordinator: Coordina
     assert read_record(moved.objects) is None
 
 
-def test_a_copy_goes_on_by_itself_once_its_record_is_deleted(home: Home, coordinator: Coordinator) -> None:
-    """The remedy of the error is one."""
-    copy = copied(home)
-    copy.objects.delete(object_key("control/coordinator"))
+def adopted(home: Home) -> Said:
+    """Run ``sisa adopt`` in the home."""
+    return home.json("adopt", "--reason", "the original's disk is lost")
+
+
+def test_an_adopted_copy_goes_on_by_itself(home: Home, coordinator: Coordinator, ended: list[object]) -> None:
+    """It names the original's coordinator no more, says when and why, and leaves the original alone."""
+    keys = [info.key for info in home.objects.list("") if info.key != "control/coordinator-proof"]
+    copy, before = copied(home), {key: home.objects.get(key).payload for key in keys}
+    said = adopted(copy)
+    assert (said.code, said.data["reason"], said.data["original"]) == (0, "the original's disk is lost", "sisa-small")
+    kept = json.loads(copy.raw()["control/adoptions"])["adoptions"]
+    assert kept == [{name: said.data[name] for name in ("id", "at", "reason", "original")}]
     assert find_coordinator(copy.objects, lambda _: None, print) is None
     assert not stop_coordinator(copy.objects)
-    assert coordinator.commands == []
+    assert copy.json("stop").data["stopped"] is False
+    assert {key: home.objects.get(key).payload for key in before} == before
+    assert (coordinator.commands, ended) == ([], [])
+
+
+def test_a_copy_is_adopted_once(home: Home, coordinator: Coordinator) -> None:
+    """The second time there is nothing to adopt; a copy of the adopted one is adopted for itself."""
+    copy = copied(home)
+    assert adopted(copy).code == 0
+    said = adopted(copy)
+    assert (said.error["kind"], said.code) == ("conflict", 4)
+    assert "nothing to adopt" in said.error["message"]
+    write_record(copy.objects, Launched(address="127.0.0.1:1", namespace="sisa-copy", head=None))
+    second = Home(Path(shutil.copytree(copy.folder, copy.folder.parent / "second")))
+    assert adopted(second).data["original"] == "sisa-copy"
+    assert len(json.loads(second.raw()["control/adoptions"])["adoptions"]) == 2
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_the_original_is_not_adopted(
+    home: Home, coordinator: Coordinator, is_there: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its coordinator is its own, at work or not; the remedy is to stop it."""
+    if not is_there:
+        monkeypatch.setattr(launch, "_handle", lambda _: None)
+    said = adopted(home)
+    assert "this store is no copy" in said.error["message"]
+    assert "sisa stop" in said.error["remedy"]
+    assert read_record(home.objects) is not None
+
+
+@pytest.mark.parametrize("reason", ["", " ", "two\nlines", "x" * 501])
+def test_a_reason_that_cannot_be_kept(home: Home, coordinator: Coordinator, reason: str) -> None:
+    """Nothing is adopted without a reason in a line."""
+    copy = copied(home)
+    before = copy.raw()
+    said = copy.json("adopt", "--reason", reason)
+    assert (said.code, said.error["kind"]) == (2, "invalid")
+    assert copy.raw() == before
 
 
 def test_a_coordinator_that_cannot_write_is_told_by_its_place(
