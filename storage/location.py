@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
 from storage.errors import Invalid
@@ -69,9 +69,7 @@ def place_name(store: ObjectStore) -> str:
     A folder is named by this start of the machine, the device and the inode, whatever path leads there; a bucket by
     its server, as it is called here, and the prefix.
     """
-    inner = store
-    while hasattr(inner, "inner"):
-        inner = inner.inner
+    inner = _innermost(store)
     if isinstance(inner, LocalStore):
         try:
             found = Path(inner.root).stat()
@@ -81,6 +79,12 @@ def place_name(store: ObjectStore) -> str:
     if isinstance(inner, MemoryStore):
         return f"{inner.location} of process {os.getpid()}"
     return str(getattr(inner, "address", inner.location))
+
+
+def inode_of(store: ObjectStore) -> int | None:
+    """Return the inode of the folder that ``store`` is in, which it keeps when moved; None: it is in no folder."""
+    inner = _innermost(store)
+    return Path(inner.root).stat().st_ino if isinstance(inner, LocalStore) else None
 
 
 def is_on_s3(location: str) -> bool:
@@ -95,6 +99,13 @@ def is_profile(name: str) -> bool:
     (True, False, False)
     """
     return _PROFILE.fullmatch(name) is not None and not _KEY_ID.fullmatch(name)
+
+
+def _innermost(store: Any) -> Any:
+    """Return the store that others encrypt for, or watch."""
+    while hasattr(store, "inner"):
+        store = store.inner
+    return store
 
 
 def _bucket(location: str, endpoint: str | None, profile: str | None) -> ObjectStore:

@@ -36,10 +36,12 @@ from cluster.runtime.labels import selecting
 from cluster.runtime.session import join_ray, leave_ray, worker_count
 from cluster.runtime.system import holder
 from cluster.writer.identity import with_key_in_store
+from cluster.writer.keys_owner import has_foreign_keys, own_keys
 from cluster.writer.stores import open_objects
 from coordinator.decisions.policy import check_reason
 from coordinator.ports import Listener
 from storage.digests import sha256
+from storage.encryption.store import SealedStore
 from storage.errors import Conflict, SisaError, Unavailable
 from storage.location import is_on_s3, place_name
 from storage.objects import ObjectStore
@@ -178,7 +180,7 @@ def stop_coordinator(store: ObjectStore) -> bool:
     return True
 
 
-def adopt_copy(store: ObjectStore, reason: str, now: datetime, own_id: str) -> Adoption:
+def adopt_copy(store: SealedStore, reason: str, now: datetime, own_id: str) -> Adoption:
     """Make the store, a copy, a federation of its own that may be written and launched; return what is recorded of it.
 
     The original and its coordinator are left alone. Raises ``Invalid`` for a bad reason, ``Conflict`` when the store is
@@ -186,27 +188,23 @@ def adopt_copy(store: ObjectStore, reason: str, now: datetime, own_id: str) -> A
     """
     check_reason(reason)
     record = read_record(store)
-    if record is None:
+    is_of_others = has_foreign_keys(store)
+    if record is None and not is_of_others:
         raise Conflict(
-            "this store names no coordinator: there is nothing to adopt",
+            "this store names no coordinator, and its keys are its own: there is nothing to adopt",
             "give commands here right away, or run 'sisa launch'",
             store=store.location,
         )
-    was_joined = ray.is_initialized()
-    handle = _handle(record)
-    try:
-        is_own = is_place_on_record(store) if handle is None else _is_own(handle, store)
-    finally:
-        if not was_joined:
-            leave_ray()
-    if is_own:
+    if record is not None and _is_launched_here(record, store, by_place=not is_of_others):
         raise Conflict(
             "this store is no copy: the coordinator that it names was launched on it",
             "run 'sisa stop' to end that coordinator",
             store=store.location,
         )
-    adoption = Adoption(id=own_id, at=now.isoformat(timespec="seconds"), reason=reason, original=record.namespace)
+    original = "" if record is None else record.namespace
+    adoption = Adoption(id=own_id, at=now.isoformat(timespec="seconds"), reason=reason, original=original)
     with store.exclusive("writer", holder=holder("adopt", now)):
+        own_keys(store, take=True)
         adopt(store, adoption)
     return adoption
 
@@ -269,12 +267,22 @@ def _named(namespace: str) -> Any | None:
         return None
 
 
-def _is_own(handle: Any, store: ObjectStore) -> bool:
-    """Return whether the actor writes ``store``. Raises ``Unavailable`` when it does not answer."""
+def _is_launched_here(record: Launched, store: ObjectStore, *, by_place: bool) -> bool:
+    """Return whether the coordinator writes ``store``; where it is gone, whether it has said so, if that counts.
+
+    Raises ``Unavailable`` when it is there and does not answer.
+    """
+    was_joined = ray.is_initialized()
+    handle = _handle(record)
     try:
+        if handle is None:
+            return by_place and is_place_on_record(store)
         _check_own(handle, store)
     except Conflict:
         return False
+    finally:
+        if not was_joined:
+            leave_ray()
     return True
 
 

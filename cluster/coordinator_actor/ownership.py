@@ -53,7 +53,7 @@ class Adoption:
     """When, in UTC."""
     reason: str
     original: str
-    """Namespace of the coordinator that the copy named."""
+    """Namespace of the coordinator that the copy named; empty: it named none, and had the original's keys."""
 
 
 class Prover:

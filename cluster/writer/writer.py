@@ -25,6 +25,7 @@ from cluster.writer.identity import (
     side_by_side,
     trained,
 )
+from cluster.writer.keys_owner import check_owner, own_keys
 from cluster.writer.stores import open_objects, open_witness
 from cluster.writer.training_data import is_news, open_train
 from coordinator.decisions.decide import Event
@@ -186,11 +187,13 @@ def writing(around: Surroundings, command: str) -> Iterator[Writer]:
     """Hold the federation's writer lock, and go on with whatever an interrupted writer left undone.
 
     ``command`` is what others are told of who holds it; "train" and "launch" may begin a federation. Raises
-    ``WriterBusy`` when somebody else is writing, ``Conflict`` when the store is another federation's, ``Invalid`` or
+    ``WriterBusy`` when somebody else is writing, ``Conflict`` when the store is another federation's, or a copy that
+    shares the original's keys, ``Invalid`` or
     ``Unavailable`` when the federation's labels say that its data are read elsewhere.
     """
     may_begin = command in {"train", "launch"}
     around.workers.check_own_place()
+    check_owner(around.store)
     with around.store.exclusive("writer", holder=holder(command, around.clock.now())):
         state = read_state(around.store)
         if may_begin and state is None and is_on_s3(around.store.location):
@@ -200,6 +203,7 @@ def writing(around: Surroundings, command: str) -> Iterator[Writer]:
             check_identity(state, around.specification, key)
         around.clock.saw(latest_time(state))
         engine = Engine.start(_tools(around), fresh_state(around.specification, key))
+        own_keys(around.store)
         try:
             yield Writer(around, engine, key)
         except GONE:
@@ -303,6 +307,7 @@ class Writer:
             check_taken(engine.state, specification)
         elif lost or is_news(specification, engine.state, source):
             engine.ingest(source, specification.data, specification.partition, self._key, lost)
+            own_keys(self._around.store)  # the first data points made the keys
         engine.configure(settings_record(specification), configuration)
         engine.settle()
 
