@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from typing import Final
 
 from storage.digests import Json, sha256
-from storage.encryption.keyring_location import IDENTITY
+from storage.encryption.keyring_location import IDENTITY, find_keyrings
 from storage.encryption.store import SealedStore
-from storage.errors import Conflict, ObjectMissing
+from storage.errors import Conflict
 from storage.location import inode_of
 from storage.objects import object_key
 from storage.registers.record import SealedRecord
@@ -58,12 +58,13 @@ def _owner(store: SealedStore) -> Mapping[str, Json] | None:
 
 
 def _record(store: SealedStore) -> SealedRecord | None:
-    if store.keys is None:
+    """Return where the owner is on record; None: there are no keys, or not elsewhere.
+
+    Raises ``Conflict`` when the keys are not there, so that nothing is made in their place.
+    """
+    if store.keys is None or find_keyrings(store.inner, store.keys) is None:
         return None
-    try:
-        identity = store.inner.get(IDENTITY).payload
-    except ObjectMissing:
-        return None
+    identity = store.inner.get(IDENTITY).payload
     return SealedRecord(store=store.keys, key=object_key(f"owners/{sha256(identity)}"), names=_FIELDS)
 
 
