@@ -15,7 +15,16 @@ from cluster.coordinator_actor.log_lines import LogLines
 from cluster.results.federation import SubjectsFound
 from cluster.serving.access_log import note
 from cluster.serving.bodies import JSON, Reader, answer_type_of, media_type_of, written
-from cluster.serving.endpoints import COMMON, TOKEN, Endpoints, add_erasures, add_predictions, assembled, json_answer
+from cluster.serving.endpoints import (
+    COMMON,
+    TOKEN,
+    Endpoints,
+    add_erasures,
+    add_predictions,
+    assembled,
+    json_answer,
+    whole_number,
+)
 from cluster.serving.erasures import named
 from cluster.serving.http_errors import Problem, Refused, too_large
 from cluster.serving.schemas import (
@@ -254,10 +263,8 @@ class _Endpoints(Endpoints):
     async def standing(self, request: Request) -> Response:
         """Tell the federation that this is a site of how it stands. Roles: federate."""
         await self.admit(request, "federate")
-        heard_of = request.query_params.get("requests", "0")
-        if not _NUMBER.fullmatch(heard_of):
-            raise Invalid("'requests' is a whole number, 0 or more, of at most 12 digits", "see /docs")
-        return json_answer(asdict(await self.call(lambda: self._service.telling.standing(int(heard_of)))))
+        heard_of = whole_number(request, "requests")
+        return json_answer(asdict(await self.call(lambda: self._service.telling.standing(heard_of))))
 
     async def checkpoint(self, request: Request, shard: str, sha256: str) -> Response:
         """Give the federation that this is a site of a checkpoint, where weights may leave. Roles: federate."""

@@ -7,12 +7,12 @@ import json
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final, Protocol, TypeVar
 
 from fastapi import Depends, FastAPI, Request
 from starlette.exceptions import HTTPException
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
 
 from cluster.config.serve import ServeSettings
 from cluster.coordinator_actor.log_lines import LogLines
@@ -23,11 +23,13 @@ from cluster.serving.erasures import named
 from cluster.serving.http_errors import Problem, Refused, problem_of, too_large, unreadable
 from cluster.serving.intake import CHANGES, PREDICTIONS, READS, Lane
 from cluster.serving.openapi import POLICY, openapi_of, page
-from cluster.serving.schemas import ASKED, KEY, Health, responses
+from cluster.serving.schemas import ASKED, EARLIER, KEY, KEYS_TEXT, Health, responses
 from cluster.tokens import Role, TokenRecord
 from coordinator.ports import Clock
+from coordinator.receipts.issuer import Registrar
 from shards.data.messages import ARROW_STREAM
 from storage.errors import Invalid, SisaError
+from storage.transparency.check import LogGrowth
 
 _Result = TypeVar("_Result")
 
@@ -46,6 +48,8 @@ _WITHOUT_LANE: Final = frozenset({"/healthz", "/docs"})
 
 _KEY = re.compile(KEY["schema"]["pattern"])  # type: ignore[index]
 
+_NUMBER: Final = re.compile(r"[0-9]{1,12}")
+
 _KINDS: Final[Mapping[type, str]] = {str: "a text", int: "a whole number", list: "a list"}
 
 _SINGLE_HEADERS: Final = ("Authorization", "Content-Type", "Content-Encoding", "Content-Length", "Idempotency-Key")
@@ -63,6 +67,11 @@ class Behind(Protocol):
     @property
     def gate(self) -> Gate:
         """Who may ask."""
+        ...
+
+    @property
+    def registrar(self) -> Registrar:
+        """Its receipts, their log and its keys."""
         ...
 
     @property
@@ -106,6 +115,20 @@ class Endpoints:
     def add_to(self, app: FastAPI) -> None:
         """Put the endpoints into ``app``."""
         app.add_api_route("/healthz", self.health, response_model=Health, responses=responses(500, 503))
+        app.add_api_route(
+            "/v1/log/checkpoint",
+            self.log_checkpoint,
+            response_model=LogGrowth,
+            responses=responses(*COMMON, 404, 422),
+            openapi_extra={**TOKEN, "parameters": [EARLIER]},
+        )
+        app.add_api_route(
+            "/v1/keys",
+            self.keys,
+            response_class=Response,
+            responses=responses(*COMMON, 404, of_200=KEYS_TEXT),
+            openapi_extra=TOKEN,
+        )
         app.add_api_route("/docs", self.docs, response_class=HTMLResponse, include_in_schema=False)
 
     async def health(self, request: Request) -> Response:
@@ -113,6 +136,20 @@ class Endpoints:
         del request
         self._behind.check()
         return json_answer({"status": "ok"})
+
+    async def log_checkpoint(self, request: Request) -> Response:
+        """Give the newest signed checkpoint of the receipts' log, and the proof that it continues an 'earlier' size.
+
+        What it answers can be given to 'sisa-check log' as it is. Roles: audit, officer.
+        """
+        await self.admit(request, "audit", "officer")
+        earlier = whole_number(request, "earlier")
+        return json_answer(asdict(await self.call(lambda: self._behind.registrar.growth(earlier))))
+
+    async def keys(self, request: Request) -> Response:
+        """Give all public keys that sign receipts and their log: a file for --key. Roles: audit, officer."""
+        await self.admit(request, "audit", "officer")
+        return PlainTextResponse(await self.call(self._behind.registrar.published))
 
     async def docs(self, request: Request) -> Response:
         """Show this document to people."""
@@ -227,6 +264,14 @@ def assembled(
     app.openapi = openapi_of(app)  # type: ignore[method-assign]
     app.add_middleware(Recorder, clock=behind.clock, lines=lines, names_requests=names_requests)
     return app
+
+
+def whole_number(request: Request, name: str) -> int:
+    """Return a parameter of the address, 0 without it. Raises ``Invalid`` when it is no number of at most 12 digits."""
+    given = request.query_params.get(name, "0")
+    if not _NUMBER.fullmatch(given):
+        raise Invalid(f"'{name}' is a whole number, 0 or more, of at most 12 digits", "see /docs")
+    return int(given)
 
 
 def json_answer(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:

@@ -243,6 +243,11 @@ HEARD_OF: Final = {
     "schema": {"type": "integer", "minimum": 0, "maximum": 10**12 - 1, "default": 0},
     "description": "Of how many of its erasure requests the caller has heard.",
 }
+EARLIER: Final = {**HEARD_OF, "name": "earlier", "description": "Size of a checkpoint to prove the growth from."}
+KEYS_TEXT: Final = {
+    "description": "A file of keys, as 'sisa keys --export' writes it.",
+    "content": {"text/plain": {"schema": {"type": "string"}}},
+}
 BYTES: Final = {
     "description": "The checkpoint's bytes; their SHA-256 is the digest asked for.",
     "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},

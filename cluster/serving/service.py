@@ -16,6 +16,7 @@ from cluster.serving.erasures import Accepting, Erasures
 from cluster.tokens import TokenRegister
 from cluster.writer.writer import surroundings
 from coordinator.ports import Clock, Notice
+from coordinator.receipts.issuer import Registrar
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +30,7 @@ class Service:
     erasures: Erasures
     telling: Telling
     gate: Gate
+    registrar: Registrar
 
     @property
     def serve(self) -> ServeSettings:
@@ -74,6 +76,7 @@ def open_service(
         erasures=Erasures(around, standing, find),
         telling=Telling(standing, around.store, site),
         gate=gate,
+        registrar=around.registrar,
     )
 
 

@@ -23,6 +23,7 @@ from cluster.sites.federation import SiteFederation
 from cluster.tokens import TokenRegister
 from cluster.writer.drafting import new_request_id
 from coordinator.ports import Clock
+from coordinator.receipts.issuer import Registrar
 from coordinator.status import RequestStatus, for_the_public
 from storage.errors import Invalid, ObjectMissing, SisaError, Unavailable
 
@@ -50,6 +51,11 @@ class SitesService:
     def clock(self) -> Clock:
         """See ``Behind.clock``."""
         return self._clock
+
+    @property
+    def registrar(self) -> Registrar:
+        """See ``Behind.registrar``."""
+        return self.federation.registrar
 
     @property
     def serve(self) -> ServeSettings:

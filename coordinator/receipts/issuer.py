@@ -32,10 +32,10 @@ from storage.errors import Conflict, Corrupt, Invalid, ObjectMissing, SisaError
 from storage.objects import ObjectKey, ObjectStore, object_key
 from storage.records import seal, unseal
 from storage.registers.create_once import create_or_read
-from storage.transparency.check import LogCheck, check_log, read_leaves
+from storage.transparency.check import LogCheck, LogGrowth, check_log, log_growth, read_leaves
 from storage.transparency.checkpoint import open_checkpoint
 from storage.transparency.envelope import envelope_payload, open_envelope, sign_envelope
-from storage.transparency.key_rotation import KeyStatement, rotate, statements
+from storage.transparency.key_rotation import KeyStatement, endorsements, key_text, rotate, statements
 from storage.transparency.keys import KeyFolder, PublicKey, SigningKey, published_keys
 from storage.transparency.log import Inclusion, LogLayout, TransparencyLog
 from storage.transparency.merkle import EMPTY_ROOT
@@ -133,6 +133,28 @@ class Registrar:
     def public_keys(self) -> tuple[PublicKey, ...]:
         """Return all public keys that receipts and checkpoints are or were signed with. Raises ``Corrupt``."""
         return (*published_keys(self._store, RECEIPTS), *published_keys(self._store, CHECKPOINTS))
+
+    def published(self) -> str:
+        """Return all public keys as ``sisa keys --export`` writes them, each below its endorsement.
+
+        No private key is read. Raises ``ObjectMissing`` when there are none.
+        """
+        signed = {key: each for purpose in _PURPOSES for key, each in endorsements(self._store, purpose).items()}
+        found = self.public_keys()
+        if not found:
+            raise ObjectMissing("there are no signing keys yet", "they are made with the first receipt")
+        return "".join(key_text(key, signed.get(key)) for key in found)
+
+    def growth(self, earlier: int = 0) -> LogGrowth:
+        """Return the log's newest checkpoint, and the proof that it continues its first ``earlier`` entries.
+
+        Raises ``ObjectMissing`` when there is none yet, and as ``storage.transparency.check.log_growth`` does.
+        """
+        layout = self._layout()
+        found = layout and log_growth(self._store, layout, published_keys(self._store, CHECKPOINTS), earlier)
+        if not found:
+            raise ObjectMissing("the receipts' log has no checkpoint yet", "there is one with the first receipt")
+        return found
 
     def key_statements(self) -> tuple[KeyStatement, ...]:
         """Return what is known of all published keys, those that sign first. Raises ``Corrupt``."""

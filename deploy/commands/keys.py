@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from deploy.commands.shared import DEFAULT_CONFIG, AsJson, Config, with_federation
-from deploy.views.handed_over import ENDORSED
 from deploy.views.output import Outcome
 
 if TYPE_CHECKING:
@@ -75,18 +74,15 @@ def keys_outcome(registrar: Registrar, name: str, *, rotate: bool, export: Path 
 
 def exported(found: Sequence[KeyStatement], name: str) -> str:
     """Return all public keys as one text, those that are retired included: what they signed stays valid."""
+    from storage.transparency.key_rotation import key_text
+
     return "".join(
         [
             f"# Public keys of the federation {name}, which sign its receipts and their log.\n",
             "# To check a receipt: sisa receipt --check RECEIPT --key THIS-FILE\n",
-            *(f"# {_STATES[each.state.value]}\n{_endorsement(each)}{each.key.to_text()}" for each in found),
+            *(f"# {_STATES[each.state.value]}\n{key_text(each.key, each.endorsement)}" for each in found),
         ]
     )
-
-
-def _endorsement(found: KeyStatement) -> str:
-    """Return a comment with the envelope in which an older key signed this one: ``sisa-check keys`` reads it."""
-    return "" if found.endorsement is None else f"{ENDORSED}{found.endorsement.decode('ascii')}\n"
 
 
 def _write(file: Path, text: str) -> None:

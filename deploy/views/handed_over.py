@@ -13,10 +13,8 @@ from typing import Any
 from storage.digests import canonical_json
 from storage.encodings import from_hex
 from storage.errors import Corrupt, Invalid
+from storage.transparency.key_rotation import ENDORSED
 from storage.transparency.keys import PublicKey, public_keys_from_text
-
-ENDORSED = "# endorsement: "
-"""Begins a comment in a file of keys: the envelope in which an older key signed the key below it."""
 
 _MOST_BYTES = 256 * 1024 * 1024
 

@@ -13,9 +13,10 @@ from storage.errors import Corrupt, Invalid, ObjectMissing
 from storage.objects import ObjectStore
 from storage.transparency.checkpoint import LogCheckpoint, open_checkpoint
 from storage.transparency.keys import PublicKey
-from storage.transparency.log import TILE_ENTRIES, LogLayout, entry_leaf, tile_bytes
+from storage.transparency.log import TILE_ENTRIES, LogLayout, entry_leaf, tile_bytes, tile_hashes
 from storage.transparency.merkle import MerkleTree, leaf_hash
 
+_REMEDY = "keep the store as it is, and see 'sisa log --check'"
 _FOLDERS = ("entries", "checkpoint", "tiles")
 
 
@@ -46,6 +47,17 @@ class LogCheck:
     def is_sound(self) -> bool:
         """Whether nothing is wrong."""
         return not self.problems
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogGrowth:
+    """The newest checkpoint, and the proof that its log continues an earlier one: ``check_log`` without the check."""
+
+    checkpoint: str
+    """The signed note."""
+    size: int
+    consistency: tuple[str, ...]
+    """Hexadecimal (RFC 9162 section 2.1.4); empty where none is needed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +93,47 @@ def check_log(store: ObjectStore, layout: LogLayout, keys: Sequence[PublicKey], 
         earlier=continued.size if continued else None,
         consistency=tuple(each.hex() for each in proof),
     )
+
+
+def log_growth(store: ObjectStore, layout: LogLayout, keys: Sequence[PublicKey], earlier: int = 0) -> LogGrowth | None:
+    """Return the newest checkpoint, and the proof that its log continues its first ``earlier`` entries; None: none yet.
+
+    Reads hashes as far as they are stored, and only the entries after them. Raises ``Invalid`` when the log has fewer
+    entries, ``Corrupt`` when it is not what its newest checkpoint has signed.
+    """
+    tiles, sizes = (layout.numbers(store, folder)[0] for folder in ("tiles", "checkpoint"))
+    if not sizes:
+        return None
+    found = _checkpoint(store, layout, keys, sizes[-1])
+    if isinstance(found, str):
+        raise Corrupt(f"the log's newest checkpoint does not hold: {found}", _REMEDY)
+    checkpoint, note = found
+    if earlier > checkpoint.size:
+        raise Invalid(
+            "the log has fewer entries than that", "give the size of a checkpoint of this log", entries=checkpoint.size
+        )
+    if earlier in {0, checkpoint.size}:
+        return LogGrowth(checkpoint=note, size=checkpoint.size, consistency=())
+    tree = _hashed(store, layout, tiles, checkpoint.size)
+    if tree.root(checkpoint.size) != checkpoint.root:
+        raise Corrupt("the log's entries are not what its newest checkpoint has signed", _REMEDY)
+    proof = tree.consistency_proof(earlier, checkpoint.size)
+    return LogGrowth(checkpoint=note, size=checkpoint.size, consistency=tuple(each.hex() for each in proof))
+
+
+def _hashed(store: ObjectStore, layout: LogLayout, tiles: Sequence[int], size: int) -> MerkleTree:
+    """Return the tree over the first ``size`` entries, from tiles as far as there are."""
+    tree = MerkleTree()
+    for number in tiles:
+        if number * TILE_ENTRIES == tree.size and tree.size + TILE_ENTRIES <= size:
+            for each in tile_hashes(store.get(layout.tile(number)).payload, number):
+                tree.append(each)
+    for number in range(tree.size, size):
+        leaf = _leaf(store, layout, number)
+        if isinstance(leaf, str):
+            raise Corrupt(f"the log is damaged: {leaf}", _REMEDY)
+        tree.append(leaf_hash(leaf))
+    return tree
 
 
 def read_leaves(store: ObjectStore, layout: LogLayout) -> Iterator[tuple[int, bytes]]:

@@ -32,6 +32,9 @@ from storage.transparency.keys import KeyFolder, PublicKey, public_key_from_text
 ENDORSEMENT_TYPE: Final = "application/vnd.sisa-ray.public-key"
 """Payload type of an envelope in which a key signs the one that replaces it: the payload is ``PublicKey.to_text()``."""
 
+ENDORSED: Final = "# endorsement: "
+"""Begins a comment in a file of keys, which earlier releases pass over."""
+
 _FOLDER = "log/rotations/"
 _ATTEMPTS = 64
 _DIGITS = 20
@@ -105,6 +108,11 @@ def statements(keys: KeyFolder, purposes: Sequence[str]) -> tuple[KeyStatement, 
         for each in _of(keys, purpose, since)
     ]
     return tuple(sorted(found, key=lambda each: (each.state is not KeyState.SIGNS, each.key.purpose, each.since or "")))
+
+
+def key_text(key: PublicKey, endorsement: bytes | None) -> str:
+    """Return a key as files of keys have it: after a comment with the envelope in which an older key signed it."""
+    return key.to_text() if endorsement is None else f"{ENDORSED}{endorsement.decode('ascii')}\n{key.to_text()}"
 
 
 def endorsements(store: ObjectStore, purpose: str) -> dict[PublicKey, bytes]:

@@ -37,7 +37,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
         waiting = home.json("erase", "--subject", "secret-person-001", "--request-id", "er-2", "--hold", "legal")
         assert waiting.code == 0
         (home.folder / "receipt.json").write_text(home.run("receipt", "er-1").out, encoding="utf-8")
-        assert home.run("keys", "--export", str(home.folder / "keys.txt")).code == 0
+        assert home.json("keys", "--export", str(home.folder / "operator.keys")).code == 0
         yield home
 
 
@@ -67,7 +67,7 @@ def loaded(folder: Path, *words: str, code: int = 0) -> set[str]:
         ("request", "extend", "er-2", "--days", "3", "--reason", "many requests"),
         ("request", "cancel", "er-2", "--reason", "withdrawn"),
         ("receipt", "er-1"),
-        ("receipt", "--check", "receipt.json", "--key", "keys.txt"),
+        ("receipt", "--check", "receipt.json", "--key", "operator.keys"),
         ("log", "--check"),
         ("keys",),
         ("token", "list"),

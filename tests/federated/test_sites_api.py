@@ -44,6 +44,8 @@ PATHS = [
     "/v1/erasures/{request_id}",
     "/v1/erasures/{request_id}/receipt",
     "/v1/status",
+    "/v1/log/checkpoint",
+    "/v1/keys",
     "/healthz",
 ]
 PER_SHARD = ("points", "digest", "slice_digests")

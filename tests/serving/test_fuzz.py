@@ -23,6 +23,8 @@ PATHS = [
     "/v1/subjects:lookup",
     "/v1/status",
     "/v1/standing",
+    "/v1/log/checkpoint",
+    "/v1/keys",
     "/v1/checkpoints/{shard}/{sha256}",
     "/healthz",
 ]

@@ -227,6 +227,7 @@ def test_request_ids_that_cannot_be_addresses(still_world: World, key: str) -> N
         ("GET", "/v1/erasures/%1b%5b2J", 422, "invalid"),
         ("GET", "/v1/standing?requests=-1", 422, "invalid"),
         ("GET", "/v1/standing?requests=1e3", 422, "invalid"),
+        ("GET", "/v1/log/checkpoint?earlier=-1", 422, "invalid"),
         ("GET", "/v1/checkpoints/0/0", 422, "invalid"),
         ("GET", f"/v1/checkpoints/x/{'0' * 64}", 422, "invalid"),
         ("GET", f"/v1/checkpoints/0/{'G' * 64}", 422, "invalid"),

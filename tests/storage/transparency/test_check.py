@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from storage.errors import Corrupt, Invalid
 from storage.objects import ObjectKey, object_key
 from storage.stores.memory import MemoryStore
-from storage.transparency.check import LogCheck, check_log
+from storage.transparency.check import LogCheck, check_log, log_growth
 from storage.transparency.checkpoint import LogCheckpoint, open_checkpoint, sign_checkpoint
 from storage.transparency.keys import SigningKey
 from storage.transparency.log import TILE_ENTRIES, LogLayout, TransparencyLog, entry_to_bytes
@@ -55,6 +56,42 @@ def check(store: MemoryStore, old: str | None = None) -> LogCheck:
 def note(store: MemoryStore, size: int) -> str:
     """The checkpoint of this size."""
     return store.get(LAYOUT.checkpoint(size)).payload.decode()
+
+
+def test_growth_is_proved_without_a_check(log: MemoryStore) -> None:
+    """From every earlier size the proof holds towards the newest checkpoint, as a whole check gives it."""
+    for size in (1, 2, 4, 5):
+        grown = log_growth(log, LAYOUT, [KEY.public], size)
+        assert grown is not None
+        assert (grown.checkpoint, grown.size) == (note(log, ENTRIES), ENTRIES)
+        assert grown.consistency == check(log, note(log, size)).consistency
+    with pytest.raises(Invalid, match=r"the log has fewer entries than that \[entries=5\]"):
+        log_growth(log, LAYOUT, [KEY.public], ENTRIES + 1)
+    assert log_growth(MemoryStore("log-check-empty"), LAYOUT, [KEY.public]) is None
+
+
+def test_growth_of_a_long_log_reads_its_tiles() -> None:
+    """Entries under whole tiles are not read, and what is read is what the checkpoint signed."""
+    store = MemoryStore("log-check-long")
+    store.forget()
+    log = TransparencyLog(store, LAYOUT, signer=KEY, keys=lambda: (KEY.public,), admits=lambda _: True)
+    for part in range(3):
+        log.append([f"{part} {number}".encode() for number in range(100)])
+    whole = check(store, note(store, 100)).consistency
+    store.delete(LAYOUT.entry(TILE_ENTRIES - 1))
+    grown = log_growth(store, LAYOUT, [KEY.public], 100)
+    assert grown is not None
+    assert grown.consistency == whole
+    tile = store.get(LAYOUT.tile(0)).payload
+    replace(store, LAYOUT.tile(0), tile[:-1] + bytes([tile[-1] ^ 1]))
+    with pytest.raises(Corrupt, match="not what its newest checkpoint has signed"):
+        log_growth(store, LAYOUT, [KEY.public], 100)
+    store.delete(LAYOUT.tile(0))
+    with pytest.raises(Corrupt, match="entry 255 is missing"):
+        log_growth(store, LAYOUT, [KEY.public], 100)
+    with pytest.raises(Corrupt, match="newest checkpoint does not hold"):
+        log_growth(store, LAYOUT, [OTHER.public], 100)
+    store.forget()
 
 
 def test_a_sound_log(log: MemoryStore) -> None:
