@@ -49,8 +49,9 @@ def receipt_in(file: Path) -> tuple[bytes, bool]:
 
 def public_keys_in(file: Path) -> tuple[PublicKey, ...]:
     """Return the public keys in a file. Raises ``Invalid`` when it cannot be read or holds none."""
+    payload = _read(file)
     try:
-        return public_keys_from_text(_decoded(_read(file)))
+        return public_keys_from_text(_decoded(payload))
     except ValueError as error:  # of the decoder's, or Invalid
         raise Invalid(
             "the file holds no public keys of ours",

@@ -152,6 +152,7 @@ def test_what_cannot_be_checked_is_bad_input(folder: Path) -> None:
         (("log", old, folder / "empty.json", *keys), "holds no checkpoint"),
         (("log", old, folder / "odd.json", *keys), "holds no checkpoint"),
         (("log", old, new, "--key", old), "holds no public keys"),
+        (("receipt", folder / "receipt.json", "--key", folder / "none"), "there is no such file"),
         (("receipt", folder / "receipt.json", "--salt", "00"), "--salt goes with the names"),
         (("anything",), "invalid choice"),
         ((), "required"),
