@@ -6,6 +6,7 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pyarrow as pa
@@ -47,7 +48,7 @@ def test_the_client_speaks_the_api(world: World, url: str) -> None:
     with Client(url, world.tokens["erase"]) as client:
         request = client.erase(subjects=[MARKED], request_id="er-1", wait_seconds=60)
         assert (request.state, request.points) == ("complete", 4)
-        assert client.erase(subjects=[MARKED], request_id="er-1") == request
+        assert client.erase(subjects=[MARKED], request_id="er-1") == replace(request, salt="")
         with pytest.raises(Conflict, match="er-1"):
             client.erase(subjects=["secret-person-001"], request_id="er-1")
         assert client.erase(ids=["secret-id-0001"], held="legal hold 17", wait_seconds=60).state == "waiting"
