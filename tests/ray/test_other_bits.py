@@ -13,6 +13,7 @@ from tests.ray.commands import command
 
 pytestmark = [
     pytest.mark.ray,
+    pytest.mark.timeout(900),  # seven commands, each of which starts Ray
     pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="this build of torch has no MKL"),
 ]
 
