@@ -331,9 +331,9 @@ def status(
 
         if watch and not as_json:
             watch_status(federation)
-        federation.require_begun()
         if request is not None:
             return request_outcome(federation, request)
+        federation.require_begun()
         found = federation.status()
         return Outcome(data=fields(found), text=status_text(found))
 

@@ -52,6 +52,9 @@ def _is_ours(descriptor: str) -> bool:
 
 def _start_again(words: list[str]) -> None:
     """Start this program again, in this process, with the words in memory."""
+    while (null := os.open(os.devnull, os.O_RDWR)) < 3:
+        os.set_inheritable(null, True)
+    os.close(null)
     descriptor = os.memfd_create(_NAME, 0)  # 0: it stays open
     os.write(descriptor, json.dumps(words).encode("ascii"))
     shown = words[:1] if words[0].isalpha() else []

