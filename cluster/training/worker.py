@@ -231,7 +231,7 @@ class WorkerShell:
         return Worker(self._setup, UserModules(stage))
 
     @ray.method
-    def configuration(self, width: int, stored: Configuration | None) -> Configuration:
+    def configuration(self, width: int, stored: Configuration | None = None) -> Configuration:
         """See ``Worker.configuration``."""
         return self._worker.configuration(width, stored)
 
