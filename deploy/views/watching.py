@@ -31,9 +31,10 @@ class Watched(Protocol):
 
 
 def request_outcome(federation: Federation, request_id: str) -> Outcome:
-    """Return everything known of one request. Raises ``Invalid`` when there is no such request."""
+    """Return everything known of one request. Raises ``Invalid`` when there is no such request, or no federation."""
     status, request = federation.status(), find_request(federation, request_id)
     if request is None:
+        federation.require_begun()
         raise Invalid("there is no such erasure request", "'sisa request list' lists them all", request=request_id)
     return Outcome(data=request_data(request, status), text=request_text(request, status))
 

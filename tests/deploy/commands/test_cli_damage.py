@@ -197,10 +197,11 @@ def test_a_federation_of_nothing_but_erased_people(home: Home) -> None:
     assert home.json("status").data["points"] == 0
 
 
-def test_a_store_at_a_wrong_path(home: Home) -> None:
+@pytest.mark.parametrize("words", [("status",), ("status", "er-1")])
+def test_a_store_at_a_wrong_path(home: Home, words: tuple[str, ...]) -> None:
     """Where nothing is, there is no federation: none of 0 points, and nothing is made there."""
     home.specify(store="./mistyped")
-    said = home.refused("status")
+    said = home.refused(*words)
     assert "there is no federation here" in said.error["message"]
     assert str(home.folder / "mistyped") in said.error["message"]
     assert not (home.folder / "mistyped").exists()

@@ -9,6 +9,7 @@ from functools import lru_cache
 from coordinator.state import FederationState
 from shards.slices.files import PartRecord, decode_part, point_keys
 from storage.digests import sha256
+from storage.encryption.store import KeyDestroyed
 from storage.objects import ObjectKey, ObjectStore
 from tests.doubles.workers.fake_learner import decode_state
 
@@ -56,10 +57,16 @@ class Sight:
         return self._seen[key]
 
     def shows(self, store: ObjectStore, key: ObjectKey, digests: frozenset[bytes]) -> bool:
-        """Return whether a part or checkpoint, whatever it is, holds anything of these data points and subjects."""
-        if "/slices/" in key:
-            return any(not digests.isdisjoint(each) for each in _identities(store.get(key).payload))
-        return not self.named(digests).isdisjoint(self.checkpoint(store, key))
+        """Return whether a part or checkpoint, whatever it is, holds anything of these data points and subjects.
+
+        What nobody can read, because its key was destroyed, shows nothing.
+        """
+        try:
+            if "/slices/" in key:
+                return any(not digests.isdisjoint(each) for each in _identities(store.get(key).payload))
+            return not self.named(digests).isdisjoint(self.checkpoint(store, key))
+        except KeyDestroyed:
+            return False
 
     def copy(self) -> Sight:
         """Return another one that has seen the same."""

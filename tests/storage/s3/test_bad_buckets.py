@@ -325,11 +325,12 @@ def test_missing_credentials_are_told(
 
 
 def test_a_lease_that_is_held_is_told(home: Home, moto_endpoint: str) -> None:
-    """While another machine's lease runs writers are refused with its holder's name; when it has ended they are not."""
+    """While another machine's lease runs writers are refused with its holder's name, readers never; then none is."""
     store = S3Store("plain", f"lease/{secrets.token_hex(8)}", moto_endpoint)
     specify(home, store=store.location, endpoint=moto_endpoint)
+    assert home.json("train").code == 0
     record = LeaseRecord(holder="'sisa erase' (process 7)", nonce="other", lease_seconds=3_600)
-    store.put(store.names.lease("writer"), object_key("lease"), record.to_bytes(), None)
+    store.put(store.names.lease("writer"), object_key("lease"), record.to_bytes(), _tag(store))
     said = home.json("train")
     expect(said, 4, "conflict", "'sisa erase' (process 7)")
     assert "3600 seconds after it died" in said.error["remedy"]
