@@ -45,6 +45,8 @@ _NO_KEY: Final = PartitionKey(bytes(16))
 _BATCH_BYTES: Final = 8 << 20
 _BATCH_IDS: Final = 65_536
 _DECIMAL_COMMA: Final = r"^[+-]?[0-9]*,[0-9]+$"
+_TRUTHS: Final = r"^(1|true|True|TRUE|0|false|False|FALSE)$"
+"""What a CSV reader takes for a truth value; around a number it drops spaces and tabs, and no other white space."""
 _HASHED_POINTS: Final = 32 << 20
 """Ids compared in one pass, 8 bytes each."""
 
@@ -348,7 +350,11 @@ def _taken(batch: Batch, where_N: npt.NDArray[np.intp]) -> Batch:
 
 def _parsed(columns: pa.RecordBatch, name: str, cells: str, decimal: str) -> pa.RecordBatch:
     """Return the column alone with its texts parsed as a CSV's cells are."""
-    array = pc.utf8_trim_whitespace(columns.column(name))
+    array = columns.column(name)
+    if cells == "bool":
+        array = pc.if_else(pc.match_substring_regex(array, _TRUTHS), array, "?")
+    else:
+        array = pc.utf8_trim(array, " \t")
     if decimal != ".":  # another point is none: in its place stands what no number has
         array = pc.replace_substring(pc.replace_substring(array, ".", "?"), decimal, ".")
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import settings as trials
 from hypothesis import strategies as st
 
+from shards.data.prediction_files import feature_batches
 from shards.data.readers import Wanted
 from shards.data.sources import Batch, in_csv_form, open_source, table_source
 from shards.routing import Naming
@@ -99,6 +101,22 @@ def test_cells_of_a_csv_file_are_all_found(tmp_path: Path) -> None:
     assert refused.value.fact in {each.fact for each in found}
     first, last = people(1).column_names[3], people(1).column_names[-1]
     assert [(each.column, each.row, each.points) for each in found] == [(first, 29, 1), (first, 3, 2), (last, 7, 1)]
+
+
+@trials(max_examples=200)
+@given(st.sampled_from(["1.5", "true"]), st.text("01.,+-eE naifTRUEtrue\t\v\u00a0\u2009", min_size=1, max_size=6))
+def test_a_cell_is_a_number_where_the_reader_takes_it_for_one(first: str, cell: str) -> None:
+    """White space around a number, and every spelling of a truth value: as the reader has them."""
+    with TemporaryDirectory() as folder:
+        (Path(folder) / "a.csv").write_text(f'id,person,label,x0\n1,a,no,{first}\n2,b,yes,"{cell}"\n')
+        source = open_source("a.csv", Path(folder))
+        try:
+            list(feature_batches(source, settings(), 1))
+        except Invalid:
+            taken = False
+        else:
+            taken = True
+        assert (find_faults(source, settings(), TRIMMED) == ()) == taken
 
 
 def test_numbers_with_a_decimal_comma_are_numbers(tmp_path: Path) -> None:
