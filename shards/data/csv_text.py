@@ -63,6 +63,8 @@ _NO_TEXT: Final = tuple(
 _EXCEL_LINE: Final = re.compile(r"\ufeff?sep=(.)\r?\n", re.IGNORECASE)
 _SEEN_LINES: Final = 100
 _COMMA_NUMBER: Final = re.compile(r"\s*[+-]?[0-9]+,[0-9]+([eE][+-]?[0-9]+)?\s*")
+_GROUPED_NUMBER: Final = re.compile(r"\s*[+-]?[1-9][0-9]{0,2},[0-9]{3}\s*")
+"""One thousand or more, where a comma stands between cells; where none does, a fraction as well."""
 _POINT_NUMBER: Final = re.compile(r"\s*[+-]?[0-9]+\.[0-9]+([eE][+-]?[0-9]+)?\s*")
 
 
@@ -169,7 +171,7 @@ def seen_form(head: bytes, encoding: str | None = None) -> CsvForm:
     r"""Return the form that a CSV file seems to have, from its first ``HEAD_BYTES``; ``encoding`` where it is known.
 
     A guess for a person to read: the delimiter that gives all lines the same number of cells, the most of them, and a
-    decimal comma where numbers have one and none has a point.
+    decimal comma where numbers have one and none has a point. Between commas ``"1,234"`` is taken for a whole number.
 
     >>> seen_form(b"id;x\n1;0,5\n2;1,5\n")
     CsvForm(delimiter=';', encoding='utf-8', decimal=',')
@@ -180,8 +182,11 @@ def seen_form(head: bytes, encoding: str | None = None) -> CsvForm:
     found = {each: _rows(text, each, whole=len(head) < HEAD_BYTES) for each in _DELIMITERS}
     delimiter = max(_DELIMITERS, key=lambda each: len(found[each][0]))
     cells = [cell for row in found[delimiter][1:] for cell in row]
-    commas = any(map(_COMMA_NUMBER.fullmatch, cells)) and not any(map(_POINT_NUMBER.fullmatch, cells))
-    return replace(form, delimiter=delimiter, decimal="," if commas and delimiter != "," else ".")
+    commas = [cell for cell in cells if _COMMA_NUMBER.fullmatch(cell)]
+    if delimiter == ",":
+        commas = [cell for cell in commas if not _GROUPED_NUMBER.fullmatch(cell)]
+    points = any(map(_POINT_NUMBER.fullmatch, cells))
+    return replace(form, delimiter=delimiter, decimal="," if commas and not points else ".")
 
 
 def _rows(text: str, delimiter: str, *, whole: bool) -> list[list[str]]:
