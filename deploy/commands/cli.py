@@ -24,7 +24,15 @@ from deploy.commands.shared import (
     AsJson,
     Choice,
     Config,
+    ErasedIds,
+    ErasedSubjects,
+    FileOf,
+    Hold,
+    IncludeSimilar,
+    NamesFile,
+    RequestId,
     Url,
+    Wait,
     fields,
     finish,
     refuse_site,
@@ -216,35 +224,20 @@ def evaluate(
 
 @app.command()
 def erase(
-    subject: Annotated[
-        list[str] | None, typer.Option("--subject", metavar="NAME", help="A subject to erase; may be repeated.")
-    ] = None,
-    id_: Annotated[
-        list[str] | None, typer.Option("--id", metavar="NAME", help="A data point to erase; may be repeated.")
-    ] = None,
-    file: Annotated[
-        Path | None, typer.Option("--file", metavar="FILE", help="A text file, one subject a line.")
-    ] = None,
-    file_of: Annotated[
-        str, typer.Option("--file-of", metavar="KIND", help="What the file's lines name: subjects or ids.")
-    ] = "subjects",
+    subject: ErasedSubjects = None,
+    id_: ErasedIds = None,
+    file: NamesFile = None,
+    file_of: FileOf = "subjects",
     more: Annotated[
         list[str] | None, typer.Argument(metavar="NAME", help="More names, after --subject or --id: of the same kind.")
     ] = None,
-    request_id: Annotated[
-        str | None, typer.Option("--request-id", metavar="ID", help="The same id is the same request.")
-    ] = None,
-    hold: Annotated[
-        str | None, typer.Option("--hold", metavar="REASON", help="Submit it paused, such as for a legal hold.")
-    ] = None,
-    include_similar: Annotated[
-        bool,
-        typer.Option("--include-similar", help="Erase subjects whose names differ only in case or spacing, too."),
-    ] = False,
+    request_id: RequestId = None,
+    hold: Hold = None,
+    include_similar: IncludeSimilar = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only tell what it would cost, and who is unknown.")
     ] = False,
-    wait: Annotated[bool, typer.Option("--wait", help="Wait until it is complete.")] = False,
+    wait: Wait = False,
     config: Config = DEFAULT_CONFIG,
     url: Url = None,
     as_json: AsJson = False,

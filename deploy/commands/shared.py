@@ -33,6 +33,23 @@ Url = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object on stdout.")]
 
+ErasedSubjects = Annotated[
+    list[str] | None, typer.Option("--subject", metavar="NAME", help="A subject to erase; may be repeated.")
+]
+ErasedIds = Annotated[
+    list[str] | None, typer.Option("--id", metavar="NAME", help="A data point to erase; may be repeated.")
+]
+NamesFile = Annotated[Path | None, typer.Option("--file", metavar="FILE", help="A text file, one subject a line.")]
+FileOf = Annotated[str, typer.Option("--file-of", metavar="KIND", help="What the file's lines name: subjects or ids.")]
+RequestId = Annotated[str | None, typer.Option("--request-id", metavar="ID", help="The same id is the same request.")]
+Hold = Annotated[
+    str | None, typer.Option("--hold", metavar="REASON", help="Submit it paused, such as for a legal hold.")
+]
+IncludeSimilar = Annotated[
+    bool, typer.Option("--include-similar", help="Erase subjects whose names differ only in case or spacing, too.")
+]
+Wait = Annotated[bool, typer.Option("--wait", help="Wait until it is complete.")]
+
 DEFAULT_CONFIG: Final = Path("sisa.toml")
 
 

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deploy.commands.shared import DEFAULT_CONFIG, AsJson, Config, with_sites
+from deploy.commands.shared import (
+    DEFAULT_CONFIG,
+    AsJson,
+    Config,
+    ErasedIds,
+    ErasedSubjects,
+    FileOf,
+    Hold,
+    IncludeSimilar,
+    NamesFile,
+    RequestId,
+    Wait,
+    with_sites,
+)
 from deploy.views.output import Outcome
 
 if TYPE_CHECKING:
@@ -26,27 +38,14 @@ Name = Annotated[str, typer.Argument(metavar="SITE", help="The site, by its name
 @sites.command()
 def erase(
     site: Name,
-    subject: Annotated[
-        list[str] | None, typer.Option("--subject", metavar="NAME", help="A subject to erase; may be repeated.")
-    ] = None,
-    id_: Annotated[
-        list[str] | None, typer.Option("--id", metavar="NAME", help="A data point to erase; may be repeated.")
-    ] = None,
-    file: Annotated[
-        Path | None, typer.Option("--file", metavar="FILE", help="A text file, one subject a line.")
-    ] = None,
-    file_of: Annotated[
-        str, typer.Option("--file-of", metavar="KIND", help="What the file's lines name: subjects or ids.")
-    ] = "subjects",
-    request_id: Annotated[
-        str | None, typer.Option("--request-id", metavar="ID", help="The same id is the same request.")
-    ] = None,
-    hold: Annotated[str | None, typer.Option("--hold", metavar="REASON", help="Submit it paused.")] = None,
-    include_similar: Annotated[
-        bool,
-        typer.Option("--include-similar", help="Erase subjects whose names differ only in case or spacing, too."),
-    ] = False,
-    wait: Annotated[bool, typer.Option("--wait", help="Wait until it is complete.")] = False,
+    subject: ErasedSubjects = None,
+    id_: ErasedIds = None,
+    file: NamesFile = None,
+    file_of: FileOf = "subjects",
+    request_id: RequestId = None,
+    hold: Hold = None,
+    include_similar: IncludeSimilar = False,
+    wait: Wait = False,
     config: Config = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
