@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-
-import pytest
 
 from shards.learners.torch.performance import Request, perform
 from shards.learners.torch.user_modules import UserModules
@@ -44,16 +40,6 @@ _REQUEST = Request(
     device="cpu",
     threads=1,
 )
-
-
-@pytest.fixture
-def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[UserModules]:
-    """Returns the user's modules of this process, which lie in ``tmp_path``."""
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
-    yield UserModules()
-    for name in [name for name in sys.modules if name.startswith("odd_")]:
-        del sys.modules[name]
 
 
 def test_training_that_diverges_is_tried_with_smaller_steps_first(tmp_path: Path, modules: UserModules) -> None:

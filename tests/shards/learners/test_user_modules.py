@@ -7,7 +7,6 @@ import os
 import py_compile
 import sys
 import zipfile
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,16 +20,6 @@ from storage.digests import sha256
 from storage.errors import Invalid
 
 FACTORY = "odd_net:build"
-
-
-@pytest.fixture
-def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[UserModules]:
-    """Returns the user's modules of this process, which lie in ``tmp_path``."""
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
-    yield UserModules()
-    for name in [name for name in sys.modules if name.startswith("odd_")]:
-        del sys.modules[name]
 
 
 def test_nothing_is_left_of_an_earlier_constituent(tmp_path: Path, modules: UserModules) -> None:
