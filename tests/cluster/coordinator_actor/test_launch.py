@@ -85,9 +85,11 @@ class Question:
 
     def __init__(self, answer: str) -> None:
         self._answer = answer
+        self.asked = 0
 
     def remote(self) -> str:
         """Return the answer."""
+        self.asked += 1
         return self._answer
 
 
@@ -98,8 +100,10 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("_at_once")
 def test_a_coordinator_of_this_release_is_used() -> None:
-    """Command and coordinator of one release work together."""
-    refuse_other_release(SimpleNamespace(running_release=Question(own_release())))
+    """Command and coordinator of one release work together, once it was asked."""
+    question = Question(own_release())
+    refuse_other_release(SimpleNamespace(running_release=question))
+    assert question.asked == 1
 
 
 @pytest.mark.usefixtures("_at_once")

@@ -182,10 +182,12 @@ def test_every_metric_is_well_named() -> None:
 
 
 def test_ray_takes_every_metric() -> None:
-    """Ray's own classes accept each metric's name, labels and values, with a cluster or without one."""
+    """Ray's own classes accept each metric's name, labels and values, with a cluster or without one, and no other."""
     from cluster.coordinator_actor.ray_metrics import RayMeter
 
     meter = RayMeter()
     for metric in METRICS:
         tell = meter.set if metric.kind == "gauge" else meter.observe
         tell(metric, 1.0, dict.fromkeys(metric.labels, "small"))
+        with pytest.raises(ValueError, match="tag key"):
+            tell(metric, 1.0, {"stranger": "small"})

@@ -15,7 +15,7 @@ import pytest
 
 from coordinator.ports import Remark
 from deploy.commands.cli import main
-from deploy.views.output import Outcome, close_streams, run, say
+from deploy.views.output import Outcome, close_streams, run
 from deploy.views.progress import listening
 from tests.deploy.views.test_progress import STORY
 from tests.doubles.home import Home
@@ -62,14 +62,16 @@ def test_progress_goes_on_without_its_stream(after: int, terminal: bool) -> None
 
 @pytest.mark.parametrize("terminal", [False, True])
 def test_progress_on_a_closed_stream(terminal: bool) -> None:
-    """A stream closed before or meanwhile is no error either."""
+    """A stream closed before or meanwhile is no error either, and what was said before is said."""
     with listening(_closed(terminal)) as listener:
         listener(STORY[0])
     stream = _Gone(after=100, terminal=terminal)
     with listening(stream) as listener:
         listener(STORY[0])
+        said = stream.getvalue()
         stream.close()
         listener(STORY[1])
+    assert said
 
 
 def test_what_the_action_prints_may_be_lost() -> None:
@@ -90,7 +92,7 @@ def test_what_the_action_prints_may_be_lost() -> None:
 def test_an_outcome_that_nobody_reads(as_json: bool) -> None:
     """A stdout whose reader went away is no error: what was done is done."""
     with redirect_stdout(_Gone(after=0)):
-        say(Outcome(data={}, text="done"), as_json=as_json)
+        assert run(lambda: Outcome(data={}, text="done"), as_json=as_json) == 0
         close_streams()
 
 
