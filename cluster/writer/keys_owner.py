@@ -43,13 +43,15 @@ def has_foreign_keys(store: SealedStore) -> bool:
 
 
 def own_keys(store: SealedStore, *, take: bool = False) -> None:
-    """Record that the keys belong to ``store``, where that is not on record or they are to be taken over.
+    """Record that the keys belong to ``store``, unless they are another's; with ``take`` they are taken over.
 
+    A store that was moved is recorded where it is now: whatever stands where it was before is a copy from then on.
     To be called by who holds the writer lock. Does nothing while there are no keys, or where they lie in the store.
     """
-    record = _record(store)
-    if record is not None and (take or record.read() is None):
-        record.change(lambda found: _place(store) if take or found is None else found)
+    record, place = _record(store), _place(store)
+    if record is None or record.read() == place:
+        return
+    record.change(lambda found: place if take or found is None or _is_ours(found, store) else found)
 
 
 def _owner(store: SealedStore) -> Mapping[str, Json] | None:

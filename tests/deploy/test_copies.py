@@ -53,9 +53,20 @@ def test_a_store_that_was_moved_is_the_same(original: Home) -> None:
     original.folder.rename(moved.folder)
     assert moved.json("erase", "--subject", MARKED).data["points"] == 4
     moved.folder.rename(original.folder)
+    assert original.json("verify").code == 0
     shutil.copytree(original.store, original.folder / "restored")
     shutil.rmtree(original.store)
     (original.folder / "restored").rename(original.store)
+    assert original.json("verify").code == 0
+
+
+def test_of_a_store_and_what_it_was_restored_from_one_writes(original: Home) -> None:
+    """Both look like the one on record, by its path and by its folder: whichever writes first is it from then on."""
+    aside = Home(original.folder.parent / "aside")
+    original.folder.rename(aside.folder)
+    shutil.copytree(aside.folder, original.folder)
+    assert original.json("train").code == 0
+    assert f"is a copy of {original.store}" in aside.refused("erase", "--subject", MARKED, code=4).error["message"]
     assert original.json("verify").code == 0
 
 
