@@ -23,7 +23,7 @@ from shards.slices.files import EMPTY_SLICE
 from shards.slices.ingest import taken_from
 from storage.digests import Json, Sha256, sha256
 from storage.encryption.store import SealedStore
-from storage.errors import Conflict, Corrupt, Invalid, ObjectMissing
+from storage.errors import Conflict, Corrupt, Invalid, ObjectMissing, Unavailable
 from storage.objects import ObjectStore, object_key
 from storage.registers.create_once import create_or_read
 from storage.s3.bucket import Describes, StoreFacts
@@ -69,13 +69,31 @@ def with_key_in_store(store: ObjectStore, specification: FederationSpecification
     if state is not None and state.is_begun:
         check_identity(state, specification, PartitionKey(bytes.fromhex(given)))
     try:
+        keep_given_key(store, specification)
+    except Unavailable as error:
+        raise Unavailable(
+            "the store does not have the partition key that the specification gives, and it cannot be put there:"
+            f" {error.message}",
+            "run 'sisa train' or 'sisa launch' once with an account that may write; one that only reads is enough then",
+            store=store.location,
+            key=KEY_OBJECT,
+        ) from error
+    return replace(specification, partition=replace(specification.partition, key=None))
+
+
+def keep_given_key(store: ObjectStore, specification: FederationSpecification) -> None:
+    """Put the partition key that the specification gives into its own federation's store, unless it is there."""
+    given = (specification.partition.key or "").encode("ascii")
+    if not given:
+        return
+    try:
         stored = store.get(KEY_OBJECT)
     except ObjectMissing:
-        store.put_if_absent(KEY_OBJECT, given.encode("ascii"))
-    else:  # it may be one that was drawn before this one was given, and never used
-        if stored.payload != given.encode("ascii"):
-            store.put_if_match(KEY_OBJECT, given.encode("ascii"), stored.tag)
-    return replace(specification, partition=replace(specification.partition, key=None))
+        if create_or_read(store, KEY_OBJECT, given) == given:
+            return
+        stored = store.get(KEY_OBJECT)
+    if stored.payload != given:  # it may be one that was drawn before this one was given, and never used
+        store.put_if_match(KEY_OBJECT, given, stored.tag)
 
 
 def key_digest(key: PartitionKey) -> Sha256:

@@ -20,6 +20,7 @@ from cluster.writer.identity import (
     describe_store,
     differences,
     fresh_state,
+    keep_given_key,
     partition_key,
     require_data,
     side_by_side,
@@ -201,6 +202,8 @@ def writing(around: Surroundings, command: str) -> Iterator[Writer]:
         key = partition_key(around.store, around.specification, draw=may_begin)
         if state is not None and state.is_begun:
             check_identity(state, around.specification, key)
+        if may_begin:
+            keep_given_key(around.store, around.specification)  # servers look for it there, and may only read
         around.clock.saw(latest_time(state))
         engine = Engine.start(_tools(around), fresh_state(around.specification, key))
         own_keys(around.store)

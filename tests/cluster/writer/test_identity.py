@@ -17,6 +17,7 @@ from cluster.writer.identity import KEY_OBJECT, partition_key, with_key_in_store
 from cluster.writer.stores import open_objects
 from shards.routing import PartitionKey
 from storage.errors import Conflict, Unavailable
+from storage.stores.local import LocalStore
 from storage.stores.memory import MemoryStore
 from tests.doubles.home import Home
 from tests.doubles.workers.local_workers import LocalWorkers
@@ -63,7 +64,7 @@ def test_another_federations_key_is_never_put_into_its_store(home: Home, monkeyp
     monkeypatch.setattr(cluster.training.workers, "join_ray", lambda _: False)
     assert home.json("train").code == 0
     store = open_objects(read_specification(home.config))
-    assert KEY_OBJECT not in {info.key for info in store.list("control/")}
+    store.delete(KEY_OBJECT)  # releases before 0.2 did not put it there
     home.specify(partition__key=OTHER)
     with pytest.raises(Conflict, match="another specification"):
         with_key_in_store(store, read_specification(home.config))
@@ -71,6 +72,27 @@ def test_another_federations_key_is_never_put_into_its_store(home: Home, monkeyp
     travels = with_key_in_store(store, read_specification(home.config))
     with cluster.connect(travels) as federation:
         assert federation.evaluate(home.folder / "train.parquet").points > 0
+
+
+def test_an_account_that_only_reads_serves_what_was_trained(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training puts a given key into the store, so that nothing is written to serve it; else it is said what to do."""
+    monkeypatch.setattr(cluster.training.workers, "RayPool", LocalWorkers)
+    monkeypatch.setattr(cluster.training.workers, "join_ray", lambda _: False)
+    assert home.json("train").code == 0
+    specification = read_specification(home.config)
+    store = open_objects(specification)
+
+    def refused(*_: object) -> None:
+        raise Unavailable("the store's server denied this account's request")
+
+    for name in ("put_if_absent", "put_if_match"):
+        monkeypatch.setattr(LocalStore, name, refused)
+    travels = with_key_in_store(store, specification)
+    assert partition_key(store, travels, draw=False) == bytes.fromhex(KEY)
+    store.delete(KEY_OBJECT)
+    with pytest.raises(Unavailable, match="cannot be put there: the store's server denied") as told:
+        with_key_in_store(store, specification)
+    assert "'sisa train' or 'sisa launch' once" in told.value.remedy
 
 
 def test_the_coordinator_gets_none(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
