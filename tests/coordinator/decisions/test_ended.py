@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from coordinator.decisions import ended
 from coordinator.decisions.decide import EndedKept, ErasureAccepted, next_state
 from coordinator.decisions.ended import leaving, numbered, without_ended
+from coordinator.decisions.times import latest_time
 from coordinator.requests import Cost, ErasureRequest, Readmission, RequestState
 from coordinator.state import FederationState, is_within
 from storage.digests import sha256
@@ -83,6 +84,16 @@ def test_leaving_twice_is_leaving_once() -> None:
     assert after.ended.cancelled == 2
     assert without_ended(after, ["er-0", "er-1"], (ref(),)) is after
     assert without_ended(after, ["er-2", "er-9"], (ref(),)) is after
+
+
+def test_the_newest_time_on_record_stays_in_the_state() -> None:
+    """What leaves ended before what stays: the time on record does not go back with it."""
+    state = holding(*(request(n, OVER[n % 3], receipt=n) for n in (9, 2, 7, 4, 5)))
+    before = latest_time(state)
+    while going := leaving(state):
+        state = without_ended(state, [each.request_id for each in going], (ref(),))
+    assert state.ended.count == 2
+    assert latest_time(state) == before
 
 
 def test_an_acceptance_that_looked_before_others_left_is_none() -> None:

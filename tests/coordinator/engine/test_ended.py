@@ -9,7 +9,7 @@ from itertools import count
 import pytest
 
 from coordinator.decisions import ended as leaving
-from coordinator.decisions.decide import Event, RequestCancelled, RequestHeld
+from coordinator.decisions.decide import EndedKept, Event, RequestCancelled, RequestHeld
 from coordinator.engine import ended
 from coordinator.engine.codec import encode_state
 from coordinator.engine.ended import all_readmissions, all_requests, find_known, find_readmission, find_request
@@ -25,6 +25,7 @@ from storage.errors import Conflict, Corrupt
 from storage.objects import ObjectInfo, ObjectKey, ObjectStore, StoredObject
 from storage.stores.memory import MemoryStore
 from tests.doubles.federation import Point, SmallFederation, plain_conditions, specification_of
+from tests.doubles.stores.faulty_store import Crash
 from tests.doubles.workers.fake_learner import HashLearner, HashState
 
 _STORES = count()
@@ -145,6 +146,32 @@ def test_an_id_that_ends_and_leaves_meanwhile_is_looked_for_again(
     with pytest.raises(Conflict, match="this request id was used before"):
         small.accept(subjects=["s5"], request_id="no-0")
     assert [each.request_id for each in all_requests(small.store, small.state)].count("no-0") == 1
+
+
+def test_who_dies_before_the_buckets_are_recorded_leaves_nothing_over(
+    small: Small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Buckets that no event names are swept by the next writer, which writes them anew: nothing is lost or twice."""
+    record = Engine.record
+
+    def dying(self: Engine, *events: Event, told: Notice | None = None) -> None:
+        if any(isinstance(event, EndedKept) for event in events):
+            raise Crash
+        record(self, *events, told=told)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Engine, "record", dying)
+        with pytest.raises(Crash):
+            refuse(small, *range(2 * _TOGETHER))
+    assert (small.state.ended.count, len(list(small.store.list(ended.PREFIX)))) == (0, 2)
+    small.restart()
+    small.engine.settle()
+    assert small.state.ended.count == _TOGETHER
+    assert len(list(small.store.list(ended.PREFIX))) == len(list(ended.buckets(small.store, small.state)))
+    assert scan_residue(small.store, small.state).found == ()
+    assert [each.request_id for each in all_requests(small.store, small.state)] == [
+        f"no-{number}" for number in range(2 * _TOGETHER)
+    ]
 
 
 def test_finding_one_reads_one_small_object(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
