@@ -60,7 +60,7 @@ def check_receipt(file: Path, key_files: Sequence[Path] = (), about: About | Non
 
     Without key files the keys in the receipt itself are used: that shows that it is unaltered and in the log it names,
     not whose it is, and the outcome says so: ``UNTRUSTED``, and ``trusted`` is false.
-    A file that was spelt anew on its way, by a shell or an editor, is taken for what it says.
+    A file that a shell or an editor reformatted on its way is taken for what it says.
 
     With ``about`` also whether it is about these names.
 
@@ -84,14 +84,10 @@ def check_receipt(file: Path, key_files: Sequence[Path] = (), about: About | Non
     }
     lines = [receipt_text(bundle, check.statement), *_verdict(check, bundle.keys, given=bool(keys))]
     if is_respelled:
-        lines.append(
-            "the file was spelt anew on its way, by a shell or an editor; the signed statement in it is intact"
-        )
+        lines.append("a shell or an editor has reformatted the file; the signed statement in it is intact")
     if about is not None:
         if not _is_about(check.statement, about):
-            return _refused(
-                replace(check, failures=("it is not about these names, or the salt is another one",)), str(file)
-            )
+            return _not_about(check, str(file))
         data |= {"about_these_names": True}
         lines.append("it is about the names given: they and the salt give the digest in it")
     if keys:
@@ -282,6 +278,19 @@ def _refused(check: ReceiptCheck, file: str) -> Outcome:
             remedy="ask who issued it for the receipt and for the public keys again",
         ),
         code=ExitCode.PROOF_FAILED,
+    )
+
+
+def _not_about(check: ReceiptCheck, file: str) -> Outcome:
+    """Return the outcome for a sound receipt of somebody else: what to check is what was typed, not the receipt."""
+    fact = "it is not about these names, or the salt is another one"
+    return replace(
+        _refused(replace(check, failures=(fact,)), file),
+        problem=Problem(
+            kind="proof_failed",
+            message=f"the receipt is not about these names, or the salt is another one [file={file}]",
+            remedy="give all names that the request gave, spelt as they were given, and the salt from its answer",
+        ),
     )
 
 

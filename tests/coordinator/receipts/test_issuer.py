@@ -5,10 +5,18 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 
-from coordinator.receipts.bundles import CHECKPOINTS, RECEIPTS, ReceiptBundle, bundle_from_bytes, verify_bundle
+from coordinator.receipts.bundles import (
+    CHECKPOINTS,
+    RECEIPTS,
+    ReceiptBundle,
+    bundle_from_bytes,
+    statement_of,
+    verify_bundle,
+)
 from coordinator.receipts.evidence import ErasureEvidence
 from coordinator.receipts.issuer import Registrar
 from storage.digests import sha256
@@ -82,6 +90,24 @@ def test_a_receipt_stays_as_it_was_first_issued(memory: MemoryStore) -> None:
         assert again.issue(evidence_of("first")) == bundle
         assert again.issue(replace(evidence_of("first"), generation=99)) == bundle
     assert_sound(memory, "first", "second")
+
+
+def test_a_receipt_is_dated_no_earlier_than_the_last(memory: MemoryStore) -> None:
+    """Under a clock that was set back it has the date of the log's last statement, also from a process that is new."""
+
+    def issued(request_id: str, at: datetime, by: Registrar | None = None) -> str:
+        clock.advance_to(at)
+        bundle = (by or Registrar(memory, clock, CountingNames("registrar"))).issue(evidence_of(request_id))
+        return str(statement_of(bundle)["predicate"]["issued_at"])
+
+    clock, march = VirtualClock(), datetime(2026, 3, 1, tzinfo=UTC)
+    first = issued("first", march)
+    assert first > march.isoformat()
+    clock = VirtualClock()
+    one = Registrar(memory, clock, CountingNames("registrar"))
+    assert [issued(each, march.replace(month=2), one) for each in ("second", "third")] == [first, first]
+    assert issued("fourth", march.replace(month=2)) == first
+    assert issued("fifth", march.replace(month=4)) > first
 
 
 def test_receipts_of_one_batch_share_a_checkpoint(memory: MemoryStore) -> None:
