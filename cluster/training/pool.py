@@ -26,6 +26,7 @@ from cluster.training.selection import mismatched_nodes, nodes_text, other_nodes
 from cluster.training.silence import Place, hushed, missing, own_place
 from cluster.training.worker import WorkerActor, WorkerSetup
 from coordinator.engine.tasks import OtherConditions
+from shards.learners.torch.staging import declared_files
 from shards.learners.trainer import SliceLearned, TrainingEvent, TrainTask
 from shards.lineage import Configuration, NumericsProfile
 from storage.digests import Sha256
@@ -282,10 +283,13 @@ class RayPool:
         return actor
 
     def _carried(self) -> list[Any]:
-        """Return the declared files' contents, in Ray; read once for all workers."""
+        """Return the declared files' contents, in Ray; read once for all workers.
+
+        Raises ``Invalid`` when one is gone.
+        """
         if self._files is None:
-            files = [self._setup.import_folder / name for name in self._setup.files]
-            self._files = [ray.put(np.fromfile(file, dtype=np.uint8)) for file in files]
+            files = declared_files(self._setup.import_folder, self._setup.files)
+            self._files = [ray.put(np.fromfile(file, dtype=np.uint8)) for file in files.values()]
         return self._files
 
     def _let_go(self, actor: Any) -> None:

@@ -28,7 +28,8 @@ class StagedFolder:
     def __init__(self, folder: Path, contents: Mapping[str, bytes | memoryview]) -> None:
         self.folder = Path(os.path.abspath(folder))  # noqa: PTH100  as modules name it: links are not followed
         self._private = PrivateFolder(PURPOSE)
-        self.path = self._private.path
+        self.path = self._private.path.resolve()  # as a process names its working folder: links are followed
+        self._placed: set[Path] = set()
         self.files: dict[str, Sha256] = {}
         """Digests of the declared files, by name."""
         for name, content in contents.items():
@@ -48,15 +49,19 @@ class StagedFolder:
             self._write(place, source)
         return place
 
+    def holds(self, file: Path) -> bool:
+        """Return whether the file is a copy of code or of a declared file, and not one that the model has made here."""
+        return file in self._placed
+
     def remove(self) -> None:
         """Remove the folder."""
         self._private.remove()
 
-    @staticmethod
-    def _write(place: Path, content: bytes | memoryview) -> None:
+    def _write(self, place: Path, content: bytes | memoryview) -> None:
         place.parent.mkdir(parents=True, exist_ok=True)
         with place.open("wb") as file:
             file.write(content)
+        self._placed.add(place)
         place.chmod(0o400)  # a model that changes its own files would differ from constituent to constituent
 
 

@@ -59,8 +59,8 @@ class UserModules:
         self.packages.clear()
 
     def may_read(self, file: Path) -> bool:
-        """Return whether the file is code of the user that was loaded, or lies in the staged folder."""
-        return file in self._files or (self.stage is not None and file.is_relative_to(self.stage.path))
+        """Return whether the file is code of the user that was loaded, or a declared file in the staged folder."""
+        return file in self._files or (self.stage is not None and self.stage.holds(file))
 
     def noted(self, name: str, spec: ModuleSpec) -> ModuleSpec:
         """Return how the module that was found runs here: the user's sources come from memory, never from bytecode."""
@@ -75,9 +75,12 @@ class UserModules:
         place = self.stage.place_of(file, source) if self.stage is not None else file
         if place == file:
             self._files.add(file)
-        if type(spec.loader) is not SourceFileLoader:
-            return spec if place == file else _spec(name, place, spec, None)
-        return _spec(name, place, spec, _RememberedSource(name, file, place))
+        if type(spec.loader) is SourceFileLoader:
+            return _spec(name, place, spec, _RememberedSource(name, file, place))
+        if place == file:
+            return spec
+        # From an archive, whose copy is read as a source, or a library or bytecode without one.
+        return _spec(name, place, spec, _RememberedSource(name, place, place) if place.suffix == ".py" else None)
 
     def check(self, name: str) -> None:
         """Raise ``Invalid`` when the module is the user's and not what ``allow_only`` allows."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -39,12 +40,19 @@ def played(monkeypatch: pytest.MonkeyPatch) -> Played:
         monkeypatch.setattr(pool, "ray", world)
         monkeypatch.setattr(pool, "WorkerActor", world)
         remarks: list[str] = []
-        setup: Any = SimpleNamespace(files=(), companions=None)
+        setup: Any = SimpleNamespace(files=(), import_folder=Path(), companions=None)
         made = RayPool(setup, ClusterSettings(), remarks.append)
         made._idle = [made._start() for _ in names]
         return made, remarks
 
     return play
+
+
+def test_a_declared_file_that_is_gone_is_named(tmp_path: Path) -> None:
+    """A coordinator lives long: the file may be gone when it starts workers again."""
+    setup: Any = SimpleNamespace(files=("base.pt",), import_folder=tmp_path, companions=None)
+    with pytest.raises(Invalid, match=r"\[model\] files: there is no file 'base\.pt' beside the specification"):
+        RayPool(setup, ClusterSettings(), print)._carried()
 
 
 def test_lost_nodes_are_no_crashes(played: Played) -> None:

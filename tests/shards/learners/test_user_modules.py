@@ -6,7 +6,9 @@ import importlib
 import os
 import py_compile
 import sys
+import tempfile
 import zipfile
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -104,6 +106,56 @@ def test_code_runs_in_the_staged_folder(tmp_path: Path, monkeypatch: pytest.Monk
         del sys.modules[name]
 
 
+@pytest.fixture
+def staged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[UserModules]:
+    """Returns modules with a stage, this process's working folder, among temporary files that a link leads to."""
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    (tmp_path / "elsewhere.txt").write_text("x", encoding="utf-8")
+    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "link"))
+    monkeypatch.chdir(tmp_path)
+    stage = StagedFolder(tmp_path / "folder", {"pack/base.txt": b"declared"})
+    stage.enter()
+    yield UserModules(stage)
+    stage.remove()
+
+
+def _confined(modules: UserModules, tmp_path: Path) -> Confinement:
+    assert modules.stage is not None
+    return Confinement(FACTORY, tmp_path / "folder", modules.stage.path, modules.may_read)
+
+
+def test_a_declared_file_is_read_by_either_name(staged: UserModules, tmp_path: Path) -> None:
+    """By one relative to the working folder, and by one beside the code; a link above the folder hides neither."""
+    assert staged.stage is not None
+    with _confined(staged, tmp_path).active():
+        for place in (
+            Path("pack/base.txt"),
+            Path("pack", "..", "pack", "base.txt"),
+            staged.stage.path / "pack/base.txt",
+        ):
+            assert place.read_text(encoding="utf-8") == "declared"
+
+
+MAKES: dict[str, Callable[[Path, Path], object]] = {
+    "a file": lambda made, _: made.write_text("seen 1", encoding="utf-8"),
+    "a link": lambda made, elsewhere: made.symlink_to(elsewhere),
+    "a second name": lambda made, elsewhere: made.hardlink_to(elsewhere),
+}
+
+
+@pytest.mark.parametrize("how", MAKES)
+def test_what_a_model_makes_in_its_folder_is_not_read_back(staged: UserModules, tmp_path: Path, how: str) -> None:
+    """The next constituent on this worker would find it; and a link there may lead anywhere."""
+    made, confined = Path("made.txt"), _confined(staged, tmp_path)
+    with confined.active():
+        MAKES[how](made, tmp_path / "elsewhere.txt")
+    with pytest.raises(Invalid, match=r"the model reads .*made\.txt, which is not declared"), confined.active():
+        made.read_text(encoding="utf-8")
+
+
 def test_only_what_was_rehearsed_is_imported(tmp_path: Path, modules: UserModules) -> None:
     """A module that no rehearsal has seen, or that is another one by now, is refused, caught or not."""
     (tmp_path / "odd_net.py").write_text("import odd_helper\n", encoding="utf-8")
@@ -141,3 +193,23 @@ def test_modules_in_an_archive_are_named_by_their_sources(tmp_path: Path, module
         assert modules.loaded["odd_packed"] == sha256(b"WIDTH = 3\n")
     finally:
         sys.path.remove(str(archive))
+
+
+def test_a_copy_from_an_archive_is_read_as_a_source(
+    staged: UserModules, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each time: bytecode that Python would write beside it is no declared file."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    archive = tmp_path / "folder" / "odd.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("odd_packed.py", "WIDTH = 3\n")
+    sys.path.insert(0, str(archive))
+    try:
+        for _ in range(2):
+            staged.forget(FACTORY)
+            with _confined(staged, tmp_path).active():
+                assert importlib.import_module("odd_packed").WIDTH == 3
+        assert staged.loaded["odd_packed"] == sha256(b"WIDTH = 3\n")
+    finally:
+        sys.path.remove(str(archive))
+        sys.modules.pop("odd_packed", None)
