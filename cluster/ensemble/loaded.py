@@ -177,8 +177,8 @@ def _manifest(store: ObjectStore, width: int, configuration: Configuration | Non
     manifest = recorded_manifest(width, configuration, store)
     if manifest is None:
         raise Conflict(
-            "the record of what the model is made of is gone from the store",
-            "run 'sisa train' to train all constituents anew",
+            "the record of what the model is made of is gone from the store, or damaged",
+            "run 'sisa train': it makes the record again, and retrains only what has changed",
         )
     return manifest
 

@@ -56,16 +56,18 @@ def rehearsed(
     """Return what the model is made of, as its rehearsal found it.
 
     It is rehearsed unless the store has the record of a rehearsal of the same code, packages and files; that record is
-    written here. None for the factories that come with this system, which are not rehearsed: our tests are. ``files``
-    are the digests of the declared files. Raises as ``rehearse`` does, and ``Invalid`` when the model's files change
-    meanwhile.
+    written here, and a damaged one removed. None for the factories that come with this system, which are not
+    rehearsed: our tests are. ``files`` are the digests of the declared files. Raises as ``rehearse`` does, and
+    ``Invalid`` when the model's files change meanwhile.
     """
     factory = request.model.factory
     if factory.partition(":")[0] == SHIPPED_FACTORIES:
         return None
     for info in store.list(f"{_prefix(request.inputs, configuration)}/"):
         known = _read(store, info.key)
-        if known == known.present(factory, files):
+        if known is None:
+            store.delete(info.key)
+        elif known == known.present(factory, files):
             return known
     tried, packages = rehearse(request)
     manifest = CodeManifest.of(factory, tried, files, packages)
@@ -90,12 +92,11 @@ def rehearsed(
 def recorded_manifest(width: int, configuration: Configuration, store: ObjectStore) -> CodeManifest | None:
     """Return the manifest that ``configuration`` names, from the record of its rehearsal for ``width`` features.
 
-    None when it names none, or the record is gone.
+    None when it names none, or the record is gone or damaged: the next rehearsal makes it again.
     """
-    if configuration.code_manifest is not None:
-        with suppress(ObjectMissing):
-            return _read(store, rehearsal_key(width, configuration, configuration.code_manifest))
-    return None
+    if configuration.code_manifest is None:
+        return None
+    return _read(store, rehearsal_key(width, configuration, configuration.code_manifest))
 
 
 def rehearsal_key(width: int, configuration: Configuration, manifest: Sha256) -> ObjectKey:
@@ -109,12 +110,13 @@ def _prefix(width: int, configuration: Configuration) -> str:
     return f"rehearsals/{digest_of(named)}"
 
 
-def _read(store: ObjectStore, key: ObjectKey) -> CodeManifest:
+def _read(store: ObjectStore, key: ObjectKey) -> CodeManifest | None:
+    """Return the manifest of the record, which its name ends in the digest of; None when it is gone or damaged."""
     try:
-        return CodeManifest.from_record(json.loads(store.get(key).payload)["code_manifest"])
-    except (ValueError, KeyError, TypeError) as error:
-        fact, remedy = "the record of a rehearsal is damaged", "delete it: the model is then rehearsed again"
-        raise Corrupt(fact, remedy, key=key) from error
+        found = CodeManifest.from_record(json.loads(store.get(key).payload)["code_manifest"])
+        return found if key.endswith(f"/{found.digest()}") else None
+    except (ObjectMissing, Corrupt, ValueError, KeyError, TypeError):
+        return None
 
 
 def rehearse(request: Request) -> tuple[dict[str, Sha256], list[str]]:

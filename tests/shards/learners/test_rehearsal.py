@@ -68,6 +68,30 @@ def test_a_record_spares_the_next_one(tried: list[str]) -> None:
     assert len(tried) == len(list(store.list("rehearsals/"))) == 3
 
 
+@pytest.mark.parametrize("damage", ["gone", "cut off", "another", "no record"])
+def test_a_record_that_is_gone_or_damaged_is_made_again(tried: list[str], damage: str) -> None:
+    """The model is rehearsed once more; till then nothing is known of what it was made of."""
+    store = MemoryStore(f"damaged {damage}")
+    manifest = rehearsed(_REQUEST, _CONFIGURATION, store, {})
+    assert manifest is not None
+    configuration = replace(_CONFIGURATION, code_manifest=manifest.digest())
+    key = rehearsal_key(_REQUEST.inputs, _CONFIGURATION, manifest.digest())
+    whole = store.get(key).payload
+    others = {
+        "cut off": whole[:-3],
+        "another": whole.replace(b"odd_mine", b"odd_line"),
+        "no record": b"[]",
+    }
+    store.delete(key)
+    if damage != "gone":
+        store.put_if_absent(key, others[damage])
+    assert recorded_manifest(_REQUEST.inputs, configuration, store) is None
+    assert rehearsed(_REQUEST, _CONFIGURATION, store, {}) == manifest
+    assert len(tried) == 2
+    assert store.get(key).payload == whole
+    assert recorded_manifest(_REQUEST.inputs, configuration, store) == manifest
+
+
 @pytest.mark.parametrize("changed", ["module", "file"])
 def test_other_code_and_other_files_are_rehearsed(tried: list[str], tmp_path: Path, changed: str) -> None:
     """A record is of no use to a module that has changed, reached by import statements or not, nor to other files."""
