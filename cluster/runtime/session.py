@@ -14,9 +14,10 @@ from ray.exceptions import RayError
 from cluster.config.specification import ClusterSettings
 from cluster.runtime.labels import labels_in_words, nodes_with, place_of, require_nodes
 from cluster.runtime.process import own_termination
+from shards.learners.torch.staging import PURPOSE
 from shards.lineage import WORKERS_HASH_SEED
 from storage.errors import Invalid, Unavailable
-from storage.private_folder import PrivateFolder
+from storage.private_folder import PrivateFolder, remove_left_over
 
 _LOCAL: Final = "local"
 
@@ -181,6 +182,7 @@ def leave_ray() -> None:
     """End this process's part in Ray, and the local cluster with it where this process started one."""
     ray.shutdown()
     _remove_spilled()
+    remove_left_over(PURPOSE)  # those of workers that were killed
 
 
 def _spill_folder() -> str:

@@ -10,7 +10,10 @@ import tempfile
 from pathlib import Path
 
 import pytest
+import ray
 
+from cluster.runtime.session import leave_ray
+from shards.learners.torch import staging
 from storage.private_folder import PrivateFolder, remove_left_over
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -93,6 +96,20 @@ def test_what_a_killed_process_left_is_removed(temporary: Path) -> None:
     assert set(temporary.iterdir()) == {first.path, second.path}
     first.remove()
     second.remove()
+
+
+def test_whoever_leaves_ray_removes_what_killed_workers_left(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers are killed when Ray ends, so none of them removes its copy of the user's code and declared files."""
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    with child(_CHILD.replace('"spill"', '"model"')) as process:
+        path = Path(line_of(process))
+        assert path.name.startswith(f"sisa-{staging.PURPOSE}-")
+        leave_ray()
+        assert path.exists()
+        process.kill()
+        process.wait(TIMEOUT_SECONDS)
+    leave_ray()
+    assert list(temporary.iterdir()) == []
 
 
 def test_nothing_else_is_touched(temporary: Path) -> None:
