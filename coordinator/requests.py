@@ -23,7 +23,7 @@ _OF_REFUTATIONS: Final = "refuted-shard-"
 
 
 class RequestState(enum.Enum):
-    """Where a request stands (DESIGN section 4).
+    """Where a request stands (docs/design.md, section 17).
 
     ``accepted`` to ``complete`` are the stages in their order. ``waiting`` and ``failed`` are shown in place of the
     stage while a pause or a failure is on record (``ErasureRequest.shown``); the stage itself is kept.

@@ -331,7 +331,7 @@ def refuse_other_release(handle: Any) -> None:
         raise Conflict(
             "the coordinator at work runs another release than this command",
             "install the newer one wherever this federation is used, then run 'sisa stop' and 'sisa launch': see"
-            " 'Upgrade' in RUNBOOK.md",
+            " 'Upgrade' in docs/operations.md",
             coordinator=at_work,
             command=own_release(),
         )

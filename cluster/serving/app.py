@@ -63,7 +63,7 @@ def build_app(service: Service, lines: LogLines, *, names_requests: bool = True)
         service,
         lines,
         title=f"sisa-ray: {service.specification.name}",
-        description="Predictions that never use what was erased, and erasure requests: see DESIGN.md of sisa-ray.",
+        description="Predictions that never use what was erased, and erasure requests. See docs/serving.md.",
         names_requests=names_requests,
     )
 

@@ -41,7 +41,7 @@ def build_sites_app(service: SitesService, lines: LogLines, *, names_requests: b
         service,
         lines,
         title=f"sisa-ray: {service.specification.name}, a federation of sites",
-        description="Predictions by the sites that take part, which each forget for themselves: see DESIGN.md.",
+        description="Predictions by the sites that take part; each erases for itself. See docs/sites.md.",
         names_requests=names_requests,
     )
 

@@ -1,4 +1,4 @@
-"""Chains of checkpoints: what other slices, other settings and lost objects cut off. Pure (DESIGN.md section 1)."""
+"""Chains of checkpoints: what other slices, other settings and lost objects cut off. Pure (docs/design.md, 1)."""
 
 from __future__ import annotations
 

@@ -209,7 +209,7 @@ def _let_go(stream: TextIO) -> None:
 
 
 def envelope(outcome: Outcome) -> dict[str, Any]:
-    """Return the JSON object of an outcome (contract, DESIGN section 5)."""
+    """Return the JSON object of an outcome."""
     result: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "status": "error" if outcome.problem else "ok"}
     if outcome.data is not None:
         result["data"] = plain(outcome.data)

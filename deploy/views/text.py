@@ -48,7 +48,7 @@ def status_text(status: FederationStatus) -> str:
         parts.append(
             "THE STATE WAS PUT BACK to before what the receipts' log states; nothing is answered from it. It does not"
             f" know: {', '.join(status.forgotten[:_MOST_FORGOTTEN])}. Restore the store as a whole, or submit these"
-            " requests again, under their ids (RUNBOOK: Restore from a backup)"
+            " requests again, under their ids (docs/operations.md: Restore from a backup)"
         )
     if status.clock_behind_seconds > MOST_SECONDS_BEHIND:
         parts.append(clock_is_behind(status.clock_behind_seconds))

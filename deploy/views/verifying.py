@@ -45,8 +45,8 @@ def _remedies(found: Verification) -> Iterator[str]:
     """Yield what helps, and nothing that does not."""
     if any(proof.again for proof in found.shards):
         yield (
-            "training anew has not helped before, so the model's result depends on its process: see README, 'Your own"
-            " model', for what it may not use, and train then"
+            "training anew has not helped before, so the model's result depends on its process; docs/own-model.md"
+            " says what it may not use; mend it, then train"
         )
     elif not found.exact:
         yield "run 'sisa train': it trains anew what was found wrong or is not trained; then verify again"

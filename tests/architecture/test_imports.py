@@ -1,4 +1,4 @@
-"""Imports point left, and heavy libraries have one door each (STYLE section 10)."""
+"""Imports point left, and heavy libraries have one door each."""
 
 from __future__ import annotations
 

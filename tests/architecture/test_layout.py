@@ -1,4 +1,4 @@
-"""Sizes, folders and examples (STYLE sections 2, 6 and 10)."""
+"""Sizes, folders and examples."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.documents import DOCUMENTS
+
 ROOT = Path(__file__).parents[2]
 LEARNERS = ("TorchLearner",)
 """Opened by the registry, and by the rehearsal, which tries a learner's models."""
@@ -21,7 +23,6 @@ ROOMS = ("storage", "shards", "coordinator", "cluster", "deploy")
 FILES = sorted(file for room in (*ROOMS, "tests") for file in (ROOT / room).rglob("*.py"))
 SOURCES = [file for file in FILES if not file.is_relative_to(ROOT / "tests")]
 PACKAGES = [file for file in SOURCES if file.name == "__init__.py"]
-DOCUMENTS = [ROOT / name for name in ("README.md", "DESIGN.md", "RUNBOOK.md")]
 WITH_EXAMPLES = [file for file in SOURCES if ">>> " in file.read_text(encoding="utf-8")]
 
 

@@ -82,9 +82,9 @@ def test_what_must_not_be_wakes_somebody() -> None:
     assert {"SisaTaintedConstituent", "SisaRequestNotSafe"} <= pages
     (tainted,) = [rule for rule in ALERTS if rule["alert"] == "SisaTaintedConstituent"]
     assert "for" not in tainted
-    headings = re.findall(r"^#+ (.+)$", (ROOT / "RUNBOOK.md").read_text(encoding="utf-8"), re.MULTILINE)
+    headings = re.findall(r"^#+ (.+)$", (ROOT / "docs" / "operations.md").read_text(encoding="utf-8"), re.MULTILINE)
     for rule in ALERTS:
-        section = re.fullmatch(r'RUNBOOK\.md, "(.+)"', rule["annotations"]["runbook"])
+        section = re.fullmatch(r'docs/operations\.md, "(.+)"', rule["annotations"]["runbook"])
         assert section is not None
         assert section.group(1) in headings
     (document,) = load(KUBERAY / "monitoring" / "alerts.yaml")

@@ -22,6 +22,7 @@ from cluster.sites.simulation import simulated
 from deploy.examples.sites import compare, split
 from deploy.examples.sites.split import OWN_SHARE, SITES, Example, write_example
 from tests.deploy_files.manifests import ROOT
+from tests.documents import text_of
 from tests.doubles.home import run
 
 
@@ -76,11 +77,9 @@ def test_the_specification_is_one(made: Example) -> None:
     assert all(site.specification.model == pooled.model for site in sites)
 
 
-def test_the_readme_specifies_sites(made: Example, tmp_path: Path) -> None:
-    """What the README shows of a specification is one, with the common tables and more sites added to it."""
-    shown = re.search(
-        r"^```toml\n(.*?)^```$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
-    )
+def test_the_page_specifies_sites(made: Example, tmp_path: Path) -> None:
+    """What docs/sites.md shows of a specification is one, with the common tables and more sites added to it."""
+    shown = re.search(r"^```toml\n(.*?)^```$", text_of("docs/sites.md"), re.MULTILINE | re.DOTALL)
     assert shown
     written = made.config.read_text(encoding="utf-8")
     common = written[written.index("[data]") : written.index("[[site]]")]

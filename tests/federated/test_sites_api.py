@@ -287,14 +287,14 @@ def test_health_and_description_need_no_token(still: Front) -> None:
 
 
 def test_the_table_names_every_route(still: Front) -> None:
-    """No route of the API is missing from README's table, and none is in it that does not exist."""
+    """No route of the API is missing from the page's table, and none is in it that does not exist."""
     assert set(TABLE) == routes_of(still.client.app)
 
 
 @pytest.mark.parametrize("caller", CALLERS)
 @pytest.mark.parametrize("route", TABLE, ids=" ".join)
 def test_the_table_is_true(still: Front, route: Route, caller: str) -> None:
-    """A token opens what README's table says; a federation is no site of another: the role federate opens nothing."""
+    """A token opens what the page's table says; a federation is no site of another: the role federate opens nothing."""
     method, path = route
     known: dict[str, dict[str, str]] = {NO_TOKEN: {}, UNKNOWN_TOKEN: UNKNOWN}
     headers = known[caller] if caller in known else still.headers(caller)  # type: ignore[arg-type]

@@ -156,12 +156,12 @@ def test_who_dies_before_the_buckets_are_recorded_leaves_nothing_over(
 
     def dying(self: Engine, *events: Event, told: Notice | None = None) -> None:
         if any(isinstance(event, EndedKept) for event in events):
-            raise Crash
+            raise Crash("before the buckets are recorded")
         record(self, *events, told=told)
 
     with monkeypatch.context() as patch:
         patch.setattr(Engine, "record", dying)
-        with pytest.raises(Crash):
+        with pytest.raises(Crash, match="before the buckets"):
             refuse(small, *range(2 * _TOGETHER))
     assert (small.state.ended.count, len(list(small.store.list(ended.PREFIX)))) == (0, 2)
     small.restart()

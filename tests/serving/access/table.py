@@ -1,12 +1,12 @@
-"""The tables of README.md that say which role may use which route of the API."""
+"""The tables of docs/serving.md and docs/sites.md that say which role may use which route of the API."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Final
 
+from tests.documents import text_of
 from tests.serving.world import ROLES
 
 NO_TOKEN: Final = "no token"  # noqa: S105  a heading
@@ -17,14 +17,14 @@ CALLERS: Final = (NO_TOKEN, UNKNOWN_TOKEN, *ROLES)
 Route = tuple[str, str]
 """Method and path."""
 
-_README: Final = Path(__file__).parents[3] / "README.md"
+_PAGES: Final = ("docs/serving.md", "docs/sites.md")
 _WORDS: Final = {"yes", "own", "–"}
 """``own``: only requests that the token itself has submitted."""
 
 
 def table(title: str) -> Mapping[Route, Mapping[str, str]]:
     """Return what the table of routes whose first column has this title says of each caller."""
-    lines = _README.read_text(encoding="utf-8").splitlines()
+    lines = [line for page in _PAGES for line in text_of(page).splitlines()]
     start = next(number for number, line in enumerate(lines) if line.startswith(f"| {title} |"))
     header, _, *rows = (_cells(line) for line in _block(lines[start:]))
     assert header[1:] == [NO_TOKEN, *ROLES]

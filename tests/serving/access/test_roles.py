@@ -1,4 +1,4 @@
-"""Who may do what: README's table, tried whole; and a token of the role erase sees its own requests and no others."""
+"""Who may do what: the page's table, tried whole; and a token of the role erase sees its own requests and no others."""
 
 from __future__ import annotations
 
@@ -74,14 +74,14 @@ def ask(world: World, route: Route, caller: str, request_id: str = "er-own") -> 
 
 
 def test_the_table_names_every_route(asked: World) -> None:
-    """No route of the API is missing from README's table, and none is in it that does not exist."""
+    """No route of the API is missing from the page's table, and none is in it that does not exist."""
     assert set(TABLE) == routes_of(asked.client.app)
 
 
 @pytest.mark.parametrize("caller", CALLERS)
 @pytest.mark.parametrize("route", TABLE, ids=" ".join)
 def test_the_table_is_true(asked: World, route: Route, caller: str) -> None:
-    """Each route answers each role, and those without a token or with an unknown one, as README's table says."""
+    """Each route answers each role, and those without a token or with an unknown one, as the page's table says."""
     answer, word = ask(asked, route, caller), TABLE[route][caller]
     if word == "–":
         is_known = caller not in (NO_TOKEN, UNKNOWN_TOKEN)

@@ -1,4 +1,4 @@
-"""The runbook: every command, option, file and permission that it names exists."""
+"""The documents: every command, option, file, heading and permission that they name exists."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import shlex
 from collections.abc import Iterator
 from importlib import import_module
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,11 +15,14 @@ import typer
 
 from deploy.commands.cli import app
 from deploy.jobs.erase_job import erase
-from tests.deploy_files.manifests import KUBERAY, ROOT
+from tests.deploy_files.manifests import KUBERAY
+from tests.documents import DOCUMENTS, ROOT, text_of
 
-RUNBOOK = (ROOT / "RUNBOOK.md").read_text(encoding="utf-8")
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-EXAMPLE = (ROOT / "deploy" / "examples" / "sites" / "README.md").read_text(encoding="utf-8")
+OPERATIONS = text_of("docs/operations.md")
+TEXTS = {str(document.relative_to(ROOT)): text_of(str(document)) for document in DOCUMENTS}
+COMMANDS = {"README.md": 8, "docs/guide.md": 20, "docs/cluster.md": 4, "docs/serving.md": 8, "docs/sites.md": 12}
+COMMANDS |= {"docs/operations.md": 20, "docs/guarantees.md": 2, "deploy/examples/sites/README.md": 8}
+"""Of each page with commands, a number that it has at least: a pattern that finds none would prove nothing."""
 SISA: Any = typer.main.get_command(app)
 _JOB = typer.Typer()
 _JOB.command()(erase)
@@ -87,13 +89,11 @@ def _check(command: Any, words: list[str]) -> None:
     assert used <= {*options, "--help", "-h"}, f"{' '.join(path)} has no {used - options}"
 
 
-@pytest.mark.parametrize(
-    ("text", "least"), [(RUNBOOK, 20), (README, 20), (EXAMPLE, 8)], ids=["RUNBOOK", "README", "example of sites"]
-)
-def test_every_command_exists(text: str, least: int) -> None:
+@pytest.mark.parametrize("name", TEXTS)
+def test_every_command_exists(name: str) -> None:
     """Each ``sisa ...`` is a command, with options that it has."""
-    commands = _commands(text, "sisa")
-    assert len(commands) > least
+    commands = _commands(TEXTS[name], "sisa")
+    assert len(commands) >= COMMANDS.get(name, 0)
     for words in commands:
         _check(SISA, words)
 
@@ -108,11 +108,14 @@ def test_manifests_call_commands_that_exist() -> None:
 
 
 def test_the_erasure_job_has_these_options() -> None:
-    """The job's own options are those that runbook and manifests give it."""
+    """The job's own options are those that the operations page and the manifests give it."""
     program = "python -m deploy.jobs.erase_job"
     manifest = (KUBERAY / "jobs" / "erase.yaml").read_text(encoding="utf-8").partition(f"{program} ")[2]
     calls = [shlex.split(manifest.partition("\n  active")[0])]
-    for line in (*_lines(RUNBOOK), *re.findall(r'"([^"]*)"', _blocks(RUNBOOK, "python")[0].replace('"\n    "', ""))):
+    for line in (
+        *_lines(OPERATIONS),
+        *re.findall(r'"([^"]*)"', _blocks(OPERATIONS, "python")[0].replace('"\n    "', "")),
+    ):
         calls += [shlex.split(part) for part in line.split(f"{program} ")[1:]]
     assert len(calls) == 3
     for words in calls:
@@ -124,26 +127,52 @@ def test_the_erasure_job_has_these_options() -> None:
 def test_ray_has_these_options() -> None:
     """Each option after ``ray start`` is one of the version that we pin."""
     start: Any = import_module("ray.scripts.scripts").start
-    calls = [call for text in (RUNBOOK, README, EXAMPLE) for call in _commands(text, "ray start")]
+    calls = [call for text in TEXTS.values() for call in _commands(text, "ray start")]
     assert len(calls) == 4
     for words in calls:
         _check(start, words)
 
 
-def test_every_file_exists() -> None:
-    """Each path into the repository is there."""
-    spans = [span for text in (RUNBOOK, EXAMPLE) for span in (*_lines(text), *re.findall(r"\]\((\w[^)]*)\)", text))]
-    for span in spans:
-        for path in re.findall(r"(?:deploy|cluster|tests|overlays)/[\w./-]+", span):
-            folder = ROOT / "deploy" / "kuberay" if path.startswith("overlays/") else ROOT
-            assert (folder / path).exists(), path
+@pytest.mark.parametrize("name", TEXTS)
+def test_every_file_exists(name: str) -> None:
+    """Each path into the repository leads to a file or folder."""
+    if name == "CHANGELOG.md":
+        return  # names files of its time
+    for path in re.findall(r"(?<![\w/.])(?:deploy|cluster|tests|docs|overlays)/[\w./-]+\b", TEXTS[name]):
+        folder = ROOT / "deploy" / "kuberay" if path.startswith("overlays/") else ROOT
+        assert (folder / path).exists(), path
 
 
-def test_python_can_be_run() -> None:
-    """Each example in Python compiles, and imports what is there."""
-    examples = [*_blocks(RUNBOOK, "python"), *_blocks(README, "python")]
-    assert len(examples) > 2
-    for example in examples:
+@pytest.mark.parametrize("name", TEXTS)
+def test_every_link_leads_somewhere(name: str) -> None:
+    """Each link within the repository leads to a file, and to a heading where it names one."""
+    for link in re.findall(r"\]\(([^)\s]+)\)", TEXTS[name]):
+        if link.startswith("https://"):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (ROOT / name).parent / path if path else ROOT / name
+        assert target.exists(), link
+        if anchor:
+            assert anchor in _anchors(target.read_text(encoding="utf-8")), link
+
+
+def _anchors(text: str) -> set[str]:
+    """Return the anchors of a page's headings, as hosts of repositories make them."""
+    headings = re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_every_page_is_found_from_the_readme() -> None:
+    """The README links every page in docs."""
+    linked = {(ROOT / link).resolve() for link in re.findall(r"\]\(([^)#\s]+)\)", TEXTS["README.md"])}
+    assert {page for page in DOCUMENTS if page.is_relative_to(ROOT / "docs")} <= linked
+    assert len(TEXTS["README.md"].splitlines()) <= 150
+
+
+@pytest.mark.parametrize("name", [name for name, text in TEXTS.items() if _blocks(text, "python")])
+def test_python_can_be_run(name: str) -> None:
+    """Each example in Python compiles, and imports what exists."""
+    for example in _blocks(TEXTS[name], "python"):
         for node in ast.walk(ast.parse(example)):
             if isinstance(node, ast.Import):
                 assert all(find_spec(alias.name) for alias in node.names)
@@ -153,16 +182,10 @@ def test_python_can_be_run() -> None:
 
 
 def test_the_permissions_are_those_that_storage_needs() -> None:
-    """Each kind of request to S3 in storage has its permission in the runbook, and there is none for nothing."""
+    """Each kind of request to S3 in storage has its permission in the operations page, which names no others."""
     sources = [path.read_text(encoding="utf-8") for path in sorted((ROOT / "storage").rglob("*.py"))]
     verbs = "get|put|delete|list|head|create|abort|complete|upload|copy"
     sent = {name for source in sources for name in re.findall(rf'"((?:{verbs})_[a-z_]+)"', source)}
     assert sent == IAM.keys()
-    named = set(re.findall(r"`(s3:\w+)`", RUNBOOK))
+    named = set(re.findall(r"`(s3:\w+)`", OPERATIONS))
     assert named == set().union(*IAM.values())
-
-
-def test_the_readme_leads_here() -> None:
-    """Who reads the README finds the runbook."""
-    assert "(RUNBOOK.md)" in README
-    assert Path(ROOT / "RUNBOOK.md").exists()
