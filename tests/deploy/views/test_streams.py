@@ -103,13 +103,13 @@ def test_help_that_nobody_reads() -> None:
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
-def test_any_encoding_of_stdout(encoding: str, home: Home) -> None:
+def test_any_encoding_of_stdout(encoding: str, trained: Home) -> None:
     """JSON is the same on a stdout of any encoding, and text for people is escaped where letters are missing."""
 
     def said(*words: str) -> str:
         out = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
         with redirect_stdout(out), pytest.raises(SystemExit, match="2"):
-            main([*words, "--config", str(home.config)])
+            main([*words, "--config", str(trained.config)])
         assert isinstance(out.buffer, io.BytesIO)
         return out.buffer.getvalue().decode(encoding)
 
