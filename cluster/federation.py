@@ -33,6 +33,7 @@ from coordinator.decisions.times import latest_time
 from coordinator.engine.ended import find_request
 from coordinator.engine.history import generations
 from coordinator.engine.ledger import read_state
+from coordinator.interventions import Cancel, Extend, Hold, Intervention, Release
 from coordinator.ports import Clock, Listener, Names, Notice, Remark
 from coordinator.receipts.issuer import Registrar
 from coordinator.requests import ErasureRequest, check_own_request_id
@@ -233,24 +234,21 @@ class Federation:
 
         Raises ``Invalid`` when there is no such request or no reason, ``Conflict`` when it is too late.
         """
-        with self._writing("hold") as writer:
-            return self._told(writer.hold(request_id, reason))
+        return self._intervene("hold", request_id, Hold(reason=reason))
 
     def release_request(self, request_id: str) -> RequestStatus:
         """End a request's pause and carry it out. Raises ``Invalid``, or ``Conflict`` when it is not paused."""
         with self._writing("release") as writer:
-            writer.release(request_id)
+            writer.intervene(request_id, Release())
             return self._told(writer.carry_out(request_id, self.specification.erasure.batch))
 
     def extend(self, request_id: str, days: int, reason: str) -> RequestStatus:
         """Move a request's due date, once. Raises ``Invalid`` for bad days or no reason, ``Conflict`` when too late."""
-        with self._writing("extend") as writer:
-            return self._told(writer.extend(request_id, days, reason))
+        return self._intervene("extend", request_id, Extend(days=days, reason=reason))
 
     def cancel(self, request_id: str, reason: str) -> RequestStatus:
         """Withdraw a request of which nothing is removed yet. Raises ``Invalid``, or ``Conflict`` when too late."""
-        with self._writing("cancel") as writer:
-            return self._told(writer.cancel(request_id, reason))
+        return self._intervene("cancel", request_id, Cancel(reason=reason))
 
     def price(self, *, subjects: Iterable[str | int] = (), ids: Iterable[str | int] = ()) -> RetrainPlan:
         """Return what erasing them would cost; changes nothing."""
@@ -335,6 +333,10 @@ class Federation:
 
     def _remark(self, text: str) -> None:
         self._listener(Remark(text=text))
+
+    def _intervene(self, command: str, request_id: str, wanted: Intervention) -> RequestStatus:
+        with self._writing(command) as writer:
+            return self._told(writer.intervene(request_id, wanted))
 
     def _told(self, request: ErasureRequest) -> RequestStatus:
         return describe_request(request, self._clock.now())

@@ -140,7 +140,7 @@ class Extension:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Hold:
+class Pause:
     """A pause that is over; the due date moved by as long as it lasted."""
 
     reason: str
@@ -202,7 +202,7 @@ class ErasureRequest:
     """Why it is paused; empty: it is not. Nothing is removed meanwhile and the clock of its due date stands still."""
     held_at: str = ""
     """Since when, UTC, ISO 8601; empty: not paused."""
-    holds: tuple[Hold, ...] = ()
+    holds: tuple[Pause, ...] = ()
     """Pauses that are over."""
     extensions: tuple[Extension, ...] = ()
     """At most one is granted."""

@@ -10,7 +10,7 @@ from coordinator.decisions.batching import plan_batch, retrain_start
 from coordinator.decisions.plan import trained_epochs
 from coordinator.decisions.policy import is_overdue
 from coordinator.decisions.times import steady
-from coordinator.requests import NONE_SIMILAR, Cost, ErasureRequest, Extension, Hold, Similar
+from coordinator.requests import NONE_SIMILAR, Cost, ErasureRequest, Extension, Pause, Similar
 from coordinator.settings import ErasureSettings
 from coordinator.state import FederationState, ShardState, servable
 from shards.cost import training_point_epochs
@@ -72,7 +72,7 @@ class RequestStatus:
     held: str
     """Why it is paused; empty: it is not."""
     held_at: str
-    holds: tuple[Hold, ...]
+    holds: tuple[Pause, ...]
     """Pauses that are over."""
     extensions: tuple[Extension, ...]
     """The extension of its due date, if there was one."""

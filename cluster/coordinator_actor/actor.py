@@ -25,6 +25,7 @@ from cluster.runtime.process import leave_no_core
 from cluster.writer.stores import open_objects
 from cluster.writer.writer import Surroundings, surroundings
 from coordinator.engine.ledger import read_state
+from coordinator.interventions import Intervention
 from coordinator.ports import Listener, Notice
 from coordinator.requests import ErasureRequest, Readmission
 from coordinator.settings import BatchUntil
@@ -82,24 +83,9 @@ class CoordinatorShell:
         return self._resident.readmit(readmission, names)
 
     @ray.method(concurrency_group="requests")
-    def hold(self, request_id: str, reason: str) -> ErasureRequest:
-        """See ``Resident.hold``."""
-        return self._resident.hold(request_id, reason)
-
-    @ray.method(concurrency_group="requests")
-    def release(self, request_id: str) -> ErasureRequest:
-        """See ``Resident.release``."""
-        return self._resident.release(request_id)
-
-    @ray.method(concurrency_group="requests")
-    def extend(self, request_id: str, days: int, reason: str) -> ErasureRequest:
-        """See ``Resident.extend``."""
-        return self._resident.extend(request_id, days, reason)
-
-    @ray.method(concurrency_group="requests")
-    def cancel(self, request_id: str, reason: str) -> ErasureRequest:
-        """See ``Resident.cancel``."""
-        return self._resident.cancel(request_id, reason)
+    def intervene(self, request_id: str, wanted: Intervention) -> ErasureRequest:
+        """See ``Resident.intervene``."""
+        return self._resident.intervene(request_id, wanted)
 
     @ray.method(concurrency_group="questions")
     def running_release(self) -> str:
@@ -199,24 +185,9 @@ class RemoteWriter:
         answer: Readmission = patiently(lambda: self._handle.readmit.remote(readmission, names), _BUSY)
         return answer
 
-    def hold(self, request_id: str, reason: str) -> ErasureRequest:
-        """See ``Writer.hold``."""
-        answer: ErasureRequest = patiently(lambda: self._handle.hold.remote(request_id, reason), _BUSY)
-        return answer
-
-    def release(self, request_id: str) -> ErasureRequest:
-        """See ``Writer.release``."""
-        answer: ErasureRequest = patiently(lambda: self._handle.release.remote(request_id), _BUSY)
-        return answer
-
-    def extend(self, request_id: str, days: int, reason: str) -> ErasureRequest:
-        """See ``Writer.extend``."""
-        answer: ErasureRequest = patiently(lambda: self._handle.extend.remote(request_id, days, reason), _BUSY)
-        return answer
-
-    def cancel(self, request_id: str, reason: str) -> ErasureRequest:
-        """See ``Writer.cancel``."""
-        answer: ErasureRequest = patiently(lambda: self._handle.cancel.remote(request_id, reason), _BUSY)
+    def intervene(self, request_id: str, wanted: Intervention) -> ErasureRequest:
+        """See ``Writer.intervene``."""
+        answer: ErasureRequest = patiently(lambda: self._handle.intervene.remote(request_id, wanted), _BUSY)
         return answer
 
     def request(self, request_id: str) -> ErasureRequest:

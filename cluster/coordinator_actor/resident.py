@@ -21,6 +21,7 @@ from typing import Any, Final, TypeVar
 from cluster.coordinator_actor.observer import REPORT_SECONDS, Observer
 from cluster.results.federation import Verification
 from cluster.writer.writer import Surroundings, Writer, writing
+from coordinator.interventions import Intervention
 from coordinator.ports import Notice, Remark
 from coordinator.requests import ErasureRequest, Readmission
 from coordinator.state import FederationState
@@ -106,21 +107,9 @@ class Resident:
         """See ``Writer.readmit``."""
         return self._at_once(lambda writer: writer.readmit(readmission, names))
 
-    def hold(self, request_id: str, reason: str) -> ErasureRequest:
-        """See ``Writer.hold``."""
-        return self._at_once(lambda writer: writer.hold(request_id, reason))
-
-    def release(self, request_id: str) -> ErasureRequest:
-        """See ``Writer.release``."""
-        return self._at_once(lambda writer: writer.release(request_id))
-
-    def extend(self, request_id: str, days: int, reason: str) -> ErasureRequest:
-        """See ``Writer.extend``."""
-        return self._at_once(lambda writer: writer.extend(request_id, days, reason))
-
-    def cancel(self, request_id: str, reason: str) -> ErasureRequest:
-        """See ``Writer.cancel``."""
-        return self._at_once(lambda writer: writer.cancel(request_id, reason))
+    def intervene(self, request_id: str, wanted: Intervention) -> ErasureRequest:
+        """See ``Writer.intervene``."""
+        return self._at_once(lambda writer: writer.intervene(request_id, wanted))
 
     def request(self, request_id: str) -> ErasureRequest:
         """See ``Writer.request``."""

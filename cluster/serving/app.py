@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any, Final
 
@@ -46,8 +45,9 @@ from cluster.serving.schemas import (
 )
 from cluster.serving.service import Service
 from cluster.tokens import TokenRecord
+from coordinator.interventions import Cancel, Extend, Hold, Intervention, Release
 from coordinator.requests import check_request_id
-from coordinator.status import RequestStatus, for_the_public
+from coordinator.status import for_the_public
 from storage.errors import Invalid
 
 OCTETS: Final = "application/octet-stream"
@@ -213,19 +213,19 @@ class _Endpoints(Endpoints):
 
         Its due date moves along. Roles: officer.
         """
-        return await self._changed(request, request_id, self._service.erasures.hold, reason=str)
+        return await self._changed(request, request_id, Hold, reason=str)
 
     async def release(self, request: Request, request_id: str) -> Response:
         """End an erasure request's pause: it is carried out. Roles: officer."""
-        return await self._changed(request, request_id, self._service.erasures.release)
+        return await self._changed(request, request_id, Release)
 
     async def extend(self, request: Request, request_id: str) -> Response:
         """Move an erasure request's due date, once, and before it is overdue. Roles: officer."""
-        return await self._changed(request, request_id, self._service.erasures.extend, days=int, reason=str)
+        return await self._changed(request, request_id, Extend, days=int, reason=str)
 
     async def cancel(self, request: Request, request_id: str) -> Response:
         """Withdraw an erasure request, as long as nothing of it is removed. Roles: officer."""
-        return await self._changed(request, request_id, self._service.erasures.cancel, reason=str)
+        return await self._changed(request, request_id, Cancel, reason=str)
 
     async def lookup(self, request: Request) -> Response:
         """Tell what is here of each subject named: data points, and those of subjects spelt alike; no name comes back.
@@ -277,13 +277,13 @@ class _Endpoints(Endpoints):
         return Response(payload, media_type=OCTETS)
 
     async def _changed(
-        self, request: Request, request_id: str, act: Callable[..., RequestStatus], **kinds: type
+        self, request: Request, request_id: str, intervention: type[Intervention], **kinds: type
     ) -> Response:
-        """Have the coordinator do something to a request; ``kinds``: what its body has to say of it."""
+        """Have the coordinator do something to a request; ``kinds``: the members of the body and their types."""
         token = await self.admit(request, "officer")
         check_request_id(request_id)
         said = await self.members(request, token, kinds)
-        status = await self.submit(lambda: act(token, request_id, **said))
+        status = await self.submit(lambda: self._service.erasures.intervene(token, request_id, intervention(**said)))
         note(request.scope, request_id=request_id)
         return json_answer(asdict(status))
 

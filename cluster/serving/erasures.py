@@ -13,6 +13,7 @@ from cluster.writer.drafting import new_request_id
 from cluster.writer.writer import Surroundings, draft, drafted_for_all
 from coordinator.decisions.times import latest_time
 from coordinator.engine.ended import find_readmission, find_request
+from coordinator.interventions import Intervention
 from coordinator.requests import ErasureRequest
 from coordinator.status import RequestStatus, describe_request
 from shards.tombstones import DigestSet
@@ -26,20 +27,8 @@ class Accepting(Protocol):
         """Accept a request, durably; the same one again is the same one."""
         ...
 
-    def hold(self, request_id: str, reason: str) -> ErasureRequest:
-        """Pause a request."""
-        ...
-
-    def release(self, request_id: str) -> ErasureRequest:
-        """End a request's pause."""
-        ...
-
-    def extend(self, request_id: str, days: int, reason: str) -> ErasureRequest:
-        """Move a request's due date."""
-        ...
-
-    def cancel(self, request_id: str, reason: str) -> ErasureRequest:
-        """Withdraw a request."""
+    def intervene(self, request_id: str, wanted: Intervention) -> ErasureRequest:
+        """Pause a request, release it, move its due date or withdraw it."""
         ...
 
 
@@ -113,29 +102,14 @@ class Erasures:
                 "a receipt is there when the request is complete, or refused",
             ) from error
 
-    def hold(self, token: TokenRecord, request_id: str, reason: str) -> RequestStatus:
-        """Pause a request of which nothing is removed yet.
+    def intervene(self, token: TokenRecord, request_id: str, wanted: Intervention) -> RequestStatus:
+        """Do what is wanted to a request, and return how it stands then.
 
-        Here, and for the other three: raises ``ObjectMissing`` when there is no such request, ``Unavailable`` when no
-        coordinator is at work, and as the function of this name in ``Writer`` does.
+        Raises ``ObjectMissing`` when there is no such request, ``Unavailable`` when no coordinator is at work, and as
+        ``coordinator.decisions.policy.ruling`` does.
         """
         self._visible(token, request_id)
-        return self._told(self._coordinator().hold(request_id, reason))
-
-    def release(self, token: TokenRecord, request_id: str) -> RequestStatus:
-        """End a request's pause; the coordinator goes on with it."""
-        self._visible(token, request_id)
-        return self._told(self._coordinator().release(request_id))
-
-    def extend(self, token: TokenRecord, request_id: str, days: int, reason: str) -> RequestStatus:
-        """Move a request's due date by ``days``, once."""
-        self._visible(token, request_id)
-        return self._told(self._coordinator().extend(request_id, days, reason))
-
-    def cancel(self, token: TokenRecord, request_id: str, reason: str) -> RequestStatus:
-        """Withdraw a request of which nothing is removed yet."""
-        self._visible(token, request_id)
-        return self._told(self._coordinator().cancel(request_id, reason))
+        return self._told(self._coordinator().intervene(request_id, wanted))
 
     def _accepted(self, token: TokenRecord, request: ErasureRequest, names: DigestSet) -> ErasureRequest:
         """Have the request accepted. Whoever used its id a moment before is told as ``_refuse_anothers`` does."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -30,7 +30,7 @@ from cluster.writer.keys_owner import check_owner, own_keys
 from cluster.writer.stores import open_objects, open_witness
 from cluster.writer.training_data import is_news, open_train
 from coordinator.decisions.decide import Event
-from coordinator.decisions.policy import cancellation, check_reason, extension, hold, release
+from coordinator.decisions.policy import check_reason, ruling
 from coordinator.decisions.times import latest_time, received_by
 from coordinator.engine.ended import all_readmissions, all_requests, find_request
 from coordinator.engine.engine import Engine, Tools
@@ -38,6 +38,7 @@ from coordinator.engine.ledger import read_state
 from coordinator.engine.removal import everyone
 from coordinator.engine.sweep import GONE
 from coordinator.engine.tasks import check_configuration, differing
+from coordinator.interventions import Intervention
 from coordinator.ports import Clock, Listener, Names, Remark
 from coordinator.receipts.issuer import Registrar
 from coordinator.receipts.rollback import forgotten_by
@@ -238,20 +239,8 @@ class Writing(Protocol):
         """Let subjects who were erased come back."""
         ...
 
-    def hold(self, request_id: str, reason: str) -> ErasureRequest:
-        """Pause a request."""
-        ...
-
-    def release(self, request_id: str) -> ErasureRequest:
-        """End a request's pause."""
-        ...
-
-    def extend(self, request_id: str, days: int, reason: str) -> ErasureRequest:
-        """Move a request's due date."""
-        ...
-
-    def cancel(self, request_id: str, reason: str) -> ErasureRequest:
-        """Withdraw a request."""
+    def intervene(self, request_id: str, wanted: Intervention) -> ErasureRequest:
+        """Pause a request, release it, move its due date or withdraw it; see ``policy.ruling``."""
         ...
 
     def request(self, request_id: str) -> ErasureRequest:
@@ -339,31 +328,20 @@ class Writer:
         self.settle(hurry=batch == "window")
         return self.request(request_id)
 
-    def hold(self, request_id: str, reason: str) -> ErasureRequest:
-        """Pause a request of which nothing is removed yet; raises as ``coordinator.decisions.policy.hold`` does."""
-        at = self._engine.now()
-        self._rule(request_id, lambda state: hold(state, request_id, reason=reason, at=at))
-        return self.request(request_id)
+    def intervene(self, request_id: str, wanted: Intervention) -> ErasureRequest:
+        """Do what is wanted to a request, also to one that ended so long ago that it left the state.
 
-    def release(self, request_id: str) -> ErasureRequest:
-        """End a request's pause; raises as ``coordinator.decisions.policy.release`` does."""
-        at = self._engine.now()
-        self._rule(request_id, lambda state: release(state, request_id, at=at))
-        return self.request(request_id)
-
-    def extend(self, request_id: str, days: int, reason: str) -> ErasureRequest:
-        """Move a request's due date, once; raises as ``coordinator.decisions.policy.extension`` does."""
+        Raises as ``coordinator.decisions.policy.ruling`` does.
+        """
         settings, at = self._around.specification.erasure, self._engine.now()
-        self._rule(
-            request_id,
-            lambda state: extension(state, request_id, days=days, reason=reason, settings=settings, at=at),
-        )
-        return self.request(request_id)
 
-    def cancel(self, request_id: str, reason: str) -> ErasureRequest:
-        """Withdraw a request of which nothing is removed yet; raises as ``policy.cancellation`` does."""
-        at = self._engine.now()
-        self._rule(request_id, lambda state: cancellation(state, request_id, reason=reason, at=at))
+        def ruled(state: FederationState) -> Event:
+            found = self._engine.find(request_id)
+            if state.request(request_id) is None and isinstance(found, ErasureRequest):
+                state = replace(state, requests=(*state.requests, found))
+            return ruling(state, request_id, wanted, settings=settings, at=at)
+
+        self._engine.intervene(ruled)
         return self.request(request_id)
 
     def request(self, request_id: str) -> ErasureRequest:
@@ -372,17 +350,6 @@ class Writer:
         if not isinstance(found, ErasureRequest):
             raise Invalid("there is no such erasure request", "'sisa request list' lists them all", request=request_id)
         return found
-
-    def _rule(self, request_id: str, ruling: Callable[[FederationState], Event]) -> None:
-        """Record what ``ruling`` says of the request, also of one that ended so long ago that it left the state."""
-
-        def ruled(state: FederationState) -> Event:
-            found = self._engine.find(request_id)
-            if state.request(request_id) is None and isinstance(found, ErasureRequest):
-                state = replace(state, requests=(*state.requests, found))
-            return ruling(state)
-
-        self._engine.intervene(ruled)
 
     def verify(self, shards: Sequence[int] | None = None) -> Verification:
         """Retrain ``shards`` (default: all) from nothing on what is left, compare bytes, scan the store for residue.

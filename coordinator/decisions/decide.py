@@ -236,8 +236,8 @@ class EndedKept:
     """As the state's, with theirs."""
 
 
-Intervention = DueExtended | RequestHeld | RequestReleased | RequestCancelled | AttemptFailed
-RequestEvent = ErasureAccepted | PointsRemoved | NothingToErase | ReceiptIssued | SubjectsReadmitted | Intervention
+InterventionEvent = DueExtended | RequestHeld | RequestReleased | RequestCancelled | AttemptFailed
+RequestEvent = ErasureAccepted | PointsRemoved | NothingToErase | ReceiptIssued | SubjectsReadmitted | InterventionEvent
 Event = (
     Ingested
     | TrainingConfigured
@@ -360,7 +360,7 @@ def _apply_to_request(state: FederationState, event: RequestEvent) -> Federation
             return _intervene(state, event)
 
 
-def _intervene(state: FederationState, event: Intervention) -> FederationState:
+def _intervene(state: FederationState, event: InterventionEvent) -> FederationState:
     match event:
         case DueExtended():
             return extend_due(state, event.request_id, event.due_at, event.reason, event.at)

@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from coordinator.requests import ErasureRequest, Extension, Hold, ObjectRef, RequestState
+from coordinator.requests import ErasureRequest, Extension, ObjectRef, Pause, RequestState
 from coordinator.state import FederationState
 
 
@@ -116,5 +116,5 @@ def _released(request: ErasureRequest, at: str) -> ErasureRequest:
     """Return the request with its pause on record and its due date moved: the clock of the law stood still."""
     paused = datetime.fromisoformat(at) - datetime.fromisoformat(request.held_at)
     due_at = later(request.due_at, max(paused, timedelta()))  # clocks of two machines may differ
-    over = Hold(reason=request.held, held_at=request.held_at, released_at=at, previous_due_at=request.due_at)
+    over = Pause(reason=request.held, held_at=request.held_at, released_at=at, previous_due_at=request.due_at)
     return replace(request, held="", held_at="", due_at=due_at, holds=(*request.holds, over))

@@ -7,10 +7,11 @@ reason to wait, such as a legal hold. A request can be withdrawn as long as noth
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, assert_never
 
 from coordinator.decisions.decide import DueExtended, RequestCancelled, RequestHeld, RequestReleased
 from coordinator.decisions.lifecycle import is_untouched, later
+from coordinator.interventions import Cancel, Extend, Hold, Intervention, Release
 from coordinator.requests import ErasureRequest
 from coordinator.settings import ErasureSettings
 from coordinator.state import FederationState
@@ -19,68 +20,29 @@ from storage.errors import Conflict, Invalid
 _MOST_CHARACTERS: Final = 500
 
 
-def extension(
-    state: FederationState, request_id: str, *, days: int, reason: str, settings: ErasureSettings, at: str
-) -> DueExtended:
-    """Return the event that gives the request ``days`` more, once and before it is overdue.
+def ruling(
+    state: FederationState, request_id: str, wanted: Intervention, *, settings: ErasureSettings, at: str
+) -> DueExtended | RequestHeld | RequestReleased | RequestCancelled:
+    """Return the event that does what is wanted to the request.
 
-    Raises ``Invalid`` when the request, the days or the reason are none, ``Conflict`` when it is too late for more.
+    Raises ``Invalid`` when there is no such request, or the reason or the days are not acceptable, ``Conflict`` when
+    the request is over, or it is too late: its data points are removed, it is overdue, or its due date was moved once.
+    Of ``Hold`` also when it is paused, of ``Release`` when it is not.
     """
     request = _open(state, request_id)
-    check_reason(reason)
-    _check_days(days, settings, request_id)
-    if request.extensions:
-        raise Conflict(
-            f"the due date was moved before, on {request.extensions[0].at[:10]}: this can be done once",
-            f"carry the request out by {request.due_at[:10]}",
-            request=request_id,
-        )
-    if is_overdue(request, datetime.fromisoformat(at)):
-        raise Conflict(
-            f"the request was due on {request.due_at[:10]}: more time has to be recorded before that",
-            "carry it out now",
-            request=request_id,
-        )
-    return DueExtended(request_id=request_id, due_at=later(request.due_at, timedelta(days=days)), reason=reason, at=at)
-
-
-def hold(state: FederationState, request_id: str, *, reason: str, at: str) -> RequestHeld:
-    """Return the event that pauses the request.
-
-    Raises ``Invalid`` when the request or the reason are none, ``Conflict`` when its data points are removed already,
-    and when it is paused already.
-    """
-    request = _open(state, request_id)
-    check_reason(reason)
-    _refuse_touched(request, "be paused")
-    if request.held:
-        raise Conflict(
-            f"the request has been paused since {request.held_at[:10]}",
-            "to give another reason, release it first",
-            request=request_id,
-        )
-    return RequestHeld(request_id=request_id, reason=reason, at=at)
-
-
-def release(state: FederationState, request_id: str, *, at: str) -> RequestReleased:
-    """Return the event that ends the request's pause.
-
-    Raises ``Invalid`` when there is no such request, ``Conflict`` when it is not paused.
-    """
-    if not _open(state, request_id).held:
-        raise Conflict("the request is not paused", "'sisa status' shows where it stands", request=request_id)
-    return RequestReleased(request_id=request_id, at=at)
-
-
-def cancellation(state: FederationState, request_id: str, *, reason: str, at: str) -> RequestCancelled:
-    """Return the event that withdraws the request.
-
-    Raises ``Invalid`` when the request or the reason are none, ``Conflict`` when its data points are removed already.
-    """
-    request = _open(state, request_id)
-    check_reason(reason)
-    _refuse_touched(request, "be withdrawn")
-    return RequestCancelled(request_id=request_id, reason=reason, at=at)
+    match wanted:
+        case Hold(reason=reason):
+            return _held(request, reason, at)
+        case Release():
+            return _released(request, at)
+        case Extend(days=days, reason=reason):
+            return _extended(request, days, reason, settings, at)
+        case Cancel(reason=reason):
+            check_reason(reason)
+            _refuse_touched(request, "be withdrawn")
+            return RequestCancelled(request_id=request_id, reason=reason, at=at)
+        case _:
+            assert_never(wanted)
 
 
 def check_reason(reason: str) -> None:
@@ -93,6 +55,43 @@ def check_reason(reason: str) -> None:
         f"{'' if reason.isprintable() else ', not all printable'}",
         "say in a line why, without personal data: it is kept with the request",
     )
+
+
+def _extended(request: ErasureRequest, days: int, reason: str, settings: ErasureSettings, at: str) -> DueExtended:
+    check_reason(reason)
+    _check_days(days, settings, request.request_id)
+    if request.extensions:
+        raise Conflict(
+            f"the due date was moved before, on {request.extensions[0].at[:10]}: this can be done once",
+            f"carry the request out by {request.due_at[:10]}",
+            request=request.request_id,
+        )
+    if is_overdue(request, datetime.fromisoformat(at)):
+        raise Conflict(
+            f"the request was due on {request.due_at[:10]}: more time has to be recorded before that",
+            "carry it out now",
+            request=request.request_id,
+        )
+    due_at = later(request.due_at, timedelta(days=days))
+    return DueExtended(request_id=request.request_id, due_at=due_at, reason=reason, at=at)
+
+
+def _held(request: ErasureRequest, reason: str, at: str) -> RequestHeld:
+    check_reason(reason)
+    _refuse_touched(request, "be paused")
+    if request.held:
+        raise Conflict(
+            f"the request has been paused since {request.held_at[:10]}",
+            "to give another reason, release it first",
+            request=request.request_id,
+        )
+    return RequestHeld(request_id=request.request_id, reason=reason, at=at)
+
+
+def _released(request: ErasureRequest, at: str) -> RequestReleased:
+    if not request.held:
+        raise Conflict("the request is not paused", "'sisa status' shows where it stands", request=request.request_id)
+    return RequestReleased(request_id=request.request_id, at=at)
 
 
 def is_overdue(request: ErasureRequest, now: datetime) -> bool:

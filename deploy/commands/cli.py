@@ -27,7 +27,7 @@ from deploy.commands.shared import (
     ErasedIds,
     ErasedSubjects,
     FileOf,
-    Hold,
+    HoldReason,
     IncludeSimilar,
     NamesFile,
     RequestId,
@@ -232,7 +232,7 @@ def erase(
         list[str] | None, typer.Argument(metavar="NAME", help="More names, after --subject or --id: of the same kind.")
     ] = None,
     request_id: RequestId = None,
-    hold: Hold = None,
+    hold: HoldReason = None,
     include_similar: IncludeSimilar = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only tell what it would cost, and who is unknown.")

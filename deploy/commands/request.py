@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deploy.commands.shared import DEFAULT_CONFIG, AsJson, Config, with_federation
+from deploy.commands.shared import DEFAULT_CONFIG, AsJson, Config, Url, with_either, with_federation
 from deploy.views.output import Outcome
 
 if TYPE_CHECKING:
+    from cluster.client import Client
     from cluster.federation import Federation
 
 requests = typer.Typer(
@@ -26,7 +27,9 @@ Reason = Annotated[
 
 
 @requests.command()
-def hold(request: Request, reason: Reason, config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+def hold(
+    request: Request, reason: Reason, config: Config = DEFAULT_CONFIG, url: Url = None, as_json: AsJson = False
+) -> None:
     """Pause a request, such as for a legal hold, as long as nothing of it is removed; its due date moves along."""
 
     def action(federation: Federation) -> Outcome:
@@ -34,11 +37,16 @@ def hold(request: Request, reason: Reason, config: Config = DEFAULT_CONFIG, as_j
 
         return changed_outcome(federation.hold(request, reason), federation.status())
 
-    with_federation(action, config, as_json)
+    def afar(client: Client) -> Outcome:
+        from deploy.views.remote import remote_request
+
+        return remote_request(client.hold(request, reason))
+
+    with_either(action, afar, config, url, as_json)
 
 
 @requests.command()
-def release(request: Request, config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+def release(request: Request, config: Config = DEFAULT_CONFIG, url: Url = None, as_json: AsJson = False) -> None:
     """End a request's pause and carry it out; it is due later by as long as the pause lasted."""
 
     def action(federation: Federation) -> Outcome:
@@ -46,7 +54,12 @@ def release(request: Request, config: Config = DEFAULT_CONFIG, as_json: AsJson =
 
         return carried_out(federation, request, lambda: federation.release_request(request))
 
-    with_federation(action, config, as_json)
+    def afar(client: Client) -> Outcome:
+        from deploy.views.remote import remote_request
+
+        return remote_request(client.release(request))
+
+    with_either(action, afar, config, url, as_json)
 
 
 @requests.command()
@@ -57,6 +70,7 @@ def extend(
     ],
     reason: Reason,
     config: Config = DEFAULT_CONFIG,
+    url: Url = None,
     as_json: AsJson = False,
 ) -> None:
     """Move a request's due date, once and before it is overdue, with the reason on record."""
@@ -66,11 +80,18 @@ def extend(
 
         return changed_outcome(federation.extend(request, days, reason), federation.status())
 
-    with_federation(action, config, as_json)
+    def afar(client: Client) -> Outcome:
+        from deploy.views.remote import remote_request
+
+        return remote_request(client.extend(request, days, reason))
+
+    with_either(action, afar, config, url, as_json)
 
 
 @requests.command()
-def cancel(request: Request, reason: Reason, config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+def cancel(
+    request: Request, reason: Reason, config: Config = DEFAULT_CONFIG, url: Url = None, as_json: AsJson = False
+) -> None:
     """Withdraw a request, as long as nothing of it is removed."""
 
     def action(federation: Federation) -> Outcome:
@@ -78,11 +99,16 @@ def cancel(request: Request, reason: Reason, config: Config = DEFAULT_CONFIG, as
 
         return changed_outcome(federation.cancel(request, reason), federation.status())
 
-    with_federation(action, config, as_json)
+    def afar(client: Client) -> Outcome:
+        from deploy.views.remote import remote_request
+
+        return remote_request(client.cancel(request, reason))
+
+    with_either(action, afar, config, url, as_json)
 
 
 @requests.command()
-def show(request: Request, config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+def show(request: Request, config: Config = DEFAULT_CONFIG, url: Url = None, as_json: AsJson = False) -> None:
     """Show everything known of a request: states, pauses, extension, expected cost beside the real one."""
 
     def action(federation: Federation) -> Outcome:
@@ -90,7 +116,12 @@ def show(request: Request, config: Config = DEFAULT_CONFIG, as_json: AsJson = Fa
 
         return request_outcome(federation, request)
 
-    with_federation(action, config, as_json)
+    def afar(client: Client) -> Outcome:
+        from deploy.views.remote import remote_request
+
+        return remote_request(client.request(request))
+
+    with_either(action, afar, config, url, as_json)
 
 
 @requests.command(name="list")

@@ -42,7 +42,7 @@ ErasedIds = Annotated[
 NamesFile = Annotated[Path | None, typer.Option("--file", metavar="FILE", help="A text file, one subject a line.")]
 FileOf = Annotated[str, typer.Option("--file-of", metavar="KIND", help="What the file's lines name: subjects or ids.")]
 RequestId = Annotated[str | None, typer.Option("--request-id", metavar="ID", help="The same id is the same request.")]
-Hold = Annotated[
+HoldReason = Annotated[
     str | None, typer.Option("--hold", metavar="REASON", help="Submit it paused, such as for a legal hold.")
 ]
 IncludeSimilar = Annotated[

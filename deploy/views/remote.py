@@ -126,7 +126,7 @@ def remote_erase(
 def remote_status(client: Client, request_id: str | None, site: str | None = None) -> Outcome:
     """Return how the federation stands, or one request. Raises ``ObjectMissing`` when there is no such request."""
     if request_id is not None:
-        return _told(client.request(request_id, site))
+        return remote_request(client.request(request_id, site))
     status = client.status_of_any()
     told = replace(status, store=status.store or "the server's store")
     if isinstance(told, SitesStatus):
@@ -137,6 +137,15 @@ def remote_status(client: Client, request_id: str | None, site: str | None = Non
 def remote_receipt(client: Client, request_id: str, *, quiet: bool, site: str | None = None) -> Outcome:
     """Return a request's receipt for stdout, told to people on stderr unless ``quiet``. Raises ``ObjectMissing``."""
     return print_receipt(bundle_from_bytes(client.receipt(request_id, site)), quiet=quiet)
+
+
+def remote_request(request: RequestStatus) -> Outcome:
+    """Return what a server says of a request."""
+    reason = f": {request.reason}" if request.reason else ""
+    text = (
+        f"request {request.request_id} is {request.state}{reason}; {request.points} data points, due {request.due_at}"
+    )
+    return Outcome(data=request_data(request, None), text=f"{text}\n{request_text(request, None)}")
 
 
 def _looked_up(client: Client, request_id: str, site: str | None) -> RequestStatus | None:
@@ -154,14 +163,6 @@ def _followed(client: Client, request: RequestStatus, site: str | None) -> Reque
             state = request.state
             sys.stderr.write(f"request {request.request_id}: {state}\n")
     return request
-
-
-def _told(request: RequestStatus) -> Outcome:
-    reason = f": {request.reason}" if request.reason else ""
-    text = (
-        f"request {request.request_id} is {request.state}{reason}; {request.points} data points, due {request.due_at}"
-    )
-    return Outcome(data=request_data(request, None), text=f"{text}\n{request_text(request, None)}")
 
 
 def _answers(

@@ -18,9 +18,9 @@ from coordinator.requests import (
     Cost,
     ErasureRequest,
     Extension,
-    Hold,
     InlineDigests,
     ObjectRef,
+    Pause,
     RequestState,
 )
 from coordinator.state import FederationState
@@ -42,7 +42,7 @@ FULL = replace(
     shards=(ShardId(2), ShardId(11)),
     from_slices={ShardId(2): SliceIndex(1), ShardId(11): SliceIndex(3)},
     before=ref(),
-    holds=(Hold(reason="court", held_at="t1", released_at="t2", previous_due_at="t3"),),
+    holds=(Pause(reason="court", held_at="t1", released_at="t2", previous_due_at="t3"),),
     extensions=(Extension(at="t4", reason="many requests", previous_due_at="t5"),),
     failure="no room: make some",
     failed_at="t6",

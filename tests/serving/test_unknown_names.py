@@ -11,6 +11,7 @@ from cluster.client import Client
 from cluster.coordinator_actor.resident import Resident
 from cluster.serving.erasures import Accepting
 from cluster.writer.drafting import readmission_of, roll_of
+from coordinator.interventions import Release
 from coordinator.receipts.bundles import ReceiptBundle, bundle_from_bytes, statement_of
 from coordinator.receipts.openings import commitment
 from coordinator.requests import ErasureRequest
@@ -170,7 +171,7 @@ def test_who_does_not_wait_has_the_salt_too(world: World, url: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SISA_TOKEN", world.tokens["erase"])
         said = run("erase", "--subject", NOBODY, "--request-id", "er-1", "--hold", "legal hold 17", "--url", url)
-    world.resident.release("er-1")
+    world.resident.intervene("er-1", Release())
     world.until_idle()
     stated = statement(world.get("/v1/erasures/er-1/receipt").content)["request"]
     assert stated["digest"] == commitment(said.out.split()[-1], subjects=[NOBODY])

@@ -14,8 +14,10 @@ from cluster.coordinator_actor.log_lines import LogLines
 from cluster.coordinator_actor.metrics import METRICS, Gauges, tainted
 from cluster.coordinator_actor.observer import Observer
 from coordinator.decisions import ended
-from coordinator.decisions.policy import hold, release
+from coordinator.decisions.policy import ruling
+from coordinator.interventions import Hold, Intervention, Release
 from coordinator.requests import RequestState
+from coordinator.settings import ErasureSettings
 from coordinator.state import FederationState
 from storage.stores.memory import MemoryStore
 from tests.cluster.coordinator_actor.observed import POINTS, WHO, Remembered, trained
@@ -121,15 +123,20 @@ def test_another_process_does_not_measure_again(federation: SmallFederation[Hash
     assert meter.value(metrics.REQUESTS, "complete") == 1
 
 
+def _intervene(federation: SmallFederation[HashState], request_id: str, wanted: Intervention) -> None:
+    settings, at = ErasureSettings(), federation.engine.now()
+    federation.engine.intervene(lambda state: ruling(state, request_id, wanted, settings=settings, at=at))
+
+
 def test_a_pause_does_not_count(federation: SmallFederation[HashState], gauges: Gauges, meter: Remembered) -> None:
     """A paused request is neither unsafe nor awaited, and its pause is no part of the time to safety."""
     federation.accept(subjects=[f"{WHO}-1"], request_id="er-1")
-    federation.engine.intervene(lambda state: hold(state, "er-1", reason="legal hold", at=federation.engine.now()))
+    _intervene(federation, "er-1", Hold(reason="legal hold"))
     _shown(gauges, federation.state)
     assert meter.value(metrics.REQUESTS, "waiting") == 1
     assert meter.value(metrics.OLDEST_UNSAFE) == meter.value(metrics.NEXT_DUE) == 0
     federation.clock.advance_to(federation.clock.now() + timedelta(days=3))
-    federation.engine.intervene(lambda state: release(state, "er-1", at=federation.engine.now()))
+    _intervene(federation, "er-1", Release())
     federation.engine.remove_points()
     _shown(gauges, federation.state)
     assert meter.measured["sisa_seconds_to_safe"][0] < 3600

@@ -17,6 +17,7 @@ from cluster.coordinator_actor.resident import Heard, Resident
 from cluster.writer.drafting import readmission_of
 from cluster.writer.writer import draft, drafted, surroundings, writing
 from coordinator.engine.ledger import read_state
+from coordinator.interventions import Cancel, Extend, Hold, Release
 from coordinator.ports import Listener, Notice, RequestMoved, TrainingStarted
 from coordinator.requests import ErasureRequest, RequestState
 from coordinator.state import servable
@@ -188,14 +189,14 @@ def test_a_held_request_waits(resident: _Watched) -> None:
     resident.erase("secret-person-000", request_id="er-2", held="legal hold 17")
     resident.until_idle()
     assert resident.request("er-1").shown is RequestState.WAITING
-    assert resident.extend("er-1", 10, "many requests").extensions
-    resident.cancel("er-2", "withdrawn by the person")
-    resident.release("er-1")
+    assert resident.intervene("er-1", Extend(days=10, reason="many requests")).extensions
+    resident.intervene("er-2", Cancel(reason="withdrawn by the person"))
+    resident.intervene("er-1", Release())
     resident.until_idle()
     assert resident.request("er-1").state is RequestState.COMPLETE
     assert resident.request("er-2").state is RequestState.CANCELLED
     with pytest.raises(Conflict, match="complete already"):
-        resident.hold("er-1", "too late")
+        resident.intervene("er-1", Hold(reason="too late"))
 
 
 def test_another_coordinator_waits_for_the_lock(home: Home, resident: _Watched) -> None:
@@ -235,7 +236,7 @@ def test_nothing_is_lost_with_the_process(home: Home, resident: _Watched) -> Non
     resident.erase(MARKED, request_id="er-1", held="wait")
     resident.stop()
     with writing(resident._around, "train") as writer:
-        writer.release("er-1")
+        writer.intervene("er-1", Release())
     following = _Watched(read_specification(home.config))
     following.state()
     following.until_idle()

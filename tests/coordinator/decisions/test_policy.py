@@ -22,8 +22,9 @@ from coordinator.decisions.decide import (
     decide,
     outstanding,
 )
-from coordinator.decisions.policy import cancellation, check_reason, extension, hold, is_overdue, release
-from coordinator.requests import ErasureRequest, Extension, Hold, ObjectRef, RequestState
+from coordinator.decisions.policy import check_reason, is_overdue, ruling
+from coordinator.interventions import Cancel, Extend, Hold, Intervention, Release
+from coordinator.requests import ErasureRequest, Extension, ObjectRef, Pause, RequestState
 from coordinator.settings import ErasureSettings
 from coordinator.state import FederationState
 from coordinator.status import describe
@@ -53,7 +54,7 @@ def touched() -> FederationState:
 
 def held() -> FederationState:
     """The same, paused."""
-    return then(waiting(), hold(waiting(), "er-1", reason="court", at=DAY_5))
+    return then(waiting(), ruled(waiting(), "er-1", Hold(reason="court"), DAY_5))
 
 
 def refused() -> FederationState:
@@ -63,12 +64,12 @@ def refused() -> FederationState:
 
 def cancelled() -> FederationState:
     """The same, withdrawn."""
-    return then(waiting(), cancellation(waiting(), "er-1", reason="a mistake", at=DAY_5))
+    return then(waiting(), ruled(waiting(), "er-1", Cancel(reason="a mistake"), DAY_5))
 
 
 def extended() -> FederationState:
     """The same, with more time."""
-    return then(waiting(), extension(waiting(), "er-1", days=10, reason="many", settings=SETTINGS, at=DAY_5))
+    return then(waiting(), ruled(waiting(), "er-1", Extend(days=10, reason="many"), DAY_5))
 
 
 def then(state: FederationState, *events: Event) -> FederationState:
@@ -84,27 +85,33 @@ def only(state: FederationState) -> ErasureRequest:
     return request
 
 
+def ruled(state: FederationState, request_id: str, wanted: Intervention, at: str) -> Event:
+    """The event that does what is wanted, under the usual settings."""
+    return ruling(state, request_id, wanted, settings=SETTINGS, at=at)
+
+
 def extend(state: FederationState, days: int = 10, reason: str = "many", at: str = DAY_5, most: int = 60) -> Event:
     """Ask for more time."""
-    return extension(state, "er-1", days=days, reason=reason, settings=ErasureSettings(extension_days=most), at=at)
+    settings = ErasureSettings(extension_days=most)
+    return ruling(state, "er-1", Extend(days=days, reason=reason), settings=settings, at=at)
 
 
 REFUSALS: list[tuple[str, State, Callable[[FederationState], Event], type[SisaError], str]] = [
-    ("hold unknown", waiting, lambda s: hold(s, "er-2", reason="court", at=DAY_5), Invalid, "no such erasure request"),
-    ("hold touched", touched, lambda s: hold(s, "er-1", reason="court", at=DAY_5), Conflict, "cannot be paused: its"),
-    ("hold twice", held, lambda s: hold(s, "er-1", reason="x", at=DAY_8), Conflict, "since 2026-01-05 .*release"),
-    ("hold refused", refused, lambda s: hold(s, "er-1", reason="x", at=DAY_5), Conflict, "is refused already"),
-    ("hold, no reason", waiting, lambda s: hold(s, "er-1", reason=" ", at=DAY_5), Invalid, "got 1 characters"),
-    ("hold, control", waiting, lambda s: hold(s, "er-1", reason="a\x1b", at=DAY_5), Invalid, "not all printable"),
-    ("hold, long", waiting, lambda s: hold(s, "er-1", reason="a" * 501, at=DAY_5), Invalid, "500 .* got 501"),
-    ("release unknown", held, lambda s: release(s, "er-2", at=DAY_5), Invalid, "no such erasure request"),
-    ("release free", waiting, lambda s: release(s, "er-1", at=DAY_5), Conflict, "is not paused"),
-    ("release cancelled", cancelled, lambda s: release(s, "er-1", at=DAY_5), Conflict, "is cancelled already"),
-    ("cancel unknown", waiting, lambda s: cancellation(s, "x", reason="r", at=DAY_5), Invalid, "no such erasure"),
-    ("cancel touched", touched, lambda s: cancellation(s, "er-1", reason="r", at=DAY_5), Conflict,
+    ("hold unknown", waiting, lambda s: ruled(s, "er-2", Hold(reason="x"), DAY_5), Invalid, "no such erasure request"),
+    ("hold touched", touched, lambda s: ruled(s, "er-1", Hold(reason="x"), DAY_5), Conflict, "cannot be paused: its"),
+    ("hold twice", held, lambda s: ruled(s, "er-1", Hold(reason="x"), DAY_8), Conflict, "since 2026-01-05 .*release"),
+    ("hold refused", refused, lambda s: ruled(s, "er-1", Hold(reason="x"), DAY_5), Conflict, "is refused already"),
+    ("hold, no reason", waiting, lambda s: ruled(s, "er-1", Hold(reason=" "), DAY_5), Invalid, "got 1 characters"),
+    ("hold, control", waiting, lambda s: ruled(s, "er-1", Hold(reason="a\x1b"), DAY_5), Invalid, "not all printable"),
+    ("hold, long", waiting, lambda s: ruled(s, "er-1", Hold(reason="a" * 501), DAY_5), Invalid, "500 .* got 501"),
+    ("release unknown", held, lambda s: ruled(s, "er-2", Release(), DAY_5), Invalid, "no such erasure request"),
+    ("release free", waiting, lambda s: ruled(s, "er-1", Release(), DAY_5), Conflict, "is not paused"),
+    ("release cancelled", cancelled, lambda s: ruled(s, "er-1", Release(), DAY_5), Conflict, "is cancelled already"),
+    ("cancel unknown", waiting, lambda s: ruled(s, "x", Cancel(reason="r"), DAY_5), Invalid, "no such erasure"),
+    ("cancel touched", touched, lambda s: ruled(s, "er-1", Cancel(reason="r"), DAY_5), Conflict,
      "cannot be withdrawn: its data points are removed, it is quarantined"),
-    ("cancel twice", cancelled, lambda s: cancellation(s, "er-1", reason="r", at=DAY_8), Conflict, "cancelled already"),
-    ("cancel, no reason", waiting, lambda s: cancellation(s, "er-1", reason="", at=DAY_5), Invalid, "got 0 characters"),
+    ("cancel twice", cancelled, lambda s: ruled(s, "er-1", Cancel(reason="r"), DAY_8), Conflict, "cancelled already"),
+    ("cancel, no reason", waiting, lambda s: ruled(s, "er-1", Cancel(reason=""), DAY_5), Invalid, "got 0 characters"),
     ("extend unknown", lambda: trained((3, 3)), extend, Invalid, "no such erasure request"),
     ("extend refused", refused, extend, Conflict, "is refused already"),
     ("extend, no reason", waiting, lambda s: extend(s, reason=""), Invalid, "a reason is 1 to 500 printable"),
@@ -135,10 +142,10 @@ def test_a_pause_keeps_everything_until_its_end() -> None:
     assert (only(state).shown, only(state).held, only(state).held_at) == (RequestState.WAITING, "court", DAY_5)
     assert outstanding(state) == ()
     assert then(state, removal(state, place(0, 1))) == state
-    free = then(state, release(state, "er-1", at=DAY_8))
+    free = then(state, ruled(state, "er-1", Release(), DAY_8))
     assert (only(free).shown, only(free).held, only(free).held_at) == (RequestState.ACCEPTED, "", "")
     assert only(free).due_at == "2026-02-03T12:00:00.000+00:00"
-    assert only(free).holds == (Hold(reason="court", held_at=DAY_5, released_at=DAY_8, previous_due_at=DUE),)
+    assert only(free).holds == (Pause(reason="court", held_at=DAY_5, released_at=DAY_8, previous_due_at=DUE),)
     assert outstanding(free) == (RemovePoints(request_id="er-1"),)
 
 
@@ -159,7 +166,7 @@ def test_a_request_may_arrive_paused() -> None:
     state = then(trained((3, 3)), ErasureAccepted(request=arrived))
     assert (only(state).shown, only(state).held_at) == (RequestState.WAITING, arrived.received_at)
     assert outstanding(state) == ()
-    free = then(state, release(state, "er-1", at=DAY_5))
+    free = then(state, ruled(state, "er-1", Release(), DAY_5))
     assert only(free).due_at == "2026-02-04T00:00:00.000+00:00"
 
 
@@ -189,7 +196,7 @@ def test_a_request_withdrawn_is_closed() -> None:
     """Its names are condemned, its reason kept, and nothing is done for it; a paused one can be withdrawn as well."""
     for before in (waiting(), held()):
         names = only(before).names
-        state = then(before, cancellation(before, "er-1", reason="a mistake", at=DAY_8))
+        state = then(before, ruled(before, "er-1", Cancel(reason="a mistake"), DAY_8))
         request = only(state)
         assert (request.shown, request.reason, request.held) == (RequestState.CANCELLED, "a mistake", "")
         assert isinstance(names, ObjectRef)

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from coordinator.decisions.times import latest_time, received_by, steady
-from coordinator.requests import ErasureRequest, Extension, Hold, Readmission
+from coordinator.requests import ErasureRequest, Extension, Pause, Readmission
 from coordinator.state import FederationState, GenerationRecord
 from storage.digests import sha256
 
@@ -34,7 +34,9 @@ STATE = FederationState(name="small", settings={}, key_digest=sha256(b""), shard
         replace(STATE, requests=(replace(REQUEST, failed_at=LATE),)),
         replace(
             STATE,
-            requests=(replace(REQUEST, holds=(Hold(reason="", held_at=EARLY, released_at=LATE, previous_due_at=""),)),),
+            requests=(
+                replace(REQUEST, holds=(Pause(reason="", held_at=EARLY, released_at=LATE, previous_due_at=""),)),
+            ),
         ),
         replace(STATE, requests=(replace(REQUEST, extensions=(Extension(at=LATE, reason="", previous_due_at=""),)),)),
         replace(STATE, readmissions=(Readmission(request_id="b", body=sha256(b""), subjects=1, reason="", at=LATE),)),

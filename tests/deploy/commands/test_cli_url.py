@@ -197,6 +197,25 @@ def test_names_from_a_file(served: Served, stranger: Path) -> None:
     assert served.json("erase", "status", "er-6").error["kind"] == "missing"
 
 
+def test_an_officer_intervenes(served: Served) -> None:
+    """``sisa request`` does at a server what it does on the spot, with the same envelopes; for others it is refused."""
+    held = served.json("officer", "erase", "--subject", person(13), "--request-id", "held", "--hold", "legal hold 17")
+    assert held.data["state"] == "waiting"
+    moved = served.json("officer", "request", "extend", "held", "--days", "30", "--reason", "for the court")
+    assert [each["reason"] for each in moved.data["extensions"]] == ["for the court"]
+    again = served.json("officer", "request", "hold", "held", "--reason", "again")
+    assert (again.code, again.error["kind"]) == (4, "conflict")
+    refused = served.json("erase", "request", "cancel", "held", "--reason", "withdrawn")
+    assert (refused.code, "officer" in refused.error["remedy"]) == (2, True)
+    assert served.json("officer", "request", "release", "held").data["held"] == ""
+    other = ("erase", "--subject", person(14), "--request-id", "withdrawn", "--hold", "legal hold 18")
+    assert served.json("officer", *other).code == 0
+    text = served.text("officer", "request", "cancel", "withdrawn", "--reason", "by the person")
+    assert "request withdrawn is cancelled: by the person" in text
+    shown = served.json("officer", "request", "show", "withdrawn")
+    assert (shown.code, shown.data["state"], shown.data["reason"]) == (0, "cancelled", "by the person")
+
+
 def test_the_status_is_told_by_role(served: Served) -> None:
     """An auditor sees the requests, whoever predicts only the federation; the object is that of the command here."""
     assert served.json("erase", "erase", "--subject", person(7), "--request-id", "er-7").code == 0

@@ -12,6 +12,7 @@ from cluster.runtime.system import SystemClock
 from cluster.serving.erasures import Accepting
 from cluster.tokens import TokenRegister
 from cluster.writer.writer import drafted, surroundings
+from coordinator.interventions import Release
 from coordinator.receipts.bundles import bundle_from_bytes
 from coordinator.requests import ErasureRequest
 from shards.tombstones import DigestSet
@@ -143,7 +144,7 @@ def test_its_own_receipt(world: World) -> None:
         "no receipt for this request"
         in error_of(world.get("/v1/erasures/er-1/receipt", "erase"), 404, "missing")["message"]
     )
-    world.resident.release("er-1")
+    world.resident.intervene("er-1", Release())
     world.until_idle()
     assert bundle_from_bytes(world.get("/v1/erasures/er-1/receipt", "erase").content).index == 0
 

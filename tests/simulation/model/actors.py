@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Final
 
 from cluster.config.specification import FederationSpecification, settings_record
 from cluster.writer.drafting import readmission_of, request_of
 from coordinator.decisions.decide import Event
-from coordinator.decisions.policy import cancellation, extension, hold, release
+from coordinator.decisions.policy import ruling
 from coordinator.engine.engine import Engine
 from coordinator.engine.ledger import read_ledger
+from coordinator.interventions import Cancel, Extend, Hold, Intervention, Release
 from coordinator.requests import ErasureRequest
 from coordinator.state import FederationState
 from shards.tombstones import DigestSet
@@ -23,6 +25,14 @@ from tests.doubles.stores.faulty_store import Crash
 from tests.simulation.model.auditor import Auditor
 from tests.simulation.model.processes import Grounds, Process
 from tests.simulation.model.scenario import BRISK, Command, Demand, Scenario, identities_of, specification
+
+_INTERVENTIONS: Final[Mapping[str, Intervention]] = {
+    "hold": Hold(reason="a lawsuit"),
+    "release": Release(),
+    "extend": Extend(days=10, reason="many"),
+    "cancel": Cancel(reason="withdrawn"),
+}
+"""By the kinds of a scenario's commands."""
 
 _MOST_TRIES = 4
 _MOST_ROUNDS = 3
@@ -198,16 +208,9 @@ class Stage:
     def _ruling(self, state: FederationState, command: Command, at: str) -> Event:
         """Return the event that does what is asked for. Raises ``RefusedByPolicy`` or ``Invalid``."""
         request_id, settings = self.scenario.demands[command.request].request_id, self.grounds.erasure
+        wanted = _INTERVENTIONS[command.kind]
         try:
-            match command.kind:
-                case "hold":
-                    return hold(state, request_id, reason="a lawsuit", at=at)
-                case "release":
-                    return release(state, request_id, at=at)
-                case "extend":
-                    return extension(state, request_id, days=10, reason="many", settings=settings, at=at)
-                case _:
-                    return cancellation(state, request_id, reason="withdrawn", at=at)
+            return ruling(state, request_id, wanted, settings=settings, at=at)
         except Conflict as error:
             raise RefusedByPolicy(error.fact) from error
 
