@@ -20,8 +20,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Any, Final
+from typing import Final
 
+from storage.digests import Json
 from storage.errors import Corrupt, Invalid, ObjectMissing, OutcomeUnknown
 from storage.objects import ObjectKey, ObjectStore, object_key
 from storage.records import seal, unseal
@@ -172,13 +173,23 @@ def _begun(keys: KeyFolder, purposes: Sequence[str], at: str) -> _Rotation:
     if number == 0 or _fields(keys, number, "ended", _ENDED_NAMES) is not None:
         number += 1
     # Read before the record is made: a key that another rotation makes meanwhile must not be among those to go.
-    last: dict[str, Any] = {purpose: max(keys.numbers(purpose), default=0) for purpose in purposes}
+    last: dict[str, Json] = {purpose: max(keys.numbers(purpose), default=0) for purpose in purposes}
     key = _key(number, "begun")
     record = create_or_read(keys.public, key, seal({"number": number, "at": at, "last": last}))
     fields = unseal(record, key, _BEGUN_NAMES)
-    if fields["number"] != number or not isinstance(fields["last"], dict) or fields["last"].keys() != set(purposes):
+    counts = _counts(fields["last"])
+    if fields["number"] != number or counts is None or counts.keys() != set(purposes):
         raise _damaged(key)
-    return _Rotation(number=number, at=str(fields["at"]), last=fields["last"])
+    return _Rotation(number=number, at=str(fields["at"]), last=counts)
+
+
+def _counts(value: Json) -> dict[str, int] | None:
+    """Return ``value`` when it is an object whose values are whole numbers from 0 on, otherwise None."""
+    if not isinstance(value, dict):
+        return None
+    # A bool is an int, and no count.
+    counts = {name: count for name, count in value.items() if type(count) is int and count >= 0}
+    return counts if len(counts) == len(value) else None
 
 
 def _taken_over(keys: KeyFolder, purpose: str, last: int) -> PublicKey:
@@ -205,8 +216,11 @@ def _of(keys: KeyFolder, purpose: str, since: dict[str, str]) -> Iterator[KeySta
 def _times(keys: KeyFolder) -> Iterator[tuple[str, str]]:
     for number in _numbers(keys.public):
         fields = _fields(keys, number, "ended", _ENDED_NAMES)
-        if fields is not None:
-            yield from ((str(key_id), str(fields["at"])) for key_id in fields["keys"].values())
+        if fields is None:
+            continue
+        if not isinstance(fields["keys"], dict):
+            raise _damaged(_key(number, "ended"))
+        yield from ((str(key_id), str(fields["at"])) for key_id in fields["keys"].values())
 
 
 def _numbers(store: ObjectStore) -> list[int]:
@@ -214,7 +228,7 @@ def _numbers(store: ObjectStore) -> list[int]:
     return sorted(int(name) for name in names if len(name) == _DIGITS and name.isdecimal())
 
 
-def _fields(keys: KeyFolder, number: int, part: str, names: frozenset[str]) -> dict[str, Any] | None:
+def _fields(keys: KeyFolder, number: int, part: str, names: frozenset[str]) -> dict[str, Json] | None:
     key = _key(number, part)
     try:
         return unseal(keys.public.get(key).payload, key, names)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -223,6 +224,27 @@ def test_every_flipped_byte_of_a_record_is_found(part: str, memory: MemoryStore)
         _replace(memory, key, seal({"number": 2, "at": AT, "last": {"receipts": 1, "checkpoints": 1}}))
         with pytest.raises(Corrupt, match="the record of a key rotation is another one's"):
             rotate(folder(memory), PURPOSES, LATER)
+
+
+@pytest.mark.parametrize("last", [True, -1, 1.0, "1", None])
+def test_a_count_that_is_no_whole_number_destroys_nothing(last: object, memory: MemoryStore) -> None:
+    """A record that is whole but counts private keys in anything but whole numbers is refused, and no key is lost."""
+    before = privates(memory)
+    counts: dict[str, Any] = {"receipts": 1, "checkpoints": last}
+    key = object_key("log/rotations/00000000000000000001/begun")
+    memory.put_if_absent(key, seal({"number": 1, "at": AT, "last": counts}))
+    with pytest.raises(Corrupt, match="the record of a key rotation is another one's"):
+        rotate(folder(memory), PURPOSES, LATER)
+    assert privates(memory) == before
+
+
+@pytest.mark.parametrize("keys", [["a key's id"], "an id", None])
+def test_a_list_of_keys_that_is_no_object_is_refused(keys: Any, memory: MemoryStore) -> None:
+    """A record of a finished rotation that does not name each purpose's key is refused."""
+    key = object_key("log/rotations/00000000000000000001/ended")
+    memory.put_if_absent(key, seal({"number": 1, "at": AT, "keys": keys}))
+    with pytest.raises(Corrupt, match="the record of a key rotation is another one's"):
+        statements(folder(memory), PURPOSES)
 
 
 def _replace(store: MemoryStore, key: str, payload: bytes) -> None:
