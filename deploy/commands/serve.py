@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -62,12 +63,16 @@ def create(
     config: Config = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
-    """Make a token and show it, once: only its digest is kept. To replace one, make another and revoke the old."""
+    """Make a token and print it on stdout, once: only its digest is kept.
+
+    To replace one, make another and revoke the old one.
+    """
 
     def action() -> Outcome:
         made = _register(config).create(role, days=days, note=note)
-        text = f"{made.text}\nit is shown this once; it may {role} until {made.record.expires_at}"
-        return Outcome(data={"token": made.text, **_fields(made.record)}, text=text)
+        if not as_json:  # on stdout is the token alone, for a file or a variable
+            sys.stderr.write(f"shown this once: a token that may {role} until {made.record.expires_at}\n")
+        return Outcome(data={"token": made.text, **_fields(made.record)}, text=made.text)
 
     finish(action, as_json)
 

@@ -58,12 +58,14 @@ def test_a_token_is_shown_once(home: Home) -> None:
 
 
 def test_people_read_the_same(home: Home) -> None:
-    """Without --json the token stands alone on its line, and the list is a table."""
+    """Without --json the token is all there is on stdout, with words about it on stderr, and the list is a table."""
     run = CliRunner().invoke
     config = ["--config", str(home.config)]
     assert run(APP, ["token", "list", *config]).stdout == "no token was made yet\n"
-    shown = run(APP, ["token", "create", "--role", "predict", *config]).stdout.splitlines()
-    assert known_token(TokenRegister(home.objects, SystemClock()).records(), shown[0])
+    shown = run(APP, ["token", "create", "--role", "predict", *config])
+    assert known_token(TokenRegister(home.objects, SystemClock()).records(), shown.stdout.removesuffix("\n"))
+    assert "a token that may predict until 20" in shown.stderr
+    assert run(APP, ["token", "create", "--role", "predict", "--json", *config]).stderr == ""
     assert "predict" in run(APP, ["token", "list", *config]).stdout
 
 
