@@ -5,8 +5,8 @@
         federation.train()
         federation.erase(subjects=["person-17"])
 
-``Client`` alone loads neither Ray nor torch. What else there is lies in the rooms: storage, shards, coordinator,
-cluster, deploy.
+``Client`` alone loads neither Ray nor torch. Everything else is in the rooms: storage, shards, coordinator, cluster,
+deploy.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ def test_a_client_loads_neither_ray_nor_torch(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("other", ["storage/__init__.py", "cluster.py", "deploy/__init__.py"])
 def test_another_package_of_a_rooms_name_is_named(tmp_path: Path, other: str) -> None:
-    """Both are named, so that whoever has one knows which to rename."""
+    """The error names both packages, so that the user knows which one to rename."""
     room = other.partition("/")[0].removesuffix(".py")
     (tmp_path / other).parent.mkdir(exist_ok=True)
     (tmp_path / other).write_text("")
@@ -56,15 +56,15 @@ def test_another_package_of_a_rooms_name_is_named(tmp_path: Path, other: str) ->
 
 @pytest.mark.parametrize("other", ["storage/__init__.py", "cluster.py"])
 def test_a_specification_beside_such_a_package_is_refused(tmp_path: Path, other: str) -> None:
-    """Workers look into the specification's folder first: told before they start, not by their deaths."""
+    """Workers import from the specification's folder first, so the package is refused before they start and die."""
     (tmp_path / other).parent.mkdir(exist_ok=True)
     (tmp_path / other).write_text("")
     with pytest.raises(Invalid, match=r"would be taken for sisa-ray's own package"):
         check_folder(tmp_path)
 
 
-def test_a_folder_of_files_is_no_package(tmp_path: Path) -> None:
-    """A store that lies in ./storage hides nothing, nor does a specification in our own folder."""
+def test_a_folder_of_files_is_not_a_package(tmp_path: Path) -> None:
+    """A store in ./storage hides no package, nor does a specification in this repository's own folder."""
     (tmp_path / "storage" / "shards").mkdir(parents=True)
     check_folder(tmp_path)
     check_folder(ROOT)
