@@ -25,6 +25,7 @@ from cluster.runtime.system import cpus, new_name
 from cluster.sources import find_source_faults
 from cluster.writer.drafting import new_request_id, readmission_of, roll_of
 from cluster.writer.identity import no_federation
+from cluster.writer.keys_owner import check_owner
 from cluster.writer.training_data import open_train
 from cluster.writer.writer import Writer, Writing, draft, drafted_for_all, surroundings, writing
 from coordinator.decisions.plan import RetrainPlan
@@ -268,6 +269,10 @@ class Federation:
     def status(self) -> FederationStatus:
         """Return where the federation and its requests stand; one that was never begun has no points."""
         return self.reading.status()
+
+    def check_original(self) -> None:
+        """Raise ``Conflict`` when the store is a copy of another one, which may be read and verified."""
+        check_owner(self._store)
 
     def require_begun(self) -> None:
         """Raise ``Invalid`` when the store has never held a data point or a request, and has no log of receipts."""

@@ -36,7 +36,8 @@ from cluster.runtime.labels import selecting
 from cluster.runtime.session import join_ray, leave_ray, worker_count
 from cluster.runtime.system import holder
 from cluster.writer.identity import with_key_in_store
-from cluster.writer.keys_owner import has_foreign_keys, own_keys
+from cluster.writer.keys_owner import check_owner, is_of_others, own_keys
+from cluster.writer.place import take_place
 from cluster.writer.stores import open_objects
 from coordinator.decisions.policy import check_reason
 from coordinator.ports import Listener
@@ -85,6 +86,7 @@ def launch_coordinator(specification: FederationSpecification) -> Launched:
         _check_own(handle, store)  # a copy is not written to either
         _refuse_other(handle, with_key_in_store(store, specification))
         return record
+    check_owner(store)
     specification = with_key_in_store(store, specification)
     namespace = namespace_of(specification, store)
     head = _join(specification)
@@ -188,14 +190,14 @@ def adopt_copy(store: SealedStore, reason: str, now: datetime, own_id: str) -> A
     """
     check_reason(reason)
     record = read_record(store)
-    is_of_others = has_foreign_keys(store)
-    if record is None and not is_of_others:
+    is_copied = is_of_others(store)
+    if record is None and not is_copied:
         raise Conflict(
-            "this store names no coordinator, and its keys are its own: there is nothing to adopt",
+            "this store names no coordinator, and its keys and its place are its own: there is nothing to adopt",
             "give commands here right away, or run 'sisa launch'",
             store=store.location,
         )
-    if record is not None and _is_launched_here(record, store, by_place=not is_of_others):
+    if record is not None and _is_launched_here(record, store, by_place=not is_copied):
         raise Conflict(
             "this store is no copy: the coordinator that it names was launched on it",
             "run 'sisa stop' to end that coordinator",
@@ -206,6 +208,7 @@ def adopt_copy(store: SealedStore, reason: str, now: datetime, own_id: str) -> A
     with store.exclusive("writer", holder=holder("adopt", now)):
         own_keys(store, take=True)
         adopt(store, adoption)
+        take_place(store, own_id)  # last: a copy stays one until the adoption is on record
     return adoption
 
 

@@ -37,6 +37,7 @@ from cluster.sites.pinned import PinnedSite
 from cluster.sites.remote import RemoteSite
 from cluster.training.workers import one_ray
 from cluster.writer.drafting import new_request_id, texts
+from cluster.writer.place import check_place, settle_identity
 from coordinator.ports import Clock, Listener, Names, Notice, Remark
 from coordinator.receipts.bundles import ReceiptBundle, bundle_from_bytes, verify_bundle
 from coordinator.receipts.issuer import Registrar
@@ -76,7 +77,7 @@ class SiteFederation:
         self._clock = clock or SystemClock()
         self._names = names
         store = open_own_store(specification)
-        self._location = store.location
+        self._store = store
         self.roster = RosterRegister(store, self._clock)
         self._features = FeatureOrder(store)
         self.registrar = Registrar(store, self._clock, names)
@@ -102,6 +103,10 @@ class SiteFederation:
         self._asking.close()
         for link in self._links.values():
             link.close()
+
+    def check_original(self) -> None:
+        """Raise ``Conflict`` when its own store is a copy of another one: the sites are that one's."""
+        check_place(self._store)
 
     def link(self, site: str) -> SiteLink:
         """Return the way to a site. Raises ``Invalid`` when the specification has none of this name."""
@@ -144,9 +149,12 @@ class SiteFederation:
         A site that was withdrawn and not purged yet is purged now. Raises what keeps a site that can be reached from
         training, once all the others have trained.
         """
+        self.check_original()
         with self._one_ray():
             self._finish_withdrawals()
             failures = self._train_each()
+        if self.roster.read().sites:
+            settle_identity(self._store)
         if failures:
             raise failures[0]
         return self.status()
@@ -197,6 +205,7 @@ class SiteFederation:
 
         Nothing is accepted when the site is away: ``Unavailable`` says so, and nothing was promised.
         """
+        self.check_original()
         self._member(site)
         link = self.link(site)
         self.roster.advance(site, link.standing)  # before: what was set back shall not move on
@@ -246,6 +255,7 @@ class SiteFederation:
         """
         if not reason.strip():
             raise Invalid("a withdrawal needs a reason: it stays on record", "give one, without personal data")
+        self.check_original()
         self.roster.withdraw(site, reason)
         self._purge(site)
         return next(each for each in self.status().sites if each.site == site)
@@ -269,7 +279,7 @@ class SiteFederation:
         known = {site.name: site for site in roster.sites}
         return SitesStatus(
             name=self.specification.name,
-            store=self._location,
+            store=self._store.location,
             sites=tuple(self._status_of(site, known.get(site.name)) for site in self.specification.sites),
         )
 

@@ -8,38 +8,39 @@ owners/<digest of the keyrings' identity>     in the store of keys: the place of
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping
-from typing import Final
 
+from cluster.writer.place import PLACE_FIELDS, REMEDY, check_place, foreign_place, is_ours, place_of
 from storage.digests import Json, sha256
 from storage.encryption.keyring_location import IDENTITY, find_keyrings
 from storage.encryption.store import SealedStore
 from storage.errors import Conflict
-from storage.location import inode_of
 from storage.objects import object_key
 from storage.registers.record import SealedRecord
 
-_FIELDS: Final = frozenset({"location", "host", "inode"})
-
 
 def check_owner(store: SealedStore) -> None:
-    """Raise ``Conflict`` when the store's keys belong to another store, of which this one is a copy."""
+    """Raise ``Conflict`` when the store is a copy: of one at another place, or of one whose keys it shares."""
     owner = _owner(store)
-    if owner is not None and not _is_ours(owner, store):
+    if owner is not None and not is_ours(owner, store):
         raise Conflict(
             f"this store is a copy of {owner['location']}, whose keys it shares: an erasure here would destroy them"
             " there; nothing was done",
-            "give the command for the original; if this store is to take its place, or was moved, run"
-            " 'sisa adopt --reason REASON' here",
+            REMEDY,
             store=store.location,
         )
+    check_place(store)
+
+
+def is_of_others(store: SealedStore) -> bool:
+    """Return whether the store is a copy of another one, by its place or its keys."""
+    return has_foreign_keys(store) or foreign_place(store) is not None
 
 
 def has_foreign_keys(store: SealedStore) -> bool:
     """Return whether the store's keys belong to another store."""
     owner = _owner(store)
-    return owner is not None and not _is_ours(owner, store)
+    return owner is not None and not is_ours(owner, store)
 
 
 def own_keys(store: SealedStore, *, take: bool = False) -> None:
@@ -48,10 +49,10 @@ def own_keys(store: SealedStore, *, take: bool = False) -> None:
     A store that was moved is recorded where it is now: whatever stands where it was before is a copy from then on.
     To be called by who holds the writer lock. Does nothing while there are no keys, or where they lie in the store.
     """
-    record, place = _record(store), _place(store)
+    record, place = _record(store), place_of(store)
     if record is None or record.read() == place:
         return
-    record.change(lambda found: place if take or found is None or _is_ours(found, store) else found)
+    record.change(lambda found: place if take or found is None or is_ours(found, store) else found)
 
 
 def _owner(store: SealedStore) -> Mapping[str, Json] | None:
@@ -67,20 +68,4 @@ def _record(store: SealedStore) -> SealedRecord | None:
     if store.keys is None or find_keyrings(store.inner, store.keys) is None:
         return None
     identity = store.inner.get(IDENTITY).payload
-    return SealedRecord(store=store.keys, key=object_key(f"owners/{sha256(identity)}"), names=_FIELDS)
-
-
-def _place(store: SealedStore) -> Mapping[str, Json]:
-    return {"location": store.location, "host": platform.node(), "inode": inode_of(store)}
-
-
-def _is_ours(owner: Mapping[str, Json], store: SealedStore) -> bool:
-    """Return whether the place is this store's: on its host a folder may move, and other hosts may see it unmoved.
-
-    A bucket and its prefix are the place, whatever its server is called here: objects and keys share a server.
-    """
-    ours = _place(store)
-    is_same = {name for name in _FIELDS if owner[name] == ours[name]}
-    if ours["inode"] is None:
-        return "location" in is_same
-    return len(is_same) >= 2
+    return SealedRecord(store=store.keys, key=object_key(f"owners/{sha256(identity)}"), names=PLACE_FIELDS)

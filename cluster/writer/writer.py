@@ -27,6 +27,7 @@ from cluster.writer.identity import (
     trained,
 )
 from cluster.writer.keys_owner import check_owner, own_keys
+from cluster.writer.place import settle_identity
 from cluster.writer.stores import open_objects, open_witness
 from cluster.writer.training_data import is_news, open_train
 from coordinator.decisions.decide import Event
@@ -189,13 +190,13 @@ def writing(around: Surroundings, command: str) -> Iterator[Writer]:
     """Hold the federation's writer lock, and go on with whatever an interrupted writer left undone.
 
     ``command`` is what others are told of who holds it; "train" and "launch" may begin a federation. Raises
-    ``WriterBusy`` when somebody else is writing, ``Conflict`` when the store is another federation's, or a copy that
-    shares the original's keys, ``Invalid`` or
-    ``Unavailable`` when the federation's labels say that its data are read elsewhere.
+    ``WriterBusy`` when somebody else is writing, ``Conflict`` when the store is another federation's, or a copy (which
+    may be verified), ``Invalid`` or ``Unavailable`` when the federation's labels say that its data are read elsewhere.
     """
     may_begin = command in {"train", "launch"}
     around.workers.check_own_place()
-    check_owner(around.store)
+    if command != "verify":  # which destroys no key, and records what it finds in the copy alone
+        check_owner(around.store)
     with around.store.exclusive("writer", holder=holder(command, around.clock.now())):
         state = read_state(around.store)
         if may_begin and state is None and is_on_s3(around.store.location):
@@ -207,6 +208,7 @@ def writing(around: Surroundings, command: str) -> Iterator[Writer]:
             keep_given_key(around.store, around.specification)  # servers look for it there, and may only read
         around.clock.saw(latest_time(state))
         engine = Engine.start(_tools(around), fresh_state(around.specification, key))
+        settle_identity(around.store)
         own_keys(around.store)
         try:
             yield Writer(around, engine, key)

@@ -46,6 +46,8 @@ def keys(
     """
 
     def action(federation: Federation | SiteFederation) -> Outcome:
+        if rotate:
+            federation.check_original()
         return keys_outcome(federation.registrar, federation.specification.name, rotate=rotate, export=export)
 
     with_federation(action, config, as_json, action)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,6 +18,9 @@ from deploy.commands.shared import (
     telling,
 )
 from deploy.views.output import Outcome, plain
+
+if TYPE_CHECKING:
+    from storage.encryption.store import SealedStore
 
 
 def launch(config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
@@ -75,17 +78,29 @@ def adopt(
     def action() -> Outcome:
         from cluster.coordinator_actor.launch import adopt_copy
         from cluster.runtime.system import SystemClock, new_name
-        from cluster.writer.stores import open_objects
 
-        specification = read_chosen(config)
-        adopted = adopt_copy(open_objects(specification), reason, SystemClock().now(), new_name())
+        name, store = store_of(config)
+        adopted = adopt_copy(store, reason, SystemClock().now(), new_name())
         text = (
-            f"this copy of {specification.name} is a federation of its own now, and no longer names the coordinator of"
+            f"this copy of {name} is a federation of its own now, and no longer names the coordinator of"
             " the original\nit is recorded in the store, under control/adoptions; 'sisa launch' starts a coordinator"
         )
-        return Outcome(data={"federation": specification.name, **plain(adopted)}, text=text)
+        return Outcome(data={"federation": name, **plain(adopted)}, text=text)
 
     finish(action, as_json)
+
+
+def store_of(config: Path) -> tuple[str, SealedStore]:
+    """Return a federation's name and its store; of several sites, the store that it has beside theirs."""
+    from cluster.config.sites import open_own_store
+    from cluster.writer.stores import open_objects
+    from storage.encryption.store import SealedStore
+
+    if is_of_all_sites(config):
+        sites = read_all_sites(config)
+        return sites.name, SealedStore(open_own_store(sites))
+    specification = read_chosen(config)
+    return specification.name, open_objects(specification)
 
 
 def _launched_sites(config: Path) -> Outcome:

@@ -69,7 +69,7 @@ def create(
     """
 
     def action() -> Outcome:
-        made = _register(config).create(role, days=days, note=note)
+        made = _register(config, check=True).create(role, days=days, note=note)
         if not as_json:  # on stdout is the token alone, for a file or a variable
             sys.stderr.write(f"shown this once: a token that may {role} until {made.record.expires_at}\n")
         return Outcome(data={"token": made.text, **_fields(made.record)}, text=made.text)
@@ -104,7 +104,7 @@ def revoke(
     """Take a token's rights away for good; replicas know it within [serve] refresh_seconds."""
 
     def action() -> Outcome:
-        record = _register(config).revoke(token)
+        record = _register(config, check=True).revoke(token)
         return Outcome(data=_fields(record), text=f"token {record.token_id} is revoked since {record.revoked_at}")
 
     finish(action, as_json)
@@ -160,16 +160,17 @@ def _require_serve() -> None:
         raise Invalid(f"{missing[0]} is not installed, which serving needs", "run pip install 'sisa-ray[serve]'")
 
 
-def _register(config: Path) -> TokenRegister:
+def _register(config: Path, *, check: bool = False) -> TokenRegister:
+    """Return the register of tokens. With ``check`` raise ``Conflict`` when the store is a copy of another one."""
     from cluster.runtime.system import SystemClock
     from cluster.tokens import TokenRegister
-    from cluster.writer.stores import open_objects
-    from storage.location import open_store
+    from cluster.writer.place import check_place
+    from deploy.commands.launch import store_of
 
-    if is_of_all_sites(config):
-        sites = read_all_sites(config)
-        return TokenRegister(open_store(sites.store, sites.folder, sites.endpoint, sites.credentials), SystemClock())
-    return TokenRegister(open_objects(read_chosen(config)), SystemClock())
+    _, store = store_of(config)
+    if check:
+        check_place(store)
+    return TokenRegister(store, SystemClock())
 
 
 def _fields(record: TokenRecord) -> dict[str, Any]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from pathlib import Path
 
 import pytest
 
 import cluster.training.workers
-from tests.doubles.home import Home
+from tests.doubles.home import Home, duplicate
 from tests.doubles.workers.local_workers import LocalWorkers
 
 
@@ -43,5 +42,4 @@ def _trained_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def trained(home: Home, _trained_folder: Path) -> Home:
     """A folder with a trained federation of this test's own."""
-    shutil.copytree(_trained_folder, home.folder, dirs_exist_ok=True)
-    return home
+    return duplicate(_trained_folder, home.folder)

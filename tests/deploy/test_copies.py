@@ -1,13 +1,17 @@
-"""A copy whose keys lie in another place shares them with the original, and destroys none of them."""
+"""A copy is told by its place, and by keys that it shares; it destroys none of them, and is written once adopted."""
 
 from __future__ import annotations
 
+import platform
 import shutil
 from pathlib import Path
 
 import pytest
 
-from tests.doubles.home import MARKED, Home
+from cluster.coordinator_actor import launch
+from cluster.writer.place import read_identity
+from storage.errors import Unavailable
+from tests.doubles.home import MARKED, Home, run
 
 REASON = "the original's disk is lost"
 
@@ -78,3 +82,101 @@ def test_a_store_of_an_earlier_release_is_recorded_at_the_next_write(original: H
     assert original.json("train").code == 0
     assert len(list(owners.iterdir())) == 1
     assert "is a copy of" in copy.refused("train", code=4).error["message"]
+
+
+@pytest.fixture
+def plain(trained: Home) -> Home:
+    """A copy of a trained folder, of which nothing but its place tells that it is one."""
+    assert trained.json("erase", "--subject", "secret-person-001", "--request-id", "er-0").code == 0
+    return Home(Path(shutil.copytree(trained.folder, trained.folder.parent / f"{trained.folder.name}-copy")))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("erase", "--subject", MARKED),
+        ("train",),
+        ("launch",),
+        ("request", "hold", "er-0", "--reason", "a dispute"),
+        ("readmit", "--subject", "secret-person-001", "--reason", "back"),
+        ("keys", "--rotate"),
+        ("token", "create", "--role", "audit"),
+    ],
+    ids=lambda words: "-".join(words[:2]),
+)
+def test_a_copy_at_another_place_is_not_written(trained: Home, plain: Home, words: tuple[str, ...]) -> None:
+    """Neither a coordinator's record nor keys elsewhere are needed to tell: it has the id and another place."""
+    before = plain.raw()
+    said = run(*words, "--config", str(plain.config), "--json")
+    assert (said.code, said.error["kind"]) == (4, "conflict"), said
+    assert f"this store is a copy of {trained.store}" in said.error["message"]
+    assert "nothing was done" in said.error["message"]
+    assert "sisa adopt" in said.error["remedy"]
+    assert plain.raw() == before
+
+
+def test_a_copy_at_another_place_is_read_and_verified(plain: Home) -> None:
+    """To look at a copy needs no adoption, and does not make it anything else than a copy."""
+    for words in (("status",), ("evaluate", "train.parquet"), ("verify",), ("log", "--check"), ("receipt", "er-0")):
+        assert plain.json(*words).code == 0, words
+    plain.refused("erase", "--subject", MARKED, code=4)
+
+
+def test_an_adopted_copy_is_a_federation_of_its_own(trained: Home, plain: Home) -> None:
+    """It gets an id of its own and remembers the original's; both are written to from then on."""
+    before = read_identity(trained.objects)
+    adopted = plain.json("adopt", "--reason", "a drill")
+    after = read_identity(plain.objects)
+    assert before is not None
+    assert after is not None
+    assert adopted.data["original"] == ""
+    assert (after.id, after.earlier) == (adopted.data["id"], (before.id,))
+    for each in (trained, plain):
+        assert each.json("erase", "--subject", MARKED).data["points"] == 4
+    assert read_identity(trained.objects) == before
+    assert "nothing to adopt" in plain.refused("adopt", "--reason", "again", code=4).error["message"]
+
+
+def test_an_adoption_that_was_interrupted_is_repeated(plain: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until the end the copy is one, and the way out is the same command."""
+    with monkeypatch.context() as patch:
+        patch.setattr(launch, "take_place", lambda *_: (_ for _ in ()).throw(Unavailable("the disk is away", "later")))
+        assert plain.json("adopt", "--reason", "a drill").code == 5
+    assert plain.json("erase", "--subject", MARKED).code == 4
+    assert plain.json("adopt", "--reason", "a drill").code == 0
+    assert plain.json("erase", "--subject", MARKED).data["points"] == 4
+
+
+def test_a_folder_that_was_renamed_or_restored_in_place_goes_on(trained: Home) -> None:
+    """Two of path, machine and inode are as they were."""
+    assert trained.json("train").code == 0
+    trained.store.rename(trained.folder / "elsewhere")
+    shutil.copytree(trained.folder / "elsewhere", trained.store)
+    assert trained.json("erase", "--subject", MARKED).data["points"] == 4
+    trained.store.rename(trained.folder / "renamed")
+    trained.specify(store="./renamed")
+    assert trained.json("erase", "--subject", "secret-person-001").data["points"] == 4
+
+
+def test_what_another_machine_mounts_elsewhere_is_adopted(trained: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the same path it is the same store; at another one nobody here can tell it from a copy."""
+    monkeypatch.setattr(platform, "node", lambda: "another")
+    assert trained.json("erase", "--subject", "secret-person-001").data["points"] == 4
+    monkeypatch.setattr(platform, "node", lambda: "a-third")
+    trained.store.rename(trained.folder / "mounted")
+    trained.specify(store="./mounted")
+    trained.refused("erase", "--subject", MARKED, code=4)
+    assert trained.json("adopt", "--reason", "it is mounted here now").code == 0
+    assert trained.json("erase", "--subject", MARKED).data["points"] == 4
+
+
+def test_a_store_of_an_earlier_release_gets_its_id_at_the_next_write(trained: Home) -> None:
+    """Until then nothing tells a copy; reading draws none, and nothing else is written for it."""
+    identity = trained.store / "control" / "identity"
+    identity.unlink()
+    assert trained.json("status").code == 0
+    assert not identity.exists()
+    before = set(trained.kept())
+    assert trained.json("train").code == 0
+    assert identity.exists()
+    assert set(trained.kept()) == before

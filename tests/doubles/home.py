@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import pyarrow.ipc
 import pyarrow.parquet as pq
 import pytest
 
+from cluster.writer.place import read_identity, take_place
 from deploy.commands.cli import main
 from storage.encryption.store import SealedStore
 from storage.objects import ObjectKey
@@ -221,6 +223,15 @@ class Home:
         after = run("status", "--config", str(self.config), "--json")
         assert (after.code, after.out) == (before.code, before.out)
         return said
+
+
+def duplicate(folder: Path, other: Path) -> Home:
+    """Copy a folder whose federation is one of its own from then on; a plain copy may only be read."""
+    home = Home(Path(shutil.copytree(folder, other, dirs_exist_ok=True)))
+    store = LocalStore(str(home.store))
+    if (identity := read_identity(store)) is not None:
+        take_place(store, identity.id)
+    return home
 
 
 def run(*words: str) -> Said:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -143,3 +144,24 @@ def test_a_choice_without_sites(tmp_path: Path) -> None:
     file.write_text('name = "one"\nstore = "./f"\n')
     said = run("status", "--site", "north", "--config", str(file), "--json")
     assert (said.code, "has no sites" in said.error["message"]) == (2, True)
+
+
+def test_a_copy_of_the_federations_own_store_commands_no_site(trained: Houses) -> None:
+    """The sites are the original's: from a copy nothing is erased there and none is withdrawn, until it is adopted."""
+    shutil.copytree(trained.folder / "office", trained.folder / "drill")
+    original = trained.config.read_text(encoding="utf-8")
+    trained.config.write_text(original.replace('store = "./office"', 'store = "./drill"'), encoding="utf-8")
+    assert trained.json("status").code == 0
+    config = ("--config", str(trained.config), "--json")
+    for words in (
+        ("site", "withdraw", "north", "--reason", "a drill"),
+        ("site", "erase", "north", "--subject", PERSON),
+        ("train",),
+        ("keys", "--rotate"),
+        ("token", "create", "--role", "audit"),
+    ):
+        said = run(*words, *config)
+        assert said.code == 4, said
+        assert f"this store is a copy of {trained.folder / 'office'}" in said.error["message"]
+    assert run("adopt", "--reason", "the office is lost", *config).code == 0
+    assert run("site", "withdraw", "north", "--reason", "it leaves", *config).data["membership"] == "purged"

@@ -9,6 +9,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
+from tests.doubles.home import duplicate
 from tests.kills.fail_points import Kind, Strike
 from tests.kills.lives import Life
 from tests.kills.zygote import Zygote, answer_of
@@ -88,7 +89,7 @@ class Stage:
     def copy(self, name: str) -> Path:
         """Return a folder of its own with the federation as it is before the story's command."""
         folder = self.base / f"case-{next(self._numbers)}"
-        shutil.copytree(self.reference(name).folder, folder)
+        duplicate(self.reference(name).folder, folder)
         return folder
 
     def run(self, folder: Path, *commands: str, jump_seconds: float = 0.0) -> dict[str, Any]:
@@ -133,7 +134,7 @@ class Stage:
         folder, other = self.base / f"before-{number}", self.base / f"undisturbed-{number}"
         folder.mkdir()
         self.run(folder, *story.before)
-        shutil.copytree(folder, other)
+        duplicate(folder, other)
         calm = self.run(other, story.command)
         served = self.run(folder, "look")["data"]["served"]
         answer = self.run(other, f"recover {story.command}")["data"]

@@ -6,7 +6,6 @@ Through the command, on a disk that forgets what was not synced.
 from __future__ import annotations
 
 import errno
-import shutil
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -17,7 +16,7 @@ from coordinator.engine.ledger import read_state
 from coordinator.requests import RequestState
 from coordinator.state import FederationState
 from storage.stores.local import LocalStore
-from tests.doubles.home import MARKED, Home, small_points
+from tests.doubles.home import MARKED, Home, duplicate, small_points
 from tests.doubles.stores.forgetful_disk import Fault, ForgetfulDisk
 from tests.storage.bad_homes import train_and_erase, without_ray
 
@@ -45,7 +44,7 @@ def _trained_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def home(tmp_path: Path, _trained_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
     """A folder with a trained federation of this test's own, in which one person is erased."""
     folder = tmp_path / "home"
-    shutil.copytree(_trained_folder, folder)
+    duplicate(_trained_folder, folder)
     monkeypatch.chdir(folder)
     with without_ray():
         yield Home(folder)

@@ -19,7 +19,7 @@ import pytest
 import cluster.training.workers
 from shards.learners.trainer import TrainingEvent, TrainTask
 from storage.stores.local import LocalStore
-from tests.doubles.home import MARKED, Home, small_points, without
+from tests.doubles.home import MARKED, Home, duplicate, small_points, without
 from tests.doubles.stores.system_calls import struck
 from tests.doubles.workers.local_workers import LocalWorkers
 from tests.storage.bad_homes import (
@@ -48,7 +48,7 @@ def _trained_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def home(tmp_path: Path, _trained_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
     """A folder with a trained federation of this test's own, in which one person is erased."""
-    shutil.copytree(_trained_folder, tmp_path, dirs_exist_ok=True)
+    duplicate(_trained_folder, tmp_path)
     monkeypatch.chdir(tmp_path)
     with without_ray():
         yield Home(tmp_path)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from storage.errors import Corrupt
-from tests.doubles.home import MARKED, MARKER, Columns, Home, ids_of, small_points, without
+from tests.doubles.home import MARKED, MARKER, Columns, Home, duplicate, ids_of, small_points, without
 
 
 def fresh_digests(folder: Path, columns: Columns, **changes: object) -> list[str]:
@@ -68,7 +67,7 @@ def test_the_order_of_erasures_leaves_no_trace(trained: Home, tmp_path_factory: 
     ends = []
     for requests in ([[first], [second]], [[second], [first]], [[first, second]]):
         folder = tmp_path_factory.mktemp("history") / "home"
-        shutil.copytree(trained.folder, folder)
+        duplicate(trained.folder, folder)
         for names in requests:
             assert Home(folder).json("erase", "--subject", *names).code == 0
         ends.append(Home(folder).json("status").digests)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,7 +17,7 @@ from cluster.runtime.system import SystemClock
 from coordinator.engine.engine import Engine
 from deploy.views.erasure import erase_outcome
 from tests.deploy.commands.test_cli_erase import fresh_digests
-from tests.doubles.home import MARKED, Home, run, small_points, without
+from tests.doubles.home import MARKED, Home, duplicate, run, small_points, without
 from tests.doubles.workers.local_workers import LocalWorkers
 
 ACTIONS = ("hold", "release", "extend", "cancel", "show")
@@ -39,8 +38,7 @@ def waiting(trained: Home) -> Home:
 def _lives_folder(_trained_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder whose federation has a request of every kind; made once for all tests."""
     folder = tmp_path_factory.mktemp("lives")
-    shutil.copytree(_trained_folder, folder, dirs_exist_ok=True)
-    home = Home(folder)
+    home = duplicate(_trained_folder, folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cluster.training.workers, "RayPool", LocalWorkers)
         patch.setattr(cluster.training.workers, "join_ray", lambda _: False)
@@ -58,8 +56,7 @@ def _lives_folder(_trained_folder: Path, tmp_path_factory: pytest.TempPathFactor
 @pytest.fixture
 def lives(home: Home, _lives_folder: Path) -> Home:
     """A federation of this test's own with a request of every kind."""
-    shutil.copytree(_lives_folder, home.folder, dirs_exist_ok=True)
-    return home
+    return duplicate(_lives_folder, home.folder)
 
 
 def later(monkeypatch: pytest.MonkeyPatch, days: float) -> None:

@@ -1,0 +1,121 @@
+"""Which federation a store holds, and where it was when it was last written: a copy has the id, and another place.
+
+    control/identity     the federation's id, the ids of those that it was copied from, the place of the store
+
+The id is drawn when the store is first written; in a store of an earlier release, at the next write.
+"""
+
+from __future__ import annotations
+
+import platform
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from storage.digests import Json
+from storage.errors import Conflict
+from storage.location import inode_of
+from storage.objects import ObjectStore, object_key
+from storage.registers.record import SealedRecord
+
+IDENTITY_KEY: Final = object_key("control/identity")
+
+PLACE_FIELDS: Final = frozenset({"location", "host", "inode"})
+
+REMEDY: Final = (
+    "give the command for the original; if this store is to take its place, or was moved, run"
+    " 'sisa adopt --reason REASON' here"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """What is on record of the store."""
+
+    id: str
+    earlier: tuple[str, ...]
+    """Ids of the federations whose copies it was made of, the oldest first."""
+    place: Mapping[str, Any]
+
+
+def read_identity(store: ObjectStore) -> Identity | None:
+    """Return what is on record; None: nothing was ever written here by a release that draws an id."""
+    found = _record(store).read()
+    return None if found is None else _identity(found)
+
+
+def check_place(store: ObjectStore) -> None:
+    """Raise ``Conflict`` when the store is a copy of one at another place."""
+    if (theirs := foreign_place(store)) is not None:
+        raise Conflict(
+            f"this store is a copy of {theirs}, which may still be in use: it can be read and verified, and nothing is"
+            " written here; nothing was done",
+            REMEDY,
+            store=store.location,
+        )
+
+
+def foreign_place(store: ObjectStore) -> str | None:
+    """Return where the store is of which this one is a copy; None: it is none, as far as its record shows."""
+    found = read_identity(store)
+    return None if found is None or is_ours(found.place, store) else str(found.place["location"])
+
+
+def settle_identity(store: ObjectStore) -> Identity:
+    """Draw the federation's id unless it has one, record where the store is now, and return both.
+
+    To be called by who holds the writer lock. A copy stays one.
+    """
+    known, place, own_id = read_identity(store), place_of(store), secrets.token_hex(16)
+    if known is not None and (known.place == place or not is_ours(known.place, store)):
+        return known
+
+    def settled(found: Mapping[str, Json] | None) -> Mapping[str, Json]:
+        if found is None:
+            return {"id": own_id, "earlier": [], "place": place}
+        is_own = is_ours(_identity(found).place, store)
+        return {**found, "place": place} if is_own else found
+
+    return _changed(store, settled)
+
+
+def take_place(store: ObjectStore, own_id: str) -> Identity:
+    """Make the store a federation of its own, with this id, at the place where it is."""
+
+    def taken(found: Mapping[str, Json] | None) -> Mapping[str, Json]:
+        before = None if found is None else _identity(found)
+        if before is None or before.id == own_id:
+            earlier = () if before is None else before.earlier
+        else:
+            earlier = (*before.earlier, before.id)
+        return {"id": own_id, "earlier": list(earlier), "place": place_of(store)}
+
+    return _changed(store, taken)
+
+
+def place_of(store: ObjectStore) -> dict[str, Json]:
+    """Return the names of the place that the store is in."""
+    return {"location": store.location, "host": platform.node(), "inode": inode_of(store)}
+
+
+def is_ours(place: Mapping[str, Any], store: ObjectStore) -> bool:
+    """Return whether the place is this store's: on its host a folder may move, and other hosts may see it unmoved.
+
+    A bucket and its prefix are the place, whatever its server is called here.
+    """
+    ours = place_of(store)
+    same = {name for name in PLACE_FIELDS if place[name] == ours[name]}
+    return "location" in same if ours["inode"] is None else len(same) >= 2
+
+
+def _changed(store: ObjectStore, change: Callable[[Mapping[str, Json] | None], Mapping[str, Json]]) -> Identity:
+    return _identity(_record(store).change(change))
+
+
+def _identity(fields: Mapping[str, Any]) -> Identity:
+    return Identity(id=fields["id"], earlier=tuple(fields["earlier"]), place=fields["place"])
+
+
+def _record(store: ObjectStore) -> SealedRecord:
+    return SealedRecord(store=store, key=IDENTITY_KEY, names=frozenset({"id", "earlier", "place"}))
