@@ -1,6 +1,9 @@
 """A Ray job that submits an erasure request to the federation's coordinator, and ends.
 
-    ray job submit -- python -m deploy.jobs.erase_job --file /run/sisa/requests/names.txt --request-id ticket-4711
+    ray job submit -- sisa-erase-job --config /etc/sisa/sisa.toml --file /run/sisa/requests/names.txt --request-id 4711
+
+The command ``sisa-erase-job`` (``sisa_jobs``) finds this module also where the job's working folder has a package
+``deploy`` of its own; ``python -m deploy.jobs.erase_job`` does not.
 
 The names are read from a file on the node where the job runs. They must be in neither the job's command, nor its
 ``runtime_env``, nor its ``working_dir``: Ray keeps all three with the cluster's metadata and shows them on its

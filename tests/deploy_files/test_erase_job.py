@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +21,7 @@ from coordinator.requests import RequestState
 from deploy.jobs import erase_job
 from deploy.jobs.erase_job import submitted
 from storage.errors import Conflict, Invalid, Unavailable
+from tests.deploy_files.manifests import ROOT
 from tests.doubles.home import MARKED, Home
 from tests.doubles.workers.local_workers import LocalWorkers
 
@@ -110,3 +115,30 @@ def test_a_job_without_a_coordinator_says_what_to_do(
     told = json.loads(capsys.readouterr().out)
     assert told["error"]["kind"] == "unavailable"
     assert "sisa launch" in told["error"]["remedy"]
+
+
+def test_a_package_of_the_users_hides_nothing(home: Home) -> None:
+    """In a folder with packages named as ours, first on the path as a job's working folder is, the command runs."""
+    folder = home.folder / "working"
+    for room in ("deploy", "cluster"):
+        (folder / room).mkdir(parents=True)
+        (folder / room / "__init__.py").touch()
+    (folder / "names.txt").write_text(f"{MARKED}\n", encoding="utf-8")
+    module, _, function = _scripts()["sisa-erase-job"].partition(":")
+    words = ["--file", "names.txt", "--request-id", "er-1", "--config", str(home.config)]
+    ended = subprocess.run(
+        [sys.executable, "-c", f"from {module} import {function}; {function}()", *words],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": f"{folder}:{ROOT}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "no coordinator is at work" in json.loads(ended.stdout)["error"]["message"], ended.stderr
+    assert ended.returncode == 5
+
+
+def _scripts() -> dict[str, str]:
+    """Return the commands that the distribution installs."""
+    found: dict[str, str] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
+    return found

@@ -26,8 +26,8 @@ pytestmark = [pytest.mark.multinode, pytest.mark.slow]
 def test_a_job_that_dies(
     home: Home, nodes: Nodes, gate: Gate, expected: Expected, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """A job submits an erasure request from a working folder of its own and is stopped in the middle of the erasure,
-    which is carried out all the same; the same job again finds its request done.
+    """A job submits a request from a working folder with a package ``deploy`` of its own, and is stopped in the
+    middle of the erasure, which is carried out all the same; the same job again finds its request done.
     """
     home.specify(**gate.settings, store=str(home.store))
     launch_coordinator(read_specification(home.config))
@@ -35,6 +35,8 @@ def test_a_job_that_dies(
     names.write_text(f"{ERASED}\n", encoding="utf-8")
     folder = tmp_path_factory.mktemp("working")
     (folder / "sisa.toml").write_bytes(home.config.read_bytes())
+    (folder / "deploy").mkdir()
+    (folder / "deploy" / "__init__.py").touch()
     with cluster.connect(home.config) as federation:
         federation.train()
         with gate.during(lambda: submit(nodes, folder, names, "&& exec sleep 600")) as job:
@@ -55,7 +57,7 @@ def test_a_job_that_dies(
 
 def submit(nodes: Nodes, folder: Path, names: Path, then: str = "") -> tuple[Any, str]:
     """Submit the job that asks for the points in ``names`` to be erased; return whom to ask about it, and its id."""
-    words = (sys.executable, "-m", "deploy.jobs.erase_job", "--file", str(names), "--file-of", "ids")
+    words = (sys.executable, "-m", "sisa_jobs", "--file", str(names), "--file-of", "ids")
     jobs = JobSubmissionClient(nodes.jobs)
 
     def submitted() -> str:
