@@ -15,6 +15,7 @@ Owns the words: worker, federation.
     sources             what sources hold that training refuses, and of people who were erased
     doctor              what can be known to go wrong, before work starts
     tokens              bearer tokens
+    release             which release a process runs, compared at first contact
     config/             specifications
     results/            what the front door returns
     runtime/            Ray itself, nodes, user code

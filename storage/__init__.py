@@ -23,4 +23,5 @@ SlateDB's boundary object for the floor under deleted numbers.
     encodings      bytes as text
     private_folder temporary folders for this user alone, removed even after a kill
     errors         errors, by what the caller does next
+    release        which release of this system a process runs
 """

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from time import monotonic, sleep
 from typing import Any, Final
 
@@ -19,6 +18,7 @@ from cluster.config.specification import FederationSpecification
 from cluster.coordinator_actor.ownership import Prover, Shown
 from cluster.coordinator_actor.ray_metrics import observer_of
 from cluster.coordinator_actor.resident import Heard, Resident
+from cluster.release import OtherRelease, Sent, own_release, refusal_in
 from cluster.results.federation import Verification
 from cluster.runtime.guard import check_rooms
 from cluster.runtime.process import leave_no_core
@@ -54,23 +54,36 @@ _PASSING: Final = (Fenced, OutcomeUnknown, Unavailable, WriterBusy)
 """What it gets over by itself; whoever only waits may wait for that, too."""
 
 
-def own_release() -> str:
-    """Return the release of this system that this process runs."""
-    try:
-        return version("sisa-ray")
-    except PackageNotFoundError:  # run from a checkout that was never installed
-        return "unknown"
+class _Made:
+    """What a coordinator's process has once it knows its specification."""
+
+    def __init__(self, specification: FederationSpecification) -> None:
+        self.specification = specification
+        self.prover = Prover(open_objects(specification))
+        self.resident = Resident(partial(_around, specification), observer_of(specification.name))
 
 
 class CoordinatorShell:
     """The actor: decodes nothing, decides nothing. Requests, questions and work have threads of their own."""
 
-    def __init__(self, specification: FederationSpecification) -> None:
+    def __init__(self, sent: Sent[FederationSpecification]) -> None:
         check_rooms()
         leave_no_core()
-        self._specification = specification
-        self._prover = Prover(open_objects(specification))
-        self._resident = Resident(partial(_around, specification), observer_of(specification.name))
+        self._made: _Made | OtherRelease
+        try:
+            self._made = _Made(sent.opened("coordinator"))
+        except OtherRelease as error:  # Ray started it on a node, or from a package, of another release
+            self._made = error
+
+    @property
+    def _at_work(self) -> _Made:
+        if isinstance(self._made, OtherRelease):
+            raise self._made
+        return self._made
+
+    @property
+    def _resident(self) -> Resident:
+        return self._at_work.resident
 
     @ray.method(concurrency_group="requests")
     def accept(self, request: ErasureRequest, names: DigestSet) -> ErasureRequest:
@@ -89,7 +102,7 @@ class CoordinatorShell:
 
     @ray.method(concurrency_group="questions")
     def running_release(self) -> str:
-        """Return the release that this process runs. Says it in any state, and in words that every release reads."""
+        """Return ``own_release``. Says it in any state, and in a text that every release reads."""
         return own_release()
 
     @ray.method(concurrency_group="questions")
@@ -100,12 +113,12 @@ class CoordinatorShell:
     @ray.method(concurrency_group="questions")
     def specification(self) -> FederationSpecification:
         """Return what it was launched with."""
-        return self._specification
+        return self._at_work.specification
 
     @ray.method(concurrency_group="questions")
     def show(self, nonce: str) -> Shown:
         """See ``Prover.show``."""
-        return self._prover.show(nonce)
+        return self._at_work.prover.show(nonce)
 
     @ray.method(concurrency_group="questions")
     def request(self, request_id: str) -> ErasureRequest:
@@ -257,6 +270,8 @@ def patiently(
             if monotonic() > until:
                 raise
         except (ActorUnavailableError, ActorDiedError) as error:
+            if (refused := refusal_in(str(error), "the coordinator's node")) is not None:
+                raise refused from error
             if monotonic() > until:
                 raise Unavailable(
                     "the coordinator does not answer",
@@ -272,4 +287,6 @@ def unwrapped(answer: Any, timeout_seconds: float | None = None) -> Any:
     except RayTaskError as error:
         if isinstance(error.cause, SisaError):
             raise error.cause from error
+        if (refused := refusal_in(str(error), "a node of the cluster")) is not None:
+            raise refused from error
         raise

@@ -25,12 +25,12 @@ from cluster.coordinator_actor.actor import (
     ACTOR_NAME,
     CoordinatorActor,
     RemoteWriter,
-    own_release,
     patiently,
     unwrapped,
 )
 from cluster.coordinator_actor.ownership import Adoption, adopt, check_shown, is_copy, is_place_on_record
 from cluster.coordinator_actor.record import RECORD_KEY, Launched, read_record, write_record
+from cluster.release import EARLIER, OtherRelease, Sent, own_release, refuse_other
 from cluster.runtime.head import Head, is_reachable, start_head, stop_head
 from cluster.runtime.labels import selecting
 from cluster.runtime.session import join_ray, leave_ray, worker_count
@@ -98,7 +98,7 @@ def launch_coordinator(specification: FederationSpecification) -> Launched:
         else:
             handle = CoordinatorActor.options(
                 name=ACTOR_NAME, namespace=namespace, lifetime="detached", get_if_exists=True, **_place(specification)
-            ).remote(specification)
+            ).remote(Sent(specification))
         _await_ready(handle)
         _check_own(handle, store)
     except BaseException:
@@ -125,11 +125,13 @@ def differing_parts(at_work: FederationSpecification, wanted: FederationSpecific
     return tuple(part.name for part in fields(one) if getattr(one, part.name) != getattr(other, part.name))
 
 
-def find_coordinator(store: ObjectStore, listener: Listener, remark: Callable[[str], None]) -> RemoteWriter | None:
+def find_coordinator(
+    store: ObjectStore, listener: Listener, remark: Callable[[str], None], who: str = "command"
+) -> RemoteWriter | None:
     """Return the coordinator at work on the federation in ``store``, having joined its Ray; None when there is none.
 
-    Raises ``Conflict`` when it runs another release than this process, or is the coordinator of another store, of which
-    this one is a copy.
+    ``who`` is what this process is called. Raises ``OtherRelease`` when the coordinator runs another one, ``Conflict``
+    when it is that of another store, of which this one is a copy.
     """
     record = read_record(store)
     if record is None:
@@ -138,7 +140,7 @@ def find_coordinator(store: ObjectStore, listener: Listener, remark: Callable[[s
     if handle is None:
         remark(f"the coordinator launched at {record.address} does not answer: the work is done here; see 'sisa stop'")
         return None
-    refuse_other_release(handle)
+    refuse_other_release(handle, who)
     _check_own(handle, store)
     return RemoteWriter(handle, store, listener)
 
@@ -169,9 +171,9 @@ def stop_coordinator(store: ObjectStore) -> bool:
     if handle is not None:
         try:
             _check_own(handle, store)
-        except Unavailable:
+        except (Unavailable, OtherRelease):
             if not is_place_on_record(store):
-                raise  # it may be another store's, and does not answer at the moment
+                raise  # it may be another store's, and does not say which one is its own
         ray.wait([handle.stop.remote()], timeout=_STOP_SECONDS)
         ray.kill(handle, no_restart=True)
     if record.head is not None or not was_joined:  # who is part of the cluster for other reasons stays
@@ -323,21 +325,17 @@ def _await_ready(handle: Any) -> None:
         raise
 
 
-def refuse_other_release(handle: Any) -> None:
-    """Raise ``Conflict`` when the coordinator runs another release: what is sent would mean something else there.
+def refuse_other_release(handle: Any, who: str = "command") -> None:
+    """Raise ``OtherRelease`` when the coordinator runs another one: what is sent would mean something else there.
 
     Asked before anything else, as it needs no class that both know. Releases before 0.2 do not know the question.
     """
     question = getattr(handle, "running_release", None)
-    at_work = "one before 0.2" if question is None else patiently(question.remote)
-    if at_work != own_release():
-        raise Conflict(
-            "the coordinator at work runs another release than this command",
-            "install the newer one wherever this federation is used, then run 'sisa stop' and 'sisa launch': see"
-            " 'Upgrade' in docs/operations.md",
-            coordinator=at_work,
-            command=own_release(),
-        )
+    at_work = EARLIER if question is None else patiently(question.remote)
+    refuse_other(
+        f"the coordinator at work runs another release than this {who}",
+        **{"coordinator": at_work, who: own_release()},
+    )
 
 
 def _refuse_other(handle: Any, specification: FederationSpecification) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,9 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from cluster.runtime.guard import check_rooms
+from cluster.release import Sent
 from cluster.runtime.labels import Labels, labels_in_words, require_nodes
-from cluster.runtime.task_pool import cause_of
+from cluster.runtime.task_pool import cause_of, perform
 from shards.data.sources import Source
 from storage.errors import Invalid, ObjectMissing
 from storage.location import is_on_s3
@@ -24,7 +25,6 @@ _REMEDY = "put data and store on S3 or in folders that all nodes share, or set [
 
 def sizes_seen(paths: Sequence[Path], store: ObjectStore, probe: ObjectKey | None) -> list[int | None] | None:
     """Return the size of each file as this node sees it; None: it does not see the store in which ``probe`` lies."""
-    check_rooms()
     if probe is not None:
         try:
             store.get(probe)
@@ -34,7 +34,7 @@ def sizes_seen(paths: Sequence[Path], store: ObjectStore, probe: ObjectKey | Non
 
 
 _remote: Any = ray.remote
-sizes_seen_task = _remote(num_cpus=0, max_retries=0)(sizes_seen)
+asking_task = _remote(num_cpus=0, max_retries=0)(perform)
 
 
 def processors() -> int:
@@ -86,7 +86,7 @@ def _probe_in(store: ObjectStore, names: Callable[[], str]) -> Iterator[ObjectKe
 def _ask(node: dict[str, Any], paths: Sequence[Path], store: ObjectStore, probe: ObjectKey | None) -> Any:
     # No look at its labels there: it is this very node, as ``ray.nodes`` told of it, or none.
     there = NodeAffinitySchedulingStrategy(node_id=node["NodeID"], soft=False)
-    return sizes_seen_task.options(scheduling_strategy=there).remote(paths, store, probe)
+    return asking_task.options(scheduling_strategy=there).remote(Sent(partial(sizes_seen, paths, store, probe)))
 
 
 def _answered(answer: Any) -> list[int | None] | None:

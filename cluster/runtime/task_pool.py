@@ -16,6 +16,7 @@ from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 import ray
 from ray.exceptions import RayError, RayTaskError
 
+from cluster.release import Sent, refusal_in
 from cluster.runtime.guard import check_rooms
 from cluster.runtime.labels import Labels, check_here, labels_in_words, nodes_with, place_of, selecting
 from storage.errors import SisaError, StoreFull, Unavailable
@@ -34,11 +35,11 @@ _Result = TypeVar("_Result")
 _Shared = ParamSpec("_Shared")
 
 
-def perform(act: Callable[..., Any], thing: object, name: str, *shared: object) -> Any:
-    """Do one thing, in a process of Ray's that leaves no core dump of what it reads (E12)."""
+def perform(sent: Sent[Callable[[], Any]]) -> Any:
+    """Do what was sent, in a process of Ray's that leaves no core dump of what it reads (E12)."""
     check_rooms()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    return act(thing, name, *shared)
+    return sent.opened("task")()
 
 
 def there(labels: Labels, act: Callable[..., Any], thing: object, name: str, *shared: object) -> Any:
@@ -75,7 +76,7 @@ class RayCrew:
         task = perform_task.options(scheduling_strategy="SPREAD", **selecting(self._labels))
         checked = partial(there, self._labels, act) if self._labels else act
         shift = _Shift(
-            submit=lambda index: task.remote(checked, things[index], names(), *shared),
+            submit=lambda index: task.remote(Sent(partial(checked, things[index], names(), *shared))),
             told=told,
             remark=self._remark,
             labels=self._labels,
@@ -88,6 +89,8 @@ class RayCrew:
 
 def cause_of(error: RayError) -> BaseException:
     """Return what to raise for a task's end: its own error as itself."""
+    if (refused := refusal_in(str(error), "a node where data are read")) is not None:
+        return refused
     if not isinstance(error, RayTaskError):
         return Unavailable(
             f"tasks that read data died {MOST_DEATHS} times in a row",

@@ -26,6 +26,7 @@ from cluster.config.sites import SiteSettings, read_sites
 from cluster.config.specification import ClusterSettings, FederationSpecification, read_specification
 from cluster.coordinator_actor.launch import find_coordinator, is_at_work, launch_coordinator, namespace_of
 from cluster.coordinator_actor.log_lines import LogLines
+from cluster.release import OtherRelease, Sent, refusal_in
 from cluster.runtime.guard import check_rooms
 from cluster.runtime.labels import check_here, selecting
 from cluster.runtime.system import SystemClock
@@ -50,8 +51,9 @@ _deployment: Any = serve.deployment  # its types take a class for a function tha
 class ReplicaShell:
     """One replica as Serve knows it: decodes nothing, decides nothing."""
 
-    def __init__(self, specification: FederationSpecification, site: SiteSettings | None = None) -> None:
+    def __init__(self, sent: Sent[tuple[FederationSpecification, SiteSettings | None]]) -> None:
         check_rooms()
+        specification, site = sent.opened("replica")
         check_here(specification.cluster.labels)
         lines = log_lines(specification.name)
         store = open_objects(specification)
@@ -85,7 +87,7 @@ def application_of(specification: FederationSpecification, site: SiteSettings | 
     """Return the federation's application, ready to be run. Replicas read the partition key from the store."""
     specification = with_key_in_store(open_objects(specification), specification)
     place = place_of_replicas(specification.cluster, specification.store)
-    bound: serve.Application = deployed(ReplicaShell, specification.serve, place).bind(specification, site=site)
+    bound: serve.Application = deployed(ReplicaShell, specification.serve, place).bind(Sent((specification, site)))
     return bound
 
 
@@ -150,10 +152,19 @@ def run_application(application: serve.Application, name: str, settings: ServeSe
             prefix=settings.prefix,
         ) from error
     except RuntimeError as error:
+        if (refused := _refusal(name, str(error))) is not None:
+            raise refused from error
         raise Unavailable(
             "the replicas did not start",
             "look at 'serve status' and Ray's logs; the store must be reachable from there",
         ) from error
+
+
+def _refusal(name: str, told: str) -> OtherRelease | None:
+    """Return why replicas did not start, where it is that they run another release; Serve keeps what they raised."""
+    application = serve.status().applications.get(name)
+    kept = [each.message for each in application.deployments.values()] if application else []
+    return refusal_in("\n".join([told, *kept]), "a node where a replica was started")
 
 
 def stop_serving(specification: FederationSpecification) -> bool:
@@ -178,7 +189,10 @@ def end_application(name: str) -> bool:
 
 
 def _coordinator(store: ObjectStore) -> Accepting | None:
-    return find_coordinator(store, lambda _: None, lambda _: None)
+    try:
+        return find_coordinator(store, lambda _: None, lambda _: None, "replica")
+    except OtherRelease as error:  # nothing that a client has sent is the cause
+        raise Unavailable(error.fact, error.remedy, **error.context) from error
 
 
 def _start(settings: ServeSettings) -> None:

@@ -13,6 +13,7 @@ from dataclasses import replace
 from fastapi import FastAPI
 
 from cluster.config.sites import Site, SitesSpecification, open_own_store
+from cluster.release import Sent
 from cluster.runtime.guard import check_rooms
 from cluster.runtime.labels import check_here
 from cluster.runtime.session import is_to_start_ray, join_ray
@@ -35,8 +36,9 @@ from storage.errors import Conflict, Corrupt, Invalid, Unavailable
 class SitesShell:
     """One replica as Serve knows it: decodes nothing, decides nothing."""
 
-    def __init__(self, specification: SitesSpecification) -> None:
+    def __init__(self, sent: Sent[SitesSpecification]) -> None:
         check_rooms()
+        specification = sent.opened("replica")
         check_here(specification.cluster.labels)
         lines = log_lines(specification.name)
         self._service = open_sites_service(specification)
@@ -60,7 +62,7 @@ def serve_sites(specification: SitesSpecification) -> Serving:
     _join(specification)
     settings = specification.serve
     place = place_of_replicas(specification.cluster, specification.store)
-    application = deployed(SitesShell, settings, place).bind(without_keys(specification))
+    application = deployed(SitesShell, settings, place).bind(Sent(without_keys(specification)))
     run_application(application, _name(specification), settings)
     return Serving(url=settings.url, replicas=settings.replicas, launched=False)
 

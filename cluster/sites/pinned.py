@@ -20,11 +20,12 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import ray
-from ray.exceptions import ActorDiedError, ObjectLostError, RayActorError, RayError
+from ray.exceptions import ActorDiedError, ObjectLostError, RayActorError
 
 from cluster.config.sites import Site
 from cluster.coordinator_actor.actor import unwrapped
 from cluster.coordinator_actor.launch import launch_coordinator, stop_coordinator
+from cluster.release import OtherRelease, Sent, refusal_in
 from cluster.results.federation import ErasureAnswer, SubjectFound, Verification
 from cluster.runtime.guard import check_rooms
 from cluster.runtime.labels import check_here, labels_in_words, nodes_with, selecting
@@ -68,10 +69,14 @@ class _Handed:
 class SiteShell:
     """The actor: ``NearSite`` on a node of the site."""
 
-    def __init__(self, site: Site) -> None:
-        self._site = site
+    def __init__(self, sent: Sent[Site]) -> None:
+        self._sent_site = sent
         self._named: dict[str, list[_Name]] = {}
         self._sent: tuple[tuple[int, str] | None, bytes] = None, b""
+
+    @property
+    def _site(self) -> Site:
+        return self._sent_site.opened("site process")
 
     @cached_property
     def _near(self) -> NearSite:
@@ -310,7 +315,11 @@ class PinnedSite:
                 if monotonic() > until:
                     raise self._away("it does not answer")
             return unwrapped(answer)
-        except _LOST as error:
+        except (OtherRelease, *_LOST) as error:
+            refused = error if isinstance(error, OtherRelease) else refusal_in(str(error), "a node of the site")
+            if refused is not None:
+                self._end(actor)  # once the site has the same release, another one will do
+                raise Unavailable(f"the site is away: {refused.message}", refused.remedy, site=self.name) from error
             self._forget(actor, error)
             self._check_there()
             raise self._away("its process was lost, and is started anew") from error
@@ -321,13 +330,22 @@ class PinnedSite:
             join_ray(self._site.specification.cluster)
             self._check_there()
             if self._actor is None:
-                self._actor = SiteActor.options(**selecting(self._site.specification.cluster.labels)).remote(self._site)
+                self._actor = SiteActor.options(**selecting(self._site.specification.cluster.labels)).remote(
+                    Sent(self._site)
+                )
             return self._actor
 
-    def _forget(self, actor: Any, error: RayError) -> None:
+    def _forget(self, actor: Any, error: Exception) -> None:
         """Let an actor go that is dead for good: the next call starts another one."""
         with self._lock:
             if isinstance(error, ActorDiedError) and self._actor is actor:
+                self._actor = None
+
+    def _end(self, actor: Any) -> None:
+        """End an actor: the next call starts another one."""
+        with self._lock:
+            if self._actor is actor:
+                ray.kill(actor)
                 self._actor = None
 
     def _check_there(self) -> None:

@@ -19,6 +19,7 @@ from ray.exceptions import (
 )
 
 from cluster.config.specification import ClusterSettings
+from cluster.release import OtherRelease, Sent, refusal_in
 from cluster.runtime.labels import selecting
 from cluster.runtime.session import is_short, worker_count, worker_environment
 from cluster.training.deaths import MOST_MISMATCHES, Deaths, Fate, fate_of
@@ -40,6 +41,8 @@ PATIENCE_SECONDS: Final = 20.0
 
 MOST_WAITS: Final = 15
 """So many times as long are workers waited for that have their processors and do not come up, when others have."""
+
+_NODE: Final = "a node where a worker was started"
 
 _DEATHS: Final = (ActorDiedError, ActorUnavailableError, OutOfMemoryError, WorkerCrashedError)
 
@@ -79,15 +82,17 @@ class RayPool:
         Workers that do not reproduce ``stored`` are named, stopped and not used again; others are started on other
         nodes instead. Where no worker reproduces it, the largest group of equal workers is used.
         Raises ``Invalid`` when the model does not fit the data or no node can hold a worker, ``Unavailable`` when none
-        can any more or none has the labels.
+        can any more or none has the labels, ``OtherRelease`` when a node's workers run another one.
         """
         stood_idle = len(self._idle)
         try:
             found = self._gather(width, tasks, stored)
         except RayTaskError as error:
-            raise _cause(error) from error
+            raise self._refused(error) from error
         except _DEATHS as error:
             self.close()
+            if (refused := refusal_in(str(error), _NODE)) is not None:
+                raise refused from error
             if stood_idle:  # it may have been one that died since its last task: ask new ones
                 return self.configuration(width, tasks, stored)
             raise Unavailable("a worker died while it started", "look into Ray's logs, then try again") from error
@@ -278,9 +283,12 @@ class RayPool:
             max_restarts=0,
             **worker_environment(),
             **selecting(self._settings.labels, self._avoided),
-        ).remote(replace(self._setup, companions=self._present) if self._present else self._setup, *self._carried())
+        ).remote(Sent(self._own_setup()), *self._carried())
         self._places[actor] = actor.__ray_call__.remote(own_place)
         return actor
+
+    def _own_setup(self) -> WorkerSetup:
+        return replace(self._setup, companions=self._present) if self._present else self._setup
 
     def _carried(self) -> list[Any]:
         """Return the declared files' contents, in Ray; read once for all workers.
@@ -330,7 +338,7 @@ class RayPool:
             return None
         except RayTaskError as error:
             if not isinstance(error.cause, OtherConditions):
-                raise _cause(error) from error
+                raise self._refused(error) from error
             del running[stream]
             self._skip(run, error.cause, running, waiting)
             return None
@@ -342,6 +350,8 @@ class RayPool:
 
     def _replace(self, run: _Run, error: RayError, waiting: deque[tuple[TrainTask, Deaths]]) -> None:
         """Let another worker go on with the task. Raises ``Unavailable`` when its workers died too often."""
+        if (refused := refusal_in(str(error), _NODE)) is not None:
+            raise refused from error
         fate = self._fate(run.actor, error)
         self._let_go(run.actor)  # one that only seems dead would write for nobody
         deaths = run.deaths.and_one(fate)
@@ -349,6 +359,13 @@ class RayPool:
             raise unavailable from error
         waiting.appendleft((run.task, deaths))
         self._remark(f"{fate.value}: another one goes on with shard {run.task.shard} after slice {len(run.task.done)}")
+
+    def _refused(self, error: RayTaskError) -> BaseException:
+        """Return the error that a worker raised, as itself; of another release, none stays to be asked again."""
+        cause = _cause(error)
+        if isinstance(cause, OtherRelease):
+            self.close()
+        return cause
 
     def _skip(
         self,
@@ -379,6 +396,8 @@ def _cause(error: RayTaskError) -> BaseException:
     cause = error.cause
     if isinstance(cause, SisaError):
         return cause
+    if (refused := refusal_in(str(error), _NODE)) is not None:
+        return refused
     return SisaError(
         f"a worker failed with {type(cause).__name__}: {cause}",
         "this is likely to come from the model's own code; the worker's traceback is the cause of this error",

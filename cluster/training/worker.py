@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import ray
 
+from cluster.release import Sent
 from cluster.runtime.guard import check_rooms
 from cluster.runtime.labels import Labels, check_here
 from cluster.runtime.process import leave_no_core
@@ -213,22 +214,23 @@ def keep_silent() -> None:
 class WorkerShell:
     """The actor: decodes nothing, decides nothing."""
 
-    def __init__(self, setup: WorkerSetup, *contents: npt.NDArray[np.uint8]) -> None:
-        """``contents`` are the bytes of the declared files, in the order of their names in ``setup.files``."""
-        self._setup = setup
+    def __init__(self, sent: Sent[WorkerSetup], *contents: npt.NDArray[np.uint8]) -> None:
+        """``contents`` are the bytes of the declared files, in the order of their names in the setup's ``files``."""
+        self._sent = sent
         self._contents = contents
 
     @cached_property
     def _worker(self) -> Worker:
         # Made at the first call: an error here comes back as itself, one in __init__ as a dead actor.
         keep_silent()
-        check_here(self._setup.labels)
+        setup = self._sent.opened("worker")
+        check_here(setup.labels)
         os.nice(_GIVING_WAY)
-        contents = {name: content.data for name, content in zip(self._setup.files, self._contents, strict=True)}
-        stage = StagedFolder(self._setup.import_folder, contents)
+        contents = {name: content.data for name, content in zip(setup.files, self._contents, strict=True)}
+        stage = StagedFolder(setup.import_folder, contents)
         stage.enter()
         self._contents = ()
-        return Worker(self._setup, UserModules(stage))
+        return Worker(setup, UserModules(stage))
 
     @ray.method
     def configuration(self, width: int, stored: Configuration | None = None) -> Configuration:

@@ -13,14 +13,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import asdict, dataclass, is_dataclass
 from enum import IntEnum
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final, NoReturn, TextIO, cast
 
 from storage.errors import Conflict, Fenced, Invalid, ObjectMissing, SisaError, Unavailable
+from storage.release import DISTRIBUTION, RELEASE
 
 SCHEMA_VERSION: Final = 1
-_DISTRIBUTION: Final = "sisa-ray"
 
 
 class ExitCode(IntEnum):
@@ -130,12 +129,8 @@ def say(outcome: Outcome, *, as_json: bool) -> None:
 
 def version_outcome() -> Outcome:
     """Return which release this is."""
-    try:
-        release = version(_DISTRIBUTION)
-    except PackageNotFoundError:  # run from a checkout that was never installed
-        release = "not installed"
-    text = f"{_DISTRIBUTION} {release}"
-    return Outcome(data={"version": release, "python": platform.python_version()}, text=text)
+    text = f"{DISTRIBUTION} {RELEASE}"
+    return Outcome(data={"version": RELEASE, "python": platform.python_version()}, text=text)
 
 
 def open_streams() -> None:

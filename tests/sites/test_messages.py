@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from cluster.release import Sent
 from cluster.results.federation import SubjectFound
 from cluster.sites.pinned import PinnedSite, SiteShell, _Handed, _Name, _pieces
 from coordinator.requests import NONE_SIMILAR
@@ -56,7 +57,7 @@ class _Counted:
 @pytest.fixture
 def shell(tmp_path: Path) -> Any:
     """A site's process that has touched nothing yet; untyped, for checkers take its methods for remote ones."""
-    return SiteShell(Houses(tmp_path).fill().site("north"))
+    return SiteShell(Sent(Houses(tmp_path).fill().site("north")))
 
 
 @pytest.mark.parametrize("name", ["a", "person-17", "人" * 1_000, 2**70])

@@ -10,6 +10,7 @@ import ray
 import cluster
 from cluster.config.specification import read_specification
 from cluster.coordinator_actor.launch import launch_coordinator
+from cluster.release import Sent
 from cluster.runtime.labels import check_here
 from cluster.runtime.task_pool import RayCrew
 from cluster.training.worker import WorkerActor
@@ -64,7 +65,7 @@ def test_who_is_elsewhere_refuses(sites: Sites, home_at: SiteHome) -> None:
     with pytest.raises(InvariantBroken, match="on a node without the labels site=north"):
         sites.at("south", check_here, {"site": "north"})
     setup = Workers(specification, home.objects, print)._setup()
-    stray: Any = WorkerActor.options(num_cpus=0, label_selector={"site": "south"}).remote(setup)
+    stray: Any = WorkerActor.options(num_cpus=0, label_selector={"site": "south"}).remote(Sent(setup))
     with pytest.raises(InvariantBroken, match="on a node without the labels site=north"):
         cluster.coordinator_actor.actor.unwrapped(stray.configuration.remote(16))
     ray.kill(stray)

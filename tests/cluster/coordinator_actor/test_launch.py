@@ -10,8 +10,8 @@ import pytest
 
 from cluster.config.specification import FederationSpecification, read_specification
 from cluster.coordinator_actor import launch
-from cluster.coordinator_actor.actor import own_release
 from cluster.coordinator_actor.launch import differing_parts, refuse_other_release
+from cluster.release import own_release
 from storage.errors import Conflict
 from tests.doubles.home import Home
 

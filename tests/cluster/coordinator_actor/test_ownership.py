@@ -15,10 +15,11 @@ import ray
 
 from cluster.config.specification import read_specification
 from cluster.coordinator_actor import actor, launch
-from cluster.coordinator_actor.actor import RemoteWriter, own_release
+from cluster.coordinator_actor.actor import RemoteWriter
 from cluster.coordinator_actor.launch import find_coordinator, launch_coordinator, stop_coordinator
 from cluster.coordinator_actor.ownership import Prover, Shown
 from cluster.coordinator_actor.record import Launched, read_record, write_record
+from cluster.release import own_release
 from cluster.writer.stores import open_objects
 from storage.errors import Conflict, Unavailable
 from storage.location import open_store, place_name

@@ -14,6 +14,7 @@ import ray
 import cluster.training.workers
 from cluster.config.specification import ClusterSettings, FederationSpecification
 from cluster.coordinator_actor import launch as launching
+from cluster.release import Sent
 from cluster.runtime import nodes
 from cluster.runtime import task_pool as crew
 from cluster.runtime.labels import (
@@ -210,13 +211,13 @@ def test_tasks_that_read_are_placed_by_their_labels(monkeypatch: pytest.MonkeyPa
 
     RayCrew(1, print, NORTH)(act, [7], lambda: "name", lambda _: None)
     assert asked.options_given == [{"scheduling_strategy": "SPREAD", "label_selector": NORTH}]
-    ((checked, thing, name),) = asked.begun
+    ((sent,),) = asked.begun
     _play(monkeypatch, here={"site": "south"})
     with pytest.raises(InvariantBroken, match="on a node without the labels site=north; it touched nothing"):
-        checked(thing, name)
+        sent.opened("task")()
     assert touched == []
     _play(monkeypatch, here={**NORTH, "zone": "b"})
-    checked(thing, name)
+    sent.opened("task")()
     assert touched == [7]
 
 
@@ -275,7 +276,7 @@ def test_a_worker_that_is_elsewhere_touches_nothing(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(cluster.training.worker, "keep_silent", lambda: None)
     setup: WorkerSetup = Workers(_pinned(), MemoryStore("nobody"), print)._setup()
     _play(monkeypatch, here={"site": "south"})
-    shell: Any = WorkerShell(setup)
+    shell: Any = WorkerShell(Sent(setup))
     with pytest.raises(InvariantBroken, match=r"placed on a node without the labels site=north.*\[node=here\]"):
         shell._worker  # noqa: B018  it is made when it is looked at
 

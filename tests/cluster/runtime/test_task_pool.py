@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ray.exceptions import RayError, RayTaskError, TaskCancelledError, WorkerCrashedError
 
+from cluster.release import Sent
 from cluster.runtime import task_pool as crew
 from cluster.runtime.task_pool import MOST_DEATHS, RayCrew, cause_of
 from storage.errors import Invalid, SisaError, StoreFull, Unavailable
@@ -50,9 +52,12 @@ class FakeRay:
         """Return the task."""
         return self
 
-    def remote(self, act: object, thing: int, name: str, *shared: object) -> str:
+    def remote(self, sent: Sent[partial[int]]) -> str:
         """Begin an attempt."""
-        assert (act, shared) == (abs, ("shared",))
+        wanted = sent.opened("task")
+        thing, name, *shared = wanted.args
+        assert isinstance(name, str)
+        assert (wanted.func, shared) == (abs, ["shared"])
         self.names.append(name)
         self.running[name] = (thing, self.attempts.get(thing, 0))
         self.attempts[thing] = self.attempts.get(thing, 0) + 1

@@ -11,6 +11,7 @@ import pytest
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError
 
 from cluster.config.specification import ClusterSettings
+from cluster.release import OtherRelease, Sent
 from cluster.runtime import labels
 from cluster.runtime.session import waited_for
 from cluster.training import pool
@@ -23,6 +24,7 @@ from shards.learners.trainer import TrainTask
 from shards.lineage import Configuration
 from shards.specification import ModelSettings, ShardId, TrainingSettings
 from storage.digests import sha256
+from storage.errors import SisaError
 from storage.stores.memory import MemoryStore
 from tests.coordinator.records import configuration, probed
 from tests.doubles.workers.played_ray import PlayedRay
@@ -63,7 +65,7 @@ Play = Callable[..., _Mixed]
 def mixed(monkeypatch: pytest.MonkeyPatch) -> Play:
     """Returns a pool on nodes that compute so; workers come to the first one that has a processor."""
 
-    def play(*computing: Configuration, fates: Fates | None = None, workers: int | None = None) -> _Mixed:
+    def play(*computing: Configuration | SisaError, fates: Fates | None = None, workers: int | None = None) -> _Mixed:
         nodes = {f"node-{number:02d}": each for number, each in enumerate(computing)}
         world = PlayedRay(dict.fromkeys(nodes, True), fates or {}, nodes)
         monkeypatch.setattr(pool, "is_short", lambda: world.is_short)
@@ -184,7 +186,7 @@ def test_busy_nodes_are_not_waited_for(mixed: Play) -> None:
     busy = replace(world.world)
     for node in ("node-01", "node-02"):
         busy.options(label_selector={"ray.io/node-id": f"!in({','.join({'node-00', 'node-01', 'node-02'} - {node})})"})
-        busy.remote(None)
+        busy.remote(Sent(None))
         busy.actors[-1].node = node
     assert world.pool.configuration(1, 1, A) == B
     assert world.remarks == ["2 of 2 workers got no processors: going on without them"]
@@ -278,3 +280,17 @@ def test_what_is_waited_for_is_said_of_the_nodes_that_count(mixed: Play) -> None
     assert told.startswith("waiting for workers: nodes whose workers compute the same bits hold 1 at once, of all ")
     told = waited_for(ClusterSettings(), {"node-00", "node-01"})
     assert told == "waiting for a node of the same kind: no node whose workers compute the same bits can hold a worker"
+
+
+def test_a_node_of_another_release_is_named_and_its_worker_not_asked_again(mixed: Play) -> None:
+    """The work is refused with the worker's own words, and no worker stays that would repeat them: a node that was
+    upgraded meanwhile is found so by the next attempt.
+    """
+    refused = OtherRelease("the worker runs another release", worker="0.3.0", started_by="0.2.0", machine="n-1")
+    world = mixed(A, refused)
+    with pytest.raises(OtherRelease, match=r"\[worker=0\.3\.0 started_by=0\.2\.0 machine=n-1\]"):
+        world.pool.configuration(1, 2, A)
+    assert world.used == []
+    world.world.computing = {"node-00": A, "node-01": A}
+    assert world.pool.configuration(1, 2, A) == A
+    assert world.used == ["node-00", "node-01"]

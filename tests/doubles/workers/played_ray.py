@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any, Self
 
 from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayError, RayTaskError
 
+from cluster.release import Sent
 from cluster.training.silence import Place
 from coordinator.engine.tasks import check_configuration
 from shards.learners.trainer import SliceLearned, TrainTask
@@ -62,8 +63,8 @@ class PlayedRay:
     nodes_alive: dict[str, bool]
     fates: dict[int, deque[RayError | None]]
     """By shard; None: the slice is learned. A node whose worker is away is lost."""
-    computing: dict[str, Configuration] = field(default_factory=dict)
-    """By node, what its workers say of themselves."""
+    computing: Mapping[str, Configuration | SisaError] = field(default_factory=dict)
+    """By node, what its workers say of themselves, or raise."""
     actors: list[PlayedActor] = field(default_factory=list)
     avoided: Collection[str] = ()
     is_short: bool = True
@@ -76,9 +77,9 @@ class PlayedRay:
         avoided = (label_selector or {}).get("ray.io/node-id", "!in()").removeprefix("!in(").removesuffix(")")
         return replace(self, avoided=avoided.split(","))
 
-    def remote(self, setup: object, *_contents: object) -> PlayedActor:
+    def remote(self, setup: Sent[Any], *_contents: object) -> PlayedActor:
         """Make an actor."""
-        self.actors.append(PlayedActor(self, setup, self.avoided))
+        self.actors.append(PlayedActor(self, setup.opened("worker"), self.avoided))
         self._place()
         return self.actors[-1]
 
@@ -97,11 +98,17 @@ class PlayedRay:
             raise GetTimeoutError
         if isinstance(answer.of, TrainTask):
             return self._learn(answer, answer.of, node)
-        return Place(node, 0) if answer.of == "place" else self.computing[node]
+        if answer.of == "place":
+            return Place(node, 0)
+        found = self.computing[node]
+        if isinstance(found, SisaError):
+            raise RayTaskError("configuration", "", found)
+        return found
 
     def _learn(self, answer: _Answer, task: TrainTask, node: str) -> SliceLearned:
         try:
-            check_configuration(answer.actor.setup and answer.actor.setup.companions, self.computing.get(node, _NONE))
+            own: Any = self.computing.get(node)
+            check_configuration(answer.actor.setup and answer.actor.setup.companions, own)
         except SisaError as error:
             raise RayTaskError("train", "", error) from None
         fate = self.fates[task.shard].popleft()
@@ -147,9 +154,6 @@ class PlayedRay:
                 taken = {each.node for each in self.actors if not each.is_dead}
                 free = (node for node, is_alive in self.nodes_alive.items() if is_alive and node not in taken)
                 actor.node = next((node for node in free if node not in actor.avoided), None)
-
-
-_NONE: Any = None
 
 
 def _learned(task: TrainTask) -> SliceLearned:
