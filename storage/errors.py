@@ -107,4 +107,4 @@ class WriterBusy(Conflict):
 
 
 class JournalTruncated(Conflict):
-    """The journal's entries asked for were pruned: read the manifest that holds what came of them."""
+    """The journal's entries asked for were pruned: read the manifest that holds their result."""

@@ -35,7 +35,7 @@ def open_store(location: str, base: Path, endpoint: str | None = None, profile: 
     address of an S3-compatible server, None: AWS. ``profile`` names credentials in the file of the machine where the
     store is used, None: what boto3 finds there.
 
-    Raises ``Invalid`` for any other form, for a path that is no folder, and for endpoint or profile of no S3 store.
+    Raises ``Invalid`` for any other form, for a path that is not a folder, and for endpoint or profile of no S3 store.
     """
     if profile is not None and not is_on_s3(location):
         raise Invalid(
@@ -66,7 +66,7 @@ def open_store(location: str, base: Path, endpoint: str | None = None, profile: 
 def place_name(store: ObjectStore) -> str:
     """Return a name of the place that ``store`` is in: equal names are one place, one place may have several names.
 
-    A folder is named by this start of the machine, the device and the inode, whatever path leads there; a bucket by
+    A folder is named by this start of the machine, the device and the inode, by any path; a bucket by
     its server, as it is called here, and the prefix.
     """
     inner = _innermost(store)

@@ -86,7 +86,7 @@ class ObjectStore(Protocol):
         ...
 
     def delete(self, key: ObjectKey) -> None:
-        """Remove the object, durably, with every older version; a missing object is no error."""
+        """Remove the object, durably, with every older version; a missing object is not an error."""
         ...
 
     def delete_all(self, keys: Iterable[ObjectKey]) -> None:
@@ -112,7 +112,7 @@ class ObjectStore(Protocol):
     def exclusive(self, name: str, holder: str) -> AbstractContextManager[None]:
         """Hold the right called ``name`` (one key segment) until the block ends or this process dies.
 
-        For liveness, not for safety: a fencing token refuses a stale writer. ``holder`` is what others are told, such
+        For liveness, not for safety: a fencing token refuses a stale writer. ``holder`` is what others are shown, such
         as "sisa train, process 123"; it holds no personal data. Child processes do not inherit the right, and it is
         not re-entrant. Raises ``WriterBusy``, which names the holder, when it is taken; never waits.
         """
@@ -120,7 +120,7 @@ class ObjectStore(Protocol):
 
 
 def key_segment(text: str) -> str:
-    """Return ``text`` as one segment of a key. Raises ``Invalid`` when it is none."""
+    """Return ``text`` as one segment of a key. Raises ``Invalid`` when it cannot be one."""
     if not _SEGMENT.fullmatch(text):
         raise Invalid(
             "this name has to be one segment of an object key", "use a-z, 0-9, '.', '_', '-'", name=repr(text)

@@ -22,7 +22,7 @@ FORMAT_VERSION = 1
 def seal(fields: Mapping[str, Json]) -> bytes:
     """Return the stored form of ``fields``, which name neither ``format_version`` nor ``sha256``.
 
-    Raises ``Invalid`` when a value is none that JSON can hold: a NaN, a name that is no text, bytes.
+    Raises ``Invalid`` when a value cannot be JSON: a NaN, a name that is not text, bytes.
     """
     record: dict[str, Json] = {**fields, "format_version": FORMAT_VERSION}
     try:
@@ -82,7 +82,7 @@ def _is_named_by_text(value: Json) -> bool:
         value = tuple(value.values())
     if isinstance(value, (list, tuple)):
         for inner in value:
-            # Most are no containers: to call this for each would take half of the time that sealing does.
+            # Most are not containers: to call this for each would take half of the time that sealing does.
             if isinstance(inner, (dict, list, tuple)) and not _is_named_by_text(inner):
                 return False
     return True

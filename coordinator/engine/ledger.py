@@ -212,7 +212,7 @@ class Ledger:
 
     def _append(self, records: Sequence[Json], state: FederationState) -> None:
         if self._is_lost:
-            raise Fenced("this writer has lost its place in the journal", "stop this process; start it anew")
+            raise Fenced("this writer has lost its place in the journal", "stop this process and start it again")
         self._is_lost = True  # unless nothing was written, or it is known what was
         try:
             position = self._journal.append(records, after=self._position, token=self._token, nonce=self._names())

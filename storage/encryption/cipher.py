@@ -107,6 +107,6 @@ def _through(context: CipherContext, payload: memoryview) -> Iterator[bytes]:
 def _unreadable(key: ObjectKey) -> Corrupt:
     return Corrupt(
         "an encrypted object is not what was written",
-        "it was not used; restore it from a copy of the store, or run 'sisa train' to make it anew",
+        "it was not used; restore it from a copy of the store, or run 'sisa train' to make it again",
         key=key,
     )

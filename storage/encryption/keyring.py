@@ -3,13 +3,13 @@
     <folder>/<ring>/ring                   compare-and-swap; wrapped data keys, and what key-encryption key opens them
     <folder>/<ring>/kek-<number>-<random>  create-if-absent; 32 random bytes: that key-encryption key
 
-Destroying data keys makes the ring anew: a new key-encryption key of the next number, all other data keys wrapped under
+Destroying data keys replaces the ring: a new key-encryption key of the next number, all other data keys wrapped under
 it, the ring swapped, then every other key-encryption key of that number or below deleted. From there on no copy of any
 earlier ring opens, wherever it was forgotten.
 
 Why the number: a ring of number n+1 can only replace one of number n, so once n is reached no key-encryption key of
-number n or below but the named one can ever be named. Those, and only those, may be deleted at any time, whoever else
-is at work. A ring is never deleted, and within a number entries are only added.
+number n or below but the named one can ever be named. Those, and only those, may be deleted at any time, even while
+others are at work. A ring is never deleted, and within a number entries are only added.
 
 Source: NIST SP 800-88 Rev. 2 (cryptographic erase by sanitising a wrapping key).
 """
@@ -94,7 +94,7 @@ def _entries(entries: Mapping[str, object], key: ObjectKey) -> dict[ObjectKey, b
 
 
 def kek_number(name: str) -> int | None:
-    """Return the number in a key-encryption key's name; None when it is no such name."""
+    """Return the number in a key-encryption key's name; None for other names."""
     match = _KEK.fullmatch(name)
     return int(match[1]) if match else None
 
@@ -133,7 +133,7 @@ class _OpenRing:
 
 
 class RingContents(NamedTuple):
-    """What a ring holds, and what lies beside it."""
+    """What a ring holds, and the other objects in its folder."""
 
     name: str
     entries: frozenset[ObjectKey]
@@ -228,7 +228,7 @@ class Keyrings:
     def _read(self, name: str, *, durable: bool = False) -> _OpenRing | None:
         """Return the ring as it is now; None when there is none. Raises ``Corrupt``.
 
-        ``durable`` is for whoever relies on an entry that is there, or deletes what the ring does not name any more.
+        ``durable`` is for callers that rely on an entry that is there, or delete what the ring no longer names.
         """
         key, before = self._key(name, RING), None
         for _ in range(_ATTEMPTS):
@@ -246,7 +246,7 @@ class Keyrings:
                 return self._remember(_OpenRing(ring, secret, stored.tag))
             if stored.tag == before:
                 raise _lost(self._key(name, ring.kek))
-            before = stored.tag  # it may have been made anew between the two reads
+            before = stored.tag  # it may have been replaced between the two reads
         raise _contended(key)
 
     def _secret(self, ring: Ring) -> bytes | None:
@@ -311,7 +311,7 @@ def _lost(kek: ObjectKey) -> Corrupt:
     return Corrupt(
         "a key-encryption key is missing or damaged: nothing that it protects can be read",
         "restore the store's keys from a copy; without one, delete all objects of this ring of keys and run 'sisa"
-        " train': what they protected is made anew from the source",
+        " train': what they protected is made again from the source",
         key=kek,
     )
 

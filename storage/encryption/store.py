@@ -61,8 +61,8 @@ class VaultFacts:
 class SealedStore:
     """An ``ObjectStore`` that encrypts what it puts into ``inner`` under ``prefix``; callers see plain payloads.
 
-    ``list`` tells payloads' sizes, and passes the keyrings through: they are objects of the store like any other, in
-    nobody's way but in everybody's count. Tags are digests of the payload. One store is reached with one choice of
+    ``list`` gives payloads' sizes, and passes the keyrings through: they are objects of the store like any other, and
+    are counted. Tags are digests of the payload. One store is reached with one choice of
     ``keys``, for good.
     """
 
@@ -173,7 +173,7 @@ class SealedStore:
         if not is_encrypted(stored):
             raise Corrupt(
                 "an object of the store's encrypted part is not encrypted as a whole",
-                "it was not used; restore it from a copy of the store, or run 'sisa train' to make it anew",
+                "it was not used; restore it from a copy of the store, or run 'sisa train' to make it again",
                 key=key,
             )
         if (known := self._data_key(name, key, fresh=False)) is not None:
@@ -284,7 +284,7 @@ class SealedStore:
         return self._opened[0] if self._opened else None
 
     def _made_keyrings(self) -> Keyrings:
-        """Return the keyrings, in a place that is durable: for whoever is about to enter keys."""
+        """Return the keyrings, in a place that is durable, for a caller that is about to add keys."""
         if not self._made:
             made = self._opened[0] if self._opened else make_keyrings(self.inner, self.keys)
             settle_place(self.inner, self.keys, made)

@@ -1,6 +1,6 @@
 """Group commit: what many threads hand in at one time is done in one go.
 
-A write that is made durable costs about the same for one item as for a hundred. So whoever comes while a batch is
+A write that is made durable costs about the same for one item as for a hundred. So a caller that comes while a batch is
 being performed waits in a queue, and the first in the queue then performs one batch for all. There is no thread and no
 timer: nothing waits for company, and a single submitter is served at once.
 """
@@ -48,7 +48,7 @@ class GroupCommit(Generic[Item, Result]):
     def submit(self, item: Item) -> Result:
         """Return the result of ``item``, once a batch with it was performed: by this thread, or by another one.
 
-        Raises what ``perform`` raised for that batch, whatever it was; the batches after it are not concerned.
+        Raises what ``perform`` raised for that batch; the batches after it are not concerned.
         """
         mine = _Submission[Item, Result](item=item)
         try:

@@ -3,7 +3,7 @@
     journal/<n>             create-if-absent; names the digest of entry n-1
     control/journal-floor   compare-and-swap; raised before any entry is deleted, read after every create
 
-Each entry names the digest of the bytes before it, so whoever knows one place in the journal knows everything up to it:
+Each entry names the digest of the bytes before it, so a reader that knows one place in the journal knows all before it:
 no entry can be altered, exchanged, moved or left out unseen. That entries are gone from the end shows only to a reader
 who knows a place behind them. Why a floor: see ``storage.registers.numbered``.
 """
@@ -148,7 +148,7 @@ class Journal:
         try:
             entries = self._follow(after)
         except Corrupt:
-            self._refuse_truncated(after)  # what lies below the floor is nobody's damage
+            self._refuse_truncated(after)  # what is below the floor was pruned, not damaged
             raise
         # The floor is read last: as long as it has not passed ``after``, nothing that was read here had been pruned,
         # nor put back by a writer that slept through it.
@@ -210,7 +210,7 @@ class Journal:
         if number < floor:
             raise Fenced(
                 "the entry's number was pruned before it was written: this writer slept through other entries",
-                "stop this process; start it anew",
+                "stop this process and start it again",
                 number=number,
                 floor=floor,
             )

@@ -191,7 +191,7 @@ class ManifestRegister:
         if mine.number < floor:
             raise Fenced(
                 "the manifest's number was pruned before it was written: this writer slept through other commits",
-                "stop this process; start it anew",
+                "stop this process and start it again",
                 number=mine.number,
                 floor=floor,
             )

@@ -1,6 +1,6 @@
 """A bucket as its requests: each sent once, and everything that one of them can come to.
 
-The steps built of such requests (conditional puts, purges, leases) are the same for every server and are told in
+The steps built of such requests (conditional puts, purges, leases) are the same for every server and are in
 files of their own; ``storage.s3.client`` alone speaks to one. ``name`` is an object's full name in the bucket.
 """
 
@@ -17,7 +17,7 @@ from storage.objects import VersionTag
 
 
 class Fate(Enum):
-    """What became of one conditional put, as far as its answer tells."""
+    """The outcome of one conditional put, as far as its answer shows it."""
 
     LANDED = "landed"
     REFUSED = "refused"
@@ -50,7 +50,7 @@ class Mark:
     sha256: str
     """Of the payload; every read checks it."""
     replaced: VersionTag | None
-    """The tag that was to be replaced; None for a creation. It tells how the present content came about."""
+    """The tag that was to be replaced; None for a creation. Shows which put the present content came from."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +123,7 @@ class StoreFacts:
 
 @runtime_checkable
 class Describes(Protocol):
-    """A store that can tell what bears on erasure."""
+    """A store that can report what matters for erasure."""
 
     def describe(self, now: datetime) -> StoreFacts:
         """Return what is known of it; ``now`` is this machine's time, with its zone."""
@@ -133,7 +133,7 @@ class Describes(Protocol):
 class Bucket(Protocol):
     """Requests to one bucket.
 
-    All raise the kind that tells what the caller can do: ``Invalid`` (no such bucket, wrong credentials),
+    All raise the kind that says what the caller can do: ``Invalid`` (no such bucket, wrong credentials),
     ``Unavailable`` (no access, out of reach, clocks apart), ``StoreFull``. Only ``put`` is never repeated on its own.
     """
 
@@ -170,7 +170,7 @@ class Bucket(Protocol):
         ...
 
     def abort(self, upload: Upload) -> None:
-        """End a multipart upload; one that is not there is no error."""
+        """End a multipart upload; a missing one is not an error."""
         ...
 
 

@@ -81,9 +81,9 @@ class S3Store(BucketStore):
     bucket: str
     prefix: str = ""
     endpoint: str | None = None
-    """Address of a compatible server, such as ``http://127.0.0.1:8333``; None: AWS, or what boto3 is told."""
+    """Address of a compatible server, such as ``http://127.0.0.1:8333``; None: AWS, or boto3's own setting."""
     region: str | None = None
-    """None: what boto3 is told, else ``us-east-1``."""
+    """None: boto3's own setting, else ``us-east-1``."""
     lease_seconds: float = 15.0
     """How long the right to write lasts without renewal."""
     multipart_above_bytes: int | None = None
@@ -94,11 +94,11 @@ class S3Store(BucketStore):
     read_timeout_seconds: float = 20.0
     """Without a byte from the server; a contended conditional put may take a few seconds."""
     checksums: Literal["when_supported", "when_required"] | None = None
-    """``when_required`` for servers that refuse checksums; None: what boto3 is told, else ``when_supported``."""
+    """``when_required`` for servers that refuse checksums; None: boto3's own setting, else ``when_supported``."""
     monotonic: Callable[[], float] = time.monotonic
     """Seconds that only ever grow."""
     profile: str | None = None
-    """Name of the profile whose credentials are used, whatever the environment has; None: what boto3 finds."""
+    """Name of the profile whose credentials are used instead of the environment's; None: what boto3 finds."""
 
     def __post_init__(self) -> None:
         check_place(self.bucket, self.prefix)

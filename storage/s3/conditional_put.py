@@ -52,7 +52,7 @@ def judge(*, seen: Seen | None, mark: Mark, doubt: bool) -> Verdict:
         return Verdict.MINE
     if seen.tag == mark.replaced:
         return Verdict.AGAIN
-    # Another's content lies there. It took the very place that this put aimed at unless it names another predecessor:
+    # The content is another writer's. It took the place that this put aimed at, unless it names another predecessor:
     # then this put may have landed first and been replaced.
     aimed_alike = seen.mark is not None and seen.mark.replaced == mark.replaced
     return Verdict.LOST if aimed_alike or not doubt else Verdict.UNKNOWN
@@ -119,7 +119,7 @@ class ConditionalPut:
             raise
 
     def _refuse_folder(self) -> None:
-        """Raise when the name is refused although nothing has it, because other names lie under it."""
+        """Raise when the name is refused although nothing has it, because it is a prefix of other names."""
         if next(self.bucket.objects(f"{self.name}/"), None) is not None:
             raise Invalid("the key is a folder of other objects' keys", "choose another key", key=self.key)
 

@@ -65,7 +65,7 @@ _DENIED = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Complaint:
-    """One answer that is no success."""
+    """One answer that is not a success."""
 
     code: str
     """The server's code, such as ``SlowDown``; the bare status where the answer has no body."""

@@ -103,7 +103,7 @@ class BucketFiles:
             )
         return Conflict(
             "the file was replaced or deleted while it was read",
-            "let whoever writes it finish, then run the command again",
+            "let its writer finish, then run the command again",
             file=self._address(file),
         )
 
@@ -134,7 +134,7 @@ class BucketFiles:
 
 
 def bucket_files(bucket: str, endpoint: str | None, profile: str | None = None) -> BucketFiles:
-    """Return the files of ``bucket``; ``endpoint`` is a compatible server's address, None: AWS, or what boto3 is told.
+    """Return the files of ``bucket``; ``endpoint`` is a compatible server's address, None: AWS, or boto3's own.
 
     ``profile`` names credentials in the file of the machine where they are read, None: what boto3 finds there.
 

@@ -112,7 +112,7 @@ class _Lease:
     tag: VersionTag
 
     def renew(self) -> bool:
-        """Renew once; return whether the lease may still be ours: a store out of reach is no reason to give it up."""
+        """Renew once; return whether the lease may still be ours: a store out of reach does not end it."""
         record = replace(self.record, renewals=self.record.renewals + 1)
         try:
             self.tag = self.port.write(record.to_bytes(), self.tag)
@@ -140,7 +140,7 @@ class _Lease:
             if found is None:
                 return False
             record = lease_from_bytes(found.payload, self.port.place)
-        except (Invalid, Unavailable):  # credentials that are not accepted any more may be renewed in time
+        except (Invalid, Unavailable):  # credentials that are no longer accepted may be renewed in time
             return True
         except SisaError:
             return False

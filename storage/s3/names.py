@@ -31,7 +31,7 @@ class S3Names:
         return self.start + object_key(key)
 
     def lease(self, right: str) -> str:
-        """Return the full name of the lease on ``right``. Raises ``Invalid`` when that is no segment of a key."""
+        """Return the full name of the lease on ``right``. Raises ``Invalid`` when that cannot be a segment of a key."""
         return f"{self.start}{_LEASES}/{key_segment(right)}"
 
     def key(self, name: str) -> ObjectKey | None:

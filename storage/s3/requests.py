@@ -58,7 +58,7 @@ class Failure:
 
 
 class Asking(Protocol):
-    """Whatever speaks to the server."""
+    """The client that speaks to the server."""
 
     def ask(self, operation: str, *, once: bool = False, **wanted: Any) -> Answer | Failure:
         """Ask, and where need be again unless ``once``; a body, read whole, is the answer's ``Payload``."""

@@ -40,7 +40,7 @@ def tag_of(answer: Answer) -> VersionTag:
 
 
 def landed(answer: Answer) -> PutReply:
-    """Return what a put's success says; a success that names no tag is none that can be relied on."""
+    """Return what a put's success says; a success without an ETag counts as unknown."""
     if not answer.get("ETag"):
         return PutReply(fate=Fate.DOUBTFUL, cause="NoTag")
     return PutReply(fate=Fate.LANDED, tag=tag_of(answer))
@@ -85,7 +85,7 @@ def date_of(text: str) -> datetime | None:
     found = _DATE.match(text)
     try:
         told = parsedate_to_datetime(found[0] if found else text)
-    except (ValueError, TypeError, IndexError, OverflowError):  # whatever the email parser stumbles over
+    except (ValueError, TypeError, IndexError, OverflowError):  # all that the email parser raises
         return None
     # HTTP's dates are in UTC, also those of servers that write the zone as -0000 or not at all.
     return told if told.tzinfo else told.replace(tzinfo=UTC)

@@ -41,7 +41,7 @@ def write_temporary(path: Path, payload: bytes) -> Path:
 
 
 def temporary_target(name: str) -> str | None:
-    """Return the segment that the temporary file ``name`` was written for; None when it is no such file."""
+    """Return the segment that the temporary file ``name`` was written for; None for other files."""
     match = _TEMPORARY.fullmatch(name)
     return match["segment"] if match else None
 
@@ -94,7 +94,7 @@ def ensure_folder(folder: Path, root: Path) -> None:
 
 
 def _withdraw(folder: Path, *, is_ours: bool) -> None:
-    """Remove a folder whose name could not be synced, so that the next attempt makes it anew.
+    """Remove a folder whose name could not be synced, so that the next attempt makes it again.
 
     A second sync may return without having written the name. A folder that is not empty stays: nobody puts anything
     in a folder before its name is durable.

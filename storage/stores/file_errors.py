@@ -1,4 +1,4 @@
-"""What an error of the file system means to whoever put, read or removed an object."""
+"""What an error of the file system means to the caller that put, read or removed an object."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MISPLACED = frozenset({errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG})
 
 
 @contextmanager
-def told(key: str) -> Iterator[None]:
+def translated(key: str) -> Iterator[None]:
     """Turn an ``OSError`` from the block into the kind that says what the caller can do; nothing was published."""
     try:
         yield

@@ -35,7 +35,7 @@ from storage.stores.durability import (
     temporary_target,
     write_temporary,
 )
-from storage.stores.file_errors import FULL, told, unsettled
+from storage.stores.file_errors import FULL, translated, unsettled
 from storage.stores.lock import held, holder_of, is_stopped
 
 _LOCKS = ".locks"
@@ -46,7 +46,7 @@ SWAP_PATIENCE_SECONDS: Final = 10.0
 """How long a lock is waited for that others hold while they compare and rename; its holder may be stopped."""
 
 _SWEPT_ATTEMPTS: Final = 16
-"""How often a write begins anew whose temporary file was taken for a dead writer's; a sweep makes a few passes."""
+"""How often a write starts again after a sweep took its temporary file for left over; a sweep makes a few passes."""
 
 _CHANGED_ATTEMPTS: Final = 64
 """How often an object is read again that others replace; each time one of them makes progress."""
@@ -59,7 +59,7 @@ class LocalStore:
     Folders are made on the first put and stay when they become empty, so what was a folder of a key never becomes a
     key. A crashed writer leaves at most a temporary file, which may be a second name of an object: an erasure is not
     done before ``remove_unfinished``. That cannot tell a dead writer's file from a living one's: a put whose file is
-    removed under it begins anew, as if it had been called a moment later.
+    removed under it starts again, as if it had been called a moment later.
     """
 
     root: str
@@ -77,7 +77,7 @@ class LocalStore:
     def put_if_absent(self, key: ObjectKey, payload: bytes) -> VersionTag:
         """Create the object: a synced temporary file, then a second name for it that must not exist yet."""
         path = self._path(key)
-        with told(key):
+        with translated(key):
             ensure_folder(path.parent, self._folder)
             _although_swept(lambda: self._create(key, path, payload))
         _settle(key, path.parent)
@@ -86,7 +86,7 @@ class LocalStore:
     def put_if_match(self, key: ObjectKey, payload: bytes, expected: VersionTag) -> VersionTag:
         """Replace the object: under the store's swap lock compare, then rename a synced temporary file over it."""
         path = self._path(key)
-        with told(key):
+        with translated(key):
             _refuse_missing(key, path)  # before the temporary file, whose folder may not exist either
             _although_swept(lambda: self._replace(key, payload, expected))
         _settle(key, path.parent)
@@ -95,7 +95,7 @@ class LocalStore:
     def get(self, key: ObjectKey) -> StoredObject:
         """Read the object whole; a replacement under way is seen entirely or not at all."""
         path = self._path(key)
-        with told(key):
+        with translated(key):
             try:
                 payload = path.read_bytes()
             except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
@@ -124,7 +124,7 @@ class LocalStore:
         for name, entry in self._walk(prefix):
             if not name.startswith(prefix) or not is_object_key(name):
                 continue
-            with told(name):
+            with translated(name):
                 try:
                     if not entry.is_file(follow_symlinks=False):
                         continue
@@ -136,7 +136,7 @@ class LocalStore:
     def delete(self, key: ObjectKey) -> None:
         """Remove the object's name; takes the swap lock, or a compare-and-swap could bring the object back."""
         path = self._path(key)
-        with told(key):
+        with translated(key):
             if not stat.S_ISDIR(_mode(path.parent) or 0):
                 return
             with self._swapping():
@@ -148,7 +148,7 @@ class LocalStore:
         self._remove_name(key, path)
 
     def _remove_name(self, key: ObjectKey, path: Path) -> None:
-        """Make it durable that no object has the name: give it to a folder, which is no object, and remove that.
+        """Make it durable that no object has the name: give it to a folder, which is not an object, and remove that.
 
         For a name that was removed before, perhaps by a process that died or whose sync failed: another sync alone may
         return without having written what that one dropped.
@@ -180,7 +180,7 @@ class LocalStore:
         """Remove the temporary files and sync their folders."""
         paths = tuple(self._folder / name for name in self.unfinished(prefix))
         for path in paths:
-            with told(path.name):
+            with translated(path.name):
                 path.unlink(missing_ok=True)
         for folder in {path.parent for path in paths}:
             _settle(folder.name, folder)
@@ -205,7 +205,7 @@ class LocalStore:
         """Hold an operating system's lock on ``.locks/<name>.lock``; the holder's text stands in that file."""
         path = self._lock_file(key_segment(name))
         with ExitStack() as stack:
-            with told(name):
+            with translated(name):
                 try:
                     descriptor = stack.enter_context(held(path))
                 except BlockingIOError:
@@ -263,7 +263,7 @@ class LocalStore:
     def _lock_file(self, name: str) -> Path:
         """Return the lock file's path within a folder that exists; keys never start with a dot, so none is mixed up."""
         folder = self._folder / _LOCKS
-        with told(_LOCKS):
+        with translated(_LOCKS):
             ensure_folder(folder, self._folder)
         return folder / f"{name}.lock"
 
@@ -290,7 +290,7 @@ class LocalStore:
         )
 
     def _walk(self, prefix: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
-        """Yield name and entry of all that lies in folders of keys under ``prefix``, but not those folders themselves.
+        """Yield name and entry of everything in folders of keys under ``prefix``, but not those folders themselves.
 
         Names outside ``prefix`` may be among them.
         """
@@ -298,7 +298,7 @@ class LocalStore:
         folders = [start] if not start or is_object_key(start) else []
         while folders:
             folder = folders.pop()
-            with told(folder):
+            with translated(folder):
                 entries = _entries(self._folder / folder)
             for entry in entries:
                 name = _join(folder, entry.name)
@@ -338,7 +338,7 @@ def _although_swept(write: Callable[[], None]) -> None:
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    """Return what lies in ``folder``, sorted so that equal stores are walked alike; nothing when it is gone."""
+    """Return the entries of ``folder``, sorted so that equal stores are walked alike; nothing when it is gone."""
     try:
         with os.scandir(folder) as entries:
             return sorted(entries, key=lambda entry: entry.name)

@@ -13,7 +13,7 @@ from typing import Final
 
 _FIRST_LOOK_SECONDS: Final = 0.001
 _MOST_LOOK_SECONDS: Final = 0.05
-"""Between two looks whether a lock is free, which are further and further apart."""
+"""Between two checks whether a lock is free; each wait is longer than the one before."""
 
 _GUARD = threading.Lock()
 _DESCRIPTORS: set[int] = set()
@@ -24,7 +24,7 @@ _DESCRIPTORS: set[int] = set()
 def held(path: Path, patience_seconds: float = 0.0) -> Iterator[int]:
     """Hold the lock on the file at ``path`` within the block; give its descriptor.
 
-    Whoever has it is waited for, so long at most: the system would wait for ever for a process that is stopped.
+    Waits for its holder, at most so long: the system would wait for ever for a process that is stopped.
 
     ``flock`` belongs to the open file, so threads of one process exclude each other too. The file stays when the
     lock is freed: removing it would let two holders lock two different files of one name.

@@ -46,7 +46,7 @@ class MemoryStore:
         with space.lock:
             folders = _folders(object_key(key))
             if key in space.folders or any(folder in space.objects for folder in folders):
-                raise Invalid("the key is a folder of another key, or lies under one", "choose another key", key=key)
+                raise Invalid("the key is a folder of another key, or is inside one", "choose another key", key=key)
             if key in space.objects:
                 raise ObjectExists("an object with this key exists", "read it, then decide", key=key)
             space.folders.update(folders)

@@ -31,7 +31,7 @@ def probe_store(store: ObjectStore) -> None:
 
     Raises:
         Unavailable: a promise is broken; the message names it.
-        SisaError: whatever the store itself raises when it cannot be written.
+        SisaError: what the store itself raises when it cannot be written.
     """
     probe = _Probe(store=store, prefix=f"{PROBE_PREFIX}{secrets.token_hex(8)}-")
     try:

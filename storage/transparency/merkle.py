@@ -86,7 +86,7 @@ class MerkleTree:
             else:
                 proof.append(self._range(low, middle))
                 low = middle
-        if low:  # the old tree is no subtree of its own: its last complete part opens the proof
+        if low:  # the old tree is not a subtree of its own: its last complete part opens the proof
             proof.append(self._range(low, high))
         return tuple(reversed(proof))
 

@@ -55,7 +55,7 @@ MOST: Final = {
     "deploy": 61,
     "documents": 65,
     "shards": 108,
-    "storage": 81,
+    "storage": 17,
     "tests/bench": 8,
     "tests/cluster": 71,
     "tests/contract": 4,

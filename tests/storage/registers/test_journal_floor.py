@@ -237,7 +237,7 @@ def test_a_writer_that_slept_is_fenced(store: ObjectStore, count: int, entries: 
     """
     start = written(store, count)[-1]
     nap = Nap(store=store, start=start, entries=entries, through=count + pruned)
-    match = r"slept through other entries.*start it anew" if pruned else r"higher fencing token has appended"
+    match = r"slept through other entries.*start it again" if pruned else r"higher fencing token has appended"
     with pytest.raises(Fenced, match=match):
         Journal(Disturbed(store, nth=1, disturb=nap)).append(["late"], after=start, token=1, nonce="late")
     assert Journal(store).floor() == (count + pruned + 1 if count + pruned else 0)
