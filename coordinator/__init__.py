@@ -14,7 +14,7 @@ Sources: SISA sections III-V; tinker-cookbook and Ray Train v2 for decide(state,
     ports         what the engine needs from outside: workers, clock, names, listeners
     aggregation   constituents' answers combined
     sites         what is known of the sites of a federation
-    status        what people are told of a federation
+    status        the state of a federation as people see it
     verification  retrains and compares; looks for residue
     decisions/    pure: the next state, plans, what may be asked for
     engine/       performs them, and makes every event durable

@@ -18,7 +18,7 @@ Rule = Literal["mean_probability", "majority_vote"]
 
 
 class ModelFailed(Invalid):
-    """The model has no answer for a data point: its code raises an error, or what it computes is no number."""
+    """The model has no answer for a data point: its code raises an error, or does not return numbers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

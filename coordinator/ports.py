@@ -65,15 +65,15 @@ class WorkerPool(Protocol):
     def train(self, tasks: Sequence[TrainTask]) -> Iterator[TrainingEvent]:
         """Do the tasks, side by side as far as there are workers, yielding what happens.
 
-        A worker that dies is replaced and its task goes on after the last slice it told of. A slice may be told of
-        twice. Raises what a worker raised; ``Unavailable`` when workers keep dying.
+        A worker that dies is replaced and its task continues after the last slice it reported. A slice may be
+        reported twice. Raises what a worker raised; ``Unavailable`` when workers keep dying.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IngestProgress:
-    """So many data points are read."""
+    """``points`` data points are read."""
 
     points: int
 
@@ -103,4 +103,4 @@ class Remark:
 Notice = IngestProgress | TrainingStarted | TrainingEvent | RequestMoved | Remark
 
 Listener = Callable[[Notice], None]
-"""Hears of progress; what it does changes nothing."""
+"""Receives progress; its work changes nothing."""

@@ -15,7 +15,7 @@ from storage.errors import Invalid
 from storage.objects import ObjectKey
 
 MOST_INLINE: Final = 64
-"""Most keyed digests that a request carries in itself, 1 KiB of them; more lie in an object of their own."""
+"""Most keyed digests that a request carries in itself, 1 KiB of them; more are in an object of their own."""
 
 _MOST_CHARACTERS: Final = 200
 _OF_REFUTATIONS: Final = "refuted-shard-"
@@ -30,7 +30,7 @@ class RequestState(enum.Enum):
     """
 
     ACCEPTED = "accepted"
-    """Durable: it will be carried out whatever crashes."""
+    """Durable: it will be carried out, also after any crash."""
     PLANNED = "planned"
     """Its data points are found and written out of their slices."""
     QUARANTINED = "quarantined"
@@ -180,7 +180,7 @@ class ErasureRequest:
     due_at: str
     """UTC, ISO 8601; as extensions and pauses have moved it."""
     state: RequestState = RequestState.ACCEPTED
-    """The stage it has reached; ``shown`` is what people are told."""
+    """The stage it has reached; ``shown`` is what people see."""
     shards: tuple[ShardId, ...] = ()
     """Shards that held something."""
     from_slices: Mapping[ShardId, SliceIndex] = field(default_factory=dict)
@@ -190,8 +190,8 @@ class ErasureRequest:
     unknown: int = 0
     """Subjects and ids named that have no data point here, perhaps because they were erased before."""
     missing: ObjectRef | InlineDigests | None = None
-    """Keyed digests of the unknown ones, for whoever asks again by the same names; None: all or none are unknown, or
-    a release before this one carried it out."""
+    """Keyed digests of the unknown ones, for a repetition of the request with the same names; None: all or none are
+    unknown, or a release before this one carried it out."""
     similar: Similar = NONE_SIMILAR
     """What was found beside what it names and stays, unless ``include_similar``."""
     reason: str = ""
@@ -221,7 +221,7 @@ class ErasureRequest:
 
     @property
     def shown(self) -> RequestState:
-        """The state that people are told: ``waiting`` while paused, ``failed`` after a failure, else the stage."""
+        """The state that people see: ``waiting`` while paused, ``failed`` after a failure, else the stage."""
         if not self.state.is_open:
             return self.state
         if self.held:
@@ -292,7 +292,7 @@ def check_request_id(request_id: str) -> None:
     """
     if len(request_id) <= _MOST_CHARACTERS and request_id.isprintable() and request_id.strip():
         return
-    # The id itself is not told: it would act on the terminal that shows this.
+    # The id itself is left out: it could control the terminal that shows this.
     raise Invalid(
         f"a request id is 1 to {_MOST_CHARACTERS} printable characters, got {len(request_id)} characters"
         f"{'' if request_id.isprintable() else ', not all printable'}",

@@ -28,7 +28,7 @@ class SiteStanding:
     """What a site says of itself, as of some moment since it was asked."""
 
     identity: str
-    """Digest that names its partition key: another one is another site, whatever it is called."""
+    """Digest that names its partition key: another key is another site, also under the same name."""
     position: int
     """Number of its journal's last entry; only ever grows."""
     generation: int
@@ -39,7 +39,7 @@ class SiteStanding:
     history: Sha256
     """Of all of them: see ``history_of``."""
     history_then: Sha256
-    """Of as many of them as the caller has heard of."""
+    """Of as many of them as the caller knows."""
     shards: int
     features: tuple[str, ...]
     """Names of the feature columns, in order."""
@@ -202,7 +202,7 @@ class Roster:
         site = self._known(name)
         if not site.is_member:
             raise Conflict(
-                "this site was withdrawn: it is no part of the federation any more",
+                "this site was withdrawn: it is no longer part of the federation",
                 "let its operator join again under another name, if they want to",
                 site=name,
                 since=site.withdrawn_at,

@@ -46,7 +46,7 @@ class DataState:
 
     layout: FeatureLayout
     inventory: tuple[SourceFile, ...]
-    """Empty: whatever the files are, they are to be read again."""
+    """Empty: the files are to be read again, changed or not."""
     taken: Mapping[str, Any]
     """Label, features and classes that it was read under."""
     refused: int
@@ -173,7 +173,7 @@ class FederationState:
     refuted: tuple[Refutation, ...] = ()
     """Constituents that a verification found wrong."""
     history: tuple[GenerationRecord, ...] = ()
-    """The last generations, the present one included; older ones lie in objects (``coordinator.engine.history``)."""
+    """The last generations, the present one included; older ones are in objects (``coordinator.engine.history``)."""
     requests: tuple[ErasureRequest, ...] = ()
     """Those that are open, and the last ones that have ended, in the order in which they were accepted."""
     ended: EndedRequests = NONE_ENDED

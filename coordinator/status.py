@@ -50,7 +50,7 @@ class RequestStatus:
     state: str
     """Its stage; ``waiting`` while it is paused, ``failed`` after an attempt that failed."""
     stage: str
-    """How far it has got, whatever it waits for."""
+    """How far it has got, also while it waits."""
     subjects: int
     ids: int
     points: int
@@ -177,10 +177,10 @@ def describe(
 
 
 def for_the_public(status: FederationStatus) -> FederationStatus:
-    """Return what may be told of a status to those who may only predict.
+    """Return the parts of a status that a token may see which may only predict.
 
     Without requests, the store's place, what is known of names, and of each constituent points and digests: compared
-    with those of an earlier look they tell in which shard somebody was erased, for good.
+    with those of an earlier look they would show in which shard somebody was erased, for good.
     """
     constituents = (replace(each, points=None, digest=None, slice_digests=None) for each in status.constituents)
     return replace(
@@ -227,7 +227,7 @@ def describe_request(request: ErasureRequest, now: datetime) -> RequestStatus:
 
 
 def similar_subjects(state: FederationState) -> int | None:
-    """Return how many subjects have names that differ from another's in spelling alone; None: it cannot be told."""
+    """Return how many subjects have names that differ from another's in spelling alone; None: unknown."""
     if not state.naming.by_skeleton:
         return None
     return sum(record.similar for shard in state.shards for record in shard.slices)

@@ -38,7 +38,7 @@ class ShardProof:
     refutation: Refutation | None = None
     """Where it is not: the first checkpoint that differs."""
     again: bool = False
-    """Whether one of the same lineage was found wrong before: then training anew has not helped."""
+    """Whether one of the same lineage was found wrong before: then training again has not helped."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -62,7 +62,7 @@ def withdraw_if_cut(before: FederationState, after: FederationState) -> Federati
 
 
 def hasten_if_changed(before: FederationState, after: FederationState) -> FederationState:
-    """Note that training is owed, if a step that was no erasure brought it about: it must not wait for a batch then."""
+    """Record that training must not wait for a batch, if another step than an erasure made it necessary."""
     if after.at_once or all(shard.is_trained for shard in after.shards):
         return after
     changed = after.configuration != before.configuration or any(

@@ -222,7 +222,7 @@ class ConstituentRefuted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HistoryKept:
-    """The records of generations up to this one lie in objects."""
+    """The records of generations up to this one are in objects."""
 
     through: int
 
@@ -445,7 +445,7 @@ def _with_tombstones(
 def _readmit(state: FederationState, event: SubjectsReadmitted) -> FederationState:
     request_id = event.readmission.request_id
     if state.readmission(request_id) is not None or state.request(request_id) is not None:
-        return state  # told twice, or the id is an erasure's
+        return state  # a repetition, or the id is an erasure's
     if event.looked != state.ended.count:
         return state  # the id may have been one of those that have left since
     after = _with_tombstones(state, event.tombstones, event.segments)
@@ -537,7 +537,7 @@ def _receipted(state: FederationState, event: ReceiptIssued) -> FederationState:
     if request is not None and request.state is RequestState.REFUSED:
         return change(state, request, replace(request, receipt=event.index))
     if request is None or request.state is not RequestState.PURGED or request.before is None:
-        return state  # told twice
+        return state  # a repetition
     issued = replace(request, receipt=event.index, before=None, failure="", failed_at="")
     after = change(state, request, issued)
     if any(each.before == request.before for each in after.requests):

@@ -1,4 +1,4 @@
-"""What a federation will cost, told before anything is trained (SISA section IV)."""
+"""What a federation will cost, before anything is trained (SISA section IV)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What may happen to a request besides being carried out: more time, a pause, a way out, a failed attempt. Pure.
 
-Each change is made only where it still applies: told twice, or too late, it changes nothing. Whether it may be asked
-for at all is for ``coordinator.decisions.policy`` to say.
+Each change is made only where it still applies: repeated, or too late, it changes nothing.
+``coordinator.decisions.policy`` decides whether it is allowed at all.
 """
 
 from __future__ import annotations

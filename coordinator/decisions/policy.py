@@ -49,7 +49,7 @@ def check_reason(reason: str) -> None:
     """Raise ``Invalid`` unless the reason can be kept and shown: 1 to 500 printable characters, not only spaces."""
     if len(reason) <= _MOST_CHARACTERS and reason.isprintable() and reason.strip():
         return
-    # The reason itself is not told: it would act on the terminal that shows this.
+    # The reason itself is left out: it could control the terminal that shows this.
     raise Invalid(
         f"a reason is 1 to {_MOST_CHARACTERS} printable characters, got {len(reason)} characters"
         f"{'' if reason.isprintable() else ', not all printable'}",

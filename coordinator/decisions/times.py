@@ -40,7 +40,7 @@ def received_by(request: ErasureRequest, now: datetime) -> ErasureRequest:
 
 
 def clock_is_behind(seconds: float) -> str:
-    """Return what people are told of a clock that stands so far behind the newest time on record."""
+    """Return the message about a clock that is so far behind the newest recorded time."""
     return (
         f"this machine's clock is {seconds:,.0f} seconds behind the newest time on record: it was set back, or another"
         " machine's is ahead; times on record go on from there, so that nothing late looks timely"

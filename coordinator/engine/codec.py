@@ -173,7 +173,7 @@ def decode_event(record: Json) -> Event:
     _check_version(record.get("format_version"))
     name = record.get("event")
     if not isinstance(name, str) or name not in _KINDS:
-        raise Corrupt("a journal's record is no event of a federation")
+        raise Corrupt("a journal's record is not an event of a federation")
     try:
         values = {each.name: each.load(record[each.name]) for each in _fields(name) if each.name in record}
         return _KINDS[name](**values)

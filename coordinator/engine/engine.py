@@ -140,7 +140,7 @@ class Engine:
                     ref = put_digests(self._tools.store, drawn, "requests", names)
                     self.record(ErasureAccepted(request=replace(request, names=ref), looked=looked))
             finally:
-                # Should it be accepted already, what was put is nobody's. After: a sweep meanwhile has spared it.
+                # If it was accepted before, the object is an orphan. Set last, because a sweep skips drafts.
                 self._is_untidy = True
 
     def find(self, request_id: str) -> ErasureRequest | Readmission | None:
@@ -186,7 +186,7 @@ class Engine:
             return stated
 
     def refute(self, refutations: Sequence[Refutation]) -> None:
-        """Take constituents out of service that a verification found wrong, durably; they are trained anew."""
+        """Take constituents out of service that a verification found wrong, durably; they are trained again."""
         at = self.now()
         self.record(*(ConstituentRefuted(refutation=replace(each, at=at), at=at) for each in refutations))
 
@@ -200,7 +200,7 @@ class Engine:
             self.record(ruling(self.state))
 
     def record(self, *events: Event, told: Notice | None = None) -> None:
-        """Make the events durable, all together, then tell of them, ``told`` first."""
+        """Make the events durable, all together, then notify the listener, with ``told`` first."""
         # Plain acceptances leave nothing over: a thousand of them a second must not make as many manifests.
         if not all(isinstance(event, ErasureAccepted) for event in events):
             self._is_untidy = True  # only ever set by threads that record: the one that sweeps takes it back
@@ -261,7 +261,7 @@ class Engine:
             with self._drafts as drawn:
                 if self.state.tombstone_objects() != tombstones:  # people were erased while the source was read
                     slices = self._without_erased(slices, drawn)
-                if _readmitted(self.state) != _readmitted(before):  # and whoever came back was left out
+                if _readmitted(self.state) != _readmitted(before):  # and people who came back were left out
                     state = replace(state, inventory=())
                 self.record(Ingested(data=state, slices=slices, lost=lost, at=self.now()))
                 self._drafts.tidy()

@@ -39,8 +39,8 @@ class Follower:
     def look(self) -> FederationState | None:
         """Return the state as it was at some moment since the call; None when nothing was ever committed.
 
-        Raises as ``coordinator.engine.ledger.read_ledger`` does, and ``Unavailable`` when the store does not hold any
-        more what it held before: an empty folder where a disk was mounted says nothing of what was committed.
+        Raises as ``coordinator.engine.ledger.read_ledger`` does, and ``Unavailable`` when the store no longer
+        holds what it held before: an empty folder where a disk was mounted says nothing of what was committed.
         """
         with self._lock:
             known = self._current
@@ -88,7 +88,7 @@ class Follower:
         if floor < self._floor:
             raise Unavailable(
                 "the store does not hold what it held before: it is away, or was set back to an earlier moment",
-                "bring the store back; where it was restored on purpose, start this process anew",
+                "bring the store back; if it was restored on purpose, start this process again",
                 store=self._store.location,
                 floor=floor,
                 was=self._floor,

@@ -24,8 +24,8 @@ TOGETHER: Final = 64
 def keep_old(store: ObjectStore, state: FederationState) -> int | None:
     """Write the oldest generations of the state's record into an object, once they are many.
 
-    Returns the number of the last one written, from which on the state may forget them; None: they are few. Whoever
-    writes them again finds what is there: they have ended, and what has ended does not change.
+    Returns the number of the last one written, from which on the state may forget them; None: they are few.
+    Writing them again finds the same object: generations that have ended do not change.
     """
     if len(state.history) < 2 * TOGETHER:
         return None

@@ -202,7 +202,7 @@ class Ledger:
         return results
 
     def _compacted(self, ready: Callable[[], bool]) -> bool | SisaError:
-        """Compact if it is time. An error is returned: whoever shares the batch has recorded something durable."""
+        """Compact if it is time. An error is returned: callers that share the batch have recorded something durable."""
         try:
             if is_time := ready():
                 self._shorten()
@@ -224,7 +224,7 @@ class Ledger:
         self._state = state
         self._since_manifest += 1
         if self._since_manifest >= _SNAPSHOT_EVERY:
-            # The entry is durable, whatever becomes of the manifest: the next entry brings another attempt.
+            # The entry is durable, with or without the manifest: the next entry brings another attempt.
             with suppress(Fenced, OutcomeUnknown, Unavailable):
                 self._shorten()
 

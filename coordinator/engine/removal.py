@@ -1,6 +1,6 @@
 """Removing points: from the names of requests to slices without them, and the events that say so (E2, E10, E12).
 
-Requests that arrive together are removed together: each slice is read and written once, whoever named points in it.
+Requests that arrive together are removed together: each slice is read and written once for all of them.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class _Search:
         if self.by_skeleton and names.subjects:
             alike = names.resembles(block) & ~named
             if self.demand.include_similar:
-                # Whoever is spelt alike, also where all of their data points are named one by one.
+                # Similar subjects, also where all of their data points are named one by one.
                 self._found += [names.alike_in(block), names.resembled_in(block)]
                 named |= alike
             elif alike.any():

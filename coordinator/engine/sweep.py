@@ -18,7 +18,7 @@ SWEPT_PREFIXES: Final = ("shards/", "requests/", "tombstones/", "ended/")
 """Where objects live that the state refers to; anything else found there is left over."""
 
 GONE: Final = (Corrupt, ObjectMissing)
-"""What a writer meets, too, that was overtaken: another one has purged what it meant to read."""
+"""Errors that a superseded writer may also see: another writer has purged what it wanted to read."""
 
 _PASSES: Final = 3
 
@@ -26,9 +26,9 @@ _PASSES: Final = 3
 class Drafts:
     """Objects that are written before any state names them; one thread at a time writes such.
 
-    Used as a context: ``with drafts as names`` gives names for the objects. At its end they are committed, or nobody's.
-    Where another writer has taken over meanwhile they are deleted again, since its sweep may have been before them; and
-    the context ends with ``Fenced``, whatever was met: that objects are gone which the other has purged is no damage.
+    Used as a context: ``with drafts as names`` gives names for the objects. At its end they are committed, or
+    orphans. If another writer has taken over meanwhile they are deleted again, because its sweep may have run before;
+    and the context ends with ``Fenced`` in place of any other error: what the other one has purged is not damaged.
     """
 
     def __init__(self, names: Names, store: ObjectStore, ledger: Ledger) -> None:
@@ -53,17 +53,17 @@ class Drafts:
             self._lock.release()
 
     def without(self, keys: Iterable[ObjectKey]) -> list[ObjectKey]:
-        """Return the keys that are no object being drafted right now."""
+        """Return the keys of objects that are not drafts of the moment."""
         drawn = frozenset(self._drawn)
         return [key for key in keys if not any(name in key for name in drawn)]
 
     def tidy(self) -> None:
         """Delete what was drafted and has come to nothing, such as slices that turned out to be as they were.
 
-        A sweep would do it, unless another writer takes over before: to that one they are nobody's, and may hold what
-        it erases.
+        A sweep would do it, unless another writer takes over before: that one does not know them, and they may hold
+        what it erases.
         """
-        with suppress(SisaError):  # whoever writes next sweeps it up
+        with suppress(SisaError):  # the next writer sweeps it up
             self._take_back()
 
     def _draw(self) -> str:
@@ -76,13 +76,13 @@ class Drafts:
         try:
             self._ledger.refuse_superseded()
         except Fenced as fenced:
-            with suppress(SisaError):  # whoever writes next sweeps it up
+            with suppress(SisaError):  # the next writer sweeps it up
                 self._take_back()
             if not isinstance(error, Fenced):
                 raise fenced from error
 
     def _take_back(self) -> None:
-        """Delete what was drafted and is nobody's: its entry was refused, or it landed and others have seen it.
+        """Delete drafts that became orphans: their entry was refused, or it landed and others have seen it.
 
         What landed and is condemned by now is for the other writer to purge: its workers may still be reading it.
         """
@@ -95,7 +95,7 @@ class Drafts:
 def sweep(store: ObjectStore, ledger: Ledger, drafts: Drafts) -> None:
     """Delete everything that is not part of the state, and show that nothing is left.
 
-    Only while no worker is at work: then what is neither referred to nor being drafted is left over, whoever wrote it.
+    Only while no worker is at work: then what is neither referred to nor being drafted is left over from some writer.
     The journal and older manifests go as well: they name what is gone.
     Raises ``Fenced`` when another writer has taken over, ``Unavailable`` when objects keep appearing.
     """
@@ -121,7 +121,7 @@ def left_over(store: ObjectStore, state: FederationState) -> list[ObjectKey]:
 
 def _passes(store: ObjectStore, ledger: Ledger, drafts: Drafts) -> bool:
     """Delete what is left over, and return whether nothing was by then."""
-    if left := _nobodys(store, ledger, drafts):
+    if left := _orphans(store, ledger, drafts):
         # After the listing: a writer that takes over claims its token before it writes anything else, so that
         # nothing listed above is its own (D3).
         ledger.refuse_superseded()
@@ -130,8 +130,8 @@ def _passes(store: ObjectStore, ledger: Ledger, drafts: Drafts) -> bool:
         return ledger.compact(lambda: _is_clean(store, ledger))
 
 
-def _nobodys(store: ObjectStore, ledger: Ledger, drafts: Drafts) -> list[ObjectKey]:
-    # In this order: what was listed and is no draft any more is in the state that is read last, or nobody's.
+def _orphans(store: ObjectStore, ledger: Ledger, drafts: Drafts) -> list[ObjectKey]:
+    # In this order: what was listed and is no longer a draft is in the state that is read last, or an orphan.
     settled = drafts.without(list(_swept(store)))
     keep = ledger.state.referenced()
     return [key for key in settled if key not in keep]

@@ -40,8 +40,8 @@ def train_task(state: FederationState, shard: ShardId, *, done: int, token: int 
 def revised_task(store: ObjectStore, task: TrainTask) -> TrainTask:
     """Return what the task's shard is to be trained on now; ``task`` itself where that has not changed (D7).
 
-    For workers, who look whether what they do is still wanted. Raises ``Fenced`` when another writer has taken over, or
-    this one trains under other settings by now: then it has started other workers.
+    For workers, which check whether their task is still wanted. Raises ``Fenced`` when another writer has taken over,
+    or this one trains under other settings by now: then it has started other workers.
     """
     if task.token is None:
         return task  # a proof: it concerns the state that it began with
@@ -69,7 +69,7 @@ def check_configuration(trained: Configuration | None, present: Configuration) -
         return
     raise OtherConditions(
         f"the constituents were trained under other conditions: {'; '.join(differing(trained, present))}",
-        "go back to these conditions, or run 'sisa train' to train all constituents anew under the present ones",
+        "go back to these conditions, or run 'sisa train' to train all constituents again under the present ones",
     )
 
 

@@ -48,7 +48,7 @@ class ReceiptBundle:
     checkpoint: str
     """The signed note."""
     keys: tuple[PublicKey, ...]
-    """Who signed the envelope, then who signed the checkpoint. To be trusted only when known from elsewhere."""
+    """The envelope's signer, then the checkpoint's. To be trusted only when known from elsewhere."""
 
     def to_bytes(self) -> bytes:
         """Return the bundle as canonical JSON."""
@@ -147,7 +147,7 @@ def statement_of(bundle: ReceiptBundle) -> dict[str, Any]:
 
 
 def read_statement(payload: bytes) -> dict[str, Any]:
-    """Return the in-toto Statement of a receipt. Raises ``Corrupt`` when it is none."""
+    """Return the in-toto Statement of a receipt. Raises ``Corrupt`` when it is not one."""
     try:
         found = json.loads(payload)
         canonical = canonical_json(found) == payload

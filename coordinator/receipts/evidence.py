@@ -96,7 +96,7 @@ class ShardEvidence:
 
     shard: ShardId
     slices: tuple[SliceIndex, ...]
-    """Slices that lost data points; checkpoints of all slices from the first of them on were made anew."""
+    """Slices that lost data points; checkpoints of all slices from the first of them on were made again."""
     points_before: int
     points_after: int
     lineages_before: tuple[Sha256, ...]
@@ -146,7 +146,7 @@ class ErasureEvidence:
 
     federation: str
     request_id: str
-    """As it was given: whoever chooses request ids keeps personal data out of them."""
+    """As it was given: the asker keeps personal data out of it."""
     request_digest: Sha256
     """SHA-256 over the keyed digests that the request names."""
     commitment: str = ""
@@ -245,7 +245,7 @@ def collect_evidence(
 
 
 def statement(evidence: Evidence, issued_at: str) -> bytes:
-    """Return the in-toto Statement (v1) as canonical JSON. Raises ``Invalid`` when a field is none of JSON's."""
+    """Return the in-toto Statement (v1) as canonical JSON. Raises ``Invalid`` when a field cannot be JSON."""
     record: dict[str, Any] = {
         "_type": STATEMENT_TYPE,
         "subject": [{"name": SUBJECT_NAME, "digest": {"sha256": evidence.request_digest}}],

@@ -42,7 +42,7 @@ def forgotten_by(store: ObjectStore, current: Callable[[], FederationState | Non
 
 
 def _unknown(store: ObjectStore, state: FederationState) -> Iterator[tuple[int, str]]:
-    """Yield the log's entries that are no statements of requests that the state knows to have them, with their ids."""
+    """Yield the log's entries that the state does not know, with the ids of their requests."""
     stated = _stated(state)
     last = stated[-1][1] if stated else -1
     for number in others(stated):

@@ -43,7 +43,7 @@ class SiteEvidence:
 
     @classmethod
     def of(cls, federation: str, site: str, bundle: ReceiptBundle) -> SiteEvidence:
-        """Return what is stated of ``bundle``. Raises ``Corrupt`` when it is no receipt."""
+        """Return what is stated of ``bundle``. Raises ``Corrupt`` when it is not a receipt."""
         request = statement_of(bundle)["predicate"]["request"]
         return cls(
             federation=federation,

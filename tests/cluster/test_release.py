@@ -1,4 +1,4 @@
-"""Whatever is sent between processes of different releases is not read, and both are named."""
+"""What is sent between processes of different releases is not read, and both are named."""
 
 from __future__ import annotations
 

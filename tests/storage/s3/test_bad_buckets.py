@@ -247,7 +247,7 @@ def become(monkeypatch: pytest.MonkeyPatch) -> Iterator[Become]:
 
 
 def account(name: str, secret: str = "") -> dict[str, str]:
-    """Return what boto3 is told of an account."""
+    """Return boto3's settings of an account."""
     return {"AWS_ACCESS_KEY_ID": name, "AWS_SECRET_ACCESS_KEY": secret or f"{name}secret"}
 
 
