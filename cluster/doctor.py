@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from cluster.federation import Federation
+from cluster.runtime.contact import check_token_file
 from cluster.runtime.guard import check_rooms
 from cluster.runtime.metadata import command_lines, words_of
 from cluster.runtime.session import worker_count
@@ -88,6 +89,7 @@ class _Examination:
             ("data", self._data),
             ("erased in sources", self._sources),
             *((("witness", self._witness),) if self._specification.receipts.witness else ()),
+            ("token for Ray", check_token_file),
             ("ray", self._ray),
             ("erased in Ray", self._metadata),
             ("model", self._model),

@@ -31,6 +31,7 @@ from cluster.coordinator_actor.actor import (
 from cluster.coordinator_actor.ownership import Adoption, adopt, check_shown, is_copy, is_place_on_record
 from cluster.coordinator_actor.record import RECORD_KEY, Launched, read_record, write_record
 from cluster.release import EARLIER, OtherRelease, Sent, own_release, refuse_other
+from cluster.runtime.contact import make_token
 from cluster.runtime.head import Head, is_reachable, start_head, stop_head
 from cluster.runtime.labels import selecting
 from cluster.runtime.session import join_ray, leave_ray, worker_count
@@ -238,18 +239,22 @@ def _join(specification: FederationSpecification) -> Head | None:
     if specification.cluster.address != "local" or ray.is_initialized():
         join_ray(specification.cluster)
         return None
+    make_token()
     head = start_head(specification.cluster.labels)
     until = monotonic() + _JOIN_SECONDS
-    while True:  # its door is open before there is somebody behind it
-        try:
-            join_ray(ClusterSettings(address=head.address))
-        except Unavailable:
-            if monotonic() > until:
-                stop_head(head.process)
-                raise
-            sleep(_RETRY_SECONDS)
-        else:
-            return head
+    try:
+        while True:  # its door is open before there is somebody behind it
+            try:
+                join_ray(ClusterSettings(address=head.address))
+            except Unavailable:
+                if monotonic() > until:
+                    raise
+                sleep(_RETRY_SECONDS)
+            else:
+                return head
+    except BaseException:
+        stop_head(head.process)
+        raise
 
 
 def _handle(record: Launched) -> Any | None:

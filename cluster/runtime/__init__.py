@@ -1,6 +1,7 @@
 """Runtime: Ray itself, and what every process on it needs.
 
 session    Ray's start and end
+contact    whether a cluster is there, and takes this process's token
 head       the machine's lasting head
 metadata   what Ray keeps of programs that joined it
 nodes      nodes, their processors and labels

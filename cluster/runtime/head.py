@@ -83,7 +83,7 @@ def is_reachable(address: str) -> bool:
     """Return whether something listens at ``address``, host and port."""
     host, _, port = address.rpartition(":")
     try:
-        with closing(socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS)):
+        with closing(socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS)):
             return True
     except (OSError, ValueError):
         return False

@@ -12,6 +12,7 @@ from ray.autoscaler.v2.sdk import get_cluster_status
 from ray.exceptions import RayError
 
 from cluster.config.specification import ClusterSettings
+from cluster.runtime.contact import check_cluster, make_token, no_answer
 from cluster.runtime.labels import labels_in_words, nodes_with, place_of, require_nodes
 from cluster.runtime.process import own_termination
 from shards.learners.torch.staging import PURPOSE
@@ -31,7 +32,8 @@ def join_ray(settings: ClusterSettings) -> bool:
     """Make this process part of the Ray cluster that the settings name; return whether a local one was started.
 
     A process that is part of a cluster already stays in it. A local one has all labels that the settings ask for: the
-    same specification runs on one machine. Raises ``Unavailable`` when the cluster cannot be reached.
+    same specification runs on one machine. Raises ``Unavailable`` when the cluster cannot be reached, ``Invalid`` when
+    it refuses this process's token.
     """
     if ray.is_initialized():
         return False
@@ -42,6 +44,9 @@ def join_ray(settings: ClusterSettings) -> bool:
     is_own = settings.address == _LOCAL
     if is_own:
         os.environ.update(_HASH_SEED)  # the processes of a local cluster inherit it
+        make_token()
+    elif "://" not in settings.address:
+        check_cluster(settings.address)
     try:
         with own_termination():
             ray.init(
@@ -72,11 +77,7 @@ def _not_started(settings: ClusterSettings, error: Exception) -> Unavailable:
             "a busy machine may be too slow for it: try again when it has less to do; it also needs some GB of memory,"
             " and room for temporary files in a folder with a short path",
         )
-    return Unavailable(
-        f"the Ray cluster does not answer: {type(error).__name__}",
-        "check [cluster] address, and that cluster with 'ray status'; without a cluster, write \"local\"",
-        address=settings.address,
-    )
+    return no_answer(settings.address, type(error).__name__)
 
 
 def worker_environment() -> dict[str, Any]:

@@ -16,7 +16,7 @@ from coordinator.status import FederationStatus, RequestStatus
 from deploy.name_file import names_in
 from deploy.views.output import ExitCode, Outcome, Problem, plain
 from deploy.views.text import ended_before_text, erasure_text, plan_text, request_text, similar_text
-from storage.errors import Conflict, Invalid, ObjectMissing
+from storage.errors import Conflict, Invalid, ObjectMissing, Unavailable
 
 if TYPE_CHECKING:
     from cluster.federation import Federation
@@ -184,12 +184,34 @@ def refuse_late_hold(hold: str | None, earlier: RequestStatus | None) -> None:
 def carried_out(
     federation: Federation, request_id: str, act: Callable[[], RequestStatus], earlier: RequestStatus | None = None
 ) -> Outcome:
-    """Return how carrying a request out ends, an interrupt included; ``earlier``: how it stood before."""
+    """Return how carrying a request out ends, an interrupt included; ``earlier``: how it stood before.
+
+    Where what carries it out is away, the request that was accepted stays so (D1), and that is said.
+    """
     try:
         request = act()
     except KeyboardInterrupt:
         return interrupted_outcome(find_request(federation, request_id), federation.status())
+    except (Unavailable, Invalid) as error:
+        accepted = find_request(federation, request_id)
+        is_of_the_request = earlier is not None and isinstance(error, Invalid)
+        if accepted is None or accepted.state in _CLOSED or is_of_the_request:
+            raise
+        return _left_open(accepted, federation.status(), error)
     return erase_outcome(request, federation.status(), earlier)
+
+
+def _left_open(request: RequestStatus, status: FederationStatus, error: Unavailable | Invalid) -> Outcome:
+    """Return how a request stands that was accepted before an error."""
+    return Outcome(
+        data=request_data(request, status),
+        problem=Problem(
+            kind=error.kind,
+            message=f"{error.message}; the request stays accepted [request={request.request_id} state={request.state}]",
+            remedy=f"{error.remedy}; the next command that writes, or 'sisa launch', carries the request out",
+        ),
+        code=ExitCode.UNAVAILABLE if isinstance(error, Unavailable) else ExitCode.INVALID,
+    )
 
 
 def erase_outcome(

@@ -18,6 +18,7 @@ def _no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster.training.workers, "RayPool", LocalWorkers)
     monkeypatch.setattr(cluster.training.workers, "join_ray", lambda _: False)
     monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 64)  # not the token of this machine's user, whose file may be anyhow
 
 
 @pytest.fixture

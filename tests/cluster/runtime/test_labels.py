@@ -332,6 +332,7 @@ def test_labels_are_given_to_a_ray_of_our_own(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", lambda **given: begun.append(given))
     monkeypatch.setattr(session, "_spill_folder", lambda: "/nowhere")
+    monkeypatch.setattr(session, "check_cluster", lambda _: None)
     session.join_ray(PINNED)
     session.join_ray(replace(PINNED, address="10.0.0.1:6379"))
     assert [given["labels"] for given in begun] == [NORTH, None]

@@ -29,6 +29,7 @@ def begun(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", lambda **_: acts.pop(0)())
     monkeypatch.setattr(session, "_spill_folder", lambda: "/nowhere")
+    monkeypatch.setattr(session, "check_cluster", lambda _: None)
     before = signal.getsignal(signal.SIGTERM)
     yield acts
     signal.signal(signal.SIGTERM, before)

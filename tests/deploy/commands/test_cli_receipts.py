@@ -261,6 +261,7 @@ def test_the_doctor_goes_on_after_a_failed_check(home: Home, monkeypatch: pytest
         "clock": True,
         "data": False,
         "erased in sources": True,
+        "token for Ray": True,
         "ray": True,
         "erased in Ray": True,
         "model": False,
