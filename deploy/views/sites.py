@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +23,19 @@ if TYPE_CHECKING:
 
 
 def train_sites(federation: SiteFederation) -> Outcome:
-    """Let every site join and train; those that are away are named."""
-    return status_outcome(federation.train())
+    """Let every site join and train; those that are away are named. Without any member nothing was trained."""
+    status = federation.train()
+    outcome = status_outcome(status)
+    if any(each.membership == "member" for each in status.sites):
+        return outcome
+    why = "; ".join(f"{each.site}: {each.reason or each.membership}" for each in status.sites)
+    problem = Problem(
+        kind="unavailable",
+        message=f"no site has joined the federation: {why}",
+        remedy="train and serve at the sites, hand over their tokens, and run 'sisa train' again: see 'Several sites'"
+        " in RUNBOOK.md",
+    )
+    return replace(outcome, problem=problem, code=ExitCode.UNAVAILABLE)
 
 
 def predict_at_sites(federation: SiteFederation, data: str, out: Path) -> Outcome:

@@ -55,6 +55,18 @@ def test_the_story(trained: Houses) -> None:
     assert trained.json("verify").data["sites"].keys() == {"north", "south"}
 
 
+def test_a_federation_that_no_site_has_joined(houses: Houses) -> None:
+    """With every site away, training says so, names each, and does not end as if it had trained."""
+    away = 'url = "http://127.0.0.1:1"\ntoken_file = "token"'
+    houses.specify(each=away)
+    token = houses.folder / "token"
+    token.touch(mode=0o600)
+    said = houses.json("train")
+    assert (said.code, said.error["kind"]) == (5, "unavailable")
+    assert said.error["message"].startswith("no site has joined the federation: north: ")
+    assert [each["membership"] for each in said.data["sites"]] == ["new"] * 3
+
+
 def test_progress_says_of_which_site(houses: Houses) -> None:
     """What is told of shards stands under the site's name; each site's ingest is told, the smaller one's too."""
     told = run("train", "--config", str(houses.config)).err.splitlines()
