@@ -24,7 +24,13 @@ from ray.serve.exceptions import RayServeException
 from cluster.config.serve import ServeSettings
 from cluster.config.sites import SiteSettings, read_sites
 from cluster.config.specification import ClusterSettings, FederationSpecification, read_specification
-from cluster.coordinator_actor.launch import find_coordinator, is_at_work, launch_coordinator, namespace_of
+from cluster.coordinator_actor.launch import (
+    find_coordinator,
+    is_at_work,
+    launch_coordinator,
+    namespace_of,
+    stop_coordinator,
+)
 from cluster.coordinator_actor.log_lines import LogLines
 from cluster.release import OtherRelease, Sent, refusal_in
 from cluster.runtime.guard import check_rooms
@@ -127,21 +133,28 @@ def serve_federation(specification: FederationSpecification, site: SiteSettings 
     what it says for itself, where it is one of several.
 
     Raises ``Conflict`` when the port is taken or Serve listens elsewhere on this cluster, ``Unavailable`` when the
-    replicas do not start, and as ``launch_coordinator`` does.
+    replicas do not start, and as ``launch_coordinator`` does. A coordinator that was launched for it is ended then.
     """
     store = open_objects(specification)
     is_launched = find_coordinator(store, lambda _: None, lambda _: None) is None
     if is_launched:
         launch_coordinator(specification)
-    run_application(application_of(specification, site), namespace_of(specification, store), specification.serve)
+    try:
+        run_application(application_of(specification, site), namespace_of(specification, store), specification.serve)
+    except BaseException:
+        if is_launched:
+            stop_coordinator(store)
+        raise
     return Serving(url=specification.serve.url, replicas=specification.serve.replicas, launched=is_launched)
 
 
 def run_application(application: serve.Application, name: str, settings: ServeSettings) -> None:
     """Run an application on the Ray cluster that this process is part of; returns when its replicas answer.
 
-    Raises ``Conflict`` when the port or the prefix is taken, ``Unavailable`` when the replicas do not start.
+    Raises ``Conflict`` when the port or the prefix is taken, ``Unavailable`` when the replicas do not start: nothing of
+    a new application is left then.
     """
+    is_new = name not in serve.status().applications
     _start(settings)
     try:
         serve.run(application, name=name, route_prefix=settings.prefix)
@@ -152,7 +165,10 @@ def run_application(application: serve.Application, name: str, settings: ServeSe
             prefix=settings.prefix,
         ) from error
     except RuntimeError as error:
-        if (refused := _refusal(name, str(error))) is not None:
+        refused = _refusal(name, str(error))  # read before what it is read from is ended
+        if is_new:
+            end_application(name)
+        if refused is not None:
             raise refused from error
         raise Unavailable(
             "the replicas did not start",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,14 @@ import ray
 import cluster
 from cluster.config.specification import read_specification
 from cluster.coordinator_actor.actor import ACTOR_NAME
-from cluster.coordinator_actor.launch import find_coordinator, launch_coordinator, stop_coordinator
+from cluster.coordinator_actor.launch import (
+    find_coordinator,
+    launch_coordinator,
+    namespace_of,
+    stop_coordinator,
+)
 from cluster.coordinator_actor.record import read_record
+from cluster.serving.deployment import serve_federation
 from cluster.writer.stores import open_objects
 from coordinator.ports import Notice, RequestMoved
 from storage.errors import Conflict, Invalid
@@ -122,6 +129,22 @@ def test_what_keeps_it_from_working_is_told_at_launch(home: Home, store: ObjectS
         launch_coordinator(read_specification(home.config))
     assert read_record(store) is None
     assert not stop_coordinator(store)
+
+
+def test_serving_that_fails_leaves_nothing(home: Home, store: ObjectStore) -> None:
+    """A coordinator that was launched for serving ends where serving fails; one that was at work before stays."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        home.specify(serve__port=taken.getsockname()[1])
+        specification = read_specification(home.config)
+        with pytest.raises(Conflict, match="the API cannot listen at 127.0.0.1"):
+            serve_federation(specification)
+        assert read_record(store) is None
+        with pytest.raises(ValueError, match="Failed to look up actor"):
+            ray.get_actor(ACTOR_NAME, namespace=namespace_of(specification, store))
+        launch_coordinator(specification)
+        with pytest.raises(Conflict, match="the API cannot listen at 127.0.0.1"):
+            serve_federation(specification)
+    assert find_coordinator(store, lambda _: None, print) is not None
 
 
 def _namespace(store: ObjectStore) -> str:
