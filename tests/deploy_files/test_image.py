@@ -170,4 +170,5 @@ def test_what_the_package_needs_is_copied() -> None:
     assert {project["project"]["readme"], *project["project"]["license-files"]} <= source
     packages = {pattern.rstrip("*") for pattern in project["tool"]["setuptools"]["packages"]["find"]["include"]}
     assert packages <= source
+    assert {f"{module}.py" for module in project["tool"]["setuptools"]["py-modules"]} <= source
     assert Path(ROOT / "deploy" / "jobs" / "__init__.py").exists()
