@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +85,7 @@ def _probe_in(store: ObjectStore, names: Callable[[], str]) -> Iterator[ObjectKe
 def _ask(node: dict[str, Any], paths: Sequence[Path], store: ObjectStore, probe: ObjectKey | None) -> Any:
     # No look at its labels there: it is this very node, as ``ray.nodes`` told of it, or none.
     there = NodeAffinitySchedulingStrategy(node_id=node["NodeID"], soft=False)
-    return asking_task.options(scheduling_strategy=there).remote(Sent(partial(sizes_seen, paths, store, probe)))
+    return asking_task.options(scheduling_strategy=there).remote(*map(Sent, (sizes_seen, paths, store, probe)))
 
 
 def _answered(answer: Any) -> list[int | None] | None:

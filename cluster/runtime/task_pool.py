@@ -35,11 +35,15 @@ _Result = TypeVar("_Result")
 _Shared = ParamSpec("_Shared")
 
 
-def perform(sent: Sent[Callable[[], Any]]) -> Any:
-    """Do what was sent, in a process of Ray's that leaves no core dump of what it reads (E12)."""
+def perform(*sent: Sent[Any]) -> Any:
+    """Do what the first of the values sent does with the others, and leave no core dump of what is read (E12).
+
+    They are apart, because Ray keeps large ones in its object store: small ones, such as a key, are not in there.
+    """
     check_rooms()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    return sent.opened("task")()
+    act, *arguments = (each.opened("task") for each in sent)
+    return act(*arguments)
 
 
 def there(labels: Labels, act: Callable[..., Any], thing: object, name: str, *shared: object) -> Any:
@@ -76,7 +80,7 @@ class RayCrew:
         task = perform_task.options(scheduling_strategy="SPREAD", **selecting(self._labels))
         checked = partial(there, self._labels, act) if self._labels else act
         shift = _Shift(
-            submit=lambda index: task.remote(Sent(partial(checked, things[index], names(), *shared))),
+            submit=lambda index: task.remote(*map(Sent, (checked, things[index], names(), *shared))),
             told=told,
             remark=self._remark,
             labels=self._labels,

@@ -211,13 +211,14 @@ def test_tasks_that_read_are_placed_by_their_labels(monkeypatch: pytest.MonkeyPa
 
     RayCrew(1, print, NORTH)(act, [7], lambda: "name", lambda _: None)
     assert asked.options_given == [{"scheduling_strategy": "SPREAD", "label_selector": NORTH}]
-    ((sent,),) = asked.begun
+    (sent,) = asked.begun
+    monkeypatch.setattr("cluster.runtime.task_pool.resource.setrlimit", lambda *_: None)
     _play(monkeypatch, here={"site": "south"})
     with pytest.raises(InvariantBroken, match="on a node without the labels site=north; it touched nothing"):
-        sent.opened("task")()
+        crew.perform(*sent)
     assert touched == []
     _play(monkeypatch, here={**NORTH, "zone": "b"})
-    sent.opened("task")()
+    crew.perform(*sent)
     assert touched == [7]
 
 
