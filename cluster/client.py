@@ -30,6 +30,7 @@ from urllib.parse import SplitResult, quote, urlsplit
 
 from pydantic import TypeAdapter, ValidationError
 
+from cluster.release import HEADER, refuse_other_contract, release_in
 from cluster.results.federation import ErasureAnswer, SubjectFound, SubjectsFound
 from cluster.results.sites import SitesStatus
 from coordinator.aggregation import ModelFailed
@@ -39,6 +40,7 @@ from coordinator.status import FederationStatus, RequestStatus
 from shards.data.frames import plain_table, table_of
 from shards.data.messages import ARROW_STREAM, facts_of, stream_of, table_of_stream, texts_of
 from storage.errors import Conflict, Corrupt, Invalid, ObjectMissing, SisaError, Unavailable
+from storage.release import RELEASE
 
 _JSON: Final = "application/json"
 _MOST_POINTS: Final = 1 << 40
@@ -112,12 +114,14 @@ class Client:
         attempts: int = _ATTEMPTS,
         most_bytes: int = _MOST_BYTES,
         trust: ssl.SSLContext | None = None,
+        contract: Sequence[str] = ("api",),
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
         """``pause`` waits for so many seconds before something is asked for again. Connects at the first call.
 
         What is away is asked for ``attempts`` times, each for ``timeout_seconds`` without a sign of life. An answer of
         more than ``most_bytes`` is none. ``trust``: the authorities whose certificates are; default: this machine's.
+        A server that speaks another version of a part of the ``contract`` is refused: ``OtherRelease``.
 
         Raises ``Invalid`` when ``url`` is no address of an HTTP server, or ``token`` cannot be sent.
         """
@@ -132,6 +136,8 @@ class Client:
         self._prefix = parts.path.rstrip("/")
         self._token = token
         self._timeout_seconds = timeout_seconds
+        self._contract = contract
+        self._said = ""
         self._pause = pause
         self._lock = Lock()
         self._connection: HTTPConnection | None = None
@@ -154,6 +160,11 @@ class Client:
     def can_be_overheard(self) -> bool:
         """Whether others can read what is sent on its way, the token included: plain HTTP to another machine."""
         return not self._is_secure and not _is_here(self._place[0])
+
+    @property
+    def server_release(self) -> str:
+        """The release that the server runs, as its last answer said; empty when it has not said so."""
+        return release_in(self._said)
 
     def close(self) -> None:
         """End the connection; the next call opens another one."""
@@ -182,11 +193,11 @@ class Client:
                 constituents=facts["constituents"],
                 shards=facts["shards"],
                 table=table,
-                sites=_decoded(tuple[TookPart, ...], texts.get("sites", "[]").encode()),
-                absent=_decoded(dict[str, str], texts.get("absent", "{}").encode()),
+                sites=self._decoded(tuple[TookPart, ...], texts.get("sites", "[]").encode()),
+                absent=self._decoded(dict[str, str], texts.get("absent", "{}").encode()),
             )
         except (Invalid, KeyError, ValueError):
-            raise _strange() from None
+            raise self._strange() from None
 
     def erase(
         self,
@@ -241,7 +252,7 @@ class Client:
 
     def request(self, request_id: str, site: str | None = None) -> RequestStatus:
         """Return how an erasure request stands. Raises ``ObjectMissing`` when there is none."""
-        return _decoded(RequestStatus, self._ask("GET", _request_path(request_id, "", site)).body)
+        return self._decoded(RequestStatus, self._ask("GET", _request_path(request_id, "", site)).body)
 
     def receipt(self, request_id: str, site: str | None = None) -> bytes:
         """Return a request's receipt: what ``sisa receipt --check`` verifies. Raises ``ObjectMissing``."""
@@ -254,9 +265,10 @@ class Client:
         """
         names = list(subjects)
         payload = json.dumps({"subjects": names}).encode()
-        found = _decoded(SubjectsFound, self._ask("POST", "/v1/subjects:lookup", payload, {"Content-Type": _JSON}).body)
+        reply = self._ask("POST", "/v1/subjects:lookup", payload, {"Content-Type": _JSON})
+        found = self._decoded(SubjectsFound, reply.body)
         if len(found.subjects) != len(names):
-            raise _strange()
+            raise self._strange()
         return found.subjects
 
     def hold(self, request_id: str, reason: str) -> RequestStatus:
@@ -295,12 +307,12 @@ class Client:
 
     def status_of_any(self) -> FederationStatus | SitesStatus:
         """Return how the federation stands, be it one or one of several sites; see ``status``."""
-        found: FederationStatus | SitesStatus = _decoded(_ANY_STATUS, self._ask("GET", "/v1/status").body)
+        found: FederationStatus | SitesStatus = self._decoded(_ANY_STATUS, self._ask("GET", "/v1/status").body)
         return found
 
     def standing(self, requests: int = 0) -> SiteStanding:
         """Return how the site stands, to one who has heard of its first ``requests`` requests; role federate."""
-        return _decoded(SiteStanding, self._ask("GET", f"/v1/standing?requests={requests}").body)
+        return self._decoded(SiteStanding, self._ask("GET", f"/v1/standing?requests={requests}").body)
 
     def checkpoint(self, shard: int, sha256: str) -> bytes:
         """Return a checkpoint that the site serves now; role federate.
@@ -316,18 +328,18 @@ class Client:
     def _submit(self, body: Mapping[str, Any], request_id: str) -> ErasureAnswer:
         headers = {"Content-Type": _JSON, "Idempotency-Key": request_id}
         reply = self._ask("POST", "/v1/erasures", json.dumps(body).encode(), headers)
-        answer = _decoded(ErasureAnswer, reply.body)
+        answer = self._decoded(ErasureAnswer, reply.body)
         subjects, ids = body.get("subjects", []), body.get("ids", [])
         for names, positions in ((subjects, answer.unknown_subjects), (ids, answer.unknown_ids)):
             if not all(0 <= position < len(names) for position in positions):
-                raise _strange()
+                raise self._strange()
         return answer.naming(subjects, ids)
 
     def _change(self, request_id: str, act: str, **body: object) -> RequestStatus:
         with self._lock:
             self.close()  # a connection that the server has ended meanwhile would be used, and then the call repeated
         path, payload = _request_path(request_id, f"/{act}", None), json.dumps(body).encode()
-        return _decoded(RequestStatus, self._ask("POST", path, payload, {"Content-Type": _JSON}, attempts=1).body)
+        return self._decoded(RequestStatus, self._ask("POST", path, payload, {"Content-Type": _JSON}, attempts=1).body)
 
     def _ask(
         self,
@@ -352,6 +364,8 @@ class Client:
                     raise
                 reply = None
             if reply is not None and (reply.status not in (429, 503) or last):
+                self._said = reply.headers.get(HEADER.lower(), "")
+                refuse_other_contract(self._said, self._contract)
                 return _good(reply)
             self._pause(_pause_seconds(attempt, reply))
         raise AssertionError
@@ -405,10 +419,25 @@ class Client:
             size += len(part)
             if size > self._most_bytes:
                 self.close()
-                raise _strange()
+                raise self._strange()
         if answer.length:
             raise IncompleteRead(b"", answer.length)
         return b"".join(parts)
+
+    def _decoded(self, shape: type[_Shape], body: bytes) -> _Shape:
+        try:
+            return TypeAdapter(shape).validate_json(body)
+        except ValidationError:
+            raise self._strange() from None
+
+    def _strange(self) -> Corrupt:
+        """Return the error for an answer of another shape. It has no cause: that would quote the answer."""
+        return Corrupt(
+            "the server's answer is not what the API's version 1 says",
+            "check the address; if it is right, upgrade the older of the two",
+            server=self.server_release or "unknown",
+            client=RELEASE,
+        )
 
 
 def brought_up_to(answer: ErasureAnswer, last: RequestStatus, again: Callable[[], ErasureAnswer]) -> ErasureAnswer:
@@ -477,16 +506,3 @@ def _good(reply: _Reply) -> _Reply:
         raise ModelFailed(fact, remedy)
     others = Invalid if 300 <= reply.status < 500 else SisaError
     raise _KINDS.get(reply.status, others)(fact, remedy)
-
-
-def _decoded(shape: type[_Shape], body: bytes) -> _Shape:
-    try:
-        return TypeAdapter(shape).validate_json(body)
-    except ValidationError:
-        raise _strange() from None
-
-
-def _strange() -> Corrupt:
-    """Return the error for an answer of another shape. It has no cause: that would quote the answer."""
-    remedy = "check the address; if it is right, upgrade the older of the two"
-    return Corrupt("the server's answer is not what the API's version 1 says", remedy)

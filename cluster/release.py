@@ -13,6 +13,7 @@ from __future__ import annotations
 import pickle
 import re
 import socket
+from collections.abc import Collection
 from typing import Any, Final, Generic, TypeVar
 
 from coordinator.engine.codec import FORMAT_VERSION
@@ -34,7 +35,13 @@ REMEDY: Final = (
     " where it is served: see 'Upgrade' in docs/operations.md"
 )
 
+HEADER: Final = "Sisa-Release"
+"""What a server says of itself in every answer: its release only to who has a token."""
+
 _Value = TypeVar("_Value")
+
+
+_CONTRACT: Final = {"api": "the HTTP API", "sites": "the protocol between sites"}
 
 
 class OtherRelease(Conflict):
@@ -43,14 +50,40 @@ class OtherRelease(Conflict):
 
 def own_release() -> str:
     """Return what this process says of itself: its release, and the version of all that processes have to agree on."""
-    return f"{RELEASE}+api{API}.sites{SITES}.state{FORMAT_VERSION}.training{TRAINER_FORMAT}"
+    return f"{RELEASE}+{own_contract()}.state{FORMAT_VERSION}.training{TRAINER_FORMAT}"
+
+
+def own_contract() -> str:
+    """Return the versions of what is agreed on over HTTP, as in ``api1.sites1``."""
+    return f"api{API}.sites{SITES}"
 
 
 def refuse_other(fact: str, remedy: str = REMEDY, /, **sides: str) -> None:
     """Raise ``OtherRelease`` with ``fact`` when the two sides, given as texts by who they are, differ in any part."""
     one, other = sides.values()
     if one != other:
-        raise OtherRelease(fact, remedy, **_shown(sides))
+        raise OtherRelease(fact, remedy, **people_read(sides))
+
+
+def refuse_other_contract(said: str, parts: Collection[str]) -> None:
+    """Raise ``OtherRelease`` when a server speaks another version of the ``parts`` of the contract than this client.
+
+    What it does not name has version 1, as servers had that did not say so.
+    """
+    own = own_release()
+    for part in parts:
+        if (theirs := speaks(said, part) or 1) != (ours := speaks(own, part)):
+            raise OtherRelease(
+                f"the server speaks version {theirs} of {_CONTRACT[part]}, this client version {ours}",
+                "install one release on both sides: the newer one",
+                server=release_in(said) or "unknown",
+                client=RELEASE,
+            )
+
+
+def release_in(said: str) -> str:
+    """Return the release that a text names; empty where it names none."""
+    return said.partition("+")[0]
 
 
 def speaks(said: str, what: str) -> int | None:
@@ -94,7 +127,7 @@ class Sent(Generic[_Value]):
         """Return the value, in ``what`` it was sent to. Raises ``OtherRelease``, naming both sides and the machine."""
         theirs, own = self._from, own_release()
         if theirs != own:
-            sides = _shown({what.replace(" ", "_"): own, "started_by": theirs})
+            sides = people_read({what.replace(" ", "_"): own, "started_by": theirs})
             fact = f"the {what} runs another release than the process that started it"
             raise OtherRelease(fact, REMEDY, **sides, machine=socket.gethostname())
         if self._payload:
@@ -107,7 +140,11 @@ def received(release: str, payload: bytes) -> Sent[Any]:
     return Sent(None, release, payload)
 
 
-def _shown(sides: dict[str, str]) -> dict[str, str]:
-    """Return the sides as people read them: with formats only where the releases are called alike."""
-    releases = {who: said.partition("+")[0] for who, said in sides.items()}
-    return releases if len(set(releases.values())) > 1 else sides
+def people_read(sides: dict[str, str]) -> dict[str, str]:
+    """Return what each side says of itself, with formats only where they differ and the releases are called alike.
+
+    >>> people_read({"a": "1.0+state4", "b": "1.0+state4"}), people_read({"a": "1.0+state4", "b": "1.0+state5"})
+    ({'a': '1.0', 'b': '1.0'}, {'a': '1.0+state4', 'b': '1.0+state5'})
+    """
+    releases = {who: release_in(said) for who, said in sides.items()}
+    return releases if len(set(releases.values())) == len(set(sides.values())) else sides

@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cluster.coordinator_actor.log_lines import LogLines, Value
+from cluster.release import HEADER, own_contract, own_release
 from cluster.serving.http_errors import NO_STORE, Problem, Refused, internal, problem_of
 from coordinator.ports import Clock
 from storage.errors import SisaError
@@ -45,6 +46,7 @@ class Recorder:
                 headers = MutableHeaders(scope=message)
                 for name, value in NO_STORE.items():
                     headers.setdefault(name, value)
+                headers[HEADER] = own_release() if record.is_admitted else f"+{own_contract()}"
                 if self._names_requests:
                     headers[REQUEST_ID] = record.request_id
             await send(message)
@@ -76,6 +78,11 @@ class _Record:
         self._started = started
         self._noted: dict[str, str | int] = {}
         scope.setdefault("state", {})["noted"] = self._noted
+
+    @property
+    def is_admitted(self) -> bool:
+        """Whether it came with a token that is good."""
+        return "token_id" in self._noted
 
     def line(self, now: float) -> dict[str, Value]:
         """Return the log's line. The route stands in place of the path, which may hold anything."""

@@ -24,6 +24,7 @@ import numpy.typing as npt
 
 from cluster.client import Client, NotAllowed, RemoteAnswers, brought_up_to
 from cluster.config.sites import Site, SitesSettings
+from cluster.release import OtherRelease
 from cluster.results.federation import ErasureAnswer, SubjectFound, Verification
 from cluster.sites.site_server import arranged
 from coordinator.sites import SiteAnswer, SiteStanding
@@ -249,7 +250,8 @@ class RemoteSite:
     def _client(self, timeout_seconds: float | None = None) -> Iterator[Client]:
         """Give a connection that nobody else uses; several at once, so that no question waits for another.
 
-        Raises ``NotLetIn`` when the token's file cannot be used, or the site does not let its token do this.
+        Raises ``NotLetIn`` when the token's file cannot be used, or the site does not let its token do this,
+        ``Unavailable`` when its server speaks another version of the API or of the sites' protocol.
         """
         is_ordinary = timeout_seconds is None
         client = self._idle.pop() if is_ordinary and self._idle else self._opened(timeout_seconds)
@@ -264,6 +266,8 @@ class RemoteSite:
                 site=self.name,
                 role="federate",
             ) from error
+        except OtherRelease as error:
+            raise Unavailable(f"the site is away: {error.message}", error.remedy, site=self.name) from error
         finally:
             if is_ordinary and self._token and not self._is_closed:
                 self._idle.append(client)
@@ -279,6 +283,7 @@ class RemoteSite:
             attempts=1,  # who asks several sites decides itself how long one is waited for
             most_bytes=_MOST_BYTES,
             trust=self._trust,
+            contract=("api", "sites"),
         )
 
 

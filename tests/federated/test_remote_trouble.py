@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cluster.client import Client
+from cluster.serving import access_log
 from cluster.sites.federation import connect_sites
 from shards.data.messages import stream_of
 from storage.errors import Corrupt, SisaError, Unavailable
@@ -29,6 +30,21 @@ def test_a_site_that_is_away(world: Served) -> None:
         with pytest.raises(Unavailable, match="the server does not answer"):
             federation.erase("north", subjects=[PERSON])
         assert federation.status().waits_for == ("north",)
+
+
+def test_a_site_that_speaks_another_protocol(world: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing that it says is used: it is absent, with both versions, and takes part again once they are equal."""
+    with joined(world) as federation, monkeypatch.context() as patch:
+        patch.setattr(access_log, "own_release", lambda: "9.9.9+api1.sites2")
+        with pytest.raises(Unavailable, match="no site can be asked") as caught:
+            federation.predict(world.houses.write("asked", small_points(people=5)))
+        told = (
+            "north: the site is away: the server speaks version 2 of the protocol between sites, this client version 1"
+        )
+        assert f"{told} [server=9.9.9 client=" in str(caught.value)
+        assert len(federation.status().waits_for) == 3
+        patch.undo()
+        assert len(federation.predict(world.houses.folder / "asked.parquet").sites) == 3
 
 
 def test_a_slow_site_is_not_waited_for(world: Served) -> None:

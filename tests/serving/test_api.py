@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 
 import cluster
+from cluster.release import API, SITES, own_release
 from coordinator.receipts.bundles import bundle_from_bytes
 from deploy.views.output import ExitCode
 from deploy.views.receipts import check_receipt
@@ -200,6 +201,17 @@ def test_answers_carry_a_request_id(still_world: World, given: str) -> None:
     assert (found == given) == (given == "caller-7")
     assert still_world.lines()[-1]["http_request_id"] == found
     assert answer.headers["cache-control"] == "no-store"
+
+
+def test_answers_say_which_release_they_are_of(still_world: World) -> None:
+    """All name the versions of the contract; the release is for those alone who have a token."""
+    client, headers = still_world.client, still_world.headers("audit")
+    admitted = [client.get(path, headers=headers) for path in ("/v1/status", "/v1/erasures/er-9")]
+    assert [answer.status_code for answer in admitted] == [200, 404]
+    assert {answer.headers["sisa-release"] for answer in admitted} == {own_release()}
+    others = [client.get(path) for path in ("/v1/status", "/healthz", "/docs", "/nowhere")]
+    assert [answer.status_code for answer in others] == [401, 200, 200, 404]
+    assert {answer.headers["sisa-release"] for answer in others} == {f"+api{API}.sites{SITES}"}
 
 
 def test_the_log_says_nothing_of_people(world: World) -> None:

@@ -14,7 +14,9 @@ import pytest
 
 import cluster
 from cluster.client import Client, NotAllowed
-from storage.errors import Conflict, Invalid, ObjectMissing, SisaError, Unavailable
+from cluster.release import OtherRelease
+from storage.errors import Conflict, Corrupt, Invalid, ObjectMissing, SisaError, Unavailable
+from storage.release import RELEASE
 from tests.doubles.home import MARKED, as_table, small_points
 from tests.serving.world import World, points
 
@@ -199,6 +201,26 @@ def test_another_server_is_not_taken_for_the_api(
     moody.answers = [(status, {"Location": "http://127.0.0.1:1/"}, body)]  # type: ignore[attr-defined]
     with Client(f"http://127.0.0.1:{moody.server_port}", "t") as client, pytest.raises(error, match=text):
         client.request("er-1")
+
+
+@pytest.mark.parametrize("status", [200, 404, 409])
+def test_a_server_of_another_api_is_refused(moody: HTTPServer, status: int) -> None:
+    """Whatever it answers is not read: it may mean something else. Both releases are named where they are known."""
+    moody.answers = [(status, {"Sisa-Release": "9.9.9+api2.sites1.more3"}, b"{}")]  # type: ignore[attr-defined]
+    told = rf"speaks version 2 of the HTTP API, this client version 1 \[server=9\.9\.9 client={RELEASE}\]"
+    with Client(f"http://127.0.0.1:{moody.server_port}", "t") as client, pytest.raises(OtherRelease, match=told):
+        client.status()
+
+
+def test_a_server_of_another_release_is_named(moody: HTTPServer) -> None:
+    """It is used as long as its API is the same; an answer that is not read names both releases."""
+    said = {"Sisa-Release": "9.9.9+sites7.api1"}
+    moody.answers = [(200, said, b"a receipt"), (200, said, b"{}")]  # type: ignore[attr-defined]
+    with Client(f"http://127.0.0.1:{moody.server_port}", "t") as client:
+        assert client.receipt("er-1") == b"a receipt"
+        assert client.server_release == "9.9.9"
+        with pytest.raises(Corrupt, match=rf"API's version 1 says \[server=9\.9\.9 client={RELEASE}\] .*the older"):
+            client.request("er-1")
 
 
 def test_nobody_there_is_told() -> None:
