@@ -7,7 +7,7 @@ run on. Token files and certificates have to be on the nodes where its replicas 
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 
 from fastapi import FastAPI
@@ -27,6 +27,7 @@ from cluster.serving.deployment import (
 )
 from cluster.serving.sites_app import build_sites_app
 from cluster.serving.sites_service import open_sites_service
+from cluster.sites.pinned import PinnedSite
 from cluster.writer.identity import with_key_in_store
 from cluster.writer.stores import open_objects
 from storage.digests import sha256
@@ -68,23 +69,24 @@ def serve_sites(specification: SitesSpecification) -> Serving:
 
 
 def without_keys(specification: SitesSpecification) -> SitesSpecification:
-    """Return what replicas get, which Ray keeps: without the partition keys of sites that it can do without.
+    """Return what replicas get, which Ray keeps: without the sites' partition keys.
 
-    A site with a server of its own needs none here; one whose store is in reach has it there from then on. That of a
-    site on labelled nodes goes along: only those nodes reach its store.
+    A site with a server of its own needs none here; the others' stores have them from then on. A store on labelled
+    nodes is reached from there alone.
     """
     return replace(specification, sites=tuple(map(_without_key, specification.sites)))
 
 
 def _without_key(site: Site) -> Site:
     own = site.specification
-    if own.cluster.labels and site.settings.url is None:
-        return site
-    without = replace(own, partition=replace(own.partition, key=None))
     if site.settings.url is None:
         with suppress(Unavailable):  # it is away, and may come back: then its store has the key from an earlier time
-            without = with_key_in_store(open_objects(own), own)
-    return replace(site, specification=without)
+            if own.cluster.labels:
+                with closing(PinnedSite(site, lambda _: None)) as link:
+                    link.keep_key()
+            else:
+                with_key_in_store(open_objects(own), own)
+    return replace(site, specification=replace(own, partition=replace(own.partition, key=None)))
 
 
 def stop_serving_sites(specification: SitesSpecification) -> bool:

@@ -2,7 +2,8 @@
 
 This process joins the cluster and reads no store but the federation's own: the site's credentials are on the site's
 nodes. Names of people travel in small pieces, for what is large goes through Ray's object store, which may spill to a
-disk where no erasure reaches; so do checkpoints.
+disk where no erasure reaches; so do checkpoints. What an actor is made with Ray keeps, so the partition key that the
+specification gives is no part of it: it follows in a message when the actor asks for it.
 Shape legend: N points, F features.
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 from threading import Lock
@@ -33,6 +34,7 @@ from cluster.runtime.session import join_ray
 from cluster.runtime.system import new_name
 from cluster.sites.link import NearSite
 from cluster.training.worker import keep_silent
+from cluster.writer.identity import with_key_in_store
 from cluster.writer.stores import open_objects
 from coordinator.ports import Clock, Listener
 from coordinator.sites import SiteAnswer, SiteStanding
@@ -54,6 +56,24 @@ _LOST: Final = (RayActorError, ObjectLostError)
 _Name = tuple[str, str | int]
 
 
+class KeyNotThere(Unavailable):
+    """The site's process was started, perhaps anew, and has not been told the partition key that is given for it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keyless:
+    """A site without the partition key that its specification gives."""
+
+    site: Site
+    was_given: bool
+    """Whether there was one."""
+
+    @classmethod
+    def of(cls, site: Site) -> Keyless:
+        """Return ``site`` without its key."""
+        return cls(site=_with_key(site, None), was_given=site.specification.partition.key is not None)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Handed:
     """A request whose names were handed over before."""
@@ -69,14 +89,20 @@ class _Handed:
 class SiteShell:
     """The actor: ``NearSite`` on a node of the site."""
 
-    def __init__(self, sent: Sent[Site]) -> None:
+    def __init__(self, sent: Sent[Keyless]) -> None:
         self._sent_site = sent
+        self._key: str | None = None
         self._named: dict[str, list[_Name]] = {}
         self._sent: tuple[tuple[int, str] | None, bytes] = None, b""
 
     @property
     def _site(self) -> Site:
-        return self._sent_site.opened("site process")
+        keyless = self._sent_site.opened("site process")
+        if not keyless.was_given:
+            return keyless.site
+        if self._key is None:
+            raise KeyNotThere("the site's process was not told the partition key yet", "repeat the command")
+        return _with_key(keyless.site, self._key)
 
     @cached_property
     def _near(self) -> NearSite:
@@ -86,6 +112,17 @@ class SiteShell:
         check_rooms()
         check_here(self._site.specification.cluster.labels)
         return NearSite(self._site, _unheard)
+
+    @ray.method(concurrency_group="requests")
+    def take_key(self, key: str) -> None:
+        """Take the partition key that the specification gives; a process that is started anew has none again."""
+        self._key = key
+
+    @ray.method(concurrency_group="requests")
+    def keep_key(self) -> None:
+        """Have the site's store keep the partition key; see ``with_key_in_store``."""
+        check_here(self._site.specification.cluster.labels)
+        with_key_in_store(open_objects(self._site.specification), self._site.specification)
 
     @ray.method(concurrency_group="questions")
     def standing(self, requests: int) -> SiteStanding:
@@ -136,11 +173,12 @@ class SiteShell:
     @ray.method(concurrency_group="requests")
     def erase(self, handed: _Handed) -> ErasureAnswer:
         """Submit the request that names were handed over for; see ``Federation.erase``. The answer holds no name."""
+        near = self._near  # first: where the key is missing the same is called again, and the names are still there
         named = self._named.pop(handed.ticket, [])
         if len(named) != handed.names:
             raise Unavailable("the site was started anew while a request was handed over", "submit it again")
         # Not as lists: then the answer tells unknown names by position alone.
-        return self._near.erase(
+        return near.erase(
             subjects=(name for kind, name in named if kind == "subject"),
             ids=(name for kind, name in named if kind == "id"),
             request_id=handed.request_id,
@@ -190,6 +228,7 @@ class PinnedSite:
         """Starts nothing yet. ``patience_seconds``: how long its actor may take to come up or to answer a question."""
         del clock  # the site's own counts there
         self._site = site
+        self._key = site.specification.partition.key
         self._listener = listener
         self._patience_seconds = patience_seconds
         self._lock = Lock()
@@ -291,6 +330,11 @@ class PinnedSite:
         found: bool = self._worked("stop")
         return found
 
+    def keep_key(self) -> None:
+        """Have the site's store keep the partition key that the specification gives, if it gives one."""
+        if self._key is not None:
+            self._asked("keep_key")
+
     def close(self) -> None:
         """See ``SiteLink.close``."""
         with self._lock:
@@ -308,6 +352,13 @@ class PinnedSite:
 
     def _got(self, method: str, arguments: Sequence[object], until: float) -> Any:
         actor = self._started()
+        try:
+            return self._answered(actor, method, arguments, until)
+        except KeyNotThere:
+            self._answered(actor, "take_key", (self._key,), until)
+            return self._answered(actor, method, arguments, until)
+
+    def _answered(self, actor: Any, method: str, arguments: Sequence[object], until: float) -> Any:
         try:
             answer = getattr(actor, method).remote(*arguments)
             while not ray.wait([answer], timeout=_LOOK_SECONDS)[0]:
@@ -331,7 +382,7 @@ class PinnedSite:
             self._check_there()
             if self._actor is None:
                 self._actor = SiteActor.options(**selecting(self._site.specification.cluster.labels)).remote(
-                    Sent(self._site)
+                    Sent(Keyless.of(self._site))
                 )
             return self._actor
 
@@ -355,6 +406,11 @@ class PinnedSite:
 
     def _away(self, fact: str) -> Unavailable:
         return Unavailable(f"the site is away: {fact}", "it goes on when the site is back", site=self.name)
+
+
+def _with_key(site: Site, key: str | None) -> Site:
+    own = site.specification
+    return replace(site, specification=replace(own, partition=replace(own.partition, key=key)))
 
 
 def _pieces(names: Iterable[_Name]) -> Iterator[list[_Name]]:

@@ -12,7 +12,7 @@ import pytest
 
 from cluster.release import Sent
 from cluster.results.federation import SubjectFound
-from cluster.sites.pinned import PinnedSite, SiteShell, _Handed, _Name, _pieces
+from cluster.sites.pinned import Keyless, PinnedSite, SiteShell, _Handed, _Name, _pieces
 from coordinator.requests import NONE_SIMILAR
 from storage.errors import Invalid, Unavailable
 from tests.federated.houses import Houses
@@ -57,7 +57,7 @@ class _Counted:
 @pytest.fixture
 def shell(tmp_path: Path) -> Any:
     """A site's process that has touched nothing yet; untyped, for checkers take its methods for remote ones."""
-    return SiteShell(Sent(Houses(tmp_path).fill().site("north")))
+    return SiteShell(Sent(Keyless.of(Houses(tmp_path).fill().site("north"))))
 
 
 @pytest.mark.parametrize("name", ["a", "person-17", "人" * 1_000, 2**70])
@@ -100,6 +100,7 @@ def test_an_answer_holds_no_name(shell: Any) -> None:
 
 def test_half_a_request_is_none(shell: Any) -> None:
     """What lost some of a request's names, such as by being started anew, submits nothing for the others."""
+    shell.__dict__["_near"] = _Unknowing()
     shell.name("ticket", [("subject", "somebody")])
     handed = _Handed(ticket="ticket", names=2, request_id="er-1", held="", wait=True, include_similar=False)
     with pytest.raises(Unavailable, match="the site was started anew while a request was handed over"):
