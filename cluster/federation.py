@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from cluster.config.specification import FederationSpecification, read_specification, specification_from
-from cluster.coordinator_actor.record import read_record
+from cluster.coordinator_actor.record import read_record, releases_of
 from cluster.ensemble.reader import Reading
 from cluster.results.federation import (
     Answers,
@@ -273,6 +273,10 @@ class Federation:
     def check_original(self) -> None:
         """Raise ``Conflict`` when the store is a copy of another one, which may be read and verified."""
         check_owner(self._store)
+
+    def releases(self) -> dict[str, str]:
+        """Return which release this process runs, and the coordinator and the server where there are some."""
+        return releases_of(self._store)
 
     def require_begun(self) -> None:
         """Raise ``Invalid`` when the store has never held a data point or a request, and has no log of receipts."""

@@ -29,7 +29,7 @@ from cluster.coordinator_actor.actor import (
     unwrapped,
 )
 from cluster.coordinator_actor.ownership import Adoption, adopt, check_shown, is_copy, is_place_on_record
-from cluster.coordinator_actor.record import RECORD_KEY, Launched, read_record, write_record
+from cluster.coordinator_actor.record import RECORD_KEY, Launched, note_release, read_record, write_record
 from cluster.release import EARLIER, OtherRelease, Sent, own_release, refuse_other
 from cluster.runtime.contact import make_token
 from cluster.runtime.head import Head, is_reachable, start_head, stop_head
@@ -86,6 +86,7 @@ def launch_coordinator(specification: FederationSpecification) -> Launched:
         refuse_other_release(handle)
         _check_own(handle, store)  # a copy is not written to either
         _refuse_other(handle, with_key_in_store(store, specification))
+        note_release(store, "coordinator", is_there=True)
         return record
     check_owner(store)
     specification = with_key_in_store(store, specification)
@@ -113,6 +114,7 @@ def launch_coordinator(specification: FederationSpecification) -> Launched:
         head=head.process if head else None,
     )
     write_record(store, launched)
+    note_release(store, "coordinator", is_there=True)
     return launched
 
 
@@ -182,6 +184,7 @@ def stop_coordinator(store: ObjectStore) -> bool:
     if record.head is not None and (handle is not None or is_place_on_record(store)):
         stop_head(record.head)
     store.delete(RECORD_KEY)
+    note_release(store, "coordinator", is_there=False)
     return True
 
 

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from threading import Lock
 from typing import Final
 
-from cluster.coordinator_actor.record import RECORD_KEY
+from cluster.coordinator_actor.record import RECORD_KEY, RELEASES_KEY
 from storage.digests import Json
 from storage.errors import Conflict, Corrupt, SisaError
 from storage.location import place_name
@@ -127,7 +127,7 @@ def adopt(store: ObjectStore, adoption: Adoption) -> None:
         return {"adoptions": before if now in before else [*before, now]}
 
     record.change(added)
-    for key in (_PROOF_KEY, RECORD_KEY):
+    for key in (_PROOF_KEY, RELEASES_KEY, RECORD_KEY):
         store.delete(key)
 
 

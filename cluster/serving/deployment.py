@@ -32,6 +32,7 @@ from cluster.coordinator_actor.launch import (
     stop_coordinator,
 )
 from cluster.coordinator_actor.log_lines import LogLines
+from cluster.coordinator_actor.record import note_release
 from cluster.release import OtherRelease, Sent, refusal_in
 from cluster.runtime.guard import check_rooms
 from cluster.runtime.labels import check_here, selecting
@@ -145,6 +146,7 @@ def serve_federation(specification: FederationSpecification, site: SiteSettings 
         if is_launched:
             stop_coordinator(store)
         raise
+    note_release(store, "server", is_there=True)
     return Serving(url=specification.serve.url, replicas=specification.serve.replicas, launched=is_launched)
 
 
@@ -191,7 +193,9 @@ def stop_serving(specification: FederationSpecification) -> bool:
     store = open_objects(specification)
     if not is_at_work(store) and not ray.is_initialized():
         return False
-    return end_application(namespace_of(specification, store))
+    was_served = end_application(namespace_of(specification, store))
+    note_release(store, "server", is_there=False)
+    return was_served
 
 
 def end_application(name: str) -> bool:

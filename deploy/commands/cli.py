@@ -152,10 +152,9 @@ def train(config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """Ingest, partition and train; goes on where an earlier run stopped."""
 
     def action(federation: Federation) -> Outcome:
-        from deploy.views.text import status_text
+        from deploy.views.watching import status_outcome
 
-        status = federation.train()
-        return Outcome(data=fields(status), text=status_text(status))
+        return status_outcome(federation.train(), federation.releases())
 
     with_federation(action, config, as_json, _together("train_sites"))
 
@@ -319,16 +318,14 @@ def status(
     """Show the federation: shards × slices, generation, erasure requests with due dates."""
 
     def action(federation: Federation) -> Outcome:
-        from deploy.views.text import status_text
-        from deploy.views.watching import request_outcome, watch_status
+        from deploy.views.watching import request_outcome, status_outcome, watch_status
 
         if watch and not as_json:
             watch_status(federation)
         if request is not None:
             return request_outcome(federation, request)
         federation.require_begun()
-        found = federation.status()
-        return Outcome(data=fields(found), text=status_text(found))
+        return status_outcome(federation.status(), federation.releases())
 
     def afar(client: Client) -> Outcome:
         from deploy.views.remote import remote_status

@@ -18,6 +18,7 @@ from deploy.commands.shared import (
     telling,
 )
 from deploy.views.output import Outcome, plain
+from storage.release import RELEASE
 
 if TYPE_CHECKING:
     from storage.encryption.store import SealedStore
@@ -33,15 +34,20 @@ def launch(config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
         if is_of_all_sites(config):
             return _launched_sites(config)
         from cluster.coordinator_actor.launch import launch_coordinator
+        from cluster.coordinator_actor.record import releases_of
+        from cluster.writer.stores import open_objects
 
         specification = read_chosen(config)
         with telling(f"waiting for the coordinator of {specification.name} to start"):
             launched = launch_coordinator(specification)
+        releases = releases_of(open_objects(specification))
         text = (
             f"the coordinator of {specification.name} is at work on the Ray cluster at {launched.address}\n"
-            "other commands find it by the store; 'sisa stop' ends it"
+            f"its release is {releases['coordinator']}; other commands find it by the store; 'sisa stop' ends it"
         )
-        return Outcome(data={"federation": specification.name, **plain(launched)}, text=text)
+        if releases.get("server", RELEASE) != releases["coordinator"]:
+            text += f"\nthe API is still served by release {releases['server']}: run 'sisa serve'"
+        return Outcome(data={"federation": specification.name, **plain(launched), "releases": releases}, text=text)
 
     finish(action, as_json)
 

@@ -20,6 +20,7 @@ from deploy.commands.shared import (
     telling,
 )
 from deploy.views.output import Outcome, plain
+from storage.release import RELEASE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -128,10 +129,11 @@ def _served(config: Path) -> Outcome:
 def _serving(name: str, serving: Serving) -> Outcome:
     sisa = f"sisa --site {site}" if (site := CHOICE.get().site) else "sisa"
     text = (
-        f"{name} is served at {serving.url} by {serving.replicas} replica{'s' * (serving.replicas > 1)}\n"
+        f"{name} is served at {serving.url} by {serving.replicas} replica{'s' * (serving.replicas > 1)}"
+        f" of release {RELEASE}\n"
         f"what there is: {serving.url}/docs; who may use it: '{sisa} token create'; the end: '{sisa} serve --stop'"
     )
-    return Outcome(data={"federation": name, **plain(serving)}, text=text)
+    return Outcome(data={"federation": name, **plain(serving), "release": RELEASE}, text=text)
 
 
 def _stopped(config: Path) -> Outcome:

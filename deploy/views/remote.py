@@ -30,12 +30,13 @@ from deploy.views.erasure import (
 from deploy.views.output import Outcome, plain
 from deploy.views.receipts import print_receipt
 from deploy.views.sites import status_outcome, who, who_text
-from deploy.views.text import request_text, status_text
+from deploy.views.text import releases_text, request_text, status_text
 from shards.data.messages import batch_of, tables_of
 from shards.data.prediction_files import PredictionBatch, check_ending, write_predictions
 from shards.data.sources import in_csv_form, open_source, seen_csv_form
 from shards.specification import USUAL_CSV
 from storage.errors import Invalid, ObjectMissing, Unavailable
+from storage.release import RELEASE
 
 _POINTS_A_REQUEST = 10_000
 _BYTES_A_REQUEST = 8 * 1024 * 1024
@@ -131,7 +132,8 @@ def remote_status(client: Client, request_id: str | None, site: str | None = Non
     told = replace(status, store=status.store or "the server's store")
     if isinstance(told, SitesStatus):
         return status_outcome(told)
-    return Outcome(data=plain(status), text=status_text(told))
+    releases = {"command": RELEASE, "server": client.server_release or "unknown"}
+    return Outcome(data={**plain(status), "releases": releases}, text=status_text(told) + releases_text(releases))
 
 
 def remote_receipt(client: Client, request_id: str, *, quiet: bool, site: str | None = None) -> Outcome:

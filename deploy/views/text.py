@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from coordinator.decisions.plan import RetrainPlan
@@ -69,6 +69,14 @@ def status_text(status: FederationStatus) -> str:
             " of installed packages and of files are not noticed; what is next trained anew as a whole gets one"
         )
     return "\n\n".join(parts)
+
+
+def releases_text(releases: Mapping[str, str]) -> str:
+    """Return which releases are at work, where they differ; empty where they do not."""
+    if len(set(releases.values())) < 2:
+        return ""
+    told = ", ".join(f"{process} {release}" for process, release in releases.items())
+    return f"\n\nreleases differ: {told}; see 'Upgrade' in RUNBOOK.md"
 
 
 def requests_text(requests: Sequence[RequestStatus]) -> str:

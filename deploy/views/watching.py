@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from rich.console import Console
@@ -12,8 +12,8 @@ from rich.text import Text
 
 from coordinator.status import FederationStatus, RequestStatus
 from deploy.views.erasure import find_request, request_data
-from deploy.views.output import Outcome
-from deploy.views.text import request_text, requests_text, status_text
+from deploy.views.output import Outcome, plain
+from deploy.views.text import releases_text, request_text, requests_text, status_text
 from storage.errors import Invalid
 
 if TYPE_CHECKING:
@@ -37,6 +37,11 @@ def request_outcome(federation: Federation, request_id: str) -> Outcome:
         federation.require_begun()
         raise Invalid("there is no such erasure request", "'sisa request list' lists them all", request=request_id)
     return Outcome(data=request_data(request, status), text=request_text(request, status))
+
+
+def status_outcome(status: FederationStatus, releases: Mapping[str, str]) -> Outcome:
+    """Return how a federation stands, and of which release each process is."""
+    return Outcome(data={**plain(status), "releases": releases}, text=status_text(status) + releases_text(releases))
 
 
 def requests_outcome(requests: Sequence[RequestStatus]) -> Outcome:

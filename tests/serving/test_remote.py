@@ -12,6 +12,7 @@ from cluster.client import Client
 from deploy.views.erasure import Given, named
 from deploy.views.remote import remote_erase, remote_predict, remote_receipt, remote_status
 from storage.errors import Invalid, ObjectMissing
+from storage.release import RELEASE
 from tests.doubles.home import MARKED, small_points
 from tests.serving.world import World
 
@@ -59,7 +60,9 @@ def test_an_erasure_from_afar(world: World, url: str) -> None:
         )
     with Client(url, world.tokens["audit"]) as client:
         assert remote_receipt(client, "er-1", quiet=True).text.startswith("{")
-        assert "er-1" in remote_status(client, None).text
+        assert "er-1" in (told := remote_status(client, None)).text
+        assert (told.data or {})["releases"] == {"command": RELEASE, "server": RELEASE}
+        assert "releases differ" not in told.text
 
 
 def test_a_file_that_does_not_fit(world: World, url: str, tmp_path: Path) -> None:

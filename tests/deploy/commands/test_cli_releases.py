@@ -1,0 +1,49 @@
+"""Where releases differ, commands show which ones are at work."""
+
+from __future__ import annotations
+
+import pytest
+
+from cluster.coordinator_actor import launch, record
+from cluster.coordinator_actor.record import Launched, note_release, write_record
+from storage.release import RELEASE
+from tests.doubles.home import Home
+
+OTHER = "9.9.9+api1.sites1.state9.training1"
+
+
+@pytest.fixture
+def left_over(trained: Home, monkeypatch: pytest.MonkeyPatch) -> Home:
+    """A federation that is served by what another release has started."""
+    with monkeypatch.context() as patch:
+        patch.setattr(record, "own_release", lambda: OTHER)
+        note_release(trained.objects, "server", is_there=True)
+    return trained
+
+
+def test_status_shows_them(left_over: Home) -> None:
+    """To people in one line, and only where they differ; to programs always."""
+    assert left_over.json("status").data["releases"] == {"command": RELEASE, "server": "9.9.9"}
+    assert f"releases differ: command {RELEASE}, server 9.9.9; see 'Upgrade'" in left_over.run("status").out
+    note_release(left_over.objects, "server", is_there=False)
+    assert left_over.json("status").data["releases"] == {"command": RELEASE}
+    assert "releases differ" not in left_over.run("status").out
+
+
+def test_launch_tells_of_replicas_that_are_left_over(left_over: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They answer predictions, and send erasure requests away, until they are replaced."""
+    launched = Launched(address="127.0.0.1:1", namespace="sisa", head=None)
+
+    def launch_coordinator(_: object) -> Launched:
+        write_record(left_over.objects, launched)
+        note_release(left_over.objects, "coordinator", is_there=True)
+        return launched
+
+    monkeypatch.setattr(launch, "launch_coordinator", launch_coordinator)
+    told = left_over.run("launch").out
+    assert f"its release is {RELEASE}" in told
+    assert "the API is still served by release 9.9.9: run 'sisa serve'" in told
+    releases = left_over.json("launch").data["releases"]
+    assert releases == {"command": RELEASE, "coordinator": RELEASE, "server": "9.9.9"}
+    note_release(left_over.objects, "server", is_there=True)
+    assert "still served" not in left_over.run("launch").out
