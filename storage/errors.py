@@ -48,6 +48,10 @@ class Invalid(SisaError, ValueError):
     kind = "invalid"
 
 
+class NewerFormat(Invalid):
+    """A newer release has written what is stored: this one cannot read it, and leaves it as it is."""
+
+
 class Conflict(SisaError):
     """Someone else was first, or the stored thing is another one: re-read, then decide."""
 

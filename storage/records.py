@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import NoReturn
 
 from storage.digests import Json, canonical_json, digest_of
-from storage.errors import Corrupt, Invalid
+from storage.errors import Corrupt, Invalid, NewerFormat
 from storage.objects import ObjectKey
 
 FORMAT_VERSION = 1
@@ -40,14 +40,14 @@ def unseal(payload: bytes, key: ObjectKey, names: frozenset[str]) -> dict[str, J
 
     Raises:
         Corrupt: any byte differs from what was written, or a field is missing.
-        Invalid: the record is whole and of a newer version.
+        NewerFormat: the record is whole and of a newer version.
     """
     record = _parsed(payload, key)
     version = record.pop("format_version", None)
     if type(version) is not int or version < FORMAT_VERSION:  # a bool is an int, and no version
         _refuse_damage(key)
     if version > FORMAT_VERSION or names < record.keys():
-        raise Invalid(
+        raise NewerFormat(
             "the record was written by a newer version of this system",
             "upgrade sisa-ray on this machine",
             key=key,

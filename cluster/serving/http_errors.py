@@ -12,7 +12,7 @@ from cluster.client import MODEL_FAILED
 from cluster.ensemble.site_report import Withheld
 from coordinator.aggregation import ModelFailed
 from shards.data.messages import TooManyPoints, Unreadable
-from storage.errors import Conflict, Invalid, InvariantBroken, ObjectMissing, SisaError
+from storage.errors import Conflict, Invalid, InvariantBroken, NewerFormat, ObjectMissing, SisaError
 
 RETRY_SECONDS: Final = 1
 """After so long a caller may try again what is away for now."""
@@ -59,11 +59,17 @@ def problem_of(error: SisaError) -> Problem:
         return Problem(status=422, kind=MODEL_FAILED, message=error.message, remedy=error.remedy)
     if isinstance(error, Withheld):
         return Problem(status=403, kind="withheld", message=error.message, remedy=error.remedy)
+    if isinstance(error, NewerFormat):  # nothing that was sent is the cause
+        return _away(error)
     for kind, status in ((Unreadable, 400), (Invalid, 422), (Conflict, 409), (ObjectMissing, 404)):
         if isinstance(error, kind):
             return Problem(status=status, kind=error.kind, message=error.message, remedy=error.remedy)
     if isinstance(error, InvariantBroken):
         return Problem(status=500, kind=error.kind, message=error.fact, remedy=error.remedy or "report it")
+    return _away(error)
+
+
+def _away(error: SisaError) -> Problem:
     return Problem(
         status=503,
         kind=error.kind,

@@ -30,7 +30,7 @@ from shards.lineage import Configuration, NumericsProfile
 from shards.routing import Placement
 from shards.slices.files import SliceRecord
 from storage.digests import Json
-from storage.errors import Corrupt, Invalid, InvariantBroken
+from storage.errors import Corrupt, InvariantBroken, NewerFormat
 
 FORMAT_VERSION: Final = 4
 """Raised whenever older software would misread a state, or ``decide`` makes another state of a recorded event.
@@ -249,9 +249,9 @@ def _first(pair: tuple[Placement, Any]) -> Placement:
 
 def _check_version(version: object) -> None:
     if isinstance(version, int) and version > FORMAT_VERSION:
-        raise Invalid(
+        raise NewerFormat(
             f"the federation was written in format {version}, this version reads up to {FORMAT_VERSION}",
-            "upgrade sisa-ray",
+            "upgrade sisa-ray here: see 'Upgrade' in RUNBOOK.md; nothing in the store was changed",
         )
 
 

@@ -23,11 +23,12 @@ from cluster.release import EARLIER, OtherRelease, Sent, own_release, received, 
 from cluster.runtime.task_pool import cause_of, perform
 from cluster.serving import deployment
 from cluster.serving.deployment import ReplicaShell
+from cluster.serving.http_errors import problem_of
 from cluster.serving.sites_deployment import SitesShell
 from cluster.sites import pinned
 from cluster.sites.pinned import PinnedSite, SiteShell
 from cluster.training.worker import WorkerShell
-from storage.errors import Unavailable
+from storage.errors import NewerFormat, Unavailable
 from storage.release import RELEASE
 from tests.doubles.home import Home
 from tests.federated.houses import Houses
@@ -194,6 +195,13 @@ def test_a_replica_of_another_release_than_the_coordinator_sends_clients_away(
         Unavailable, match=rf"than this replica \[coordinator=9\.9\.9 replica={RELEASE}\] .*'sisa serve'"
     ):
         deployment._coordinator(home.objects)
+
+
+def test_a_replica_that_cannot_read_a_newer_store_sends_clients_away() -> None:
+    """Nothing that they have sent is the cause: a replica of the newer release takes its place."""
+    problem = problem_of(NewerFormat("the federation was written in format 9", "upgrade sisa-ray here"))
+    assert (problem.status, problem.headers["Retry-After"]) == (503, "1")
+    assert problem.message == "the federation was written in format 9"
 
 
 def test_replicas_that_do_not_start_say_why(monkeypatch: pytest.MonkeyPatch) -> None:

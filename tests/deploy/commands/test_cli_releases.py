@@ -6,10 +6,28 @@ import pytest
 
 from cluster.coordinator_actor import launch, record
 from cluster.coordinator_actor.record import Launched, note_release, write_record
+from coordinator.engine import codec
 from storage.release import RELEASE
-from tests.doubles.home import Home
+from tests.doubles.home import MARKED, Home
 
 OTHER = "9.9.9+api1.sites1.state9.training1"
+
+
+@pytest.mark.parametrize(
+    "words", [("status",), ("train",), ("erase", "--subject", MARKED), ("evaluate", "train.parquet"), ("verify",)]
+)
+def test_a_store_that_a_newer_release_wrote_is_refused_and_left_alone(
+    trained: Home, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Back on an older release nothing is guessed at: exit code 2, both formats, the remedy, and nothing is changed."""
+    before = trained.kept()
+    monkeypatch.setattr(codec, "FORMAT_VERSION", 1)
+    said = trained.json(*words)
+    assert (said.code, said.error["kind"]) == (2, "invalid")
+    assert "was written in format" in said.error["message"]
+    assert "this version reads up to 1" in said.error["message"]
+    assert "see 'Upgrade' in RUNBOOK.md" in said.error["remedy"]
+    assert trained.kept() == before
 
 
 @pytest.fixture
