@@ -1,20 +1,22 @@
 """Metrics: what monitoring may see of a federation. No Ray in here: ``ray_metrics`` hands it on.
 
-Few series on purpose: a federation's name and a request's state are the only labels, so that nothing here names a
-request, a person or a data point. Gauges follow from the state alone and are right again at once after a restart; the
-histograms count each request in the process that saw it happen. Moments are told as moments (seconds since 1970), not
-as ages: an age would be wrong as soon as nobody tells it any more.
+Few series on purpose: a federation's name, a request's state and a token's role are the only labels, so that nothing
+here names a request, a person, a token or a data point. Gauges follow from the state alone and are right again at once
+after a restart; the histograms count each request in the process that saw it happen. Moments are told as moments
+(seconds since 1970), not as ages: an age would be wrong as soon as nobody tells it any more.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from threading import Lock
-from typing import Final, Literal, Protocol
+from typing import Final, Literal, Protocol, get_args
 
+from cluster.coordinator_actor.store_size import StoreSize
+from cluster.tokens import Role, TokenRecord
 from coordinator.ports import Clock
 from coordinator.requests import Cost, ErasureRequest, RequestState
 from coordinator.state import FederationState, servable
@@ -94,13 +96,27 @@ LAST_PURGE: Final = _gauge(
 )
 TROUBLED: Final = _gauge("sisa_coordinator_troubled", "1 while something keeps the coordinator from going on.")
 SHOWN: Final = _gauge("sisa_shown_timestamp_seconds", "When the coordinator last told these values.")
+STORE_OBJECTS: Final = _gauge("sisa_store_objects", "Objects in the store, counted once an hour.")
+STORE_BYTES: Final = _gauge("sisa_store_bytes", "Bytes in the store, counted once an hour; without older versions.")
+API_READY: Final = _gauge(
+    "sisa_api_ready_timestamp_seconds", "When a replica of the API could last answer; 0: it never could."
+)
+TOKEN_EXPIRES: Final = _gauge(
+    "sisa_token_expires_timestamp_seconds",
+    "When the next of the API's tokens with this role expires; 0: none is in force.",
+    "role",
+)
 
 METRICS: Final = (
     *(REQUESTS, OLDEST_UNSAFE, NEXT_DUE, SECONDS_TO_SAFE, SECONDS_TO_COMPLETE),
     *(EXPECTED_POINT_EPOCHS, SPENT_POINT_EPOCHS, EXPECTED_SECONDS, SPENT_SECONDS),
     *(GENERATION, FLOOR, CONSTITUENTS, SERVING, TAINTED, POINTS),
-    *(JOURNAL, LAST_PURGE, TROUBLED, SHOWN),
+    *(JOURNAL, LAST_PURGE, TROUBLED, SHOWN, STORE_OBJECTS, STORE_BYTES),
 )
+"""What a coordinator tells."""
+
+REPLICA_METRICS: Final = (API_READY, TOKEN_EXPIRES)
+"""What each replica of the API tells."""
 
 
 _MOST_REMEMBERED: Final = 100_000
@@ -131,14 +147,19 @@ class Gauges:
         self._measured: dict[tuple[str, RequestState], None] = {}
         self._lock = Lock()
 
-    def show(self, state: FederationState, *, journal_entries: int, troubled: bool) -> None:
-        """Tell all that ``state`` says."""
+    def show(
+        self, state: FederationState, *, journal_entries: int, troubled: bool, size: StoreSize | None = None
+    ) -> None:
+        """Tell all that ``state`` says; ``size``: of the store, None where it is not known yet."""
         for metric, value in _values(state):
             self._set(metric, value)
         for request_state, count in _by_state(state).items():
             self._meter.set(REQUESTS, count, {**self._labels, "state": request_state.value})
         self._set(JOURNAL, journal_entries)
         self._set(TROUBLED, troubled)
+        if size is not None:
+            self._set(STORE_OBJECTS, size.objects)
+            self._set(STORE_BYTES, size.payload_bytes)
         for request in state.requests:
             self.measure(request)
         self._set(SHOWN, self._clock.now().timestamp())
@@ -162,6 +183,27 @@ class Gauges:
             if len(self._measured) > _MOST_REMEMBERED:
                 del self._measured[next(iter(self._measured))]
         self._meter.observe(metric, max(0.0, moment.timestamp() - _begun(request)), self._labels)
+
+
+class ReplicaGauges:
+    """What one replica of a federation's API tells."""
+
+    def __init__(self, federation: str, meter: Meter, clock: Clock) -> None:
+        self._labels = {"federation": federation}
+        self._meter = meter
+        self._clock = clock
+        self._ready_at = 0.0
+
+    def show(self, *, is_ready: bool, tokens: Iterable[TokenRecord]) -> None:
+        """Tell whether it can answer now, and when the next of ``tokens`` that is in force expires, by role."""
+        now = self._clock.now()
+        if is_ready:
+            self._ready_at = now.timestamp()
+        self._meter.set(API_READY, self._ready_at, self._labels)
+        in_force = [token for token in tokens if not token.is_over(now)]
+        for role in get_args(Role):
+            ends = min((_moment(token.expires_at) for token in in_force if token.role == role), default=0.0)
+            self._meter.set(TOKEN_EXPIRES, ends, {**self._labels, "role": role})
 
 
 def tainted(state: FederationState) -> tuple[ShardId, ...]:

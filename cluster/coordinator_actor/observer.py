@@ -6,6 +6,7 @@ from typing import Final
 
 from cluster.coordinator_actor.log_lines import LogLines
 from cluster.coordinator_actor.metrics import Gauges
+from cluster.coordinator_actor.store_size import StoreSize
 from coordinator.ports import Notice, RequestMoved
 from coordinator.state import FederationState
 from storage.errors import SisaError
@@ -31,6 +32,6 @@ class Observer:
         """Hear of what keeps the coordinator from going on."""
         self._lines.trouble(error)
 
-    def show(self, state: FederationState, *, journal_entries: int, troubled: bool) -> None:
+    def show(self, state: FederationState, *, journal_entries: int, troubled: bool, size: StoreSize | None) -> None:
         """See how things stand."""
-        self._gauges.show(state, journal_entries=journal_entries, troubled=troubled)
+        self._gauges.show(state, journal_entries=journal_entries, troubled=troubled, size=size)

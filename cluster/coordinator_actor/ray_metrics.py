@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from ray.util.metrics import Gauge, Histogram
 
 from cluster.coordinator_actor.log_lines import LogLines
-from cluster.coordinator_actor.metrics import METRICS, Gauges, Metric
+from cluster.coordinator_actor.metrics import METRICS, REPLICA_METRICS, Gauges, Metric, ReplicaGauges
 from cluster.coordinator_actor.observer import Observer
 from cluster.runtime.system import SystemClock
 
@@ -16,15 +16,15 @@ from cluster.runtime.system import SystemClock
 class RayMeter:
     """Implements ``metrics.Meter``. Where Ray has no agent (a plain ``ray`` install) values go nowhere."""
 
-    def __init__(self) -> None:
+    def __init__(self, metrics: Sequence[Metric]) -> None:
         self._gauges = {
             metric.name: Gauge(metric.name, metric.description, metric.labels)
-            for metric in METRICS
+            for metric in metrics
             if metric.kind == "gauge"
         }
         self._histograms = {
             metric.name: Histogram(metric.name, metric.description, list(metric.buckets), metric.labels)
-            for metric in METRICS
+            for metric in metrics
             if metric.kind == "histogram"
         }
 
@@ -40,4 +40,9 @@ class RayMeter:
 def observer_of(federation: str) -> Observer:
     """Return the observer of a federation's coordinator in this process, which Ray runs: lines go to its stdout."""
     clock = SystemClock()
-    return Observer(Gauges(federation, RayMeter(), clock), LogLines(federation, clock, sys.stdout))
+    return Observer(Gauges(federation, RayMeter(METRICS), clock), LogLines(federation, clock, sys.stdout))
+
+
+def replica_gauges_of(federation: str) -> ReplicaGauges:
+    """Return what a replica of a federation's API, in this process, tells of itself."""
+    return ReplicaGauges(federation, RayMeter(REPLICA_METRICS), SystemClock())

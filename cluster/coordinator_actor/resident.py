@@ -19,6 +19,7 @@ from threading import Condition, Thread
 from typing import Any, Final, TypeVar
 
 from cluster.coordinator_actor.observer import REPORT_SECONDS, Observer
+from cluster.coordinator_actor.store_size import StoreCount
 from cluster.results.federation import Verification
 from cluster.writer.writer import Surroundings, Writer, writing
 from coordinator.interventions import Intervention
@@ -335,15 +336,19 @@ class Resident:
 
     def _report(self, observer: Observer) -> None:
         """Show how things stand, now and then, and once more at the end."""
+        count = StoreCount(self._around.store, self._around.clock)
+        size = None
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._is_stopping, REPORT_SECONDS)
                 writer = self._last_writer
                 is_troubled, is_over = self._trouble is not None, self._is_stopping
             if writer is not None:
-                observer.show(writer.state, journal_entries=writer.journal_entries, troubled=is_troubled)
+                observer.show(writer.state, journal_entries=writer.journal_entries, troubled=is_troubled, size=size)
             if is_over:
                 return
+            if writer is not None:  # before there is one, a new store is empty
+                size = count.step()  # after the rest is told: a store that is away takes its time
 
     def _tell(self, error: SisaError) -> None:
         if self._observer is not None:

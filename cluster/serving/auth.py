@@ -68,6 +68,11 @@ class Gate:
         if self._is_older_than(self._refresh_seconds):
             self._read()
 
+    @property
+    def tokens(self) -> tuple[TokenRecord, ...]:
+        """All tokens, as the register was last read; touches nothing."""
+        return self._records
+
     def admit(self, headers: Mapping[str, str], *roles: Role) -> TokenRecord:
         """Return the token of a request that may go on.
 

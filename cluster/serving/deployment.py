@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import ray
 from fastapi import FastAPI
@@ -32,12 +32,15 @@ from cluster.coordinator_actor.launch import (
     stop_coordinator,
 )
 from cluster.coordinator_actor.log_lines import LogLines
+from cluster.coordinator_actor.metrics import ReplicaGauges
+from cluster.coordinator_actor.ray_metrics import replica_gauges_of
 from cluster.coordinator_actor.record import note_release
 from cluster.release import OtherRelease, Sent, refusal_in
 from cluster.runtime.guard import check_rooms
 from cluster.runtime.labels import check_here, selecting
 from cluster.runtime.system import SystemClock
 from cluster.serving.app import build_app
+from cluster.serving.auth import Gate
 from cluster.serving.erasures import Accepting
 from cluster.serving.intake import ONGOING
 from cluster.serving.service import open_service
@@ -66,15 +69,15 @@ class ReplicaShell:
         store = open_objects(specification)
         self._service = open_service(specification, partial(_coordinator, store), site=site)
         self._app = build_app(self._service, lines, names_requests=False)
+        self._gauges = replica_gauges_of(specification.name)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Return the API."""
         return self._app
 
     def check_health(self) -> None:
-        """Raise when only a new replica can help; what is away for now, a new replica would miss as well."""
-        with suppress(Unavailable, Corrupt, Invalid, Conflict):
-            self._service.check()
+        """See ``check_replica``."""
+        check_replica(self._service, self._gauges)
 
 
 def application(arguments: dict[str, str]) -> serve.Application:
@@ -108,6 +111,31 @@ def deployed(shell: type, settings: ServeSettings, place: dict[str, Any]) -> Any
         ray_actor_options={"num_cpus": settings.cpus_per_replica, **place},
         logging_config={"enable_access_log": False},
     )
+
+
+class Checked(Protocol):
+    """What stands behind a replica, as far as its health goes."""
+
+    @property
+    def gate(self) -> Gate:
+        """Who may ask."""
+        ...
+
+    def check(self) -> None:
+        """Raise when nothing can be answered now."""
+        ...
+
+
+def check_replica(service: Checked, gauges: ReplicaGauges) -> None:
+    """Tell monitoring how a replica stands. Serve calls this every few seconds.
+
+    Raises when only a new replica can help; what is away for now, a new replica would miss as well.
+    """
+    is_ready = False
+    with suppress(Unavailable, Corrupt, Invalid, Conflict):
+        service.check()
+        is_ready = True
+    gauges.show(is_ready=is_ready, tokens=service.gate.tokens)
 
 
 def log_lines(name: str) -> LogLines:

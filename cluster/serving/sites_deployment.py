@@ -13,12 +13,14 @@ from dataclasses import replace
 from fastapi import FastAPI
 
 from cluster.config.sites import Site, SitesSpecification, open_own_store
+from cluster.coordinator_actor.ray_metrics import replica_gauges_of
 from cluster.release import Sent
 from cluster.runtime.guard import check_rooms
 from cluster.runtime.labels import check_here
 from cluster.runtime.session import is_to_start_ray, join_ray
 from cluster.serving.deployment import (
     Serving,
+    check_replica,
     deployed,
     end_application,
     log_lines,
@@ -31,7 +33,7 @@ from cluster.sites.pinned import PinnedSite
 from cluster.writer.identity import with_key_in_store
 from cluster.writer.stores import open_objects
 from storage.digests import sha256
-from storage.errors import Conflict, Corrupt, Invalid, Unavailable
+from storage.errors import Invalid, Unavailable
 
 
 class SitesShell:
@@ -44,15 +46,15 @@ class SitesShell:
         lines = log_lines(specification.name)
         self._service = open_sites_service(specification)
         self._app = build_sites_app(self._service, lines, names_requests=False)
+        self._gauges = replica_gauges_of(specification.name)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Return the API."""
         return self._app
 
     def check_health(self) -> None:
-        """Raise when only a new replica can help; what is away for now, a new replica would miss as well."""
-        with suppress(Unavailable, Corrupt, Invalid, Conflict):
-            self._service.check()
+        """See ``check_replica``."""
+        check_replica(self._service, self._gauges)
 
 
 def serve_sites(specification: SitesSpecification) -> Serving:

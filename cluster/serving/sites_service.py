@@ -63,7 +63,11 @@ class SitesService:
         return self.specification.serve
 
     def check(self) -> None:
-        """Raise ``Unavailable`` when no site is a member. Sites that are away are for answers to tell."""
+        """Raise ``Unavailable`` when no site is a member. Sites that are away are for answers to tell.
+
+        Has the gate look for tokens where that is due, as nobody may have asked for a while.
+        """
+        self.refresh()
         if not any(site.is_member for site in self.federation.roster.read().sites):
             raise Unavailable("no site has joined the federation yet", "run 'sisa train'")
 

@@ -33,7 +33,7 @@ def train_sites(federation: SiteFederation) -> Outcome:
         kind="unavailable",
         message=f"no site has joined the federation: {why}",
         remedy="train and serve at the sites, hand over their tokens, and run 'sisa train' again: see 'Several sites'"
-        " in RUNBOOK.md",
+        " in docs/operations.md",
     )
     return replace(outcome, problem=problem, code=ExitCode.UNAVAILABLE)
 

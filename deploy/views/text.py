@@ -76,7 +76,7 @@ def releases_text(releases: Mapping[str, str]) -> str:
     if len(set(releases.values())) < 2:
         return ""
     told = ", ".join(f"{process} {release}" for process, release in releases.items())
-    return f"\n\nreleases differ: {told}; see 'Upgrade' in RUNBOOK.md"
+    return f"\n\nreleases differ: {told}; see 'Upgrade' in docs/operations.md"
 
 
 def requests_text(requests: Sequence[RequestStatus]) -> str:

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from cluster.coordinator_actor.metrics import METRICS
+from cluster.coordinator_actor.metrics import METRICS, REPLICA_METRICS
 from tests.deploy_files.manifests import KUBERAY, ROOT, load, problems
+from tests.deploy_files.scraped import RECORDED, labels_of
 
 DASHBOARD: dict[str, Any] = json.loads((ROOT / "deploy" / "grafana" / "sisa-ray.json").read_text(encoding="utf-8"))
 PANELS: list[dict[str, Any]] = DASHBOARD["panels"]
@@ -20,7 +21,9 @@ ALERTS: list[dict[str, Any]] = [
     for group in document["spec"]["groups"]
     for rule in group["rules"]
 ]
-EXPORTED = {name for metric in METRICS for name in metric.exported}
+EXPORTED = labels_of(RECORDED)
+ADDED = {"namespace"}
+"""Labels that Prometheus adds to what it scrapes from pods."""
 EXPRESSIONS = {
     **{f"{panel['title']} {target['refId']}": str(target["expr"]) for panel in PANELS for target in panel["targets"]},
     **{str(rule["alert"]): str(rule["expr"]) for rule in ALERTS},
@@ -33,9 +36,9 @@ def _metrics(expression: str) -> set[str]:
 
 @pytest.mark.parametrize("expression", EXPRESSIONS.values(), ids=EXPRESSIONS.keys())
 def test_what_is_asked_for_exists(expression: str) -> None:
-    """Every metric of a panel or an alert is one that the coordinator tells, under the name that Ray exports."""
+    """Every metric of a panel or an alert is one that was scraped."""
     assert _metrics(expression)
-    assert _metrics(expression) <= EXPORTED
+    assert _metrics(expression) <= EXPORTED.keys()
 
 
 @pytest.mark.parametrize("expression", EXPRESSIONS.values(), ids=EXPRESSIONS.keys())
@@ -43,16 +46,17 @@ def test_expressions_are_well_formed(expression: str) -> None:
     """Brackets close, only labels that a metric has are asked for, and series of an older process are folded in."""
     for opening, closing in ("()", "{}", "[]"):
         assert expression.count(opening) == expression.count(closing)
-    (labels,) = {labels for metric in METRICS for labels in [metric.labels] if "state" in labels}
+    labels = frozenset().union(*(EXPORTED[name] for name in _metrics(expression)))
     asked = re.findall(r"by \(([\w, ]+)\)", expression)
-    assert {label.strip() for group in asked for label in group.split(",")} <= {*labels, "le"}
+    assert {label.strip() for group in asked for label in group.split(",")} <= labels | ADDED
     assert asked or expression.startswith("absent(")
 
 
 def test_every_metric_is_on_the_dashboard() -> None:
     """What is told is also shown."""
     shown = {name for panel in PANELS for target in panel["targets"] for name in _metrics(target["expr"])}
-    assert [metric.name for metric in METRICS if not shown & set(metric.exported)] == []
+    told = (*METRICS, *REPLICA_METRICS)
+    assert [metric.name for metric in told if not shown & set(metric.exported)] == []
 
 
 def test_panels_have_room() -> None:

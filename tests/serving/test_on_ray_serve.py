@@ -7,6 +7,7 @@ import socket
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 import ray
@@ -19,6 +20,7 @@ from cluster.coordinator_actor.launch import namespace_of
 from cluster.coordinator_actor.record import RECORD_KEY
 from cluster.serving.deployment import serve_federation
 from storage.errors import Conflict, Invalid, ObjectMissing, SisaError, Unavailable
+from tests.deploy_files.scraped import RECORDED, label_names
 from tests.doubles.home import Home
 from tests.multinode.patience import until
 from tests.residue.ray_places import session_folder
@@ -149,6 +151,17 @@ def test_an_officer_intervenes_through_the_coordinator(served: Served) -> None:
         client.request("er-held")
 
 
+def test_monitoring_scrapes_what_alerts_ask_for(served: Served) -> None:
+    """A Ray node exports the recorded metrics with the recorded labels, and no metric of ours beside them."""
+    with served.client("erase") as client:
+        assert client.erase(subjects=["secret-person-007"], wait_seconds=120).state == "complete"
+    recorded = label_names(RECORDED)
+    until(lambda: label_names(_scraped()).keys() >= recorded.keys(), "all metrics")
+    found = label_names(_scraped())
+    assert {name: found[name] for name in recorded} == recorded
+    assert {name for name in found if name.startswith("ray_sisa_")} <= recorded.keys()
+
+
 def test_addresses_that_others_have(served: Served, tmp_path: Path) -> None:
     """Another port than Serve's own, and a prefix that another federation has, are refused: nothing changes."""
     settings = served.specification.serve
@@ -172,3 +185,10 @@ def test_no_secret_reaches_a_log_of_ray(served: Served) -> None:
     assert any(b'"event":"http_request"' in text for text in written.values())
     assert [path.name for path, text in written.items() if any(secret in text for secret in secrets)] == []
     assert serve.status().applications
+
+
+def _scraped() -> str:
+    (node,) = [node for node in ray.nodes() if node["Alive"]]
+    address = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+    with urlopen(address, timeout=60) as answer:
+        return str(answer.read(), "utf-8")

@@ -1,4 +1,4 @@
-"""What a replica knows of the store: what was withdrawn once is withdrawn for good."""
+"""What a replica knows of the store, where what was withdrawn once is withdrawn for good, and tells of its health."""
 
 from __future__ import annotations
 
@@ -6,9 +6,14 @@ from dataclasses import replace
 
 import pytest
 
+from cluster.coordinator_actor.metrics import API_READY, TOKEN_EXPIRES, ReplicaGauges
+from cluster.runtime.system import SystemClock
+from cluster.serving.deployment import check_replica
 from coordinator.state import FederationState
-from storage.errors import Unavailable
-from tests.serving.world import World
+from storage.errors import InvariantBroken, SisaError, Unavailable
+from tests.cluster.coordinator_actor.observed import Remembered
+from tests.multinode.patience import until
+from tests.serving.world import ROLES, World
 
 
 class _SetBack:
@@ -38,3 +43,57 @@ def test_a_floor_that_was_read_never_falls(world: World, monkeypatch: pytest.Mon
     assert standing.ensemble is None or standing.ensemble.generation >= 2
     with pytest.raises(Unavailable, match="names a generation that was withdrawn before"):
         standing.load()
+
+
+@pytest.fixture
+def meter() -> Remembered:
+    """Who is told."""
+    return Remembered()
+
+
+@pytest.fixture
+def gauges(meter: Remembered) -> ReplicaGauges:
+    """What the replica tells."""
+    return ReplicaGauges("small", meter, SystemClock())
+
+
+def test_a_replica_that_answers_says_so(world: World, gauges: ReplicaGauges, meter: Remembered) -> None:
+    """Once it has loaded a generation it tells the moment, and when the tokens of each role expire."""
+    until(
+        lambda: _told(world, gauges, meter) and all(meter.value(TOKEN_EXPIRES, role) for role in ROLES),
+        "the tokens of all roles",
+    )
+    assert all(meter.value(TOKEN_EXPIRES, role) > meter.value(API_READY) for role in ROLES)
+
+
+def test_a_replica_that_cannot_answer_now_lives_on(
+    world: World, gauges: ReplicaGauges, meter: Remembered, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the store is away the moment stands still, and Serve hears of no fault: another one would miss it too."""
+    until(lambda: _told(world, gauges, meter), "a loaded generation")
+    before = meter.value(API_READY)
+    monkeypatch.setattr(type(world.service), "check", _raise(Unavailable("the store is away", "wait")))
+    check_replica(world.service, gauges)
+    assert meter.value(API_READY) == before
+
+
+def test_a_broken_replica_is_for_serve_to_replace(
+    world: World, gauges: ReplicaGauges, meter: Remembered, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What only a new replica cures is raised, and nothing is told of it."""
+    monkeypatch.setattr(type(world.service), "check", _raise(InvariantBroken("a thread of this replica has ended")))
+    with pytest.raises(InvariantBroken, match="a thread of this replica has ended"):
+        check_replica(world.service, gauges)
+    assert meter.values == {}
+
+
+def _told(world: World, gauges: ReplicaGauges, meter: Remembered) -> float:
+    check_replica(world.service, gauges)
+    return meter.value(API_READY)
+
+
+def _raise(error: SisaError) -> object:
+    def check(_: object) -> None:
+        raise error
+
+    return check

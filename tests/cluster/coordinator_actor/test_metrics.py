@@ -11,8 +11,10 @@ import pytest
 
 from cluster.coordinator_actor import metrics
 from cluster.coordinator_actor.log_lines import LogLines
-from cluster.coordinator_actor.metrics import METRICS, Gauges, tainted
+from cluster.coordinator_actor.metrics import METRICS, REPLICA_METRICS, Gauges, ReplicaGauges, tainted
 from cluster.coordinator_actor.observer import Observer
+from cluster.coordinator_actor.store_size import StoreSize
+from cluster.tokens import TokenRegister
 from coordinator.decisions import ended
 from coordinator.decisions.policy import ruling
 from coordinator.interventions import Hold, Intervention, Release
@@ -162,13 +164,49 @@ def test_a_tainted_constituent_is_seen(
     assert meter.value(metrics.TAINTED) == 1
 
 
+def test_the_size_of_the_store_is_told_once_it_is_known(
+    federation: SmallFederation[HashState], gauges: Gauges, meter: Remembered
+) -> None:
+    """Before the first count there is no series of it; an empty store is not what a store is taken for."""
+    _shown(gauges, federation.state)
+    assert metrics.STORE_BYTES.name not in {name for name, _ in meter.values}
+    size = StoreSize(objects=3, payload_bytes=4000)
+    gauges.show(federation.state, journal_entries=0, troubled=False, size=size)
+    assert (meter.value(metrics.STORE_OBJECTS), meter.value(metrics.STORE_BYTES)) == (3, 4000)
+
+
+def test_a_replica_tells_when_it_could_answer(federation: SmallFederation[HashState], meter: Remembered) -> None:
+    """The moment is 0 until it can answer, then grows, and stands still from when it cannot any more."""
+    gauges = ReplicaGauges("small", meter, federation.clock)
+    told = []
+    for is_ready in (False, True, True, False):
+        gauges.show(is_ready=is_ready, tokens=())
+        told.append(meter.value(metrics.API_READY))
+    assert told[0] == 0
+    assert 0 < told[1] < told[2] == told[3]
+
+
+def test_the_next_token_to_expire_is_told_by_role(federation: SmallFederation[HashState], meter: Remembered) -> None:
+    """Of each role the earliest end of a token that is in force counts: none that is revoked or over."""
+    clock = federation.clock
+    register, gauges = TokenRegister(federation.store, clock), ReplicaGauges("small", meter, clock)
+    kept = register.create("erase", days=90).record
+    register.create("erase", days=120)
+    register.revoke(register.create("erase", days=30).record.token_id)
+    over = register.create("audit", days=1).record
+    clock.advance_to(datetime.fromisoformat(over.expires_at))
+    gauges.show(is_ready=True, tokens=register.records())
+    assert meter.value(metrics.TOKEN_EXPIRES, "erase") == datetime.fromisoformat(kept.expires_at).timestamp()
+    assert meter.value(metrics.TOKEN_EXPIRES, "audit") == meter.value(metrics.TOKEN_EXPIRES, "predict") == 0
+
+
 def test_series_are_few_and_name_nobody(
     federation: SmallFederation[HashState], gauges: Gauges, meter: Remembered
 ) -> None:
     """However many requests there are, there is one series a metric and state, and none names a request or a person."""
     for number in range(5):
         federation.erase(subjects=[f"{WHO}-{number}"], request_id=f"er-{number}")
-        _shown(gauges, federation.state)
+        gauges.show(federation.state, journal_entries=3, troubled=False, size=StoreSize())
     assert len(meter.values) == sum(metric.kind == "gauge" for metric in METRICS) - 1 + len(RequestState)
     labels = {label for _, values in meter.values for label in values}
     assert labels == {"small", *(state.value for state in RequestState)}
@@ -176,24 +214,25 @@ def test_series_are_few_and_name_nobody(
 
 def test_every_metric_is_well_named() -> None:
     """Names are Prometheus names of our own, each once, with a unit where there is one, and a description."""
-    names = [metric.name for metric in METRICS]
+    names = [metric.name for metric in (*METRICS, *REPLICA_METRICS)]
     assert len(set(names)) == len(names)
-    for metric in METRICS:
+    for metric in (*METRICS, *REPLICA_METRICS):
         assert metric.name.startswith("sisa_")
         assert metric.name.replace("_", "").isalnum()
         assert metric.name == metric.name.lower()
         assert metric.description.endswith(".")
         assert (metric.kind == "histogram") == bool(metric.buckets)
         assert list(metric.buckets) == sorted(set(metric.buckets))
-        assert set(metric.labels) <= {"federation", "state"}
+        assert set(metric.labels) <= {"federation", "state", "role"}
 
 
 def test_ray_takes_every_metric() -> None:
     """Ray's own classes accept each metric's name, labels and values, with a cluster or without one, and no other."""
     from cluster.coordinator_actor.ray_metrics import RayMeter
 
-    meter = RayMeter()
-    for metric in METRICS:
+    everything = (*METRICS, *REPLICA_METRICS)
+    meter = RayMeter(everything)
+    for metric in everything:
         tell = meter.set if metric.kind == "gauge" else meter.observe
         tell(metric, 1.0, dict.fromkeys(metric.labels, "small"))
         with pytest.raises(ValueError, match="tag key"):

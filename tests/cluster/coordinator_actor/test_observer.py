@@ -10,8 +10,9 @@ import pytest
 
 import cluster.training.workers
 from cluster.config.specification import read_specification
+from cluster.coordinator_actor import resident as resident_module
 from cluster.coordinator_actor.log_lines import LogLines
-from cluster.coordinator_actor.metrics import FLOOR, JOURNAL, REQUESTS, SHOWN, TAINTED, Gauges
+from cluster.coordinator_actor.metrics import FLOOR, JOURNAL, REQUESTS, SHOWN, STORE_OBJECTS, TAINTED, Gauges
 from cluster.coordinator_actor.observer import Observer
 from cluster.coordinator_actor.resident import Resident
 from cluster.runtime.system import SystemClock
@@ -26,6 +27,7 @@ PATIENCE_SECONDS = 60.0
 
 def test_an_erasure_is_seen_from_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Metrics have the request complete, the floor raised and nothing tainted; the log has it all the way, unnamed."""
+    monkeypatch.setattr(resident_module, "REPORT_SECONDS", 0.01)
     monkeypatch.setattr(cluster.training.workers, "RayPool", LocalWorkers)
     monkeypatch.setattr(cluster.training.workers, "join_ray", lambda _: False)
     specification = read_specification(Home(tmp_path).fill(erasure__batch_window_seconds=0.0).config)
@@ -44,6 +46,7 @@ def test_an_erasure_is_seen_from_outside(tmp_path: Path, monkeypatch: pytest.Mon
     assert meter.value(FLOOR) > 0
     assert meter.value(TAINTED) == meter.value(JOURNAL) == 0
     assert meter.value(SHOWN) > 0
+    assert meter.value(STORE_OBJECTS) > 0
     lines = [json.loads(line) for line in stream.getvalue().splitlines()]
     states = [line["state"] for line in lines if line.get("request_id") == "ticket-1"]
     assert states[0] == "accepted"

@@ -26,7 +26,7 @@ def test_a_store_that_a_newer_release_wrote_is_refused_and_left_alone(
     assert (said.code, said.error["kind"]) == (2, "invalid")
     assert "was written in format" in said.error["message"]
     assert "this version reads up to 1" in said.error["message"]
-    assert "see 'Upgrade' in RUNBOOK.md" in said.error["remedy"]
+    assert "see 'Upgrade' in docs/operations.md" in said.error["remedy"]
     assert trained.kept() == before
 
 
