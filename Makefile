@@ -16,7 +16,7 @@ SOAK_SEEDS ?= 1000000
 ROOMS := storage shards coordinator cluster deploy tests
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test ray multinode lint check soak bench clean
+.PHONY: help venv demo test ray multinode lint check soak bench hashes clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -63,6 +63,19 @@ bench: venv ## measure speed against a plain PyTorch loop, serving against one b
 	$(BIN)/python -m tests.bench.serving
 	$(BIN)/python -m tests.bench.sites
 	$(BIN)/python -m tests.bench.names
+
+# Hashes of all files of each release, for the Python of the image. The CPU build of torch has an index of its own, and
+# its hashes are in a file that is written by hand.
+HASHES := uv pip compile --quiet --generate-hashes --no-annotate --no-header --python-version 3.11 \
+	--python-platform x86_64-manylinux_2_28 -c constraints.txt
+CUDA := ^(torch|triton|cuda-|nvidia-)
+
+hashes: venv ## write the versions and hashes that the container image installs; after a change of constraints.txt
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet uv
+	printf 'torch\n' | $(BIN)/$(HASHES) - -o deploy/container/requirements/torch-cuda.txt
+	printf 'setuptools\n' | $(BIN)/$(HASHES) - -o deploy/container/requirements/build.txt
+	$(BIN)/$(HASHES) pyproject.toml --extra serve -o deploy/container/requirements/serve.txt \
+		$$(sed -nE 's/$(CUDA)([^=]*)==.*/--no-emit-package \1\2/p' deploy/container/requirements/torch-cuda.txt)
 
 clean: ## remove .venv, caches and build leftovers; no federation is touched
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage htmlcov

@@ -92,7 +92,7 @@ def check_token_file() -> str:
     if rights := stat.S_IMODE(path.stat().st_mode) & _FOR_OTHERS:
         raise Invalid(
             f"others than its owner have rights to the file of Ray's token (mode {rights:03o} of theirs)",
-            f"run 'chmod 600 {path}'; if others may have read it, replace the token: see 'Ray's token' in docs/operations.md",
+            f"run 'chmod 600 {path}'; if others may have read it, replace the token: docs/operations.md says how",
             file=str(path),
         )
     return f"{_token_in_words()}, which is its owner's alone"

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import tomllib
 from fnmatch import fnmatchcase
+from importlib import import_module, metadata
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -15,7 +16,12 @@ from tests.deploy_files.manifests import ROOT
 DOCKERFILE = ROOT / "deploy" / "container" / "Dockerfile"
 IGNORED = ROOT / "deploy" / "container" / "Dockerfile.dockerignore"
 VARIANTS = ("cpu", "cuda")
+REQUIREMENTS = ("build.txt", "serve.txt", "torch-cpu.txt", "torch-cuda.txt")
+_IMAGE = {"python_version": "3.11", "python_full_version": "3.11.14"}
+"""What tells the image's Python from the one that runs the tests."""
 _ROOMS = ("storage", "shards", "coordinator", "cluster", "deploy")
+
+_packaging: Any = import_module("packaging.requirements")
 
 
 class Instruction(NamedTuple):
@@ -60,10 +66,40 @@ def _whole(variant: str) -> list[Instruction]:
     return [*(_whole(stage.base) if stage.base in STAGES else ()), *stage.instructions]
 
 
-def _pinned(package: str) -> str:
-    found = re.search(rf"^{package}==(\S+)$", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.MULTILINE)
-    assert found is not None
-    return found.group(1)
+def _pinned() -> dict[str, str]:
+    """Return the versions in constraints.txt by normalised names."""
+    found = re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.MULTILINE)
+    return {_normal(name): version for name, version in found}
+
+
+def _hashed(name: str) -> dict[str, tuple[str, list[str]]]:
+    """Return of each requirement in a file of hashes its version and hashes."""
+    text = (DOCKERFILE.parent / "requirements" / name).read_text(encoding="utf-8").replace("\\\n", "")
+    lines = [line.split() for line in text.splitlines() if line and not line.startswith("#")]
+    assert all("==" in words[0] for words in lines)
+    listed = [(words[0].split("=="), words[1:]) for words in lines]
+    return {name: (version, [each.removeprefix("--hash=sha256:") for each in rest]) for (name, version), rest in listed}
+
+
+def _need(name: str, extras: frozenset[str], needed: set[str]) -> None:
+    """Add the distribution, and all that it needs with these extras on the image's system, to ``needed``."""
+    todo = [(_normal(name), extras)]
+    seen: set[tuple[str, frozenset[str]]] = set()
+    while todo:
+        one = todo.pop()
+        if one in seen:
+            continue
+        seen.add(one)
+        needed.add(one[0])
+        for text in metadata.requires(one[0]) or ():
+            requirement = _packaging.Requirement(text)
+            marker = requirement.marker
+            if marker is None or any(marker.evaluate({**_IMAGE, "extra": extra}) for extra in ("", *one[1])):
+                todo.append((_normal(requirement.name), frozenset(requirement.extras)))
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def test_the_base_is_fixed_by_its_digest() -> None:
@@ -91,7 +127,7 @@ def test_nothing_runs_as_root(variant: str) -> None:
 def test_nothing_unknown_is_run_or_added(variant: str) -> None:
     """No script from the network is run, nothing is added from an address, and no secret is built in."""
     for word, rest in _whole(variant):
-        assert word in {"FROM", "RUN", "ENV", "COPY", "WORKDIR", "USER", "CMD"}
+        assert word in {"FROM", "RUN", "ENV", "COPY", "WORKDIR", "USER", "CMD", "HEALTHCHECK"}
         assert not re.search(r"(curl|wget)\s.*\|", rest)
         assert "sudo" not in rest
         if word == "ENV":
@@ -101,16 +137,60 @@ def test_nothing_unknown_is_run_or_added(variant: str) -> None:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_versions_are_those_that_were_tested(variant: str) -> None:
-    """Every package comes under constraints.txt; torch, which comes first, is of the version that stands there."""
-    installs = [rest for word, rest in _whole(variant) if word == "RUN" and "pip install" in rest]
-    (text,) = installs
-    assert f"torch=={_pinned('torch')}" in text
-    assert "-c /src/constraints.txt" in text
-    assert "/src[serve]" in text
-    assert "--extra-index-url" not in text
-    commands = [command for command in text.split("&&") if "pip install" in command]
-    assert all("--no-deps" in command or "-c /src/constraints.txt" in command for command in commands)
+def test_nothing_is_installed_without_its_hash(variant: str) -> None:
+    """Each pip install takes a file of hashes, or the wheel of our own code without anything else."""
+    runs = [rest for stage in (variant, "wheel") for word, rest in _whole(stage) if word == "RUN" and "pip " in rest]
+    commands = [command for run in runs for command in run.split("&&") if re.search(r"pip (install|wheel)", command)]
+    assert len(commands) > 4
+    for command in commands:
+        if "--require-hashes" not in command:
+            assert "--no-deps" in command
+            assert "--no-index" in command or "--no-build-isolation" in command
+        assert "--extra-index-url" not in command
+        if "--index-url" in command:
+            assert "--no-deps" in command
+    installed = {Path(name).name for run in runs for name in re.findall(r"-r (\S+)", run)}
+    assert installed == {"build.txt", "serve.txt", f"torch-{variant}.txt"}
+
+
+@pytest.mark.parametrize("name", REQUIREMENTS)
+def test_hashes_are_those_of_the_versions_that_were_tested(name: str) -> None:
+    """Every requirement has a version of constraints.txt, or is one of torch's CUDA libraries, and SHA-256 hashes."""
+    pinned = _pinned()
+    listed = _hashed(name)
+    assert listed
+    for package, (version, hashes) in listed.items():
+        assert hashes, package
+        assert all(re.fullmatch(r"[0-9a-f]{64}", each) for each in hashes)
+        if name == "torch-cuda.txt" and re.match(r"nvidia-|cuda-|triton$", package):
+            continue
+        assert pinned.get(package) == version, f"{package}: run 'make hashes'"
+
+
+def test_all_that_the_package_needs_has_hashes() -> None:
+    """What the package needs with its extra, and what that needs in turn, is in the files, and nothing else is."""
+    needed: set[str] = set()
+    _need("sisa-ray", frozenset({"serve"}), needed)
+    listed = {*_hashed("serve.txt"), *_hashed("torch-cpu.txt")}
+    assert listed == needed - {"sisa-ray"}, "run 'make hashes'"
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_change_of_our_code_changes_the_last_layer_alone(variant: str) -> None:
+    """Our code comes in by one instruction, after everything else that makes a layer; it comes as a wheel."""
+    layers = [rest for word, rest in _whole(variant) if word in {"RUN", "COPY"}]
+    assert "--mount=type=bind,from=wheel" in layers[-1]
+    assert not any(room in rest.split() for rest in layers[:-1] for room in (*_ROOMS, "sisa.py", "pyproject.toml"))
+
+
+def test_an_ill_container_is_seen() -> None:
+    """Both variants ask the Ray node whether it is alive, at the port of its agent, and not for ever."""
+    services: Any = import_module("ray._private.ray_constants")
+    (check,) = [rest for word, rest in STAGES["base"].instructions if word == "HEALTHCHECK"]
+    assert f"127.0.0.1:{services.DEFAULT_DASHBOARD_AGENT_LISTEN_PORT}/api/local_raylet_healthz" in check
+    assert '"wget"' in check
+    assert "wget" in STAGES["base"].instructions[0].rest
+    assert '"-T", "5"' in check
 
 
 def test_the_extra_is_there() -> None:
@@ -156,8 +236,8 @@ def test_what_is_copied_is_there_and_nothing_else_can_be() -> None:
         if word == "COPY":
             *sources, _ = rest.split()
             copied |= set(sources)
-    assert copied == allowed
-    assert {*_ROOMS, "pyproject.toml", "constraints.txt"} <= copied
+    assert {path for path in copied if Path(path).parts[0] not in _ROOMS or path in _ROOMS} == allowed
+    assert {*_ROOMS, "pyproject.toml"} <= copied
     assert all((ROOT / source).exists() for source in copied)
     denied = [pattern for pattern in patterns[1:] if not pattern.startswith("!")]
     assert any(fnmatchcase("storage/__pycache__", pattern) for pattern in denied)
@@ -166,7 +246,7 @@ def test_what_is_copied_is_there_and_nothing_else_can_be() -> None:
 def test_what_the_package_needs_is_copied() -> None:
     """The files that pyproject.toml names are in the build's context: README, licence and all rooms."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    source = {word for _, rest in STAGES["source"].instructions for word in rest.split()}
+    source = {word for _, rest in STAGES["wheel"].instructions for word in rest.split()}
     assert {project["project"]["readme"], *project["project"]["license-files"]} <= source
     packages = {pattern.rstrip("*") for pattern in project["tool"]["setuptools"]["packages"]["find"]["include"]}
     assert packages <= source

@@ -16,6 +16,8 @@ OVERLAYS = ("aws", "minio")
 JOBS = sorted((KUBERAY / "jobs").glob("*.yaml"))
 FILES = sorted(path for path in KUBERAY.rglob("*.yaml"))
 SPECIFICATIONS = sorted(KUBERAY.rglob("sisa.toml"))
+_BY_KUBERAY = {"ray.io/node-type": "worker"}
+"""What KubeRay adds to the labels of a worker's pod (KubeRay 1.7, ray-operator/controllers/ray/utils/constant.go)."""
 CLUSTERS = (("RayCluster", "sisa"), ("RayService", "sisa-serve"))
 
 
@@ -53,9 +55,8 @@ def test_what_is_applied_is_well_formed(manifests: list[Manifest]) -> None:
     assert [problem for manifest in manifests for problem in problems(manifest, manifest["kind"])] == []
     names = [(manifest["kind"], manifest["metadata"]["name"]) for manifest in manifests]
     assert len(set(names)) == len(names)
-    assert {"RayCluster", "RayService", "NetworkPolicy", "ServiceAccount", "ConfigMap", "Namespace"} == {
-        kind for kind, _ in names
-    }
+    kinds = {"RayCluster", "RayService", "NetworkPolicy", "ServiceAccount", "ConfigMap", "Namespace"}
+    assert {kind for kind, _ in names} == kinds | {"PodDisruptionBudget"}
     assert {each["metadata"]["namespace"] for each in manifests if each["kind"] != "Namespace"} == {"sisa"}
 
 
@@ -163,6 +164,27 @@ def test_the_specification_is_where_commands_look_for_it(manifests: list[Manifes
             each for each in pod["spec"]["containers"][0]["volumeMounts"] if each["mountPath"].startswith("/etc/sisa")
         ]
         assert (mount["mountPath"], mount["subPath"]) == ("/etc/sisa/sisa.toml", "sisa.toml")
+
+
+def test_servers_are_not_all_lost_at_once(manifests: list[Manifest]) -> None:
+    """Servers lie on different machines; machines are emptied one server at a time, of two at least."""
+    service = named(manifests, "RayService", "sisa-serve")
+    head, server = pods(service)
+    (group,) = _spec(service)["workerGroupSpecs"]
+    chosen = {**server["metadata"]["labels"], **_BY_KUBERAY}
+    on_machines, in_zones = server["spec"]["topologySpreadConstraints"]
+    assert (on_machines["topologyKey"], on_machines["whenUnsatisfiable"]) == ("kubernetes.io/hostname", "DoNotSchedule")
+    assert (in_zones["topologyKey"], in_zones["whenUnsatisfiable"]) == ("topology.kubernetes.io/zone", "ScheduleAnyway")
+    for constraint in (on_machines, in_zones):
+        assert constraint["labelSelector"]["matchLabels"].items() <= chosen.items()
+        assert constraint["matchLabelKeys"] == ["ray.io/cluster"]
+    (budget,) = [each for each in manifests if each["kind"] == "PodDisruptionBudget"]
+    selected = budget["spec"]["selector"]["matchLabels"]
+    assert selected.items() <= chosen.items()
+    assert not selected.items() <= {**head["metadata"]["labels"], "ray.io/node-type": "head"}.items()
+    for pod in pods(named(manifests, "RayCluster", "sisa")):
+        assert not selected.items() <= {**pod["metadata"]["labels"], **_BY_KUBERAY}.items()
+    assert budget["spec"]["minAvailable"] < group["minReplicas"]
 
 
 @pytest.mark.parametrize("path", SPECIFICATIONS, ids=lambda path: path.parent.name)

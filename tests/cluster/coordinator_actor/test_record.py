@@ -46,7 +46,8 @@ def test_each_is_noted_by_who_starts_it(store: ObjectStore, monkeypatch: pytest.
     assert releases_of(store) == {"command": RELEASE, "coordinator": "9.9.9", "server": "9.9.9"}
     note_release(store, "coordinator", is_there=True)
     assert noted_releases(store) == {"coordinator": own_release(), "server": OTHER}
-    told = f"releases differ: command {RELEASE}, coordinator {RELEASE}, server 9.9.9; see 'Upgrade' in docs/operations.md"
+    releases = f"command {RELEASE}, coordinator {RELEASE}, server 9.9.9"
+    told = f"releases differ: {releases}; see 'Upgrade' in docs/operations.md"
     assert releases_text(releases_of(store)).strip() == told
     note_release(store, "server", is_there=False)
     note_release(store, "server", is_there=False)
