@@ -42,17 +42,19 @@ def _refuse_others() -> None:
 _refuse_others()
 
 
-def __getattr__(name: str) -> Any:
-    # Looked up at first use: a client's process needs neither Ray nor torch.
-    if name == "Client":
-        from cluster.client import Client  # noqa: PLC0415
+if not TYPE_CHECKING:  # which would take every name for one of these
 
-        return Client
-    if name in __all__:
-        import cluster  # noqa: PLC0415
+    def __getattr__(name: str) -> Any:
+        # Looked up at first use: a client's process needs neither Ray nor torch.
+        if name == "Client":
+            from cluster.client import Client  # noqa: PLC0415
 
-        return getattr(cluster, name)
-    raise AttributeError(f"module 'sisa' has no attribute {name!r}")
+            return Client
+        if name in __all__:
+            import cluster  # noqa: PLC0415
+
+            return getattr(cluster, name)
+        raise AttributeError(f"module 'sisa' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -44,10 +44,12 @@ if TYPE_CHECKING:
 __all__ = ["Federation", "connect", "launch"]
 
 
-def __getattr__(name: str) -> Any:
-    # Looked up at first use: importing ``cluster.config.specification`` alone must not load Ray and torch.
-    if name in __all__:
-        from cluster import federation  # noqa: PLC0415
+if not TYPE_CHECKING:  # which would take every name for one of these
 
-        return getattr(federation, name)
-    raise AttributeError(f"module 'cluster' has no attribute {name!r}")
+    def __getattr__(name: str) -> Any:
+        # Looked up at first use: importing ``cluster.config.specification`` alone must not load Ray and torch.
+        if name in __all__:
+            from cluster import federation  # noqa: PLC0415
+
+            return getattr(federation, name)
+        raise AttributeError(f"module 'cluster' has no attribute {name!r}")

@@ -277,7 +277,7 @@ def settings_record(specification: FederationSpecification) -> dict[str, Any]:
         model["files"] = specification.model.files
     record = {
         "name": specification.name,
-        "data": data | {"subject": subjects if len(subjects) > 1 else subjects[0]},
+        "data": data | {"subject": subjects[0] if len(subjects) == 1 else subjects},
         "model": model,
         "training": training | {"weight_decay": specification.training.effective_weight_decay},
         "partition": {

@@ -171,6 +171,7 @@ def _checked(settings: type, table: str, values: dict[str, Any], problems: Probl
     except ValidationError as error:
         prefix = f"[{table}] " if table else ""
         for detail in error.errors(include_url=False, include_input=False):
+            assert "ctx" in detail
             refused = detail["ctx"]["error"]
             assert isinstance(refused, Invalid)
             for text in refused.fact.removeprefix(prefix).split(f"; {prefix}"):

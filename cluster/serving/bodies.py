@@ -155,7 +155,7 @@ def written_with(
     media_type: str,
 ) -> bytes:
     """Return an answer's body; ``facts`` say of whom it is, as JSON has them."""
-    names = [classes[position] for position in found.classes_N]
+    names = [classes[int(position)] for position in found.classes_N]
     if media_type == ARROW_STREAM:
         ids = ids_of(asked.ids) if isinstance(asked.ids, list) else asked.ids
         batch = PredictionBatch(ids=ids, predictions=names, probabilities_NC=found.scores_NC)

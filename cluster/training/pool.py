@@ -272,7 +272,7 @@ class RayPool:
 
     def _tell_of(self, workers: Iterable[Any], again: int) -> None:
         """Tell what is known of workers that say nothing, for so many times as long as patience lasts."""
-        known = [ray.get(self._places[actor]) for actor in workers if self._is_placed(actor)]
+        known: list[Place] = ray.get([self._places[actor] for actor in workers if self._is_placed(actor)])
         for each in hushed(known, ray.get_runtime_context().get_node_id(), ray.nodes(), again=again):
             self._remark(f"{each}; {again * PATIENCE_SECONDS:g} seconds now")
 
@@ -327,7 +327,8 @@ class RayPool:
         """Return the next event of a stream that has one; None when it has ended or its worker died."""
         run = running[stream]
         try:
-            event: TrainingEvent = ray.get(next(stream))
+            reference: ray.ObjectRef[TrainingEvent] = next(stream)
+            event = ray.get(reference)
         except StopIteration:
             del running[stream]
             self._idle.append(run.actor)

@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -379,7 +379,7 @@ def _width(data_type: pa.DataType) -> int:
     return _GUESSED_LIST_WIDTH if is_list(data_type) else 1
 
 
-def _from_columns(batch: Batch, names: Sequence[str], dtype: np.dtype[np.generic]) -> Features:
+def _from_columns(batch: Batch, names: Sequence[str], dtype: np.dtype[Any]) -> Features:
     # Column by column into contiguous memory, then turned once: several times faster than strided writes.
     turned_FN = np.empty((len(names), batch.columns.num_rows), dtype=dtype)
     for values_N, name in zip(turned_FN, names, strict=True):
@@ -390,7 +390,7 @@ def _from_columns(batch: Batch, names: Sequence[str], dtype: np.dtype[np.generic
     return np.ascontiguousarray(turned_FN.T)
 
 
-def _from_lists(batch: Batch, name: str, lists: pa.Array, dtype: np.dtype[np.generic]) -> Features:
+def _from_lists(batch: Batch, name: str, lists: pa.Array, dtype: np.dtype[Any]) -> Features:
     if lists.null_count:
         raise _bad_cell("has no value (null)", batch, name, _first(lists.is_null()))
     lengths = _numpy(lists.value_lengths())

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -408,8 +409,9 @@ class _Reading:
     def _features(self, batch: Batch) -> Features:
         features = read_features(batch, self.intake.columns, self.width)
         if self.width is None:
-            self.width = features.shape[1]
-            check_scale(self.intake.data.scale, self.width)
+            width: int = features.shape[1]
+            self.width = width
+            check_scale(self.intake.data.scale, width)
         return features
 
 
@@ -502,7 +504,8 @@ def _no_points(source: Source) -> Invalid:
 
 
 def _stage_for(block: PointBlock, stage_bytes: int) -> PointBlock:
-    width, dtype, further = block.features_NF.shape[1], block.features_NF.dtype, block.further_NK.shape[1]
+    width, further = block.features_NF.shape[1], block.further_NK.shape[1]
+    dtype: np.dtype[Any] = block.features_NF.dtype
     points = max(1, stage_bytes // ((2 + further) * DIGEST_BYTES + 4 + width * dtype.itemsize))
     return PointBlock(
         points_N=np.empty(points, dtype=f"V{DIGEST_BYTES}"),

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import cluster
+import cluster.training.workers
 from cluster.config.sites import Site
 from cluster.config.specification import ClusterSettings
 from cluster.coordinator_actor.record import RECORD_KEY, Launched

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import ray
 
-import cluster
+import cluster.coordinator_actor.actor
+import cluster.runtime.nodes
 from cluster.config.specification import read_specification
 from cluster.coordinator_actor.launch import launch_coordinator
 from cluster.release import Sent

@@ -54,7 +54,7 @@ def changed_tensors(before: Mapping[str, Kept], after: Mapping[str, Kept], *, is
     """Return the tensors in attributes that differ. A first epoch may make new ones, which is how caches are filled."""
     names = before.keys() & after.keys() if is_first else before.keys() | after.keys()
     changed = [name for name in sorted(names) if before.get(name) != after.get(name)]
-    kinds = {name: (after.get(name) or before[name]).kind for name in changed}
+    kinds: dict[str, Kind] = {name: (after.get(name) or before[name]).kind for name in changed}
     return {name: kind for name, kind in kinds.items() if kind != "number"}
 
 
