@@ -27,9 +27,9 @@ from shards.learners.registry import open_learner
 from shards.learners.torch.code_manifest import CodeManifest
 from shards.learners.torch.confinement import ConfinedLearner, Confinement
 from shards.learners.torch.model_code import model_code_digest
-from shards.learners.torch.performance import Request
 from shards.learners.torch.probe import probe
 from shards.learners.torch.rehearsal import recorded_manifest, rehearsed
+from shards.learners.torch.rehearsal_process import RehearsalRequest
 from shards.learners.torch.seeding import Device, check_numerics, set_numerics
 from shards.learners.torch.staging import StagedFolder, file_digest
 from shards.learners.torch.user_modules import UserModules
@@ -114,7 +114,7 @@ class Worker:
         """
         if width not in self._manifests:
             setup = self._setup
-            request = Request(
+            request = RehearsalRequest(
                 model=setup.model,
                 training=setup.training,
                 inputs=width,

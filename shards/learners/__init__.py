@@ -1,7 +1,7 @@
-"""Learners: what turns a shard's data points into a constituent model, slice by slice.
+"""Learners: turn a shard's data points into a constituent model, slice by slice.
 
-protocol  what every learner offers
+protocol  the methods of a learner
 registry  opens the learner that a specification names
-trainer   drives a learner over slices, with a checkpoint after each
+trainer   drives a learner over slices and writes a checkpoint after each
 torch/    networks
 """

@@ -1,4 +1,4 @@
-"""The learner: how a constituent is reached, whatever it is made of.
+"""The learner: how a constituent is trained and asked, regardless of what it is made of.
 
 Shape legend: N points, F features, C classes.
 """
@@ -23,27 +23,27 @@ Learning = Generator[int, None, State]
 
 
 @runtime_checkable
-class TellsLoss(Protocol):
-    """A learner that knows how well it learned. No bit of a constituent, and nothing stored, depends on it."""
+class ReportsLoss(Protocol):
+    """A learner that reports its training loss. Nothing stored depends on the loss, and no bit of a constituent."""
 
     def loss(self) -> float | None:
-        """Return the mean loss of the last epoch learned; None where there was none."""
+        """Return the mean loss of the last epoch learned; None before the first one."""
         ...
 
 
 class Learner(Protocol[State]):
     """Learns one constituent, slice after slice, reproducibly.
 
-    Law: ``from_bytes(to_bytes(state))`` is a state that learns on to the same bytes, in any process of the same
-    numerics profile. Callers rely on it: after every slice they continue from the checkpoint's bytes.
+    Law: from ``from_bytes(to_bytes(state))``, training arrives at the same bytes as from ``state``, in any process of
+    the same numerics profile. Callers rely on it: after every slice they continue from the checkpoint's bytes.
     """
 
     def initial(self, shard: ShardId) -> State:
-        """Return the state before slice 1; a function of the settings and ``shard`` alone."""
+        """Return the state before slice 1; it depends only on the settings and ``shard``."""
         ...
 
     def learn(self, state: State, points: ShardPoints, shard: ShardId, slice_: SliceIndex) -> Learning[State]:
-        """Learn slices 1..``slice_`` for that slice's epochs and return the new state; may reuse ``state``."""
+        """Train on slices 1..``slice_`` for the epochs of ``slice_`` and return the new state; may modify ``state``."""
         ...
 
     def epochs(self, slice_: SliceIndex) -> int:
@@ -59,13 +59,13 @@ class Learner(Protocol[State]):
         ...
 
     def digest(self, state: State) -> Sha256:
-        """Return the digest of parameters and buffers: what "equal bytes" is about."""
+        """Return the digest of parameters and buffers: equal constituents are those with equal digests."""
         ...
 
     def to_bytes(self, state: State, lineage: Lineage) -> bytes:
-        """Return the full checkpoint (E4), with the lineage in it."""
+        """Return the full checkpoint (E4), including the lineage."""
         ...
 
     def from_bytes(self, payload: bytes, shard: ShardId) -> State:
-        """Return the state of a checkpoint. Raises ``Corrupt`` when ``payload`` is none of this learner's."""
+        """Return the state in a checkpoint. Raises ``Corrupt`` when ``payload`` is not a checkpoint of this learner."""
         ...

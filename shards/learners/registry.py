@@ -1,4 +1,4 @@
-"""The registry: opens the learner that a specification names. Nobody else constructs one."""
+"""The registry: opens the learner that a specification names. No other module constructs a learner."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ def open_learner(
 ) -> Learner[Any]:
     """Return the learner for ``inputs`` features and ``classes`` classes, in this process, on ``device``.
 
-    Its states are its own: pass them back to it and to nobody else. The numerics of the process are set beforehand
-    (``shards.learners.torch.seeding.set_numerics``).
+    Pass the learner's states back to this learner only. Call ``shards.learners.torch.seeding.set_numerics`` first.
     """
     return TorchLearner(model=model, training=training, inputs=inputs, classes=classes, slices=slices, device=device)

@@ -1,6 +1,6 @@
 """Training one constituent from its last good checkpoint to its last slice: the work of a worker.
 
-Plain objects, no Ray: a generator that reads slices from the store, learns, writes checkpoints and tells what it did.
+Plain objects, no Ray: a generator that reads slices from the store, trains, writes checkpoints and reports progress.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Generic
 
-from shards.learners.protocol import Learner, State, TellsLoss
+from shards.learners.protocol import Learner, ReportsLoss, State
 from shards.lineage import CheckpointRecord, Lineage, shared_prefix
 from shards.points import ShardPoints
 from shards.slices.files import SliceRecord, load_shard
@@ -26,7 +26,7 @@ PROGRESS_SECONDS = 0.2
 """Epochs are reported at most this often: a report costs about a millisecond, an epoch may cost less."""
 
 REVISION_SECONDS = 1.0
-"""How often, within a slice, it is looked whether the slice is still wanted: a look reads the journal."""
+"""How often, within a slice, a worker checks that the slice is still needed. A check reads the journal."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,14 +36,14 @@ class TrainTask:
     shard: ShardId
     slices: tuple[SliceRecord, ...]
     lineages: tuple[Lineage, ...]
-    """What the checkpoints after slices 1..R have to be."""
+    """The lineages that the checkpoints after slices 1..R must have."""
     width: int
     """Number of features."""
     scale: float | tuple[float, ...]
-    """What features are divided by: one constant, or one per feature."""
+    """Constant by which features are divided: one for all, or one per feature."""
     done: tuple[CheckpointRecord, ...] = ()
     token: int | None
-    """Fencing token of the writer that gave the task; None: write nothing, only tell the digests (for proof)."""
+    """Fencing token of the writer that issued the task; None: write nothing, only report the digests (for a proof)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,21 +58,21 @@ class EpochsDone:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SliceLearned:
-    """A slice is learned; ``checkpoint`` is None when the task keeps nothing."""
+    """A slice has been trained; ``checkpoint`` is None when the task writes nothing."""
 
     shard: ShardId
     slice: SliceIndex
     digest: Sha256
     checkpoint: CheckpointRecord | None
     loss: float | None = None
-    """Mean loss of the slice's last epoch, for whoever watches: it is never stored, for it tells of people."""
+    """Mean loss of the slice's last epoch, for display only: it depends on people's data, so it is never stored."""
 
 
 TrainingEvent = EpochsDone | SliceLearned
 
 
 class _Superseded(Exception):
-    """What is being learned is not wanted any more. Never leaves this module."""
+    """The slice in training is no longer needed. Never leaves this module."""
 
     def __init__(self, task: TrainTask) -> None:
         super().__init__(task)
@@ -80,14 +80,14 @@ class _Superseded(Exception):
 
 
 Revision = Callable[[TrainTask], TrainTask]
-"""Returns what the task's shard is to be trained on now; the task itself while that has not changed.
+"""Returns what the task's shard should be trained on now; the task itself as long as nothing has changed.
 
 Raises ``Fenced`` when another writer has taken over.
 """
 
 
 class ConstituentTrainer(Generic[State]):
-    """Does ``TrainTask``s with one learner against one store."""
+    """Performs ``TrainTask``s with one learner against one store."""
 
     def __init__(
         self,
@@ -105,13 +105,14 @@ class ConstituentTrainer(Generic[State]):
         self._revised = revised
 
     def train(self, task: TrainTask) -> Iterator[TrainingEvent]:
-        """Learn the slices that are not done yet, yielding progress and every slice learned.
+        """Train on the slices that are not done yet, yielding progress and every finished slice.
 
-        After each slice training continues from the checkpoint's bytes, not from memory: a resumed run and a straight
-        one are then the same computation, whatever a model keeps in places that no checkpoint sees (E4).
+        After each slice training continues from the checkpoint's bytes, not from memory. Resumed and uninterrupted runs
+        are therefore the same computation, even if a model keeps values where no checkpoint holds them (E4).
 
-        Points erased meanwhile from a slice not yet reached are folded in; from an earlier one, the attempt is given up
-        and another begins at the last clean checkpoint (D7).
+        If points are erased during training from a slice that is not reached yet, training goes on without them. If
+        they are erased from an earlier slice, the attempt ends and the next one starts at the last clean checkpoint
+        (D7).
         Raises ``Corrupt`` when a checkpoint or slice file is not what the task says, ``Fenced`` when another writer has
         taken over.
         """
@@ -120,7 +121,7 @@ class ConstituentTrainer(Generic[State]):
             superseding = yield from self._attempt(superseding)
 
     def _attempt(self, task: TrainTask) -> Generator[TrainingEvent, None, TrainTask | None]:
-        """Learn what is left of the task; return the task that supersedes it, None when all is learned."""
+        """Train on the remaining slices; return the task that supersedes this one, None when all slices are done."""
         points = load_shard(self._store, task.slices, task.width, task.scale)
         state = self._resume(task)
         learned = len(task.done)
@@ -148,13 +149,13 @@ class ConstituentTrainer(Generic[State]):
     def _learned(
         self, task: TrainTask, lineage: Lineage, state: State, payload: bytes, steps: int, started: float
     ) -> SliceLearned:
-        """Keep the checkpoint, if the task keeps anything, and return what to tell."""
+        """Write the checkpoint, if the task writes anything, and return the event to report."""
         digest = self._learner.digest(state)
         seconds = round(self._clock() - started, 6)
         checkpoint = None
         if task.token is not None:
             checkpoint = self._keep(payload, lineage, digest, steps, seconds)
-        loss = self._learner.loss() if isinstance(self._learner, TellsLoss) else None
+        loss = self._learner.loss() if isinstance(self._learner, ReportsLoss) else None
         return SliceLearned(shard=task.shard, slice=lineage.slice, digest=digest, checkpoint=checkpoint, loss=loss)
 
     def _resume(self, task: TrainTask) -> State:
@@ -168,7 +169,7 @@ class ConstituentTrainer(Generic[State]):
     ) -> Generator[EpochsDone, None, State]:
         learning = self._learner.learn(state, points, task.shard, slice_)
         of_epochs = self._learner.epochs(slice_)
-        told = looked = self._clock()
+        reported = checked = self._clock()
         while True:
             try:
                 epochs = next(learning)
@@ -176,11 +177,11 @@ class ConstituentTrainer(Generic[State]):
                 learned: State = finished.value
                 return learned
             now = self._clock()
-            if now - told >= PROGRESS_SECONDS:
-                told = now
+            if now - reported >= PROGRESS_SECONDS:
+                reported = now
                 yield EpochsDone(shard=task.shard, slice=slice_, epochs=epochs, of_epochs=of_epochs)
-            if now - looked >= REVISION_SECONDS:
-                looked = now
+            if now - checked >= REVISION_SECONDS:
+                checked = now
                 wanted = self._revised(task)
                 if shared_prefix(task.lineages, wanted.lineages) < slice_:
                     raise _Superseded(wanted)
@@ -200,12 +201,12 @@ class ConstituentTrainer(Generic[State]):
         )
 
     def _superseding(self, task: TrainTask, checkpoint: CheckpointRecord | None) -> TrainTask | None:
-        """Return the task that supersedes this one, if any, and take the checkpoint back then: nobody else would (E12).
+        """Return the task that supersedes this one, if any; then delete the checkpoint, since no one else would (E12).
 
-        Whoever gave the task may have given it up: taken this worker for dead, had another one learn what is left after
-        an erasure, and swept the store. What was put before that sweep it has found; what was put after it is found
-        here. So it is with a writer that has taken over: it claims its token before it does anything else. Raises
-        ``Fenced`` then.
+        The writer may have given this task up: it may have taken this worker for dead, had another worker train on the
+        points that remain after an erasure, and swept the store. That sweep deleted earlier checkpoints of this task; a
+        checkpoint written after the sweep is found here. The same holds for a writer that has taken over, because it
+        claims its token before it does anything else; then ``Fenced`` is raised.
         """
         if checkpoint is None or task.token is None:
             return None
@@ -226,7 +227,7 @@ class ConstituentTrainer(Generic[State]):
 
 
 def checkpoint_key(shard: ShardId, slice_: SliceIndex, name: str) -> ObjectKey:
-    """Return the key of a checkpoint; ``name`` makes every attempt's key its own (D5)."""
+    """Return the key of a checkpoint; ``name`` makes the key unique to one attempt (D5)."""
     return object_key(f"shards/{shard:04d}/checkpoints/{slice_:04d}/{name}.safetensors")
 
 

@@ -1,1 +1,1 @@
-"""Unlearned models against models that never saw the erased points, byte for byte."""
+"""Compares unlearned models with models that never saw the erased points, byte for byte."""

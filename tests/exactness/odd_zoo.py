@@ -1,4 +1,4 @@
-"""Models that no rehearsal lets through, and why. What they do wrong, they do on purpose.
+"""Models that a rehearsal refuses, and the reasons. Their faults are intended.
 
 Factories are plain functions ``name(inputs, classes)``.
 """
@@ -69,7 +69,7 @@ def statistics_in_a_dictionary(net: Net, hidden: torch.Tensor) -> torch.Tensor:
 
 @net_with
 def statistics_with_a_gradient(net: Net, hidden: torch.Tensor) -> torch.Tensor:
-    """Keeps a running mean with its history, and uses it to predict."""
+    """Keeps a running mean with its autograd history, and uses it to predict."""
     if net.training:
         net.centre = hidden.mean(0)
     return hidden if net.training else hidden - getattr(net, "centre", torch.zeros(WIDTH))
@@ -86,7 +86,7 @@ def recent_batches(net: Net, hidden: torch.Tensor) -> torch.Tensor:
 
 @net_with
 def all_batches(net: Net, hidden: torch.Tensor) -> torch.Tensor:
-    """Remembers everything it has seen."""
+    """Stores all batches."""
     net.__dict__.setdefault("bank", []).append(hidden.detach().clone())
     return hidden
 
@@ -100,7 +100,7 @@ class _Helper:
 
 @net_with
 def statistics_in_a_helper(net: Net, hidden: torch.Tensor) -> torch.Tensor:
-    """Keeps a running mean in an object that is no module."""
+    """Keeps a running mean in an object that is not a module."""
     helper: _Helper = net.__dict__.setdefault("helper", _Helper())
     if net.training:
         helper.mean = 0.9 * helper.mean + 0.1 * hidden.detach().mean(0)
@@ -122,7 +122,7 @@ def statistics_in_a_closure(inputs: int, classes: int) -> nn.Module:
 
 
 def hidden_teacher(inputs: int, classes: int) -> nn.Module:
-    """Keeps a moving average of itself in a list, where torch does not see it."""
+    """Keeps a moving average of its weights in a list, which torch does not search."""
 
     def average(net: Net, hidden: torch.Tensor) -> torch.Tensor:
         teacher: nn.Linear = net.teachers[0]  # type: ignore[assignment,index]
@@ -155,13 +155,13 @@ def steps_of_the_class(net: Net, hidden: torch.Tensor) -> torch.Tensor:
 
 @net_with
 def scales_of_the_module(net: Net, hidden: torch.Tensor) -> torch.Tensor:
-    """Keeps the first batch's mean for all models to come."""
+    """Keeps the first batch's mean for all later models."""
     return hidden - _SCALES.setdefault("mean", float(hidden.detach().mean()))
 
 
 @net_with
 def batches_of_the_module(net: Net, hidden: torch.Tensor) -> torch.Tensor:
-    """Mixes in what other models have seen."""
+    """Mixes in batches of other models."""
     if net.training:
         _SEEN.append(hidden.detach().mean(0))
     return hidden + 0.1 * _SEEN[-1] if _SEEN else hidden
@@ -221,7 +221,7 @@ def drawn_by_torch_at_import(net: Net, hidden: torch.Tensor) -> torch.Tensor:
 
 
 def set_of_strings(inputs: int, classes: int) -> nn.Module:
-    """Makes its layers in the order of a set of strings."""
+    """Creates its layers in the order of a set of strings."""
     names = {"alpha", "beta", "gamma", "delta", "epsilon", "zeta"}
     layers = nn.ModuleDict({name: nn.Linear(inputs, classes) for name in names})
     return Holding(layers, lambda features: torch.stack([layer(features) for layer in layers.values()]).sum(0))
@@ -235,7 +235,7 @@ def hash_of_a_string(net: Net, hidden: torch.Tensor) -> torch.Tensor:
 
 @net_with
 def process_id(net: Net, hidden: torch.Tensor) -> torch.Tensor:
-    """Scales by the number of its process."""
+    """Scales by its process id."""
     return hidden * (1 + os.getpid() % 1009 / 1009)
 
 
@@ -244,49 +244,49 @@ def process_id(net: Net, hidden: torch.Tensor) -> torch.Tensor:
 
 @net_with
 def entropy(net: Net, hidden: torch.Tensor) -> torch.Tensor:
-    """Draws from the operating system."""
+    """Draws from the operating system's random source."""
     return hidden + int.from_bytes(os.urandom(2), "big") / 65536
 
 
 @net_with
 def entropy_of_secrets(net: Net, hidden: torch.Tensor) -> torch.Tensor:
-    """Draws a secret."""
+    """Draws from ``secrets``."""
     return hidden + secrets.randbelow(1000) / 1000
 
 
 @net_with
 def entropy_of_uuid(net: Net, hidden: torch.Tensor) -> torch.Tensor:
-    """Draws a name."""
+    """Draws a UUID."""
     return hidden + uuid.uuid4().int % 1000 / 1000
 
 
 def unseeded_numpy(inputs: int, classes: int) -> nn.Module:
-    """Draws from numpy's generator that nobody seeds."""
+    """Draws from a numpy generator that is not seeded."""
     own = np.random.default_rng()
     return Net(inputs, classes, lambda net, hidden: hidden + float(own.normal()) if net.training else hidden)
 
 
 def unseeded_random(inputs: int, classes: int) -> nn.Module:
-    """Draws from Python's generator that nobody seeds."""
+    """Draws from a Python generator that is not seeded."""
     own = random.Random()
     return Net(inputs, classes, lambda net, hidden: hidden + own.random() if net.training else hidden)
 
 
 def unseeded_torch(inputs: int, classes: int) -> nn.Module:
-    """Takes a fresh seed for torch's generator when it is built."""
+    """Reseeds torch's generator when it is built."""
     torch.seed()
     return plain(inputs, classes)
 
 
 @net_with
 def clock(net: Net, hidden: torch.Tensor) -> torch.Tensor:
-    """Asks for the time."""
+    """Uses the current time."""
     return hidden * (1 + time.time() % 1)
 
 
 @net_with
 def stop_watch(net: Net, hidden: torch.Tensor) -> torch.Tensor:
-    """Writes down how long it takes."""
+    """Records the time it takes."""
     net.seconds = time.perf_counter()  # type: ignore[assignment]
     return hidden
 
@@ -301,7 +301,7 @@ def identity(net: Net, hidden: torch.Tensor) -> torch.Tensor:
 
 
 def growing(inputs: int, classes: int) -> nn.Module:
-    """Remembers everything in a buffer that grows."""
+    """Stores everything in a growing buffer."""
 
     def grow(net: Net, hidden: torch.Tensor) -> torch.Tensor:
         if net.training:
@@ -315,7 +315,7 @@ def growing(inputs: int, classes: int) -> nn.Module:
 
 @net_with
 def log_on_disk(net: Net, hidden: torch.Tensor) -> torch.Tensor:
-    """Reads the number of its step from a file that it writes."""
+    """Reads the number of its step from a file that it writes itself."""
     file = Path(f"/tmp/sisa-zoo-{os.getpid()}")  # noqa: S108
     steps = len(file.read_text(encoding="utf-8")) if file.exists() else 0
     file.write_text("x" * (steps + 1), encoding="utf-8")
@@ -324,14 +324,14 @@ def log_on_disk(net: Net, hidden: torch.Tensor) -> torch.Tensor:
 
 @net_with
 def failing(net: Net, hidden: torch.Tensor) -> torch.Tensor:
-    """Fails when it learns."""
+    """Fails in training."""
     if net.training:
         raise ZeroDivisionError
     return hidden
 
 
 def weights_of_somebody(inputs: int, classes: int) -> nn.Module:
-    """Is built from a file that nobody declared."""
+    """Is built from a file that is not declared."""
     with torch.random.fork_rng():
         torch.manual_seed(len(Path("/etc/passwd").read_bytes()))
         return plain(inputs, classes)
@@ -339,7 +339,7 @@ def weights_of_somebody(inputs: int, classes: int) -> nn.Module:
 
 @net_with
 def weights_if_there_are_any(net: Net, hidden: torch.Tensor) -> torch.Tensor:
-    """Reads a file that nobody declared while it learns, and does without where it may not."""
+    """Reads a file that is not declared during training, and ignores the error."""
     scale = 1.0
     if net.training:
         with suppress(Exception):
@@ -349,7 +349,7 @@ def weights_if_there_are_any(net: Net, hidden: torch.Tensor) -> torch.Tensor:
 
 @net_with
 def weights_from_afar(net: Net, hidden: torch.Tensor) -> torch.Tensor:
-    """Asks a server while it predicts, and does without where there is none."""
+    """Connects to a server during prediction, and ignores the error."""
     if not net.training:
         with suppress(OSError):
             socket.create_connection(("127.0.0.1", 9)).close()
@@ -357,7 +357,7 @@ def weights_from_afar(net: Net, hidden: torch.Tensor) -> torch.Tensor:
 
 
 _ATTRIBUTES = "tensors in plain attributes change while the model learns"
-_RANDOM = "does not repeat itself.*nobody seeds"
+_RANDOM = "does not repeat itself.*that is not seeded"
 _MODULE = "does not repeat itself.*a variable of its module or class"
 _PROCESS = "does not repeat itself.*how its process was started"
 
@@ -396,6 +396,6 @@ ODD = {
     "weights_if_there_are_any": "the model reads /etc/passwd, which is not declared",
     "weights_from_afar": "the model opens a network connection",
     "growing": "changed name, shape or dtype while the model learned: bank",
-    "failing": "fails when it learns a little from made-up data with ZeroDivisionError",
+    "failing": "fails in training on made-up data with ZeroDivisionError",
 }  # fmt: skip
-"""Refused, and with what words."""
+"""The refused models, and the expected text of the error."""

@@ -11,7 +11,7 @@ from cluster.config.specification import FederationSpecification
 from shards.schedule import minimum_epochs
 from shards.specification import ModelSettings, TrainingSettings
 from tests.doubles.federation import Point, specification_of
-from tests.exactness.worlds import make_points
+from tests.exactness.federations import make_points
 
 MODELS: dict[str, tuple[str, dict[str, Any], bool]] = {
     "logistic": ("shards.models:logistic", {}, False),
@@ -37,7 +37,7 @@ OPTIMIZERS: list[dict[str, Any]] = [
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Erasure:
+class PlannedErasure:
     """One request."""
 
     subjects: tuple[str, ...]
@@ -45,26 +45,26 @@ class Erasure:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
-    """What happens at once: the requests are accepted together, then carried out."""
+class HistoryStep:
+    """Requests that are accepted together and then carried out."""
 
-    erasures: tuple[Erasure, ...]
+    erasures: tuple[PlannedErasure, ...]
     train_again: bool
-    """Whether the untouched source, the erased points in it, is trained on again afterwards."""
+    """Whether to train again afterwards on the original source, which still has the erased points."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class History:
-    """A federation and what becomes of it."""
+    """A federation and the steps that it goes through."""
 
     specification: FederationSpecification
     points: tuple[Point, ...]
-    steps: tuple[Step, ...]
+    steps: tuple[HistoryStep, ...]
 
 
 @st.composite
 def specifications(draw: st.DrawFn, model: str) -> FederationSpecification:
-    """Return a random federation of this kind of model, up to 4 shards of 4 slices."""
+    """Return a random federation with this kind of model and up to 4 shards of 4 slices."""
     factory, arguments, batch_norm = MODELS[model]
     slices = draw(st.integers(1, 4), label="slices")
     training = TrainingSettings(
@@ -96,11 +96,13 @@ def histories(draw: st.DrawFn, model: str, most_points: int = 40) -> History:
         classes=len(specification.data.classes),
     )
     erasure = st.builds(
-        Erasure,
+        PlannedErasure,
         subjects=_some(sorted({point.subject for point in points})),
         ids=_some([point.id for point in points]),
     ).filter(lambda each: bool(each.subjects or each.ids))
-    step = st.builds(Step, erasures=st.lists(erasure, min_size=1, max_size=2).map(tuple), train_again=st.booleans())
+    step = st.builds(
+        HistoryStep, erasures=st.lists(erasure, min_size=1, max_size=2).map(tuple), train_again=st.booleans()
+    )
     steps = draw(st.lists(step, min_size=1, max_size=3).map(tuple), label="steps")
     return History(specification=specification, points=tuple(points), steps=steps)
 

@@ -1,4 +1,4 @@
-"""The law in the cases that are easily got wrong, one by one."""
+"""The law in the cases that are easy to get wrong, one by one."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ from shards.schedule import minimum_epochs
 from shards.slices.files import load_shard
 from shards.specification import ModelSettings, ShardId, TrainingSettings
 from tests.doubles.federation import KEY, Point, SmallFederation, specification_of, survivors
-from tests.exactness.strategies import MODELS, OPTIMIZERS
-from tests.exactness.worlds import (
+from tests.exactness.federations import (
     assert_exact,
     assert_untouched,
     checkpoints,
@@ -28,12 +27,13 @@ from tests.exactness.worlds import (
     make_points,
     train_alone,
 )
+from tests.exactness.strategies import MODELS, OPTIMIZERS
 
 
 def specification(
     *, shards: int = 2, slices: int = 3, model: str = "mlp-dropout", optimizer: int = 3, batch_size: int = 4
 ) -> FederationSpecification:
-    """Return a federation with noise and optimizer state in it."""
+    """Return a specification with noise and optimizer state."""
     factory, arguments, _ = MODELS[model]
     return specification_of(
         shards=shards,
@@ -90,7 +90,7 @@ def test_every_model_with_every_optimizer(model: str, optimizer: int) -> None:
 
 @pytest.mark.parametrize("slice_", [1, 2, 3])
 def test_a_slice_that_becomes_empty(slice_: int) -> None:
-    """Erasing all points of one slice equals never having had any in it."""
+    """Erasing all points of a slice equals never having had any in it."""
     spec, points = specification(), points_for("mlp")
     gone = [point for point in in_shard(points, spec, 0) if _place(point, spec).slice == slice_]
     assert gone
@@ -98,7 +98,7 @@ def test_a_slice_that_becomes_empty(slice_: int) -> None:
 
 
 def test_a_shard_that_becomes_empty() -> None:
-    """Erasing a whole shard leaves an initial state, which does not answer, and touches no other shard."""
+    """Erasing a whole shard leaves its initial state, which is not used for predictions, and changes no other shard."""
     spec, points = specification(), points_for("mlp")
     gone = in_shard(points, spec, 1)
     federation = trained(spec, points)
@@ -112,7 +112,7 @@ def test_a_shard_that_becomes_empty() -> None:
 
 @pytest.mark.parametrize("model", MODELS)
 def test_all_points_erased(model: str) -> None:
-    """With everything erased every constituent is in its initial state and none answers."""
+    """With everything erased, every constituent is in its initial state and none predicts."""
     spec, points = specification(model=model), points_for(model, 12)
     federation = trained(spec, points)
     federation.erase(subjects=sorted({point.subject for point in points}), request_id="er-1")
@@ -124,7 +124,7 @@ def test_all_points_erased(model: str) -> None:
 
 @pytest.mark.parametrize("model", MODELS)
 def test_a_shard_with_one_point(model: str) -> None:
-    """A shard may shrink to a single point, batch normalisation included, and be trained on it alone."""
+    """A shard may shrink to a single point and is then trained on it, even with batch normalisation."""
     spec, points = specification(model=model, slices=2), points_for(model, 24)
     for kept in in_shard(points, spec, 0)[:3]:
         gone = [point for point in in_shard(points, spec, 0) if point is not kept]
@@ -134,7 +134,7 @@ def test_a_shard_with_one_point(model: str) -> None:
 @pytest.mark.parametrize("model", ["mlp-dropout", "cnn-batch-norm-dropout"])
 @pytest.mark.parametrize("end", ["first", "last"])
 def test_the_ends_of_the_canonical_order(model: str, end: str) -> None:
-    """The point in the very last position of its shard, and the one in the very first, are unlearned like any other."""
+    """The last and the first point of a shard are unlearned like any other."""
     spec, points = specification(model=model), points_for(model)
     for shard in range(spec.partition.shards):
         own = sorted(
@@ -145,14 +145,14 @@ def test_the_ends_of_the_canonical_order(model: str, end: str) -> None:
 
 @pytest.mark.parametrize(("shards", "slices"), [(1, 1), (1, 4), (4, 1), (3, 2)])
 def test_few_shards_and_slices(shards: int, slices: int) -> None:
-    """One shard, one slice, and both, are as exact as many."""
+    """One shard, one slice, or both, are as exact as many."""
     spec, points = specification(shards=shards, slices=slices), points_for("mlp")
     _erase_and_check(spec, points, points[3:5])
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 5, 100])
 def test_batches_of_any_size(batch_size: int) -> None:
-    """Batches of one point, a joined last batch of one, and one batch for all are exact."""
+    """Batches of one point, a merged last batch, and a single batch for all points are exact."""
     spec, points = specification(batch_size=batch_size, shards=1, slices=2), points_for("mlp", 21)
     for point in points[:2]:
         _erase_and_check(spec, points, [point])
@@ -160,7 +160,7 @@ def test_batches_of_any_size(batch_size: int) -> None:
 
 @pytest.mark.parametrize("number", [0, 6, 13])
 def test_orders_of_erasure(number: int) -> None:
-    """A then B, B then A, and both at once give one and the same set of checkpoints (E9)."""
+    """A then B, B then A, and both together give the same checkpoints (E9)."""
     spec, points = specification(), points_for("mlp")
     first, second = points[number].subject, points[number + 12].id
     ends = []
@@ -179,8 +179,8 @@ def test_orders_of_erasure(number: int) -> None:
 
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("optimizer", [1, 2, 4, 5])
-def test_resumed_equals_straight(model: str, optimizer: int) -> None:
-    """Training resumed from each slice in a new process's learner ends in the bytes of training straight on (E4)."""
+def test_resumed_equals_uninterrupted(model: str, optimizer: int) -> None:
+    """Training resumed from each slice with a new learner gives the bytes of uninterrupted training (E4)."""
     spec = specification(model=model, optimizer=optimizer, shards=1)
     federation = trained(spec, points_for(model, 20))
     straight = [(each.sha256, each.digest, each.lineage) for each in federation.state.shards[0].chain]
@@ -191,8 +191,8 @@ def test_resumed_equals_straight(model: str, optimizer: int) -> None:
 
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("optimizer", [0, 2, 3, 5])
-def test_learning_on_from_memory_equals_learning_on_from_bytes(model: str, optimizer: int) -> None:
-    """A full checkpoint holds all that the state in memory has: going on from either gives the same bytes (E4)."""
+def test_continuing_from_memory_equals_continuing_from_bytes(model: str, optimizer: int) -> None:
+    """A checkpoint has everything that the state in memory has: continuing from either gives the same bytes (E4)."""
     spec, data = specification(model=model, optimizer=optimizer, shards=1), points_for(model, 15)
     federation = trained(spec, data)
     shard, width = federation.state.shards[0], len(data[0].features)
@@ -201,12 +201,12 @@ def test_learning_on_from_memory_equals_learning_on_from_bytes(model: str, optim
     state = learner.initial(ShardId(0))
     for record in shard.chain:
         for _ in learner.learn(state, points, ShardId(0), record.slice):
-            pass  # torch's state is changed in place
+            pass  # training changes torch's state in place
         assert learner.digest(state) == record.digest
 
 
 def test_a_worker_dying_in_mid_slice_changes_no_bit() -> None:
-    """Workers that die at every third event, told or not, end in the bytes of workers that live."""
+    """Workers that die at every third event, reported or not, give the same bytes as workers that live."""
     spec, points = specification(), points_for("mlp")
     alive = trained(spec, points)
     federation = federation_of(
@@ -218,7 +218,7 @@ def test_a_worker_dying_in_mid_slice_changes_no_bit() -> None:
 
 
 def test_initial_weights_differ_between_shards() -> None:
-    """Constituents start from weights of their own, drawn from seed and shard; the same shard always from the same."""
+    """Each constituent starts from its own weights, drawn from seed and shard, the same every time."""
     learner = learner_of(specification(), 4)
     starts = [learner.digest(learner.initial(ShardId(shard))) for shard in (0, 1, 2, 0)]
     assert starts[0] == starts[3]
@@ -226,7 +226,7 @@ def test_initial_weights_differ_between_shards() -> None:
 
 
 def test_shuffling_noise_and_weights_follow_the_seed() -> None:
-    """Another seed gives other bytes in every constituent after every slice."""
+    """A different seed gives different bytes in every constituent after every slice."""
     spec, points = specification(), points_for("mlp")
     other = replace(spec, training=replace(spec.training, seed=6))
     ours, theirs = digests(trained(spec, points)), digests(trained(other, points))
@@ -234,7 +234,7 @@ def test_shuffling_noise_and_weights_follow_the_seed() -> None:
 
 
 def test_checkpoints_have_the_same_bytes_every_time() -> None:
-    """Encoding one state twice, and training it twice in one process, gives the same object byte for byte."""
+    """Encoding a state twice, or training it twice in one process, gives the same object byte for byte."""
     spec, points = specification(model="cnn-batch-norm-dropout"), points_for("cnn")
     first, second = trained(spec, points), trained(spec, points)
     assert checkpoints(first) == checkpoints(second)
@@ -244,8 +244,8 @@ def test_checkpoints_have_the_same_bytes_every_time() -> None:
     assert learner.to_bytes(learner.from_bytes(payload, ShardId(0)), lineage) == payload
 
 
-def test_the_place_of_the_bytes_in_memory_changes_nothing() -> None:
-    """A checkpoint whose tensors lie at odd addresses is restored to the same bits and learns on to the same (E7)."""
+def test_alignment_in_memory_changes_nothing() -> None:
+    """A checkpoint whose tensors are unaligned is restored to the same bits, and so is training from it (E7)."""
     spec = specification(model="mlp-batch-norm", shards=1)
     federation = trained(spec, points_for("mlp", 25))
     payloads, shard = checkpoints(federation)[0], federation.state.shards[0]
@@ -255,18 +255,18 @@ def test_the_place_of_the_bytes_in_memory_changes_nothing() -> None:
         state = learner.from_bytes(_shifted(payloads[0], shift), ShardId(0))
         assert learner.digest(state) == shard.chain[0].digest
         for _ in learner.learn(state, points, ShardId(0), shard.chain[1].slice):
-            pass  # torch's state is changed in place
+            pass  # training changes torch's state in place
         assert learner.digest(state) == shard.chain[1].digest
 
 
 def _shifted(payload: bytes, shift: int) -> bytes:
-    """Return the same safetensors file with ``shift`` blanks after its header: all tensors move by as much."""
+    """Return the same safetensors file with ``shift`` blanks after its header, which move all tensors."""
     size = int.from_bytes(payload[:8], "little")
     return (size + shift).to_bytes(8, "little") + payload[8 : 8 + size] + b" " * shift + payload[8 + size :]
 
 
-def test_a_rehearsal_writes_nothing() -> None:
-    """Training for proof tells the digests of the chain and leaves the store as it was."""
+def test_training_for_proof_writes_nothing() -> None:
+    """Training for proof reports the digests of the chain and does not change the store."""
     spec, points = specification(), points_for("mlp")
     federation = trained(spec, points)
     task = train_task(federation.state, ShardId(0), done=0, token=None)
@@ -277,8 +277,8 @@ def test_a_rehearsal_writes_nothing() -> None:
     assert {info.key for info in federation.store.list("")} == before
 
 
-def test_only_those_who_were_found_are_kept_out() -> None:
-    """A request that names strangers too erases who is there, counts the strangers, and sets no tombstone for them."""
+def test_unknown_names_get_no_tombstone() -> None:
+    """A request with unknown names erases the known ones, and counts the unknown ones without tombstones."""
     spec = specification()
     points = points_for("mlp-dropout")
     known, stranger = points[0].subject, "stranger"

@@ -1,4 +1,4 @@
-"""The law on a GPU: within the numerics profile of one device, an erasure ends in the bytes of a fresh run."""
+"""The law on a GPU: within one device's numerics profile, an erasure ends in the bytes of a new training run."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from shards.specification import ModelSettings, TrainingSettings
 from storage.stores.memory import MemoryStore
 from tests.doubles.federation import Point, SmallFederation, specification_of, survivors
 from tests.doubles.time_and_names import CountingNames
+from tests.exactness.federations import conditions, digests, make_points
 from tests.exactness.strategies import MODELS
-from tests.exactness.worlds import conditions, digests, make_points
 
 pytestmark = [
     pytest.mark.gpu,
@@ -28,7 +28,7 @@ _WORLDS = count()
 
 
 def federation_on_gpu(specification: FederationSpecification) -> SmallFederation[TorchState]:
-    """Return a federation whose constituents learn on the GPU."""
+    """Return a federation whose constituents are trained on the GPU."""
     world = next(_WORLDS)
     profile = set_numerics(1, "cuda")
     return SmallFederation(
@@ -57,7 +57,7 @@ def trained(specification: FederationSpecification, points: list[Point]) -> Smal
 @pytest.mark.parametrize("model", sorted(MODELS))
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
 def test_erasing_on_a_gpu_is_exact(model: str, optimizer: str) -> None:
-    """Every model and optimizer ends, after two erasures, in the bytes of a federation that never saw the points."""
+    """With every model and optimizer, two erasures end in the bytes of a federation that never saw the points."""
     factory, arguments, _ = MODELS[model]
     specification = specification_of(
         shards=2,

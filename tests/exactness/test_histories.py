@@ -1,4 +1,4 @@
-"""The law, over random histories: after any erasures the bytes are those of a run that never saw the erased points."""
+"""The law, over random histories: after any erasures the bytes equal those of a run without the erased points."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from shards.learners.torch.learner import TorchState
 from shards.routing import Placement
 from tests.doubles.federation import Point, SmallFederation, survivors
-from tests.exactness.strategies import MODELS, Erasure, History, Step, histories
-from tests.exactness.worlds import assert_exact, assert_untouched, federation_of, retrained
+from tests.exactness.federations import assert_exact, assert_untouched, federation_of, retrained
+from tests.exactness.strategies import MODELS, History, HistoryStep, PlannedErasure, histories
 
 
 def _places(history: History, points: list[Point]) -> list[Placement]:
@@ -18,22 +18,22 @@ def _places(history: History, points: list[Point]) -> list[Placement]:
     return [point.placement(partition.shards, partition.slices) for point in points]
 
 
-def _without(points: list[Point], step: Step) -> list[Point]:
+def _without(points: list[Point], step: HistoryStep) -> list[Point]:
     for erasure in step.erasures:
         points = survivors(points, subjects=erasure.subjects, ids=erasure.ids)
     return points
 
 
-def _perform(federation: SmallFederation[TorchState], step: Step, number: int) -> None:
+def _perform(federation: SmallFederation[TorchState], step: HistoryStep, number: int) -> None:
     for position, erasure in enumerate(step.erasures):
         federation.accept(subjects=erasure.subjects, ids=erasure.ids, request_id=f"er-{number}-{position}")
     federation.engine.settle()
 
 
 def check_history(history: History) -> SmallFederation[TorchState]:
-    """Play the history; after every step only what had to change has changed, and at the end all bytes are right.
+    """Play the history, check that each step changes only what it must, and compare the bytes at the end.
 
-    Returns the federation as the history leaves it.
+    Returns the federation at the end of the history.
     """
     federation = federation_of(history.specification)
     federation.train(history.points)
@@ -54,7 +54,7 @@ def check_history(history: History) -> SmallFederation[TorchState]:
 
 @pytest.mark.parametrize("model", MODELS)
 def test_any_history_ends_in_the_bytes_of_a_full_retrain(model: str) -> None:
-    """Whatever is erased in whatever order, every checkpoint's bytes equal those of a fresh run on the survivors."""
+    """After any erasures in any order, every checkpoint has the bytes of a new run on the remaining points."""
 
     @settings(max_examples=8)
     @given(history=histories(model))
@@ -67,7 +67,7 @@ def test_any_history_ends_in_the_bytes_of_a_full_retrain(model: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 def test_any_longer_history_ends_in_the_bytes_of_a_full_retrain(model: str) -> None:
-    """The same over more, and more crowded, federations."""
+    """The same over more federations, with more points."""
 
     @settings(max_examples=20)
     @given(history=histories(model, most_points=60))
@@ -80,19 +80,19 @@ def test_any_longer_history_ends_in_the_bytes_of_a_full_retrain(model: str) -> N
 @settings(max_examples=10)
 @given(data=st.data(), model=st.sampled_from(sorted(MODELS)))
 def test_the_order_of_erasures_leaves_no_trace(data: st.DataObject, model: str) -> None:
-    """A then B, B then A, and A with B at once end in the same bytes (E9)."""
+    """A then B, B then A, and A and B together end in the same bytes (E9)."""
     history = data.draw(histories(model, most_points=25))
     first, second = (step.erasures[0] for step in (history.steps * 2)[:2])
-    orders: list[list[tuple[Erasure, ...]]] = [[(first,), (second,)], [(second,), (first,)], [(first, second)]]
+    orders: list[list[tuple[PlannedErasure, ...]]] = [[(first,), (second,)], [(second,), (first,)], [(first, second)]]
     for order in orders:
-        steps = tuple(Step(erasures=erasures, train_again=False) for erasures in order)
+        steps = tuple(HistoryStep(erasures=erasures, train_again=False) for erasures in order)
         check_history(History(specification=history.specification, points=history.points, steps=steps))
 
 
 @settings(max_examples=8)
 @given(history=histories("mlp-dropout", most_points=25))
 def test_two_federations_of_the_same_points_are_equal(history: History) -> None:
-    """Training twice on the same data points in different orders gives the same bytes under different names."""
+    """Training twice on the same data points in different orders gives the same bytes under different keys."""
     federation = federation_of(history.specification)
     federation.train(history.points)
     assert_exact(federation, history.points)

@@ -1,4 +1,4 @@
-"""Lineage (E8): a checkpoint is used again only where everything that decides its bytes is unchanged."""
+"""Lineage (E8): a checkpoint is reused only if everything that decides its bytes is unchanged."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from storage.digests import sha256
 from storage.errors import Conflict
 from tests.doubles.federation import SmallFederation, specification_of
 from tests.doubles.lineages import lineage_of
-from tests.exactness.worlds import checkpoints, conditions, federation_of, make_points, object_keys, retrained
+from tests.exactness.federations import checkpoints, conditions, federation_of, make_points, object_keys, retrained
 
 _NO_PROBE = "^(?!.*probe).* under other conditions"
 
@@ -84,8 +84,8 @@ _CHANGES: dict[str, tuple[dict[str, Any], Change]] = {
 
 
 @pytest.mark.parametrize("change", _CHANGES)
-def test_any_setting_that_changes_results_trains_anew(change: str) -> None:
-    """After the change no checkpoint is used or served again, and all bytes are a fresh run's."""
+def test_any_setting_that_changes_results_retrains(change: str) -> None:
+    """After the change no old checkpoint is used or served, and all bytes are those of a new run."""
     training, changed = _CHANGES[change]
     federation = federation_of(_specification(**training))
     federation.train(POINTS)
@@ -101,7 +101,7 @@ def test_any_setting_that_changes_results_trains_anew(change: str) -> None:
 
 
 def test_nothing_changed_trains_nothing() -> None:
-    """Training again under the same settings, points in another order, learns no slice and keeps every object."""
+    """Training again with the same settings and points in another order trains no slice and keeps every object."""
     federation = federation_of(_specification())
     federation.train(POINTS)
     before, slices = federation.state, federation.pool.slices_learned
@@ -113,8 +113,8 @@ def test_nothing_changed_trains_nothing() -> None:
     assert {key for key in federation_keys(federation) if key.startswith("shards/")} == set(object_keys(before))
 
 
-def test_what_changes_no_result_keeps_everything() -> None:
-    """Other names, places, deadlines and processors leave all checkpoints in use."""
+def test_settings_that_change_no_result_keep_everything() -> None:
+    """Changed names, places, deadlines and numbers of processors keep all checkpoints in use."""
     federation = federation_of(_specification())
     federation.train(POINTS)
     before = federation.state
@@ -133,7 +133,7 @@ def test_what_changes_no_result_keeps_everything() -> None:
 
 @pytest.mark.parametrize("change", ["learning_rate", "scale", "threads"])
 def test_nothing_is_served_between_a_change_and_the_new_training(change: str) -> None:
-    """The configuration alone withdraws every old constituent: until new ones are published all shards abstain."""
+    """The new configuration withdraws every old constituent: all shards abstain until new ones are published."""
     training, changed = _CHANGES[change]
     federation = federation_of(_specification(**training))
     federation.train(POINTS)
@@ -144,8 +144,8 @@ def test_nothing_is_served_between_a_change_and_the_new_training(change: str) ->
     assert federation.state.floor == federation.state.generation == generation + 1
 
 
-def test_one_point_more_or_other_keeps_only_what_has_not_seen_it() -> None:
-    """A point whose content changed in the source retrains its shard from its slice on, and nothing else."""
+def test_an_added_or_changed_point_keeps_only_checkpoints_without_it() -> None:
+    """A point that changes in the source retrains its shard from its slice on, and nothing else."""
     federation = federation_of(_specification())
     federation.train(POINTS)
     before = federation.state
@@ -160,7 +160,7 @@ def test_one_point_more_or_other_keeps_only_what_has_not_seen_it() -> None:
 
 
 def test_the_number_of_threads_is_part_of_the_profile() -> None:
-    """One and two intra-op threads are two profiles, and nothing else in them differs (E7)."""
+    """One and two intra-op threads are different profiles, which differ in nothing else (E7)."""
     one, two = set_numerics(1, "cpu"), set_numerics(2, "cpu")
     assert (one.threads, two.threads) == (1, 2)
     assert replace(two, threads=1) == one
@@ -187,7 +187,7 @@ def _probed(name: bytes) -> Callable[[Configuration], Configuration]:
     ids=["torch and device", "threads", "probe", "model code", "settings", "seed"],
 )
 def test_other_conditions_are_named(other: Callable[[Configuration], Configuration], text: str) -> None:
-    """Workers that would produce other bits are refused, and the error says in what they differ."""
+    """Workers that would produce different bits are refused, and the error says what differs."""
     trained = _probed(b"one")(conditions(_specification()))
     check_configuration(trained, trained)
     check_configuration(None, trained)
@@ -195,8 +195,8 @@ def test_other_conditions_are_named(other: Callable[[Configuration], Configurati
         check_configuration(trained, other(trained))
 
 
-def test_what_an_earlier_release_did_not_record_is_compared_with_nothing() -> None:
-    """A configuration without a probe stays in force, digest and all, until anything that it has is otherwise (E16)."""
+def test_fields_that_an_earlier_release_lacks_are_not_compared() -> None:
+    """A configuration without a probe stays in force, with its digest, until a recorded field differs (E16)."""
     stored = conditions(_specification())
     present = _probed(b"one")(stored)
     assert in_force(stored, present) is stored
@@ -208,11 +208,11 @@ def test_what_an_earlier_release_did_not_record_is_compared_with_nothing() -> No
             check_configuration(stored, other)
     assert in_force(present, present) == present
     assert in_force(present, _probed(b"other")(stored)) == _probed(b"other")(stored)
-    assert in_force(present, stored) == stored  # never the other way about: what is recorded is compared
+    assert in_force(present, stored) == stored  # not in the other direction: recorded fields are compared
 
 
-def test_another_probe_is_another_lineage_and_none_is_the_old_one() -> None:
-    """A lineage without a probe has the digest that it had before there were probes."""
+def test_the_probe_is_part_of_the_lineage_if_there_is_one() -> None:
+    """A lineage without a probe has the same digest as in releases without probes."""
     old = lineage_of()
     assert old.digest() == "31b1eddae45ad982c391b69bb9448a1d6a2efa64eda83d8bd7ae62b462e82844"
     digests = {replace(old, configuration=_probed(name)(old.configuration)).digest() for name in (b"one", b"other")}
@@ -220,14 +220,14 @@ def test_another_probe_is_another_lineage_and_none_is_the_old_one() -> None:
 
 
 def test_other_torch_alone_is_named() -> None:
-    """Where the rest of the profile differs, that the probe does as well is no news."""
+    """If the rest of the profile differs, the probe, which then differs too, is not mentioned."""
     stored = _probed(b"one")(conditions(_specification()))
     with pytest.raises(Conflict, match=_NO_PROBE):
         check_configuration(stored, _probed(b"other")(_other_torch(stored)))
 
 
-def test_a_manifest_is_named_only_where_the_rest_is_equal() -> None:
-    """Workers leave the manifest of code out where anything else differs: then it is not what differs."""
+def test_a_manifest_is_named_only_if_the_rest_is_equal() -> None:
+    """Workers do not compute the code manifest if anything else differs, so it is not reported as a difference."""
     present = _probed(b"one")(conditions(_specification()))
     stored = replace(present, code_manifest=sha256(b"manifest"))
     with pytest.raises(Conflict, match="under other conditions: the model's modules, the packages"):
@@ -238,7 +238,7 @@ def test_a_manifest_is_named_only_where_the_rest_is_equal() -> None:
 
 
 def test_erasing_under_other_numerics_is_refused() -> None:
-    """An erasure whose workers compute with other threads stops before it trains; back at the old ones it goes on."""
+    """An erasure whose workers have another number of threads stops before training, and continues with the old one."""
     federation = federation_of(_specification())
     federation.train(POINTS)
     federation.respecify(_threads(federation.specification))
@@ -275,11 +275,11 @@ _WAYS = {
     "from_a_package": ("from from_a_package.widths import WIDTH", "pass"),
     "relative": ("from relative.net import inner, WIDTH", "pass"),
 }
-"""Ways in which a model's module may come by a constant of another module."""
+"""Ways in which a model's module may import a constant of another module."""
 
 
 def _digests_in_new_process(folder: Path) -> dict[str, str]:
-    """Return the models' code digests as a worker that starts now computes them."""
+    """Return the models' code digests, computed in a new process."""
     code = (
         "import sys, json; sys.path.insert(0, sys.argv[1])\n"
         "from shards.learners.torch.factory import build_model\n"
@@ -312,7 +312,7 @@ def _write(folder: Path, width: int) -> None:
 
 @pytest.mark.slow
 def test_model_code_on_disk_names_what_it_imports(tmp_path: Path) -> None:
-    """Rewriting a module that a model imports in whatever way gives another digest; rewriting it back, the old."""
+    """Changing a module that a model imports in any way changes the digest; changing it back restores the digest."""
     _write(tmp_path, 5)
     first = _digests_in_new_process(tmp_path)
     _write(tmp_path, 6)
@@ -323,8 +323,8 @@ def test_model_code_on_disk_names_what_it_imports(tmp_path: Path) -> None:
     assert _digests_in_new_process(tmp_path) == first
 
 
-def test_other_model_code_trains_anew() -> None:
-    """Under another digest of the model's code no checkpoint is used again."""
+def test_other_model_code_retrains() -> None:
+    """With another digest of the model's code no checkpoint is reused."""
     federation = federation_of(_specification())
     federation.train(POINTS)
     before, slices = object_keys(federation.state), federation.pool.slices_learned

@@ -1,4 +1,4 @@
-"""Order (E3): a point's turn comes from what it is, and erasing others leaves it where it was."""
+"""Order (E3): a point's turn depends on its identity, and erasing other points does not change it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _KEYS = st.lists(st.integers(0, 2**64 - 1), max_size=40).map(lambda keys: np.arr
 def test_erasing_points_keeps_the_order_of_all_others(
     keys_N: np.ndarray[tuple[int], np.dtype[np.uint64]], number: int, data: st.DataObject
 ) -> None:
-    """The survivors come in the order in which they came when the erased points were among them (E2)."""
+    """The remaining points keep the relative order that they had with the erased points among them (E2)."""
     kept = np.array(data.draw(st.lists(st.booleans(), min_size=len(keys_N), max_size=len(keys_N))), dtype=np.bool_)
     before = epoch_order(keys_N, number)
     assert sorted(before.tolist()) == list(range(len(keys_N)))
@@ -28,7 +28,7 @@ def test_erasing_points_keeps_the_order_of_all_others(
 
 
 def test_every_purpose_has_a_stream_of_its_own() -> None:
-    """Seed, shard, slice, epoch and purpose all count: no two of these streams are the same."""
+    """Streams with different seed, shard, slice, epoch or purpose are different."""
     purposes = (INITIAL_WEIGHTS, SHUFFLE, NOISE)
     streams = {
         stream(seed, ShardId(shard), SliceIndex(slice_), epoch, purpose)
@@ -38,7 +38,7 @@ def test_every_purpose_has_a_stream_of_its_own() -> None:
 
 
 def test_streams_give_other_orders() -> None:
-    """Every epoch shuffles anew; the same stream always shuffles alike."""
+    """Every epoch has its own order; the same stream always gives the same order."""
     keys_N = np.arange(30, dtype=np.uint64)
     orders = [tuple(epoch_order(keys_N, number).tolist()) for number in range(20)]
     assert len(set(orders)) == 20

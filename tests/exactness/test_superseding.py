@@ -1,4 +1,4 @@
-"""Requests that arrive while a shard is trained (D7): what is not reached yet is folded in, the rest supersedes."""
+"""Requests during training (D7): erasures from slices not reached yet are folded in, others supersede the attempt."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ POINTS = [
 
 
 def _subject_in(slice_: int) -> str:
-    """Return somebody whose points are in that slice."""
+    """Return a subject whose points are in that slice."""
     return next(
         each.subject
         for each in POINTS
@@ -42,7 +42,7 @@ def _subject_in(slice_: int) -> str:
 
 
 class _Interrupted:
-    """Hears of training, and lets a request arrive at a chosen moment."""
+    """Listens to training and submits a request at a chosen moment."""
 
     def __init__(self, at: tuple[str, int], subject: str) -> None:
         self.at = at
@@ -90,7 +90,7 @@ def _federation(listener: _Interrupted | None = None) -> SmallFederation[HashSta
     ],
 )
 def test_a_request_in_the_middle_of_training(at: tuple[str, int], slice_: int, learned: list[int]) -> None:
-    """What is learned still holds is kept, what is not reached is folded in, and the end is that of a fresh run."""
+    """Valid slices are kept, slices not reached are folded in, and the result is that of a new run."""
     subject = _subject_in(slice_)
     listener = _Interrupted(at, subject)
     federation = _federation(listener)
@@ -108,8 +108,8 @@ def test_a_request_in_the_middle_of_training(at: tuple[str, int], slice_: int, l
     assert comparable(federation.state).settings == comparable(fresh.state).settings
 
 
-def test_no_slice_is_learned_to_its_end_in_vain() -> None:
-    """A slice that a request makes void is given up at the next epoch, not at its end."""
+def test_a_superseded_slice_ends_early() -> None:
+    """A slice that a request makes useless is abandoned at the next epoch, not at its end."""
     listener = _Interrupted(("learning", 4), _subject_in(1))
     federation = _federation(listener)
     federation.train(POINTS)

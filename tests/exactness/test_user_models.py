@@ -1,4 +1,4 @@
-"""Models with state in unusual places are exact, or refused in words that say why."""
+"""Models with state in unusual places are exact, or refused with the reason."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from shards.slices.files import load_shard
 from shards.specification import ModelSettings, ShardId, TrainingSettings
 from storage.errors import Invalid
 from tests.doubles.federation import specification_of, survivors
-from tests.exactness.worlds import assert_exact, checkpoints, federation_of, learner_of, make_points, train_alone
+from tests.exactness.federations import assert_exact, checkpoints, federation_of, learner_of, make_points, train_alone
 
 _EXACT = ["Remembering", "Tied", "Counting", "lazy", "frozen", "normed", "transposed", "double", "Recurrent"]
 
@@ -28,7 +28,7 @@ def _specification(factory: str, optimizer: str, batch_size: int = 4) -> Federat
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 @pytest.mark.parametrize("factory", _EXACT)
 def test_unusual_models_are_exact(factory: str, optimizer: str) -> None:
-    """Erasing two subjects ends in a fresh run's bytes, resuming from any slice in those of a straight run."""
+    """Erasing two subjects gives the bytes of a new run; resuming from any slice those of an uninterrupted run."""
     federation = federation_of(_specification(factory, optimizer))
     points = make_points(3, 24)
     federation.train(points)
@@ -44,7 +44,7 @@ def test_unusual_models_are_exact(factory: str, optimizer: str) -> None:
 @pytest.mark.filterwarnings("ignore:Lazy modules are a new feature")
 @pytest.mark.parametrize("factory", sorted({*_EXACT} - {"Counting"}))
 def test_checkpoints_hold_all_that_a_model_keeps_in_tensors(factory: str) -> None:
-    """Going on from memory, where nothing can get lost, equals going on from the checkpoint's bytes (E4)."""
+    """Continuing from memory, where nothing can be lost, equals continuing from the checkpoint's bytes (E4)."""
     spec = _specification(factory, "adam")
     federation = federation_of(spec)
     federation.train(make_points(3, 24))
@@ -53,7 +53,7 @@ def test_checkpoints_hold_all_that_a_model_keeps_in_tensors(factory: str) -> Non
     state = learner.initial(ShardId(0))
     for record, payload in zip(shard.chain, checkpoints(federation)[0], strict=True):
         for _ in learner.learn(state, points, ShardId(0), record.slice):
-            pass  # torch's state is changed in place
+            pass  # training changes torch's state in place
         assert learner.digest(state) == record.digest
         restored = learner.from_bytes(payload, ShardId(0))
         some = np.ones((3, 4), dtype=np.float32)
@@ -69,7 +69,7 @@ def test_checkpoints_hold_all_that_a_model_keeps_in_tensors(factory: str) -> Non
     ],
 )
 def test_models_that_no_checkpoint_can_hold_are_refused(factory: str, text: str) -> None:
-    """A model with state that no checkpoint can hold is refused, and what is wrong with it is named."""
+    """A model with state that no checkpoint can hold is refused with the reason."""
     federation = federation_of(_specification(factory, "sgd"))
     with pytest.raises(Invalid, match=text):
         federation.train(make_points(3, 24))
@@ -77,7 +77,7 @@ def test_models_that_no_checkpoint_can_hold_are_refused(factory: str, text: str)
 
 @pytest.mark.filterwarnings("ignore:Lazy modules are a new feature")
 def test_batch_normalisation_over_single_points_is_refused() -> None:
-    """With batch_size = 1 batch normalisation has no variance: refused, lazy layers included."""
+    """With batch_size = 1, batch normalisation is refused, because it has no variance; lazy layers too."""
     federation = federation_of(_specification("lazy", "sgd", batch_size=1))
     with pytest.raises(Invalid, match="batch_size = 1 with batch normalisation"):
         federation.train(make_points(3, 24))

@@ -1,4 +1,4 @@
-"""Workers of a writer that was superseded, and numerics that somebody else changed."""
+"""Workers of a superseded writer, and numerics changed by the user's module."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from shards.learners.trainer import ConstituentTrainer
 from shards.specification import ShardId
 from storage.errors import Fenced, Invalid
 from tests.doubles.federation import specification_of
-from tests.exactness.worlds import federation_of, learner_of, make_points
+from tests.exactness.federations import federation_of, learner_of, make_points
 
 
-def test_a_superseded_worker_takes_its_checkpoint_back() -> None:
-    """A worker that goes on after another writer has taken over stops, and leaves no object behind."""
+def test_a_superseded_worker_deletes_its_checkpoint() -> None:
+    """A worker that continues after another writer has taken over stops and leaves no object behind."""
     specification = specification_of(shards=1, slices=2)
     federation = federation_of(specification)
     federation.train(make_points(1, 20))
@@ -40,7 +40,7 @@ def test_a_superseded_worker_takes_its_checkpoint_back() -> None:
 
 @pytest.mark.parametrize("change", ["threads", "dtype", "determinism"])
 def test_a_module_that_changes_the_numerics_is_refused(change: str) -> None:
-    """The profile says what is so: a model's module that changes threads, dtype or determinism is named (E7)."""
+    """A module that changes threads, dtype or determinism is refused, because the profile would be wrong (E7)."""
     profile = set_numerics(1, "cpu")
     try:
         if change == "threads":
@@ -58,7 +58,7 @@ def test_a_module_that_changes_the_numerics_is_refused(change: str) -> None:
 
 @pytest.mark.parametrize("change", ["benchmark", "warnings"])
 def test_a_module_that_lets_a_gpu_choose_its_algorithms_is_refused(change: str) -> None:
-    """On a GPU a module may neither have algorithms chosen by their speed nor replace errors by warnings (E7)."""
+    """On a GPU a module may neither enable benchmarking nor turn determinism errors into warnings (E7)."""
     profile = set_numerics(1, "cpu")
     try:
         if change == "benchmark":
@@ -66,7 +66,7 @@ def test_a_module_that_lets_a_gpu_choose_its_algorithms_is_refused(change: str) 
         else:
             torch.use_deterministic_algorithms(mode=True, warn_only=True)
         check_numerics(profile, "mine:net")
-        with pytest.raises(Invalid, match="lets a GPU use algorithms that do not repeat themselves leave out"):
+        with pytest.raises(Invalid, match="allows nondeterministic algorithms on the GPU leave out"):
             check_numerics(replace(profile, device="cuda/NVIDIA H100"), "mine:net")
     finally:
         set_numerics(1, "cpu")

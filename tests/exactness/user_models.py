@@ -1,4 +1,4 @@
-"""Models as users write them: with state in places that checkpoints easily miss."""
+"""Models as users write them, with state in places that checkpoints easily miss."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import nn
 
 
 class Remembering(nn.Module):
-    """Has a buffer that ``state_dict`` leaves out, and which decides the output."""
+    """Has a non-persistent buffer, which ``state_dict`` leaves out and which affects the output."""
 
     running_F: torch.Tensor
 
@@ -17,7 +17,7 @@ class Remembering(nn.Module):
         self.register_buffer("running_F", torch.zeros(inputs), persistent=False)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Return logits of what is new against the running mean."""
+        """Return logits of the difference to the running mean."""
         if self.training:
             self.running_F = 0.9 * self.running_F + 0.1 * features.detach().mean(dim=0)
         logits: torch.Tensor = self.layer(features - self.running_F)
@@ -41,7 +41,7 @@ class Tied(nn.Module):
 
 
 class Counting(nn.Module):
-    """Counts its calls in a Python attribute, and lets the count decide."""
+    """Counts its calls in a Python attribute, which affects the output."""
 
     def __init__(self, inputs: int, classes: int) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class Counting(nn.Module):
 
 
 class Growing(nn.Module):
-    """Remembers everything it has seen, in a buffer that grows."""
+    """Stores everything it has seen in a growing buffer."""
 
     bank: torch.Tensor
 
@@ -85,7 +85,7 @@ class Extra(nn.Module):
         return {"anything": 1}
 
     def set_extra_state(self, state: object) -> None:
-        """Take the state."""
+        """Set the state."""
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Return logits."""
@@ -94,12 +94,12 @@ class Extra(nn.Module):
 
 
 def lazy(classes: int) -> nn.Module:
-    """Return a model whose layers learn their widths from the first data points."""
+    """Return a model of lazy layers, which take their widths from the first data points."""
     return nn.Sequential(nn.LazyLinear(5), nn.LazyBatchNorm1d(), nn.Tanh(), nn.LazyLinear(classes))
 
 
 def frozen(inputs: int, classes: int) -> nn.Module:
-    """Return a model whose first layer stays as it was drawn."""
+    """Return a model whose first layer is not trained."""
     first = nn.Linear(inputs, 5)
     first.requires_grad_(requires_grad=False)
     return nn.Sequential(first, nn.ReLU(), nn.Linear(5, classes))

@@ -1,4 +1,4 @@
-"""What a model keeps in plain attributes, where no checkpoint sees it: tensors, arrays and numbers, by name."""
+"""Tensors, arrays and numbers that a model keeps in plain attributes, which no checkpoint holds; by name."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Kind = Literal["tensor", "derived", "number"]
 
 _DEPTH: Final = 6
 _ENTRIES: Final = 4096
-"""So deep, and so many entries of one container, are looked at."""
+"""Depth, and entries per container, up to which values are examined."""
 
 _OF_EVERY_MODULE: Final = frozenset(vars(nn.Module()))
 _HOOKS: Final = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -38,9 +38,9 @@ class Kept:
 
 
 def kept_in_attributes(model: nn.Module) -> dict[str, Kept]:
-    """Return all values in plain attributes of the model and its modules, and in containers and helper objects there.
+    """Return all values in plain attributes of the model and its modules, including containers and helper objects.
 
-    Aliases of parameters and buffers, such as the flat weights of an LSTM, are left out: checkpoints hold them.
+    Aliases of parameters and buffers, such as the flat weights of an LSTM, are left out: checkpoints include those.
     """
     walk = _Walk(model)
     found: dict[str, Kept] = {}
@@ -51,7 +51,7 @@ def kept_in_attributes(model: nn.Module) -> dict[str, Kept]:
 
 
 def changed_tensors(before: Mapping[str, Kept], after: Mapping[str, Kept], *, is_first: bool) -> dict[str, Kind]:
-    """Return the tensors in attributes that differ. A first epoch may make new ones, which is how caches are filled."""
+    """Return the tensors in attributes that differ. The first epoch may add some, which is how caches are filled."""
     names = before.keys() & after.keys() if is_first else before.keys() | after.keys()
     changed = [name for name in sorted(names) if before.get(name) != after.get(name)]
     kinds: dict[str, Kind] = {name: (after.get(name) or before[name]).kind for name in changed}
@@ -59,25 +59,25 @@ def changed_tensors(before: Mapping[str, Kept], after: Mapping[str, Kept], *, is
 
 
 def _plain(module: nn.Module) -> Iterator[tuple[str, object]]:
-    """Yield the module's plain attributes, and its hooks, which may hold on to values of their own."""
+    """Yield the module's plain attributes, and its hooks, which may hold values as well."""
     own = vars(module)
     for name, value in own.items():
-        # What torch's compiler writes on a module, among it addresses, is its own.
+        # Attributes that torch's compiler sets on a module, which include addresses, are not the model's.
         if name not in _OF_EVERY_MODULE and not name.startswith("_torchdynamo"):
             yield name, value
     yield from ((name, own[name]) for name in _HOOKS if own.get(name))
 
 
 class _Walk:
-    """Looks through values, each object once."""
+    """Walks through values, visiting each object once."""
 
     def __init__(self, model: nn.Module) -> None:
         self._held = {_memory(tensor) for tensor in model_tensors(model).values()}
         self._seen: dict[int, object] = {id(module): module for module in model.modules()}
-        """By identity; held on to, since the identity of what is gone is given away again."""
+        """By identity; referenced here, because the identity of a deleted object may be reused."""
 
     def values(self, name: str, value: object, depth: int) -> Iterator[tuple[str, Kept]]:
-        """Yield what ``value``, the attribute ``name``, holds."""
+        """Yield the values in ``value``, which is the attribute ``name``."""
         if isinstance(value, torch.Tensor):
             yield from self._tensor(name, value)
         elif isinstance(value, np.ndarray) and value.dtype.hasobject:  # its memory holds addresses
@@ -104,13 +104,13 @@ class _Walk:
 
 
 def _memory(tensor: torch.Tensor) -> tuple[torch.device, int]:
-    # Empty tensors all lie at address 0; none is another one's alias for that.
+    # All empty tensors are at address 0, but that does not make them aliases of each other.
     address = tensor.untyped_storage().data_ptr()
     return tensor.device, address or -id(tensor)
 
 
 def _parts(value: object) -> Iterator[tuple[str, object]]:
-    """Yield the parts of a container or helper object, each with what its name ends in."""
+    """Yield the parts of a container or helper object, each with the suffix of its name."""
     if isinstance(value, Mapping):
         yield from ((f"[{key!r}]", part) for key, part in islice(value.items(), _ENTRIES) if _is_plain(key))
     elif isinstance(value, (list, tuple, deque)):
@@ -118,7 +118,7 @@ def _parts(value: object) -> Iterator[tuple[str, object]]:
     elif isinstance(value, (set, frozenset)):
         numbers = sorted(part for part in value if isinstance(part, (int, float)))
         yield from ((f"{{{index}}}", part) for index, part in enumerate(islice(numbers, _ENTRIES)))
-    elif isinstance(value, nn.Module):  # one that is not registered: its parameters are in no checkpoint
+    elif isinstance(value, nn.Module):  # not registered with its parent, so that no checkpoint holds its parameters
         yield from ((f".{name}", part) for name, part in model_tensors(value).items())
         for prefix, module in value.named_modules():
             yield from ((f".{prefix}.{name}".replace("..", "."), part) for name, part in _plain(module))

@@ -1,4 +1,4 @@
-"""Checkpoints (E4): everything a resumed run needs to be bit-equal to a straight one, in safetensors.
+"""Checkpoints (E4): everything a resumed run needs to be bit-equal to an uninterrupted one, in safetensors.
 
 Layout: ``model/<name>`` for parameters and all buffers, ``optimizer/<parameter name>/<entry>`` for the optimizer's
 tensors; one metadata entry ``lineage`` holds the lineage's canonical JSON. No pickle anywhere.
@@ -26,7 +26,7 @@ _OPTIMIZER: Final = "optimizer/"
 
 
 def model_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Return parameters and buffers by name, those included that ``state_dict`` leaves out as not persistent."""
+    """Return parameters and buffers by name, including non-persistent buffers, which ``state_dict`` leaves out."""
     return {
         **dict(model.named_parameters(remove_duplicate=False)),
         **dict(model.named_buffers(remove_duplicate=False)),
@@ -55,16 +55,16 @@ def encode_checkpoint(model: nn.Module, optimizer: Optimizer, lineage: Lineage) 
             if value is None:  # sgd without momentum
                 continue
             if not isinstance(value, torch.Tensor):
-                raise InvariantBroken("the optimizer keeps state that is no tensor", entry=entry)
+                raise InvariantBroken("the optimizer keeps state that is not a tensor", entry=entry)
             tensors[f"{_OPTIMIZER}{names[parameter]}/{entry}"] = value
-    # Cloned: safetensors refuses tensors that share memory, and a view would carry its whole storage along.
+    # Cloned: safetensors refuses tensors that share memory, and a view would include its whole storage.
     plain = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
-    # One entry only: safetensors does not fix the order of several.
+    # One metadata entry only: safetensors does not fix the order of several.
     return save(plain, metadata={"lineage": canonical_json(lineage.record()).decode()})
 
 
 def decode_checkpoint(payload: bytes) -> dict[str, torch.Tensor]:
-    """Return the tensors of a checkpoint. Raises ``Corrupt`` when it is none."""
+    """Return the tensors of a checkpoint. Raises ``Corrupt`` when ``payload`` is not a checkpoint."""
     try:
         return load(payload)
     except (SafetensorError, ValueError, KeyError) as error:
@@ -72,7 +72,7 @@ def decode_checkpoint(payload: bytes) -> dict[str, torch.Tensor]:
 
 
 def checkpoint_lineage(payload: bytes) -> Mapping[str, object]:
-    """Return the lineage record that a checkpoint carries."""
+    """Return the lineage record in a checkpoint."""
     header_bytes = int.from_bytes(payload[:8], "little")
     header = json.loads(payload[8 : 8 + header_bytes])
     lineage: Mapping[str, object] = json.loads(header["__metadata__"]["lineage"])
@@ -82,9 +82,8 @@ def checkpoint_lineage(payload: bytes) -> Mapping[str, object]:
 def restore(model: nn.Module, optimizer: Optimizer, tensors: Mapping[str, torch.Tensor]) -> None:
     """Put a checkpoint's tensors into a freshly built model and optimizer.
 
-    Values are copied into fresh memory: results depend on alignment, and views into the payload have any (E7).
-    Raises ``Corrupt`` when names, shapes or types are not the model's: copied, they might fit by being repeated or
-    rounded.
+    Values are copied into new memory, because results depend on alignment, which varies in views of the payload (E7).
+    Raises ``Corrupt`` when names, shapes or types are not the model's, as copying might broadcast or round them.
     """
     targets = model_tensors(model)
     stored = {name.removeprefix(_MODEL): tensor for name, tensor in tensors.items() if name.startswith(_MODEL)}
@@ -100,7 +99,7 @@ def restore(model: nn.Module, optimizer: Optimizer, tensors: Mapping[str, torch.
             if parameter_name not in parameters:
                 raise Corrupt("a checkpoint's optimizer state is not this model's", "run 'sisa train' to rebuild it")
             parameter = parameters[parameter_name]
-            # Adam keeps its step count on the CPU, whatever the device.
+            # Adam keeps its step count on the CPU, regardless of the device.
             device = "cpu" if entry == "step" else parameter.device
             optimizer.state[parameter][entry] = tensor.clone().to(device)
 

@@ -1,7 +1,8 @@
-"""The code manifest (E14): all that a model is made of, as its rehearsal found it. Part of the lineage.
+"""The code manifest (E14): everything a model is made of, as its rehearsal found it. Part of the lineage.
 
-It names the user's modules that were loaded while the model was built, trained and asked, by the digests of their
-sources; the installed packages that these import, by distribution and version; and the declared files, by digest.
+It lists the user's modules that were loaded while the model was built, trained and used for predictions, with the
+digests of their sources; the installed packages that these import, with their versions; and the declared files, with
+their digests.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ _IN_THE_PROFILE: Final = "torch"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CodeManifest:
-    """All that a model is made of."""
+    """Everything that a model is made of."""
 
     modules: Mapping[str, Sha256]
     """Digests of the user's sources, by module."""
     packages: Mapping[str, str]
-    """Distributions with their versions, by the top-level package that is imported."""
+    """Distributions with their versions, by imported top-level package."""
     files: Mapping[str, Sha256]
     """Digests of the declared files, by name."""
 
@@ -37,8 +38,8 @@ class CodeManifest:
     ) -> Self:
         """Return the manifest of these modules, as this process has read them or finds them now.
 
-        Packages are those that the modules' import statements name, and those ``imported`` otherwise. A module that is
-        not there is left out.
+        The packages are those named in the modules' import statements, and those in ``imported``. A module that does
+        not exist is left out.
         """
         sources = {name: file for name in modules if (file := locate(name)) is not None and file.is_file()}
         tops = {*imported, _top(factory.partition(":")[0])}
@@ -54,34 +55,34 @@ class CodeManifest:
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Self:
-        """Return the manifest of which ``record`` is the record."""
+        """Return the manifest that ``record`` describes."""
         return cls(modules=record["modules"], packages=record["packages"], files=record["files"])
 
     def present(self, factory: str, files: Mapping[str, Sha256]) -> CodeManifest:
-        """Return what the manifest would be in this process, where the model needs the same modules."""
+        """Return the manifest of the same modules as this process finds them now."""
         return CodeManifest.of(factory, self.modules, files, self.packages)
 
     def record(self) -> dict[str, Json]:
-        """Return the manifest as canonical JSON can hold it."""
+        """Return the manifest as values for canonical JSON."""
         return {"modules": dict(self.modules), "packages": dict(self.packages), "files": dict(self.files)}
 
     def digest(self) -> Sha256:
-        """Return the digest that names this manifest."""
+        """Return the digest that identifies this manifest."""
         return digest_of(self.record())
 
     def differences(self, present: CodeManifest) -> list[str]:
-        """Return in words what is otherwise in ``present``, sorted.
+        """Return descriptions of what differs in ``present``, sorted.
 
         >>> mine = CodeManifest(modules={}, packages={"numpy": "numpy 2.1"}, files={})
         >>> mine.differences(CodeManifest(modules={}, packages={"numpy": "numpy 2.2"}, files={}))
         ['package numpy: numpy 2.1 then, numpy 2.2 now']
         """
-        told = [f"module {name} has changed" for name in _differing(self.modules, present.modules)]
-        told += [f"file {name} has changed" for name in _differing(self.files, present.files)]
+        found = [f"module {name} has changed" for name in _differing(self.modules, present.modules)]
+        found += [f"file {name} has changed" for name in _differing(self.files, present.files)]
         for name in _differing(self.packages, present.packages):
             then, now = (each.packages.get(name, "absent") for each in (self, present))
-            told.append(f"package {name}: {then} then, {now} now")
-        return sorted(told)
+            found.append(f"package {name}: {then} then, {now} now")
+        return sorted(found)
 
 
 def _differing(one: Mapping[str, str], other: Mapping[str, str]) -> list[str]:
@@ -93,16 +94,16 @@ def _top(name: str) -> str:
 
 
 def _versions(tops: Iterable[str]) -> dict[str, str]:
-    """Return the versions of the installed packages among ``tops``; the user's own, Python's and ours are none."""
+    """Return the versions of the installed packages among ``tops``, except the user's, Python's and our own."""
     left_out = sys.stdlib_module_names | OWN_ROOMS | {_IN_THE_PROFILE, ""}
-    return {top: told for top in sorted(set(tops) - left_out) if (told := _version(top))}
+    return {top: found for top in sorted(set(tops) - left_out) if (found := _version(top))}
 
 
 @cache
 def _version(top: str) -> str:
-    """Return the distributions that ``top`` comes from, with their versions; empty when it is not installed.
+    """Return the distributions that provide ``top``, with their versions; empty when it is not installed.
 
-    For a package that no distribution claims: the digest of its sources.
+    For a package without a distribution, return the digest of its sources.
     """
     place = locate(top)
     if place is not None and not is_installed(place):

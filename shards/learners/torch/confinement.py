@@ -1,7 +1,7 @@
-"""Confinement: on the thread that builds and trains, a model reads code, installed packages and declared files (E14).
+"""Confinement: the thread that builds and trains a model may read only code, packages and declared files (E14).
 
-Python's audit hooks see what Python opens. What native code opens by itself they do not see: there the staged folder
-helps, in which only declared files lie.
+Python's audit hooks see the files that Python opens, but not those that native code opens by itself. Against native
+code there is the staged folder, which contains only declared files.
 
 Shape legend: N points, C classes, F features.
 """
@@ -23,7 +23,7 @@ from typing import Any, Final, NoReturn, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from shards.learners.protocol import Learner, Learning, TellsLoss
+from shards.learners.protocol import Learner, Learning, ReportsLoss
 from shards.learners.torch.model_code import is_installed, is_ours
 from shards.lineage import Lineage
 from shards.points import ShardPoints
@@ -43,20 +43,20 @@ _NETWORK: Final = frozenset(
         "socket.sendto",
     }
 )
-_HEARD: Final = _NETWORK | {"open", "ctypes.dlopen", "sqlite3.connect"}
+_WATCHED: Final = _NETWORK | {"open", "ctypes.dlopen", "sqlite3.connect"}
 _OF_THE_MACHINE: Final = ("/dev/null", "/proc/cpuinfo", "/sys/devices/system/cpu/")
-"""What describes the processor, as the numerics profile does."""
+"""Files that describe the processor, which the numerics profile covers."""
 
 _here = threading.local()
 
 
 class Confinement:
-    """What the code of one model may touch. Applies to the thread that is within ``active``, for so long."""
+    """What the code of one model may touch. Applies to a thread while it is inside ``active``."""
 
     def __init__(self, factory: str, folder: Path, staged: Path, allows: Callable[[Path], bool]) -> None:
-        """``allows`` tells of a file, besides installed packages, whether the model may read it.
+        """``allows`` returns whether the model may read a file outside installed packages.
 
-        ``folder`` is the specification's, ``staged`` the one in which the model finds the declared files.
+        ``folder`` is the specification's folder, ``staged`` the folder in which the model finds the declared files.
         """
         self._factory = factory
         self._folder = folder
@@ -67,7 +67,7 @@ class Confinement:
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        """Confine this thread. Raises ``Invalid`` at the end for what was refused, even if the model caught it."""
+        """Confine this thread. If anything was refused, raise ``Invalid`` at the end, even if the model caught it."""
         outer = getattr(_here, "confinement", None)
         _here.confinement = self
         try:
@@ -79,7 +79,7 @@ class Confinement:
                 raise error from None
 
     def refuse(self, fact: str, remedy: str) -> NoReturn:
-        """Raise ``Invalid`` here, and once more at the end of ``active``."""
+        """Raise ``Invalid`` now, and again at the end of ``active``."""
         self._refused = Invalid(f"[model] factory {self._factory!r}: {fact}", remedy)
         raise self._refused
 
@@ -95,10 +95,10 @@ class Confinement:
             return
         text = os.fsdecode(name)
         if event == "ctypes.dlopen" and "/" not in text:
-            return  # a library of the system
-        file = Path(os.path.abspath(text))  # noqa: PTH100  code is known by the name by which it was found
+            return  # a system library
+        file = Path(os.path.abspath(text))  # noqa: PTH100  code is known by its unresolved path
         if file.is_relative_to(self._staged) and not file.exists():
-            file = self._folder / file.relative_to(self._staged)  # there when it is not declared
+            file = self._folder / file.relative_to(self._staged)  # the original, which exists but is not declared
         if file.is_file() and not (self._allows(file) or is_installed(file) or is_ours(file) or _is_machine(file)):
             inside = file.is_relative_to(self._folder)
             name = str(file.relative_to(self._folder)) if inside else file.name
@@ -111,7 +111,7 @@ class Confinement:
 
 @contextmanager
 def unconfined() -> Iterator[None]:
-    """Let our own code read on this thread while a model is confined."""
+    """Let our own code read files on this thread while a model is confined."""
     outer = getattr(_here, "confinement", None)
     _here.confinement = None
     try:
@@ -121,7 +121,7 @@ def unconfined() -> Iterator[None]:
 
 
 def refuse(fact: str, remedy: str) -> NoReturn:
-    """Raise ``Invalid``; where this thread's model catches it, once more when it is confined no longer."""
+    """Raise ``Invalid``; if this thread's model catches it, raise it again at the end of the confinement."""
     confinement: Confinement | None = getattr(_here, "confinement", None)
     if confinement is not None:
         confinement.refuse(fact, remedy)
@@ -129,7 +129,7 @@ def refuse(fact: str, remedy: str) -> NoReturn:
 
 
 class ConfinedLearner:
-    """A learner whose model is confined whenever its code runs. Implements ``Learner`` and ``TellsLoss``."""
+    """A learner whose model is confined whenever its code runs. Implements ``Learner`` and ``ReportsLoss``."""
 
     def __init__(self, learner: Learner[State], confinement: Confinement) -> None:
         self._learner: Learner[Any] = learner
@@ -159,8 +159,8 @@ class ConfinedLearner:
         return self._learner.steps(points, slice_)
 
     def loss(self) -> float | None:
-        """See ``TellsLoss.loss``."""
-        return self._learner.loss() if isinstance(self._learner, TellsLoss) else None
+        """See ``ReportsLoss.loss``."""
+        return self._learner.loss() if isinstance(self._learner, ReportsLoss) else None
 
     def probabilities(self, state: Any, features_NF: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         """See ``Learner.probabilities``."""
@@ -183,20 +183,20 @@ class ConfinedLearner:
 
 
 def _next(learning: Generator[int, None, Any]) -> tuple[bool, Any]:
-    """Return whether the learning has ended, and its next value or result."""
+    """Return whether training has ended, and its next value or result."""
     try:
         return False, next(learning)
     except StopIteration as end:
         return True, end.value
 
 
-@cache  # once a process: an audit hook stays for good
+@cache  # once per process: an audit hook cannot be removed
 def _watch() -> None:
-    sys.addaudithook(_hear)
+    sys.addaudithook(_audit)
 
 
-def _hear(event: str, arguments: tuple[Any, ...]) -> None:
-    if event not in _HEARD:
+def _audit(event: str, arguments: tuple[Any, ...]) -> None:
+    if event not in _WATCHED:
         return
     confinement = getattr(_here, "confinement", None)
     if confinement is not None:
@@ -205,7 +205,7 @@ def _hear(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 def _is_reading(flags: int) -> bool:
-    """Return whether a file opened with ``flags`` can be read, and was there before."""
+    """Return whether a file opened with ``flags`` is read, and existed before."""
     return flags & os.O_ACCMODE != os.O_WRONLY and flags & (os.O_CREAT | os.O_EXCL) != os.O_CREAT | os.O_EXCL
 
 
@@ -215,7 +215,7 @@ def _is_machine(file: Path) -> bool:
 
 @cache
 def _compiler_cache() -> Path:
-    """Return where torch keeps what it has compiled: code that is named by what it was made from."""
+    """Return where torch caches compiled code, whose file names are derived from its source."""
     name = "root"
     with suppress(KeyError, OSError):
         name = getpass.getuser()

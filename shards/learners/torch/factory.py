@@ -20,7 +20,7 @@ _CLASS_NAMES = ("classes", "outputs", "out_features", "n_classes", "num_classes"
 
 
 def import_factory(path: str) -> Factory:
-    """Return the callable that ``module:callable`` names. Raises ``Invalid`` when there is none."""
+    """Return the callable that ``module:callable`` names. Raises ``Invalid`` when it cannot be found."""
     module_name, _, attribute = path.partition(":")
     try:
         target: object = importlib.import_module(module_name)
@@ -29,7 +29,7 @@ def import_factory(path: str) -> Factory:
             f"[model] factory {path!r}: no module named {error.name!r}",
             "put the file beside the specification or install the package, and check the spelling",
         ) from error
-    except Exception as error:  # the user's module may raise anything while it is imported
+    except Exception as error:  # importing the user's module may raise anything
         raise Invalid(
             f"[model] factory {path!r}: importing {module_name!r} failed with {type(error).__name__}",
             "import the module in a Python shell to see why",
@@ -52,7 +52,7 @@ def import_factory(path: str) -> Factory:
 def build_model(settings: ModelSettings, inputs: int, classes: int) -> nn.Module:
     """Return the model that the settings describe, checked to map (2, inputs) to (2, classes).
 
-    Draws initial weights from the global generators: seed them first. The check also gives lazy modules their shapes.
+    Draws initial weights from the global generators, so seed them first. The check also initialises lazy modules.
     Raises ``Invalid`` when the factory fails, returns no Module, or the Module does not fit the data.
     """
     factory = import_factory(settings.factory)
@@ -80,7 +80,7 @@ def build_model(settings: ModelSettings, inputs: int, classes: int) -> nn.Module
 def _with_widths(
     factory: Factory, arguments: Mapping[str, Any], inputs: int, classes: int
 ) -> tuple[tuple[int, ...], dict[str, Any]]:
-    """Return the call's positional and keyword arguments, with the widths added where the factory takes them."""
+    """Return positional and keyword arguments for the call, with the widths added where the factory takes them."""
     keywords = dict(arguments)
     try:
         parameters = inspect.signature(factory).parameters
@@ -96,7 +96,7 @@ def _with_widths(
         and parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
         and name not in keywords
     ]
-    # A factory with two parameters under names of its own, such as net(n_in, n_out), takes them in this order.
+    # A factory whose two parameters have other names, such as net(n_in, n_out), takes inputs and classes in this order.
     return ((inputs, classes) if len(missing) == 2 and list(parameters)[:2] == missing else ()), keywords
 
 
@@ -120,5 +120,5 @@ def _check_output(model: nn.Module, factory: str, inputs: int, classes: int) -> 
     if "_extra_state" in " ".join(model.state_dict()):
         raise Invalid(
             f"[model] factory {factory!r}: the model keeps state outside its parameters and buffers",
-            "hold it in buffers (register_buffer), so that a checkpoint has all of it",
+            "keep it in buffers (register_buffer), so that checkpoints include it",
         )

@@ -40,7 +40,7 @@ _PREDICTION_POINTS = 4096
 
 @dataclass(slots=True)
 class TorchState:
-    """A constituent in the making."""
+    """A constituent during training."""
 
     model: nn.Module
     optimizer: Optimizer
@@ -56,7 +56,7 @@ class _Resident:
 class TorchLearner:
     """Learns a ``torch.nn.Module`` with cross-entropy. Implements ``Learner[TorchState]``.
 
-    The process's numerics are set by ``shards.learners.torch.seeding.set_numerics`` beforehand.
+    Call ``shards.learners.torch.seeding.set_numerics`` before constructing one.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class TorchLearner:
         return TorchState(model, _optimizer(model, self._training))
 
     def learn(self, state: TorchState, points: ShardPoints, shard: ShardId, slice_: SliceIndex) -> Learning[TorchState]:
-        """Train ``state`` for this slice's epochs on slices 1..``slice_`` (SISA section IV)."""
+        """Train ``state`` on slices 1..``slice_`` for the epochs of ``slice_`` (SISA section IV)."""
         end, self._loss = points.ends[slice_ - 1], None
         if end == 0:  # a shard without any point keeps its initial state
             return state
@@ -111,7 +111,7 @@ class TorchLearner:
         return state
 
     def loss(self) -> float | None:
-        """Return the mean loss of the last epoch learned, for people to see; None where there was none."""
+        """Return the mean loss of the last epoch learned, for display; None before the first one."""
         return self._loss
 
     def epochs(self, slice_: SliceIndex) -> int:
@@ -156,11 +156,11 @@ class TorchLearner:
         bounds: tuple[tuple[int, int], ...],
         losses: list[torch.Tensor] | None,
     ) -> None:
-        # Measured: this loop is the whole cost of training; nothing here is per point, and nothing is logged.
+        # Measured: this loop is the whole cost of training. Nothing in it runs per point, and nothing is logged.
         model, optimizer = state.model, state.optimizer
         for start, stop in bounds:
             chosen = order_N[start:stop]
-            # Gathered into fresh tensors: bits change with the alignment of a view (E7).
+            # Copied into new tensors: the bits depend on the alignment of a view (E7).
             features, labels = data.features_NF.index_select(0, chosen), data.labels_N.index_select(0, chosen)
             optimizer.zero_grad(set_to_none=True)
             if stop - start == 1:
@@ -171,7 +171,7 @@ class TorchLearner:
                 loss = functional.cross_entropy(model(features), labels)
                 loss.backward()
             optimizer.step()
-            if losses is not None:  # of one epoch a slice, and left on the device: reading it would wait for the step
+            if losses is not None:  # last epoch only, and kept on the device: reading it would wait for the step
                 losses.append(loss.detach())
 
     def _resident_points(self, points: ShardPoints) -> _Resident:
@@ -206,7 +206,7 @@ def _described(model: nn.Module) -> dict[str, tuple[torch.Size, torch.dtype]]:
 
 
 def _check_described(model: nn.Module, before: Mapping[str, tuple[torch.Size, torch.dtype]]) -> None:
-    """Refuse a model that grows while it learns: its checkpoint would not fit the model that the factory builds."""
+    """Refuse a model that grows during training: its checkpoint would not fit the model that the factory builds."""
     after = _described(model)
     if changed := sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name)):
         raise Invalid(
@@ -226,7 +226,7 @@ def _refuse_diverged(model: nn.Module, shard: ShardId, slice_: SliceIndex) -> No
 
 
 def _mean(losses: list[torch.Tensor], bounds: tuple[tuple[int, int], ...]) -> float:
-    """Return the mean over data points of the losses of batches."""
+    """Return the mean loss per data point, from the mean losses of the batches."""
     counts = torch.tensor([stop - start for start, stop in bounds], dtype=torch.float64)
     each = torch.stack(losses).to(device="cpu", dtype=torch.float64)
     return float((each * counts).sum() / counts.sum())
@@ -238,9 +238,9 @@ def _batch_norms(model: nn.Module) -> list[nn.Module]:
 
 @contextmanager
 def _frozen_statistics(model: nn.Module) -> Iterator[None]:
-    """Let batch normalisation use its running statistics: a single data point has none of its own.
+    """Let batch normalisation use its running statistics, because a single data point has no batch statistics.
 
-    Only a shard of one point comes here: a last batch of one is joined to the batch before it.
+    Needed only for a shard with one point: otherwise a last batch of one point is merged into the one before.
     """
     layers = [layer for layer in _batch_norms(model) if layer.training]
     for layer in layers:

@@ -20,21 +20,21 @@ from shards.specification import SHIPPED_FACTORIES, ModelSettings
 from storage.digests import Sha256
 
 OWN_ROOMS = frozenset({"storage", "shards", "coordinator", "cluster", "deploy"})
-"""Top-level packages of this system: none of the user's code."""
+"""Top-level packages of this system, which are not the user's code."""
 
 _HOME = Path(__file__).resolve().parents[3]
 
 _PARSING = Lock()
-"""Releases of Python up to 3.11.7 fail now and then where two threads parse at a time (CPython's issue 106905)."""
+"""Python up to 3.11.7 sometimes fails when two threads parse at the same time (CPython issue 106905)."""
 
 
 def model_code_digest(settings: ModelSettings) -> Sha256:
     """Return the digest of all source files the model is made of.
 
-    These are the module of the factory and every module it reaches through its globals and its import statements, as
-    far as they are the user's or the shipped factories. Left out: the standard library, installed packages other than
-    the factory's own (torch's version is in the numerics profile) and the rest of this system (``TRAINER_FORMAT``
-    speaks for it). A file counts as it was when this process first read it: that is the code which runs here.
+    These are the factory's module and every module that it reaches through its globals and import statements, if they
+    are the user's or the shipped factories. Left out: the standard library, installed packages other than the factory's
+    own (torch's version is in the numerics profile), and the rest of this system (``TRAINER_FORMAT`` stands for it). A
+    file counts as this process first read it, because that is the code that runs here.
     """
     factory = import_factory(settings.factory)
     root = sys.modules[settings.factory.partition(":")[0]]
@@ -78,10 +78,10 @@ def _top(module: ModuleType) -> str:
 
 
 def _reached(module: ModuleType, source: bytes) -> list[ModuleType]:
-    """Return the modules that hold what the module's globals name, and those its import statements name.
+    """Return the modules that define the module's globals, and those that its import statements name.
 
-    Both are needed: a constant taken from another module does not say where it is from, and an object may come from a
-    module that re-exports it.
+    Both are needed: a constant does not say which module it was imported from, and an object may have been imported
+    from a module that only re-exports it.
     """
     names = {*imported_names(source, module.__package__ or "")}
     for value in vars(module).values():
@@ -91,9 +91,9 @@ def _reached(module: ModuleType, source: bytes) -> list[ModuleType]:
     return [sys.modules[name] for name in sorted(names) if name in sys.modules]
 
 
-@cache  # as it is asked at every load; and the less is parsed, the less may meet what others parse (see ``_PARSING``)
+@cache  # called at every load; caching also reduces concurrent parsing (see ``_PARSING``)
 def imported_names(source: bytes, package: str) -> frozenset[str]:
-    """Return the full names that the source's import statements may mean, with the packages above them."""
+    """Return the full names that the source's import statements may refer to, and their parent packages."""
     with _PARSING:
         tree = ast.parse(source)
     found: set[str] = set()
@@ -110,19 +110,19 @@ def imported_names(source: bytes, package: str) -> frozenset[str]:
 
 
 def is_installed(file: Path) -> bool:
-    """Return whether the file belongs to the standard library or to an installed package, and not to the user."""
+    """Return whether the file belongs to the standard library or an installed package, not to the user."""
     return any(place in file.resolve().parents for place in _installed_places())
 
 
 def is_ours(file: Path) -> bool:
-    """Return whether the file belongs to this system, wherever that is installed."""
+    """Return whether the file belongs to this system, regardless of where it is installed."""
     return any(file.is_relative_to(_HOME / room) for room in OWN_ROOMS)
 
 
 @cache
 def _installed_places() -> frozenset[Path]:
     paths = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
-    # Another environment's packages may be on the path as well: through a .pth file, or as Ray's runtime_env puts them.
+    # Another environment's packages may be on the path too: through a .pth file, or added by Ray's runtime_env.
     others = [path for path in sys.path if Path(path).name in {"site-packages", "dist-packages"}]
     every = (*paths, *site.getsitepackages(), site.getusersitepackages(), *others)
     return frozenset(Path(path).resolve() for path in every)

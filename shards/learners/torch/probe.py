@@ -1,8 +1,8 @@
 """The probe: a digest of fixed arithmetic, as this process computes it (E7).
 
-Two processes of one numerics profile may still compute other bits: their processors or the caches of these differ, or
-environment variables choose other instructions (``MKL_CBWR``, ``ONEDNN_MAX_CPU_ISA``). A probe can only refute: unequal
-probes prove that two processes compute differently; equal ones prove nothing, for other sizes or operations may differ.
+Two processes with the same numerics profile may still compute different bits: their processors or caches differ, or
+environment variables select other instructions (``MKL_CBWR``, ``ONEDNN_MAX_CPU_ISA``). A probe can only refute: unequal
+probes prove that two processes compute differently. Equal ones prove nothing: other sizes or operations may differ.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from shards.learners.torch.seeding import Device
 from storage.digests import Sha256
 
 _PRODUCTS: Final = ((16, 784, 128), (16, 128, 10), (7, 13, 5), (33, 129, 65), (1, 64, 64), (128, 255, 31), (64, 64, 3))
-"""Points, inputs and outputs of a layer: batches as they are trained, odd sizes, a single point."""
+"""Points, inputs and outputs of a layer: typical batches, odd sizes, a single point."""
 _CONVOLUTIONS: Final = ((8, 1, 28, 8, 3), (4, 8, 13, 16, 5), (1, 3, 17, 7, 3))
-"""Points, channels in, pixels a side, channels out, kernel."""
+"""Points, input channels, pixels per side, output channels, kernel size."""
 _LENGTHS: Final = (7, 100, 1031)
-"""Of rows that are summed: shorter than a vector register, even, and odd and long."""
+"""Lengths of rows to sum: shorter than a vector register, even, and odd and long."""
 
 
 def probe(device: Device) -> Sha256:
@@ -41,29 +41,29 @@ def _probe(device: Device, _threads: int) -> Sha256:
 
 
 def results(device: Device) -> Mapping[str, torch.Tensor]:
-    """Return the results that the digest is made of, by operation and size."""
-    numbers = Numbers(torch.device(device))
+    """Return the results over which the digest is computed, by operation and size."""
+    numbers = ProbeNumbers(torch.device(device))
     parts = (_products, _convolutions, _sums, _functions, _steps)
     with torch.enable_grad():
         return {name: tensor for part in parts for name, tensor in part(numbers)}
 
 
-class Numbers:
-    """Numbers from -1 to 1 with full mantissas, made by exact arithmetic, in fresh memory as batches are (E7)."""
+class ProbeNumbers:
+    """Numbers from -1 to 1 with full mantissas, computed exactly, in newly allocated memory like batches (E7)."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._start = count(1)
 
     def __call__(self, *shape: int, learns: bool = False) -> torch.Tensor:
-        """Return a tensor of this shape; other numbers at every call."""
+        """Return a tensor of this shape, with different numbers at every call."""
         size = torch.Size(shape).numel()
         mixed = (torch.arange(size, dtype=torch.int64) * 2654435761 + next(self._start) * 40503) % 2**24
         values = (mixed - 2**23).to(torch.float32).mul_(2.0**-23)
         return values.reshape(shape).to(self._device).requires_grad_(learns)
 
 
-def _products(numbers: Numbers) -> Iterator[tuple[str, torch.Tensor]]:
+def _products(numbers: ProbeNumbers) -> Iterator[tuple[str, torch.Tensor]]:
     for points, inputs, outputs in _PRODUCTS:
         x, weight, bias = numbers(points, inputs, learns=True), numbers(outputs, inputs, learns=True), numbers(outputs)
         y = functional.linear(x, weight, bias)
@@ -72,7 +72,7 @@ def _products(numbers: Numbers) -> Iterator[tuple[str, torch.Tensor]]:
     yield "bmm", numbers(3, 17, 33).bmm(numbers(3, 33, 9))
 
 
-def _convolutions(numbers: Numbers) -> Iterator[tuple[str, torch.Tensor]]:
+def _convolutions(numbers: ProbeNumbers) -> Iterator[tuple[str, torch.Tensor]]:
     for points, channels, side, filters, kernel in _CONVOLUTIONS:
         x = numbers(points, channels, side, side, learns=True)
         weight, bias = numbers(filters, channels, kernel, kernel, learns=True), numbers(filters, learns=True)
@@ -81,7 +81,7 @@ def _convolutions(numbers: Numbers) -> Iterator[tuple[str, torch.Tensor]]:
         yield from _named(f"conv2d/{points}x{channels}x{side}", y, x.grad, weight.grad, bias.grad)
 
 
-def _sums(numbers: Numbers) -> Iterator[tuple[str, torch.Tensor]]:
+def _sums(numbers: ProbeNumbers) -> Iterator[tuple[str, torch.Tensor]]:
     for length in _LENGTHS:
         x = numbers(5, length)
         scaled = x * 8
@@ -90,17 +90,17 @@ def _sums(numbers: Numbers) -> Iterator[tuple[str, torch.Tensor]]:
         yield from _named(f"all/{length}", x.sum(), x[0].dot(x[1]), functional.layer_norm(x, (length,)))
 
 
-def _functions(numbers: Numbers) -> Iterator[tuple[str, torch.Tensor]]:
+def _functions(numbers: ProbeNumbers) -> Iterator[tuple[str, torch.Tensor]]:
     x = numbers(1031)
     positive = x.abs() + 2.0**-20
     yield from _named("exp", (x * 20).exp(), (x * 20).sigmoid(), (x * 4).tanh(), x.expm1(), functional.softplus(x))
     yield from _named("erf", x.erf(), functional.gelu(x * 3), (x * 9).sin(), (x * 9).cos())
     yield from _named("log", positive.log(), positive.log1p(), positive.sqrt(), positive.rsqrt(), positive.pow(0.7))
-    yield "subnormal", x * 2.0**-130  # some libraries have the processor flush these to zero
+    yield "subnormal", x * 2.0**-130  # some libraries make the processor flush these to zero
 
 
-def _steps(numbers: Numbers) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield what three steps make of a parameter and its averages, as Adam computes them."""
+def _steps(numbers: ProbeNumbers) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield a parameter and its averages after three steps of Adam."""
     parameter, average, square = numbers(1031), numbers(1031), numbers(1031).square_()
     for step in range(1, 4):
         gradient = numbers(1031)

@@ -1,8 +1,9 @@
-"""The rehearsal (E14): a model that another process would not repeat is refused before it learns from anybody.
+"""The rehearsal (E14): a model that is not reproducible is refused before it sees real data points.
 
-Two fresh processes that are started differently train it for a few steps on made-up data, across the end of an epoch
-and a checkpoint. Once for each model code, settings and numerics profile: the store keeps a record of it.
-What the two have in common stays unseen: the machine, the day, branches that made-up data do not reach.
+Two fresh processes that are started differently train the model for a few steps on made-up data, across the end of an
+epoch and a checkpoint. This happens once for each model code, settings and numerics profile, and the store keeps a
+record of it. Differences that the two processes share stay undetected: the machine, the date, branches that made-up
+data do not reach.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from dataclasses import replace
 from typing import Final
 
 from shards.learners.torch.code_manifest import CodeManifest
-from shards.learners.torch.performance import Performance, Request, Stage
+from shards.learners.torch.rehearsal_process import RehearsalRequest, RehearsalResult, SliceDigests
 from shards.lineage import WORKERS_HASH_SEED, Configuration
 from shards.specification import SHIPPED_FACTORIES
 from storage.digests import Json, Sha256, canonical_json, digest_of
@@ -27,38 +28,38 @@ from storage.objects import ObjectKey, ObjectStore, object_key
 _FORMAT: Final = 2
 _HASH_SEEDS: Final = (WORKERS_HASH_SEED, "20260")
 _SECONDS: Final = 900.0
-"""A model that compiles itself takes minutes."""
+"""Time limit of a rehearsal: a model that compiles itself takes minutes."""
 _NAMED: Final = 5
 
-_START: Final = "import sys; sys.path[:] = {path!r}; from shards.learners.torch.performance import main; main()"
+_START: Final = "import sys; sys.path[:] = {path!r}; from shards.learners.torch.rehearsal_process import main; main()"
 
 _OWN_RANDOMNESS: Final = (
-    "it draws from something that nobody seeds, such as numpy.random.default_rng(), random.Random(), os.urandom, the"
-    " clock or threads: draw with torch, or with the module functions of random and numpy.random, which are seeded for"
-    " every epoch"
+    "it uses a source of randomness that is not seeded, such as numpy.random.default_rng(), random.Random(),"
+    " os.urandom, the clock or threads: draw with torch, or with the module functions of random and numpy.random, which"
+    " are seeded for every epoch"
 )
 _MODULE_STATE: Final = (
-    "a variable of its module or class lives on where a checkpoint or another constituent begins, such as a counter or"
-    " a random generator at the top of the file: hold it in a buffer (register_buffer), or draw with torch"
+    "a variable of its module or class keeps its value across checkpoints or constituents, such as a counter or a"
+    " random generator at the top of the file: keep it in a buffer (register_buffer), or draw with torch"
 )
 _PROCESS: Final = (
     "it depends on how its process was started, such as on the order of a set of strings (the hash seed), or on random"
     " numbers drawn while its module is imported: sort the names, and draw when the model is built"
 )
 _REGISTER: Final = (
-    "register each as a buffer (register_buffer), so that checkpoints hold it; what need not last is a local variable"
+    "register each as a buffer (register_buffer), so that checkpoints include it; use local variables for the rest"
 )
 
 
 def rehearsed(
-    request: Request, configuration: Configuration, store: ObjectStore, files: Mapping[str, Sha256]
+    request: RehearsalRequest, configuration: Configuration, store: ObjectStore, files: Mapping[str, Sha256]
 ) -> CodeManifest | None:
-    """Return what the model is made of, as its rehearsal found it.
+    """Return the code manifest of the model, as its rehearsal found it.
 
-    It is rehearsed unless the store has the record of a rehearsal of the same code, packages and files; that record is
-    written here, and a damaged one removed. None for the factories that come with this system, which are not
-    rehearsed: our tests are. ``files`` are the digests of the declared files. Raises as ``rehearse`` does, and
-    ``Invalid`` when the model's files change meanwhile.
+    The model is rehearsed unless the store has the record of a rehearsal of the same code, packages and files. This
+    function writes the record and removes a damaged one. Returns None for the factories that come with this system:
+    our tests cover them instead. ``files`` are the digests of the declared files. Raises what ``rehearse`` raises, and
+    ``Invalid`` when the model's files change in the meantime.
     """
     factory = request.model.factory
     if factory.partition(":")[0] == SHIPPED_FACTORIES:
@@ -84,7 +85,7 @@ def rehearsed(
         "workers_hash_seed": WORKERS_HASH_SEED,
         "code_manifest": manifest.record(),
     }
-    with suppress(ObjectExists):  # another worker rehearsed it meanwhile
+    with suppress(ObjectExists):  # another worker has just rehearsed it
         store.put_if_absent(rehearsal_key(request.inputs, configuration, manifest.digest()), canonical_json(record))
     return manifest
 
@@ -92,7 +93,8 @@ def rehearsed(
 def recorded_manifest(width: int, configuration: Configuration, store: ObjectStore) -> CodeManifest | None:
     """Return the manifest that ``configuration`` names, from the record of its rehearsal for ``width`` features.
 
-    None when it names none, or the record is gone or damaged: the next rehearsal makes it again.
+    None when ``configuration`` names no manifest, or the record is missing or damaged: then the next rehearsal writes
+    it again.
     """
     if configuration.code_manifest is None:
         return None
@@ -100,7 +102,7 @@ def recorded_manifest(width: int, configuration: Configuration, store: ObjectSto
 
 
 def rehearsal_key(width: int, configuration: Configuration, manifest: Sha256) -> ObjectKey:
-    """Return the key of the record: one for all that decides the bits."""
+    """Return the key of the record, which depends on everything that decides the bits."""
     return object_key(f"{_prefix(width, configuration)}/{manifest}")
 
 
@@ -111,7 +113,7 @@ def _prefix(width: int, configuration: Configuration) -> str:
 
 
 def _read(store: ObjectStore, key: ObjectKey) -> CodeManifest | None:
-    """Return the manifest of the record, which its name ends in the digest of; None when it is gone or damaged."""
+    """Return the manifest in the record; None when the record is missing, damaged, or not what its key says."""
     try:
         found = CodeManifest.from_record(json.loads(store.get(key).payload)["code_manifest"])
         return found if key.endswith(f"/{found.digest()}") else None
@@ -119,19 +121,19 @@ def _read(store: ObjectStore, key: ObjectKey) -> CodeManifest | None:
         return None
 
 
-def rehearse(request: Request) -> tuple[dict[str, Sha256], list[str]]:
-    """Return which modules of the user the model needs, by digest, and which installed packages these import.
+def rehearse(request: RehearsalRequest) -> tuple[dict[str, Sha256], list[str]]:
+    """Return the user's modules that the model needs, with their digests, and the installed packages they import.
 
-    Raises ``Invalid`` when two processes do not make the same of the model, or a checkpoint does not hold all of it,
-    ``Unavailable`` when they do not end.
+    Raises ``Invalid`` when the two processes produce different results or a checkpoint lacks part of the model's state,
+    ``Unavailable`` when a process does not end.
     """
-    ((first, second),) = performances([request])
-    judge(request.model.factory, first, second)
+    ((first, second),) = run_rehearsals([request])
+    compare(request.model.factory, first, second)
     return first.modules, sorted({*first.packages, *second.packages})
 
 
-def judge(factory: str, first: Performance, second: Performance) -> None:
-    """Raise ``Invalid`` when the two performances, of which the second followed another constituent, are not one."""
+def compare(factory: str, first: RehearsalResult, second: RehearsalResult) -> None:
+    """Raise ``Invalid`` when the results of the two processes differ."""
     if first.failure or second.failure:
         _refuse_failure(factory, first.failure, second.failure)
     if names := sorted({*first.changed, *second.changed}):
@@ -171,13 +173,13 @@ def _refuse_failure(factory: str, first: Sequence[str], second: Sequence[str]) -
     if kind:
         raise Invalid(fact, remedy)
     raise Invalid(
-        f"[model] factory {factory!r}: the model fails when it learns a little from made-up data with {fact}",
-        "before it learns from anybody, a model is tried on features between 0 and 1, and on zeros: accept them",
+        f"[model] factory {factory!r}: the model fails in training on made-up data with {fact}",
+        "before real training, a model is tried on features between 0 and 1, and on zeros: accept them",
     )
 
 
-def _differing(one: Sequence[Stage], other: Sequence[Stage]) -> list[str]:
-    """Return the names of what differs first."""
+def _differing(one: Sequence[SliceDigests], other: Sequence[SliceDigests]) -> list[str]:
+    """Return the names that differ after the first slice at which anything differs."""
     for mine, theirs in zip(one, other, strict=True):
         if names := sorted(name for name in mine.keys() | theirs.keys() if mine.get(name) != theirs.get(name)):
             return names
@@ -189,10 +191,12 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:_NAMED]) + more
 
 
-def performances(requests: Sequence[Request]) -> list[tuple[Performance, Performance]]:
-    """Return what two fresh processes make of the requests, one after the other; in the second, others were before.
+def run_rehearsals(requests: Sequence[RehearsalRequest]) -> list[tuple[RehearsalResult, RehearsalResult]]:
+    """Return the results of two fresh processes for each request.
 
-    Raises ``Unavailable`` when they do not end.
+    The second process imports other modules and trains another constituent first.
+
+    Raises ``Unavailable`` when a process does not end.
     """
     started: list[subprocess.Popen[str]] = []
     try:
@@ -203,7 +207,7 @@ def performances(requests: Sequence[Request]) -> list[tuple[Performance, Perform
         return list(zip(first, second, strict=True))
     except subprocess.TimeoutExpired as error:
         raise Unavailable(
-            f"a rehearsal of the model did not end within {_SECONDS:g} seconds", "see what the model waits for"
+            f"a rehearsal of the model did not end within {_SECONDS:g} seconds", "find out what the model waits for"
         ) from error
     finally:
         for process in started:
@@ -214,7 +218,7 @@ def performances(requests: Sequence[Request]) -> list[tuple[Performance, Perform
 
 
 def _start(hash_seed: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(  # noqa: S603  this very interpreter, and our own code
+    return subprocess.Popen(  # noqa: S603  this interpreter, and our own code
         [sys.executable, "-c", _START.format(path=sys.path)],
         env={**os.environ, "PYTHONHASHSEED": hash_seed},
         stdin=subprocess.PIPE,
@@ -225,17 +229,17 @@ def _start(hash_seed: str) -> subprocess.Popen[str]:
     )
 
 
-def _send(process: subprocess.Popen[str], requests: Sequence[Request]) -> None:
+def _send(process: subprocess.Popen[str], requests: Sequence[RehearsalRequest]) -> None:
     assert process.stdin is not None
-    with suppress(OSError):  # it died: its answer will say so
+    with suppress(OSError):  # it died, which its exit code will show
         process.stdin.write("".join(f"{request.to_json()}\n" for request in requests))
     with suppress(OSError):
         process.stdin.close()
     process.stdin = None
 
 
-def _results(process: subprocess.Popen[str], count: int) -> list[Performance]:
+def _results(process: subprocess.Popen[str], count: int) -> list[RehearsalResult]:
     text, _ = process.communicate(timeout=_SECONDS)
-    done = [Performance.from_json(line) for line in text.splitlines()]
-    ended = Performance(failure=["", f"the end of its process, with exit code {process.returncode}", ""])
+    done = [RehearsalResult.from_json(line) for line in text.splitlines()]
+    ended = RehearsalResult(failure=["", f"the end of its process, with exit code {process.returncode}", ""])
     return done + [ended] * (count - len(done))

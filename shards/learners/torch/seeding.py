@@ -17,14 +17,14 @@ Device = Literal["cpu", "cuda"]
 
 
 def seed_all(number: int) -> None:
-    """Restart every generator a model may draw from: torch's (all devices), numpy's and Python's global ones."""
+    """Seed every global generator a model may use: torch's (on all devices), numpy's and Python's."""
     torch.manual_seed(number)
     np.random.seed(number % 2**32)
     random.seed(number)
 
 
 def generator_state(value: object) -> str | None:
-    """Return the state of a random generator in words; None for anything else."""
+    """Return the state of a random generator as text; None for anything else."""
     if isinstance(value, torch.Generator):
         return str(value.get_state().tolist())
     if isinstance(value, np.random.Generator):
@@ -37,11 +37,11 @@ def generator_state(value: object) -> str | None:
 
 
 def set_numerics(threads: int, device: Device) -> NumericsProfile:
-    """Fix this process's numerics for good and return what they are (E7).
+    """Fix this process's numerics for its lifetime and return the resulting profile (E7).
 
     ``threads`` is the number of intra-op threads. Call before the first CUDA operation of the process.
     """
-    # cuBLAS is deterministic only with a fixed workspace, read when its handle is made.
+    # cuBLAS is deterministic only with a fixed workspace, which it reads when its handle is created.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(mode=True)
@@ -60,7 +60,7 @@ def set_numerics(threads: int, device: Device) -> NumericsProfile:
 
 
 def check_numerics(profile: NumericsProfile, factory: str) -> None:
-    """Raise ``Invalid`` when the user's code has changed what ``set_numerics`` had set: the profile would be untrue."""
+    """Raise ``Invalid`` when the user's code has changed what ``set_numerics`` set: the profile would be wrong."""
     present = (torch.get_num_threads(), torch.get_default_dtype(), torch.are_deterministic_algorithms_enabled())
     if present != (profile.threads, torch.float32, True):
         threads, dtype, deterministic = present
@@ -69,12 +69,12 @@ def check_numerics(profile: NumericsProfile, factory: str) -> None:
             f" threads, {dtype}, {'' if deterministic else 'not '}deterministic",
             "leave threads, default dtype and determinism alone; [cluster] threads_per_worker sets the threads",
         )
-    # On a CPU neither changes anything.
+    # On a CPU, neither setting has an effect.
     if profile.device.startswith("cuda") and (
         torch.backends.cudnn.benchmark or torch.is_deterministic_algorithms_warn_only_enabled()
     ):
         raise Invalid(
-            f"[model] factory {factory!r}: its module lets a GPU use algorithms that do not repeat themselves",
+            f"[model] factory {factory!r}: its module allows nondeterministic algorithms on the GPU",
             "leave out torch.backends.cudnn.benchmark and warn_only of torch.use_deterministic_algorithms",
         )
 

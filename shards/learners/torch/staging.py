@@ -1,7 +1,7 @@
 """The staged folder: a private copy of code and declared files, in which a model is built and trained (E14).
 
-Declared files (``[model] files``) are copied at the start, code when it is imported. Other files beside the
-specification are not in it, so that native code does not find them either.
+Declared files (``[model] files``) are copied at the start, and code when it is imported. The folder has no other files
+of the specification's folder, so that native code does not find them either.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from storage.errors import Invalid
 from storage.private_folder import PrivateFolder
 
 PURPOSE = "model"
-"""Of the private folder."""
+"""Purpose of the private folder."""
 
 
 class StagedFolder:
-    """A copy of what a model may read of ``folder``: code as it was first read, and declared files.
+    """A copy of what a model may read in ``folder``: code as it was first read, and declared files.
 
-    ``contents`` has the bytes of each declared file, by its name relative to ``folder``.
+    ``contents`` maps the name of each declared file, relative to ``folder``, to its bytes.
     """
 
     def __init__(self, folder: Path, contents: Mapping[str, bytes | memoryview]) -> None:
-        self.folder = Path(os.path.abspath(folder))  # noqa: PTH100  as modules name it: links are not followed
+        self.folder = Path(os.path.abspath(folder))  # noqa: PTH100  as modules name it, without following links
         self._private = PrivateFolder(PURPOSE)
-        self.path = self._private.path.resolve()  # as a process names its working folder: links are followed
+        self.path = self._private.path.resolve()  # as a process names its working folder, with links followed
         self._placed: set[Path] = set()
         self.files: dict[str, Sha256] = {}
         """Digests of the declared files, by name."""
@@ -37,11 +37,11 @@ class StagedFolder:
             self.files[name] = sha256(content)
 
     def enter(self) -> None:
-        """Make it this process's working folder, for good: relative names are those of the specification's folder."""
+        """Make this the process's working folder, so that relative names work as in the specification's folder."""
         os.chdir(self.path)
 
     def place_of(self, file: Path, source: bytes) -> Path:
-        """Return where the staged copy of a code file lies; one that is not in the specification's folder stays."""
+        """Return the path of the staged copy of a code file; a file outside the specification's folder stays."""
         if not file.is_relative_to(self.folder):
             return file
         place = self.path / file.relative_to(self.folder)
@@ -50,7 +50,7 @@ class StagedFolder:
         return place
 
     def holds(self, file: Path) -> bool:
-        """Return whether the file is a copy of code or of a declared file, and not one that the model has made here."""
+        """Return whether the file is a copy of code or of a declared file, not one that the model created here."""
         return file in self._placed
 
     def remove(self) -> None:
@@ -62,13 +62,13 @@ class StagedFolder:
         with place.open("wb") as file:
             file.write(content)
         self._placed.add(place)
-        place.chmod(0o400)  # a model that changes its own files would differ from constituent to constituent
+        place.chmod(0o400)  # a model that changed its own files would differ between constituents
 
 
 def declared_files(folder: Path, names: Sequence[str]) -> dict[str, Path]:
-    """Return the files that ``[model] files`` names, by name relative to ``folder``; a folder stands for all in it.
+    """Return the files that ``[model] files`` names, by name relative to ``folder``; a folder stands for all its files.
 
-    Raises ``Invalid`` when there is none.
+    Raises ``Invalid`` when a name matches no file.
     """
     found: dict[str, Path] = {}
     for name in names:
@@ -85,7 +85,7 @@ def declared_files(folder: Path, names: Sequence[str]) -> dict[str, Path]:
 
 
 def file_digest(file: Path) -> Sha256:
-    """Return the digest of a file's content; it is read again when the file has changed."""
+    """Return the digest of a file's content; the file is read again when it has changed."""
     status = file.stat()
     return _file_digest(file, status.st_mtime_ns, status.st_size, status.st_ino)
 

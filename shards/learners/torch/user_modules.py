@@ -1,4 +1,4 @@
-"""The user's modules in a process that learns: read once, run afresh for each constituent, as they were read."""
+"""The user's modules in a training process: read once, and executed again from memory for each constituent."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from storage.digests import Sha256, sha256
 
 
 class UserModules:
-    """The user's modules that this process imports from here on. One a process: it changes how modules are imported."""
+    """The user's modules that this process imports from now on. One per process, since it changes Python's import."""
 
     def __init__(self, stage: StagedFolder | None = None) -> None:
-        """With a ``stage``, modules of its folder are copied there and run from there."""
+        """With a ``stage``, modules in the specification's folder are copied to the staged one and run from there."""
         self.stage = stage
         self.loaded: dict[str, Sha256] = {}
-        """Digests of the sources of all user modules that were looked for since the last ``forget_loaded``, by name."""
+        """Digests of the sources of all user modules that were imported since the last ``forget_loaded``, by name."""
         self.packages: set[str] = set()
-        """Top-level installed packages that user modules imported when they were not imported yet."""
+        """Top-level installed packages that were first imported by user modules."""
         self._allowed: Mapping[str, Sha256] | None = None
         self._own = ""
         self._files: set[Path] = set()
@@ -35,35 +35,35 @@ class UserModules:
         sys.meta_path.insert(sys.meta_path.index(PathFinder), _RememberingFinder(self))
 
     def forget(self, factory: str) -> None:
-        """Forget them: the next import runs their code afresh, and finds nothing that an earlier constituent left.
+        """Drop the user's modules: the next import executes their code again, without state of earlier constituents.
 
-        What runs is what this process has read first, whatever their files hold by now. ``factory`` is the path of the
-        model's factory: an installed package that holds it is the user's, too.
+        The code that runs is what this process read first, even if the files have changed. ``factory`` is the path of
+        the model's factory: an installed package that contains it counts as the user's.
         """
         self._own = _top(factory.partition(":")[0])
         for name in sys.modules.keys() - self._others:
             if _is_users(name, sys.modules[name], self._own):
                 del sys.modules[name]
             else:
-                self._others.add(name)  # torch imports a thousand modules when it is first used
+                self._others.add(name)  # torch imports a thousand modules on first use
 
     def allow_only(self, modules: Mapping[str, Sha256] | None) -> None:
-        """Refuse from now on to import user modules other than ``modules``, or ones of another content; None: allow."""
+        """From now on refuse user modules that are not in ``modules`` or have other content; None: allow all."""
         self._allowed = modules
         for name in self.loaded:
             self.check(name)
 
     def forget_loaded(self) -> None:
-        """Begin anew to note what is loaded."""
+        """Clear ``loaded`` and ``packages``."""
         self.loaded.clear()
         self.packages.clear()
 
     def may_read(self, file: Path) -> bool:
-        """Return whether the file is code of the user that was loaded, or a declared file in the staged folder."""
+        """Return whether the file is user code that was loaded, or a declared file in the staged folder."""
         return file in self._files or (self.stage is not None and self.stage.holds(file))
 
     def noted(self, name: str, spec: ModuleSpec) -> ModuleSpec:
-        """Return how the module that was found runs here: the user's sources come from memory, never from bytecode."""
+        """Return the spec to import the module with: user sources come from memory, never from bytecode."""
         file = _file_of(spec)
         if file is None:
             return spec  # a built-in module, or a package without code
@@ -79,7 +79,7 @@ class UserModules:
             return _spec(name, place, spec, _RememberedSource(name, file, place))
         if place == file:
             return spec
-        # From an archive, whose copy is read as a source, or a library or bytecode without one.
+        # A module in an archive, whose copy is read as source; or a library or bytecode without source.
         return _spec(name, place, spec, _RememberedSource(name, place, place) if place.suffix == ".py" else None)
 
     def check(self, name: str) -> None:
@@ -89,7 +89,7 @@ class UserModules:
         what = "has changed since" if name in self._allowed else "was not needed when"
         refuse(
             f"the model's code imports the module {name!r}, which {what} it was rehearsed",
-            "import all modules at the top of the model's file, so that the rehearsal sees them, and do not edit files"
+            "import all modules at the top of the model's file, so that the rehearsal loads them, and do not edit files"
             " while 'sisa train' runs; then run 'sisa train' again",
         )
 
@@ -119,12 +119,12 @@ def _is_users(name: str, module: ModuleType, own: str) -> bool:
     places = [*getattr(module, "__path__", ())] or [getattr(module, "__file__", None)]
     files = [Path(place) for place in places if isinstance(place, str)]
     if not files or files[0].suffix not in {"", ".py"}:
-        return False  # a module in C holds on to what it has, and is often made to be imported once
+        return False  # modules in C keep their state, and many can be imported only once
     return _are_users(top, own, files)
 
 
 def _are_users(top: str, own: str, files: Sequence[Path]) -> bool:
-    """Return whether files of the top-level package ``top`` are the user's; ``own`` is the one with the factory."""
+    """Return whether files of the top-level package ``top`` are the user's; ``own`` is the factory's package."""
     return top not in OWN_ROOMS and ((top == own and top != "torch") or not all(map(is_installed, files)))
 
 
@@ -133,7 +133,7 @@ def _top(name: str) -> str:
 
 
 def _importer() -> str:
-    """Return the name of the module whose code imports something now."""
+    """Return the name of the module whose import statement is being executed."""
     frame: FrameType | None = sys._getframe(1)  # noqa: SLF001  the only way to see who imports
     while frame is not None:
         name = str(frame.f_globals.get("__name__", ""))
@@ -144,10 +144,10 @@ def _importer() -> str:
 
 
 def _found(name: str, path: Sequence[str] | None, target: ModuleType | None) -> ModuleSpec | None:
-    """Return what Python's other finders find."""
+    """Return the spec that Python's other finders return."""
     finders = list(sys.meta_path)
     start = finders.index(PathFinder)
-    for finder in finders[start:]:  # those before it find what is built in; packages' own ones stand behind it
+    for finder in finders[start:]:  # finders before it handle built-in modules; finders that packages add come after it
         if hasattr(finder, "find_spec") and (spec := finder.find_spec(name, path, target)) is not None:
             return spec
     return None
@@ -160,7 +160,7 @@ def _spec(name: str, place: Path, found: ModuleSpec, loader: SourceFileLoader | 
 
 
 class _RememberingFinder(MetaPathFinder):
-    """Finds what Python finds, and lets ``UserModules`` say how it runs."""
+    """Finds what Python finds, and lets ``UserModules`` decide how the module is loaded."""
 
     def __init__(self, modules: UserModules) -> None:
         self._modules = modules
@@ -168,7 +168,7 @@ class _RememberingFinder(MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Return where the module is."""
+        """Return the module's spec."""
         with unconfined():
             spec = _found(fullname, path, target)
             noted = None if spec is None else self._modules.noted(fullname, spec)
@@ -178,14 +178,14 @@ class _RememberingFinder(MetaPathFinder):
 
 
 class _RememberedSource(SourceFileLoader):
-    """Runs a source file as this process first read it: what the model's code digest speaks of."""
+    """Runs a source file as this process first read it, which is what the model's code digest covers."""
 
     def __init__(self, fullname: str, read_from: Path, place: Path) -> None:
         super().__init__(fullname, str(place))
         self._read_from = read_from
 
     def get_code(self, fullname: str) -> CodeType:
-        """Return the module's code; a ``.pyc`` may be older than its source in the same second."""
+        """Return the module's code. No ``.pyc`` is used, because it misses a change within the same second."""
         del fullname
         return _code(self._read_from, Path(self.path))
 

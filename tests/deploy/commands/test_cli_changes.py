@@ -248,7 +248,7 @@ def test_a_model_that_does_not_repeat_itself_learns_from_nobody(home: Home) -> N
     said = home.json("train")
     assert (said.code, said.error["kind"]) == (2, "invalid")
     assert "the model does not repeat itself" in said.error["message"]
-    assert "nobody seeds" in said.error["remedy"]
+    assert "that is not seeded" in said.error["remedy"]
     assert not (home.store / "shards").exists()
     assert not (home.store / "rehearsals").exists()
 

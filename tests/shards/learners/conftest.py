@@ -1,4 +1,4 @@
-"""What several tests of learners start from."""
+"""Fixtures for several tests of learners."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from shards.learners.torch.user_modules import UserModules
 
 @pytest.fixture
 def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[UserModules]:
-    """Returns the user's modules of this process, which lie in ``tmp_path``."""
+    """Returns this process's user modules, which are in ``tmp_path``."""
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
     yield UserModules()

@@ -1,4 +1,4 @@
-"""What a model keeps in plain attributes is told by its values, wherever these lie in memory."""
+"""Values in plain attributes are compared by content, not by their addresses."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _holding(*values: object) -> nn.Module:
 
 
 def test_an_array_of_objects_is_its_objects() -> None:
-    """Equal objects at other addresses are equal; what they hold is seen."""
+    """Equal objects at different addresses are equal; their contents are compared."""
     first, second = (kept_in_attributes(_holding(f"name-{number}", number * 1e300)) for number in (1, 1))
     assert first == second
     assert "held[1]" in first

@@ -1,4 +1,4 @@
-"""Checkpoints: what is put back is what was taken, and another model's is refused."""
+"""Checkpoints: restoring gives the saved state, and another model's checkpoint is refused."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.doubles.lineages import lineage_of
 
 
 def made(width: int = 3, *, bias: bool = True, dtype: torch.dtype = torch.float32) -> tuple[nn.Module, Adam]:
-    """Return a model that has learned a step, and its optimizer."""
+    """Return a model after one training step, and its optimizer."""
     model = nn.Sequential(nn.Linear(2, width, bias=bias), nn.Linear(width, 2)).to(dtype)
     optimizer = Adam(model.parameters())
     model(torch.ones(4, 2, dtype=dtype)).sum().backward()
@@ -27,37 +27,37 @@ def made(width: int = 3, *, bias: bool = True, dtype: torch.dtype = torch.float3
     return model, optimizer
 
 
-def taken(model: nn.Module, optimizer: Adam) -> bytes:
-    """Return a checkpoint of both."""
+def saved(model: nn.Module, optimizer: Adam) -> bytes:
+    """Return a checkpoint of model and optimizer."""
     return encode_checkpoint(model, optimizer, lineage_of())
 
 
-def test_what_is_put_back_is_what_was_taken() -> None:
-    """Model and optimizer come back whole: the same checkpoint can be taken of them, byte for byte."""
-    payload = taken(*made())
+def test_restoring_gives_the_saved_state() -> None:
+    """Model and optimizer are restored completely: saving them again gives the same bytes."""
+    payload = saved(*made())
     model, optimizer = made()
-    assert taken(model, optimizer) != payload
+    assert saved(model, optimizer) != payload
     restore(model, optimizer, decode_checkpoint(payload))
-    assert taken(model, optimizer) == payload
+    assert saved(model, optimizer) == payload
 
 
 @pytest.mark.parametrize(
     "other",
     [made(4), made(1), made(bias=False), made(dtype=torch.float64)],
-    ids=["wider", "narrower, which would be repeated", "without a bias", "of another type, which would be rounded"],
+    ids=["wider", "narrower, which would be broadcast", "without a bias", "another dtype, which would be rounded"],
 )
 def test_another_models_checkpoint_is_refused(other: tuple[nn.Module, Adam]) -> None:
-    """Names, shapes and types have to be the model's; nothing of it is changed by one that is refused."""
+    """Names, shapes and types must be the model's; a refused checkpoint does not change the model."""
     model, optimizer = made()
     before = digest_tensors(model_tensors(model))
     with pytest.raises(Corrupt, match="tensors are not this model's"):
-        restore(model, optimizer, decode_checkpoint(taken(*other)))
+        restore(model, optimizer, decode_checkpoint(saved(*other)))
     assert digest_tensors(model_tensors(model)) == before
 
 
 def test_another_optimizers_state_is_refused() -> None:
-    """The state of a parameter that the model has not is no state of its optimizer."""
+    """A checkpoint with optimizer state for a parameter that the model lacks is refused."""
     model, optimizer = made()
-    tensors = decode_checkpoint(taken(model, optimizer))
+    tensors = decode_checkpoint(saved(model, optimizer))
     with pytest.raises(Corrupt, match="optimizer state is not this model's"):
         restore(model, optimizer, {**tensors, "optimizer/9.weight/exp_avg": torch.zeros(2)})

@@ -1,4 +1,4 @@
-"""The code manifest names all that a model is made of: what it names differs where the model may."""
+"""The code manifest lists everything a model is made of, so that it differs whenever the model may differ."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from storage.digests import sha256
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Returns a folder of the user's modules, on the path; another one beside it holds installed packages."""
+    """Returns a folder for the user's modules, on the path; its subfolder has installed packages."""
     (tmp_path / "site-packages").mkdir()
     monkeypatch.syspath_prepend(tmp_path / "site-packages")
     monkeypatch.syspath_prepend(tmp_path)
@@ -28,7 +28,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def forget() -> None:
-    """Be a process that has read nothing yet."""
+    """Clear the caches, as in a new process."""
     model_code.read_source.cache_clear()
     model_code._installed_places.cache_clear()
     code_manifest._version.cache_clear()
@@ -42,14 +42,14 @@ def write(file: Path, text: str) -> None:
 
 
 def install(packages: Path, version: str) -> None:
-    """Make the module ``odd_zoo`` one of a distribution."""
+    """Install a distribution that provides the module ``odd_zoo``."""
     info = packages / f"odd_zoo-{version}.dist-info"
     write(info / "METADATA", f"Metadata-Version: 2.1\nName: odd-zoo\nVersion: {version}\n")
     write(info / "RECORD", "odd_zoo.py,,\n")
 
 
 def test_modules_are_named_without_being_run(folder: Path) -> None:
-    """Of packages, too; one that is not there is left out."""
+    """This includes modules of packages; a module that does not exist is left out."""
     write(folder / "odd_pack" / "__init__.py", "raise RuntimeError\n")
     write(folder / "odd_pack" / "inner.py", "raise RuntimeError\n")
     write(folder / "odd_space" / "inner.py", "raise RuntimeError\n")
@@ -77,8 +77,8 @@ def test_installed_packages_are_named_with_their_versions(folder: Path) -> None:
     assert set(CodeManifest.of("odd_net:build", ["odd_net"], {}, ["pyarrow"]).packages) == {"numpy", "yaml", "pyarrow"}
 
 
-def test_a_package_that_no_distribution_claims_is_named_by_its_sources(folder: Path) -> None:
-    """A folder that somebody copied among the installed packages; also where it becomes another one later."""
+def test_a_package_without_a_distribution_is_named_by_its_sources(folder: Path) -> None:
+    """A folder copied into site-packages is identified by its sources, and a later change to it is noticed."""
     write(folder / "site-packages" / "odd_dep" / "__init__.py", "K = 1.0\n")
     write(folder / "odd_net.py", "from odd_dep import K\n")
     first = CodeManifest.of("odd_net:build", ["odd_net"], {})
@@ -88,12 +88,12 @@ def test_a_package_that_no_distribution_claims_is_named_by_its_sources(folder: P
     forget()
     second = first.present("odd_net:build", {})
     assert second != first
-    (told,) = first.differences(second)
-    assert told.startswith("package odd_dep: sources ")
+    (difference,) = first.differences(second)
+    assert difference.startswith("package odd_dep: sources ")
 
 
 def test_an_upgraded_distribution_is_noticed(folder: Path) -> None:
-    """By its version; the package that holds the factory itself is one."""
+    """An upgrade shows in the version, even if the package contains the factory itself."""
     packages = folder / "site-packages"
     write(packages / "odd_zoo.py", "import json\n")
     install(packages, "1.0")
@@ -105,7 +105,7 @@ def test_an_upgraded_distribution_is_noticed(folder: Path) -> None:
 
 
 def test_a_manifest_survives_its_record(folder: Path) -> None:
-    """And two that differ in anything have other digests."""
+    """A manifest equals its record read back, and manifests that differ in any part have different digests."""
     write(folder / "odd_net.py", "import numpy\n")
     found = CodeManifest.of("odd_net:build", ["odd_net"], {"base.pt": sha256(b"weights")})
     assert CodeManifest.from_record(found.record()) == found

@@ -1,4 +1,4 @@
-"""On the thread that builds and trains, a model reads code, installed packages and declared files, and nothing else."""
+"""The thread that builds and trains a model reads only code, installed packages and declared files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from storage.errors import Invalid
 
 @pytest.fixture
 def confinement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Confinement:
-    """Returns one whose model finds the declared ``base.pt`` in a staged folder; beside the specification is more."""
+    """Returns a confinement with ``base.pt`` declared and staged; the specification's folder has more files."""
     folder, staged = tmp_path / "folder", tmp_path / "staged"
     folder.mkdir()
     staged.mkdir()
@@ -65,14 +65,14 @@ def _linked(folder: Path) -> Path:
 
 @pytest.mark.parametrize("how", READS)
 def test_what_is_not_declared_is_not_read(confinement: Confinement, tmp_path: Path, how: str) -> None:
-    """However it is opened."""
+    """No way of opening a file circumvents the confinement."""
     with pytest.raises(Invalid, match="which is not declared name it|not declared put it"), confinement.active():
         READS[how](tmp_path / "folder")
 
 
 @pytest.mark.parametrize("how", READS)
 def test_catching_the_error_is_of_no_use(confinement: Confinement, tmp_path: Path, how: str) -> None:
-    """The model is refused also where its own code goes on; once."""
+    """A model that catches the error and continues is still refused, once."""
     with pytest.raises(Invalid, match="which is not declared"), confinement.active(), suppress(Exception):
         READS[how](tmp_path / "folder")
     with confinement.active():
@@ -80,7 +80,7 @@ def test_catching_the_error_is_of_no_use(confinement: Confinement, tmp_path: Pat
 
 
 def test_the_remedy_names_the_file_as_it_is_to_be_declared(confinement: Confinement, tmp_path: Path) -> None:
-    """A file that lies beside the specification is named as it is declared; another one has to be brought there."""
+    """A file beside the specification is named as it should be declared; another file must first be put there."""
     with pytest.raises(Invalid, match="reads .*/folder/more.pt, which is not declared") as caught, confinement.active():
         Path("more.pt").read_bytes()  # as if the model ran in the specification's folder
     assert caught.value.remedy == 'name it in [model] files = ["more.pt"]'
@@ -101,7 +101,7 @@ CONNECTIONS: dict[str, Callable[[], object]] = {
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("how", CONNECTIONS)
 def test_nothing_is_fetched(confinement: Confinement, how: str) -> None:
-    """What comes over a network is another one tomorrow."""
+    """A model must not depend on the network, whose content may change."""
     with pytest.raises(Invalid, match="the model opens a network connection put what it fetches"), confinement.active():
         CONNECTIONS[how]()
 
@@ -122,7 +122,7 @@ ALLOWED: dict[str, Callable[[Path], object]] = {
 
 
 def suppressed(kind: type[Exception], act: Callable[[], object]) -> None:
-    """Do it; it may fail in this way."""
+    """Call ``act``, which may raise ``kind``."""
     with suppress(kind):
         act()
 
@@ -130,7 +130,7 @@ def suppressed(kind: type[Exception], act: Callable[[], object]) -> None:
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.parametrize("what", ALLOWED)
 def test_what_a_model_may_read(confinement: Confinement, tmp_path: Path, what: str) -> None:
-    """Declared files, code and packages are read, new files are written."""
+    """Declared files, code and packages may be read, and new files may be written."""
     refused: list[Invalid] = []
     try:
         with confinement.active():
@@ -140,8 +140,8 @@ def test_what_a_model_may_read(confinement: Confinement, tmp_path: Path, what: s
     assert refused == []
 
 
-def test_others_are_free(confinement: Confinement, tmp_path: Path) -> None:
-    """Neither other threads are confined, nor this one before and after, nor our own code in between."""
+def test_only_the_model_is_confined(confinement: Confinement, tmp_path: Path) -> None:
+    """Other threads, this thread before and after, and our own code in between are not confined."""
     file = tmp_path / "elsewhere.txt"
     read: list[str] = []
     with confinement.active():
@@ -155,7 +155,7 @@ def test_others_are_free(confinement: Confinement, tmp_path: Path) -> None:
 
 
 def test_what_native_code_opens_is_not_seen(confinement: Confinement, tmp_path: Path) -> None:
-    """As the documentation says: by its absolute path. By a relative name only what is declared is found."""
+    """Native code may open any file by absolute path, as documented; by relative name only declared files."""
     with confinement.active():
         assert pa.OSFile(str(tmp_path / "folder" / "more.pt")).read() == b"x"
         assert pa.OSFile("base.pt").size() > 0

@@ -1,4 +1,4 @@
-"""The loss of a slice: what is seen beside progress, and nothing else depends on it."""
+"""The loss of a slice: it is shown with the progress, and nothing else depends on it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SHARD = ShardId(0)
 
 
 def learner(epochs: int = 4, learning_rate: float = 0.1) -> TorchLearner:
-    """Return a learner of a small model for three classes, two slices."""
+    """Return a learner with a small model for three classes and two slices."""
     set_numerics(1, "cpu")
     return TorchLearner(
         model=ModelSettings(factory="shards.models:mlp", arguments={"hidden": [5]}),
@@ -43,7 +43,7 @@ def points() -> ShardPoints:
 
 
 def learned(learner: TorchLearner, slices: int = 2) -> TorchState:
-    """Return the state after so many slices."""
+    """Return the state after ``slices`` slices."""
     state = learner.initial(SHARD)
     for number in range(1, slices + 1):
         learning = learner.learn(state, points(), SHARD, SliceIndex(number))
@@ -57,7 +57,7 @@ def learned(learner: TorchLearner, slices: int = 2) -> TorchState:
 
 
 def test_the_loss_is_the_mean_over_data_points() -> None:
-    """With a rate that moves nothing it is the cross-entropy of all data points, whatever the last batch's size."""
+    """With a learning rate too small to change anything, it is the cross-entropy over all data points."""
     one = learner(learning_rate=1e-20)
     assert one.loss() is None
     state = learned(one)
@@ -67,7 +67,7 @@ def test_the_loss_is_the_mean_over_data_points() -> None:
 
 
 def test_an_empty_shard_has_no_loss() -> None:
-    """Nothing was learned, so there is nothing to tell; also after something was."""
+    """Without training there is no loss, even if the learner has trained another shard before."""
     one = learner()
     learned(one)
     nobody = ShardPoints(
@@ -81,7 +81,7 @@ def test_an_empty_shard_has_no_loss() -> None:
 
 
 def test_no_bit_depends_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A learner that never keeps a loss ends with the same bytes."""
+    """A learner that never records a loss produces the same bytes."""
     watched = learner()
     digest = watched.digest(learned(watched))
     whole = TorchLearner._epoch
@@ -98,7 +98,7 @@ def test_no_bit_depends_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_losses_are_read_once_a_slice(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only the last epoch's are kept, and no step waits for one: on a GPU that would halve the pace."""
+    """Only the last epoch's losses are kept, and no step waits for one, which would halve the speed on a GPU."""
     kept = []
     whole = TorchLearner._epoch
 
@@ -115,6 +115,6 @@ def test_losses_are_read_once_a_slice(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_record_that_is_kept_has_no_loss() -> None:
-    """The event for whoever watches has one; the record of a checkpoint, which is stored, has no such field."""
+    """The progress event has a loss; the record of a checkpoint, which is stored, has no such field."""
     assert "loss" in {each.name for each in fields(SliceLearned)}
     assert not [each.name for each in fields(CheckpointRecord) if "loss" in each.name]

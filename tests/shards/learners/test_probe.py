@@ -1,4 +1,4 @@
-"""The probe of arithmetic: the same in every process that computes alike, another where a library does not."""
+"""The probe: equal in processes that compute the same bits, different if a library computes differently."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Final
 import torch
 
 from shards.learners.torch.checkpoint import digest_tensors
-from shards.learners.torch.probe import Numbers, probe, results
+from shards.learners.torch.probe import ProbeNumbers, probe, results
 from shards.learners.torch.seeding import set_numerics
 
 _PROBE: Final = "set_numerics(1, 'cpu'); print(probe('cpu'))"
@@ -31,9 +31,9 @@ _IN_A_THREAD: Final = (
 
 
 def probes(*ways: tuple[str, Mapping[str, str]]) -> list[str]:
-    """Return the probes of processes at work beside each other, each with a program and further environment variables.
+    """Return the probes of concurrent processes, each with its program and additional environment variables.
 
-    They have none of those of this process that choose instructions.
+    They do not inherit this process's environment variables that select instructions.
     """
     plain = {name: value for name, value in os.environ.items() if not name.startswith(("MKL_", "ONEDNN_", "DNNL_"))}
     started = [
@@ -50,8 +50,8 @@ def probes(*ways: tuple[str, Mapping[str, str]]) -> list[str]:
     return list(found)
 
 
-def test_only_what_computes_otherwise_has_another_probe() -> None:
-    """Neither hash seed, earlier work, thread nor the number of other threads changes it; what libraries choose does.
+def test_only_different_arithmetic_changes_the_probe() -> None:
+    """Hash seed, earlier work, thread and the number of other threads do not change it; a library's choice does.
 
     ``MKL_CBWR`` changes products, ``ONEDNN_MAX_CPU_ISA`` convolutions; the rest of the profile is the same.
     """
@@ -69,7 +69,7 @@ def test_only_what_computes_otherwise_has_another_probe() -> None:
 
 
 def test_the_probe_repeats_itself() -> None:
-    """Computed twice in a process it is the same, and it is computed once for each number of threads."""
+    """Repeated in one process, the probe is the same; it is computed once per number of threads."""
     set_numerics(1, "cpu")
     found = results("cpu")
     assert digest_tensors(found) == digest_tensors(results("cpu")) == probe("cpu")
@@ -82,7 +82,7 @@ def test_the_probe_repeats_itself() -> None:
 
 
 def test_the_inputs_are_the_same_everywhere() -> None:
-    """They are exact on every machine: a probe is about what is made of them."""
-    numbers = Numbers(torch.device("cpu"))
+    """The inputs are exact on every machine, so that only the arithmetic on them can differ."""
+    numbers = ProbeNumbers(torch.device("cpu"))
     inputs = {str(number): numbers(3, 1031) for number in range(4)}
     assert digest_tensors(inputs) == "7d3e88c20b4eaadc911b521b0120bf2beb03dcd7aa6688e356b3c8de6ba1cc1f"

@@ -1,4 +1,4 @@
-"""A rehearsal is done once and recorded, and what differs between its two halves is named."""
+"""A rehearsal runs once and is recorded, and differences between its two processes are named."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 
 from shards.learners.torch import rehearsal
 from shards.learners.torch.model_code import read_source
-from shards.learners.torch.performance import Performance, Request, Stage
-from shards.learners.torch.rehearsal import judge, recorded_manifest, rehearsal_key, rehearsed
+from shards.learners.torch.rehearsal import compare, recorded_manifest, rehearsal_key, rehearsed
+from shards.learners.torch.rehearsal_process import RehearsalRequest, RehearsalResult, SliceDigests
 from shards.learners.torch.user_modules import locate
 from shards.lineage import Configuration, NumericsProfile
 from shards.specification import ModelSettings, TrainingSettings
@@ -19,7 +19,7 @@ from storage.digests import Sha256, sha256
 from storage.errors import Invalid
 from storage.stores.memory import MemoryStore
 
-_REQUEST = Request(
+_REQUEST = RehearsalRequest(
     model=ModelSettings(factory="odd_mine:net"),
     training=TrainingSettings(epochs=3, batch_size=4, learning_rate=0.05),
     inputs=4,
@@ -37,12 +37,12 @@ _CONFIGURATION = Configuration(
 
 @pytest.fixture
 def tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """Returns the factories that were rehearsed, which takes no process here; the model lies in ``tmp_path``."""
+    """Returns the factories rehearsed, without starting processes; the model is in ``tmp_path``."""
     found: list[str] = []
     (tmp_path / "odd_mine.py").write_text("WIDTH = 3\n", encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
 
-    def rehearse(request: Request) -> tuple[dict[str, Sha256], list[str]]:
+    def rehearse(request: RehearsalRequest) -> tuple[dict[str, Sha256], list[str]]:
         found.append(request.model.factory)
         return {"odd_mine": sha256((tmp_path / "odd_mine.py").read_bytes())}, []
 
@@ -52,7 +52,7 @@ def tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]
     read_source.cache_clear()
 
 
-def test_a_record_spares_the_next_one(tried: list[str]) -> None:
+def test_a_recorded_rehearsal_is_not_repeated(tried: list[str]) -> None:
     """A model is rehearsed once for each configuration and width; the record is written once."""
     store = MemoryStore("rehearsals")
     manifests = [rehearsed(_REQUEST, _CONFIGURATION, store, {}) for _ in range(2)]
@@ -70,7 +70,7 @@ def test_a_record_spares_the_next_one(tried: list[str]) -> None:
 
 @pytest.mark.parametrize("damage", ["gone", "cut off", "another", "no record"])
 def test_a_record_that_is_gone_or_damaged_is_made_again(tried: list[str], damage: str) -> None:
-    """The model is rehearsed once more; till then nothing is known of what it was made of."""
+    """The model is rehearsed again; until then there is no manifest."""
     store = MemoryStore(f"damaged {damage}")
     manifest = rehearsed(_REQUEST, _CONFIGURATION, store, {})
     assert manifest is not None
@@ -105,14 +105,14 @@ def test_other_code_and_other_files_are_rehearsed(tried: list[str], tmp_path: Pa
     assert len(tried) == 2
     assert first is not None
     assert second is not None
-    told = {"module": "module odd_mine has changed", "file": "file base.pt has changed"}
-    assert first.differences(second) == [told[changed]]
+    expected = {"module": "module odd_mine has changed", "file": "file base.pt has changed"}
+    assert first.differences(second) == [expected[changed]]
     assert rehearsed(_REQUEST, _CONFIGURATION, store, second.files) == second
     assert len(tried) == 2
 
 
 def test_a_file_edited_between_reading_and_rehearsing_is_noticed(tried: list[str], tmp_path: Path) -> None:
-    """What was rehearsed is not recorded as what this process has read."""
+    """A rehearsal of newer files is not recorded for the files that this process has read."""
     assert locate("odd_mine") is not None
     read_source(tmp_path / "odd_mine.py")
     (tmp_path / "odd_mine.py").write_text("WIDTH = 4\n", encoding="utf-8")
@@ -124,7 +124,7 @@ def test_a_file_edited_between_reading_and_rehearsing_is_noticed(tried: list[str
 
 
 def test_our_own_factories_are_not_rehearsed(tried: list[str]) -> None:
-    """The models that come with the system cost nothing."""
+    """Shipped models need no rehearsal."""
     store = MemoryStore("shipped")
     request = replace(_REQUEST, model=ModelSettings(factory="shards.models:mlp"))
     assert rehearsed(request, _CONFIGURATION, store, {}) is None
@@ -133,9 +133,9 @@ def test_our_own_factories_are_not_rehearsed(tried: list[str]) -> None:
 
 
 def test_a_model_that_is_refused_leaves_no_record(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was refused is tried again the next time."""
+    """A refused model is rehearsed again next time."""
 
-    def refuse(_: Request) -> None:
+    def refuse(_: RehearsalRequest) -> None:
         raise Invalid("no")
 
     monkeypatch.setattr(rehearsal, "rehearse", refuse)
@@ -145,37 +145,39 @@ def test_a_model_that_is_refused_leaves_no_record(monkeypatch: pytest.MonkeyPatc
     assert list(store.list("")) == []
 
 
-def test_requests_and_performances_survive_the_way_between_processes() -> None:
-    """What is read is what was written."""
-    assert Request.from_json(_REQUEST.to_json()) == _REQUEST
-    performance = _performance(_A, changed=["centre"])
-    assert Performance.from_json(performance.to_json()) == performance
+def test_requests_and_results_survive_serialization() -> None:
+    """Reading gives what was written."""
+    assert RehearsalRequest.from_json(_REQUEST.to_json()) == _REQUEST
+    result = _result(_A, changed=["centre"])
+    assert RehearsalResult.from_json(result.to_json()) == result
 
 
-_A: Stage = {"model/weight": sha256(b"a"), "its output": sha256(b"b")}
-_B: Stage = {**_A, "model/weight": sha256(b"c")}
+_A: SliceDigests = {"model/weight": sha256(b"a"), "its output": sha256(b"b")}
+_B: SliceDigests = {**_A, "model/weight": sha256(b"c")}
 
 
-def _performance(straight: Stage, **others: object) -> Performance:
-    same = Performance(straight=[straight], again=[straight], resumed=[straight])
+def _result(straight: SliceDigests, **others: object) -> RehearsalResult:
+    same = RehearsalResult(straight=[straight], again=[straight], resumed=[straight])
     return replace(same, **others)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     ("first", "second", "text"),
     [
-        (_performance(_A, again=[_B]), _performance(_A), "differ in model/weight probably .* nobody seeds"),
-        (_performance(_A, resumed=[_B]), _performance(_A), "probably a variable of its module or class"),
-        (_performance(_A), _performance(_B, again=[_A]), "probably a variable of its module or class"),
-        (_performance(_A), _performance(_B), "probably it depends on how its process was started"),
-        (_performance(_A), _performance(_A, changed=["net.mean"]), "while the model learns: net.mean register each"),
-        (_performance(_A, modules={"a": _A["model/weight"]}), _performance(_A), "loaded different modules: a probably"),
-        (_performance(_A), Performance(failure=["", "OSError: x", ""]), "one of two processes failed with OSError: x"),
-        (Performance(failure=["invalid", "f", "r"]), Performance(failure=["invalid", "f", "r"]), "^f r$"),
+        (_result(_A, again=[_B]), _result(_A), "differ in model/weight probably .* that is not seeded"),
+        (_result(_A, resumed=[_B]), _result(_A), "probably a variable of its module or class"),
+        (_result(_A), _result(_B, again=[_A]), "probably a variable of its module or class"),
+        (_result(_A), _result(_B), "probably it depends on how its process was started"),
+        (_result(_A), _result(_A, changed=["net.mean"]), "while the model learns: net.mean register each"),
+        (_result(_A, modules={"a": _A["model/weight"]}), _result(_A), "loaded different modules: a probably"),
+        (_result(_A), RehearsalResult(failure=["", "OSError: x", ""]), "one of two processes failed with OSError: x"),
+        (RehearsalResult(failure=["invalid", "f", "r"]), RehearsalResult(failure=["invalid", "f", "r"]), "^f r$"),
     ],
 )
-def test_what_differs_is_named_with_its_likely_cause(first: Performance, second: Performance, text: str) -> None:
-    """Each kind of difference is refused in its own words; equal halves pass."""
-    judge("mine:net", _performance(_A), _performance(_A))
+def test_what_differs_is_named_with_its_likely_cause(
+    first: RehearsalResult, second: RehearsalResult, text: str
+) -> None:
+    """Each kind of difference has its own message; equal results pass."""
+    compare("mine:net", _result(_A), _result(_A))
     with pytest.raises(Invalid, match=text):
-        judge("mine:net", first, second)
+        compare("mine:net", first, second)

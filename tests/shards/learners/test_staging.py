@@ -1,4 +1,4 @@
-"""Declared files are found, digested and staged; what is not declared is not in the staged folder."""
+"""Declared files are found, digested and staged; other files are not in the staged folder."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_files_and_folders_are_found(folder: Path) -> None:
-    """A folder stands for all files in it, a link for the file that it leads to."""
+    """A folder stands for all its files, a link for its target."""
     found = declared_files(folder, ["./base.pt", "bert", "link.pt"])
     assert list(found) == ["base.pt", "bert/config.json", "bert/inner/weights", "link.pt"]
     assert file_digest(found["link.pt"]) == sha256(b"afar")
@@ -35,21 +35,21 @@ def test_files_and_folders_are_found(folder: Path) -> None:
 
 @pytest.mark.parametrize("name", ["none.pt", "empty"])
 def test_what_is_not_there_is_named(folder: Path, name: str) -> None:
-    """A file that is missing, and a folder without files."""
+    """A missing file and a folder without files are refused by name."""
     (folder / "empty").mkdir()
     with pytest.raises(Invalid, match=rf"files: there is no file '{name}' beside the specification"):
         declared_files(folder, ["base.pt", name])
 
 
 @pytest.mark.parametrize("name", ["", ".", "/etc/passwd", "../afar.pt", "bert/../../afar.pt"])
-def test_only_what_lies_in_the_folder_can_be_declared(name: str) -> None:
-    """Names are those of the staged folder as well."""
+def test_only_files_in_the_folder_can_be_declared(name: str) -> None:
+    """Absolute names and names that leave the folder are refused, because they also name staged files."""
     with pytest.raises(Invalid, match=r"\[model\] files must be names relative to the specification's folder"):
         ModelSettings(files=("base.pt", name))
 
 
 def test_a_digest_is_that_of_the_present_content(folder: Path) -> None:
-    """A file that is replaced by one of the same size and time is read again."""
+    """A file that is replaced by another of the same size and time is read again."""
     before, file = file_digest(folder / "base.pt"), folder / "base.pt"
     status = file.stat()
     (folder / "new").write_bytes(b"BASE.PT")
@@ -60,7 +60,7 @@ def test_a_digest_is_that_of_the_present_content(folder: Path) -> None:
 
 
 def test_only_what_is_declared_is_staged(folder: Path, tmp_path: Path) -> None:
-    """The copy is for its owner's eyes, cannot be written to, keeps what it was, and goes with the folder."""
+    """The copy is readable by its owner only, cannot be written, does not change, and is removed with the folder."""
     stage = StagedFolder(folder, {"base.pt": b"weights", "bert/config.json": memoryview(b"{}")})
     (folder / "base.pt").write_bytes(b"others")
     files = {str(file.relative_to(stage.path)): file for file in stage.path.rglob("*") if file.is_file()}

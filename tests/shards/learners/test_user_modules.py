@@ -1,4 +1,4 @@
-"""Every constituent gets the user's modules afresh, and always those that this process read first."""
+"""Every constituent imports the user's modules again, always in the version that this process read first."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FACTORY = "odd_net:build"
 
 
 def test_nothing_is_left_of_an_earlier_constituent(tmp_path: Path, modules: UserModules) -> None:
-    """What a module and its helpers in packages remember is forgotten; what others have imported is not."""
+    """The state of a module and of its helpers in packages is reset; modules that others imported are kept."""
     (tmp_path / "odd_pack").mkdir()
     (tmp_path / "odd_pack" / "state.py").write_text("STEPS = []\n", encoding="utf-8")
     (tmp_path / "odd_net.py").write_text("import json\nfrom odd_pack import state\n", encoding="utf-8")
@@ -39,7 +39,7 @@ def test_nothing_is_left_of_an_earlier_constituent(tmp_path: Path, modules: User
 
 
 def test_an_edited_file_runs_as_it_was_read(tmp_path: Path, modules: UserModules) -> None:
-    """A file that changes while a worker is at work changes nothing there: the digest speaks of what was read."""
+    """A file that changes while a worker runs has no effect there: the digest covers what was read."""
     file = tmp_path / "odd_net.py"
     file.write_text("WIDTH = 3\n", encoding="utf-8")
     assert importlib.import_module("odd_net").WIDTH == 3
@@ -51,11 +51,11 @@ def test_an_edited_file_runs_as_it_was_read(tmp_path: Path, modules: UserModules
 def test_an_installed_package_that_holds_the_factory_runs_as_it_was_read(
     tmp_path: Path, modules: UserModules, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An upgrade while a worker is at work changes nothing there: the digest speaks of what was read."""
+    """An upgrade while a worker runs has no effect there: the digest covers what was read."""
     packages = tmp_path / "site-packages"
     packages.mkdir()
     monkeypatch.syspath_prepend(packages)
-    _installed_places.cache_clear()  # it has looked where packages lie before this one was there
+    _installed_places.cache_clear()  # filled before this package existed
     file = packages / "odd_net.py"
     file.write_text("WIDTH = 3\n", encoding="utf-8")
     modules.forget(FACTORY)
@@ -67,8 +67,8 @@ def test_an_installed_package_that_holds_the_factory_runs_as_it_was_read(
 
 
 @pytest.mark.usefixtures("modules")
-def test_bytecode_never_stands_in_for_a_newer_source(tmp_path: Path) -> None:
-    """A source edited within the same second, to the same length, runs as it is."""
+def test_bytecode_never_replaces_a_newer_source(tmp_path: Path) -> None:
+    """A source edited within the same second, to the same length, runs in its new version."""
     file = tmp_path / "odd_net.py"
     file.write_text("WIDTH = 3\n", encoding="utf-8")
     py_compile.compile(str(file))
@@ -79,7 +79,7 @@ def test_bytecode_never_stands_in_for_a_newer_source(tmp_path: Path) -> None:
 
 
 def test_code_runs_in_the_staged_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Modules and packages beside the specification find declared files beside themselves, and no others."""
+    """Modules and packages beside the specification find declared files next to themselves, and no others."""
     folder = tmp_path / "folder"
     (folder / "odd_pack").mkdir(parents=True)
     read = "from pathlib import Path\nimport pkgutil\nFOUND = (Path(__file__).parent / 'base.txt').read_text()\n"
@@ -108,7 +108,7 @@ def test_code_runs_in_the_staged_folder(tmp_path: Path, monkeypatch: pytest.Monk
 
 @pytest.fixture
 def staged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[UserModules]:
-    """Returns modules with a stage, this process's working folder, among temporary files that a link leads to."""
+    """Returns modules with a staged folder as working folder; a link leads to the folder for temporary files."""
     (tmp_path / "folder").mkdir()
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "real")
@@ -128,7 +128,7 @@ def _confined(modules: UserModules, tmp_path: Path) -> Confinement:
 
 
 def test_a_declared_file_is_read_by_either_name(staged: UserModules, tmp_path: Path) -> None:
-    """By one relative to the working folder, and by one beside the code; a link above the folder hides neither."""
+    """A name relative to the working folder and one next to the code both work, even if a link leads to the folder."""
     assert staged.stage is not None
     with _confined(staged, tmp_path).active():
         for place in (
@@ -148,7 +148,7 @@ MAKES: dict[str, Callable[[Path, Path], object]] = {
 
 @pytest.mark.parametrize("how", MAKES)
 def test_what_a_model_makes_in_its_folder_is_not_read_back(staged: UserModules, tmp_path: Path, how: str) -> None:
-    """The next constituent on this worker would find it; and a link there may lead anywhere."""
+    """Otherwise the next constituent on this worker could read it, and a link could lead anywhere."""
     made, confined = Path("made.txt"), _confined(staged, tmp_path)
     with confined.active():
         MAKES[how](made, tmp_path / "elsewhere.txt")
@@ -157,7 +157,7 @@ def test_what_a_model_makes_in_its_folder_is_not_read_back(staged: UserModules, 
 
 
 def test_only_what_was_rehearsed_is_imported(tmp_path: Path, modules: UserModules) -> None:
-    """A module that no rehearsal has seen, or that is another one by now, is refused, caught or not."""
+    """A module that was not rehearsed, or has changed since, is refused, even if the model catches the error."""
     (tmp_path / "odd_net.py").write_text("import odd_helper\n", encoding="utf-8")
     (tmp_path / "odd_helper.py").write_text("", encoding="utf-8")
     (tmp_path / "odd_late.py").write_text("", encoding="utf-8")
@@ -198,7 +198,7 @@ def test_modules_in_an_archive_are_named_by_their_sources(tmp_path: Path, module
 def test_a_copy_from_an_archive_is_read_as_a_source(
     staged: UserModules, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each time: bytecode that Python would write beside it is no declared file."""
+    """This holds every time, because bytecode that Python would write next to it is not a declared file."""
     monkeypatch.setattr(sys, "dont_write_bytecode", False)
     archive = tmp_path / "folder" / "odd.zip"
     with zipfile.ZipFile(archive, "w") as file:

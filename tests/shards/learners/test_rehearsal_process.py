@@ -1,11 +1,11 @@
-"""What a model makes of made-up data, in one process."""
+"""One process of a rehearsal."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
 
-from shards.learners.torch.performance import Request, perform
+from shards.learners.torch.rehearsal_process import RehearsalRequest, rehearse_here
 from shards.learners.torch.user_modules import UserModules
 from shards.specification import ModelSettings, TrainingSettings
 from storage.digests import sha256
@@ -31,7 +31,7 @@ class Net(layers.nn.Linear):
         return super().forward(features)
 """
 
-_REQUEST = Request(
+_REQUEST = RehearsalRequest(
     model=ModelSettings(factory="odd_net:Net"),
     # Each step multiplies the weights by 100,000, or by 100.
     training=TrainingSettings(epochs=3, batch_size=4, learning_rate=1.0, weight_decay=1e5),
@@ -43,12 +43,12 @@ _REQUEST = Request(
 
 
 def test_training_that_diverges_is_tried_with_smaller_steps_first(tmp_path: Path, modules: UserModules) -> None:
-    """Zeros come last: what a model makes of its features would not be seen with them."""
+    """Zeros come last, because they would hide randomness in the use of features."""
     (tmp_path / "odd_noise.py").write_text(_NOISE_IN_FEATURES, encoding="utf-8")
     request = replace(_REQUEST, model=ModelSettings(factory="odd_noise:Net"))
-    performance = perform(request, modules)
-    assert performance.failure == []
-    assert performance.straight != performance.again
+    result = rehearse_here(request, modules)
+    assert result.failure == []
+    assert result.straight != result.again
 
 
 def test_all_modules_that_were_loaded_are_named(tmp_path: Path, modules: UserModules) -> None:
@@ -56,8 +56,8 @@ def test_all_modules_that_were_loaded_are_named(tmp_path: Path, modules: UserMod
     (tmp_path / "odd_late.py").write_text("SCALE = 1.0\n", encoding="utf-8")
     (tmp_path / "odd_layers.py").write_text("from torch import nn\n", encoding="utf-8")
     (tmp_path / "odd_net.py").write_text(_LATE, encoding="utf-8")
-    performance = perform(_REQUEST, modules)
-    assert performance.failure == []
-    assert performance.modules == {
+    result = rehearse_here(_REQUEST, modules)
+    assert result.failure == []
+    assert result.modules == {
         name: sha256((tmp_path / f"{name}.py").read_bytes()) for name in ("odd_late", "odd_layers", "odd_net")
     }

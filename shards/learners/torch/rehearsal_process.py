@@ -1,6 +1,6 @@
-"""One half of a rehearsal, in a process of its own: train a little on made-up data and say what came of it.
+"""One of the two processes of a rehearsal: trains briefly on made-up data and reports digests of the results.
 
-``shards.learners.torch.rehearsal`` starts two of these and compares them.
+``shards.learners.torch.rehearsal`` starts two such processes and compares what they report.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from storage.errors import SisaError
 
 SLICES: Final = 2
 _EPOCHS: Final = 3
-"""In all; two in each slice (SISA section IV)."""
+"""In total; two in each slice (SISA section IV)."""
 _MOST_IN_A_BATCH: Final = 64
 _ATTEMPTS: Final = ((1.0, 1.0), (1e-3, 1.0), (1e-3, 0.0))
-"""Share of the learning rate, and the largest feature, until the model does not fail: made-up data may make training
-diverge, and a model may take no other features than zeros, which it was built with."""
+"""Factor for the learning rate, and the largest feature, tried in turn until the model does not fail: training may
+diverge on made-up data, and a model may accept only the zeros that it was built with."""
 
 _IMPORTED_EARLIER: Final = ("decimal", "uuid", "statistics", "numpy.random", "torch.nn.utils.parametrizations")
 
@@ -45,13 +45,13 @@ _OUTPUT: Final = "its output"
 _SHARD: Final = ShardId(0)
 _OTHER_SHARD: Final = ShardId(1)
 
-Stage = dict[str, Sha256]
-"""What there is after one slice: digests of parameters, buffers, optimizer state, attributes and outputs, by name."""
+SliceDigests = dict[str, Sha256]
+"""Digests of parameters, buffers, optimizer state, attributes and outputs after one slice, by name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """What to rehearse, and from which start."""
+class RehearsalRequest:
+    """What to rehearse, and how the process starts."""
 
     model: ModelSettings
     training: TrainingSettings
@@ -62,13 +62,13 @@ class Request:
     folder: str = ""
     """The specification's folder."""
     staged: str = ""
-    """Folder that holds the declared files."""
+    """The folder with the declared files."""
     files: tuple[str, ...] = ()
-    """Their names."""
+    """Names of the declared files."""
     start: int = 0
-    """State of the random generators when the model's module is imported."""
+    """Seed of the random generators while the model's module is imported."""
     is_second: bool = False
-    """Whether another constituent is trained before, and other modules are imported earlier."""
+    """Whether to train another constituent first, and to import some modules earlier."""
 
     def to_json(self) -> str:
         """Return the request as text."""
@@ -86,75 +86,75 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Performance:
-    """What came of it."""
+class RehearsalResult:
+    """The results of one process."""
 
-    straight: list[Stage] = field(default_factory=list)
-    """After each slice, one after the other."""
-    again: list[Stage] = field(default_factory=list)
-    """The same in the same process, with the user's modules imported afresh."""
-    resumed: list[Stage] = field(default_factory=list)
-    """The same, predicted and gone on with from the first checkpoint, with the user's modules imported afresh."""
+    straight: list[SliceDigests] = field(default_factory=list)
+    """After each slice, of an uninterrupted run."""
+    again: list[SliceDigests] = field(default_factory=list)
+    """The same in the same process, after importing the user's modules again."""
+    resumed: list[SliceDigests] = field(default_factory=list)
+    """The same, resumed from the first checkpoint after importing the user's modules again."""
     modules: dict[str, Sha256] = field(default_factory=dict)
     """Digests of the sources of the user's modules that were loaded, by name."""
     packages: list[str] = field(default_factory=list)
-    """Top-level installed packages that these imported, besides those that others had imported before."""
+    """Top-level installed packages that these modules were the first to import."""
     changed: list[str] = field(default_factory=list)
     """Tensors in plain attributes that changed while the model learned."""
     failure: list[str] = field(default_factory=list)
-    """Kind of error, what happened, what to do; empty when all went well."""
+    """Kind of error, fact and remedy; empty on success."""
 
     def to_json(self) -> str:
-        """Return the performance as text."""
+        """Return the result as text."""
         return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Return the performance that ``to_json`` wrote."""
+        """Return the result that ``to_json`` wrote."""
         return cls(**json.loads(text))
 
 
-def perform(request: Request, modules: UserModules) -> Performance:
-    """Return what comes of training the model here, on made-up data of the width and classes of the real ones.
+def rehearse_here(request: RehearsalRequest, modules: UserModules) -> RehearsalResult:
+    """Return the results of training the model here, on made-up data with the real width and number of classes.
 
-    Features lie between 0 and 1. A model that fails on them takes smaller steps, and if it fails again, gets zeros.
+    Features are between 0 and 1. A model that fails is tried with smaller steps, and then with zeros as features.
     """
     if request.is_second:
         for name in _IMPORTED_EARLIER:
             importlib.import_module(name)
     profile = set_numerics(request.threads, request.device)
     modules.forget_loaded()
-    performance = _attempt(request, profile, modules, *_ATTEMPTS[0])
+    result = _attempt(request, profile, modules, *_ATTEMPTS[0])
     for rate, largest in _ATTEMPTS[1:]:
-        if performance.failure:
-            performance = _attempt(request, profile, modules, rate, largest)
-    return replace(performance, modules=dict(modules.loaded), packages=sorted(modules.packages))
+        if result.failure:
+            result = _attempt(request, profile, modules, rate, largest)
+    return replace(result, modules=dict(modules.loaded), packages=sorted(modules.packages))
 
 
 def _attempt(
-    request: Request, profile: NumericsProfile, modules: UserModules, rate: float, largest: float
-) -> Performance:
+    request: RehearsalRequest, profile: NumericsProfile, modules: UserModules, rate: float, largest: float
+) -> RehearsalResult:
     try:
-        stage = _Stage(request, profile, modules, rate, largest)
+        rehearsal = _Rehearsal(request, profile, modules, rate, largest)
         if request.is_second:
-            stage.train_another()
-        straight, payloads = stage.straight()
+            rehearsal.train_another()
+        straight, payloads = rehearsal.straight()
         modules.forget(request.model.factory)
-        again, _ = stage.straight()
+        again, _ = rehearsal.straight()
         modules.forget(request.model.factory)
-        resumed = stage.resumed(straight[0], payloads[0])
+        resumed = rehearsal.resumed(straight[0], payloads[0])
     except SisaError as error:
-        return Performance(failure=[error.kind, error.fact, error.remedy])
+        return RehearsalResult(failure=[error.kind, error.fact, error.remedy])
     except Exception as error:  # noqa: BLE001  the model is the user's code
-        return Performance(failure=["", f"{type(error).__name__}: {error}", ""])
-    return Performance(straight=straight, again=again, resumed=resumed, changed=sorted(stage.changed))
+        return RehearsalResult(failure=["", f"{type(error).__name__}: {error}", ""])
+    return RehearsalResult(straight=straight, again=again, resumed=resumed, changed=sorted(rehearsal.changed))
 
 
-class _Stage:
-    """Where a model is rehearsed: the learner, and the made-up data."""
+class _Rehearsal:
+    """The learner and the made-up data of a rehearsal."""
 
     def __init__(
-        self, request: Request, profile: NumericsProfile, modules: UserModules, rate: float, largest: float
+        self, request: RehearsalRequest, profile: NumericsProfile, modules: UserModules, rate: float, largest: float
     ) -> None:
         self._request = request
         batch = min(request.training.batch_size, _MOST_IN_A_BATCH)
@@ -187,27 +187,27 @@ class _Stage:
         self.changed: set[str] = set()
 
     def train_another(self) -> None:
-        """Train another constituent for one slice, as a worker may have done before."""
+        """Train another constituent for one slice, as a worker may have done earlier."""
         for _ in self._learner.learn(
             self._learner.initial(_OTHER_SHARD), self._made_up(_OTHER_SHARD), _OTHER_SHARD, SliceIndex(1)
         ):
             pass
 
-    def straight(self) -> tuple[list[Stage], list[bytes]]:
-        """Return what there is after each slice, and the checkpoints."""
+    def straight(self) -> tuple[list[SliceDigests], list[bytes]]:
+        """Return the digests after each slice of an uninterrupted run, and the checkpoints."""
         self._import()
         state = self._learner.initial(_SHARD)
         check_numerics(self._profile, self._request.model.factory)
-        stages, payloads = [], []
+        digests, payloads = [], []
         for slice_ in range(1, SLICES + 1):
-            stage, payload = self._learn(state, SliceIndex(slice_))
-            stages.append(stage)
+            after, payload = self._learn(state, SliceIndex(slice_))
+            digests.append(after)
             payloads.append(payload)
             state = self._learner.from_bytes(payload, _SHARD)
-        return stages, payloads
+        return digests, payloads
 
-    def resumed(self, first: Stage, payload: bytes) -> list[Stage]:
-        """Return what there is after each slice where the checkpoint after the first one is all that is left of it."""
+    def resumed(self, first: SliceDigests, payload: bytes) -> list[SliceDigests]:
+        """Return the digests after each slice of a run that is resumed from the checkpoint after the first slice."""
         self._import()
         predicted = first | {_OUTPUT: self._outputs(self._learner.from_bytes(payload, _SHARD))}
         return [predicted, self._learn(self._learner.from_bytes(payload, _SHARD), SliceIndex(SLICES))[0]]
@@ -217,7 +217,7 @@ class _Stage:
         with self._confinement.active():
             import_factory(self._request.model.factory)
 
-    def _learn(self, state: TorchState, slice_: SliceIndex) -> tuple[Stage, bytes]:
+    def _learn(self, state: TorchState, slice_: SliceIndex) -> tuple[SliceDigests, bytes]:
         before = kept_in_attributes(state.model)
         derived: set[str] = set()
         for epoch in self._learner.learn(state, self._points, _SHARD, slice_):
@@ -226,11 +226,11 @@ class _Stage:
                 (self.changed if kind == "tensor" else derived).add(name)
             before = after
         payload = self._learner.to_bytes(state, self._lineage(slice_))
-        # Counted before anything is predicted, which may count as well.
+        # Computed before predicting, which may change counters in attributes.
         found = _digests(payload, kept_in_attributes(state.model))
         seen = self._outputs(self._learner.from_bytes(payload, _SHARD))
         if derived and seen != self._outputs(state):
-            self.changed |= derived  # not made of the parameters alone: a checkpoint does not bring it back
+            self.changed |= derived  # not a function of the parameters alone, so that a checkpoint does not restore it
         return {**found, _OUTPUT: seen}, payload
 
     def _outputs(self, state: TorchState) -> Sha256:
@@ -250,7 +250,7 @@ class _Stage:
         )
 
     def _made_up(self, shard: ShardId) -> ShardPoints:
-        # One batch and a half in each slice: an epoch ends with a batch of another size.
+        # One and a half batches in each slice, so that an epoch ends with a batch of another size.
         ends = (self._batch + (self._batch + 1) // 2 + 1, 2 * self._batch + self._batch // 2 + 2)
         index_N = np.arange(1, ends[-1] + 1, dtype=np.uint64) + np.uint64(shard * 1_000_003)
         mixed_N = (index_N * np.uint64(0x9E3779B97F4A7C15)) ^ (index_N << np.uint64(29))
@@ -260,26 +260,26 @@ class _Stage:
         return ShardPoints(features_NF=features_NF, labels_N=labels_N, keys_N=mixed_N, ends=ends)
 
 
-def _digests(payload: bytes, kept: Mapping[str, Kept]) -> Stage:
+def _digests(payload: bytes, kept: Mapping[str, Kept]) -> SliceDigests:
     tensors = {name: digest_tensors({"": tensor}) for name, tensor in decode_checkpoint(payload).items()}
-    # A derived tensor is made again from the parameters, whenever it is asked for.
+    # A derived tensor is recomputed from the parameters whenever it is used.
     return tensors | {f"attribute/{name}": value.digest for name, value in kept.items() if value.kind != "derived"}
 
 
 def main() -> None:
-    """Read requests from standard input, one a line, perform them, and write to standard output what came of each."""
+    """Read requests from standard input, one per line, perform them, and write each result to standard output."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     nowhere = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  open as long as the process lives
     os.dup2(nowhere.fileno(), 1)
-    sys.stdout = sys.stderr = nowhere  # what a model prints is nobody's
-    requests = [Request.from_json(line) for line in sys.stdin]
-    one = requests[0]  # all of them are of one folder
+    sys.stdout = sys.stderr = nowhere  # the model's output is discarded
+    requests = [RehearsalRequest.from_json(line) for line in sys.stdin]
+    one = requests[0]  # all requests have the same folder
     contents = {name: (Path(one.staged) / name).read_bytes() for name in one.files}
     stage = StagedFolder(Path(one.folder), contents)
     stage.enter()
     modules = UserModules(stage)
     for request in requests:
-        answers.write(perform(request, modules).to_json() + "\n")
+        answers.write(rehearse_here(request, modules).to_json() + "\n")
         answers.flush()
     stage.remove()
-    os._exit(0)  # threads of the model may never end
+    os._exit(0)  # the model's threads might never end

@@ -1,4 +1,4 @@
-"""Federations with real models in memory, and what it means that two of them are equal."""
+"""Federations with real models in memory, and comparisons between them."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from tests.doubles.workers.in_process_pool import Death
 _WORLDS = count()
 
 COMPARED = {"histories": 0, "constituents": 0, "checkpoints": 0}
-"""How much was compared with a full retrain, over the whole run; told at its end."""
+"""Number of comparisons with a full retrain in this run, reported at its end."""
 
 
 def conditions(specification: FederationSpecification) -> Configuration:
-    """Set this process's numerics and return what decides the bits here, as a worker does."""
+    """Set this process's numerics and return the configuration, like a worker."""
     return Configuration(
         settings=bit_settings(settings_record(specification)),
         model_code=model_code_digest(specification.model),
@@ -57,7 +57,7 @@ def learner_of(specification: FederationSpecification, width: int) -> Learner[To
 def federation_of(
     specification: FederationSpecification, deaths: dict[int, Death] | None = None
 ) -> SmallFederation[TorchState]:
-    """Return a federation with a store and names of its own."""
+    """Return a federation with its own store and names."""
     world = next(_WORLDS)
 
     federation: SmallFederation[TorchState] = SmallFederation(
@@ -74,7 +74,7 @@ def federation_of(
 def make_points(
     seed: int, count_: int, *, width: int = 4, classes: int = 2, most_each: int = 5, prefix: str = "p"
 ) -> list[Point]:
-    """Return data points of subjects that own 1 to ``most_each`` of them."""
+    """Return data points of subjects with 1 to ``most_each`` points each."""
     generator = np.random.default_rng(seed)
     points: list[Point] = []
     while len(points) < count_:
@@ -87,7 +87,7 @@ def make_points(
 
 
 def checkpoints(federation: SmallFederation[TorchState]) -> list[list[bytes]]:
-    """Return every constituent's checkpoints, whole objects: parameters, buffers, optimizer, lineage."""
+    """Return every constituent's checkpoints as whole objects: parameters, buffers, optimizer, lineage."""
     return [
         [read_checkpoint(federation.store, record, ShardId(number)) for record in shard.chain]
         for number, shard in enumerate(federation.state.shards)
@@ -100,7 +100,7 @@ def digests(federation: SmallFederation[TorchState]) -> list[list[Sha256]]:
 
 
 def retrained(specification: FederationSpecification, points: Sequence[Point]) -> SmallFederation[TorchState]:
-    """Return a federation that never saw anything but ``points``, which reach it in another order."""
+    """Return a federation trained only on ``points``, given in another order."""
     fresh = federation_of(specification)
     order = np.random.default_rng(len(points)).permutation(len(points))
     fresh.train([points[index] for index in order])
@@ -108,7 +108,7 @@ def retrained(specification: FederationSpecification, points: Sequence[Point]) -
 
 
 def assert_exact(federation: SmallFederation[TorchState], points: Sequence[Point]) -> None:
-    """Compare every byte of every checkpoint with a full retrain on ``points``, the survivors."""
+    """Compare every byte of every checkpoint with a full retrain on ``points``, the remaining ones."""
     state = federation.state
     assert state.published
     assert all(shard.is_trained for shard in state.shards)
@@ -142,7 +142,7 @@ def object_keys(state: FederationState) -> set[ObjectKey]:
 
 
 def assert_untouched(before: FederationState, after: FederationState, erased: Sequence[Placement]) -> None:
-    """Nothing but what comes at or after an erased point's slice in its own shard was written anew."""
+    """Check that only objects at or after an erased point's slice in its shard were rewritten."""
     for number, (was, now) in enumerate(zip(before.shards, after.shards, strict=True)):
         hit = [place.slice for place in erased if place.shard == number]
         kept = min(hit) - 1 if hit else len(was.slices)
@@ -153,7 +153,7 @@ def assert_untouched(before: FederationState, after: FederationState, erased: Se
 
 
 def train_alone(federation: SmallFederation[TorchState], shard: ShardId, done: int) -> tuple[CheckpointRecord, ...]:
-    """Train ``shard`` from its first ``done`` checkpoints on in a worker of its own; return all its checkpoints."""
+    """Train ``shard`` from its first ``done`` checkpoints with a new worker; return all its checkpoints."""
     task = train_task(federation.state, shard, done=done, token=2**62)
     trainer: ConstituentTrainer[TorchState] = ConstituentTrainer(
         learner=learner_of(federation.specification, task.width),
