@@ -27,7 +27,7 @@ from coordinator.status import WHY_BY_ID, similar_subjects
 from shards.data.sources import passed_over_text
 from shards.routing import SKELETON_BYTES, Naming, PartitionKey, point_digest, subject_digest
 from shards.slices.ingest import feature_width
-from shards.slices.survey import Fault, remedy_of
+from shards.slices.survey import DataFault, remedy_of
 from shards.tombstones import DigestSet
 from storage.errors import Invalid, SisaError
 from storage.s3.bucket import StoreFacts
@@ -50,7 +50,7 @@ class Finding:
     ok: bool
     message: str
     remedy: str = ""
-    faults: tuple[Fault, ...] = ()
+    faults: tuple[DataFault, ...] = ()
     """Of the data."""
 
 

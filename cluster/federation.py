@@ -40,7 +40,7 @@ from coordinator.receipts.issuer import Registrar
 from coordinator.requests import ErasureRequest, check_own_request_id
 from coordinator.state import FederationState, GenerationRecord
 from coordinator.status import FederationStatus, RequestStatus, describe_request
-from shards.slices.survey import Fault
+from shards.slices.survey import DataFault
 from storage.encryption.store import SealedStore
 from storage.errors import ObjectMissing
 
@@ -310,7 +310,7 @@ class Federation:
         workers = self.specification.cluster.workers or max(1, int(cpus() / self.specification.cluster.cpus_per_worker))
         return plan_for(self.specification, basis, shards=shards, slices=slices, requests=requests, workers=workers)
 
-    def faults(self) -> tuple[Fault, ...]:
+    def faults(self) -> tuple[DataFault, ...]:
         """Return everything in the source that ``train`` would refuse; nothing where it was read as it is now.
 
         Reads the whole source. Raises as ``open_source`` does where there is none.

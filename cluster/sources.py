@@ -24,7 +24,7 @@ from shards.data.columns import read_texts
 from shards.data.readers import Wanted
 from shards.data.sources import Batch, Source
 from shards.routing import NOBODY, SKELETON_BYTES, Naming, PartitionKey, SubjectDigest, digests_of_all, point_digest
-from shards.slices.survey import Fault, find_faults
+from shards.slices.survey import DataFault, find_faults
 from shards.tombstones import DigestSet
 from storage.errors import Conflict, Invalid
 from storage.objects import ObjectStore
@@ -74,7 +74,7 @@ def find_source_faults(
     store: ObjectStore,
     state: FederationState | None,
     progress: Callable[[int], None] = lambda _: None,
-) -> tuple[Fault, ...]:
+) -> tuple[DataFault, ...]:
     """Return everything in the source that training would refuse; nothing where it was read as it is now.
 
     Raises as ``open_train`` does.

@@ -10,7 +10,7 @@ from typing import Protocol, TypeVar
 from coordinator.requests import ErasureRequest
 from shards.learners.trainer import TrainingEvent, TrainTask
 from shards.lineage import Configuration
-from shards.slices.ingest import Ingested, IngestTask
+from shards.slices.ingest import IngestResult, IngestTask
 from shards.specification import ShardId
 
 _Thing = TypeVar("_Thing")
@@ -46,7 +46,7 @@ def in_turn(act: Callable[[_Thing], _Result], things: Sequence[_Thing], /) -> li
     return [act(thing) for thing in things]
 
 
-Ingestion = Callable[[IngestTask], Ingested]
+Ingestion = Callable[[IngestTask], IngestResult]
 """Reads a source into slice files: in this process, or by many. Returns and raises as ``ingest`` does."""
 
 

@@ -10,13 +10,13 @@ Sources: Bourtoule et al., Machine Unlearning, IEEE S&P 2021 (SISA), sections IV
 
     specification  the settings that decide a constituent's bytes
     points         data points in memory, as arrays
-    subjects       names of people: forms and skeletons
+    subjects       names of people: forms and skeletons of names
     routing        keyed digests of names; which slice of which shard
-    ordering       order and randomness that do not depend on position
-    schedule       epochs of each slice
+    ordering       order and random streams that do not depend on a point's position
+    schedule       how many epochs each slice gets
     cost           what training and erasing cost, in formulas
-    lineage        what a checkpoint has seen
-    tombstones     digests of what was erased
+    lineage        what a checkpoint was trained on
+    tombstones     keyed digests of erased subjects and data points
     models         the networks that come with the system
     data/          from files and tables to arrays
     slices/        from arrays to slice files

@@ -1,8 +1,8 @@
 """What training and unlearning cost (SISA section IV), as pure functions.
 
-The unit is the point-epoch: one data point seen once in training. Expected values hold for requests that hit the data
-points uniformly and do not depend on the published models (E11).
-Letters: N points, S shards, R slices, K requests in one batch, e' epochs as one would use without slicing.
+The unit is the point-epoch: one data point seen once in training. Expected values hold for requests that choose data
+points uniformly, independently of the published models (E11).
+Letters: N points, S shards, R slices, K requests in one batch, e' the epochs one would use without slicing.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ def batch_fraction(shards: int, slices: int, requests: int) -> float:
     """Return the expected cost of K requests served as one batch, as a fraction of the full training.
 
     2/(R(R+1)) · Σ_j j[1 − (1 − j/(RS))^K] (SISA section IV, sharding and slicing together): step j of a shard costs j
-    slices and is done again when any of the K points lies in slices 1..j of that shard.
+    slices and is repeated when any of the K points is in slices 1..j of that shard.
 
     >>> round(batch_fraction(shards=20, slices=50, requests=8), 3)
     0.236
     """
-    done_again = sum(j * (1 - (1 - j / (slices * shards)) ** requests) for j in range(1, slices + 1))
-    return 2 * done_again / (slices * (slices + 1))
+    repeated = sum(j * (1 - (1 - j / (slices * shards)) ** requests) for j in range(1, slices + 1))
+    return 2 * repeated / (slices * (slices + 1))
 
 
 def training_point_epochs(points_per_slice: Sequence[int], epochs_per_slice: Sequence[int]) -> int:
-    """Return the exact work to train a shard from nothing, in point-epochs.
+    """Return the exact work of training a shard from its initial state, in point-epochs.
 
     >>> training_point_epochs([10, 10], [2, 1])
     40
@@ -49,9 +49,9 @@ def training_point_epochs(points_per_slice: Sequence[int], epochs_per_slice: Seq
 def replay_point_epochs(
     points_per_slice: Sequence[int], epochs_per_slice: Sequence[int], from_slice: SliceIndex
 ) -> int:
-    """Return the exact work to train a shard again from ``from_slice`` on, in point-epochs.
+    """Return the exact work of retraining a shard from ``from_slice`` on, in point-epochs.
 
-    ``points_per_slice`` counts the points that are left. Step r trains on slices 1..r for the real, rounded number of
+    ``points_per_slice`` counts the remaining points. Step r trains on slices 1..r for the real, rounded number of
     epochs (``slice_epochs``).
 
     >>> replay_point_epochs([10, 9], [2, 1], SliceIndex(2))
@@ -69,7 +69,7 @@ def plan_point_epochs(
 ) -> int:
     """Return the exact work of a retrain plan, in point-epochs.
 
-    ``from_slices`` names the affected shards, each with the first slice to train again.
+    ``from_slices`` maps each affected shard to the first slice to retrain.
     """
     return sum(
         replay_point_epochs(points_per_slice[shard], epochs_per_slice, from_slice)
@@ -78,7 +78,7 @@ def plan_point_epochs(
 
 
 def steps_per_epoch(points: int, batch_size: int) -> int:
-    """Return the number of batches of one epoch; equals ``len(batch_bounds(points, batch_size))``.
+    """Return the number of batches in one epoch, which is ``len(batch_bounds(points, batch_size))``.
 
     >>> steps_per_epoch(33, 16)
     2
@@ -91,7 +91,7 @@ def steps_per_epoch(points: int, batch_size: int) -> int:
 def replay_steps(
     points_per_slice: Sequence[int], epochs_per_slice: Sequence[int], batch_size: int, from_slice: SliceIndex
 ) -> int:
-    """Return the number of optimizer steps to train a shard again from ``from_slice`` on; 1 counts them all.
+    """Return the number of optimizer steps of retraining a shard from ``from_slice`` on; from slice 1: all steps.
 
     >>> replay_steps([32, 32], [2, 1], 16, SliceIndex(1))
     8

@@ -1,8 +1,7 @@
-"""Lineage (E8): what a checkpoint has seen, as a value that can be compared.
+"""Lineage (E8): what a checkpoint was trained on, as a value that can be compared.
 
-The lineage a checkpoint *should* have follows from the slices as they are now and from the settings as they are now. A
-checkpoint whose lineage differs is never used, whatever the reason: an erased point, another learning rate, another
-thread count.
+The lineage a checkpoint *should* have follows from the present slices and the present settings. A checkpoint whose
+lineage differs is never used, regardless of the reason: an erased point, another learning rate, another thread count.
 """
 
 from __future__ import annotations
@@ -21,12 +20,12 @@ TRAINER_FORMAT = 1
 """Raised whenever our own training code changes the bits it produces."""
 
 WORKERS_HASH_SEED: Final = "0"
-"""PYTHONHASHSEED of every worker. In no lineage: a model that depends on it is refused."""
+"""PYTHONHASHSEED of every worker. Not part of the lineage: a model that depends on it is refused."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NumericsProfile:
-    """What decides the bits besides the specification (E7). Equality is claimed within one profile."""
+    """What decides the bits besides the specification (E7). Bits are promised to be equal within one profile only."""
 
     torch: str
     """Version, with its build suffix."""
@@ -37,13 +36,13 @@ class NumericsProfile:
     dtype: str
     deterministic: bool
     packing: str
-    """``none``: a constituent is trained alone, whoever its companions are."""
+    """``none``: a constituent is trained alone, not packed together with others."""
     probe: Sha256 | None = None
-    """Digest of fixed arithmetic on the worker (``shards.learners.torch.probe``); None: an earlier release, which had
-    no probe, or a learner without torch. Unequal probes prove other bits; equal ones prove nothing."""
+    """Digest of fixed arithmetic on the worker (``shards.learners.torch.probe``). None: written by a release without
+    probes, or the learner does not use torch. Unequal probes prove that bits differ; equal probes prove nothing."""
 
     def record(self) -> dict[str, Json]:
-        """Return the profile as canonical JSON can hold it, without what an older release did not know (E16)."""
+        """Return the profile as values for canonical JSON, without the fields an older release did not have (E16)."""
         return asdict(self, dict_factory=_without_none)
 
 
@@ -54,15 +53,15 @@ class Configuration:
     settings: Sha256
     """Digest of the model, training and data settings that change results."""
     model_code: Sha256
-    """Digest of the source code that the model is made of, as far as import statements lead to it."""
+    """Digest of the model's source code, as far as it can be reached through import statements."""
     seed: int
     profile: NumericsProfile
     code_manifest: Sha256 | None = None
-    """Digest of all that a rehearsal found the model to be made of: modules, installed packages, declared files. None:
-    the model comes with this system, or the constituents are older than such manifests."""
+    """Digest of everything that a rehearsal found the model to be made of: modules, installed packages, declared files.
+    None: the model comes with this system, or the constituents are older than code manifests."""
 
     def record(self) -> dict[str, Json]:
-        """Return the configuration as canonical JSON can hold it, without what an older release did not know (E16)."""
+        """Return the configuration as values for canonical JSON, without the fields older releases lack (E16)."""
         return asdict(self, dict_factory=_without_none)
 
 
@@ -71,45 +70,46 @@ def _without_none(pairs: Sequence[tuple[str, Json]]) -> dict[str, Json]:
 
 
 def as_recorded(stored: Configuration, present: Configuration) -> Configuration:
-    """Return ``present`` without those optional fields that ``stored`` does not have."""
+    """Return ``present`` without the optional fields that ``stored`` lacks."""
     if stored.profile.probe is None:
         present = replace(present, profile=replace(present.profile, probe=None))
     return replace(present, code_manifest=None) if stored.code_manifest is None else present
 
 
 def in_force(stored: Configuration | None, present: Configuration) -> Configuration:
-    """Return the configuration to train under, of the one in the store and the present one.
+    """Return the configuration to train under: the stored one or the present one.
 
     The stored one stays in force as long as the present one differs from it only in fields that an earlier release did
-    not record: these alone are no reason to train anew (E16). Once anything else differs it is the present one, whole.
+    not record, because these alone do not justify retraining (E16). If anything else differs, the present one applies
+    with all its fields.
     """
     return stored if stored is not None and as_recorded(stored, present) == stored else present
 
 
 def unrecorded(stored: Configuration, factory: str) -> tuple[str, ...]:
-    """Return which optional fields a stored configuration lacks that training ``factory``'s model now would record."""
+    """Return the optional fields that ``stored`` lacks and that training the model of ``factory`` now would record."""
     lacks_manifest = stored.code_manifest is None and factory.partition(":")[0] != SHIPPED_FACTORIES
     return ("probe",) * (stored.profile.probe is None) + ("code_manifest",) * lacks_manifest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lineage:
-    """What the checkpoint after one slice has seen."""
+    """What the checkpoint after one slice was trained on."""
 
     shard: ShardId
     slice: SliceIndex
     points: int
     """Data points of this slice."""
     points_digest: Sha256
-    """Over their keyed digests, in order."""
+    """Digest over their keyed digests, in order."""
     content_digest: Sha256
-    """Over their content, in order."""
+    """Digest over their content, in order."""
     configuration: Configuration
     parent: Sha256 | None
-    """Digest of the lineage after the slice before; None for slice 1."""
+    """Digest of the lineage after the preceding slice; None for slice 1."""
 
     def record(self) -> dict[str, Json]:
-        """Return the lineage as canonical JSON can hold it."""
+        """Return the lineage as values for canonical JSON."""
         return {
             "trainer_format": TRAINER_FORMAT,
             "shard": self.shard,
@@ -126,27 +126,27 @@ class Lineage:
         return _digest(self)
 
 
-@lru_cache(maxsize=4096)  # whoever replays a journal asks for the same lineages at every event
+@lru_cache(maxsize=4096)  # replaying a journal asks for the same lineages at every event
 def _digest(lineage: Lineage) -> Sha256:
     return digest_of(lineage.record())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointRecord:
-    """A committed checkpoint: where it is, what it is, what it has seen."""
+    """A committed checkpoint: its object, its digests, and the digest of its lineage."""
 
     slice: SliceIndex
     key: ObjectKey
     sha256: Sha256
-    """Of the stored object."""
+    """Digest of the stored object."""
     digest: Sha256
-    """Of the constituent's parameters and buffers."""
+    """Digest of the constituent's parameters and buffers."""
     lineage: Sha256
     payload_bytes: int
     steps: int
     """Optimizer steps of this slice."""
     seconds: float
-    """Time that learning this slice took; informative only."""
+    """Time that training this slice took; for information only."""
 
 
 def expected_lineages(
@@ -171,7 +171,7 @@ def expected_lineages(
 
 
 def valid_prefix(chain: Sequence[CheckpointRecord], expected: Sequence[Lineage]) -> tuple[CheckpointRecord, ...]:
-    """Return the longest start of ``chain`` whose lineages are the expected ones."""
+    """Return the longest prefix of ``chain`` whose lineages are the expected ones."""
     valid: list[CheckpointRecord] = []
     for checkpoint, lineage in zip(chain, expected, strict=False):
         if checkpoint.lineage != lineage.digest():
@@ -181,7 +181,7 @@ def valid_prefix(chain: Sequence[CheckpointRecord], expected: Sequence[Lineage])
 
 
 def shared_prefix(one: Sequence[Lineage], other: Sequence[Lineage]) -> int:
-    """Return after how many slices the two still have seen the same."""
+    """Return the number of leading slices whose lineages are equal in both."""
     shared = 0
     for mine, theirs in zip(one, other, strict=False):
         if mine != theirs:

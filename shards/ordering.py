@@ -1,7 +1,7 @@
-"""Order and randomness (E3): streams drawn from what a thing is, never from where it stands.
+"""Order and randomness (E3): random streams depend on identity, never on position.
 
 A stream is a 64-bit number derived from (seed, shard, slice, epoch, purpose). Points are ordered by mixing their own
-key with the stream, so that removing a point leaves the relative order of all others as it was.
+key with the stream, so that removing a point does not change the relative order of the others.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from shards.specification import ShardId, SliceIndex
 INITIAL_WEIGHTS: Final = b"initial"
 SHUFFLE: Final = b"shuffle"
 NOISE: Final = b"noise"
-"""Dropout and whatever else a model draws while it learns."""
+"""For dropout and anything else that a model draws at random while it learns."""
 
 
 def stream(seed: int, shard: ShardId, slice_: SliceIndex, epoch: int, purpose: bytes) -> int:

@@ -13,34 +13,34 @@ import numpy.typing as npt
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PointBlock:
-    """Some data points as they are stored: columns of equal length, in no promised order."""
+    """Some data points as they are stored: columns of equal length, in any order."""
 
     points_N: npt.NDArray[np.void]
     """Keyed digests of the points' ids (dtype V16)."""
     subjects_N: npt.NDArray[np.void]
-    """Keyed digests of the subjects that route (dtype V16)."""
+    """Keyed digests of the subjects that decide the slice (dtype V16)."""
     labels_N: npt.NDArray[np.int32]
-    """Position of the class in ``classes``."""
+    """Position of the label in ``classes``."""
     features_NF: npt.NDArray[np.uint8] | npt.NDArray[np.float32]
-    """Raw features, not scaled; C-contiguous; uint8 when every feature column is, else float32."""
+    """Raw features, not scaled; C-contiguous; uint8 when every feature column is uint8, else float32."""
     further_NK: npt.NDArray[np.void] = field(default_factory=lambda: np.empty((0, 0), dtype="V16"))
-    """Keyed digests of other people whose data points they are as well (dtype V16), zeros for nobody. K is 0 where one
-    column names the subject."""
+    """Keyed digests of further subjects of the same data points (dtype V16); zeros where there is no further subject. K
+    is 0 when a single column names the subject."""
 
     def __post_init__(self) -> None:
-        if not self.further_NK.shape[1]:  # left out, perhaps
+        if not self.further_NK.shape[1]:  # the default, whose length is wrong
             object.__setattr__(self, "further_NK", np.empty((len(self), 0), dtype="V16"))
 
     @property
     def people(self) -> tuple[npt.NDArray[np.void], ...]:
-        """The keyed digests of all subjects, column by column: those that route, then the further ones."""
+        """The keyed digests of all subjects, column by column: those that decide the slice, then the further ones."""
         return (self.subjects_N, *self.further_NK.T)
 
     def __len__(self) -> int:
         return len(self.labels_N)
 
     def take(self, chosen: npt.NDArray[np.bool_] | npt.NDArray[np.intp]) -> PointBlock:
-        """Return the chosen points, by mask or by position, in arrays of their own."""
+        """Return the chosen points, by mask or by position, copied into new arrays."""
         return PointBlock(
             points_N=self.points_N[chosen],
             subjects_N=self.subjects_N[chosen],
@@ -52,18 +52,17 @@ class PointBlock:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ShardPoints:
-    """All data points of one shard, resident, ready to be learned.
+    """All data points of one shard, in memory, ready for training.
 
-    Canonical order: slice after slice, within a slice by point digest. It depends on which points there are and on
-    nothing else (E3).
+    Canonical order: slice after slice, within a slice by point digest. It depends only on which points there are (E3).
     """
 
     features_NF: npt.NDArray[np.float32]
     """Scaled features, C-contiguous."""
     labels_N: npt.NDArray[np.int64]
-    """Position of the class in ``classes``."""
+    """Position of the label in ``classes``."""
     keys_N: npt.NDArray[np.uint64]
-    """First 8 bytes (big-endian) of the point's digest: the point's own source of order."""
+    """First 8 bytes (big-endian) of the point's digest, from which its place in each epoch is derived."""
     ends: tuple[int, ...]
     """``ends[r - 1]`` is the number of points in slices 1..r; length R."""
 

@@ -2,9 +2,9 @@
 
 Digests are BLAKE2b values of 16 bytes under the federation's secret partition key (RFC 7693, keyed mode, with
 personalisation for domain separation). They stand for names everywhere in the store: the names themselves never enter
-it. A subject's digest is that of its name as given, in stores of 0.1; since then its first half is that of the name's
-skeleton, which routes, and its second half that of the name's form: all spellings of a name share one slice, and show
-by their equal first halves (E15).
+it. In stores of release 0.1 a subject's digest is the digest of its name as given. In later stores its first half is
+the digest of the name's skeleton, which decides the slice, and its second half that of the name's form: all spellings
+of a name share one slice and can be recognised by their equal first halves (E15).
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ SubjectDigest = NewType("SubjectDigest", bytes)
 
 DIGEST_BYTES = 16
 SKELETON_BYTES = 8
-"""The first half of a subject's digest, where a skeleton routes."""
+"""The first half of a subject's digest, in federations that route by skeleton."""
 
 
 NOBODY: Final = SubjectDigest(bytes(DIGEST_BYTES))
-"""Stands where a data point has no further subject."""
+"""The digest stored for a data point without a further subject."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Naming:
-    """How a federation takes the names of its subjects; fixed when it is made."""
+    """How a federation compares the names of its subjects; fixed when it is created."""
 
     form: SubjectForm = "exact"
     """Names that are equal in this form are one subject."""
     by_skeleton: bool = False
-    """Whether the skeleton routes, so that names that are spelt alike share a slice."""
+    """Whether the skeleton decides the slice, so that different spellings of one name share it."""
 
 
 AS_GIVEN: Final = Naming()
-"""What 0.1 did."""
+"""The rule of release 0.1."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -66,7 +66,7 @@ def point_digest(key: PartitionKey, point_id: str) -> PointDigest:
 
 
 def subject_digest(key: PartitionKey, subject: str, naming: Naming = AS_GIVEN) -> SubjectDigest:
-    """Return the keyed digest of a subject's name. Raises ``Invalid`` for a name that has not the declared form."""
+    """Return the keyed digest of a subject's name. Raises ``Invalid`` when the name does not have the declared form."""
     return subject_digests(key, (subject,), naming)[0]
 
 
@@ -75,7 +75,7 @@ def subject_digests(key: PartitionKey, subjects: Sequence[str], naming: Naming =
     names, bare = written(subjects, naming.form)
     if not naming.by_skeleton:
         return [SubjectDigest(_digest(key, name, b"sisa/subject")) for name in names]
-    # A hasher that has taken the key in is copied for each name: a third faster than a new one.
+    # One keyed hasher, copied for each name, is a third faster than a new one for each name.
     by_name = hashlib.blake2b(digest_size=DIGEST_BYTES - SKELETON_BYTES, key=key, person=b"sisa/name").copy
     by_skeleton = hashlib.blake2b(digest_size=SKELETON_BYTES, key=key, person=b"sisa/skeleton").copy
     found = []
@@ -88,7 +88,7 @@ def subject_digests(key: PartitionKey, subjects: Sequence[str], naming: Naming =
 
 
 def digests_of_all(key: PartitionKey, subjects: Sequence[str], naming: Naming = AS_GIVEN) -> list[SubjectDigest]:
-    """Return the keyed digest of each name, ``NOBODY`` for an empty one; names may repeat.
+    """Return the keyed digest of each name, and ``NOBODY`` for an empty name; names may repeat.
 
     Raises ``Invalid`` as ``subject_digest`` does.
     """
@@ -101,7 +101,7 @@ def digests_of_all(key: PartitionKey, subjects: Sequence[str], naming: Naming = 
 
 
 def place(subject: SubjectDigest, shards: int, slices: int, naming: Naming = AS_GIVEN) -> Placement:
-    r"""Return where the subject's data points belong: uniform, and blind to every other subject.
+    r"""Return where the subject's data points belong: uniformly distributed, independent of all other subjects.
 
     >>> place(SubjectDigest(bytes(7) + b"\x07" + bytes(7) + b"\x09"), shards=5, slices=4)
     Placement(shard=2, slice=2)
@@ -118,7 +118,7 @@ def place(subject: SubjectDigest, shards: int, slices: int, naming: Naming = AS_
 
 
 def places(subjects: bytes, shards: int, slices: int, naming: Naming = AS_GIVEN) -> frozenset[Placement]:
-    r"""Return where the data points of many subjects belong, whose digests are joined; ``place`` of each, at once.
+    r"""Return ``place`` of many subjects in one call; ``subjects`` holds their digests, joined.
 
     >>> places(bytes(7) + b"\x07" + bytes(7) + b"\x09", shards=5, slices=4)
     frozenset({Placement(shard=2, slice=2)})

@@ -1,4 +1,4 @@
-"""The slice schedule (SISA section IV): how many epochs each slice gets, and how an epoch falls into batches."""
+"""The slice schedule (SISA section IV): how many epochs each slice gets, and how an epoch is divided into batches."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from itertools import pairwise
 
 
 def slice_epochs(epochs: int, slices: int) -> tuple[int, ...]:
-    """Return the epochs of slices 1..R, so that all of them together cost about ``epochs`` passes.
+    """Return the epochs of slices 1..R; together they cost about ``epochs`` passes over the shard.
 
     Slice r trains on slices 1..r for 2e'/(R+1) epochs (SISA section IV). That number is rarely whole, so the running
-    total is rounded, half up: no slice is more than one epoch off and no rounding error piles up.
+    total is rounded, half up: no slice is off by more than one epoch, and rounding errors do not add up.
 
     >>> slice_epochs(20, 5)
     (7, 6, 7, 7, 6)
@@ -26,15 +26,15 @@ def minimum_epochs(slices: int) -> int:
     >>> minimum_epochs(5)
     3
     """
-    # 2e'/(R+1) >= 1: then the rounded running total grows by at least one at every slice. With fewer epochs it ends
-    # below R, so some slice gets none.
+    # With 2e'/(R+1) >= 1 the rounded running total grows by at least one at every slice. With fewer epochs it ends
+    # below R, so that some slice gets no epoch.
     return slices // 2 + 1
 
 
 def batch_bounds(points: int, batch_size: int) -> tuple[tuple[int, int], ...]:
-    """Return (start, end) of the batches of one epoch over ``points`` data points in their order of that epoch.
+    """Return (start, end) of each batch of one epoch, as positions in that epoch's order of ``points`` data points.
 
-    A last batch of a single point joins the batch before it: batch statistics of one point are undefined.
+    A last batch of a single point is merged into the one before: batch statistics of one point are undefined.
 
     >>> batch_bounds(40, 16)
     ((0, 16), (16, 32), (32, 40))

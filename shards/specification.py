@@ -44,7 +44,7 @@ def refuse(table: str, problems: list[str]) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CsvForm:
-    """How CSV files are written."""
+    """The form of CSV files."""
 
     delimiter: str = ","
     encoding: str = "utf-8"
@@ -65,12 +65,12 @@ class CsvForm:
 
 
 USUAL_CSV: Final = CsvForm()
-"""What is read where nothing else is said."""
+"""The form that is assumed when [data] does not say otherwise."""
 
 
 def _is_text_encoding(name: str) -> bool:
     try:
-        "".encode(name)  # Python also looks up encodings that are not of text, and does not encode by them
+        "".encode(name)  # Python also finds codecs that are not text encodings, and refuses to encode with them
         return codecs.lookup(name).name not in _NO_TEXT_FILES
     except (LookupError, UnicodeError, ValueError):
         return False
@@ -78,7 +78,7 @@ def _is_text_encoding(name: str) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataSettings:
-    """The table ``[data]``: where data points come from and what is declared of them."""
+    """The table ``[data]``: where data points come from and what is declared about them."""
 
     train: str
     """File, folder or glob of Parquet, Arrow or CSV files; relative to the specification's folder, or ``s3://…``."""
@@ -91,14 +91,14 @@ class DataSettings:
     classes: tuple[str, ...]
     """The label set, declared and never learned (E6); two or more."""
     subject: str | tuple[str, ...] | None = None
-    """Column of the person whose data point it is; default: the id column. Several columns, where data points are those
-    of several people: each is erased with any of them. The first column routes; a cell of the others may be empty."""
+    """Column of the person whose data point it is; default: the id column. Several columns when a data point belongs to
+    several people: it is erased with any of them. The first column decides the slice; the other cells may be empty."""
     subject_form: SubjectForm | None = None
-    """Which spellings of a subject are one person: ``trimmed`` (NFC, no outer white space, nothing invisible), or
-    ``casefold``, ``email``, ``phone``, ``integer``, ``exact``. Fixed when the federation is made; default: what it was
-    made with, ``trimmed`` for a new one."""
+    """Which spellings of a subject are one person: ``trimmed`` (NFC, without outer white space and invisible
+    characters), or ``casefold``, ``email``, ``phone``, ``integer``, ``exact``. Fixed when the federation is created;
+    default: the form it was created with, and ``trimmed`` for a new one."""
     scale: float | tuple[float, ...] = 1.0
-    """Constant that features are divided by: one, or one per feature."""
+    """Constant by which features are divided: one for all, or one per feature."""
     ingest_memory_mb: int = 512
     """Most memory (MiB) that ingest may take; changes no result. At least 256, and 320 for data in a bucket."""
     endpoint: str | None = None
@@ -106,12 +106,12 @@ class DataSettings:
     credentials: str | None = None
     """Name of the AWS profile with which data named ``s3://…`` are read; default: the federation's ``credentials``."""
     delimiter: str = ","
-    """What stands between the cells of a CSV file, such as ``;`` or ``\\t``. Here and below: for all CSV files that the
-    federation reads; part of no identity, for a source may be written again in another form."""
+    """Delimiter between the cells of a CSV file, such as ``;`` or ``\\t``. This and the two settings below hold for all
+    CSV files that the federation reads, and are not part of its identity: a source may be rewritten in another form."""
     encoding: str = "utf-8"
-    """Of CSV files, by a name that Python knows, such as ``cp1252``, ``latin-1`` or ``utf-16``."""
+    """Encoding of CSV files, by a name that Python knows, such as ``cp1252``, ``latin-1`` or ``utf-16``."""
     decimal: str = "."
-    """What stands before the fraction in the numbers of CSV files, ``.`` or ``,``."""
+    """Decimal mark of the numbers in CSV files, ``.`` or ``,``."""
 
     def __post_init__(self) -> None:
         problems = []
@@ -156,23 +156,23 @@ class DataSettings:
 
     @property
     def csv(self) -> CsvForm:
-        """How its CSV files are written."""
+        """The form of its CSV files."""
         return CsvForm(delimiter=self.delimiter, encoding=self.encoding, decimal=self.decimal)
 
     @property
     def subject_columns(self) -> tuple[str, ...]:
-        """The columns that erase, the one that routes first."""
+        """All subject columns, the one that decides the slice first."""
         named = self.subject or self.id
         return named if isinstance(named, tuple) else (named,)
 
     @property
     def subject_column(self) -> str:
-        """The column that routes and erases."""
+        """The subject column that decides the slice."""
         return self.subject_columns[0]
 
     @property
     def further_subjects(self) -> tuple[str, ...]:
-        """The columns that erase and do not route."""
+        """The subject columns that do not decide the slice."""
         return self.subject_columns[1:]
 
 
@@ -212,7 +212,7 @@ class TrainingSettings:
     optimizer: str = "sgd"
     """One of ``sgd``, ``adam``, ``adamw``."""
     seed: int = 0
-    """Start of all randomness; 0 .. 2**63 - 1."""
+    """Seed of all random streams; 0 .. 2**63 - 1."""
     momentum: float = 0.0
     """sgd only."""
     nesterov: bool = False
@@ -267,7 +267,7 @@ class TrainingSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartitionSettings:
-    """The table ``[partition]``: how many shards and slices, and the secret that routes."""
+    """The table ``[partition]``: how many shards and slices, and the secret key that decides where a subject goes."""
 
     shards: int
     """S."""
@@ -288,7 +288,7 @@ class PartitionSettings:
 
 
 def check_schedule(training: TrainingSettings, partition: PartitionSettings) -> None:
-    """Raise ``Invalid`` when some slice would get no epoch (E5)."""
+    """Raise ``Invalid`` when a slice would get no epoch (E5)."""
     least = minimum_epochs(partition.slices)
     if training.epochs < least:
         raise Invalid(

@@ -1,8 +1,8 @@
-"""Names of people: which spellings are one person (E15), and which look as if they were.
+"""Names of people: which spellings are one person (E15), and which only look alike.
 
 A *form* is what a federation declares of its subjects' names: names of equal form are one subject. A *skeleton* is
-coarser: names of one skeleton lie in one slice, so that whoever is erased can be compared with all who are spelt alike.
-Names of equal form have equal skeletons, because a skeleton is taken of the form.
+coarser: names with the same skeleton share a slice, so that an erased subject can be compared with all similarly spelt
+ones. Names of equal form have equal skeletons, because the skeleton is computed from the form.
 
 Source: Unicode Standard Annex 15 (NFC, NFKC); Unicode Standard, section 3.13 (case folding), section 5.21 (characters
 that are invisible by default).
@@ -22,27 +22,27 @@ SubjectForm = Literal["exact", "trimmed", "casefold", "email", "phone", "integer
 FORMS: Final[tuple[SubjectForm, ...]] = ("exact", "trimmed", "casefold", "email", "phone", "integer")
 
 LEAST_DOUBTFUL: Final = 2**53
-"""From it on a whole number that came through a float may be another one's neighbour: 2**53 + 1 becomes it."""
+"""From this number on, a whole number that was stored as a float may have been rounded: 2**53 + 1 becomes 2**53."""
 
 _MOST_DIGITS: Final = 400
-"""Of a number's value or exponent; what is longer is taken as text."""
+"""Of a number's value or exponent; anything longer is treated as text."""
 
 _INVISIBLE: Final = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0000-\U000e0fff]"
 )
-"""Drawn as nothing, and of no category that says so."""
+"""Characters that are drawn as nothing although their Unicode category does not say so."""
 
 _INTEGER: Final = re.compile(r"[+-]?[0-9]+")
 _NUMBER: Final = re.compile(r"([+-]?)([0-9]+)(?:\.([0-9]+))?(?:[eE]([+-]?[0-9]{1,6}))?")
 _BEGIN_TEXT: Final = frozenset("+-0123456789")
 _BEGIN_NUMBERS: Final = frozenset([b"", b"+", *(b"%d" % digit for digit in range(10))])
 _DROPPED: Final = b"!\"#%&'()*,-./:;?@[\\]_{}"
-"""The punctuation (category P) of ASCII; its symbols, such as ``+``, tell names apart."""
+"""The punctuation (category P) of ASCII; its symbols, such as ``+``, distinguish names and are kept."""
 _LOWER: Final = bytes(range(256)).lower()
 
 
 class _Punctuation(dict[int, int | None]):
-    """For ``str.translate``: what is punctuation goes, the rest stays; each character is looked up once."""
+    """For ``str.translate``: removes punctuation and keeps the rest; looks each character up once."""
 
     def __missing__(self, code: int) -> int | None:
         self[code] = kept = None if unicodedata.category(chr(code))[0] == "P" else code
@@ -53,11 +53,11 @@ _PUNCTUATION: Final = _Punctuation()
 
 
 def in_form(text: str, form: SubjectForm) -> str:
-    r"""Return the name as ``form`` has it; of the result it is the result.
+    r"""Return the name in ``form``; applying it to the result again changes nothing.
 
     ``exact``: as it is. ``trimmed``: NFC, without outer white space and invisible characters. ``casefold``, ``email``:
     trimmed, and case folded. ``phone``: its digits, without a leading ``+`` or ``00``. ``integer``: in decimal.
-    Raises ``Invalid`` for a name that has no such form; its text says nothing of the name.
+    Raises ``Invalid`` for a name that has no such form; the message does not quote the name.
 
     >>> [in_form("\u00a0Mia@Example.com\u200b ", form) for form in ("trimmed", "email")]
     ['Mia@Example.com', 'mia@example.com']
@@ -83,15 +83,15 @@ def in_form(text: str, form: SubjectForm) -> str:
 
 
 def written(names: Sequence[str], form: SubjectForm) -> tuple[list[bytes], list[bytes]]:
-    """Return each name in its form, and each one's skeleton, in UTF-8: ``in_form`` and ``skeleton`` of many at once.
+    """Return ``in_form`` and ``skeleton`` of many names, in UTF-8.
 
-    Fast where all are in plain ASCII without spaces, as most are. Raises ``Invalid`` as ``in_form`` does.
+    Fast when all names are plain ASCII without spaces, as most are. Raises ``Invalid`` as ``in_form`` does.
     """
     if form in {"exact", "trimmed"} and _are_plain(names):
         joined = "\n".join(names).encode("ascii")
         formed, bare = joined.split(b"\n"), joined.translate(_LOWER, _DROPPED).split(b"\n")
         for position, found in enumerate(bare):
-            # What begins like a number may be one, and a name of punctuation alone keeps it.
+            # Text that begins like a number may be a number, and a name of nothing but punctuation keeps it.
             if found[:1] in _BEGIN_NUMBERS or formed[position][:1] == b"-":
                 bare[position] = _utf8(skeleton(names[position]))
         return formed, bare
@@ -100,9 +100,9 @@ def written(names: Sequence[str], form: SubjectForm) -> tuple[list[bytes], list[
 
 
 def skeleton(name: str) -> str:
-    """Return what is left of a name, in its form, when spelling is left out of account.
+    """Return what remains of a name, given in its form, when differences of spelling are ignored.
 
-    NFKC, case folded, without white space, invisible characters and punctuation; of a whole number its decimal.
+    NFKC, case folded, without white space, invisible characters and punctuation; a whole number in plain decimal.
 
     >>> [skeleton(name) for name in ("Mia@Example.com", "mia@example.com", "mia example-com", "MIA@EXAMPLE.COM")]
     ['miaexamplecom', 'miaexamplecom', 'miaexamplecom', 'miaexamplecom']
@@ -121,7 +121,7 @@ def skeleton(name: str) -> str:
 
 
 def through_floats(text: str) -> bool:
-    """Return whether the text is a whole number as floats are written, and too large for a float to tell from others.
+    """Return whether the text is a whole number written as a float, and too large for a float to hold exactly.
 
     >>> [through_floats(text) for text in ("9007199254740993.0", "9.007199254740993e15", "9007199254740993", "17.0")]
     [True, True, False, False]
@@ -134,7 +134,7 @@ def through_floats(text: str) -> bool:
 
 
 def _are_plain(names: Sequence[str]) -> bool:
-    """Return whether all names are visible ASCII without spaces, none empty."""
+    """Return whether all names are visible ASCII without spaces, and not empty."""
     joined = "".join(names)
     return bool(names) and joined.isascii() and joined.isprintable() and " " not in joined and all(names)
 
@@ -144,12 +144,12 @@ def _trimmed(text: str) -> str:
 
 
 def _folded(text: str) -> str:
-    """Return the text case folded, as canonical caseless matching has it (Unicode, definition D145)."""
+    """Return the text case folded, as in canonical caseless matching (Unicode, definition D145)."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFD", text).casefold())
 
 
 def _visible(text: str) -> str:
-    """Return the text without format and control characters, except those that are white space."""
+    """Return the text without format and control characters, except for white space."""
     if text.isprintable():
         return text if text.isascii() else _INVISIBLE.sub("", text)
     kept = (c for c in text if unicodedata.category(c) not in {"Cf", "Cc"} or c.isspace())
@@ -163,7 +163,9 @@ def _utf8(text: str) -> bytes:
 def _phone(text: str) -> str:
     digits = "".join(str(unicodedata.digit(c)) for c in unicodedata.normalize("NFKC", text) if c.isdecimal())
     if not digits:
-        raise Invalid("a name has no digit, and subjects are phone numbers here", 'set [data] subject_form = "trimmed"')
+        raise Invalid(
+            "a name has no digit, but subjects are declared to be phone numbers", 'set [data] subject_form = "trimmed"'
+        )
     while digits.startswith("00") and len(digits) > 2:
         digits = digits[2:]
     return digits
@@ -173,13 +175,14 @@ def _integer(text: str) -> str:
     number = _plain_number(text)
     if number is None or not _INTEGER.fullmatch(number):
         raise Invalid(
-            "a name is no whole number, and subjects are whole numbers here", 'set [data] subject_form = "trimmed"'
+            "a name is not a whole number, but subjects are declared to be whole numbers",
+            'set [data] subject_form = "trimmed"',
         )
     return number
 
 
 def _plain_number(text: str) -> str | None:
-    """Return a number in plain decimal, without needless zeros; None: the text is none, or too long for one."""
+    """Return a number in plain decimal, without needless zeros; None when the text is not a number, or too long."""
     match = _NUMBER.fullmatch(text)
     if match is None:
         return None

@@ -1,6 +1,7 @@
-"""Tombstones: the keyed digests of what was erased.
+"""Tombstones: the keyed digests of erased subjects and data points.
 
-They leave erased data points out of slices and refuse them at the next ingest: all that stays of an erased id (E12).
+With them, erased data points are removed from slices and refused at the next ingest. They are all that remains of an
+erased id (E12).
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ _HEADER = struct.Struct(">8sQQ")
 class DigestSet:
     """A set of subjects and of data points, by keyed digest; equal and hashable by value.
 
-    Both fields hold 16-byte digests, strictly rising, joined: one million of them take 16 MB.
+    Both fields hold 16-byte digests, joined, in strictly ascending order: one million of them take 16 MB.
     """
 
     subjects: bytes = b""
-    """Digests of subjects, all of whose data points are meant."""
+    """Digests of subjects; each stands for all of the subject's data points."""
     points: bytes = b""
     """Digests of single data points."""
 
@@ -40,22 +41,22 @@ class DigestSet:
 
     @classmethod
     def of(cls, *, subjects: Iterable[SubjectDigest] = (), points: Iterable[PointDigest] = ()) -> Self:
-        """Return the set of these digests, given in any order, repeats allowed."""
+        """Return the set of these digests, which may come in any order and repeat."""
         return cls.joined(subjects=b"".join(subjects), points=b"".join(points))
 
     @classmethod
     def joined(cls, *, subjects: bytes = b"", points: bytes = b"") -> Self:
-        """Return the set of these digests, joined, in any order, repeats allowed."""
+        """Return the set of these joined digests, which may come in any order and repeat."""
         return cls(subjects=_canonical(subjects), points=_canonical(points))
 
     @classmethod
     def subjects_of(cls, block: PointBlock) -> Self:
-        """Return the subjects of all data points of ``block``, further ones included."""
+        """Return the subjects of all data points of ``block``, including further subjects."""
         return cls(subjects=_canonical(_people(block).tobytes()).removeprefix(NOBODY))
 
     @classmethod
     def points_of(cls, block: PointBlock) -> Self:
-        """Return all data points of ``block``, one by one."""
+        """Return the data points of ``block`` as a set."""
         return cls(points=_canonical(block.points_N.tobytes()))
 
     @classmethod
@@ -71,7 +72,7 @@ class DigestSet:
         middle = _HEADER.size + DIGEST_BYTES * subjects
         halves = payload[_HEADER.size : middle], payload[middle:]
         if not all(map(_is_canonical, halves)):
-            raise _corrupt("digests are not strictly rising", payload)
+            raise _corrupt("digests are not in strictly ascending order", payload)
         return cls(subjects=halves[0], points=halves[1])
 
     def to_bytes(self) -> bytes:
@@ -84,7 +85,7 @@ class DigestSet:
         return sha256(self.to_bytes())
 
     def union(self, *others: DigestSet) -> DigestSet:
-        """Return what is in any of the sets."""
+        """Return the members of this set and of all others."""
         every = (self, *others)
         return DigestSet(
             subjects=_canonical(b"".join(each.subjects for each in every)),
@@ -92,30 +93,29 @@ class DigestSet:
         )
 
     def contains(self, block: PointBlock) -> npt.NDArray[np.bool_]:
-        """Return for each data point of ``block`` whether it or a subject of it is in the set, shape (N,)."""
+        """Return for each data point of ``block`` whether it or one of its subjects is in the set, shape (N,)."""
         return _find(self.points, block.points_N) | self.contains_subjects(block)
 
     def contains_subjects(self, block: PointBlock) -> npt.NDArray[np.bool_]:
-        """Return for each data point of ``block`` whether a subject of it is in the set, shape (N,)."""
+        """Return for each data point of ``block`` whether one of its subjects is in the set, shape (N,)."""
         return _any([_find(self.subjects, people_N) for people_N in block.people])
 
     def resembles(self, block: PointBlock) -> npt.NDArray[np.bool_]:
-        """Return for each data point of ``block`` whether a subject's name has the skeleton of a member, shape (N,).
+        """Return for each data point of ``block`` whether a subject of it shares a skeleton with a member, shape (N,).
 
-        Only of subjects whose digests begin with their skeletons' (``Naming.by_skeleton``). Members resemble
-        themselves.
+        Only for digests whose first half is the skeleton's (``Naming.by_skeleton``). Members resemble themselves.
         """
         members = _skeletons(_view(self.subjects))
         return _any([_find_skeletons(members, people_N) for people_N in block.people])
 
     def alike_in(self, block: PointBlock) -> DigestSet:
-        """Return the subjects in ``block`` whose names have the skeleton of a member."""
+        """Return the subjects in ``block`` that have the skeleton of a member."""
         people = _people(block)
         found = people[_find_skeletons(_skeletons(_view(self.subjects)), people)]
         return DigestSet(subjects=_canonical(found.tobytes()))
 
     def resembled_in(self, block: PointBlock) -> DigestSet:
-        """Return the subjects of the set whose names have the skeleton of some subject in ``block``."""
+        """Return the subjects of the set that have the skeleton of a subject in ``block``."""
         members = _view(self.subjects)
         if not len(members):
             return NOTHING
@@ -131,7 +131,7 @@ class DigestSet:
         )
 
     def shared(self, other: DigestSet) -> DigestSet:
-        """Return the members that are in ``other``, too."""
+        """Return the members that are also in ``other``."""
         return self.without(self.without(other))
 
     def among(self, block: PointBlock) -> DigestSet:
@@ -142,11 +142,11 @@ class DigestSet:
         return DigestSet(subjects=_canonical(subjects.tobytes()), points=_canonical(points.tobytes()))
 
     def subject_digests(self) -> Iterator[SubjectDigest]:
-        """Yield the subjects' digests in rising order."""
+        """Yield the subjects' digests in ascending order."""
         return (SubjectDigest(digest) for digest in _split(self.subjects))
 
     def point_digests(self) -> Iterator[PointDigest]:
-        """Yield the data points' digests in rising order."""
+        """Yield the data points' digests in ascending order."""
         return (PointDigest(digest) for digest in _split(self.points))
 
     def __len__(self) -> int:
@@ -154,17 +154,17 @@ class DigestSet:
 
 
 def similar_subjects(joined: bytes) -> int:
-    """Return how many subjects share their digest's first half with another one; repeats count once."""
+    """Return how many subjects share the first half of their digest with another subject; repeats count once."""
     halves_N = _skeletons(_view(joined if _is_canonical(joined) else _canonical(joined)))
     is_next = halves_N[1:] == halves_N[:-1]
     return int(np.count_nonzero(np.append(is_next, False) | np.append(False, is_next)))
 
 
 def sortable(digests_N: npt.NDArray[np.void]) -> npt.NDArray[np.bytes_]:
-    """Return the digests under a dtype that numpy sorts and compares fast, as unsigned bytes; no copy.
+    """Return a view of the digests in a dtype that numpy sorts and compares fast, as unsigned bytes.
 
-    ``S16`` drops trailing zero bytes only when an element becomes a Python object; order and equality of the 16 stored
-    bytes are those of the digests.
+    ``S16`` drops trailing zero bytes only when an element becomes a Python object; order and equality are those of all
+    16 bytes.
     """
     return np.ascontiguousarray(digests_N).view(f"S{DIGEST_BYTES}")
 
@@ -176,7 +176,7 @@ def _view(joined: bytes) -> npt.NDArray[np.bytes_]:
 def _canonical(joined: bytes) -> bytes:
     if len(joined) % DIGEST_BYTES:
         raise InvariantBroken("a digest is not 16 bytes long")
-    digests = np.sort(_view(joined))  # eight times as fast as ``np.unique``, which hashes texts one by one
+    digests = np.sort(_view(joined))  # eight times as fast as ``np.unique``, which hashes strings one by one
     first = np.ones(len(digests), dtype=np.bool_)
     np.not_equal(digests[1:], digests[:-1], out=first[1:])
     return digests[first].tobytes()
@@ -210,12 +210,12 @@ def _find(joined: bytes, digests_N: npt.NDArray[np.void]) -> npt.NDArray[np.bool
 
 
 def _skeletons(digests_N: npt.NDArray[Any]) -> npt.NDArray[np.uint64]:
-    """Return the first halves of the digests as numbers, which sort as the digests do."""
+    """Return the first halves of the digests as numbers, whose order is that of the digests."""
     return np.ascontiguousarray(digests_N).view(">u8").reshape(-1, 2)[:, 0].astype(np.uint64)
 
 
 def _find_skeletons(members: npt.NDArray[np.uint64], digests_N: npt.NDArray[np.void]) -> npt.NDArray[np.bool_]:
-    """Return for each digest whether its skeleton is among ``members``, which do not fall."""
+    """Return for each digest whether its skeleton is among ``members``, which are in ascending order."""
     if not len(members):
         return np.zeros(len(digests_N), dtype=np.bool_)
     wanted = _skeletons(digests_N)

@@ -57,7 +57,7 @@ perform_task = _remote(num_cpus=1, max_retries=0)(perform)
 
 
 class RayCrew:
-    """Tasks of one processor, so many at once. Implements ``shards.slices.parallel_ingest.Crew``."""
+    """Tasks of one processor, so many at once. Implements ``shards.slices.parallel_ingest.TaskPool``."""
 
     def __init__(self, tasks: int, remark: Callable[[str], None], labels: Labels | None = None) -> None:
         """``remark`` hears what a person should know; tasks run on nodes with all ``labels``, and nowhere else."""
@@ -75,7 +75,7 @@ class RayCrew:
         *shared: _Shared.args,
         **more: _Shared.kwargs,
     ) -> list[_Result]:
-        """Return what ``act`` makes of each thing; see ``Crew``. Raises ``Unavailable`` when tasks keep dying."""
+        """Return what ``act`` makes of each thing; see ``TaskPool``. Raises ``Unavailable`` when tasks keep dying."""
         assert not more
         task = perform_task.options(scheduling_strategy="SPREAD", **selecting(self._labels))
         checked = partial(there, self._labels, act) if self._labels else act
@@ -125,7 +125,7 @@ class _Shift:
     """The first of the things that failed so far, and how."""
 
     def results(self) -> list[Any]:
-        """Do everything; see ``Crew``."""
+        """Do everything; see ``TaskPool``."""
         with _given_up_at_end(self.running):
             while self.waiting or self._is_awaited():
                 while self.waiting and len(self.running) < self.tasks:

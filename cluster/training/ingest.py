@@ -15,8 +15,8 @@ from cluster.runtime.task_pool import RayCrew
 from cluster.training.workers import Workers
 from coordinator.ports import Ingestion
 from shards.data.fragments import payload_bytes
-from shards.slices.ingest import Ingested, IngestTask, buffer_within, ingest
-from shards.slices.parallel_ingest import Gathering
+from shards.slices.ingest import IngestResult, IngestTask, buffer_within, ingest
+from shards.slices.parallel_ingest import ParallelIngest
 from storage.errors import Invalid
 
 LARGE_BYTES: Final = 2 << 30
@@ -44,7 +44,7 @@ class RayIngest:
         self._workers = workers
         self._remark = remark
 
-    def __call__(self, task: IngestTask) -> Ingested:
+    def __call__(self, task: IngestTask) -> IngestResult:
         """Return the slices that the source's data points were written to; the same ones wherever it is read.
 
         Raises as ``shards.slices.ingest.ingest`` does; ``Invalid`` also when it is set that many read and some node
@@ -75,4 +75,4 @@ class RayIngest:
         fragment_bytes = max(LEAST_FRAGMENT_BYTES, min(MOST_FRAGMENT_BYTES, share))
         buffer_bytes = buffer_within(task.data.ingest_memory_mb - _RAY_MB, source)
         crew = RayCrew(tasks, self._remark, labels)
-        return Gathering(crew=crew, fragment_bytes=fragment_bytes, buffer_bytes=buffer_bytes)
+        return ParallelIngest(pool=crew, fragment_bytes=fragment_bytes, buffer_bytes=buffer_bytes)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from cluster.config.specification import FederationSpecification
 from coordinator.ports import Ingestion
-from shards.slices.ingest import Ingested, IngestTask
+from shards.slices.ingest import IngestResult, IngestTask
 from storage.objects import ObjectStore
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class LateWorkers:
         """Return what reads a source for this federation, here or on the cluster; see ``RayIngest``."""
         return self._ingest
 
-    def _ingest(self, task: IngestTask) -> Ingested:
+    def _ingest(self, task: IngestTask) -> IngestResult:
         from cluster.training.ingest import RayIngest  # noqa: PLC0415  it loads Ray
 
         return RayIngest(self._specification.cluster, self._workers, self._remark)(task)

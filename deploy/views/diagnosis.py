@@ -9,7 +9,7 @@ from cluster.doctor import Finding, examine
 from cluster.federation import Federation
 from deploy.views.output import ExitCode, Outcome, Problem, plain
 from deploy.views.tables import table
-from shards.slices.survey import Fault, remedy_of
+from shards.slices.survey import DataFault, remedy_of
 from storage.errors import Invalid, Unavailable
 
 
@@ -61,6 +61,6 @@ def _message(finding: Finding) -> str:
     return faults_text(finding.faults) if finding.faults else finding.message
 
 
-def faults_text(faults: Sequence[Fault]) -> str:
+def faults_text(faults: Sequence[DataFault]) -> str:
     """Return how much of the data training would refuse."""
     return f"training would refuse the data for {len(faults)} reason{'s' * (len(faults) > 1)}"

@@ -1,15 +1,15 @@
 """Data: from users' files and tables to arrays.
 
 sources           which files, folders and globs a location names
-remote_files      those that lie in a bucket
+remote_files      files in a bucket: found, and read piece by piece
 table_formats     folders of Delta, Iceberg and Hudi tables, which are refused
-csv_text          a CSV file's bytes as text: encoding, delimiter, what is no CSV at all
+csv_text          a CSV file's bytes as text: encoding, delimiter, and files that are not CSV
 readers           Parquet, Arrow and CSV files as batches of columns
-columns           which columns are wanted; ids, labels and features out of them
-fragments         a source cut into pieces that many processes read
+columns           which columns to read, and the ids, labels and features in them
+fragments         a source divided into pieces that several processes read
 frames            tables and frames in memory
-profile           what ``init`` and ``doctor`` see in a data file
+profile           what ``init`` and ``doctor`` report about a data file
 cleaned           copies of data files without some of their rows
-prediction_files  features to be predicted in, answers out
+prediction_files  features to predict are read, predictions are written
 messages          features and answers as they travel between processes and over HTTP
 """

@@ -1,4 +1,4 @@
-"""Copies of data files without some of their rows: same format, same columns, all other rows as they are."""
+"""Copies of data files without some rows: same format, same columns, all other rows unchanged."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from storage.errors import Conflict, Invalid
 
 _BATCH_CELLS: Final = 1 << 22
 _ARROW_FILE: Final = b"ARROW1"
-"""How an Arrow file begins, and a stream does not."""
+"""The first bytes of an Arrow file, which an Arrow stream does not have."""
 _READ_BYTES: Final = 4 << 20
 
 
 def copy_without(file: DataFile, rows: Sequence[int], target: Path, id_column: str) -> None:
-    """Write a copy of ``file`` to ``target`` without ``rows``, which are numbered from 1, in order.
+    """Write a copy of ``file`` to ``target`` without ``rows``, which are ascending row numbers from 1.
 
-    A CSV file's other lines are copied byte for byte. The copy is read once more and its ids compared with those that
-    should be left. Raises ``Conflict`` when ``target`` exists, ``Invalid`` when the file cannot be cut by rows; then no
-    copy is left.
+    The remaining lines of a CSV file are copied byte for byte. The copy is read back and its ids are compared with the
+    expected ones. Raises ``Conflict`` when ``target`` exists, and ``Invalid``, leaving no copy, when the rows cannot be
+    removed.
     """
     if target.exists():
         raise Conflict(f"{target} exists already", "name another folder for the copies")
@@ -55,7 +55,7 @@ def copy_without(file: DataFile, rows: Sequence[int], target: Path, id_column: s
 def _copy_table(file: DataFile, rows: Sequence[int], target: Path, ending: str) -> None:
     schema = file.schema()
     if any(_holds_dictionary(each.type, at_top=True) for each in schema):
-        raise _not_cut("a nested column is encoded with a dictionary, which keeps what no row holds any more", file)
+        raise _not_cut("a nested column is encoded with a dictionary, which keeps values of deleted rows", file)
     kept = _kept_batches(file, rows, schema)
     with ExitStack() as open_files:
         if ending in {".parquet", ".pq"}:
@@ -64,7 +64,7 @@ def _copy_table(file: DataFile, rows: Sequence[int], target: Path, ending: str) 
             sink = open_files.enter_context(pa.ipc.new_stream(target, schema))
         else:
             sink = open_files.enter_context(pa.ipc.new_file(target, schema))
-            if any(pa.types.is_dictionary(each.type) for each in schema):  # such a file has one dictionary a column
+            if any(pa.types.is_dictionary(each.type) for each in schema):  # such a file has one dictionary per column
                 kept = iter(pa.Table.from_batches(kept, schema).unify_dictionaries().to_batches())
         for batch in kept:
             sink.write_batch(batch)
@@ -84,7 +84,7 @@ def _is_arrow_file(file: DataFile) -> bool:
 
 
 def _with_own_dictionary(array: pa.Array) -> pa.Array:
-    """Return the array with a dictionary of its own values alone: what a filtered one keeps would name the erased."""
+    """Return the array with a dictionary of its present values: filtering alone would keep the erased ones in it."""
     if not pa.types.is_dictionary(array.type):
         return array
     return array.dictionary_decode().dictionary_encode().cast(array.type)
@@ -97,14 +97,14 @@ def _holds_dictionary(data_type: pa.DataType, *, at_top: bool) -> bool:
 
 
 class _Gone:
-    """Which of the rows of the next batch are dropped."""
+    """Finds the rows to drop in each batch, one batch after the other."""
 
     def __init__(self, rows: Sequence[int]) -> None:
         self._rows = np.array(rows, dtype=np.int64)
         self._before = 0
 
     def others(self, count: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        """Return a mask of the next ``count`` rows: true for those that stay."""
+        """Return a mask of the next ``count`` rows: true for the rows that stay."""
         mask = np.ones(count, dtype=np.bool_)
         first, last = np.searchsorted(self._rows, [self._before + 1, self._before + count + 1])
         mask[self._rows[first:last] - self._before - 1] = False
@@ -120,13 +120,13 @@ def _copy_lines(file: DataFile, rows: Sequence[int], target: Path, *, is_compres
         if is_compressed:
             source = open_files.enter_context(gzip.GzipFile(fileobj=source))
             sink = open_files.enter_context(gzip.GzipFile(filename="", mode="wb", fileobj=sink, mtime=0))
-        # Without translation of line ends, and with bytes that are none of the encoding as they are.
+        # Line ends are not translated, and bytes that are invalid in the encoding are kept.
         options: dict[str, Any] = {"encoding": form.encoding, "errors": "surrogateescape", "newline": ""}
         lines = open_files.enter_context(TextIOWrapper(source, **options))
         copy = open_files.enter_context(TextIOWrapper(sink, **options))
-        number = 0  # of the header
+        number = 0  # the header's
         for record in _records(lines, form.delimiter):
-            is_blank = not record.strip("\r\n")  # readers pass over it
+            is_blank = not record.strip("\r\n")  # readers skip it
             if is_blank or number not in gone:
                 copy.write(record)
             number += not is_blank
@@ -140,9 +140,9 @@ def _opened(file: DataFile) -> IO[bytes]:
 
 
 def _records(lines: Iterable[str], delimiter: str) -> Iterator[str]:
-    """Yield each record with its line end: a line, or several where a value in quotes has line ends.
+    """Yield each record with its line end: one line, or several when a quoted value contains line ends.
 
-    A value in quotes begins where a value begins, and two quotes in it are one.
+    A quote opens a quoted value only at the beginning of the value; within it, two quotes stand for one.
     """
     begins = rf"(?:^|(?<={re.escape(delimiter)}))"
     quoted, begun = re.compile(rf'{begins}"[^"]*(?:""[^"]*)*"'), re.compile(rf'{begins}"')
@@ -158,14 +158,14 @@ def _records(lines: Iterable[str], delimiter: str) -> Iterator[str]:
 
 
 def _check(file: DataFile, rows: Sequence[int], copy: DataFile, id_column: str) -> None:
-    """Raise ``Invalid`` unless the copy holds exactly the other rows, by their ids."""
+    """Raise ``Invalid`` unless the copy has exactly the other rows, judged by their ids."""
     try:
         ours, theirs = _ids(file, id_column, rows), _ids(copy, id_column, ())
         same = all(mine == other for mine, other in zip_longest(ours, theirs, fillvalue=_END))
     except (Invalid, pa.ArrowException) as error:
         raise _not_cut("the copy cannot be read", file) from error
     if not same:
-        raise _not_cut("the copy does not hold exactly the other rows", file)
+        raise _not_cut("the copy does not have exactly the other rows", file)
 
 
 _END: Final = object()
@@ -180,6 +180,6 @@ def _ids(file: DataFile, column: str, without: Sequence[int]) -> Iterator[object
 def _not_cut(why: str, file: DataFile) -> Invalid:
     return Invalid(
         f"no copy without the rows could be made: {why}",
-        "take them out where the file was made: 'sisa doctor --rows FILE' lists them",
+        "remove them where the file was made: 'sisa doctor --rows FILE' lists them",
         file=file.name,
     )

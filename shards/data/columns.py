@@ -1,4 +1,4 @@
-"""From a file's columns to ids, labels and features, with everything refused that training could not use.
+"""From a file's columns to ids, labels and features; refuses everything that training could not use.
 
 Shape legend: N points, F features.
 """
@@ -41,38 +41,38 @@ class MissingName(Invalid):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Columns:
-    """Which columns of a source are what."""
+    """The columns of a source, by their role."""
 
     id: str | None
     subject: str | None
     label: str | None
     features: tuple[str, ...]
-    """In order: one column per feature, or one column of lists."""
+    """In order: one column per feature, or a single column of lists."""
     dtype: str
     """``uint8`` when every feature column of every file is uint8 or bool, else ``float32``."""
     point_bytes: int
-    """About how much memory one data point takes while it is read."""
+    """Approximate memory per data point while it is read."""
     untyped: frozenset[str] = frozenset()
-    """Of several files those without types: what their columns hold shows in their texts alone."""
+    """The files without types, if there are several files. Their values can be judged only by their text."""
     further: tuple[str, ...] = ()
-    """Of further subjects."""
+    """The columns of further subjects."""
 
     @property
     def wanted(self) -> Wanted:
-        """What to read; a column that plays two parts is read once."""
-        parts = (self.id, self.subject, *self.further, self.label)
-        return Wanted(texts=tuple(dict.fromkeys(name for name in parts if name is not None)), numbers=self.features)
+        """The columns to read; a column with two roles is read once."""
+        roles = (self.id, self.subject, *self.further, self.label)
+        return Wanted(texts=tuple(dict.fromkeys(name for name in roles if name is not None)), numbers=self.features)
 
     def points_within(self, batch_bytes: int) -> int:
-        """Return how many data points a batch of about ``batch_bytes`` has."""
+        """Return how many data points fit in a batch of about ``batch_bytes``."""
         return max(1, min(_MOST_POINTS, batch_bytes // self.point_bytes))
 
 
 def choose_columns(source: Source, data: DataSettings, *, identified: bool = True, labelled: bool = True) -> Columns:
     """Return the columns that ``data`` declares, checked against every file of the source.
 
-    ``identified`` demands id and subject (else the id is taken where the first file has one), ``labelled`` the label.
-    Raises ``Invalid`` for a missing column, a pattern that matches nothing, files that do not fit together.
+    With ``identified``, id and subject are required; otherwise the id is optional. With ``labelled``, the label is
+    required. Raises ``Invalid`` for a missing column, a pattern without a match, or files with different columns.
     """
     chosen: Columns | None = None
     kinds = dict[str, str]()
@@ -96,7 +96,7 @@ def choose_columns(source: Source, data: DataSettings, *, identified: bool = Tru
 
 
 def count_missing(source: Source, column: str) -> int:
-    """Return how many data points have no value in the column, or an empty one; reads that column alone."""
+    """Return how many data points have no value in the column, or an empty one; reads only that column."""
     missing = 0
     for batch in source.batches(Wanted(texts=(column,), numbers=()), _MOST_POINTS):
         array = batch.column(column)
@@ -107,28 +107,28 @@ def count_missing(source: Source, column: str) -> int:
 
 
 def read_texts(batch: Batch, column: str, *, optional: bool = False) -> list[str]:
-    """Return a column of ids or subjects as text: strings as they are, integers in decimal.
+    """Return a column of ids or subjects as text: strings unchanged, integers in decimal.
 
-    Raises ``Invalid`` for another type, ``MissingName`` for a null or an empty string; with ``optional`` both give an
-    empty string.
+    Raises ``Invalid`` for other types, and ``MissingName`` for a null or an empty string; with ``optional`` both become
+    an empty string.
     """
     array = batch.column(column)
     if optional and (pa.types.is_null(array.type) or pa.types.is_integer(array.type) or is_text(array.type)):
         return ["" if value is None else str(value) for value in array.to_pylist()]
     if array.null_count and not optional:
-        raise _nameless("has no value (null)", batch, column, _first(array.is_null()))
+        raise _missing_name("has no value (null)", batch, column, _first(array.is_null()))
     if pa.types.is_integer(array.type):
         return [str(number) for number in array.to_pylist()]
     if not is_text(array.type):
         raise _bad_type(f"must hold strings or integers, its type is {array.type}", batch, column)
     texts: list[str] = array.to_pylist()
     if "" in texts:
-        raise _nameless("is an empty string", batch, column, texts.index(""))
+        raise _missing_name("is an empty string", batch, column, texts.index(""))
     return texts
 
 
 def check_written(batch: Batch, column: str) -> None:
-    """Raise ``Invalid`` when a name came through a float that cannot tell it from its neighbours."""
+    """Raise ``Invalid`` when a name is a number that was stored as a float and may have been rounded."""
     array = batch.column(column)
     if not is_text(array.type):
         return
@@ -136,8 +136,8 @@ def check_written(batch: Batch, column: str) -> None:
     for position in suspects.to_pylist():
         if through_floats(array[position].as_py()):
             raise Invalid(
-                "a name is a number that was kept as a float, from 2**53 on: it may be another one's neighbour",
-                "write the column as whole numbers or text, from where it came from",
+                "a name is a number that was stored as a float, from 2**53 on: it may have been rounded",
+                "write the column again from its original source, as whole numbers or text",
                 file=batch.file,
                 column=column,
                 row=batch.first + position,
@@ -145,21 +145,21 @@ def check_written(batch: Batch, column: str) -> None:
 
 
 def are_numbers(batch: Batch, column: str) -> bool:
-    """Return whether all names in the column are numbers, by their text; those that are missing aside."""
+    """Return whether the text of every name in the column is a number; missing names are ignored."""
     array = batch.column(column)
     return not is_text(array.type) or bool(pc.all(pc.match_substring_regex(array, _NUMBER_TEXT)).as_py())
 
 
 def read_labels(batch: Batch, column: str, classes: Sequence[str], decimal: str = ".") -> npt.NDArray[np.int32]:
-    """Return for each data point the position of its label in ``classes``, shape (N,).
+    """Return the position of each data point's label in ``classes``, shape (N,).
 
-    Labels are compared by their text: an integer's or integral float's decimal, ``true`` or ``false``. So are texts
-    that are no class as they stand (``1.0``, ``True``), for a CSV file has nothing else. Raises ``Invalid`` for a null,
-    another type, or a label that is not declared.
+    Labels are compared as text: integers and integral floats in decimal, booleans as ``true`` or ``false``. A text that
+    is not a class is also tried in that form (``1.0`` as ``1``, ``True`` as ``true``), since a CSV file has only text.
+    Raises ``Invalid`` for a null, another type, or a label that is not declared.
     """
     codes, texts = label_codes(batch, column)
     known = {name: position for position, name in enumerate(classes)}
-    # Once per distinct label, of which there are few.
+    # Computed once per distinct label; there are few.
     positions = np.array([known.get(text, known.get(plain_label(text, decimal), -1)) for text in texts], dtype=np.int32)
     labels: npt.NDArray[np.int32] = positions[codes] if len(codes) else np.empty(0, dtype=np.int32)
     if (labels < 0).any():
@@ -169,9 +169,9 @@ def read_labels(batch: Batch, column: str, classes: Sequence[str], decimal: str 
 
 
 def plain_label(text: str, decimal: str = ".") -> str:
-    """Return the label that a typed file would have for a number or truth value written as ``text``.
+    """Return the label that a typed file would have for a number or boolean written as ``text``.
 
-    ``decimal`` stands before a number's fraction.
+    ``decimal`` is the decimal mark.
 
     >>> [plain_label(text) for text in ("1.0", "2e3", "True", "1.5", "yes")]
     ['1', '2000', 'true', '1.5', 'yes']
@@ -186,7 +186,7 @@ def plain_label(text: str, decimal: str = ".") -> str:
 
 
 def label_codes(batch: Batch, column: str) -> tuple[npt.NDArray[np.int64], list[str]]:
-    """Return the column's distinct labels as text, and for each data point the position of its own among them."""
+    """Return for each data point the position of its label among the distinct labels, and those labels as text."""
     array = batch.column(column)
     if pa.types.is_float16(array.type):
         array = array.cast(pa.float32())
@@ -211,12 +211,12 @@ def label_codes(batch: Batch, column: str) -> tuple[npt.NDArray[np.int64], list[
 def read_features(batch: Batch, columns: Columns, width: int | None) -> Features:
     """Return the features, not scaled, C-contiguous, shape (N, F), of ``columns.dtype``.
 
-    ``width`` is the number of features seen so far, None at first. Raises ``Invalid`` for a null, NaN or infinite
-    value (in float32), for a type that is no number, and for another number of features.
+    ``width`` is the number of features of earlier batches, None for the first. Raises ``Invalid`` for a null, NaN or
+    infinite value (in float32), for a type that is not a number, and for a different number of features.
     """
     dtype = np.dtype(columns.dtype)
     single = batch.column(columns.features[0])
-    with np.errstate(over="ignore"):  # what overflows float32 is found as infinite below, and named
+    with np.errstate(over="ignore"):  # values that overflow float32 become infinite and are reported below
         if is_list(single.type):
             features = _from_lists(batch, columns.features[0], single, dtype)
         else:
@@ -237,7 +237,7 @@ def read_features(batch: Batch, columns: Columns, width: int | None) -> Features
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Table:
-    """What is known of one file before it is read."""
+    """What is known about one file before its rows are read."""
 
     file: str
     typed: bool
@@ -247,7 +247,7 @@ class _Table:
 
     @classmethod
     def of(cls, file: DataFile) -> Self:
-        # Once per file: a Parquet footer of many columns and row groups takes tens of megabytes to parse.
+        # Once per file: parsing a Parquet footer with many columns and row groups takes tens of megabytes.
         schema = file.schema()
         repeated = frozenset(name for name, times in Counter(schema.names).items() if times > 1)
         return cls(file=file.name, typed=file.reader.typed, schema=schema, names=tuple(schema.names), repeated=repeated)
@@ -260,7 +260,7 @@ class _Table:
             if pattern in reserved:
                 raise Invalid(
                     f"[data] features names {pattern!r}, which is the id, subject or label column",
-                    "Take it out: a model would learn whose data it is, or the answer itself.",
+                    "Remove it: a model would learn whose data it is, or the answer itself.",
                 )
             literal = pattern in known or not glob_like(pattern)
             matches = [pattern] if literal else fnmatch.filter(self.names, pattern)
@@ -289,25 +289,25 @@ class _Table:
             )
         if lists and len(features) > 1:
             raise Invalid(
-                "[data] features names a list column beside other columns",
+                "[data] features names a list column and other columns",
                 "Name one list column, or columns of numbers.",
                 file=self.file,
                 column=lists[0],
             )
 
     def require(self, name: str) -> None:
-        """Raise ``Invalid`` unless one column, and one alone, has this name."""
+        """Raise ``Invalid`` unless exactly one column has this name."""
         if name in self.repeated:
             raise Invalid("two columns have the same name", "Rename one of them.", file=self.file, column=name)
         if name not in self.names:
             raise missing_column(name, self.names, self.file)
 
     def type(self, name: str) -> pa.DataType:
-        """Return the column's type, without dictionary and extension."""
+        """Return the column's type, without dictionary or extension type."""
         return plain_type(self.schema.field(name).type)
 
     def bytes_only(self, features: Sequence[str]) -> bool:
-        """Return whether the features are uint8 or bool throughout."""
+        """Return whether all features are uint8 or bool."""
         types = [_element(self.type(name)) for name in features]
         return self.typed and all(pa.types.is_uint8(found) or pa.types.is_boolean(found) for found in types)
 
@@ -322,7 +322,7 @@ def _chosen(
         label=data.label if labelled else None,
         features=features,
         dtype="float32",
-        # 8 bytes a feature, even for uint8: Parquet decodes it as int32 before it becomes one byte.
+        # 8 bytes per feature, even for uint8: Parquet decodes it as int32 first.
         point_bytes=(3 + len(data.further_subjects)) * _ID_BYTES
         + 8 * sum(_width(table.type(name)) for name in features),
     )
@@ -343,7 +343,7 @@ def _compare_types(table: _Table, known: dict[str, str], columns: Columns) -> No
 
 
 def missing_column(name: str, names: Sequence[str], file: str) -> Invalid:
-    """Return the error for a column that is not among a file's."""
+    """Return the error for a column that a file does not have."""
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     remedy = f"Did you mean {near[0]!r}?" if near else f"Columns are {_some(names)}."
     return Invalid(f"there is no column {name!r}", remedy, file=file)
@@ -351,7 +351,7 @@ def missing_column(name: str, names: Sequence[str], file: str) -> Invalid:
 
 def _different_features(table: _Table, source: Source, name: str) -> Invalid:
     return Invalid(
-        f"two files have different feature columns: {name!r} is in one of them alone",
+        f"two files have different feature columns: only one of them has {name!r}",
         "Give all files of [data] train the same columns.",
         file=table.file,
         other=source.files[0].name,
@@ -380,14 +380,14 @@ def _width(data_type: pa.DataType) -> int:
 
 
 def _from_columns(batch: Batch, names: Sequence[str], dtype: np.dtype[Any]) -> Features:
-    # Column by column into contiguous memory, then turned once: several times faster than strided writes.
-    turned_FN = np.empty((len(names), batch.columns.num_rows), dtype=dtype)
-    for values_N, name in zip(turned_FN, names, strict=True):
+    # Written column by column, then transposed: several times faster than strided writes.
+    transposed_FN = np.empty((len(names), batch.columns.num_rows), dtype=dtype)
+    for values_N, name in zip(transposed_FN, names, strict=True):
         array = batch.column(name)
         if array.null_count:
             raise _bad_cell("has no value (null)", batch, name, _first(array.is_null()))
         values_N[:] = _numbers(batch, name, array)
-    return np.ascontiguousarray(turned_FN.T)
+    return np.ascontiguousarray(transposed_FN.T)
 
 
 def _from_lists(batch: Batch, name: str, lists: pa.Array, dtype: np.dtype[Any]) -> Features:
@@ -395,7 +395,9 @@ def _from_lists(batch: Batch, name: str, lists: pa.Array, dtype: np.dtype[Any]) 
         raise _bad_cell("has no value (null)", batch, name, _first(lists.is_null()))
     lengths = _numpy(lists.value_lengths())
     if (lengths != lengths[0]).any():
-        raise _bad_cell("has another number of features than the first one", batch, name, _first(lengths != lengths[0]))
+        raise _bad_cell(
+            "has a different number of features than the first one", batch, name, _first(lengths != lengths[0])
+        )
     width = int(lengths[0])
     if not width:
         raise _bad_cell("has no features: its list is empty", batch, name, 0)
@@ -415,7 +417,7 @@ def _numbers(batch: Batch, name: str, array: pa.Array) -> npt.NDArray[np.generic
 
 def _numpy(array: pa.Array) -> npt.NDArray[np.generic]:
     """Return an array of numbers or bools without nulls; numbers are not copied."""
-    # Not to_numpy(): it imports pandas where that is installed, 50 MB.
+    # Not to_numpy(), which imports pandas if it is installed: 50 MB.
     if pa.types.is_boolean(array.type):
         array = array.cast(pa.uint8())
     kind = "f" if pa.types.is_floating(array.type) else "iu"[pa.types.is_unsigned_integer(array.type)]
@@ -438,7 +440,7 @@ def _bad_cell(fact: str, batch: Batch, column: str, position: int) -> Invalid:
     )
 
 
-def _nameless(fact: str, batch: Batch, column: str, position: int) -> MissingName:
+def _missing_name(fact: str, batch: Batch, column: str, position: int) -> MissingName:
     return MissingName(
         f"a data point {fact}",
         "Correct it or leave the data point out.",

@@ -1,9 +1,9 @@
 """CSV files as text: from the bytes on a disk or in a bucket to the UTF-8 that pyarrow parses.
 
-Refused here is what pyarrow would read as something else: bytes that are no text, text in another encoding, another
-delimiter, a quote that is never closed. pyarrow parses whole lines, block by block: of a file that it cuts into blocks
-by itself it drops an LF that begins a block behind a CR, in quotes, too; and of a file of Python's it goes on reading
-in a thread of its own, which may bring the process down at its end.
+This module refuses files that pyarrow would misread: bytes that are not text, text in another encoding, another
+delimiter, a quote that is never closed. pyarrow is given blocks of whole lines, for two reasons: when it divides a file
+into blocks itself, it drops an LF at the start of a block after a CR, even within quotes; and it keeps reading a Python
+file object in a thread of its own, which may crash the process at exit.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from shards.specification import CsvForm
 from storage.errors import Invalid
 
 HEAD_BYTES: Final = 1 << 16
-"""So much of a file is enough to see what form it has."""
+"""Bytes at the start of a file that are enough to recognise its form."""
 BLOCK_BYTES = 1 << 20
-"""So much is parsed at a time, or a line if it is longer."""
+"""Bytes that are parsed at a time, or one line if it is longer."""
 MOST_LINE_BYTES: Final = 64 << 20
 
 _DELIMITERS: Final = (",", ";", "\t", "|")
@@ -40,9 +40,9 @@ _MARKS: Final = (
     (codecs.BOM_UTF8, _UTF_8, "utf-8-sig"),
 )
 """Byte order marks, and the encodings of a file that begins with one."""
-_SAVE_AS_CSV: Final = "Save it as CSV: another name does not change what is in a file."
+_SAVE_AS_CSV: Final = "Save it as CSV: renaming a file does not change its content."
 _UNPACK: Final = "Decompress it, or compress it with gzip as .csv.gz."
-_NO_TEXT: Final = tuple(
+_NOT_TEXT: Final = tuple(
     (re.compile(pattern, re.IGNORECASE), what, remedy)
     for pattern, what, remedy in (
         (rb"\x1f\x8b", "compressed with gzip", "Name it .csv.gz, or decompress it."),
@@ -56,30 +56,30 @@ _NO_TEXT: Final = tuple(
         (rb"ARROW1\0\0|\xff\xff\xff\xff..\0\0", "an Arrow file or stream", "Name it .arrow."),
         (rb"SQLite format 3\0", "an SQLite database", "Export the table as CSV."),
         (rb"%PDF-", "a PDF document", _SAVE_AS_CSV),
-        (rb"\s*<(!doctype\s+html|html)\b", "a web page", "Download the data again: a page came in their place."),
+        (rb"\s*<(!doctype\s+html|html)\b", "a web page", "Download the data again: a page was saved instead."),
     )
 )
-"""How files begin that are no text, what they are, and what to do."""
+"""How files that are not text begin, what they are, and the remedy."""
 _EXCEL_LINE: Final = re.compile(r"\ufeff?sep=(.)\r?\n", re.IGNORECASE)
 _SEEN_LINES: Final = 100
 _COMMA_NUMBER: Final = re.compile(r"\s*[+-]?[0-9]+,[0-9]+([eE][+-]?[0-9]+)?\s*")
 _GROUPED_NUMBER: Final = re.compile(r"\s*[+-]?[1-9][0-9]{0,2},[0-9]{3}\s*")
-"""One thousand or more, where a comma stands between cells; where none does, a fraction as well."""
+"""One thousand or more, if commas separate cells; otherwise it may also be a number with a fraction."""
 _POINT_NUMBER: Final = re.compile(r"\s*[+-]?[0-9]+\.[0-9]+([eE][+-]?[0-9]+)?\s*")
 
 
 class Bytes(Protocol):
-    """A file's bytes, one after another."""
+    """A stream of bytes."""
 
     def read(self, size: int, /) -> bytes | None:
-        """Return up to ``size`` bytes; none at the end."""
+        """Return up to ``size`` bytes; nothing at the end."""
         ...
 
 
 def whole_lines(source: Bytes, form: CsvForm) -> Iterator[bytes]:
-    """Yield a CSV file in UTF-8, in blocks of whole lines of about ``BLOCK_BYTES``; the last line may have no end.
+    """Yield a CSV file in UTF-8, in blocks of whole lines of about ``BLOCK_BYTES``; the last line may lack its end.
 
-    Raises ``Invalid`` when the file is no text in the declared form, a line never ends, or the file ends within quotes.
+    Raises ``Invalid`` when the file is not text in the declared form, a line is too long, or a quote is never closed.
     """
     held, wanted = b"", BLOCK_BYTES
     for piece in _text(source, form):
@@ -93,7 +93,7 @@ def whole_lines(source: Bytes, form: CsvForm) -> Iterator[bytes]:
         elif len(held) > MOST_LINE_BYTES:
             raise Invalid(f"a line is longer than {MOST_LINE_BYTES >> 20} MiB", "Close the quote that is open in it.")
         else:
-            wanted = 2 * len(held)  # each search begins where the line begins
+            wanted = 2 * len(held)  # doubled, because each search starts again at the start of the line
     if len(_quotes(held, form.delimiter)) % 2:
         raise Invalid(
             "a quote is opened and never closed: the rest of the file would be one cell",
@@ -104,10 +104,10 @@ def whole_lines(source: Bytes, form: CsvForm) -> Iterator[bytes]:
 
 
 def _end_of_lines(block: bytes, delimiter: str) -> int:
-    """Return where the last line ends that ends in the block, 0 if none does; the block begins with a line."""
+    """Return the end of the last complete line in the block, which begins with a line; 0 when no line is complete."""
     quotes = _quotes(block, delimiter)
     for line_end in (b"\n", b"\r"):
-        at = block.rfind(line_end, 0, len(block) - (line_end == b"\r"))  # an LF may follow a CR that stands last
+        at = block.rfind(line_end, 0, len(block) - (line_end == b"\r"))  # an LF may follow a CR at the end of the block
         while at >= 0:
             before = int(np.searchsorted(quotes, at))
             if before % 2 == 0:
@@ -117,15 +117,15 @@ def _end_of_lines(block: bytes, delimiter: str) -> int:
 
 
 def _quotes(block: bytes, delimiter: str) -> npt.NDArray[np.int64]:
-    """Return the places of the quotes that open and close cells, in turns; a quote within an unquoted cell is neither.
+    """Return the positions of opening and closing quotes, alternating; a quote within an unquoted cell is neither.
 
-    So pyarrow's parser takes them, and Python's.
+    pyarrow's parser and Python's use the same rule.
     """
     data = np.frombuffer(block, dtype=np.uint8)
     quotes: npt.NDArray[np.int64] = np.flatnonzero(data == ord('"'))
     opening = quotes[::2]
     before = data[opening[opening > 0] - 1]
-    # A quote behind a closing one opens again: together they stand for one quote in the cell.
+    # A quote after a closing quote opens the cell again: together they stand for one quote in the cell.
     opens = np.zeros(256, dtype=np.bool_)
     opens[list(f'{delimiter}\r\n"'.encode())] = True
     if opens[before].all():
@@ -136,7 +136,7 @@ def _quotes(block: bytes, delimiter: str) -> npt.NDArray[np.int64]:
 
 
 def _text(source: Bytes, form: CsvForm) -> Iterator[bytes]:
-    """Yield the file in UTF-8; bytes that are declared so as they are, for pyarrow says which cell is not."""
+    """Yield the file in UTF-8; bytes declared to be UTF-8 are not checked, because pyarrow reports the invalid cell."""
     payload = source.read(BLOCK_BYTES) or b""
     _refuse_foreign(payload, form)
     decode = _decoder(form)
@@ -149,7 +149,7 @@ def _text(source: Bytes, form: CsvForm) -> Iterator[bytes]:
 
 
 def _decoder(form: CsvForm) -> Callable[[bytes], bytes]:
-    """Return what turns one piece of a file after another into UTF-8; an empty one is the last."""
+    """Return a function that converts a file to UTF-8, piece by piece; an empty piece is the last."""
     if codecs.lookup(form.encoding).name in {_UTF_8, "utf-8-sig"}:
         return lambda payload: payload
     decoder = codecs.getincrementaldecoder(form.encoding)()
@@ -168,10 +168,11 @@ def _decoder(form: CsvForm) -> Callable[[bytes], bytes]:
 
 
 def seen_form(head: bytes, encoding: str | None = None) -> CsvForm:
-    r"""Return the form that a CSV file seems to have, from its first ``HEAD_BYTES``; ``encoding`` where it is known.
+    r"""Return the form that a CSV file seems to have, from its first ``HEAD_BYTES``; pass ``encoding`` if known.
 
-    A guess for a person to read: the delimiter that gives all lines the same number of cells, the most of them, and a
-    decimal comma where numbers have one and none has a point. Between commas ``"1,234"`` is taken for a whole number.
+    A guess for people to review: the delimiter with which all lines have the same number of cells, and as many as
+    possible, and a decimal comma when some numbers have a comma and none has a point. If the delimiter is a comma,
+    ``"1,234"`` counts as a whole number.
 
     >>> seen_form(b"id;x\n1;0,5\n2;1,5\n")
     CsvForm(delimiter=';', encoding='utf-8', decimal=',')
@@ -190,13 +191,13 @@ def seen_form(head: bytes, encoding: str | None = None) -> CsvForm:
 
 
 def _rows(text: str, delimiter: str, *, whole: bool) -> list[list[str]]:
-    """Return the first lines in cells; only an empty one unless all have as many as the header, two or more."""
+    """Return the first lines, divided into cells; ``[[]]`` unless all have the same number of cells, two or more."""
     try:
         rows = [row for row in islice(_reader(text, delimiter), _SEEN_LINES) if row]
     except csv.Error:
         return [[]]
     if not whole and len(rows) < _SEEN_LINES:
-        rows = rows[:-1]  # the last line goes on
+        rows = rows[:-1]  # the last line is incomplete
     widths = {len(row) for row in rows}
     return rows if len(widths) == 1 and widths != {1} else [[]]
 
@@ -206,8 +207,8 @@ def _reader(text: str, delimiter: str) -> Iterator[list[str]]:
 
 
 def _refuse_foreign(head: bytes, form: CsvForm) -> None:
-    """Raise ``Invalid`` when a file that begins so is no text, or text in another encoding than the declared one."""
-    for beginning, what, remedy in _NO_TEXT:
+    """Raise ``Invalid`` when a file that begins like this is not text, or is in another encoding than declared."""
+    for beginning, what, remedy in _NOT_TEXT:
         if beginning.match(head):
             raise Invalid(f"the file is not CSV text: it is {what}", remedy)
     declared = codecs.lookup(form.encoding).name
@@ -232,14 +233,14 @@ def _other_encoding(fact: str, encoding: str, form: CsvForm) -> Invalid:
 
 
 def _refuse_header(head: str, form: CsvForm) -> None:
-    """Raise ``Invalid`` when the header is one name under the declared delimiter, and several under another one.
+    """Raise ``Invalid`` when the header is a single name with the declared delimiter, but several with another.
 
-    So it is, too, when there is another line before it: that by which Excel knows the delimiter.
+    Also refuses a file that begins with the line ``sep=``, from which Excel takes the delimiter.
     """
-    if told := _EXCEL_LINE.match(head):
+    if match := _EXCEL_LINE.match(head):
         raise Invalid(
-            "the file does not begin with its header but with a line for Excel, sep=",
-            f"Take the first line out, and set [data] delimiter = {json.dumps(told[1])}.",
+            "the file begins with a line for Excel (sep=), not with its header",
+            f"Remove the first line, and set [data] delimiter = {json.dumps(match[1])}.",
         )
     best = max(_DELIMITERS, key=lambda each: _names(head, each))
     if _names(head, form.delimiter) == 1 and (names := _names(head, best)) > 1:

@@ -1,6 +1,6 @@
-"""Fragments: a source in pieces that can be read independently of each other, by different processes.
+"""Fragments: a source divided into pieces that different processes can read independently of each other.
 
-A fragment is some files, or a piece of one large file where its format lets a reader begin in the middle.
+A fragment is some files, or a piece of one large file if its format lets a reader start in the middle.
 """
 
 from __future__ import annotations
@@ -17,42 +17,42 @@ from storage.errors import Invalid, InvariantBroken
 
 @runtime_checkable
 class Divisible(Protocol):
-    """A reader whose file can be read in pieces, none of which needs those before it."""
+    """A reader whose file can be read in pieces, each without reading those before it."""
 
     def pieces(self) -> Sequence[tuple[int, int]]:
-        """Return the data points and the bytes of each piece, in the file's order; empty: it is not divided."""
+        """Return the data points and bytes of each piece, in the file's order; empty if the file cannot be divided."""
         ...
 
     def between(self, start: int, end: int) -> Reader:
-        """Return a reader of the pieces ``start`` up to ``end``, not included; counted from 0."""
+        """Return a reader of the pieces from ``start`` up to but not including ``end``, counted from 0."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fragment:
-    """Consecutive files of a source, or consecutive pieces of one file; crosses to other processes."""
+    """Consecutive files of a source, or consecutive pieces of one file; is sent to other processes."""
 
     files: tuple[DataFile, ...]
     payload_bytes: int
     skipped: int = 0
-    """Data points of the file that come before."""
+    """Data points of the file that precede this fragment."""
     is_whole: bool = True
-    """Whether it is files, not pieces of one."""
+    """Whether the fragment consists of whole files."""
 
     @property
     def source(self) -> Source:
-        """Its files as a source; where it is pieces, rows are numbered from the first of them."""
+        """The fragment as a source; rows of a piece are numbered from the piece's first row."""
         return Source(location=self.files[0].name, files=self.files)
 
     def numbered(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """Yield batches of its source with the rows numbered as they are in the file."""
+        """Yield the batches of ``source`` with the row numbers of the file."""
         return (replace(batch, first=batch.first + self.skipped) for batch in batches)
 
 
 def divide(source: Source, most_bytes: int) -> tuple[Fragment, ...]:
-    """Return the source in fragments, in its order, of up to ``most_bytes`` as far as its files can be divided.
+    """Return the source in fragments, in order, each of at most ``most_bytes`` if its files can be divided that far.
 
-    Small files are put together. Raises ``Invalid`` for a file that is gone.
+    Small files share a fragment. Raises ``Invalid`` when a file has disappeared.
     """
     fragments: list[Fragment] = []
     for each in chain.from_iterable(_cut(file, most_bytes) for file in source.files):
@@ -66,12 +66,12 @@ def divide(source: Source, most_bytes: int) -> tuple[Fragment, ...]:
 
 
 def payload_bytes(source: Source) -> int:
-    """Return the size of all files of the source. Raises ``Invalid`` for a file that is gone."""
+    """Return the total size of the source's files. Raises ``Invalid`` when a file has disappeared."""
     return sum(map(_size, source.files))
 
 
 def _cut(file: DataFile, most_bytes: int) -> Iterator[Fragment]:
-    """Yield the file in fragments: one, unless it is larger than ``most_bytes`` and can be divided."""
+    """Yield the file in fragments: a single one, unless the file is larger than ``most_bytes`` and can be divided."""
     size = _size(file)
     pieces = file.reader.pieces() if size > most_bytes and isinstance(file.reader, Divisible) else ()
     if len(pieces) < 2 or not isinstance(file.reader, Divisible):
@@ -86,7 +86,7 @@ def _cut(file: DataFile, most_bytes: int) -> Iterator[Fragment]:
 
 
 def _filled(pieces: Sequence[tuple[int, int]], start: int, most_bytes: int) -> tuple[int, int, int]:
-    """Return where the fragment that begins at ``start`` ends, and its data points and bytes: one piece or more."""
+    """Return the end, data points and bytes of the fragment that begins at ``start``; it has at least one piece."""
     end, points, payload = start, 0, 0
     while end < len(pieces) and (end == start or payload + pieces[end][1] <= most_bytes):
         points, payload = points + pieces[end][0], payload + pieces[end][1]

@@ -1,7 +1,7 @@
-"""Tables that others hold in memory: pandas, polars and whatever else speaks one of Arrow's protocols.
+"""Tables in memory from other libraries: pandas, polars and any other that supports one of Arrow's protocols.
 
-None of these libraries is imported: a frame gives its data itself, by the Arrow PyCapsule interface or by the dataframe
-interchange protocol.
+The libraries are not imported here: a frame exports its own data, through the Arrow PyCapsule interface or the
+dataframe interchange protocol.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from shards.data.sources import plain
 from storage.errors import Invalid
 
 _ROW_NUMBERS = re.compile(r"__index_level_\d+__")
-"""Names under which pandas sends the numbers of rows along."""
+"""Names of the columns in which pandas exports row numbers."""
 
 
 def table_of(data: Any) -> pa.Table:
-    """Return a table in memory as a ``pyarrow.Table``. Raises ``Invalid`` when it is nothing like a table."""
+    """Return a table in memory as a ``pyarrow.Table``. Raises ``Invalid`` when it is not a table."""
     if isinstance(data, pa.Table):
         return _changed(data, _without_views)
     if isinstance(data, pa.RecordBatch):
@@ -35,17 +35,17 @@ def table_of(data: Any) -> pa.Table:
             return _without_row_numbers(from_dataframe(data))
     except (pa.ArrowException, TypeError, ValueError, NotImplementedError, RuntimeError) as error:
         raise Invalid(
-            f"the {_called(data)} cannot be turned into an Arrow table: {type(error).__name__}",
+            f"the {_called(data)} cannot be converted to an Arrow table: {type(error).__name__}",
             "give every column one type, or convert it to a pyarrow.Table",
         ) from error
     raise Invalid(
-        f"{_called(data)} is no table",
-        "give a pandas or polars frame, a pyarrow.Table, or the place of a file",
+        f"{_called(data)} is not a table",
+        "pass a pandas or polars frame, a pyarrow.Table, or the path of a file",
     )
 
 
 def plain_table(table: pa.Table) -> pa.Table:
-    """Return the table without dictionaries, extension types and string views, as messages have it."""
+    """Return the table without dictionaries, extension types and string views, as messages need it."""
     return _changed(table, lambda array: plain(_without_views(array)))
 
 
@@ -63,7 +63,7 @@ def _changed(table: pa.Table, change: Callable[[pa.Array], pa.Array]) -> pa.Tabl
 
 
 def _without_views(array: pa.Array) -> pa.Array:
-    """Return the array with plain strings in the dictionary, where it has one: pyarrow decodes no views."""
+    """Return the array with plain strings in its dictionary, if it has one: pyarrow cannot decode string views."""
     if pa.types.is_dictionary(array.type) and pa.types.is_string_view(array.type.value_type):
         return pa.DictionaryArray.from_arrays(array.indices, array.dictionary.cast(pa.string()))
     return array

@@ -1,7 +1,7 @@
-"""Data points and answers as messages: what a stranger sends is checked before any of it is used.
+"""Data points and answers as messages: untrusted input is checked before it is used.
 
-Bodies come from outside. Nothing in them is code, no claim in them makes this process take much more memory than they
-have bytes, and nothing in them is quoted in an error.
+Bodies come from outside. Nothing in them is executed, no value in them makes this process allocate much more memory
+than their own size, and errors quote nothing from them.
 
 Shape legend: N points, F features.
 """
@@ -31,7 +31,7 @@ _NUMBERS: Final = frozenset({bool, int, float})
 _PLAIN: Final = frozenset({*_NUMBERS, str, type(None)})
 _PROBABILITY: Final = "probability_"
 _ROUNDING: Final = 1e-3
-"""So far from 1 probabilities may add up to, in float32."""
+"""Largest deviation of a sum of float32 probabilities from 1."""
 _SOURCE: Final = "request"
 _RECORD_BATCH: Final = 3
 _HEADER_TYPE, _HEADER = 1, 2
@@ -39,29 +39,29 @@ _LENGTH, _COMPRESSION = 0, 3
 
 
 class TooManyPoints(Invalid):
-    """A message has more data points than one may have."""
+    """A message has more data points than are allowed."""
 
 
 class Unreadable(Invalid):
-    """A message is not what it is said to be."""
+    """A message does not have the format that it claims."""
 
 
 def table_of_stream(payload: bytes, most_points: int) -> pa.Table:
-    """Return the table in an Arrow IPC stream, every buffer of it checked.
+    """Return the table in an Arrow IPC stream, after checking every buffer.
 
-    Raises ``TooManyPoints``, ``Unreadable`` for anything that is no such stream, and ``Invalid`` for one that is
-    compressed: nobody knows how large that becomes.
+    Raises ``TooManyPoints``, ``Unreadable`` when ``payload`` is not such a stream, and ``Invalid`` when it is
+    compressed, because its decompressed size is unknown.
     """
     try:
         _refuse_compressed(payload)
         with pa.ipc.open_stream(pa.BufferReader(payload)) as reader:
-            _ = reader.schema.names  # raises for a name that is no UTF-8, which Arrow does not look at
+            _ = reader.schema.names  # raises when a name is not UTF-8, which Arrow does not check
             batches = list(_checked(reader, most_points))
             return pa.Table.from_batches(batches, schema=reader.schema)
     except (pa.ArrowException, OSError, EOFError, struct.error, IndexError, MemoryError, UnicodeError):
         # Not chained: the text of the cause may quote names and values.
         raise Unreadable(
-            "the body is no whole Arrow IPC stream with names in UTF-8",
+            "the body is not a complete Arrow IPC stream with names in UTF-8",
             f"send the bytes of pyarrow.ipc.new_stream, uncompressed, as {ARROW_STREAM}",
         ) from None
 
@@ -76,7 +76,7 @@ def table_of_columns(columns: Mapping[str, Sequence[Any]], most_points: int) -> 
 
 
 def table_of_features(features_NF: npt.NDArray[np.float32], names: Sequence[str]) -> pa.Table:
-    """Return features as a message has them: a column for each name, or one of lists where there is one name alone."""
+    """Return features as a table for a message: one column per name, or a column of lists if there is a single name."""
     if len(names) == 1 and features_NF.shape[1] > 1:
         values = pa.array(np.ascontiguousarray(features_NF).reshape(-1))
         return pa.table({names[0]: pa.FixedSizeListArray.from_arrays(values, features_NF.shape[1])})
@@ -84,28 +84,28 @@ def table_of_features(features_NF: npt.NDArray[np.float32], names: Sequence[str]
 
 
 def scores_of_table(table: pa.Table, classes: Sequence[str], points: int) -> npt.NDArray[np.float32]:
-    """Return the probabilities of an answer for so many data points, shape (N, C), in the order of ``classes``.
+    """Return the probabilities in an answer for ``points`` data points, shape (N, C), in the order of ``classes``.
 
-    Raises ``Corrupt`` when it is no answer for them: other columns, another number, or what no probability is.
+    Raises ``Corrupt`` when the answer does not fit: wrong columns, wrong number of rows, or invalid probabilities.
     """
     names = ["prediction", *(f"{_PROBABILITY}{name}" for name in classes)]
     fits = table.column_names == names and table.num_rows == points
     if not fits or any(table.schema.field(name).type != pa.float32() for name in names[1:]):
-        raise _no_answer("it has other columns, or another number of data points, than was asked for")
+        raise _bad_answer("it has other columns, or another number of data points, than were requested")
     columns = [table.column(name).combine_chunks() for name in names[1:]]
     if any(column.null_count for column in columns):
-        raise _no_answer("a probability is missing")
+        raise _bad_answer("a probability is missing")
     scores_NC: npt.NDArray[np.float32] = np.stack(columns, axis=1).astype(np.float32, copy=False)
     in_range = np.isfinite(scores_NC).all() and (scores_NC >= 0).all() and (scores_NC <= 1).all()
     if not in_range or (np.abs(scores_NC.sum(axis=1, dtype=np.float64) - 1) > _ROUNDING).any():
-        raise _no_answer("its probabilities are none")
+        raise _bad_answer("it has numbers that are not probabilities")
     return scores_NC
 
 
 def points_of_table(table: pa.Table, data: DataSettings, width: int) -> Iterator[FeatureBatch]:
-    """Yield the data points of a message as training sees them; ``feature_batches`` says what is refused.
+    """Yield the data points of a message as they would be used in training; refuses what ``feature_batches`` refuses.
 
-    ``data.features`` names columns, as found at ingest.
+    ``data.features`` are the names of columns, without patterns.
     """
     if missing := [name for name in data.features if name not in table.column_names]:
         raise Invalid(f"there is no column {missing[0]!r}", "send all features, named as in the training data")
@@ -116,7 +116,7 @@ def points_of_table(table: pa.Table, data: DataSettings, width: int) -> Iterator
     if len(set(known)) < len(known):
         twice = next(name for name in known if known.count(name) > 1)
         raise Invalid("two columns have the same name", "rename one of them", column=twice)
-    table = table.select(known)  # what else there is, is of no type that anything here relies on
+    table = table.select(known)  # other columns are dropped, because nothing here can rely on their types
     if data.id in known:
         _refuse_names(table.column(data.id).type, data.id)
     for name in data.features:
@@ -127,25 +127,24 @@ def points_of_table(table: pa.Table, data: DataSettings, width: int) -> Iterator
 
 
 def points_of_lists(lists: Sequence[Sequence[Any]], data: DataSettings, width: int) -> npt.NDArray[np.float32]:
-    """Return features given in order, one list for each data point, as training sees them: shape (N, F).
+    """Return features given in order, one list per data point, as used in training: shape (N, F).
 
-    Raises ``Invalid`` for another number of features, and for what is no finite number (in float32).
+    Raises ``Invalid`` for a wrong number of features, and for values that are not finite numbers (in float32).
     """
     if not lists:
         return np.empty((0, width), dtype=np.float32)
     for number, values in enumerate(lists):
         if len(values) != width:
             raise _bad_point(f"has {len(values)} features, expected {width}", number)
-        if not _NUMBERS.issuperset(
-            map(type, values)
-        ):  # before numpy: it gives every value the room of the longest text
-            raise _bad_point("has a feature that is no number", number)
+        # Checked before numpy, which allocates for every value the size of the longest string.
+        if not _NUMBERS.issuperset(map(type, values)):
+            raise _bad_point("has a feature that is not a number", number)
     try:
         features_NF = np.asarray(lists)
     except (ValueError, OverflowError):
         features_NF = np.empty(0, dtype=np.object_)
     if features_NF.dtype.kind not in "biuf" or features_NF.ndim != 2:
-        raise _bad_point("has a feature that is no number", _first_strange(lists))
+        raise _bad_point("has a feature that is not a number", _first_strange(lists))
     with np.errstate(over="ignore"):
         found_NF = np.ascontiguousarray(features_NF, dtype=np.float32)
     if not np.isfinite(found_NF).all():
@@ -155,7 +154,7 @@ def points_of_lists(lists: Sequence[Sequence[Any]], data: DataSettings, width: i
 
 
 def ids_of(values: Sequence[str | int | None]) -> pa.Array:
-    """Return ids as a column: whole numbers where all of them are, else texts. Raises ``Invalid`` for half characters.
+    """Return ids as a column: of integers if all are integers, else of strings. Raises ``Invalid`` for lone surrogates.
 
     >>> ids_of([1, None]).to_pylist(), ids_of([1, "b"]).to_pylist()
     ([1, None], ['1', 'b'])
@@ -166,11 +165,11 @@ def ids_of(values: Sequence[str | int | None]) -> pa.Array:
                 return pa.array(values, pa.int64())
         return pa.array([None if value is None else str(value) for value in values], pa.string())
     except UnicodeEncodeError:
-        raise Invalid("an id is no text that UTF-8 can write", "send ids as whole characters") from None
+        raise Invalid("an id cannot be encoded in UTF-8", "send ids without lone surrogates") from None
 
 
 def stream_of(table: pa.Table, facts: Mapping[str, int | str] | None = None) -> bytes:
-    """Return a table as an Arrow IPC stream; ``facts`` stand in its schema's metadata."""
+    """Return a table as an Arrow IPC stream, with ``facts`` in its schema's metadata."""
     metadata = {name: str(value) for name, value in (facts or {}).items()}
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema.with_metadata(metadata or None)) as writer:
@@ -180,7 +179,7 @@ def stream_of(table: pa.Table, facts: Mapping[str, int | str] | None = None) -> 
 
 
 def tables_of(source: Source, points: int) -> Iterator[pa.Table]:
-    """Yield a source's data points as messages have them, all columns, at most ``points`` at a time.
+    """Yield a source's data points as tables for messages: all columns, at most ``points`` rows at a time.
 
     Raises ``Invalid`` when a file cannot be read.
     """
@@ -193,7 +192,7 @@ def tables_of(source: Source, points: int) -> Iterator[pa.Table]:
 
 
 def batch_of(answers: pa.Table) -> tuple[PredictionBatch, tuple[str, ...], str | None]:
-    """Return answers as they are written to files, with the classes and the name of the id column, if there is one."""
+    """Return answers in the form for files, the classes, and the name of the id column, if there is one."""
     names = answers.column_names
     classes = tuple(name.removeprefix(_PROBABILITY) for name in names if name.startswith(_PROBABILITY))
     id_column = names[0] if names[0] != "prediction" else None
@@ -206,12 +205,12 @@ def batch_of(answers: pa.Table) -> tuple[PredictionBatch, tuple[str, ...], str |
 
 
 def facts_of(table: pa.Table) -> dict[str, int]:
-    """Return the whole numbers, 0 or more, among the facts that ``stream_of`` was given."""
+    """Return those facts given to ``stream_of`` that are whole numbers, 0 or more."""
     return {name: int(value) for name, value in texts_of(table).items() if value.isdecimal() and value.isascii()}
 
 
 def texts_of(table: pa.Table) -> dict[str, str]:
-    """Return the facts that ``stream_of`` was given, as they are written."""
+    """Return the facts given to ``stream_of``, as text."""
     return {name.decode(): value.decode() for name, value in (table.schema.metadata or {}).items()}
 
 
@@ -219,7 +218,7 @@ def _checked(reader: Any, most_points: int) -> Iterator[pa.RecordBatch]:
     points = 0
     for batch in reader:
         points += batch.num_rows
-        _refuse_many(points, most_points)  # before the buffers: a batch without any may claim any number
+        _refuse_many(points, most_points)  # before the buffers: a batch without buffers may claim any number
         batch.validate(full=True)
         yield batch
 
@@ -233,7 +232,7 @@ def _refuse_many(points: int, most: int) -> None:
 
 
 def _refuse_compressed(payload: bytes) -> None:
-    """Look into the messages' heads, which are Flatbuffers that Arrow has verified."""
+    """Check the headers of the messages, which are Flatbuffers that Arrow has verified."""
     messages = pa.ipc.MessageReader.open_stream(pa.BufferReader(payload))
     for message in messages:
         head = bytes(message.metadata)
@@ -253,7 +252,7 @@ def _is_compressed(head: bytes, root: int) -> bool:
 
 
 def _field(head: bytes, table: int, number: int) -> int:
-    """Return where a Flatbuffers table has its field of this number; 0: it has none."""
+    """Return the position of a field in a Flatbuffers table; 0 when the table does not have it."""
     names = table - struct.unpack_from("<i", head, table)[0]
     entry = 4 + 2 * number
     if entry + 2 > struct.unpack_from("<H", head, names)[0]:
@@ -265,14 +264,14 @@ def _field(head: bytes, table: int, number: int) -> int:
 def _refuse_names(data_type: pa.DataType, column: str) -> None:
     types = pa.types
     if not (types.is_string(data_type) or types.is_large_string(data_type) or types.is_integer(data_type)):
-        # Which type it has is not said: the names in a nested one are the sender's.
+        # The message does not name the type: a nested type would contain names from the sender.
         raise Invalid(
             "the id column must hold strings or whole numbers", "convert the column, or leave it out", column=column
         )
 
 
 def _refuse_types(data_type: pa.DataType, column: str) -> None:
-    """Refuse what is no number or list of numbers, without saying what it is: see ``_refuse_names``."""
+    """Refuse columns that do not hold numbers or lists of numbers, without naming the type: see ``_refuse_names``."""
     types, found = pa.types, plain_type(data_type)
     if is_list(found):
         found = plain_type(found.value_type)
@@ -282,7 +281,7 @@ def _refuse_types(data_type: pa.DataType, column: str) -> None:
 
 
 def _refuse_lists(column: pa.ChunkedArray, name: str, width: int) -> None:
-    """Refuse lists of another length before any of them is unpacked: eight bits become 32 bytes."""
+    """Refuse lists of the wrong length before they are unpacked, because eight bits become 32 bytes."""
     found = plain_type(column.type)
     if pa.types.is_fixed_size_list(found):
         strange = found.list_size != width
@@ -295,7 +294,7 @@ def _refuse_lists(column: pa.ChunkedArray, name: str, width: int) -> None:
 
 
 def _array(name: str, values: Sequence[Any]) -> pa.Array:
-    if not _PLAIN.issuperset(_types(values)):  # Arrow would give each object within room for the names of all others
+    if not _PLAIN.issuperset(_types(values)):  # Arrow would allocate in each object space for the names in all others
         raise Invalid(
             "a column holds an object, or lists within lists",
             "columns hold numbers, texts, or lists of numbers",
@@ -311,7 +310,7 @@ def _array(name: str, values: Sequence[Any]) -> pa.Array:
 
 
 def _types(values: Sequence[Any]) -> set[type]:
-    """Return the types of values, and of what stands in lists among them."""
+    """Return the types of values, and of the items of lists among them."""
     found = set(map(type, values))
     if list in found:
         found.remove(list)
@@ -330,8 +329,8 @@ def _first_strange(lists: Sequence[Sequence[Any]]) -> int:
     )
 
 
-def _no_answer(fact: str) -> Corrupt:
-    return Corrupt(f"the answer is none: {fact}", "its server is at fault, or another one; it was not used")
+def _bad_answer(fact: str) -> Corrupt:
+    return Corrupt(f"invalid answer: {fact}", "it was not used; check the server it came from")
 
 
 def _bad_point(fact: str, number: int) -> Invalid:

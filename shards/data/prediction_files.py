@@ -1,4 +1,4 @@
-"""Data points that ask for a prediction, and the file of answers.
+"""Data points to predict, and the file of predictions.
 
 Shape legend: N points, F features, C classes.
 """
@@ -32,16 +32,16 @@ class FeatureBatch:
     """Some data points to predict, in their file's order."""
 
     ids: pa.Array | None
-    """The id column as it stands in the file, None where there is none."""
+    """The id column as it is in the file; None when there is none."""
     labels_N: npt.NDArray[np.int32] | None
-    """Position in ``classes``; None unless asked for."""
+    """Position in ``classes``; None unless labels were requested."""
     features_NF: npt.NDArray[np.float32]
     """Scaled, C-contiguous."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PredictionBatch:
-    """Some answers."""
+    """Some predictions."""
 
     ids: pa.Array | None
     predictions: Sequence[str]
@@ -57,10 +57,10 @@ class _Writer(Protocol):
 def feature_batches(
     source: Source, data: DataSettings, width: int, *, labelled: bool = False
 ) -> Iterator[FeatureBatch]:
-    """Yield the source's features as training sees them, streamed.
+    """Yield the source's features, batch by batch, as they would be used in training.
 
-    The id column is passed on where there is one, whatever its type; the label is read where ``labelled``.
-    Raises ``Invalid`` for what ingest would refuse, and for another number of features than ``width``.
+    The id column, of any type, is passed on if there is one; labels are read when ``labelled`` is set.
+    Raises ``Invalid`` for data that an ingest would refuse, and when the number of features is not ``width``.
     """
     columns = choose_columns(source, data, identified=False, labelled=labelled)
     for batch in source.batches(columns.wanted, columns.points_within(_BATCH_BYTES)):
@@ -74,10 +74,10 @@ def feature_batches(
 def write_predictions(
     path: Path, batches: Iterable[PredictionBatch], classes: Sequence[str], id_column: str | None = None
 ) -> int:
-    """Write the answers to a Parquet, Arrow or CSV file, by the path's ending; return how many there are.
+    """Write predictions to a Parquet, Arrow or CSV file, depending on the path's ending; return their number.
 
     Columns: ``id_column`` where the batches carry ids, ``prediction``, then ``probability_<class>`` (float32) for each
-    class. The file appears whole, replacing an older one, or not at all. Raises ``Invalid`` for an unknown ending.
+    class. The file appears complete, replacing an older one, or not at all. Raises ``Invalid`` for an unknown ending.
     """
     check_ending(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
@@ -100,16 +100,16 @@ def write_predictions(
 def predictions_table(
     batches: Iterable[PredictionBatch], classes: Sequence[str], id_column: str | None = None
 ) -> pa.Table:
-    """Return the answers as one table in memory, with the columns of ``write_predictions``."""
+    """Return the predictions as one table in memory, with the columns of ``write_predictions``."""
     answers = list(batches)
     schema = _schema(answers[0] if answers else None, classes, id_column)
     return pa.Table.from_batches([_answers(batch, schema) for batch in answers], schema=schema)
 
 
 def check_ending(path: Path) -> None:
-    """Raise ``Invalid`` when predictions cannot be written to a file of this name: before any work is done."""
+    """Raise ``Invalid`` when predictions cannot be written to a file with this name; call it before any work."""
     if path.suffix.lower() not in {".parquet", ".pq", ".arrow", ".feather", ".ipc", ".csv"}:
-        raise Invalid("predictions cannot be written: the ending names no format", "Use .parquet, .arrow or .csv.")
+        raise Invalid("predictions cannot be written: the ending is unknown", "Use .parquet, .arrow or .csv.")
     if not path.parent.is_dir():
         raise Invalid("predictions cannot be written: the folder does not exist", "Create it.", folder=str(path.parent))
 
@@ -119,7 +119,7 @@ def _schema(first: PredictionBatch | None, classes: Sequence[str], id_column: st
     fields = [pa.field("prediction", pa.string()), *(pa.field(name, pa.float32()) for name in names[1:])]
     if id_column is not None and first is not None and first.ids is not None:
         if id_column in names:
-            raise Invalid("the id column has the name of a column of predictions", "Rename it.", column=id_column)
+            raise Invalid("the id column has the same name as a column of predictions", "Rename it.", column=id_column)
         fields.insert(0, pa.field(id_column, first.ids.type))
     return pa.schema(fields)
 

@@ -1,4 +1,4 @@
-"""A look at data nobody has described yet: what its columns could be."""
+"""A profile of data that has no specification yet: what its columns could be."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from shards.data.sources import Batch, Source, is_list, is_text, plain, plain_ty
 from storage.errors import Invalid
 
 MOST_DISTINCT = 1000
-"""Distinct values counted per column; beyond it a column counts as having many."""
+"""Distinct values counted per column; a column with more counts as having many."""
 
 _BATCH_POINTS = 4096
 _RUN_POINTS = 20
-"""A column counts its rows when runs of numbers that rise by one are at least so long on average."""
+"""A column is a row counter when its runs of consecutive numbers have at least this length on average."""
 _EMAIL = r"^[^@\s]+@[^@\s]+\.[^@\s]+$"
 _LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
 
@@ -32,35 +32,35 @@ class ColumnDescription:
 
     name: str
     type: str
-    """Arrow's name of the type; for CSV as guessed from the first lines."""
+    """Arrow's name of the type; for CSV a guess from the first lines."""
     kind: str
     """``text``, ``integer``, ``number``, ``boolean``, ``list`` (of numbers), ``nested`` (of lists) or ``other``."""
     nulls: int
     distinct: int | None
     """Number of distinct values; None when there are more than ``MOST_DISTINCT``, or for ``list`` and ``other``."""
     values: tuple[str, ...]
-    """The distinct values as labels read (see ``shards.data.columns.read_labels``), in natural order; empty when they
-    cannot be labels. They are data: for the user's own eyes, never for the store."""
+    """The distinct values as labels (see ``shards.data.columns.read_labels``), in natural order; empty when they cannot
+    be labels. They are data: show them to the user, never put them into the store."""
     largest: float | None = None
     """The largest absolute value of a column of single numbers; None for others."""
     unusable: int = 0
-    """Data points that have a value, but none that could be learned from: NaN, infinite as float32, or a list that is
-    empty or holds such a value."""
+    """Data points whose value cannot be used for training: NaN, infinite as float32, an empty list, or a list with such
+    a value."""
     repeats: bool = True
-    """Whether a value occurs twice, however many there are; True unless text or whole numbers were compared."""
+    """Whether any value occurs twice. Only text and whole numbers are compared; True for other columns."""
     counts: bool = False
-    """Whether whole numbers count the rows: each is one more than the one before, or begins the count again."""
+    """Whether whole numbers count the rows: each is the previous one plus one, or restarts the count."""
     span: int | None = None
-    """Of whole numbers the largest less the smallest, and one."""
+    """For whole numbers: the largest minus the smallest, plus one."""
     is_email: bool = False
     """Whether every text looks like an e-mail address."""
     lengths: tuple[int, int] | None = None
-    """Of a ``list`` the shortest and the longest."""
+    """For a ``list``: the shortest and the longest length."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceDescription:
-    """What a source holds."""
+    """The contents of a source."""
 
     files: tuple[str, ...]
     points: int
@@ -71,7 +71,7 @@ class SourceDescription:
 def describe(source: Source) -> SourceDescription:
     """Return columns, types, counts, and distinct values up to ``MOST_DISTINCT`` per column, in one streamed pass.
 
-    Columns are those of the first file. Raises ``Invalid`` when a file cannot be read or lacks one of them.
+    The columns are those of the first file. Raises ``Invalid`` when a file cannot be read or lacks one of them.
     """
     schema = source.files[0].schema()
     _refuse_repeated(schema.names, source.files[0].name)
@@ -83,7 +83,7 @@ def describe(source: Source) -> SourceDescription:
         try:
             return _described(source, schema, kinds)
         except Invalid as error:
-            # Of a CSV file the kinds are guessed from its first lines.
+            # A column of a CSV file: its kind was a guess from the first lines.
             column = error.context.get("column")
             if not isinstance(column, str) or kinds.get(column) not in {"integer", "number", "boolean"}:
                 raise
@@ -111,7 +111,7 @@ def _refuse_repeated(names: Sequence[str], file: str) -> None:
 
 @dataclass(slots=True)
 class _Unique:
-    """Whether values repeat, by hashes of 64 bits: 8 bytes a value, and none after the first repetition in a batch."""
+    """Whether values repeat, by 64-bit hashes: 8 bytes per value, and none after the first repetition in a batch."""
 
     hashes: list[npt.NDArray[np.int64]] | None = field(default_factory=list)
 
@@ -133,7 +133,7 @@ class _Unique:
 
 @dataclass(slots=True)
 class _Numbers:
-    """How whole numbers follow one another, file after file."""
+    """The order of whole numbers, file by file."""
 
     points: int = 0
     runs: int = 0
@@ -157,7 +157,7 @@ class _Numbers:
             return
         breaks = np.diff(numbers_N, prepend=before) != 1
         self.runs += int(breaks.sum())
-        # A file may go on counting where the one before ended.
+        # A file may continue the count of the file before.
         again = numbers_N[breaks][1:] if is_first else numbers_N[breaks]
         self.steady = bool((again == self.begins).all())
 
@@ -172,7 +172,7 @@ class _Numbers:
 
 @dataclass(slots=True, kw_only=True)
 class _Tally:
-    """What has been seen of one column; counts as many values as ``MOST_DISTINCT`` and one more."""
+    """What has been read of one column; keeps up to ``MOST_DISTINCT`` + 1 distinct values."""
 
     name: str
     type: str
@@ -239,7 +239,7 @@ class _Tally:
         if self.kind != "number":
             column = pa.RecordBatch.from_arrays([present], names=[self.name])
             texts = label_codes(Batch(file=batch.file, first=batch.first, columns=column), self.name)[1]
-            # CSV spells truth values in several ways, and labels are compared by one of them.
+            # CSV files spell booleans in several ways; labels are compared in one spelling.
             return _truths(batch, self.name, texts) if self.kind == "boolean" else texts
         values = pc.unique(present.cast(pa.float64())).to_pylist()
         self.whole = self.whole and all(value.is_integer() for value in values)
@@ -278,8 +278,8 @@ def _truths(batch: Batch, column: str, texts: list[str]) -> list[str]:
 
 def _floats(batch: Batch, column: str, present: pa.Array) -> pa.Array:
     try:
-        return pc.cast(present, pa.float64(), safe=False)  # from 2**53 on neighbours may become one
-    except pa.ArrowInvalid:  # text of a CSV file, and quoted by the cause
+        return pc.cast(present, pa.float64(), safe=False)  # numbers above 2**53 may be rounded
+    except pa.ArrowInvalid:  # text in a CSV file; not chained, because the cause quotes it
         raise Invalid("the column holds text", "Correct it.", file=batch.file, column=column) from None
 
 
@@ -304,6 +304,6 @@ def _kind_of_list(of: pa.DataType) -> str:
 
 
 def _natural(text: str) -> tuple[int, int, str]:
-    """Sort whole numbers by value, before everything else by text."""
+    """Return a sort key: whole numbers first, by value; then everything else, as text."""
     digits = text.removeprefix("-")
     return (0, int(text), "") if digits.isdecimal() and digits.isascii() else (1, 0, text)

@@ -1,9 +1,9 @@
 """Readers: one per format, over a file on this machine, a file in a bucket, or a table in memory.
 
-Reading never holds more than one batch, one CSV block, or one Parquet page per column; of a file in a bucket also the
-part fetched last (``shards.data.remote_files``), and of an Arrow file there one whole record batch, for it cannot be
-mapped. Errors name column and row (from 1, without a CSV's header), never a value: the causes' texts quote cells, so
-they are not chained where they do.
+Reading holds at most one batch, one CSV block, or one Parquet page per column in memory. For a file in a bucket it also
+holds the part fetched last (``shards.data.remote_files``), and one whole record batch of an Arrow file, which cannot be
+mapped. Errors name column and row (from 1, without a CSV's header), never a value; a cause whose text quotes cells is
+not chained.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ from storage.errors import Invalid
 _MEBIBYTE = 1 << 20
 _PARQUET_BUFFERS_BYTES = 8 * _MEBIBYTE
 _REMOTE_BUFFERS_BYTES = 24 * _MEBIBYTE
-"""For a row group too large to be held: each filling of a buffer may be a request."""
+"""For a row group too large to be held, because each refill of a buffer may be a request."""
 _ARROW_FILE = b"ARROW1"
-"""How an Arrow file begins, and a stream does not."""
+"""The first bytes of an Arrow file, which an Arrow stream does not have."""
 _ARROW_END = b"\xff\xff\xff\xff\0\0\0\0"
 _EARLIER_ARROW_END = b"\0\0\0\0"
 """How streams ended before Arrow 0.15."""
 _Part = TypeVar("_Part")
 _IpcReader: TypeAlias = pa.RecordBatchReader | pa.ipc.RecordBatchFileReader
 _REMEDY_ENCODING = (
-    'Save the file as UTF-8, or name its encoding: [data] encoding = "cp1252", for example (sisa init --encoding).'
+    'Save the file as UTF-8, or set its encoding, for example [data] encoding = "cp1252" (sisa init --encoding).'
 )
 _DECIMAL_COMMA = re.compile(r"invalid value '[+-]?[0-9]*,[0-9]+'")
 _CSV_PLACE = re.compile(r"(?:In CSV column #(?P<column>\d+): )?.*?Row #(?P<row>\d+):")
@@ -52,22 +52,22 @@ class Wanted:
     """Which columns to read."""
 
     texts: tuple[str, ...]
-    """Names, subjects, classes: CSV cells are taken literally."""
+    """Ids, subjects, classes: CSV cells are taken literally."""
     numbers: tuple[str, ...]
-    """Features: CSV cells are parsed as float64, or as bool where the first lines say true and false."""
+    """Features: CSV cells are parsed as float64, or as bool if the first lines contain true and false."""
 
     @property
     def names(self) -> list[str]:
-        """All of them."""
+        """The names of all wanted columns."""
         return [*self.texts, *self.numbers]
 
 
 class Reader(Protocol):
-    """Reads one table. Every method may raise ``Invalid``, without the file's name."""
+    """Reads one table. Every method may raise ``Invalid``, whose text does not name the file."""
 
     @property
     def typed(self) -> bool:
-        """Whether the schema's types are the file's own, not a guess from its first lines."""
+        """Whether the schema's types are stored in the file, not guessed from its first lines."""
         ...
 
     def schema(self) -> pa.Schema:
@@ -112,7 +112,7 @@ class _ParquetReader:
         return replace(self, groups=range(start, end))
 
     def batches(self, wanted: Wanted, points: int) -> Iterator[pa.RecordBatch]:
-        # Without buffering, pyarrow reads whole column chunks: a row group at a time. Each column has its own buffer.
+        # Unbuffered, pyarrow reads whole column chunks, a row group at a time. Each column has its own buffer.
         buffer_bytes = max(8192, min(_MEBIBYTE, _PARQUET_BUFFERS_BYTES // len(wanted.names)))
         with pq.ParquetFile(self.path, pre_buffer=False, buffer_size=buffer_bytes) as file:
             groups = self.groups or range(file.num_row_groups)
@@ -164,17 +164,17 @@ class _ArrowReader:
         return reader.schema
 
     def batches(self, wanted: Wanted, points: int) -> Iterator[pa.RecordBatch]:
-        # Mapped, so that a record batch larger than the memory at hand can be cut without being read whole.
+        # Mapped, so that a record batch larger than the available memory can be sliced without reading it whole.
         mapped = self._map()
         reader, source = self._open(mapped)
         for batch in _record_batches(reader, source):
             for piece in _cut(batch.select(wanted.names), points):
                 yield piece
-                # Pages read so far are the file's own: give them back, or the whole file would count as ours.
+                # Release the pages read so far, which the kernel can reload; else the whole file would count as ours.
                 mapped.madvise(mmap.MADV_DONTNEED)
 
     def _map(self) -> mmap.mmap:
-        # Never closed by hand: batches point into it, and it goes when the last of them does.
+        # Never closed explicitly: batches point into it, and it is freed with the last of them.
         with self.path.open("rb") as file:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
@@ -235,7 +235,7 @@ class CsvReader:
                     schema = self._schema(block)
                     names = tuple(schema.names)
                     options.column_types = _cell_types(schema, wanted)
-                # Behind an empty line what looks like a byte order mark is a part of the first cell.
+                # After an empty line, what looks like a byte order mark is part of the first cell.
                 with _naming_csv_place(names, self.form, -1 if first else rows):
                     table = self._parsed(block if first else b"\n" + block, options, () if first else names)
                 rows += table.num_rows
@@ -260,7 +260,7 @@ class CsvReader:
         return pacsv.ConvertOptions(decimal_point=self.form.decimal)
 
     def _parsed(self, block: bytes, options: pacsv.ConvertOptions, names: tuple[str, ...] = ()) -> pa.Table:
-        # One thread: only then does pyarrow know the row of a bad line. One block: see shards.data.csv_text.
+        # One thread, so that pyarrow knows the row of a bad line. One block: see shards.data.csv_text.
         return pacsv.read_csv(
             pa.BufferReader(block),
             read_options=pacsv.ReadOptions(use_threads=False, block_size=len(block) + 1, column_names=names or None),
@@ -292,16 +292,16 @@ _READERS: dict[str, tuple[Callable[[Path], Reader], Callable[[RemoteFile], Reade
 _CSV_ENDINGS: Final = (".csv", ".csv.gz")
 
 ENDINGS: Final = (*_READERS, *_CSV_ENDINGS)
-"""Of the formats there are readers for."""
+"""File name endings of all supported formats."""
 
 
 def ending_of(name: str) -> str | None:
-    """Return the ending that tells the format; None: of no known one."""
+    """Return the ending that identifies the format; None when the format is unknown."""
     return next((ending for ending in ENDINGS if name.lower().endswith(ending)), None)
 
 
 def reader_of(ending: str, file: Path | RemoteFile, csv: CsvForm = USUAL_CSV) -> Reader:
-    """Return a reader of the file; ``ending`` is one of ``ENDINGS``. Nothing is read yet."""
+    """Return a reader for the file; ``ending`` is one of ``ENDINGS``. Nothing is read yet."""
     if ending in _CSV_ENDINGS:
         return CsvReader(file, compressed=ending.endswith(".gz"), form=csv)
     local, remote = _READERS[ending]
@@ -309,7 +309,7 @@ def reader_of(ending: str, file: Path | RemoteFile, csv: CsvForm = USUAL_CSV) ->
 
 
 def _row_groups(metadata: pq.FileMetaData) -> list[tuple[int, int]]:
-    """Return the data points and the bytes in the file of each row group."""
+    """Return for each row group its data points and its bytes in the file."""
     groups = (metadata.row_group(index) for index in range(metadata.num_row_groups))
     return [
         (group.num_rows, sum(group.column(index).total_compressed_size for index in range(group.num_columns)))
@@ -320,7 +320,7 @@ def _row_groups(metadata: pq.FileMetaData) -> list[tuple[int, int]]:
 def _span(group: pq.RowGroupMetaData, names: list[str]) -> tuple[int, int]:
     """Return where a row group's chunks of these columns begin and end in the file."""
     chunks = [group.column(index) for index in range(group.num_columns)]
-    # A list column's chunk is called after its items, too: emb.list.element.
+    # The name of a list column's chunk includes its items: emb.list.element.
     wanted = [chunk for chunk in chunks if any(f"{chunk.path_in_schema}.".startswith(f"{name}.") for name in names)]
     starts = [min(chunk.data_page_offset, chunk.dictionary_page_offset or chunk.data_page_offset) for chunk in wanted]
     ends = (start + chunk.total_compressed_size for start, chunk in zip(starts, wanted, strict=True))
@@ -338,7 +338,7 @@ def _record_batches(reader: _IpcReader, source: pa.NativeFile) -> Iterator[pa.Re
 def _whole_stream(parts: Iterable[_Part], source: pa.NativeFile) -> Iterator[_Part]:
     """Yield the parts of an Arrow stream, read one after another from ``source``.
 
-    Raises ``Invalid`` for a stream that just stops, as a copy that was interrupted does, or that another one follows.
+    Raises ``Invalid`` for a stream that stops without its end mark, like an interrupted copy, or that has a successor.
     """
     end = source.tell()
     for part in parts:
@@ -352,7 +352,7 @@ def _whole_stream(parts: Iterable[_Part], source: pa.NativeFile) -> Iterator[_Pa
             "Copy it again; if it is whole, write it again and close the writer, or write an Arrow or Parquet file.",
         )
     if rest not in {_ARROW_END, _EARLIER_ARROW_END}:
-        raise Invalid("there is more behind the end of the Arrow stream", "Write each stream to a file of its own.")
+        raise Invalid("there is more data after the end of the Arrow stream", "Write each stream to its own file.")
 
 
 def _cut(batch: pa.RecordBatch, points: int) -> Iterator[pa.RecordBatch]:
@@ -360,7 +360,7 @@ def _cut(batch: pa.RecordBatch, points: int) -> Iterator[pa.RecordBatch]:
 
 
 def _cell_types(schema: pa.Schema, wanted: Wanted) -> dict[str, pa.DataType]:
-    """Return how the cells of wanted columns are parsed, ``schema`` being what the first lines seem to hold."""
+    """Return the type as which each wanted column is parsed; ``schema`` is a guess from the first lines."""
     truths = {field.name for field in schema if pa.types.is_boolean(field.type)}
     numbers = {name: pa.bool_() if name in truths else pa.float64() for name in wanted.numbers}
     return dict.fromkeys(wanted.texts, pa.string()) | numbers
@@ -368,9 +368,9 @@ def _cell_types(schema: pa.Schema, wanted: Wanted) -> dict[str, pa.DataType]:
 
 @contextmanager
 def _naming_csv_place(names: tuple[str, ...], form: CsvForm, rows: int) -> Iterator[None]:
-    """Turn pyarrow's complaint about a CSV cell or line, which quotes it, into ``Invalid`` that says where it is.
+    """Turn pyarrow's error about a CSV cell or line, which quotes it, into an ``Invalid`` that only names its place.
 
-    ``rows`` stand before those that pyarrow counts.
+    ``rows`` is the number of rows before those that pyarrow counts.
     """
     try:
         yield
@@ -392,7 +392,7 @@ def _refuse_csv_place(place: re.Match[str], names: tuple[str, ...], form: CsvFor
     column = names[int(place["column"])]
     if place.string.endswith("invalid UTF8 data"):
         raise Invalid("the cell is not UTF-8 text", _REMEDY_ENCODING, column=column, row=row) from None
-    remedy = "Correct it, or take the column out of [data] features."
+    remedy = "Correct it, or remove the column from [data] features."
     if form.decimal == "." and _DECIMAL_COMMA.search(place.string):
         remedy = 'If its numbers have a comma before the fraction, set [data] decimal = ",".'
     raise Invalid("the cell is not a number or truth value", remedy, column=column, row=row) from None

@@ -1,4 +1,4 @@
-"""Data files in a bucket: found by address, folder or glob, and read piece by piece with bounded memory."""
+"""Data files in a bucket: found by address, folder or glob, and read piece by piece, with bounded memory."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from storage.errors import Unavailable
 from storage.s3.files import SCHEME, BucketFile, BucketFiles, bucket_and_name, bucket_files
 
 HELD_BYTES: Final = 24 << 20
-"""A file, or a part of one, of up to so many bytes is fetched in one request and held while it is read."""
+"""Largest file, or part of a file, that is fetched in one request and held while it is read."""
 AHEAD_BYTES: Final = 4 << 20
-"""A read that goes on where the last one ended, or soon after, is the next of many: so much is fetched for them all."""
+"""Bytes to fetch when a read starts where the last one ended, or soon after, because more such reads will follow."""
 
 _NEAR_BYTES: Final = 1 << 16
 _LOG_FILES: Final = 1000
-"""So many of a table's log are looked at: one page of a listing."""
+"""Files of a table's log to examine at most: one page of a listing."""
 _GLOB: Final = re.compile(r"[*?[]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RemoteFile:
-    """One file of a bucket."""
+    """One file in a bucket."""
 
     files: BucketFiles
     file: BucketFile
@@ -40,12 +40,12 @@ class RemoteFile:
         return f"{SCHEME}{self.files.bucket}/{self.file.name}"
 
     def open(self) -> RemoteBytes:
-        """Return its bytes, to be read at any place. Nothing is fetched yet."""
+        """Return its bytes as a seekable stream. Nothing is fetched yet."""
         return RemoteBytes(self.files, self.file)
 
 
 class RemoteBytes(io.RawIOBase):
-    """A file of a bucket as Python's libraries read files. What ``BucketFiles.read`` raises comes through them."""
+    """A file in a bucket as a stream for other libraries. Passes on what ``BucketFiles.read`` raises."""
 
     def __init__(self, files: BucketFiles, file: BucketFile) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class RemoteBytes(io.RawIOBase):
         self._last = -_NEAR_BYTES - 1
 
     def hold(self, start: int, end: int) -> bool:
-        """Fetch this part in one request, and serve it from memory until the next one; False: it is too large."""
+        """Fetch this part in one request and hold it until the next fetch; return False when it is too large."""
         if end - start > HELD_BYTES:
             return False
         at, held = self._held
@@ -65,7 +65,7 @@ class RemoteBytes(io.RawIOBase):
         return True
 
     def hold_all(self) -> bool:
-        """Fetch the whole file, proved by the server's checksum; False: it is too large."""
+        """Fetch the whole file, verified by the server's checksum; return False when it is too large."""
         return self.hold(0, self._file.payload_bytes)
 
     def readable(self) -> bool:
@@ -87,7 +87,7 @@ class RemoteBytes(io.RawIOBase):
         return self._position
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]  # what pyarrow and io give
-        """Fill ``buffer`` from the position on, and return how many bytes there were."""
+        """Read into ``buffer`` from the position, and return the number of bytes read."""
         start = self._position
         end = min(start + len(buffer), self._file.payload_bytes)
         if end <= start:
@@ -99,7 +99,7 @@ class RemoteBytes(io.RawIOBase):
         return end - start
 
     def _provide(self, start: int, end: int) -> None:
-        """Have these bytes held."""
+        """Make sure that these bytes are in memory."""
         at, held = self._held
         if at <= start and end <= at + len(held):
             return
@@ -107,29 +107,31 @@ class RemoteBytes(io.RawIOBase):
         self._fetch(start, min(max(end, start + AHEAD_BYTES), self._file.payload_bytes) if follows else end)
 
     def _fetch(self, start: int, end: int) -> None:
-        self._held = (0, b"")  # first: both at once would be twice as much
+        self._held = (0, b"")  # released first, so that only one part is in memory
         self._held = (start, self._files.read(self._file, start, end))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RemoteFound:
-    """What an address stands for."""
+    """The files that an address stands for."""
 
     files: tuple[RemoteFile, ...]
     """Sorted by name."""
     others: tuple[str, ...] = ()
-    """In a folder the names, relative to it, of files that are no data."""
+    """For a folder: the names, relative to it, of its files that are not data."""
 
 
 def find_remote(
     location: str, endpoint: str | None, is_data: Callable[[PurePosixPath], bool], profile: str | None = None
 ) -> RemoteFound | None:
-    """Return the files that ``location`` (``s3://bucket/name``) stands for; None: nothing is there.
+    """Return the files that ``location`` (``s3://bucket/name``) stands for; None when there is nothing.
 
-    A name stands for its file; else for all files below it that are data, by their names relative to it; else, as a
-    glob, for all that match: ``*`` and ``?`` stop at ``/``, ``**`` does not, hidden names must be asked for. Without
-    files it is a folder or a glob without data. ``profile`` names the credentials; see ``bucket_files``. Raises as
-    ``BucketFiles.find`` does, and ``Invalid`` for no address, and for files of a table (``shards.data.table_formats``).
+    A name stands for the file with that name; if there is none, for all data files below it, judged by their relative
+    names; if there are none, it is a glob and stands for all matches. In a glob, ``*`` and ``?`` do not match ``/``,
+    ``**`` does, and hidden names match only if the pattern is hidden too. A result without files means that the folder
+    or glob has no data. ``profile`` names the credentials; see ``bucket_files``. Raises what ``BucketFiles.find``
+    raises, and ``Invalid`` when ``location`` is not an address or the files belong to a table
+    (``shards.data.table_formats``).
     """
     bucket, name = bucket_and_name(location)
     files = bucket_files(bucket, endpoint, profile)
@@ -158,11 +160,11 @@ def _found(files: BucketFiles, chosen: list[BucketFile]) -> RemoteFound:
 
 
 def _refuse_tables(files: BucketFiles, listed: list[BucketFile], above: Iterable[PurePosixPath]) -> None:
-    """Raise ``Invalid`` when a table's log is among the files listed, or in a folder above them."""
+    """Raise ``Invalid`` when a table's log is among the listed files, or in a folder above them."""
     roots = logged_roots(each.name for each in listed)
     for folder in above:
         for log in LOG_FOLDERS:
-            # Who may not list there has not been told, and reads what may be read.
+            # An account that may not list this folder cannot know of a log, and may still read the files.
             with suppress(Unavailable):
                 names = [each.name for each in islice(files.under((folder / log).as_posix() + "/"), _LOG_FILES)]
                 roots |= logged_roots(names)
@@ -171,7 +173,7 @@ def _refuse_tables(files: BucketFiles, listed: list[BucketFile], above: Iterable
 
 
 def matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
-    """Return whether a name, in its parts, matches a glob, in its parts, as Python's ``glob`` has it.
+    """Return whether the parts of a name match the parts of a glob, by the rules of Python's ``glob``.
 
     >>> matches(["data", "1", "a.csv"], ["data", "**", "*.csv"])
     True
@@ -190,5 +192,5 @@ def matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
 
 
 def _true_files(files: BucketFiles, prefix: str) -> Iterator[BucketFile]:
-    # Consoles make folders by empty objects whose name ends with a slash.
+    # Consoles create folders as empty objects whose names end with a slash.
     return (each for each in files.under(prefix) if not each.name.endswith("/"))

@@ -1,6 +1,6 @@
-"""The user's files: found, opened and streamed with bounded memory, wherever they lie and whatever their format.
+"""The user's files: found, opened and streamed with bounded memory, for all places and formats.
 
-Places: folders of this machine, buckets of an S3 server. Formats: Parquet, Arrow IPC (file and stream), CSV (also
+Places: folders on this machine, buckets of an S3 server. Formats: Parquet, Arrow IPC (file and stream), CSV (also
 gzipped). Errors name the file, never a value in it.
 """
 
@@ -35,12 +35,12 @@ class DataFile:
     """One file of a source, or a table in memory."""
 
     name: str
-    """Path relative to the source's base, with ``/``, or the address; as people see it in errors."""
+    """Path relative to the source's base, with ``/``, or the address; this is the name in error messages."""
     path: Path | None
     """None for a table in memory, and for a file in a bucket."""
     reader: Reader
     remote: RemoteFile | None = None
-    """The file in a bucket."""
+    """The file, if it is in a bucket."""
 
     def schema(self) -> pa.Schema:
         """Return names and types of all columns. Raises ``Invalid`` when the file cannot be read."""
@@ -58,19 +58,19 @@ class Batch:
     columns: pa.RecordBatch
 
     def column(self, name: str) -> pa.Array:
-        """Return a column with plain values: neither a dictionary nor an extension type."""
+        """Return a column of plain values, without dictionary or extension type."""
         return plain(self.columns.column(name))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceFile:
-    """What a source's inventory says of one file."""
+    """One file in a source's inventory."""
 
     name: str
     payload_bytes: int
     sha256: Sha256
-    """Of the content; of a file in a bucket, whose content is not read for this: of the server's tag for it. Of a CSV
-    file in another form than the usual one also of the form: read in another one it would hold other data points."""
+    """Digest of the content. For a file in a bucket, whose content is not read for this: digest of the server's tag.
+    For a CSV file that is not in the usual form, the digest also covers the form, which changes its data points."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +80,7 @@ class Source:
     location: str
     files: tuple[DataFile, ...]
     passed_over: tuple[str, ...] = ()
-    """Files of the folder that are not read, though somebody might think so: of other formats, or with hidden names."""
+    """Files of the folder that are not read, although users might expect it: other formats, or hidden names."""
 
     @property
     def is_remote(self) -> bool:
@@ -88,7 +88,7 @@ class Source:
         return any(file.remote is not None for file in self.files)
 
     def batches(self, wanted: Wanted, points: int) -> Iterator[Batch]:
-        """Yield the wanted columns file after file, at most ``points`` data points at a time.
+        """Yield the wanted columns, file by file, at most ``points`` data points at a time.
 
         Raises ``Invalid`` naming the file when it is truncated, damaged, or has a line that cannot be parsed.
         """
@@ -111,16 +111,16 @@ def open_source(
 ) -> Source:
     """Return the source that ``location`` names: a file, a folder or a glob, relative to ``base``, or ``s3://…``.
 
-    A folder stands for all files of known endings in it and below, sorted by name; hidden files and those that start
-    with ``_`` are left out, and named in the source's ``passed_over``. What lies in the folders and at the addresses
-    ``leave_out`` is never data: folders and globs pass it over. ``endpoint`` is the address of a bucket's server, None:
-    AWS, or what boto3 is told; ``profile`` names credentials for it in this machine's file, None: what boto3 finds.
-    ``csv`` is the form of CSV files.
+    A folder stands for all files with known endings in it and its subfolders, sorted by name. Hidden files and files
+    whose names start with ``_`` are skipped and listed in the source's ``passed_over``. Folders and globs also skip
+    everything in the folders and at the addresses in ``leave_out``. ``endpoint`` is the address of a bucket's server;
+    None: AWS, or what boto3's configuration says. ``profile`` names credentials in this machine's file; None: those
+    that boto3 finds. ``csv`` is the form of CSV files.
 
     Raises:
-        Invalid: nothing is found, an ending is unknown, ``location`` itself is to be left out, there is no such
-            bucket, or the files belong to a table whose log says which of them are current.
-        Unavailable: the bucket's server gives no answer, or no access.
+        Invalid: nothing is found, an ending is unknown, ``location`` itself is in ``leave_out``, the bucket does not
+            exist, or the files belong to a table whose log says which of them are current.
+        Unavailable: the bucket's server does not answer, or denies access.
     """
     if is_on_s3(location):
         addresses = tuple(place for place in leave_out if isinstance(place, str))
@@ -140,7 +140,7 @@ def table_source(table: pa.Table) -> Source:
 
 
 def seen_csv_form(source: Source, encoding: str | None = None) -> CsvForm:
-    """Return the form that the source's first CSV file seems to have; ``encoding`` where it is known."""
+    """Return the form that the source's first CSV file seems to have; pass ``encoding`` if it is known."""
     for file in source.files:
         if isinstance(file.reader, CsvReader):
             with _naming(file.name):
@@ -158,7 +158,7 @@ def in_csv_form(source: Source, form: CsvForm) -> Source:
 
 
 def inventory(source: Source) -> tuple[SourceFile, ...]:
-    """Return name, size and digest of each file: equal as long as no file has changed. A table in memory has none."""
+    """Return name, size and digest of each file, equal as long as no file changes; nothing for a table in memory."""
     entries = []
     for file in source.files:
         if file.remote is not None:
@@ -173,7 +173,7 @@ def inventory(source: Source) -> tuple[SourceFile, ...]:
 
 
 def csv_form_of(file: DataFile) -> CsvForm:
-    """Return the form that a CSV file is read in; of other files the usual one."""
+    """Return the form in which a CSV file is read; for other files the usual form."""
     return file.reader.form if isinstance(file.reader, CsvReader) else USUAL_CSV
 
 
@@ -183,7 +183,7 @@ def _read_as(file: DataFile, digest: Sha256) -> Sha256:
 
 
 def passed_over_text(source: Source) -> str:
-    """Return what is to be said of the files that are passed over, nothing where there are none."""
+    """Return a message about the files that are passed over; empty when there are none."""
     names = source.passed_over
     if not names:
         return ""
@@ -195,7 +195,7 @@ def passed_over_text(source: Source) -> str:
 
 
 def glob_like(text: str) -> bool:
-    """Return whether ``text`` has a character with a meaning in globs."""
+    """Return whether ``text`` contains a glob character."""
     return any(character in text for character in "*?[")
 
 
@@ -205,7 +205,7 @@ def plain(array: pa.Array) -> pa.Array:
         return plain(array.storage)
     if isinstance(array, pa.DictionaryArray):
         return plain(array.dictionary_decode())
-    # pyarrow encodes and compares string views in few places.
+    # Few functions of pyarrow can encode or compare string views.
     return array.cast(pa.string()) if pa.types.is_string_view(array.type) else array
 
 
@@ -242,7 +242,7 @@ def _local_source(location: str, base: Path, leave_out: Iterator[Path], csv: Csv
     elif target.is_file():
         paths = [target]
     else:
-        # Path.glob refuses absolute patterns. The base is a folder's name, whatever characters it has.
+        # Path.glob refuses absolute patterns. The base is escaped, because it is a name, not a pattern.
         matches = map(Path, glob(str(Path(escape(str(base))) / location), recursive=True))  # noqa: PTH207
         paths = sorted(path for path in matches if path.is_file() and own.isdisjoint(_above(path)))
         if not paths:
@@ -273,7 +273,7 @@ def _remote_source(
 
 
 def _worth_naming(others: Iterable[str]) -> tuple[str, ...]:
-    """Return those of the names that somebody might take for data: not what systems and programs leave behind."""
+    """Return the names that users might take for data, without files that systems and programs leave behind."""
     return tuple(name for name in others if ending_of(name) is not None or not _is_hidden(PurePath(name)))
 
 
@@ -286,12 +286,12 @@ def _is_hidden(path: PurePath) -> bool:
 
 
 def _ways_to(path: Path) -> frozenset[Path]:
-    """Return the path as it is written and as it is without symbolic links, both absolute."""
+    """Return the path as given and with symbolic links resolved, both absolute."""
     return frozenset({Path(os.path.abspath(path)), Path(os.path.realpath(path))})  # noqa: PTH100
 
 
 def _above(path: Path) -> Iterator[Path]:
-    """Yield the path and every folder it lies in, by way of symbolic links and without."""
+    """Yield the path and all folders above it, both as given and with symbolic links resolved."""
     return (folder for way in _ways_to(path) for folder in (way, *way.parents))
 
 
@@ -316,7 +316,7 @@ def _data_file(name: str, file: Path | RemoteFile, payload_bytes: int, csv: CsvF
 
 
 def _own_files(location: str) -> Invalid:
-    return Invalid(f"a store's own files are not data: {location}", "Name data outside of the store and its keys.")
+    return Invalid(f"a store's own files are not data: {location}", "Name data outside the store and its keys.")
 
 
 def _nothing(fact: str, location: str) -> Invalid:
@@ -325,7 +325,7 @@ def _nothing(fact: str, location: str) -> Invalid:
 
 @contextmanager
 def _naming(file: str) -> Iterator[None]:
-    """Turn what reading raises into ``Invalid`` that names the file."""
+    """Turn errors of reading into ``Invalid`` errors that name the file."""
     try:
         yield
     except Invalid as error:
@@ -333,7 +333,7 @@ def _naming(file: str) -> Iterator[None]:
             raise
         raise Invalid(error.fact, error.remedy, file=file, **error.context) from None
     except OSError as error:
-        # pyarrow raises it for damaged bytes, with no errno; the system raises it with one.
+        # pyarrow raises OSError without errno for damaged bytes; the system raises it with errno.
         fact = f"the file cannot be read ({error.strerror})" if error.errno else "the file is damaged or cut off"
         raise Invalid(fact, _REMEDY_FILE, file=file) from error
     except (pa.ArrowException, EOFError, zlib.error) as error:

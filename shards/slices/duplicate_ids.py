@@ -1,9 +1,9 @@
-"""Repeated ids among data points that many have written: found by their digests, divided into ranges.
+"""Repeated ids among data points written by many processes: found by their digests, range by range.
 
-    shards/<shard>/digests/<range>/...    while an ingest is under way: digests of data points, joined
+    shards/<shard>/digests/<range>/...    during an ingest: digests of data points, joined
 
-Whoever writes data points writes their digests as well, 16 bytes each, sorted into ranges; then each range is looked
-through by one, in as much memory as it may take. Digests are as well protected there as in the slices.
+Each process that writes data points also writes their digests, 16 bytes each, sorted into ranges. Then each range is
+searched by one process, within its memory limit. The digests are protected there in the same way as in the slices.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _LEAST_DIGESTS: Final = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DigestRun:
-    """An object with digests of data points, all of one range."""
+    """An object with digests of data points, all in one range."""
 
     range: int
     key: ObjectKey
@@ -39,14 +39,14 @@ class DigestRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ranges:
-    """Into how many ranges digests are divided, and how much memory looking through one may take."""
+    """The number of ranges into which digests are divided, and the memory for searching one."""
 
     count: int
     buffer_bytes: int
 
     @classmethod
     def within(cls, buffer_bytes: int, points: int) -> Ranges:
-        """Return as many as are good for about so many ``points``; with too few, each takes several passes."""
+        """Return ranges for about ``points`` data points; if there are more, searching a range takes several passes."""
         return cls(count=min(1 + points // _most_digests(buffer_bytes), _MOST_RANGES), buffer_bytes=buffer_bytes)
 
 
@@ -59,7 +59,7 @@ class DigestWriter:
     shards: int
     names: Callable[[], str]
     runs: list[DigestRun] = field(default_factory=list)
-    """What was written, and perhaps one that was not."""
+    """The objects written; the last one may not have been."""
 
     def add(self, points_N: npt.NDArray[np.void]) -> None:
         """Write the digests."""
@@ -72,7 +72,7 @@ class DigestWriter:
         self.store.delete_all(run.key for run in self.runs)
 
     def _write(self, number: int, payload: bytes) -> None:
-        # Under the shards in turn: writers are in each other's way where all of them need the same ring of keys.
+        # Spread over the shards: writers that all need the same shard's key ring would slow each other down.
         folder = f"shards/{number % self.shards:04d}/digests/{number:04d}"
         key = object_key(f"{folder}/{self.names()}.digests")
         self.runs.append(DigestRun(range=number, key=key, sha256=sha256(payload), payload_bytes=len(payload)))
@@ -80,9 +80,9 @@ class DigestWriter:
 
 
 def find_repeat(store: ObjectStore, runs: Sequence[DigestRun], ranges: Ranges) -> PointDigest | None:
-    """Return the least digest that occurs twice in ``runs``, which are all those of one range; None: there is none.
+    """Return the least digest that occurs twice in ``runs``, which are all runs of one range; None if all differ.
 
-    Reads the runs once for as many digests as may be held at once. Raises ``Corrupt`` when one is not what was written.
+    Reads the runs once for every set of digests that fits into memory. Raises ``Corrupt`` when one is damaged.
     """
     passes = -(-sum(run.payload_bytes for run in runs) // (_most_digests(ranges.buffer_bytes) * DIGEST_BYTES))
     for index in range(passes):
@@ -94,18 +94,18 @@ def find_repeat(store: ObjectStore, runs: Sequence[DigestRun], ranges: Ranges) -
 
 
 def _most_digests(buffer_bytes: int) -> int:
-    """Return how many digests may be held at once: twice, while they are brought together."""
+    """Return how many digests fit into memory, given that concatenating needs each of them twice."""
     return max(_LEAST_DIGESTS, buffer_bytes // 8)
 
 
 def _ranges_of(points_N: npt.NDArray[np.void], ranges: int) -> npt.NDArray[np.uint64]:
-    """Return the number of each digest's range; with a multiple of ``ranges``, each of them is divided."""
+    """Return the number of each digest's range; a multiple of the number of ranges divides each range evenly."""
     leading_N = point_keys(points_N) >> np.uint64(32)
     return (leading_N * np.uint64(ranges)) >> np.uint64(32)
 
 
 def _within(store: ObjectStore, run: DigestRun, ranges: int, number: int) -> npt.NDArray[np.void]:
-    """Return those of the run's digests that lie in one of so many ranges."""
+    """Return the digests of the run that are in range ``number`` of ``ranges``."""
     try:
         payload = store.get(run.key).payload
     except ObjectMissing as error:
@@ -119,7 +119,7 @@ def _within(store: ObjectStore, run: DigestRun, ranges: int, number: int) -> npt
 
 def _damaged(fact: str, run: DigestRun) -> Corrupt:
     return Corrupt(
-        f"an object of an ingest under way {fact}", "Run 'sisa train' to read the source again.", key=run.key
+        f"an object of an ingest in progress {fact}", "Run 'sisa train' to read the source again.", key=run.key
     )
 
 

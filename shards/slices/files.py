@@ -1,10 +1,10 @@
-"""Slice files: how data points lie in the store.
+"""Slice files: how data points are stored.
 
 A slice is a tuple of Parquet objects, its parts. A part has one entry per data point: keyed digests of id and subject,
-the class's position, and the features as raw little-endian bytes of fixed length (measured: 200 times faster to read
-than a list column); format 2 has the keyed digests of further subjects as well. Every part is written from fresh
-arrays, without dictionary and without statistics: a slice of a larger Arrow buffer would carry erased points along, and
-a footer's minimum and maximum are real values.
+the position of the class, and the features as raw little-endian bytes of fixed length (measured: 200 times faster to
+read than a list column). Format 2 also has the keyed digests of further subjects. Every part is written from newly
+copied arrays, without dictionary and statistics: a view of a larger Arrow buffer would include erased points, and the
+minimum and maximum in a footer are real values.
 Shape legend: N points, F features, K further subjects.
 """
 
@@ -31,7 +31,7 @@ from storage.objects import ObjectKey, ObjectStore, object_key
 _FORMAT = b"sisa/part/1"
 _FORMAT_FURTHER = b"sisa/part/2"
 _MORE_COLUMNS: dict[bytes, tuple[str, ...]] = {_FORMAT: (), _FORMAT_FURTHER: ("further",)}
-"""Of each format, those that hold digests beside the points' and the routing subjects'."""
+"""Additional columns of each format, which hold the digests of further subjects."""
 _DTYPES: dict[str, np.dtype[Any]] = {"uint8": np.dtype("u1"), "float32": np.dtype("<f4")}
 _MOST_POINTS_AT_ONCE = 2_000_000
 
@@ -48,9 +48,9 @@ class PartRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SliceRecord:
-    """What a slice holds.
+    """The content of a slice.
 
-    Both digests depend on which points there are alone: not on their order, nor on the division into parts.
+    Both digests depend only on which points there are, not on their order or the division into parts.
     """
 
     parts: tuple[PartRecord, ...]
@@ -61,7 +61,7 @@ class SliceRecord:
     content_digest: Sha256
     """SHA-256 over the sorted digests of the points' content: id, subjects, label, features as float32."""
     similar: int = 0
-    """Subjects whose names differ from another's here in spelling alone; 0 where no skeleton routes."""
+    """Subjects of this slice whose names differ only in spelling; 0 without routing by skeleton."""
 
 
 EMPTY_SLICE = SliceRecord(parts=(), points=0, points_digest=sha256(b""), content_digest=sha256(b""))
@@ -70,15 +70,15 @@ EMPTY_SLICE = SliceRecord(parts=(), points=0, points_digest=sha256(b""), content
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SliceRewrite:
-    """A slice after the erasure of some of its points."""
+    """The result of erasing points from a slice."""
 
     record: SliceRecord
     removed: int
-    """Number of data points that went."""
+    """Number of data points removed."""
     superseded: tuple[ObjectKey, ...]
     """Objects that still hold removed points: to be purged once ``record`` is committed."""
     names: DigestSet
-    """The members of the request that had points here."""
+    """The members of ``erased`` that had points in this slice."""
 
 
 def encode_part(block: PointBlock) -> bytes:
@@ -125,28 +125,28 @@ def decode_part(payload: bytes) -> PointBlock:
 def write_part(store: ObjectStore, block: PointBlock, placement: Placement, names: Callable[[], str]) -> PartRecord:
     """Store ``block`` as a new object of the slice and return its record.
 
-    ``names`` gives a token that no object has. A write whose outcome is unknown is read back.
+    ``names`` returns a name that no object has. A write whose outcome is unknown is read back.
     """
     payload = encode_part(block)
     key = object_key(f"shards/{placement.shard:04d}/slices/{placement.slice:04d}/{names()}.parquet")
     try:
         store.put_if_absent(key, payload)
     except OutcomeUnknown:
-        # The name is fresh: what lies under it now is this write.
+        # The name is new, so an object with it is the result of this write.
         if not _landed(store, key, payload):
             raise
     return PartRecord(key=key, sha256=sha256(payload), points=len(block), payload_bytes=len(payload))
 
 
 def read_part(store: ObjectStore, record: PartRecord) -> PointBlock:
-    """Return a part's data points. Raises ``Corrupt`` when the object is missing or not the one recorded."""
+    """Return a part's data points. Raises ``Corrupt`` when the object is missing or differs from its record."""
     block = decode_part(_fetch(store, record))
     _check_points(record, len(block))
     return block
 
 
 def record_slice(store: ObjectStore, parts: Sequence[PartRecord]) -> SliceRecord:
-    """Return the record of the slice that ``parts`` make up, reading one part at a time."""
+    """Return the record of the slice that consists of ``parts``, reading one part at a time."""
     return _record(tuple(parts), [_Digests.of(read_part(store, part)) for part in parts])
 
 
@@ -155,7 +155,7 @@ def load_shard(
 ) -> ShardPoints:
     """Return all data points of a shard in canonical order, features divided by ``scale`` in float32.
 
-    Takes the memory of the result, of one part, and of one slice while it is brought into order.
+    Needs memory for the result, one part, and one slice while it is sorted.
     """
     total = sum(record.points for record in slices)
     shard = ShardPoints(
@@ -172,9 +172,9 @@ def load_shard(
 def rewrite_slice(
     store: ObjectStore, record: SliceRecord, erased: DigestSet, placement: Placement, names: Callable[[], str]
 ) -> SliceRewrite:
-    """Write the slice without the ``erased`` data points; parts that hold none of them stay as they are.
+    """Write the slice without the ``erased`` data points; parts without any of them are kept unchanged.
 
-    Deletes nothing: ``superseded`` names what must go. With nothing to remove, the record returned is the one given.
+    Deletes nothing: ``superseded`` names the objects to purge. With nothing to remove, ``record`` is returned as it is.
     """
     parts, digests, superseded, found = [], [], [], []
     for part in record.parts:
@@ -201,7 +201,7 @@ def rewrite_slice(
 
 
 def count_erased(store: ObjectStore, record: SliceRecord, erased: DigestSet) -> int:
-    """Return how many data points of the slice are ``erased``; writes nothing."""
+    """Return how many data points of the slice are in ``erased``; writes nothing."""
     return sum(int(erased.contains(block).sum()) for block in identities(store, record))
 
 
@@ -224,7 +224,7 @@ def repeated_point(
 ) -> PointDigest | None:
     """Return the digest of a data point that occurs twice in the slices, or None.
 
-    Holds the digests of about ``most_points`` points at once: reads all parts once per such range of digests.
+    Holds about ``most_points`` digests in memory, and reads all parts once for each such range of digests.
     """
     passes = -(-sum(record.points for record in slices) // most_points)
     for index in range(passes):
@@ -287,12 +287,12 @@ def _other_shape(part: PartRecord, block: PointBlock, width: int) -> Corrupt:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Digests:
-    """What a record says of a part's data points."""
+    """The digests of a part's data points, for the slice's record."""
 
     points_N: npt.NDArray[np.bytes_]
     contents_N: npt.NDArray[np.bytes_]
     subjects: bytes
-    """Of each subject that routes, once; joined."""
+    """Digests of the subjects that decide the slice, each once, joined."""
 
     @classmethod
     def of(cls, block: PointBlock) -> _Digests:
@@ -315,10 +315,10 @@ def _record(parts: tuple[PartRecord, ...], digests: Sequence[_Digests]) -> Slice
 
 
 def _contents(block: PointBlock) -> npt.NDArray[np.bytes_]:
-    """Return a digest of each point's content, the same whether its features are kept as uint8 or as float32."""
+    """Return a digest of each point's content, the same for features stored as uint8 and as float32."""
     further = map(sortable, block.further_NK.T)
     fields = (sortable(block.points_N), sortable(block.subjects_N), block.labels_N.astype("<i4"), *further)
-    # As a plain array: it yields its elements faster than one of records.
+    # A plain array yields its elements faster than an array of records.
     heads = np.asarray(np.rec.fromarrays(fields)).view(f"V{(2 + block.further_NK.shape[1]) * DIGEST_BYTES + 4}")
     joined = bytearray()
     for head, features in zip(heads, block.features_NF, strict=True):
@@ -379,7 +379,7 @@ def _unreadable(payload: bytes) -> Corrupt:
 
 
 def _column(values: npt.NDArray[Any], data_type: pa.DataType) -> pa.Array:
-    # Not pa.array(): it imports pandas where that is installed, 50 MB.
+    # Not pa.array(), which imports pandas if it is installed: 50 MB.
     return pa.Array.from_buffers(data_type, len(values), [None, pa.py_buffer(values.tobytes())])
 
 

@@ -1,8 +1,8 @@
 """Ingest: from the user's files to slice files, with bounded memory.
 
-The result depends on the data points alone: not on their order, the files' formats or division, or the memory given.
-Only the objects' names and the division of slices into parts do. So data may also be gathered fragment by fragment, by
-many processes (``shards.data.fragments``). Shape legend: N points, F features, K further subjects.
+The result depends only on the data points, not on their order, the format or division of files, or the memory limit.
+Only the names of objects and the division of slices into parts vary. Data can therefore also be gathered fragment by
+fragment, by many processes (``shards.slices.parallel_ingest``). Shape legend: N points, F features, K further subjects.
 """
 
 from __future__ import annotations
@@ -52,38 +52,38 @@ from storage.objects import ObjectStore
 
 _MEBIBYTE = 1 << 20
 _BASELINE_MB = 150
-"""Interpreter, libraries, and a Parquet file of many columns while it is read: pages, buffers, footer."""
+"""Interpreter, libraries, and pages, buffers and footer of a Parquet file with many columns while it is read."""
 _REMOTE_MB = 80
-"""More for files in a bucket: the client's library, and what is held of a file."""
+"""Additional memory for files in a bucket: the client library, and the held part of a file."""
 _LEAST_BUFFER_MB = 8
 _MOST_BATCH_BYTES = 8 * _MEBIBYTE
 _ID_BATCH_POINTS = 65_536
-_PARTS_PER_STAGE = 4
-"""A part has at most this share of the stage: it is copied while it is written."""
+_PARTS_PER_BUFFER = 4
+"""A part is at most the buffer divided by this number, because it is copied while it is written."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeatureLayout:
-    """What the features of a data set look like."""
+    """Number, type and columns of a data set's features."""
 
     width: int
     """F."""
     dtype: str
     """``uint8`` or ``float32``: how they are stored; training sees float32."""
     features: tuple[str, ...]
-    """The columns they came from, in order; a prediction takes the same ones by name."""
+    """Their columns, in order; predictions read the same columns by name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeftOut:
-    """What an ingest makes of data points that tombstones are about."""
+    """How many data points an ingest left out, or took in with a warning, because of tombstones."""
 
     refused: int = 0
     """Data points left out because they, or their subjects, are tombstoned."""
     by_id: int = 0
-    """Those of them whose subject, as the source names it now, is not tombstoned."""
+    """Data points left out although their subject, as the source names it now, is not tombstoned."""
     respelt: int = 0
-    """Data points taken in whose subject differs from an erased one in spelling alone; 0 where no skeleton routes."""
+    """Data points taken in whose subject differs from an erased one only in spelling; 0 without routing by skeleton."""
 
     def __add__(self, other: LeftOut) -> LeftOut:
         return LeftOut(
@@ -94,11 +94,11 @@ class LeftOut:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ingested:
-    """What an ingest put into the store."""
+class IngestResult:
+    """What an ingest wrote to the store."""
 
     slices: Mapping[Placement, SliceRecord]
-    """The slices that hold data points; all others are empty."""
+    """The slices that have data points; all others are empty."""
     layout: FeatureLayout
     inventory: tuple[SourceFile, ...]
     """The files that were read."""
@@ -122,17 +122,17 @@ class IngestTask:
     key: PartitionKey = field(repr=False)
     naming: Naming = AS_GIVEN
     store: ObjectStore
-    """May cross to other processes, as ``tombstones`` may."""
+    """May be sent to other processes, as may ``tombstones``."""
     tombstones: Callable[[], DigestSet]
     names: Callable[[], str]
-    """Returns a fresh name each time: the name of every object written is one of them, or begins with one."""
+    """Returns a new name at every call; the name of every object written is, or begins with, such a name."""
     progress: Callable[[int], None] = lambda _: None
-    """Is told the number of data points read so far, now and then."""
+    """Called now and then with the number of data points read so far."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Intake:
-    """What gathering data points takes, wherever it is done."""
+    """The input for gathering data points, in one process or in many."""
 
     columns: Columns
     data: DataSettings
@@ -141,38 +141,38 @@ class Intake:
     naming: Naming = AS_GIVEN
     tombstones: DigestSet
     buffer_bytes: int
-    """What may be held before it is written; changes no result."""
+    """Bytes that may be held before they are written; does not change the result."""
     width: int | None = None
-    """F, where it is known already; None: the first data point's."""
+    """F, if it is known already; None: take it from the first data point."""
     first_shard: int = 0
-    """Which shard's parts are written first; changes no result."""
+    """The shard whose parts are written first; does not change the result."""
 
     def read(self, source: Source) -> Iterator[Batch]:
-        """Yield the source's data points, as many at a time as fit."""
+        """Yield the source's data points, in batches that fit into the buffer."""
         points = self.columns.points_within(min(_MOST_BATCH_BYTES, self.buffer_bytes))
         return source.batches(self.columns.wanted, points)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gathered:
-    """What data points were written to. Says nothing of any of them."""
+    """What was written for some data points. Contains nothing about a single data point."""
 
     parts: Mapping[Placement, tuple[PartRecord, ...]]
     points: int
     """Data points read."""
     left_out: LeftOut
     numbers: Mapping[tuple[str, str], bool]
-    """Where a file has no types, of all files, by file and column of names, whether all names are numbers."""
+    """If a file has no types: for each file and column of names, whether all names are numbers."""
     width: int | None
     """F; None when there were no data points."""
 
 
-def ingest(task: IngestTask, buffer_bytes: int | None = None) -> Ingested:
+def ingest(task: IngestTask, buffer_bytes: int | None = None) -> IngestResult:
     """Return the slices that the source's data points were written to.
 
-    ``buffer_bytes`` is what may be held before it is written; default: a share of ``data.ingest_memory_mb``.
-    Raises ``Invalid`` for any data point that cannot be trained on and for an id that occurs twice; then, and whatever
-    else is raised, no object of this ingest is left.
+    ``buffer_bytes`` may be held before they are written; default: a share of ``data.ingest_memory_mb``.
+    Raises ``Invalid`` for any data point that cannot be trained on and for an id that occurs twice. After any error, no
+    object of this ingest is left.
     """
     source, data, store = task.source, task.data, task.store
     columns = choose_columns(source, data)
@@ -211,12 +211,12 @@ def gather(
 ) -> Gathered:
     """Write the batches' data points as parts of their slices, and return what was written.
 
-    ``noted`` is told the digests of all data points written, some at a time. Raises ``Invalid`` for any data point that
-    cannot be trained on; then, and whatever else is raised, none of the parts is left.
+    ``noted`` is called with the digests of the data points written, some at a time. Raises ``Invalid`` for any data
+    point that cannot be trained on. After any error, no part is left.
     """
     router = _Router(key=intake.key, naming=intake.naming, partition=intake.partition, first_shard=intake.first_shard)
     with ExitStack() as undo:
-        writer = _SliceWriter(store=store, names=names, router=router, stage_bytes=intake.buffer_bytes, noted=noted)
+        writer = _SliceWriter(store=store, names=names, router=router, buffer_bytes=intake.buffer_bytes, noted=noted)
         undo.callback(writer.discard)
         reading = _Reading(intake=intake, router=router, width=intake.width)
         for batch in batches:
@@ -235,15 +235,15 @@ def gather(
 
 def ingested_of(
     source: Source, columns: Columns, gathered: Gathered, slices: Mapping[Placement, SliceRecord]
-) -> Ingested:
-    """Return what an ingest has put into the store.
+) -> IngestResult:
+    """Return what an ingest has written to the store.
 
     Raises ``Invalid`` when the source has no data points, or names are numbers in one file and text in another.
     """
     if gathered.width is None:
         raise _no_points(source)
     refuse_mixed(gathered.numbers)
-    return Ingested(
+    return IngestResult(
         slices=slices,
         layout=FeatureLayout(width=gathered.width, dtype=columns.dtype, features=columns.features),
         inventory=inventory(source),
@@ -253,10 +253,10 @@ def ingested_of(
 
 
 def counted(error: MissingName, source: Source) -> Invalid:
-    """Return the error for a data point without a name, with the number of all of them in the source."""
+    """Return the error for a data point without a name, including the number of such data points in the source."""
     column = str(error.context["column"])
     count = count_missing(source, column)
-    many = f"{count} data points have none here" if count > 1 else "it is the only one"
+    many = f"{count} data points here have no name" if count > 1 else "it is the only one"
     return MissingName(f"{error.fact}; {many}", error.remedy, **error.context)
 
 
@@ -268,8 +268,8 @@ def refuse_mixed(numbers: Mapping[tuple[str, str], bool]) -> None:
         if (column, not are_all) in first:
             files = {kind: first[column, kind] for kind in (True, False)}
             raise Invalid(
-                "a column of names holds numbers alone in one file and text in another",
-                "Write it the same way in all files: one person would have two names.",
+                "a column of names has only numbers in one file and text in another",
+                "Write it the same way in all files; otherwise one person would have two names.",
                 column=column,
                 numbers=files[True],
                 text=files[False],
@@ -277,7 +277,7 @@ def refuse_mixed(numbers: Mapping[tuple[str, str], bool]) -> None:
 
 
 def places_of(source: Source, column: str, key: PartitionKey, repeat: PointDigest) -> list[tuple[str, int]]:
-    """Return file and row of the first two data points of this digest, reading the source's ids once more."""
+    """Return file and row of the first two data points with this digest; reads the source's ids once more."""
     found = (
         (batch.file, batch.first + position)
         for batch in source.batches(Wanted(texts=(column,), numbers=()), _ID_BATCH_POINTS)
@@ -288,7 +288,7 @@ def places_of(source: Source, column: str, key: PartitionKey, repeat: PointDiges
 
 
 def repeated_id(column: str, places: Sequence[tuple[str, int]]) -> Exception:
-    """Return the error for an id that stands at these two places."""
+    """Return the error for an id that occurs at these two places."""
     if len(places) < 2:
         return InvariantBroken("a data point was stored twice, yet its id occurs once in the source")
     (file, row), (other_file, other_row), *_ = places
@@ -305,7 +305,7 @@ def repeated_id(column: str, places: Sequence[tuple[str, int]]) -> Exception:
 
 @dataclass(slots=True, kw_only=True)
 class _Router:
-    """From ids and subjects to digests and placements."""
+    """Computes digests and placements from ids and subjects."""
 
     key: PartitionKey
     naming: Naming
@@ -321,7 +321,7 @@ class _Router:
         return np.frombuffer(joined, dtype=f"V{DIGEST_BYTES}")
 
     def split(self, subjects_N: npt.NDArray[np.void]) -> Iterator[tuple[Placement, npt.NDArray[np.intp]]]:
-        """Yield each placement that occurs, those of the first shard first, with the positions of its data points."""
+        """Yield each placement that occurs, starting with ``first_shard``, and the positions of its data points."""
         shards, slices = self.partition.shards, self.partition.slices
         numbers = slice_numbers(subjects_N, shards, slices, self.naming)
         turned = (numbers - self.first_shard * slices) % (shards * slices)
@@ -334,7 +334,7 @@ class _Router:
 
 @dataclass(slots=True, kw_only=True)
 class _Reading:
-    """What has been read so far."""
+    """Reads batches, and counts what has been read so far."""
 
     intake: Intake
     router: _Router
@@ -344,8 +344,8 @@ class _Reading:
     numbers: dict[tuple[str, str], bool] = field(default_factory=dict)
 
     def block(self, batch: Batch) -> PointBlock:
-        """Return a batch's data points without the tombstoned ones."""
-        block = self._typed(batch)
+        """Return the data points of a batch, without tombstoned ones."""
+        block = self._block_of(batch)
         self.points += len(block)
         tombstones = self.intake.tombstones
         if not len(tombstones):
@@ -355,13 +355,13 @@ class _Reading:
         self.left_out += LeftOut(refused=int(gone.sum()), by_id=int((gone & ~named).sum()), respelt=int(alike.sum()))
         return block.take(~gone) if gone.any() else block
 
-    def _typed(self, batch: Batch) -> PointBlock:
+    def _block_of(self, batch: Batch) -> PointBlock:
         data = self.intake.data
         ids = read_texts(batch, data.id)
         subject = data.subject_column
         subjects = ids if subject == data.id else read_texts(batch, subject)
         for column in dict.fromkeys((data.id, subject)):
-            self._look_at(batch, column)
+            self._check_names(batch, column)
         return PointBlock(
             points_N=self.router.points(ids),
             subjects_N=self._subjects(batch, subject, subjects),
@@ -376,12 +376,12 @@ class _Reading:
         for position, column in enumerate(columns):
             names = read_texts(batch, column, optional=True)
             if any(names):
-                self._look_at(batch, column)
+                self._check_names(batch, column)
             further_NK[:, position] = self._subjects(batch, column, names)
         return further_NK
 
-    def _look_at(self, batch: Batch, column: str) -> None:
-        """Note whether the names are numbers, unless types say so of all files; refuse what a float made of them."""
+    def _check_names(self, batch: Batch, column: str) -> None:
+        """Record whether the names are numbers, unless all files have types; refuse names rounded by a float."""
         check_written(batch, column)
         place = (batch.file, column)
         if self.intake.columns.untyped and self.numbers.get(place, True):
@@ -417,34 +417,34 @@ class _Reading:
 
 @dataclass(slots=True, kw_only=True)
 class _SliceWriter:
-    """Stages data points in arrays of fixed size; when they are full, writes what they hold as parts of the slices."""
+    """Collects data points in arrays of fixed size and writes them as parts of the slices when the arrays are full."""
 
     store: ObjectStore
     names: Callable[[], str]
     router: _Router
-    stage_bytes: int
+    buffer_bytes: int
     noted: Callable[[npt.NDArray[np.void]], None]
-    _stage: PointBlock | None = None
-    _staged: int = 0
+    _buffer: PointBlock | None = None
+    _held: int = 0
     _parts: dict[Placement, list[PartRecord]] = field(default_factory=dict)
 
     def add(self, block: PointBlock) -> None:
-        """Stage the data points, writing parts as the stage fills."""
-        if self._stage is None:
-            self._stage = _stage_for(block, self.stage_bytes)
+        """Add the data points to the buffer, and write parts when it is full."""
+        if self._buffer is None:
+            self._buffer = _buffer_for(block, self.buffer_bytes)
         start = 0
         while start < len(block):
-            end = min(len(block), start + len(self._stage) - self._staged)
-            _copy(block, slice(start, end), self._stage, self._staged)
-            self._staged += end - start
+            end = min(len(block), start + len(self._buffer) - self._held)
+            _copy(block, slice(start, end), self._buffer, self._held)
+            self._held += end - start
             start = end
-            if self._staged == len(self._stage):
+            if self._held == len(self._buffer):
                 self._flush()
 
     def finish(self) -> dict[Placement, tuple[PartRecord, ...]]:
-        """Write what is left and return the parts of the slices that hold data points."""
+        """Write the rest of the buffer and return the parts of all slices that have data points."""
         self._flush()
-        self._stage = None
+        self._buffer = None
         return {placement: tuple(parts) for placement, parts in self._parts.items()}
 
     def discard(self) -> None:
@@ -452,23 +452,23 @@ class _SliceWriter:
         self.store.delete_all(part.key for parts in self._parts.values() for part in parts)
 
     def _flush(self) -> None:
-        if self._stage is None or not self._staged:
+        if self._buffer is None or not self._held:
             return
-        self.noted(self._stage.points_N[: self._staged])
-        # A part is copied while it is encoded: a share of the stage at a time.
-        most = -(-len(self._stage) // _PARTS_PER_STAGE)
-        for placement, indices in self.router.split(self._stage.subjects_N[: self._staged]):
+        self.noted(self._buffer.points_N[: self._held])
+        # A part is copied while it is encoded, so only a share of the buffer is written at a time.
+        most = -(-len(self._buffer) // _PARTS_PER_BUFFER)
+        for placement, indices in self.router.split(self._buffer.subjects_N[: self._held]):
             for start in range(0, len(indices), most):
-                block = self._stage.take(indices[start : start + most])
+                block = self._buffer.take(indices[start : start + most])
                 record = write_part(self.store, block, placement, self.names)
                 self._parts.setdefault(placement, []).append(record)
-        self._staged = 0
+        self._held = 0
 
 
 def feature_width(source: Source, data: DataSettings, columns: Columns | None = None) -> int:
-    """Return the number of features of the source, read off its first data points.
+    """Return the number of features of the source, from its first data point.
 
-    Raises ``Invalid`` for columns that are missing or of the wrong type, and for a source without any data point.
+    Raises ``Invalid`` for columns that are missing or have the wrong type, and for a source without data points.
     """
     columns = columns or choose_columns(source, data)
     for batch in source.batches(columns.wanted, points=1):
@@ -479,12 +479,12 @@ def feature_width(source: Source, data: DataSettings, columns: Columns | None = 
 
 
 def taken_from(data: DataSettings) -> dict[str, Json]:
-    """Return the settings that say what the stored data points are: under others, the same objects mean others."""
+    """Return the settings that define what the stored data points mean; with other settings they would mean others."""
     return {"label": data.label, "features": list(data.features), "classes": list(data.classes)}
 
 
 def check_scale(scale: float | tuple[float, ...], width: int) -> None:
-    """Raise ``Invalid`` when ``scale`` is a list of another length than there are features."""
+    """Raise ``Invalid`` when ``scale`` is a list whose length is not the number of features."""
     if isinstance(scale, tuple) and len(scale) != width:
         raise Invalid(
             f"[data] scale has {len(scale)} constants for {width} features", "Give one for all, or one per feature."
@@ -492,7 +492,7 @@ def check_scale(scale: float | tuple[float, ...], width: int) -> None:
 
 
 def buffer_within(memory_mb: int, source: Source) -> int:
-    """Return how many bytes may be held before they are written, for a process to stay within ``memory_mb`` MiB."""
+    """Return how many bytes may be held before they are written, so that a process stays within ``memory_mb`` MiB."""
     baseline_mb = _BASELINE_MB + (_REMOTE_MB if source.is_remote else 0)
     return max(_LEAST_BUFFER_MB, (memory_mb - baseline_mb) // 8) * _MEBIBYTE
 
@@ -503,10 +503,10 @@ def _no_points(source: Source) -> Invalid:
     )
 
 
-def _stage_for(block: PointBlock, stage_bytes: int) -> PointBlock:
+def _buffer_for(block: PointBlock, buffer_bytes: int) -> PointBlock:
     width, further = block.features_NF.shape[1], block.further_NK.shape[1]
     dtype: np.dtype[Any] = block.features_NF.dtype
-    points = max(1, stage_bytes // ((2 + further) * DIGEST_BYTES + 4 + width * dtype.itemsize))
+    points = max(1, buffer_bytes // ((2 + further) * DIGEST_BYTES + 4 + width * dtype.itemsize))
     return PointBlock(
         points_N=np.empty(points, dtype=f"V{DIGEST_BYTES}"),
         subjects_N=np.empty(points, dtype=f"V{DIGEST_BYTES}"),
@@ -516,10 +516,10 @@ def _stage_for(block: PointBlock, stage_bytes: int) -> PointBlock:
     )
 
 
-def _copy(block: PointBlock, chosen: slice, stage: PointBlock, start: int) -> None:
+def _copy(block: PointBlock, chosen: slice, buffer: PointBlock, start: int) -> None:
     target = slice(start, start + chosen.stop - chosen.start)
-    stage.points_N[target] = block.points_N[chosen]
-    stage.subjects_N[target] = block.subjects_N[chosen]
-    stage.labels_N[target] = block.labels_N[chosen]
-    stage.features_NF[target] = block.features_NF[chosen]
-    stage.further_NK[target] = block.further_NK[chosen]
+    buffer.points_N[target] = block.points_N[chosen]
+    buffer.subjects_N[target] = block.subjects_N[chosen]
+    buffer.labels_N[target] = block.labels_N[chosen]
+    buffer.features_NF[target] = block.features_NF[chosen]
+    buffer.further_NK[target] = block.further_NK[chosen]

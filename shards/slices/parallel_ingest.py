@@ -1,8 +1,8 @@
-"""Gathering: ingest by many, for data that outgrows one machine.
+"""Parallel ingest: many processes read one source, for data that is too large for one machine.
 
-Each fragment of the source is gathered by whoever is free, then each slice is sealed. The same slices come of it as of
-``shards.slices.ingest.ingest``, however the source is divided and in whatever order it is read. Data points go from the
-files to the store and nowhere else: what comes back says only where they were written.
+Any free process gathers the next fragment of the source; then the parts of each slice are joined. The slices are the
+same as those of ``shards.slices.ingest.ingest``, regardless of how the source is divided and in which order it is read.
+Data points go from the files to the store only: the processes return just where they have written them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from shards.slices.duplicate_ids import DigestRun, DigestWriter, Ranges, find_re
 from shards.slices.files import PartRecord, SliceRecord, record_slice
 from shards.slices.ingest import (
     Gathered,
-    Ingested,
+    IngestResult,
     IngestTask,
     Intake,
     LeftOut,
@@ -44,39 +44,39 @@ _Shared = ParamSpec("_Shared")
 Names = Callable[[], str]
 
 
-class Crew(Protocol):
-    """Does the same to many things, side by side, in other processes."""
+class TaskPool(Protocol):
+    """Applies a function to many things, concurrently, in other processes."""
 
     def __call__(
         self,
         act: Callable[Concatenate[_Thing, str, _Shared], _Result],
         things: Sequence[_Thing],
         names: Names,
-        told: Callable[[_Result], None],
+        on_result: Callable[[_Result], None],
         /,
         *shared: _Shared.args,
         **more: _Shared.kwargs,
     ) -> list[_Result]:
-        """Return what ``act`` makes of each thing, in their order; ``told`` hears of each as it comes.
+        """Return the results of ``act`` in the order of ``things``; call ``on_result`` with each as it arrives.
 
-        ``act`` is a function of a module. It is given a thing, a name drawn from ``names`` that no other attempt has,
-        and what is shared. An attempt that dies is repeated; it may have left things behind under its name.
+        ``act`` is a function of a module. It receives a thing, a name from ``names`` that is unique to the attempt, and
+        the shared arguments. An attempt that dies is repeated; it may have left objects behind under its name.
 
-        Raises what ``act`` raised for the first of the things for which it does: those before it are done then, those
-        after it are given up.
+        If ``act`` fails, raises the error for the first of the failing things: everything before it is done then, and
+        everything after it is abandoned.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
-    """What the work on every fragment takes, besides the partition key; crosses to other processes."""
+class IngestContext:
+    """What all fragments need, except the partition key; is sent to other processes."""
 
     store: ObjectStore
     columns: Columns
     data: DataSettings
     partition: PartitionSettings
-    """Without its key: an order may be large, and who carries it might keep what is large on a disk."""
+    """Without its key: a context may be large, and the task pool may write large arguments to disk."""
     naming: Naming
     tombstones: Callable[[], DigestSet]
     width: int
@@ -85,30 +85,30 @@ class Order:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Harvest:
-    """What was written of a fragment, or of several."""
+class FragmentResult:
+    """What was written for one fragment, or for several."""
 
     gathered: Gathered
     runs: tuple[DigestRun, ...]
 
 
-def gather_fragment(fragment: Fragment, name: str, order: Order, key: PartitionKey) -> Harvest:
+def gather_fragment(fragment: Fragment, name: str, context: IngestContext, key: PartitionKey) -> FragmentResult:
     """Write a fragment's data points as parts of their slices, under names that begin with ``name``.
 
-    Raises ``Invalid`` for any data point that cannot be trained on; then, and whatever else is raised, no object of
-    this fragment is left.
+    Raises ``Invalid`` for any data point that cannot be trained on. After any error, no object of this fragment is
+    left.
     """
     intake = Intake(
-        columns=order.columns,
-        data=order.data,
-        partition=order.partition,
+        columns=context.columns,
+        data=context.data,
+        partition=context.partition,
         key=key,
-        naming=order.naming,
-        tombstones=order.tombstones(),
-        buffer_bytes=order.buffer_bytes,
-        width=order.width,
-        # Each begins elsewhere: writers at the same shard's ring of keys are in each other's way.
-        first_shard=zlib.crc32(name.encode()) % order.partition.shards,
+        naming=context.naming,
+        tombstones=context.tombstones(),
+        buffer_bytes=context.buffer_bytes,
+        width=context.width,
+        # Different for each process: writers that all need the same shard's key ring would slow each other down.
+        first_shard=zlib.crc32(name.encode()) % context.partition.shards,
     )
     numbers = count(1)
 
@@ -116,17 +116,19 @@ def gather_fragment(fragment: Fragment, name: str, order: Order, key: PartitionK
         return f"{name}-{next(numbers)}"
 
     with ExitStack() as undo:
-        digests = DigestWriter(store=order.store, ranges=order.ranges.count, shards=order.partition.shards, names=names)
+        digests = DigestWriter(
+            store=context.store, ranges=context.ranges.count, shards=context.partition.shards, names=names
+        )
         undo.callback(digests.discard)
         batches = fragment.numbered(intake.read(fragment.source))
-        gathered = gather(batches, intake, order.store, names, noted=digests.add)
+        gathered = gather(batches, intake, context.store, names, noted=digests.add)
         undo.pop_all()
-    return Harvest(gathered=gathered, runs=tuple(digests.runs))
+    return FragmentResult(gathered=gathered, runs=tuple(digests.runs))
 
 
-def merge(harvests: Sequence[Harvest]) -> Harvest:
-    """Return the harvests as one: parts in the order of the harvests, whoever of them had been merged before."""
-    each = [harvest.gathered for harvest in harvests]
+def merge(results: Sequence[FragmentResult]) -> FragmentResult:
+    """Return the results as one, with parts in the order of the results; merging is associative."""
+    each = [result.gathered for result in results]
     parts: dict[Placement, list[PartRecord]] = {}
     for one in each:
         for placement, own in one.parts.items():
@@ -138,11 +140,11 @@ def merge(harvests: Sequence[Harvest]) -> Harvest:
         numbers=_agreed(each),
         width=next((one.width for one in each if one.width is not None), None),
     )
-    return Harvest(gathered=gathered, runs=tuple(run for harvest in harvests for run in harvest.runs))
+    return FragmentResult(gathered=gathered, runs=tuple(run for result in results for run in result.runs))
 
 
 def _agreed(each: Sequence[Gathered]) -> dict[tuple[str, str], bool]:
-    """Return of each file's columns of names whether all names in all of its fragments are numbers."""
+    """Return for each file and column of names whether the names in all fragments are numbers."""
     agreed: dict[tuple[str, str], bool] = {}
     for one in each:
         for place, are_all in one.numbers.items():
@@ -150,40 +152,41 @@ def _agreed(each: Sequence[Gathered]) -> dict[tuple[str, str], bool]:
     return agreed
 
 
-def seal_slice(parts: tuple[PartRecord, ...], _name: str, store: ObjectStore) -> SliceRecord:
-    """Return the record of the slice that ``parts`` make up."""
+def join_parts(parts: tuple[PartRecord, ...], _name: str, store: ObjectStore) -> SliceRecord:
+    """Return the record of the slice that consists of ``parts``."""
     return record_slice(store, parts)
 
 
-def repeat_in(runs: Sequence[DigestRun], _name: str, order: Order) -> PointDigest | None:
-    """Return a digest that occurs twice in the runs of a range, or None; see ``duplicate_ids.find_repeat``."""
-    return find_repeat(order.store, runs, order.ranges)
+def repeat_in(runs: Sequence[DigestRun], _name: str, context: IngestContext) -> PointDigest | None:
+    """Return a digest that occurs twice in the runs of one range, or None; see ``duplicate_ids.find_repeat``."""
+    return find_repeat(context.store, runs, context.ranges)
 
 
 def places_in(
-    fragment: Fragment, _name: str, order: Order, key: PartitionKey, repeat: PointDigest
+    fragment: Fragment, _name: str, context: IngestContext, key: PartitionKey, repeat: PointDigest
 ) -> list[tuple[str, int]]:
-    """Return file and row of the first two data points of this digest in the fragment."""
-    found = places_of(fragment.source, order.data.id, key, repeat)
+    """Return file and row of the first two data points with this digest in the fragment."""
+    found = places_of(fragment.source, context.data.id, key, repeat)
     return [(file, row + fragment.skipped) for file, row in found]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Gathering:
-    """Ingest by a crew. Calling it is as calling ``shards.slices.ingest.ingest``."""
+class ParallelIngest:
+    """Ingest with a task pool. Calling an instance has the same effect as ``shards.slices.ingest.ingest``."""
 
-    crew: Crew
+    pool: TaskPool
     fragment_bytes: int
-    """About how much is read at a time, where files can be divided; changes no result."""
+    """Approximate size of a fragment, if files can be divided; does not change the result."""
     buffer_bytes: int | None = None
-    """What each of the crew may hold before it is written; default: a share of ``data.ingest_memory_mb``."""
+    """Bytes that each process may hold before it writes them; default: a share of ``data.ingest_memory_mb``."""
 
-    def __call__(self, task: IngestTask) -> Ingested:
+    def __call__(self, task: IngestTask) -> IngestResult:
         """Return the slices that the source's data points were written to.
 
-        Raises as ``ingest`` does; then no object is left but what somebody writes who is cut off from here.
+        Raises what ``ingest`` raises. After an error no object is left, except those of a process that has lost its
+        connection to this one.
         """
-        order = self._order(task)
+        context = self._context(task)
         drawn: set[str] = set()
 
         def draw() -> str:
@@ -191,25 +194,25 @@ class Gathering:
             return name
 
         with ExitStack() as undo:
-            undo.callback(_take_back, task.store, drawn)
+            undo.callback(_delete_written, task.store, drawn)
             fragments = divide(task.source, self.fragment_bytes)
-            told = _Total(task.progress)
+            total = _Total(task.progress)
             try:
-                harvest = merge(self.crew(gather_fragment, fragments, draw, told.add, order, task.key))
+                result = merge(self.pool(gather_fragment, fragments, draw, total.add, context, task.key))
             except MissingName as error:
                 raise counted(error, task.source) from None
-            self._refuse_repeats(fragments, harvest.runs, draw, order, task.key)
-            slices = self._sealed(harvest.gathered, draw, task.store)
-            ingested = ingested_of(task.source, order.columns, harvest.gathered, slices)
-            task.store.delete_all(run.key for run in harvest.runs)
+            self._refuse_repeats(fragments, result.runs, draw, context, task.key)
+            slices = self._joined(result.gathered, draw, task.store)
+            ingested = ingested_of(task.source, context.columns, result.gathered, slices)
+            task.store.delete_all(run.key for run in result.runs)
             undo.pop_all()
         return ingested
 
-    def _order(self, task: IngestTask) -> Order:
+    def _context(self, task: IngestTask) -> IngestContext:
         columns = choose_columns(task.source, task.data)
         width = feature_width(task.source, task.data, columns)
         buffer_bytes = self.buffer_bytes or buffer_within(task.data.ingest_memory_mb, task.source)
-        return Order(
+        return IngestContext(
             store=task.store,
             columns=columns,
             data=task.data,
@@ -218,46 +221,51 @@ class Gathering:
             tombstones=task.tombstones,
             width=width,
             buffer_bytes=buffer_bytes,
-            ranges=Ranges.within(buffer_bytes, payload_bytes(task.source) // width),  # about a byte a feature
+            ranges=Ranges.within(buffer_bytes, payload_bytes(task.source) // width),  # about one byte per feature
         )
 
     def _refuse_repeats(
-        self, fragments: Sequence[Fragment], runs: Sequence[DigestRun], names: Names, order: Order, key: PartitionKey
+        self,
+        fragments: Sequence[Fragment],
+        runs: Sequence[DigestRun],
+        names: Names,
+        context: IngestContext,
+        key: PartitionKey,
     ) -> None:
-        """Raise ``Invalid`` for an id that occurs twice, naming the same one as ``ingest`` would."""
+        """Raise ``Invalid`` if an id occurs twice; the error names the same id as that of ``ingest`` would."""
         ranges: dict[int, list[DigestRun]] = {}
         for run in sorted(runs, key=lambda run: run.range):
             ranges.setdefault(run.range, []).append(run)
-        found = self.crew(repeat_in, list(ranges.values()), names, _nobody, order)
+        found = self.pool(repeat_in, list(ranges.values()), names, _ignore, context)
         repeats = [repeat for repeat in found if repeat is not None]
         if repeats:
-            places = self.crew(places_in, fragments, names, _nobody, order, key, repeats[0])
-            raise repeated_id(order.data.id, list(chain.from_iterable(places)))
+            places = self.pool(places_in, fragments, names, _ignore, context, key, repeats[0])
+            raise repeated_id(context.data.id, list(chain.from_iterable(places)))
 
-    def _sealed(self, gathered: Gathered, names: Names, store: ObjectStore) -> dict[Placement, SliceRecord]:
+    def _joined(self, gathered: Gathered, names: Names, store: ObjectStore) -> dict[Placement, SliceRecord]:
         placements = sorted(gathered.parts)
         parts = [gathered.parts[placement] for placement in placements]
-        return dict(zip(placements, self.crew(seal_slice, parts, names, _nobody, store), strict=True))
+        return dict(zip(placements, self.pool(join_parts, parts, names, _ignore, store), strict=True))
 
 
 @dataclass(slots=True)
 class _Total:
-    """How many data points are read so far."""
+    """Counts the data points read so far."""
 
     progress: Callable[[int], None]
     points: int = 0
 
-    def add(self, harvest: Harvest) -> None:
-        """Tell of more."""
-        self.points += harvest.gathered.points
+    def add(self, result: FragmentResult) -> None:
+        """Add the fragment's data points and report the total."""
+        self.points += result.gathered.points
         self.progress(self.points)
 
 
-def _nobody(_: object) -> None:
-    """Hear nothing."""
+def _ignore(_: object) -> None:
+    """Do nothing."""
 
 
-def _take_back(store: ObjectStore, drawn: set[str]) -> None:
-    """Delete the objects whose names begin with one of those drawn."""
+def _delete_written(store: ObjectStore, drawn: set[str]) -> None:
+    """Delete the objects whose names begin with one of the names drawn."""
     own = [info.key for info in store.list("shards/") if info.key.rpartition("/")[2].rpartition("-")[0] in drawn]
     store.delete_all(own)

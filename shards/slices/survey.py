@@ -1,7 +1,7 @@
-"""Survey: everything in a source that an ingest would refuse, found at once instead of one error a run.
+"""Survey: everything in a source that an ingest would refuse, found in one run instead of one error per run.
 
-What is refused is decided by the functions that an ingest calls: they are called column by column, and where one
-raises, on halves of the batch until the rows are found. Errors name file, column and row, never a value but a label.
+The functions that an ingest calls decide what is refused. The survey calls them column by column, and where one raises,
+on halves of the batch until the rows are found. Errors name file, column and row, and no values except labels.
 """
 
 from __future__ import annotations
@@ -35,36 +35,36 @@ from shards.specification import DataSettings
 from storage.errors import Invalid
 
 MOST_ROWS: Final = 100
-"""Rows of a file with a bad value in one column that are looked for. Missing values are all counted."""
+"""Rows with a bad value to find per file and column. Missing values are all counted."""
 
 KeptOut = Callable[[Batch], npt.NDArray[np.bool_]]
-"""Returns which data points, of the columns of ids and subjects, an ingest leaves out because they were erased."""
+"""Takes the columns of ids and subjects; returns which data points an ingest leaves out because they were erased."""
 
 _NO_KEY: Final = PartitionKey(bytes(16))
-"""Names are only put into their form, and the digests are thrown away."""
+"""Names are only checked for their form; the digests are discarded."""
 _BATCH_BYTES: Final = 8 << 20
 _BATCH_IDS: Final = 65_536
 _DECIMAL_COMMA: Final = r"^[+-]?[0-9]*,[0-9]+$"
 _TRUTHS: Final = r"^(1|true|True|TRUE|0|false|False|FALSE)$"
-"""What a CSV reader takes for a truth value; around a number it drops spaces and tabs, and no other white space."""
+"""What a CSV reader takes for a boolean. Around a number it ignores spaces and tabs, but no other white space."""
 _HASHED_POINTS: Final = 32 << 20
 """Ids compared in one pass, 8 bytes each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fault:
-    """Something of a source that an ingest would refuse."""
+class DataFault:
+    """Something in a source that an ingest would refuse."""
 
     fact: str
     remedy: str
     file: str
     column: str = ""
     row: int | None = None
-    """The first one, from 1 and without a CSV's header; None: it is not about single data points."""
+    """The first affected row, from 1 and without a CSV's header; None when it does not concern single data points."""
     points: int = 1
-    """How many data points have it."""
+    """Number of affected data points."""
     is_more: bool = False
-    """Whether there may be more, for no more were looked for."""
+    """Whether there may be more, because the search stopped."""
 
     def __str__(self) -> str:
         row = "" if self.row is None else f", row {self.row}"
@@ -81,27 +81,27 @@ def find_faults(
     *,
     kept_out: KeptOut | None = None,
     progress: Callable[[int], None] = lambda _: None,
-) -> tuple[Fault, ...]:
-    """Return everything that an ingest of the source would refuse; empty: nothing.
+) -> tuple[DataFault, ...]:
+    """Return everything that an ingest of the source would refuse; empty when it would refuse nothing.
 
-    Reads every data point once and the ids once more. What follows in a file that cannot be read on is not looked at.
-    Data points that are ``kept_out`` may have the ids of others. ``progress`` hears how many were read.
+    Reads every data point once and the ids once more. If reading a file fails, the rest of the file is skipped. Data
+    points that are ``kept_out`` may share ids. ``progress`` is called with the number of data points read so far.
     """
     survey = _Survey(source=source, data=data, naming=naming)
     columns = survey.choose()
     for file in source.files:
-        survey.look_at(file, columns, progress)
+        survey.check_file(file, columns, progress)
     survey.compare_files(columns)
     if survey.readable.issuperset((data.id, *data.subject_columns)):
         survey.compare_ids(kept_out)
     if not survey.points and not survey.faults:
         remedy = "Set [data] train to files that hold some."
-        return (Fault(fact="the data set has no data points", remedy=remedy, file=source.location),)
+        return (DataFault(fact="the data set has no data points", remedy=remedy, file=source.location),)
     return tuple(survey.faults.values())
 
 
-def remedy_of(faults: Sequence[Fault]) -> str:
-    """Return what to do, without repetition."""
+def remedy_of(faults: Sequence[DataFault]) -> str:
+    """Return the remedies, without repetition."""
     remedies = dict.fromkeys(fault.remedy for fault in faults if fault.remedy)
     return " ".join(remedy if remedy.endswith((".", "?")) else f"{remedy}." for remedy in remedies)
 
@@ -111,23 +111,23 @@ _Check = Callable[[Batch], object]
 
 @dataclass(slots=True, kw_only=True)
 class _Survey:
-    """What has been found so far."""
+    """The faults found so far, and what later checks need."""
 
     source: Source
     data: DataSettings
     naming: Naming
-    faults: dict[tuple[str, str, str], Fault] = field(default_factory=dict)
+    faults: dict[tuple[str, str, str], DataFault] = field(default_factory=dict)
     """By file, column and fact."""
     points: int = 0
     width: int | None = None
     readable: set[str] = field(default_factory=set)
-    """Columns of names and labels that every file has."""
+    """Columns of names and labels that exist in every file."""
     numbers: dict[tuple[str, str], bool] = field(default_factory=dict)
     given_up: set[tuple[str, str]] = field(default_factory=set)
-    """File and column in which no more bad rows are looked for."""
+    """File and column in which the search for bad rows has ended."""
 
     def choose(self) -> Columns:
-        """Return the columns to look at; those that are missing are faults, in each file."""
+        """Return the columns to check, and record each missing column of each file as a fault."""
         names = dict.fromkeys((self.data.id, *self.data.subject_columns, self.data.label))
         self.readable = set(names)
         features: dict[str, None] | None = None
@@ -135,19 +135,19 @@ class _Survey:
             try:
                 present = file.schema().names
             except Invalid as error:
-                self._note(error, file.name)
+                self._record(error, file.name)
                 continue
             for name in names:
                 if name not in present:
                     self.readable.discard(name)
-                    self._note(missing_column(name, present, file.name), file.name)
+                    self._record(missing_column(name, present, file.name), file.name)
             here = dict.fromkeys(self._features(file))
             features = here if features is None else {name: None for name in features if name in here}
         if not self.faults:
             try:
                 return choose_columns(self.source, self.data)
-            except Invalid as error:  # of files that do not fit together
-                self._note(error, str(error.context.get("file", self.source.location)))
+            except Invalid as error:  # the files do not fit together
+                self._record(error, str(error.context.get("file", self.source.location)))
         return Columns(
             id=self.data.id,
             subject=self.data.subject_column,
@@ -166,13 +166,13 @@ class _Survey:
             try:
                 yield from choose_columns(alone, settings, identified=False, labelled=False).features
             except Invalid as error:
-                self._note(error, file.name)
+                self._record(error, file.name)
 
-    def look_at(self, file: DataFile, columns: Columns, progress: Callable[[int], None]) -> None:
-        """Note what is wrong in the rows of one file."""
+    def check_file(self, file: DataFile, columns: Columns, progress: Callable[[int], None]) -> None:
+        """Record the faults in the rows of one file."""
         names = [name for name in columns.wanted.texts if name in self.readable]
         wanted = Wanted(texts=tuple(names), numbers=columns.features)
-        if not file.reader.typed:  # of CSV cells that are no numbers the reader would name the first alone
+        if not file.reader.typed:  # read as text, because a parsing reader reports only the first bad cell
             wanted = Wanted(texts=tuple(dict.fromkeys(wanted.names)), numbers=())
         if not wanted.names:
             return
@@ -180,16 +180,16 @@ class _Survey:
             checks = self._checks(file, names, columns)
             for batch in replace(self.source, files=(file,)).batches(wanted, columns.points_within(_BATCH_BYTES)):
                 self.points += batch.columns.num_rows
-                are_well = file.reader.typed and _are_well(batch, columns)
+                is_fine = file.reader.typed and _is_fine(batch, columns)
                 for name, check in checks.items():
-                    if not (are_well and name in columns.features):
-                        self._look_at_column(batch, name, check)
+                    if not (is_fine and name in columns.features):
+                        self._check_column(batch, name, check)
                 progress(self.points)
         except Invalid as error:
-            self._note(error, file.name, is_more=True)
+            self._record(error, file.name, is_more=True)
 
     def _checks(self, file: DataFile, names: Sequence[str], columns: Columns) -> dict[str, _Check]:
-        """Return how each column is checked."""
+        """Return the check for each column."""
         truths, decimal = (
             {each.name for each in file.schema() if pa.types.is_boolean(each.type)},
             csv_form_of(file).decimal,
@@ -205,8 +205,8 @@ class _Survey:
                 checks[name] = partial(self._check_names, columns, name)
         return checks
 
-    def _look_at_column(self, batch: Batch, column: str, check: _Check) -> None:
-        """Note which rows are bad: all of those without a value, and so many of the others."""
+    def _check_column(self, batch: Batch, column: str, check: _Check) -> None:
+        """Record the bad rows: all rows without a value, and up to ``MOST_ROWS`` others."""
         if (batch.file, column) in self.given_up or not batch.columns.num_rows:
             return
         try:
@@ -220,12 +220,12 @@ class _Survey:
             is_more = len(found) == MOST_ROWS
             for position, error in found:
                 row = None if position is None else batch.first + int(where[position])
-                self._note(error, batch.file, column, row=row, points=points, is_more=is_more)
+                self._record(error, batch.file, column, row=row, points=points, is_more=is_more)
             if is_more or any(position is None for position, _ in found):
                 self.given_up.add((batch.file, column))
 
     def _check_names(self, columns: Columns, column: str, batch: Batch) -> None:
-        """Raise what an ingest would of the names in a column."""
+        """Raise what an ingest would raise for the names in a column."""
         names = read_texts(batch, column, optional=column in self.data.further_subjects)
         if not any(names):
             return
@@ -237,7 +237,7 @@ class _Survey:
             self.numbers[place] = are_numbers(batch, column)
 
     def _check_features(self, columns: Columns, cells: str, decimal: str, batch: Batch) -> None:
-        """Raise what an ingest would of one feature column; of a CSV file, which is read as text, once it is parsed."""
+        """Raise what an ingest would raise for one feature column. The text of a CSV column is parsed first."""
         (column,) = columns.features
         if cells:
             batch = replace(batch, columns=_parsed(batch.columns, column, cells, decimal))
@@ -247,17 +247,17 @@ class _Survey:
         self.width = width
 
     def compare_files(self, columns: Columns) -> None:
-        """Note what is wrong between files, and between the data and the settings."""
+        """Record faults between files, and between the data and the settings."""
         width = len(columns.features) if len(columns.features) != 1 else self.width
         for check in (partial(refuse_mixed, self.numbers), partial(check_scale, self.data.scale, width or 0)):
             try:
                 if width:
                     check()
             except Invalid as error:
-                self._note(error, self.source.location, str(error.context.get("column", "")))
+                self._record(error, self.source.location, str(error.context.get("column", "")))
 
     def compare_ids(self, kept_out: KeptOut | None) -> None:
-        """Note that ids occur twice: how many data points have an earlier one's, and where the first two stand."""
+        """Record repeated ids: the number of data points with an earlier id, and the rows of the first two."""
         passes, suspects = 1 + self.points // _HASHED_POINTS, set[int]()
         for turn in range(passes):
             hashes = [np.array([hash(id_) for _, id_ in rows], dtype=np.int64) for _, rows in self._ids(kept_out)]
@@ -275,10 +275,10 @@ class _Survey:
             fact = f"a data point has the same id as an earlier one: the one in row {other_row} of {other_file}"
             remedy = "Ids must be unique: leave one of them out, or set [data] id to another column."
             error = Invalid(fact, remedy)
-            self._note(error, file, self.data.id, row=row, points=len(again))
+            self._record(error, file, self.data.id, row=row, points=len(again))
 
     def _ids(self, kept_out: KeptOut | None) -> Iterator[tuple[str, list[tuple[int, str]]]]:
-        """Yield file, and rows with their ids, as far as files can be read."""
+        """Yield each file with its rows and their ids, as far as files can be read."""
         names = tuple(dict.fromkeys((self.data.id, *(self.data.subject_columns if kept_out else ()))))
         for file in self.source.files:
             try:
@@ -288,9 +288,9 @@ class _Survey:
                     rows = enumerate(ids, start=batch.first)
                     yield file.name, [(row, str(id_)) for row, (id_, is_out) in rows if id_ is not None and not is_out]
             except Invalid:
-                continue  # noted already
+                continue  # recorded already
 
-    def _note(
+    def _record(
         self,
         error: Invalid,
         file: str,
@@ -303,7 +303,7 @@ class _Survey:
         column = column or str(error.context.get("column", ""))
         if row is None and isinstance(found := error.context.get("row"), int) and not error.fact.startswith(_ALL):
             row = found
-        fault = Fault(
+        fault = DataFault(
             fact=error.fact, remedy=error.remedy, file=file, column=column, row=row, points=points, is_more=is_more
         )
         known = self.faults.setdefault((file, column, error.fact), fault)
@@ -314,11 +314,11 @@ class _Survey:
 
 
 _ALL: Final = "the column "
-"""How the fact begins where a column as a whole is not what it should be."""
+"""How a fact about a column as a whole begins."""
 
 
 def _bad_rows(check: _Check, batch: Batch, start: int = 0) -> Iterator[tuple[int | None, Invalid]]:
-    """Yield the positions of rows that fail the check, with the error; None: the column as a whole does."""
+    """Yield the position and error of each row that fails the check; None when the column as a whole fails."""
     if not batch.columns.num_rows:
         return
     try:
@@ -333,8 +333,8 @@ def _bad_rows(check: _Check, batch: Batch, start: int = 0) -> Iterator[tuple[int
     yield from _bad_rows(check, replace(batch, columns=batch.columns.slice(half)), start + half)
 
 
-def _are_well(batch: Batch, columns: Columns) -> bool:
-    """Return whether columns of numbers are well, all at once: most are, and they may be many."""
+def _is_fine(batch: Batch, columns: Columns) -> bool:
+    """Return whether all columns of numbers pass, in one call: most do, and there may be many."""
     if len(columns.features) < 2 or not batch.columns.num_rows:
         return False
     try:
@@ -349,18 +349,18 @@ def _taken(batch: Batch, where_N: npt.NDArray[np.intp]) -> Batch:
 
 
 def _parsed(columns: pa.RecordBatch, name: str, cells: str, decimal: str) -> pa.RecordBatch:
-    """Return the column alone with its texts parsed as a CSV's cells are."""
+    """Return the column alone, with its texts parsed like the cells of a CSV file."""
     array = columns.column(name)
     if cells == "bool":
         array = pc.if_else(pc.match_substring_regex(array, _TRUTHS), array, "?")
     else:
         array = pc.utf8_trim(array, " \t")
-    if decimal != ".":  # another point is none: in its place stands what no number has
+    if decimal != ".":  # a point is then invalid: replace it by a character that no number has
         array = pc.replace_substring(pc.replace_substring(array, ".", "?"), decimal, ".")
     try:
         parsed = pc.cast(array, pa.bool_() if cells == "bool" else pa.float64())
     except pa.ArrowInvalid:
-        remedy = "Correct it, or take the column out of [data] features."
+        remedy = "Correct it, or remove the column from [data] features."
         if decimal == "." and pc.any(pc.match_substring_regex(array, _DECIMAL_COMMA)).as_py():
             remedy = 'If its numbers have a comma before the fraction, set [data] decimal = ",".'
         raise Invalid("the cell is not a number or truth value", remedy) from None

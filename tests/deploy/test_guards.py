@@ -92,7 +92,7 @@ def test_answers_are_a_table_or_a_file(home: Home) -> None:
         answers = federation.predict(table).table()
         assert federation.predict(Frame(table)).table().equals(answers)
         assert federation.evaluate(Frame(table)) == federation.evaluate(home.folder / "train.parquet")
-        with pytest.raises(Invalid, match=r"builtins\.int is no table"):
+        with pytest.raises(Invalid, match=r"builtins\.int is not a table"):
             federation.predict(3)
     assert answers.equals(pq.read_table(home.folder / "out.parquet"))
     assert answers.column_names == ["id", "prediction", "probability_a", "probability_b", "probability_c"]

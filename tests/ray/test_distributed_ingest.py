@@ -25,7 +25,7 @@ from coordinator.engine.lookup import load_digests
 from coordinator.requests import InlineDigests
 from shards.data.sources import Source, open_source
 from shards.routing import PartitionKey, Placement, subject_digest
-from shards.slices.ingest import Ingested, IngestTask, ingest
+from shards.slices.ingest import IngestResult, IngestTask, ingest
 from shards.tombstones import DigestSet
 from storage.encryption.store import SealedStore
 from storage.errors import Invalid, Unavailable
@@ -78,7 +78,7 @@ def _sources(home: Home) -> tuple[FederationSpecification, Source]:
 
 def _ingested(
     home: Home, store: ObjectStore, *, remark: Callable[[str], None] = print, heard: list[int] | None = None
-) -> Ingested:
+) -> IngestResult:
     """Ingest by tasks."""
     specification, source = _sources(home)
     task = IngestTask(
@@ -94,7 +94,7 @@ def _ingested(
     return RayIngest(specification.cluster, Workers(specification, store, remark), remark)(task)
 
 
-def _plain(home: Home) -> Ingested:
+def _plain(home: Home) -> IngestResult:
     specification, source = _sources(home)
     task = IngestTask(
         source=source,
@@ -108,7 +108,7 @@ def _plain(home: Home) -> Ingested:
     return ingest(task)
 
 
-def _contents(ingested: Ingested) -> tuple[object, ...]:
+def _contents(ingested: IngestResult) -> tuple[object, ...]:
     slices: dict[Placement, tuple[int, str, str]] = {
         at: (each.points, each.points_digest, each.content_digest) for at, each in ingested.slices.items()
     }

@@ -16,7 +16,7 @@ from pyarrow import feather
 from shards.data.sources import open_source
 from shards.points import PointBlock
 from shards.routing import AS_GIVEN, NOBODY, Naming, PartitionKey, point_digest, subject_digest
-from shards.slices.ingest import Ingested, IngestTask, ingest
+from shards.slices.ingest import IngestResult, IngestTask, ingest
 from shards.specification import DataSettings, PartitionSettings
 from shards.tombstones import NOTHING, DigestSet
 from storage.objects import ObjectStore
@@ -29,12 +29,12 @@ _numbers = itertools.count()
 
 
 def fresh_store() -> MemoryStore:
-    """Return an empty store that no other test has."""
+    """Return an empty store of its own."""
     return MemoryStore(f"data-side-{next(_numbers)}")
 
 
 def fresh_names() -> Callable[[], str]:
-    """Return a source of object names, none given twice."""
+    """Return a function that returns a new object name at every call."""
     return lambda: f"{next(_numbers):08x}"
 
 
@@ -65,7 +65,7 @@ def people(points: int = 40, seed: int = 5, dtype: str = "uint8") -> pa.Table:
 
 
 def messages(points: int = 40, seed: int = 5, dtype: str = "uint8") -> pa.Table:
-    """Return ``people`` with a recipient for each data point but every fourth, who is somebody else's person."""
+    """Return ``people`` with a column of recipients, who are persons of other data points; every fourth has none."""
     recipients = [None if number % 4 == 3 else f"person-{(number * 5) // 3 % 17}" for number in range(points)]
     return people(points, seed, dtype).append_column("recipient", pa.array(recipients, pa.string()))
 
@@ -73,7 +73,7 @@ def messages(points: int = 40, seed: int = 5, dtype: str = "uint8") -> pa.Table:
 def replaced(
     table: pa.Table, name: str, values: Sequence[object] | pa.Array, kind: pa.DataType | None = None
 ) -> pa.Table:
-    """Return the table with one column put in place of another."""
+    """Return the table with one column replaced."""
     array = values if isinstance(values, pa.Array) else pa.array(values, kind)
     return table.set_column(table.column_names.index(name), name, array)
 
@@ -99,13 +99,13 @@ def write(table: pa.Table, path: Path) -> Path:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """Tombstones that cross to other processes."""
+class FixedTombstones:
+    """Tombstones that can be sent to other processes."""
 
     digests: DigestSet
 
     def __call__(self) -> DigestSet:
-        """Return them."""
+        """Return the tombstones."""
         return self.digests
 
 
@@ -119,8 +119,8 @@ def ingest_file(
     buffer_bytes: int | None = None,
     names: Callable[[], str] | None = None,
     naming: Naming = AS_GIVEN,
-) -> Ingested:
-    """Ingest a file, folder or glob into ``store`` (default: a fresh one)."""
+) -> IngestResult:
+    """Ingest a file, folder or glob into ``store`` (default: a new one)."""
     task = IngestTask(
         source=open_source(str(path), path.parent),
         data=data or settings(),
@@ -128,7 +128,7 @@ def ingest_file(
         key=KEY,
         naming=naming,
         store=store or fresh_store(),
-        tombstones=Kept(tombstones),
+        tombstones=FixedTombstones(tombstones),
         names=names or fresh_names(),
     )
     return ingest(task, buffer_bytes)
@@ -137,7 +137,7 @@ def ingest_file(
 def block(
     numbers: Sequence[int], features: int = 4, dtype: str = "uint8", per_person: int = 3, further: int = 0
 ) -> PointBlock:
-    """Return data points whose content follows from their numbers; every fourth has no ``further`` subjects."""
+    """Return data points whose content is derived from their numbers; every fourth has no ``further`` subjects."""
     points = b"".join(point_digest(KEY, f"point-{number}") for number in numbers)
     subjects = b"".join(subject_digest(KEY, f"person-{number // per_person}") for number in numbers)
     others = b"".join(

@@ -1,4 +1,4 @@
-"""The cost formulas: SISA section IV's figures, and their laws."""
+"""The cost formulas: the figures of SISA section IV, and general properties."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_batching_never_costs_more_than_one_by_one(shards: int, slices: int, req
     ("shards", "slices", "requests"), [(1, 1, 1), (1, 3, 2), (2, 1, 3), (2, 2, 3), (3, 2, 2), (2, 3, 3), (4, 4, 2)]
 )
 def test_batch_formula_is_the_expectation(shards: int, slices: int, requests: int) -> None:
-    """The formula equals the mean cost over every way that K requests can fall into shards and slices."""
+    """The formula equals the mean cost over all assignments of K requests to shards and slices."""
     schedule = [1] * slices
     points = [1] * slices
     full = shards * training_point_epochs(points, schedule)
@@ -94,7 +94,7 @@ def test_single_formula_is_the_mean_over_slices(per_slice: int, shards: int, sli
 
 @given(st.lists(st.integers(0, 50), min_size=1, max_size=12), st.integers(1, 40))
 def test_replay_from_a_later_slice_never_costs_more(counts: list[int], epochs: int) -> None:
-    """The later the first tainted slice, the less is trained again; from slice 1 it is all of it."""
+    """The later the first tainted slice, the less is retrained; from slice 1 it is everything."""
     schedule = slice_epochs(epochs, len(counts))
     costs = [replay_point_epochs(counts, schedule, SliceIndex(r)) for r in range(1, len(counts) + 1)]
     assert costs == sorted(costs, reverse=True)
@@ -103,7 +103,7 @@ def test_replay_from_a_later_slice_never_costs_more(counts: list[int], epochs: i
 
 @given(st.data())
 def test_a_plan_costs_at_least_its_sub_plan(data: st.DataObject) -> None:
-    """Leaving out a shard, or beginning at a later slice, never makes a plan dearer."""
+    """Leaving out a shard, or starting at a later slice, never makes a plan more expensive."""
     slices = data.draw(st.integers(1, 6))
     counts = data.draw(
         st.dictionaries(
@@ -121,7 +121,7 @@ def test_a_plan_costs_at_least_its_sub_plan(data: st.DataObject) -> None:
 
 @given(st.integers(0, 500), st.integers(1, 70))
 def test_steps_are_the_batches(points: int, batch_size: int) -> None:
-    """The number of steps equals the number of batches that an epoch is cut into."""
+    """The number of steps equals the number of batches in an epoch."""
     assert steps_per_epoch(points, batch_size) == len(batch_bounds(points, batch_size))
 
 
@@ -135,6 +135,6 @@ def test_steps_of_a_shard() -> None:
 
 
 def test_counts_and_schedule_must_agree() -> None:
-    """A schedule for another number of slices is refused, never cut to fit."""
+    """A schedule for another number of slices is refused, never truncated."""
     with pytest.raises(ValueError, match=r"zip\(\) argument"):
         training_point_epochs([1, 2, 3], [1, 1])

@@ -14,7 +14,7 @@ from tests.shards.people import KEY
 
 @given(st.binary(min_size=16, max_size=16), st.integers(1, 4096), st.integers(1, 4096))
 def test_every_subject_has_one_place_within_range(digest: bytes, shards: int, slices: int) -> None:
-    """The place lies in 0..S-1 and 1..R and follows from the digest alone."""
+    """The place is in 0..S-1 and 1..R and depends only on the digest."""
     placement = place(SubjectDigest(digest), shards, slices)
     assert 0 <= placement.shard < shards
     assert 1 <= placement.slice <= slices
@@ -23,14 +23,14 @@ def test_every_subject_has_one_place_within_range(digest: bytes, shards: int, sl
 
 @given(st.lists(st.binary(min_size=16, max_size=16), max_size=20), st.integers(1, 4096), st.integers(1, 4096))
 def test_the_places_of_many_are_the_places_of_each(digests: list[bytes], shards: int, slices: int) -> None:
-    """Placing many subjects at once places each of them as placing it alone does."""
+    """Placing many subjects in one call gives the same places as one call per subject."""
     expected = {place(SubjectDigest(digest), shards, slices) for digest in digests}
     assert places(b"".join(digests), shards, slices) == expected
 
 
 @given(st.text(min_size=1))
 def test_digests_depend_on_key_and_role(text: str) -> None:
-    """The same id under another key, or as a subject instead of a point, has another digest; none shows the id."""
+    """With another key, or as a subject instead of a point, an id has another digest; no digest contains the id."""
     other = PartitionKey(b"another key, also of 32 bytes!!!")
     found = {point_digest(KEY, text), point_digest(other, text), subject_digest(KEY, text), subject_digest(other, text)}
     assert len(found) == 4
@@ -38,7 +38,7 @@ def test_digests_depend_on_key_and_role(text: str) -> None:
 
 
 def test_golden_digest() -> None:
-    """Digests never change between releases: every stored slice depends on them."""
+    """Digests never change between releases, because every stored slice depends on them."""
     assert point_digest(KEY, "point-1").hex() == "90300cd7085422b148218b89c38195a7"
     assert subject_digest(KEY, "person-1").hex() == "e7f9eea04a0dc2427145184c49a1aeed"
     assert place(subject_digest(KEY, "person-1"), 5, 5) == Placement(ShardId(0), SliceIndex(3))
@@ -52,10 +52,10 @@ def test_places_are_uniform() -> None:
 
 
 def test_ids_that_are_not_valid_unicode_are_digested() -> None:
-    """A lone surrogate, as some files hold, has a digest instead of an encoding error."""
+    """A lone surrogate, which some files contain, has a digest and raises no encoding error."""
     assert point_digest(KEY, "\ud800") != point_digest(KEY, "\ud801")
 
 
 def test_places_sort_by_shard_then_slice() -> None:
-    """Placements are ordered, so that work over them has one order."""
+    """Placements sort by shard, then by slice."""
     assert Placement(ShardId(0), SliceIndex(2)) < Placement(ShardId(1), SliceIndex(1))

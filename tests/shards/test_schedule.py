@@ -1,4 +1,4 @@
-"""The slice schedule: E5's sums, and batches that cover an epoch."""
+"""The slice schedule: sums of epochs (E5), and batches that cover an epoch."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_slices_get_nearly_equal_epochs(epochs: int, slices: int) -> None:
 
 @given(st.integers(1, 400), st.integers(1, 100))
 def test_total_work_is_that_of_unsliced_training(epochs: int, slices: int) -> None:
-    """With equal slices the schedule costs e' passes over the shard, up to half an epoch."""
+    """With equal slices the schedule costs e' passes over the shard, give or take half an epoch."""
     schedule = slice_epochs(epochs, slices)
     passes = sum(count * r for r, count in enumerate(schedule, start=1)) / slices
     assert abs(passes - epochs) <= 0.5 + 1e-9
@@ -47,7 +47,7 @@ def test_no_slice_goes_without_epochs_from_the_minimum_on(slices: int, more: int
 
 @pytest.mark.parametrize("slices", [*range(1, 200), 1000, 4095, 4096])
 def test_minimum_is_the_least(slices: int) -> None:
-    """One epoch fewer than ``minimum_epochs`` leaves some slice without any."""
+    """One epoch fewer than ``minimum_epochs`` leaves a slice without epochs."""
     least = minimum_epochs(slices)
     assert 0 not in slice_epochs(least, slices)
     assert least == 1 or 0 in slice_epochs(least - 1, slices)
@@ -55,7 +55,7 @@ def test_minimum_is_the_least(slices: int) -> None:
 
 @given(epoch_counts, slice_counts)
 def test_totals_grow_with_epochs(epochs: int, slices: int) -> None:
-    """One more epoch never takes an epoch away from any beginning of the schedule."""
+    """One more epoch never reduces the running total after any slice."""
     fewer = accumulate(slice_epochs(epochs, slices))
     more = accumulate(slice_epochs(epochs + 1, slices))
     assert all(before <= after for before, after in zip(fewer, more, strict=True))
@@ -89,5 +89,5 @@ def test_no_batch_holds_a_single_point(points: int, batch_size: int) -> None:
     ],
 )
 def test_batch_sizes_at_the_edges(points: int, batch_size: int, sizes: list[int]) -> None:
-    """A last batch of one point joins the one before it, if there is one and the batch size is not one."""
+    """A last batch of one point is merged into the one before it, unless there is none or the batch size is one."""
     assert [end - start for start, end in batch_bounds(points, batch_size)] == sizes

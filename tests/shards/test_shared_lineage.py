@@ -1,4 +1,4 @@
-"""How far two chains of checkpoints have seen the same."""
+"""The common prefix of two chains of lineages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.doubles.lineages import lineage_of
 
 
 def chain_of(slices: list[bytes]) -> tuple[Lineage, ...]:
-    """Return the lineages of a shard whose slices hold these."""
+    """Return the lineages of a shard with these slice contents."""
     chain: list[Lineage] = []
     for number, seen in enumerate(slices, start=1):
         chain.append(lineage_of(number, chain[-1].digest() if chain else None, seen))
@@ -19,7 +19,7 @@ def chain_of(slices: list[bytes]) -> tuple[Lineage, ...]:
 
 @given(st.lists(st.binary(max_size=1), max_size=6), st.lists(st.binary(max_size=1), max_size=6))
 def test_up_to_the_first_slice_that_differs(one: list[bytes], other: list[bytes]) -> None:
-    """Equal slices behind one that differs are not shared: they were learned on top of something else."""
+    """Equal slices after a differing one are not shared, because their checkpoints build on a different one."""
     expected = next(
         (at for at, (mine, theirs) in enumerate(zip(one, other, strict=False)) if mine != theirs),
         min(len(one), len(other)),

@@ -47,12 +47,12 @@ RESPELLINGS = {
     "integer": (lambda name: f"00{name}", lambda name: f"{name}.0", lambda name: f" {name} ", lambda name: f"{name}e0"),
 }
 RESPELLINGS["email"] = RESPELLINGS["casefold"]
-"""By form, changes of a name that make no other person of it."""
+"""For each form, changes to a name that keep the person the same."""
 
 
 @given(NAMES, st.sampled_from(FORMS))
 def test_a_form_is_its_own_form(name: str, form: SubjectForm) -> None:
-    """What has the form stays as it is: a name read again, from wherever, is the same person."""
+    """A name that already has the form does not change, so a name read from any source is the same person."""
     try:
         formed = in_form(name, form)
     except Invalid:
@@ -62,7 +62,7 @@ def test_a_form_is_its_own_form(name: str, form: SubjectForm) -> None:
 
 @given(st.lists(NAMES, max_size=5), st.sampled_from(FORMS))
 def test_many_names_are_as_each_one(names: Sequence[str], form: SubjectForm) -> None:
-    """The fast way for many names gives what the plain way gives for each of them."""
+    """The fast path for many names gives the same results as one call per name."""
     try:
         each = [in_form(name, form) for name in names]
     except Invalid:
@@ -74,7 +74,7 @@ def test_many_names_are_as_each_one(names: Sequence[str], form: SubjectForm) -> 
 @pytest.mark.parametrize("form", RESPELLINGS)
 @given(data=st.data())
 def test_respellings_are_one_person(form: SubjectForm, data: st.DataObject) -> None:
-    """Whatever chain of respellings a form unites: one digest, one slice."""
+    """Any chain of changes that a form ignores leads to the same digest and slice."""
     alphabet = st.characters(codec="ascii", categories=["L", "N"]) if form != "trimmed" else st.characters()
     digits = st.from_regex(r"\A[1-9][0-9]{0,8}\Z")
     name = data.draw(digits if form in {"phone", "integer"} else st.text(alphabet, min_size=1, max_size=10))
@@ -87,7 +87,7 @@ def test_respellings_are_one_person(form: SubjectForm, data: st.DataObject) -> N
 
 
 def in_form_or_none(name: str, form: SubjectForm) -> str | None:
-    """Return the name in its form, None where it has none."""
+    """Return the name in its form; None when it does not have one."""
     try:
         return in_form(name, form)
     except Invalid:
@@ -96,7 +96,7 @@ def in_form_or_none(name: str, form: SubjectForm) -> str | None:
 
 @given(NAMES, NAMES, st.sampled_from(FORMS))
 def test_names_of_one_skeleton_share_a_slice(name: str, other: str, form: SubjectForm) -> None:
-    """The skeleton decides where a person lies, and the first half of the digest says which it is."""
+    """The skeleton decides a person's slice, and the first half of the digest identifies it."""
     naming = Naming(form=form, by_skeleton=True)
     formed, also = in_form_or_none(name, form), in_form_or_none(other, form)
     assume(formed is not None and also is not None)
@@ -132,13 +132,13 @@ def test_names_of_one_skeleton_share_a_slice(name: str, other: str, form: Subjec
     ],
 )
 def test_these_are_spelt_alike(one: str, other: str) -> None:
-    """Case, spacing, punctuation, Unicode forms, and the ways to write a whole number."""
+    """They differ in case, spacing, punctuation, Unicode form, or the way to write a whole number."""
     assert skeleton(one) == skeleton(other)
 
 
 @pytest.mark.parametrize(("one", "other"), [("mia", "mio"), ("17", "71"), ("a+b", "ab"), ("1.5", "15"), ("-5", "5")])
 def test_these_are_not(one: str, other: str) -> None:
-    """Other letters, digits and symbols are another name."""
+    """Names with other letters, digits or symbols are different."""
     assert skeleton(one) != skeleton(other)
 
 
@@ -158,7 +158,7 @@ def test_these_are_not(one: str, other: str) -> None:
     ],
 )
 def test_these_are_the_forms(name: str, form: SubjectForm, formed: str) -> None:
-    """What is drawn as nothing goes, letters fold after Unicode, and numbers lose what says nothing."""
+    """Invisible characters are removed, letters are case folded as in Unicode, numbers lose redundant digits."""
     assert in_form(name, form) == formed
 
 
@@ -168,13 +168,13 @@ def test_these_are_the_forms(name: str, form: SubjectForm, formed: str) -> None:
         (" \u200b", "trimmed", "nothing but white space"),
         ("\u3000", "email", "nothing but white space"),
         ("no digits", "phone", "no digit"),
-        ("seventeen", "integer", "no whole number"),
-        ("1.5", "integer", "no whole number"),
-        ("1e999999", "integer", "no whole number"),
+        ("seventeen", "integer", "not a whole number"),
+        ("1.5", "integer", "not a whole number"),
+        ("1e999999", "integer", "not a whole number"),
     ],
 )
 def test_what_has_no_form_is_refused(name: str, form: SubjectForm, fact: str) -> None:
-    """A name that has not the declared form is refused, and not repeated in the error."""
+    """A name that does not have the declared form is refused, and the error does not quote it."""
     with pytest.raises(Invalid, match=fact) as error:
         in_form(name, form)
     assert name.strip() == "" or name not in str(error.value)
@@ -182,7 +182,7 @@ def test_what_has_no_form_is_refused(name: str, form: SubjectForm, fact: str) ->
 
 @given(st.integers(min_value=2**53 + 1, max_value=2**70))
 def test_floats_that_lost_digits_are_seen(number: int) -> None:
-    """A whole number that a float has written is told apart from one that was always whole."""
+    """A whole number written as a float is distinguished from one written as an integer."""
     assert through_floats(repr(float(number)))
     assert through_floats(f"{number}.0")
     assert not through_floats(str(number))
@@ -190,12 +190,12 @@ def test_floats_that_lost_digits_are_seen(number: int) -> None:
 
 @given(st.integers(min_value=1 - 2**53, max_value=2**53 - 1))
 def test_smaller_floats_are_whole(number: int) -> None:
-    """Up to there a float tells each whole number from its neighbours."""
+    """Below 2**53 a float holds every whole number exactly."""
     assert not through_floats(repr(float(number)))
 
 
 def test_skeletons_spread_evenly() -> None:
-    """Routing by skeleton fills slices evenly, as routing by digest does."""
+    """Routing by skeleton fills slices as evenly as routing by digest."""
     naming = Naming(form="trimmed", by_skeleton=True)
     digests = subject_digests(KEY, [f"person-{number}" for number in range(20_000)], naming)
 
@@ -205,7 +205,7 @@ def test_skeletons_spread_evenly() -> None:
 
 
 def test_digests_are_fixed() -> None:
-    """Whoever changes how names are digested makes every store unreadable: these values are for ever."""
+    """These values never change: a change to how names are digested would make every store unreadable."""
     naming = Naming(form="email", by_skeleton=True)
     digest = subject_digest(KEY, " Mia@Example.com", naming)
     assert digest.hex() == "2f2d46e203061f983d1f58070ac1f6d4"

@@ -25,7 +25,7 @@ sets = st.builds(
 
 @given(digests, digests)
 def test_value_ignores_order_and_repeats(left: list[bytes], right: list[bytes]) -> None:
-    """Two sets of the same digests are equal, hash alike and have the same bytes, however they were given."""
+    """Two sets of the same digests are equal and have equal hashes and bytes, in any order and with repeats."""
     one = DigestSet.of(subjects=map(SubjectDigest, left), points=map(PointDigest, right))
     other = DigestSet.of(subjects=map(SubjectDigest, left[::-1] * 2), points=map(PointDigest, right[::-1] * 2))
     assert one == other
@@ -46,7 +46,7 @@ def test_bytes_round_trip(value: DigestSet) -> None:
 
 @given(sets, sets, sets)
 def test_union_is_that_of_sets(one: DigestSet, two: DigestSet, three: DigestSet) -> None:
-    """Union is commutative, associative, idempotent, and has NOTHING as its neutral element (E9)."""
+    """Union is commutative, associative and idempotent, and NOTHING is its neutral element (E9)."""
     assert one.union(two) == two.union(one)
     assert one.union(two).union(three) == one.union(two.union(three))
     assert one.union(one) == one
@@ -73,12 +73,12 @@ def test_any_damage_is_found(value: DigestSet, data: st.DataObject) -> None:
 
 
 def test_unsorted_and_foreign_bytes_are_refused() -> None:
-    """Digests out of order and a foreign format are named as such."""
+    """Digests out of order and an unknown format have their own messages."""
     low, high = bytes(16), b"\xff" * 16
     payload = DigestSet.of(points=[PointDigest(low), PointDigest(high)]).to_bytes()
-    with pytest.raises(Corrupt, match="digests are not strictly rising"):
+    with pytest.raises(Corrupt, match="digests are not in strictly ascending order"):
         DigestSet.from_bytes(payload[:-32] + high + low)
-    with pytest.raises(Corrupt, match="digests are not strictly rising"):
+    with pytest.raises(Corrupt, match="digests are not in strictly ascending order"):
         DigestSet.from_bytes(payload[:-32] + low + low)
     with pytest.raises(Corrupt, match="format is unknown"):
         DigestSet.from_bytes(b"SISATMB2" + payload[8:])
@@ -89,7 +89,7 @@ def test_unsorted_and_foreign_bytes_are_refused() -> None:
 
 
 def test_digests_that_end_in_zero_bytes_stay_apart() -> None:
-    """Trailing zero bytes, which numpy's byte strings drop on the way to Python, neither merge nor lose digests."""
+    """Trailing zero bytes, which numpy drops when it converts byte strings to Python, merge and lose no digests."""
     family = [b"\1" * length + bytes(16 - length) for length in range(17)]
     erased = DigestSet.of(points=map(PointDigest, family[::2]))
     found = erased.contains(
@@ -104,7 +104,7 @@ def test_digests_that_end_in_zero_bytes_stay_apart() -> None:
 
 
 def test_a_million_digests() -> None:
-    """A million digests are held in 16 bytes each and are all found."""
+    """A million digests take 16 bytes each and are all found."""
     many = np.random.default_rng(3).bytes(16 * 1_000_000)
     erased = DigestSet.of(points=(PointDigest(many[at : at + 16]) for at in range(0, len(many), 16)))
     probe = np.frombuffer(many, dtype="V16")[::1000]

@@ -15,7 +15,7 @@ from cluster.training.ingest import RayIngest
 from coordinator.ports import Ingestion
 from shards.data.sources import Source, open_source, table_source
 from shards.slices.ingest import IngestTask, ingest
-from shards.slices.parallel_ingest import Gathering
+from shards.slices.parallel_ingest import ParallelIngest
 from shards.tombstones import DigestSet
 from storage.errors import Invalid
 from storage.stores.memory import MemoryStore
@@ -99,8 +99,8 @@ def test_large_data_are_read_by_the_cluster(place: Place, source: Source) -> Non
     """From the limit on as many tasks read as there are processors; idle workers give theirs back first."""
     place.set_up(large_bytes=1)
     chosen = place.chosen(source, None)
-    assert isinstance(chosen, Gathering)
-    assert getattr(chosen.crew, "_tasks", None) == 8
+    assert isinstance(chosen, ParallelIngest)
+    assert getattr(chosen.pool, "_tasks", None) == 8
     assert place.helpers.calls == ["join", "release"]
     place.set_up(processors=1, large_bytes=1)
     assert place.chosen(source, None) is ingest
@@ -109,8 +109,8 @@ def test_large_data_are_read_by_the_cluster(place: Place, source: Source) -> Non
 def test_it_may_be_set_how_many_read(place: Place, source: Source) -> None:
     """The setting holds whatever the size; fragments and buffers stay within their bounds."""
     chosen = place.chosen(source, 3)
-    assert isinstance(chosen, Gathering)
-    assert getattr(chosen.crew, "_tasks", None) == 3
+    assert isinstance(chosen, ParallelIngest)
+    assert getattr(chosen.pool, "_tasks", None) == 3
     assert chosen.fragment_bytes == ingesting.LEAST_FRAGMENT_BYTES
     assert chosen.buffer_bytes == (512 - 70 - 150) // 8 << 20
 

@@ -128,8 +128,8 @@ def test_bad_data_points_are_refused(command: str, spoil: object, texts: tuple[s
 @pytest.mark.parametrize(
     ("words", "texts"),
     [
-        (("predict", "train.parquet", "--out", "out.txt"), ("the ending names no format", ".parquet")),
-        (("predict", "train.parquet", "--out", "out"), ("the ending names no format",)),
+        (("predict", "train.parquet", "--out", "out.txt"), ("the ending is unknown", ".parquet")),
+        (("predict", "train.parquet", "--out", "out"), ("the ending is unknown",)),
         (("predict", "train.parquet", "--out", "nowhere/out.csv"), ("the folder does not exist", "folder=nowhere")),
         (("predict", "nothing.csv", "--out", "out.csv"), ("there is no such file or folder: nothing.csv",)),
         (("evaluate", "nothing.csv"), ("there is no such file or folder: nothing.csv",)),

@@ -246,7 +246,7 @@ def test_the_status_is_told_by_role(served: Served) -> None:
         ("erase", ("erase", "--subject", "x", "--dry-run"), "usage", "a server tells no prices"),
         ("predict", ("evaluate", "asked.csv"), "usage", "only the specification knows"),
         ("predict", ("status", "--config", "other.toml"), "usage", "give one of the two"),
-        ("predict", ("predict", "asked.csv", "--out", "out.xls"), "invalid", "names no format"),
+        ("predict", ("predict", "asked.csv", "--out", "out.xls"), "invalid", "ending is unknown"),
     ],
 )
 def test_wrong_usage_is_told(served: Served, role: Role, words: tuple[str, ...], kind: str, text: str) -> None:

@@ -1,4 +1,4 @@
-"""A crew in this process: things done in any order, through pickles, with attempts that die."""
+"""A task pool in this process: works in any order, pickles arguments and results, and lets attempts die."""
 
 from __future__ import annotations
 
@@ -14,43 +14,43 @@ _Result = TypeVar("_Result")
 _Shared = ParamSpec("_Shared")
 
 
-class Shift(NamedTuple):
-    """One use of a crew."""
+class PoolCall(NamedTuple):
+    """One call of the pool."""
 
     act: Callable[..., Any]
     things: Sequence[Any]
     shared: tuple[Any, ...]
     results: list[Any]
     result_bytes: list[int]
-    """Of each result as it crosses between processes."""
+    """Size of each pickled result."""
 
 
 @dataclass(slots=True)
-class FakeCrew:
-    """Implements ``shards.slices.parallel_ingest.Crew``."""
+class FakeTaskPool:
+    """Implements ``shards.slices.parallel_ingest.TaskPool``."""
 
     order: Callable[[int], Sequence[int]] = range
-    """Returns in which order so many things are done."""
+    """Returns the order in which a number of things are done."""
     deaths: Callable[[int], bool] = lambda _: False
-    """Whether the first attempt at a thing dies at its very end, its result lost and its objects left behind."""
+    """Returns whether the first attempt at a thing dies at its end: its result is lost, its objects are left behind."""
     before: Callable[[Callable[..., Any], Sequence[Any]], None] = lambda _, __: None
-    """Told what is about to be done."""
+    """Called with the function and the things, before each call."""
     dead: list[str] = field(default_factory=list)
     """Names of the attempts that died."""
-    shifts: list[Shift] = field(default_factory=list)
-    """What was done without an error."""
+    calls: list[PoolCall] = field(default_factory=list)
+    """The calls that ended without an error."""
 
     def __call__(
         self,
         act: Callable[Concatenate[_Thing, str, _Shared], _Result],
         things: Sequence[_Thing],
         names: Callable[[], str],
-        told: Callable[[_Result], None],
+        on_result: Callable[[_Result], None],
         /,
         *shared: _Shared.args,
         **more: _Shared.kwargs,
     ) -> list[_Result]:
-        """Do everything, then raise the error of the first thing that has one."""
+        """Do everything, then raise the error of the first failing thing, if any."""
         self.before(act, things)
         results: dict[int, bytes] = {}
         errors: dict[int, Exception] = {}
@@ -63,11 +63,11 @@ class FakeCrew:
                 errors[index] = found
             else:
                 results[index] = found
-                told(pickle.loads(found))
+                on_result(pickle.loads(found))
         if errors:
             raise errors[min(errors)]
         whole = [pickle.loads(results[index]) for index in range(len(things))]
-        self.shifts.append(Shift(act, things, shared, whole, [len(results[index]) for index in range(len(things))]))
+        self.calls.append(PoolCall(act, things, shared, whole, [len(results[index]) for index in range(len(things))]))
         return whole
 
 

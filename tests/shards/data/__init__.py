@@ -1,1 +1,1 @@
-"""From files to arrays."""
+"""Tests of reading files into arrays."""

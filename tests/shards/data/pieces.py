@@ -1,4 +1,4 @@
-"""Parquet files that are read row group by row group, whatever the system's own readers do."""
+"""A reader of Parquet files, row group by row group, independent of the system's own readers."""
 
 from __future__ import annotations
 

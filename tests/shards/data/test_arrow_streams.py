@@ -1,4 +1,4 @@
-"""Arrow streams as they are found: whole, cut off, one behind another, from a disk and from a bucket."""
+"""Arrow streams: complete, cut off, and concatenated, on a disk and in a bucket."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import shards.data.remote_files
 from shards.data.readers import Wanted
 from shards.data.sources import Source, open_source
 from storage.errors import Invalid
-from tests.doubles.stores.bucket_shelf import Shelf
+from tests.doubles.stores.data_bucket import DataBucket
 from tests.shards.people import people
 
 WANTED = Wanted(texts=("id",), numbers=("x0",))
@@ -24,17 +24,17 @@ Opens = Callable[[bytes], Source]
 
 @pytest.fixture(params=["disk", "bucket"])
 def opens(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Opens:
-    """What makes a source of a file's bytes."""
-    shelf = Shelf()
-    monkeypatch.setattr(shards.data.remote_files, "bucket_files", shelf.opens())
+    """Returns a function that makes a source from a file's bytes."""
+    bucket = DataBucket()
+    monkeypatch.setattr(shards.data.remote_files, "bucket_files", bucket.opens())
 
     def on_disk(payload: bytes) -> Source:
         (tmp_path / "a.arrow").write_bytes(payload)
         return open_source("a.arrow", tmp_path)
 
     def in_bucket(payload: bytes) -> Source:
-        shelf.contents["a.arrow"] = payload
-        return open_source("s3://shelf/a.arrow", tmp_path)
+        bucket.contents["a.arrow"] = payload
+        return open_source("s3://bucket/a.arrow", tmp_path)
 
     return on_disk if request.param == "disk" else in_bucket
 
@@ -44,7 +44,7 @@ def _ids(source: Source) -> list[str]:
 
 
 def _stream(table: pa.Table, *, earlier: bool = False) -> tuple[bytes, list[int]]:
-    """Return a stream of record batches of ten points, and where the schema and each batch end."""
+    """Return a stream of record batches of ten points, and the positions where the schema and each batch end."""
     sink = io.BytesIO()
     with pa.ipc.new_stream(sink, table.schema, options=pa.ipc.IpcWriteOptions(use_legacy_format=earlier)) as writer:
         ends = [sink.tell()]
@@ -56,12 +56,12 @@ def _stream(table: pa.Table, *, earlier: bool = False) -> tuple[bytes, list[int]
 
 @pytest.mark.parametrize("earlier", [False, True])
 def test_a_whole_stream_is_read(opens: Opens, *, earlier: bool) -> None:
-    """A stream with its end mark gives every point, in the present format and in the one before."""
+    """A stream with its end mark gives every point, in the present and the earlier format."""
     assert _ids(opens(_stream(TABLE, earlier=earlier)[0])) == TABLE["id"].to_pylist()
 
 
 def test_a_stream_of_dictionaries_is_read(opens: Opens) -> None:
-    """Dictionaries come before the first batch, and are no part of the end."""
+    """Dictionaries precede the first batch and do not confuse the check for the end mark."""
     table = TABLE.set_column(0, "id", TABLE["id"].cast(pa.string()).dictionary_encode())
     assert _ids(opens(_stream(table)[0])) == TABLE["id"].to_pylist()
     assert _ids(opens(_stream(table.slice(0, 0))[0])) == []
@@ -70,7 +70,7 @@ def test_a_stream_of_dictionaries_is_read(opens: Opens) -> None:
 @pytest.mark.parametrize("earlier", [False, True])
 @pytest.mark.parametrize("batches", [1, 2, 3, 4])
 def test_a_stream_that_stops_between_two_batches_is_refused(opens: Opens, batches: int, *, earlier: bool) -> None:
-    """What an interrupted copy leaves is never taken for all there is, also where only the end mark is missing."""
+    """The result of an interrupted copy is never accepted as complete, even if only the end mark is missing."""
     payload, ends = _stream(TABLE, earlier=earlier)
     for part in (payload[: ends[batches]], payload[: ends[batches] + 2]):
         with pytest.raises(Invalid, match=r"(has no end mark|cut off).*file=\S*a\.arrow"):
@@ -78,7 +78,7 @@ def test_a_stream_that_stops_between_two_batches_is_refused(opens: Opens, batche
 
 
 def test_a_stream_on_a_disk_is_refused_before_it_is_read(tmp_path: Path) -> None:
-    """Whoever looks at the columns alone, as the doctor does, learns of it."""
+    """Reading only the schema, as the doctor does, already reports it."""
     payload, ends = _stream(TABLE)
     (tmp_path / "a.arrow").write_bytes(payload[: ends[2]])
     with pytest.raises(Invalid, match=r"has no end mark"):
@@ -86,7 +86,7 @@ def test_a_stream_on_a_disk_is_refused_before_it_is_read(tmp_path: Path) -> None
 
 
 def test_a_stream_behind_a_stream_is_refused(opens: Opens) -> None:
-    """Two streams in one file are refused: readers see the first one alone."""
+    """Two streams in one file are refused, because readers would see only the first one."""
     payload, _ = _stream(TABLE)
-    with pytest.raises(Invalid, match=r"more behind the end of the Arrow stream \[file=\S*a\.arrow\] Write each"):
+    with pytest.raises(Invalid, match=r"more data after the end of the Arrow stream \[file=\S*a\.arrow\] Write each"):
         _ids(opens(payload + payload))

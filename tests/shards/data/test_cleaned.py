@@ -1,4 +1,4 @@
-"""Copies without some rows: the other rows as they are, nothing of the dropped ones, in every format."""
+"""Copies without some rows: in every format, the other rows are unchanged and nothing is left of the dropped ones."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ GONE = [3, 4, 17]
 
 
 def opened(path: Path) -> DataFile:
-    """Return the file as a source has it."""
+    """Return the file as a ``DataFile``."""
     return open_source(path.name, path.parent).files[0]
 
 
@@ -35,7 +35,7 @@ def rows(path: Path) -> list[dict[str, object]]:
 
 @pytest.mark.parametrize("ending", ["parquet", "pq", "arrow", "ipc", "feather", "csv", "csv.gz"])
 def test_the_other_rows_stay_in_every_format(tmp_path: Path, ending: str) -> None:
-    """A copy has the format, the columns and the types of the file, and all rows but those that were dropped."""
+    """A copy has the file's format, columns and types, and all rows except the dropped ones."""
     table = people(40).append_column("city", pa.array(["a", "b", None, "c"] * 10).dictionary_encode())
     path, target = write(table, tmp_path / f"people.{ending}"), tmp_path / "clean" / f"people.{ending}"
     target.parent.mkdir()
@@ -46,8 +46,8 @@ def test_the_other_rows_stay_in_every_format(tmp_path: Path, ending: str) -> Non
 
 
 @pytest.mark.parametrize("ending", ["parquet", "arrow", "ipc"])
-def test_a_dictionary_keeps_nobody(tmp_path: Path, ending: str) -> None:
-    """Of a column with a dictionary nothing of the dropped rows is left in the file."""
+def test_a_dictionary_keeps_no_dropped_value(tmp_path: Path, ending: str) -> None:
+    """In a column with a dictionary, no value of a dropped row is left in the file."""
     names = pa.array([f"person-{number}-is-here" for number in range(30)]).dictionary_encode()
     table = pa.table({"id": list(range(30)), "person": names})
     path, target = write(table, tmp_path / f"d.{ending}"), tmp_path / f"c.{ending}"
@@ -58,13 +58,13 @@ def test_a_dictionary_keeps_nobody(tmp_path: Path, ending: str) -> None:
 
 
 def dictionary(path: Path) -> set[str]:
-    """Return the values that the file's dictionary of people has, whether rows have them or not."""
+    """Return the values in the dictionary of the file's person column, including those no row uses."""
     batches = opened(path).reader.batches(Wanted(texts=("person",), numbers=()), 1000)
     return {name for batch in batches for name in batch.column(0).dictionary.to_pylist()}
 
 
 def test_lines_of_a_csv_file_are_copied_byte_for_byte(tmp_path: Path) -> None:
-    """Quotes, line ends of both kinds, blank lines and values of several lines stay as they are."""
+    """Quotes, both kinds of line ends, blank lines and multi-line values are unchanged."""
     lines = [
         b"\xef\xbb\xbfid,note\r\n",
         b"1,plain\r\n",
@@ -88,7 +88,7 @@ cell = st.text(st.sampled_from('ab",;\n'), max_size=6)
 def test_any_quoted_text_is_cut_at_its_records(
     tmp_path_factory: pytest.TempPathFactory, cells: list[str], data: st.DataObject
 ) -> None:
-    """Whatever stands in quotes, the records that stay are those of the other rows."""
+    """With any text in quotes, the remaining records are exactly those of the other rows."""
     folder = tmp_path_factory.mktemp("cut")
     records = [f'{number},"{text.replace(chr(34), chr(34) * 2)}"\n' for number, text in enumerate(cells, start=1)]
     gone = data.draw(st.sets(st.integers(1, len(cells))))
@@ -108,7 +108,7 @@ def test_any_quoted_text_is_cut_at_its_records(
     ],
 )
 def test_lines_in_any_form_are_copied(tmp_path: Path, form: CsvForm) -> None:
-    """Delimiter, encoding and line ends are those of the file; quotes are looked for behind its own delimiter."""
+    """Delimiter, encoding and line ends are the file's, and quotes are recognised after its delimiter."""
     rows = [["id", "note"], ["1", "Zo\u00eb"], ["2", '"a;\r\nb"'], ["3", '"gone\nwith"'], ["4", 'x,"y']]
     lines = [f"{form.delimiter.join(row)}{end}" for row, end in zip(rows, ("\r\n", "\r", "\n", "\n", ""), strict=True)]
     if form.delimiter == ",":
@@ -120,16 +120,16 @@ def test_lines_in_any_form_are_copied(tmp_path: Path, form: CsvForm) -> None:
 
 
 def test_a_file_that_cannot_be_cut_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the copy would not hold exactly the other rows, there is none, and the error says what to do instead."""
+    """A copy that lacks some of the other rows is not left, and the error says what to do instead."""
     write(people(5), tmp_path / "a.csv")
     monkeypatch.setattr("shards.data.cleaned._records", lambda lines, _: iter(list(lines)[:-1]))
-    with pytest.raises(Invalid, match=r"the copy does not hold exactly the other rows .*--rows FILE"):
+    with pytest.raises(Invalid, match=r"the copy does not have exactly the other rows .*--rows FILE"):
         copy_without(opened(tmp_path / "a.csv"), [2], tmp_path / "b.csv", "id")
     assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]
 
 
 def test_a_nested_dictionary_is_refused(tmp_path: Path) -> None:
-    """It would keep what no row holds any more."""
+    """The dictionary would keep values of deleted rows."""
     nested = pa.array([["a"], ["b"]], pa.list_(pa.dictionary(pa.int32(), pa.string())))
     table = pa.table({"id": [1, 2], "words": nested})
     with pa.ipc.new_stream(tmp_path / "n.arrow", table.schema) as stream:
@@ -139,14 +139,14 @@ def test_a_nested_dictionary_is_refused(tmp_path: Path) -> None:
 
 
 def test_nothing_is_written_over(tmp_path: Path) -> None:
-    """A file of the copy's name stays."""
+    """An existing file with the copy's name is kept."""
     path = write(people(5), tmp_path / "a.parquet")
     with pytest.raises(Conflict, match="exists already"):
         copy_without(opened(path), [1], path, "id")
 
 
 def test_metadata_stays(tmp_path: Path) -> None:
-    """What the schema says besides, such as for pandas, is copied."""
+    """The schema's metadata, such as that of pandas, is copied."""
     table = people(9).replace_schema_metadata({"pandas": json.dumps({"index_columns": []})})
     path = write(table, tmp_path / "a.parquet")
     copy_without(opened(path), [1], tmp_path / "b.parquet", "id")

@@ -32,7 +32,7 @@ def _features(values: object, kind: pa.DataType | None = None, dtype: str = "flo
 
 @pytest.mark.parametrize("kind", [pa.int8(), pa.int64(), pa.uint64(), pa.string(), pa.large_string(), pa.string_view()])
 def test_ids_of_every_accepted_type_are_the_same_text(kind: pa.DataType) -> None:
-    """Integers of any width read as the decimal that the same id has as a string."""
+    """Integers of any width give the same text as the id written as a string."""
     values = ["7", "100"] if "string" in str(kind) else [7, 100]
     assert read_texts(_batch(values, kind), "c") == ["7", "100"]
     assert read_texts(
@@ -51,7 +51,7 @@ def test_ids_of_every_accepted_type_are_the_same_text(kind: pa.DataType) -> None
     ],
 )
 def test_ids_of_other_types_are_refused(values: list[object], kind: pa.DataType) -> None:
-    """A type whose text is not unique is refused with column and row."""
+    """Types without a unique text are refused with column and row."""
     with pytest.raises(Invalid, match=r"must hold strings or integers, its type is .*column=c row=4.*Convert"):
         read_texts(_batch(values, kind, first=4), "c")
 
@@ -66,7 +66,7 @@ def test_ids_of_other_types_are_refused(values: list[object], kind: pa.DataType)
     ],
 )
 def test_absent_ids_are_refused(values: list[object], kind: pa.DataType, expected: str) -> None:
-    """Null and empty ids are refused with the row they stand in."""
+    """Null and empty ids are refused with their row."""
     with pytest.raises(Invalid, match=expected):
         read_texts(_batch(values, kind, first=11), "c")
 
@@ -99,20 +99,20 @@ def test_labels_are_compared_by_text(values: list[object], kind: pa.DataType, cl
     ],
 )
 def test_numbers_and_truth_values_written_as_text_are_labels(texts: list[str], classes: tuple[str, ...]) -> None:
-    """A text that is no class is taken for the number or truth value it spells; a text that is one, for itself."""
+    """A text that is a class stands for itself; any other text for the number or boolean that it spells."""
     assert read_labels(_batch(texts, pa.string()), "c", classes).tolist() == [0, 1, 0]
 
 
 @pytest.mark.parametrize("text", ["1.5", "1_0", "nan", "inf", "1e999", " 1.0", "\u0661", "yes"])
-def test_other_texts_are_no_numbers(text: str) -> None:
-    """What a CSV reader would not read as a whole number stays the text it is, and is told as it stands."""
+def test_other_texts_are_not_numbers(text: str) -> None:
+    """A text that a CSV reader would not read as a whole number stays text, and the error quotes it unchanged."""
     with pytest.raises(Invalid, match=r"the label .* is not in \[data\] classes") as raised:
         read_labels(_batch(["1.0", text], pa.string()), "c", ("1", "10", "true"))
     assert repr(text) in raised.value.fact
 
 
 def test_dictionary_labels_are_compared_by_text() -> None:
-    """A dictionary-encoded label column, repeats in its dictionary included, is read like a plain one."""
+    """A dictionary-encoded label column is read like a plain one, even if its dictionary has repeats."""
     array = pa.DictionaryArray.from_arrays(pa.array([0, 1, 2], pa.int8()), pa.array(["no", "yes", "no"]))
     assert read_labels(_batch(array), "c", ("no", "yes")).tolist() == [0, 1, 0]
 
@@ -135,7 +135,7 @@ def test_bad_labels_are_refused(values: list[object], kind: pa.DataType, expecte
 
 
 def test_a_column_that_is_not_the_label_is_not_printed() -> None:
-    """With more than 20 unknown values the column is taken for another one, and no value of it is shown."""
+    """With more than 20 unknown values the error assumes that the wrong column was named, and shows no value."""
     with pytest.raises(Invalid, match=r"has 21 labels that \[data\] classes does not name: .*row=1\] Set") as raised:
         read_labels(_batch([f"secret-{number}" for number in range(21)]), "c", ("no", "yes"))
     assert "secret" not in str(raised.value)
@@ -164,7 +164,7 @@ def test_bytes_and_bools_stay_bytes() -> None:
 
 @pytest.mark.parametrize("kind", [pa.list_(pa.uint8(), 2), pa.list_(pa.uint8()), pa.large_list(pa.uint8())])
 def test_a_list_column_is_all_features(kind: pa.DataType) -> None:
-    """A list of numbers per data point, cut out of a longer column too, gives one feature per element."""
+    """A list of numbers per data point gives one feature per element, also in a slice of a longer column."""
     array = pa.array([[9, 9], [1, 2], [3, 4]], kind)[1:]
     assert _features(array, dtype="uint8") == [[1, 2], [3, 4]]
 
@@ -186,7 +186,7 @@ def test_a_tensor_column_is_all_features() -> None:
         ([0, 1], pa.date32(), r"must hold numbers to be a feature, its type is date32"),
         ([[1.0], None], pa.list_(pa.float64()), r"has no value \(null\).*column=c row=2"),
         ([[1.0, 2.0], [1.0, None]], pa.list_(pa.float64(), 2), r"feature without value \(null\).*column=c row=2"),
-        ([[1.0, 2.0], [1.0]], pa.list_(pa.float64()), r"another number of features than the first.*column=c row=2"),
+        ([[1.0, 2.0], [1.0]], pa.list_(pa.float64()), r"a different number of features than the first.*column=c row=2"),
         ([[1.0, 2.0], [1.0, float("nan")]], pa.list_(pa.float64()), r"NaN or infinite.*column=c row=2"),
         ([[], []], pa.list_(pa.float32()), r"has no features: its list is empty.*column=c row=1"),
         ([[], []], pa.list_(pa.float32(), 0), r"has no features: its list is empty.*column=c row=1"),
@@ -194,7 +194,7 @@ def test_a_tensor_column_is_all_features() -> None:
     ],
 )
 def test_bad_features_are_refused(values: list[object], kind: pa.DataType, expected: str) -> None:
-    """A feature that is absent, not finite or no number is refused with its row."""
+    """A feature that is absent, not finite or not a number is refused with its row."""
     with pytest.raises(Invalid, match=expected):
         _features(values, kind)
 
@@ -210,7 +210,7 @@ def test_the_bad_one_of_several_columns_is_named() -> None:
 
 
 def test_another_number_of_features_is_refused() -> None:
-    """Data points with more or fewer features than before do not pass."""
+    """Data points with more or fewer features than earlier ones are refused."""
     columns = Columns(id=None, subject=None, label=None, features=("c",), dtype="float32", point_bytes=1)
     with pytest.raises(Invalid, match=r"expected 3, got 2.*file=a\.parquet row=1"):
         read_features(_batch([[1.0, 2.0]], pa.list_(pa.float64())), columns, 3)
@@ -233,9 +233,9 @@ def test_a_name_with_glob_characters_is_taken_literally_where_it_exists() -> Non
 
 @pytest.mark.parametrize("features", [("emb", "x0"), ("x0", "emb"), ("*",)])
 def test_a_list_column_stands_alone(features: tuple[str, ...]) -> None:
-    """A list column is all features or none: beside another column it is refused, not one of them left out."""
+    """A list column must hold all features: together with another feature column it is refused."""
     table = people(3).append_column("emb", [[[1.0, 2.0]] * 3])
-    with pytest.raises(Invalid, match=r"list column beside other columns .*column=emb\] Name one list column, or col"):
+    with pytest.raises(Invalid, match=r"list column and other columns .*column=emb\] Name one list column, or col"):
         choose_columns(table_source(table), settings(features=features))
     assert choose_columns(table_source(table), settings(features=("emb",))).features == ("emb",)
 
@@ -244,7 +244,7 @@ def test_a_list_column_stands_alone(features: tuple[str, ...]) -> None:
     "kind", [pa.list_(pa.list_(pa.uint8())), pa.list_(pa.list_(pa.uint8(), 1), 2), pa.large_list(pa.list_(pa.uint8()))]
 )
 def test_lists_of_lists_are_refused_before_anything_is_read(kind: pa.DataType) -> None:
-    """An image in rows is refused by its column with what to do; nobody has said how it is to be flattened."""
+    """A column of images as rows is refused with a remedy, because it is not known how to flatten them."""
     table = people(3).append_column("image", pa.array([[[1], [2]]] * 3, kind))
     with pytest.raises(Invalid, match=r"lists of lists.*column=image\] Write each data point as one list of numbers"):
         choose_columns(table_source(table), settings(features=("image",)))
@@ -268,14 +268,14 @@ def test_columns_that_are_not_there_are_named(changes: dict[str, object], expect
 
 
 def test_two_columns_of_one_name_are_refused() -> None:
-    """A name that stands for two columns is not guessed at."""
+    """An ambiguous name is refused."""
     table = people(3).rename_columns(["id", "person", "label", "x0", "x1", "x1", "x3"])
     with pytest.raises(Invalid, match=r"two columns have the same name \[file=table column=x1\]"):
         choose_columns(table_source(table), settings())
 
 
 def test_many_columns_are_not_all_listed() -> None:
-    """A remedy lists ten columns and the number of the others."""
+    """A remedy lists ten columns and the number of the remaining ones."""
     table = pa.table({f"c{position}": [1] for position in range(50)})
     with pytest.raises(Invalid, match=r"'c9' and 40 more\."):
         choose_columns(table_source(table), settings())
@@ -303,7 +303,7 @@ def test_files_of_different_columns_are_refused(tmp_path: Path) -> None:
     """A feature or id column that only some files have is named."""
     write(people(6), tmp_path / "a.parquet")
     write(people(6).append_column("x9", [[1] * 6]), tmp_path / "b.parquet")
-    with pytest.raises(Invalid, match=r"'x9' is in one of them alone \[file=b\.parquet other=a\.parquet\]"):
+    with pytest.raises(Invalid, match=r"only one of them has 'x9' \[file=b\.parquet other=a\.parquet\]"):
         choose_columns(open_source("*.parquet", tmp_path), settings())
     write(people(6).drop_columns(["person"]), tmp_path / "b.parquet")
     with pytest.raises(Invalid, match=r"there is no column 'person' \[file=b\.parquet\]"):
@@ -311,7 +311,7 @@ def test_files_of_different_columns_are_refused(tmp_path: Path) -> None:
 
 
 def test_bytes_are_kept_only_if_every_file_has_them(tmp_path: Path) -> None:
-    """uint8 is chosen for typed files of bytes and bools, float32 otherwise."""
+    """uint8 is chosen if all files are typed and hold bytes or bools, otherwise float32."""
     write(replaced(people(6), "x1", [True] * 6), tmp_path / "a.parquet")
     assert choose_columns(open_source("a.parquet", tmp_path), settings()).dtype == "uint8"
     write(people(6), tmp_path / "b.csv")
@@ -320,7 +320,7 @@ def test_bytes_are_kept_only_if_every_file_has_them(tmp_path: Path) -> None:
 
 @given(st.integers(1, 10_000), st.integers(1, 1 << 26))
 def test_batches_shrink_as_points_grow(point_bytes: int, budget: int) -> None:
-    """A batch has at least one point and stays within its bytes."""
+    """A batch has at least one point and otherwise stays within its budget."""
     columns = Columns(id=None, subject=None, label=None, features=("c",), dtype="uint8", point_bytes=point_bytes)
     points = columns.points_within(budget)
     assert points == 1 or points * point_bytes <= budget

@@ -1,4 +1,4 @@
-"""CSV files as they are found: other delimiters, encodings, decimals and line ends, and what is no CSV at all."""
+"""CSV files in practice: other delimiters, encodings, decimals and line ends, and files that are not CSV."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from shards.data.readers import Wanted
 from shards.data.sources import Source, in_csv_form, inventory, open_source, seen_csv_form
 from shards.specification import USUAL_CSV, CsvForm
 from storage.errors import Invalid
-from tests.doubles.stores.bucket_shelf import Shelf
+from tests.doubles.stores.data_bucket import DataBucket
 from tests.shards.people import people, settings, write
 
 WANTED = Wanted(texts=("id", "person", "label"), numbers=("x0",))
@@ -33,7 +33,7 @@ HEADER = "id,person,label,x0\n"
 
 @contextmanager
 def _small_blocks() -> Iterator[None]:
-    """Let files be read in blocks of a few bytes, so that lines end in all of their places."""
+    """Read files in blocks of a few bytes, so that lines end at all positions of a block."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shards.data.csv_text, "BLOCK_BYTES", 7)
         yield
@@ -48,7 +48,7 @@ def _written(rows: Sequence[Sequence[str]], *, delimiter: str = ",", ends: str =
 def _read(
     payload: bytes, wanted: Wanted = WANTED, ending: str = ".csv", form: CsvForm = USUAL_CSV
 ) -> list[list[object]]:
-    """Return the rows that a file of these bytes has."""
+    """Return the rows of a file with these bytes."""
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / f"a{ending}").write_bytes(payload)
         return _rows(open_source(f"a{ending}", Path(folder), csv=form), wanted)
@@ -73,8 +73,8 @@ ROWS = st.lists(st.tuples(CELLS, CELLS, CELLS), max_size=12)
 def test_what_pythons_writer_writes_is_read_byte_for_byte(
     rows: list[tuple[str, str, str]], delimiter: str, encoding: str, ends: str, ending: str, *, sparing: bool
 ) -> None:
-    """Whatever is in the cells, and wherever blocks end, no character is lost and none is added."""
-    # Python's writer does not quote the ends of lines that it does not write itself.
+    """No character is lost or added, with any text in the cells and any ends of blocks."""
+    # Python's writer does not quote line ends of the kind that it does not write itself.
     quoting = csv.QUOTE_MINIMAL if sparing and ends == "\r\n" else csv.QUOTE_ALL
     payload = _written([("a", "b", "c"), *rows], delimiter=delimiter, ends=ends, quoting=quoting).encode(encoding)
     packed = gzip.compress(payload) if ending.endswith("gz") else payload
@@ -84,20 +84,20 @@ def test_what_pythons_writer_writes_is_read_byte_for_byte(
 
 
 @given(st.text(alphabet='a"\r\n,,"b\n', max_size=60))
-def test_whatever_is_read_is_what_python_reads(text: str) -> None:
-    """Of any text, quotes in odd places included: refused, or the cells that Python's own reader finds."""
+def test_any_text_is_refused_or_read_as_python_reads_it(text: str) -> None:
+    """Any text, even with misplaced quotes, is refused or gives the cells that Python's own reader finds."""
     expected = [row for row in csv.reader(io.StringIO("a,b,c\n" + text, newline="")) if row][1:]
     try:
         with _small_blocks():
             found = _read(("a,b,c\n" + text).encode(), TEXTS)
     except Invalid:
         return
-    # An empty cell has no value, one of two quotes is an empty text: Python's reader does not tell them apart.
+    # An empty cell has no value, a cell of two quotes is an empty text; Python's reader does not distinguish them.
     assert [[cell or "" for cell in row] for row in found] == expected
 
 
 def test_a_line_end_within_quotes_is_kept_at_a_blocks_end(tmp_path: Path) -> None:
-    """A name of two lines is one person, also where the file is cut between CR and LF to be parsed."""
+    """A name of two lines is one person, even if a block ends between its CR and LF."""
     line = 'p,"ann\r\nlee",no,1\r\n'
     text = HEADER + line * ((1 << 20) // len(line) + 2)
     for shift in range(len(line)):
@@ -107,7 +107,7 @@ def test_a_line_end_within_quotes_is_kept_at_a_blocks_end(tmp_path: Path) -> Non
 
 
 def test_decimals_with_a_comma(tmp_path: Path) -> None:
-    """Features and labels are the numbers that they are with a point."""
+    """Features and labels are the same numbers as with a decimal point."""
     (tmp_path / "a.csv").write_text("id;person;label;x0;x1\np1;a;1,0;0,5;-1e-1\np2;b;0;1;2,25\n")
     data = settings(train="a.csv", classes=("0", "1"), delimiter=";", decimal=",")
     source = open_source("a.csv", tmp_path, csv=data.csv)
@@ -118,15 +118,15 @@ def test_decimals_with_a_comma(tmp_path: Path) -> None:
 
 
 def test_decimals_in_quotes_between_commas() -> None:
-    """A comma may stand between cells and before fractions, where numbers are quoted."""
+    """The comma may be delimiter and decimal mark at once, if numbers are quoted."""
     payload = b'id,person,label,x0\n1,a,b,"0,5"\n'
     with pytest.raises(Invalid, match=r'set \[data\] decimal = ","'):
         _read(payload)
     assert _read(payload, form=CsvForm(decimal=",")) == [["1", "a", "b", 0.5]]
 
 
-def test_a_comma_in_a_label_is_no_decimal_by_itself(tmp_path: Path) -> None:
-    """A class is never found by putting a point into a text that is no number."""
+def test_a_comma_in_a_label_is_not_a_decimal_mark(tmp_path: Path) -> None:
+    """The comma in a text that is not a number is never replaced to find a class."""
     (tmp_path / "a.csv").write_text("id;person;label;x0\np1;a;yes,no;1\n")
     (batch,) = open_source("a.csv", tmp_path, csv=CsvForm(delimiter=";", decimal=",")).batches(WANTED, 9)
     with pytest.raises(Invalid, match=r"the label 'yes,no' is not in"):
@@ -141,7 +141,7 @@ def test_a_comma_in_a_label_is_no_decimal_by_itself(tmp_path: Path) -> None:
         (b"id\tperson\tlabel\tx0\n1\ta\tb\t2\n", {}, r'4 names with "\\t" .*Set \[data\] delimiter = "\\t"'),
         (HEADER.encode() + b"1,a,b,2\n", {"delimiter": ";"}, r'4 names with "," .*Set \[data\] delimiter = ","'),
         (b"id;person;label;x0\n1;a;b;0,2\n", {"delimiter": ";"}, r'not a number .*column=x0 row=1\].*decimal = ","'),
-        (b"\xef\xbb\xbfsep=;\r\nid;x\r\n1;2\r\n", {}, r'line for Excel, sep= .*Take the first .* delimiter = ";"'),
+        (b"\xef\xbb\xbfsep=;\r\nid;x\r\n1;2\r\n", {}, r'line for Excel \(sep=\).*Remove the first .* delimiter = ";"'),
         (HEADER.encode() + b"1,a,b\n", {}, r"another number of fields than the header.*row=1"),
         (b"id,person,label,x\xf6\n1,a,b,2\n", {}, r'header is not UTF-8 text.*encoding = "cp1252"'),
         (HEADER.encode() + b"1,\xf6,b,2\n", {}, r'cell is not UTF-8 text .*column=person row=1\].*"cp1252"'),
@@ -168,7 +168,7 @@ def test_a_comma_in_a_label_is_no_decimal_by_itself(tmp_path: Path) -> None:
     ],
 )
 def test_other_forms_are_refused_by_name(payload: bytes, form: dict[str, str], expected: str) -> None:
-    """What a file is, and what to do about it; its content is not in the error."""
+    """The error says what the file is and what to do about it, and does not quote its content."""
     with pytest.raises(Invalid, match=expected) as raised:
         _read(payload, form=CsvForm(**form))
     assert "file=a.csv" in str(raised.value)
@@ -176,27 +176,27 @@ def test_other_forms_are_refused_by_name(payload: bytes, form: dict[str, str], e
 
 
 def test_text_that_is_called_compressed_is_named() -> None:
-    """A file without gzip's beginning is told from one that is cut off."""
+    """A file without a gzip header is distinguished from one that is cut off."""
     with pytest.raises(Invalid, match=r"not compressed with gzip.*file=a\.csv\.gz\] Name it \.csv"):
         _read(HEADER.encode(), ending=".csv.gz")
 
 
 @pytest.mark.parametrize("header", ["PAR1,PAR2,label,x0", "BZh9,person,label,x0"])
 def test_a_header_is_not_taken_for_another_format(header: str) -> None:
-    """A first name that reads like the beginning of another format is a name."""
+    """A first column name that looks like the beginning of another format is still a name."""
     wanted = Wanted(texts=(header.partition(",")[0],), numbers=("x0",))
     assert _read(f"{header}\n1,a,b,2\n".encode(), wanted) == [["1", 2.0]]
 
 
 def test_a_line_that_never_ends_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A quote that is not closed for very long is refused before the memory is full."""
+    """An unclosed quote is refused before it fills the memory."""
     monkeypatch.setattr(shards.data.csv_text, "MOST_LINE_BYTES", 3 << 20)
     with pytest.raises(Invalid, match=r"a line is longer than 3 MiB \[file=a\.csv\] Close the quote"):
         _read(HEADER.encode() + b'1,"a,b,2\n' + b"2,a,b,2\n" * (1 << 20))
 
 
 def test_rows_are_counted_over_blocks(tmp_path: Path) -> None:
-    """A bad cell far behind is named by its row, blank lines and lines within quotes not counted."""
+    """A bad cell far into the file is named by its row, not counting blank lines and lines within quotes."""
     line = 'p,"two\nlines",no,1\n'
     text = HEADER + line * 70_000 + "\n\np,a,no,secret\n"
     (tmp_path / "a.csv").write_text(text)
@@ -224,14 +224,14 @@ def test_rows_are_counted_over_blocks(tmp_path: Path) -> None:
     ],
 )
 def test_the_form_that_is_seen(tmp_path: Path, payload: bytes, form: CsvForm) -> None:
-    """Delimiter, decimal and a marked encoding are seen in the first lines, compressed or not."""
+    """Delimiter, decimal and a marked encoding are recognised from the first lines, compressed or not."""
     for name, content in (("a.csv", payload), ("b.csv.gz", gzip.compress(payload))):
         (tmp_path / name).write_bytes(content or b"\n")
         assert form == seen_csv_form(open_source(name, tmp_path))
 
 
 def test_the_form_is_seen_behind_other_files(tmp_path: Path) -> None:
-    """The first CSV file of a folder says how all are read; others are left as they are."""
+    """The first CSV file of a folder decides the form of all CSV files; other files are unaffected."""
     write(people(3), tmp_path / "data" / "a.parquet")
     (tmp_path / "data" / "b.csv").write_text("id;x\n1;0,5\n")
     source = open_source("data", tmp_path)
@@ -243,21 +243,21 @@ def test_the_form_is_seen_behind_other_files(tmp_path: Path) -> None:
 
 def test_a_bucket_is_read_in_the_same_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The settings hold for files in a bucket, compressed and in pieces."""
-    shelf = Shelf()
-    monkeypatch.setattr(shards.data.remote_files, "bucket_files", shelf.opens())
+    bucket = DataBucket()
+    monkeypatch.setattr(shards.data.remote_files, "bucket_files", bucket.opens())
     for name, value in {"HELD_BYTES": 64, "AHEAD_BYTES": 50}.items():
         monkeypatch.setattr(shards.data.remote_files, name, value)
     payload = 'id;person;label;x0\n1;Zoë;ja;0,5\n2;"a\r\nb";ja;1\n'.encode("utf-16")
-    shelf.contents |= {"a.csv": payload, "b.csv.gz": gzip.compress(payload)}
+    bucket.contents |= {"a.csv": payload, "b.csv.gz": gzip.compress(payload)}
     form = CsvForm(delimiter=";", decimal=",", encoding="utf-16")
-    for name in shelf.contents:
-        source = open_source(f"s3://shelf/{name}", tmp_path, csv=form)
+    for name in bucket.contents:
+        source = open_source(f"s3://bucket/{name}", tmp_path, csv=form)
         assert _rows(source) == [["1", "Zoë", "ja", 0.5], ["2", "a\r\nb", "ja", 1.0]]
         assert seen_csv_form(source) == form
 
 
 def test_the_form_is_part_of_the_inventory_of_csv_alone(tmp_path: Path) -> None:
-    """A file in another form holds other data points, and is read again; the usual form leaves no trace."""
+    """A file in another form has other data points and is read again; the usual form does not change the digest."""
     write(people(3), tmp_path / "a.parquet")
     write(people(3), tmp_path / "b.csv")
     usual = inventory(open_source("*.*", tmp_path))
@@ -269,7 +269,7 @@ def test_the_form_is_part_of_the_inventory_of_csv_alone(tmp_path: Path) -> None:
 
 
 def test_columns_are_chosen_in_the_declared_form(tmp_path: Path) -> None:
-    """What is checked before anything is read sees the same columns."""
+    """The checks before reading see the same columns."""
     (tmp_path / "a.csv").write_text("id;person;label;x0;x1\np1;a;no;1;2\n")
     data = settings(train="a.csv", delimiter=";")
     assert choose_columns(open_source("a.csv", tmp_path, csv=data.csv), data).features == ("x0", "x1")

@@ -1,4 +1,4 @@
-"""Large Parquet files: their row groups are read by themselves, on a disk as in a bucket."""
+"""Large Parquet files: their row groups are read independently, on a disk and in a bucket."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import shards.data.remote_files
 from shards.data.fragments import Divisible, divide
 from shards.data.readers import Wanted
 from shards.data.sources import Source, open_source
-from tests.doubles.stores.bucket_shelf import Shelf
+from tests.doubles.stores.data_bucket import DataBucket
 from tests.shards.people import people, write
 
 WANTED = Wanted(texts=("id", "label"), numbers=("x3",))
@@ -18,14 +18,14 @@ WANTED = Wanted(texts=("id", "label"), numbers=("x3",))
 
 @pytest.fixture(params=["disk", "bucket"])
 def source(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Source:
-    """A file of 60 data points in row groups of 16."""
+    """Returns a file of 60 data points in row groups of 16."""
     path = write(people(60), tmp_path / "a.parquet")
     if request.param == "disk":
         return open_source("a.parquet", tmp_path)
-    shelf = Shelf()
-    shelf.contents["a.parquet"] = path.read_bytes()
-    monkeypatch.setattr(shards.data.remote_files, "bucket_files", shelf.opens())
-    return open_source("s3://shelf/a.parquet", tmp_path)
+    bucket = DataBucket()
+    bucket.contents["a.parquet"] = path.read_bytes()
+    monkeypatch.setattr(shards.data.remote_files, "bucket_files", bucket.opens())
+    return open_source("s3://bucket/a.parquet", tmp_path)
 
 
 def _ids(source: Source, points: int) -> list[str]:
@@ -34,7 +34,7 @@ def _ids(source: Source, points: int) -> list[str]:
 
 @pytest.mark.parametrize("points", [5, 40])
 def test_row_groups_are_read_by_themselves(source: Source, points: int) -> None:
-    """Each fragment gives its own data points and says where they begin; together they are the file."""
+    """Each fragment gives its own data points and their first row; together they are the whole file."""
     fragments = divide(source, 1)
     assert [fragment.skipped for fragment in fragments] == [0, 16, 32, 48]
     found = [_ids(fragment.source, points) for fragment in fragments]
@@ -44,7 +44,7 @@ def test_row_groups_are_read_by_themselves(source: Source, points: int) -> None:
 
 
 def test_pieces_say_how_large_they_are(source: Source) -> None:
-    """The bytes of the pieces are those of the file, but for its footer; a file that is small enough stays whole."""
+    """The pieces add up to the file without its footer; a file that is small enough is not divided."""
     reader = source.files[0].reader
     assert isinstance(reader, Divisible)
     assert [points for points, _ in reader.pieces()] == [16, 16, 16, 12]

@@ -1,4 +1,4 @@
-"""Fragments: all of a source, in its order, in pieces that can be read by themselves."""
+"""Fragments: the whole source, in its order, in pieces that can be read independently."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.shards.people import people, write
 
 
 def test_fragments_are_the_source_in_its_order(tmp_path: Path) -> None:
-    """Small files are put together, large ones divided where they can be; nothing is left out or taken twice."""
+    """Small files share a fragment, large ones are divided if possible; nothing is omitted or repeated."""
     base = tmp_path / "parts"
     for number, size in enumerate((10, 10, 60, 10, 10)):
         write(people(size), base / f"{number}.parquet")
@@ -35,7 +35,7 @@ def test_fragments_are_the_source_in_its_order(tmp_path: Path) -> None:
 
 
 def test_a_piece_is_never_empty(tmp_path: Path) -> None:
-    """However small fragments shall be, each has one piece at least; a file of one piece is not divided."""
+    """For any limit, each fragment has at least one piece; a file with one piece is not divided."""
     write(people(60), tmp_path / "a.parquet")
     write(people(10), tmp_path / "b.parquet")
     source = piecewise(open_source("*.parquet", tmp_path))
@@ -43,8 +43,8 @@ def test_a_piece_is_never_empty(tmp_path: Path) -> None:
     assert [fragment.is_whole for fragment in divide(source, 1)] == [False, False, False, False, True]
 
 
-def test_what_cannot_be_read_elsewhere(tmp_path: Path) -> None:
-    """A table in memory has no size in files; a file that went away is named."""
+def test_tables_and_missing_files_are_refused(tmp_path: Path) -> None:
+    """A table in memory cannot be divided into fragments; a file that has disappeared is named."""
     with pytest.raises(InvariantBroken, match="a table in memory"):
         divide(table_source(people(3)), 1)
     path = write(people(3), tmp_path / "a.parquet")
@@ -55,7 +55,7 @@ def test_what_cannot_be_read_elsewhere(tmp_path: Path) -> None:
 
 
 def test_fragments_cross_to_other_processes(tmp_path: Path) -> None:
-    """A fragment of files on a disk or in a bucket arrives as it was sent; nothing is connected for it."""
+    """A fragment of files on a disk or in a bucket survives pickling, without opening a connection."""
     write(people(60), tmp_path / "a.parquet")
     write(people(60), tmp_path / "b.csv")
     near = piecewise(open_source(".", tmp_path))

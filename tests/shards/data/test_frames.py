@@ -1,4 +1,4 @@
-"""Frames of others are read by their protocols, and none of their libraries is imported for it."""
+"""Frames of other libraries are read through protocols, without importing the libraries."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.shards.people import people
 
 
 class Capsule:
-    """A frame that gives Arrow's C stream, as pandas and polars do."""
+    """A frame that exports Arrow's C stream, as pandas and polars do."""
 
     def __init__(self, table: pa.Table) -> None:
         self._table = table
@@ -27,7 +27,7 @@ class Capsule:
 
 
 class Interchange:
-    """A frame that speaks the interchange protocol alone, as older pandas does."""
+    """A frame that supports only the interchange protocol, as older pandas does."""
 
     def __init__(self, table: pa.Table) -> None:
         self._table = table
@@ -37,7 +37,7 @@ class Interchange:
 
 
 class Convertible:
-    """A frame with a method of its own, as older polars has."""
+    """A frame with its own method for conversion, as in older polars."""
 
     def __init__(self, table: pa.Table) -> None:
         self._table = table
@@ -49,24 +49,24 @@ class Convertible:
 
 @pytest.mark.parametrize("kind", [Capsule, Interchange, Convertible])
 def test_a_frame_is_the_table_it_stands_for(kind: type[Any]) -> None:
-    """By whichever protocol, columns and values are those of the frame."""
+    """Every protocol gives the columns and values of the frame."""
     assert table_of(kind(people(9))).to_pydict() == people(9).to_pydict()
 
 
 def test_tables_and_batches_are_taken() -> None:
-    """A table is taken as it is, a record batch as a table."""
+    """A table is returned as it is, a record batch as a table."""
     assert table_of(people(3)) is not None
     assert table_of(people(3).to_batches()[0]).equals(people(3))
 
 
-def test_the_numbers_of_rows_are_no_column() -> None:
-    """What pandas sends along as the index of a filtered frame is left out."""
+def test_row_numbers_are_not_a_column() -> None:
+    """The index that pandas exports for a filtered frame is dropped."""
     table = people(3).append_column("__index_level_0__", pa.array([4, 7, 9]))
     assert table_of(Capsule(table)).column_names == people(3).column_names
 
 
 def test_views_and_dictionaries_become_plain_for_messages() -> None:
-    """A server takes neither, and polars sends strings as views, categories as dictionaries of views."""
+    """A server accepts neither, but polars exports strings as views and categories as dictionaries of views."""
     views = pa.array(["a", "b", "a"]).cast(pa.string_view())
     categories = pa.DictionaryArray.from_arrays(
         pa.array([0, 1, 0], pa.uint32()), pa.array(["u", "v"]).cast(pa.string_view())
@@ -78,20 +78,20 @@ def test_views_and_dictionaries_become_plain_for_messages() -> None:
 
 
 @pytest.mark.parametrize("data", [3, {"a": [1]}, object()])
-def test_what_is_no_table_is_said(data: object) -> None:
-    """The error names the type, never a value, and what may be given."""
-    with pytest.raises(Invalid, match=r"builtins\.\w+ is no table give a pandas or polars frame"):
+def test_other_objects_are_refused(data: object) -> None:
+    """The error names the type and the accepted ones, never a value."""
+    with pytest.raises(Invalid, match=r"builtins\.\w+ is not a table pass a pandas or polars frame"):
         table_of(data)
 
 
-def test_a_frame_that_cannot_be_turned_is_said() -> None:
-    """What the other library raises, such as for a column of mixed types, becomes a sentence."""
+def test_a_frame_that_cannot_be_converted_is_refused() -> None:
+    """An error of the other library, such as for a column of mixed types, becomes a clear message."""
 
     class Mixed:
         def __arrow_c_stream__(self, requested_schema: object = None) -> object:
             raise pa.ArrowInvalid("a value of somebody")
 
-    with pytest.raises(Invalid, match=r"Mixed cannot be turned into an Arrow table: ArrowInvalid") as caught:
+    with pytest.raises(Invalid, match=r"Mixed cannot be converted to an Arrow table: ArrowInvalid") as caught:
         table_of(Mixed())
     assert "somebody" not in str(caught.value)
 

@@ -1,4 +1,4 @@
-"""Data points that ask for a prediction, and the file of answers."""
+"""Data points to predict, and the file of predictions."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _answers(*sizes: int, ids: bool = True) -> Iterator[PredictionBatch]:
 
 @pytest.mark.parametrize("ending", [".parquet", ".feather", ".csv"])
 def test_features_are_those_of_training(tmp_path: Path, ending: str) -> None:
-    """A file's features come scaled in float32, its ids as they are, its labels where they are asked for."""
+    """Features are returned scaled in float32, ids unchanged, and labels if requested."""
     table = people(30)
     source = open_source(f"a{ending}", write(table, tmp_path / f"a{ending}").parent)
     batches = list(feature_batches(source, settings(scale=255.0), 4, labelled=True))
@@ -44,7 +44,7 @@ def test_features_are_those_of_training(tmp_path: Path, ending: str) -> None:
 
 
 def test_label_subject_and_id_may_be_absent() -> None:
-    """A table of features alone can be predicted."""
+    """A table with only features can be predicted."""
     (batch,) = feature_batches(table_source(people(5).select(["x0", "x1", "x2", "x3"])), settings(), 4)
     assert batch.ids is None
     assert batch.labels_N is None
@@ -52,7 +52,7 @@ def test_label_subject_and_id_may_be_absent() -> None:
 
 
 def test_ids_of_predictions_may_be_null_or_of_any_type() -> None:
-    """A prediction passes ids on, it does not route by them."""
+    """A prediction passes ids on and does not use them."""
     (batch,) = feature_batches(table_source(replaced(people(2), "id", [1.5, None])), settings(), 4)
     assert batch.ids is not None
     assert batch.ids.to_pylist() == [1.5, None]
@@ -92,7 +92,7 @@ def test_no_answers_are_a_file_without_points(tmp_path: Path) -> None:
 
 
 def test_a_failure_leaves_the_old_file(tmp_path: Path) -> None:
-    """When prediction fails half-way, an older file stays whole and nothing else is left."""
+    """When prediction fails half-way, an older file is unchanged and nothing else is left."""
 
     def failing() -> Iterator[PredictionBatch]:
         yield from _answers(3)
@@ -106,12 +106,12 @@ def test_a_failure_leaves_the_old_file(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["out.csv"]
 
 
-def test_where_answers_cannot_go_is_said_beforehand(tmp_path: Path) -> None:
+def test_bad_targets_are_refused_beforehand(tmp_path: Path) -> None:
     """An unknown ending, a missing folder and a clash of column names are refused."""
-    with pytest.raises(Invalid, match=r"the ending names no format Use \.parquet, \.arrow or \.csv"):
+    with pytest.raises(Invalid, match=r"the ending is unknown Use \.parquet, \.arrow or \.csv"):
         check_ending(tmp_path / "out.xlsx")
     with pytest.raises(Invalid, match=r"the folder does not exist \[folder=.*none\] Create it"):
         check_ending(tmp_path / "none" / "out.csv")
-    with pytest.raises(Invalid, match=r"name of a column of predictions \[column=prediction\] Rename"):
+    with pytest.raises(Invalid, match=r"same name as a column of predictions \[column=prediction\] Rename"):
         write_predictions(tmp_path / "out.csv", _answers(1), CLASSES, "prediction")
     check_ending(tmp_path / "out.csv")

@@ -1,4 +1,4 @@
-"""A look at undescribed data."""
+"""The profile of data without a specification."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _column(table: pa.Table, name: str) -> ColumnDescription:
 
 
 def test_a_description_counts_and_names_everything(tmp_path: Path) -> None:
-    """Files, points, columns in order, kinds and distinct values are all told."""
+    """The description has files, points, columns in order, kinds and distinct values."""
     write(people(40), tmp_path / "a.parquet")
     write(people(20), tmp_path / "b.parquet")
     found = describe(open_source("*.parquet", tmp_path))
@@ -31,7 +31,7 @@ def test_a_description_counts_and_names_everything(tmp_path: Path) -> None:
 
 
 def test_values_read_as_labels_do_in_natural_order() -> None:
-    """Whole numbers are sorted by value, and floats that are whole read without a point."""
+    """Whole numbers are sorted by value, and integral floats are written without a point."""
     assert _column(pa.table({"c": [10, 9, -1]}), "c").values == ("-1", "9", "10")
     assert _column(pa.table({"c": [10.0, 9.0, None]}), "c") == ColumnDescription(
         name="c", type="double", kind="number", nulls=1, distinct=2, values=("9", "10"), largest=10.0
@@ -39,7 +39,7 @@ def test_values_read_as_labels_do_in_natural_order() -> None:
     assert _column(pa.table({"c": [True, False]}), "c").values == ("false", "true")
 
 
-def test_fractions_are_counted_but_are_no_labels() -> None:
+def test_fractions_are_counted_but_are_not_labels() -> None:
     """A column with a fraction offers no classes."""
     found = _column(pa.table({"c": [0.5, 1.0, float("nan")]}), "c")
     assert (found.distinct, found.values) == (3, ())
@@ -53,7 +53,7 @@ def test_many_values_are_not_kept() -> None:
 
 
 def test_lists_and_other_types_are_named() -> None:
-    """Lists of numbers are recognised as features; what is none of ours is called other."""
+    """Lists of numbers are recognised as features; unsupported types are called other."""
     assert _column(pa.table({"c": pa.array([[1, 2]], pa.list_(pa.uint8(), 2))}), "c").kind == "list"
     assert _column(pa.table({"c": pa.array([0], pa.date32())}), "c").kind == "other"
     assert _column(pa.table({"c": pa.array(["a"]).dictionary_encode()}), "c").kind == "text"
@@ -68,13 +68,13 @@ def test_csv_types_are_guessed_and_values_stay_text(tmp_path: Path) -> None:
 
 
 def test_csv_truth_values_read_as_labels_do(tmp_path: Path) -> None:
-    """Truth values of a CSV file are told as a Parquet file's, however they are spelt."""
+    """Booleans of a CSV file, in any spelling, are reported like those of a Parquet file."""
     (tmp_path / "a.csv").write_text("id,label\n1,True\n2,false\n3,FALSE\n")
     found = describe(open_source("a.csv", tmp_path)).columns[1]
     assert (found.kind, found.distinct, found.values) == ("boolean", 2, ("false", "true"))
 
 
-def test_nothing_at_all_is_described() -> None:
+def test_an_empty_table_is_described() -> None:
     """A table without points has columns with no values."""
     assert _column(people(0), "x0").distinct == 0
 
@@ -87,8 +87,8 @@ def test_a_file_without_a_column_is_named(tmp_path: Path) -> None:
         describe(open_source("*.parquet", tmp_path))
 
 
-def test_the_largest_size_of_a_number_is_told_for_number_columns_alone() -> None:
-    """The largest absolute value of whole and fractional columns is told, whatever else they hold; no text has one."""
+def test_only_number_columns_have_a_largest_value() -> None:
+    """Whole and fractional columns report their largest absolute value; text columns have none."""
     assert _column(pa.table({"c": [0.5, -12.0, None]}), "c").largest == 12.0
     assert _column(pa.table({"c": [3, -700]}), "c").largest == 700.0
     assert _column(pa.table({"c": ["700"]}), "c").largest is None

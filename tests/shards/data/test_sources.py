@@ -1,4 +1,4 @@
-"""Finding and streaming the user's files."""
+"""Finding and streaming users' files."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _names(source: Source) -> list[str]:
 
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_every_format_streams_the_same_points(tmp_path: Path, ending: str) -> None:
-    """All formats give all points in the file's order, in batches no larger than asked, with their row numbers."""
+    """All formats give all points in the file's order, in batches no larger than requested, with row numbers."""
     table = people(40)
     source = open_source(f"people{ending}", write(table, tmp_path / f"people{ending}").parent)
     batches = list(source.batches(WANTED, 6))
@@ -55,12 +55,12 @@ def test_a_table_is_cut_whatever_the_sizes(points: int, total: int) -> None:
 
 
 def test_a_table_has_no_inventory() -> None:
-    """A table in memory is no file to be named or hashed."""
+    """A table in memory has no file to name or hash."""
     assert inventory(table_source(people(1))) == ()
 
 
 def test_a_folder_is_read_recursively_and_sorted(tmp_path: Path) -> None:
-    """All known files in and below the folder are read by name; hidden ones, side files and other endings are not."""
+    """All known files in and below the folder are read, sorted; hidden, side and other files are not."""
     for name in ("b.parquet", "a/z.parquet", "a/y.csv", ".hidden.parquet", "_metadata.parquet", ".tmp/c.parquet"):
         write(people(3), tmp_path / "data" / name)
     (tmp_path / "data" / "notes.txt").write_text("nothing")
@@ -69,7 +69,7 @@ def test_a_folder_is_read_recursively_and_sorted(tmp_path: Path) -> None:
 
 
 def test_a_glob_is_read_sorted(tmp_path: Path) -> None:
-    """A glob names its matches, at any depth with two stars, relative or absolute."""
+    """A glob stands for its matches, at any depth with two stars, relative or absolute."""
     for name in ("2/part.parquet", "1/part.parquet", "1/other.csv"):
         write(people(3), tmp_path / name)
     assert _names(open_source("*/*.parquet", tmp_path)) == ["1/part.parquet", "2/part.parquet"]
@@ -86,8 +86,8 @@ def test_the_base_may_have_any_name(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("location", [".", "../here", "**/*.parquet", "*/*.parquet", "linked"])
-def test_what_is_left_out_is_no_data(tmp_path: Path, location: str) -> None:
-    """Folders and globs pass over the folders left out, whatever way leads there."""
+def test_folders_to_be_left_out_are_skipped(tmp_path: Path, location: str) -> None:
+    """Folders and globs skip the folders to be left out, however the path is written."""
     here = tmp_path / "here"
     for name in ("data/a.parquet", "store/shards/b.parquet", "keys/c.parquet"):
         write(people(3), here / name)
@@ -118,13 +118,13 @@ def test_what_is_left_out_cannot_be_named(tmp_path: Path, location: str, expecte
 
 
 def test_a_file_outside_the_base_is_named_by_its_path(tmp_path: Path) -> None:
-    """A file elsewhere keeps its absolute name."""
+    """A file outside the base keeps its absolute name."""
     path = write(people(3), tmp_path / "elsewhere" / "a.parquet")
     assert _names(open_source(str(path), tmp_path / "base")) == [path.as_posix()]
 
 
 def test_csv_cells_are_taken_literally(tmp_path: Path) -> None:
-    """Ids keep leading zeros, words such as NA and null are names, quotes may span lines."""
+    """Ids keep leading zeros, words such as NA and null are names, quoted cells may span lines."""
     path = tmp_path / "a.csv"
     path.write_text('id,person,label,x0,x1,x2,x3\n007,NA,null,1,2,3,4\n1e5,"two\nlines",true,1,2,3,4.5\n')
     (batch,) = open_source("a.csv", path.parent).batches(WANTED, 9)
@@ -135,7 +135,7 @@ def test_csv_cells_are_taken_literally(tmp_path: Path) -> None:
 
 
 def test_truth_values_in_csv_are_numbers(tmp_path: Path) -> None:
-    """A feature column of True and False, in any spelling of a CSV writer, has values as a bool column has."""
+    """A feature column of True and False, in any spelling, gives the same values as a bool column."""
     path = tmp_path / "a.csv"
     path.write_text("id,person,label,x0,x1,x2,x3\n1,a,b,True,false,TRUE,0\n2,a,b,False,1,FALSE,1\n")
     (batch,) = open_source("a.csv", path.parent).batches(WANTED, 9)
@@ -148,7 +148,7 @@ def test_truth_values_in_csv_are_numbers(tmp_path: Path) -> None:
 
 
 def test_wide_csv_lines_fit(tmp_path: Path) -> None:
-    """A line longer than a default block is read."""
+    """A line longer than a block is read."""
     names = [f"x{position}" for position in range(10_000)]
     path = tmp_path / "a.csv"
     path.write_text("\n".join([",".join(["id", *names]), ",".join(["1", *["0." + "1" * 120] * len(names)])]) + "\n")
@@ -177,7 +177,7 @@ def test_inventory_names_size_and_digest(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_opened_is_named(tmp_path: Path, location: str, expected: str) -> None:
-    """A location that leads to no data says why and what to do."""
+    """For a location without data, the error says why and what to do."""
     (tmp_path / "empty").mkdir()
     (tmp_path / "notes.txt").write_text("nothing")
     (tmp_path / "zero.parquet").touch()
@@ -187,7 +187,7 @@ def test_what_cannot_be_opened_is_named(tmp_path: Path, location: str, expected:
 
 @pytest.mark.parametrize("ending", [".parquet", ".feather", ".csv.gz"])
 def test_truncated_files_are_named(tmp_path: Path, ending: str) -> None:
-    """A file that is cut off is refused by name, never read in part without a word."""
+    """A file that is cut off is refused by name, never silently read in part."""
     path = write(people(4000), tmp_path / f"a{ending}")
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(Invalid, match=rf"(cut off|cannot be parsed).*file=a\{ending}"):
@@ -240,20 +240,20 @@ def test_csv_that_is_not_utf8_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["\n", "id,person,label,x0,x1,x2,x3"])
 def test_csv_without_header_line_or_end(tmp_path: Path, text: str) -> None:
-    """A CSV without a single whole line is refused by name."""
+    """A CSV file without a single complete line is refused by name."""
     (tmp_path / "a.csv.gz").write_bytes(gzip.compress(text.encode()))
     with pytest.raises(Invalid, match=r"cannot be parsed.*file=a\.csv\.gz"):
         _ids(open_source("a.csv.gz", tmp_path))
 
 
-def test_csv_of_a_header_alone_has_no_points(tmp_path: Path) -> None:
-    """A header without lines is a file without data points."""
+def test_a_csv_file_with_only_a_header_has_no_points(tmp_path: Path) -> None:
+    """A file with only a header has no data points."""
     (tmp_path / "a.csv").write_text("id,person,label,x0,x1,x2,x3\n")
     assert _ids(open_source("a.csv", tmp_path)) == []
 
 
 def test_dictionaries_and_views_read_as_plain_text(tmp_path: Path) -> None:
-    """Dictionary-encoded, large and view strings come out as plain strings."""
+    """Dictionary-encoded, large and view strings are returned as plain strings."""
     table = people(6)
     plain = table["id"].to_pylist()
     for kind in (pa.dictionary(pa.int8(), pa.string()), pa.large_string(), pa.string_view()):

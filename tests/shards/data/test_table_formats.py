@@ -1,4 +1,4 @@
-"""Folders of table formats are refused, whichever way leads to their files; and what a folder passes over is named."""
+"""Folders of table formats are refused on every path to their files; files that a folder skips are named."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from shards.data.sources import Source, open_source, passed_over_text
 from storage.errors import Invalid, Unavailable
 from storage.s3.requests import Failure
 from storage.s3.responses import Answer
-from tests.doubles.stores.bucket_shelf import Shelf
+from tests.doubles.stores.data_bucket import DataBucket
 from tests.shards.people import people, write
 
 LOGS = {
@@ -30,9 +30,9 @@ Opens = Callable[[str], Source]
 def place(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[Callable[[str, bytes], object], Opens]:
-    """What puts a file in its place, and what opens a source there."""
-    shelf = Shelf()
-    monkeypatch.setattr(shards.data.remote_files, "bucket_files", shelf.opens())
+    """Returns a function that writes a file, and one that opens a source."""
+    bucket = DataBucket()
+    monkeypatch.setattr(shards.data.remote_files, "bucket_files", bucket.opens())
 
     def on_disk(name: str, payload: bytes) -> None:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -40,7 +40,7 @@ def place(
 
     if request.param == "disk":
         return on_disk, lambda location: open_source(location, tmp_path)
-    return shelf.contents.__setitem__, lambda location: open_source(f"s3://shelf/{location}", tmp_path)
+    return bucket.contents.__setitem__, lambda location: open_source(f"s3://bucket/{location}", tmp_path)
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def parquet(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 def test_a_table_is_refused_by_its_format(
     place: tuple[Callable[[str, bytes], object], Opens], parquet: bytes, format_name: str, way: str
 ) -> None:
-    """Files of a table are no data by themselves: rows that the table has deleted may be in them."""
+    """Files of a table are refused, because they may contain rows that the table has deleted."""
     put, opens = place
     put(FILE, parquet)
     put("tables/other/a.parquet", parquet)
@@ -65,10 +65,10 @@ def test_a_table_is_refused_by_its_format(
     assert opens("tables/other").files
 
 
-def test_other_folders_of_metadata_are_no_tables(
+def test_other_folders_called_metadata_are_not_tables(
     place: tuple[Callable[[str, bytes], object], Opens], parquet: bytes
 ) -> None:
-    """A folder that is called metadata is a table's only where it holds a table's log."""
+    """A folder called metadata belongs to a table only if it contains a table's log."""
     put, opens = place
     put("data/a.parquet", parquet)
     put("data/metadata/columns.json", b"{}")
@@ -77,7 +77,7 @@ def test_other_folders_of_metadata_are_no_tables(
 
 
 def test_a_link_into_a_table_is_refused(tmp_path: Path, parquet: bytes) -> None:
-    """A symbolic link leads to the same files."""
+    """A symbolic link to a table's files does not hide the table."""
     for name, payload in ((FILE, parquet), (LOGS["Delta"], b"{}")):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(payload)
@@ -86,27 +86,27 @@ def test_a_link_into_a_table_is_refused(tmp_path: Path, parquet: bytes) -> None:
         open_source("link.parquet", tmp_path)
 
 
-def test_who_may_list_the_data_alone_reads_them(
+def test_an_account_that_may_list_only_the_data_can_read_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parquet: bytes
 ) -> None:
-    """An account that may not list the folders above is not kept from its data."""
+    """An account that may not list the folders above can still read its data."""
 
-    class Narrow(Shelf):
+    class Narrow(DataBucket):
         def ask(self, operation: str, *, once: bool = False, **wanted: str) -> Answer | Failure:
             if operation == "list_objects_v2" and not wanted["Prefix"].startswith("data/mine/"):
                 return Failure(error=Unavailable("not yours"), fate=None, code="AccessDenied", status=403)
             return super().ask(operation, once=once, **wanted)
 
-    shelf = Narrow(contents={"data/mine/a.parquet": parquet})
-    monkeypatch.setattr(shards.data.remote_files, "bucket_files", shelf.opens())
-    for location in ("s3://shelf/data/mine/", "s3://shelf/data/mine/a.parquet", "s3://shelf/data/mine/*.parquet"):
+    bucket = Narrow(contents={"data/mine/a.parquet": parquet})
+    monkeypatch.setattr(shards.data.remote_files, "bucket_files", bucket.opens())
+    for location in ("s3://bucket/data/mine/", "s3://bucket/data/mine/a.parquet", "s3://bucket/data/mine/*.parquet"):
         assert len(open_source(location, tmp_path).files) == 1
 
 
-def test_what_a_folder_passes_over_is_named(
+def test_files_that_a_folder_skips_are_named(
     place: tuple[Callable[[str, bytes], object], Opens], parquet: bytes
 ) -> None:
-    """Files of other formats, and data files with hidden names; not what systems and programs leave behind."""
+    """Other formats and hidden data files are named, but not the files that systems and programs leave behind."""
     put, opens = place
     for name in ("a.parquet", "1/b.xlsx", "_c.parquet", ".d.csv", "notes.txt", "e.csv.zip"):
         put(f"data/{name}", parquet)
@@ -114,15 +114,15 @@ def test_what_a_folder_passes_over_is_named(
         put(f"data/{name}", b"-")
     source = opens("data")
     assert source.passed_over == (".d.csv", "1/b.xlsx", "_c.parquet", "e.csv.zip", "notes.txt")
-    told = passed_over_text(source)
-    assert "not read in" in told
-    assert "'1/b.xlsx'" in told
+    text = passed_over_text(source)
+    assert "not read in" in text
+    assert "'1/b.xlsx'" in text
     assert opens("data/a.parquet").passed_over == ()
     assert passed_over_text(opens("data/*.parquet")) == ""
 
 
 def test_many_files_that_are_passed_over_are_counted(tmp_path: Path, parquet: bytes) -> None:
-    """Ten are named, the rest is counted; the store's own files are not among them."""
+    """Ten are named and the rest is counted, without the store's own files."""
     (tmp_path / "a.parquet").write_bytes(parquet)
     (tmp_path / "store").mkdir()
     for number in range(25):

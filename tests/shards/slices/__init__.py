@@ -1,1 +1,1 @@
-"""From arrays to slice files."""
+"""Tests of writing arrays to slice files."""

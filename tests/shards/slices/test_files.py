@@ -1,4 +1,4 @@
-"""Slice files: round trip, digests, loading, rewriting, residue."""
+"""Slice files: round trip, digests, loading, rewriting, and no residue of erased points."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_a_part_reads_back_as_it_was(chosen: list[int], dtype: str, width: int) 
     assert expected.features_NF.tobytes() == got.features_NF.tobytes()
 
 
-def test_a_part_is_its_points_and_nothing_more() -> None:
+def test_a_part_has_its_points_and_nothing_more() -> None:
     """A view of a larger block is written without the rest of it."""
     whole = block(range(60))
     view = PointBlock(
@@ -80,14 +80,14 @@ def test_features_of_another_type_are_a_bug() -> None:
 
 @given(st.binary(max_size=200))
 def test_garbage_is_corrupt(payload: bytes) -> None:
-    """Bytes that are no part are refused by kind."""
+    """Bytes that are not a part raise ``Corrupt``."""
     with pytest.raises(Corrupt, match="not one of this format"):
         decode_part(payload)
 
 
 @given(numbers, st.data())
 def test_digests_ignore_order_and_parts(chosen: list[int], data: st.DataObject) -> None:
-    """A slice's digests follow from its points, not from their order, their parts, or how features are kept."""
+    """A slice's digests depend on its points, not on their order, the parts, or the type of stored features."""
     store = fresh_store()
     shuffled = data.draw(st.permutations(chosen))
     cut = data.draw(st.integers(0, len(chosen)))
@@ -100,8 +100,8 @@ def test_digests_ignore_order_and_parts(chosen: list[int], data: st.DataObject) 
     assert one.content_digest == other.content_digest
 
 
-def test_digests_are_what_they_say() -> None:
-    """Both digests equal an independent computation from the documented bytes."""
+def test_digests_equal_an_independent_computation() -> None:
+    """Both digests are computed as documented."""
     stored = block([3, 1, 2])
     store = fresh_store()
     record = record_slice(store, [write_part(store, stored, PLACE, fresh_names())])
@@ -122,7 +122,7 @@ def test_digests_are_what_they_say() -> None:
 
 @pytest.mark.parametrize("change", ["points_N", "subjects_N", "labels_N", "features_NF"])
 def test_any_change_of_a_point_changes_the_content_digest(change: str) -> None:
-    """Id, subject, label and features all enter the content digest."""
+    """The content digest covers id, subject, label and features."""
     store, names = fresh_store(), fresh_names()
     original, other = block([1, 2]), block([8, 2])
     fields = {name: getattr(original, name) for name in ("points_N", "subjects_N", "labels_N", "features_NF")}
@@ -135,8 +135,8 @@ def test_any_change_of_a_point_changes_the_content_digest(change: str) -> None:
     assert records[0].content_digest != records[1].content_digest
 
 
-def test_names_hold_places_and_tokens_alone() -> None:
-    """A part's key is made of shard, slice and the injected token."""
+def test_keys_contain_only_place_and_name() -> None:
+    """A part's key consists of shard, slice and the given name."""
     store = fresh_store()
     record = write_part(store, block([1]), PLACE, lambda: "token")
     assert record.key == "shards/0001/slices/0002/token.parquet"
@@ -145,7 +145,7 @@ def test_names_hold_places_and_tokens_alone() -> None:
 
 @given(st.lists(numbers, min_size=1, max_size=3), st.sampled_from(["uint8", "float32"]))
 def test_a_shard_loads_in_canonical_order(slices: list[list[int]], dtype: str) -> None:
-    """Slices follow one another, points within a slice by digest, features divided in float32."""
+    """Slices are in order, points within a slice sorted by digest, and features divided in float32."""
     store = fresh_store()
     records = [_store_slice(store, chosen[::2], chosen[1::2], dtype=dtype) for chosen in slices]
     shard = load_shard(store, records, width=4, scale=3.0)
@@ -159,14 +159,14 @@ def test_a_shard_loads_in_canonical_order(slices: list[list[int]], dtype: str) -
 
 
 def test_loading_the_empty_shard() -> None:
-    """A shard without any point loads as empty arrays, with an end for each slice."""
+    """A shard without points loads as empty arrays, with an end for each slice."""
     shard = load_shard(fresh_store(), [EMPTY_SLICE, EMPTY_SLICE], width=4, scale=1.0)
     assert shard.features_NF.shape == (0, 4)
     assert shard.ends == (0, 0)
 
 
 def test_one_constant_per_feature() -> None:
-    """A list of constants divides each feature by its own."""
+    """A list of constants divides each feature by its own constant."""
     store = fresh_store()
     shard = load_shard(store, [_store_slice(store, [5])], width=4, scale=(1.0, 2.0, 3.0, 4.0))
     expected = block([5], dtype="float32").features_NF / np.array([1, 2, 3, 4], dtype=np.float32)
@@ -177,7 +177,7 @@ def test_one_constant_per_feature() -> None:
 def test_a_rewrite_leaves_exactly_the_survivors(
     chosen: list[int], gone: set[int], persons: set[int], parts: int
 ) -> None:
-    """Rewriting equals writing the survivors afresh; parts without erased points are kept, the others superseded."""
+    """Rewriting equals writing the remaining points; parts without erased points are kept, others superseded."""
     store, names = fresh_store(), fresh_names()
     divided = [chosen[at::parts] for at in range(parts) if chosen[at::parts]]
     record = record_slice(store, [write_part(store, block(part), PLACE, names) for part in divided])
@@ -196,7 +196,7 @@ def test_a_rewrite_leaves_exactly_the_survivors(
 
 
 def test_nothing_to_remove_writes_nothing() -> None:
-    """A rewrite without erased points returns the very record and leaves the store alone."""
+    """A rewrite without erased points returns the same record and does not change the store."""
     store = fresh_store()
     record = _store_slice(store, [1, 2], [3])
     before = sorted(info.key for info in store.list(""))
@@ -207,7 +207,7 @@ def test_nothing_to_remove_writes_nothing() -> None:
 
 
 def test_erasing_all_points_leaves_the_empty_slice() -> None:
-    """A slice without survivors has no parts and equals the slice that never held any."""
+    """A slice whose points are all erased has no parts and equals a slice that never had points."""
     store = fresh_store()
     record = _store_slice(store, [1, 2], [3])
     assert rewrite_slice(store, record, points(1, 2, 3), PLACE, lambda: "unused").record == EMPTY_SLICE
@@ -237,7 +237,7 @@ def test_residue_is_found_before_a_rewrite_and_not_after() -> None:
 
 
 def _plain_bytes(store: ObjectStore) -> bytes:
-    """Return every object as it is, and decompressed."""
+    """Return the bytes of all objects, raw and decompressed."""
     payloads = [store.get(info.key).payload for info in store.list("")]
     blocks = [decode_part(payload) for payload in payloads]
     columns = [[part.points_N, part.subjects_N, part.labels_N, part.features_NF] for part in blocks]
@@ -246,7 +246,7 @@ def _plain_bytes(store: ObjectStore) -> bytes:
 
 @given(numbers, st.booleans(), st.integers(1, 30))
 def test_a_repeated_point_is_found_in_any_number_of_passes(chosen: list[int], repeat: bool, most: int) -> None:
-    """An id that occurs in two slices is found, whatever may be held at once; without one, nothing is found."""
+    """An id that occurs in two slices is found with any memory limit; without repeats, nothing is found."""
     store, names = fresh_store(), fresh_names()
     groups = [chosen[::2], chosen[1::2]]
     if repeat and chosen:
@@ -263,7 +263,7 @@ def test_point_keys_are_the_leading_bytes() -> None:
 
 
 def test_a_missing_part_is_corrupt() -> None:
-    """A part that is gone is named with what was expected and what to do."""
+    """The error for a missing part names the expected digest and the remedy."""
     store = fresh_store()
     record = _store_slice(store, [1])
     store.delete(record.parts[0].key)
@@ -272,7 +272,7 @@ def test_a_missing_part_is_corrupt() -> None:
 
 
 def test_a_changed_part_is_corrupt() -> None:
-    """A part whose bytes differ is not used, even if it could be decoded."""
+    """A part whose bytes have changed is not used, even if it can be decoded."""
     store = fresh_store()
     record = _store_slice(store, [1])
     key = record.parts[0].key
@@ -283,7 +283,7 @@ def test_a_changed_part_is_corrupt() -> None:
 
 
 def test_a_part_of_another_width_is_corrupt() -> None:
-    """A shard never loads features of another number than the model takes."""
+    """A shard never loads with a different number of features than the model takes."""
     store = fresh_store()
     record = _store_slice(store, [1])
     with pytest.raises(Corrupt, match="expected 5 features, got 4"):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from shards.routing import Placement, place, point_digest, subject_digest
 from shards.slices.files import decode_part, load_shard, rewrite_slice
-from shards.slices.ingest import Ingested, check_scale
+from shards.slices.ingest import IngestResult, check_scale
 from shards.specification import PartitionSettings, ShardId
 from shards.tombstones import DigestSet
 from storage.errors import Invalid, OutcomeUnknown, StoreFull
@@ -34,14 +34,14 @@ from tests.shards.people import (
 )
 
 
-def _digests(ingested: Ingested) -> dict[Placement, tuple[int, str, str]]:
+def _digests(ingested: IngestResult) -> dict[Placement, tuple[int, str, str]]:
     return {at: (record.points, record.points_digest, record.content_digest) for at, record in ingested.slices.items()}
 
 
 @hypothesis_settings(max_examples=40)
 @given(st.integers(1, 60), st.data())
-def test_slices_follow_from_the_points_alone(total: int, data: st.DataObject) -> None:
-    """Order of points, format, division into files and memory given change no digest of any slice."""
+def test_slices_depend_only_on_the_points(total: int, data: st.DataObject) -> None:
+    """The order of points, format, division into files and memory limit change no digest of any slice."""
     table = people(total)
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
@@ -57,7 +57,7 @@ def test_slices_follow_from_the_points_alone(total: int, data: st.DataObject) ->
 
 
 def test_every_point_is_in_the_place_of_its_subject(tmp_path: Path) -> None:
-    """Each stored point lies where its subject's digest says, and all are stored once (E1)."""
+    """Each point is stored once, in the slice that its subject's digest determines (E1)."""
     store = fresh_store()
     ingested = ingest_file(write(people(60), tmp_path / "a.parquet"), store=store, buffer_bytes=500)
     found = []
@@ -72,7 +72,7 @@ def test_every_point_is_in_the_place_of_its_subject(tmp_path: Path) -> None:
 
 
 def test_loaded_points_are_those_of_the_file(tmp_path: Path) -> None:
-    """Labels and scaled features that training sees equal the file's, point by point."""
+    """Labels and scaled features in training equal those of the file, point by point."""
     table, store = people(30), fresh_store()
     ingested = ingest_file(write(table, tmp_path / "a.parquet"), settings(scale=255.0), store=store, buffer_bytes=300)
     rows = {int.from_bytes(point_digest(KEY, row["id"])[:8], "big"): row for row in table.to_pylist()}
@@ -87,7 +87,7 @@ def test_loaded_points_are_those_of_the_file(tmp_path: Path) -> None:
     assert seen == 30
 
 
-def test_integer_and_text_ids_are_the_same_ids(tmp_path: Path) -> None:
+def test_integer_and_text_ids_are_equal(tmp_path: Path) -> None:
     """An integer id and its decimal text give the same digests."""
     numbers = replaced(people(12), "id", list(range(12)), pa.int32())
     texts = replaced(people(12), "id", [str(number) for number in range(12)])
@@ -105,7 +105,7 @@ def test_the_id_is_the_subject_unless_another_is_named(tmp_path: Path) -> None:
 
 @given(st.sets(st.integers(0, 29), max_size=6), st.sets(st.integers(0, 9), max_size=3))
 def test_tombstoned_points_stay_out(gone: set[int], persons: set[int]) -> None:
-    """Ingest with tombstones equals ingest of the survivors alone, and equals erasing afterwards (E2, E9)."""
+    """Ingest with tombstones equals ingest of only the remaining points, and equals erasing later (E2, E9)."""
     table, erased = people(30), points(*gone).union(subjects(*persons))
     survivors = [number for number in range(30) if number not in gone and number // 3 not in persons]
     with tempfile.TemporaryDirectory() as folder:
@@ -124,8 +124,8 @@ def test_tombstoned_points_stay_out(gone: set[int], persons: set[int]) -> None:
     assert (refused.points, refused.left_out.refused) == (len(survivors), 30 - len(survivors))
 
 
-def test_a_source_whose_points_are_all_tombstoned_is_no_error(tmp_path: Path) -> None:
-    """All points refused leaves no slice and no object."""
+def test_a_source_may_have_only_tombstoned_points(tmp_path: Path) -> None:
+    """If all points are refused, there is no slice and no object."""
     store = fresh_store()
     ingested = ingest_file(write(people(3), tmp_path / "a.parquet"), store=store, tombstones=subjects(0))
     assert (ingested.points, ingested.left_out.refused, dict(ingested.slices)) == (0, 3, {})
@@ -133,7 +133,7 @@ def test_a_source_whose_points_are_all_tombstoned_is_no_error(tmp_path: Path) ->
 
 
 def test_layout_inventory_and_progress(tmp_path: Path) -> None:
-    """The result says what was read, and progress rises to the number of points."""
+    """The result describes what was read, and progress ends at the number of points."""
     ingested = ingest_file(write(people(20), tmp_path / "a.parquet"))
     assert (ingested.layout.width, ingested.layout.dtype) == (4, "uint8")
     assert [file.name for file in ingested.inventory] == ["a.parquet"]
@@ -159,7 +159,7 @@ def test_no_plain_id_is_stored(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("buffer_bytes", [60, 1 << 20])
 def test_duplicate_ids_are_located(tmp_path: Path, buffer_bytes: int) -> None:
-    """An id that occurs twice, in two files and under two subjects, is named by its two places and by nothing else."""
+    """The error for an id that occurs in two files, under two subjects, names both places and not the id."""
     first, second = people(20), people(30).slice(20)
     ids = second["id"].to_pylist()
     ids[4] = "point-13"
@@ -174,7 +174,7 @@ def test_duplicate_ids_are_located(tmp_path: Path, buffer_bytes: int) -> None:
 
 
 def test_duplicates_among_tombstoned_points_do_not_matter(tmp_path: Path) -> None:
-    """What stays out may occur twice."""
+    """Tombstoned points may have equal ids."""
     table = pa.concat_tables([people(9), people(9).slice(3, 1)])
     assert ingest_file(write(table, tmp_path / "a.parquet"), tombstones=points(3)).left_out.refused == 2
 
@@ -191,7 +191,7 @@ def test_duplicates_among_tombstoned_points_do_not_matter(tmp_path: Path) -> Non
     ],
 )
 def test_bad_points_leave_nothing_behind(tmp_path: Path, column: str, values: list[object], expected: str) -> None:
-    """An error in the very last point is located, and the parts already written are deleted."""
+    """An error in the last point is located, and the parts already written are deleted."""
     store = fresh_store()
     with pytest.raises(Invalid, match=expected):
         ingest_file(write(replaced(people(40), column, values), tmp_path / "a.parquet"), store=store, buffer_bytes=200)
@@ -210,7 +210,7 @@ def test_objects_of_others_are_left_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("nth", [1, 4])
 def test_a_full_store_is_left_as_it_was(tmp_path: Path, nth: int) -> None:
-    """When a part cannot be written, those before it are deleted and the error comes through."""
+    """When a part cannot be written, the earlier ones are deleted and the error is raised."""
     inner = fresh_store()
     store = FaultyStore(inner, (Fault(when="before", operation="put_if_absent", nth=nth, error=StoreFull),))
     with pytest.raises(StoreFull, match="planned fault"):
@@ -219,7 +219,7 @@ def test_a_full_store_is_left_as_it_was(tmp_path: Path, nth: int) -> None:
 
 
 def test_a_write_of_unknown_outcome_that_landed_counts(tmp_path: Path) -> None:
-    """A part whose write timed out after it took effect is recognised, written once, and belongs to its slice."""
+    """A write that timed out after taking effect is recognised: the part is written once and belongs to its slice."""
     path, inner = write(people(40), tmp_path / "a.parquet"), fresh_store()
     store = FaultyStore(inner, (Fault(when="after", operation="put_if_absent", nth=2),))
     ingested = ingest_file(path, store=store, buffer_bytes=200)
@@ -228,8 +228,8 @@ def test_a_write_of_unknown_outcome_that_landed_counts(tmp_path: Path) -> None:
     assert {info.key for info in inner.list("")} == recorded
 
 
-def test_a_write_that_did_not_land_is_an_error(tmp_path: Path) -> None:
-    """A part whose write is lost is not taken for written."""
+def test_a_lost_write_is_an_error(tmp_path: Path) -> None:
+    """A part whose write was lost does not count as written."""
     inner = fresh_store()
     store = FaultyStore(inner, (Fault(when="before", operation="put_if_absent", nth=2),))
     with pytest.raises(OutcomeUnknown, match="planned fault"):
@@ -239,13 +239,13 @@ def test_a_write_that_did_not_land_is_an_error(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("ending", [".parquet", ".csv"])
 def test_a_source_without_points_is_refused(tmp_path: Path, ending: str) -> None:
-    """No data point at all is an error that names the source."""
+    """A source without data points is refused by name."""
     with pytest.raises(Invalid, match=r"the data set has no data points \[source=.*\] Set \[data\] train"):
         ingest_file(write(people(0), tmp_path / f"a{ending}"))
 
 
 def test_scale_must_fit_the_features(tmp_path: Path) -> None:
-    """A list of constants of another length than there are features is refused before anything is written."""
+    """A list of constants whose length is not the number of features is refused before anything is written."""
     store = fresh_store()
     with pytest.raises(Invalid, match=r"scale has 2 constants for 4 features Give one for all"):
         ingest_file(write(people(9), tmp_path / "a.parquet"), settings(scale=(1.0, 2.0)), store=store)
@@ -255,7 +255,7 @@ def test_scale_must_fit_the_features(tmp_path: Path) -> None:
 
 
 def test_lists_of_changing_length_are_refused_across_batches(tmp_path: Path) -> None:
-    """The number of features is the same in all batches and files."""
+    """All batches and files must have the same number of features."""
     values = [[1.0, 2.0]] * 20 + [[1.0]] * 20
     table = replaced(people(40), "x0", values, pa.list_(pa.float64()))
     with pytest.raises(Invalid, match=r"number of features.*file=a\.parquet"):
@@ -263,7 +263,7 @@ def test_lists_of_changing_length_are_refused_across_batches(tmp_path: Path) -> 
 
 
 def test_one_slice_of_one_shard(tmp_path: Path) -> None:
-    """S=1 and R=1 hold all points in one slice."""
+    """With S=1 and R=1 all points are in one slice."""
     ingested = ingest_file(
         write(people(10), tmp_path / "a.parquet"), partition=PartitionSettings(shards=1, slices=1), buffer_bytes=100
     )
@@ -271,7 +271,7 @@ def test_one_slice_of_one_shard(tmp_path: Path) -> None:
 
 
 def test_unknown_tombstones_change_nothing(tmp_path: Path) -> None:
-    """Tombstones of ids that the source does not hold refuse nothing."""
+    """Tombstones of ids that are not in the source have no effect."""
     path = write(people(10), tmp_path / "a.parquet")
     unknown = DigestSet.of(points=[point_digest(KEY, "someone else")])
     assert _digests(ingest_file(path, tombstones=unknown)) == _digests(ingest_file(path))

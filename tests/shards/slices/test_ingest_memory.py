@@ -1,4 +1,4 @@
-"""Ingest stays within the memory it is given."""
+"""Ingest stays within its memory limit."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ GROUP = 20_000
 GROUPS = 10
 REMOTE_GROUPS = 6
 
-# A process of its own: the peak of this one has been reached by other tests. VmHWM, not ru_maxrss: a child inherits the
-# latter from its parent.
+# A separate process, because other tests have raised this one's peak. VmHWM, not ru_maxrss, which a child inherits from
+# its parent.
 CHILD = """
 import itertools, sys
 from pathlib import Path
@@ -64,7 +64,7 @@ def _write_big(path: Path, groups: int = GROUPS) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
 def test_a_file_larger_than_the_limit_is_ingested_within_it(tmp_path: Path) -> None:
-    """A 600 MB file passes through a process that never takes the 256 MiB it is allowed."""
+    """A 600 MB file is ingested by a process that stays below its limit of 256 MiB."""
     _write_big(tmp_path / "big.parquet")
     assert (tmp_path / "big.parquet").stat().st_size > 2 * LIMIT_MB << 20
     points, peak_kib = _ingested(tmp_path, LIMIT_MB, "big.parquet", "")
@@ -76,7 +76,7 @@ def test_a_file_larger_than_the_limit_is_ingested_within_it(tmp_path: Path) -> N
 @pytest.mark.s3
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
 def test_a_large_file_in_a_bucket_is_ingested_within_the_limit(tmp_path: Path, seaweedfs_endpoint: str) -> None:
-    """A file in a bucket, larger than what is allowed and with row groups larger than what is held, stays within it."""
+    """The limit holds for a larger file in a bucket whose row groups do not fit into memory."""
     _write_big(tmp_path / "big.parquet", REMOTE_GROUPS)
     assert (tmp_path / "big.parquet").stat().st_size > REMOTE_LIMIT_MB << 20
     client = plain_client(seaweedfs_endpoint)
@@ -90,7 +90,7 @@ def test_a_large_file_in_a_bucket_is_ingested_within_the_limit(tmp_path: Path, s
 
 
 def _ingested(folder: Path, limit_mb: int, location: str, endpoint: str) -> tuple[int, int]:
-    """Return the data points that a process of its own ingested, and its peak memory in KiB."""
+    """Return the number of data points that a child process ingested, and its peak memory in KiB."""
     command = [sys.executable, "-c", CHILD, str(folder), str(limit_mb), location, endpoint]
     root = Path(__file__).parents[3]
     finished = subprocess.run(command, capture_output=True, text=True, check=False, cwd=root)

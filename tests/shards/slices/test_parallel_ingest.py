@@ -1,4 +1,4 @@
-"""Ingest by many: the same slices as in one go, however the source is cut, whoever reads first, whoever dies."""
+"""Parallel ingest: the same slices as with one process, for any fragments, order of work and deaths."""
 
 from __future__ import annotations
 
@@ -22,19 +22,26 @@ from shards.data.fragments import divide
 from shards.data.sources import Source, open_source
 from shards.routing import Placement
 from shards.slices.duplicate_ids import Ranges
-from shards.slices.ingest import Ingested, IngestTask
-from shards.slices.parallel_ingest import Gathering, Harvest, Order, gather_fragment, merge, repeat_in
+from shards.slices.ingest import IngestResult, IngestTask
+from shards.slices.parallel_ingest import (
+    FragmentResult,
+    IngestContext,
+    ParallelIngest,
+    gather_fragment,
+    merge,
+    repeat_in,
+)
 from shards.specification import CsvForm, PartitionSettings
 from shards.tombstones import NOTHING, DigestSet
 from storage.errors import Corrupt, Invalid, StoreFull
 from storage.objects import ObjectStore
 from tests.doubles.stores.faulty_store import Fault, FaultyStore
-from tests.doubles.workers.fake_task_pool import FakeCrew
+from tests.doubles.workers.fake_task_pool import FakeTaskPool
 from tests.shards.data.pieces import piecewise
 from tests.shards.people import (
     KEY,
     PARTITION,
-    Kept,
+    FixedTombstones,
     fresh_names,
     fresh_store,
     ingest_file,
@@ -47,12 +54,12 @@ from tests.shards.people import (
 )
 
 PARTITION_WITH_KEY = replace(PARTITION, key=KEY.hex())
-"""As a specification has it that gives the key."""
+"""A partition table that includes the key."""
 
 
 def gathered(
     source: Source,
-    crew: FakeCrew | None = None,
+    pool: FakeTaskPool | None = None,
     *,
     store: ObjectStore | None = None,
     fragment_bytes: int = 1,
@@ -61,29 +68,29 @@ def gathered(
     progress: Callable[[int], None] = lambda _: None,
     partition: PartitionSettings = PARTITION,
     **changes: object,
-) -> Ingested:
-    """Ingest by a crew."""
-    gathering = Gathering(crew=crew or FakeCrew(), fragment_bytes=fragment_bytes, buffer_bytes=buffer_bytes)
+) -> IngestResult:
+    """Ingest with a task pool."""
+    ingest_all = ParallelIngest(pool=pool or FakeTaskPool(), fragment_bytes=fragment_bytes, buffer_bytes=buffer_bytes)
     task = IngestTask(
         source=source,
         data=settings(**changes),
         partition=partition,
         key=KEY,
         store=store or fresh_store(),
-        tombstones=Kept(tombstones),
+        tombstones=FixedTombstones(tombstones),
         names=fresh_names(),
         progress=progress,
     )
-    return gathering(task)
+    return ingest_all(task)
 
 
-def contents(ingested: Ingested) -> dict[Placement, tuple[int, str, str]]:
-    """Return what the slices hold, whatever parts they are divided into."""
+def contents(ingested: IngestResult) -> dict[Placement, tuple[int, str, str]]:
+    """Return the contents of the slices, independent of their parts."""
     return {at: (record.points, record.points_digest, record.content_digest) for at, record in ingested.slices.items()}
 
 
 def spread(table: pa.Table, cuts: Sequence[int], folder: Path, ending: str = ".parquet") -> Path:
-    """Write the table cut into files, and return their folder."""
+    """Write the table as several files, and return their folder."""
     bounds = [0, *sorted(cuts), len(table)]
     for number, (start, end) in enumerate(pairwise(bounds)):
         write(table[start:end], folder / f"{number:02d}{ending}")
@@ -102,8 +109,8 @@ FRAGMENTS = st.sampled_from([1, 3000, 8000, 1 << 30])
 @hypothesis_settings(max_examples=30)
 @given(total=st.integers(1, 70), data=st.data())
 def test_fragments_give_the_slices_of_the_whole(total: int, data: st.DataObject) -> None:
-    """Whatever the files, fragments, order, buffers and deaths: slices, layout, inventory and counts are those of a
-    plain ingest, and nothing is in the store but the parts and what the dead have left.
+    """For any files, fragments, order, buffers and deaths: slices, layout, inventory and counts are those of a plain
+    ingest, and the store has nothing but the parts and the objects of dead attempts.
     """
     table = people(total).take(data.draw(st.permutations(range(total))))
     cuts = data.draw(st.lists(st.integers(0, total), max_size=5))
@@ -111,7 +118,7 @@ def test_fragments_give_the_slices_of_the_whole(total: int, data: st.DataObject)
     erased = points(*data.draw(st.sets(st.integers(0, total), max_size=4))).union(
         subjects(data.draw(st.integers(0, 9)))
     )
-    crew = FakeCrew(
+    pool = FakeTaskPool(
         order=lambda count: data.draw(st.permutations(range(count))), deaths=lambda _: data.draw(st.booleans())
     )
     store, heard = fresh_store(), list[int]()
@@ -120,7 +127,7 @@ def test_fragments_give_the_slices_of_the_whole(total: int, data: st.DataObject)
         whole = ingest_file(base, tombstones=erased)
         ingested = gathered(
             piecewise(open_source(str(base), base.parent)),
-            crew,
+            pool,
             store=store,
             fragment_bytes=data.draw(FRAGMENTS),
             buffer_bytes=data.draw(BUFFERS),
@@ -131,7 +138,7 @@ def test_fragments_give_the_slices_of_the_whole(total: int, data: st.DataObject)
     assert replace(ingested, slices={}) == replace(whole, slices={})
     assert heard[-1] == total
     left = names_in(store) - {part.key for record in ingested.slices.values() for part in record.parts}
-    assert all(any(f"/{name}-" in key for name in crew.dead) for key in left)
+    assert all(any(f"/{name}-" in key for name in pool.dead) for key in left)
 
 
 @hypothesis_settings(max_examples=30)
@@ -146,8 +153,8 @@ def test_fragments_give_the_slices_of_the_whole(total: int, data: st.DataObject)
 def test_csv_in_any_form_gives_the_slices_of_parquet(
     total: int, cuts: list[int], names: list[str], form: CsvForm
 ) -> None:
-    """However CSV files are written, cut into files and blocks, and read by one or by many: the data points are those
-    of a Parquet file, in every byte of every name.
+    """CSV files in any form, files and blocks give the same data points as a Parquet file, down to every byte of every
+    name, in a plain and in a parallel ingest.
     """
     table = people(total, dtype="float32")
     table = replaced(table, "person", [names[number % len(names)] for number in range(total)], pa.string())
@@ -164,7 +171,7 @@ def test_csv_in_any_form_gives_the_slices_of_parquet(
 
 
 def write_csv(table: pa.Table, path: Path, form: CsvForm) -> None:
-    """Write the table as Python's own writer does, in this form."""
+    """Write the table in this form, with Python's own writer."""
     rows = ([str(value).replace(".", form.decimal) for value in row.values()] for row in table.to_pylist())
     with path.open("w", newline="", encoding=form.encoding) as stream:
         csv.writer(stream, delimiter=form.delimiter).writerows([table.column_names, *rows])
@@ -181,8 +188,8 @@ BAD: dict[str, tuple[object, ...]] = {
 @hypothesis_settings(max_examples=30)
 @given(total=st.integers(2, 60), data=st.data())
 def test_the_first_error_is_that_of_the_whole(total: int, data: st.DataObject) -> None:
-    """Of the errors in several files that of a plain ingest is told, word for word, whoever meets one first; nothing is
-    left in the store.
+    """If several files have errors, the one that a plain ingest reports is raised, with the same text, in any order of
+    work, and nothing is left in the store.
     """
     table = people(total, dtype="float64")
     cuts = sorted(data.draw(st.lists(st.integers(1, total - 1), min_size=1, max_size=4, unique=True)))
@@ -193,13 +200,13 @@ def test_the_first_error_is_that_of_the_whole(total: int, data: st.DataObject) -
             values[data.draw(st.integers(start, end - 1))] = data.draw(st.sampled_from(BAD[column]))
             table = replaced(table, column, values, table[column].type)
     buffer_bytes = data.draw(BUFFERS)
-    crew = FakeCrew(order=lambda count: data.draw(st.permutations(range(count))))
+    pool = FakeTaskPool(order=lambda count: data.draw(st.permutations(range(count))))
     store = fresh_store()
     with tempfile.TemporaryDirectory() as folder:
         base = spread(table, cuts, Path(folder) / "parts")
         source = open_source(str(base), base.parent)
-        expected = _told(lambda: ingest_file(base, buffer_bytes=buffer_bytes))
-        found = _told(lambda: gathered(source, crew, store=store, buffer_bytes=buffer_bytes))
+        expected = _error_text(lambda: ingest_file(base, buffer_bytes=buffer_bytes))
+        found = _error_text(lambda: gathered(source, pool, store=store, buffer_bytes=buffer_bytes))
     assert found == expected
     assert not expected or names_in(store) == set()
 
@@ -207,7 +214,7 @@ def test_the_first_error_is_that_of_the_whole(total: int, data: st.DataObject) -
 @hypothesis_settings(max_examples=30)
 @given(total=st.integers(2, 60), data=st.data())
 def test_repeated_ids_are_found_across_fragments(total: int, data: st.DataObject) -> None:
-    """Ids that occur in two fragments, under whatever subjects, are told as a plain ingest tells them."""
+    """Ids that occur in two fragments, with any subjects, give the same error as in a plain ingest."""
     ids = [f"point-{number}" for number in range(total)]
     for _ in range(data.draw(st.integers(1, 3))):
         source_at, target = (data.draw(st.integers(0, total - 1)) for _ in range(2))
@@ -218,19 +225,19 @@ def test_repeated_ids_are_found_across_fragments(total: int, data: st.DataObject
     with tempfile.TemporaryDirectory() as folder:
         base = spread(table, cuts, Path(folder) / "parts")
         source = piecewise(open_source(str(base), base.parent))
-        expected = _told(lambda: ingest_file(base))
+        expected = _error_text(lambda: ingest_file(base))
         buffer_bytes, fragment_bytes = data.draw(BUFFERS), data.draw(FRAGMENTS)
-        crew = FakeCrew(order=lambda count: data.draw(st.permutations(range(count))))
-        found = _told(
-            lambda: gathered(source, crew, store=store, buffer_bytes=buffer_bytes, fragment_bytes=fragment_bytes)
+        pool = FakeTaskPool(order=lambda count: data.draw(st.permutations(range(count))))
+        found = _error_text(
+            lambda: gathered(source, pool, store=store, buffer_bytes=buffer_bytes, fragment_bytes=fragment_bytes)
         )
     assert found == expected
     assert ("the same id" in found) == (len(set(ids)) < total)
     assert not found or names_in(store) == set()
 
 
-def _told(act: Callable[[], object]) -> str:
-    """Return the text of the ``Invalid`` that ``act`` raises; empty: none."""
+def _error_text(act: Callable[[], object]) -> str:
+    """Return the text of the ``Invalid`` that ``act`` raises; empty if it raises none."""
     try:
         act()
     except Invalid as error:
@@ -253,28 +260,28 @@ def test_rows_in_pieces_of_a_file_are_numbered_as_in_the_file(tmp_path: Path) ->
 
 
 def test_dead_attempts_leave_nothing_when_an_ingest_fails(tmp_path: Path) -> None:
-    """What attempts left that died goes with all else when the ingest comes to nothing; others' objects stay."""
+    """When an ingest fails, the objects of dead attempts are deleted too; objects of others stay."""
     store = fresh_store()
     ingest_file(write(people(9), tmp_path / "before.parquet"), store=store)
     before = names_in(store)
     base = spread(people(30), [10, 20], tmp_path / "parts")
     write(replaced(people(10), "label", ["maybe"] * 10), base / "03.parquet")
-    crew = FakeCrew(deaths=lambda index: index < 2)
+    pool = FakeTaskPool(deaths=lambda index: index < 2)
     with pytest.raises(Invalid, match=r"parts/03\.parquet"):
-        gathered(open_source("parts", tmp_path), crew, store=store)
-    assert len(crew.dead) == 2
+        gathered(open_source("parts", tmp_path), pool, store=store)
+    assert len(pool.dead) == 2
     assert names_in(store) == before
 
 
 @pytest.mark.parametrize("nth", range(1, 9))
 def test_a_full_store_is_left_as_it_was(tmp_path: Path, nth: int) -> None:
-    """When a digest or a part of a fragment cannot be written, what was written before is deleted and the error comes
-    through.
+    """When a digest or a part of a fragment cannot be written, everything written before is deleted and the error is
+    raised.
     """
     base = spread(people(40), [20], tmp_path / "parts")
-    crew = FakeCrew()
-    gathered(open_source("parts", tmp_path), crew, fragment_bytes=1 << 30, buffer_bytes=200)
-    (fragment,), (order, key) = crew.shifts[0].things, crew.shifts[0].shared
+    pool = FakeTaskPool()
+    gathered(open_source("parts", tmp_path), pool, fragment_bytes=1 << 30, buffer_bytes=200)
+    (fragment,), (order, key) = pool.calls[0].things, pool.calls[0].shared
     inner = fresh_store()
     faulty = FaultyStore(inner, (Fault(when="before", operation="put_if_absent", nth=nth, error=StoreFull),))
     with pytest.raises(StoreFull, match="planned fault"):
@@ -283,31 +290,31 @@ def test_a_full_store_is_left_as_it_was(tmp_path: Path, nth: int) -> None:
     assert base.is_dir()
 
 
-def test_what_crosses_says_nothing_of_a_data_point(tmp_path: Path) -> None:
-    """Results hold records of what was written: no id, no subject, no digest of one, and no more bytes where data
-    points are larger. What may be large on its way to a task has no partition key in it.
+def test_results_contain_nothing_about_a_data_point(tmp_path: Path) -> None:
+    """Results are records of what was written: no id, no subject, no digest of either, and larger data points do not
+    make them larger. Arguments that may be large do not contain the partition key.
     """
-    sizes, crew = [], FakeCrew()
+    sizes, pool = [], FakeTaskPool()
     for features in (8, 800):
         table = people(60).drop_columns(["x0", "x1", "x2", "x3"])
         for position in range(features):
             table = table.append_column(f"x{position}", pa.array([position % 251] * 60, pa.uint8()))
         spread(table, [20, 40], tmp_path / str(features))
-        crew = FakeCrew()
-        gathered(open_source(str(features), tmp_path), crew, partition=PARTITION_WITH_KEY)
-        sizes.append([size for shift in crew.shifts for size in shift.result_bytes])
-        for shift in crew.shifts:
-            back = pickle.dumps(shift.results)
+        pool = FakeTaskPool()
+        gathered(open_source(str(features), tmp_path), pool, partition=PARTITION_WITH_KEY)
+        sizes.append([size for call in pool.calls for size in call.result_bytes])
+        for call in pool.calls:
+            back = pickle.dumps(call.results)
             assert not any(text in back for text in (b"point-", b"person-"))
             assert not any(bytes(digest) in back for digest in points(*range(60)).point_digests())
     assert max(sizes[0]) < 2000
     assert all(abs(narrow - wide) < 16 for narrow, wide in zip(*sizes, strict=True))
-    gathering = crew.shifts[0]
-    assert gathering.act is gather_fragment
-    order, key = gathering.shared
-    assert isinstance(order, Order)
+    ingest_all = pool.calls[0]
+    assert ingest_all.act is gather_fragment
+    order, key = ingest_all.shared
+    assert isinstance(order, IngestContext)
     assert key == KEY
-    sent = pickle.dumps((gathering.things, order))
+    sent = pickle.dumps((ingest_all.things, order))
     assert bytes(KEY) not in sent
     assert KEY.hex().encode() not in sent
     assert KEY.hex() not in repr(order)
@@ -315,30 +322,30 @@ def test_what_crosses_says_nothing_of_a_data_point(tmp_path: Path) -> None:
 
 @given(st.integers(0, 4))
 def test_merging_is_the_same_in_any_grouping(cut: int) -> None:
-    """Harvests merged in groups and then together are those merged at once; parts keep the fragments' order."""
-    crew = FakeCrew()
+    """Merging results in groups equals merging all at once; parts keep the order of the fragments."""
+    pool = FakeTaskPool()
     with tempfile.TemporaryDirectory() as folder:
         base = spread(people(40), [10, 20, 30], Path(folder) / "parts")
-        gathered(open_source(str(base), base.parent), crew)
-    harvests: list[Harvest] = crew.shifts[0].results
-    assert len(harvests) == 4
-    assert merge([merge(harvests[:cut]), merge(harvests[cut:])]) == merge(harvests)
-    whole = merge(harvests).gathered
+        gathered(open_source(str(base), base.parent), pool)
+    results: list[FragmentResult] = pool.calls[0].results
+    assert len(results) == 4
+    assert merge([merge(results[:cut]), merge(results[cut:])]) == merge(results)
+    whole = merge(results).gathered
     for at, parts in whole.parts.items():
-        assert list(parts) == [part for each in harvests for part in each.gathered.parts.get(at, ())]
+        assert list(parts) == [part for each in results for part in each.gathered.parts.get(at, ())]
     assert whole.points == sum(part.points for parts in whole.parts.values() for part in parts) == 40
 
 
 @pytest.mark.parametrize("ending", [".parquet", ".csv"])
 def test_a_source_without_points_is_refused(tmp_path: Path, ending: str) -> None:
-    """No data point at all is an error that names the source."""
+    """A source without data points is refused by name."""
     write(people(0), tmp_path / f"a{ending}")
     with pytest.raises(Invalid, match="the data set has no data points"):
         gathered(open_source(f"a{ending}", tmp_path))
 
 
 def test_the_number_of_features_is_that_of_the_first_data_point(tmp_path: Path) -> None:
-    """Lists of another length are refused in whatever fragment they are."""
+    """Lists of another length are refused in any fragment."""
     for number, width in enumerate((2, 2, 3)):
         lists = [[1.0] * width] * 10
         table = replaced(people(40)[number * 10 : number * 10 + 10], "x0", lists, pa.list_(pa.float64()))
@@ -353,7 +360,7 @@ def test_the_number_of_features_is_that_of_the_first_data_point(tmp_path: Path) 
 
 @pytest.mark.parametrize("damage", ["missing", "other"])
 def test_damaged_digests_are_not_used(tmp_path: Path, damage: str) -> None:
-    """An object of digests that is gone, or is not what was written, is no proof that no id is repeated."""
+    """A missing or changed object of digests is an error, because repeated ids could not be excluded."""
     spread(people(30), [], tmp_path / "parts")
     store = fresh_store()
 
@@ -363,13 +370,13 @@ def test_damaged_digests_are_not_used(tmp_path: Path, damage: str) -> None:
             tag = store.get(run.key).tag
             store.put_if_match(run.key, b"x" * run.payload_bytes, tag) if damage == "other" else store.delete(run.key)
 
-    with pytest.raises(Corrupt, match=r"an object of an ingest under way is .*key=shards/0000/digests/0000/"):
-        gathered(open_source("parts", tmp_path), FakeCrew(before=harm), store=store)
+    with pytest.raises(Corrupt, match=r"an object of an ingest in progress is .*key=shards/0000/digests/0000/"):
+        gathered(open_source("parts", tmp_path), FakeTaskPool(before=harm), store=store)
     assert names_in(store) == set()
 
 
 def test_ranges_follow_from_points_and_memory() -> None:
-    """As many ranges as make each fit, at least one and at most a thousand or so."""
+    """There are enough ranges for each to fit into memory, at least one and at most 1024."""
     assert Ranges.within(1 << 20, 0).count == 1
     assert Ranges.within(1 << 20, (1 << 20) * 10 // 8).count == 11
     assert Ranges.within(100, 1 << 40).count == 1024

@@ -1,4 +1,4 @@
-"""Data points of several people: routed by the first one's name, erased with any of them."""
+"""Data points of several people: the first person's name decides the slice, and each person erases them."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from shards.slices.files import (
     rewrite_slice,
     write_part,
 )
-from shards.slices.ingest import Ingested
+from shards.slices.ingest import IngestResult
 from shards.specification import ShardId, SliceIndex
 from shards.subjects import SubjectForm
 from shards.tombstones import DigestSet
 from storage.errors import Invalid
 from storage.objects import ObjectStore
-from tests.doubles.workers.fake_task_pool import FakeCrew
+from tests.doubles.workers.fake_task_pool import FakeTaskPool
 from tests.shards.data.pieces import piecewise
 from tests.shards.people import (
     KEY,
@@ -57,22 +57,22 @@ PLACE = Placement(ShardId(1), SliceIndex(2))
 BOTH = settings(subject=("person", "recipient"))
 
 
-def contents(ingested: Ingested) -> dict[Placement, tuple[int, str, str, int]]:
-    """Return what the slices hold, whatever parts they are divided into."""
+def contents(ingested: IngestResult) -> dict[Placement, tuple[int, str, str, int]]:
+    """Return the contents of the slices, independent of their parts."""
     return {
         at: (record.points, record.points_digest, record.content_digest, record.similar)
         for at, record in ingested.slices.items()
     }
 
 
-def stored(store: ObjectStore, ingested: Ingested) -> list[PointBlock]:
+def stored(store: ObjectStore, ingested: IngestResult) -> list[PointBlock]:
     """Return all parts of the slices."""
     parts = (part for record in ingested.slices.values() for part in record.parts)
     return [decode_part(store.get(part.key).payload) for part in parts]
 
 
 def survivors(table: pa.Table, gone: set[str], single: set[str]) -> pa.Table:
-    """Return the data points of nobody in ``gone``, and not in ``single``."""
+    """Return the data points that have no subject in ``gone`` and whose id is not in ``single``."""
     return table.filter(
         pa.array(
             row["id"] not in single and gone.isdisjoint((row["person"], row["recipient"])) for row in table.to_pylist()
@@ -82,7 +82,7 @@ def survivors(table: pa.Table, gone: set[str], single: set[str]) -> pa.Table:
 
 @given(st.lists(st.integers(0, 60), unique=True, max_size=25), st.integers(0, 3))
 def test_a_part_reads_back_with_its_further_subjects(chosen: list[int], further: int) -> None:
-    """Digests of further subjects come back column by column; without any, the format is that of 0.1."""
+    """Digests of further subjects are read back column by column; without them, the format is that of 0.1."""
     expected = block(chosen, further=further)
     payload = encode_part(expected)
     got = decode_part(payload)
@@ -94,8 +94,8 @@ def test_a_part_reads_back_with_its_further_subjects(chosen: list[int], further:
     assert written.names == ["point", "subject", "label", "features", *(["further"] if further else [])]
 
 
-def test_a_block_has_no_further_subjects_unless_it_says_so() -> None:
-    """Blocks made without them have K = 0, and taking points keeps it."""
+def test_a_block_has_no_further_subjects_by_default() -> None:
+    """Blocks without further subjects have K = 0, and so do blocks taken from them."""
     ordinary = block(range(5))
     bare = PointBlock(
         points_N=ordinary.points_N,
@@ -109,7 +109,7 @@ def test_a_block_has_no_further_subjects_unless_it_says_so() -> None:
 
 
 def test_the_content_digest_covers_further_subjects() -> None:
-    """It equals an independent computation; nobody counts as zeros."""
+    """It equals an independent computation, in which a missing subject is zeros."""
     made, store = block([3, 1], further=2), fresh_store()
     record = record_slice(store, [write_part(store, made, PLACE, fresh_names())])
     digests = sorted(
@@ -128,7 +128,7 @@ def test_the_content_digest_covers_further_subjects() -> None:
 
 @given(st.sets(st.integers(0, 40), max_size=8), st.sets(st.integers(0, 16), max_size=4), st.integers(0, 3))
 def test_membership_is_by_any_subject(chosen: set[int], persons: set[int], further: int) -> None:
-    """A point is in a set with its id, or with any of its subjects; nobody is in no set."""
+    """A point is in a set if its id or any of its subjects is; ``NOBODY`` is in no set."""
     numbers = range(41)
     made, erased = block(numbers, further=further), points(*chosen).union(subjects(*persons))
     owners = [{number // 3, *(number // 3 + 1 + k for k in range(further) if number % 4 != 3)} for number in numbers]
@@ -142,8 +142,8 @@ def test_membership_is_by_any_subject(chosen: set[int], persons: set[int], furth
 
 
 @given(st.sets(st.integers(0, 60), max_size=30), st.sets(st.integers(0, 20), max_size=4), st.integers(1, 4))
-def test_a_rewrite_leaves_those_of_nobody_erased(chosen: set[int], persons: set[int], parts: int) -> None:
-    """Rewriting equals writing the survivors afresh, whoever of a point's people is erased, and names who was."""
+def test_a_rewrite_removes_points_of_any_erased_subject(chosen: set[int], persons: set[int], parts: int) -> None:
+    """Rewriting equals writing the remaining points, for any erased subject, and reports who had points here."""
     store, names = fresh_store(), fresh_names()
     divided = [part for at in range(parts) if (part := sorted(chosen)[at::parts])]
     record = record_slice(store, [write_part(store, block(part, further=1), PLACE, names) for part in divided])
@@ -173,7 +173,7 @@ def test_no_digest_of_an_erased_recipient_is_left() -> None:
 
 
 def test_the_first_column_routes(tmp_path: Path) -> None:
-    """Whoever receives a message, it lies where its sender's do, and the features are the same to training."""
+    """A message is in its sender's slice for any recipient, and training gets the same features."""
     path, store, plain = write(messages(), tmp_path / "a.parquet"), fresh_store(), fresh_store()
     ingested = ingest_file(path, BOTH, store=store, buffer_bytes=300)
     ordinary = ingest_file(write(people(), tmp_path / "b.parquet"), store=plain)
@@ -189,7 +189,7 @@ def test_the_first_column_routes(tmp_path: Path) -> None:
         assert held[0].keys_N.tolist() == held[1].keys_N.tolist()
 
 
-def test_who_is_not_there_is_nobody(tmp_path: Path) -> None:
+def test_missing_further_subjects_are_nobody(tmp_path: Path) -> None:
     """A null, an empty text and a column without type all mean that there is no further subject."""
     empty = replaced(messages(8), "recipient", [None, "", "a", None, "", "a", None, ""], pa.string())
     nothing = replaced(messages(8), "recipient", [None] * 8, pa.null())
@@ -220,10 +220,10 @@ def test_a_list_of_one_is_that_column(tmp_path: Path) -> None:
 def test_tombstones_keep_out_by_any_subject(
     gone: set[int], persons: set[int], ending: str, data: st.DataObject
 ) -> None:
-    """Ingest with tombstones, alone or by many, equals ingest of the survivors and erasing afterwards (E2, E9)."""
+    """Plain or parallel ingest with tombstones equals ingest of the remaining points, and erasing later (E2, E9)."""
     table, erased = messages(30), points(*gone).union(subjects(*persons))
     left = survivors(table, {f"person-{number}" for number in persons}, {f"point-{number}" for number in gone})
-    crew = FakeCrew(
+    pool = FakeTaskPool(
         order=lambda count: data.draw(st.permutations(range(count))), deaths=lambda _: data.draw(st.booleans())
     )
     with tempfile.TemporaryDirectory() as folder:
@@ -236,7 +236,7 @@ def test_tombstones_keep_out_by_any_subject(
         fresh = ingest_file(write(left, Path(folder) / f"left{ending}"), BOTH) if len(left) else None
         source = piecewise(open_source(str(Path(folder) / "all"), Path(folder)))
         many = gathered(
-            source, crew, tombstones=erased, fragment_bytes=3000, buffer_bytes=500, subject=("person", "recipient")
+            source, pool, tombstones=erased, fragment_bytes=3000, buffer_bytes=500, subject=("person", "recipient")
         )
     rewritten = {
         at: rewrite_slice(store, record, erased, at, fresh_names()).record for at, record in whole.slices.items()
@@ -251,8 +251,8 @@ def test_tombstones_keep_out_by_any_subject(
     assert (refused.points, refused.left_out.refused) == (len(left), 30 - len(left))
 
 
-def test_further_subjects_are_no_features(tmp_path: Path) -> None:
-    """A glob leaves their columns out, and naming one is refused."""
+def test_further_subjects_are_not_features(tmp_path: Path) -> None:
+    """A glob skips their columns, and naming one is refused."""
     table = people(9).append_column("xr", pa.array(range(9), pa.int64()))
     data = settings(subject=("person", "xr"))
     assert ingest_file(write(table, tmp_path / "a.parquet"), data).layout.features == ("x0", "x1", "x2", "x3")
@@ -265,14 +265,14 @@ def test_further_subjects_are_no_features(tmp_path: Path) -> None:
     ("values", "kind", "form", "expected"),
     [
         ([1.0] * 11 + [None], pa.float64(), "trimmed", r"must hold strings or integers.*column=recipient row=1\b"),
-        (["a"] * 11 + ["9007199254740993.0"], pa.string(), "trimmed", r"kept as a float.*column=recipient row=12"),
-        (["17"] * 10 + [None, "a"], pa.string(), "integer", r"no whole number.*column=recipient row=12"),
+        (["a"] * 11 + ["9007199254740993.0"], pa.string(), "trimmed", r"stored as a float.*column=recipient row=12"),
+        (["17"] * 10 + [None, "a"], pa.string(), "integer", r"not a whole number.*column=recipient row=12"),
     ],
 )
-def test_their_names_are_checked_as_the_first_ones(
+def test_further_names_are_checked_like_the_first(
     tmp_path: Path, values: list[object], kind: pa.DataType, form: SubjectForm, expected: str
 ) -> None:
-    """What is no name, or has lost digits, is refused with file, column and row, and nothing is left."""
+    """Invalid and rounded names are refused with file, column and row, and no object is left."""
     table = replaced(replaced(messages(12), "person", list(range(12)), pa.int32()), "recipient", values, kind)
     path, store = write(table, tmp_path / "a.parquet"), fresh_store()
     with pytest.raises(Invalid, match=expected):
@@ -294,8 +294,8 @@ def test_a_column_that_is_not_there_is_named(tmp_path: Path) -> None:
         ingest_file(write(messages(9), tmp_path / "a.parquet"), settings(subject=("person", "recip")))
 
 
-def test_files_without_any_fit_those_with_some(tmp_path: Path) -> None:
-    """A file in which nobody has a further subject has no type for the column, and fits any other."""
+def test_files_may_have_no_further_subjects_at_all(tmp_path: Path) -> None:
+    """A file without any further subject has no type for the column, which is compatible with every type."""
     table = messages(12)
     for ending in (".parquet", ".csv"):
         folder = tmp_path / ending[1:]
@@ -305,7 +305,7 @@ def test_files_without_any_fit_those_with_some(tmp_path: Path) -> None:
         assert ingest_file(folder, BOTH).points == 16
         write(replaced(messages(20)[16:], "recipient", ["", "eve", "", None], pa.string()), folder / f"d{ending}")
         if ending == ".csv":
-            with pytest.raises(Invalid, match=r"numbers alone in one file and text in another \[column=recipient"):
+            with pytest.raises(Invalid, match=r"only numbers in one file and text in another \[column=recipient"):
                 ingest_file(folder, BOTH)
 
 
@@ -326,8 +326,8 @@ def test_respelt_further_subjects_are_reported() -> None:
     assert erased.resembled_in(made) == erased
 
 
-def test_a_stage_holds_fewer_points_where_they_are_larger(tmp_path: Path) -> None:
-    """What further subjects take counts as memory."""
+def test_a_buffer_holds_fewer_points_if_they_are_larger(tmp_path: Path) -> None:
+    """The memory of further subjects counts."""
     table = messages(40)
     for number in range(8):
         table = table.append_column(f"cc{number}", table["recipient"])
@@ -351,7 +351,7 @@ def test_a_stage_holds_fewer_points_where_they_are_larger(tmp_path: Path) -> Non
         (("id", "person"), "subject names the id column, 'id', beside others"),
     ],
 )
-def test_lists_that_make_no_sense_are_refused(subject: tuple[str, ...], expected: str) -> None:
-    """No column, the same one twice, or the id column beside others."""
+def test_senseless_lists_are_refused(subject: tuple[str, ...], expected: str) -> None:
+    """These are an empty list, a repeated column, and the id column beside others."""
     with pytest.raises(Invalid, match=expected):
         settings(subject=subject)

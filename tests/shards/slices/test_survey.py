@@ -1,4 +1,4 @@
-"""A survey finds everything that an ingest would refuse, at once; where it finds nothing, ingest takes the data."""
+"""A survey finds everything that an ingest would refuse, in one run; if it finds nothing, ingest takes the data."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from shards.data.readers import Wanted
 from shards.data.sources import Batch, in_csv_form, open_source, table_source
 from shards.routing import Naming
 from shards.slices.ingest import IngestTask, ingest
-from shards.slices.survey import MOST_ROWS, Fault, find_faults, remedy_of
+from shards.slices.survey import MOST_ROWS, DataFault, find_faults, remedy_of
 from shards.specification import CsvForm, DataSettings
 from shards.tombstones import NOTHING
 from storage.errors import Invalid
@@ -27,8 +27,8 @@ from tests.shards.people import KEY, PARTITION, fresh_names, fresh_store, people
 TRIMMED = Naming(form="trimmed", by_skeleton=True)
 
 
-def faults(table: pa.Table, naming: Naming = TRIMMED, **changes: object) -> tuple[Fault, ...]:
-    """Return what is found in a table."""
+def faults(table: pa.Table, naming: Naming = TRIMMED, **changes: object) -> tuple[DataFault, ...]:
+    """Return the faults of a table."""
     return find_faults(table_source(table), settings(**changes), naming)
 
 
@@ -41,7 +41,7 @@ def with_cells(table: pa.Table, column: str, cells: dict[int, object], kind: pa.
 
 
 def test_nothing_is_found_in_good_data(tmp_path: Path) -> None:
-    """Data that ingest takes have no faults, as a table, Parquet and CSV."""
+    """Data that ingest accepts have no faults, as table, Parquet and CSV."""
     assert faults(people(100)) == ()
     for name in ("a.parquet", "a.csv"):
         write(people(100), tmp_path / name)
@@ -49,7 +49,7 @@ def test_nothing_is_found_in_good_data(tmp_path: Path) -> None:
 
 
 def test_everything_is_found_at_once() -> None:
-    """Missing values, unknown labels, missing and repeated names and numbers that are none are told together."""
+    """Missing values, unknown labels, missing and repeated names and invalid numbers are reported together."""
     table = people(60, dtype="float32")
     table = with_cells(table, "x0", {7: None, 9: None, 30: None})
     table = with_cells(table, "x1", {8: float("nan"), 40: float("inf")})
@@ -57,8 +57,8 @@ def test_everything_is_found_at_once() -> None:
     table = with_cells(table, "person", {5: None, 6: ""})
     table = with_cells(table, "id", {2: "point-0", 20: "point-9", 21: "point-9"})
     found = faults(table)
-    told = {(each.column, each.row, each.points, each.fact.split(":")[0]) for each in found}
-    assert told == {
+    reported = {(each.column, each.row, each.points, each.fact.split(":")[0]) for each in found}
+    assert reported == {
         ("x0", 7, 3, "a data point has no value (null)"),
         ("x1", 8, 2, "a data point has a feature that is NaN or infinite (as float32)"),
         ("label", 3, 2, "the label 'perhaps' is not in [data] classes"),
@@ -73,7 +73,7 @@ def test_everything_is_found_at_once() -> None:
 
 
 def test_all_columns_that_are_missing_or_of_a_wrong_type_are_named() -> None:
-    """Columns are checked one by one, and what there is of them is still looked at."""
+    """Each missing or wrong column is a fault, and the remaining columns are still checked."""
     table = people(20).drop_columns(["person", "x1"]).append_column("day", pa.array([0] * 20, pa.date32()))
     table = with_cells(table, "x0", {4: None})
     found = faults(table, features=("x0", "x1", "z*", "day"))
@@ -87,7 +87,7 @@ def test_all_columns_that_are_missing_or_of_a_wrong_type_are_named() -> None:
 
 
 def test_cells_of_a_csv_file_are_all_found(tmp_path: Path) -> None:
-    """Cells that are no numbers are found in all columns, though the reader stops at the first one."""
+    """Cells that are not numbers are found in all columns, although the reader stops at the first one."""
     write(people(30), tmp_path / "a.csv")
     lines = (tmp_path / "a.csv").read_text().splitlines()
     for row, cell in ((3, "?"), (5, "n/a"), (29, "")):
@@ -105,8 +105,8 @@ def test_cells_of_a_csv_file_are_all_found(tmp_path: Path) -> None:
 
 @trials(max_examples=200)
 @given(st.sampled_from(["1.5", "true"]), st.text("01.,+-eE naifTRUEtrue\t\v\u00a0\u2009", min_size=1, max_size=6))
-def test_a_cell_is_a_number_where_the_reader_takes_it_for_one(first: str, cell: str) -> None:
-    """White space around a number, and every spelling of a truth value: as the reader has them."""
+def test_a_cell_is_a_number_if_the_reader_parses_it_as_one(first: str, cell: str) -> None:
+    """White space around numbers and spellings of booleans are treated as by the reader."""
     with TemporaryDirectory() as folder:
         (Path(folder) / "a.csv").write_text(f'id,person,label,x0\n1,a,no,{first}\n2,b,yes,"{cell}"\n')
         source = open_source("a.csv", Path(folder))
@@ -120,7 +120,7 @@ def test_a_cell_is_a_number_where_the_reader_takes_it_for_one(first: str, cell: 
 
 
 def test_numbers_with_a_decimal_comma_are_numbers(tmp_path: Path) -> None:
-    """Cells are parsed in the form that the files are read in: with a comma, and then not with a point."""
+    """Cells are parsed in the declared form: with a decimal comma, and then not with a point."""
     (tmp_path / "a.csv").write_text("id;person;label;x0;x1\n1;a;no;0,5;1\n2;b;yes;1,5;2\n3;c;no;2.5;3\n")
     source = in_csv_form(open_source("a.csv", tmp_path), CsvForm(delimiter=";", decimal=","))
     (found,) = find_faults(source, settings(), TRIMMED)
@@ -131,7 +131,7 @@ def test_numbers_with_a_decimal_comma_are_numbers(tmp_path: Path) -> None:
 
 
 def test_cells_are_numbers_in_the_declared_form(tmp_path: Path) -> None:
-    """Where a comma stands before fractions, a point there is a fault, in features as in labels."""
+    """With a decimal comma, a decimal point is a fault, in features and labels."""
     (tmp_path / "a.csv").write_text("id;person;label;x0\np1;a;1,0;0,5\np2;a;0;1.5\np3;b;0.5;2\n")
     data = settings(train="a.csv", classes=("0", "1"), delimiter=";", decimal=",")
     found = find_faults(open_source("a.csv", tmp_path, csv=data.csv), data, TRIMMED)
@@ -139,7 +139,7 @@ def test_cells_are_numbers_in_the_declared_form(tmp_path: Path) -> None:
 
 
 def test_one_bad_file_does_not_hide_the_next(tmp_path: Path) -> None:
-    """A file that cannot be read to its end is a fault, and files after it are looked at."""
+    """A file that cannot be read to its end is a fault, and later files are still checked."""
     write(people(10), tmp_path / "a.csv")
     with (tmp_path / "a.csv").open("a") as stream:
         stream.write("1,2\n")
@@ -149,16 +149,16 @@ def test_one_bad_file_does_not_hide_the_next(tmp_path: Path) -> None:
 
 
 def test_files_that_do_not_fit_together(tmp_path: Path) -> None:
-    """Names that are numbers in one file and text in another are a fault of the whole."""
+    """Names that are numbers in one file and text in another are a fault of the whole source."""
     write(people(6), tmp_path / "a.csv")
     other = replaced(people(6), "person", [str(number) for number in range(6)])
     write(replaced(other, "id", [f"q{number}" for number in range(6)]), tmp_path / "b.csv")
     (found,) = find_faults(open_source("*.csv", tmp_path), settings(), TRIMMED)
-    assert found.fact == "a column of names holds numbers alone in one file and text in another"
+    assert found.fact == "a column of names has only numbers in one file and text in another"
 
 
 def test_forms_and_scales_are_checked() -> None:
-    """Names that have not the declared form, and a scale of another length, are found."""
+    """Names that do not have the declared form, and a scale of the wrong length, are found."""
     found = faults(people(9), Naming(form="integer", by_skeleton=True), scale=(1.0, 2.0))
     assert [each.column for each in found] == ["person", ""]
     assert found[0].points == 9
@@ -177,7 +177,7 @@ def test_lists_of_different_lengths_and_of_none() -> None:
     assert "its list is empty" in found_one.fact
 
 
-def test_many_bad_rows_are_not_all_looked_for() -> None:
+def test_the_search_for_bad_rows_is_limited() -> None:
     """The count says that there may be more; missing values are all counted."""
     table = with_cells(people(1000, dtype="float32"), "x0", {row: float("nan") for row in range(1, 900)})
     (found,) = faults(with_cells(table, "x0", dict.fromkeys(range(900, 990))))[1:]
@@ -185,7 +185,7 @@ def test_many_bad_rows_are_not_all_looked_for() -> None:
     assert str(found).endswith(f"({MOST_ROWS} or more data points)")
 
 
-def test_data_points_that_are_kept_out_may_have_the_ids_of_others() -> None:
+def test_data_points_that_are_kept_out_may_share_ids() -> None:
     """An ingest drops erased data points before it compares ids, and so does the survey."""
     table = with_cells(people(12), "id", {2: "point-0"})
 
@@ -200,7 +200,7 @@ def test_data_points_that_are_kept_out_may_have_the_ids_of_others() -> None:
 
 
 def test_no_data_points_are_a_fault() -> None:
-    """An empty table is refused by ingest, and so here."""
+    """An empty table is a fault, because ingest refuses it."""
     assert [each.fact for each in faults(people(0))] == ["the data set has no data points"]
 
 
@@ -212,7 +212,7 @@ cells = st.sampled_from(
 @trials(deadline=None, max_examples=60)
 @given(st.lists(st.tuples(cells, st.integers(1, 20)), max_size=3))
 def test_a_survey_agrees_with_ingest(changes: list[tuple[tuple[str, object], int]]) -> None:
-    """There are faults exactly where ingest refuses, and its own error is among them."""
+    """There are faults if and only if ingest refuses the data, and the error of ingest is among them."""
     table = people(20)
     for (column, value), row in changes:
         table = with_cells(table, column, {row: value})
@@ -243,6 +243,6 @@ def _refused(table: pa.Table, data: DataSettings) -> Invalid | None:
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
-def test_columns_of_many_kinds_are_well(dtype: str) -> None:
+def test_columns_of_bytes_and_floats_pass(dtype: str) -> None:
     """Bytes and floats pass."""
     assert faults(people(50, dtype=dtype)) == ()

@@ -1,4 +1,4 @@
-"""A bucket of other people's files, in memory: what ``storage.s3.files`` asks is answered as S3 does."""
+"""A bucket of data files in memory, which answers the requests of ``storage.s3.files`` like S3."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ _PAGE = 7
 
 
 @dataclass(slots=True)
-class Shelf:
-    """The bucket ``shelf``. Implements ``storage.s3.requests.Asking``."""
+class DataBucket:
+    """A bucket named ``bucket``. Implements ``storage.s3.requests.Asking``."""
 
     contents: dict[str, bytes] = field(default_factory=dict)
     asked: list[tuple[str, int]] = field(default_factory=list)
-    """Operations so far, and the bytes each was answered with."""
+    """The operations so far, each with the number of bytes in the answer."""
     broken: int = 0
-    """How many bodies break off from now on."""
+    """Number of the next bodies that break off."""
 
     @property
     def files(self) -> BucketFiles:
-        """Its files."""
-        return BucketFiles(asking=self, bucket="shelf", server="memory")
+        """The bucket's files."""
+        return BucketFiles(asking=self, bucket="bucket", server="memory")
 
     def opens(self) -> Callable[[str, str | None, str | None], BucketFiles]:
-        """Return what to put in place of ``bucket_files``."""
+        """Return a replacement for ``bucket_files``."""
         return lambda _bucket, _endpoint, _profile: self.files
 
     def ask(self, operation: str, *, once: bool = False, **wanted: Any) -> Answer | Failure:
-        """Answer a listing, seven names a page, or a get."""
+        """Answer a listing, with seven names per page, or a get."""
         answer = self._listing(**wanted) if operation == "list_objects_v2" else self._content(**wanted)
         self.asked.append((operation, 0 if isinstance(answer, Failure) else len(answer.get("Payload", b""))))
         return answer
