@@ -61,7 +61,6 @@ MOST: Final = {
     "tests/coordinator": 61,
     "tests/deploy": 99,
     "tests/deploy_files": 10,
-    "tests/doubles": 23,
     "tests/federated": 42,
     "tests/golden": 13,
     "tests/kills": 19,
@@ -69,7 +68,6 @@ MOST: Final = {
     "tests/ray": 15,
     "tests/residue": 23,
     "tests/serving": 64,
-    "tests/simulation": 51,
     "tests/sites": 18,
     "tests/storage": 128,
 }

@@ -1,1 +1,1 @@
-"""Stand-ins that keep the contract of what they stand for, with faults by plan."""
+"""Test doubles that keep the contract of what they replace, with planned faults."""

@@ -1,4 +1,4 @@
-"""A small federation in memory: the real engine over a store and a pool, and data points made for the test."""
+"""A small federation in memory: the real engine with a store and a pool, and data points made for the test."""
 
 from __future__ import annotations
 
@@ -32,27 +32,27 @@ from tests.doubles.time_and_names import CountingNames, VirtualClock
 from tests.doubles.workers.in_process_pool import Death, InProcessPool
 
 KEY = PartitionKey(bytes(range(7, 39)))
-"""Under it the tests' data sets leave no slice empty."""
+"""With this key, the tests' data sets leave no slice empty."""
 NAMING = Naming(form="trimmed", by_skeleton=True)
-"""Of new federations."""
+"""The naming of new federations."""
 
 PROFILE = NumericsProfile(torch="none", threads=1, device="none", dtype="none", deterministic=True, packing="none")
-"""Of learners that compute with nothing that has a profile."""
+"""The profile of learners that do not use torch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
-    """A data point as its owner has it."""
+    """A data point before it is ingested."""
 
     id: str
     subject: str
     label: str
     features: tuple[float, ...]
     others: tuple[str, ...] = ()
-    """Its further subjects; empty: nobody."""
+    """Its further subjects; an empty string stands for none."""
 
     def placement(self, shards: int, slices: int) -> Placement:
-        """Return where routing under ``KEY`` puts it."""
+        """Return its placement under ``KEY``."""
         return place(subject_digest(KEY, self.subject, NAMING), shards, slices, NAMING)
 
 
@@ -118,7 +118,7 @@ def plain_conditions(specification: FederationSpecification) -> Configuration:
 
 @dataclass(slots=True, kw_only=True)
 class SmallFederation(Generic[State]):
-    """What ``cluster.Federation`` does, step by step, with the store, pool, clock and names of a test."""
+    """Does the same as ``cluster.Federation``, step by step, with a test's store, pool, clock and names."""
 
     specification: FederationSpecification
     store: ObjectStore
@@ -140,7 +140,7 @@ class SmallFederation(Generic[State]):
 
     @property
     def engine(self) -> Engine:
-        """The engine, started at the first use."""
+        """The engine, which starts at the first use."""
         if self._engine is None:
             tools = Tools(
                 store=self.store,
@@ -160,11 +160,11 @@ class SmallFederation(Generic[State]):
         return self.engine.state
 
     def restart(self) -> None:
-        """Forget the engine, as the death of its process does: the next use starts another one on the same store."""
+        """Drop the engine, as if its process had died: the next use starts a new one on the same store."""
         self._engine = None
 
     def train(self, points: Sequence[Point] | None = None) -> None:
-        """Ingest ``points``, None: what was ingested before; configure and do all that is outstanding."""
+        """Ingest ``points`` (None: keep what was ingested before), configure, and do all outstanding work."""
         engine, specification = self.engine, self.specification
         engine.remove_points()
         if points is not None:
@@ -182,7 +182,7 @@ class SmallFederation(Generic[State]):
         include_similar: bool = False,
         commitment: str = "",
     ) -> ErasureRequest:
-        """Accept an erasure request; with a ``commitment`` a statement is owed where nothing is found."""
+        """Accept an erasure request; with a ``commitment``, a statement is issued if nothing is found."""
         names = names_of(subjects, ids)
         request = request_of(
             self.specification,
@@ -195,7 +195,7 @@ class SmallFederation(Generic[State]):
         return self.engine.accept(request, names)
 
     def readmit(self, *, subjects: Iterable[str], request_id: str) -> Readmission:
-        """Let erased subjects come back, and state it."""
+        """Readmit erased subjects, and issue the statement."""
         names = names_of(subjects, ())
         readmitted = self.engine.readmit(readmission_of(names, request_id, "asked", self.clock.now()), names)
         self.engine.settle()
@@ -210,7 +210,7 @@ class SmallFederation(Generic[State]):
         return done
 
     def respecify(self, specification: FederationSpecification) -> None:
-        """Go on under another specification, in a process of its own."""
+        """Continue with another specification, in a new process."""
         self.specification = specification
         self.restart()
 
@@ -224,11 +224,11 @@ def names_of(subjects: Iterable[str], ids: Iterable[str]) -> DigestSet:
 
 
 def survivors(points: Iterable[Point], *, subjects: Iterable[str] = (), ids: Iterable[str] = ()) -> list[Point]:
-    """Return the data points that are left without these."""
+    """Return the data points without these subjects and ids."""
     gone, single = set(subjects), set(ids)
     return [point for point in points if gone.isdisjoint((point.subject, *point.others)) and point.id not in single]
 
 
 def comparable(state: FederationState) -> FederationState:
-    """Return what two federations of the same data have in common, whatever their histories and objects' names."""
+    """Return the part of the state that depends only on the data, not on history or object names."""
     return replace(state, requests=(), condemned=(), tombstones=None, generation=0, floor=0, data=None)

@@ -1,4 +1,4 @@
-"""A user's folder: a small data set, ``sisa.toml`` beside it, and the command run in it."""
+"""A user's folder with a small data set and ``sisa.toml``, and functions that run the command in it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from storage.stores.local import LocalStore
 FEATURES = 16
 PEOPLE = 30
 MARKED = "marked-person"
-"""Whose features are ``MARKER``, byte for byte."""
+"""The id of the data point whose features are ``MARKER``."""
 MARKER = b"ERASE-ME-PLEASE!"
 
 Columns = dict[str, list[Any]]
@@ -34,7 +34,7 @@ Columns = dict[str, list[Any]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Said:
-    """How the command ended."""
+    """The result of a command."""
 
     code: int
     out: str
@@ -42,7 +42,7 @@ class Said:
 
     @property
     def envelope(self) -> dict[str, Any]:
-        """The one JSON object on stdout, checked to be an envelope of the contract."""
+        """The JSON object on stdout, after checking that it is an envelope of the contract."""
         found: dict[str, Any] = json.loads(self.out)
         assert found["schema_version"] == 1
         assert found["status"] == ("error" if self.code else "ok")
@@ -67,7 +67,7 @@ class Said:
 
     @property
     def digests(self) -> list[str]:
-        """The constituents' digests, where the data is a status."""
+        """The constituents' digests, if the data is a status."""
         return [each["digest"] for each in self.data["constituents"]]
 
 
@@ -132,7 +132,7 @@ SETTINGS: Mapping[str, object] = {
 
 @dataclass(frozen=True, slots=True)
 class Home:
-    """The folder."""
+    """A user's folder."""
 
     folder: Path
 
@@ -189,7 +189,7 @@ class Home:
 
     @property
     def objects(self) -> SealedStore:
-        """The store as those see it who hold its keys."""
+        """The store, decrypted."""
         return SealedStore(LocalStore(str(self.store)))
 
     def slice_files(self) -> dict[ObjectKey, bytes]:
@@ -198,15 +198,15 @@ class Home:
         return {key: self.objects.get(key).payload for key in keys}
 
     def raw(self) -> dict[str, bytes]:
-        """Return every file of the store as it lies on the disk."""
+        """Return every file of the store, raw."""
         paths = (path for path in self.store.rglob("*") if path.is_file())
         return {path.relative_to(self.store).as_posix(): path.read_bytes() for path in paths}
 
     def kept(self) -> dict[str, bytes]:
-        """Return what no refused command may change: the user's files, and the objects that the federation holds.
+        """Return what a refused command must not change: the user's files and the federation's objects.
 
-        Not the locks, nor the numbered manifests and tokens: a writer announces itself before it does anything. Nor
-        the rings of keys, which are made anew when a command deletes what it had begun to write.
+        Locks, numbered manifests and tokens are left out, because a writer claims a token before it does anything
+        else; keyrings too, which are rewritten when a command deletes what it had begun to write.
         """
         paths = (path for path in self.folder.rglob("*") if path.is_file())
         names = {path.relative_to(self.folder).as_posix(): path for path in paths}
@@ -214,7 +214,7 @@ class Home:
         return {name: path.read_bytes() for name, path in names.items() if not set(name.split("/")) & set(passed_over)}
 
     def refused(self, *words: str, code: int = 2) -> Said:
-        """Run the command, check that it ends with ``code``, names a remedy and loses nothing; return what it said."""
+        """Run the command and check that it ends with ``code``, names a remedy and loses nothing; return its result."""
         kept, before = self.kept(), run("status", "--config", str(self.config), "--json")
         said = self.json(*words)
         assert said.code == code, said
@@ -247,7 +247,7 @@ def run(*words: str) -> Said:
 
 
 def _toml(value: object) -> str:
-    """Return a value as TOML writes it; JSON's texts, numbers and lists are TOML's."""
+    """Return a value as TOML, whose strings, numbers and lists are those of JSON."""
     if isinstance(value, Mapping):
         return "{ " + ", ".join(f"{name} = {_toml(entry)}" for name, entry in value.items()) + " }"
     return json.dumps(value)

@@ -1,4 +1,4 @@
-"""Lineages for tests that need one and look at nothing in it."""
+"""Lineages for tests that need one and do not use its content."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _NONE = sha256(b"")
 
 
 def lineage_of(slice_: int = 1, parent: Sha256 | None = None, seen: bytes = b"") -> Lineage:
-    """Return the lineage of a checkpoint after a slice, whose data points are called ``seen``."""
+    """Return the lineage of a checkpoint after a slice; ``seen`` stands for its data points."""
     return Lineage(
         shard=ShardId(0),
         slice=SliceIndex(slice_),

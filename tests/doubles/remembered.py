@@ -1,6 +1,6 @@
-"""Pure functions that remember their results: what thousands of small worlds have in common is computed once.
+"""Caches for pure functions, so that thousands of small simulations compute their common results once.
 
-Only functions from bytes or frozen values to values that nobody changes; a result that is a dictionary is copied.
+Only for functions from bytes or frozen values to values that are never modified; a dictionary is copied.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def _encoded(
 
 @contextmanager
 def remembering() -> Iterator[None]:
-    """Have the product use these within the block."""
+    """Make the product use the cached functions within the block."""
     with ExitStack() as stack:
         for module in (journal, manifest, sequence):
             stack.enter_context(patch.object(module, "unseal", unseal))

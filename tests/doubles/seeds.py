@@ -9,7 +9,7 @@ from itertools import count
 
 @dataclass(slots=True)
 class CountingSeeds:
-    """Gives the SHA-256 of ``<prefix>-1``, ``<prefix>-2``, and so on."""
+    """Returns the SHA-256 of ``<prefix>-1``, ``<prefix>-2``, and so on."""
 
     prefix: str = "seed"
     _numbers: count[int] = field(default_factory=lambda: count(1))

@@ -1,4 +1,4 @@
-"""A clock that moves when it is read, and names that count."""
+"""A clock that advances when it is read, and numbered names."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class VirtualClock:
         return float(self._seconds)
 
     def advance_to(self, moment: datetime) -> None:
-        """Be at ``moment`` unless it is past; a second later at the next reading."""
+        """Advance to ``moment``, unless it has passed; the next reading is a second later."""
         self._seconds = max(self._seconds, int((moment - _START).total_seconds()))
 
 
 @dataclass(slots=True)
 class CountingNames:
-    """Gives ``<prefix>-000001``, ``<prefix>-000002``, and so on."""
+    """Returns ``<prefix>-000001``, ``<prefix>-000002``, and so on."""
 
     prefix: str = "name"
     _numbers: count[int] = field(default_factory=lambda: count(1))

@@ -1,7 +1,7 @@
 """Simulations from the command line.
 
-``python -m tests.simulation 4711``: one seed, every operation told.
-``python -m tests.simulation --soak 1000000``: so many seeds, on all processors, to the first that breaks a law.
+``python -m tests.simulation 4711``: one seed, printing every operation.
+``python -m tests.simulation --soak 1000000``: that many seeds, on all processors, until the first that breaks a law.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import sys
 from collections.abc import Iterator
 
 from tests.doubles.remembered import remembering
-from tests.simulation.campaign import Tally, run
+from tests.simulation.campaign import Totals, run
 from tests.simulation.model.scenario import draw_scenario
-from tests.simulation.simulate import Failure, carry_out
+from tests.simulation.simulate import LawBroken, carry_out
 
 _BLOCK = 500
 
@@ -31,7 +31,7 @@ def _replay(seed: int) -> int:
     try:
         with remembering():
             outcome = carry_out(scenario)
-    except Failure as failure:
+    except LawBroken as failure:
         _say(str(failure))
         return 1
     for actor, operation, key, event in outcome.trace:
@@ -46,15 +46,15 @@ def _blocks(first: int, seeds: int) -> Iterator[range]:
 
 
 def _soak(first: int, seeds: int, processes: int) -> int:
-    total = Tally()
-    # Not forked: a process that has run threads is no good start for another one.
+    total = Totals()
+    # Not forked: a process that has run threads cannot be forked safely.
     with multiprocessing.get_context("spawn").Pool(processes, maxtasksperchild=20) as pool:
         try:
-            for tally in pool.imap_unordered(run, _blocks(first, seeds)):
-                total += tally
+            for totals in pool.imap_unordered(run, _blocks(first, seeds)):
+                total += totals
                 if total.seeds % (20 * _BLOCK) == 0:
                     _say(f"{total.seeds:,} seeds")
-        except Failure as failure:
+        except LawBroken as failure:
             _say(str(failure))
             return 1
     _say(str(total))

@@ -1,4 +1,4 @@
-"""Many simulations: what they came to together, and that everything has happened that they are there for."""
+"""Many simulations: their total counts, and a check that every kind of event has occurred."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from tests.doubles.remembered import remembering
 from tests.simulation.simulate import simulate
 
-HAPPEN = (
+EVENTS = (
     "operations",
     "acknowledged",
     "entries shared",
@@ -31,7 +31,7 @@ HAPPEN = (
     "late, refused",
     "sleeps",
     "workers killed",
-    "workers forsaken",
+    "workers abandoned",
     "workers fenced",
     "superseded",
     "folded in",
@@ -57,36 +57,36 @@ HAPPEN = (
     "requests left the state",
     "buckets parted",
 )
-"""What has to happen in some hundreds of simulations, or they would hold no law."""
+"""Events that must occur in some hundreds of simulations; otherwise these would prove nothing."""
 
 
 @dataclass(slots=True)
-class Tally:
-    """What some simulations came to."""
+class Totals:
+    """Total counts of some simulations."""
 
     seeds: int = 0
     counts: Counter[str] = field(default_factory=Counter)
 
-    def __add__(self, other: Tally) -> Tally:
-        return Tally(self.seeds + other.seeds, self.counts + other.counts)
+    def __add__(self, other: Totals) -> Totals:
+        return Totals(self.seeds + other.seeds, self.counts + other.counts)
 
     def __str__(self) -> str:
-        told = ", ".join(f"{self.counts[kind]:,} {kind}" for kind in HAPPEN)
-        return f"{self.seeds:,} seeds: {told}"
+        counts = ", ".join(f"{self.counts[kind]:,} {kind}" for kind in EVENTS)
+        return f"{self.seeds:,} seeds: {counts}"
 
     @property
     def missing(self) -> list[str]:
-        """What has not happened."""
-        return [kind for kind in HAPPEN if not self.counts[kind]]
+        """The events that have not occurred."""
+        return [kind for kind in EVENTS if not self.counts[kind]]
 
 
-def run(seeds: Iterable[int]) -> Tally:
-    """Carry out what these seeds make happen. Raises ``Failure`` at the first that breaks a law."""
-    tally = Tally()
+def run(seeds: Iterable[int]) -> Totals:
+    """Run the simulations of these seeds. Raises ``LawBroken`` at the first one that breaks a law."""
+    totals = Totals()
     with remembering():
         for seed in seeds:
             outcome = simulate(seed)
-            tally.seeds += 1
-            tally.counts.update(outcome.counts)
-            tally.counts["operations"] += len(outcome.trace)
-    return tally
+            totals.seeds += 1
+            totals.counts.update(outcome.counts)
+            totals.counts["operations"] += len(outcome.trace)
+    return totals

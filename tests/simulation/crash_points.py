@@ -1,8 +1,8 @@
-"""The steps of one erasure, each as the operation that makes it durable, and places where a process can die at one.
+"""The steps of one erasure, each with the operation that makes it durable, and crash points at these operations.
 
-STORAGE section 6.2 names 18 steps. In our design some of them are one operation: points are removed, the erasure floor
-rises and the purge list is stated by one entry of the journal; the retrained ensemble is committed and taken over by
-readers with one entry, too. They stand in the table under each of their names.
+An erasure has 18 named steps. In our design some of them are one operation: one entry of the journal removes points,
+raises the erasure floor and states the purge list; another one commits the retrained ensemble and switches readers to
+it. The table lists them under each of their names.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tests.doubles.stores.faulty_store import Crash
 from tests.doubles.stores.memory_bucket import MemoryBucketStore, RetriedBucket
 
 When = Literal["before", "unacknowledged", "torn"]
-"""Before the operation took effect; after it did, unheard; in the middle of it."""
+"""Before the operation takes effect; after it, without the answer; in the middle of it."""
 
 Operation = Literal["put_if_absent", "put_if_match", "delete", "list", "remove_unfinished"]
 
@@ -31,22 +31,22 @@ Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
-    """One step, and how to recognise its operation among those of the erasure."""
+class ErasureStep:
+    """One step, and how to recognise its operation."""
 
     name: str
     operation: Operation
     key: str
-    """Pattern of the object's key; of the prefix for ``list``."""
+    """Pattern of the object's key; for ``list`` of the prefix."""
     entry: str = ""
-    """For an entry of the journal: the event that it records."""
-    place: int = 0
-    """Which of the operations that match, in order; -1: the last."""
+    """For a journal entry: the event that it records."""
+    occurrence: int = 0
+    """Which of the matching operations, in order; -1: the last."""
     same_as: str = ""
-    """The step that is the same operation in our design."""
+    """Another step that is the same operation in our design."""
 
     def matches(self, operation: str, key: str, payload: bytes) -> bool:
-        """Return whether an operation is of this kind."""
+        """Return whether an operation matches this step."""
         event = f'"event":"{self.entry}"'.encode() if self.entry else b""
         return operation == self.operation and re.search(self.key, key) is not None and event in payload
 
@@ -55,52 +55,54 @@ _OBJECT = r"^shards/"
 _ENTRY = r"^journal/"
 
 STEPS: Final = (
-    # The names of a large request; those of a small one stand in its entry.
-    Step(name="accept", operation="put_if_absent", key=r"^requests/.*\.digests$"),
-    Step(name="ack", operation="put_if_absent", key=_ENTRY, entry="erasure_accepted"),
-    # The state before it, which the receipt is written from: the last object before the removal is committed.
-    Step(name="plan", operation="put_if_absent", key=r"^requests/.*\.before$"),
-    Step(name="floor", operation="put_if_absent", key=_ENTRY, entry="points_removed"),
-    Step(name="slices put", operation="put_if_absent", key=r"^shards/.*/slices/"),
-    Step(name="data commit", operation="put_if_absent", key=_ENTRY, entry="points_removed", same_as="floor"),
-    Step(name="checkpoint put", operation="put_if_absent", key=r"^shards/.*/checkpoints/"),
-    Step(name="checkpoint put, last", operation="put_if_absent", key=r"^shards/.*/checkpoints/", place=-1),
-    Step(name="generation commit", operation="put_if_absent", key=_ENTRY, entry="checkpoint_written", place=-1),
-    # Readers take the new generation from that entry.
-    Step(
+    # The names of a large request; a small one has them in its entry.
+    ErasureStep(name="accept", operation="put_if_absent", key=r"^requests/.*\.digests$"),
+    ErasureStep(name="ack", operation="put_if_absent", key=_ENTRY, entry="erasure_accepted"),
+    # The earlier state, needed for the receipt: the last object before the removal is committed.
+    ErasureStep(name="plan", operation="put_if_absent", key=r"^requests/.*\.before$"),
+    ErasureStep(name="floor", operation="put_if_absent", key=_ENTRY, entry="points_removed"),
+    ErasureStep(name="slices put", operation="put_if_absent", key=r"^shards/.*/slices/"),
+    ErasureStep(name="data commit", operation="put_if_absent", key=_ENTRY, entry="points_removed", same_as="floor"),
+    ErasureStep(name="checkpoint put", operation="put_if_absent", key=r"^shards/.*/checkpoints/"),
+    ErasureStep(name="checkpoint put, last", operation="put_if_absent", key=r"^shards/.*/checkpoints/", occurrence=-1),
+    ErasureStep(
+        name="generation commit", operation="put_if_absent", key=_ENTRY, entry="checkpoint_written", occurrence=-1
+    ),
+    # Readers learn of the new generation from that entry.
+    ErasureStep(
         name="switch",
         operation="put_if_absent",
         key=_ENTRY,
         entry="checkpoint_written",
-        place=-1,
+        occurrence=-1,
         same_as="generation commit",
     ),
-    Step(name="purge list", operation="put_if_absent", key=_ENTRY, entry="points_removed", same_as="floor"),
-    Step(name="deletes", operation="delete", key=_OBJECT),
-    # Older versions in a bucket, temporary files and unfinished uploads beside: what a deletion by name leaves.
-    Step(name="version purge", operation="remove_unfinished", key=""),
-    # Nothing is cached outside the store. What still names purged objects are superseded manifests.
-    Step(name="cache evict", operation="delete", key=r"^manifest/"),
-    Step(name="key destroy", operation="delete", key=r"^keyrings/.*/kek-"),
-    Step(name="re-scan", operation="list", key=r"^shards/$", place=-1),
-    Step(name="receipt", operation="put_if_absent", key=r"^receipts/bundles/"),
-    Step(name="log checkpoint", operation="put_if_absent", key=r"^log/checkpoint/"),
-    Step(name="done", operation="put_if_absent", key=_ENTRY, entry="purged", place=-1),
+    ErasureStep(name="purge list", operation="put_if_absent", key=_ENTRY, entry="points_removed", same_as="floor"),
+    ErasureStep(name="deletes", operation="delete", key=_OBJECT),
+    # What a deletion by name leaves: older versions in a bucket, temporary files and unfinished uploads.
+    ErasureStep(name="version purge", operation="remove_unfinished", key=""),
+    # Nothing is cached outside the store; only superseded manifests still name purged objects.
+    ErasureStep(name="cache evict", operation="delete", key=r"^manifest/"),
+    ErasureStep(name="key destroy", operation="delete", key=r"^keyrings/.*/kek-"),
+    ErasureStep(name="re-scan", operation="list", key=r"^shards/$", occurrence=-1),
+    ErasureStep(name="receipt", operation="put_if_absent", key=r"^receipts/bundles/"),
+    ErasureStep(name="log checkpoint", operation="put_if_absent", key=r"^log/checkpoint/"),
+    ErasureStep(name="done", operation="put_if_absent", key=_ENTRY, entry="purged", occurrence=-1),
 )
 
 
 @dataclass(slots=True, kw_only=True)
-class Place:
-    """Where the process dies: at operation number ``number`` of those that match ``step``."""
+class CrashPoint:
+    """Where the process dies: at matching operation number ``number`` of ``step``."""
 
-    step: Step
+    step: ErasureStep
     when: When
     number: int
     is_hit: bool = False
 
 
-class Ground(ABC):
-    """A store under test, and what a death in the middle of an operation leaves in it."""
+class StoreUnderTest(ABC):
+    """A store under test, and what an interrupted operation leaves in it."""
 
     @property
     @abstractmethod
@@ -109,25 +111,25 @@ class Ground(ABC):
 
     @abstractmethod
     def tear_put(self, key: ObjectKey, payload: bytes) -> None:
-        """Leave what is left of a put that was under way."""
+        """Leave the traces of an interrupted put."""
 
     @abstractmethod
     def tear_delete(self, key: ObjectKey) -> None:
-        """Leave what is left of a deletion that was under way."""
+        """Leave the traces of an interrupted deletion."""
 
     @abstractmethod
-    def tear_tidying(self) -> None:
-        """Leave what is left of a removal of unfinished writes that was under way."""
+    def tear_cleanup(self) -> None:
+        """Leave the traces of an interrupted removal of unfinished writes."""
 
-    def litter(self) -> None:
-        """Leave what two writers left that died long ago."""
+    def leave_old_traces(self) -> None:
+        """Leave the traces of two writers that died long ago."""
         for number in range(2):
             self.tear_put(ObjectKey(f"shards/0000/slices/0001/long-ago-{number}.parquet"), b"of an earlier death")
 
 
 @dataclass(frozen=True, slots=True)
-class LocalGround(Ground):
-    """A folder."""
+class LocalStoreUnderTest(StoreUnderTest):
+    """A local store in a folder."""
 
     folder: Path
 
@@ -137,24 +139,24 @@ class LocalGround(Ground):
         return LocalStore(str(self.folder))
 
     def tear_put(self, key: ObjectKey, payload: bytes) -> None:
-        """Leave a temporary file with half of it."""
+        """Leave a temporary file with half of the payload."""
         path = self.folder / key
         path.parent.mkdir(parents=True, exist_ok=True)
         write_temporary(path, payload[: len(payload) // 2])
 
     def tear_delete(self, key: ObjectKey) -> None:
-        """Leave the folder without the name, and not synced."""
+        """Remove the name without syncing the folder."""
         (self.folder / key).unlink()
 
-    def tear_tidying(self) -> None:
-        """Leave all temporary files but one."""
+    def tear_cleanup(self) -> None:
+        """Remove one temporary file only."""
         name = next(iter(self.store.unfinished("")))
         (self.folder / name).unlink()
 
 
 @dataclass(frozen=True, slots=True)
-class BucketGround(Ground):
-    """A bucket that keeps versions."""
+class BucketUnderTest(StoreUnderTest):
+    """A store in a bucket that keeps versions."""
 
     bucket: RetriedBucket
 
@@ -164,58 +166,58 @@ class BucketGround(Ground):
         return MemoryBucketStore(self.bucket)
 
     def tear_put(self, key: ObjectKey, payload: bytes) -> None:
-        """Leave an upload that was begun."""
+        """Leave an upload that was started."""
         self.bucket.begin(f"federation/{key}")
 
     def tear_delete(self, key: ObjectKey) -> None:
-        """Leave the latest version."""
+        """Remove all versions except the latest."""
         versions = [each for each in self.bucket.versions(f"federation/{key}") if not each.latest]
         self.bucket.remove(versions)
 
-    def tear_tidying(self) -> None:
-        """Leave all uploads but one."""
+    def tear_cleanup(self) -> None:
+        """Abort one upload only."""
         self.bucket.abort(self.bucket.begun[0])
 
 
 @dataclass(slots=True)
-class PerilousStore:
-    """The store of a process that dies at one place; ``asked`` has every operation with key and payload."""
+class CrashPointStore:
+    """The store of a process that dies at one crash point; ``asked`` has every operation with key and payload."""
 
-    ground: Ground
-    place: Place | None = None
+    target: StoreUnderTest
+    crash_point: CrashPoint | None = None
     is_dead: bool = False
     asked: list[tuple[str, str, bytes]] = field(default_factory=list)
 
     @property
     def location(self) -> str:
         """Where the store is."""
-        return self.ground.store.location
+        return self.target.store.location
 
     def put_if_absent(self, key: ObjectKey, payload: bytes) -> VersionTag:
         """Create the object."""
-        act, torn = partial(self._inner.put_if_absent, key, payload), partial(self.ground.tear_put, key, payload)
+        act, torn = partial(self._inner.put_if_absent, key, payload), partial(self.target.tear_put, key, payload)
         return self._do("put_if_absent", key, payload, act, torn)
 
     def put_if_match(self, key: ObjectKey, payload: bytes, expected: VersionTag) -> VersionTag:
         """Replace the object."""
         act = partial(self._inner.put_if_match, key, payload, expected)
-        return self._do("put_if_match", key, payload, act, partial(self.ground.tear_put, key, payload))
+        return self._do("put_if_match", key, payload, act, partial(self.target.tear_put, key, payload))
 
     def get(self, key: ObjectKey) -> StoredObject:
         """Read the object."""
         return self._do("get", key, b"", partial(self._inner.get, key), lambda: None)
 
     def get_durable(self, key: ObjectKey) -> StoredObject:
-        """Read the object: in memory all of them are durable."""
+        """Read the object: in memory all objects are durable."""
         return self.get(key)
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """List the objects; in the middle of a listing nothing is left."""
+        """List the objects; an interrupted listing leaves nothing."""
         return iter(self._do("list", prefix, b"", lambda: tuple(self._inner.list(prefix)), lambda: None))
 
     def delete(self, key: ObjectKey) -> None:
         """Remove the object."""
-        self._do("delete", key, b"", partial(self._inner.delete, key), partial(self.ground.tear_delete, key))
+        self._do("delete", key, b"", partial(self._inner.delete, key), partial(self.target.tear_delete, key))
 
     def delete_all(self, keys: Iterable[ObjectKey]) -> None:
         """Remove the objects one after another."""
@@ -229,36 +231,36 @@ class PerilousStore:
     def remove_unfinished(self, prefix: str) -> int:
         """Remove the inner store's leftovers."""
         act = partial(self._inner.remove_unfinished, prefix)
-        return self._do("remove_unfinished", prefix, b"", act, self.ground.tear_tidying)
+        return self._do("remove_unfinished", prefix, b"", act, self.target.tear_cleanup)
 
     def foreign(self) -> Iterator[str]:
         """Yield the inner store's foreign names."""
         return self._inner.foreign()
 
     def exclusive(self, name: str, holder: str) -> AbstractContextManager[None]:
-        """Hold the inner store's right."""
+        """Hold the inner store's exclusive right."""
         return self._inner.exclusive(name, holder)
 
     @property
     def _inner(self) -> ObjectStore:
-        return self.ground.store
+        return self.target.store
 
     def _do(
         self, operation: str, key: str, payload: bytes, act: Callable[[], Result], torn: Callable[[], None]
     ) -> Result:
-        """Do it, unless the process dies here or is dead already: then it cleans nothing up."""
+        """Do it, unless the process dies here or is already dead and so cannot clean up."""
         if self.is_dead:
             raise Crash
         self.asked.append((operation, key, payload))
-        place = self.place
-        if place is None or not place.step.matches(operation, key, payload):
+        crash_point = self.crash_point
+        if crash_point is None or not crash_point.step.matches(operation, key, payload):
             return act()
-        place.number -= 1
-        if place.number >= 0:
+        crash_point.number -= 1
+        if crash_point.number >= 0:
             return act()
-        self.is_dead = place.is_hit = True
-        if place.when == "torn":
+        self.is_dead = crash_point.is_hit = True
+        if crash_point.when == "torn":
             torn()
-        if place.when == "unacknowledged":
+        if crash_point.when == "unacknowledged":
             act()
         raise Crash

@@ -1,6 +1,6 @@
-"""Defects put into the product on purpose: if the simulation does not see them, it sees nothing.
+"""Defects injected into the product: a simulation that does not find them is useless.
 
-Each is what a careless change could bring.
+Each is a mistake that a careless change could make.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ def _nothing(*_: object, **__: object) -> None:
 
 
 def _without_the_last(store: ObjectStore) -> ledger.Current:
-    """Return what is current without the journal's last entry."""
+    """Return the current state without the journal's last entry."""
     latest = ManifestRegister(store).latest()
     position = ledger._position(latest)
     return ledger._replayed(latest, position, Journal(store).read(position)[:-1])
 
 
 def acknowledges_before_it_is_durable(patch: pytest.MonkeyPatch) -> None:
-    """An entry counts as written where the store does not say whether it is: a request may be acknowledged and lost."""
+    """An entry of unknown outcome counts as written, so that a request may be acknowledged and lost."""
     create = Journal._create
 
     def careless(self: Journal, number: int, payload: bytes) -> bool:
@@ -54,12 +54,12 @@ def acknowledges_before_it_is_durable(patch: pytest.MonkeyPatch) -> None:
 
 
 def does_not_look_at_the_floor(patch: pytest.MonkeyPatch) -> None:
-    """An entry counts although its number was pruned while its writer slept."""
+    """An entry counts although its number was pruned while its writer slept, because the floor is not checked."""
     patch.setattr(Journal, "_refuse_pruned", _nothing)
 
 
 def takes_any_entry_for_its_own(patch: pytest.MonkeyPatch) -> None:
-    """After any doubt an entry of that number counts as this writer's: no nonce is compared."""
+    """After an unknown outcome any entry of that number counts as the writer's own: no nonce is compared."""
 
     def careless(self: Journal, mine: JournalEntry, payload: bytes) -> None:
         while self._numbers.durable(mine.number) is None:
@@ -69,7 +69,7 @@ def takes_any_entry_for_its_own(patch: pytest.MonkeyPatch) -> None:
 
 
 def believes_before_it_is_durable(patch: pytest.MonkeyPatch) -> None:
-    """The state in memory changes before the entry has landed."""
+    """The state in memory changes before the entry is durable."""
     append = Ledger._append
 
     def careless(self: Ledger, records: Sequence[Json], state: FederationState) -> None:
@@ -80,14 +80,14 @@ def believes_before_it_is_durable(patch: pytest.MonkeyPatch) -> None:
 
 
 def deletes_although_superseded(patch: pytest.MonkeyPatch) -> None:
-    """A sweep does not look whether another writer has taken over."""
+    """A sweep does not check whether another writer has taken over."""
     patch.setattr(Ledger, "refuse_superseded", _nothing)
 
 
 def disturbs_its_successor(patch: pytest.MonkeyPatch) -> None:
-    """A writer that starts does not look whether one that claimed its token later is at work.
+    """A starting writer does not check whether one that claimed its token later is already running.
 
-    That stood in the product until the simulation found it.
+    The product had this defect until the simulation found it.
     """
 
     def careless(store: ObjectStore, token: int, names: Callable[[], str]) -> ledger.Current:
@@ -104,7 +104,7 @@ def disturbs_its_successor(patch: pytest.MonkeyPatch) -> None:
 
 
 def fences_nobody(patch: pytest.MonkeyPatch) -> None:
-    """A writer starts without an entry of its own: the older one goes on."""
+    """A writer starts without its own first entry, so that the older one continues."""
 
     def careless(store: ObjectStore, token: int, names: Callable[[], str]) -> ledger.Current:
         return replace(ledger.read_ledger(store), token=token)
@@ -113,7 +113,7 @@ def fences_nobody(patch: pytest.MonkeyPatch) -> None:
 
 
 def shortens_before_it_states(patch: pytest.MonkeyPatch) -> None:
-    """The journal is cut before a manifest holds what was in it."""
+    """The journal is pruned before a manifest has its content."""
 
     def careless(self: Ledger) -> None:
         self._journal.prune(self._position.number)
@@ -124,7 +124,7 @@ def shortens_before_it_states(patch: pytest.MonkeyPatch) -> None:
 
 
 def takes_any_checkpoint(patch: pytest.MonkeyPatch) -> None:
-    """A checkpoint enters its chain whatever it has seen (E8)."""
+    """A checkpoint enters its chain regardless of its lineage (E8)."""
     extend = decide._extend
 
     def careless(state: FederationState, event: decide.CheckpointWritten) -> FederationState:
@@ -143,12 +143,12 @@ def keeps_serving_what_is_tainted(patch: pytest.MonkeyPatch) -> None:
 
 
 def completes_before_it_purges(patch: pytest.MonkeyPatch) -> None:
-    """A request is purged in word only (E12)."""
+    """A request counts as purged, but nothing is deleted (E12)."""
     patch.setattr(Engine, "_sweep", _nothing)
 
 
 def purges_from_its_list_alone(patch: pytest.MonkeyPatch) -> None:
-    """Only what the purge list names is deleted: what a dead worker wrote is on no list."""
+    """Only objects on the purge list are deleted, but not those that a dead worker wrote."""
 
     def careless(store: ObjectStore, own: Ledger, drafts: sweep.Drafts) -> None:
         store.delete_all(own.state.condemned)
@@ -158,28 +158,28 @@ def purges_from_its_list_alone(patch: pytest.MonkeyPatch) -> None:
 
 
 def forgets_tombstones_at_ingest(patch: pytest.MonkeyPatch) -> None:
-    """The source is read without leaving out who was erased."""
+    """The source is read without leaving out erased subjects."""
     patch.setattr(engine, "load_tombstones", lambda _store, _objects: NOTHING)
 
 
 def forgets_who_was_erased_meanwhile(patch: pytest.MonkeyPatch) -> None:
-    """Whoever is erased while the source is read comes back with it."""
+    """A subject that is erased while the source is read comes back with it."""
     patch.setattr(Engine, "_without_erased", lambda _self, slices, _names: slices)
 
 
 def forgets_earlier_tombstones(patch: pytest.MonkeyPatch) -> None:
-    """The latest request's tombstones take the place of all others."""
+    """The latest request's tombstones replace all others."""
     with_all = removal.with_tombstones
     patch.setattr(removal, "with_tombstones", lambda store, names, _segments, new: with_all(store, names, (), new))
 
 
 def forgets_ids(patch: pytest.MonkeyPatch) -> None:
-    """Tombstones are set for subjects alone: under another subject's name an erased data point comes back."""
+    """Only subjects get tombstones, so that an erased data point comes back under another subject's name."""
     patch.setattr(removal, "ids_are_subjects", lambda _state: True)
 
 
 def loses_a_segment(patch: pytest.MonkeyPatch) -> None:
-    """Where segments of tombstones are merged, the older one is dropped."""
+    """Merging segments of tombstones drops the older one."""
     with_all = removal.with_tombstones
 
     def careless(
@@ -192,12 +192,12 @@ def loses_a_segment(patch: pytest.MonkeyPatch) -> None:
 
 
 def lets_everybody_back(patch: pytest.MonkeyPatch) -> None:
-    """Whoever is readmitted takes everybody else's tombstones along."""
+    """A readmission removes the tombstones of all other subjects too."""
     patch.setattr(engine, "without_tombstones", lambda _store, _names, _state, _gone: (None, ()))
 
 
 def lets_what_was_erased_back(patch: pytest.MonkeyPatch) -> None:
-    """Whoever is readmitted comes back with the data points that were erased."""
+    """A readmission also brings back the erased data points."""
     without = removal.without_tombstones
 
     def careless(
@@ -210,17 +210,17 @@ def lets_what_was_erased_back(patch: pytest.MonkeyPatch) -> None:
 
 
 def erases_by_the_letter(patch: pytest.MonkeyPatch) -> None:
-    """Who is spelt alike stays although the request means them, too."""
+    """Similar subjects stay although the request includes them."""
     patch.setattr(removal, "Demand", lambda names, **_: Demand(names=names))
 
 
 def erases_who_is_spelt_alike(patch: pytest.MonkeyPatch) -> None:
-    """Who is spelt alike goes although the request does not mean them."""
+    """Similar subjects are erased although the request does not include them."""
     patch.setattr(removal, "Demand", lambda names, **_: Demand(names=names, include_similar=True))
 
 
 def takes_another_body_for_the_same(patch: pytest.MonkeyPatch) -> None:
-    """Whether those spelt alike are meant does not count when a request comes again (D4)."""
+    """A repeated request may have another ``include_similar`` (D4)."""
     accept = Engine.accept
 
     def careless(self: Engine, request: ErasureRequest, names: DigestSet) -> ErasureRequest:
@@ -231,7 +231,7 @@ def takes_another_body_for_the_same(patch: pytest.MonkeyPatch) -> None:
 
 
 def readmits_twice(patch: pytest.MonkeyPatch) -> None:
-    """A readmission that is repeated lets back whoever was erased again meanwhile (D4)."""
+    """A repeated readmission also readmits subjects that were erased again since (D4)."""
     readmit = Engine.readmit
 
     def careless(self: Engine, readmission: Readmission, names: DigestSet) -> Readmission:
@@ -242,23 +242,23 @@ def readmits_twice(patch: pytest.MonkeyPatch) -> None:
 
 
 def owes_a_statement(patch: pytest.MonkeyPatch) -> None:
-    """What ended without an erasure gets no statement."""
+    """A request that ends without an erasure gets no statement."""
     patch.setattr(decide, "_statements_owed", lambda _state: iter(()))
 
 
 def forgets_a_generation(patch: pytest.MonkeyPatch) -> None:
-    """One generation more leaves the state than its object holds."""
+    """One more generation leaves the state than its object holds."""
     patch.setattr(decide, "forgotten", lambda state, through: forgotten(state, through + 1))
 
 
 def erases_who_is_held(patch: pytest.MonkeyPatch) -> None:
-    """A pause stops nothing."""
+    """A hold has no effect."""
     patch.setattr(lifecycle, "is_ready", lifecycle.is_untouched)
     patch.setattr(decide, "is_ready", lifecycle.is_untouched)
 
 
 def loses_a_request(patch: pytest.MonkeyPatch) -> None:
-    """A cancelled request takes the one after it along."""
+    """Cancelling a request also removes the next one."""
     cancel = lifecycle.cancel
 
     def careless(state: FederationState, request_id: str, reason: str, at: str) -> FederationState:
@@ -270,7 +270,7 @@ def loses_a_request(patch: pytest.MonkeyPatch) -> None:
 
 
 def accepts_twice(patch: pytest.MonkeyPatch) -> None:
-    """A request that is repeated is another request (D4)."""
+    """A repeated request counts as a new one (D4)."""
     accept = lifecycle.accept
 
     def careless(state: FederationState, request: ErasureRequest) -> FederationState:
@@ -282,12 +282,12 @@ def accepts_twice(patch: pytest.MonkeyPatch) -> None:
 
 
 def takes_an_ended_id_for_a_new_one(patch: pytest.MonkeyPatch) -> None:
-    """An id is not looked for among those of requests that have left the state (D4)."""
+    """Ids of requests that have left the state are not checked (D4)."""
     patch.setattr(ended, "_find_ended", lambda _store, _state, _request_id: None)
 
 
 def loses_an_ended_request(patch: pytest.MonkeyPatch) -> None:
-    """A bucket that is parted keeps its own half alone."""
+    """Splitting a bucket drops one half."""
     add = ended._Buckets.add
 
     def careless(self: ended._Buckets, number: int, each: ErasureRequest | Readmission) -> None:
@@ -298,12 +298,12 @@ def loses_an_ended_request(patch: pytest.MonkeyPatch) -> None:
 
 
 def leaves_a_zombies_checkpoint(patch: pytest.MonkeyPatch) -> None:
-    """A worker does not take back what it wrote for a writer that was superseded meanwhile."""
+    """A worker does not delete what it wrote for a writer that has been superseded."""
     patch.setattr(ConstituentTrainer, "_superseding", _nothing)
 
 
 def learns_what_is_not_wanted(patch: pytest.MonkeyPatch) -> None:
-    """A worker never looks whether its slice is still wanted, and its checkpoint is taken all the same (D7)."""
+    """A worker never checks whether its slice is still needed, and its checkpoint is accepted anyway (D7)."""
 
     def careless(store: ObjectStore, task: TrainTask) -> TrainTask:
         return task
@@ -313,7 +313,7 @@ def learns_what_is_not_wanted(patch: pytest.MonkeyPatch) -> None:
 
 
 def leaves_its_drafts(patch: pytest.MonkeyPatch) -> None:
-    """A writer that is overtaken leaves what it was about to commit."""
+    """A superseded writer leaves the objects that it was about to commit."""
     patch.setattr(sweep.Drafts, "_give_up", _nothing)
 
 
@@ -327,7 +327,7 @@ def forgets_the_receipt(patch: pytest.MonkeyPatch) -> None:
 
 
 def shows_the_past(patch: pytest.MonkeyPatch) -> None:
-    """A reader takes no notice of the journal's last entry."""
+    """A reader ignores the journal's last entry."""
     patch.setattr("tests.simulation.model.actors.read_ledger", _without_the_last)
 
 
@@ -368,4 +368,4 @@ DEFECTS: Final[tuple[tuple[Defect, int], ...]] = (
     (forgets_the_receipt, 0),
     (shows_the_past, 0),
 )
-"""Each with the first seed that showed it when this was written: as the schedules change, another one will."""
+"""Each defect with the first seed that showed it when this was written; when schedules change, it may be another."""

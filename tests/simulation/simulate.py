@@ -1,4 +1,4 @@
-"""One simulation: a scenario carried out, driven to rest, and compared with a run that never saw what is gone."""
+"""One simulation: runs a scenario to its end and compares the result with a run without the erased points."""
 
 from __future__ import annotations
 
@@ -21,19 +21,21 @@ from storage.digests import Sha256
 from storage.encryption.store import SealedStore
 from storage.objects import ObjectKey, ObjectStore
 from storage.stores.memory import MemoryStore
-from tests.doubles.baton import Baton
 from tests.doubles.federation import Point, SmallFederation, names_of, plain_conditions
+from tests.doubles.scheduler import CooperativeScheduler
 from tests.doubles.time_and_names import CountingNames, VirtualClock
 from tests.doubles.workers.fake_learner import HashLearner
 from tests.doubles.workers.processor import one_processor
-from tests.simulation.model.actors import Client, Operator, Reader, Stage
-from tests.simulation.model.auditor import Auditor, Birth, asked_for
-from tests.simulation.model.processes import Grounds, Process
+from tests.simulation.model.actors import ClientActor, OperatorActor, ReaderActor, SimulationContext
+from tests.simulation.model.audited_store import AuditedStore
+from tests.simulation.model.auditor import Auditor, Origin, asked_for
+from tests.simulation.model.faults import FaultInjector
+from tests.simulation.model.processes import Environment, OperatorProcess
 from tests.simulation.model.scenario import (
     ALIKE,
+    ALL_POINTS,
     BASE,
     EPOCHS,
-    EVERY,
     SPELT,
     Command,
     Scenario,
@@ -41,46 +43,44 @@ from tests.simulation.model.scenario import (
     key_of,
     specification,
 )
-from tests.simulation.model.weather import Sea
-from tests.simulation.model.world import AuditedStore
 
-_WORLDS = count()
+_SIMULATIONS = count()
 _LINES = 120
-"""How much of a trace a failure tells."""
+"""Number of operations that a failure prints."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """What a simulation came to."""
+class SimulationOutcome:
+    """The result of a simulation."""
 
     scenario: Scenario
     trace: tuple[tuple[str, str, str, str], ...]
-    """Who did what to which key, and what befell it."""
+    """Process, operation, key and result of every operation."""
     counts: Counter[str]
     next_random: float
-    """The next number of its random source: equal runs have drawn equally often."""
+    """The next random number: equal runs have drawn equally often."""
     clock: float
 
 
-class Failure(AssertionError):
-    """A simulation has shown a defect; says how to see it again."""
+class LawBroken(AssertionError):
+    """A simulation broke a law; the message says how to repeat it."""
 
 
-def simulate(seed: int) -> Outcome:
-    """Carry out what ``seed`` makes happen. Raises ``Failure`` when any law was broken."""
+def simulate(seed: int) -> SimulationOutcome:
+    """Run the scenario of ``seed``. Raises ``LawBroken`` when any law was broken."""
     return carry_out(draw_scenario(seed))
 
 
-def carry_out(scenario: Scenario) -> Outcome:
-    """Carry out the scenario. Raises ``Failure`` when any law was broken."""
+def carry_out(scenario: Scenario) -> SimulationOutcome:
+    """Run the scenario. Raises ``LawBroken`` when any law was broken."""
     simulation = _Simulation(scenario)
     try:
         with simulation.threads_in_turn(), one_processor():
-            simulation.play()
-            simulation.rest()
+            simulation.run_actors()
+            simulation.finish()
         simulation.check_end()
     except Exception as error:
-        raise Failure(simulation.story(error)) from error
+        raise LawBroken(simulation.report(error)) from error
     finally:
         simulation.objects.forget()
     return simulation.outcome()
@@ -90,10 +90,10 @@ class _Simulation:
     def __init__(self, scenario: Scenario) -> None:
         self.scenario = scenario
         self.random = Random(scenario.seed)  # noqa: S311  the same run for the same seed
-        self.baton = Baton(self.random, scenario.stride)
+        self.scheduler = CooperativeScheduler(self.random, scenario.stride)
         self.clock = VirtualClock()
         self.auditor = Auditor(
-            similar=frozenset(each.request_id for each in scenario.demands if each.include_similar),
+            similar=frozenset(each.request_id for each in scenario.requests if each.include_similar),
             returns={
                 each.request_id: frozenset(names_of(each.subjects, ()).subject_digests()) for each in scenario.returns
             },
@@ -102,48 +102,48 @@ class _Simulation:
             thorough=scenario.sealed,
             may_leave=self.may_leave,
         )
-        self.objects = AuditedStore(f"simulation-{next(_WORLDS)}", self.auditor)
-        self.sea = Sea(
+        self.objects = AuditedStore(f"simulation-{next(_SIMULATIONS)}", self.auditor)
+        self.injector = FaultInjector(
             objects=self.objects,
             auditor=self.auditor,
-            baton=self.baton,
+            scheduler=self.scheduler,
             random=self.random,
             rate=scenario.fault_rate,
             left=scenario.most_faults,
         )
-        self.grounds = Grounds(
-            sea=self.sea,
+        self.environment = Environment(
+            injector=self.injector,
             clock=self.clock,
             erasure=scenario.erasure,
             sealed=scenario.sealed,
             death_rate=scenario.death_rate,
-            longest_nap=scenario.longest_nap,
+            longest_sleep=scenario.longest_sleep,
         )
-        self.stage = Stage(grounds=self.grounds, scenario=scenario)
-        self.auditor.noted = self.grounds.count
+        self.context = SimulationContext(environment=self.environment, scenario=scenario)
+        self.auditor.noted = self.environment.count
 
     def view(self, store: MemoryStore) -> ObjectStore:
-        """Return the store as those see it who hold its keys."""
+        """Return the store, decrypted if necessary."""
         return SealedStore(store) if self.scenario.sealed else store
 
-    def may_leave(self, birth: Birth) -> bool:
-        """Return whether an object is there because of someone who is not done, or whose write was late."""
-        if birth.author.startswith("late "):
+    def may_leave(self, origin: Origin) -> bool:
+        """Return whether an object may remain because its writer is still running, or its write was late."""
+        if origin.author.startswith("late "):
             return True
-        if not birth.author:
-            return False  # it was there from the beginning
-        life = self.grounds.lives[birth.author]
-        own = self.auditor.holder.removeprefix("late ") in {life.name, life.parent}
-        since = self.auditor.compacted if own and not life.is_forsaken else self.auditor.taken_over
-        return birth.tick > since
+        if not origin.author:
+            return False  # it existed from the start
+        status = self.environment.statuses[origin.author]
+        own = self.auditor.holder.removeprefix("late ") in {status.name, status.parent}
+        since = self.auditor.compacted if own and not status.is_abandoned else self.auditor.taken_over
+        return origin.tick > since
 
     @contextmanager
     def threads_in_turn(self) -> Iterator[None]:
-        """Have the locks of engines and ledgers pass the baton, and all randomness come from the seed."""
+        """Replace the locks of engines and ledgers by the scheduler's, and draw all randomness from the seed."""
         secrets = SimpleNamespace(token_bytes=self.random.randbytes, token_hex=lambda n: self.random.randbytes(n).hex())
         with (
-            patch("coordinator.engine.sweep.RLock", self.baton.lock),
-            patch("storage.registers.group_commit.threading", SimpleNamespace(Condition=self.baton.condition)),
+            patch("coordinator.engine.sweep.RLock", self.scheduler.lock),
+            patch("storage.registers.group_commit.threading", SimpleNamespace(Condition=self.scheduler.condition)),
             patch("coordinator.engine.ledger._SNAPSHOT_EVERY", self.scenario.snapshot_every),
             patch("coordinator.engine.history.TOGETHER", self.scenario.history_together),
             patch("coordinator.decisions.ended.TOGETHER", self.scenario.ended_together),
@@ -153,30 +153,30 @@ class _Simulation:
         ):
             yield
 
-    def play(self) -> None:
-        """Let everyone do what the scenario says."""
+    def run_actors(self) -> None:
+        """Run all actors of the scenario."""
         if self.scenario.trained:
             self._begin_trained()
-        operators = [Operator(self.stage, number) for number in range(len(self.scenario.operators))]
+        operators = [OperatorActor(self.context, number) for number in range(len(self.scenario.operators))]
         for operator in operators:
-            self.baton.spawn(f"operator {operator.number}", operator.work, operator.has_died)
+            self.scheduler.spawn(f"operator {operator.number}", operator.work, operator.has_died)
         for number, (served_by, commands) in enumerate(self.scenario.clients):
-            client = Client(self.stage, operators[served_by], commands)
-            self.baton.spawn(f"client {number}", client.work, client.has_died)
+            client = ClientActor(self.context, operators[served_by], commands)
+            self.scheduler.spawn(f"client {number}", client.work, client.has_died)
         if self.scenario.readers:
-            self.baton.spawn("reader", Reader(self.stage, self.scenario.readers).work)
-        self.baton.run()
-        self.sea.deliver(None)
+            self.scheduler.spawn("reader", ReaderActor(self.context, self.scenario.readers).work)
+        self.scheduler.run()
+        self.injector.deliver(None)
         self._check_orphans()
 
-    def rest(self) -> None:
-        """Let one more process, in calm weather, do whatever is left."""
-        self.sea.rate = self.grounds.death_rate = 0.0
-        self.baton.spawn("last", self._finish)
-        self.baton.run()
+    def finish(self) -> None:
+        """Let one more process, without faults, do the remaining work."""
+        self.injector.rate = self.environment.death_rate = 0.0
+        self.scheduler.spawn("last", self._finish)
+        self.scheduler.run()
 
     def check_end(self) -> None:
-        """The end is as if what is gone had never been, and nothing of it is left."""
+        """The final state is that of a federation without the erased points, and nothing is left of them."""
         state, store = self.auditor.state, self.view(self.objects)
         assert state is not None
         whole = self.auditor.whole(store, state)
@@ -185,7 +185,7 @@ class _Simulation:
         lost = self.auditor.acknowledged - {each.request_id for each in asked_for(whole)}
         assert not lost, f"acknowledged and lost: {lost}"
         assert scan_residue(store, state).found == ()
-        assert not self.auditor.born.keys() - state.referenced()
+        assert not self.auditor.origins.keys() - state.referenced()
         ended = (RequestState.COMPLETE, RequestState.REFUSED)
         stated = [each.request_id for each in whole.requests if each.state in ended]
         stated += [each.request_id for each in whole.readmissions]
@@ -197,28 +197,29 @@ class _Simulation:
         if state.published:
             self._check_exact(store, state)
 
-    def outcome(self) -> Outcome:
-        """Return what it came to."""
-        return Outcome(
+    def outcome(self) -> SimulationOutcome:
+        """Return the result."""
+        return SimulationOutcome(
             scenario=self.scenario,
-            trace=tuple(self.sea.trace),
-            counts=self.sea.counts,
+            trace=tuple(self.injector.trace),
+            counts=self.injector.counts,
             next_random=self.random.random(),
             clock=self.clock.monotonic(),
         )
 
-    def story(self, error: BaseException) -> str:
-        """Return what has happened up to an error."""
+    def report(self, error: BaseException) -> str:
+        """Return a report of the operations before an error."""
         lines = [
-            f"{name:8} {operation:14} {key} {outcome}" for name, operation, key, outcome in self.sea.trace[-_LINES:]
+            f"{name:8} {operation:14} {key} {outcome}"
+            for name, operation, key, outcome in self.injector.trace[-_LINES:]
         ]
-        again = f"see it again: python -m tests.simulation {self.scenario.seed}"
-        return "\n".join([f"{type(error).__name__}: {error}", str(self.scenario), *lines, again])
+        repeat = f"repeat it with: python -m tests.simulation {self.scenario.seed}"
+        return "\n".join([f"{type(error).__name__}: {error}", str(self.scenario), *lines, repeat])
 
     def _begin_trained(self) -> None:
-        """Begin where someone else has trained and gone."""
+        """Begin with a federation that another process has trained."""
         start = _trained(
-            self.scenario.shards, self.scenario.slices, sealed=self.scenario.sealed, alike=self.scenario.begun_alike
+            self.scenario.shards, self.scenario.slices, sealed=self.scenario.sealed, alike=self.scenario.with_similar
         )
         self.objects._space.objects.update(start.objects)
         self.objects._space.folders.update(start.folders)
@@ -228,53 +229,53 @@ class _Simulation:
     def _finish(self) -> None:
         state = self.auditor.state
         seed = state.configuration.seed if state and state.configuration else 0
-        process = Process(self.grounds, specification(self.scenario.shards, self.scenario.slices, seed))
+        process = OperatorProcess(self.environment, specification(self.scenario.shards, self.scenario.slices, seed))
         engine = process.start()
         is_held = {request.request_id for request in engine.state.requests if request.held}
-        for number, demand in enumerate(self.scenario.demands):
-            if demand.request_id in is_held and self.random.random() < 0.7:
-                self.stage.do(engine, Command("release", request=number))
+        for number, planned in enumerate(self.scenario.requests):
+            if planned.request_id in is_held and self.random.random() < 0.7:
+                self.context.do(engine, Command("release", request=number))
         points = self.scenario.last_source or (None if engine.state.data else BASE)
-        self.stage.do(engine, Command("train", points=points, seed=seed))
+        self.context.do(engine, Command("train", points=points, seed=seed))
         process.check()
         process.end()
 
     def _check_orphans(self) -> None:
-        """Whoever was overtaken has taken back what it had written: nobody else would know of it (D3, E12).
+        """Superseded writers have deleted their uncommitted objects, because no one else knows of them (D3, E12).
 
-        What a worker of the present writer has written that was taken for dead may be there: as long as it is wanted.
+        Objects of a given up worker of the present writer may exist, as long as they are not tainted.
         """
         auditor, state = self.auditor, self.auditor.state
         assert state is not None
         whole = auditor.whole(self.view(self.objects), state)
         gone = auditor.erased_by(each.request_id for each in whole.requests if each.state is RequestState.COMPLETE)
-        for key in auditor.born.keys() - state.referenced() - set(state.condemned):
-            birth = auditor.born[key]
-            if not self._is_answerable(birth):
+        for key in auditor.origins.keys() - state.referenced() - set(state.condemned):
+            origin = auditor.origins[key]
+            if not self._is_answerable(origin):
                 continue
-            is_own = auditor.holder in {birth.author, self.grounds.lives[birth.author].parent}
-            assert is_own or birth.tick <= auditor.taken_over, f"left by {birth.author}, who was overtaken: {key}"
-            if key.startswith("shards/") and birth.tick > auditor.compacted:
-                tainted = auditor.sight.shows(self.view(self.objects), key, gone)
-                assert not tainted, f"left by {birth.author} after it was erased: {key}"
+            is_own = auditor.holder in {origin.author, self.environment.statuses[origin.author].parent}
+            assert is_own or origin.tick <= auditor.taken_over, f"left by {origin.author}, which was superseded: {key}"
+            if key.startswith("shards/") and origin.tick > auditor.compacted:
+                tainted = auditor.contents.shows(self.view(self.objects), key, gone)
+                assert not tainted, f"left by {origin.author} after it was erased: {key}"
 
-    def _is_answerable(self, birth: Birth) -> bool:
-        life = self.grounds.lives.get(birth.author)
-        return life is not None and not life.is_killed and not life.strikes
+    def _is_answerable(self, origin: Origin) -> bool:
+        status = self.environment.statuses.get(origin.author)
+        return status is not None and not status.is_killed and not status.faults
 
     def _check_exact(self, store: ObjectStore, state: FederationState) -> None:
-        """Every constituent has the bytes of one that never saw anything else (E9)."""
+        """Every constituent has the bytes of a new training run on the remaining points (E9)."""
         assert state.configuration is not None
-        left = frozenset(EVERY[each] for each in self.auditor.sight.points(store, state))
+        left = frozenset(ALL_POINTS[each] for each in self.auditor.contents.points(store, state))
         shape = (self.scenario.shards, self.scenario.slices, state.configuration.seed)
         for number, shard in enumerate(state.shards):
             own = frozenset(each for each in left if each.placement(*shape[:2]).shard == number)
-            assert _essence(shard) == _fresh(*shape, number, own), f"shard {number} is not that of a fresh run"
+            assert _essence(shard) == _fresh(*shape, number, own), f"shard {number} is not that of a new run"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Start:
-    """A federation that is trained and at rest."""
+    """A trained federation without running processes."""
 
     objects: Mapping[ObjectKey, bytes]
     folders: frozenset[str]
@@ -299,9 +300,9 @@ def _trained(shards: int, slices: int, *, sealed: bool, alike: bool) -> _Start:
         death_rate=0.0,
     )
     simulation = _Simulation(scenario)
-    simulation.grounds.era = "t"
+    simulation.environment.era = "t"
     with simulation.threads_in_turn():
-        simulation.play()
+        simulation.run_actors()
     space = simulation.objects._space
     simulation.objects.forget()
     return _Start(
@@ -316,23 +317,23 @@ _Essence = tuple[tuple[tuple[int, Sha256, Sha256], ...], tuple[tuple[int, Sha256
 
 
 def _essence(shard: ShardState) -> _Essence:
-    """Return what two shards of the same data have in common, whatever their histories and objects' names."""
+    """Return the part of a shard's state that depends only on its data, not on history or object names."""
     chain = tuple((each.slice, each.digest, each.lineage) for each in shard.chain)
     return chain, tuple((each.points, each.points_digest, each.content_digest) for each in shard.slices)
 
 
 @cache
 def _fresh(shards: int, slices: int, seed: int, shard: int, points: frozenset[Point]) -> _Essence:
-    """Return the essence of a shard that was trained on ``points`` and never saw any others."""
+    """Return the essence of a shard that was trained on ``points`` only."""
     own = specification(shards, slices, seed)
-    store = MemoryStore(f"fresh-{next(_WORLDS)}")
+    store = MemoryStore(f"fresh-{next(_SIMULATIONS)}")
     federation = SmallFederation(
         specification=own,
         store=store,
         learners=lambda _: HashLearner(slices=slices, training_epochs=EPOCHS, seed=seed),
         conditions=lambda _: plain_conditions(own),
     )
-    # An empty shard is trained beside another one: a source has at least one data point, and s0 is never erased.
+    # An empty shard is trained together with another: a source has at least one data point, and s0 is never erased.
     federation.train(sorted(points or BASE[:1], key=key_of))
     found = _essence(federation.state.shards[shard])
     store.forget()

@@ -1,5 +1,5 @@
-"""Every named step of one erasure, with a death before it, right after it and in the middle of it, on both kinds of
-store (D1, D5, E10, E12).
+"""Every named step of an erasure, with a crash before it, after it and in the middle of it, on both kinds of store
+(D1, D5, E10, E12).
 """
 
 from __future__ import annotations
@@ -25,7 +25,16 @@ from tests.doubles.stores.faulty_store import Crash
 from tests.doubles.stores.memory_bucket import RetriedBucket
 from tests.doubles.time_and_names import CountingNames, VirtualClock
 from tests.doubles.workers.fake_learner import HashLearner, HashState, decode_state
-from tests.simulation.crash_points import STEPS, BucketGround, Ground, LocalGround, PerilousStore, Place, Step, When
+from tests.simulation.crash_points import (
+    STEPS,
+    BucketUnderTest,
+    CrashPoint,
+    CrashPointStore,
+    ErasureStep,
+    LocalStoreUnderTest,
+    StoreUnderTest,
+    When,
+)
 from tests.simulation.model.scenario import keys_of
 
 _SLICES = 3
@@ -39,8 +48,8 @@ LEFT = survivors(POINTS, subjects=SUBJECTS)
 ERASED = keys_of(POINTS) - keys_of(LEFT)
 
 
-def _federation(store: PerilousStore) -> SmallFederation[HashState]:
-    """Return the federation of another process on the store."""
+def _federation(store: CrashPointStore) -> SmallFederation[HashState]:
+    """Return a new process's federation on the store."""
     return SmallFederation(
         specification=_SPECIFICATION,
         store=SealedStore(store),
@@ -59,31 +68,31 @@ def _digests(state: FederationState) -> Digests:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trained:
-    """A trained federation on a kind of store, to be copied; and what its undisturbed erasure does."""
+    """A trained federation on one kind of store, to be copied, and the operations of its undisturbed erasure."""
 
-    another: Callable[[], Ground]
+    another: Callable[[], StoreUnderTest]
     asked: tuple[tuple[str, str, bytes], ...]
     """Operations of the undisturbed erasure."""
 
-    def number(self, step: Step) -> int:
-        """Return which of the operations that match the step is the one it means."""
-        matching = [place for place, each in enumerate(self.asked) if step.matches(*each)]
+    def number(self, step: ErasureStep) -> int:
+        """Return the number of the operation that is the step, among those that match it."""
+        matching = [crash_point for crash_point, each in enumerate(self.asked) if step.matches(*each)]
         assert matching, f"the erasure has no such operation: {step}"
-        return matching.index(matching[step.place])
+        return matching.index(matching[step.occurrence])
 
 
 @pytest.fixture(scope="module")
 def fresh() -> Digests:
-    """The constituents of a federation that never saw the erased data points."""
-    federation = _federation(PerilousStore(BucketGround(RetriedBucket())))
+    """Returns the constituents of a federation that never saw the erased data points."""
+    federation = _federation(CrashPointStore(BucketUnderTest(RetriedBucket())))
     federation.train(LEFT)
     return _digests(federation.state)
 
 
-def _trained(first: Ground, another: Callable[[], Ground]) -> Trained:
-    _federation(PerilousStore(first)).train(POINTS)
-    first.litter()
-    store = PerilousStore(another())
+def _trained(first: StoreUnderTest, another: Callable[[], StoreUnderTest]) -> Trained:
+    _federation(CrashPointStore(first)).train(POINTS)
+    first.leave_old_traces()
+    store = CrashPointStore(another())
     federation = _federation(store)
     federation.erase(subjects=SUBJECTS, request_id=_ID)
     return Trained(another=another, asked=tuple(store.asked))
@@ -91,25 +100,25 @@ def _trained(first: Ground, another: Callable[[], Ground]) -> Trained:
 
 @pytest.fixture(scope="module")
 def on_a_folder(tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    """A trained federation in a folder."""
+    """Returns a trained federation in a folder."""
     root, numbers = tmp_path_factory.mktemp("crash-points"), count()
 
-    def another() -> Ground:
+    def another() -> StoreUnderTest:
         folder: Path = shutil.copytree(root / "first", root / f"copy-{next(numbers)}")
-        return LocalGround(folder)
+        return LocalStoreUnderTest(folder)
 
-    return _trained(LocalGround(root / "first"), another)
+    return _trained(LocalStoreUnderTest(root / "first"), another)
 
 
 @pytest.fixture(scope="module")
 def in_a_bucket() -> Trained:
-    """A trained federation in a bucket."""
+    """Returns a trained federation in a bucket."""
     bucket = RetriedBucket()
-    return _trained(BucketGround(bucket), lambda: BucketGround(copy.deepcopy(bucket)))
+    return _trained(BucketUnderTest(bucket), lambda: BucketUnderTest(copy.deepcopy(bucket)))
 
 
-def _check_quarantine(store: PerilousStore) -> FederationState:
-    """Return what the next process finds: nothing tainted can be served once the removal is durable."""
+def _check_quarantine(store: CrashPointStore) -> FederationState:
+    """Return the state that the next process finds, after checking that nothing tainted can be served."""
     view = SealedStore(store)
     state = read_state(view)
     assert state is not None
@@ -120,8 +129,8 @@ def _check_quarantine(store: PerilousStore) -> FederationState:
     return state
 
 
-def _check_end(store: PerilousStore, state: FederationState, fresh: Digests) -> None:
-    """The end is that of a federation that never saw the erased data points, with a receipt and without residue."""
+def _check_end(store: CrashPointStore, state: FederationState, fresh: Digests) -> None:
+    """The final state is that of a federation without the erased points, with a receipt and without residue."""
     request = state.request(_ID)
     assert request is not None
     assert (request.state, request.points) == (RequestState.COMPLETE, 4)
@@ -132,11 +141,11 @@ def _check_end(store: PerilousStore, state: FederationState, fresh: Digests) -> 
     assert list(view.unfinished("")) == []
 
 
-def _erase_with_a_death(trained: Trained, step: Step, when: When) -> tuple[PerilousStore, bool]:
-    """Erase, and die at the place; return the store for the next process, and whether the request was acknowledged."""
-    ground = trained.another()
-    place = Place(step=step, when=when, number=trained.number(step))
-    federation = _federation(PerilousStore(ground, place))
+def _erase_with_a_death(trained: Trained, step: ErasureStep, when: When) -> tuple[CrashPointStore, bool]:
+    """Erase and die at the crash point; return the next process's store and whether the request was acknowledged."""
+    target = trained.another()
+    crash_point = CrashPoint(step=step, when=when, number=trained.number(step))
+    federation = _federation(CrashPointStore(target, crash_point))
     acknowledged = False
     try:
         federation.accept(subjects=SUBJECTS, request_id=_ID)
@@ -144,12 +153,12 @@ def _erase_with_a_death(trained: Trained, step: Step, when: When) -> tuple[Peril
         federation.engine.settle()
     except Crash:
         pass
-    assert place.is_hit, "the erasure never came to this place"
-    return PerilousStore(ground), acknowledged
+    assert crash_point.is_hit, "the erasure never reached this crash point"
+    return CrashPointStore(target), acknowledged
 
 
-def _check_cell(trained: Trained, step: Step, when: When, fresh: Digests) -> None:
-    """Die, look at what the next process finds, let it finish, look at the end."""
+def _check_cell(trained: Trained, step: ErasureStep, when: When, fresh: Digests) -> None:
+    """Die, check what the next process finds, let it finish, check the final state."""
     store, acknowledged = _erase_with_a_death(trained, step, when)
     found = _check_quarantine(store)
     assert not acknowledged or found.request(_ID) is not None
@@ -167,10 +176,10 @@ _NAMES = [f"{step.name}-{when}" for step, when in CELLS]
 @pytest.mark.slow
 @pytest.mark.parametrize(("step", "when"), CELLS, ids=_NAMES)
 def test_a_death_at_any_step_in_a_folder_changes_nothing(
-    step: Step, when: When, on_a_folder: Trained, fresh: Digests
+    step: ErasureStep, when: When, on_a_folder: Trained, fresh: Digests
 ) -> None:
-    """Whoever comes after the death finds nothing tainted to serve, and ends in the same bytes, with a receipt and
-    without residue; the request does not have to be repeated if it was acknowledged.
+    """The next process finds nothing tainted to serve and ends with the same bytes, with a receipt and without residue.
+    An acknowledged request does not have to be repeated.
     """
     _check_cell(on_a_folder, step, when, fresh)
 
@@ -181,23 +190,23 @@ def test_a_death_at_any_step_in_a_folder_changes_nothing(
     ids=_NAMES,
 )
 def test_a_death_at_any_step_in_a_bucket_changes_nothing(
-    step: Step, when: When, in_a_bucket: Trained, fresh: Digests
+    step: ErasureStep, when: When, in_a_bucket: Trained, fresh: Digests
 ) -> None:
-    """The same on the steps of the S3 store, in a bucket where every put has left two versions."""
+    """The same for the S3 store, in a bucket where every put has left two versions."""
     _check_cell(in_a_bucket, step, when, fresh)
 
 
 def test_the_table_is_whole() -> None:
-    """All 18 steps are in the table, those that are one operation in our design under each of their names."""
+    """All 18 steps are in the table, even those that are one operation in our design."""
     names = {step.name for step in STEPS if step.name != "checkpoint put, last"}
     assert len(names) == 18
     assert len(CELLS) == (18 + 1) * 3
     known = {step.name: step for step in STEPS}
     for step in STEPS:
         same = known.get(step.same_as, step)
-        assert (step.operation, step.key, step.entry, step.place) == (
+        assert (step.operation, step.key, step.entry, step.occurrence) == (
             same.operation,
             same.key,
             same.entry,
-            same.place,
+            same.occurrence,
         )

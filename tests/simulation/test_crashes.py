@@ -1,4 +1,4 @@
-"""Crashes at every write of a whole story: train, erase, erase, train again (D1, D2, D3, D5, E9, E10, E12)."""
+"""Crashes at every write of a series of commands: train, erase, erase, train again (D1, D2, D3, D5, E9, E10, E12)."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ from tests.doubles.stores.faulty_store import Crash, Fault
 from tests.doubles.time_and_names import CountingNames
 from tests.doubles.workers.fake_learner import HashLearner, HashState
 from tests.doubles.workers.in_process_pool import Death
+from tests.simulation.model.audited_store import AuditedStore, CrashingStore, left_over
 from tests.simulation.model.auditor import Auditor
 from tests.simulation.model.scenario import identities_of, keys_of
-from tests.simulation.model.world import AuditedStore, MortalStore, left_over
 
 _SHARDS, _SLICES = 2, 3
 _SPECIFICATION = specification_of(shards=_SHARDS, slices=_SLICES)
-_WORLDS = count()
+_SIMULATIONS = count()
 
 POINTS = [
     Point(id=f"p{n}", subject=f"s{n // 2}", label="ab"[n % 2], features=(float(n), float(n * n % 7))) for n in range(18)
@@ -59,13 +59,13 @@ ERASED = {
 
 ALIKE = [Point(id=f"a{n}", subject=each, label="b", features=(0.75, float(n))) for n, each in enumerate(("S1", " s1"))]
 SPELT_ALIKE = [*ALIKE, *(point for point in POINTS if point.subject == "s1")]
-"""Of er-4, which names ``S1`` and means those spelt alike."""
+"""Ids of er-4, which names ``S1`` and includes similar subjects."""
 BACK = [Point(id=f"n{n}", subject=each, label="a", features=(1.25, float(n))) for n, each in enumerate(("s1", "S1"))]
-"""New data points of two people who were erased; the first one is let back."""
+"""New data points of two erased people; the first one is readmitted."""
 
 
 def moved(points: list[Point]) -> list[Point]:
-    """Return the data points as they are when one of the person erased is somebody else's."""
+    """Return the data points with one point of the erased person under another subject."""
     return [replace(point, subject="u0") if point.id == "p2" else point for point in points]
 
 
@@ -80,15 +80,15 @@ def _erased_keys(request_id: str) -> frozenset[int]:
 
 
 @dataclass(slots=True)
-class World:
-    """One store, one federation at work on it, and its auditor."""
+class AuditedFederation:
+    """One store, a federation on it, and its auditor."""
 
     auditor: Auditor = field(init=False)
     objects: AuditedStore = field(init=False)
-    store: MortalStore = field(init=False)
+    store: CrashingStore = field(init=False)
     deaths: dict[int, Death] = field(default_factory=dict)
     sealed: bool = False
-    """Whether objects are encrypted; the writer dies between any two steps of that, too."""
+    """Whether objects are encrypted; the writer then also dies between any two steps of encryption."""
     federation: SmallFederation[HashState] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -101,16 +101,16 @@ class World:
             view=self.view,
             thorough=self.sealed,
         )
-        self.objects = AuditedStore(f"world-{next(_WORLDS)}", self.auditor)
-        self.store = MortalStore(self.objects)
+        self.objects = AuditedStore(f"audited-{next(_SIMULATIONS)}", self.auditor)
+        self.store = CrashingStore(self.objects)
         self.federation = self.another("first", self.store)
 
     def view(self, store: ObjectStore) -> ObjectStore:
-        """Return ``store`` as its users see it."""
+        """Return ``store``, decrypted if necessary."""
         return SealedStore(store) if self.sealed else store
 
-    def another(self, prefix: str, store: MortalStore) -> SmallFederation[HashState]:
-        """Return another process's federation on the same objects."""
+    def another(self, prefix: str, store: CrashingStore) -> SmallFederation[HashState]:
+        """Return a second process's federation on the same objects."""
         return SmallFederation(
             specification=_SPECIFICATION,
             store=self.view(store),
@@ -121,7 +121,7 @@ class World:
         )
 
     def story(self, federation: SmallFederation[HashState]) -> list[Callable[[], object]]:
-        """Return the commands a person gives, one after another; each may be given again."""
+        """Return a series of commands; each may be repeated."""
         return [
             lambda: federation.train(POINTS),
             lambda: self.erase(federation, "er-1"),
@@ -131,7 +131,7 @@ class World:
         ]
 
     def story_of_names(self, federation: SmallFederation[HashState]) -> list[Callable[[], object]]:
-        """Return commands about people spelt alike, of whom one comes back, and about somebody who was never there."""
+        """Return commands about similar subjects, one of which is readmitted, and about an unknown subject."""
         return [
             lambda: self.train(federation, [*POINTS, *ALIKE]),
             lambda: self.erase(federation, "er-4", include_similar=True),
@@ -141,12 +141,12 @@ class World:
         ]
 
     def train(self, federation: SmallFederation[HashState], points: list[Point]) -> None:
-        """Give the command that trains; the auditor knows of the source."""
+        """Train; the auditor knows the source."""
         self.auditor.reads(identities_of(points), federation.engine._ledger)
         federation.train(points)
 
     def readmit(self, federation: SmallFederation[HashState], request_id: str) -> None:
-        """Give the command that lets somebody back; given again it is the same one."""
+        """Readmit a subject; repeating it has no further effect."""
         federation.readmit(subjects=["s1"], request_id=request_id)
         self.auditor.acknowledged.add(request_id)
 
@@ -158,7 +158,7 @@ class World:
         include_similar: bool = False,
         commitment: str = "",
     ) -> None:
-        """Give the command that erases; once it is accepted it counts as acknowledged."""
+        """Erase; once accepted, the request counts as acknowledged."""
         subjects, ids = ERASED[request_id]
         federation.accept(
             subjects=subjects,
@@ -171,23 +171,23 @@ class World:
         federation.engine.settle()
 
     def current(self) -> FederationState:
-        """Return the state that the store holds."""
+        """Return the state in the store."""
         state = read_state(self.objects)
         assert state is not None
         return state
 
 
-def _mortal(federation: SmallFederation[HashState]) -> MortalStore:
+def _crashing(federation: SmallFederation[HashState]) -> CrashingStore:
     store = federation.store
     mortal = store.inner if isinstance(store, SealedStore) else store
-    assert isinstance(mortal, MortalStore)
+    assert isinstance(mortal, CrashingStore)
     return mortal
 
 
 def _tell(federation: SmallFederation[HashState], story: list[Callable[[], object]]) -> None:
-    """Give all commands; after a crash a new process takes over, and the command is given again.
+    """Give all commands; after a crash a new process takes over and the command is repeated.
 
-    After every command the store holds one manifest, no entry of the journal, and no object that it does not name.
+    After every command the store has one manifest, no journal entry and no unreferenced object.
     """
     for command in story:
         while True:
@@ -195,7 +195,7 @@ def _tell(federation: SmallFederation[HashState], story: list[Callable[[], objec
                 command()
                 break
             except (Crash, OutcomeUnknown, Unavailable):
-                _mortal(federation).revive()
+                _crashing(federation).restart()
                 federation.restart()
         assert left_over(federation.store, federation.state) == []
         assert list(federation.store.unfinished("")) == []
@@ -203,10 +203,10 @@ def _tell(federation: SmallFederation[HashState], story: list[Callable[[], objec
         assert Numbers(federation.store, "journal").present() == ()
 
 
-def _outcome(world: World) -> dict[str, object]:
-    """Return everything about the end that a crash must not change."""
-    state = world.current()
-    tombstones = load_tombstones(world.federation.store, state.tombstone_objects())
+def _outcome(audited: AuditedFederation) -> dict[str, object]:
+    """Return the part of the final state that a crash must not change."""
+    state = audited.current()
+    tombstones = load_tombstones(audited.federation.store, state.tombstone_objects())
     return {
         "digests": [[checkpoint.digest for checkpoint in shard.chain] for shard in state.shards],
         "lineages": [[checkpoint.lineage for checkpoint in shard.chain] for shard in state.shards],
@@ -219,30 +219,30 @@ def _outcome(world: World) -> dict[str, object]:
     }
 
 
-def _check_end(world: World, expected: dict[str, object]) -> None:
-    """The end is that of the undisturbed story, and the store holds nothing else."""
-    assert _outcome(world) == expected
-    state = world.current()
-    assert state == world.auditor.state, "what is stored is not what the auditor has seen become durable"
-    found = scan_residue(world.view(world.objects), state).found
+def _check_end(audited: AuditedFederation, expected: dict[str, object]) -> None:
+    """The final state is that of the undisturbed commands, and the store has nothing else."""
+    assert _outcome(audited) == expected
+    state = audited.current()
+    assert state == audited.auditor.state, "the stored state is not the one that the auditor has seen"
+    found = scan_residue(audited.view(audited.objects), state).found
     assert found == ()
     assert state.published
 
 
 @pytest.fixture(autouse=True, scope="module")
 def _remembering() -> Iterator[None]:
-    """Hundreds of nearly equal stories: what they have in common is computed once."""
+    """Hundreds of nearly equal runs compute their common results once."""
     with remembering():
         yield
 
 
 @pytest.fixture(scope="module")
-def undisturbed() -> tuple[World, dict[str, object]]:
-    """The story without any fault, checked for saying what it should."""
-    world = World()
-    _tell(world.federation, world.story(world.federation))
-    outcome = _outcome(world)
-    state = world.current()
+def undisturbed() -> tuple[AuditedFederation, dict[str, object]]:
+    """Returns the commands' result without any fault, after checking it."""
+    audited = AuditedFederation()
+    _tell(audited.federation, audited.story(audited.federation))
+    outcome = _outcome(audited)
+    state = audited.current()
     assert [request.state for request in state.requests] == [
         RequestState.COMPLETE,
         RequestState.COMPLETE,
@@ -250,18 +250,18 @@ def undisturbed() -> tuple[World, dict[str, object]]:
     ]
     assert [request.points for request in state.requests] == [4, 2, 0]
     assert sum(shard.points for shard in state.shards) == len(POINTS) + len(LATER) - 6
-    _check_end(world, outcome)
-    return world, outcome
+    _check_end(audited, outcome)
+    return audited, outcome
 
 
 def _crash_at(
     number: int, when: Literal["before", "after"], error: type[BaseException], expected: dict[str, object]
-) -> World:
-    world = World()
-    world.store.plan(Fault(when=when, operation="write", nth=number + 1, error=error))
-    _tell(world.federation, world.story(world.federation))
-    _check_end(world, expected)
-    return world
+) -> AuditedFederation:
+    audited = AuditedFederation()
+    audited.store.plan(Fault(when=when, operation="write", nth=number + 1, error=error))
+    _tell(audited.federation, audited.story(audited.federation))
+    _check_end(audited, expected)
+    return audited
 
 
 @pytest.mark.parametrize(
@@ -275,13 +275,13 @@ def _crash_at(
 def test_a_crash_at_any_write_changes_nothing(
     when: Literal["before", "after"],
     error: type[BaseException],
-    undisturbed: tuple[World, dict[str, object]],
+    undisturbed: tuple[AuditedFederation, dict[str, object]],
 ) -> None:
-    """Dying, or hearing nothing, before or after any single write or deletion ends in the undisturbed story's state."""
-    world, expected = undisturbed
-    for number in range(world.store.writes):
+    """A crash or an unknown outcome, before or after any write or deletion, does not change the final state."""
+    audited, expected = undisturbed
+    for number in range(audited.store.writes):
         _crash_at(number, when, error, expected)
-    assert world.store.writes >= 100
+    assert audited.store.writes >= 100
 
 
 @pytest.mark.parametrize(
@@ -293,58 +293,60 @@ def test_a_crash_at_any_write_changes_nothing(
     ],
 )
 def test_a_crash_at_any_write_of_an_encrypted_store_changes_nothing(
-    when: Literal["before", "after"], every: int, undisturbed: tuple[World, dict[str, object]]
+    when: Literal["before", "after"], every: int, undisturbed: tuple[AuditedFederation, dict[str, object]]
 ) -> None:
-    """With all objects encrypted, dying at any write, those of keys and rings among them, ends in the bytes of the
-    undisturbed story on plain objects, and leaves no key behind that could open what was erased.
+    """With all objects encrypted, a crash at any write, including those of keys and keyrings, ends in the same bytes as
+    the undisturbed commands on plain objects, and leaves no key that could decrypt erased data.
     """
     _, expected = undisturbed
-    calm = World(sealed=True)
+    calm = AuditedFederation(sealed=True)
     _tell(calm.federation, calm.story(calm.federation))
     _check_end(calm, expected)
     for number in range(0, calm.store.writes, every):
-        world = World(sealed=True)
-        world.store.plan(Fault(when=when, operation="write", nth=number + 1, error=Crash))
-        _tell(world.federation, world.story(world.federation))
-        _check_end(world, expected)
-        world.objects.forget()
+        audited = AuditedFederation(sealed=True)
+        audited.store.plan(Fault(when=when, operation="write", nth=number + 1, error=Crash))
+        _tell(audited.federation, audited.story(audited.federation))
+        _check_end(audited, expected)
+        audited.objects.forget()
     assert calm.store.writes >= 150
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("gap", [2, 9])
-def test_a_crash_while_recovering_changes_nothing(gap: int, undisturbed: tuple[World, dict[str, object]]) -> None:
+def test_a_crash_while_recovering_changes_nothing(
+    gap: int, undisturbed: tuple[AuditedFederation, dict[str, object]]
+) -> None:
     """A second crash, ``gap`` writes after the first, while the new process cleans up, changes nothing either."""
-    world, expected = undisturbed
-    for number in range(0, world.store.writes, 4):
-        again = World()
+    audited, expected = undisturbed
+    for number in range(0, audited.store.writes, 4):
+        again = AuditedFederation()
         again.store.plan(Fault(when="after", operation="write", nth=number + 1, error=Crash))
-        again.store.next_life = (Fault(when="before", operation="write", nth=gap, error=Crash),)
+        again.store.next_faults = (Fault(when="before", operation="write", nth=gap, error=Crash),)
         _tell(again.federation, again.story(again.federation))
         _check_end(again, expected)
 
 
 @pytest.fixture(scope="module")
-def undisturbed_names() -> tuple[World, dict[str, object]]:
-    """The story of names without any fault, checked for saying what it should."""
-    world = World()
-    _tell(world.federation, world.story_of_names(world.federation))
-    outcome, state = _outcome(world), world.current()
+def undisturbed_names() -> tuple[AuditedFederation, dict[str, object]]:
+    """Returns the result of the commands about names without any fault, after checking it."""
+    audited = AuditedFederation()
+    _tell(audited.federation, audited.story_of_names(audited.federation))
+    outcome, state = _outcome(audited), audited.current()
     stages = [(each.request_id, each.state, each.points) for each in state.requests]
     assert stages == [("er-4", RequestState.COMPLETE, 4), ("er-5", RequestState.REFUSED, 0)]
-    # Of the erased nothing is back; of her who may come back, what is new.
-    held = world.auditor.sight.points(world.objects, state)
+    # Nothing erased is back; of the readmitted person only new data points are.
+    held = audited.auditor.contents.points(audited.objects, state)
     left = [point for point in POINTS if point not in SPELT_ALIKE]
     assert held == identities_of([*left, BACK[0]])
     assert [(each.request_id, each.subjects) for each in state.readmissions] == [("re-1", 1)]
-    _check_names_end(world, outcome)
-    return world, outcome
+    _check_names_end(audited, outcome)
+    return audited, outcome
 
 
-def _check_names_end(world: World, expected: dict[str, object]) -> None:
-    """The end is that of the undisturbed story, and each of its ends has one receipt or statement."""
-    _check_end(world, expected)
-    receipts = Registrar(world.view(world.objects), world.federation.clock, CountingNames("reader"))
+def _check_names_end(audited: AuditedFederation, expected: dict[str, object]) -> None:
+    """The final state is that of the undisturbed commands, and each request has one receipt or statement."""
+    _check_end(audited, expected)
+    receipts = Registrar(audited.view(audited.objects), audited.federation.clock, CountingNames("reader"))
     checked = receipts.check_all(["er-4", "er-5", "re-1"])
     assert (checked.broken, checked.checked) == ((), 3)
     assert receipts.check_log().entries == 3
@@ -366,92 +368,94 @@ def test_a_crash_at_any_write_of_the_story_of_names_changes_nothing(
     when: Literal["before", "after"],
     error: type[BaseException],
     every: int,
-    undisturbed_names: tuple[World, dict[str, object]],
+    undisturbed_names: tuple[AuditedFederation, dict[str, object]],
 ) -> None:
-    """An erasure of people spelt alike, a refusal with its statement, a readmission and what then comes back: dying, or
-    hearing nothing, at any write of them ends in the undisturbed story's state, with one statement each.
+    """An erasure of similar subjects, a refusal with its statement, a readmission and another training: a crash or an
+    unknown outcome at any write does not change the final state, and each request has one statement.
     """
     _, expected = undisturbed_names
-    calm = World(sealed=sealed)
+    calm = AuditedFederation(sealed=sealed)
     _tell(calm.federation, calm.story_of_names(calm.federation))
     _check_names_end(calm, expected)
     for number in range(0, calm.store.writes, every):
-        world = World(sealed=sealed)
-        world.store.plan(Fault(when=when, operation="write", nth=number + 1, error=error))
-        _tell(world.federation, world.story_of_names(world.federation))
-        _check_names_end(world, expected)
-        world.objects.forget()
+        audited = AuditedFederation(sealed=sealed)
+        audited.store.plan(Fault(when=when, operation="write", nth=number + 1, error=error))
+        _tell(audited.federation, audited.story_of_names(audited.federation))
+        _check_names_end(audited, expected)
+        audited.objects.forget()
     assert calm.store.writes >= 80
 
 
-def test_no_client_needed_after_acceptance(undisturbed: tuple[World, dict[str, object]]) -> None:
-    """What was acknowledged is carried out by whoever writes next, without the request being repeated (D1)."""
+def test_no_client_needed_after_acceptance(undisturbed: tuple[AuditedFederation, dict[str, object]]) -> None:
+    """The next writer carries out an acknowledged request without a repetition of the request (D1)."""
     reference, _ = undisturbed
     outcomes = []
     for number in range(reference.store.writes):
-        world = World()
-        train, erase, *_ = world.story(world.federation)
+        audited = AuditedFederation()
+        train, erase, *_ = audited.story(audited.federation)
         train()
-        world.store.plan(Fault(when="after", operation="write", nth=number + 1, error=Crash))
+        audited.store.plan(Fault(when="after", operation="write", nth=number + 1, error=Crash))
         try:
             erase()
         except Crash:
-            world.store.revive()
-            world.federation.restart()
-            world.federation.engine.settle()
+            audited.store.restart()
+            audited.federation.restart()
+            audited.federation.engine.settle()
         else:
             break
-        request = world.current().request("er-1")
-        assert (request is not None and request.state is RequestState.COMPLETE) or not world.auditor.acknowledged
-        outcomes.append(bool(world.auditor.acknowledged))
+        request = audited.current().request("er-1")
+        assert (request is not None and request.state is RequestState.COMPLETE) or not audited.auditor.acknowledged
+        outcomes.append(bool(audited.auditor.acknowledged))
     assert set(outcomes) == {True, False}
 
 
 @pytest.mark.parametrize("death", ["before_telling", "after_telling"])
-def test_a_worker_may_die_at_any_event(death: Death, undisturbed: tuple[World, dict[str, object]]) -> None:
-    """A worker's death at any event ends in the same state, and at most the slice it was at is learned again (D5)."""
+def test_a_worker_may_die_at_any_event(death: Death, undisturbed: tuple[AuditedFederation, dict[str, object]]) -> None:
+    """A worker's death at any event does not change the final state, and at most its present slice is repeated (D5)."""
     reference, expected = undisturbed
     pool = reference.federation.pool
     for event in range(pool.events):
-        world = World(deaths={event: death})
-        _tell(world.federation, world.story(world.federation))
-        _check_end(world, expected)
-        assert world.federation.pool.slices_learned - pool.slices_learned in (0, 1)
+        audited = AuditedFederation(deaths={event: death})
+        _tell(audited.federation, audited.story(audited.federation))
+        _check_end(audited, expected)
+        assert audited.federation.pool.slices_learned - pool.slices_learned in (0, 1)
 
 
-def _race(number: int, *, finish: bool) -> tuple[World, BaseException | None]:
-    """Let a second engine start, and finish the whole story if asked, right before a write of the first."""
-    world = World()
-    rival = world.another("second", MortalStore(world.objects))
+def _race(number: int, *, finish: bool) -> tuple[AuditedFederation, BaseException | None]:
+    """Let a second engine start, and finish all commands if ``finish``, right before a write of the first."""
+    audited = AuditedFederation()
+    rival = audited.another("second", CrashingStore(audited.objects))
 
     def enter(write: int) -> None:
         if write == number:
             _ = rival.engine  # starts it
             if finish:
-                _tell(rival, world.story(rival))
+                _tell(rival, audited.story(rival))
 
-    world.store.at_write = enter
+    audited.store.at_write = enter
     error: BaseException | None = None
     try:
-        for command in world.story(world.federation):
+        for command in audited.story(audited.federation):
             command()
     except SisaError as raised:
         error = raised
-    third = world.another("third", MortalStore(world.objects))
-    _tell(third, world.story(third))
-    return world, error
+    third = audited.another("third", CrashingStore(audited.objects))
+    _tell(third, audited.story(third))
+    return audited, error
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("finish", [False, True], ids=["starts", "finishes"])
-def test_a_second_engine_fences_the_first(finish: bool, undisturbed: tuple[World, dict[str, object]]) -> None:
-    """From the moment another engine has started, nothing of the first one becomes current or deletes what is (D3)."""
+def test_a_second_engine_fences_the_first(
+    finish: bool, undisturbed: tuple[AuditedFederation, dict[str, object]]
+) -> None:
+    """Once another engine has started, the first one can neither commit anything nor delete current objects (D3)."""
     reference, expected = undisturbed
-    # Write 0 claims the token: until it is done there is no first engine.
+    # Write 0 claims the token; before it, the first engine has not started.
     for number in range(1, reference.store.writes, 2 if finish else 1):
-        world, error = _race(number, finish=finish)
-        _check_end(world, expected)
-        # After its last commit an engine has only deletions left, which do no harm.
+        audited, error = _race(number, finish=finish)
+        _check_end(audited, expected)
+        # After its last commit an engine only deletes, which does no harm.
         over = error is None and number > reference.store.writes - 12
         allowed = (Fenced, Conflict, Corrupt) if finish else (Fenced, Conflict)
         assert over or isinstance(error, allowed), f"write {number}: {error!r}"

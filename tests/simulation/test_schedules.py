@@ -1,7 +1,7 @@
-"""Seeded schedules of the whole coordinator: whatever fails, races, sleeps or dies, the law holds at every commit.
+"""Seeded schedules of the whole coordinator: with any faults, races, pauses and deaths, the law holds at every commit.
 
-How many: ``SISA_SIMULATION_SEEDS`` (default 10,000). A failure names its seed; ``python -m tests.simulation SEED``
-tells it again, operation by operation.
+``SISA_SIMULATION_SEEDS`` sets their number (default 10,000). A failure names its seed; ``python -m tests.simulation
+SEED`` repeats it and prints every operation.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ import pytest
 from tests.doubles.remembered import remembering
 from tests.simulation.campaign import run
 from tests.simulation.model.scenario import draw_scenario
-from tests.simulation.simulate import Failure, Outcome, carry_out, simulate
+from tests.simulation.simulate import LawBroken, SimulationOutcome, carry_out, simulate
 
 SEEDS = int(os.environ.get("SISA_SIMULATION_SEEDS", "10000"))
 _BLOCK = 500
 _FEW = 40
 
 CORPUS = (
-    15388,  # whoever was overtaken deleted a slice that the other one's worker was about to read
+    15388,  # a superseded writer deleted a slice that its successor's worker was about to read
 )
-"""Seeds that have failed once, under the schedules as they were drawn then; add what fails. What failed under schedules
-drawn otherwise is in ``test_writers`` and ``defects`` as well."""
+"""Seeds that failed once with the present way of drawing schedules; add new ones. ``test_writers`` and ``defects``
+cover failures under earlier ways of drawing."""
 
 _ROOT = Path(__file__).parents[2]
 
 
 def test_a_few_seeds_hold_every_law() -> None:
-    """No law is broken in the first few schedules: what can be said quickly."""
-    tally = run(range(_FEW))
-    assert tally.counts["acknowledged"] > _FEW
-    assert tally.counts["Fenced"] > 0
+    """No law is broken in the first few schedules, which is a quick check."""
+    totals = run(range(_FEW))
+    assert totals.counts["acknowledged"] > _FEW
+    assert totals.counts["Fenced"] > 0
 
 
 def test_what_failed_once_holds() -> None:
@@ -49,17 +49,17 @@ def test_what_failed_once_holds() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("first", range(0, SEEDS, _BLOCK))
 def test_every_seed_holds_every_law(first: int, record_property: Callable[[str, object], None]) -> None:
-    """In every schedule no acknowledged request is lost, none is done twice, nothing tainted is current or servable,
-    and the final bytes are those of a fresh run; and everything the schedules are there for does happen.
+    """In every schedule no acknowledged request is lost or done twice, nothing tainted is current or servable, and the
+    final bytes are those of a new run. Every kind of event occurs.
     """
-    tally = run(range(first, min(first + _BLOCK, SEEDS)))
-    record_property("simulation", {"seeds": tally.seeds, **tally.counts})
-    sys.stdout.write(f"{tally}\n")
-    assert tally.seeds < _BLOCK or tally.missing == []
+    totals = run(range(first, min(first + _BLOCK, SEEDS)))
+    record_property("simulation", {"seeds": totals.seeds, **totals.counts})
+    sys.stdout.write(f"{totals}\n")
+    assert totals.seeds < _BLOCK or totals.missing == []
 
 
-def _fingerprint(outcome: Outcome) -> str:
-    """Return what two equal runs have in common: their traces, the next random number, the time."""
+def _fingerprint(outcome: SimulationOutcome) -> str:
+    """Return the trace, the next random number and the time, which two equal runs have in common."""
     told = repr((outcome.trace, outcome.next_random, outcome.clock))
     return hashlib.sha256(told.encode()).hexdigest()
 
@@ -70,14 +70,14 @@ def _fingerprints(seeds: range) -> list[str]:
 
 
 def test_the_same_seed_is_the_same_run() -> None:
-    """Two runs of one seed do the same operations in the same order, and leave random source and clock alike."""
+    """Two runs of one seed do the same operations in the same order and end with equal random source and clock."""
     seeds = range(1_000, 1_012)
     assert _fingerprints(seeds) == _fingerprints(seeds)
 
 
 @pytest.mark.slow
 def test_another_process_sees_the_same_run() -> None:
-    """A seed means the same in another process, under another order of hashes: what failed can be seen again."""
+    """A seed gives the same run in another process with another hash seed, so failures can be repeated."""
     seeds = range(2_000, 2_020)
     program = f"from tests.simulation.test_schedules import _fingerprints; print(_fingerprints({seeds!r}))"
     environment = {**os.environ, "PYTHONHASHSEED": "4711"}
@@ -88,13 +88,13 @@ def test_another_process_sees_the_same_run() -> None:
 
 
 def test_an_encrypted_store_keeps_the_law(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The schedules of an encrypted store end as those of a plain one do."""
+    """Schedules with an encrypted store hold every law too."""
     with remembering():
         outcomes = [carry_out(replace(draw_scenario(seed), sealed=True)) for seed in range(3_000, 3_008)]
     assert any(outcome.counts["acknowledged"] for outcome in outcomes)
 
 
 def test_a_failure_names_its_seed() -> None:
-    """What is raised says how to see it again."""
-    with pytest.raises(Failure, match=r"(?s)seed=7 .*python -m tests.simulation 7"):
+    """The error says how to repeat it."""
+    with pytest.raises(LawBroken, match=r"(?s)seed=7 .*python -m tests.simulation 7"):
         carry_out(replace(draw_scenario(7), shards=0))

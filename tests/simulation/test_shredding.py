@@ -1,4 +1,4 @@
-"""Crypto-shredding of a federation: whoever kept every byte the store ever held opens nothing that was erased (E12)."""
+"""Crypto-shredding: a thief with every byte that the store ever held cannot decrypt what was erased (E12)."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def _federation(store: ObjectStore) -> SmallFederation[HashState]:
 
 @pytest.mark.parametrize("is_apart", [False, True])
 def test_everything_before_an_erasure_is_closed_for_good(is_apart: bool) -> None:
-    """After train, erase and purge, of all parts and checkpoints ever stored only the current ones open, to a thief who
-    kept every byte, old rings included, but for the keys destroyed; before the erasure all of them did.
+    """After train, erase and purge, a thief with every byte except destroyed keys can decrypt only current parts and
+    checkpoints; before the erasure, all of them.
     """
     objects, keys = RecordingStore(secrets.token_hex(8)), RecordingStore(secrets.token_hex(8))
     store = SealedStore(objects, keys if is_apart else None)

@@ -1,4 +1,4 @@
-"""What the simulation, or whoever wrote it, found in the ledger: each once more, by itself (D1, D3)."""
+"""Defects that the simulation found in the ledger, each as a test of its own (D1, D3)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.doubles.federation import KEY, Point, SmallFederation, plain_conditio
 from tests.doubles.stores.faulty_store import Fault, FaultyStore
 from tests.doubles.time_and_names import CountingNames
 from tests.doubles.workers.fake_learner import HashLearner, HashState
-from tests.simulation.model.world import MortalStore, left_over
+from tests.simulation.model.audited_store import CrashingStore, left_over
 
 FRESH = federation((2, 1), (1, 1))
 
@@ -33,23 +33,23 @@ POINTS = [Point(id=f"p{n}", subject=f"s{n}", label="ab"[n % 2], features=(float(
 
 @pytest.fixture
 def store() -> Iterator[MemoryStore]:
-    """An empty store."""
+    """Returns an empty store."""
     found = MemoryStore("simulated-starts")
     yield found
     found.forget()
 
 
 @pytest.mark.parametrize("shortened", [False, True], ids=["entries there", "entries in a manifest"])
-def test_who_claimed_earlier_does_not_disturb(store: MemoryStore, shortened: bool) -> None:
-    """A writer that claimed its token, and slept while another one claimed and began, ends without a trace; the other
-    goes on.
+def test_an_earlier_claimant_does_not_disturb_its_successor(store: MemoryStore, shortened: bool) -> None:
+    """A writer that claimed its token and slept while another claimed and started ends without a trace; the other
+    continues.
 
-    Its first entry used to follow those of its successor, who then met a conflict.
+    Its first entry used to follow those of its successor, which then got a conflict.
     """
     successors: list[Ledger] = []
 
     def names() -> str:
-        """Draw the name for the first entry, once the successor is at work."""
+        """Return the name for the first entry, after starting the successor."""
         if not successors:
             successors.append(Ledger.start(store, CountingNames("successor"), FRESH))
             successors[0].record(ErasureAccepted(request=request_of("er-1")))
@@ -66,11 +66,11 @@ def test_who_claimed_earlier_does_not_disturb(store: MemoryStore, shortened: boo
 
 
 @pytest.mark.parametrize("error", [Unavailable, OutcomeUnknown])
-def test_what_is_durable_is_not_told_as_failed(
+def test_a_durable_record_is_not_reported_as_failed(
     store: MemoryStore, error: type[SisaError], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A store that goes away while the journal is shortened fails no record: its entry has landed before, and the next
-    record brings the manifest.
+    """A store that fails while the journal is compacted fails no record: the entry is already durable, and the next
+    record writes the manifest.
     """
     monkeypatch.setattr("coordinator.engine.ledger._SNAPSHOT_EVERY", 1)
     faulty = FaultyStore(store)
@@ -84,8 +84,8 @@ def test_what_is_durable_is_not_told_as_failed(
     assert ledger.manifest == before + 1
 
 
-def test_a_failed_compaction_fails_nobody_else(store: MemoryStore) -> None:
-    """Whoever shares a batch with a compaction that fails has recorded what it recorded; the one who asked is told."""
+def test_a_failed_compaction_fails_no_other_record(store: MemoryStore) -> None:
+    """A record that shares a batch with a failing compaction succeeds; only the compaction raises."""
     ledger = Ledger.start(store, CountingNames(), FRESH)
 
     def ready() -> bool:
@@ -99,9 +99,9 @@ def test_a_failed_compaction_fails_nobody_else(store: MemoryStore) -> None:
         ledger.compact(ready)
 
 
-def test_who_was_overtaken_leaves_what_the_other_condemned(store: MemoryStore) -> None:
-    """A writer that takes back its drafts leaves alone what had landed and was given up since: the other one's workers
-    may still read it, and its purge list names it.
+def test_a_superseded_writer_leaves_objects_on_its_successors_purge_list(store: MemoryStore) -> None:
+    """A superseded writer that deletes its drafts keeps objects that were committed and that its successor will purge,
+    because the successor's workers may still read them.
     """
     first = Ledger.start(store, CountingNames("first"), FRESH)
     drafts = Drafts(CountingNames("draft"), store, first)
@@ -130,14 +130,14 @@ def _federation(store: MemoryStore, slices: int) -> SmallFederation[HashState]:
 
 
 @pytest.mark.parametrize("slice_", [1, 2, 3])
-def test_a_worker_taken_for_dead_leaves_nothing_erased(store: MemoryStore, slice_: int) -> None:
-    """A worker that sleeps before it stores a checkpoint, while its own writer erases somebody without it, leaves no
-    checkpoint that has seen the erased data point.
+def test_a_worker_that_was_given_up_leaves_nothing_erased(store: MemoryStore, slice_: int) -> None:
+    """A worker that sleeps before writing a checkpoint, while its writer gives it up and erases a subject, leaves no
+    checkpoint trained on the erased data point.
     """
     federation = _federation(store, slices=3)
     subject = next(point.subject for point in POINTS if point.placement(1, 3).slice == slice_)
     task = train_task(federation.state, ShardId(0), done=0, token=federation.engine._ledger.token)
-    asleep = MortalStore(store)
+    asleep = CrashingStore(store)
 
     def wake(write: int) -> None:
         if write == slice_ - 1:  # its checkpoint after that slice
@@ -157,8 +157,8 @@ def test_a_worker_taken_for_dead_leaves_nothing_erased(store: MemoryStore, slice
     assert left_over(store, federation.state) == []
 
 
-def test_what_an_ingest_did_not_need_is_gone_at_once(store: MemoryStore) -> None:
-    """Slices that were read again and are as they were leave no object, whether or not this writer comes to sweep."""
+def test_unneeded_objects_of_an_ingest_are_deleted_at_once(store: MemoryStore) -> None:
+    """Slices that are unchanged after another ingest leave no objects, even if this writer never sweeps."""
     federation = _federation(store, slices=2)
     before = {info.key for info in store.list("shards/")}
     own = federation.specification

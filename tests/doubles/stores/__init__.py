@@ -1,1 +1,1 @@
-"""Stores and servers that stand in for others, with faults by plan."""
+"""Doubles of stores and servers, with planned faults."""

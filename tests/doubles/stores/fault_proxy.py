@@ -1,6 +1,6 @@
-"""A proxy in front of an S3 server that does to chosen requests what networks and servers do on bad days.
+"""A proxy in front of an S3 server that injects faults of networks and servers into chosen requests.
 
-It forwards whole HTTP messages, one to a connection, from a thread of its own. Signed requests pass unchanged: their
+It forwards whole HTTP messages, one per connection, from its own thread. Signed requests pass unchanged: their
 ``Host`` is the proxy's.
 """
 
@@ -36,7 +36,7 @@ half an answer; one wrong bit in the payload; 200 around an error; 409; 403 for 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """One HTTP message, whole."""
+    """One complete HTTP message."""
 
     start: str
     headers: tuple[tuple[str, str], ...]
@@ -53,7 +53,7 @@ class Message:
         return self.start.split(" ")[1]
 
     def header(self, name: str) -> str:
-        """Return a header's value, or nothing."""
+        """Return a header's value, or an empty string."""
         return next((value for each, value in self.headers if each.lower() == name), "")
 
     def to_bytes(self, *, without: tuple[str, ...] = ()) -> bytes:
@@ -64,16 +64,16 @@ class Message:
 
 @dataclass(slots=True, kw_only=True)
 class Rule:
-    """Strikes once, at the ``nth`` request that matches."""
+    """Injects a fault once, at the ``nth`` matching request."""
 
     method: str
     pattern: str
-    """Searched in path and query."""
+    """Regular expression to search for in path and query."""
     action: Action
     nth: int = 1
 
     def due(self, request: Message) -> bool:
-        """Count the request if it matches, and tell whether it is the one."""
+        """Count the request if it matches; return whether the fault is due."""
         if self.nth < 1 or request.method != self.method or not re.search(self.pattern, request.target):
             return False
         self.nth -= 1
@@ -82,7 +82,7 @@ class Rule:
 
 @dataclass(slots=True, kw_only=True)
 class Chaos:
-    """Strikes a share of all requests that match, by chance."""
+    """Injects faults into a share of the matching requests, at random."""
 
     random: Random
     share: float
@@ -90,7 +90,7 @@ class Chaos:
     actions: tuple[Action, ...]
 
     def draw(self, request: Message) -> Action | None:
-        """Return what happens to the request."""
+        """Return the fault for the request, if any."""
         if request.method not in self.methods or self.random.random() >= self.share:
             return None
         return self.random.choice(self.actions)
@@ -98,14 +98,14 @@ class Chaos:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quirk:
-    """In what a server differs from others, at every request."""
+    """A permanent peculiarity of a server."""
 
     refuses: Callable[[Message], tuple[int, str, str] | None] = lambda _: None
-    """Status, code and text of the error that a request is answered with."""
+    """Returns status, code and text of the error for a request, if any."""
     request: Callable[[Message], Message] = lambda message: message
-    """What is forwarded."""
+    """Returns the request to forward."""
     answer: Callable[[bytes], bytes] = lambda head: head
-    """What an answer's first line and headers become."""
+    """Returns the changed first line and headers of an answer."""
 
 
 @dataclass(slots=True)
@@ -131,7 +131,7 @@ class FaultProxy:
         self.requests.clear()
 
     def action(self, request: Message) -> Action | None:
-        """Record the request; return what is to happen to it."""
+        """Record the request; return the fault to inject."""
         self.requests.append(f"{request.method} {request.target}")
         due = [rule.action for rule in self.rules if rule.due(request)]
         drawn = due[0] if due else self.chaos.draw(request) if self.chaos else None
@@ -140,13 +140,13 @@ class FaultProxy:
         return drawn
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer one connection's one request."""
+        """Answer the single request of a connection."""
         try:
             request = await _read_request(reader, writer)
             if request is not None:
                 await self._answer(request, reader, writer)
         except (ConnectionError, asyncio.IncompleteReadError):
-            pass  # the client, or the server, has gone: so does the connection
+            pass  # client or server has closed the connection
         finally:
             writer.close()
 
@@ -224,7 +224,7 @@ async def _read_request(reader: asyncio.StreamReader, writer: asyncio.StreamWrit
 async def _return(
     answer: bytes, action: Action | None, request: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 ) -> None:
-    """Give the server's answer back, or what the action leaves of it."""
+    """Return the server's answer, or what the fault leaves of it."""
     head, end, body = answer.partition(b"\r\n\r\n")
     match action:
         case "drops_after":
@@ -280,4 +280,4 @@ _INSTEAD: dict[Action | None, Callable[[Message], bytes]] = {
     "clock_skew": lambda request: _error(403, "RequestTimeTooSkewed", request),
     "key_error": _key_errors,
 }
-"""What the proxy answers by itself; the server never hears of the request."""
+"""The faults that the proxy answers itself, without forwarding the request."""

@@ -1,6 +1,6 @@
-"""A store that fails by plan: before an operation, after it, or as if the process died there.
+"""A store with planned failures: before an operation, after it, or as if the process died.
 
-Without faults it keeps the whole contract (the contract suite runs on it).
+Without faults it fulfils the whole contract (the contract suite runs on it).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ WRITES: frozenset[Operation] = frozenset({"put_if_absent", "put_if_match", "dele
 
 
 class Crash(BaseException):
-    """The process died here. No ``except`` of ours may catch it."""
+    """The process died here. No ``except`` in the product may catch it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,24 +30,24 @@ class Fault:
     """One planned failure: at the ``nth`` call that matches, once."""
 
     when: Literal["before", "after"]
-    """Before the operation took effect, or after it did."""
+    """Whether it fails before the operation takes effect or after."""
     operation: Operation | Literal["write", "any"] = "any"
-    """``write`` matches each of ``WRITES``."""
+    """``write`` matches any of ``WRITES``."""
     prefix: str = ""
-    """Only calls for keys that start with it (for ``list``: whose own prefix does)."""
+    """Matches keys with this prefix (for ``list``: listings whose prefix starts with it)."""
     nth: int = 1
-    """1 is the next matching call."""
+    """1 means the next matching call."""
     error: type[BaseException] = OutcomeUnknown
 
     def matches(self, operation: Operation, key: str) -> bool:
-        """Return whether the call is of the kind this fault waits for."""
+        """Return whether the call matches this fault."""
         named = self.operation in {"any", operation} or (self.operation == "write" and operation in WRITES)
         return named and key.startswith(self.prefix)
 
 
 @dataclass(slots=True)
 class FaultyStore:
-    """``inner`` with ``faults``, each of which strikes once; ``calls`` records what was asked."""
+    """``inner`` with ``faults``, each of which occurs once; ``calls`` records all calls."""
 
     inner: ObjectStore
     faults: tuple[Fault, ...] = ()
@@ -60,7 +60,7 @@ class FaultyStore:
         return self.inner.location
 
     def plan(self, *faults: Fault) -> None:
-        """Replace the faults still to come, and forget the calls."""
+        """Replace the remaining faults, and clear the record of calls."""
         with self._lock:
             self.faults = faults
             self.calls.clear()
@@ -90,7 +90,7 @@ class FaultyStore:
         return found
 
     def get_durable(self, key: ObjectKey) -> StoredObject:
-        """Return the object; for a fault it is a ``get``."""
+        """Return the object; faults treat it as a ``get``."""
         due = self._due("get", key)
         _strike(due, "before")
         found = self.inner.get_durable(key)
@@ -98,7 +98,7 @@ class FaultyStore:
         return found
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """Return the objects; a fault after it strikes when all have been read."""
+        """Return the objects; a fault after the operation occurs when all have been read."""
         due = self._due("list", prefix)
         _strike(due, "before")
         found = tuple(self.inner.list(prefix))
@@ -134,11 +134,11 @@ class FaultyStore:
         return self.inner.foreign()
 
     def exclusive(self, name: str, holder: str) -> AbstractContextManager[None]:
-        """Hold the inner store's right."""
+        """Hold the inner store's exclusive right."""
         return self.inner.exclusive(name, holder)
 
     def _due(self, operation: Operation, key: str) -> tuple[Fault, ...]:
-        """Record the call; take out and return the faults whose turn it is."""
+        """Record the call; remove and return the faults that are due."""
         with self._lock:
             self.calls.append((operation, key))
             counted = [

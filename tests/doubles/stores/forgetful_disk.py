@@ -1,8 +1,9 @@
-"""A disk that forgets what was not synced: the honest judge of what is durable.
+"""A simulated disk that loses everything that was not synced, to test what is durable.
 
-Files and names live in a real folder, as in the page cache. Beside it stands what would be left after a power cut: the
-content of a file as of its last sync, the names in a folder as of that folder's last sync. A sync that fails drops what
-it should have written, and a later one does not bring it back: the kernel has marked those pages clean (fsyncgate).
+Files and names are in a real folder, which plays the page cache. The double also tracks what a power cut would leave:
+the content of each file as of its last sync, and the names in each folder as of that folder's last sync. A failed sync
+drops the data it should have written, and a later sync does not restore it: the kernel has marked the pages clean
+(fsyncgate).
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from typing import Any
 from storage.stores import durability
 
 CHANGES = ("open", "write", "fsync", "link", "unlink", "rename", "mkdir", "rmdir")
-"""The calls that change anything.
+"""The calls that change the disk.
 
-All but ``rmdir`` can fail: where a folder was made, its name not synced, and the folder not removed again either, the
-disk takes no more changes until it is mounted again, and what was not synced is gone by then.
+All except ``rmdir`` can fail: if a folder was created, its name not synced, and the folder could not be removed either,
+the disk accepts no changes until it is mounted again, which loses everything that was not synced.
 """
 
 
@@ -36,7 +37,7 @@ class _Folder:
     durable: dict[str, _Node] = field(default_factory=dict)
     live: dict[str, _Node] = field(default_factory=dict)
     pending: dict[str, _Node | None] = field(default_factory=dict)
-    """Names changed since the last sync; None: removed."""
+    """Names changed since the last sync; None for removed ones."""
 
     def change(self, name: str, node: _Node | None) -> None:
         self.pending[name] = node
@@ -55,12 +56,12 @@ class _Folder:
 _Node = _File | _Folder
 
 Fault = Callable[[int, str, str], OSError | None]
-"""Told the number of a call, its name, and the path in the disk it is about; returns the error it ends in, if any."""
+"""Called with a call's number, name and path; returns the error to raise, if any."""
 
 
 @dataclass(slots=True)
 class ForgetfulDisk:
-    """The disk under the folder ``root``. What lies there at the start is durable."""
+    """The disk under the folder ``root``. Its content at the start is durable."""
 
     root: Path
     fault: Fault = lambda _number, _call, _path: None
@@ -72,7 +73,7 @@ class ForgetfulDisk:
 
     @contextmanager
     def mounted(self) -> Iterator[ForgetfulDisk]:
-        """Watch the calls of this process within the block."""
+        """Intercept this process's calls within the block."""
         self._tree = _taken(self.root)
         self._real = {name: getattr(os, name) for name in CHANGES}
         self._put_in({name: getattr(self, f"_{name}") for name in CHANGES})
@@ -82,13 +83,13 @@ class ForgetfulDisk:
             self._put_in(self._real)
 
     def restart(self, fault: Fault = lambda _number, _call, _path: None) -> None:
-        """Let a new process begin, which knows nothing and meets these faults; the page cache stays as it is."""
+        """Simulate a new process with these faults; the page cache is kept."""
         durability._SETTLED.clear()
         self.calls.clear()
         self.fault = fault
 
     def power_cut(self, keeping: Callable[[str], bool] = lambda _: False) -> None:
-        """Lose what was not synced, but for the names in the folders that ``keeping`` picks; then restart."""
+        """Lose everything that was not synced, except the names in folders that ``keeping`` accepts; then restart."""
         for path, folder in _folders(self._tree, ""):
             if keeping(path):
                 folder.sync()
@@ -99,7 +100,7 @@ class ForgetfulDisk:
         self.restart()
 
     def left(self, folder: Path) -> Path:
-        """Make ``folder`` what a power cut would leave at this moment; return it. Nothing is lost."""
+        """Write to ``folder`` what a power cut would leave now, and return it. Nothing is lost."""
         with self._unwatched():
             _restore(self._tree, folder)
         return folder
@@ -112,7 +113,7 @@ class ForgetfulDisk:
         self._tree = _Folder()
 
     def unsynced(self) -> list[str]:
-        """Return the folders some of whose names a power cut would undo."""
+        """Return the folders with name changes that a power cut would undo."""
         return [path for path, folder in _folders(self._tree, "") if folder.pending]
 
     # ------------------------------------------------------------------------------------------------- the calls
@@ -131,7 +132,7 @@ class ForgetfulDisk:
             setattr(os, name, call)
 
     def _place(self, path: Any) -> tuple[_Folder, str, str] | None:
-        """Return folder, name and whole path of ``path`` in the disk; None when it is not there."""
+        """Return folder, name and whole path of ``path`` on the disk; None when it is not on it."""
         full = Path(os.fspath(path)).absolute()
         if not full.is_relative_to(self.root) or full == self.root:
             return None
@@ -171,7 +172,7 @@ class ForgetfulDisk:
             try:
                 self._note("write", path)
             except OSError:
-                self._real["write"](descriptor, bytes(payload)[: len(payload) // 2])  # the worst moment
+                self._real["write"](descriptor, bytes(payload)[: len(payload) // 2])  # the worst case: half of it
                 raise
         written: int = self._real["write"](descriptor, payload)
         return written
@@ -237,7 +238,7 @@ class ForgetfulDisk:
 
 
 def _taken(root: Path) -> _Folder:
-    """Return the tree that lies under ``root`` as one that is durable."""
+    """Return the tree under ``root``, as durable content."""
     tree = _Folder()
     for path in sorted(root.iterdir()):
         tree.durable[path.name] = _taken(path) if path.is_dir() else _File(durable=path.read_bytes())

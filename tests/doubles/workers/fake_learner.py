@@ -1,4 +1,4 @@
-"""A learner that learns in microseconds and remembers every data point it has seen."""
+"""A learner that trains in microseconds and records every data point it was trained on."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from storage.errors import Corrupt
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HashState:
-    """The links of a hash chain, and whose data points are in it."""
+    """The links of a hash chain, and the keys of the data points in it."""
 
     chain: bytes
     seen: frozenset[int] = frozenset()
@@ -32,8 +32,8 @@ class HashState:
 class HashLearner:
     """Implements ``Learner[HashState]``: every step hashes the points in the order of its epoch.
 
-    The result depends on every point's key, features, label and position in the epoch, on seed, shard and slice: on
-    exactly what a real learner's result depends on.
+    The result depends on the key, features, label and position in the epoch of every point, and on seed, shard and
+    slice, like that of a real learner.
     """
 
     slices: int
@@ -47,7 +47,7 @@ class HashLearner:
         return HashState(chain=sha256(f"{self.seed}/{shard}".encode()).digest())
 
     def learn(self, state: HashState, points: ShardPoints, shard: ShardId, slice_: SliceIndex) -> Learning[HashState]:
-        """Hash slices 1..``slice_`` for that slice's epochs."""
+        """Hash slices 1..``slice_`` for the epochs of ``slice_``."""
         end = points.ends[slice_ - 1]
         if end == 0:
             return state
@@ -70,7 +70,7 @@ class HashLearner:
         return self.epochs(slice_) * len(batch_bounds(points.ends[slice_ - 1], self.batch_size))
 
     def probabilities(self, state: HashState, features_NF: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-        """Return all weight on one class."""
+        """Return probability 1 for one class."""
         sure_NC = np.zeros((len(features_NF), self.classes), dtype=np.float64)
         sure_NC[:, state.chain[0] % self.classes] = 1.0
         return sure_NC
@@ -91,7 +91,7 @@ class HashLearner:
 
 
 def decode_state(payload: bytes) -> HashState:
-    """Return the state that a checkpoint holds. Raises ``Corrupt`` when it is none."""
+    """Return the state in a checkpoint. Raises ``Corrupt`` when ``payload`` is not a checkpoint."""
     try:
         record = json.loads(payload)
         return HashState(chain=bytes.fromhex(record["chain"]), seen=frozenset(map(int, record["seen"])))

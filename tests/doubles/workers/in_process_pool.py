@@ -1,4 +1,4 @@
-"""The worker pool without Ray: tasks one after another, in this process, with deaths by plan."""
+"""A worker pool without Ray: does tasks one after another, in this process, with planned deaths."""
 
 from __future__ import annotations
 
@@ -15,35 +15,35 @@ from storage.objects import ObjectStore
 from tests.doubles.time_and_names import VirtualClock
 
 Death = Literal["before_telling", "after_telling"]
-"""Whether the event at which a worker dies is lost with it, its checkpoint written but never told of, or still told."""
+"""Whether the event at which a worker dies is lost, with its checkpoint written but not reported, or still reported."""
 
 
 @dataclass(slots=True, kw_only=True)
 class InProcessPool(Generic[State]):
     """Implements ``coordinator.ports.WorkerPool``.
 
-    The clock moves a second at every reading, so that every epoch is an event.
+    The clock advances a second at every reading, so that every epoch is an event.
     """
 
     learners: Callable[[int], Learner[State]]
-    """Returns the learner for so many features."""
+    """Returns the learner for a number of features."""
     conditions: Callable[[int], Configuration]
-    """Returns what decides the bits for so many features."""
+    """Returns the configuration for a number of features."""
     store: ObjectStore
     names: Callable[[], str]
     deaths: Mapping[int, Death] = field(default_factory=dict)
-    """At which events, counted from 0 over the pool's whole life, a worker dies."""
+    """The events, counted from 0 over the pool's lifetime, at which a worker dies."""
     events: int = 0
-    """Events so far, the lost ones included."""
+    """Events so far, including lost ones."""
     slices_learned: int = 0
-    """How many slices workers have learned, the lost ones included."""
+    """Number of slices that workers have trained, including lost ones."""
 
     def configuration(self, width: int, tasks: int, stored: Configuration | None = None) -> Configuration:
-        """Return what decides the bits."""
+        """Return the configuration."""
         return self.conditions(width)
 
     def train(self, tasks: Sequence[TrainTask]) -> Iterator[TrainingEvent]:
-        """Do the tasks; where a worker dies another one goes on after the last slice told of."""
+        """Perform the tasks; when a worker dies, another one continues after the last slice reported."""
         for task in tasks:
             yield from self._train(task)
 

@@ -1,4 +1,4 @@
-"""The command's workers without Ray: the very ``Worker`` that Ray's actors hold, in this process."""
+"""The command's workers without Ray: the same ``Worker`` as in Ray's actors, in this process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from storage.digests import Sha256
 
 @dataclass(slots=True)
 class LocalWorkers:
-    """Made as ``cluster.training.pool.RayPool`` is, and implements ``coordinator.ports.WorkerPool``."""
+    """Constructed like ``cluster.training.pool.RayPool``; implements ``coordinator.ports.WorkerPool``."""
 
     setup: WorkerSetup
     settings: ClusterSettings
@@ -22,7 +22,7 @@ class LocalWorkers:
     _workers: list[Worker] = field(default_factory=list)
 
     def configuration(self, width: int, tasks: int, stored: Configuration | None = None) -> Configuration:
-        """Return what decides the bits here."""
+        """Return the configuration."""
         return self._worker().configuration(width, stored)
 
     def rehearse(self, width: int) -> Sha256 | None:
@@ -30,12 +30,12 @@ class LocalWorkers:
         return self._worker().rehearse(width)
 
     def train(self, tasks: Sequence[TrainTask]) -> Iterator[TrainingEvent]:
-        """Do the tasks one after another."""
+        """Perform the tasks one after another."""
         for task in tasks:
             yield from self._worker().train(task)
 
     def close(self) -> None:
-        """Let the worker go."""
+        """Drop the worker."""
         self._workers.clear()
 
     def _worker(self) -> Worker:

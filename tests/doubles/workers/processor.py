@@ -1,4 +1,4 @@
-"""Threads that take turns stay on one processor: to wake one on another processor costs more than most turns."""
+"""Keeps cooperating threads on one processor: waking a thread on another one costs more than most of its turns."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from contextlib import contextmanager
 
 @contextmanager
 def one_processor() -> Iterator[None]:
-    """Keep this thread, and those that it starts, on one processor within the block: half the time for a simulation.
+    """Keep this thread and those that it starts on one processor within the block, which halves a simulation's time.
 
-    Each process of a test run or a soak has another one.
+    Each process of a test run or soak uses a different processor.
     """
-    if not hasattr(os, "sched_setaffinity"):  # nothing but time depends on it
+    if not hasattr(os, "sched_setaffinity"):  # affects only the time
         yield
         return
     allowed = sorted(os.sched_getaffinity(0))
@@ -27,7 +27,7 @@ def one_processor() -> Iterator[None]:
 
 
 def _number() -> int:
-    """Return which of the processes at work beside each other this is."""
+    """Return this process's number among the concurrent ones."""
     named = os.environ.get("PYTEST_XDIST_WORKER", multiprocessing.current_process().name)
     found = re.search(r"\d+$", named)
     return int(found[0]) if found else 0

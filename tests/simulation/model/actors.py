@@ -1,4 +1,4 @@
-"""Who acts in a simulation: operators who run processes, their clients, and readers."""
+"""The actors of a simulation: operators that run processes, their clients, and readers."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from storage.objects import ObjectStore
 from tests.doubles.federation import KEY, names_of, plain_conditions, source_of
 from tests.doubles.stores.faulty_store import Crash
 from tests.simulation.model.auditor import Auditor
-from tests.simulation.model.processes import Grounds, Process
-from tests.simulation.model.scenario import BRISK, Command, Demand, Scenario, identities_of, specification
+from tests.simulation.model.processes import Environment, OperatorProcess
+from tests.simulation.model.scenario import IMMEDIATE, Command, PlannedRequest, Scenario, identities_of, specification
 
 _INTERVENTIONS: Final[Mapping[str, Intervention]] = {
     "hold": Hold(reason="a lawsuit"),
@@ -32,67 +32,67 @@ _INTERVENTIONS: Final[Mapping[str, Intervention]] = {
     "extend": Extend(days=10, reason="many"),
     "cancel": Cancel(reason="withdrawn"),
 }
-"""By the kinds of a scenario's commands."""
+"""By kind of command."""
 
 _MOST_TRIES = 4
 _MOST_ROUNDS = 3
 _LOST = "this writer has lost its place in the journal"
-"""What a thread hears whose process has heard, in another thread, that an entry's outcome is unknown."""
+"""The error in a thread whose process learned, in another thread, that an entry's outcome is unknown."""
 
 _LONGEST_THOUGHT = 300
-"""Operations that others do at most while someone thinks."""
+"""Maximal number of operations by others before an actor's next command."""
 
 _OVERTAKEN = (Fenced, Conflict)
-"""What a writer may meet that another one has overtaken; alone, never."""
+"""Errors that a superseded writer may see, but never a writer that is alone."""
 
 
 _LONGEST_PAUSE = 400
-"""The same, for someone whose command has failed."""
+"""The same after a failed command."""
 
 
 @contextmanager
 def _used_before() -> Iterator[None]:
-    """Expect that an id is refused because it was used for something else."""
+    """Expect that an id is refused because it was used for another request."""
     try:
         yield
     except Conflict as error:
         if "used before" not in error.fact:
             raise
     else:
-        raise AssertionError("an id was taken twice, for two things")
+        raise AssertionError("an id was accepted for two requests")
 
 
 class RefusedByPolicy(Exception):
-    """What was asked for cannot be done any more: no conflict between writers."""
+    """The command is no longer possible; this is not a conflict between writers."""
 
 
 @dataclass(slots=True, kw_only=True)
-class Stage:
+class SimulationContext:
     """What all actors of one simulation share."""
 
-    grounds: Grounds
+    environment: Environment
     scenario: Scenario
 
     @property
     def auditor(self) -> Auditor:
-        """Who watches them."""
-        return self.grounds.sea.auditor
+        """The auditor of the simulation."""
+        return self.environment.injector.auditor
 
-    def judge(self, error: SisaError) -> None:
-        """Count what a process ended with. Raises it when nothing that happened explains it."""
-        self.grounds.count(type(error).__name__)
+    def check_error(self, error: SisaError) -> None:
+        """Count the error that ended a process. Raises ``AssertionError`` when nothing that happened explains it."""
+        self.environment.count(type(error).__name__)
         explained = isinstance(error, OutcomeUnknown | Unavailable)
         explained |= isinstance(error, _OVERTAKEN) and len(self.scenario.operators) > 1
         explained |= isinstance(error, Fenced) and error.fact == _LOST
         if not explained:
             raise AssertionError(f"unexplained: {error!r}") from error
 
-    def goes_on(self, error: SisaError) -> bool:
-        """Return whether a process goes on after an error, as some may: what they believe must stay true."""
-        return isinstance(error, OutcomeUnknown | Unavailable) and self.grounds.sea.random.random() < 0.5
+    def continues(self, error: SisaError) -> bool:
+        """Return whether the process continues after the error: some do, and their state must stay correct."""
+        return isinstance(error, OutcomeUnknown | Unavailable) and self.environment.injector.random.random() < 0.5
 
     def do(self, engine: Engine, command: Command) -> None:
-        """Carry out a command as the front door does."""
+        """Carry out a command like the front door."""
         match command.kind:
             case "train":
                 self._train(engine, command)
@@ -120,57 +120,57 @@ class Stage:
             engine.settle()
 
     def _wait(self, engine: Engine) -> None:
-        """Let time pass until retraining may start, or half of it."""
+        """Advance the clock until retraining may start, or half as far."""
         for _ in range(_MOST_ROUNDS):
             until = engine.settle(hurry=False)
             if until is None:
                 return
-            self.grounds.count("waits for a batch")
-            now = self.grounds.clock.now()
-            half = self.grounds.sea.random.random() < 0.5
-            self.grounds.clock.advance_to(now + (until - now) / 2 if half else until)
+            self.environment.count("waits for a batch")
+            now = self.environment.clock.now()
+            half = self.environment.injector.random.random() < 0.5
+            self.environment.clock.advance_to(now + (until - now) / 2 if half else until)
 
     def _erase(self, engine: Engine, command: Command) -> None:
         if engine.state.data is None:
-            self.grounds.count("nothing there yet")
+            self.environment.count("nothing there yet")
             return
-        demand = self.scenario.demands[command.request]
+        planned = self.scenario.requests[command.request]
         if command.kind == "repeat otherwise":
-            self._repeat_otherwise(engine, demand)
+            self._repeat_otherwise(engine, planned)
             return
-        names = names_of(demand.subjects, demand.ids)
-        request = self._request(demand.request_id, names, include_similar=demand.include_similar)
-        accepted = engine.accept(replace(request, held=demand.held), names)
+        names = names_of(planned.subjects, planned.ids)
+        request = self._request(planned.request_id, names, include_similar=planned.include_similar)
+        accepted = engine.accept(replace(request, held=planned.held), names)
         assert accepted.body == request.body
-        self.auditor.acknowledged.add(demand.request_id)
-        self.grounds.count("acknowledged")
+        self.auditor.acknowledged.add(planned.request_id)
+        self.environment.count("acknowledged")
         if command.kind == "announce":
             return
         engine.remove_points()
         if command.kind == "erase":
             engine.settle()
 
-    def _repeat_otherwise(self, engine: Engine, demand: Demand) -> None:
-        """The same id is refused with other names, with those spelt alike or without, or to let people back (D4)."""
-        if not isinstance(engine.find(demand.request_id), ErasureRequest):
+    def _repeat_otherwise(self, engine: Engine, planned: PlannedRequest) -> None:
+        """The same id with other names, with the opposite ``include_similar``, or for a readmission is refused (D4)."""
+        if not isinstance(engine.find(planned.request_id), ErasureRequest):
             return
-        names = names_of(demand.subjects, demand.ids)
-        more = names_of([*demand.subjects, "somebody else"], demand.ids)
-        for body, include_similar in ((more, demand.include_similar), (names, not demand.include_similar)):
+        names = names_of(planned.subjects, planned.ids)
+        more = names_of([*planned.subjects, "somebody else"], planned.ids)
+        for body, include_similar in ((more, planned.include_similar), (names, not planned.include_similar)):
             with _used_before():
-                engine.accept(self._request(demand.request_id, body, include_similar=include_similar), body)
+                engine.accept(self._request(planned.request_id, body, include_similar=include_similar), body)
         with _used_before():
-            engine.readmit(readmission_of(names, demand.request_id, "asked", self.grounds.clock.now()), names)
-        self.grounds.count("refused another body")
+            engine.readmit(readmission_of(names, planned.request_id, "asked", self.environment.clock.now()), names)
+        self.environment.count("refused another body")
 
     def _request(self, request_id: str, names: DigestSet, *, include_similar: bool = False) -> ErasureRequest:
         own = specification(self.scenario.shards, self.scenario.slices, 0)
-        now, committed = self.grounds.clock.now(), sha256(request_id.encode())
+        now, committed = self.environment.clock.now(), sha256(request_id.encode())
         return request_of(own, names, request_id, now, commitment=committed, include_similar=include_similar)
 
     def _readmit(self, engine: Engine, command: Command) -> None:
-        """Let people back who were erased, if they were."""
-        comeback, now = self.scenario.returns[command.request], self.grounds.clock.now()
+        """Readmit people, if they were erased."""
+        comeback, now = self.scenario.returns[command.request], self.environment.clock.now()
         names = names_of(comeback.subjects, ())
         asked = readmission_of(names, comeback.request_id, "asked", now)
         is_known = engine.find(comeback.request_id) is not None
@@ -181,18 +181,18 @@ class Stage:
             if engine._ledger._position.number == before:
                 erased = self.auditor.barred[before].intersection(names.subject_digests())
                 assert not erased, f"{comeback.request_id} is refused, and they were erased"
-            self.grounds.count("nobody to readmit")
+            self.environment.count("nobody to readmit")
             return
         assert done.body == asked.body
         self.auditor.acknowledged.add(comeback.request_id)
-        self.grounds.count("readmitted again" if is_known else "readmitted")
+        self.environment.count("readmitted again" if is_known else "readmitted")
         self._readmit_otherwise(engine, comeback.request_id)
 
     def _readmit_otherwise(self, engine: Engine, request_id: str) -> None:
-        """The same id with other names, or to erase, is refused (D4)."""
+        """The same id with other names, or for an erasure, is refused (D4)."""
         others = names_of(["s0"], ())
         with _used_before():
-            engine.readmit(readmission_of(others, request_id, "asked", self.grounds.clock.now()), others)
+            engine.readmit(readmission_of(others, request_id, "asked", self.environment.clock.now()), others)
         with _used_before():
             engine.accept(self._request(request_id, others), others)
 
@@ -200,14 +200,14 @@ class Stage:
         try:
             engine.intervene(lambda state: self._ruling(state, command, engine.now()))
         except (Invalid, RefusedByPolicy):
-            self.grounds.count("refused by policy")
+            self.environment.count("refused by policy")
             return
-        self.grounds.count(command.kind)
+        self.environment.count(command.kind)
         engine.remove_points()
 
     def _ruling(self, state: FederationState, command: Command, at: str) -> Event:
-        """Return the event that does what is asked for. Raises ``RefusedByPolicy`` or ``Invalid``."""
-        request_id, settings = self.scenario.demands[command.request].request_id, self.grounds.erasure
+        """Return the event for the command. Raises ``RefusedByPolicy`` or ``Invalid``."""
+        request_id, settings = self.scenario.requests[command.request].request_id, self.environment.erasure
         wanted = _INTERVENTIONS[command.kind]
         try:
             return ruling(state, request_id, wanted, settings=settings, at=at)
@@ -216,64 +216,66 @@ class Stage:
 
 
 @dataclass(slots=True, eq=False)
-class Operator:
-    """Gives commands, one after another; after a failure to a new process."""
+class OperatorActor:
+    """Gives commands, one after another, and repeats a failed command with a new process."""
 
-    stage: Stage
+    context: SimulationContext
     number: int
-    process: Process | None = None
+    process: OperatorProcess | None = None
     is_done: bool = False
 
     @property
     def serves(self) -> bool:
-        """Whether clients can speak to a process that holds data."""
+        """Whether clients can reach a process with data."""
         engine = self.process.engine if self.process else None
         return engine is not None and engine.state.data is not None
 
     def has_died(self) -> bool:
-        """Return whether its process has."""
-        return self.process is not None and self.process.life.is_dead
+        """Return whether its process has died."""
+        return self.process is not None and self.process.status.is_dead
 
     def work(self) -> None:
         """Give all commands."""
-        grounds, scenario = self.stage.grounds, self.stage.scenario
-        grounds.sea.baton.sleep(scenario.starts[self.number])
+        environment, scenario = self.context.environment, self.context.scenario
+        environment.injector.scheduler.sleep(scenario.starts[self.number])
         for command in scenario.operators[self.number]:
             self._insist(command)
-            if grounds.sea.random.random() < 0.5:
+            if environment.injector.random.random() < 0.5:
                 self._end()
         self._end()
         self.is_done = True
 
     def _insist(self, command: Command) -> None:
-        sea = self.stage.grounds.sea
+        injector = self.context.environment.injector
         for _ in range(_MOST_TRIES):
             try:
                 process = self._process(command)
-                self.stage.do(process.engine or process.start(), command)
+                self.context.do(process.engine or process.start(), command)
                 process.check()
             except Crash:
-                self.stage.grounds.count("processes died")
+                self.context.environment.count("processes died")
             except SisaError as error:
-                self.stage.judge(error)
-                if self.stage.goes_on(error):
+                self.context.check_error(error)
+                if self.context.continues(error):
                     continue
             else:
                 return
             self._end()
-            sea.baton.sleep(sea.random.randrange(_LONGEST_PAUSE))  # or two operators fence each other for ever
-        self.stage.grounds.count("commands given up")
+            injector.scheduler.sleep(
+                injector.random.randrange(_LONGEST_PAUSE)
+            )  # else two operators could fence each other forever
+        self.context.environment.count("commands given up")
 
-    def _process(self, command: Command) -> Process:
-        """Return a process under the specification of the training that is current, or that is asked for."""
+    def _process(self, command: Command) -> OperatorProcess:
+        """Return a process with the specification of the command if it trains, else of the last training."""
         wanted = self._wanted(command)
         if self.process is None or (command.kind == "train" and self.process.specification != wanted):
             self._end()
-            self.process = Process(self.stage.grounds, wanted)
+            self.process = OperatorProcess(self.context.environment, wanted)
         return self.process
 
     def _wanted(self, command: Command) -> FederationSpecification:
-        state, scenario = self.stage.auditor.state, self.stage.scenario
+        state, scenario = self.context.auditor.state, self.context.scenario
         current = state.configuration.seed if state and state.configuration else 0
         return specification(scenario.shards, scenario.slices, command.seed if command.kind == "train" else current)
 
@@ -284,42 +286,42 @@ class Operator:
 
 
 @dataclass(slots=True, eq=False)
-class Client:
-    """Speaks to an operator's process, from a thread of its own."""
+class ClientActor:
+    """Sends commands to an operator's process, from its own thread."""
 
-    stage: Stage
-    operator: Operator
+    context: SimulationContext
+    operator: OperatorActor
     commands: tuple[Command, ...]
-    process: Process | None = None
+    process: OperatorProcess | None = None
 
     def has_died(self) -> bool:
-        """Return whether the process has that it speaks to."""
-        return self.process is not None and self.process.life.is_dead
+        """Return whether the process it uses has died."""
+        return self.process is not None and self.process.status.is_dead
 
     def work(self) -> None:
-        """Ask for everything, once there is someone to ask."""
-        baton, random = self.stage.grounds.sea.baton, self.stage.grounds.sea.random
+        """Send all commands, as soon as a process can take them."""
+        scheduler, random = self.context.environment.injector.scheduler, self.context.environment.injector.random
         for command in self.commands:
-            if command.kind not in BRISK:
-                baton.sleep(random.randrange(_LONGEST_THOUGHT))
+            if command.kind not in IMMEDIATE:
+                scheduler.sleep(random.randrange(_LONGEST_THOUGHT))
             for _ in range(_MOST_TRIES):
-                baton.wait(lambda: self.operator.serves or self.operator.is_done)
+                scheduler.wait(lambda: self.operator.serves or self.operator.is_done)
                 if self.operator.is_done or self._ask(command):
                     break
 
     def _ask(self, command: Command) -> bool:
-        """Return whether it is done with."""
+        """Send the command; return whether it was carried out."""
         self.process = process = self.operator.process
         assert process is not None
         assert process.engine is not None
         try:
-            self.stage.do(process.engine, command)
+            self.context.do(process.engine, command)
             process.check()
         except Crash:
-            self.stage.grounds.count("clients cut off")
+            self.context.environment.count("clients cut off")
         except SisaError as error:
-            self.stage.judge(error)
-            if not self.stage.goes_on(error):
+            self.context.check_error(error)
+            if not self.context.continues(error):
                 process.kill()
         else:
             return True
@@ -329,30 +331,30 @@ class Client:
 
 
 @dataclass(slots=True, eq=False)
-class Reader:
-    """Reads the state now and then, and would serve it."""
+class ReaderActor:
+    """Reads the state now and then, as for serving it."""
 
-    stage: Stage
+    context: SimulationContext
     times: int
 
     def work(self) -> None:
-        """Read, and compare with what is durable."""
-        sea = self.stage.grounds.sea
-        store = self.stage.grounds.store(self.stage.grounds.life("r"))
+        """Read the state and compare it with the durable one."""
+        injector = self.context.environment.injector
+        store = self.context.environment.store(self.context.environment.new_status("r"))
         for _ in range(self.times):
-            sea.baton.sleep(sea.random.randrange(_LONGEST_THOUGHT))
+            injector.scheduler.sleep(injector.random.randrange(_LONGEST_THOUGHT))
             try:
                 self._read(store)
             except (Crash, Unavailable):
                 return
 
     def _read(self, store: ObjectStore) -> None:
-        auditor, gone, latest = self.stage.auditor, self.stage.auditor.gone, max(self.stage.auditor.states)
+        auditor, gone, latest = self.context.auditor, self.context.auditor.gone, max(self.context.auditor.states)
         reading = read_ledger(store)
-        assert reading.position.number >= latest, "a reader was shown the past"
+        assert reading.position.number >= latest, "a reader got a state that is older than the durable one"
         known = auditor.states[reading.position.number]
-        is_begun = known is not None and known.is_begun  # before that, the first manifest says what there is
-        assert not is_begun or reading.state == known, "a reader was shown what never was"
-        self.stage.grounds.count("readings")
+        is_begun = known is not None and known.is_begun  # before that, the first manifest defines the state
+        assert not is_begun or reading.state == known, "a reader got a state that never existed"
+        self.context.environment.count("readings")
         if reading.state is not None:
-            auditor.check_serving(auditor.view(self.stage.grounds.sea.objects), reading.state, gone)
+            auditor.check_serving(auditor.view(self.context.environment.injector.objects), reading.state, gone)

@@ -1,7 +1,7 @@
-"""The auditor: holds the law at every commit and at every deletion, whoever makes it.
+"""The auditor: checks the law at every commit and every deletion by any process.
 
-It keeps its own copy of the state, event by event as they become durable, so that it knows what every reader and every
-later writer will find, and compares that with what manifests state and what writers believe.
+It applies every event to its own copy of the state as soon as the event is durable. So it knows what every reader and
+every later writer will find, and compares that with the manifests and with the writers' states in memory.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from storage.objects import ObjectKey, ObjectStore
 from storage.registers.journal import START, JournalEntry, Position, entry_from_bytes
 from storage.registers.manifest import Manifest, manifest_from_bytes
 from storage.stores.memory import MemoryStore
-from tests.simulation.model.sight import Identity, Sight
+from tests.simulation.model.contents import ContentIndex, Identity
 
 _STAGES = [
     RequestState.ACCEPTED,
@@ -47,43 +47,43 @@ _STAGES = [
 ]
 _UNTOUCHED = (RequestState.ACCEPTED, RequestState.REFUSED, RequestState.CANCELLED)
 _HELD = ("shards/", "requests/", "tombstones/", "ended/")
-"""Where objects lie that a state refers to."""
+"""Folders of the objects that a state may refer to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Birth:
-    """How an object came about."""
+class Origin:
+    """When an object was written, and by whom."""
 
     tick: int
     author: str
-    """Who put it; empty: nobody in particular."""
+    """Name of the process; empty when it was there from the start."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
-    """A source that somebody began to read."""
+class SourceReading:
+    """A source that a process began to read."""
 
     points: frozenset[Identity]
-    """What it holds."""
+    """Its data points."""
     barred: frozenset[bytes]
-    """The tombstones there were by then."""
+    """The tombstones at that time."""
 
     def left_out(self) -> tuple[int, int]:
-        """Return how many data points tombstones keep out, and how many of them by their ids alone."""
+        """Return how many data points tombstones keep out, and how many of these only by their ids."""
         out = [(point, subject) for point, subject in self.points if not self.barred.isdisjoint((point, subject))]
         return len(out), sum(1 for _, subject in out if subject not in self.barred)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Meant:
-    """What a request means of the data points that are there."""
+class Affected:
+    """What a request affects among the present data points."""
 
     points: frozenset[Identity]
     tombstones: frozenset[bytes]
     similar: Similar
-    """What stays of people spelt alike."""
+    """What remains of similarly spelt subjects."""
     unknown: int
-    """Names that nobody bears here."""
+    """Number of unknown names."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -91,54 +91,54 @@ class Auditor:
     """Checks every state that ever becomes current."""
 
     erases: Mapping[str, frozenset[int]] = field(default_factory=dict)
-    """For requests that may come: keys (``ShardPoints.keys_N``) of data points that each must erase."""
+    """For each expected request: keys (``ShardPoints.keys_N``) of the data points that it must erase."""
     similar: frozenset[str] = frozenset()
-    """Requests that mean people spelt alike as well."""
+    """Requests that include similarly spelt subjects."""
     returns: Mapping[str, frozenset[bytes]] = field(default_factory=dict)
-    """For readmissions that may come: keyed digests of the subjects that each lets back."""
+    """For each expected readmission: keyed digests of its subjects."""
     spelt: Mapping[bytes, str] = field(default_factory=dict)
-    """What people spelt alike have in common, by keyed digest; who is not in it is spelt like nobody else."""
-    sources: list[Reading] = field(default_factory=list)
-    """Every source that was ever read; empty: not known."""
+    """The common spelling of similar subjects, by keyed digest; subjects that are not in it are similar to none."""
+    sources: list[SourceReading] = field(default_factory=list)
+    """Every source that was ever read; empty when they are not known."""
     acknowledged: set[str] = field(default_factory=set)
-    """Requests whose acceptance was returned to the caller, and readmissions."""
+    """Requests and readmissions whose acceptance was returned to the caller."""
     view: Callable[[MemoryStore], ObjectStore] = lambda store: store
-    """How the objects are read: as they lie there, or decrypted."""
+    """How objects are read: raw, or decrypted."""
     thorough: bool = True
-    """Whether all objects of the state are read at every commit, and not only those that are new in it. On a store that
-    is not encrypted an object cannot change unseen; on one that is its key may be destroyed."""
+    """Whether every commit reads all objects of the state, not only new ones. In an unencrypted store an object cannot
+    change unnoticed; in an encrypted one its key may be destroyed."""
     author: str = ""
-    """Who changes the store right now."""
-    may_leave: Callable[[Birth], bool] | None = None
-    """Whether an object that nothing refers to may be there when a request completes, because others are at work; None:
-    nobody is."""
+    """Name of the process that is changing the store."""
+    may_leave: Callable[[Origin], bool] | None = None
+    """Returns whether an unreferenced object may exist when a request completes, because other processes are running.
+    None: there are no others."""
     noted: Callable[[str], None] = lambda _: None
-    """Told of what has happened that is worth counting."""
-    sight: Sight = field(default_factory=Sight)
+    """Called with the name of every event to count."""
+    contents: ContentIndex = field(default_factory=ContentIndex)
     states: dict[int, FederationState | None] = field(default_factory=lambda: {0: None})
     """The state after every entry of the journal."""
-    born: dict[ObjectKey, Birth] = field(default_factory=dict)
-    """The objects that are there now, of those that a state may refer to."""
+    origins: dict[ObjectKey, Origin] = field(default_factory=dict)
+    """The present objects that a state may refer to, with their origins."""
     gone: frozenset[int] = frozenset()
-    """Keys of the data points that must not be in anything current any more: whoever comes back, they do not."""
+    """Keys of the data points that no current object may contain, even after readmissions."""
     taken_over: int = 0
-    """The tick at which the present writer's entry fenced all others."""
+    """The tick at which the present writer's first entry fenced all others."""
     compacted: int = 0
-    """The tick of the last manifest: right before, nothing was left over but what others were writing."""
+    """The tick of the last manifest; right before it, only objects of concurrent writes were unreferenced."""
     holder: str = ""
-    """Who wrote that entry."""
+    """Name of the process that wrote that entry."""
     tick: int = 0
     token: int = 0
     tombstoned: dict[str, frozenset[bytes]] = field(default_factory=dict)
-    """Keyed digests that a request has had set as tombstones, by its id."""
+    """The keyed digests that became tombstones through each request, by its id."""
     tombstones: frozenset[bytes] = frozenset()
-    """Those of all requests, but for subjects who were let back since."""
+    """The tombstones of all requests, without subjects readmitted since."""
     barred: dict[int, frozenset[bytes]] = field(default_factory=lambda: {0: frozenset()})
     """The tombstones after every entry of the journal."""
     returned: frozenset[bytes] = frozenset()
-    """Subjects who were ever let back."""
+    """Subjects that were ever readmitted."""
     generations: list[tuple[int, tuple[int, ...]]] = field(default_factory=list)
-    """Every generation that ever was, with how many slices each shard's served checkpoint had seen."""
+    """Every generation so far, with the number of slices of each shard's served checkpoint."""
     _whole: dict[int, FederationState] = field(default_factory=dict)
     _position: Position = START
     _base: Position = START
@@ -147,45 +147,45 @@ class Auditor:
 
     @property
     def state(self) -> FederationState | None:
-        """The state that is current."""
+        """The current state."""
         return self.states[self._position.number]
 
     def whole(self, store: ObjectStore, state: FederationState) -> FederationState:
-        """Return the state with all requests and readmissions that have left it."""
+        """Return the state including all requests and readmissions that have left it."""
         if not state.ended.count:
             return state
         return replace(state, requests=all_requests(store, state), readmissions=all_readmissions(store, state))
 
     def erased_by(self, request_ids: Iterable[str]) -> frozenset[bytes]:
-        """Return the keyed digests that the requests have made tombstones of, without those of who was let back."""
-        nobody: frozenset[bytes] = frozenset()
-        named = frozenset(chain.from_iterable(self.tombstoned.get(each, nobody) for each in request_ids))
+        """Return the tombstones that the requests have set, without readmitted subjects."""
+        none: frozenset[bytes] = frozenset()
+        named = frozenset(chain.from_iterable(self.tombstoned.get(each, none) for each in request_ids))
         return named & self.tombstones
 
     def reads(self, points: frozenset[Identity], ledger: Ledger) -> None:
-        """Take note of a source that a writer is about to read, and of whom it knows as erased."""
-        self.sources.append(Reading(points=points, barred=self.barred[ledger._position.number]))
+        """Record a source that a writer is about to read, and the tombstones that it knows."""
+        self.sources.append(SourceReading(points=points, barred=self.barred[ledger._position.number]))
 
-    # ------------------------------------------------------------------------------------------- what is told to it
+    # -------------------------------------------------------------------------------------- calls from the simulation
 
     def created(self, store: MemoryStore, key: ObjectKey, payload: bytes) -> None:
-        """Take note of an object that is there now; entries and manifests are checked."""
+        """Record a new object; check entries and manifests."""
         self.tick += 1
         if key.startswith("journal/"):
             self._commit(store, entry_from_bytes(payload, key), sha256(payload))
         elif key.startswith("manifest/"):
             self._state_all(store, manifest_from_bytes(payload, key))
         elif key.startswith(_HELD):
-            assert key not in self.born, f"{key} was written twice"
-            self.born[key] = Birth(tick=self.tick, author=self.author)
+            assert key not in self.origins, f"{key} was written twice"
+            self.origins[key] = Origin(tick=self.tick, author=self.author)
 
     def replacing(self, key: str) -> None:
-        """Check that what is about to be replaced is meant to be: floors and keyrings, and nothing else."""
+        """Check that only floors and keyrings are replaced."""
         is_floor = key in {"control/floor", "control/journal-floor"}
         assert is_floor or key.startswith("keyrings/"), f"{key} is being replaced"
 
     def deleting(self, key: str) -> None:
-        """Check that what is about to be deleted is not needed by anyone any more."""
+        """Check that a deleted object is no longer needed."""
         self.tick += 1
         assert key not in self._referenced, f"{key} is current and being deleted"
         folder, _, number = key.partition("/")
@@ -193,33 +193,33 @@ class Auditor:
         assert folder != "manifest" or int(number) < self._manifest, f"{key} is the manifest and being deleted"
         assert key not in {"control/floor", "control/journal-floor"}, f"{key} is being deleted"
         assert folder != "history", f"{key} is on record for good and being deleted"
-        self.born.pop(ObjectKey(key), None)
+        self.origins.pop(ObjectKey(key), None)
 
     def check_writer(self, ledger: Ledger) -> None:
-        """Check that a writer's state is what everyone else reads at its place of the journal."""
+        """Check that a writer's state equals the durable state at its position in the journal."""
         expected = self.states.get(ledger._position.number)
-        assert ledger.state == expected, "a writer believes in another state than the one that is durable"
+        assert ledger.state == expected, "a writer's state differs from the durable one"
 
     def check_serving(self, store: ObjectStore, state: FederationState, gone: frozenset[int]) -> None:
-        """Check what someone may serve who has read ``state`` after ``gone`` was quarantined (E10)."""
+        """Check what a reader of ``state`` may serve, if it read after ``gone`` was quarantined (E10)."""
         for each in servable(state):
-            if each.checkpoint.key in self.born:  # else it was purged meanwhile, and cannot be loaded
-                saw = self.sight.checkpoint(store, each.checkpoint.key)
+            if each.checkpoint.key in self.origins:  # else it has been purged and cannot be loaded
+                saw = self.contents.checkpoint(store, each.checkpoint.key)
                 assert not gone & saw, f"tainted and served: {each.checkpoint.key}"
 
     def hand_over(self, successor: Auditor) -> None:
-        """Tell another auditor all that is known, as of a time when nobody is at work."""
+        """Copy everything known to another auditor; no process may be running."""
         successor.states = dict(self.states)
-        successor.born = {key: Birth(tick=0, author="") for key in self.born}
+        successor.origins = {key: Origin(tick=0, author="") for key in self.origins}
         successor.sources = list(self.sources)
         successor.barred = dict(self.barred)
         successor.generations = list(self.generations)
-        successor.sight = self.sight.copy()
+        successor.contents = self.contents.copy()
         successor.token = self.token
         successor._position, successor._base, successor._manifest = self._position, self._base, self._manifest
         successor._referenced = self._referenced
 
-    # ------------------------------------------------------------------------------------------------- what it does
+    # ------------------------------------------------------------------------------------------------------ the checks
 
     def _commit(self, store: MemoryStore, entry: JournalEntry, digest: Sha256) -> None:
         if entry.number <= self._position.number:  # put back by a sleeper, who will find that the floor has passed it
@@ -250,12 +250,12 @@ class Auditor:
         if manifest.number <= self._manifest:  # put back by a sleeper, who will find that the floor has passed it
             return
         stated, known = decode_state(manifest.body), self.states[place["number"]]
-        assert place["number"] >= self._base.number, "a manifest does not know of what was deleted from the journal"
+        assert place["number"] >= self._base.number, "a manifest lacks entries that were deleted from the journal"
         if known is None or not known.is_begun:
-            assert not stated.is_begun, "a manifest states what no entry has brought about"
+            assert not stated.is_begun, "a manifest has a state that no entry has caused"
             self.states[place["number"]] = stated
         else:
-            assert stated == known, "a manifest states what never was"
+            assert stated == known, "a manifest has a state that never existed"
         self._manifest, self._base, self.compacted = manifest.number, Position(**place), self.tick
         self._referenced = self.state.referenced() if self.state else frozenset()
 
@@ -282,13 +282,13 @@ class Auditor:
     def _wholes(
         self, store: ObjectStore, before: FederationState, after: FederationState
     ) -> tuple[FederationState, FederationState]:
-        """Return both with all requests that have left them; what is known of the former is not read again."""
+        """Return both states including all requests that have left them; the former is cached."""
         was, now = self._whole.get(id(before)) or self.whole(store, before), self.whole(store, after)
         self._whole = {id(after): now}
         return was, now
 
     def _check_ended(self, before: FederationState, after: FederationState) -> None:
-        """What has left the state was over, and is counted."""
+        """Requests that have left the state had ended, and are counted."""
         self.noted("requests left the state")
         if len(after.ended.buckets) > len(before.ended.buckets) > 0:
             self.noted("buckets parted")
@@ -296,8 +296,8 @@ class Auditor:
         assert not {each.request_id for each in asked_for(after)} - {each.request_id for each in asked_for(before)}
 
     def _erase(self, store: ObjectStore, before: FederationState, after: FederationState, events: list[Event]) -> None:
-        """Learn from the requests themselves which data points must be gone from here on, and who may come back."""
-        present = self.sight.points(store, before)
+        """Derive from the requests which data points must be gone from now on, and who is readmitted."""
+        present = self.contents.points(store, before)
         for event in events:
             if isinstance(event, SubjectsReadmitted):
                 self._let_back(before, event.readmission)
@@ -307,31 +307,33 @@ class Auditor:
             assert now is not None
             if was is None or was.state is not RequestState.ACCEPTED or now.state is RequestState.ACCEPTED:
                 continue
-            meant = self._meant(store, was, present)
-            assert (now.points, now.similar) == (len(meant.points), meant.similar), f"{now.request_id} has miscounted"
-            assert now.unknown == meant.unknown, f"{now.request_id} has miscounted whom nobody knows"
-            assert bool(meant.points) == isinstance(event, PointsRemoved), f"{now.request_id} is refused wrongly"
-            if meant.similar.points:
+            affected = self._affected(store, was, present)
+            assert (now.points, now.similar) == (len(affected.points), affected.similar), (
+                f"{now.request_id} has miscounted"
+            )
+            assert now.unknown == affected.unknown, f"{now.request_id} has miscounted unknown names"
+            assert bool(affected.points) == isinstance(event, PointsRemoved), f"{now.request_id} is refused wrongly"
+            if affected.similar.points:
                 self.noted("similar left")
-            self.tombstoned[now.request_id] = meant.tombstones
-            self.tombstones |= meant.tombstones
-            # As if they had been carried out one by one (E9): of what one erases the next finds nothing any more.
-            present -= meant.points
-        self.gone = self.sight.named(self.tombstones)
+            self.tombstoned[now.request_id] = affected.tombstones
+            self.tombstones |= affected.tombstones
+            # As if they were carried out one by one (E9): a request does not find what an earlier one has erased.
+            present -= affected.points
+        self.gone = self.contents.named(self.tombstones)
         for request in after.requests:
             if request.state not in _UNTOUCHED:
                 missed = self.erases.get(request.request_id, frozenset()) - self.gone
-                assert not missed, f"{request.request_id} has not erased all that it names"
+                assert not missed, f"{request.request_id} has not erased everything that it names"
 
-    def _meant(self, store: ObjectStore, request: ErasureRequest, present: frozenset[Identity]) -> Meant:
-        """Return what the request means.
+    def _affected(self, store: ObjectStore, request: ErasureRequest, present: frozenset[Identity]) -> Affected:
+        """Return what the request affects.
 
-        Names without any data point leave no tombstone: whoever bears them may come later. What is erased leaves one
-        by its id as well: it stays out under another subject's name, too.
+        Names without data points leave no tombstone, because such a person may come later. Erased data points also
+        leave a tombstone by their id, so that they stay out under another subject's name.
         """
         names = load_digests(store, request.names)
         include_similar = request.request_id in self.similar
-        assert request.include_similar == include_similar, f"{request.request_id} means others than was asked for"
+        assert request.include_similar == include_similar, f"{request.request_id} has the wrong include_similar"
         body = sha256(b"sisa/similar/" + names.digest().encode()) if include_similar else names.digest()
         assert request.body == body
         subjects: frozenset[bytes] = frozenset(names.subject_digests())
@@ -344,12 +346,12 @@ class Auditor:
         if include_similar:
             if alike:
                 self.noted("similar erased")
-            # Whoever is spelt alike, also where all of their data points are named one by one.
+            # All similar subjects, including those whose data points are all named by id.
             every = frozenset(subject for _, subject in present if self.spelt.get(subject) in likenesses)
             likenesses = self._likenesses(every)
             found |= every | frozenset(each for each in subjects if self.spelt.get(each) in likenesses)
             named |= alike
-        return Meant(
+        return Affected(
             points=named,
             tombstones=found | frozenset(point for point, _ in named),
             similar=Similar() if include_similar else Similar(points=len(alike), subjects=len(spelt_alike)),
@@ -360,7 +362,7 @@ class Auditor:
         return frozenset(self.spelt[each] for each in subjects if each in self.spelt)
 
     def _let_back(self, before: FederationState, readmission: Readmission) -> None:
-        """Subjects come back; the data points of theirs that were erased do not."""
+        """Record a readmission: its subjects come back, but not their erased data points."""
         if before.readmission(readmission.request_id) is not None:
             return
         back = self.returns[readmission.request_id] & self.tombstones
@@ -370,7 +372,7 @@ class Auditor:
         self.returned |= back
 
     def _check_tombstones(self, store: ObjectStore, before: FederationState, after: FederationState) -> None:
-        """The tombstones are those of who was erased, of nobody else, and each object holds as many as it says."""
+        """The tombstones are exactly those of the erased, and each object has its stated number of digests."""
         if after.tombstone_objects() == before.tombstone_objects():
             return
         if before.segments and len(after.segments) <= len(before.segments):
@@ -379,9 +381,9 @@ class Auditor:
             self.noted("segments side by side")
         held = load_tombstones(store, after.tombstone_objects())
         kept = frozenset((*held.subject_digests(), *held.point_digests()))
-        assert kept == self.tombstones, "the tombstones are not of those who were erased"
+        assert kept == self.tombstones, "the tombstones are not those of the erased"
         for segment in after.segments:
-            assert segment.digests == len(load_digests(store, segment.ref)), f"{segment.ref.key} holds others"
+            assert segment.digests == len(load_digests(store, segment.ref)), f"{segment.ref.key} is miscounted"
 
     def _check_numbers(self, before: FederationState, after: FederationState) -> None:
         assert before.floor <= after.floor <= after.generation
@@ -391,7 +393,7 @@ class Auditor:
 
     def _check_requests(self, before: FederationState, after: FederationState) -> None:
         ids = [each.request_id for each in asked_for(after)]
-        assert len(set(ids)) == len(ids), "a request is there twice"
+        assert len(set(ids)) == len(ids), "a request exists twice"
         missing = self.acknowledged - set(ids)
         assert not missing, f"acknowledged and lost: {missing}"
         for was, now in zip(before.requests, after.requests, strict=False):
@@ -411,16 +413,18 @@ class Auditor:
             assert was.receipt in {None, now.receipt}, f"{was.request_id} has two statements"
 
     def _check_statements(self, store: MemoryStore, before: FederationState, after: FederationState) -> None:
-        """Whoever is said to have a receipt or statement has one."""
+        """Every request with a receipt or statement on record has one in the store."""
         known = {each.request_id for each in asked_for(before) if each.receipt is not None}
         for each in asked_for(after):
             if each.receipt is not None and each.request_id not in known:
                 store.get(_bundle(each.request_id))
 
     def _check_history(self, before: FederationState, after: FederationState) -> None:
-        """The last generations are on record, each from when the one before ended until the next began."""
+        """The last generations are on record, and each ends when the next begins."""
         recorded = [(each.number, each.serving) for each in after.history]
-        assert recorded == self.generations[len(self.generations) - len(recorded) :], "the history is another one"
+        assert recorded == self.generations[len(self.generations) - len(recorded) :], (
+            "the history differs from what was served"
+        )
         assert bool(recorded) == bool(after.generation), "the present generation is not on record"
         for each, following in zip(after.history, after.history[1:], strict=False):
             assert each.until == following.since, f"generation {each.number} did not end when the next began"
@@ -431,58 +435,58 @@ class Auditor:
             assert was == each or not was.until, f"generation {each.number} changed after its end"
 
     def check_generations(self, store: ObjectStore, state: FederationState) -> None:
-        """Check that every generation that ever was is on record: once, in order, with what it served."""
-        told = [(each.number, each.serving) for each in generations(store, state)]
-        assert told == self.generations, "the history is not that of what was served"
+        """Check that every generation is on record: once, in order, with what it served."""
+        recorded = [(each.number, each.serving) for each in generations(store, state)]
+        assert recorded == self.generations, "the history is not that of what was served"
 
     def _check_objects(self, store: ObjectStore, before: FederationState, after: FederationState) -> None:
-        """Every object of the state is there and has the bytes that it should have."""
+        """Every object of the state exists and has the right bytes."""
         self._referenced = after.referenced()
-        missing = self._referenced - self.born.keys()
-        assert not missing, f"current and not there: {missing}"
+        missing = self._referenced - self.origins.keys()
+        assert not missing, f"current and missing: {missing}"
         known = frozenset() if self.thorough else before.referenced()
         parts = [(part.key, part.sha256) for shard in after.shards for each in shard.slices for part in each.parts]
         checkpoints = [(each.key, each.sha256) for shard in after.shards for each in shard.chain]
         for key, digest in (*parts, *checkpoints):
-            assert key in known or is_intact(store, key, digest), f"{key} is current and not what it should be"
+            assert key in known or is_intact(store, key, digest), f"{key} is current and differs from its record"
 
     def _check_points(
         self, store: ObjectStore, before: FederationState, after: FederationState, events: list[Event]
     ) -> None:
-        """The slices hold what was ingested but for what was erased: nobody else loses a data point."""
+        """The slices have exactly what was ingested and not erased."""
         slices = [shard.slices for shard in after.shards]
         if slices == [shard.slices for shard in before.shards]:
             return
-        points = self.sight.points(store, after)
+        points = self.contents.points(store, after)
         if any(isinstance(event, Ingested) for event in events):
             assert after.data is not None
             known = [each for each in self.sources if points == self._taken(each)]
-            assert known or not self.sources, "the slices are not what a source holds without the erased"
-            assert not known or any(map(self._is_told(after.data), known)), "what tombstones kept out is miscounted"
+            assert known or not self.sources, "the slices are not a source without the erased"
+            assert not known or any(map(self._is_counted(after.data), known)), "data points kept out are miscounted"
             self._note_returns(points, known)
         else:
-            left = self._without_erased(self.sight.points(store, before), self.tombstones)
-            assert points == left, "the slices are not what they were without the erased"
+            left = self._without_erased(self.contents.points(store, before), self.tombstones)
+            assert points == left, "the slices are not the earlier ones without the erased"
 
-    def _taken(self, source: Reading) -> frozenset[Identity]:
-        """Return what is taken in from a source: neither who was erased when reading began nor who was meanwhile."""
+    def _taken(self, source: SourceReading) -> frozenset[Identity]:
+        """Return the points ingested from a source: none erased before or during reading."""
         return self._without_erased(source.points, source.barred | self.tombstones)
 
     def _without_erased(self, points: frozenset[Identity], barred: frozenset[bytes]) -> frozenset[Identity]:
         return frozenset(each for each in points if barred.isdisjoint(each))
 
-    def _is_told(self, data: DataState) -> Callable[[Reading], bool]:
-        """Return whether what the state tells of left out data points is true of a source, as reading it began."""
+    def _is_counted(self, data: DataState) -> Callable[[SourceReading], bool]:
+        """Return a check of the state's counts of data points left out, against a source as of the start of reading."""
 
-        def told(source: Reading) -> bool:
+        def matches(source: SourceReading) -> bool:
             likenesses = self._likenesses(source.barred)
             taken = self._without_erased(source.points, source.barred)
             respelt = sum(self.spelt.get(subject) in likenesses for _, subject in taken)
             return (data.refused, data.by_id, data.respelt) == (*source.left_out(), respelt)
 
-        return told
+        return matches
 
-    def _note_returns(self, points: frozenset[Identity], sources: list[Reading]) -> None:
+    def _note_returns(self, points: frozenset[Identity], sources: list[SourceReading]) -> None:
         back = self.returned - self.tombstones
         out = frozenset(chain.from_iterable(each.points for each in sources)) - points
         if any(subject in back for _, subject in points):
@@ -497,23 +501,25 @@ class Auditor:
         checkpoints = [checkpoint.key for shard in state.shards for checkpoint in shard.chain]
         assert {each.checkpoint.key for each in servable(state)} <= set(checkpoints)
         for key in checkpoints:
-            assert not self.gone & self.sight.checkpoint(store, key), f"tainted: {key}"
+            assert not self.gone & self.contents.checkpoint(store, key), f"tainted: {key}"
 
     def _check_completed(self, store: MemoryStore, before: FederationState, after: FederationState) -> None:
-        """A request that completes has its receipt and leaves nothing: deleting comes before saying so (E12)."""
+        """A completed request has its receipt and no leftovers, because deleting precedes completing (E12)."""
         open_before = {request.request_id for request in before.requests if request.state.is_open}
         for request in after.requests:
             if request.state is not RequestState.COMPLETE or request.request_id not in open_before:
                 continue
             store.get(_bundle(request.request_id))
             may_leave = self.may_leave or (lambda _: False)
-            left = [key for key, birth in self.born.items() if key not in self._referenced and not may_leave(birth)]
+            left = [
+                key for key, origin in self.origins.items() if key not in self._referenced and not may_leave(origin)
+            ]
             unfinished = [] if self.may_leave else list(self.view(store).unfinished(""))
             assert not left + unfinished, f"{request.request_id} is complete, and this is left: {left + unfinished}"
 
 
 def asked_for(state: FederationState) -> tuple[ErasureRequest | Readmission, ...]:
-    """Return all that was ever asked for, to erase or to let people back."""
+    """Return all requests and readmissions of the state."""
     return (*state.requests, *state.readmissions)
 
 

@@ -1,4 +1,4 @@
-"""What a seed makes happen: who gives which commands, who interferes, in what weather. Drawn before anything runs."""
+"""The scenario of a seed: who gives which commands, and which faults occur. Drawn before anything runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.doubles.federation import KEY, NAMING, Point, specification_of
 
 EPOCHS: Final = 2
 SEEDS: Final = (0, 0, 0, 0, 0, 1)
-"""Seeds that training is asked for under; another one than before makes all of it anew."""
+"""Seeds to draw from for training; a change of seed retrains everything."""
 
 _SUBJECTS = ("s0", "s1", "s1", "s2", "s3", "s3", "s4")
 BASE: Final = tuple(
@@ -30,35 +30,35 @@ LATER: Final = tuple(
     Point(id=f"q{n}", subject=subject, label="b", features=(0.25, float(n)))
     for n, subject in enumerate(("t0", "s1", "t1"))
 )
-"""Data points that a source may have only later: of a known person, too."""
+"""Data points that only a later source may have; one of them belongs to a known person."""
 
 ERASABLE: Final = ("s1", "s2", "s3", "s4", "t0", "nobody")
-"""Subjects whom requests may name: never s0, so that somebody is left."""
+"""Subjects that requests may name: never s0, so that one is always left."""
 ERASABLE_IDS: Final = ("p1", "p2", "p3", "p4", "p6", "q0", "q1", "none")
 
 ALIKE: Final = tuple(
     Point(id=f"a{n}", subject=subject, label="a", features=(0.75, float(n)))
     for n, subject in enumerate(("S1", "s1 ", "S3", "s 3", "S2", "T0"))
 )
-"""Data points of subjects spelt alike: with white space around it a name is the same, else somebody else's."""
+"""Data points of similarly spelt subjects: with outer white space the name is the same, otherwise another person's."""
 NEW: Final = tuple(
     Point(id=f"n{n}", subject=subject, label="b", features=(1.25, float(n)))
     for n, subject in enumerate(("s1", " s2", "s3", "S1", "s4", "t0"))
 )
-"""What people have to give who come back; and others."""
+"""New data points of readmitted people and of others."""
 
 _MOVABLE: Final = ("p1", "p2", "p3", "p4", "p6", "q1")
 _MOVED_TO: Final = ("u0", "S1")
-"""Data points that a later source may have under another subject, and under which."""
+"""Data points that may have another subject in a later source, and these subjects."""
 
-LONGEST_NAP: Final = 300
+LONGEST_SLEEP: Final = 300
 _UNTIL_ALL_IS_OVER: Final = 5_000
 
 _SHARE_WITH_NAMES: Final = 0.5
-"""Of the scenarios: they take twice as long as others."""
+"""Share of the scenarios with similar names; they take twice as long as others."""
 
 _MANY_NAMES: Final = 70
-"""More names than a request carries in itself."""
+"""More names than a request holds inline."""
 
 Kind = Literal[
     "train",
@@ -76,44 +76,44 @@ Kind = Literal[
 ]
 
 
-BRISK: Final = ("hold", "cancel")
-"""What a client asks for without thinking."""
+IMMEDIATE: Final = ("hold", "cancel")
+"""Commands that a client gives without a pause."""
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What a person asks for."""
+    """A command of an operator or client."""
 
     kind: Kind
     request: int = 0
-    """Which of the scenario's requests it is about; for ``readmit``, of its returns."""
+    """Index of the request that it concerns; for ``readmit``, of the readmission."""
     points: tuple[Point, ...] | None = None
-    """The source to read for ``train``; None: what was read before."""
+    """The source to read for ``train``; None: none, train on what was ingested before."""
     seed: int = 0
-    """To train under."""
+    """Seed to train with."""
 
     def __str__(self) -> str:
-        about = f" {self.request}" if self.kind not in {"train", "settle", "wait"} else ""
-        source = "" if self.points is None else f" on {','.join(map(_told, self.points))}"
-        return f"{self.kind}{about}{source}{f' seed {self.seed}' if self.seed else ''}"
+        request = f" {self.request}" if self.kind not in {"train", "settle", "wait"} else ""
+        source = "" if self.points is None else f" on {','.join(map(_point_text, self.points))}"
+        return f"{self.kind}{request}{source}{f' seed {self.seed}' if self.seed else ''}"
 
 
 @dataclass(frozen=True, slots=True)
-class Demand:
+class PlannedRequest:
     """An erasure request that may be sent, perhaps more than once."""
 
     request_id: str
     subjects: tuple[str, ...]
     ids: tuple[str, ...]
     held: str = ""
-    """Why it comes paused, if it does."""
+    """Reason for which it is submitted on hold; empty when it is not."""
     include_similar: bool = False
-    """Whether those spelt alike are meant as well."""
+    """Whether similarly spelt subjects are included."""
 
 
 @dataclass(frozen=True, slots=True)
-class Return:
-    """A readmission that may be asked for, perhaps more than once."""
+class PlannedReadmission:
+    """A readmission that may be submitted, perhaps more than once."""
 
     request_id: str
     subjects: tuple[str, ...]
@@ -121,44 +121,44 @@ class Return:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
-    """Everything that is drawn beforehand."""
+    """Everything that is drawn in advance."""
 
     seed: int
     shards: int
     slices: int
     sealed: bool
     trained: bool
-    """Whether it begins with a federation that was trained on ``BASE``, or with nothing."""
-    begun_alike: bool = False
-    """Whether that has data points of people spelt alike as well."""
+    """Whether it begins with a federation trained on ``BASE``, or with an empty store."""
+    with_similar: bool = False
+    """Whether that federation also has data points of similarly spelt subjects."""
     erasure: ErasureSettings
-    demands: tuple[Demand, ...]
-    returns: tuple[Return, ...] = ()
+    requests: tuple[PlannedRequest, ...]
+    returns: tuple[PlannedReadmission, ...] = ()
     operators: tuple[tuple[Command, ...], ...]
-    """The commands of those who run processes; several of them race."""
+    """The commands of each operator; several operators race."""
     starts: tuple[int, ...]
-    """At which operation each of them begins."""
+    """The operation at which each operator begins."""
     clients: tuple[tuple[int, tuple[Command, ...]], ...]
-    """Those who speak to the processes of an operator, by its number, from threads of their own."""
+    """The clients: the number of the operator whose processes they use, and their commands."""
     readers: int
-    """How often someone reads the state meanwhile."""
+    """How often a reader reads the state during the run."""
     snapshot_every: int
-    """Entries of the journal after which a manifest is written."""
+    """Number of journal entries after which a manifest is written."""
     stride: int
-    """Operations that an actor does on average before another one goes on."""
+    """Average number of operations of an actor before a switch to another."""
     fault_rate: float
-    """Share of operations that go wrong."""
+    """Probability of a fault per operation."""
     most_faults: int
     death_rate: float
-    """Share of a worker's news at which it is taken for dead."""
-    longest_nap: int = LONGEST_NAP
-    """Operations that a worker sleeps through at most that was taken for dead."""
+    """Probability per worker's event that the worker is given up."""
+    longest_sleep: int = LONGEST_SLEEP
+    """Maximal number of operations that a given up worker sleeps through."""
     last_source: tuple[Point, ...] | None = None
-    """What is read when all is over; None: nothing."""
+    """The source to read at the end; None: none."""
     history_together: int = 64
-    """Generations in an object of the history."""
+    """Number of generations per object of the history."""
     ended_together: int = 64
-    """Ended requests that leave the state at once, and that a bucket holds on average."""
+    """Number of ended requests that leave the state together, and the average per bucket."""
 
     def __str__(self) -> str:
         lines = [
@@ -166,7 +166,7 @@ class Scenario:
             f"batch={self.erasure.batch} stride={self.stride} faults={self.fault_rate} deaths={self.death_rate}",
             *(
                 f"{each.request_id}: {','.join((*each.subjects[:4], *each.ids))}{' and alike' * each.include_similar}"
-                for each in self.demands
+                for each in self.requests
             ),
             *(f"{each.request_id}: {','.join(each.subjects)} may come back" for each in self.returns),
             *(
@@ -179,14 +179,16 @@ class Scenario:
 
 
 def draw_scenario(seed: int) -> Scenario:
-    """Return what happens under ``seed``."""
+    """Return the scenario of ``seed``."""
     random = Random(seed)  # noqa: S311  the same scenario for the same seed
-    demands = tuple(_demand(random, number) for number in range(random.randrange(1, 4)))
+    requests = tuple(_request_plan(random, number) for number in range(random.randrange(1, 4)))
     trained = random.random() < 0.7
     count = random.choices((1, 2, 3), (45, 45, 10))[0]
-    operators = tuple(_script(random, len(demands), number, trained=trained) for number in range(count))
+    operators = tuple(_script(random, len(requests), number, trained=trained) for number in range(count))
     clients = tuple(
-        (number, _asks(random, len(demands))) for number in range(count) for _ in range(random.choice((0, 1, 1, 2)))
+        (number, _client_commands(random, len(requests)))
+        for number in range(count)
+        for _ in range(random.choice((0, 1, 1, 2)))
     )
     faulty = random.random() < 0.7
     scenario = Scenario(
@@ -196,7 +198,7 @@ def draw_scenario(seed: int) -> Scenario:
         sealed=random.random() < 0.08,
         trained=trained,
         erasure=_erasure(random),
-        demands=demands,
+        requests=requests,
         operators=operators,
         starts=(0, *(random.randrange(400) for _ in range(count - 1))),
         clients=clients,
@@ -207,18 +209,18 @@ def draw_scenario(seed: int) -> Scenario:
         most_faults=random.randrange(1, 6),
         death_rate=random.choice((0.0, 0.0, 0.1, 0.3)),
     )
-    # From another source, so that nothing drawn above depends on it.
+    # From another random source, so that nothing drawn above depends on it.
     return _with_names(scenario, Random(f"names-{seed}"))  # noqa: S311
 
 
 def _with_names(scenario: Scenario, random: Random) -> Scenario:
-    """Return the scenario with people spelt alike, data points that change hands, and people who come back: or not."""
+    """Return the scenario, perhaps with similar names, data points that change their subject, and readmissions."""
     if random.random() >= _SHARE_WITH_NAMES:
         return scenario
-    demands = tuple(_spelt(random, each) for each in scenario.demands)
-    erased = sorted({name.strip() for each in demands for name in each.subjects if name.strip() in ERASABLE})
+    requests = tuple(_spelt(random, each) for each in scenario.requests)
+    erased = sorted({name.strip() for each in requests for name in each.subjects if name.strip() in ERASABLE})
     returns = tuple(
-        Return(f"re-{number}", tuple(random.sample((*erased, "s1", "S1", "t0"), random.choice((1, 1, 2)))))
+        PlannedReadmission(f"re-{number}", tuple(random.sample((*erased, "s1", "S1", "t0"), random.choice((1, 1, 2)))))
         for number in range(random.choice((0, 0, 1, 1, 2)))
     )
     operators = [[_with_more(random, command) for command in own] for own in scenario.operators]
@@ -231,35 +233,35 @@ def _with_names(scenario: Scenario, random: Random) -> Scenario:
         else:
             served_by = random.randrange(len(operators))
             if random.random() < 0.5:
-                operators[served_by].append(Command("erase", request=random.randrange(len(demands))))
+                operators[served_by].append(Command("erase", request=random.randrange(len(requests))))
             operators[served_by] += [readmit] * random.choice((1, 1, 2))
         if random.random() < 0.6:
             everybody = _more(random, (*BASE, *LATER))
             operators[served_by].append(Command("train", points=everybody, seed=random.choice(SEEDS)))
     return replace(
         scenario,
-        demands=demands,
-        begun_alike=scenario.trained and random.random() < 0.5,
+        requests=requests,
+        with_similar=scenario.trained and random.random() < 0.5,
         returns=returns,
         operators=tuple(map(tuple, operators)),
         clients=tuple((served_by, tuple(own)) for served_by, own in clients),
         last_source=_more(random, (*BASE, *LATER)) if random.random() < 0.4 else None,
-        longest_nap=random.choice((LONGEST_NAP, _UNTIL_ALL_IS_OVER)),
+        longest_sleep=random.choice((LONGEST_SLEEP, _UNTIL_ALL_IS_OVER)),
         history_together=random.choice((1, 2, 64, 64, 64, 64)),
         ended_together=random.choice((1, 1, 2, 64)),
     )
 
 
-def _spelt(random: Random, demand: Demand) -> Demand:
-    """Return the demand as people write it, who may mean those spelt alike."""
+def _spelt(random: Random, planned: PlannedRequest) -> PlannedRequest:
+    """Return the request with its names spelt as people might write them, perhaps including similar subjects."""
 
     def written(name: str) -> str:
         if name not in ERASABLE:
             return name
         return random.choices((name, name.upper(), f" {name}"), (70, 15, 15))[0]
 
-    subjects = tuple(map(written, demand.subjects))
-    return replace(demand, subjects=subjects, include_similar=random.random() < 0.35)
+    subjects = tuple(map(written, planned.subjects))
+    return replace(planned, subjects=subjects, include_similar=random.random() < 0.35)
 
 
 def _with_more(random: Random, command: Command) -> Command:
@@ -269,7 +271,7 @@ def _with_more(random: Random, command: Command) -> Command:
 
 
 def _more(random: Random, points: Sequence[Point]) -> tuple[Point, ...]:
-    """Return a source in which some data points are somebody else's, and more people."""
+    """Return a source in which some data points have another subject, with additional people."""
     moved = [
         replace(point, subject=random.choice(_MOVED_TO)) if point.id in _MOVABLE and random.random() < 0.25 else point
         for point in points
@@ -277,29 +279,29 @@ def _more(random: Random, points: Sequence[Point]) -> tuple[Point, ...]:
     return (*moved, *(point for point in (*ALIKE, *NEW) if random.random() < 0.5))
 
 
-def _told(point: Point) -> str:
+def _point_text(point: Point) -> str:
     return point.id if point in (*BASE, *LATER, *ALIKE, *NEW) else f"{point.id} of {point.subject}"
 
 
-def _demand(random: Random, number: int) -> Demand:
+def _request_plan(random: Random, number: int) -> PlannedRequest:
     subjects = tuple(sorted(random.sample(ERASABLE, random.choice((0, 1, 1, 2)))))
     ids = tuple(sorted(random.sample(ERASABLE_IDS, random.choice((0, 0, 1, 2)))))
     if random.random() < 0.1:
         subjects += tuple(f"stranger-{n}" for n in range(_MANY_NAMES))
     held = "a lawsuit" if random.random() < 0.1 else ""
-    return Demand(f"er-{number}", subjects if subjects or ids else ("s2",), ids, held)
+    return PlannedRequest(f"er-{number}", subjects if subjects or ids else ("s2",), ids, held)
 
 
-def _script(random: Random, demands: int, number: int, *, trained: bool) -> tuple[Command, ...]:
-    """Return an operator's commands: the first one's begin with training, unless that was done."""
+def _script(random: Random, requests: int, number: int, *, trained: bool) -> tuple[Command, ...]:
+    """Return an operator's commands; the first operator begins with training, unless there is a trained federation."""
     first = () if trained or number else (Command("train", points=BASE, seed=random.choice(SEEDS)),)
-    return (*first, *(_order(random, demands) for _ in range(random.randrange(1, 3))))
+    return (*first, *(_operator_command(random, requests) for _ in range(random.randrange(1, 3))))
 
 
-def _order(random: Random, demands: int) -> Command:
+def _operator_command(random: Random, requests: int) -> Command:
     kind: Kind = random.choices(("erase", "submit", "settle", "wait", "train"), (40, 10, 10, 25, 15))[0]
     if kind != "train":
-        return Command(kind, request=random.randrange(demands))
+        return Command(kind, request=random.randrange(requests))
     return Command(kind, points=_source(random), seed=random.choice(SEEDS))
 
 
@@ -317,14 +319,14 @@ def _source(random: Random) -> tuple[Point, ...] | None:
             return tuple(reversed(BASE))
 
 
-def _asks(random: Random, demands: int) -> tuple[Command, ...]:
-    """Return what a client asks for: mostly erasures, now and then something about them."""
+def _client_commands(random: Random, requests: int) -> tuple[Command, ...]:
+    """Return a client's commands: mostly erasures, sometimes interventions."""
     kinds: tuple[Kind, ...] = ("submit", "announce", "hold", "release", "extend", "cancel", "repeat otherwise")
     chosen = random.choices(kinds, (50, 20, 8, 8, 6, 8, 4), k=random.randrange(1, 4))
     asks = []
     for kind in chosen:
-        command = Command(kind, request=random.randrange(demands))
-        if kind in BRISK:  # there is little time: they come right behind the request
+        command = Command(kind, request=random.randrange(requests))
+        if kind in IMMEDIATE:  # right after the request, because there is little time
             asks.append(replace(command, kind="announce"))
         asks.append(command)
     return tuple(asks)
@@ -338,7 +340,7 @@ def _erasure(random: Random) -> ErasureSettings:
 
 @cache
 def specification(shards: int, slices: int, seed: int) -> FederationSpecification:
-    """Return the specification to train under."""
+    """Return the specification to train with."""
     training = TrainingSettings(epochs=EPOCHS, batch_size=3, learning_rate=0.1, seed=seed)
     return specification_of(shards=shards, slices=slices, training=training)
 
@@ -355,20 +357,20 @@ def identity_of(point: Point) -> tuple[bytes, bytes]:
     return bytes(point_digest(KEY, point.id)), bytes(subject_digest(KEY, point.subject, NAMING))
 
 
-EVERY: Final = {
+ALL_POINTS: Final = {
     identity_of(point): point
     for point in (
         *(replace(point, subject=who) for point in (*BASE, *LATER) if point.id in _MOVABLE for who in _MOVED_TO),
         *(*BASE, *LATER, *ALIKE, *NEW),
     )
 }
-"""Every data point that a source may have."""
+"""Every data point that a source may have, by its identity."""
 
-_NAMES: Final = frozenset({point.subject for point in EVERY.values()}.union(ERASABLE, map(str.upper, ERASABLE)))
+_NAMES: Final = frozenset({point.subject for point in ALL_POINTS.values()}.union(ERASABLE, map(str.upper, ERASABLE)))
 
 SPELT: Final = {bytes(subject_digest(KEY, name, NAMING)): "".join(name.split()).casefold() for name in sorted(_NAMES)}
-"""What the names of people spelt alike have in common, by keyed digest. Said here without the product's skeletons:
-names in these scenarios are letters, digits and white space."""
+"""The common spelling of similar names, by keyed digest. Computed without the product's skeletons: names in these
+scenarios consist of letters, digits and white space."""
 
 
 def keys_of(points: Sequence[Point]) -> frozenset[int]:

@@ -26,7 +26,7 @@ from storage.s3.lease import LeaseRecord
 from tests.doubles.home import MARKED, Home, Said
 from tests.doubles.stores.fault_proxy import Chaos, FaultProxy, fault_proxy
 from tests.doubles.stores.s3_servers import plain_client
-from tests.doubles.stores.website import Answer, Website, running_website
+from tests.doubles.stores.website import Website, WebsiteAnswer, running_website
 from tests.doubles.stores.weed_shell import weed_shell
 from tests.storage.bad_homes import without_ray
 
@@ -104,22 +104,22 @@ def website() -> Iterator[Website]:
 
 PAGE = b"<html><body>Welcome</body></html>"
 ELSEWHERE = {"Location": "https://127.0.0.1:1/"}
-SITES: dict[str, tuple[Answer, int, str, str]] = {
-    "a page for everything": (Answer(200, PAGE), 5, "unavailable", "does not say what it holds"),
-    "no such page": (Answer(404, PAGE), 2, "invalid", "refuses the request"),
-    "bad request": (Answer(400, b'{"error":"bad"}'), 2, "invalid", "refuses the request"),
-    "log in first": (Answer(401, PAGE), 5, "unavailable", "does not allow this account"),
-    "forbidden": (Answer(403, PAGE), 5, "unavailable", "does not allow this account"),
-    "another method": (Answer(405), 5, "unavailable", "does not know a request that is needed"),
-    "not implemented": (Answer(501), 5, "unavailable", "does not know a request that is needed"),
-    "full": (Answer(507), 5, "unavailable", "the store has no room"),
-    "broken": (Answer(500, b"oops"), 5, "unavailable", "overloaded or failing"),
-    "gateway": (Answer(502, PAGE), 5, "unavailable", "overloaded or failing"),
-    "moved": (Answer(301, b"", ELSEWHERE), 2, "invalid", "sends requests elsewhere"),
-    "found": (Answer(302, b"", ELSEWHERE), 2, "invalid", "sends requests elsewhere"),
-    "temporarily moved": (Answer(307, b"", ELSEWHERE), 2, "invalid", "sends requests elsewhere"),
-    "permanently moved": (Answer(308, b"", ELSEWHERE), 2, "invalid", "sends requests elsewhere"),
-    "no HTTP": (Answer(0, b"SSH-2.0-OpenSSH_9.6\r\n"), 5, "unavailable", "cannot be reached"),
+SITES: dict[str, tuple[WebsiteAnswer, int, str, str]] = {
+    "a page for everything": (WebsiteAnswer(200, PAGE), 5, "unavailable", "does not say what it holds"),
+    "no such page": (WebsiteAnswer(404, PAGE), 2, "invalid", "refuses the request"),
+    "bad request": (WebsiteAnswer(400, b'{"error":"bad"}'), 2, "invalid", "refuses the request"),
+    "log in first": (WebsiteAnswer(401, PAGE), 5, "unavailable", "does not allow this account"),
+    "forbidden": (WebsiteAnswer(403, PAGE), 5, "unavailable", "does not allow this account"),
+    "another method": (WebsiteAnswer(405), 5, "unavailable", "does not know a request that is needed"),
+    "not implemented": (WebsiteAnswer(501), 5, "unavailable", "does not know a request that is needed"),
+    "full": (WebsiteAnswer(507), 5, "unavailable", "the store has no room"),
+    "broken": (WebsiteAnswer(500, b"oops"), 5, "unavailable", "overloaded or failing"),
+    "gateway": (WebsiteAnswer(502, PAGE), 5, "unavailable", "overloaded or failing"),
+    "moved": (WebsiteAnswer(301, b"", ELSEWHERE), 2, "invalid", "sends requests elsewhere"),
+    "found": (WebsiteAnswer(302, b"", ELSEWHERE), 2, "invalid", "sends requests elsewhere"),
+    "temporarily moved": (WebsiteAnswer(307, b"", ELSEWHERE), 2, "invalid", "sends requests elsewhere"),
+    "permanently moved": (WebsiteAnswer(308, b"", ELSEWHERE), 2, "invalid", "sends requests elsewhere"),
+    "no HTTP": (WebsiteAnswer(0, b"SSH-2.0-OpenSSH_9.6\r\n"), 5, "unavailable", "cannot be reached"),
 }
 
 

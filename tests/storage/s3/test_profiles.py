@@ -14,7 +14,7 @@ from shards.data.remote_files import find_remote
 from storage.errors import Invalid, Unavailable
 from storage.objects import object_key
 from storage.s3.client import S3Store
-from tests.doubles.stores.website import Answer, running_website
+from tests.doubles.stores.website import WebsiteAnswer, running_website
 
 Written = Callable[..., Path]
 
@@ -62,13 +62,13 @@ def test_renewed_credentials_are_used(written: Written, code: str) -> None:
     """
     path = written("north")
     with running_website() as site:
-        site.answer = Answer(400, f"<Error><Code>{code}</Code></Error>".encode())
+        site.answer = WebsiteAnswer(400, f"<Error><Code>{code}</Code></Error>".encode())
         store = S3Store("bucket", "", site.address, profile="north")
         with pytest.raises((Unavailable, Invalid), match="credentials"):
             store.get(object_key("object"))
         path.write_text(path.read_text(encoding="utf-8").replace("id-north", "id-renewed"), encoding="utf-8")
         assert _identity(store) == "id-renewed"
-        site.answer = Answer(200, headers={"ETag": '"tag"'})
+        site.answer = WebsiteAnswer(200, headers={"ETag": '"tag"'})
         assert store.put_if_absent(object_key("object"), b"x")
 
 

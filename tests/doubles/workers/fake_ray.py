@@ -1,4 +1,4 @@
-"""A Ray that is only played: nodes with a processor each, workers on them, and what becomes of each attempt."""
+"""A fake Ray: nodes with one processor each, workers on them, and a planned result for each attempt."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from storage.objects import object_key
 
 
 @dataclass(eq=False)
-class PlayedActor:
-    """A worker, which begins once there is a processor for it."""
+class FakeActor:
+    """A worker, which starts once there is a processor for it."""
 
-    world: PlayedRay
+    world: FakeRay
     setup: Any
     avoided: Collection[str]
     node: str | None = None
@@ -44,9 +44,9 @@ class _Method:
 
 @dataclass(eq=False)
 class _Answer:
-    """What a worker will have said: where it is, how it computes, or what it has learned of a task."""
+    """A worker's pending answer: its node, its configuration, or the events of a task."""
 
-    actor: PlayedActor
+    actor: FakeActor
     of: str | TrainTask
     is_over: bool = False
 
@@ -57,40 +57,40 @@ class _Answer:
 
 
 @dataclass
-class PlayedRay:
-    """Stands for the module ``ray`` and for ``WorkerActor``."""
+class FakeRay:
+    """Replaces the module ``ray`` and ``WorkerActor``."""
 
     nodes_alive: dict[str, bool]
     fates: dict[int, deque[RayError | None]]
-    """By shard; None: the slice is learned. A node whose worker is away is lost."""
+    """The results of attempts, by shard; None: the slice is trained. A node whose worker is away is lost."""
     computing: Mapping[str, Configuration | SisaError] = field(default_factory=dict)
-    """By node, what its workers say of themselves, or raise."""
-    actors: list[PlayedActor] = field(default_factory=list)
+    """By node, the configuration that its workers report, or the error that they raise."""
+    actors: list[FakeActor] = field(default_factory=list)
     avoided: Collection[str] = ()
     is_short: bool = True
-    """Whether somebody on the cluster waits for processors."""
+    """Whether other work on the cluster waits for processors."""
     slow: dict[str, int] = field(default_factory=dict)
-    """By node, for how many waits a worker there that has its processor says nothing."""
+    """By node, the number of waits for which a worker with a processor does not answer."""
 
-    def options(self, label_selector: dict[str, str] | None = None, **_: object) -> PlayedRay:
-        """Return what makes actors that are not placed on the nodes that the selector avoids."""
+    def options(self, label_selector: dict[str, str] | None = None, **_: object) -> FakeRay:
+        """Return a factory of actors that are not placed on the nodes that the selector excludes."""
         avoided = (label_selector or {}).get("ray.io/node-id", "!in()").removeprefix("!in(").removesuffix(")")
         return replace(self, avoided=avoided.split(","))
 
-    def remote(self, setup: Sent[Any], *_contents: object) -> PlayedActor:
-        """Make an actor."""
-        self.actors.append(PlayedActor(self, setup.opened("worker"), self.avoided))
+    def remote(self, setup: Sent[Any], *_contents: object) -> FakeActor:
+        """Create an actor."""
+        self.actors.append(FakeActor(self, setup.opened("worker"), self.avoided))
         self._place()
         return self.actors[-1]
 
     def wait(self, answers: Sequence[_Answer], *, timeout: float, num_returns: int = 1) -> tuple[list[_Answer], object]:
-        """Return the answers of workers that have a processor, and the others."""
+        """Return the answers of workers that have a processor, and the remaining ones."""
         ready = [answer for answer in answers if answer.actor.node is not None and not self._is_slow(answer, timeout)]
-        assert ready or not timeout or num_returns > 1, "this would wait for ever"
+        assert ready or not timeout or num_returns > 1, "this would wait forever"
         return ready[:num_returns], [answer for answer in answers if answer not in ready[:num_returns]]
 
     def get(self, answer: _Answer | list[_Answer], timeout: float = 1.0) -> object:
-        """Return what the answer is of."""
+        """Return the content of the answer."""
         if isinstance(answer, list):
             return [self.get(each) for each in answer]
         node = answer.actor.node
@@ -120,7 +120,7 @@ class PlayedRay:
         return _learned(task)
 
     def _is_slow(self, answer: _Answer, timeout: float) -> bool:
-        """Whether its worker is starting; each wait that takes time brings it nearer."""
+        """Return whether its worker is still starting; each wait with a timeout brings it closer."""
         node = answer.actor.node or ""
         left = self.slow.get(node, 0)
         if timeout and left:
@@ -128,16 +128,16 @@ class PlayedRay:
         return left > 0
 
     def get_runtime_context(self) -> SimpleNamespace:
-        """Return what this process knows of itself."""
+        """Return this process's context."""
         return SimpleNamespace(get_node_id=lambda: "here")
 
-    def kill(self, actor: PlayedActor) -> None:
-        """End an actor: its processor is another one's."""
+    def kill(self, actor: FakeActor) -> None:
+        """End an actor, which frees its processor."""
         actor.is_dead = True
         self._place()
 
     def nodes(self) -> list[dict[str, Any]]:
-        """Return the nodes as Ray tells of them."""
+        """Return the nodes in Ray's format."""
         return [
             {
                 "NodeID": node,

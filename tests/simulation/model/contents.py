@@ -1,4 +1,4 @@
-"""What objects show to someone who looks into them: the data points of slices, and those that models have seen."""
+"""The contents of objects: the data points in slices, and those that models were trained on."""
 
 from __future__ import annotations
 
@@ -32,34 +32,34 @@ def _seen(payload: bytes) -> frozenset[int]:
 
 
 @dataclass(slots=True)
-class Sight:
-    """Remembers what it saw: objects do not change."""
+class ContentIndex:
+    """Caches the contents of objects, which do not change."""
 
     keys: dict[bytes, int] = field(default_factory=dict)
-    """Of every data point that was ever in a slice, its key by its keyed digest."""
+    """The key of every data point that was ever in a slice, by its keyed digest."""
     _parts: dict[ObjectKey, frozenset[Identity]] = field(default_factory=dict)
     _seen: dict[ObjectKey, frozenset[int]] = field(default_factory=dict)
 
     def part(self, store: ObjectStore, record: PartRecord) -> frozenset[Identity]:
-        """Return the part's data points; its bytes have to be those recorded."""
+        """Return the part's data points, after checking its bytes against the record."""
         if record.key not in self._parts:
             payload = store.get(record.key).payload
-            assert sha256(payload) == record.sha256, f"{record.key} is not what it should be"
+            assert sha256(payload) == record.sha256, f"{record.key} differs from its record"
             found = _identities(payload)
             self.keys.update({point: key for (point, _), key in found.items()})
             self._parts[record.key] = frozenset(found)
         return self._parts[record.key]
 
     def checkpoint(self, store: ObjectStore, key: ObjectKey) -> frozenset[int]:
-        """Return the keys of the data points that the checkpoint has seen."""
+        """Return the keys of the data points that the checkpoint was trained on."""
         if key not in self._seen:
             self._seen[key] = _seen(store.get(key).payload)
         return self._seen[key]
 
     def shows(self, store: ObjectStore, key: ObjectKey, digests: frozenset[bytes]) -> bool:
-        """Return whether a part or checkpoint, whatever it is, holds anything of these data points and subjects.
+        """Return whether a part or checkpoint contains anything of these data points and subjects.
 
-        What nobody can read, because its key was destroyed, shows nothing.
+        An object that cannot be read because its key was destroyed contains nothing.
         """
         try:
             if "/slices/" in key:
@@ -68,9 +68,9 @@ class Sight:
         except KeyDestroyed:
             return False
 
-    def copy(self) -> Sight:
-        """Return another one that has seen the same."""
-        return Sight(keys=dict(self.keys), _parts=dict(self._parts), _seen=dict(self._seen))
+    def copy(self) -> ContentIndex:
+        """Return an independent copy."""
+        return ContentIndex(keys=dict(self.keys), _parts=dict(self._parts), _seen=dict(self._seen))
 
     def points(self, store: ObjectStore, state: FederationState) -> frozenset[Identity]:
         """Return all data points in the slices."""
@@ -78,5 +78,5 @@ class Sight:
         return frozenset().union(*(self.part(store, part) for part in parts))
 
     def named(self, digests: Iterable[bytes]) -> frozenset[int]:
-        """Return the keys of the data points known that one of the digests is of."""
+        """Return the keys of those known data points whose digests are given."""
         return frozenset(self.keys[each] for each in digests if each in self.keys)

@@ -1,4 +1,4 @@
-"""The simulated store: its user can die at any operation, and an auditor sees every change."""
+"""Stores for simulations: an auditor sees every change, and the process can crash at any operation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.simulation.model.auditor import Auditor
 
 
 def left_over(store: ObjectStore, state: FederationState) -> list[ObjectKey]:
-    """Return the objects that the state does not name; not those of register, receipts' log and keyrings."""
+    """Return the objects that the state does not name, except those of registers, log, receipts and keyrings."""
     current = state.referenced()
     others = ("manifest/", "journal/", "control/", "receipts/", "log/", "keyrings/", "history/")
     return [info.key for info in store.list("") if info.key not in current and not info.key.startswith(others)]
@@ -24,7 +24,7 @@ def left_over(store: ObjectStore, state: FederationState) -> list[ObjectKey]:
 
 @dataclass(frozen=True, slots=True)
 class AuditedStore(MemoryStore):
-    """Objects in memory, every change of which an auditor sees."""
+    """Objects in memory; an auditor sees every change."""
 
     auditor: Auditor
 
@@ -47,7 +47,7 @@ class AuditedStore(MemoryStore):
         return StoredObject(payload=payload, tag=_tag(payload))
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """Return the objects as they are now."""
+        """Return the present objects."""
         objects = self._space.objects
         found = sorted(key for key in objects if key.startswith(prefix))
         return iter([ObjectInfo(key=key, payload_bytes=len(objects[key])) for key in found])
@@ -64,21 +64,21 @@ def _tag(payload: bytes) -> VersionTag:
 
 
 @dataclass(slots=True)
-class MortalStore(FaultyStore):
-    """After a ``Crash`` nothing reaches the inner store until ``revive``: a dead process cleans nothing up."""
+class CrashingStore(FaultyStore):
+    """After a ``Crash`` no operation reaches the inner store until ``restart``: a dead process cannot clean up."""
 
     dead: bool = False
     at_write: Callable[[int], None] = lambda _: None
     """Called before every write with its number, from 0."""
     writes: int = 0
-    next_life: tuple[Fault, ...] = ()
-    """The faults that the process after the next crash meets."""
+    next_faults: tuple[Fault, ...] = ()
+    """The faults planned for the process after the next crash."""
 
-    def revive(self) -> None:
+    def restart(self) -> None:
         """Start a new process."""
         self.dead = False
-        self.plan(*self.next_life)
-        self.next_life = ()
+        self.plan(*self.next_faults)
+        self.next_faults = ()
 
     def _due(self, operation: Operation, key: str) -> tuple[Fault, ...]:
         if self.dead:

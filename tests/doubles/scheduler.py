@@ -1,8 +1,8 @@
-"""Threads that pass a baton: only its holder runs, and a random source says who is next.
+"""A cooperative scheduler: one thread runs at a time, and a random source chooses the next.
 
-So code that is written for threads runs in one order, drawn from a seed and the same in every run. It passes the baton
-where it calls ``step`` (a simulated store does at every operation) and where it waits for a lock. Locks of the real
-kind would keep the baton from everyone while their holder waits for it: ``lock`` and ``condition`` take their place.
+Threaded code therefore runs in one order, drawn from a seed and the same in every run. A thread yields where it calls
+``step`` (a simulated store does so at every operation) and where it waits for a lock. Real locks would block all
+threads while their holder waits for its turn; ``lock`` and ``condition`` replace them.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from tests.doubles.stores.faulty_store import Crash
 
 
 class Stopped(BaseException):
-    """The run is over, for whatever reason: each thread unwinds. No ``except`` of ours may catch it."""
+    """The run is over and each thread unwinds. No ``except`` in the product may catch it."""
 
 
 class Deadlock(AssertionError):
-    """Everyone waits for someone else."""
+    """All threads wait for each other."""
 
 
 @dataclass(slots=True, eq=False)
@@ -32,22 +32,22 @@ class _Runner:
     name: str
     work: Callable[[], None]
     is_dead: Callable[[], bool]
-    """Whether the process died that it is part of."""
+    """Whether the thread's process has died."""
     turn: threading.Lock = field(default_factory=threading.Lock)
     until: Callable[[], bool] | None = None
-    """What it waits for; None: nothing."""
+    """The condition it waits for; None when it does not wait."""
     sleeps_until: int = 0
-    """The step at which it goes on at the latest."""
+    """The step at which it continues at the latest."""
 
     def is_able(self, now: int) -> bool:
         return (self.sleeps_until <= now and (self.until is None or self.until())) or self.is_dead()
 
 
-class Baton:
-    """The threads of one run. Made, given work by ``spawn``, and run to the end of all work by ``run``."""
+class CooperativeScheduler:
+    """The threads of one run: ``spawn`` adds them, ``run`` runs them until all have ended."""
 
     def __init__(self, random: Random, stride: int) -> None:
-        """``stride``: how many steps a thread makes on average before another one is drawn."""
+        """``stride``: average number of steps of a thread before the next thread is drawn."""
         self._random = random
         self._stride = stride
         self._left = 1
@@ -56,42 +56,42 @@ class Baton:
         self._over = threading.Event()
         self._failure: BaseException | None = None
         self.steps = 0
-        """How many steps were made."""
+        """Number of steps so far."""
         self.switches = 0
-        """How often the baton went to another thread."""
+        """Number of switches to another thread so far."""
 
     @property
     def name(self) -> str:
-        """Whose turn it is; empty before the start."""
+        """Name of the running thread; empty before the start."""
         return self._current.name if self._current else ""
 
     def spawn(self, name: str, work: Callable[[], None], is_dead: Callable[[], bool] = lambda: False) -> None:
-        """Add a thread; it starts when it is first drawn. Where ``is_dead`` says so, it meets a ``Crash``."""
+        """Add a thread, which starts when it is first drawn. Once ``is_dead`` holds, ``Crash`` is raised in it."""
         runner = _Runner(name, work, is_dead)
         runner.turn.acquire()
         self._runners.append(runner)
-        # Not threading.Thread, which waits until the thread has begun: nobody needs to know before its turn.
+        # Not threading.Thread, whose start() waits until the thread runs, which is not needed here.
         _thread.start_new_thread(self._live, (runner,))
 
     def run(self) -> None:
-        """Run until all work is done. Raises what any of it raised, ``Deadlock`` when everyone waits."""
+        """Run until all threads have ended. Raises what a thread raised, and ``Deadlock`` when all wait."""
         if self._runners:
             self._over.clear()
-            self._hand_on(None)
+            self._switch(None)
             self._over.wait()
         if self._failure is not None:
             raise self._failure
 
     def step(self) -> None:
-        """Let others go first, perhaps."""
+        """Count a step and perhaps switch to another thread."""
         self.steps += 1
         self._left -= 1
         if self._left <= 0:
             self._left = self._random.randrange(1, 2 * self._stride)
-            self._pass()
+            self._yield()
 
     def wait(self, until: Callable[[], bool]) -> None:
-        """Return once ``until`` holds; others run meanwhile."""
+        """Return once ``until`` holds; other threads run in the meantime."""
         me = self._current
         if me is None:  # there is only one thread
             assert until()
@@ -99,48 +99,48 @@ class Baton:
         while not until():
             me.until = until
             try:
-                self._pass()
+                self._yield()
             finally:
                 me.until = None
 
     def sleep(self, steps: int) -> None:
-        """Let others make so many steps; less when they have nothing left to do."""
+        """Let other threads make ``steps`` steps, or fewer if they all wait or have ended."""
         me = self._current
         if me is None:
             return
         me.sleeps_until = self.steps + steps
         try:
-            self._pass()
+            self._yield()
         finally:
             me.sleeps_until = 0
 
     def lock(self) -> Lock:
-        """Return what stands in for a ``threading.RLock``."""
+        """Return a replacement for ``threading.RLock``."""
         return Lock(self)
 
     def condition(self) -> Condition:
-        """Return what stands in for a ``threading.Condition``."""
+        """Return a replacement for ``threading.Condition``."""
         return Condition(self)
 
     @property
     def holder(self) -> object:
-        """Who has the baton."""
+        """The running thread."""
         return self._current
 
-    def _pass(self) -> None:
+    def _yield(self) -> None:
         me = self._current
         if me is None:
             return
         if self._failure is not None:
             raise Stopped
-        self._hand_on(me)
+        self._switch(me)
         if self._failure is not None:
             raise Stopped
         if me.is_dead():
             raise Crash
 
-    def _hand_on(self, me: _Runner | None) -> None:
-        """Give the baton to one of those who can go on, and wait for the next turn of ``me``."""
+    def _switch(self, me: _Runner | None) -> None:
+        """Switch to a thread that can run, and wait for the next turn of ``me``."""
         chosen = self._draw()
         if chosen is me:
             return
@@ -171,7 +171,7 @@ class Baton:
                 runner.work()
         except Stopped:
             pass
-        except BaseException as error:  # noqa: BLE001  told to whoever runs this
+        except BaseException as error:  # noqa: BLE001  ``run`` raises it
             self._failure = self._failure or error
         self._runners.remove(runner)
         if self._runners:
@@ -185,15 +185,15 @@ class Baton:
 
 
 class Lock:
-    """A lock that its holder may take again; whoever waits for it lets others run."""
+    """A reentrant lock; a thread that waits for it lets others run."""
 
-    def __init__(self, baton: Baton) -> None:
-        self._baton = baton
+    def __init__(self, scheduler: CooperativeScheduler) -> None:
+        self._baton = scheduler
         self._owner: object = None
         self._depth = 0
 
     def acquire(self) -> bool:
-        """Take it, once it is free."""
+        """Acquire the lock once it is free."""
         me = self._baton.holder
         if self._depth and self._owner is not me:
             self._baton.wait(lambda: not self._depth)
@@ -202,7 +202,7 @@ class Lock:
         return True
 
     def release(self) -> None:
-        """Give it back, as often as it was taken."""
+        """Release the lock once; it is free after as many releases as acquisitions."""
         self._depth -= 1
 
     def __enter__(self) -> bool:
@@ -215,9 +215,9 @@ class Lock:
 
 
 class Condition(Lock):
-    """A lock that can be left until something holds; nobody has to be notified, as everyone looks when it counts.
+    """A lock that is released while waiting for a condition. Waiters check their condition, so none is notified.
 
-    Its holder must not pass the baton otherwise.
+    Its holder must not yield in any other way.
     """
 
     def wait_for(self, until: Callable[[], bool]) -> bool:
@@ -230,4 +230,4 @@ class Condition(Lock):
         return True
 
     def notify_all(self) -> None:
-        """Do nothing: see above."""
+        """Do nothing: waiters check their condition themselves."""
