@@ -325,7 +325,7 @@ class Writer:
         return self._engine.settle(hurry=hurry)
 
     def carry_out(self, request_id: str, batch: BatchUntil) -> ErasureRequest:
-        """Do all that may be done for the request now, and all else that is outstanding; return it as it is then."""
+        """Do what may be done for the request now, and all other outstanding work; return the request afterwards."""
         # Nobody can join a window of seconds while this process holds the writer lock.
         self.settle(hurry=batch == "window")
         return self.request(request_id)

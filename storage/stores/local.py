@@ -1,7 +1,7 @@
 """Objects in a local folder: link-or-fail creates, locked compare-and-swap, every step synced.
 
-Needs a POSIX file system with hard links and ``flock``; ``storage.stores.probe`` finds out. Everything else has a
-name outside the grammar of keys: temporary files (``.<segment>.<random>.tmp``) beside their targets, lock
+Needs a POSIX file system with hard links and ``flock``; ``storage.stores.probe`` finds out. Everything else
+has a name outside the grammar of keys: temporary files (``.<segment>.<random>.tmp``) beside their targets, lock
 files under ``.locks/``.
 Source: ALICE (Pillai et al., OSDI 2014) for the order of steps.
 """

@@ -1,4 +1,4 @@
-"""What is sent between processes of different releases is not read, and both are named."""
+"""Messages between processes of different releases are not read, and the error names both releases."""
 
 from __future__ import annotations
 

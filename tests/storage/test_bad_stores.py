@@ -146,7 +146,7 @@ def test_nobody_comes_back_when_tombstones_are_lost(home: Home, damage: Damage) 
 
 
 def test_an_empty_folder_is_a_new_federation(home: Home) -> None:
-    """Where nothing is left of a store, no command makes anything up but ``train``, which begins anew."""
+    """Where nothing is left of a store, no command makes anything up but ``train``, which starts from scratch."""
     shutil.rmtree(home.store)
     assert "there is no federation here" in home.refused("status").error["message"]
     for words in (EVALUATE, ERASE, ("verify",)):
