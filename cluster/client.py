@@ -468,7 +468,7 @@ def _address(url: str) -> SplitResult:
         if parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0 and not strange:
             parts.hostname.encode("idna")
             return parts
-    raise Invalid("the address is none of an HTTP API", "write it like http://127.0.0.1:8000")
+    raise Invalid("this is not the address of an HTTP API", "write it like http://127.0.0.1:8000")
 
 
 def _is_here(host: str) -> bool:

@@ -2,7 +2,7 @@
 
 Few series on purpose: a federation's name, a request's state and a token's role are the only labels, so that nothing
 here names a request, a person, a token or a data point. Gauges follow from the state alone and are right again at once
-after a restart; the histograms count each request in the process that saw it happen. Moments are told as moments
+after a restart; the histograms count each request in the process that saw it happen. Moments are exported as moments
 (seconds since 1970), not as ages: an age would be wrong as soon as nobody tells it any more.
 """
 
@@ -56,7 +56,7 @@ def _histogram(name: str, description: str, buckets: tuple[float, ...]) -> Metri
     return Metric(name=name, kind="histogram", description=description, buckets=buckets)
 
 
-REQUESTS: Final = _gauge("sisa_requests", "Erasure requests, by the state that people are told.", "state")
+REQUESTS: Final = _gauge("sisa_requests", "Erasure requests, by the state that people see.", "state")
 OLDEST_UNSAFE: Final = _gauge(
     "sisa_oldest_unsafe_timestamp_seconds",
     "When the oldest request came whose data points may still be in a served model; 0: there is none.",
@@ -95,7 +95,7 @@ LAST_PURGE: Final = _gauge(
     "sisa_last_purge_timestamp_seconds", "When an erasure was last purged from the store; 0: none was."
 )
 TROUBLED: Final = _gauge("sisa_coordinator_troubled", "1 while something keeps the coordinator from going on.")
-SHOWN: Final = _gauge("sisa_shown_timestamp_seconds", "When the coordinator last told these values.")
+SHOWN: Final = _gauge("sisa_shown_timestamp_seconds", "When the coordinator last exported these values.")
 STORE_OBJECTS: Final = _gauge("sisa_store_objects", "Objects in the store, counted once an hour.")
 STORE_BYTES: Final = _gauge("sisa_store_bytes", "Bytes in the store, counted once an hour; without older versions.")
 API_READY: Final = _gauge(
@@ -195,7 +195,7 @@ class ReplicaGauges:
         self._ready_at = 0.0
 
     def show(self, *, is_ready: bool, tokens: Iterable[TokenRecord]) -> None:
-        """Tell whether it can answer now, and when the next of ``tokens`` that is in force expires, by role."""
+        """Report whether it can answer now, and when the next of ``tokens`` that is in force expires, by role."""
         now = self._clock.now()
         if is_ready:
             self._ready_at = now.timestamp()

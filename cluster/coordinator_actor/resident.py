@@ -42,7 +42,7 @@ STARTING_SECONDS: Final = 30.0
 """How long a caller waits for the writer to be ready."""
 
 _AGAIN: Final = (Fenced, OutcomeUnknown, Unavailable, WriterBusy)
-"""What starting anew may cure."""
+"""Errors that a restart may fix."""
 
 _Result = TypeVar("_Result")
 

@@ -1,6 +1,6 @@
 """How much a store holds. No Ray in here.
 
-Counted a piece at a time, so that whoever reports on other things as well is not held up by a store of a million
+Counted a piece at a time, so that a thread that reports on other things as well is not held up by a store of a million
 objects; and once an hour, because every thousand objects cost a request on S3.
 """
 

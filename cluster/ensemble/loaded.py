@@ -148,7 +148,7 @@ class Ensemble:
             raise self._failed(features_NF, f"the model's code raises {type(error).__name__}") from None
         if not np.isfinite(probabilities_KNC).all():
             point = int(np.argwhere(~np.isfinite(probabilities_KNC))[:, 1].min())
-            raise model_failed("the model's answer is no number", point)
+            raise model_failed("the model's answer is not a number", point)
         return aggregate(probabilities_KNC, self.rule)
 
     def _probabilities(self, features_NF: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
@@ -194,6 +194,6 @@ def _check_code(code: Sha256 | None, manifest: CodeManifest | None, specificatio
     if differences:
         raise Conflict(
             f"the constituents were trained under other conditions: {'; '.join(differences)}",
-            "put it back, or run 'sisa train' to train all constituents anew",
+            "put it back, or run 'sisa train' to train all constituents again",
             factory=model.factory,
         )

@@ -37,7 +37,8 @@ def check_cluster(address: str) -> str:
     try:
         found: str = canonicalize_bootstrap_address_or_die(address)
     except (ConnectionError, ValueError, OSError) as error:
-        raise no_answer(address, "none runs on this machine" if address == "auto" else "it is no address") from error
+        why = "none runs on this machine" if address == "auto" else "it is not an address"
+        raise no_answer(address, why) from error
     if not is_reachable(found):
         raise no_answer(address, f"nothing listens at {found}")
     try:

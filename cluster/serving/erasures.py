@@ -164,6 +164,6 @@ def named(values: Iterable[object], what: str) -> list[str | int]:
     names: list[str | int] = []
     for value in values:
         if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
-            raise Invalid(f"{what} holds something that is no name", "names are texts or whole numbers, none empty")
+            raise Invalid(f"{what} holds something that is not a name", "names are texts or whole numbers, none empty")
         names.append(value)
     return names

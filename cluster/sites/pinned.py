@@ -3,7 +3,7 @@
 This process joins the cluster and reads no store but the federation's own: the site's credentials are on the site's
 nodes. Names of people travel in small pieces, for what is large goes through Ray's object store, which may spill to a
 disk where no erasure reaches; so do checkpoints. What an actor is made with Ray keeps, so the partition key that the
-specification gives is no part of it: it follows in a message when the actor asks for it.
+specification gives is not part of it: it follows in a message when the actor asks for it.
 Shape legend: N points, F features.
 """
 

@@ -81,7 +81,7 @@ def roll_of(
     """Return the subjects and data points named, by keyed digest; whole numbers read as they do in data.
 
     Names are taken some at a time and not kept: a million of them may come from a file. ``commitment`` takes them, too.
-    Raises ``Invalid`` when nothing is named, something that is no name, or the ``request_id`` itself, in whatever
+    Raises ``Invalid`` when nothing is named, something that is not a name, or the ``request_id`` itself, in whatever
     spelling: it stands in journals, receipts and the log for ever. ``FormlessName`` for one without the declared form.
     """
     ids_are_subjects = specification.data.subject_column == specification.data.id

@@ -50,7 +50,7 @@ KEEPS_ITS_WORDS: Final = {ROOT / "shards/models.py"}
 """Its bytes are part of every constituent's lineage: another word there would retrain all models."""
 
 MOST: Final = {
-    "cluster": 216,
+    "cluster": 215,
     "coordinator": 7,
     "deploy": 61,
     "documents": 63,
@@ -59,17 +59,17 @@ MOST: Final = {
     "tests/cluster": 71,
     "tests/contract": 4,
     "tests/coordinator": 61,
-    "tests/deploy": 99,
-    "tests/deploy_files": 9,
+    "tests/deploy": 97,
+    "tests/deploy_files": 8,
     "tests/federated": 42,
     "tests/golden": 13,
     "tests/kills": 19,
     "tests/multinode": 20,
     "tests/ray": 15,
     "tests/residue": 23,
-    "tests/serving": 64,
+    "tests/serving": 59,
     "tests/sites": 18,
-    "tests/storage": 128,
+    "tests/storage": 127,
 }
 """By room, how many hits there may be. Rooms that are not listed have none. A number may only go down: after mending,
 set it to the number that is left."""

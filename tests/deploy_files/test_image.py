@@ -18,7 +18,7 @@ IGNORED = ROOT / "deploy" / "container" / "Dockerfile.dockerignore"
 VARIANTS = ("cpu", "cuda")
 REQUIREMENTS = ("build.txt", "serve.txt", "torch-cpu.txt", "torch-cuda.txt")
 _IMAGE = {"python_version": "3.11", "python_full_version": "3.11.14"}
-"""What tells the image's Python from the one that runs the tests."""
+"""What makes the image's Python differ from the one that runs the tests."""
 _ROOMS = ("storage", "shards", "coordinator", "cluster", "deploy")
 
 _packaging: Any = import_module("packaging.requirements")

@@ -167,7 +167,7 @@ def test_the_specification_is_where_commands_look_for_it(manifests: list[Manifes
 
 
 def test_servers_are_not_all_lost_at_once(manifests: list[Manifest]) -> None:
-    """Servers lie on different machines; machines are emptied one server at a time, of two at least."""
+    """Servers run on different machines; machines are emptied one server at a time, of two at least."""
     service = named(manifests, "RayService", "sisa-serve")
     head, server = pods(service)
     (group,) = _spec(service)["workerGroupSpecs"]

@@ -237,5 +237,5 @@ def test_nobody_there_is_told() -> None:
 @pytest.mark.parametrize("url", ["", "127.0.0.1:8000", "ftp://host", "http://", "http://me:pw@host", "http://h?x=1"])
 def test_addresses_that_are_none(url: str) -> None:
     """An address that is none of an HTTP server is refused before anything is sent."""
-    with pytest.raises(Invalid, match="none of an HTTP API"):
+    with pytest.raises(Invalid, match="not the address of an HTTP API"):
         Client(url)

@@ -57,7 +57,7 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[_Listed]:
 
 
 def test_a_store_is_counted_piece_by_piece(store: _Listed) -> None:
-    """Each step lists one piece; the last one tells of objects and bytes, and earlier ones tell nothing."""
+    """Each step lists one piece; the last one reports objects and bytes, and earlier ones tell nothing."""
     counting = StoreCount(store, _Still())
     found = [(counting.step(), len(store.listed)) for _ in range(2)]
     assert found == [(None, 2), (None, 4)]
@@ -77,7 +77,7 @@ def test_it_is_counted_again_an_hour_later(store: _Listed) -> None:
 
 
 def test_a_store_that_is_away_is_counted_later(store: _Listed, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A count that meets an error is given up without an error, and begun anew an hour later."""
+    """A count that meets an error is given up without an error, and begun again an hour later."""
     clock = _Still()
     counting = StoreCount(store, clock)
     monkeypatch.setattr(_Listed, "away_after", 3)

@@ -1,4 +1,4 @@
-"""A cluster that is gone, or refuses this process's token, is told of at once and by name; tokens are private."""
+"""A cluster that is gone, or refuses this process's token, is reported at once and by name; tokens are private."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_cluster_that_is_gone(door: str, is_named: bool, monkeypatch: pytest.M
 
 def test_no_address(monkeypatch: pytest.MonkeyPatch) -> None:
     """What cannot be an address is said, and what finds none."""
-    with pytest.raises(Unavailable, match="does not answer: it is no address"):
+    with pytest.raises(Unavailable, match="does not answer: it is not an address"):
         check_cluster("here")
 
     def found(_: str) -> NoReturn:

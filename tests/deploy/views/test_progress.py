@@ -139,7 +139,7 @@ def test_a_real_pseudo_terminal() -> None:
 
 
 class _Clock:
-    """Time that passes when it is told to."""
+    """Time that passes on command."""
 
     def __init__(self) -> None:
         self.now = 0.0

@@ -119,7 +119,7 @@ def test_any_encoding_of_stdout(encoding: str, trained: Home) -> None:
 
 
 def test_text_is_escaped_where_letters_are_missing(trained: Home) -> None:
-    """``×`` on an ASCII stdout is no error."""
+    """``×`` on an ASCII stdout is not an error."""
     out = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     with redirect_stdout(out), pytest.raises(SystemExit, match="0"):
         main(["status", "--config", str(trained.config)])

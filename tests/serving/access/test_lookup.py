@@ -70,11 +70,11 @@ BODIES: Mapping[str, tuple[object, int, str]] = {
     "a text": ({"subjects": PERSON}, 422, "an object with 'subjects', a list, and no more"),
     "something beside": ({"subjects": [PERSON], "ids": []}, 422, "an object with 'subjects', a list, and no more"),
     "nobody": ({"subjects": []}, 422, "no subject is named"),
-    "an empty name": ({"subjects": [""]}, 422, "something that is no name"),
+    "an empty name": ({"subjects": [""]}, 422, "something that is not a name"),
     "only spaces": ({"subjects": ["  "]}, 422, "nothing but white space"),
-    "a fraction": ({"subjects": [PERSON, 1.5]}, 422, "something that is no name"),
-    "true": ({"subjects": [True]}, 422, "something that is no name"),
-    "a list of lists": ({"subjects": [[PERSON]]}, 422, "something that is no name"),
+    "a fraction": ({"subjects": [PERSON, 1.5]}, 422, "something that is not a name"),
+    "true": ({"subjects": [True]}, 422, "something that is not a name"),
+    "a list of lists": ({"subjects": [[PERSON]]}, 422, "something that is not a name"),
     "too many": ({"subjects": [PERSON] * 21}, 413, "more than 20"),
 }
 

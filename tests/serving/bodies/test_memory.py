@@ -42,8 +42,8 @@ BODIES: Mapping[str, bytes] = {
     "many columns of many": json.dumps({"columns": {name: [0] * 20 for name in MANY}}).encode(),
     "objects in lists": json.dumps({"columns": {"x00": [[MANY], *[[{}]] * 4000]}}).encode(),
     "objects as ids": json.dumps({"columns": {"id": [MANY, *[{}] * 4000]}}).encode(),
-    "lists that are no data points": b'{"points":[' + b"[]," * 600_000 + b"[]]}",
-    "objects that are no data points": b'{"points":[' + b"{}," * 600_000 + b"{}]}",
+    "lists that are not data points": b'{"points":[' + b"[]," * 600_000 + b"[]]}",
+    "objects that are not data points": b'{"points":[' + b"{}," * 600_000 + b"{}]}",
 }
 
 

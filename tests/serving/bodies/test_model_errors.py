@@ -64,7 +64,7 @@ def asked(*, first: int, second: int = 0, place: int = 2) -> dict[str, Any]:
     ("body", "fact"),
     [
         (asked(first=UNKNOWN), "the model's code raises IndexError"),
-        (asked(first=0, second=NEGATIVE), "the model's answer is no number"),
+        (asked(first=0, second=NEGATIVE), "the model's answer is not a number"),
     ],
 )
 def test_the_caller_is_told_which_data_point(picky: World, body: dict[str, Any], fact: str) -> None:

@@ -56,7 +56,7 @@ def extra(home: Home) -> tuple[str, ...]:
 
 
 def settle(home: Home) -> None:
-    """Carry out whatever waits."""
+    """Carry out all that waits."""
     for request in home.json("status").data["requests"]:
         if request["held"]:
             run("request", "release", request["request_id"], "--config", str(home.config))
