@@ -121,7 +121,8 @@ class Sent(Generic[_Value]):
             return received, (self._from, self._payload)
         from ray import cloudpickle  # noqa: PLC0415  clients load no Ray
 
-        return received, (self._from, cloudpickle.dumps(self._value))
+        # Its types say that it exports nothing.
+        return received, (self._from, cloudpickle.dumps(self._value))  # pyright: ignore[reportPrivateImportUsage]
 
     def opened(self, what: str) -> _Value:
         """Return the value, in ``what`` it was sent to. Raises ``OtherRelease``, naming both sides and the machine."""
