@@ -1,0 +1,82 @@
+"""The wheel that is built from this tree: all of it is in there, and it works without the tree."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import venv
+from pathlib import Path
+from zipfile import ZipFile
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+ROOMS = ("storage", "shards", "coordinator", "cluster", "deploy")
+NEEDED_BY_AUDITORS = ("cryptography", "cffi", "_cffi_backend*", "pycparser", "typing_extensions.py")
+LIBRARIES = Path(sysconfig.get_path("purelib"))
+
+pytestmark = pytest.mark.slow
+
+
+def _run(*words: object, **environment: str) -> str:
+    """Run a command outside the tree; return its stdout."""
+    inherited = {name: os.environ[name] for name in ("HOME", "PATH") if name in os.environ}
+    done = subprocess.run(
+        [str(word) for word in words], cwd="/", env=inherited | environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built from a copy of what it is made of."""
+    folder = tmp_path_factory.mktemp("wheel")
+    tree = folder / "tree"
+    for room in ROOMS:
+        shutil.copytree(ROOT / room, tree / room, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("sisa.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tree / name)
+    _run(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", folder, tree)
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def scripts(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of commands of an environment into which nothing but the wheel is installed."""
+    folder = tmp_path_factory.mktemp("environment")
+    venv.create(folder, symlinks=True)
+    scripts = folder / "bin"
+    _run(sys.executable, "-m", "pip", "-q", "--python", scripts / "python", "install", "--no-index", "--no-deps", wheel)
+    return scripts
+
+
+def test_all_modules_and_marks_of_types_are_in_it(wheel: Path) -> None:
+    """Every module of every room, ``sisa`` and what tells type checkers to read them; and no tests."""
+    files = {path for room in ROOMS for kind in ("*.py", "py.typed") for path in (ROOT / room).rglob(kind)}
+    with ZipFile(wheel) as packed:
+        names = {name for name in packed.namelist() if ".dist-info/" not in name}
+        (licence,) = [name for name in packed.namelist() if name.endswith("LICENSE")]
+        assert packed.read(licence) == (ROOT / "LICENSE").read_bytes()
+    assert names == {"sisa.py"} | {path.relative_to(ROOT).as_posix() for path in files}
+
+
+def test_auditors_need_cryptography_alone(scripts: Path, tmp_path: Path) -> None:
+    """``sisa-check`` works where of all libraries there is only ``cryptography`` with what that needs itself."""
+    for pattern in NEEDED_BY_AUDITORS:
+        for library in LIBRARIES.glob(pattern):
+            (tmp_path / library.name).symlink_to(library)
+    assert "Check receipts and their log, offline" in _run(scripts / "sisa-check", "--help", PYTHONPATH=str(tmp_path))
+
+
+def test_it_works_with_its_libraries(scripts: Path) -> None:
+    """With the libraries that it names, ``import sisa`` and the command are those of the wheel."""
+    version = _run(scripts / "sisa", "--version", PYTHONPATH=str(LIBRARIES))
+    assert version.startswith("sisa")
+    place = _run(scripts / "python", "-c", "import sisa; print(sisa.Client, sisa.__file__)", PYTHONPATH=str(LIBRARIES))
+    assert place.startswith("<class 'cluster.client.Client'> ")
+    assert str(scripts.parent) in place
