@@ -55,7 +55,8 @@ lint: venv ## style, format, types, import contracts, spelling
 check: lint ## lint, and the fast tests
 	$(BIN)/python -m pytest -q $(TWO) -m "not slow and not s3 and $(PARALLEL)"
 
-soak: venv ## simulate a million schedules and kill a thousand times; 'make soak SOAK_SEEDS=50000' for fewer
+soak: venv ## all cases of which 'make test' runs a spread, a million schedules, a thousand kills; 'make soak SOAK_SEEDS=50000' for fewer
+	SISA_VOLUME=all $(BIN)/python -m pytest -q $(TWO) -m volume --timeout 3600
 	$(BIN)/python -m tests.simulation --soak $(SOAK_SEEDS)
 	$(BIN)/python -m tests.kills 1000 500
 

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.volume import SISA_VOLUME
+
 # Wall time decides nothing: a slow machine must not turn a true property into a failure.
 settings.register_profile("sisa", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
 settings.load_profile("sisa")
@@ -18,6 +20,12 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Ray has its workers stand back behind all others: beside callers who never pause they would hardly come to work.
 os.environ.setdefault("RAY_worker_niceness", "0")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say after a failure which spread of the cases this was."""
+    if terminalreporter.stats.keys() & {"failed", "error"}:
+        terminalreporter.write_line(f"with SISA_VOLUME={SISA_VOLUME} the same cases are run again")
 
 
 @pytest.fixture(scope="session")

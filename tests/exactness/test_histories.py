@@ -11,6 +11,7 @@ from shards.routing import Placement
 from tests.doubles.federation import Point, SmallFederation, survivors
 from tests.exactness.federations import assert_exact, assert_untouched, federation_of, retrained
 from tests.exactness.strategies import MODELS, History, HistoryStep, PlannedErasure, histories
+from tests.volume import spread
 
 
 def _places(history: History, points: list[Point]) -> list[Placement]:
@@ -65,7 +66,8 @@ def test_any_history_ends_in_the_bytes_of_a_full_retrain(model: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.volume
+@pytest.mark.parametrize("model", spread(sorted(MODELS), 3))
 def test_any_longer_history_ends_in_the_bytes_of_a_full_retrain(model: str) -> None:
     """The same over more federations, with more points."""
 

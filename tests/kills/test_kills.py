@@ -1,5 +1,6 @@
-"""Commands killed by SIGKILL at every durable step: the next one ends as if nothing had happened (D1, D2, D5, E9, E10).
+"""Commands killed by SIGKILL at durable steps: the next one ends as if nothing had happened (D1, D2, D5, E9, E10).
 
+In ``make test`` at one step of each kind, another one every day; in ``make soak`` at all of them.
 ``python -m tests.kills`` prints the same kills as a table, and kills at random on demand.
 """
 
@@ -11,10 +12,11 @@ from tests.kills.chance import try_kills
 from tests.kills.fail_points import Moment
 from tests.kills.stage import STORIES, Stage
 from tests.kills.table import CELLS, FAIL_POINTS, FailPoint, try_cell
+from tests.volume import one_of_each, seeds_of
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.volume]
 
-SEEDS = range(12)
+SEEDS = seeds_of(12, few=4)
 
 
 def test_the_table_is_complete(stage: Stage) -> None:
@@ -40,7 +42,10 @@ def test_the_undisturbed_stories_hold(name: str, stage: Stage) -> None:
 
 @pytest.mark.parametrize(
     ("point", "moment"),
-    [pytest.param(point, moment, id=f"{point.story}: {point.name}: {moment}") for point, moment in CELLS],
+    [
+        pytest.param(point, moment, id=f"{point.story}: {point.name}: {moment}")
+        for point, moment in one_of_each(CELLS, kind=lambda cell: cell[0].kind)
+    ],
 )
 def test_a_kill_changes_nothing(point: FailPoint, moment: Moment, stage: Stage) -> None:
     """Killed at the step, the command's work is finished by the next: same bytes, nothing acknowledged lost, nothing

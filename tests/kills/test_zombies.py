@@ -9,10 +9,11 @@ from tests.kills.fail_points import Moment, Strike
 from tests.kills.stage import Stage
 from tests.kills.table import FailPoint
 from tests.kills.zombies import PAIRS, SLEEPERS, complaints, haunt, try_sleeper, wake_both
+from tests.volume import one_of_each, seeds_of, spread
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.volume]
 
-SEEDS = range(8)
+SEEDS = seeds_of(8, few=2)
 
 
 def test_enough_zombies() -> None:
@@ -22,7 +23,10 @@ def test_enough_zombies() -> None:
 
 @pytest.mark.parametrize(
     ("point", "moment"),
-    [pytest.param(point, moment, id=f"{point.story}: {point.name}: {moment}") for point, moment in SLEEPERS],
+    [
+        pytest.param(point, moment, id=f"{point.story}: {point.name}: {moment}")
+        for point, moment in one_of_each(SLEEPERS, kind=lambda place: place[0].kind)
+    ],
 )
 def test_a_zombie_is_fenced(point: FailPoint, moment: Moment, stage: Stage) -> None:
     """A writer that wakes up after another has finished its work, erased someone else and cut the journal off ends
@@ -32,7 +36,8 @@ def test_a_zombie_is_fenced(point: FailPoint, moment: Moment, stage: Stage) -> N
 
 
 @pytest.mark.parametrize(
-    ("first", "second"), [pytest.param(*pair, id=" then ".join(point.name for point in pair)) for pair in PAIRS]
+    ("first", "second"),
+    [pytest.param(*pair, id=" then ".join(point.name for point in pair)) for pair in spread(PAIRS, 2)],
 )
 def test_a_zombie_does_not_disturb_who_took_over(first: FailPoint, second: FailPoint, stage: Stage) -> None:
     """A writer that wakes up while the one who took over is in the middle of it stops, and the other one ends well."""

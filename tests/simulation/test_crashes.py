@@ -1,4 +1,7 @@
-"""Crashes at every write of a series of commands: train, erase, erase, train again (D1, D2, D3, D5, E9, E10, E12)."""
+"""Crashes at the writes of a series of commands: train, erase, erase, train again (D1, D2, D3, D5, E9, E10, E12).
+
+``make soak`` crashes at every write, ``make test`` at a spread of them.
+"""
 
 from __future__ import annotations
 
@@ -40,6 +43,7 @@ from tests.doubles.workers.in_process_pool import Death
 from tests.simulation.model.audited_store import AuditedStore, CrashingStore, left_over
 from tests.simulation.model.auditor import Auditor
 from tests.simulation.model.scenario import identities_of, keys_of
+from tests.volume import spread
 
 _SHARDS, _SLICES = 2, 3
 _SPECIFICATION = specification_of(shards=_SHARDS, slices=_SLICES)
@@ -264,36 +268,36 @@ def _crash_at(
     return audited
 
 
+@pytest.mark.slow
+@pytest.mark.volume
 @pytest.mark.parametrize(
-    ("when", "error"),
+    ("when", "error", "shift"),
     [
-        pytest.param("before", Crash, id="before", marks=pytest.mark.slow),
-        pytest.param("after", Crash, id="after", marks=pytest.mark.slow),
-        pytest.param("after", OutcomeUnknown, id="unknown", marks=pytest.mark.slow),
+        pytest.param("before", Crash, 0, id="before"),
+        pytest.param("after", Crash, 1, id="after"),
+        pytest.param("after", OutcomeUnknown, 2, id="unknown"),
     ],
 )
 def test_a_crash_at_any_write_changes_nothing(
     when: Literal["before", "after"],
     error: type[BaseException],
+    shift: int,
     undisturbed: tuple[AuditedFederation, dict[str, object]],
 ) -> None:
     """A crash or an unknown outcome, before or after any write or deletion, does not change the final state."""
     audited, expected = undisturbed
-    for number in range(audited.store.writes):
+    for number in spread(range(audited.store.writes), 3, shift):
         _crash_at(number, when, error, expected)
     assert audited.store.writes >= 100
 
 
+@pytest.mark.volume
 @pytest.mark.parametrize(
-    ("when", "every"),
-    [
-        pytest.param("before", 6, id="before"),
-        pytest.param("before", 1, id="before-all", marks=pytest.mark.slow),
-        pytest.param("after", 1, id="after-all", marks=pytest.mark.slow),
-    ],
+    ("when", "shift"),
+    [pytest.param("before", 0, id="before"), pytest.param("after", 3, id="after", marks=pytest.mark.slow)],
 )
 def test_a_crash_at_any_write_of_an_encrypted_store_changes_nothing(
-    when: Literal["before", "after"], every: int, undisturbed: tuple[AuditedFederation, dict[str, object]]
+    when: Literal["before", "after"], shift: int, undisturbed: tuple[AuditedFederation, dict[str, object]]
 ) -> None:
     """With all objects encrypted, a crash at any write, including those of keys and keyrings, ends in the same bytes as
     the undisturbed commands on plain objects, and leaves no key that could decrypt erased data.
@@ -302,7 +306,7 @@ def test_a_crash_at_any_write_of_an_encrypted_store_changes_nothing(
     calm = AuditedFederation(sealed=True)
     _tell(calm.federation, calm.story(calm.federation))
     _check_end(calm, expected)
-    for number in range(0, calm.store.writes, every):
+    for number in spread(range(calm.store.writes), 6, shift):
         audited = AuditedFederation(sealed=True)
         audited.store.plan(Fault(when=when, operation="write", nth=number + 1, error=Crash))
         _tell(audited.federation, audited.story(audited.federation))
@@ -312,13 +316,14 @@ def test_a_crash_at_any_write_of_an_encrypted_store_changes_nothing(
 
 
 @pytest.mark.slow
+@pytest.mark.volume
 @pytest.mark.parametrize("gap", [2, 9])
 def test_a_crash_while_recovering_changes_nothing(
     gap: int, undisturbed: tuple[AuditedFederation, dict[str, object]]
 ) -> None:
     """A second crash, ``gap`` writes after the first, while the new process cleans up, changes nothing either."""
     audited, expected = undisturbed
-    for number in range(0, audited.store.writes, 4):
+    for number in spread(range(audited.store.writes), 12, shift=gap):
         again = AuditedFederation()
         again.store.plan(Fault(when="after", operation="write", nth=number + 1, error=Crash))
         again.store.next_faults = (Fault(when="before", operation="write", nth=gap, error=Crash),)
@@ -353,21 +358,22 @@ def _check_names_end(audited: AuditedFederation, expected: dict[str, object]) ->
 
 
 @pytest.mark.slow
+@pytest.mark.volume
 @pytest.mark.parametrize(
-    ("sealed", "when", "error", "every"),
+    ("sealed", "when", "error", "shift"),
     [
-        pytest.param(False, "before", Crash, 1, id="before"),
+        pytest.param(False, "before", Crash, 0, id="before"),
         pytest.param(False, "after", Crash, 1, id="after"),
-        pytest.param(False, "after", OutcomeUnknown, 3, id="unknown"),
-        pytest.param(True, "before", Crash, 5, id="encrypted-before"),
-        pytest.param(True, "after", Crash, 5, id="encrypted-after"),
+        pytest.param(False, "after", OutcomeUnknown, 2, id="unknown"),
+        pytest.param(True, "before", Crash, 3, id="encrypted-before"),
+        pytest.param(True, "after", Crash, 4, id="encrypted-after"),
     ],
 )
 def test_a_crash_at_any_write_of_the_story_of_names_changes_nothing(
     sealed: bool,
     when: Literal["before", "after"],
     error: type[BaseException],
-    every: int,
+    shift: int,
     undisturbed_names: tuple[AuditedFederation, dict[str, object]],
 ) -> None:
     """An erasure of similar subjects, a refusal with its statement, a readmission and another training: a crash or an
@@ -377,7 +383,7 @@ def test_a_crash_at_any_write_of_the_story_of_names_changes_nothing(
     calm = AuditedFederation(sealed=sealed)
     _tell(calm.federation, calm.story_of_names(calm.federation))
     _check_names_end(calm, expected)
-    for number in range(0, calm.store.writes, every):
+    for number in spread(range(calm.store.writes), 10 if sealed else 5, shift):
         audited = AuditedFederation(sealed=sealed)
         audited.store.plan(Fault(when=when, operation="write", nth=number + 1, error=error))
         _tell(audited.federation, audited.story_of_names(audited.federation))
@@ -445,6 +451,7 @@ def _race(number: int, *, finish: bool) -> tuple[AuditedFederation, BaseExceptio
 
 
 @pytest.mark.slow
+@pytest.mark.volume
 @pytest.mark.parametrize("finish", [False, True], ids=["starts", "finishes"])
 def test_a_second_engine_fences_the_first(
     finish: bool, undisturbed: tuple[AuditedFederation, dict[str, object]]
@@ -452,7 +459,7 @@ def test_a_second_engine_fences_the_first(
     """Once another engine has started, the first one can neither commit anything nor delete current objects (D3)."""
     reference, expected = undisturbed
     # Write 0 claims the token; before it, the first engine has not started.
-    for number in range(1, reference.store.writes, 2 if finish else 1):
+    for number in spread(range(1, reference.store.writes), 8 if finish else 4):
         audited, error = _race(number, finish=finish)
         _check_end(audited, expected)
         # After its last commit an engine only deletes, which does no harm.

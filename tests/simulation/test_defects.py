@@ -12,7 +12,7 @@ from tests.simulation.defects import DEFECTS, Defect
 from tests.simulation.simulate import LawBroken, simulate
 
 _ENOUGH = 1_000
-"""Number of schedules in which a defect must show: a tenth of those in every run of all tests."""
+"""Number of schedules in which a defect must show: as many as every run of all tests carries out."""
 
 
 def _first_failure(seeds: Iterable[int]) -> tuple[int, str] | None:

@@ -1,7 +1,9 @@
 """A power cut after system calls that failed: what was told as done is there, and what is there is consistent.
 
-Each kind of object is written on a disk that forgets what was not synced, with every single call failing, and every
-pair of calls. After a failure a new process, which sees the page cache, does it again. Wherever an attempt returns, the
+Each kind of object is written on a disk that forgets what was not synced, with every single call failing, and with
+pairs of calls: in ``make soak`` with every error and every pair, in ``make test`` with a spread of them.
+
+After a failure a new process, which sees the page cache, does it again. Wherever an attempt returns, the
 power is cut, and what it wrote has to be there for a third process.
 """
 
@@ -30,11 +32,15 @@ from storage.stores.local import LocalStore
 from storage.transparency.keys import KeyFolder
 from storage.transparency.log import LogLayout, TransparencyLog
 from tests.doubles.stores.forgetful_disk import Fault, ForgetfulDisk
+from tests.volume import spread
+
+pytestmark = pytest.mark.volume
 
 KEY = object_key("folder/object")
 SECRET = object_key("shards/0001/secret")
 OTHER = object_key("shards/0001/other")
 LAYOUT = LogLayout(origin="test")
+CODES = (errno.EIO, errno.ENOSPC, errno.EACCES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -370,13 +376,14 @@ def syncs_of(disk: ForgetfulDisk, kind: Kind) -> list[int]:
 
 
 @pytest.mark.parametrize("name", KINDS)
-@pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC, errno.EACCES])
+@pytest.mark.parametrize("code", CODES)
 def test_one_call_fails(disk: ForgetfulDisk, name: str, code: int) -> None:
     """Whichever call fails: a process that is told that it is done finds its work after a power cut, at once or, where
     it was not told so, in the next process, which saw the page cache.
     """
     kind = KINDS[name]
-    for at in range(1, len(calls_of(disk, kind)) + 1):
+    calls = range(1, len(calls_of(disk, kind)) + 1)
+    for at in spread(calls, len(CODES), shift=CODES.index(code)):  # every call fails, each with another code every day
         judge(disk, kind, prepared(disk, kind), [failing_at([at], code)])
 
 
@@ -385,7 +392,7 @@ def test_a_sync_fails_and_then_another_call(disk: ForgetfulDisk, name: str) -> N
     """A second failure, in what the process does about the first, changes nothing of that."""
     kind = KINDS[name]
     for first in syncs_of(disk, kind):
-        for second in range(first + 1, first + 7):
+        for second in spread(range(first + 1, first + 7), 3, shift=first):
             judge(disk, kind, prepared(disk, kind), [failing_at([first, second], errno.EIO)])
 
 
@@ -395,7 +402,7 @@ def test_syncs_fail_in_two_processes(disk: ForgetfulDisk, name: str) -> None:
     kind = KINDS[name]
     syncs = syncs_of(disk, kind)
     for first in syncs:
-        for second in range(1, min(len(syncs), 6) + 1):
+        for second in spread(range(1, min(len(syncs), 6) + 1), 3, shift=first):
             judge(disk, kind, prepared(disk, kind), [failing_from(first), failing_sync(second)])
 
 
@@ -406,7 +413,7 @@ def test_the_power_fails_after_the_disk(disk: ForgetfulDisk, name: str) -> None:
     """
     kind = KINDS[name]
     for at in syncs_of(disk, kind):
-        for kept in ("none", "first", "others"):
+        for kept in spread(("none", "first", "others"), 3, shift=at):
             stores = prepared(disk, kind)
             disk.restart(failing_from(at))
             told_done(kind, stores)
