@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -20,6 +23,15 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Ray has its workers stand back behind all others: beside callers who never pause they would hardly come to work.
 os.environ.setdefault("RAY_worker_niceness", "0")
+
+
+_MEMORY: Final = Path("/dev/shm")  # noqa: S108  each run makes a folder of its own there
+_ENOUGH_BYTES: Final = 8 << 30
+
+# Stores wait for the disk at every write, and nothing in a test outlives the machine: so temporary folders lie in
+# memory where there is enough of it. What a power cut leaves is tested on a disk that forgets (``forgetful_disk``).
+if os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free >= _ENOUGH_BYTES:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_MEMORY))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -73,8 +73,18 @@ def temporary_names() -> set[Path]:
 
 def temporary_files(before: set[Path]) -> dict[str, bytes]:
     """Return the temporary files that were not there ``before``."""
+    return _files_at(temporary_names() - before)
+
+
+def shared_memory_files() -> dict[str, bytes]:
+    """Return the files where Ray makes those that processes share; temporary folders of tests may lie there as well."""
+    memory = Path("/dev/shm")  # noqa: S108
+    return _files_at(path for path in memory.iterdir() if not path.name.startswith("pytest-of-"))
+
+
+def _files_at(paths: Iterable[Path]) -> dict[str, bytes]:
     found: dict[str, bytes] = {}
-    for path in temporary_names() - before:
+    for path in paths:
         found |= files_under(path)
         with suppress(OSError):  # a folder, or gone
             found[str(path)] = path.read_bytes()

@@ -25,7 +25,7 @@ from tests.multinode.patience import until
 from tests.ray.commands import ROOT, command
 from tests.residue.markers import Markers, all_traces, draw_markers, files_under, marker_of_bytes, traces
 from tests.residue.people import fill_with_remembering
-from tests.residue.ray_places import memory_of, raylet_of
+from tests.residue.ray_places import memory_of, raylet_of, shared_memory_files
 
 pytestmark = pytest.mark.ray
 
@@ -90,7 +90,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kept]:
                 places={
                     "folder": files_under(folder / "ray"),
                     "metadata": files_under(folder / "gcs"),
-                    "shared memory": memory | files_under(Path("/dev/shm")),  # noqa: S108  Ray's own place
+                    "shared memory": memory | shared_memory_files(),
                 },
             )
 
