@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from functools import cache
+import fcntl
+import json
+import os
 
 import pytest
 
@@ -28,15 +30,29 @@ def _model(name: str) -> ModelSettings:
     return ModelSettings(factory=_factory(name))
 
 
-@cache
-def _results() -> dict[str, tuple[RehearsalResult, RehearsalResult]]:
-    """Rehearse all models in the same two processes, which start like those of a single rehearsal."""
+Results = dict[str, tuple[RehearsalResult, RehearsalResult]]
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    """All models, rehearsed in the same two processes, which start like those of a single rehearsal.
+
+    When several processes run tests, the first one here rehearses and the others read its results.
+    """
+    folder = tmp_path_factory.getbasetemp()
+    file = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "zoo.json"
     names = [*EXACT, *ODD]
-    requests = [
-        RehearsalRequest(model=_model(name), training=_TRAINING, inputs=4, classes=2, device="cpu", threads=1)
-        for name in names
-    ]
-    return dict(zip(names, run_rehearsals(requests), strict=True))
+    with file.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not file.exists():
+            requests = [
+                RehearsalRequest(model=_model(name), training=_TRAINING, inputs=4, classes=2, device="cpu", threads=1)
+                for name in names
+            ]
+            file.write_text(json.dumps([[each.to_json() for each in pair] for pair in run_rehearsals(requests)]))
+    pairs = json.loads(file.read_bytes())
+    read = RehearsalResult.from_json
+    return {name: (read(first), read(second)) for name, (first, second) in zip(names, pairs, strict=True)}
 
 
 def test_the_zoo_is_large() -> None:
@@ -45,18 +61,18 @@ def test_the_zoo_is_large() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(ODD))
-def test_odd_models_are_refused_with_the_reason(name: str) -> None:
+def test_odd_models_are_refused_with_the_reason(name: str, results: Results) -> None:
     """A model that is not reproducible is refused before training, and the likely cause is named."""
     with pytest.raises(Invalid, match=ODD[name]):
-        compare(_factory(name), *_results()[name])
+        compare(_factory(name), *results[name])
 
 
 @pytest.mark.filterwarnings("ignore:Lazy modules are a new feature")
 @pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
 @pytest.mark.parametrize("name", EXACT)
-def test_other_models_are_exact(name: str) -> None:
+def test_other_models_are_exact(name: str, results: Results) -> None:
     """A model that two processes with different hash seeds reproduce is exact, after an erasure and when resumed."""
-    compare(_factory(name), *_results()[name])
+    compare(_factory(name), *results[name])
     federation = federation_of(specification_of(shards=1, slices=2, training=_TRAINING, model=_model(name)))
     points = make_points(5, 14)
     federation.train(points)
