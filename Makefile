@@ -11,6 +11,8 @@ STAMP := .venv/.installed
 PARALLEL := not ray and not multinode
 # Each process begins with one half of the list, so that what the tests of a file share is mostly made once.
 TWO := -n 2 --dist worksteal
+# Tests are to take 15 minutes: each part says what took longest.
+SLOWEST := --durations 10
 # Simulated schedules of a soak; 2 processors take about 4 hours for a million.
 SOAK_SEEDS ?= 1000000
 ROOMS := storage shards coordinator cluster deploy tests
@@ -34,15 +36,15 @@ demo: venv ## tell the whole story on real data: train, predict, erase, prove
 	$(BIN)/sisa demo
 
 test: venv ## run all tests
-	$(BIN)/python -m pytest -q $(TWO) -m "$(PARALLEL)"
+	$(BIN)/python -m pytest -q $(TWO) $(SLOWEST) -m "$(PARALLEL)"
 	$(MAKE) --no-print-directory -j 2 --output-sync=target ray multinode
 
 ray: venv ## run the tests on one Ray
-	$(BIN)/python -m pytest -q -m "ray and not multinode"
+	$(BIN)/python -m pytest -q $(SLOWEST) -m "ray and not multinode"
 
 multinode: venv ## lose nodes, heads and coordinators of a Ray cluster of several nodes on this machine
-	$(BIN)/python -m pytest -q -m multinode --ignore=tests/sites
-	$(BIN)/python -m pytest -q tests/sites
+	$(BIN)/python -m pytest -q $(SLOWEST) -m multinode --ignore=tests/sites
+	$(BIN)/python -m pytest -q $(SLOWEST) tests/sites
 
 lint: venv ## style, format, types, import contracts, spelling
 	$(BIN)/ruff check .

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -34,10 +35,16 @@ if os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free >= _ENOUGH_BY
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_MEMORY))
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say after a failure which spread of the cases this was."""
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say after a failure which spread of the cases this was, and with ``--durations`` which folders took longest."""
     if terminalreporter.stats.keys() & {"failed", "error"}:
         terminalreporter.write_line(f"with SISA_VOLUME={SISA_VOLUME} the same cases are run again")
+    seconds: defaultdict[str, float] = defaultdict(float)
+    for report in (each for reports in terminalreporter.stats.values() for each in reports):
+        if isinstance(report, pytest.TestReport):
+            seconds[report.nodeid.partition("::")[0].rpartition("/")[0]] += report.duration
+    for folder in sorted(seconds, key=seconds.__getitem__, reverse=True)[: config.getoption("durations") or 0]:
+        terminalreporter.write_line(f"{seconds[folder]:8.1f}s {folder}")
 
 
 @pytest.fixture(scope="session")
