@@ -43,8 +43,8 @@ ray: venv ## run the tests on one Ray
 	$(BIN)/python -m pytest -q $(SLOWEST) -m "ray and not multinode"
 
 multinode: venv ## lose nodes, heads and coordinators of a Ray cluster of several nodes on this machine
-	$(BIN)/python -m pytest -q $(SLOWEST) -m multinode --ignore=tests/sites
-	$(BIN)/python -m pytest -q $(SLOWEST) tests/sites
+	$(BIN)/python -m pytest -q $(SLOWEST) -m multinode --ignore=tests/sites/one_cluster
+	$(BIN)/python -m pytest -q $(SLOWEST) tests/sites/one_cluster
 
 lint: venv ## style, format, types, import contracts, spelling
 	$(BIN)/ruff check .

@@ -40,7 +40,7 @@ from deploy.examples.sites.compare import compare, compared_text
 from deploy.examples.sites.split import OWN_SHARE, Example, write_example
 from deploy.views.tables import table
 from storage.errors import Unavailable
-from tests.federated.served import listening
+from tests.sites.near.served import listening
 
 SITES: Final = 20
 SERVED: Final = 5

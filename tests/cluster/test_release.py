@@ -31,7 +31,7 @@ from cluster.training.worker import WorkerShell
 from storage.errors import NewerFormat, Unavailable
 from storage.release import RELEASE
 from tests.doubles.home import Home
-from tests.federated.houses import Houses
+from tests.sites.near.houses import Houses
 
 OTHER = "9.9.9+api1.sites1.state9.training1"
 

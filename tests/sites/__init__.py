@@ -1,1 +1,1 @@
-"""Sites on one cluster: a labelled node each, with what only that site has."""
+"""Federations of several sites: near, as folders and servers of this machine; on one cluster, a labelled node each."""

@@ -15,7 +15,7 @@ from cluster.results.federation import SubjectFound
 from cluster.sites.pinned import Keyless, PinnedSite, SiteShell, _Handed, _Name, _pieces
 from coordinator.requests import NONE_SIMILAR
 from storage.errors import Invalid, Unavailable
-from tests.federated.houses import Houses
+from tests.sites.near.houses import Houses
 
 INLINE_BYTES = 100 * 1024
 """What is larger goes through Ray's object store."""

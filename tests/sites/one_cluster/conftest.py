@@ -11,8 +11,8 @@ import pytest
 
 from tests.doubles.home import Home
 from tests.multinode.expected import Expected, undisturbed
-from tests.sites.buckets import DRIVER, site_buckets, write_credentials
-from tests.sites.nodes import SITES, Sites, several_sites
+from tests.sites.one_cluster.buckets import DRIVER, site_buckets, write_credentials
+from tests.sites.one_cluster.nodes import SITES, Sites, several_sites
 
 _OF_OTHERS = (
     "AWS_ACCESS_KEY_ID",
@@ -36,7 +36,7 @@ def started_sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sites]:
     from cluster.runtime.session import join_ray, leave_ray
 
     if ray.is_initialized():
-        pytest.skip("this process is part of another Ray cluster: run these with 'pytest tests/sites'")
+        pytest.skip("this process is part of another Ray cluster: run these with 'pytest tests/sites/one_cluster'")
     files = {name: tmp_path_factory.mktemp(name) / "credentials" for name in (*SITES, DRIVER)}
     for name, file in files.items():
         write_credentials(file, name)

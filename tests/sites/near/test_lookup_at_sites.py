@@ -16,9 +16,9 @@ from cluster.sites.remote import NotLetIn
 from cluster.sites.simulation import simulated
 from coordinator.requests import NONE_SIMILAR, Similar
 from storage.errors import Invalid, Unavailable
-from tests.federated.asked import PERSON, joined, remote
-from tests.federated.houses import Houses, people_of
-from tests.federated.served import Served, served
+from tests.sites.near.asked import PERSON, joined, remote
+from tests.sites.near.houses import Houses, people_of
+from tests.sites.near.served import Served, served
 
 NAMES = [PERSON, "North-Secret-Person 003", "nobody"]
 HERE = SubjectFound(points=4, similar=NONE_SIMILAR, erased=False)

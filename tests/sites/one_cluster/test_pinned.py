@@ -23,8 +23,8 @@ from tests.multinode.expected import ERASED, Expected, digests_of
 from tests.multinode.gate import Gate
 from tests.multinode.patience import until
 from tests.multinode.writers import writer_of
-from tests.sites.conftest import SiteHome, pinned
-from tests.sites.nodes import SITES, Sites
+from tests.sites.one_cluster.conftest import SiteHome, pinned
+from tests.sites.one_cluster.nodes import SITES, Sites
 
 pytestmark = [pytest.mark.multinode, pytest.mark.slow]
 

@@ -11,7 +11,7 @@ import pytest
 from cluster.config.sites import read_sites
 from storage.errors import Invalid
 from tests.doubles.home import run, small_points
-from tests.federated.houses import SITES, Houses
+from tests.sites.near.houses import SITES, Houses
 
 PERSON = "north-secret-person-003"
 

@@ -24,8 +24,8 @@ from cluster.serving.erasures import Accepting
 from cluster.serving.service import Service, open_service
 from cluster.tokens import TokenRegister
 from cluster.writer.stores import open_objects
-from tests.federated.houses import Houses
 from tests.serving.world import coordinator_of
+from tests.sites.near.houses import Houses
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,11 +31,11 @@ from shards.data.messages import ARROW_STREAM, stream_of, table_of_stream, texts
 from storage.location import open_store
 from tests.doubles.home import Said, as_table, run, small_points
 from tests.doubles.workers.local_workers import LocalWorkers
-from tests.federated.houses import SITES, Houses
-from tests.federated.served import Served, listening, served
 from tests.serving.access.table import CALLERS, NO_TOKEN, UNKNOWN, UNKNOWN_TOKEN, Route, routes_of, table
 from tests.serving.fuzz import assert_answered, cases_of
 from tests.serving.world import ROLES, error_of, points, rows
+from tests.sites.near.houses import SITES, Houses
+from tests.sites.near.served import Served, listening, served
 
 PERSON = "north-secret-person-003"
 PATHS = [

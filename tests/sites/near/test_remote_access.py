@@ -18,9 +18,9 @@ from cluster.config.sites import read_sites
 from cluster.sites.federation import connect_sites
 from cluster.sites.remote import NotLetIn, RemoteSite
 from storage.errors import Invalid, Unavailable
-from tests.federated.asked import NAMES, absent, features, joined, remote
-from tests.federated.houses import Houses
-from tests.federated.served import Boundary, Served, listening
+from tests.sites.near.asked import NAMES, absent, features, joined, remote
+from tests.sites.near.houses import Houses
+from tests.sites.near.served import Boundary, Served, listening
 
 
 @pytest.mark.parametrize("role", ["predict", "erase", "audit"])

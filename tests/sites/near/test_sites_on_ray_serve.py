@@ -15,9 +15,9 @@ from cluster.sites.federation import connect_sites
 from cluster.tokens import TokenRegister
 from storage.errors import Invalid
 from storage.location import open_store
-from tests.federated.houses import Houses
-from tests.federated.served import served
 from tests.serving.world import points
+from tests.sites.near.houses import Houses
+from tests.sites.near.served import served
 
 
 def test_a_cluster_that_would_end_with_the_command(houses: Houses, monkeypatch: pytest.MonkeyPatch) -> None:

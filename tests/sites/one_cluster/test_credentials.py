@@ -21,9 +21,9 @@ from storage.s3.client import S3Store
 from tests.doubles.home import Home
 from tests.doubles.stores.s3_servers import plain_client
 from tests.multinode.expected import ERASED, Expected, digests_of
-from tests.sites.buckets import DRIVER
-from tests.sites.conftest import SiteHome, pinned
-from tests.sites.nodes import SITES, Sites
+from tests.sites.one_cluster.buckets import DRIVER
+from tests.sites.one_cluster.conftest import SiteHome, pinned
+from tests.sites.one_cluster.nodes import SITES, Sites
 
 pytestmark = [pytest.mark.multinode, pytest.mark.slow, pytest.mark.s3]
 

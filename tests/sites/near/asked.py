@@ -9,8 +9,8 @@ from cluster.sites.federation import SiteFederation, connect_sites
 from cluster.sites.remote import RemoteSite
 from coordinator.ports import Notice
 from tests.doubles.home import FEATURES, small_points
-from tests.federated.houses import SITES
-from tests.federated.served import Served
+from tests.sites.near.houses import SITES
+from tests.sites.near.served import Served
 
 PERSON = "north-secret-person-003"
 PREDICTIONS = "/v1/predictions"

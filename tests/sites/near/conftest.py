@@ -9,8 +9,8 @@ import pytest
 
 import cluster.training.workers
 from tests.doubles.workers.local_workers import LocalWorkers
-from tests.federated.houses import Houses
-from tests.federated.served import Served, served
+from tests.sites.near.houses import Houses
+from tests.sites.near.served import Served, served
 
 
 @pytest.fixture(autouse=True)

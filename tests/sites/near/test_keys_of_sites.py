@@ -18,7 +18,7 @@ from cluster.sites.pinned import PinnedSite, SiteShell
 from cluster.writer.identity import partition_key
 from cluster.writer.stores import open_objects
 from storage.errors import Invalid, Unavailable
-from tests.federated.houses import Houses
+from tests.sites.near.houses import Houses
 
 
 @dataclass

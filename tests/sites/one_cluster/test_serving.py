@@ -15,8 +15,8 @@ from cluster.coordinator_actor.launch import launch_coordinator
 from cluster.runtime.system import SystemClock
 from cluster.serving.deployment import serve_federation, stop_serving
 from cluster.tokens import TokenRegister
-from tests.sites.conftest import SiteHome
-from tests.sites.nodes import Sites
+from tests.sites.one_cluster.conftest import SiteHome
+from tests.sites.one_cluster.nodes import Sites
 
 pytestmark = [pytest.mark.multinode, pytest.mark.slow]
 

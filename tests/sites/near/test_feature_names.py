@@ -11,13 +11,13 @@ from coordinator.aggregation import ModelFailed
 from coordinator.ports import Notice, Remark
 from storage.errors import Invalid, Unavailable
 from tests.doubles.home import Columns, small_points
-from tests.federated.asked import NAMES, features
-from tests.federated.houses import SITES, Houses, people_of
-from tests.federated.served import served
-from tests.federated.test_simulated_sites import Unreachable
-from tests.federated.test_sites_api import front_of
 from tests.serving.bodies.test_model_errors import MODEL, UNKNOWN
 from tests.serving.world import rows
+from tests.sites.near.asked import NAMES, features
+from tests.sites.near.houses import SITES, Houses, people_of
+from tests.sites.near.served import served
+from tests.sites.near.test_simulated_sites import Unreachable
+from tests.sites.near.test_sites_api import front_of
 
 QUORUM = "[sites]\nquorum = 2\ntimeout_seconds = 20.0\ngrace_seconds = 20.0\n"
 

@@ -24,10 +24,10 @@ from tests.doubles.home import Home
 from tests.doubles.stores.s3_servers import plain_client
 from tests.multinode.gate import MODULE, Gate
 from tests.multinode.patience import until
-from tests.sites.apart import PERSON, POINT, Apart, Near, Told, near_sites
-from tests.sites.askers import Askers, overheard
-from tests.sites.buckets import DRIVER
-from tests.sites.nodes import SITES, Sites
+from tests.sites.one_cluster.apart import PERSON, POINT, Apart, Near, Told, near_sites
+from tests.sites.one_cluster.askers import Askers, overheard
+from tests.sites.one_cluster.buckets import DRIVER
+from tests.sites.one_cluster.nodes import SITES, Sites
 
 pytestmark = [pytest.mark.multinode, pytest.mark.slow, pytest.mark.s3]
 

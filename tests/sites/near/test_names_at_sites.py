@@ -12,10 +12,10 @@ from coordinator.receipts.bundles import statement_of
 from coordinator.receipts.openings import commitment
 from storage.errors import Invalid
 from tests.doubles.home import run
-from tests.federated.asked import PERSON, joined
-from tests.federated.houses import Houses
-from tests.federated.served import listening, served
-from tests.federated.test_sites_api import front_of
+from tests.sites.near.asked import PERSON, joined
+from tests.sites.near.houses import Houses
+from tests.sites.near.served import listening, served
+from tests.sites.near.test_sites_api import front_of
 
 RESPELT = "North-Secret-Person 003"
 NOBODY = "nobody-of-this-name"

@@ -20,7 +20,7 @@ from storage.errors import InvariantBroken, Unavailable
 from storage.stores.memory import MemoryStore
 from tests.doubles.home import as_table, small_points
 from tests.doubles.time_and_names import VirtualClock
-from tests.federated.houses import SITES, Houses
+from tests.sites.near.houses import SITES, Houses
 
 POINTS = np.zeros((2, 16), np.float32)
 NAMES = ("x*",)

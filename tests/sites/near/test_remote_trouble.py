@@ -19,8 +19,8 @@ from cluster.sites.federation import connect_sites
 from shards.data.messages import stream_of
 from storage.errors import Corrupt, SisaError, Unavailable
 from tests.doubles.home import small_points
-from tests.federated.asked import CLASSES, NAMES, PERSON, PREDICTIONS, absent, features, joined, remote
-from tests.federated.served import Served
+from tests.sites.near.asked import CLASSES, NAMES, PERSON, PREDICTIONS, absent, features, joined, remote
+from tests.sites.near.served import Served
 
 
 def test_a_site_that_is_away(world: Served) -> None:

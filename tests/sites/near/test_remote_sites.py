@@ -19,9 +19,9 @@ from coordinator.receipts.bundles import verify_bundle
 from shards.data.messages import table_of_stream
 from storage.errors import Conflict, Invalid, ObjectMissing, Unavailable
 from tests.doubles.home import small_points
-from tests.federated.asked import CLASSES, NAMES, PERSON, PREDICTIONS, features, joined, remote, unheard
-from tests.federated.houses import SITES, Houses
-from tests.federated.served import Served, served
+from tests.sites.near.asked import CLASSES, NAMES, PERSON, PREDICTIONS, features, joined, remote, unheard
+from tests.sites.near.houses import SITES, Houses
+from tests.sites.near.served import Served, served
 
 
 @pytest.fixture

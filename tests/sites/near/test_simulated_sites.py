@@ -26,7 +26,7 @@ from storage.digests import canonical_json, sha256
 from storage.errors import Conflict, Invalid, ObjectMissing, Unavailable
 from tests.doubles.home import small_points
 from tests.doubles.time_and_names import VirtualClock
-from tests.federated.houses import SITES, Houses, people_of
+from tests.sites.near.houses import SITES, Houses, people_of
 
 PERSON = "north-secret-person-003"
 

@@ -17,9 +17,9 @@ from cluster.sites.simulation import simulated
 from tests.doubles.home import ids_of, small_points
 from tests.doubles.stores.s3_servers import plain_client
 from tests.doubles.workers.local_workers import LocalWorkers
-from tests.federated.houses import COMMON, Houses, people_of
-from tests.sites.buckets import DRIVER
-from tests.sites.nodes import SITES
+from tests.sites.near.houses import COMMON, Houses, people_of
+from tests.sites.one_cluster.buckets import DRIVER
+from tests.sites.one_cluster.nodes import SITES
 
 PERSON: Final = "north-secret-person-003"
 POINT: Final = ids_of(people_of("north", 0), "north-marked-person")[0]
