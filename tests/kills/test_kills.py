@@ -1,6 +1,6 @@
 """Commands killed by SIGKILL at durable steps: the next one ends as if nothing had happened (D1, D2, D5, E9, E10).
 
-In ``make test`` at one step of each kind, another one every day; in ``make soak`` at all of them.
+In ``make test`` at one step of each kind; in ``make soak`` at all of them.
 ``python -m tests.kills`` prints the same kills as a table, and kills at random on demand.
 """
 

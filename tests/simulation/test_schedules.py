@@ -1,6 +1,6 @@
 """Seeded schedules of the whole coordinator: with any faults, races, pauses and deaths, the law holds at every commit.
 
-``make test`` runs 1,000 seeds, other ones every day; ``make soak`` runs a million. A failure names its seed;
+``make test`` runs 1,000 seeds; ``make soak`` runs a million. A failure names its seed;
 ``python -m tests.simulation SEED`` repeats it and prints every operation.
 """
 

@@ -383,7 +383,7 @@ def test_one_call_fails(disk: ForgetfulDisk, name: str, code: int) -> None:
     """
     kind = KINDS[name]
     calls = range(1, len(calls_of(disk, kind)) + 1)
-    for at in spread(calls, len(CODES), shift=CODES.index(code)):  # every call fails, each with another code every day
+    for at in spread(calls, len(CODES), shift=CODES.index(code)):  # every call fails, each with one of the codes
         judge(disk, kind, prepared(disk, kind), [failing_at([at], code)])
 
 
