@@ -24,7 +24,7 @@ from storage.errors import Invalid, Unavailable
 _TOKEN, _TOKEN_PATH, _MODE = "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE"
 _DEFAULT_FILE = "~/.ray/auth_token"
 
-logging.getLogger("ray._private.services").setLevel(logging.ERROR)  # as ``ray.init`` is told of all of Ray
+logging.getLogger("ray._private.services").setLevel(logging.ERROR)  # as ``join_ray`` asks of ``ray.init``
 
 _FOR_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 

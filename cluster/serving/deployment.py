@@ -249,7 +249,7 @@ def _start(settings: ServeSettings) -> None:
     if not is_running:
         _refuse_taken(settings)
     serve.start(
-        proxy_location="HeadOnly",
+        proxy_location="EveryNode",
         http_options={"host": settings.host, "port": settings.port},
         logging_config={"enable_access_log": False},
     )

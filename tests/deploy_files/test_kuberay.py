@@ -18,6 +18,8 @@ FILES = sorted(path for path in KUBERAY.rglob("*.yaml"))
 SPECIFICATIONS = sorted(KUBERAY.rglob("sisa.toml"))
 _BY_KUBERAY = {"ray.io/node-type": "worker"}
 """What KubeRay adds to the labels of a worker's pod (KubeRay 1.7, ray-operator/controllers/ray/utils/constant.go)."""
+VARIABLES = {"AWS_SHARED_CREDENTIALS_FILE", "AWS_EC2_METADATA_DISABLED", "RAY_gcs_rpc_server_reconnect_timeout_s"}
+"""Of containers; no credential among them."""
 CLUSTERS = (("RayCluster", "sisa"), ("RayService", "sisa-serve"))
 
 
@@ -95,12 +97,15 @@ def test_ray_asks_for_a_token(manifests: list[Manifest]) -> None:
 
 
 def test_the_head_may_be_lost(manifests: list[Manifest]) -> None:
-    """Ray's metadata lies on a volume of its own, and nothing but Ray's own processes is placed beside it."""
+    """Ray's metadata is on a volume of its own, no worker is placed beside it, and workers go on without it."""
     for cluster in _clusters(manifests):
         options = _spec(cluster)["gcsFaultToleranceOptions"]
         assert options["backend"] == "rocksdb"
         assert options["storage"]["size"].endswith("Gi")
         assert _spec(cluster)["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+        for group in _spec(cluster)["workerGroupSpecs"]:
+            (container,) = group["template"]["spec"]["containers"]
+            assert {"name": "RAY_gcs_rpc_server_reconnect_timeout_s", "value": "86400"} in container["env"]
 
 
 def test_every_pod_is_confined(manifests: list[Manifest]) -> None:
@@ -141,7 +146,7 @@ def test_no_key_lies_in_any_file(manifests: list[Manifest]) -> None:
     assert not [manifest for manifest in manifests if manifest["kind"] == "Secret"]
     for pod in _pods(manifests):
         for variable in pod["spec"]["containers"][0].get("env", []):
-            assert variable["name"] in {"AWS_SHARED_CREDENTIALS_FILE", "AWS_EC2_METADATA_DISABLED"}
+            assert variable["name"] in VARIABLES
     texts = "\n".join(path.read_text(encoding="utf-8") for path in sorted(KUBERAY.rglob("*")) if path.is_file())
     assert re.search(r"AKIA[0-9A-Z]{16}|aws_secret|SECRET_ACCESS_KEY|auth_token:|password", texts) is None
 

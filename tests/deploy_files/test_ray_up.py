@@ -78,13 +78,14 @@ def test_nothing_personal_is_spilled_to_a_disk(launched: dict[str, Any]) -> None
 
 
 def test_the_head_may_be_lost(launched: dict[str, Any]) -> None:
-    """Ray's metadata lies outside the container, and nothing that trains runs beside it."""
+    """Ray's metadata is outside the container, nothing that trains runs beside it, and workers go on without it."""
     command = _start(launched, "head_start_ray_commands")
     folder = re.search(r"RAY_gcs_storage=rocksdb RAY_gcs_storage_path=(\S+)", command)
     assert folder is not None
     (volume,) = [option for option in launched["docker"]["head_run_options"] if option.startswith("--volume")]
     assert volume.endswith(f":{folder.group(1)}")
     assert launched["available_node_types"][launched["head_node_type"]]["resources"] == {"CPU": 0}
+    assert "RAY_gcs_rpc_server_reconnect_timeout_s=86400 ray start" in _start(launched, "worker_start_ray_commands")
 
 
 @pytest.mark.parametrize("commands", STARTS)

@@ -1,4 +1,4 @@
-"""Commands of a federation whose Ray cluster is gone: told at once, and nothing that was asked for is lost."""
+"""Commands of a federation whose Ray cluster is gone: reported at once, and nothing that was asked for is lost."""
 
 from __future__ import annotations
 
