@@ -23,6 +23,7 @@ Owns the words: worker, federation.
     writer/             what the holder of the writer lock does
     ensemble/           constituents that answer together
     coordinator_actor/  the writer that stays
+    backups/            backups, made and restored
     sites/              federations of several sites
     serving/            the HTTP API
 """

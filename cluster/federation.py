@@ -37,12 +37,13 @@ from coordinator.engine.ledger import read_state
 from coordinator.interventions import Cancel, Extend, Hold, Intervention, Release
 from coordinator.ports import Clock, Listener, Names, Notice, Remark
 from coordinator.receipts.issuer import Registrar
+from coordinator.receipts.rollback import refuse_restoring
 from coordinator.requests import ErasureRequest, check_own_request_id
 from coordinator.state import FederationState, GenerationRecord
 from coordinator.status import FederationStatus, RequestStatus, describe_request
 from shards.slices.survey import DataFault
 from storage.encryption.store import SealedStore
-from storage.errors import ObjectMissing
+from storage.errors import Corrupt, ObjectMissing
 
 if TYPE_CHECKING:
     from cluster.training.workers import Pool
@@ -351,8 +352,15 @@ class Federation:
         return describe_request(request, self._clock.now())
 
     def _current(self) -> FederationState | None:
-        """Return the state committed last; None when nothing ever was."""
-        return read_state(self._store)
+        """Return the state committed last; None when nothing ever was. Raises ``Conflict`` during a restore."""
+        try:
+            state = read_state(self._store)
+        except Corrupt:
+            refuse_restoring(self._store)
+            raise
+        if state is None:
+            refuse_restoring(self._store)
+        return state
 
 
 def connect(config: Config = "sisa.toml", **options: Any) -> Federation:

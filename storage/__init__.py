@@ -18,6 +18,7 @@ SlateDB's boundary object for the floor under deleted numbers.
     encryption/    objects under keys that can be destroyed
     registers/     manifests, journal, and what they are made of
     transparency/  the receipts' log, its signatures, its keys
+    backups/       consistent copies that prove themselves
     records        canonical JSON with a version and its own digest
     digests        digests, and the bytes they are taken over
     encodings      bytes as text

@@ -42,6 +42,7 @@ from cluster.writer.place import take_place
 from cluster.writer.stores import open_objects
 from coordinator.decisions.policy import check_reason
 from coordinator.ports import Listener
+from coordinator.receipts.rollback import refuse_restoring
 from storage.digests import sha256
 from storage.encryption.store import SealedStore
 from storage.errors import Conflict, SisaError, Unavailable
@@ -195,6 +196,7 @@ def adopt_copy(store: SealedStore, reason: str, now: datetime, own_id: str) -> A
     no copy, ``Unavailable`` when the coordinator that it names is there and does not say which store it writes.
     """
     check_reason(reason)
+    refuse_restoring(store)
     record = read_record(store)
     is_copied = is_of_others(store)
     if record is None and not is_copied:

@@ -24,7 +24,7 @@ from storage.location import place_name
 from storage.objects import ObjectStore, object_key
 from storage.registers.record import SealedRecord
 
-_PROOF_KEY: Final = object_key("control/coordinator-proof")
+PROOF_KEY: Final = object_key("control/coordinator-proof")
 
 _ADOPTIONS_KEY: Final = object_key("control/adoptions")
 
@@ -127,9 +127,9 @@ def adopt(store: ObjectStore, adoption: Adoption) -> None:
         return {"adoptions": before if now in before else [*before, now]}
 
     record.change(added)
-    for key in (_PROOF_KEY, RELEASES_KEY, RECORD_KEY):
+    for key in (PROOF_KEY, RELEASES_KEY, RECORD_KEY):
         store.delete(key)
 
 
 def _proof(store: ObjectStore) -> SealedRecord:
-    return SealedRecord(store=store, key=_PROOF_KEY, names=frozenset({"nonces", "place"}))
+    return SealedRecord(store=store, key=PROOF_KEY, names=frozenset({"nonces", "place"}))

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from storage.digests import Json
-from storage.errors import Conflict
+from storage.errors import Conflict, InvariantBroken
 from storage.location import inode_of
 from storage.objects import ObjectStore, object_key
 from storage.registers.record import SealedRecord
@@ -57,7 +57,7 @@ def check_place(store: ObjectStore) -> None:
 
 
 def foreign_place(store: ObjectStore) -> str | None:
-    """Return where the store is of which this one is a copy; None: it is none, as far as its record shows."""
+    """Return where the store is of which this one is a copy; None: its record does not show one."""
     found = read_identity(store)
     return None if found is None or is_ours(found.place, store) else str(found.place["location"])
 
@@ -94,6 +94,18 @@ def take_place(store: ObjectStore, own_id: str) -> Identity:
     return _changed(store, taken)
 
 
+def give_place(store: ObjectStore, other: ObjectStore) -> Identity:
+    """Record that the federation is in ``other`` from now on: ``store`` is a copy of it."""
+    place = place_of(other)
+
+    def given(found: Mapping[str, Json] | None) -> Mapping[str, Json]:
+        if found is None:
+            raise InvariantBroken("a store without an identity has no place to give", store=store.location)
+        return {**found, "place": place}
+
+    return _changed(store, given)
+
+
 def place_of(store: ObjectStore) -> dict[str, Json]:
     """Return the names of the place that the store is in."""
     return {"location": store.location, "host": platform.node(), "inode": inode_of(store)}
@@ -102,7 +114,7 @@ def place_of(store: ObjectStore) -> dict[str, Json]:
 def is_ours(place: Mapping[str, Any], store: ObjectStore) -> bool:
     """Return whether the place is this store's: on its host a folder may move, and other hosts may see it unmoved.
 
-    A bucket and its prefix are the place, whatever its server is called here.
+    A bucket and its prefix are the place, under any name of its server.
     """
     ours = place_of(store)
     same = {name for name in PLACE_FIELDS if place[name] == ours[name]}

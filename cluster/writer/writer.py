@@ -27,6 +27,7 @@ from cluster.writer.identity import (
     trained,
 )
 from cluster.writer.keys_owner import check_owner, own_keys
+from cluster.writer.notices import Notices
 from cluster.writer.place import settle_identity
 from cluster.writer.stores import open_objects, open_witness
 from cluster.writer.training_data import is_news, open_train
@@ -42,7 +43,7 @@ from coordinator.engine.tasks import check_configuration, differing
 from coordinator.interventions import Intervention
 from coordinator.ports import Clock, Listener, Names, Remark
 from coordinator.receipts.issuer import Registrar
-from coordinator.receipts.rollback import forgotten_by
+from coordinator.receipts.rollback import forgotten_by, refuse_restoring
 from coordinator.receipts.statements import Commitment
 from coordinator.requests import ErasureRequest, Readmission, Refutation, check_own_request_id
 from coordinator.settings import BatchUntil
@@ -70,6 +71,15 @@ class Surroundings:
     names: Names
     listener: Listener
     workers: LateWorkers
+
+    def notices(self, federation: str, key: PartitionKey) -> Notices | None:
+        """Return the notices that the witness keeps for the federation of this id; None: no witness is named."""
+        witness = open_witness(self.specification)
+        if witness is None:
+            return None
+        return Notices(
+            witness=witness, federation=federation, key=key, tell=lambda text: self.listener(Remark(text=text))
+        )
 
     @property
     def registrar(self) -> Registrar:
@@ -195,7 +205,9 @@ def writing(around: Surroundings, command: str) -> Iterator[Writer]:
     """
     may_begin = command in {"train", "launch"}
     around.workers.check_own_place()
-    if command != "verify":  # which destroys no key, and records what it finds in the copy alone
+    if command != "restore":
+        refuse_restoring(around.store)
+    if command not in {"verify", "restore"}:  # the first destroys no key, and records what it finds in the copy alone
         check_owner(around.store)
     with around.store.exclusive("writer", holder=holder(command, around.clock.now())):
         state = read_state(around.store)
@@ -208,10 +220,10 @@ def writing(around: Surroundings, command: str) -> Iterator[Writer]:
             keep_given_key(around.store, around.specification)  # servers look for it there, and may only read
         around.clock.saw(latest_time(state))
         engine = Engine.start(_tools(around), fresh_state(around.specification, key))
-        settle_identity(around.store)
+        identity = settle_identity(around.store)
         own_keys(around.store)
         try:
-            yield Writer(around, engine, key)
+            yield Writer(around, engine, key, around.notices(identity.id, key))
         except GONE:
             engine.refuse_superseded()  # what another writer has purged is not damaged
             raise
@@ -257,8 +269,9 @@ class Writing(Protocol):
 class Writer:
     """A federation being written to. ``accept`` and what concerns single requests may be called from any thread."""
 
-    def __init__(self, around: Surroundings, engine: Engine, key: PartitionKey) -> None:
+    def __init__(self, around: Surroundings, engine: Engine, key: PartitionKey, notices: Notices | None = None) -> None:
         self._around = around
+        self._notices = notices
         self._engine = engine
         self._key = key
 
@@ -310,7 +323,10 @@ class Writer:
 
         It was received now at the latest: whoever drafted it may have a clock that is ahead of this one.
         """
-        return self._engine.accept(received_by(request, self._around.clock.now()), names)
+        received = received_by(request, self._around.clock.now())
+        if self._notices is not None:
+            self._notices.accepted(received, names)
+        return self._engine.accept(received, names)
 
     def readmit(self, readmission: Readmission, names: DigestSet) -> Readmission:
         """Let erased subjects come back; raises as ``Engine.readmit`` does. The statement comes with settling."""
@@ -344,7 +360,10 @@ class Writer:
             return ruling(state, request_id, wanted, settings=settings, at=at)
 
         self._engine.intervene(ruled)
-        return self.request(request_id)
+        request = self.request(request_id)
+        if self._notices is not None:
+            self._notices.ruled(request)
+        return request
 
     def request(self, request_id: str) -> ErasureRequest:
         """Return a request that was accepted. Raises ``Invalid`` when there is none of this id."""

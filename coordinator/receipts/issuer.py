@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache, partial
+from itertools import takewhile
 from typing import TypeVar
 
 from coordinator.ports import Clock, Each, Names, in_turn
@@ -32,7 +33,7 @@ from storage.errors import Conflict, Corrupt, Invalid, ObjectMissing, SisaError
 from storage.objects import ObjectKey, ObjectStore, object_key
 from storage.records import seal, unseal
 from storage.registers.create_once import create_or_read
-from storage.transparency.check import LogCheck, LogGrowth, check_log, log_growth, read_leaves
+from storage.transparency.check import LogCheck, LogGrowth, check_log, log_growth, read_leaf, read_leaves
 from storage.transparency.checkpoint import open_checkpoint
 from storage.transparency.envelope import envelope_payload, open_envelope, sign_envelope
 from storage.transparency.key_rotation import KeyStatement, endorsements, key_text, rotate, statements
@@ -220,7 +221,9 @@ class Registrar:
             _check_same(each, envelope)
         log = self._opened_log()
         inclusions = [log.prove(index) for index in log.append(envelopes)]
-        self._have_witnessed(*log.newest)
+        self._have_witnessed(
+            log, [(each.index, envelope) for each, envelope in zip(inclusions, envelopes, strict=True)]
+        )
         return self._each(self._bundle, list(zip(evidence, envelopes, inclusions, strict=True)))
 
     def _issued_at(self) -> str:
@@ -282,12 +285,48 @@ class Registrar:
             )
         return self._log
 
-    def _have_witnessed(self, origin: str, size: int, note: str) -> None:
+    def recover(self) -> int:
+        """Take back what the witness has of the log beyond what is here; return how many entries that are.
+
+        The requests that they state are not done by that: until they are, the state is behind the log. From an entry on
+        that was signed by a key which is not published here nothing is taken. Raises what the witness's store raises.
+        """
+        if self._witness is None or self._layout() is None:
+            return 0
+        log = self._opened_log()
+        log.last()
+        leaves = list(takewhile(self._is_ours, self._witness.entries(log.newest[0], log.size)))
+        for leaf in leaves:
+            create_or_read(self._store, _envelope_key(_request_id(leaf)), leaf)
+        log.append(leaves)
+        return len(leaves)
+
+    def unwitnessed(self) -> int:
+        """Return by how many entries the witness's newest checkpoint is ahead of the log here."""
+        if self._witness is None or self._layout() is None:
+            return 0
+        log = self._opened_log()
+        log.last()
+        return max(0, self._witness.size(log.newest[0]) - log.size)
+
+    def _have_witnessed(self, log: TransparencyLog, entries: Sequence[tuple[int, bytes]]) -> None:
         try:
             if self._witness is not None:
-                self._witness.keep(origin, size, note)
+                origin, size, note = log.newest
+                self._witness.keep(origin, size, note)  # first: a log that was rewritten leaves nothing there
+                self._each(lambda each: self._keep_entry(origin, *each), entries)
+                number = min(number for number, _ in entries) - 1
+                while number >= 0 and self._keep_entry(origin, number):  # from before there was this witness
+                    number -= 1
         except SisaError as error:  # the receipts are in the log whatever the witness does
             self._tell(f"the witness did not take the log's checkpoint: {error.message}")
+
+    def _keep_entry(self, origin: str, number: int, leaf: bytes | None = None) -> bool:
+        """Have the witness keep an entry; return whether that is news to it."""
+        assert self._witness is not None
+        if leaf is None:
+            leaf = read_leaf(self._store, number)
+        return leaf is not None and self._witness.keep_entry(origin, number, leaf)
 
     def _witnessed_or_told(self) -> str | None:
         try:

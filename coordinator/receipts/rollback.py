@@ -7,17 +7,33 @@ restored from a copy, or by somebody who wants to serve whom they erased. The st
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Final
 
 from coordinator.receipts.bundles import read_statement
 from coordinator.requests import RequestState
 from coordinator.state import FederationState, Spans, is_within, joined, others
-from storage.errors import Corrupt
-from storage.objects import ObjectStore
+from storage.errors import Conflict, Corrupt, ObjectMissing
+from storage.objects import ObjectStore, object_key
 from storage.transparency.check import has_entry, read_leaf
 from storage.transparency.envelope import envelope_payload
 
 _MOST_TOLD = 10
+
+RESTORING_KEY: Final = object_key("control/restoring")
+"""There while the store is being restored or moved here: from where."""
+
+
+def refuse_restoring(store: ObjectStore) -> None:
+    """Raise ``Conflict`` while the store is being restored: erasures newer than the backup may still be missing."""
+    try:
+        store.get(RESTORING_KEY)
+    except ObjectMissing:
+        return
+    raise Conflict(
+        "this store is being restored, or moved here, or that was interrupted: nothing is answered and nothing written",
+        "run the same 'sisa restore' or 'sisa move' again; it goes on where it stopped",
+        store=store.location,
+    )
 
 
 def forgotten_by(store: ObjectStore, current: Callable[[], FederationState | None]) -> tuple[str, ...]:
@@ -63,8 +79,11 @@ def _stated(state: FederationState) -> Spans:
 def refuse_forgotten(store: ObjectStore, current: Callable[[], FederationState | None]) -> None:
     """Raise ``Corrupt`` when the log states erasures that the state does not know: it would serve whom they erased.
 
+    Raises ``Conflict`` while a restore is not finished.
+
     ``current`` as in ``forgotten_by``.
     """
+    refuse_restoring(store)
     forgotten = forgotten_by(store, current)
     if not forgotten:
         return

@@ -4,7 +4,8 @@ cli      the command itself: train, predict, erase, status, verify, ...
 shared   options and checks that commands share
 request  ``sisa request ...``
 inspect  ``sisa doctor``, ``sisa plan``
-launch   ``sisa launch``, ``sisa stop``
+launch   ``sisa launch``, ``sisa stop``, ``sisa adopt``
+backups  ``sisa backup``, ``sisa restore``, ``sisa move``
 serve    ``sisa serve``, ``sisa token``
 site     commands for one site of several
 keys     ``sisa keys``

@@ -12,6 +12,7 @@ import typer
 
 from cluster.runtime.guard import check_rooms
 from cluster.runtime.process import leave_no_core
+from deploy.commands.backups import backup, move, restore
 from deploy.commands.inspect import doctor, log, plan
 from deploy.commands.keys import keys
 from deploy.commands.launch import adopt, launch, stop
@@ -422,6 +423,9 @@ app.command()(keys)
 app.command()(launch)
 app.command()(stop)
 app.command()(adopt)
+app.command()(backup)
+app.command()(restore)
+app.command()(move)
 app.command()(serve)
 app.add_typer(tokens)
 app.add_typer(requests)

@@ -73,6 +73,11 @@ def settle_place(inner: ObjectStore, keys: ObjectStore | None, keyrings: Keyring
         inner.get_durable(IDENTITY)
 
 
+def identity_in(payload: bytes) -> str:
+    """Return the identity that the object ``IDENTITY`` names. Raises ``Corrupt`` when it is damaged."""
+    return _named(payload, IDENTITY)
+
+
 def _identity(inner: ObjectStore) -> str | None:
     try:
         payload = inner.get(IDENTITY).payload

@@ -128,6 +128,11 @@ class TransparencyLog:
         return None if key is None else entry_leaf(self._store.get(key).payload, number, key)
 
     @property
+    def size(self) -> int:
+        """How many entries are known."""
+        return self._tree.size
+
+    @property
     def newest(self) -> tuple[str, int, str]:
         """The log's name, the size of the newest checkpoint known, and that checkpoint, signed."""
         return self._layout.origin, self._signed, self._note

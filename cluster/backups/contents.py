@@ -1,0 +1,73 @@
+"""What of a federation's store belongs into a backup, and where.
+
+keys apart    the keyrings, the private keys that sign, the partition key: with them the rest can be read
+in none       where a coordinator is, tokens of the API (one that was revoked since would be good again)
+the rest      encrypted objects, state, receipts, log: of no use to anybody without the keys
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from cluster.coordinator_actor.ownership import PROOF_KEY
+from cluster.coordinator_actor.record import RECORD_KEY, RELEASES_KEY
+from cluster.tokens import TOKENS_KEY
+from cluster.writer.identity import KEY_OBJECT
+from coordinator.receipts.rollback import RESTORING_KEY
+from storage.encryption.keyring_location import IDENTITY, KEYRINGS
+from storage.errors import Conflict, Invalid
+from storage.objects import ObjectKey, ObjectStore
+from storage.stores.local import LocalStore
+from storage.stores.probe import PROBE_PREFIX
+
+LEFT_OUT: Final = frozenset({RECORD_KEY, RELEASES_KEY, PROOF_KEY, TOKENS_KEY, RESTORING_KEY})
+
+SIGNING: Final = "control/signing/"
+
+
+def is_secret(key: ObjectKey) -> bool:
+    """Return whether an object of the store is a key, or holds some."""
+    return key == KEY_OBJECT or key.startswith(SIGNING) or (key.startswith(f"{KEYRINGS}/") and key != IDENTITY)
+
+
+def is_content(key: ObjectKey) -> bool:
+    """Return whether an object of the store goes to where its backup is."""
+    return not is_secret(key) and key not in LEFT_OUT and not key.startswith(PROBE_PREFIX)
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A store with the word that a person knows it by."""
+
+    store: ObjectStore
+    word: str
+
+
+def refuse_overlap(*places: Placed) -> None:
+    """Raise ``Invalid`` when two of the places are one, or one contains the other."""
+    for number, one in enumerate(places):
+        for other in places[:number]:
+            here, there = (f"{each.store.location.rstrip('/')}/" for each in (one, other))
+            if here.startswith(there) or there.startswith(here):
+                raise Invalid(
+                    f"{one.word} and {other.word} are one place, or one contains the other",
+                    "name places apart: who gets hold of the one must not have the other",
+                    one=one.store.location,
+                    other=other.store.location,
+                )
+
+
+def refuse_others(place: ObjectStore, is_ours: Callable[[ObjectKey], bool], what: str) -> None:
+    """Raise ``Conflict`` when there is anything in ``place`` that does not belong there."""
+    strange: str | None = next((info.key for info in place.list("") if not is_ours(info.key)), None)
+    if strange is None and isinstance(place, LocalStore):
+        strange = next(iter(place.foreign()), None)
+    if strange is not None:
+        raise Conflict(
+            f"this place is not empty, and what is there is no {what}",
+            "name an empty place, or one that does not exist yet",
+            place=place.location,
+            found=strange,
+        )

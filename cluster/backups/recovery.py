@@ -1,0 +1,152 @@
+"""From a backup to a federation that may answer: restored, adopted, and what was erased since withdrawn first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from cluster.backups.backup import KEYS, OBJECTS
+from cluster.backups.restore import (
+    Circumstances,
+    adopt_restored,
+    end_restore,
+    open_contents,
+    restore_objects,
+)
+from cluster.config.specification import FederationSpecification
+from cluster.writer.identity import partition_key
+from cluster.writer.notices import ASKED, CANCELLED, HELD, Notice
+from cluster.writer.place import settle_identity
+from cluster.writer.writer import Surroundings, Writer, surroundings, writing
+from coordinator.engine.ended import find_request
+from coordinator.engine.ledger import read_state
+from coordinator.interventions import Cancel, Hold, Release
+from coordinator.ports import Listener
+from coordinator.receipts.rollback import forgotten_by
+from coordinator.requests import RequestState
+from storage.backups.sources import Readable
+from storage.encryption.store import SealedStore
+from storage.errors import Conflict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Erased:
+    """What was done again of what came after the backup."""
+
+    again: tuple[str, ...] = ()
+    """Requests that the witness knew and the backup did not: accepted again, their data points removed."""
+    entries: int = 0
+    """Entries of the receipts' log that came back from the witness."""
+    behind: int = 0
+    """By how many statements the witness's newest checkpoint is ahead, of which it does not know what they state."""
+    forgotten: tuple[str, ...] = ()
+    """Requests that the log states to be carried out, and whose names nobody here knows: submit them again."""
+    is_known: bool = False
+    """Whether there is a witness that could tell; without one nobody here knows what was erased since."""
+
+
+NOBODY_TELLS = Erased()
+
+
+def erase_since(specification: FederationSpecification, listener: Listener) -> Erased:
+    """Withdraw what was erased after the backup, as far as the witness tells; return what that was.
+
+    The log gets its newer entries back first: until each request that they state is carried out again, nothing is
+    answered. Raises what the witness raises: without it the restore is not finished.
+    """
+    around = surroundings(specification, listener=listener)
+    if specification.receipts.witness is None:
+        return NOBODY_TELLS
+    state = read_state(around.store)
+    if state is None or not state.is_begun:
+        return Erased(is_known=True)
+    with writing(around, "restore") as writer:
+        registrar = around.registrar
+        entries = registrar.recover()
+        identity = settle_identity(around.store)
+        notices = around.notices(identity.id, partition_key(around.store, specification, draw=False))
+        noted = notices.noted((identity.id, *identity.earlier)) if notices is not None else []
+        again = [each.request.request_id for each in noted if _redo(around, writer, each)]
+        writer.quarantine()
+        forgotten = forgotten_by(around.store, lambda: writer.state)
+        return Erased(
+            again=tuple(again),
+            entries=entries,
+            behind=registrar.unwitnessed(),
+            forgotten=tuple(each for each in forgotten if writer.state.request(each) is None),
+            is_known=True,
+        )
+
+
+def _redo(around: Surroundings, writer: Writer, notice: Notice) -> bool:
+    """Bring a request to where the witness says that it stands; return whether the backup did not know it."""
+    request_id = notice.request.request_id
+    known = find_request(around.store, lambda: writer.state, request_id)
+    if known is None:
+        if notice.stands == CANCELLED:
+            return False
+        known = writer.accept(replace(notice.request, names=None), notice.names)
+        is_news = True
+    else:
+        is_news = False
+    if known.state is RequestState.ACCEPTED:
+        if notice.stands == CANCELLED:
+            writer.intervene(request_id, Cancel(reason="it was cancelled after the backup was made"))
+        elif notice.stands == HELD and not known.held:
+            writer.intervene(request_id, Hold(reason="it was held after the backup was made"))
+        elif notice.stands == ASKED and known.held:
+            writer.intervene(request_id, Release())
+    return is_news
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restored:
+    """A federation that was restored."""
+
+    id: str
+    """Its id from now on."""
+    at: str
+    """As of when the backup is, in UTC; empty: it is a plain copy, and nobody knows."""
+    place: str
+    """Where it was restored from."""
+    number: int | None
+    """Of the backup; None: it is a plain copy."""
+    objects: int
+    erased: Erased
+
+
+def restore(
+    store: SealedStore,
+    source: Readable,
+    keys: Readable | None,
+    given: Circumstances,
+    *,
+    reason: str,
+    erase: Callable[[], Erased],
+    number: int | None = None,
+) -> Restored:
+    """Restore into ``store`` what ``source`` has, its last backup or that of ``number``, with the keys from ``keys``.
+
+    ``erase`` carries out what was erased since; before it returns nothing is answered and nothing trained. Interrupted,
+    all of it may be repeated. Raises as ``restore_objects`` does.
+    """
+    objects = open_contents(source, OBJECTS, number)
+    opened_keys = None if keys is None else open_contents(keys, KEYS, objects.about.get("keys"))
+    if opened_keys is not None and opened_keys.about.get("federation") != objects.about.get("federation"):
+        raise Conflict(
+            "the keys are another federation's",
+            "name the place that 'sisa backup --keys' was given",
+            keys=opened_keys.place,
+        )
+    restore_objects(store, objects, opened_keys, given)
+    adoption = adopt_restored(store, reason, given.now)
+    erased = erase()
+    end_restore(store)
+    return Restored(
+        id=adoption.id,
+        at=objects.at,
+        place=objects.place,
+        number=objects.number,
+        objects=len(objects.sizes),
+        erased=erased,
+    )

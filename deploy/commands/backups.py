@@ -1,0 +1,263 @@
+"""The commands ``sisa backup``, ``sisa restore`` and ``sisa move``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from deploy.commands.launch import store_of
+from deploy.commands.shared import DEFAULT_CONFIG, AsJson, Config, finish, is_of_all_sites, read_all_sites, read_chosen
+from deploy.views.output import Outcome, plain
+
+if TYPE_CHECKING:
+    from cluster.backups.recovery import Erased, Restored
+    from cluster.config.sites import SitesSpecification
+    from cluster.config.specification import FederationSpecification
+    from coordinator.ports import Listener
+
+Place = Annotated[str, typer.Argument(metavar="PLACE", help="A folder, or s3://bucket/prefix.")]
+Endpoint = Annotated[
+    str | None,
+    typer.Option("--endpoint", metavar="URL", help="The places' S3 server; default: the specification's endpoint."),
+]
+Profile = Annotated[
+    str | None,
+    typer.Option("--credentials", metavar="PROFILE", help="The places' credentials; default: the specification's."),
+]
+
+
+def backup(
+    place: Place,
+    keys: Annotated[
+        str | None,
+        typer.Option("--keys", metavar="PLACE", help="Where the keys go: others than those of PLACE read it."),
+    ] = None,
+    without_keys: Annotated[
+        bool, typer.Option("--without-keys", help="Back up no key; docs/operations.md (Backups) says what that means.")
+    ] = False,
+    keep: Annotated[
+        int, typer.Option("--keep", metavar="NUMBER", help="Backups to keep; what was erased stays in older ones.")
+    ] = 1,
+    endpoint: Endpoint = None,
+    credentials: Profile = None,
+    config: Config = DEFAULT_CONFIG,
+    as_json: AsJson = False,
+) -> None:
+    """Back up the federation, as it is at one moment, while it works on. The next backup replaces this one."""
+
+    def action() -> Outcome:
+        from cluster.backups.backup import back_up
+        from cluster.runtime.system import SystemClock
+        from storage.errors import Invalid
+
+        if (keys is None) != without_keys:
+            raise Invalid(
+                "a backup without its keys is of no use, and one beside them protects nobody",
+                "name another place for the keys with --keys, or say --without-keys if they are safe elsewhere",
+            )
+        name, store = store_of(config)
+        places = _places(config, endpoint, credentials)
+        with _counting("copied") as told:
+            made = back_up(
+                store,
+                name,
+                places(place),
+                None if keys is None else places(keys),
+                now=SystemClock().now,
+                told=told,
+                keep=keep,
+            )
+        text = (
+            f"backup {made.number} of {name} is in {made.place}, as of {made.at}: {made.objects} objects,"
+            f" {made.bytes:,} bytes\n"
+            + (f"its keys are in {made.keys}: both together open everything\n" if made.keys else _NO_KEYS)
+            + "what is erased from now on stays in it until the next backup"
+        )
+        return Outcome(data=plain(made), text=text)
+
+    finish(action, as_json)
+
+
+_NO_KEYS = "IT HAS NO KEYS: it can be restored only where 'keys' of the specification has survived\n"
+
+
+def restore(
+    place: Place,
+    keys: Annotated[
+        str | None, typer.Option("--keys", metavar="PLACE", help="Where 'sisa backup --keys' has put the keys.")
+    ] = None,
+    number: Annotated[
+        int | None, typer.Option("--number", metavar="NUMBER", help="Which backup; default: the last one.")
+    ] = None,
+    take_keys: Annotated[
+        bool, typer.Option("--take-keys", help="The store that 'keys' belonged to is lost: take them over.")
+    ] = False,
+    endpoint: Endpoint = None,
+    credentials: Profile = None,
+    config: Config = DEFAULT_CONFIG,
+    as_json: AsJson = False,
+) -> None:
+    """Restore a backup, or a plain copy of a store, to the empty place that the specification names.
+
+    What the witness knows to have been erased since is withdrawn before anything is answered. Interrupted, repeat it.
+    """
+
+    def action() -> Outcome:
+        from cluster.backups.recovery import restore as restored_from
+        from cluster.backups.restore import Circumstances
+        from cluster.runtime.system import SystemClock
+
+        name, store = store_of(config)
+        places = _copies(config, endpoint, credentials)
+        with _counting("restored") as told:
+            restored = restored_from(
+                store,
+                places(place),
+                None if keys is None else places(keys),
+                Circumstances(
+                    now=SystemClock().now(),
+                    told=told,
+                    take_keys=take_keys,
+                    has_partition_key=_has_partition_key(config),
+                ),
+                reason=f"restored from {place}",
+                erase=lambda: _erase(config),
+                number=number,
+            )
+        return Outcome(data=plain(restored), text=_text(name, restored))
+
+    finish(action, as_json)
+
+
+def move(
+    place: Place,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Leave the old store as a copy, with the keys in it, and delete it yourself.")
+    ] = False,
+    endpoint: Endpoint = None,
+    credentials: Profile = None,
+    config: Config = DEFAULT_CONFIG,
+    as_json: AsJson = False,
+) -> None:
+    """Move the store to another, empty place, and delete it here. Afterwards change 'store' in the specification.
+
+    Stop the coordinator first ('sisa stop'). Interrupted, repeat it. Keys in a place of their own stay there.
+    """
+
+    def action() -> Outcome:
+        from cluster.backups.move import move as moved_to
+        from cluster.runtime.system import SystemClock
+
+        name, store = store_of(config)
+        with _counting("moved") as told:
+            moved = moved_to(
+                store, _places(config, endpoint, credentials)(place), now=SystemClock().now(), told=told, keep=keep
+            )
+        text = f'{name} is in {moved.place} now: {moved.objects} objects\nwrite store = "{moved.place}" in {config}'
+        if moved.left:
+            text += f"\n{moved.left} objects stay in {store.location}: no erasure reaches them; delete them yourself"
+        return Outcome(data=plain(moved), text=text)
+
+    finish(action, as_json)
+
+
+def _has_partition_key(config: Path) -> bool:
+    """Return whether the specification gives it, or none is needed."""
+    return is_of_all_sites(config) or read_chosen(config).partition.key is not None
+
+
+def _text(name: str, restored: Restored) -> str:
+    as_of = f"as of {restored.at}" if restored.at else "a plain copy, of no certain moment"
+    lines = [
+        f"{name} is restored from {restored.place} ({as_of}): {restored.objects} objects",
+        f"it is a federation of its own, with the id {restored.id}: nothing in it leads to the original",
+        *_erased(restored.erased, restored.at or "the copy was made"),
+        "'sisa train' finishes what is open; tokens of the API have to be made again ('sisa token create')",
+    ]
+    return "\n".join(lines)
+
+
+def _erased(erased: Erased, since: str) -> list[str]:
+    if not erased.is_known:
+        return [
+            f"NO RECORD HERE SAYS WHAT WAS ERASED SINCE {since}: no witness is named that could",
+            "before anything is answered, submit again every request that was accepted since, under its old id",
+        ]
+    lines = [f"erased since, and withdrawn again: {', '.join(erased.again) or 'nothing'}"]
+    if erased.forgotten:
+        lines += [
+            f"CARRIED OUT SINCE, AND NOBODY HERE KNOWS WHOM THEY NAME: {', '.join(erased.forgotten)}",
+            "nothing is answered before they are submitted again, by name and under these ids",
+        ]
+    if erased.behind:
+        lines.append(
+            f"THE WITNESS KNOWS OF {erased.behind} MORE STATEMENTS, AND NOT WHAT THEY STATE: submit again every request"
+            f" that was accepted since {since}"
+        )
+    return lines
+
+
+def _erase(config: Path) -> Erased:
+    """Withdraw what was erased since; a federation of several sites has no data itself."""
+    from cluster.backups.recovery import Erased, erase_since
+    from deploy.views.progress import listening
+
+    if is_of_all_sites(config):
+        return Erased(is_known=True)
+    with listening() as listener:
+        return erase_since(read_chosen(config), listener)
+
+
+@contextmanager
+def _counting(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Give what says on stderr how many objects are done, each time a tenth more is."""
+    from coordinator.ports import Remark
+    from deploy.views.progress import listening
+
+    with listening() as listener:
+        yield _tenths(listener, what, Remark)
+
+
+def _tenths(listener: Listener, what: str, remark: Any) -> Callable[[int, int], None]:
+    said = -1
+
+    def told(done: int, of: int) -> None:
+        nonlocal said
+        tenth = 10 * done // of if of else 10
+        if tenth > said:
+            said = tenth
+            listener(remark(text=f"{what} {done:,} of {of:,} objects"))
+
+    return told
+
+
+def _specification(config: Path) -> SitesSpecification | FederationSpecification:
+    return read_all_sites(config) if is_of_all_sites(config) else read_chosen(config)
+
+
+def _places(config: Path, endpoint: str | None, profile: str | None) -> Callable[[str], Any]:
+    """Return what opens a place to be written; a path starts at the present folder."""
+    from storage.location import open_store
+
+    return lambda place: open_store(place, Path.cwd(), *_server(config, place, endpoint, profile))
+
+
+def _copies(config: Path, endpoint: str | None, profile: str | None) -> Callable[[str], Any]:
+    """Return what opens a place that is only read, written by any tool."""
+    from storage.backups.sources import open_copy
+
+    return lambda place: open_copy(place, Path.cwd(), *_server(config, place, endpoint, profile))
+
+
+def _server(config: Path, place: str, endpoint: str | None, profile: str | None) -> tuple[str | None, str | None]:
+    """Return endpoint and profile of a place: those given, else the specification's; none for a folder."""
+    from storage.location import is_on_s3
+
+    if not is_on_s3(place):
+        return None, None
+    specification = _specification(config)
+    return endpoint or specification.endpoint, profile or (None if endpoint else specification.credentials)

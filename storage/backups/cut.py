@@ -1,0 +1,118 @@
+"""A consistent copy of a store while it is written to.
+
+Most objects are created once under a name of their own and never replaced; the rest (``MUTABLE``) is small. A copy is
+the store as it was at one moment if between the listing and the last read no writer has recorded anything (``position``
+is as it was), and everything mutable read twice is the same. An object that was purged meanwhile is left out: nothing
+recorded names it any more. Large objects are read once, before; so that the moment is a short one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from storage.backups.repository import Blob, Repository
+from storage.errors import ObjectMissing, Unavailable
+from storage.objects import ObjectKey, ObjectStore
+
+MUTABLE: Final = ("control/", "keyrings/", "owners/")
+"""Where objects are replaced or deleted by name; all others are created once."""
+
+_ATTEMPTS: Final = 200
+_TOGETHER: Final = 64
+"""Objects between one word of progress and the next."""
+
+
+Each = Callable[[Callable[[Any], Any], Sequence[Any]], list[Any]]
+"""Does something for each of many, perhaps several at once; returns the results in order."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Part:
+    """Some of a store's objects, and the repository that they go to."""
+
+    store: ObjectStore
+    takes: Callable[[ObjectKey], bool]
+    """Whether an object belongs to this part."""
+    repository: Repository
+    known: dict[ObjectKey, Blob] = field(default_factory=dict)
+    """Objects that are created once and are kept in the repository already."""
+
+    def remember(self, objects: Mapping[ObjectKey, Blob]) -> None:
+        """Read nothing again that an earlier backup has, as far as its bytes are still in the repository."""
+        kept = self.repository.kept()
+        self.known |= {
+            key: blob
+            for key, blob in objects.items()
+            if not key.startswith(MUTABLE) and kept.get(blob.sha256) == blob.payload_bytes
+        }
+
+
+def cut(
+    parts: Sequence[Part], position: Callable[[], object], each: Each, told: Callable[[int, int], None]
+) -> list[dict[ObjectKey, Blob]]:
+    """Return what each part holds at one moment, once all of it is kept in the repositories.
+
+    ``position`` returns how far the writers have come; ``told`` is called with how many of how many objects are copied.
+    Raises ``Unavailable`` when the writers leave no moment, 200 times in a row.
+    """
+    for part in parts:
+        _copy_new(part, _listed(part), each, told)
+    for _ in range(_ATTEMPTS):
+        before, listed = position(), [_listed(part) for part in parts]
+        for part, sizes in zip(parts, listed, strict=True):
+            _copy_new(part, sizes, each, lambda _done, _all: None)
+        first = [_mutable(part, each) for part in parts]
+        if [_mutable(part, each) for part in parts] != first or position() != before:
+            continue
+        return [_whole(*found, each) for found in zip(parts, listed, first, strict=True)]
+    raise Unavailable(
+        "the store changes faster than a copy of one moment can be taken",
+        "try again at a quieter time, or run 'sisa stop' first; what is copied already is not copied again",
+        store=parts[0].store.location,
+    )
+
+
+def _listed(part: Part) -> dict[ObjectKey, int]:
+    return {info.key: info.payload_bytes for info in part.store.list("") if part.takes(info.key)}
+
+
+def _copy_new(part: Part, listed: Mapping[ObjectKey, int], each: Each, told: Callable[[int, int], None]) -> None:
+    """Copy the objects that are created once and not known yet."""
+    wanted = [key for key in sorted(listed) if not key.startswith(MUTABLE)]
+    missing = [key for key in wanted if key not in part.known or part.known[key].payload_bytes != listed[key]]
+    for start in range(0, len(missing), _TOGETHER):
+        told(len(wanted) - len(missing) + start, len(wanted))
+        batch = missing[start : start + _TOGETHER]
+        for key, blob in zip(batch, each(lambda key: _copied(part, key), batch), strict=True):
+            if blob is not None:
+                part.known[key] = blob
+    told(len(wanted), len(wanted))
+
+
+def _copied(part: Part, key: ObjectKey) -> Blob | None:
+    payload = _read(part.store, key)
+    return None if payload is None else part.repository.put(payload)
+
+
+def _mutable(part: Part, each: Each) -> dict[ObjectKey, bytes]:
+    keys = [info.key for prefix in MUTABLE for info in part.store.list(prefix) if part.takes(info.key)]
+    found = each(lambda key: _read(part.store, key), keys)
+    return {key: payload for key, payload in zip(keys, found, strict=True) if payload is not None}
+
+
+def _whole(
+    part: Part, listed: Mapping[ObjectKey, int], mutable: Mapping[ObjectKey, bytes], each: Each
+) -> dict[ObjectKey, Blob]:
+    blobs = each(part.repository.put, list(mutable.values()))
+    created = {key: part.known[key] for key in listed if key in part.known}
+    return created | dict(zip(mutable, blobs, strict=True))
+
+
+def _read(store: ObjectStore, key: ObjectKey) -> bytes | None:
+    """Return the object's bytes; None: it was purged since it was listed."""
+    try:
+        return store.get(key).payload
+    except ObjectMissing:
+        return None

@@ -1,0 +1,159 @@
+"""The place that keeps backups. A blob is named by its digest, so a copy of this place made by any tool proves itself.
+
+    blobs/<SHA-256>     the bytes of one object, created once; backups share what did not change
+    backups/<n>         the index of backup n, created once, after all its blobs: which object has which bytes
+
+A backup is there once its index is. What no index names is removed after the next backup: what a store has purged is
+not kept here for longer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from storage.backups.sources import Readable
+from storage.digests import Json, Sha256, sha256
+from storage.errors import Corrupt, Invalid, ObjectMissing
+from storage.objects import ObjectKey, ObjectStore, object_key
+from storage.records import seal, unseal
+from storage.registers.create_once import create_or_read
+
+_BLOBS: Final = "blobs"
+_INDEXES: Final = "backups"
+_DIGITS: Final = 20
+_NAMES: Final = frozenset({"number", "about", "objects"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Blob:
+    """The bytes of one object."""
+
+    sha256: Sha256
+    payload_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Index:
+    """One backup."""
+
+    number: int
+    """1 for the first in its repository, rising."""
+    about: Mapping[str, Any]
+    """What its maker says of it."""
+    objects: Mapping[ObjectKey, Blob]
+
+    @property
+    def payload_bytes(self) -> int:
+        """How many bytes its objects have."""
+        return sum(blob.payload_bytes for blob in self.objects.values())
+
+    def to_bytes(self) -> bytes:
+        """Return the stored form."""
+        objects: dict[str, Json] = {key: [blob.sha256, blob.payload_bytes] for key, blob in self.objects.items()}
+        return seal({"number": self.number, "about": dict(self.about), "objects": objects})
+
+
+def index_from_bytes(payload: bytes, key: ObjectKey) -> Index:
+    """Return the index stored as ``payload``. Raises ``Corrupt`` for any change, ``Invalid`` for a newer version."""
+    fields: Any = unseal(payload, key, _NAMES)
+    try:
+        objects = {
+            object_key(name): Blob(sha256=blob[0], payload_bytes=blob[1]) for name, blob in fields["objects"].items()
+        }
+        return Index(number=fields["number"], about=dict(fields["about"]), objects=objects)
+    except (Invalid, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise Corrupt("the index of a backup is not what was written", "use another backup", key=key) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Backups:
+    """Backups that are read, carried to this place by any tool. Holds no state: every call reads."""
+
+    store: Readable
+
+    def numbers(self) -> tuple[int, ...]:
+        """Return the numbers of the backups that are there, rising."""
+        names = (info.key.removeprefix(f"{_INDEXES}/") for info in self.store.list(f"{_INDEXES}/"))
+        return tuple(sorted(int(name) for name in names if len(name) == _DIGITS and name.isdecimal()))
+
+    def newest(self) -> Index | None:
+        """Return the last backup; None: there is none. Raises as ``index_from_bytes`` does."""
+        numbers = self.numbers()
+        return self.index(numbers[-1]) if numbers else None
+
+    def index(self, number: int) -> Index:
+        """Return backup ``number``. Raises ``Invalid`` when there is none, and as ``index_from_bytes`` does."""
+        key = _index_key(number)
+        try:
+            return index_from_bytes(self.store.get(key).payload, key)
+        except ObjectMissing:
+            raise Invalid(
+                f"there is no backup {number} here",
+                f"there are these: {', '.join(map(str, self.numbers())) or 'none'}",
+                place=self.store.location,
+            ) from None
+
+    def kept(self) -> dict[Sha256, int]:
+        """Return the digests of all blobs that are there, and their sizes."""
+        folder = f"{_BLOBS}/"
+        return {Sha256(info.key.removeprefix(folder)): info.payload_bytes for info in self.store.list(folder)}
+
+    def get(self, blob: Blob) -> bytes:
+        """Return the bytes. Raises ``Corrupt`` when they are damaged or gone."""
+        try:
+            payload = self.store.get(_key(blob.sha256)).payload
+        except ObjectMissing:
+            payload = b""
+        if len(payload) != blob.payload_bytes or sha256(payload) != blob.sha256:
+            raise Corrupt(
+                "a part of the backup is damaged or gone",
+                "use another backup, or another copy of this one",
+                blob=blob.sha256,
+                place=self.store.location,
+            )
+        return payload
+
+
+@dataclass(frozen=True, slots=True)
+class Repository(Backups):
+    """Backups that are made in ``store``."""
+
+    store: ObjectStore
+
+    def put(self, payload: bytes) -> Blob:
+        """Keep the bytes, durably; nothing is written where they are kept already."""
+        blob = Blob(sha256=sha256(payload), payload_bytes=len(payload))
+        create_or_read(self.store, _key(blob.sha256), payload)
+        return blob
+
+    def add(self, about: Mapping[str, Any], objects: Mapping[ObjectKey, Blob]) -> Index:
+        """Write the index of a backup whose bytes are all kept; return it, durable."""
+        while True:
+            number = max(self.numbers(), default=0) + 1
+            made = Index(number=number, about=about, objects=objects)
+            if create_or_read(self.store, _index_key(number), made.to_bytes()) == made.to_bytes():
+                return made
+
+    def forget(self, keep: Collection[int]) -> int:
+        """Remove all backups but those of the numbers ``keep``, then what none of these names; return how many blobs.
+
+        While no other backup is made here.
+        """
+        numbers = self.numbers()
+        kept = [self.index(number) for number in numbers if number in keep]
+        named = {_key(blob.sha256) for index in kept for blob in index.objects.values()}
+        self.store.delete_all(_index_key(number) for number in numbers if number not in keep)
+        self.store.remove_unfinished("")
+        left = [info.key for info in self.store.list(f"{_BLOBS}/") if info.key not in named]
+        self.store.delete_all(left)
+        return len(left)
+
+
+def _key(digest: Sha256) -> ObjectKey:
+    return object_key(f"{_BLOBS}/{digest}")
+
+
+def _index_key(number: int) -> ObjectKey:
+    return object_key(f"{_INDEXES}/{number:0{_DIGITS}d}")

@@ -1,0 +1,70 @@
+"""What is read back: backups, or a store as another tool has copied it, without what S3 keeps beside an object.
+
+Our own writers leave a digest and a nonce in an object's metadata, and our reader of a store insists on them. Tools
+that copy bytes lose them. Here the bytes count alone: a backup proves them by its index, and of a plain copy the
+records, the encrypted objects and the receipts prove themselves once they are used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from storage.errors import ObjectMissing
+from storage.location import is_on_s3, open_store
+from storage.objects import ObjectInfo, ObjectKey, StoredObject, VersionTag
+from storage.s3.files import BucketFile, BucketFiles, bucket_files
+from storage.s3.names import S3Names, bucket_and_prefix
+
+
+class Readable(Protocol):
+    """The part of an ``ObjectStore`` that reads."""
+
+    @property
+    def location(self) -> str:
+        """Where it is, as a person would write it."""
+        ...
+
+    def get(self, key: ObjectKey) -> StoredObject:
+        """Return the object. Raises ``ObjectMissing``."""
+        ...
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        """Yield the objects whose key starts with ``prefix``."""
+        ...
+
+
+def open_copy(location: str, base: Path, endpoint: str | None = None, profile: str | None = None) -> Readable:
+    """Return what is at ``location``, to be read, written by any tool. Raises as ``open_store`` does."""
+    opened = open_store(location, base, endpoint, profile)
+    if not is_on_s3(location):
+        return opened
+    bucket, prefix = bucket_and_prefix(location)
+    return _BucketCopy(files=bucket_files(bucket, endpoint, profile), names=S3Names(prefix), location=opened.location)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _BucketCopy:
+    """Objects under a prefix of a bucket, written by any tool."""
+
+    files: BucketFiles
+    names: S3Names
+    location: str
+
+    def get(self, key: ObjectKey) -> StoredObject:
+        """Read the object as it is now; the server's checksum proves it on its way, where there is one."""
+        found = self.files.find(self.names.name(key))
+        if found is None:
+            raise ObjectMissing("the copy has no such object", key=key)
+        return StoredObject(payload=self._read(found), tag=VersionTag(found.tag))
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        """Yield the objects page by page."""
+        for file in self.files.under(self.names.start + prefix):
+            if (key := self.names.key(file.name)) is not None:
+                yield ObjectInfo(key=key, payload_bytes=file.payload_bytes)
+
+    def _read(self, file: BucketFile) -> bytes:
+        return self.files.read(file, 0, file.payload_bytes) if file.payload_bytes else b""

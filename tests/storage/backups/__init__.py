@@ -1,0 +1,1 @@
+"""Backups: consistent, interrupted anywhere, and proved by their bytes alone."""
