@@ -52,6 +52,10 @@ _CHANGED_ATTEMPTS: Final = 64
 """How often an object is read again that others replace; each time one of them makes progress."""
 
 
+_RIGHTS: dict[str, tuple[tuple[int, Path], ...]] = {}
+"""By root, the lock files that this process holds open, and where they were: see ``_refuse_without_disk``."""
+
+
 @dataclass(frozen=True, slots=True)
 class LocalStore:
     """An ``ObjectStore`` in the folder ``root``; safe under several processes of one machine.
@@ -77,6 +81,7 @@ class LocalStore:
     def put_if_absent(self, key: ObjectKey, payload: bytes) -> VersionTag:
         """Create the object: a synced temporary file, then a second name for it that must not exist yet."""
         path = self._path(key)
+        self._refuse_without_disk()
         with translated(key):
             ensure_folder(path.parent, self._folder)
             _although_swept(lambda: self._create(key, path, payload))
@@ -86,6 +91,7 @@ class LocalStore:
     def put_if_match(self, key: ObjectKey, payload: bytes, expected: VersionTag) -> VersionTag:
         """Replace the object: under the store's swap lock compare, then rename a synced temporary file over it."""
         path = self._path(key)
+        self._refuse_without_disk()
         with translated(key):
             _refuse_missing(key, path)  # before the temporary file, whose folder may not exist either
             _although_swept(lambda: self._replace(key, payload, expected))
@@ -212,7 +218,22 @@ class LocalStore:
                     raise self._busy(name, path) from None
                 # The text is a courtesy: on a full disk the lock holds without it, or nothing could ever be erased.
                 _note(descriptor, holder)
+            stack.enter_context(_noted(self.root, descriptor, path))
             yield
+
+    def _refuse_without_disk(self) -> None:
+        """Raise ``Unavailable`` when this process has the right to write, and its lock file is not there any more.
+
+        The disk was taken away from under the path: a write would begin an empty store at the mount point.
+        """
+        if all(_is_at(descriptor, path) for descriptor, path in _RIGHTS.get(self.root, ())):
+            return
+        raise Unavailable(
+            "the store's folder is no longer the one in which this process has the right to write: nothing was written",
+            "mount its disk again at this place, then repeat; if another store was put there on purpose, start this"
+            " process again",
+            store=self.root,
+        )
 
     @property
     def _folder(self) -> Path:
@@ -312,6 +333,24 @@ class LocalStore:
         for entry in _entries(self._folder / _LOCKS):
             if not _LOCK_FILE.fullmatch(entry.name):
                 yield f"{_LOCKS}/{entry.name}"
+
+
+@contextmanager
+def _noted(root: str, descriptor: int, path: Path) -> Iterator[None]:
+    """Have it on record within the block that this process holds a lock file of the store."""
+    entry = (descriptor, path)
+    _RIGHTS[root] = (*_RIGHTS.get(root, ()), entry)
+    try:
+        yield
+    finally:
+        _RIGHTS[root] = tuple(each for each in _RIGHTS[root] if each != entry)
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except OSError:
+        return False
 
 
 def _in_words(process: int | None) -> str:

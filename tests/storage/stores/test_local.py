@@ -258,6 +258,33 @@ def test_a_removed_store_is_made_again(tmp_path: Path) -> None:
     assert content(store) == PAYLOAD
 
 
+@pytest.mark.parametrize("left", [True, False])
+def test_a_writer_whose_disk_is_taken_away_begins_no_empty_store(tmp_path: Path, *, left: bool) -> None:
+    """Unmounted, its mount point is ``left``, or is gone with the folder above it: the writer is refused, and goes on
+    when the disk is back. Who has no right to lose may begin a store there.
+    """
+    root, away = tmp_path / "disk" / "store", tmp_path / "away"
+    store, other = LocalStore(str(root)), object_key("folder/other")
+    with store.exclusive("writer", "a test"):
+        tag = store.put_if_absent(KEY, PAYLOAD)
+        root.rename(away)
+        if left:
+            root.mkdir()
+        told = "has the right to write: nothing was written .*mount its disk again"
+        with pytest.raises(Unavailable, match=told):
+            store.put_if_absent(other, b"")
+        with pytest.raises(Unavailable, match=told):
+            store.put_if_match(KEY, b"", tag)
+        assert [*root.rglob("*")] == []
+        if left:
+            root.rmdir()
+        away.rename(root)
+        store.put_if_absent(other, b"")
+    root.rename(away)
+    store.put_if_absent(KEY, PAYLOAD)
+    assert content(store) == PAYLOAD
+
+
 def test_the_key_of_a_leftover_can_be_written(tmp_path: Path) -> None:
     """A killed writer's leftover does not stand in the way of the next writer."""
     store = LocalStore(str(tmp_path))
