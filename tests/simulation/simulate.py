@@ -30,7 +30,7 @@ from tests.simulation.model.actors import ClientActor, OperatorActor, ReaderActo
 from tests.simulation.model.audited_store import AuditedStore
 from tests.simulation.model.auditor import Auditor, Origin, asked_for
 from tests.simulation.model.faults import FaultInjector
-from tests.simulation.model.processes import Environment, OperatorProcess
+from tests.simulation.model.processes import OperatorProcess, SimulationEnvironment
 from tests.simulation.model.scenario import (
     ALIKE,
     ALL_POINTS,
@@ -111,7 +111,7 @@ class _Simulation:
             rate=scenario.fault_rate,
             left=scenario.most_faults,
         )
-        self.environment = Environment(
+        self.environment = SimulationEnvironment(
             injector=self.injector,
             clock=self.clock,
             erasure=scenario.erasure,

@@ -183,9 +183,9 @@ class AuditedFederation:
 
 def _crashing(federation: SmallFederation[HashState]) -> CrashingStore:
     store = federation.store
-    mortal = store.inner if isinstance(store, SealedStore) else store
-    assert isinstance(mortal, CrashingStore)
-    return mortal
+    inner = store.inner if isinstance(store, SealedStore) else store
+    assert isinstance(inner, CrashingStore)
+    return inner
 
 
 def _tell(federation: SmallFederation[HashState], story: list[Callable[[], object]]) -> None:

@@ -62,8 +62,8 @@ def test_every_seed_holds_every_law(first: int, record_property: Callable[[str, 
 
 def _fingerprint(outcome: SimulationOutcome) -> str:
     """Return the trace, the next random number and the time, which two equal runs have in common."""
-    told = repr((outcome.trace, outcome.next_random, outcome.clock))
-    return hashlib.sha256(told.encode()).hexdigest()
+    text = repr((outcome.trace, outcome.next_random, outcome.clock))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _fingerprints(seeds: range) -> list[str]:
@@ -83,10 +83,10 @@ def test_another_process_sees_the_same_run() -> None:
     seeds = range(2_000, 2_020)
     program = f"from tests.simulation.test_schedules import _fingerprints; print(_fingerprints({seeds!r}))"
     environment = {**os.environ, "PYTHONHASHSEED": "4711"}
-    told = subprocess.run(
+    child = subprocess.run(
         [sys.executable, "-c", program], env=environment, cwd=_ROOT, capture_output=True, text=True, check=True
     )
-    assert told.stdout.strip() == str(_fingerprints(seeds))
+    assert child.stdout.strip() == str(_fingerprints(seeds))
 
 
 def test_an_encrypted_store_keeps_the_law(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -151,8 +151,8 @@ def test_a_worker_that_was_given_up_leaves_nothing_erased(store: MemoryStore, sl
         clock=lambda: 0.0,
         revised=partial(revised_task, asleep),
     )
-    told = [event.slice for event in trainer.train(task) if isinstance(event, SliceLearned)]
-    assert told == list(range(1, slice_))
+    learned = [event.slice for event in trainer.train(task) if isinstance(event, SliceLearned)]
+    assert learned == list(range(1, slice_))
     assert federation.state.requests[0].state is RequestState.COMPLETE
     assert left_over(store, federation.state) == []
 

@@ -30,27 +30,29 @@ _HOOKS: Final = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_ba
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class AttributeValue:
     """One value in a plain attribute."""
 
     kind: Kind
     digest: Sha256
 
 
-def kept_in_attributes(model: nn.Module) -> dict[str, Kept]:
+def kept_in_attributes(model: nn.Module) -> dict[str, AttributeValue]:
     """Return all values in plain attributes of the model and its modules, including containers and helper objects.
 
     Aliases of parameters and buffers, such as the flat weights of an LSTM, are left out: checkpoints include those.
     """
     walk = _Walk(model)
-    found: dict[str, Kept] = {}
+    found: dict[str, AttributeValue] = {}
     for prefix, module in model.named_modules():
         for name, value in _plain(module):
             found.update(walk.values(f"{prefix}.{name}".lstrip("."), value, 0))
     return found
 
 
-def changed_tensors(before: Mapping[str, Kept], after: Mapping[str, Kept], *, is_first: bool) -> dict[str, Kind]:
+def changed_tensors(
+    before: Mapping[str, AttributeValue], after: Mapping[str, AttributeValue], *, is_first: bool
+) -> dict[str, Kind]:
     """Return the tensors in attributes that differ. The first epoch may add some, which is how caches are filled."""
     names = before.keys() & after.keys() if is_first else before.keys() | after.keys()
     changed = [name for name in sorted(names) if before.get(name) != after.get(name)]
@@ -76,31 +78,34 @@ class _Walk:
         self._seen: dict[int, object] = {id(module): module for module in model.modules()}
         """By identity; referenced here, because the identity of a deleted object may be reused."""
 
-    def values(self, name: str, value: object, depth: int) -> Iterator[tuple[str, Kept]]:
+    def values(self, name: str, value: object, depth: int) -> Iterator[tuple[str, AttributeValue]]:
         """Yield the values in ``value``, which is the attribute ``name``."""
         if isinstance(value, torch.Tensor):
             yield from self._tensor(name, value)
         elif isinstance(value, np.ndarray) and value.dtype.hasobject:  # its memory holds addresses
             yield from self.values(name, value.tolist(), depth)
         elif isinstance(value, np.ndarray):
-            yield name, Kept("tensor", sha256(np.ascontiguousarray(value).tobytes() + str(value.dtype).encode()))
+            yield (
+                name,
+                AttributeValue("tensor", sha256(np.ascontiguousarray(value).tobytes() + str(value.dtype).encode())),
+            )
         elif isinstance(value, (bool, int, float, complex, np.generic)):
-            yield name, Kept("number", sha256(repr(value).encode()))
+            yield name, AttributeValue("number", sha256(repr(value).encode()))
         elif (state := generator_state(value)) is not None:
-            yield name, Kept("number", sha256(state.encode()))
+            yield name, AttributeValue("number", sha256(state.encode()))
         elif depth < _DEPTH and id(value) not in self._seen:
             self._seen[id(value)] = value
             for suffix, part in _parts(value):
                 yield from self.values(name + suffix, part, depth + 1)
 
-    def _tensor(self, name: str, tensor: torch.Tensor) -> Iterator[tuple[str, Kept]]:
+    def _tensor(self, name: str, tensor: torch.Tensor) -> Iterator[tuple[str, AttributeValue]]:
         try:
             if _memory(tensor) in self._held:
                 return
             digest = digest_tensors({"": tensor})
         except (RuntimeError, NotImplementedError, TypeError):  # a layout without plain memory, such as sparse
             return
-        yield name, Kept("tensor" if tensor.grad_fn is None else "derived", digest)
+        yield name, AttributeValue("tensor" if tensor.grad_fn is None else "derived", digest)
 
 
 def _memory(tensor: torch.Tensor) -> tuple[torch.device, int]:

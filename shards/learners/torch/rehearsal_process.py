@@ -16,7 +16,7 @@ from typing import Any, Final, Self
 
 import numpy as np
 
-from shards.learners.torch.attributes import Kept, changed_tensors, kept_in_attributes
+from shards.learners.torch.attributes import AttributeValue, changed_tensors, kept_in_attributes
 from shards.learners.torch.checkpoint import decode_checkpoint, digest_tensors
 from shards.learners.torch.confinement import ConfinedLearner, Confinement
 from shards.learners.torch.factory import import_factory
@@ -260,7 +260,7 @@ class _Rehearsal:
         return ShardPoints(features_NF=features_NF, labels_N=labels_N, keys_N=mixed_N, ends=ends)
 
 
-def _digests(payload: bytes, kept: Mapping[str, Kept]) -> SliceDigests:
+def _digests(payload: bytes, kept: Mapping[str, AttributeValue]) -> SliceDigests:
     tensors = {name: digest_tensors({"": tensor}) for name, tensor in decode_checkpoint(payload).items()}
     # A derived tensor is recomputed from the parameters whenever it is used.
     return tensors | {f"attribute/{name}": value.digest for name, value in kept.items() if value.kind != "derived"}

@@ -18,7 +18,7 @@ from cluster.training.pool import RayPool
 from shards.learners.trainer import TrainTask
 from shards.specification import ShardId
 from storage.errors import Invalid, Unavailable
-from tests.doubles.workers.fake_ray import FakeRay
+from tests.doubles.workers.fake_ray import FakeRayModule
 
 Played = Callable[..., tuple[RayPool, list[str]]]
 
@@ -36,7 +36,7 @@ def played(monkeypatch: pytest.MonkeyPatch) -> Played:
 
     def play(nodes: int, *fates: Sequence[RayError | None]) -> tuple[RayPool, list[str]]:
         names = [f"node-{number}" for number in range(nodes)]
-        world = FakeRay(dict.fromkeys(names, True), {shard: deque(each) for shard, each in enumerate(fates)})
+        world = FakeRayModule(dict.fromkeys(names, True), {shard: deque(each) for shard, each in enumerate(fates)})
         monkeypatch.setattr(pool, "ray", world)
         monkeypatch.setattr(pool, "WorkerActor", world)
         remarks: list[str] = []

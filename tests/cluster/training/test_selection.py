@@ -27,7 +27,7 @@ from storage.digests import sha256
 from storage.errors import SisaError
 from storage.stores.memory import MemoryStore
 from tests.coordinator.records import configuration, probed
-from tests.doubles.workers.fake_ray import FakeRay
+from tests.doubles.workers.fake_ray import FakeRayModule
 
 AWAY = ActorUnavailableError("connection refused", None)
 OLD = configuration()
@@ -41,7 +41,7 @@ Fates = dict[int, deque[RayError | None]]
 class _Mixed:
     """A pool on nodes of several kinds, and what it has said."""
 
-    world: FakeRay
+    world: FakeRayModule
     pool: RayPool
     remarks: list[str]
 
@@ -67,7 +67,7 @@ def mixed(monkeypatch: pytest.MonkeyPatch) -> Play:
 
     def play(*computing: Configuration | SisaError, fates: Fates | None = None, workers: int | None = None) -> _Mixed:
         nodes = {f"node-{number:02d}": each for number, each in enumerate(computing)}
-        world = FakeRay(dict.fromkeys(nodes, True), fates or {}, nodes)
+        world = FakeRayModule(dict.fromkeys(nodes, True), fates or {}, nodes)
         monkeypatch.setattr(pool, "is_short", lambda: world.is_short)
         for module in (pool, labels):
             monkeypatch.setattr(module, "ray", world)

@@ -25,7 +25,7 @@ from storage.objects import object_key
 class FakeActor:
     """A worker, which starts once there is a processor for it."""
 
-    world: FakeRay
+    world: FakeRayModule
     setup: Any
     avoided: Collection[str]
     node: str | None = None
@@ -57,7 +57,7 @@ class _Answer:
 
 
 @dataclass
-class FakeRay:
+class FakeRayModule:
     """Replaces the module ``ray`` and ``WorkerActor``."""
 
     nodes_alive: dict[str, bool]
@@ -72,7 +72,7 @@ class FakeRay:
     slow: dict[str, int] = field(default_factory=dict)
     """By node, the number of waits for which a worker with a processor does not answer."""
 
-    def options(self, label_selector: dict[str, str] | None = None, **_: object) -> FakeRay:
+    def options(self, label_selector: dict[str, str] | None = None, **_: object) -> FakeRayModule:
         """Return a factory of actors that are not placed on the nodes that the selector excludes."""
         avoided = (label_selector or {}).get("ray.io/node-id", "!in()").removeprefix("!in(").removesuffix(")")
         return replace(self, avoided=avoided.split(","))

@@ -23,7 +23,7 @@ from storage.objects import ObjectStore
 from tests.doubles.federation import KEY, names_of, plain_conditions, source_of
 from tests.doubles.stores.faulty_store import Crash
 from tests.simulation.model.auditor import Auditor
-from tests.simulation.model.processes import Environment, OperatorProcess
+from tests.simulation.model.processes import OperatorProcess, SimulationEnvironment
 from tests.simulation.model.scenario import IMMEDIATE, Command, PlannedRequest, Scenario, identities_of, specification
 
 _INTERVENTIONS: Final[Mapping[str, Intervention]] = {
@@ -70,7 +70,7 @@ class RefusedByPolicy(Exception):
 class SimulationContext:
     """What all actors of one simulation share."""
 
-    environment: Environment
+    environment: SimulationEnvironment
     scenario: Scenario
 
     @property

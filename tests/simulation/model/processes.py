@@ -33,7 +33,7 @@ _MOST_DEATHS = 3
 
 
 @dataclass(slots=True, kw_only=True)
-class Environment:
+class SimulationEnvironment:
     """What all processes of one simulation share."""
 
     injector: FaultInjector
@@ -68,7 +68,7 @@ class Environment:
 class SimulatedWorker:
     """A process that trains one constituent. Its events wait in ``events``."""
 
-    environment: Environment
+    environment: SimulationEnvironment
     task: TrainTask
     learner: HashLearner
     status: ProcessStatus
@@ -133,7 +133,7 @@ class SimulatedWorker:
 class FailingPool:
     """Implements ``coordinator.ports.WorkerPool``: concurrent workers, which may die or be given up while they run."""
 
-    environment: Environment
+    environment: SimulationEnvironment
     specification: FederationSpecification
     owner: str
     """Name of the process to which it belongs."""
@@ -212,7 +212,7 @@ class FailingPool:
 class OperatorProcess:
     """One process of an operator; it starts an engine and ends with its first failure."""
 
-    environment: Environment
+    environment: SimulationEnvironment
     specification: FederationSpecification
     status: ProcessStatus = field(init=False)
     store: ObjectStore = field(init=False)
