@@ -29,7 +29,7 @@ os.environ.setdefault("RAY_worker_niceness", "0")
 _MEMORY: Final = Path("/dev/shm")  # noqa: S108  each run makes a folder of its own there
 _ENOUGH_BYTES: Final = 8 << 30
 
-# Stores wait for the disk at every write, and nothing in a test outlives the machine: so temporary folders lie in
+# Stores wait for the disk at every write, and nothing in a test outlives the machine: so temporary folders are in
 # memory where there is enough of it. What a power cut leaves is tested on a disk that forgets (``forgetful_disk``).
 if os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free >= _ENOUGH_BYTES:
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_MEMORY))

@@ -2,8 +2,8 @@
 
 Most objects are created once under a name of their own and never replaced; the rest (``MUTABLE``) is small. A copy is
 the store as it was at one moment if between the listing and the last read no writer has recorded anything (``position``
-is as it was), and everything mutable read twice is the same. An object that was purged meanwhile is left out: nothing
-recorded names it any more. Large objects are read once, before; so that the moment is a short one.
+is as it was), everything mutable read twice is the same, and no object was created or deleted. Large objects are read
+once, before; so that the moment is a short one.
 """
 
 from __future__ import annotations
@@ -66,6 +66,8 @@ def cut(
         first = [_mutable(part, each) for part in parts]
         if [_mutable(part, each) for part in parts] != first or position() != before:
             continue
+        if [_created(_listed(part)) for part in parts] != [_created(sizes) for sizes in listed]:
+            continue  # receipts are packed at no position of their own
         return [_whole(*found, each) for found in zip(parts, listed, first, strict=True)]
     raise Unavailable(
         "the store changes faster than a copy of one moment can be taken",
@@ -74,13 +76,18 @@ def cut(
     )
 
 
+def _created(listed: Mapping[ObjectKey, int]) -> frozenset[ObjectKey]:
+    """Return those of the objects that are created once."""
+    return frozenset(key for key in listed if not key.startswith(MUTABLE))
+
+
 def _listed(part: Part) -> dict[ObjectKey, int]:
     return {info.key: info.payload_bytes for info in part.store.list("") if part.takes(info.key)}
 
 
 def _copy_new(part: Part, listed: Mapping[ObjectKey, int], each: Each, told: Callable[[int, int], None]) -> None:
     """Copy the objects that are created once and not known yet."""
-    wanted = [key for key in sorted(listed) if not key.startswith(MUTABLE)]
+    wanted = sorted(_created(listed))
     missing = [key for key in wanted if key not in part.known or part.known[key].payload_bytes != listed[key]]
     for start in range(0, len(missing), _TOGETHER):
         told(len(wanted) - len(missing) + start, len(wanted))
@@ -106,7 +113,7 @@ def _whole(
     part: Part, listed: Mapping[ObjectKey, int], mutable: Mapping[ObjectKey, bytes], each: Each
 ) -> dict[ObjectKey, Blob]:
     blobs = each(part.repository.put, list(mutable.values()))
-    created = {key: part.known[key] for key in listed if key in part.known}
+    created = {key: part.known[key] for key in _created(listed)}
     return created | dict(zip(mutable, blobs, strict=True))
 
 

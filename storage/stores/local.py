@@ -222,7 +222,7 @@ class LocalStore:
             yield
 
     def _refuse_without_disk(self) -> None:
-        """Raise ``Unavailable`` when this process has the right to write, and its lock file is not there any more.
+        """Raise ``Unavailable`` when this process has the right to write, and its lock file is gone.
 
         The disk was taken away from under the path: a write would begin an empty store at the mount point.
         """

@@ -77,7 +77,7 @@ def temporary_files(before: set[Path]) -> dict[str, bytes]:
 
 
 def shared_memory_files() -> dict[str, bytes]:
-    """Return the files where Ray makes those that processes share; temporary folders of tests may lie there as well."""
+    """Return the files where Ray makes those that processes share; temporary folders of tests may be there as well."""
     memory = Path("/dev/shm")  # noqa: S108
     return _files_at(path for path in memory.iterdir() if not path.name.startswith("pytest-of-"))
 

@@ -54,7 +54,7 @@ class Kind:
     prepare: Callable[[Stores], None] = lambda _: None
     """What is there, durably, before."""
     look: Callable[[Stores], None] = lambda _: None
-    """Reads what is there, whatever it is; raises ``Corrupt`` when it is not consistent."""
+    """Reads what is there; raises ``Corrupt`` when it is not consistent."""
 
 
 @dataclass(frozen=True, slots=True)

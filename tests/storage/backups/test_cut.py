@@ -87,6 +87,20 @@ def test_what_is_swept_and_made_meanwhile_is_there_as_of_one_moment(
     assert found == everything(store) or busy.reads < when
 
 
+def test_what_moves_into_another_object_is_in_one_of_the_two(store: LocalStore, place: LocalStore) -> None:
+    """An entry that is packed between the listing and its turn, with nothing else recorded, is in the copy's pack."""
+
+    def happens(inner: ObjectStore, reads: int) -> None:
+        if reads == 2:  # the last of the first pass
+            inner.put_if_absent(object_key("log/entries/1"), b"first")
+            inner.put_if_absent(object_key("log/entries/2"), b"second")
+        if reads == 3:  # of the first entry
+            inner.put_if_absent(object_key("log/packs/1"), b"second")
+            inner.delete(object_key("log/entries/2"))
+
+    assert taken(Busy(store, happens), place) == everything(store)
+
+
 def test_a_store_that_never_rests_is_told(store: LocalStore, place: LocalStore) -> None:
     """There is an end to the attempts, and a way out."""
     busy = Busy(store, lambda inner, reads: replace(inner, RING, str(reads).encode()))
