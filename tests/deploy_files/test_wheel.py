@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tomllib
 import venv
 from pathlib import Path
 from zipfile import ZipFile
@@ -14,8 +15,17 @@ from zipfile import ZipFile
 import pytest
 
 ROOT = Path(__file__).parents[2]
+MODULES = sorted(path.name for path in ROOT.glob("*.py"))
 ROOMS = ("storage", "shards", "coordinator", "cluster", "deploy")
 NEEDED_BY_AUDITORS = ("cryptography", "cffi", "_cffi_backend*", "pycparser", "typing_extensions.py")
+LOAD_COMMANDS = """
+import sysconfig
+from importlib.metadata import distributions
+for found in distributions(name="sisa-ray", path=[sysconfig.get_path("purelib")]):
+    for command in found.entry_points:
+        command.load()
+        print(command.name)
+"""
 LIBRARIES = Path(sysconfig.get_path("purelib"))
 
 pytestmark = pytest.mark.slow
@@ -38,7 +48,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tree = folder / "tree"
     for room in ROOMS:
         shutil.copytree(ROOT / room, tree / room, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("sisa.py", "pyproject.toml", "README.md", "LICENSE"):
+    for name in (*MODULES, "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tree / name)
     _run(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", folder, tree)
     (built,) = folder.glob("*.whl")
@@ -56,13 +66,13 @@ def scripts(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_all_modules_and_marks_of_types_are_in_it(wheel: Path) -> None:
-    """Every module of every room, ``sisa`` and what tells type checkers to read them; and no tests."""
+    """It holds every module of every room, the modules beside them, and the marks of types; and no tests."""
     files = {path for room in ROOMS for kind in ("*.py", "py.typed") for path in (ROOT / room).rglob(kind)}
     with ZipFile(wheel) as packed:
         names = {name for name in packed.namelist() if ".dist-info/" not in name}
         (licence,) = [name for name in packed.namelist() if name.endswith("LICENSE")]
         assert packed.read(licence) == (ROOT / "LICENSE").read_bytes()
-    assert names == {"sisa.py"} | {path.relative_to(ROOT).as_posix() for path in files}
+    assert names == {*MODULES} | {path.relative_to(ROOT).as_posix() for path in files}
 
 
 def test_auditors_need_cryptography_alone(scripts: Path, tmp_path: Path) -> None:
@@ -77,6 +87,8 @@ def test_it_works_with_its_libraries(scripts: Path) -> None:
     """With the libraries that it names, ``import sisa`` and the command are those of the wheel."""
     version = _run(scripts / "sisa", "--version", PYTHONPATH=str(LIBRARIES))
     assert version.startswith("sisa")
+    commands = _run(scripts / "python", "-c", LOAD_COMMANDS, PYTHONPATH=str(LIBRARIES)).split()
+    assert set(commands) == set(tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["scripts"])
     place = _run(scripts / "python", "-c", "import sisa; print(sisa.Client, sisa.__file__)", PYTHONPATH=str(LIBRARIES))
     assert place.startswith("<class 'cluster.client.Client'> ")
     assert str(scripts.parent) in place
