@@ -4,8 +4,8 @@ Command, coordinator, workers, replicas and the actors of sites hand each other 
 by field: in another release the same fields mean something else, or are others. So their releases and formats are
 equal, or nothing of what was sent is read. Over HTTP the versions of the API and of the sites' protocol decide.
 
-The name of this module, that of ``received``, its arguments and the form of the texts stay as they are: a release from
-before them is recognised by that it does not have this module.
+The name of this module, those of ``received`` and ``said_by``, their arguments and the form of the texts stay as they
+are: a release from before them is recognised by that it does not have this module.
 """
 
 from __future__ import annotations
@@ -51,6 +51,11 @@ class OtherRelease(Conflict):
 def own_release() -> str:
     """Return what this process says of itself: its release, and the version of all that processes have to agree on."""
     return f"{RELEASE}+{own_contract()}.state{FORMAT_VERSION}.training{TRAINER_FORMAT}"
+
+
+def said_by(_actor: object) -> str:
+    """Return ``own_release`` of an actor's process, as Ray calls it there; see ``__ray_call__`` in its handle."""
+    return own_release()
 
 
 def own_contract() -> str:

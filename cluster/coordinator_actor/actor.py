@@ -18,7 +18,7 @@ from cluster.config.specification import FederationSpecification
 from cluster.coordinator_actor.ownership import Prover, Shown
 from cluster.coordinator_actor.ray_metrics import observer_of
 from cluster.coordinator_actor.resident import Heard, Resident
-from cluster.release import OtherRelease, Sent, own_release, refusal_in
+from cluster.release import OtherRelease, Sent, refusal_in
 from cluster.results.federation import Verification
 from cluster.runtime.guard import check_rooms
 from cluster.runtime.process import leave_no_core
@@ -99,11 +99,6 @@ class CoordinatorShell:
     def intervene(self, request_id: str, wanted: Intervention) -> ErasureRequest:
         """See ``Resident.intervene``."""
         return self._resident.intervene(request_id, wanted)
-
-    @ray.method(concurrency_group="questions")
-    def running_release(self) -> str:
-        """Return ``own_release``. Says it in any state, and in a text that every release reads."""
-        return own_release()
 
     @ray.method(concurrency_group="questions")
     def ready(self) -> None:

@@ -30,7 +30,7 @@ from cluster.coordinator_actor.actor import (
 )
 from cluster.coordinator_actor.ownership import Adoption, adopt, check_shown, is_copy, is_place_on_record
 from cluster.coordinator_actor.record import RECORD_KEY, Launched, note_release, read_record, write_record
-from cluster.release import EARLIER, OtherRelease, Sent, own_release, refuse_other
+from cluster.release import EARLIER, OtherRelease, Sent, own_release, refuse_other, said_by
 from cluster.runtime.contact import make_token
 from cluster.runtime.head import Head, is_reachable, start_head, stop_head
 from cluster.runtime.labels import selecting
@@ -46,7 +46,7 @@ from coordinator.receipts.rollback import refuse_restoring
 from storage.digests import sha256
 from storage.encryption.store import SealedStore
 from storage.errors import Conflict, SisaError, Unavailable
-from storage.location import is_on_s3, place_name
+from storage.location import is_on_s3
 from storage.objects import ObjectStore
 
 _JOIN_SECONDS: Final = 60.0
@@ -67,7 +67,11 @@ _OURS: Final = "shards."
 
 def namespace_of(specification: FederationSpecification, store: ObjectStore) -> str:
     """Return the Ray namespace of the federation in ``store``."""
-    return f"sisa-{specification.name}-{sha256(store.location.encode())[:12]}"
+    return f"sisa-{specification.name}-{_mark(store)}"
+
+
+def _mark(store: ObjectStore) -> str:
+    return sha256(store.location.encode())[:12]
 
 
 def launch_coordinator(specification: FederationSpecification) -> Launched:
@@ -85,7 +89,7 @@ def launch_coordinator(specification: FederationSpecification) -> Launched:
     record = read_record(store)
     if record is not None and (handle := _handle(record)) is not None:
         refuse_other_release(handle)
-        _check_own(handle, store)  # a copy is not written to either
+        _check_own(handle, store, record.namespace)  # a copy is not written to either
         _refuse_other(handle, with_key_in_store(store, specification))
         note_release(store, "coordinator", is_there=True)
         return record
@@ -97,13 +101,14 @@ def launch_coordinator(specification: FederationSpecification) -> Launched:
         worker_count(specification.cluster, specification.partition.shards)
         handle = _named(namespace)
         if handle is not None:  # of this store, or of one that has its name on another machine or server
-            _check_own(handle, store)
+            refuse_other_release(handle)
+            _check_own(handle, store, namespace)
         else:
             handle = CoordinatorActor.options(
                 name=ACTOR_NAME, namespace=namespace, lifetime="detached", get_if_exists=True, **_place(specification)
             ).remote(Sent(specification))
         _await_ready(handle)
-        _check_own(handle, store)
+        _check_own(handle, store, namespace)
     except BaseException:
         if head is not None:
             leave_ray()
@@ -145,7 +150,7 @@ def find_coordinator(
         remark(f"the coordinator launched at {record.address} does not answer: the work is done here; see 'sisa stop'")
         return None
     refuse_other_release(handle, who)
-    _check_own(handle, store)
+    _check_own(handle, store, record.namespace)
     return RemoteWriter(handle, store, listener)
 
 
@@ -156,9 +161,10 @@ def is_at_work(store: ObjectStore) -> bool:
     """
     record = read_record(store)
     handle = _handle(record) if record is not None else None
-    if handle is not None:
-        _check_own(handle, store)
-    return handle is not None
+    if record is None or handle is None:
+        return False
+    _check_own(handle, store, record.namespace)
+    return True
 
 
 def stop_coordinator(store: ObjectStore) -> bool:
@@ -174,7 +180,7 @@ def stop_coordinator(store: ObjectStore) -> bool:
     handle = _handle(record)
     if handle is not None:
         try:
-            _check_own(handle, store)
+            _check_own(handle, store, record.namespace)
         except (Unavailable, OtherRelease):
             if not is_place_on_record(store):
                 raise  # it may be another store's, and does not say which one is its own
@@ -292,7 +298,9 @@ def _is_launched_here(record: Launched, store: ObjectStore, *, by_place: bool) -
     try:
         if handle is None:
             return by_place and is_place_on_record(store)
-        _check_own(handle, store)
+        _check_own(handle, store, record.namespace)
+    except OtherRelease:  # it was started again from another package, and writes nothing
+        return by_place and is_place_on_record(store)
     except Conflict:
         return False
     finally:
@@ -301,18 +309,17 @@ def _is_launched_here(record: Launched, store: ObjectStore, *, by_place: bool) -
     return True
 
 
-def _check_own(handle: Any, store: ObjectStore) -> None:
+def _check_own(handle: Any, store: ObjectStore, namespace: str) -> None:
     """Raise ``Conflict`` when the actor writes another store than ``store``, ``Unavailable`` when it does not answer.
 
-    One that was launched by a release that could not be asked is judged by the place that its specification names.
+    One of a release that cannot be asked is judged by its namespace, which follows from where its store was.
     """
-    if not hasattr(handle, "show"):
-        theirs = open_objects(unwrapped(handle.specification.remote()))
-        if place_name(theirs) != place_name(store):
-            raise is_copy(store, theirs.location)
+    if _release_of(handle) == EARLIER:
+        if not namespace.endswith(_mark(store)):
+            raise is_copy(store, f"that of the coordinator {namespace}")
         return
     nonce = secrets.token_hex(16)
-    check_shown(patiently(lambda: handle.show.remote(nonce)), nonce, store)
+    check_shown(patiently(lambda: handle.show.remote(nonce=nonce)), nonce, store)
 
 
 def _place(specification: FederationSpecification) -> dict[str, Any]:
@@ -336,16 +343,25 @@ def _await_ready(handle: Any) -> None:
 
 
 def refuse_other_release(handle: Any, who: str = "command") -> None:
-    """Raise ``OtherRelease`` when the coordinator runs another one: what is sent would mean something else there.
-
-    Asked before anything else, as it needs no class that both know. Releases before 0.2 do not know the question.
-    """
-    question = getattr(handle, "running_release", None)
-    at_work = EARLIER if question is None else patiently(question.remote)
+    """Raise ``OtherRelease`` when the coordinator runs another one: what is sent would mean something else there."""
     refuse_other(
         f"the coordinator at work runs another release than this {who}",
-        **{"coordinator": at_work, who: own_release()},
+        **{"coordinator": _release_of(handle), who: own_release()},
     )
+
+
+def _release_of(handle: Any) -> str:
+    """Return what the coordinator's process says of its release, in every release and in every state.
+
+    Asked before anything else. By a method of ours an older process would end: a handle has the methods that are known
+    here, and Ray does not recover from one that the actor does not have. The argument is named, because of a class that
+    cannot be loaded here Ray knows no places.
+    """
+    try:
+        said: str = patiently(lambda: handle.__ray_call__.remote(fn=said_by))
+    except OtherRelease:  # it has no such function
+        return EARLIER
+    return said
 
 
 def _refuse_other(handle: Any, specification: FederationSpecification) -> None:

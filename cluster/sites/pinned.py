@@ -57,7 +57,7 @@ _Name = tuple[str, str | int]
 
 
 class KeyNotThere(Unavailable):
-    """The site's process was started, perhaps anew, and has not been told the partition key that is given for it."""
+    """The site's process was started, or restarted, and has not received the partition key that is given for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +101,7 @@ class SiteShell:
         if not keyless.was_given:
             return keyless.site
         if self._key is None:
-            raise KeyNotThere("the site's process was not told the partition key yet", "repeat the command")
+            raise KeyNotThere("the site's process does not know the partition key yet", "repeat the command")
         return _with_key(keyless.site, self._key)
 
     @cached_property
@@ -115,7 +115,7 @@ class SiteShell:
 
     @ray.method(concurrency_group="requests")
     def take_key(self, key: str) -> None:
-        """Take the partition key that the specification gives; a process that is started anew has none again."""
+        """Take the partition key that the specification gives; a process that is started again has none."""
         self._key = key
 
     @ray.method(concurrency_group="requests")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from cluster.config.specification import FederationSpecification, read_specification
 from cluster.coordinator_actor import launch
 from cluster.coordinator_actor.launch import differing_parts, refuse_other_release
-from cluster.release import own_release
+from cluster.release import OtherRelease, own_release, said_by
 from storage.errors import Conflict
 from tests.doubles.home import Home
 
@@ -80,16 +81,23 @@ def test_code_of_ones_own_belongs_to_its_folder(tmp_path: Path) -> None:
     assert differing_parts(one, read_specification(tmp_path / "there" / "sisa.toml")) == ("folder",)
 
 
-class Question:
-    """A method of an actor that answers at once."""
+class Handle:
+    """Of a coordinator that says of itself what is given; by any other question its process would end."""
 
-    def __init__(self, answer: str) -> None:
+    def __init__(self, answer: str | OtherRelease) -> None:
         self._answer = answer
         self.asked = 0
 
-    def remote(self) -> str:
-        """Return the answer."""
+    @property
+    def __ray_call__(self) -> Any:
+        """Ask it."""
+        return SimpleNamespace(remote=self._answered)
+
+    def _answered(self, *, fn: object) -> str:
+        assert fn is said_by
         self.asked += 1
+        if isinstance(self._answer, OtherRelease):
+            raise self._answer
         return self._answer
 
 
@@ -101,21 +109,21 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("_at_once")
 def test_a_coordinator_of_this_release_is_used() -> None:
     """Command and coordinator of one release work together, once it was asked."""
-    question = Question(own_release())
-    refuse_other_release(SimpleNamespace(running_release=question))
-    assert question.asked == 1
+    handle = Handle(own_release())
+    refuse_other_release(handle)
+    assert handle.asked == 1
 
 
 @pytest.mark.usefixtures("_at_once")
 @pytest.mark.parametrize(
     ("handle", "told"),
     [
-        (SimpleNamespace(running_release=Question("0.1.9")), "coordinator=0.1.9"),
-        (SimpleNamespace(running_release=Question("99.0.0")), "coordinator=99.0.0"),
-        (SimpleNamespace(release=Question("")), "coordinator=one before 0.2"),
+        (Handle("0.1.9"), "coordinator=0.1.9"),
+        (Handle("99.0.0"), "coordinator=99.0.0"),
+        (Handle(OtherRelease("a node of the cluster runs another release")), "coordinator=one before 0.2"),
     ],
 )
-def test_a_coordinator_of_another_release_is_refused(handle: SimpleNamespace, told: str) -> None:
+def test_a_coordinator_of_another_release_is_refused(handle: Handle, told: str) -> None:
     """An older or a newer coordinator, also one that does not know the question, is told by its release, with what to
     do, before anything is sent that it might not understand.
     """

@@ -16,10 +16,10 @@ import ray
 from cluster.config.specification import read_specification
 from cluster.coordinator_actor import actor, launch
 from cluster.coordinator_actor.actor import RemoteWriter
-from cluster.coordinator_actor.launch import find_coordinator, launch_coordinator, stop_coordinator
+from cluster.coordinator_actor.launch import find_coordinator, launch_coordinator, namespace_of, stop_coordinator
 from cluster.coordinator_actor.ownership import Prover, Shown
 from cluster.coordinator_actor.record import Launched, read_record, write_record
-from cluster.release import own_release
+from cluster.release import OtherRelease
 from cluster.writer.stores import open_objects
 from storage.errors import Conflict, Unavailable
 from storage.location import open_store, place_name
@@ -50,9 +50,9 @@ class Coordinator:
         return SimpleNamespace(remote=lambda *_, **__: self.commands.append(name))
 
     @property
-    def running_release(self) -> Any:
+    def __ray_call__(self) -> Any:
         """Ask it which release it runs: that of the test."""
-        return SimpleNamespace(remote=own_release)
+        return SimpleNamespace(remote=lambda *, fn: fn(self))
 
     @property
     def show(self) -> Any:
@@ -258,27 +258,28 @@ def test_a_coordinator_found_by_its_name_alone_is_asked_as_well(
     assert (coordinator.commands, ended) == ([], [])
 
 
-@dataclass(slots=True)
-class OlderCoordinator:
-    """The handle of one that was launched by a release before this one: it cannot be asked to show anything."""
-
-    folder: Path
-
-    @property
-    def specification(self) -> Any:
-        """Ask it what it was launched with."""
-        return SimpleNamespace(remote=lambda: read_specification(self.folder / "sisa.toml"))
-
-
-def test_an_older_coordinator_is_told_by_its_specification(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those that were launched before an upgrade of the command are not used, and end for their own store alone."""
+def test_an_older_coordinator_is_told_by_its_namespace(
+    home: Home, coordinator: Coordinator, ended: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that were launched before an upgrade of the command are not used, and end for their own store alone. They
+    are asked by nothing that they do not know: that would end them.
+    """
+    namespace = namespace_of(read_specification(home.config), home.objects)
+    write_record(home.objects, Launched(address="127.0.0.1:1", namespace=namespace, head=None))
     copy = copied(home)
-    monkeypatch.setattr(launch, "unwrapped", lambda answer: answer)
-    monkeypatch.setattr(launch, "_handle", lambda _: OlderCoordinator(home.folder))
-    with pytest.raises(Conflict, match="runs another release than this command"):
+
+    def fail(**_: object) -> None:
+        raise OtherRelease("a node of the cluster runs another release")
+
+    monkeypatch.setattr(Coordinator, "__ray_call__", SimpleNamespace(remote=fail))
+    monkeypatch.setattr(Coordinator, "show", SimpleNamespace(remote=fail))
+    with pytest.raises(Conflict, match="runs another release than this command .*coordinator=one before 0.2"):
         find_coordinator(home.objects, lambda _: None, print)
-    with pytest.raises(Conflict, match="is a copy of"):
+    with pytest.raises(Conflict, match=f"is a copy of that of the coordinator {namespace}"):
         stop_coordinator(copy.objects)
+    assert (coordinator.commands, ended) == ([], [])
+    assert stop_coordinator(home.objects)
+    assert coordinator.commands == ["stop"]
 
 
 @pytest.mark.parametrize(
