@@ -26,10 +26,14 @@ from tests.ray.commands import ROOT, command
 from tests.residue.markers import Markers, all_traces, draw_markers, files_under, marker_of_bytes, traces
 from tests.residue.people import fill_with_remembering
 from tests.residue.ray_places import memory_of, raylet_of, shared_memory_files
+from tests.sites.near.houses import Houses
 
 pytestmark = pytest.mark.ray
 
 KEY: Final = secrets.token_hex(32)
+
+SITE_KEY: Final = secrets.token_hex(16)
+"""Of a site on labelled nodes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +53,7 @@ def _head(folder: Path) -> Iterator[str]:
     words = (
         *("start", "--head", "--block", "--port", str(port), "--node-ip-address", "127.0.0.1"),
         *("--include-dashboard=false", "--disable-usage-stats", "--temp-dir", str(folder / "ray"), "--num-cpus", "2"),
+        *("--labels", "site=north"),
     )
     with subprocess.Popen(
         [sys.executable, "-m", "ray.scripts.scripts", *words],
@@ -65,9 +70,23 @@ def _head(folder: Path) -> Iterator[str]:
             head.wait()
 
 
+def _federation_of_a_site(folder: Path, address: str) -> Path:
+    """Write a federation whose only site is on the head's node, by its label, and has a key of its own."""
+    (port,) = free_ports(1)
+    houses = Houses(folder, ("north",)).fill(
+        settings=f'[cluster]\naddress = "{address}"\n[serve]\nport = {port}', each='cluster.labels = { site = "north" }'
+    )
+    key = houses.site("north").specification.partition.key
+    assert key is not None
+    houses.config.write_text(houses.config.read_text(encoding="utf-8").replace(key, SITE_KEY), encoding="utf-8")
+    return folder
+
+
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kept]:
-    """A federation with a coordinator and a key of its own, somebody erased by name and by id on the command line."""
+    """A federation with a coordinator and a key of its own, somebody erased by name and by id on the command line; and
+    one of a labelled site, trained, launched and served.
+    """
     markers = draw_markers()
     names = ("--subject", markers["subject"].value, "--subject", markers["request"].value)
     with (
@@ -84,6 +103,10 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kept]:
             for words in (("launch",), ("train",), ("erase", *names, "--wait"), ("stop",), ("train",)):
                 ended = command(*words, folder=home.folder)
                 assert ended.returncode == 0, (words, ended.stdout, ended.stderr)
+            site = _federation_of_a_site(tmp_path_factory.mktemp("sites"), address)
+            for line in ("train", "launch", "serve", "status", "serve --stop", "stop", "train"):
+                ended = command(*line.split(), folder=site)
+                assert ended.returncode == 0, (line, ended.stdout, ended.stderr)
             memory = memory_of(raylet_of(folder))
             yield Kept(
                 markers=markers,
@@ -100,12 +123,15 @@ def test_nobody_is_in(kept: Kept, place: str) -> None:
     """No value of the person is there, though names were typed on a command line; nor is the key."""
     assert kept.places[place]
     assert all_traces(kept.markers, kept.places[place]) == {}
-    assert traces(marker_of_bytes(KEY.encode(), bytes.fromhex(KEY)), kept.places[place]) == []
+    for key in (KEY, SITE_KEY):
+        assert traces(marker_of_bytes(key.encode(), bytes.fromhex(key)), kept.places[place]) == []
 
 
 def test_what_ray_keeps_of_a_command_is_found(kept: Kept) -> None:
-    """The search finds what is there: the command without its words, and the coordinator's specification."""
+    """The search finds what is there: the command without its words, and the specifications of what was started."""
     metadata = b"".join(kept.places["metadata"].values())
     assert b"erase @memory:" in metadata
     assert b"CoordinatorShell" in metadata
     assert b"net_that_remembers:Remembering" in metadata
+    for started in (b"SiteShell", b"SitesShell", b"north.parquet"):
+        assert started in metadata

@@ -205,7 +205,7 @@ def test_another_server_is_not_taken_for_the_api(
 
 @pytest.mark.parametrize("status", [200, 404, 409])
 def test_a_server_of_another_api_is_refused(moody: HTTPServer, status: int) -> None:
-    """Whatever it answers is not read: it may mean something else. Both releases are named where they are known."""
+    """No answer of it is read: it may mean something else. Both releases are named where they are known."""
     moody.answers = [(status, {"Sisa-Release": "9.9.9+api2.sites1.more3"}, b"{}")]  # type: ignore[attr-defined]
     told = rf"speaks version 2 of the HTTP API, this client version 1 \[server=9\.9\.9 client={RELEASE}\]"
     with Client(f"http://127.0.0.1:{moody.server_port}", "t") as client, pytest.raises(OtherRelease, match=told):

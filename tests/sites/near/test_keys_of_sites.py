@@ -41,7 +41,7 @@ class Placed:
         return self
 
     def restart(self) -> None:
-        """Start the actor's process, perhaps again, as Ray does."""
+        """Start or restart the actor's process, as Ray does."""
         self.shell = SiteShell(*pickle.loads(self.kept[-1]))
 
     def __getattr__(self, method: str) -> SimpleNamespace:

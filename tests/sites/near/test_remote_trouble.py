@@ -33,11 +33,15 @@ def test_a_site_that_is_away(world: Served) -> None:
 
 
 def test_a_site_that_speaks_another_protocol(world: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing that it says is used: it is absent, with both versions, and takes part again once they are equal."""
+    """Nothing that it says is used: it is absent, with both versions, and takes part again once they are equal. Its
+    release alone matters to nobody.
+    """
     with joined(world) as federation, monkeypatch.context() as patch:
+        patch.setattr(access_log, "own_release", lambda: "9.9.9+api1.sites1")
+        assert len(federation.predict(world.houses.write("asked", small_points(people=5))).sites) == 3
         patch.setattr(access_log, "own_release", lambda: "9.9.9+api1.sites2")
         with pytest.raises(Unavailable, match="no site can be asked") as caught:
-            federation.predict(world.houses.write("asked", small_points(people=5)))
+            federation.predict(world.houses.folder / "asked.parquet")
         told = (
             "north: the site is away: the server speaks version 2 of the protocol between sites, this client version 1"
         )

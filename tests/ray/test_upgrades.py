@@ -1,0 +1,114 @@
+"""Upgrades as docs/operations.md describes them, also without 'sisa stop', and the way back; the package is replaced.
+
+The other release is the same code under another name: what is tried is who refuses whom, in which words, and that
+nothing that was accepted is lost.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from tests.doubles.home import MARKED, Home
+from tests.ray.commands import ROOT, command
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+OLD: Final = "9.1.0"
+NEW: Final = "9.2.0"
+PERSON: Final = "secret-person-001"
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """A machine on which the package is installed in a folder, and how the commands ended that were run there."""
+
+    home: Home
+    package: Path
+    ended: dict[str, subprocess.CompletedProcess[str]]
+
+    def install(self, release: str) -> None:
+        """Put a release in the place of the one that was there, while its processes run."""
+        folder = self.package / "sisa_ray-9.dist-info"
+        folder.mkdir(parents=True, exist_ok=True)
+        told = f"Metadata-Version: 2.1\nName: sisa-ray\nVersion: {release}\n"
+        (folder / "METADATA").write_text(told, encoding="utf-8")
+
+    def run(self, step: str, *words: str) -> None:
+        """Run a command of the release that is installed now."""
+        further = {"PYTHONPATH": f"{self.package}:{ROOT}"}
+        self.ended[step] = command(*words, "--json", folder=self.home.folder, further=further)
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Any]:
+    """One federation through an upgrade in which 'sisa stop' was forgotten, and back again with it."""
+    home = Home(tmp_path_factory.mktemp("upgraded")).fill(erasure__batch_window_seconds=0.0)
+    machine = Machine(home, tmp_path_factory.mktemp("place"), {})
+    old = Machine(home, tmp_path_factory.mktemp("elsewhere"), machine.ended)
+    try:
+        for each in (machine, old):
+            each.install(OLD)
+        machine.run("launch", "launch")
+        machine.install(NEW)
+        old.run("train by an old command", "train")
+        for word in ("train", "launch"):
+            machine.run(f"{word} by a new command", word)
+        machine.run("stop", "stop")
+        machine.run("launch again", "launch")
+        machine.run("train", "train")
+        machine.run("erase", "erase", "--subject", MARKED, "--request-id", "er-1", "--wait")
+        machine.run("stop for the way back", "stop")
+        machine.install(OLD)
+        machine.run("launch on the way back", "launch")
+        machine.install(NEW)
+        for words in (("status",), ("erase", "--subject", PERSON)):
+            machine.run(f"{words[0]} by a new command", *words)
+        machine.install(OLD)
+        machine.run("erase on the way back", "erase", "--subject", PERSON, "--request-id", "er-2", "--wait")
+        machine.run("verify on the way back", "verify")
+    finally:
+        machine.run("stop at the end", "stop")
+    return {
+        step: {"code": ended.returncode, **json.loads(ended.stdout or "{}")} for step, ended in machine.ended.items()
+    }
+
+
+def test_workers_of_a_package_that_was_replaced_are_refused(story: Mapping[str, Any]) -> None:
+    """The coordinator's code is the old one, its new workers' is not: both are named, and nothing is trained."""
+    assert story["launch"]["code"] == 0
+    told = story["train by an old command"]
+    assert (told["code"], told["error"]["kind"]) == (4, "conflict")
+    assert f"[worker={NEW} started_by={OLD} machine=" in told["error"]["message"]
+    assert "'sisa stop' and 'sisa launch'" in told["error"]["remedy"]
+
+
+def test_new_commands_and_an_old_coordinator(story: Mapping[str, Any]) -> None:
+    """They send it nothing, and name both; the status is read, and shows both."""
+    for step in ("train by a new command", "erase by a new command", "launch by a new command"):
+        assert story[step]["code"] == 4
+        assert f"[coordinator={OLD} command={NEW}]" in story[step]["error"]["message"]
+    assert story["status by a new command"]["data"]["releases"] == {"command": NEW, "coordinator": OLD}
+
+
+def test_stop_and_launch_end_it(story: Mapping[str, Any]) -> None:
+    """'sisa stop' ends a coordinator of any release; after 'sisa launch' all is done by the new one."""
+    assert story["stop"]["data"]["stopped"]
+    assert story["launch again"]["data"]["releases"] == {"command": NEW, "coordinator": NEW}
+    assert story["train"]["code"] == 0
+    assert (story["erase"]["code"], story["erase"]["data"]["state"]) == (0, "complete")
+
+
+def test_the_way_back(story: Mapping[str, Any]) -> None:
+    """As long as the store is of a format that the older release reads, it goes on with it, and finds what was done."""
+    assert story["stop for the way back"]["data"]["stopped"]
+    assert story["launch on the way back"]["data"]["releases"] == {"command": OLD, "coordinator": OLD}
+    told = story["erase on the way back"]
+    assert (told["code"], told["data"]["state"]) == (0, "complete")
+    assert story["verify on the way back"]["data"]["exact"]
