@@ -12,24 +12,24 @@ from coordinator.state import FederationState
 from storage.errors import SisaError
 
 REPORT_SECONDS: Final = 5.0
-"""How often metrics are told; Prometheus asks for them less often than that."""
+"""How often metrics are reported; Prometheus asks for them less often than that."""
 
 
 class Observer:
-    """Hears what a coordinator does and is shown how things stand. What it does changes nothing."""
+    """Receives what a coordinator does and how things stand. What it does changes nothing."""
 
     def __init__(self, gauges: Gauges, lines: LogLines) -> None:
         self._gauges = gauges
         self._lines = lines
 
     def hear(self, notice: Notice) -> None:
-        """Hear of progress."""
+        """Record progress."""
         self._lines.hear(notice)
         if isinstance(notice, RequestMoved):  # by the time things are shown, it may have left the state
             self._gauges.measure(notice.request)
 
     def trouble(self, error: SisaError) -> None:
-        """Hear of what keeps the coordinator from going on."""
+        """Record what keeps the coordinator from going on."""
         self._lines.trouble(error)
 
     def show(self, state: FederationState, *, journal_entries: int, troubled: bool, size: StoreSize | None) -> None:

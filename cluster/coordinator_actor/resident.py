@@ -186,7 +186,7 @@ class Resident:
         return result
 
     def _dismiss(self, writer: Writer) -> None:
-        """Let nobody use this writer again, which records no more: the thread that works starts anew."""
+        """Let nobody use this writer again, which records no more: the thread that works starts again."""
         with self._changed:
             if self._writer is writer:
                 self._writer = None
@@ -348,7 +348,7 @@ class Resident:
             if is_over:
                 return
             if writer is not None:  # before there is one, a new store is empty
-                size = count.step()  # after the rest is told: a store that is away takes its time
+                size = count.step()  # after the report: a store that is away takes its time
 
     def _tell(self, error: SisaError) -> None:
         if self._observer is not None:

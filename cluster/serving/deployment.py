@@ -118,7 +118,7 @@ class Checked(Protocol):
 
     @property
     def gate(self) -> Gate:
-        """Who may ask."""
+        """The gate that its callers pass."""
         ...
 
     def check(self) -> None:

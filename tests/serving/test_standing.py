@@ -1,19 +1,25 @@
-"""What a replica knows of the store, where what was withdrawn once is withdrawn for good, and tells of its health."""
+"""What a replica knows of the store, where what was withdrawn stays so, and reports of its health."""
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 
 import pytest
+from starlette.testclient import TestClient
 
+from cluster.coordinator_actor.log_lines import LogLines
 from cluster.coordinator_actor.metrics import API_READY, TOKEN_EXPIRES, ReplicaGauges
 from cluster.runtime.system import SystemClock
+from cluster.serving.app import build_app
 from cluster.serving.deployment import check_replica
+from cluster.serving.service import open_service
 from coordinator.state import FederationState
 from storage.errors import InvariantBroken, SisaError, Unavailable
+from storage.stores.local import LocalStore
 from tests.cluster.coordinator_actor.observed import Remembered
 from tests.multinode.patience import until
-from tests.serving.world import ROLES, World
+from tests.serving.world import ROLES, World, points
 
 
 class _SetBack:
@@ -30,7 +36,7 @@ class _SetBack:
 
 
 def test_a_floor_that_was_read_never_falls(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the store says later, no generation is loaded or held that was below a floor which was read (E10)."""
+    """No generation is loaded or held that was below a floor which was read, also if the store says so later (E10)."""
     before = world.resident.state()
     standing = world.service.standing
     standing.load()
@@ -47,7 +53,7 @@ def test_a_floor_that_was_read_never_falls(world: World, monkeypatch: pytest.Mon
 
 @pytest.fixture
 def meter() -> Remembered:
-    """Who is told."""
+    """Where the replica reports."""
     return Remembered()
 
 
@@ -58,7 +64,7 @@ def gauges(meter: Remembered) -> ReplicaGauges:
 
 
 def test_a_replica_that_answers_says_so(world: World, gauges: ReplicaGauges, meter: Remembered) -> None:
-    """Once it has loaded a generation it tells the moment, and when the tokens of each role expire."""
+    """Once it has loaded a generation it reports the moment, and when the tokens of each role expire."""
     until(
         lambda: _told(world, gauges, meter) and all(meter.value(TOKEN_EXPIRES, role) for role in ROLES),
         "the tokens of all roles",
@@ -69,7 +75,7 @@ def test_a_replica_that_answers_says_so(world: World, gauges: ReplicaGauges, met
 def test_a_replica_that_cannot_answer_now_lives_on(
     world: World, gauges: ReplicaGauges, meter: Remembered, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where the store is away the moment stands still, and Serve hears of no fault: another one would miss it too."""
+    """Where the store is away the moment stands still, and Serve sees no fault: another one would miss it too."""
     until(lambda: _told(world, gauges, meter), "a loaded generation")
     before = meter.value(API_READY)
     monkeypatch.setattr(type(world.service), "check", _raise(Unavailable("the store is away", "wait")))
@@ -80,11 +86,39 @@ def test_a_replica_that_cannot_answer_now_lives_on(
 def test_a_broken_replica_is_for_serve_to_replace(
     world: World, gauges: ReplicaGauges, meter: Remembered, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What only a new replica cures is raised, and nothing is told of it."""
+    """What only a new replica cures is raised, and nothing is reported."""
     monkeypatch.setattr(type(world.service), "check", _raise(InvariantBroken("a thread of this replica has ended")))
     with pytest.raises(InvariantBroken, match="a thread of this replica has ended"):
         check_replica(world.service, gauges)
     assert meter.values == {}
+
+
+def test_a_replica_only_reads(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It answers predictions, the status, a receipt and a lookup from a store that it may read and nothing else."""
+    world.erase("secret-person-001", key="er-1")
+    heard = world.resident.hear(0, 0.0)
+    while not heard.idle:
+        heard = world.resident.hear(heard.upto, 60.0)
+    world.resident.stop()
+    for name in ("put_if_absent", "put_if_match", "delete", "delete_all", "remove_unfinished", "exclusive"):
+        monkeypatch.setattr(LocalStore, name, _refuse)
+    service = open_service(world.service.specification, lambda: None)
+    client = TestClient(build_app(service, LogLines("small", service.clock, io.StringIO())))
+    try:
+        until(lambda: client.get("/healthz").status_code == 200, "a loaded generation")
+        answers = (
+            client.post("/v1/predictions", json=points(), headers=world.headers("predict")),
+            client.get("/v1/status", headers=world.headers("audit")),
+            client.get("/v1/erasures/er-1/receipt", headers=world.headers("audit")),
+            client.post("/v1/subjects:lookup", json={"subjects": ["a"]}, headers=world.headers("officer")),
+        )
+    finally:
+        service.close()
+    assert [answer.status_code for answer in answers] == [200] * 4
+
+
+def _refuse(*_: object, **__: object) -> None:
+    raise AssertionError("a replica writes to the store")
 
 
 def _told(world: World, gauges: ReplicaGauges, meter: Remembered) -> float:

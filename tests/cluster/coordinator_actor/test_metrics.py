@@ -39,7 +39,7 @@ def federation() -> Iterator[SmallFederation[HashState]]:
 
 @pytest.fixture
 def meter() -> Remembered:
-    """Who is told."""
+    """Where the metrics go."""
     return Remembered()
 
 
@@ -56,7 +56,7 @@ def _shown(gauges: Gauges, state: FederationState) -> None:
 def test_a_trained_federation_shows_what_it_is(
     federation: SmallFederation[HashState], gauges: Gauges, meter: Remembered
 ) -> None:
-    """Points, constituents, generation and journal are told as they are, and nothing is tainted."""
+    """Points, constituents, generation and journal are shown as they are, and nothing is tainted."""
     _shown(gauges, federation.state)
     assert meter.value(metrics.POINTS) == len(POINTS)
     assert meter.value(metrics.CONSTITUENTS) == meter.value(metrics.SERVING) == 2
