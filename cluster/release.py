@@ -32,7 +32,7 @@ EARLIER: Final = "one before 0.2"
 
 REMEDY: Final = (
     "install the newer one wherever this federation is used, then run 'sisa stop' and 'sisa launch', and 'sisa serve'"
-    " where it is served: see 'Upgrade' in docs/operations.md"
+    " where it is served: see docs/upgrades.md"
 )
 
 HEADER: Final = "Sisa-Release"

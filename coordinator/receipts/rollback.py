@@ -91,7 +91,7 @@ def refuse_forgotten(store: ObjectStore, current: Callable[[], FederationState |
     more = f" and {len(forgotten) - _MOST_TOLD} more" if len(forgotten) > _MOST_TOLD else ""
     raise Corrupt(
         f"the state was put back to before what the receipts' log states: it does not know {told}{more}",
-        "restore the store as a whole, or submit these requests again under their ids (docs/operations.md: Restore from"
+        "restore the store as a whole, or submit these requests again under their ids (docs/backup.md: Restore from"
         " a backup)",
         store=store.location,
     )

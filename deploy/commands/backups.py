@@ -37,7 +37,7 @@ def backup(
         typer.Option("--keys", metavar="PLACE", help="Where the keys go: others than those of PLACE read it."),
     ] = None,
     without_keys: Annotated[
-        bool, typer.Option("--without-keys", help="Back up no key; docs/operations.md (Backups) says what that means.")
+        bool, typer.Option("--without-keys", help="Back up no key; docs/backup.md says what that means.")
     ] = False,
     keep: Annotated[
         int, typer.Option("--keep", metavar="NUMBER", help="Backups to keep; what was erased stays in older ones.")

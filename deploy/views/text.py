@@ -48,7 +48,7 @@ def status_text(status: FederationStatus) -> str:
         parts.append(
             "THE STATE WAS PUT BACK to before what the receipts' log states; nothing is answered from it. It does not"
             f" know: {', '.join(status.forgotten[:_MOST_FORGOTTEN])}. Restore the store as a whole, or submit these"
-            " requests again, under their ids (docs/operations.md: Restore from a backup)"
+            " requests again, under their ids (docs/backup.md: Restore from a backup)"
         )
     if status.clock_behind_seconds > MOST_SECONDS_BEHIND:
         parts.append(clock_is_behind(status.clock_behind_seconds))
@@ -76,7 +76,7 @@ def releases_text(releases: Mapping[str, str]) -> str:
     if len(set(releases.values())) < 2:
         return ""
     told = ", ".join(f"{process} {release}" for process, release in releases.items())
-    return f"\n\nreleases differ: {told}; see 'Upgrade' in docs/operations.md"
+    return f"\n\nreleases differ: {told}; see docs/upgrades.md"
 
 
 def requests_text(requests: Sequence[RequestStatus]) -> str:

@@ -1,4 +1,4 @@
-"""Upgrades as docs/operations.md describes them, also without 'sisa stop', and the way back; the package is replaced.
+"""Upgrades as docs/upgrades.md describes them, also without 'sisa stop', and the way back; the package is replaced.
 
 The other release is the same code under another name: what is tried is who refuses whom, in which words, and that
 nothing that was accepted is lost.

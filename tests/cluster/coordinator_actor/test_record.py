@@ -47,7 +47,7 @@ def test_each_is_noted_by_who_starts_it(store: ObjectStore, monkeypatch: pytest.
     note_release(store, "coordinator", is_there=True)
     assert noted_releases(store) == {"coordinator": own_release(), "server": OTHER}
     releases = f"command {RELEASE}, coordinator {RELEASE}, server 9.9.9"
-    told = f"releases differ: {releases}; see 'Upgrade' in docs/operations.md"
+    told = f"releases differ: {releases}; see docs/upgrades.md"
     assert releases_text(releases_of(store)).strip() == told
     note_release(store, "server", is_there=False)
     note_release(store, "server", is_there=False)

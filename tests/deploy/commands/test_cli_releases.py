@@ -26,7 +26,7 @@ def test_a_store_that_a_newer_release_wrote_is_refused_and_left_alone(
     assert (said.code, said.error["kind"]) == (2, "invalid")
     assert "was written in format" in said.error["message"]
     assert "this version reads up to 1" in said.error["message"]
-    assert "see 'Upgrade' in docs/operations.md" in said.error["remedy"]
+    assert "see docs/upgrades.md" in said.error["remedy"]
     assert trained.kept() == before
 
 
@@ -42,7 +42,7 @@ def left_over(trained: Home, monkeypatch: pytest.MonkeyPatch) -> Home:
 def test_status_shows_them(left_over: Home) -> None:
     """To people in one line, and only where they differ; to programs always."""
     assert left_over.json("status").data["releases"] == {"command": RELEASE, "server": "9.9.9"}
-    assert f"releases differ: command {RELEASE}, server 9.9.9; see 'Upgrade'" in left_over.run("status").out
+    assert f"releases differ: command {RELEASE}, server 9.9.9; see docs/upgrades.md" in left_over.run("status").out
     note_release(left_over.objects, "server", is_there=False)
     assert left_over.json("status").data["releases"] == {"command": RELEASE}
     assert "releases differ" not in left_over.run("status").out
