@@ -1,0 +1,116 @@
+"""The head's machine is lost: predictions go on, and what is asked for is kept."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+
+import cluster.training.workers
+from cluster.client import Client
+from tests.doubles.home import MARKED, Home
+from tests.doubles.stores.s3_servers import free_ports
+from tests.doubles.workers.local_workers import LocalWorkers
+from tests.multinode.machines import Machine, head_and_nodes
+from tests.multinode.patience import until
+from tests.ray.commands import command
+from tests.serving.world import points
+
+pytestmark = [pytest.mark.multinode, pytest.mark.slow, pytest.mark.s3]
+
+ANSWERS = 20
+"""From each node, while there is no head."""
+
+NODES = ("one", "two")
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """A head and two nodes, as their units start them, and a federation in a bucket."""
+
+    home: Home
+    machines: Mapping[str, Machine]
+    ports: Mapping[str, int]
+    environment: Mapping[str, str]
+
+    def sisa(self, *words: str, code: int = 0, **further: str) -> str:
+        """Run the command on the head's machine; return what it says on stdout, or where it fails on stderr."""
+        ended = command(*words, folder=self.home.folder, further={**self.environment, **further})
+        assert ended.returncode == code, ended.stderr
+        return ended.stderr if code else ended.stdout
+
+    def client(self, node: str, token: str) -> Client:
+        """Return a client of the proxy on a node."""
+        return Client(f"http://127.0.0.1:{self.ports[node]}", token)
+
+
+@pytest.fixture
+def machines(tmp_path: Path, moto_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    """The cluster, all of it up, and the federation trained."""
+    for name in ("RAY_ADDRESS", "RAY_AUTH_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    token = tmp_path / "auth_token"
+    token.touch(mode=0o600)
+    token.write_text(secrets.token_hex(32), encoding="ascii")
+    ports = dict(zip(("head", "api", *NODES), free_ports(4), strict=True))
+    home = Home(tmp_path).fill(
+        store=f"s3://plain/head/{secrets.token_hex(8)}",
+        endpoint=moto_endpoint,
+        cluster__address="auto",
+        serve__port=ports["api"],
+        serve__replicas=2,
+        serve__cpus_per_replica=2.0,  # one on each node, and none on the head
+        serve__refresh_seconds=0.2,
+        cluster__workers=1,
+    )
+    trained_alone(home, monkeypatch)
+    with TemporaryDirectory(prefix="r", dir="/tmp") as session:  # short, as paths of sockets have to be
+        environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_TMPDIR": session}
+        made = head_and_nodes(tmp_path / "machines", ports, environment)
+        try:
+            for machine in made.values():
+                machine.start()
+            yield Cluster(home, made, ports, environment)
+        finally:
+            for machine in made.values():
+                machine.fail()
+
+
+def trained_alone(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Train, or carry out what is outstanding, in this process, which needs no cluster."""
+    with monkeypatch.context() as alone:
+        alone.setattr(cluster.training.workers, "RayPool", LocalWorkers)
+        alone.setattr(cluster.training.workers, "join_ray", lambda _: False)
+        assert home.run("train").code == 0
+
+
+def generation(client: Client) -> int:
+    """Return of which generation an answer is."""
+    return client.predict(points()["points"]).generation
+
+
+def test_a_lost_head(machines: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a head the nodes' proxies answer on, an erasure says at once what is wrong and stays accepted, no answer
+    is tainted, and the next command that has workers carries the request out.
+    """
+    assert "refuses this process's token" in machines.sisa("serve", code=2, RAY_AUTH_TOKEN=secrets.token_hex(32))
+    machines.sisa("serve")
+    token = machines.sisa("token", "create", "--role", "predict").strip()
+    machines.sisa("stop")  # it could be on either side of the loss
+    with machines.client("one", token) as one, machines.client("two", token) as two:
+        before = [generation(each) for each in (one, two)]
+        machines.machines["head"].fail()
+        for each in (one, two) * ANSWERS:
+            assert generation(each) == max(before)
+        told = machines.sisa("erase", "--subject", MARKED, "--request-id", "er-1", code=5)
+        assert "the Ray cluster does not answer: nothing listens at 127.0.0.2:" in told
+        assert "the request stays accepted [request=er-1 state=" in told
+        assert min(generation(one), generation(two)) > max(before)
+        trained_alone(machines.home, monkeypatch)  # by who finds no coordinator, and workers elsewhere
+        status = machines.home.json("status").data
+        assert [each["state"] for each in status["requests"]] == ["complete"]
+        until(lambda: {generation(one), generation(two)} == {status["generation"]}, "the last generation")
