@@ -114,7 +114,8 @@ class S3Requests:
         raise Corrupt(
             "a stored object is not what was written, or was not written by this system",
             "it was not used; if another tool has copied the store here, without the objects' metadata, put it into an"
-            " empty place with 'sisa restore'; else keep it for inspection and restore it from a backup",
+            " empty place with 'sisa restore'; else keep it for inspection and restore it from a copy, metadata"
+            " included",
             name=name,
         )
 
