@@ -362,9 +362,9 @@ DEFECTS: Final[tuple[tuple[Defect, int], ...]] = (
     (erases_who_is_held, 4),
     (loses_a_request, 13),
     (accepts_twice, 161),
-    (leaves_a_zombies_checkpoint, 688),
+    (leaves_a_zombies_checkpoint, 655),
     (learns_what_is_not_wanted, 96),
-    (leaves_its_drafts, 786),
+    (leaves_its_drafts, 872),
     (forgets_the_receipt, 0),
     (shows_the_past, 0),
 )
