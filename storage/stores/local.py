@@ -52,8 +52,8 @@ _CHANGED_ATTEMPTS: Final = 64
 """How often an object is read again that others replace; each time one of them makes progress."""
 
 
-_RIGHTS: dict[str, tuple[tuple[int, Path], ...]] = {}
-"""By root, the lock files that this process holds open, and where they were: see ``_refuse_without_disk``."""
+_RIGHTS: dict[str, tuple[os.stat_result, ...]] = {}
+"""By root, the folder that it was when this process got a right there: see ``_refuse_without_disk``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,15 +218,16 @@ class LocalStore:
                     raise self._busy(name, path) from None
                 # The text is a courtesy: on a full disk the lock holds without it, or nothing could ever be erased.
                 _note(descriptor, holder)
-            stack.enter_context(_noted(self.root, descriptor, path))
+            stack.enter_context(_noted(self.root))
             yield
 
     def _refuse_without_disk(self) -> None:
-        """Raise ``Unavailable`` when this process has the right to write, and its lock file is gone.
+        """Raise ``Unavailable`` when this process has the right to write, and the root is another folder since.
 
-        The disk was taken away from under the path: a write would begin an empty store at the mount point.
+        The disk was taken away from under the path: a write would begin an empty store at the mount point. A right that
+        another process has taken over is no concern here: the fencing token refuses this one.
         """
-        if all(_is_at(descriptor, path) for descriptor, path in _RIGHTS.get(self.root, ())):
+        if all(_is_at(folder, self.root) for folder in _RIGHTS.get(self.root, ())):
             return
         raise Unavailable(
             "the store's folder is no longer the one in which this process has the right to write: nothing was written",
@@ -336,19 +337,19 @@ class LocalStore:
 
 
 @contextmanager
-def _noted(root: str, descriptor: int, path: Path) -> Iterator[None]:
-    """Have it on record within the block that this process holds a lock file of the store."""
-    entry = (descriptor, path)
-    _RIGHTS[root] = (*_RIGHTS.get(root, ()), entry)
+def _noted(root: str) -> Iterator[None]:
+    """Have it on record within the block in which folder this process holds a right."""
+    folder = Path(root).stat()
+    _RIGHTS[root] = (*_RIGHTS.get(root, ()), folder)
     try:
         yield
     finally:
-        _RIGHTS[root] = tuple(each for each in _RIGHTS[root] if each != entry)
+        _RIGHTS[root] = tuple(each for each in _RIGHTS[root] if each is not folder)
 
 
-def _is_at(descriptor: int, path: Path) -> bool:
+def _is_at(folder: os.stat_result, root: str) -> bool:
     try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
+        return os.path.samestat(folder, Path(root).stat())
     except OSError:
         return False
 

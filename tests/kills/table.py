@@ -54,6 +54,7 @@ _ROWS: Final[Mapping[str, tuple[tuple[str, str, int], ...]]] = {
         ("start: manifests' floor made", "put_if_absent control/floor", 1),
         ("start: journal's floor made", "put_if_absent control/journal-floor", 1),
         ("start: fence entry pruned", _JOURNAL_GONE, 1),
+        ("start: id and place of the store", "put_if_absent control/identity", 1),
         ("ingest: key-encryption key drawn", "put_if_absent keyrings/n/kek-n-*", 1),
         ("ingest: keyring made", "put_if_absent keyrings/n/ring", 1),
         ("ingest: slice put", _SLICE, 1),

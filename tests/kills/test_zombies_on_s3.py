@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from cluster.writer.place import read_identity, take_place
+from storage.s3.client import S3Store
 from tests.doubles.stores.s3_servers import plain_client
 from tests.kills.fail_points import Moment
 from tests.kills.stage import STORIES, Stage
@@ -46,13 +48,17 @@ def trained(own_stage: Stage, seaweedfs_endpoint: str) -> str:
 
 
 def _copied(endpoint: str, prefix: str) -> str:
-    """Return another prefix that holds the same objects."""
+    """Return another prefix that holds the same objects, and is a federation of its own from then on."""
     client, other = plain_client(endpoint), f"kills/{secrets.token_hex(8)}"
     for page in client.get_paginator("list_objects_v2").paginate(Bucket="plain", Prefix=f"{prefix}/"):
         for each in page.get("Contents", []):
             target = other + each["Key"].removeprefix(prefix)
             client.copy_object(Bucket="plain", Key=target, CopySource={"Bucket": "plain", "Key": each["Key"]})
     client.close()
+    store = S3Store("plain", other, endpoint)
+    identity = read_identity(store)
+    assert identity is not None
+    take_place(store, identity.id)
     return other
 
 

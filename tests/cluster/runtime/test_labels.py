@@ -256,7 +256,7 @@ def test_reading_is_for_the_sites_processors(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(ingesting, "buffer_within", lambda *_: 1)
     gathering: Any = ingest._chosen(task)
     assert asked == ["small"]
-    assert (gathering.crew._tasks, gathering.crew._labels) == (2, NORTH)
+    assert (gathering.pool._tasks, gathering.pool._labels) == (2, NORTH)
 
 
 @pytest.mark.parametrize("store", ["./federation", "s3://bucket/prefix"])
