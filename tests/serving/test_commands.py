@@ -121,4 +121,5 @@ def test_a_serve_config_file_makes_the_same_application(home: Home) -> None:
     assert deployment.max_ongoing_requests == 2048
     specification = read_specification(home.config)
     keyless = replace(specification, partition=replace(specification.partition, key=None))
-    assert deployment.init_args == (keyless,), "the key is read from the store"
+    (sent,) = deployment.init_args
+    assert sent.opened("replica") == (keyless, None), "the key is read from the store"
