@@ -225,7 +225,7 @@ class LocalStore:
         """Raise ``Unavailable`` when this process has the right to write, and the root is another folder since.
 
         The disk was taken away from under the path: a write would begin an empty store at the mount point. A right that
-        another process has taken over is no concern here: the fencing token refuses this one.
+        another process has taken over does not matter here: the fencing token refuses this one.
         """
         if all(_is_at(folder, self.root) for folder in _RIGHTS.get(self.root, ())):
             return

@@ -34,7 +34,9 @@ PATHS = [
 @pytest.mark.parametrize(("path", "mode"), cases_of(PATHS))
 def test_no_request_breaks_the_server(still_world: World, path: str, mode: GenerationMode) -> None:
     """Requests made from the document, good and bad, with every role: answered as documented, never with a 500."""
-    headers = [still_world.headers(role) for role in ROLES]
+    # A federation's token may erase everyone: then nothing is left that could answer the tests that follow.
+    may_empty = path == "/v1/erasures" and mode is GenerationMode.POSITIVE
+    headers = [still_world.headers(role) for role in ROLES if not (may_empty and role == "federate")]
     assert_answered(still_world.client.app, path, mode, headers, most=60)
 
 
