@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
 from random import Random
-from typing import Literal, TypeVar
+from typing import Final, Literal, TypeVar, get_args
 
 from storage.errors import ObjectChanged, ObjectExists, ObjectMissing, OutcomeUnknown, SisaError, Unavailable
 from storage.objects import ObjectInfo, ObjectKey, StoredObject, VersionTag
@@ -29,17 +29,7 @@ InjectedFault = Literal[
     "sleeps",
 ]
 
-_ON_WRITES: tuple[InjectedFault, ...] = (
-    "dies before",
-    "dies after",
-    "dies, arrives later",
-    "unknown, not done",
-    "unknown, done",
-    "unknown, arrives later",
-    "away",
-    "twice",
-    "sleeps",
-)
+_ON_WRITES: Final[tuple[InjectedFault, ...]] = get_args(InjectedFault)
 _ON_READS: tuple[InjectedFault, ...] = ("dies before", "away", "sleeps")
 
 LONGEST_DELAY = 300
