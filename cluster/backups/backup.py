@@ -37,7 +37,7 @@ class BackupMade:
     number: int
     """In its place; the place of the keys counts for itself."""
     at: str
-    """As of when, in UTC."""
+    """As of when, in UTC: everything that was accepted before is in it."""
     federation: str
     """The federation's id."""
     place: str
@@ -87,8 +87,9 @@ def back_up(
         for part in (objects_part, *key_parts):
             if (last := part.repository.newest()) is not None:
                 part.remember(last.objects)
+        at = _text(now())  # before the copy's moment: what is accepted from here on may be missing in it
         objects, *secrets = cut((objects_part, *key_parts), lambda: _position(store), many_at_once, told)
-        about: dict[str, Any] = {"federation": identity.id, "name": name, "at": _text(now()), "kind": OBJECTS}
+        about: dict[str, Any] = {"federation": identity.id, "name": name, "at": at, "kind": OBJECTS}
         kept_keys = _add_keys(
             keys, {**about, "kind": KEYS, "of": place.location}, secrets, is_apart=store.keys is not None
         )

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import shutil
+from datetime import UTC, datetime, timedelta
+from itertools import count
 from pathlib import Path
 
 import pytest
 
+from cluster.backups.backup import back_up
+from storage.stores.local import LocalStore
 from tests.doubles.home import MARKED, Home
 
 BACKUP = ("backup", "backup", "--keys", "backup-keys")
@@ -50,6 +54,19 @@ def test_where_nobody_tells_what_was_erased_since_it_says_so(trained: Home) -> N
     said = trained.run(*RESTORE)
     assert f"NO RECORD HERE SAYS WHAT WAS ERASED SINCE {made.data['at']}" in said.out
     assert "submit again every request" in said.out
+
+
+def test_a_backup_is_dated_before_its_moment(trained: Home) -> None:
+    """Who submits again what was accepted since its date misses nothing that came while it was made."""
+    seconds, copying = count(), list[datetime]()
+
+    def now() -> datetime:
+        return datetime(2030, 1, 1, tzinfo=UTC) + timedelta(seconds=next(seconds))
+
+    places = [LocalStore(str(trained.folder / name)) for name in ("backup", "backup-keys")]
+    made = back_up(trained.objects, "small", *places, now=now, told=lambda *_: copying.append(now()))
+    assert copying
+    assert datetime.fromisoformat(made.at) < min(copying)
 
 
 def test_no_place_has_both_the_keys_and_what_they_open(trained: Home) -> None:
