@@ -36,6 +36,9 @@ from storage.errors import Invalid, SisaError, Unavailable
 MOST_ROUNDS: Final = 5
 """How often workers are started in search of matching ones; twice as many each time as long as none matches."""
 
+MOST_STARTS: Final = 5
+"""After so many attempts in a row in which a worker died at its start, the command gives up."""
+
 PATIENCE_SECONDS: Final = 20.0
 """After so long without any event it is said what is waited for."""
 
@@ -85,18 +88,31 @@ class RayPool:
         can any more or none has the labels, ``OtherRelease`` when a node's workers run another one.
         """
         stood_idle = len(self._idle)
-        try:
-            found = self._gather(width, tasks, stored)
-        except RayTaskError as error:
-            raise self._refused(error) from error
-        except _DEATHS as error:
-            self.close()
-            if (refused := refusal_in(str(error), _NODE)) is not None:
-                raise refused from error
-            if stood_idle:  # it may have been one that died since its last task: ask new ones
-                return self.configuration(width, tasks, stored)
-            raise Unavailable("a worker died while it started", "look into Ray's logs, then try again") from error
-        return self._use(found, stored, max(1, tasks, stood_idle))
+        for left in reversed(range(MOST_STARTS)):
+            try:
+                found = self._gather(width, tasks, stored)
+            except RayTaskError as error:
+                raise self._refused(error) from error
+            except _DEATHS as error:
+                self._after_death_at_start(error, left)
+            else:
+                return self._use(found, stored, max(1, tasks, stood_idle))
+        raise AssertionError  # the last attempt has returned or raised
+
+    def _after_death_at_start(self, error: RayError, left: int) -> None:
+        """Stop all workers, so that others are started. Raises ``Unavailable`` where no attempt is ``left``.
+
+        The cause may be a worker that died since its last task, or a node that is lost before Ray notices.
+        """
+        self.close()
+        if (refused := refusal_in(str(error), _NODE)) is not None:
+            raise refused from error
+        if not left:
+            raise Unavailable(
+                f"workers died {MOST_STARTS} times in a row while they started",
+                "Check memory and Ray's logs, then try again.",
+            ) from error
+        self._remark("a worker died while it started: others are started")
 
     def _gather(self, width: int, tasks: int, stored: Configuration | None) -> dict[Any, Configuration]:
         """Return the workers' configurations: of as many matching workers as ``tasks`` need, if there are so many."""

@@ -19,6 +19,9 @@ from tests.ray.mortal import checkpoint_files, deaths_left, give_mortal_model, l
 
 pytestmark = pytest.mark.ray
 
+FIRST_OF_MORTAL = "shards/0002/checkpoints/0001/"
+"""Where the first slice's checkpoints are of the shard whose second one kills or fails."""
+
 EVERYTHING = [(shard, slice_) for shard in range(3) for slice_ in (1, 2)]
 
 
@@ -87,7 +90,7 @@ def test_a_worker_that_dies_again_and_again(home: Home) -> None:
     assert (said.code, said.error["kind"]) == (1, "failed")
     assert "model's own code" in said.error["remedy"]
     kept = checkpoint_files(home.store)
-    assert any("shards/0002/checkpoints/0001/" in name for name in kept)
+    assert any(FIRST_OF_MORTAL in name for name in kept)
     assert not any("shards/0002/checkpoints/0002/" in name for name in kept)
     plan_deaths(home, 0)
     notices: list[Notice] = []
@@ -97,7 +100,8 @@ def test_a_worker_that_dies_again_and_again(home: Home) -> None:
         assert federation.verify().holds
     assert (2, 1) not in learned(notices)
     assert learned(notices).count((2, 2)) == 1
-    assert kept <= checkpoint_files(home.store)
+    # A worker may die after it stored a checkpoint and before Ray delivered its name: that one is swept, not used.
+    assert any(FIRST_OF_MORTAL in name for name in kept & checkpoint_files(home.store))
 
 
 def test_a_worker_that_dies_during_an_erasure(home: Home) -> None:

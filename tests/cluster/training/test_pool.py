@@ -113,6 +113,31 @@ def test_nodes_that_are_gone_may_come_back(played: Played, monkeypatch: pytest.M
         made._room(1)
 
 
+def test_a_death_at_the_start_is_no_end(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker may be started on a node that is lost before Ray notices: others are started, a few times."""
+    made, remarks = played(1, [])
+    attempts: list[int] = []
+    found: dict[Any, Any] = {made._idle[0]: object()}
+
+    def gather(*_: object) -> dict[Any, Any]:
+        attempts.append(len(attempts))
+        if len(attempts) < deaths + 1:
+            raise DIED
+        return found
+
+    monkeypatch.setattr(made, "_gather", gather)
+    monkeypatch.setattr(made, "_use", lambda answers, *_: answers)
+    deaths = pool.MOST_STARTS - 1
+    gathered: object = made.configuration(1, 1)
+    assert gathered is found
+    assert remarks == ["a worker died while it started: others are started"] * deaths
+    attempts.clear()
+    deaths = pool.MOST_STARTS
+    with pytest.raises(Unavailable, match=f"workers died {deaths} times in a row while they started"):
+        made.configuration(1, 1)
+    assert len(attempts) == deaths
+
+
 def test_the_fates() -> None:
     """What became of a worker follows from its error, where it was, and which nodes are lost."""
     preempted = ActorDiedError()
