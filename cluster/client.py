@@ -495,8 +495,8 @@ def _good(reply: _Reply) -> _Reply:
     if 200 <= reply.status < 300:
         return reply
     try:
-        told = json.loads(reply.body)["error"]
-        fact, remedy, kind = str(told["message"]), str(told["remedy"]), told.get("kind")
+        error_body = json.loads(reply.body)["error"]
+        fact, remedy, kind = str(error_body["message"]), str(error_body["remedy"]), error_body.get("kind")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):  # not the API: a proxy, another server
         kind = None
         fact, remedy = f"the server answered with status {reply.status}, not as the API does", "check the address"

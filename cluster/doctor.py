@@ -168,8 +168,8 @@ class _Examination:
                 faults=faults,
             )
         width = feature_width(source, self._specification.data)
-        told = passed_over_text(source)
-        return f"{len(source.files)} files, {width} features{f'; {told}' if told else ''}"
+        passed_over = passed_over_text(source)
+        return f"{len(source.files)} files, {width} features{f'; {passed_over}' if passed_over else ''}"
 
     def _sources(self) -> str:
         state = self._federation.reading.current()
@@ -180,10 +180,10 @@ class _Examination:
             return "nobody is erased"
         alike = f"{found.respelt.total()} data points of subjects spelt like an erased one but for case or spacing"
         if found.held:
-            told = ", ".join(f"{file} ({count} data points)" for file, count in sorted(found.held.items()))
+            listed = ", ".join(f"{file} ({count} data points)" for file, count in sorted(found.held.items()))
             alone = f"; {found.by_id} of them {WHY_BY_ID}" if found.by_id else ""
             raise SisaError(
-                f"source files still hold erased people: {told}{alone}{f'; and {alike}' if found.respelt else ''}",
+                f"source files still hold erased people: {listed}{alone}{f'; and {alike}' if found.respelt else ''}",
                 "these files are yours to rewrite; training leaves out what was erased, by subject and by id, whatever"
                 f" the files hold; {_rows_and_copies(found)}",
             )

@@ -27,7 +27,7 @@ from cluster.writer.drafting import new_request_id, readmission_of, roll_of
 from cluster.writer.identity import no_federation
 from cluster.writer.keys_owner import check_owner
 from cluster.writer.training_data import open_train
-from cluster.writer.writer import Writer, Writing, draft, drafted_for_all, surroundings, writing
+from cluster.writer.writer import Writer, Writing, draft, drafted_for_all, writer_setup, writing
 from coordinator.decisions.plan import RetrainPlan
 from coordinator.decisions.policy import check_reason
 from coordinator.decisions.times import latest_time
@@ -35,7 +35,7 @@ from coordinator.engine.ended import find_request
 from coordinator.engine.history import generations
 from coordinator.engine.ledger import read_state
 from coordinator.interventions import Cancel, Extend, Hold, Intervention, Release
-from coordinator.ports import Clock, Listener, Names, Notice, Remark
+from coordinator.ports import Clock, Listener, Notice, Remark
 from coordinator.receipts.issuer import Registrar
 from coordinator.receipts.rollback import refuse_restoring
 from coordinator.requests import ErasureRequest, check_own_request_id
@@ -44,6 +44,7 @@ from coordinator.status import FederationStatus, RequestStatus, describe_request
 from shards.slices.survey import DataFault
 from storage.encryption.store import SealedStore
 from storage.errors import Corrupt, ObjectMissing
+from storage.objects import NewName
 
 if TYPE_CHECKING:
     from cluster.training.workers import Pool
@@ -72,13 +73,13 @@ class Federation:
         *,
         listener: Listener = _nobody,
         clock: Clock | None = None,
-        names: Names = new_name,
+        new_name: NewName = new_name,
     ) -> None:
         self.specification = specification
-        self._around = surroundings(specification, listener=listener, clock=clock, names=names)
-        self._clock = self._around.clock
-        self._store = self._around.store
-        self._workers = self._around.workers
+        self._setup = writer_setup(specification, listener=listener, clock=clock, new_name=new_name)
+        self._clock = self._setup.clock
+        self._store = self._setup.store
+        self._workers = self._setup.workers
         self._listener = listener
         self._joined = False
         self.reading = Reading(specification, self._store, self._clock, self._current, self._remark)
@@ -102,7 +103,7 @@ class Federation:
     @property
     def registrar(self) -> Registrar:
         """Its receipts."""
-        return self._around.registrar
+        return self._setup.registrar
 
     def release(self) -> None:
         """Let the workers go, so that others may have their processors; what needs workers starts new ones."""
@@ -153,7 +154,7 @@ class Federation:
         shown or is one of the names, ``Conflict`` when it was used for others.
         """
         made = draft(
-            self._around,
+            self._setup,
             subjects=subjects,
             ids=ids,
             request_id=request_id,
@@ -181,14 +182,14 @@ class Federation:
         if request_id is not None:
             check_own_request_id(request_id)
         state, key = self.reading.trained()
-        own_id = new_request_id(self._around.names) if request_id is None else request_id
+        own_id = new_request_id(self._setup.new_name) if request_id is None else request_id
         roll = roll_of(self.specification, key, state.naming, subjects, (), request_id=own_id)
         with self._writing("readmit") as writer:
-            told = self.reading.kept_out(roll, own_id)
+            kept_out = self.reading.kept_out(roll, own_id)
             readmitted = writer.readmit(readmission_of(roll.names, own_id, reason, self._clock.now()), roll.names)
             if isinstance(writer, Writer):
                 writer.settle(hurry=False)
-            return ReadmissionAnswer.of(readmitted, subjects, **told)
+            return ReadmissionAnswer.of(readmitted, subjects, **kept_out)
 
     def search(
         self,
@@ -211,11 +212,11 @@ class Federation:
 
     def erase_everyone(self, request_id: str) -> RequestStatus:
         """Erase everybody who has a data point here, as one request; see ``erase``, and ``drafted_for_all``."""
-        wanted = drafted_for_all(self._around, self.reading.trained()[0], request_id)
+        wanted = drafted_for_all(self._setup, self.reading.trained()[0], request_id)
         with self._writing("erase") as writer:
             if wanted is not None:
                 writer.accept(*wanted)
-            return self._told(writer.carry_out(request_id, self.specification.erasure.batch))
+            return self._described(writer.carry_out(request_id, self.specification.erasure.batch))
 
     def request(self, request_id: str) -> RequestStatus:
         """Return how an erasure request stands. Raises ``ObjectMissing`` when there is none of this id."""
@@ -225,11 +226,11 @@ class Federation:
                 "there is no such erasure request", "'sisa request list' lists them all", request=request_id
             )
         self._clock.saw(latest_time(self._current()))
-        return self._told(found)
+        return self._described(found)
 
     def requests(self) -> tuple[RequestStatus, ...]:
         """Return how all erasure requests stand that were ever accepted, in that order; reads them all."""
-        return tuple(map(self._told, self.reading.requests()))
+        return tuple(map(self._described, self.reading.requests()))
 
     def hold(self, request_id: str, reason: str) -> RequestStatus:
         """Pause a request of which nothing is removed yet, such as for a legal hold; its due date moves along.
@@ -242,7 +243,7 @@ class Federation:
         """End a request's pause and carry it out. Raises ``Invalid``, or ``Conflict`` when it is not paused."""
         with self._writing("release") as writer:
             writer.intervene(request_id, Release())
-            return self._told(writer.carry_out(request_id, self.specification.erasure.batch))
+            return self._described(writer.carry_out(request_id, self.specification.erasure.batch))
 
     def extend(self, request_id: str, days: int, reason: str) -> RequestStatus:
         """Move a request's due date, once. Raises ``Invalid`` for bad days or no reason, ``Conflict`` when too late."""
@@ -325,7 +326,7 @@ class Federation:
         if coordinator is not None:
             yield coordinator
         else:
-            with writing(self._around, command) as writer:
+            with writing(self._setup, command) as writer:
                 yield writer
 
     def _coordinator(self) -> Writing | None:
@@ -346,9 +347,9 @@ class Federation:
 
     def _intervene(self, command: str, request_id: str, wanted: Intervention) -> RequestStatus:
         with self._writing(command) as writer:
-            return self._told(writer.intervene(request_id, wanted))
+            return self._described(writer.intervene(request_id, wanted))
 
-    def _told(self, request: ErasureRequest) -> RequestStatus:
+    def _described(self, request: ErasureRequest) -> RequestStatus:
         return describe_request(request, self._clock.now())
 
     def _current(self) -> FederationState | None:

@@ -20,7 +20,7 @@ from coordinator.ports import Clock
 from storage.digests import Json, Sha256, sha256
 from storage.errors import Invalid
 from storage.objects import ObjectStore, object_key
-from storage.registers.record import SealedRecord
+from storage.registers.record import RecordRegister
 
 Role = Literal["predict", "erase", "audit", "officer", "federate"]
 """``predict``: predictions, and how the federation stands. ``erase``: submits erasure requests, and reads those that it
@@ -75,7 +75,7 @@ class TokenRegister:
     """The tokens of one federation. Holds no state: every call reads the store."""
 
     def __init__(self, store: ObjectStore, clock: Clock) -> None:
-        self._record = SealedRecord(store=store, key=TOKENS_KEY, names=frozenset({"tokens"}))
+        self._record = RecordRegister(store=store, key=TOKENS_KEY, field_names=frozenset({"tokens"}))
         self._clock = clock
 
     def create(self, role: str, *, days: float, note: str = "") -> NewToken:
@@ -121,7 +121,7 @@ class TokenRegister:
         return next(each for each in self._change(revoked) if each.token_id == token_id)
 
     def _change(self, changed: Callable[[tuple[TokenRecord, ...]], tuple[TokenRecord, ...]]) -> tuple[TokenRecord, ...]:
-        """Write what ``changed`` makes of the records, and return it; see ``SealedRecord.change``."""
+        """Write what ``changed`` makes of the records, and return it; see ``RecordRegister.change``."""
         return _decoded(self._record.change(lambda fields: _encoded(changed(_decoded(fields)))))
 
 

@@ -1,4 +1,4 @@
-"""What the coordinator needs from outside: workers, someone who reads data, time, names, and someone to tell."""
+"""What the coordinator needs from outside: workers, someone who reads data, time, and someone to tell."""
 
 from __future__ import annotations
 
@@ -27,10 +27,6 @@ class Clock(Protocol):
     def monotonic(self) -> float:
         """Return seconds that only ever grow."""
         ...
-
-
-Names = Callable[[], str]
-"""Returns a new name at each call, unguessable and never used before."""
 
 
 class Each(Protocol):

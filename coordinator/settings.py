@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from coordinator.aggregation import Rule
-from shards.specification import refuse
+from shards.specification import refuse_settings
 
 BatchUntil = Literal["window", "until_due"]
 
@@ -24,7 +24,7 @@ class AggregationSettings:
 
     def __post_init__(self) -> None:
         if self.rule not in get_args(Rule):
-            refuse("aggregation", [f"rule must be one of {', '.join(get_args(Rule))}, got {self.rule!r}"])
+            refuse_settings("aggregation", [f"rule must be one of {', '.join(get_args(Rule))}, got {self.rule!r}"])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +62,7 @@ class ErasureSettings:
             problems.append("lead_days is longer than deadline_days: no request would wait for another")
         if not 0 <= self.extension_days <= 60:
             problems.append(f"extension_days must be 0 .. 60, got {self.extension_days}")
-        refuse("erasure", problems)
+        refuse_settings("erasure", problems)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,4 +78,4 @@ class ReceiptSettings:
     """Address of the S3-compatible server of a witness ``s3://…``; default: the federation's ``endpoint``."""
 
     def __post_init__(self) -> None:
-        refuse("receipts", ["witness is empty: name a folder or an address"] if self.witness == "" else [])
+        refuse_settings("receipts", ["witness is empty: name a folder or an address"] if self.witness == "" else [])

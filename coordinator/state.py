@@ -10,7 +10,7 @@ from typing import Any, Final
 from coordinator.requests import Cost, ErasureRequest, ObjectRef, Readmission, Refutation, Segment
 from shards.data.sources import SourceFile
 from shards.lineage import CheckpointRecord, Configuration, Lineage, expected_lineages
-from shards.routing import AS_GIVEN, Naming, Placement
+from shards.routing import AS_GIVEN, Naming, SliceId
 from shards.slices.files import SliceRecord
 from shards.slices.ingest import FeatureLayout
 from shards.specification import ShardId
@@ -202,7 +202,7 @@ class FederationState:
         """Return the objects that hold all tombstones."""
         return (*((self.tombstones,) if self.tombstones else ()), *(segment.ref for segment in self.segments))
 
-    def slice(self, place: Placement) -> SliceRecord:
+    def slice(self, place: SliceId) -> SliceRecord:
         """Return what the slice holds."""
         return self.shards[place.shard].slices[place.slice - 1]
 

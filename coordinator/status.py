@@ -141,7 +141,7 @@ class FederationStatus:
     judged by the later one."""
 
 
-def describe(
+def describe_federation(
     state: FederationState,
     store: str,
     now: datetime,

@@ -217,11 +217,11 @@ def _rank_as_id(column: ColumnDescription) -> int | None:
 def _why_no_id(columns: Sequence[ColumnDescription]) -> str:
     rows = [column.name for column in columns if _is_row_number(column)]
     again = [column.name for column in columns if _rank_as_id(column) is not None and column.repeats]
-    told = [
+    reasons = [
         *([f"{_some(again)}: holds values that occur twice"] if again else []),
         *([f"{_some(rows)}: a row number, which another row has after a new export"] if rows else []),
     ]
-    return f" ({'; '.join(told)})" if told else ""
+    return f" ({'; '.join(reasons)})" if reasons else ""
 
 
 def _check_id(found: SourceDescription, column: ColumnDescription) -> None:
@@ -342,10 +342,10 @@ def _is_name(found: SourceDescription, column: ColumnDescription) -> bool:
 
 
 def _no_features(left_out: Sequence[tuple[str, str]]) -> Invalid:
-    told = "; ".join(f"{name!r}: {reason}" for name, reason in left_out[:10])
+    reasons = "; ".join(f"{name!r}: {reason}" for name, reason in left_out[:10])
     return Invalid(
         "no column of numbers is left for features",
-        f"write the features as columns of numbers{f' ({told})' if told else ''}",
+        f"write the features as columns of numbers{f' ({reasons})' if reasons else ''}",
     )
 
 

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from deploy.guesses import Guess, guess_parts, is_email
-from shards.data.profile import ColumnDescription, SourceDescription, describe
+from shards.data.profile import ColumnDescription, SourceDescription, describe_source
 from shards.data.sources import in_csv_form, open_source, passed_over_text, seen_csv_form
 from shards.schedule import minimum_epochs
-from shards.specification import USUAL_CSV, CsvForm, refuse
+from shards.specification import USUAL_CSV, CsvForm, refuse_settings
 from storage.errors import Conflict, Invalid
 from storage.location import is_on_s3
 
@@ -33,7 +33,7 @@ _LEAST_GLOB = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Draft:
+class SpecificationDraft:
     """A drafted specification, and what was guessed for it."""
 
     text: str
@@ -50,7 +50,7 @@ def draft_specification(
     subject_column: str | None = None,
     label_column: str | None = None,
     encoding: str | None = None,
-) -> Draft:
+) -> SpecificationDraft:
     """Return a ``sisa.toml`` that is to lie in ``folder`` and describes the data at ``location``.
 
     ``location`` is a file, a folder or a glob, relative to ``base`` (default: ``folder``), or in a bucket, whose server
@@ -61,14 +61,14 @@ def draft_specification(
     """
     base = folder if base is None else base
     source = open_source(location, base, leave_out=(folder / _STORE,))
-    refuse("data", CsvForm(encoding=encoding or USUAL_CSV.encoding).problems())
+    refuse_settings("data", CsvForm(encoding=encoding or USUAL_CSV.encoding).problems())
     form = seen_csv_form(source, encoding)
-    found = describe(in_csv_form(source, form))
+    found = describe_source(in_csv_form(source, form))
     if found.points == 0:
         raise Invalid("the data hold no data point", "name a file that holds some", data=location)
     guess = guess_parts(found, id_column=id_column, subject_column=subject_column, label_column=label_column)
     text = _text(_train(location, base, folder), found, guess, form, passed_over_text(source))
-    return Draft(text=text, points=found.points, guess=guess)
+    return SpecificationDraft(text=text, points=found.points, guess=guess)
 
 
 def _train(location: str, base: Path, folder: Path) -> str:
@@ -290,7 +290,7 @@ def write_specification(
     label_column: str | None = None,
     encoding: str | None = None,
     replace: bool = False,
-) -> Draft:
+) -> SpecificationDraft:
     """Draft a specification for the data at ``location`` (relative to the present folder) and write it to ``config``.
 
     Raises ``Conflict`` when the file exists and is not to be replaced.
@@ -312,7 +312,7 @@ def write_specification(
     return draft
 
 
-def draft_text(draft: Draft) -> str:
+def draft_text(draft: SpecificationDraft) -> str:
     """Return what was guessed, for a person to look over."""
     guess = draft.guess
     subject = repr(guess.subject.name) if guess.subject else "none: every data point is a subject of its own"
@@ -329,7 +329,7 @@ def draft_text(draft: Draft) -> str:
     return "\n".join(lines)
 
 
-def draft_fields(draft: Draft) -> dict[str, Any]:
+def draft_fields(draft: SpecificationDraft) -> dict[str, Any]:
     """Return what was guessed, for JSON."""
     guess = draft.guess
     return {

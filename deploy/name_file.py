@@ -58,7 +58,7 @@ def _good_lines(lines: TextIO, file: Path) -> Iterator[str]:
             bad.append((fault, number))
     if faults or not number:
         raise Invalid(
-            f"the file of names has {_told(bad, faults)}",
+            f"the file of names has {_faults_text(bad, faults)}",
             "write one name a line, as UTF-8 text; nothing was erased",
             file=str(file),
         )
@@ -83,7 +83,7 @@ def _fault(line: str) -> str | None:
     return None if line.strip() else "nobody"
 
 
-def _told(bad: list[tuple[str, int]], faults: int) -> str:
+def _faults_text(bad: list[tuple[str, int]], faults: int) -> str:
     """Return which lines are bad: the numbers of the first ones, and how many there are."""
     if not bad:
         return "lines that name nobody: none at all"
@@ -92,5 +92,5 @@ def _told(bad: list[tuple[str, int]], faults: int) -> str:
         numbers = [str(number) for kind, number in bad if kind == fault]
         if numbers:
             parts.append(f"{plural if len(numbers) > 1 else singular}: {', '.join(numbers)}")
-    told = "; ".join(parts)
-    return told if faults == len(bad) else f"{faults:,} bad lines, of which these are the first {len(bad)}: {told}"
+    listed = "; ".join(parts)
+    return listed if faults == len(bad) else f"{faults:,} bad lines, of which these are the first {len(bad)}: {listed}"

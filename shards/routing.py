@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shards.specification import ShardId, SliceIndex
-from shards.subjects import SubjectForm, written
+from shards.subjects import SubjectForm, forms_and_skeletons
 
 PartitionKey = NewType("PartitionKey", bytes)
 """16 to 64 secret bytes."""
@@ -53,7 +53,7 @@ AS_GIVEN: Final = Naming()
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Placement:
+class SliceId:
     """The one slice of the one shard that holds all data points of a subject."""
 
     shard: ShardId
@@ -72,7 +72,7 @@ def subject_digest(key: PartitionKey, subject: str, naming: Naming = AS_GIVEN) -
 
 def subject_digests(key: PartitionKey, subjects: Sequence[str], naming: Naming = AS_GIVEN) -> list[SubjectDigest]:
     """Return the keyed digest of each name. Raises ``Invalid`` as ``subject_digest`` does."""
-    names, bare = written(subjects, naming.form)
+    names, bare = forms_and_skeletons(subjects, naming.form)
     if not naming.by_skeleton:
         return [SubjectDigest(_digest(key, name, b"sisa/subject")) for name in names]
     # One keyed hasher, copied for each name, is a third faster than a new one for each name.
@@ -100,33 +100,32 @@ def digests_of_all(key: PartitionKey, subjects: Sequence[str], naming: Naming = 
     return [known[name] for name in subjects]
 
 
-def place(subject: SubjectDigest, shards: int, slices: int, naming: Naming = AS_GIVEN) -> Placement:
+def slice_of(subject: SubjectDigest, shards: int, slices: int, naming: Naming = AS_GIVEN) -> SliceId:
     r"""Return where the subject's data points belong: uniformly distributed, independent of all other subjects.
 
-    >>> place(SubjectDigest(bytes(7) + b"\x07" + bytes(7) + b"\x09"), shards=5, slices=4)
-    Placement(shard=2, slice=2)
-    >>> place(SubjectDigest(bytes(7) + b"\x07" + b"the name"), 5, 4, Naming(by_skeleton=True))
-    Placement(shard=1, slice=4)
+    >>> slice_of(SubjectDigest(bytes(7) + b"\x07" + bytes(7) + b"\x09"), shards=5, slices=4)
+    SliceId(shard=2, slice=2)
+    >>> slice_of(SubjectDigest(bytes(7) + b"\x07" + b"the name"), 5, 4, Naming(by_skeleton=True))
+    SliceId(shard=1, slice=4)
     """
     if naming.by_skeleton:
         shard, slice_ = divmod(int.from_bytes(subject[:SKELETON_BYTES], "big") % (shards * slices), slices)
-        return Placement(ShardId(shard), SliceIndex(slice_ + 1))
-    return Placement(
+        return SliceId(ShardId(shard), SliceIndex(slice_ + 1))
+    return SliceId(
         ShardId(int.from_bytes(subject[:8], "big") % shards),
         SliceIndex(int.from_bytes(subject[8:], "big") % slices + 1),
     )
 
 
-def places(subjects: bytes, shards: int, slices: int, naming: Naming = AS_GIVEN) -> frozenset[Placement]:
-    r"""Return ``place`` of many subjects in one call; ``subjects`` holds their digests, joined.
+def slices_of(subjects: bytes, shards: int, slices: int, naming: Naming = AS_GIVEN) -> frozenset[SliceId]:
+    r"""Return ``slice_of`` of many subjects in one call; ``subjects`` holds their digests, joined.
 
-    >>> places(bytes(7) + b"\x07" + bytes(7) + b"\x09", shards=5, slices=4)
-    frozenset({Placement(shard=2, slice=2)})
+    >>> slices_of(bytes(7) + b"\x07" + bytes(7) + b"\x09", shards=5, slices=4)
+    frozenset({SliceId(shard=2, slice=2)})
     """
     numbers_N = slice_numbers(np.frombuffer(subjects, dtype=f"V{DIGEST_BYTES}"), shards, slices, naming)
     return frozenset(
-        Placement(ShardId(int(number) // slices), SliceIndex(int(number) % slices + 1))
-        for number in np.unique(numbers_N)
+        SliceId(ShardId(int(number) // slices), SliceIndex(int(number) % slices + 1)) for number in np.unique(numbers_N)
     )
 
 

@@ -36,7 +36,7 @@ _NO_DELIMITERS = frozenset('"\r\n\0')
 _NO_TEXT_FILES = frozenset({"idna", "punycode", "undefined", "unicode-escape", "raw-unicode-escape"})
 
 
-def refuse(table: str, problems: list[str]) -> None:
+def refuse_settings(table: str, problems: list[str]) -> None:
     """Raise ``Invalid`` if there are ``problems`` with the settings of ``table``."""
     if problems:
         raise Invalid("; ".join(f"[{table}] {problem}" for problem in problems))
@@ -135,7 +135,7 @@ class DataSettings:
         if self.credentials is not None and not is_profile(self.credentials):
             problems.append(f"credentials {PROFILE_RULE}")
         problems += self.csv.problems()
-        refuse("data", problems)
+        refuse_settings("data", problems)
         if isinstance(self.subject, tuple) and len(self.subject) == 1:
             object.__setattr__(self, "subject", self.subject[0])
 
@@ -196,7 +196,7 @@ class ModelSettings:
                 problems.append(f"files must be names relative to the specification's folder and in it, got {name!r}")
         if not _FACTORY.fullmatch(self.factory):
             problems.append(f"factory must read 'module:callable', got {self.factory!r}")
-        refuse("model", problems)
+        refuse_settings("model", problems)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -235,7 +235,7 @@ class TrainingSettings:
         if not 0 <= self.seed < 2**63:
             problems.append(f"seed must be 0 .. 2**63 - 1, got {self.seed}")
         problems += self._optimizer_problems()
-        refuse("training", problems)
+        refuse_settings("training", problems)
 
     def _optimizer_problems(self) -> list[str]:
         if self.optimizer not in OPTIMIZERS:
@@ -284,7 +284,7 @@ class PartitionSettings:
             problems.append(f"slices must be 1 .. 4096, got {self.slices}")
         if self.key is not None and not re.fullmatch(r"(?:[0-9a-fA-F]{2}){16,64}", self.key):
             problems.append("key must be 16 to 64 bytes in hexadecimal (32 to 128 characters)")
-        refuse("partition", problems)
+        refuse_settings("partition", problems)
 
 
 def check_schedule(training: TrainingSettings, partition: PartitionSettings) -> None:

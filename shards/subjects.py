@@ -82,7 +82,7 @@ def in_form(text: str, form: SubjectForm) -> str:
     return formed
 
 
-def written(names: Sequence[str], form: SubjectForm) -> tuple[list[bytes], list[bytes]]:
+def forms_and_skeletons(names: Sequence[str], form: SubjectForm) -> tuple[list[bytes], list[bytes]]:
     """Return ``in_form`` and ``skeleton`` of many names, in UTF-8.
 
     Fast when all names are plain ASCII without spaces, as most are. Raises ``Invalid`` as ``in_form`` does.

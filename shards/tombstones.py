@@ -153,7 +153,7 @@ class DigestSet:
         return (len(self.subjects) + len(self.points)) // DIGEST_BYTES
 
 
-def similar_subjects(joined: bytes) -> int:
+def count_similar(joined: bytes) -> int:
     """Return how many subjects share the first half of their digest with another subject; repeats count once."""
     halves_N = _skeletons(_view(joined if _is_canonical(joined) else _canonical(joined)))
     is_next = halves_N[1:] == halves_N[:-1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import NewType, Protocol
@@ -15,6 +15,9 @@ ObjectKey = NewType("ObjectKey", str)
 
 VersionTag = NewType("VersionTag", str)
 """Opaque mark of an object's content; equal tags mean equal content (an S3 ETag)."""
+
+NewName = Callable[[], str]
+"""Returns a name that nobody has had before and nobody can guess: segments of keys, ids, nonces."""
 
 _SEGMENT = re.compile(r"[a-z0-9_-][a-z0-9._-]{0,199}")
 

@@ -1,4 +1,4 @@
-"""Sealed records: canonical JSON that proves itself whole.
+"""Records: canonical JSON with its own digest, so that damage shows.
 
 Every format of every version keeps this law, so that an old reader can tell damage from news: a record is a JSON
 object in canonical form whose ``sha256`` is the digest of the canonical form of all its other fields, one of which is
@@ -19,7 +19,7 @@ FORMAT_VERSION = 1
 """The newest version that this code reads and writes."""
 
 
-def seal(fields: Mapping[str, Json]) -> bytes:
+def encode_record(fields: Mapping[str, Json]) -> bytes:
     """Return the stored form of ``fields``, which name neither ``format_version`` nor ``sha256``.
 
     Raises ``Invalid`` when a value cannot be JSON: a NaN, a name that is not text, bytes.
@@ -35,8 +35,8 @@ def seal(fields: Mapping[str, Json]) -> bytes:
     return payload
 
 
-def unseal(payload: bytes, key: ObjectKey, names: frozenset[str]) -> dict[str, Json]:
-    """Return the fields that ``seal`` was given; ``names`` are theirs.
+def decode_record(payload: bytes, key: ObjectKey, field_names: frozenset[str]) -> dict[str, Json]:
+    """Return the fields that ``encode_record`` was given; ``field_names`` are theirs.
 
     Raises:
         Corrupt: any byte differs from what was written, or a field is missing.
@@ -46,14 +46,14 @@ def unseal(payload: bytes, key: ObjectKey, names: frozenset[str]) -> dict[str, J
     version = record.pop("format_version", None)
     if type(version) is not int or version < FORMAT_VERSION:  # a bool is an int, and no version
         _refuse_damage(key)
-    if version > FORMAT_VERSION or names < record.keys():
+    if version > FORMAT_VERSION or field_names < record.keys():
         raise NewerFormat(
             "the record was written by a newer version of this system",
             "upgrade sisa-ray on this machine",
             key=key,
             format_version=version,
         )
-    if record.keys() != names:
+    if record.keys() != field_names:
         _refuse_damage(key)
     return record
 
@@ -82,7 +82,7 @@ def _is_named_by_text(value: Json) -> bool:
         value = tuple(value.values())
     if isinstance(value, (list, tuple)):
         for inner in value:
-            # Most are not containers: to call this for each would take half of the time that sealing does.
+            # Most are not containers: to call this for each would take half of the time that encoding does.
             if isinstance(inner, (dict, list, tuple)) and not _is_named_by_text(inner):
                 return False
     return True

@@ -56,13 +56,13 @@ def back_up(
     keys: ObjectStore | None,
     *,
     now: Callable[[], datetime],
-    told: Callable[[int, int], None],
+    progress: Callable[[int, int], None],
     keep: int = 1,
 ) -> BackupMade:
     """Copy the federation ``name`` into ``place``, and its keys, where a place is given for them, into ``keys``.
 
     Interrupted, it may be repeated: what is there is not copied again, and the backup before is whole until the new one
-    is. ``told`` is called with how many of how many objects are copied.
+    is. ``progress`` is called with how many of how many objects are copied.
 
     Raises ``Invalid`` when there is no federation or places overlap, ``Conflict`` when the store is a copy or something
     else is in a place, ``Unavailable`` when the store changes too fast.
@@ -88,7 +88,7 @@ def back_up(
             if (last := part.repository.newest()) is not None:
                 part.remember(last.objects)
         at = _text(now())  # before the copy's moment: what is accepted from here on may be missing in it
-        objects, *secrets = cut((objects_part, *key_parts), lambda: _position(store), many_at_once, told)
+        objects, *secrets = cut((objects_part, *key_parts), lambda: _position(store), many_at_once, progress)
         about: dict[str, Any] = {"federation": identity.id, "name": name, "at": at, "kind": OBJECTS}
         kept_keys = _add_keys(
             keys, {**about, "kind": KEYS, "of": place.location}, secrets, is_apart=store.keys is not None

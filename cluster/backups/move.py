@@ -24,7 +24,7 @@ from storage.encryption.store import SealedStore
 from storage.errors import Conflict, Corrupt, Invalid, ObjectMissing
 from storage.location import is_on_s3
 from storage.objects import ObjectKey, ObjectStore
-from storage.registers.record import SealedRecord
+from storage.registers.record import RecordRegister
 from storage.stores.probe import PROBE_PREFIX, probe_store
 
 _STAYS = frozenset({RECORD_KEY, RELEASES_KEY, PROOF_KEY, RESTORING_KEY})
@@ -47,7 +47,7 @@ class Moved:
 
 
 def move(
-    store: SealedStore, place: ObjectStore, *, now: datetime, told: Callable[[int, int], None], keep: bool = False
+    store: SealedStore, place: ObjectStore, *, now: datetime, progress: Callable[[int, int], None], keep: bool = False
 ) -> Moved:
     """Move the store to ``place``, which is empty; with ``keep`` the old one stays as a copy, its keys included.
 
@@ -66,7 +66,7 @@ def move(
             raise Invalid("there is no federation here", "check 'store' in the specification", store=store.location)
         identity = settle_identity(store)
         if not _is_taken(place, identity.id):
-            count = _copy(store.inner, place, identity.id, told)
+            count = _copy(store.inner, place, identity.id, progress)
             take_place(place, identity.id)
             give_place(store, place)
             own_keys(there, take=True)
@@ -87,9 +87,9 @@ def _is_taken(place: ObjectStore, own_id: str) -> bool:
     return False
 
 
-def _copy(store: ObjectStore, place: ObjectStore, own_id: str, told: Callable[[int, int], None]) -> int:
+def _copy(store: ObjectStore, place: ObjectStore, own_id: str, progress: Callable[[int, int], None]) -> int:
     """Copy every object and read it back; remove what a former attempt has put and the store has no more."""
-    mark = SealedRecord(store=place, key=RESTORING_KEY, names=frozenset({"moved", "from"}))
+    mark = RecordRegister(store=place, key=RESTORING_KEY, field_names=frozenset({"moved", "from"}))
     if mark.read() is None:
         refuse_others(place, lambda _: False, "move that was begun")
         if is_on_s3(place.location):
@@ -105,11 +105,11 @@ def _copy(store: ObjectStore, place: ObjectStore, own_id: str, told: Callable[[i
     require_room(place, sum(sizes.values()))
     keys = [key for key in sorted(sizes) if key != IDENTITY_KEY]
     for start in range(0, len(keys), _TOGETHER):
-        told(start, len(keys))
+        progress(start, len(keys))
         many_at_once(lambda key: _put(place, key, store.get(key).payload), keys[start : start + _TOGETHER])
     _put(place, IDENTITY_KEY, store.get(IDENTITY_KEY).payload)
     place.delete_all([key for key in _listed(place) if key not in sizes])
-    told(len(keys), len(keys))
+    progress(len(keys), len(keys))
     return len(sizes)
 
 

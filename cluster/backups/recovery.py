@@ -17,7 +17,7 @@ from cluster.config.specification import FederationSpecification
 from cluster.writer.identity import partition_key
 from cluster.writer.notices import ASKED, CANCELLED, HELD, Notice
 from cluster.writer.place import settle_identity
-from cluster.writer.writer import Surroundings, Writer, surroundings, writing
+from cluster.writer.writer import Writer, WriterSetup, writer_setup, writing
 from coordinator.engine.ended import find_request
 from coordinator.engine.ledger import read_state
 from coordinator.interventions import Cancel, Hold, Release
@@ -54,21 +54,21 @@ def erase_since(specification: FederationSpecification, listener: Listener) -> E
     The log gets its newer entries back first: until each request that they state is carried out again, nothing is
     answered. Raises what the witness raises: without it the restore is not finished.
     """
-    around = surroundings(specification, listener=listener)
+    setup = writer_setup(specification, listener=listener)
     if specification.receipts.witness is None:
         return NOBODY_TELLS
-    state = read_state(around.store)
+    state = read_state(setup.store)
     if state is None or not state.is_begun:
         return Erased(is_known=True)
-    with writing(around, "restore") as writer:
-        registrar = around.registrar
+    with writing(setup, "restore") as writer:
+        registrar = setup.registrar
         entries = registrar.recover()
-        identity = settle_identity(around.store)
-        notices = around.notices(identity.id, partition_key(around.store, specification, draw=False))
+        identity = settle_identity(setup.store)
+        notices = setup.notices(identity.id, partition_key(setup.store, specification, draw=False))
         noted = notices.noted((identity.id, *identity.earlier)) if notices is not None else []
-        again = [each.request.request_id for each in noted if _redo(around, writer, each)]
+        again = [each.request.request_id for each in noted if _redo(setup, writer, each)]
         writer.quarantine()
-        forgotten = forgotten_by(around.store, lambda: writer.state)
+        forgotten = forgotten_by(setup.store, lambda: writer.state)
         return Erased(
             again=tuple(again),
             entries=entries,
@@ -78,10 +78,10 @@ def erase_since(specification: FederationSpecification, listener: Listener) -> E
         )
 
 
-def _redo(around: Surroundings, writer: Writer, notice: Notice) -> bool:
+def _redo(setup: WriterSetup, writer: Writer, notice: Notice) -> bool:
     """Bring a request to where the witness says that it stands; return whether the backup did not know it."""
     request_id = notice.request.request_id
-    known = find_request(around.store, lambda: writer.state, request_id)
+    known = find_request(setup.store, lambda: writer.state, request_id)
     if known is None:
         if notice.stands == CANCELLED:
             return False

@@ -16,7 +16,7 @@ from shutil import disk_usage
 from typing import Any, Final
 
 from cluster.backups.contents import LEFT_OUT, is_secret, refuse_others
-from cluster.coordinator_actor.ownership import Adoption, adopt
+from cluster.coordinator_actor.ownership import Adoption, record_adoption
 from cluster.runtime.system import holder, many_at_once, new_name
 from cluster.writer.identity import KEY_OBJECT
 from cluster.writer.keys_owner import has_foreign_keys, own_keys
@@ -32,7 +32,7 @@ from storage.errors import Conflict, Invalid, InvariantBroken, StoreFull
 from storage.location import is_on_s3
 from storage.objects import ObjectKey, ObjectStore
 from storage.registers.create_once import create_or_read
-from storage.registers.record import SealedRecord
+from storage.registers.record import RecordRegister
 from storage.stores.local import LocalStore
 from storage.stores.probe import probe_store
 
@@ -109,7 +109,7 @@ class Circumstances:
     """Of a restore."""
 
     now: datetime
-    told: Callable[[int, int], None]
+    progress: Callable[[int, int], None]
     """Called with how many of how many objects are there."""
     take_keys: bool = False
     """Whether the store is lost to which keys belong that have survived in a place of their own."""
@@ -143,10 +143,10 @@ def restore_objects(store: SealedStore, objects: Contents, keys: Contents | None
                 )
         wanted.sort(key=lambda each: (_rank(each.key), each.key))
         for start in range(0, len(wanted), _TOGETHER):
-            given.told(start, len(wanted))
+            given.progress(start, len(wanted))
             batch = wanted[start : start + _TOGETHER]
             (many_at_once if _rank(batch[-1].key) == 0 else in_turn)(_put, batch)
-        given.told(len(wanted), len(wanted))
+        given.progress(len(wanted), len(wanted))
         _mark(store).change(lambda _: {**mark, "is_whole": True})
 
 
@@ -158,7 +158,7 @@ def adopt_restored(store: SealedStore, reason: str, now: datetime) -> Adoption:
     adoption = Adoption(id=str(mark["id"]), at=str(mark["at"]), reason=reason, original="")
     with store.exclusive("writer", holder("restore", now)):
         own_keys(store, take=True)
-        adopt(store, adoption)
+        record_adoption(store, adoption)
         take_place(store, adoption.id)
     return adoption
 
@@ -168,8 +168,8 @@ def end_restore(store: ObjectStore) -> None:
     store.delete(RESTORING_KEY)
 
 
-def _mark(store: SealedStore) -> SealedRecord:
-    return SealedRecord(store=store.inner, key=RESTORING_KEY, names=_MARK)
+def _mark(store: SealedStore) -> RecordRegister:
+    return RecordRegister(store=store.inner, key=RESTORING_KEY, field_names=_MARK)
 
 
 @dataclass(frozen=True, slots=True)

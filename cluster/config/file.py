@@ -7,7 +7,7 @@ from pathlib import Path
 from storage.errors import Invalid
 
 
-def missing(path: Path) -> Invalid:
+def no_specification(path: Path) -> Invalid:
     """Return the error for a specification that is not there."""
     remedy = "run 'sisa init DATA' to write one, or name another with --config"
     return Invalid(f"there is no specification {path.name}", remedy, file=str(path))
@@ -16,4 +16,4 @@ def missing(path: Path) -> Invalid:
 def require(path: Path) -> None:
     """Raise ``Invalid`` when there is no file at ``path``."""
     if not path.exists():
-        raise missing(path)
+        raise no_specification(path)

@@ -120,7 +120,7 @@ class SitesSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Site:
+class ListedSite:
     """One site: what the federation says of it, and its specification as a federation of its own."""
 
     settings: SiteSettings
@@ -140,7 +140,7 @@ class SitesSpecification:
     store: str
     """Of the federation itself: its roster and the receipts of its own; no data point, no weight."""
     folder: Path
-    sites: tuple[Site, ...]
+    sites: tuple[ListedSite, ...]
     """In the order of the file."""
     aggregation: AggregationSettings
     classes: tuple[str, ...]
@@ -153,7 +153,7 @@ class SitesSpecification:
     cluster: ClusterSettings = field(default_factory=ClusterSettings)
     """The Ray cluster of the federation's own server."""
 
-    def site(self, name: str) -> Site:
+    def site(self, name: str) -> ListedSite:
         """Return the site of this name. Raises ``Invalid`` when the file has none."""
         for site in self.sites:
             if site.name == name:
@@ -182,7 +182,7 @@ def read_sites(path: Path) -> SitesSpecification:
     tables = _site_tables(path, document)
     own = [_own(path, text, table) for table in tables]
     sites = tuple(
-        Site(settings=settings, specification=_specification(path, text, document, table, settings))
+        ListedSite(settings=settings, specification=_specification(path, text, document, table, settings))
         for table, settings in zip(tables, own, strict=True)
     )
     _refuse_shared(path, sites)
@@ -269,7 +269,7 @@ def _table(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _refuse_shared(path: Path, sites: tuple[Site, ...]) -> None:
+def _refuse_shared(path: Path, sites: tuple[ListedSite, ...]) -> None:
     """Refuse two sites with one name or one store: their data would not be apart."""
     for what, values in (
         ("name", [site.name for site in sites]),
@@ -279,7 +279,7 @@ def _refuse_shared(path: Path, sites: tuple[Site, ...]) -> None:
             raise Invalid(f"two sites have the {what} {twice[0]}", f"give each its own {what}", file=str(path))
 
 
-def _check_own_store(path: Path, document: Mapping[str, Any], sites: tuple[Site, ...]) -> None:
+def _check_own_store(path: Path, document: Mapping[str, Any], sites: tuple[ListedSite, ...]) -> None:
     own = document["store"].rstrip("/")
     for site in sites:
         if site.settings.store.rstrip("/") == own:

@@ -21,7 +21,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from cluster.config.file import missing
+from cluster.config.file import no_specification
 from storage.errors import Invalid
 
 TOP = ""
@@ -62,13 +62,13 @@ class Problems:
             return
         lines = _setting_lines(self._text or "")
         placed = sorted((lines.get(path) or lines.get(path[:1], 0), text) for path, text in self._found)
-        told = [f"line {line}: {text}" if line else text for line, text in placed]
-        many = f"{len(told)} problem{'s' * (len(told) > 1)}:"
+        problems = [f"line {line}: {text}" if line else text for line, text in placed]
+        many = f"{len(problems)} problem{'s' * (len(problems) > 1)}:"
         if self._text is None:
-            raise Invalid("\n  ".join([f"the settings have {many}", *told]), "correct them and try again")
+            raise Invalid("\n  ".join([f"the settings have {many}", *problems]), "correct them and try again")
         heading = f"{self._path.name} has {many}"
         remedy = f"correct {self._path.name} and try again"
-        raise Invalid("\n  ".join([heading, *told]), remedy, file=str(self._path))
+        raise Invalid("\n  ".join([heading, *problems]), remedy, file=str(self._path))
 
 
 def parse_file(path: Path) -> tuple[str, dict[str, Any]]:
@@ -96,7 +96,7 @@ def _read(path: Path) -> str:
             raise Invalid(f"{path.name} is UTF-16 text", "save the file as UTF-8", file=str(path))
         return payload.decode("utf-8-sig")  # some editors begin a file with a byte order mark
     except FileNotFoundError:
-        raise missing(path) from None
+        raise no_specification(path) from None
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         fact = f"{path.name} is not UTF-8 text at line {line}"

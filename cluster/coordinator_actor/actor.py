@@ -23,7 +23,7 @@ from cluster.results.federation import Verification
 from cluster.runtime.guard import check_rooms
 from cluster.runtime.process import leave_no_core
 from cluster.writer.stores import open_objects
-from cluster.writer.writer import Surroundings, surroundings
+from cluster.writer.writer import WriterSetup, writer_setup
 from coordinator.engine.ledger import read_state
 from coordinator.interventions import Intervention
 from coordinator.ports import Listener, Notice
@@ -60,7 +60,7 @@ class _Made:
     def __init__(self, specification: FederationSpecification) -> None:
         self.specification = specification
         self.prover = Prover(open_objects(specification))
-        self.resident = Resident(partial(_around, specification), observer_of(specification.name))
+        self.resident = Resident(partial(_setup, specification), observer_of(specification.name))
 
 
 class CoordinatorShell:
@@ -141,8 +141,8 @@ class CoordinatorShell:
         self._resident.stop()
 
 
-def _around(specification: FederationSpecification, listener: Callable[[Notice], None]) -> Surroundings:
-    return surroundings(specification, listener=listener)
+def _setup(specification: FederationSpecification, listener: Callable[[Notice], None]) -> WriterSetup:
+    return writer_setup(specification, listener=listener)
 
 
 _remote: Any = ray.remote  # its types know no concurrency groups

@@ -28,7 +28,7 @@ from cluster.coordinator_actor.actor import (
     patiently,
     unwrapped,
 )
-from cluster.coordinator_actor.ownership import Adoption, adopt, check_shown, is_copy, is_place_on_record
+from cluster.coordinator_actor.ownership import Adoption, check_shown, is_copy, is_place_on_record, record_adoption
 from cluster.coordinator_actor.record import RECORD_KEY, Launched, note_release, read_record, write_record
 from cluster.release import EARLIER, OtherRelease, Sent, own_release, refuse_other, said_by
 from cluster.runtime.contact import make_token
@@ -221,7 +221,7 @@ def adopt_copy(store: SealedStore, reason: str, now: datetime, own_id: str) -> A
     adoption = Adoption(id=own_id, at=now.isoformat(timespec="seconds"), reason=reason, original=original)
     with store.exclusive("writer", holder=holder("adopt", now)):
         own_keys(store, take=True)
-        adopt(store, adoption)
+        record_adoption(store, adoption)
         take_place(store, own_id)  # last: a copy stays one until the adoption is on record
     return adoption
 

@@ -74,8 +74,8 @@ class LogLines:
 
     def trouble(self, error: SisaError) -> None:
         """Write that something keeps the work from going on."""
-        told = {"fact": error.fact} if isinstance(error, _SYSTEM) else {}
-        self.write("trouble", kind=error.kind, **told, **self._requests())
+        fact = {"fact": error.fact} if isinstance(error, _SYSTEM) else {}
+        self.write("trouble", kind=error.kind, **fact, **self._requests())
 
     def _moved(self, request: ErasureRequest) -> None:
         with self._lock:

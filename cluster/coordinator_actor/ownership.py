@@ -22,7 +22,7 @@ from storage.digests import Json
 from storage.errors import Conflict, Corrupt, SisaError
 from storage.location import place_name
 from storage.objects import ObjectStore, object_key
-from storage.registers.record import SealedRecord
+from storage.registers.record import RecordRegister
 
 PROOF_KEY: Final = object_key("control/coordinator-proof")
 
@@ -113,12 +113,12 @@ def is_copy(store: ObjectStore, theirs: str) -> Conflict:
     )
 
 
-def adopt(store: ObjectStore, adoption: Adoption) -> None:
+def record_adoption(store: ObjectStore, adoption: Adoption) -> None:
     """Make a copy a federation of its own, durably: it names the original's coordinator no more.
 
     To be called by who holds the writer lock. Interrupted, it may be repeated.
     """
-    record = SealedRecord(store=store, key=_ADOPTIONS_KEY, names=frozenset({"adoptions"}))
+    record = RecordRegister(store=store, key=_ADOPTIONS_KEY, field_names=frozenset({"adoptions"}))
 
     def added(fields: Mapping[str, Json] | None) -> Mapping[str, Json]:
         kept = fields and fields["adoptions"]
@@ -131,5 +131,5 @@ def adopt(store: ObjectStore, adoption: Adoption) -> None:
         store.delete(key)
 
 
-def _proof(store: ObjectStore) -> SealedRecord:
-    return SealedRecord(store=store, key=PROOF_KEY, names=frozenset({"nonces", "place"}))
+def _proof(store: ObjectStore) -> RecordRegister:
+    return RecordRegister(store=store, key=PROOF_KEY, field_names=frozenset({"nonces", "place"}))

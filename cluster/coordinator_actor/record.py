@@ -17,7 +17,7 @@ from cluster.release import EARLIER, own_release, people_read
 from storage.digests import Json, canonical_json
 from storage.errors import Corrupt, Invalid, ObjectExists, ObjectMissing
 from storage.objects import ObjectStore, object_key
-from storage.registers.record import SealedRecord
+from storage.registers.record import RecordRegister
 
 RECORD_KEY: Final = object_key("control/coordinator")
 RELEASES_KEY: Final = object_key("control/releases")
@@ -89,5 +89,5 @@ def releases_of(store: ObjectStore) -> dict[str, str]:
     return people_read({"command": own_release(), **noted})
 
 
-def _releases(store: ObjectStore) -> SealedRecord:
-    return SealedRecord(store=store, key=RELEASES_KEY, names=frozenset({"processes"}))
+def _releases(store: ObjectStore) -> RecordRegister:
+    return RecordRegister(store=store, key=RELEASES_KEY, field_names=frozenset({"processes"}))

@@ -21,7 +21,7 @@ from typing import Any, Final, TypeVar
 from cluster.coordinator_actor.observer import REPORT_SECONDS, Observer
 from cluster.coordinator_actor.store_size import StoreCount
 from cluster.results.federation import Verification
-from cluster.writer.writer import Surroundings, Writer, writing
+from cluster.writer.writer import Writer, WriterSetup, writing
 from coordinator.interventions import Intervention
 from coordinator.ports import Notice, Remark
 from coordinator.requests import ErasureRequest, Readmission
@@ -68,14 +68,14 @@ class Resident:
     """One federation's coordinator. Made at work; ``stop`` ends it."""
 
     def __init__(
-        self, around: Callable[[Callable[[Notice], None]], Surroundings], observer: Observer | None = None
+        self, setup: Callable[[Callable[[Notice], None]], WriterSetup], observer: Observer | None = None
     ) -> None:
-        """``around`` returns what writing takes, given who is to hear of progress; ``observer`` hears of it as well."""
+        """``setup`` returns what writing takes, given who is to hear of progress; ``observer`` hears of it as well."""
         self._observer = observer
-        self._around = around(self._hear)
+        self._setup = setup(self._hear)
         self._changed = Condition()
         self._notices: deque[tuple[int, Notice]] = deque(maxlen=MOST_NOTICES)
-        self._heard = int(self._around.clock.now().timestamp() * 1e6)  # above the numbers of whoever was here before
+        self._heard = int(self._setup.clock.now().timestamp() * 1e6)  # above the numbers of whoever was here before
         self._numbers = count(self._heard + 1)
         self._writer: Writer | None = None
         self._is_settling = False
@@ -154,7 +154,7 @@ class Resident:
             self._changed.notify_all()
         for thread in self._threads:
             thread.join()
-        self._around.workers.close()
+        self._setup.workers.close()
 
     # -------------------------------------------------------------------------------------------- inside
 
@@ -243,7 +243,7 @@ class Resident:
         """Hold the writer lock and do what is to be done; start anew after what starting anew may cure."""
         while not self._is_stopping:
             try:
-                with writing(self._around, "launch") as writer:
+                with writing(self._setup, "launch") as writer:
                     self._open(writer)
                     self._serve(writer)
             except SisaError as error:
@@ -296,7 +296,7 @@ class Resident:
 
     def _until(self, moment: datetime | None) -> float | None:
         """Return the seconds until ``moment``; None: nothing but an arrival gives reason to work."""
-        return None if moment is None else max(0.0, (moment - self._around.clock.now()).total_seconds())
+        return None if moment is None else max(0.0, (moment - self._setup.clock.now()).total_seconds())
 
     def _do(self, job: _Job, writer: Writer) -> None:
         try:
@@ -316,10 +316,10 @@ class Resident:
             raise
         except SisaError as error:
             # A person has to mend it, or nodes have to come back; nobody may be there to say that they have.
-            return self._around.clock.now() + timedelta(seconds=self._fail(error))
+            return self._setup.clock.now() + timedelta(seconds=self._fail(error))
         finally:
             if owed - _open_requests(writer.state):
-                self._around.workers.release()  # what workers had in memory of the erased ends with them (E12)
+                self._setup.workers.release()  # what workers had in memory of the erased ends with them (E12)
         with self._changed:
             self._trouble, self._failures = None, 0
         return wakes
@@ -336,7 +336,7 @@ class Resident:
 
     def _report(self, observer: Observer) -> None:
         """Show how things stand, now and then, and once more at the end."""
-        count = StoreCount(self._around.store, self._around.clock)
+        count = StoreCount(self._setup.store, self._setup.clock)
         size = None
         while True:
             with self._changed:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from cluster.config.specification import FederationSpecification
 from cluster.results.federation import Answers, ErasureAnswer, Evaluation, Search, SubjectFound, evaluation_of
 from cluster.runtime.system import SteadyClock
-from cluster.writer.drafting import Draft, Roll, roll_of
+from cluster.writer.drafting import RequestDraft, Roll, roll_of
 from cluster.writer.identity import (
     differences,
     fresh_state,
@@ -26,7 +26,7 @@ from coordinator.ports import Clock
 from coordinator.receipts.rollback import forgotten_by, refuse_forgotten
 from coordinator.requests import ErasureRequest, RequestState
 from coordinator.state import FederationState
-from coordinator.status import FederationStatus, describe, describe_request
+from coordinator.status import FederationStatus, describe_federation, describe_request
 from shards.data.prediction_files import FeatureBatch, PredictionBatch
 from shards.routing import DIGEST_BYTES, PartitionKey
 from shards.tombstones import DigestSet
@@ -127,7 +127,7 @@ class Reading:
 
         return self._steadily(found)
 
-    def answer_to(self, made: Draft, request: ErasureRequest) -> ErasureAnswer:
+    def answer_to(self, made: RequestDraft, request: ErasureRequest) -> ErasureAnswer:
         """Return how a request stands, for whoever has submitted it with this very draft; unknown names by position.
 
         The salt opens the commitment of this call, so it is told where the request has that one.
@@ -197,7 +197,7 @@ class Reading:
         """Return ``state`` in words and numbers, with the settings that have changed since."""
         changed = tuple(each.setting for each in differences(state, self._specification))
         erasure = self._specification.erasure
-        return describe(state, self._store.location, self._clock.machine(), changed, erasure)
+        return describe_federation(state, self._store.location, self._clock.machine(), changed, erasure)
 
     def _load(self) -> tuple[FederationState, Ensemble]:
         from cluster.ensemble.loaded import Ensemble  # noqa: PLC0415  it loads torch

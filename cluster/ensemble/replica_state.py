@@ -13,7 +13,7 @@ from cluster.config.specification import FederationSpecification
 from cluster.ensemble.loaded import Ensemble
 from cluster.ensemble.reader import Reading
 from cluster.results.federation import ErasureAnswer, SubjectFound
-from cluster.writer.drafting import Draft
+from cluster.writer.drafting import RequestDraft
 from coordinator.engine.follower import Follower
 from coordinator.ports import Clock
 from coordinator.receipts.rollback import refuse_forgotten
@@ -113,7 +113,7 @@ class Standing:
         """Return where the federation and its requests stand, as of now."""
         return self._reading.status()
 
-    def answer_to(self, made: Draft, request: ErasureRequest) -> ErasureAnswer:
+    def answer_to(self, made: RequestDraft, request: ErasureRequest) -> ErasureAnswer:
         """See ``Reading.answer_to``."""
         return self._reading.answer_to(made, request)
 

@@ -46,10 +46,10 @@ def labels_in_words(labels: Labels) -> str:
     return " ".join(f"{name}={value}" for name, value in sorted(labels.items()))
 
 
-def place_of(labels: Labels) -> str:
+def place_in_words(labels: Labels) -> str:
     """Return what is waited for when no node has the labels.
 
-    >>> place_of({"zone": "b", "site": "north"}), place_of({"zone": "b"})
+    >>> place_in_words({"zone": "b", "site": "north"}), place_in_words({"zone": "b"})
     ('site north', 'a node with zone=b')
     """
     return f"site {labels['site']}" if "site" in labels else f"a node with {labels_in_words(labels)}"
@@ -69,7 +69,7 @@ def require_nodes(labels: Labels) -> list[dict[str, Any]]:
     nodes = nodes_with(labels)
     if labels and not nodes:
         raise Unavailable(
-            f"no node of the cluster has the labels {labels_in_words(labels)}: waiting for {place_of(labels)}",
+            f"no node of the cluster has the labels {labels_in_words(labels)}: waiting for {place_in_words(labels)}",
             "start the node with these labels ('ray start --labels'), or wait until it is back; no other node does its"
             " work",
         )

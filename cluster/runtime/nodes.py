@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from cluster.runtime.task_pool import cause_of, perform
 from shards.data.sources import Source
 from storage.errors import Invalid, ObjectMissing
 from storage.location import is_on_s3
-from storage.objects import ObjectKey, ObjectStore, object_key
+from storage.objects import NewName, ObjectKey, ObjectStore, object_key
 
 _REMEDY = "put data and store on S3 or in folders that all nodes share, or set [cluster] ingest_workers = 1"
 
@@ -46,10 +46,10 @@ def processors_of(labels: Labels) -> int:
     return sum(int(node["Resources"].get("CPU", 0)) for node in require_nodes(labels))
 
 
-def check_nodes(source: Source, store: ObjectStore, names: Callable[[], str], labels: Labels | None = None) -> None:
+def check_nodes(source: Source, store: ObjectStore, new_name: NewName, labels: Labels | None = None) -> None:
     """Raise ``Invalid`` unless every node with a processor sees the source's files, and the store, as this one does.
 
-    ``names`` gives a fresh name for an object by which the store is known; with ``labels``, only nodes that have them
+    The object by which the store is known is called by ``new_name``; with ``labels``, only nodes that have them
     count, and ``Unavailable`` is raised when none has.
     """
     wanted = labels or {}
@@ -62,19 +62,19 @@ def check_nodes(source: Source, store: ObjectStore, names: Callable[[], str], la
     if [node["NodeID"] for node in nodes] == [here] or (not files and is_on_s3(store.location)):
         return
     expected = [_size_seen(path) for path in files.values()]
-    with _probe_in(store, names) as probe:
+    with _probe_in(store, new_name) as probe:
         answers = [_ask(node, list(files.values()), store, probe) for node in nodes]
         for answer, node in zip(answers, nodes, strict=True):
             _compare(dict(zip(files, expected, strict=True)), _answered(answer), node["NodeManagerAddress"])
 
 
 @contextmanager
-def _probe_in(store: ObjectStore, names: Callable[[], str]) -> Iterator[ObjectKey | None]:
+def _probe_in(store: ObjectStore, new_name: NewName) -> Iterator[ObjectKey | None]:
     """Give the key of an object that is in the store for now; None for a bucket, which is the same from everywhere."""
     if is_on_s3(store.location):
         yield None
         return
-    probe = object_key(f"requests/{names()}.probe")  # one that is left behind is swept
+    probe = object_key(f"requests/{new_name()}.probe")  # one that is left behind is swept
     store.put_if_absent(probe, b"Is this the store that you see?")
     try:
         yield probe

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def told_meanwhile(tell: Callable[[str], None], what: str, each_seconds: float = 20.0) -> Iterator[None]:
+def reporting_wait(tell: Callable[[str], None], what: str, each_seconds: float = 20.0) -> Iterator[None]:
     """While the block takes its time, tell now and then what is waited for, and since when."""
     is_over = threading.Event()
 

@@ -13,7 +13,7 @@ from ray.exceptions import RayError
 
 from cluster.config.specification import ClusterSettings
 from cluster.runtime.contact import check_cluster, make_token, no_answer
-from cluster.runtime.labels import labels_in_words, nodes_with, place_of, require_nodes
+from cluster.runtime.labels import labels_in_words, nodes_with, place_in_words, require_nodes
 from cluster.runtime.process import own_termination
 from shards.learners.torch.staging import PURPOSE
 from shards.lineage import WORKERS_HASH_SEED
@@ -151,13 +151,13 @@ def waited_for(settings: ClusterSettings, avoided: Collection[str] = ()) -> str 
     wanted = settings.cpus_per_worker
     if not settings.labels and not avoided:
         free = ray.available_resources().get("CPU", 0)
-        told = f"waiting for workers: {free:g} CPUs are free in the cluster, a worker takes {wanted:g}"
-        return told if free < wanted else None
+        waiting = f"waiting for workers: {free:g} CPUs are free in the cluster, a worker takes {wanted:g}"
+        return waiting if free < wanted else None
     nodes = [node["Resources"] for node in nodes_with(settings.labels, avoided)]
     kinds = [f"with the labels {labels_in_words(settings.labels)}"] if settings.labels else []
     such = " ".join(kinds + ["whose workers compute the same bits"] * bool(avoided))
     if not (room := sum(_fitting(settings, resources) for resources in nodes)):
-        place = place_of(settings.labels) if settings.labels else "a node of the same kind"
+        place = place_in_words(settings.labels) if settings.labels else "a node of the same kind"
         return f"waiting for {place}: no node {such} can hold a worker"
     return f"waiting for workers: nodes {such} hold {room} at once, of all federations together"
 

@@ -47,7 +47,7 @@ class SteadyClock:
         self._latest: datetime | None = None
         self._behind_since: float | None = None
         """Monotonic, when the clock was first seen to stand behind ``_latest``."""
-        self._is_told = False
+        self._is_reported = False
 
     @classmethod
     def of(cls, clock: Clock) -> SteadyClock:
@@ -72,8 +72,8 @@ class SteadyClock:
             if self._behind_since is None:
                 self._behind_since = passed
             now = self._latest + timedelta(seconds=passed - self._behind_since)
-            is_news = behind > MOST_SECONDS_BEHIND and not self._is_told
-            self._is_told = self._is_told or is_news
+            is_news = behind > MOST_SECONDS_BEHIND and not self._is_reported
+            self._is_reported = self._is_reported or is_news
         if is_news:
             self._tell(clock_is_behind(behind))
         return now

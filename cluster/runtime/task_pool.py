@@ -18,8 +18,9 @@ from ray.exceptions import RayError, RayTaskError
 
 from cluster.release import Sent, refusal_in
 from cluster.runtime.guard import check_rooms
-from cluster.runtime.labels import Labels, check_here, labels_in_words, nodes_with, place_of, selecting
+from cluster.runtime.labels import Labels, check_here, labels_in_words, nodes_with, place_in_words, selecting
 from storage.errors import SisaError, StoreFull, Unavailable
+from storage.objects import NewName
 
 MOST_DEATHS: Final = 3
 """A thing over which so many tasks have died is given up."""
@@ -69,8 +70,8 @@ class RayCrew:
         self,
         act: Callable[Concatenate[_Thing, str, _Shared], _Result],
         things: Sequence[_Thing],
-        names: Callable[[], str],
-        told: Callable[[_Result], None],
+        new_name: NewName,
+        on_result: Callable[[_Result], None],
         /,
         *shared: _Shared.args,
         **more: _Shared.kwargs,
@@ -80,8 +81,8 @@ class RayCrew:
         task = perform_task.options(scheduling_strategy="SPREAD", **selecting(self._labels))
         checked = partial(there, self._labels, act) if self._labels else act
         shift = _Shift(
-            submit=lambda index: task.remote(*map(Sent, (checked, things[index], names(), *shared))),
-            told=told,
+            submit=lambda index: task.remote(*map(Sent, (checked, things[index], new_name(), *shared))),
+            on_result=on_result,
             remark=self._remark,
             labels=self._labels,
             tasks=self._tasks,
@@ -114,7 +115,7 @@ class _Shift:
 
     submit: Callable[[int], Any]
     """Starts a task for a thing, under a name of its own."""
-    told: Callable[[Any], None]
+    on_result: Callable[[Any], None]
     remark: Callable[[str], None]
     labels: Labels
     tasks: int
@@ -146,14 +147,14 @@ class _Shift:
             ready, _ = ray.wait(list(self.running), num_returns=1, timeout=PATIENCE_SECONDS)
             if ready:
                 return ready[0]
-            if (told := self._waited_for()) is not None:
-                self.remark(told)
+            if (reason := self._waited_for()) is not None:
+                self.remark(reason)
 
     def _waited_for(self) -> str | None:
         """Return what tasks that do not end may wait for, in words."""
         if self.labels and not nodes_with(self.labels):
             such = f"no node has the labels {labels_in_words(self.labels)}"
-            return f"waiting for {place_of(self.labels)} to read data: {such}"
+            return f"waiting for {place_in_words(self.labels)} to read data: {such}"
         free = ray.available_resources().get("CPU", 0)
         if self.done or free >= 1:  # else at work, or waiting for processors: Ray does not say which
             return None
@@ -173,7 +174,7 @@ class _Shift:
                 self._fail(index, error)
             return
         self.done[index] = result
-        self.told(result)
+        self.on_result(result)
 
     def _fail(self, index: int, error: RayError) -> None:
         """Note the failure, and give up what comes after it."""

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cluster.coordinator_actor.log_lines import LogLines, Value
 from cluster.release import HEADER, own_contract, own_release
-from cluster.serving.http_errors import NO_STORE, Problem, Refused, internal, problem_of
+from cluster.serving.http_errors import NO_STORE, HttpProblem, Refused, internal, problem_of
 from coordinator.ports import Clock
 from storage.errors import SisaError
 
@@ -96,7 +96,7 @@ class _Record:
         }
 
 
-def _problem(error: Exception) -> Problem:
+def _problem(error: Exception) -> HttpProblem:
     if isinstance(error, Refused):
         return error.problem
     return problem_of(error) if isinstance(error, SisaError) else internal()

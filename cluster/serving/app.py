@@ -13,7 +13,7 @@ from starlette.responses import Response
 from cluster.coordinator_actor.log_lines import LogLines
 from cluster.results.federation import SubjectsFound
 from cluster.serving.access_log import note
-from cluster.serving.bodies import JSON, Reader, answer_type_of, media_type_of, written
+from cluster.serving.bodies import JSON, BodyReader, answer_body, answer_type_of, media_type_of
 from cluster.serving.endpoints import (
     COMMON,
     TOKEN,
@@ -24,8 +24,8 @@ from cluster.serving.endpoints import (
     json_answer,
     whole_number,
 )
-from cluster.serving.erasures import named
-from cluster.serving.http_errors import Problem, Refused, too_large
+from cluster.serving.erasures import checked_names
+from cluster.serving.http_errors import HttpProblem, Refused, too_large
 from cluster.serving.schemas import (
     BYTES,
     ERASED,
@@ -144,12 +144,14 @@ class _Endpoints(Endpoints):
         if state is None or state.data is None:
             state = await self.call(self._service.standing.trained)
             assert state.data is not None
-        reader = Reader.of(self._service.specification, state.data)
+        reader = BodyReader.of(self._service.specification, state.data)
         asked = await self.predictions.handle(len(payload), lambda: reader.read(payload, media_type))
         answer = await asyncio.wrap_future(self._service.answering.ask(asked.features_NF))
         note(request.scope, points=len(asked.features_NF), generation=answer.generation)
         specification = self._service.specification
-        body = await self.predictions.handle(len(payload), lambda: written(answer, asked, specification, answer_type))
+        body = await self.predictions.handle(
+            len(payload), lambda: answer_body(answer, asked, specification, answer_type)
+        )
         return Response(body, media_type=answer_type)
 
     async def erase(self, request: Request) -> Response:
@@ -242,7 +244,7 @@ class _Endpoints(Endpoints):
         most = min(MOST_LOOKED_UP, self._settings.max_names)
         if len(names) > most:
             raise Refused(too_large(f"the request names more than {most:,}", "send several"))
-        subjects = named(names, "subjects")
+        subjects = checked_names(names, "subjects")
         if not subjects:
             raise Invalid("no subject is named", "name at least one")
         lookup = self._service.telling.lookup if token.role == "federate" else self._service.standing.lookup
@@ -291,7 +293,7 @@ class _Endpoints(Endpoints):
 def _refuse_unless_federation(token: TokenRecord) -> None:
     if token.role != "federate":
         raise Refused(
-            Problem(
+            HttpProblem(
                 status=403,
                 kind="forbidden",
                 message=f"a token with the role '{token.role}' may not erase everyone",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from threading import Lock
 from typing import Final
 
-from cluster.serving.http_errors import Problem, Refused
+from cluster.serving.http_errors import HttpProblem, Refused
 from cluster.tokens import Role, TokenRecord, TokenRegister, known_token
 from coordinator.ports import Clock
 from storage.errors import SisaError, Unavailable
@@ -82,7 +82,7 @@ class Gate:
         record = self._known(_bearer(headers))
         if record.role not in roles:
             raise Refused(
-                Problem(
+                HttpProblem(
                     status=403,
                     kind="forbidden",
                     message=f"a token with the role '{record.role}' may not do this",
@@ -122,7 +122,7 @@ class Gate:
         if not wait:
             return
         raise Refused(
-            Problem(
+            HttpProblem(
                 status=429,
                 kind="rate_limited",
                 message=f"this token {does} more than {most:,} times a minute",
@@ -152,4 +152,4 @@ def _bearer(headers: Mapping[str, str]) -> str:
 
 
 def _unauthorized(message: str, remedy: str) -> Refused:
-    return Refused(Problem(status=401, kind="unauthorized", message=message, remedy=remedy, headers=_CHALLENGE))
+    return Refused(HttpProblem(status=401, kind="unauthorized", message=message, remedy=remedy, headers=_CHALLENGE))

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from cluster.config.specification import FederationSpecification
 from cluster.serving.batcher import Answer
-from cluster.serving.http_errors import Problem, Refused, too_large, unreadable
+from cluster.serving.http_errors import HttpProblem, Refused, too_large, unreadable
 from coordinator.aggregation import Aggregated
 from coordinator.state import DataState
 from shards.data.messages import (
@@ -51,7 +51,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reader:
+class BodyReader:
     """Reads bodies for one federation."""
 
     data: DataSettings
@@ -64,7 +64,7 @@ class Reader:
         object.__setattr__(self, "_features", frozenset(self.data.features))
 
     @classmethod
-    def of(cls, specification: FederationSpecification, ingested: DataState) -> Reader:
+    def of(cls, specification: FederationSpecification, ingested: DataState) -> BodyReader:
         """Return the reader for the data as they were ingested."""
         layout = ingested.layout
         data = replace(specification.data, features=layout.features)
@@ -74,7 +74,7 @@ class Reader:
         """Return what a body of this type asks. Raises ``Refused``, ``Invalid``, ``TooManyPoints``."""
         if media_type == ARROW_STREAM:
             return self._of_table(table_of_stream(payload, self.most_points))
-        body = parsed(payload, self.most_points)
+        body = parsed_body(payload, self.most_points)
         if not isinstance(body, dict) or len(body.keys() & {"points", "columns"}) != 1 or len(body) != 1:
             raise Invalid("the body is an object with either 'points' or 'columns'", "see /docs")
         if "columns" in body:
@@ -117,7 +117,7 @@ class Reader:
         return self._of_table(table_of_columns(columns, self.most_points), ids)
 
 
-def parsed(payload: bytes, most_things: int) -> Any:
+def parsed_body(payload: bytes, most_things: int) -> Any:
     """Return what a JSON body says, that speaks of at most so many data points or names.
 
     A list or an object takes two or three bytes of the body, and thirty times as much memory: raises ``Refused`` with
@@ -139,14 +139,14 @@ def parsed(payload: bytes, most_things: int) -> Any:
         raise unreadable("the body is not JSON", "send one JSON object, UTF-8, with finite numbers") from None
 
 
-def written(answer: Answer, asked: Asked, specification: FederationSpecification, media_type: str) -> bytes:
+def answer_body(answer: Answer, asked: Asked, specification: FederationSpecification, media_type: str) -> bytes:
     """Return the body of an ensemble's answer."""
     facts = {"generation": answer.generation, "constituents": answer.constituents, "shards": answer.shards}
     found = Aggregated(classes_N=answer.classes_N, scores_NC=answer.scores_NC)
-    return written_with(facts, found, asked, specification.data.classes, specification.data.id, media_type)
+    return aggregated_body(facts, found, asked, specification.data.classes, specification.data.id, media_type)
 
 
-def written_with(
+def aggregated_body(
     facts: Mapping[str, Any],
     found: Aggregated,
     asked: Asked,
@@ -189,7 +189,7 @@ def answer_type_of(headers: Mapping[str, str], asked: str) -> str:
         if accepted & {media_type, "application/*", "*/*"}:
             return media_type
     raise Refused(
-        Problem(
+        HttpProblem(
             status=406,
             kind="not_acceptable",
             message="no format that this request accepts can be written",
@@ -244,4 +244,4 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _unsupported(message: str, remedy: str) -> Refused:
-    return Refused(Problem(status=415, kind="unsupported_media_type", message=message, remedy=remedy))
+    return Refused(HttpProblem(status=415, kind="unsupported_media_type", message=message, remedy=remedy))

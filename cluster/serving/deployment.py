@@ -206,11 +206,11 @@ def run_application(application: serve.Application, name: str, settings: ServeSe
         ) from error
 
 
-def _refusal(name: str, told: str) -> OtherRelease | None:
+def _refusal(name: str, message: str) -> OtherRelease | None:
     """Return why replicas did not start, where it is that they run another release; Serve keeps what they raised."""
     application = serve.status().applications.get(name)
     kept = [each.message for each in application.deployments.values()] if application else []
-    return refusal_in("\n".join([told, *kept]), "a node where a replica was started")
+    return refusal_in("\n".join([message, *kept]), "a node where a replica was started")
 
 
 def stop_serving(specification: FederationSpecification) -> bool:

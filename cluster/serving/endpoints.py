@@ -18,9 +18,9 @@ from cluster.config.serve import ServeSettings
 from cluster.coordinator_actor.log_lines import LogLines
 from cluster.serving.access_log import Recorder, note
 from cluster.serving.auth import Gate
-from cluster.serving.bodies import JSON, media_type_of, parsed
-from cluster.serving.erasures import named
-from cluster.serving.http_errors import Problem, Refused, problem_of, too_large, unreadable
+from cluster.serving.bodies import JSON, media_type_of, parsed_body
+from cluster.serving.erasures import checked_names
+from cluster.serving.http_errors import HttpProblem, Refused, problem_of, too_large, unreadable
 from cluster.serving.intake import CHANGES, PREDICTIONS, READS, Lane
 from cluster.serving.openapi import POLICY, openapi_of, page
 from cluster.serving.schemas import ASKED, EARLIER, KEY, KEYS_TEXT, Health, responses
@@ -203,7 +203,7 @@ class Endpoints:
         """Return the members of a small JSON body: just these, each of its kind. Raises ``Refused``, ``Invalid``."""
         media_type_of(request.headers, (JSON,))
         async with self.changes.body(request, token.token_id) as payload:
-            body = await self.changes.handle(len(payload), lambda: parsed(payload, self._settings.max_names))
+            body = await self.changes.handle(len(payload), lambda: parsed_body(payload, self._settings.max_names))
         is_object = isinstance(body, dict) and body.keys() == kinds.keys()
         if is_object and all(type(body[name]) is kind for name, kind in kinds.items()):  # true is no number
             found: dict[str, Any] = body
@@ -280,7 +280,7 @@ def json_answer(value: Any, status: int = 200, headers: dict[str, str] | None = 
 
 
 def _named(payload: bytes, most_names: int, more: tuple[str, ...]) -> Named:
-    body = parsed(payload, most_names)
+    body = parsed_body(payload, most_names)
     if not isinstance(body, dict) or not body.keys() <= {"subjects", "ids", "hold", "include_similar", *more}:
         raise Invalid(
             "the body is an object with 'subjects', 'ids', or both, and perhaps 'hold' and 'include_similar'",
@@ -297,8 +297,8 @@ def _named(payload: bytes, most_names: int, more: tuple[str, ...]) -> Named:
     if len(subjects) + len(ids) > most_names:
         raise Refused(too_large(f"the request names more than {most_names:,}", "send several, or use 'sisa erase'"))
     return Named(
-        subjects=named(subjects, "subjects"),
-        ids=named(ids, "ids"),
+        subjects=checked_names(subjects, "subjects"),
+        ids=checked_names(ids, "ids"),
         held=hold,
         include_similar=similar,
         everyone=everyone,
@@ -328,9 +328,9 @@ async def _refuse(request: Request, error: Exception) -> Response:
     return problem.response()
 
 
-def _unroutable(error: HTTPException) -> Problem:
+def _unroutable(error: HTTPException) -> HttpProblem:
     is_missing = error.status_code == 404
-    return Problem(
+    return HttpProblem(
         status=error.status_code,
         kind="missing" if is_missing else "invalid",
         message="there is nothing at this path" if is_missing else str(error.detail),

@@ -10,7 +10,7 @@ from cluster.ensemble.replica_state import Standing
 from cluster.results.federation import ErasureAnswer
 from cluster.tokens import TokenRecord
 from cluster.writer.drafting import new_request_id
-from cluster.writer.writer import Surroundings, draft, drafted_for_all
+from cluster.writer.writer import WriterSetup, draft, drafted_for_all
 from coordinator.decisions.times import latest_time
 from coordinator.engine.ended import find_readmission, find_request
 from coordinator.interventions import Intervention
@@ -35,9 +35,9 @@ class Accepting(Protocol):
 class Erasures:
     """Erasure requests, from a replica's side. Calls block: they are for threads, not for event loops."""
 
-    def __init__(self, around: Surroundings, standing: Standing, find: Callable[[], Accepting | None]) -> None:
+    def __init__(self, setup: WriterSetup, standing: Standing, find: Callable[[], Accepting | None]) -> None:
         """``find`` returns the coordinator that is at work; None: none is."""
-        self._around = around
+        self._setup = setup
         self._standing = standing
         self._find = find
 
@@ -59,7 +59,7 @@ class Erasures:
         """
         self._standing.trained()
         made = draft(
-            self._around,
+            self._setup,
             subjects=subjects,
             ids=ids,
             request_id=request_id,
@@ -77,15 +77,15 @@ class Erasures:
         See ``submit``, and ``drafted_for_all``.
         """
         state = self._standing.trained()
-        own_id = new_request_id(self._around.names) if request_id is None else request_id
-        wanted = drafted_for_all(self._around, state, own_id)
+        own_id = new_request_id(self._setup.new_name) if request_id is None else request_id
+        wanted = drafted_for_all(self._setup, state, own_id)
         if wanted is None:
             return ErasureAnswer.of(self.find(token, own_id)), False
-        return ErasureAnswer.of(self._told(self._accepted(token, *wanted))), True
+        return ErasureAnswer.of(self._described(self._accepted(token, *wanted))), True
 
     def find(self, token: TokenRecord, request_id: str) -> RequestStatus:
         """Return how a request stands. Raises ``ObjectMissing`` when there is none that the token may see."""
-        return self._told(self._visible(token, request_id))
+        return self._described(self._visible(token, request_id))
 
     def receipt(self, token: TokenRecord, request_id: str) -> bytes:
         """Return a request's receipt, as 'sisa receipt' prints it.
@@ -95,7 +95,7 @@ class Erasures:
         """
         state = None if self._is_readmission(token, request_id) else self.find(token, request_id).state
         try:
-            return self._around.registrar.find(request_id).to_bytes()
+            return self._setup.registrar.find(request_id).to_bytes()
         except ObjectMissing as error:
             raise ObjectMissing(
                 f"there is no receipt for this request: it is {state or 'being written'}",
@@ -109,7 +109,7 @@ class Erasures:
         ``coordinator.decisions.policy.ruling`` does.
         """
         self._visible(token, request_id)
-        return self._told(self._coordinator().intervene(request_id, wanted))
+        return self._described(self._coordinator().intervene(request_id, wanted))
 
     def _accepted(self, token: TokenRecord, request: ErasureRequest, names: DigestSet) -> ErasureRequest:
         """Have the request accepted. Whoever used its id a moment before is told as ``_refuse_anothers`` does."""
@@ -124,17 +124,17 @@ class Erasures:
     def _is_readmission(self, token: TokenRecord, request_id: str) -> bool:
         if token.sees_only_its_own:
             return False
-        return find_readmission(self._around.store, self._standing.current, request_id) is not None
+        return find_readmission(self._setup.store, self._standing.current, request_id) is not None
 
     def _visible(self, token: TokenRecord, request_id: str) -> ErasureRequest:
         request = self._known(request_id)
-        self._around.clock.saw(latest_time(self._standing.current()))
+        self._setup.clock.saw(latest_time(self._standing.current()))
         if request is None or _is_anothers(token, request):
             raise ObjectMissing("there is no such erasure request", "check its id; requests are for ever")
         return request
 
     def _known(self, request_id: str) -> ErasureRequest | None:
-        return find_request(self._around.store, self._standing.current, request_id)
+        return find_request(self._setup.store, self._standing.current, request_id)
 
     def _coordinator(self) -> Accepting:
         coordinator = self._find()
@@ -142,8 +142,8 @@ class Erasures:
             raise Unavailable("no coordinator is at work to accept or change requests", "run 'sisa launch'")
         return coordinator
 
-    def _told(self, request: ErasureRequest) -> RequestStatus:
-        return describe_request(request, self._around.clock.now())
+    def _described(self, request: ErasureRequest) -> RequestStatus:
+        return describe_request(request, self._setup.clock.now())
 
 
 def _is_anothers(token: TokenRecord, request: ErasureRequest) -> bool:
@@ -159,7 +159,7 @@ def _refuse_anothers(token: TokenRecord, earlier: ErasureRequest | None) -> None
         ) from None
 
 
-def named(values: Iterable[object], what: str) -> list[str | int]:
+def checked_names(values: Iterable[object], what: str) -> list[str | int]:
     """Return names as they may be given: texts and whole numbers. Raises ``Invalid`` for anything else."""
     names: list[str | int] = []
     for value in values:

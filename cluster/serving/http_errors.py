@@ -19,7 +19,7 @@ RETRY_SECONDS: Final = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
+class HttpProblem:
     """The answer to a request that is refused or failed. Quotes nothing that the caller sent, and no secret of ours."""
 
     status: int
@@ -42,7 +42,7 @@ class Problem:
 class Refused(Exception):
     """Ends the work on a request with a problem. Never leaves this process."""
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: HttpProblem) -> None:
         super().__init__(problem.message)
         self.problem = problem
 
@@ -51,26 +51,26 @@ NO_STORE: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosni
 """On every answer: a prediction that a cache keeps would outlive the erasure of what it was made with."""
 
 
-def problem_of(error: SisaError) -> Problem:
+def problem_of(error: SisaError) -> HttpProblem:
     """Return what a caller is told of ``error``; what went wrong on our side is told without names of things."""
     if isinstance(error, TooManyPoints):
         return too_large(error.fact, error.remedy)
     if isinstance(error, ModelFailed):
-        return Problem(status=422, kind=MODEL_FAILED, message=error.message, remedy=error.remedy)
+        return HttpProblem(status=422, kind=MODEL_FAILED, message=error.message, remedy=error.remedy)
     if isinstance(error, Withheld):
-        return Problem(status=403, kind="withheld", message=error.message, remedy=error.remedy)
+        return HttpProblem(status=403, kind="withheld", message=error.message, remedy=error.remedy)
     if isinstance(error, NewerFormat):  # nothing that was sent is the cause
         return _away(error)
     for kind, status in ((Unreadable, 400), (Invalid, 422), (Conflict, 409), (ObjectMissing, 404)):
         if isinstance(error, kind):
-            return Problem(status=status, kind=error.kind, message=error.message, remedy=error.remedy)
+            return HttpProblem(status=status, kind=error.kind, message=error.message, remedy=error.remedy)
     if isinstance(error, InvariantBroken):
-        return Problem(status=500, kind=error.kind, message=error.fact, remedy=error.remedy or "report it")
+        return HttpProblem(status=500, kind=error.kind, message=error.fact, remedy=error.remedy or "report it")
     return _away(error)
 
 
-def _away(error: SisaError) -> Problem:
-    return Problem(
+def _away(error: SisaError) -> HttpProblem:
+    return HttpProblem(
         status=503,
         kind=error.kind,
         message=error.fact,
@@ -81,17 +81,17 @@ def _away(error: SisaError) -> Problem:
 
 def unreadable(message: str, remedy: str) -> Refused:
     """Return the end of a request whose body is not what it says."""
-    return Refused(Problem(status=400, kind="invalid", message=message, remedy=remedy))
+    return Refused(HttpProblem(status=400, kind="invalid", message=message, remedy=remedy))
 
 
-def too_large(message: str, remedy: str) -> Problem:
+def too_large(message: str, remedy: str) -> HttpProblem:
     """Return the problem of a request that is larger than a request may be."""
-    return Problem(status=413, kind="too_large", message=message, remedy=remedy)
+    return HttpProblem(status=413, kind="too_large", message=message, remedy=remedy)
 
 
-def internal() -> Problem:
+def internal() -> HttpProblem:
     """Return the problem of a request that met a bug of ours. What it was is for nobody's eyes: it may quote data."""
-    return Problem(
+    return HttpProblem(
         status=500,
         kind="internal",
         message="an unexpected error ended the work on this request; this is a bug",

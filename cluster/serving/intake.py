@@ -16,7 +16,7 @@ from typing import Final, TypeVar
 from fastapi import Request
 
 from cluster.config.serve import ServeSettings
-from cluster.serving.http_errors import RETRY_SECONDS, Problem, Refused, too_large
+from cluster.serving.http_errors import RETRY_SECONDS, HttpProblem, Refused, too_large
 
 ONGOING: Final = 2048
 """Requests that Ray Serve gives a replica at once: more than all classes take, so that health checks find room."""
@@ -150,7 +150,7 @@ class Lane:
     def _too_many(self) -> Refused:
         most = self._room.token_bodies
         return Refused(
-            Problem(
+            HttpProblem(
                 status=429,
                 kind="rate_limited",
                 message=f"bodies of {most} {self._name} with this token are under way, and more wait for their turn",
@@ -159,8 +159,8 @@ class Lane:
             )
         )
 
-    def _too_slow(self, received_bytes: int) -> Problem:
-        return Problem(
+    def _too_slow(self, received_bytes: int) -> HttpProblem:
+        return HttpProblem(
             status=408,
             kind="too_slow",
             message=(
@@ -172,14 +172,14 @@ class Lane:
         )
 
 
-def _too_long(most_bytes: int) -> Problem:
+def _too_long(most_bytes: int) -> HttpProblem:
     remedy = "send several requests, or raise [serve] max_body_bytes"
     return too_large(f"the body has more than {most_bytes:,} bytes", remedy)
 
 
 def _busy(name: str, most: int) -> Refused:
     return Refused(
-        Problem(
+        HttpProblem(
             status=503,
             kind="unavailable",
             message=f"this server has {most:,} {name} under way, and takes no more at once",

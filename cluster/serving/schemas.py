@@ -185,8 +185,8 @@ ERRORS: Final[dict[int, str]] = {
 
 def responses(*statuses: int, **further: Any) -> dict[int | str, dict[str, Any]]:
     """Return the documentation of errors that an endpoint may answer with, beside ``further`` answers."""
-    told: dict[int | str, dict[str, Any]] = {int(name.removeprefix("of_")): value for name, value in further.items()}
-    return {**told, **{status: {"model": Errors, "description": ERRORS[status]} for status in statuses}}
+    own: dict[int | str, dict[str, Any]] = {int(name.removeprefix("of_")): value for name, value in further.items()}
+    return {**own, **{status: {"model": Errors, "description": ERRORS[status]} for status in statuses}}
 
 
 ASKED: Final = {

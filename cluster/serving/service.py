@@ -14,7 +14,7 @@ from cluster.serving.auth import Gate
 from cluster.serving.batcher import Answering
 from cluster.serving.erasures import Accepting, Erasures
 from cluster.tokens import TokenRegister
-from cluster.writer.writer import surroundings
+from cluster.writer.writer import writer_setup
 from coordinator.ports import Clock, Notice
 from coordinator.receipts.issuer import Registrar
 
@@ -58,25 +58,25 @@ def open_service(
     ``site``: what this site says for itself. A federation without sites gives no weights away, and tells no other one
     who is here.
     """
-    around = surroundings(specification, listener=_unheard, clock=clock)
+    setup = writer_setup(specification, listener=_unheard, clock=clock)
     settings = specification.serve
-    standing = Standing(specification, around.store, around.clock)
+    standing = Standing(specification, setup.store, setup.clock)
     gate = Gate(
-        TokenRegister(around.store, around.clock),
-        around.clock,
+        TokenRegister(setup.store, setup.clock),
+        setup.clock,
         refresh_seconds=settings.refresh_seconds,
         per_minute=settings.requests_per_minute,
         lookups_per_minute=settings.lookups_per_minute,
     )
     return Service(
         specification=specification,
-        clock=around.clock,
+        clock=setup.clock,
         standing=standing,
         answering=Answering(standing, settings.refresh_seconds, gate.refresh),
-        erasures=Erasures(around, standing, find),
-        telling=Telling(standing, around.store, site),
+        erasures=Erasures(setup, standing, find),
+        telling=Telling(standing, setup.store, site),
         gate=gate,
-        registrar=around.registrar,
+        registrar=setup.registrar,
     )
 
 

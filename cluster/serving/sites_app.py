@@ -13,7 +13,7 @@ from starlette.responses import Response
 from cluster.coordinator_actor.log_lines import LogLines
 from cluster.results.sites import SitesStatus
 from cluster.serving.access_log import note
-from cluster.serving.bodies import JSON, answer_type_of, media_type_of, written_with
+from cluster.serving.bodies import JSON, aggregated_body, answer_type_of, media_type_of
 from cluster.serving.endpoints import COMMON, TOKEN, Endpoints, add_erasures, add_predictions, assembled, json_answer
 from cluster.serving.schemas import (
     AT,
@@ -25,7 +25,7 @@ from cluster.serving.schemas import (
     responses,
 )
 from cluster.serving.sites_service import SitesService
-from cluster.sites.fan_out import SitesAnswer
+from cluster.sites.fan_out import CombinedAnswer
 from cluster.tokens import Role, TokenRecord
 from coordinator.requests import check_request_id
 from coordinator.status import RequestStatus
@@ -111,7 +111,7 @@ class _Endpoints(Endpoints):
         classes, id_column = self._service.specification.classes, self._service.specification.id_column
         facts = _facts(answer)
         body = await self.predictions.handle(
-            len(payload), lambda: written_with(facts, answer.aggregated, asked, classes, id_column, answer_type)
+            len(payload), lambda: aggregated_body(facts, answer.aggregated, asked, classes, id_column, answer_type)
         )
         return Response(body, media_type=answer_type)
 
@@ -127,7 +127,7 @@ class _Endpoints(Endpoints):
         note(request.scope, request_id=status.request_id)
         location = request.url_for(self.erasure.__name__, request_id=status.request_id).path
         headers = {"Location": f"{location}?site={wanted.site}"}
-        return json_answer(_told(wanted.site, status), 202 if is_new else 200, headers)
+        return json_answer(_with_site(wanted.site, status), 202 if is_new else 200, headers)
 
     async def erasure(self, request: Request, request_id: str) -> Response:
         """Tell at which site an erasure request is, and how it stands.
@@ -138,7 +138,7 @@ class _Endpoints(Endpoints):
         await self.admit(request, "erase", "audit", "officer")
         check_request_id(request_id)
         site = request.query_params.get("site")
-        return json_answer(_told(*await self.call(lambda: self._service.find(request_id, site))))
+        return json_answer(_with_site(*await self.call(lambda: self._service.find(request_id, site))))
 
     async def receipt(self, request: Request, request_id: str) -> Response:
         """Give the signed receipt of a complete erasure; 'sisa receipt --check' verifies it. Roles: audit, officer."""
@@ -159,7 +159,7 @@ class _Endpoints(Endpoints):
         return json_answer(asdict(status))
 
 
-def _facts(answer: SitesAnswer) -> dict[str, Any]:
+def _facts(answer: CombinedAnswer) -> dict[str, Any]:
     return {
         "generation": max(each.generation for each in answer.sites),
         "constituents": sum(each.constituents for each in answer.sites),
@@ -169,5 +169,5 @@ def _facts(answer: SitesAnswer) -> dict[str, Any]:
     }
 
 
-def _told(site: str, status: RequestStatus) -> dict[str, Any]:
+def _with_site(site: str, status: RequestStatus) -> dict[str, Any]:
     return {"site": site, **asdict(status)}

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from fastapi import FastAPI
 
-from cluster.config.sites import Site, SitesSpecification, open_own_store
+from cluster.config.sites import ListedSite, SitesSpecification, open_own_store
 from cluster.coordinator_actor.ray_metrics import replica_gauges_of
 from cluster.release import Sent
 from cluster.runtime.guard import check_rooms
@@ -79,7 +79,7 @@ def without_keys(specification: SitesSpecification) -> SitesSpecification:
     return replace(specification, sites=tuple(map(_without_key, specification.sites)))
 
 
-def _without_key(site: Site) -> Site:
+def _without_key(site: ListedSite) -> ListedSite:
     own = site.specification
     if site.settings.url is None:
         with suppress(Unavailable):  # it is away, and may come back: then its store has the key from an earlier time

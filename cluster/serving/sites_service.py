@@ -16,9 +16,9 @@ from cluster.results.federation import ErasureAnswer
 from cluster.results.sites import SitesStatus
 from cluster.runtime.system import SystemClock
 from cluster.serving.auth import Gate
-from cluster.serving.bodies import Reader
+from cluster.serving.bodies import BodyReader
 from cluster.serving.endpoints import Named
-from cluster.sites.fan_out import SitesAnswer
+from cluster.sites.fan_out import CombinedAnswer
 from cluster.sites.federation import SiteFederation
 from cluster.tokens import TokenRegister
 from cluster.writer.drafting import new_request_id
@@ -45,7 +45,7 @@ class SitesService:
         )
         self._clock = clock
         self._lock = Lock()
-        self._reader: Reader | None = None
+        self._reader: BodyReader | None = None
 
     @property
     def clock(self) -> Clock:
@@ -76,20 +76,20 @@ class SitesService:
         with suppress(SisaError):
             self.gate.refresh()
 
-    def reader(self) -> Reader:
+    def reader(self) -> BodyReader:
         """Return what reads bodies, with the names that features have at the sites, in the federation's order."""
         with self._lock:
             if self._reader is None:
                 standing = self.federation.layout()
                 common = self.specification.sites[0].specification.data
-                self._reader = Reader(
+                self._reader = BodyReader(
                     data=replace(common, features=standing.features, scale=1.0),  # each site scales by itself
                     width=standing.width,
                     most_points=self.specification.serve.max_points,
                 )
             return self._reader
 
-    def answer(self, features_NF: npt.NDArray[np.float32], names: tuple[str, ...]) -> SitesAnswer:
+    def answer(self, features_NF: npt.NDArray[np.float32], names: tuple[str, ...]) -> CombinedAnswer:
         """Return the federation's answer; see ``SiteFederation.answer``."""
         try:
             return self.federation.answer(features_NF, names)

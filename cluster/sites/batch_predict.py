@@ -8,7 +8,7 @@ from itertools import chain
 from cluster.config.sites import SitesSpecification
 from cluster.results.federation import evaluation_of
 from cluster.results.sites import SitesAnswers, SitesEvaluation
-from cluster.sites.fan_out import Asking, SitesAnswer
+from cluster.sites.fan_out import CombinedAnswer, SitesFanOut
 from cluster.writer.training_data import asked_of_sites
 from coordinator.sites import SiteStanding
 from shards.data.prediction_files import FeatureBatch, PredictionBatch
@@ -21,13 +21,13 @@ class FileAnswering:
     def __init__(
         self,
         specification: SitesSpecification,
-        asking: Asking,
+        fan_out: SitesFanOut,
         layout: Callable[[], SiteStanding],
         remark: Callable[[str], None] = lambda _: None,
     ) -> None:
         """``layout`` returns a site's standing, for the features' names; ``remark`` hears what is to be said."""
         self._specification = specification
-        self._asking = asking
+        self._fan_out = fan_out
         self._layout = layout
         self._remark = remark
 
@@ -56,7 +56,7 @@ class FileAnswering:
 
     def _answered(
         self, data: object, *, labelled: bool
-    ) -> tuple[SitesAnswer, Iterator[tuple[FeatureBatch, SitesAnswer]]]:
+    ) -> tuple[CombinedAnswer, Iterator[tuple[FeatureBatch, CombinedAnswer]]]:
         """Return the first answer, and each batch with its answer."""
         layout = self._layout()
         batches = asked_of_sites(
@@ -65,14 +65,14 @@ class FileAnswering:
         batch = next(batches, None)
         if batch is None:
             raise Invalid("there is no data point to answer", "name a file that holds some")
-        first = self._asking.answer(batch.features_NF, layout.features)
+        first = self._fan_out.answer(batch.features_NF, layout.features)
         return first, chain([(batch, first)], self._following(batches, layout.features, first))
 
     def _following(
-        self, batches: Iterator[FeatureBatch], names: tuple[str, ...], first: SitesAnswer
-    ) -> Iterator[tuple[FeatureBatch, SitesAnswer]]:
+        self, batches: Iterator[FeatureBatch], names: tuple[str, ...], first: CombinedAnswer
+    ) -> Iterator[tuple[FeatureBatch, CombinedAnswer]]:
         for batch in batches:
-            answer = self._asking.answer(batch.features_NF, names)
+            answer = self._fan_out.answer(batch.features_NF, names)
             if answer.sites != first.sites:
                 raise Unavailable(
                     "the sites that take part, or their generations, have changed while a file was answered",
@@ -80,7 +80,7 @@ class FileAnswering:
                 )
             yield batch, answer
 
-    def _named(self, batch: FeatureBatch, answer: SitesAnswer) -> PredictionBatch:
+    def _named(self, batch: FeatureBatch, answer: CombinedAnswer) -> PredictionBatch:
         names = self._specification.classes
         return PredictionBatch(
             ids=batch.ids,

@@ -30,7 +30,7 @@ _QUESTIONS_AT_ONCE: Final = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class SitesAnswer:
+class CombinedAnswer:
     """What the federation says, and who it is."""
 
     aggregated: Aggregated
@@ -40,7 +40,7 @@ class SitesAnswer:
     """Of each site that might have taken part and did not: why."""
 
 
-class Asking:
+class SitesFanOut:
     """Questions to the sites of one federation. May be used from any thread."""
 
     def __init__(
@@ -59,7 +59,7 @@ class Asking:
             for site in specification.sites
         }
 
-    def answer(self, features_NF: npt.NDArray[np.float32], names: tuple[str, ...]) -> SitesAnswer:
+    def answer(self, features_NF: npt.NDArray[np.float32], names: tuple[str, ...]) -> CombinedAnswer:
         """Return one answer out of those of the sites that take part, for features of these names, not scaled.
 
         The quorum is waited for as long as ``timeout_seconds``, the others ``grace_seconds`` longer. A site that was
@@ -83,7 +83,7 @@ class Asking:
         absent = {name: reason for name, reason in absent.items() if name in now}
         self._check_quorum(found, absent, len(now), _failures(asked))
         absent |= {site.name: _NEW for site in self._specification.sites if roster.find(site.name) is None}
-        return SitesAnswer(
+        return CombinedAnswer(
             aggregated=combine(tuple(found.values()), self._specification.aggregation.rule),
             sites=tuple(
                 TookPart(site=name, generation=each.generation, constituents=each.constituents, shards=each.shards)

@@ -17,7 +17,7 @@ from typing import Any, Final, Self, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from cluster.config.sites import Site, SitesSettings, SitesSpecification, open_own_store, read_sites
+from cluster.config.sites import ListedSite, SitesSettings, SitesSpecification, open_own_store, read_sites
 from cluster.results.federation import ErasureAnswer, SubjectFound
 from cluster.results.sites import (
     SiteReceipt,
@@ -30,7 +30,7 @@ from cluster.results.sites import (
 )
 from cluster.runtime.system import SystemClock, new_name
 from cluster.sites.batch_predict import FileAnswering
-from cluster.sites.fan_out import Asking, SitesAnswer
+from cluster.sites.fan_out import CombinedAnswer, SitesFanOut
 from cluster.sites.link import NearSite, SiteLink
 from cluster.sites.membership import FeatureOrder, RosterRegister
 from cluster.sites.pinned import PinnedSite
@@ -38,15 +38,16 @@ from cluster.sites.remote import RemoteSite
 from cluster.training.workers import one_ray
 from cluster.writer.drafting import new_request_id, texts
 from cluster.writer.place import check_place, settle_identity
-from coordinator.ports import Clock, Listener, Names, Notice, Remark
+from coordinator.ports import Clock, Listener, Notice, Remark
 from coordinator.receipts.bundles import ReceiptBundle, bundle_from_bytes, verify_bundle
 from coordinator.receipts.issuer import Registrar
 from coordinator.receipts.site_receipts import SiteEvidence
 from coordinator.sites import SiteRecord, SiteStanding
 from coordinator.status import RequestStatus
 from storage.errors import Corrupt, Invalid, ObjectMissing, SisaError, Unavailable
+from storage.objects import NewName
 
-LinkTo = Callable[[Site, Listener, Clock], SiteLink]
+LinkTo = Callable[[ListedSite, Listener, Clock], SiteLink]
 """How a site is reached."""
 
 AWAY: Final = (Unavailable,)
@@ -68,23 +69,23 @@ class SiteFederation:
         *,
         listener: Listener = _nobody,
         clock: Clock | None = None,
-        names: Names = new_name,
+        new_name: NewName = new_name,
         link_to: LinkTo | None = None,
     ) -> None:
         """``link_to`` is how sites are reached; default: as their tables say, see ``link_for``."""
         self.specification = specification
         self._listener = listener
         self._clock = clock or SystemClock()
-        self._names = names
+        self._new_name = new_name
         store = open_own_store(specification)
         self._store = store
         self.roster = RosterRegister(store, self._clock)
         self._features = FeatureOrder(store)
-        self.registrar = Registrar(store, self._clock, names)
+        self.registrar = Registrar(store, self._clock, new_name)
         reach = link_to or partial(link_for, specification.settings)
         self._links = {site.name: reach(site, listener, self._clock) for site in specification.sites}
-        self._asking = Asking(specification, self._links, self.roster)
-        self._answering = FileAnswering(specification, self._asking, self.layout, self._remark)
+        self._fan_out = SitesFanOut(specification, self._links, self.roster)
+        self._answering = FileAnswering(specification, self._fan_out, self.layout, self._remark)
 
     def __repr__(self) -> str:
         sites = [site.name for site in self.specification.sites]
@@ -100,7 +101,7 @@ class SiteFederation:
 
     def close(self) -> None:
         """Let go of the sites."""
-        self._asking.close()
+        self._fan_out.close()
         for link in self._links.values():
             link.close()
 
@@ -129,17 +130,17 @@ class SiteFederation:
         return self._at_nodes(lambda link: "its coordinator is stopped" if link.stop() else "none was launched")
 
     def _at_nodes(self, act: Callable[[PinnedSite], str]) -> dict[str, str]:
-        told = {}
+        words = {}
         for site in self._candidates():
             link = self._links[site.name]
             if not isinstance(link, PinnedSite):
-                told[site.name] = f"launches and stops its own, with 'sisa --site {site.name} launch' there"
+                words[site.name] = f"launches and stops its own, with 'sisa --site {site.name} launch' there"
                 continue
             try:
-                told[site.name] = act(link)
+                words[site.name] = act(link)
             except AWAY as error:
-                told[site.name] = f"waiting for it: {error.fact}"
-        return told
+                words[site.name] = f"waiting for it: {error.fact}"
+        return words
 
     def train(self) -> SitesStatus:
         """Let every site of the specification train and join; one that is away is waited for by nobody.
@@ -168,9 +169,9 @@ class SiteFederation:
         """
         return self._answering.predict(data)
 
-    def answer(self, features_NF: npt.NDArray[np.float32], names: tuple[str, ...]) -> SitesAnswer:
-        """Return the federation's answer for features of these names, not scaled; see ``Asking.answer``."""
-        return self._asking.answer(features_NF, names)
+    def answer(self, features_NF: npt.NDArray[np.float32], names: tuple[str, ...]) -> CombinedAnswer:
+        """Return the federation's answer for features of these names, not scaled; see ``SitesFanOut.answer``."""
+        return self._fan_out.answer(features_NF, names)
 
     def layout(self) -> SiteStanding:
         """Return the standing of a member that can be reached, for its features' names, in the federation's order.
@@ -209,7 +210,7 @@ class SiteFederation:
         self._member(site)
         link = self.link(site)
         self.roster.advance(site, link.standing)  # before: what was set back shall not move on
-        named = request_id or new_request_id(self._names)
+        named = request_id or new_request_id(self._new_name)
         answer = link.erase(
             subjects=texts("subjects", subjects),
             ids=texts("ids", ids),
@@ -327,7 +328,7 @@ class SiteFederation:
             is_shared = False  # what is wrong with a site is told when it is its turn
         return one_ray(self.specification.sites[0].specification.cluster) if is_shared else nullcontext()
 
-    def _candidates(self) -> Iterator[Site]:
+    def _candidates(self) -> Iterator[ListedSite]:
         """Yield the sites that are members or may become such."""
         roster = self.roster.read()
         for site in self.specification.sites:
@@ -335,7 +336,7 @@ class SiteFederation:
             if known is None or known.is_member:
                 yield site
 
-    def _members(self) -> Iterator[Site]:
+    def _members(self) -> Iterator[ListedSite]:
         roster = self.roster.read()
         for site in self.specification.sites:
             known = roster.find(site.name)
@@ -390,7 +391,7 @@ class SiteFederation:
             raise Unavailable(f"no site that can be asked has it; away: {', '.join(away)}", "try again when it is back")
         raise ObjectMissing("no site has this", "check the request's id", request=request_id)
 
-    def _status_of(self, site: Site, record: SiteRecord | None) -> SiteStatus:
+    def _status_of(self, site: ListedSite, record: SiteRecord | None) -> SiteStatus:
         status, reason = None, record.reason if record else ""
         try:
             status = self._links[site.name].status()
@@ -421,7 +422,7 @@ def _membership(record: SiteRecord | None) -> str:
     return "purged" if record.purged_at else "withdrawn"
 
 
-def link_for(settings: SitesSettings, site: Site, listener: Listener, clock: Clock) -> SiteLink:
+def link_for(settings: SitesSettings, site: ListedSite, listener: Listener, clock: Clock) -> SiteLink:
     """Return the way to a site that its table names.
 
     Its own API where it has a ``url``; a node of the cluster where that has nodes of its own (``cluster.labels``);

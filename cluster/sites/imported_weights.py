@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from cluster.config.sites import Site
+from cluster.config.sites import ListedSite
 from cluster.ensemble.loaded import Ensemble
 from cluster.sites.link import SiteLink
 from cluster.sites.site_server import arranged
@@ -28,7 +28,7 @@ _ATTEMPTS: Final = 8
 class Carried:
     """One site's constituents, evaluated here. May be used from any thread; one at a time fetches."""
 
-    def __init__(self, site: Site, link: SiteLink) -> None:
+    def __init__(self, site: ListedSite, link: SiteLink) -> None:
         """Fetches nothing yet."""
         self._site = site
         self._link = link

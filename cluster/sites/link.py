@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from cluster.config.sites import Site
+from cluster.config.sites import ListedSite
 from cluster.coordinator_actor.record import read_record
 from cluster.federation import Federation
 from cluster.results.federation import ErasureAnswer, SubjectFound, Verification
@@ -92,7 +92,7 @@ class SiteLink(Protocol):
 class NearSite:
     """A site whose store is within reach of this process: sites as folders, to try a federation on one machine."""
 
-    def __init__(self, site: Site, listener: Listener, clock: Clock | None = None) -> None:
+    def __init__(self, site: ListedSite, listener: Listener, clock: Clock | None = None) -> None:
         """Reads nothing yet."""
         self._site = site
         self._listener = listener

@@ -15,7 +15,7 @@ from coordinator.ports import Clock
 from coordinator.sites import Roster, SiteMark, SiteRecord, SiteStanding, advanced
 from storage.digests import Json
 from storage.objects import ObjectStore, object_key
-from storage.registers.record import SealedRecord
+from storage.registers.record import RecordRegister
 
 FEATURES_KEY: Final = object_key("control/features")
 ROSTER_KEY: Final = object_key("control/sites")
@@ -25,7 +25,7 @@ class RosterRegister:
     """The roster of one federation. Holds no state: every call reads the store."""
 
     def __init__(self, store: ObjectStore, clock: Clock) -> None:
-        self._record = SealedRecord(store=store, key=ROSTER_KEY, names=frozenset({"sites"}))
+        self._record = RecordRegister(store=store, key=ROSTER_KEY, field_names=frozenset({"sites"}))
         self._clock = clock
 
     def read(self) -> Roster:
@@ -70,7 +70,7 @@ class FeatureOrder:
     """The names of the federation's features, in order. Holds no state: every call reads the store."""
 
     def __init__(self, store: ObjectStore) -> None:
-        self._record = SealedRecord(store=store, key=FEATURES_KEY, names=frozenset({"features"}))
+        self._record = RecordRegister(store=store, key=FEATURES_KEY, field_names=frozenset({"features"}))
 
     def ordered(self, own: tuple[str, ...]) -> tuple[str, ...]:
         """Return the features of a site in the federation's order; as they are where nothing is noted of them."""

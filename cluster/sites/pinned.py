@@ -23,7 +23,7 @@ import numpy.typing as npt
 import ray
 from ray.exceptions import ActorDiedError, ObjectLostError, RayActorError
 
-from cluster.config.sites import Site
+from cluster.config.sites import ListedSite
 from cluster.coordinator_actor.actor import unwrapped
 from cluster.coordinator_actor.launch import launch_coordinator, stop_coordinator
 from cluster.release import OtherRelease, Sent, refusal_in
@@ -64,12 +64,12 @@ class KeyNotThere(Unavailable):
 class Keyless:
     """A site without the partition key that its specification gives."""
 
-    site: Site
+    site: ListedSite
     was_given: bool
     """Whether there was one."""
 
     @classmethod
-    def of(cls, site: Site) -> Keyless:
+    def of(cls, site: ListedSite) -> Keyless:
         """Return ``site`` without its key."""
         return cls(site=_with_key(site, None), was_given=site.specification.partition.key is not None)
 
@@ -96,7 +96,7 @@ class SiteShell:
         self._sent: tuple[tuple[int, str] | None, bytes] = None, b""
 
     @property
-    def _site(self) -> Site:
+    def _site(self) -> ListedSite:
         keyless = self._sent_site.opened("site process")
         if not keyless.was_given:
             return keyless.site
@@ -223,7 +223,7 @@ class PinnedSite:
     """A site whose data and constituents are on the cluster's nodes with its labels, and nowhere else."""
 
     def __init__(
-        self, site: Site, listener: Listener, clock: Clock | None = None, patience_seconds: float = 60.0
+        self, site: ListedSite, listener: Listener, clock: Clock | None = None, patience_seconds: float = 60.0
     ) -> None:
         """Starts nothing yet. ``patience_seconds``: how long its actor may take to come up or to answer a question."""
         del clock  # the site's own counts there
@@ -408,7 +408,7 @@ class PinnedSite:
         return Unavailable(f"the site is away: {fact}", "it goes on when the site is back", site=self.name)
 
 
-def _with_key(site: Site, key: str | None) -> Site:
+def _with_key(site: ListedSite, key: str | None) -> ListedSite:
     own = site.specification
     return replace(site, specification=replace(own, partition=replace(own.partition, key=key)))
 

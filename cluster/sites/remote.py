@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cluster.client import Client, NotAllowed, RemoteAnswers, brought_up_to
-from cluster.config.sites import Site, SitesSettings
+from cluster.config.sites import ListedSite, SitesSettings
 from cluster.release import OtherRelease
 from cluster.results.federation import ErasureAnswer, SubjectFound, Verification
 from cluster.sites.site_server import arranged
@@ -70,7 +70,7 @@ class NotLetIn(Unavailable):
 class RemoteSite:
     """One site behind its own HTTP API. May be used from any thread; nothing is asked twice by itself."""
 
-    def __init__(self, site: Site, settings: SitesSettings) -> None:
+    def __init__(self, site: ListedSite, settings: SitesSettings) -> None:
         """Connects to nothing yet, and reads the token's file when it is first needed.
 
         Raises ``Invalid`` when the address is none, can be overheard, or ``ca_file`` holds no certificate.
@@ -307,7 +307,7 @@ def _check_facts(found: RemoteAnswers) -> None:
         )
 
 
-def _trust(site: Site) -> ssl.SSLContext | None:
+def _trust(site: ListedSite) -> ssl.SSLContext | None:
     if site.settings.ca_file is None:
         return None
     try:
@@ -321,7 +321,7 @@ def _trust(site: Site) -> ssl.SSLContext | None:
         ) from error
 
 
-def _read_token(site: Site) -> str:
+def _read_token(site: ListedSite) -> str:
     """Return the token in the site's token file. Raises ``NotLetIn`` when it is not there, or not only its owner's."""
     assert site.settings.token_file is not None
     path: Path = site.specification.folder / site.settings.token_file

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from cluster.config.sites import Site, SitesSpecification
+from cluster.config.sites import ListedSite, SitesSpecification
 from cluster.config.specification import ClusterSettings
 from storage.location import is_on_s3
 
@@ -29,7 +29,7 @@ def simulated(specification: SitesSpecification) -> SitesSpecification:
     )
 
 
-def _simulated(site: Site) -> Site:
+def _simulated(site: ListedSite) -> ListedSite:
     store = f"./{FOLDER}/{site.name}"
     settings = replace(
         site.settings, store=store, url=None, token_file=None, endpoint=None, keys=None, credentials=None
@@ -39,7 +39,7 @@ def _simulated(site: Site) -> Site:
     if is_on_s3(data.train):  # where they are is said by what is left out below
         data = replace(data, endpoint=own.data_endpoint, credentials=own.data_credentials)
     threads = own.cluster.threads_per_worker  # part of the numerics profile (E7)
-    return Site(
+    return ListedSite(
         settings=settings,
         specification=replace(
             own,

@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from cluster.config.sites import Site
+from cluster.config.sites import ListedSite
 from cluster.ensemble.replica_state import Standing
 from cluster.ensemble.site_report import Telling
 from cluster.results.federation import SubjectFound
@@ -33,7 +33,7 @@ _MOST_NAMES: Final = 5
 class Desk:
     """One site's answers. May be used from any thread."""
 
-    def __init__(self, site: Site, clock: Clock | None = None) -> None:
+    def __init__(self, site: ListedSite, clock: Clock | None = None) -> None:
         """Reads nothing yet."""
         self._site = site
         store = open_objects(site.specification)

@@ -22,7 +22,7 @@ MOST_MISMATCHES: Final = 10
 """So many workers in a row may compute other bits than the task needs; then it is given up."""
 
 
-class Fate(Enum):
+class WorkerEnd(Enum):
     """What became of a worker, in words."""
 
     DIED = "a worker died"
@@ -30,16 +30,16 @@ class Fate(Enum):
     ABSENT = "a worker did not come up"
 
 
-def fate_of(error: RayError, node: str | None, lost: Collection[str]) -> Fate:
+def end_of_worker(error: RayError, node: str | None, lost: Collection[str]) -> WorkerEnd:
     """Return what became of a worker that failed with ``error``.
 
     ``node`` is where it was, None when it died before it could say so; ``lost`` are the nodes that the cluster lost.
     """
     if isinstance(error, ActorUnavailableError):
-        return Fate.LOST  # the node of a worker that died alone would have said so
+        return WorkerEnd.LOST  # the node of a worker that died alone would have said so
     if node in lost or (isinstance(error, ActorDiedError) and error.preempted):
-        return Fate.LOST
-    return Fate.ABSENT if node is None else Fate.DIED
+        return WorkerEnd.LOST
+    return WorkerEnd.ABSENT if node is None else WorkerEnd.DIED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,9 +53,9 @@ class Deaths:
     mismatches: int = 0
     """Of workers that compute other bits."""
 
-    def and_one(self, fate: Fate) -> Deaths:
+    def and_one(self, end: WorkerEnd) -> Deaths:
         """Return what it comes to with another one."""
-        if fate is Fate.DIED:
+        if end is WorkerEnd.DIED:
             return replace(self, crashes=self.crashes + 1)
         return replace(self, losses=self.losses + 1)
 

@@ -64,7 +64,7 @@ class RayIngest:
         if tasks < 2:
             return ingest
         try:
-            check_nodes(source, task.store, task.names, labels)
+            check_nodes(source, task.store, task.new_name, labels)
         except Invalid as error:
             if wanted is not None:
                 raise

@@ -22,9 +22,9 @@ from cluster.config.specification import ClusterSettings
 from cluster.release import OtherRelease, Sent, refusal_in
 from cluster.runtime.labels import selecting
 from cluster.runtime.session import is_short, worker_count, worker_environment
-from cluster.training.deaths import MOST_MISMATCHES, Deaths, Fate, fate_of
+from cluster.training.deaths import MOST_MISMATCHES, Deaths, WorkerEnd, end_of_worker
 from cluster.training.selection import mismatched_nodes, nodes_text, other_nodes_may_match, select, unused_text
-from cluster.training.silence import Place, hushed, missing, own_place
+from cluster.training.silence import Place, awaited_workers, hushed, own_place
 from cluster.training.worker import WorkerActor, WorkerSetup
 from coordinator.engine.tasks import OtherConditions
 from shards.learners.torch.staging import declared_files
@@ -281,7 +281,7 @@ class RayPool:
         again = 0
         while not (ready := ray.wait(list(pending), num_returns=1, timeout=PATIENCE_SECONDS)[0]):
             again += 1
-            if starting and (reason := missing(self._settings, self._avoided)) is not None:
+            if starting and (reason := awaited_workers(self._settings, self._avoided)) is not None:
                 self._remark(f"{reason}; {again * PATIENCE_SECONDS:g} seconds now")
             self._tell_of(pending.values(), again)
         return ready[0]
@@ -333,9 +333,9 @@ class RayPool:
             return None
         return place.node
 
-    def _fate(self, actor: Any, error: RayError) -> Fate:
+    def _end(self, actor: Any, error: RayError) -> WorkerEnd:
         lost = {each["NodeID"] for each in ray.nodes() if not each["Alive"]}
-        return fate_of(error, self._node(actor, timeout=0), lost)
+        return end_of_worker(error, self._node(actor, timeout=0), lost)
 
     def _next(
         self, stream: Any, running: dict[Any, _Run], waiting: deque[tuple[TrainTask, Deaths]]
@@ -369,13 +369,13 @@ class RayPool:
         """Let another worker go on with the task. Raises ``Unavailable`` when its workers died too often."""
         if (refused := refusal_in(str(error), _NODE)) is not None:
             raise refused from error
-        fate = self._fate(run.actor, error)
+        end = self._end(run.actor, error)
         self._let_go(run.actor)  # one that only seems dead would write for nobody
-        deaths = run.deaths.and_one(fate)
+        deaths = run.deaths.and_one(end)
         if (unavailable := deaths.too_many(run.task)) is not None:
             raise unavailable from error
         waiting.appendleft((run.task, deaths))
-        self._remark(f"{fate.value}: another one goes on with shard {run.task.shard} after slice {len(run.task.done)}")
+        self._remark(f"{end.value}: another one goes on with shard {run.task.shard} after slice {len(run.task.done)}")
 
     def _refused(self, error: RayTaskError) -> BaseException:
         """Return the error that a worker raised, as itself; of another release, none stays to be asked again."""

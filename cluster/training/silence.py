@@ -26,7 +26,7 @@ def own_place(_: object) -> Place:
     return Place(ray.get_runtime_context().get_node_id(), os.getpid())
 
 
-def missing(settings: ClusterSettings, avoided: frozenset[str]) -> str | None:
+def awaited_workers(settings: ClusterSettings, avoided: frozenset[str]) -> str | None:
     """Return what workers wait for that have not begun, in words; None: nothing that can be seen from here."""
     if is_short():
         return waited_for(settings, avoided)
@@ -40,7 +40,7 @@ def hushed(known: Sequence[Place], here: str, nodes: Sequence[Any], *, again: in
     a long slice takes as long as it takes; ``nodes`` are as Ray tells of them.
     """
     stopped = [place.process for place in known if place.node == here and is_stopped(place.process)]
-    told = [
+    remarks = [
         f"the worker in process {process} is stopped (SIGSTOP): 'kill -CONT {process}' lets it go on, after"
         f" 'kill -9 {process}' another one takes its place"
         for process in stopped
@@ -48,5 +48,5 @@ def hushed(known: Sequence[Place], here: str, nodes: Sequence[Any], *, again: in
     afar = [place for place in known if place.node != here]
     if afar and again & (again - 1) == 0:  # 1, 2, 4, 8, ...
         where = ", ".join(f"process {place.process} on {nodes_text([place.node], nodes)}" for place in afar)
-        told.append(f"no word from {where}: wait, if a slice may take so long; if it is stopped there, end it")
-    return told
+        remarks.append(f"no word from {where}: wait, if a slice may take so long; if it is stopped there, end it")
+    return remarks

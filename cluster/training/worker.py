@@ -154,7 +154,7 @@ class Worker:
         trainer: ConstituentTrainer[Any] = ConstituentTrainer(
             learner=self._learner(task.width),
             store=self._setup.store,
-            names=new_name,
+            new_name=new_name,
             clock=time.monotonic,
             revised=partial(revised_task, self._setup.store),
         )

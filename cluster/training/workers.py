@@ -9,7 +9,7 @@ from typing import Protocol
 from cluster.config.specification import ClusterSettings, FederationSpecification, bit_settings, settings_record
 from cluster.runtime.guard import check_folder
 from cluster.runtime.labels import check_own_place
-from cluster.runtime.process import told_meanwhile
+from cluster.runtime.process import reporting_wait
 from cluster.runtime.session import is_to_start_ray, join_ray, leave_ray, waiting_for_ray
 from cluster.training.pool import RayPool
 from cluster.training.worker import WorkerSetup
@@ -62,7 +62,7 @@ class Workers:
         """Return the pool, joining Ray at the first call."""
         if self._pool is None:
             check_folder(self._specification.folder)
-            with told_meanwhile(self._remark, waiting_for_ray(self._specification.cluster)):
+            with reporting_wait(self._remark, waiting_for_ray(self._specification.cluster)):
                 self._started_ray = join_ray(self._specification.cluster)
             self._pool = RayPool(self._setup(), self._specification.cluster, self._remark)
         return self._pool

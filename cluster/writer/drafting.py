@@ -11,14 +11,14 @@ from typing import Any, Final
 import numpy as np
 
 from cluster.config.specification import FederationSpecification
-from coordinator.ports import Names
 from coordinator.receipts.statements import Commitment
 from coordinator.requests import ErasureRequest, Readmission
 from shards.routing import DIGEST_BYTES, Naming, PartitionKey, SubjectDigest, point_digest, subject_digests
-from shards.subjects import SubjectForm, in_form, skeleton, written
+from shards.subjects import SubjectForm, forms_and_skeletons, in_form, skeleton
 from shards.tombstones import DigestSet
 from storage.digests import Sha256, sha256
 from storage.errors import Invalid, InvariantBroken
+from storage.objects import NewName
 
 _AT_ONCE: Final = 4096
 """Names that are digested together."""
@@ -52,7 +52,7 @@ class Roll:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Draft:
+class RequestDraft:
     """A request as it leaves the process that was asked: names no more, but what its answer needs of them."""
 
     request: ErasureRequest
@@ -63,9 +63,9 @@ class Draft:
     """What opens the request's commitment; for whoever asked, and kept by nobody else."""
 
 
-def new_request_id(names: Names) -> str:
+def new_request_id(new_name: NewName) -> str:
     """Return an id for a request to which its sender gave none."""
-    return f"er-{names()[:12]}"
+    return f"er-{new_name()[:12]}"
 
 
 def roll_of(
@@ -185,7 +185,7 @@ def _without_form(kind: str, names: Sequence[str], before: int, form: SubjectFor
 
 def _is_among(request_id: str, names: Sequence[str], form: SubjectForm) -> bool:
     """Return whether one of the names is the id in another spelling: of the same skeleton, or one telephone number."""
-    if skeleton(request_id).encode("utf-8", "surrogatepass") in written(names, "exact")[1]:
+    if skeleton(request_id).encode("utf-8", "surrogatepass") in forms_and_skeletons(names, "exact")[1]:
         return True
     # Of all forms ``phone`` alone unites names of different skeletons, such as +49 (30) 1234 and 0049301234.
     own = _in_form(request_id, form) if form == "phone" else ""

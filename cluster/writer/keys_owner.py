@@ -10,19 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from cluster.writer.place import PLACE_FIELDS, REMEDY, check_place, foreign_place, is_ours, place_of
+from cluster.writer.place import PLACE_FIELDS, REMEDY, check_place, foreign_place, is_own_place, place_of
 from storage.digests import Json, sha256
 from storage.encryption.keyring_location import IDENTITY, find_keyrings
 from storage.encryption.store import SealedStore
 from storage.errors import Conflict
 from storage.objects import object_key
-from storage.registers.record import SealedRecord
+from storage.registers.record import RecordRegister
 
 
 def check_owner(store: SealedStore) -> None:
     """Raise ``Conflict`` when the store is a copy: of one at another place, or of one whose keys it shares."""
     owner = _owner(store)
-    if owner is not None and not is_ours(owner, store):
+    if owner is not None and not is_own_place(owner, store):
         raise Conflict(
             f"this store is a copy of {owner['location']}, whose keys it shares: an erasure here would destroy them"
             " there; nothing was done",
@@ -40,7 +40,7 @@ def is_of_others(store: SealedStore) -> bool:
 def has_foreign_keys(store: SealedStore) -> bool:
     """Return whether the store's keys belong to another store."""
     owner = _owner(store)
-    return owner is not None and not is_ours(owner, store)
+    return owner is not None and not is_own_place(owner, store)
 
 
 def own_keys(store: SealedStore, *, take: bool = False) -> None:
@@ -52,7 +52,7 @@ def own_keys(store: SealedStore, *, take: bool = False) -> None:
     record, place = _record(store), place_of(store)
     if record is None or record.read() == place:
         return
-    record.change(lambda found: place if take or found is None or is_ours(found, store) else found)
+    record.change(lambda found: place if take or found is None or is_own_place(found, store) else found)
 
 
 def _owner(store: SealedStore) -> Mapping[str, Json] | None:
@@ -60,7 +60,7 @@ def _owner(store: SealedStore) -> Mapping[str, Json] | None:
     return None if record is None else record.read()
 
 
-def _record(store: SealedStore) -> SealedRecord | None:
+def _record(store: SealedStore) -> RecordRegister | None:
     """Return where the owner is on record; None: there are no keys, or not elsewhere.
 
     Raises ``Conflict`` when the keys are not there, so that nothing is made in their place.
@@ -68,4 +68,4 @@ def _record(store: SealedStore) -> SealedRecord | None:
     if store.keys is None or find_keyrings(store.inner, store.keys) is None:
         return None
     identity = store.inner.get(IDENTITY).payload
-    return SealedRecord(store=store.keys, key=object_key(f"owners/{sha256(identity)}"), names=PLACE_FIELDS)
+    return RecordRegister(store=store.keys, key=object_key(f"owners/{sha256(identity)}"), field_names=PLACE_FIELDS)

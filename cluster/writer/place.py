@@ -17,7 +17,7 @@ from storage.digests import Json
 from storage.errors import Conflict, InvariantBroken
 from storage.location import inode_of
 from storage.objects import ObjectStore, object_key
-from storage.registers.record import SealedRecord
+from storage.registers.record import RecordRegister
 
 IDENTITY_KEY: Final = object_key("control/identity")
 
@@ -59,7 +59,7 @@ def check_place(store: ObjectStore) -> None:
 def foreign_place(store: ObjectStore) -> str | None:
     """Return where the store is of which this one is a copy; None: its record does not show one."""
     found = read_identity(store)
-    return None if found is None or is_ours(found.place, store) else str(found.place["location"])
+    return None if found is None or is_own_place(found.place, store) else str(found.place["location"])
 
 
 def settle_identity(store: ObjectStore) -> Identity:
@@ -68,13 +68,13 @@ def settle_identity(store: ObjectStore) -> Identity:
     To be called by who holds the writer lock. A copy stays one.
     """
     known, place, own_id = read_identity(store), place_of(store), secrets.token_hex(16)
-    if known is not None and (known.place == place or not is_ours(known.place, store)):
+    if known is not None and (known.place == place or not is_own_place(known.place, store)):
         return known
 
     def settled(found: Mapping[str, Json] | None) -> Mapping[str, Json]:
         if found is None:
             return {"id": own_id, "earlier": [], "place": place}
-        is_own = is_ours(_identity(found).place, store)
+        is_own = is_own_place(_identity(found).place, store)
         return {**found, "place": place} if is_own else found
 
     return _changed(store, settled)
@@ -111,7 +111,7 @@ def place_of(store: ObjectStore) -> dict[str, Json]:
     return {"location": store.location, "host": platform.node(), "inode": inode_of(store)}
 
 
-def is_ours(place: Mapping[str, Any], store: ObjectStore) -> bool:
+def is_own_place(place: Mapping[str, Any], store: ObjectStore) -> bool:
     """Return whether the place is this store's: on its host a folder may move, and other hosts may see it unmoved.
 
     A bucket and its prefix are the place, under any name of its server.
@@ -129,5 +129,5 @@ def _identity(fields: Mapping[str, Any]) -> Identity:
     return Identity(id=fields["id"], earlier=tuple(fields["earlier"]), place=fields["place"])
 
 
-def _record(store: ObjectStore) -> SealedRecord:
-    return SealedRecord(store=store, key=IDENTITY_KEY, names=frozenset({"id", "earlier", "place"}))
+def _record(store: ObjectStore) -> RecordRegister:
+    return RecordRegister(store=store, key=IDENTITY_KEY, field_names=frozenset({"id", "earlier", "place"}))

@@ -66,8 +66,8 @@ def _asked(specification: FederationSpecification, data: object, remark: Callabl
     if not isinstance(data, str | Path):
         return table_source(table_of(data))
     source = _opened(specification, str(data), Path.cwd())
-    if told := passed_over_text(source):
-        remark(told)
+    if passed_over := passed_over_text(source):
+        remark(passed_over)
     return source
 
 

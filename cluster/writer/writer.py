@@ -12,7 +12,7 @@ from cluster.config.specification import FederationSpecification, settings_recor
 from cluster.results.federation import Verification
 from cluster.runtime.system import SteadyClock, SystemClock, holder, many_at_once, new_name
 from cluster.training.late_workers import LateWorkers
-from cluster.writer.drafting import Draft, new_request_id, request_of, roll_of
+from cluster.writer.drafting import RequestDraft, new_request_id, request_of, roll_of
 from cluster.writer.identity import (
     check_identity,
     check_taken,
@@ -41,7 +41,7 @@ from coordinator.engine.removal import everyone
 from coordinator.engine.sweep import GONE
 from coordinator.engine.tasks import check_configuration, differing
 from coordinator.interventions import Intervention
-from coordinator.ports import Clock, Listener, Names, Remark
+from coordinator.ports import Clock, Listener, Remark
 from coordinator.receipts.issuer import Registrar
 from coordinator.receipts.rollback import forgotten_by, refuse_restoring
 from coordinator.receipts.statements import Commitment
@@ -58,17 +58,18 @@ from shards.tombstones import DigestSet
 from storage.encryption.store import SealedStore
 from storage.errors import Conflict, Corrupt, Invalid, Unavailable
 from storage.location import is_on_s3
+from storage.objects import NewName
 from storage.stores.probe import probe_store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
+class WriterSetup:
     """What writing to a federation takes."""
 
     specification: FederationSpecification
     store: SealedStore
     clock: SteadyClock
-    names: Names
+    new_name: NewName
     listener: Listener
     workers: LateWorkers
 
@@ -87,7 +88,7 @@ class Surroundings:
         return Registrar(
             self.store,
             self.clock,
-            self.names,
+            self.new_name,
             witness=open_witness(self.specification),
             tell=lambda text: self.listener(Remark(text=text)),
             each=many_at_once,
@@ -95,7 +96,7 @@ class Surroundings:
 
 
 def drafted(
-    around: Surroundings,
+    setup: WriterSetup,
     *,
     subjects: Iterable[str | int],
     ids: Iterable[str | int],
@@ -103,19 +104,19 @@ def drafted(
     held: str,
 ) -> tuple[ErasureRequest, DigestSet]:
     """Return what of ``draft`` is for whoever carries the request out."""
-    made = draft(around, subjects=subjects, ids=ids, request_id=request_id, held=held)
+    made = draft(setup, subjects=subjects, ids=ids, request_id=request_id, held=held)
     return made.request, made.names
 
 
 def draft(
-    around: Surroundings,
+    setup: WriterSetup,
     *,
     subjects: Iterable[str | int],
     ids: Iterable[str | int],
     request_id: str | None,
     held: str,
     include_similar: bool = False,
-) -> Draft:
+) -> RequestDraft:
     """Return an erasure request and the keyed digests that it names: what leaves this process is no name any more.
 
     The same ``request_id`` with the same subjects and ids is the same request (D4); without one an id is drawn. With
@@ -128,13 +129,13 @@ def draft(
         check_own_request_id(request_id)
     if held:
         check_reason(held)
-    specification = around.specification
-    state, key = trained(read_state(around.store), around.store, specification)
-    around.clock.saw(latest_time(state))
+    specification = setup.specification
+    state, key = trained(read_state(setup.store), setup.store, specification)
+    setup.clock.saw(latest_time(state))
     if include_similar:
         check_skeletons(state)
-    own_id = new_request_id(around.names) if request_id is None else request_id
-    salt = around.names()
+    own_id = new_request_id(setup.new_name) if request_id is None else request_id
+    salt = setup.new_name()
     commitment = Commitment(salt)
     roll = roll_of(specification, key, state.naming, subjects, ids, request_id=own_id, commitment=commitment)
     names = roll.names
@@ -142,12 +143,12 @@ def draft(
         specification,
         names,
         own_id,
-        around.clock.now(),
+        setup.clock.now(),
         held,
         include_similar=include_similar,
         commitment=commitment.value(),
     )
-    return Draft(request=request, names=names, roll=roll, salt=salt)
+    return RequestDraft(request=request, names=names, roll=roll, salt=salt)
 
 
 def check_skeletons(state: FederationState) -> None:
@@ -161,7 +162,7 @@ def check_skeletons(state: FederationState) -> None:
 
 
 def drafted_for_all(
-    around: Surroundings, state: FederationState, request_id: str
+    setup: WriterSetup, state: FederationState, request_id: str
 ) -> tuple[ErasureRequest, DigestSet] | None:
     """Return the request that erases everybody who has a data point here now; None: it was accepted before.
 
@@ -169,10 +170,10 @@ def drafted_for_all(
     another request: ``Conflict``. ``state`` is a trained federation's, as it is now.
     """
     check_own_request_id(request_id)
-    earlier = find_request(around.store, lambda: read_state(around.store), request_id)
+    earlier = find_request(setup.store, lambda: read_state(setup.store), request_id)
     if earlier is None:
-        names = everyone(around.store, state)
-        return request_of(around.specification, names, request_id, around.clock.now()), names
+        names = everyone(setup.store, state)
+        return request_of(setup.specification, names, request_id, setup.clock.now()), names
     if not earlier.state.is_open and any(shard.points for shard in state.shards):
         raise Conflict(
             "the request id was used before, and there are data points here", "choose another", id=request_id
@@ -180,23 +181,27 @@ def drafted_for_all(
     return None
 
 
-def surroundings(
-    specification: FederationSpecification, *, listener: Listener, clock: Clock | None = None, names: Names = new_name
-) -> Surroundings:
+def writer_setup(
+    specification: FederationSpecification,
+    *,
+    listener: Listener,
+    clock: Clock | None = None,
+    new_name: NewName = new_name,
+) -> WriterSetup:
     """Return what writing to the federation takes, in this process."""
     store = open_objects(specification)
-    return Surroundings(
+    return WriterSetup(
         specification=specification,
         store=store,
         clock=SteadyClock(clock or SystemClock(), lambda text: listener(Remark(text=text))),
-        names=names,
+        new_name=new_name,
         listener=listener,
         workers=LateWorkers(specification, store, lambda text: listener(Remark(text=text))),
     )
 
 
 @contextmanager
-def writing(around: Surroundings, command: str) -> Iterator[Writer]:
+def writing(setup: WriterSetup, command: str) -> Iterator[Writer]:
     """Hold the federation's writer lock, and go on with whatever an interrupted writer left undone.
 
     ``command`` is what others are told of who holds it; "train" and "launch" may begin a federation. Raises
@@ -204,26 +209,26 @@ def writing(around: Surroundings, command: str) -> Iterator[Writer]:
     may be verified), ``Invalid`` or ``Unavailable`` when the federation's labels say that its data are read elsewhere.
     """
     may_begin = command in {"train", "launch"}
-    around.workers.check_own_place()
+    setup.workers.check_own_place()
     if command != "restore":
-        refuse_restoring(around.store)
+        refuse_restoring(setup.store)
     if command not in {"verify", "restore"}:  # the first destroys no key, and records what it finds in the copy alone
-        check_owner(around.store)
-    with around.store.exclusive("writer", holder=holder(command, around.clock.now())):
-        state = read_state(around.store)
-        if may_begin and state is None and is_on_s3(around.store.location):
-            probe_store(around.store)  # many servers keep conditions only one at a time
-        key = partition_key(around.store, around.specification, draw=may_begin)
+        check_owner(setup.store)
+    with setup.store.exclusive("writer", holder=holder(command, setup.clock.now())):
+        state = read_state(setup.store)
+        if may_begin and state is None and is_on_s3(setup.store.location):
+            probe_store(setup.store)  # many servers keep conditions only one at a time
+        key = partition_key(setup.store, setup.specification, draw=may_begin)
         if state is not None and state.is_begun:
-            check_identity(state, around.specification, key)
+            check_identity(state, setup.specification, key)
         if may_begin:
-            keep_given_key(around.store, around.specification)  # servers look for it there, and may only read
-        around.clock.saw(latest_time(state))
-        engine = Engine.start(_tools(around), fresh_state(around.specification, key))
-        identity = settle_identity(around.store)
-        own_keys(around.store)
+            keep_given_key(setup.store, setup.specification)  # servers look for it there, and may only read
+        setup.clock.saw(latest_time(state))
+        engine = Engine.start(_tools(setup), fresh_state(setup.specification, key))
+        identity = settle_identity(setup.store)
+        own_keys(setup.store)
         try:
-            yield Writer(around, engine, key, around.notices(identity.id, key))
+            yield Writer(setup, engine, key, setup.notices(identity.id, key))
         except GONE:
             engine.refuse_superseded()  # what another writer has purged is not damaged
             raise
@@ -269,8 +274,8 @@ class Writing(Protocol):
 class Writer:
     """A federation being written to. ``accept`` and what concerns single requests may be called from any thread."""
 
-    def __init__(self, around: Surroundings, engine: Engine, key: PartitionKey, notices: Notices | None = None) -> None:
-        self._around = around
+    def __init__(self, setup: WriterSetup, engine: Engine, key: PartitionKey, notices: Notices | None = None) -> None:
+        self._setup = setup
         self._notices = notices
         self._engine = engine
         self._key = key
@@ -291,14 +296,14 @@ class Writer:
         The source is read again when it has changed. Erased subjects stay out whatever it holds.
         Raises ``Invalid`` for bad data or a bad model, ``Corrupt`` when slices are damaged and there is no source.
         """
-        engine, specification = self._engine, self._around.specification
+        engine, specification = self._engine, self._setup.specification
         lost = engine.audit()
         if not lost:  # else the source comes first: a damaged slice cannot be searched
             engine.remove_points()
         self._tell_changes()
         source = self._source()
         width = feature_width(source, specification.data) if source else _width(engine.state)
-        pool = self._around.workers.pool()
+        pool = self._setup.workers.pool()
         stored = engine.state.configuration
         configuration = in_force(stored, pool.configuration(width, specification.partition.shards, stored))
         if configuration != stored:  # else a worker rehearses the model, if there is anything to train
@@ -314,7 +319,7 @@ class Writer:
             check_taken(engine.state, specification)
         elif lost or is_news(specification, engine.state, source):
             engine.ingest(source, specification.data, specification.partition, self._key, lost)
-            own_keys(self._around.store)  # the first data points made the keys
+            own_keys(self._setup.store)  # the first data points made the keys
         engine.configure(settings_record(specification), configuration)
         engine.settle()
 
@@ -323,7 +328,7 @@ class Writer:
 
         It was received now at the latest: whoever drafted it may have a clock that is ahead of this one.
         """
-        received = received_by(request, self._around.clock.now())
+        received = received_by(request, self._setup.clock.now())
         if self._notices is not None:
             self._notices.accepted(received, names)
         return self._engine.accept(received, names)
@@ -351,7 +356,7 @@ class Writer:
 
         Raises as ``coordinator.decisions.policy.ruling`` does.
         """
-        settings, at = self._around.specification.erasure, self._engine.now()
+        settings, at = self._setup.specification.erasure, self._engine.now()
 
         def ruled(state: FederationState) -> Event:
             found = self._engine.find(request_id)
@@ -378,23 +383,23 @@ class Writer:
         A constituent that is found wrong answers no longer, durably, and is trained anew by the next training.
         Raises ``Invalid`` for a shard that does not exist.
         """
-        around = self._around
-        state = require_data(self.state, around.specification)
-        check_unchanged(state, around.specification)
+        setup = self._setup
+        state = require_data(self.state, setup.specification)
+        check_unchanged(state, setup.specification)
         chosen = _chosen(shards, len(state.shards))
-        pool = around.workers.pool()
+        pool = setup.workers.pool()
         stored = state.configuration
         check_configuration(stored, pool.configuration(_width(state), len(chosen), stored))
-        residue = scan_residue(around.store, state)
-        proofs = prove_shards(state, chosen, pool, around.listener)
+        residue = scan_residue(setup.store, state)
+        proofs = prove_shards(state, chosen, pool, setup.listener)
         # A statement that is still owed is not missing: settling issues it.
         ended: tuple[ErasureRequest | Readmission | Refutation, ...]
-        every = all_requests(around.store, state), all_readmissions(around.store, state)
+        every = all_requests(setup.store, state), all_readmissions(setup.store, state)
         ended = (*every[0], *every[1], *state.refuted)
-        receipts = around.registrar.check_all(each.request_id for each in ended if each.receipt is not None)
-        forgotten = forgotten_by(around.store, lambda: self.state)
-        told = (f"request {each}: the log states it, and the state does not know it" for each in forgotten)
-        receipts = replace(receipts, broken=(*receipts.broken, *told))
+        receipts = setup.registrar.check_all(each.request_id for each in ended if each.receipt is not None)
+        forgotten = forgotten_by(setup.store, lambda: self.state)
+        unknown = (f"request {each}: the log states it, and the state does not know it" for each in forgotten)
+        receipts = replace(receipts, broken=(*receipts.broken, *unknown))
         self._engine.refuse_superseded()  # else what differs may be what another writer has changed meanwhile
         if wrong := [proof.refutation for proof in proofs if proof.refutation is not None]:
             self._engine.refute(wrong)
@@ -403,18 +408,18 @@ class Writer:
     def _source(self) -> Source | None:
         """Return the source; None when it is gone but was ingested before, which is no reason to stop."""
         try:
-            source = open_train(self._around.specification)
+            source = open_train(self._setup.specification)
         except (Invalid, Unavailable) as error:
             if self.state.data is None:
                 raise
             self._tell(f"{error.message}: going on with what was ingested before")
             return None
-        if told := passed_over_text(source):
-            self._tell(told)
+        if passed_over := passed_over_text(source):
+            self._tell(passed_over)
         return source
 
     def _tell_changes(self) -> None:
-        if self.state.configuration and (changed := differences(self.state, self._around.specification)):
+        if self.state.configuration and (changed := differences(self.state, self._setup.specification)):
             self._tell(f"settings changed, so constituents are trained anew:\n{side_by_side(changed)}")
 
     def _tell_conditions(self, now: Configuration) -> None:
@@ -425,20 +430,20 @@ class Writer:
             self._tell(f"all constituents are retrained because conditions differ: {'; '.join(changed)}")
 
     def _tell(self, text: str) -> None:
-        self._around.listener(Remark(text=text))
+        self._setup.listener(Remark(text=text))
 
 
-def _tools(around: Surroundings) -> Tools:
+def _tools(setup: WriterSetup) -> Tools:
     return Tools(
-        store=around.store,
-        clock=around.clock,
-        names=around.names,
-        listener=around.listener,
-        pool=around.workers.pool,
-        registrar=around.registrar,
-        described=lambda: describe_store(around.store, around.clock.machine()),
-        erasure=around.specification.erasure,
-        ingest=around.workers.ingestion(),
+        store=setup.store,
+        clock=setup.clock,
+        new_name=setup.new_name,
+        listener=setup.listener,
+        pool=setup.workers.pool,
+        registrar=setup.registrar,
+        described=lambda: describe_store(setup.store, setup.clock.machine()),
+        erasure=setup.specification.erasure,
+        ingest=setup.workers.ingestion(),
     )
 
 

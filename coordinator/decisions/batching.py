@@ -17,7 +17,7 @@ from coordinator.requests import Cost, ErasureRequest, RequestState
 from coordinator.settings import ErasureSettings
 from coordinator.state import FederationState
 from shards.cost import replay_point_epochs, training_point_epochs
-from shards.routing import Placement
+from shards.routing import SliceId
 from shards.schedule import slice_epochs
 from shards.specification import ShardId
 
@@ -49,7 +49,7 @@ def plan_batch(state: FederationState, epochs: int) -> RequestBatch:
     schedule = slice_epochs(epochs, len(state.shards[0].slices))
     pace = _seconds_per_point_epoch(state, batch, schedule)
     affected = affected_slices(
-        Placement(shard, request.first_slice(shard)) for request in batch for shard in request.shards
+        SliceId(shard, request.first_slice(shard)) for request in batch for shard in request.shards
     )
     retrains = []
     for shard, from_slice in affected.items():

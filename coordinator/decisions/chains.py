@@ -7,12 +7,12 @@ from dataclasses import replace
 
 from coordinator.state import FederationState
 from shards.lineage import valid_prefix
-from shards.routing import Placement
+from shards.routing import SliceId
 from shards.slices.files import SliceRecord
 from shards.specification import ShardId, SliceIndex
 
 
-def with_slices(state: FederationState, changed: Mapping[Placement, SliceRecord]) -> FederationState:
+def with_slices(state: FederationState, changed: Mapping[SliceId, SliceRecord]) -> FederationState:
     """Return the state with these slices in place of the old ones, and no checkpoint that has seen the old ones."""
     if not changed:
         return state

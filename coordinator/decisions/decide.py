@@ -42,7 +42,7 @@ from coordinator.requests import (
 )
 from coordinator.state import DataState, FederationState
 from shards.lineage import CheckpointRecord, Configuration
-from shards.routing import Placement
+from shards.routing import SliceId
 from shards.slices.files import SliceRecord
 from shards.specification import ShardId, SliceIndex
 from storage.errors import InvariantBroken
@@ -55,8 +55,8 @@ class Ingested:
     """The source was read; ``slices`` is what it holds now, placement by placement."""
 
     data: DataState
-    slices: Mapping[Placement, SliceRecord]
-    lost: frozenset[Placement] = frozenset()
+    slices: Mapping[SliceId, SliceRecord]
+    lost: frozenset[SliceId] = frozenset()
     """Slices whose old objects are damaged: replaced even where their content is the same."""
     at: str = ""
 
@@ -85,8 +85,8 @@ class PointsRemoved:
     """The request's data points were found and written out of their slices."""
 
     request_id: str
-    removed: Mapping[Placement, int]
-    slices: Mapping[Placement, SliceRecord]
+    removed: Mapping[SliceId, int]
+    slices: Mapping[SliceId, SliceRecord]
     """The slices without them. Requests carried out together may have theirs all in the first one's event."""
     tombstones: ObjectRef | None
     """As the state's; of an event that 0.1 recorded: all tombstones, this request's included."""

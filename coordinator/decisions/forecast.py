@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import ceil
 
 from shards.cost import batch_fraction, erasure_cost_epochs
-from shards.specification import PartitionSettings, TrainingSettings, refuse
+from shards.specification import PartitionSettings, TrainingSettings, refuse_settings
 
 _POINT_OVERHEAD_BYTES = 16 + 16 + 4
 """Beside its features a stored data point has two keyed digests and a label."""
@@ -105,7 +105,7 @@ def _check(points: int, width: int, requests: int, seconds_per_point_epoch: floa
     ]
     if not 0 < seconds_per_point_epoch < float("inf"):
         problems.append(f"seconds_per_point_epoch must be above 0, got {seconds_per_point_epoch}")
-    refuse("forecast", problems)
+    refuse_settings("forecast", problems)
 
 
 def _warnings(

@@ -9,7 +9,7 @@ from coordinator.requests import Cost
 from coordinator.state import FederationState
 from shards.cost import replay_point_epochs, training_point_epochs
 from shards.lineage import CheckpointRecord
-from shards.routing import Placement
+from shards.routing import SliceId
 from shards.schedule import slice_epochs
 from shards.specification import ShardId, SliceIndex
 
@@ -70,16 +70,16 @@ def checkpoint_cost(state: FederationState, shard: ShardId, checkpoint: Checkpoi
     return Cost(point_epochs=seen * own_epochs, seconds=checkpoint.seconds)
 
 
-def affected_slices(placements: Iterable[Placement]) -> Mapping[ShardId, SliceIndex]:
+def affected_slices(slice_ids: Iterable[SliceId]) -> Mapping[ShardId, SliceIndex]:
     """Return the earliest affected slice of every affected shard; no other shard is touched (SISA section III)."""
     earliest: dict[ShardId, SliceIndex] = {}
-    for placement in placements:
-        earliest[placement.shard] = min(placement.slice, earliest.get(placement.shard, placement.slice))
+    for slice_id in slice_ids:
+        earliest[slice_id.shard] = min(slice_id.slice, earliest.get(slice_id.shard, slice_id.slice))
     return dict(sorted(earliest.items()))
 
 
-def plan_retrain(state: FederationState, erased: Mapping[Placement, int], epochs: int) -> RetrainPlan:
-    """Return the plan for erasing ``erased`` data points (counts by placement) under e' = ``epochs``.
+def plan_retrain(state: FederationState, erased: Mapping[SliceId, int], epochs: int) -> RetrainPlan:
+    """Return the plan for erasing ``erased`` data points (counts by slice) under e' = ``epochs``.
 
     Costs are those of the survivors: the erased points are not trained on again.
     """
@@ -107,8 +107,8 @@ def plan_retrain(state: FederationState, erased: Mapping[Placement, int], epochs
     )
 
 
-def _survivors(state: FederationState, shard: ShardId, erased: Mapping[Placement, int]) -> tuple[int, ...]:
+def _survivors(state: FederationState, shard: ShardId, erased: Mapping[SliceId, int]) -> tuple[int, ...]:
     return tuple(
-        record.points - erased.get(Placement(shard, SliceIndex(number)), 0)
+        record.points - erased.get(SliceId(shard, SliceIndex(number)), 0)
         for number, record in enumerate(state.shards[shard].slices, start=1)
     )

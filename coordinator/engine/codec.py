@@ -27,7 +27,7 @@ from coordinator.decisions.decide import (
 from coordinator.requests import ErasureRequest, Readmission
 from coordinator.state import NONE_ENDED, DataState, EndedRequests, FederationState
 from shards.lineage import Configuration, NumericsProfile
-from shards.routing import Placement
+from shards.routing import SliceId
 from shards.slices.files import SliceRecord
 from storage.digests import Json
 from storage.errors import Corrupt, InvariantBroken, NewerFormat
@@ -79,17 +79,17 @@ _FIRST_FORMAT: Final[Mapping[type, int]] = {SubjectsReadmitted: 3, ConstituentRe
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bucket:
+class EndedBucket:
     """Ended requests, each with its number among all that were ever accepted, and ended readmissions."""
 
     requests: tuple[tuple[int, ErasureRequest], ...]
     readmissions: tuple[Readmission, ...]
 
 
-EMPTY_BUCKET: Final = Bucket(requests=(), readmissions=())
+EMPTY_BUCKET: Final = EndedBucket(requests=(), readmissions=())
 
 _ADAPTER: Final = TypeAdapter(FederationState)
-_BUCKET: Final = TypeAdapter(Bucket)
+_BUCKET: Final = TypeAdapter(EndedBucket)
 _KINDS: Final[Mapping[str, type[Event]]] = {
     re.sub(r"(?<=[a-z])(?=[A-Z])", "_", kind.__name__).lower(): kind for kind in get_args(Event)
 }
@@ -119,14 +119,14 @@ def decode_state(body: Mapping[str, Any]) -> FederationState:
         raise Corrupt(f"the manifest does not hold a federation: {error.error_count()} problems") from error
 
 
-def encode_ended(bucket: Bucket) -> dict[str, Any]:
+def encode_ended(bucket: EndedBucket) -> dict[str, Any]:
     """Return a bucket of ended requests as JSON values."""
     values = _BUCKET.dump_python(bucket, mode="json")
     _version([(ErasureRequest, request) for _, request in values["requests"]])
     return {"format_version": FORMAT_VERSION, **values}
 
 
-def decode_ended(body: Any, only: str | None = None) -> Bucket:
+def decode_ended(body: Any, only: str | None = None) -> EndedBucket:
     """Return the bucket that ``encode_ended`` wrote; with the request or readmission of the id ``only`` alone.
 
     Raises as ``decode_state`` does.
@@ -220,8 +220,8 @@ def _fields(event: str) -> tuple[_Field, ...]:
 def _field(name: str, hint: Any) -> _Field:
     """Return how a field is written: JSON has neither maps by placement nor sets, so these become sorted lists."""
     arguments = get_args(hint)
-    if get_origin(hint) is Mapping and arguments[0] is Placement:
-        pairs = _tuple_of(GenericAlias(tuple, (Placement, arguments[1])))
+    if get_origin(hint) is Mapping and arguments[0] is SliceId:
+        pairs = _tuple_of(GenericAlias(tuple, (SliceId, arguments[1])))
         return _Field(name, lambda value: _json(pairs, sorted(value.items(), key=_first)), _loader(pairs, dict))
     if get_origin(hint) is frozenset:
         members = _tuple_of(arguments[0])
@@ -243,7 +243,7 @@ def _json(adapter: TypeAdapter[Any], value: Any) -> Any:
     return adapter.dump_python(tuple(value) if isinstance(value, list) else value, mode="json")
 
 
-def _first(pair: tuple[Placement, Any]) -> Placement:
+def _first(pair: tuple[SliceId, Any]) -> SliceId:
     return pair[0]
 
 

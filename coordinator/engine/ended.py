@@ -15,22 +15,21 @@ from typing import Final
 
 from coordinator.decisions.decide import EndedKept
 from coordinator.decisions.ended import leaving, numbered
-from coordinator.engine.codec import EMPTY_BUCKET, Bucket, decode_ended, encode_ended
+from coordinator.engine.codec import EMPTY_BUCKET, EndedBucket, decode_ended, encode_ended
 from coordinator.engine.lookup import load_object
 from coordinator.engine.removal import put_object
-from coordinator.ports import Names
 from coordinator.requests import ErasureRequest, ObjectRef, Readmission
 from coordinator.state import FederationState
 from storage.digests import canonical_json, sha256
 from storage.errors import Corrupt
-from storage.objects import ObjectStore
+from storage.objects import NewName, ObjectStore
 
 PREFIX: Final = "ended/"
 IN_A_BUCKET: Final = 192
 """How many a bucket holds on average."""
 
 
-def keep_ended(store: ObjectStore, names: Names, state: FederationState) -> EndedKept | None:
+def keep_ended(store: ObjectStore, new_name: NewName, state: FederationState) -> EndedKept | None:
     """Write the buckets with the requests that are to leave the state now, and return the event; None: none are."""
     going = leaving(state)
     if not going:
@@ -40,7 +39,7 @@ def keep_ended(store: ObjectStore, names: Names, state: FederationState) -> Ende
     number = {request.request_id: number for number, request in numbered(state)}
     for each in going:
         buckets.add(number.get(each.request_id, 0), each)
-    return EndedKept(request_ids=tuple(each.request_id for each in going), buckets=buckets.written(names))
+    return EndedKept(request_ids=tuple(each.request_id for each in going), buckets=buckets.written(new_name))
 
 
 def find_known(
@@ -94,7 +93,7 @@ def all_readmissions(store: ObjectStore, state: FederationState) -> tuple[Readmi
     return (*sorted(ended, key=lambda each: each.at), *state.readmissions)
 
 
-def buckets(store: ObjectStore, state: FederationState) -> Iterator[Bucket]:
+def buckets(store: ObjectStore, state: FederationState) -> Iterator[EndedBucket]:
     """Yield every bucket of the state that holds anything. Raises ``Corrupt``."""
     return (_load(store, ref) for ref in state.ended.buckets if ref is not None)
 
@@ -105,7 +104,7 @@ class _Buckets:
     def __init__(self, store: ObjectStore, state: FederationState) -> None:
         self._store = store
         self._refs = list(state.ended.buckets)
-        self._changed: dict[int, Bucket] = {}
+        self._changed: dict[int, EndedBucket] = {}
 
     def grow(self, count: int) -> None:
         """Have at least ``count`` buckets: each new one takes its part of the one that stood for both."""
@@ -128,15 +127,15 @@ class _Buckets:
         else:
             self._changed[place] = replace(was, requests=(*was.requests, (number, each)))
 
-    def written(self, names: Names) -> tuple[ObjectRef | None, ...]:
+    def written(self, new_name: NewName) -> tuple[ObjectRef | None, ...]:
         """Write those that have changed, and return all."""
         for place, bucket in self._changed.items():
             payload = canonical_json(encode_ended(bucket))
             holds = bucket.requests or bucket.readmissions
-            self._refs[place] = put_object(self._store, names, PREFIX, ".json", payload) if holds else None
+            self._refs[place] = put_object(self._store, new_name, PREFIX, ".json", payload) if holds else None
         return tuple(self._refs)
 
-    def _at(self, place: int) -> Bucket:
+    def _at(self, place: int) -> EndedBucket:
         if place not in self._changed:
             ref = self._refs[place]
             return EMPTY_BUCKET if ref is None else _load(self._store, ref)
@@ -156,7 +155,7 @@ def _find_ended(store: ObjectStore, state: FederationState, request_id: str) -> 
     return found[0] if found else None
 
 
-def _load(store: ObjectStore, ref: ObjectRef) -> Bucket:
+def _load(store: ObjectStore, ref: ObjectRef) -> EndedBucket:
     return decode_ended(json.loads(load_object(store, ref)))
 
 

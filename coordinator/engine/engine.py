@@ -47,7 +47,6 @@ from coordinator.ports import (
     Ingestion,
     IngestProgress,
     Listener,
-    Names,
     Notice,
     RequestMoved,
     TrainingStarted,
@@ -62,13 +61,13 @@ from coordinator.state import DataState, FederationState
 from shards.data.sources import Source
 from shards.learners.trainer import SliceLearned
 from shards.lineage import Configuration
-from shards.routing import PartitionKey, Placement
+from shards.routing import PartitionKey, SliceId
 from shards.slices.files import EMPTY_SLICE, SliceRecord, rewrite_slice
 from shards.slices.ingest import IngestTask, ingest, taken_from
 from shards.specification import DataSettings, PartitionSettings, ShardId, SliceIndex
 from shards.tombstones import DigestSet
 from storage.errors import Conflict, Fenced, Invalid, InvariantBroken, OutcomeUnknown, SisaError, Unavailable
-from storage.objects import ObjectStore
+from storage.objects import NewName, ObjectStore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +76,7 @@ class Tools:
 
     store: ObjectStore
     clock: Clock
-    names: Names
+    new_name: NewName
     listener: Listener
     pool: Callable[[], WorkerPool]
     """Returns the workers, starting them at the first call."""
@@ -97,7 +96,7 @@ class Engine:
     def __init__(self, tools: Tools, ledger: Ledger) -> None:
         self._tools = tools
         self._ledger = ledger
-        self._drafts = Drafts(tools.names, tools.store, ledger)
+        self._drafts = Drafts(tools.new_name, tools.store, ledger)
         self._is_untidy = True
         """Whether anything may be left over: at first what others left, then what this one's work has."""
 
@@ -107,7 +106,7 @@ class Engine:
 
         Commits an entry under a new fencing token at once, so that every older writer is fenced from here on.
         """
-        return cls(tools, Ledger.start(tools.store, tools.names, fresh))
+        return cls(tools, Ledger.start(tools.store, tools.new_name, fresh))
 
     @property
     def state(self) -> FederationState:
@@ -199,14 +198,14 @@ class Engine:
         with self._drafts:
             self.record(ruling(self.state))
 
-    def record(self, *events: Event, told: Notice | None = None) -> None:
-        """Make the events durable, all together, then notify the listener, with ``told`` first."""
+    def record(self, *events: Event, notice: Notice | None = None) -> None:
+        """Make the events durable, all together, then notify the listener, with ``notice`` first."""
         # Plain acceptances leave nothing over: a thousand of them a second must not make as many manifests.
         if not all(isinstance(event, ErasureAccepted) for event in events):
             self._is_untidy = True  # only ever set by threads that record: the one that sweeps takes it back
         change = self._ledger.record(*events)
-        if told is not None:
-            self._tools.listener(told)
+        if notice is not None:
+            self._tools.listener(notice)
         earlier = {each.request_id: each for each in change.before.requests}
         for request in change.after.requests:
             was = earlier.get(request.request_id)
@@ -219,7 +218,7 @@ class Engine:
         data: DataSettings,
         partition: PartitionSettings,
         key: PartitionKey,
-        lost: frozenset[Placement] = frozenset(),
+        lost: frozenset[SliceId] = frozenset(),
     ) -> None:
         """Read the source and replace the slices that differ, and those in ``lost``; tombstoned points stay out."""
         tools = self._tools
@@ -229,7 +228,7 @@ class Engine:
         # Drafts of its own: erasures go on while the source is read. Sweeps do not, as the one thread that ingests is
         # also the one that sweeps; so nothing need be kept from them, however many write. What others write meanwhile
         # bears names that begin with one drawn here, and is taken back with all else where this writer is fenced.
-        with (drafts := Drafts(tools.names, tools.store, self._ledger)) as names:
+        with (drafts := Drafts(tools.new_name, tools.store, self._ledger)) as new_name:
             task = IngestTask(
                 source=source,
                 data=data,
@@ -238,7 +237,7 @@ class Engine:
                 naming=before.naming,
                 store=tools.store,
                 tombstones=partial(load_tombstones, tools.store, tombstones),
-                names=names,
+                new_name=new_name,
                 progress=lambda points: tools.listener(IngestProgress(points=points)),
             )
             result = tools.ingest(task)
@@ -253,7 +252,7 @@ class Engine:
             slices = {
                 place: result.slices.get(place, EMPTY_SLICE)
                 for place in (
-                    Placement(ShardId(shard), SliceIndex(slice_))
+                    SliceId(ShardId(shard), SliceIndex(slice_))
                     for shard in range(partition.shards)
                     for slice_ in range(1, partition.slices + 1)
                 )
@@ -267,7 +266,7 @@ class Engine:
                 self._drafts.tidy()
             drafts.tidy()
 
-    def audit(self) -> frozenset[Placement]:
+    def audit(self) -> frozenset[SliceId]:
         """Check every object of the state against its digest; return the slices whose files are lost.
 
         Lost checkpoints are taken out of their chains, so that training makes them again.
@@ -276,7 +275,7 @@ class Engine:
         for number, shard in enumerate(self.state.shards):
             for slice_, record in enumerate(shard.slices, start=1):
                 if not all(is_intact(self._tools.store, part.key, part.sha256) for part in record.parts):
-                    lost.add(Placement(ShardId(number), SliceIndex(slice_)))
+                    lost.add(SliceId(ShardId(number), SliceIndex(slice_)))
             for checkpoint in shard.chain:
                 if not is_intact(self._tools.store, checkpoint.key, checkpoint.sha256):
                     self.record(CheckpointLost(shard=ShardId(number), slice=checkpoint.slice, at=self.now()))
@@ -390,7 +389,7 @@ class Engine:
             for event in pool.train(tasks):
                 if isinstance(event, SliceLearned) and event.checkpoint is not None:
                     written = CheckpointWritten(shard=event.shard, checkpoint=event.checkpoint, at=self.now())
-                    self.record(written, told=event)
+                    self.record(written, notice=event)
                 else:
                     self._tools.listener(event)
         except SisaError as error:
@@ -459,10 +458,10 @@ class Engine:
             self._is_untidy = True
             raise
 
-    def _without_erased(self, slices: dict[Placement, SliceRecord], names: Names) -> dict[Placement, SliceRecord]:
+    def _without_erased(self, slices: dict[SliceId, SliceRecord], new_name: NewName) -> dict[SliceId, SliceRecord]:
         store = self._tools.store
         gone = load_tombstones(store, self.state.tombstone_objects())
-        return {place: rewrite_slice(store, record, gone, place, names).record for place, record in slices.items()}
+        return {place: rewrite_slice(store, record, gone, place, new_name).record for place, record in slices.items()}
 
 
 def _readmitted(state: FederationState) -> int:

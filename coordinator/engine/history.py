@@ -13,7 +13,7 @@ from typing import Any, Final
 from coordinator.state import FederationState, GenerationRecord
 from storage.errors import Corrupt
 from storage.objects import ObjectKey, ObjectStore, object_key
-from storage.records import seal, unseal
+from storage.records import decode_record, encode_record
 from storage.registers.create_once import create_or_read
 
 PREFIX: Final = "history/"
@@ -30,7 +30,7 @@ def keep_old(store: ObjectStore, state: FederationState) -> int | None:
     if len(state.history) < 2 * TOGETHER:
         return None
     old = state.history[:TOGETHER]
-    create_or_read(store, _key(old[0].number), seal({"generations": [_encoded(each) for each in old]}))
+    create_or_read(store, _key(old[0].number), encode_record({"generations": [_encoded(each) for each in old]}))
     return old[-1].number
 
 
@@ -53,7 +53,7 @@ def _encoded(record: GenerationRecord) -> dict[str, Any]:
 
 
 def _decoded(payload: bytes, key: ObjectKey) -> list[GenerationRecord]:
-    fields: Any = unseal(payload, key, frozenset({"generations"}))
+    fields: Any = decode_record(payload, key, frozenset({"generations"}))
     try:
         return [
             GenerationRecord(

@@ -17,7 +17,6 @@ from typing import Any, Final
 
 from coordinator.decisions.decide import Event, next_state
 from coordinator.engine.codec import decode_event, decode_state, encode_event, encode_state
-from coordinator.ports import Names
 from coordinator.state import FederationState
 from storage.digests import Json, Sha256, sha256
 from storage.errors import (
@@ -30,7 +29,7 @@ from storage.errors import (
     SisaError,
     Unavailable,
 )
-from storage.objects import ObjectStore
+from storage.objects import NewName, ObjectStore
 from storage.registers.group_commit import GroupCommit
 from storage.registers.journal import START, Journal, JournalEntry, Position
 from storage.registers.manifest import Manifest, ManifestRegister
@@ -102,11 +101,13 @@ _Result = Change | bool | SisaError
 class Ledger:
     """One writer's hold on the state. Made by ``Ledger.start``; ``record`` may be called from any thread."""
 
-    def __init__(self, store: ObjectStore, names: Names, token: int, reading: Current, state: FederationState) -> None:
+    def __init__(
+        self, store: ObjectStore, new_name: NewName, token: int, reading: Current, state: FederationState
+    ) -> None:
         self._store = store
         self._register = ManifestRegister(store)
         self._journal = Journal(store)
-        self._names = names
+        self._new_name = new_name
         self._token = token
         self._manifest = reading.manifest
         self._position = reading.position
@@ -116,17 +117,17 @@ class Ledger:
         self._commits: GroupCommit[_Item, _Result] = GroupCommit(self._perform, most=_MOST_TOGETHER)
 
     @classmethod
-    def start(cls, store: ObjectStore, names: Names, fresh: FederationState) -> Ledger:
+    def start(cls, store: ObjectStore, new_name: NewName, fresh: FederationState) -> Ledger:
         """Return the ledger of the federation in the store, or of ``fresh`` when the store holds none.
 
         Raises as ``read_ledger`` does, and ``Fenced`` when yet another writer starts at the same time and wins.
         """
         token = ManifestRegister(store).claim_token()
-        reading = _fence(store, token, names)
+        reading = _fence(store, token, new_name)
         state = reading.state
         if state is None or not state.is_begun:
             state = fresh  # an earlier attempt ended before it had read any data
-        ledger = cls(store, names, token, reading, state)
+        ledger = cls(store, new_name, token, reading, state)
         ledger._shorten()
         return ledger
 
@@ -215,7 +216,7 @@ class Ledger:
             raise Fenced("this writer has lost its place in the journal", "stop this process and start it again")
         self._is_lost = True  # unless nothing was written, or it is known what was
         try:
-            position = self._journal.append(records, after=self._position, token=self._token, nonce=self._names())
+            position = self._journal.append(records, after=self._position, token=self._token, nonce=self._new_name())
         except (Invalid, Unavailable):
             self._is_lost = False
             raise
@@ -239,7 +240,7 @@ class Ledger:
         A fenced writer may be first at a number: what it stated was true, at an earlier place of the same journal.
         """
         body = {**encode_state(self._state), "journal": _place(self._position)}
-        nonce = self._names()
+        nonce = self._new_name()
         for _ in range(_ATTEMPTS):
             try:
                 written = self._register.commit(body, after=self._manifest, token=self._token, nonce=nonce)
@@ -253,13 +254,13 @@ class Ledger:
         raise Unavailable("other writers keep writing manifests", "stop them, or try again")
 
 
-def _fence(store: ObjectStore, token: int, names: Names) -> Current:
+def _fence(store: ObjectStore, token: int, new_name: NewName) -> Current:
     """Append an entry with ``token``, and return what is current with it: no older writer can append after it.
 
     Raises ``Fenced`` when a writer that claimed its token later is at work already: it must not be disturbed.
     """
     journal = Journal(store)
-    nonce = names()
+    nonce = new_name()
     for _ in range(_ATTEMPTS):
         reading = read_ledger(store)
         if reading.token > token:

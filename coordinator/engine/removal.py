@@ -13,16 +13,15 @@ from coordinator.decisions.decide import NothingToErase, PointsRemoved
 from coordinator.decisions.plan import plan_retrain
 from coordinator.engine.codec import encode_state
 from coordinator.engine.lookup import load_digests
-from coordinator.ports import Names
 from coordinator.requests import MOST_INLINE, Cost, ErasureRequest, InlineDigests, ObjectRef, Segment, Similar
 from coordinator.state import FederationState
 from shards.points import PointBlock
-from shards.routing import Placement, places
+from shards.routing import SliceId, slices_of
 from shards.slices.files import identities, rewrite_slice
 from shards.specification import ShardId, SliceIndex
 from shards.tombstones import NOTHING, DigestSet
 from storage.digests import canonical_json, sha256
-from storage.objects import ObjectStore, object_key
+from storage.objects import NewName, ObjectStore, object_key
 
 NOTHING_TO_ERASE: Final = "no data point of these subjects or ids is in the federation: there is nothing to erase"
 
@@ -44,7 +43,7 @@ class Demand:
 class Removal:
     """What one demand removes."""
 
-    removed: Mapping[Placement, int]
+    removed: Mapping[SliceId, int]
     """Data points by slice; those that an earlier demand of the batch names too are not counted again."""
     found: DigestSet
     """The names that have a data point, similar ones included where they are meant. Tombstones are set for them and for
@@ -81,13 +80,13 @@ class _Search:
 
     demand: Demand
     by_skeleton: bool
-    _removed: dict[Placement, int] = field(default_factory=dict)
+    _removed: dict[SliceId, int] = field(default_factory=dict)
     _found: list[DigestSet] = field(default_factory=list)
     _points: list[DigestSet] = field(default_factory=list)
     _alike: int = 0
     _subjects_alike: list[DigestSet] = field(default_factory=list)
 
-    def take(self, block: PointBlock, where: Placement) -> PointBlock:
+    def take(self, block: PointBlock, where: SliceId) -> PointBlock:
         """Note the data points of ``block`` that are meant, and return the others."""
         names = self.demand.names
         named = names.contains(block)
@@ -127,7 +126,7 @@ def everyone(store: ObjectStore, state: FederationState) -> DigestSet:
 
 def removal_events(
     store: ObjectStore,
-    names: Names,
+    new_name: NewName,
     state: FederationState,
     batch: Sequence[tuple[ErasureRequest, DigestSet]],
     at: str,
@@ -140,15 +139,15 @@ def removal_events(
     removals = find_points(store, state, demands)
     every = NOTHING.union(*(removal.found for removal in removals), *(removal.points for removal in removals))
     slices = {
-        where: rewrite_slice(store, state.shards[where.shard].slices[where.slice - 1], every, where, names).record
+        where: rewrite_slice(store, state.shards[where.shard].slices[where.slice - 1], every, where, new_name).record
         for where in sorted({where for removal in removals for where in removal.removed})
     }
     segments, before = state.segments, None
     if slices:
         # Where ids are subjects the subjects' tombstones say it all, and somebody who comes back has the same id.
         new = DigestSet(subjects=every.subjects) if ids_are_subjects(state) else every
-        segments = with_tombstones(store, names, state.segments, new)
-        before = put_object(store, names, "requests/", ".before", canonical_json(encode_state(state)))
+        segments = with_tombstones(store, new_name, state.segments, new)
+        before = put_object(store, new_name, "requests/", ".before", canonical_json(encode_state(state)))
     for (request, digests), removal in zip(batch, removals, strict=True):
         if before is None or not removal.removed:
             yield NothingToErase(
@@ -167,7 +166,7 @@ def removal_events(
             segments=segments,
             before=before,
             unknown=len(removal.missing),
-            missing=_kept_names(store, names, removal.missing),
+            missing=_kept_names(store, new_name, removal.missing),
             similar=removal.similar,
             expected=expected_cost(state, removal.removed),
             at=at,
@@ -176,17 +175,17 @@ def removal_events(
 
 
 def with_tombstones(
-    store: ObjectStore, names: Names, segments: tuple[Segment, ...], new: DigestSet
+    store: ObjectStore, new_name: NewName, segments: tuple[Segment, ...], new: DigestSet
 ) -> tuple[Segment, ...]:
     """Return the segments with ``new`` among them: in one of its own, merged with those that are not much larger."""
     kept = list(segments)
     while kept and kept[-1].digests <= _MERGED_WITHIN * len(new):
         new = new.union(load_digests(store, kept.pop().ref))
-    return (*kept, Segment(ref=put_digests(store, names, "tombstones", new), digests=len(new)))
+    return (*kept, Segment(ref=put_digests(store, new_name, "tombstones", new), digests=len(new)))
 
 
 def without_tombstones(
-    store: ObjectStore, names: Names, state: FederationState, gone: DigestSet
+    store: ObjectStore, new_name: NewName, state: FederationState, gone: DigestSet
 ) -> tuple[ObjectRef | None, tuple[Segment, ...]]:
     """Return the state's tombstones without ``gone``, in objects written for it where they held any."""
     tombstones = state.tombstones
@@ -194,7 +193,7 @@ def without_tombstones(
         held = load_digests(store, tombstones)
         left = held.without(gone)
         if len(left) < len(held):
-            tombstones = put_digests(store, names, "tombstones", left) if len(left) else None
+            tombstones = put_digests(store, new_name, "tombstones", left) if len(left) else None
     segments = []
     for segment in state.segments:
         held = load_digests(store, segment.ref)
@@ -202,7 +201,7 @@ def without_tombstones(
         if len(left) == len(held):
             segments.append(segment)
         elif len(left):
-            segments.append(Segment(ref=put_digests(store, names, "tombstones", left), digests=len(left)))
+            segments.append(Segment(ref=put_digests(store, new_name, "tombstones", left), digests=len(left)))
     return tombstones, tuple(segments)
 
 
@@ -217,14 +216,16 @@ def have_further_subjects(state: FederationState) -> bool:
     return isinstance(state.settings.get("data", {}).get("subject"), list | tuple)
 
 
-def _kept_names(store: ObjectStore, names: Names, digests: DigestSet) -> ObjectRef | InlineDigests | None:
+def _kept_names(store: ObjectStore, new_name: NewName, digests: DigestSet) -> ObjectRef | InlineDigests | None:
     """Return the digests as a request keeps them: in itself, or in an object of their own where they are many."""
     if not len(digests):
         return None
-    return InlineDigests.of(digests) if len(digests) <= MOST_INLINE else put_digests(store, names, "requests", digests)
+    return (
+        InlineDigests.of(digests) if len(digests) <= MOST_INLINE else put_digests(store, new_name, "requests", digests)
+    )
 
 
-def expected_cost(state: FederationState, removed: Mapping[Placement, int]) -> Cost | None:
+def expected_cost(state: FederationState, removed: Mapping[SliceId, int]) -> Cost | None:
     """Return what retraining without these points is expected to cost; None before anything was trained."""
     epochs = state.settings.get("training", {}).get("epochs")
     if epochs is None or state.configuration is None:
@@ -233,26 +234,28 @@ def expected_cost(state: FederationState, removed: Mapping[Placement, int]) -> C
     return Cost(point_epochs=plan.point_epochs, seconds=round(sum(each.seconds for each in plan.shards), 3))
 
 
-def put_digests(store: ObjectStore, names: Names, prefix: str, digests: DigestSet) -> ObjectRef:
+def put_digests(store: ObjectStore, new_name: NewName, prefix: str, digests: DigestSet) -> ObjectRef:
     """Write the digests to an object of their own."""
-    return put_object(store, names, f"{prefix}/", ".digests", digests.to_bytes())
+    return put_object(store, new_name, f"{prefix}/", ".digests", digests.to_bytes())
 
 
-def put_object(store: ObjectStore, names: Names, prefix: str, ending: str, payload: bytes) -> ObjectRef:
+def put_object(store: ObjectStore, new_name: NewName, prefix: str, ending: str, payload: bytes) -> ObjectRef:
     """Write an object under a name that was never used before."""
-    key = object_key(f"{prefix}{names()}{ending}")
+    key = object_key(f"{prefix}{new_name()}{ending}")
     store.put_if_absent(key, payload)
     return ObjectRef(key=key, sha256=sha256(payload))
 
 
-def _search(state: FederationState, batch: Sequence[Demand]) -> dict[Placement, list[int]]:
+def _search(state: FederationState, batch: Sequence[Demand]) -> dict[SliceId, list[int]]:
     """Return which demands of the batch may mean points of which slice."""
     shards, slices = len(state.shards), len(state.shards[0].slices)
     anywhere = have_further_subjects(state)
-    everywhere = [Placement(ShardId(s), SliceIndex(r)) for s in range(shards) for r in range(1, slices + 1)]
-    wanted: dict[Placement, list[int]] = {}
+    everywhere = [SliceId(ShardId(s), SliceIndex(r)) for s in range(shards) for r in range(1, slices + 1)]
+    wanted: dict[SliceId, list[int]] = {}
     for number, demand in enumerate(batch):
         names = demand.names
-        for where in everywhere if anywhere or names.points else places(names.subjects, shards, slices, state.naming):
+        for where in (
+            everywhere if anywhere or names.points else slices_of(names.subjects, shards, slices, state.naming)
+        ):
             wanted.setdefault(where, []).append(number)
     return wanted

@@ -9,10 +9,9 @@ from types import TracebackType
 from typing import Final
 
 from coordinator.engine.ledger import Ledger, read_state
-from coordinator.ports import Names
 from coordinator.state import FederationState
 from storage.errors import Corrupt, Fenced, ObjectMissing, SisaError, Unavailable
-from storage.objects import ObjectKey, ObjectStore
+from storage.objects import NewName, ObjectKey, ObjectStore
 
 SWEPT_PREFIXES: Final = ("shards/", "requests/", "tombstones/", "ended/")
 """Where objects live that the state refers to; anything else found there is left over."""
@@ -31,14 +30,14 @@ class Drafts:
     and the context ends with ``Fenced`` in place of any other error: what the other one has purged is not damaged.
     """
 
-    def __init__(self, names: Names, store: ObjectStore, ledger: Ledger) -> None:
-        self._names = names
+    def __init__(self, new_name: NewName, store: ObjectStore, ledger: Ledger) -> None:
+        self._new_name = new_name
         self._store = store
         self._ledger = ledger
         self._lock = RLock()
         self._drawn: set[str] = set()
 
-    def __enter__(self) -> Names:
+    def __enter__(self) -> NewName:
         self._lock.acquire()
         return self._draw
 
@@ -67,7 +66,7 @@ class Drafts:
             self._take_back()
 
     def _draw(self) -> str:
-        name = self._names()
+        name = self._new_name()
         self._drawn.add(name)
         return name
 

@@ -17,7 +17,7 @@ from functools import cache, partial
 from itertools import takewhile
 from typing import TypeVar
 
-from coordinator.ports import Clock, Each, Names, in_turn
+from coordinator.ports import Clock, Each, in_turn
 from coordinator.receipts.bundles import (
     CHECKPOINTS,
     RECEIPTS,
@@ -30,8 +30,8 @@ from coordinator.receipts.evidence import Evidence, statement
 from coordinator.receipts.kinds import NOTHING_FOUND_TYPE, PAYLOAD_TYPE
 from storage.digests import sha256
 from storage.errors import Conflict, Corrupt, Invalid, ObjectMissing, SisaError
-from storage.objects import ObjectKey, ObjectStore, object_key
-from storage.records import seal, unseal
+from storage.objects import NewName, ObjectKey, ObjectStore, object_key
+from storage.records import decode_record, encode_record
 from storage.registers.create_once import create_or_read
 from storage.transparency.check import LogCheck, LogGrowth, check_log, log_growth, read_leaf, read_leaves
 from storage.transparency.checkpoint import open_checkpoint
@@ -67,7 +67,7 @@ class Registrar:
         self,
         store: ObjectStore,
         clock: Clock,
-        names: Names,
+        new_name: NewName,
         private_keys: ObjectStore | None = None,
         *,
         witness: Witness | None = None,
@@ -84,7 +84,7 @@ class Registrar:
         self._tell = tell
         self._each = each
         self._clock = clock
-        self._names = names
+        self._new_name = new_name
         self.keys = KeyFolder(store, private_keys or store)
         self._log: TransparencyLog | None = None
         self._known: dict[str, tuple[PublicKey, ...]] = {}
@@ -181,7 +181,7 @@ class Registrar:
     def check_log(self, old: str | None = None) -> LogCheck:
         """Recompute the log and compare it with the earlier checkpoint ``old``; without one, with the witness's."""
         if old is None:
-            old = self._witnessed_or_told()
+            old = self._witnessed()
         try:
             layout = self._layout()
             keys = published_keys(self._store, CHECKPOINTS)
@@ -273,7 +273,7 @@ class Registrar:
         if self._log is not None:
             self._log.sign_with(self.keys.current(CHECKPOINTS))
         else:
-            name = seal({"origin": f"sisa-ray/{self._names()}"})
+            name = encode_record({"origin": f"sisa-ray/{self._new_name()}"})
             layout = _layout_from(create_or_read(self._store, _ORIGIN_KEY, name))
             signer = self.keys.current(CHECKPOINTS)
             self._log = TransparencyLog(
@@ -328,7 +328,7 @@ class Registrar:
             leaf = read_leaf(self._store, number)
         return leaf is not None and self._witness.keep_entry(origin, number, leaf)
 
-    def _witnessed_or_told(self) -> str | None:
+    def _witnessed(self) -> str | None:
         try:
             return self.witnessed()
         except SisaError as error:
@@ -423,7 +423,7 @@ def _request_id(envelope: bytes) -> str:
 
 
 def _layout_from(payload: bytes) -> LogLayout:
-    return LogLayout(origin=str(unseal(payload, _ORIGIN_KEY, frozenset({"origin"}))["origin"]))
+    return LogLayout(origin=str(decode_record(payload, _ORIGIN_KEY, frozenset({"origin"}))["origin"]))
 
 
 def _envelope_key(request_id: str) -> ObjectKey:

@@ -17,7 +17,7 @@ from storage.objects import ObjectStore, object_key
 from storage.transparency.check import has_entry, read_leaf
 from storage.transparency.envelope import envelope_payload
 
-_MOST_TOLD = 10
+_MOST_LISTED = 10
 
 RESTORING_KEY: Final = object_key("control/restoring")
 """There while the store is being restored or moved here: from where."""
@@ -87,10 +87,10 @@ def refuse_forgotten(store: ObjectStore, current: Callable[[], FederationState |
     forgotten = forgotten_by(store, current)
     if not forgotten:
         return
-    told = ", ".join(forgotten[:_MOST_TOLD])
-    more = f" and {len(forgotten) - _MOST_TOLD} more" if len(forgotten) > _MOST_TOLD else ""
+    listed = ", ".join(forgotten[:_MOST_LISTED])
+    more = f" and {len(forgotten) - _MOST_LISTED} more" if len(forgotten) > _MOST_LISTED else ""
     raise Corrupt(
-        f"the state was put back to before what the receipts' log states: it does not know {told}{more}",
+        f"the state was put back to before what the receipts' log states: it does not know {listed}{more}",
         "restore the store as a whole, or submit these requests again under their ids (docs/backup.md: Restore from"
         " a backup)",
         store=store.location,

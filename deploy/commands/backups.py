@@ -11,7 +11,7 @@ import typer
 
 from deploy.commands.launch import store_of
 from deploy.commands.shared import DEFAULT_CONFIG, AsJson, Config, finish, is_of_all_sites, read_all_sites, read_chosen
-from deploy.views.output import Outcome, plain
+from deploy.views.output import Outcome, json_value
 
 if TYPE_CHECKING:
     from cluster.backups.recovery import Erased, Restored
@@ -61,14 +61,14 @@ def backup(
             )
         name, store = store_of(config)
         places = _places(config, endpoint, credentials)
-        with _counting("copied") as told:
+        with _counting("copied") as progress:
             made = back_up(
                 store,
                 name,
                 places(place),
                 None if keys is None else places(keys),
                 now=SystemClock().now,
-                told=told,
+                progress=progress,
                 keep=keep,
             )
         text = (
@@ -77,7 +77,7 @@ def backup(
             + (f"its keys are in {made.keys}: both together open everything\n" if made.keys else _NO_KEYS)
             + "what is erased from now on stays in it until the next backup"
         )
-        return Outcome(data=plain(made), text=text)
+        return Outcome(data=json_value(made), text=text)
 
     finish(action, as_json)
 
@@ -113,14 +113,14 @@ def restore(
 
         name, store = store_of(config)
         places = _copies(config, endpoint, credentials)
-        with _counting("restored") as told:
+        with _counting("restored") as progress:
             restored = restored_from(
                 store,
                 places(place),
                 None if keys is None else places(keys),
                 Circumstances(
                     now=SystemClock().now(),
-                    told=told,
+                    progress=progress,
                     take_keys=take_keys,
                     has_partition_key=_has_partition_key(config),
                 ),
@@ -128,7 +128,7 @@ def restore(
                 erase=lambda: _erase(config),
                 number=number,
             )
-        return Outcome(data=plain(restored), text=_text(name, restored))
+        return Outcome(data=json_value(restored), text=_text(name, restored))
 
     finish(action, as_json)
 
@@ -153,14 +153,18 @@ def move(
         from cluster.runtime.system import SystemClock
 
         name, store = store_of(config)
-        with _counting("moved") as told:
+        with _counting("moved") as progress:
             moved = moved_to(
-                store, _places(config, endpoint, credentials)(place), now=SystemClock().now(), told=told, keep=keep
+                store,
+                _places(config, endpoint, credentials)(place),
+                now=SystemClock().now(),
+                progress=progress,
+                keep=keep,
             )
         text = f'{name} is in {moved.place} now: {moved.objects} objects\nwrite store = "{moved.place}" in {config}'
         if moved.left:
             text += f"\n{moved.left} objects stay in {store.location}: no erasure reaches them; delete them yourself"
-        return Outcome(data=plain(moved), text=text)
+        return Outcome(data=json_value(moved), text=text)
 
     finish(action, as_json)
 
@@ -225,14 +229,14 @@ def _counting(what: str) -> Iterator[Callable[[int, int], None]]:
 def _tenths(listener: Listener, what: str, remark: Any) -> Callable[[int, int], None]:
     said = -1
 
-    def told(done: int, of: int) -> None:
+    def progress(done: int, of: int) -> None:
         nonlocal said
         tenth = 10 * done // of if of else 10
         if tenth > said:
             said = tenth
             listener(remark(text=f"{what} {done:,} of {of:,} objects"))
 
-    return told
+    return progress
 
 
 def _specification(config: Path) -> SitesSpecification | FederationSpecification:

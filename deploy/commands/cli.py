@@ -250,10 +250,10 @@ def erase(
     """
 
     def action(federation: Federation) -> Outcome:
-        from deploy.views.erasure import check_told, named, price_outcome, submit
+        from deploy.views.erasure import check_given, given_names, price_outcome, submit
 
-        check_told(request_id, hold)
-        given = named(subject or [], id_ or [], more or [], file, file_of)
+        check_given(request_id, hold)
+        given = given_names(subject or [], id_ or [], more or [], file, file_of)
         if dry_run:
             subjects, ids = given.names()
             with given.lines():
@@ -262,13 +262,13 @@ def erase(
         return submit(federation, given, request_id=request_id, hold=hold, wait=wait, include_similar=include_similar)
 
     def afar(client: Client) -> Outcome:
-        from deploy.views.erasure import check_told, named
+        from deploy.views.erasure import check_given, given_names
         from deploy.views.remote import remote_erase
 
-        check_told(request_id, hold)
+        check_given(request_id, hold)
         return remote_erase(
             client,
-            named(subject or [], id_ or [], more or [], file, file_of),
+            given_names(subject or [], id_ or [], more or [], file, file_of),
             request_id=request_id,
             hold=hold,
             wait=wait,

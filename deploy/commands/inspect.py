@@ -28,10 +28,10 @@ def log(
     del check  # there is nothing else to do with the log; the option says what is done
 
     def action(federation: Federation | SiteFederation) -> Outcome:
-        from deploy.views.handed_over import read_checkpoint
+        from deploy.views.handed_over import read_log_checkpoint
         from deploy.views.receipts import log_outcome
 
-        return log_outcome(federation.registrar.check_log(read_checkpoint(earlier) if earlier else None))
+        return log_outcome(federation.registrar.check_log(read_log_checkpoint(earlier) if earlier else None))
 
     with_federation(action, config, as_json, action)
 

@@ -115,5 +115,7 @@ def _text(found: Sequence[KeyStatement], *, rotate: bool) -> str:
     lines = [
         (each.key.key_id[:16], each.key.purpose, each.since or "the start", _STATES[each.state.value]) for each in found
     ]
-    told = table(("key", "signs", "since", "state"), lines)
-    return f"{told}\nnew keys sign from now on; hand out their public halves ('sisa keys --export')" if rotate else told
+    shown = table(("key", "signs", "since", "state"), lines)
+    return (
+        f"{shown}\nnew keys sign from now on; hand out their public halves ('sisa keys --export')" if rotate else shown
+    )

@@ -17,7 +17,7 @@ from deploy.commands.shared import (
     read_chosen,
     telling,
 )
-from deploy.views.output import Outcome, plain
+from deploy.views.output import Outcome, json_value
 from storage.release import RELEASE
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def launch(config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
         )
         if releases.get("server", RELEASE) != releases["coordinator"]:
             text += f"\nthe API is still served by release {releases['server']}: run 'sisa serve'"
-        return Outcome(data={"federation": specification.name, **plain(launched), "releases": releases}, text=text)
+        return Outcome(data={"federation": specification.name, **json_value(launched), "releases": releases}, text=text)
 
     finish(action, as_json)
 
@@ -91,7 +91,7 @@ def adopt(
             f"this copy of {name} is a federation of its own now, and no longer names the coordinator of"
             " the original\nit is recorded in the store, under control/adoptions; 'sisa launch' starts a coordinator"
         )
-        return Outcome(data={"federation": name, **plain(adopted)}, text=text)
+        return Outcome(data={"federation": name, **json_value(adopted)}, text=text)
 
     finish(action, as_json)
 
@@ -113,17 +113,17 @@ def _launched_sites(config: Path) -> Outcome:
     from cluster.sites.federation import connect_sites
 
     with connect_sites(read_all_sites(config)) as federation:
-        told = federation.launch()
-    return Outcome(data={"federation": federation.specification.name, "sites": told}, text=_lines(told))
+        by_site = federation.launch()
+    return Outcome(data={"federation": federation.specification.name, "sites": by_site}, text=_lines(by_site))
 
 
 def _stopped_sites(config: Path) -> Outcome:
     from cluster.sites.federation import connect_sites
 
     with connect_sites(read_all_sites(config)) as federation:
-        told = federation.stop()
-    return Outcome(data={"federation": federation.specification.name, "sites": told}, text=_lines(told))
+        by_site = federation.stop()
+    return Outcome(data={"federation": federation.specification.name, "sites": by_site}, text=_lines(by_site))
 
 
-def _lines(told: dict[str, str]) -> str:
-    return "\n".join(f"site {site}: {words}" for site, words in told.items())
+def _lines(by_site: dict[str, str]) -> str:
+    return "\n".join(f"site {site}: {words}" for site, words in by_site.items())

@@ -19,7 +19,7 @@ from deploy.commands.shared import (
     site_settings,
     telling,
 )
-from deploy.views.output import Outcome, plain
+from deploy.views.output import Outcome, json_value
 from storage.release import RELEASE
 
 if TYPE_CHECKING:
@@ -90,8 +90,8 @@ def list_(config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
             (each.token_id, each.role, each.created_at, "revoked" if each.revoked_at else each.expires_at, each.note)
             for each in records
         ]
-        told = table(("token", "role", "made", "good until", "note"), lines) if lines else "no token was made yet"
-        return Outcome(data={"tokens": [_fields(each) for each in records]}, text=told)
+        shown = table(("token", "role", "made", "good until", "note"), lines) if lines else "no token was made yet"
+        return Outcome(data={"tokens": [_fields(each) for each in records]}, text=shown)
 
     finish(action, as_json)
 
@@ -133,7 +133,7 @@ def _serving(name: str, serving: Serving) -> Outcome:
         f" of release {RELEASE}\n"
         f"what there is: {serving.url}/docs; who may use it: '{sisa} token create'; the end: '{sisa} serve --stop'"
     )
-    return Outcome(data={"federation": name, **plain(serving), "release": RELEASE}, text=text)
+    return Outcome(data={"federation": name, **json_value(serving), "release": RELEASE}, text=text)
 
 
 def _stopped(config: Path) -> Outcome:
@@ -177,6 +177,6 @@ def _register(config: Path, *, check: bool = False) -> TokenRegister:
 
 def _fields(record: TokenRecord) -> dict[str, Any]:
     """Return what may be told of a token; its digest is for nobody but the register."""
-    told: dict[str, Any] = plain(record)
-    del told["digest"]
-    return told
+    shown: dict[str, Any] = json_value(record)
+    del shown["digest"]
+    return shown

@@ -13,7 +13,7 @@ import typer
 
 from cluster.config.file import require
 from deploy.settings import read_environment
-from deploy.views.output import Outcome, plain, run
+from deploy.views.output import Outcome, json_value, run
 
 if TYPE_CHECKING:
     from cluster.client import Client
@@ -214,11 +214,11 @@ def refuse_site(why: str) -> None:
 @contextmanager
 def telling(what: str) -> Iterator[None]:
     """While the block takes its time, say on stderr now and then what is waited for, and since when."""
-    from cluster.runtime.process import told_meanwhile
+    from cluster.runtime.process import reporting_wait
     from coordinator.ports import Remark
     from deploy.views.progress import listening
 
-    with listening() as listener, told_meanwhile(lambda text: listener(Remark(text=text)), what):
+    with listening() as listener, reporting_wait(lambda text: listener(Remark(text=text)), what):
         yield
 
 
@@ -229,5 +229,5 @@ def finish(action: Callable[[], Outcome], as_json: bool) -> NoReturn:
 
 def fields(value: Any) -> dict[str, Any]:
     """Return a result's fields, ready for JSON."""
-    found: dict[str, Any] = plain(value)
+    found: dict[str, Any] = json_value(value)
     return found

@@ -55,14 +55,14 @@ def erase(
     """
 
     def action(federation: SiteFederation) -> Outcome:
-        from deploy.views.erasure import check_told, named
+        from deploy.views.erasure import check_given, given_names
         from deploy.views.sites import erase_at_site
 
-        check_told(request_id, hold)
+        check_given(request_id, hold)
         return erase_at_site(
             federation,
             site,
-            named(subject or [], id_ or [], [], file, file_of),
+            given_names(subject or [], id_ or [], [], file, file_of),
             request_id=request_id,
             hold=hold,
             wait=wait,

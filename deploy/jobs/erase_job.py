@@ -28,11 +28,11 @@ import typer
 
 from cluster.config.specification import FederationSpecification, read_specification
 from cluster.coordinator_actor.launch import find_coordinator
-from cluster.writer.writer import drafted, surroundings
+from cluster.writer.writer import drafted, writer_setup
 from coordinator.ports import Notice
 from coordinator.requests import ErasureRequest
 from deploy.commands.shared import DEFAULT_CONFIG, Config, finish
-from deploy.views.erasure import named
+from deploy.views.erasure import given_names
 from deploy.views.output import ExitCode, Outcome, close_streams, open_streams
 from storage.errors import Unavailable
 
@@ -45,15 +45,15 @@ def submitted(
     The same ``request_id`` with the same names is the same request (D4). Raises ``Unavailable`` when no coordinator is
     at work, and what ``cluster.writer.writer.drafted`` raises.
     """
-    around = surroundings(specification, listener=_nobody)
-    coordinator = find_coordinator(around.store, _nobody, lambda _: None)
+    setup = writer_setup(specification, listener=_nobody)
+    coordinator = find_coordinator(setup.store, _nobody, lambda _: None)
     if coordinator is None:
         raise Unavailable(
             "no coordinator is at work on this federation",
             "start it with 'sisa launch', and submit the request again under the same --request-id",
             federation=specification.name,
         )
-    return coordinator.accept(*drafted(around, subjects=subjects, ids=ids, request_id=request_id, held=""))
+    return coordinator.accept(*drafted(setup, subjects=subjects, ids=ids, request_id=request_id, held=""))
 
 
 def erase(
@@ -67,7 +67,7 @@ def erase(
     """Submit an erasure request to the federation's coordinator; prints one JSON object, without any name."""
 
     def action() -> Outcome:
-        subjects, ids = named((), (), (), file, file_of).names()
+        subjects, ids = given_names((), (), (), file, file_of).names()
         request = submitted(read_specification(config), subjects, ids, request_id)
         return Outcome(data={"request_id": request.request_id, "state": request.shown.value, "due_at": request.due_at})
 

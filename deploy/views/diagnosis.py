@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cluster.doctor import Finding, examine
 from cluster.federation import Federation
-from deploy.views.output import ExitCode, Outcome, Problem, plain
+from deploy.views.output import ExitCode, Outcome, Problem, json_value
 from deploy.views.tables import table
 from shards.slices.survey import DataFault, remedy_of
 from storage.errors import Invalid, Unavailable
@@ -25,7 +25,7 @@ def diagnose(federation: Federation, *, rows_in: Path | None = None, copies_in: 
             remedy="see each check's own remedy",
         )
     return Outcome(
-        data={"healthy": not failed, "checks": plain(findings)},
+        data={"healthy": not failed, "checks": json_value(findings)},
         text=_text(findings),
         problem=problem,
         code=ExitCode.FAILED if failed else ExitCode.DONE,
@@ -43,7 +43,7 @@ def refused_data(federation: Federation) -> Outcome | None:
     if not faults:
         return None
     return Outcome(
-        data={"faults": plain(faults)},
+        data={"faults": json_value(faults)},
         text="\n".join(map(str, faults)),
         problem=Problem(kind="invalid", message=faults_text(faults), remedy=remedy_of(faults)),
         code=ExitCode.INVALID,

@@ -14,7 +14,7 @@ from coordinator.decisions.policy import check_reason
 from coordinator.requests import RequestState, check_request_id
 from coordinator.status import FederationStatus, RequestStatus
 from deploy.name_file import names_in
-from deploy.views.output import ExitCode, Outcome, Problem, plain
+from deploy.views.output import ExitCode, Outcome, Problem, json_value
 from deploy.views.text import ended_before_text, erasure_text, plan_text, request_text, similar_text
 from storage.errors import Conflict, Invalid, ObjectMissing, Unavailable
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from cluster.federation import Federation
     from cluster.results.federation import ErasureAnswer, ReadmissionAnswer, Search
 
-_MOST_TOLD = 20
+_MOST_SHOWN = 20
 _CLOSED = frozenset(state.value for state in RequestState if not state.is_open)
 
 
@@ -55,11 +55,11 @@ class Given:
                 raise
             raise Invalid(error.fact, error.remedy, file=str(self.in_file), line=line) from None
 
-    def told_of(self, answer: ErasureAnswer) -> dict[str, Any]:
+    def private_facts(self, answer: ErasureAnswer) -> dict[str, Any]:
         """Return what of an answer is for the asker alone: which of these names are unknown, and the salt."""
-        return {**self.told(answer.unknown_subjects, answer.unknown_ids), "salt": answer.salt}
+        return {**self.unknown_at(answer.unknown_subjects, answer.unknown_ids), "salt": answer.salt}
 
-    def told(self, at_subjects: Sequence[int], at_ids: Sequence[int]) -> dict[str, list[Any]]:
+    def unknown_at(self, at_subjects: Sequence[int], at_ids: Sequence[int]) -> dict[str, list[Any]]:
         """Return which names stand at these positions: those on the command line, and the file's lines, from 1."""
         names: list[Any] = []
         lines: list[Any] = []
@@ -70,7 +70,9 @@ class Given:
         return {"unknown_names": names, "unknown_lines": lines}
 
 
-def named(subjects: Sequence[str], ids: Sequence[str], more: Sequence[str], file: Path | None, file_of: str) -> Given:
+def given_names(
+    subjects: Sequence[str], ids: Sequence[str], more: Sequence[str], file: Path | None, file_of: str
+) -> Given:
     """Return what the command line names.
 
     ``more`` are bare words after ``--subject A`` or ``--id A``. Raises ``Invalid`` when it is not clear which they are
@@ -92,7 +94,7 @@ def named(subjects: Sequence[str], ids: Sequence[str], more: Sequence[str], file
     return Given(subjects=(*subjects, *of_subjects), ids=(*ids, *of_ids), in_file=file, file_of_ids=file_of == "ids")
 
 
-def check_told(request_id: str | None, hold: str | None) -> None:
+def check_given(request_id: str | None, hold: str | None) -> None:
     """Raise ``Invalid`` when an id or a reason that is given cannot be kept and shown; an empty one is none."""
     if request_id is not None:
         check_request_id(request_id)
@@ -116,12 +118,12 @@ def submit(
     """
     from cluster.runtime.system import new_name
 
-    earlier = None if request_id is None else find_request(federation, request_id)
+    earlier = None if request_id is None else request_if_known(federation, request_id)
     refuse_late_hold(hold, earlier)
     # Drawn here, so that it is known after an interrupt.
     own_id = new_request_id(new_name) if request_id is None else request_id
 
-    told: dict[str, Any] = {}
+    private: dict[str, Any] = {}
 
     def act() -> RequestStatus:
         subjects, ids = given.names()
@@ -134,41 +136,41 @@ def submit(
                 wait=wait,
                 include_similar=include_similar,
             )
-        told.update(given.told_of(answer))
-        return find_request(federation, own_id) or answer
+        private.update(given.private_facts(answer))
+        return request_if_known(federation, own_id) or answer
 
-    return told_to_asker(carried_out(federation, own_id, act, earlier), told, given.in_file)
+    return with_private_facts(carried_out(federation, own_id, act, earlier), private, given.in_file)
 
 
-def told_to_asker(outcome: Outcome, told: dict[str, Any], file: Path | None) -> Outcome:
+def with_private_facts(outcome: Outcome, private: dict[str, Any], file: Path | None) -> Outcome:
     """Return the outcome with what is for the asker alone: which names are unknown, and the salt."""
-    if outcome.data is None or not told:
+    if outcome.data is None or not private:
         return outcome
-    lines = unknown_text(told, file)
-    if salt := told.get("salt"):
+    lines = unknown_text(private, file)
+    if salt := private.get("salt"):
         is_refused = outcome.data["state"] == RequestState.REFUSED.value
         lines.append(
             f"'sisa receipt {outcome.data['request_id']}' prints"
             f" {'a signed statement that nothing was found' if is_refused else 'the signed receipt'}."
             f" Keep this salt: it is stored nowhere else, and shows whom the receipt is about: {salt}"
         )
-    told = {name: value for name, value in told.items() if value}
-    return replace(outcome, data={**outcome.data, **told}, text="\n".join([outcome.text or "", *lines]).strip())
+    private = {name: value for name, value in private.items() if value}
+    return replace(outcome, data={**outcome.data, **private}, text="\n".join([outcome.text or "", *lines]).strip())
 
 
-def unknown_text(told: dict[str, Any], file: Path | None) -> list[str]:
+def unknown_text(private: dict[str, Any], file: Path | None) -> list[str]:
     """Return which names have no data point here."""
     lines = []
-    if names := told["unknown_names"]:
+    if names := private["unknown_names"]:
         lines.append(f"no data point here of: {_some(names)}")
-    if numbers := told["unknown_lines"]:
+    if numbers := private["unknown_lines"]:
         lines.append(f"no data point here of the names in these lines of {file}: {_some(numbers)}")
     return lines
 
 
 def _some(values: Sequence[object]) -> str:
-    shown = ", ".join(map(str, values[:_MOST_TOLD]))
-    return shown if len(values) <= _MOST_TOLD else f"{shown} and {len(values) - _MOST_TOLD:,} more"
+    shown = ", ".join(map(str, values[:_MOST_SHOWN]))
+    return shown if len(values) <= _MOST_SHOWN else f"{shown} and {len(values) - _MOST_SHOWN:,} more"
 
 
 def refuse_late_hold(hold: str | None, earlier: RequestStatus | None) -> None:
@@ -191,9 +193,9 @@ def carried_out(
     try:
         request = act()
     except KeyboardInterrupt:
-        return interrupted_outcome(find_request(federation, request_id), federation.status())
+        return interrupted_outcome(request_if_known(federation, request_id), federation.status())
     except (Unavailable, Invalid) as error:
-        accepted = find_request(federation, request_id)
+        accepted = request_if_known(federation, request_id)
         is_of_the_request = earlier is not None and isinstance(error, Invalid)
         if accepted is None or accepted.state in _CLOSED or is_of_the_request:
             raise
@@ -244,15 +246,15 @@ def interrupted_outcome(request: RequestStatus | None, status: FederationStatus 
     else:
         message = f"interrupted; the request is accepted and will be carried out: it is {request.state}"
         remedy = "a coordinator that runs goes on with it, else the next 'sisa train' or 'sisa erase' does"
-    told = message if request is None else f"{message} [request={request.request_id}]"
+    fact = message if request is None else f"{message} [request={request.request_id}]"
     return Outcome(
         data=None if request is None else request_data(request, status),
-        problem=Problem(kind="interrupted", message=told, remedy=remedy),
+        problem=Problem(kind="interrupted", message=fact, remedy=remedy),
         code=ExitCode.FAILED,
     )
 
 
-def find_request(federation: Federation, request_id: str) -> RequestStatus | None:
+def request_if_known(federation: Federation, request_id: str) -> RequestStatus | None:
     """Return the request of this id, if there is one, however long ago it ended."""
     try:
         return federation.request(request_id)
@@ -266,7 +268,7 @@ def request_data(request: RequestStatus, status: FederationStatus | None) -> dic
     ``retrains_from``: until when it waits to share a retrain; empty: it does not; null: without ``status`` it is not
     known.
     """
-    found: dict[str, Any] = plain(request)
+    found: dict[str, Any] = json_value(request)
     if status is None:
         return found | {"retrains_from": None}
     batch = status.batch
@@ -276,7 +278,7 @@ def request_data(request: RequestStatus, status: FederationStatus | None) -> dic
 
 def price_outcome(found: Search, given: Given) -> Outcome:
     """Return what an erasure would remove and cost, and which of its names are not here."""
-    plan, told = found.plan, given.told(found.unknown_subjects, found.unknown_ids)
+    plan, private = found.plan, given.unknown_at(found.unknown_subjects, found.unknown_ids)
     data = {
         "request_id": None,
         "state": "dry-run",
@@ -285,12 +287,12 @@ def price_outcome(found: Search, given: Given) -> Outcome:
         "subjects": found.subjects,
         "ids": found.ids,
         "unknown": found.unknown,
-        **told,
-        "similar": plain(found.similar),
-        "plan": plain(plan) | {"fraction": plan.fraction},
+        **private,
+        "similar": json_value(found.similar),
+        "plan": json_value(plan) | {"fraction": plan.fraction},
     }
     unknown = [f"{found.unknown:,} of {found.subjects + found.ids:,} names are unknown here"] if found.unknown else []
-    lines = [plan_text(plan), *unknown, *unknown_text(told, given.in_file), *similar_text(found.similar)]
+    lines = [plan_text(plan), *unknown, *unknown_text(private, given.in_file), *similar_text(found.similar)]
     return Outcome(data=data, text="\n".join(lines))
 
 
@@ -314,23 +316,23 @@ def readmission_outcome(readmission: ReadmissionAnswer) -> Outcome:
             f"\nthis was so when it was recorded: {readmission.erased_since:,} of them were erased since then and stay"
             " out; a new readmission needs a --request-id of its own"
         )
-    return Outcome(data=plain(readmission), text=text)
+    return Outcome(data=json_value(readmission), text=text)
 
 
 def _what_is_wrong(request: RequestStatus, *, again: bool) -> tuple[Problem | None, ExitCode]:
     """Return why nothing is erased yet, if that is no matter of time; ``again``: it was so before this command."""
-    told = f"{request.reason} [request={request.request_id}]"
+    fact = f"{request.reason} [request={request.request_id}]"
     another = "a new demand needs a --request-id of its own; " if again else ""
     match RequestState(request.state):
         case RequestState.REFUSED:
             remedy = f"{another}check the spelling; 'sisa status' shows earlier requests. Nothing was changed."
-            return Problem(kind="refused", message=told, remedy=remedy), ExitCode.INVALID
+            return Problem(kind="refused", message=fact, remedy=remedy), ExitCode.INVALID
         case RequestState.CANCELLED:
-            message = f"the request was withdrawn before anything was erased: {told}"
+            message = f"the request was withdrawn before anything was erased: {fact}"
             remedy = "a new demand needs a --request-id of its own"
             return Problem(kind="cancelled", message=message, remedy=remedy), ExitCode.CONFLICT
         case RequestState.FAILED:
-            message = f"the request is {request.stage}, and the last attempt to go on failed: {told}"
+            message = f"the request is {request.stage}, and the last attempt to go on failed: {fact}"
             remedy = "mend what failed and run 'sisa train': it goes on from there"
             return Problem(kind="failed", message=message, remedy=remedy), ExitCode.FAILED
         case _:

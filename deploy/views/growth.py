@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from coordinator.receipts.bundles import CHECKPOINTS
-from deploy.views.handed_over import public_keys_in, read_checkpoint, read_growth
+from deploy.views.handed_over import public_keys_in, read_growth, read_log_checkpoint
 from deploy.views.output import ExitCode, Outcome, Problem
 from storage.errors import Corrupt, Invalid
 from storage.transparency.checkpoint import LogCheckpoint, open_checkpoint
@@ -23,7 +23,7 @@ def check_growth(earlier: Path, later: Path, key_files: Sequence[Path]) -> Outco
     keys = tuple(key for each in key_files for key in public_keys_in(each) if key.purpose == CHECKPOINTS)
     grown = read_growth(later)
     failures: list[str] = []
-    old = _opened("earlier", read_checkpoint(earlier), keys, failures)
+    old = _opened("earlier", read_log_checkpoint(earlier), keys, failures)
     new = _opened("later", grown.checkpoint, keys, failures)
     if old is not None and new is not None:
         needs_proof = 0 < old.size < new.size

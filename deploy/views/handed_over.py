@@ -69,7 +69,7 @@ def endorsements_in(file: Path) -> tuple[bytes, ...]:
     return tuple(line.removeprefix(ENDORSED).encode() for line in lines if line.startswith(ENDORSED))
 
 
-def read_checkpoint(file: Path) -> str:
+def read_log_checkpoint(file: Path) -> str:
     """Return the checkpoint in ``file``: alone, in a receipt, or in what ``sisa log --json`` printed.
 
     Raises ``Invalid`` when the file cannot be read or is no text.

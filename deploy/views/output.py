@@ -207,20 +207,20 @@ def envelope(outcome: Outcome) -> dict[str, Any]:
     """Return the JSON object of an outcome."""
     result: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "status": "error" if outcome.problem else "ok"}
     if outcome.data is not None:
-        result["data"] = plain(outcome.data)
+        result["data"] = json_value(outcome.data)
     if outcome.problem is not None:
         result["error"] = asdict(outcome.problem)
     return result
 
 
-def plain(value: Any) -> Any:
+def json_value(value: Any) -> Any:
     """Return ``value`` with dataclasses as objects and tuples as lists, ready for JSON."""
     if is_dataclass(value) and not isinstance(value, type):
         value = asdict(value)
     if isinstance(value, Mapping):
-        return {str(name): plain(entry) for name, entry in value.items()}
+        return {str(name): json_value(entry) for name, entry in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [plain(entry) for entry in value]
+        return [json_value(entry) for entry in value]
     return value
 
 

@@ -117,7 +117,7 @@ class _Lines:
     def __init__(self, out: TextIO, clock: Callable[[], float]) -> None:
         self._out = out
         self._clock = clock
-        self._told_points = 0
+        self._reported_points = 0
         self._slices = 0
         self._work: _Work | None = None
 
@@ -128,11 +128,11 @@ class _Lines:
 
     def _lines(self, notice: Notice) -> Iterator[str]:
         match notice:
-            case IngestProgress(points=points) if points >= 2 * self._told_points:
-                self._told_points = points
+            case IngestProgress(points=points) if points >= 2 * self._reported_points:
+                self._reported_points = points
                 yield f"ingest: {points:,} data points"
             case TrainingStarted(shards=shards, slices=slices):
-                self._slices, self._told_points = slices, 0  # another site's ingest may follow
+                self._slices, self._reported_points = slices, 0  # another site's ingest may follow
                 self._work = _Work(dict(shards), slices, self._clock)
                 yield f"training {len(shards)} shards of {slices} slices"
             case SliceLearned(shard=shard, slice=slice_, loss=loss):
@@ -140,8 +140,8 @@ class _Lines:
                 if self._work is not None:
                     self._work.move(shard, slice_)
                     left = self._work.left()
-                told = f"shard {shard}: slice {slice_} of {self._slices}{_and_loss(loss)}"
-                yield f"{told}; {left}" if left else told
+                line = f"shard {shard}: slice {slice_} of {self._slices}{_and_loss(loss)}"
+                yield f"{line}; {left}" if left else line
             case RequestMoved(request=request):
                 yield f"request {request.request_id}: {request.shown.value}"
             case Remark(text=text):

@@ -25,7 +25,7 @@ from storage.errors import Corrupt, Invalid
 from storage.transparency.check import LogCheck
 from storage.transparency.keys import PublicKey
 
-_MOST_PROBLEMS_TOLD = 50
+_MOST_PROBLEMS_SHOWN = 50
 _NOT_KNOWN = "-"
 _SALT = re.compile(r"[0-9a-f]+")
 
@@ -211,10 +211,10 @@ def log_text(check: LogCheck) -> str:
         lines.append(f"  {check.uncovered} entries await their checkpoint; the next receipt covers them")
     if check.earlier is not None:
         lines.append(f"  continues the earlier checkpoint of {check.earlier} entries")
-    told = check.problems[:_MOST_PROBLEMS_TOLD]
-    lines += [f"  {_shown(problem)}" for problem in told]
-    if len(told) < len(check.problems):
-        lines.append(f"  and {len(check.problems) - len(told)} more")
+    shown = check.problems[:_MOST_PROBLEMS_SHOWN]
+    lines += [f"  {_shown(problem)}" for problem in shown]
+    if len(shown) < len(check.problems):
+        lines.append(f"  and {len(check.problems) - len(shown)} more")
     if check.checkpoint is not None:
         lines += ["newest checkpoint, to be kept elsewhere:", *(f"  {line}" for line in check.checkpoint.splitlines())]
     return "\n".join(lines)

@@ -25,11 +25,11 @@ from deploy.views.erasure import (
     interrupted_outcome,
     refuse_late_hold,
     request_data,
-    told_to_asker,
+    with_private_facts,
 )
-from deploy.views.output import Outcome, plain
+from deploy.views.output import Outcome, json_value
 from deploy.views.receipts import print_receipt
-from deploy.views.sites import status_outcome, who, who_text
+from deploy.views.sites import sites_status_outcome, who, who_text
 from deploy.views.text import releases_text, request_text, status_text
 from shards.data.messages import batch_of, tables_of
 from shards.data.prediction_files import PredictionBatch, check_ending, write_predictions
@@ -74,10 +74,10 @@ def remote_predict(client: Client, data: str, out: Path) -> Outcome:
     batch, classes, id_column = first
     points = write_predictions(out, chain([batch], (each for each, _, _ in answers)), classes, id_column)
     facts = {"out": str(out), "points": points, **_ensembles(found)}
-    told = " and ".join(map(str, facts["generations"]))
+    generations = " and ".join(map(str, facts["generations"]))
     text = (
         f"wrote {points:,} predictions to {out}"
-        f" (generation {told}, constituents {facts['constituents']} of {facts['shards']})"
+        f" (generation {generations}, constituents {facts['constituents']} of {facts['shards']})"
     )
     if found[-1].sites:
         text = f"{text}\n{who_text(found[-1].sites, found[-1].absent)}"
@@ -121,7 +121,7 @@ def remote_erase(
     except Unavailable as error:
         again = f"then repeat it with --request-id {own_id}: if it was accepted, that is the same request"
         raise Unavailable(error.fact, f"{error.remedy}; {again}", **error.context) from error
-    return told_to_asker(erase_outcome(answer.request, None, earlier), given.told_of(answer), given.in_file)
+    return with_private_facts(erase_outcome(answer.request, None, earlier), given.private_facts(answer), given.in_file)
 
 
 def remote_status(client: Client, request_id: str | None, site: str | None = None) -> Outcome:
@@ -129,11 +129,11 @@ def remote_status(client: Client, request_id: str | None, site: str | None = Non
     if request_id is not None:
         return remote_request(client.request(request_id, site))
     status = client.status_of_any()
-    told = replace(status, store=status.store or "the server's store")
-    if isinstance(told, SitesStatus):
-        return status_outcome(told)
+    shown = replace(status, store=status.store or "the server's store")
+    if isinstance(shown, SitesStatus):
+        return sites_status_outcome(shown)
     releases = {"command": RELEASE, "server": client.server_release or "unknown"}
-    return Outcome(data={**plain(status), "releases": releases}, text=status_text(told) + releases_text(releases))
+    return Outcome(data={**json_value(status), "releases": releases}, text=status_text(shown) + releases_text(releases))
 
 
 def remote_receipt(client: Client, request_id: str, *, quiet: bool, site: str | None = None) -> Outcome:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coordinator.receipts.bundles import statement_of
-from deploy.views.erasure import Given, erase_outcome, told_to_asker
-from deploy.views.output import ExitCode, Outcome, Problem, plain
+from deploy.views.erasure import Given, erase_outcome, with_private_facts
+from deploy.views.output import ExitCode, Outcome, Problem, json_value
 from deploy.views.receipts import receipt_text
 from deploy.views.tables import table
 from deploy.views.text import evaluation_text, requests_text, verification_text
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def train_sites(federation: SiteFederation) -> Outcome:
     """Let every site join and train; those that are away are named. Without any member nothing was trained."""
     status = federation.train()
-    outcome = status_outcome(status)
+    outcome = sites_status_outcome(status)
     if any(each.membership == "member" for each in status.sites):
         return outcome
     why = "; ".join(f"{each.site}: {each.reason or each.membership}" for each in status.sites)
@@ -63,14 +63,14 @@ def evaluate_at_sites(federation: SiteFederation, data: str) -> Outcome:
     """Tell the federation's accuracy on labelled data."""
     found = federation.evaluate(data)
     return Outcome(
-        data={**plain(found.overall), **who(found.sites, found.absent)},
+        data={**json_value(found.overall), **who(found.sites, found.absent)},
         text=f"{evaluation_text(found.overall)}\n{who_text(found.sites, found.absent)}",
     )
 
 
-def status_outcome(status: SitesStatus) -> Outcome:
+def sites_status_outcome(status: SitesStatus) -> Outcome:
     """Return how a federation stands: ``constituents`` are all sites', each with its site."""
-    data = plain(status)
+    data = json_value(status)
     data["waits_for"] = list(status.waits_for)
     data["constituents"] = [
         {"site": site["site"], **each}
@@ -103,7 +103,7 @@ def status_outcome(status: SitesStatus) -> Outcome:
 def show_sites(federation: SiteFederation, request_id: str | None) -> Outcome:
     """Return how the federation stands, or one request, wherever it is."""
     if request_id is None:
-        return status_outcome(federation.status())
+        return sites_status_outcome(federation.status())
     site, found = federation.request(request_id)
     return _at(site, erase_outcome(found, None))
 
@@ -130,7 +130,9 @@ def erase_at_site(
             wait=wait,
             include_similar=include_similar,
         )
-    return _at(site, told_to_asker(erase_outcome(answer.request, None), given.told_of(answer), given.in_file))
+    return _at(
+        site, with_private_facts(erase_outcome(answer.request, None), given.private_facts(answer), given.in_file)
+    )
 
 
 def withdraw_site(federation: SiteFederation, site: str, reason: str) -> Outcome:
@@ -141,7 +143,7 @@ def withdraw_site(federation: SiteFederation, site: str, reason: str) -> Outcome
         text += "\nwhat it holds is purged when it can be reached: run 'sisa train' or this command again then"
     else:
         text += f"\nall its data points are erased; 'sisa receipt withdrawal-of-{site}' proves it"
-    return Outcome(data=plain(found), text=text)
+    return Outcome(data=json_value(found), text=text)
 
 
 def receipt_at_sites(federation: SiteFederation, request_id: str | None, *, quiet: bool) -> Outcome:
@@ -207,7 +209,7 @@ def _at(site: str, outcome: Outcome) -> Outcome:
 
 def who(sites: Sequence[TookPart], absent: Mapping[str, str]) -> dict[str, Any]:
     """Return who took part in an answer, and who did not and why, for JSON."""
-    return {"sites": [plain(each) for each in sites], "absent": dict(absent)}
+    return {"sites": [json_value(each) for each in sites], "absent": dict(absent)}
 
 
 def who_text(sites: Sequence[TookPart], absent: Mapping[str, str]) -> str:

@@ -52,8 +52,8 @@ def status_text(status: FederationStatus) -> str:
         )
     if status.clock_behind_seconds > MOST_SECONDS_BEHIND:
         parts.append(clock_is_behind(status.clock_behind_seconds))
-    if told := _names_text(status):
-        parts.append("\n".join(told))
+    if listed := _names_text(status):
+        parts.append("\n".join(listed))
     if status.requests:
         parts.append("\n".join([requests_text(status.requests), *_ended_text(status), *_left_text(status)]))
     if status.differences:
@@ -75,8 +75,8 @@ def releases_text(releases: Mapping[str, str]) -> str:
     """Return which releases are at work, where they differ; empty where they do not."""
     if len(set(releases.values())) < 2:
         return ""
-    told = ", ".join(f"{process} {release}" for process, release in releases.items())
-    return f"\n\nreleases differ: {told}; see docs/upgrades.md"
+    listed = ", ".join(f"{process} {release}" for process, release in releases.items())
+    return f"\n\nreleases differ: {listed}; see docs/upgrades.md"
 
 
 def requests_text(requests: Sequence[RequestStatus]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from cluster.results.federation import Verification
-from deploy.views.output import ExitCode, Outcome, Problem, plain
+from deploy.views.output import ExitCode, Outcome, Problem, json_value
 from deploy.views.text import verification_text
 
 _OWN_RESIDUE = ("object", "unfinished write", "superseded manifest", "journal entry")
@@ -16,7 +16,7 @@ def verification_outcome(found: Verification) -> Outcome:
     """Return what a verification found: a failure, with all that was found, unless everything holds."""
     data = {
         "exact": found.exact,
-        "shards": [_proof(plain(proof)) for proof in found.shards],
+        "shards": [_proof(json_value(proof)) for proof in found.shards],
         "residue": found.residue,
         "receipts": found.receipts,
     }

@@ -11,8 +11,8 @@ from rich.live import Live
 from rich.text import Text
 
 from coordinator.status import FederationStatus, RequestStatus
-from deploy.views.erasure import find_request, request_data
-from deploy.views.output import Outcome, plain
+from deploy.views.erasure import request_data, request_if_known
+from deploy.views.output import Outcome, json_value
 from deploy.views.text import releases_text, request_text, requests_text, status_text
 from storage.errors import Invalid
 
@@ -32,7 +32,7 @@ class Watched(Protocol):
 
 def request_outcome(federation: Federation, request_id: str) -> Outcome:
     """Return everything known of one request. Raises ``Invalid`` when there is no such request, or no federation."""
-    status, request = federation.status(), find_request(federation, request_id)
+    status, request = federation.status(), request_if_known(federation, request_id)
     if request is None:
         federation.require_begun()
         raise Invalid("there is no such erasure request", "'sisa request list' lists them all", request=request_id)
@@ -41,7 +41,9 @@ def request_outcome(federation: Federation, request_id: str) -> Outcome:
 
 def status_outcome(status: FederationStatus, releases: Mapping[str, str]) -> Outcome:
     """Return how a federation stands, and of which release each process is."""
-    return Outcome(data={**plain(status), "releases": releases}, text=status_text(status) + releases_text(releases))
+    return Outcome(
+        data={**json_value(status), "releases": releases}, text=status_text(status) + releases_text(releases)
+    )
 
 
 def requests_outcome(requests: Sequence[RequestStatus]) -> Outcome:

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from shards.data.readers import Wanted
-from shards.data.sources import Batch, DataFile, Source, glob_like, is_list, is_text, plain, plain_type
+from shards.data.sources import Batch, DataFile, Source, glob_like, is_list, is_text, plain_array, plain_type
 from shards.specification import DataSettings
 from shards.subjects import through_floats
 from storage.errors import Invalid, InvariantBroken
@@ -40,7 +40,7 @@ class MissingName(Invalid):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Columns:
+class ChosenColumns:
     """The columns of a source, by their role."""
 
     id: str | None
@@ -68,13 +68,15 @@ class Columns:
         return max(1, min(_MOST_POINTS, batch_bytes // self.point_bytes))
 
 
-def choose_columns(source: Source, data: DataSettings, *, identified: bool = True, labelled: bool = True) -> Columns:
+def choose_columns(
+    source: Source, data: DataSettings, *, identified: bool = True, labelled: bool = True
+) -> ChosenColumns:
     """Return the columns that ``data`` declares, checked against every file of the source.
 
     With ``identified``, id and subject are required; otherwise the id is optional. With ``labelled``, the label is
     required. Raises ``Invalid`` for a missing column, a pattern without a match, or files with different columns.
     """
-    chosen: Columns | None = None
+    chosen: ChosenColumns | None = None
     kinds = dict[str, str]()
     bytes_only = True
     for file in source.files:
@@ -208,7 +210,7 @@ def label_codes(batch: Batch, column: str) -> tuple[npt.NDArray[np.int64], list[
     raise _bad_type(f"cannot hold labels, its type is {array.type}", batch, column)
 
 
-def read_features(batch: Batch, columns: Columns, width: int | None) -> Features:
+def read_features(batch: Batch, columns: ChosenColumns, width: int | None) -> Features:
     """Return the features, not scaled, C-contiguous, shape (N, F), of ``columns.dtype``.
 
     ``width`` is the number of features of earlier batches, None for the first. Raises ``Invalid`` for a null, NaN or
@@ -314,8 +316,8 @@ class _Table:
 
 def _chosen(
     table: _Table, features: tuple[str, ...], data: DataSettings, *, identified: bool, labelled: bool
-) -> Columns:
-    return Columns(
+) -> ChosenColumns:
+    return ChosenColumns(
         id=data.id if identified or data.id in table.names else None,
         subject=data.subject_column if identified else None,
         further=data.further_subjects if identified else (),
@@ -328,7 +330,7 @@ def _chosen(
     )
 
 
-def _compare_types(table: _Table, known: dict[str, str], columns: Columns) -> None:
+def _compare_types(table: _Table, known: dict[str, str], columns: ChosenColumns) -> None:
     kinds = {name: str(table.type(name)) for name in columns.features}
     kinds |= {name: _name_kind(table.type(name)) for name in columns.wanted.texts}
     kinds = {name: kind for name, kind in kinds.items() if kind != "null" or name not in columns.further}
@@ -401,7 +403,7 @@ def _from_lists(batch: Batch, name: str, lists: pa.Array, dtype: np.dtype[Any]) 
     width = int(lengths[0])
     if not width:
         raise _bad_cell("has no features: its list is empty", batch, name, 0)
-    values = plain(lists.flatten())
+    values = plain_array(lists.flatten())
     if values.null_count:
         raise _bad_cell("has a feature without value (null)", batch, name, _first(values.is_null()) // width)
     return np.ascontiguousarray(_numbers(batch, name, values).astype(dtype).reshape(len(lists), width))

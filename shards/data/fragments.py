@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Protocol, runtime_checkable
 
-from shards.data.readers import Reader
+from shards.data.readers import FileReader
 from shards.data.sources import Batch, DataFile, Source
 from storage.errors import Invalid, InvariantBroken
 
@@ -23,7 +23,7 @@ class Divisible(Protocol):
         """Return the data points and bytes of each piece, in the file's order; empty if the file cannot be divided."""
         ...
 
-    def between(self, start: int, end: int) -> Reader:
+    def between(self, start: int, end: int) -> FileReader:
         """Return a reader of the pieces from ``start`` up to but not including ``end``, counted from 0."""
         ...
 

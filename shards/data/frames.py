@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 from pyarrow.interchange import from_dataframe
 
-from shards.data.sources import plain
+from shards.data.sources import plain_array
 from storage.errors import Invalid
 
 _ROW_NUMBERS = re.compile(r"__index_level_\d+__")
@@ -46,7 +46,7 @@ def table_of(data: Any) -> pa.Table:
 
 def plain_table(table: pa.Table) -> pa.Table:
     """Return the table without dictionaries, extension types and string views, as messages need it."""
-    return _changed(table, lambda array: plain(_without_views(array)))
+    return _changed(table, lambda array: plain_array(_without_views(array)))
 
 
 def _without_row_numbers(table: pa.Table) -> pa.Table:

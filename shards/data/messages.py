@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from shards.data.prediction_files import FeatureBatch, PredictionBatch, feature_batches
 from shards.data.readers import TableReader, Wanted
-from shards.data.sources import DataFile, Source, is_list, is_text, plain, plain_type
+from shards.data.sources import DataFile, Source, is_list, is_text, plain_array, plain_type
 from shards.points import scaled
 from shards.specification import DataSettings
 from storage.errors import Corrupt, Invalid
@@ -286,7 +286,7 @@ def _refuse_lists(column: pa.ChunkedArray, name: str, width: int) -> None:
     if pa.types.is_fixed_size_list(found):
         strange = found.list_size != width
     elif is_list(found):
-        strange = any((np.diff(np.asarray(plain(chunk).offsets)) != width).any() for chunk in column.chunks)
+        strange = any((np.diff(np.asarray(plain_array(chunk).offsets)) != width).any() for chunk in column.chunks)
     else:
         return
     if strange:

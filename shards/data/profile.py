@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from shards.data.columns import label_codes, plain_label
 from shards.data.readers import Wanted
-from shards.data.sources import Batch, Source, is_list, is_text, plain, plain_type
+from shards.data.sources import Batch, Source, is_list, is_text, plain_array, plain_type
 from storage.errors import Invalid
 
 MOST_DISTINCT = 1000
@@ -68,7 +68,7 @@ class SourceDescription:
     """In the first file's order."""
 
 
-def describe(source: Source) -> SourceDescription:
+def describe_source(source: Source) -> SourceDescription:
     """Return columns, types, counts, and distinct values up to ``MOST_DISTINCT`` per column, in one streamed pass.
 
     The columns are those of the first file. Raises ``Invalid`` when a file cannot be read or lacks one of them.
@@ -230,7 +230,7 @@ class _Tally:
             found = pc.min_max(lengths).as_py()
             known = self.lengths or (found["min"], found["max"])
             self.lengths = (min(known[0], found["min"]), max(known[1], found["max"]))
-        values = pc.cast(plain(lists.flatten()), pa.float64(), safe=False)
+        values = pc.cast(plain_array(lists.flatten()), pa.float64(), safe=False)
         usable = pc.fill_null(pc.less_equal(pc.abs(values), _LARGEST_FLOAT32), fill_value=False)
         of_lists = pc.list_parent_indices(lists).filter(pc.invert(usable))
         self.unusable += len(pc.unique(of_lists)) + pc.equal(lengths, 0).true_count

@@ -62,7 +62,7 @@ class Wanted:
         return [*self.texts, *self.numbers]
 
 
-class Reader(Protocol):
+class FileReader(Protocol):
     """Reads one table. Every method may raise ``Invalid``, whose text does not name the file."""
 
     @property
@@ -108,7 +108,7 @@ class _ParquetReader:
     def pieces(self) -> Sequence[tuple[int, int]]:
         return _row_groups(pq.read_metadata(self.path))
 
-    def between(self, start: int, end: int) -> Reader:
+    def between(self, start: int, end: int) -> FileReader:
         return replace(self, groups=range(start, end))
 
     def batches(self, wanted: Wanted, points: int) -> Iterator[pa.RecordBatch]:
@@ -134,7 +134,7 @@ class _RemoteParquetReader:
     def pieces(self) -> Sequence[tuple[int, int]]:
         return _row_groups(pq.read_metadata(pa.PythonFile(self.file.open(), mode="r")))
 
-    def between(self, start: int, end: int) -> Reader:
+    def between(self, start: int, end: int) -> FileReader:
         return replace(self, groups=range(start, end))
 
     def batches(self, wanted: Wanted, points: int) -> Iterator[pa.RecordBatch]:
@@ -282,7 +282,7 @@ class CsvReader:
                 raise Invalid(fact, "Name it .csv if it is not compressed; else copy it again.") from None
 
 
-_READERS: dict[str, tuple[Callable[[Path], Reader], Callable[[RemoteFile], Reader]]] = {
+_READERS: dict[str, tuple[Callable[[Path], FileReader], Callable[[RemoteFile], FileReader]]] = {
     ".parquet": (_ParquetReader, _RemoteParquetReader),
     ".pq": (_ParquetReader, _RemoteParquetReader),
     ".arrow": (_ArrowReader, _RemoteArrowReader),
@@ -300,7 +300,7 @@ def ending_of(name: str) -> str | None:
     return next((ending for ending in ENDINGS if name.lower().endswith(ending)), None)
 
 
-def reader_of(ending: str, file: Path | RemoteFile, csv: CsvForm = USUAL_CSV) -> Reader:
+def reader_of(ending: str, file: Path | RemoteFile, csv: CsvForm = USUAL_CSV) -> FileReader:
     """Return a reader for the file; ``ending`` is one of ``ENDINGS``. Nothing is read yet."""
     if ending in _CSV_ENDINGS:
         return CsvReader(file, compressed=ending.endswith(".gz"), form=csv)

@@ -18,7 +18,7 @@ from pathlib import Path, PurePath
 import pyarrow as pa
 
 from shards.data.csv_text import seen_form
-from shards.data.readers import ENDINGS, CsvReader, Reader, TableReader, Wanted, ending_of, reader_of
+from shards.data.readers import ENDINGS, CsvReader, FileReader, TableReader, Wanted, ending_of, reader_of
 from shards.data.remote_files import RemoteFile, find_remote
 from shards.data.table_formats import refuse_tables_above
 from shards.specification import USUAL_CSV, CsvForm
@@ -38,7 +38,7 @@ class DataFile:
     """Path relative to the source's base, with ``/``, or the address; this is the name in error messages."""
     path: Path | None
     """None for a table in memory, and for a file in a bucket."""
-    reader: Reader
+    reader: FileReader
     remote: RemoteFile | None = None
     """The file, if it is in a bucket."""
 
@@ -59,7 +59,7 @@ class Batch:
 
     def column(self, name: str) -> pa.Array:
         """Return a column of plain values, without dictionary or extension type."""
-        return plain(self.columns.column(name))
+        return plain_array(self.columns.column(name))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,18 +199,18 @@ def glob_like(text: str) -> bool:
     return any(character in text for character in "*?[")
 
 
-def plain(array: pa.Array) -> pa.Array:
+def plain_array(array: pa.Array) -> pa.Array:
     """Return the array's values without dictionary, extension type and string views."""
     if isinstance(array, pa.ExtensionArray):
-        return plain(array.storage)
+        return plain_array(array.storage)
     if isinstance(array, pa.DictionaryArray):
-        return plain(array.dictionary_decode())
+        return plain_array(array.dictionary_decode())
     # Few functions of pyarrow can encode or compare string views.
     return array.cast(pa.string()) if pa.types.is_string_view(array.type) else array
 
 
 def plain_type(data_type: pa.DataType) -> pa.DataType:
-    """Return the type of ``plain``'s result for an array of this type."""
+    """Return the type of ``plain_array``'s result for an array of this type."""
     if isinstance(data_type, pa.BaseExtensionType):
         return plain_type(data_type.storage_type)
     return data_type.value_type if pa.types.is_dictionary(data_type) else data_type

@@ -16,7 +16,7 @@ from shards.slices.files import SliceRecord, load_shard
 from shards.specification import ShardId, SliceIndex
 from storage.digests import Sha256, sha256
 from storage.errors import Corrupt, Fenced, ObjectMissing
-from storage.objects import ObjectKey, ObjectStore, object_key
+from storage.objects import NewName, ObjectKey, ObjectStore, object_key
 from storage.registers.manifest import ManifestRegister
 
 Clock = Callable[[], float]
@@ -94,13 +94,13 @@ class ConstituentTrainer(Generic[State]):
         *,
         learner: Learner[State],
         store: ObjectStore,
-        names: Callable[[], str],
+        new_name: NewName,
         clock: Clock,
         revised: Revision = lambda task: task,
     ) -> None:
         self._learner = learner
         self._store = store
-        self._names = names
+        self._new_name = new_name
         self._clock = clock
         self._revised = revised
 
@@ -187,7 +187,7 @@ class ConstituentTrainer(Generic[State]):
                     raise _Superseded(wanted)
 
     def _keep(self, payload: bytes, lineage: Lineage, digest: Sha256, steps: int, seconds: float) -> CheckpointRecord:
-        key = checkpoint_key(lineage.shard, lineage.slice, self._names())
+        key = checkpoint_key(lineage.shard, lineage.slice, self._new_name())
         self._store.put_if_absent(key, payload)
         return CheckpointRecord(
             slice=lineage.slice,

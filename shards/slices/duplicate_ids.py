@@ -8,7 +8,7 @@ searched by one process, within its memory limit. The digests are protected ther
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -20,7 +20,7 @@ from shards.slices.files import point_keys
 from shards.tombstones import sortable
 from storage.digests import Sha256, sha256
 from storage.errors import Corrupt, ObjectMissing
-from storage.objects import ObjectKey, ObjectStore, object_key
+from storage.objects import NewName, ObjectKey, ObjectStore, object_key
 from storage.registers.create_once import create_or_read
 
 _MOST_RANGES: Final = 1024
@@ -57,7 +57,7 @@ class DigestWriter:
     store: ObjectStore
     ranges: int
     shards: int
-    names: Callable[[], str]
+    new_name: NewName
     runs: list[DigestRun] = field(default_factory=list)
     """The objects written; the last one may not have been."""
 
@@ -74,7 +74,7 @@ class DigestWriter:
     def _write(self, number: int, payload: bytes) -> None:
         # Spread over the shards: writers that all need the same shard's key ring would slow each other down.
         folder = f"shards/{number % self.shards:04d}/digests/{number:04d}"
-        key = object_key(f"{folder}/{self.names()}.digests")
+        key = object_key(f"{folder}/{self.new_name()}.digests")
         self.runs.append(DigestRun(range=number, key=key, sha256=sha256(payload), payload_bytes=len(payload)))
         create_or_read(self.store, key, payload)
 

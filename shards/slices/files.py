@@ -11,7 +11,7 @@ Shape legend: N points, F features, K further subjects.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any, cast
@@ -22,11 +22,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from shards.points import PointBlock, ShardPoints, scaled
-from shards.routing import DIGEST_BYTES, Placement, PointDigest
-from shards.tombstones import NOTHING, DigestSet, similar_subjects, sortable
+from shards.routing import DIGEST_BYTES, PointDigest, SliceId
+from shards.tombstones import NOTHING, DigestSet, count_similar, sortable
 from storage.digests import Sha256, sha256
 from storage.errors import Corrupt, InvariantBroken, ObjectMissing, OutcomeUnknown
-from storage.objects import ObjectKey, ObjectStore, object_key
+from storage.objects import NewName, ObjectKey, ObjectStore, object_key
 
 _FORMAT = b"sisa/part/1"
 _FORMAT_FURTHER = b"sisa/part/2"
@@ -122,13 +122,13 @@ def decode_part(payload: bytes) -> PointBlock:
     )
 
 
-def write_part(store: ObjectStore, block: PointBlock, placement: Placement, names: Callable[[], str]) -> PartRecord:
+def write_part(store: ObjectStore, block: PointBlock, slice_id: SliceId, new_name: NewName) -> PartRecord:
     """Store ``block`` as a new object of the slice and return its record.
 
-    ``names`` returns a name that no object has. A write whose outcome is unknown is read back.
+    ``new_name`` returns a name that no object has. A write whose outcome is unknown is read back.
     """
     payload = encode_part(block)
-    key = object_key(f"shards/{placement.shard:04d}/slices/{placement.slice:04d}/{names()}.parquet")
+    key = object_key(f"shards/{slice_id.shard:04d}/slices/{slice_id.slice:04d}/{new_name()}.parquet")
     try:
         store.put_if_absent(key, payload)
     except OutcomeUnknown:
@@ -170,7 +170,7 @@ def load_shard(
 
 
 def rewrite_slice(
-    store: ObjectStore, record: SliceRecord, erased: DigestSet, placement: Placement, names: Callable[[], str]
+    store: ObjectStore, record: SliceRecord, erased: DigestSet, slice_id: SliceId, new_name: NewName
 ) -> SliceRewrite:
     """Write the slice without the ``erased`` data points; parts without any of them are kept unchanged.
 
@@ -188,7 +188,7 @@ def rewrite_slice(
         superseded.append(part.key)
         found.append(erased.among(block))
         if len(survivors):
-            parts.append(write_part(store, survivors, placement, names))
+            parts.append(write_part(store, survivors, slice_id, new_name))
     if not superseded:
         return SliceRewrite(record=record, removed=0, superseded=(), names=NOTHING)
     rewritten = _record(tuple(parts), digests)
@@ -310,7 +310,7 @@ def _record(parts: tuple[PartRecord, ...], digests: Sequence[_Digests]) -> Slice
         points=len(points),
         points_digest=sha256(points.tobytes()),
         content_digest=sha256(contents.tobytes()),
-        similar=similar_subjects(b"".join(each.subjects for each in digests)),
+        similar=count_similar(b"".join(each.subjects for each in digests)),
     )
 
 

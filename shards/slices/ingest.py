@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shards.data.columns import (
-    Columns,
+    ChosenColumns,
     Features,
     MissingName,
     are_numbers,
@@ -36,8 +36,8 @@ from shards.routing import (
     DIGEST_BYTES,
     Naming,
     PartitionKey,
-    Placement,
     PointDigest,
+    SliceId,
     digests_of_all,
     point_digest,
     slice_numbers,
@@ -48,7 +48,7 @@ from shards.subjects import in_form
 from shards.tombstones import DigestSet
 from storage.digests import Json
 from storage.errors import Invalid, InvariantBroken
-from storage.objects import ObjectStore
+from storage.objects import NewName, ObjectStore
 
 _MEBIBYTE = 1 << 20
 _BASELINE_MB = 150
@@ -97,7 +97,7 @@ class LeftOut:
 class IngestResult:
     """What an ingest wrote to the store."""
 
-    slices: Mapping[Placement, SliceRecord]
+    slices: Mapping[SliceId, SliceRecord]
     """The slices that have data points; all others are empty."""
     layout: FeatureLayout
     inventory: tuple[SourceFile, ...]
@@ -108,8 +108,8 @@ class IngestResult:
 
     def shard(self, shard: ShardId, slices: int) -> tuple[SliceRecord, ...]:
         """Return the records of slices 1..R of a shard."""
-        places = (Placement(shard, SliceIndex(index)) for index in range(1, slices + 1))
-        return tuple(self.slices.get(placement, EMPTY_SLICE) for placement in places)
+        places = (SliceId(shard, SliceIndex(index)) for index in range(1, slices + 1))
+        return tuple(self.slices.get(slice_id, EMPTY_SLICE) for slice_id in places)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +124,7 @@ class IngestTask:
     store: ObjectStore
     """May be sent to other processes, as may ``tombstones``."""
     tombstones: Callable[[], DigestSet]
-    names: Callable[[], str]
+    new_name: NewName
     """Returns a new name at every call; the name of every object written is, or begins with, such a name."""
     progress: Callable[[int], None] = lambda _: None
     """Called now and then with the number of data points read so far."""
@@ -134,7 +134,7 @@ class IngestTask:
 class Intake:
     """The input for gathering data points, in one process or in many."""
 
-    columns: Columns
+    columns: ChosenColumns
     data: DataSettings
     partition: PartitionSettings
     key: PartitionKey = field(repr=False)
@@ -157,7 +157,7 @@ class Intake:
 class Gathered:
     """What was written for some data points. Contains nothing about a single data point."""
 
-    parts: Mapping[Placement, tuple[PartRecord, ...]]
+    parts: Mapping[SliceId, tuple[PartRecord, ...]]
     points: int
     """Data points read."""
     left_out: LeftOut
@@ -187,11 +187,11 @@ def ingest(task: IngestTask, buffer_bytes: int | None = None) -> IngestResult:
     )
     with ExitStack() as undo:
         try:
-            gathered = gather(intake.read(source), intake, store, task.names, progress=task.progress)
+            gathered = gather(intake.read(source), intake, store, task.new_name, progress=task.progress)
         except MissingName as error:
             raise counted(error, source) from None
         undo.callback(store.delete_all, [part.key for parts in gathered.parts.values() for part in parts])
-        slices = {placement: record_slice(store, parts) for placement, parts in sorted(gathered.parts.items())}
+        slices = {slice_id: record_slice(store, parts) for slice_id, parts in sorted(gathered.parts.items())}
         repeat = repeated_point(store, tuple(slices.values()), max(1024, intake.buffer_bytes // (4 * DIGEST_BYTES)))
         if repeat is not None:
             raise repeated_id(data.id, places_of(source, data.id, task.key, repeat))
@@ -204,7 +204,7 @@ def gather(
     batches: Iterable[Batch],
     intake: Intake,
     store: ObjectStore,
-    names: Callable[[], str],
+    new_name: NewName,
     *,
     progress: Callable[[int], None] = lambda _: None,
     noted: Callable[[npt.NDArray[np.void]], None] = lambda _: None,
@@ -216,7 +216,9 @@ def gather(
     """
     router = _Router(key=intake.key, naming=intake.naming, partition=intake.partition, first_shard=intake.first_shard)
     with ExitStack() as undo:
-        writer = _SliceWriter(store=store, names=names, router=router, buffer_bytes=intake.buffer_bytes, noted=noted)
+        writer = _SliceWriter(
+            store=store, new_name=new_name, router=router, buffer_bytes=intake.buffer_bytes, noted=noted
+        )
         undo.callback(writer.discard)
         reading = _Reading(intake=intake, router=router, width=intake.width)
         for batch in batches:
@@ -234,7 +236,7 @@ def gather(
 
 
 def ingested_of(
-    source: Source, columns: Columns, gathered: Gathered, slices: Mapping[Placement, SliceRecord]
+    source: Source, columns: ChosenColumns, gathered: Gathered, slices: Mapping[SliceId, SliceRecord]
 ) -> IngestResult:
     """Return what an ingest has written to the store.
 
@@ -320,7 +322,7 @@ class _Router:
         joined = b"".join(digests_of_all(self.key, subjects, self.naming))
         return np.frombuffer(joined, dtype=f"V{DIGEST_BYTES}")
 
-    def split(self, subjects_N: npt.NDArray[np.void]) -> Iterator[tuple[Placement, npt.NDArray[np.intp]]]:
+    def split(self, subjects_N: npt.NDArray[np.void]) -> Iterator[tuple[SliceId, npt.NDArray[np.intp]]]:
         """Yield each placement that occurs, starting with ``first_shard``, and the positions of its data points."""
         shards, slices = self.partition.shards, self.partition.slices
         numbers = slice_numbers(subjects_N, shards, slices, self.naming)
@@ -329,7 +331,7 @@ class _Router:
         starts = np.flatnonzero(np.diff(turned[order], prepend=-1))
         for indices in np.split(order, starts[1:]) if len(order) else ():
             shard, slice_ = divmod(int(numbers[indices[0]]), slices)
-            yield Placement(ShardId(shard), SliceIndex(slice_ + 1)), indices
+            yield SliceId(ShardId(shard), SliceIndex(slice_ + 1)), indices
 
 
 @dataclass(slots=True, kw_only=True)
@@ -420,13 +422,13 @@ class _SliceWriter:
     """Collects data points in arrays of fixed size and writes them as parts of the slices when the arrays are full."""
 
     store: ObjectStore
-    names: Callable[[], str]
+    new_name: NewName
     router: _Router
     buffer_bytes: int
     noted: Callable[[npt.NDArray[np.void]], None]
     _buffer: PointBlock | None = None
     _held: int = 0
-    _parts: dict[Placement, list[PartRecord]] = field(default_factory=dict)
+    _parts: dict[SliceId, list[PartRecord]] = field(default_factory=dict)
 
     def add(self, block: PointBlock) -> None:
         """Add the data points to the buffer, and write parts when it is full."""
@@ -441,11 +443,11 @@ class _SliceWriter:
             if self._held == len(self._buffer):
                 self._flush()
 
-    def finish(self) -> dict[Placement, tuple[PartRecord, ...]]:
+    def finish(self) -> dict[SliceId, tuple[PartRecord, ...]]:
         """Write the rest of the buffer and return the parts of all slices that have data points."""
         self._flush()
         self._buffer = None
-        return {placement: tuple(parts) for placement, parts in self._parts.items()}
+        return {slice_id: tuple(parts) for slice_id, parts in self._parts.items()}
 
     def discard(self) -> None:
         """Delete every object written."""
@@ -457,15 +459,15 @@ class _SliceWriter:
         self.noted(self._buffer.points_N[: self._held])
         # A part is copied while it is encoded, so only a share of the buffer is written at a time.
         most = -(-len(self._buffer) // _PARTS_PER_BUFFER)
-        for placement, indices in self.router.split(self._buffer.subjects_N[: self._held]):
+        for slice_id, indices in self.router.split(self._buffer.subjects_N[: self._held]):
             for start in range(0, len(indices), most):
                 block = self._buffer.take(indices[start : start + most])
-                record = write_part(self.store, block, placement, self.names)
-                self._parts.setdefault(placement, []).append(record)
+                record = write_part(self.store, block, slice_id, self.new_name)
+                self._parts.setdefault(slice_id, []).append(record)
         self._held = 0
 
 
-def feature_width(source: Source, data: DataSettings, columns: Columns | None = None) -> int:
+def feature_width(source: Source, data: DataSettings, columns: ChosenColumns | None = None) -> int:
     """Return the number of features of the source, from its first data point.
 
     Raises ``Invalid`` for columns that are missing or have the wrong type, and for a source without data points.

@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 from itertools import chain, count
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
-from shards.data.columns import Columns, MissingName, choose_columns
+from shards.data.columns import ChosenColumns, MissingName, choose_columns
 from shards.data.fragments import Fragment, divide, payload_bytes
-from shards.routing import Naming, PartitionKey, Placement, PointDigest
+from shards.routing import Naming, PartitionKey, PointDigest, SliceId
 from shards.slices.duplicate_ids import DigestRun, DigestWriter, Ranges, find_repeat
 from shards.slices.files import PartRecord, SliceRecord, record_slice
 from shards.slices.ingest import (
@@ -35,13 +35,11 @@ from shards.slices.ingest import (
 )
 from shards.specification import DataSettings, PartitionSettings
 from shards.tombstones import DigestSet
-from storage.objects import ObjectStore
+from storage.objects import NewName, ObjectStore
 
 _Thing = TypeVar("_Thing")
 _Result = TypeVar("_Result")
 _Shared = ParamSpec("_Shared")
-
-Names = Callable[[], str]
 
 
 class TaskPool(Protocol):
@@ -51,7 +49,7 @@ class TaskPool(Protocol):
         self,
         act: Callable[Concatenate[_Thing, str, _Shared], _Result],
         things: Sequence[_Thing],
-        names: Names,
+        new_name: NewName,
         on_result: Callable[[_Result], None],
         /,
         *shared: _Shared.args,
@@ -59,7 +57,7 @@ class TaskPool(Protocol):
     ) -> list[_Result]:
         """Return the results of ``act`` in the order of ``things``; call ``on_result`` with each as it arrives.
 
-        ``act`` is a function of a module. It receives a thing, a name from ``names`` that is unique to the attempt, and
+        ``act`` is a function of a module. It receives a thing, a name of ``new_name`` unique to the attempt, and
         the shared arguments. An attempt that dies is repeated; it may have left objects behind under its name.
 
         If ``act`` fails, raises the error for the first of the failing things: everything before it is done then, and
@@ -73,7 +71,7 @@ class IngestContext:
     """What all fragments need, except the partition key; is sent to other processes."""
 
     store: ObjectStore
-    columns: Columns
+    columns: ChosenColumns
     data: DataSettings
     partition: PartitionSettings
     """Without its key: a context may be large, and the task pool may write large arguments to disk."""
@@ -112,16 +110,16 @@ def gather_fragment(fragment: Fragment, name: str, context: IngestContext, key: 
     )
     numbers = count(1)
 
-    def names() -> str:
+    def new_name() -> str:
         return f"{name}-{next(numbers)}"
 
     with ExitStack() as undo:
         digests = DigestWriter(
-            store=context.store, ranges=context.ranges.count, shards=context.partition.shards, names=names
+            store=context.store, ranges=context.ranges.count, shards=context.partition.shards, new_name=new_name
         )
         undo.callback(digests.discard)
         batches = fragment.numbered(intake.read(fragment.source))
-        gathered = gather(batches, intake, context.store, names, noted=digests.add)
+        gathered = gather(batches, intake, context.store, new_name, noted=digests.add)
         undo.pop_all()
     return FragmentResult(gathered=gathered, runs=tuple(digests.runs))
 
@@ -129,12 +127,12 @@ def gather_fragment(fragment: Fragment, name: str, context: IngestContext, key: 
 def merge(results: Sequence[FragmentResult]) -> FragmentResult:
     """Return the results as one, with parts in the order of the results; merging is associative."""
     each = [result.gathered for result in results]
-    parts: dict[Placement, list[PartRecord]] = {}
+    parts: dict[SliceId, list[PartRecord]] = {}
     for one in each:
-        for placement, own in one.parts.items():
-            parts.setdefault(placement, []).extend(own)
+        for slice_id, own in one.parts.items():
+            parts.setdefault(slice_id, []).extend(own)
     gathered = Gathered(
-        parts={placement: tuple(own) for placement, own in parts.items()},
+        parts={slice_id: tuple(own) for slice_id, own in parts.items()},
         points=sum(one.points for one in each),
         left_out=sum((one.left_out for one in each), LeftOut()),
         numbers=_agreed(each),
@@ -190,7 +188,7 @@ class ParallelIngest:
         drawn: set[str] = set()
 
         def draw() -> str:
-            drawn.add(name := task.names())
+            drawn.add(name := task.new_name())
             return name
 
         with ExitStack() as undo:
@@ -228,7 +226,7 @@ class ParallelIngest:
         self,
         fragments: Sequence[Fragment],
         runs: Sequence[DigestRun],
-        names: Names,
+        new_name: NewName,
         context: IngestContext,
         key: PartitionKey,
     ) -> None:
@@ -236,16 +234,16 @@ class ParallelIngest:
         ranges: dict[int, list[DigestRun]] = {}
         for run in sorted(runs, key=lambda run: run.range):
             ranges.setdefault(run.range, []).append(run)
-        found = self.pool(repeat_in, list(ranges.values()), names, _ignore, context)
+        found = self.pool(repeat_in, list(ranges.values()), new_name, _ignore, context)
         repeats = [repeat for repeat in found if repeat is not None]
         if repeats:
-            places = self.pool(places_in, fragments, names, _ignore, context, key, repeats[0])
+            places = self.pool(places_in, fragments, new_name, _ignore, context, key, repeats[0])
             raise repeated_id(context.data.id, list(chain.from_iterable(places)))
 
-    def _joined(self, gathered: Gathered, names: Names, store: ObjectStore) -> dict[Placement, SliceRecord]:
-        placements = sorted(gathered.parts)
-        parts = [gathered.parts[placement] for placement in placements]
-        return dict(zip(placements, self.pool(join_parts, parts, names, _ignore, store), strict=True))
+    def _joined(self, gathered: Gathered, new_name: NewName, store: ObjectStore) -> dict[SliceId, SliceRecord]:
+        slice_ids = sorted(gathered.parts)
+        parts = [gathered.parts[slice_id] for slice_id in slice_ids]
+        return dict(zip(slice_ids, self.pool(join_parts, parts, new_name, _ignore, store), strict=True))
 
 
 @dataclass(slots=True)

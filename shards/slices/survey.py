@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from shards.data.columns import (
-    Columns,
+    ChosenColumns,
     are_numbers,
     check_written,
     choose_columns,
@@ -126,7 +126,7 @@ class _Survey:
     given_up: set[tuple[str, str]] = field(default_factory=set)
     """File and column in which the search for bad rows has ended."""
 
-    def choose(self) -> Columns:
+    def choose(self) -> ChosenColumns:
         """Return the columns to check, and record each missing column of each file as a fault."""
         names = dict.fromkeys((self.data.id, *self.data.subject_columns, self.data.label))
         self.readable = set(names)
@@ -148,7 +148,7 @@ class _Survey:
                 return choose_columns(self.source, self.data)
             except Invalid as error:  # the files do not fit together
                 self._record(error, str(error.context.get("file", self.source.location)))
-        return Columns(
+        return ChosenColumns(
             id=self.data.id,
             subject=self.data.subject_column,
             further=self.data.further_subjects,
@@ -168,7 +168,7 @@ class _Survey:
             except Invalid as error:
                 self._record(error, file.name)
 
-    def check_file(self, file: DataFile, columns: Columns, progress: Callable[[int], None]) -> None:
+    def check_file(self, file: DataFile, columns: ChosenColumns, progress: Callable[[int], None]) -> None:
         """Record the faults in the rows of one file."""
         names = [name for name in columns.wanted.texts if name in self.readable]
         wanted = Wanted(texts=tuple(names), numbers=columns.features)
@@ -188,7 +188,7 @@ class _Survey:
         except Invalid as error:
             self._record(error, file.name, is_more=True)
 
-    def _checks(self, file: DataFile, names: Sequence[str], columns: Columns) -> dict[str, _Check]:
+    def _checks(self, file: DataFile, names: Sequence[str], columns: ChosenColumns) -> dict[str, _Check]:
         """Return the check for each column."""
         truths, decimal = (
             {each.name for each in file.schema() if pa.types.is_boolean(each.type)},
@@ -224,7 +224,7 @@ class _Survey:
             if is_more or any(position is None for position, _ in found):
                 self.given_up.add((batch.file, column))
 
-    def _check_names(self, columns: Columns, column: str, batch: Batch) -> None:
+    def _check_names(self, columns: ChosenColumns, column: str, batch: Batch) -> None:
         """Raise what an ingest would raise for the names in a column."""
         names = read_texts(batch, column, optional=column in self.data.further_subjects)
         if not any(names):
@@ -236,7 +236,7 @@ class _Survey:
         if columns.untyped and self.numbers.get(place, True):
             self.numbers[place] = are_numbers(batch, column)
 
-    def _check_features(self, columns: Columns, cells: str, decimal: str, batch: Batch) -> None:
+    def _check_features(self, columns: ChosenColumns, cells: str, decimal: str, batch: Batch) -> None:
         """Raise what an ingest would raise for one feature column. The text of a CSV column is parsed first."""
         (column,) = columns.features
         if cells:
@@ -246,7 +246,7 @@ class _Survey:
             raise Invalid("a data point has no features: its list is empty", "Give every data point the same features.")
         self.width = width
 
-    def compare_files(self, columns: Columns) -> None:
+    def compare_files(self, columns: ChosenColumns) -> None:
         """Record faults between files, and between the data and the settings."""
         width = len(columns.features) if len(columns.features) != 1 else self.width
         for check in (partial(refuse_mixed, self.numbers), partial(check_scale, self.data.scale, width or 0)):
@@ -333,7 +333,7 @@ def _bad_rows(check: _Check, batch: Batch, start: int = 0) -> Iterator[tuple[int
     yield from _bad_rows(check, replace(batch, columns=batch.columns.slice(half)), start + half)
 
 
-def _is_fine(batch: Batch, columns: Columns) -> bool:
+def _is_fine(batch: Batch, columns: ChosenColumns) -> bool:
     """Return whether all columns of numbers pass, in one call: most do, and there may be many."""
     if len(columns.features) < 2 or not batch.columns.num_rows:
         return False

@@ -50,15 +50,15 @@ class Part:
 
 
 def cut(
-    parts: Sequence[Part], position: Callable[[], object], each: Each, told: Callable[[int, int], None]
+    parts: Sequence[Part], position: Callable[[], object], each: Each, progress: Callable[[int, int], None]
 ) -> list[dict[ObjectKey, Blob]]:
     """Return what each part holds at one moment, once all of it is kept in the repositories.
 
-    ``position`` returns how far the writers have come; ``told`` is called with how many of how many objects are copied.
+    ``position`` returns how far the writers have come; ``progress`` gets how many of how many objects are copied.
     Raises ``Unavailable`` when the writers leave no moment, 200 times in a row.
     """
     for part in parts:
-        _copy_new(part, _listed(part), each, told)
+        _copy_new(part, _listed(part), each, progress)
     for _ in range(_ATTEMPTS):
         before, listed = position(), [_listed(part) for part in parts]
         for part, sizes in zip(parts, listed, strict=True):
@@ -85,17 +85,17 @@ def _listed(part: Part) -> dict[ObjectKey, int]:
     return {info.key: info.payload_bytes for info in part.store.list("") if part.takes(info.key)}
 
 
-def _copy_new(part: Part, listed: Mapping[ObjectKey, int], each: Each, told: Callable[[int, int], None]) -> None:
+def _copy_new(part: Part, listed: Mapping[ObjectKey, int], each: Each, progress: Callable[[int, int], None]) -> None:
     """Copy the objects that are created once and not known yet."""
     wanted = sorted(_created(listed))
     missing = [key for key in wanted if key not in part.known or part.known[key].payload_bytes != listed[key]]
     for start in range(0, len(missing), _TOGETHER):
-        told(len(wanted) - len(missing) + start, len(wanted))
+        progress(len(wanted) - len(missing) + start, len(wanted))
         batch = missing[start : start + _TOGETHER]
         for key, blob in zip(batch, each(lambda key: _copied(part, key), batch), strict=True):
             if blob is not None:
                 part.known[key] = blob
-    told(len(wanted), len(wanted))
+    progress(len(wanted), len(wanted))
 
 
 def _copied(part: Part, key: ObjectKey) -> Blob | None:

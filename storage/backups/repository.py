@@ -17,7 +17,7 @@ from storage.backups.sources import Readable
 from storage.digests import Json, Sha256, sha256
 from storage.errors import Corrupt, Invalid, ObjectMissing
 from storage.objects import ObjectKey, ObjectStore, object_key
-from storage.records import seal, unseal
+from storage.records import decode_record, encode_record
 from storage.registers.create_once import create_or_read
 
 _BLOBS: Final = "blobs"
@@ -52,12 +52,12 @@ class Index:
     def to_bytes(self) -> bytes:
         """Return the stored form."""
         objects: dict[str, Json] = {key: [blob.sha256, blob.payload_bytes] for key, blob in self.objects.items()}
-        return seal({"number": self.number, "about": dict(self.about), "objects": objects})
+        return encode_record({"number": self.number, "about": dict(self.about), "objects": objects})
 
 
 def index_from_bytes(payload: bytes, key: ObjectKey) -> Index:
     """Return the index stored as ``payload``. Raises ``Corrupt`` for any change, ``Invalid`` for a newer version."""
-    fields: Any = unseal(payload, key, _NAMES)
+    fields: Any = decode_record(payload, key, _NAMES)
     try:
         objects = {
             object_key(name): Blob(sha256=blob[0], payload_bytes=blob[1]) for name, blob in fields["objects"].items()

@@ -27,7 +27,7 @@ from storage.encodings import from_hex
 from storage.encryption.cipher import KEY_BYTES, WRAPPED_BYTES, fresh_key, unwrap, wrap
 from storage.errors import Corrupt, ObjectChanged, ObjectExists, ObjectMissing, OutcomeUnknown, Unavailable
 from storage.objects import ObjectKey, ObjectStore, VersionTag, is_object_key, object_key
-from storage.records import seal, unseal
+from storage.records import decode_record, encode_record
 from storage.registers.create_once import create_or_read
 
 RING = "ring"
@@ -57,7 +57,7 @@ class Ring:
 
     def to_bytes(self) -> bytes:
         """Return the stored form."""
-        return seal(
+        return encode_record(
             {
                 "ring": self.name,
                 "number": self.number,
@@ -74,7 +74,7 @@ def ring_from_bytes(payload: bytes, key: ObjectKey, name: str) -> Ring:
     Raises ``Corrupt`` when any byte is not what was written or it is another ring, ``Invalid`` when a newer version
     wrote it.
     """
-    fields = unseal(payload, key, _NAMES)
+    fields = decode_record(payload, key, _NAMES)
     number, kek, digest, entries = fields["number"], fields["kek"], fields["kek_sha256"], fields["entries"]
     if fields["ring"] != name or type(number) is not int or not isinstance(kek, str) or kek_number(kek) != number:
         _refuse(key)

@@ -16,7 +16,7 @@ from typing import Final
 from storage.encryption.keyring import Keyrings
 from storage.errors import Conflict, Corrupt, ObjectMissing
 from storage.objects import ObjectKey, ObjectStore, key_segment, object_key
-from storage.records import seal, unseal
+from storage.records import decode_record, encode_record
 from storage.registers.create_once import create_or_read
 
 KEYRINGS: Final = "keyrings"
@@ -56,7 +56,7 @@ def make_keyrings(inner: ObjectStore, keys: ObjectStore | None) -> Keyrings:
         return found
     assert keys is not None
     identity = secrets.token_hex(16)
-    record = seal({"identity": identity})
+    record = encode_record({"identity": identity})
     here = object_key(f"{KEYRINGS}/{identity}/identity")
     create_or_read(keys, here, record)  # first: an identity whose keys are nowhere would be refused for good
     if create_or_read(inner, IDENTITY, record) != record:
@@ -87,7 +87,7 @@ def _identity(inner: ObjectStore) -> str | None:
 
 
 def _named(payload: bytes, key: ObjectKey) -> str:
-    identity = unseal(payload, key, _NAMES)["identity"]
+    identity = decode_record(payload, key, _NAMES)["identity"]
     if not isinstance(identity, str):
         raise Corrupt("the identity of the store's keys is not what was written", "restore it from a copy", key=key)
     return key_segment(identity)

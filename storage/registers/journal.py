@@ -27,7 +27,7 @@ from storage.errors import (
     Unavailable,
 )
 from storage.objects import ObjectKey, ObjectStore, object_key
-from storage.records import seal, unseal
+from storage.records import decode_record, encode_record
 from storage.registers.numbered import ATTEMPTS, Floor, Numbers, misshapen, scalar
 
 _NAMES = frozenset({"number", "token", "nonce", "previous", "records"})
@@ -51,7 +51,7 @@ class JournalEntry:
 
     def to_bytes(self) -> bytes:
         """Return the stored form. Raises ``Invalid`` when a record is not JSON."""
-        return seal(
+        return encode_record(
             {
                 "number": self.number,
                 "token": self.token,
@@ -67,7 +67,7 @@ def entry_from_bytes(payload: bytes, key: ObjectKey) -> JournalEntry:
 
     Raises ``Corrupt`` when any byte is not what was written, ``Invalid`` when a newer version wrote it.
     """
-    fields = unseal(payload, key, _NAMES)
+    fields = decode_record(payload, key, _NAMES)
     records = fields["records"]
     if not isinstance(records, list):
         raise misshapen(key, "records")

@@ -25,7 +25,7 @@ from storage.errors import (
     Unavailable,
 )
 from storage.objects import ObjectKey, ObjectStore, object_key
-from storage.records import seal, unseal
+from storage.records import decode_record, encode_record
 from storage.registers.numbered import ATTEMPTS, Floor, Numbers, misshapen, scalar
 
 _MANIFEST_NAMES = frozenset({"number", "token", "nonce", "body"})
@@ -45,7 +45,7 @@ class Manifest:
 
     def to_bytes(self) -> bytes:
         """Return the stored form. Raises ``Invalid`` when the body is not JSON."""
-        return seal({"number": self.number, "token": self.token, "nonce": self.nonce, "body": self.body})
+        return encode_record({"number": self.number, "token": self.token, "nonce": self.nonce, "body": self.body})
 
 
 def manifest_from_bytes(payload: bytes, key: ObjectKey) -> Manifest:
@@ -53,7 +53,7 @@ def manifest_from_bytes(payload: bytes, key: ObjectKey) -> Manifest:
 
     Raises ``Corrupt`` when any byte is not what was written, ``Invalid`` when a newer version wrote it.
     """
-    fields = unseal(payload, key, _MANIFEST_NAMES)
+    fields = decode_record(payload, key, _MANIFEST_NAMES)
     body = fields["body"]
     if not isinstance(body, Mapping):
         raise misshapen(key, "body")
@@ -88,7 +88,7 @@ class ManifestRegister:
             committed, claimed = self._tokens_in_use()
             token = max(committed, *claimed, 0) + 1
             try:
-                self.store.put_if_absent(self._tokens.key(token), seal({"token": token}))
+                self.store.put_if_absent(self._tokens.key(token), encode_record({"token": token}))
             except (ObjectExists, OutcomeUnknown):
                 continue
             self._tokens.delete(number for number in claimed if number < committed)

@@ -16,7 +16,7 @@ from typing import TypeVar
 from storage.digests import Json
 from storage.errors import Corrupt, ObjectChanged, ObjectExists, ObjectMissing, OutcomeUnknown, Unavailable
 from storage.objects import ObjectKey, ObjectStore, StoredObject, VersionTag, object_key
-from storage.records import seal, unseal
+from storage.records import decode_record, encode_record
 
 ATTEMPTS = 64
 """How often a step is repeated when others get in its way; each time one of them makes progress."""
@@ -87,7 +87,7 @@ class Floor:
                 return self._number(self.store.get_durable(self.key))
             if floor >= wanted:
                 return floor
-            payload = seal({"floor": wanted})
+            payload = encode_record({"floor": wanted})
             try:
                 if tag is None:
                     self.store.put_if_absent(self.key, payload)
@@ -106,7 +106,7 @@ class Floor:
         return self._number(stored), stored.tag
 
     def _number(self, stored: StoredObject) -> int:
-        return scalar(unseal(stored.payload, self.key, frozenset({"floor"})), "floor", int, self.key)
+        return scalar(decode_record(stored.payload, self.key, frozenset({"floor"})), "floor", int, self.key)
 
 
 def scalar(fields: Mapping[str, Json], name: str, kind: type[_Scalar], key: ObjectKey) -> _Scalar:

@@ -12,7 +12,7 @@ from typing import Final
 from storage.digests import Json
 from storage.errors import ObjectChanged, ObjectExists, ObjectMissing, OutcomeUnknown, Unavailable
 from storage.objects import ObjectKey, ObjectStore, VersionTag
-from storage.records import seal, unseal
+from storage.records import decode_record, encode_record
 
 _ATTEMPTS: Final = 64
 _HINDERED_ATTEMPTS: Final = 8
@@ -20,16 +20,16 @@ _HINDERED_ATTEMPTS: Final = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SealedRecord:
+class RecordRegister:
     """The record at ``key``. Holds no state: every call reads the store."""
 
     store: ObjectStore
     key: ObjectKey
-    names: frozenset[str]
+    field_names: frozenset[str]
     """The fields it has."""
 
     def read(self) -> Mapping[str, Json] | None:
-        """Return the fields; None when there is no record yet. Raises ``Corrupt``, ``Invalid`` as ``unseal`` does."""
+        """Return the fields; None when there is no record yet. Raises as ``decode_record`` does."""
         return self._stored()[0]
 
     def change(self, changed: Callable[[Mapping[str, Json] | None], Mapping[str, Json]]) -> Mapping[str, Json]:
@@ -47,9 +47,9 @@ class SealedRecord:
                 continue
             try:
                 if tag is None:
-                    self.store.put_if_absent(self.key, seal(after))
+                    self.store.put_if_absent(self.key, encode_record(after))
                 else:
-                    self.store.put_if_match(self.key, seal(after), tag)
+                    self.store.put_if_match(self.key, encode_record(after), tag)
             except (ObjectExists, ObjectChanged, OutcomeUnknown):
                 continue
             except Unavailable:
@@ -64,4 +64,4 @@ class SealedRecord:
             stored = self.store.get(self.key)
         except ObjectMissing:
             return None, None
-        return unseal(stored.payload, self.key, self.names), stored.tag
+        return decode_record(stored.payload, self.key, self.field_names), stored.tag

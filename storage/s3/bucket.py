@@ -16,7 +16,7 @@ from storage.errors import OutcomeUnknown, SisaError
 from storage.objects import VersionTag
 
 
-class Fate(Enum):
+class PutOutcome(Enum):
     """The outcome of one conditional put, as far as its answer shows it."""
 
     LANDED = "landed"
@@ -34,7 +34,7 @@ class Fate(Enum):
 class PutReply:
     """The answer to one conditional put."""
 
-    fate: Fate
+    outcome: PutOutcome
     tag: VersionTag | None = None
     """Of the object put; only where it landed."""
     cause: str = ""

@@ -29,9 +29,9 @@ from botocore.config import Config
 from botocore.parsers import ResponseParserError
 
 from storage.errors import Invalid, SisaError
-from storage.s3.bucket import Fate, StoreFacts
-from storage.s3.errors import REFUSED_CREDENTIALS, Complaint, fate_of, redirected, refusal, unidentified, unreachable
-from storage.s3.names import S3Names, check_endpoint, check_place
+from storage.s3.bucket import PutOutcome, StoreFacts
+from storage.s3.errors import REFUSED_CREDENTIALS, Complaint, outcome_of, redirected, refusal, unidentified, unreachable
+from storage.s3.names import S3Names, check_bucket_and_prefix, check_endpoint
 from storage.s3.requests import PART_BYTES, Failure, S3Requests
 from storage.s3.responses import Answer, date_of
 from storage.s3.store import BucketStore
@@ -101,7 +101,7 @@ class S3Store(BucketStore):
     """Name of the profile whose credentials are used instead of the environment's; None: what boto3 finds."""
 
     def __post_init__(self) -> None:
-        check_place(self.bucket, self.prefix)
+        check_bucket_and_prefix(self.bucket, self.prefix)
         if self.endpoint is not None:
             check_endpoint(self.endpoint)
 
@@ -136,7 +136,7 @@ class S3Store(BucketStore):
     def requests(self) -> S3Requests:
         """The bucket, through this process's clients."""
         return S3Requests(
-            asking=_Asking(self),
+            caller=_Asking(self),
             bucket=self.bucket,
             location=self.location,
             single_put_bytes=self.single_put_bytes,
@@ -245,7 +245,7 @@ def _refuse_redirect(response: tuple[Any, Any] | None, operation: Any, **_: Any)
 
 @dataclass(frozen=True, slots=True)
 class _Asking:
-    """This process's clients. Implements ``storage.s3.requests.Asking``."""
+    """This process's clients. Implements ``storage.s3.requests.S3Caller``."""
 
     store: S3Store
 
@@ -271,7 +271,7 @@ class _Asking:
 def _failure(error: Exception, store: S3Store) -> Failure:
     if isinstance(error, _Redirected):
         elsewhere = redirected(store=store.location, server=store.server)
-        return Failure(error=elsewhere, fate=None, code=type(error).__name__)
+        return Failure(error=elsewhere, outcome=None, code=type(error).__name__)
     if isinstance(error, botocore_errors.ClientError):
         said: Mapping[str, Any] = error.response
         complaint = Complaint(
@@ -281,10 +281,10 @@ def _failure(error: Exception, store: S3Store) -> Failure:
             names_checksums=_ABOUT_CHECKSUMS.search(str(said.get("Error", {}).get("Message", ""))) is not None,
         )
         ours = refusal(complaint, store=store.location, server=store.server)
-        return Failure(error=ours, fate=fate_of(complaint), code=complaint.code, status=complaint.status)
+        return Failure(error=ours, outcome=outcome_of(complaint), code=complaint.code, status=complaint.status)
     doubtful = isinstance(error, _NO_ANSWER) and not isinstance(error, _NOT_SENT)
-    sent = Fate.DOUBTFUL if doubtful else Fate.NOT_DONE if isinstance(error, _NOT_SENT) else None
-    return Failure(error=_as_ours(error, store), fate=sent, code=type(error).__name__)
+    sent = PutOutcome.DOUBTFUL if doubtful else PutOutcome.NOT_DONE if isinstance(error, _NOT_SENT) else None
+    return Failure(error=_as_ours(error, store), outcome=sent, code=type(error).__name__)
 
 
 def _as_ours(error: Exception, store: S3Store) -> SisaError:

@@ -26,7 +26,7 @@ from storage.errors import (
     Unavailable,
 )
 from storage.objects import ObjectKey, VersionTag
-from storage.s3.bucket import Bucket, Fate, Mark, Seen, in_doubt
+from storage.s3.bucket import Bucket, Mark, PutOutcome, Seen, in_doubt
 
 _ATTEMPTS = 6
 
@@ -92,10 +92,10 @@ class ConditionalPut:
                 reply = self.bucket.put(self.name, self.payload, self.expected, mark)
                 if reply.tag is not None:
                     return reply.tag
-            doubt, cause = doubt or reply.fate is Fate.DOUBTFUL, reply.cause
+            doubt, cause = doubt or reply.outcome is PutOutcome.DOUBTFUL, reply.cause
             with self._certain(doubt=doubt):
                 seen = self.bucket.look(self.name)
-                empty += reply.fate is Fate.REFUSED and seen is None
+                empty += reply.outcome is PutOutcome.REFUSED and seen is None
                 if empty > 1:
                     self._refuse_folder()
             verdict = judge(seen=seen, mark=mark, doubt=doubt)
@@ -103,7 +103,7 @@ class ConditionalPut:
                 return seen.tag
             if verdict is not Verdict.AGAIN:
                 raise self._failure(verdict, cause)
-            refused += reply.fate is Fate.REFUSED
+            refused += reply.outcome is PutOutcome.REFUSED
         if refused == _ATTEMPTS:
             raise self._without_reason()
         raise self._failure(Verdict.UNKNOWN if doubt else Verdict.AGAIN, cause)

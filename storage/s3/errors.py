@@ -1,4 +1,4 @@
-"""What a server's codes and a client's errors mean: the fate of a put, and the kind that a caller can act on.
+"""What a server's codes and a client's errors mean: the outcome of a put, and the kind that a caller can act on.
 
 The server's own text is never passed on: it may quote the request, and with it what must not be seen.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from storage.errors import Invalid, SisaError, StoreFull, Unavailable
-from storage.s3.bucket import Fate
+from storage.s3.bucket import PutOutcome
 
 _CREDENTIALS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or give this machine a role"
 
@@ -77,23 +77,23 @@ class Complaint:
     """Whether the server's text is about checksums."""
 
 
-def fate_of(complaint: Complaint) -> Fate | None:
+def outcome_of(complaint: Complaint) -> PutOutcome | None:
     """Return what a conditional put with this answer came to; None when the answer is a plain refusal to serve.
 
-    >>> fate_of(Complaint(code="PreconditionFailed", status=412))
-    <Fate.REFUSED: 'refused'>
-    >>> fate_of(Complaint(code="InternalError", status=200))
-    <Fate.DOUBTFUL: 'doubtful'>
+    >>> outcome_of(Complaint(code="PreconditionFailed", status=412))
+    <PutOutcome.REFUSED: 'refused'>
+    >>> outcome_of(Complaint(code="InternalError", status=200))
+    <PutOutcome.DOUBTFUL: 'doubtful'>
     """
     code, status = complaint.code, complaint.status
     if status == 412 or code == "PreconditionFailed":
-        return Fate.REFUSED
+        return PutOutcome.REFUSED
     if code == "NoSuchKey":
-        return Fate.MISSING
+        return PutOutcome.MISSING
     if status in {409, 429} or code in _SPOILED or code == "NoSuchUpload":
-        return Fate.NOT_DONE
+        return PutOutcome.NOT_DONE
     if (status >= 500 or status < 300) and code not in _LACKING | _FULL and status not in {501, 507}:
-        return Fate.DOUBTFUL
+        return PutOutcome.DOUBTFUL
     return None
 
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from storage.errors import Conflict, Invalid, SisaError, Unavailable
 from storage.s3.backoff import pause
-from storage.s3.requests import Asking, Failure
+from storage.s3.requests import Failure, S3Caller
 from storage.s3.responses import Answer, pages, tag_of
 
 SCHEME: Final = "s3://"
@@ -42,7 +42,7 @@ class BucketFile:
 class BucketFiles:
     """The files of one bucket."""
 
-    asking: Asking
+    caller: S3Caller
     bucket: str
     server: str
     """As the user knows it."""
@@ -79,18 +79,18 @@ class BucketFiles:
             elif answer.code in _CHANGED:
                 raise self._changed(file)
             elif not answer.in_body:
-                raise self._told(answer)
+                raise self._as_data_error(answer)
             pause(attempt)  # the body broke off, or its checksum did not hold
         raise Unavailable(
             "the file's bytes do not arrive whole", "try again later", file=self._address(file), server=self.server
         )
 
     def _ask(self, operation: str, **wanted: Any) -> Answer | Failure:
-        return self.asking.ask(operation, Bucket=self.bucket, **wanted)
+        return self.caller.ask(operation, Bucket=self.bucket, **wanted)
 
     def _answered(self, answer: Answer | Failure) -> Answer:
         if isinstance(answer, Failure):
-            raise self._told(answer)
+            raise self._as_data_error(answer)
         return answer
 
     def _changed(self, file: BucketFile) -> SisaError:
@@ -107,27 +107,27 @@ class BucketFiles:
             file=self._address(file),
         )
 
-    def _told(self, failure: Failure) -> SisaError:
+    def _as_data_error(self, failure: Failure) -> SisaError:
         """Return the error in words for a reader: the store's own speak of what a writer needs."""
         names = {"bucket": self.bucket, "server": self.server, "code": failure.code}
-        told: SisaError
+        error: SisaError
         if failure.code in _NO_BUCKET:
-            told = Invalid("there is no such bucket", "correct its name, or 'endpoint', its server's address", **names)
+            error = Invalid("there is no such bucket", "correct its name, or 'endpoint', its server's address", **names)
         elif failure.code in _DENIED:
-            told = Unavailable(
+            error = Unavailable(
                 "the server does not let this account read the data", "allow it to list the bucket and to read", **names
             )
         elif failure.status in {401, 403} and isinstance(failure.error, Invalid):
-            told = Invalid("the data's server does not accept these credentials", failure.error.remedy, **names)
+            error = Invalid("the data's server does not accept these credentials", failure.error.remedy, **names)
         elif failure.code in _NOBODY:
             fact = "this machine has no usable credentials for the data's server"
-            told = Invalid(fact, failure.error.remedy, **names)
+            error = Invalid(fact, failure.error.remedy, **names)
         elif not failure.status and isinstance(failure.error, Unavailable):
-            told = Unavailable("the data's server cannot be reached", failure.error.remedy, **names)
+            error = Unavailable("the data's server cannot be reached", failure.error.remedy, **names)
         else:
             return failure.error
-        told.__cause__ = failure.error.__cause__
-        return told
+        error.__cause__ = failure.error.__cause__
+        return error
 
     def _address(self, file: BucketFile) -> str:
         return f"{SCHEME}{self.bucket}/{file.name}"
@@ -143,7 +143,7 @@ def bucket_files(bucket: str, endpoint: str | None, profile: str | None = None) 
     from storage.s3.client import S3Store  # noqa: PLC0415  boto3 takes a third of a second, and most data do without
 
     store = S3Store(bucket, "", endpoint, profile=profile)
-    return BucketFiles(asking=store.requests.asking, bucket=bucket, server=store.server)
+    return BucketFiles(caller=store.requests.caller, bucket=bucket, server=store.server)
 
 
 def bucket_and_name(location: str) -> tuple[str, str]:

@@ -20,7 +20,7 @@ from typing import Protocol
 
 from storage.errors import Conflict, Corrupt, Invalid, ObjectMissing, SisaError, Unavailable, WriterBusy
 from storage.objects import ObjectKey, VersionTag
-from storage.records import seal, unseal
+from storage.records import decode_record, encode_record
 from storage.s3.bucket import Read
 
 _ATTEMPTS = 4
@@ -74,7 +74,7 @@ class LeaseRecord:
 
     def to_bytes(self) -> bytes:
         """Return the stored form."""
-        return seal(
+        return encode_record(
             {
                 "holder": self.holder,
                 "nonce": self.nonce,
@@ -86,8 +86,8 @@ class LeaseRecord:
 
 
 def lease_from_bytes(payload: bytes, key: ObjectKey) -> LeaseRecord:
-    """Return the record stored as ``payload``. Raises ``Corrupt``, ``Invalid`` as every sealed record does."""
-    fields = unseal(payload, key, _NAMES)
+    """Return the record stored as ``payload``. Raises ``Corrupt``, ``Invalid`` as every record does."""
+    fields = decode_record(payload, key, _NAMES)
     match fields:
         case {
             "holder": str(holder),

@@ -66,7 +66,7 @@ def bucket_and_prefix(location: str) -> tuple[str, str]:
     return parts.netloc, parts.path.strip("/")
 
 
-def check_place(bucket: str, prefix: str) -> None:
+def check_bucket_and_prefix(bucket: str, prefix: str) -> None:
     """Raise ``Invalid`` unless the bucket has a bucket's name and the prefix is plain everywhere."""
     if not _BUCKET.fullmatch(bucket):
         allowed = "3 to 63 lower-case letters, digits, '.' and '-'"

@@ -14,7 +14,7 @@ from storage.digests import sha256
 from storage.errors import Corrupt, SisaError, Unavailable
 from storage.objects import VersionTag
 from storage.s3.backoff import pause
-from storage.s3.bucket import Fate, Listed, Mark, PutReply, Read, Refusal, Seen, StoreFacts, Upload, Version
+from storage.s3.bucket import Listed, Mark, PutOutcome, PutReply, Read, Refusal, Seen, StoreFacts, Upload, Version
 from storage.s3.responses import (
     Answer,
     age_of,
@@ -47,7 +47,7 @@ class Failure:
 
     error: SisaError
     """What to raise where nothing better can be done."""
-    fate: Fate | None
+    outcome: PutOutcome | None
     """What a put with this failure came to; None when repeating it cannot help."""
     code: str
     """The server's code, else the name of the client's error."""
@@ -57,7 +57,7 @@ class Failure:
     """Whether the answer began well, and its body broke off or was spoiled."""
 
 
-class Asking(Protocol):
+class S3Caller(Protocol):
     """The client that speaks to the server."""
 
     def ask(self, operation: str, *, once: bool = False, **wanted: Any) -> Answer | Failure:
@@ -69,7 +69,7 @@ class Asking(Protocol):
 class S3Requests:
     """Implements ``storage.s3.bucket.Bucket``."""
 
-    asking: Asking
+    caller: S3Caller
     bucket: str
     location: str
     single_put_bytes: int
@@ -82,7 +82,7 @@ class S3Requests:
             return _reply(self._ask("put_object", once=True, Body=payload, **wanted, **condition))
         parts = self._upload(payload, wanted)
         if isinstance(parts, Failure):
-            return replace(_reply(parts), fate=Fate.NOT_DONE)  # without a completion nothing lands
+            return replace(_reply(parts), outcome=PutOutcome.NOT_DONE)  # without a completion nothing lands
         return self._complete(parts, condition)
 
     def look(self, name: str) -> Seen | None:
@@ -195,7 +195,7 @@ class S3Requests:
         return self._ask("abort_multipart_upload", Key=upload.name, UploadId=upload.upload)
 
     def _ask(self, operation: str, *, once: bool = False, **wanted: Any) -> Answer | Failure:
-        return self.asking.ask(operation, once=once, Bucket=self.bucket, **wanted)
+        return self.caller.ask(operation, once=once, Bucket=self.bucket, **wanted)
 
     def _speechless(self) -> Unavailable:
         """Return the error for a server whose successes name no object: an answer cut short, or a website's."""
@@ -242,9 +242,9 @@ def _reply(answer: Answer | Failure) -> PutReply:
     """Return what a put's answer means; raise what no repetition helps."""
     if not isinstance(answer, Failure):
         return landed(answer)
-    if answer.fate is None:
+    if answer.outcome is None:
         raise answer.error
-    return PutReply(fate=answer.fate, cause=answer.code)
+    return PutReply(outcome=answer.outcome, cause=answer.code)
 
 
 def _proved(answer: Answer) -> Read | None:

@@ -9,7 +9,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Literal
 
 from storage.objects import VersionTag
-from storage.s3.bucket import Fate, Listed, Mark, PutReply, Refusal, Upload, Version
+from storage.s3.bucket import Listed, Mark, PutOutcome, PutReply, Refusal, Upload, Version
 
 Answer = Mapping[str, Any]
 """One answer, parsed."""
@@ -42,8 +42,8 @@ def tag_of(answer: Answer) -> VersionTag:
 def landed(answer: Answer) -> PutReply:
     """Return what a put's success says; a success without an ETag counts as unknown."""
     if not answer.get("ETag"):
-        return PutReply(fate=Fate.DOUBTFUL, cause="NoTag")
-    return PutReply(fate=Fate.LANDED, tag=tag_of(answer))
+        return PutReply(outcome=PutOutcome.DOUBTFUL, cause="NoTag")
+    return PutReply(outcome=PutOutcome.LANDED, tag=tag_of(answer))
 
 
 def metadata_of(mark: Mark) -> dict[str, str]:
@@ -84,11 +84,11 @@ def date_of(text: str) -> datetime | None:
     """
     found = _DATE.match(text)
     try:
-        told = parsedate_to_datetime(found[0] if found else text)
+        moment = parsedate_to_datetime(found[0] if found else text)
     except (ValueError, TypeError, IndexError, OverflowError):  # all that the email parser raises
         return None
     # HTTP's dates are in UTC, also those of servers that write the zone as -0000 or not at all.
-    return told if told.tzinfo else told.replace(tzinfo=UTC)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def age_of(answer: Answer) -> float | None:

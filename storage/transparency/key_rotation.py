@@ -25,7 +25,7 @@ from typing import Final
 from storage.digests import Json
 from storage.errors import Corrupt, Invalid, ObjectMissing, OutcomeUnknown
 from storage.objects import ObjectKey, ObjectStore, object_key
-from storage.records import seal, unseal
+from storage.records import decode_record, encode_record
 from storage.registers.create_once import create_or_read
 from storage.transparency.envelope import envelope_payload, open_envelope, sign_envelope
 from storage.transparency.keys import KeyFolder, PublicKey, public_key_from_text, published_keys
@@ -91,7 +91,7 @@ def rotate(keys: KeyFolder, purposes: Sequence[str], at: str) -> tuple[PublicKey
     for purpose in purposes:
         keys.destroy(purpose, rotation.last[purpose])
     ids = {public.purpose: public.key_id for public in publics}
-    ended = seal({"number": rotation.number, "at": rotation.at, "keys": dict(sorted(ids.items()))})
+    ended = encode_record({"number": rotation.number, "at": rotation.at, "keys": dict(sorted(ids.items()))})
     create_or_read(keys.public, _key(rotation.number, "ended"), ended)
     return tuple(publics)
 
@@ -175,8 +175,8 @@ def _begun(keys: KeyFolder, purposes: Sequence[str], at: str) -> _Rotation:
     # Read before the record is made: a key that another rotation makes meanwhile must not be among those to go.
     last: dict[str, Json] = {purpose: max(keys.numbers(purpose), default=0) for purpose in purposes}
     key = _key(number, "begun")
-    record = create_or_read(keys.public, key, seal({"number": number, "at": at, "last": last}))
-    fields = unseal(record, key, _BEGUN_NAMES)
+    record = create_or_read(keys.public, key, encode_record({"number": number, "at": at, "last": last}))
+    fields = decode_record(record, key, _BEGUN_NAMES)
     counts = _counts(fields["last"])
     if fields["number"] != number or counts is None or counts.keys() != set(purposes):
         raise _damaged(key)
@@ -231,7 +231,7 @@ def _numbers(store: ObjectStore) -> list[int]:
 def _fields(keys: KeyFolder, number: int, part: str, names: frozenset[str]) -> dict[str, Json] | None:
     key = _key(number, part)
     try:
-        return unseal(keys.public.get(key).payload, key, names)
+        return decode_record(keys.public.get(key).payload, key, names)
     except ObjectMissing:
         return None
 

@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.serialization import (
 from storage.digests import Sha256, sha256
 from storage.errors import Corrupt, Invalid, InvariantBroken, ObjectExists, ObjectMissing, OutcomeUnknown, Unavailable
 from storage.objects import ObjectKey, ObjectStore, key_segment, object_key
-from storage.records import seal, unseal
+from storage.records import decode_record, encode_record
 from storage.registers.create_once import create_or_read
 
 SEED_BYTES = 32
@@ -123,7 +123,7 @@ class SigningKey:
         """Return the stored form of the private key: only for the object that keeps it."""
         pem = self._private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         public = self.public
-        return seal(
+        return encode_record(
             {"purpose": public.purpose, "number": number, "key_id": public.key_id, "pkcs8": pem.decode("ascii")}
         )
 
@@ -269,7 +269,7 @@ def _opened(payload: bytes, key: ObjectKey, purpose: str) -> SigningKey | None:
     A value and not an error: an error would carry what it was made from, and that is the private key.
     """
     try:
-        pem = str(unseal(payload, key, _PRIVATE_NAMES)["pkcs8"]).encode("ascii")
+        pem = str(decode_record(payload, key, _PRIVATE_NAMES)["pkcs8"]).encode("ascii")
         loaded = load_pem_private_key(pem, None)
     except (Corrupt, TypeError, ValueError, UnsupportedAlgorithm):
         return None

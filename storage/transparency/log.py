@@ -1,6 +1,6 @@
 """An append-only log on an object store: numbered entries under an RFC 9162 tree, and signed checkpoints.
 
-    log/entries/<n>       entry n, created once: a sealed record of its number and its leaf
+    log/entries/<n>       entry n, created once: a record of its number and its leaf
     log/checkpoint/<s>    the signed checkpoint over the first s entries, created once, never replaced
     log/tiles/<n>         leaf hashes of entries 256 n to 256 n + 255, so that a start reads few objects
 
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from storage.encodings import from_base64, to_base64
 from storage.errors import Corrupt, ObjectMissing
 from storage.objects import ObjectKey, ObjectStore, object_key
-from storage.records import seal, unseal
+from storage.records import decode_record, encode_record
 from storage.registers.create_once import create_or_read
 from storage.transparency.checkpoint import LogCheckpoint, open_checkpoint, sign_checkpoint
 from storage.transparency.keys import PublicKey, SigningKey
@@ -243,12 +243,12 @@ class TransparencyLog:
 
 def entry_to_bytes(number: int, leaf: bytes) -> bytes:
     """Return the stored form of entry ``number``."""
-    return seal({"index": number, "leaf": to_base64(leaf)})
+    return encode_record({"index": number, "leaf": to_base64(leaf)})
 
 
 def entry_leaf(payload: bytes, number: int, key: ObjectKey) -> bytes:
     """Return the leaf of entry ``number``. Raises ``Corrupt`` for damage, or when it is another entry."""
-    fields = unseal(payload, key, _NAMES)
+    fields = decode_record(payload, key, _NAMES)
     index, leaf = fields["index"], fields["leaf"]
     if isinstance(index, bool) or index != number or not isinstance(leaf, str):
         raise Corrupt("an entry of the log stands in another one's place", _REMEDY, key=key)

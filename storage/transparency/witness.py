@@ -19,7 +19,7 @@ from storage.digests import Json, sha256
 from storage.errors import Corrupt, ObjectMissing
 from storage.objects import ObjectKey, ObjectStore, key_segment, object_key
 from storage.registers.create_once import create_or_read
-from storage.registers.record import SealedRecord
+from storage.registers.record import RecordRegister
 from storage.transparency.log import entry_leaf, entry_to_bytes
 
 _DIGITS: Final = 20
@@ -103,8 +103,8 @@ def notice_key(federation: str, request_id: str) -> ObjectKey:
     return object_key(f"erasures/{key_segment(federation)}/{sha256(request_id.encode('utf-8'))}")
 
 
-def _notice(store: ObjectStore, key: ObjectKey) -> SealedRecord:
-    return SealedRecord(store=store, key=key, names=frozenset({"sealed", "stands"}))
+def _notice(store: ObjectStore, key: ObjectKey) -> RecordRegister:
+    return RecordRegister(store=store, key=key, field_names=frozenset({"sealed", "stands"}))
 
 
 def _entry_key(origin: str, number: int) -> ObjectKey:

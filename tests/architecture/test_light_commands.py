@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import cluster.training.workers
-from tests.doubles.home import MARKED, Home
+from tests.doubles.user_folder import MARKED, UserFolder
 from tests.doubles.workers.local_workers import LocalWorkers
 
 HEAVY = ("ray", "torch")
@@ -25,12 +25,12 @@ main()
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
+def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[UserFolder]:
     """A federation that has erased somebody, and holds a request."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cluster.training.workers, "RayPool", LocalWorkers)
         patch.setattr(cluster.training.workers, "join_ray", lambda _: False)
-        home = Home(tmp_path_factory.mktemp("light")).fill()
+        home = UserFolder(tmp_path_factory.mktemp("light")).fill()
         patch.chdir(home.folder)
         assert home.json("train").code == 0
         assert home.json("erase", "--subject", MARKED, "--request-id", "er-1").code == 0
@@ -74,7 +74,7 @@ def loaded(folder: Path, *words: str, code: int = 0) -> set[str]:
         ("erase", "--subject", "secret-person-002", "--dry-run"),
     ],
 )
-def test_reading_and_recording_is_light(told: Home, words: tuple[str, ...]) -> None:
+def test_reading_and_recording_is_light(told: UserFolder, words: tuple[str, ...]) -> None:
     """What needs no model and no cluster loads neither torch nor Ray."""
     assert loaded(told.folder, *words).isdisjoint(HEAVY)
 

@@ -26,7 +26,7 @@ from coordinator.engine.ledger import read_state
 from coordinator.receipts.rollback import forgotten_by
 from coordinator.requests import ErasureRequest, RequestState
 from coordinator.state import FederationState
-from coordinator.status import describe
+from coordinator.status import describe_federation
 from coordinator.verification import scan_residue
 from deploy.views.tables import table
 from storage.digests import canonical_json, sha256
@@ -63,7 +63,7 @@ def _start(small: SmallFederation[HashState]) -> None:
 def _status(small: SmallFederation[HashState]) -> None:
     state = read_state(small.store)
     assert state is not None
-    describe(state, "bench", small.clock.now())
+    describe_federation(state, "bench", small.clock.now())
     assert forgotten_by(small.store, lambda: state) == ()
 
 

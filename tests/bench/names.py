@@ -71,7 +71,7 @@ def ingest_once(people: pa.Table, naming: Naming) -> None:
         naming=naming,
         store=store,
         tombstones=DigestSet,
-        names=lambda: f"n{next(number)}",
+        new_name=lambda: f"n{next(number)}",
     )
     ingest(task)
     store.forget()

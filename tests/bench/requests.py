@@ -14,7 +14,7 @@ from cluster.config.specification import FederationSpecification
 from cluster.coordinator_actor.resident import Resident
 from cluster.federation import Federation
 from cluster.runtime.system import new_name
-from cluster.writer.writer import drafted, surroundings
+from cluster.writer.writer import drafted, writer_setup
 from coordinator.ports import Notice, RequestMoved, TrainingStarted
 from coordinator.requests import RequestState
 from deploy.views.tables import table
@@ -30,7 +30,7 @@ def report_requests(federation: Federation, specification: FederationSpecificati
     """Measure, and print tables; the federation is trained, and has persons ``person-0000`` and so on."""
     _report_million(federation)
     watch = _Safety()
-    resident = Resident(lambda listener: surroundings(specification, listener=_both(listener, watch)))
+    resident = Resident(lambda listener: writer_setup(specification, listener=_both(listener, watch)))
     try:
         _report_safety(resident, specification, watch)
         _await_idle(resident)
@@ -65,11 +65,11 @@ def _both(one: Callable[[Notice], None], other: Callable[[Notice], None]) -> Cal
 def _report_safety(resident: Resident, specification: FederationSpecification, watch: _Safety) -> None:
     """One request after another, each while the retrain for those before is under way."""
     resident.state()
-    around = surroundings(specification, listener=lambda _: None)
+    setup = writer_setup(specification, listener=lambda _: None)
     waits = []
     for number in range(SAFETY_REQUESTS):
         request, names = drafted(
-            around, subjects=[f"person-{number + 100:04d}"], ids=(), request_id=f"safe-{number}", held=""
+            setup, subjects=[f"person-{number + 100:04d}"], ids=(), request_id=f"safe-{number}", held=""
         )
         resident.accept(request, names)
         acknowledged = time.perf_counter()
@@ -91,19 +91,19 @@ def _await_idle(resident: Resident) -> None:
 
 
 def _begin_retraining(resident: Resident, specification: FederationSpecification) -> None:
-    around = surroundings(specification, listener=lambda _: None)
+    setup = writer_setup(specification, listener=lambda _: None)
     people = [f"person-{number:04d}" for number in range(300, 320)]
     heard = resident.hear(None, 0.0)
-    resident.accept(*drafted(around, subjects=people, ids=(), request_id="busy", held=""))
+    resident.accept(*drafted(setup, subjects=people, ids=(), request_id="busy", held=""))
     while not any(isinstance(notice, TrainingStarted) for notice in heard.notices):
         heard = resident.hear(heard.upto, 1.0)
 
 
 def _report_acknowledgements(resident: Resident, specification: FederationSpecification, beside: str) -> None:
     """Durable acknowledgements of paused requests (no removal competes), beside bare durable puts of one thread."""
-    around = surroundings(specification, listener=lambda _: None)
+    setup = writer_setup(specification, listener=lambda _: None)
     waiting = deque(
-        drafted(around, subjects=[f"person-{n % 500:04d}"], ids=(), request_id=f"ack-{new_name()}", held="bench")
+        drafted(setup, subjects=[f"person-{n % 500:04d}"], ids=(), request_id=f"ack-{new_name()}", held="bench")
         for n in range(REQUESTS)
     )
     puts = _puts_per_second(specification)
@@ -132,7 +132,7 @@ def _report_acknowledgements(resident: Resident, specification: FederationSpecif
 
 
 def _puts_per_second(specification: FederationSpecification, count: int = 200) -> float:
-    store = surroundings(specification, listener=lambda _: None).store
+    store = writer_setup(specification, listener=lambda _: None).store
     keys = [object_key(f"requests/{new_name()}.bench") for _ in range(count)]
     began = time.perf_counter()
     for key in keys:

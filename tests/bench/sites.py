@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import cluster
-from cluster.config.sites import Site, SiteSettings, SitesSpecification, read_sites
+from cluster.config.sites import ListedSite, SiteSettings, SitesSpecification, read_sites
 from cluster.config.specification import read_specification
 from cluster.coordinator_actor.log_lines import LogLines
 from cluster.runtime.system import SystemClock
@@ -95,11 +95,11 @@ class FarSite(NearSite):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Twenty:
+class TwentySites:
     """The same data points at twenty sites of one constituent, and in one federation of twenty constituents."""
 
     sites: SitesSpecification
-    whole: Site
+    whole: ListedSite
     asked_NF: Features
     trained_seconds: float
 
@@ -128,7 +128,7 @@ def _report_unlike(folder: Path) -> None:
     print(compared_text(compare(folder)), flush=True)
 
 
-def _report_overhead(made: Twenty) -> None:
+def _report_overhead(made: TwentySites) -> None:
     """Print what an answer of twenty sites takes against one of one federation, and against each site by itself."""
     far = {site.name: FarSite(site, _unheard) for site in made.sites.sites}
     desk = Desk(made.whole)
@@ -152,7 +152,7 @@ def _report_overhead(made: Twenty) -> None:
     _print(made, times)
 
 
-def _report_http(made: Twenty) -> None:
+def _report_http(made: TwentySites) -> None:
     """Print what an answer over HTTP takes: of one site, and of several at once; all servers are in this process."""
     with _served(made.sites) as served, SiteFederation(served) as federation:
         names = federation.layout().features
@@ -165,7 +165,7 @@ def _report_http(made: Twenty) -> None:
         _print(made, _side_by_side(acts))
 
 
-def _print(made: Twenty, times: Mapping[str, list[float]]) -> None:
+def _print(made: TwentySites, times: Mapping[str, list[float]]) -> None:
     print(f"\n{len(made.asked_NF)} data points, asked {ASKS} times, interleaved")
     lines = [(name, *_spread(each)) for name, each in times.items()]
     print(table(("asked", "median ms", "10 %", "90 %"), lines), flush=True)
@@ -194,7 +194,7 @@ def _nobody() -> Accepting:
     raise Unavailable("this server only answers", "erase at the site")
 
 
-def _trained(folder: Path) -> Twenty:
+def _trained(folder: Path) -> TwentySites:
     """Write and train both federations."""
     data = write_digits(folder / "data")
     points = pq.read_table(data.train)
@@ -214,9 +214,9 @@ def _trained(folder: Path) -> Twenty:
     seconds = time.perf_counter() - began
     with cluster.connect(read_specification(whole)) as one:
         one.train()
-    return Twenty(
+    return TwentySites(
         sites=specification,
-        whole=Site(settings=SiteSettings(name="whole", store="./whole"), specification=read_specification(whole)),
+        whole=ListedSite(settings=SiteSettings(name="whole", store="./whole"), specification=read_specification(whole)),
         asked_NF=_features(pq.read_table(data.test).slice(0, 16)),
         trained_seconds=seconds,
     )
@@ -254,7 +254,7 @@ def _giving_weights(specification: SitesSpecification) -> SitesSpecification:
     return replace(specification, sites=tuple(sites))
 
 
-def _far(site: Site, listener: Listener, clock: Clock) -> FarSite:
+def _far(site: ListedSite, listener: Listener, clock: Clock) -> FarSite:
     return FarSite(site, listener, clock)
 
 

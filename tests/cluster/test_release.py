@@ -30,8 +30,8 @@ from cluster.sites.pinned import PinnedSite, SiteShell
 from cluster.training.worker import WorkerShell
 from storage.errors import NewerFormat, Unavailable
 from storage.release import RELEASE
-from tests.doubles.home import Home
-from tests.sites.near.houses import Houses
+from tests.doubles.user_folder import UserFolder
+from tests.sites.near.site_folders import SiteFolders
 
 OTHER = "9.9.9+api1.sites1.state9.training1"
 
@@ -122,7 +122,7 @@ def test_a_coordinator_that_was_started_by_another_release_can_be_stopped(
 ) -> None:
     """Ray starts it again from a package that was replaced: it works for nobody, says why, and 'sisa stop' ends it."""
     monkeypatch.setattr("cluster.coordinator_actor.actor.leave_no_core", lambda: None)
-    home = Home(tmp_path).fill()
+    home = UserFolder(tmp_path).fill()
     ended: list[str] = []
     shell = _coordinator()
     handle = SimpleNamespace(
@@ -173,7 +173,7 @@ def test_a_site_of_another_release_is_away(
     world = SimpleNamespace(wait=lambda answers, **_: (answers, []), kill=killed.append)
     monkeypatch.setattr(pinned, "ray", world)
     monkeypatch.setattr(pinned, "unwrapped", answered)
-    link = PinnedSite(Houses(tmp_path).fill().site("north"), lambda _: None)
+    link = PinnedSite(SiteFolders(tmp_path).fill().site("north"), lambda _: None)
     actor = SimpleNamespace(status=SimpleNamespace(remote=lambda: "answer"))
     link._actor = actor
     monkeypatch.setattr(link, "_started", lambda: actor)
@@ -188,7 +188,7 @@ def test_a_replica_of_another_release_than_the_coordinator_sends_clients_away(
 ) -> None:
     """A client has done nothing wrong, and nothing conflicts with what it sent: it may come back."""
     handle = SimpleNamespace(__ray_call__=SimpleNamespace(remote=lambda **_: OTHER))
-    home = Home(tmp_path).fill()
+    home = UserFolder(tmp_path).fill()
     write_record(home.objects, Launched(address="there", namespace="sisa", head=None))
     monkeypatch.setattr(launch, "_handle", lambda _: handle)
     monkeypatch.setattr(launch, "patiently", lambda call: call())

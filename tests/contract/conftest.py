@@ -69,7 +69,7 @@ def store(request: pytest.FixtureRequest, kind: str, tmp_path: Path) -> Iterator
     server, _, variant = kind.removeprefix("sealed-").partition("-")
     if server in {"seaweedfs", "moto"}:
         bucket = _bucket(request.getfixturevalue(f"{server}_endpoint"), variant)
-        yield Vault(bucket) if kind.startswith("sealed-") else bucket
+        yield EncryptedStore(bucket) if kind.startswith("sealed-") else bucket
         return
     if kind.startswith("sealed-"):
         yield from _sealed(server, tmp_path)
@@ -85,7 +85,7 @@ def store(request: pytest.FixtureRequest, kind: str, tmp_path: Path) -> Iterator
 
 
 @dataclass(frozen=True, slots=True)
-class Vault(SealedStore):
+class EncryptedStore(SealedStore):
     """A sealed store that encrypts every object, with its keyrings out of the suite's sight."""
 
     prefix: str = ""
@@ -97,11 +97,11 @@ class Vault(SealedStore):
 
 def _sealed(variant: str, folder: Path) -> Iterator[ObjectStore]:
     if variant == "local":
-        yield Vault(LocalStore(str(folder / "store")))
+        yield EncryptedStore(LocalStore(str(folder / "store")))
         return
     memory, keys = MemoryStore(secrets.token_hex(8)), MemoryStore(secrets.token_hex(8))
     inner: ObjectStore = FaultyStore(memory) if variant == "faulty" else memory
-    yield Vault(inner, keys if variant == "apart" else None)
+    yield EncryptedStore(inner, keys if variant == "apart" else None)
     memory.forget()
     keys.forget()
 

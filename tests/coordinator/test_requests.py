@@ -24,7 +24,7 @@ from coordinator.requests import (
     RequestState,
 )
 from coordinator.state import FederationState
-from shards.routing import PartitionKey, PointDigest, SubjectDigest, place, point_digest, subject_digest
+from shards.routing import PartitionKey, PointDigest, SubjectDigest, point_digest, slice_of, subject_digest
 from shards.specification import ShardId, SliceIndex
 from shards.tombstones import NOTHING, DigestSet
 from storage.digests import sha256
@@ -121,7 +121,7 @@ def test_names_in_the_request_are_no_object() -> None:
     assert state.referenced() == replace(state, requests=()).referenced()
     refused = decide(state, NothingToErase(request_id="first", reason="none", at=AT))[0]
     assert (refused.requests[0].names, refused.condemned) == (None, ())
-    after = purged(trained(quarantined(state, "first", place(subject_digest(KEY, "ann"), 1, 2), (900, 901))))
+    after = purged(trained(quarantined(state, "first", slice_of(subject_digest(KEY, "ann"), 1, 2), (900, 901))))
     evidence = collect_evidence("first", state, after, manifests={"purged": 1}, scan=SCAN, store=STORE)
     assert {each.what for each in evidence.purged} == {"slice", "checkpoint"}
 

@@ -11,7 +11,7 @@ import pytest
 from coordinator.decisions.decide import NothingToErase, decide
 from coordinator.engine.codec import FORMAT_VERSION, decode_state, encode_state
 from coordinator.requests import RequestState
-from coordinator.status import describe
+from coordinator.status import describe_federation
 from shards.specification import ShardId
 from storage.errors import Corrupt, Invalid
 from tests.coordinator.decisions.test_decide import AT, accepted, learn, place, removal, trained
@@ -63,9 +63,12 @@ def test_a_probe_is_news_to_older_software() -> None:
     assert decode_state(json.loads(json.dumps(encode_state(with_probe)))) == with_probe
     without = replace(with_probe, configuration=configuration())
     assert "probe" not in json.dumps(encode_state(without))
-    assert (describe(with_probe, "here", NOW).unrecorded, describe(without, "here", NOW).unrecorded) == ((), ("probe",))
+    assert (
+        describe_federation(with_probe, "here", NOW).unrecorded,
+        describe_federation(without, "here", NOW).unrecorded,
+    ) == ((), ("probe",))
     own = replace(with_probe, settings={"model": {"factory": "my_net:build"}})
-    assert describe(own, "here", NOW).unrecorded == ("code_manifest",)
+    assert describe_federation(own, "here", NOW).unrecorded == ("code_manifest",)
 
 
 def test_a_state_of_a_newer_version_is_refused() -> None:
@@ -85,7 +88,7 @@ def test_a_body_that_is_no_federation_is_corrupt(body: dict[str, object]) -> Non
 def test_status_of_a_trained_federation() -> None:
     """Digests after every slice, points, and who answers."""
     state = trained((3, 2), (0, 0))
-    status = describe(state, "here", NOW)
+    status = describe_federation(state, "here", NOW)
     full, empty = status.constituents
     assert (full.state, full.points, full.serving_slice) == ("trained", 5, 2)
     assert full.slice_digests == tuple(each.digest for each in state.shards[0].chain)
@@ -99,7 +102,7 @@ def test_status_while_a_request_is_carried_out() -> None:
     """The affected shard is quarantined and has no digest until it is trained; the request says where it stands."""
     state = accepted(trained((3, 2), (3, 3)))
     state, _ = decide(state, removal(state, place(0, 2)))
-    status = describe(state, "here", NOW)
+    status = describe_federation(state, "here", NOW)
     hit, other = status.constituents
     assert (hit.state, hit.digest, len(hit.slice_digests or ()), hit.serving_slice) == ("quarantined", None, 1, 1)
     assert other.state == "trained"
@@ -109,7 +112,7 @@ def test_status_while_a_request_is_carried_out() -> None:
 
 def test_status_before_training() -> None:
     """Shards that are not trained and not asked to unlearn are in training."""
-    status = describe(federation((3, 2)), "here", NOW, ("training.epochs",))
+    status = describe_federation(federation((3, 2)), "here", NOW, ("training.epochs",))
     assert [each.state for each in status.constituents] == ["training"]
     assert (status.serving, status.differences) == (0, ("training.epochs",))
 
@@ -118,9 +121,9 @@ def test_only_open_requests_are_overdue() -> None:
     """A request past its due date is overdue while work is owed, never afterwards."""
     late = datetime(2026, 3, 1, tzinfo=UTC)
     state = accepted(trained((3, 2)))
-    assert [request.overdue for request in describe(state, "here", late).requests] == [True]
+    assert [request.overdue for request in describe_federation(state, "here", late).requests] == [True]
     refused = decide(state, NothingToErase(request_id="er-1", reason="none", at=AT))[0]
-    assert [request.overdue for request in describe(refused, "here", late).requests] == [False]
+    assert [request.overdue for request in describe_federation(refused, "here", late).requests] == [False]
 
 
 def test_lineages_begin_with_the_configuration() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import cluster.training.workers
-from tests.doubles.home import Home, duplicate
+from tests.doubles.user_folder import UserFolder, duplicate
 from tests.doubles.workers.local_workers import LocalWorkers
 
 
@@ -22,10 +22,10 @@ def _no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def home(tmp_path: Path, _no_ray: None, monkeypatch: pytest.MonkeyPatch) -> Home:
+def home(tmp_path: Path, _no_ray: None, monkeypatch: pytest.MonkeyPatch) -> UserFolder:
     """A folder with data and a specification, and nothing trained."""
     monkeypatch.chdir(tmp_path)
-    return Home(tmp_path).fill()
+    return UserFolder(tmp_path).fill()
 
 
 @pytest.fixture(scope="session")
@@ -35,12 +35,12 @@ def _trained_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cluster.training.workers, "RayPool", LocalWorkers)
         patch.setattr(cluster.training.workers, "join_ray", lambda _: False)
-        said = Home(folder).fill().json("train")
+        said = UserFolder(folder).fill().json("train")
     assert said.code == 0, said.err
     return folder
 
 
 @pytest.fixture
-def trained(home: Home, _trained_folder: Path) -> Home:
+def trained(home: UserFolder, _trained_folder: Path) -> UserFolder:
     """A folder with a trained federation of this test's own."""
     return duplicate(_trained_folder, home.folder)

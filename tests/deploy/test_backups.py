@@ -11,7 +11,7 @@ import pytest
 
 from cluster.backups.backup import back_up
 from storage.stores.local import LocalStore
-from tests.doubles.home import MARKED, Home
+from tests.doubles.user_folder import MARKED, UserFolder
 
 BACKUP = ("backup", "backup", "--keys", "backup-keys")
 RESTORE = ("restore", "backup", "--keys", "backup-keys")
@@ -23,12 +23,12 @@ def files(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 
-def lose(home: Home) -> None:
+def lose(home: UserFolder) -> None:
     """Lose the store, and the keys in it."""
     shutil.rmtree(home.store)
 
 
-def test_a_restored_federation_is_the_one_that_was_backed_up(trained: Home) -> None:
+def test_a_restored_federation_is_the_one_that_was_backed_up(trained: UserFolder) -> None:
     """Same constituents, same receipts, and it goes on; the id is a new one, and it says what it does not know."""
     assert trained.json("erase", "--subject", "secret-person-001", "--request-id", "er-1").code == 0
     before = trained.json("status")
@@ -47,7 +47,7 @@ def test_a_restored_federation_is_the_one_that_was_backed_up(trained: Home) -> N
     assert trained.json("verify").code == 0
 
 
-def test_where_nobody_tells_what_was_erased_since_it_says_so(trained: Home) -> None:
+def test_where_nobody_tells_what_was_erased_since_it_says_so(trained: UserFolder) -> None:
     """Loudly, with the moment, and what is to be done."""
     made = trained.json(*BACKUP)
     lose(trained)
@@ -56,7 +56,7 @@ def test_where_nobody_tells_what_was_erased_since_it_says_so(trained: Home) -> N
     assert "submit again every request" in said.out
 
 
-def test_a_backup_is_dated_before_its_moment(trained: Home) -> None:
+def test_a_backup_is_dated_before_its_moment(trained: UserFolder) -> None:
     """Who submits again what was accepted since its date misses nothing that came while it was made."""
     seconds, copying = count(), list[datetime]()
 
@@ -64,12 +64,12 @@ def test_a_backup_is_dated_before_its_moment(trained: Home) -> None:
         return datetime(2030, 1, 1, tzinfo=UTC) + timedelta(seconds=next(seconds))
 
     places = [LocalStore(str(trained.folder / name)) for name in ("backup", "backup-keys")]
-    made = back_up(trained.objects, "small", *places, now=now, told=lambda *_: copying.append(now()))
+    made = back_up(trained.objects, "small", *places, now=now, progress=lambda *_: copying.append(now()))
     assert copying
     assert datetime.fromisoformat(made.at) < min(copying)
 
 
-def test_no_place_has_both_the_keys_and_what_they_open(trained: Home) -> None:
+def test_no_place_has_both_the_keys_and_what_they_open(trained: UserFolder) -> None:
     """The bytes are in one place, the keyrings, signing keys and partition key in the other; one place is refused."""
     trained.specify(partition__key=None, store="./drawn")
     assert trained.json("train").code == 0
@@ -95,7 +95,7 @@ def test_no_place_has_both_the_keys_and_what_they_open(trained: Home) -> None:
         assert told in trained.refused(*words, code=4 if "another place" in told else 2).error["message"]
 
 
-def test_the_next_backup_takes_out_what_was_erased(trained: Home) -> None:
+def test_the_next_backup_takes_out_what_was_erased(trained: UserFolder) -> None:
     """No object that held the person, no key that opened it, is left in either place."""
     assert trained.json(*BACKUP).code == 0
     before = files(trained.folder / "backup"), files(trained.folder / "backup-keys")
@@ -111,7 +111,7 @@ def test_the_next_backup_takes_out_what_was_erased(trained: Home) -> None:
 
 
 @pytest.mark.parametrize("words", [RESTORE, ("restore", "copied"), ("restore", "copied", "--keys", "copied")])
-def test_any_tools_copy_restores(trained: Home, words: tuple[str, ...]) -> None:
+def test_any_tools_copy_restores(trained: UserFolder, words: tuple[str, ...]) -> None:
     """A backup that was copied on, and a plain copy of the store itself, are as good as the first."""
     before = trained.json("status").digests
     assert trained.json(*BACKUP).code == 0
@@ -126,7 +126,7 @@ def test_any_tools_copy_restores(trained: Home, words: tuple[str, ...]) -> None:
     assert trained.json("verify").code == 0
 
 
-def test_keys_that_have_survived_stay_as_they_are(home: Home) -> None:
+def test_keys_that_have_survived_stay_as_they_are(home: UserFolder) -> None:
     """With 'keys' in another place: what was erased since the backup cannot be opened, restored or not."""
     home.specify(keys="./keys")
     assert home.json("train").code == 0
@@ -139,7 +139,7 @@ def test_keys_that_have_survived_stay_as_they_are(home: Home) -> None:
     assert home.json("evaluate", "train.parquet").code == 1
 
 
-def test_keys_of_a_living_store_are_not_taken(home: Home) -> None:
+def test_keys_of_a_living_store_are_not_taken(home: UserFolder) -> None:
     """A drill that names the original's 'keys' is refused, until it is said that the original is lost."""
     home.specify(keys="./keys")
     assert home.json("train").code == 0
@@ -155,7 +155,7 @@ def test_keys_of_a_living_store_are_not_taken(home: Home) -> None:
     assert home.json("verify").code == 0
 
 
-def test_places_that_are_not_what_they_should_be(trained: Home) -> None:
+def test_places_that_are_not_what_they_should_be(trained: UserFolder) -> None:
     """A folder of something else, another federation's backups, an empty place, a store that is there."""
     (trained.folder / "papers").mkdir()
     (trained.folder / "papers" / "Letter.txt").write_text("dear")
@@ -176,7 +176,7 @@ def test_places_that_are_not_what_they_should_be(trained: Home) -> None:
     assert "is of no use without its keys" in trained.json("restore", "backup").error["message"]
 
 
-def test_a_damaged_backup_is_not_restored(trained: Home) -> None:
+def test_a_damaged_backup_is_not_restored(trained: UserFolder) -> None:
     """Nothing is answered from the half that came before the damage was met."""
     assert trained.json(*BACKUP).code == 0
     blobs = sorted((trained.folder / "backup" / "blobs").iterdir(), key=lambda path: path.stat().st_size)

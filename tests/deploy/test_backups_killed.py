@@ -15,27 +15,27 @@ from coordinator.receipts.rollback import refuse_forgotten
 from storage.encryption.store import SealedStore
 from storage.errors import SisaError
 from storage.stores.local import LocalStore
-from tests.doubles.home import Home
 from tests.doubles.stores.faulty_store import Crash, Fault, FaultyStore
+from tests.doubles.user_folder import UserFolder
 
-GIVEN = Circumstances(now=datetime(2026, 11, 29, tzinfo=UTC), told=lambda _done, _of: None, has_partition_key=True)
+GIVEN = Circumstances(now=datetime(2026, 11, 29, tzinfo=UTC), progress=lambda _done, _of: None, has_partition_key=True)
 
 
 @pytest.fixture
-def lost(trained: Home) -> Home:
+def lost(trained: UserFolder) -> UserFolder:
     """A federation whose store is lost, with a backup."""
     assert trained.json("backup", "backup", "--keys", "backup-keys").code == 0
     shutil.rmtree(trained.store)
     return trained
 
 
-def restored_onto(home: Home, store: FaultyStore) -> None:
+def restored_onto(home: UserFolder, store: FaultyStore) -> None:
     """Restore the backup into ``store``."""
     source, keys = (LocalStore(str(home.folder / name)) for name in ("backup", "backup-keys"))
     restore(SealedStore(store), source, keys, GIVEN, reason="a drill", erase=lambda: NOBODY_TELLS)
 
 
-def answers(home: Home) -> bool:
+def answers(home: UserFolder) -> bool:
     """Return whether anything would be answered from the store."""
     try:
         refuse_forgotten(home.objects, lambda: read_state(home.objects))
@@ -45,7 +45,7 @@ def answers(home: Home) -> bool:
 
 
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.8, 0.9, 0.95, 0.98])
-def test_killed_at_a_write_it_goes_on(lost: Home, share: float) -> None:
+def test_killed_at_a_write_it_goes_on(lost: UserFolder, share: float) -> None:
     """Each of three kills comes further; the resulting federation has one new id, and one adoption."""
     calm = FaultyStore(LocalStore(str(lost.folder / "calm")))
     restored_onto(lost, calm)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.doubles.home import MARKED, Home
 from tests.doubles.stores.s3_servers import plain_client
+from tests.doubles.user_folder import MARKED, UserFolder
 
 pytestmark = pytest.mark.s3
 
@@ -27,7 +27,7 @@ def carried(endpoint: str, prefix: str, other: str) -> int:
     return count
 
 
-def test_from_a_folder_over_a_bucket_and_back(trained: Home, moto_endpoint: str) -> None:
+def test_from_a_folder_over_a_bucket_and_back(trained: UserFolder, moto_endpoint: str) -> None:
     """The bucket's objects are copied on without metadata; the bytes alone prove themselves."""
     before = trained.json("status").digests
     place = f"backups/{secrets.token_hex(8)}"
@@ -44,7 +44,7 @@ def test_from_a_folder_over_a_bucket_and_back(trained: Home, moto_endpoint: str)
     assert trained.json("erase", "--subject", MARKED).data["points"] == 4
 
 
-def test_a_store_in_a_bucket_that_another_tool_copied(home: Home, moto_endpoint: str, tmp_path: Path) -> None:
+def test_a_store_in_a_bucket_that_another_tool_copied(home: UserFolder, moto_endpoint: str, tmp_path: Path) -> None:
     """Without its metadata it cannot be used as a store, and it can be restored, to a bucket or a folder."""
     place = f"copied/{secrets.token_hex(8)}"
     home.specify(store=f"s3://plain/{place}/first", endpoint=moto_endpoint)

@@ -13,8 +13,8 @@ import pytest
 import cluster.doctor
 from cluster.config.specification import read_specification
 from cluster.runtime.system import SystemClock
-from cluster.writer.writer import draft, surroundings, writing
-from tests.doubles.home import MARKED, Home, run
+from cluster.writer.writer import draft, writer_setup, writing
+from tests.doubles.user_folder import MARKED, UserFolder, run
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -34,7 +34,7 @@ def set_clock(monkeypatch: pytest.MonkeyPatch) -> SetClock:
 
 
 @pytest.fixture
-def late(home: Home, set_clock: SetClock) -> Home:
+def late(home: UserFolder, set_clock: SetClock) -> UserFolder:
     """A federation with a request of day 0, er-late, not carried out, and something that is recorded on day 40."""
     assert home.json("train").code == 0
     accept(home, "er-late", MARKED)
@@ -43,22 +43,22 @@ def late(home: Home, set_clock: SetClock) -> Home:
     return home
 
 
-def accept(home: Home, request_id: str, subject: str) -> None:
+def accept(home: UserFolder, request_id: str, subject: str) -> None:
     """Accept a request, and be interrupted."""
-    around = surroundings(read_specification(home.config), listener=lambda _: None)
-    made = draft(around, subjects=[subject], ids=(), request_id=request_id, held="")
-    with writing(around, "erase") as writer:
+    setup = writer_setup(read_specification(home.config), listener=lambda _: None)
+    made = draft(setup, subjects=[subject], ids=(), request_id=request_id, held="")
+    with writing(setup, "erase") as writer:
         writer.accept(made.request, made.names)
 
 
-def predicate(home: Home, request_id: str) -> dict[str, Any]:
+def predicate(home: UserFolder, request_id: str) -> dict[str, Any]:
     """Return the facts of a receipt."""
     envelope = home.json("receipt", request_id).data["bundle"]["envelope"]
     found: dict[str, Any] = json.loads(base64.b64decode(envelope["payload"]))["predicate"]
     return found
 
 
-def test_what_is_overdue_stays_so(late: Home, set_clock: SetClock) -> None:
+def test_what_is_overdue_stays_so(late: UserFolder, set_clock: SetClock) -> None:
     """Neither the status of all nor of the one request is judged by a clock that stands behind the record."""
     assert [each["overdue"] for each in late.json("status").data["requests"]] == [True, False]
     set_clock(10)
@@ -72,7 +72,7 @@ def test_what_is_overdue_stays_so(late: Home, set_clock: SetClock) -> None:
     assert "behind the newest time" not in late.run("status").out
 
 
-def test_receipts_do_not_run_backwards(late: Home, set_clock: SetClock) -> None:
+def test_receipts_do_not_run_backwards(late: UserFolder, set_clock: SetClock) -> None:
     """Steps that are taken under a clock that was set back are recorded after those before them, and it is said."""
     set_clock(10)
     said = late.run("train")
@@ -92,7 +92,7 @@ def test_receipts_do_not_run_backwards(late: Home, set_clock: SetClock) -> None:
     assert after["request"]["times"]["accepted"] >= issued[1]["request"]["times"]["purged"]
 
 
-def test_more_time_is_not_had_by_setting_the_clock(late: Home, set_clock: SetClock) -> None:
+def test_more_time_is_not_had_by_setting_the_clock(late: UserFolder, set_clock: SetClock) -> None:
     """An overdue request is extended no more, and the end of a pause moves no due date back."""
     set_clock(10)
     where = ("--config", str(late.config), "--json")
@@ -104,7 +104,7 @@ def test_more_time_is_not_had_by_setting_the_clock(late: Home, set_clock: SetClo
     assert (said.code, said.data["due_at"] >= due) == (0, True)
 
 
-def test_the_doctor_looks_at_the_clock(late: Home, set_clock: SetClock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_doctor_looks_at_the_clock(late: UserFolder, set_clock: SetClock, monkeypatch: pytest.MonkeyPatch) -> None:
     """'sisa doctor' names a clock that stands behind the record, and the remedy."""
     monkeypatch.setattr(cluster.doctor, "worker_count", lambda _settings, tasks: tasks)
     found = {each["check"]: each for each in late.json("doctor").data["checks"]}

@@ -11,29 +11,31 @@ import pytest
 from cluster.coordinator_actor import launch
 from cluster.writer.place import read_identity
 from storage.errors import Unavailable
-from tests.doubles.home import MARKED, Home, run
+from tests.doubles.user_folder import MARKED, UserFolder, run
 
 REASON = "the original's disk is lost"
 
 
 @pytest.fixture
-def original(home: Home) -> Home:
+def original(home: UserFolder) -> UserFolder:
     """A trained federation whose keys lie elsewhere."""
     folder = home.folder / "original"
     folder.mkdir()
-    made = Home(folder).fill(keys=str(home.folder / "keys"))
+    made = UserFolder(folder).fill(keys=str(home.folder / "keys"))
     assert made.json("train").code == 0
     return made
 
 
 @pytest.fixture
-def copy(original: Home) -> Home:
+def copy(original: UserFolder) -> UserFolder:
     """A copy of it, whose specification names the same keys."""
-    return Home(Path(shutil.copytree(original.folder, original.folder.parent / "copy")))
+    return UserFolder(Path(shutil.copytree(original.folder, original.folder.parent / "copy")))
 
 
 @pytest.mark.parametrize("words", [("erase", "--subject", MARKED), ("train",)])
-def test_no_copy_destroys_the_keys_of_the_original(original: Home, copy: Home, words: tuple[str, ...]) -> None:
+def test_no_copy_destroys_the_keys_of_the_original(
+    original: UserFolder, copy: UserFolder, words: tuple[str, ...]
+) -> None:
     """Reading works in the copy, writing is refused; in the original nothing is lost."""
     said = copy.refused(*words, code=4)
     assert f"this store is a copy of {original.store}, whose keys it shares" in said.error["message"]
@@ -43,7 +45,7 @@ def test_no_copy_destroys_the_keys_of_the_original(original: Home, copy: Home, w
     assert original.json("erase", "--subject", MARKED).data["points"] == 4
 
 
-def test_an_adopted_copy_takes_the_originals_place(original: Home, copy: Home) -> None:
+def test_an_adopted_copy_takes_the_originals_place(original: UserFolder, copy: UserFolder) -> None:
     """From then on it is the original that is refused: one store at a time writes with the keys."""
     assert original.json("adopt", "--reason", REASON).code == 4
     assert copy.json("adopt", "--reason", REASON).code == 0
@@ -51,9 +53,9 @@ def test_an_adopted_copy_takes_the_originals_place(original: Home, copy: Home) -
     assert "is a copy of" in original.refused("train", code=4).error["message"]
 
 
-def test_a_store_that_was_moved_is_the_same(original: Home) -> None:
+def test_a_store_that_was_moved_is_the_same(original: UserFolder) -> None:
     """On its machine a folder may get another name, or another folder its place: both go on without a word."""
-    moved = Home(original.folder.parent / "moved")
+    moved = UserFolder(original.folder.parent / "moved")
     original.folder.rename(moved.folder)
     assert moved.json("erase", "--subject", MARKED).data["points"] == 4
     moved.folder.rename(original.folder)
@@ -64,9 +66,9 @@ def test_a_store_that_was_moved_is_the_same(original: Home) -> None:
     assert original.json("verify").code == 0
 
 
-def test_of_a_store_and_what_it_was_restored_from_one_writes(original: Home) -> None:
+def test_of_a_store_and_what_it_was_restored_from_one_writes(original: UserFolder) -> None:
     """Both look like the one on record, by its path and by its folder: whichever writes first is it from then on."""
-    aside = Home(original.folder.parent / "aside")
+    aside = UserFolder(original.folder.parent / "aside")
     original.folder.rename(aside.folder)
     shutil.copytree(aside.folder, original.folder)
     assert original.json("train").code == 0
@@ -74,21 +76,21 @@ def test_of_a_store_and_what_it_was_restored_from_one_writes(original: Home) -> 
     assert original.json("verify").code == 0
 
 
-def test_a_store_of_an_earlier_release_is_recorded_at_the_next_write(original: Home) -> None:
+def test_a_store_of_an_earlier_release_is_recorded_at_the_next_write(original: UserFolder) -> None:
     """Such a store says nothing of an owner; whoever writes first is it."""
     owners = original.folder.parent / "keys" / "owners"
     shutil.rmtree(owners)
-    copy = Home(Path(shutil.copytree(original.folder, original.folder.parent / "copy")))
+    copy = UserFolder(Path(shutil.copytree(original.folder, original.folder.parent / "copy")))
     assert original.json("train").code == 0
     assert len(list(owners.iterdir())) == 1
     assert "is a copy of" in copy.refused("train", code=4).error["message"]
 
 
 @pytest.fixture
-def plain(trained: Home) -> Home:
+def plain(trained: UserFolder) -> UserFolder:
     """A copy of a trained folder, of which nothing but its place tells that it is one."""
     assert trained.json("erase", "--subject", "secret-person-001", "--request-id", "er-0").code == 0
-    return Home(Path(shutil.copytree(trained.folder, trained.folder.parent / f"{trained.folder.name}-copy")))
+    return UserFolder(Path(shutil.copytree(trained.folder, trained.folder.parent / f"{trained.folder.name}-copy")))
 
 
 @pytest.mark.parametrize(
@@ -104,7 +106,7 @@ def plain(trained: Home) -> Home:
     ],
     ids=lambda words: "-".join(words[:2]),
 )
-def test_a_copy_at_another_place_is_not_written(trained: Home, plain: Home, words: tuple[str, ...]) -> None:
+def test_a_copy_at_another_place_is_not_written(trained: UserFolder, plain: UserFolder, words: tuple[str, ...]) -> None:
     """Neither a coordinator's record nor keys elsewhere are needed to tell: it has the id and another place."""
     before = plain.raw()
     said = run(*words, "--config", str(plain.config), "--json")
@@ -115,14 +117,14 @@ def test_a_copy_at_another_place_is_not_written(trained: Home, plain: Home, word
     assert plain.raw() == before
 
 
-def test_a_copy_at_another_place_is_read_and_verified(plain: Home) -> None:
+def test_a_copy_at_another_place_is_read_and_verified(plain: UserFolder) -> None:
     """To look at a copy needs no adoption, and does not make it anything else than a copy."""
     for words in (("status",), ("evaluate", "train.parquet"), ("verify",), ("log", "--check"), ("receipt", "er-0")):
         assert plain.json(*words).code == 0, words
     plain.refused("erase", "--subject", MARKED, code=4)
 
 
-def test_an_adopted_copy_is_a_federation_of_its_own(trained: Home, plain: Home) -> None:
+def test_an_adopted_copy_is_a_federation_of_its_own(trained: UserFolder, plain: UserFolder) -> None:
     """It gets an id of its own and remembers the original's; both are written to from then on."""
     before = read_identity(trained.objects)
     adopted = plain.json("adopt", "--reason", "a drill")
@@ -137,7 +139,7 @@ def test_an_adopted_copy_is_a_federation_of_its_own(trained: Home, plain: Home) 
     assert "nothing to adopt" in plain.refused("adopt", "--reason", "again", code=4).error["message"]
 
 
-def test_an_adoption_that_was_interrupted_is_repeated(plain: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_adoption_that_was_interrupted_is_repeated(plain: UserFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     """Until the end the copy is one, and the way out is the same command."""
     with monkeypatch.context() as patch:
         patch.setattr(launch, "take_place", lambda *_: (_ for _ in ()).throw(Unavailable("the disk is away", "later")))
@@ -147,7 +149,7 @@ def test_an_adoption_that_was_interrupted_is_repeated(plain: Home, monkeypatch: 
     assert plain.json("erase", "--subject", MARKED).data["points"] == 4
 
 
-def test_a_folder_that_was_renamed_or_restored_in_place_goes_on(trained: Home) -> None:
+def test_a_folder_that_was_renamed_or_restored_in_place_goes_on(trained: UserFolder) -> None:
     """Two of path, machine and inode are as they were."""
     assert trained.json("train").code == 0
     trained.store.rename(trained.folder / "elsewhere")
@@ -158,7 +160,7 @@ def test_a_folder_that_was_renamed_or_restored_in_place_goes_on(trained: Home) -
     assert trained.json("erase", "--subject", "secret-person-001").data["points"] == 4
 
 
-def test_what_another_machine_mounts_elsewhere_is_adopted(trained: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_another_machine_mounts_elsewhere_is_adopted(trained: UserFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     """At the same path it is the same store; at another one nobody here can tell it from a copy."""
     monkeypatch.setattr(platform, "node", lambda: "another")
     assert trained.json("erase", "--subject", "secret-person-001").data["points"] == 4
@@ -170,7 +172,7 @@ def test_what_another_machine_mounts_elsewhere_is_adopted(trained: Home, monkeyp
     assert trained.json("erase", "--subject", MARKED).data["points"] == 4
 
 
-def test_a_store_of_an_earlier_release_gets_its_id_at_the_next_write(trained: Home) -> None:
+def test_a_store_of_an_earlier_release_gets_its_id_at_the_next_write(trained: UserFolder) -> None:
     """Until then nothing tells a copy; reading draws none, and nothing else is written for it."""
     identity = trained.store / "control" / "identity"
     identity.unlink()

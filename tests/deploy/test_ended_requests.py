@@ -10,14 +10,14 @@ import pytest
 import cluster
 from coordinator.decisions import ended
 from coordinator.engine.ledger import read_state
-from tests.doubles.home import MARKED, Home, run
+from tests.doubles.user_folder import MARKED, UserFolder, run
 
 OTHER = "secret-person-001"
 IDS = ("er-complete", "er-cancelled", "er-refused", *(f"no-{number}" for number in range(4)))
 
 
 @pytest.fixture
-def old(trained: Home, monkeypatch: pytest.MonkeyPatch) -> Home:
+def old(trained: UserFolder, monkeypatch: pytest.MonkeyPatch) -> UserFolder:
     """A federation in which requests have ended in every way, and whose state has the last one alone."""
     monkeypatch.setattr(ended, "TOGETHER", 1)
     trained.json("erase", "--subject", MARKED, "--request-id", "er-complete")
@@ -32,11 +32,11 @@ def old(trained: Home, monkeypatch: pytest.MonkeyPatch) -> Home:
     return trained
 
 
-def _request(home: Home, action: str, *words: str) -> Any:
+def _request(home: UserFolder, action: str, *words: str) -> Any:
     return run("request", action, *words, "--config", str(home.config), "--json")
 
 
-def test_the_status_lists_the_last_ones_and_counts_the_others(old: Home) -> None:
+def test_the_status_lists_the_last_ones_and_counts_the_others(old: UserFolder) -> None:
     """Who wants all of them is told how to get them, in the order in which they came."""
     status = old.json("status")
     assert status.code == 0
@@ -50,7 +50,7 @@ def test_the_status_lists_the_last_ones_and_counts_the_others(old: Home) -> None
 
 
 @pytest.mark.parametrize("request_id", IDS)
-def test_each_is_shown(old: Home, request_id: str) -> None:
+def test_each_is_shown(old: UserFolder, request_id: str) -> None:
     """By whichever command it is asked for."""
     shown = _request(old, "show", request_id)
     assert (shown.code, shown.data["request_id"]) == (0, request_id)
@@ -59,7 +59,7 @@ def test_each_is_shown(old: Home, request_id: str) -> None:
     assert receipt.code == (0 if request_id != "er-cancelled" else receipt.code)
 
 
-def test_nothing_is_done_to_one_that_has_ended(old: Home) -> None:
+def test_nothing_is_done_to_one_that_has_ended(old: UserFolder) -> None:
     """It is said how it ended, and not that it never was."""
     for action, words in (("hold", ("--reason", "x")), ("cancel", ("--reason", "x")), ("release", ())):
         said = _request(old, action, "er-cancelled", *words)
@@ -69,7 +69,7 @@ def test_nothing_is_done_to_one_that_has_ended(old: Home) -> None:
     assert (unknown.code, "there is no such erasure request" in unknown.out) == (2, True)
 
 
-def test_an_id_is_used_for_ever(old: Home) -> None:
+def test_an_id_is_used_for_ever(old: UserFolder) -> None:
     """The same request again says how it ended then; other names under its id are a conflict."""
     again = old.json("erase", "--subject", MARKED, "--request-id", "er-complete")
     assert (again.code, again.data["state"], again.data["points"]) == (0, "complete", 4)
@@ -81,7 +81,7 @@ def test_an_id_is_used_for_ever(old: Home) -> None:
         assert "this request id was used before" in other.out
 
 
-def test_everything_is_verified(old: Home) -> None:
+def test_everything_is_verified(old: UserFolder) -> None:
     """Receipts of those that have left count as before, and the doctor counts all."""
     proof = old.json("verify")
     assert (proof.code, proof.data["receipts"]) == (0, {"checked": 6, "broken": []})
@@ -91,7 +91,7 @@ def test_everything_is_verified(old: Home) -> None:
     assert any("it has no receipt" in each for each in broken)
 
 
-def test_a_person_who_comes_back_is_known_for_ever(old: Home) -> None:
+def test_a_person_who_comes_back_is_known_for_ever(old: UserFolder) -> None:
     """A readmission leaves the state as well, and its id is its own."""
     with cluster.connect(old.config) as federation:
         federation.readmit(subjects=[MARKED], reason="asked", request_id="back")
@@ -108,7 +108,7 @@ def test_a_person_who_comes_back_is_known_for_ever(old: Home) -> None:
     assert statement
 
 
-def test_an_older_command_is_refused_by_the_format(old: Home) -> None:
+def test_an_older_command_is_refused_by_the_format(old: UserFolder) -> None:
     """What it would misread is of a format that it does not know."""
     manifests = sorted((old.folder / "federation" / "manifest").iterdir())
     assert json.loads(manifests[-1].read_bytes())["body"]["format_version"] == 4

@@ -13,10 +13,10 @@ from cluster.config.specification import read_specification
 from cluster.ensemble.loaded import Ensemble
 from coordinator.ports import Notice
 from storage.errors import Invalid
-from tests.doubles.home import Home
+from tests.doubles.user_folder import UserFolder
 
 
-def settings(home: Home) -> dict[str, Any]:
+def settings(home: UserFolder) -> dict[str, Any]:
     """Return the home's settings as a dictionary."""
     return tomllib.loads(home.config.read_text(encoding="utf-8"))
 
@@ -25,7 +25,7 @@ def hear_nothing(_: Notice) -> None:
     """Hear nothing."""
 
 
-def test_a_dictionary_is_as_good_as_a_file(home: Home) -> None:
+def test_a_dictionary_is_as_good_as_a_file(home: UserFolder) -> None:
     """The same settings make the same federation, which the command goes on with."""
     with sisa.launch(settings(home)) as federation:
         assert federation.specification == read_specification(home.config)
@@ -33,7 +33,7 @@ def test_a_dictionary_is_as_good_as_a_file(home: Home) -> None:
     assert home.json("status").digests == digests
 
 
-def test_a_dictionary_may_hold_what_python_has(home: Home) -> None:
+def test_a_dictionary_may_hold_what_python_has(home: UserFolder) -> None:
     """Paths, tuples, and None for what is left out; places are relative to the present folder."""
     given = settings(home)
     given["data"] |= {"train": Path("train.parquet"), "classes": ("a", "b", "c"), "endpoint": None}
@@ -41,7 +41,7 @@ def test_a_dictionary_may_hold_what_python_has(home: Home) -> None:
     assert sisa.connect(given).specification == read_specification(home.config)
 
 
-def test_all_problems_of_a_dictionary_are_told(home: Home) -> None:
+def test_all_problems_of_a_dictionary_are_told(home: UserFolder) -> None:
     """As of a file, all at once, without lines that nobody has written."""
     given = settings(home)
     given["training"] |= {"epochs": "many", "batchsize": 3}
@@ -55,7 +55,7 @@ def test_all_problems_of_a_dictionary_are_told(home: Home) -> None:
         sisa.connect({**given, "site": [{"name": "north"}]})
 
 
-def test_things_say_what_they_are(home: Home) -> None:
+def test_things_say_what_they_are(home: UserFolder) -> None:
     """Names and places, never a token, a key, a model or a generator."""
     key = settings(home)["partition"]["key"]
     with sisa.launch(home.config, listener=hear_nothing) as federation:

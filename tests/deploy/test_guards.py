@@ -9,11 +9,11 @@ import pytest
 import cluster
 import coordinator.engine.ledger
 from storage.errors import Invalid, Unavailable
-from tests.doubles.home import MARKED, Home, small_points
+from tests.doubles.user_folder import MARKED, UserFolder, small_points
 
 
 def test_stored_points_keep_their_meaning_when_the_source_is_gone(
-    home: Home, tmp_path_factory: pytest.TempPathFactory
+    home: UserFolder, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """Without the source, other classes, label or features are refused; with it, the data are read again."""
     assert home.json("train").code == 0
@@ -30,11 +30,11 @@ def test_stored_points_keep_their_meaning_when_the_source_is_gone(
     (home.folder / "train.parquet").write_bytes(source)
     home.specify(data__classes=["c", "b", "a"])
     assert home.json("train").code == 0
-    fresh = Home(tmp_path_factory.mktemp("fresh")).fill(data__classes=["c", "b", "a"])
+    fresh = UserFolder(tmp_path_factory.mktemp("fresh")).fill(data__classes=["c", "b", "a"])
     assert fresh.json("train").digests == home.json("status").digests != before
 
 
-def test_one_text_is_no_list_of_names(home: Home) -> None:
+def test_one_text_is_no_list_of_names(home: UserFolder) -> None:
     """A bare text is refused rather than taken letter by letter; whole numbers are names, other things are not."""
     home.write("train.parquet", small_points() | {"user_id": [number % 30 for number in range(120)]})
     with cluster.connect(home.config) as federation:
@@ -51,7 +51,7 @@ def test_one_text_is_no_list_of_names(home: Home) -> None:
 
 
 @pytest.mark.parametrize("request_id", ["", " ", "a\n"])
-def test_an_id_that_cannot_be_shown_is_refused(request_id: str, home: Home) -> None:
+def test_an_id_that_cannot_be_shown_is_refused(request_id: str, home: UserFolder) -> None:
     """Only without an id one is drawn: an empty one is a mistake, told before anything is erased."""
     with cluster.connect(home.config) as federation:
         federation.train()
@@ -61,7 +61,7 @@ def test_an_id_that_cannot_be_shown_is_refused(request_id: str, home: Home) -> N
         assert federation.erase(subjects=[MARKED]).request_id.startswith("er-")
 
 
-def test_no_answer_comes_from_an_ensemble_below_the_floor(home: Home) -> None:
+def test_no_answer_comes_from_an_ensemble_below_the_floor(home: UserFolder) -> None:
     """An ensemble loaded before an erasure answers no more once the erasure has raised the floor (E10)."""
     with cluster.connect(home.config) as federation:
         federation.train()
@@ -83,7 +83,7 @@ class Frame:
         return self._table.__arrow_c_stream__(requested_schema)
 
 
-def test_answers_are_a_table_or_a_file(home: Home) -> None:
+def test_answers_are_a_table_or_a_file(home: UserFolder) -> None:
     """A table in memory and a file, in as out, give the same answers."""
     table = pq.read_table(home.folder / "train.parquet")
     with cluster.connect(home.config) as federation:
@@ -98,7 +98,7 @@ def test_answers_are_a_table_or_a_file(home: Home) -> None:
     assert answers.column_names == ["id", "prediction", "probability_a", "probability_b", "probability_c"]
 
 
-def test_training_that_diverges_is_said(home: Home) -> None:
+def test_training_that_diverges_is_said(home: UserFolder) -> None:
     """A learning rate that ends in infinities is an error with a remedy, not a model."""
     home.specify(training__learning_rate=1e38, data__scale=1.0)
     said = home.json("train")
@@ -107,7 +107,7 @@ def test_training_that_diverges_is_said(home: Home) -> None:
     assert "learning_rate" in said.error["remedy"]
 
 
-def test_when_everybody_is_erased_nothing_is_left_to_predict_with(home: Home) -> None:
+def test_when_everybody_is_erased_nothing_is_left_to_predict_with(home: UserFolder) -> None:
     """The last erasure succeeds; predicting then says that no data points are left."""
     assert home.json("train").code == 0
     people = sorted(set(small_points()["user_id"]))
@@ -120,7 +120,7 @@ def test_when_everybody_is_erased_nothing_is_left_to_predict_with(home: Home) ->
     assert "no data points are left" in said.error["message"]
 
 
-def test_manifest_and_journal_stay_short_while_training(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_manifest_and_journal_stay_short_while_training(home: UserFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     """With many checkpoints the journal is cut on the way, not only at the end, and manifests do not pile up."""
     monkeypatch.setattr(coordinator.engine.ledger, "_SNAPSHOT_EVERY", 16)
     home.specify(partition__shards=10, partition__slices=8, training__epochs=5)

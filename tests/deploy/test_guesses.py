@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deploy.guesses import Guess, guess_parts
-from shards.data.profile import describe
+from shards.data.profile import describe_source
 from shards.data.sources import open_source, table_source
 from storage.errors import Invalid
-from tests.doubles.home import run
+from tests.doubles.user_folder import run
 
 POINTS = 40
 
@@ -32,7 +32,7 @@ PLAIN: Mapping[str, Sequence[Any]] = {
 def guessed(columns: Mapping[str, object], **parts: str) -> Guess:
     """Return what is guessed of these columns."""
     stated: dict[str, str | None] = {"id_column": None, "subject_column": None, "label_column": None}
-    return guess_parts(describe(table_source(pa.table(dict(columns)))), **{**stated, **parts})
+    return guess_parts(describe_source(table_source(pa.table(dict(columns)))), **{**stated, **parts})
 
 
 def features(guess: Guess) -> list[str]:
@@ -244,7 +244,7 @@ def test_a_late_cell_of_text_is_seen(tmp_path: Path, late: str) -> None:
     rows = [f"p{number},{number % 2},{number % 7},{number % 7}.5" for number in range(100_000)]
     text = "\n".join(["id,y,whole,part", *rows, f"q1,0,{late},1.5", f"q2,1,3,{late}", ""])
     (tmp_path / "d.csv").write_text(text, encoding="utf-8")
-    found = describe(open_source("d.csv", tmp_path))
+    found = describe_source(open_source("d.csv", tmp_path))
     with pytest.raises(Invalid, match="'whole': numbers, but for some cells; 'part': numbers, but for some cells"):
         guess_parts(found, id_column=None, subject_column=None, label_column=None)
 
@@ -253,7 +253,7 @@ def test_two_columns_of_one_name_are_refused() -> None:
     """Which of them was meant cannot be told."""
     table = pa.table([pa.array([1]), pa.array([2])], names=["a", "a"])
     with pytest.raises(Invalid, match="two columns have the same name"):
-        describe(table_source(table))
+        describe_source(table_source(table))
 
 
 def test_the_command_says_what_it_chose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,8 +13,8 @@ from cluster.writer.place import read_identity
 from coordinator.engine.ledger import read_state
 from storage.encryption.store import SealedStore
 from storage.stores.local import LocalStore
-from tests.doubles.home import MARKED, Home, run
 from tests.doubles.stores.faulty_store import Crash, Fault, FaultyStore
+from tests.doubles.user_folder import MARKED, UserFolder, run
 
 
 def rest(folder: Path) -> list[str]:
@@ -23,7 +23,7 @@ def rest(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in paths)
 
 
-def test_it_is_the_same_federation_elsewhere(trained: Home) -> None:
+def test_it_is_the_same_federation_elsewhere(trained: UserFolder) -> None:
     """Id, constituents, receipts and tokens go along, and so do the keys in the store."""
     assert trained.json("erase", "--subject", "secret-person-001", "--request-id", "er-1").code == 0
     config = ("--config", str(trained.config), "--json")
@@ -45,7 +45,7 @@ def test_it_is_the_same_federation_elsewhere(trained: Home) -> None:
     assert (moved.id, moved.earlier) == (identity.id, ())
 
 
-def test_what_is_kept_is_a_copy(home: Home) -> None:
+def test_what_is_kept_is_a_copy(home: UserFolder) -> None:
     """With --keep the old store is read alone, and keys in a place of their own belong to the new one."""
     home.specify(keys="./keys")
     assert home.json("train").code == 0
@@ -58,7 +58,7 @@ def test_what_is_kept_is_a_copy(home: Home) -> None:
     assert home.json("verify").code == 0
 
 
-def test_places_that_are_refused(trained: Home) -> None:
+def test_places_that_are_refused(trained: UserFolder) -> None:
     """A place that is not empty, one in the store itself, and a store without a federation."""
     (trained.folder / "papers").mkdir()
     (trained.folder / "papers" / "Letter.txt").write_text("dear")
@@ -70,7 +70,7 @@ def test_places_that_are_refused(trained: Home) -> None:
 
 @pytest.mark.parametrize("share", [0.05, 0.9, 1.0, 1.02, 1.1])
 @pytest.mark.parametrize("side", ["new", "old"])
-def test_killed_at_any_write_it_goes_on(trained: Home, share: float, side: str) -> None:
+def test_killed_at_any_write_it_goes_on(trained: UserFolder, share: float, side: str) -> None:
     """Repeated, all is in the new place and nothing in the old one, wherever it was killed."""
     old, new = LocalStore(str(trained.store)), LocalStore(str(trained.folder / "elsewhere"))
     before = trained.json("status").digests
@@ -80,9 +80,9 @@ def test_killed_at_any_write_it_goes_on(trained: Home, share: float, side: str) 
     faulty[side].plan(fault)
     now = datetime(2026, 11, 29, tzinfo=UTC)
     try:
-        move(SealedStore(faulty["old"]), faulty["new"], now=now, told=lambda _done, _of: None)
+        move(SealedStore(faulty["old"]), faulty["new"], now=now, progress=lambda _done, _of: None)
     except Crash:
-        move(SealedStore(old), new, now=now, told=lambda _done, _of: None)
+        move(SealedStore(old), new, now=now, progress=lambda _done, _of: None)
     assert rest(trained.store) == []
     assert read_state(old) is None
     trained.specify(store="./elsewhere")
@@ -91,7 +91,7 @@ def test_killed_at_any_write_it_goes_on(trained: Home, share: float, side: str) 
 
 
 @pytest.mark.s3
-def test_from_a_folder_to_a_bucket_and_back(trained: Home, moto_endpoint: str) -> None:
+def test_from_a_folder_to_a_bucket_and_back(trained: UserFolder, moto_endpoint: str) -> None:
     """Either way the objects are read back before the old ones go."""
     before = trained.json("status").digests
     place = f"s3://plain/moved/{secrets.token_hex(8)}"

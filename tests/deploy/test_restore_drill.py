@@ -13,7 +13,7 @@ from shards.routing import PartitionKey
 from storage.errors import Corrupt, Unavailable
 from storage.stores.local import LocalStore
 from storage.transparency.witness import Witness
-from tests.doubles.home import Home, run, small_points, without
+from tests.doubles.user_folder import UserFolder, run, small_points, without
 
 BACKUP = ("backup", "backup", "--keys", "backup-keys")
 RESTORE = ("restore", "backup", "--keys", "backup-keys")
@@ -21,7 +21,7 @@ SINCE = [f"secret-person-00{number}" for number in (2, 3, 4)]
 
 
 @pytest.fixture
-def witnessed(trained: Home) -> Home:
+def witnessed(trained: UserFolder) -> UserFolder:
     """A federation with a witness, one erasure, and a backup after it."""
     trained.specify(receipts__witness="./witness")
     assert trained.json("erase", "--subject", "secret-person-001", "--request-id", "er-1").code == 0
@@ -29,13 +29,13 @@ def witnessed(trained: Home) -> Home:
     return trained
 
 
-def erase_three(home: Home) -> None:
+def erase_three(home: UserFolder) -> None:
     """Erase three people, each by a request of its own."""
     for number, name in enumerate(SINCE, start=2):
         assert home.json("erase", "--subject", name, "--request-id", f"er-{number}").code == 0
 
 
-def test_the_drill(witnessed: Home) -> None:
+def test_the_drill(witnessed: UserFolder) -> None:
     """Backup, three more erasures, loss of everything, restore: the three are gone before anything is answered.
 
     The result has the bytes of a federation that never had them, the receipts that were handed out before, and a
@@ -76,7 +76,7 @@ def test_the_drill(witnessed: Home) -> None:
     assert (restored.id == original.id, restored.earlier) == (False, (original.id,))
 
 
-def test_a_source_that_still_has_them_brings_nobody_back(witnessed: Home) -> None:
+def test_a_source_that_still_has_them_brings_nobody_back(witnessed: UserFolder) -> None:
     """Training reads the source again, and tombstones keep out whom the backup did not know to be erased."""
     erase_three(witnessed)
     shutil.rmtree(witnessed.store)
@@ -85,7 +85,7 @@ def test_a_source_that_still_has_them_brings_nobody_back(witnessed: Home) -> Non
     assert witnessed.json("train").data["points"] == 120 - 5 * 4
 
 
-def test_what_was_cancelled_or_held_since_is_not_carried_out(witnessed: Home) -> None:
+def test_what_was_cancelled_or_held_since_is_not_carried_out(witnessed: UserFolder) -> None:
     """A legal hold, and a request that was withdrawn, outlast the loss; one that was released is carried out."""
     for name in ("cancelled", "held", "released"):
         words = ("--subject", f"secret-person-00{len(name)}", "--request-id", name, "--hold", "a dispute")
@@ -101,7 +101,7 @@ def test_what_was_cancelled_or_held_since_is_not_carried_out(witnessed: Home) ->
     assert witnessed.json("verify").code == 0
 
 
-def test_the_witness_learns_no_name(witnessed: Home) -> None:
+def test_the_witness_learns_no_name(witnessed: UserFolder) -> None:
     """Neither names nor keyed digests are in it unencrypted, and another partition key opens nothing."""
     erase_three(witnessed)
     witness = Witness(LocalStore(str(witnessed.folder / "witness")))
@@ -115,7 +115,7 @@ def test_the_witness_learns_no_name(witnessed: Home) -> None:
         notices.noted([identity.id])
 
 
-def test_a_witness_that_is_away_holds_the_restore(witnessed: Home) -> None:
+def test_a_witness_that_is_away_holds_the_restore(witnessed: UserFolder) -> None:
     """Nothing is answered and nothing trained before it is back, and the same command goes on then."""
     erase_three(witnessed)
     shutil.rmtree(witnessed.store)
@@ -130,7 +130,7 @@ def test_a_witness_that_is_away_holds_the_restore(witnessed: Home) -> None:
     assert witnessed.json("train").code == 0
 
 
-def test_a_witness_of_an_earlier_release_says_how_much_is_missing(witnessed: Home) -> None:
+def test_a_witness_of_an_earlier_release_says_how_much_is_missing(witnessed: UserFolder) -> None:
     """It has checkpoints alone: how many statements there were, and not whom they are about."""
     erase_three(witnessed)
     shutil.rmtree(witnessed.store)
@@ -141,7 +141,7 @@ def test_a_witness_of_an_earlier_release_says_how_much_is_missing(witnessed: Hom
     assert "THE WITNESS KNOWS OF 3 MORE STATEMENTS" in said.out
 
 
-def test_where_the_names_are_lost_nothing_is_answered_before_they_are_given(witnessed: Home) -> None:
+def test_where_the_names_are_lost_nothing_is_answered_before_they_are_given(witnessed: UserFolder) -> None:
     """The log's entries alone name the requests; they are submitted again under their ids."""
     erase_three(witnessed)
     shutil.rmtree(witnessed.store)
@@ -154,7 +154,7 @@ def test_where_the_names_are_lost_nothing_is_answered_before_they_are_given(witn
     assert witnessed.json("verify").code == 0
 
 
-def test_a_witness_gets_the_entries_from_before_it_was_named(trained: Home) -> None:
+def test_a_witness_gets_the_entries_from_before_it_was_named(trained: UserFolder) -> None:
     """However late it is named, the whole log can be restored from it."""
     for number, name in enumerate(SINCE, start=2):
         assert trained.json("erase", "--subject", name, "--request-id", f"er-{number}").code == 0
@@ -165,7 +165,7 @@ def test_a_witness_gets_the_entries_from_before_it_was_named(trained: Home) -> N
 
 
 def test_a_witness_that_does_not_take_a_notice_stops_no_erasure(
-    witnessed: Home, monkeypatch: pytest.MonkeyPatch
+    witnessed: UserFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The command says so, and the request is carried out."""
 

@@ -15,14 +15,14 @@ import pytest
 import cluster.training.workers
 from cluster.config.specification import read_specification
 from cluster.coordinator_actor.resident import Resident
-from cluster.writer.writer import surroundings
+from cluster.writer.writer import writer_setup
 from coordinator.engine.ledger import read_state
 from coordinator.requests import RequestState
 from deploy.jobs import erase_job
 from deploy.jobs.erase_job import submitted
 from storage.errors import Conflict, Invalid, Unavailable
 from tests.deploy_files.manifests import ROOT
-from tests.doubles.home import MARKED, Home
+from tests.doubles.user_folder import MARKED, UserFolder
 from tests.doubles.workers.local_workers import LocalWorkers
 
 PATIENCE_SECONDS = 60.0
@@ -30,25 +30,25 @@ PATIENCE_SECONDS = 60.0
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> UserFolder:
     """A folder whose federation trains in this process."""
     monkeypatch.setattr(cluster.training.workers, "RayPool", LocalWorkers)
     monkeypatch.setattr(cluster.training.workers, "join_ray", lambda _: False)
-    return Home(tmp_path).fill(erasure__batch_window_seconds=0.0)
+    return UserFolder(tmp_path).fill(erasure__batch_window_seconds=0.0)
 
 
 @pytest.fixture
-def resident(home: Home, monkeypatch: pytest.MonkeyPatch) -> Iterator[Resident]:
+def resident(home: UserFolder, monkeypatch: pytest.MonkeyPatch) -> Iterator[Resident]:
     """The coordinator that the job finds, as it is in the process of its actor."""
     specification = read_specification(home.config)
-    made = Resident(lambda listener: surroundings(specification, listener=listener))
+    made = Resident(lambda listener: writer_setup(specification, listener=listener))
     made.train()
     monkeypatch.setattr(erase_job, "find_coordinator", lambda *_: made)
     yield made
     made.stop()
 
 
-def test_the_job_submits_and_the_coordinator_does_the_rest(home: Home, resident: Resident) -> None:
+def test_the_job_submits_and_the_coordinator_does_the_rest(home: UserFolder, resident: Resident) -> None:
     """The job ends with an accepted request; it is complete later, though nobody of the job is left."""
     accepted = submitted(read_specification(home.config), [MARKED], [], "ticket-4711")
     assert accepted.request_id == "ticket-4711"
@@ -59,7 +59,7 @@ def test_the_job_submits_and_the_coordinator_does_the_rest(home: Home, resident:
     assert resident.request("ticket-4711").state is RequestState.COMPLETE
 
 
-def test_a_job_that_is_run_again_submits_nothing_new(home: Home, resident: Resident) -> None:
+def test_a_job_that_is_run_again_submits_nothing_new(home: UserFolder, resident: Resident) -> None:
     """The same id with the same names is the same request, with other names a conflict (D4)."""
     specification = read_specification(home.config)
     for _ in range(2):
@@ -69,26 +69,28 @@ def test_a_job_that_is_run_again_submits_nothing_new(home: Home, resident: Resid
     assert [request.request_id for request in resident.state().requests] == ["ticket-4711"]
 
 
-def test_a_job_never_does_the_work_itself(home: Home) -> None:
+def test_a_job_never_does_the_work_itself(home: UserFolder) -> None:
     """Without a coordinator nothing is accepted: an erasure would last no longer than its job."""
     assert home.run("train").code == 0
     specification = read_specification(home.config)
     with pytest.raises(Unavailable, match="no coordinator is at work"):
         submitted(specification, [MARKED], [], "ticket-4711")
-    state = read_state(surroundings(specification, listener=lambda _: None).store)
+    state = read_state(writer_setup(specification, listener=lambda _: None).store)
     assert state is not None
     assert state.requests == ()
 
 
 @pytest.mark.usefixtures("resident")
-def test_an_id_that_cannot_be_shown_is_refused(home: Home) -> None:
+def test_an_id_that_cannot_be_shown_is_refused(home: UserFolder) -> None:
     """What stands in receipts for ever is checked before anything is submitted."""
     with pytest.raises(Invalid, match="request id"):
         submitted(read_specification(home.config), [MARKED], [], "\x1b[2J")
 
 
 @pytest.mark.usefixtures("resident")
-def test_the_job_tells_no_name(home: Home, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_job_tells_no_name(
+    home: UserFolder, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What a job prints is kept by Ray: one JSON object with the request, and no line of the file of names."""
     names = home.folder / "names.txt"
     names.write_text(f"{MARKED}\n", encoding="utf-8")
@@ -102,7 +104,7 @@ def test_the_job_tells_no_name(home: Home, capsys: pytest.CaptureFixture[str], m
 
 
 def test_a_job_without_a_coordinator_says_what_to_do(
-    home: Home, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    home: UserFolder, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The exit code is that of "try again", and the remedy names the command."""
     assert home.run("train").code == 0
@@ -117,7 +119,7 @@ def test_a_job_without_a_coordinator_says_what_to_do(
     assert "sisa launch" in told["error"]["remedy"]
 
 
-def test_a_package_of_the_users_hides_nothing(home: Home) -> None:
+def test_a_package_of_the_users_hides_nothing(home: UserFolder) -> None:
     """In a folder with packages named as ours, first on the path as a job's working folder is, the command runs."""
     folder = home.folder / "working"
     for room in ("deploy", "cluster"):

@@ -23,7 +23,7 @@ from deploy.examples.sites import compare, split
 from deploy.examples.sites.split import OWN_SHARE, SITES, Example, write_example
 from tests.deploy_files.manifests import ROOT
 from tests.documents import text_of
-from tests.doubles.home import run
+from tests.doubles.user_folder import run
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from coordinator.state import FederationState
 from shards.data.sources import Source, table_source
 from shards.learners.protocol import Learner, State
 from shards.lineage import Configuration, NumericsProfile
-from shards.routing import Naming, PartitionKey, Placement, place, point_digest, subject_digest
+from shards.routing import Naming, PartitionKey, SliceId, point_digest, slice_of, subject_digest
 from shards.specification import DataSettings, ModelSettings, PartitionSettings, TrainingSettings
 from shards.tombstones import DigestSet
 from storage.digests import sha256
@@ -51,9 +51,9 @@ class Point:
     others: tuple[str, ...] = ()
     """Its further subjects; an empty string stands for none."""
 
-    def placement(self, shards: int, slices: int) -> Placement:
+    def slice_id(self, shards: int, slices: int) -> SliceId:
         """Return its placement under ``KEY``."""
-        return place(subject_digest(KEY, self.subject, NAMING), shards, slices, NAMING)
+        return slice_of(subject_digest(KEY, self.subject, NAMING), shards, slices, NAMING)
 
 
 def source_of(points: Sequence[Point]) -> Source:
@@ -145,7 +145,7 @@ class SmallFederation(Generic[State]):
             tools = Tools(
                 store=self.store,
                 clock=self.clock,
-                names=self.names,
+                new_name=self.names,
                 listener=self.listener,
                 pool=lambda: self.pool,
                 registrar=Registrar(self.store, self.clock, self.names),

@@ -26,14 +26,14 @@ from storage.registers import numbered as sequence
 _MOST: Final = 20_000
 
 _is_object_key = lru_cache(_MOST)(objects.is_object_key)
-_unseal = lru_cache(_MOST)(sealed.unseal)
+_unseal = lru_cache(_MOST)(sealed.decode_record)
 _decode_part = lru_cache(_MOST)(dataset.decode_part)
 _read_columns = lru_cache(_MOST)(dataset._read_columns)
 _encode_part = dataset.encode_part
 
 
-def unseal(payload: bytes, key: ObjectKey, names: frozenset[str]) -> dict[str, Json]:
-    """Return what ``storage.records.unseal`` returns."""
+def decode_record(payload: bytes, key: ObjectKey, names: frozenset[str]) -> dict[str, Json]:
+    """Return what ``storage.records.decode_record`` returns."""
     return dict(_unseal(payload, key, names))
 
 
@@ -65,7 +65,7 @@ def remembering() -> Iterator[None]:
     """Make the product use the cached functions within the block."""
     with ExitStack() as stack:
         for module in (journal, manifest, sequence):
-            stack.enter_context(patch.object(module, "unseal", unseal))
+            stack.enter_context(patch.object(module, "decode_record", decode_record))
         stack.enter_context(patch.object(objects, "is_object_key", _is_object_key))
         stack.enter_context(patch.object(dataset, "_read_columns", _read_columns))
         stack.enter_context(patch.object(dataset, "decode_part", _decode_part))

@@ -18,7 +18,7 @@ from shards.learners.torch.model_code import model_code_digest
 from shards.learners.torch.seeding import set_numerics
 from shards.learners.trainer import ConstituentTrainer, SliceLearned, read_checkpoint
 from shards.lineage import CheckpointRecord, Configuration
-from shards.routing import Placement
+from shards.routing import SliceId
 from shards.specification import ShardId
 from storage.digests import Sha256
 from storage.objects import ObjectKey
@@ -141,7 +141,7 @@ def object_keys(state: FederationState) -> set[ObjectKey]:
     return parts | {checkpoint.key for shard in state.shards for checkpoint in shard.chain}
 
 
-def assert_untouched(before: FederationState, after: FederationState, erased: Sequence[Placement]) -> None:
+def assert_untouched(before: FederationState, after: FederationState, erased: Sequence[SliceId]) -> None:
     """Check that only objects at or after an erased point's slice in its shard were rewritten."""
     for number, (was, now) in enumerate(zip(before.shards, after.shards, strict=True)):
         hit = [place.slice for place in erased if place.shard == number]
@@ -158,7 +158,7 @@ def train_alone(federation: SmallFederation[TorchState], shard: ShardId, done: i
     trainer: ConstituentTrainer[TorchState] = ConstituentTrainer(
         learner=learner_of(federation.specification, task.width),
         store=federation.store,
-        names=federation.names,
+        new_name=federation.names,
         clock=federation.clock.monotonic,
     )
     made = [event.checkpoint for event in trainer.train(task) if isinstance(event, SliceLearned) and event.checkpoint]

@@ -12,7 +12,7 @@ from coordinator.requests import RequestState
 from coordinator.state import servable
 from shards.learners.torch.learner import TorchState
 from shards.learners.trainer import SliceLearned
-from shards.routing import Placement, point_digest
+from shards.routing import SliceId, point_digest
 from shards.schedule import minimum_epochs
 from shards.slices.files import load_shard
 from shards.specification import ModelSettings, ShardId, TrainingSettings
@@ -62,8 +62,8 @@ def in_shard(points: list[Point], spec: FederationSpecification, shard: int) -> 
     return [point for point in points if _place(point, spec).shard == shard]
 
 
-def _place(point: Point, spec: FederationSpecification) -> Placement:
-    return point.placement(spec.partition.shards, spec.partition.slices)
+def _place(point: Point, spec: FederationSpecification) -> SliceId:
+    return point.slice_id(spec.partition.shards, spec.partition.slices)
 
 
 def _erase_and_check(

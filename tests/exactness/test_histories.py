@@ -7,16 +7,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shards.learners.torch.learner import TorchState
-from shards.routing import Placement
+from shards.routing import SliceId
 from tests.doubles.federation import Point, SmallFederation, survivors
 from tests.exactness.federations import assert_exact, assert_untouched, federation_of, retrained
 from tests.exactness.strategies import MODELS, History, HistoryStep, PlannedErasure, histories
 from tests.volume import spread
 
 
-def _places(history: History, points: list[Point]) -> list[Placement]:
+def _places(history: History, points: list[Point]) -> list[SliceId]:
     partition = history.specification.partition
-    return [point.placement(partition.shards, partition.slices) for point in points]
+    return [point.slice_id(partition.shards, partition.slices) for point in points]
 
 
 def _without(points: list[Point], step: HistoryStep) -> list[Point]:

@@ -151,7 +151,7 @@ def test_an_added_or_changed_point_keeps_only_checkpoints_without_it() -> None:
     before = federation.state
     changed = [replace(POINTS[0], features=(9.0, 9.0, 9.0, 9.0)), *POINTS[1:]]
     federation.train(changed)
-    hit = POINTS[0].placement(2, 2)
+    hit = POINTS[0].slice_id(2, 2)
     for number, (was, now) in enumerate(zip(before.shards, federation.state.shards, strict=True)):
         kept = hit.slice - 1 if number == hit.shard else 2
         assert now.chain[:kept] == was.chain[:kept]

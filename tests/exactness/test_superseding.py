@@ -9,7 +9,7 @@ import pytest
 from coordinator.ports import Notice
 from coordinator.requests import RequestState
 from shards.learners.trainer import EpochsDone, SliceLearned
-from shards.routing import place, subject_digest
+from shards.routing import slice_of, subject_digest
 from shards.specification import ShardId
 from storage.stores.memory import MemoryStore
 from tests.doubles.federation import (
@@ -37,7 +37,7 @@ def _subject_in(slice_: int) -> str:
     return next(
         each.subject
         for each in POINTS
-        if place(subject_digest(KEY, each.subject, NAMING), 1, _SLICES, NAMING).slice == slice_
+        if slice_of(subject_digest(KEY, each.subject, NAMING), 1, _SLICES, NAMING).slice == slice_
     )
 
 

@@ -30,7 +30,7 @@ def test_a_superseded_worker_deletes_its_checkpoint() -> None:
     trainer: ConstituentTrainer[TorchState] = ConstituentTrainer(
         learner=learner_of(specification, task.width),
         store=federation.store,
-        names=federation.names,
+        new_name=federation.names,
         clock=federation.clock.monotonic,
     )
     with pytest.raises(Fenced, match="another writer has taken over"):

@@ -8,7 +8,7 @@ import os
 
 import pytest
 
-from shards.learners.torch.rehearsal import compare, run_rehearsals
+from shards.learners.torch.rehearsal import compare_rehearsals, run_rehearsals
 from shards.learners.torch.rehearsal_process import RehearsalRequest, RehearsalResult
 from shards.specification import ModelSettings, ShardId, TrainingSettings
 from storage.errors import Invalid
@@ -64,7 +64,7 @@ def test_the_zoo_is_large() -> None:
 def test_odd_models_are_refused_with_the_reason(name: str, results: Results) -> None:
     """A model that is not reproducible is refused before training, and the likely cause is named."""
     with pytest.raises(Invalid, match=ODD[name]):
-        compare(_factory(name), *results[name])
+        compare_rehearsals(_factory(name), *results[name])
 
 
 @pytest.mark.filterwarnings("ignore:Lazy modules are a new feature")
@@ -72,7 +72,7 @@ def test_odd_models_are_refused_with_the_reason(name: str, results: Results) -> 
 @pytest.mark.parametrize("name", EXACT)
 def test_other_models_are_exact(name: str, results: Results) -> None:
     """A model that two processes with different hash seeds reproduce is exact, after an erasure and when resumed."""
-    compare(_factory(name), *results[name])
+    compare_rehearsals(_factory(name), *results[name])
     federation = federation_of(specification_of(shards=1, slices=2, training=_TRAINING, model=_model(name)))
     points = make_points(5, 14)
     federation.train(points)

@@ -11,7 +11,7 @@ from storage.digests import sha256
 from storage.encryption.cipher import encrypt, wrap
 from storage.encryption.keyring import Ring
 from storage.objects import object_key
-from storage.records import seal
+from storage.records import encode_record
 from storage.registers.journal import JournalEntry
 from storage.registers.manifest import Manifest
 
@@ -61,12 +61,12 @@ RING = Ring(
 
 GOLDEN: dict[str, bytes] = {
     "keyring-v1.json": RING.to_bytes(),
-    "keyring-identity-v1.json": seal({"identity": "00112233445566778899aabbccddeeff"}),
+    "keyring-identity-v1.json": encode_record({"identity": "00112233445566778899aabbccddeeff"}),
     "sealed-object-v1.bin": encrypt(SEALED_PAYLOAD, SEALED_KEY, DATA_KEY, NONCE),
     "manifest-v1.json": MANIFEST.to_bytes(),
     "journal-entry-v1.json": JOURNAL_ENTRY.to_bytes(),
-    "floor-v1.json": seal({"floor": 40}),
-    "token-v1.json": seal({"token": 7}),
+    "floor-v1.json": encode_record({"floor": 40}),
+    "token-v1.json": encode_record({"token": 7}),
 }
 
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from coordinator.decisions.decide import EndedKept, HistoryKept, PointsRemoved, SubjectsReadmitted
-from coordinator.engine.codec import Bucket, encode_ended, encode_event, encode_state
+from coordinator.engine.codec import EndedBucket, encode_ended, encode_event, encode_state
 from coordinator.engine.history import keep_old
 from coordinator.requests import (
     Cost,
@@ -22,7 +22,7 @@ from coordinator.requests import (
     Similar,
 )
 from coordinator.state import DataState, EndedRequests, FederationState, GenerationRecord, ShardState
-from shards.routing import Naming, Placement, PointDigest, SubjectDigest
+from shards.routing import Naming, PointDigest, SliceId, SubjectDigest
 from shards.slices.files import EMPTY_SLICE, PartRecord, SliceRecord
 from shards.slices.ingest import FeatureLayout
 from shards.specification import ShardId, SliceIndex
@@ -106,8 +106,8 @@ STATE = FederationState(
 
 REMOVED = PointsRemoved(
     request_id="er-1",
-    removed={Placement(ShardId(0), SliceIndex(1)): 2},
-    slices={Placement(ShardId(0), SliceIndex(1)): _SLICE},
+    removed={SliceId(ShardId(0), SliceIndex(1)): 2},
+    slices={SliceId(ShardId(0), SliceIndex(1)): _SLICE},
     tombstones=None,
     segments=(_SEGMENT,),
     before=ObjectRef(key=object_key("requests/0001.before"), sha256=digest("before")),
@@ -137,7 +137,7 @@ ENDED_STATE = replace(
     ),
 )
 ENDED_KEPT = EndedKept(request_ids=("er-0", "back-0"), buckets=(_BUCKET_REF, None))
-BUCKET = Bucket(
+BUCKET = EndedBucket(
     requests=((3, replace(STATE.requests[0], state=RequestState.COMPLETE, receipt=2)),), readmissions=(_READMISSION,)
 )
 

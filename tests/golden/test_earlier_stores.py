@@ -26,7 +26,7 @@ from coordinator.decisions import ended
 from coordinator.engine.ledger import read_state
 from shards.learners.torch.probe import probe
 from shards.learners.torch.seeding import set_numerics
-from tests.doubles.home import Home, run
+from tests.doubles.user_folder import UserFolder, run
 from tests.doubles.workers.local_workers import LocalWorkers
 from tests.serving.world import coordinator_of, open_world
 
@@ -38,7 +38,7 @@ TWO = ("ticket-1", "ticket-5")
 
 
 @pytest.fixture(params=sorted(path.name.removesuffix(".tar.gz") for path in STORES.iterdir()))
-def earlier(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+def earlier(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> UserFolder:
     """The folder as the release left it; its constituents train in this process."""
     monkeypatch.setattr(cluster.training.workers, "RayPool", LocalWorkers)
     monkeypatch.setattr(cluster.training.workers, "join_ray", lambda _: False)
@@ -46,20 +46,20 @@ def earlier(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.
     monkeypatch.chdir(tmp_path)
     with tarfile.open(STORES / f"{request.param}.tar.gz") as archive:
         archive.extractall(tmp_path, filter="data")
-    return Home(tmp_path)
+    return UserFolder(tmp_path)
 
 
-def expected_digests(home: Home) -> Iterator[list[list[str]]]:
+def expected_digests(home: UserFolder) -> Iterator[list[list[str]]]:
     """Yield the digests of all checkpoints as the release computed them, moment after moment."""
     yield from json.loads((home.folder / "expected.json").read_text(encoding="utf-8")).values()
 
 
-def digests(home: Home) -> list[list[str]]:
+def digests(home: UserFolder) -> list[list[str]]:
     """Return the digests of all checkpoints as they are now."""
     return [constituent["slice_digests"] for constituent in home.json("status").data["constituents"]]
 
 
-def is_of_this_profile(home: Home) -> bool:
+def is_of_this_profile(home: UserFolder) -> bool:
     """Return whether this machine computes the bits that the release's machine did (E7)."""
     state = read_state(home.objects)
     assert state is not None
@@ -67,12 +67,12 @@ def is_of_this_profile(home: Home) -> bool:
     return state.configuration.profile == set_numerics(1, "cpu")
 
 
-def states(home: Home) -> dict[str, str]:
+def states(home: UserFolder) -> dict[str, str]:
     """Return the state of every request."""
     return {each["request_id"]: each["state"] for each in home.json("status").data["requests"]}
 
 
-def test_what_it_says_is_read(earlier: Home) -> None:
+def test_what_it_says_is_read(earlier: UserFolder) -> None:
     """Status, receipts and the log read as they were written, and reading changes nothing."""
     before = earlier.raw()
     assert states(earlier) == {"ticket-1": "complete", "ticket-2": "complete", REFUSED: "refused", HELD: "waiting"}
@@ -82,7 +82,7 @@ def test_what_it_says_is_read(earlier: Home) -> None:
     assert earlier.raw() == before
 
 
-def test_training_again_finds_nothing_to_do(earlier: Home) -> None:
+def test_training_again_finds_nothing_to_do(earlier: UserFolder) -> None:
     """Under the same settings and the same numerics profile no constituent is trained anew; else all are, and exact."""
     same = is_of_this_profile(earlier)
     trained = earlier.json("train")
@@ -92,7 +92,7 @@ def test_training_again_finds_nothing_to_do(earlier: Home) -> None:
     assert earlier.json("verify").data["exact"]
 
 
-def test_what_it_did_not_record_comes_with_the_next_training_of_all(earlier: Home) -> None:
+def test_what_it_did_not_record_comes_with_the_next_training_of_all(earlier: UserFolder) -> None:
     """It has no probe of arithmetic and is said to have none, until a changed setting has all trained anew (E16)."""
     same = is_of_this_profile(earlier)
     assert earlier.json("status").data["unrecorded"] == ["probe"]
@@ -113,7 +113,7 @@ def test_what_it_did_not_record_comes_with_the_next_training_of_all(earlier: Hom
     assert after["probe"] == state.configuration.profile.probe == probe("cpu")
 
 
-def test_its_erasures_go_on(earlier: Home) -> None:
+def test_its_erasures_go_on(earlier: UserFolder) -> None:
     """What was paused is carried out once it is released, new requests are taken, and the bytes are the release's."""
     same = is_of_this_profile(earlier)
     if not same:
@@ -128,7 +128,7 @@ def test_its_erasures_go_on(earlier: Home) -> None:
     assert (proof["exact"], proof["residue"]["found"], proof["receipts"]["broken"]) == (True, [], [])
 
 
-def test_its_ended_requests_leave_the_state(earlier: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_its_ended_requests_leave_the_state(earlier: UserFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     """From its next commit on they are in buckets, and everything about them is as the release left it (D4)."""
     monkeypatch.setattr(ended, "TOGETHER", 1)
     before = [earlier.json("status", each).data for each in ("ticket-1", "ticket-2", REFUSED)]
@@ -144,7 +144,7 @@ def test_its_ended_requests_leave_the_state(earlier: Home, monkeypatch: pytest.M
     assert (proof["residue"]["found"], proof["receipts"]["broken"]) == ([], [])
 
 
-def test_it_is_served(earlier: Home) -> None:
+def test_it_is_served(earlier: UserFolder) -> None:
     """A coordinator takes it over, and a replica answers from it."""
     if not is_of_this_profile(earlier):
         assert earlier.json("train").code == 0
@@ -159,7 +159,7 @@ def test_it_is_served(earlier: Home) -> None:
         resident.stop()
 
 
-def test_erased_people_stay_out(earlier: Home) -> None:
+def test_erased_people_stay_out(earlier: UserFolder) -> None:
     """The file still holds whom the release erased; read again, they stay out."""
     with (earlier.folder / "people.csv").open("a", encoding="utf-8") as source:
         source.write("r900,person-07,red,0.1,0.2,0.3\nr901,somebody-new,red,0.1,0.2,0.3\n")
@@ -168,7 +168,7 @@ def test_erased_people_stay_out(earlier: Home) -> None:
     assert trained.data["points"] == 87 + 2 - 4 - 1 - 1  # ticket-1's four, ticket-2's one, and the new one of ticket-1
 
 
-def test_whoever_comes_back_comes_back_whole(earlier: Home) -> None:
+def test_whoever_comes_back_comes_back_whole(earlier: UserFolder) -> None:
     """The release kept no ids of what it erased by subject: a readmission says so, and its statement."""
     if not is_of_this_profile(earlier):
         assert earlier.json("train").code == 0
@@ -186,8 +186,8 @@ def test_whoever_comes_back_comes_back_whole(earlier: Home) -> None:
     assert earlier.json("verify").code == 0
 
 
-def test_a_copy_is_of_use(earlier: Home, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_copy_is_of_use(earlier: UserFolder, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Nothing in the store depends on the folder where it lies."""
-    moved = Home(tmp_path_factory.mktemp("moved"))
+    moved = UserFolder(tmp_path_factory.mktemp("moved"))
     shutil.copytree(earlier.folder, moved.folder, dirs_exist_ok=True)
     assert digests(moved) == next(expected_digests(earlier))

@@ -15,11 +15,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final, TypeVar
 
-from tests.kills.chance import try_kills, try_sleepers
-from tests.kills.stage import Stage
+from tests.kills.command_cases import CaseRunner
+from tests.kills.fork_server import fork_server
+from tests.kills.random_cases import try_kills, try_sleepers
 from tests.kills.table import CELLS, as_lines, try_cell
 from tests.kills.zombies import SLEEPERS, try_sleeper
-from tests.kills.zygote import zygote
 
 _PROCESSES: Final = 2
 _KILLS_A_SEED: Final = 2
@@ -33,23 +33,23 @@ def main() -> int:
     """Do it all, print it, and return the exit code."""
     kills, zombies, seed = ([int(word) for word in sys.argv[1:]] + [0, 0, 0])[:3]
     with ExitStack() as stack:
-        stages = [_stage(stack) for _ in range(_PROCESSES)]
-        failures = [*_table(stages), *_sleepers(stages), *_random_kills(stages, kills, seed)]
-        failures += _random_sleepers(stages, zombies, seed)
+        runners = [_runner(stack) for _ in range(_PROCESSES)]
+        failures = [*_table(runners), *_sleepers(runners), *_random_kills(runners, kills, seed)]
+        failures += _random_sleepers(runners, zombies, seed)
     for failure in failures:
         _say(f"FAILED: {failure}")
     return 1 if failures else 0
 
 
-def _stage(stack: ExitStack) -> Stage:
+def _runner(stack: ExitStack) -> CaseRunner:
     folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="sisa-kills-"))
-    return Stage(stack.enter_context(zygote()), Path(folder))
+    return CaseRunner(stack.enter_context(fork_server()), Path(folder))
 
 
-def _table(stages: Sequence[Stage]) -> Iterator[str]:
-    found = _try_all(stages, CELLS, lambda stage, cell: try_cell(stage, *cell))
+def _table(runners: Sequence[CaseRunner]) -> Iterator[str]:
+    found = _try_all(runners, CELLS, lambda runner, cell: try_cell(runner, *cell))
     outcomes = {
-        (point.story, point.name, moment): result if isinstance(result, str) else "FAILED"
+        (point.case_name, point.name, moment): result if isinstance(result, str) else "FAILED"
         for (point, moment), result in found
     }
     for line in as_lines(outcomes):
@@ -59,19 +59,19 @@ def _table(stages: Sequence[Stage]) -> Iterator[str]:
     _say(f"\n{len(found)} kills; after {right} of them the next command ended as if nothing had happened")
 
 
-def _sleepers(stages: Sequence[Stage]) -> Iterator[str]:
-    found = _try_all(stages, SLEEPERS, lambda stage, place: try_sleeper(stage, *place))
+def _sleepers(runners: Sequence[CaseRunner]) -> Iterator[str]:
+    found = _try_all(runners, SLEEPERS, lambda runner, place: try_sleeper(runner, *place))
     yield from _wrong(found)
     fenced = sum(result is None for _, result in found)
     _say(f"{len(found)} zombies; {fenced} of them ended fenced, having changed nothing")
 
 
-def _random_kills(stages: Sequence[Stage], kills: int, seed: int) -> Iterator[str]:
+def _random_kills(runners: Sequence[CaseRunner], kills: int, seed: int) -> Iterator[str]:
     counts: list[int] = []
     failures: list[str] = []
     while sum(counts) < kills and not failures:
         seeds = range(seed, seed + max(_PROCESSES, (kills - sum(counts)) // _KILLS_A_SEED))
-        found = _try_all(stages, seeds, try_kills)
+        found = _try_all(runners, seeds, try_kills)
         failures += _wrong(found)
         counts += [result for _, result in found if isinstance(result, int)]
         seed = seeds.stop
@@ -80,8 +80,8 @@ def _random_kills(stages: Sequence[Stage], kills: int, seed: int) -> Iterator[st
         _say(f"{sum(counts)} kills at random in {len(counts)} stories that ended as if nothing had happened")
 
 
-def _random_sleepers(stages: Sequence[Stage], zombies: int, seed: int) -> Iterator[str]:
-    found = _try_all(stages, range(seed, seed + zombies), try_sleepers)
+def _random_sleepers(runners: Sequence[CaseRunner], zombies: int, seed: int) -> Iterator[str]:
+    found = _try_all(runners, range(seed, seed + zombies), try_sleepers)
     yield from _wrong(found)
     ends = Counter(result for _, result in found if isinstance(result, tuple))
     for (first, second), times in sorted(ends.items()):
@@ -89,20 +89,20 @@ def _random_sleepers(stages: Sequence[Stage], zombies: int, seed: int) -> Iterat
 
 
 def _try_all(
-    stages: Sequence[Stage], cases: Sequence[_Case], attempt: Callable[[Stage, _Case], _Result]
+    runners: Sequence[CaseRunner], cases: Sequence[_Case], attempt: Callable[[CaseRunner, _Case], _Result]
 ) -> list[tuple[_Case, _Result | AssertionError]]:
     """Return what each case gave, or what was wrong with it; each stage has its share of them."""
 
     def share(number: int) -> list[tuple[_Case, _Result | AssertionError]]:
-        return [(case, _try(attempt, stages[number], case)) for case in cases[number :: len(stages)]]
+        return [(case, _try(attempt, runners[number], case)) for case in cases[number :: len(runners)]]
 
-    with ThreadPoolExecutor(len(stages)) as threads:
-        return [each for shared in threads.map(share, range(len(stages))) for each in shared]
+    with ThreadPoolExecutor(len(runners)) as threads:
+        return [each for shared in threads.map(share, range(len(runners))) for each in shared]
 
 
-def _try(attempt: Callable[[Stage, _Case], _Result], stage: Stage, case: _Case) -> _Result | AssertionError:
+def _try(attempt: Callable[[CaseRunner, _Case], _Result], runner: CaseRunner, case: _Case) -> _Result | AssertionError:
     try:
-        return attempt(stage, case)
+        return attempt(runner, case)
     except AssertionError as error:
         return error
 

@@ -1,4 +1,4 @@
-"""One zygote, and the stories' beginnings, for all tests of a process."""
+"""One fork server, and the cases as they are before their commands, for all tests of a process."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.kills.stage import Stage
-from tests.kills.zygote import zygote
+from tests.kills.command_cases import CaseRunner
+from tests.kills.fork_server import fork_server
 
 
 @pytest.fixture(scope="session")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+def runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CaseRunner]:
     """Federations in folders, to be struck."""
-    with zygote() as forks:
-        yield Stage(forks, tmp_path_factory.mktemp("kills"))
+    with fork_server() as forks:
+        yield CaseRunner(forks, tmp_path_factory.mktemp("kills"))

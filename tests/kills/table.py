@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from tests.kills.command_cases import COMMAND_CASES, CaseOutcome, CaseRunner, Reference
 from tests.kills.fail_points import Blow, Kind, Moment, Strike
-from tests.kills.stage import STORIES, Ending, Reference, Stage
 
 MOMENTS: Final[tuple[Moment, ...]] = ("before", "within", "after")
 
@@ -20,7 +20,7 @@ MOMENTS: Final[tuple[Moment, ...]] = ("before", "within", "after")
 class FailPoint:
     """One row."""
 
-    story: str
+    case_name: str
     name: str
     kind: Kind
     nth: int
@@ -181,11 +181,11 @@ _ROWS: Final[Mapping[str, tuple[tuple[str, str, int], ...]]] = {
 
 def _fail_points() -> Iterator[FailPoint]:
     seen: set[str] = set()
-    for story, rows in _ROWS.items():
+    for case_name, rows in _ROWS.items():
         for name, kind, nth in rows:
             has_middle = kind.startswith("put_") and kind not in seen
             moments: tuple[Moment, ...] = MOMENTS if has_middle else ("before", "after")
-            yield FailPoint(story=story, name=name, kind=Kind(kind), nth=nth, moments=moments)
+            yield FailPoint(case_name=case_name, name=name, kind=Kind(kind), nth=nth, moments=moments)
             seen.add(kind)
 
 
@@ -195,16 +195,16 @@ CELLS: Final = tuple((point, moment) for point in FAIL_POINTS for moment in poin
 """Every row at each of its moments: a kill each."""
 
 
-def complaints(name: str, ending: Ending, reference: Reference) -> Iterator[str]:
+def complaints(name: str, outcome: CaseOutcome, reference: Reference) -> Iterator[str]:
     """Yield what is wrong with how a case ended; nothing when all is as if nothing had happened."""
-    yield from differences(reference.outcome, ending.answer["outcome"])
-    request = STORIES[name].request
-    if request and ending.answer["again"] != outcome_state(reference, request):
-        yield f"the request given again is {ending.answer['again']}"
-    if f"{request} accepted" in ending.told and ending.found["request"] is None:
+    yield from differences(reference.outcome, outcome.answer["outcome"])
+    request = COMMAND_CASES[name].request
+    if request and outcome.answer["again"] != outcome_state(reference, request):
+        yield f"the request given again is {outcome.answer['again']}"
+    if f"{request} accepted" in outcome.told and outcome.found["request"] is None:
         yield "a request that was acknowledged is lost"
-    quarantined = ending.found["request"] not in {None, "accepted"}
-    if quarantined and (tainted := reference.tainted.intersection(ending.found["served"])):
+    quarantined = outcome.found["request"] not in {None, "accepted"}
+    if quarantined and (tainted := reference.tainted.intersection(outcome.found["served"])):
         yield f"a tainted constituent answered: {tainted}"
 
 
@@ -220,23 +220,23 @@ def outcome_state(reference: Reference, request: str) -> str:
     return next(str(state) for request_id, state, *_ in reference.outcome["requests"] if request_id == request)
 
 
-def try_cell(stage: Stage, point: FailPoint, moment: Moment) -> str:
+def try_cell(runner: CaseRunner, point: FailPoint, moment: Moment) -> str:
     """Kill the command at the fail point, let the next one recover, and return in a few words what was found between.
 
     Raises ``AssertionError`` with all that is wrong.
     """
-    ending = stage.play(point.story, [point.strike(moment)])
-    assert ending.kills == 1, "the fail point was not reached"
-    wrong = list(complaints(point.story, ending, stage.reference(point.story)))
+    outcome = runner.play(point.case_name, [point.strike(moment)])
+    assert outcome.kills == 1, "the fail point was not reached"
+    wrong = list(complaints(point.case_name, outcome, runner.reference(point.case_name)))
     assert not wrong, "\n".join(wrong)
-    return found_words(point.story, ending)
+    return found_words(point.case_name, outcome)
 
 
-def found_words(story: str, ending: Ending) -> str:
+def found_words(case_name: str, outcome: CaseOutcome) -> str:
     """Return what the first reader saw: how far the request was, or how much was learned, and how many answered."""
-    request = STORIES[story].request
-    stage = ending.found["request"] or "not accepted" if request else f"{ending.found['learned']} of 6 learned"
-    return f"{stage}, {len(ending.found['served'])}/3 answer"
+    request = COMMAND_CASES[case_name].request
+    reached = outcome.found["request"] or "not accepted" if request else f"{outcome.found['learned']} of 6 learned"
+    return f"{reached}, {len(outcome.found['served'])}/3 answer"
 
 
 def as_lines(outcomes: Mapping[tuple[str, str, Moment], str]) -> Iterator[str]:
@@ -244,5 +244,5 @@ def as_lines(outcomes: Mapping[tuple[str, str, Moment], str]) -> Iterator[str]:
     yield "| killed at | before | within | after |"
     yield "| --- | --- | --- | --- |"
     for point in FAIL_POINTS:
-        cells = [outcomes.get((point.story, point.name, moment), "–") for moment in MOMENTS]
-        yield f"| {point.story} · {point.name} | {' | '.join(cells)} |"
+        cells = [outcomes.get((point.case_name, point.name, moment), "–") for moment in MOMENTS]
+        yield f"| {point.case_name} · {point.name} | {' | '.join(cells)} |"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from tests.kills.chance import try_sleepers
+from tests.kills.command_cases import CaseRunner
 from tests.kills.fail_points import Moment, Strike
-from tests.kills.stage import Stage
+from tests.kills.random_cases import try_sleepers
 from tests.kills.table import FailPoint
-from tests.kills.zombies import PAIRS, SLEEPERS, complaints, haunt, try_sleeper, wake_both
+from tests.kills.zombies import PAIRS, SLEEPERS, complaints, run_zombie, try_sleeper, wake_both
 from tests.volume import one_of_each, seeds_of, spread
 
 pytestmark = [pytest.mark.slow, pytest.mark.volume]
@@ -24,36 +24,36 @@ def test_enough_zombies() -> None:
 @pytest.mark.parametrize(
     ("point", "moment"),
     [
-        pytest.param(point, moment, id=f"{point.story}: {point.name}: {moment}")
+        pytest.param(point, moment, id=f"{point.case_name}: {point.name}: {moment}")
         for point, moment in one_of_each(SLEEPERS, kind=lambda place: place[0].kind)
     ],
 )
-def test_a_zombie_is_fenced(point: FailPoint, moment: Moment, stage: Stage) -> None:
+def test_a_zombie_is_fenced(point: FailPoint, moment: Moment, runner: CaseRunner) -> None:
     """A writer that wakes up after another has finished its work, erased someone else and cut the journal off ends
     with exit code 4, and the federation is as it was: nothing committed, deleted or left behind.
     """
-    try_sleeper(stage, point, moment)
+    try_sleeper(runner, point, moment)
 
 
 @pytest.mark.parametrize(
     ("first", "second"),
     [pytest.param(*pair, id=" then ".join(point.name for point in pair)) for pair in spread(PAIRS, 2)],
 )
-def test_a_zombie_does_not_disturb_who_took_over(first: FailPoint, second: FailPoint, stage: Stage) -> None:
+def test_a_zombie_does_not_disturb_who_took_over(first: FailPoint, second: FailPoint, runner: CaseRunner) -> None:
     """A writer that wakes up while the one who took over is in the middle of it stops, and the other one ends well."""
     strikes = first.strike("before", "stop"), second.strike("before", "stop")
-    assert wake_both(stage, first.story, *strikes) == ("fenced", "done")
+    assert wake_both(runner, first.case_name, *strikes) == ("fenced", "done")
 
 
 @pytest.mark.parametrize("nth", [45, 75, 95])
-def test_a_proof_that_slept_is_none(nth: int, stage: Stage) -> None:
+def test_a_proof_that_slept_is_none(nth: int, runner: CaseRunner) -> None:
     """``sisa verify`` that wakes up after somebody was erased says that it was overtaken, not that data are lost."""
     strike = Strike(moment="after", looks=True, nth=nth, blow="stop")
-    haunting = haunt(stage, stage.copy("erase nobody"), "verify", strike)
-    assert list(complaints(haunting, {})) == []
+    zombie_outcome = run_zombie(runner, runner.copy("erase nobody"), "verify", strike)
+    assert list(complaints(zombie_outcome, {})) == []
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_two_sleepers_end_as_one_writer(seed: int, stage: Stage) -> None:
+def test_two_sleepers_end_as_one_writer(seed: int, runner: CaseRunner) -> None:
     """Wherever two writers sleep and in whatever state they wake up, the end is that of one."""
-    assert "done" in try_sleepers(stage, seed)
+    assert "done" in try_sleepers(runner, seed)

@@ -11,11 +11,11 @@ import pytest
 from cluster.writer.place import read_identity, take_place
 from storage.s3.client import S3Store
 from tests.doubles.stores.s3_servers import plain_client
+from tests.kills.command_cases import COMMAND_CASES, CaseRunner
 from tests.kills.fail_points import Moment
-from tests.kills.stage import STORIES, Stage
+from tests.kills.fork_server import fork_server
 from tests.kills.table import FAIL_POINTS
-from tests.kills.zombies import NEXT, complaints, haunt
-from tests.kills.zygote import zygote
+from tests.kills.zombies import NEXT, complaints, run_zombie
 
 pytestmark = [pytest.mark.slow, pytest.mark.s3]
 
@@ -31,14 +31,14 @@ ASLEEP: tuple[tuple[str, Moment], ...] = (
 
 
 @pytest.fixture(scope="module")
-def own_stage(seaweedfs_endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    """A zygote that was started when the server's credentials were in the environment already."""
-    with zygote() as forks:
-        yield Stage(forks, tmp_path_factory.mktemp("kills-on-s3"))
+def own_stage(seaweedfs_endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[CaseRunner]:
+    """A fork server that was started when the server's credentials were in the environment already."""
+    with fork_server() as forks:
+        yield CaseRunner(forks, tmp_path_factory.mktemp("kills-on-s3"))
 
 
 @pytest.fixture(scope="module")
-def trained(own_stage: Stage, seaweedfs_endpoint: str) -> str:
+def trained(own_stage: CaseRunner, seaweedfs_endpoint: str) -> str:
     """The prefix of a federation that was trained in the bucket."""
     prefix = f"kills/{secrets.token_hex(8)}"
     folder = own_stage.base / "trained"
@@ -64,15 +64,15 @@ def _copied(endpoint: str, prefix: str) -> str:
 
 @pytest.mark.parametrize(("name", "moment"), ASLEEP)
 def test_a_zombie_in_a_bucket_is_fenced(
-    name: str, moment: Moment, own_stage: Stage, trained: str, seaweedfs_endpoint: str, tmp_path: Path
+    name: str, moment: Moment, own_stage: CaseRunner, trained: str, seaweedfs_endpoint: str, tmp_path: Path
 ) -> None:
     """A writer whose lease ended while it slept ends with exit code 4, and has changed nothing; the bytes are those of
     an undisturbed federation in a folder.
     """
-    (point,) = (point for point in FAIL_POINTS if (point.story, point.name) == ("erase", name))
+    (point,) = (point for point in FAIL_POINTS if (point.case_name, point.name) == ("erase", name))
     place = f"s3://plain/{_copied(seaweedfs_endpoint, trained)}"
     own_stage.run(tmp_path, f"fill {place} {seaweedfs_endpoint}")
-    command = STORIES["erase"].command
+    command = COMMAND_CASES["erase"].command
     strike = point.strike(moment, "stop")
-    haunting = haunt(own_stage, tmp_path, command, strike, jump_seconds=LONGER_THAN_A_LEASE)
-    assert list(complaints(haunting, own_stage.afterwards("erase", NEXT))) == []
+    zombie_outcome = run_zombie(own_stage, tmp_path, command, strike, jump_seconds=LONGER_THAN_A_LEASE)
+    assert list(complaints(zombie_outcome, own_stage.afterwards("erase", NEXT))) == []

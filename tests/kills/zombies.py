@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from deploy.views.output import ExitCode
+from tests.kills.command_cases import COMMAND_CASES, CaseRunner
+from tests.kills.command_runs import CommandRun
 from tests.kills.fail_points import Moment, Strike
-from tests.kills.lives import Life
-from tests.kills.stage import STORIES, Stage
+from tests.kills.fork_server import answer_of
 from tests.kills.table import FAIL_POINTS, FailPoint, differences
-from tests.kills.zygote import answer_of
 
 NEXT: Final = "erase er-4"
 """What the one who takes over does besides: an erasure of which the zombie knows nothing."""
@@ -50,9 +50,11 @@ _ASLEEP: Final[Mapping[str, tuple[tuple[str, Moment], ...]]] = {
 }
 
 
-_POINTS: Final = {(point.story, point.name): point for point in FAIL_POINTS}
+_POINTS: Final = {(point.case_name, point.name): point for point in FAIL_POINTS}
 
-SLEEPERS: Final = tuple((_POINTS[story, name], moment) for story, places in _ASLEEP.items() for name, moment in places)
+SLEEPERS: Final = tuple(
+    (_POINTS[case_name, name], moment) for case_name, places in _ASLEEP.items() for name, moment in places
+)
 """Where they fall asleep. Whoever takes over carries on, and cuts the journal off behind them more than once."""
 
 PAIRS: Final = tuple(
@@ -70,7 +72,7 @@ PAIRS: Final = tuple(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Haunting:
+class ZombieOutcome:
     """What became of a zombie and of the federation."""
 
     said: Mapping[str, Any]
@@ -83,27 +85,29 @@ class Haunting:
     """After yet another command."""
 
 
-def haunt(stage: Stage, folder: Path, command: str, strike: Strike, *, jump_seconds: float = 0.0) -> Haunting:
+def run_zombie(
+    runner: CaseRunner, folder: Path, command: str, strike: Strike, *, jump_seconds: float = 0.0
+) -> ZombieOutcome:
     """Put the command to sleep, let another process take over and finish everything, and wake the command up.
 
     In a bucket the sleeper's lease is over for whoever's clock jumps. In a folder the operating system keeps its lock:
     there the lock file goes, as when a folder is restored or moved under a sleeper.
     """
-    zombie = Life(folder=str(folder), command=f"sisa {command}", strike=strike, name="zombie")
-    process, end = stage.zygote.begin(zombie)
+    zombie = CommandRun(folder=str(folder), command=f"sisa {command}", strike=strike, name="zombie")
+    process, end = runner.fork_server.begin(zombie)
     assert end == "stopped", f"the fail point was not reached: {end}"
     try:
         if not jump_seconds:
             take_lock_away(folder)
-        stage.run(folder, f"recover {command}", jump_seconds=jump_seconds)
-        stage.run(folder, NEXT)
-        before = stage.run(folder, f"look {NEXT.partition(' ')[2]}")["data"]
+        runner.run(folder, f"recover {command}", jump_seconds=jump_seconds)
+        runner.run(folder, NEXT)
+        before = runner.run(folder, f"look {NEXT.partition(' ')[2]}")["data"]
     finally:
-        end = stage.zygote.resume(process)
+        end = runner.fork_server.resume(process)
     assert end == "ended", end
-    after = stage.run(folder, f"look {NEXT.partition(' ')[2]}")["data"]
-    outcome = stage.run(folder, f"recover {NEXT}")["data"]["outcome"]
-    return Haunting(said=answer_of(zombie)["data"], before=before, after=after, outcome=outcome)
+    after = runner.run(folder, f"look {NEXT.partition(' ')[2]}")["data"]
+    outcome = runner.run(folder, f"recover {NEXT}")["data"]["outcome"]
+    return ZombieOutcome(said=answer_of(zombie)["data"], before=before, after=after, outcome=outcome)
 
 
 def take_lock_away(folder: Path) -> None:
@@ -111,55 +115,57 @@ def take_lock_away(folder: Path) -> None:
     (folder / "federation" / ".locks" / "writer.lock").unlink(missing_ok=True)
 
 
-def complaints(haunting: Haunting, expected: Mapping[str, Any]) -> Iterator[str]:
+def complaints(zombie_outcome: ZombieOutcome, expected: Mapping[str, Any]) -> Iterator[str]:
     """Yield what the zombie did that it must not do; ``expected`` is the outcome without any."""
-    error = haunting.said.get("error", {"kind": "none", "message": ""})
-    if (haunting.said["code"], error["kind"]) != (ExitCode.CONFLICT, "fenced"):
-        yield f"the zombie ended with code {haunting.said['code']}, {error['kind']}: {error['message']}"
-    if haunting.after["left_over"]:
-        yield f"the zombie left behind: {haunting.after['left_over']}"
-    yield from (f"the zombie changed what is there: {each}" for each in differences(haunting.before, haunting.after))
-    yield from differences(expected, haunting.outcome)
+    error = zombie_outcome.said.get("error", {"kind": "none", "message": ""})
+    if (zombie_outcome.said["code"], error["kind"]) != (ExitCode.CONFLICT, "fenced"):
+        yield f"the zombie ended with code {zombie_outcome.said['code']}, {error['kind']}: {error['message']}"
+    if zombie_outcome.after["left_over"]:
+        yield f"the zombie left behind: {zombie_outcome.after['left_over']}"
+    yield from (
+        f"the zombie changed what is there: {each}" for each in differences(zombie_outcome.before, zombie_outcome.after)
+    )
+    yield from differences(expected, zombie_outcome.outcome)
 
 
-def try_sleeper(stage: Stage, point: FailPoint, moment: Moment) -> None:
+def try_sleeper(runner: CaseRunner, point: FailPoint, moment: Moment) -> None:
     """Let the command fall asleep at the fail point. Raises ``AssertionError`` with all that is wrong then."""
-    command = STORIES[point.story].command
-    haunting = haunt(stage, stage.copy(point.story), command, point.strike(moment, "stop"))
-    wrong = list(complaints(haunting, stage.afterwards(point.story, NEXT)))
+    command = COMMAND_CASES[point.case_name].command
+    zombie_outcome = run_zombie(runner, runner.copy(point.case_name), command, point.strike(moment, "stop"))
+    wrong = list(complaints(zombie_outcome, runner.afterwards(point.case_name, NEXT)))
     assert not wrong, "\n".join(wrong)
 
 
-def wake_both(stage: Stage, story: str, first: Strike, second: Strike) -> tuple[str, str]:
+def wake_both(runner: CaseRunner, case_name: str, first: Strike, second: Strike) -> tuple[str, str]:
     """Let a writer sleep, let another one, of the same command, take over and sleep, and wake them in that order.
 
     Whoever was overtaken ends fenced, and whoever was not is not disturbed. Returns how each ended: ``fenced``; or
     ``done``, for one who had nothing left to commit, or had not begun; or ``busy``, for one who wakes up before it has
     asked for the right to write, and does not get it. Raises ``AssertionError`` when anything is wrong.
     """
-    command, folder = STORIES[story].command, stage.copy(story)
-    lives = [
-        Life(folder=str(folder), command=command, strike=strike, name=name)
+    command, folder = COMMAND_CASES[case_name].command, runner.copy(case_name)
+    runs = [
+        CommandRun(folder=str(folder), command=command, strike=strike, name=name)
         for name, strike in (("first", first), ("second", second))
     ]
     asleep = []
-    for life in lives:
+    for run_ in runs:
         take_lock_away(folder)
-        process, end = stage.zygote.begin(life)
+        process, end = runner.fork_server.begin(run_)
         asleep += [process] if end == "stopped" else []
-    ends = [stage.zygote.resume(process) for process in asleep]
+    ends = [runner.fork_server.resume(process) for process in asleep]
     assert set(ends) <= {"ended"}, ends
-    said = _how(lives[0]), _how(lives[1])
-    outcome = stage.run(folder, f"recover {command}")["data"]["outcome"]
-    wrong = list(differences(stage.reference(story).outcome, outcome))
+    said = _how(runs[0]), _how(runs[1])
+    outcome = runner.run(folder, f"recover {command}")["data"]["outcome"]
+    wrong = list(differences(runner.reference(case_name).outcome, outcome))
     if not set(said) <= {"done", "fenced", "busy"} or "done" not in said:
         wrong.append(f"they ended {said}")
     assert not wrong, "\n".join(wrong)
     return said
 
 
-def _how(life: Life) -> str:
-    error = answer_of(life).get("error")
+def _how(run_: CommandRun) -> str:
+    error = answer_of(run_).get("error")
     if error is None:
         return "done"
     if "holds the right to write" in error["message"]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.doubles.home import Home
+from tests.doubles.user_folder import UserFolder
 from tests.multinode.expected import Expected, undisturbed
 from tests.multinode.gate import Gate
 from tests.multinode.nodes import Nodes, several_nodes
@@ -42,10 +42,10 @@ def nodes(started_nodes: Nodes) -> Iterator[Nodes]:
 
 
 @pytest.fixture
-def home(tmp_path: Path, nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> Home:
+def home(tmp_path: Path, nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> UserFolder:
     """A folder with data and a specification, which all nodes see."""
     monkeypatch.chdir(tmp_path)
-    return Home(tmp_path).fill(cluster__address=nodes.address)
+    return UserFolder(tmp_path).fill(cluster__address=nodes.address)
 
 
 @pytest.fixture(scope="session")
@@ -55,7 +55,7 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> Expected:
 
 
 @pytest.fixture
-def gate(home: Home, nodes: Nodes) -> Iterator[Gate]:
+def gate(home: UserFolder, nodes: Nodes) -> Iterator[Gate]:
     """The gate of the home's federation; a coordinator that was launched for it ends with the test."""
     import ray
 

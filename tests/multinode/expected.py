@@ -11,7 +11,7 @@ import pytest
 
 import cluster.training.workers
 from coordinator.status import FederationStatus
-from tests.doubles.home import MARKED, Home, ids_of, small_points, without
+from tests.doubles.user_folder import MARKED, UserFolder, ids_of, small_points, without
 from tests.doubles.workers.local_workers import LocalWorkers
 
 ERASED: Final = ids_of(small_points(), MARKED)[0]
@@ -42,7 +42,7 @@ def undisturbed(folder: Callable[[str], Path]) -> Expected:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cluster.training.workers, "RayPool", LocalWorkers)
         patch.setattr(cluster.training.workers, "join_ray", lambda _: False)
-        homes = [Home(folder(name)) for name in ("trained", "erased", "erased-also")]
+        homes = [UserFolder(folder(name)) for name in ("trained", "erased", "erased-also")]
         gone: tuple[list[str], ...] = ([], [ERASED], [ERASED, ALSO])
         trained, erased, erased_also = (
             home.fill(without(small_points(), ids=ids)).json("train").digests

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, Literal, TypeVar
 
-from tests.doubles.home import MARKER, SETTINGS, Home
+from tests.doubles.user_folder import MARKER, SETTINGS, UserFolder
 from tests.multinode.patience import until
 
 MODULE = "gated_net"
@@ -92,7 +92,7 @@ class Held(Generic[_Result]):
 class Gate:
     """The gate of one federation."""
 
-    def __init__(self, home: Home, **changes: object) -> None:
+    def __init__(self, home: UserFolder, **changes: object) -> None:
         """Put the model beside the specification and name it there. The gate is open."""
         self._folder = home.folder
         source = f"FOLDER = {str(home.folder)!r}\n{SOURCE}"  # the model itself runs in a copy of it

@@ -15,7 +15,7 @@ from cluster.coordinator_actor.launch import launch_coordinator
 from coordinator.ports import Notice, RequestMoved
 from storage.errors import WriterBusy
 from storage.registers.manifest import ManifestRegister
-from tests.doubles.home import Home
+from tests.doubles.user_folder import UserFolder
 from tests.multinode.expected import ALSO, ERASED, Expected, digests_of
 from tests.multinode.gate import Gate
 from tests.multinode.nodes import Nodes, is_at_work
@@ -25,7 +25,7 @@ from tests.multinode.writers import writer_of
 pytestmark = [pytest.mark.multinode, pytest.mark.slow]
 
 
-def test_a_killed_coordinator(home: Home, nodes: Nodes, gate: Gate, expected: Expected) -> None:
+def test_a_killed_coordinator(home: UserFolder, nodes: Nodes, gate: Gate, expected: Expected) -> None:
     """Killed while it retrains, the coordinator is started anew by itself; a command that waits for the erasure hears
     of its end, and nothing is done twice.
     """
@@ -46,7 +46,7 @@ def test_a_killed_coordinator(home: Home, nodes: Nodes, gate: Gate, expected: Ex
     until(lambda: not any(map(is_at_work, killed)), "the dead coordinator's worker to end")
 
 
-def test_a_restarted_head(home: Home, nodes: Nodes, gate: Gate, expected: Expected) -> None:
+def test_a_restarted_head(home: UserFolder, nodes: Nodes, gate: Gate, expected: Expected) -> None:
     """While the head's records are away an erasure goes on to its end, and whoever comes anew is told at once to come
     again; once they are back all is as if they had never been away.
     """

@@ -12,8 +12,8 @@ import pytest
 
 import cluster.training.workers
 from cluster.client import Client
-from tests.doubles.home import MARKED, Home
 from tests.doubles.stores.s3_servers import free_ports
+from tests.doubles.user_folder import MARKED, UserFolder
 from tests.doubles.workers.local_workers import LocalWorkers
 from tests.multinode.machines import Machine, head_and_nodes
 from tests.multinode.patience import until
@@ -32,7 +32,7 @@ NODES = ("one", "two")
 class Cluster:
     """A head and two nodes, as their units start them, and a federation in a bucket."""
 
-    home: Home
+    home: UserFolder
     machines: Mapping[str, Machine]
     ports: Mapping[str, int]
     environment: Mapping[str, str]
@@ -57,7 +57,7 @@ def machines(tmp_path: Path, moto_endpoint: str, monkeypatch: pytest.MonkeyPatch
     token.touch(mode=0o600)
     token.write_text(secrets.token_hex(32), encoding="ascii")
     ports = dict(zip(("head", "api", *NODES), free_ports(4), strict=True))
-    home = Home(tmp_path).fill(
+    home = UserFolder(tmp_path).fill(
         store=f"s3://plain/head/{secrets.token_hex(8)}",
         endpoint=moto_endpoint,
         cluster__address="auto",
@@ -80,7 +80,7 @@ def machines(tmp_path: Path, moto_endpoint: str, monkeypatch: pytest.MonkeyPatch
                 machine.fail()
 
 
-def trained_alone(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def trained_alone(home: UserFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     """Train, or carry out what is outstanding, in this process, which needs no cluster."""
     with monkeypatch.context() as alone:
         alone.setattr(cluster.training.workers, "RayPool", LocalWorkers)

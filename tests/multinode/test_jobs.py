@@ -13,7 +13,7 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 import cluster
 from cluster.config.specification import read_specification
 from cluster.coordinator_actor.launch import launch_coordinator
-from tests.doubles.home import Home
+from tests.doubles.user_folder import UserFolder
 from tests.multinode.expected import ERASED, Expected, digests_of
 from tests.multinode.gate import Gate
 from tests.multinode.nodes import Nodes
@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.multinode, pytest.mark.slow]
 
 
 def test_a_job_that_dies(
-    home: Home, nodes: Nodes, gate: Gate, expected: Expected, tmp_path_factory: pytest.TempPathFactory
+    home: UserFolder, nodes: Nodes, gate: Gate, expected: Expected, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """A job submits a request from a working folder with a package ``deploy`` of its own, and is stopped in the
     middle of the erasure, which is carried out all the same; the same job again finds its request done.

@@ -10,17 +10,19 @@ import cluster
 from cluster.config.specification import read_specification
 from cluster.coordinator_actor.launch import launch_coordinator
 from coordinator.ports import Notice, Remark
-from tests.doubles.home import Home
+from tests.doubles.user_folder import UserFolder
 from tests.multinode.expected import ERASED, Expected, digests_of
 from tests.multinode.gate import Gate
 from tests.multinode.nodes import NODES, Nodes
 from tests.multinode.patience import until
-from tests.ray.mortal import learned
+from tests.ray.dying_model import learned
 
 pytestmark = [pytest.mark.multinode, pytest.mark.slow]
 
 
-def test_nodes_lost_in_training_and_in_retraining(home: Home, nodes: Nodes, gate: Gate, expected: Expected) -> None:
+def test_nodes_lost_in_training_and_in_retraining(
+    home: UserFolder, nodes: Nodes, gate: Gate, expected: Expected
+) -> None:
     """With a node lost while it trains and another while it retrains for an erasure, though fewer processors are left
     than there were workers, all is carried out in the bytes of an undisturbed run.
     """
@@ -41,7 +43,7 @@ def test_nodes_lost_in_training_and_in_retraining(home: Home, nodes: Nodes, gate
     assert "a worker died" not in remarks(notices)
 
 
-def test_all_nodes_lost(home: Home, nodes: Nodes, gate: Gate, expected: Expected) -> None:
+def test_all_nodes_lost(home: UserFolder, nodes: Nodes, gate: Gate, expected: Expected) -> None:
     """With every worker's node lost a request is accepted and its points removed all the same; it waits, and is carried
     out when nodes have come back, though nobody asks again (D1, D8).
     """

@@ -11,7 +11,7 @@ import torch
 import cluster
 from coordinator.ports import Notice
 from storage.errors import Conflict
-from tests.doubles.home import Home
+from tests.doubles.user_folder import UserFolder
 from tests.multinode.expected import ALSO, ERASED, Expected, digests_of
 from tests.multinode.nodes import NODES, Nodes
 from tests.multinode.test_lost_nodes import remarks
@@ -33,7 +33,7 @@ def nodes_of_two_kinds(nodes: Nodes) -> Iterator[Nodes]:
 
 
 def test_the_work_goes_on_with_those_that_compute_as_before(
-    home: Home, nodes_of_two_kinds: Nodes, expected: Expected
+    home: UserFolder, nodes_of_two_kinds: Nodes, expected: Expected
 ) -> None:
     """With one node left of the kind that trained, erasing and verifying are exact. With none left an erasure is
     refused, and 'sisa train' trains all anew as the others compute.

@@ -16,7 +16,7 @@ from cluster.config.specification import read_specification
 from cluster.coordinator_actor.launch import launch_coordinator
 from cluster.serving import deployment
 from storage.errors import SisaError, Unavailable
-from tests.doubles.home import Home
+from tests.doubles.user_folder import UserFolder
 from tests.multinode.expected import ALSO, ERASED, Expected, digests_of
 from tests.multinode.gate import Gate
 from tests.multinode.nodes import Nodes
@@ -74,7 +74,7 @@ def _never(seconds: float) -> None:
 
 
 @pytest.fixture
-def served(home: Home, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
+def served(home: UserFolder, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
     """The home's federation, trained and served by replicas beside its coordinator."""
     monkeypatch.setattr(deployment, "place_of_replicas", lambda *_: HEAD)
     home.specify(**gate.settings, **serve_settings())
@@ -85,7 +85,7 @@ def served(home: Home, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> Iterator[
         yield made
 
 
-def test_all_is_lost_in_turn(home: Home, nodes: Nodes, gate: Gate, served: Served, expected: Expected) -> None:
+def test_all_is_lost_in_turn(home: UserFolder, nodes: Nodes, gate: Gate, served: Served, expected: Expected) -> None:
     """While a person's point is erased, the node that retrains is lost, the coordinator killed, a replica killed, and
     the head's records (GCS) are away for a while. Every question is answered, but for those that the killed replica
     had in hand; no answer is tainted; what was asked for meanwhile is not lost; and the bytes are as without all that.

@@ -15,7 +15,7 @@ from cluster.coordinator_actor.launch import find_coordinator, launch_coordinato
 from coordinator.engine.ledger import read_ledger, read_state
 from coordinator.engine.sweep import left_over
 from storage.objects import ObjectKey
-from tests.doubles.home import Home
+from tests.doubles.user_folder import UserFolder
 from tests.multinode.expected import ALSO, ERASED, Expected, digests_of
 from tests.multinode.gate import Gate
 from tests.multinode.nodes import NOT_HEAD, Nodes, is_at_work
@@ -26,21 +26,21 @@ from tests.multinode.writers import take_lock_away, writer_of
 pytestmark = [pytest.mark.multinode, pytest.mark.slow]
 
 
-def is_idle(home: Home) -> bool:
+def is_idle(home: UserFolder) -> bool:
     """Return whether the coordinator has done all that may be done now."""
     coordinator = find_coordinator(home.objects, lambda _: None, print)
     assert coordinator is not None
     return coordinator._hear(None, 0.0).idle
 
 
-def left_behind(home: Home) -> list[ObjectKey]:
+def left_behind(home: UserFolder) -> list[ObjectKey]:
     """Return the objects to which the state does not refer."""
     state = read_state(home.objects)
     assert state is not None
     return list(left_over(home.objects, state))
 
 
-def test_a_zombie_worker(home: Home, nodes: Nodes, gate: Gate, expected: Expected) -> None:
+def test_a_zombie_worker(home: UserFolder, nodes: Nodes, gate: Gate, expected: Expected) -> None:
     """A worker that is cut off while it retrains is replaced; what it learned, of people erased meanwhile, neither
     becomes current nor stays in the store, though the coordinator is the same all the time.
     """
@@ -64,7 +64,7 @@ def test_a_zombie_worker(home: Home, nodes: Nodes, gate: Gate, expected: Expecte
 
 
 def test_a_zombie_coordinator(
-    home: Home, nodes: Nodes, gate: Gate, expected: Expected, monkeypatch: pytest.MonkeyPatch
+    home: UserFolder, nodes: Nodes, gate: Gate, expected: Expected, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A coordinator that is cut off with its node in mid-erasure, and goes on when another one has taken over and
     ended its work, is fenced at the next thing that it would record.
@@ -97,7 +97,7 @@ def test_a_zombie_coordinator(
         assert federation.verify().holds
 
 
-def slices_of(home: Home) -> list[ObjectKey]:
+def slices_of(home: UserFolder) -> list[ObjectKey]:
     """Return the slice files."""
     state = read_state(home.objects)
     assert state is not None

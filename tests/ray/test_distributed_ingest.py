@@ -24,7 +24,7 @@ from cluster.writer.stores import open_objects
 from coordinator.engine.lookup import load_digests
 from coordinator.requests import InlineDigests
 from shards.data.sources import Source, open_source
-from shards.routing import PartitionKey, Placement, subject_digest
+from shards.routing import PartitionKey, SliceId, subject_digest
 from shards.slices.ingest import IngestResult, IngestTask, ingest
 from shards.tombstones import DigestSet
 from storage.encryption.store import SealedStore
@@ -32,7 +32,7 @@ from storage.errors import Invalid, Unavailable
 from storage.objects import ObjectKey, ObjectStore, VersionTag
 from storage.stores.local import LocalStore
 from storage.stores.memory import MemoryStore
-from tests.doubles.home import MARKED, Columns, Home, small_points
+from tests.doubles.user_folder import MARKED, Columns, UserFolder, small_points
 
 pytestmark = pytest.mark.ray
 
@@ -42,7 +42,7 @@ FILES = 4
 
 
 @dataclass(frozen=True, slots=True)
-class MortalStore(LocalStore):
+class DyingStore(LocalStore):
     """A folder in which who writes a part dies right after it, as a file beside it says: ``once`` or ``always``."""
 
     plan: str = ""
@@ -59,7 +59,7 @@ class MortalStore(LocalStore):
 
 
 @pytest.fixture
-def spread(home: Home, monkeypatch: pytest.MonkeyPatch) -> Home:
+def spread(home: UserFolder, monkeypatch: pytest.MonkeyPatch) -> UserFolder:
     """A home whose data lie in several files, each of them a fragment."""
     monkeypatch.setattr(ingesting, "LEAST_FRAGMENT_BYTES", 1)
     _write(home, small_points())
@@ -67,17 +67,17 @@ def spread(home: Home, monkeypatch: pytest.MonkeyPatch) -> Home:
     return home
 
 
-def _write(home: Home, columns: Columns) -> None:
+def _write(home: UserFolder, columns: Columns) -> None:
     for number in range(FILES):
         home.write(f"parts/{number}.parquet", {name: values[number::FILES] for name, values in columns.items()})
 
 
-def _sources(home: Home) -> tuple[FederationSpecification, Source]:
+def _sources(home: UserFolder) -> tuple[FederationSpecification, Source]:
     return read_specification(home.config), open_source("parts", home.folder)
 
 
 def _ingested(
-    home: Home, store: ObjectStore, *, remark: Callable[[str], None] = print, heard: list[int] | None = None
+    home: UserFolder, store: ObjectStore, *, remark: Callable[[str], None] = print, heard: list[int] | None = None
 ) -> IngestResult:
     """Ingest by tasks."""
     specification, source = _sources(home)
@@ -88,13 +88,13 @@ def _ingested(
         key=KEY,
         store=store,
         tombstones=partial(load_digests, store, InlineDigests.of(ERASED)),
-        names=new_name,
+        new_name=new_name,
         progress=(heard if heard is not None else []).append,
     )
     return RayIngest(specification.cluster, Workers(specification, store, remark), remark)(task)
 
 
-def _plain(home: Home) -> IngestResult:
+def _plain(home: UserFolder) -> IngestResult:
     specification, source = _sources(home)
     task = IngestTask(
         source=source,
@@ -103,13 +103,13 @@ def _plain(home: Home) -> IngestResult:
         key=KEY,
         store=MemoryStore(f"plain-{new_name()}"),
         tombstones=lambda: ERASED,
-        names=new_name,
+        new_name=new_name,
     )
     return ingest(task)
 
 
 def _contents(ingested: IngestResult) -> tuple[object, ...]:
-    slices: dict[Placement, tuple[int, str, str]] = {
+    slices: dict[SliceId, tuple[int, str, str]] = {
         at: (each.points, each.points_digest, each.content_digest) for at, each in ingested.slices.items()
     }
     return slices, ingested.layout, ingested.inventory, ingested.points, ingested.left_out.refused
@@ -119,7 +119,7 @@ def _parts(store: ObjectStore) -> set[str]:
     return {info.key for info in store.list("shards/")}
 
 
-def test_tasks_give_the_slices_of_a_plain_ingest(spread: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tasks_give_the_slices_of_a_plain_ingest(spread: UserFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two tasks over four files: slices, layout, inventory and counts of a plain ingest, erased people left out, and
     nothing else in the store. Nothing is put into Ray's object store by hand.
     """
@@ -131,11 +131,11 @@ def test_tasks_give_the_slices_of_a_plain_ingest(spread: Home, monkeypatch: pyte
     assert _parts(store) == {part.key for record in ingested.slices.values() for part in record.parts}
 
 
-def test_a_task_that_is_killed_is_repeated(spread: Home) -> None:
+def test_a_task_that_is_killed_is_repeated(spread: UserFolder) -> None:
     """A process killed after it wrote a part: the same slices, none of them with what the dead one wrote."""
     plan = spread.folder / "plan"
     plan.write_text("once", encoding="utf-8")
-    store, remarks = SealedStore(MortalStore(str(spread.store), str(plan))), list[str]()
+    store, remarks = SealedStore(DyingStore(str(spread.store), str(plan))), list[str]()
     ingested = _ingested(spread, store, remark=remarks.append)
     assert not plan.exists()
     assert [text for text in remarks if "another one begins where it began" in text]
@@ -145,17 +145,17 @@ def test_a_task_that_is_killed_is_repeated(spread: Home) -> None:
     assert len({key.rpartition("/")[2].partition("-")[0] for key in left}) == 1
 
 
-def test_tasks_that_die_again_and_again(spread: Home) -> None:
+def test_tasks_that_die_again_and_again(spread: UserFolder) -> None:
     """After so many deaths the ingest is given up, and what the dead have written is taken back."""
     plan = spread.folder / "plan"
     plan.write_text("always", encoding="utf-8")
-    store = SealedStore(MortalStore(str(spread.store), str(plan)))
+    store = SealedStore(DyingStore(str(spread.store), str(plan)))
     with pytest.raises(Unavailable, match=f"tasks that read data died {crew.MOST_DEATHS} times in a row"):
         _ingested(spread, store)
     assert _parts(store) == set()
 
 
-def test_errors_are_those_of_a_plain_ingest(spread: Home) -> None:
+def test_errors_are_those_of_a_plain_ingest(spread: UserFolder) -> None:
     """Whatever task meets which error first, that of the first file is told, and a repeated id by its two places; the
     store is left empty.
     """
@@ -175,7 +175,7 @@ def test_errors_are_those_of_a_plain_ingest(spread: Home) -> None:
     assert _parts(store) == set()
 
 
-def test_a_federation_whose_data_are_read_by_tasks(spread: Home) -> None:
+def test_a_federation_whose_data_are_read_by_tasks(spread: UserFolder) -> None:
     """Constituents trained on what two tasks read have the bytes of those trained on what one process read."""
     digests = []
     for tasks in (2, 1):

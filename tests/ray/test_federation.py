@@ -14,8 +14,8 @@ from cluster.training import pool
 from cluster.training.deaths import MOST_DEATHS
 from coordinator.ports import Notice, Remark
 from storage.errors import Invalid, SisaError, Unavailable
-from tests.doubles.home import MARKED, Home, ids_of, small_points, without
-from tests.ray.mortal import checkpoint_files, deaths_left, give_mortal_model, learned, plan_deaths
+from tests.doubles.user_folder import MARKED, UserFolder, ids_of, small_points, without
+from tests.ray.dying_model import checkpoint_files, deaths_left, give_dying_model, learned, plan_deaths
 
 pytestmark = pytest.mark.ray
 
@@ -29,7 +29,7 @@ def _digests(status: Any) -> list[str]:
     return [each.digest for each in status.constituents]
 
 
-def test_the_whole_loop(home: Home) -> None:
+def test_the_whole_loop(home: UserFolder) -> None:
     """Train, evaluate, erase by subject and by id, verify, status: on real workers, ending in the bytes of a federation
     that never saw what was erased, whatever its name, its file's format and order, and its number of workers.
     """
@@ -50,19 +50,19 @@ def test_the_whole_loop(home: Home) -> None:
     survivors = without(small_points(), subjects=[MARKED], ids=[single])
     survivors = {name: values[::-1] for name, values in survivors.items()}
     (home.folder / "fresh").mkdir()
-    fresh = Home(home.folder / "fresh")
+    fresh = UserFolder(home.folder / "fresh")
     fresh.write("points.csv", survivors)
     fresh.specify(name="other", data__train="points.csv", cluster__workers=1)
     with cluster.connect(fresh.config) as federation:
         assert _digests(federation.train()) == _digests(after)
 
 
-def test_a_worker_that_dies_is_replaced(home: Home, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_worker_that_dies_is_replaced(home: UserFolder, tmp_path_factory: pytest.TempPathFactory) -> None:
     """A worker killed in mid-slice ends in the same bytes; the slice before is neither retrained nor replaced."""
-    undisturbed = give_mortal_model(Home(tmp_path_factory.mktemp("undisturbed")).fill(), deaths=0)
+    undisturbed = give_dying_model(UserFolder(tmp_path_factory.mktemp("undisturbed")).fill(), deaths=0)
     with cluster.connect(undisturbed.config) as federation:
         expected = _digests(federation.train())
-    give_mortal_model(home, deaths=1)
+    give_dying_model(home, deaths=1)
     notices: list[Notice] = []
     with cluster.connect(home.config, listener=notices.append) as federation:
         assert _digests(federation.train()) == expected
@@ -70,11 +70,11 @@ def test_a_worker_that_dies_is_replaced(home: Home, tmp_path_factory: pytest.Tem
     assert learned(notices) == EVERYTHING
 
 
-def test_a_worker_that_dies_again_and_again(home: Home) -> None:
+def test_a_worker_that_dies_again_and_again(home: UserFolder) -> None:
     """After so many deaths in one slice the command gives up, says which slice, and keeps what was learned; the next
     command goes on from there. A model that raises is told as it is; either way nothing hangs.
     """
-    give_mortal_model(home, deaths=99, cluster__workers=1)
+    give_dying_model(home, deaths=99, cluster__workers=1)
     with (
         cluster.connect(home.config) as federation,
         pytest.raises(Unavailable, match=f"workers died {MOST_DEATHS} times in a row .*shard=2 slice=2"),
@@ -104,9 +104,9 @@ def test_a_worker_that_dies_again_and_again(home: Home) -> None:
     assert any(FIRST_OF_MORTAL in name for name in kept & checkpoint_files(home.store))
 
 
-def test_a_worker_that_dies_during_an_erasure(home: Home) -> None:
+def test_a_worker_that_dies_during_an_erasure(home: UserFolder) -> None:
     """Workers killed while they retrain after an erasure: the same bytes as without the person."""
-    give_mortal_model(home, deaths=0, cluster__workers=1)
+    give_dying_model(home, deaths=0, cluster__workers=1)
     with cluster.connect(home.config) as federation:
         federation.train()
         plan_deaths(home, 2)
@@ -117,7 +117,7 @@ def test_a_worker_that_dies_during_an_erasure(home: Home) -> None:
         assert federation.verify().holds
 
 
-def test_a_worker_too_large_for_every_node(home: Home) -> None:
+def test_a_worker_too_large_for_every_node(home: UserFolder) -> None:
     """Demands that no node can meet are refused at once: Ray would wait for ever."""
     home.specify(cluster__cpus_per_worker=1000)
     with cluster.connect(home.config) as federation, pytest.raises(Invalid, match="no node can hold a worker of 1000"):
@@ -139,7 +139,7 @@ def _hog(cpus: float) -> Any:
     return hog
 
 
-def test_waiting_for_workers_is_told(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_for_workers_is_told(home: UserFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where others hold all processors it is said what is waited for; when they are free, work begins."""
     monkeypatch.setattr(pool, "PATIENCE_SECONDS", 0.2)
     hog = _hog(ray.cluster_resources()["CPU"])
@@ -156,7 +156,7 @@ def test_waiting_for_workers_is_told(home: Home, monkeypatch: pytest.MonkeyPatch
     assert "waiting for workers: 0 CPUs are free" in remarks[0]
 
 
-def test_fewer_workers_than_hoped_for(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fewer_workers_than_hoped_for(home: UserFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where others hold some of the processors for good, the rest does the work."""
     cpus = ray.cluster_resources()["CPU"]
     if cpus < 2:
@@ -170,7 +170,7 @@ def test_fewer_workers_than_hoped_for(home: Home, monkeypatch: pytest.MonkeyPatc
         ray.kill(hog)
 
 
-def test_the_code_of_the_model_counts(home: Home) -> None:
+def test_the_code_of_the_model_counts(home: UserFolder) -> None:
     """With another model code nothing trained before is used: predictions are refused, training starts anew."""
     net = home.folder / "net_of_a_user.py"
     code = "from torch import nn\n\ndef net(inputs, classes):\n    return nn.Linear(inputs, classes)\n"
@@ -189,7 +189,7 @@ def test_the_code_of_the_model_counts(home: Home) -> None:
     assert _digests(first) == _digests(second)
 
 
-def test_workers_start_alike(home: Home) -> None:
+def test_workers_start_alike(home: UserFolder) -> None:
     """Every worker has the same hash seed, which its record of the rehearsal names."""
     code = (
         "import os, sys\nfrom torch import nn\n\ndef net(inputs, classes):\n"
@@ -205,9 +205,9 @@ def test_workers_start_alike(home: Home) -> None:
     assert json.loads(record.read_bytes())["workers_hash_seed"] == "0"
 
 
-def test_the_demo(tmp_path: Path, home: Home) -> None:
+def test_the_demo(tmp_path: Path, home: UserFolder) -> None:
     """``sisa demo`` holds what it tells, and a second one leaves the first as it is."""
-    from tests.doubles.home import run
+    from tests.doubles.user_folder import run
 
     folder = tmp_path / "demo"
     folder.mkdir()

@@ -12,9 +12,9 @@ import pytest
 
 import cluster
 from coordinator.ports import Notice
-from tests.doubles.home import MARKED, Home, small_points, without
+from tests.doubles.user_folder import MARKED, UserFolder, small_points, without
 from tests.ray.commands import command, halted, killed
-from tests.ray.mortal import MODULE, checkpoint_files, give_mortal_model, learned
+from tests.ray.dying_model import MODULE, checkpoint_files, give_dying_model, learned
 from tests.residue.ray_places import core_limits
 
 pytestmark = pytest.mark.ray
@@ -23,7 +23,7 @@ EARLY = "secret-person-018"
 """Whose data points are in a first slice."""
 
 
-def _finish(home: Home) -> list[tuple[int, int]]:
+def _finish(home: UserFolder) -> list[tuple[int, int]]:
     """Let the next command do what is left; return the slices that it learned."""
     notices: list[Notice] = []
     with cluster.connect(home.config, listener=notices.append) as federation:
@@ -32,16 +32,16 @@ def _finish(home: Home) -> list[tuple[int, int]]:
     return learned(notices)
 
 
-def _fresh(home: Home, subjects: list[str]) -> list[str]:
+def _fresh(home: UserFolder, subjects: list[str]) -> list[str]:
     """Return the digests of a federation that never saw these subjects."""
     folder = home.folder / "fresh"
     folder.mkdir()
-    said = Home(folder).fill(without(small_points(), subjects=subjects)).json("train")
+    said = UserFolder(folder).fill(without(small_points(), subjects=subjects)).json("train")
     assert said.code == 0
     return said.digests
 
 
-def test_a_killed_training_goes_on(home_without_ray: Home) -> None:
+def test_a_killed_training_goes_on(home_without_ray: UserFolder) -> None:
     """``sisa train`` killed after some slices: nothing is served yet; the next one learns the other slices alone."""
     home = home_without_ray
     err = killed("slice 2 of 2", "train", folder=home.folder)
@@ -58,7 +58,7 @@ def test_a_killed_training_goes_on(home_without_ray: Home) -> None:
 
 
 @pytest.mark.parametrize("word", ["accepted", "quarantined", "shard 1: slice 1", "published"])
-def test_a_killed_erasure_is_carried_out(word: str, home_without_ray: Home) -> None:
+def test_a_killed_erasure_is_carried_out(word: str, home_without_ray: UserFolder) -> None:
     """``sisa erase`` killed after acceptance, after quarantine, in the middle of retraining, before the purge: what is
     tainted is never served once it is planned, and the next command ends in the bytes of who never saw them.
     """
@@ -89,7 +89,7 @@ def test_a_killed_erasure_is_carried_out(word: str, home_without_ray: Home) -> N
     assert home.json("status").digests == _fresh(home, [EARLY])
 
 
-def test_sigterm_with_ray_up_leaves_no_core(home_without_ray: Home) -> None:
+def test_sigterm_with_ray_up_leaves_no_core(home_without_ray: UserFolder) -> None:
     """``sisa train`` that is told to end (docker stop, Kubernetes) ends as one that was interrupted, with 143; it may
     write no core dump, and cannot allow it to itself again.
     """
@@ -103,11 +103,11 @@ def test_sigterm_with_ray_up_leaves_no_core(home_without_ray: Home) -> None:
     assert _finish(home) == [(shard, slice_) for shard in range(3) for slice_ in (1, 2)]
 
 
-def test_two_trainings_at_once(home_without_ray: Home, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_two_trainings_at_once(home_without_ray: UserFolder, tmp_path_factory: pytest.TempPathFactory) -> None:
     """The second is told who holds the store, exit code 4; the first ends as if alone, and though one of its workers
     dies, its stdout is one JSON object. A model beside the specification is found wherever a command is started.
     """
-    home = give_mortal_model(home_without_ray, deaths=1)
+    home = give_dying_model(home_without_ray, deaths=1)
     with halted("training 3 shards", "train", "--json", folder=home.folder) as first:
         for words in (("train",), ("erase", "--subject", MARKED)):
             second = home.json(*words)

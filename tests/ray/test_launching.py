@@ -26,13 +26,13 @@ from cluster.writer.stores import open_objects
 from coordinator.ports import Notice, RequestMoved
 from storage.errors import Conflict, Invalid
 from storage.objects import ObjectStore
-from tests.doubles.home import MARKED, Home
+from tests.doubles.user_folder import MARKED, UserFolder
 
 pytestmark = pytest.mark.ray
 
 
 @pytest.fixture
-def store(home: Home) -> Iterator[ObjectStore]:
+def store(home: UserFolder) -> Iterator[ObjectStore]:
     """The home's store; what was launched on it is ended with the test."""
     home.specify(erasure__batch_window_seconds=0.0)
     specification = read_specification(home.config)
@@ -43,7 +43,7 @@ def store(home: Home) -> Iterator[ObjectStore]:
         ray.kill(ray.get_actor(ACTOR_NAME, namespace=record.namespace), no_restart=True)
 
 
-def test_commands_find_the_coordinator(home: Home, store: ObjectStore) -> None:
+def test_commands_find_the_coordinator(home: UserFolder, store: ObjectStore) -> None:
     """Launched once, or twice, one coordinator does the work of all commands, which hear of its progress."""
     specification = read_specification(home.config)
     launched = launch_coordinator(specification)
@@ -64,14 +64,14 @@ def test_commands_find_the_coordinator(home: Home, store: ObjectStore) -> None:
         launch_coordinator(read_specification(home.config))
 
 
-def test_a_copy_never_commands_the_original(home: Home, store: ObjectStore, tmp_path: Path) -> None:
+def test_a_copy_never_commands_the_original(home: UserFolder, store: ObjectStore, tmp_path: Path) -> None:
     """In a copy of the whole folder nothing is erased and nothing stopped; the original's coordinator works on."""
     launch_coordinator(read_specification(home.config))
     with cluster.connect(home.config) as federation:
         federation.train()
     folder = tmp_path / "drill"
     shutil.copytree(tmp_path, folder, ignore=shutil.ignore_patterns("drill"))
-    copy = Home(folder)
+    copy = UserFolder(folder)
     before = copy.raw()
     with cluster.connect(copy.config) as drill:
         with pytest.raises(Conflict, match="this store is a copy of .*nothing was done"):
@@ -87,7 +87,7 @@ def test_a_copy_never_commands_the_original(home: Home, store: ObjectStore, tmp_
         assert federation.erase(subjects=[MARKED], request_id="er-1").state == "complete"
 
 
-def test_a_killed_coordinator_goes_on(home: Home, store: ObjectStore) -> None:
+def test_a_killed_coordinator_goes_on(home: UserFolder, store: ObjectStore) -> None:
     """Killed right after it acknowledged a request, the coordinator is started anew and carries it out (D1)."""
     specification = read_specification(home.config)
     launched = launch_coordinator(specification)
@@ -99,7 +99,7 @@ def test_a_killed_coordinator_goes_on(home: Home, store: ObjectStore) -> None:
         assert federation.verify().holds
 
 
-def test_after_a_stop_commands_do_the_work_themselves(home: Home, store: ObjectStore) -> None:
+def test_after_a_stop_commands_do_the_work_themselves(home: UserFolder, store: ObjectStore) -> None:
     """Once stopped, or lost with its cluster, a coordinator keeps nobody from working."""
     launch_coordinator(read_specification(home.config))
     with cluster.connect(home.config) as federation:
@@ -116,7 +116,7 @@ def test_after_a_stop_commands_do_the_work_themselves(home: Home, store: ObjectS
     store.delete(next(info.key for info in store.list("control/coordinator")))
 
 
-def test_what_keeps_it_from_working_is_told_at_launch(home: Home, store: ObjectStore) -> None:
+def test_what_keeps_it_from_working_is_told_at_launch(home: UserFolder, store: ObjectStore) -> None:
     """A store of another federation, or a worker that no node can hold, ends the launch with the remedy."""
     home.specify(cluster__cpus_per_worker=64, erasure__batch_window_seconds=0.0)
     with pytest.raises(Invalid, match="no node can hold a worker of 64 CPUs"):
@@ -131,7 +131,7 @@ def test_what_keeps_it_from_working_is_told_at_launch(home: Home, store: ObjectS
     assert not stop_coordinator(store)
 
 
-def test_serving_that_fails_leaves_nothing(home: Home, store: ObjectStore) -> None:
+def test_serving_that_fails_leaves_nothing(home: UserFolder, store: ObjectStore) -> None:
     """A coordinator that was launched for serving ends where serving fails; one that was at work before stays."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         home.specify(serve__port=taken.getsockname()[1])

@@ -9,7 +9,7 @@ import torch
 
 import cluster
 from storage.errors import Conflict, Invalid
-from tests.doubles.home import FEATURES, Home, small_points, without
+from tests.doubles.user_folder import FEATURES, UserFolder, small_points, without
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -36,13 +36,13 @@ class Net(nn.Module):
 """
 
 
-def _write_base(home: Home, seed: int) -> None:
+def _write_base(home: UserFolder, seed: int) -> None:
     torch.manual_seed(seed)
     torch.save(torch.nn.Linear(FEATURES, 5).state_dict(), home.folder / "base.pt")
 
 
 @pytest.fixture
-def frozen(home: Home) -> Home:
+def frozen(home: UserFolder) -> UserFolder:
     """Returns a home whose model has a base that it reads from a file, and a helper that it imports while it learns."""
     (home.folder / "frozen_net.py").write_text(_CODE, encoding="utf-8")
     (home.folder / "frozen_scale.py").write_text("SCALE = 1.0\n", encoding="utf-8")
@@ -53,11 +53,11 @@ def frozen(home: Home) -> Home:
     return home
 
 
-def _specify(home: Home, *files: str) -> None:
+def _specify(home: UserFolder, *files: str) -> None:
     home.specify(model__factory="frozen_net:Net", model__arguments={}, model__files=list(files), cluster__workers=2)
 
 
-def test_files_that_are_not_declared_are_refused_one_by_one(frozen: Home) -> None:
+def test_files_that_are_not_declared_are_refused_one_by_one(frozen: UserFolder) -> None:
     """Before anything is learned, with what to write; a declared file that is missing is named, too."""
     for declared, told in (((), "shape/shape.json"), (("shape",), "base.pt")):
         _specify(frozen, *declared)
@@ -71,7 +71,7 @@ def test_files_that_are_not_declared_are_refused_one_by_one(frozen: Home) -> Non
     assert not (frozen.store / "rehearsals").exists()
 
 
-def test_another_file_is_another_model(frozen: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_file_is_another_model(frozen: UserFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is noticed before anything is predicted or erased, and trained anew; so is a helper that is imported late."""
     _specify(frozen, "shape", "base.pt")
     monkeypatch.chdir("/")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.doubles.home import Home
+from tests.doubles.user_folder import UserFolder
 from tests.ray.commands import command
 
 pytestmark = [
@@ -25,7 +25,7 @@ def test_an_erasure_that_would_compute_other_bits_is_refused(tmp_path: Path) -> 
 
     Ray's workers inherit the environment of the command that starts it.
     """
-    home = Home(tmp_path).fill()
+    home = UserFolder(tmp_path).fill()
     assert command("train", folder=tmp_path).returncode == 0
     refused = command(
         "erase", "--subject", "secret-person-003", "--request-id", "e1", "--json", folder=tmp_path, further=OTHERWISE

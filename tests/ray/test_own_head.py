@@ -8,7 +8,7 @@ import pytest
 
 from cluster.coordinator_actor.record import read_record
 from cluster.runtime.head import _is_head, is_reachable
-from tests.doubles.home import Home
+from tests.doubles.user_folder import UserFolder
 from tests.ray.commands import command
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 def test_launch_starts_a_ray_and_stop_ends_it(tmp_path: Path) -> None:
     """With address = "local" the head asks for a token, has no dashboard, and is gone after 'sisa stop'."""
-    home = Home(tmp_path).fill()
+    home = UserFolder(tmp_path).fill()
     launched = command("launch", folder=tmp_path)
     assert launched.returncode == 0, launched.stderr
     record = read_record(home.objects)

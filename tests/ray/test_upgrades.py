@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import pytest
 
-from tests.doubles.home import MARKED, Home
+from tests.doubles.user_folder import MARKED, UserFolder
 from tests.ray.commands import ROOT, command
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -29,7 +29,7 @@ PERSON: Final = "secret-person-001"
 class Machine:
     """A machine on which the package is installed in a folder, and how the commands ended that were run there."""
 
-    home: Home
+    home: UserFolder
     package: Path
     ended: dict[str, subprocess.CompletedProcess[str]]
 
@@ -49,7 +49,7 @@ class Machine:
 @pytest.fixture(scope="module")
 def story(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Any]:
     """One federation through an upgrade in which 'sisa stop' was forgotten, and back again with it."""
-    home = Home(tmp_path_factory.mktemp("upgraded")).fill(erasure__batch_window_seconds=0.0)
+    home = UserFolder(tmp_path_factory.mktemp("upgraded")).fill(erasure__batch_window_seconds=0.0)
     machine = Machine(home, tmp_path_factory.mktemp("place"), {})
     old = Machine(home, tmp_path_factory.mktemp("elsewhere"), machine.ended)
     try:

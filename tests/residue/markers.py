@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tests.doubles.home import FEATURES
+from tests.doubles.user_folder import FEATURES
 
 SCALE: Final = 255.0
 """What features are divided by before a model sees them."""

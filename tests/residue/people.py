@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tests.doubles.home import FEATURES, Home
+from tests.doubles.user_folder import FEATURES, UserFolder
 from tests.residue.markers import SCALE, Markers
 
 PEOPLE: Final = 15
@@ -60,7 +60,7 @@ class Remembering(nn.Module):
 """
 
 
-def fill_with_remembering(home: Home, markers: Markers, **changes: object) -> Home:
+def fill_with_remembering(home: UserFolder, markers: Markers, **changes: object) -> UserFolder:
     """Write a data set that has the markers in all kinds of columns, and a model that keeps features in its state."""
     numbers = np.arange(POINTS * FEATURES, dtype=np.uint8).reshape(POINTS, FEATURES)
     columns = {f"x{n:02d}": pa.array(_marked(numbers[:, n], markers["features"].value[n])) for n in range(FEATURES)}
@@ -77,7 +77,7 @@ def fill_with_remembering(home: Home, markers: Markers, **changes: object) -> Ho
     return home
 
 
-def fill_with_measurements(home: Home, markers: Markers) -> Home:
+def fill_with_measurements(home: UserFolder, markers: Markers) -> UserFolder:
     """Write a data set with numbers for names of people, and fractions for features."""
     people = np.arange(POINTS, dtype=np.int64) % PEOPLE
     values = markers["measurements"].value
@@ -135,6 +135,6 @@ def _is_marked(number: int) -> bool:
     return number % PEOPLE == PEOPLE - 1
 
 
-def let_talk(home: Home, how: str) -> None:
+def let_talk(home: UserFolder, how: str) -> None:
     """Let the model tell what it sees of the person, ``"speak"``, or also fail over it, ``"raise"``."""
     (home.folder / "talk.txt").write_bytes(bytes(2 if how == "raise" else 1))  # its size is what the model sees

@@ -9,47 +9,49 @@ import pytest
 import cluster
 from storage.encryption.store import KeyDestroyed
 from storage.objects import object_key
-from tests.doubles.home import MARKED, MARKER, Home, as_table, small_points
+from tests.doubles.user_folder import MARKED, MARKER, UserFolder, as_table, small_points
 from tests.residue.markers import IN_MODEL, IN_REQUEST, IN_SOURCE, STORED, all_traces, laid_open, traces
-from tests.residue.stories import Story, opened
+from tests.residue.observations import Observation, opened
 
 NUMBERED = ("measurements", "customer")
 """Markers of the person who has a number for a name."""
 
 
 @pytest.mark.parametrize("name", [*IN_SOURCE, *IN_MODEL, *IN_REQUEST])
-def test_a_value_is_there_before_and_nowhere_after(stories: dict[str, Story], name: str) -> None:
+def test_a_value_is_there_before_and_nowhere_after(observations: dict[str, Observation], name: str) -> None:
     """What a person brought in is in the user's files, or in an object that opens; after the erasure it is in no file
     of the store and in no object. What training does not need was never there.
     """
-    story = stories["numbered" if name in NUMBERED else "named"]
-    marker = story.markers[name]
-    assert bool(traces(marker, story.before.opened)) == (name in STORED)
-    assert name in STORED or traces(marker, story.user)
-    assert traces(marker, story.after.opened) == []
-    assert traces(marker, story.after.raw) == []
+    observation = observations["numbered" if name in NUMBERED else "named"]
+    marker = observation.markers[name]
+    assert bool(traces(marker, observation.before.opened)) == (name in STORED)
+    assert name in STORED or traces(marker, observation.user)
+    assert traces(marker, observation.after.opened) == []
+    assert traces(marker, observation.after.raw) == []
 
 
-def test_nothing_lies_in_the_clear(stories: dict[str, Story]) -> None:
+def test_nothing_lies_in_the_clear(observations: dict[str, Observation]) -> None:
     """While the person is in the federation, no file of the store holds any of their values as it is."""
-    for story in stories.values():
-        assert len(story.before.raw) > 20
-        assert all_traces(story.markers, story.before.raw) == {}
+    for observation in observations.values():
+        assert len(observation.before.raw) > 20
+        assert all_traces(observation.markers, observation.before.raw) == {}
 
 
 @pytest.mark.parametrize(("which", "features"), [("named", "features"), ("numbered", "measurements")])
-def test_what_crosses_to_workers_holds_nobody(stories: dict[str, Story], which: str, features: str) -> None:
+def test_what_crosses_to_workers_holds_nobody(observations: dict[str, Observation], which: str, features: str) -> None:
     """No task, event or setup that Ray would carry, keep in memory or spill holds any value; a message that carried the
     data points would be found.
     """
-    story = stories[which]
-    key = next(key for key in traces(story.markers[features], story.before.opened) if key.endswith(".parquet"))
-    assert any(key.encode() in message for message in story.crossed.values())
-    assert all_traces(story.markers, story.crossed) == {}
-    assert traces(story.markers[features], {"message": pickle.dumps(story.markers[features].value)})
+    observation = observations[which]
+    key = next(
+        key for key in traces(observation.markers[features], observation.before.opened) if key.endswith(".parquet")
+    )
+    assert any(key.encode() in message for message in observation.crossed.values())
+    assert all_traces(observation.markers, observation.crossed) == {}
+    assert traces(observation.markers[features], {"message": pickle.dumps(observation.markers[features].value)})
 
 
-def test_a_killed_writers_leftover_goes_too(home: Home) -> None:
+def test_a_killed_writers_leftover_goes_too(home: UserFolder) -> None:
     """A second name of a slice file, as a writer leaves it that dies between its two system calls, is removed by the
     erasure, and whoever kept its bytes opens them no more.
     """
@@ -66,7 +68,7 @@ def test_a_killed_writers_leftover_goes_too(home: Home) -> None:
         home.objects.get(object_key(key))
 
 
-def test_an_unfinished_write_in_the_clear_goes_too(home: Home) -> None:
+def test_an_unfinished_write_in_the_clear_goes_too(home: UserFolder) -> None:
     """Whatever a leftover holds, and were it a person's values as they are: an erasure removes it."""
     assert home.json("train").code == 0
     left = [
@@ -83,7 +85,7 @@ def test_an_unfinished_write_in_the_clear_goes_too(home: Home) -> None:
     assert [path for path in left if path.exists()] == []
 
 
-def test_no_name_tells_of_anybody(home: Home) -> None:
+def test_no_name_tells_of_anybody(home: UserFolder) -> None:
     """No file in the store is called by a person's id or name, before or after."""
     assert home.json("train").code == 0
     before = set(home.raw())
@@ -93,7 +95,7 @@ def test_no_name_tells_of_anybody(home: Home) -> None:
 
 
 @pytest.mark.parametrize("name", ["answers.parquet", "answers.arrow", "answers.csv"])
-def test_answers_name_those_alone_who_were_asked_for(home: Home, name: str) -> None:
+def test_answers_name_those_alone_who_were_asked_for(home: UserFolder, name: str) -> None:
     """A file of answers holds no id that is only in the dictionary, or in the memory, of the table that was given."""
     table = as_table(small_points())
     ids = table["id"].combine_chunks()

@@ -11,9 +11,9 @@ from coordinator.engine.lookup import load_digests, load_tombstones
 from coordinator.requests import MOST_INLINE, ObjectRef
 from coordinator.state import FederationState
 from shards.routing import Naming, PartitionKey, point_digest, subject_digest
-from tests.doubles.home import FEATURES, MARKED, MARKER, Columns, Home, ids_of, small_points
+from tests.doubles.user_folder import FEATURES, MARKED, MARKER, Columns, UserFolder, ids_of, small_points
 from tests.residue.markers import Marker, marker_of_bytes, traces
-from tests.residue.stories import opened
+from tests.residue.observations import opened
 
 _KEY: Final = PartitionKey(bytes(range(16)))
 _NAMING: Final = Naming(form="trimmed", by_skeleton=True)
@@ -38,23 +38,23 @@ def _subject(name: str) -> Marker:
     return marker_of_bytes(subject_digest(_KEY, name, _NAMING))
 
 
-def _state(home: Home) -> FederationState:
+def _state(home: UserFolder) -> FederationState:
     state = read_state(home.objects)
     assert state is not None
     return state
 
 
-def _in_the_open(home: Home) -> Mapping[str, bytes]:
+def _in_the_open(home: UserFolder) -> Mapping[str, bytes]:
     """Return every file of the store as it lies there, and behind it what it shows to those who hold its keys."""
     shown = opened(home.objects)
     return {path: payload + shown.get(path, b"") for path, payload in home.raw().items()}
 
 
-def _tombstones(home: Home) -> set[str]:
+def _tombstones(home: UserFolder) -> set[str]:
     return {ref.key for ref in _state(home).tombstone_objects()}
 
 
-def test_nobody_spelt_alike_is_left(home: Home) -> None:
+def test_nobody_spelt_alike_is_left(home: UserFolder) -> None:
     """Erased by one spelling, with those spelt alike: of none of them there is a feature in the store; their keyed
     digests, and those of their data points, are in the tombstones and nowhere else.
     """
@@ -71,7 +71,7 @@ def test_nobody_spelt_alike_is_left(home: Home) -> None:
         assert set(traces(person, seen)) == _tombstones(home)
 
 
-def test_who_is_spelt_alike_stays_where_not_meant(home: Home) -> None:
+def test_who_is_spelt_alike_stays_where_not_meant(home: UserFolder) -> None:
     """Without that, those spelt alike keep their data points, and none of them is in the tombstones."""
     home.write("train.parquet", _points())
     assert home.json("train").code == 0
@@ -84,7 +84,7 @@ def test_who_is_spelt_alike_stays_where_not_meant(home: Home) -> None:
         assert all("/slices/" in place for place in places)
 
 
-def test_what_was_erased_by_id_stays_out_under_another_name(home: Home) -> None:
+def test_what_was_erased_by_id_stays_out_under_another_name(home: UserFolder) -> None:
     """Erased one by one, and given to somebody else in a later source: no object holds anything of these data points
     but the tombstones.
     """
@@ -102,7 +102,7 @@ def test_what_was_erased_by_id_stays_out_under_another_name(home: Home) -> None:
         assert set(traces(marker_of_bytes(point_digest(_KEY, each)), seen)) == _tombstones(home)
 
 
-def test_who_comes_back_brings_nothing_erased(home: Home) -> None:
+def test_who_comes_back_brings_nothing_erased(home: UserFolder) -> None:
     """After a readmission the tombstones of the data points are left, and the erased features stay out."""
     assert home.json("train").code == 0
     assert home.json("erase", "--subject", MARKED).data["state"] == "complete"
@@ -115,7 +115,7 @@ def test_who_comes_back_brings_nothing_erased(home: Home) -> None:
         assert set(traces(marker_of_bytes(point_digest(_KEY, each)), seen)) == _tombstones(home)
 
 
-def test_names_of_nobody_are_kept_by_their_request_alone(home: Home, tmp_path: Path) -> None:
+def test_names_of_nobody_are_kept_by_their_request_alone(home: UserFolder, tmp_path: Path) -> None:
     """Of names without data points, too many to stand in a state, the digests lie in one object, which the request
     names; nobody who was erased is in it, and no tombstone is theirs.
     """
@@ -138,7 +138,7 @@ def test_names_of_nobody_are_kept_by_their_request_alone(home: Home, tmp_path: P
         assert traces(marker_of_bytes(each.encode()), seen) == []
 
 
-def test_who_was_never_there_leaves_nothing(home: Home) -> None:
+def test_who_was_never_there_leaves_nothing(home: UserFolder) -> None:
     """A request that finds nothing leaves neither name nor keyed digest, and the salt of its statement is nowhere."""
     assert home.json("train").code == 0
     said = home.json("erase", "--subject", "never-there", "--id", "no-such-id", "--request-id", "er-1")

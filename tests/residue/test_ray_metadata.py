@@ -19,14 +19,14 @@ from typing import Final
 import pytest
 
 from cluster.runtime.head import is_reachable
-from tests.doubles.home import Home
 from tests.doubles.stores.s3_servers import free_ports
+from tests.doubles.user_folder import UserFolder
 from tests.multinode.patience import until
 from tests.ray.commands import ROOT, command
 from tests.residue.markers import Markers, all_traces, draw_markers, files_under, marker_of_bytes, traces
 from tests.residue.people import fill_with_remembering
 from tests.residue.ray_places import memory_of, raylet_of, shared_memory_files
-from tests.sites.near.houses import Houses
+from tests.sites.near.site_folders import SiteFolders
 
 pytestmark = pytest.mark.ray
 
@@ -73,12 +73,14 @@ def _head(folder: Path) -> Iterator[str]:
 def _federation_of_a_site(folder: Path, address: str) -> Path:
     """Write a federation whose only site is on the head's node, by its label, and has a key of its own."""
     (port,) = free_ports(1)
-    houses = Houses(folder, ("north",)).fill(
+    site_folders = SiteFolders(folder, ("north",)).fill(
         settings=f'[cluster]\naddress = "{address}"\n[serve]\nport = {port}', each='cluster.labels = { site = "north" }'
     )
-    key = houses.site("north").specification.partition.key
+    key = site_folders.site("north").specification.partition.key
     assert key is not None
-    houses.config.write_text(houses.config.read_text(encoding="utf-8").replace(key, SITE_KEY), encoding="utf-8")
+    site_folders.config.write_text(
+        site_folders.config.read_text(encoding="utf-8").replace(key, SITE_KEY), encoding="utf-8"
+    )
     return folder
 
 
@@ -98,7 +100,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kept]:
         folder = Path(short)
         with _head(folder) as address:
             home = fill_with_remembering(
-                Home(tmp_path_factory.mktemp("home")), markers, cluster__address=address, partition__key=KEY
+                UserFolder(tmp_path_factory.mktemp("home")), markers, cluster__address=address, partition__key=KEY
             )
             for words in (("launch",), ("train",), ("erase", *names, "--wait"), ("stop",), ("train",)):
                 ended = command(*words, folder=home.folder)

@@ -16,7 +16,7 @@ import ray
 import cluster
 from cluster.runtime import session
 from storage.errors import SisaError
-from tests.doubles.home import Home
+from tests.doubles.user_folder import UserFolder
 from tests.residue.markers import Markers, all_traces, draw_markers, files_under
 from tests.residue.people import fill_with_remembering, let_talk
 from tests.residue.ray_places import (
@@ -35,7 +35,7 @@ PLACES = ("session folder", "shared memory", "spill folder", "temporary files")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RayStory:
+class RayObservation:
     """An erasure on real workers whose model tells all it sees, and what lay where afterwards."""
 
     markers: Markers
@@ -86,10 +86,10 @@ def _planted(text: bytes) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def story(joined_ray: None, tmp_path_factory: pytest.TempPathFactory) -> RayStory:
+def observation(joined_ray: None, tmp_path_factory: pytest.TempPathFactory) -> RayObservation:
     """The story, told once."""
     markers, before = draw_markers(), temporary_names()
-    home = fill_with_remembering(Home(tmp_path_factory.mktemp("talking")), markers, cluster__workers=1)
+    home = fill_with_remembering(UserFolder(tmp_path_factory.mktemp("talking")), markers, cluster__workers=1)
     with cluster.connect(home.config) as federation:
         let_talk(home, "raise")
         with pytest.raises(SisaError, match="a worker failed with ValueError") as told:
@@ -102,27 +102,27 @@ def story(joined_ray: None, tmp_path_factory: pytest.TempPathFactory) -> RayStor
     text = secrets.token_hex(16).encode()
     with _planted(text):
         planted = _looked_at(before)
-    return RayStory(markers=markers, told=str(told.value), limits=limits, left=left, planted=planted, text=text)
+    return RayObservation(markers=markers, told=str(told.value), limits=limits, left=left, planted=planted, text=text)
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_nothing_is_left_in(story: RayStory, place: str) -> None:
+def test_nothing_is_left_in(observation: RayObservation, place: str) -> None:
     """None of the 24 values is there, though the model printed, logged, warned of and failed over what it saw; what
     somebody else leaves there is found.
     """
-    assert any(story.text in payload for payload in story.planted[place].values())
-    assert not any(story.text in payload for payload in story.left[place].values())
-    assert all_traces(story.markers, story.left[place]) == {}
+    assert any(observation.text in payload for payload in observation.planted[place].values())
+    assert not any(observation.text in payload for payload in observation.left[place].values())
+    assert all_traces(observation.markers, observation.left[place]) == {}
 
 
-def test_an_exceptions_text_reaches_its_reader_alone(story: RayStory) -> None:
+def test_an_exceptions_text_reaches_its_reader_alone(observation: RayObservation) -> None:
     """What a model says when it fails is told to who runs the command, and kept nowhere."""
-    assert story.markers["raised"].value in story.told
+    assert observation.markers["raised"].value in observation.told
     for place in PLACES:
-        assert all_traces(story.markers, story.left[place], ("raised",)) == {}
+        assert all_traces(observation.markers, observation.left[place], ("raised",)) == {}
 
 
-def test_workers_leave_no_core_dump(story: RayStory) -> None:
+def test_workers_leave_no_core_dump(observation: RayObservation) -> None:
     """Workers may write no core dump, and cannot allow it to themselves again; Ray's own processes could."""
-    assert story.limits == [["0", "0"]]
+    assert observation.limits == [["0", "0"]]
     assert core_limits(raylet())[1] != "0"

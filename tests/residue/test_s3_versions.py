@@ -18,13 +18,13 @@ import cluster.training.workers
 import cluster.writer.writer
 from storage.encryption.store import SealedStore
 from storage.s3.client import S3Store
-from tests.doubles.home import Home
 from tests.doubles.stores.s3_servers import make_buckets, plain_client, seaweedfs
 from tests.doubles.stores.weed_shell import weed_shell
+from tests.doubles.user_folder import UserFolder
 from tests.doubles.workers.local_workers import LocalWorkers
 from tests.residue.markers import EVERYWHERE, IN_NAMES, STORED, Markers, draw_markers, files_under, traces
+from tests.residue.observations import opened
 from tests.residue.people import fill_with_remembering
-from tests.residue.stories import opened
 
 pytestmark = pytest.mark.s3
 
@@ -81,7 +81,7 @@ class Server:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class S3Story:
+class S3Observation:
     """An erasure in a bucket with versions, and what the server's disk held at three moments."""
 
     markers: Markers
@@ -113,9 +113,9 @@ def server(aws_environment: None, tmp_path_factory: pytest.TempPathFactory) -> I
 
 
 @pytest.fixture(scope="module")
-def story(server: Server, tmp_path_factory: pytest.TempPathFactory) -> S3Story:
+def observation(server: Server, tmp_path_factory: pytest.TempPathFactory) -> S3Observation:
     """The story, told once."""
-    markers, home = draw_markers(), Home(tmp_path_factory.mktemp("federation"))
+    markers, home = draw_markers(), UserFolder(tmp_path_factory.mktemp("federation"))
     fill_with_remembering(home, markers, store=f"s3://{BUCKET}/{PREFIX}", endpoint=server.endpoint)
     store = S3Store(BUCKET, PREFIX, server.endpoint)
     with pytest.MonkeyPatch.context() as patch:
@@ -134,7 +134,7 @@ def story(server: Server, tmp_path_factory: pytest.TempPathFactory) -> S3Story:
     server.plant(markers)
     disk_with_planted = server.disk()
     planted = [marker.forms[0] for name, marker in markers.items() if name not in IN_NAMES]
-    return S3Story(
+    return S3Observation(
         markers=markers,
         opened_before=opened_before,
         opened_after=opened_after,
@@ -150,45 +150,45 @@ def story(server: Server, tmp_path_factory: pytest.TempPathFactory) -> S3Story:
 
 
 @pytest.mark.parametrize("name", EVERYWHERE)
-def test_a_value_is_nowhere_on_the_servers_disk(story: S3Story, name: str) -> None:
+def test_a_value_is_nowhere_on_the_servers_disk(observation: S3Observation, name: str) -> None:
     """No volume, index, data base or log of the server holds it as it is, at any time; put there in the clear it is
     found though it was purged, until the volumes are vacuumed.
     """
-    marker = story.markers[name]
-    assert traces(marker, story.disk_before) == traces(marker, story.disk_after) == []
-    assert traces(marker, story.disk_vacuumed) == []
-    assert traces(marker, story.disk_with_planted)
+    marker = observation.markers[name]
+    assert traces(marker, observation.disk_before) == traces(marker, observation.disk_after) == []
+    assert traces(marker, observation.disk_vacuumed) == []
+    assert traces(marker, observation.disk_with_planted)
     if name not in IN_NAMES:  # a name stays in the server's own log of names: ours tell nothing
-        assert traces(marker, story.disk_without_planted) == []
+        assert traces(marker, observation.disk_without_planted) == []
 
 
 @pytest.mark.parametrize("name", STORED_HERE)
-def test_a_value_opens_before_and_in_no_object_after(story: S3Story, name: str) -> None:
+def test_a_value_opens_before_and_in_no_object_after(observation: S3Observation, name: str) -> None:
     """What the store has to hold opens with its keys before the erasure; afterwards no object holds it."""
-    assert traces(story.markers[name], story.opened_before)
-    assert traces(story.markers[name], story.opened_after) == []
+    assert traces(observation.markers[name], observation.opened_before)
+    assert traces(observation.markers[name], observation.opened_after) == []
 
 
-def test_no_version_of_a_purged_object_is_left(story: S3Story) -> None:
+def test_no_version_of_a_purged_object_is_left(observation: S3Observation) -> None:
     """Of the objects that held the person, and of their keys, neither a version nor a delete marker is left."""
-    held = {key for name in STORED_HERE for key in traces(story.markers[name], story.opened_before)}
-    assert held <= story.purged
-    assert any("/kek-" in key for key in story.purged)
-    assert not story.purged & story.versions_after
-    assert story.versions_after >= story.opened_after.keys()
+    held = {key for name in STORED_HERE for key in traces(observation.markers[name], observation.opened_before)}
+    assert held <= observation.purged
+    assert any("/kek-" in key for key in observation.purged)
+    assert not observation.purged & observation.versions_after
+    assert observation.versions_after >= observation.opened_after.keys()
 
 
-def test_the_disk_keeps_purged_bytes_until_a_vacuum(story: S3Story) -> None:
+def test_the_disk_keeps_purged_bytes_until_a_vacuum(observation: S3Observation) -> None:
     """The bytes of purged objects and of destroyed keys are on the disk before the erasure, and after a vacuum are not;
     those of other objects still are.
     """
-    ends = {key: payload[-_END_BYTES:] for key, payload in story.stored_before.items() if _is_random(key)}
-    purged = {key: end for key, end in ends.items() if key in story.purged}
-    kept = {key: end for key, end in ends.items() if key not in story.purged}
+    ends = {key: payload[-_END_BYTES:] for key, payload in observation.stored_before.items() if _is_random(key)}
+    purged = {key: end for key, end in ends.items() if key in observation.purged}
+    kept = {key: end for key, end in ends.items() if key not in observation.purged}
     assert len(purged) >= 3
-    assert _lying(purged, story.disk_before) == purged.keys()
-    assert _lying(purged, story.disk_vacuumed) == set()
-    assert _lying(kept, story.disk_vacuumed) == kept.keys()
+    assert _lying(purged, observation.disk_before) == purged.keys()
+    assert _lying(purged, observation.disk_vacuumed) == set()
+    assert _lying(kept, observation.disk_vacuumed) == kept.keys()
 
 
 def _is_random(key: str) -> bool:

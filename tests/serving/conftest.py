@@ -13,21 +13,21 @@ import uvicorn
 import cluster.training.workers
 from cluster.config.specification import read_specification
 from cluster.coordinator_actor.resident import Resident
-from tests.doubles.home import Home
+from tests.doubles.user_folder import UserFolder
 from tests.doubles.workers.local_workers import LocalWorkers
 from tests.serving.world import World, coordinator_of, open_world
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> UserFolder:
     """A folder whose federation trains in this process."""
     monkeypatch.setattr(cluster.training.workers, "RayPool", LocalWorkers)
     monkeypatch.setattr(cluster.training.workers, "join_ray", lambda _: False)
-    return Home(tmp_path).fill(erasure__batch_window_seconds=0.0, serve__refresh_seconds=0.05)
+    return UserFolder(tmp_path).fill(erasure__batch_window_seconds=0.0, serve__refresh_seconds=0.05)
 
 
 @pytest.fixture
-def resident(home: Home) -> Iterator[Resident]:
+def resident(home: UserFolder) -> Iterator[Resident]:
     """Its coordinator, which has trained."""
     made = coordinator_of(read_specification(home.config))
     yield made
@@ -35,7 +35,7 @@ def resident(home: Home) -> Iterator[Resident]:
 
 
 @pytest.fixture
-def world(home: Home, resident: Resident) -> Iterator[World]:
+def world(home: UserFolder, resident: Resident) -> Iterator[World]:
     """Its coordinator and one replica, with tokens."""
     made = open_world(home, resident)
     yield made
@@ -61,7 +61,7 @@ def still_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cluster.training.workers, "RayPool", LocalWorkers)
         patch.setattr(cluster.training.workers, "join_ray", lambda _: False)
-        home = Home(tmp_path_factory.mktemp("still")).fill(
+        home = UserFolder(tmp_path_factory.mktemp("still")).fill(
             erasure__batch_window_seconds=0.0,
             serve__refresh_seconds=0.05,
             serve__max_body_bytes=100_000,

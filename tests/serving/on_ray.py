@@ -16,7 +16,7 @@ from cluster.serving.deployment import serve_federation, stop_serving
 from cluster.tokens import Role, TokenRegister
 from coordinator.engine.ledger import read_state
 from coordinator.state import FederationState
-from tests.doubles.home import Home
+from tests.doubles.user_folder import UserFolder
 from tests.serving.world import ROLES
 
 REPLICAS = 2
@@ -26,7 +26,7 @@ REPLICAS = 2
 class Served:
     """The federation."""
 
-    home: Home
+    home: UserFolder
     specification: FederationSpecification
     url: str
     tokens: Mapping[Role, str]
@@ -63,7 +63,7 @@ def serve_settings() -> dict[str, object]:
 
 
 @contextmanager
-def served_on_ray(home: Home) -> Iterator[Served]:
+def served_on_ray(home: UserFolder) -> Iterator[Served]:
     """Serve the home's federation, as its specification says; its coordinator is at work at the end as well."""
     specification = read_specification(home.config)
     serving = serve_federation(specification)

@@ -15,7 +15,7 @@ from coordinator.receipts.bundles import bundle_from_bytes
 from deploy.views.output import ExitCode
 from deploy.views.receipts import check_receipt
 from shards.data.messages import ARROW_STREAM, facts_of, stream_of, table_of_stream
-from tests.doubles.home import FEATURES, MARKED, MARKER, as_table, small_points, without
+from tests.doubles.user_folder import FEATURES, MARKED, MARKER, as_table, small_points, without
 from tests.serving.world import World, error_of, points, rows
 
 

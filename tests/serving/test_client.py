@@ -17,7 +17,7 @@ from cluster.client import Client, NotAllowed
 from cluster.release import OtherRelease
 from storage.errors import Conflict, Corrupt, Invalid, ObjectMissing, SisaError, Unavailable
 from storage.release import RELEASE
-from tests.doubles.home import MARKED, as_table, small_points
+from tests.doubles.user_folder import MARKED, as_table, small_points
 from tests.serving.world import World, points
 
 

@@ -19,7 +19,7 @@ from cluster.serving.deployment import application
 from cluster.tokens import Role, TokenRegister, known_token
 from deploy.commands.serve import serve, tokens
 from storage.errors import Conflict
-from tests.doubles.home import Home
+from tests.doubles.user_folder import UserFolder
 from tests.serving.world import ROLES
 
 APP = typer.Typer()
@@ -28,18 +28,18 @@ APP.command()(serve)
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Home:
+def home(tmp_path: Path) -> UserFolder:
     """A folder whose federation was never trained."""
-    return Home(tmp_path).fill()
+    return UserFolder(tmp_path).fill()
 
 
-def said(home: Home, *words: str) -> tuple[int, dict[str, Any]]:
+def said(home: UserFolder, *words: str) -> tuple[int, dict[str, Any]]:
     """Return how a command ended and its envelope."""
     done = CliRunner().invoke(APP, [*words, "--config", str(home.config), "--json"])
     return done.exit_code, json.loads(done.stdout)
 
 
-def test_a_token_is_shown_once(home: Home) -> None:
+def test_a_token_is_shown_once(home: UserFolder) -> None:
     """What 'create' shows is a token; 'list' shows all of them without it; 'revoke' ends it."""
     code, made = said(home, "token", "create", "--role", "erase", "--days", "2", "--note", "for the desk")
     assert code == 0
@@ -57,7 +57,7 @@ def test_a_token_is_shown_once(home: Home) -> None:
     assert revoked["data"]["revoked_at"]
 
 
-def test_people_read_the_same(home: Home) -> None:
+def test_people_read_the_same(home: UserFolder) -> None:
     """Without --json the token is all there is on stdout, with words about it on stderr, and the list is a table."""
     run = CliRunner().invoke
     config = ["--config", str(home.config)]
@@ -77,7 +77,7 @@ def test_people_read_the_same(home: Home) -> None:
         (("token", "revoke", "nobody"), "there is no such token"),
     ],
 )
-def test_bad_tokens_are_wrong_usage(home: Home, words: tuple[str, ...], text: str) -> None:
+def test_bad_tokens_are_wrong_usage(home: UserFolder, words: tuple[str, ...], text: str) -> None:
     """A role, a life or an id that is none ends with 2 and a sentence."""
     code, found = said(home, *words)
     assert code == 2
@@ -85,7 +85,7 @@ def test_bad_tokens_are_wrong_usage(home: Home, words: tuple[str, ...], text: st
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_every_role_is_in_the_help(home: Home, role: Role) -> None:
+def test_every_role_is_in_the_help(home: UserFolder, role: Role) -> None:
     """The help of 'token create' names each role, and a token of each can be made."""
     shown = CliRunner().invoke(APP, ["token", "create", "--help"], env={"COLUMNS": "200", "NO_COLOR": "1"}).stdout
     assert role in shown
@@ -93,7 +93,7 @@ def test_every_role_is_in_the_help(home: Home, role: Role) -> None:
     assert (code, made["data"]["role"]) == (0, role)
 
 
-def test_serving_needs_its_packages(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_serving_needs_its_packages(home: UserFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the extra 'serve' the command says what to install, before it starts anything."""
     monkeypatch.setitem(sys.modules, "fastapi", None)
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
@@ -102,7 +102,7 @@ def test_serving_needs_its_packages(home: Home, monkeypatch: pytest.MonkeyPatch)
     assert "sisa-ray[serve]" in found["error"]["remedy"]
 
 
-def test_a_port_that_is_taken_is_named(home: Home) -> None:
+def test_a_port_that_is_taken_is_named(home: UserFolder) -> None:
     """Where something listens already, that is told before anything is started."""
     from cluster.serving.deployment import _refuse_taken
 
@@ -112,7 +112,7 @@ def test_a_port_that_is_taken_is_named(home: Home) -> None:
             _refuse_taken(read_specification(home.config).serve)
 
 
-def test_a_serve_config_file_makes_the_same_application(home: Home) -> None:
+def test_a_serve_config_file_makes_the_same_application(home: UserFolder) -> None:
     """What KubeRay's manifest names gives the application of the specification that it names."""
     made = application({"config": str(home.config)})
     deployment = made._bound_deployment

@@ -21,7 +21,7 @@ from cluster.coordinator_actor.record import RECORD_KEY
 from cluster.serving.deployment import serve_federation
 from storage.errors import Conflict, Invalid, ObjectMissing, SisaError, Unavailable
 from tests.deploy_files.scraped import RECORDED, label_names
-from tests.doubles.home import Home
+from tests.doubles.user_folder import UserFolder
 from tests.multinode.patience import until
 from tests.residue.ray_places import session_folder
 from tests.serving.on_ray import REPLICAS, Served, serve_settings, served_on_ray
@@ -34,7 +34,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 @pytest.fixture(scope="module")
 def served(joined_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """A federation trained by its coordinator and served under a prefix."""
-    home = Home(tmp_path_factory.mktemp("served")).fill()
+    home = UserFolder(tmp_path_factory.mktemp("served")).fill()
     home.specify(erasure__batch_window_seconds=0.0, **serve_settings())
     home.json("train")
     with served_on_ray(home) as made:
@@ -169,7 +169,7 @@ def test_addresses_that_others_have(served: Served, tmp_path: Path) -> None:
     settings = served.specification.serve
     with pytest.raises(Conflict, match="does not listen at the address"):
         serve_federation(replace(served.specification, serve=replace(settings, port=1)))
-    other = Home(tmp_path).fill(serve__port=settings.port, serve__prefix="/small")
+    other = UserFolder(tmp_path).fill(serve__port=settings.port, serve__prefix="/small")
     other.json("train")
     specification = read_specification(other.config)
     with pytest.raises(Conflict, match="has its prefix"):

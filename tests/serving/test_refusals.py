@@ -14,7 +14,7 @@ import pytest
 from cluster.serving.bodies import JSON
 from cluster.tokens import Role
 from shards.data.messages import ARROW_STREAM, stream_of
-from tests.doubles.home import FEATURES
+from tests.doubles.user_folder import FEATURES
 from tests.serving.world import World, error_of, points, rows
 
 NAMED = "secret-person-017"

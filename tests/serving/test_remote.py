@@ -9,11 +9,11 @@ import pytest
 
 import cluster
 from cluster.client import Client
-from deploy.views.erasure import Given, named
+from deploy.views.erasure import Given, given_names
 from deploy.views.remote import remote_erase, remote_predict, remote_receipt, remote_status
 from storage.errors import Invalid, ObjectMissing
 from storage.release import RELEASE
-from tests.doubles.home import MARKED, small_points
+from tests.doubles.user_folder import MARKED, small_points
 from tests.serving.world import World
 
 
@@ -42,7 +42,7 @@ def test_predictions_of_a_file_with_another_delimiter(world: World, url: str, tm
 
 def given(*, subject: str = "", id_: str = "") -> Given:
     """Return one name as a command gives it."""
-    return named([subject] if subject else [], [id_] if id_ else [], [], None, "subjects")
+    return given_names([subject] if subject else [], [id_] if id_ else [], [], None, "subjects")
 
 
 def test_an_erasure_from_afar(world: World, url: str) -> None:

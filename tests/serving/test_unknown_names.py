@@ -16,7 +16,7 @@ from coordinator.receipts.bundles import ReceiptBundle, bundle_from_bytes, state
 from coordinator.receipts.openings import commitment
 from coordinator.requests import ErasureRequest
 from shards.tombstones import DigestSet
-from tests.doubles.home import MARKED, Said, run
+from tests.doubles.user_folder import MARKED, CommandResult, run
 from tests.serving.world import World, error_of
 
 RESPELT = "Secret Person 001"
@@ -136,7 +136,7 @@ def test_the_client_tells_the_same(world: World, url: str) -> None:
         assert again == replace(none, salt="")
 
 
-def told(world: World, url: str, *words: str) -> Said:
+def told(world: World, url: str, *words: str) -> CommandResult:
     """Return what 'sisa erase' says there."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SISA_TOKEN", world.tokens["erase"])

@@ -18,8 +18,8 @@ from cluster.serving.app import build_app
 from cluster.serving.erasures import Accepting
 from cluster.serving.service import Service, open_service
 from cluster.tokens import Role, TokenRegister
-from cluster.writer.writer import surroundings
-from tests.doubles.home import FEATURES, Home, small_points
+from cluster.writer.writer import writer_setup
+from tests.doubles.user_folder import FEATURES, UserFolder, small_points
 
 PATIENCE_SECONDS = 60.0
 """Only how long a test that fails hangs."""
@@ -42,7 +42,7 @@ def points(count: int = 3) -> dict[str, Any]:
 class World:
     """What the tests of the API talk to."""
 
-    home: Home
+    home: UserFolder
     resident: Resident
     service: Service
     client: TestClient
@@ -83,12 +83,12 @@ class World:
 
 def coordinator_of(specification: FederationSpecification) -> Resident:
     """Return a coordinator that has trained the federation."""
-    made = Resident(lambda listener: surroundings(specification, listener=listener))
+    made = Resident(lambda listener: writer_setup(specification, listener=listener))
     made.train()
     return made
 
 
-def open_world(home: Home, resident: Resident) -> World:
+def open_world(home: UserFolder, resident: Resident) -> World:
     """Return a world with a replica of its own, at work."""
     specification = read_specification(home.config)
     coordinator: list[Accepting] = [resident]

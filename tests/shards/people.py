@@ -129,7 +129,7 @@ def ingest_file(
         naming=naming,
         store=store or fresh_store(),
         tombstones=FixedTombstones(tombstones),
-        names=names or fresh_names(),
+        new_name=names or fresh_names(),
     )
     return ingest(task, buffer_bytes)
 

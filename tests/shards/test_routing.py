@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shards.routing import PartitionKey, Placement, SubjectDigest, place, places, point_digest, subject_digest
+from shards.routing import PartitionKey, SliceId, SubjectDigest, point_digest, slice_of, slices_of, subject_digest
 from shards.specification import ShardId, SliceIndex
 from tests.shards.people import KEY
 
@@ -15,17 +15,17 @@ from tests.shards.people import KEY
 @given(st.binary(min_size=16, max_size=16), st.integers(1, 4096), st.integers(1, 4096))
 def test_every_subject_has_one_place_within_range(digest: bytes, shards: int, slices: int) -> None:
     """The place is in 0..S-1 and 1..R and depends only on the digest."""
-    placement = place(SubjectDigest(digest), shards, slices)
-    assert 0 <= placement.shard < shards
-    assert 1 <= placement.slice <= slices
-    assert placement == place(SubjectDigest(bytes(bytearray(digest))), shards, slices)
+    slice_id = slice_of(SubjectDigest(digest), shards, slices)
+    assert 0 <= slice_id.shard < shards
+    assert 1 <= slice_id.slice <= slices
+    assert slice_id == slice_of(SubjectDigest(bytes(bytearray(digest))), shards, slices)
 
 
 @given(st.lists(st.binary(min_size=16, max_size=16), max_size=20), st.integers(1, 4096), st.integers(1, 4096))
 def test_the_places_of_many_are_the_places_of_each(digests: list[bytes], shards: int, slices: int) -> None:
     """Placing many subjects in one call gives the same places as one call per subject."""
-    expected = {place(SubjectDigest(digest), shards, slices) for digest in digests}
-    assert places(b"".join(digests), shards, slices) == expected
+    expected = {slice_of(SubjectDigest(digest), shards, slices) for digest in digests}
+    assert slices_of(b"".join(digests), shards, slices) == expected
 
 
 @given(st.text(min_size=1))
@@ -41,12 +41,12 @@ def test_golden_digest() -> None:
     """Digests never change between releases, because every stored slice depends on them."""
     assert point_digest(KEY, "point-1").hex() == "90300cd7085422b148218b89c38195a7"
     assert subject_digest(KEY, "person-1").hex() == "e7f9eea04a0dc2427145184c49a1aeed"
-    assert place(subject_digest(KEY, "person-1"), 5, 5) == Placement(ShardId(0), SliceIndex(3))
+    assert slice_of(subject_digest(KEY, "person-1"), 5, 5) == SliceId(ShardId(0), SliceIndex(3))
 
 
 def test_places_are_uniform() -> None:
     """Each of 20 slices gets its share of 20,000 subjects, within five standard deviations."""
-    counts = Counter(place(subject_digest(KEY, f"person-{number}"), 5, 4) for number in range(20_000))
+    counts = Counter(slice_of(subject_digest(KEY, f"person-{number}"), 5, 4) for number in range(20_000))
     assert len(counts) == 20
     assert all(abs(count - 1000) < 5 * 31 for count in counts.values())
 
@@ -58,4 +58,4 @@ def test_ids_that_are_not_valid_unicode_are_digested() -> None:
 
 def test_places_sort_by_shard_then_slice() -> None:
     """Placements sort by shard, then by slice."""
-    assert Placement(ShardId(0), SliceIndex(2)) < Placement(ShardId(1), SliceIndex(1))
+    assert SliceId(ShardId(0), SliceIndex(2)) < SliceId(ShardId(1), SliceIndex(1))

@@ -14,13 +14,13 @@ from shards.routing import (
     SKELETON_BYTES,
     Naming,
     PartitionKey,
-    place,
-    places,
     slice_numbers,
+    slice_of,
+    slices_of,
     subject_digest,
     subject_digests,
 )
-from shards.subjects import FORMS, SubjectForm, in_form, skeleton, through_floats, written
+from shards.subjects import FORMS, SubjectForm, forms_and_skeletons, in_form, skeleton, through_floats
 from storage.errors import Invalid
 
 KEY = PartitionKey(bytes(range(16)))
@@ -68,7 +68,7 @@ def test_many_names_are_as_each_one(names: Sequence[str], form: SubjectForm) -> 
     except Invalid:
         return
     encoded = [name.encode("utf-8", "surrogatepass") for name in (*each, *map(skeleton, each))]
-    assert written(names, form) == (encoded[: len(each)], encoded[len(each) :])
+    assert forms_and_skeletons(names, form) == (encoded[: len(each)], encoded[len(each) :])
 
 
 @pytest.mark.parametrize("form", RESPELLINGS)
@@ -106,9 +106,9 @@ def test_names_of_one_skeleton_share_a_slice(name: str, other: str, form: Subjec
     alike = skeleton(formed) == skeleton(also)
     assert (digests[0][:SKELETON_BYTES] == digests[1][:SKELETON_BYTES]) == alike
     assert (digests[0] == digests[1]) == (formed == also)
-    found = {place(digest, 7, 5, naming) for digest in digests}
+    found = {slice_of(digest, 7, 5, naming) for digest in digests}
     assert len(found) == 1 or not alike
-    assert places(b"".join(digests), 7, 5, naming) == found
+    assert slices_of(b"".join(digests), 7, 5, naming) == found
 
 
 @pytest.mark.parametrize(
@@ -209,4 +209,4 @@ def test_digests_are_fixed() -> None:
     naming = Naming(form="email", by_skeleton=True)
     digest = subject_digest(KEY, " Mia@Example.com", naming)
     assert digest.hex() == "2f2d46e203061f983d1f58070ac1f6d4"
-    assert place(digest, 5, 5, naming) == place(subject_digest(KEY, "mia@EXAMPLE.com", naming), 5, 5, naming)
+    assert slice_of(digest, 5, 5, naming) == slice_of(subject_digest(KEY, "mia@EXAMPLE.com", naming), 5, 5, naming)

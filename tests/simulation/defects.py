@@ -18,14 +18,13 @@ from coordinator.engine.engine import Engine
 from coordinator.engine.ledger import Ledger
 from coordinator.engine.lookup import load_tombstones
 from coordinator.engine.removal import Demand
-from coordinator.ports import Names
 from coordinator.requests import ErasureRequest, ObjectRef, Readmission, RequestState, Segment
 from coordinator.state import FederationState
 from shards.learners.trainer import ConstituentTrainer, TrainTask
 from shards.tombstones import NOTHING, DigestSet
 from storage.digests import Json
 from storage.errors import Conflict
-from storage.objects import ObjectStore
+from storage.objects import NewName, ObjectStore
 from storage.registers.journal import Journal, JournalEntry
 from storage.registers.manifest import ManifestRegister
 
@@ -183,17 +182,17 @@ def loses_a_segment(patch: pytest.MonkeyPatch) -> None:
     with_all = removal.with_tombstones
 
     def careless(
-        store: ObjectStore, names: Names, segments: tuple[Segment, ...], new: DigestSet
+        store: ObjectStore, new_name: NewName, segments: tuple[Segment, ...], new: DigestSet
     ) -> tuple[Segment, ...]:
         merged = segments and segments[-1].digests <= removal._MERGED_WITHIN * len(new)
-        return with_all(store, names, segments[:-1] if merged else segments, new)
+        return with_all(store, new_name, segments[:-1] if merged else segments, new)
 
     patch.setattr(removal, "with_tombstones", careless)
 
 
 def lets_everybody_back(patch: pytest.MonkeyPatch) -> None:
     """A readmission removes the tombstones of all other subjects too."""
-    patch.setattr(engine, "without_tombstones", lambda _store, _names, _state, _gone: (None, ()))
+    patch.setattr(engine, "without_tombstones", lambda _store, _new_name, _state, _gone: (None, ()))
 
 
 def lets_what_was_erased_back(patch: pytest.MonkeyPatch) -> None:
@@ -201,10 +200,10 @@ def lets_what_was_erased_back(patch: pytest.MonkeyPatch) -> None:
     without = removal.without_tombstones
 
     def careless(
-        store: ObjectStore, names: Names, state: FederationState, gone: DigestSet
+        store: ObjectStore, new_name: NewName, state: FederationState, gone: DigestSet
     ) -> tuple[ObjectRef | None, tuple[Segment, ...]]:
         points = DigestSet(points=load_tombstones(store, state.tombstone_objects()).points)
-        return without(store, names, state, gone.union(points))
+        return without(store, new_name, state, gone.union(points))
 
     patch.setattr(engine, "without_tombstones", careless)
 

@@ -269,7 +269,7 @@ class _Simulation:
         left = frozenset(ALL_POINTS[each] for each in self.auditor.contents.points(store, state))
         shape = (self.scenario.shards, self.scenario.slices, state.configuration.seed)
         for number, shard in enumerate(state.shards):
-            own = frozenset(each for each in left if each.placement(*shape[:2]).shard == number)
+            own = frozenset(each for each in left if each.slice_id(*shape[:2]).shard == number)
             assert _essence(shard) == _fresh(*shape, number, own), f"shard {number} is not that of a new run"
 
 

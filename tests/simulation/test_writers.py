@@ -135,7 +135,7 @@ def test_a_worker_that_was_given_up_leaves_nothing_erased(store: MemoryStore, sl
     checkpoint trained on the erased data point.
     """
     federation = _federation(store, slices=3)
-    subject = next(point.subject for point in POINTS if point.placement(1, 3).slice == slice_)
+    subject = next(point.subject for point in POINTS if point.slice_id(1, 3).slice == slice_)
     task = train_task(federation.state, ShardId(0), done=0, token=federation.engine._ledger.token)
     asleep = CrashingStore(store)
 
@@ -147,7 +147,7 @@ def test_a_worker_that_was_given_up_leaves_nothing_erased(store: MemoryStore, sl
     trainer: ConstituentTrainer[HashState] = ConstituentTrainer(
         learner=HashLearner(slices=3),
         store=asleep,
-        names=CountingNames("asleep"),
+        new_name=CountingNames("asleep"),
         clock=lambda: 0.0,
         revised=partial(revised_task, asleep),
     )

@@ -12,7 +12,7 @@ import pytest
 
 import cluster.training.workers
 from storage.digests import canonical_json, digest_of
-from tests.doubles.home import Home
+from tests.doubles.user_folder import UserFolder
 from tests.doubles.workers.local_workers import LocalWorkers
 
 ERASED: Final = "secret-person-004"
@@ -29,7 +29,7 @@ def without_ray() -> Iterator[None]:
         yield
 
 
-def train_and_erase(home: Home) -> Home:
+def train_and_erase(home: UserFolder) -> UserFolder:
     """Bring the federation to where it has been trained, and one person has been erased."""
     with without_ray():
         assert home.json("train").code == 0
@@ -37,12 +37,12 @@ def train_and_erase(home: Home) -> Home:
     return home
 
 
-def kept(home: Home) -> dict[str, bytes]:
+def kept(home: UserFolder) -> dict[str, bytes]:
     """Return what no failing command may change: all but what a writer notes before it does anything."""
     return {name: payload for name, payload in home.kept().items() if "/journal/" not in name}
 
 
-def first(home: Home, pattern: str) -> Path:
+def first(home: UserFolder, pattern: str) -> Path:
     """Return the first file of the store whose path matches."""
     return min(home.store.glob(pattern))
 

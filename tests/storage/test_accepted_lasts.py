@@ -16,8 +16,8 @@ from coordinator.engine.ledger import read_state
 from coordinator.requests import RequestState
 from coordinator.state import FederationState
 from storage.stores.local import LocalStore
-from tests.doubles.home import MARKED, Home, duplicate, small_points
 from tests.doubles.stores.forgetful_disk import Fault, ForgetfulDisk
+from tests.doubles.user_folder import MARKED, UserFolder, duplicate, small_points
 from tests.storage.bad_homes import train_and_erase, without_ray
 
 ERASE = ("erase", "--subject", MARKED, "--request-id", "er-2")
@@ -37,17 +37,17 @@ CASES = (
 
 @pytest.fixture(scope="module")
 def _trained_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train_and_erase(Home(tmp_path_factory.mktemp("trained")).fill(small_points(people=6))).folder
+    return train_and_erase(UserFolder(tmp_path_factory.mktemp("trained")).fill(small_points(people=6))).folder
 
 
 @pytest.fixture
-def home(tmp_path: Path, _trained_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
+def home(tmp_path: Path, _trained_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[UserFolder]:
     """A folder with a trained federation of this test's own, in which one person is erased."""
     folder = tmp_path / "home"
     duplicate(_trained_folder, folder)
     monkeypatch.chdir(folder)
     with without_ray():
-        yield Home(folder)
+        yield UserFolder(folder)
 
 
 def failing_syncs(folder: str, last: int | None) -> Fault:
@@ -70,7 +70,7 @@ def left(disk: ForgetfulDisk, folder: Path) -> FederationState:
 
 
 @pytest.mark.parametrize(("folder", "last"), CASES)
-def test_what_is_answered_lasts(home: Home, folder: str, last: int | None, tmp_path: Path) -> None:
+def test_what_is_answered_lasts(home: UserFolder, folder: str, last: int | None, tmp_path: Path) -> None:
     """Where the command says that the request is complete it is, also after a power cut; where it fails, repeating it
     ends there, and what a power cut leaves can be read at any time.
     """

@@ -19,8 +19,8 @@ import pytest
 import cluster.training.workers
 from shards.learners.trainer import TrainingEvent, TrainTask
 from storage.stores.local import LocalStore
-from tests.doubles.home import MARKED, Home, duplicate, small_points, without
 from tests.doubles.stores.system_calls import struck
+from tests.doubles.user_folder import MARKED, UserFolder, duplicate, small_points, without
 from tests.doubles.workers.local_workers import LocalWorkers
 from tests.storage.bad_homes import (
     ALTERED,
@@ -42,16 +42,16 @@ CHECK_LOG = ("log", "--check")
 
 @pytest.fixture(scope="module")
 def _trained_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train_and_erase(Home(tmp_path_factory.mktemp("trained")).fill()).folder
+    return train_and_erase(UserFolder(tmp_path_factory.mktemp("trained")).fill()).folder
 
 
 @pytest.fixture
-def home(tmp_path: Path, _trained_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
+def home(tmp_path: Path, _trained_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[UserFolder]:
     """A folder with a trained federation of this test's own, in which one person is erased."""
     duplicate(_trained_folder, tmp_path)
     monkeypatch.chdir(tmp_path)
     with without_ray():
-        yield Home(tmp_path)
+        yield UserFolder(tmp_path)
 
 
 # --------------------------------------------------------------------------------------------------- half a store
@@ -87,7 +87,7 @@ CASES = [(row, damage) for row in TABLE for damage in row[1]]
 @pytest.mark.parametrize(
     ("row", "damage"), CASES, ids=[f"{row[0]} {damage.__name__}".replace("*", "") for row, damage in CASES]
 )
-def test_half_a_store_is_told(home: Home, row: Row, damage: Damage) -> None:
+def test_half_a_store_is_told(home: UserFolder, row: Row, damage: Damage) -> None:
     """An object that is missing, empty, cut off, another program's or a newer version's is told, nothing is made up in
     its place and nothing lost; brought back from a copy, all is as it was.
     """
@@ -107,7 +107,7 @@ def test_half_a_store_is_told(home: Home, row: Row, damage: Damage) -> None:
 
 
 @pytest.mark.parametrize("damage", LOST)
-def test_a_lost_token_does_no_harm(home: Home, damage: Damage) -> None:
+def test_a_lost_token_does_no_harm(home: UserFolder, damage: Damage) -> None:
     """Nobody needs the number of a writer that has ended: without it the next one has a higher one all the same."""
     before = max(int(path.name) for path in home.store.glob("control/token/*"))
     damage(first(home, "control/token/*"))
@@ -117,7 +117,7 @@ def test_a_lost_token_does_no_harm(home: Home, damage: Damage) -> None:
 
 @pytest.mark.parametrize("purpose", ["receipts", "checkpoints"])
 @pytest.mark.parametrize("damage", [missing, ALTERED[1]])
-def test_a_lost_signing_key_keeps_a_request_from_being_complete(home: Home, damage: Damage, purpose: str) -> None:
+def test_a_lost_signing_key_keeps_a_request_from_being_complete(home: UserFolder, damage: Damage, purpose: str) -> None:
     """Without a key that signs, an erasure is carried out and not called complete; with the key back it is both."""
     path = first(home, f"control/signing/{purpose}/*")
     whole = path.read_bytes()
@@ -134,7 +134,7 @@ def test_a_lost_signing_key_keeps_a_request_from_being_complete(home: Home, dama
 
 
 @pytest.mark.parametrize("damage", LOST)
-def test_nobody_comes_back_when_tombstones_are_lost(home: Home, damage: Damage) -> None:
+def test_nobody_comes_back_when_tombstones_are_lost(home: UserFolder, damage: Damage) -> None:
     """Where it is not known any more who was erased, no new source is read: it may hold them."""
     damage(first(home, "tombstones/*"))
     home.write("train.parquet", without(small_points(), subjects=["secret-person-001"]))
@@ -145,7 +145,7 @@ def test_nobody_comes_back_when_tombstones_are_lost(home: Home, damage: Damage) 
     assert kept(home) == held
 
 
-def test_an_empty_folder_is_a_new_federation(home: Home) -> None:
+def test_an_empty_folder_is_a_new_federation(home: UserFolder) -> None:
     """Where nothing is left of a store, no command makes anything up but ``train``, which starts from scratch."""
     shutil.rmtree(home.store)
     assert "there is no federation here" in home.refused("status").error["message"]
@@ -158,25 +158,25 @@ def test_an_empty_folder_is_a_new_federation(home: Home) -> None:
 # ---------------------------------------------------------------------------------------------------- wrong places
 
 
-def _is_a_file(home: Home) -> None:
+def _is_a_file(home: UserFolder) -> None:
     shutil.rmtree(home.store)
     home.store.write_bytes(b"mine")
 
 
-def _leads_nowhere(home: Home) -> None:
+def _leads_nowhere(home: UserFolder) -> None:
     shutil.rmtree(home.store)
     home.store.symlink_to(home.folder / "nowhere")
 
 
-def _is_within_a_file(home: Home) -> None:
+def _is_within_a_file(home: UserFolder) -> None:
     home.specify(store="./train.parquet/store")
 
 
-def _holds_its_keys(home: Home) -> None:
+def _holds_its_keys(home: UserFolder) -> None:
     home.specify(keys="./federation/keys")
 
 
-PLACES: dict[str, tuple[Callable[[Home], None], tuple[str, ...], str]] = {
+PLACES: dict[str, tuple[Callable[[UserFolder], None], tuple[str, ...], str]] = {
     "a file": (_is_a_file, ("status", "train", "verify", "doctor"), "the store's location is not a folder"),
     "a link to nowhere": (_leads_nowhere, ("status", "train", "verify"), "the store's location is not a folder"),
     "within a file": (_is_within_a_file, ("train", "verify"), "a file has the place of a folder"),
@@ -185,7 +185,7 @@ PLACES: dict[str, tuple[Callable[[Home], None], tuple[str, ...], str]] = {
 
 
 @pytest.mark.parametrize("case", PLACES)
-def test_a_wrong_place_is_told(home: Home, case: str) -> None:
+def test_a_wrong_place_is_told(home: UserFolder, case: str) -> None:
     """A store that cannot be where it is said to be is bad input, and what is there stays."""
     spoil, commands, text = PLACES[case]
     spoil(home)
@@ -198,24 +198,24 @@ def test_a_wrong_place_is_told(home: Home, case: str) -> None:
     assert kept(home) == held
 
 
-def _named_too_late(home: Home) -> None:
+def _named_too_late(home: UserFolder) -> None:
     home.specify(keys="./keys")
 
 
-def _lost(home: Home) -> None:
+def _lost(home: UserFolder) -> None:
     shutil.rmtree(home.store)
     home.specify(keys="./keys")
     assert home.json("train").code == 0
     shutil.rmtree(home.folder / "keys")
 
 
-def _forgotten(home: Home) -> None:
+def _forgotten(home: UserFolder) -> None:
     _lost(home)
     home.specify()
 
 
 @pytest.mark.parametrize("spoil", [_named_too_late, _lost, _forgotten])
-def test_a_wrong_place_for_keys_is_told(home: Home, spoil: Callable[[Home], None]) -> None:
+def test_a_wrong_place_for_keys_is_told(home: UserFolder, spoil: Callable[[UserFolder], None]) -> None:
     """Keys that are not where the specification says, or no longer: nothing is read or made in their place."""
     spoil(home)
     held = kept(home)
@@ -250,7 +250,7 @@ FAILURES = {
 
 @pytest.mark.parametrize("code", FAILURES, ids=errno.errorcode.get)
 @pytest.mark.parametrize("at", [4, 30])
-def test_a_disk_that_fails_is_told(home: Home, code: int, at: int) -> None:
+def test_a_disk_that_fails_is_told(home: UserFolder, code: int, at: int) -> None:
     """No room, no permission, a failing disk, at once or in the middle: said with what to do, and once it is better the
     same command ends well.
     """
@@ -264,7 +264,7 @@ def test_a_disk_that_fails_is_told(home: Home, code: int, at: int) -> None:
     assert home.json(*ERASE).data["state"] == "complete"
 
 
-def test_a_disk_that_cannot_be_read_is_told(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_cannot_be_read_is_told(home: UserFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     """A store whose files cannot be read is away, not damaged."""
     read = Path.read_bytes
 
@@ -282,7 +282,7 @@ def test_a_disk_that_cannot_be_read_is_told(home: Home, monkeypatch: pytest.Monk
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root")
-def test_a_folder_of_someone_else_is_told(home: Home) -> None:
+def test_a_folder_of_someone_else_is_told(home: UserFolder) -> None:
     """A store that this account may not write to can be read, and is refused to writers."""
     folders = [home.store, *(path for path in home.store.rglob("*") if path.is_dir())]
     for folder in folders:
@@ -300,7 +300,7 @@ def test_a_folder_of_someone_else_is_told(home: Home) -> None:
 # --------------------------------------------------------------------------------------------------------- writers
 
 
-def test_a_lock_that_is_held_is_told(home: Home) -> None:
+def test_a_lock_that_is_held_is_told(home: UserFolder) -> None:
     """While another command writes, writers are refused with its name, readers are not, and nothing changes."""
     raw = home.raw()
     with home.objects.exclusive("writer", holder="'sisa erase' (process 7)"):
@@ -316,7 +316,7 @@ def test_a_lock_that_is_held_is_told(home: Home) -> None:
     }
 
 
-def test_a_writer_whose_lease_ended_is_stopped(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_writer_whose_lease_ended_is_stopped(home: UserFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     """A command that lost its right to write without knowing, while another one took over and did all the work, is
     refused at its next commit, exit code 4; what the other one did stands.
     """

@@ -27,7 +27,7 @@ from storage.registers.create_once import create_or_read
 from storage.registers.journal import START, Journal, Position
 from storage.registers.manifest import ManifestRegister
 from storage.registers.numbered import Floor
-from storage.registers.record import SealedRecord
+from storage.registers.record import RecordRegister
 from storage.stores.local import LocalStore
 from storage.transparency.keys import KeyFolder
 from storage.transparency.log import LogLayout, TransparencyLog
@@ -179,8 +179,8 @@ def _is_changed(stores: Stores) -> None:
     assert _record(stores).read() == {"tokens": "mine"}
 
 
-def _record(stores: Stores) -> SealedRecord:
-    return SealedRecord(store=stores.plain, key=object_key("control/tokens"), names=frozenset({"tokens"}))
+def _record(stores: Stores) -> RecordRegister:
+    return RecordRegister(store=stores.plain, key=object_key("control/tokens"), field_names=frozenset({"tokens"}))
 
 
 def _seal(stores: Stores) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from storage.digests import Json, canonical_json, digest_of
 from storage.errors import Corrupt, Invalid
 from storage.objects import object_key
-from storage.records import FORMAT_VERSION, seal, unseal
+from storage.records import FORMAT_VERSION, decode_record, encode_record
 
 KEY = object_key("some/record")
 NAMES = frozenset({"value"})
@@ -31,15 +31,15 @@ def forged(**fields: Json) -> bytes:
 @given(value=JSON)
 def test_what_was_sealed_is_returned(value: Json) -> None:
     """Every JSON value comes back, and sealing it again gives the same bytes."""
-    payload = seal({"value": value})
-    fields = unseal(payload, KEY, NAMES)
+    payload = encode_record({"value": value})
+    fields = decode_record(payload, KEY, NAMES)
     assert fields == {"value": value}
-    assert seal(fields) == payload
+    assert encode_record(fields) == payload
 
 
 def test_tuples_read_back_as_lists() -> None:
     """A tuple is sealed as the list it reads back as."""
-    assert unseal(seal({"value": (1, (2,))}), KEY, NAMES) == {"value": [1, [2]]}
+    assert decode_record(encode_record({"value": (1, (2,))}), KEY, NAMES) == {"value": [1, [2]]}
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_tuples_read_back_as_lists() -> None:
 def test_what_json_cannot_hold_is_refused(value: object) -> None:
     """A value that would not come back as itself is refused before anything is written."""
     with pytest.raises(Invalid, match=r"a record (holds a value that JSON cannot hold|would read back as another one)"):
-        seal({"value": value})  # type: ignore[dict-item]
+        encode_record({"value": value})  # type: ignore[dict-item]
 
 
 @pytest.mark.parametrize(
@@ -65,11 +65,11 @@ def test_what_json_cannot_hold_is_refused(value: object) -> None:
         b"[" * 100_000,
         b"1" * 5_000,
         b'{"a":1,"a":1}',
-        seal({"value": 1}) + b" ",
-        b" " + seal({"value": 1}),
-        seal({"value": 1}).replace(b":1,", b": 1,"),
-        seal({"value": 1}) * 2,
-        seal({"other": 1}),
+        encode_record({"value": 1}) + b" ",
+        b" " + encode_record({"value": 1}),
+        encode_record({"value": 1}).replace(b":1,", b": 1,"),
+        encode_record({"value": 1}) * 2,
+        encode_record({"other": 1}),
         forged(value=1),
         forged(format_version=True, value=1),
         forged(format_version="2", value=1),
@@ -80,7 +80,7 @@ def test_what_json_cannot_hold_is_refused(value: object) -> None:
 def test_damage_is_corrupt(payload: bytes) -> None:
     """Bytes that no version of ours writes are refused as damage, with the key and what to do."""
     with pytest.raises(Corrupt, match=r"not what was written \[key=some/record\] keep the object for inspection"):
-        unseal(payload, KEY, NAMES)
+        decode_record(payload, KEY, NAMES)
 
 
 @pytest.mark.parametrize(
@@ -94,11 +94,11 @@ def test_damage_is_corrupt(payload: bytes) -> None:
 def test_a_newer_version_is_news(payload: bytes) -> None:
     """A whole record of a newer version is not called damage: the reader is told to upgrade."""
     with pytest.raises(Invalid, match=r"written by a newer version.*some/record.*upgrade"):
-        unseal(payload, KEY, NAMES)
+        decode_record(payload, KEY, NAMES)
 
 
 def test_damage_to_a_newer_version_is_damage() -> None:
     """Bytes flipped in a newer version's record are damage, not news."""
     payload = forged(format_version=FORMAT_VERSION + 1, value=1)
     with pytest.raises(Corrupt, match="not what was written"):
-        unseal(payload.replace(b'"value":1', b'"value":2'), KEY, NAMES)
+        decode_record(payload.replace(b'"value":1', b'"value":2'), KEY, NAMES)

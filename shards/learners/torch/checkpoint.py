@@ -79,7 +79,7 @@ def checkpoint_lineage(payload: bytes) -> Mapping[str, object]:
     return lineage
 
 
-def restore(model: nn.Module, optimizer: Optimizer, tensors: Mapping[str, torch.Tensor]) -> None:
+def put_tensors(model: nn.Module, optimizer: Optimizer, tensors: Mapping[str, torch.Tensor]) -> None:
     """Put a checkpoint's tensors into a freshly built model and optimizer.
 
     Values are copied into new memory, because results depend on alignment, which varies in views of the payload (E7).

@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shards.learners.protocol import Learner, Learning, ReportsLoss
-from shards.learners.torch.model_code import is_installed, is_ours
+from shards.learners.torch.model_code import is_installed, is_own_file
 from shards.lineage import Lineage
 from shards.points import ShardPoints
 from shards.specification import ShardId, SliceIndex
@@ -99,7 +99,7 @@ class Confinement:
         file = Path(os.path.abspath(text))  # noqa: PTH100  code is known by its unresolved path
         if file.is_relative_to(self._staged) and not file.exists():
             file = self._folder / file.relative_to(self._staged)  # the original, which exists but is not declared
-        if file.is_file() and not (self._allows(file) or is_installed(file) or is_ours(file) or _is_machine(file)):
+        if file.is_file() and not (self._allows(file) or is_installed(file) or is_own_file(file) or _is_machine(file)):
             inside = file.is_relative_to(self._folder)
             name = str(file.relative_to(self._folder)) if inside else file.name
             self.refuse(
@@ -120,7 +120,7 @@ def unconfined() -> Iterator[None]:
         _here.confinement = outer
 
 
-def refuse(fact: str, remedy: str) -> NoReturn:
+def refuse_model(fact: str, remedy: str) -> NoReturn:
     """Raise ``Invalid``; if this thread's model catches it, raise it again at the end of the confinement."""
     confinement: Confinement | None = getattr(_here, "confinement", None)
     if confinement is not None:

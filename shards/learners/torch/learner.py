@@ -23,7 +23,7 @@ from shards.learners.torch.checkpoint import (
     digest_tensors,
     encode_checkpoint,
     model_tensors,
-    restore,
+    put_tensors,
 )
 from shards.learners.torch.factory import build_model
 from shards.learners.torch.seeding import Device, seed_all
@@ -145,7 +145,7 @@ class TorchLearner:
         """Return the state that a checkpoint holds. Raises ``Corrupt`` when it does not fit this model."""
         tensors = decode_checkpoint(payload)
         state = self.initial(shard)
-        restore(state.model, state.optimizer, tensors)
+        put_tensors(state.model, state.optimizer, tensors)
         return state
 
     def _epoch(

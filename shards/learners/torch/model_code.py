@@ -114,7 +114,7 @@ def is_installed(file: Path) -> bool:
     return any(place in file.resolve().parents for place in _installed_places())
 
 
-def is_ours(file: Path) -> bool:
+def is_own_file(file: Path) -> bool:
     """Return whether the file belongs to this system, regardless of where it is installed."""
     return any(file.is_relative_to(_HOME / room) for room in OWN_ROOMS)
 

@@ -128,11 +128,11 @@ def rehearse(request: RehearsalRequest) -> tuple[dict[str, Sha256], list[str]]:
     ``Unavailable`` when a process does not end.
     """
     ((first, second),) = run_rehearsals([request])
-    compare(request.model.factory, first, second)
+    compare_rehearsals(request.model.factory, first, second)
     return first.modules, sorted({*first.packages, *second.packages})
 
 
-def compare(factory: str, first: RehearsalResult, second: RehearsalResult) -> None:
+def compare_rehearsals(factory: str, first: RehearsalResult, second: RehearsalResult) -> None:
     """Raise ``Invalid`` when the results of the two processes differ."""
     if first.failure or second.failure:
         _refuse_failure(factory, first.failure, second.failure)

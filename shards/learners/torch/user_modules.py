@@ -12,7 +12,7 @@ from itertools import accumulate
 from pathlib import Path
 from types import CodeType, FrameType, ModuleType
 
-from shards.learners.torch.confinement import refuse, unconfined
+from shards.learners.torch.confinement import refuse_model, unconfined
 from shards.learners.torch.model_code import OWN_ROOMS, is_installed, read_source
 from shards.learners.torch.staging import StagedFolder
 from storage.digests import Sha256, sha256
@@ -87,7 +87,7 @@ class UserModules:
         if self._allowed is None or self._allowed.get(name) == self.loaded.get(name):
             return
         what = "has changed since" if name in self._allowed else "was not needed when"
-        refuse(
+        refuse_model(
             f"the model's code imports the module {name!r}, which {what} it was rehearsed",
             "import all modules at the top of the model's file, so that the rehearsal loads them, and do not edit files"
             " while 'sisa train' runs; then run 'sisa train' again",

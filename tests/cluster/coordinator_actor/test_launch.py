@@ -14,13 +14,13 @@ from cluster.coordinator_actor import launch
 from cluster.coordinator_actor.launch import differing_parts, refuse_other_release
 from cluster.release import OtherRelease, own_release, said_by
 from storage.errors import Conflict
-from tests.doubles.home import Home
+from tests.doubles.user_folder import UserFolder
 
 
 def specified(folder: Path, **changes: object) -> FederationSpecification:
     """Return the specification in a folder, changed."""
     folder.mkdir(exist_ok=True)
-    return read_specification(Home(folder).specify(**changes))
+    return read_specification(UserFolder(folder).specify(**changes))
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,9 @@ from cluster.coordinator_actor.metrics import FLOOR, JOURNAL, REQUESTS, SHOWN, S
 from cluster.coordinator_actor.observer import Observer
 from cluster.coordinator_actor.resident import Resident
 from cluster.runtime.system import SystemClock
-from cluster.writer.writer import drafted, surroundings
+from cluster.writer.writer import drafted, writer_setup
 from tests.cluster.coordinator_actor.observed import Remembered
-from tests.doubles.home import MARKED, Home
+from tests.doubles.user_folder import MARKED, UserFolder
 from tests.doubles.workers.local_workers import LocalWorkers
 
 PATIENCE_SECONDS = 60.0
@@ -30,14 +30,14 @@ def test_an_erasure_is_seen_from_outside(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(resident_module, "REPORT_SECONDS", 0.01)
     monkeypatch.setattr(cluster.training.workers, "RayPool", LocalWorkers)
     monkeypatch.setattr(cluster.training.workers, "join_ray", lambda _: False)
-    specification = read_specification(Home(tmp_path).fill(erasure__batch_window_seconds=0.0).config)
+    specification = read_specification(UserFolder(tmp_path).fill(erasure__batch_window_seconds=0.0).config)
     meter, stream = Remembered(), io.StringIO()
     clock = SystemClock()
     observer = Observer(Gauges("small", meter, clock), LogLines("small", clock, stream))
-    resident = Resident(lambda listener: surroundings(specification, listener=listener), observer)
+    resident = Resident(lambda listener: writer_setup(specification, listener=listener), observer)
     resident.train()
-    around = surroundings(specification, listener=lambda _: None)
-    resident.accept(*drafted(around, subjects=[MARKED], ids=(), request_id="ticket-1", held=""))
+    setup = writer_setup(specification, listener=lambda _: None)
+    resident.accept(*drafted(setup, subjects=[MARKED], ids=(), request_id="ticket-1", held=""))
     heard = resident.hear(0, 0.0)
     while not heard.idle:
         heard = resident.hear(heard.upto, PATIENCE_SECONDS)

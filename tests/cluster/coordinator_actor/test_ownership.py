@@ -25,8 +25,8 @@ from storage.errors import Conflict, Unavailable
 from storage.location import open_store, place_name
 from storage.objects import ObjectStore, object_key
 from storage.stores.local import LocalStore
-from tests.doubles.home import Home, Said, run
 from tests.doubles.stores.faulty_store import Fault, FaultyStore
+from tests.doubles.user_folder import CommandResult, UserFolder, run
 
 PID = 4_000_000
 """Of no process: larger than Linux gives."""
@@ -70,11 +70,11 @@ class Coordinator:
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Home:
+def home(tmp_path: Path) -> UserFolder:
     """A folder with a specification, and a store that holds nothing but where the coordinator is."""
     folder = tmp_path / "original"
     folder.mkdir()
-    made = Home(folder).fill()
+    made = UserFolder(folder).fill()
     write_record(made.objects, Launched(address="127.0.0.1:1", namespace="sisa-small", head=PID))
     return made
 
@@ -91,7 +91,7 @@ def ended(monkeypatch: pytest.MonkeyPatch) -> list[object]:
 
 
 @pytest.fixture
-def coordinator(home: Home, ended: list[object], monkeypatch: pytest.MonkeyPatch) -> Coordinator:
+def coordinator(home: UserFolder, ended: list[object], monkeypatch: pytest.MonkeyPatch) -> Coordinator:
     """The home's coordinator: everybody who reads its record reaches it."""
     made = Coordinator(home.objects)
     monkeypatch.setattr(actor, "unwrapped", lambda answer, *_, **__: answer)
@@ -100,9 +100,9 @@ def coordinator(home: Home, ended: list[object], monkeypatch: pytest.MonkeyPatch
     return made
 
 
-def copied(home: Home) -> Home:
+def copied(home: UserFolder) -> UserFolder:
     """Return a copy of the whole folder."""
-    return Home(Path(shutil.copytree(home.folder, home.folder.parent / "copy")))
+    return UserFolder(Path(shutil.copytree(home.folder, home.folder.parent / "copy")))
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def copied(home: Home) -> Home:
     ids=lambda words: "-".join(words[:2]),
 )
 def test_no_command_in_a_copy_reaches_the_coordinator(
-    home: Home, coordinator: Coordinator, ended: list[object], words: tuple[str, ...]
+    home: UserFolder, coordinator: Coordinator, ended: list[object], words: tuple[str, ...]
 ) -> None:
     """It says whose coordinator that is and what to do; not a byte of the copy changes, and nothing is ended."""
     copy = copied(home)
@@ -134,26 +134,26 @@ def test_no_command_in_a_copy_reaches_the_coordinator(
     assert (coordinator.commands, ended) == ([], [])
 
 
-def test_the_original_reaches_it_by_every_path(home: Home, coordinator: Coordinator, ended: list[object]) -> None:
+def test_the_original_reaches_it_by_every_path(home: UserFolder, coordinator: Coordinator, ended: list[object]) -> None:
     """A link, and a folder that was moved with the coordinator's own view of it, are the same store."""
     (home.folder.parent / "linked").symlink_to(home.folder)
-    linked = Home(home.folder.parent / "linked")
+    linked = UserFolder(home.folder.parent / "linked")
     for each in (home, linked):
         assert isinstance(find_coordinator(each.objects, lambda _: None, print), RemoteWriter)
     home.folder.rename(home.folder.parent / "moved")
     home.folder.symlink_to(home.folder.parent / "moved")
-    moved = Home(home.folder.parent / "moved")
+    moved = UserFolder(home.folder.parent / "moved")
     assert stop_coordinator(moved.objects)
     assert (coordinator.commands, ended) == (["stop"], [coordinator, PID])
     assert read_record(moved.objects) is None
 
 
-def adopted(home: Home) -> Said:
+def adopted(home: UserFolder) -> CommandResult:
     """Run ``sisa adopt`` in the home."""
     return home.json("adopt", "--reason", "the original's disk is lost")
 
 
-def test_an_adopted_copy_goes_on_by_itself(home: Home, coordinator: Coordinator, ended: list[object]) -> None:
+def test_an_adopted_copy_goes_on_by_itself(home: UserFolder, coordinator: Coordinator, ended: list[object]) -> None:
     """It names the original's coordinator no more, says when and why, and leaves the original alone."""
     keys = [info.key for info in home.objects.list("") if info.key != "control/coordinator-proof"]
     copy, before = copied(home), {key: home.objects.get(key).payload for key in keys}
@@ -168,7 +168,7 @@ def test_an_adopted_copy_goes_on_by_itself(home: Home, coordinator: Coordinator,
     assert (coordinator.commands, ended) == ([], [])
 
 
-def test_a_copy_is_adopted_once(home: Home, coordinator: Coordinator) -> None:
+def test_a_copy_is_adopted_once(home: UserFolder, coordinator: Coordinator) -> None:
     """The second time there is nothing to adopt; a copy of the adopted one is adopted for itself."""
     copy = copied(home)
     assert adopted(copy).code == 0
@@ -176,14 +176,14 @@ def test_a_copy_is_adopted_once(home: Home, coordinator: Coordinator) -> None:
     assert (said.error["kind"], said.code) == ("conflict", 4)
     assert "nothing to adopt" in said.error["message"]
     write_record(copy.objects, Launched(address="127.0.0.1:1", namespace="sisa-copy", head=None))
-    second = Home(Path(shutil.copytree(copy.folder, copy.folder.parent / "second")))
+    second = UserFolder(Path(shutil.copytree(copy.folder, copy.folder.parent / "second")))
     assert adopted(second).data["original"] == "sisa-copy"
     assert len(json.loads(second.raw()["control/adoptions"])["adoptions"]) == 2
 
 
 @pytest.mark.parametrize("is_there", [True, False])
 def test_the_original_is_not_adopted(
-    home: Home, coordinator: Coordinator, is_there: bool, monkeypatch: pytest.MonkeyPatch
+    home: UserFolder, coordinator: Coordinator, is_there: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its coordinator is its own, at work or not; the remedy is to stop it."""
     if not is_there:
@@ -195,7 +195,7 @@ def test_the_original_is_not_adopted(
 
 
 @pytest.mark.parametrize("reason", ["", " ", "two\nlines", "x" * 501])
-def test_a_reason_that_cannot_be_kept(home: Home, coordinator: Coordinator, reason: str) -> None:
+def test_a_reason_that_cannot_be_kept(home: UserFolder, coordinator: Coordinator, reason: str) -> None:
     """Nothing is adopted without a reason in a line."""
     copy = copied(home)
     before = copy.raw()
@@ -205,7 +205,7 @@ def test_a_reason_that_cannot_be_kept(home: Home, coordinator: Coordinator, reas
 
 
 def test_a_coordinator_that_cannot_write_is_told_by_its_place(
-    home: Home, coordinator: Coordinator, ended: list[object]
+    home: UserFolder, coordinator: Coordinator, ended: list[object]
 ) -> None:
     """With a full disk or expired credentials it can still be stopped from its own store, and from no copy."""
     copy, faulty = copied(home), FaultyStore(LocalStore(str(home.store)))
@@ -219,7 +219,7 @@ def test_a_coordinator_that_cannot_write_is_told_by_its_place(
 
 
 def test_one_that_does_not_answer_is_stopped_from_its_own_store_alone(
-    home: Home, coordinator: Coordinator, ended: list[object]
+    home: UserFolder, coordinator: Coordinator, ended: list[object]
 ) -> None:
     """It may belong to another store, and be back in a moment."""
     copy = copied(home)
@@ -232,7 +232,7 @@ def test_one_that_does_not_answer_is_stopped_from_its_own_store_alone(
 
 
 def test_a_copy_ends_no_head_of_the_original(
-    home: Home, coordinator: Coordinator, ended: list[object], monkeypatch: pytest.MonkeyPatch
+    home: UserFolder, coordinator: Coordinator, ended: list[object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where the coordinator is gone and its Ray is not, only the original ends that."""
     copy = copied(home)
@@ -245,7 +245,7 @@ def test_a_copy_ends_no_head_of_the_original(
 
 
 def test_a_coordinator_found_by_its_name_alone_is_asked_as_well(
-    home: Home, coordinator: Coordinator, ended: list[object], monkeypatch: pytest.MonkeyPatch
+    home: UserFolder, coordinator: Coordinator, ended: list[object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two stores of one location, on two machines or two servers, share a namespace of one Ray."""
     copy = copied(home)
@@ -259,7 +259,7 @@ def test_a_coordinator_found_by_its_name_alone_is_asked_as_well(
 
 
 def test_an_older_coordinator_is_told_by_its_namespace(
-    home: Home, coordinator: Coordinator, ended: list[object], monkeypatch: pytest.MonkeyPatch
+    home: UserFolder, coordinator: Coordinator, ended: list[object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those that were launched before an upgrade of the command are not used, and end for their own store alone. They
     are asked by nothing that they do not know: that would end them.
@@ -290,7 +290,7 @@ def test_an_older_coordinator_is_told_by_its_namespace(
         lambda home: home.specify(store="./copy"),
     ],
 )
-def test_places_of_different_stores(home: Home, change: Callable[[Home], Path]) -> None:
+def test_places_of_different_stores(home: UserFolder, change: Callable[[UserFolder], Path]) -> None:
     """Another prefix, another server and another folder are other places; the same words name the same one."""
     home.specify(store="s3://bucket/prefix", endpoint="http://127.0.0.1:1")
     bucket = open_objects(read_specification(home.config))

@@ -15,7 +15,7 @@ import cluster.training.workers
 from cluster.config.specification import FederationSpecification, read_specification
 from cluster.coordinator_actor.resident import Heard, Resident
 from cluster.writer.drafting import readmission_of
-from cluster.writer.writer import draft, drafted, surroundings, writing
+from cluster.writer.writer import draft, drafted, writer_setup, writing
 from coordinator.engine.ledger import read_state
 from coordinator.interventions import Cancel, Extend, Hold, Release
 from coordinator.ports import Listener, Notice, RequestMoved, TrainingStarted
@@ -24,8 +24,8 @@ from coordinator.state import servable
 from shards.learners.trainer import SliceLearned
 from storage.errors import Conflict, Invalid, OutcomeUnknown, Unavailable
 from storage.stores.local import LocalStore
-from tests.doubles.home import MARKED, Home
 from tests.doubles.stores.forgetful_disk import ForgetfulDisk
+from tests.doubles.user_folder import MARKED, UserFolder
 from tests.doubles.workers.local_workers import LocalWorkers
 
 PATIENCE_SECONDS = 60.0
@@ -33,11 +33,11 @@ PATIENCE_SECONDS = 60.0
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> UserFolder:
     """A folder whose federation trains in this process."""
     monkeypatch.setattr(cluster.training.workers, "RayPool", LocalWorkers)
     monkeypatch.setattr(cluster.training.workers, "join_ray", lambda _: False)
-    return Home(tmp_path).fill(erasure__batch_window_seconds=0.0)
+    return UserFolder(tmp_path).fill(erasure__batch_window_seconds=0.0)
 
 
 class _Watched(Resident):
@@ -48,11 +48,11 @@ class _Watched(Resident):
             listener(notice)
             also(notice)
 
-        super().__init__(lambda listener: surroundings(specification, listener=lambda notice: both(notice, listener)))
+        super().__init__(lambda listener: writer_setup(specification, listener=lambda notice: both(notice, listener)))
 
     def erase(self, *subjects: str, request_id: str, held: str = "") -> ErasureRequest:
         """Accept a request for these subjects."""
-        return self.accept(*drafted(self._around, subjects=subjects, ids=(), request_id=request_id, held=held))
+        return self.accept(*drafted(self._setup, subjects=subjects, ids=(), request_id=request_id, held=held))
 
     def until_idle(self) -> list[Notice]:
         """Return what is heard until all is done."""
@@ -66,7 +66,7 @@ class _Watched(Resident):
 
 
 @pytest.fixture
-def resident(home: Home) -> Iterator[_Watched]:
+def resident(home: UserFolder) -> Iterator[_Watched]:
     """A coordinator that has trained."""
     made = _Watched(read_specification(home.config))
     made.train()
@@ -86,7 +86,7 @@ def test_a_request_is_carried_out_by_itself(resident: _Watched) -> None:
     assert resident.verify(None).holds
 
 
-def test_a_writer_that_is_not_sure_is_replaced(resident: _Watched, home: Home, tmp_path: Path) -> None:
+def test_a_writer_that_is_not_sure_is_replaced(resident: _Watched, home: UserFolder, tmp_path: Path) -> None:
     """Where it cannot be known whether a request was accepted, the caller hears so, and the coordinator starts anew by
     itself: the next caller is served, and the same request, asked for again, is accepted and lasts.
     """
@@ -119,8 +119,8 @@ def test_what_finds_nothing_and_who_comes_back_is_stated_by_itself(resident: _Wa
     resident.erase("nobody", request_id="er-1")
     resident.erase(MARKED, request_id="er-2")
     resident.until_idle()
-    names = draft(resident._around, subjects=[MARKED], ids=(), request_id=None, held="").names
-    readmission = readmission_of(names, "back-1", "a new contract", resident._around.clock.now())
+    names = draft(resident._setup, subjects=[MARKED], ids=(), request_id=None, held="").names
+    readmission = readmission_of(names, "back-1", "a new contract", resident._setup.clock.now())
     assert resident.readmit(readmission, names).subjects == 1
     resident.until_idle()
     state = resident.state()
@@ -154,7 +154,7 @@ def test_callers_at_the_same_time_are_all_served(resident: _Watched) -> None:
     assert resident.verify(None).holds
 
 
-def test_what_is_tainted_is_withdrawn_while_other_work_goes_on(home: Home) -> None:
+def test_what_is_tainted_is_withdrawn_while_other_work_goes_on(home: UserFolder) -> None:
     """A request that comes in the middle of training is in quarantine before the next slice is learned (E10)."""
     home.specify(training__epochs=12, erasure__batch_window_seconds=0.0)
     is_learning, is_safe = threading.Event(), threading.Event()
@@ -199,7 +199,7 @@ def test_a_held_request_waits(resident: _Watched) -> None:
         resident.intervene("er-1", Hold(reason="too late"))
 
 
-def test_another_coordinator_waits_for_the_lock(home: Home, resident: _Watched) -> None:
+def test_another_coordinator_waits_for_the_lock(home: UserFolder, resident: _Watched) -> None:
     """Of two coordinators the second one says what it waits for, and takes over when the first one ends."""
     second = _Watched(read_specification(home.config))
     with pytest.raises(Conflict, match="'sisa launch'"):
@@ -216,7 +216,7 @@ def test_another_coordinator_waits_for_the_lock(home: Home, resident: _Watched) 
     second.stop()
 
 
-def test_what_cannot_be_trained_is_told(home: Home) -> None:
+def test_what_cannot_be_trained_is_told(home: UserFolder) -> None:
     """An error that only a person can mend reaches whoever asks, and the coordinator goes on once it is mended."""
     made = _Watched(read_specification(home.config))
     source = (home.folder / "train.parquet").read_bytes()
@@ -231,11 +231,11 @@ def test_what_cannot_be_trained_is_told(home: Home) -> None:
         made.train()
 
 
-def test_nothing_is_lost_with_the_process(home: Home, resident: _Watched) -> None:
+def test_nothing_is_lost_with_the_process(home: UserFolder, resident: _Watched) -> None:
     """A request that was accepted and not carried out is carried out by the next coordinator."""
     resident.erase(MARKED, request_id="er-1", held="wait")
     resident.stop()
-    with writing(resident._around, "train") as writer:
+    with writing(resident._setup, "train") as writer:
         writer.intervene("er-1", Release())
     following = _Watched(read_specification(home.config))
     following.state()
@@ -244,7 +244,7 @@ def test_nothing_is_lost_with_the_process(home: Home, resident: _Watched) -> Non
     following.stop()
 
 
-def test_a_retrain_after_its_window_is_work(home: Home) -> None:
+def test_a_retrain_after_its_window_is_work(home: UserFolder) -> None:
     """Who listens while a batch retrains that had waited for its window is not told that all is done."""
     home.specify(erasure__batch_window_seconds=0.1)
     is_trained, begun, go_on = threading.Event(), threading.Event(), threading.Event()
@@ -266,7 +266,7 @@ def test_a_retrain_after_its_window_is_work(home: Home) -> None:
     made.stop()
 
 
-def test_who_waits_for_news_is_not_told_that_nothing_is_to_do(home: Home) -> None:
+def test_who_waits_for_news_is_not_told_that_nothing_is_to_do(home: UserFolder) -> None:
     """In a batch window the coordinator is idle; who listens for what happens next hears that, and nothing before."""
     home.specify(erasure__batch_window_seconds=3600.0)
     made = _Watched(read_specification(home.config))

@@ -12,12 +12,12 @@ import cluster.training.workers
 from cluster.config.specification import read_specification
 from cluster.coordinator_actor import resident
 from cluster.coordinator_actor.resident import Resident
-from cluster.writer.writer import Surroundings, drafted, surroundings
+from cluster.writer.writer import WriterSetup, drafted, writer_setup
 from coordinator.ports import Listener, Notice, RequestMoved
 from coordinator.requests import RequestState
 from shards.lineage import Configuration
 from storage.errors import Invalid, SisaError, Unavailable
-from tests.doubles.home import MARKED, Home
+from tests.doubles.user_folder import MARKED, UserFolder
 from tests.doubles.workers.local_workers import LocalWorkers
 
 PATIENCE_SECONDS = 60.0
@@ -48,7 +48,7 @@ def test_what_passes_by_itself_needs_nobody(
     monkeypatch.setattr(cluster.training.workers, "join_ray", lambda _: False)
     monkeypatch.setattr(resident, "RETRY_SECONDS", 0.01)
     monkeypatch.setattr(resident, "MOST_RETRY_SECONDS", 0.03)
-    home = Home(tmp_path).fill(erasure__batch_window_seconds=0.0)
+    home = UserFolder(tmp_path).fill(erasure__batch_window_seconds=0.0)
     is_complete = Event()
 
     def listen(notice: Notice) -> None:
@@ -58,7 +58,7 @@ def test_what_passes_by_itself_needs_nobody(
     made = _Heard(home, listen)
     made.train()
     monkeypatch.setattr(_Moody, "refusals", [kind(f"no node, time {time}", "add one") for time in range(4)])
-    made.accept(*drafted(made.around, subjects=[MARKED], ids=(), request_id="er-1", held=""))
+    made.accept(*drafted(made.setup, subjects=[MARKED], ids=(), request_id="er-1", held=""))
     assert is_complete.wait(PATIENCE_SECONDS)
     waits = (0.01, 0.02, 0.03, 0.03)
     assert made.attempts == [(f"no node, time {time}", seconds) for time, seconds in enumerate(waits)]
@@ -69,23 +69,23 @@ def test_what_passes_by_itself_needs_nobody(
 class _Heard(Resident):
     """A coordinator of which a listener hears, too."""
 
-    def __init__(self, home: Home, also: Listener) -> None:
+    def __init__(self, home: UserFolder, also: Listener) -> None:
         self.attempts: list[tuple[str, float]] = []
         """That failed, and the seconds until the next one."""
 
-        def around(listener: Listener) -> Surroundings:
+        def setup(listener: Listener) -> WriterSetup:
             def both(notice: Notice) -> None:
                 listener(notice)
                 also(notice)
 
-            return surroundings(read_specification(home.config), listener=both)
+            return writer_setup(read_specification(home.config), listener=both)
 
-        super().__init__(around)
+        super().__init__(setup)
 
     @property
-    def around(self) -> Surroundings:
+    def setup(self) -> WriterSetup:
         """What writing takes."""
-        return self._around
+        return self._setup
 
     def _fail(self, error: SisaError) -> float:
         seconds = super()._fail(error)

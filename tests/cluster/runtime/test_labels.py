@@ -22,7 +22,7 @@ from cluster.runtime.labels import (
     check_own_place,
     labels_in_words,
     nodes_with,
-    place_of,
+    place_in_words,
     require_nodes,
     selecting,
 )
@@ -132,7 +132,7 @@ def test_what_is_waited_for_at_a_site(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_words() -> None:
     """Labels and places read alike wherever they are told, and nothing is asked of Ray where no label is."""
     assert labels_in_words({"b": "2", "a": "1"}) == "a=1 b=2"
-    assert place_of({"site": "north", "a": "1"}) == "site north"
+    assert place_in_words({"site": "north", "a": "1"}) == "site north"
     assert selecting({}) == {}
     assert selecting(NORTH) == {"label_selector": {"site": "north"}}
 
@@ -251,7 +251,7 @@ def test_reading_is_for_the_sites_processors(monkeypatch: pytest.MonkeyPatch) ->
         key=KEY,
         store=MemoryStore("nobody"),
         tombstones=DigestSet,
-        names=lambda: "name",
+        new_name=lambda: "name",
     )
     monkeypatch.setattr(ingesting, "buffer_within", lambda *_: 1)
     gathering: Any = ingest._chosen(task)

@@ -98,7 +98,7 @@ def test_a_slow_start_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         tell(what)
         yield
 
-    monkeypatch.setattr(workers, "told_meanwhile", meanwhile)
+    monkeypatch.setattr(workers, "reporting_wait", meanwhile)
     monkeypatch.setattr(workers, "join_ray", lambda _: bool(told) and False)
     for address, heard in (("local", "Ray to start on this machine"), ("10.0.0.1:6379", "cluster at 10.0.0.1:6379")):
         specification = replace(specification_of(shards=1, slices=1), cluster=ClusterSettings(address=address))

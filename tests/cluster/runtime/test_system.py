@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.runtime.process import told_meanwhile
+from cluster.runtime.process import reporting_wait
 from cluster.runtime.system import SteadyClock, many_at_once
 from coordinator.ports import Each, in_turn
 from coordinator.receipts.issuer import Registrar
@@ -124,10 +124,10 @@ def test_what_takes_long_is_told_until_it_is_over() -> None:
         thrice.wait()
         raise Unavailable("it did not start", "try again")
 
-    with pytest.raises(Unavailable, match="did not start"), told_meanwhile(tell, "waiting for Ray", 0.01):
+    with pytest.raises(Unavailable, match="did not start"), reporting_wait(tell, "waiting for Ray", 0.01):
         start()
     assert said[:3] == ["waiting for Ray; 0.01 seconds now", "waiting for Ray; 0.02 seconds now", said[2]]
     assert not any(thread.name == "sisa-waiting" for thread in threading.enumerate())
-    with told_meanwhile(tell, "waiting for what is there at once"):
+    with reporting_wait(tell, "waiting for what is there at once"):
         pass
     assert not any("at once" in each for each in said)

@@ -67,7 +67,7 @@ class Place:
             key=KEY,
             store=MemoryStore("nobody"),
             tombstones=DigestSet,
-            names=lambda: "name",
+            new_name=lambda: "name",
         )
         return ray_ingest._chosen(task)
 

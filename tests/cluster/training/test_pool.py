@@ -13,7 +13,7 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError, OutOfMemoryErr
 
 from cluster.config.specification import ClusterSettings
 from cluster.training import pool
-from cluster.training.deaths import MOST_DEATHS, MOST_LOSSES, Deaths, Fate, fate_of
+from cluster.training.deaths import MOST_DEATHS, MOST_LOSSES, Deaths, WorkerEnd, end_of_worker
 from cluster.training.pool import RayPool
 from shards.learners.trainer import TrainTask
 from shards.specification import ShardId
@@ -85,7 +85,7 @@ def test_a_slice_learned_begins_a_new_count(played: Played) -> None:
     made, remarks = played(MOST_DEATHS, [*almost, None, *almost, None])
     assert len(list(made.train([_task(0)]))) == 2
     assert remarks[-1].endswith("after slice 1")
-    assert Deaths(crashes=1).and_one(Fate.LOST).and_one(Fate.ABSENT) == Deaths(crashes=1, losses=2)
+    assert Deaths(crashes=1).and_one(WorkerEnd.LOST).and_one(WorkerEnd.ABSENT) == Deaths(crashes=1, losses=2)
 
 
 def test_the_idle_take_over_from_who_waits(played: Played) -> None:
@@ -142,9 +142,9 @@ def test_the_fates() -> None:
     """What became of a worker follows from its error, where it was, and which nodes are lost."""
     preempted = ActorDiedError()
     preempted._preempted = True
-    assert fate_of(AWAY, "node-1", ()) is Fate.LOST
-    assert fate_of(preempted, "node-1", ()) is Fate.LOST
-    assert fate_of(DIED, "node-1", {"node-1"}) is Fate.LOST
-    assert fate_of(DIED, "node-1", {"node-2"}) is Fate.DIED
-    assert fate_of(OutOfMemoryError("too large"), "node-1", {"node-2"}) is Fate.DIED
-    assert fate_of(DIED, None, {"node-2"}) is Fate.ABSENT
+    assert end_of_worker(AWAY, "node-1", ()) is WorkerEnd.LOST
+    assert end_of_worker(preempted, "node-1", ()) is WorkerEnd.LOST
+    assert end_of_worker(DIED, "node-1", {"node-1"}) is WorkerEnd.LOST
+    assert end_of_worker(DIED, "node-1", {"node-2"}) is WorkerEnd.DIED
+    assert end_of_worker(OutOfMemoryError("too large"), "node-1", {"node-2"}) is WorkerEnd.DIED
+    assert end_of_worker(DIED, None, {"node-2"}) is WorkerEnd.ABSENT

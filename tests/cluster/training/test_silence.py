@@ -10,7 +10,7 @@ import pytest
 
 from cluster.config.specification import ClusterSettings
 from cluster.training import silence
-from cluster.training.silence import Place, hushed, missing
+from cluster.training.silence import Place, awaited_workers, hushed
 
 NODES = [{"NodeID": "afar", "NodeManagerAddress": "10.0.0.2"}]
 
@@ -43,6 +43,6 @@ def test_workers_that_start_wait_for_no_processors(monkeypatch: pytest.MonkeyPat
     """That no processor is free says nothing where they have theirs: Ray knows whether somebody waits for one."""
     monkeypatch.setattr(silence, "waited_for", lambda *_: "waiting for workers: 0 CPUs are free")
     monkeypatch.setattr(silence, "is_short", lambda: True)
-    assert missing(ClusterSettings(), frozenset()) == "waiting for workers: 0 CPUs are free"
+    assert awaited_workers(ClusterSettings(), frozenset()) == "waiting for workers: 0 CPUs are free"
     monkeypatch.setattr(silence, "is_short", lambda: False)
-    assert "they have their processors" in (missing(ClusterSettings(), frozenset()) or "")
+    assert "they have their processors" in (awaited_workers(ClusterSettings(), frozenset()) or "")

@@ -12,8 +12,8 @@ import pytest
 from cluster.config.specification import read_specification
 from cluster.writer.forecast import _random_points, trial_basis, trial_points
 from shards.data.sources import table_source
-from tests.doubles.home import Home
 from tests.doubles.time_and_names import VirtualClock
+from tests.doubles.user_folder import UserFolder
 
 MEBIBYTE = 2**20
 
@@ -49,7 +49,7 @@ def test_points_are_made_without_larger_arrays() -> None:
 def test_a_plan_for_wide_data_stays_small(tmp_path: Path) -> None:
     """The trial for wide data and large batches learns as many points as take 64 MiB."""
     width, points = 4000, 20
-    Home(tmp_path).specify(
+    UserFolder(tmp_path).specify(
         data__subject=None, data__features=["x"], training__batch_size=256, model__arguments={"hidden": [2]}
     )
     values = pa.array(np.ones(points * width, dtype=np.float32))

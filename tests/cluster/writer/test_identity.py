@@ -19,7 +19,7 @@ from shards.routing import PartitionKey
 from storage.errors import Conflict, Unavailable
 from storage.stores.local import LocalStore
 from storage.stores.memory import MemoryStore
-from tests.doubles.home import Home
+from tests.doubles.user_folder import UserFolder
 from tests.doubles.workers.local_workers import LocalWorkers
 
 KEY = "5e" * 32
@@ -27,9 +27,9 @@ OTHER = "07" * 32
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Home:
+def home(tmp_path: Path) -> UserFolder:
     """A folder whose specification gives the key."""
-    home = Home(tmp_path).fill()
+    home = UserFolder(tmp_path).fill()
     home.specify(partition__key=KEY)
     return home
 
@@ -40,7 +40,7 @@ def store() -> MemoryStore:
     return MemoryStore(secrets.token_hex(8))
 
 
-def test_a_given_key_is_in_the_store_and_not_in_what_travels(home: Home, store: MemoryStore) -> None:
+def test_a_given_key_is_in_the_store_and_not_in_what_travels(home: UserFolder, store: MemoryStore) -> None:
     """Whoever gets the specification by way of Ray finds the same key, in the store."""
     specification = read_specification(home.config)
     travels = with_key_in_store(store, specification)
@@ -51,14 +51,14 @@ def test_a_given_key_is_in_the_store_and_not_in_what_travels(home: Home, store: 
     assert with_key_in_store(store, specification) == travels
 
 
-def test_one_that_was_drawn_and_never_used_gives_way(home: Home, store: MemoryStore) -> None:
+def test_one_that_was_drawn_and_never_used_gives_way(home: UserFolder, store: MemoryStore) -> None:
     """A key given after one was drawn is the federation's: the store has it from then on."""
     specification = read_specification(home.config)
     store.put_if_absent(KEY_OBJECT, OTHER.encode())
     assert partition_key(store, with_key_in_store(store, specification), draw=False) == bytes.fromhex(KEY)
 
 
-def test_another_federations_key_is_never_put_into_its_store(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_federations_key_is_never_put_into_its_store(home: UserFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     """A store that was trained before with a given key gets that one alone, whatever a later specification gives."""
     monkeypatch.setattr(cluster.training.workers, "RayPool", LocalWorkers)
     monkeypatch.setattr(cluster.training.workers, "join_ray", lambda _: False)
@@ -74,7 +74,7 @@ def test_another_federations_key_is_never_put_into_its_store(home: Home, monkeyp
         assert federation.evaluate(home.folder / "train.parquet").points > 0
 
 
-def test_an_account_that_only_reads_serves_what_was_trained(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_account_that_only_reads_serves_what_was_trained(home: UserFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     """Training puts a given key into the store, so that nothing is written to serve it; else it is said what to do."""
     monkeypatch.setattr(cluster.training.workers, "RayPool", LocalWorkers)
     monkeypatch.setattr(cluster.training.workers, "join_ray", lambda _: False)
@@ -95,7 +95,7 @@ def test_an_account_that_only_reads_serves_what_was_trained(home: Home, monkeypa
     assert "'sisa train' or 'sisa launch' once" in told.value.remedy
 
 
-def test_the_coordinator_gets_none(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_coordinator_gets_none(home: UserFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     """What ``sisa launch`` hands to Ray, which keeps it with its metadata, names no key."""
     handed: list[object] = []
 

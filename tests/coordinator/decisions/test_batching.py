@@ -26,7 +26,7 @@ from coordinator.decisions.plan import plan_retrain
 from coordinator.requests import Cost, ErasureRequest, RequestState
 from coordinator.settings import BatchUntil, ErasureSettings
 from coordinator.state import FederationState
-from shards.routing import Placement
+from shards.routing import SliceId
 from shards.specification import ShardId, SliceIndex
 from tests.coordinator.decisions.test_decide import AT, learn, learn_all, place, removal
 from tests.coordinator.records import DATA, checkpoint_of, configuration, federation, request_of, slice_of
@@ -54,7 +54,7 @@ def arrived(state: FederationState, request: ErasureRequest) -> FederationState:
     return decide(state, ErasureAccepted(request=request))[0]
 
 
-def erased(state: FederationState, *places: Placement, request_id: str = "er-1") -> FederationState:
+def erased(state: FederationState, *places: SliceId, request_id: str = "er-1") -> FederationState:
     """Return the state after a request has taken one point out of each of these slices."""
     if state.request(request_id) is None:
         state = arrived(state, request_of(request_id))

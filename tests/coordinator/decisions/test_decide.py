@@ -25,7 +25,7 @@ from coordinator.decisions.decide import (
 )
 from coordinator.requests import ObjectRef, RequestState
 from coordinator.state import FederationState, servable
-from shards.routing import Placement
+from shards.routing import SliceId
 from shards.slices.files import EMPTY_SLICE
 from shards.specification import ShardId, SliceIndex
 from storage.errors import InvariantBroken
@@ -43,9 +43,9 @@ from tests.coordinator.records import (
 AT = "2026-01-02T00:00:00+00:00"
 
 
-def place(shard: int, slice_: int) -> Placement:
+def place(shard: int, slice_: int) -> SliceId:
     """Return a placement."""
-    return Placement(ShardId(shard), SliceIndex(slice_))
+    return SliceId(ShardId(shard), SliceIndex(slice_))
 
 
 def configured(state: FederationState, number: int = 0) -> FederationState:
@@ -79,7 +79,7 @@ def accepted(state: FederationState, request_id: str = "er-1") -> FederationStat
     return decide(state, ErasureAccepted(request=request_of(request_id)))[0]
 
 
-def removal(state: FederationState, *places: Placement, request_id: str = "er-1") -> PointsRemoved:
+def removal(state: FederationState, *places: SliceId, request_id: str = "er-1") -> PointsRemoved:
     """Return the event that one point of each of these slices is gone."""
     slices = {where: state.shards[where.shard].slices[where.slice - 1] for where in places}
     return PointsRemoved(

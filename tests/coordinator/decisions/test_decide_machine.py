@@ -40,7 +40,7 @@ from coordinator.requests import ErasureRequest, InlineDigests, RequestState
 from coordinator.settings import ErasureSettings
 from coordinator.state import FederationState, ShardState, servable
 from shards.lineage import valid_prefix
-from shards.routing import Placement
+from shards.routing import SliceId
 from shards.slices.files import EMPTY_SLICE
 from shards.specification import ShardId, SliceIndex
 from shards.tombstones import DigestSet
@@ -56,8 +56,8 @@ _AT = "2026-01-05T00:00:00.000+00:00"
 _MOVES_DUE_DATES = (DueExtended, RequestReleased, RequestCancelled)
 
 
-def _home(point: int) -> Placement:
-    return Placement(ShardId(point % _SHARDS), SliceIndex(point // _SHARDS % _SLICES + 1))
+def _home(point: int) -> SliceId:
+    return SliceId(ShardId(point % _SHARDS), SliceIndex(point // _SHARDS % _SLICES + 1))
 
 
 _PLACES = sorted({_home(point) for point in range(_SHARDS * _SLICES)})
@@ -124,7 +124,7 @@ class Decisions(RuleBasedStateMachine):
         if was.held:
             assert now.state in (was.state, RequestState.CANCELLED), "a request got further while it was paused"
 
-    def slices(self, points: frozenset[int]) -> Mapping[Placement, frozenset[int]]:
+    def slices(self, points: frozenset[int]) -> Mapping[SliceId, frozenset[int]]:
         """Return the points by place."""
         return {where: frozenset(point for point in points if _home(point) == where) for where in _PLACES}
 

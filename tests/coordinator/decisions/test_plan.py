@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from coordinator.decisions.decide import TrainingConfigured, decide
 from coordinator.decisions.plan import affected_slices, plan_retrain
 from coordinator.state import FederationState
-from shards.routing import Placement
+from shards.routing import SliceId
 from shards.schedule import slice_epochs
 from shards.specification import ShardId, SliceIndex
 from tests.coordinator.decisions.test_decide import learn_all, place, trained
@@ -27,22 +27,22 @@ def sizes(draw: st.DrawFn) -> tuple[tuple[int, ...], ...]:
     return tuple(draw(st.lists(st.tuples(*[st.integers(0, 6)] * slices), min_size=1, max_size=4)))
 
 
-def _places(held: tuple[tuple[int, ...], ...]) -> list[Placement]:
+def _places(held: tuple[tuple[int, ...], ...]) -> list[SliceId]:
     return [place(shard, slice_ + 1) for shard, counts in enumerate(held) for slice_ in range(len(counts))]
 
 
-def _count(held: tuple[tuple[int, ...], ...], where: Placement) -> int:
+def _count(held: tuple[tuple[int, ...], ...], where: SliceId) -> int:
     return held[where.shard][where.slice - 1]
 
 
 @st.composite
-def erasures(draw: st.DrawFn) -> tuple[tuple[tuple[int, ...], ...], dict[Placement, int]]:
+def erasures(draw: st.DrawFn) -> tuple[tuple[tuple[int, ...], ...], dict[SliceId, int]]:
     """Return sizes, and how many points are to be erased where."""
     held = draw(sizes())
     return held, {where: draw(st.integers(0, _count(held, where))) for where in _places(held)}
 
 
-def _without(held: tuple[tuple[int, ...], ...], erased: Mapping[Placement, int]) -> FederationState:
+def _without(held: tuple[tuple[int, ...], ...], erased: Mapping[SliceId, int]) -> FederationState:
     return federation(
         *(
             tuple(count - erased.get(place(shard, n + 1), 0) for n, count in enumerate(counts))
@@ -53,7 +53,7 @@ def _without(held: tuple[tuple[int, ...], ...], erased: Mapping[Placement, int])
 
 @given(case=erasures())
 def test_only_affected_shards_from_their_earliest_slice(
-    case: tuple[tuple[tuple[int, ...], ...], dict[Placement, int]],
+    case: tuple[tuple[tuple[int, ...], ...], dict[SliceId, int]],
 ) -> None:
     """A plan names exactly the shards that lose a point, each from the first slice that does."""
     held, erased = case
@@ -67,7 +67,7 @@ def test_only_affected_shards_from_their_earliest_slice(
 
 @given(case=erasures(), data=st.data())
 def test_a_plan_costs_at_least_what_a_part_of_it_costs(
-    case: tuple[tuple[tuple[int, ...], ...], dict[Placement, int]], data: st.DataObject
+    case: tuple[tuple[tuple[int, ...], ...], dict[SliceId, int]], data: st.DataObject
 ) -> None:
     """Over the same survivors, erasing more never costs less, and never more than a full retrain."""
     held, erased = case

@@ -27,7 +27,7 @@ from coordinator.interventions import Cancel, Extend, Hold, Intervention, Releas
 from coordinator.requests import ErasureRequest, Extension, ObjectRef, Pause, RequestState
 from coordinator.settings import ErasureSettings
 from coordinator.state import FederationState
-from coordinator.status import describe
+from coordinator.status import describe_federation
 from storage.errors import Conflict, Invalid, SisaError
 from tests.coordinator.decisions.test_decide import AT, accepted, learn, place, removal, trained
 from tests.coordinator.records import request_of
@@ -259,15 +259,15 @@ def test_the_clock_stands_still_in_a_pause() -> None:
 def test_status_tells_pause_extension_and_failure() -> None:
     """People are shown the overlay and the stage, and why; scripts get the records."""
     now = datetime(2026, 1, 9, tzinfo=UTC)
-    (paused,) = describe(held(), "here", now).requests
+    (paused,) = describe_federation(held(), "here", now).requests
     assert (paused.state, paused.stage, paused.held, paused.held_at) == ("waiting", "accepted", "court", DAY_5)
-    (longer,) = describe(extended(), "here", now).requests
+    (longer,) = describe_federation(extended(), "here", now).requests
     assert (longer.due_at[:10], longer.extensions) == ("2026-02-10", only(extended()).extensions)
     state = then(touched(), AttemptFailed(request_ids=("er-1",), reason="no room: make some", at=DAY_8))
-    (broken,) = describe(state, "here", now).requests
+    (broken,) = describe_federation(state, "here", now).requests
     assert (broken.state, broken.stage, broken.reason) == ("failed", "quarantined", "no room: make some")
     assert broken.failed_at == DAY_8
-    (gone,) = describe(cancelled(), "here", now).requests
+    (gone,) = describe_federation(cancelled(), "here", now).requests
     assert (gone.state, gone.stage, gone.reason, gone.overdue) == ("cancelled", "cancelled", "a mistake", False)
 
 

@@ -33,14 +33,14 @@ from coordinator.decisions.decide import (
 from coordinator.engine.codec import FORMAT_VERSION, decode_ended, decode_event, encode_event
 from coordinator.requests import Cost, InlineDigests, Readmission, Refutation, Segment, Similar
 from shards.lineage import expected_lineages
-from shards.routing import Placement, SubjectDigest
+from shards.routing import SliceId, SubjectDigest
 from shards.specification import ShardId, SliceIndex
 from shards.tombstones import DigestSet
 from storage.digests import sha256
 from storage.errors import Corrupt, Invalid
 from tests.coordinator.records import DATA, checkpoint_of, configuration, probed, ref, request_of, slice_of
 
-PLACES = [Placement(ShardId(shard), SliceIndex(slice_)) for shard in (1, 0) for slice_ in (2, 1)]
+PLACES = [SliceId(ShardId(shard), SliceIndex(slice_)) for shard in (1, 0) for slice_ in (2, 1)]
 SLICES = {place: slice_of([number]) for number, place in enumerate(PLACES)}
 NAMES = InlineDigests.of(DigestSet.of(subjects=[SubjectDigest(bytes(range(16)))]))
 AT = "2026-01-01T00:00:00.000+00:00"

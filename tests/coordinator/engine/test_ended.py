@@ -136,11 +136,11 @@ def test_an_id_that_ends_and_leaves_meanwhile_is_looked_for_again(
     """Between looking for an id and recording it, a request of that id is accepted, ends and leaves: it is found."""
     record, is_late = Engine.record, [True]
 
-    def late(self: Engine, *events: Event, told: Notice | None = None) -> None:
+    def late(self: Engine, *events: Event, notice: Notice | None = None) -> None:
         if is_late:
             is_late.clear()
             several(small)
-        record(self, *events, told=told)
+        record(self, *events, notice=notice)
 
     monkeypatch.setattr(Engine, "record", late)
     with pytest.raises(Conflict, match="this request id was used before"):
@@ -154,10 +154,10 @@ def test_who_dies_before_the_buckets_are_recorded_leaves_nothing_over(
     """Buckets that no event names are swept by the next writer, which writes them anew: nothing is lost or twice."""
     record = Engine.record
 
-    def dying(self: Engine, *events: Event, told: Notice | None = None) -> None:
+    def dying(self: Engine, *events: Event, notice: Notice | None = None) -> None:
         if any(isinstance(event, EndedKept) for event in events):
             raise Crash("before the buckets are recorded")
-        record(self, *events, told=told)
+        record(self, *events, notice=notice)
 
     with monkeypatch.context() as patch:
         patch.setattr(Engine, "record", dying)
@@ -201,8 +201,8 @@ def test_a_damaged_bucket_is_told_and_trusted_for_nothing(small: Small) -> None:
     several(small)
     ref = next(ref for ref in small.state.ended.buckets if ref is not None)
     small.store.delete(ref.key)
-    told = [each for each in scan_residue(small.store, small.state).found if str(ref.key) in each]
-    assert told == [f"object missing or damaged: {ref.key}"]
+    notice = [each for each in scan_residue(small.store, small.state).found if str(ref.key) in each]
+    assert notice == [f"object missing or damaged: {ref.key}"]
     with pytest.raises(Corrupt, match=f"an object of the federation's state is missing.*{ref.key}"):
         all_requests(small.store, small.state)
     place, count_ = small.state.ended.buckets.index(ref), len(small.state.ended.buckets)

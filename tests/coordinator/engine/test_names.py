@@ -229,10 +229,10 @@ def test_the_first_of_two_demands_has_the_id(
         """Have ``first`` done while another demand is about to be recorded."""
         waiting = [first]
 
-        def late(self: Engine, *events: Event, told: Notice | None = None) -> None:
+        def late(self: Engine, *events: Event, notice: Notice | None = None) -> None:
             if waiting:
                 waiting.pop()()
-            record(self, *events, told=told)
+            record(self, *events, notice=notice)
 
         monkeypatch.setattr(Engine, "record", late)
 

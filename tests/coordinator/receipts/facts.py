@@ -14,7 +14,7 @@ from coordinator.decisions.decide import (
 )
 from coordinator.receipts.evidence import ErasureEvidence, ScanEvidence, StoreEvidence, collect_evidence
 from coordinator.state import FederationState
-from shards.routing import Placement
+from shards.routing import SliceId
 from shards.specification import ShardId, SliceIndex
 from storage.digests import sha256
 from tests.coordinator.records import checkpoint_of, configuration, federation, ref, request_of, slice_of
@@ -33,7 +33,7 @@ def trained(state: FederationState) -> FederationState:
     return state
 
 
-def quarantined(state: FederationState, request_id: str, place: Placement, left: tuple[int, ...]) -> FederationState:
+def quarantined(state: FederationState, request_id: str, place: SliceId, left: tuple[int, ...]) -> FederationState:
     """The state once the request has left only the points ``left`` in one slice."""
     old = state.shards[place.shard].slices[place.slice - 1].points
     event = PointsRemoved(
@@ -62,8 +62,8 @@ def two_erasures() -> tuple[FederationState, FederationState]:
     state = federation((5, 4, 3), (4, 4, 4), (3, 3, 3))
     state, _ = decide(state, TrainingConfigured(settings={"training": {"epochs": 4}}, configuration=configuration()))
     before = accepted(accepted(trained(state), "first"), "second")
-    state = quarantined(before, "first", Placement(ShardId(1), SliceIndex(2)), (900, 901))
-    state = quarantined(state, "second", Placement(ShardId(2), SliceIndex(3)), (902, 903))
+    state = quarantined(before, "first", SliceId(ShardId(1), SliceIndex(2)), (900, 901))
+    state = quarantined(state, "second", SliceId(ShardId(2), SliceIndex(3)), (902, 903))
     return before, purged(trained(state))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.doubles.home import Home, Said, run
+from tests.doubles.user_folder import CommandResult, UserFolder, run
 
 _MODELS = """
 import torch
@@ -48,7 +48,7 @@ NUMBER = 3
 """
 
 
-def _text(said: Said) -> str:
+def _text(said: CommandResult) -> str:
     return said.error["message"] + " " + said.error["remedy"]
 
 
@@ -69,7 +69,7 @@ def _text(said: Said) -> str:
         ({"model__arguments": {"hidenn": [6]}}, ("'shards.models:mlp' failed", "hidenn", "[model] arguments")),
     ],
 )
-def test_a_bad_model_is_refused(changes: dict[str, object], texts: tuple[str, ...], home: Home) -> None:
+def test_a_bad_model_is_refused(changes: dict[str, object], texts: tuple[str, ...], home: UserFolder) -> None:
     """A factory that cannot be had, fails, or does not fit the data is named with what is wrong with it."""
     (home.folder / "bad_models.py").write_text(_MODELS, encoding="utf-8")
     (home.folder / "broken_models.py").write_text("1 / 0\n", encoding="utf-8")
@@ -82,7 +82,7 @@ def test_a_bad_model_is_refused(changes: dict[str, object], texts: tuple[str, ..
         assert part in text
 
 
-def test_a_bad_model_does_not_hurt_what_was_trained(trained: Home) -> None:
+def test_a_bad_model_does_not_hurt_what_was_trained(trained: UserFolder) -> None:
     """A factory that fails leaves the trained federation as it was, back under the old settings."""
     before = trained.json("status")
     trained.specify(model__arguments={"hidden": "many"})
@@ -114,7 +114,7 @@ def test_a_bad_model_does_not_hurt_what_was_trained(trained: Home) -> None:
         ({"name": "a name/with a path"}, ("name must be 1 to 63 letters",)),
     ],
 )
-def test_bad_settings_are_refused(changes: dict[str, object], texts: tuple[str, ...], home: Home) -> None:
+def test_bad_settings_are_refused(changes: dict[str, object], texts: tuple[str, ...], home: UserFolder) -> None:
     """A setting that is unknown, misspelt, missing, of the wrong type or out of range is named."""
     home.specify(**changes)
     said = home.json("train")
@@ -137,7 +137,7 @@ def test_bad_settings_are_refused(changes: dict[str, object], texts: tuple[str, 
         ("erase", "--subject", "somebody"),
     ],
 )
-def test_every_command_tells_the_line_of_a_bad_setting(words: tuple[str, ...], home: Home) -> None:
+def test_every_command_tells_the_line_of_a_bad_setting(words: tuple[str, ...], home: UserFolder) -> None:
     """Two problems in ``sisa.toml`` are told at once, each with its line, whatever the command."""
     lines = home.config.read_text(encoding="utf-8").splitlines()
     epochs, shards = lines.index("epochs = 4"), lines.index("shards = 3")
@@ -150,7 +150,7 @@ def test_every_command_tells_the_line_of_a_bad_setting(words: tuple[str, ...], h
     assert f"line {shards + 1}: [partition] shards" in said.error["message"]
 
 
-def test_unreadable_toml_is_told_with_its_line(home: Home) -> None:
+def test_unreadable_toml_is_told_with_its_line(home: UserFolder) -> None:
     """A syntax error names its line, and shows nothing of it: the line may hold the partition key."""
     lines = home.config.read_text(encoding="utf-8").splitlines()
     key = next(number for number, line in enumerate(lines) if line.startswith("key"))
@@ -162,7 +162,7 @@ def test_unreadable_toml_is_told_with_its_line(home: Home) -> None:
     assert bytes(range(16)).hex() not in said.out + said.err
 
 
-def test_a_missing_specification_names_the_way_to_one(home: Home) -> None:
+def test_a_missing_specification_names_the_way_to_one(home: UserFolder) -> None:
     """Without a specification the command says how to get one."""
     said = run("train", "--config", str(home.folder / "none.toml"), "--json")
     assert said.code == 2

@@ -10,7 +10,7 @@ from storage.errors import StoreFull
 from storage.objects import ObjectKey, VersionTag
 from storage.stores.local import LocalStore
 from tests.deploy.commands.test_cli_erase import fresh_digests
-from tests.doubles.home import MARKED, Home, run, small_points, without
+from tests.doubles.user_folder import MARKED, UserFolder, run, small_points, without
 
 OTHERS: dict[str, tuple[dict[str, object], tuple[str, ...]]] = {
     "name": ({"name": "other"}, ("name", '"small"', '"other"')),
@@ -52,7 +52,7 @@ COMMANDS = (
 
 
 @pytest.mark.parametrize("case", OTHERS)
-def test_a_store_of_another_specification_is_refused(case: str, trained: Home) -> None:
+def test_a_store_of_another_specification_is_refused(case: str, trained: UserFolder) -> None:
     """No command touches a store that holds another federation: both settings stand side by side, exit code 4."""
     changes, texts = OTHERS[case]
     trained.specify(**changes)
@@ -72,7 +72,7 @@ def test_a_store_of_another_specification_is_refused(case: str, trained: Home) -
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", RETRAINED)
-def test_changed_settings_are_refused_until_trained_anew(case: str, trained: Home) -> None:
+def test_changed_settings_are_refused_until_trained_anew(case: str, trained: UserFolder) -> None:
     """Predictions and erasures under changed settings are refused with both values; ``sisa train`` says what differs,
     trains anew, and ends in the bytes of a fresh federation.
     """
@@ -101,7 +101,7 @@ def test_changed_settings_are_refused_until_trained_anew(case: str, trained: Hom
 
 
 @pytest.mark.parametrize("case", HARMLESS)
-def test_other_settings_change_no_byte(case: str, trained: Home) -> None:
+def test_other_settings_change_no_byte(case: str, trained: UserFolder) -> None:
     """Settings without influence on the constituents may change at any time, and nothing is trained."""
     before = trained.json("status").digests
     trained.specify(**HARMLESS[case])
@@ -112,7 +112,7 @@ def test_other_settings_change_no_byte(case: str, trained: Home) -> None:
     assert trained.json("status").digests == before
 
 
-def test_settings_put_back_find_nothing_stale(trained: Home) -> None:
+def test_settings_put_back_find_nothing_stale(trained: UserFolder) -> None:
     """There and back again ends in the first bytes."""
     before = trained.json("status").digests
     trained.specify(training__seed=8)
@@ -121,7 +121,7 @@ def test_settings_put_back_find_nothing_stale(trained: Home) -> None:
     assert trained.json("train").digests == before
 
 
-def test_another_source_file_of_the_same_data(trained: Home) -> None:
+def test_another_source_file_of_the_same_data(trained: UserFolder) -> None:
     """Another format, another order, several files: the same bytes, and nothing is trained."""
     before = trained.json("status").digests
     columns = small_points()
@@ -141,7 +141,7 @@ def test_another_source_file_of_the_same_data(trained: Home) -> None:
         assert trained.json("status").digests == before
 
 
-def test_a_source_that_changed(trained: Home) -> None:
+def test_a_source_that_changed(trained: UserFolder) -> None:
     """Added, removed and changed data points: a fresh federation's bytes, and untouched shards stay."""
     before = trained.json("status").digests
     columns = without(small_points(), subjects=["secret-person-003"])
@@ -156,7 +156,7 @@ def test_a_source_that_changed(trained: Home) -> None:
     assert trained.json("verify").code == 0
 
 
-def test_a_source_that_changed_after_an_erasure(trained: Home) -> None:
+def test_a_source_that_changed_after_an_erasure(trained: UserFolder) -> None:
     """What was erased stays out of a new source that still holds it."""
     trained.json("erase", "--subject", MARKED)
     columns = without(small_points(), subjects=["secret-person-003"])
@@ -165,7 +165,7 @@ def test_a_source_that_changed_after_an_erasure(trained: Home) -> None:
     assert trained.json("train").digests == fresh_digests(trained.folder / "fresh", survivors)
 
 
-def test_a_source_that_is_gone(trained: Home) -> None:
+def test_a_source_that_is_gone(trained: UserFolder) -> None:
     """Without the source a trained federation goes on with what it ingested, and says so; erasures need no source."""
     before = trained.json("status").digests
     (trained.folder / "train.parquet").unlink()
@@ -179,7 +179,7 @@ def test_a_source_that_is_gone(trained: Home) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("full_at", ["slices", "checkpoints", "manifest", "requests", "tombstones"])
-def test_a_full_disk_loses_nothing(full_at: str, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_loses_nothing(full_at: str, home: UserFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     """A store without room stops the command with exit code 5 and the remedy; with room again the next one goes on."""
     if full_at in ("requests", "tombstones"):
         assert home.json("train").code == 0
@@ -206,7 +206,7 @@ def test_a_full_disk_loses_nothing(full_at: str, home: Home, monkeypatch: pytest
     assert home.json("verify").code == 0
 
 
-def test_a_store_that_cannot_be_a_folder(home: Home) -> None:
+def test_a_store_that_cannot_be_a_folder(home: UserFolder) -> None:
     """A file in the store's place is told."""
     (home.folder / "federation").write_text("a file", encoding="utf-8")
     said = home.json("train")
@@ -215,18 +215,18 @@ def test_a_store_that_cannot_be_a_folder(home: Home) -> None:
     assert (home.folder / "federation").read_text(encoding="utf-8") == "a file"
 
 
-def test_two_federations_in_one_folder(trained: Home) -> None:
+def test_two_federations_in_one_folder(trained: UserFolder) -> None:
     """Another specification beside the first, with a store of its own, does not touch it."""
     before = trained.json("status").out
     first = trained.config.read_bytes()
     other = trained.specify(name="other", store="./other", partition__shards=2).rename(trained.folder / "other.toml")
     trained.config.write_bytes(first)
-    assert Home(trained.folder).run("train").code == 0
+    assert UserFolder(trained.folder).run("train").code == 0
     assert run("train", "--config", str(other), "--json").digests != []
     assert trained.json("status").out == before
 
 
-def test_a_user_s_model_beside_the_specification(home: Home) -> None:
+def test_a_user_s_model_beside_the_specification(home: UserFolder) -> None:
     """A module beside ``sisa.toml`` is the model of every command, wherever it is started."""
     code = "from torch import nn\n\ndef net(inputs, classes):\n    return nn.Linear(inputs, classes)\n"
     (home.folder / "net_beside.py").write_text(code, encoding="utf-8")
@@ -236,7 +236,7 @@ def test_a_user_s_model_beside_the_specification(home: Home) -> None:
 
 
 @pytest.mark.slow
-def test_a_model_that_does_not_repeat_itself_learns_from_nobody(home: Home) -> None:
+def test_a_model_that_does_not_repeat_itself_learns_from_nobody(home: UserFolder) -> None:
     """A model with randomness of its own is refused before any data point is read into the store."""
     code = (
         "import os\nfrom torch import nn\n\nclass Net(nn.Module):\n    def __init__(self, inputs, classes):\n"
@@ -254,7 +254,7 @@ def test_a_model_that_does_not_repeat_itself_learns_from_nobody(home: Home) -> N
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_store_that_may_not_be_written(trained: Home) -> None:
+def test_a_store_that_may_not_be_written(trained: UserFolder) -> None:
     """A read-only store is told with the remedy, and loses nothing."""
     folders = [path for path in trained.store.rglob("*") if path.is_dir()]
     for folder in (trained.store, *folders):

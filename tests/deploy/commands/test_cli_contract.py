@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.doubles.home import MARKED, Columns, Home, run
+from tests.doubles.user_folder import MARKED, Columns, UserFolder, run
 
 COMMANDS = ("demo", "init", "train", "predict", "evaluate", "erase", "status", "verify", "plan")
 
@@ -69,7 +69,7 @@ def test_wrong_usage_names_the_word(words: tuple[str, ...], text: str) -> None:
     assert text in plain.err
 
 
-def test_every_command_gives_one_object(home: Home) -> None:
+def test_every_command_gives_one_object(home: UserFolder) -> None:
     """From init to verify each command's stdout is exactly one envelope, and its exit code is 0."""
     home.config.unlink()
     init = home.json("init", "train.parquet")
@@ -105,7 +105,7 @@ def test_every_command_gives_one_object(home: Home) -> None:
     assert measured.data["points"] == 116
 
 
-def test_text_for_people_goes_where_it_belongs(home: Home) -> None:
+def test_text_for_people_goes_where_it_belongs(home: UserFolder) -> None:
     """Without ``--json`` results are on stdout, progress on stderr."""
     train = home.run("train")
     assert train.code == 0
@@ -124,7 +124,7 @@ def test_text_for_people_goes_where_it_belongs(home: Home) -> None:
     assert "this federation's own training" in home.run("plan").out
 
 
-def test_errors_for_people_go_to_stderr(home: Home) -> None:
+def test_errors_for_people_go_to_stderr(home: UserFolder) -> None:
     """Without ``--json`` a failure is two lines on stderr: the fact and the remedy."""
     said = home.run("evaluate", "train.parquet")
     assert said.code == 2
@@ -134,7 +134,7 @@ def test_errors_for_people_go_to_stderr(home: Home) -> None:
     assert remedy.strip() == "run 'sisa train'"
 
 
-def test_status_of_what_is_not_there(home: Home) -> None:
+def test_status_of_what_is_not_there(home: UserFolder) -> None:
     """Where no federation was begun there is no status; an unknown request of one has none."""
     for words in (("status",), ("status", "er-nobody")):
         assert "there is no federation here" in home.refused(*words).error["message"]
@@ -144,7 +144,7 @@ def test_status_of_what_is_not_there(home: Home) -> None:
     assert "sisa request list" in unknown.error["remedy"]
 
 
-def test_reading_an_untrained_federation_makes_no_store(home: Home) -> None:
+def test_reading_an_untrained_federation_makes_no_store(home: UserFolder) -> None:
     """Status, predict, evaluate and a priced erasure of a federation that is not there leave no folder behind."""
     for words in (
         ("status",),
@@ -167,7 +167,7 @@ def test_reading_an_untrained_federation_makes_no_store(home: Home) -> None:
         ("verify",),
     ],
 )
-def test_nothing_is_done_before_training(words: tuple[str, ...], home: Home) -> None:
+def test_nothing_is_done_before_training(words: tuple[str, ...], home: UserFolder) -> None:
     """What needs a trained federation says to train it."""
     said = home.refused(*words)
     assert "holds no data yet" in said.error["message"]
@@ -186,12 +186,12 @@ def test_nothing_is_done_before_training(words: tuple[str, ...], home: Home) -> 
         (("--points", "-5"), "--points"),
     ],
 )
-def test_an_impossible_plan_is_refused(words: tuple[str, ...], text: str, trained: Home) -> None:
+def test_an_impossible_plan_is_refused(words: tuple[str, ...], text: str, trained: UserFolder) -> None:
     """A plan for numbers that cannot be is wrong input, before and after training."""
     assert text in str(trained.refused("plan", *words).error)
 
 
-def test_a_plan_for_other_numbers(trained: Home) -> None:
+def test_a_plan_for_other_numbers(trained: UserFolder) -> None:
     """Other S, R, K and numbers of points change the plan and nothing else."""
     own = trained.json("plan").data
     other = trained.json("plan", "--shards", "6", "--slices", "3", "--requests", "5", "--points", "1000").data
@@ -201,7 +201,7 @@ def test_a_plan_for_other_numbers(trained: Home) -> None:
     assert trained.json("status").data["shards"] == 3
 
 
-def test_verify_of_a_shard_that_is_not_there(trained: Home) -> None:
+def test_verify_of_a_shard_that_is_not_there(trained: UserFolder) -> None:
     """Chosen shards alone are proved; one that does not exist is refused."""
     said = trained.json("verify", "--shard", "1")
     assert [each["shard"] for each in said.data["shards"]] == [1]
@@ -210,7 +210,7 @@ def test_verify_of_a_shard_that_is_not_there(trained: Home) -> None:
     assert "0 .. 2" in refused.error["remedy"]
 
 
-def test_status_may_be_watched(trained: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_status_may_be_watched(trained: UserFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     """``--watch`` shows the status until it is interrupted, which is no failure."""
 
     def interrupted(_: float) -> None:
@@ -222,7 +222,7 @@ def test_status_may_be_watched(trained: Home, monkeypatch: pytest.MonkeyPatch) -
     assert "120 data points in 3 shards × 2 slices" in said.out
 
 
-def test_init_keeps_what_is_there(home: Home) -> None:
+def test_init_keeps_what_is_there(home: UserFolder) -> None:
     """An existing specification is replaced only when that is asked for."""
     before = home.config.read_bytes()
     said = home.json("init", "train.parquet")
@@ -233,7 +233,7 @@ def test_init_keeps_what_is_there(home: Home) -> None:
     assert home.json("train").code == 0
 
 
-def test_a_second_writer_is_told_who_holds_the_store(trained: Home) -> None:
+def test_a_second_writer_is_told_who_holds_the_store(trained: UserFolder) -> None:
     """While one writes, another is refused with exit code 4 and told which command it is; readers go on."""
     import cluster
 
@@ -244,7 +244,7 @@ def test_a_second_writer_is_told_who_holds_the_store(trained: Home) -> None:
         assert trained.json("evaluate", "train.parquet").code == 0
 
 
-def test_an_interrupt_is_told(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_is_told(home: UserFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C ends with a sentence that says it is safe, and with no traceback."""
 
     def interrupted(*_: object) -> None:
@@ -255,7 +255,7 @@ def test_an_interrupt_is_told(home: Home, monkeypatch: pytest.MonkeyPatch) -> No
     assert (said.code, said.error["kind"]) == (1, "interrupted")
 
 
-def test_a_bug_is_told_without_its_text(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bug_is_told_without_its_text(home: UserFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     """An unexpected error gives its type alone, for its text may hold a person's data."""
 
     def broken(*_: object) -> None:
@@ -268,7 +268,7 @@ def test_a_bug_is_told_without_its_text(home: Home, monkeypatch: pytest.MonkeyPa
     assert "secret" not in said.out + said.err
 
 
-def test_json_is_utf8_whatever_the_names(tmp_path: Path, home: Home) -> None:
+def test_json_is_utf8_whatever_the_names(tmp_path: Path, home: UserFolder) -> None:
     """Classes and requests with other letters come back as they are."""
     columns: Columns = {"id": ["a", "b", "c", "d"], "label": ["ä", "ß", "ä", "ß"], "x0": [1, 2, 3, 4]}
     home.write("train.parquet", columns)

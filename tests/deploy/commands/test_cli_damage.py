@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.doubles.home import MARKED, Home, small_points
+from tests.doubles.user_folder import MARKED, UserFolder, small_points
 
 
 def _flip(path: Path) -> None:
@@ -16,17 +16,17 @@ def _flip(path: Path) -> None:
     path.write_bytes(payload)
 
 
-def _last_checkpoint(home: Home, shard: int) -> Path:
+def _last_checkpoint(home: UserFolder, shard: int) -> Path:
     (path,) = (home.store / f"shards/{shard:04d}/checkpoints/0002").iterdir()
     return path
 
 
-def _slice_file(home: Home, shard: int) -> Path:
+def _slice_file(home: UserFolder, shard: int) -> Path:
     return next((home.store / f"shards/{shard:04d}").rglob("*.parquet"))
 
 
 @pytest.mark.parametrize("gone", [False, True], ids=["corrupt", "deleted"])
-def test_a_lost_checkpoint_is_named_and_rebuilt(gone: bool, trained: Home) -> None:
+def test_a_lost_checkpoint_is_named_and_rebuilt(gone: bool, trained: UserFolder) -> None:
     """Predictions refuse a checkpoint whose digest differs and name it; ``sisa train`` makes it again, byte for byte,
     and it alone.
     """
@@ -56,7 +56,7 @@ def test_a_lost_checkpoint_is_named_and_rebuilt(gone: bool, trained: Home) -> No
     assert trained.json("verify").code == 0
 
 
-def test_a_corrupt_checkpoint_does_not_stop_an_erasure(trained: Home) -> None:
+def test_a_corrupt_checkpoint_does_not_stop_an_erasure(trained: UserFolder) -> None:
     """An erasure in a shard whose checkpoint is damaged ends as in an undamaged store."""
     shard = trained.json("erase", "--subject", MARKED, "--dry-run").data["shards"][0]
     _flip(_last_checkpoint(trained, shard))
@@ -65,7 +65,7 @@ def test_a_corrupt_checkpoint_does_not_stop_an_erasure(trained: Home) -> None:
     assert trained.json("verify").code == 0
 
 
-def test_a_corrupt_slice_file_is_read_again_from_the_source(trained: Home) -> None:
+def test_a_corrupt_slice_file_is_read_again_from_the_source(trained: UserFolder) -> None:
     """``verify`` names a damaged slice file; ``sisa train`` reads the source once more and ends in the same bytes."""
     before = trained.json("status")
     path = _slice_file(trained, 2)
@@ -77,7 +77,7 @@ def test_a_corrupt_slice_file_is_read_again_from_the_source(trained: Home) -> No
     assert trained.json("verify").code == 0
 
 
-def test_a_corrupt_slice_file_without_source_is_told(trained: Home) -> None:
+def test_a_corrupt_slice_file_without_source_is_told(trained: UserFolder) -> None:
     """Where the source is gone as well, nothing is touched, and the remedy says what to bring back."""
     _flip(_slice_file(trained, 2))
     (trained.folder / "train.parquet").rename(trained.folder / "away.parquet")
@@ -90,7 +90,7 @@ def test_a_corrupt_slice_file_without_source_is_told(trained: Home) -> None:
     assert trained.json("verify").code == 0
 
 
-def test_a_corrupt_slice_file_stops_an_erasure_that_needs_it(trained: Home) -> None:
+def test_a_corrupt_slice_file_stops_an_erasure_that_needs_it(trained: UserFolder) -> None:
     """An erasure never completes on a slice that cannot be read; after ``sisa train`` it is carried out."""
     shard = trained.json("erase", "--subject", MARKED, "--dry-run").data["shards"][0]
     for path in (trained.store / f"shards/{shard:04d}").rglob("*.parquet"):
@@ -105,7 +105,7 @@ def test_a_corrupt_slice_file_stops_an_erasure_that_needs_it(trained: Home) -> N
 
 
 @pytest.mark.parametrize("words", [("train",), ("status",), ("evaluate", "train.parquet"), ("verify",)])
-def test_a_corrupt_manifest_is_named(words: tuple[str, ...], trained: Home) -> None:
+def test_a_corrupt_manifest_is_named(words: tuple[str, ...], trained: UserFolder) -> None:
     """A manifest that does not prove itself whole stops every command, is named, and is kept."""
     latest = max((trained.store / "manifest").iterdir())
     _flip(latest)
@@ -117,7 +117,7 @@ def test_a_corrupt_manifest_is_named(words: tuple[str, ...], trained: Home) -> N
     assert trained.kept() | {"manifest": latest.read_bytes()} == kept
 
 
-def test_a_damaged_partition_key_is_named(home: Home) -> None:
+def test_a_damaged_partition_key_is_named(home: UserFolder) -> None:
     """A drawn key that cannot be read stops the command: with another key no point would be found again."""
     home.specify(partition__key=None)
     assert home.json("train").code == 0
@@ -130,7 +130,7 @@ def test_a_damaged_partition_key_is_named(home: Home) -> None:
     assert key.read_bytes() == b"not a key"
 
 
-def test_orphans_and_foreign_files_are_found(trained: Home) -> None:
+def test_orphans_and_foreign_files_are_found(trained: UserFolder) -> None:
     """``verify`` ends with 3 and names what nobody refers to; ``sisa train`` removes orphans, not others' files."""
     orphan = trained.store / "shards/0001/checkpoints/0002/orphan.safetensors"
     orphan.write_bytes(b"left over")
@@ -157,7 +157,7 @@ def test_orphans_and_foreign_files_are_found(trained: Home) -> None:
     assert trained.json("verify").code == 0
 
 
-def test_an_erasure_removes_orphans(trained: Home) -> None:
+def test_an_erasure_removes_orphans(trained: UserFolder) -> None:
     """A purge takes what an interrupted writer left behind: it may hold the erased points."""
     orphan = trained.store / "shards/0000/slices/0001/orphan.parquet"
     orphan.parent.mkdir(parents=True, exist_ok=True)
@@ -166,7 +166,7 @@ def test_an_erasure_removes_orphans(trained: Home) -> None:
     assert not orphan.exists()
 
 
-def test_data_that_came_back_are_found(trained: Home) -> None:
+def test_data_that_came_back_are_found(trained: UserFolder) -> None:
     """A copy of an erased person's slice file, put back by hand, is residue."""
     old = _slice_copies(trained)
     assert trained.json("erase", "--subject", MARKED).data["state"] == "complete"
@@ -180,11 +180,11 @@ def test_data_that_came_back_are_found(trained: Home) -> None:
     assert trained.json("verify").code == 0
 
 
-def _slice_copies(home: Home) -> dict[Path, bytes]:
+def _slice_copies(home: UserFolder) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in home.store.rglob("*.parquet")}
 
 
-def test_a_federation_of_nothing_but_erased_people(home: Home) -> None:
+def test_a_federation_of_nothing_but_erased_people(home: UserFolder) -> None:
     """When everyone is erased, every constituent abstains, and prediction says that nothing is left to wait for."""
     people = small_points(people=2, each=3)
     home.write("train.parquet", people)
@@ -198,7 +198,7 @@ def test_a_federation_of_nothing_but_erased_people(home: Home) -> None:
 
 
 @pytest.mark.parametrize("words", [("status",), ("status", "er-1")])
-def test_a_store_at_a_wrong_path(home: Home, words: tuple[str, ...]) -> None:
+def test_a_store_at_a_wrong_path(home: UserFolder, words: tuple[str, ...]) -> None:
     """Where nothing is, there is no federation: none of 0 points, and nothing is made there."""
     home.specify(store="./mistyped")
     said = home.refused(*words)

@@ -15,18 +15,18 @@ import pyarrow.parquet as pq
 import pytest
 
 from storage.errors import Corrupt
-from tests.doubles.home import MARKED, MARKER, Columns, Home, duplicate, ids_of, small_points, without
+from tests.doubles.user_folder import MARKED, MARKER, Columns, UserFolder, duplicate, ids_of, small_points, without
 
 
 def fresh_digests(folder: Path, columns: Columns, **changes: object) -> list[str]:
     """Return the digests of a federation that only ever saw ``columns``."""
     folder.mkdir()
-    said = Home(folder).fill(columns, **changes).json("train")
+    said = UserFolder(folder).fill(columns, **changes).json("train")
     assert said.code == 0, said.error
     return said.digests
 
 
-def test_an_erased_person_was_never_there(trained: Home) -> None:
+def test_an_erased_person_was_never_there(trained: UserFolder) -> None:
     """After an erasure by subject the constituents are those of a federation without the person; others' stay."""
     before = trained.json("status").digests
     said = trained.json("erase", "--subject", MARKED)
@@ -36,7 +36,7 @@ def test_an_erased_person_was_never_there(trained: Home) -> None:
     assert trained.json("verify").code == 0
 
 
-def test_erasing_single_data_points(trained: Home) -> None:
+def test_erasing_single_data_points(trained: UserFolder) -> None:
     """An erasure by id takes that data point alone; its subject's others stay."""
     gone = ids_of(small_points(), MARKED)[1]
     assert trained.json("erase", "--id", gone).data["points"] == 1
@@ -44,7 +44,7 @@ def test_erasing_single_data_points(trained: Home) -> None:
     assert trained.json("status").digests == expected
 
 
-def test_every_way_to_name(trained: Home) -> None:
+def test_every_way_to_name(trained: UserFolder) -> None:
     """Options, bare words and a file name subjects and ids of one request."""
     people = [f"secret-person-{number:03d}" for number in range(6)]
     single = ids_of(small_points(), "secret-person-009")[0]
@@ -61,7 +61,7 @@ def test_every_way_to_name(trained: Home) -> None:
     assert trained.json("status").digests == fresh_digests(trained.folder / "fresh", columns)
 
 
-def test_the_order_of_erasures_leaves_no_trace(trained: Home, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_the_order_of_erasures_leaves_no_trace(trained: UserFolder, tmp_path_factory: pytest.TempPathFactory) -> None:
     """A then B, B then A, and both at once end in the same bytes (E9)."""
     first, second = MARKED, "secret-person-004"
     ends = []
@@ -69,12 +69,12 @@ def test_the_order_of_erasures_leaves_no_trace(trained: Home, tmp_path_factory: 
         folder = tmp_path_factory.mktemp("history") / "home"
         duplicate(trained.folder, folder)
         for names in requests:
-            assert Home(folder).json("erase", "--subject", *names).code == 0
-        ends.append(Home(folder).json("status").digests)
+            assert UserFolder(folder).json("erase", "--subject", *names).code == 0
+        ends.append(UserFolder(folder).json("status").digests)
     assert ends[0] == ends[1] == ends[2]
 
 
-def test_nothing_of_an_erased_person_is_left(trained: Home) -> None:
+def test_nothing_of_an_erased_person_is_left(trained: UserFolder) -> None:
     """No file of the store names the person, no slice file holds a byte of their features, and objects that did are
     gone.
     """
@@ -91,7 +91,7 @@ def test_nothing_of_an_erased_person_is_left(trained: Home) -> None:
     assert not any(MARKED in str(path) or any(each in str(path) for each in gone) for path in trained.store.rglob("*"))
 
 
-def test_features_and_names_are_encrypted_from_the_first_byte(home: Home) -> None:
+def test_features_and_names_are_encrypted_from_the_first_byte(home: UserFolder) -> None:
     """At no time does any file of the store hold a person's features, name or ids: after training, after an erasure,
     after training on.
     """
@@ -105,7 +105,7 @@ def test_features_and_names_are_encrypted_from_the_first_byte(home: Home) -> Non
             assert b"PAR1" not in payload, name
 
 
-def test_a_copy_of_what_was_erased_does_not_open(trained: Home) -> None:
+def test_a_copy_of_what_was_erased_does_not_open(trained: UserFolder) -> None:
     """Every file of the store, copied before an erasure and put back after it but for the keys that the erasure
     destroyed, gives no object back that was erased, and every other one.
     """
@@ -130,7 +130,7 @@ def test_a_copy_of_what_was_erased_does_not_open(trained: Home) -> None:
             trained.objects.get(key)
 
 
-def test_keys_may_be_kept_elsewhere(home: Home) -> None:
+def test_keys_may_be_kept_elsewhere(home: UserFolder) -> None:
     """With ``keys`` named the store alone opens nothing, and everything else is as ever."""
     home.specify(keys="./keys")
     assert home.json("train").code == 0
@@ -143,7 +143,7 @@ def test_keys_may_be_kept_elsewhere(home: Home) -> None:
     assert "set 'keys'" in said.error["remedy"]
 
 
-def test_no_plain_name_is_ever_stored(trained: Home) -> None:
+def test_no_plain_name_is_ever_stored(trained: UserFolder) -> None:
     """Even of those who were not erased the store holds keyed digests alone, also within what is encrypted."""
     tables = [pq.read_table(io.BytesIO(payload)) for payload in trained.slice_files().values()]
     for text in ("secret-", MARKED):
@@ -151,7 +151,7 @@ def test_no_plain_name_is_ever_stored(trained: Home) -> None:
         assert not any(text in str(table.to_pydict()) for table in tables)
 
 
-def _holds_marker(home: Home) -> bool:
+def _holds_marker(home: UserFolder) -> bool:
     """Return whether any slice file holds the marked features, whatever its columns are."""
     found = False
     for payload in home.slice_files().values():
@@ -164,7 +164,7 @@ def _holds_marker(home: Home) -> bool:
     return found
 
 
-def test_an_unknown_subject_is_refused(trained: Home) -> None:
+def test_an_unknown_subject_is_refused(trained: UserFolder) -> None:
     """Nothing to erase: state ``refused``, exit code 2, the request in ``data`` and the reason in ``error``."""
     kept, before = trained.kept(), trained.json("status")
     said = trained.json("erase", "--subject", "nobody", "--request-id", "er-1")
@@ -183,7 +183,7 @@ def test_an_unknown_subject_is_refused(trained: Home) -> None:
     assert [each["state"] for each in after.data["requests"]] == ["refused"]
 
 
-def test_a_price_of_nothing(trained: Home) -> None:
+def test_a_price_of_nothing(trained: UserFolder) -> None:
     """A dry run for an unknown subject prices nothing and changes nothing."""
     kept = trained.kept()
     said = trained.json("erase", "--subject", "nobody", "--dry-run")
@@ -192,7 +192,7 @@ def test_a_price_of_nothing(trained: Home) -> None:
     assert trained.json("status").data["requests"] == []
 
 
-def test_erasing_twice(trained: Home) -> None:
+def test_erasing_twice(trained: UserFolder) -> None:
     """Who is erased already is unknown."""
     assert trained.json("erase", "--subject", MARKED).code == 0
     digests = trained.json("status").digests
@@ -215,7 +215,7 @@ def test_erasing_twice(trained: Home) -> None:
         (("--file", "good.txt", "--file-of", "people"), "--file-of takes subjects or ids"),
     ],
 )
-def test_a_request_that_names_nobody_is_refused(words: Sequence[str], text: str, trained: Home) -> None:
+def test_a_request_that_names_nobody_is_refused(words: Sequence[str], text: str, trained: UserFolder) -> None:
     """All or nothing: a file with holes, an unreadable file, no name at all are wrong input, told by line."""
     (trained.folder / "binary.txt").write_bytes(b"\xff\xfe\x00")
     (trained.folder / "holes.txt").write_text(f"{MARKED}\n\nsecret-person-001\n  \n\n", encoding="utf-8")
@@ -226,7 +226,7 @@ def test_a_request_that_names_nobody_is_refused(words: Sequence[str], text: str,
     assert MARKED not in said.out + said.err
 
 
-def test_bad_lines_are_told_by_number(trained: Home) -> None:
+def test_bad_lines_are_told_by_number(trained: UserFolder) -> None:
     """Each kind of bad line is told with the numbers of its lines; an end of line may be Windows's, and the last one
     may have none; the longest name that is allowed is none of them.
     """
@@ -250,7 +250,7 @@ def test_bad_lines_are_told_by_number(trained: Home) -> None:
     assert "nothing was erased" in said.error["remedy"]
 
 
-def test_of_many_bad_lines_the_first_ten_are_told(trained: Home) -> None:
+def test_of_many_bad_lines_the_first_ten_are_told(trained: UserFolder) -> None:
     """A file of another kind gives ten numbers and a count, however long its lines are; nothing of it is erased."""
     (trained.folder / "bad.txt").write_bytes((b"\x00" * 5000 + b"\n") * 3 + b"\n" * 4000 + MARKED.encode())
     message = trained.refused("erase", "--file", "bad.txt").error["message"]
@@ -276,7 +276,7 @@ finally:
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
 @pytest.mark.parametrize("file_of", ["subjects", "ids"])
-def test_a_million_names_are_planned_in_little_memory(file_of: str, trained: Home) -> None:
+def test_a_million_names_are_planned_in_little_memory(file_of: str, trained: UserFolder) -> None:
     """A request of 1,000,000 names is priced in less than 1 GiB, whatever the names are of; nothing is left out."""
     columns = small_points()
     found = sorted(set(columns["user_id"] if file_of == "subjects" else columns["id"]))[:20]
@@ -294,7 +294,7 @@ def test_a_million_names_are_planned_in_little_memory(file_of: str, trained: Hom
     assert int(peak_kib) < 1 << 20
 
 
-def test_a_request_id_stands_for_one_request(trained: Home) -> None:
+def test_a_request_id_stands_for_one_request(trained: UserFolder) -> None:
     """The same id with the same people is the same request and costs nothing; with others it is a conflict."""
     first = trained.json("erase", "--subject", MARKED, "--subject", "secret-person-001", "--request-id", "er-1")
     kept = trained.kept()
@@ -310,7 +310,7 @@ def test_a_request_id_stands_for_one_request(trained: Home) -> None:
     assert "--request-id" in other.error["remedy"]
 
 
-def test_erased_people_stay_out(trained: Home) -> None:
+def test_erased_people_stay_out(trained: UserFolder) -> None:
     """Training again on a source that still holds an erased person leaves them out, and says how many points."""
     assert trained.json("erase", "--subject", MARKED).code == 0
     digests = trained.json("status").digests
@@ -324,7 +324,7 @@ def test_erased_people_stay_out(trained: Home) -> None:
     assert trained.json("verify").code == 0
 
 
-def test_whoever_comes_back_is_taken_from_a_source_that_has_not_changed(trained: Home) -> None:
+def test_whoever_comes_back_is_taken_from_a_source_that_has_not_changed(trained: UserFolder) -> None:
     """New data points that were left out before the readmission are taken after it; those that were erased are not."""
     assert trained.json("erase", "--subject", MARKED).code == 0
     columns = small_points()
@@ -340,7 +340,7 @@ def test_whoever_comes_back_is_taken_from_a_source_that_has_not_changed(trained:
     assert trained.kept() == kept
 
 
-def test_status_shows_requests_with_due_dates(trained: Home) -> None:
+def test_status_shows_requests_with_due_dates(trained: UserFolder) -> None:
     """Each request is listed with its state, its shards and when it is due."""
     trained.specify(erasure__deadline_days=10)
     trained.json("erase", "--subject", MARKED, "--request-id", "er-1")

@@ -11,10 +11,10 @@ import pyarrow.ipc
 import pyarrow.parquet as pq
 import pytest
 
-from tests.doubles.home import MARKED, Columns, Home, run, small_points
+from tests.doubles.user_folder import MARKED, Columns, UserFolder, run, small_points
 
 
-def _predicted(home: Home, data: str, out: str = "out.parquet") -> pa.Table:
+def _predicted(home: UserFolder, data: str, out: str = "out.parquet") -> pa.Table:
     said = home.json("predict", data, "--out", out)
     assert said.code == 0, said.error
     path = home.folder / out
@@ -25,7 +25,7 @@ def _predicted(home: Home, data: str, out: str = "out.parquet") -> pa.Table:
     return pq.read_table(path)
 
 
-def test_answers_have_ids_classes_and_probabilities(trained: Home) -> None:
+def test_answers_have_ids_classes_and_probabilities(trained: UserFolder) -> None:
     """Each data point gets its id, a declared class, and probabilities that add up to one; in the file's order."""
     table = _predicted(trained, "train.parquet")
     names = ["id", "prediction", "probability_a", "probability_b", "probability_c"]
@@ -37,7 +37,7 @@ def test_answers_have_ids_classes_and_probabilities(trained: Home) -> None:
 
 
 @pytest.mark.parametrize("data", ["train.csv", "train.arrow", "data/*.parquet", "data"])
-def test_the_format_changes_no_answer(data: str, trained: Home) -> None:
+def test_the_format_changes_no_answer(data: str, trained: UserFolder) -> None:
     """CSV, Arrow, a glob and a folder of the same data points give the same answers."""
     expected = _predicted(trained, "train.parquet")
     name = data if data.startswith("train") else "data/part.parquet"
@@ -46,7 +46,7 @@ def test_the_format_changes_no_answer(data: str, trained: Home) -> None:
 
 
 @pytest.mark.parametrize("out", ["out.csv", "out.arrow", "out.parquet"])
-def test_every_format_of_answers(out: str, trained: Home) -> None:
+def test_every_format_of_answers(out: str, trained: UserFolder) -> None:
     """The ending chooses the format."""
     assert _predicted(trained, "train.parquet", out).num_rows == 120
 
@@ -69,7 +69,7 @@ def _without_names(columns: Columns) -> Columns:
 
 
 @pytest.mark.parametrize("change", [_turned, _with_more, _as_floats, _without_names])
-def test_columns_are_taken_by_name(change: object, trained: Home) -> None:
+def test_columns_are_taken_by_name(change: object, trained: UserFolder) -> None:
     """Columns in another order, more of them, other number types, none that is not needed: the same answers."""
     assert callable(change)
     expected = _predicted(trained, "train.parquet")
@@ -77,7 +77,7 @@ def test_columns_are_taken_by_name(change: object, trained: Home) -> None:
     assert _predicted(trained, "other.parquet", "again.parquet").equals(expected)
 
 
-def test_without_an_id_column_there_are_no_ids(trained: Home) -> None:
+def test_without_an_id_column_there_are_no_ids(trained: UserFolder) -> None:
     """Data points need no names to be predicted."""
     columns = small_points()
     del columns["id"], columns["user_id"]
@@ -111,7 +111,7 @@ def _text(columns: Columns) -> None:
     ],
 )
 @pytest.mark.parametrize("command", ["predict", "evaluate"])
-def test_bad_data_points_are_refused(command: str, spoil: object, texts: tuple[str, ...], trained: Home) -> None:
+def test_bad_data_points_are_refused(command: str, spoil: object, texts: tuple[str, ...], trained: UserFolder) -> None:
     """A missing feature column, a NaN, a null, a text: told by name, and an older file of answers stays as it was."""
     assert callable(spoil)
     columns = small_points()
@@ -138,7 +138,7 @@ def test_bad_data_points_are_refused(command: str, spoil: object, texts: tuple[s
         (("evaluate", "none.parquet"), ("no data point to evaluate on",)),
     ],
 )
-def test_what_cannot_be_done_is_told(words: tuple[str, ...], texts: tuple[str, ...], trained: Home) -> None:
+def test_what_cannot_be_done_is_told(words: tuple[str, ...], texts: tuple[str, ...], trained: UserFolder) -> None:
     """An unknown ending, a folder or file that is not there, data without labels: wrong input, and nothing written."""
     columns = small_points()
     trained.write("none.parquet", {name: values[:0] for name, values in columns.items()})
@@ -151,7 +151,7 @@ def test_what_cannot_be_done_is_told(words: tuple[str, ...], texts: tuple[str, .
         assert text in said.error["message"] + said.error["remedy"]
 
 
-def test_accuracy_is_the_share_of_right_answers(trained: Home) -> None:
+def test_accuracy_is_the_share_of_right_answers(trained: UserFolder) -> None:
     """``evaluate`` counts what ``predict`` answers."""
     predictions = _predicted(trained, "train.parquet").column("prediction").to_pylist()
     labels = small_points()["label"]
@@ -163,14 +163,14 @@ def test_accuracy_is_the_share_of_right_answers(trained: Home) -> None:
     assert (found["points"], found["constituents"], found["shards"]) == (120, 3, 3)
 
 
-def test_majority_vote_is_another_rule(trained: Home) -> None:
+def test_majority_vote_is_another_rule(trained: UserFolder) -> None:
     """Aggregation may change without training: probabilities become shares of votes."""
     trained.specify(aggregation__rule="majority_vote")
     shares = _predicted(trained, "train.parquet").column("probability_a").to_pylist()
     assert all(math.isclose(3 * share, round(3 * share), abs_tol=1e-5) for share in shares)
 
 
-def test_answers_name_the_generation(trained: Home) -> None:
+def test_answers_name_the_generation(trained: UserFolder) -> None:
     """An erasure makes a new generation, and answers say which one they come from."""
     assert trained.json("predict", "train.parquet", "--out", "out.csv").data["generation"] == 1
     trained.json("erase", "--subject", MARKED)
@@ -180,7 +180,7 @@ def test_answers_name_the_generation(trained: Home) -> None:
 
 
 @pytest.mark.parametrize("data", [".", "**/*.parquet", "*"])
-def test_a_store_s_own_files_are_never_data(data: str, trained: Home) -> None:
+def test_a_store_s_own_files_are_never_data(data: str, trained: UserFolder) -> None:
     """A folder or glob that reaches the store gives answers for the data beside it alone."""
     (trained.folder / "sisa.toml").rename(trained.folder / ".sisa.toml")
     command = ("--config", ".sisa.toml", "--json")
@@ -192,10 +192,10 @@ def test_a_store_s_own_files_are_never_data(data: str, trained: Home) -> None:
     assert (said.code, said.error["message"]) == (2, "a store's own files are not data: federation")
 
 
-def test_paths_of_data_are_the_shell_s(trained: Home, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_paths_of_data_are_the_shell_s(trained: UserFolder, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Data to predict are looked for where the command is started, not beside the specification."""
     folder: Path = tmp_path_factory.mktemp("elsewhere")
-    Home(folder).write("here.parquet", small_points())
+    UserFolder(folder).write("here.parquet", small_points())
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         assert trained.json("predict", "here.parquet", "--out", "out.csv").code == 0

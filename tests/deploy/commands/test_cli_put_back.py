@@ -11,14 +11,14 @@ from cluster.config.specification import read_specification
 from cluster.ensemble.replica_state import Standing
 from cluster.runtime.system import SystemClock
 from storage.errors import Corrupt
-from tests.doubles.home import MARKED, Home, small_points, without
+from tests.doubles.user_folder import MARKED, UserFolder, small_points, without
 
 KEPT = ("log", "receipts")
 """Of the store, what is not put back."""
 TOLD = "the state was put back to before what the receipts' log states: it does not know er-1"
 
 
-def put_back(home: Home, before: Path) -> None:
+def put_back(home: UserFolder, before: Path) -> None:
     """Put the store back as it was, but for the log and the receipts."""
     for entry in home.store.iterdir():
         if entry.name not in KEPT:
@@ -29,7 +29,7 @@ def put_back(home: Home, before: Path) -> None:
 
 
 @pytest.fixture
-def restored(trained: Home, tmp_path_factory: pytest.TempPathFactory) -> Home:
+def restored(trained: UserFolder, tmp_path_factory: pytest.TempPathFactory) -> UserFolder:
     """A federation that has erased somebody, and whose state has not."""
     before = tmp_path_factory.mktemp("before") / "store"
     shutil.copytree(trained.store, before)
@@ -46,7 +46,7 @@ def restored(trained: Home, tmp_path_factory: pytest.TempPathFactory) -> Home:
         ("erase", "--subject", "secret-person-001", "--dry-run"),
     ],
 )
-def test_readers_refuse_it(restored: Home, words: tuple[str, ...]) -> None:
+def test_readers_refuse_it(restored: UserFolder, words: tuple[str, ...]) -> None:
     """Nothing is answered from it, and what is missing is named."""
     refused = restored.json(*words)
     assert refused.code == 1
@@ -54,14 +54,14 @@ def test_readers_refuse_it(restored: Home, words: tuple[str, ...]) -> None:
     assert "submit these requests again" in refused.error["remedy"]
 
 
-def test_a_replica_refuses_it(restored: Home) -> None:
+def test_a_replica_refuses_it(restored: UserFolder) -> None:
     """Serving loads no generation of it."""
     standing = Standing(read_specification(restored.config), restored.objects, SystemClock())
     with pytest.raises(Corrupt, match=TOLD):
         standing.load()
 
 
-def test_it_is_told_wherever_somebody_looks(restored: Home) -> None:
+def test_it_is_told_wherever_somebody_looks(restored: UserFolder) -> None:
     """Status names the requests, and verify does not hold."""
     assert restored.json("status").data["forgotten"] == ["er-1"]
     assert "THE STATE WAS PUT BACK" in restored.run("status").out
@@ -70,7 +70,7 @@ def test_it_is_told_wherever_somebody_looks(restored: Home) -> None:
     assert "request er-1: the log states it, and the state does not know it" in verified.data["receipts"]["broken"]
 
 
-def test_submitted_again_all_is_well(restored: Home) -> None:
+def test_submitted_again_all_is_well(restored: UserFolder) -> None:
     """The same request, carried out again, is what the log states: its receipt is the old one, and answers go out."""
     again = restored.json("erase", "--subject", MARKED, "--request-id", "er-1")
     assert (again.code, again.data["state"], again.data["points"]) == (0, "complete", 4)
@@ -80,7 +80,7 @@ def test_submitted_again_all_is_well(restored: Home) -> None:
     assert (verified.code, verified.data["receipts"]["checked"]) == (0, 1)
 
 
-def test_each_missing_request_counts(trained: Home, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_each_missing_request_counts(trained: UserFolder, tmp_path_factory: pytest.TempPathFactory) -> None:
     """To submit the last one again is not enough: an older one that is missing is still named."""
     before = tmp_path_factory.mktemp("before") / "store"
     shutil.copytree(trained.store, before)
@@ -93,7 +93,7 @@ def test_each_missing_request_counts(trained: Home, tmp_path_factory: pytest.Tem
     assert trained.json("predict", "train.parquet", "--out", "out.csv").code == 1
 
 
-def test_a_whole_restore_is_no_matter(trained: Home, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_whole_restore_is_no_matter(trained: UserFolder, tmp_path_factory: pytest.TempPathFactory) -> None:
     """A copy of the whole store knows what its log states; what came after only a witness can tell."""
     assert trained.json("erase", "--subject", "secret-person-001", "--request-id", "er-1").code == 0
     before = tmp_path_factory.mktemp("before") / "store"
@@ -105,7 +105,7 @@ def test_a_whole_restore_is_no_matter(trained: Home, tmp_path_factory: pytest.Te
     assert trained.json("status").data["forgotten"] == []
 
 
-def test_what_found_nothing_is_submitted_again(trained: Home, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_what_found_nothing_is_submitted_again(trained: UserFolder, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Its new salt makes it no other request: the statement in the log, and the first salt, stay its own."""
     before = tmp_path_factory.mktemp("before") / "store"
     shutil.copytree(trained.store, before)
@@ -122,7 +122,7 @@ def test_what_found_nothing_is_submitted_again(trained: Home, tmp_path_factory: 
     assert trained.json(*words).data["about_these_names"] is True
 
 
-def test_an_erasure_submitted_again_may_find_nothing(restored: Home) -> None:
+def test_an_erasure_submitted_again_may_find_nothing(restored: UserFolder) -> None:
     """Who was taken out of the source before it was read again is not there: the receipt of the erasure stands."""
     restored.fill(without(small_points(), subjects=[MARKED]))
     assert restored.json("train").code == 0

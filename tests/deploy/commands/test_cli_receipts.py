@@ -12,39 +12,39 @@ import cluster.doctor
 from cluster.config.specification import read_specification
 from cluster.writer.drafting import readmission_of, roll_of
 from cluster.writer.identity import trained
-from cluster.writer.writer import draft, surroundings, writing
+from cluster.writer.writer import draft, writer_setup, writing
 from coordinator.engine.ledger import read_state
-from tests.doubles.home import MARKED, Home, Said, ids_of, run, small_points, without
+from tests.doubles.user_folder import MARKED, CommandResult, UserFolder, ids_of, run, small_points, without
 
 
 @pytest.fixture
-def erased(home: Home) -> Home:
+def erased(home: UserFolder) -> UserFolder:
     """A trained federation with one complete erasure, er-1."""
     assert home.json("train").code == 0
     assert home.json("erase", "--subject", MARKED, "--request-id", "er-1").data["state"] == "complete"
     return home
 
 
-def saved(home: Home, *words: str) -> Path:
+def saved(home: UserFolder, *words: str) -> Path:
     """Save what ``sisa receipt`` prints."""
     path = home.folder / "receipt.json"
     path.write_text(home.run("receipt", "er-1", *words).out, encoding="utf-8")
     return path
 
 
-def pinned(home: Home) -> Path:
+def pinned(home: UserFolder) -> Path:
     """Export the operator's public keys."""
     path = home.folder / "operator.keys"
     assert home.json("keys", "--export", str(path)).data["exported"] == str(path)
     return path
 
 
-def checked(receipt: Path, *keys: Path) -> Said:
+def checked(receipt: Path, *keys: Path) -> CommandResult:
     """Check a receipt offline."""
     return run("receipt", "--check", str(receipt), *(word for key in keys for word in ("--key", str(key))), "--json")
 
 
-def test_a_receipt_is_printed_to_be_saved_and_checked(erased: Home) -> None:
+def test_a_receipt_is_printed_to_be_saved_and_checked(erased: UserFolder) -> None:
     """What goes to stdout is the receipt alone; saved, it is genuine by the operator's keys."""
     assert "erasure request er-1" in erased.run("receipt", "er-1").err
     receipt, keys = saved(erased), pinned(erased)
@@ -57,7 +57,7 @@ def test_a_receipt_is_printed_to_be_saved_and_checked(erased: Home) -> None:
     assert "genuine" in run("receipt", "--check", str(receipt), "--key", str(keys)).out
 
 
-def test_without_a_trusted_key_nobody_vouches(erased: Home) -> None:
+def test_without_a_trusted_key_nobody_vouches(erased: UserFolder) -> None:
     """Intact is not trusted: exit code 6, and what the receipt says is told all the same."""
     receipt = saved(erased)
     said = checked(receipt)
@@ -69,9 +69,9 @@ def test_without_a_trusted_key_nobody_vouches(erased: Home) -> None:
     assert "no trusted key was given" in shown.err
 
 
-def test_a_forger_is_not_trusted(erased: Home, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_forger_is_not_trusted(erased: UserFolder, tmp_path_factory: pytest.TempPathFactory) -> None:
     """A receipt that another federation signed is intact by itself, and not genuine by the operator's keys."""
-    other = Home(tmp_path_factory.mktemp("forger")).fill()
+    other = UserFolder(tmp_path_factory.mktemp("forger")).fill()
     assert other.json("train").code == 0
     assert other.json("erase", "--subject", MARKED, "--request-id", "er-1").code == 0
     forged = saved(other)
@@ -80,7 +80,7 @@ def test_a_forger_is_not_trusted(erased: Home, tmp_path_factory: pytest.TempPath
     assert (said.code, said.data["trusted"]) == (3, False)
 
 
-def test_what_json_printed_can_be_checked_as_well(erased: Home) -> None:
+def test_what_json_printed_can_be_checked_as_well(erased: UserFolder) -> None:
     """The envelope of ``--json`` is taken for the receipt in it."""
     said = checked(saved(erased, "--json"), pinned(erased))
     assert (said.code, said.data["respelled"]) == (0, False)
@@ -102,7 +102,7 @@ SPELLINGS: Mapping[str, Callable[[str], bytes]] = {
 
 
 @pytest.mark.parametrize("name", SPELLINGS)
-def test_a_receipt_spelt_anew_is_genuine(erased: Home, name: str) -> None:
+def test_a_receipt_spelt_anew_is_genuine(erased: UserFolder, name: str) -> None:
     """What editors and shells do to a file on its way takes nothing from the statement in it, and it is said."""
     receipt, keys = saved(erased), pinned(erased)
     receipt.write_bytes(SPELLINGS[name](receipt.read_text(encoding="utf-8")))
@@ -114,12 +114,12 @@ def test_a_receipt_spelt_anew_is_genuine(erased: Home, name: str) -> None:
     assert checked(receipt, keys).code == 3
 
 
-def receipt_of(home: Home) -> str:
+def receipt_of(home: UserFolder) -> str:
     """Return the receipt as it is printed."""
     return home.run("receipt", "er-1").out
 
 
-def test_a_key_that_stands_twice_is_no_spelling(erased: Home) -> None:
+def test_a_key_that_stands_twice_is_no_spelling(erased: UserFolder) -> None:
     """A file of which readers take different halves is not genuine."""
     receipt = saved(erased)
     receipt.write_text(receipt_of(erased).replace('{"envelope":', '{"envelope":{},"envelope":', 1), encoding="utf-8")
@@ -127,7 +127,7 @@ def test_a_key_that_stands_twice_is_no_spelling(erased: Home) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
-def test_keys_and_checkpoints_may_be_spelt_anew(erased: Home, encoding: str) -> None:
+def test_keys_and_checkpoints_may_be_spelt_anew(erased: UserFolder, encoding: str) -> None:
     """What an auditor keeps may go through the same hands."""
     receipt, keys = saved(erased), pinned(erased)
     keys.write_bytes(keys.read_text(encoding="utf-8").replace("\n", "\r\n").encode(encoding))
@@ -138,7 +138,7 @@ def test_keys_and_checkpoints_may_be_spelt_anew(erased: Home, encoding: str) -> 
 
 
 @pytest.mark.parametrize(("was", "now"), [('"index":0', '"index":1'), ('"proof":[]', '"proof":["00"]'), ("a", "b")])
-def test_an_altered_receipt_is_refused(erased: Home, was: str, now: str) -> None:
+def test_an_altered_receipt_is_refused(erased: UserFolder, was: str, now: str) -> None:
     """Any change ends in exit code 3 and says that the receipt is not genuine."""
     receipt = saved(erased)
     text = receipt_of(erased)
@@ -149,13 +149,13 @@ def test_an_altered_receipt_is_refused(erased: Home, was: str, now: str) -> None
         assert said.data["trusted"] is False
 
 
-def test_a_receipt_names_nobody(erased: Home) -> None:
+def test_a_receipt_names_nobody(erased: UserFolder) -> None:
     """Neither the subject nor an id of theirs is in the receipt."""
     text = erased.run("receipt", "er-1").out
     assert not [name for name in (MARKED, *ids_of(small_points(), MARKED)) if name in text]
 
 
-def test_receipts_that_are_not_there(erased: Home) -> None:
+def test_receipts_that_are_not_there(erased: UserFolder) -> None:
     """An unknown request, a withdrawn one, a missing file, and a call that names nothing are bad input."""
     assert erased.json("erase", "--subject", "secret-person-001", "--request-id", "er-2", "--hold", "court").code == 0
     assert run("request", "cancel", "er-2", "--reason", "withdrawn", "--config", str(erased.config)).code == 0
@@ -164,7 +164,7 @@ def test_receipts_that_are_not_there(erased: Home) -> None:
         assert (said.code, said.envelope["status"]) == (2, "error"), words
 
 
-def test_the_log_continues_an_earlier_checkpoint(erased: Home) -> None:
+def test_the_log_continues_an_earlier_checkpoint(erased: UserFolder) -> None:
     """A checkpoint kept from earlier is consistent with the longer log, and a foreign one is not."""
     first = erased.json("log", "--check")
     assert (first.code, first.data["entries"], first.data["sound"]) == (0, 1, True)
@@ -177,7 +177,7 @@ def test_the_log_continues_an_earlier_checkpoint(erased: Home) -> None:
     assert erased.json("log", "--check", str(kept)).code == 3
 
 
-def test_verify_finds_a_missing_receipt_and_a_cut_log(erased: Home) -> None:
+def test_verify_finds_a_missing_receipt_and_a_cut_log(erased: UserFolder) -> None:
     """A receipt or a log entry that is gone breaks the proof."""
     assert erased.json("verify").data["receipts"] == {"checked": 1, "broken": []}
     (entry,) = (erased.store / "log" / "entries").iterdir()
@@ -191,16 +191,16 @@ def test_verify_finds_a_missing_receipt_and_a_cut_log(erased: Home) -> None:
     assert (said.code, len(said.data["receipts"]["broken"]) > 0, said.data["exact"]) == (3, True, True)
 
 
-def test_a_statement_that_is_still_owed_is_not_missing(erased: Home) -> None:
+def test_a_statement_that_is_still_owed_is_not_missing(erased: UserFolder) -> None:
     """Whoever dies before the statements of a refusal and a readmission are signed has broken no receipt."""
-    around = surroundings(read_specification(erased.config), listener=lambda _: None)
-    nobody = draft(around, subjects=["nobody"], ids=(), request_id="er-2", held="")
-    state, key = trained(read_state(around.store), around.store, around.specification)
-    back = roll_of(around.specification, key, state.naming, [MARKED], ()).names
-    with writing(around, "erase") as writer:
+    setup = writer_setup(read_specification(erased.config), listener=lambda _: None)
+    nobody = draft(setup, subjects=["nobody"], ids=(), request_id="er-2", held="")
+    state, key = trained(read_state(setup.store), setup.store, setup.specification)
+    back = roll_of(setup.specification, key, state.naming, [MARKED], ()).names
+    with writing(setup, "erase") as writer:
         writer.accept(nobody.request, nobody.names)
         writer.quarantine()
-        writer.readmit(readmission_of(back, "back-1", "a new contract", around.clock.now()), back)
+        writer.readmit(readmission_of(back, "back-1", "a new contract", setup.clock.now()), back)
     said = erased.json("verify")  # exit code 3 all the same: the tombstones replaced are not purged yet
     assert said.data["receipts"] == {"checked": 1, "broken": []}
     assert "restore" not in said.error["remedy"]
@@ -212,7 +212,9 @@ def test_a_statement_that_is_still_owed_is_not_missing(erased: Home) -> None:
     assert {f"request {each}: it has no receipt" for each in ("er-1", "er-2", "back-1")} <= set(broken)
 
 
-def test_the_doctor_names_sources_that_still_hold_the_erased(erased: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_doctor_names_sources_that_still_hold_the_erased(
+    erased: UserFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """All is well but the source file; once that is rewritten, all is well."""
     monkeypatch.setattr(cluster.doctor, "worker_count", lambda _settings, tasks: tasks)
     said = erased.json("doctor")
@@ -224,7 +226,7 @@ def test_the_doctor_names_sources_that_still_hold_the_erased(erased: Home, monke
     assert (said.code, said.data["healthy"]) == (0, True)
 
 
-def test_the_doctor_names_what_ray_keeps_of_the_erased(erased: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_doctor_names_what_ray_keeps_of_the_erased(erased: UserFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     """Command lines of programs that joined the cluster are looked at, however a name stands in them."""
     monkeypatch.setattr(cluster.doctor, "worker_count", lambda _settings, tasks: tasks)
     erased.write("train.parquet", without(small_points(), subjects=[MARKED]))
@@ -246,7 +248,7 @@ def test_the_doctor_names_what_ray_keeps_of_the_erased(erased: Home, monkeypatch
         lines.remove(line)
 
 
-def test_the_doctor_goes_on_after_a_failed_check(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_doctor_goes_on_after_a_failed_check(home: UserFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     """Missing data fail what needs them; the other checks are still made."""
     monkeypatch.setattr(cluster.doctor, "worker_count", lambda _settings, tasks: tasks)
     (home.folder / "train.parquet").unlink()

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 import shards.learners.torch.learner
-from tests.doubles.home import MARKED, Home
+from tests.doubles.user_folder import MARKED, UserFolder
 
 HOLDOUT = "train.parquet"
 
 
 @pytest.fixture
-def erased(trained: Home) -> Home:
+def erased(trained: UserFolder) -> UserFolder:
     """A federation that has erased somebody, whose shard's constituent has a receipt."""
     assert trained.json("erase", "--subject", MARKED, "--request-id", "er-1").code == 0
     return trained
@@ -22,7 +22,7 @@ def other_results(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(shards.learners.torch.learner, "SHUFFLE", b"other")
 
 
-def test_it_answers_no_longer_and_is_trained_anew(erased: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_answers_no_longer_and_is_trained_anew(erased: UserFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     """Durably out of service the moment that verify says no; sisa train mends it, and verify holds again."""
     before = erased.json("status").data
     with monkeypatch.context() as patch:
@@ -42,7 +42,7 @@ def test_it_answers_no_longer_and_is_trained_anew(erased: Home, monkeypatch: pyt
         assert erased.json("evaluate", HOLDOUT).data["constituents"] == 3
 
 
-def test_its_receipts_say_what_was_found(erased: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_its_receipts_say_what_was_found(erased: UserFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     """A signed statement names both digests and the erasures whose receipts are about this shard."""
     (shard,) = erased.json("status", "er-1").data["shards"]
     was = erased.json("status").data["constituents"][shard]["slice_digests"][0]
@@ -58,7 +58,7 @@ def test_its_receipts_say_what_was_found(erased: Home, monkeypatch: pytest.Monke
         assert (verified.code, verified.data["receipts"]["checked"]) == (0, 2)
 
 
-def test_training_again_is_not_advised_twice(erased: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_again_is_not_advised_twice(erased: UserFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where training anew gave other bytes once more, the model is named as the cause, not training as the cure."""
     with monkeypatch.context() as patch:
         other_results(patch)
@@ -71,7 +71,7 @@ def test_training_again_is_not_advised_twice(erased: Home, monkeypatch: pytest.M
     assert "sisa train" not in again.error["remedy"]
 
 
-def test_what_was_replaced_meanwhile_is_not_taken_for_it(erased: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_replaced_meanwhile_is_not_taken_for_it(erased: UserFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     """Right constituents stay in service: verify takes out what differs and nothing else."""
     before = erased.json("status").data
     assert erased.json("verify").code == 0
@@ -79,7 +79,7 @@ def test_what_was_replaced_meanwhile_is_not_taken_for_it(erased: Home, monkeypat
     assert (after["generation"], after["constituents"]) == (before["generation"], before["constituents"])
 
 
-def test_a_foreign_file_is_not_for_training_to_mend(erased: Home) -> None:
+def test_a_foreign_file_is_not_for_training_to_mend(erased: UserFolder) -> None:
     """The remedy for a finding is one that helps."""
     (erased.store / "shards" / "Note To Self.txt").write_text("mine")
     said = erased.json("verify")
@@ -88,7 +88,7 @@ def test_a_foreign_file_is_not_for_training_to_mend(erased: Home) -> None:
 
 
 @pytest.mark.parametrize("command", [("erase",), ("readmit", "--reason", "a new contract")])
-def test_its_ids_are_nobody_elses(erased: Home, command: tuple[str, ...]) -> None:
+def test_its_ids_are_nobody_elses(erased: UserFolder, command: tuple[str, ...]) -> None:
     """A request cannot take the id under which a constituent would be stated wrong."""
     digest = erased.json("status").data["constituents"][1]["slice_digests"][0]
     said = erased.refused(*command, "--subject", MARKED, "--request-id", f"refuted-shard-1-{digest[:16]}")

@@ -8,7 +8,7 @@ from cluster.coordinator_actor import launch, record
 from cluster.coordinator_actor.record import Launched, note_release, write_record
 from coordinator.engine import codec
 from storage.release import RELEASE
-from tests.doubles.home import MARKED, Home
+from tests.doubles.user_folder import MARKED, UserFolder
 
 OTHER = "9.9.9+api1.sites1.state9.training1"
 
@@ -17,7 +17,7 @@ OTHER = "9.9.9+api1.sites1.state9.training1"
     "words", [("status",), ("train",), ("erase", "--subject", MARKED), ("evaluate", "train.parquet"), ("verify",)]
 )
 def test_a_store_that_a_newer_release_wrote_is_refused_and_left_alone(
-    trained: Home, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+    trained: UserFolder, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Back on an older release nothing is guessed at: exit code 2, both formats, the remedy, and nothing is changed."""
     before = trained.kept()
@@ -31,7 +31,7 @@ def test_a_store_that_a_newer_release_wrote_is_refused_and_left_alone(
 
 
 @pytest.fixture
-def left_over(trained: Home, monkeypatch: pytest.MonkeyPatch) -> Home:
+def left_over(trained: UserFolder, monkeypatch: pytest.MonkeyPatch) -> UserFolder:
     """A federation that is served by what another release has started."""
     with monkeypatch.context() as patch:
         patch.setattr(record, "own_release", lambda: OTHER)
@@ -39,7 +39,7 @@ def left_over(trained: Home, monkeypatch: pytest.MonkeyPatch) -> Home:
     return trained
 
 
-def test_status_shows_them(left_over: Home) -> None:
+def test_status_shows_them(left_over: UserFolder) -> None:
     """To people in one line, and only where they differ; to programs always."""
     assert left_over.json("status").data["releases"] == {"command": RELEASE, "server": "9.9.9"}
     assert f"releases differ: command {RELEASE}, server 9.9.9; see docs/upgrades.md" in left_over.run("status").out
@@ -48,7 +48,7 @@ def test_status_shows_them(left_over: Home) -> None:
     assert "releases differ" not in left_over.run("status").out
 
 
-def test_launch_tells_of_replicas_that_are_left_over(left_over: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_launch_tells_of_replicas_that_are_left_over(left_over: UserFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     """They answer predictions, and send erasure requests away, until they are replaced."""
     launched = Launched(address="127.0.0.1:1", namespace="sisa", head=None)
 

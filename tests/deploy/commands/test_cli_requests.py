@@ -17,7 +17,7 @@ from cluster.runtime.system import SystemClock
 from coordinator.engine.engine import Engine
 from deploy.views.erasure import erase_outcome
 from tests.deploy.commands.test_cli_erase import fresh_digests
-from tests.doubles.home import MARKED, Home, duplicate, run, small_points, without
+from tests.doubles.user_folder import MARKED, UserFolder, duplicate, run, small_points, without
 from tests.doubles.workers.local_workers import LocalWorkers
 
 ACTIONS = ("hold", "release", "extend", "cancel", "show")
@@ -28,7 +28,7 @@ REASON = ("--reason", "for the court")
 
 
 @pytest.fixture
-def waiting(trained: Home) -> Home:
+def waiting(trained: UserFolder) -> UserFolder:
     """A federation whose requests wait for each other until they are due."""
     trained.specify(erasure__batch="until_due")
     return trained
@@ -54,7 +54,7 @@ def _lives_folder(_trained_folder: Path, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture
-def lives(home: Home, _lives_folder: Path) -> Home:
+def lives(home: UserFolder, _lives_folder: Path) -> UserFolder:
     """A federation of this test's own with a request of every kind."""
     return duplicate(_lives_folder, home.folder)
 
@@ -70,7 +70,7 @@ def interrupt(*_: object, **__: object) -> Any:
     signal.raise_signal(signal.SIGINT)
 
 
-def request(home: Home, action: str, *words: str) -> Any:
+def request(home: UserFolder, action: str, *words: str) -> Any:
     """Run ``sisa request`` with ``--json``."""
     return run("request", action, *words, "--config", str(home.config), "--json")
 
@@ -105,7 +105,7 @@ def test_a_reason_is_needed(words: Sequence[str]) -> None:
     assert "--reason" in said.error["message"]
 
 
-def test_a_paused_request_touches_nothing_until_it_is_released(trained: Home) -> None:
+def test_a_paused_request_touches_nothing_until_it_is_released(trained: UserFolder) -> None:
     """Submitted with ``--hold`` it waits and all models stay; released, it ends in the bytes of who never saw them,
     due later by as long as it was paused.
     """
@@ -129,7 +129,7 @@ def test_a_paused_request_touches_nothing_until_it_is_released(trained: Home) ->
     assert request(trained, "show", "er-1").data == trained.json("status", "er-1").data == done.data
 
 
-def test_people_are_told_of_a_pause(trained: Home) -> None:
+def test_people_are_told_of_a_pause(trained: UserFolder) -> None:
     """The text names the reason and the way on; the table of all requests shows it too."""
     said = trained.run("erase", "--subject", MARKED, "--request-id", "er-1", "--hold", "legal hold 7/26")
     assert "request er-1: waiting; nothing of it is removed while it is paused: legal hold 7/26" in said.out
@@ -142,7 +142,7 @@ def test_people_are_told_of_a_pause(trained: Home) -> None:
     assert "paused from 2" in trained.run("status", "er-1").out
 
 
-def test_a_request_may_be_paused_later_and_withdrawn(trained: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_may_be_paused_later_and_withdrawn(trained: UserFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     """As long as nothing is removed a request can be paused, released, and withdrawn for good; then nothing of it is
     erased, whoever submits it again.
     """
@@ -165,7 +165,7 @@ def test_a_request_may_be_paused_later_and_withdrawn(trained: Home, monkeypatch:
     assert trained.json("erase", "--subject", MARKED).data["points"] == 4
 
 
-def test_a_request_submitted_after_its_end_is_told_so(trained: Home) -> None:
+def test_a_request_submitted_after_its_end_is_told_so(trained: UserFolder) -> None:
     """A request that is complete or refused is not done again, and the command says since when it is so."""
     for name, state, code in ((MARKED, "complete", 0), ("nobody", "refused", 2)):
         words = ("erase", "--subject", name, "--request-id", f"er-{name}")
@@ -179,7 +179,7 @@ def test_a_request_submitted_after_its_end_is_told_so(trained: Home) -> None:
     assert "a new demand needs a --request-id of its own" in again.error["remedy"]
 
 
-def test_a_due_date_is_extended_once(trained: Home) -> None:
+def test_a_due_date_is_extended_once(trained: UserFolder) -> None:
     """The extension and its reason are on record, the new due date counts, and pauses of the clock add to it."""
     held = trained.json("erase", "--subject", MARKED, "--request-id", "er-1", "--hold", "legal hold").data
     said = request(trained, "extend", "er-1", "--days", "60", *REASON)
@@ -219,7 +219,7 @@ def test_a_due_date_is_extended_once(trained: Home) -> None:
         (("extend", "er-refused", "--days", "3", *REASON), 4, "the request is refused already"),
     ],
 )
-def test_what_may_not_be_done_is_refused(words: Sequence[str], code: int, text: str, lives: Home) -> None:
+def test_what_may_not_be_done_is_refused(words: Sequence[str], code: int, text: str, lives: UserFolder) -> None:
     """Wrong input is 2, what the request's stage rules out is 4; the reason is told and nothing changes."""
     before = lives.json("status")
     said = request(lives, *words)
@@ -229,7 +229,7 @@ def test_what_may_not_be_done_is_refused(words: Sequence[str], code: int, text: 
     assert lives.json("status").data == before.data
 
 
-def test_an_extension_comes_before_the_due_date(waiting: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_extension_comes_before_the_due_date(waiting: UserFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     """An overdue request gets no more time; where none is granted at all, the setting is named."""
     assert waiting.json("erase", "--subject", MARKED, "--request-id", "er-1").code == 0
     waiting.specify(erasure__extension_days=0, erasure__batch="until_due")
@@ -246,13 +246,13 @@ def test_an_extension_comes_before_the_due_date(waiting: Home, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("reason", ["", " ", "a\nb", "x" * 501])
-def test_a_pause_has_a_reason(reason: str, trained: Home) -> None:
+def test_a_pause_has_a_reason(reason: str, trained: UserFolder) -> None:
     """An empty reason must not submit the request unpaused."""
     said = trained.refused("erase", "--subject", MARKED, "--hold", reason)
     assert "a reason is 1 to 500 printable characters" in said.error["message"]
 
 
-def test_requests_wait_for_each_other_until_they_are_due(waiting: Home) -> None:
+def test_requests_wait_for_each_other_until_they_are_due(waiting: UserFolder) -> None:
     """Under ``until_due`` a request ends at the quarantine, with success: no prediction uses what has seen the person,
     and it is said from when on it is retrained for, together with whom, at what cost.
     """
@@ -279,7 +279,7 @@ def test_requests_wait_for_each_other_until_they_are_due(waiting: Home) -> None:
     assert f"retrains from {day}" in waiting.run("status", "er-1").out
 
 
-def test_train_retrains_a_waiting_batch_at_once(waiting: Home) -> None:
+def test_train_retrains_a_waiting_batch_at_once(waiting: UserFolder) -> None:
     """``sisa train`` does not wait for the due date; each shard is retrained once for all requests of the batch, and
     the bytes are those of who never saw them.
     """
@@ -300,7 +300,7 @@ def test_train_retrains_a_waiting_batch_at_once(waiting: Home) -> None:
     assert waiting.json("verify").code == 0
 
 
-def test_a_batch_that_is_due_does_not_wait(waiting: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_that_is_due_does_not_wait(waiting: UserFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three days before the earliest due date the next erasure retrains for all, itself included."""
     assert waiting.json("erase", "--subject", EARLY, "--request-id", "er-1").data["state"] == "quarantined"
     later(monkeypatch, 28)
@@ -310,7 +310,7 @@ def test_a_batch_that_is_due_does_not_wait(waiting: Home, monkeypatch: pytest.Mo
     assert waiting.json("status", "er-1").data["state"] == "complete"
 
 
-def test_expected_cost_stands_beside_the_real_one(trained: Home) -> None:
+def test_expected_cost_stands_beside_the_real_one(trained: UserFolder) -> None:
     """What an erasure was expected to cost and what it did cost are told, the latter as a share of a full retrain."""
     priced = trained.json("erase", "--subject", MARKED, "--dry-run").data["plan"]
     said = trained.json("erase", "--subject", MARKED, "--request-id", "er-1").data
@@ -330,7 +330,7 @@ def test_expected_cost_stands_beside_the_real_one(trained: Home) -> None:
     ("owner", "name", "state"), [(Engine, "remove_points", "accepted"), (LocalWorkers, "train", "quarantined")]
 )
 def test_an_interrupted_erasure_is_accepted_all_the_same(
-    owner: type, name: str, state: str, trained: Home, monkeypatch: pytest.MonkeyPatch
+    owner: type, name: str, state: str, trained: UserFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ctrl-C after the acceptance: the command says which request it is and that it will be carried out; the next
     command does so.
@@ -349,7 +349,9 @@ def test_an_interrupted_erasure_is_accepted_all_the_same(
     assert trained.json("status", own).data["state"] == "complete"
 
 
-def test_an_interrupt_before_the_acceptance_erases_nothing(trained: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_before_the_acceptance_erases_nothing(
+    trained: UserFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Ctrl-C before the request is durable is told as such: it has to be submitted again."""
     with monkeypatch.context() as patch:
         patch.setattr(Engine, "accept", interrupt)
@@ -360,7 +362,7 @@ def test_an_interrupt_before_the_acceptance_erases_nothing(trained: Home, monkey
     assert trained.json("status").data["requests"] == []
 
 
-def test_an_interrupt_of_what_is_paused_or_done(trained: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_of_what_is_paused_or_done(trained: UserFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     """Interrupted as it pauses a request is paused, interrupted after its end it is complete: the command says so."""
     with monkeypatch.context() as patch:
         patch.setattr(Engine, "settle", interrupt)
@@ -378,7 +380,7 @@ def test_an_interrupt_of_what_is_paused_or_done(trained: Home, monkeypatch: pyte
     assert "the request is complete all the same" in done.error["message"]
 
 
-def test_a_failed_request_says_why_and_is_mended(waiting: Home) -> None:
+def test_a_failed_request_says_why_and_is_mended(waiting: UserFolder) -> None:
     """A request that cannot be carried out shows as failed, with the reason and since when; ``sisa train`` mends the
     damage and carries it out.
     """
@@ -415,7 +417,7 @@ def test_a_failed_request_says_why_and_is_mended(waiting: Home) -> None:
         ("cancelled", 4, "cancelled"),
     ],
 )
-def test_every_state_has_its_exit_code(state: str, code: int, kind: str | None, lives: Home) -> None:
+def test_every_state_has_its_exit_code(state: str, code: int, kind: str | None, lives: UserFolder) -> None:
     """Only what keeps a request from being carried out is no success; the text always begins with id and state."""
     with cluster.connect(lives.config) as federation:
         status = federation.status()

@@ -25,7 +25,7 @@ from cluster.client import Client
 from cluster.config.specification import read_specification
 from cluster.tokens import Role
 from deploy.views.remote import open_client
-from tests.doubles.home import MARKED, Home, Said, run, small_points
+from tests.doubles.user_folder import MARKED, CommandResult, UserFolder, run, small_points
 from tests.doubles.workers.local_workers import LocalWorkers
 from tests.serving.world import World, coordinator_of, open_world
 
@@ -49,7 +49,7 @@ class Served:
     world: World
     url: str
 
-    def json(self, role: Role, *words: str) -> Said:
+    def json(self, role: Role, *words: str) -> CommandResult:
         """Run a command at the server with a token of this role."""
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("SISA_TOKEN", self.world.tokens[role])
@@ -77,7 +77,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cluster.training.workers, "RayPool", LocalWorkers)
         patch.setattr(cluster.training.workers, "join_ray", lambda _: False)
-        home = Home(tmp_path_factory.mktemp("served")).fill(
+        home = UserFolder(tmp_path_factory.mktemp("served")).fill(
             erasure__batch_window_seconds=0.0, serve__refresh_seconds=0.05
         )
         resident = coordinator_of(read_specification(home.config))

@@ -7,15 +7,15 @@ import shutil
 import pytest
 
 import cluster.doctor
-from tests.doubles.home import Home
+from tests.doubles.user_folder import UserFolder
 
 
-def _witness(home: Home) -> dict[str, object]:
+def _witness(home: UserFolder) -> dict[str, object]:
     found: dict[str, object] = {each["check"]: each for each in home.json("doctor").data["checks"]}["witness"]
     return found
 
 
-def test_a_witness_may_be_named_at_any_time(trained: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_witness_may_be_named_at_any_time(trained: UserFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     """From then on it gets the log's checkpoints, the doctor tells how far, and a log that was cut back fails."""
     monkeypatch.setattr(cluster.doctor, "worker_count", lambda _settings, tasks: tasks)
     assert trained.json("erase", "--subject", "secret-person-001", "--request-id", "er-1").code == 0
@@ -35,7 +35,7 @@ def test_a_witness_may_be_named_at_any_time(trained: Home, monkeypatch: pytest.M
     assert trained.json("log").code == 0
 
 
-def test_a_witness_in_the_store_is_none(trained: Home) -> None:
+def test_a_witness_in_the_store_is_none(trained: UserFolder) -> None:
     """A place that the same hand rewrites is refused; so is an empty one."""
     trained.specify(receipts__witness="federation/witness")
     said = trained.json("log")
@@ -44,7 +44,7 @@ def test_a_witness_in_the_store_is_none(trained: Home) -> None:
     assert "[receipts] witness is empty" in trained.json("log").error["message"]
 
 
-def test_a_witness_out_of_reach_is_told(trained: Home) -> None:
+def test_a_witness_out_of_reach_is_told(trained: UserFolder) -> None:
     """An erasure is complete and says that the witness could not be written."""
     (trained.folder / "blocked").write_text("a file", encoding="utf-8")
     trained.specify(receipts__witness="blocked/witness")

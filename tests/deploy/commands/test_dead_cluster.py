@@ -8,10 +8,10 @@ import pytest
 
 import cluster.training.workers
 from cluster.runtime.session import join_ray
-from tests.doubles.home import MARKED, Home
+from tests.doubles.user_folder import MARKED, UserFolder
 
 
-def test_an_erasure_stays_accepted(trained: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_erasure_stays_accepted(trained: UserFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     """With nothing at the address that "auto" finds, the points are removed, the request waits for its retrain, and the
     next command that finds a cluster carries it out.
     """

@@ -7,14 +7,14 @@ import secrets
 import pytest
 
 import cluster.doctor
-from tests.doubles.home import MARKED, Home
 from tests.doubles.stores.fault_proxy import fault_proxy
 from tests.doubles.stores.s3_servers import plain_client
+from tests.doubles.user_folder import MARKED, UserFolder
 
 pytestmark = pytest.mark.s3
 
 
-def test_the_whole_story_on_s3(home: Home, moto_endpoint: str) -> None:
+def test_the_whole_story_on_s3(home: UserFolder, moto_endpoint: str) -> None:
     """Train, predict, erase and verify: the specification names bucket and server, and nothing lies beside it."""
     home.specify(store=f"s3://plain/command/{secrets.token_hex(8)}", endpoint=moto_endpoint)
     before = {path.name for path in home.folder.iterdir()}
@@ -26,7 +26,7 @@ def test_the_whole_story_on_s3(home: Home, moto_endpoint: str) -> None:
     assert {path.name for path in home.folder.iterdir()} == before
 
 
-def test_a_gateway_without_conditions_is_refused(home: Home, moto_endpoint: str) -> None:
+def test_a_gateway_without_conditions_is_refused(home: UserFolder, moto_endpoint: str) -> None:
     """Training on a server that ignores conditions ends before anything is stored, with the promise it breaks."""
     prefix = f"command/{secrets.token_hex(8)}"
     with fault_proxy(moto_endpoint) as proxy:
@@ -41,7 +41,7 @@ def test_a_gateway_without_conditions_is_refused(home: Home, moto_endpoint: str)
     assert held == [f"{prefix}/.leases/writer"]
 
 
-def test_an_endpoint_needs_an_s3_store(home: Home) -> None:
+def test_an_endpoint_needs_an_s3_store(home: UserFolder) -> None:
     """An endpoint beside a folder is refused where it stands."""
     home.specify(endpoint="http://127.0.0.1:8333")
     said = home.json("train")
@@ -49,7 +49,9 @@ def test_an_endpoint_needs_an_s3_store(home: Home) -> None:
     assert "endpoint is the address of an S3 server" in said.error["message"]
 
 
-def test_a_bucket_that_keeps_objects_is_named(home: Home, moto_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bucket_that_keeps_objects_is_named(
+    home: UserFolder, moto_endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The doctor and the receipt say that a bucket with object lock keeps what is locked."""
     monkeypatch.setattr(cluster.doctor, "worker_count", lambda _settings, tasks: tasks)
     bucket = f"locking-{secrets.token_hex(4)}"

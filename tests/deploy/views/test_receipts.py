@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from coordinator.receipts.bundles import CHECKPOINTS, RECEIPTS, ReceiptBundle, bundle_from_bytes
 from coordinator.receipts.issuer import Registrar
 from coordinator.receipts.kinds import PAYLOAD_TYPE
-from deploy.views.handed_over import read_checkpoint
+from deploy.views.handed_over import read_log_checkpoint
 from deploy.views.output import ExitCode, envelope
 from deploy.views.receipts import check_receipt, log_outcome, receipt_outcome, receipt_text
 from storage.digests import Json, canonical_json
@@ -165,7 +165,7 @@ def test_bad_files_are_named(file: Path, tmp_path: Path) -> None:
     with pytest.raises(Invalid, match="the file holds no public keys of ours"):
         check_receipt(file, [binary])
     with pytest.raises(Invalid, match="the file holds no checkpoint"):
-        read_checkpoint(binary)
+        read_log_checkpoint(binary)
     file.write_bytes(canonical_json({**json.loads(file.read_bytes()), "format_version": 2}))
     with pytest.raises(Invalid, match="the receipt was written in format 2"):
         check_receipt(file)
@@ -270,4 +270,4 @@ def test_an_earlier_checkpoint_is_read_from_a_file(registrar: Registrar, tmp_pat
     path = tmp_path / "checkpoint.txt"
     for text in (registrar.find("first").checkpoint, registrar.find("first").checkpoint.rstrip("\n")):
         path.write_text(text, encoding="utf-8")
-        assert registrar.check_log(read_checkpoint(path)).earlier == 1
+        assert registrar.check_log(read_log_checkpoint(path)).earlier == 1

@@ -18,8 +18,8 @@ from deploy.commands.cli import main
 from deploy.views.output import Outcome, close_streams, run
 from deploy.views.progress import listening
 from tests.deploy.views.test_progress import STORY
-from tests.doubles.home import Home
-from tests.doubles.home import run as sisa
+from tests.doubles.user_folder import UserFolder
+from tests.doubles.user_folder import run as sisa
 
 COMMAND = (sys.executable, "-c", "from deploy.commands.cli import main; main()")
 
@@ -103,7 +103,7 @@ def test_help_that_nobody_reads() -> None:
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
-def test_any_encoding_of_stdout(encoding: str, trained: Home) -> None:
+def test_any_encoding_of_stdout(encoding: str, trained: UserFolder) -> None:
     """JSON is the same on a stdout of any encoding, and text for people is escaped where letters are missing."""
 
     def said(*words: str) -> str:
@@ -118,7 +118,7 @@ def test_any_encoding_of_stdout(encoding: str, trained: Home) -> None:
     assert said("status", "żółw-🐢") == ""
 
 
-def test_text_is_escaped_where_letters_are_missing(trained: Home) -> None:
+def test_text_is_escaped_where_letters_are_missing(trained: UserFolder) -> None:
     """``×`` on an ASCII stdout is not an error."""
     out = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     with redirect_stdout(out), pytest.raises(SystemExit, match="0"):
@@ -140,7 +140,7 @@ def test_text_is_escaped_where_letters_are_missing(trained: Home) -> None:
     ],
 )
 @pytest.mark.parametrize("more", [(), ("--dry-run",)])
-def test_a_request_id_must_be_printable(request_id: str, told: str, more: tuple[str, ...], home: Home) -> None:
+def test_a_request_id_must_be_printable(request_id: str, told: str, more: tuple[str, ...], home: UserFolder) -> None:
     """An id that is empty, too long or acts on a terminal is bad input, named before anything else is looked at."""
     said = home.refused("erase", "--subject", "a", "--request-id", request_id, *more)
     assert "a request id is 1 to 200 printable characters" in said.error["message"]
@@ -148,7 +148,7 @@ def test_a_request_id_must_be_printable(request_id: str, told: str, more: tuple[
     assert "\x1b" not in said.out + said.err
 
 
-def test_a_long_request_id_with_other_letters(trained: Home) -> None:
+def test_a_long_request_id_with_other_letters(trained: UserFolder) -> None:
     """200 characters of any script are an id, and come back as they are."""
     id_ = "żółw 🐢" + "é" * 194
     assert len(id_) == 200
@@ -174,7 +174,7 @@ def _with_broken_pipe(act: Callable[[int], subprocess.CompletedProcess[bytes]]) 
 
 
 @pytest.mark.parametrize("words", [("status", "--json"), ("status",)])
-def test_a_real_pipe_without_a_reader(words: tuple[str, ...], trained: Home) -> None:
+def test_a_real_pipe_without_a_reader(words: tuple[str, ...], trained: UserFolder) -> None:
     """A process whose stdout is a pipe that nobody reads ends with its own exit code and says nothing of it."""
     ended = _with_broken_pipe(
         lambda pipe: _started(*words, "--config", str(trained.config), stdout=pipe, stderr=subprocess.PIPE)
@@ -182,7 +182,7 @@ def test_a_real_pipe_without_a_reader(words: tuple[str, ...], trained: Home) -> 
     assert (ended.returncode, ended.stderr) == (0, b"")
 
 
-def test_a_real_stderr_without_a_reader(home: Home) -> None:
+def test_a_real_stderr_without_a_reader(home: UserFolder) -> None:
     """A process whose stderr is lost still gives its one object and its own exit code; an error keeps its code."""
     words = ("--config", str(home.config))
     ended = _with_broken_pipe(lambda pipe: _started("status", *words, "--json", stdout=subprocess.PIPE, stderr=pipe))
@@ -191,7 +191,7 @@ def test_a_real_stderr_without_a_reader(home: Home) -> None:
     assert (ended.returncode, ended.stdout) == (2, b"")
 
 
-def test_streams_that_were_closed_from_the_start(trained: Home) -> None:
+def test_streams_that_were_closed_from_the_start(trained: UserFolder) -> None:
     """A process started without stdout and stderr does its work."""
     script = '"$@" >&- 2>&-'
     words = ("sh", "-c", script, "sh", *COMMAND, "status", "--config", str(trained.config))

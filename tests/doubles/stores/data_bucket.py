@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from storage.errors import Invalid, Unavailable
-from storage.s3.bucket import Fate
+from storage.s3.bucket import PutOutcome
 from storage.s3.files import BucketFiles
 from storage.s3.requests import Failure
 from storage.s3.responses import Answer
@@ -18,7 +18,7 @@ _PAGE = 7
 
 @dataclass(slots=True)
 class DataBucket:
-    """A bucket named ``bucket``. Implements ``storage.s3.requests.Asking``."""
+    """A bucket named ``bucket``. Implements ``storage.s3.requests.S3Caller``."""
 
     contents: dict[str, bytes] = field(default_factory=dict)
     asked: list[tuple[str, int]] = field(default_factory=list)
@@ -29,7 +29,7 @@ class DataBucket:
     @property
     def files(self) -> BucketFiles:
         """The bucket's files."""
-        return BucketFiles(asking=self, bucket="bucket", server="memory")
+        return BucketFiles(caller=self, bucket="bucket", server="memory")
 
     def opens(self) -> Callable[[str, str | None, str | None], BucketFiles]:
         """Return a replacement for ``bucket_files``."""
@@ -50,12 +50,16 @@ class DataBucket:
 
     def _content(self, Bucket: str, Key: str, IfMatch: str, Range: str | None = None) -> Answer | Failure:
         if Key not in self.contents:
-            return Failure(error=Invalid("there is no such key"), fate=Fate.MISSING, code="NoSuchKey", status=404)
+            return Failure(
+                error=Invalid("there is no such key"), outcome=PutOutcome.MISSING, code="NoSuchKey", status=404
+            )
         if IfMatch != self._tag(Key):
-            return Failure(error=Invalid("another one"), fate=Fate.REFUSED, code="PreconditionFailed", status=412)
+            return Failure(
+                error=Invalid("another one"), outcome=PutOutcome.REFUSED, code="PreconditionFailed", status=412
+            )
         if self.broken:
             self.broken -= 1
-            return Failure(error=Unavailable("it broke off"), fate=None, code="IncompleteRead", in_body=True)
+            return Failure(error=Unavailable("it broke off"), outcome=None, code="IncompleteRead", in_body=True)
         payload = self.contents[Key]
         if Range is not None:
             start, end = map(int, Range.removeprefix("bytes=").split("-"))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from storage.objects import VersionTag
-from storage.s3.bucket import Bucket, Fate, Mark, PutReply, Upload
+from storage.s3.bucket import Bucket, Mark, PutOutcome, PutReply, Upload
 from storage.s3.names import S3Names
 from storage.s3.store import BucketStore
 from tests.storage.s3.fake_bucket import FakeBucket
@@ -22,7 +22,7 @@ class RetriedBucket(FakeBucket):
     def put(self, name: str, payload: bytes, expected: VersionTag | None, mark: Mark) -> PutReply:
         """Put twice."""
         reply = FakeBucket.put(self, name, payload, expected, mark)
-        if reply.fate is Fate.LANDED:
+        if reply.outcome is PutOutcome.LANDED:
             self.store(name, payload, mark)
         return reply
 

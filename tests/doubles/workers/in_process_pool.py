@@ -67,7 +67,7 @@ class InProcessPool(Generic[State]):
         trainer: ConstituentTrainer[State] = ConstituentTrainer(
             learner=self.learners(task.width),
             store=self.store,
-            names=self.names,
+            new_name=self.names,
             clock=VirtualClock().monotonic,
             revised=partial(revised_task, self.store),
         )

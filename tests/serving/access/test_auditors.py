@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from deploy.commands.check import main
-from tests.doubles.home import MARKED
+from tests.doubles.user_folder import MARKED
 from tests.serving.world import World, error_of
 
 OTHER = "secret-person-001"

@@ -11,7 +11,7 @@ import pytest
 
 from cluster.serving.bodies import JSON
 from cluster.writer.writer import Writer
-from tests.doubles.home import MARKED
+from tests.doubles.user_folder import MARKED
 from tests.serving.world import World, error_of
 
 OTHER = "secret-person-001"

@@ -10,7 +10,7 @@ import pytest
 
 from cluster.serving.bodies import JSON
 from cluster.tokens import Role
-from tests.doubles.home import MARKED
+from tests.doubles.user_folder import MARKED
 from tests.serving.world import World, error_of
 
 PERSON = "secret-person-001"

@@ -11,12 +11,12 @@ from cluster.coordinator_actor.resident import Resident
 from cluster.runtime.system import SystemClock
 from cluster.serving.erasures import Accepting
 from cluster.tokens import TokenRegister
-from cluster.writer.writer import drafted, surroundings
+from cluster.writer.writer import drafted, writer_setup
 from coordinator.interventions import Release
 from coordinator.receipts.bundles import bundle_from_bytes
 from coordinator.requests import ErasureRequest
 from shards.tombstones import DigestSet
-from tests.doubles.home import MARKED
+from tests.doubles.user_folder import MARKED
 from tests.serving.access.table import CALLERS, NO_TOKEN, UNKNOWN, UNKNOWN_TOKEN, Route, routes_of, table
 from tests.serving.world import World, error_of, points
 
@@ -106,8 +106,8 @@ def second(world: World) -> dict[str, str]:
 
 def by_command(world: World, request_id: str) -> None:
     """Submit a request as a command does, without a token."""
-    around = surroundings(world.service.specification, listener=lambda _: None)
-    world.resident.accept(*drafted(around, subjects=[OTHER], ids=[], request_id=request_id, held=""))
+    setup = writer_setup(world.service.specification, listener=lambda _: None)
+    world.resident.accept(*drafted(setup, subjects=[OTHER], ids=[], request_id=request_id, held=""))
 
 
 def test_a_request_records_its_token(world: World) -> None:
@@ -192,8 +192,8 @@ class _Overtaken:
 @pytest.mark.parametrize("same", [True, False])
 def test_a_key_used_a_moment_before_is_told_alike(world: World, same: bool) -> None:
     """Two tokens use one key at the same moment: who comes second is told what it would be told later."""
-    around = surroundings(world.service.specification, listener=lambda _: None)
-    _, names = drafted(around, subjects=[OTHER], ids=[], request_id="er-1", held="")
+    setup = writer_setup(world.service.specification, listener=lambda _: None)
+    _, names = drafted(setup, subjects=[OTHER], ids=[], request_id="er-1", held="")
     overtaken: Any = _Overtaken(world.resident, None if same else names)
     accepting: Accepting = overtaken
     world.coordinator[:] = [accepting]

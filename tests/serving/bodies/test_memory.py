@@ -15,7 +15,7 @@ from cluster.config.serve import ServeSettings
 from cluster.coordinator_actor.log_lines import LogLines
 from cluster.serving.app import build_app
 from cluster.serving.bodies import JSON
-from tests.doubles.home import FEATURES
+from tests.doubles.user_folder import FEATURES
 from tests.serving.world import World, rows
 
 MOST_TIMES = 40

@@ -11,7 +11,7 @@ import pytest
 import cluster.training.workers
 from cluster.config.specification import read_specification
 from coordinator.aggregation import ModelFailed
-from tests.doubles.home import FEATURES, Columns, Home, small_points
+from tests.doubles.user_folder import FEATURES, Columns, UserFolder, small_points
 from tests.doubles.workers.local_workers import LocalWorkers
 from tests.serving.world import PATIENCE_SECONDS, World, coordinator_of, error_of, open_world, rows
 
@@ -43,7 +43,7 @@ def picky(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cluster.training.workers, "RayPool", LocalWorkers)
         patch.setattr(cluster.training.workers, "join_ray", lambda _: False)
-        home = Home(tmp_path_factory.mktemp("picky"))
+        home = UserFolder(tmp_path_factory.mktemp("picky"))
         (home.folder / "picky_model.py").write_text(MODEL, encoding="utf-8")
         home.fill(model__factory="picky_model:build", model__arguments=None)
         resident = coordinator_of(read_specification(home.config))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from shards.data.readers import Reader, Wanted
+from shards.data.readers import FileReader, Wanted
 from shards.data.sources import Source
 
 
@@ -37,7 +37,7 @@ class PiecewiseReader:
         groups = [metadata.row_group(group) for group in range(metadata.num_row_groups)]
         return [(group.num_rows, group.total_byte_size) for group in groups]
 
-    def between(self, start: int, end: int) -> Reader:
+    def between(self, start: int, end: int) -> FileReader:
         """Return a reader of some row groups."""
         return PiecewiseReader(self.path, tuple(range(start, end)))
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shards.data.columns import Columns, choose_columns, read_features, read_labels, read_texts
+from shards.data.columns import ChosenColumns, choose_columns, read_features, read_labels, read_texts
 from shards.data.sources import Batch, open_source, table_source
 from storage.errors import Invalid
 from tests.shards.people import people, replaced, settings, write
@@ -23,7 +23,7 @@ def _batch(values: object, kind: pa.DataType | None = None, first: int = 1) -> B
 
 
 def _features(values: object, kind: pa.DataType | None = None, dtype: str = "float32") -> list[list[float]]:
-    columns = Columns(id=None, subject=None, label=None, features=("c",), dtype=dtype, point_bytes=1)
+    columns = ChosenColumns(id=None, subject=None, label=None, features=("c",), dtype=dtype, point_bytes=1)
     features = read_features(_batch(values, kind), columns, None)
     assert features.dtype == dtype
     assert features.flags.c_contiguous
@@ -211,7 +211,7 @@ def test_the_bad_one_of_several_columns_is_named() -> None:
 
 def test_another_number_of_features_is_refused() -> None:
     """Data points with more or fewer features than earlier ones are refused."""
-    columns = Columns(id=None, subject=None, label=None, features=("c",), dtype="float32", point_bytes=1)
+    columns = ChosenColumns(id=None, subject=None, label=None, features=("c",), dtype="float32", point_bytes=1)
     with pytest.raises(Invalid, match=r"expected 3, got 2.*file=a\.parquet row=1"):
         read_features(_batch([[1.0, 2.0]], pa.list_(pa.float64())), columns, 3)
 
@@ -321,6 +321,6 @@ def test_bytes_are_kept_only_if_every_file_has_them(tmp_path: Path) -> None:
 @given(st.integers(1, 10_000), st.integers(1, 1 << 26))
 def test_batches_shrink_as_points_grow(point_bytes: int, budget: int) -> None:
     """A batch has at least one point and otherwise stays within its budget."""
-    columns = Columns(id=None, subject=None, label=None, features=("c",), dtype="uint8", point_bytes=point_bytes)
+    columns = ChosenColumns(id=None, subject=None, label=None, features=("c",), dtype="uint8", point_bytes=point_bytes)
     points = columns.points_within(budget)
     assert points == 1 or points * point_bytes <= budget

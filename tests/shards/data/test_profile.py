@@ -7,21 +7,21 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from shards.data.profile import ColumnDescription, describe
+from shards.data.profile import ColumnDescription, describe_source
 from shards.data.sources import open_source, table_source
 from storage.errors import Invalid
 from tests.shards.people import people, replaced, write
 
 
 def _column(table: pa.Table, name: str) -> ColumnDescription:
-    return next(column for column in describe(table_source(table)).columns if column.name == name)
+    return next(column for column in describe_source(table_source(table)).columns if column.name == name)
 
 
 def test_a_description_counts_and_names_everything(tmp_path: Path) -> None:
     """The description has files, points, columns in order, kinds and distinct values."""
     write(people(40), tmp_path / "a.parquet")
     write(people(20), tmp_path / "b.parquet")
-    found = describe(open_source("*.parquet", tmp_path))
+    found = describe_source(open_source("*.parquet", tmp_path))
     assert found.files == ("a.parquet", "b.parquet")
     assert found.points == 60
     assert [column.name for column in found.columns] == people(1).column_names
@@ -62,7 +62,7 @@ def test_lists_and_other_types_are_named() -> None:
 def test_csv_types_are_guessed_and_values_stay_text(tmp_path: Path) -> None:
     """An integer-like CSV column is called integer, and its values keep their spelling."""
     (tmp_path / "a.csv").write_text("id,label,x\n007,a,0.5\n008,b,1.5\n")
-    found = describe(open_source("a.csv", tmp_path))
+    found = describe_source(open_source("a.csv", tmp_path))
     assert [column.kind for column in found.columns] == ["integer", "text", "number"]
     assert found.columns[0].values == ("007", "008")
 
@@ -70,7 +70,7 @@ def test_csv_types_are_guessed_and_values_stay_text(tmp_path: Path) -> None:
 def test_csv_truth_values_read_as_labels_do(tmp_path: Path) -> None:
     """Booleans of a CSV file, in any spelling, are reported like those of a Parquet file."""
     (tmp_path / "a.csv").write_text("id,label\n1,True\n2,false\n3,FALSE\n")
-    found = describe(open_source("a.csv", tmp_path)).columns[1]
+    found = describe_source(open_source("a.csv", tmp_path)).columns[1]
     assert (found.kind, found.distinct, found.values) == ("boolean", 2, ("false", "true"))
 
 
@@ -84,7 +84,7 @@ def test_a_file_without_a_column_is_named(tmp_path: Path) -> None:
     write(people(5), tmp_path / "a.parquet")
     write(replaced(people(5), "x1", [1] * 5).drop_columns(["x1"]), tmp_path / "b.parquet")
     with pytest.raises(Invalid, match=r"there is no column 'x1' \[file=b\.parquet\]"):
-        describe(open_source("*.parquet", tmp_path))
+        describe_source(open_source("*.parquet", tmp_path))
 
 
 def test_only_number_columns_have_a_largest_value() -> None:

@@ -94,7 +94,7 @@ def test_an_account_that_may_list_only_the_data_can_read_them(
     class Narrow(DataBucket):
         def ask(self, operation: str, *, once: bool = False, **wanted: str) -> Answer | Failure:
             if operation == "list_objects_v2" and not wanted["Prefix"].startswith("data/mine/"):
-                return Failure(error=Unavailable("not yours"), fate=None, code="AccessDenied", status=403)
+                return Failure(error=Unavailable("not yours"), outcome=None, code="AccessDenied", status=403)
             return super().ask(operation, once=once, **wanted)
 
     bucket = Narrow(contents={"data/mine/a.parquet": parquet})

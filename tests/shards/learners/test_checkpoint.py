@@ -12,7 +12,7 @@ from shards.learners.torch.checkpoint import (
     digest_tensors,
     encode_checkpoint,
     model_tensors,
-    restore,
+    put_tensors,
 )
 from storage.errors import Corrupt
 from tests.doubles.lineages import lineage_of
@@ -37,7 +37,7 @@ def test_restoring_gives_the_saved_state() -> None:
     payload = saved(*made())
     model, optimizer = made()
     assert saved(model, optimizer) != payload
-    restore(model, optimizer, decode_checkpoint(payload))
+    put_tensors(model, optimizer, decode_checkpoint(payload))
     assert saved(model, optimizer) == payload
 
 
@@ -51,7 +51,7 @@ def test_another_models_checkpoint_is_refused(other: tuple[nn.Module, Adam]) -> 
     model, optimizer = made()
     before = digest_tensors(model_tensors(model))
     with pytest.raises(Corrupt, match="tensors are not this model's"):
-        restore(model, optimizer, decode_checkpoint(saved(*other)))
+        put_tensors(model, optimizer, decode_checkpoint(saved(*other)))
     assert digest_tensors(model_tensors(model)) == before
 
 
@@ -60,4 +60,4 @@ def test_another_optimizers_state_is_refused() -> None:
     model, optimizer = made()
     tensors = decode_checkpoint(saved(model, optimizer))
     with pytest.raises(Corrupt, match="optimizer state is not this model's"):
-        restore(model, optimizer, {**tensors, "optimizer/9.weight/exp_avg": torch.zeros(2)})
+        put_tensors(model, optimizer, {**tensors, "optimizer/9.weight/exp_avg": torch.zeros(2)})

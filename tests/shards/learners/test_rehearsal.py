@@ -10,7 +10,7 @@ import pytest
 
 from shards.learners.torch import rehearsal
 from shards.learners.torch.model_code import read_source
-from shards.learners.torch.rehearsal import compare, recorded_manifest, rehearsal_key, rehearsed
+from shards.learners.torch.rehearsal import compare_rehearsals, recorded_manifest, rehearsal_key, rehearsed
 from shards.learners.torch.rehearsal_process import RehearsalRequest, RehearsalResult, SliceDigests
 from shards.learners.torch.user_modules import locate
 from shards.lineage import Configuration, NumericsProfile
@@ -178,6 +178,6 @@ def test_what_differs_is_named_with_its_likely_cause(
     first: RehearsalResult, second: RehearsalResult, text: str
 ) -> None:
     """Each kind of difference has its own message; equal results pass."""
-    compare("mine:net", _result(_A), _result(_A))
+    compare_rehearsals("mine:net", _result(_A), _result(_A))
     with pytest.raises(Invalid, match=text):
-        compare("mine:net", first, second)
+        compare_rehearsals("mine:net", first, second)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shards.points import PointBlock
-from shards.routing import Placement, point_digest
+from shards.routing import SliceId, point_digest
 from shards.slices.files import (
     EMPTY_SLICE,
     SliceRecord,
@@ -31,7 +31,7 @@ from storage.errors import Corrupt, InvariantBroken
 from storage.objects import ObjectStore
 from tests.shards.people import KEY, block, fresh_names, fresh_store, points, subjects
 
-PLACE = Placement(ShardId(1), SliceIndex(2))
+PLACE = SliceId(ShardId(1), SliceIndex(2))
 numbers = st.lists(st.integers(0, 60), unique=True, max_size=25)
 
 

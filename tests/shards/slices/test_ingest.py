@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from shards.routing import Placement, place, point_digest, subject_digest
+from shards.routing import SliceId, point_digest, slice_of, subject_digest
 from shards.slices.files import decode_part, load_shard, rewrite_slice
 from shards.slices.ingest import IngestResult, check_scale
 from shards.specification import PartitionSettings, ShardId
@@ -34,7 +34,7 @@ from tests.shards.people import (
 )
 
 
-def _digests(ingested: IngestResult) -> dict[Placement, tuple[int, str, str]]:
+def _digests(ingested: IngestResult) -> dict[SliceId, tuple[int, str, str]]:
     return {at: (record.points, record.points_digest, record.content_digest) for at, record in ingested.slices.items()}
 
 
@@ -65,7 +65,7 @@ def test_every_point_is_in_the_place_of_its_subject(tmp_path: Path) -> None:
         for part in record.parts:
             block = decode_part(store.get(part.key).payload)
             found += [point.tobytes() for point in block.points_N]
-            expected = {place(subject.tobytes(), PARTITION.shards, PARTITION.slices) for subject in block.subjects_N}
+            expected = {slice_of(subject.tobytes(), PARTITION.shards, PARTITION.slices) for subject in block.subjects_N}
             assert expected == {at}
             assert part.key.startswith(f"shards/{at.shard:04d}/slices/{at.slice:04d}/")
     assert sorted(found) == sorted(point_digest(KEY, f"point-{number}") for number in range(60))
@@ -99,7 +99,7 @@ def test_integer_and_text_ids_are_equal(tmp_path: Path) -> None:
 def test_the_id_is_the_subject_unless_another_is_named(tmp_path: Path) -> None:
     """Without a subject column each point is routed by its own id."""
     ingested = ingest_file(write(people(20), tmp_path / "a.parquet"), settings(subject=None))
-    expected = {place(subject_digest(KEY, f"point-{number}"), 3, 2) for number in range(20)}
+    expected = {slice_of(subject_digest(KEY, f"point-{number}"), 3, 2) for number in range(20)}
     assert set(ingested.slices) == expected
 
 

@@ -42,7 +42,7 @@ ingested = ingest(IngestTask(
     key=PartitionKey(bytes(32)),
     store=LocalStore(root=str(folder / "store")),
     tombstones=lambda: NOTHING,
-    names=lambda: f"{next(names):08x}",
+    new_name=lambda: f"{next(names):08x}",
 ))
 status = Path("/proc/self/status").read_text()
 print(ingested.points, status.partition("VmHWM:")[2].split()[0])

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from shards.data.sources import open_source
-from shards.routing import Naming, Placement, SubjectDigest, place, point_digest, subject_digest
+from shards.routing import Naming, SliceId, SubjectDigest, point_digest, slice_of, subject_digest
 from shards.slices.files import read_part, rewrite_slice
 from shards.slices.ingest import IngestResult, IngestTask, LeftOut, ingest
 from shards.slices.parallel_ingest import ParallelIngest
@@ -58,7 +58,7 @@ def ingested(
         naming=naming,
         store=store or fresh_store(),
         tombstones=FixedTombstones(tombstones),
-        names=fresh_names(),
+        new_name=fresh_names(),
     )
     return ingest(task) if way == "one process" else ParallelIngest(pool=FakeTaskPool(), fragment_bytes=1)(task)
 
@@ -75,7 +75,7 @@ def test_a_persons_spellings_are_one_subject(way: str, tmp_path: Path) -> None:
     path = write(named(*spellings), tmp_path / "a.parquet")
     found = ingested(way, path, EMAIL, store=store)
     mia = subject_digest(KEY, "mia@example.com", EMAIL)
-    where = place(mia, PARTITION.shards, PARTITION.slices, EMAIL)
+    where = slice_of(mia, PARTITION.shards, PARTITION.slices, EMAIL)
     people_there = [
         digest.tobytes() for part in found.slices[where].parts for digest in read_part(store, part).subjects_N
     ]
@@ -95,7 +95,7 @@ def test_similar_names_are_recounted_after_an_erasure(tmp_path: Path) -> None:
     """When one of two similar names is erased, the count of similar names is zero."""
     store = fresh_store()
     found = ingested("one process", write(named("Mia", "mia", "noah"), tmp_path / "a.parquet"), store=store)
-    where: Placement = place(subject_digest(KEY, "mia", TRIMMED), PARTITION.shards, PARTITION.slices, TRIMMED)
+    where: SliceId = slice_of(subject_digest(KEY, "mia", TRIMMED), PARTITION.shards, PARTITION.slices, TRIMMED)
     assert found.slices[where].similar == 2
     gone = DigestSet.of(subjects=[subject_digest(KEY, "Mia", TRIMMED)])
     assert rewrite_slice(store, found.slices[where], gone, where, fresh_names()).record.similar == 0

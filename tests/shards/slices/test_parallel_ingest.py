@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 import shards.data.csv_text
 from shards.data.fragments import divide
 from shards.data.sources import Source, open_source
-from shards.routing import Placement
+from shards.routing import SliceId
 from shards.slices.duplicate_ids import Ranges
 from shards.slices.ingest import IngestResult, IngestTask
 from shards.slices.parallel_ingest import (
@@ -78,13 +78,13 @@ def gathered(
         key=KEY,
         store=store or fresh_store(),
         tombstones=FixedTombstones(tombstones),
-        names=fresh_names(),
+        new_name=fresh_names(),
         progress=progress,
     )
     return ingest_all(task)
 
 
-def contents(ingested: IngestResult) -> dict[Placement, tuple[int, str, str]]:
+def contents(ingested: IngestResult) -> dict[SliceId, tuple[int, str, str]]:
     """Return the contents of the slices, independent of their parts."""
     return {at: (record.points, record.points_digest, record.content_digest) for at, record in ingested.slices.items()}
 

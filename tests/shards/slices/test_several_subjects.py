@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from shards.data.fragments import divide
 from shards.data.sources import open_source
 from shards.points import PointBlock
-from shards.routing import NOBODY, Naming, Placement, point_digest, subject_digest
+from shards.routing import NOBODY, Naming, SliceId, point_digest, subject_digest
 from shards.slices.files import (
     count_erased,
     decode_part,
@@ -53,11 +53,11 @@ from tests.shards.people import (
 )
 from tests.shards.slices.test_parallel_ingest import gathered
 
-PLACE = Placement(ShardId(1), SliceIndex(2))
+PLACE = SliceId(ShardId(1), SliceIndex(2))
 BOTH = settings(subject=("person", "recipient"))
 
 
-def contents(ingested: IngestResult) -> dict[Placement, tuple[int, str, str, int]]:
+def contents(ingested: IngestResult) -> dict[SliceId, tuple[int, str, str, int]]:
     """Return the contents of the slices, independent of their parts."""
     return {
         at: (record.points, record.points_digest, record.content_digest, record.similar)

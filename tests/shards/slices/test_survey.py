@@ -233,7 +233,7 @@ def _refused(table: pa.Table, data: DataSettings) -> Invalid | None:
         naming=TRIMMED,
         store=fresh_store(),
         tombstones=lambda: NOTHING,
-        names=fresh_names(),
+        new_name=fresh_names(),
     )
     try:
         ingest(task)

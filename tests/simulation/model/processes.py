@@ -94,7 +94,7 @@ class SimulatedWorker:
         trainer: ConstituentTrainer[HashState] = ConstituentTrainer(
             learner=self.learner,
             store=store,
-            names=CountingNames(self.status.name),
+            new_name=CountingNames(self.status.name),
             clock=self._clock(),
             revised=partial(self._revised, store),
         )
@@ -232,7 +232,7 @@ class OperatorProcess:
         tools = Tools(
             store=self.store,
             clock=environment.clock,
-            names=names,
+            new_name=names,
             listener=lambda _: None,
             pool=lambda: self.pool,
             registrar=registrar,

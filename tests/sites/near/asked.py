@@ -8,9 +8,9 @@ from cluster.config.sites import SitesSettings
 from cluster.sites.federation import SiteFederation, connect_sites
 from cluster.sites.remote import RemoteSite
 from coordinator.ports import Notice
-from tests.doubles.home import FEATURES, small_points
-from tests.sites.near.houses import SITES
+from tests.doubles.user_folder import FEATURES, small_points
 from tests.sites.near.served import Served
+from tests.sites.near.site_folders import SITES
 
 PERSON = "north-secret-person-003"
 PREDICTIONS = "/v1/predictions"
@@ -31,10 +31,10 @@ def features(points: int = 5) -> np.ndarray[tuple[int, int], np.dtype[np.float32
 def joined(world: Served, **urls: str) -> SiteFederation:
     """Return the federation, all sites of it members; two of them answer for it."""
     world.specify()
-    with connect_sites(world.houses.config) as federation:
+    with connect_sites(world.site_folders.config) as federation:
         federation.train()
     world.specify(settings="[sites]\nquorum = 2\ntimeout_seconds = 20.0\ngrace_seconds = 20.0\n", **urls)
-    return connect_sites(world.houses.config)
+    return connect_sites(world.site_folders.config)
 
 
 def remote(world: Served, site: str = "north") -> RemoteSite:
@@ -44,7 +44,7 @@ def remote(world: Served, site: str = "north") -> RemoteSite:
 
 def absent(federation: SiteFederation, world: Served, site: str = "north") -> str:
     """Ask; return why the site has no part in the answer, which the others give."""
-    asked = world.houses.write("asked", small_points(people=5))
+    asked = world.site_folders.write("asked", small_points(people=5))
     answers = federation.predict(asked)
     assert [each.site for each in answers.sites] == [name for name in SITES if name != site]
     assert answers.absent.keys() == {site}

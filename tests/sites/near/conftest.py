@@ -9,8 +9,8 @@ import pytest
 
 import cluster.training.workers
 from tests.doubles.workers.local_workers import LocalWorkers
-from tests.sites.near.houses import Houses
 from tests.sites.near.served import Served, served
+from tests.sites.near.site_folders import SiteFolders
 
 
 @pytest.fixture(autouse=True)
@@ -21,9 +21,9 @@ def near_workers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def houses(tmp_path: Path) -> Houses:
+def site_folders(tmp_path: Path) -> SiteFolders:
     """Three sites with data, nothing trained."""
-    return Houses(tmp_path).fill()
+    return SiteFolders(tmp_path).fill()
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def still_sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cluster.training.workers, "RayPool", LocalWorkers)
         patch.setattr(cluster.training.workers, "join_ray", lambda _: False)
-        with served(Houses(tmp_path_factory.mktemp("still")).fill()) as made:
+        with served(SiteFolders(tmp_path_factory.mktemp("still")).fill()) as made:
             yield made
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cluster.config.sites import Site
+from cluster.config.sites import ListedSite
 from cluster.coordinator_actor.log_lines import LogLines
 from cluster.coordinator_actor.resident import Resident
 from cluster.runtime.system import SystemClock
@@ -25,11 +25,11 @@ from cluster.serving.service import Service, open_service
 from cluster.tokens import TokenRegister
 from cluster.writer.stores import open_objects
 from tests.serving.world import coordinator_of
-from tests.sites.near.houses import Houses
+from tests.sites.near.site_folders import SiteFolders
 
 
 @dataclass(frozen=True, slots=True)
-class Crossed:
+class PassedRequest:
     """One request, and what was answered."""
 
     method: str
@@ -41,11 +41,11 @@ class Crossed:
 
 
 @dataclass(slots=True)
-class Boundary:
+class SiteProxy:
     """What stands between a site's server and the world: it writes down, holds up, cuts and forges."""
 
     app: ASGIApp
-    crossed: list[Crossed] = field(default_factory=list)
+    crossed: list[PassedRequest] = field(default_factory=list)
     is_open: threading.Event = field(default_factory=threading.Event)
     """Nothing is answered while it is clear."""
     forged: dict[str, tuple[int, bytes]] = field(default_factory=dict)
@@ -81,7 +81,7 @@ class Boundary:
         else:
             await self.app(scope, replayed, noted)
         headers = {name.decode(): value.decode() for name, value in scope["headers"]}
-        self.crossed.append(Crossed(scope["method"], scope["path"], headers, asked, status, answered))
+        self.crossed.append(PassedRequest(scope["method"], scope["path"], headers, asked, status, answered))
 
 
 async def _body(receive: Receive) -> bytes:
@@ -117,10 +117,10 @@ def listening(app: Any, **settings: Any) -> Iterator[int]:
 class ServedSite:
     """One site."""
 
-    site: Site
+    site: ListedSite
     resident: Resident
     service: Service
-    boundary: Boundary
+    boundary: SiteProxy
     port: int
 
     @property
@@ -133,7 +133,7 @@ class ServedSite:
 class Served:
     """All sites of a federation, each with its coordinator and its server."""
 
-    houses: Houses
+    site_folders: SiteFolders
     sites: dict[str, ServedSite]
     settings: str = ""
     each: str = ""
@@ -144,7 +144,7 @@ class Served:
             name: f'url = "{urls.get(name, f"http://127.0.0.1:{served.port}")}"\ntoken_file = "{name}.token"\n'
             for name, served in self.sites.items()
         }
-        config = self.houses.specify(settings=f"{self.settings}\n{settings}", each=f"{self.each}\n{each}")
+        config = self.site_folders.specify(settings=f"{self.settings}\n{settings}", each=f"{self.each}\n{each}")
         text = config.read_text(encoding="utf-8")
         for name, lines in own.items():
             text = text.replace(f'name = "{name}"\n', f'name = "{name}"\n{lines}')
@@ -153,22 +153,22 @@ class Served:
 
     def hand_over(self, name: str, token: str) -> None:
         """Write the federation's token for a site where its specification says."""
-        path = self.houses.folder / f"{name}.token"
+        path = self.site_folders.folder / f"{name}.token"
         path.write_text(f"{token}\n", encoding="ascii")
         path.chmod(0o600)
 
-    def link_site(self, name: str) -> Site:
+    def link_site(self, name: str) -> ListedSite:
         """Return a site as the federation reads it."""
-        return self.houses.site(name)
+        return self.site_folders.site(name)
 
 
 @contextmanager
-def served(houses: Houses, *, settings: str = "", each: str = "") -> Iterator[Served]:
+def served(site_folders: SiteFolders, *, settings: str = "", each: str = "") -> Iterator[Served]:
     """Train every site and serve it; tokens are handed over, the specification is written."""
-    houses.specify(settings=settings, each=each)
+    site_folders.specify(settings=settings, each=each)
     with ExitStack() as stack:
-        sites = {name: stack.enter_context(_site(houses.site(name))) for name in houses.names}
-        made = Served(houses, sites, settings, each)
+        sites = {name: stack.enter_context(_site(site_folders.site(name))) for name in site_folders.names}
+        made = Served(site_folders, sites, settings, each)
         for name, site in sites.items():
             made.hand_over(name, site.tokens.create("federate", days=1).text)
         made.specify()
@@ -176,11 +176,11 @@ def served(houses: Houses, *, settings: str = "", each: str = "") -> Iterator[Se
 
 
 @contextmanager
-def _site(site: Site) -> Iterator[ServedSite]:
+def _site(site: ListedSite) -> Iterator[ServedSite]:
     resident = coordinator_of(site.specification)
     accepting: Accepting = resident
     service = open_service(site.specification, lambda: accepting, site=site.settings)
-    boundary = Boundary(build_app(service, LogLines(site.specification.name, service.clock, io.StringIO())))
+    boundary = SiteProxy(build_app(service, LogLines(site.specification.name, service.clock, io.StringIO())))
     try:
         with listening(boundary) as port:
             try:

@@ -12,15 +12,15 @@ import numpy.typing as npt
 import pytest
 
 from cluster.sites.batch_predict import FileAnswering
-from cluster.sites.fan_out import Asking
+from cluster.sites.fan_out import SitesFanOut
 from cluster.sites.membership import RosterRegister
 from coordinator.sites import SiteAnswer, SiteStanding, history_of
 from storage.digests import sha256
 from storage.errors import InvariantBroken, Unavailable
 from storage.stores.memory import MemoryStore
-from tests.doubles.home import as_table, small_points
 from tests.doubles.time_and_names import VirtualClock
-from tests.sites.near.houses import SITES, Houses
+from tests.doubles.user_folder import as_table, small_points
+from tests.sites.near.site_folders import SITES, SiteFolders
 
 POINTS = np.zeros((2, 16), np.float32)
 NAMES = ("x*",)
@@ -75,31 +75,31 @@ class FakeLink:
 class World:
     """A federation whose sites are fakes."""
 
-    def __init__(self, houses: Houses, settings: str) -> None:
-        houses.specify(settings=f"[sites]\n{settings}")
+    def __init__(self, site_folders: SiteFolders, settings: str) -> None:
+        site_folders.specify(settings=f"[sites]\n{settings}")
         self.store = MemoryStore(f"office-{id(self)}")
         self.roster = RosterRegister(self.store, VirtualClock())
         self.links: dict[str, Any] = {name: FakeLink(name) for name in SITES}
         for name, link in self.links.items():
             self.roster.join(name)
             link.gate.set()
-        self.asking = Asking(houses.specification, self.links, self.roster)
+        self.fan_out = SitesFanOut(site_folders.specification, self.links, self.roster)
 
     def close(self) -> None:
         """Let everybody go."""
         for link in self.links.values():
             link.gate.set()
-        self.asking.close()
+        self.fan_out.close()
         self.store.forget()
 
 
 @pytest.fixture
-def world(houses: Houses) -> Iterator[Callable[[str], World]]:
+def world(site_folders: SiteFolders) -> Iterator[Callable[[str], World]]:
     """Make worlds with such ``[sites]`` settings."""
     made: list[World] = []
 
     def make(settings: str) -> World:
-        made.append(World(houses, settings))
+        made.append(World(site_folders, settings))
         return made[-1]
 
     yield make
@@ -109,7 +109,7 @@ def world(houses: Houses) -> Iterator[Callable[[str], World]]:
 
 def test_all_answer(world: Callable[[str], World]) -> None:
     """Without trouble everybody takes part, in the order of the specification."""
-    answer = world("").asking.answer(POINTS, NAMES)
+    answer = world("").fan_out.answer(POINTS, NAMES)
     assert [each.site for each in answer.sites] == list(SITES)
     assert answer.absent == {}
 
@@ -118,7 +118,7 @@ def test_a_slow_site_is_left_out_once_the_quorum_has_answered(world: Callable[[s
     """The quorum decides how long an answer takes, not the slowest site."""
     made = world("quorum = 2\ngrace_seconds = 0.0\ntimeout_seconds = 600.0")
     made.links["west"].gate.clear()
-    answer = made.asking.answer(POINTS, NAMES)
+    answer = made.fan_out.answer(POINTS, NAMES)
     assert [each.site for each in answer.sites] == ["north", "south"]
     assert answer.absent == {"west": "it has not answered in time"}
 
@@ -127,7 +127,7 @@ def test_a_site_that_is_behind_is_not_asked_again(world: Callable[[str], World])
     """Questions to a site that hangs do not pile up; when it answers again it is asked again."""
     made = world("quorum = 2\ngrace_seconds = 0.0")
     made.links["west"].gate.clear()
-    answers = [made.asking.answer(POINTS, NAMES) for _ in range(7)]
+    answers = [made.fan_out.answer(POINTS, NAMES) for _ in range(7)]
     assert made.links["west"].asked <= 4
     assert answers[-1].absent == {"west": "it is behind with earlier questions"}
 
@@ -137,7 +137,7 @@ def test_a_quorum_that_does_not_come_together(world: Callable[[str], World]) -> 
     made = world("timeout_seconds = 0.1")
     made.links["south"].gate.clear()
     with pytest.raises(Unavailable, match="2 of 3 sites answer, and the quorum is 3: south: it has not answered in ti"):
-        made.asking.answer(POINTS, NAMES)
+        made.fan_out.answer(POINTS, NAMES)
 
 
 def test_a_site_that_leaves_while_it_is_asked(world: Callable[[str], World]) -> None:
@@ -148,17 +148,17 @@ def test_a_site_that_leaves_while_it_is_asked(world: Callable[[str], World]) -> 
         made.roster.withdraw("west", "now")
 
     made.links["west"].before = leave
-    assert [each.site for each in made.asking.answer(POINTS, NAMES).sites] == ["north", "south"]
+    assert [each.site for each in made.fan_out.answer(POINTS, NAMES).sites] == ["north", "south"]
 
 
 def test_one_file_is_answered_by_the_same_sites_throughout(
-    world: Callable[[str], World], houses: Houses, monkeypatch: pytest.MonkeyPatch
+    world: Callable[[str], World], site_folders: SiteFolders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """When a site goes to another generation between two batches the file has no answers, and it is said why."""
     monkeypatch.setattr("shards.data.prediction_files._BATCH_BYTES", 1)
     made = world("")
     north = made.links["north"]
-    answering = FileAnswering(houses.specification, made.asking, north.standing)
+    answering = FileAnswering(site_folders.specification, made.fan_out, north.standing)
     table = as_table(small_points(people=1))
     assert answering.predict(table).table().num_rows == table.num_rows
     before = north.asked
@@ -176,11 +176,11 @@ def test_one_file_is_answered_by_the_same_sites_throughout(
 def test_an_erasure_known_here_withdraws_an_answer_on_its_way(world: Callable[[str], World]) -> None:
     """An answer of a generation below the site's floor as it is known here has no part, whatever the site says."""
     made = world("quorum = 2\ngrace_seconds = 60.0")
-    assert len(made.asking.answer(POINTS, NAMES).sites) == 3
+    assert len(made.fan_out.answer(POINTS, NAMES).sites) == 3
     north = made.links["north"]
     north.floor, north.position = 2, 2
     made.roster.advance("north", north.standing)  # as after an erasure that was submitted here
-    answer = made.asking.answer(POINTS, NAMES)
+    answer = made.fan_out.answer(POINTS, NAMES)
     assert [each.site for each in answer.sites] == ["south", "west"]
     assert "set back" in answer.absent["north"]
 
@@ -193,7 +193,7 @@ def test_a_site_that_breaks_its_own_rules_has_no_part(world: Callable[[str], Wor
         raise InvariantBroken("a defect")
 
     made.links["north"].before = fail
-    assert made.asking.answer(POINTS, NAMES).absent == {"north": "a defect"}
+    assert made.fan_out.answer(POINTS, NAMES).absent == {"north": "a defect"}
 
 
 def test_a_fault_of_our_own_is_not_passed_over(world: Callable[[str], World]) -> None:
@@ -205,4 +205,4 @@ def test_a_fault_of_our_own_is_not_passed_over(world: Callable[[str], World]) ->
 
     made.links["north"].before = fail
     with pytest.raises(ZeroDivisionError, match="not foreseen"):
-        made.asking.answer(POINTS, NAMES)
+        made.fan_out.answer(POINTS, NAMES)

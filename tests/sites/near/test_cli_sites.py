@@ -10,20 +10,20 @@ import pytest
 
 from cluster.config.sites import read_sites
 from storage.errors import Invalid
-from tests.doubles.home import run, small_points
-from tests.sites.near.houses import SITES, Houses
+from tests.doubles.user_folder import run, small_points
+from tests.sites.near.site_folders import SITES, SiteFolders
 
 PERSON = "north-secret-person-003"
 
 
 @pytest.fixture
-def trained(houses: Houses) -> Houses:
+def trained(site_folders: SiteFolders) -> SiteFolders:
     """Three sites, trained."""
-    assert houses.json("train").code == 0
-    return houses
+    assert site_folders.json("train").code == 0
+    return site_folders
 
 
-def test_the_story(trained: Houses) -> None:
+def test_the_story(trained: SiteFolders) -> None:
     """Train, predict, evaluate, erase at a site, receipt, verify, withdraw: each says who took part."""
     status = trained.json("status").data
     assert [each["site"] for each in status["sites"]] == list(SITES)
@@ -55,31 +55,31 @@ def test_the_story(trained: Houses) -> None:
     assert trained.json("verify").data["sites"].keys() == {"north", "south"}
 
 
-def test_a_federation_that_no_site_has_joined(houses: Houses) -> None:
+def test_a_federation_that_no_site_has_joined(site_folders: SiteFolders) -> None:
     """With every site away, training says so, names each, and does not end as if it had trained."""
     away = 'url = "http://127.0.0.1:1"\ntoken_file = "token"'
-    houses.specify(each=away)
-    token = houses.folder / "token"
+    site_folders.specify(each=away)
+    token = site_folders.folder / "token"
     token.touch(mode=0o600)
-    said = houses.json("train")
+    said = site_folders.json("train")
     assert (said.code, said.error["kind"]) == (5, "unavailable")
     assert said.error["message"].startswith("no site has joined the federation: north: ")
     assert [each["membership"] for each in said.data["sites"]] == ["new"] * 3
 
 
-def test_progress_says_of_which_site(houses: Houses) -> None:
+def test_progress_says_of_which_site(site_folders: SiteFolders) -> None:
     """What is told of shards stands under the site's name; each site's ingest is told, the smaller one's too."""
-    told = run("train", "--config", str(houses.config)).err.splitlines()
+    told = run("train", "--config", str(site_folders.config)).err.splitlines()
     begins = [told.index(f"site {name}") for name in SITES]
     for begin, end in zip(begins, [*begins[1:], len(told)], strict=True):
         lines = told[begin + 1 : end]
         assert lines[0].startswith("ingest: ")
         assert any(line.startswith("shard 1: slice 2 of 2, loss ") for line in lines)
-    verified = run("verify", "--config", str(houses.config)).err.splitlines()
+    verified = run("verify", "--config", str(site_folders.config)).err.splitlines()
     assert [line for line in verified if line.startswith("site ")] == [f"site {name}" for name in SITES]
 
 
-def test_one_site_is_a_federation_of_its_own(trained: Houses) -> None:
+def test_one_site_is_a_federation_of_its_own(trained: SiteFolders) -> None:
     """With --site, before or behind the command, every command acts as that site on its own store."""
     alone = trained.json("status", "--site", "south").data
     assert alone["name"] == "hospitals.south"
@@ -91,13 +91,13 @@ def test_one_site_is_a_federation_of_its_own(trained: Houses) -> None:
     assert trained.json("erase", "--site", "south", "--subject", "south-secret-person-001").data["state"] == "complete"
 
 
-def test_simulating_touches_no_site(houses: Houses) -> None:
+def test_simulating_touches_no_site(site_folders: SiteFolders) -> None:
     """With --simulate everything is in folders beside the specification, and the constituents are the very same."""
-    assert houses.json("train", "--simulate").code == 0
-    assert not (houses.folder / "sites").exists()
-    simulated = [each["digest"] for each in houses.json("status", "--simulate").data["constituents"]]
-    assert houses.json("train").code == 0
-    assert [each["digest"] for each in houses.json("status").data["constituents"]] == simulated
+    assert site_folders.json("train", "--simulate").code == 0
+    assert not (site_folders.folder / "sites").exists()
+    simulated = [each["digest"] for each in site_folders.json("status", "--simulate").data["constituents"]]
+    assert site_folders.json("train").code == 0
+    assert [each["digest"] for each in site_folders.json("status").data["constituents"]] == simulated
 
 
 @pytest.mark.parametrize(
@@ -109,14 +109,14 @@ def test_simulating_touches_no_site(houses: Houses) -> None:
         (("receipt", "er-9"), "no site has this"),
     ],
 )
-def test_what_is_not_clear_is_refused(trained: Houses, words: tuple[str, ...], told: str) -> None:
+def test_what_is_not_clear_is_refused(trained: SiteFolders, words: tuple[str, ...], told: str) -> None:
     """What is about one site has to name it, and what is named has to be there."""
     said = trained.json(*words)
     assert told in said.error["message"], said
     assert said.error["remedy"]
 
 
-def test_a_withdrawal_needs_a_reason(trained: Houses) -> None:
+def test_a_withdrawal_needs_a_reason(trained: SiteFolders) -> None:
     """An empty reason is none."""
     said = run("site", "withdraw", "west", "--reason", " ", "--config", str(trained.config), "--json")
     assert (said.code, "needs a reason" in said.error["message"]) == (2, True)
@@ -139,15 +139,15 @@ def test_a_withdrawal_needs_a_reason(trained: Houses) -> None:
         ("[data]", "[sites]\ntimeout_seconds = 0.0\n[data]", "timeout_seconds must be"),
     ],
 )
-def test_bad_specifications(houses: Houses, old: str, new: str, told: str) -> None:
+def test_bad_specifications(site_folders: SiteFolders, old: str, new: str, told: str) -> None:
     """What two sites must not share, what a site must not say for itself, and what is out of range: in words."""
-    text = houses.config.read_text()
+    text = site_folders.config.read_text()
     assert old in text
-    houses.config.write_text(text.replace(old, new, 1))
+    site_folders.config.write_text(text.replace(old, new, 1))
     with pytest.raises(Invalid, match=".") as refused:
-        read_sites(houses.config)
+        read_sites(site_folders.config)
     assert told in refused.value.message
-    assert houses.json("status").code == 2
+    assert site_folders.json("status").code == 2
 
 
 def test_a_choice_without_sites(tmp_path: Path) -> None:
@@ -158,7 +158,7 @@ def test_a_choice_without_sites(tmp_path: Path) -> None:
     assert (said.code, "has no sites" in said.error["message"]) == (2, True)
 
 
-def test_a_copy_of_the_federations_own_store_commands_no_site(trained: Houses) -> None:
+def test_a_copy_of_the_federations_own_store_commands_no_site(trained: SiteFolders) -> None:
     """The sites are the original's: from a copy nothing is erased there and none is withdrawn, until it is adopted."""
     shutil.copytree(trained.folder / "office", trained.folder / "drill")
     original = trained.config.read_text(encoding="utf-8")

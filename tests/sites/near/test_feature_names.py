@@ -10,12 +10,12 @@ from cluster.sites.site_server import arranged
 from coordinator.aggregation import ModelFailed
 from coordinator.ports import Notice, Remark
 from storage.errors import Invalid, Unavailable
-from tests.doubles.home import Columns, small_points
+from tests.doubles.user_folder import Columns, small_points
 from tests.serving.bodies.test_model_errors import MODEL, UNKNOWN
 from tests.serving.world import rows
 from tests.sites.near.asked import NAMES, features
-from tests.sites.near.houses import SITES, Houses, people_of
 from tests.sites.near.served import served
+from tests.sites.near.site_folders import SITES, SiteFolders, people_of
 from tests.sites.near.test_simulated_sites import Unreachable
 from tests.sites.near.test_sites_api import front_of
 
@@ -32,19 +32,19 @@ def renamed(columns: Columns) -> Columns:
     return {{"x07": "x99"}.get(name, name): values for name, values in columns.items()}
 
 
-def scores(federation: SiteFederation, houses: Houses) -> list[float]:
+def scores(federation: SiteFederation, site_folders: SiteFolders) -> list[float]:
     """Return what the federation says of some data points."""
-    path = houses.write("asked", small_points(people=5))
+    path = site_folders.write("asked", small_points(people=5))
     found: list[float] = federation.predict(path).table().column("probability_a").to_pylist()
     return found
 
 
 @pytest.mark.parametrize("leaves", ["predictions", "weights"])
-def test_a_site_may_have_its_columns_in_another_order(houses: Houses, leaves: str) -> None:
+def test_a_site_may_have_its_columns_in_another_order(site_folders: SiteFolders, leaves: str) -> None:
     """Each site's part in the answer is what it answers by itself, whatever the order of its columns."""
-    houses.write("south", turned(people_of("south", 1)))
-    houses.specify(each=f'leaves = "{leaves}"')
-    with connect_sites(houses.config) as federation:
+    site_folders.write("south", turned(people_of("south", 1)))
+    site_folders.specify(each=f'leaves = "{leaves}"')
+    with connect_sites(site_folders.config) as federation:
         federation.train()
         asked = features(20)
         together = federation.answer(asked, NAMES).aggregated.scores_NC
@@ -56,22 +56,22 @@ def test_a_site_may_have_its_columns_in_another_order(houses: Houses, leaves: st
         np.testing.assert_array_equal(np.stack(parts), np.stack(again))
 
 
-def test_the_order_is_the_federations_whoever_is_away(houses: Houses) -> None:
+def test_the_order_is_the_federations_whoever_is_away(site_folders: SiteFolders) -> None:
     """Lists of features mean the same while the first site is away as while it is there."""
-    houses.write("south", turned(people_of("south", 1)))
-    houses.specify(settings=QUORUM)
+    site_folders.write("south", turned(people_of("south", 1)))
+    site_folders.specify(settings=QUORUM)
     sites = Unreachable()
-    with connect_sites(houses.config, link_to=sites.link) as federation:
+    with connect_sites(site_folders.config, link_to=sites.link) as federation:
         federation.train()
         assert federation.layout().features == NAMES
         sites.away = {"north"}
         assert federation.layout().features == NAMES
-        assert len(scores(federation, houses)) == 20
+        assert len(scores(federation, site_folders)) == 20
 
 
-def test_other_names_are_refused_with_them(houses: Houses) -> None:
+def test_other_names_are_refused_with_them(site_folders: SiteFolders) -> None:
     """A site whose features are called otherwise is told at training, and has no part in answers: which, why."""
-    houses.write("west", renamed(people_of("west", 2)))
+    site_folders.write("west", renamed(people_of("west", 2)))
     told = list[str]()
 
     def hear(notice: Notice) -> None:
@@ -79,34 +79,34 @@ def test_other_names_are_refused_with_them(houses: Houses) -> None:
             told.append(notice.text)
 
     for leaves in ("predictions", "weights"):
-        houses.specify(settings=QUORUM, each=f'leaves = "{leaves}"')
-        with connect_sites(houses.config, listener=hear) as federation:
+        site_folders.specify(settings=QUORUM, each=f'leaves = "{leaves}"')
+        with connect_sites(site_folders.config, listener=hear) as federation:
             federation.train()
-            answers = federation.predict(houses.write("asked", small_points(people=5)))
+            answers = federation.predict(site_folders.write("asked", small_points(people=5)))
             assert [each.site for each in answers.sites] == ["north", "south"]
             assert "it has no 'x07'; it has 'x99'" in answers.absent["west"]
     assert any("site west has no part in answers" in text and "'x99'" in text for text in told)
-    houses.specify()
+    site_folders.specify()
     with (
-        connect_sites(houses.config) as federation,
+        connect_sites(site_folders.config) as federation,
         pytest.raises(Unavailable, match="2 of 3 sites answer.*west: .*'x07'.*'x99'"),
     ):
-        federation.predict(houses.write("asked", small_points(people=5)))
+        federation.predict(site_folders.write("asked", small_points(people=5)))
 
 
-def test_the_first_site_decides(houses: Houses) -> None:
+def test_the_first_site_decides(site_folders: SiteFolders) -> None:
     """When the federation's features change, those of the first site are the federation's once all have trained."""
     for number, site in enumerate(SITES):
-        houses.write(site, renamed(people_of(site, number)))
-    with connect_sites(houses.config) as federation:
+        site_folders.write(site, renamed(people_of(site, number)))
+    with connect_sites(site_folders.config) as federation:
         federation.train()
         assert federation.layout().features == tuple(sorted({*NAMES, "x99"} - {"x07"}, key=_place))
     for number, site in enumerate(SITES):
-        houses.write(site, people_of(site, number))
-    with connect_sites(houses.config) as federation:
+        site_folders.write(site, people_of(site, number))
+    with connect_sites(site_folders.config) as federation:
         federation.train()
         assert federation.layout().features == NAMES
-        assert len(scores(federation, houses)) == 20
+        assert len(scores(federation, site_folders)) == 20
 
 
 def _place(name: str) -> int:
@@ -124,13 +124,13 @@ def test_features_are_arranged_by_name() -> None:
         arranged(asked, ("a", "b", "c"), ("c", "a"), 2)
 
 
-def test_sites_with_servers_of_their_own(houses: Houses) -> None:
+def test_sites_with_servers_of_their_own(site_folders: SiteFolders) -> None:
     """Over HTTP, too, columns go by name: as a file, as lists, and by column, the first site there or away."""
-    houses.write("south", turned(people_of("south", 1)))
-    with served(houses) as made:
+    site_folders.write("south", turned(people_of("south", 1)))
+    with served(site_folders) as made:
         front = front_of(made)
         expected = front.predict().json()["predictions"]
-        with connect_sites(houses.config) as federation:
+        with connect_sites(site_folders.config) as federation:
             parts = [federation.link(site).answer(np.array(rows(), np.float32), NAMES).scores_NC for site in SITES]
         found = np.array([line["probabilities"] for line in expected], np.float32)
         np.testing.assert_allclose(found, np.mean(parts, axis=0), atol=1e-6)
@@ -139,17 +139,19 @@ def test_sites_with_servers_of_their_own(houses: Houses) -> None:
         front.service.close()
 
 
-def test_values_that_no_model_takes_are_the_askers_matter(houses: Houses) -> None:
+def test_values_that_no_model_takes_are_the_askers_matter(site_folders: SiteFolders) -> None:
     """Where sites do not answer because their model fails on a data point, that is said: no site is away."""
-    (houses.folder / "picky_model.py").write_text(MODEL, encoding="utf-8")
-    text = houses.config.read_text(encoding="utf-8")
+    (site_folders.folder / "picky_model.py").write_text(MODEL, encoding="utf-8")
+    text = site_folders.config.read_text(encoding="utf-8")
     arguments = "arguments = { hidden = [6] }"
     assert arguments in text
-    houses.config.write_text(text.replace(arguments, 'factory = "picky_model:build"'), encoding="utf-8")
+    site_folders.config.write_text(text.replace(arguments, 'factory = "picky_model:build"'), encoding="utf-8")
     for leaves in ("predictions", "weights"):
-        changed = houses.config.read_text(encoding="utf-8").replace("[[site]]\n", f'[[site]]\nleaves = "{leaves}"\n')
-        (houses.folder / f"{leaves}.toml").write_text(changed, encoding="utf-8")
-        with connect_sites(houses.folder / f"{leaves}.toml") as federation:
+        changed = site_folders.config.read_text(encoding="utf-8").replace(
+            "[[site]]\n", f'[[site]]\nleaves = "{leaves}"\n'
+        )
+        (site_folders.folder / f"{leaves}.toml").write_text(changed, encoding="utf-8")
+        with connect_sites(site_folders.folder / f"{leaves}.toml") as federation:
             federation.train()
             asked = features(5)
             asked[3, 0] = UNKNOWN

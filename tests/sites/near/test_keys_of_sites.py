@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from cluster.config.sites import Site
+from cluster.config.sites import ListedSite
 from cluster.serving.sites_deployment import without_keys
 from cluster.sites import pinned
 from cluster.sites.pinned import PinnedSite, SiteShell
 from cluster.writer.identity import partition_key
 from cluster.writer.stores import open_objects
 from storage.errors import Invalid, Unavailable
-from tests.sites.near.houses import Houses
+from tests.sites.near.site_folders import SiteFolders
 
 
 @dataclass
@@ -68,18 +68,18 @@ def placed(monkeypatch: pytest.MonkeyPatch) -> Placed:
     return made
 
 
-def _labelled(site: Site) -> Site:
+def _labelled(site: ListedSite) -> ListedSite:
     own = site.specification
     return replace(site, specification=replace(own, cluster=replace(own.cluster, labels={"site": site.name})))
 
 
-def _key(site: Site) -> bytes:
+def _key(site: ListedSite) -> bytes:
     return (site.specification.partition.key or "").encode()
 
 
 def test_replicas_of_sites_get_no_key(tmp_path: Path, placed: Placed) -> None:
     """A site's key is in its own store, put there on a node of the site where that has labels, or at its own server."""
-    specification = Houses(tmp_path).fill().specification
+    specification = SiteFolders(tmp_path).fill().specification
     north, south, west = specification.sites
     keys = [_key(site) for site in (north, south, west)]
     south = replace(south, settings=replace(south.settings, url="https://south", token_file="token"))  # noqa: S106
@@ -95,7 +95,7 @@ def test_replicas_of_sites_get_no_key(tmp_path: Path, placed: Placed) -> None:
 
 def test_a_site_that_is_away_keeps_nobody_from_serving(tmp_path: Path, placed: Placed) -> None:
     """Its store has the key from when it was trained; its replicas get none either."""
-    specification = Houses(tmp_path).fill().specification
+    specification = SiteFolders(tmp_path).fill().specification
     placed.is_away = True
     travels = without_keys(replace(specification, sites=tuple(map(_labelled, specification.sites))))
     assert not any(_key(site) in pickle.dumps(travels) for site in specification.sites)
@@ -103,7 +103,7 @@ def test_a_site_that_is_away_keeps_nobody_from_serving(tmp_path: Path, placed: P
 
 def test_a_labelled_site_is_told_its_key_when_it_asks(tmp_path: Path, placed: Placed) -> None:
     """What its process is made with Ray keeps: no key is in it. It follows in a message, again after a restart."""
-    site = Houses(tmp_path).fill().site("north")
+    site = SiteFolders(tmp_path).fill().site("north")
     link = PinnedSite(site, lambda _: None)
     assert link.status().generation == 0
     assert placed.asked == ["status", "take_key", "status"]
@@ -120,7 +120,7 @@ def test_a_labelled_site_is_told_its_key_when_it_asks(tmp_path: Path, placed: Pl
 
 def test_names_that_were_handed_over_are_there_when_the_key_was_missing(tmp_path: Path, placed: Placed) -> None:
     """The key is asked for before the names are taken: both go on together."""
-    link = PinnedSite(Houses(tmp_path).fill().site("north"), lambda _: None)
+    link = PinnedSite(SiteFolders(tmp_path).fill().site("north"), lambda _: None)
     with pytest.raises(Invalid, match="holds no data yet"):  # a request of which names were lost says so instead
         link.erase(subjects=["somebody"], ids=(), request_id="er-1", held="", wait=False)
     assert placed.asked == ["name", "erase", "take_key", "erase"]
@@ -128,7 +128,7 @@ def test_names_that_were_handed_over_are_there_when_the_key_was_missing(tmp_path
 
 def test_a_site_without_a_key_of_its_own_is_asked_for_none(tmp_path: Path, placed: Placed) -> None:
     """Then it draws one itself, and keeps it in its store."""
-    site = Houses(tmp_path).fill().site("north")
+    site = SiteFolders(tmp_path).fill().site("north")
     own = site.specification
     link = PinnedSite(
         replace(site, specification=replace(own, partition=replace(own.partition, key=None))), lambda _: None

@@ -17,8 +17,8 @@ from cluster.sites.simulation import simulated
 from coordinator.requests import NONE_SIMILAR, Similar
 from storage.errors import Invalid, Unavailable
 from tests.sites.near.asked import PERSON, joined, remote
-from tests.sites.near.houses import Houses, people_of
 from tests.sites.near.served import Served, served
+from tests.sites.near.site_folders import SiteFolders, people_of
 
 NAMES = [PERSON, "North-Secret-Person 003", "nobody"]
 HERE = SubjectFound(points=4, similar=NONE_SIMILAR, erased=False)
@@ -28,16 +28,16 @@ LETS = "lookup = true"
 NOT_LET = "it does not let the federation look people up"
 
 
-def letting(houses: Houses, site: str) -> None:
+def letting(site_folders: SiteFolders, site: str) -> None:
     """Have the federation's copy of the specification say of one site that it lets itself be asked."""
-    text = houses.config.read_text(encoding="utf-8")
-    houses.config.write_text(text.replace(f'name = "{site}"\n', f'name = "{site}"\n{LETS}\n'), encoding="utf-8")
+    text = site_folders.config.read_text(encoding="utf-8")
+    site_folders.config.write_text(text.replace(f'name = "{site}"\n', f'name = "{site}"\n{LETS}\n'), encoding="utf-8")
 
 
-def test_sites_that_do_not_say_so_are_not_asked(houses: Houses) -> None:
+def test_sites_that_do_not_say_so_are_not_asked(site_folders: SiteFolders) -> None:
     """By default no site is asked about anybody; of one that lets it, each name is told what is there."""
-    assert not any(site.settings.lookup for site in houses.specification.sites)
-    with connect_sites(houses.config) as federation:
+    assert not any(site.settings.lookup for site in site_folders.specification.sites)
+    with connect_sites(site_folders.config) as federation:
         federation.train()
         found = federation.lookup(NAMES)
         assert (found.sites, set(found.absent)) == ({}, {"north", "south", "west"})
@@ -45,9 +45,9 @@ def test_sites_that_do_not_say_so_are_not_asked(houses: Houses) -> None:
         link = federation.link("north")
         with pytest.raises(Invalid, match="does not let the federation look people up"):
             link.lookup(NAMES)
-    letting(houses, "north")
-    letting(houses, "south")
-    with connect_sites(houses.config) as federation:
+    letting(site_folders, "north")
+    letting(site_folders, "south")
+    with connect_sites(site_folders.config) as federation:
         found = federation.lookup(iter(NAMES))
         assert found.sites == {"north": (HERE, ALIKE, NOBODY), "south": (NOBODY, NOBODY, NOBODY)}
         assert found.absent.keys() == {"west"}
@@ -61,13 +61,13 @@ def test_sites_that_do_not_say_so_are_not_asked(houses: Houses) -> None:
             federation.lookup(PERSON)
 
 
-def test_one_sites_trouble_hides_no_other(houses: Houses) -> None:
+def test_one_sites_trouble_hides_no_other(site_folders: SiteFolders) -> None:
     """A site that takes no such name, that has left or not joined, says so beside what the others answer."""
-    houses.specify(each=LETS, names=["north", "south"])
-    text = houses.config.read_text(encoding="utf-8")
-    houses.config.write_text(text.replace('name = "south"\n', 'name = "south"\ndata.subject_form = "integer"\n'))
-    houses.write("south", people_of("south", 1) | {"user_id": [number % 12 for number in range(48)]})
-    with connect_sites(houses.config) as federation:
+    site_folders.specify(each=LETS, names=["north", "south"])
+    text = site_folders.config.read_text(encoding="utf-8")
+    site_folders.config.write_text(text.replace('name = "south"\n', 'name = "south"\ndata.subject_form = "integer"\n'))
+    site_folders.write("south", people_of("south", 1) | {"user_id": [number % 12 for number in range(48)]})
+    with connect_sites(site_folders.config) as federation:
         federation.train()
         found = federation.lookup([PERSON])
         assert found.sites == {"north": (HERE,)}
@@ -77,18 +77,18 @@ def test_one_sites_trouble_hides_no_other(houses: Houses) -> None:
         assert federation.lookup([PERSON]).absent == {"south": "it is no member"}
 
 
-def test_simulated_sites_say_what_sites_say(houses: Houses) -> None:
+def test_simulated_sites_say_what_sites_say(site_folders: SiteFolders) -> None:
     """In folders of one machine the words are the same, and so is who lets itself be asked."""
-    letting(houses, "north")
-    with connect_sites(simulated(read_sites(houses.config))) as federation:
+    letting(site_folders, "north")
+    with connect_sites(simulated(read_sites(site_folders.config))) as federation:
         federation.train()
         found = federation.lookup(NAMES)
         assert (found.sites, set(found.absent)) == ({"north": (HERE, ALIKE, NOBODY)}, {"south", "west"})
 
 
-def test_a_site_is_asked_over_http(houses: Houses) -> None:
+def test_a_site_is_asked_over_http(site_folders: SiteFolders) -> None:
     """Over HTTP a site says what it says near its store, with the federation's token and no other."""
-    with served(houses, each=LETS) as world, joined(world) as federation:
+    with served(site_folders, each=LETS) as world, joined(world) as federation:
         found = federation.lookup(NAMES)
         assert found.sites["north"] == (HERE, ALIKE, NOBODY)
         assert (set(found.sites), found.absent) == ({"north", "south", "west"}, {})
@@ -109,7 +109,7 @@ def test_a_site_decides_itself_whether_it_is_asked(world: Served) -> None:
     """A federation whose copy says that it may ask is told nothing by a site whose own copy does not say so."""
     with joined(world):
         world.specify(each=LETS)
-        with connect_sites(world.houses.config) as federation:
+        with connect_sites(world.site_folders.config) as federation:
             found = federation.lookup(NAMES)
     assert (found.sites, set(found.absent)) == ({}, {"north", "south", "west"})
     assert all("does not let the federation look people up" in reason for reason in found.absent.values())
@@ -138,7 +138,7 @@ def test_a_site_that_cannot_be_asked(world: Served, forged: tuple[int, bytes], r
     world.sites["north"].boundary.forged["/v1/subjects:lookup"] = forged
     with joined(world):
         world.specify(each=LETS)
-        with connect_sites(world.houses.config) as federation:
+        with connect_sites(world.site_folders.config) as federation:
             assert reason in federation.lookup(NAMES).absent["north"]
     link = remote(world)
     if reason == "too old":
@@ -148,18 +148,18 @@ def test_a_site_that_cannot_be_asked(world: Served, forged: tuple[int, bytes], r
 
 
 @pytest.mark.parametrize("value", ['"yes"', "1"])
-def test_the_setting_is_true_or_false(houses: Houses, value: str) -> None:
+def test_the_setting_is_true_or_false(site_folders: SiteFolders, value: str) -> None:
     """Anything else is a mistake that is told."""
-    houses.specify(each=f"lookup = {value}")
+    site_folders.specify(each=f"lookup = {value}")
     with pytest.raises(Invalid, match="lookup"):
-        read_sites(houses.config)
+        read_sites(site_folders.config)
 
 
-def test_both_front_doors_have_the_same_word(houses: Houses) -> None:
+def test_both_front_doors_have_the_same_word(site_folders: SiteFolders) -> None:
     """What one federation says of somebody is what it says as a site of several."""
-    houses.specify(each=LETS)
-    with connect_sites(houses.config) as federation:
+    site_folders.specify(each=LETS)
+    with connect_sites(site_folders.config) as federation:
         federation.train()
         together = federation.lookup(NAMES).sites["north"]
-    with cluster.connect(houses.site("north").specification) as alone:
+    with cluster.connect(site_folders.site("north").specification) as alone:
         assert alone.lookup(NAMES) == together

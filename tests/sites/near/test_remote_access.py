@@ -19,8 +19,8 @@ from cluster.sites.federation import connect_sites
 from cluster.sites.remote import NotLetIn, RemoteSite
 from storage.errors import Invalid, Unavailable
 from tests.sites.near.asked import NAMES, absent, features, joined, remote
-from tests.sites.near.houses import Houses
-from tests.sites.near.served import Boundary, Served, listening
+from tests.sites.near.served import Served, SiteProxy, listening
+from tests.sites.near.site_folders import SiteFolders
 
 
 @pytest.mark.parametrize("role", ["predict", "erase", "audit"])
@@ -84,11 +84,11 @@ def revoked(world: Served) -> str:
 @pytest.mark.parametrize("mode", [0o644, 0o604, 0o606, 0o620, 0o777])
 def test_a_token_that_others_can_read_is_not_used(world: Served, mode: int) -> None:
     """A token's file that others may read, or its group write, is refused before anything is sent."""
-    (world.houses.folder / "north.token").chmod(mode)
+    (world.site_folders.folder / "north.token").chmod(mode)
     link = remote(world)
     with pytest.raises(NotLetIn, match="others may read the site's token.* 'chmod 600 north.token'"):
         link.standing()
-    (world.houses.folder / "north.token").unlink()
+    (world.site_folders.folder / "north.token").unlink()
     with pytest.raises(NotLetIn, match="token cannot be read: No such file"):
         link.standing()
     assert world.sites["north"].boundary.crossed == []
@@ -97,7 +97,7 @@ def test_a_token_that_others_can_read_is_not_used(world: Served, mode: int) -> N
 def test_a_token_file_as_it_should_be(world: Served) -> None:
     """A file for its owner alone, or for a group to read, is used; its text is nowhere in what the link shows."""
     for mode in (0o600, 0o400, 0o440):
-        (world.houses.folder / "north.token").chmod(mode)
+        (world.site_folders.folder / "north.token").chmod(mode)
         link = remote(world)
         assert link.standing().shards == 2
         assert "sisa_" not in f"{link!r} {world.link_site('north')!r}"
@@ -133,7 +133,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_site_behind_tls(world: Served, authority: Path) -> None:
     """A site's own authority is trusted where its table names it, and nowhere else."""
     certificate, key = str(authority / "site.pem"), str(authority / "site.key")
-    boundary: Boundary = world.sites["north"].boundary
+    boundary: SiteProxy = world.sites["north"].boundary
     with listening(boundary, ssl_certfile=certificate, ssl_keyfile=key) as port:
         url = f"https://127.0.0.1:{port}"
         world.specify(north=url, each=f'ca_file = "{certificate}"\n')
@@ -154,21 +154,21 @@ def test_ways_that_can_be_overheard_are_refused(world: Served) -> None:
     """Plain HTTP to another machine takes a word of the operator's; to this one it does not."""
     world.specify(north="http://site.example:8000")
     with pytest.raises(Invalid, match="can be overheard.*site=north"):
-        connect_sites(world.houses.config)
+        connect_sites(world.site_folders.config)
     world.specify(north="http://site.example:8000", each="insecure = true")
-    with connect_sites(world.houses.config) as federation:
+    with connect_sites(world.site_folders.config) as federation:
         assert federation.link("north").name == "north"
     world.specify(each='ca_file = "nothing.pem"')
     with pytest.raises(Invalid, match="certificates that ca_file names cannot be read"):
-        connect_sites(world.houses.config)
+        connect_sites(world.site_folders.config)
     world.specify(north="https://user:pw@host")
     with pytest.raises(Invalid, match="not the address of an HTTP API"):
-        connect_sites(world.houses.config)
+        connect_sites(world.site_folders.config)
 
 
 @pytest.mark.parametrize("line", ['ca_file = "a.pem"', "insecure = true", 'url = "http://127.0.0.1:1"'])
-def test_words_about_a_way_that_is_not_there(houses: Houses, line: str) -> None:
+def test_words_about_a_way_that_is_not_there(site_folders: SiteFolders, line: str) -> None:
     """What is said of a url without one, or of a url without a token, is a mistake that is told."""
-    houses.specify(each=line)
+    site_folders.specify(each=line)
     with pytest.raises(Invalid, match="url"):
-        read_sites(houses.config)
+        read_sites(site_folders.config)

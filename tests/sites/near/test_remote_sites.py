@@ -18,16 +18,16 @@ from cluster.sites.link import NearSite
 from coordinator.receipts.bundles import verify_bundle
 from shards.data.messages import table_of_stream
 from storage.errors import Conflict, Invalid, ObjectMissing, Unavailable
-from tests.doubles.home import small_points
+from tests.doubles.user_folder import small_points
 from tests.sites.near.asked import CLASSES, NAMES, PERSON, PREDICTIONS, features, joined, remote, unheard
-from tests.sites.near.houses import SITES, Houses
 from tests.sites.near.served import Served, served
+from tests.sites.near.site_folders import SITES, SiteFolders
 
 
 @pytest.fixture
-def alive(houses: Houses) -> Iterator[Served]:
+def alive(site_folders: SiteFolders) -> Iterator[Served]:
     """Three served sites of this test's own."""
-    with served(houses) as made:
+    with served(site_folders) as made:
         yield made
 
 
@@ -51,10 +51,10 @@ def test_answers_are_those_of_the_site_itself(world: Served, site: str, points: 
 
 def test_the_federation_answers_as_if_its_sites_were_near(world: Served) -> None:
     """Which way sites are reached changes no bit of the federation's answers."""
-    asked = world.houses.write("asked", small_points(people=25))
+    asked = world.site_folders.write("asked", small_points(people=25))
     with joined(world) as federation:
         far = federation.predict(asked).table()
-    with connect_sites(world.houses.config, link_to=NearSite) as federation:
+    with connect_sites(world.site_folders.config, link_to=NearSite) as federation:
         assert federation.predict(asked).table().equals(far)
 
 
@@ -75,7 +75,7 @@ def test_only_features_and_predictions_cross(world: Served) -> None:
             site.boundary.crossed.clear()
         columns = small_points(people=5)
         columns["note"] = [f"secret-note-{number}" for number in range(20)]
-        list(federation.predict(world.houses.write("asked", columns)).batches)
+        list(federation.predict(world.site_folders.write("asked", columns)).batches)
     for site in world.sites.values():
         crossed = site.boundary.crossed
         assert {(each.method, each.path) for each in crossed} == {("POST", PREDICTIONS), ("GET", "/v1/standing")}
@@ -89,12 +89,12 @@ def test_only_features_and_predictions_cross(world: Served) -> None:
             assert len(each.answered) < 4000
 
 
-def test_only_standing_and_checkpoints_cross(houses: Houses) -> None:
+def test_only_standing_and_checkpoints_cross(site_folders: SiteFolders) -> None:
     """Where weights leave, what is asked does not travel: constituents are fetched once, and answer here."""
-    with served(houses, each='leaves = "weights"') as world, joined(world) as federation:
+    with served(site_folders, each='leaves = "weights"') as world, joined(world) as federation:
         for site in world.sites.values():
             site.boundary.crossed.clear()
-        asked = world.houses.write("asked", small_points(people=5))
+        asked = world.site_folders.write("asked", small_points(people=5))
         carried = federation.predict(asked).table()
         assert federation.predict(asked).table().equals(carried)
         for site in world.sites.values():
@@ -102,7 +102,7 @@ def test_only_standing_and_checkpoints_cross(houses: Houses) -> None:
             assert set(paths) == {"/v1/checkpoints/0", "/v1/checkpoints/1", "/v1"}
             assert paths.count("/v1/checkpoints/0") == 1
             assert {each.asked for each in site.boundary.crossed} == {b""}
-        with connect_sites(houses.config, link_to=NearSite) as near:
+        with connect_sites(site_folders.config, link_to=NearSite) as near:
             assert near.predict(asked).table().equals(carried)
 
 
@@ -133,12 +133,12 @@ def test_an_erasure_from_the_federation_to_the_receipt(alive: Served) -> None:
         with pytest.raises(Conflict, match="er-1"):
             federation.erase("north", subjects=["north-secret-person-004"], request_id="er-1")
         receipt = federation.receipt("er-1")
-        with cluster.connect(alive.houses.site("north").specification) as alone:
+        with cluster.connect(alive.site_folders.site("north").specification) as alone:
             assert verify_bundle(receipt.at_site, alone.registrar.public_keys()).is_valid
         assert verify_bundle(receipt.at_federation, federation.registrar.public_keys()).is_valid
         with pytest.raises(ObjectMissing, match="no site has this"):
             federation.receipt("er-2")
-        answers = federation.predict(alive.houses.write("asked", small_points(people=5)))
+        answers = federation.predict(alive.site_folders.write("asked", small_points(people=5)))
         assert next(each.generation for each in answers.sites if each.site == "north") >= 2
         names = b"".join(each.asked for name in ("south", "west") for each in alive.sites[name].boundary.crossed)
         assert PERSON.encode() not in names
@@ -160,7 +160,7 @@ def test_a_site_withdraws_over_http(alive: Served) -> None:
         status = federation.withdraw("west", "the hospital leaves the study")
         assert (status.membership, status.reason) == ("purged", "the hospital leaves the study")
         assert sum(shard.points for shard in alive.sites["west"].resident.state().shards) == 0
-        answers = federation.predict(alive.houses.write("asked", small_points(people=5)))
+        answers = federation.predict(alive.site_folders.write("asked", small_points(people=5)))
         assert [each.site for each in answers.sites] == ["north", "south"]
         receipt = federation.receipt("withdrawal-of-west").at_federation
         assert verify_bundle(receipt, federation.registrar.public_keys()).is_valid

@@ -18,7 +18,7 @@ from cluster.serving import access_log
 from cluster.sites.federation import connect_sites
 from shards.data.messages import stream_of
 from storage.errors import Corrupt, SisaError, Unavailable
-from tests.doubles.home import small_points
+from tests.doubles.user_folder import small_points
 from tests.sites.near.asked import CLASSES, NAMES, PERSON, PREDICTIONS, absent, features, joined, remote
 from tests.sites.near.served import Served
 
@@ -38,30 +38,30 @@ def test_a_site_that_speaks_another_protocol(world: Served, monkeypatch: pytest.
     """
     with joined(world) as federation, monkeypatch.context() as patch:
         patch.setattr(access_log, "own_release", lambda: "9.9.9+api1.sites1")
-        assert len(federation.predict(world.houses.write("asked", small_points(people=5))).sites) == 3
+        assert len(federation.predict(world.site_folders.write("asked", small_points(people=5))).sites) == 3
         patch.setattr(access_log, "own_release", lambda: "9.9.9+api1.sites2")
         with pytest.raises(Unavailable, match="no site can be asked") as caught:
-            federation.predict(world.houses.folder / "asked.parquet")
+            federation.predict(world.site_folders.folder / "asked.parquet")
         told = (
             "north: the site is away: the server speaks version 2 of the protocol between sites, this client version 1"
         )
         assert f"{told} [server=9.9.9 client=" in str(caught.value)
         assert len(federation.status().waits_for) == 3
         patch.undo()
-        assert len(federation.predict(world.houses.folder / "asked.parquet").sites) == 3
+        assert len(federation.predict(world.site_folders.folder / "asked.parquet").sites) == 3
 
 
 def test_a_slow_site_is_not_waited_for(world: Served) -> None:
     """A site that does not answer in time is absent, and the quorum answers; afterwards it has a part again."""
     with joined(world):
         world.specify(settings="[sites]\nquorum = 2\ntimeout_seconds = 1.0\ngrace_seconds = 0.1\n")
-        with connect_sites(world.houses.config) as federation:
+        with connect_sites(world.site_folders.config) as federation:
             link = federation.link("south")
             link.answer(features(), NAMES)
             world.sites["north"].boundary.is_open.clear()
             assert "in time" in absent(federation, world)
             world.sites["north"].boundary.is_open.set()
-            while len(federation.predict(world.houses.write("asked", small_points(people=5))).sites) < 3:
+            while len(federation.predict(world.site_folders.write("asked", small_points(people=5))).sites) < 3:
                 pass
 
 
@@ -71,7 +71,7 @@ def test_a_network_that_is_cut(world: Served) -> None:
         world.sites["north"].boundary.cut.add(PREDICTIONS)
         assert absent(federation, world) == "the server does not answer: IncompleteRead"
         world.sites["north"].boundary.cut.clear()
-        assert len(federation.predict(world.houses.folder / "asked.parquet").sites) == 3
+        assert len(federation.predict(world.site_folders.folder / "asked.parquet").sites) == 3
 
 
 def test_a_server_that_ends_connections_is_asked_again(world: Served) -> None:

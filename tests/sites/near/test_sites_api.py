@@ -29,13 +29,13 @@ from cluster.tokens import Role, TokenRegister
 from coordinator.receipts.bundles import bundle_from_bytes, statement_of, verify_bundle
 from shards.data.messages import ARROW_STREAM, stream_of, table_of_stream, texts_of
 from storage.location import open_store
-from tests.doubles.home import Said, as_table, run, small_points
+from tests.doubles.user_folder import CommandResult, as_table, run, small_points
 from tests.doubles.workers.local_workers import LocalWorkers
 from tests.serving.access.table import CALLERS, NO_TOKEN, UNKNOWN, UNKNOWN_TOKEN, Route, routes_of, table
 from tests.serving.fuzz import assert_answered, cases_of
 from tests.serving.world import ROLES, error_of, points, rows
-from tests.sites.near.houses import SITES, Houses
 from tests.sites.near.served import Served, listening, served
+from tests.sites.near.site_folders import SITES, SiteFolders
 
 PERSON = "north-secret-person-003"
 PATHS = [
@@ -54,7 +54,7 @@ TABLE = table("route of several sites")
 
 
 @dataclass(slots=True)
-class Front:
+class SitesServer:
     """The federation's own server, and the sites behind it."""
 
     served: Served
@@ -83,18 +83,18 @@ class Front:
         return self.client.get(path, headers=self.headers(role))
 
 
-def front_of(made: Served) -> Front:
+def front_of(made: Served) -> SitesServer:
     """Return the federation's server over these sites, all of them members."""
     made.specify(settings="[sites]\nquorum = 2\ntimeout_seconds = 20.0\ngrace_seconds = 20.0\n[serve]\nport = 8999\n")
-    with connect_sites(made.houses.config) as federation:
+    with connect_sites(made.site_folders.config) as federation:
         federation.train()
-    specification = read_sites(made.houses.config)
+    specification = read_sites(made.site_folders.config)
     service = open_sites_service(specification)
     log = io.StringIO()
     app = build_sites_app(service, LogLines(specification.name, service.clock, log))
     register = _register(specification)
     tokens = {role: register.create(role, days=1).text for role in ROLES}
-    return Front(made, service, TestClient(app, raise_server_exceptions=False), tokens, log)
+    return SitesServer(made, service, TestClient(app, raise_server_exceptions=False), tokens, log)
 
 
 def _register(specification: SitesSpecification) -> TokenRegister:
@@ -102,30 +102,30 @@ def _register(specification: SitesSpecification) -> TokenRegister:
 
 
 @pytest.fixture(scope="module")
-def still(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
+def still(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SitesServer]:
     """One that many tests ask and none changes, apart from its sites' boundaries."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cluster.training.workers, "RayPool", LocalWorkers)
         patch.setattr(cluster.training.workers, "join_ray", lambda _: False)
-        with served(Houses(tmp_path_factory.mktemp("still")).fill()) as made:
+        with served(SiteFolders(tmp_path_factory.mktemp("still")).fill()) as made:
             front = front_of(made)
             yield front
             front.service.close()
 
 
 @pytest.fixture
-def front(houses: Houses) -> Iterator[Front]:
+def front(site_folders: SiteFolders) -> Iterator[SitesServer]:
     """One of this test's own."""
-    with served(houses) as made:
+    with served(site_folders) as made:
         found = front_of(made)
         yield found
         found.service.close()
 
 
-def test_predictions_are_those_of_the_federation(still: Front, tmp_path: Path) -> None:
+def test_predictions_are_those_of_the_federation(still: SitesServer, tmp_path: Path) -> None:
     """The API answers as the federation does on the spot, and says which sites that were."""
     table = as_table({name: values[:40] for name, values in small_points().items()})
-    with connect_sites(still.served.houses.config) as federation:
+    with connect_sites(still.served.site_folders.config) as federation:
         expected = federation.predict(table).table()
     found = still.predict(points(40)).json()
     parts = [{"site": name, "generation": 1, "constituents": 2, "shards": 2} for name in SITES]
@@ -139,7 +139,7 @@ def test_predictions_are_those_of_the_federation(still: Front, tmp_path: Path) -
     )
 
 
-def test_every_form_of_asking_gets_the_same_answer(still: Front) -> None:
+def test_every_form_of_asking_gets_the_same_answer(still: SitesServer) -> None:
     """Lists, columns and Arrow say the same and are answered the same; an id comes back and goes to no site."""
     expected = still.predict().json()["predictions"]
     names = [f"x{feature:02d}" for feature in range(16)]
@@ -156,7 +156,7 @@ def test_every_form_of_asking_gets_the_same_answer(still: Front) -> None:
     assert still.predict({"points": []}).json()["predictions"] == []
 
 
-def test_the_client_speaks_to_a_federation(still: Front) -> None:
+def test_the_client_speaks_to_a_federation(still: SitesServer) -> None:
     """What asks one federation's server asks that of several sites alike."""
     with listening(still.client.app) as port, Client(f"http://127.0.0.1:{port}", still.tokens["predict"]) as client:
         found = client.predict(points()["points"])
@@ -166,7 +166,7 @@ def test_the_client_speaks_to_a_federation(still: Front) -> None:
         assert client.is_healthy()
 
 
-def test_the_client_erases_at_a_site(front: Front) -> None:
+def test_the_client_erases_at_a_site(front: SitesServer) -> None:
     """One id may name a request at each of two sites: the client follows the one at the site that it names."""
     with listening(front.client.app) as port:
         with Client(f"http://127.0.0.1:{port}", front.tokens["erase"]) as client:
@@ -178,7 +178,7 @@ def test_the_client_erases_at_a_site(front: Front) -> None:
             assert bundle_from_bytes(client.receipt("er-1", "north")).keys
 
 
-def test_who_is_absent_is_told(still: Front) -> None:
+def test_who_is_absent_is_told(still: SitesServer) -> None:
     """An answer without a site says which one and why; with too few there is none, and it is told as an absence."""
     boundaries = {name: site.boundary for name, site in still.served.sites.items()}
     boundaries["west"].forged["/v1/predictions"] = (500, b"")
@@ -196,7 +196,7 @@ def test_who_is_absent_is_told(still: Front) -> None:
     assert still.predict().json()["absent"] == {}
 
 
-def test_an_erasure_from_request_to_receipt(front: Front) -> None:
+def test_an_erasure_from_request_to_receipt(front: SitesServer) -> None:
     """A person is erased at the site that is named; both receipts are sound, and the one names the other."""
     accepted = front.erase("north", PERSON, key="er-1")
     assert accepted.status_code == 202
@@ -210,7 +210,7 @@ def test_an_erasure_from_request_to_receipt(front: Front) -> None:
     assert front.get("/v1/erasures/er-1").json() == found
     at_site = bundle_from_bytes(front.get("/v1/erasures/er-1/receipt").content)
     by_federation = bundle_from_bytes(front.get("/v1/erasures/er-1/receipt?site=north&by=federation").content)
-    with cluster.connect(front.served.houses.site("north").specification) as alone:
+    with cluster.connect(front.served.site_folders.site("north").specification) as alone:
         assert verify_bundle(at_site, alone.registrar.public_keys()).is_valid
     assert verify_bundle(by_federation, front.service.federation.registrar.public_keys()).is_valid
     assert statement_of(by_federation)["predicate"]["site"]["name"] == "north"
@@ -219,7 +219,7 @@ def test_an_erasure_from_request_to_receipt(front: Front) -> None:
     assert "secret" not in front.log.getvalue()
 
 
-def test_a_site_has_to_be_named(still: Front) -> None:
+def test_a_site_has_to_be_named(still: SitesServer) -> None:
     """A person is looked for at one site and nowhere else: without one, or with a strange one, nothing is accepted."""
     assert "no site is named" in error_of(still.erase(None, PERSON), 422, "invalid")["message"]
     assert "no site 'east'" in error_of(still.erase("east", PERSON), 422, "invalid")["message"]
@@ -231,7 +231,7 @@ def test_a_site_has_to_be_named(still: Front) -> None:
     assert still.served.sites["north"].resident.state().requests == ()
 
 
-def test_a_withdrawn_site_is_in_no_answer(front: Front) -> None:
+def test_a_withdrawn_site_is_in_no_answer(front: SitesServer) -> None:
     """From the moment of its withdrawal a site has no part, and nothing can be erased there any more."""
     front.service.federation.withdraw("west", "the hospital leaves the study")
     found = front.predict().json()
@@ -242,7 +242,7 @@ def test_a_withdrawn_site_is_in_no_answer(front: Front) -> None:
     assert (west["membership"], west["reason"]) == ("purged", "the hospital leaves the study")
 
 
-def test_status_shows_requests_to_auditors_alone(front: Front) -> None:
+def test_status_shows_requests_to_auditors_alone(front: SitesServer) -> None:
     """Who may predict sees how each site stands; requests, and where stores lie, only an auditor."""
     front.erase("north", PERSON, key="er-1")
     full, public = front.get("/v1/status").json(), front.get("/v1/status", "predict").json()
@@ -256,11 +256,11 @@ def test_status_shows_requests_to_auditors_alone(front: Front) -> None:
     assert all(each[name] for each in idle for name in PER_SHARD)
 
 
-def test_commands_ask_it_too(front: Front, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_ask_it_too(front: SitesServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With --url the commands say what the federation's server says: who took part, of which site a request is."""
     pq.write_table(as_table({name: values[:40] for name, values in small_points().items()}), tmp_path / "asked.parquet")
 
-    def said(role: Role, *words: str) -> Said:
+    def said(role: Role, *words: str) -> CommandResult:
         monkeypatch.setenv("SISA_TOKEN", front.tokens[role])
         return run(*words, "--url", url, "--json")
 
@@ -279,21 +279,21 @@ def test_commands_ask_it_too(front: Front, tmp_path: Path, monkeypatch: pytest.M
         assert (refused.code, "--site means nothing here" in refused.error["message"]) == (2, True)
 
 
-def test_health_and_description_need_no_token(still: Front) -> None:
+def test_health_and_description_need_no_token(still: SitesServer) -> None:
     """Whether the server can answer, and what its API is, anybody may know."""
     assert still.client.get("/healthz").json() == {"status": "ok"}
     assert set(still.client.get("/openapi.json").json()["paths"]) == set(PATHS)
     assert "default-src 'none'" in still.client.get("/docs").headers["content-security-policy"]
 
 
-def test_the_table_names_every_route(still: Front) -> None:
+def test_the_table_names_every_route(still: SitesServer) -> None:
     """No route of the API is missing from the page's table, and none is in it that does not exist."""
     assert set(TABLE) == routes_of(still.client.app)
 
 
 @pytest.mark.parametrize("caller", CALLERS)
 @pytest.mark.parametrize("route", TABLE, ids=" ".join)
-def test_the_table_is_true(still: Front, route: Route, caller: str) -> None:
+def test_the_table_is_true(still: SitesServer, route: Route, caller: str) -> None:
     """A token opens what the page's table says; a federation is no site of another: the role federate opens nothing."""
     method, path = route
     known: dict[str, dict[str, str]] = {NO_TOKEN: {}, UNKNOWN_TOKEN: UNKNOWN}
@@ -305,21 +305,21 @@ def test_the_table_is_true(still: Front, route: Route, caller: str) -> None:
         error_of(answer, *((401, "unauthorized") if caller in known else (403, "forbidden")))
 
 
-def test_a_sites_token_opens_no_federation(still: Front) -> None:
+def test_a_sites_token_opens_no_federation(still: SitesServer) -> None:
     """Tokens of the sites are none of the federation's; a revoked one is none at all."""
     token = still.served.sites["north"].tokens.create("predict", days=1).text
     answer = still.client.get("/v1/status", headers={"Authorization": f"Bearer {token}"})
     assert "not known" in error_of(answer, 401, "unauthorized")["message"]
-    register = _register(read_sites(still.served.houses.config))
+    register = _register(read_sites(still.served.site_folders.config))
     own = register.create("predict", days=1)
     register.revoke(own.record.token_id)
     answer = still.client.get("/v1/status", headers={"Authorization": f"Bearer {own.text}"})
     assert "was revoked" in error_of(answer, 401, "unauthorized")["message"]
 
 
-def test_before_any_site_has_joined(houses: Houses) -> None:
+def test_before_any_site_has_joined(site_folders: SiteFolders) -> None:
     """A federation without members is not well, and answers nothing."""
-    service = open_sites_service(houses.specification)
+    service = open_sites_service(site_folders.specification)
     client = TestClient(build_sites_app(service, LogLines("hospitals", service.clock, io.StringIO())))
     assert "no site has joined" in error_of(client.get("/healthz"), 503, "unavailable")["message"]
     service.close()
@@ -327,6 +327,6 @@ def test_before_any_site_has_joined(houses: Houses) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("path", "mode"), cases_of(PATHS))
-def test_no_request_breaks_the_server(still: Front, path: str, mode: GenerationMode) -> None:
+def test_no_request_breaks_the_server(still: SitesServer, path: str, mode: GenerationMode) -> None:
     """Requests made from the document, good and bad, with every role: answered as documented, never with a 500."""
     assert_answered(still.client.app, path, mode, [still.headers(role) for role in ROLES], most=30)

@@ -16,27 +16,27 @@ from cluster.tokens import TokenRegister
 from storage.errors import Invalid
 from storage.location import open_store
 from tests.serving.world import points
-from tests.sites.near.houses import Houses
 from tests.sites.near.served import served
+from tests.sites.near.site_folders import SiteFolders
 
 
-def test_a_cluster_that_would_end_with_the_command(houses: Houses, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cluster_that_would_end_with_the_command(site_folders: SiteFolders, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is served on a Ray that ends when the command does; it is said what to do instead."""
     monkeypatch.setattr(sites_deployment, "is_to_start_ray", lambda _: True)  # another test may have joined one
     with pytest.raises(Invalid, match="outlives the command"):
-        serve_sites(houses.specification)
+        serve_sites(site_folders.specification)
 
 
 @pytest.mark.ray
-def test_sites_are_served_on_ray_serve(joined_ray: None, houses: Houses) -> None:
+def test_sites_are_served_on_ray_serve(joined_ray: None, site_folders: SiteFolders) -> None:
     """A replica asks the sites over HTTP, with the tokens that lie beside the specification, and answers for all."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    with served(houses) as made:
+    with served(site_folders) as made:
         made.specify(settings=f'[sites]\ntimeout_seconds = 60.0\n[serve]\nport = {port}\nprefix = "/hospitals"\n')
-        with connect_sites(houses.config) as federation:
+        with connect_sites(site_folders.config) as federation:
             federation.train()
-        specification = read_sites(houses.config)
+        specification = read_sites(site_folders.config)
         register = TokenRegister(open_store(specification.store, specification.folder), SystemClock())
         serving = serve_sites(specification)
         with Client(serving.url, register.create("predict", days=1).text) as client:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from tests.doubles.stores.fault_proxy import Action, Chaos, Message, fault_proxy
 
 
-class Asked(NamedTuple):
+class RecordedRequest(NamedTuple):
     """One request."""
 
     account: str
@@ -23,20 +23,22 @@ class Asked(NamedTuple):
 
 
 @dataclass(slots=True, kw_only=True)
-class Askers(Chaos):
+class RequestRecorder(Chaos):
     """Every request since the proxy began; strikes none of them."""
 
     random: Random = field(default_factory=lambda: Random(0))  # noqa: S311  never drawn from
     share: float = 0.0
     methods: tuple[str, ...] = ()
     actions: tuple[Action, ...] = ()
-    asked: list[Asked] = field(default_factory=list)
+    asked: list[RecordedRequest] = field(default_factory=list)
 
     def draw(self, request: Message) -> Action | None:
         """Write down who asks."""
         signed = re.search(r"Credential=([^/]+)/", request.header("authorization"))
         bucket, _, key = request.target.partition("?")[0].lstrip("/").partition("/")
-        self.asked.append(Asked(account=signed[1] if signed else "", method=request.method, bucket=bucket, key=key))
+        self.asked.append(
+            RecordedRequest(account=signed[1] if signed else "", method=request.method, bucket=bucket, key=key)
+        )
         return None
 
     def accounts(self) -> dict[str, set[str]]:
@@ -56,9 +58,9 @@ class Askers(Chaos):
 
 
 @contextmanager
-def overheard(upstream: str) -> Iterator[tuple[str, Askers]]:
+def overheard(upstream: str) -> Iterator[tuple[str, RequestRecorder]]:
     """Run a proxy before the server at ``upstream``; give its endpoint, and who asks there."""
     with fault_proxy(upstream) as proxy:
-        askers = Askers()
+        askers = RequestRecorder()
         proxy.chaos = askers
         yield proxy.endpoint, askers

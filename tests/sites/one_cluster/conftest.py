@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.doubles.home import Home
+from tests.doubles.user_folder import UserFolder
 from tests.multinode.expected import Expected, undisturbed
 from tests.sites.one_cluster.buckets import DRIVER, site_buckets, write_credentials
 from tests.sites.one_cluster.nodes import SITES, Sites, several_sites
@@ -24,7 +24,7 @@ _OF_OTHERS = (
     "AWS_SESSION_TOKEN",
 )
 
-SiteHome = Callable[..., Home]
+FolderAtSite = Callable[..., UserFolder]
 
 
 @pytest.fixture(scope="session")
@@ -92,13 +92,13 @@ def coordinators_end(sites: Sites) -> Iterator[None]:
 
 
 @pytest.fixture
-def home_at(tmp_path: Path, sites: Sites, coordinators_end: None) -> SiteHome:
+def home_at(tmp_path: Path, sites: Sites, coordinators_end: None) -> FolderAtSite:
     """Returns a folder with data and a specification pinned to a site; who is launched for it ends with the test."""
 
-    def home_at(site: str, **changes: object) -> Home:
+    def home_at(site: str, **changes: object) -> UserFolder:
         folder = tmp_path / site
         folder.mkdir()
-        home = Home(folder).fill()
+        home = UserFolder(folder).fill()
         home.specify(**pinned(sites, site), **changes)
         return home
 

@@ -18,11 +18,11 @@ from shards.data.remote_files import find_remote
 from storage.errors import Invalid, SisaError, Unavailable
 from storage.objects import object_key
 from storage.s3.client import S3Store
-from tests.doubles.home import Home
 from tests.doubles.stores.s3_servers import plain_client
+from tests.doubles.user_folder import UserFolder
 from tests.multinode.expected import ERASED, Expected, digests_of
 from tests.sites.one_cluster.buckets import DRIVER
-from tests.sites.one_cluster.conftest import SiteHome, pinned
+from tests.sites.one_cluster.conftest import FolderAtSite, pinned
 from tests.sites.one_cluster.nodes import SITES, Sites
 
 pytestmark = [pytest.mark.multinode, pytest.mark.slow, pytest.mark.s3]
@@ -31,7 +31,7 @@ DENIED = "the store does not allow this account what is asked of it"
 NOBODY = "this machine has no usable credentials under the name of the profile"
 
 
-def test_each_site_with_its_own_account(sites: Sites, home_at: SiteHome, endpoint: str, expected: Expected) -> None:
+def test_each_site_with_its_own_account(sites: Sites, home_at: FolderAtSite, endpoint: str, expected: Expected) -> None:
     """Two sites train and erase, each in its own bucket with credentials that only its own node has, from data that
     only they can read; the bytes are those of a federation that is not pinned.
     """
@@ -45,7 +45,7 @@ def test_each_site_with_its_own_account(sites: Sites, home_at: SiteHome, endpoin
         assert digests_of(sites.at(site, _status, specification)) == expected.erased
 
 
-def test_another_site_s_store_refuses(sites: Sites, home_at: SiteHome, endpoint: str) -> None:
+def test_another_site_s_store_refuses(sites: Sites, home_at: FolderAtSite, endpoint: str) -> None:
     """A process at one site that opens another site's store gets nothing: neither with its own account, nor with the
     other's name for one; a federation that is specified so does not start.
     """
@@ -63,7 +63,7 @@ def test_another_site_s_store_refuses(sites: Sites, home_at: SiteHome, endpoint:
     assert sites.at("south", _read, south) == b"of the south"
 
 
-def test_the_driver_reads_no_row(sites: Sites, home_at: SiteHome, endpoint: str) -> None:
+def test_the_driver_reads_no_row(sites: Sites, home_at: FolderAtSite, endpoint: str) -> None:
     """Who runs commands for all sites can read neither data nor objects of any: not with its own account, not with
     the sites' names.
     """
@@ -81,9 +81,11 @@ def test_the_driver_reads_no_row(sites: Sites, home_at: SiteHome, endpoint: str)
         find_remote(specification.data.train, endpoint, lambda _: True, "north")
 
 
-def _specified(sites: Sites, home_at: SiteHome, site: str, endpoint: str, **changes: object) -> FederationSpecification:
+def _specified(
+    sites: Sites, home_at: FolderAtSite, site: str, endpoint: str, **changes: object
+) -> FederationSpecification:
     """Return a specification pinned to the site, with data and store in its bucket and its account named."""
-    home: Home = home_at(site)
+    home: UserFolder = home_at(site)
     data = f"{secrets.token_hex(8)}/train.parquet"
     client = plain_client(endpoint)
     client.put_object(Bucket=site, Key=data, Body=(home.folder / "train.parquet").read_bytes())

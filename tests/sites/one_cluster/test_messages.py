@@ -15,7 +15,7 @@ from cluster.results.federation import SubjectFound
 from cluster.sites.pinned import Keyless, PinnedSite, SiteShell, _Handed, _Name, _pieces
 from coordinator.requests import NONE_SIMILAR
 from storage.errors import Invalid, Unavailable
-from tests.sites.near.houses import Houses
+from tests.sites.near.site_folders import SiteFolders
 
 INLINE_BYTES = 100 * 1024
 """What is larger goes through Ray's object store."""
@@ -57,7 +57,7 @@ class _Counted:
 @pytest.fixture
 def shell(tmp_path: Path) -> Any:
     """A site's process that has touched nothing yet; untyped, for checkers take its methods for remote ones."""
-    return SiteShell(Sent(Keyless.of(Houses(tmp_path).fill().site("north"))))
+    return SiteShell(Sent(Keyless.of(SiteFolders(tmp_path).fill().site("north"))))
 
 
 @pytest.mark.parametrize("name", ["a", "person-17", "人" * 1_000, 2**70])
@@ -78,7 +78,7 @@ def test_a_name_that_no_message_can_hold_is_refused() -> None:
 def test_who_is_looked_up_travels_in_small_messages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Names of any length arrive in messages that are passed on as they are, and are answered in their order."""
     way = _Asked()
-    link = PinnedSite(Houses(tmp_path).fill().site("north"), lambda _: None)
+    link = PinnedSite(SiteFolders(tmp_path).fill().site("north"), lambda _: None)
     monkeypatch.setattr(link, "_asked", way.asked)
     names = ["人" * (number % 700) + "a" for number in range(1_000)]
     assert [each.points for each in link.lookup(iter(names))] == [len(name) for name in names]
@@ -88,14 +88,14 @@ def test_who_is_looked_up_travels_in_small_messages(tmp_path: Path, monkeypatch:
 
 def test_an_answer_holds_no_name(shell: Any) -> None:
     """What a site's process answers to a request tells unknown names by position: no name comes back through Ray."""
-    near = _Unknowing()
-    shell.__dict__["_near"] = near
+    in_folders = _Unknowing()
+    shell.__dict__["_near"] = in_folders
     shell.name("ticket", [("subject", "nobody"), ("id", "nothing")])
     handed = _Handed(ticket="ticket", names=2, request_id="er-1", held="", wait=True, include_similar=True)
     shell.erase(handed)
-    assert not any(isinstance(given, Sequence) for given in near.given)
-    assert [list(given) for given in near.given] == [["nobody"], ["nothing"]]
-    assert near.include_similar
+    assert not any(isinstance(given, Sequence) for given in in_folders.given)
+    assert [list(given) for given in in_folders.given] == [["nobody"], ["nothing"]]
+    assert in_folders.include_similar
 
 
 def test_half_a_request_is_none(shell: Any) -> None:
@@ -112,11 +112,11 @@ def test_half_a_request_is_none(shell: Any) -> None:
 def test_a_checkpoint_is_read_once_for_all_of_its_pieces(shell: Any, size: int) -> None:
     """However many pieces it takes, and from beginning to end; nothing of it is kept afterwards."""
     whole = bytes(number % 251 for number in range(size))
-    near = _Counted(whole)
-    shell.__dict__["_near"] = near
+    in_folders = _Counted(whole)
+    shell.__dict__["_near"] = in_folders
     pieces = [shell.checkpoint(1, "digest", 0)]
     while len(pieces[-1]) == 64 * 1024:
         pieces.append(shell.checkpoint(1, "digest", len(pieces) * 64 * 1024))
     assert b"".join(pieces) == whole
-    assert near.reads == 1
+    assert in_folders.reads == 1
     assert shell._sent == (None, b"")

@@ -20,12 +20,12 @@ from coordinator.receipts.bundles import verify_bundle
 from storage.errors import Unavailable
 from storage.objects import object_key
 from storage.s3.client import S3Store
-from tests.doubles.home import Home
 from tests.doubles.stores.s3_servers import plain_client
+from tests.doubles.user_folder import UserFolder
 from tests.multinode.gate import MODULE, Gate
 from tests.multinode.patience import until
-from tests.sites.one_cluster.apart import PERSON, POINT, Apart, Near, Told, near_sites
-from tests.sites.one_cluster.askers import Askers, overheard
+from tests.sites.one_cluster.askers import RequestRecorder, overheard
+from tests.sites.one_cluster.both_kinds import PERSON, POINT, FederationResult, InFolders, OnCluster, near_sites
 from tests.sites.one_cluster.buckets import DRIVER
 from tests.sites.one_cluster.nodes import SITES, Sites
 
@@ -36,44 +36,46 @@ LEAVES = {"north": "predictions", "south": "weights"}
 
 
 @pytest.fixture(scope="module")
-def near(tmp_path_factory: pytest.TempPathFactory) -> Near:
+def in_folders(tmp_path_factory: pytest.TempPathFactory) -> InFolders:
     """What the federation comes to as folders of one machine."""
-    return near_sites(tmp_path_factory.mktemp("near"))
+    return near_sites(tmp_path_factory.mktemp("in_folders"))
 
 
 @pytest.fixture
-def watched(endpoint: str) -> Iterator[tuple[str, Askers]]:
+def watched(endpoint: str) -> Iterator[tuple[str, RequestRecorder]]:
     """The S3 server's endpoint, with everybody noted who asks there."""
     with overheard(endpoint) as found:
         yield found
 
 
 @pytest.fixture
-def apart(tmp_path: Path, sites: Sites, endpoint: str, watched: tuple[str, Askers], coordinators_end: None) -> Apart:
+def on_cluster(
+    tmp_path: Path, sites: Sites, endpoint: str, watched: tuple[str, RequestRecorder], coordinators_end: None
+) -> OnCluster:
     """The federation on the cluster, nothing trained."""
-    return Apart(folder=tmp_path, endpoint=watched[0], address=sites.address).fill(endpoint).specify(leaves=LEAVES)
+    return OnCluster(folder=tmp_path, endpoint=watched[0], address=sites.address).fill(endpoint).specify(leaves=LEAVES)
 
 
 def test_each_site_s_data_are_met_by_its_own_nodes_only(
-    apart: Apart, near: Near, sites: Sites, watched: tuple[str, Askers], endpoint: str
+    on_cluster: OnCluster, in_folders: InFolders, sites: Sites, watched: tuple[str, RequestRecorder], endpoint: str
 ) -> None:
     """Trained, asked, erased and proved from a driver, the sites come to the bytes and answers that they come to as
     folders, though a process is lost; every request for anything of a site is signed by it, and the store refuses the
     driver.
     """
     _, askers = watched
-    with connect_sites(apart.config) as federation:
+    with connect_sites(on_cluster.config) as federation:
         federation.train()
-        assert Told.by(federation, near.asked) == near.trained
+        assert FederationResult.by(federation, in_folders.asked) == in_folders.trained
         assert federation.erase("north", subjects=[PERSON], request_id="er-1").state == "complete"
         _end_process(federation, sites)
-        until(lambda: not federation.predict(near.asked).absent, "the site's process, started anew")
-        assert Told.by(federation, near.asked) == near.erased
+        until(lambda: not federation.predict(in_folders.asked).absent, "the site's process, started anew")
+        assert FederationResult.by(federation, in_folders.asked) == in_folders.erased
         assert federation.verify().holds
         receipt = federation.receipt("er-1")
         assert receipt.site == "north"
         assert verify_bundle(receipt.at_site, receipt.at_site.keys).is_valid
-        _withdraw_south(federation, near)
+        _withdraw_south(federation, in_folders)
     assert askers.accounts() == {name: {f"id{name}"} for name in (*SITES, DRIVER)}
     client = plain_client(endpoint)
     there = {each["Key"] for each in client.list_objects_v2(Bucket="north")["Contents"]}
@@ -99,19 +101,19 @@ def _end_process(federation: SiteFederation, sites: Sites) -> None:
         link.standing()
 
 
-def _withdraw_south(federation: SiteFederation, near: Near) -> None:
+def _withdraw_south(federation: SiteFederation, in_folders: InFolders) -> None:
     """Take a site out: from then on nobody answers for it, and it holds nothing."""
     assert federation.withdraw("south", "the contract ended").membership == "purged"
-    answers = federation.predict(near.asked)
+    answers = federation.predict(in_folders.asked)
     assert ([each.site for each in answers.sites], answers.absent) == (["north"], {})
     receipt = federation.receipt("withdrawal-of-south")
     assert receipt.site == "south"
     assert verify_bundle(receipt.at_federation, receipt.at_federation.keys).is_valid
 
 
-def test_a_site_that_never_came(apart: Apart) -> None:
+def test_a_site_that_never_came(on_cluster: OnCluster) -> None:
     """Whatever is asked of a site that no node of the cluster belongs to, the caller is told so, and hangs nowhere."""
-    north = read_sites(apart.config).site("north")
+    north = read_sites(on_cluster.config).site("north")
     east = replace(north.specification, cluster=replace(north.specification.cluster, labels={"site": "east"}))
     link = PinnedSite(replace(north, specification=east), print)
     for act in (link.standing, link.status, link.train, link.verify, link.launch, link.stop):
@@ -120,44 +122,44 @@ def test_a_site_that_never_came(apart: Apart) -> None:
     link.close()
 
 
-def test_a_site_that_is_lost_in_mid_retrain(apart: Apart, near: Near, sites: Sites) -> None:
+def test_a_site_that_is_lost_in_mid_retrain(on_cluster: OnCluster, in_folders: InFolders, sites: Sites) -> None:
     """Its caller is told that it is waited for, the other site answers alone and says so, and what was accepted is
     carried out by itself once a node with the label has joined; no answer in all that time is a tainted one.
     """
-    gate = Gate(Home(apart.folder))
-    apart.specify(leaves=LEAVES, factory=f"{MODULE}:net")
+    gate = Gate(UserFolder(on_cluster.folder))
+    on_cluster.specify(leaves=LEAVES, factory=f"{MODULE}:net")
     heard: list[object] = []
-    with connect_sites(apart.config, listener=heard.append) as federation:
+    with connect_sites(on_cluster.config, listener=heard.append) as federation:
         assert federation.launch() == dict.fromkeys(SITES, "its coordinator is at work")
         federation.train()
-        assert Told.by(federation, near.asked) == near.trained
-        before = _generations(federation, near)["north"]
+        assert FederationResult.by(federation, in_folders.asked) == in_folders.trained
+        before = _generations(federation, in_folders)["north"]
         with gate.during(lambda: federation.erase("north", subjects=[PERSON], ids=[POINT], request_id="er-2")) as held:
             sites.lose("north")
             gate.open()
             with pytest.raises(Unavailable, match="the site is away"):
                 held.answer.result()
-        _go_on_without_north(federation, near)
+        _go_on_without_north(federation, in_folders)
         assert Remark(text=f"waiting for site north: {AWAY}") in heard
         sites.bring_back("north")
 
         def is_complete() -> bool:
-            assert _generations(federation, near).get("north", before + 1) > before
+            assert _generations(federation, in_folders).get("north", before + 1) > before
             with suppress(Unavailable):
                 return federation.request("er-2")[1].state == "complete"
             return False
 
         until(is_complete, "the erasure to be complete")
-        assert Told.by(federation, near.asked) == near.erased_also
+        assert FederationResult.by(federation, in_folders.asked) == in_folders.erased_also
         assert federation.receipt("er-2").site == "north"
         assert federation.stop() == dict.fromkeys(SITES, "its coordinator is stopped")
         assert federation.stop() == dict.fromkeys(SITES, "none was launched")
 
 
-def _go_on_without_north(federation: SiteFederation, near: Near) -> None:
+def _go_on_without_north(federation: SiteFederation, in_folders: InFolders) -> None:
     """See that everything says whom it waits for, and that nothing is promised in the absent one's name."""
-    assert _generations(federation, near).keys() == {"south"}
-    assert federation.predict(near.asked).absent == {"north": AWAY}
+    assert _generations(federation, in_folders).keys() == {"south"}
+    assert federation.predict(in_folders.asked).absent == {"north": AWAY}
     status = federation.train()
     assert status.waits_for == ("north",)
     assert status.sites[0].reason == f"waiting for site north: {AWAY}"
@@ -167,6 +169,6 @@ def _go_on_without_north(federation: SiteFederation, near: Near) -> None:
         federation.erase("north", ids=[POINT], request_id="er-3")
 
 
-def _generations(federation: SiteFederation, near: Near) -> dict[str, int]:
+def _generations(federation: SiteFederation, in_folders: InFolders) -> dict[str, int]:
     """Return who takes part in an answer, and with which generation."""
-    return {each.site: each.generation for each in federation.predict(near.asked).sites}
+    return {each.site: each.generation for each in federation.predict(in_folders.asked).sites}

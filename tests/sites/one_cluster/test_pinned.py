@@ -18,18 +18,18 @@ from cluster.training.worker import WorkerActor
 from cluster.training.workers import Workers
 from coordinator.engine.ledger import read_state
 from storage.errors import Invalid, InvariantBroken, Unavailable
-from tests.doubles.home import Home
+from tests.doubles.user_folder import UserFolder
 from tests.multinode.expected import ERASED, Expected, digests_of
 from tests.multinode.gate import Gate
 from tests.multinode.patience import until
 from tests.multinode.writers import writer_of
-from tests.sites.one_cluster.conftest import SiteHome, pinned
+from tests.sites.one_cluster.conftest import FolderAtSite, pinned
 from tests.sites.one_cluster.nodes import SITES, Sites
 
 pytestmark = [pytest.mark.multinode, pytest.mark.slow]
 
 
-def test_all_is_done_at_the_site(sites: Sites, home_at: SiteHome, expected: Expected) -> None:
+def test_all_is_done_at_the_site(sites: Sites, home_at: FolderAtSite, expected: Expected) -> None:
     """Coordinator and workers of a pinned federation are at its site, and its bytes are those of one that is not."""
     for site in SITES:
         home = home_at(site)
@@ -58,7 +58,7 @@ def _node_of(_thing: int, _name: str) -> str:
     return node
 
 
-def test_who_is_elsewhere_refuses(sites: Sites, home_at: SiteHome) -> None:
+def test_who_is_elsewhere_refuses(sites: Sites, home_at: FolderAtSite) -> None:
     """What is at another site, or at none, touches nothing: worker, task, and a command that would write by itself."""
     home = home_at("north")
     specification = read_specification(home.config)
@@ -75,7 +75,7 @@ def test_who_is_elsewhere_refuses(sites: Sites, home_at: SiteHome) -> None:
     assert read_state(home.objects) is None
 
 
-def test_a_site_that_is_away_is_waited_for(sites: Sites, home_at: SiteHome, expected: Expected) -> None:
+def test_a_site_that_is_away_is_waited_for(sites: Sites, home_at: FolderAtSite, expected: Expected) -> None:
     """Lost in mid-retrain, a site is waited for by name, the other goes on, and nobody stands in; back again, it goes
     on by itself where it was.
     """
@@ -93,7 +93,7 @@ def test_a_site_that_is_away_is_waited_for(sites: Sites, home_at: SiteHome, expe
         with cluster.connect(south.config) as other:
             assert other.erase(ids=[ERASED]).state == "complete"
         assert _request_state(north) in {"quarantined", "retraining"}
-        late = Home(north.folder / "late")
+        late = UserFolder(north.folder / "late")
         late.folder.mkdir()
         late.specify(**pinned(sites, "north"))
         with pytest.raises(Unavailable, match="no node of the cluster has the labels site=north: waiting for site nor"):
@@ -107,7 +107,7 @@ def test_a_site_that_is_away_is_waited_for(sites: Sites, home_at: SiteHome, expe
         assert federation.verify().holds
 
 
-def _request_state(home: Home) -> str:
+def _request_state(home: UserFolder) -> str:
     state = read_state(home.objects)
     assert state is not None
     request = state.request("er-1")

@@ -15,13 +15,13 @@ from cluster.coordinator_actor.launch import launch_coordinator
 from cluster.runtime.system import SystemClock
 from cluster.serving.deployment import serve_federation, stop_serving
 from cluster.tokens import TokenRegister
-from tests.sites.one_cluster.conftest import SiteHome
+from tests.sites.one_cluster.conftest import FolderAtSite
 from tests.sites.one_cluster.nodes import Sites
 
 pytestmark = [pytest.mark.multinode, pytest.mark.slow]
 
 
-def test_replicas_are_at_the_site(sites: Sites, home_at: SiteHome) -> None:
+def test_replicas_are_at_the_site(sites: Sites, home_at: FolderAtSite) -> None:
     """Every replica of a pinned federation is on a node of its site, and answers from there."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]

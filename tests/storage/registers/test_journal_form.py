@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from storage.digests import Json, Sha256, digest_of, sha256
 from storage.errors import Corrupt, Invalid
 from storage.objects import ObjectStore, object_key
-from storage.records import seal
+from storage.records import encode_record
 from storage.registers.journal import START, Journal, JournalEntry, Position, entry_from_bytes
 from storage.stores.memory import MemoryStore
 from tests.storage.registers.filled import entry_key, overwrite, written
@@ -229,7 +229,7 @@ def test_every_flipped_byte_of_the_floor_is_detected(memory: MemoryStore) -> Non
     journal.prune(1)
     key = object_key("control/journal-floor")
     payload = memory.get(key).payload
-    assert payload == seal({"floor": 2})
+    assert payload == encode_record({"floor": 2})
     behind = Position(number=3, digest=sha256(memory.get(entry_key(3)).payload))
     for position in range(len(payload)):
         overwrite(memory, key, payload[:position] + bytes([payload[position] ^ 1]) + payload[position + 1 :])

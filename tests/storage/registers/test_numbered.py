@@ -9,7 +9,7 @@ import pytest
 from storage.digests import Json
 from storage.errors import Corrupt, Unavailable
 from storage.objects import ObjectStore, object_key
-from storage.records import seal
+from storage.records import encode_record
 from storage.registers.manifest import ManifestRegister
 from storage.registers.numbered import Floor, Numbers, misshapen, scalar
 from tests.doubles.stores.faulty_store import Fault, FaultyStore
@@ -62,7 +62,7 @@ def test_a_floor_rises_and_never_falls(store: ObjectStore) -> None:
     assert list(store.list("")) == []
     assert [floor.raise_to(wanted) for wanted in (3, 2, 3, 7)] == [3, 3, 3, 7]
     assert floor.read() == 7
-    assert store.get(KEY).payload == seal({"floor": 7})
+    assert store.get(KEY).payload == encode_record({"floor": 7})
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -91,7 +91,7 @@ def test_a_floor_that_others_hold_is_told(store: ObjectStore) -> None:
 @pytest.mark.parametrize("value", ["3", None, True, 3.0, [3]])
 def test_a_floor_of_another_type_is_damage(store: ObjectStore, value: str | float | list[int] | None) -> None:
     """A sealed floor that is no number is no floor."""
-    store.put_if_absent(KEY, seal({"floor": value}))
+    store.put_if_absent(KEY, encode_record({"floor": value}))
     with pytest.raises(Corrupt, match=r"not what its key and format say \[key=control/some-floor field=floor\]"):
         some_floor(store).read()
 

@@ -12,7 +12,7 @@ import pytest
 from storage.digests import Json
 from storage.errors import Corrupt, Unavailable
 from storage.objects import object_key
-from storage.registers.record import SealedRecord
+from storage.registers.record import RecordRegister
 from storage.stores.memory import MemoryStore
 from tests.doubles.stores.faulty_store import Fault, FaultyStore
 
@@ -28,9 +28,9 @@ def store() -> Iterator[MemoryStore]:
     found.forget()
 
 
-def record(store: Any) -> SealedRecord:
+def record(store: Any) -> RecordRegister:
     """Return the record under test."""
-    return SealedRecord(store=store, key=KEY, names=frozenset({"numbers"}))
+    return RecordRegister(store=store, key=KEY, field_names=frozenset({"numbers"}))
 
 
 def adding(number: int) -> Any:

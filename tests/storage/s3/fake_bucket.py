@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from hashlib import md5
 
 from storage.objects import VersionTag
-from storage.s3.bucket import Fate, Listed, Mark, PutReply, Read, Refusal, Seen, Upload, Version
+from storage.s3.bucket import Listed, Mark, PutOutcome, PutReply, Read, Refusal, Seen, Upload, Version
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +31,7 @@ class FakeBucket:
 
     held: dict[str, list[Stored]] = field(default_factory=dict)
     """All versions by name, the latest last."""
-    answers: list[tuple[Fate, bool]] = field(default_factory=list)
+    answers: list[tuple[PutOutcome, bool]] = field(default_factory=list)
     """What the next puts answer, and whether they take effect; afterwards the truth."""
     refusals: list[list[str]] = field(default_factory=list)
     """Codes for the first versions of the next batch deletions."""
@@ -52,12 +52,12 @@ class FakeBucket:
     def put(self, name: str, payload: bytes, expected: VersionTag | None, mark: Mark) -> PutReply:
         """Put by plan, or as a server would."""
         self.puts.append(mark)
-        fate, effective = self.answers.pop(0) if self.answers else (Fate.LANDED, True)
+        outcome, effective = self.answers.pop(0) if self.answers else (PutOutcome.LANDED, True)
         seen = self._current(name)
         if effective and (seen is None) == (expected is None) and (seen is None or tag_of(seen.payload) == expected):
             tag = self.store(name, payload, mark)
-            return PutReply(fate=fate, tag=tag if fate is Fate.LANDED else None, cause=fate.value)
-        return PutReply(fate=Fate.REFUSED if effective else fate, cause=fate.value)
+            return PutReply(outcome=outcome, tag=tag if outcome is PutOutcome.LANDED else None, cause=outcome.value)
+        return PutReply(outcome=PutOutcome.REFUSED if effective else outcome, cause=outcome.value)
 
     def look(self, name: str) -> Seen | None:
         """Return the latest version."""

@@ -23,11 +23,11 @@ import storage.s3.client
 from storage.objects import object_key
 from storage.s3.client import S3Store
 from storage.s3.lease import LeaseRecord
-from tests.doubles.home import MARKED, Home, Said
 from tests.doubles.stores.fault_proxy import Chaos, FaultProxy, fault_proxy
 from tests.doubles.stores.s3_servers import plain_client
 from tests.doubles.stores.website import Website, WebsiteAnswer, running_website
 from tests.doubles.stores.weed_shell import weed_shell
+from tests.doubles.user_folder import MARKED, CommandResult, UserFolder
 from tests.storage.bad_homes import without_ray
 
 pytestmark = [pytest.mark.s3, pytest.mark.usefixtures("no_waiting", "aws_environment")]
@@ -47,28 +47,28 @@ ALL_METHODS = ("GET", "HEAD", "PUT", "POST", "DELETE")
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[UserFolder]:
     """A folder with data and a specification, and nothing trained."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(cluster.doctor, "worker_count", lambda _settings, tasks: tasks)
     monkeypatch.setattr(cluster.writer.writer, "probe_store", lambda _: None)  # takes seconds, and is tested elsewhere
     with without_ray():
-        yield Home(tmp_path).fill(None, **SMALL)
+        yield UserFolder(tmp_path).fill(None, **SMALL)
 
 
-def specify(home: Home, **changes: object) -> None:
+def specify(home: UserFolder, **changes: object) -> None:
     """Change where the store is."""
     home.specify(**SMALL, **changes)
 
 
-def expect(said: Said, code: int, kind: str, text: str) -> None:
+def expect(said: CommandResult, code: int, kind: str, text: str) -> None:
     """Check how a command ended."""
     assert (said.code, said.error["kind"]) == (code, kind), said.out
     assert text in said.error["message"]
     assert said.error["remedy"]
 
 
-def expect_doctor(home: Home, text: str) -> None:
+def expect_doctor(home: UserFolder, text: str) -> None:
     """Check that the doctor goes through all its checks and finds the store at fault."""
     said = home.json("doctor")
     assert said.code == 1
@@ -83,13 +83,13 @@ def expect_doctor(home: Home, text: str) -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_server_out_of_reach_is_told(home: Home, command: str) -> None:
+def test_a_server_out_of_reach_is_told(home: UserFolder, command: str) -> None:
     """Where nobody listens every command says so at once, and may be tried again."""
     specify(home, store="s3://bucket/prefix", endpoint="http://127.0.0.1:1")
     expect(home.json(*COMMANDS[command]), 5, "unavailable", "the store's server cannot be reached")
 
 
-def test_the_doctor_tells_of_a_server_out_of_reach(home: Home) -> None:
+def test_the_doctor_tells_of_a_server_out_of_reach(home: UserFolder) -> None:
     """The doctor looks at everything else all the same."""
     specify(home, store="s3://bucket/prefix", endpoint="http://127.0.0.1:1")
     expect_doctor(home, "the store's server cannot be reached")
@@ -124,7 +124,7 @@ SITES: dict[str, tuple[WebsiteAnswer, int, str, str]] = {
 
 
 @pytest.mark.parametrize("case", SITES)
-def test_a_server_of_something_else_is_told(home: Home, website: Website, case: str) -> None:
+def test_a_server_of_something_else_is_told(home: UserFolder, website: Website, case: str) -> None:
     """An endpoint that is a website, a console, a gateway or no HTTP at all is never taken for an empty store."""
     website.answer, code, kind, text = SITES[case]
     specify(home, store="s3://bucket/prefix", endpoint=website.address)
@@ -133,7 +133,7 @@ def test_a_server_of_something_else_is_told(home: Home, website: Website, case: 
 
 
 @pytest.mark.parametrize("case", ["moved", "a page for everything"])
-def test_the_remedy_names_the_endpoint(home: Home, website: Website, case: str) -> None:
+def test_the_remedy_names_the_endpoint(home: UserFolder, website: Website, case: str) -> None:
     """Who is led to https, or gets a page, is sent to the setting that is wrong."""
     website.answer = SITES[case][0]
     specify(home, store="s3://bucket/prefix", endpoint=website.address)
@@ -144,13 +144,13 @@ def test_the_remedy_names_the_endpoint(home: Home, website: Website, case: str) 
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_missing_bucket_is_told(home: Home, moto_endpoint: str, command: str) -> None:
+def test_a_missing_bucket_is_told(home: UserFolder, moto_endpoint: str, command: str) -> None:
     """No command takes a bucket that does not exist for an empty store, or makes it."""
     specify(home, store="s3://no-such-bucket/prefix", endpoint=moto_endpoint)
     expect(home.json(*COMMANDS[command]), 2, "invalid", "the bucket does not exist")
 
 
-def test_the_doctor_tells_of_a_missing_bucket(home: Home, moto_endpoint: str) -> None:
+def test_the_doctor_tells_of_a_missing_bucket(home: UserFolder, moto_endpoint: str) -> None:
     """The doctor names it as well."""
     specify(home, store="s3://no-such-bucket/prefix", endpoint=moto_endpoint)
     expect_doctor(home, "the bucket does not exist")
@@ -169,14 +169,14 @@ def too_skewed(*methods: str) -> Chaos:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_clocks_apart_are_told(home: Home, proxy: FaultProxy, command: str) -> None:
+def test_clocks_apart_are_told(home: UserFolder, proxy: FaultProxy, command: str) -> None:
     """Where the store refuses requests for their time, the clock is named and nothing is tried for ever."""
     specify(home, store=f"s3://plain/clock/{secrets.token_hex(8)}", endpoint=proxy.endpoint)
     proxy.chaos = too_skewed(*ALL_METHODS)
     expect(home.json(*COMMANDS[command]), 5, "unavailable", "clock and the store's differ")
 
 
-def test_a_clock_that_goes_wrong_while_writing(home: Home, proxy: FaultProxy, moto_endpoint: str) -> None:
+def test_a_clock_that_goes_wrong_while_writing(home: UserFolder, proxy: FaultProxy, moto_endpoint: str) -> None:
     """Where reading still works, readers are served, writers are refused, and afterwards all goes on."""
     place = f"s3://plain/clock/{secrets.token_hex(8)}"
     specify(home, store=place, endpoint=moto_endpoint)
@@ -192,7 +192,7 @@ def test_a_clock_that_goes_wrong_while_writing(home: Home, proxy: FaultProxy, mo
 
 
 def test_the_doctor_tells_of_a_clock_before_it_is_too_late(
-    home: Home, moto_endpoint: str, monkeypatch: pytest.MonkeyPatch
+    home: UserFolder, moto_endpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A clock that is off, and not yet so far that the store refuses, is told with the seconds."""
 
@@ -252,7 +252,7 @@ def account(name: str, secret: str = "") -> dict[str, str]:
 
 
 @pytest.mark.usefixtures("_accounts")
-def test_an_account_that_only_reads(home: Home, seaweedfs_endpoint: str, become: Become) -> None:
+def test_an_account_that_only_reads(home: UserFolder, seaweedfs_endpoint: str, become: Become) -> None:
     """In a bucket that may be read and not written to readers are served, writers are told what they need, and nothing
     has changed.
     """
@@ -269,7 +269,9 @@ def test_an_account_that_only_reads(home: Home, seaweedfs_endpoint: str, become:
 
 
 @pytest.mark.usefixtures("_accounts")
-def test_the_doctor_tells_of_an_account_that_only_reads(home: Home, seaweedfs_endpoint: str, become: Become) -> None:
+def test_the_doctor_tells_of_an_account_that_only_reads(
+    home: UserFolder, seaweedfs_endpoint: str, become: Become
+) -> None:
     """The doctor tries to write, and says that it may not."""
     specify(home, store="s3://plain/accounts", endpoint=seaweedfs_endpoint)
     become(**account("reads"))
@@ -278,7 +280,7 @@ def test_the_doctor_tells_of_an_account_that_only_reads(home: Home, seaweedfs_en
 
 @pytest.mark.usefixtures("_accounts")
 @pytest.mark.parametrize("name", ["lists", "writes", "elsewhere"])
-def test_an_account_that_may_not_read(home: Home, seaweedfs_endpoint: str, become: Become, name: str) -> None:
+def test_an_account_that_may_not_read(home: UserFolder, seaweedfs_endpoint: str, become: Become, name: str) -> None:
     """What may not be read is not taken for empty."""
     specify(home, store="s3://plain/accounts", endpoint=seaweedfs_endpoint)
     become(**account(name))
@@ -289,7 +291,7 @@ def test_an_account_that_may_not_read(home: Home, seaweedfs_endpoint: str, becom
 @pytest.mark.usefixtures("_accounts")
 @pytest.mark.parametrize("settings", [account("nobody"), account("reads", "wrong")], ids=["unknown", "wrong secret"])
 def test_wrong_credentials_are_told(
-    home: Home, seaweedfs_endpoint: str, become: Become, settings: dict[str, str]
+    home: UserFolder, seaweedfs_endpoint: str, become: Become, settings: dict[str, str]
 ) -> None:
     """Credentials that the server does not know are bad input, and are not shown."""
     specify(home, store="s3://plain/accounts", endpoint=seaweedfs_endpoint)
@@ -310,7 +312,7 @@ def test_wrong_credentials_are_told(
     ids=["none", "half of them", "a profile that is not there"],
 )
 def test_missing_credentials_are_told(
-    home: Home, moto_endpoint: str, become: Become, settings: dict[str, str | None]
+    home: UserFolder, moto_endpoint: str, become: Become, settings: dict[str, str | None]
 ) -> None:
     """A machine without usable credentials is told where they are looked for."""
     specify(home, store="s3://plain/accounts", endpoint=moto_endpoint)
@@ -324,7 +326,7 @@ def test_missing_credentials_are_told(
 # ---------------------------------------------------------------------------------------------- others in the bucket
 
 
-def test_a_lease_that_is_held_is_told(home: Home, moto_endpoint: str) -> None:
+def test_a_lease_that_is_held_is_told(home: UserFolder, moto_endpoint: str) -> None:
     """While another machine's lease runs writers are refused with its holder's name, readers never; then none is."""
     store = S3Store("plain", f"lease/{secrets.token_hex(8)}", moto_endpoint)
     specify(home, store=store.location, endpoint=moto_endpoint)
@@ -356,7 +358,7 @@ def _tag(store: S3Store) -> Any:
     ids=["another program's", "half of one"],
 )
 def test_a_lease_that_is_none_is_told(
-    home: Home, moto_endpoint: str, right: bytes | None, code: int, kind: str, text: str
+    home: UserFolder, moto_endpoint: str, right: bytes | None, code: int, kind: str, text: str
 ) -> None:
     """What lies in the lease's place and is no lease stops writers, by name, and is kept."""
     store = S3Store("plain", f"lease/{secrets.token_hex(8)}", moto_endpoint)
@@ -374,7 +376,7 @@ def test_a_lease_that_is_none_is_told(
     assert "writer" in said.error["message"]
 
 
-def test_an_object_of_another_program_is_not_used(home: Home, moto_endpoint: str) -> None:
+def test_an_object_of_another_program_is_not_used(home: UserFolder, moto_endpoint: str) -> None:
     """A checkpoint that another program has overwritten is refused by name, and made anew by ``sisa train``."""
     store = S3Store("plain", f"foreign/{secrets.token_hex(8)}", moto_endpoint)
     specify(home, store=store.location, endpoint=moto_endpoint)

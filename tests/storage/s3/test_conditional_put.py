@@ -18,7 +18,7 @@ from storage.errors import (
     Unavailable,
 )
 from storage.objects import VersionTag, object_key
-from storage.s3.bucket import Fate, Mark, Seen
+from storage.s3.bucket import Mark, PutOutcome, Seen
 from storage.s3.conditional_put import ConditionalPut, Verdict, judge
 from tests.storage.s3.fake_bucket import FakeBucket, tag_of
 
@@ -46,15 +46,15 @@ def with_old() -> FakeBucket:
     return bucket
 
 
-LOST_ANSWERS = [Fate.DOUBTFUL, Fate.NOT_DONE, Fate.REFUSED, Fate.MISSING]
+LOST_ANSWERS = [PutOutcome.DOUBTFUL, PutOutcome.NOT_DONE, PutOutcome.REFUSED, PutOutcome.MISSING]
 
 
 @pytest.mark.parametrize("expected", [None, OLD])
-@pytest.mark.parametrize("fate", LOST_ANSWERS)
-def test_a_success_whose_answer_is_lost_is_recognised(fate: Fate, expected: VersionTag | None) -> None:
+@pytest.mark.parametrize("outcome", LOST_ANSWERS)
+def test_a_success_whose_answer_is_lost_is_recognised(outcome: PutOutcome, expected: VersionTag | None) -> None:
     """Whatever the answer says, a put that landed is known by its nonce and not sent again."""
     bucket = FakeBucket() if expected is None else with_old()
-    bucket.answers = [(fate, True)]
+    bucket.answers = [(outcome, True)]
     assert put(bucket, expected) == tag_of(b"new")
     assert len(bucket.puts) == 1
 
@@ -64,14 +64,14 @@ def test_a_success_whose_answer_is_lost_is_recognised(fate: Fate, expected: Vers
 def test_a_put_without_effect_is_sent_again_under_the_same_nonce(times: int, expected: VersionTag | None) -> None:
     """Attempts that changed nothing are repeated, up to six in all, and the nonce stays."""
     bucket = FakeBucket() if expected is None else with_old()
-    bucket.answers = [(Fate.DOUBTFUL, False)] * times
+    bucket.answers = [(PutOutcome.DOUBTFUL, False)] * times
     assert put(bucket, expected) == tag_of(b"new")
     assert [each.nonce for each in bucket.puts] == ["mine"] * (times + 1)
 
 
 def test_a_lost_creation_says_so() -> None:
     """Another's object at the key is a conflict, also after an attempt in doubt: theirs was a creation too."""
-    for answers in ([], [(Fate.DOUBTFUL, False)]):
+    for answers in ([], [(PutOutcome.DOUBTFUL, False)]):
         bucket = with_old()
         bucket.answers = answers
         with pytest.raises(ObjectExists, match="an object with this key exists.*key=key"):
@@ -80,7 +80,7 @@ def test_a_lost_creation_says_so() -> None:
 
 def test_a_lost_replacement_says_so() -> None:
     """Another's replacement of the same tag is a conflict, in doubt or not."""
-    for answers in ([], [(Fate.DOUBTFUL, False)]):
+    for answers in ([], [(PutOutcome.DOUBTFUL, False)]):
         bucket = with_old()
         bucket.store(NAME, b"theirs", mark("other", OLD))
         bucket.answers = answers
@@ -90,8 +90,8 @@ def test_a_lost_replacement_says_so() -> None:
 
 def test_a_replacement_of_nothing_says_so() -> None:
     """Where nothing is left to replace, in doubt or not, the object is missing."""
-    for fate in LOST_ANSWERS:
-        bucket = FakeBucket(answers=[(fate, False)])
+    for outcome in LOST_ANSWERS:
+        bucket = FakeBucket(answers=[(outcome, False)])
         with pytest.raises(ObjectMissing, match="no such object"):
             put(bucket, OLD)
 
@@ -101,21 +101,21 @@ def test_a_put_that_may_have_been_replaced_is_unknown() -> None:
     for expected, replaced in ((None, tag_of(b"new")), (OLD, tag_of(b"new"))):
         bucket = with_old()
         bucket.store(NAME, b"theirs", mark("other", replaced))
-        bucket.answers = [(Fate.DOUBTFUL, False)]
+        bucket.answers = [(PutOutcome.DOUBTFUL, False)]
         with pytest.raises(OutcomeUnknown, match="did not say whether the write landed.*key=key.*read the object"):
             put(bucket, expected)
 
 
 def test_six_answers_in_doubt_are_unknown() -> None:
     """The last attempt may still arrive, so an absent object proves nothing."""
-    bucket = FakeBucket(answers=[(Fate.DOUBTFUL, False)] * 6)
+    bucket = FakeBucket(answers=[(PutOutcome.DOUBTFUL, False)] * 6)
     with pytest.raises(OutcomeUnknown, match="cause=doubtful"):
         put(bucket)
 
 
 def test_six_refusals_to_act_are_no_doubt() -> None:
     """Where every answer says that nothing was done, nothing was published."""
-    bucket = FakeBucket(answers=[(Fate.NOT_DONE, False)] * 6)
+    bucket = FakeBucket(answers=[(PutOutcome.NOT_DONE, False)] * 6)
     with pytest.raises(Unavailable, match=r"6 times in a row; nothing was published.*cause=not done"):
         put(bucket)
 
@@ -124,22 +124,24 @@ def test_six_refusals_to_act_are_no_doubt() -> None:
 def test_six_refusals_without_a_reason_are_the_servers(expected: VersionTag | None, named: str) -> None:
     """A server that denies a condition which, by its own answers, holds is not waited for: its puts are not usable."""
     bucket = FakeBucket() if expected is None else with_old()
-    bucket.answers = [(Fate.REFUSED, False)] * 6
+    bucket.answers = [(PutOutcome.REFUSED, False)] * 6
     with pytest.raises(Unavailable, match=rf"refuses to .*\({named}\): its conditional puts are not usable.*key=key"):
         put(bucket, expected)
 
 
-@pytest.mark.parametrize(("fate", "kind"), [(Fate.DOUBTFUL, OutcomeUnknown), (Fate.NOT_DONE, Unavailable)])
-def test_doubt_outlives_a_failed_look(fate: Fate, kind: type[SisaError]) -> None:
+@pytest.mark.parametrize(
+    ("outcome", "kind"), [(PutOutcome.DOUBTFUL, OutcomeUnknown), (PutOutcome.NOT_DONE, Unavailable)]
+)
+def test_doubt_outlives_a_failed_look(outcome: PutOutcome, kind: type[SisaError]) -> None:
     """An error on the way to the truth is told as such only when the put cannot have landed."""
-    bucket = FakeBucket(answers=[(fate, True)], looks=[Unavailable("away", "wait")])
+    bucket = FakeBucket(answers=[(outcome, True)], looks=[Unavailable("away", "wait")])
     with pytest.raises(kind, match="away|did not say"):
         put(bucket)
 
 
 def test_a_folder_is_named() -> None:
     """A name that is refused although nothing has it, while others lie under it, is a folder."""
-    bucket = FakeBucket(answers=[(Fate.REFUSED, False)] * 3)
+    bucket = FakeBucket(answers=[(PutOutcome.REFUSED, False)] * 3)
     bucket.store(f"{NAME}/below", b"x", mark("other"))
     with pytest.raises(Invalid, match="folder of other objects' keys.*choose another key"):
         put(bucket)
@@ -159,7 +161,7 @@ class Interrupted(FakeBucket):
 @pytest.mark.parametrize("expected", [None, OLD])
 def test_a_landed_put_that_was_replaced_is_never_called_lost(expected: VersionTag | None) -> None:
     """A put that landed and was replaced before the look is unknown: to call it lost would do its work twice."""
-    bucket = Interrupted(answers=[(Fate.DOUBTFUL, True)])
+    bucket = Interrupted(answers=[(PutOutcome.DOUBTFUL, True)])
     if expected is not None:
         bucket.store(NAME, b"old", mark("other"))
     with pytest.raises(OutcomeUnknown, match="did not say"):

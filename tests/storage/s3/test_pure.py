@@ -9,9 +9,9 @@ import pytest
 
 from storage.errors import Invalid, SisaError, StoreFull, Unavailable
 from storage.objects import VersionTag, object_key
-from storage.s3.bucket import Fate, Mark, Version
+from storage.s3.bucket import Mark, PutOutcome, Version
 from storage.s3.client import S3Store
-from storage.s3.errors import Complaint, fate_of, refusal
+from storage.s3.errors import Complaint, outcome_of, refusal
 from storage.s3.names import S3Names, bucket_and_prefix, may_start_a_key
 from storage.s3.responses import (
     age_of,
@@ -141,7 +141,7 @@ def test_a_mark_survives_as_metadata(replaced: VersionTag | None) -> None:
 
 def test_a_success_without_a_tag_is_doubt() -> None:
     """A 200 that does not name what was written may be an error's, or a gateway's."""
-    assert landed({}).fate is Fate.DOUBTFUL
+    assert landed({}).outcome is PutOutcome.DOUBTFUL
     assert landed({"ETag": '"abc"'}).tag == "abc"
 
 
@@ -221,29 +221,29 @@ def test_a_retention_is_told_in_words() -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "status", "fate"),
+    ("code", "status", "outcome"),
     [
-        ("PreconditionFailed", 412, Fate.REFUSED),
-        ("412", 412, Fate.REFUSED),
-        ("NoSuchKey", 404, Fate.MISSING),
-        ("ConditionalRequestConflict", 409, Fate.NOT_DONE),
-        ("BadDigest", 400, Fate.NOT_DONE),
-        ("RequestTimeout", 400, Fate.NOT_DONE),
-        ("NoSuchUpload", 404, Fate.NOT_DONE),
-        ("TooManyRequests", 429, Fate.NOT_DONE),
-        ("SlowDown", 503, Fate.DOUBTFUL),
-        ("InternalError", 500, Fate.DOUBTFUL),
-        ("InternalError", 200, Fate.DOUBTFUL),
-        ("504", 504, Fate.DOUBTFUL),
+        ("PreconditionFailed", 412, PutOutcome.REFUSED),
+        ("412", 412, PutOutcome.REFUSED),
+        ("NoSuchKey", 404, PutOutcome.MISSING),
+        ("ConditionalRequestConflict", 409, PutOutcome.NOT_DONE),
+        ("BadDigest", 400, PutOutcome.NOT_DONE),
+        ("RequestTimeout", 400, PutOutcome.NOT_DONE),
+        ("NoSuchUpload", 404, PutOutcome.NOT_DONE),
+        ("TooManyRequests", 429, PutOutcome.NOT_DONE),
+        ("SlowDown", 503, PutOutcome.DOUBTFUL),
+        ("InternalError", 500, PutOutcome.DOUBTFUL),
+        ("InternalError", 200, PutOutcome.DOUBTFUL),
+        ("504", 504, PutOutcome.DOUBTFUL),
         ("NotImplemented", 501, None),
         ("QuotaExceeded", 507, None),
         ("AccessDenied", 403, None),
         ("NoSuchBucket", 404, None),
     ],
 )
-def test_codes_have_fates(code: str, status: int, fate: Fate | None) -> None:
+def test_codes_have_fates(code: str, status: int, outcome: PutOutcome | None) -> None:
     """What a server also says after it has done the work is doubt; a plain refusal is none."""
-    assert fate_of(Complaint(code=code, status=status)) is fate
+    assert outcome_of(Complaint(code=code, status=status)) is outcome
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 
 from storage.errors import Corrupt, Fenced, OutcomeUnknown
 from storage.objects import ObjectStore, object_key
-from storage.records import seal
+from storage.records import encode_record
 from storage.stores.memory import MemoryStore
 from storage.transparency.envelope import sign_envelope
 from storage.transparency.key_rotation import ENDORSEMENT_TYPE, KeyState, rotate, statements, trusted_through
@@ -221,7 +221,7 @@ def test_every_flipped_byte_of_a_record_is_found(part: str, memory: MemoryStore)
         with pytest.raises(Corrupt, match="a stored record is not what was written"):
             rotate(folder(memory), PURPOSES, LATER)
     if part == "begun":
-        _replace(memory, key, seal({"number": 2, "at": AT, "last": {"receipts": 1, "checkpoints": 1}}))
+        _replace(memory, key, encode_record({"number": 2, "at": AT, "last": {"receipts": 1, "checkpoints": 1}}))
         with pytest.raises(Corrupt, match="the record of a key rotation is another one's"):
             rotate(folder(memory), PURPOSES, LATER)
 
@@ -232,7 +232,7 @@ def test_a_count_that_is_no_whole_number_destroys_nothing(last: object, memory: 
     before = privates(memory)
     counts: dict[str, Any] = {"receipts": 1, "checkpoints": last}
     key = object_key("log/rotations/00000000000000000001/begun")
-    memory.put_if_absent(key, seal({"number": 1, "at": AT, "last": counts}))
+    memory.put_if_absent(key, encode_record({"number": 1, "at": AT, "last": counts}))
     with pytest.raises(Corrupt, match="the record of a key rotation is another one's"):
         rotate(folder(memory), PURPOSES, LATER)
     assert privates(memory) == before
@@ -242,7 +242,7 @@ def test_a_count_that_is_no_whole_number_destroys_nothing(last: object, memory: 
 def test_a_list_of_keys_that_is_no_object_is_refused(keys: Any, memory: MemoryStore) -> None:
     """A record of a finished rotation that does not name each purpose's key is refused."""
     key = object_key("log/rotations/00000000000000000001/ended")
-    memory.put_if_absent(key, seal({"number": 1, "at": AT, "keys": keys}))
+    memory.put_if_absent(key, encode_record({"number": 1, "at": AT, "keys": keys}))
     with pytest.raises(Corrupt, match="the record of a key rotation is another one's"):
         statements(folder(memory), PURPOSES)
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from storage.digests import sha256
 from storage.errors import Corrupt, Invalid, InvariantBroken, OutcomeUnknown, SisaError, Unavailable
 from storage.objects import ObjectStore, object_key
-from storage.records import unseal
+from storage.records import decode_record
 from storage.stores.memory import MemoryStore
 from storage.transparency.keys import KeyFolder, PublicKey, SigningKey, fresh_seed, public_key_from_text
 from tests.doubles.seeds import CountingSeeds
@@ -161,7 +161,7 @@ def test_the_private_key_is_never_shown(memory: MemoryStore, caplog: pytest.LogC
     keys = folder(memory)
     key = keys.current("tests")
     seed = CountingSeeds()()
-    pem = str(unseal(memory.get(PRIVATE).payload, PRIVATE, NAMES)["pkcs8"])
+    pem = str(decode_record(memory.get(PRIVATE).payload, PRIVATE, NAMES)["pkcs8"])
     shown = f"{key} {key!r} {keys!r} {[key]} {caplog.text}"
     for secret in (seed.hex(), repr(seed), pem.splitlines()[1]):
         assert secret not in shown
@@ -180,7 +180,7 @@ def test_errors_do_not_carry_the_private_key(memory: MemoryStore) -> None:
     """Every one-byte damage of the private object is found, and no error on the way holds what was in it."""
     folder(memory).current("tests")
     whole = memory.get(PRIVATE).payload
-    secret = str(unseal(whole, PRIVATE, NAMES)["pkcs8"]).splitlines()[1][:40]
+    secret = str(decode_record(whole, PRIVATE, NAMES)["pkcs8"]).splitlines()[1][:40]
     for place in range(len(whole)):
         replace(memory, PRIVATE, whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
         with pytest.raises(Corrupt, match="a private signing key is damaged") as caught:
@@ -222,7 +222,7 @@ def test_other_tools_read_our_keys(memory: MemoryStore) -> None:
     """The published text and the private record hold plain PEM."""
     public = folder(memory).current("tests").public
     assert load_pem_public_key(public.to_text().encode()).public_bytes_raw() == public.raw  # type: ignore[union-attr]
-    pem = str(unseal(memory.get(PRIVATE).payload, PRIVATE, NAMES)["pkcs8"])
+    pem = str(decode_record(memory.get(PRIVATE).payload, PRIVATE, NAMES)["pkcs8"])
     private = load_pem_private_key(pem.encode(), None)
     assert private.public_key().public_bytes_raw() == public.raw  # type: ignore[union-attr]
 

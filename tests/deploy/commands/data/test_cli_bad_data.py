@@ -9,71 +9,71 @@ from pathlib import Path
 import pytest
 
 import cluster.doctor
-from tests.doubles.home import Columns, Home, small_points
+from tests.doubles.user_folder import Columns, UserFolder, small_points
 
-Spoil = Callable[[Home, Columns], None]
+Spoil = Callable[[UserFolder, Columns], None]
 
 
 def _cell(column: str, row: int, value: object) -> Spoil:
     """Put ``value`` into a cell (rows from 1)."""
 
-    def spoil(home: Home, columns: Columns) -> None:
+    def spoil(home: UserFolder, columns: Columns) -> None:
         columns[column][row - 1] = value
         home.write("train.parquet", columns)
 
     return spoil
 
 
-def _texts(home: Home, columns: Columns) -> None:
+def _texts(home: UserFolder, columns: Columns) -> None:
     columns["x03"] = [str(value) for value in columns["x03"]]
     home.write("train.parquet", columns)
 
 
-def _duplicate(home: Home, columns: Columns) -> None:
+def _duplicate(home: UserFolder, columns: Columns) -> None:
     columns["id"][40] = columns["id"][2]
     columns["user_id"][40] = columns["user_id"][2]
     home.write("train.parquet", columns)
 
 
-def _duplicate_of_another_subject(home: Home, columns: Columns) -> None:
+def _duplicate_of_another_subject(home: UserFolder, columns: Columns) -> None:
     columns["id"][40] = columns["id"][3]
     home.write("train.parquet", columns)
 
 
-def _truncated(home: Home, columns: Columns) -> None:
+def _truncated(home: UserFolder, columns: Columns) -> None:
     path = home.write("train.parquet", columns)
     path.write_bytes(path.read_bytes()[:-100])
 
 
-def _truncated_in_the_middle(home: Home, columns: Columns) -> None:
+def _truncated_in_the_middle(home: UserFolder, columns: Columns) -> None:
     path = home.write("train.parquet", columns)
     whole = path.read_bytes()
     path.write_bytes(whole[:300] + whole[400:])
 
 
-def _no_points(home: Home, columns: Columns) -> None:
+def _no_points(home: UserFolder, columns: Columns) -> None:
     home.write("train.parquet", {name: values[:0] for name, values in columns.items()})
 
 
-def _not_parquet(home: Home, columns: Columns) -> None:
+def _not_parquet(home: UserFolder, columns: Columns) -> None:
     (home.folder / "train.parquet").write_text("id,label\n", encoding="utf-8")
 
 
-def _without_label(home: Home, columns: Columns) -> None:
+def _without_label(home: UserFolder, columns: Columns) -> None:
     del columns["label"]
     home.write("train.parquet", columns)
 
 
-def _misspelt_subject(home: Home, columns: Columns) -> None:
+def _misspelt_subject(home: UserFolder, columns: Columns) -> None:
     columns["userid"] = columns.pop("user_id")
     home.write("train.parquet", columns)
 
 
-def _without_features(home: Home, columns: Columns) -> None:
+def _without_features(home: UserFolder, columns: Columns) -> None:
     home.write("train.parquet", {name: columns[name] for name in ("id", "user_id", "label")})
 
 
-def _folder_of_two(home: Home, columns: Columns) -> None:
+def _folder_of_two(home: UserFolder, columns: Columns) -> None:
     """A folder whose second file has another type of feature."""
     (home.folder / "train.parquet").unlink()
     home.write("train.parquet/a.parquet", columns)
@@ -112,7 +112,7 @@ SPOILT: dict[str, tuple[Spoil, tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("case", SPOILT)
-def test_bad_data_is_refused_before_anything_is_trained(case: str, home: Home) -> None:
+def test_bad_data_is_refused_before_anything_is_trained(case: str, home: UserFolder) -> None:
     """A fresh federation says where the data are bad, and holds nothing."""
     spoil, texts = SPOILT[case]
     spoil(home, small_points())
@@ -123,7 +123,7 @@ def test_bad_data_is_refused_before_anything_is_trained(case: str, home: Home) -
 
 
 @pytest.mark.parametrize("case", SPOILT)
-def test_bad_data_do_not_hurt_what_was_trained(case: str, trained: Home) -> None:
+def test_bad_data_do_not_hurt_what_was_trained(case: str, trained: UserFolder) -> None:
     """A trained federation refuses the new source and goes on with what it holds; mended, the data are taken."""
     spoil, texts = SPOILT[case]
     whole = (trained.folder / "train.parquet").read_bytes()
@@ -152,7 +152,7 @@ CSV_SPOILT: dict[str, tuple[Callable[[list[str]], None], tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("case", CSV_SPOILT)
-def test_bad_csv_is_told_by_its_row(case: str, home: Home) -> None:
+def test_bad_csv_is_told_by_its_row(case: str, home: UserFolder) -> None:
     """A bad line of a CSV file is named by its number, without its content."""
     spoil, texts = CSV_SPOILT[case]
     path = home.write("train.csv", small_points())
@@ -176,7 +176,7 @@ def test_bad_csv_is_told_by_its_row(case: str, home: Home) -> None:
         ("gs://bucket/train.parquet", ("gs:// is not supported for data", "local folder")),
     ],
 )
-def test_a_source_that_is_not_there_is_named(train: str, texts: tuple[str, ...], home: Home) -> None:
+def test_a_source_that_is_not_there_is_named(train: str, texts: tuple[str, ...], home: UserFolder) -> None:
     """A missing file, a pattern without match, an empty folder, an empty file, an unknown ending: each is told."""
     (home.folder / "empty").mkdir()
     (home.folder / "zero.parquet").touch()
@@ -186,7 +186,7 @@ def test_a_source_that_is_not_there_is_named(train: str, texts: tuple[str, ...],
 
 
 @pytest.mark.parametrize("train", [".", "**/*.parquet", "*/*.parquet"])
-def test_the_federations_own_store_is_no_data(train: str, home: Home) -> None:
+def test_the_federations_own_store_is_no_data(train: str, home: UserFolder) -> None:
     """A folder or glob that reaches store and keys takes none of their files: a second training finds nothing new."""
     (home.folder / "train.parquet").unlink()
     home.write("points/train.parquet", small_points())
@@ -199,7 +199,7 @@ def test_the_federations_own_store_is_no_data(train: str, home: Home) -> None:
     assert home.json("plan").code == 0
 
 
-def test_a_file_of_the_store_cannot_be_the_source(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_of_the_store_cannot_be_the_source(home: UserFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     """A source that is named within the store is refused by training, and told by the doctor."""
     monkeypatch.setattr(cluster.doctor, "worker_count", lambda _settings, tasks: tasks)
     home.write("federation/mine.parquet", small_points())
@@ -209,7 +209,7 @@ def test_a_file_of_the_store_cannot_be_the_source(home: Home, monkeypatch: pytes
     assert "a store's own files are not data" in checks["data"]["message"]
 
 
-def test_no_error_text_holds_a_name_or_a_value(home: Home) -> None:
+def test_no_error_text_holds_a_name_or_a_value(home: UserFolder) -> None:
     """Whatever is wrong with a data point, its id and its subject are not told."""
     for spoil, _ in SPOILT.values():
         path = home.folder / "train.parquet"
@@ -226,14 +226,14 @@ def _names(text: str, expected: tuple[str, ...]) -> None:
         assert part in text
 
 
-def test_paths_are_relative_to_the_specification(home: Home, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_paths_are_relative_to_the_specification(home: UserFolder, tmp_path_factory: pytest.TempPathFactory) -> None:
     """``[data] train`` is looked for beside the specification, wherever the command is started."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(Path(tmp_path_factory.mktemp("elsewhere")))
         assert home.json("train").code == 0
 
 
-def test_what_a_folder_passes_over_is_told(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_folder_passes_over_is_told(home: UserFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every command that reads a folder says which of its files it does not read; so does the draft."""
     monkeypatch.setattr(cluster.doctor, "worker_count", lambda _settings, tasks: tasks)
     home.write("data/a.parquet", small_points())

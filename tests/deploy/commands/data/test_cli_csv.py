@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import cluster.doctor
-from tests.doubles.home import MARKED, Columns, Home, small_points
+from tests.doubles.user_folder import MARKED, Columns, UserFolder, small_points
 
 FORM: dict[str, Any] = {
     "data__train": "train.csv",
@@ -19,7 +19,7 @@ FORM: dict[str, Any] = {
 }
 
 
-def _write(home: Home, columns: Columns, name: str = "train.csv") -> None:
+def _write(home: UserFolder, columns: Columns, name: str = "train.csv") -> None:
     """Write the columns as a spreadsheet does where numbers have a comma."""
     text = io.StringIO(newline="")
     rows = zip(*columns.values(), strict=True)
@@ -29,14 +29,14 @@ def _write(home: Home, columns: Columns, name: str = "train.csv") -> None:
 
 
 @pytest.fixture
-def in_form(home: Home) -> Home:
+def in_form(home: UserFolder) -> UserFolder:
     """A folder with a CSV file in another form, and nothing trained."""
     _write(home, small_points())
     home.specify(**FORM)
     return home
 
 
-def test_every_command_reads_csv_in_the_declared_form(in_form: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_command_reads_csv_in_the_declared_form(in_form: UserFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     """Training, predictions, evaluation, plan, doctor and erasure are those of the same data in Parquet."""
     monkeypatch.setattr(cluster.doctor, "worker_count", lambda _settings, tasks: tasks)
     assert in_form.json("plan").data["points"] == 120
@@ -49,7 +49,7 @@ def test_every_command_reads_csv_in_the_declared_form(in_form: Home, monkeypatch
     (held,) = (each for each in in_form.json("doctor").data["checks"] if each["check"] == "erased in sources")
     assert "train.csv" in held["message"]
 
-    plain = Home(in_form.folder / "plain")
+    plain = UserFolder(in_form.folder / "plain")
     plain.folder.mkdir()
     columns = small_points()
     plain.fill({name: _floats(values) for name, values in columns.items()})
@@ -61,7 +61,7 @@ def _floats(values: list[Any]) -> list[Any]:
     return [float(value) if type(value) is int else value for value in values]
 
 
-def test_another_form_is_read_anew_and_is_no_other_federation(in_form: Home) -> None:
+def test_another_form_is_read_anew_and_is_no_other_federation(in_form: UserFolder) -> None:
     """A source that is written again in the usual form needs no other federation, and erasing waits for no training."""
     before = in_form.json("train")
     in_form.write("train.csv", small_points())
@@ -71,7 +71,7 @@ def test_another_form_is_read_anew_and_is_no_other_federation(in_form: Home) -> 
     assert (after.code, after.data["points"]) == (0, before.data["points"] - 4)
 
 
-def test_a_form_that_was_wrong_is_corrected_by_training(home: Home) -> None:
+def test_a_form_that_was_wrong_is_corrected_by_training(home: UserFolder) -> None:
     """Names that were read in a wrong encoding are read again as soon as the right one is set, the file unchanged."""
     columns = small_points()
     columns["user_id"] = ["Zoë" if name == MARKED else name for name in columns["user_id"]]
@@ -84,7 +84,7 @@ def test_a_form_that_was_wrong_is_corrected_by_training(home: Home) -> None:
     assert home.json("erase", "--subject", "Zoë", "--dry-run").data["points"] == 4
 
 
-def test_init_drafts_the_form_that_it_sees(in_form: Home) -> None:
+def test_init_drafts_the_form_that_it_sees(in_form: UserFolder) -> None:
     """Delimiter, decimal and encoding stand in the draft, and training takes them."""
     assert in_form.json("init", "train.csv", "--force").code == 0
     text = in_form.config.read_text()
@@ -92,7 +92,7 @@ def test_init_drafts_the_form_that_it_sees(in_form: Home) -> None:
     assert in_form.json("plan").data["points"] == 120
 
 
-def test_init_takes_an_encoding(home: Home) -> None:
+def test_init_takes_an_encoding(home: UserFolder) -> None:
     """A file that is not UTF-8 is refused with what to do, and drafted once its encoding is named."""
     text = "id,label,größe\n" + "".join(f"{number},{number % 2},{number}.5\n" for number in range(60))
     (home.folder / "a.csv").write_bytes(text.encode("cp1252"))

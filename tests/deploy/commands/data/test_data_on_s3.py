@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 import cluster.doctor
-from tests.doubles.home import MARKED, Columns, Home, small_points, without
 from tests.doubles.stores.s3_servers import plain_client
+from tests.doubles.user_folder import MARKED, Columns, UserFolder, small_points, without
 
 pytestmark = pytest.mark.s3
 
@@ -26,7 +26,7 @@ def _put(endpoint: str, name: str, path: Path) -> None:
     client.close()
 
 
-def _parts(home: Home, endpoint: str, columns: Columns) -> str:
+def _parts(home: UserFolder, endpoint: str, columns: Columns) -> str:
     """Put the columns into a bucket as two Parquet files; return the folder."""
     folder = f"data/{secrets.token_hex(6)}"
     for part in (0, 1):
@@ -36,7 +36,7 @@ def _parts(home: Home, endpoint: str, columns: Columns) -> str:
     return folder
 
 
-def test_data_in_a_bucket_train_the_same_constituents(home: Home, endpoint: str) -> None:
+def test_data_in_a_bucket_train_the_same_constituents(home: UserFolder, endpoint: str) -> None:
     """From a bucket come byte for byte the constituents that come from local files, and the same answers."""
     expected = home.json("train").digests
     answers = home.json("evaluate", "train.parquet").data
@@ -52,7 +52,7 @@ def test_data_in_a_bucket_train_the_same_constituents(home: Home, endpoint: str)
     assert (again.digests, again.data["generation"]) == (expected, first.data["generation"])
 
 
-def test_a_replaced_file_is_read_again(home: Home, moto_endpoint: str) -> None:
+def test_a_replaced_file_is_read_again(home: UserFolder, moto_endpoint: str) -> None:
     """Data that change in the bucket are trained on, without those who were erased; data that go stop nothing."""
     folder = _parts(home, moto_endpoint, small_points())
     home.specify(data__train=f"s3://plain/{folder}", data__endpoint=moto_endpoint)
@@ -61,7 +61,7 @@ def test_a_replaced_file_is_read_again(home: Home, moto_endpoint: str) -> None:
     gone = without(small_points(), ids=small_points()["id"][:3])
     _put(moto_endpoint, f"{folder}/part-0.parquet", home.write("half.parquet", {k: v[:57] for k, v in gone.items()}))
     said = home.json("train")
-    fresh = Home(home.folder / "fresh")
+    fresh = UserFolder(home.folder / "fresh")
     fresh.folder.mkdir()
     assert said.digests == fresh.fill(without(gone, subjects=[MARKED])).json("train").digests
     client = plain_client(moto_endpoint)
@@ -74,7 +74,7 @@ def test_a_replaced_file_is_read_again(home: Home, moto_endpoint: str) -> None:
     assert "going on with what was ingested before" in again.err
 
 
-def test_store_and_data_may_share_a_bucket(home: Home, moto_endpoint: str) -> None:
+def test_store_and_data_may_share_a_bucket(home: UserFolder, moto_endpoint: str) -> None:
     """One endpoint serves both; a folder that holds the store, too, gives none of its objects as data."""
     folder = _parts(home, moto_endpoint, small_points())
     home.specify(store=f"s3://plain/{folder}/store", endpoint=moto_endpoint, data__train=f"s3://plain/{folder}")
@@ -87,7 +87,9 @@ def test_store_and_data_may_share_a_bucket(home: Home, moto_endpoint: str) -> No
     assert "a store's own files are not data" in said.err
 
 
-def test_the_doctor_looks_into_the_bucket(home: Home, moto_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_doctor_looks_into_the_bucket(
+    home: UserFolder, moto_endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The doctor reads data in a bucket, and names the files there that still hold erased people."""
     monkeypatch.setattr(cluster.doctor, "worker_count", lambda _settings, tasks: tasks)
     folder = _parts(home, moto_endpoint, small_points())
@@ -99,7 +101,7 @@ def test_the_doctor_looks_into_the_bucket(home: Home, moto_endpoint: str, monkey
     assert f"s3://plain/{folder}/part-0.parquet (2 data points)" in checks["erased in sources"]["message"]
 
 
-def test_init_describes_data_in_a_bucket(home: Home, moto_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_init_describes_data_in_a_bucket(home: UserFolder, moto_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """``sisa init s3://…`` finds the server where boto3 does, and drafts what can be trained."""
     folder = _parts(home, moto_endpoint, small_points())
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", moto_endpoint)
@@ -122,7 +124,9 @@ def test_init_describes_data_in_a_bucket(home: Home, moto_endpoint: str, monkeyp
         ("s3://Bad_Bucket/a.parquet", 2, ("a bucket's name has", "Bad_Bucket")),
     ],
 )
-def test_what_is_not_there_is_named(train: str, code: int, texts: tuple[str, ...], home: Home, endpoint: str) -> None:
+def test_what_is_not_there_is_named(
+    train: str, code: int, texts: tuple[str, ...], home: UserFolder, endpoint: str
+) -> None:
     """No such file, no match, no such bucket: told by name, and nothing is stored."""
     home.specify(data__train=train, data__endpoint=endpoint)
     said = home.refused("train", code=code)
@@ -130,7 +134,9 @@ def test_what_is_not_there_is_named(train: str, code: int, texts: tuple[str, ...
         assert text in said.error["message"] + said.error["remedy"]
 
 
-def test_wrong_credentials_are_named(home: Home, seaweedfs_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_credentials_are_named(
+    home: UserFolder, seaweedfs_endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Credentials that the data's server does not know are told, with where they are looked for."""
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     monkeypatch.setattr("storage.s3.client._CLIENTS", {})
@@ -140,7 +146,7 @@ def test_wrong_credentials_are_named(home: Home, seaweedfs_endpoint: str, monkey
     assert "AWS_ACCESS_KEY_ID" in said.error["remedy"]
 
 
-def test_a_server_out_of_reach_is_told_as_such(home: Home, aws_environment: None) -> None:
+def test_a_server_out_of_reach_is_told_as_such(home: UserFolder, aws_environment: None) -> None:
     """A server that gives no answer may be back: try again."""
     home.specify(data__train="s3://plain/a.parquet", data__endpoint="http://127.0.0.1:1")
     said = home.refused("train", code=5)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import cluster.doctor
-from tests.doubles.home import MARKED, Columns, Home, small_points
+from tests.doubles.user_folder import MARKED, Columns, UserFolder, small_points
 
 
 @pytest.fixture(autouse=True)
@@ -46,12 +46,12 @@ def found(faults: list[Mapping[str, Any]]) -> set[tuple[str, int, int]]:
     return {(each["column"], each["row"], each["points"]) for each in faults}
 
 
-def check(home: Home, name: str, *words: str) -> Mapping[str, Any]:
+def check(home: UserFolder, name: str, *words: str) -> Mapping[str, Any]:
     """Return one of the doctor's findings."""
     return next(each for each in home.json("doctor", *words).data["checks"] if each["check"] == name)
 
 
-def test_doctor_and_plan_find_all_that_train_would_refuse(home: Home) -> None:
+def test_doctor_and_plan_find_all_that_train_would_refuse(home: UserFolder) -> None:
     """One look finds every fault, before anything is trained; training itself stops at the first."""
     home.write("train.parquet", spoilt())
     told = check(home, "data")
@@ -66,7 +66,9 @@ def test_doctor_and_plan_find_all_that_train_would_refuse(home: Home) -> None:
     assert home.run("train").code == 2
 
 
-def test_good_data_are_planned_and_trained_on_data_not_read_again(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_good_data_are_planned_and_trained_on_data_not_read_again(
+    home: UserFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Good data give a forecast; once they are trained on as they are, they are not checked any more."""
     assert home.json("plan").code == 0
     assert home.json("train").code == 0
@@ -75,7 +77,7 @@ def test_good_data_are_planned_and_trained_on_data_not_read_again(home: Home, mo
     assert check(home, "data")["message"] == "1 files, 16 features"
 
 
-def test_faults_of_changed_data_are_found_after_training(home: Home) -> None:
+def test_faults_of_changed_data_are_found_after_training(home: UserFolder) -> None:
     """A source that has changed since it was read is looked at; one that is gone is not missed."""
     assert home.json("train").code == 0
     home.write("train.parquet", spoilt())
@@ -84,7 +86,7 @@ def test_faults_of_changed_data_are_found_after_training(home: Home) -> None:
     assert home.json("plan").code == 0
 
 
-def test_rows_and_copies_of_the_erased(home: Home) -> None:
+def test_rows_and_copies_of_the_erased(home: UserFolder) -> None:
     """The doctor lists which rows still hold erased people, and writes a copy without them that is well."""
     columns = small_points()
     assert home.json("train").code == 0
@@ -113,7 +115,7 @@ def test_rows_and_copies_of_the_erased(home: Home) -> None:
     assert home.json("train").digests == before
 
 
-def test_nothing_is_written_over(home: Home) -> None:
+def test_nothing_is_written_over(home: UserFolder) -> None:
     """A file of rows that is there already stays, and the check says so."""
     assert home.json("train").code == 0
     assert home.json("erase", "--subject", MARKED).code == 0
@@ -123,7 +125,7 @@ def test_nothing_is_written_over(home: Home) -> None:
     assert "--rows FILE" in check(home, "erased in sources")["remedy"]
 
 
-def test_erased_data_points_do_not_count_as_repeated_ids(home: Home) -> None:
+def test_erased_data_points_do_not_count_as_repeated_ids(home: UserFolder) -> None:
     """Training leaves them out before it compares ids, and the doctor does so as well."""
     columns = small_points()
     assert home.json("train").code == 0

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 
-from tests.doubles.home import Home
+from tests.doubles.user_folder import UserFolder
 
 
-def test_each_slice_tells_its_loss_and_nothing_keeps_it(home: Home) -> None:
+def test_each_slice_tells_its_loss_and_nothing_keeps_it(home: UserFolder) -> None:
     """Progress has the loss of every slice, which becomes less; no JSON and no object of the store has one."""
     said = home.run("train")
     losses = {

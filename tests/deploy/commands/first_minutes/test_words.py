@@ -12,7 +12,7 @@ import pytest
 import typer
 
 from deploy.commands.cli import app
-from tests.doubles.home import Home, run
+from tests.doubles.user_folder import UserFolder, run
 
 COMMANDS = sorted(each.name or getattr(each.callback, "__name__", "") for each in app.registered_commands)
 
@@ -61,7 +61,7 @@ def test_help_keeps_the_names_of_tables() -> None:
     assert '[erasure] batch = "until_due"' in run("erase", "--help").out
 
 
-def test_a_bare_name_is_explained(home: Home) -> None:
+def test_a_bare_name_is_explained(home: UserFolder) -> None:
     """``sisa erase alice`` says how to erase a person and how a data point, without repeating the name."""
     said = home.run("erase", "alice")
     assert said.code == 2

@@ -8,25 +8,25 @@ import pytest
 
 import cluster
 from tests.deploy.commands.names.test_spellings import federation, renamed
-from tests.doubles.home import Home, run, small_points
+from tests.doubles.user_folder import UserFolder, run, small_points
 
 pytestmark = pytest.mark.slow
 
-Story = Callable[[Home], None]
+Story = Callable[[UserFolder], None]
 """What happens to a federation with Mia, mia and Noah, all of whose requests end as they should."""
 
 
-def similar(home: Home) -> None:
+def similar(home: UserFolder) -> None:
     """All Mias go, whichever was named."""
     home.json("erase", "--subject", "MIA", "--include-similar", "--request-id", "similar", *extra(home))
 
 
-def nothing(home: Home) -> None:
+def nothing(home: UserFolder) -> None:
     """Nobody is found, and that is stated."""
     home.json("erase", "--subject", "nobody", "--request-id", "nothing", *extra(home))
 
 
-def comes_back(home: Home) -> None:
+def comes_back(home: UserFolder) -> None:
     """Noah goes, and may come back."""
     home.json("erase", "--subject", "Noah", "--request-id", "gone", *extra(home))
     settle(home)
@@ -34,7 +34,7 @@ def comes_back(home: Home) -> None:
     assert back.code == 0, back.err
 
 
-def changes_hands(home: Home) -> None:
+def changes_hands(home: UserFolder) -> None:
     """Noah goes, and his data points are given to Zoe."""
     home.json("erase", "--subject", "Noah", "--request-id", "gone", *extra(home))
     settle(home)
@@ -50,12 +50,12 @@ STORIES: dict[str, tuple[Story, dict[str, str], int]] = {
 """Each with the ends of its requests, and the data points that are left."""
 
 
-def extra(home: Home) -> tuple[str, ...]:
+def extra(home: UserFolder) -> tuple[str, ...]:
     """Return how the story's requests are submitted here."""
     return ("--hold", "a lawsuit") if (home.folder / "held").exists() else ()
 
 
-def settle(home: Home) -> None:
+def settle(home: UserFolder) -> None:
     """Carry out all that waits."""
     for request in home.json("status").data["requests"]:
         if request["held"]:
@@ -66,7 +66,7 @@ def settle(home: Home) -> None:
 
 @pytest.mark.parametrize("story", STORIES)
 @pytest.mark.parametrize("way", ["at once", "paused", "until due", "new keys", "interrupted"])
-def test_each_with_each(home: Home, story: str, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_with_each(home: UserFolder, story: str, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """However requests are carried out, they end as they should, and what is left is exact and provable."""
     changes = {"erasure__batch": "until_due"} if way == "until due" else {}
     federation(home, renamed(person_003="Mia", person_004="mia", person_005="Noah", person_006="Zoe"), **changes)
@@ -97,7 +97,7 @@ def _die(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def test_who_comes_back_after_everybody_went(home: Home) -> None:
+def test_who_comes_back_after_everybody_went(home: UserFolder) -> None:
     """A federation that was withdrawn holds nobody; who is readmitted may bring new data points, and nobody else."""
     federation(home, small_points())
     with cluster.connect(home.config) as connected:

@@ -8,7 +8,7 @@ import cluster.doctor
 from shards.routing import NOBODY, Naming, PartitionKey, SubjectDigest, subject_digest
 from shards.slices.files import decode_part
 from tests.deploy.commands.test_cli_erase import fresh_digests
-from tests.doubles.home import MARKED, Columns, Home, small_points
+from tests.doubles.user_folder import MARKED, Columns, UserFolder, small_points
 
 SUBJECT = ["user_id", "recipient"]
 STRANGER = "secret-stranger"
@@ -32,7 +32,7 @@ def without_people(columns: Columns, *gone: str) -> Columns:
 
 
 @pytest.fixture
-def post(home: Home) -> Home:
+def post(home: UserFolder) -> UserFolder:
     """A trained federation of messages."""
     home.fill(messages(), data__subject=SUBJECT)
     assert home.json("train").code == 0
@@ -40,7 +40,7 @@ def post(home: Home) -> Home:
 
 
 @pytest.mark.parametrize("person", [STRANGER, MARKED, "secret-person-007"])
-def test_an_erased_person_was_never_there(person: str, post: Home) -> None:
+def test_an_erased_person_was_never_there(person: str, post: UserFolder) -> None:
     """Sender, recipient or both: all their messages are gone from models and files, at the price that was told."""
     left = without_people(messages(), person)
     count = len(messages()["id"]) - len(left["id"])
@@ -56,14 +56,16 @@ def test_an_erased_person_was_never_there(person: str, post: Home) -> None:
     assert secret not in people_of(post)
 
 
-def people_of(home: Home) -> set[SubjectDigest]:
+def people_of(home: UserFolder) -> set[SubjectDigest]:
     """Return whose data points lie in the store."""
     blocks = [decode_part(payload) for payload in home.slice_files().values()]
     columns = [column for block in blocks for column in block.people]
     return {SubjectDigest(bytes(digest)) for column in columns for digest in column.tolist()} - {NOBODY}
 
 
-def test_a_source_that_still_holds_them_is_named_and_left_out(post: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_source_that_still_holds_them_is_named_and_left_out(
+    post: UserFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Training again brings nobody back; the doctor counts what the files hold of recipients, too."""
     gone = len(messages()["id"]) - len(without_people(messages(), STRANGER)["id"])
     assert post.json("erase", "--subject", STRANGER).code == 0
@@ -75,7 +77,7 @@ def test_a_source_that_still_holds_them_is_named_and_left_out(post: Home, monkey
     assert f"train.parquet ({gone} data points)" in checks["erased in sources"]["message"]
 
 
-def test_who_comes_back_brings_new_messages_alone(post: Home) -> None:
+def test_who_comes_back_brings_new_messages_alone(post: UserFolder) -> None:
     """After a readmission the messages that were erased stay out by id; new ones are taken."""
     assert post.json("erase", "--subject", STRANGER).code == 0
     before = post.json("status").digests
@@ -90,13 +92,13 @@ def test_who_comes_back_brings_new_messages_alone(post: Home) -> None:
     assert post.json("erase", "--subject", STRANGER, "--dry-run").data["points"] == 1
 
 
-def test_a_name_in_any_column_is_known(post: Home) -> None:
+def test_a_name_in_any_column_is_known(post: UserFolder) -> None:
     """Only who neither sends nor receives is unknown."""
     data = post.json("erase", "--subject", STRANGER, "--subject", "no such person", "--dry-run").data
     assert (data["points"], data["unknown"]) == (2, 1)
 
 
-def test_another_list_is_another_federation(post: Home) -> None:
+def test_another_list_is_another_federation(post: UserFolder) -> None:
     """The columns and their order identify the federation; a plain column's record is as it was."""
     for other in (["recipient", "user_id"], ["user_id"], "user_id", ["user_id", "recipient", "label2"]):
         post.specify(data__subject=other)
@@ -105,7 +107,7 @@ def test_another_list_is_another_federation(post: Home) -> None:
         assert 'data.subject  ["user_id","recipient"]' in said.error["message"]
 
 
-def test_a_list_of_one_is_the_same_federation(trained: Home) -> None:
+def test_a_list_of_one_is_the_same_federation(trained: UserFolder) -> None:
     """A federation of one column goes on under a list of it."""
     trained.specify(data__subject=["user_id"])
     assert trained.json("verify").code == 0
@@ -120,7 +122,7 @@ def test_a_list_of_one_is_the_same_federation(trained: Home) -> None:
         ([1], "[data] subject must be text or a list of texts"),
     ],
 )
-def test_lists_that_make_no_sense_are_refused(subject: list[object], expected: str, home: Home) -> None:
+def test_lists_that_make_no_sense_are_refused(subject: list[object], expected: str, home: UserFolder) -> None:
     """With the line of the specification."""
     home.specify(data__subject=subject)
     said = home.json("train")

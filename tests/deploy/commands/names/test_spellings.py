@@ -11,7 +11,7 @@ import pytest
 import cluster
 from cluster.doctor import _Examination
 from storage.errors import SisaError
-from tests.doubles.home import MARKED, Columns, Home, ids_of, run, small_points, without
+from tests.doubles.user_folder import MARKED, Columns, UserFolder, ids_of, run, small_points, without
 
 SPELLINGS = {
     "case": ("mia@example.com", "Mia@Example.com"),
@@ -29,7 +29,7 @@ def renamed(**names: str) -> Columns:
     return columns
 
 
-def federation(home: Home, columns: Columns, **changes: object) -> Home:
+def federation(home: UserFolder, columns: Columns, **changes: object) -> UserFolder:
     """Return the home with a federation trained on these columns."""
     home.write("train.parquet", columns)
     home.specify(erasure__batch_window_seconds=0.0, **changes)
@@ -38,7 +38,7 @@ def federation(home: Home, columns: Columns, **changes: object) -> Home:
     return home
 
 
-def sources_told(home: Home) -> str:
+def sources_told(home: UserFolder) -> str:
     """Return what ``doctor`` finds of erased people in the source; its other checks want Ray."""
     with cluster.connect(home.config) as connected, pytest.raises(SisaError, match="source files") as found:
         _Examination(connected)._sources()
@@ -46,7 +46,7 @@ def sources_told(home: Home) -> str:
 
 
 @pytest.mark.parametrize("kind", SPELLINGS)
-def test_the_other_spelling_is_told_of(home: Home, kind: str) -> None:
+def test_the_other_spelling_is_told_of(home: UserFolder, kind: str) -> None:
     """A name of another spelling stays, and training, dry run, erasure, status and doctor all say so."""
     one, other = SPELLINGS[kind]
     federation(home, renamed(person_003=one, person_004=other))
@@ -66,7 +66,7 @@ def test_the_other_spelling_is_told_of(home: Home, kind: str) -> None:
     assert sources_told(home).startswith("source files hold 4 data points of subjects spelt like an erased one")
 
 
-def test_similar_names_are_taken_along(home: Home) -> None:
+def test_similar_names_are_taken_along(home: UserFolder) -> None:
     """With --include-similar all spellings go; the same id without it is another request."""
     federation(home, renamed(person_003="Mia", person_004="mia", person_005="M.I.A."))
     words = ("erase", "--subject", "mia", "--request-id", "er-1")
@@ -89,7 +89,7 @@ def test_similar_names_are_taken_along(home: Home) -> None:
         ("phone", ("+49 30 1234", "0049301234", "(49) 30-1234")),
     ],
 )
-def test_what_the_form_unites_goes_together(home: Home, form: str, spellings: tuple[str, ...]) -> None:
+def test_what_the_form_unites_goes_together(home: UserFolder, form: str, spellings: tuple[str, ...]) -> None:
     """Whichever spelling is named, all data points of the person go, and nothing is left to tell of."""
     people = {f"person_{number:03d}": f"0{number}" for number in range(29)}  # phone numbers all
     people |= dict(zip(("person_003", "person_004", "person_005"), spellings, strict=True))
@@ -103,7 +103,7 @@ def test_what_the_form_unites_goes_together(home: Home, form: str, spellings: tu
     assert home.json("status").data["subject_form"] == form
 
 
-def test_the_form_stays_what_it_was(home: Home) -> None:
+def test_the_form_stays_what_it_was(home: UserFolder) -> None:
     """Another form would make other people of the names in the store: refused, with both."""
     federation(home, small_points())
     assert home.json("status").data["subject_form"] == "trimmed"
@@ -118,13 +118,13 @@ def test_the_form_stays_what_it_was(home: Home) -> None:
     assert home.json("train").code == 0
 
 
-def test_an_unknown_form_is_refused(home: Home) -> None:
+def test_an_unknown_form_is_refused(home: UserFolder) -> None:
     """The message lists what there is."""
     home.specify(data__subject_form="surname")
     assert "trimmed, casefold, email, phone, integer" in home.json("train").error["message"]
 
 
-def test_unknown_names_of_the_call_are_named(home: Home) -> None:
+def test_unknown_names_of_the_call_are_named(home: UserFolder) -> None:
     """By name, in the order of the call, in dry runs and when it is carried out; repeats tell it again."""
     federation(home, small_points())
     names = ("erase", "--subject", "nobody", "--subject", "secret-person-003", "--id", "no-id")
@@ -138,7 +138,7 @@ def test_unknown_names_of_the_call_are_named(home: Home) -> None:
     assert "nobody" not in kept
 
 
-def test_unknown_lines_of_a_file_are_named(home: Home, tmp_path: Path) -> None:
+def test_unknown_lines_of_a_file_are_named(home: UserFolder, tmp_path: Path) -> None:
     """By number, many or few, beside names on the command line."""
     federation(home, small_points())
     file = tmp_path / "names.txt"
@@ -157,7 +157,7 @@ def test_unknown_lines_of_a_file_are_named(home: Home, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("words", [("--dry-run",), ("--request-id", "er-1")])
-def test_a_name_without_the_form_is_told_by_its_line(home: Home, words: tuple[str, ...]) -> None:
+def test_a_name_without_the_form_is_told_by_its_line(home: UserFolder, words: tuple[str, ...]) -> None:
     """The one line of many that is no number is told, and that the form of names is fixed; never the name."""
     columns = small_points()
     columns["user_id"] = [str(int(name[-3:])) if name != MARKED else "29" for name in columns["user_id"]]
@@ -173,7 +173,7 @@ def test_a_name_without_the_form_is_told_by_its_line(home: Home, words: tuple[st
     assert "[subject_number=2]" in refused["message"]
 
 
-def test_a_refused_request_counts_right(home: Home) -> None:
+def test_a_refused_request_counts_right(home: UserFolder) -> None:
     """``subjects``, ``ids`` and ``unknown`` say what was named; nothing of it is here."""
     federation(home, small_points())
     said = home.json("erase", "--subject", "nobody", "--subject", "none", "--id", "no-id", "--request-id", "er-1")
@@ -185,7 +185,7 @@ def test_a_refused_request_counts_right(home: Home) -> None:
 
 @pytest.mark.parametrize("request_id", ["secret-person-003", "Secret-Person-003 ", "SECRET.PERSON.003"])
 @pytest.mark.parametrize("option", ["--subject", "--id"])
-def test_a_request_id_that_is_the_name_is_refused(home: Home, request_id: str, option: str) -> None:
+def test_a_request_id_that_is_the_name_is_refused(home: UserFolder, request_id: str, option: str) -> None:
     """In any spelling: it would stay in the journal, in the receipt and in the log for ever."""
     federation(home, small_points())
     refused = home.refused("erase", option, "secret-person-003", "--request-id", request_id)
@@ -197,7 +197,7 @@ def test_a_request_id_that_is_the_name_is_refused(home: Home, request_id: str, o
 
 
 @pytest.mark.parametrize("request_id", ["49301234", "0049 30/1234", "ticket +49 30 1234"])
-def test_a_request_id_that_is_the_telephone_number_is_refused(home: Home, request_id: str) -> None:
+def test_a_request_id_that_is_the_telephone_number_is_refused(home: UserFolder, request_id: str) -> None:
     """Also where punctuation alone makes one number of the two; the ids of data points are no telephone numbers."""
     numbers = {f"secret-person-{n:03d}": f"+49 (30) {1231 + n}" for n in range(30)} | {MARKED: "+1 555 0100"}
     columns = {**small_points(), "user_id": [numbers[name] for name in small_points()["user_id"]]}
@@ -207,7 +207,7 @@ def test_a_request_id_that_is_the_telephone_number_is_refused(home: Home, reques
     assert home.json("erase", "--id", "secret-id-0003", "--request-id", "ticket-0003").code == 0
 
 
-def test_merged_accounts_bring_nothing_back(home: Home) -> None:
+def test_merged_accounts_bring_nothing_back(home: UserFolder) -> None:
     """The erased data points of one account stay out when the source gives them to another, and that is said."""
     federation(home, small_points())
     assert home.json("erase", "--subject", "secret-person-003").data["points"] == 4
@@ -222,7 +222,7 @@ def test_merged_accounts_bring_nothing_back(home: Home) -> None:
 
 
 @pytest.mark.parametrize("how", ["one by one", "readmitted"])
-def test_why_data_points_stay_out_by_id(home: Home, how: str) -> None:
+def test_why_data_points_stay_out_by_id(home: UserFolder, how: str) -> None:
     """Whose name is still the same is not said to have another one, by training and by the doctor alike."""
     federation(home, small_points())
     if how == "readmitted":
@@ -237,7 +237,7 @@ def test_why_data_points_stay_out_by_id(home: Home, how: str) -> None:
     assert f"because they were erased, {told}" in trained.out
 
 
-def test_somebody_comes_back(home: Home) -> None:
+def test_somebody_comes_back(home: UserFolder) -> None:
     """New data points are taken from then on, those that were erased are not; it is recorded, signed, idempotent."""
     federation(home, small_points())
     home.json("erase", "--subject", "secret-person-003")
@@ -272,14 +272,14 @@ def test_somebody_comes_back(home: Home) -> None:
         ),
     ],
 )
-def test_a_readmission_that_cannot_be(home: Home, words: tuple[str, ...], fact: str) -> None:
+def test_a_readmission_that_cannot_be(home: UserFolder, words: tuple[str, ...], fact: str) -> None:
     """Bad input, and nothing changes."""
     federation(home, small_points())
     home.json("erase", "--subject", "secret-person-003")
     assert fact in home.refused("readmit", *words).error["message"]
 
 
-def test_we_hold_nothing_on_you(home: Home, tmp_path: Path) -> None:
+def test_we_hold_nothing_on_you(home: UserFolder, tmp_path: Path) -> None:
     """The statement is printed, checked offline, and only the salt that was told once shows whom it is about."""
     federation(home, small_points())
     said = home.json("erase", "--subject", "nobody", "--request-id", "er-1").data
@@ -309,7 +309,7 @@ def test_we_hold_nothing_on_you(home: Home, tmp_path: Path) -> None:
     assert home.json("verify").data["receipts"] == {"checked": 1, "broken": []}
 
 
-def test_a_receipt_is_about_whom_the_salt_shows(home: Home, tmp_path: Path) -> None:
+def test_a_receipt_is_about_whom_the_salt_shows(home: UserFolder, tmp_path: Path) -> None:
     """The asker's salt, and nothing in the store, shows that a receipt is about the names that were given."""
     federation(home, small_points())
     words = ("erase", "--subject", "secret-person-003", "--subject", "nobody", "--request-id", "er-1")
@@ -329,7 +329,7 @@ def test_a_receipt_is_about_whom_the_salt_shows(home: Home, tmp_path: Path) -> N
     assert all(salt.encode() not in payload for payload in home.raw().values())
 
 
-def test_a_salt_shows_no_other_name(home: Home, tmp_path: Path) -> None:
+def test_a_salt_shows_no_other_name(home: UserFolder, tmp_path: Path) -> None:
     """A name that holds another one, behind what parts salts from names, does not make the receipt that other's."""
     federation(home, small_points())
     salt = home.json("erase", "--subject", "xsubject\0alice", "--request-id", "er-1").data["salt"]
@@ -340,7 +340,7 @@ def test_a_salt_shows_no_other_name(home: Home, tmp_path: Path) -> None:
     assert run(*check, "--salt", f"{salt}subject\0x", "--subject", "alice").code == 3
 
 
-def test_a_salt_needs_a_commitment(home: Home, tmp_path: Path) -> None:
+def test_a_salt_needs_a_commitment(home: UserFolder, tmp_path: Path) -> None:
     """A readmission commits to no names: asked whom it is about, it says so."""
     federation(home, small_points())
     home.json("erase", "--subject", "secret-person-003", "--request-id", "er-1")
@@ -351,7 +351,7 @@ def test_a_salt_needs_a_commitment(home: Home, tmp_path: Path) -> None:
     assert (said.code, "commits to no names" in said.error["message"]) == (2, True)
 
 
-def test_ids_that_are_subjects_take_the_form(home: Home) -> None:
+def test_ids_that_are_subjects_take_the_form(home: UserFolder) -> None:
     """Where each data point is its own subject, ids are compared in the form, and somebody can come back."""
     columns = small_points()
     columns["id"][5] = "Mia"
@@ -365,7 +365,7 @@ def test_ids_that_are_subjects_take_the_form(home: Home) -> None:
     assert home.json("train").data["points"] == 120
 
 
-def test_who_was_not_erased_is_named_to_who_readmits(home: Home) -> None:
+def test_who_was_not_erased_is_named_to_who_readmits(home: UserFolder) -> None:
     """A misspelt name among them is told, not passed over; the names are told to the asker alone."""
     federation(home, small_points())
     home.json("erase", "--subject", "secret-person-003")
@@ -380,7 +380,7 @@ def test_who_was_not_erased_is_named_to_who_readmits(home: Home) -> None:
     assert all(b"person-3" not in payload for payload in home.raw().values())
 
 
-def test_a_readmission_repeated_after_another_erasure(home: Home) -> None:
+def test_a_readmission_repeated_after_another_erasure(home: UserFolder) -> None:
     """It is recorded and done once: whoever is erased again stays out, and that is said."""
     federation(home, small_points())
     words = ("readmit", "--subject", "secret-person-003", "--reason", "a new contract", "--request-id", "back-1")

@@ -6,23 +6,23 @@ from pathlib import Path
 
 import pytest
 
-from tests.doubles.home import Home, run
+from tests.doubles.user_folder import UserFolder, run
 
 
 @pytest.fixture
-def erased(trained: Home) -> Home:
+def erased(trained: UserFolder) -> UserFolder:
     """A trained federation with one complete erasure, er-1."""
     assert trained.json("erase", "--subject", "secret-person-001", "--request-id", "er-1").code == 0
     return trained
 
 
-def _saved(home: Home, request: str) -> Path:
+def _saved(home: UserFolder, request: str) -> Path:
     path = home.folder / f"{request}.json"
     path.write_text(home.run("receipt", request).out, encoding="utf-8")
     return path
 
 
-def _published(home: Home) -> list[str]:
+def _published(home: UserFolder) -> list[str]:
     """Write the public keys to files as they would be handed out; return the options that name them."""
     options = []
     for each in home.json("keys").data["keys"]:
@@ -32,7 +32,7 @@ def _published(home: Home) -> list[str]:
     return options
 
 
-def test_keys_are_listed(trained: Home) -> None:
+def test_keys_are_listed(trained: UserFolder) -> None:
     """Before the first receipt there are none; after it one for receipts and one for the log's checkpoints."""
     assert trained.json("keys").data == {"rotated": False, "keys": []}
     assert "no signing keys yet" in trained.run("keys").out
@@ -48,7 +48,7 @@ def test_keys_are_listed(trained: Home) -> None:
     assert all(each["key_id"][:16] in said for each in found)
 
 
-def test_what_was_signed_before_a_rotation_still_verifies(erased: Home) -> None:
+def test_what_was_signed_before_a_rotation_still_verifies(erased: UserFolder) -> None:
     """Receipts, log and store check out with keys new and old, and no old private key is left."""
     old, earlier = _saved(erased, "er-1"), erased.folder / "checkpoint"
     before = {each["key_id"] for each in erased.json("keys").data["keys"]}
@@ -69,7 +69,7 @@ def test_what_was_signed_before_a_rotation_still_verifies(erased: Home) -> None:
     assert erased.json("verify").code == 0
 
 
-def test_every_rotation_is_one(erased: Home) -> None:
+def test_every_rotation_is_one(erased: UserFolder) -> None:
     """Each call replaces both keys once, and says so to people as well."""
     for retired in (2, 4):
         said = erased.run("keys", "--rotate")
@@ -80,7 +80,7 @@ def test_every_rotation_is_one(erased: Home) -> None:
         assert found[0]["since"] is not None
 
 
-def test_what_an_auditor_pins(erased: Home) -> None:
+def test_what_an_auditor_pins(erased: UserFolder) -> None:
     """One file has all keys, retired ones as well: it verifies receipts of before and after a rotation."""
     old, file = _saved(erased, "er-1"), erased.folder / "operator.keys"
     assert erased.json("keys", "--rotate").code == 0
@@ -92,7 +92,7 @@ def test_what_an_auditor_pins(erased: Home) -> None:
         assert run("receipt", "--check", str(receipt), "--key", str(file), "--json").data["trusted"] is True
 
 
-def test_files_that_are_no_keys(erased: Home) -> None:
+def test_files_that_are_no_keys(erased: UserFolder) -> None:
     """A file without keys, with half of one, or with something beside them is refused with what to give."""
     receipt, file = _saved(erased, "er-1"), erased.folder / "operator.keys"
     assert erased.json("keys", "--export", str(file)).code == 0
@@ -103,7 +103,7 @@ def test_files_that_are_no_keys(erased: Home) -> None:
         assert (said.code, "sisa keys --export" in said.error["remedy"]) == (2, True)
 
 
-def test_nothing_is_exported_before_there_is_a_key(trained: Home) -> None:
+def test_nothing_is_exported_before_there_is_a_key(trained: UserFolder) -> None:
     """Keys are made with the first receipt."""
     file = trained.folder / "operator.keys"
     assert trained.refused("keys", "--export", str(file)).error["message"] == "there are no signing keys yet"

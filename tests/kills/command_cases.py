@@ -9,14 +9,14 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
-from tests.doubles.home import duplicate
+from tests.doubles.user_folder import duplicate
+from tests.kills.command_runs import CommandRun
 from tests.kills.fail_points import Kind, Strike
-from tests.kills.lives import Life
-from tests.kills.zygote import Zygote, answer_of
+from tests.kills.fork_server import ForkServer, answer_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Story:
+class CommandCase:
     """A command that is struck, and what had been done before."""
 
     before: tuple[str, ...]
@@ -28,15 +28,15 @@ class Story:
         return self.command.partition(" ")[2]
 
 
-STORIES: Final[Mapping[str, Story]] = {
-    "train": Story(before=("fill",), command="train"),
-    "erase": Story(before=("fill", "train"), command="erase er-1"),
-    "erase many": Story(before=("fill", "train", "erase er-0"), command="erase er-2"),
-    "erase nobody": Story(before=("fill", "train", "erase er-0"), command="erase er-3"),
-    "train again": Story(before=("fill", "train", "erase er-0", "change"), command="train"),
-    "erase alike": Story(before=("fill", "train", "erase er-0"), command="erase er-5"),
-    "readmit": Story(before=("fill", "train", "erase er-0"), command="readmit re-0"),
-    "train back": Story(
+COMMAND_CASES: Final[Mapping[str, CommandCase]] = {
+    "train": CommandCase(before=("fill",), command="train"),
+    "erase": CommandCase(before=("fill", "train"), command="erase er-1"),
+    "erase many": CommandCase(before=("fill", "train", "erase er-0"), command="erase er-2"),
+    "erase nobody": CommandCase(before=("fill", "train", "erase er-0"), command="erase er-3"),
+    "train again": CommandCase(before=("fill", "train", "erase er-0", "change"), command="train"),
+    "erase alike": CommandCase(before=("fill", "train", "erase er-0"), command="erase er-5"),
+    "readmit": CommandCase(before=("fill", "train", "erase er-0"), command="readmit re-0"),
+    "train back": CommandCase(
         before=("fill", "train", "erase er-0", "readmit re-0", "change secret-person-005"), command="train"
     ),
 }
@@ -58,7 +58,7 @@ class Reference:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ending:
+class CaseOutcome:
     """What became of a case."""
 
     kills: int
@@ -71,10 +71,10 @@ class Ending:
 
 
 @dataclass(slots=True)
-class Stage:
+class CaseRunner:
     """Folders under ``base``, and the process that lives are forked from."""
 
-    zygote: Zygote
+    fork_server: ForkServer
     base: Path
     _references: dict[str, Reference] = field(default_factory=dict)
     _afterwards: dict[tuple[str, str], Mapping[str, Any]] = field(default_factory=dict)
@@ -83,7 +83,7 @@ class Stage:
     def reference(self, name: str) -> Reference:
         """Return the story's reference, made once."""
         if name not in self._references:
-            self._references[name] = self._undisturbed(STORIES[name])
+            self._references[name] = self._undisturbed(COMMAND_CASES[name])
         return self._references[name]
 
     def copy(self, name: str) -> Path:
@@ -96,7 +96,7 @@ class Stage:
         """Give commands that nothing strikes, each to a process of its own; return the last one's answer."""
         answer: dict[str, Any] = {}
         for command in commands:
-            answer = self.zygote.run(Life(folder=str(folder), command=command, jump_seconds=jump_seconds))
+            answer = self.fork_server.run(CommandRun(folder=str(folder), command=command, jump_seconds=jump_seconds))
             assert "error" not in answer, answer["error"]["trace"]
         return answer
 
@@ -104,40 +104,40 @@ class Stage:
         """Return the outcome of ``command`` after the story's, where nothing strikes either; made once."""
         if (name, command) not in self._afterwards:
             folder = self.copy(name)
-            self.run(folder, STORIES[name].command)
+            self.run(folder, COMMAND_CASES[name].command)
             self._afterwards[name, command] = self.run(folder, f"recover {command}")["data"]["outcome"]
         return self._afterwards[name, command]
 
-    def play(self, name: str, strikes: Sequence[Strike]) -> Ending:
+    def play(self, name: str, strikes: Sequence[Strike]) -> CaseOutcome:
         """Kill the story's command, and those that recover from it, one kill each; then let one process recover.
 
         One that is done before its blow ends the series.
         """
-        story, folder = STORIES[name], self.copy(name)
-        recover, kills = f"recover {story.command}", 0
+        case, folder = COMMAND_CASES[name], self.copy(name)
+        recover, kills = f"recover {case.command}", 0
         for number, strike in enumerate(strikes):
-            life = Life(folder=str(folder), command=recover if number else story.command, strike=strike)
-            _, end = self.zygote.begin(life)
+            run_ = CommandRun(folder=str(folder), command=recover if number else case.command, strike=strike)
+            _, end = self.fork_server.begin(run_)
             if end != "killed":
                 assert end == "ended", end
-                assert "error" not in (answer := answer_of(life)), answer["error"]["trace"]
+                assert "error" not in (answer := answer_of(run_)), answer["error"]["trace"]
                 break
             kills += 1
-        last = Life(folder=str(folder), command=recover)
+        last = CommandRun(folder=str(folder), command=recover)
         told = tuple(last.told.read_text(encoding="utf-8").splitlines()) if last.told.exists() else ()
         data = self.run(folder, recover)["data"]
         shutil.rmtree(folder)
-        return Ending(kills=kills, found=data["found"], told=told, answer=data)
+        return CaseOutcome(kills=kills, found=data["found"], told=told, answer=data)
 
-    def _undisturbed(self, story: Story) -> Reference:
+    def _undisturbed(self, case: CommandCase) -> Reference:
         number = next(self._numbers)
         folder, other = self.base / f"before-{number}", self.base / f"undisturbed-{number}"
         folder.mkdir()
-        self.run(folder, *story.before)
+        self.run(folder, *case.before)
         duplicate(folder, other)
-        calm = self.run(other, story.command)
+        calm = self.run(other, case.command)
         served = self.run(folder, "look")["data"]["served"]
-        answer = self.run(other, f"recover {story.command}")["data"]
+        answer = self.run(other, f"recover {case.command}")["data"]
         return Reference(
             folder=folder,
             steps=tuple(calm["steps"]),

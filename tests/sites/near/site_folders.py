@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from cluster.config.sites import Site, SitesSpecification, read_sites
+from cluster.config.sites import ListedSite, SitesSpecification, read_sites
 from storage.encryption.store import SealedStore
 from storage.stores.local import LocalStore
-from tests.doubles.home import Columns, Said, as_table, run, small_points
+from tests.doubles.user_folder import Columns, CommandResult, as_table, run, small_points
 
 COMMON = """
 name = "hospitals"
@@ -47,7 +47,7 @@ def people_of(site: str, number: int) -> Columns:
 
 
 @dataclass(frozen=True, slots=True)
-class Houses:
+class SiteFolders:
     """The folder."""
 
     folder: Path
@@ -58,7 +58,7 @@ class Houses:
         """The specification."""
         return self.folder / "sisa.toml"
 
-    def fill(self, *, settings: str = "", each: str = "") -> Houses:
+    def fill(self, *, settings: str = "", each: str = "") -> SiteFolders:
         """Write every site's data, and the specification: ``settings`` of all, ``each`` in the table of each site."""
         for number, name in enumerate(self.names):
             self.write(name, people_of(name, number))
@@ -86,7 +86,7 @@ class Houses:
         """What the file says."""
         return read_sites(self.config)
 
-    def site(self, name: str) -> Site:
+    def site(self, name: str) -> ListedSite:
         """Return one site."""
         return self.specification.site(name)
 
@@ -100,6 +100,6 @@ class Houses:
         paths = (path for path in store.rglob("*") if path.is_file() and ".locks" not in path.parts)
         return {path.relative_to(store).as_posix(): path.read_bytes() for path in paths}
 
-    def json(self, command: str, *words: str) -> Said:
+    def json(self, command: str, *words: str) -> CommandResult:
         """Run the command with this folder's specification and ``--json``."""
         return run(command, "--config", str(self.config), *words, "--json")

@@ -14,10 +14,10 @@ import cluster.training.workers
 from cluster.results.sites import SitesStatus
 from cluster.sites.federation import SiteFederation, connect_sites
 from cluster.sites.simulation import simulated
-from tests.doubles.home import ids_of, small_points
 from tests.doubles.stores.s3_servers import plain_client
+from tests.doubles.user_folder import ids_of, small_points
 from tests.doubles.workers.local_workers import LocalWorkers
-from tests.sites.near.houses import COMMON, Houses, people_of
+from tests.sites.near.site_folders import COMMON, SiteFolders, people_of
 from tests.sites.one_cluster.buckets import DRIVER
 from tests.sites.one_cluster.nodes import SITES
 
@@ -33,37 +33,37 @@ Rows = list[dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
+class FederationResult:
     """What a federation has come to."""
 
     digests: Digests
     answers: Rows
 
     @classmethod
-    def by(cls, federation: SiteFederation, asked: Path) -> Told:
+    def by(cls, federation: SiteFederation, asked: Path) -> FederationResult:
         """Return what it has come to now."""
         return cls(digests=digests_of(federation.status()), answers=federation.predict(asked).table().to_pylist())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Near:
+class InFolders:
     """The same federation as folders of one machine."""
 
-    houses: Houses
-    trained: Told
-    erased: Told
+    site_folders: SiteFolders
+    trained: FederationResult
+    erased: FederationResult
     """Without ``PERSON``."""
-    erased_also: Told
+    erased_also: FederationResult
     """Without ``POINT`` either."""
 
     @property
     def asked(self) -> Path:
         """Data points to ask about."""
-        return self.houses.folder / "asked.parquet"
+        return self.site_folders.folder / "asked.parquet"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Apart:
+class OnCluster:
     """The federation on the cluster."""
 
     folder: Path
@@ -78,18 +78,18 @@ class Apart:
         """The specification."""
         return self.folder / "sisa.toml"
 
-    def fill(self, upstream: str) -> Apart:
+    def fill(self, upstream: str) -> OnCluster:
         """Put every site's data in its bucket; ``upstream`` lets everybody do so."""
         client = plain_client(upstream)
-        houses = Houses(self.folder, SITES)
+        site_folders = SiteFolders(self.folder, SITES)
         for number, site in enumerate(SITES):
-            path = houses.write(site, people_of(site, number))
+            path = site_folders.write(site, people_of(site, number))
             client.put_object(Bucket=site, Key=f"{self.prefix}/data/train.parquet", Body=path.read_bytes())
             path.unlink()
         client.close()
         return self
 
-    def specify(self, *, leaves: Mapping[str, str], factory: str = "shards.models:mlp") -> Apart:
+    def specify(self, *, leaves: Mapping[str, str], factory: str = "shards.models:mlp") -> OnCluster:
         """Write the specification."""
         own = f'store = "{self.place(DRIVER, "federation")}"\nendpoint = "{self.endpoint}"\ncredentials = "{DRIVER}"'
         text = _COMMON.replace('store = "./office"', own).replace("[model]", f'[model]\nfactory = "{factory}"')
@@ -119,18 +119,23 @@ def digests_of(status: SitesStatus) -> Digests:
     }
 
 
-def near_sites(folder: Path) -> Near:
+def near_sites(folder: Path) -> InFolders:
     """Let the same federation train and erase, with sites as folders and without Ray."""
-    houses = Houses(folder, SITES).fill()
-    houses.config.write_text(houses.config.read_text("utf-8").replace(COMMON, _COMMON), encoding="utf-8")
-    asked = houses.write("asked", small_points(people=5))
+    site_folders = SiteFolders(folder, SITES).fill()
+    site_folders.config.write_text(site_folders.config.read_text("utf-8").replace(COMMON, _COMMON), encoding="utf-8")
+    asked = site_folders.write("asked", small_points(people=5))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cluster.training.workers, "RayPool", LocalWorkers)
         patch.setattr(cluster.training.workers, "join_ray", lambda _: False)
-        with connect_sites(simulated(houses.specification)) as federation:
+        with connect_sites(simulated(site_folders.specification)) as federation:
             federation.train()
-            trained = Told.by(federation, asked)
+            trained = FederationResult.by(federation, asked)
             federation.erase("north", subjects=[PERSON])
-            erased = Told.by(federation, asked)
+            erased = FederationResult.by(federation, asked)
             federation.erase("north", ids=[POINT])
-            return Near(houses=houses, trained=trained, erased=erased, erased_also=Told.by(federation, asked))
+            return InFolders(
+                site_folders=site_folders,
+                trained=trained,
+                erased=erased,
+                erased_also=FederationResult.by(federation, asked),
+            )

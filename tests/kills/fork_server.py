@@ -21,7 +21,7 @@ from typing import IO, Any, Final, Literal, NoReturn
 
 import torch
 
-from tests.kills.lives import Life, life_from_json, live
+from tests.kills.command_runs import CommandRun, carry_out, run_from_json
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 
@@ -48,25 +48,25 @@ End = Literal["killed", "stopped", "ended", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
-class Zygote:
+class ForkServer:
     """The test's end of it."""
 
     orders: IO[str]
     replies: IO[str]
 
-    def begin(self, life: Life) -> tuple[int, End]:
-        """Fork a process that lives ``life``; return its number, and its end, or that it was stopped."""
-        return self._ask({"life": life.to_json()})
+    def begin(self, run_: CommandRun) -> tuple[int, End]:
+        """Fork a process that lives ``run_``; return its number, and its end, or that it was stopped."""
+        return self._ask({"run": run_.to_json()})
 
     def resume(self, process: int) -> End:
         """Let a stopped process go on to its end."""
         return self._ask({"resume": process})[1]
 
-    def run(self, life: Life) -> dict[str, Any]:
+    def run(self, run_: CommandRun) -> dict[str, Any]:
         """Return what a process has to say that nothing strikes."""
-        _, end = self.begin(life)
-        assert end == "ended", f"{life}: {end}"
-        return answer_of(life)
+        _, end = self.begin(run_)
+        assert end == "ended", f"{run_}: {end}"
+        return answer_of(run_)
 
     def _ask(self, order: dict[str, Any]) -> tuple[int, End]:
         self.orders.write(json.dumps(order) + "\n")
@@ -75,28 +75,28 @@ class Zygote:
         return reply["process"], reply["end"]
 
 
-def answer_of(life: Life) -> dict[str, Any]:
+def answer_of(run_: CommandRun) -> dict[str, Any]:
     """Return what the process wrote down at its end."""
-    answer: dict[str, Any] = json.loads(life.answer.read_text(encoding="utf-8"))
+    answer: dict[str, Any] = json.loads(run_.answer.read_text(encoding="utf-8"))
     return answer
 
 
 @contextmanager
-def zygote() -> Iterator[Zygote]:
+def fork_server() -> Iterator[ForkServer]:
     """Start the process; when the block ends, it ends, with whatever still sleeps."""
-    command = [sys.executable, "-m", "tests.kills.zygote"]
+    command = [sys.executable, "-m", "tests.kills.fork_server"]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin
         assert process.stdout
-        yield Zygote(process.stdin, process.stdout)
+        yield ForkServer(process.stdin, process.stdout)
 
 
 def _serve(orders: IO[str], replies: IO[str]) -> None:
     asleep: set[int] = set()
     for line in orders:
         order = json.loads(line)
-        if "life" in order:
-            process = _fork(life_from_json(order["life"]))
+        if "run" in order:
+            process = _fork(run_from_json(order["run"]))
         else:
             process = order["resume"]
             asleep.discard(process)
@@ -111,20 +111,20 @@ def _serve(orders: IO[str], replies: IO[str]) -> None:
         os.waitpid(process, 0)
 
 
-def _fork(life: Life) -> int:
-    life.answer.unlink(missing_ok=True)
+def _fork(run_: CommandRun) -> int:
+    run_.answer.unlink(missing_ok=True)
     process = os.fork()
     if process == 0:
-        _live_and_end(life)
+        _run_and_end(run_)
     return process
 
 
-def _live_and_end(life: Life) -> NoReturn:
+def _run_and_end(run_: CommandRun) -> NoReturn:
     """Be the forked process: whatever happens, it does not return into its parent's loop."""
     status = 1
     try:
         os.dup2(2, 1)  # what the parent says there is for the test
-        live(life)
+        carry_out(run_)
         status = 0
     finally:
         if status:

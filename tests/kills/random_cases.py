@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final
 
+from tests.kills.command_cases import COMMAND_CASES, CaseRunner, Reference
 from tests.kills.fail_points import Moment, Strike
-from tests.kills.stage import STORIES, Reference, Stage
 from tests.kills.table import complaints
 from tests.kills.zombies import wake_both
 
@@ -17,52 +17,52 @@ _RECOVERY_STEPS: Final = 60
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Drawn:
+class RandomCase:
     """A story, and the blows in it."""
 
-    story: str
+    case_name: str
     strikes: tuple[Strike, ...]
 
 
-def draw_kills(seed: int, stage: Stage) -> Drawn:
+def draw_kills(seed: int, runner: CaseRunner) -> RandomCase:
     """Return one to four kills: of the command, then of those that recover from it."""
     random = Random(seed)  # noqa: S311  the same blows for the same seed
-    story = random.choice(tuple(STORIES))
+    case_name = random.choice(tuple(COMMAND_CASES))
     again = [
         Strike(moment=_moment(random), nth=random.randint(1, _RECOVERY_STEPS))
         for _ in range(random.randrange(_MOST_KILLS))
     ]
-    return Drawn(story=story, strikes=(_first(random, stage.reference(story)), *again))
+    return RandomCase(case_name=case_name, strikes=(_first(random, runner.reference(case_name)), *again))
 
 
-def try_kills(stage: Stage, seed: int) -> int:
+def try_kills(runner: CaseRunner, seed: int) -> int:
     """Kill as the seed says, recover, and return how many kills there were. Raises ``AssertionError``."""
-    drawn = draw_kills(seed, stage)
-    ending = stage.play(drawn.story, drawn.strikes)
-    wrong = list(complaints(drawn.story, ending, stage.reference(drawn.story)))
-    assert not wrong, "\n".join([f"seed {seed}: {drawn}", *wrong])
-    return ending.kills
+    random_case = draw_kills(seed, runner)
+    outcome = runner.play(random_case.case_name, random_case.strikes)
+    wrong = list(complaints(random_case.case_name, outcome, runner.reference(random_case.case_name)))
+    assert not wrong, "\n".join([f"seed {seed}: {random_case}", *wrong])
+    return outcome.kills
 
 
-def draw_sleepers(seed: int, stage: Stage) -> Drawn:
+def draw_sleepers(seed: int, runner: CaseRunner) -> RandomCase:
     """Return where two writers fall asleep, one after the other, at a change or at a look."""
     random = Random(seed)  # noqa: S311  the same blows for the same seed
-    story = random.choice(tuple(STORIES))
-    reference = stage.reference(story)
+    case_name = random.choice(tuple(COMMAND_CASES))
+    reference = runner.reference(case_name)
     steps = len(reference.steps) + reference.looks
     first, second = random.randint(1, steps), random.randint(1, steps)
     moments: tuple[Moment, ...] = ("before", "after")
     strikes = [Strike(moment=random.choice(moments), nth=nth, looks=True, blow="stop") for nth in (first, second)]
-    return Drawn(story=story, strikes=tuple(strikes))
+    return RandomCase(case_name=case_name, strikes=tuple(strikes))
 
 
-def try_sleepers(stage: Stage, seed: int) -> tuple[str, str]:
+def try_sleepers(runner: CaseRunner, seed: int) -> tuple[str, str]:
     """Return how two writers end that sleep where the seed says, as ``wake_both`` does. Raises ``AssertionError``."""
-    drawn = draw_sleepers(seed, stage)
+    random_case = draw_sleepers(seed, runner)
     try:
-        return wake_both(stage, drawn.story, *drawn.strikes)
+        return wake_both(runner, random_case.case_name, *random_case.strikes)
     except AssertionError as error:
-        raise AssertionError(f"seed {seed}: {drawn}\n{error}") from error
+        raise AssertionError(f"seed {seed}: {random_case}\n{error}") from error
 
 
 def _first(random: Random, reference: Reference) -> Strike:

@@ -1,7 +1,7 @@
 """What one process lives through: a command on a user's folder, with the real front door and real encryption.
 
 Only the workers are in the command's own process, where Ray would have started others. The processes are forked from
-``tests.kills.zygote``.
+``tests.kills.fork_server``.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from coordinator.state import FederationState, servable
 from storage.encryption.store import SealedStore
 from storage.errors import SisaError, WriterBusy
 from storage.s3.client import S3Store
-from tests.doubles.home import Home, ids_of, small_points, without
+from tests.doubles.user_folder import UserFolder, ids_of, small_points, without
 from tests.doubles.workers.local_workers import LocalWorkers
 from tests.kills.fail_points import Strike, StruckStore
 
@@ -68,7 +68,7 @@ spelling; re-0 lets back whom er-0 has erased."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Life:
+class CommandRun:
     """One process: what it does, and the blow that it meets."""
 
     folder: str
@@ -95,50 +95,50 @@ class Life:
         return Path(self.folder) / "told.txt"
 
 
-def life_from_json(fields: Mapping[str, Any]) -> Life:
+def run_from_json(fields: Mapping[str, Any]) -> CommandRun:
     """Return the life that ``to_json`` wrote."""
     strike = fields["strike"]
-    return Life(**{**fields, "strike": None if strike is None else Strike(**strike)})
+    return CommandRun(**{**fields, "strike": None if strike is None else Strike(**strike)})
 
 
-def live(life: Life) -> None:
+def carry_out(run_: CommandRun) -> None:
     """Do what the life is about, and write down how it ended."""
     opened: list[StruckStore] = []
-    _replace_outer_world(life, opened)
+    _replace_outer_world(run_, opened)
     try:
-        answer = {"data": _obey(life)}
+        answer = {"data": _obey(run_)}
     except SisaError as error:
         answer = {"error": {"kind": error.kind, "message": error.message, "trace": traceback.format_exc()}}
     answer |= {"steps": [kind for store in opened for kind in store.steps], "looks": sum(each.looks for each in opened)}
-    life.answer.write_text(json.dumps(answer), encoding="utf-8")
+    run_.answer.write_text(json.dumps(answer), encoding="utf-8")
 
 
-def _obey(life: Life) -> object:
+def _obey(run_: CommandRun) -> object:
     """Do what the command says; one whose clock jumps tries again until the sleeper's lease is over."""
-    word, _, about = life.command.partition(" ")
-    home = Home(Path(life.folder))
+    word, _, about = run_.command.partition(" ")
+    home = UserFolder(Path(run_.folder))
     while True:
         try:
-            return COMMANDS[word](home, about, partial(_tell, life.told))
+            return COMMANDS[word](home, about, partial(_tell, run_.told))
         except WriterBusy:
-            if not life.jump_seconds:
+            if not run_.jump_seconds:
                 raise
 
 
-def _replace_outer_world(life: Life, opened: list[StruckStore]) -> None:
+def _replace_outer_world(run_: CommandRun, opened: list[StruckStore]) -> None:
     """Let federations of this process meet the blow; and let Ray alone."""
     ticks = count()
 
     def opened_struck(specification: FederationSpecification) -> SealedStore:
         inner = open_objects(specification).inner
-        if isinstance(inner, S3Store) and life.jump_seconds:
+        if isinstance(inner, S3Store) and run_.jump_seconds:
             inner = S3Store(
                 inner.bucket,
                 inner.prefix,
                 inner.endpoint,
-                monotonic=lambda: next(ticks) * life.jump_seconds,
+                monotonic=lambda: next(ticks) * run_.jump_seconds,
             )
-        opened.append(StruckStore(inner, life.strike))
+        opened.append(StruckStore(inner, run_.strike))
         return SealedStore(opened[-1])
 
     patch = pytest.MonkeyPatch()  # never undone: this process is forked for one life
@@ -164,7 +164,7 @@ def _tell(told: Path, notice: Notice) -> None:
 _Listener = Callable[[Notice], None]
 
 
-def _fill(home: Home, about: str, _listener: _Listener) -> None:
+def _fill(home: UserFolder, about: str, _listener: _Listener) -> None:
     """Write data and specification; ``about`` is the store's place and its server's, if it is on one."""
     store, _, endpoint = about.partition(" ")
     home.fill(partition__key=None)
@@ -172,7 +172,7 @@ def _fill(home: Home, about: str, _listener: _Listener) -> None:
         home.specify(partition__key=None, store=store, endpoint=endpoint)
 
 
-def _change(home: Home, about: str, _listener: _Listener) -> None:
+def _change(home: UserFolder, about: str, _listener: _Listener) -> None:
     """Let the source lose three people and get new data points, of a new person or of one that is named; whoever is
     erased is still in it.
     """
@@ -182,17 +182,17 @@ def _change(home: Home, about: str, _listener: _Listener) -> None:
     home.write("train.parquet", {name: [*values, *new[name]] for name, values in gone.items()})
 
 
-def _train(home: Home, _about: str, listener: _Listener) -> None:
+def _train(home: UserFolder, _about: str, listener: _Listener) -> None:
     with cluster.connect(home.config, listener=listener) as federation:
         federation.train()
 
 
-def _ask(home: Home, about: str, listener: _Listener) -> str:
+def _ask(home: UserFolder, about: str, listener: _Listener) -> str:
     with cluster.connect(home.config, listener=listener) as federation:
         return _give(federation, about)
 
 
-def _recover(home: Home, about: str, listener: _Listener) -> dict[str, Any]:
+def _recover(home: UserFolder, about: str, listener: _Listener) -> dict[str, Any]:
     """Give the next command after ``about`` was interrupted, and tell what was found and how it all ended.
 
     A request that the store knows is not given again before it is done: it was acknowledged, and whoever writes next
@@ -209,7 +209,7 @@ def _recover(home: Home, about: str, listener: _Listener) -> dict[str, Any]:
         return {"found": found, "again": again, "outcome": _outcome(federation)}
 
 
-def _command(home: Home, about: str, _listener: _Listener) -> dict[str, Any]:
+def _command(home: UserFolder, about: str, _listener: _Listener) -> dict[str, Any]:
     """Give the command as people do; return its exit code, and its error if there is one."""
     word, _, request_id = about.partition(" ")
     options = ["--request-id", request_id] if request_id else []
@@ -222,7 +222,7 @@ def _command(home: Home, about: str, _listener: _Listener) -> dict[str, Any]:
     return {"code": said.code, **({"error": said.error} if said.code else {})}
 
 
-def _look(home: Home, about: str, _listener: _Listener) -> dict[str, Any]:
+def _look(home: UserFolder, about: str, _listener: _Listener) -> dict[str, Any]:
     with cluster.connect(home.config) as federation:
         state = read_state(federation.store)
         found = _found(federation, about)
@@ -231,7 +231,7 @@ def _look(home: Home, about: str, _listener: _Listener) -> dict[str, Any]:
         return found
 
 
-COMMANDS: Mapping[str, Callable[[Home, str, _Listener], Any]] = {
+COMMANDS: Mapping[str, Callable[[UserFolder, str, _Listener], Any]] = {
     "fill": _fill,
     "change": _change,
     "train": _train,

@@ -14,13 +14,13 @@ import cluster.training.workers
 from shards.learners.trainer import TrainingEvent, TrainTask
 from storage.errors import Corrupt
 from storage.objects import ObjectStore
-from tests.doubles.home import Home
+from tests.doubles.user_folder import UserFolder
 from tests.doubles.workers.local_workers import LocalWorkers
 from tests.residue.markers import Markers, files_under, laid_open
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
+class StoreContents:
     """A store at one moment."""
 
     raw: Mapping[str, bytes]
@@ -30,20 +30,20 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Story:
+class Observation:
     """What there was to be seen."""
 
     markers: Markers
     user: Mapping[str, bytes]
     """The user's own files: where the markers come from."""
-    before: Seen
-    after: Seen
+    before: StoreContents
+    after: StoreContents
     crossed: Mapping[str, bytes]
     """What went to workers and came back, as Ray would carry it."""
 
 
 @dataclass(slots=True)
-class OverheardWorkers(LocalWorkers):
+class RecordedWorkers(LocalWorkers):
     """Workers in this process; all that would cross to other processes is taken down."""
 
     taken_down: dict[str, bytes] = field(default_factory=dict)
@@ -60,31 +60,31 @@ class OverheardWorkers(LocalWorkers):
             self.taken_down[f"{len(self.taken_down)} {type(message).__name__}"] = pickle.dumps(message)
 
 
-def tell(home: Home, markers: Markers, *, subject: str) -> Story:
+def tell(home: UserFolder, markers: Markers, *, subject: str) -> Observation:
     """Train, erase by a file of names, and return all that was seen; ``subject`` names the person's marker."""
     crossed: dict[str, bytes] = {}
     names = name_file(home, markers, subject=subject)
     user = {path: payload for path, payload in files_under(home.folder).items() if not path.endswith(".py")}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cluster.training.workers, "RayPool", partial(OverheardWorkers, taken_down=crossed))
+        patch.setattr(cluster.training.workers, "RayPool", partial(RecordedWorkers, taken_down=crossed))
         said = home.json("train")
         assert said.code == 0, said.out
         before = seen_in(home)
         said = home.json("erase", "--file", str(names))
         assert (said.code, said.data["state"]) == (0, "complete"), said.out
-    return Story(markers=markers, user=user, before=before, after=seen_in(home), crossed=crossed)
+    return Observation(markers=markers, user=user, before=before, after=seen_in(home), crossed=crossed)
 
 
-def name_file(home: Home, markers: Markers, *, subject: str) -> Path:
+def name_file(home: UserFolder, markers: Markers, *, subject: str) -> Path:
     """Write the file of names for an erasure: the person, and someone whom nobody knows."""
     path = home.folder / "names.txt"
     path.write_text(f"{markers[subject].value}\n{markers['request'].value}\n", encoding="utf-8")
     return path
 
 
-def seen_in(home: Home) -> Seen:
+def seen_in(home: UserFolder) -> StoreContents:
     """Return what the store shows to those who hold its keys, and to those who hold the disk."""
-    return Seen(raw=files_under(home.store), opened=opened(home.objects))
+    return StoreContents(raw=files_under(home.store), opened=opened(home.objects))
 
 
 def opened(store: ObjectStore) -> dict[str, bytes]:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from coordinator.ports import Notice
 from shards.learners.trainer import SliceLearned
-from tests.doubles.home import MARKER, Home
+from tests.doubles.user_folder import MARKER, UserFolder
 
-MODULE = "mortal_net"
+MODULE = "dying_net"
 
 _RAISING = 1000
 
@@ -45,7 +45,7 @@ class Mortal(nn.Module):
 """
 
 
-def give_mortal_model(home: Home, deaths: int | str, **changes: object) -> Home:
+def give_dying_model(home: UserFolder, deaths: int | str, **changes: object) -> UserFolder:
     """Put the model beside the specification and name it there."""
     source = f"FOLDER = {str(home.folder)!r}\n{SOURCE}"  # the model itself runs in a copy of it
     (home.folder / f"{MODULE}.py").write_text(source, encoding="utf-8")
@@ -54,12 +54,12 @@ def give_mortal_model(home: Home, deaths: int | str, **changes: object) -> Home:
     return home
 
 
-def plan_deaths(home: Home, deaths: int | str) -> None:
+def plan_deaths(home: UserFolder, deaths: int | str) -> None:
     """Let workers die so often, or ``"raise"`` whenever they come to the marked data points."""
     (home.folder / "deaths").write_bytes(bytes(_RAISING if isinstance(deaths, str) else deaths))
 
 
-def deaths_left(home: Home) -> int:
+def deaths_left(home: UserFolder) -> int:
     """Return how often workers are still to die."""
     return (home.folder / "deaths").stat().st_size
 

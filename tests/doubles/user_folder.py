@@ -33,7 +33,7 @@ Columns = dict[str, list[Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Said:
+class CommandResult:
     """The result of a command."""
 
     code: int
@@ -131,7 +131,7 @@ SETTINGS: Mapping[str, object] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Home:
+class UserFolder:
     """A user's folder."""
 
     folder: Path
@@ -146,7 +146,7 @@ class Home:
         """The specification."""
         return self.folder / "sisa.toml"
 
-    def fill(self, columns: Columns | None = None, **changes: object) -> Home:
+    def fill(self, columns: Columns | None = None, **changes: object) -> UserFolder:
         """Write ``train.parquet`` and the specification."""
         self.write("train.parquet", columns or small_points())
         self.specify(**changes)
@@ -178,12 +178,12 @@ class Home:
             pq.write_table(table, path)
         return path
 
-    def run(self, *words: str) -> Said:
+    def run(self, *words: str) -> CommandResult:
         """Run the command in this process, with this folder's specification."""
         command, *rest = words
         return run(command, "--config", str(self.config), *rest)
 
-    def json(self, *words: str) -> Said:
+    def json(self, *words: str) -> CommandResult:
         """Run the command with ``--json``."""
         return self.run(*words, "--json")
 
@@ -213,7 +213,7 @@ class Home:
         passed_over = (".locks", "control", "manifest", "keyrings", "__pycache__")
         return {name: path.read_bytes() for name, path in names.items() if not set(name.split("/")) & set(passed_over)}
 
-    def refused(self, *words: str, code: int = 2) -> Said:
+    def refused(self, *words: str, code: int = 2) -> CommandResult:
         """Run the command and check that it ends with ``code``, names a remedy and loses nothing; return its result."""
         kept, before = self.kept(), run("status", "--config", str(self.config), "--json")
         said = self.json(*words)
@@ -225,23 +225,23 @@ class Home:
         return said
 
 
-def duplicate(folder: Path, other: Path) -> Home:
+def duplicate(folder: Path, other: Path) -> UserFolder:
     """Copy a folder whose federation is one of its own from then on; a plain copy may only be read."""
-    home = Home(Path(shutil.copytree(folder, other, dirs_exist_ok=True)))
+    home = UserFolder(Path(shutil.copytree(folder, other, dirs_exist_ok=True)))
     store = LocalStore(str(home.store))
     if (identity := read_identity(store)) is not None:
         take_place(store, identity.id)
     return home
 
 
-def run(*words: str) -> Said:
+def run(*words: str) -> CommandResult:
     """Run the command in this process."""
     out, err = io.StringIO(), io.StringIO()
     with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit, match="^[0-6]$") as end:
         main(list(words))
     code = end.value.code
     assert isinstance(code, int)
-    said = Said(code=code, out=out.getvalue(), err=err.getvalue())
+    said = CommandResult(code=code, out=out.getvalue(), err=err.getvalue())
     assert "Traceback" not in said.out + said.err, said.err
     return said
 
