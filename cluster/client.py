@@ -127,7 +127,7 @@ class Client:
         """
         parts = _address(url)
         if not (token.isascii() and token.isprintable()) or " " in token:
-            raise Invalid("the token is none: it has spaces or signs that no token has", "copy it again, all of it")
+            raise Invalid("the token is none: it has spaces or signs that no token has", "Copy it again, all of it.")
         self._is_secure = parts.scheme == "https"
         self._trust = trust
         self._attempts = attempts
@@ -220,7 +220,7 @@ class Client:
         if not _REQUEST_ID.fullmatch(named):
             raise Invalid(
                 "over HTTP a request id is 1 to 200 of A-Z, a-z, 0-9, '.', '_', ':', '-', no sign first",
-                "choose another, or leave it out: one is drawn then",
+                "Choose another, or leave it out: one is drawn then.",
             )
         body = {
             "subjects": list(subjects),
@@ -301,7 +301,7 @@ class Client:
         if isinstance(found, SitesStatus):
             raise Invalid(
                 "this is the server of a federation of several sites, whose status has another shape",
-                "ask for it as one of those: status_of_any() in Python, 'sisa status --url' without --watch",
+                "Ask for it as one of those: status_of_any() in Python, 'sisa status --url' without --watch.",
             )
         return found
 
@@ -378,14 +378,14 @@ class Client:
                 self.close()
                 raise Invalid(
                     "the server's certificate is not trusted",
-                    "check the address; authorities of your own are named by SSL_CERT_FILE",
+                    "Check the address; authorities of your own are named by SSL_CERT_FILE.",
                     server=self._place[0],
                 ) from error
             except (OSError, HTTPException) as error:
                 self.close()
                 raise Unavailable(
                     f"the server does not answer: {type(error).__name__}",
-                    "check the address, and that 'sisa serve' runs there",
+                    "Check the address, and that 'sisa serve' runs there.",
                     server=f"{self._place[0]}:{self._place[1] or 'default port'}",
                 ) from error
 
@@ -434,7 +434,7 @@ class Client:
         """Return the error for an answer of another shape. It has no cause: that would quote the answer."""
         return Corrupt(
             "the server's answer is not what the API's version 1 says",
-            "check the address; if it is right, upgrade the older of the two",
+            "Check the address; if it is right, upgrade the older of the two.",
             server=self.server_release or "unknown",
             client=RELEASE,
         )
@@ -468,7 +468,7 @@ def _address(url: str) -> SplitResult:
         if parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0 and not strange:
             parts.hostname.encode("idna")
             return parts
-    raise Invalid("this is not the address of an HTTP API", "write it like http://127.0.0.1:8000")
+    raise Invalid("this is not the address of an HTTP API", "Write it like http://127.0.0.1:8000.")
 
 
 def _is_here(host: str) -> bool:
@@ -499,7 +499,7 @@ def _good(reply: _Reply) -> _Reply:
         fact, remedy, kind = str(error_body["message"]), str(error_body["remedy"]), error_body.get("kind")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):  # not the API: a proxy, another server
         kind = None
-        fact, remedy = f"the server answered with status {reply.status}, not as the API does", "check the address"
+        fact, remedy = f"the server answered with status {reply.status}, not as the API does", "Check the address."
     if reply.status in {401, 403} and kind != "withheld":
         raise NotAllowed(fact, remedy)
     if kind == MODEL_FAILED:

@@ -106,7 +106,7 @@ class _Examination:
         if bucket is not None and (bucket.object_lock or bucket.replication):
             raise SisaError(
                 f"the bucket keeps objects from being erased: {' '.join(out_of_reach(bucket))}",
-                "use a bucket without object lock and replication for data and models; receipts will say so until then",
+                "Use a bucket without object lock and replication for data and models. Until then receipts say so.",
                 store=self._federation.store.location,
             )
         if bucket is not None:
@@ -124,7 +124,7 @@ class _Examination:
         if free < LEAST_FREE_BYTES:
             raise SisaError(
                 f"only {free / 1e9:.2f} GB are free beside the specification",
-                "make room before training",
+                "Make room before training.",
                 folder=str(folder),
             )
         return f"{free / 1e9:.0f} GB free"
@@ -139,7 +139,7 @@ class _Examination:
         refuse_forgotten(self._federation.store, self._federation.reading.current)
         owed = sum(request.state.is_open for request in state.requests)
         if owed:
-            raise SisaError(f"{owed} erasure requests are not complete", "run 'sisa train': it goes on with them")
+            raise SisaError(f"{owed} erasure requests are not complete", "Run 'sisa train': it goes on with them.")
         similar = similar_subjects(state)
         alike = (
             f"; {similar:,} subjects have names that differ from another's only in case or spacing" if similar else ""
@@ -153,7 +153,7 @@ class _Examination:
         if behind > MOST_SECONDS_BEHIND:
             raise SisaError(
                 clock_is_behind(behind),
-                "set this machine's clock (NTP); if another one's was ahead by mistake, time catches up with it",
+                "Set this machine's clock (NTP); if another one's was ahead by mistake, time catches up with it.",
             )
         return "not behind any time on record"
 
@@ -184,13 +184,13 @@ class _Examination:
             alone = f"; {found.by_id} of them {WHY_BY_ID}" if found.by_id else ""
             raise SisaError(
                 f"source files still hold erased people: {listed}{alone}{f'; and {alike}' if found.respelt else ''}",
-                "these files are yours to rewrite; training leaves out what was erased, by subject and by id, whatever"
-                f" the files hold; {_rows_and_copies(found)}",
+                "These files are yours to rewrite; training leaves out what was erased, by subject and by id, whatever"
+                f" the files hold; {_rows_and_copies(found)}.",
             )
         if found.respelt:
             raise SisaError(
                 f"source files hold {alike}: {', '.join(sorted(found.respelt))}",
-                "'sisa erase' takes them out, if they are the same people",
+                "'sisa erase' takes them out, if they are the same people.",
             )
         return "no source file holds an erased data point"
 
@@ -200,12 +200,12 @@ class _Examination:
         if found.problems:
             raise SisaError(
                 f"the receipts' log is not what the witness keeps of it: {found.problems[0]}",
-                "stop, keep both stores as they are, and run 'sisa log --check'",
+                "Stop, keep both stores as they are, and run 'sisa log --check'.",
             )
         if (found.earlier or 0) < found.entries:
             raise SisaError(
                 f"the witness keeps the log up to entry {found.earlier or 0} of {found.entries}",
-                "check that it can be written; the next erasure brings it up to date",
+                "Check that it can be written; the next erasure brings it up to date.",
             )
         return f"keeps the receipts' log up to its last entry, {found.entries}"
 
@@ -227,8 +227,8 @@ class _Examination:
             raise SisaError(
                 f"command lines of programs that joined the Ray cluster name {found} of those who are erased, and Ray"
                 " keeps them",
-                "start its head with an empty folder for its metadata (RAY_gcs_storage_path), then run 'sisa launch';"
-                " let programs of yours read names from a file",
+                "Start its head with an empty folder for its metadata (RAY_gcs_storage_path), then run 'sisa launch';"
+                " let programs of yours read names from a file.",
             )
         return f"none of {len(lines)} command lines that Ray keeps names anybody who is erased"
 
@@ -261,7 +261,7 @@ def _check_clock(bucket: StoreFacts) -> None:
     if apart is not None and abs(apart) > MOST_SECONDS_APART:
         raise SisaError(
             f"this machine's clock is {abs(apart):.0f} seconds {'behind' if apart > 0 else 'ahead of'} the store's",
-            "set this machine's clock (NTP): S3 refuses requests when it is about 900 seconds off",
+            "Set this machine's clock (NTP): S3 refuses requests when it is about 900 seconds off.",
             store=bucket.location,
         )
 

@@ -31,8 +31,8 @@ EARLIER: Final = "one before 0.2"
 """What is said of a release that cannot say which one it is."""
 
 REMEDY: Final = (
-    "install the newer one wherever this federation is used, then run 'sisa stop' and 'sisa launch', and 'sisa serve'"
-    " where it is served: see docs/upgrades.md"
+    "Install the newer one wherever this federation is used, then run 'sisa stop' and 'sisa launch', and 'sisa serve'"
+    " where it is served: see docs/upgrades.md."
 )
 
 HEADER: Final = "Sisa-Release"
@@ -80,7 +80,7 @@ def refuse_other_contract(said: str, parts: Collection[str]) -> None:
         if (theirs := speaks(said, part) or 1) != (ours := speaks(own, part)):
             raise OtherRelease(
                 f"the server speaks version {theirs} of {_CONTRACT[part]}, this client version {ours}",
-                "install one release on both sides: the newer one",
+                "Install one release on both sides: the newer one.",
                 server=release_in(said) or "unknown",
                 client=RELEASE,
             )

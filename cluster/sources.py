@@ -201,7 +201,7 @@ def _row_writer(files: ExitStack, rows_in: Path | None) -> Callable[[Sequence[ob
     try:
         lines = csv_writer(files.enter_context(rows_in.open("x", newline="", encoding="utf-8")))
     except FileExistsError:
-        raise Conflict(f"{rows_in} exists already", "name another file for the rows") from None
+        raise Conflict(f"{rows_in} exists already", "Name another file for the rows.") from None
     lines.writerow(("file", "row", "why"))
     return lines.writerow
 

@@ -84,11 +84,11 @@ class TokenRegister:
         Raises ``Invalid`` for an unknown role, days outside 0 .. 3650, or a note that cannot be shown.
         """
         if role not in get_args(Role):
-            raise Invalid(f"a token's role is one of {', '.join(get_args(Role))}, got {role!r}", "name one of them")
+            raise Invalid(f"a token's role is one of {', '.join(get_args(Role))}, got {role!r}", "Name one of them.")
         if not 0 < days <= _MOST_DAYS:
-            raise Invalid(f"a token lives above 0 and at most {_MOST_DAYS} days, got {days:g}", "choose other --days")
+            raise Invalid(f"a token lives above 0 and at most {_MOST_DAYS} days, got {days:g}", "Choose other --days.")
         if len(note) > 200 or not (note.isprintable() or not note):
-            raise Invalid("a token's note is at most 200 printable characters", "shorten it: it is shown in lists")
+            raise Invalid("a token's note is at most 200 printable characters", "Shorten it: it is shown in lists.")
         token_id, secret, now = secrets.token_hex(6), secrets.token_hex(_SECRET_BYTES), self._clock.now()
         record = TokenRecord(
             token_id=token_id,
@@ -111,7 +111,7 @@ class TokenRegister:
 
         def revoked(records: tuple[TokenRecord, ...]) -> tuple[TokenRecord, ...]:
             if token_id not in {each.token_id for each in records}:
-                raise Invalid("there is no such token", "see 'sisa token list'", token=token_id[:40])
+                raise Invalid("there is no such token", "See 'sisa token list'.", token=token_id[:40])
             is_meant = (each.token_id == token_id and not each.revoked_at for each in records)
             return tuple(
                 replace(each, revoked_at=revoked_at) if meant else each

@@ -39,7 +39,7 @@ def aggregate(probabilities_KNC: npt.NDArray[np.float64], rule: Rule) -> Aggrega
     Raises ``Unavailable`` when no constituent answers.
     """
     if len(probabilities_KNC) == 0:
-        raise Unavailable("every constituent abstains", "wait for the retraining to finish: see 'sisa status'")
+        raise Unavailable("every constituent abstains", "Wait for the retraining to finish: see 'sisa status'.")
     if rule == "mean_probability":
         scores = probabilities_KNC.mean(axis=0)
     else:
@@ -53,8 +53,8 @@ def model_failed(fact: str, point: int | None) -> ModelFailed:
     """Return the error; ``point``: which of those asked about it is, where that is known."""
     return ModelFailed(
         f"the model has no answer for a data point: {fact}",
-        "correct the data point or leave it out: the model may not take its values, such as a category that it does"
-        " not know",
+        "Correct the data point or leave it out: the model may not take its values, such as a category that it does"
+        " not know.",
         **({} if point is None else {"point": point}),
     )
 

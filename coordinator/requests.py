@@ -296,7 +296,7 @@ def check_request_id(request_id: str) -> None:
     raise Invalid(
         f"a request id is 1 to {_MOST_CHARACTERS} printable characters, got {len(request_id)} characters"
         f"{'' if request_id.isprintable() else ', not all printable'}",
-        "choose another --request-id, or leave it out: one is drawn then",
+        "Choose another --request-id, or leave it out: one is drawn then.",
     )
 
 
@@ -306,5 +306,5 @@ def check_own_request_id(request_id: str) -> None:
     if request_id.startswith(_OF_REFUTATIONS):
         raise Invalid(
             f"ids that begin with '{_OF_REFUTATIONS}' are those of statements about constituents found wrong",
-            "choose another --request-id, or leave it out: one is drawn then",
+            "Choose another --request-id, or leave it out: one is drawn then.",
         )

@@ -116,7 +116,7 @@ def advanced(mark: SiteMark | None, standing: SiteStanding, site: str) -> SiteMa
     if mark is not None and standing.identity != mark.identity:
         raise Conflict(
             "this is another site than the one that joined under its name: its partition key differs",
-            "bring the first one back, or withdraw it and let the other join under a name of its own",
+            "Bring the first one back, or withdraw it and let the other join under a name of its own.",
             site=site,
         )
     if mark is not None and (
@@ -144,7 +144,7 @@ def set_back(site: str) -> Unavailable:
     """Return the error for a site that stands behind what it once was."""
     return Unavailable(
         "the site stands behind what it was: its store was set back to an earlier moment",
-        "restore its newest state; if that is lost, withdraw the site: it may hold again what was erased",
+        "Restore its newest state; if that is lost, withdraw the site: it may hold again what was erased.",
         site=site,
     )
 
@@ -156,7 +156,7 @@ def combine(answers: Sequence[SiteAnswer], rule: Rule) -> Aggregated:
     constituents answered. Raises ``Unavailable`` when no site answers.
     """
     if not answers:
-        raise Unavailable("no site answers", "wait until one does: see 'sisa status'")
+        raise Unavailable("no site answers", "Wait until one does: see 'sisa status'.")
     total = sum(answer.constituents for answer in answers)
     parts = [answer.scores_NC.astype(np.float64) * answer.constituents for answer in answers]
     if rule == "majority_vote":
@@ -203,7 +203,7 @@ class Roster:
         if not site.is_member:
             raise Conflict(
                 "this site was withdrawn: it is no longer part of the federation",
-                "let its operator join again under another name, if they want to",
+                "Let its operator join again under another name, if they want to.",
                 site=name,
                 since=site.withdrawn_at,
             )
@@ -235,7 +235,7 @@ class Roster:
     def _known(self, name: str) -> SiteRecord:
         site = self.find(name)
         if site is None:
-            raise Invalid("no site of this name has joined the federation", "see 'sisa status'", site=name)
+            raise Invalid("no site of this name has joined the federation", "See 'sisa status'.", site=name)
         return site
 
     def _with(self, name: str, **changes: object) -> Roster:

@@ -217,7 +217,7 @@ def _outcome(story: _Story, home: Path) -> Outcome:
     problem = Problem(
         kind="proof_failed",
         message="what the demo claims does not hold on this machine",
-        remedy="this is a bug: please report it with the output of 'sisa verify --json'",
+        remedy="This is a bug: please report it with the output of 'sisa verify --json'.",
     )
     return Outcome(data=data, text=where, problem=problem, code=ExitCode.PROOF_FAILED)
 
@@ -227,7 +227,7 @@ def _write_data(dataset: str, folder: Path, data_folder: Path | None) -> DemoDat
         return write_digits(folder)
     if dataset == "fashion-mnist":
         return write_fashion_mnist(folder, data_folder)
-    raise Invalid(f"there is no demo data set {dataset!r}", "choose digits or fashion-mnist")
+    raise Invalid(f"there is no demo data set {dataset!r}", "Choose digits or fashion-mnist.")
 
 
 def _specification(data: DemoData) -> str:

@@ -68,7 +68,7 @@ def write_digits(folder: Path) -> DemoData:
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
-        raise Invalid("the digits come with scikit-learn, which is missing", "pip install 'sisa-ray[demo]'") from error
+        raise Invalid("the digits come with scikit-learn, which is missing", "Pip install 'sisa-ray[demo]'.") from error
     digits = load_digits()
     pixels = digits.data.astype(np.uint8)
     labels = digits.target.astype(np.int64)
@@ -100,7 +100,7 @@ def _fashion_file(name: str, source: Path | None, installed: Path, fetch: Downlo
     file = f"{name}.gz"
     if source is not None and not (source / file).is_file():
         raise Invalid(
-            "the folder lacks a file of Fashion-MNIST", "name a folder with all four", file=str(source / file)
+            "the folder lacks a file of Fashion-MNIST", "Name a folder with all four.", file=str(source / file)
         )
     here = source or installed
     packed = (here / file).read_bytes() if (here / file).is_file() else _fetched(file, fetch)
@@ -116,14 +116,14 @@ def _fashion_file(name: str, source: Path | None, installed: Path, fetch: Downlo
     return content
 
 
-_REMEDY = "get it anew: apt install dataset-fashion-mnist, or name another folder with --data-folder"
+_REMEDY = "Install it again with 'apt install dataset-fashion-mnist', or name another folder with --data-folder."
 
 
 def _fetched(file: str, fetch: Download) -> bytes:
     try:
         return fetch(_ADDRESS + file)
     except (URLError, OSError) as error:
-        remedy = "apt install dataset-fashion-mnist, or name a folder that holds the four files with --data-folder"
+        remedy = "Run 'apt install dataset-fashion-mnist', or name a folder with the four files with --data-folder."
         raise Unavailable("Fashion-MNIST is not on this machine and cannot be downloaded", remedy, file=file) from error
 
 

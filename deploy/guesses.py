@@ -116,7 +116,7 @@ def _stated(found: SourceDescription, name: str | None) -> ColumnDescription | N
     names = [column.name for column in found.columns]
     if name not in names:
         near = get_close_matches(name, names, n=1)
-        remedy = f"did you mean {near[0]!r}?" if near else f"columns are {_some(names)}"
+        remedy = f"Did you mean {near[0]!r}?" if near else f"Columns are {_some(names)}."
         raise Invalid(f"there is no column {name!r}", remedy, file=found.files[0])
     return found.columns[names.index(name)]
 
@@ -129,36 +129,36 @@ def _guess_label(found: SourceDescription) -> ColumnDescription:
     known = [named[name] for name in _LABEL_NAMES if name in named]
     if known:
         return next((column for column in known if _is_class(found, column)), known[0])
-    raise Invalid("no column looks like a label", _remedy_label(found, "name it"), file=found.files[0])
+    raise Invalid("no column looks like a label", _remedy_label(found, "Name it"), file=found.files[0])
 
 
 def _check_label(found: SourceDescription, column: ColumnDescription) -> None:
     if column.nulls:
         few = f" in {column.nulls} of {found.points} data points"
-        raise Invalid(f"the label column holds nulls{few}", "give every data point a label", column=column.name)
+        raise Invalid(f"the label column holds nulls{few}", "Give every data point a label.", column=column.name)
     if _is_number(found, column):
         many = f"more than {len(column.values) or 1000}" if column.distinct is None else column.distinct
         raise Invalid(
             f"the label column holds numbers, not classes: {many} different ones in {found.points} data points",
-            "learning a number (regression) does not exist yet: write a column of classes that its ranges fall into,"
+            "Learning a number (regression) does not exist yet: write a column of classes that its ranges fall into,"
             " such as low, middle, high (pandas.cut, or CASE in SQL); numbers that do name classes can be written as"
-            f" text, such as 'c17'; or {_remedy_label(found, 'name another column')}",
+            f" text, such as 'c17'; or {_remedy_label(found, 'name another column')}.",
             column=column.name,
         )
     if not _repeat(found, column):
         fact = f"the label column holds {len(column.values)} different texts in {found.points} data points, not classes"
-        raise Invalid(fact, _remedy_label(found, "name another column"), column=column.name)
+        raise Invalid(fact, _remedy_label(found, "Name another column"), column=column.name)
     if len(column.values) < 2:
         number = "too many" if column.distinct is None else str(len(column.values))
         fact = f"the label column holds {number} classes; training needs two or more, and they must be names"
-        raise Invalid(fact, _remedy_label(found, "name another column"), column=column.name)
+        raise Invalid(fact, _remedy_label(found, "Name another column"), column=column.name)
 
 
 def _remedy_label(found: SourceDescription, name_it: str) -> str:
     able = [column.name for column in found.columns if _is_class(found, column)]
     if not able:
-        return "add a column with each data point's class, and name it with --label"
-    return f"{name_it} with --label; able to be one: {_some(able)}"
+        return "Add a column with each data point's class, and name it with --label."
+    return f"{name_it} with --label. Columns that could be one: {_some(able)}."
 
 
 def _is_class(found: SourceDescription, column: ColumnDescription) -> bool:
@@ -196,9 +196,9 @@ def _guess_id(found: SourceDescription, columns: Sequence[ColumnDescription]) ->
     if ranked:
         return min(ranked, key=lambda each: each[:2])[2]
     if able:
-        remedy = f"name it with --id; able to be one: {_some([column.name for column in able])}"
+        remedy = f"Name it with --id. Columns that could be one: {_some([column.name for column in able])}."
     else:
-        remedy = f"add a column with each point's own{_why_no_id(columns)}"
+        remedy = f"Add a column with each point's own{_why_no_id(columns)}."
     raise Invalid("no column looks like a unique id", remedy, file=found.files[0])
 
 
@@ -227,12 +227,12 @@ def _why_no_id(columns: Sequence[ColumnDescription]) -> str:
 def _check_id(found: SourceDescription, column: ColumnDescription) -> None:
     if not _names_things(column):
         raise Invalid(
-            "the id column must hold texts or whole numbers, and no nulls", "name another", column=column.name
+            "the id column must hold texts or whole numbers, and no nulls", "Name another.", column=column.name
         )
     if column.repeats:
         few = column.distinct is not None
         fact = f"{column.distinct} distinct ids for {found.points} data points" if few else "ids that occur twice"
-        raise Invalid(f"the id column holds {fact}", "name a unique one with --id", column=column.name)
+        raise Invalid(f"the id column holds {fact}", "Name a unique one with --id.", column=column.name)
 
 
 def _names_things(column: ColumnDescription) -> bool:
@@ -345,7 +345,7 @@ def _no_features(left_out: Sequence[tuple[str, str]]) -> Invalid:
     reasons = "; ".join(f"{name!r}: {reason}" for name, reason in left_out[:10])
     return Invalid(
         "no column of numbers is left for features",
-        f"write the features as columns of numbers{f' ({reasons})' if reasons else ''}",
+        f"Write the features as columns of numbers{f' ({reasons})' if reasons else ''}.",
     )
 
 

@@ -65,7 +65,7 @@ def draft_specification(
     form = seen_csv_form(source, encoding)
     found = describe_source(in_csv_form(source, form))
     if found.points == 0:
-        raise Invalid("the data hold no data point", "name a file that holds some", data=location)
+        raise Invalid("the data hold no data point", "Name a file that holds some.", data=location)
     guess = guess_parts(found, id_column=id_column, subject_column=subject_column, label_column=label_column)
     text = _text(_train(location, base, folder), found, guess, form, passed_over_text(source))
     return SpecificationDraft(text=text, points=found.points, guess=guess)
@@ -296,7 +296,7 @@ def write_specification(
     Raises ``Conflict`` when the file exists and is not to be replaced.
     """
     if config.exists() and not replace:
-        raise Conflict(f"{config} exists already", "name another with --config, or replace it with --force")
+        raise Conflict(f"{config} exists already", "Name another with --config, or replace it with --force.")
     draft = draft_specification(
         location,
         config.parent,

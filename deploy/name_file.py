@@ -41,9 +41,9 @@ def names_in(file: Path) -> Iterator[str]:
         with file.open(encoding="utf-8-sig", errors="surrogateescape") as lines:
             yield from _good_lines(lines, file)
     except FileNotFoundError:
-        raise Invalid("there is no such file of names", "check the path after --file", file=str(file)) from None
+        raise Invalid("there is no such file of names", "Check the path after --file.", file=str(file)) from None
     except OSError as error:
-        raise Invalid("the file of names cannot be read", "name a readable text file", file=str(file)) from error
+        raise Invalid("the file of names cannot be read", "Name a readable text file.", file=str(file)) from error
 
 
 def _good_lines(lines: TextIO, file: Path) -> Iterator[str]:
@@ -59,7 +59,7 @@ def _good_lines(lines: TextIO, file: Path) -> Iterator[str]:
     if faults or not number:
         raise Invalid(
             f"the file of names has {_faults_text(bad, faults)}",
-            "write one name a line, as UTF-8 text; nothing was erased",
+            "Write one name a line, as UTF-8 text; nothing was erased.",
             file=str(file),
         )
 

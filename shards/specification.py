@@ -293,5 +293,5 @@ def check_schedule(training: TrainingSettings, partition: PartitionSettings) -> 
     if training.epochs < least:
         raise Invalid(
             f"[training] epochs = {training.epochs} gives some of {partition.slices} slices no epoch",
-            f"set epochs to at least {least}, or [partition] slices to fewer",
+            f"Set epochs to at least {least}, or [partition] slices to fewer.",
         )

@@ -78,7 +78,7 @@ def in_form(text: str, form: SubjectForm) -> str:
         case _:
             formed = _integer(_trimmed(text))
     if not formed:
-        raise Invalid("a name has nothing but white space and invisible characters", "leave it out")
+        raise Invalid("a name has nothing but white space and invisible characters", "Leave it out.")
     return formed
 
 
@@ -164,7 +164,7 @@ def _phone(text: str) -> str:
     digits = "".join(str(unicodedata.digit(c)) for c in unicodedata.normalize("NFKC", text) if c.isdecimal())
     if not digits:
         raise Invalid(
-            "a name has no digit, but subjects are declared to be phone numbers", 'set [data] subject_form = "trimmed"'
+            "a name has no digit, but subjects are declared to be phone numbers", 'Set [data] subject_form = "trimmed".'
         )
     while digits.startswith("00") and len(digits) > 2:
         digits = digits[2:]
@@ -176,7 +176,7 @@ def _integer(text: str) -> str:
     if number is None or not _INTEGER.fullmatch(number):
         raise Invalid(
             "a name is not a whole number, but subjects are declared to be whole numbers",
-            'set [data] subject_form = "trimmed"',
+            'Set [data] subject_form = "trimmed".',
         )
     return number
 

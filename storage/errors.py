@@ -13,7 +13,8 @@ from typing import ClassVar
 class SisaError(Exception):
     """Root of all errors raised on purpose.
 
-    ``fact`` says what happened, ``remedy`` what the reader can do, ``context`` names identifiers.
+    ``fact`` says what happened, a fragment without a full stop; ``remedy``, whole sentences, what the reader can do;
+    ``context`` names identifiers.
     Survives pickling with type, text and fields (Ray sends errors between processes that way).
     """
 
@@ -32,7 +33,7 @@ class SisaError(Exception):
         return f"{self.fact} [{names}]" if names else self.fact
 
     def __str__(self) -> str:
-        return f"{self.message} {self.remedy}".strip()
+        return f"{self.message}. {self.remedy}" if self.remedy else self.message
 
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild, (type(self), self.fact, self.remedy, self.context)

@@ -18,7 +18,7 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 _PROFILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
 _KEY_ID = re.compile(r"(AKIA|ASIA)[A-Z0-9]{12,}")
 _BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
-_FORMS = "write a folder such as './federation', 'file:///absolute/folder' or 's3://bucket/prefix'"
+_FORMS = "Write a folder such as './federation', 'file:///absolute/folder' or 's3://bucket/prefix'."
 
 
 PROFILE_RULE: Final = (
@@ -40,13 +40,13 @@ def open_store(location: str, base: Path, endpoint: str | None = None, profile: 
     if profile is not None and not is_on_s3(location):
         raise Invalid(
             "a profile names credentials for an S3 server, and this store is not on one",
-            "leave 'credentials' out, or name the store 's3://bucket/prefix'",
+            "Leave 'credentials' out, or name the store 's3://bucket/prefix'.",
             store=location,
         )
     if endpoint is not None and not is_on_s3(location):
         raise Invalid(
             "an endpoint is the address of an S3 server, and this store is not on one",
-            "leave 'endpoint' out, or name the store 's3://bucket/prefix'",
+            "Leave 'endpoint' out, or name the store 's3://bucket/prefix'.",
             store=location,
         )
     scheme = _SCHEME.match(location)

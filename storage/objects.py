@@ -126,7 +126,7 @@ def key_segment(text: str) -> str:
     """Return ``text`` as one segment of a key. Raises ``Invalid`` when it cannot be one."""
     if not _SEGMENT.fullmatch(text):
         raise Invalid(
-            "this name has to be one segment of an object key", "use a-z, 0-9, '.', '_', '-'", name=repr(text)
+            "this name has to be one segment of an object key", "Use a-z, 0-9, '.', '_', '-'.", name=repr(text)
         )
     return text
 
@@ -141,7 +141,7 @@ def object_key(text: str) -> ObjectKey:
     if not is_object_key(text):
         raise Invalid(
             "an object key has segments of a-z, 0-9, '.', '_' and '-' joined by single '/'",
-            "name the object within that alphabet",
+            "Name the object within that alphabet.",
             key=repr(text[:80]),
         )
     return ObjectKey(text)

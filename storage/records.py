@@ -29,9 +29,9 @@ def encode_record(fields: Mapping[str, Json]) -> bytes:
         record["sha256"] = digest_of(record)
         payload = canonical_json(record)
     except (TypeError, ValueError) as error:
-        raise Invalid("a record holds a value that JSON cannot hold", "use text, numbers, lists and names") from error
+        raise Invalid("a record holds a value that JSON cannot hold", "Use text, numbers, lists and names.") from error
     if not _is_named_by_text(record):
-        raise Invalid("a record would read back as another one", "use text as names")
+        raise Invalid("a record would read back as another one", "Use text as names.")
     return payload
 
 
@@ -49,7 +49,7 @@ def decode_record(payload: bytes, key: ObjectKey, field_names: frozenset[str]) -
     if version > FORMAT_VERSION or field_names < record.keys():
         raise NewerFormat(
             "the record was written by a newer version of this system",
-            "upgrade sisa-ray on this machine",
+            "Upgrade sisa-ray on this machine.",
             key=key,
             format_version=version,
         )
@@ -91,6 +91,6 @@ def _is_named_by_text(value: Json) -> bool:
 def _refuse_damage(key: ObjectKey) -> NoReturn:
     raise Corrupt(
         "a stored record is not what was written",
-        "keep the object for inspection and restore it from a copy; it was not used",
+        "Keep the object for inspection and restore it from a copy; it was not used.",
         key=key,
     )

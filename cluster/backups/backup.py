@@ -68,12 +68,12 @@ def back_up(
     else is in a place, ``Unavailable`` when the store changes too fast.
     """
     if keep < 1:
-        raise Invalid("at least one backup is kept", "give a number from 1 on, or leave it out", keep=keep)
+        raise Invalid("at least one backup is kept", "Give a number from 1 on, or leave it out.", keep=keep)
     own = [Placed(store, "the store"), *([Placed(store.keys, "'keys'")] if store.keys else [])]
     given = [Placed(place, "the place of the backup"), *([Placed(keys, "the place of its keys")] if keys else [])]
     refuse_overlap(*own, *given)
     if next((info for info in store.inner.list("") if is_content(info.key)), None) is None:
-        raise Invalid("there is no federation here", "check 'store' in the specification", store=store.location)
+        raise Invalid("there is no federation here", "Check 'store' in the specification.", store=store.location)
     refuse_restoring(store)
     check_owner(store)
     identity = settle_identity(store)
@@ -120,13 +120,13 @@ def _check_place(place: ObjectStore, ids: set[str], kind: str, objects_at: str) 
         raise Conflict(
             f"this place has backups of something else: {last.about.get('kind')} of the federation"
             f" {last.about.get('name')!r}",
-            "name another place: each federation has its own, and its keys have theirs",
+            "Name another place: each federation has its own, and its keys have theirs.",
             place=place.location,
         )
     if kind == KEYS and last.about.get("of") != objects_at:
         raise Conflict(
             "this place has the keys of the backups in another place, and would lose them",
-            "name a place of keys for each place of backups",
+            "Name a place of keys for each place of backups.",
             place=place.location,
             backups=str(last.about.get("of")),
         )

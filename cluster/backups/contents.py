@@ -53,7 +53,7 @@ def refuse_overlap(*places: Placed) -> None:
             if here.startswith(there) or there.startswith(here):
                 raise Invalid(
                     f"{one.word} and {other.word} are one place, or one contains the other",
-                    "name places apart: who gets hold of the one must not have the other",
+                    "Name places apart: who gets hold of the one must not have the other.",
                     one=one.store.location,
                     other=other.store.location,
                 )
@@ -67,7 +67,7 @@ def refuse_others(place: ObjectStore, is_ours: Callable[[ObjectKey], bool], what
     if strange is not None:
         raise Conflict(
             f"this place is not empty, and what is there is no {what}",
-            "name an empty place, or one that does not exist yet",
+            "Name an empty place, or one that does not exist yet.",
             place=place.location,
             found=strange,
         )

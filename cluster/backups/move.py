@@ -63,7 +63,7 @@ def move(
             check_owner(store)
         identity = read_identity(store)
         if identity is None and next(iter(store.inner.list("")), None) is None:
-            raise Invalid("there is no federation here", "check 'store' in the specification", store=store.location)
+            raise Invalid("there is no federation here", "Check 'store' in the specification.", store=store.location)
         identity = settle_identity(store)
         if not _is_taken(place, identity.id):
             count = _copy(store.inner, place, identity.id, progress)
@@ -98,7 +98,7 @@ def _copy(store: ObjectStore, place: ObjectStore, own_id: str, progress: Callabl
     if found["moved"] != own_id:
         raise Conflict(
             f"the move that was begun to this place is of another store, {found['from']}",
-            "name an empty place",
+            "Name an empty place.",
             place=place.location,
         )
     sizes = _listed(store)
@@ -125,7 +125,7 @@ def _put(place: ObjectStore, key: ObjectKey, payload: bytes) -> None:
     if place.get(key).payload != payload:
         raise Corrupt(
             "an object does not read back as it was written; nothing was deleted",
-            "look at the disk or server of the new place, then run the command again",
+            "Look at the disk or server of the new place, then run the command again.",
             place=place.location,
             key=key,
         )

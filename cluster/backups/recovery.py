@@ -135,7 +135,7 @@ def restore(
     if opened_keys is not None and opened_keys.about.get("federation") != objects.about.get("federation"):
         raise Conflict(
             "the keys are another federation's",
-            "name the place that 'sisa backup --keys' was given",
+            "Name the place that 'sisa backup --keys' was given.",
             keys=opened_keys.place,
         )
     restore_objects(store, objects, opened_keys, given)

@@ -75,7 +75,7 @@ def open_contents(source: Readable, kind: str, number: int | None = None) -> Con
         if index.about.get("kind") != kind:
             raise Invalid(
                 f"this place has a backup of {index.about.get('kind')}, not of {kind}",
-                "the place of the backup comes first, that of its keys after --keys",
+                "The place of the backup comes first, that of its keys after --keys.",
                 place=source.location,
             )
         blobs: Mapping[ObjectKey, Blob] = index.objects
@@ -91,7 +91,7 @@ def open_contents(source: Readable, kind: str, number: int | None = None) -> Con
     if not any(key.startswith(("control/", f"{KEYRINGS}/")) for key in sizes):
         raise Invalid(
             "there is no backup here, and no copy of a store",
-            "name the place that 'sisa backup' was given, or the copy of a store",
+            "Name the place that 'sisa backup' was given, or the copy of a store.",
             place=source.location,
         )
     return Contents(
@@ -138,7 +138,7 @@ def restore_objects(store: SealedStore, objects: Contents, keys: Contents | None
             if has_foreign_keys(store) and not given.take_keys:
                 raise Conflict(
                     "the keys belong to a store at another place: an erasure here would destroy them there",
-                    "if that store is lost, run the same command with --take-keys; for a drill, name another 'keys'",
+                    "If that store is lost, run the same command with --take-keys; for a drill, name another 'keys'.",
                     keys=store.keys.location,
                 )
         wanted.sort(key=lambda each: (_rank(each.key), each.key))
@@ -190,7 +190,7 @@ def _wanted(
     if is_apart != (store.keys is not None):
         raise Invalid(
             f"the keys of what is to be restored were in {'a place of their own' if is_apart else 'the store itself'}",
-            "name a place for 'keys' in the specification" if is_apart else "leave 'keys' out of the specification",
+            "Name a place for 'keys' in the specification." if is_apart else "Leave 'keys' out of the specification.",
             backup=objects.place,
         )
     secrets = keys or objects
@@ -230,7 +230,7 @@ def _begin(store: SealedStore, objects: Contents, now: datetime) -> Mapping[str,
     if found["digest"] != objects.digest:
         raise Conflict(
             f"the restore that was begun here is of another backup, from {found['place']}",
-            "repeat that one (--number), or name an empty place in the specification",
+            "Repeat that one (--number), or name an empty place in the specification.",
             store=store.location,
         )
     return found
@@ -253,7 +253,7 @@ def require_room(store: ObjectStore, wanted_bytes: int) -> None:
         if free < wanted_bytes:
             raise StoreFull(
                 f"the disk has {free:,} bytes free, and {wanted_bytes:,} are to be restored",
-                "make room, or name another place in the specification",
+                "Make room, or name another place in the specification.",
                 store=store.location,
             )
 
@@ -264,7 +264,7 @@ def _put(wanted: _Wanted) -> None:
     if create_or_read(wanted.store, wanted.key, payload) != payload:
         raise Conflict(
             "another object has the name of one that is to be restored",
-            "name an empty place in the specification",
+            "Name an empty place in the specification.",
             store=wanted.store.location,
             key=wanted.key,
         )
@@ -278,6 +278,6 @@ def _rank(key: ObjectKey) -> int:
 def _without(objects: Contents, what: str, otherwise: str) -> Invalid:
     return Invalid(
         f"what is to be restored is of no use without {what}, and that is not there",
-        f"name the place where the keys are backed up with --keys, {otherwise}",
+        f"Name the place where the keys are backed up with --keys, {otherwise}.",
         backup=objects.place,
     )

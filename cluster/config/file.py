@@ -9,7 +9,7 @@ from storage.errors import Invalid
 
 def no_specification(path: Path) -> Invalid:
     """Return the error for a specification that is not there."""
-    remedy = "run 'sisa init DATA' to write one, or name another with --config"
+    remedy = "Run 'sisa init DATA' to write one, or name another with --config."
     return Invalid(f"there is no specification {path.name}", remedy, file=str(path))
 
 

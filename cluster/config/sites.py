@@ -159,7 +159,7 @@ class SitesSpecification:
             if site.name == name:
                 return site
         known = ", ".join(site.name for site in self.sites)
-        raise Invalid(f"the specification has no site {name!r}", f"its sites are {known}")
+        raise Invalid(f"the specification has no site {name!r}", f"Its sites are {known}.")
 
 
 def open_own_store(specification: SitesSpecification) -> ObjectStore:
@@ -194,7 +194,7 @@ def read_sites(path: Path) -> SitesSpecification:
     cluster: ClusterSettings = read_table(TABLES, "cluster", document.get("cluster", {}), problems)
     problems.raise_if_any()
     if settings.quorum is not None and settings.quorum > len(sites):
-        raise Invalid(f"[sites] quorum is {settings.quorum}, and there are {len(sites)} sites", "lower it")
+        raise Invalid(f"[sites] quorum is {settings.quorum}, and there are {len(sites)} sites", "Lower it.")
     common = sites[0].specification
     _check_own_store(path, document, sites)
     return SitesSpecification(
@@ -221,10 +221,12 @@ def read_site(path: Path, name: str) -> FederationSpecification:
 def _site_tables(path: Path, document: Mapping[str, Any]) -> list[dict[str, Any]]:
     tables = document.get("site", [])
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables) or not tables:
-        raise Invalid(f"{path.name} names no site", "write each as a table [[site]] with name and store")
+        raise Invalid(f"{path.name} names no site", "Write each as a table [[site]] with name and store.")
     for name in ("name", "store"):
         if not isinstance(document.get(name), str) or not document[name]:
-            raise Invalid(f"{path.name} has no {name} of the federation itself", f'write {name} = "…" above all tables')
+            raise Invalid(
+                f"{path.name} has no {name} of the federation itself", f'Write {name} = "…" above all tables.'
+            )
     return tables
 
 
@@ -237,11 +239,11 @@ def _own(path: Path, text: str, table: Mapping[str, Any]) -> SiteSettings:
             continue
         allowed = OWN.get(common, frozenset())
         if not isinstance(values, dict):
-            raise Invalid(f"{who}: {common} must be a table", f"write {common}.setting = value")
+            raise Invalid(f"{who}: {common} must be a table", f"Write {common}.setting = value.")
         if foreign := sorted(values.keys() - allowed) if allowed is not None else []:
             raise Invalid(
                 f"{who}: [{common}] {foreign[0]} is the federation's, the same at all sites",
-                f"write it in [{common}] above the sites",
+                f"Write it in [{common}] above the sites.",
             )
     problems = Problems(path, text)
     plain = {setting: value for setting, value in table.items() if setting not in TABLES}
@@ -276,7 +278,7 @@ def _refuse_shared(path: Path, sites: tuple[ListedSite, ...]) -> None:
         ("store", [_place(site.settings) for site in sites]),
     ):
         if twice := sorted({value for value in values if values.count(value) > 1}):
-            raise Invalid(f"two sites have the {what} {twice[0]}", f"give each its own {what}", file=str(path))
+            raise Invalid(f"two sites have the {what} {twice[0]}", f"Give each its own {what}.", file=str(path))
 
 
 def _check_own_store(path: Path, document: Mapping[str, Any], sites: tuple[ListedSite, ...]) -> None:
@@ -285,7 +287,7 @@ def _check_own_store(path: Path, document: Mapping[str, Any], sites: tuple[Liste
         if site.settings.store.rstrip("/") == own:
             raise Invalid(
                 f"site {site.name!r} has the federation's own store",
-                "give the federation, or the site, another one: the federation's holds no data",
+                "Give the federation, or the site, another one: the federation's holds no data.",
                 file=str(path),
             )
 

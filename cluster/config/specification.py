@@ -202,7 +202,9 @@ def read_specification(path: Path) -> FederationSpecification:
     text, document = parse_file(path)
     if SITES.intersection(document):
         raise Invalid(
-            f"{path.name} specifies several sites, and this concerns one of them", "name it with --site", file=str(path)
+            f"{path.name} specifies several sites, and this concerns one of them",
+            "Name it with --site.",
+            file=str(path),
         )
     return specification_of(path, text, document)
 
@@ -214,7 +216,7 @@ def specification_from(settings: Mapping[str, Any], folder: Path) -> FederationS
     """
     document = _plain_settings(settings)
     if SITES.intersection(document):
-        raise Invalid("these settings specify several sites", "write them to a file, and name it to connect_sites")
+        raise Invalid("these settings specify several sites", "Write them to a file, and name it to connect_sites.")
     return specification_of(folder / "settings", None, document)
 
 
@@ -253,7 +255,7 @@ def _check_schedule(training: TrainingSettings | None, partition: PartitionSetti
     try:
         check_schedule(training, partition)
     except Invalid as error:
-        problems.add("training", "epochs", f"{error.fact.removeprefix('[training] ')}: {error.remedy}")
+        problems.add("training", "epochs", f"{error.fact.removeprefix('[training] ')}. {error.remedy}")
 
 
 def settings_record(specification: FederationSpecification) -> dict[str, Any]:

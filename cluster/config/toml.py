@@ -65,9 +65,9 @@ class Problems:
         problems = [f"line {line}: {text}" if line else text for line, text in placed]
         many = f"{len(problems)} problem{'s' * (len(problems) > 1)}:"
         if self._text is None:
-            raise Invalid("\n  ".join([f"the settings have {many}", *problems]), "correct them and try again")
+            raise Invalid("\n  ".join([f"the settings have {many}", *problems]), "Correct them and try again.")
         heading = f"{self._path.name} has {many}"
-        remedy = f"correct {self._path.name} and try again"
+        remedy = f"Correct {self._path.name} and try again."
         raise Invalid("\n  ".join([heading, *problems]), remedy, file=str(self._path))
 
 
@@ -85,7 +85,7 @@ def parse_file(path: Path) -> tuple[str, dict[str, Any]]:
         # Only this much of the parser's own words: the line it points at may hold the partition key.
         twice = "overwrite" in reason or "twice" in reason
         fact = "gives a setting or table twice" if twice else "is not readable TOML"
-        remedy = "keep one of the two" if twice else 'write settings as name = value, text in "double quotes"'
+        remedy = "Keep one of the two." if twice else 'Write settings as name = value, text in "double quotes".'
         raise Invalid(f"{path.name} {fact} at {where}", remedy) from error
 
 
@@ -93,17 +93,17 @@ def _read(path: Path) -> str:
     try:
         payload = path.read_bytes()
         if payload.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            raise Invalid(f"{path.name} is UTF-16 text", "save the file as UTF-8", file=str(path))
+            raise Invalid(f"{path.name} is UTF-16 text", "Save the file as UTF-8.", file=str(path))
         return payload.decode("utf-8-sig")  # some editors begin a file with a byte order mark
     except FileNotFoundError:
         raise no_specification(path) from None
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         fact = f"{path.name} is not UTF-8 text at line {line}"
-        raise Invalid(fact, "save the file as UTF-8", file=str(path)) from error
+        raise Invalid(fact, "Save the file as UTF-8.", file=str(path)) from error
     except OSError as error:
         fact = f"{path.name} cannot be read as a file"
-        raise Invalid(fact, "name a readable file with --config", file=str(path)) from error
+        raise Invalid(fact, "Name a readable file with --config.", file=str(path)) from error
 
 
 def _setting_lines(text: str) -> Mapping[tuple[str, ...], int]:

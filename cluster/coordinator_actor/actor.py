@@ -257,9 +257,9 @@ def patiently(
         except GetTimeoutError as error:
             raise Unavailable(
                 f"the coordinator gives no answer, {answer_seconds:g} seconds now",
-                "its machine is very busy, or its process (ray::CoordinatorShell) is stopped: let it go on with"
+                "Its machine is very busy, or its process (ray::CoordinatorShell) is stopped: let it go on with"
                 " 'kill -CONT', or run 'sisa stop' and 'sisa launch'; nothing that was accepted is lost, and a request"
-                " may be repeated under its --request-id",
+                " may be repeated under its --request-id.",
             ) from error
         except passing:
             if monotonic() > until:
@@ -270,7 +270,7 @@ def patiently(
             if monotonic() > until:
                 raise Unavailable(
                     "the coordinator does not answer",
-                    "look at 'ray status'; 'sisa launch' starts it anew, and nothing that was accepted is lost",
+                    "Look at 'ray status'; 'sisa launch' starts it anew, and nothing that was accepted is lost.",
                 ) from error
         sleep(_RETRY_SECONDS)
 

@@ -208,13 +208,13 @@ def adopt_copy(store: SealedStore, reason: str, now: datetime, own_id: str) -> A
     if record is None and not is_copied:
         raise Conflict(
             "this store names no coordinator, and its keys and its place are its own: there is nothing to adopt",
-            "give commands here right away, or run 'sisa launch'",
+            "Give commands here right away, or run 'sisa launch'.",
             store=store.location,
         )
     if record is not None and _is_launched_here(record, store, by_place=not is_copied):
         raise Conflict(
             "this store is no copy: the coordinator that it names was launched on it",
-            "run 'sisa stop' to end that coordinator",
+            "Run 'sisa stop' to end that coordinator.",
             store=store.location,
         )
     original = "" if record is None else record.namespace
@@ -368,7 +368,7 @@ def _refuse_other(handle: Any, specification: FederationSpecification) -> None:
     if differing := differing_parts(unwrapped(handle.specification.remote()), specification):
         raise Conflict(
             "a coordinator is at work under another version of the specification",
-            "run 'sisa stop', then 'sisa launch' again",
+            "Run 'sisa stop', then 'sisa launch' again.",
             federation=specification.name,
             differing=",".join(differing),
         )

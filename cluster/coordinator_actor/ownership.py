@@ -108,7 +108,7 @@ def is_copy(store: ObjectStore, theirs: str) -> Conflict:
     """Return the error for a store that names the coordinator of another one."""
     return Conflict(
         f"this store is a copy of {theirs}: the coordinator that it names writes there, not here; nothing was done",
-        "give the command for the original; if this store is to go on by itself, run 'sisa adopt --reason REASON' here",
+        "Give the command for the original. If this store is to go on by itself, run 'sisa adopt --reason REASON'.",
         store=store.location,
     )
 

@@ -43,7 +43,7 @@ def read_record(store: ObjectStore) -> Launched | None:
     try:
         return Launched(**json.loads(payload))
     except (ValueError, TypeError) as error:
-        raise Corrupt("the record of the coordinator is damaged", "run 'sisa stop', then 'sisa launch'") from error
+        raise Corrupt("the record of the coordinator is damaged", "Run 'sisa stop', then 'sisa launch'.") from error
 
 
 def write_record(store: ObjectStore, launched: Launched) -> None:

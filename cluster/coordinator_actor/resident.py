@@ -173,7 +173,7 @@ class Resident:
                 return self._writer
             if self._trouble is not None:
                 raise self._trouble
-        raise Unavailable("the coordinator is starting or stopping", "try again in a moment")
+        raise Unavailable("the coordinator is starting or stopping", "Try again in a moment.")
 
     def _at_once(self, act: Callable[[Writer], _Result]) -> _Result:
         writer = self._ready()
@@ -197,7 +197,7 @@ class Resident:
         outcome: Future[_Result] = Future()
         with self._changed:
             if self._is_stopping:
-                raise Unavailable("the coordinator is stopping", "launch it again")
+                raise Unavailable("the coordinator is stopping", "Launch it again.")
             self._jobs.append(_Job(act=act, outcome=outcome))
         self._arrive()
         return outcome.result()
@@ -252,7 +252,7 @@ class Resident:
                 self._rest(_broken(error), is_curable=True)
         with self._changed:
             self._writer = None
-        self._refuse_jobs(Unavailable("the coordinator was stopped", "launch it again"))
+        self._refuse_jobs(Unavailable("the coordinator was stopped", "Launch it again."))
 
     def _rest(self, error: SisaError, *, is_curable: bool) -> None:
         """Tell of the error, and wait until trying again makes sense: after a while, or when something arrives."""
@@ -278,7 +278,7 @@ class Resident:
                 if self._writer is not writer:
                     raise Unavailable(
                         "the coordinator could not be sure of the journal's last entry and starts anew",
-                        "try again in a moment",
+                        "Try again in a moment.",
                     )
                 job = self._jobs.popleft() if self._jobs else None
                 self._is_settling = job is None  # also where nothing has arrived, and a batch has waited long enough
@@ -353,7 +353,7 @@ class Resident:
     def _tell(self, error: SisaError) -> None:
         if self._observer is not None:
             self._observer.trouble(error)
-        self._hear(Remark(text=f"{error.message}; {error.remedy}" if error.remedy else error.message))
+        self._hear(Remark(text=str(error)))
 
     def _pause(self) -> None:
         with self._changed:
@@ -374,5 +374,5 @@ def _broken(error: Exception) -> InvariantBroken:
     """Return an error for what nobody foresaw; its own text may hold a person's data and is left out."""
     return InvariantBroken(
         f"the coordinator met an error that it does not know: {type(error).__name__}",
-        "this is a bug: please report it; the coordinator tries again",
+        "This is a bug: please report it; the coordinator tries again.",
     )

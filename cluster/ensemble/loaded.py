@@ -60,14 +60,14 @@ class Ensemble:
         when the model's code is not what it was trained with, ``Corrupt`` when a checkpoint is missing or damaged.
         """
         if state.generation == 0 or state.data is None:
-            raise Invalid("the federation is not trained yet", "run 'sisa train'", federation=state.name)
+            raise Invalid("the federation is not trained yet", "Run 'sisa train'.", federation=state.name)
         current = servable(state)
         if not current and state.published:
-            raise Invalid("no data points are left: there is nothing to predict with", "train on other data")
+            raise Invalid("no data points are left: there is nothing to predict with", "Train on other data.")
         if not current:
             raise Unavailable(
                 f"none of {len(state.shards)} constituents can answer: all of them are being trained anew",
-                "run 'sisa train', or wait for it to finish",
+                "Run 'sisa train', or wait for it to finish.",
             )
         named = tuple((each.shard, each.checkpoint.sha256) for each in current)
         records = dict(zip(named, current, strict=True))
@@ -142,7 +142,7 @@ class Ensemble:
             probabilities_KNC = self._probabilities(features_NF)
         except MemoryError:
             raise Unavailable(
-                "the memory does not suffice to answer these data points", "ask for fewer at a time"
+                "the memory does not suffice to answer these data points", "Ask for fewer at a time."
             ) from None
         except Exception as error:  # noqa: BLE001  the model is the user's code, and its errors may quote data points
             raise self._failed(features_NF, f"the model's code raises {type(error).__name__}") from None
@@ -178,7 +178,7 @@ def _manifest(store: ObjectStore, width: int, configuration: Configuration | Non
     if manifest is None:
         raise Conflict(
             "the record of what the model is made of is gone from the store, or damaged",
-            "run 'sisa train': it makes the record again, and retrains only what has changed",
+            "Run 'sisa train': it makes the record again, and retrains only what has changed.",
         )
     return manifest
 
@@ -194,6 +194,6 @@ def _check_code(code: Sha256 | None, manifest: CodeManifest | None, specificatio
     if differences:
         raise Conflict(
             f"the constituents were trained under other conditions: {'; '.join(differences)}",
-            "put it back, or run 'sisa train' to train all constituents again",
+            "Put it back, or run 'sisa train' to train all constituents again.",
             factory=model.factory,
         )

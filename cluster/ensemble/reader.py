@@ -245,7 +245,7 @@ class Reading:
         if ensemble.generation < floor:
             raise Unavailable(
                 "an erasure has withdrawn the ensemble that was answering; its answers were given up",
-                "run the command again: it takes the ensemble that is served now",
+                "Run the command again: it takes the ensemble that is served now.",
                 generation=ensemble.generation,
                 floor=floor,
             )

@@ -94,7 +94,7 @@ class Standing:
                 state = self.trained()
                 if state.generation < known:
                     raise Unavailable(
-                        "the store names a generation that was withdrawn before", "look into the store's history"
+                        "the store names a generation that was withdrawn before", "Look into the store's history."
                     )
                 refuse_forgotten(self._store, self.current)
                 try:
@@ -107,7 +107,7 @@ class Standing:
                 if ensemble.generation >= self._floor:  # else an erasure came in while it was read
                     self._ensemble = ensemble
                     return ensemble
-            raise Unavailable("erasures follow each other faster than a generation is read", "ask again in a moment")
+            raise Unavailable("erasures follow each other faster than a generation is read", "Ask again in a moment.")
 
     def status(self) -> FederationStatus:
         """Return where the federation and its requests stand, as of now."""
@@ -143,5 +143,5 @@ def unservable(error: SisaError) -> Unavailable:
     """Return the error that callers are told for one that they did not make."""
     return Unavailable(
         f"the federation cannot answer now: {error.fact.partition(chr(10))[0].rstrip(':')}",
-        f"its operator can mend that: {error.remedy or 'see its status'}",
+        f"Its operator can mend that. {error.remedy or 'See its status.'}",
     )

@@ -80,17 +80,17 @@ class Telling:
         Raises ``Withheld`` when no weights leave this site, ``ObjectMissing`` when it is not served (any more).
         """
         if not self._leaves_weights:
-            raise Withheld("no weights leave this site: only predictions do", "ask it for predictions")
+            raise Withheld("no weights leave this site: only predictions do", "Ask it for predictions.")
         for each in servable(self._standing.trained()):
             if each.shard == shard and each.checkpoint.sha256 == sha256:
                 return read_checkpoint(self._store, each.checkpoint, each.shard)
-        raise ObjectMissing("the site serves no such checkpoint now", "ask how it stands, and try again")
+        raise ObjectMissing("the site serves no such checkpoint now", "Ask how it stands, and try again.")
 
     def lookup(self, subjects: Iterable[str | int]) -> tuple[SubjectFound, ...]:
         """Return what is here of each subject; see ``Reading.lookup``. Raises ``Withheld`` unless the site lets it."""
         if not self._is_looked_into:
             raise Withheld(
                 "this site does not let the federation look people up",
-                "ask the site; lookup = true in its own table [[site]] would let it",
+                "Ask the site; lookup = true in its own table [[site]] would let it.",
             )
         return self._standing.lookup(subjects)

@@ -183,7 +183,7 @@ def evaluation_of(
         right += np.bincount(truth_N[truth_N == predicted_N], minlength=len(classes))
     points = int(total.sum())
     if points == 0:
-        raise Invalid("there is no data point to evaluate on", "name a file that holds labelled data points")
+        raise Invalid("there is no data point to evaluate on", "Name a file that holds labelled data points.")
     return Evaluation(
         accuracy=float(right.sum()) / points,
         per_class={

@@ -55,8 +55,8 @@ def no_answer(address: str, why: str) -> Unavailable:
     """Return the error for a cluster that cannot be joined."""
     return Unavailable(
         f"the Ray cluster does not answer: {why}",
-        "check [cluster] address, and that cluster with 'ray status': if its head is gone, start that again; without a"
-        ' cluster, write "local"',
+        "Check [cluster] address, and that cluster with 'ray status': if its head is gone, start that again; without a"
+        ' cluster, write "local".',
         address=address,
     )
 
@@ -93,7 +93,7 @@ def check_token_file() -> str:
     if rights := stat.S_IMODE(path.stat().st_mode) & _FOR_OTHERS:
         raise Invalid(
             f"others than its owner have rights to the file of Ray's token (mode {rights:03o} of theirs)",
-            f"run 'chmod 600 {path}'; if others may have read it, replace the token: docs/operations.md says how",
+            f"Run 'chmod 600 {path}'; if others may have read it, replace the token: docs/operations.md says how.",
             file=str(path),
         )
     return f"{_token_in_words()}, which is its owner's alone"
@@ -102,8 +102,8 @@ def check_token_file() -> str:
 def _refused(address: str) -> Invalid:
     return Invalid(
         f"the Ray cluster refuses this process's token: it has {_token_in_words()}",
-        f"put the token of the cluster's head into {_DEFAULT_FILE}, mode 0600, or into the file that {_TOKEN_PATH}"
-        f" names, or into {_TOKEN}; nothing else is wrong with the cluster",
+        f"Put the token of the cluster's head into {_DEFAULT_FILE}, mode 0600, or into the file that {_TOKEN_PATH}"
+        f" names, or into {_TOKEN}; nothing else is wrong with the cluster.",
         address=address,
     )
 

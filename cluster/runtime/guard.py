@@ -25,7 +25,7 @@ def check_folder(folder: Path) -> None:
             if other.exists():
                 raise Invalid(
                     f"{other} would be taken for sisa-ray's own package {room!r}, {_HOME / room}",
-                    f"rename it, or move the specification to a folder without {room!r}",
+                    f"Rename it, or move the specification to a folder without {room!r}.",
                 )
 
 
@@ -40,5 +40,5 @@ def check_rooms() -> None:
         if folder != _HOME / room:
             raise Invalid(
                 f"the Python package {room!r} is not sisa-ray's: expected {_HOME / room}, found {folder}",
-                f"uninstall the distribution that brings {room!r}, or use a virtual environment of its own",
+                f"Uninstall the distribution that brings {room!r}, or use a virtual environment of its own.",
             )

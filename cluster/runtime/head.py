@@ -61,7 +61,7 @@ def start_head(labels: Mapping[str, str]) -> Head:
             process.kill()
             raise Unavailable(
                 "a Ray head could not be started on this machine",
-                "try 'ray start --head' to see why, or name a cluster in [cluster] address",
+                "Try 'ray start --head' to see why, or name a cluster in [cluster] address.",
             )
         sleep(_LOOK_SECONDS)
     return head
@@ -106,4 +106,4 @@ def _free_port() -> int:
             except OSError:
                 continue
             return port
-    raise Unavailable("no port is free for a Ray head", "end processes that listen on ports 6380 to 7999")
+    raise Unavailable("no port is free for a Ray head", "End processes that listen on ports 6380 to 7999.")

@@ -70,8 +70,8 @@ def require_nodes(labels: Labels) -> list[dict[str, Any]]:
     if labels and not nodes:
         raise Unavailable(
             f"no node of the cluster has the labels {labels_in_words(labels)}: waiting for {place_in_words(labels)}",
-            "start the node with these labels ('ray start --labels'), or wait until it is back; no other node does its"
-            " work",
+            "Start the node with these labels ('ray start --labels'), or wait until it is back; no other node does its"
+            " work.",
         )
     return nodes
 
@@ -82,7 +82,7 @@ def check_here(labels: Labels) -> None:
         raise InvariantBroken(
             f"a process of the federation was placed on a node without the labels {labels_in_words(labels)}; it touched"
             " nothing",
-            "this is a bug: please report it, with the output of 'ray list nodes'",
+            "This is a bug: please report it, with the output of 'ray list nodes'.",
             node=ray.get_runtime_context().get_node_id(),
         )
 
@@ -97,7 +97,7 @@ def check_own_place(labels: Labels) -> None:
     require_nodes(labels)
     raise Invalid(
         f"this process is not on a node with the labels {labels_in_words(labels)}, and data are read nowhere else",
-        "run 'sisa launch': its coordinator is on such a node and does the work; or run the command on one",
+        "Run 'sisa launch': its coordinator is on such a node and does the work; or run the command on one.",
     )
 
 

@@ -19,7 +19,7 @@ from storage.errors import Invalid, ObjectMissing
 from storage.location import is_on_s3
 from storage.objects import NewName, ObjectKey, ObjectStore, object_key
 
-_REMEDY = "put data and store on S3 or in folders that all nodes share, or set [cluster] ingest_workers = 1"
+_REMEDY = "Put data and store on S3 or in folders that all nodes share, or set [cluster] ingest_workers = 1."
 
 
 def sizes_seen(paths: Sequence[Path], store: ObjectStore, probe: ObjectKey | None) -> list[int | None] | None:
@@ -56,7 +56,7 @@ def check_nodes(source: Source, store: ObjectStore, new_name: NewName, labels: L
     nodes = [node for node in require_nodes(wanted) if node["Resources"].get("CPU", 0) >= 1]
     if not nodes:
         such = f" with the labels {labels_in_words(wanted)}" if wanted else ""
-        raise Invalid(f"no node of the cluster{such} has a processor to read data", "set [cluster] ingest_workers = 1")
+        raise Invalid(f"no node of the cluster{such} has a processor to read data", "Set [cluster] ingest_workers = 1.")
     files = {file.name: file.path for file in source.files if file.path is not None}
     here = ray.get_runtime_context().get_node_id()
     if [node["NodeID"] for node in nodes] == [here] or (not files and is_on_s3(store.location)):

@@ -74,8 +74,8 @@ def _not_started(settings: ClusterSettings, error: Exception) -> Unavailable:
     if settings.address == _LOCAL:
         return Unavailable(
             f"Ray did not start on this machine: {type(error).__name__}",
-            "a busy machine may be too slow for it: try again when it has less to do; it also needs some GB of memory,"
-            " and room for temporary files in a folder with a short path",
+            "A busy machine may be too slow for it: try again when it has less to do; it also needs some GB of memory,"
+            " and room for temporary files in a folder with a short path.",
         )
     return no_answer(settings.address, type(error).__name__)
 
@@ -119,20 +119,20 @@ def lacking(settings: ClusterSettings, nodes: Sequence[Mapping[str, float]]) -> 
     cpus = max((resources.get("CPU", 0) for resources in nodes), default=0)
     gpus = max((resources.get("GPU", 0) for resources in nodes), default=0)
     if not nodes:
-        return "the cluster has no node", "start one, or wait until one has joined"
+        return "the cluster has no node", "Start one, or wait until one has joined."
     if settings.gpus_per_worker and not gpus:
         return (
             f"none of {len(nodes)} nodes{such} has a GPU",
-            "add a node with one, or set [cluster] gpus_per_worker = 0 and train anew on processors",
+            "Add a node with one, or set [cluster] gpus_per_worker = 0 and retrain on processors.",
         )
     if settings.cpus_per_worker <= cpus and settings.gpus_per_worker <= gpus:
         return (
             f"each of {len(nodes)} nodes{such} has too few of one or the other",
-            "lower [cluster] cpus_per_worker or gpus_per_worker, or add a node that has both",
+            "Lower [cluster] cpus_per_worker or gpus_per_worker, or add a node that has both.",
         )
     return (
         f"the largest of {len(nodes)}{such} has {cpus:g} CPUs and {gpus:g} GPUs",
-        "lower [cluster] cpus_per_worker or gpus_per_worker, or add a node",
+        "Lower [cluster] cpus_per_worker or gpus_per_worker, or add a node.",
     )
 
 

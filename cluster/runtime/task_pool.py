@@ -99,13 +99,13 @@ def cause_of(error: RayError) -> BaseException:
     if not isinstance(error, RayTaskError):
         return Unavailable(
             f"tasks that read data died {MOST_DEATHS} times in a row",
-            "look into Ray's logs; [cluster] ingest_workers run at once, and each may take [data] ingest_memory_mb",
+            "Look into Ray's logs; [cluster] ingest_workers run at once, and each may take [data] ingest_memory_mb.",
         )
     if isinstance(error.cause, SisaError):
         return error.cause
     # Not its text, which may quote what was read.
     return SisaError(
-        f"a task that reads data failed with {type(error.cause).__name__}", "its traceback is the cause of this error"
+        f"a task that reads data failed with {type(error.cause).__name__}", "Its traceback is the cause of this error."
     )
 
 

@@ -243,10 +243,10 @@ class _Endpoints(Endpoints):
         note(request.scope, names=len(names))
         most = min(MOST_LOOKED_UP, self._settings.max_names)
         if len(names) > most:
-            raise Refused(too_large(f"the request names more than {most:,}", "send several"))
+            raise Refused(too_large(f"the request names more than {most:,}", "Send several."))
         subjects = checked_names(names, "subjects")
         if not subjects:
-            raise Invalid("no subject is named", "name at least one")
+            raise Invalid("no subject is named", "Name at least one.")
         lookup = self._service.telling.lookup if token.role == "federate" else self._service.standing.lookup
         return json_answer(asdict(SubjectsFound(subjects=await self.call(lambda: lookup(subjects)))))
 
@@ -273,7 +273,7 @@ class _Endpoints(Endpoints):
         await self.admit(request, "federate")
         if not (_NUMBER.fullmatch(shard) and _DIGEST.fullmatch(sha256)):
             raise Invalid(
-                "a checkpoint is named by its shard's number and its digest, 64 hexadecimal digits", "see /docs"
+                "a checkpoint is named by its shard's number and its digest, 64 hexadecimal digits", "See /docs."
             )
         payload = await self.call(lambda: self._service.telling.checkpoint(int(shard), sha256))
         return Response(payload, media_type=OCTETS)
@@ -297,6 +297,6 @@ def _refuse_unless_federation(token: TokenRecord) -> None:
                 status=403,
                 kind="forbidden",
                 message=f"a token with the role '{token.role}' may not erase everyone",
-                remedy="name whom to erase; everyone at once is for the role 'federate'",
+                remedy="Name whom to erase; everyone at once is for the role 'federate'.",
             )
         )

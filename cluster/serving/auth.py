@@ -86,7 +86,7 @@ class Gate:
                     status=403,
                     kind="forbidden",
                     message=f"a token with the role '{record.role}' may not do this",
-                    remedy=f"use one with the role {' or '.join(map(repr, roles))}",
+                    remedy=f"Use one with the role {' or '.join(map(repr, roles))}.",
                 )
             )
         self._count(record, self._per_minute, "asks")
@@ -104,10 +104,10 @@ class Gate:
             self._read()
             record = known_token(self._records, text)
         if record is None:
-            raise _unauthorized("the token is not known", "ask the operator for one: 'sisa token create'")
+            raise _unauthorized("the token is not known", "Ask the operator for one: 'sisa token create'.")
         if record.is_over(self._clock.now()):
             state = "was revoked" if record.revoked_at else "has expired"
-            raise _unauthorized(f"the token {state}", "ask the operator for a new one: 'sisa token create'")
+            raise _unauthorized(f"the token {state}", "Ask the operator for a new one: 'sisa token create'.")
         return record
 
     def _may_hurry(self) -> bool:
@@ -126,7 +126,7 @@ class Gate:
                 status=429,
                 kind="rate_limited",
                 message=f"this token {does} more than {most:,} times a minute",
-                remedy="wait as long as Retry-After says; ask for more in one request",
+                remedy="Wait as long as Retry-After says; ask for more in one request.",
                 headers={"Retry-After": str(int(wait) + 1)},
             )
         )
@@ -139,7 +139,7 @@ class Gate:
         try:
             records = self._register.records()
         except SisaError as error:
-            raise Unavailable("the register of tokens cannot be read", error.remedy or "try again") from error
+            raise Unavailable("the register of tokens cannot be read", error.remedy or "Try again.") from error
         with self._lock:
             self._records, self._read_at = records, at
 
@@ -147,7 +147,7 @@ class Gate:
 def _bearer(headers: Mapping[str, str]) -> str:
     scheme, _, text = headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not text.strip():
-        raise _unauthorized("a bearer token is needed", "send 'Authorization: Bearer ...'; see 'sisa token create'")
+        raise _unauthorized("a bearer token is needed", "Send 'Authorization: Bearer ...'; see 'sisa token create'.")
     return text.strip()
 
 

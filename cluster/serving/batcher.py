@@ -129,7 +129,7 @@ class Answering:
     @property
     def _reason(self) -> SisaError:
         """Why there is no generation to answer with."""
-        return self._trouble or self._doubt or Unavailable("no generation is loaded yet", "ask again in a moment")
+        return self._trouble or self._doubt or Unavailable("no generation is loaded yet", "Ask again in a moment.")
 
     # ------------------------------------------------------------------------------------------------- computing
 
@@ -301,12 +301,12 @@ def _answer(ask: _Ask, ensemble: Ensemble) -> Answer:
 
 
 def _stopping() -> SisaError:
-    return Unavailable("this replica is stopping", "ask again: another one answers")
+    return Unavailable("this replica is stopping", "Ask again: another one answers.")
 
 
 def _doubt(error: SisaError) -> SisaError:
     """Return what callers are told when the store does not say what may be served."""
     return Unavailable(
         f"it cannot be confirmed that the generation in memory may still be served: {error.fact}",
-        error.remedy or "ask again in a moment",
+        error.remedy or "Ask again in a moment.",
     )

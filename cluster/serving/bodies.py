@@ -76,7 +76,7 @@ class BodyReader:
             return self._of_table(table_of_stream(payload, self.most_points))
         body = parsed_body(payload, self.most_points)
         if not isinstance(body, dict) or len(body.keys() & {"points", "columns"}) != 1 or len(body) != 1:
-            raise Invalid("the body is an object with either 'points' or 'columns'", "see /docs")
+            raise Invalid("the body is an object with either 'points' or 'columns'", "See /docs.")
         if "columns" in body:
             return self._of_columns(body["columns"])
         return self._of_points(body["points"])
@@ -90,16 +90,16 @@ class BodyReader:
 
     def _of_columns(self, columns: object) -> Asked:
         if not isinstance(columns, dict) or not all(isinstance(values, list) for values in columns.values()):
-            raise Invalid("'columns' is an object of lists", "see /docs")
+            raise Invalid("'columns' is an object of lists", "See /docs.")
         # Only what is asked for: others may be any number, and would each take memory.
         known = {name: columns[name] for name in (self.data.id, *self.data.features) if name in columns}
         return self._of_table(table_of_columns(known, self.most_points))
 
     def _of_points(self, points: object) -> Asked:
         if not isinstance(points, list) or not all(isinstance(point, dict) for point in points):
-            raise Invalid("'points' is a list of objects", "see /docs")
+            raise Invalid("'points' is a list of objects", "See /docs.")
         if len(points) > self.most_points:
-            raise TooManyPoints(f"the request has more than {self.most_points:,} data points", "send several requests")
+            raise TooManyPoints(f"the request has more than {self.most_points:,} data points", "Send several requests.")
         for number, point in enumerate(points):
             if not _is_point(point):
                 raise _bad_point(number)
@@ -108,7 +108,7 @@ class BodyReader:
         if all(isinstance(each, list) for each in given):
             return Asked(features_NF=points_of_lists(given, self.data, self.width), ids=ids)
         if not all(isinstance(each, dict) for each in given):
-            raise Invalid("some features are lists and some are objects", "give all data points in one form")
+            raise Invalid("some features are lists and some are objects", "Give all data points in one form.")
         for number, point in enumerate(given):
             # Before any column is made: names times data points may be far more than the body has bytes.
             if not self._features <= point.keys():
@@ -129,14 +129,14 @@ def parsed_body(payload: bytes, most_things: int) -> Any:
         raise Refused(
             too_large(
                 f"the body has more lists and objects than {most_things:,} data points or names have",
-                "send several requests",
+                "Send several requests.",
             )
         )
     try:
         return json.loads(payload, parse_constant=_refuse_constant, object_pairs_hook=_object)
     except (ValueError, RecursionError):
         # Not chained: the cause holds the body.
-        raise unreadable("the body is not JSON", "send one JSON object, UTF-8, with finite numbers") from None
+        raise unreadable("the body is not JSON", "Send one JSON object, UTF-8, with finite numbers.") from None
 
 
 def answer_body(answer: Answer, asked: Asked, specification: FederationSpecification, media_type: str) -> bytes:
@@ -174,10 +174,10 @@ def aggregated_body(
 def media_type_of(headers: Mapping[str, str], known: Sequence[str] = FORMATS) -> str:
     """Return what the body is said to be, one of ``known``. Raises ``Refused`` with 415 for anything else."""
     if headers.get("content-encoding", "identity").lower() != "identity":
-        raise _unsupported("bodies are not taken compressed", "send it as it is, without Content-Encoding")
+        raise _unsupported("bodies are not taken compressed", "Send it as it is, without Content-Encoding.")
     found = headers.get("content-type", "").partition(";")[0].strip().lower()
     if found not in known:
-        raise _unsupported("this media type is not taken", f"send the body as {' or '.join(known)}")
+        raise _unsupported("this media type is not taken", f"Send the body as {' or '.join(known)}.")
     return found
 
 
@@ -193,7 +193,7 @@ def answer_type_of(headers: Mapping[str, str], asked: str) -> str:
             status=406,
             kind="not_acceptable",
             message="no format that this request accepts can be written",
-            remedy=f"accept {' or '.join(FORMATS)}",
+            remedy=f"Accept {' or '.join(FORMATS)}.",
         )
     )
 
@@ -216,14 +216,16 @@ def _is_point(point: Mapping[str, Any]) -> bool:
 
 def _without_feature(name: str, number: int) -> Invalid:
     return Invalid(
-        f"there is no column {name!r} in a data point", "send all features, named as in the training data", point=number
+        f"there is no column {name!r} in a data point",
+        "Send all features, named as in the training data.",
+        point=number,
     )
 
 
 def _bad_point(number: int) -> Invalid:
     return Invalid(
         "a data point is an object with 'features', a list or an object, and perhaps 'id', a text or a whole number",
-        "correct it or leave the data point out",
+        "Correct it or leave the data point out.",
         point=number,
     )
 
@@ -238,7 +240,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         raise unreadable(
             "a key stands twice in one object of the body, so that one of its two values would be lost",
-            "write each key once; several subjects or ids go into one list",
+            "Write each key once; several subjects or ids go into one list.",
         )
     return found
 

@@ -191,7 +191,7 @@ def run_application(application: serve.Application, name: str, settings: ServeSe
     except (RayServeException, RayTaskError) as error:
         raise Conflict(
             "Ray Serve refuses the application: most likely another one on this cluster has its prefix",
-            "give [serve] another prefix, or end the other application: see 'serve status'",
+            "Give [serve] another prefix, or end the other application: see 'serve status'.",
             prefix=settings.prefix,
         ) from error
     except RuntimeError as error:
@@ -202,7 +202,7 @@ def run_application(application: serve.Application, name: str, settings: ServeSe
             raise refused from error
         raise Unavailable(
             "the replicas did not start",
-            "look at 'serve status' and Ray's logs; the store must be reachable from there",
+            "Look at 'serve status' and Ray's logs; the store must be reachable from there.",
         ) from error
 
 
@@ -256,7 +256,7 @@ def _start(settings: ServeSettings) -> None:
     if is_running and not _is_open(settings):
         raise Conflict(
             "Ray Serve is at work on this cluster, and does not listen at the address of [serve]",
-            "give [serve] its host and port, or end it with 'serve shutdown'",
+            "Give [serve] its host and port, or end it with 'serve shutdown'.",
             port=settings.port,
         )
 
@@ -269,7 +269,7 @@ def _refuse_taken(settings: ServeSettings) -> None:
         except OSError as error:
             raise Conflict(
                 f"the API cannot listen at {settings.host}: {error.strerror}",
-                "give [serve] another port, or end what listens there",
+                "Give [serve] another port, or end what listens there.",
                 port=settings.port,
             ) from error
 

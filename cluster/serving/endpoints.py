@@ -193,7 +193,7 @@ class Endpoints:
         if request_id is not None and not _KEY.fullmatch(request_id):
             raise Invalid(
                 "an Idempotency-Key is 1 to 200 of A-Z, a-z, 0-9, '.', '_', ':', '-', no sign first",
-                "choose another, or leave it out: one is drawn then",
+                "Choose another, or leave it out: one is drawn then.",
             )
         async with self.changes.body(request, token.token_id) as payload:
             wanted = await self.changes.handle(len(payload), lambda: _named(payload, self._settings.max_names, more))
@@ -209,7 +209,7 @@ class Endpoints:
             found: dict[str, Any] = body
             return found
         wanted = " and ".join(f"'{name}', {_KINDS[kind]}" for name, kind in kinds.items())
-        raise Invalid(f"the body is an object with {wanted or 'nothing in it'}, and no more", "see /docs")
+        raise Invalid(f"the body is an object with {wanted or 'nothing in it'}, and no more", "See /docs.")
 
 
 def add_predictions(app: FastAPI, endpoint: Callable[..., Any], model: type) -> None:
@@ -270,7 +270,7 @@ def whole_number(request: Request, name: str) -> int:
     """Return a parameter of the address, 0 without it. Raises ``Invalid`` when it is no number of at most 12 digits."""
     given = request.query_params.get(name, "0")
     if not _NUMBER.fullmatch(given):
-        raise Invalid(f"'{name}' is a whole number, 0 or more, of at most 12 digits", "see /docs")
+        raise Invalid(f"'{name}' is a whole number, 0 or more, of at most 12 digits", "See /docs.")
     return int(given)
 
 
@@ -284,18 +284,18 @@ def _named(payload: bytes, most_names: int, more: tuple[str, ...]) -> Named:
     if not isinstance(body, dict) or not body.keys() <= {"subjects", "ids", "hold", "include_similar", *more}:
         raise Invalid(
             "the body is an object with 'subjects', 'ids', or both, and perhaps 'hold' and 'include_similar'",
-            "see /docs",
+            "See /docs.",
         )
     subjects, ids, hold = body.get("subjects", []), body.get("ids", []), body.get("hold", "")
     everyone, site, similar = body.get("everyone", False), body.get("site", ""), body.get("include_similar", False)
     if not isinstance(subjects, list) or not isinstance(ids, list) or not isinstance(hold, str):
-        raise Invalid("'subjects' and 'ids' are lists of names, 'hold' is a text", "see /docs")
+        raise Invalid("'subjects' and 'ids' are lists of names, 'hold' is a text", "See /docs.")
     if not isinstance(everyone, bool) or not isinstance(similar, bool) or not isinstance(site, str):
-        raise Invalid("'everyone' and 'include_similar' are true or false, 'site' is a text", "see /docs")
+        raise Invalid("'everyone' and 'include_similar' are true or false, 'site' is a text", "See /docs.")
     if everyone and (subjects or ids or hold or similar):
-        raise Invalid("'everyone' names all there are, at once: nothing stands beside it", "leave the others out")
+        raise Invalid("'everyone' names all there are, at once: nothing stands beside it", "Leave the others out.")
     if len(subjects) + len(ids) > most_names:
-        raise Refused(too_large(f"the request names more than {most_names:,}", "send several, or use 'sisa erase'"))
+        raise Refused(too_large(f"the request names more than {most_names:,}", "Send several, or use 'sisa erase'."))
     return Named(
         subjects=checked_names(subjects, "subjects"),
         ids=checked_names(ids, "ids"),
@@ -310,9 +310,9 @@ def _refuse_repeated(request: Request) -> None:
     """Raise ``Refused`` when a header that has one value, or a parameter of the address, stands there twice."""
     for name in _SINGLE_HEADERS:
         if len(request.headers.getlist(name)) > 1:
-            raise unreadable(f"the request has the header {name} twice", "send it once")
+            raise unreadable(f"the request has the header {name} twice", "Send it once.")
     if len(request.query_params.multi_items()) != len(request.query_params):
-        raise unreadable("the request's address has a parameter twice", "give each parameter once")
+        raise unreadable("the request's address has a parameter twice", "Give each parameter once.")
 
 
 async def _refuse(request: Request, error: Exception) -> Response:
@@ -334,6 +334,6 @@ def _unroutable(error: HTTPException) -> HttpProblem:
         status=error.status_code,
         kind="missing" if is_missing else "invalid",
         message="there is nothing at this path" if is_missing else str(error.detail),
-        remedy="see /docs",
+        remedy="See /docs.",
         headers=dict(error.headers or {}),
     )

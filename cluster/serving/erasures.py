@@ -99,7 +99,7 @@ class Erasures:
         except ObjectMissing as error:
             raise ObjectMissing(
                 f"there is no receipt for this request: it is {state or 'being written'}",
-                "a receipt is there when the request is complete, or refused",
+                "A receipt is there when the request is complete, or refused.",
             ) from error
 
     def intervene(self, token: TokenRecord, request_id: str, wanted: Intervention) -> RequestStatus:
@@ -130,7 +130,7 @@ class Erasures:
         request = self._known(request_id)
         self._setup.clock.saw(latest_time(self._standing.current()))
         if request is None or _is_anothers(token, request):
-            raise ObjectMissing("there is no such erasure request", "check its id; requests are for ever")
+            raise ObjectMissing("there is no such erasure request", "Check its id; requests are for ever.")
         return request
 
     def _known(self, request_id: str) -> ErasureRequest | None:
@@ -139,7 +139,7 @@ class Erasures:
     def _coordinator(self) -> Accepting:
         coordinator = self._find()
         if coordinator is None:
-            raise Unavailable("no coordinator is at work to accept or change requests", "run 'sisa launch'")
+            raise Unavailable("no coordinator is at work to accept or change requests", "Run 'sisa launch'.")
         return coordinator
 
     def _described(self, request: ErasureRequest) -> RequestStatus:
@@ -155,7 +155,7 @@ def _refuse_anothers(token: TokenRecord, earlier: ErasureRequest | None) -> None
     if earlier is not None and _is_anothers(token, earlier):
         raise Conflict(
             "this request id was used before, and not with this token",
-            "choose another Idempotency-Key, or leave it out: one is drawn then",
+            "Choose another Idempotency-Key, or leave it out: one is drawn then.",
         ) from None
 
 
@@ -164,6 +164,6 @@ def checked_names(values: Iterable[object], what: str) -> list[str | int]:
     names: list[str | int] = []
     for value in values:
         if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
-            raise Invalid(f"{what} holds something that is not a name", "names are texts or whole numbers, none empty")
+            raise Invalid(f"{what} holds something that is not a name", "Names are texts or whole numbers, none empty.")
         names.append(value)
     return names

@@ -65,7 +65,7 @@ def problem_of(error: SisaError) -> HttpProblem:
         if isinstance(error, kind):
             return HttpProblem(status=status, kind=error.kind, message=error.message, remedy=error.remedy)
     if isinstance(error, InvariantBroken):
-        return HttpProblem(status=500, kind=error.kind, message=error.fact, remedy=error.remedy or "report it")
+        return HttpProblem(status=500, kind=error.kind, message=error.fact, remedy=error.remedy or "Report it.")
     return _away(error)
 
 
@@ -74,7 +74,7 @@ def _away(error: SisaError) -> HttpProblem:
         status=503,
         kind=error.kind,
         message=error.fact,
-        remedy=error.remedy or "try again",
+        remedy=error.remedy or "Try again.",
         headers={"Retry-After": str(RETRY_SECONDS)},
     )
 
@@ -95,5 +95,5 @@ def internal() -> HttpProblem:
         status=500,
         kind="internal",
         message="an unexpected error ended the work on this request; this is a bug",
-        remedy="report it, with the request id of this answer",
+        remedy="Report it, with the request id of this answer.",
     )

@@ -154,7 +154,7 @@ class Lane:
                 status=429,
                 kind="rate_limited",
                 message=f"bodies of {most} {self._name} with this token are under way, and more wait for their turn",
-                remedy="send fewer at a time, each without a pause; wait as long as Retry-After says",
+                remedy="Send fewer at a time, each without a pause; wait as long as Retry-After says.",
                 headers={"Retry-After": str(RETRY_SECONDS)},
             )
         )
@@ -167,13 +167,13 @@ class Lane:
                 f"the body did not come in: {received_bytes:,} bytes of it in {self._settings.body_seconds:g} s and"
                 f" 1 s for each {LEAST_BYTES_PER_SECOND:,} bytes"
             ),
-            remedy="send it without a pause; over a slow line raise [serve] body_seconds",
+            remedy="Send it without a pause; over a slow line raise [serve] body_seconds.",
             headers={"Connection": "close"},
         )
 
 
 def _too_long(most_bytes: int) -> HttpProblem:
-    remedy = "send several requests, or raise [serve] max_body_bytes"
+    remedy = "Send several requests, or raise [serve] max_body_bytes."
     return too_large(f"the body has more than {most_bytes:,} bytes", remedy)
 
 
@@ -183,7 +183,7 @@ def _busy(name: str, most: int) -> Refused:
             status=503,
             kind="unavailable",
             message=f"this server has {most:,} {name} under way, and takes no more at once",
-            remedy="wait as long as Retry-After says; more replicas take more: [serve] replicas",
+            remedy="Wait as long as Retry-After says; more replicas take more: [serve] replicas.",
             headers={"Retry-After": str(RETRY_SECONDS)},
         )
     )

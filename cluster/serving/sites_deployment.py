@@ -101,7 +101,7 @@ def _join(specification: SitesSpecification) -> None:
     if is_to_start_ray(specification.cluster):
         raise Invalid(
             "the server of a federation of sites needs a Ray cluster that outlives the command",
-            "run 'ray start --head', and write address = \"auto\" in [cluster] above the sites",
+            "Run 'ray start --head', and write address = \"auto\" in [cluster] above the sites.",
         )
     join_ray(specification.cluster)
 

@@ -69,7 +69,7 @@ class SitesService:
         """
         self.refresh()
         if not any(site.is_member for site in self.federation.roster.read().sites):
-            raise Unavailable("no site has joined the federation yet", "run 'sisa train'")
+            raise Unavailable("no site has joined the federation yet", "Run 'sisa train'.")
 
     def refresh(self) -> None:
         """Look for revoked tokens where that is due; a register that is away is for the gate to tell."""
@@ -101,7 +101,7 @@ class SitesService:
     def submit(self, wanted: Named, request_id: str | None) -> tuple[ErasureAnswer, bool]:
         """Return the request, accepted by the site, and whether it is new; raises as ``SiteFederation.erase`` does."""
         if not wanted.site:
-            raise Invalid("no site is named: people are looked for at one site and nowhere else", "add 'site'")
+            raise Invalid("no site is named: people are looked for at one site and nowhere else", "Add 'site'.")
         own_id = request_id or new_request_id(lambda: secrets.token_hex(16))
         is_new = request_id is None or not self._has(wanted.site, own_id)
         answer = self.federation.erase(
@@ -122,7 +122,7 @@ class SitesService:
     def receipt(self, request_id: str, site: str | None, by: str) -> bytes:
         """Return a request's receipt ``by`` the ``site`` or the ``federation``; see ``SiteFederation.receipt``."""
         if by not in {"site", "federation"}:
-            raise Invalid("'by' is site or federation", "see /docs")
+            raise Invalid("'by' is site or federation", "See /docs.")
         found = self.federation.receipt(request_id, site)
         return (found.at_site if by == "site" else found.at_federation).to_bytes()
 

@@ -64,7 +64,7 @@ class FileAnswering:
         )
         batch = next(batches, None)
         if batch is None:
-            raise Invalid("there is no data point to answer", "name a file that holds some")
+            raise Invalid("there is no data point to answer", "Name a file that holds some.")
         first = self._fan_out.answer(batch.features_NF, layout.features)
         return first, chain([(batch, first)], self._following(batches, layout.features, first))
 
@@ -76,7 +76,7 @@ class FileAnswering:
             if answer.sites != first.sites:
                 raise Unavailable(
                     "the sites that take part, or their generations, have changed while a file was answered",
-                    "run the command again: all its answers are by the same sites",
+                    "Run the command again: all its answers are by the same sites.",
                 )
             yield batch, answer
 

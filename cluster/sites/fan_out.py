@@ -67,7 +67,7 @@ class SitesFanOut:
         """
         members = self._members(self._roster.read())
         if not members:
-            raise Unavailable("no site has joined the federation yet", "run 'sisa train'")
+            raise Unavailable("no site has joined the federation yet", "Run 'sisa train'.")
         asked = {name: self._ways[name].ask(features_NF, names) for name in members}
         self._await(asked)
         found, absent = _sorted_out(asked)
@@ -126,7 +126,7 @@ class SitesFanOut:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in absent.items())
             raise Unavailable(
                 f"{len(found)} of {members} sites answer, and the quorum is {max(1, quorum)}: {reasons}",
-                "wait for them, or lower [sites] quorum",
+                "Wait for them, or lower [sites] quorum.",
             )
 
 
@@ -154,7 +154,7 @@ class _Way:
             self._under_way += not is_behind
         if is_behind:
             refused: Future[SiteAnswer] = Future()
-            refused.set_exception(Unavailable("it is behind with earlier questions", "wait until it has answered one"))
+            refused.set_exception(Unavailable("it is behind with earlier questions", "Wait until it has answered one."))
             return refused
         asked = self._questions.submit(self._ask, features_NF, names)
         asked.add_done_callback(lambda _: self._arrived())

@@ -185,7 +185,7 @@ class SiteFederation:
                 return replace(standing, features=self._features.ordered(standing.features))
             except SisaError as error:
                 reasons.append(f"{site.name}: {error.fact}")
-        raise Unavailable(f"no site can be asked: {'; '.join(reasons) or 'none has joined'}", "run 'sisa train'")
+        raise Unavailable(f"no site can be asked: {'; '.join(reasons) or 'none has joined'}", "Run 'sisa train'.")
 
     def evaluate(self, data: object) -> SitesEvaluation:
         """Return the federation's accuracy on labelled data, overall and per class; for ``data`` see ``predict``."""
@@ -233,7 +233,7 @@ class SiteFederation:
         """
         names = list(texts("subjects", subjects))
         if not names:
-            raise Invalid("no subject is named", "name at least one")
+            raise Invalid("no subject is named", "Name at least one.")
         found, absent = dict[str, tuple[SubjectFound, ...]](), dict[str, str]()
         members = {site.name for site in self._members()}
         for site in self.specification.sites:
@@ -255,7 +255,7 @@ class SiteFederation:
         for a stranger, or without a reason.
         """
         if not reason.strip():
-            raise Invalid("a withdrawal needs a reason: it stays on record", "give one, without personal data")
+            raise Invalid("a withdrawal needs a reason: it stays on record", "Give one, without personal data.")
         self.check_original()
         self.roster.withdraw(site, reason)
         self._purge(site)
@@ -373,7 +373,7 @@ class SiteFederation:
         """Return the federation's receipt of a site's: stated once, and found again."""
         check = verify_bundle(bundle, bundle.keys)
         if not check.is_valid:
-            raise Corrupt(f"the site's receipt is not sound: {check.failures[0]}", "see 'sisa log' there", site=site)
+            raise Corrupt(f"the site's receipt is not sound: {check.failures[0]}", "See 'sisa log' there.", site=site)
         return self.registrar.issue(SiteEvidence.of(self.specification.name, site, bundle))
 
     def _wherever(self, site: str | None, request_id: str, find: Callable[[SiteLink], _Result]) -> tuple[str, _Result]:
@@ -388,8 +388,10 @@ class SiteFederation:
             except AWAY as error:
                 away.append(f"{name} ({error.fact})")
         if away:
-            raise Unavailable(f"no site that can be asked has it; away: {', '.join(away)}", "try again when it is back")
-        raise ObjectMissing("no site has this", "check the request's id", request=request_id)
+            raise Unavailable(
+                f"no site that can be asked has it; away: {', '.join(away)}", "Try again when it is back."
+            )
+        raise ObjectMissing("no site has this", "Check the request's id.", request=request_id)
 
     def _status_of(self, site: ListedSite, record: SiteRecord | None) -> SiteStatus:
         status, reason = None, record.reason if record else ""

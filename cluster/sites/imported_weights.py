@@ -56,7 +56,7 @@ class Carried:
                     shards=ensemble.shards,
                     scores_NC=found.scores_NC.astype(np.float32),
                 )
-        raise Unavailable("the site's constituents change faster than they can be fetched", "ask again in a moment")
+        raise Unavailable("the site's constituents change faster than they can be fetched", "Ask again in a moment.")
 
     def _fetched(self, standing: SiteStanding) -> Ensemble:
         with self._fetching:
@@ -66,7 +66,7 @@ class Carried:
                 return known
             if not standing.checkpoints:
                 self._ensemble = None
-                raise Unavailable("none of the site's constituents can answer now", "wait until they are trained anew")
+                raise Unavailable("none of the site's constituents can answer now", "Wait until they are trained anew.")
             self._ensemble = Ensemble.of(
                 self._site.specification,
                 generation=standing.generation,
@@ -84,10 +84,10 @@ class Carried:
         try:
             payload = self._link.checkpoint(shard, digest)
         except ObjectMissing as error:
-            raise Unavailable("the site has just withdrawn a constituent", "ask again in a moment") from error
+            raise Unavailable("the site has just withdrawn a constituent", "Ask again in a moment.") from error
         if sha256(payload) != digest:
             raise Corrupt(
-                "a constituent came from its site with another digest", "fetch it again", site=self._link.name
+                "a constituent came from its site with another digest", "Fetch it again.", site=self._link.name
             )
         return payload
 

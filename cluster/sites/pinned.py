@@ -101,7 +101,7 @@ class SiteShell:
         if not keyless.was_given:
             return keyless.site
         if self._key is None:
-            raise KeyNotThere("the site's process does not know the partition key yet", "repeat the command")
+            raise KeyNotThere("the site's process does not know the partition key yet", "Repeat the command.")
         return _with_key(keyless.site, self._key)
 
     @cached_property
@@ -176,7 +176,7 @@ class SiteShell:
         near = self._near  # first: where the key is missing the same is called again, and the names are still there
         named = self._named.pop(handed.ticket, [])
         if len(named) != handed.names:
-            raise Unavailable("the site was started anew while a request was handed over", "submit it again")
+            raise Unavailable("the site was started anew while a request was handed over", "Submit it again.")
         # Not as lists: then the answer tells unknown names by position alone.
         return near.erase(
             subjects=(name for kind, name in named if kind == "subject"),
@@ -405,7 +405,7 @@ class PinnedSite:
             raise self._away(f"no node of the cluster has the labels {labels_in_words(labels)}")
 
     def _away(self, fact: str) -> Unavailable:
-        return Unavailable(f"the site is away: {fact}", "it goes on when the site is back", site=self.name)
+        return Unavailable(f"the site is away: {fact}", "It goes on when the site is back.", site=self.name)
 
 
 def _with_key(site: ListedSite, key: str | None) -> ListedSite:
@@ -420,7 +420,7 @@ def _pieces(names: Iterable[_Name]) -> Iterator[list[_Name]]:
     for kind, name in names:
         more = len(str(name).encode()) + _AROUND_BYTES
         if more > _PIECE_BYTES:
-            raise Invalid(f"a name takes {more} bytes, and {_PIECE_BYTES} is the most", "submit it at the site itself")
+            raise Invalid(f"a name takes {more} bytes, and {_PIECE_BYTES} is the most", "Submit it at the site itself.")
         if piece and size + more > _PIECE_BYTES:
             yield piece
             piece, size = [], 0

@@ -88,7 +88,7 @@ class RemoteSite:
         if Client(self._url).can_be_overheard and not site.settings.insecure:
             raise Invalid(
                 "the way to the site can be overheard: its url is plain HTTP to another machine",
-                "write https, or say insecure = true where something else, such as a VPN, keeps that way secret",
+                "Write https, or say insecure = true where something else, such as a VPN, keeps that way secret.",
                 site=self.name,
             )
 
@@ -125,7 +125,7 @@ class RemoteSite:
         if not status.generation:
             raise Unavailable(
                 "the site is not trained yet, and only there it can be",
-                f"its operator runs 'sisa train --site {self.name}' there",
+                f"Its operator runs 'sisa train --site {self.name}' there.",
                 site=self.name,
             )
         return status
@@ -161,7 +161,7 @@ class RemoteSite:
                 return client.lookup(subjects)
             except ObjectMissing as error:
                 raise Unavailable(
-                    "the site's server is too old to look people up", "its operator can upgrade it", site=self.name
+                    "the site's server is too old to look people up", "Its operator can upgrade it.", site=self.name
                 ) from error
 
     def request(self, request_id: str) -> RequestStatus:
@@ -183,7 +183,7 @@ class RemoteSite:
         """Raise ``Unavailable``: a proof reads all data of a site, and is made where they are."""
         raise Unavailable(
             "the site proves itself there, where its data are, and nowhere else",
-            f"its operator runs 'sisa verify --site {self.name}' there; its receipts can be checked anywhere",
+            f"Its operator runs 'sisa verify --site {self.name}' there; its receipts can be checked anywhere.",
             site=self.name,
         )
 
@@ -208,7 +208,7 @@ class RemoteSite:
                     shards=parts[0].shards,
                     scores_NC=np.concatenate([part.scores_NC for part in parts]),
                 )
-        raise Unavailable("the site's ensemble changes faster than an answer can be had", "ask again in a moment")
+        raise Unavailable("the site's ensemble changes faster than an answer can be had", "Ask again in a moment.")
 
     def _answered(self, features_NF: npt.NDArray[np.float32], names: tuple[str, ...]) -> SiteAnswer:
         """Return the answer to one request, checked to be one."""
@@ -239,8 +239,8 @@ class RemoteSite:
             try:
                 answer = submit(client)
             except Unavailable as error:
-                again = f"then repeat it with the request id {request_id}: if it was accepted, that is the same request"
-                raise Unavailable(error.fact, f"{error.remedy}; {again}", **error.context) from error
+                again = f"Then repeat it with the request id {request_id}: if it was accepted, that is the same request"
+                raise Unavailable(error.fact, f"{error.remedy} {again}.", **error.context) from error
             seen = [answer.request]
             with suppress(Unavailable):  # a site that is away now has accepted it nevertheless
                 seen.extend(client.follow(answer, patience_seconds))
@@ -262,7 +262,7 @@ class RemoteSite:
             self._let_go()
             raise NotLetIn(
                 f"the site does not let this federation in: {error.fact}",
-                "its operator makes a token with 'sisa token create --role federate'; put it into the token_file",
+                "Its operator makes a token with 'sisa token create --role federate'; put it into the token_file.",
                 site=self.name,
                 role="federate",
             ) from error
@@ -297,13 +297,13 @@ def _check_standing(standing: SiteStanding) -> None:
         or len(shards) != len(standing.checkpoints)
         or not all(0 <= shard < standing.shards for shard in shards)
     ):
-        raise Corrupt("the site's word on how it stands makes no sense", "look at the site's server; it was not used")
+        raise Corrupt("the site's word on how it stands makes no sense", "Look at the site's server; it was not used.")
 
 
 def _check_facts(found: RemoteAnswers) -> None:
     if found.generation < 1 or not 1 <= found.constituents <= found.shards:
         raise Corrupt(
-            "the answer is none: it is of no generation, or of no constituent", "look at the site's server; not used"
+            "the answer is none: it is of no generation, or of no constituent", "Look at the site's server; not used."
         )
 
 
@@ -315,7 +315,7 @@ def _trust(site: ListedSite) -> ssl.SSLContext | None:
     except (OSError, ValueError) as error:
         raise Invalid(
             "the certificates that ca_file names cannot be read",
-            "name a file of PEM certificates that is there",
+            "Name a file of PEM certificates that is there.",
             site=site.name,
             file=site.settings.ca_file,
         ) from error
@@ -332,14 +332,14 @@ def _read_token(site: ListedSite) -> str:
     except OSError as error:
         raise NotLetIn(
             f"the site's token cannot be read: {error.strerror}",
-            "write it into token_file, for this user alone",
+            "Write it into token_file, for this user alone.",
             site=site.name,
             file=site.settings.token_file,
         ) from error
     if rights & _READABLE:
         raise NotLetIn(
             "others may read the site's token, or its group write it",
-            f"run 'chmod 600 {site.settings.token_file}', and have a new token made: this one may be known",
+            f"Run 'chmod 600 {site.settings.token_file}', and have a new token made: this one may be known.",
             site=site.name,
         )
     return text.decode("ascii", "replace").strip()

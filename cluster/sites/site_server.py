@@ -66,7 +66,7 @@ class Desk:
                     shards=ensemble.shards,
                     scores_NC=found.scores_NC.astype(np.float32),
                 )
-        raise Unavailable("erasures follow each other faster than an answer can be computed", "ask again in a moment")
+        raise Unavailable("erasures follow each other faster than an answer can be computed", "Ask again in a moment.")
 
     def checkpoint(self, shard: int, sha256: str) -> bytes:
         """See ``Telling.checkpoint``."""
@@ -89,12 +89,12 @@ def arranged(
         raise Invalid(
             f"the data points have {features_NF.shape[1]} features, this site's have {width}"
             + (f": {others}" if others else ""),
-            "sites of one federation describe data points alike",
+            "Sites of one federation describe data points alike.",
         )
     if others:
         raise Invalid(
             f"this site's features have other names: {others}",
-            "give its columns the names that they have at the other sites, and train it again",
+            "Give its columns the names that they have at the other sites, and train it again.",
         )
     if names == own:
         return features_NF

@@ -69,7 +69,7 @@ class Deaths:
             return None
         return Unavailable(
             f"{fact} while training one slice",
-            f"check {where}, then run 'sisa train' to go on from the last checkpoint",
+            f"Check {where}, then run 'sisa train' to go on from the last checkpoint.",
             shard=task.shard,
             slice=len(task.done) + 1,
         )

@@ -68,7 +68,7 @@ class RayIngest:
         except Invalid as error:
             if wanted is not None:
                 raise
-            self._remark(f"{error.message}, so this one reads them all; {error.remedy}")
+            self._remark(f"{error.message}, so this one reads them all. {error.remedy}")
             return ingest
         self._workers.release()  # idle ones, whose processors read meanwhile
         share = payload_bytes(source) // (_FRAGMENTS_PER_TASK * tasks)

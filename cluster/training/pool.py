@@ -163,7 +163,7 @@ class RayPool:
                 raise
             raise Unavailable(
                 "no node is left that can hold a worker",
-                "look at 'ray status'; it goes on when nodes have come back or others were added",
+                "Look at 'ray status'; it goes on when nodes have come back or others were added.",
             ) from error
         self._had_room = True
         return room
@@ -219,7 +219,7 @@ class RayPool:
             raise _cause(error) from error
         except _DEATHS as error:
             self.close()
-            raise Unavailable("a worker died while it rehearsed the model", "try again") from error
+            raise Unavailable("a worker died while it rehearsed the model", "Try again.") from error
 
     def train(self, tasks: Sequence[TrainTask]) -> Iterator[TrainingEvent]:
         """Do the tasks, largest first, as many at once as there are workers ready (see ``configuration``)."""
@@ -258,7 +258,7 @@ class RayPool:
                 return None
             raise Unavailable(
                 "no node is left whose workers compute the bits that the constituents were trained with",
-                "look at 'ray status'; it goes on when nodes of the same kind are back or were added",
+                "Look at 'ray status'; it goes on when nodes of the same kind are back or were added.",
             )
         return self._start()
 
@@ -417,5 +417,5 @@ def _cause(error: RayTaskError) -> BaseException:
         return refused
     return SisaError(
         f"a worker failed with {type(cause).__name__}: {cause}",
-        "this is likely to come from the model's own code; the worker's traceback is the cause of this error",
+        "This is likely to come from the model's own code; the worker's traceback is the cause of this error.",
     )

@@ -94,7 +94,7 @@ def roll_of(
             if request_id and _is_among(request_id, some, form):
                 raise Invalid(
                     "the request id is one of the names that it erases",
-                    "choose an id that names nobody: request ids are kept for ever, in receipts and in the log",
+                    "Choose an id that names nobody: request ids are kept for ever, in receipts and in the log.",
                 )
             if commitment is not None:
                 commitment.add(kind, some)
@@ -116,7 +116,7 @@ def roll_of(
         ids_are_subjects=ids_are_subjects,
     )
     if not roll.subjects and not roll.ids:
-        raise Invalid("no subject and no data point is named", "name them with --subject, --id or --file")
+        raise Invalid("no subject and no data point is named", "Name them with --subject, --id or --file.")
     return roll
 
 
@@ -158,12 +158,12 @@ def texts(what: str, given: Iterable[str | int]) -> Iterator[str]:
     """Yield names as texts, one by one. Raises ``Invalid`` for what is no list of names, and for what is no name."""
     if isinstance(given, str | bytes):
         # Its characters would be taken for names: subjects="17" would erase subjects 1 and 7.
-        raise Invalid(f"{what} is one text, not a list of names", f"write {what}=[...], even for a single name")
+        raise Invalid(f"{what} is one text, not a list of names", f"Write {what}=[...], even for a single name.")
     for name in given:
         if isinstance(name, bool) or not isinstance(name, str | int):
-            raise Invalid(f"{what} holds a {type(name).__name__}", "names are texts or whole numbers")
+            raise Invalid(f"{what} holds a {type(name).__name__}", "Names are texts or whole numbers.")
         if name == "":
-            raise Invalid(f"{what} holds an empty name", "leave it out")
+            raise Invalid(f"{what} holds an empty name", "Leave it out.")
         yield str(name)
 
 
@@ -178,7 +178,7 @@ def _without_form(kind: str, names: Sequence[str], before: int, form: SubjectFor
         try:
             in_form(name, form)
         except Invalid as error:
-            remedy = f"correct it, or leave it out: names have had the form {form!r} here since the first training"
+            remedy = f"Correct it, or leave it out: names have had the form {form!r} here since the first training."
             return FormlessName(error.fact, remedy, **{f"{kind}_number": number})
     raise InvariantBroken("a name could not be digested, yet it has the declared form")
 

@@ -74,7 +74,7 @@ def with_key_in_store(store: ObjectStore, specification: FederationSpecification
         raise Unavailable(
             "the store does not have the partition key that the specification gives, and it cannot be put there:"
             f" {error.message}",
-            "run 'sisa train' or 'sisa launch' once with an account that may write; one that only reads is enough then",
+            "Run 'sisa train' or 'sisa launch' once with an account that may write; afterwards read access is enough.",
             store=store.location,
             key=KEY_OBJECT,
         ) from error
@@ -130,7 +130,7 @@ def check_identity(state: FederationState, specification: FederationSpecificatio
     if other:
         raise Conflict(
             f"the store belongs to another specification:\n{side_by_side(other)}\n",
-            "put these settings back, or name another store for the new federation",
+            "Put these settings back, or name another store for the new federation.",
             federation=state.name,
         )
 
@@ -140,7 +140,7 @@ def check_unchanged(state: FederationState, specification: FederationSpecificati
     if changed := differences(state, specification):
         raise Conflict(
             f"settings differ from those the federation was trained with:\n{side_by_side(changed)}\n",
-            "put them back, or run 'sisa train' to train anew under the present ones",
+            "Put them back, or run 'sisa train' to train anew under the present ones.",
             federation=state.name,
         )
     check_taken(state, specification)  # the settings may be back as they were, and the data not yet
@@ -154,7 +154,7 @@ def check_taken(state: FederationState, specification: FederationSpecification) 
     changed = describe_difference({"data": state.data.taken}, {"data": now})
     raise Conflict(
         f"the data points in the store were read under other settings:\n{side_by_side(changed)}\n",
-        "put them back, or run 'sisa train' with the source files in place: it reads them again",
+        "Put them back, or run 'sisa train' with the source files in place: it reads them again.",
         federation=state.name,
     )
 
@@ -223,7 +223,10 @@ def clock_differs(bucket: StoreFacts) -> Iterator[str]:
 def untrained(specification: FederationSpecification) -> Invalid:
     """Return the error for a federation that holds nothing yet."""
     return Invalid(
-        "the federation holds no data yet", "run 'sisa train'", federation=specification.name, store=specification.store
+        "the federation holds no data yet",
+        "Run 'sisa train'.",
+        federation=specification.name,
+        store=specification.store,
     )
 
 
@@ -231,7 +234,7 @@ def no_federation(specification: FederationSpecification, place: str) -> Invalid
     """Return the error for a store in which no federation was ever begun; ``place`` is where it was looked for."""
     return Invalid(
         "there is no federation here",
-        "check 'store' in the specification; 'sisa train' begins a new federation there",
+        "Check 'store' in the specification; 'sisa train' begins a new federation there.",
         federation=specification.name,
         store=place,
     )
@@ -265,5 +268,5 @@ def _key_from(payload: bytes) -> PartitionKey:
         return PartitionKey(bytes.fromhex(payload.decode("ascii")))
     except ValueError as error:
         raise Corrupt(
-            "the partition key in the store is damaged", "restore it from a copy of the store", key=KEY_OBJECT
+            "the partition key in the store is damaged", "Restore it from a copy of the store.", key=KEY_OBJECT
         ) from error

@@ -79,7 +79,7 @@ class Notices:
         event = decode_event(json.loads(decrypt(from_base64(fields["sealed"]), place, self._secret)))
         if not isinstance(event, ErasureAccepted) or not isinstance(event.request.names, InlineDigests):
             raise Corrupt(
-                "a notice of the witness is of nothing that was accepted", "keep the witness as it is", key=place
+                "a notice of the witness is of nothing that was accepted", "Keep the witness as it is.", key=place
             )
         return Notice(request=event.request, names=event.request.names.digests(), stands=fields["stands"])
 

@@ -24,8 +24,8 @@ IDENTITY_KEY: Final = object_key("control/identity")
 PLACE_FIELDS: Final = frozenset({"location", "host", "inode"})
 
 REMEDY: Final = (
-    "give the command for the original; if this store is to take its place, or was moved, run"
-    " 'sisa adopt --reason REASON' here"
+    "Give the command for the original; if this store is to take its place, or was moved, run"
+    " 'sisa adopt --reason REASON' here."
 )
 
 

@@ -45,7 +45,7 @@ def open_witness(specification: FederationSpecification) -> Witness | None:
     if there.startswith(here):
         raise Invalid(
             "the witness is the federation's own store, or lies in it: who rewrites the log rewrites both",
-            "name another place for [receipts] witness, which others write",
+            "Name another place for [receipts] witness, which others write.",
             witness=store.location,
         )
     return Witness(store)
@@ -84,7 +84,7 @@ def _refuse_copy(store: ObjectStore) -> None:
     if _UPLOADED in Path(store.location).parts:
         raise Invalid(
             "the store lies in the copy that Ray has made of a job's working_dir: the federation itself is elsewhere",
-            "name it by an absolute path or an address in the specification, and leave it out of working_dir",
+            "Name it by an absolute path or an address in the specification, and leave it out of working_dir.",
             store=store.location,
         )
 
@@ -94,7 +94,7 @@ def _refuse_nested(inner: ObjectStore, keys: ObjectStore) -> None:
     if here.startswith(there) or there.startswith(here):
         raise Invalid(
             "'keys' and 'store' are one place, or one lies in the other: a copy of the one would hold the other",
-            "name another place for 'keys', such as a folder on another disk, or leave 'keys' out",
+            "Name another place for 'keys', such as a folder on another disk, or leave 'keys' out.",
             store=inner.location,
             keys=keys.location,
         )

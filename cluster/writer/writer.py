@@ -156,7 +156,7 @@ def check_skeletons(state: FederationState) -> None:
     if not state.naming.by_skeleton:
         raise Invalid(
             "this federation was made by a release that kept no skeletons of names: it cannot tell which are alike",
-            "name every spelling by itself; a new federation can tell",
+            "Name every spelling by itself; a new federation can tell.",
             federation=state.name,
         )
 
@@ -176,7 +176,7 @@ def drafted_for_all(
         return request_of(setup.specification, names, request_id, setup.clock.now()), names
     if not earlier.state.is_open and any(shard.points for shard in state.shards):
         raise Conflict(
-            "the request id was used before, and there are data points here", "choose another", id=request_id
+            "the request id was used before, and there are data points here", "Choose another.", id=request_id
         )
     return None
 
@@ -312,7 +312,7 @@ class Writer:
         if lost and source is None:
             raise Corrupt(
                 f"{len(lost)} slice files are damaged and the source is not there to read them again",
-                "bring back the files named by [data] train, or restore the store from a copy",
+                "Bring back the files named by [data] train, or restore the store from a copy.",
                 source=specification.data.train,
             )
         if source is None:
@@ -374,7 +374,7 @@ class Writer:
         """Return a request that was accepted. Raises ``Invalid`` when there is none of this id."""
         found = self._engine.find(request_id)
         if not isinstance(found, ErasureRequest):
-            raise Invalid("there is no such erasure request", "'sisa request list' lists them all", request=request_id)
+            raise Invalid("there is no such erasure request", "'sisa request list' lists them all.", request=request_id)
         return found
 
     def verify(self, shards: Sequence[int] | None = None) -> Verification:
@@ -455,5 +455,5 @@ def _width(state: FederationState) -> int:
 def _chosen(shards: Sequence[int] | None, count: int) -> tuple[ShardId, ...]:
     wanted = sorted(set(range(count) if shards is None else shards))
     if strange := [shard for shard in wanted if not 0 <= shard < count]:
-        raise Invalid(f"there is no shard {strange[0]}", f"shards are 0 .. {count - 1}")
+        raise Invalid(f"there is no shard {strange[0]}", f"Shards are 0 .. {count - 1}.")
     return tuple(ShardId(shard) for shard in wanted)

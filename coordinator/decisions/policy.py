@@ -53,7 +53,7 @@ def check_reason(reason: str) -> None:
     raise Invalid(
         f"a reason is 1 to {_MOST_CHARACTERS} printable characters, got {len(reason)} characters"
         f"{'' if reason.isprintable() else ', not all printable'}",
-        "say in a line why, without personal data: it is kept with the request",
+        "Say in a line why, without personal data: it is kept with the request.",
     )
 
 
@@ -63,13 +63,13 @@ def _extended(request: ErasureRequest, days: int, reason: str, settings: Erasure
     if request.extensions:
         raise Conflict(
             f"the due date was moved before, on {request.extensions[0].at[:10]}: this can be done once",
-            f"carry the request out by {request.due_at[:10]}",
+            f"Carry the request out by {request.due_at[:10]}.",
             request=request.request_id,
         )
     if is_overdue(request, datetime.fromisoformat(at)):
         raise Conflict(
             f"the request was due on {request.due_at[:10]}: more time has to be recorded before that",
-            "carry it out now",
+            "Carry it out now.",
             request=request.request_id,
         )
     due_at = later(request.due_at, timedelta(days=days))
@@ -82,7 +82,7 @@ def _held(request: ErasureRequest, reason: str, at: str) -> RequestHeld:
     if request.held:
         raise Conflict(
             f"the request has been paused since {request.held_at[:10]}",
-            "to give another reason, release it first",
+            "To give another reason, release it first.",
             request=request.request_id,
         )
     return RequestHeld(request_id=request.request_id, reason=reason, at=at)
@@ -90,7 +90,7 @@ def _held(request: ErasureRequest, reason: str, at: str) -> RequestHeld:
 
 def _released(request: ErasureRequest, at: str) -> RequestReleased:
     if not request.held:
-        raise Conflict("the request is not paused", "'sisa status' shows where it stands", request=request.request_id)
+        raise Conflict("the request is not paused", "'sisa status' shows where it stands.", request=request.request_id)
     return RequestReleased(request_id=request.request_id, at=at)
 
 
@@ -103,11 +103,11 @@ def is_overdue(request: ErasureRequest, now: datetime) -> bool:
 def _open(state: FederationState, request_id: str) -> ErasureRequest:
     request = state.request(request_id)
     if request is None:
-        raise Invalid("there is no such erasure request", "'sisa request list' lists them all", request=request_id)
+        raise Invalid("there is no such erasure request", "'sisa request list' lists them all.", request=request_id)
     if not request.state.is_open:
         raise Conflict(
             f"the request is {request.state.value} already",
-            "nothing more can be done to it; a new demand is a new request",
+            "Nothing more can be done to it; a new demand is a new request.",
             request=request_id,
         )
     return request
@@ -118,7 +118,7 @@ def _refuse_touched(request: ErasureRequest, what: str) -> None:
         return
     raise Conflict(
         f"the request cannot {what}: its data points are removed, it is {request.state.value}",
-        "let it be carried out: what is erased does not come back",
+        "Let it be carried out: what is erased does not come back.",
         request=request.request_id,
     )
 
@@ -129,6 +129,6 @@ def _check_days(days: int, settings: ErasureSettings, request_id: str) -> None:
         return
     raise Invalid(
         f"a due date can be moved by 1 .. {most} days, got {days}" if most else "due dates are not moved here",
-        f"{'choose another number, or ' if most else ''}see [erasure] extension_days, which is {most}",
+        f"{'choose another number, or ' if most else ''}see [erasure] extension_days, which is {most}.",
         request=request_id,
     )

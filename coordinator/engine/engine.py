@@ -169,7 +169,7 @@ class Engine:
             if not len(erased):
                 raise Invalid(
                     "none of these subjects was erased here, so nothing keeps them out",
-                    "check the spelling; data points that were erased one by one, by id, stay out",
+                    "Check the spelling; data points that were erased one by one, by id, stay out.",
                 )
             tombstones, segments = without_tombstones(store, drawn, self.state, erased)
             by_subject = erased.shared(load_digests(store, self.state.tombstones))
@@ -472,7 +472,7 @@ def _readmitted(state: FederationState) -> int:
 def _used_before(request_id: str) -> Conflict:
     return Conflict(
         "this request id was used before, for other subjects or data points",
-        "choose another --request-id, or repeat the request as it was",
+        "Choose another --request-id, or repeat the request as it was.",
         request=request_id,
     )
 
@@ -481,4 +481,4 @@ def _reason(error: SisaError) -> str:
     """Return what to write down of an error; a model's own error text may hold a person's data and is left out."""
     if type(error) is SisaError:
         return "a worker failed in the model's code; run 'sisa train' to see its error, mend it, and it goes on"
-    return f"{error.message}; {error.remedy}" if error.remedy else error.message
+    return str(error)

@@ -75,7 +75,7 @@ def read_ledger(store: ObjectStore) -> Current:
         except JournalTruncated:
             continue  # a newer manifest holds what was cut off
         return _replayed(latest, position, entries)
-    raise Unavailable("the journal is shortened faster than it can be read", "try again", store=store.location)
+    raise Unavailable("the journal is shortened faster than it can be read", "Try again.", store=store.location)
 
 
 def read_state(store: ObjectStore) -> FederationState | None:
@@ -178,7 +178,7 @@ class Ledger:
         if (highest := self._register.highest_token()) > self._token:
             raise Fenced(
                 "another writer has taken over: nothing was deleted",
-                "stop this process; the other one does what is left",
+                "Stop this process; the other one does what is left.",
                 token=self._token,
                 higher=highest,
             )
@@ -213,7 +213,7 @@ class Ledger:
 
     def _append(self, records: Sequence[Json], state: FederationState) -> None:
         if self._is_lost:
-            raise Fenced("this writer has lost its place in the journal", "stop this process and start it again")
+            raise Fenced("this writer has lost its place in the journal", "Stop this process and start it again.")
         self._is_lost = True  # unless nothing was written, or it is known what was
         try:
             position = self._journal.append(records, after=self._position, token=self._token, nonce=self._new_name())
@@ -251,7 +251,7 @@ class Ledger:
             self._manifest = written.number
             self._since_manifest = 0
             return
-        raise Unavailable("other writers keep writing manifests", "stop them, or try again")
+        raise Unavailable("other writers keep writing manifests", "Stop them, or try again.")
 
 
 def _fence(store: ObjectStore, token: int, new_name: NewName) -> Current:
@@ -266,7 +266,7 @@ def _fence(store: ObjectStore, token: int, new_name: NewName) -> Current:
         if reading.token > token:
             raise Fenced(
                 "another writer started at the same time and was quicker",
-                "wait until it ends, or stop it",
+                "Wait until it ends, or stop it.",
                 token=token,
                 higher=reading.token,
             )
@@ -276,7 +276,7 @@ def _fence(store: ObjectStore, token: int, new_name: NewName) -> Current:
         except Conflict:
             continue  # the older writer was quicker, once more
         return replace(reading, position=position, token=token)
-    raise Unavailable("another writer keeps writing", "stop it, or try again", store=store.location)
+    raise Unavailable("another writer keeps writing", "Stop it, or try again.", store=store.location)
 
 
 def _replayed(latest: Manifest | None, position: Position, entries: Sequence[JournalEntry]) -> Current:
@@ -286,7 +286,7 @@ def _replayed(latest: Manifest | None, position: Position, entries: Sequence[Jou
         token = max(token, entry.token)
         for record in entry.records:
             if state is None:
-                raise Corrupt("the journal has events before any manifest", "restore the store from a copy")
+                raise Corrupt("the journal has events before any manifest", "Restore the store from a copy.")
             state = next_state(state, decode_event(record))
     if entries:
         position = Position(number=entries[-1].number, digest=sha256(entries[-1].to_bytes()))
@@ -307,7 +307,7 @@ def _position(latest: Manifest | None) -> Position:
     match place:
         case {"number": int(number), "digest": str(digest)}:
             return Position(number=number, digest=Sha256(digest))
-    raise Corrupt("the manifest does not say its place in the journal", "restore the store from a copy")
+    raise Corrupt("the manifest does not say its place in the journal", "Restore the store from a copy.")
 
 
 def _place(position: Position) -> dict[str, Json]:

@@ -10,7 +10,7 @@ from storage.digests import Sha256, sha256
 from storage.errors import Corrupt, ObjectMissing
 from storage.objects import ObjectKey, ObjectStore
 
-_RESTORE = "restore the store from a copy"
+_RESTORE = "Restore the store from a copy."
 
 
 def load_digests(store: ObjectStore, ref: ObjectRef | InlineDigests | None) -> DigestSet:

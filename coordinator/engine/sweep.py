@@ -107,7 +107,7 @@ def sweep(store: ObjectStore, ledger: Ledger, drafts: Drafts) -> None:
                 return
     raise Unavailable(
         f"objects keep appearing in the store while it is purged, {len(left_over(store, ledger.state))} are left",
-        "look for another process that writes to this store, then run 'sisa train'",
+        "Look for another process that writes to this store, then run 'sisa train'.",
         store=store.location,
     )
 

@@ -226,7 +226,7 @@ def _parsed(payload: bytes) -> dict[str, Any]:
     if type(version) is int and version > FORMAT_VERSION:
         raise Invalid(
             f"the receipt was written in format {version}, this version reads up to {FORMAT_VERSION}",
-            "upgrade sisa-ray",
+            "Upgrade sisa-ray.",
         )
     if fields.keys() != _NAMES or type(version) is not int or version != FORMAT_VERSION:
         raise _no_bundle("fields")
@@ -241,8 +241,8 @@ def _typed(fields: dict[str, Any], name: str, kind: type[_Kind]) -> _Kind:
 
 
 def _no_bundle(part: str) -> Corrupt:
-    return Corrupt("this is not a receipt of ours, or it was altered", "get it again from who issued it", part=part)
+    return Corrupt("this is not a receipt of ours, or it was altered", "Get it again from who issued it.", part=part)
 
 
 def _no_statement() -> Corrupt:
-    return Corrupt("this is not an erasure receipt's statement", "get it again from who issued it")
+    return Corrupt("this is not an erasure receipt's statement", "Get it again from who issued it.")

@@ -182,7 +182,7 @@ class ErasureEvidence:
         if self.state not in (RequestState.PURGED, RequestState.COMPLETE):
             raise Invalid(
                 "a receipt is for an erasure that was carried out",
-                "wait until 'sisa status' says that the request is complete",
+                "Wait until 'sisa status' says that the request is complete.",
                 request=self.request_id,
                 state=self.state.value,
             )
@@ -216,7 +216,7 @@ def collect_evidence(
     """
     request = after.request(request_id)
     if request is None:
-        raise Invalid("the federation has no such request", "see 'sisa status' for those it has", request=request_id)
+        raise Invalid("the federation has no such request", "See 'sisa status' for those it has.", request=request_id)
     purged = {each.key: each for each in (*_gone(before, after), *further_purged)}
     return ErasureEvidence(
         federation=after.name,
@@ -255,7 +255,9 @@ def statement(evidence: Evidence, issued_at: str) -> bytes:
     try:
         return canonical_json(record)
     except (TypeError, ValueError) as error:
-        raise Invalid("a receipt's evidence holds a value that JSON cannot hold", "use text, numbers, lists") from error
+        raise Invalid(
+            "a receipt's evidence holds a value that JSON cannot hold", "Use text, numbers, lists."
+        ) from error
 
 
 def _predicate(evidence: ErasureEvidence, issued_at: str) -> dict[str, Any]:

@@ -126,7 +126,7 @@ class Registrar:
         if found is None:
             raise ObjectMissing(
                 "there is no receipt for this request",
-                "receipts are for erasures that are complete: see 'sisa status'",
+                "Receipts are for erasures that are complete: see 'sisa status'.",
                 request=request_id,
             )
         return found
@@ -143,7 +143,7 @@ class Registrar:
         signed = {key: each for purpose in _PURPOSES for key, each in endorsements(self._store, purpose).items()}
         found = self.public_keys()
         if not found:
-            raise ObjectMissing("there are no signing keys yet", "they are made with the first receipt")
+            raise ObjectMissing("there are no signing keys yet", "They are made with the first receipt.")
         return "".join(key_text(key, signed.get(key)) for key in found)
 
     def growth(self, earlier: int = 0) -> LogGrowth:
@@ -154,7 +154,7 @@ class Registrar:
         layout = self._layout()
         found = layout and log_growth(self._store, layout, published_keys(self._store, CHECKPOINTS), earlier)
         if not found:
-            raise ObjectMissing("the receipts' log has no checkpoint yet", "there is one with the first receipt")
+            raise ObjectMissing("the receipts' log has no checkpoint yet", "There is one with the first receipt.")
         return found
 
     def key_statements(self) -> tuple[KeyStatement, ...]:
@@ -265,7 +265,7 @@ class Registrar:
         except ObjectMissing:
             return None
         if _request_id(bundle.envelope) != request_id:
-            raise Corrupt("the receipt under this request's name is another one's", "see 'sisa log --check'", key=key)
+            raise Corrupt("the receipt under this request's name is another one's", "See 'sisa log --check'.", key=key)
         return bundle
 
     def _opened_log(self) -> TransparencyLog:
@@ -359,7 +359,7 @@ class Registrar:
 
     def _admitted(self, envelope: bytes, key: ObjectKey) -> bytes:
         if not self._is_ours(envelope):
-            raise Corrupt("a stored statement was not signed by us, or was altered", "find out who wrote it", key=key)
+            raise Corrupt("a stored statement was not signed by us, or was altered", "Find out who wrote it.", key=key)
         return envelope
 
     def _failures(self, key: ObjectKey, keys: Sequence[PublicKey]) -> Iterator[str]:
@@ -413,7 +413,7 @@ def _check_same(evidence: Evidence, envelope: bytes) -> None:
     if stated["id"] != evidence.request_id or not is_known:
         raise Conflict(
             "a receipt of this request id states the erasure of something else",
-            "find out which of the two requests is meant",
+            "Find out which of the two requests is meant.",
             request=evidence.request_id,
         )
 

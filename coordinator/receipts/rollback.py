@@ -31,7 +31,7 @@ def refuse_restoring(store: ObjectStore) -> None:
         return
     raise Conflict(
         "this store is being restored, or moved here, or that was interrupted: nothing is answered and nothing written",
-        "run the same 'sisa restore' or 'sisa move' again; it goes on where it stopped",
+        "Run the same 'sisa restore' or 'sisa move' again; it goes on where it stopped.",
         store=store.location,
     )
 
@@ -91,8 +91,8 @@ def refuse_forgotten(store: ObjectStore, current: Callable[[], FederationState |
     more = f" and {len(forgotten) - _MOST_LISTED} more" if len(forgotten) > _MOST_LISTED else ""
     raise Corrupt(
         f"the state was put back to before what the receipts' log states: it does not know {listed}{more}",
-        "restore the store as a whole, or submit these requests again under their ids (docs/backup.md: Restore from"
-        " a backup)",
+        "Restore the store as a whole, or submit these requests again under their ids (docs/backup.md: Restore from"
+        " a backup).",
         store=store.location,
     )
 

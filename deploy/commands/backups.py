@@ -57,7 +57,7 @@ def backup(
         if (keys is None) != without_keys:
             raise Invalid(
                 "a backup without its keys is of no use, and one beside them protects nobody",
-                "name another place for the keys with --keys, or say --without-keys if they are safe elsewhere",
+                "Name another place for the keys with --keys, or say --without-keys if they are safe elsewhere.",
             )
         name, store = store_of(config)
         places = _places(config, endpoint, credentials)

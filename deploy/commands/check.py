@@ -36,7 +36,7 @@ def main(words: Sequence[str] | None = None) -> NoReturn:
         asked = _parser().parse_args(given)
         _refuse_half_an_opening(asked)
     except _Misused as error:
-        problem = Problem(kind="usage", message=str(error), remedy="see 'sisa-check --help'")
+        problem = Problem(kind="usage", message=str(error), remedy="See 'sisa-check --help'.")
         say(Outcome(problem=problem, code=ExitCode.INVALID), as_json="--json" in given)
         code = ExitCode.INVALID
     else:

@@ -493,6 +493,6 @@ def _usage(error: Any) -> Outcome:
     context = getattr(error, "ctx", None)
     command = context.command_path if context else "sisa"
     return Outcome(
-        problem=Problem(kind="usage", message=error.format_message(), remedy=f"see '{command} --help'"),
+        problem=Problem(kind="usage", message=error.format_message(), remedy=f"See '{command} --help'."),
         code=ExitCode.INVALID,
     )

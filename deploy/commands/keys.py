@@ -62,7 +62,7 @@ def keys_outcome(registrar: Registrar, name: str, *, rotate: bool, export: Path 
 
     found = registrar.key_statements()
     if (rotate or export is not None) and not found:
-        raise Invalid("there are no signing keys yet", "they are made with the first receipt, when they are needed")
+        raise Invalid("there are no signing keys yet", "They are made with the first receipt, when they are needed.")
     if rotate:
         found = registrar.rotate_keys()
     data: dict[str, Any] = {"rotated": rotate, "keys": [_fields(each) for each in found]}

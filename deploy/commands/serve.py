@@ -159,7 +159,7 @@ def _require_serve() -> None:
     from storage.errors import Invalid
 
     if missing := [name for name in ("fastapi", "uvicorn", "aiohttp") if find_spec(name) is None]:
-        raise Invalid(f"{missing[0]} is not installed, which serving needs", "run pip install 'sisa-ray[serve]'")
+        raise Invalid(f"{missing[0]} is not installed, which serving needs", "Run pip install 'sisa-ray[serve]'.")
 
 
 def _register(config: Path, *, check: bool = False) -> TokenRegister:

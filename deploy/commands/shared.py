@@ -186,7 +186,7 @@ def _chosen_site(config: Path) -> str:
     if site is None:
         raise Invalid(
             f"{config.name} has several sites, and this command is about one of them",
-            "write 'sisa --site NAME' and the command, where that site's store is",
+            "Write 'sisa --site NAME' and the command, where that site's store is.",
             file=str(config),
         )
     return site
@@ -198,7 +198,7 @@ def _refuse_choice(config: Path) -> None:
     if CHOICE.get().is_made:
         raise Invalid(
             f"{config.name} has no sites, and --site or --simulate was given",
-            "leave it out, or write the sites as tables [[site]]",
+            "Leave it out, or write the sites as tables [[site]].",
             file=str(config),
         )
 
@@ -208,7 +208,7 @@ def refuse_site(why: str) -> None:
     from storage.errors import Invalid
 
     if CHOICE.get().site is not None:
-        raise Invalid(f"--site means nothing here: {why}", "leave it out, or ask the site's own server")
+        raise Invalid(f"--site means nothing here: {why}", "Leave it out, or ask the site's own server.")
 
 
 @contextmanager

@@ -50,7 +50,7 @@ def submitted(
     if coordinator is None:
         raise Unavailable(
             "no coordinator is at work on this federation",
-            "start it with 'sisa launch', and submit the request again under the same --request-id",
+            "Start it with 'sisa launch', and submit the request again under the same --request-id.",
             federation=specification.name,
         )
     return coordinator.accept(*drafted(setup, subjects=subjects, ids=ids, request_id=request_id, held=""))

@@ -22,7 +22,7 @@ def diagnose(federation: Federation, *, rows_in: Path | None = None, copies_in: 
         problem = Problem(
             kind="unhealthy",
             message=f"{len(failed)} of {len(findings)} checks failed: {', '.join(each.check for each in failed)}",
-            remedy="see each check's own remedy",
+            remedy="See each check's own remedy.",
         )
     return Outcome(
         data={"healthy": not failed, "checks": json_value(findings)},

@@ -79,17 +79,17 @@ def given_names(
     and when nothing is named, and later, as names are taken, when the file has bad lines: all or nothing.
     """
     if file_of not in ("subjects", "ids"):
-        raise Invalid(f"--file-of takes subjects or ids, got {file_of!r}", "choose one of the two")
+        raise Invalid(f"--file-of takes subjects or ids, got {file_of!r}", "Choose one of the two.")
     if more and bool(subjects) == bool(ids):
         raise Invalid(
             "a name alone may be a person or a data point, and the command does not say which",
-            "write 'sisa erase --subject NAME' for all data points of a person, or 'sisa erase --id NAME' for a single"
-            " data point; --dry-run tells what it would cost",
+            "Write 'sisa erase --subject NAME' for all data points of a person, or 'sisa erase --id NAME' for a single"
+            " data point; --dry-run tells what it would cost.",
         )
     if not subjects and not ids and file is None:
-        raise Invalid("no subject and no data point is named", "name them with --subject, --id or --file")
+        raise Invalid("no subject and no data point is named", "Name them with --subject, --id or --file.")
     if "" in (*subjects, *ids, *more):
-        raise Invalid("an empty name cannot be erased", "check the quoting of --subject and --id")
+        raise Invalid("an empty name cannot be erased", "Check the quoting of --subject and --id.")
     of_subjects, of_ids = (more, ()) if subjects else ((), more)
     return Given(subjects=(*subjects, *of_subjects), ids=(*ids, *of_ids), in_file=file, file_of_ids=file_of == "ids")
 
@@ -178,7 +178,7 @@ def refuse_late_hold(hold: str | None, earlier: RequestStatus | None) -> None:
     if hold and earlier is not None and earlier.state not in {RequestState.WAITING.value, *_CLOSED}:
         raise Conflict(
             "this request was submitted before, without a pause",
-            "pause it with 'sisa request hold', as long as its data points are not removed",
+            "Pause it with 'sisa request hold', as long as its data points are not removed.",
             request=earlier.request_id,
         )
 
@@ -210,7 +210,7 @@ def _left_open(request: RequestStatus, status: FederationStatus, error: Unavaila
         problem=Problem(
             kind=error.kind,
             message=f"{error.message}; the request stays accepted [request={request.request_id} state={request.state}]",
-            remedy=f"{error.remedy}; the next command that writes, or 'sisa launch', carries the request out",
+            remedy=f"{error.remedy} The next command that writes, or 'sisa launch', then carries the request out.",
         ),
         code=ExitCode.UNAVAILABLE if isinstance(error, Unavailable) else ExitCode.INVALID,
     )
@@ -242,10 +242,10 @@ def interrupted_outcome(request: RequestStatus | None, status: FederationStatus 
         message, remedy = f"interrupted; the request is {request.state} all the same", "'sisa status' shows all of it"
     elif request.state == RequestState.WAITING.value:
         message = "interrupted; the request is accepted, and paused"
-        remedy = f"'sisa request release {request.request_id}' lets it be carried out"
+        remedy = f"'sisa request release {request.request_id}' lets it be carried out."
     else:
         message = f"interrupted; the request is accepted and will be carried out: it is {request.state}"
-        remedy = "a coordinator that runs goes on with it, else the next 'sisa train' or 'sisa erase' does"
+        remedy = "A coordinator that runs goes on with it, else the next 'sisa train' or 'sisa erase' does."
     fact = message if request is None else f"{message} [request={request.request_id}]"
     return Outcome(
         data=None if request is None else request_data(request, status),
@@ -329,11 +329,11 @@ def _what_is_wrong(request: RequestStatus, *, again: bool) -> tuple[Problem | No
             return Problem(kind="refused", message=fact, remedy=remedy), ExitCode.INVALID
         case RequestState.CANCELLED:
             message = f"the request was withdrawn before anything was erased: {fact}"
-            remedy = "a new demand needs a --request-id of its own"
+            remedy = "A new demand needs a --request-id of its own."
             return Problem(kind="cancelled", message=message, remedy=remedy), ExitCode.CONFLICT
         case RequestState.FAILED:
             message = f"the request is {request.stage}, and the last attempt to go on failed: {fact}"
-            remedy = "mend what failed and run 'sisa train': it goes on from there"
+            remedy = "Mend what failed and run 'sisa train': it goes on from there."
             return Problem(kind="failed", message=message, remedy=remedy), ExitCode.FAILED
         case _:
             return None, ExitCode.DONE

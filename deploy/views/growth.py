@@ -30,7 +30,7 @@ def check_growth(earlier: Path, later: Path, key_files: Sequence[Path]) -> Outco
         if needs_proof and not grown.proof:
             raise Invalid(
                 "the file with the later checkpoint holds no proof that its log continues the earlier one",
-                f"have the operator run 'sisa log {earlier.name} --json', and give what it prints",
+                f"Have the operator run 'sisa log {earlier.name} --json', and give what it prints.",
                 file=str(later),
             )
         failures += _differences(old, new, (grown.proof or ()) if needs_proof else ())
@@ -46,7 +46,7 @@ def check_growth(earlier: Path, later: Path, key_files: Sequence[Path]) -> Outco
         problem = Problem(
             kind="proof_failed",
             message=f"the log does not continue the earlier checkpoint, or is not signed by these keys [file={later}]",
-            remedy="keep both files: two checkpoints by one key that no proof joins show that the log was rewritten",
+            remedy="Keep both files: two checkpoints by one key that no proof joins show that the log was rewritten.",
         )
         text = "\n".join(f"  {each}" for each in failures)
         return Outcome(data=data, text=text, problem=problem, code=ExitCode.PROOF_FAILED)

@@ -55,7 +55,7 @@ def public_keys_in(file: Path) -> tuple[PublicKey, ...]:
     except ValueError as error:  # of the decoder's, or Invalid
         raise Invalid(
             "the file holds no public keys of ours",
-            "give it as 'sisa keys --export' wrote it, or a key as it was published at log/keys/ in the store",
+            "Give it as 'sisa keys --export' wrote it, or a key as it was published at log/keys/ in the store.",
             file=str(file),
         ) from error
 
@@ -119,15 +119,15 @@ def _decoded(payload: bytes) -> str:
 
 
 def _no_checkpoint(file: Path) -> Invalid:
-    return Invalid("the file holds no checkpoint", "give the file as it was saved", file=str(file))
+    return Invalid("the file holds no checkpoint", "Give the file as it was saved.", file=str(file))
 
 
 def _read(file: Path) -> bytes:
     try:
         if file.stat().st_size > _MOST_BYTES:
-            raise Invalid("the file is too large for a receipt or a key", "check its name", file=str(file))
+            raise Invalid("the file is too large for a receipt or a key", "Check its name.", file=str(file))
         return file.read_bytes()
     except FileNotFoundError:
-        raise Invalid("there is no such file", "check its name", file=str(file)) from None
+        raise Invalid("there is no such file", "Check its name.", file=str(file)) from None
     except IsADirectoryError:
-        raise Invalid("this is a folder", "name the file in it", file=str(file)) from None
+        raise Invalid("this is a folder", "Name the file in it.", file=str(file)) from None

@@ -35,6 +35,6 @@ def check_keys(file: Path, pinned: Sequence[Path]) -> Outcome:
     problem = Problem(
         kind="proof_failed",
         message=f"{len(unsigned)} keys are signed by none that you have [file={file}]",
-        remedy="ask the operator, by another way than you got the file, whether these are theirs",
+        remedy="Ask the operator, by another way than you got the file, whether these are theirs.",
     )
     return Outcome(data=data, text="\n".join(lines), problem=problem, code=ExitCode.PROOF_FAILED)

@@ -239,7 +239,7 @@ def _interrupted() -> Outcome:
         problem=Problem(
             kind="interrupted",
             message="interrupted; what was committed is kept",
-            remedy="run the command again, or any other that writes: it goes on from there",
+            remedy="Run the command again, or any other that writes: it goes on from there.",
         ),
         code=ExitCode.FAILED,
     )
@@ -251,7 +251,7 @@ def _system_failed(error: OSError) -> Outcome:
         problem=Problem(
             kind="failed",
             message=f"the operating system refused: {error.strerror or type(error).__name__}{name}",
-            remedy="check that the path exists, that there is room, and that you may write there",
+            remedy="Check that the path exists, that there is room, and that you may write there.",
         ),
         code=ExitCode.FAILED,
     )
@@ -262,7 +262,7 @@ def _bug(error: Exception) -> Outcome:
         problem=Problem(
             kind="internal",
             message=f"an unexpected {type(error).__name__} stopped the command; this is a bug",
-            remedy="set SISA_TRACEBACK=1 to see where, and report it; the store is as it was last committed",
+            remedy="Set SISA_TRACEBACK=1 to see where, and report it; the store is as it was last committed.",
         ),
         code=ExitCode.FAILED,
     )

@@ -95,7 +95,7 @@ def check_receipt(file: Path, key_files: Sequence[Path] = (), about: About | Non
     problem = Problem(
         kind="untrusted",
         message=f"the receipt is intact, but no trusted key was given: it may be anybody's [file={file}]",
-        remedy="give the operator's public keys with --key: a file that 'sisa keys --export' wrote, from the operator",
+        remedy="Give the operator's public keys with --key: a file that 'sisa keys --export' wrote, from the operator.",
     )
     return Outcome(data=data, text="\n".join(lines), problem=problem, code=ExitCode.UNTRUSTED)
 
@@ -120,7 +120,7 @@ def log_outcome(check: LogCheck) -> Outcome:
         problem=Problem(
             kind="proof_failed",
             message=f"the receipts' log is not what was signed: {len(check.problems)} findings",
-            remedy="keep the store as it is, and compare the log with a copy; receipts handed out stay verifiable",
+            remedy="Keep the store as it is, and compare the log with a copy; receipts handed out stay verifiable.",
         ),
         code=ExitCode.PROOF_FAILED,
     )
@@ -197,7 +197,7 @@ def _is_about(statement: dict[str, Any], about: About) -> bool:
     if stated is None:
         raise Invalid(
             "this receipt commits to no names: readmissions, and receipts of requests to release 0.1, do not",
-            "leave --salt, --subject and --id out",
+            "Leave --salt, --subject and --id out.",
         )
     # A salt of another form could take over a part of a name, and so show another name than the one that was given.
     is_salt = _SALT.fullmatch(about.salt) is not None
@@ -275,7 +275,7 @@ def _refused(check: ReceiptCheck, file: str) -> Outcome:
         problem=Problem(
             kind="proof_failed",
             message=f"the receipt is not genuine, or not by these keys: {len(check.failures)} findings [file={file}]",
-            remedy="ask who issued it for the receipt and for the public keys again",
+            remedy="Ask who issued it for the receipt and for the public keys again.",
         ),
         code=ExitCode.PROOF_FAILED,
     )
@@ -289,7 +289,7 @@ def _not_about(check: ReceiptCheck, file: str) -> Outcome:
         problem=Problem(
             kind="proof_failed",
             message=f"the receipt is not about these names, or the salt is another one [file={file}]",
-            remedy="give all names that the request gave, spelt as they were given, and the salt from its answer",
+            remedy="Give all names that the request gave, spelt as they were given, and the salt from its answer.",
         ),
     )
 

@@ -52,7 +52,7 @@ def open_client(url: str, token: str) -> Client:
     if not token:
         raise Invalid(
             "a server asks for a token, and SISA_TOKEN is not set",
-            "put the token into the environment; the server's operator makes it: 'sisa token create'",
+            "Put the token into the environment; the server's operator makes it: 'sisa token create'.",
         )
     client = Client(url, token)
     if client.can_be_overheard:
@@ -70,7 +70,7 @@ def remote_predict(client: Client, data: str, out: Path) -> Outcome:
     answers = _answers(client, data, found)
     first = next(answers, None)
     if first is None:
-        raise Invalid("the file holds no data point", "name another one", file=data)
+        raise Invalid("the file holds no data point", "Name another one.", file=data)
     batch, classes, id_column = first
     points = write_predictions(out, chain([batch], (each for each, _, _ in answers)), classes, id_column)
     facts = {"out": str(out), "points": points, **_ensembles(found)}
@@ -119,8 +119,8 @@ def remote_erase(
     except KeyboardInterrupt:
         return interrupted_outcome(_looked_up(client, own_id, site), None)
     except Unavailable as error:
-        again = f"then repeat it with --request-id {own_id}: if it was accepted, that is the same request"
-        raise Unavailable(error.fact, f"{error.remedy}; {again}", **error.context) from error
+        again = f"Then repeat it with --request-id {own_id}: if it was accepted, that is the same request"
+        raise Unavailable(error.fact, f"{error.remedy} {again}.", **error.context) from error
     return with_private_facts(erase_outcome(answer.request, None, earlier), given.private_facts(answer), given.in_file)
 
 

@@ -32,8 +32,8 @@ def train_sites(federation: SiteFederation) -> Outcome:
     problem = Problem(
         kind="unavailable",
         message=f"no site has joined the federation: {why}",
-        remedy="train and serve at the sites, hand over their tokens, and run 'sisa train' again: see 'Several sites'"
-        " in docs/operations.md",
+        remedy="Train and serve at the sites, hand over their tokens, and run 'sisa train' again: see 'Several sites'"
+        " in docs/operations.md.",
     )
     return replace(outcome, problem=problem, code=ExitCode.UNAVAILABLE)
 
@@ -187,13 +187,13 @@ def verify_at_sites(federation: SiteFederation) -> Outcome:
         problem = Problem(
             kind="proof_failed",
             message=f"the proof does not hold at {', '.join(failed)}",
-            remedy="run 'sisa --site NAME train' there: it rebuilds what is damaged; then verify again",
+            remedy="Run 'sisa --site NAME train' there: it rebuilds what is damaged; then verify again.",
         )
         return Outcome(data=data, text=text, problem=problem, code=ExitCode.PROOF_FAILED)
     problem = Problem(
         kind="unavailable",
         message=f"not every site could be asked: {', '.join(found.absent)}",
-        remedy="run 'sisa --site NAME verify' at the site, or verify again when it is back",
+        remedy="Run 'sisa --site NAME verify' at the site, or verify again when it is back.",
     )
     return Outcome(data=data, text=text, problem=problem, code=ExitCode.UNAVAILABLE)
 

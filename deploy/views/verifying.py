@@ -23,7 +23,7 @@ def verification_outcome(found: Verification) -> Outcome:
     text = verification_text(found)
     if found.holds:
         return Outcome(data=data, text=f"{text}\nall constituents are byte-equal, and nothing is left over")
-    problem = Problem(kind="proof_failed", message=_what_failed(found), remedy="; ".join(_remedies(found)))
+    problem = Problem(kind="proof_failed", message=_what_failed(found), remedy=" ".join(_remedies(found)))
     return Outcome(data=data, text=text, problem=problem, code=ExitCode.PROOF_FAILED)
 
 
@@ -45,11 +45,11 @@ def _remedies(found: Verification) -> Iterator[str]:
     """Yield what helps, and nothing that does not."""
     if any(proof.again for proof in found.shards):
         yield (
-            "training anew has not helped before, so the model's result depends on its process; docs/own-model.md"
-            " says what it may not use; mend it, then train"
+            "Retraining has not helped before, so the model's result depends on its process: docs/own-model.md"
+            " says what it may not use. Correct it, then train."
         )
     elif not found.exact:
-        yield "run 'sisa train': it trains anew what was found wrong or is not trained; then verify again"
+        yield "Run 'sisa train', which retrains what is wrong or not trained, then verify again."
     own = [each for each in found.residue.found if each.startswith(_OWN_RESIDUE)]
     if own and found.exact:
         yield "run 'sisa train': it finishes what was interrupted and rebuilds what is damaged; then verify again"

@@ -33,7 +33,7 @@ def copy_without(file: DataFile, rows: Sequence[int], target: Path, id_column: s
     removed.
     """
     if target.exists():
-        raise Conflict(f"{target} exists already", "name another folder for the copies")
+        raise Conflict(f"{target} exists already", "Name another folder for the copies.")
     ending = ending_of(file.name) or ""
     unfinished = target.with_name(f".{target.name}.partial{ending}")
     try:
@@ -180,6 +180,6 @@ def _ids(file: DataFile, column: str, without: Sequence[int]) -> Iterator[object
 def _not_cut(why: str, file: DataFile) -> Invalid:
     return Invalid(
         f"no copy without the rows could be made: {why}",
-        "remove them where the file was made: 'sisa doctor --rows FILE' lists them",
+        "Remove them where the file was made: 'sisa doctor --rows FILE' lists them.",
         file=file.name,
     )

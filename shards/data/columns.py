@@ -139,7 +139,7 @@ def check_written(batch: Batch, column: str) -> None:
         if through_floats(array[position].as_py()):
             raise Invalid(
                 "a name is a number that was stored as a float, from 2**53 on: it may have been rounded",
-                "write the column again from its original source, as whole numbers or text",
+                "Write the column again from its original source, as whole numbers or text.",
                 file=batch.file,
                 column=column,
                 row=batch.first + position,

@@ -36,11 +36,11 @@ def table_of(data: Any) -> pa.Table:
     except (pa.ArrowException, TypeError, ValueError, NotImplementedError, RuntimeError) as error:
         raise Invalid(
             f"the {_called(data)} cannot be converted to an Arrow table: {type(error).__name__}",
-            "give every column one type, or convert it to a pyarrow.Table",
+            "Give every column one type, or convert it to a pyarrow.Table.",
         ) from error
     raise Invalid(
         f"{_called(data)} is not a table",
-        "pass a pandas or polars frame, a pyarrow.Table, or the path of a file",
+        "Pass a pandas or polars frame, a pyarrow.Table, or the path of a file.",
     )
 
 

@@ -62,7 +62,7 @@ def table_of_stream(payload: bytes, most_points: int) -> pa.Table:
         # Not chained: the text of the cause may quote names and values.
         raise Unreadable(
             "the body is not a complete Arrow IPC stream with names in UTF-8",
-            f"send the bytes of pyarrow.ipc.new_stream, uncompressed, as {ARROW_STREAM}",
+            f"Send the bytes of pyarrow.ipc.new_stream, uncompressed, as {ARROW_STREAM}.",
         ) from None
 
 
@@ -71,7 +71,7 @@ def table_of_columns(columns: Mapping[str, Sequence[Any]], most_points: int) -> 
     _refuse_many(max((len(values) for values in columns.values()), default=0), most_points)
     arrays = {name: _array(name, values) for name, values in columns.items()}
     if len({len(array) for array in arrays.values()}) > 1:
-        raise Invalid("the columns have different lengths", "give every column one value for each data point")
+        raise Invalid("the columns have different lengths", "Give every column one value for each data point.")
     return pa.table(arrays)
 
 
@@ -108,14 +108,14 @@ def points_of_table(table: pa.Table, data: DataSettings, width: int) -> Iterator
     ``data.features`` are the names of columns, without patterns.
     """
     if missing := [name for name in data.features if name not in table.column_names]:
-        raise Invalid(f"there is no column {missing[0]!r}", "send all features, named as in the training data")
+        raise Invalid(f"there is no column {missing[0]!r}", "Send all features, named as in the training data.")
     if not table.num_rows:
         return iter(())
     wanted = {data.id, *data.features}
     known = [name for name in table.column_names if name in wanted]
     if len(set(known)) < len(known):
         twice = next(name for name in known if known.count(name) > 1)
-        raise Invalid("two columns have the same name", "rename one of them", column=twice)
+        raise Invalid("two columns have the same name", "Rename one of them.", column=twice)
     table = table.select(known)  # other columns are dropped, because nothing here can rely on their types
     if data.id in known:
         _refuse_names(table.column(data.id).type, data.id)
@@ -165,7 +165,7 @@ def ids_of(values: Sequence[str | int | None]) -> pa.Array:
                 return pa.array(values, pa.int64())
         return pa.array([None if value is None else str(value) for value in values], pa.string())
     except UnicodeEncodeError:
-        raise Invalid("an id cannot be encoded in UTF-8", "send ids without lone surrogates") from None
+        raise Invalid("an id cannot be encoded in UTF-8", "Send ids without lone surrogates.") from None
 
 
 def stream_of(table: pa.Table, facts: Mapping[str, int | str] | None = None) -> bytes:
@@ -227,7 +227,7 @@ def _refuse_many(points: int, most: int) -> None:
     if points > most:
         raise TooManyPoints(
             f"the request has more than {most:,} data points",
-            "send several requests, or raise [serve] max_points",
+            "Send several requests, or raise [serve] max_points.",
         )
 
 
@@ -241,7 +241,7 @@ def _refuse_compressed(payload: bytes) -> None:
         if message.type == "dictionary" or (kind and head[kind] == _RECORD_BATCH and _is_compressed(head, root)):
             raise Invalid(
                 "the body has compressed or dictionary-encoded columns",
-                "write the stream uncompressed, and decode dictionaries",
+                "Write the stream uncompressed, and decode dictionaries.",
             )
 
 
@@ -266,7 +266,7 @@ def _refuse_names(data_type: pa.DataType, column: str) -> None:
     if not (types.is_string(data_type) or types.is_large_string(data_type) or types.is_integer(data_type)):
         # The message does not name the type: a nested type would contain names from the sender.
         raise Invalid(
-            "the id column must hold strings or whole numbers", "convert the column, or leave it out", column=column
+            "the id column must hold strings or whole numbers", "Convert the column, or leave it out.", column=column
         )
 
 
@@ -277,7 +277,7 @@ def _refuse_types(data_type: pa.DataType, column: str) -> None:
         found = plain_type(found.value_type)
     is_number = types.is_integer(found) or types.is_floating(found) or types.is_boolean(found)
     if not (is_number or types.is_decimal(found) or types.is_null(found)):
-        raise Invalid("a feature column must hold numbers", "convert the column", column=column)
+        raise Invalid("a feature column must hold numbers", "Convert the column.", column=column)
 
 
 def _refuse_lists(column: pa.ChunkedArray, name: str, width: int) -> None:
@@ -290,14 +290,14 @@ def _refuse_lists(column: pa.ChunkedArray, name: str, width: int) -> None:
     else:
         return
     if strange:
-        raise Invalid(f"the number of features differs: expected {width}", "send lists of that length", column=name)
+        raise Invalid(f"the number of features differs: expected {width}", "Send lists of that length.", column=name)
 
 
 def _array(name: str, values: Sequence[Any]) -> pa.Array:
     if not _PLAIN.issuperset(_types(values)):  # Arrow would allocate in each object space for the names in all others
         raise Invalid(
             "a column holds an object, or lists within lists",
-            "columns hold numbers, texts, or lists of numbers",
+            "Columns hold numbers, texts, or lists of numbers.",
             column=name,
         )
     try:
@@ -305,7 +305,7 @@ def _array(name: str, values: Sequence[Any]) -> pa.Array:
     except (pa.ArrowException, OverflowError, UnicodeEncodeError):
         # Not chained: the text of the cause quotes values.
         raise Invalid(
-            "a column's values are not of one kind", "columns hold numbers, texts, or lists of numbers", column=name
+            "a column's values are not of one kind", "Columns hold numbers, texts, or lists of numbers.", column=name
         ) from None
 
 
@@ -330,8 +330,8 @@ def _first_strange(lists: Sequence[Sequence[Any]]) -> int:
 
 
 def _bad_answer(fact: str) -> Corrupt:
-    return Corrupt(f"invalid answer: {fact}", "it was not used; check the server it came from")
+    return Corrupt(f"invalid answer: {fact}", "It was not used; check the server it came from.")
 
 
 def _bad_point(fact: str, number: int) -> Invalid:
-    return Invalid(f"a data point {fact}", "correct it or leave the data point out", point=number)
+    return Invalid(f"a data point {fact}", "Correct it or leave the data point out.", point=number)

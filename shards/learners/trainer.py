@@ -223,7 +223,7 @@ class ConstituentTrainer(Generic[State]):
 
     def _refuse_superseded(self, token: int) -> None:
         if ManifestRegister(self._store).highest_token() > token:
-            raise Fenced("another writer has taken over the federation", "this worker stops", token=token)
+            raise Fenced("another writer has taken over the federation", "This worker stops.", token=token)
 
 
 def checkpoint_key(shard: ShardId, slice_: SliceIndex, name: str) -> ObjectKey:

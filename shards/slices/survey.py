@@ -103,7 +103,7 @@ def find_faults(
 def remedy_of(faults: Sequence[DataFault]) -> str:
     """Return the remedies, without repetition."""
     remedies = dict.fromkeys(fault.remedy for fault in faults if fault.remedy)
-    return " ".join(remedy if remedy.endswith((".", "?")) else f"{remedy}." for remedy in remedies)
+    return " ".join(remedies)
 
 
 _Check = Callable[[Batch], object]

@@ -64,7 +64,7 @@ def index_from_bytes(payload: bytes, key: ObjectKey) -> Index:
         }
         return Index(number=fields["number"], about=dict(fields["about"]), objects=objects)
     except (Invalid, AttributeError, LookupError, TypeError, ValueError) as error:
-        raise Corrupt("the index of a backup is not what was written", "use another backup", key=key) from error
+        raise Corrupt("the index of a backup is not what was written", "Use another backup.", key=key) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ class Backups:
         except ObjectMissing:
             raise Invalid(
                 f"there is no backup {number} here",
-                f"there are these: {', '.join(map(str, self.numbers())) or 'none'}",
+                f"There are these: {', '.join(map(str, self.numbers())) or 'none'}.",
                 place=self.store.location,
             ) from None
 
@@ -109,7 +109,7 @@ class Backups:
         if len(payload) != blob.payload_bytes or sha256(payload) != blob.sha256:
             raise Corrupt(
                 "a part of the backup is damaged or gone",
-                "use another backup, or another copy of this one",
+                "Use another backup, or another copy of this one.",
                 blob=blob.sha256,
                 place=self.store.location,
             )

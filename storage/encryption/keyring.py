@@ -304,17 +304,17 @@ def _ring(name: str, kek: _Kek, entries: Mapping[ObjectKey, bytes]) -> Ring:
 
 
 def _refuse(key: ObjectKey) -> NoReturn:
-    raise Corrupt("a stored keyring is not what its key and format say", "restore it from a copy", key=key)
+    raise Corrupt("a stored keyring is not what its key and format say", "Restore it from a copy.", key=key)
 
 
 def _lost(kek: ObjectKey) -> Corrupt:
     return Corrupt(
         "a key-encryption key is missing or damaged: nothing that it protects can be read",
-        "restore the store's keys from a copy; without one, delete all objects of this ring of keys and run 'sisa"
-        " train': what they protected is made again from the source",
+        "Restore the store's keys from a copy; without one, delete all objects of this ring of keys and run 'sisa"
+        " train': what they protected is made again from the source.",
         key=kek,
     )
 
 
 def _contended(ring: ObjectKey) -> Unavailable:
-    return Unavailable("other writers keep changing the keyring", "stop them, or try again", key=ring)
+    return Unavailable("other writers keep changing the keyring", "Stop them, or try again.", key=ring)

@@ -89,13 +89,13 @@ def _identity(inner: ObjectStore) -> str | None:
 def _named(payload: bytes, key: ObjectKey) -> str:
     identity = decode_record(payload, key, _NAMES)["identity"]
     if not isinstance(identity, str):
-        raise Corrupt("the identity of the store's keys is not what was written", "restore it from a copy", key=key)
+        raise Corrupt("the identity of the store's keys is not what was written", "Restore it from a copy.", key=key)
     return key_segment(identity)
 
 
 def _elsewhere(inner: ObjectStore, fact: str) -> Conflict:
     return Conflict(
         f"this is not where the store's keys are: {fact}",
-        "set 'keys' in the specification to what it was when the store was made, or leave it out if it was",
+        "Set 'keys' in the specification to what it was when the store was made, or leave it out if it was.",
         store=inner.location,
     )

@@ -114,12 +114,12 @@ class SealedStore:
             except KeyDestroyed as error:
                 raise ObjectMissing("the store has no such object: its key was destroyed", key=key) from error
             if present.tag != expected:
-                raise ObjectChanged("the object changed since it was read", "read it again", key=key)
+                raise ObjectChanged("the object changed since it was read", "Read it again.", key=key)
             try:
                 return self._put(name, key, payload, partial(self.inner.put_if_match, key, expected=tag))
             except ObjectChanged:
                 continue  # by the same payload under another nonce, or by another one: the tag tells
-        raise Unavailable("other writers keep replacing the object", "stop them, or try again", key=key)
+        raise Unavailable("other writers keep replacing the object", "Stop them, or try again.", key=key)
 
     def get(self, key: ObjectKey) -> StoredObject:
         """Return the object, decrypted.
@@ -166,14 +166,14 @@ class SealedStore:
                 before = found.tag  # object and ring are read one after the other: both may have changed in between
             else:
                 return StoredObject(payload=payload, tag=_tag(payload)), found.tag
-        raise Unavailable("the object is replaced faster than it can be read", "try again", key=key)
+        raise Unavailable("the object is replaced faster than it can be read", "Try again.", key=key)
 
     def _decrypted(self, name: str, key: ObjectKey, stored: bytes) -> bytes:
         """Return the payload; a data key that this process remembers is tried first, then the ring is read again."""
         if not is_encrypted(stored):
             raise Corrupt(
                 "an object of the store's encrypted part is not encrypted as a whole",
-                "it was not used; restore it from a copy of the store, or run 'sisa train' to make it again",
+                "It was not used; restore it from a copy of the store, or run 'sisa train' to make it again.",
                 key=key,
             )
         if (known := self._data_key(name, key, fresh=False)) is not None:
@@ -182,7 +182,7 @@ class SealedStore:
         if (current := self._data_key(name, key, fresh=True)) is None:
             raise KeyDestroyed(
                 "the key of this object was destroyed: nobody can read it any more",
-                "its purge was interrupted, or the store's keys were lost; run 'sisa train' to go on",
+                "Run 'sisa train' to go on: its purge was interrupted, or the store's keys were lost.",
                 key=key,
             )
         return decrypt(stored, key, current)
@@ -301,5 +301,5 @@ def _tag(payload: bytes) -> VersionTag:
 
 def _unconfirmed(key: ObjectKey) -> OutcomeUnknown:
     return OutcomeUnknown(
-        "the object was put, and whether its key is still there is not known", "read it, then decide", key=key
+        "the object was put, and whether its key is still there is not known", "Read it, then decide.", key=key
     )

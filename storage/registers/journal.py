@@ -31,7 +31,7 @@ from storage.records import decode_record, encode_record
 from storage.registers.numbered import ATTEMPTS, Floor, Numbers, misshapen, scalar
 
 _NAMES = frozenset({"number", "token", "nonce", "previous", "records"})
-_REMEDY = "keep the store as it is and restore the journal from a copy; nothing of it was used"
+_REMEDY = "Keep the store as it is and restore the journal from a copy; nothing of it was used."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,7 +175,7 @@ class Journal:
         present = self._numbers.present()
         end = max(*present, self.floor() - 1, 0)
         if through > end:
-            raise Invalid("only entries that exist can be pruned", "prune what was read", through=through, end=end)
+            raise Invalid("only entries that exist can be pruned", "Prune what was read.", through=through, end=end)
         floor = self._floor.raise_to(through + 1 if through > 0 else 0)
         return self._numbers.delete(number for number in present if number < floor)
 
@@ -210,7 +210,7 @@ class Journal:
         if number < floor:
             raise Fenced(
                 "the entry's number was pruned before it was written: this writer slept through other entries",
-                "stop this process and start it again",
+                "Stop this process and start it again.",
                 number=number,
                 floor=floor,
             )
@@ -220,7 +220,7 @@ class Journal:
         floor = self.floor()
         if floor > after.number + 1:
             raise JournalTruncated(
-                "entries of the journal were pruned", "read the latest manifest", after=after.number, floor=floor
+                "entries of the journal were pruned", "Read the latest manifest.", after=after.number, floor=floor
             )
         return floor
 
@@ -265,7 +265,7 @@ def _in_doubt(number: int) -> Iterator[None]:
 
 
 def _unknown(number: int) -> OutcomeUnknown:
-    return OutcomeUnknown("the store does not say whether the journal's entry landed", "repeat", number=number)
+    return OutcomeUnknown("the store does not say whether the journal's entry landed", "Repeat.", number=number)
 
 
 def _refuse_other(found: JournalEntry, mine: JournalEntry) -> None:
@@ -275,9 +275,9 @@ def _refuse_other(found: JournalEntry, mine: JournalEntry) -> None:
     if found.token > mine.token:
         raise Fenced(
             "a writer with a higher fencing token has appended",
-            "stop this process: another one has taken over",
+            "Stop this process: another one has taken over.",
             number=mine.number,
             token=mine.token,
             higher=found.token,
         )
-    raise Conflict("another entry has this number", "read the journal on, then decide", number=mine.number)
+    raise Conflict("another entry has this number", "Read the journal on, then decide.", number=mine.number)

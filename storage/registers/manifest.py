@@ -93,7 +93,7 @@ class ManifestRegister:
                 continue
             self._tokens.delete(number for number in claimed if number < committed)
             return token
-        raise Unavailable("other writers keep claiming the fencing token", "stop them, or try again")
+        raise Unavailable("other writers keep claiming the fencing token", "Stop them, or try again.")
 
     def highest_token(self) -> int:
         """Return the highest fencing token claimed or committed with; 0 before the first. Raises as ``latest``."""
@@ -121,8 +121,8 @@ class ManifestRegister:
             if found is not None:
                 return found
         if lost:
-            raise Corrupt("manifests are gone from the store", "restore them from a copy of the store", floor=lost)
-        raise Unavailable("manifests are pruned faster than they can be read", "try again")
+            raise Corrupt("manifests are gone from the store", "Restore them from a copy of the store.", floor=lost)
+        raise Unavailable("manifests are pruned faster than they can be read", "Try again.")
 
     def read(self, number: int) -> Manifest:
         """Return manifest ``number``. Raises ``ObjectMissing`` when there is none, ``Corrupt``, ``Invalid``."""
@@ -160,7 +160,7 @@ class ManifestRegister:
                     continue  # the same number again: the first attempt may still arrive, under this very name
                 _refuse_other(self._opened(mine.number, found), mine)
             return self._confirmed(mine)
-        raise OutcomeUnknown("the store does not say whether the manifest landed", "repeat", number=mine.number)
+        raise OutcomeUnknown("the store does not say whether the manifest landed", "Repeat.", number=mine.number)
 
     def prune(self, keep_from: int) -> int:
         """Delete the manifests below ``keep_from``, or below the floor where that is higher; return how many.
@@ -169,7 +169,9 @@ class ManifestRegister:
         """
         current = self.latest()
         if keep_from > (current.number if current else 0):
-            raise Invalid("the current manifest cannot be pruned", "keep from its number or below", keep_from=keep_from)
+            raise Invalid(
+                "the current manifest cannot be pruned", "Keep from its number or below.", keep_from=keep_from
+            )
         floor = self._floor.raise_to(keep_from)
         return self._manifests.delete(number for number in self._manifests.present() if number < floor)
 
@@ -183,7 +185,7 @@ class ManifestRegister:
         if current is not None and current.token > mine.token:
             raise _fenced(mine, current.token)
         if (current.number if current else 0) < mine.number - 1:
-            raise Conflict("the manifest to follow is not in the store", "read the latest one", after=mine.number - 1)
+            raise Conflict("the manifest to follow is not in the store", "Read the latest one.", after=mine.number - 1)
 
     def _confirmed(self, mine: Manifest) -> Manifest:
         """Return ``mine`` unless its number had been pruned before: then the create meant nothing."""
@@ -191,7 +193,7 @@ class ManifestRegister:
         if mine.number < floor:
             raise Fenced(
                 "the manifest's number was pruned before it was written: this writer slept through other commits",
-                "stop this process and start it again",
+                "Stop this process and start it again.",
                 number=mine.number,
                 floor=floor,
             )
@@ -236,13 +238,13 @@ def _refuse_other(found: Manifest, mine: Manifest) -> None:
         raise InvariantBroken("one nonce was used for two different commits", number=mine.number)
     if found.token > mine.token:
         raise _fenced(mine, found.token)
-    raise Conflict("another manifest has this number", "read the latest one, then decide", number=mine.number)
+    raise Conflict("another manifest has this number", "Read the latest one, then decide.", number=mine.number)
 
 
 def _fenced(mine: Manifest, token: int) -> Fenced:
     return Fenced(
         "a writer with a higher fencing token has committed",
-        "stop this process: another one has taken over",
+        "Stop this process: another one has taken over.",
         number=mine.number,
         token=mine.token,
         higher=token,

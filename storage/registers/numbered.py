@@ -96,7 +96,7 @@ class Floor:
             except (ObjectExists, ObjectChanged, OutcomeUnknown):
                 continue
             return wanted
-        raise Unavailable(f"the floor under the {self.under} could not be raised", "try again", floor=wanted)
+        raise Unavailable(f"the floor under the {self.under} could not be raised", "Try again.", floor=wanted)
 
     def _stored(self) -> tuple[int, VersionTag | None]:
         try:

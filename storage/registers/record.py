@@ -57,7 +57,7 @@ class RecordRegister:
                     raise
                 continue
             return after
-        raise Unavailable("others change the record faster than it can be written", "try again", key=self.key)
+        raise Unavailable("others change the record faster than it can be written", "Try again.", key=self.key)
 
     def _stored(self) -> tuple[Mapping[str, Json] | None, VersionTag | None]:
         try:

@@ -178,7 +178,7 @@ def in_doubt(key: str, cause: str, error: SisaError | None = None) -> OutcomeUnk
     """Return the error for a put of which nobody can say whether it landed."""
     return OutcomeUnknown(
         "the store did not say whether the write landed",
-        "read the object again before anything else",
+        "Read the object again before anything else.",
         key=key,
         cause=cause or (type(error).__name__ if error else "no answer"),
     )

@@ -297,7 +297,7 @@ def _as_ours(error: Exception, store: S3Store) -> SisaError:
         return unreachable(cause, store=store.location, server=store.server)
     return Invalid(
         "the store's client refuses the request",
-        "check 'store', 'endpoint' and boto3's own configuration",
+        "Check 'store', 'endpoint' and boto3's own configuration.",
         store=store.location,
         cause=cause,
     )
@@ -306,8 +306,8 @@ def _as_ours(error: Exception, store: S3Store) -> SisaError:
 def _without_profile(store: S3Store, profile: str, cause: str) -> Invalid:
     return Invalid(
         "this machine has no usable credentials under the name of the profile",
-        "write the profile into ~/.aws/credentials, or the file that AWS_SHARED_CREDENTIALS_FILE names, on each machine"
-        " that uses the bucket, or correct 'credentials'",
+        "Write the profile into ~/.aws/credentials, or the file that AWS_SHARED_CREDENTIALS_FILE names, on each machine"
+        " that uses the bucket, or correct 'credentials'.",
         profile=profile,
         store=store.location,
         cause=cause,

@@ -121,7 +121,7 @@ class ConditionalPut:
     def _refuse_folder(self) -> None:
         """Raise when the name is refused although nothing has it, because it is a prefix of other names."""
         if next(self.bucket.objects(f"{self.name}/"), None) is not None:
-            raise Invalid("the key is a folder of other objects' keys", "choose another key", key=self.key)
+            raise Invalid("the key is a folder of other objects' keys", "Choose another key.", key=self.key)
 
     def _without_reason(self) -> Unavailable:
         """Return the error for a server that says that a condition does not hold, when by its other answers it does."""
@@ -130,7 +130,7 @@ class ConditionalPut:
             done = "replace an object under the tag that it gives it (If-Match)"
         return Unavailable(
             f"the store's server refuses to {done}: its conditional puts are not usable",
-            "choose a server whose conditional puts hold, with tags in quotes; nothing was published",
+            "Choose a server whose conditional puts hold, with tags in quotes; nothing was published.",
             key=self.key,
         )
 
@@ -139,15 +139,15 @@ class ConditionalPut:
             case Verdict.GONE:
                 return ObjectMissing("the store has no such object", key=self.key)
             case Verdict.LOST if self.expected is None:
-                return ObjectExists("an object with this key exists", "read it, then decide", key=self.key)
+                return ObjectExists("an object with this key exists", "Read it, then decide.", key=self.key)
             case Verdict.LOST:
-                return ObjectChanged("the object changed since it was read", "read it again", key=self.key)
+                return ObjectChanged("the object changed since it was read", "Read it again.", key=self.key)
             case Verdict.UNKNOWN:
                 return in_doubt(self.key, cause)
             case _:
                 return Unavailable(
                     f"the store did not take the object, {_ATTEMPTS} times in a row; nothing was published",
-                    "try again later",
+                    "Try again later.",
                     key=self.key,
                     cause=cause,
                 )

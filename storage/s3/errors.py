@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from storage.errors import Invalid, SisaError, StoreFull, Unavailable
 from storage.s3.bucket import PutOutcome
 
-_CREDENTIALS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or give this machine a role"
+_CREDENTIALS = "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or give this machine a role."
 
 _NO_CHECKSUMS = (
-    "set AWS_REQUEST_CHECKSUM_CALCULATION and AWS_RESPONSE_CHECKSUM_VALIDATION to when_required, on every machine that"
-    " uses the store: what is read is proved by its SHA-256 all the same"
+    "Set AWS_REQUEST_CHECKSUM_CALCULATION and AWS_RESPONSE_CHECKSUM_VALIDATION to when_required, on every machine that"
+    " uses the store: what is read is proved by its SHA-256 all the same."
 )
 
 _SPOILED = frozenset(
@@ -107,31 +107,31 @@ def refusal(complaint: Complaint, *, store: str, server: str) -> SisaError:
     if status == 411 or (complaint.names_checksums and code not in _SPOILED and status >= 400):
         return Unavailable("the store's server refuses the checksums that come with requests", _NO_CHECKSUMS, **names)
     if code in {"NoSuchBucket", "InvalidBucketName"}:
-        return Invalid("the bucket does not exist", "create it, or correct 'store' and 'endpoint'", **names)
+        return Invalid("the bucket does not exist", "Create it, or correct 'store' and 'endpoint'.", **names)
     if code in _WRONG_CREDENTIALS:
-        return Invalid("the store does not accept these credentials", f"correct them: {_CREDENTIALS}", **names)
+        return Invalid("the store does not accept these credentials", f"Correct them: {_CREDENTIALS}.", **names)
     if code in _RUN_OUT:
-        return Unavailable("the credentials have run out", "renew them, then repeat", **names)
+        return Unavailable("the credentials have run out", "Renew them, then repeat.", **names)
     if code == "RequestTimeTooSkewed":
         return Unavailable(
             "this machine's clock and the store's differ by too much for the store to answer",
-            "set this machine's clock (NTP), then repeat",
+            "Set this machine's clock (NTP), then repeat.",
             **names,
         )
     if code in _FULL or status == 507:
         return StoreFull(
-            "the store has no room for the object; nothing was published", "free space or raise the quota", **names
+            "the store has no room for the object; nothing was published", "Free space or raise the quota.", **names
         )
     if code in _ELSEWHERE or status in {301, 307}:
-        return Invalid("the bucket is in another region", "set AWS_REGION to the bucket's region", **names)
+        return Invalid("the bucket is in another region", "Set AWS_REGION to the bucket's region.", **names)
     if status in {302, 303, 308}:
         return redirected(store=store, server=server)
     if code in _LACKING or status in {405, 501}:
         asked: dict[str, str | int] = {"request": complaint.request} if complaint.request else {}
         return Unavailable(
             "the store's server does not know a request that is needed, or a header of it",
-            "choose a server with conditional puts, version listings and multipart uploads; if it has them and takes no"
-            f" checksums, {_NO_CHECKSUMS}",
+            "Choose a server with conditional puts, version listings and multipart uploads; if it has them and takes no"
+            f" checksums, {_NO_CHECKSUMS}.",
             **names,
             **asked,
         )
@@ -142,7 +142,7 @@ def unreachable(cause: str, *, store: str, server: str) -> Unavailable:
     """Return the error for a server that gave no answer."""
     return Unavailable(
         "the store's server cannot be reached",
-        "check 'endpoint', the network, and whether the server runs",
+        "Check 'endpoint', the network, and whether the server runs.",
         store=store,
         server=server,
         cause=cause,
@@ -153,7 +153,7 @@ def redirected(*, store: str, server: str) -> Invalid:
     """Return the error for a server that sends requests elsewhere."""
     return Invalid(
         "the store's server sends requests elsewhere",
-        "set 'endpoint' to the address of S3 itself: 'https://' where 'http://' leads there, and no console or website",
+        "Set 'endpoint' to the address of S3 itself ('https://' where 'http://' leads there), not of a console.",
         store=store,
         server=server,
     )
@@ -168,9 +168,9 @@ def _other(complaint: Complaint, names: dict[str, str | int]) -> SisaError:
     if complaint.code in _DENIED or complaint.status in {401, 403}:
         return Unavailable(
             "the store does not allow this account what is asked of it",
-            "allow it to read, write, list and delete objects and their versions under the prefix",
+            "Allow it to read, write, list and delete objects and their versions under the prefix.",
             **names,
         )
     if complaint.status >= 500 or complaint.status in {200, 408, 409, 429} or complaint.code in _SPOILED:
-        return Unavailable("the store's server is overloaded or failing", "try again later", **names)
-    return Invalid("the store's server refuses the request", "check 'store', 'endpoint' and the server", **names)
+        return Unavailable("the store's server is overloaded or failing", "Try again later.", **names)
+    return Invalid("the store's server refuses the request", "Check 'store', 'endpoint' and the server.", **names)

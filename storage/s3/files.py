@@ -20,7 +20,7 @@ from storage.s3.responses import Answer, pages, tag_of
 SCHEME: Final = "s3://"
 
 _ATTEMPTS: Final = 4
-_FORMS: Final = "write 's3://bucket/folder/file', a folder, or a glob; see also 'endpoint'"
+_FORMS: Final = "Write 's3://bucket/folder/file', a folder, or a glob; see also 'endpoint'."
 _CHANGED: Final = frozenset({"PreconditionFailed", "NoSuchKey", "NoSuchVersion", "InvalidRange", "412", "404", "416"})
 _NO_BUCKET: Final = frozenset({"NoSuchBucket", "InvalidBucketName"})
 _NOBODY: Final = frozenset({"NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError"})
@@ -82,7 +82,7 @@ class BucketFiles:
                 raise self._as_data_error(answer)
             pause(attempt)  # the body broke off, or its checksum did not hold
         raise Unavailable(
-            "the file's bytes do not arrive whole", "try again later", file=self._address(file), server=self.server
+            "the file's bytes do not arrive whole", "Try again later.", file=self._address(file), server=self.server
         )
 
     def _ask(self, operation: str, **wanted: Any) -> Answer | Failure:
@@ -97,13 +97,13 @@ class BucketFiles:
         if self.find(file.name) == file:
             return Unavailable(
                 "the data's server refuses to read a file under the tag that it gives it (If-Match)",
-                "copy the data to another server, or to a local folder",
+                "Copy the data to another server, or to a local folder.",
                 file=self._address(file),
                 server=self.server,
             )
         return Conflict(
             "the file was replaced or deleted while it was read",
-            "let its writer finish, then run the command again",
+            "Let its writer finish, then run the command again.",
             file=self._address(file),
         )
 
@@ -112,10 +112,14 @@ class BucketFiles:
         names = {"bucket": self.bucket, "server": self.server, "code": failure.code}
         error: SisaError
         if failure.code in _NO_BUCKET:
-            error = Invalid("there is no such bucket", "correct its name, or 'endpoint', its server's address", **names)
+            error = Invalid(
+                "there is no such bucket", "Correct its name, or 'endpoint', its server's address.", **names
+            )
         elif failure.code in _DENIED:
             error = Unavailable(
-                "the server does not let this account read the data", "allow it to list the bucket and to read", **names
+                "the server does not let this account read the data",
+                "Allow it to list the bucket and to read.",
+                **names,
             )
         elif failure.status in {401, 403} and isinstance(failure.error, Invalid):
             error = Invalid("the data's server does not accept these credentials", failure.error.remedy, **names)

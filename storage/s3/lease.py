@@ -100,7 +100,7 @@ def lease_from_bytes(payload: bytes, key: ObjectKey) -> LeaseRecord:
                 holder=holder, nonce=nonce, renewals=renewals, lease_seconds=milliseconds / 1000, free=free
             )
         case _:
-            raise Corrupt("a lease does not say what a lease says", "remove the object; nobody holds it", key=key)
+            raise Corrupt("a lease does not say what a lease says", "Remove the object; nobody holds it.", key=key)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -185,7 +185,7 @@ def _take(port: LeasePort, record: LeaseRecord, watch: str, monotonic: Callable[
             return _Lease(port=port, record=record, tag=port.write(record.to_bytes(), seen.tag if seen else None))
         except (Conflict, ObjectMissing):
             continue  # another was first: the next look shows who
-    raise Unavailable("others keep taking the right to write and freeing it", "try again", right=port.place)
+    raise Unavailable("others keep taking the right to write and freeing it", "Try again.", right=port.place)
 
 
 def _ended(seen: Read, held: LeaseRecord, watch: str, now: float) -> bool:
@@ -202,7 +202,7 @@ def _ended(seen: Read, held: LeaseRecord, watch: str, now: float) -> bool:
 def _busy(port: LeasePort, held: LeaseRecord) -> WriterBusy:
     return WriterBusy(
         f"another command holds the right to write: {held.holder or 'it has not said who it is'}",
-        f"wait until it ends, or stop it; the right is then free at once, or {held.lease_seconds:.0f} seconds after"
-        " it died",
+        f"Wait until it ends, or stop it; the right is then free at once, or {held.lease_seconds:.0f} seconds after"
+        " it died.",
         right=port.place,
     )

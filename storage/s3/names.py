@@ -16,7 +16,7 @@ from storage.objects import ObjectKey, is_object_key, key_segment, object_key
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _SEGMENT = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")
 _LEASES = ".leases"
-_FORMS = "write 's3://bucket/prefix'"
+_FORMS = "Write 's3://bucket/prefix'."
 _PREFIX_BYTES = 300
 
 
@@ -86,9 +86,10 @@ def check_endpoint(endpoint: str) -> None:
     plain = parts.scheme in {"http", "https"} and parts.hostname and parts.path in {"", "/"}
     if parts.username is not None or parts.password is not None or "@" in endpoint:
         raise Invalid(
-            "an endpoint holds no credentials", "give them as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile"
+            "an endpoint holds no credentials",
+            "Give them as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile.",
         )
     if not plain or parts.query or parts.fragment:
         raise Invalid(
-            "an endpoint is a server's address", "write 'https://host' or 'http://host:port'", endpoint=repr(endpoint)
+            "an endpoint is a server's address", "Write 'https://host' or 'http://host:port'.", endpoint=repr(endpoint)
         )

@@ -31,7 +31,7 @@ def purge(bucket: Bucket, name: str, pause: Callable[[int], None]) -> None:
             pause(attempt + 1)
     raise Unavailable(
         "versions of the object keep being left or written while it is deleted",
-        "stop other writers, or try again later",
+        "Stop other writers, or try again later.",
         name=name,
     )
 
@@ -61,14 +61,14 @@ def _hindered(bucket: Bucket, refusal: Refusal) -> Unavailable:
     if keeper is None:
         return Unavailable(
             "the store refuses to delete a version of the object",
-            "allow this account s3:DeleteObjectVersion on the store, and repeat",
+            "Allow this account s3:DeleteObjectVersion on the store, and repeat.",
             name=refusal.version.name,
             code=refusal.code,
         )
     return Unavailable(
         f"Object Lock keeps a version of the object from deletion: {keeper}",
-        "nothing can be erased from such a bucket before its time: end the legal hold, or use a bucket without"
-        " Object Lock for a new federation",
+        "Nothing can be erased from such a bucket before its time: end the legal hold, or use a bucket without"
+        " Object Lock for a new federation.",
         name=refusal.version.name,
         code=refusal.code,
     )

@@ -71,7 +71,7 @@ class LocalStore:
 
     def __post_init__(self) -> None:
         if not Path(self.root).is_absolute() or os.path.normpath(self.root) != self.root:
-            raise Invalid("a local store needs an absolute, normalised path", "use storage.location.open_store")
+            raise Invalid("a local store needs an absolute, normalised path", "Use storage.location.open_store.")
 
     @property
     def location(self) -> str:
@@ -123,7 +123,7 @@ class LocalStore:
             except Unavailable as error:
                 raise _not_durable(error, key) from error
             return found
-        raise Unavailable("other writers keep replacing the object", "stop them, or try again", key=key)
+        raise Unavailable("other writers keep replacing the object", "Stop them, or try again.", key=key)
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """Walk the folders that can hold such keys; names outside the grammar are passed over."""
@@ -231,8 +231,8 @@ class LocalStore:
             return
         raise Unavailable(
             "the store's folder is no longer the one in which this process has the right to write: nothing was written",
-            "mount its disk again at this place, then repeat; if another store was put there on purpose, start this"
-            " process again",
+            "Mount its disk again at this place, then repeat; if another store was put there on purpose, start this"
+            " process again.",
             store=self.root,
         )
 
@@ -255,11 +255,11 @@ class LocalStore:
     def _taken(self, key: ObjectKey, path: Path) -> SisaError | FileNotFoundError:
         """Return what it means that the name is taken; by a removal under way (``_remove_name``): put it again."""
         if not path.is_dir():
-            return ObjectExists("an object with this key exists", "read it, then decide", key=key)
+            return ObjectExists("an object with this key exists", "Read it, then decide.", key=key)
         with self._swapping():
             if not path.is_dir():
                 return FileNotFoundError(str(path))
-        return Invalid("the key is a folder of other objects' keys", "choose another key", key=key)
+        return Invalid("the key is a folder of other objects' keys", "Choose another key.", key=key)
 
     def _replace(self, key: ObjectKey, payload: bytes, expected: VersionTag) -> None:
         path = self._path(key)
@@ -294,10 +294,10 @@ class LocalStore:
         process = holder_of(path)
         is_idle = process is not None and is_stopped(process)
         stopped = "; it is stopped (SIGSTOP)" if is_idle else ""
-        remedy = _let_go_on(process) if is_idle else "wait until it ends, or stop it"
+        remedy = _let_go_on(process) if is_idle else "Wait until it ends, or stop it."
         return WriterBusy(
             f"another command holds the right to write: {text or 'it has not said who it is'}{stopped}",
-            f"{remedy}; the right is then free at once",
+            f"{remedy} The right is then free at once.",
             right=name,
             store=self.location,
         )
@@ -307,7 +307,7 @@ class LocalStore:
         return Unavailable(
             f"{_in_words(process)} has had the store's lock for {SWAP_PATIENCE_SECONDS:g} seconds, not for a moment as"
             " others do; nothing was changed",
-            f"{_let_go_on(process)}, and try again; if it only was slow, look at the disk",
+            f"{_let_go_on(process)} Then try again. If it was only slow, check the disk.",
             lock=str(path),
         )
 
@@ -362,8 +362,8 @@ def _in_words(process: int | None) -> str:
 
 def _let_go_on(process: int | None) -> str:
     if process is None:
-        return "let the process go on that holds the lock ('fuser' names it), or end it"
-    return f"let it go on ('kill -CONT {process}'), or end it ('kill -9 {process}')"
+        return "Let the process that holds the lock go on ('fuser' names it), or end it."
+    return f"Let it go on ('kill -CONT {process}'), or end it ('kill -9 {process}')."
 
 
 def _although_swept(write: Callable[[], None]) -> None:
@@ -449,7 +449,7 @@ def _refuse_missing(key: ObjectKey, path: Path) -> None:
 
 def _refuse_changed(found: StoredObject, key: ObjectKey, expected: VersionTag) -> None:
     if found.tag != expected:
-        raise ObjectChanged("the object changed since it was read", "read it again", key=key)
+        raise ObjectChanged("the object changed since it was read", "Read it again.", key=key)
 
 
 def _missing(key: ObjectKey) -> ObjectMissing:

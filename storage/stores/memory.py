@@ -46,9 +46,9 @@ class MemoryStore:
         with space.lock:
             folders = _folders(object_key(key))
             if key in space.folders or any(folder in space.objects for folder in folders):
-                raise Invalid("the key is a folder of another key, or is inside one", "choose another key", key=key)
+                raise Invalid("the key is a folder of another key, or is inside one", "Choose another key.", key=key)
             if key in space.objects:
-                raise ObjectExists("an object with this key exists", "read it, then decide", key=key)
+                raise ObjectExists("an object with this key exists", "Read it, then decide.", key=key)
             space.folders.update(folders)
             space.objects[key] = bytes(payload)
         return _tag(payload)
@@ -58,7 +58,7 @@ class MemoryStore:
         space = self._space
         with space.lock:
             if _tag(_found(space, key)) != expected:
-                raise ObjectChanged("the object changed since it was read", "read it again", key=key)
+                raise ObjectChanged("the object changed since it was read", "Read it again.", key=key)
             space.objects[key] = bytes(payload)
         return _tag(payload)
 
@@ -113,7 +113,7 @@ class MemoryStore:
             if taken is not None:
                 raise WriterBusy(
                     f"another command holds the right to write: {taken}",
-                    "wait until it ends, or stop it; the right is then free at once",
+                    "Wait until it ends, or stop it; the right is then free at once.",
                     right=name,
                     store=self.location,
                 )
@@ -141,7 +141,7 @@ def _reopen(name: str, process: int) -> MemoryStore:
     if os.getpid() != process:
         raise Invalid(
             "a memory store was sent to another process, which cannot reach its objects",
-            "use a folder as the store",
+            "Use a folder as the store.",
             store=f"memory:{name}",
         )
     return MemoryStore(name)

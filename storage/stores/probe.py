@@ -137,7 +137,7 @@ class _Probe:
         if not kept:
             raise Unavailable(
                 f"this store {breach}",
-                "choose a store that keeps its promises, such as a folder on a local disk",
+                "Choose a store that keeps its promises, such as a folder on a local disk.",
                 store=self.store.location,
             )
 

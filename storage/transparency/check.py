@@ -16,7 +16,7 @@ from storage.transparency.keys import PublicKey
 from storage.transparency.log import TILE_ENTRIES, LogLayout, entry_leaf, tile_bytes, tile_hashes
 from storage.transparency.merkle import MerkleTree, leaf_hash
 
-_REMEDY = "keep the store as it is, and see 'sisa log --check'"
+_REMEDY = "Keep the store as it is, and see 'sisa log --check'."
 _FOLDERS = ("entries", "checkpoint", "tiles")
 
 
@@ -110,7 +110,7 @@ def log_growth(store: ObjectStore, layout: LogLayout, keys: Sequence[PublicKey],
     checkpoint, note = found
     if earlier > checkpoint.size:
         raise Invalid(
-            "the log has fewer entries than that", "give the size of a checkpoint of this log", entries=checkpoint.size
+            "the log has fewer entries than that", "Give the size of a checkpoint of this log.", entries=checkpoint.size
         )
     if earlier in {0, checkpoint.size}:
         return LogGrowth(checkpoint=note, size=checkpoint.size, consistency=())

@@ -28,7 +28,7 @@ _NOTE = re.compile(
     r"(?P<text>(?P<origin>[^\n]+)\n(?P<size>0|[1-9][0-9]{0,15})\n(?P<root>[^\n]+)\n)"
     r"\n— (?P<name>[^\n ]+) (?P<signature>[^\n ]+)\n"
 )
-_REMEDY = "get the checkpoint again from who published it; do not rely on this one"
+_REMEDY = "Get the checkpoint again from who published it; do not rely on this one."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +43,7 @@ class LogCheckpoint:
     def __post_init__(self) -> None:
         if not _ORIGIN.fullmatch(self.origin):
             raise Invalid(
-                "a log's origin is printable ASCII without spaces and '+'", "choose another", origin=self.origin
+                "a log's origin is printable ASCII without spaces and '+'", "Choose another.", origin=self.origin
             )
 
     @property

@@ -18,7 +18,7 @@ from storage.transparency.keys import PublicKey, SigningKey
 SIGNATURE_BYTES = 64
 
 _NAMES = {"payload", "payloadType", "signatures"}
-_REMEDY = "get the receipt again from who issued it; do not rely on this one"
+_REMEDY = "Get the receipt again from who issued it; do not rely on this one."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -198,7 +198,7 @@ def _taken_over(keys: KeyFolder, purpose: str, last: int) -> PublicKey:
         keys.create(purpose, last + 1)
         if max(keys.numbers(purpose), default=0) > last:  # else it did not land: without it nothing may be destroyed
             return keys.current(purpose).public
-    raise OutcomeUnknown("the store does not say whether the new signing key was created", "repeat", purpose=purpose)
+    raise OutcomeUnknown("the store does not say whether the new signing key was created", "Repeat.", purpose=purpose)
 
 
 def _of(keys: KeyFolder, purpose: str, since: dict[str, str]) -> Iterator[KeyStatement]:
@@ -241,4 +241,4 @@ def _key(number: int, part: str) -> ObjectKey:
 
 
 def _damaged(key: ObjectKey) -> Corrupt:
-    return Corrupt("the record of a key rotation is another one's", "restore it from a copy of the store", key=key)
+    return Corrupt("the record of a key rotation is another one's", "Restore it from a copy of the store.", key=key)

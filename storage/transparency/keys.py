@@ -54,7 +54,7 @@ class PublicKey:
     def __post_init__(self) -> None:
         key_segment(self.purpose)
         if len(self.raw) != SEED_BYTES:
-            raise Invalid("a public key has 32 bytes", "copy the key again", got=len(self.raw))
+            raise Invalid("a public key has 32 bytes", "Copy the key again.", got=len(self.raw))
 
     @property
     def key_id(self) -> Sha256:
@@ -85,7 +85,7 @@ def public_key_from_text(text: str) -> PublicKey:
     except (ValueError, UnsupportedAlgorithm):  # Invalid among them: which one helps nobody
         key = None
     if key is None or key.to_text() != text:
-        raise Invalid("this is not a public key of ours", "use the file as it was published, unchanged")
+        raise Invalid("this is not a public key of ours", "Use the file as it was published, unchanged.")
     return key
 
 
@@ -131,7 +131,7 @@ class SigningKey:
         return f"SigningKey(purpose={self.public.purpose!r}, key_id={self.public.key_id!r})"
 
     def __reduce__(self) -> NoReturn:
-        raise InvariantBroken("a private key does not leave its process", "send the public key")
+        raise InvariantBroken("a private key does not leave its process", "Send the public key.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +157,7 @@ class KeyFolder:
             if not numbers and known:
                 raise Unavailable(
                     "the private signing key is not in its place",
-                    "name the folder that keeps it; if it is lost, rotate to a new one",
+                    "Name the folder that keeps it; if it is lost, rotate to a new one.",
                     purpose=purpose,
                     place=self.private.location,
                 )
@@ -172,7 +172,7 @@ class KeyFolder:
                 self.private.get_durable(_private_key(purpose, numbers[-1]))  # before anything bears its signature
                 self._publish(key.public)
             return key
-        raise Unavailable("signing keys are replaced faster than they can be read", "try again", purpose=purpose)
+        raise Unavailable("signing keys are replaced faster than they can be read", "Try again.", purpose=purpose)
 
     def rotate(self, purpose: str) -> SigningKey:
         """Make a new key, destroy the private halves of all older ones, and return the new one.
@@ -234,7 +234,9 @@ class KeyFolder:
         payload = self.private.get(key).payload
         found = _opened(payload, key, purpose)
         if found is None or found.private_record(number) != payload:
-            raise Corrupt("a private signing key is damaged", "restore it from a copy, or rotate to a new one", key=key)
+            raise Corrupt(
+                "a private signing key is damaged", "Restore it from a copy, or rotate to a new one.", key=key
+            )
         return found
 
     def _publish(self, public: PublicKey) -> None:
@@ -289,4 +291,4 @@ def _public_key(public: PublicKey) -> ObjectKey:
 
 
 def _other_key(key: ObjectKey) -> Corrupt:
-    return Corrupt("a published key is not the one that its name says", "restore it from a copy of the store", key=key)
+    return Corrupt("a published key is not the one that its name says", "Restore it from a copy of the store.", key=key)

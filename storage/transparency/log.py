@@ -27,7 +27,7 @@ TILE_ENTRIES = 256
 
 _DIGITS = 20
 _NAMES = frozenset({"index", "leaf"})
-_REMEDY = "stop, keep the store as it is, and compare the log with a copy: see 'sisa log --check'"
+_REMEDY = "Stop, keep the store as it is, and compare the log with a copy: see 'sisa log --check'."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,7 +216,7 @@ class TransparencyLog:
         if not covered and not self._admits(leaf):
             raise Corrupt(
                 "the log holds an entry that no checkpoint covers and that is not ours: nothing was signed",
-                "find out who can write to the store, remove that entry, and run the command again",
+                "Find out who can write to the store, remove that entry, and run the command again.",
                 entry=number,
             )
         self._add(leaf_hash(leaf))

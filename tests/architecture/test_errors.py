@@ -52,11 +52,11 @@ ERRORS = all_errors()
 @pytest.mark.parametrize("error", ERRORS)
 def test_every_error_pickles(error: type[SisaError], protocol: int) -> None:
     """Type, text and fields are the same on the other side, for every error of every room."""
-    raised = error("the fact", "the remedy", **CONTEXT)
+    raised = error("the fact", "The remedy.", **CONTEXT)
     again = pickle.loads(pickle.dumps(raised, protocol))
     assert type(again) is error
-    assert str(again) == str(raised) == "the fact [shard=3 key=folder/object] the remedy"
-    assert (again.fact, again.remedy, again.context) == ("the fact", "the remedy", CONTEXT)
+    assert str(again) == str(raised) == "the fact [shard=3 key=folder/object]. The remedy."
+    assert (again.fact, again.remedy, again.context) == ("the fact", "The remedy.", CONTEXT)
     assert again.args == raised.args
 
 

@@ -146,7 +146,7 @@ def test_a_coordinator_that_was_started_by_another_release_can_be_stopped(
 
 def test_a_release_from_before_is_recognised() -> None:
     """It has no module to read with what it is sent; Ray says so in a text, wherever it comes from."""
-    told = rf"a node of the cluster runs another release \[there={EARLIER} here={RELEASE}\] install the newer one"
+    told = rf"a node of the cluster runs another release \[there={EARLIER} here={RELEASE}\]\. Install the newer one"
     with pytest.raises(OtherRelease, match=told):
         raise refusal_in(NOT_THERE, "a node of the cluster") or AssertionError
     assert isinstance(cause_of(RayTaskError("perform", NOT_THERE, ModuleNotFoundError())), OtherRelease)
@@ -200,7 +200,7 @@ def test_a_replica_of_another_release_than_the_coordinator_sends_clients_away(
 
 def test_a_replica_that_cannot_read_a_newer_store_sends_clients_away() -> None:
     """Nothing that they have sent is the cause: a replica of the newer release takes its place."""
-    problem = problem_of(NewerFormat("the federation was written in format 9", "upgrade sisa-ray here"))
+    problem = problem_of(NewerFormat("the federation was written in format 9", "Upgrade sisa-ray here"))
     assert (problem.status, problem.headers["Retry-After"]) == (503, "1")
     assert problem.message == "the federation was written in format 9"
 

@@ -157,7 +157,7 @@ def test_a_key_below_an_object_is_refused(store: ObjectStore, traits: Traits) ->
         store.delete(KEY)
         assert keys(store) == [f"{KEY}/below"]
         return
-    with pytest.raises(Invalid, match="choose another key"):
+    with pytest.raises(Invalid, match="Choose another key"):
         store.put_if_absent(object_key(f"{KEY}/below"), b"y")
     assert keys(store) == [KEY]
 
@@ -172,7 +172,7 @@ def test_a_folder_is_refused_as_a_key(store: ObjectStore, traits: Traits) -> Non
         assert keys(store) == [KEY]
         return
     for _ in range(2):
-        with pytest.raises(Invalid, match="choose another key"):
+        with pytest.raises(Invalid, match="Choose another key"):
             store.put_if_absent(object_key("folder"), b"y")
         store.delete(KEY)
     assert keys(store) == []

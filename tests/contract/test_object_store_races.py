@@ -157,7 +157,7 @@ def test_the_right_to_write_has_one_holder(store: ObjectStore) -> None:
     """While one holds the right, another is refused and told who holds it."""
     with (
         store.exclusive("writer", holder="sisa train, process 123"),
-        pytest.raises(WriterBusy, match=r"sisa train, process 123.*writer.*wait until it ends"),
+        pytest.raises(WriterBusy, match=r"sisa train, process 123.*writer.*Wait until it ends"),
         store.exclusive("writer", holder="sisa erase"),
     ):
         pass

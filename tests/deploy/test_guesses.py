@@ -50,7 +50,7 @@ def test_a_row_number_by_its_name_is_no_feature_and_no_id(name: str, kept: Seque
     guess = guessed({name: list(kept), **PLAIN})
     assert features(guess) == ["a"]
     assert guess.left_out == ((name, "a row number"),)
-    with pytest.raises(Invalid, match="add a column with each point's own .*a row number, which another row has"):
+    with pytest.raises(Invalid, match="Add a column with each point's own .*a row number, which another row has"):
         guessed({name: list(kept), **{key: values for key, values in PLAIN.items() if key != "id"}})
 
 

@@ -113,7 +113,7 @@ def test_two_trainings_at_once(home_without_ray: UserFolder, tmp_path_factory: p
             second = home.json(*words)
             assert second.code == 4
             assert f"'sisa train' (process {first.pid}" in second.error["message"]
-            assert "wait until it ends" in second.error["remedy"]
+            assert "Wait until it ends" in second.error["remedy"]
         out, err = first.communicate("\n")
     assert first.returncode == 0, err
     assert json.loads(out)["data"]["serving"] == 3

@@ -34,7 +34,7 @@ def test_an_erasure_that_would_compute_other_bits_is_refused(tmp_path: Path) -> 
     assert (refused.returncode, error["kind"]) == (4, "conflict")
     assert "the results of the same arithmetic (probe: " in error["message"]
     assert "such as MKL_CBWR and ONEDNN_MAX_CPU_ISA" in error["message"]
-    assert "go back to these conditions, or run 'sisa train'" in error["remedy"]
+    assert "Go back to these conditions, or run 'sisa train'" in error["remedy"]
     (request,) = home.json("status").data["requests"]
     assert (request["state"], request["stage"]) == ("failed", "quarantined")
 

@@ -89,7 +89,7 @@ def test_a_failed_compaction_fails_no_other_record(store: MemoryStore) -> None:
     ledger = Ledger.start(store, CountingNames(), FRESH)
 
     def ready() -> bool:
-        raise Unavailable("the store is away", "try again")
+        raise Unavailable("the store is away", "Try again")
 
     change, error = ledger._perform([(ErasureAccepted(request=request_of("er-1")),), ready])
     assert isinstance(change, Change)

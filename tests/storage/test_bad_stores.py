@@ -223,7 +223,7 @@ def test_a_wrong_place_for_keys_is_told(home: UserFolder, spoil: Callable[[UserF
         said = home.json(*words)
         assert (said.code, said.error["kind"]) == (4, "conflict")
         assert "this is not where the store's keys are" in said.error["message"]
-        assert "set 'keys' in the specification" in said.error["remedy"]
+        assert "Set 'keys' in the specification" in said.error["remedy"]
     assert kept(home) == held
 
 
@@ -278,7 +278,7 @@ def test_a_disk_that_cannot_be_read_is_told(home: UserFolder, monkeypatch: pytes
         said = home.json(*words)
         assert (said.code, said.error["kind"]) == (5, "unavailable")
         assert "the store's file system failed" in said.error["message"]
-        assert said.error["remedy"] == "check the disk"
+        assert said.error["remedy"] == "Check the disk"
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root")
@@ -308,7 +308,7 @@ def test_a_lock_that_is_held_is_told(home: UserFolder) -> None:
             said = home.json(*writer)
             assert (said.code, said.error["kind"]) == (4, "conflict")
             assert "'sisa erase' (process 7)" in said.error["message"]
-            assert "wait until it ends" in said.error["remedy"]
+            assert "Wait until it ends" in said.error["remedy"]
         for reader in (("status",), EVALUATE, CHECK_LOG, ("receipt", REQUEST)):
             assert home.json(*reader).code == 0
     assert {name: payload for name, payload in home.raw().items() if not name.startswith(".locks/")} == {

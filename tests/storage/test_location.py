@@ -109,5 +109,5 @@ def test_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"x")
     (tmp_path / "nowhere").symlink_to(tmp_path / "missing")
     for name in ("file", "nowhere"):
-        with pytest.raises(Invalid, match=f"is not a folder.*{name}.*write a folder such as"):
+        with pytest.raises(Invalid, match=f"is not a folder.*{name}.*Write a folder such as"):
             open_store(name, tmp_path)

@@ -79,7 +79,7 @@ def test_what_json_cannot_hold_is_refused(value: object) -> None:
 )
 def test_damage_is_corrupt(payload: bytes) -> None:
     """Bytes that no version of ours writes are refused as damage, with the key and what to do."""
-    with pytest.raises(Corrupt, match=r"not what was written \[key=some/record\] keep the object for inspection"):
+    with pytest.raises(Corrupt, match=r"not what was written \[key=some/record\]\. Keep the object for inspection"):
         decode_record(payload, KEY, NAMES)
 
 

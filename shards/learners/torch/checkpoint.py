@@ -68,7 +68,7 @@ def decode_checkpoint(payload: bytes) -> dict[str, torch.Tensor]:
     try:
         return load(payload)
     except (SafetensorError, ValueError, KeyError) as error:
-        raise Corrupt("a checkpoint is not a readable safetensors file", "run 'sisa train' to rebuild it") from error
+        raise Corrupt("a checkpoint is not a readable safetensors file", "Run 'sisa train' to rebuild it.") from error
 
 
 def checkpoint_lineage(payload: bytes) -> Mapping[str, object]:
@@ -88,7 +88,7 @@ def put_tensors(model: nn.Module, optimizer: Optimizer, tensors: Mapping[str, to
     targets = model_tensors(model)
     stored = {name.removeprefix(_MODEL): tensor for name, tensor in tensors.items() if name.startswith(_MODEL)}
     if _kinds(stored) != _kinds(targets):
-        raise Corrupt("a checkpoint's tensors are not this model's", "run 'sisa train' to rebuild it")
+        raise Corrupt("a checkpoint's tensors are not this model's", "Run 'sisa train' to rebuild it.")
     with torch.no_grad():
         for name, target in targets.items():
             target.copy_(stored[name])
@@ -97,7 +97,7 @@ def put_tensors(model: nn.Module, optimizer: Optimizer, tensors: Mapping[str, to
         if name.startswith(_OPTIMIZER):
             parameter_name, _, entry = name.removeprefix(_OPTIMIZER).rpartition("/")
             if parameter_name not in parameters:
-                raise Corrupt("a checkpoint's optimizer state is not this model's", "run 'sisa train' to rebuild it")
+                raise Corrupt("a checkpoint's optimizer state is not this model's", "Run 'sisa train' to rebuild it.")
             parameter = parameters[parameter_name]
             # Adam keeps its step count on the CPU, regardless of the device.
             device = "cpu" if entry == "step" else parameter.device

@@ -88,7 +88,7 @@ class Confinement:
         if event in _NETWORK:
             self.refuse(
                 "the model opens a network connection",
-                "put what it fetches into a file beside sisa.toml, and name that in [model] files",
+                "Put what it fetches into a file beside sisa.toml, and name that in [model] files.",
             )
         name = arguments[0]
         if name is None or isinstance(name, int) or (event == "open" and not _is_reading(arguments[2])):
@@ -104,8 +104,8 @@ class Confinement:
             name = str(file.relative_to(self._folder)) if inside else file.name
             self.refuse(
                 f"the model reads {file}, which is not declared",
-                f"{'' if inside else f'put it, or a link to it, into the folder {self._folder}, and '}name it in"
-                f" [model] files = [{json.dumps(name)}]",
+                f"{'N' if inside else f'Put it, or a link to it, into the folder {self._folder}, and n'}ame it in"
+                f" [model] files = [{json.dumps(name)}].",
             )
 
 

@@ -27,12 +27,12 @@ def import_factory(path: str) -> Factory:
     except ModuleNotFoundError as error:
         raise Invalid(
             f"[model] factory {path!r}: no module named {error.name!r}",
-            "put the file beside the specification or install the package, and check the spelling",
+            "Put the file beside the specification or install the package, and check the spelling.",
         ) from error
     except Exception as error:  # importing the user's module may raise anything
         raise Invalid(
             f"[model] factory {path!r}: importing {module_name!r} failed with {type(error).__name__}",
-            "import the module in a Python shell to see why",
+            "Import the module in a Python shell to see why.",
         ) from error
     for name in attribute.split("."):
         if not hasattr(target, name):
@@ -41,11 +41,11 @@ def import_factory(path: str) -> Factory:
             )
             raise Invalid(
                 f"[model] factory {path!r}: {module_name!r} has no {name!r}",
-                f"it has: {', '.join(public[:12])}",
+                f"It has: {', '.join(public[:12])}.",
             )
         target = getattr(target, name)
     if not callable(target):
-        raise Invalid(f"[model] factory {path!r} is not callable", "name a function or class that returns a Module")
+        raise Invalid(f"[model] factory {path!r} is not callable", "Name a function or class that returns a Module.")
     return cast("Factory", target)
 
 
@@ -64,14 +64,14 @@ def build_model(settings: ModelSettings, inputs: int, classes: int) -> nn.Module
     except Exception as error:  # the factory is the user's code
         raise Invalid(
             f"[model] factory {settings.factory!r} failed with {type(error).__name__}: {error}",
-            "name the files that the model reads in [model] files, relative to the folder of sisa.toml"
+            "Name the files that the model reads in [model] files, relative to the folder of sisa.toml."
             if isinstance(error, FileNotFoundError)
-            else "check [model] arguments against the factory's parameters",
+            else "Check [model] arguments against the factory's parameters.",
         ) from error
     if not isinstance(model, nn.Module):
         raise Invalid(
             f"[model] factory {settings.factory!r} returned {type(model).__name__}, not a torch.nn.Module",
-            "return the Module",
+            "Return the Module.",
         )
     _check_output(model, settings.factory, inputs, classes)
     return model
@@ -109,16 +109,16 @@ def _check_output(model: nn.Module, factory: str, inputs: int, classes: int) -> 
         raise Invalid(
             f"[model] factory {factory!r}: the model fails on 2 data points of {inputs} features"
             f" with {type(error).__name__}: {error}",
-            "make the model accept (N, features) and check [model] arguments against the data",
+            "Make the model accept (N, features) and check [model] arguments against the data.",
         ) from error
     shape = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
     if shape != (2, classes):
         raise Invalid(
             f"[model] factory {factory!r}: the output for 2 data points has shape {shape}, expected {(2, classes)}",
-            f"let the last layer give one logit for each of the {classes} declared classes",
+            f"Let the last layer give one logit for each of the {classes} declared classes.",
         )
     if "_extra_state" in " ".join(model.state_dict()):
         raise Invalid(
             f"[model] factory {factory!r}: the model keeps state outside its parameters and buffers",
-            "keep it in buffers (register_buffer), so that checkpoints include it",
+            "Keep it in buffers (register_buffer), so that checkpoints include it.",
         )

@@ -85,7 +85,7 @@ class TorchLearner:
         if self._training.batch_size == 1 and _batch_norms(model):
             raise Invalid(
                 "[training] batch_size = 1 with batch normalisation: one data point has no variance",
-                "set batch_size to 2 or more, or use a model without batch normalisation",
+                "Set batch_size to 2 or more, or use a model without batch normalisation.",
             )
         return TorchState(model, _optimizer(model, self._training))
 
@@ -187,7 +187,7 @@ class TorchLearner:
 def _optimizer(model: nn.Module, training: TrainingSettings) -> Optimizer:
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not parameters:
-        raise Invalid("[model] the model has no parameter to train", "use a model with trainable parameters")
+        raise Invalid("[model] the model has no parameter to train", "Use a model with trainable parameters.")
     decay = training.effective_weight_decay
     if training.optimizer == "sgd":
         return SGD(
@@ -211,7 +211,7 @@ def _check_described(model: nn.Module, before: Mapping[str, tuple[torch.Size, to
     if changed := sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name)):
         raise Invalid(
             f"[model] parameters or buffers changed name, shape or dtype while the model learned: {', '.join(changed)}",
-            "give all of them their final shape when the model is built",
+            "Give all of them their final shape when the model is built.",
         )
 
 
@@ -219,7 +219,7 @@ def _refuse_diverged(model: nn.Module, shard: ShardId, slice_: SliceIndex) -> No
     if not all(bool(parameter.isfinite().all()) for parameter in model.parameters()):
         raise Invalid(
             "training diverged: parameters are no longer finite",
-            "lower [training] learning_rate, or bring features to about -1 .. 1 with [data] scale; then 'sisa train'",
+            "Lower [training] learning_rate, or bring features to about -1 .. 1 with [data] scale; then 'sisa train'.",
             shard=shard,
             slice=slice_,
         )

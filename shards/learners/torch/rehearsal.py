@@ -47,7 +47,7 @@ _PROCESS: Final = (
     " numbers drawn while its module is imported: sort the names, and draw when the model is built"
 )
 _REGISTER: Final = (
-    "register each as a buffer (register_buffer), so that checkpoints include it; use local variables for the rest"
+    "Register each as a buffer (register_buffer), so that checkpoints include it; use local variables for the rest."
 )
 
 
@@ -75,7 +75,7 @@ def rehearsed(
     if manifest.modules != tried:
         raise Invalid(
             f"[model] factory {factory!r}: its files have changed since a worker read them",
-            "run the command again; restart a coordinator that was launched before",
+            "Run the command again; restart a coordinator that was launched before.",
         )
     record: dict[str, Json] = {
         "format_version": _FORMAT,
@@ -145,7 +145,7 @@ def compare_rehearsals(factory: str, first: RehearsalResult, second: RehearsalRe
         raise Invalid(
             f"[model] factory {factory!r}: the model does not repeat itself: two processes loaded different modules:"
             f" {_some(names)}",
-            f"probably {_PROCESS}",
+            f"Probably {_PROCESS}.",
         )
     compared = (
         (first.straight, first.again, _OWN_RANDOMNESS),
@@ -159,7 +159,7 @@ def compare_rehearsals(factory: str, first: RehearsalResult, second: RehearsalRe
             raise Invalid(
                 f"[model] factory {factory!r}: the model does not repeat itself: two runs that did the same differ in"
                 f" {_some(names)}",
-                f"probably {cause}",
+                f"Probably {cause}.",
             )
 
 
@@ -168,13 +168,13 @@ def _refuse_failure(factory: str, first: Sequence[str], second: Sequence[str]) -
     if bool(first) != bool(second):
         raise Invalid(
             f"[model] factory {factory!r}: the model does not repeat itself: one of two processes failed with {fact}",
-            f"probably {_PROCESS}; or {_MODULE_STATE}",
+            f"Probably {_PROCESS}; or {_MODULE_STATE}.",
         )
     if kind:
         raise Invalid(fact, remedy)
     raise Invalid(
         f"[model] factory {factory!r}: the model fails in training on made-up data with {fact}",
-        "before real training, a model is tried on features between 0 and 1, and on zeros: accept them",
+        "Before real training, a model is tried on features between 0 and 1, and on zeros: accept them.",
     )
 
 
@@ -207,7 +207,7 @@ def run_rehearsals(requests: Sequence[RehearsalRequest]) -> list[tuple[Rehearsal
         return list(zip(first, second, strict=True))
     except subprocess.TimeoutExpired as error:
         raise Unavailable(
-            f"a rehearsal of the model did not end within {_SECONDS:g} seconds", "find out what the model waits for"
+            f"a rehearsal of the model did not end within {_SECONDS:g} seconds", "Find out what the model waits for."
         ) from error
     finally:
         for process in started:

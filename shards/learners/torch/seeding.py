@@ -67,7 +67,7 @@ def check_numerics(profile: NumericsProfile, factory: str) -> None:
         raise Invalid(
             f"[model] factory {factory!r}: its module changes torch's settings for the whole process: now {threads}"
             f" threads, {dtype}, {'' if deterministic else 'not '}deterministic",
-            "leave threads, default dtype and determinism alone; [cluster] threads_per_worker sets the threads",
+            "Leave threads, default dtype and determinism alone; [cluster] threads_per_worker sets the threads.",
         )
     # On a CPU, neither setting has an effect.
     if profile.device.startswith("cuda") and (
@@ -75,7 +75,7 @@ def check_numerics(profile: NumericsProfile, factory: str) -> None:
     ):
         raise Invalid(
             f"[model] factory {factory!r}: its module allows nondeterministic algorithms on the GPU",
-            "leave out torch.backends.cudnn.benchmark and warn_only of torch.use_deterministic_algorithms",
+            "Leave out torch.backends.cudnn.benchmark and warn_only of torch.use_deterministic_algorithms.",
         )
 
 

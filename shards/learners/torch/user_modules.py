@@ -89,8 +89,8 @@ class UserModules:
         what = "has changed since" if name in self._allowed else "was not needed when"
         refuse_model(
             f"the model's code imports the module {name!r}, which {what} it was rehearsed",
-            "import all modules at the top of the model's file, so that the rehearsal loads them, and do not edit files"
-            " while 'sisa train' runs; then run 'sisa train' again",
+            "Import all modules at the top of the model's file, so that the rehearsal loads them, and do not edit files"
+            " while 'sisa train' runs; then run 'sisa train' again.",
         )
 
     def _note_package(self, top: str) -> None:

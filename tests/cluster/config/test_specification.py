@@ -433,13 +433,13 @@ def test_the_partition_key_is_never_shown(file: Path, key: str) -> None:
 
 def test_a_missing_file_names_the_command(file: Path) -> None:
     """Where there is no file, the command that writes one is named."""
-    with pytest.raises(Invalid, match=r"there is no specification sisa\.toml .*run 'sisa init DATA'"):
+    with pytest.raises(Invalid, match=r"there is no specification sisa\.toml .*Run 'sisa init DATA'"):
         read_specification(file)
 
 
 def test_a_folder_is_no_specification(tmp_path: Path) -> None:
     """A folder in place of the file is refused as unreadable."""
-    with pytest.raises(Invalid, match=r"cannot be read as a file .*name a readable file with --config"):
+    with pytest.raises(Invalid, match=r"cannot be read as a file .*Name a readable file with --config"):
         read_specification(tmp_path)
 
 
@@ -456,14 +456,14 @@ def test_a_byte_order_mark_changes_nothing(file: Path) -> None:
 def test_utf16_is_named(file: Path, encoding: str) -> None:
     """A file saved as UTF-16, as some shells write it, is refused by that name."""
     file.write_bytes(("\ufeff" + GOOD).encode(encoding))
-    with pytest.raises(Invalid, match=r"sisa\.toml is UTF-16 text .*save the file as UTF-8"):
+    with pytest.raises(Invalid, match=r"sisa\.toml is UTF-16 text .*Save the file as UTF-8"):
         read_specification(file)
 
 
 def test_text_must_be_utf8(file: Path) -> None:
     """Bytes that are no UTF-8 are refused with their line."""
     file.write_bytes(b'name = "a"\nstore = "\xff"\n')
-    with pytest.raises(Invalid, match=r"sisa\.toml is not UTF-8 text at line 2 .*save the file as UTF-8"):
+    with pytest.raises(Invalid, match=r"sisa\.toml is not UTF-8 text at line 2 .*Save the file as UTF-8"):
         read_specification(file)
 
 

@@ -54,7 +54,7 @@ def test_what_passes_is_waited_for(troubles: Sequence[Exception], answers: list[
 
 def test_what_does_not_pass_is_raised_as_itself(answers: list[object]) -> None:
     """An error that is not named reaches the caller at once, as the coordinator raised it."""
-    answers += [_raised(Conflict("this request id was used before", "choose another")), "answer"]
+    answers += [_raised(Conflict("this request id was used before", "Choose another")), "answer"]
     with pytest.raises(Conflict, match="this request id was used before"):
         patiently(object, (WriterBusy, Fenced))
     assert answers == ["answer"]

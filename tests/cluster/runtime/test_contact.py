@@ -70,7 +70,7 @@ def test_a_refused_token_is_called_so(token: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(contact, "is_reachable", lambda _: True)
     monkeypatch.setattr(contact, "GcsClient", _raising(AuthenticationError("no")))
     words = "refuses this process's token: it has"
-    with pytest.raises(Invalid, match=rf"{words} none .*put the token of the cluster's head"):
+    with pytest.raises(Invalid, match=rf"{words} none .*Put the token of the cluster's head"):
         check_cluster("10.0.0.1:6379")
     make_token()
     with pytest.raises(Invalid, match=f"{words} the one in {token}"):

@@ -301,7 +301,7 @@ def _called(path: Path) -> set[str]:
 def test_a_command_that_writes_is_at_the_site(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that would read data by itself must be on a node with the labels; else it is told who could."""
     _play(monkeypatch, HEAD, SMALL, here={})
-    with pytest.raises(Invalid, match="not on a node with the labels site=north.*run 'sisa launch'"):
+    with pytest.raises(Invalid, match="not on a node with the labels site=north.*Run 'sisa launch'"):
         check_own_place(NORTH)
     _play(monkeypatch, HEAD, here={})
     with pytest.raises(Unavailable, match="waiting for site north"):

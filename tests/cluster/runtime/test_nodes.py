@@ -80,7 +80,7 @@ def test_a_cluster_of_this_node_alone_is_not_asked(tmp_path: Path, look: Callabl
             r"does not see 2 of the data's files as this one does \[node=10\.0\.0\.2 file=parts/a\.parquet\]",
         ),
         ([None, 7], r"does not see 2 of the data's files"),
-        (None, r"does not see the store's folder \[node=10\.0\.0\.2\] put data and store on S3"),
+        (None, r"does not see the store's folder \[node=10\.0\.0\.2\]\. Put data and store on S3"),
     ],
 )
 def test_a_node_that_sees_other_files(tmp_path: Path, look: Callable[..., None], answer: Any, expected: str) -> None:

@@ -122,7 +122,7 @@ def test_what_takes_long_is_told_until_it_is_over() -> None:
 
     def start() -> None:
         thrice.wait()
-        raise Unavailable("it did not start", "try again")
+        raise Unavailable("it did not start", "Try again")
 
     with pytest.raises(Unavailable, match="did not start"), reporting_wait(tell, "waiting for Ray", 0.01):
         start()

@@ -53,7 +53,7 @@ def test_own_places_are_folders_and_addresses_where_data_are_looked_for(tmp_path
 @pytest.mark.parametrize("keys", ["./federation", "federation/keys", ".", "federation/../federation/"])
 def test_keys_in_the_store_are_refused(keys: str, tmp_path: Path) -> None:
     """Keys that lie in the store, or the store among its keys, are no other place."""
-    with pytest.raises(Invalid, match=r"'keys' and 'store' are one place, or one lies in the other.*leave 'keys' out"):
+    with pytest.raises(Invalid, match=r"'keys' and 'store' are one place, or one lies in the other.*Leave 'keys' out"):
         open_objects(named(tmp_path, "./federation", keys))
 
 

@@ -116,7 +116,7 @@ REFUSALS: list[tuple[str, State, Callable[[FederationState], Event], type[SisaEr
     ("extend refused", refused, extend, Conflict, "is refused already"),
     ("extend, no reason", waiting, lambda s: extend(s, reason=""), Invalid, "a reason is 1 to 500 printable"),
     ("extend by nothing", waiting, lambda s: extend(s, days=0), Invalid, "by 1 .. 60 days, got 0"),
-    ("extend too far", waiting, lambda s: extend(s, days=61), Invalid, "by 1 .. 60 days, got 61 .*choose another"),
+    ("extend too far", waiting, lambda s: extend(s, days=61), Invalid, "by 1 .. 60 days, got 61 .*Choose another"),
     ("extend, policy", waiting, lambda s: extend(s, days=8, most=7), Invalid, r"extension_days, which is 7$"),
     ("extend, never", waiting, lambda s: extend(s, most=0), Invalid, r"not moved here .* extension_days, which is 0$"),
     ("extend twice", extended, extend, Conflict, "was moved before, on 2026-01-05: .* by 2026-02-10"),

@@ -134,7 +134,7 @@ def test_an_unknown_request_has_no_evidence() -> None:
     before, after = two_erasures()
     with pytest.raises(Invalid, match=r"the federation has no such request \[request=third\]"):
         collect_evidence("third", before, after, manifests=MANIFESTS, scan=SCAN, store=STORE)
-    with pytest.raises(Invalid, match="a receipt is for an erasure that was carried out"):
+    with pytest.raises(Invalid, match="A receipt is for an erasure that was carried out"):
         collect_evidence("first", before, before, manifests=MANIFESTS, scan=SCAN, store=STORE)
 
 

@@ -56,7 +56,7 @@ def _text(said: CommandResult) -> str:
     ("changes", "texts"),
     [
         ({"model__factory": "no_such_module:net"}, ("'no_such_module:net'", "no module named 'no_such_module'")),
-        ({"model__factory": "bad_models:nett"}, ("'bad_models' has no 'nett'", "it has:", "normed")),
+        ({"model__factory": "bad_models:nett"}, ("'bad_models' has no 'nett'", "It has:", "normed")),
         ({"model__factory": "bad_models:NUMBER"}, ("is not callable", "function or class")),
         ({"model__factory": "broken_models:net"}, ("importing 'broken_models' failed with ZeroDivisionError",)),
         ({"model__factory": "unreadable_models:net"}, ("importing 'unreadable_models' failed with SyntaxError",)),
@@ -65,7 +65,7 @@ def _text(said: CommandResult) -> str:
         ({"model__factory": "bad_models:needs_more"}, ("fails on 2 data points of 16 features",)),
         ({"model__factory": "bad_models:text"}, ("returned str, not a torch.nn.Module",)),
         ({"model__factory": "bad_models:still"}, ("no parameter to train",)),
-        ({"model__factory": "bad_models:normed", "training__batch_size": 1}, ("batch_size = 1", "set batch_size to 2")),
+        ({"model__factory": "bad_models:normed", "training__batch_size": 1}, ("batch_size = 1", "Set batch_size to 2")),
         ({"model__arguments": {"hidenn": [6]}}, ("'shards.models:mlp' failed", "hidenn", "[model] arguments")),
     ],
 )

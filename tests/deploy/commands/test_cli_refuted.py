@@ -30,7 +30,7 @@ def test_it_answers_no_longer_and_is_trained_anew(erased: UserFolder, monkeypatc
         said = erased.json("verify", "--shard", "1")
         assert said.code == 3
         assert said.error["message"] == "a constituent is not byte-equal; it answers no longer: shard 1"
-        assert said.error["remedy"].startswith("run 'sisa train': it trains anew what was found wrong")
+        assert said.error["remedy"].startswith("Run 'sisa train': it trains anew what was found wrong")
         (proof,) = said.data["shards"]
         assert (proof["exact"], proof["again"], proof["refutation"]["slice"]) == (False, False, 1)
         after = erased.json("status").data

@@ -176,7 +176,7 @@ def test_a_request_submitted_after_its_end_is_told_so(trained: UserFolder) -> No
         assert f"request er-{name} was submitted before and is {state} since 2" in said.out
         assert trained.kept() == kept
     again = trained.json("erase", "--subject", "nobody", "--request-id", "er-nobody")
-    assert "a new demand needs a --request-id of its own" in again.error["remedy"]
+    assert "A new demand needs a --request-id of its own" in again.error["remedy"]
 
 
 def test_a_due_date_is_extended_once(trained: UserFolder) -> None:
@@ -358,7 +358,7 @@ def test_an_interrupt_before_the_acceptance_erases_nothing(
         said = trained.json("erase", "--subject", MARKED, "--request-id", "er-1")
     assert (said.code, said.error["kind"]) == (1, "interrupted")
     assert "before the request was accepted: nothing will be erased" in said.error["message"]
-    assert "submit it again" in said.error["remedy"]
+    assert "Submit it again" in said.error["remedy"]
     assert trained.json("status").data["requests"] == []
 
 

@@ -163,7 +163,7 @@ def test_who_waits_for_a_turn_does_not_wait_for_ever() -> None:
             waiting = asyncio.create_task(wait())
             await asyncio.sleep(0)
             loop.skipped = settings.body_seconds
-            with pytest.raises(Refused, match="wait for their turn") as caught:
+            with pytest.raises(Refused, match="Wait for their turn") as caught:
                 await waiting
             assert caught.value.problem.status == 429
         await wait()

@@ -195,7 +195,7 @@ def test_a_file_that_changes_while_it_is_read_is_refused(
     del bucket.contents["a" + ending]
     if change == "replaced":
         bucket.contents["a" + ending] = write(people(41), tmp_path / f"b{ending}").read_bytes()
-    with pytest.raises(Conflict, match=r"the file was replaced or deleted while it was read.*run the command again"):
+    with pytest.raises(Conflict, match=r"the file was replaced or deleted while it was read.*Run the command again"):
         _read(source)
 
 
@@ -210,7 +210,7 @@ def test_an_incomplete_body_is_requested_again(
     bucket.broken = 2
     assert len(_columns(_read(source))["id"]) == 40
     bucket.broken = 1_000
-    with pytest.raises(Unavailable, match=r"the file's bytes do not arrive whole.*try again later"):
+    with pytest.raises(Unavailable, match=r"the file's bytes do not arrive whole.*Try again later"):
         _read(source)
 
 

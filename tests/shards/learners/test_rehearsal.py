@@ -165,9 +165,9 @@ def _result(straight: SliceDigests, **others: object) -> RehearsalResult:
     ("first", "second", "text"),
     [
         (_result(_A, again=[_B]), _result(_A), "differ in model/weight probably .* that is not seeded"),
-        (_result(_A, resumed=[_B]), _result(_A), "probably a variable of its module or class"),
-        (_result(_A), _result(_B, again=[_A]), "probably a variable of its module or class"),
-        (_result(_A), _result(_B), "probably it depends on how its process was started"),
+        (_result(_A, resumed=[_B]), _result(_A), "Probably a variable of its module or class"),
+        (_result(_A), _result(_B, again=[_A]), "Probably a variable of its module or class"),
+        (_result(_A), _result(_B), "Probably it depends on how its process was started"),
         (_result(_A), _result(_A, changed=["net.mean"]), "while the model learns: net.mean register each"),
         (_result(_A, modules={"a": _A["model/weight"]}), _result(_A), "loaded different modules: a probably"),
         (_result(_A), RehearsalResult(failure=["", "OSError: x", ""]), "one of two processes failed with OSError: x"),

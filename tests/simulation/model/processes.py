@@ -159,7 +159,7 @@ class FailingPool:
             if worker.status.is_dead:
                 deaths += 1
                 if deaths == _MOST_DEATHS:
-                    raise Unavailable("workers keep dying", "try again")
+                    raise Unavailable("workers keep dying", "Try again")
                 self._start(worker.task)
 
     def leave(self) -> None:

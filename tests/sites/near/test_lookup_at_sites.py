@@ -126,7 +126,7 @@ def test_an_officer_of_the_site_may_ask_all_the_same(world: Served) -> None:
 @pytest.mark.parametrize(
     ("forged", "reason"),
     [
-        ((404, b'{"error": {"kind": "missing", "message": "nothing here", "remedy": "see /docs"}}'), "too old"),
+        ((404, b'{"error": {"kind": "missing", "message": "nothing here", "remedy": "See /docs"}}'), "too old"),
         ((404, b"<html>"), "too old"),
         ((500, b""), "status 500"),
         ((200, b"[]"), "not what the API's version 1 says"),

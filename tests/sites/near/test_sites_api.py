@@ -271,7 +271,7 @@ def test_commands_ask_it_too(front: SitesServer, tmp_path: Path, monkeypatch: py
         status = said("audit", "status").data
         assert [each["site"] for each in status["constituents"]] == [name for name in SITES for _ in range(2)]
         person = ("--subject", "south-secret-person-002", "--request-id", "er-url")
-        assert "add 'site'" in said("erase", "erase", *person).error["remedy"]
+        assert "Add 'site'" in said("erase", "erase", *person).error["remedy"]
         assert said("erase", "erase", "--site", "south", *person, "--wait").data["state"] == "complete"
         assert said("audit", "status", "er-url", "--site", "south").data["state"] == "complete"
         assert said("audit", "receipt", "er-url").data["request_id"] == "er-url"

@@ -70,7 +70,7 @@ def test_who_is_elsewhere_refuses(sites: Sites, home_at: FolderAtSite) -> None:
     with pytest.raises(InvariantBroken, match="on a node without the labels site=north"):
         cluster.coordinator_actor.actor.unwrapped(stray.configuration.remote(16))
     ray.kill(stray)
-    with cluster.connect(home.config) as federation, pytest.raises(Invalid, match="run 'sisa launch'"):
+    with cluster.connect(home.config) as federation, pytest.raises(Invalid, match="Run 'sisa launch'"):
         federation.train()
     assert read_state(home.objects) is None
 

@@ -144,7 +144,7 @@ def test_another_entry_is_a_conflict(store: ObjectStore) -> None:
     """A number that an entry of an equal or lower token has is a conflict, and stays as it is."""
     places = written(store, 2, token=3)
     for token in (3, 4):
-        with pytest.raises(Conflict, match=r"another entry has this number \[number=2\] read the journal on"):
+        with pytest.raises(Conflict, match=r"another entry has this number \[number=2\]\. Read the journal on"):
             Journal(store).append(["other"], after=places[1], token=token, nonce="other")
     assert Journal(store).read(places[1])[0].records == ({"n": 2},)
 
@@ -154,7 +154,7 @@ def test_a_lower_token_is_fenced(store: ObjectStore) -> None:
     places = written(store, 1, token=1)
     Journal(store).append([], after=places[1], token=2, nonce="fence")
     with pytest.raises(
-        Fenced, match=r"higher fencing token has appended \[number=2 token=1 higher=2\] stop this process"
+        Fenced, match=r"higher fencing token has appended \[number=2 token=1 higher=2\]\. Stop this process"
     ):
         Journal(store).append(["late"], after=places[1], token=1, nonce="late")
     assert len(list(store.list("journal/"))) == 2

@@ -137,7 +137,7 @@ def test_pruned_entries_are_told_apart_from_lost_ones(store: ObjectStore) -> Non
     for place in places[:3]:
         with pytest.raises(
             JournalTruncated,
-            match=rf"entries of the journal were pruned \[after={place.number} floor=4\] read the latest manifest",
+            match=rf"entries of the journal were pruned \[after={place.number} floor=4\]\. Read the latest manifest",
         ):
             Journal(store).read(place)
     assert [entry.number for entry in Journal(store).read(places[3])] == [4, 5]

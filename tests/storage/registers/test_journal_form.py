@@ -137,7 +137,7 @@ def test_every_flipped_byte_of_a_journal_is_detected(memory: MemoryStore, number
         for mask in (1, 0x20, 0x80):
             flipped = payload[:position] + bytes([payload[position] ^ mask]) + payload[position + 1 :]
             overwrite(memory, entry_key(number), flipped)
-            with pytest.raises(Corrupt, match=f"not what was written.*journal/0+{number}.*keep the object"):
+            with pytest.raises(Corrupt, match=f"not what was written.*journal/0+{number}.*Keep the object"):
                 journal.read(START)
         with pytest.raises(Corrupt, match="not what was written"):
             journal.append([], after=before, token=1, nonce="n")

@@ -153,7 +153,7 @@ def test_a_lower_token_is_fenced(store: ObjectStore) -> None:
     register = filled(store, 1, token=1)
     register.commit({"n": 2}, after=1, token=2, nonce="higher")
     for after in (0, 1, 2, 3):
-        with pytest.raises(Fenced, match=r"higher fencing token has committed.*token=1 higher=2.*stop this process"):
+        with pytest.raises(Fenced, match=r"higher fencing token has committed.*token=1 higher=2.*Stop this process"):
             register.commit({}, after=after, token=1, nonce="nonce-1")
     assert len(list(store.list("manifest/"))) == 2
 

@@ -83,7 +83,7 @@ def test_a_floor_in_doubt_is_read_again(
 def test_a_floor_that_others_hold_is_told(store: ObjectStore) -> None:
     """A floor whose every put is in doubt ends in an error that says under what it lies."""
     faults = tuple(Fault(when="before", operation="put_if_absent", nth=nth) for nth in range(1, 200))
-    with pytest.raises(Unavailable, match=r"floor under the things could not be raised \[floor=2\] try again"):
+    with pytest.raises(Unavailable, match=r"floor under the things could not be raised \[floor=2\]\. Try again"):
         some_floor(FaultyStore(store, faults)).raise_to(2)
     assert some_floor(store).read() == 0
 

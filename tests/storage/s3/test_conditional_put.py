@@ -102,7 +102,7 @@ def test_a_put_that_may_have_been_replaced_is_unknown() -> None:
         bucket = with_old()
         bucket.store(NAME, b"theirs", mark("other", replaced))
         bucket.answers = [(PutOutcome.DOUBTFUL, False)]
-        with pytest.raises(OutcomeUnknown, match="did not say whether the write landed.*key=key.*read the object"):
+        with pytest.raises(OutcomeUnknown, match="did not say whether the write landed.*key=key.*Read the object"):
             put(bucket, expected)
 
 
@@ -143,7 +143,7 @@ def test_a_folder_is_named() -> None:
     """A name that is refused although nothing has it, while others lie under it, is a folder."""
     bucket = FakeBucket(answers=[(PutOutcome.REFUSED, False)] * 3)
     bucket.store(f"{NAME}/below", b"x", mark("other"))
-    with pytest.raises(Invalid, match="folder of other objects' keys.*choose another key"):
+    with pytest.raises(Invalid, match="folder of other objects' keys.*Choose another key"):
         put(bucket)
 
 

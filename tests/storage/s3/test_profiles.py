@@ -90,7 +90,7 @@ def test_a_machine_that_lacks_the_profile(profiles: tuple[str, ...], written: Wr
     store = S3Store("bucket", "prefix", "http://127.0.0.1:1", profile="north")
     told = (
         r"no usable credentials under the name of the profile \[profile=north store=s3://bucket/prefix"
-        r" cause=ProfileNotFound\] write the profile into .* that AWS_SHARED_CREDENTIALS_FILE names"
+        r" cause=ProfileNotFound\]\. Write the profile into .* that AWS_SHARED_CREDENTIALS_FILE names"
     )
     with pytest.raises(Invalid, match=told):
         list(store.list(""))

@@ -164,7 +164,7 @@ def test_a_failed_sync_of_the_folder_is_unknown(tmp_path: Path, operation: str) 
     store, tag = prepared(tmp_path / "real", operation)
     with (
         struck(len(calls), fail_with(errno.EIO)),
-        pytest.raises(OutcomeUnknown, match=r"could not be synced.*cause=EIO.*check the disk, then repeat"),
+        pytest.raises(OutcomeUnknown, match=r"could not be synced.*cause=EIO.*Check the disk, then repeat"),
     ):
         operate(store, operation, tag)
     assert content(store) == NEW_CONTENT[operation]
@@ -181,7 +181,7 @@ def test_a_failed_sync_of_a_removal_is_made_up_for(tmp_path: Path, monkeypatch: 
         raise OSError(errno.EIO, "")
 
     monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(OutcomeUnknown, match=r"could not be synced.*cause=EIO.*check the disk, then repeat"):
+    with pytest.raises(OutcomeUnknown, match=r"could not be synced.*cause=EIO.*Check the disk, then repeat"):
         store.delete(KEY)
     assert content(store) is None
     monkeypatch.undo()
@@ -270,7 +270,7 @@ def test_a_writer_whose_disk_is_taken_away_begins_no_empty_store(tmp_path: Path,
         root.rename(away)
         if left:
             root.mkdir()
-        told = "has the right to write: nothing was written .*mount its disk again"
+        told = "has the right to write: nothing was written .*Mount its disk again"
         with pytest.raises(Unavailable, match=told):
             store.put_if_absent(other, b"")
         with pytest.raises(Unavailable, match=told):

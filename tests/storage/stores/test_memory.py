@@ -30,7 +30,7 @@ def test_another_process_is_refused() -> None:
     pickled = pickle.dumps(MemoryStore("memory-sent"))
     with (
         patch.object(os, "getpid", return_value=-1),
-        pytest.raises(Invalid, match=r"sent to another process.*memory:memory-sent.*use a folder"),
+        pytest.raises(Invalid, match=r"sent to another process.*memory:memory-sent.*Use a folder"),
     ):
         pickle.loads(pickled)
 

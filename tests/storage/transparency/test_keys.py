@@ -105,7 +105,7 @@ def test_a_lost_private_key_is_not_replaced_unasked(memory: MemoryStore) -> None
     keys = folder(memory)
     old = keys.current("tests").public
     memory.delete(PRIVATE)
-    with pytest.raises(Unavailable, match=r"the private signing key is not in its place .*name the folder"):
+    with pytest.raises(Unavailable, match=r"the private signing key is not in its place .*Name the folder"):
         keys.current("tests")
     new = keys.rotate("tests").public
     assert keys.current("tests").public == new
