@@ -11,6 +11,7 @@ Owns the words: worker, federation.
         federation.erase(subjects=["person-17"])
 
     federation          a federation as a Python object: launch, connect
+    estimators          federations in the manner of scikit-learn
     client              the HTTP API from Python
     sources             what sources hold that training refuses, and of people who were erased
     doctor              what can be known to go wrong, before work starts

@@ -41,9 +41,11 @@ from coordinator.receipts.rollback import refuse_restoring
 from coordinator.requests import ErasureRequest, check_own_request_id
 from coordinator.state import FederationState, GenerationRecord
 from coordinator.status import FederationStatus, RequestStatus, describe_request
+from shards.data.frames import table_of
+from shards.data.sources import table_source
 from shards.slices.survey import DataFault
 from storage.encryption.store import SealedStore
-from storage.errors import Corrupt, ObjectMissing
+from storage.errors import Conflict, Corrupt, ObjectMissing
 from storage.objects import NewName
 
 if TYPE_CHECKING:
@@ -122,15 +124,25 @@ class Federation:
         """Return the worker pool, joining Ray at the first call."""
         return self._workers.pool()
 
-    def train(self) -> FederationStatus:
+    def train(self, data: object = None) -> FederationStatus:
         """Ingest, partition and train; or go on where an earlier run stopped; or train anew what settings changed.
 
-        The source is read again when it has changed. Erased subjects stay out whatever it holds.
-        Raises ``Invalid`` for bad data or a bad model, ``Conflict`` when the store belongs to another specification or
-        another writer is at work.
+        The source is ``[data] train``, or ``data``, a table in memory as ``predict`` takes them. It is read again when
+        it has changed. Erased subjects stay out, even if it holds them.
+        Raises ``Invalid`` for bad data or a bad model, ``Conflict`` when the store belongs to another specification,
+        another writer is at work, or ``data`` are given while a coordinator runs, which reads for itself.
         """
+        table = None if data is None else table_of(data)
         with self._writing("train") as writer:
-            writer.train()
+            if table is None:
+                writer.train()
+            elif isinstance(writer, Writer):
+                writer.train(table_source(table))
+            else:
+                raise Conflict(
+                    "a coordinator runs, and reads its data itself: a table in memory cannot be sent to it",
+                    "Run 'sisa stop' first, or write the table to a file that [data] train names.",
+                )
             return self.reading.describe(writer.state)
 
     def erase(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 from cluster.config.specification import FederationSpecification
 from cluster.writer.stores import own_places
@@ -15,10 +16,22 @@ from shards.data.prediction_files import FeatureBatch, feature_batches
 from shards.data.sources import Source, inventory, open_source, passed_over_text, table_source
 from shards.slices.ingest import taken_from
 from shards.specification import DataSettings
+from storage.errors import Invalid
+
+IN_MEMORY: Final = "memory:"
+"""``[data] train`` of a federation whose data points are given to ``Federation.train`` as a table."""
 
 
 def open_train(specification: FederationSpecification) -> Source:
-    """Return the source that ``[data] train`` names. Raises as ``open_source`` does."""
+    """Return the source that ``[data] train`` names.
+
+    Raises as ``open_source`` does; ``Invalid`` also where that is ``memory:``.
+    """
+    if specification.data.train == IN_MEMORY:
+        raise Invalid(
+            "the federation was trained on data in memory, which are not kept",
+            "Pass them again: Federation.train(table), or fit(X, y) of an estimator.",
+        )
     return _opened(specification, specification.data.train, specification.folder)
 
 

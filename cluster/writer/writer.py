@@ -30,7 +30,7 @@ from cluster.writer.keys_owner import check_owner, own_keys
 from cluster.writer.notices import Notices
 from cluster.writer.place import settle_identity
 from cluster.writer.stores import open_objects, open_witness
-from cluster.writer.training_data import is_news, open_train
+from cluster.writer.training_data import IN_MEMORY, is_news, open_train
 from coordinator.decisions.decide import Event
 from coordinator.decisions.policy import check_reason, ruling
 from coordinator.decisions.times import latest_time, received_by
@@ -290,10 +290,11 @@ class Writer:
         """How many entries the journal has since the last manifest."""
         return self._engine.journal_entries
 
-    def train(self) -> None:
+    def train(self, given: Source | None = None) -> None:
         """Ingest, partition and train; or go on where an earlier run stopped; or train anew what settings changed.
 
-        The source is read again when it has changed. Erased subjects stay out whatever it holds.
+        The source, ``given`` or the one that ``[data] train`` names, is read again when it has changed. Erased subjects
+        stay out whatever it holds.
         Raises ``Invalid`` for bad data or a bad model, ``Corrupt`` when slices are damaged and there is no source.
         """
         engine, specification = self._engine, self._setup.specification
@@ -301,7 +302,7 @@ class Writer:
         if not lost:  # else the source comes first: a damaged slice cannot be searched
             engine.remove_points()
         self._tell_changes()
-        source = self._source()
+        source = given or self._source()
         width = feature_width(source, specification.data) if source else _width(engine.state)
         pool = self._setup.workers.pool()
         stored = engine.state.configuration
@@ -412,6 +413,8 @@ class Writer:
         except (Invalid, Unavailable) as error:
             if self.state.data is None:
                 raise
+            if self._setup.specification.data.train == IN_MEMORY:
+                return None
             self._tell(f"{error.message}: going on with what was ingested before")
             return None
         if passed_over := passed_over_text(source):

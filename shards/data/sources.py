@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from glob import escape, glob
+from itertools import chain
 from pathlib import Path, PurePath
 
 import pyarrow as pa
@@ -27,6 +28,8 @@ from storage.errors import Invalid
 from storage.location import is_on_s3
 
 _MOST_NAMES = 10
+_DIGESTED_POINTS = 1 << 16
+"""How many data points of a table in memory are serialised at a time."""
 _REMEDY_FILE = "Write the file again, or leave it out of [data] train."
 
 
@@ -158,7 +161,7 @@ def in_csv_form(source: Source, form: CsvForm) -> Source:
 
 
 def inventory(source: Source) -> tuple[SourceFile, ...]:
-    """Return name, size and digest of each file, equal as long as no file changes; nothing for a table in memory."""
+    """Return name, size and digest of each file, equal as long as no file changes."""
     entries = []
     for file in source.files:
         if file.remote is not None:
@@ -169,7 +172,20 @@ def inventory(source: Source) -> tuple[SourceFile, ...]:
             with _naming(file.name), file.path.open("rb") as stream:
                 digest = Sha256(hashlib.file_digest(stream, "sha256").hexdigest())
                 entries.append(SourceFile(name=file.name, payload_bytes=stream.tell(), sha256=_read_as(file, digest)))
+        elif isinstance(file.reader, TableReader):
+            entries.append(_table_entry(file.name, file.reader.table))
     return tuple(entries)
+
+
+def _table_entry(name: str, table: pa.Table) -> SourceFile:
+    """Return the entry of a table in memory: another digest for other names, types or values."""
+    whole = table.replace_schema_metadata(None).combine_chunks()
+    digest, payload_bytes = hashlib.sha256(), 0
+    batches = (each.serialize() for each in whole.to_batches(_DIGESTED_POINTS))
+    for message in chain([whole.schema.serialize()], batches):
+        digest.update(message)
+        payload_bytes += message.size
+    return SourceFile(name=name, payload_bytes=payload_bytes, sha256=Sha256(digest.hexdigest()))
 
 
 def csv_form_of(file: DataFile) -> CsvForm:

@@ -54,9 +54,18 @@ def test_a_table_is_cut_whatever_the_sizes(points: int, total: int) -> None:
     assert table["id"].to_pylist() == _ids(table_source(table), points)
 
 
-def test_a_table_has_no_inventory() -> None:
-    """A table in memory has no file to name or hash."""
-    assert inventory(table_source(people(1))) == ()
+def test_a_table_in_memory_is_known_by_its_content() -> None:
+    """Equal for equal tables, however they are chunked and regardless of pandas' notes in them; different otherwise."""
+    table = people(5)
+    entries = inventory(table_source(table))
+    chunked = pa.concat_tables([table.slice(0, 2), table.slice(2)]).replace_schema_metadata({"pandas": "{}"})
+    assert inventory(table_source(chunked)) == entries
+    for other in (
+        people(4),
+        table.rename_columns([name.upper() for name in table.column_names]),
+        table.take(list(range(5))[::-1]),
+    ):
+        assert inventory(table_source(other)) != entries
 
 
 def test_a_folder_is_read_recursively_and_sorted(tmp_path: Path) -> None:

@@ -1,0 +1,398 @@
+"""Estimators in the manner of scikit-learn: a federation that is fitted with data in memory, and forgets people.
+
+    model = sisa.Classifier(shards=5, slices=5, store="./federation")
+    model.fit(X, y, ids=frame.index, subjects=frame.email)
+    model.erase(subjects=["ann@example.org"])
+
+scikit-learn itself is not needed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from shutil import rmtree
+from tempfile import mkdtemp
+from types import TracebackType
+from typing import Any, Final, Self
+from weakref import finalize
+
+import numpy as np
+import numpy.typing as npt
+
+from cluster.config.specification import FederationSpecification, specification_from
+from cluster.federation import Federation, connect
+from cluster.results.federation import ErasureAnswer, Verification
+from cluster.writer.stores import open_objects
+from cluster.writer.training_data import IN_MEMORY
+from coordinator.engine.ledger import read_state
+from coordinator.ports import Notice, Remark
+from coordinator.receipts.bundles import ReceiptBundle
+from coordinator.state import FederationState
+from coordinator.status import FederationStatus
+from shards.data.arrays import (
+    MATRIX,
+    class_values,
+    column_of,
+    default_ids,
+    distinct_labels,
+    features_of,
+    label_texts,
+    labels_of,
+    width_of,
+)
+from shards.learners.trainer import SliceLearned
+from shards.specification import DataSettings, TrainingSettings
+from storage.errors import Invalid
+from storage.location import is_on_s3
+
+_DEFAULTS: Final[Mapping[str, Any]] = {"epochs": 20, "batch_size": 32, "learning_rate": 0.01, "optimizer": "adam"}
+"""Settings of ``[training]`` that ``sisa.toml`` must have."""
+
+_DERIVED: Final = frozenset({"train", "id", "subject", "label", "features", "classes"})
+"""Settings of ``[data]`` that follow from what ``fit`` is given."""
+
+_TABLE_OF: Final[Mapping[str, str]] = {
+    **{each.name: "training" for each in fields(TrainingSettings)},
+    **{each.name: "data" for each in fields(DataSettings) if each.name not in _DERIVED},
+    "key": "partition",
+}
+"""For each flat setting the table that holds it."""
+
+
+class Classifier:
+    """A federation that classifies, with the interface of a scikit-learn classifier.
+
+    Training runs on Ray, as everywhere; models, slices, journal and receipts are kept in ``store``, where ``sisa`` and
+    ``sisa.connect`` find them, too. A Classifier with the same ``store`` goes on with what is there: it can predict,
+    erase and verify without ``fit``.
+    """
+
+    def __init__(
+        self,
+        *,
+        learner: str = "torch",
+        model: Any = None,
+        arguments: Mapping[str, Any] | None = None,
+        shards: int = 5,
+        slices: int = 5,
+        store: str | Path | None = "./federation",
+        classes: Sequence[Any] | None = None,
+        specification: Mapping[str, Any] | None = None,
+        verbose: bool = False,
+        **settings: Any,
+    ) -> None:
+        """Declare the federation; nothing is read or written yet.
+
+        ``model``: a function or class that is called with the number of features and of classes and returns a
+        ``torch.nn.Module``, or its import path, with further ``arguments``; default: a perceptron with one hidden
+        layer. ``store``: a folder or ``s3://bucket/prefix``; None: a temporary folder that goes with the estimator.
+        ``classes``: the label set; default: the labels of the first ``fit``, fixed from then on. ``settings``: those of
+        the tables ``[training]`` and ``[data]`` of ``sisa.toml`` by their names, and ``key``, the partition key.
+        ``specification``: all other tables. ``verbose``: report progress on stderr.
+        """
+        self.learner = learner
+        self.model = model
+        self.arguments = arguments
+        self.shards = shards
+        self.slices = slices
+        self.store = store
+        self.classes = classes
+        self.specification = specification
+        self.verbose = verbose
+        self._settings = settings
+        self._federation: Federation | None = None
+        self._folder: str | None = None
+        self._remove: Callable[[], object] = _nothing
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{name}={value!r}" for name, value in self.get_params().items() if name != "key")
+        return f"{type(self).__name__}({shown})"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        if self._folder is not None:
+            raise Invalid(
+                "a fitted estimator with store=None cannot be pickled: its models are in a temporary folder",
+                "Name a store: then the estimator is pickled without its models, and finds them there.",
+            )
+        return self.__dict__ | {"_federation": None, "_remove": _nothing}
+
+    def __sklearn_tags__(self) -> Any:
+        """Return what scikit-learn asks of an estimator; called by it alone."""
+        from sklearn.utils import ClassifierTags, Tags, TargetTags  # noqa: PLC0415  whoever calls has it
+
+        return Tags(
+            estimator_type="classifier",
+            target_tags=TargetTags(required=True),
+            transformer_tags=None,
+            classifier_tags=ClassifierTags(),
+            regressor_tags=None,
+            non_deterministic=False,
+            requires_fit=False,  # the store may hold what another process has trained
+        )
+
+    def close(self) -> None:
+        """Let the workers go. What is stored stays, and the next call opens it again, unless ``store`` is None."""
+        if self._federation is not None:
+            self._federation.close()
+            self._federation = None
+        if self._folder is not None:
+            self._remove()
+            self._folder = None
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:  # noqa: ARG002, FBT001, FBT002  scikit-learn's
+        """Return all parameters as the constructor takes them."""
+        return {name: getattr(self, name) for name in self._own_names()} | self._settings
+
+    def set_params(self, **parameters: Any) -> Self:
+        """Change parameters and return the estimator; the next call opens the federation with them."""
+        self.close()
+        for name, value in parameters.items():
+            if name in self._own_names():
+                setattr(self, name, value)
+            else:
+                self._settings[name] = value
+        return self
+
+    def fit(self, X: Any, y: Any, *, ids: Any = None, subjects: Any = None) -> Self:
+        """Train on these data points, or on what changed since the last ``fit``, and return the estimator.
+
+        ``X``: a pandas or polars frame or Arrow table, whose columns are the features, or an array, shape (N, …).
+        ``y``: the labels, shape (N,). ``ids``: what names each data point, unique and lasting; default: a pandas
+        frame's index, else row numbers from 0. ``subjects``: whose data point each is; default: each is its own.
+        Data points that are missing from a later ``fit`` are taken out, as are, for good, those that were erased.
+        Raises ``Invalid`` for data or settings that cannot be trained on.
+        """
+        features, columns = features_of(X)
+        labels = labels_of(y, len(features))
+        named = _free_names(columns)
+        table = features.append_column(named["label"], labels)
+        ids_N = default_ids(X, len(features)) if ids is None else column_of(ids, "ids", len(features))
+        table = table.append_column(named["id"], ids_N)
+        if subjects is not None:
+            table = table.append_column(named["subject"], column_of(subjects, "subjects", len(features)))
+        else:
+            del named["subject"]
+        stored = self._stored()
+        known = None if stored is None or stored.data is None else stored.data.taken
+        classes = tuple(known["classes"]) if known else self._declared_classes(labels)
+        data = {**named, "features": list(columns), "classes": list(classes)}
+        federation = self._open(self._tables(data, stored.name if stored else "estimator"))
+        federation.train(table)
+        self.classes_ = class_values(classes, labels)
+        self.n_features_in_ = width_of(features)
+        if columns != (MATRIX,):
+            self.feature_names_in_ = np.array(columns, dtype=object)
+        return self
+
+    def predict(self, X: Any) -> npt.NDArray[Any]:
+        """Return the class of each data point, shape (N,), as one of ``classes_``."""
+        found: npt.NDArray[Any] = self._classes()[self.predict_proba(X).argmax(axis=1)]
+        return found
+
+    def predict_proba(self, X: Any) -> npt.NDArray[np.float64]:
+        """Return the probability of each class, shape (N, C), in the order of ``classes_``."""
+        federation = self.federation
+        table = federation.predict(self._checked(X)).table()
+        names = [f"probability_{name}" for name in federation.specification.data.classes]
+        return np.stack([table[name].to_numpy() for name in names], axis=1).astype(np.float64)
+
+    def score(self, X: Any, y: Any) -> float:
+        """Return the share of data points whose class is predicted right."""
+        features = self._checked(X)
+        labels = labels_of(y, len(features))
+        label = self.federation.specification.data.label
+        return self.federation.evaluate(features.append_column(label, labels)).accuracy
+
+    def erase(
+        self, *, subjects: Iterable[Any] = (), ids: Iterable[Any] = (), request_id: str | None = None
+    ) -> ErasureAnswer:
+        """Erase people, or single data points, and return the request when it is done. See ``Federation.erase``."""
+        return self.federation.erase(subjects=map(_name, subjects), ids=map(_name, ids), request_id=request_id)
+
+    def verify(self) -> Verification:
+        """Retrain from nothing without the erased, compare the bytes, and search the store for residue."""
+        return self.federation.verify()
+
+    def status(self) -> FederationStatus:
+        """Return where the federation and its requests stand."""
+        return self.federation.status()
+
+    def receipt(self, request: str | ErasureAnswer) -> ReceiptBundle:
+        """Return the signed receipt of a request; its ``to_bytes`` is what ``sisa-check`` takes."""
+        return self.federation.registrar.find(request if isinstance(request, str) else request.request_id)
+
+    @property
+    def federation(self) -> Federation:
+        """The federation behind the estimator, as it was trained.
+
+        Raises ``Invalid`` when its store holds none and ``fit`` was not called.
+        """
+        if self._federation is None:
+            stored = self._stored()
+            if stored is None or stored.data is None or not stored.settings:
+                raise Invalid(
+                    "this estimator is not fitted, and its store holds no federation",
+                    "Call fit(X, y), or name the store of a federation.",
+                    store=str(self.store),
+                )
+            self._open(self._stored_tables(stored))
+            assert self._federation is not None
+        return self._federation
+
+    def _own_names(self) -> list[str]:
+        return [each.name for each in _parameters() if each.kind is each.KEYWORD_ONLY]
+
+    def _checked(self, X: Any) -> Any:
+        features, columns = features_of(X)
+        expected = getattr(self, "n_features_in_", None)
+        if columns == (MATRIX,) and expected not in {None, width_of(features)}:
+            raise Invalid(
+                f"X has {width_of(features)} features, but Classifier is expecting {expected} features as input",
+                "Pass the features that it was fitted with.",
+            )
+        return features
+
+    def _classes(self) -> npt.NDArray[Any]:
+        found: npt.NDArray[Any] | None = getattr(self, "classes_", None)
+        if found is None:
+            self.classes_ = found = class_values(self.federation.specification.data.classes, None)
+        return found
+
+    def _declared_classes(self, labels: Any) -> tuple[str, ...]:
+        if self.classes is not None:
+            return tuple(label_texts(column_of(self.classes, "classes", len(self.classes))))
+        return distinct_labels(labels)
+
+    def _stored(self) -> FederationState | None:
+        """Return the state that the store holds; None: it holds no federation."""
+        unknown = {"id": "id", "label": "label", "features": ["x"], "classes": ["0", "1"]}
+        return read_state(open_objects(self._specified(self._tables(unknown, "estimator"))))
+
+    def _open(self, tables: dict[str, Any]) -> Federation:
+        """Open the federation, and let the workers of the one that was open go."""
+        if self._federation is not None:
+            self._federation.close()
+        self._federation = connect(self._specified(tables), listener=_report if self.verbose else _ignore)
+        return self._federation
+
+    def _tables(self, data: Mapping[str, Any], name: str) -> dict[str, Any]:
+        """Return the specification's tables by this estimator's parameters."""
+        tables = _plain(self.specification)
+        tables.setdefault("name", name)
+        for table, own in {
+            "data": data,
+            "model": {
+                "factory": _factory_of(self.model)[0],
+                "arguments": dict(self.arguments or {}),
+                **({} if self.learner == "torch" else {"learner": self.learner}),
+            },
+            "training": _DEFAULTS,
+            "partition": {"shards": self.shards, "slices": self.slices},
+        }.items():
+            tables[table] = {**own, **tables.get(table, {})}
+        for setting, value in self._settings.items():
+            tables[_table_of(setting)][setting] = value
+        return tables
+
+    def _stored_tables(self, state: FederationState) -> dict[str, Any]:
+        """Return the tables by what was trained: parameters that bring in other ones count at the next ``fit``."""
+        tables = _plain(self.specification)
+        for table in ("data", "model", "training", "partition"):
+            tables[table] = dict(state.settings[table])
+        tables["partition"]["key"] = self._settings.get("key")
+        return tables | {"name": state.name}
+
+    def _specified(self, tables: dict[str, Any]) -> FederationSpecification:
+        tables["data"] = {"train": IN_MEMORY, **tables["data"]}
+        return specification_from(tables | {"store": self._place()}, _factory_of(self.model)[1])
+
+    def _place(self) -> str:
+        if self.store is None:
+            if self._folder is None:
+                self._folder = mkdtemp(prefix="sisa-")
+                self._remove = finalize(self, rmtree, self._folder, ignore_errors=True)
+            return self._folder
+        return str(self.store) if is_on_s3(str(self.store)) else str(Path(self.store).absolute())
+
+
+def _parameters() -> Iterable[inspect.Parameter]:
+    return inspect.signature(Classifier).parameters.values()
+
+
+def _table_of(setting: str) -> str:
+    if setting in _TABLE_OF:
+        return _TABLE_OF[setting]
+    own = [each.name for each in _parameters() if each.kind is each.KEYWORD_ONLY]
+    near = difflib.get_close_matches(setting, [*own, *_TABLE_OF], n=1)
+    raise Invalid(
+        f"an estimator has no parameter {setting!r}",
+        f"Did you mean {near[0]!r}?" if near else "Put settings of other tables into specification={'table': {...}}.",
+    )
+
+
+def _plain(specification: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return a copy of the further tables, whose tables may be changed."""
+    return {name: dict(each) if isinstance(each, Mapping) else each for name, each in (specification or {}).items()}
+
+
+def _factory_of(model: Any) -> tuple[str, Path]:
+    """Return a model's import path, and the folder in which Python finds its modules."""
+    if model is None or isinstance(model, str):
+        return model or "shards.models:mlp", Path.cwd()
+    name, module = getattr(model, "__qualname__", None), sys.modules.get(getattr(model, "__module__", ""))
+    if name is None or module is None or not callable(model):
+        raise Invalid(
+            f"{type(model).__qualname__} is not a function or class that returns a model",
+            "Pass the function that builds the model, not a built model: each constituent needs its own.",
+        )
+    if "<" in name or module.__name__ == "__main__" or getattr(module, "__file__", None) is None:
+        raise Invalid(
+            f"workers cannot import {name!r}: it is defined in a notebook, a script that is running, or a function",
+            "Put it into a file such as my_model.py, at the top level, and import it from there.",
+        )
+    depth = module.__name__.count(".") + (Path(str(module.__file__)).name == "__init__.py")
+    return f"{module.__name__}:{name}", Path(str(module.__file__)).resolve().parents[depth]
+
+
+def _free_names(columns: Sequence[str]) -> dict[str, str]:
+    """Return names for the columns that ``fit`` adds, none of which is a feature's."""
+    found = {}
+    for name in ("id", "label", "subject"):
+        free = name
+        while free in columns:
+            free += "_"
+        found[name] = free
+    return found
+
+
+def _name(value: Any) -> str | int:
+    """Return a name as it stands in the data: NumPy's integers are integers."""
+    return int(value) if isinstance(value, np.integer) else value
+
+
+def _ignore(_: Notice) -> None:
+    pass
+
+
+def _nothing() -> None:
+    pass
+
+
+def _report(notice: Notice) -> None:
+    if isinstance(notice, Remark):
+        sys.stderr.write(f"{notice.text}\n")
+    elif isinstance(notice, SliceLearned):
+        sys.stderr.write(f"shard {notice.shard}: slice {notice.slice} is learned\n")
