@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from cluster.writer.forecast import Plan
 
 
-Config = str | Path | Mapping[str, Any] | FederationSpecification
+ConfigSource = str | Path | Mapping[str, Any] | FederationSpecification
 """What a federation can be opened by."""
 
 
@@ -376,7 +376,7 @@ class Federation:
         return state
 
 
-def connect(config: Config = "sisa.toml", **options: Any) -> Federation:
+def connect(config: ConfigSource = "sisa.toml", **options: Any) -> Federation:
     """Return the federation that a specification describes; Ray is joined when first needed.
 
     ``config`` is the specification's file, or its tables as a dictionary: ``{"name": …, "data": {"train": …}, …}``,
@@ -388,7 +388,7 @@ def connect(config: Config = "sisa.toml", **options: Any) -> Federation:
     return Federation(specification, **options)
 
 
-def launch(config: Config = "sisa.toml", **options: Any) -> Federation:
+def launch(config: ConfigSource = "sisa.toml", **options: Any) -> Federation:
     """Return the federation with its workers' cluster joined already: what is wrong with Ray shows at once.
 
     For ``config`` see ``connect``.

@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from coordinator.requests import ErasureRequest
 from shards.learners.trainer import TrainingEvent, TrainTask
 from shards.lineage import Configuration
 from shards.slices.ingest import IngestResult, IngestTask
 from shards.specification import ShardId
-
-_Thing = TypeVar("_Thing")
-_Result = TypeVar("_Result")
 
 
 class Clock(Protocol):
@@ -27,19 +24,6 @@ class Clock(Protocol):
     def monotonic(self) -> float:
         """Return seconds that only ever grow."""
         ...
-
-
-class Each(Protocol):
-    """Does the same to many things, in turn or side by side."""
-
-    def __call__(self, act: Callable[[_Thing], _Result], things: Sequence[_Thing], /) -> list[_Result]:
-        """Return what ``act`` makes of each, in their order; the first error once none is under way any more."""
-        ...
-
-
-def in_turn(act: Callable[[_Thing], _Result], things: Sequence[_Thing], /) -> list[_Result]:
-    """Do one after another. Implements ``Each``."""
-    return [act(thing) for thing in things]
 
 
 Ingestion = Callable[[IngestTask], IngestResult]

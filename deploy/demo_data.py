@@ -39,7 +39,7 @@ _IDX_LABELS_HEADER_BYTES = 8
 
 Download = Callable[[str], bytes]
 Pixels = npt.NDArray[np.uint8]
-Labels = npt.NDArray[np.int64]
+ClassNumbers = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,7 +127,7 @@ def _fetched(file: str, fetch: Download) -> bytes:
         raise Unavailable("Fashion-MNIST is not on this machine and cannot be downloaded", remedy, file=file) from error
 
 
-def _pictures(contents: dict[str, bytes], part: str) -> tuple[Pixels, Labels]:
+def _pictures(contents: dict[str, bytes], part: str) -> tuple[Pixels, ClassNumbers]:
     """Return pixels (N, 784) and labels (N,) of the IDX files; their digests vouch for the format."""
     labels = np.frombuffer(contents[f"{part}-labels-idx1-ubyte"], dtype=np.uint8, offset=_IDX_LABELS_HEADER_BYTES)
     pixels = np.frombuffer(contents[f"{part}-images-idx3-ubyte"], dtype=np.uint8, offset=_IDX_IMAGES_HEADER_BYTES)
@@ -135,7 +135,7 @@ def _pictures(contents: dict[str, bytes], part: str) -> tuple[Pixels, Labels]:
 
 
 def _write(
-    folder: Path, name: str, scale: float, train: tuple[Pixels, Labels], test: tuple[Pixels, Labels]
+    folder: Path, name: str, scale: float, train: tuple[Pixels, ClassNumbers], test: tuple[Pixels, ClassNumbers]
 ) -> DemoData:
     folder.mkdir(parents=True, exist_ok=True)
     people = max(1, len(train[1]) // _POINTS_PER_PERSON)
@@ -153,7 +153,7 @@ def _write(
     )
 
 
-def _write_points(path: Path, prefix: str, person: str, people: int, points: tuple[Pixels, Labels]) -> None:
+def _write_points(path: Path, prefix: str, person: str, people: int, points: tuple[Pixels, ClassNumbers]) -> None:
     pixels, labels = points
     columns: dict[str, pa.Array] = {
         "id": pa.array([f"{prefix}-{number:05d}" for number in range(len(labels))]),

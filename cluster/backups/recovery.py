@@ -15,7 +15,7 @@ from cluster.backups.restore import (
 )
 from cluster.config.specification import FederationSpecification
 from cluster.writer.identity import partition_key
-from cluster.writer.notices import ASKED, CANCELLED, HELD, Notice
+from cluster.writer.notices import ASKED, CANCELLED, HELD, WitnessNotice
 from cluster.writer.place import settle_identity
 from cluster.writer.writer import Writer, WriterSetup, writer_setup, writing
 from coordinator.engine.ended import find_request
@@ -78,7 +78,7 @@ def erase_since(specification: FederationSpecification, listener: Listener) -> E
         )
 
 
-def _redo(setup: WriterSetup, writer: Writer, notice: Notice) -> bool:
+def _redo(setup: WriterSetup, writer: Writer, notice: WitnessNotice) -> bool:
     """Bring a request to where the witness says that it stands; return whether the backup did not know it."""
     request_id = notice.request.request_id
     known = find_request(setup.store, lambda: writer.state, request_id)

@@ -21,11 +21,11 @@ from cluster.runtime.system import holder, many_at_once, new_name
 from cluster.writer.identity import KEY_OBJECT
 from cluster.writer.keys_owner import has_foreign_keys, own_keys
 from cluster.writer.place import take_place
-from coordinator.ports import in_turn
 from coordinator.receipts.rollback import RESTORING_KEY
 from storage.backups.repository import Backups, Blob
 from storage.backups.sources import Readable
 from storage.digests import Json, digest_of
+from storage.each import in_turn
 from storage.encryption.keyring_location import IDENTITY, KEYRINGS, identity_in
 from storage.encryption.store import SealedStore
 from storage.errors import Conflict, Invalid, InvariantBroken, StoreFull

@@ -103,7 +103,7 @@ def cpus() -> int:
 
 
 def many_at_once(act: Callable[[_Thing], _Result], things: Sequence[_Thing], /) -> list[_Result]:
-    """Do up to eight at once. Implements ``coordinator.ports.Each``.
+    """Do up to eight at once. Implements ``storage.each.Each``.
 
     Meant for small durable writes, which mostly wait: the disk or the server takes eight in the time of one.
     """

@@ -155,7 +155,7 @@ class Worker:
             learner=self._learner(task.width),
             store=self._setup.store,
             new_name=new_name,
-            clock=time.monotonic,
+            seconds=time.monotonic,
             revised=partial(revised_task, self._setup.store),
         )
         return trainer.train(task)

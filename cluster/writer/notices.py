@@ -30,7 +30,7 @@ CANCELLED: Final = "cancelled"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Notice:
+class WitnessNotice:
     """A request as the witness knows it."""
 
     request: ErasureRequest
@@ -41,7 +41,7 @@ class Notice:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Notices:
+class WitnessNotices:
     """Notices of one federation."""
 
     witness: Witness
@@ -67,7 +67,7 @@ class Notices:
         place = notice_key(self.federation, request.request_id)
         self._try(lambda: self.witness.note(place, lambda found: found and {**found, "stands": stands}))
 
-    def noted(self, federations: Iterable[str]) -> list[Notice]:
+    def noted(self, federations: Iterable[str]) -> list[WitnessNotice]:
         """Return what the witness keeps of the requests of these federations, in the order in which they were received.
 
         Raises ``Corrupt`` when a notice cannot be opened with this partition key, and what its store raises.
@@ -75,13 +75,13 @@ class Notices:
         found = [self._opened(place, fields) for each in federations for place, fields in self.witness.noted(each)]
         return sorted(found, key=lambda notice: (notice.request.received_at, notice.request.request_id))
 
-    def _opened(self, place: ObjectKey, fields: Any) -> Notice:
+    def _opened(self, place: ObjectKey, fields: Any) -> WitnessNotice:
         event = decode_event(json.loads(decrypt(from_base64(fields["sealed"]), place, self._secret)))
         if not isinstance(event, ErasureAccepted) or not isinstance(event.request.names, InlineDigests):
             raise Corrupt(
                 "a notice of the witness is of nothing that was accepted", "Keep the witness as it is.", key=place
             )
-        return Notice(request=event.request, names=event.request.names.digests(), stands=fields["stands"])
+        return WitnessNotice(request=event.request, names=event.request.names.digests(), stands=fields["stands"])
 
     @property
     def _secret(self) -> bytes:

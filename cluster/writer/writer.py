@@ -27,7 +27,7 @@ from cluster.writer.identity import (
     trained,
 )
 from cluster.writer.keys_owner import check_owner, own_keys
-from cluster.writer.notices import Notices
+from cluster.writer.notices import WitnessNotices
 from cluster.writer.place import settle_identity
 from cluster.writer.stores import open_objects, open_witness
 from cluster.writer.training_data import IN_MEMORY, is_news, open_train
@@ -73,12 +73,12 @@ class WriterSetup:
     listener: Listener
     workers: LateWorkers
 
-    def notices(self, federation: str, key: PartitionKey) -> Notices | None:
+    def notices(self, federation: str, key: PartitionKey) -> WitnessNotices | None:
         """Return the notices that the witness keeps for the federation of this id; None: no witness is named."""
         witness = open_witness(self.specification)
         if witness is None:
             return None
-        return Notices(
+        return WitnessNotices(
             witness=witness, federation=federation, key=key, tell=lambda text: self.listener(Remark(text=text))
         )
 
@@ -274,7 +274,9 @@ class Writing(Protocol):
 class Writer:
     """A federation being written to. ``accept`` and what concerns single requests may be called from any thread."""
 
-    def __init__(self, setup: WriterSetup, engine: Engine, key: PartitionKey, notices: Notices | None = None) -> None:
+    def __init__(
+        self, setup: WriterSetup, engine: Engine, key: PartitionKey, notices: WitnessNotices | None = None
+    ) -> None:
         self._setup = setup
         self._notices = notices
         self._engine = engine

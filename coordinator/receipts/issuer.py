@@ -17,7 +17,7 @@ from functools import cache, partial
 from itertools import takewhile
 from typing import TypeVar
 
-from coordinator.ports import Clock, Each, in_turn
+from coordinator.ports import Clock
 from coordinator.receipts.bundles import (
     CHECKPOINTS,
     RECEIPTS,
@@ -29,6 +29,7 @@ from coordinator.receipts.bundles import (
 from coordinator.receipts.evidence import Evidence, statement
 from coordinator.receipts.kinds import NOTHING_FOUND_TYPE, PAYLOAD_TYPE
 from storage.digests import sha256
+from storage.each import Each, in_turn
 from storage.errors import Conflict, Corrupt, Invalid, ObjectMissing, SisaError
 from storage.objects import NewName, ObjectKey, ObjectStore, object_key
 from storage.records import decode_record, encode_record

@@ -32,12 +32,12 @@ sites = typer.Typer(
     no_args_is_help=True,
 )
 
-Name = Annotated[str, typer.Argument(metavar="SITE", help="The site, by its name in the specification.")]
+SiteName = Annotated[str, typer.Argument(metavar="SITE", help="The site, by its name in the specification.")]
 
 
 @sites.command()
 def erase(
-    site: Name,
+    site: SiteName,
     subject: ErasedSubjects = None,
     id_: ErasedIds = None,
     file: NamesFile = None,
@@ -74,7 +74,7 @@ def erase(
 
 @sites.command()
 def withdraw(
-    site: Name,
+    site: SiteName,
     reason: Annotated[
         str, typer.Option("--reason", metavar="REASON", help="Why, in a line, without personal data: it is kept.")
     ],

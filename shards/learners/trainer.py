@@ -19,9 +19,6 @@ from storage.errors import Corrupt, Fenced, ObjectMissing
 from storage.objects import NewName, ObjectKey, ObjectStore, object_key
 from storage.registers.manifest import ManifestRegister
 
-Clock = Callable[[], float]
-"""Seconds, monotonic."""
-
 PROGRESS_SECONDS = 0.2
 """Epochs are reported at most this often: a report costs about a millisecond, an epoch may cost less."""
 
@@ -95,13 +92,13 @@ class ConstituentTrainer(Generic[State]):
         learner: Learner[State],
         store: ObjectStore,
         new_name: NewName,
-        clock: Clock,
+        seconds: Callable[[], float],
         revised: Revision = lambda task: task,
     ) -> None:
         self._learner = learner
         self._store = store
         self._new_name = new_name
-        self._clock = clock
+        self._seconds = seconds
         self._revised = revised
 
     def train(self, task: TrainTask) -> Iterator[TrainingEvent]:
@@ -132,7 +129,7 @@ class ConstituentTrainer(Generic[State]):
             if wanted.slices != task.slices:
                 task, points = wanted, load_shard(self._store, wanted.slices, wanted.width, wanted.scale)
             lineage = task.lineages[learned]
-            started = self._clock()
+            started = self._seconds()
             try:
                 state = yield from self._learn(state, points, task, lineage.slice)
             except _Superseded as superseded:
@@ -151,7 +148,7 @@ class ConstituentTrainer(Generic[State]):
     ) -> SliceLearned:
         """Write the checkpoint, if the task writes anything, and return the event to report."""
         digest = self._learner.digest(state)
-        seconds = round(self._clock() - started, 6)
+        seconds = round(self._seconds() - started, 6)
         checkpoint = None
         if task.token is not None:
             checkpoint = self._keep(payload, lineage, digest, steps, seconds)
@@ -169,14 +166,14 @@ class ConstituentTrainer(Generic[State]):
     ) -> Generator[EpochsDone, None, State]:
         learning = self._learner.learn(state, points, task.shard, slice_)
         of_epochs = self._learner.epochs(slice_)
-        reported = checked = self._clock()
+        reported = checked = self._seconds()
         while True:
             try:
                 epochs = next(learning)
             except StopIteration as finished:
                 learned: State = finished.value
                 return learned
-            now = self._clock()
+            now = self._seconds()
             if now - reported >= PROGRESS_SECONDS:
                 reported = now
                 yield EpochsDone(shard=task.shard, slice=slice_, epochs=epochs, of_epochs=of_epochs)

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 from storage.backups.repository import Blob, Repository
+from storage.each import Each
 from storage.errors import ObjectMissing, Unavailable
 from storage.objects import ObjectKey, ObjectStore
 
@@ -22,10 +23,6 @@ MUTABLE: Final = ("control/", "keyrings/", "owners/")
 _ATTEMPTS: Final = 200
 _TOGETHER: Final = 64
 """Objects between one word of progress and the next."""
-
-
-Each = Callable[[Callable[[Any], Any], Sequence[Any]], list[Any]]
-"""Does something for each of many, perhaps several at once; returns the results in order."""
 
 
 @dataclass(slots=True, kw_only=True)

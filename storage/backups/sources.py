@@ -42,7 +42,9 @@ def open_copy(location: str, base: Path, endpoint: str | None = None, profile: s
     if not is_on_s3(location):
         return opened
     bucket, prefix = bucket_and_prefix(location)
-    return _BucketCopy(files=bucket_files(bucket, endpoint, profile), names=S3Names(prefix), location=opened.location)
+    return _BucketCopy(
+        files=bucket_files(bucket, endpoint, profile), full_names=S3Names(prefix), location=opened.location
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,20 +52,20 @@ class _BucketCopy:
     """Objects under a prefix of a bucket, written by any tool."""
 
     files: BucketFiles
-    names: S3Names
+    full_names: S3Names
     location: str
 
     def get(self, key: ObjectKey) -> StoredObject:
         """Read the object as it is now; the server's checksum proves it on its way, where there is one."""
-        found = self.files.find(self.names.name(key))
+        found = self.files.find(self.full_names.name(key))
         if found is None:
             raise ObjectMissing("the copy has no such object", key=key)
         return StoredObject(payload=self._read(found), tag=VersionTag(found.tag))
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """Yield the objects page by page."""
-        for file in self.files.under(self.names.start + prefix):
-            if (key := self.names.key(file.name)) is not None:
+        for file in self.files.under(self.full_names.start + prefix):
+            if (key := self.full_names.key(file.name)) is not None:
                 yield ObjectInfo(key=key, payload_bytes=file.payload_bytes)
 
     def _read(self, file: BucketFile) -> bytes:

@@ -33,7 +33,7 @@ from storage.s3.bucket import PutOutcome, StoreFacts
 from storage.s3.errors import REFUSED_CREDENTIALS, Complaint, outcome_of, redirected, refusal, unidentified, unreachable
 from storage.s3.names import S3Names, check_bucket_and_prefix, check_endpoint
 from storage.s3.requests import PART_BYTES, Failure, S3Requests
-from storage.s3.responses import Answer, date_of
+from storage.s3.responses import S3Answer, date_of
 from storage.s3.store import BucketStore
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ class S3Store(BucketStore):
         return self.endpoint or "AWS"
 
     @property
-    def names(self) -> S3Names:
+    def full_names(self) -> S3Names:
         """The names under the prefix."""
         return S3Names(self.prefix)
 
@@ -249,12 +249,12 @@ class _Asking:
 
     store: S3Store
 
-    def ask(self, operation: str, *, once: bool = False, **wanted: Any) -> Answer | Failure:
+    def ask(self, operation: str, *, once: bool = False, **wanted: Any) -> S3Answer | Failure:
         """Ask through the client that repeats, or the one that does not."""
         begun = False
         try:
             again, single = _clients(self.store)
-            answer: Answer = getattr(single if once else again, operation)(**wanted)
+            answer: S3Answer = getattr(single if once else again, operation)(**wanted)
             begun = True
             if "Body" not in answer:
                 return answer

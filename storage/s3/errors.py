@@ -103,27 +103,27 @@ def refusal(complaint: Complaint, *, store: str, server: str) -> SisaError:
     ``server`` is the endpoint as the user knows it.
     """
     code, status = complaint.code, complaint.status
-    names: dict[str, str | int] = {"store": store, "server": server, "code": code, "status": status}
+    context: dict[str, str | int] = {"store": store, "server": server, "code": code, "status": status}
     if status == 411 or (complaint.names_checksums and code not in _SPOILED and status >= 400):
-        return Unavailable("the store's server refuses the checksums that come with requests", _NO_CHECKSUMS, **names)
+        return Unavailable("the store's server refuses the checksums that come with requests", _NO_CHECKSUMS, **context)
     if code in {"NoSuchBucket", "InvalidBucketName"}:
-        return Invalid("the bucket does not exist", "Create it, or correct 'store' and 'endpoint'.", **names)
+        return Invalid("the bucket does not exist", "Create it, or correct 'store' and 'endpoint'.", **context)
     if code in _WRONG_CREDENTIALS:
-        return Invalid("the store does not accept these credentials", f"Correct them: {_CREDENTIALS}.", **names)
+        return Invalid("the store does not accept these credentials", f"Correct them: {_CREDENTIALS}.", **context)
     if code in _RUN_OUT:
-        return Unavailable("the credentials have run out", "Renew them, then repeat.", **names)
+        return Unavailable("the credentials have run out", "Renew them, then repeat.", **context)
     if code == "RequestTimeTooSkewed":
         return Unavailable(
             "this machine's clock and the store's differ by too much for the store to answer",
             "Set this machine's clock (NTP), then repeat.",
-            **names,
+            **context,
         )
     if code in _FULL or status == 507:
         return StoreFull(
-            "the store has no room for the object; nothing was published", "Free space or raise the quota.", **names
+            "the store has no room for the object; nothing was published", "Free space or raise the quota.", **context
         )
     if code in _ELSEWHERE or status in {301, 307}:
-        return Invalid("the bucket is in another region", "Set AWS_REGION to the bucket's region.", **names)
+        return Invalid("the bucket is in another region", "Set AWS_REGION to the bucket's region.", **context)
     if status in {302, 303, 308}:
         return redirected(store=store, server=server)
     if code in _LACKING or status in {405, 501}:
@@ -132,10 +132,10 @@ def refusal(complaint: Complaint, *, store: str, server: str) -> SisaError:
             "the store's server does not know a request that is needed, or a header of it",
             "Choose a server with conditional puts, version listings and multipart uploads; if it has them and takes no"
             f" checksums, {_NO_CHECKSUMS}.",
-            **names,
+            **context,
             **asked,
         )
-    return _other(complaint, names)
+    return _other(complaint, context)
 
 
 def unreachable(cause: str, *, store: str, server: str) -> Unavailable:
@@ -164,13 +164,13 @@ def unidentified(cause: str, *, store: str) -> Invalid:
     return Invalid("this machine has no usable credentials for the store", _CREDENTIALS, store=store, cause=cause)
 
 
-def _other(complaint: Complaint, names: dict[str, str | int]) -> SisaError:
+def _other(complaint: Complaint, context: dict[str, str | int]) -> SisaError:
     if complaint.code in _DENIED or complaint.status in {401, 403}:
         return Unavailable(
             "the store does not allow this account what is asked of it",
             "Allow it to read, write, list and delete objects and their versions under the prefix.",
-            **names,
+            **context,
         )
     if complaint.status >= 500 or complaint.status in {200, 408, 409, 429} or complaint.code in _SPOILED:
-        return Unavailable("the store's server is overloaded or failing", "Try again later.", **names)
-    return Invalid("the store's server refuses the request", "Check 'store', 'endpoint' and the server.", **names)
+        return Unavailable("the store's server is overloaded or failing", "Try again later.", **context)
+    return Invalid("the store's server refuses the request", "Check 'store', 'endpoint' and the server.", **context)

@@ -15,7 +15,7 @@ from typing import Any, Final
 from storage.errors import Conflict, Invalid, SisaError, Unavailable
 from storage.s3.backoff import pause
 from storage.s3.requests import Failure, S3Caller
-from storage.s3.responses import Answer, pages, tag_of
+from storage.s3.responses import S3Answer, pages, tag_of
 
 SCHEME: Final = "s3://"
 
@@ -85,10 +85,10 @@ class BucketFiles:
             "the file's bytes do not arrive whole", "Try again later.", file=self._address(file), server=self.server
         )
 
-    def _ask(self, operation: str, **wanted: Any) -> Answer | Failure:
+    def _ask(self, operation: str, **wanted: Any) -> S3Answer | Failure:
         return self.caller.ask(operation, Bucket=self.bucket, **wanted)
 
-    def _answered(self, answer: Answer | Failure) -> Answer:
+    def _answered(self, answer: S3Answer | Failure) -> S3Answer:
         if isinstance(answer, Failure):
             raise self._as_data_error(answer)
         return answer
@@ -109,25 +109,25 @@ class BucketFiles:
 
     def _as_data_error(self, failure: Failure) -> SisaError:
         """Return the error in words for a reader: the store's own speak of what a writer needs."""
-        names = {"bucket": self.bucket, "server": self.server, "code": failure.code}
+        context = {"bucket": self.bucket, "server": self.server, "code": failure.code}
         error: SisaError
         if failure.code in _NO_BUCKET:
             error = Invalid(
-                "there is no such bucket", "Correct its name, or 'endpoint', its server's address.", **names
+                "there is no such bucket", "Correct its name, or 'endpoint', its server's address.", **context
             )
         elif failure.code in _DENIED:
             error = Unavailable(
                 "the server does not let this account read the data",
                 "Allow it to list the bucket and to read.",
-                **names,
+                **context,
             )
         elif failure.status in {401, 403} and isinstance(failure.error, Invalid):
-            error = Invalid("the data's server does not accept these credentials", failure.error.remedy, **names)
+            error = Invalid("the data's server does not accept these credentials", failure.error.remedy, **context)
         elif failure.code in _NOBODY:
             fact = "this machine has no usable credentials for the data's server"
-            error = Invalid(fact, failure.error.remedy, **names)
+            error = Invalid(fact, failure.error.remedy, **context)
         elif not failure.status and isinstance(failure.error, Unavailable):
-            error = Unavailable("the data's server cannot be reached", failure.error.remedy, **names)
+            error = Unavailable("the data's server cannot be reached", failure.error.remedy, **context)
         else:
             return failure.error
         error.__cause__ = failure.error.__cause__
@@ -158,6 +158,6 @@ def bucket_and_name(location: str) -> tuple[str, str]:
     return bucket, name
 
 
-def _listed(answer: Answer) -> Iterator[BucketFile]:
+def _listed(answer: S3Answer) -> Iterator[BucketFile]:
     for each in answer.get("Contents", ()):
         yield BucketFile(name=each["Key"], payload_bytes=each["Size"], tag=tag_of(each))

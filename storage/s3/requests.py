@@ -16,7 +16,7 @@ from storage.objects import VersionTag
 from storage.s3.backoff import pause
 from storage.s3.bucket import Listed, Mark, PutOutcome, PutReply, Read, Refusal, Seen, StoreFacts, Upload, Version
 from storage.s3.responses import (
-    Answer,
+    S3Answer,
     age_of,
     condition_of,
     headers_of,
@@ -60,7 +60,7 @@ class Failure:
 class S3Caller(Protocol):
     """The client that speaks to the server."""
 
-    def ask(self, operation: str, *, once: bool = False, **wanted: Any) -> Answer | Failure:
+    def ask(self, operation: str, *, once: bool = False, **wanted: Any) -> S3Answer | Failure:
         """Ask, and where need be again unless ``once``; a body, read whole, is the answer's ``Payload``."""
         ...
 
@@ -190,11 +190,11 @@ class S3Requests:
             self._abort(parts.upload)  # a completion still on its way then finds nothing to complete
         return _reply(answer)
 
-    def _abort(self, upload: Upload) -> Answer | Failure:
+    def _abort(self, upload: Upload) -> S3Answer | Failure:
         """Try to end an upload; where that fails it stays behind and is found as unfinished."""
         return self._ask("abort_multipart_upload", Key=upload.name, UploadId=upload.upload)
 
-    def _ask(self, operation: str, *, once: bool = False, **wanted: Any) -> Answer | Failure:
+    def _ask(self, operation: str, *, once: bool = False, **wanted: Any) -> S3Answer | Failure:
         return self.caller.ask(operation, once=once, Bucket=self.bucket, **wanted)
 
     def _speechless(self) -> Unavailable:
@@ -205,8 +205,8 @@ class S3Requests:
             store=self.location,
         )
 
-    def _pages(self, operation: str, **wanted: str) -> Iterator[Answer]:
-        def ask(**each: Any) -> Answer:
+    def _pages(self, operation: str, **wanted: str) -> Iterator[S3Answer]:
+        def ask(**each: Any) -> S3Answer:
             return _answered(self._ask(operation, **each))
 
         return pages(ask, **wanted)
@@ -231,14 +231,14 @@ class _Parts:
         return {"Key": self.upload.name, "UploadId": self.upload.upload}
 
 
-def _answered(answer: Answer | Failure) -> Answer:
+def _answered(answer: S3Answer | Failure) -> S3Answer:
     """Return the answer; raise the error of a failure."""
     if isinstance(answer, Failure):
         raise answer.error
     return answer
 
 
-def _reply(answer: Answer | Failure) -> PutReply:
+def _reply(answer: S3Answer | Failure) -> PutReply:
     """Return what a put's answer means; raise what no repetition helps."""
     if not isinstance(answer, Failure):
         return landed(answer)
@@ -247,7 +247,7 @@ def _reply(answer: Answer | Failure) -> PutReply:
     return PutReply(outcome=answer.outcome, cause=answer.code)
 
 
-def _proved(answer: Answer) -> Read | None:
+def _proved(answer: S3Answer) -> Read | None:
     """Return the object; None when its bytes are not those that its mark names."""
     payload: bytes = answer["Payload"]
     mark = mark_of(answer)

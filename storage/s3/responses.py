@@ -11,7 +11,7 @@ from typing import Any, Literal
 from storage.objects import VersionTag
 from storage.s3.bucket import Listed, Mark, PutOutcome, PutReply, Refusal, Upload, Version
 
-Answer = Mapping[str, Any]
+S3Answer = Mapping[str, Any]
 """One answer, parsed."""
 
 _NONCE, _SHA256, _REPLACED = "sisa-nonce", "sisa-sha256", "sisa-replaced"
@@ -34,12 +34,12 @@ def condition_of(expected: VersionTag | None) -> dict[str, str]:
     return {"IfNoneMatch": "*"} if expected is None else {"IfMatch": f'"{expected}"'}
 
 
-def tag_of(answer: Answer) -> VersionTag:
+def tag_of(answer: S3Answer) -> VersionTag:
     """Return the tag of the object that an answer is about."""
     return VersionTag(str(answer["ETag"]).removeprefix("W/").strip('"'))  # proxies that compress weaken tags
 
 
-def landed(answer: Answer) -> PutReply:
+def landed(answer: S3Answer) -> PutReply:
     """Return what a put's success says; a success without an ETag counts as unknown."""
     if not answer.get("ETag"):
         return PutReply(outcome=PutOutcome.DOUBTFUL, cause="NoTag")
@@ -52,7 +52,7 @@ def metadata_of(mark: Mark) -> dict[str, str]:
     return metadata if mark.replaced is None else metadata | {_REPLACED: mark.replaced}
 
 
-def mark_of(answer: Answer) -> Mark | None:
+def mark_of(answer: S3Answer) -> Mark | None:
     """Return the mark of the object that an answer is about; None when it has none, or only a part of one."""
     metadata = answer.get("Metadata", {})
     if not (_HEX_32.fullmatch(metadata.get(_NONCE, "")) and _HEX_64.fullmatch(metadata.get(_SHA256, ""))):
@@ -65,13 +65,13 @@ def mark_of(answer: Answer) -> Mark | None:
     )
 
 
-def headers_of(answer: Answer) -> Mapping[str, str]:
+def headers_of(answer: S3Answer) -> Mapping[str, str]:
     """Return an answer's HTTP headers, names in lower case."""
     headers: Mapping[str, str] = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
     return headers
 
 
-def server_time(answer: Answer) -> datetime | None:
+def server_time(answer: S3Answer) -> datetime | None:
     """Return when the server answered, by its own clock; None when it does not say so readably."""
     return date_of(headers_of(answer).get("date", ""))
 
@@ -91,7 +91,7 @@ def date_of(text: str) -> datetime | None:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def age_of(answer: Answer) -> float | None:
+def age_of(answer: S3Answer) -> float | None:
     """Return how many seconds ago the object changed, both times by the server's clock."""
     now, changed = server_time(answer), answer.get("LastModified")
     if now is None or not isinstance(changed, datetime):
@@ -99,11 +99,11 @@ def age_of(answer: Answer) -> float | None:
     return (now - changed).total_seconds()
 
 
-def pages(ask: Callable[..., Any], **wanted: str) -> Iterator[Answer]:
+def pages(ask: Callable[..., Any], **wanted: str) -> Iterator[S3Answer]:
     """Yield a listing's answers, page by page."""
     marker: dict[str, str] = {}
     while True:
-        answer: Answer = ask(**wanted, **marker)
+        answer: S3Answer = ask(**wanted, **marker)
         yield answer
         following = {ours: answer[theirs] for theirs, ours in _MARKERS.items() if answer.get(theirs)}
         if not answer.get("IsTruncated") or following == marker or not following:
@@ -111,13 +111,13 @@ def pages(ask: Callable[..., Any], **wanted: str) -> Iterator[Answer]:
         marker = following
 
 
-def listed_of(answer: Answer) -> Iterator[Listed]:
+def listed_of(answer: S3Answer) -> Iterator[Listed]:
     """Yield the objects of a page."""
     for each in answer.get("Contents", ()):
         yield Listed(name=each["Key"], payload_bytes=each["Size"])
 
 
-def versions_of(answer: Answer, name: str) -> Iterator[Version]:
+def versions_of(answer: S3Answer, name: str) -> Iterator[Version]:
     """Yield the versions and delete markers of exactly ``name`` on a page."""
     for each in (*answer.get("Versions", ()), *answer.get("DeleteMarkers", ())):
         if each["Key"] == name:
@@ -126,7 +126,7 @@ def versions_of(answer: Answer, name: str) -> Iterator[Version]:
             yield Version(name=name, version=version, latest=bool(each.get("IsLatest", True)))
 
 
-def uploads_of(answer: Answer) -> Iterator[Upload]:
+def uploads_of(answer: S3Answer) -> Iterator[Upload]:
     """Yield the unfinished multipart uploads of a page."""
     for each in answer.get("Uploads", ()):
         yield Upload(name=each["Key"], upload=each["UploadId"])
@@ -137,7 +137,7 @@ def wanted_gone(versions: Sequence[Version]) -> dict[str, Any]:
     return {"Objects": [{"Key": each.name, "VersionId": each.version} for each in versions]}
 
 
-def refusals_of(answer: Answer, versions: Sequence[Version]) -> list[Refusal]:
+def refusals_of(answer: S3Answer, versions: Sequence[Version]) -> list[Refusal]:
     """Return what a batch deletion, successful as a whole, did not delete."""
     by_id = {(each.name, each.version): each for each in versions}
     return [
@@ -149,13 +149,13 @@ def refusals_of(answer: Answer, versions: Sequence[Version]) -> list[Refusal]:
     ]
 
 
-def versioning_of(answer: Answer) -> Literal["off", "on", "suspended"]:
+def versioning_of(answer: S3Answer) -> Literal["off", "on", "suspended"]:
     """Return a bucket's versioning."""
     status = answer.get("Status")
     return "on" if status == "Enabled" else "suspended" if status == "Suspended" else "off"
 
 
-def retention_of(answer: Answer) -> str | None:
+def retention_of(answer: S3Answer) -> str | None:
     """Return a version's retention in words, None when it has none."""
     kept = answer.get("Retention", {})
     until = kept.get("RetainUntilDate")

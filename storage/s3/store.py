@@ -38,7 +38,7 @@ class BucketStore(ABC):
 
     @property
     @abstractmethod
-    def names(self) -> S3Names:
+    def full_names(self) -> S3Names:
         """The names under the store's prefix."""
 
     @property
@@ -53,20 +53,20 @@ class BucketStore(ABC):
 
     def put_if_absent(self, key: ObjectKey, payload: bytes) -> VersionTag:
         """Create the object: ``If-None-Match``, and a look where the answer leaves doubt."""
-        return self.put(self.names.name(key), key, payload, None)
+        return self.put(self.full_names.name(key), key, payload, None)
 
     def put_if_match(self, key: ObjectKey, payload: bytes, expected: VersionTag) -> VersionTag:
         """Replace the object: ``If-Match``, and a look where the answer leaves doubt.
 
         A versioned bucket keeps what was there as an older version, until the right to write is renewed often or freed.
         """
-        name = self.names.name(key)
+        name = self.full_names.name(key)
         _REPLACED.setdefault(self.address, set()).add(name)
         return self.put(name, key, payload, expected)
 
     def get(self, key: ObjectKey) -> StoredObject:
         """Read the object whole and check its digest. Raises ``Corrupt`` when no attempt gives the bytes put."""
-        found = self.requests.read(self.names.name(key))
+        found = self.requests.read(self.full_names.name(key))
         if found is None:
             raise ObjectMissing("the store has no such object", key=key)
         return StoredObject(payload=found.payload, tag=found.tag)
@@ -79,13 +79,13 @@ class BucketStore(ABC):
         """Yield the objects page by page."""
         if not may_start_a_key(prefix):
             return
-        for listed in self.requests.objects(self.names.start + prefix):
-            if (key := self.names.key(listed.name)) is not None:
+        for listed in self.requests.objects(self.full_names.start + prefix):
+            if (key := self.full_names.key(listed.name)) is not None:
                 yield ObjectInfo(key=key, payload_bytes=listed.payload_bytes)
 
     def delete(self, key: ObjectKey) -> None:
         """Remove every version and delete marker, until a pass finds none; names Object Lock where it hinders."""
-        purge(self.requests, self.names.name(key), pause)
+        purge(self.requests, self.full_names.name(key), pause)
 
     def delete_all(self, keys: Iterable[ObjectKey]) -> None:
         """Remove the objects one after another."""
@@ -95,7 +95,7 @@ class BucketStore(ABC):
     def unfinished(self, prefix: str) -> Iterator[str]:
         """Yield the multipart uploads that were begun and not ended."""
         for upload in self._uploads(prefix):
-            yield f"{upload.name.removeprefix(self.names.start)} (upload {upload.upload})"
+            yield f"{upload.name.removeprefix(self.full_names.start)} (upload {upload.upload})"
 
     def remove_unfinished(self, prefix: str) -> int:
         """End the multipart uploads, which frees their parts."""
@@ -106,14 +106,14 @@ class BucketStore(ABC):
 
     def foreign(self) -> Iterator[str]:
         """Yield the names under the prefix that are neither keys nor leases."""
-        for listed in self.requests.objects(self.names.start):
-            if (name := self.names.foreign(listed.name)) is not None:
+        for listed in self.requests.objects(self.full_names.start):
+            if (name := self.full_names.foreign(listed.name)) is not None:
                 yield name
 
     @contextmanager
     def exclusive(self, name: str, holder: str) -> Iterator[None]:
         """Hold a lease at ``.leases/<name>``, renewed by a thread of its own."""
-        port = _LeaseObject(store=self, name=self.names.lease(name))
+        port = _LeaseObject(store=self, name=self.full_names.lease(name))
         record = LeaseRecord(
             holder=" ".join(holder.split())[:_HOLDER_CHARACTERS],
             nonce=secrets.token_hex(16),
@@ -136,7 +136,7 @@ class BucketStore(ABC):
 
     def _uploads(self, prefix: str) -> Iterator[Upload]:
         if may_start_a_key(prefix):
-            yield from self.requests.uploads(self.names.start + prefix)
+            yield from self.requests.uploads(self.full_names.start + prefix)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,7 +148,7 @@ class _LeaseObject:
 
     @property
     def place(self) -> ObjectKey:
-        return ObjectKey(self.name.removeprefix(self.store.names.start))
+        return ObjectKey(self.name.removeprefix(self.store.full_names.start))
 
     def read(self) -> Read | None:
         return self.store.requests.read(self.name)

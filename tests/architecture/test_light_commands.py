@@ -25,7 +25,7 @@ main()
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[UserFolder]:
+def reported(tmp_path_factory: pytest.TempPathFactory) -> Iterator[UserFolder]:
     """A federation that has erased somebody, and holds a request."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cluster.training.workers, "RayPool", LocalWorkers)
@@ -74,9 +74,9 @@ def loaded(folder: Path, *words: str, code: int = 0) -> set[str]:
         ("erase", "--subject", "secret-person-002", "--dry-run"),
     ],
 )
-def test_reading_and_recording_is_light(told: UserFolder, words: tuple[str, ...]) -> None:
+def test_reading_and_recording_is_light(reported: UserFolder, words: tuple[str, ...]) -> None:
     """What needs no model and no cluster loads neither torch nor Ray."""
-    assert loaded(told.folder, *words).isdisjoint(HEAVY)
+    assert loaded(reported.folder, *words).isdisjoint(HEAVY)
 
 
 @pytest.mark.parametrize("command", [("status",), ("train",), ("launch",), ("serve",), ("request", "show", "er-1")])

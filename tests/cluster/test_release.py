@@ -63,8 +63,10 @@ def test_what_is_sent_arrives(tmp_path: Path) -> None:
 
 def test_what_another_release_sent_is_not_read() -> None:
     """Neither its fields nor its classes are looked at; both sides and the machine are named, with the remedy."""
-    told = rf"the site process runs another release .*\[site_process={RELEASE} started_by=9\.9\.9 machine=.+\] install"
-    with pytest.raises(OtherRelease, match=told):
+    reported = (
+        rf"the site process runs another release .*\[site_process={RELEASE} started_by=9\.9\.9 machine=.+\] install"
+    )
+    with pytest.raises(OtherRelease, match=reported):
         from_another().opened("site process")
 
 
@@ -146,8 +148,8 @@ def test_a_coordinator_that_was_started_by_another_release_can_be_stopped(
 
 def test_a_release_from_before_is_recognised() -> None:
     """It has no module to read with what it is sent; Ray says so in a text, wherever it comes from."""
-    told = rf"a node of the cluster runs another release \[there={EARLIER} here={RELEASE}\]\. Install the newer one"
-    with pytest.raises(OtherRelease, match=told):
+    reported = rf"a node of the cluster runs another release \[there={EARLIER} here={RELEASE}\]\. Install the newer one"
+    with pytest.raises(OtherRelease, match=reported):
         raise refusal_in(NOT_THERE, "a node of the cluster") or AssertionError
     assert isinstance(cause_of(RayTaskError("perform", NOT_THERE, ModuleNotFoundError())), OtherRelease)
     raised = f"Error:\nTraceback (most recent call last):\ncluster.release.OtherRelease: a b [c={RELEASE}] d\n at 1"
@@ -207,8 +209,8 @@ def test_a_replica_that_cannot_read_a_newer_store_sends_clients_away() -> None:
 
 def test_replicas_that_do_not_start_say_why(monkeypatch: pytest.MonkeyPatch) -> None:
     """Serve keeps what a replica raised while it started, in a text of its own."""
-    told = "failed to start. Error:\ncluster.release.OtherRelease: the replica runs another release [replica=9] x"
-    kept = SimpleNamespace(deployments={"replica": SimpleNamespace(message=told)})
+    reported = "failed to start. Error:\ncluster.release.OtherRelease: the replica runs another release [replica=9] x"
+    kept = SimpleNamespace(deployments={"replica": SimpleNamespace(message=reported)})
     monkeypatch.setattr(deployment, "_start", lambda _: None)
 
     def fail(*_: object, **__: object) -> None:

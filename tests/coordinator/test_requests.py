@@ -85,7 +85,7 @@ def test_names_in_the_request_itself_come_back(subjects: list[SubjectDigest], po
     assert load_digests(MemoryStore(name="names"), state.requests[0].names) == names
 
 
-def test_both_kinds_of_names_are_told_apart() -> None:
+def test_both_kinds_of_names_are_distinguished() -> None:
     """A request's names come back as what they were: in the state, in an object, or gone; in events, too."""
     kinds = (InlineDigests.of(small()), ref(), None)
     for names in kinds:

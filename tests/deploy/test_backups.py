@@ -85,14 +85,14 @@ def test_no_place_has_both_the_keys_and_what_they_open(trained: UserFolder) -> N
     kept, keys = (set(files(trained.folder / name).values()) for name in ("backup", "backup-keys"))
     assert secrets <= keys
     assert not secrets & kept
-    for words, told in (
+    for words, reported in (
         (("backup", "other"), "a backup without its keys is of no use"),
         (("backup", "other", "--keys", "other"), "are one place"),
         (("backup", "other", "--keys", "other/keys"), "one contains the other"),
         (("backup", "drawn/backup", "--keys", "other"), "one contains the other"),
         (("backup", "other", "--keys", "backup-keys"), "has the keys of the backups in another place"),
     ):
-        assert told in trained.refused(*words, code=4 if "another place" in told else 2).error["message"]
+        assert reported in trained.refused(*words, code=4 if "another place" in reported else 2).error["message"]
 
 
 def test_the_next_backup_takes_out_what_was_erased(trained: UserFolder) -> None:

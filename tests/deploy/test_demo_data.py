@@ -64,20 +64,20 @@ def test_digits_can_be_drafted(tmp_path: Path) -> None:
     assert "scale    = 16.0" in text
 
 
-def test_missing_scikit_learn_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_scikit_learn_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without scikit-learn the extra that brings it is named."""
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     with pytest.raises(Invalid, match=r"scikit-learn, which is missing pip install 'sisa-ray\[demo\]'"):
         write_digits(tmp_path)
 
 
-def test_a_folder_without_the_files_is_told(tmp_path: Path) -> None:
+def test_a_folder_without_the_files_is_reported(tmp_path: Path) -> None:
     """A given folder must hold all four files; nothing is downloaded behind the user's back."""
     with pytest.raises(Invalid, match="the folder lacks a file of Fashion-MNIST"):
         write_fashion_mnist(tmp_path / "out", tmp_path)
 
 
-def test_no_network_is_told(tmp_path: Path) -> None:
+def test_no_network_is_reported(tmp_path: Path) -> None:
     """Where nothing is installed and there is no network, package and option are named."""
     with pytest.raises(Unavailable, match=r"cannot be downloaded .*apt install dataset-fashion-mnist.*--data-folder"):
         demo_data._fashion_file(NAME, None, tmp_path, no_network)

@@ -41,16 +41,16 @@ def test_a_dictionary_may_hold_what_python_has(home: UserFolder) -> None:
     assert sisa.connect(given).specification == read_specification(home.config)
 
 
-def test_all_problems_of_a_dictionary_are_told(home: UserFolder) -> None:
+def test_all_problems_of_a_dictionary_are_reported(home: UserFolder) -> None:
     """As of a file, all at once, without lines that nobody has written."""
     given = settings(home)
     given["training"] |= {"epochs": "many", "batchsize": 3}
     del given["data"]["label"]
     with pytest.raises(Invalid, match="the settings have 3 problems") as caught:
         sisa.launch(given)
-    told = str(caught.value)
-    assert all(part in told for part in ("[training] epochs must be", "batchsize", "label is missing"))
-    assert "line" not in told
+    reported = str(caught.value)
+    assert all(part in reported for part in ("[training] epochs must be", "batchsize", "label is missing"))
+    assert "line" not in reported
     with pytest.raises(Invalid, match="these settings specify several sites"):
         sisa.connect({**given, "site": [{"name": "north"}]})
 

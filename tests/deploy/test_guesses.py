@@ -166,8 +166,8 @@ def test_numbers_are_no_classes(numbers: list[float], stated: dict[str, str]) ->
     """Many numbers or fractions are a number to be learned, which does not exist yet: the remedy says what to do."""
     points = len(numbers)
     columns: dict[str, object] = {"id": [f"p{n}" for n in range(points)], "sex": ["f", "m"] * (points // 2)}
-    told = r"holds numbers, not classes: .*regression.*low, middle, high.*able to be one: 'sex'"
-    with pytest.raises(Invalid, match=told):
+    reported = r"holds numbers, not classes: .*regression.*low, middle, high.*able to be one: 'sex'"
+    with pytest.raises(Invalid, match=reported):
         guessed({**columns, "a": [0.5] * points, "y": numbers}, **stated)
 
 

@@ -156,7 +156,7 @@ def test_stated_columns_win(tmp_path: Path) -> None:
     assert (data.id, data.subject, data.label, data.classes) == ("code", "house", "city", ("a", "b"))
 
 
-def test_what_is_left_out_is_told(tmp_path: Path) -> None:
+def test_what_is_left_out_is_reported(tmp_path: Path) -> None:
     """Text columns and columns with nulls are no features, and the draft names them."""
     specification = drafted(tmp_path, without(note=["n"] * 60, gap=[None, *[1.0] * 59]))
     assert specification.data.features == ("age", "x*")
@@ -240,7 +240,7 @@ def test_a_draft_names_a_glob_in_a_folder_of_any_name(tmp_path: Path, folder: st
 
 
 @pytest.mark.parametrize(
-    ("columns", "parts", "told"),
+    ("columns", "parts", "reported"),
     [
         (
             without("label"),
@@ -265,10 +265,10 @@ def test_a_draft_names_a_glob_in_a_folder_of_any_name(tmp_path: Path, folder: st
     ],
 )
 def test_what_cannot_be_guessed_is_asked(
-    tmp_path: Path, columns: Mapping[str, object], parts: dict[str, str], told: str
+    tmp_path: Path, columns: Mapping[str, object], parts: dict[str, str], reported: str
 ) -> None:
     """Where a part cannot be guessed or a stated column does not fit, the error names the option to use."""
-    with pytest.raises(Invalid, match=told):
+    with pytest.raises(Invalid, match=reported):
         drafted(tmp_path, columns, **parts)
 
 

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from cluster.writer.notices import Notices
+from cluster.writer.notices import WitnessNotices
 from cluster.writer.place import read_identity
 from shards.routing import PartitionKey
 from storage.errors import Corrupt, Unavailable
@@ -110,7 +110,7 @@ def test_the_witness_learns_no_name(witnessed: UserFolder) -> None:
     kept = [fields for _, fields in witness.noted(identity.id)]
     assert len(kept) == 4
     assert {tuple(sorted(each)) for each in kept} == {("sealed", "stands")}
-    notices = Notices(witness=witness, federation=identity.id, key=PartitionKey(bytes(16)), tell=print)
+    notices = WitnessNotices(witness=witness, federation=identity.id, key=PartitionKey(bytes(16)), tell=print)
     with pytest.raises(Corrupt, match="an encrypted object is not what was written"):
         notices.noted([identity.id])
 

@@ -254,7 +254,7 @@ def test_every_alert_is_made_to_fire() -> None:
     assert {name for case in CASES for name in case.alerts} == {rule["alert"] for rule in ALERTS}
 
 
-def test_what_was_scraped_is_what_is_told() -> None:
+def test_what_was_scraped_is_what_is_reported() -> None:
     """The recorded scrape has all metrics of coordinator and replicas, with their labels, and no others."""
     recorded = {name: labels for name, labels in labels_of(RECORDED).items() if name.startswith("ray_sisa_")}
     assert recorded.keys() == _COORDINATOR | _REPLICA

@@ -55,8 +55,8 @@ def test_expressions_are_well_formed(expression: str) -> None:
 def test_every_metric_is_on_the_dashboard() -> None:
     """What is exported is also shown."""
     shown = {name for panel in PANELS for target in panel["targets"] for name in _metrics(target["expr"])}
-    told = (*METRICS, *REPLICA_METRICS)
-    assert [metric.name for metric in told if not shown & set(metric.exported)] == []
+    reported = (*METRICS, *REPLICA_METRICS)
+    assert [metric.name for metric in reported if not shown & set(metric.exported)] == []
 
 
 def test_panels_have_room() -> None:

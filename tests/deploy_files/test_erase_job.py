@@ -98,9 +98,9 @@ def test_the_job_tells_no_name(
     monkeypatch.setattr("sys.argv", words)
     with pytest.raises(SystemExit, match="0"):
         erase_job.main()
-    told = capsys.readouterr()
-    assert json.loads(told.out)["data"]["request_id"] == "er-1"
-    assert MARKED not in told.out + told.err
+    reported = capsys.readouterr()
+    assert json.loads(reported.out)["data"]["request_id"] == "er-1"
+    assert MARKED not in reported.out + reported.err
 
 
 def test_a_job_without_a_coordinator_says_what_to_do(
@@ -114,9 +114,9 @@ def test_a_job_without_a_coordinator_says_what_to_do(
     monkeypatch.setattr("sys.argv", words)
     with pytest.raises(SystemExit, match="5"):
         erase_job.main()
-    told = json.loads(capsys.readouterr().out)
-    assert told["error"]["kind"] == "unavailable"
-    assert "sisa launch" in told["error"]["remedy"]
+    reported = json.loads(capsys.readouterr().out)
+    assert reported["error"]["kind"] == "unavailable"
+    assert "sisa launch" in reported["error"]["remedy"]
 
 
 def test_a_package_of_the_users_hides_nothing(home: UserFolder) -> None:

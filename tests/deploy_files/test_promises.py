@@ -115,7 +115,7 @@ PROMISES: Final = {
         "storage/test_accepted_lasts.py::test_what_is_answered_lasts",
     ),
     "The message names the process: continue it (`kill -CONT`) or end it": (
-        "storage/stores/test_local_processes.py::test_a_stopped_holder_of_the_stores_lock_is_told",
+        "storage/stores/test_local_processes.py::test_a_stopped_holder_of_the_stores_lock_is_reported",
     ),
     "processes read it again at their next request": (
         "storage/s3/test_profiles.py::test_renewed_credentials_are_used",
@@ -156,13 +156,13 @@ PROMISES: Final = {
         "deploy/test_clock.py::test_more_time_is_not_had_by_setting_the_clock",
     ),
     "says which one: wait for it, or stop it": (
-        "deploy/commands/test_cli_contract.py::test_a_second_writer_is_told_who_holds_the_store",
+        "deploy/commands/test_cli_contract.py::test_a_second_writer_is_reported_who_holds_the_store",
     ),
     "on S3 the right is free again some seconds after its holder's death": (
         "storage/s3/test_client.py::test_a_dead_holders_lease_is_taken_over",
     ),
     "The message says if the holder is stopped (SIGSTOP)": (
-        "storage/stores/test_local_processes.py::test_a_stopped_writer_is_told",
+        "storage/stores/test_local_processes.py::test_a_stopped_writer_is_reported",
     ),
     "Meanwhile recorded times continue from the newest one": (
         "deploy/test_clock.py::test_receipts_do_not_run_backwards",
@@ -178,7 +178,7 @@ PROMISES: Final = {
     "`sisa token list` shows all, without their secrets": ("serving/test_commands.py::test_a_token_is_shown_once",),
     "`SisaTokenExpires` names the role of a token that expires within a week": (
         "deploy_files/test_alerts.py::test_alerts_fire_for_what_they_are_there_for",
-        "cluster/coordinator_actor/test_metrics.py::test_the_next_token_to_expire_is_told_by_role",
+        "cluster/coordinator_actor/test_metrics.py::test_the_next_token_to_expire_is_reported_by_role",
     ),
     "A token of the role erase sees only requests that were submitted with it": (
         "serving/access/test_roles.py::test_the_table_is_true",

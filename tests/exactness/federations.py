@@ -159,7 +159,7 @@ def train_alone(federation: SmallFederation[TorchState], shard: ShardId, done: i
         learner=learner_of(federation.specification, task.width),
         store=federation.store,
         new_name=federation.names,
-        clock=federation.clock.monotonic,
+        seconds=federation.clock.monotonic,
     )
     made = [event.checkpoint for event in trainer.train(task) if isinstance(event, SliceLearned) and event.checkpoint]
     return (*task.done, *made)

@@ -31,7 +31,7 @@ def test_a_superseded_worker_deletes_its_checkpoint() -> None:
         learner=learner_of(specification, task.width),
         store=federation.store,
         new_name=federation.names,
-        clock=federation.clock.monotonic,
+        seconds=federation.clock.monotonic,
     )
     with pytest.raises(Fenced, match="another writer has taken over"):
         list(trainer.train(task))

@@ -174,8 +174,8 @@ def test_whoever_comes_back_comes_back_whole(earlier: UserFolder) -> None:
         assert earlier.json("train").code == 0
     said = earlier.json("readmit", "--subject", "person-07", "--reason", "asked", "--request-id", "back-1")
     assert (said.data["subjects"], said.data["without_ids"]) == (1, 1)
-    told = earlier.run("readmit", "--subject", "person-07", "--reason", "asked", "--request-id", "back-1").out
-    assert "it comes back if the source still has it" in told
+    reported = earlier.run("readmit", "--subject", "person-07", "--reason", "asked", "--request-id", "back-1").out
+    assert "it comes back if the source still has it" in reported
     assert earlier.json("train").data["points"] == 87 - 1  # ticket-2's one, by id, stays out
     statement = json.loads(base64.b64decode(json.loads(earlier.run("receipt", "back-1").out)["envelope"]["payload"]))
     assert statement["predicate"]["request"]["without_ids"] == 1

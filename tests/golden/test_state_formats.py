@@ -77,9 +77,9 @@ def test_the_golden_history_is_read() -> None:
     store.forget()
     store.put_if_absent(object_key(f"history/{1:020d}"), (FOLDER / "history-v1.json").read_bytes())
     state = FederationState(name="f", settings={}, key_digest=digest("key"), shards=(), generation=64)
-    told = list(generations(store, state))
-    assert [each.number for each in told] == list(range(1, 65))
-    assert (told[4].serving, told[4].since, told[4].until) == ((2, 2), AT, AT)
+    reported = list(generations(store, state))
+    assert [each.number for each in reported] == list(range(1, 65))
+    assert (reported[4].serving, reported[4].since, reported[4].until) == ((2, 2), AT, AT)
     store.forget()
 
 

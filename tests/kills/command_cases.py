@@ -64,7 +64,7 @@ class CaseOutcome:
     kills: int
     found: Mapping[str, Any]
     """What the first reader saw after the last kill."""
-    told: tuple[str, ...]
+    reported: tuple[str, ...]
     """What people had been told by the processes that were killed."""
     answer: Mapping[str, Any]
     """Of the process that carried all to its end."""
@@ -124,10 +124,10 @@ class CaseRunner:
                 break
             kills += 1
         last = CommandRun(folder=str(folder), command=recover)
-        told = tuple(last.told.read_text(encoding="utf-8").splitlines()) if last.told.exists() else ()
+        reported = tuple(last.reported.read_text(encoding="utf-8").splitlines()) if last.reported.exists() else ()
         data = self.run(folder, recover)["data"]
         shutil.rmtree(folder)
-        return CaseOutcome(kills=kills, found=data["found"], told=told, answer=data)
+        return CaseOutcome(kills=kills, found=data["found"], reported=reported, answer=data)
 
     def _undisturbed(self, case: CommandCase) -> Reference:
         number = next(self._numbers)

@@ -90,7 +90,7 @@ class CommandRun:
         return Path(self.folder) / f"answer-of-{self.name}.json"
 
     @property
-    def told(self) -> Path:
+    def reported(self) -> Path:
         """Where the process writes, line by line and at once, what a person would have been told."""
         return Path(self.folder) / "told.txt"
 
@@ -119,7 +119,7 @@ def _obey(run_: CommandRun) -> object:
     home = UserFolder(Path(run_.folder))
     while True:
         try:
-            return COMMANDS[word](home, about, partial(_tell, run_.told))
+            return COMMANDS[word](home, about, partial(_tell, run_.reported))
         except WriterBusy:
             if not run_.jump_seconds:
                 raise
@@ -151,10 +151,10 @@ def _replace_outer_world(run_: CommandRun, opened: list[StruckStore]) -> None:
     patch.setattr(cluster.writer.identity, "secrets", SimpleNamespace(token_hex=lambda length: "5a" * length))
 
 
-def _tell(told: Path, notice: Notice) -> None:
+def _tell(reported: Path, notice: Notice) -> None:
     if isinstance(notice, RequestMoved):
         line = f"{notice.request.request_id} {notice.request.state.value}\n"
-        descriptor = os.open(told, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        descriptor = os.open(reported, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.write(descriptor, line.encode())
         os.close(descriptor)
 

@@ -201,7 +201,7 @@ def complaints(name: str, outcome: CaseOutcome, reference: Reference) -> Iterato
     request = COMMAND_CASES[name].request
     if request and outcome.answer["again"] != outcome_state(reference, request):
         yield f"the request given again is {outcome.answer['again']}"
-    if f"{request} accepted" in outcome.told and outcome.found["request"] is None:
+    if f"{request} accepted" in outcome.reported and outcome.found["request"] is None:
         yield "a request that was acknowledged is lost"
     quarantined = outcome.found["request"] not in {None, "accepted"}
     if quarantined and (tainted := reference.tainted.intersection(outcome.found["served"])):

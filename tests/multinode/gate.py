@@ -104,8 +104,8 @@ class Gate:
 
     def close(self, place: Place, workers: int) -> None:
         """Let the next ``workers`` that come there wait."""
-        for told in self._told("*-*"):
-            told.unlink()
+        for reported in self._reported("*-*"):
+            reported.unlink()
         for name in range(workers) if place == "anywhere" else [place]:
             (self._folder / f"place-{name}").touch()
 
@@ -120,7 +120,7 @@ class Gate:
 
     def learners(self) -> dict[int, int]:
         """Return the processes that have learned anything since the gate was closed, each with its raylet."""
-        words = (told.name.split("-") for told in self._told("learner-*"))
+        words = (reported.name.split("-") for reported in self._reported("learner-*"))
         return {int(pid): int(raylet) for _, pid, _, raylet in words}
 
     @contextmanager
@@ -147,10 +147,10 @@ class Gate:
         return worker
 
     def _waiting(self) -> tuple[int, ...]:
-        return tuple(int(told.name.rpartition("-")[2]) for told in self._told("waiting-*"))
+        return tuple(int(reported.name.rpartition("-")[2]) for reported in self._reported("waiting-*"))
 
     def _is_full(self) -> bool:
-        return bool(self._told("waiting-*")) and not self._told("place-*")
+        return bool(self._reported("waiting-*")) and not self._reported("place-*")
 
-    def _told(self, pattern: str) -> list[Path]:
+    def _reported(self, pattern: str) -> list[Path]:
         return sorted(self._folder.glob(pattern))

@@ -106,9 +106,9 @@ def test_a_lost_head(machines: Cluster, monkeypatch: pytest.MonkeyPatch) -> None
         machines.machines["head"].fail()
         for each in (one, two) * ANSWERS:
             assert generation(each) == max(before)
-        told = machines.sisa("erase", "--subject", MARKED, "--request-id", "er-1", code=5)
-        assert "the Ray cluster does not answer: nothing listens at 127.0.0.2:" in told
-        assert "the request stays accepted [request=er-1 state=" in told
+        reported = machines.sisa("erase", "--subject", MARKED, "--request-id", "er-1", code=5)
+        assert "the Ray cluster does not answer: nothing listens at 127.0.0.2:" in reported
+        assert "the request stays accepted [request=er-1 state=" in reported
         assert min(generation(one), generation(two)) > max(before)
         trained_alone(machines.home, monkeypatch)  # by who finds no coordinator, and workers elsewhere
         status = machines.home.json("status").data

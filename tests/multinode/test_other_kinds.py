@@ -45,9 +45,9 @@ def test_the_work_goes_on_with_those_that_compute_as_before(
         assert federation.erase(ids=[ERASED], request_id="er-1").state == "complete"
         assert digests_of(federation.status()) == expected.erased
         assert federation.verify().holds
-        told = remarks(notices)
-        assert "are not used because they differ in the results of the same arithmetic (probe: " in told
-        assert told.count("node ") >= NODES - 1
+        reported = remarks(notices)
+        assert "are not used because they differ in the results of the same arithmetic (probe: " in reported
+        assert reported.count("node ") >= NODES - 1
 
         nodes.exchange(1, _OTHERWISE)
         with pytest.raises(Conflict, match="the results of the same arithmetic"):

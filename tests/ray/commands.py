@@ -88,12 +88,12 @@ def halted(word: str, *words: str, folder: Path) -> Iterator[subprocess.Popen[st
     ) as process:
         assert process.stderr
         try:
-            told = []
+            reported = []
             for line in process.stderr:
-                told.append(line)
+                reported.append(line)
                 if word in line:
                     break
-            assert word in told[-1], told
+            assert word in reported[-1], reported
             yield process
         finally:
             process.kill()

@@ -139,7 +139,7 @@ def _hog(cpus: float) -> Any:
     return hog
 
 
-def test_waiting_for_workers_is_told(home: UserFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_for_workers_is_reported(home: UserFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where others hold all processors it is said what is waited for; when they are free, work begins."""
     monkeypatch.setattr(pool, "PATIENCE_SECONDS", 0.2)
     hog = _hog(ray.cluster_resources()["CPU"])

@@ -45,15 +45,15 @@ def test_a_killed_training_goes_on(home_without_ray: UserFolder) -> None:
     """``sisa train`` killed after some slices: nothing is served yet; the next one learns the other slices alone."""
     home = home_without_ray
     err = killed("slice 2 of 2", "train", folder=home.folder)
-    told = sorted((int(line[6]), int(line[15])) for line in err.splitlines() if line.startswith("shard "))
-    assert 2 <= len(told) < 6
+    reported = sorted((int(line[6]), int(line[15])) for line in err.splitlines() if line.startswith("shard "))
+    assert 2 <= len(reported) < 6
     before = checkpoint_files(home.store)
     status = home.json("status").data
     assert (status["generation"], status["serving"]) == (0, 0)
     assert home.refused("evaluate", "train.parquet").error["kind"] == "invalid"
     rest = _finish(home)
-    assert sorted(told + rest) == [(shard, slice_) for shard in range(3) for slice_ in (1, 2)]
-    assert len(before & checkpoint_files(home.store)) == len(told)
+    assert sorted(reported + rest) == [(shard, slice_) for shard in range(3) for slice_ in (1, 2)]
+    assert len(before & checkpoint_files(home.store)) == len(reported)
     assert home.json("status").digests == _fresh(home, [])
 
 

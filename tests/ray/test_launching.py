@@ -116,7 +116,7 @@ def test_after_a_stop_commands_do_the_work_themselves(home: UserFolder, store: O
     store.delete(next(info.key for info in store.list("control/coordinator")))
 
 
-def test_what_keeps_it_from_working_is_told_at_launch(home: UserFolder, store: ObjectStore) -> None:
+def test_what_keeps_it_from_working_is_reported_at_launch(home: UserFolder, store: ObjectStore) -> None:
     """A store of another federation, or a worker that no node can hold, ends the launch with the remedy."""
     home.specify(cluster__cpus_per_worker=64, erasure__batch_window_seconds=0.0)
     with pytest.raises(Invalid, match="no node can hold a worker of 64 CPUs"):

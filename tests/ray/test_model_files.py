@@ -59,11 +59,14 @@ def _specify(home: UserFolder, *files: str) -> None:
 
 def test_files_that_are_not_declared_are_refused_one_by_one(frozen: UserFolder) -> None:
     """Before anything is learned, with what to write; a declared file that is missing is named, too."""
-    for declared, told in (((), "shape/shape.json"), (("shape",), "base.pt")):
+    for declared, reported in (((), "shape/shape.json"), (("shape",), "base.pt")):
         _specify(frozen, *declared)
-        with cluster.connect(frozen.config) as federation, pytest.raises(Invalid, match=f"reads .*{told}, which") as no:
+        with (
+            cluster.connect(frozen.config) as federation,
+            pytest.raises(Invalid, match=f"reads .*{reported}, which") as no,
+        ):
             federation.train()
-        assert no.value.remedy == f'name it in [model] files = ["{told}"]'
+        assert no.value.remedy == f'name it in [model] files = ["{reported}"]'
     _specify(frozen, "shape", "bass.pt")
     with cluster.connect(frozen.config) as federation, pytest.raises(Invalid, match=r"no file 'bass\.pt' beside"):
         federation.train()

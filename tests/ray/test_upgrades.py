@@ -37,8 +37,8 @@ class Machine:
         """Put a release in the place of the one that was there, while its processes run."""
         folder = self.package / "sisa_ray-9.dist-info"
         folder.mkdir(parents=True, exist_ok=True)
-        told = f"Metadata-Version: 2.1\nName: sisa-ray\nVersion: {release}\n"
-        (folder / "METADATA").write_text(told, encoding="utf-8")
+        reported = f"Metadata-Version: 2.1\nName: sisa-ray\nVersion: {release}\n"
+        (folder / "METADATA").write_text(reported, encoding="utf-8")
 
     def run(self, step: str, *words: str) -> None:
         """Run a command of the release that is installed now."""
@@ -83,10 +83,10 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Any]:
 def test_workers_of_a_package_that_was_replaced_are_refused(story: Mapping[str, Any]) -> None:
     """The coordinator's code is the old one, its new workers' is not: both are named, and nothing is trained."""
     assert story["launch"]["code"] == 0
-    told = story["train by an old command"]
-    assert (told["code"], told["error"]["kind"]) == (4, "conflict")
-    assert f"[worker={NEW} started_by={OLD} machine=" in told["error"]["message"]
-    assert "'sisa stop' and 'sisa launch'" in told["error"]["remedy"]
+    reported = story["train by an old command"]
+    assert (reported["code"], reported["error"]["kind"]) == (4, "conflict")
+    assert f"[worker={NEW} started_by={OLD} machine=" in reported["error"]["message"]
+    assert "'sisa stop' and 'sisa launch'" in reported["error"]["remedy"]
 
 
 def test_new_commands_and_an_old_coordinator(story: Mapping[str, Any]) -> None:
@@ -109,6 +109,6 @@ def test_the_way_back(story: Mapping[str, Any]) -> None:
     """As long as the store is of a format that the older release reads, it goes on with it, and finds what was done."""
     assert story["stop for the way back"]["data"]["stopped"]
     assert story["launch on the way back"]["data"]["releases"] == {"command": OLD, "coordinator": OLD}
-    told = story["erase on the way back"]
-    assert (told["code"], told["data"]["state"]) == (0, "complete")
+    reported = story["erase on the way back"]
+    assert (reported["code"], reported["data"]["state"]) == (0, "complete")
     assert story["verify on the way back"]["data"]["exact"]

@@ -39,7 +39,7 @@ class RayObservation:
     """An erasure on real workers whose model tells all it sees, and what lay where afterwards."""
 
     markers: Markers
-    told: str
+    reported: str
     """The error of a model that raises with a person's features in its text, as the user reads it."""
     limits: list[list[str]]
     """Of the workers, for core dumps."""
@@ -92,7 +92,7 @@ def observation(joined_ray: None, tmp_path_factory: pytest.TempPathFactory) -> R
     home = fill_with_remembering(UserFolder(tmp_path_factory.mktemp("talking")), markers, cluster__workers=1)
     with cluster.connect(home.config) as federation:
         let_talk(home, "raise")
-        with pytest.raises(SisaError, match="a worker failed with ValueError") as told:
+        with pytest.raises(SisaError, match="a worker failed with ValueError") as reported:
             federation.train()
         let_talk(home, "speak")
         federation.train()
@@ -102,7 +102,9 @@ def observation(joined_ray: None, tmp_path_factory: pytest.TempPathFactory) -> R
     text = secrets.token_hex(16).encode()
     with _planted(text):
         planted = _looked_at(before)
-    return RayObservation(markers=markers, told=str(told.value), limits=limits, left=left, planted=planted, text=text)
+    return RayObservation(
+        markers=markers, reported=str(reported.value), limits=limits, left=left, planted=planted, text=text
+    )
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -117,7 +119,7 @@ def test_nothing_is_left_in(observation: RayObservation, place: str) -> None:
 
 def test_an_exceptions_text_reaches_its_reader_alone(observation: RayObservation) -> None:
     """What a model says when it fails is told to who runs the command, and kept nowhere."""
-    assert observation.markers["raised"].value in observation.told
+    assert observation.markers["raised"].value in observation.reported
     for place in PLACES:
         assert all_traces(observation.markers, observation.left[place], ("raised",)) == {}
 

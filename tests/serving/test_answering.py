@@ -204,7 +204,7 @@ def test_a_store_that_is_away_silences_the_replica(standing: FakeStanding, answe
             continue
 
 
-def test_without_a_generation_the_reason_is_told(standing: FakeStanding, answering: Answering) -> None:
+def test_without_a_generation_the_reason_is_reported(standing: FakeStanding, answering: Answering) -> None:
     """Where none may be served and none can be loaded, callers are told why; where one can, they wait for it."""
     standing.unloadable = Unavailable("all constituents are being trained anew", "wait")
     standing.named = standing.floor = 2  # nothing is loaded from here on: asks wait until that is known

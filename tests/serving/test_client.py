@@ -207,8 +207,8 @@ def test_another_server_is_not_taken_for_the_api(
 def test_a_server_of_another_api_is_refused(moody: HTTPServer, status: int) -> None:
     """No answer of it is read: it may mean something else. Both releases are named where they are known."""
     moody.answers = [(status, {"Sisa-Release": "9.9.9+api2.sites1.more3"}, b"{}")]  # type: ignore[attr-defined]
-    told = rf"speaks version 2 of the HTTP API, this client version 1 \[server=9\.9\.9 client={RELEASE}\]"
-    with Client(f"http://127.0.0.1:{moody.server_port}", "t") as client, pytest.raises(OtherRelease, match=told):
+    reported = rf"speaks version 2 of the HTTP API, this client version 1 \[server=9\.9\.9 client={RELEASE}\]"
+    with Client(f"http://127.0.0.1:{moody.server_port}", "t") as client, pytest.raises(OtherRelease, match=reported):
         client.status()
 
 
@@ -223,7 +223,7 @@ def test_a_server_of_another_release_is_named(moody: HTTPServer) -> None:
             client.request("er-1")
 
 
-def test_nobody_there_is_told() -> None:
+def test_nobody_there_is_reported() -> None:
     """Where no server listens the client says where it looked, and never shows its token."""
     free = socket.create_server(("127.0.0.1", 0))
     port = free.getsockname()[1]

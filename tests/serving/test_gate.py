@@ -99,7 +99,7 @@ def test_tokens_of_another_federation_open_nothing() -> None:
     assert refusal(gate_of(here, clock), token.text).problem.status == 401
 
 
-def test_expired_and_revoked_tokens_are_told_so() -> None:
+def test_expired_and_revoked_tokens_are_reported_so() -> None:
     """Who holds a token that is over is told which of the two it is; it opens nothing."""
     clock, store = VirtualClock(), MemoryStore(f"gate-{next(_STORES)}")
     register = TokenRegister(store, clock)

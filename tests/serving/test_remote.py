@@ -60,9 +60,9 @@ def test_an_erasure_from_afar(world: World, url: str) -> None:
         )
     with Client(url, world.tokens["audit"]) as client:
         assert remote_receipt(client, "er-1", quiet=True).text.startswith("{")
-        assert "er-1" in (told := remote_status(client, None)).text
-        assert (told.data or {})["releases"] == {"command": RELEASE, "server": RELEASE}
-        assert "releases differ" not in told.text
+        assert "er-1" in (reported := remote_status(client, None)).text
+        assert (reported.data or {})["releases"] == {"command": RELEASE, "server": RELEASE}
+        assert "releases differ" not in reported.text
 
 
 def test_a_file_that_does_not_fit(world: World, url: str, tmp_path: Path) -> None:

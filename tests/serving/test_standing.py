@@ -66,7 +66,7 @@ def gauges(meter: Remembered) -> ReplicaGauges:
 def test_a_replica_that_answers_says_so(world: World, gauges: ReplicaGauges, meter: Remembered) -> None:
     """Once it has loaded a generation it reports the moment, and when the tokens of each role expire."""
     until(
-        lambda: _told(world, gauges, meter) and all(meter.value(TOKEN_EXPIRES, role) for role in ROLES),
+        lambda: _reported(world, gauges, meter) and all(meter.value(TOKEN_EXPIRES, role) for role in ROLES),
         "the tokens of all roles",
     )
     assert all(meter.value(TOKEN_EXPIRES, role) > meter.value(API_READY) for role in ROLES)
@@ -76,7 +76,7 @@ def test_a_replica_that_cannot_answer_now_lives_on(
     world: World, gauges: ReplicaGauges, meter: Remembered, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where the store is away the moment stands still, and Serve sees no fault: another one would miss it too."""
-    until(lambda: _told(world, gauges, meter), "a loaded generation")
+    until(lambda: _reported(world, gauges, meter), "a loaded generation")
     before = meter.value(API_READY)
     monkeypatch.setattr(type(world.service), "check", _raise(Unavailable("the store is away", "wait")))
     check_replica(world.service, gauges)
@@ -121,7 +121,7 @@ def _refuse(*_: object, **__: object) -> None:
     raise AssertionError("a replica writes to the store")
 
 
-def _told(world: World, gauges: ReplicaGauges, meter: Remembered) -> float:
+def _reported(world: World, gauges: ReplicaGauges, meter: Remembered) -> float:
     check_replica(world.service, gauges)
     return meter.value(API_READY)
 

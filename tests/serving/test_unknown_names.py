@@ -44,7 +44,7 @@ def test_who_is_spelt_alike_stays_unless_they_are_meant(world: World) -> None:
     assert (found["state"], found["points"]) == ("complete", 4)
 
 
-def test_unknown_names_are_told_to_who_asks_again(world: World) -> None:
+def test_unknown_names_are_reported_to_who_asks_again(world: World) -> None:
     """Once a request is carried out its repetition names who is unknown, as they were given; nothing else does."""
     body = {"subjects": [NOBODY, MARKED, 17], "ids": ["secret-id-0001", "no-such-id"]}
     first = world.client.post("/v1/erasures", json=body, headers=world.headers("erase", Idempotency_Key="er-1")).json()
@@ -136,7 +136,7 @@ def test_the_client_tells_the_same(world: World, url: str) -> None:
         assert again == replace(none, salt="")
 
 
-def told(world: World, url: str, *words: str) -> CommandResult:
+def reported(world: World, url: str, *words: str) -> CommandResult:
     """Return what 'sisa erase' says there."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SISA_TOKEN", world.tokens["erase"])
@@ -148,21 +148,21 @@ def test_the_command_tells_the_same(world: World, url: str) -> None:
     file = world.home.folder / "names.txt"
     file.write_text(f"{MARKED}\n{NOBODY}\n", encoding="utf-8")
     words = ("--subject", "no-such-person", "--file", str(file), "--request-id", "er-1")
-    said = told(world, url, *words, "--json")
+    said = reported(world, url, *words, "--json")
     assert (said.code, said.data["unknown_names"], said.data["unknown_lines"]) == (0, ["no-such-person"], [2])
-    text = told(world, url, *words).out
+    text = reported(world, url, *words).out
     assert "no data point here of: no-such-person" in text
     assert f"names in these lines of {file}: 2" in text
     assert NOBODY not in said.out + text
-    said = told(world, url, "--subject", RESPELT, "--request-id", "er-2", "--json")
+    said = reported(world, url, "--subject", RESPELT, "--request-id", "er-2", "--json")
     assert (said.code, said.data["similar"]) == (2, {"points": 4, "subjects": 1})
     stated = statement(world.get("/v1/erasures/er-2/receipt").content)["request"]
     assert stated["digest"] == commitment(said.data["salt"], subjects=[RESPELT])
-    text = told(world, url, "--subject", RESPELT, "--request-id", "er-3").out
+    text = reported(world, url, "--subject", RESPELT, "--request-id", "er-3").out
     assert "4 data points belong to 1 subject whose name differs only in case or spacing" in text
     stated = statement(world.get("/v1/erasures/er-3/receipt").content)["request"]
     assert stated["digest"] == commitment(text.split()[-1], subjects=[RESPELT])
-    said = told(world, url, "--subject", RESPELT, "--request-id", "er-4", "--include-similar", "--json")
+    said = reported(world, url, "--subject", RESPELT, "--request-id", "er-4", "--include-similar", "--json")
     assert (said.code, said.data["state"], said.data["points"]) == (0, "complete", 4)
 
 

@@ -148,7 +148,7 @@ def test_a_worker_that_was_given_up_leaves_nothing_erased(store: MemoryStore, sl
         learner=HashLearner(slices=3),
         store=asleep,
         new_name=CountingNames("asleep"),
-        clock=lambda: 0.0,
+        seconds=lambda: 0.0,
         revised=partial(revised_task, asleep),
     )
     learned = [event.slice for event in trainer.train(task) if isinstance(event, SliceLearned)]

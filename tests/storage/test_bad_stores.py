@@ -87,7 +87,7 @@ CASES = [(row, damage) for row in TABLE for damage in row[1]]
 @pytest.mark.parametrize(
     ("row", "damage"), CASES, ids=[f"{row[0]} {damage.__name__}".replace("*", "") for row, damage in CASES]
 )
-def test_half_a_store_is_told(home: UserFolder, row: Row, damage: Damage) -> None:
+def test_half_a_store_is_reported(home: UserFolder, row: Row, damage: Damage) -> None:
     """An object that is missing, empty, cut off, another program's or a newer version's is told, nothing is made up in
     its place and nothing lost; brought back from a copy, all is as it was.
     """
@@ -185,7 +185,7 @@ PLACES: dict[str, tuple[Callable[[UserFolder], None], tuple[str, ...], str]] = {
 
 
 @pytest.mark.parametrize("case", PLACES)
-def test_a_wrong_place_is_told(home: UserFolder, case: str) -> None:
+def test_a_wrong_place_is_reported(home: UserFolder, case: str) -> None:
     """A store that cannot be where it is said to be is bad input, and what is there stays."""
     spoil, commands, text = PLACES[case]
     spoil(home)
@@ -215,7 +215,7 @@ def _forgotten(home: UserFolder) -> None:
 
 
 @pytest.mark.parametrize("spoil", [_named_too_late, _lost, _forgotten])
-def test_a_wrong_place_for_keys_is_told(home: UserFolder, spoil: Callable[[UserFolder], None]) -> None:
+def test_a_wrong_place_for_keys_is_reported(home: UserFolder, spoil: Callable[[UserFolder], None]) -> None:
     """Keys that are not where the specification says, or no longer: nothing is read or made in their place."""
     spoil(home)
     held = kept(home)
@@ -250,7 +250,7 @@ FAILURES = {
 
 @pytest.mark.parametrize("code", FAILURES, ids=errno.errorcode.get)
 @pytest.mark.parametrize("at", [4, 30])
-def test_a_disk_that_fails_is_told(home: UserFolder, code: int, at: int) -> None:
+def test_a_disk_that_fails_is_reported(home: UserFolder, code: int, at: int) -> None:
     """No room, no permission, a failing disk, at once or in the middle: said with what to do, and once it is better the
     same command ends well.
     """
@@ -264,7 +264,7 @@ def test_a_disk_that_fails_is_told(home: UserFolder, code: int, at: int) -> None
     assert home.json(*ERASE).data["state"] == "complete"
 
 
-def test_a_disk_that_cannot_be_read_is_told(home: UserFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_cannot_be_read_is_reported(home: UserFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     """A store whose files cannot be read is away, not damaged."""
     read = Path.read_bytes
 
@@ -282,7 +282,7 @@ def test_a_disk_that_cannot_be_read_is_told(home: UserFolder, monkeypatch: pytes
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root")
-def test_a_folder_of_someone_else_is_told(home: UserFolder) -> None:
+def test_a_folder_of_someone_else_is_reported(home: UserFolder) -> None:
     """A store that this account may not write to can be read, and is refused to writers."""
     folders = [home.store, *(path for path in home.store.rglob("*") if path.is_dir())]
     for folder in folders:
@@ -300,7 +300,7 @@ def test_a_folder_of_someone_else_is_told(home: UserFolder) -> None:
 # --------------------------------------------------------------------------------------------------------- writers
 
 
-def test_a_lock_that_is_held_is_told(home: UserFolder) -> None:
+def test_a_lock_that_is_held_is_reported(home: UserFolder) -> None:
     """While another command writes, writers are refused with its name, readers are not, and nothing changes."""
     raw = home.raw()
     with home.objects.exclusive("writer", holder="'sisa erase' (process 7)"):

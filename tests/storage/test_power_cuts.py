@@ -337,7 +337,7 @@ def prepared(disk: ForgetfulDisk, kind: Kind) -> Stores:
     return stores
 
 
-def told_done(kind: Kind, stores: Stores) -> bool:
+def reported_done(kind: Kind, stores: Stores) -> bool:
     """Let a process write; return whether it was told that this is done."""
     try:
         kind.write(stores)
@@ -352,7 +352,7 @@ def judge(disk: ForgetfulDisk, kind: Kind, stores: Stores, faults: Iterable[Faul
     """
     for fault in (*faults, None):
         disk.restart(*([fault] if fault else []))
-        done = told_done(kind, stores)
+        done = reported_done(kind, stores)
         disk.fault = lambda _number, _call, _path: None
         if done:
             disk.power_cut()
@@ -416,7 +416,7 @@ def test_the_power_fails_after_the_disk(disk: ForgetfulDisk, name: str) -> None:
         for kept in spread(("none", "first", "others"), 3, shift=at):
             stores = prepared(disk, kind)
             disk.restart(failing_from(at))
-            told_done(kind, stores)
+            reported_done(kind, stores)
             first, *others = disk.unsynced() or [""]
             disk.power_cut(keeping={"none": [], "first": [first], "others": others}[kept].__contains__)
             kind.look(stores)

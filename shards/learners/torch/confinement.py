@@ -18,20 +18,18 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Any, Final, NoReturn
 
 import numpy as np
 import numpy.typing as npt
 
-from shards.learners.protocol import Learner, Learning, ReportsLoss
+from shards.learners.protocol import Learner, Learning, ReportsLoss, State
 from shards.learners.torch.model_code import is_installed, is_own_file
 from shards.lineage import Lineage
 from shards.points import ShardPoints
 from shards.specification import ShardId, SliceIndex
 from storage.digests import Sha256
 from storage.errors import Invalid, SisaError
-
-State = TypeVar("State")
 
 _NETWORK: Final = frozenset(
     {

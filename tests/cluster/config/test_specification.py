@@ -336,10 +336,10 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize(("text", "told"), MISTAKES, ids=[told[:60] for _, told in MISTAKES])
-def test_mistakes_are_named(file: Path, text: str, told: str) -> None:
+@pytest.mark.parametrize(("text", "reported"), MISTAKES, ids=[reported[:60] for _, reported in MISTAKES])
+def test_mistakes_are_named(file: Path, text: str, reported: str) -> None:
     """The error names line, table and setting, what was expected and what was got."""
-    assert told in refusal(file, text)
+    assert reported in refusal(file, text)
 
 
 def test_all_problems_at_once(file: Path) -> None:
@@ -361,14 +361,14 @@ def test_all_problems_at_once(file: Path) -> None:
 def test_all_problems_of_erasures_at_once(file: Path) -> None:
     """Every setting of [erasure] that is out of range is told, with its line."""
     text = GOOD + "[erasure]\nbatch_window_seconds = -1\ndeadline_days = 0\nlead_days = nan\nextension_days = -1\n"
-    told = refusal(file, text).splitlines()
-    assert told[:4] == [
+    reported = refusal(file, text).splitlines()
+    assert reported[:4] == [
         "sisa.toml has 4 problems:",
         "  line 20: [erasure] batch_window_seconds must be 0 or more, got -1.0",
         "  line 21: [erasure] deadline_days must be 1 .. 90, got 0",
         "  line 22: [erasure] lead_days must be 0 or more, got nan",
     ]
-    assert told[4].startswith("  line 23: [erasure] extension_days must be 0 .. 60, got -1")
+    assert reported[4].startswith("  line 23: [erasure] extension_days must be 0 .. 60, got -1")
 
 
 def test_the_data_s_server_is_the_store_s_unless_it_is_named(file: Path) -> None:

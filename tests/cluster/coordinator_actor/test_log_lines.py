@@ -84,7 +84,7 @@ def test_texts_that_may_quote_data_are_left_out(lines: LogLines, stream: io.Stri
 
 
 @pytest.mark.parametrize("error", [Unavailable("the store is away"), Fenced("another writer has taken over")])
-def test_what_systems_do_is_told(error: SisaError, lines: LogLines, stream: io.StringIO) -> None:
+def test_what_systems_do_is_reported(error: SisaError, lines: LogLines, stream: io.StringIO) -> None:
     """Of errors that speak of stores and clusters the fact is kept as well."""
     lines.trouble(error)
     assert [(line["kind"], line["fact"]) for line in _read(stream)] == [(error.kind, error.fact)]

@@ -164,7 +164,7 @@ def test_a_tainted_constituent_is_seen(
     assert meter.value(metrics.TAINTED) == 1
 
 
-def test_the_size_of_the_store_is_told_once_it_is_known(
+def test_the_size_of_the_store_is_reported_once_it_is_known(
     federation: SmallFederation[HashState], gauges: Gauges, meter: Remembered
 ) -> None:
     """Before the first count there is no series of it; an empty store is not what a store is taken for."""
@@ -178,15 +178,17 @@ def test_the_size_of_the_store_is_told_once_it_is_known(
 def test_a_replica_tells_when_it_could_answer(federation: SmallFederation[HashState], meter: Remembered) -> None:
     """The moment is 0 until it can answer, then grows, and stands still from when it cannot any more."""
     gauges = ReplicaGauges("small", meter, federation.clock)
-    told = []
+    reported = []
     for is_ready in (False, True, True, False):
         gauges.show(is_ready=is_ready, tokens=())
-        told.append(meter.value(metrics.API_READY))
-    assert told[0] == 0
-    assert 0 < told[1] < told[2] == told[3]
+        reported.append(meter.value(metrics.API_READY))
+    assert reported[0] == 0
+    assert 0 < reported[1] < reported[2] == reported[3]
 
 
-def test_the_next_token_to_expire_is_told_by_role(federation: SmallFederation[HashState], meter: Remembered) -> None:
+def test_the_next_token_to_expire_is_reported_by_role(
+    federation: SmallFederation[HashState], meter: Remembered
+) -> None:
     """Of each role the earliest end of a token that is in force counts: none that is revoked or over."""
     clock = federation.clock
     register, gauges = TokenRegister(federation.store, clock), ReplicaGauges("small", meter, clock)

@@ -204,7 +204,7 @@ def test_a_reason_that_cannot_be_kept(home: UserFolder, coordinator: Coordinator
     assert copy.raw() == before
 
 
-def test_a_coordinator_that_cannot_write_is_told_by_its_place(
+def test_a_coordinator_that_cannot_write_is_reported_by_its_place(
     home: UserFolder, coordinator: Coordinator, ended: list[object]
 ) -> None:
     """With a full disk or expired credentials it can still be stopped from its own store, and from no copy."""
@@ -258,7 +258,7 @@ def test_a_coordinator_found_by_its_name_alone_is_asked_as_well(
     assert (coordinator.commands, ended) == ([], [])
 
 
-def test_an_older_coordinator_is_told_by_its_namespace(
+def test_an_older_coordinator_is_reported_by_its_namespace(
     home: UserFolder, coordinator: Coordinator, ended: list[object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those that were launched before an upgrade of the command are not used, and end for their own store alone. They

@@ -60,7 +60,7 @@ def test_what_does_not_pass_is_raised_as_itself(answers: list[object]) -> None:
     assert answers == ["answer"]
 
 
-def test_a_coordinator_that_gives_no_answer_is_told(answers: list[object]) -> None:
+def test_a_coordinator_that_gives_no_answer_is_reported(answers: list[object]) -> None:
     """A process that is stopped answers nobody: the caller hears for how long, and what to do."""
     answers += [GetTimeoutError(), "answer"]
     with pytest.raises(Unavailable, match=r"no answer, 60 seconds now.*'kill -CONT'.*--request-id"):

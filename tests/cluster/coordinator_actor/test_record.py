@@ -47,14 +47,14 @@ def test_each_is_noted_by_who_starts_it(store: ObjectStore, monkeypatch: pytest.
     note_release(store, "coordinator", is_there=True)
     assert noted_releases(store) == {"coordinator": own_release(), "server": OTHER}
     releases = f"command {RELEASE}, coordinator {RELEASE}, server 9.9.9"
-    told = f"releases differ: {releases}; see docs/upgrades.md"
-    assert releases_text(releases_of(store)).strip() == told
+    reported = f"releases differ: {releases}; see docs/upgrades.md"
+    assert releases_text(releases_of(store)).strip() == reported
     note_release(store, "server", is_there=False)
     note_release(store, "server", is_there=False)
     assert releases_of(store) == {"command": RELEASE, "coordinator": RELEASE}
 
 
-def test_one_that_is_not_there_is_not_told_of(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_that_is_not_there_is_not_reported(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """A release that notes nothing may have stopped what another one had launched, or have launched it."""
     assert releases_of(store) == {"command": RELEASE, "coordinator": EARLIER}
     with monkeypatch.context() as patch:

@@ -216,7 +216,7 @@ def test_another_coordinator_waits_for_the_lock(home: UserFolder, resident: _Wat
     second.stop()
 
 
-def test_what_cannot_be_trained_is_told(home: UserFolder) -> None:
+def test_what_cannot_be_trained_is_reported(home: UserFolder) -> None:
     """An error that only a person can mend reaches whoever asks, and the coordinator goes on once it is mended."""
     made = _Watched(read_specification(home.config))
     source = (home.folder / "train.parquet").read_bytes()
@@ -266,7 +266,7 @@ def test_a_retrain_after_its_window_is_work(home: UserFolder) -> None:
     made.stop()
 
 
-def test_who_waits_for_news_is_not_told_that_nothing_is_to_do(home: UserFolder) -> None:
+def test_who_waits_for_news_is_not_reported_that_nothing_is_to_do(home: UserFolder) -> None:
     """In a batch window the coordinator is idle; who listens for what happens next hears that, and nothing before."""
     home.specify(erasure__batch_window_seconds=3600.0)
     made = _Watched(read_specification(home.config))

@@ -18,10 +18,10 @@ WITH_GPUS: Mapping[str, float] = {"CPU": 4.0, "GPU": 2.0}
 
 
 def _cluster(monkeypatch: pytest.MonkeyPatch, *nodes: Mapping[str, float], dead: int = 0) -> None:
-    told = [
+    reported = [
         {"NodeID": str(number), "Alive": number >= dead, "Resources": dict(node)} for number, node in enumerate(nodes)
     ]
-    monkeypatch.setattr(ray, "nodes", lambda: told)
+    monkeypatch.setattr(ray, "nodes", lambda: reported)
 
 
 def test_workers_are_counted_node_by_node(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,16 +36,18 @@ def test_workers_are_counted_node_by_node(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize(
-    ("settings", "told", "remedy"),
+    ("settings", "reported", "remedy"),
     [
         (ClusterSettings(cpus_per_worker=64), "the largest of 3 has 16 CPUs and 0 GPUs", "lower .* or add a node$"),
         (ClusterSettings(gpus_per_worker=1), "none of 3 nodes has a GPU", "gpus_per_worker = 0"),
     ],
 )
-def test_what_no_node_has(settings: ClusterSettings, told: str, remedy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_no_node_has(
+    settings: ClusterSettings, reported: str, remedy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It is said what is asked for, what there is, and which setting to change."""
     _cluster(monkeypatch, HEAD, SMALL, LARGE)
-    with pytest.raises(Invalid, match=f"no node can hold a worker of .*: {told}.*{remedy}"):
+    with pytest.raises(Invalid, match=f"no node can hold a worker of .*: {reported}.*{remedy}"):
         worker_count(settings, 3)
 
 

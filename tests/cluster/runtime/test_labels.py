@@ -98,10 +98,10 @@ def test_only_nodes_with_all_labels_count(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_site_that_is_away(alive: tuple[dict[str, Any], ...], monkeypatch: pytest.MonkeyPatch) -> None:
     """No node with the labels is no mistake in the specification: it is waited for, by name, and nobody stands in."""
     _play(monkeypatch, *alive)
-    told = "no node of the cluster has the labels site=north: waiting for site north .*no other node does its work"
-    with pytest.raises(Unavailable, match=told):
+    reported = "no node of the cluster has the labels site=north: waiting for site north .*no other node does its work"
+    with pytest.raises(Unavailable, match=reported):
         worker_count(PINNED, 1)
-    with pytest.raises(Unavailable, match=told):
+    with pytest.raises(Unavailable, match=reported):
         nodes.processors_of(NORTH)
     assert nodes_with(NORTH) == []
     assert waited_for(PINNED) == "waiting for site north: no node with the labels site=north can hold a worker"
@@ -123,8 +123,8 @@ def test_what_is_waited_for_at_a_site(monkeypatch: pytest.MonkeyPatch) -> None:
     """Free processors elsewhere are no comfort: it is said how much room the site has."""
     _play(monkeypatch, HEAD, SMALL)
     assert waited_for(ClusterSettings()) is None
-    told = "waiting for workers: nodes with the labels site=north hold 2 at once, of all federations together"
-    assert waited_for(PINNED) == told
+    reported = "waiting for workers: nodes with the labels site=north hold 2 at once, of all federations together"
+    assert waited_for(PINNED) == reported
     monkeypatch.setattr(ray, "available_resources", lambda: {"CPU": 0.5})
     assert waited_for(ClusterSettings()) == "waiting for workers: 0.5 CPUs are free in the cluster, a worker takes 1"
 
@@ -182,8 +182,8 @@ def test_a_worker_that_does_not_come_up_is_asked_after(monkeypatch: pytest.Monke
     setup: Any = None
     monkeypatch.setattr(silence, "is_short", lambda: True)
     assert RayPool(setup, PINNED, said.append)._wait({}, starting=True) == "worker"
-    told = "waiting for site north: no node with the labels site=north can hold a worker"
-    assert said == [f"{told}; 20 seconds now", f"{told}; 40 seconds now"]
+    reported = "waiting for site north: no node with the labels site=north can hold a worker"
+    assert said == [f"{reported}; 20 seconds now", f"{reported}; 40 seconds now"]
 
 
 def test_tasks_that_read_are_placed_by_their_labels(monkeypatch: pytest.MonkeyPatch) -> None:

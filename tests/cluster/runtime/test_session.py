@@ -53,18 +53,18 @@ def _is_ended() -> None:
 
 @pytest.mark.parametrize("error", [Exception("timed out"), OSError("full"), RuntimeError("x"), ImportError("y")])
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "reported"),
     [
         (ClusterSettings(), "Ray did not start on this machine: {} a busy machine may be too slow"),
         (ClusterSettings(address="10.0.0.1:6379"), "the Ray cluster does not answer: {}"),
     ],
 )
 def test_whatever_ray_raises_at_its_start_is_a_sentence(
-    begun: list[Any], settings: ClusterSettings, told: str, error: Exception
+    begun: list[Any], settings: ClusterSettings, reported: str, error: Exception
 ) -> None:
     """Ray raises a bare ``Exception`` when its processes come up too late: try again, it is no bug."""
     begun.append(_fails(error))
-    with pytest.raises(Unavailable, match=told.format(type(error).__name__)):
+    with pytest.raises(Unavailable, match=reported.format(type(error).__name__)):
         session.join_ray(settings)
 
 
@@ -89,9 +89,9 @@ def test_without_a_handler_of_ones_own_there_are_rays(begun: list[Any]) -> None:
     assert callable(signal.getsignal(signal.SIGTERM))
 
 
-def test_a_slow_start_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_start_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     """While Ray is joined the user hears what is waited for, and that interrupting is safe."""
-    told: list[str] = []
+    reported: list[str] = []
 
     @contextmanager
     def meanwhile(tell: Callable[[str], None], what: str) -> Iterator[None]:
@@ -99,9 +99,9 @@ def test_a_slow_start_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         yield
 
     monkeypatch.setattr(workers, "reporting_wait", meanwhile)
-    monkeypatch.setattr(workers, "join_ray", lambda _: bool(told) and False)
+    monkeypatch.setattr(workers, "join_ray", lambda _: bool(reported) and False)
     for address, heard in (("local", "Ray to start on this machine"), ("10.0.0.1:6379", "cluster at 10.0.0.1:6379")):
         specification = replace(specification_of(shards=1, slices=1), cluster=ClusterSettings(address=address))
-        Workers(specification, MemoryStore("nobody"), told.append).pool()
-        assert heard in told[-1]
-        assert told[-1].endswith("interrupting is safe")
+        Workers(specification, MemoryStore("nobody"), reported.append).pool()
+        assert heard in reported[-1]
+        assert reported[-1].endswith("interrupting is safe")

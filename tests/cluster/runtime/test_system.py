@@ -11,8 +11,8 @@ import pytest
 
 from cluster.runtime.process import reporting_wait
 from cluster.runtime.system import SteadyClock, many_at_once
-from coordinator.ports import Each, in_turn
 from coordinator.receipts.issuer import Registrar
+from storage.each import Each, in_turn
 from storage.errors import Unavailable
 from storage.stores.local import LocalStore
 from tests.coordinator.receipts.facts import evidence_of
@@ -79,36 +79,36 @@ class SetClock:
         return self.passed
 
 
-def test_a_clock_that_is_set_back_is_told_once() -> None:
+def test_a_clock_that_is_set_back_is_reported_once() -> None:
     """Time goes on from the latest one seen, as fast as seconds pass, until the clock has come up with it."""
-    told = list[str]()
+    reported = list[str]()
     below = SetClock()
-    clock, start = SteadyClock(below, told.append), below.time
+    clock, start = SteadyClock(below, reported.append), below.time
     assert clock.now() == start
     below.time, below.passed = start - timedelta(days=1), 5.0
     assert clock.now() == start
     below.passed = 7.5
     assert clock.now() == start + timedelta(seconds=2.5)
     assert clock.machine() == below.time
-    assert len(told) == 1
-    assert "86,400 seconds behind" in told[0]
+    assert len(reported) == 1
+    assert "86,400 seconds behind" in reported[0]
     below.time = start + timedelta(hours=1)
     assert clock.now() == below.time
 
 
 def test_no_time_falls_behind_the_record() -> None:
     """What others have recorded counts as seen; clocks that differ by a second are no matter."""
-    told = list[str]()
+    reported = list[str]()
     below = SetClock()
-    clock, start = SteadyClock.of(SteadyClock(below, told.append)), below.time
+    clock, start = SteadyClock.of(SteadyClock(below, reported.append)), below.time
     clock.saw(None)
     clock.saw(start + timedelta(seconds=1))
     clock.saw(start)
     assert clock.now() == start + timedelta(seconds=1)
-    assert told == []
+    assert reported == []
 
 
-def test_what_takes_long_is_told_until_it_is_over() -> None:
+def test_what_takes_long_is_reported_until_it_is_over() -> None:
     """While something starts it is said what is waited for, and since when; afterwards nothing more, not by an error
     either.
     """

@@ -97,20 +97,20 @@ def test_results_or_the_first_error(plan: list[list[str]], tasks: int, data: st.
     their own; deaths are made up for, but not for ever; nothing is left running.
     """
     fake = FakeRay(plan, lambda count: data.draw(st.integers(0, count - 1)))
-    numbers, told, remarks = itertools.count(), list[int](), list[str]()
+    numbers, reported, remarks = itertools.count(), list[int](), list[str]()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(crew, "ray", fake)
         patch.setattr(crew, "perform_task", fake)
 
         def run() -> list[int]:
             things = list(range(len(plan)))
-            return RayCrew(tasks, remarks.append)(abs, things, lambda: f"n{next(numbers)}", told.append, "shared")  # type: ignore[arg-type]
+            return RayCrew(tasks, remarks.append)(abs, things, lambda: f"n{next(numbers)}", reported.append, "shared")  # type: ignore[arg-type]
 
         expected = [_end(ends) for ends in plan]
         failure = next((end for end in expected if end != "done"), None)
         if failure is None:
             assert run() == [index * 10 for index in range(len(plan))]
-            assert sorted(told) == [index * 10 for index in range(len(plan))]
+            assert sorted(reported) == [index * 10 for index in range(len(plan))]
         else:
             with pytest.raises(SisaError, match=str(cause_of(_as_error(failure)).args[0])):
                 run()
@@ -136,12 +136,12 @@ def test_what_is_raised() -> None:
     """A task's own error as itself; of any other its kind alone, for its text may quote what was read."""
     own = Invalid("this is wrong", "make it right", row=3)
     assert cause_of(_raised(own)) is own
-    told = cause_of(_raised(ValueError("a cell's content")))
-    assert str(told) == "a task that reads data failed with ValueError its traceback is the cause of this error"
+    reported = cause_of(_raised(ValueError("a cell's content")))
+    assert str(reported) == "a task that reads data failed with ValueError its traceback is the cause of this error"
     assert isinstance(cause_of(WorkerCrashedError()), Unavailable)
 
 
-def test_waiting_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where nothing is done for long and no processor is free, it is said; later, or with free ones, it is not."""
     free = iter([0.0, 2.0])
 

@@ -99,9 +99,9 @@ def test_those_that_would_not_repeat_what_was_trained_are_named_and_not_used(mix
     world = mixed(A, B, A, A, fates=learned(0, 1, 2))
     assert world.pool.configuration(1, 3, A) == A
     assert world.used == ["node-00", "node-02", "node-03"]
-    (told,) = world.remarks
-    assert "workers on at-node-01 (node node-01) are not used because they differ in " in told
-    assert f"(probe: {str(B.profile.probe)[:12]} instead of {str(A.profile.probe)[:12]})" in told
+    (reported,) = world.remarks
+    assert "workers on at-node-01 (node node-01) are not used because they differ in " in reported
+    assert f"(probe: {str(B.profile.probe)[:12]} instead of {str(A.profile.probe)[:12]})" in reported
     assert world.train(0, 1, 2) == [0, 1, 2]
 
 
@@ -117,7 +117,7 @@ def test_where_the_one_that_was_asked_is_off_others_are_tried(mixed: Play) -> No
     world = mixed(B, C, B, A, fates=learned(0))
     assert world.pool.configuration(1, 1, A) == A
     assert world.used == ["node-03"]
-    assert sum("are not used" in told for told in world.remarks) == 2  # two kinds, of which one on two nodes
+    assert sum("are not used" in reported for reported in world.remarks) == 2  # two kinds, of which one on two nodes
     assert world.train(0) == [0]
 
 
@@ -146,7 +146,7 @@ def test_where_none_would_repeat_it_the_largest_group_is_used(mixed: Play) -> No
     present = world.pool.configuration(1, 3, A)
     assert present == C
     assert world.used == ["node-01", "node-02"]
-    assert [told.split(" are ")[0] for told in world.remarks] == ["workers on at-node-00 (node node-00)"]
+    assert [reported.split(" are ")[0] for reported in world.remarks] == ["workers on at-node-00 (node node-00)"]
     with pytest.raises(OtherConditions, match="the results of the same arithmetic"):
         check_configuration(A, present)
     # Asked again they say the same, though all of these nodes are known by now.
@@ -261,7 +261,7 @@ def test_those_at_work_take_over_what_no_successor_can(mixed: Play) -> None:
     world = mixed(A, A, B, fates={0: deque([AWAY, None]), 1: deque([None])})
     world.pool.configuration(1, 2, A)
     assert world.train(0, 1) == [0, 1]
-    assert sum("another one is started" in told for told in world.remarks) == 1
+    assert sum("another one is started" in reported for reported in world.remarks) == 1
 
 
 def test_once_all_that_computed_alike_are_gone_it_is_said(mixed: Play) -> None:
@@ -275,11 +275,13 @@ def test_once_all_that_computed_alike_are_gone_it_is_said(mixed: Play) -> None:
 def test_what_is_waited_for_is_said_of_the_nodes_that_count(mixed: Play) -> None:
     """Processors that are free on nodes that are avoided are none."""
     mixed(A, B)
-    told = waited_for(ClusterSettings(), {"node-00"})
-    assert told is not None
-    assert told.startswith("waiting for workers: nodes whose workers compute the same bits hold 1 at once, of all ")
-    told = waited_for(ClusterSettings(), {"node-00", "node-01"})
-    assert told == "waiting for a node of the same kind: no node whose workers compute the same bits can hold a worker"
+    reported = waited_for(ClusterSettings(), {"node-00"})
+    assert reported is not None
+    assert reported.startswith("waiting for workers: nodes whose workers compute the same bits hold 1 at once, of all ")
+    reported = waited_for(ClusterSettings(), {"node-00", "node-01"})
+    assert (
+        reported == "waiting for a node of the same kind: no node whose workers compute the same bits can hold a worker"
+    )
 
 
 def test_a_node_of_another_release_is_named_and_its_worker_not_asked_again(mixed: Play) -> None:

@@ -15,28 +15,28 @@ from cluster.training.silence import Place, awaited_workers, hushed
 NODES = [{"NodeID": "afar", "NodeManagerAddress": "10.0.0.2"}]
 
 
-def test_a_stopped_worker_is_told() -> None:
+def test_a_stopped_worker_is_reported() -> None:
     """A worker on this node is looked at: at work nothing is said of it, stopped it is named, with what to do."""
     with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as process:
         places = [Place("here", process.pid), Place("here", os.getpid())]
         assert hushed(places, "here", NODES, again=1) == []
         process.send_signal(signal.SIGSTOP)
         os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
-        told = (
+        reported = (
             f"the worker in process {process.pid} is stopped (SIGSTOP): 'kill -CONT {process.pid}' lets it go on, after"
             f" 'kill -9 {process.pid}' another one takes its place"
         )
-        assert [hushed(places, "here", NODES, again=again) for again in (1, 2, 3)] == [[told]] * 3
+        assert [hushed(places, "here", NODES, again=again) for again in (1, 2, 3)] == [[reported]] * 3
         process.kill()
     assert hushed(places[:1], "here", NODES, again=1) == []
 
 
 def test_workers_on_other_nodes_are_named_now_and_then() -> None:
     """A long slice takes as long as it takes, and from here nobody sees more: it is said less and less often."""
-    told = [hushed([Place("afar", 7)], "here", NODES, again=again) for again in range(1, 10)]
-    assert [bool(each) for each in told] == [True, True, False, True, False, False, False, True, False]
+    reported = [hushed([Place("afar", 7)], "here", NODES, again=again) for again in range(1, 10)]
+    assert [bool(each) for each in reported] == [True, True, False, True, False, False, False, True, False]
     said = "no word from process 7 on 10.0.0.2 (node afar): wait, if a slice may take so long; if it is stopped there"
-    assert told[0] == [f"{said}, end it"]
+    assert reported[0] == [f"{said}, end it"]
 
 
 def test_workers_that_start_wait_for_no_processors(monkeypatch: pytest.MonkeyPatch) -> None:

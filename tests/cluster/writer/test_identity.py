@@ -90,9 +90,9 @@ def test_an_account_that_only_reads_serves_what_was_trained(home: UserFolder, mo
     travels = with_key_in_store(store, specification)
     assert partition_key(store, travels, draw=False) == bytes.fromhex(KEY)
     store.delete(KEY_OBJECT)
-    with pytest.raises(Unavailable, match="cannot be put there: the store's server denied") as told:
+    with pytest.raises(Unavailable, match="cannot be put there: the store's server denied") as reported:
         with_key_in_store(store, specification)
-    assert "'sisa train' or 'sisa launch' once" in told.value.remedy
+    assert "'sisa train' or 'sisa launch' once" in reported.value.remedy
 
 
 def test_the_coordinator_gets_none(home: UserFolder, monkeypatch: pytest.MonkeyPatch) -> None:

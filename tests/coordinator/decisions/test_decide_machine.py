@@ -75,7 +75,7 @@ class Decisions(RuleBasedStateMachine):
         self.points: frozenset[int] = frozenset()
         self.erased: frozenset[int] = frozenset()
         self.named: dict[str, frozenset[int]] = {}
-        self.told: list[CheckpointWritten] = []
+        self.reported: list[CheckpointWritten] = []
         self.removals: list[PointsRemoved] = []
         self.seen: dict[Sha256, frozenset[int]] = {}
         self.owed: set[ObjectKey] = set()
@@ -284,7 +284,7 @@ class Decisions(RuleBasedStateMachine):
             seen = [held[where] for where in _PLACES if where.shard == shard and where.slice <= lineage.slice]
             self.seen[lineage.digest()] = frozenset().union(*seen)
             event = CheckpointWritten(shard=ShardId(shard), checkpoint=checkpoint_of(lineage), at="2")
-            self.told.append(event)
+            self.reported.append(event)
             self.happen(event, frozenset({shard}))
             assert decide(self.state, event)[0] == self.state
 
@@ -297,11 +297,11 @@ class Decisions(RuleBasedStateMachine):
         assert self.state.published
         assert not self.state.at_once
 
-    @precondition(lambda self: self.told)
+    @precondition(lambda self: self.reported)
     @rule(data=st.data())
     def hear_again(self, data: st.DataObject) -> None:
         """An old checkpoint is told of once more: neither an object in use nor a condemned one is taken."""
-        event = data.draw(st.sampled_from(self.told))
+        event = data.draw(st.sampled_from(self.reported))
         if event.checkpoint.key in {*self.state.condemned, *self.state.referenced()}:
             assert decide(self.state, event)[0] == self.state
 

@@ -56,14 +56,14 @@ def test_storage() -> None:
 
 
 @pytest.mark.parametrize(("requests", "warned"), [(14, False), (15, True), (40, True)])
-def test_gain_gone_is_told_from_three_requests_a_shard(requests: int, warned: bool) -> None:
+def test_gain_gone_is_reported_from_three_requests_a_shard(requests: int, warned: bool) -> None:
     """From K = 3S on the operator is told that the gain is mostly gone, and how many shards would help."""
     warnings = make(requests=requests).warnings
     assert any("mostly gone" in warning for warning in warnings) == warned
     assert any(f"more than {requests // 3} shards" in warning for warning in warnings) == warned
 
 
-def test_too_fine_a_partition_is_told() -> None:
+def test_too_fine_a_partition_is_reported() -> None:
     """Slices that must stay empty, and shards smaller than a batch, are named with their remedy."""
     assert "leave many slices empty" in make(points=24).warnings[0]
     assert "less than one batch of 16" in make(points=70).warnings[0]

@@ -102,7 +102,7 @@ def test_costs_by_hand() -> None:
     assert plan.fraction == pytest.approx(32 / 84)
 
 
-def test_what_it_took_last_time_is_told() -> None:
+def test_what_it_took_last_time_is_reported() -> None:
     """Seconds are those of the checkpoints that are given up; nothing is known before training."""
     state = federation((2, 2, 2))
     assert plan_retrain(state, {place(0, 1): 1}, EPOCHS).shards[0].seconds == 0

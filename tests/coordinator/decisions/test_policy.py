@@ -239,7 +239,7 @@ EVENTS = [
 
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: type(event).__name__)
 @pytest.mark.parametrize("state", [waiting, touched, held, refused, cancelled, extended], ids=lambda s: s.__name__)
-def test_events_told_twice_change_nothing(event: Event, state: State) -> None:
+def test_events_reported_twice_change_nothing(event: Event, state: State) -> None:
     """Whatever the stage, an event that is replayed finds its work done, and one for nobody does nothing."""
     before = state()
     once = then(before, event)

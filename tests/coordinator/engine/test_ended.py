@@ -196,7 +196,7 @@ def test_finding_one_reads_one_small_object(small: Small, monkeypatch: pytest.Mo
         assert len(reads) <= 1
 
 
-def test_a_damaged_bucket_is_told_and_trusted_for_nothing(small: Small) -> None:
+def test_a_damaged_bucket_is_reported_and_trusted_for_nothing(small: Small) -> None:
     """An id that may be in it is neither new nor known; a verification names the object."""
     several(small)
     ref = next(ref for ref in small.state.ended.buckets if ref is not None)

@@ -230,7 +230,7 @@ def test_a_manifest_without_a_place_is_refused(place: Json, store: MemoryStore) 
         read_state(store)
 
 
-def test_a_gap_in_the_journal_is_told(store: MemoryStore) -> None:
+def test_a_gap_in_the_journal_is_reported(store: MemoryStore) -> None:
     """Entries that are missing before later ones are never passed over."""
     ledger = Ledger.start(store, CountingNames(), FRESH)
     for number in range(3):

@@ -165,7 +165,7 @@ def test_what_was_erased_stays_out_under_another_name(federation: SmallFederatio
     assert scan_residue(federation.store, federation.state).found == ()
 
 
-def test_a_source_that_is_spelt_like_an_erased_person_is_told_of(federation: SmallFederation[HashState]) -> None:
+def test_a_source_that_is_spelt_like_an_erased_person_is_reported(federation: SmallFederation[HashState]) -> None:
     """New data points of another spelling come in, and their number is on record."""
     accept(federation, "er-1", subjects=["noah"])
     ended(federation, "er-1")

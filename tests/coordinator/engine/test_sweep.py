@@ -67,7 +67,7 @@ def test_requests_that_keep_coming_wait_for_once(store: BusyStore) -> None:
     assert left_over(store, ledger.state) == []
 
 
-def test_another_process_that_writes_is_told_of(store: BusyStore) -> None:
+def test_another_process_that_writes_is_reported(store: BusyStore) -> None:
     """Objects of somebody who knows no lock are an error with a remedy, not an endless loop."""
     ledger = Ledger.start(store, CountingNames(), FRESH)
     store.turns.append(store.leave)

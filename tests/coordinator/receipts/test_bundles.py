@@ -233,8 +233,8 @@ def test_keys_of_the_wrong_purpose_count_for_nothing() -> None:
     assert not verify_bundle(BUNDLE, ()).is_valid
     forged = receipts(1, SigningKey(RECEIPTS, bytes(range(1, 33))))[0]
     assert not verify_bundle(forged, KEYS).is_valid
-    told = verify_bundle(replace(forged, keys=(LOG_KEY.public, LOG_KEY.public)), KEYS)
-    assert told.failures[0].startswith("the receipt's signature: the envelope is signed by none of the known keys")
+    reported = verify_bundle(replace(forged, keys=(LOG_KEY.public, LOG_KEY.public)), KEYS)
+    assert reported.failures[0].startswith("the receipt's signature: the envelope is signed by none of the known keys")
 
 
 def test_values_of_another_kind_are_refused() -> None:

@@ -46,7 +46,7 @@ def test_the_statement_is_in_toto() -> None:
     assert canonical_json(json.loads(payload)) == payload
 
 
-def test_the_request_is_told() -> None:
+def test_the_request_is_reported() -> None:
     """Counts, due date and the time of every state are in the receipt."""
     request = stated()["predicate"]["request"]
     assert (request["id"], request["subjects"], request["ids"], request["unknown"]) == ("first", 1, 0, 0)
@@ -54,7 +54,7 @@ def test_the_request_is_told() -> None:
     assert list(request["times"]) == sorted(["accepted", "planned", "quarantined", "retraining", "published", "purged"])
 
 
-def test_only_the_requests_shards_are_told() -> None:
+def test_only_the_requests_shards_are_reported() -> None:
     """Shards of other requests are not in it, and the affected one has slices, counts and lineages of both sides."""
     before, after = two_erasures()
     found = collect_evidence("first", before, after, manifests=MANIFESTS, scan=SCAN, store=STORE)
@@ -83,7 +83,7 @@ def test_every_object_that_is_gone_is_named() -> None:
     assert [each.key for each in found.purged] == sorted(keys)
 
 
-def test_keyrings_and_exceptions_are_told() -> None:
+def test_keyrings_and_exceptions_are_reported() -> None:
     """Destroyed keys, and what the erasure does not reach, are in the receipt; the standing limits always are."""
     before, after = two_erasures()
     found = collect_evidence(
@@ -103,7 +103,7 @@ def test_keyrings_and_exceptions_are_told() -> None:
     assert "The operator stated these facts" in predicate["proves"]
 
 
-def test_conditions_are_told() -> None:
+def test_conditions_are_reported() -> None:
     """Numerics profile, manifests, scan, store, generation and floor are in the receipt."""
     predicate = stated()["predicate"]
     assert predicate["numerics_profile"]["torch"] == "2"

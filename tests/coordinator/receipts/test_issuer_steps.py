@@ -113,10 +113,10 @@ def test_new_keys_take_over(memory: MemoryStore) -> None:
     at_work = registrar(memory)
     old = at_work.issue(evidence_of("old"))
     kept = checked(memory, None).checkpoint
-    told = registrar(memory).rotate_keys()
-    assert [each.state for each in told] == [KeyState.SIGNS, KeyState.SIGNS, KeyState.RETIRED, KeyState.RETIRED]
+    reported = registrar(memory).rotate_keys()
+    assert [each.state for each in reported] == [KeyState.SIGNS, KeyState.SIGNS, KeyState.RETIRED, KeyState.RETIRED]
     new = at_work.issue(evidence_of("new"))
-    signing = {each.key for each in told if each.state is KeyState.SIGNS}
+    signing = {each.key for each in reported if each.state is KeyState.SIGNS}
     assert set(new.keys) == signing
     assert not set(old.keys) & signing
     for bundle in (old, new):
@@ -147,11 +147,11 @@ def test_a_rotation_that_breaks_off(memory: MemoryStore, when: str, error: type[
     except (Crash, OutcomeUnknown):
         registrar(memory).issue(evidence_of("amid"))
         assert_sound(memory, "before", "amid")
-    told = registrar(memory).rotate_keys()
-    assert [each.state for each in told].count(KeyState.SIGNS) == 2
-    assert KeyState.REPLACED not in [each.state for each in told]
+    reported = registrar(memory).rotate_keys()
+    assert [each.state for each in reported].count(KeyState.SIGNS) == 2
+    assert KeyState.REPLACED not in [each.state for each in reported]
     bundle = registrar(memory).issue(evidence_of("after"))
-    assert set(bundle.keys) == {each.key for each in told if each.state is KeyState.SIGNS}
+    assert set(bundle.keys) == {each.key for each in reported if each.state is KeyState.SIGNS}
     assert registrar(memory).check_all(["before", "after"]).broken == ()
     assert checked(memory, kept).earlier == 1
     for purpose in (RECEIPTS, CHECKPOINTS):

@@ -34,9 +34,9 @@ def other() -> Iterator[MemoryStore]:
     store.forget()
 
 
-def registrar(store: ObjectStore, witness: ObjectStore | None, told: list[str] | None = None) -> Registrar:
+def registrar(store: ObjectStore, witness: ObjectStore | None, reported: list[str] | None = None) -> Registrar:
     """A registrar of a process that has just started."""
-    tell = (lambda _: None) if told is None else told.append
+    tell = (lambda _: None) if reported is None else reported.append
     return Registrar(
         store, VirtualClock(), CountingNames("log"), witness=Witness(witness) if witness else None, tell=tell
     )
@@ -49,8 +49,8 @@ def kept(witness: ObjectStore) -> list[int]:
 
 def test_every_batch_is_witnessed(memory: MemoryStore, other: MemoryStore) -> None:
     """Each batch's checkpoint is kept as it is signed, and every check compares the log with the newest one."""
-    told: list[str] = []
-    one = registrar(memory, other, told)
+    reported: list[str] = []
+    one = registrar(memory, other, reported)
     one.issue(evidence_of("a"))
     one.issue_all([evidence_of("b"), evidence_of("c")])
     one.issue(evidence_of("b"))  # issued before: nothing new
@@ -59,7 +59,7 @@ def test_every_batch_is_witnessed(memory: MemoryStore, other: MemoryStore) -> No
     assert (found.problems, found.earlier, found.checkpoint) == ((), 3, registrar(memory, other).witnessed())
     assert registrar(memory, None).check_log().earlier is None
     assert registrar(memory, other).check_all(["a", "b", "c"]).broken == ()
-    assert told == []
+    assert reported == []
 
 
 def test_a_log_that_was_cut_back_shows(memory: MemoryStore, other: MemoryStore) -> None:
@@ -73,10 +73,10 @@ def test_a_log_that_was_cut_back_shows(memory: MemoryStore, other: MemoryStore) 
     assert registrar(memory, None).check_all(["a"]).broken == ()
     assert not registrar(memory, other).check_log().is_sound
     assert registrar(memory, other).check_all(["a"]).broken[0].startswith("log: ")
-    told: list[str] = []
-    registrar(memory, other, told).issue(evidence_of("c"))  # the same size again, and another entry
-    assert len(told) == 1
-    assert "the witness keeps another checkpoint of this size: the log was rewritten since" in told[0]
+    reported: list[str] = []
+    registrar(memory, other, reported).issue(evidence_of("c"))  # the same size again, and another entry
+    assert len(reported) == 1
+    assert "the witness keeps another checkpoint of this size: the log was rewritten since" in reported[0]
     assert not registrar(memory, other).check_log().is_sound
 
 
@@ -88,11 +88,11 @@ def test_a_witness_out_of_reach_stops_nothing(
     """Whatever the witness's store answers, the receipt is issued and the log checked; it is told, and made up for."""
     registrar(memory, other).issue(evidence_of("a"))
     faults = [Fault(when="before", operation=operation, error=error) for _ in range(70)]  # type: ignore[arg-type]
-    witness, told = FaultyStore(other, tuple(faults)), list[str]()
-    bundle = registrar(memory, witness, told).issue(evidence_of("b"))
-    assert registrar(memory, witness, told).check_all(["a", "b"]).broken == ()
+    witness, reported = FaultyStore(other, tuple(faults)), list[str]()
+    bundle = registrar(memory, witness, reported).issue(evidence_of("b"))
+    assert registrar(memory, witness, reported).check_all(["a", "b"]).broken == ()
     assert registrar(memory, None).find("b") == bundle
-    assert all(each.startswith(("the witness did not take", "the log was not compared")) for each in told)
+    assert all(each.startswith(("the witness did not take", "the log was not compared")) for each in reported)
     registrar(memory, other).issue(evidence_of("c"))
     assert registrar(memory, other).check_log().earlier == 3
 

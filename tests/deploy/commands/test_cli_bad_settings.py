@@ -150,7 +150,7 @@ def test_every_command_tells_the_line_of_a_bad_setting(words: tuple[str, ...], h
     assert f"line {shards + 1}: [partition] shards" in said.error["message"]
 
 
-def test_unreadable_toml_is_told_with_its_line(home: UserFolder) -> None:
+def test_unreadable_toml_is_reported_with_its_line(home: UserFolder) -> None:
     """A syntax error names its line, and shows nothing of it: the line may hold the partition key."""
     lines = home.config.read_text(encoding="utf-8").splitlines()
     key = next(number for number, line in enumerate(lines) if line.startswith("key"))

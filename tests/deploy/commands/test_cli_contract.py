@@ -233,7 +233,7 @@ def test_init_keeps_what_is_there(home: UserFolder) -> None:
     assert home.json("train").code == 0
 
 
-def test_a_second_writer_is_told_who_holds_the_store(trained: UserFolder) -> None:
+def test_a_second_writer_is_reported_who_holds_the_store(trained: UserFolder) -> None:
     """While one writes, another is refused with exit code 4 and told which command it is; readers go on."""
     import cluster
 
@@ -244,7 +244,7 @@ def test_a_second_writer_is_told_who_holds_the_store(trained: UserFolder) -> Non
         assert trained.json("evaluate", "train.parquet").code == 0
 
 
-def test_an_interrupt_is_told(home: UserFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_is_reported(home: UserFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C ends with a sentence that says it is safe, and with no traceback."""
 
     def interrupted(*_: object) -> None:
@@ -255,7 +255,7 @@ def test_an_interrupt_is_told(home: UserFolder, monkeypatch: pytest.MonkeyPatch)
     assert (said.code, said.error["kind"]) == (1, "interrupted")
 
 
-def test_a_bug_is_told_without_its_text(home: UserFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bug_is_reported_without_its_text(home: UserFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     """An unexpected error gives its type alone, for its text may hold a person's data."""
 
     def broken(*_: object) -> None:

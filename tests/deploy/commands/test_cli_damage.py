@@ -77,7 +77,7 @@ def test_a_corrupt_slice_file_is_read_again_from_the_source(trained: UserFolder)
     assert trained.json("verify").code == 0
 
 
-def test_a_corrupt_slice_file_without_source_is_told(trained: UserFolder) -> None:
+def test_a_corrupt_slice_file_without_source_is_reported(trained: UserFolder) -> None:
     """Where the source is gone as well, nothing is touched, and the remedy says what to bring back."""
     _flip(_slice_file(trained, 2))
     (trained.folder / "train.parquet").rename(trained.folder / "away.parquet")

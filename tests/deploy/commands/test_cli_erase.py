@@ -226,7 +226,7 @@ def test_a_request_that_names_nobody_is_refused(words: Sequence[str], text: str,
     assert MARKED not in said.out + said.err
 
 
-def test_bad_lines_are_told_by_number(trained: UserFolder) -> None:
+def test_bad_lines_are_reported_by_number(trained: UserFolder) -> None:
     """Each kind of bad line is told with the numbers of its lines; an end of line may be Windows's, and the last one
     may have none; the longest name that is allowed is none of them.
     """
@@ -250,7 +250,7 @@ def test_bad_lines_are_told_by_number(trained: UserFolder) -> None:
     assert "nothing was erased" in said.error["remedy"]
 
 
-def test_of_many_bad_lines_the_first_ten_are_told(trained: UserFolder) -> None:
+def test_of_many_bad_lines_the_first_ten_are_reported(trained: UserFolder) -> None:
     """A file of another kind gives ten numbers and a count, however long its lines are; nothing of it is erased."""
     (trained.folder / "bad.txt").write_bytes((b"\x00" * 5000 + b"\n") * 3 + b"\n" * 4000 + MARKED.encode())
     message = trained.refused("erase", "--file", "bad.txt").error["message"]
@@ -348,9 +348,9 @@ def test_status_shows_requests_with_due_dates(trained: UserFolder) -> None:
     assert request["state"] == "complete"
     assert request["received_at"] < request["due_at"]
     assert not request["overdue"]
-    told = trained.run("status", "er-1").out
+    reported = trained.run("status", "er-1").out
     states = ("accepted", "planned", "quarantined", "retraining", "published", "purged", "complete")
     assert request["times"].keys() == set(states)
-    assert [line.split()[1] for line in told.splitlines() if line.startswith("  2")] == list(states)
+    assert [line.split()[1] for line in reported.splitlines() if line.startswith("  2")] == list(states)
     times = [request["times"][state] for state in states]
     assert times == sorted(times)

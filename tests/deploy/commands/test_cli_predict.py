@@ -138,7 +138,7 @@ def test_bad_data_points_are_refused(command: str, spoil: object, texts: tuple[s
         (("evaluate", "none.parquet"), ("no data point to evaluate on",)),
     ],
 )
-def test_what_cannot_be_done_is_told(words: tuple[str, ...], texts: tuple[str, ...], trained: UserFolder) -> None:
+def test_what_cannot_be_done_is_reported(words: tuple[str, ...], texts: tuple[str, ...], trained: UserFolder) -> None:
     """An unknown ending, a folder or file that is not there, data without labels: wrong input, and nothing written."""
     columns = small_points()
     trained.write("none.parquet", {name: values[:0] for name, values in columns.items()})

@@ -61,7 +61,7 @@ def test_a_replica_refuses_it(restored: UserFolder) -> None:
         standing.load()
 
 
-def test_it_is_told_wherever_somebody_looks(restored: UserFolder) -> None:
+def test_it_is_reported_wherever_somebody_looks(restored: UserFolder) -> None:
     """Status names the requests, and verify does not hold."""
     assert restored.json("status").data["forgotten"] == ["er-1"]
     assert "THE STATE WAS PUT BACK" in restored.run("status").out

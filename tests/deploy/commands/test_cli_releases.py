@@ -58,9 +58,9 @@ def test_launch_tells_of_replicas_that_are_left_over(left_over: UserFolder, monk
         return launched
 
     monkeypatch.setattr(launch, "launch_coordinator", launch_coordinator)
-    told = left_over.run("launch").out
-    assert f"its release is {RELEASE}" in told
-    assert "the API is still served by release 9.9.9: run 'sisa serve'" in told
+    reported = left_over.run("launch").out
+    assert f"its release is {RELEASE}" in reported
+    assert "the API is still served by release 9.9.9: run 'sisa serve'" in reported
     releases = left_over.json("launch").data["releases"]
     assert releases == {"command": RELEASE, "coordinator": RELEASE, "server": "9.9.9"}
     note_release(left_over.objects, "server", is_there=True)

@@ -129,7 +129,7 @@ def test_a_paused_request_touches_nothing_until_it_is_released(trained: UserFold
     assert request(trained, "show", "er-1").data == trained.json("status", "er-1").data == done.data
 
 
-def test_people_are_told_of_a_pause(trained: UserFolder) -> None:
+def test_people_are_reported_a_pause(trained: UserFolder) -> None:
     """The text names the reason and the way on; the table of all requests shows it too."""
     said = trained.run("erase", "--subject", MARKED, "--request-id", "er-1", "--hold", "legal hold 7/26")
     assert "request er-1: waiting; nothing of it is removed while it is paused: legal hold 7/26" in said.out
@@ -137,8 +137,8 @@ def test_people_are_told_of_a_pause(trained: UserFolder) -> None:
     assert "request er-1: waiting" in said.err
     assert "er-1     waiting       0  -" in trained.run("status").out
     assert "paused since 2" in trained.run("status", "er-1").out
-    told = run("request", "release", "er-1", "--config", str(trained.config))
-    assert "request er-1: complete; 4 data points erased, shards retrained: " in told.out
+    reported = run("request", "release", "er-1", "--config", str(trained.config))
+    assert "request er-1: complete; 4 data points erased, shards retrained: " in reported.out
     assert "paused from 2" in trained.run("status", "er-1").out
 
 
@@ -165,7 +165,7 @@ def test_a_request_may_be_paused_later_and_withdrawn(trained: UserFolder, monkey
     assert trained.json("erase", "--subject", MARKED).data["points"] == 4
 
 
-def test_a_request_submitted_after_its_end_is_told_so(trained: UserFolder) -> None:
+def test_a_request_submitted_after_its_end_is_reported_so(trained: UserFolder) -> None:
     """A request that is complete or refused is not done again, and the command says since when it is so."""
     for name, state, code in ((MARKED, "complete", 0), ("nobody", "refused", 2)):
         words = ("erase", "--subject", name, "--request-id", f"er-{name}")
@@ -187,8 +187,8 @@ def test_a_due_date_is_extended_once(trained: UserFolder) -> None:
     assert (said.code, moved) == (0, timedelta(days=60))
     (extension,) = said.data["extensions"]
     assert (extension["reason"], extension["previous_due_at"]) == ("for the court", held["due_at"])
-    told = trained.run("status", "er-1").out
-    assert f"extended on {extension['at'][:10]}, due on {held['due_at'][:10]} until then: for the court" in told
+    reported = trained.run("status", "er-1").out
+    assert f"extended on {extension['at'][:10]}, due on {held['due_at'][:10]} until then: for the court" in reported
 
 
 @pytest.mark.parametrize(
@@ -273,9 +273,9 @@ def test_requests_wait_for_each_other_until_they_are_due(waiting: UserFolder) ->
     assert "for all that come until then: 2 so far" in second.out
     assert "'sisa train' does it now" in second.out
     assert "nothing is spent yet" in second.out
-    told = waiting.run("status").out
-    assert f"retrains from {day}" in told
-    assert "to be carried out" not in told
+    reported = waiting.run("status").out
+    assert f"retrains from {day}" in reported
+    assert "to be carried out" not in reported
     assert f"retrains from {day}" in waiting.run("status", "er-1").out
 
 
@@ -318,9 +318,9 @@ def test_expected_cost_stands_beside_the_real_one(trained: UserFolder) -> None:
     full = trained.json("status").data["full_point_epochs"]
     assert full == priced["full_point_epochs"]
     line = f"expected {priced['point_epochs']:,} point-epochs ("
-    told = trained.run("status", "er-1").out
-    assert line in told
-    assert f"{priced['point_epochs'] / full:.1%} of a full retrain" in told
+    reported = trained.run("status", "er-1").out
+    assert line in reported
+    assert f"{priced['point_epochs'] / full:.1%} of a full retrain" in reported
     again = trained.run("erase", "--subject", EARLY)
     assert "; spent " in again.out
     assert " of a full retrain" in again.out
@@ -394,9 +394,9 @@ def test_a_failed_request_says_why_and_is_mended(waiting: UserFolder) -> None:
     assert (failed["state"], failed["stage"]) == ("failed", "accepted")
     assert failed["failed_at"]
     assert failed["reason"]
-    told = waiting.run("status", "er-1").out
-    assert "failed on 2" in told
-    assert failed["reason"] in told
+    reported = waiting.run("status", "er-1").out
+    assert "failed on 2" in reported
+    assert failed["reason"] in reported
     assert "er-1     failed" in waiting.run("status").out
     assert waiting.json("train").code == 0
     ended = waiting.json("status", "er-1").data

@@ -216,7 +216,7 @@ def test_an_officer_intervenes(served: Served) -> None:
     assert (shown.code, shown.data["state"], shown.data["reason"]) == (0, "cancelled", "by the person")
 
 
-def test_the_status_is_told_by_role(served: Served) -> None:
+def test_the_status_is_reported_by_role(served: Served) -> None:
     """An auditor sees the requests, whoever predicts only the federation; the object is that of the command here."""
     assert served.json("erase", "erase", "--subject", person(7), "--request-id", "er-7").code == 0
     seen = served.json("audit", "status")
@@ -249,7 +249,7 @@ def test_the_status_is_told_by_role(served: Served) -> None:
         ("predict", ("predict", "asked.csv", "--out", "out.xls"), "invalid", "ending is unknown"),
     ],
 )
-def test_wrong_usage_is_told(served: Served, role: Role, words: tuple[str, ...], kind: str, text: str) -> None:
+def test_wrong_usage_is_reported(served: Served, role: Role, words: tuple[str, ...], kind: str, text: str) -> None:
     """What nobody can do, or not with this token, ends with 2 and the reason."""
     said = served.json(role, *words)
     assert (said.code, said.error["kind"]) == (2, kind)
@@ -354,7 +354,7 @@ def test_an_answers_status_becomes_the_exit_code(curt: Callable[[int, bytes], st
 
 @pytest.mark.parametrize(("status", "body", "code"), [(200, b"<html>", 1), (301, b"", 2), (404, b"<html>", 2)])
 @pytest.mark.parametrize("words", [("status",), ("status", "er-1"), ("predict", "asked.csv", "--out", "out.csv")])
-def test_another_server_is_told(
+def test_another_server_is_reported(
     curt: Callable[[int, bytes], str], stranger: Path, words: tuple[str, ...], status: int, body: bytes, code: int
 ) -> None:
     """Who answers and is not the API is named as the likely mistake: the address."""

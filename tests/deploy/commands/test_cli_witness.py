@@ -21,8 +21,8 @@ def test_a_witness_may_be_named_at_any_time(trained: UserFolder, monkeypatch: py
     assert trained.json("erase", "--subject", "secret-person-001", "--request-id", "er-1").code == 0
     assert "witness" not in {each["check"] for each in trained.json("doctor").data["checks"]}
     trained.specify(receipts__witness="./witness")
-    told = _witness(trained)
-    assert (told["ok"], told["message"]) == (False, "the witness keeps the log up to entry 0 of 1")
+    reported = _witness(trained)
+    assert (reported["ok"], reported["message"]) == (False, "the witness keeps the log up to entry 0 of 1")
     shutil.copytree(trained.store, trained.folder / "earlier")
     assert trained.json("erase", "--subject", "secret-person-002", "--request-id", "er-2").code == 0
     assert _witness(trained)["message"] == "keeps the receipts' log up to its last entry, 2"
@@ -44,7 +44,7 @@ def test_a_witness_in_the_store_is_none(trained: UserFolder) -> None:
     assert "[receipts] witness is empty" in trained.json("log").error["message"]
 
 
-def test_a_witness_out_of_reach_is_told(trained: UserFolder) -> None:
+def test_a_witness_out_of_reach_is_reported(trained: UserFolder) -> None:
     """An erasure is complete and says that the witness could not be written."""
     (trained.folder / "blocked").write_text("a file", encoding="utf-8")
     trained.specify(receipts__witness="blocked/witness")

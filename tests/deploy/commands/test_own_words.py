@@ -20,7 +20,7 @@ print(json.dumps([words, line.split(chr(0)), len(list(Path("/proc/self/fd").iter
 """
 
 
-def _told(*words: str) -> tuple[list[str], list[str], int]:
+def _reported(*words: str) -> tuple[list[str], list[str], int]:
     ended = subprocess.run([sys.executable, "-W", "ignore", "-c", _TELL, *words], capture_output=True, check=True)
     found, line, files = json.loads(ended.stdout)
     return found, line, files
@@ -37,20 +37,20 @@ def _told(*words: str) -> tuple[list[str], list[str], int]:
 )
 def test_the_command_has_its_words_and_its_command_line_has_none(words: tuple[str, ...]) -> None:
     """Whatever they are, all words arrive as they were; what runs can still be seen, and no file stays open."""
-    found, line, files = _told(*words)
+    found, line, files = _reported(*words)
     shown = [words[0]] if words[0].isalpha() else []
     assert found == list(words)
     assert line[1:4] == ["-W", "ignore", "-c"]
     assert [*line[5:-2], line[-1]] == [*shown, ""]
     assert line[-2].startswith("@memory:")
     assert line[-2].removeprefix("@memory:").isdecimal()
-    assert files == _told("status")[2]
+    assert files == _reported("status")[2]
 
 
 def test_one_word_is_left_as_it_is() -> None:
     """``sisa status`` is started once: there is nothing to take away."""
-    assert _told("status")[:2] == (["status"], [sys.executable, "-W", "ignore", "-c", _TELL, "status", ""])
-    assert _told()[0] == []
+    assert _reported("status")[:2] == (["status"], [sys.executable, "-W", "ignore", "-c", _TELL, "status", ""])
+    assert _reported()[0] == []
 
 
 def test_the_installed_command_does_it(tmp_path: Path) -> None:

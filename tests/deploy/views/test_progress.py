@@ -63,7 +63,7 @@ STORY: tuple[Notice, ...] = (
 )
 
 
-def _told(stream: io.StringIO, story: tuple[Notice, ...], *, quiet: bool = False) -> str:
+def _reported(stream: io.StringIO, story: tuple[Notice, ...], *, quiet: bool = False) -> str:
     with listening(stream, quiet=quiet) as listener:
         for notice in story:
             listener(notice)
@@ -72,7 +72,7 @@ def _told(stream: io.StringIO, story: tuple[Notice, ...], *, quiet: bool = False
 
 def test_lines_without_a_terminal() -> None:
     """Each slice, state and remark is a line; ingest speaks at every doubling; no control characters."""
-    assert _told(io.StringIO(), STORY).splitlines() == [
+    assert _reported(io.StringIO(), STORY).splitlines() == [
         "ingest: 100 data points",
         "ingest: 2,000 data points",
         "a remark [with brackets]",
@@ -87,7 +87,7 @@ def test_lines_without_a_terminal() -> None:
 
 def test_bars_on_a_terminal() -> None:
     """A terminal gets a bar per shard, with slices and epochs within, and remarks above the bars."""
-    shown = _told(_Terminal(), STORY)
+    shown = _reported(_Terminal(), STORY)
     for text in ("shard 0", "shard 1", "slice 3 learned", "ingest", "2,000 data points", "a remark [with brackets]"):
         assert text in shown
     assert "request er-[b]: quarantined" in shown
@@ -95,7 +95,7 @@ def test_bars_on_a_terminal() -> None:
 
 def test_quiet_says_nothing() -> None:
     """With ``--json`` of the demo nothing is shown."""
-    assert not _told(_Terminal(), STORY, quiet=True)
+    assert not _reported(_Terminal(), STORY, quiet=True)
 
 
 def test_one_bar_for_very_many_shards() -> None:
@@ -105,14 +105,14 @@ def test_one_bar_for_very_many_shards() -> None:
         _started(shards, 2),
         *(_learned(shard, slice_) for slice_ in (1, 2) for shard in range(shards)),
     )
-    shown = _told(_Terminal(), story)
+    shown = _reported(_Terminal(), story)
     assert f"{shards} shards" in shown
     assert not re.search(r"shard \d", shown)
 
 
 def test_training_may_start_again() -> None:
     """A second training (an erasure after a train, a proof after both) replaces the bars of the first."""
-    shown = _told(_Terminal(), (_started(3, 1), _learned(2, 1), _started(1, 1), _learned(0, 1)))
+    shown = _reported(_Terminal(), (_started(3, 1), _learned(2, 1), _started(1, 1), _learned(0, 1)))
     assert "shard 0" in shown.splitlines()[-1]
 
 
@@ -121,7 +121,7 @@ def test_repeated_events_do_no_harm(shards: int) -> None:
     """A slice told of twice, as after a worker's death, and an epoch that comes late are shown without complaint."""
     story = (_started(shards, 2), _learned(0, 1), _learned(0, 1), _epoch(0, 1, 2), _learned(0, 2))
     for stream in (_Terminal(), io.StringIO()):
-        assert _told(stream, story)
+        assert _reported(stream, story)
 
 
 def test_a_real_pseudo_terminal() -> None:
@@ -148,7 +148,7 @@ class _Clock:
         return self.now
 
 
-def test_time_left_and_loss_are_told() -> None:
+def test_time_left_and_loss_are_reported() -> None:
     """Once the pace is known a line says how long the rest takes, and each slice's loss is told."""
     stream, clock = io.StringIO(), _Clock()
     with listening(stream, clock=clock) as listener:
@@ -186,4 +186,4 @@ def test_a_bar_is_as_full_as_the_work_is_done() -> None:
 
 def test_bars_tell_the_loss() -> None:
     """Beside the bar stands what the slice was learned with."""
-    assert "slice 1 learned, loss 0.1235" in _told(_Terminal(), (_started(1, 1), _learned(0, 1, 0.12345)))
+    assert "slice 1 learned, loss 0.1235" in _reported(_Terminal(), (_started(1, 1), _learned(0, 1, 0.12345)))

@@ -59,7 +59,7 @@ def keys(registrar: Registrar, tmp_path: Path) -> list[Path]:
     return paths
 
 
-def test_a_receipt_is_told_to_people(registrar: Registrar) -> None:
+def test_a_receipt_is_reported_to_people(registrar: Registrar) -> None:
     """The text says what was asked, what was done, what it proves and what not, and shows the checkpoint to keep."""
     outcome = receipt_outcome(registrar.find("first"))
     assert outcome.code is ExitCode.DONE
@@ -81,7 +81,7 @@ def test_a_receipt_is_told_to_people(registrar: Registrar) -> None:
         assert words in outcome.text
 
 
-def test_a_receipt_is_told_to_machines(registrar: Registrar) -> None:
+def test_a_receipt_is_reported_to_machines(registrar: Registrar) -> None:
     """The bundle in the JSON envelope, written as canonical JSON, is the receipt that can be checked."""
     data = envelope(receipt_outcome(registrar.find("first")))["data"]
     assert data["request_id"] == "first"
@@ -228,7 +228,7 @@ def test_no_person_is_in_the_text(registrar: Registrar) -> None:
     assert found["predicate"]["request"]["digest"] in receipt_text(bundle, found)
 
 
-def test_a_sound_log_is_told(registrar: Registrar) -> None:
+def test_a_sound_log_is_reported(registrar: Registrar) -> None:
     """A sound log shows its size, its root and the checkpoint to keep."""
     kept = registrar.find("first").checkpoint
     registrar.issue(evidence_of("second"))

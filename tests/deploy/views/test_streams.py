@@ -128,7 +128,7 @@ def test_text_is_escaped_where_letters_are_missing(trained: UserFolder) -> None:
 
 
 @pytest.mark.parametrize(
-    ("request_id", "told"),
+    ("request_id", "reported"),
     [
         ("", "got 0 characters"),
         ("   ", "got 3 characters"),
@@ -140,11 +140,13 @@ def test_text_is_escaped_where_letters_are_missing(trained: UserFolder) -> None:
     ],
 )
 @pytest.mark.parametrize("more", [(), ("--dry-run",)])
-def test_a_request_id_must_be_printable(request_id: str, told: str, more: tuple[str, ...], home: UserFolder) -> None:
+def test_a_request_id_must_be_printable(
+    request_id: str, reported: str, more: tuple[str, ...], home: UserFolder
+) -> None:
     """An id that is empty, too long or acts on a terminal is bad input, named before anything else is looked at."""
     said = home.refused("erase", "--subject", "a", "--request-id", request_id, *more)
     assert "a request id is 1 to 200 printable characters" in said.error["message"]
-    assert told in said.error["message"]
+    assert reported in said.error["message"]
     assert "\x1b" not in said.out + said.err
 
 

@@ -11,7 +11,7 @@ from storage.errors import Invalid, Unavailable
 from storage.s3.bucket import PutOutcome
 from storage.s3.files import BucketFiles
 from storage.s3.requests import Failure
-from storage.s3.responses import Answer
+from storage.s3.responses import S3Answer
 
 _PAGE = 7
 
@@ -35,20 +35,20 @@ class DataBucket:
         """Return a replacement for ``bucket_files``."""
         return lambda _bucket, _endpoint, _profile: self.files
 
-    def ask(self, operation: str, *, once: bool = False, **wanted: Any) -> Answer | Failure:
+    def ask(self, operation: str, *, once: bool = False, **wanted: Any) -> S3Answer | Failure:
         """Answer a listing, with seven names per page, or a get."""
         answer = self._listing(**wanted) if operation == "list_objects_v2" else self._content(**wanted)
         self.asked.append((operation, 0 if isinstance(answer, Failure) else len(answer.get("Payload", b""))))
         return answer
 
-    def _listing(self, Bucket: str, Prefix: str, MaxKeys: int = _PAGE, ContinuationToken: str = "") -> Answer:
+    def _listing(self, Bucket: str, Prefix: str, MaxKeys: int = _PAGE, ContinuationToken: str = "") -> S3Answer:
         names = [name for name in sorted(self.contents) if name.startswith(Prefix) and name > ContinuationToken]
         page = names[: min(MaxKeys, _PAGE)]
         found = [{"Key": name, "Size": len(self.contents[name]), "ETag": self._tag(name)} for name in page]
         more = {"IsTruncated": True, "NextContinuationToken": page[-1]} if len(names) > len(page) else {}
         return {"Contents": found, **more}
 
-    def _content(self, Bucket: str, Key: str, IfMatch: str, Range: str | None = None) -> Answer | Failure:
+    def _content(self, Bucket: str, Key: str, IfMatch: str, Range: str | None = None) -> S3Answer | Failure:
         if Key not in self.contents:
             return Failure(
                 error=Invalid("there is no such key"), outcome=PutOutcome.MISSING, code="NoSuchKey", status=404

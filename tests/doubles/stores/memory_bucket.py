@@ -54,7 +54,7 @@ class MemoryBucketStore(BucketStore):
         return "s3://memory/federation"
 
     @property
-    def names(self) -> S3Names:
+    def full_names(self) -> S3Names:
         """The names under the prefix."""
         return S3Names("federation")
 

@@ -68,7 +68,7 @@ class InProcessPool(Generic[State]):
             learner=self.learners(task.width),
             store=self.store,
             new_name=self.names,
-            clock=VirtualClock().monotonic,
+            seconds=VirtualClock().monotonic,
             revised=partial(revised_task, self.store),
         )
         return trainer.train(task)

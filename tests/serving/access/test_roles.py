@@ -190,7 +190,7 @@ class _Overtaken:
 
 
 @pytest.mark.parametrize("same", [True, False])
-def test_a_key_used_a_moment_before_is_told_alike(world: World, same: bool) -> None:
+def test_a_key_used_a_moment_before_is_reported_alike(world: World, same: bool) -> None:
     """Two tokens use one key at the same moment: who comes second is told what it would be told later."""
     setup = writer_setup(world.service.specification, listener=lambda _: None)
     _, names = drafted(setup, subjects=[OTHER], ids=[], request_id="er-1", held="")

@@ -53,14 +53,14 @@ class Sender:
             "query_string": b"",
             "headers": [(name.lower().encode(), value.encode()) for name, value in headers.items()],
         }
-        told: list[Any] = [0, b""]
+        reported: list[Any] = [0, b""]
 
         async def send(message: dict[str, Any]) -> None:
-            told[0] = message.get("status", told[0])
-            told[1] += message.get("body", b"")
+            reported[0] = message.get("status", reported[0])
+            reported[1] += message.get("body", b"")
 
         await self.world.client.app(scope, receive, send)  # type: ignore[arg-type]
-        return told[0], json.loads(told[1])
+        return reported[0], json.loads(reported[1])
 
     async def whole(self, method: str, path: str, role: Role | None, body: object = None) -> Any:
         """Ask with a body that comes at once."""
@@ -102,7 +102,7 @@ def test_slow_bodies_keep_nobody_waiting(world: World) -> None:
         assert (await sender.whole("POST", "/v1/erasures", "erase", {"subjects": ["secret-person-001"]}))[0] == 202
         assert sender.stalled == PREDICTIONS.token_bodies
         refused = [each.result() for each in slow if each.done()]
-        assert [(status, told["error"]["kind"]) for status, told in refused] == [(429, "rate_limited")] * 20
+        assert [(status, reported["error"]["kind"]) for status, reported in refused] == [(429, "rate_limited")] * 20
         for each in slow:
             each.cancel()
         await asyncio.gather(*slow, return_exceptions=True)
@@ -137,7 +137,7 @@ def test_a_body_that_stops_is_given_up(world: World) -> None:
         await sender.until_stalled(3)
         loop.skipped = ServeSettings().body_seconds
         answers = await asyncio.gather(*slow)
-        assert [(status, told["error"]["kind"]) for status, told in answers] == [(408, "too_slow")] * 3
+        assert [(status, reported["error"]["kind"]) for status, reported in answers] == [(408, "too_slow")] * 3
         assert (await sender.whole("POST", "/v1/predictions", "predict", points()))[0] == 200
 
     with asyncio.Runner(loop_factory=SkippingLoop) as runner:

@@ -67,7 +67,7 @@ def asked(*, first: int, second: int = 0, place: int = 2) -> dict[str, Any]:
         (asked(first=0, second=NEGATIVE), "the model's answer is not a number"),
     ],
 )
-def test_the_caller_is_told_which_data_point(picky: World, body: dict[str, Any], fact: str) -> None:
+def test_the_caller_is_reported_which_data_point(picky: World, body: dict[str, Any], fact: str) -> None:
     """Values on which the model raises, or computes no number, are the caller's matter: 422, and which data point."""
     error = error_of(picky.predict(body), 422, "model_failed")
     assert fact in error["message"]

@@ -11,7 +11,7 @@ import shards.data.remote_files
 from shards.data.sources import Source, open_source, passed_over_text
 from storage.errors import Invalid, Unavailable
 from storage.s3.requests import Failure
-from storage.s3.responses import Answer
+from storage.s3.responses import S3Answer
 from tests.doubles.stores.data_bucket import DataBucket
 from tests.shards.people import people, write
 
@@ -92,7 +92,7 @@ def test_an_account_that_may_list_only_the_data_can_read_them(
     """An account that may not list the folders above can still read its data."""
 
     class Narrow(DataBucket):
-        def ask(self, operation: str, *, once: bool = False, **wanted: str) -> Answer | Failure:
+        def ask(self, operation: str, *, once: bool = False, **wanted: str) -> S3Answer | Failure:
             if operation == "list_objects_v2" and not wanted["Prefix"].startswith("data/mine/"):
                 return Failure(error=Unavailable("not yours"), outcome=None, code="AccessDenied", status=403)
             return super().ask(operation, once=once, **wanted)

@@ -95,7 +95,7 @@ class SimulatedWorker:
             learner=self.learner,
             store=store,
             new_name=CountingNames(self.status.name),
-            clock=self._clock(),
+            seconds=self._clock(),
             revised=partial(self._revised, store),
         )
         try:

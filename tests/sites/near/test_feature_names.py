@@ -72,11 +72,11 @@ def test_the_order_is_the_federations_whoever_is_away(site_folders: SiteFolders)
 def test_other_names_are_refused_with_them(site_folders: SiteFolders) -> None:
     """A site whose features are called otherwise is told at training, and has no part in answers: which, why."""
     site_folders.write("west", renamed(people_of("west", 2)))
-    told = list[str]()
+    reported = list[str]()
 
     def hear(notice: Notice) -> None:
         if isinstance(notice, Remark):
-            told.append(notice.text)
+            reported.append(notice.text)
 
     for leaves in ("predictions", "weights"):
         site_folders.specify(settings=QUORUM, each=f'leaves = "{leaves}"')
@@ -85,7 +85,7 @@ def test_other_names_are_refused_with_them(site_folders: SiteFolders) -> None:
             answers = federation.predict(site_folders.write("asked", small_points(people=5)))
             assert [each.site for each in answers.sites] == ["north", "south"]
             assert "it has no 'x07'; it has 'x99'" in answers.absent["west"]
-    assert any("site west has no part in answers" in text and "'x99'" in text for text in told)
+    assert any("site west has no part in answers" in text and "'x99'" in text for text in reported)
     site_folders.specify()
     with (
         connect_sites(site_folders.config) as federation,

@@ -101,7 +101,7 @@ def test_a_site_that_is_away_keeps_nobody_from_serving(tmp_path: Path, placed: P
     assert not any(_key(site) in pickle.dumps(travels) for site in specification.sites)
 
 
-def test_a_labelled_site_is_told_its_key_when_it_asks(tmp_path: Path, placed: Placed) -> None:
+def test_a_labelled_site_is_reported_its_key_when_it_asks(tmp_path: Path, placed: Placed) -> None:
     """What its process is made with Ray keeps: no key is in it. It follows in a message, again after a restart."""
     site = SiteFolders(tmp_path).fill().site("north")
     link = PinnedSite(site, lambda _: None)

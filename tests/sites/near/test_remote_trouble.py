@@ -42,10 +42,10 @@ def test_a_site_that_speaks_another_protocol(world: Served, monkeypatch: pytest.
         patch.setattr(access_log, "own_release", lambda: "9.9.9+api1.sites2")
         with pytest.raises(Unavailable, match="no site can be asked") as caught:
             federation.predict(world.site_folders.folder / "asked.parquet")
-        told = (
+        reported = (
             "north: the site is away: the server speaks version 2 of the protocol between sites, this client version 1"
         )
-        assert f"{told} [server=9.9.9 client=" in str(caught.value)
+        assert f"{reported} [server=9.9.9 client=" in str(caught.value)
         assert len(federation.status().waits_for) == 3
         patch.undo()
         assert len(federation.predict(world.site_folders.folder / "asked.parquet").sites) == 3
@@ -94,8 +94,8 @@ def answer_of(points: int = 20, **changes: object) -> bytes:
     for name, value in changes.items():
         (facts if name in facts else columns)[name] = value
     table = pa.table({name: values for name, values in columns.items() if values is not None})
-    told: dict[str, Any] = {name: value for name, value in facts.items() if value is not None}
-    return stream_of(table, told)
+    reported: dict[str, Any] = {name: value for name, value in facts.items() if value is not None}
+    return stream_of(table, reported)
 
 
 def scores(*values: float | None) -> pa.Array:
@@ -172,8 +172,8 @@ def test_a_standing_that_cannot_be(world: Served, name: str) -> None:
     """What no site can be is not believed, whatever is answered beside it."""
     with joined(world) as federation:
         standing = federation.link("north").standing()
-        told = json.dumps({**asdict(standing), name: LIES[name]}).encode()
-        world.sites["north"].boundary.forged["/v1/standing"] = (200, told)
+        reported = json.dumps({**asdict(standing), name: LIES[name]}).encode()
+        world.sites["north"].boundary.forged["/v1/standing"] = (200, reported)
         assert "makes no sense" in absent(federation, world)
 
 

@@ -359,19 +359,19 @@ class _FakeRay:
     """Says whether somebody has started it, and remembers who started and ended it."""
 
     def __init__(self) -> None:
-        self.told: list[str] = []
+        self.reported: list[str] = []
         self.is_started = False
 
     def join(self, _: ClusterSettings) -> bool:
         """Start, or be joined."""
         was_started, self.is_started = self.is_started, True
-        self.told += [] if was_started else ["started"]
+        self.reported += [] if was_started else ["started"]
         return not was_started
 
     def leave(self) -> None:
         """End."""
         self.is_started = False
-        self.told.append("ended")
+        self.reported.append("ended")
 
 
 def test_all_sites_of_a_machine_share_one_ray(site_folders: SiteFolders, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -384,11 +384,11 @@ def test_all_sites_of_a_machine_share_one_ray(site_folders: SiteFolders, monkeyp
     with connect_sites(site_folders.config) as federation:
         with pytest.raises(Invalid, match="west.parquet"):
             federation.train()
-        assert fake.told == ["started", "ended"]
+        assert fake.reported == ["started", "ended"]
         (site_folders.folder / "west.parquet").write_bytes(whole)
         federation.train()
         assert federation.verify().holds
-        assert fake.told == ["started", "ended"] * 3
+        assert fake.reported == ["started", "ended"] * 3
 
 
 def test_a_site_with_a_coordinator_of_its_own_is_looked_for_where_that_is(
@@ -402,7 +402,7 @@ def test_a_site_with_a_coordinator_of_its_own_is_looked_for_where_that_is(
     site_folders.objects("north").put_if_absent(RECORD_KEY, canonical_json(asdict(launched)))
     with connect_sites(site_folders.config) as federation:
         federation.train()
-    assert fake.told == ["started", "ended"] * len(SITES)
+    assert fake.reported == ["started", "ended"] * len(SITES)
 
 
 class _Mistaken(NearSite):

@@ -178,7 +178,7 @@ def test_the_client_erases_at_a_site(front: SitesServer) -> None:
             assert bundle_from_bytes(client.receipt("er-1", "north")).keys
 
 
-def test_who_is_absent_is_told(still: SitesServer) -> None:
+def test_who_is_absent_is_reported(still: SitesServer) -> None:
     """An answer without a site says which one and why; with too few there is none, and it is told as an absence."""
     boundaries = {name: site.boundary for name, site in still.served.sites.items()}
     boundaries["west"].forged["/v1/predictions"] = (500, b"")
@@ -250,8 +250,8 @@ def test_status_shows_requests_to_auditors_alone(front: SitesServer) -> None:
     assert [each["site"] for each in public["sites"]] == list(SITES)
     assert (public["store"], {each["status"]["store"] for each in public["sites"]}) == ("", {""})
     assert all(each["status"]["requests"] == [] for each in public["sites"])
-    told = [each[name] for site in public["sites"] for each in site["status"]["constituents"] for name in PER_SHARD]
-    assert set(told) == {None}
+    reported = [each[name] for site in public["sites"] for each in site["status"]["constituents"] for name in PER_SHARD]
+    assert set(reported) == {None}
     idle = [each for site in full["sites"][1:] for each in site["status"]["constituents"]]  # north may be retraining
     assert all(each[name] for each in idle for name in PER_SHARD)
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.ports import in_turn
 from storage.backups.cut import Part, cut
 from storage.backups.repository import Repository
+from storage.each import in_turn
 from storage.errors import Corrupt, Invalid, Unavailable
 from storage.objects import ObjectKey, ObjectStore, StoredObject, object_key
 from storage.stores.local import LocalStore
@@ -101,7 +101,7 @@ def test_what_moves_into_another_object_is_in_one_of_the_two(store: LocalStore, 
     assert taken(Busy(store, happens), place) == everything(store)
 
 
-def test_a_store_that_never_rests_is_told(store: LocalStore, place: LocalStore) -> None:
+def test_a_store_that_never_rests_is_reported(store: LocalStore, place: LocalStore) -> None:
     """There is an end to the attempts, and a way out."""
     busy = Busy(store, lambda inner, reads: replace(inner, RING, str(reads).encode()))
     with pytest.raises(Unavailable, match="changes faster than a copy of one moment can be taken"):

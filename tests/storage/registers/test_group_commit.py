@@ -292,10 +292,10 @@ def test_a_journal_under_a_group_commit_holds_all_in_order(store: ObjectStore) -
 
     group = GroupCommit[int, tuple[int, int]](perform, 8)
     with ThreadPoolExecutor(16) as pool:
-        told = dict(zip(range(160), pool.map(group.submit, range(160)), strict=True))
+        reported = dict(zip(range(160), pool.map(group.submit, range(160)), strict=True))
     entries = journal.read(START)
     held = {record: (entry.number, index) for entry in entries for index, record in enumerate(entry.records)}
-    assert held == told
+    assert held == reported
     assert sum(len(entry.records) for entry in entries) == 160
     assert max(len(entry.records) for entry in entries) <= 8
 

@@ -180,7 +180,7 @@ class _Overtaken(FaultyStore):
 
 
 @pytest.mark.parametrize(("token", "error"), [(1, Fenced), (2, Conflict), (3, Conflict)])
-def test_being_overtaken_is_told_by_the_token(store: ObjectStore, token: int, error: type[SisaError]) -> None:
+def test_being_overtaken_is_reported_by_the_token(store: ObjectStore, token: int, error: type[SisaError]) -> None:
     """Overtaken, a writer is fenced by a higher token and in conflict with any other."""
     with pytest.raises(error, match=r"higher fencing token|another entry has this number"):
         Journal(_Overtaken(store)).append(["mine"], after=START, token=token, nonce="mine")
@@ -262,7 +262,7 @@ def test_endless_doubt_is_unknown(store: ObjectStore) -> None:
 
 
 @pytest.mark.parametrize("error", [Unavailable, StoreFull])
-def test_an_absent_store_is_told(store: ObjectStore, error: type[SisaError]) -> None:
+def test_an_absent_store_is_reported(store: ObjectStore, error: type[SisaError]) -> None:
     """A store that is away or full from the start is told as such: nothing was written, and it can be repeated."""
     faulty = FaultyStore(store, (Fault(when="before", operation="put_if_absent", error=error),))
     with pytest.raises(error, match=r"planned fault \[when=before\]"):

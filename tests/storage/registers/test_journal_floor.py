@@ -117,7 +117,7 @@ def test_a_floor_in_doubt_is_read_again(store: ObjectStore, when: Literal["befor
     assert Journal(store).floor() == 4
 
 
-def test_a_floor_that_cannot_be_raised_is_told(store: ObjectStore) -> None:
+def test_a_floor_that_cannot_be_raised_is_reported(store: ObjectStore) -> None:
     """Where every put of the floor is in doubt nothing is deleted, and the caller is told."""
     faulty = FaultyStore(store)
     written(faulty, 3)
@@ -130,7 +130,7 @@ def test_a_floor_that_cannot_be_raised_is_told(store: ObjectStore) -> None:
 # ------------------------------------------------------------------------------------------------------------ readers
 
 
-def test_pruned_entries_are_told_apart_from_lost_ones(store: ObjectStore) -> None:
+def test_pruned_entries_are_distinguished_from_lost_ones(store: ObjectStore) -> None:
     """Who asks for entries that were pruned is sent to the manifest; who knows the place behind them reads on."""
     places = written(store, 5)
     Journal(store).prune(3)

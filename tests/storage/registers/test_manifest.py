@@ -171,7 +171,7 @@ class _Overtaken(FaultyStore):
 
 
 @pytest.mark.parametrize(("token", "error"), [(1, Fenced), (2, Conflict), (3, Conflict)])
-def test_being_overtaken_is_told_by_the_token(store: ObjectStore, token: int, error: type[SisaError]) -> None:
+def test_being_overtaken_is_reported_by_the_token(store: ObjectStore, token: int, error: type[SisaError]) -> None:
     """Overtaken between look and put, a writer is fenced by a higher token and in conflict with any other."""
     with pytest.raises(error, match=r"higher fencing token|another manifest has this number"):
         ManifestRegister(_Overtaken(store)).commit({}, after=0, token=token, nonce="mine")
@@ -234,7 +234,7 @@ def test_endless_doubt_is_unknown(store: ObjectStore) -> None:
         ManifestRegister(FaultyStore(store, tuple(faults))).commit({}, after=0, token=1, nonce="n")
 
 
-def test_an_absent_store_is_told(store: ObjectStore) -> None:
+def test_an_absent_store_is_reported(store: ObjectStore) -> None:
     """A store that is away is told as such, and the commit can be repeated."""
     register = ManifestRegister(
         FaultyStore(store, (Fault(when="before", operation="put_if_absent", error=Unavailable),))

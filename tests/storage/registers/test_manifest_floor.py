@@ -128,7 +128,7 @@ def test_a_floor_in_doubt_is_read_again(store: ObjectStore, when: Literal["befor
     assert register.floor() == 4
 
 
-def test_a_floor_that_cannot_be_raised_is_told(store: ObjectStore) -> None:
+def test_a_floor_that_cannot_be_raised_is_reported(store: ObjectStore) -> None:
     """Where every put of the floor is in doubt nothing is deleted, and the caller is told."""
     faulty = FaultyStore(store)
     register = filled(faulty, 3)
@@ -190,7 +190,7 @@ def test_a_reader_beside_a_pruner_finds_the_latest(store: ObjectStore) -> None:
     assert latest.number == 6
 
 
-def test_an_object_that_is_listed_and_never_there_is_told(store: ObjectStore) -> None:
+def test_an_object_that_is_listed_and_never_there_is_reported(store: ObjectStore) -> None:
     """A reader that loses every round against pruners gives up with an error."""
     filled(store, 1)
     faults = tuple(

@@ -80,7 +80,7 @@ def test_a_floor_in_doubt_is_read_again(
     assert some_floor(store).read() == 4
 
 
-def test_a_floor_that_others_hold_is_told(store: ObjectStore) -> None:
+def test_a_floor_that_others_hold_is_reported(store: ObjectStore) -> None:
     """A floor whose every put is in doubt ends in an error that says under what it lies."""
     faults = tuple(Fault(when="before", operation="put_if_absent", nth=nth) for nth in range(1, 200))
     with pytest.raises(Unavailable, match=r"floor under the things could not be raised \[floor=2\]\. Try again"):

@@ -81,7 +81,7 @@ def test_a_change_in_doubt_is_made_once(store: MemoryStore, when: Any) -> None:
     assert record(store).read() == {"numbers": [1, 2]}
 
 
-def test_a_store_that_is_away_is_told_of(store: MemoryStore) -> None:
+def test_a_store_that_is_away_is_reported(store: MemoryStore) -> None:
     """After some attempts the error is the caller's."""
     faulty = FaultyStore(store)
     faulty.plan(

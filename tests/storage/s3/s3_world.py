@@ -34,7 +34,7 @@ class World:
     def begin_upload(self) -> None:
         """Leave a multipart upload unfinished."""
         client = plain_client(str(self.direct.endpoint))
-        client.create_multipart_upload(Bucket=self.direct.bucket, Key=self.direct.names.name(OTHER))
+        client.create_multipart_upload(Bucket=self.direct.bucket, Key=self.direct.full_names.name(OTHER))
         client.close()
 
 

@@ -83,7 +83,7 @@ def expect_doctor(home: UserFolder, text: str) -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_server_out_of_reach_is_told(home: UserFolder, command: str) -> None:
+def test_a_server_out_of_reach_is_reported(home: UserFolder, command: str) -> None:
     """Where nobody listens every command says so at once, and may be tried again."""
     specify(home, store="s3://bucket/prefix", endpoint="http://127.0.0.1:1")
     expect(home.json(*COMMANDS[command]), 5, "unavailable", "the store's server cannot be reached")
@@ -124,7 +124,7 @@ SITES: dict[str, tuple[WebsiteAnswer, int, str, str]] = {
 
 
 @pytest.mark.parametrize("case", SITES)
-def test_a_server_of_something_else_is_told(home: UserFolder, website: Website, case: str) -> None:
+def test_a_server_of_something_else_is_reported(home: UserFolder, website: Website, case: str) -> None:
     """An endpoint that is a website, a console, a gateway or no HTTP at all is never taken for an empty store."""
     website.answer, code, kind, text = SITES[case]
     specify(home, store="s3://bucket/prefix", endpoint=website.address)
@@ -144,7 +144,7 @@ def test_the_remedy_names_the_endpoint(home: UserFolder, website: Website, case:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_missing_bucket_is_told(home: UserFolder, moto_endpoint: str, command: str) -> None:
+def test_a_missing_bucket_is_reported(home: UserFolder, moto_endpoint: str, command: str) -> None:
     """No command takes a bucket that does not exist for an empty store, or makes it."""
     specify(home, store="s3://no-such-bucket/prefix", endpoint=moto_endpoint)
     expect(home.json(*COMMANDS[command]), 2, "invalid", "the bucket does not exist")
@@ -169,7 +169,7 @@ def too_skewed(*methods: str) -> Chaos:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_clocks_apart_are_told(home: UserFolder, proxy: FaultProxy, command: str) -> None:
+def test_clocks_apart_are_reported(home: UserFolder, proxy: FaultProxy, command: str) -> None:
     """Where the store refuses requests for their time, the clock is named and nothing is tried for ever."""
     specify(home, store=f"s3://plain/clock/{secrets.token_hex(8)}", endpoint=proxy.endpoint)
     proxy.chaos = too_skewed(*ALL_METHODS)
@@ -290,7 +290,7 @@ def test_an_account_that_may_not_read(home: UserFolder, seaweedfs_endpoint: str,
 
 @pytest.mark.usefixtures("_accounts")
 @pytest.mark.parametrize("settings", [account("nobody"), account("reads", "wrong")], ids=["unknown", "wrong secret"])
-def test_wrong_credentials_are_told(
+def test_wrong_credentials_are_reported(
     home: UserFolder, seaweedfs_endpoint: str, become: Become, settings: dict[str, str]
 ) -> None:
     """Credentials that the server does not know are bad input, and are not shown."""
@@ -311,7 +311,7 @@ def test_wrong_credentials_are_told(
     ],
     ids=["none", "half of them", "a profile that is not there"],
 )
-def test_missing_credentials_are_told(
+def test_missing_credentials_are_reported(
     home: UserFolder, moto_endpoint: str, become: Become, settings: dict[str, str | None]
 ) -> None:
     """A machine without usable credentials is told where they are looked for."""
@@ -326,25 +326,25 @@ def test_missing_credentials_are_told(
 # ---------------------------------------------------------------------------------------------- others in the bucket
 
 
-def test_a_lease_that_is_held_is_told(home: UserFolder, moto_endpoint: str) -> None:
+def test_a_lease_that_is_held_is_reported(home: UserFolder, moto_endpoint: str) -> None:
     """While another machine's lease runs writers are refused with its holder's name, readers never; then none is."""
     store = S3Store("plain", f"lease/{secrets.token_hex(8)}", moto_endpoint)
     specify(home, store=store.location, endpoint=moto_endpoint)
     assert home.json("train").code == 0
     record = LeaseRecord(holder="'sisa erase' (process 7)", nonce="other", lease_seconds=3_600)
-    store.put(store.names.lease("writer"), object_key("lease"), record.to_bytes(), _tag(store))
+    store.put(store.full_names.lease("writer"), object_key("lease"), record.to_bytes(), _tag(store))
     said = home.json("train")
     expect(said, 4, "conflict", "'sisa erase' (process 7)")
     assert "3600 seconds after it died" in said.error["remedy"]
     assert home.json("status").code == 0
     ended = LeaseRecord(holder="'sisa erase' (process 7)", nonce="other", lease_seconds=0)
-    store.put(store.names.lease("writer"), object_key("lease"), ended.to_bytes(), _tag(store))
+    store.put(store.full_names.lease("writer"), object_key("lease"), ended.to_bytes(), _tag(store))
     assert home.json("train").code in {0, 4}  # 4 at its first look, unless two seconds have passed since it was put
     assert home.json("train").code == 0
 
 
 def _tag(store: S3Store) -> Any:
-    found = store.requests.read(store.names.lease("writer"))
+    found = store.requests.read(store.full_names.lease("writer"))
     assert found is not None
     return found.tag
 
@@ -357,13 +357,13 @@ def _tag(store: S3Store) -> Any:
     ],
     ids=["another program's", "half of one"],
 )
-def test_a_lease_that_is_none_is_told(
+def test_a_lease_that_is_none_is_reported(
     home: UserFolder, moto_endpoint: str, right: bytes | None, code: int, kind: str, text: str
 ) -> None:
     """What lies in the lease's place and is no lease stops writers, by name, and is kept."""
     store = S3Store("plain", f"lease/{secrets.token_hex(8)}", moto_endpoint)
     specify(home, store=store.location, endpoint=moto_endpoint)
-    name = store.names.lease("writer")
+    name = store.full_names.lease("writer")
     if right is None:
         whole = LeaseRecord(holder="x", nonce="y", lease_seconds=1).to_bytes()
         store.put(name, object_key("lease"), whole[: len(whole) // 2], None)
@@ -383,9 +383,9 @@ def test_an_object_of_another_program_is_not_used(home: UserFolder, moto_endpoin
     before = home.json("train")
     key = min(info.key for info in store.list("shards/0001/checkpoints/0001/"))
     client = plain_client(moto_endpoint)
-    client.put_object(Bucket="plain", Key=store.names.name(key), Body=b"mine")
+    client.put_object(Bucket="plain", Key=store.full_names.name(key), Body=b"mine")
     client.put_object(Bucket="plain", Key=f"{store.prefix}/Notes of mine.txt", Body=b"mine")
-    client.create_multipart_upload(Bucket="plain", Key=store.names.name(object_key("shards/half")))
+    client.create_multipart_upload(Bucket="plain", Key=store.full_names.name(object_key("shards/half")))
     client.close()
     said = home.json("evaluate", "train.parquet")
     expect(said, 1, "corrupt", "was not written by this system")

@@ -198,7 +198,7 @@ def test_unfinished_uploads_are_found_and_removed(store: S3Store, client: Any) -
 # ----------------------------------------------------------------------------------------------------------- names
 
 
-def test_foreign_names_are_told(store: S3Store, client: Any) -> None:
+def test_foreign_names_are_reported(store: S3Store, client: Any) -> None:
     """What no writer of ours can have made is foreign, and neither listed nor mixed up with a lease."""
     for name in ("Upper/x", "a b", ".hidden", ".leases/writer", "a/.b"):
         client.put_object(Bucket="plain", Key=f"{store.prefix}/{name}", Body=b"x")
@@ -235,9 +235,9 @@ def test_a_lease_survives_its_time_by_renewal(store: S3Store) -> None:
     brisk = replace(store, lease_seconds=0.3)
     writes = 0
     with brisk.exclusive("writer", holder="first"):
-        tag = brisk.requests.read(brisk.names.lease("writer"))
+        tag = brisk.requests.read(brisk.full_names.lease("writer"))
         while writes < 3:
-            found = brisk.requests.read(brisk.names.lease("writer"))
+            found = brisk.requests.read(brisk.full_names.lease("writer"))
             assert found is not None
             assert tag is not None
             writes, tag = writes + (found.tag != tag.tag), found
@@ -252,7 +252,7 @@ def test_a_dead_holders_lease_is_taken_over(store: S3Store) -> None:
     now = [0.0]
     watcher = replace(store, monotonic=lambda: now[0])
     dead = LeaseRecord(holder="sisa train, process 1", nonce="dead", lease_seconds=3600)
-    name = store.names.lease("writer")
+    name = store.full_names.lease("writer")
     store.put(name, object_key("lease"), dead.to_bytes(), None)
     for now[0] in (0.0, 3599.0):
         with pytest.raises(WriterBusy, match="sisa train, process 1"), watcher.exclusive("writer", holder="second"):

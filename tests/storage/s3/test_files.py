@@ -109,7 +109,7 @@ def test_a_server_out_of_reach_is_named(aws_environment: None) -> None:
 
 
 @pytest.mark.parametrize("action", ["truncates", "resets_before", "busy", "fails_before", "flips_a_bit"])
-def test_a_fault_on_the_way_is_repaired_or_told(action: Action, seaweedfs_endpoint: str) -> None:
+def test_a_fault_on_the_way_is_repaired_or_reported(action: Action, seaweedfs_endpoint: str) -> None:
     """One fault is met by asking again; when all requests meet it, that is told: nothing wrong is ever returned."""
     name = f"files/{secrets.token_hex(6)}.csv"
     client = plain_client(seaweedfs_endpoint)

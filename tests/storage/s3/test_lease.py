@@ -115,7 +115,7 @@ def test_damage_is_named() -> None:
         lease_from_bytes(RECORD.to_bytes().replace(b"15000", b"15001"), object_key("lease"))
 
 
-def test_one_holds_and_the_other_is_told() -> None:
+def test_one_holds_and_the_other_is_reported() -> None:
     """While one holds it, another is refused with the holder's name; afterwards it is free and tidy."""
     port = Port()
     with hold(port):

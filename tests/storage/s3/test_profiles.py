@@ -88,11 +88,11 @@ def test_a_machine_that_lacks_the_profile(profiles: tuple[str, ...], written: Wr
     """Where no such profile is known it is said, with the place to write it: no other credentials are tried."""
     path = written(*profiles)
     store = S3Store("bucket", "prefix", "http://127.0.0.1:1", profile="north")
-    told = (
+    reported = (
         r"no usable credentials under the name of the profile \[profile=north store=s3://bucket/prefix"
         r" cause=ProfileNotFound\]\. Write the profile into .* that AWS_SHARED_CREDENTIALS_FILE names"
     )
-    with pytest.raises(Invalid, match=told):
+    with pytest.raises(Invalid, match=reported):
         list(store.list(""))
     with pytest.raises(Invalid, match="under the name of the profile"):
         find_remote("s3://bucket/data", "http://127.0.0.1:1", lambda _: True, "north")

@@ -209,7 +209,7 @@ def test_refusals_are_read_from_a_success() -> None:
     assert refusals_of({}, versions) == []
 
 
-def test_a_retention_is_told_in_words() -> None:
+def test_a_retention_is_reported_in_words() -> None:
     """Mode and end are named; no retention is nothing."""
     until = datetime(2030, 1, 1, tzinfo=UTC)
     kept = {"Retention": {"Mode": "COMPLIANCE", "RetainUntilDate": until}}

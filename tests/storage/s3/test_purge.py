@@ -85,7 +85,7 @@ def test_what_was_replaced_is_gone_when_the_right_to_write_is_free() -> None:
         tag = store.put_if_absent(floor, b"0")
         for number in range(1, 6):
             tag = store.put_if_match(floor, b"%d" % number, tag)
-        assert len(list(bucket.versions(store.names.name(floor)))) > 5
-    assert [version.latest for version in bucket.versions(store.names.name(floor))] == [True]
+        assert len(list(bucket.versions(store.full_names.name(floor)))) > 5
+    assert [version.latest for version in bucket.versions(store.full_names.name(floor))] == [True]
     assert store.get(floor).payload == b"5"
     assert store.get(other).payload == b"never replaced"

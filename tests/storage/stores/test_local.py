@@ -113,7 +113,7 @@ def test_unfinished_writes_are_found_by_prefix(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS])
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_every_failing_system_call_is_told_truly(tmp_path: Path, operation: str, code: int) -> None:
+def test_every_failing_system_call_is_reported_truly(tmp_path: Path, operation: str, code: int) -> None:
     """Whichever system call fails: an error that says so and nothing changed, or OutcomeUnknown, or success;
     never a torn object, and no leftover unless the removal of the temporary file is what failed.
     """
@@ -270,10 +270,10 @@ def test_a_writer_whose_disk_is_taken_away_begins_no_empty_store(tmp_path: Path,
         root.rename(away)
         if left:
             root.mkdir()
-        told = "has the right to write: nothing was written .*Mount its disk again"
-        with pytest.raises(Unavailable, match=told):
+        reported = "has the right to write: nothing was written .*Mount its disk again"
+        with pytest.raises(Unavailable, match=reported):
             store.put_if_absent(other, b"")
-        with pytest.raises(Unavailable, match=told):
+        with pytest.raises(Unavailable, match=reported):
             store.put_if_match(KEY, b"", tag)
         assert [*root.rglob("*")] == []
         if left:

@@ -143,7 +143,7 @@ def stopped(*arguments: str) -> Iterator[subprocess.Popen[str]]:
         process.kill()
 
 
-def test_a_stopped_holder_of_the_stores_lock_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_holder_of_the_stores_lock_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who waits for a process that was stopped while it compared and renamed is told so, and what to do; nothing is
     changed. Let go on, it frees the lock; killed as well.
     """
@@ -151,12 +151,12 @@ def test_a_stopped_holder_of_the_stores_lock_is_told(tmp_path: Path, monkeypatch
     store = LocalStore(str(tmp_path))
     tag = store.put_if_absent(KEY, OLD)
     with stopped("swap", store.root) as process:
-        told = (
+        reported = (
             f"process {process.pid}, which is stopped .SIGSTOP., has had the store's lock for 0.1 seconds"
             rf".*'kill -CONT {process.pid}'.*'kill -9 {process.pid}'"
         )
         for act in (partial(store.put_if_match, KEY, PAYLOAD, tag), partial(store.delete, KEY)):
-            with pytest.raises(Unavailable, match=told):
+            with pytest.raises(Unavailable, match=reported):
                 act()
         assert store.get(KEY).payload == OLD
         assert list(store.unfinished("")) == []
@@ -180,12 +180,12 @@ def test_a_lock_that_is_freed_is_waited_for(tmp_path: Path) -> None:
     assert store.get(KEY).payload == PAYLOAD
 
 
-def test_a_stopped_writer_is_told(tmp_path: Path) -> None:
+def test_a_stopped_writer_is_reported(tmp_path: Path) -> None:
     """Waiting for a command that was stopped would not end: who wants to write is told how it goes on."""
     store = LocalStore(str(tmp_path))
     with stopped("hold", store.root, "none") as process:
-        told = rf"process 123; it is stopped .SIGSTOP.*'kill -CONT {process.pid}'"
-        with pytest.raises(WriterBusy, match=told), store.exclusive("writer", holder="x"):
+        reported = rf"process 123; it is stopped .SIGSTOP.*'kill -CONT {process.pid}'"
+        with pytest.raises(WriterBusy, match=reported), store.exclusive("writer", holder="x"):
             pass
 
 

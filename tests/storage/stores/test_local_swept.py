@@ -76,7 +76,7 @@ def test_the_condition_is_that_of_the_last_attempt(
 
 
 @pytest.mark.parametrize("operation", PUBLISH)
-def test_sweeps_without_end_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, operation: str) -> None:
+def test_sweeps_without_end_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, operation: str) -> None:
     """Where something removes every temporary file the write ends, having changed nothing."""
     store, tag = prepared(tmp_path, operation)
 

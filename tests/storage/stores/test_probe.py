@@ -162,7 +162,7 @@ def test_a_failed_probe_leaves_nothing(memory: MemoryStore, breach: type[FaultyS
     assert list(memory.list("")) == []
 
 
-def test_a_store_that_is_away_is_told_as_it_says(memory: MemoryStore) -> None:
+def test_a_store_that_is_away_is_reported_as_it_says(memory: MemoryStore) -> None:
     """The store's own error goes through, and what was written until then is removed."""
     for nth in range(1, 16):
         with pytest.raises(Unavailable, match="planned fault"):

@@ -90,7 +90,7 @@ def test_purposes_have_keys_of_their_own(memory: MemoryStore) -> None:
     assert [key.purpose for key in keys.published("others")] == ["others"]
 
 
-def test_private_keys_lie_where_they_are_told_to(memory: MemoryStore) -> None:
+def test_private_keys_are_stored_where_the_caller_says(memory: MemoryStore) -> None:
     """With a place of their own nothing private is in the store, and without it only in its control objects."""
     elsewhere = MemoryStore("signing-elsewhere")
     elsewhere.forget()

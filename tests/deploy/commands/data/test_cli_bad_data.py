@@ -152,7 +152,7 @@ CSV_SPOILT: dict[str, tuple[Callable[[list[str]], None], tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("case", CSV_SPOILT)
-def test_bad_csv_is_told_by_its_row(case: str, home: UserFolder) -> None:
+def test_bad_csv_is_reported_by_its_row(case: str, home: UserFolder) -> None:
     """A bad line of a CSV file is named by its number, without its content."""
     spoil, texts = CSV_SPOILT[case]
     path = home.write("train.csv", small_points())
@@ -233,7 +233,7 @@ def test_paths_are_relative_to_the_specification(home: UserFolder, tmp_path_fact
         assert home.json("train").code == 0
 
 
-def test_what_a_folder_passes_over_is_told(home: UserFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_folder_passes_over_is_reported(home: UserFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every command that reads a folder says which of its files it does not read; so does the draft."""
     monkeypatch.setattr(cluster.doctor, "worker_count", lambda _settings, tasks: tasks)
     home.write("data/a.parquet", small_points())

@@ -146,7 +146,7 @@ def test_wrong_credentials_are_named(
     assert "AWS_ACCESS_KEY_ID" in said.error["remedy"]
 
 
-def test_a_server_out_of_reach_is_told_as_such(home: UserFolder, aws_environment: None) -> None:
+def test_a_server_out_of_reach_is_reported_as_such(home: UserFolder, aws_environment: None) -> None:
     """A server that gives no answer may be back: try again."""
     home.specify(data__train="s3://plain/a.parquet", data__endpoint="http://127.0.0.1:1")
     said = home.refused("train", code=5)

@@ -54,8 +54,8 @@ def check(home: UserFolder, name: str, *words: str) -> Mapping[str, Any]:
 def test_doctor_and_plan_find_all_that_train_would_refuse(home: UserFolder) -> None:
     """One look finds every fault, before anything is trained; training itself stops at the first."""
     home.write("train.parquet", spoilt())
-    told = check(home, "data")
-    assert found(told["faults"]) == FAULTS
+    reported = check(home, "data")
+    assert found(reported["faults"]) == FAULTS
     planned = home.json("plan")
     assert (planned.code, planned.error["kind"]) == (2, "invalid")
     assert planned.error["message"] == "training would refuse the data for 5 reasons"
@@ -93,10 +93,10 @@ def test_rows_and_copies_of_the_erased(home: UserFolder) -> None:
     assert home.json("erase", "--subject", MARKED).code == 0
     assert home.json("erase", "--id", columns["id"][0]).code == 0
     gone = {row for row, who in enumerate(columns["user_id"], start=1) if who == MARKED}
-    told = check(home, "erased in sources", "--rows", "rows.csv", "--clean", "clean")
-    assert not told["ok"]
-    assert "rows.csv" in told["remedy"]
-    assert "clean/train.parquet" in told["remedy"]
+    reported = check(home, "erased in sources", "--rows", "rows.csv", "--clean", "clean")
+    assert not reported["ok"]
+    assert "rows.csv" in reported["remedy"]
+    assert "clean/train.parquet" in reported["remedy"]
     with (home.folder / "rows.csv").open(newline="") as stream:
         rows = list(csv.reader(stream))
     assert rows[0] == ["file", "row", "why"]

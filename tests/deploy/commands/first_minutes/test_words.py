@@ -31,7 +31,7 @@ def completed(*words: str) -> list[str]:
     return done.stdout.split()
 
 
-def test_the_version_is_told() -> None:
+def test_the_version_is_reported() -> None:
     """``--version`` names the release, to people and as JSON."""
     assert run("--version").out == f"sisa-ray {version('sisa-ray')}\n"
     for words in (("--version", "--json"), ("--json", "--version")):

@@ -38,7 +38,7 @@ def federation(home: UserFolder, columns: Columns, **changes: object) -> UserFol
     return home
 
 
-def sources_told(home: UserFolder) -> str:
+def sources_reported(home: UserFolder) -> str:
     """Return what ``doctor`` finds of erased people in the source; its other checks want Ray."""
     with cluster.connect(home.config) as connected, pytest.raises(SisaError, match="source files") as found:
         _Examination(connected)._sources()
@@ -46,24 +46,24 @@ def sources_told(home: UserFolder) -> str:
 
 
 @pytest.mark.parametrize("kind", SPELLINGS)
-def test_the_other_spelling_is_told_of(home: UserFolder, kind: str) -> None:
+def test_the_other_spelling_is_reported(home: UserFolder, kind: str) -> None:
     """A name of another spelling stays, and training, dry run, erasure, status and doctor all say so."""
     one, other = SPELLINGS[kind]
     federation(home, renamed(person_003=one, person_004=other))
     assert home.json("status").data["similar_subjects"] == 2
     assert "2 subjects have names that differ from another's only in case or spacing" in home.run("status").out
-    told = "4 data points belong to 1 subject whose name differs only in case or spacing"
+    reported = "4 data points belong to 1 subject whose name differs only in case or spacing"
     dry = home.run("erase", "--subject", one, "--dry-run")
-    assert told in dry.out
+    assert reported in dry.out
     priced = home.json("erase", "--subject", one, "--dry-run").data
     assert (priced["points"], priced["unknown"], priced["similar"]) == (4, 0, {"points": 4, "subjects": 1})
     erased = home.run("erase", "--subject", one, "--request-id", "er-1")
-    assert told in erased.out.splitlines()[0]
-    assert told in home.run("status", "er-1").out
+    assert reported in erased.out.splitlines()[0]
+    assert reported in home.run("status", "er-1").out
     assert home.json("status", "er-1").data["similar"] == {"points": 4, "subjects": 1}
-    assert "4 data points of subjects spelt like an erased one" in sources_told(home)
+    assert "4 data points of subjects spelt like an erased one" in sources_reported(home)
     home.write("train.parquet", without(renamed(person_003=one, person_004=other), subjects=[one]))
-    assert sources_told(home).startswith("source files hold 4 data points of subjects spelt like an erased one")
+    assert sources_reported(home).startswith("source files hold 4 data points of subjects spelt like an erased one")
 
 
 def test_similar_names_are_taken_along(home: UserFolder) -> None:
@@ -157,7 +157,7 @@ def test_unknown_lines_of_a_file_are_named(home: UserFolder, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("words", [("--dry-run",), ("--request-id", "er-1")])
-def test_a_name_without_the_form_is_told_by_its_line(home: UserFolder, words: tuple[str, ...]) -> None:
+def test_a_name_without_the_form_is_reported_by_its_line(home: UserFolder, words: tuple[str, ...]) -> None:
     """The one line of many that is no number is told, and that the form of names is fixed; never the name."""
     columns = small_points()
     columns["user_id"] = [str(int(name[-3:])) if name != MARKED else "29" for name in columns["user_id"]]
@@ -217,7 +217,7 @@ def test_merged_accounts_bring_nothing_back(home: UserFolder) -> None:
     assert (
         "4 data points of the source are kept out, because they were erased, 4 of them by id" in home.run("status").out
     )
-    assert "train.parquet (4 data points); 4 of them by id" in sources_told(home)
+    assert "train.parquet (4 data points); 4 of them by id" in sources_reported(home)
     assert home.json("verify").data["residue"]["found"] == []
 
 
@@ -230,11 +230,11 @@ def test_why_data_points_stay_out_by_id(home: UserFolder, how: str) -> None:
         home.json("readmit", "--subject", "secret-person-003", "--reason", "a new contract")
     else:
         home.json("erase", "--id", *ids_of(small_points(), "secret-person-003"))
-    assert "train.parquet (4 data points); 4 of them by id" in sources_told(home)
+    assert "train.parquet (4 data points); 4 of them by id" in sources_reported(home)
     home.write("train.parquet", without(small_points(), subjects=["secret-person-004"]))
     trained = home.run("train")
-    told = "4 of them by id: they were erased one by one, or their subject was readmitted"
-    assert f"because they were erased, {told}" in trained.out
+    reported = "4 of them by id: they were erased one by one, or their subject was readmitted"
+    assert f"because they were erased, {reported}" in trained.out
 
 
 def test_somebody_comes_back(home: UserFolder) -> None:
@@ -371,8 +371,8 @@ def test_who_was_not_erased_is_named_to_who_readmits(home: UserFolder) -> None:
     home.json("erase", "--subject", "secret-person-003")
     names = ("--subject", "secret-person-003", "--subject", "secret-person-3", "--subject", "secret-person-004")
     words = ("readmit", *names, "--reason", "a new contract", "--request-id")
-    told = home.json(*words, "back-1").data
-    assert (told["subjects"], told["unknown_names"]) == (1, ["secret-person-3", "secret-person-004"])
+    reported = home.json(*words, "back-1").data
+    assert (reported["subjects"], reported["unknown_names"]) == (1, ["secret-person-3", "secret-person-004"])
     assert home.json(*words, "back-1").data["unknown_names"] == [], "by then nothing keeps anybody out"
     home.json("erase", "--subject", "secret-person-004")
     said = home.run(*words, "back-2")

@@ -141,8 +141,8 @@ def test_new_keys_are_signed_by_old_ones(folder: Path, registrar: Registrar) -> 
 def test_what_cannot_be_checked_is_bad_input(folder: Path) -> None:
     """No proof, no key, no such file, no checkpoint and half an opening end with 2 and a remedy."""
     keys, old, new = ("--key", folder / "operator.keys"), folder / "old.txt", folder / "new.json"
-    told = json.loads(new.read_text(encoding="utf-8"))
-    (folder / "bare.txt").write_text(told["data"]["checkpoint"], encoding="utf-8")
+    reported = json.loads(new.read_text(encoding="utf-8"))
+    (folder / "bare.txt").write_text(reported["data"]["checkpoint"], encoding="utf-8")
     (folder / "empty.json").write_text("[]", encoding="utf-8")
     (folder / "odd.json").write_text('{"checkpoint": "x", "consistency": [3]}', encoding="utf-8")
     for words, fact in (
