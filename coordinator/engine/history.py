@@ -12,9 +12,10 @@ from typing import Any, Final
 
 from coordinator.state import FederationState, GenerationRecord
 from storage.errors import Corrupt
-from storage.objects import ObjectKey, ObjectStore, object_key
+from storage.objects import ObjectKey, ObjectStore
 from storage.records import decode_record, encode_record
 from storage.registers.create_once import create_or_read
+from storage.registers.numbered import numbered_key
 
 PREFIX: Final = "history/"
 TOGETHER: Final = 64
@@ -45,7 +46,7 @@ def generations(store: ObjectStore, state: FederationState) -> Iterator[Generati
 
 
 def _key(number: int) -> ObjectKey:
-    return object_key(f"{PREFIX}{number:020d}")
+    return numbered_key(PREFIX.removesuffix("/"), number)
 
 
 def _encoded(record: GenerationRecord) -> dict[str, Any]:

@@ -19,10 +19,10 @@ from storage.errors import Corrupt, Invalid, ObjectMissing
 from storage.objects import ObjectKey, ObjectStore, object_key
 from storage.records import decode_record, encode_record
 from storage.registers.create_once import create_or_read
+from storage.registers.numbered import numbered_key, numbers_in
 
 _BLOBS: Final = "blobs"
 _INDEXES: Final = "backups"
-_DIGITS: Final = 20
 _NAMES: Final = frozenset({"number", "about", "objects"})
 
 
@@ -75,8 +75,7 @@ class Backups:
 
     def numbers(self) -> tuple[int, ...]:
         """Return the numbers of the backups that are there, rising."""
-        names = (info.key.removeprefix(f"{_INDEXES}/") for info in self.store.list(f"{_INDEXES}/"))
-        return tuple(sorted(int(name) for name in names if len(name) == _DIGITS and name.isdecimal()))
+        return numbers_in(self.store.list(f"{_INDEXES}/"), _INDEXES)
 
     def newest(self) -> Index | None:
         """Return the last backup; None: there is none. Raises as ``index_from_bytes`` does."""
@@ -156,4 +155,4 @@ def _key(digest: Sha256) -> ObjectKey:
 
 
 def _index_key(number: int) -> ObjectKey:
-    return object_key(f"{_INDEXES}/{number:0{_DIGITS}d}")
+    return numbered_key(_INDEXES, number)

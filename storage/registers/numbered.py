@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from storage.digests import Json
 from storage.errors import Corrupt, ObjectChanged, ObjectExists, ObjectMissing, OutcomeUnknown, Unavailable
-from storage.objects import ObjectKey, ObjectStore, StoredObject, VersionTag, object_key
+from storage.objects import ObjectInfo, ObjectKey, ObjectStore, StoredObject, VersionTag, object_key
 from storage.records import decode_record, encode_record
 
 ATTEMPTS = 64
@@ -24,6 +24,22 @@ ATTEMPTS = 64
 _DIGITS = 20
 
 _Scalar = TypeVar("_Scalar", int, str)
+
+
+def numbered_key(folder: str, number: int) -> ObjectKey:
+    """Return the key of object ``number`` in a folder."""
+    return object_key(f"{folder}/{number:0{_DIGITS}d}")
+
+
+def number_of(segment: str) -> int | None:
+    """Return the number that a segment of a key is; None for any other segment."""
+    return int(segment) if len(segment) == _DIGITS and segment.isdecimal() else None
+
+
+def numbers_in(listed: Iterable[ObjectInfo], folder: str) -> tuple[int, ...]:
+    """Return the numbers of the listed objects of ``folder``, rising; other names are passed over."""
+    numbers = (number_of(info.key.removeprefix(f"{folder}/")) for info in listed)
+    return tuple(sorted(number for number in numbers if number is not None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,15 +51,14 @@ class Numbers:
 
     def key(self, number: int) -> ObjectKey:
         """Return the key of object ``number``."""
-        return object_key(f"{self.folder}/{number:0{_DIGITS}d}")
+        return numbered_key(self.folder, number)
 
     def present(self) -> tuple[int, ...]:
         """Return the numbers that a listing shows, rising; other names in the folder are passed over.
 
         One that is being created or deleted meanwhile may or may not be among them.
         """
-        names = (info.key.removeprefix(f"{self.folder}/") for info in self.store.list(f"{self.folder}/"))
-        return tuple(sorted(int(name) for name in names if len(name) == _DIGITS and name.isdecimal()))
+        return numbers_in(self.store.list(f"{self.folder}/"), self.folder)
 
     def payload(self, number: int) -> bytes | None:
         """Return what is stored under ``number``; None when there is no such object."""

@@ -27,6 +27,7 @@ from storage.errors import Corrupt, Invalid, ObjectMissing, OutcomeUnknown
 from storage.objects import ObjectKey, ObjectStore, object_key
 from storage.records import decode_record, encode_record
 from storage.registers.create_once import create_or_read
+from storage.registers.numbered import number_of, numbered_key
 from storage.transparency.envelope import envelope_payload, open_envelope, sign_envelope
 from storage.transparency.keys import KeyFolder, PublicKey, public_key_from_text, published_keys
 
@@ -36,9 +37,8 @@ ENDORSEMENT_TYPE: Final = "application/vnd.sisa-ray.public-key"
 ENDORSED: Final = "# endorsement: "
 """Begins a comment in a file of keys, which earlier releases pass over."""
 
-_FOLDER = "log/rotations/"
+_FOLDER = "log/rotations"
 _ATTEMPTS = 64
-_DIGITS = 20
 _BEGUN_NAMES = frozenset({"number", "at", "last"})
 _ENDED_NAMES = frozenset({"number", "at", "keys"})
 
@@ -224,20 +224,20 @@ def _times(keys: KeyFolder) -> Iterator[tuple[str, str]]:
 
 
 def _numbers(store: ObjectStore) -> list[int]:
-    names = {info.key.removeprefix(_FOLDER).partition("/")[0] for info in store.list(_FOLDER)}
-    return sorted(int(name) for name in names if len(name) == _DIGITS and name.isdecimal())
+    segments = {info.key.removeprefix(f"{_FOLDER}/").partition("/")[0] for info in store.list(f"{_FOLDER}/")}
+    return sorted(number for segment in segments if (number := number_of(segment)) is not None)
 
 
-def _fields(keys: KeyFolder, number: int, part: str, names: frozenset[str]) -> dict[str, Json] | None:
+def _fields(keys: KeyFolder, number: int, part: str, field_names: frozenset[str]) -> dict[str, Json] | None:
     key = _key(number, part)
     try:
-        return decode_record(keys.public.get(key).payload, key, names)
+        return decode_record(keys.public.get(key).payload, key, field_names)
     except ObjectMissing:
         return None
 
 
 def _key(number: int, part: str) -> ObjectKey:
-    return object_key(f"{_FOLDER}{number:0{_DIGITS}d}/{part}")
+    return object_key(f"{numbered_key(_FOLDER, number)}/{part}")
 
 
 def _damaged(key: ObjectKey) -> Corrupt:

@@ -28,11 +28,11 @@ from storage.errors import Corrupt, Invalid, InvariantBroken, ObjectExists, Obje
 from storage.objects import ObjectKey, ObjectStore, key_segment, object_key
 from storage.records import decode_record, encode_record
 from storage.registers.create_once import create_or_read
+from storage.registers.numbered import numbered_key, numbers_in
 
 SEED_BYTES = 32
 
 _ATTEMPTS = 64
-_DIGITS = 20
 _PEM_START = "-----BEGIN"
 _PRIVATE_NAMES = frozenset({"purpose", "number", "key_id", "pkcs8"})
 
@@ -196,9 +196,8 @@ class KeyFolder:
 
     def numbers(self, purpose: str) -> tuple[int, ...]:
         """Return the numbers of the private keys that are there, rising; the last one is that of the key that signs."""
-        folder = f"control/signing/{key_segment(purpose)}/"
-        names = (info.key.removeprefix(folder) for info in self.private.list(folder))
-        return tuple(sorted(int(name) for name in names if len(name) == _DIGITS and name.isdecimal()))
+        folder = _private_folder(purpose)
+        return numbers_in(self.private.list(f"{folder}/"), folder)
 
     def private_ids(self, purpose: str) -> tuple[Sha256, ...]:
         """Return the ids of the keys whose private halves are there, in the order of their numbers."""
@@ -283,7 +282,11 @@ def _raw(public: Ed25519PublicKey) -> bytes:
 
 
 def _private_key(purpose: str, number: int) -> ObjectKey:
-    return object_key(f"control/signing/{key_segment(purpose)}/{number:0{_DIGITS}d}")
+    return numbered_key(_private_folder(purpose), number)
+
+
+def _private_folder(purpose: str) -> str:
+    return f"control/signing/{key_segment(purpose)}"
 
 
 def _public_key(public: PublicKey) -> ObjectKey:

@@ -16,16 +16,16 @@ from dataclasses import dataclass
 
 from storage.encodings import from_base64, to_base64
 from storage.errors import Corrupt, ObjectMissing
-from storage.objects import ObjectKey, ObjectStore, object_key
+from storage.objects import ObjectKey, ObjectStore
 from storage.records import decode_record, encode_record
 from storage.registers.create_once import create_or_read
+from storage.registers.numbered import number_of, numbered_key
 from storage.transparency.checkpoint import LogCheckpoint, open_checkpoint, sign_checkpoint
 from storage.transparency.keys import PublicKey, SigningKey
 from storage.transparency.merkle import HASH_BYTES, MerkleTree, leaf_hash
 
 TILE_ENTRIES = 256
 
-_DIGITS = 20
 _NAMES = frozenset({"index", "leaf"})
 _REMEDY = "Stop, keep the store as it is, and compare the log with a copy: see 'sisa log --check'."
 
@@ -54,13 +54,12 @@ class LogLayout:
         """Return the numbers in a folder, rising, and the keys there that are no numbers of ours."""
         found, foreign = [], []
         for info in store.list(f"{self.prefix}/{folder}/"):
-            name = info.key.removeprefix(f"{self.prefix}/{folder}/")
-            ours = len(name) == _DIGITS and name.isdecimal()
-            found.append(int(name)) if ours else foreign.append(info.key)
+            number = number_of(info.key.removeprefix(f"{self.prefix}/{folder}/"))
+            foreign.append(info.key) if number is None else found.append(number)
         return tuple(sorted(found)), tuple(sorted(foreign))
 
     def _numbered(self, folder: str, number: int) -> ObjectKey:
-        return object_key(f"{self.prefix}/{folder}/{number:0{_DIGITS}d}")
+        return numbered_key(f"{self.prefix}/{folder}", number)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,16 +13,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import count
-from typing import Final
 
 from storage.digests import Json, sha256
 from storage.errors import Corrupt, ObjectMissing
 from storage.objects import ObjectKey, ObjectStore, key_segment, object_key
 from storage.registers.create_once import create_or_read
+from storage.registers.numbered import numbered_key, numbers_in
 from storage.registers.record import RecordRegister
 from storage.transparency.log import entry_leaf, entry_to_bytes
-
-_DIGITS: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +87,7 @@ class Witness:
     def size(self, origin: str) -> int:
         """Return how many entries the largest checkpoint of this log covers that is kept; 0: there is none."""
         folder = _folder(origin)
-        names = (info.key.removeprefix(folder) for info in self.store.list(folder))
-        return max((int(name) for name in names if len(name) == _DIGITS and name.isdecimal()), default=0)
+        return max(numbers_in(self.store.list(f"{folder}/"), folder), default=0)
 
     def newest(self, origin: str) -> str | None:
         """Return the largest checkpoint of this log that is kept, unchecked; None: there is none."""
@@ -108,12 +105,12 @@ def _notice(store: ObjectStore, key: ObjectKey) -> RecordRegister:
 
 
 def _entry_key(origin: str, number: int) -> ObjectKey:
-    return object_key(f"entries/{sha256(origin.encode('utf-8'))}/{number:0{_DIGITS}d}")
+    return numbered_key(f"entries/{sha256(origin.encode('utf-8'))}", number)
 
 
 def _folder(origin: str) -> str:
-    return f"witnessed/{sha256(origin.encode('utf-8'))}/"
+    return f"witnessed/{sha256(origin.encode('utf-8'))}"
 
 
 def _key(origin: str, size: int) -> ObjectKey:
-    return object_key(f"{_folder(origin)}{size:0{_DIGITS}d}")
+    return numbered_key(_folder(origin), size)
