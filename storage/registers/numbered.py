@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from storage.digests import Json
-from storage.errors import Corrupt, ObjectChanged, ObjectExists, ObjectMissing, OutcomeUnknown, Unavailable
-from storage.objects import ObjectInfo, ObjectKey, ObjectStore, StoredObject, VersionTag, object_key
-from storage.records import decode_record, encode_record
+from storage.errors import Corrupt, ObjectMissing, Unavailable
+from storage.objects import ObjectInfo, ObjectKey, ObjectStore, object_key
+from storage.registers.record import RecordRegister
 
 ATTEMPTS = 64
 """How often a step is repeated when others get in its way; each time one of them makes progress."""
@@ -92,36 +92,22 @@ class Floor:
 
     def read(self) -> int:
         """Return the floor; 0 before it was first raised. Raises ``Corrupt``."""
-        return self._stored()[0]
+        return self._number(self._record.read())
 
     def raise_to(self, wanted: int) -> int:
         """Return the floor, at least ``wanted``, durable. Raises ``Unavailable`` when others keep it from that."""
-        for _ in range(ATTEMPTS):
-            floor, tag = self._stored()
-            if tag is not None and floor >= wanted:  # perhaps by a put that nobody knows to be durable
-                return self._number(self.store.get_durable(self.key))
-            if floor >= wanted:
-                return floor
-            payload = encode_record({"floor": wanted})
-            try:
-                if tag is None:
-                    self.store.put_if_absent(self.key, payload)
-                else:
-                    self.store.put_if_match(self.key, payload, tag)
-            except (ObjectExists, ObjectChanged, OutcomeUnknown):
-                continue
-            return wanted
-        raise Unavailable(f"the floor under the {self.under} could not be raised", "Try again.", floor=wanted)
+        if wanted <= 0 and not self.read():
+            return 0  # nothing was deleted yet, so there is nothing to put
+        busy = Unavailable(f"the floor under the {self.under} could not be raised", "Try again.", floor=wanted)
+        after = self._record.change(lambda fields: {"floor": max(wanted, self._number(fields))}, busy)
+        return self._number(after)
 
-    def _stored(self) -> tuple[int, VersionTag | None]:
-        try:
-            stored = self.store.get(self.key)
-        except ObjectMissing:
-            return 0, None
-        return self._number(stored), stored.tag
+    @property
+    def _record(self) -> RecordRegister:
+        return RecordRegister(store=self.store, key=self.key, field_names=frozenset({"floor"}))
 
-    def _number(self, stored: StoredObject) -> int:
-        return scalar(decode_record(stored.payload, self.key, frozenset({"floor"})), "floor", int, self.key)
+    def _number(self, fields: Mapping[str, Json] | None) -> int:
+        return 0 if fields is None else scalar(fields, "floor", int, self.key)
 
 
 def scalar(fields: Mapping[str, Json], name: str, kind: type[_Scalar], key: ObjectKey) -> _Scalar:

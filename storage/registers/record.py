@@ -32,11 +32,13 @@ class RecordRegister:
         """Return the fields; None when there is no record yet. Raises as ``decode_record`` does."""
         return self._stored()[0]
 
-    def change(self, changed: Callable[[Mapping[str, Json] | None], Mapping[str, Json]]) -> Mapping[str, Json]:
+    def change(
+        self, changed: Callable[[Mapping[str, Json] | None], Mapping[str, Json]], busy: Unavailable | None = None
+    ) -> Mapping[str, Json]:
         """Write what ``changed`` makes of the fields, durably, and return it; nothing when that is what there is.
 
         ``changed`` is called again when others were quicker or an outcome is in doubt, so it must give the same for
-        what it has made already. Raises ``Unavailable`` when others are always quicker.
+        what it has made already. Raises ``Unavailable`` when others are always quicker, ``busy`` where it is given.
         """
         for attempt in range(_ATTEMPTS):
             fields, tag = self._stored()
@@ -57,7 +59,7 @@ class RecordRegister:
                     raise
                 continue
             return after
-        raise Unavailable("others change the record faster than it can be written", "Try again.", key=self.key)
+        raise busy or Unavailable("others change the record faster than it can be written", "Try again.", key=self.key)
 
     def _stored(self) -> tuple[Mapping[str, Json] | None, VersionTag | None]:
         try:
