@@ -140,7 +140,7 @@ class Client:
         self._said = ""
         self._pause = pause
         self._lock = Lock()
-        self._connection: HTTPConnection | None = None
+        self._connection: HTTPConnection | None = None  # under ``_lock``, as is the exchange over it
 
     def __repr__(self) -> str:
         host, port = self._place  # never the token

@@ -46,8 +46,8 @@ class LogLines:
         self._federation = federation
         self._clock = clock
         self._stream = stream
-        self._lock = Lock()
-        self._in_work: dict[str, None] = {}
+        self._lock = Lock()  # also for the stream, so that lines stay whole
+        self._in_work: dict[str, None] = {}  # under ``_lock``
 
     def write(self, event: str, **fields: Value) -> None:
         """Write a line. Raises ``InvariantBroken`` for a field that is not on the list."""

@@ -144,7 +144,7 @@ class Gauges:
         self._clock = clock
         self._since = clock.now()
         """What happened earlier was measured by an earlier process, or was seen by nobody."""
-        self._measured: dict[tuple[str, RequestState], None] = {}
+        self._measured: dict[tuple[str, RequestState], None] = {}  # under ``_lock``
         self._lock = Lock()
 
     def show(

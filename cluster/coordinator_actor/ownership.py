@@ -62,7 +62,7 @@ class Prover:
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
         self._record = _proof(store)
-        self._nonces: deque[str] = deque(maxlen=_MOST_NONCES)
+        self._nonces: deque[str] = deque(maxlen=_MOST_NONCES)  # under ``_lock``, as is the record in the store
         self._lock = Lock()
 
     def show(self, nonce: str) -> Shown:

@@ -74,6 +74,7 @@ class Resident:
         self._observer = observer
         self._setup = setup(self._hear)
         self._changed = Condition()
+        """Guards all fields below but ``_threads``; the worker alone sets ``_is_settling`` back, without it."""
         self._notices: deque[tuple[int, Notice]] = deque(maxlen=MOST_NOTICES)
         self._heard = int(self._setup.clock.now().timestamp() * 1e6)  # above the numbers of whoever was here before
         self._numbers = count(self._heard + 1)

@@ -35,12 +35,13 @@ class Standing:
         self._store = store
         self._follower = Follower(store)
         self._reading = Reading(specification, store, clock, self.current)
+        # These fields are changed under the lock named; readers take one value at a time without it, but for ``seen``.
         self._looking = Lock()
-        self._loading = Lock()
-        self._floor = 0
-        self._state: FederationState | None = None
-        self._position = 0
-        self._ensemble: Ensemble | None = None
+        self._floor = 0  # under ``_looking``
+        self._state: FederationState | None = None  # under ``_looking``
+        self._position = 0  # under ``_looking``
+        self._loading = Lock()  # taken before ``_looking``, never after it
+        self._ensemble: Ensemble | None = None  # under ``_loading``
 
     @property
     def state(self) -> FederationState | None:

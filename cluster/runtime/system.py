@@ -44,6 +44,7 @@ class SteadyClock:
         self._clock = clock
         self._tell = tell
         self._lock = Lock()
+        """Guards all fields below."""
         self._latest: datetime | None = None
         self._behind_since: float | None = None
         """Monotonic, when the clock was first seen to stand behind ``_latest``."""

@@ -16,6 +16,7 @@ _FOLDERS: Final[set[Path]] = set()
 """All folders made importable in this process, as a process may hold several federations."""
 
 _WORKING: Final = RLock()
+"""Held by the thread that has changed the process's working folder."""
 
 _NEVER_FORGOTTEN: Final = frozenset({"__main__", "storage", "shards", "coordinator", "cluster", "deploy"})
 """The program and this system, which may lie in such a folder, too."""

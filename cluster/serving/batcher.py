@@ -70,6 +70,7 @@ class Answering:
         self._refresh_seconds = refresh_seconds
         self._refresh = refresh
         self._changed = Condition()
+        """Guards all fields below but ``_threads``; an ask that was taken out belongs to the thread that took it."""
         self._waiting: deque[_Ask] = deque()
         self._computed: list[_Ask] = []
         self._trouble: SisaError | None = None

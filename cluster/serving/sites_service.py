@@ -45,7 +45,7 @@ class SitesService:
         )
         self._clock = clock
         self._lock = Lock()
-        self._reader: BodyReader | None = None
+        self._reader: BodyReader | None = None  # under ``_lock``
 
     @property
     def clock(self) -> Clock:

@@ -143,7 +143,8 @@ class _Way:
         self._questions = ThreadPoolExecutor(_QUESTIONS_AT_ONCE, f"sisa-ask-{link.name}")
         self._looks = ThreadPoolExecutor(1, f"sisa-look-{link.name}")
         self._lock = Lock()
-        self._under_way = 0
+        self._under_way = 0  # under ``_lock``
+        # Without a lock: the roster decides which mark is the newer one, and an old one costs another look.
         self._mark: SiteMark | None = None
         self._looked_at = 0.0
 

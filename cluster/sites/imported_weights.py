@@ -33,6 +33,7 @@ class Carried:
         self._site = site
         self._link = link
         self._fetching = Lock()
+        # Changed under ``_fetching``; an answer is confirmed after it was computed, so what it read may be old.
         self._ensemble: Ensemble | None = None
         self._width = 0
         self._names: tuple[str, ...] = ()

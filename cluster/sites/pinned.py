@@ -232,7 +232,7 @@ class PinnedSite:
         self._listener = listener
         self._patience_seconds = patience_seconds
         self._lock = Lock()
-        self._actor: Any = None
+        self._actor: Any = None  # under ``_lock``
 
     @property
     def name(self) -> str:

@@ -27,9 +27,11 @@ class Follower:
         self._store = store
         self._journal = Journal(store)
         self._entries = Numbers(store, "journal")
-        self._current: Current | None = None
-        self._floor = 0
         self._lock = Lock()
+        self._current: Current | None = (
+            None  # changed under ``_lock``; ``position`` reads it without, as it is put whole
+        )
+        self._floor = 0  # under ``_lock``
 
     @property
     def position(self) -> int:

@@ -35,7 +35,7 @@ class Drafts:
         self._store = store
         self._ledger = ledger
         self._lock = RLock()
-        self._drawn: set[str] = set()
+        self._drawn: set[str] = set()  # changed under ``_lock``; ``without`` copies it, which is atomic
 
     def __enter__(self) -> NewName:
         self._lock.acquire()

@@ -148,6 +148,7 @@ class Keyrings:
 
     store: ObjectStore
     folder: str
+    # Both without a lock: they only save reads, each entry is put whole, and every swap is decided by the store.
     _seen: dict[str, _OpenRing] = field(default_factory=dict, repr=False, compare=False)
     """Rings as this process last saw them: never trusted for what is absent, nor for what is about to be relied on."""
     _settled: dict[str, VersionTag] = field(default_factory=dict, repr=False, compare=False)

@@ -42,8 +42,8 @@ class GroupCommit(Generic[Item, Result]):
         self._perform = perform
         self._most = most
         self._changed = threading.Condition()
-        self._queue: deque[_Submission[Item, Result]] = deque()
-        self._is_performing = False
+        self._queue: deque[_Submission[Item, Result]] = deque()  # under ``_changed``
+        self._is_performing = False  # under ``_changed``
 
     def submit(self, item: Item) -> Result:
         """Return the result of ``item``, once a batch with it was performed: by this thread, or by another one.

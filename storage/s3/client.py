@@ -150,7 +150,7 @@ class S3Store(BucketStore):
 # ------------------------------------------------------------------------------------------------------- clients
 
 _Clients = tuple["S3Client", "S3Client"]
-_CLIENTS: dict[tuple[object, ...], _Clients] = {}
+_CLIENTS: dict[tuple[object, ...], _Clients] = {}  # under ``_GUARD``
 _GUARD = threading.Lock()
 
 

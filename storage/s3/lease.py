@@ -35,7 +35,7 @@ _MARGIN_SECONDS = 2.0
 
 _NAMES = frozenset({"holder", "nonce", "renewals", "lease_milliseconds", "free"})
 
-_WATCHED: dict[str, tuple[VersionTag, float]] = {}
+_WATCHED: dict[str, tuple[VersionTag, float]] = {}  # no lock: a lost update costs another look at the lease
 """When this process first saw the lease it last saw, by place."""
 
 

@@ -18,12 +18,13 @@ class _Space:
     """The objects of one name, with the lock that guards them."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
+    """Guards all fields below."""
     objects: dict[ObjectKey, bytes] = field(default_factory=dict)
     folders: set[str] = field(default_factory=set)
     holders: dict[str, str] = field(default_factory=dict)
 
 
-_SPACES: dict[str, _Space] = {}
+_SPACES: dict[str, _Space] = {}  # no lock: ``setdefault`` and ``pop`` are atomic
 
 
 @dataclass(frozen=True, slots=True)
