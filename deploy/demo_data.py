@@ -68,7 +68,9 @@ def write_digits(folder: Path) -> DemoData:
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
-        raise Invalid("the digits come with scikit-learn, which is missing", "Pip install 'sisa-ray[demo]'.") from error
+        raise Invalid(
+            "the digits come with scikit-learn, which is missing", "Run pip install 'sisa-ray[demo]'."
+        ) from error
     digits = load_digits()
     pixels = digits.data.astype(np.uint8)
     labels = digits.target.astype(np.int64)

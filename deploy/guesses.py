@@ -116,7 +116,7 @@ def _stated(found: SourceDescription, name: str | None) -> ColumnDescription | N
     names = [column.name for column in found.columns]
     if name not in names:
         near = get_close_matches(name, names, n=1)
-        remedy = f"Did you mean {near[0]!r}?" if near else f"Columns are {_some(names)}."
+        remedy = f"Did you mean {near[0]!r}?" if near else f"Name one of {_some(names)}."
         raise Invalid(f"there is no column {name!r}", remedy, file=found.files[0])
     return found.columns[names.index(name)]
 
@@ -140,9 +140,9 @@ def _check_label(found: SourceDescription, column: ColumnDescription) -> None:
         many = f"more than {len(column.values) or 1000}" if column.distinct is None else column.distinct
         raise Invalid(
             f"the label column holds numbers, not classes: {many} different ones in {found.points} data points",
-            "Learning a number (regression) does not exist yet: write a column of classes that its ranges fall into,"
-            " such as low, middle, high (pandas.cut, or CASE in SQL); numbers that do name classes can be written as"
-            f" text, such as 'c17'; or {_remedy_label(found, 'name another column')}.",
+            "Write a column of classes that its ranges fall into, such as low, middle, high (pandas.cut, or CASE in"
+            " SQL), because regression does not exist yet. If the numbers do name classes, write them as text, such as"
+            f" 'c17'. Otherwise: {_remedy_label(found, 'Name another column')}",
             column=column.name,
         )
     if not _repeat(found, column):
@@ -198,7 +198,7 @@ def _guess_id(found: SourceDescription, columns: Sequence[ColumnDescription]) ->
     if able:
         remedy = f"Name it with --id. Columns that could be one: {_some([column.name for column in able])}."
     else:
-        remedy = f"Add a column with each point's own{_why_no_id(columns)}."
+        remedy = f"Add a column with a unique id for each data point{_why_no_id(columns)}."
     raise Invalid("no column looks like a unique id", remedy, file=found.files[0])
 
 
@@ -227,7 +227,9 @@ def _why_no_id(columns: Sequence[ColumnDescription]) -> str:
 def _check_id(found: SourceDescription, column: ColumnDescription) -> None:
     if not _names_things(column):
         raise Invalid(
-            "the id column must hold texts or whole numbers, and no nulls", "Name another.", column=column.name
+            "the id column must hold texts or whole numbers, and no nulls",
+            "Name another column with --id.",
+            column=column.name,
         )
     if column.repeats:
         few = column.distinct is not None

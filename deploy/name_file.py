@@ -59,7 +59,7 @@ def _good_lines(lines: TextIO, file: Path) -> Iterator[str]:
     if faults or not number:
         raise Invalid(
             f"the file of names has {_faults_text(bad, faults)}",
-            "Write one name a line, as UTF-8 text; nothing was erased.",
+            "Write one name a line, as UTF-8 text. Nothing was erased.",
             file=str(file),
         )
 

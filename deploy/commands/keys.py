@@ -62,7 +62,9 @@ def keys_outcome(registrar: Registrar, name: str, *, rotate: bool, export: Path 
 
     found = registrar.key_statements()
     if (rotate or export is not None) and not found:
-        raise Invalid("there are no signing keys yet", "They are made with the first receipt, when they are needed.")
+        raise Invalid(
+            "there are no signing keys yet", "Run this again after the first receipt, for which the keys are made."
+        )
     if rotate:
         found = registrar.rotate_keys()
     data: dict[str, Any] = {"rotated": rotate, "keys": [_fields(each) for each in found]}

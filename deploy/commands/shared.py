@@ -186,7 +186,7 @@ def _chosen_site(config: Path) -> str:
     if site is None:
         raise Invalid(
             f"{config.name} has several sites, and this command is about one of them",
-            "Write 'sisa --site NAME' and the command, where that site's store is.",
+            "Write 'sisa --site NAME' before the command, where that site's store is.",
             file=str(config),
         )
     return site

@@ -84,7 +84,7 @@ def given_names(
         raise Invalid(
             "a name alone may be a person or a data point, and the command does not say which",
             "Write 'sisa erase --subject NAME' for all data points of a person, or 'sisa erase --id NAME' for a single"
-            " data point; --dry-run tells what it would cost.",
+            " data point. With --dry-run the command only says what that would cost.",
         )
     if not subjects and not ids and file is None:
         raise Invalid("no subject and no data point is named", "Name them with --subject, --id or --file.")
@@ -178,7 +178,7 @@ def refuse_late_hold(hold: str | None, earlier: RequestStatus | None) -> None:
     if hold and earlier is not None and earlier.state not in {RequestState.WAITING.value, *_CLOSED}:
         raise Conflict(
             "this request was submitted before, without a pause",
-            "Pause it with 'sisa request hold', as long as its data points are not removed.",
+            "Pause it with 'sisa request hold', which is possible until its data points are removed.",
             request=earlier.request_id,
         )
 
@@ -237,15 +237,15 @@ def changed_outcome(request: RequestStatus, status: FederationStatus) -> Outcome
 def interrupted_outcome(request: RequestStatus | None, status: FederationStatus | None) -> Outcome:
     """Return what an interrupt has left: a request that is accepted is carried out all the same (D1)."""
     if request is None:
-        message, remedy = "interrupted before the request was accepted: nothing will be erased", "submit it again"
+        message, remedy = "interrupted before the request was accepted: nothing will be erased", "Submit it again."
     elif request.state in _CLOSED:
-        message, remedy = f"interrupted; the request is {request.state} all the same", "'sisa status' shows all of it"
+        message, remedy = f"interrupted; the request is {request.state} all the same", "Run 'sisa status' to see it."
     elif request.state == RequestState.WAITING.value:
         message = "interrupted; the request is accepted, and paused"
-        remedy = f"'sisa request release {request.request_id}' lets it be carried out."
+        remedy = f"Run 'sisa request release {request.request_id}' to have it carried out."
     else:
         message = f"interrupted; the request is accepted and will be carried out: it is {request.state}"
-        remedy = "A coordinator that runs goes on with it, else the next 'sisa train' or 'sisa erase' does."
+        remedy = "Run 'sisa train' to continue with it, unless a coordinator is running, which continues by itself."
     fact = message if request is None else f"{message} [request={request.request_id}]"
     return Outcome(
         data=None if request is None else request_data(request, status),
@@ -322,18 +322,18 @@ def readmission_outcome(readmission: ReadmissionAnswer) -> Outcome:
 def _what_is_wrong(request: RequestStatus, *, again: bool) -> tuple[Problem | None, ExitCode]:
     """Return why nothing is erased yet, if that is no matter of time; ``again``: it was so before this command."""
     fact = f"{request.reason} [request={request.request_id}]"
-    another = "a new demand needs a --request-id of its own; " if again else ""
+    another = "Give a new demand a --request-id of its own. " if again else ""
     match RequestState(request.state):
         case RequestState.REFUSED:
-            remedy = f"{another}check the spelling; 'sisa status' shows earlier requests. Nothing was changed."
+            remedy = f"{another}Check the spelling; 'sisa status' shows earlier requests. Nothing was changed."
             return Problem(kind="refused", message=fact, remedy=remedy), ExitCode.INVALID
         case RequestState.CANCELLED:
             message = f"the request was withdrawn before anything was erased: {fact}"
-            remedy = "A new demand needs a --request-id of its own."
+            remedy = "Give a new demand a --request-id of its own."
             return Problem(kind="cancelled", message=message, remedy=remedy), ExitCode.CONFLICT
         case RequestState.FAILED:
             message = f"the request is {request.stage}, and the last attempt to go on failed: {fact}"
-            remedy = "Mend what failed and run 'sisa train': it goes on from there."
+            remedy = "Correct what failed, then run 'sisa train', which continues from there."
             return Problem(kind="failed", message=message, remedy=remedy), ExitCode.FAILED
         case _:
             return None, ExitCode.DONE

@@ -239,7 +239,7 @@ def _interrupted() -> Outcome:
         problem=Problem(
             kind="interrupted",
             message="interrupted; what was committed is kept",
-            remedy="Run the command again, or any other that writes: it goes on from there.",
+            remedy="Run the command again, or any other that writes: it continues from there.",
         ),
         code=ExitCode.FAILED,
     )
@@ -262,7 +262,7 @@ def _bug(error: Exception) -> Outcome:
         problem=Problem(
             kind="internal",
             message=f"an unexpected {type(error).__name__} stopped the command; this is a bug",
-            remedy="Set SISA_TRACEBACK=1 to see where, and report it; the store is as it was last committed.",
+            remedy="Set SISA_TRACEBACK=1 to see where, and report it. The store is as it was last committed.",
         ),
         code=ExitCode.FAILED,
     )

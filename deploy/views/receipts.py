@@ -120,7 +120,7 @@ def log_outcome(check: LogCheck) -> Outcome:
         problem=Problem(
             kind="proof_failed",
             message=f"the receipts' log is not what was signed: {len(check.problems)} findings",
-            remedy="Keep the store as it is, and compare the log with a copy; receipts handed out stay verifiable.",
+            remedy="Keep the store as it is, and compare the log with a copy. Receipts handed out stay verifiable.",
         ),
         code=ExitCode.PROOF_FAILED,
     )

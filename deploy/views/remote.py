@@ -52,7 +52,7 @@ def open_client(url: str, token: str) -> Client:
     if not token:
         raise Invalid(
             "a server asks for a token, and SISA_TOKEN is not set",
-            "Put the token into the environment; the server's operator makes it: 'sisa token create'.",
+            "Set SISA_TOKEN to a token, which the server's operator makes with 'sisa token create'.",
         )
     client = Client(url, token)
     if client.can_be_overheard:
@@ -70,7 +70,7 @@ def remote_predict(client: Client, data: str, out: Path) -> Outcome:
     answers = _answers(client, data, found)
     first = next(answers, None)
     if first is None:
-        raise Invalid("the file holds no data point", "Name another one.", file=data)
+        raise Invalid("the file holds no data point", "Name another file.", file=data)
     batch, classes, id_column = first
     points = write_predictions(out, chain([batch], (each for each, _, _ in answers)), classes, id_column)
     facts = {"out": str(out), "points": points, **_ensembles(found)}

@@ -32,7 +32,7 @@ def train_sites(federation: SiteFederation) -> Outcome:
     problem = Problem(
         kind="unavailable",
         message=f"no site has joined the federation: {why}",
-        remedy="Train and serve at the sites, hand over their tokens, and run 'sisa train' again: see 'Several sites'"
+        remedy="Train and serve at the sites, hand over their tokens, and run 'sisa train' again. See 'Several sites'"
         " in docs/operations.md.",
     )
     return replace(outcome, problem=problem, code=ExitCode.UNAVAILABLE)
@@ -187,7 +187,7 @@ def verify_at_sites(federation: SiteFederation) -> Outcome:
         problem = Problem(
             kind="proof_failed",
             message=f"the proof does not hold at {', '.join(failed)}",
-            remedy="Run 'sisa --site NAME train' there: it rebuilds what is damaged; then verify again.",
+            remedy="Run 'sisa --site NAME train' there, which rebuilds what is damaged, then verify again.",
         )
         return Outcome(data=data, text=text, problem=problem, code=ExitCode.PROOF_FAILED)
     problem = Problem(

@@ -52,13 +52,13 @@ def _remedies(found: Verification) -> Iterator[str]:
         yield "Run 'sisa train', which retrains what is wrong or not trained, then verify again."
     own = [each for each in found.residue.found if each.startswith(_OWN_RESIDUE)]
     if own and found.exact:
-        yield "run 'sisa train': it finishes what was interrupted and rebuilds what is damaged; then verify again"
+        yield "Run 'sisa train', which finishes what was interrupted and rebuilds what is damaged, then verify again."
     if any(each.startswith("file that is not ours") for each in found.residue.found):
-        yield "move files that are not ours out of the store: nothing here touches them"
+        yield "Move files that are not ours out of the store: no command touches them."
     if any("erased data points" in each for each in found.residue.found):
-        yield "keep the store as it is and report this: a slice holds what its tombstones rule out"
+        yield "Keep the store as it is and report this: a slice holds what its tombstones rule out."
     forgotten = [each for each in found.receipts.broken if each.endswith("the state does not know it")]
     if forgotten:
-        yield "submit the requests again that the state does not know, under their ids, or restore the store as a whole"
+        yield "Submit the requests that the state does not know again, under their ids, or restore the whole store."
     if len(forgotten) < len(found.receipts.broken):
-        yield "restore log/ and receipts/ from a copy: what was signed cannot be made again"
+        yield "Restore log/ and receipts/ from a copy: what was signed cannot be made again."

@@ -35,7 +35,9 @@ def request_outcome(federation: Federation, request_id: str) -> Outcome:
     status, request = federation.status(), request_if_known(federation, request_id)
     if request is None:
         federation.require_begun()
-        raise Invalid("there is no such erasure request", "'sisa request list' lists them all.", request=request_id)
+        raise Invalid(
+            "there is no such erasure request", "Run 'sisa request list' to see all of them.", request=request_id
+        )
     return Outcome(data=request_data(request, status), text=request_text(request, status))
 
 

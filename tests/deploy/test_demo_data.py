@@ -67,7 +67,7 @@ def test_digits_can_be_drafted(tmp_path: Path) -> None:
 def test_missing_scikit_learn_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without scikit-learn the extra that brings it is named."""
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    with pytest.raises(Invalid, match=r"scikit-learn, which is missing pip install 'sisa-ray\[demo\]'"):
+    with pytest.raises(Invalid, match=r"scikit-learn, which is missing\. Run pip install 'sisa-ray\[demo\]'"):
         write_digits(tmp_path)
 
 
@@ -86,7 +86,9 @@ def test_no_network_is_reported(tmp_path: Path) -> None:
 def test_another_file_of_the_same_name_is_refused(tmp_path: Path) -> None:
     """A file whose content is not the published one is refused by its digest."""
     (tmp_path / f"{NAME}.gz").write_bytes(gzip.compress(b"something else"))
-    with pytest.raises(Corrupt, match=r"not the published one: expected sha256:0402a96d.*, got sha256:.*get it anew"):
+    with pytest.raises(
+        Corrupt, match=r"not the published one: expected sha256:0402a96d.*, got sha256:.*Install it again with"
+    ):
         demo_data._fashion_file(NAME, tmp_path, tmp_path, no_network)
 
 

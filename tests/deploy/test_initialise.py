@@ -199,7 +199,9 @@ def test_lists_of_other_things_are_not_drafted(tmp_path: Path) -> None:
     images = pa.array([[[1, 2], [3, 4]]] * 60)
     words = pa.array([["a", "b"]] * 60)
     assert drafted(tmp_path, without(image=images, words=words)).data.features == ("age", "x*")
-    with pytest.raises(Invalid, match=r"no column of numbers is left .*one flat list of numbers for each data point"):
+    with pytest.raises(
+        Invalid, match=r"no column of numbers is left for features\. .*one flat list of numbers for each data point"
+    ):
         drafted(tmp_path, without("age", "x0", "x1", "x2", "x3", image=images, words=words))
 
 
@@ -247,16 +249,16 @@ def test_a_draft_names_a_glob_in_a_folder_of_any_name(tmp_path: Path, folder: st
             {},
             r"no column looks like a label .*Add a column with each data point's class",
         ),
-        (without("label"), {"label_column": "labels"}, r"there is no column 'labels' .*Columns are 'id', 'user_id'"),
+        (without("label"), {"label_column": "labels"}, r"there is no column 'labels' .*Name one of 'id', 'user_id'"),
         (PLAIN, {"label_column": "labels"}, r"there is no column 'labels' .*Did you mean 'label'\?"),
         (PLAIN, {"label_column": "x0"}, "label column holds 0 classes"),
         (without("label", label=[1] * 60), {}, "label column holds 1 classes"),
         (without("label", label=[None, *[1] * 59]), {}, "label column holds nulls"),
-        (without("id"), {}, "no column looks like a unique id .*Add a column with each point's own"),
+        (without("id"), {}, "no column looks like a unique id .*Add a column with a unique id for each data point"),
         (
             without("id", sample=PLAIN["id"], place=PLAIN["id"]),
             {},
-            "no column looks like a unique id .*Name it with --id; able to be one: 'sample', 'place'",
+            r"no column looks like a unique id .*Name it with --id\. Columns that could be one: 'sample', 'place'\.",
         ),
         (PLAIN, {"id_column": "user_id"}, "holds 20 distinct ids for 60 data points .*Name a unique one with --id"),
         (PLAIN, {"id_column": "age"}, "id column must hold texts or whole numbers, and no nulls"),
@@ -307,7 +309,7 @@ def test_writing_never_replaces_a_file_unasked(tmp_path: Path, monkeypatch: pyte
     config = tmp_path / "sisa.toml"
     write_specification("points.parquet", config)
     assert read_specification(config).data.train == "points.parquet"
-    with pytest.raises(Conflict, match=r"exists already .*replace it with --force"):
+    with pytest.raises(Conflict, match=r"exists already\. Name another with --config, or replace it with --force\.$"):
         write_specification("points.parquet", config, label_column="user_id")
     write_specification("points.parquet", config, label_column="user_id", replace=True)
     assert read_specification(config).data.label == "user_id"

@@ -191,7 +191,7 @@ def test_a_full_disk_loses_nothing(full_at: str, home: UserFolder, monkeypatch: 
         if full_at in key:
             puts.append(key)
             if len(puts) > 1 or full_at in ("requests", "tombstones"):
-                raise StoreFull("the store has no room for the object; nothing was published", "free space", key=key)
+                raise StoreFull("the store has no room for the object; nothing was published", "Free space.", key=key)
         return whole(store, key, payload)
 
     with monkeypatch.context() as patch:

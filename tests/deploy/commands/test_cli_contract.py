@@ -131,7 +131,7 @@ def test_errors_for_people_go_to_stderr(home: UserFolder) -> None:
     assert not said.out
     fact, remedy = said.err.splitlines()
     assert fact.startswith("error: the federation holds no data yet")
-    assert remedy.strip() == "Run 'sisa train'"
+    assert remedy.strip() == "Run 'sisa train'."
 
 
 def test_status_of_what_is_not_there(home: UserFolder) -> None:

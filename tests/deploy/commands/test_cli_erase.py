@@ -140,7 +140,7 @@ def test_keys_may_be_kept_elsewhere(home: UserFolder) -> None:
     home.specify()
     said = home.json("verify")
     assert (said.code, said.error["kind"]) == (4, "conflict")
-    assert "set 'keys'" in said.error["remedy"]
+    assert "Set 'keys'" in said.error["remedy"]
 
 
 def test_no_plain_name_is_ever_stored(trained: UserFolder) -> None:
@@ -247,7 +247,7 @@ def test_bad_lines_are_reported_by_number(trained: UserFolder) -> None:
         "the file of names has a line that names nobody: 4; lines that are not UTF-8 text: 2, 7;"
         " a line of more than 1,000 characters: 5; lines with control characters: 3, 8 [file=bad.txt]"
     )
-    assert "nothing was erased" in said.error["remedy"]
+    assert "Nothing was erased." in said.error["remedy"]
 
 
 def test_of_many_bad_lines_the_first_ten_are_reported(trained: UserFolder) -> None:

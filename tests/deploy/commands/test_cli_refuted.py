@@ -30,7 +30,7 @@ def test_it_answers_no_longer_and_is_trained_anew(erased: UserFolder, monkeypatc
         said = erased.json("verify", "--shard", "1")
         assert said.code == 3
         assert said.error["message"] == "a constituent is not byte-equal; it answers no longer: shard 1"
-        assert said.error["remedy"].startswith("Run 'sisa train': it trains anew what was found wrong")
+        assert said.error["remedy"].startswith("Run 'sisa train', which retrains what is wrong")
         (proof,) = said.data["shards"]
         assert (proof["exact"], proof["again"], proof["refutation"]["slice"]) == (False, False, 1)
         after = erased.json("status").data
@@ -84,7 +84,7 @@ def test_a_foreign_file_is_not_for_training_to_mend(erased: UserFolder) -> None:
     (erased.store / "shards" / "Note To Self.txt").write_text("mine")
     said = erased.json("verify")
     assert said.code == 3
-    assert said.error["remedy"] == "move files that are not ours out of the store: nothing here touches them"
+    assert said.error["remedy"] == "Move files that are not ours out of the store: no command touches them."
 
 
 @pytest.mark.parametrize("command", [("erase",), ("readmit", "--reason", "a new contract")])

@@ -176,7 +176,7 @@ def test_a_request_submitted_after_its_end_is_reported_so(trained: UserFolder) -
         assert f"request er-{name} was submitted before and is {state} since 2" in said.out
         assert trained.kept() == kept
     again = trained.json("erase", "--subject", "nobody", "--request-id", "er-nobody")
-    assert "A new demand needs a --request-id of its own" in again.error["remedy"]
+    assert "Give a new demand a --request-id of its own." in again.error["remedy"]
 
 
 def test_a_due_date_is_extended_once(trained: UserFolder) -> None:
@@ -343,7 +343,7 @@ def test_an_interrupted_erasure_is_accepted_all_the_same(
     own = said.data["request_id"]
     assert (said.data["state"], own[:3]) == (state, "er-")
     assert f"accepted and will be carried out: it is {state} [request={own}]" in said.error["message"]
-    assert "'sisa train' or 'sisa erase'" in said.error["remedy"]
+    assert "Run 'sisa train' to continue with it" in said.error["remedy"]
     assert "to be carried out: 1; if no command is at work on them, 'sisa train' goes on" in trained.run("status").out
     assert trained.json("train").code == 0
     assert trained.json("status", own).data["state"] == "complete"

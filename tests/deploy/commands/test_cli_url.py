@@ -361,7 +361,7 @@ def test_another_server_is_reported(
     (stranger / "asked.csv").write_text("x00\n1\n", encoding="utf-8")
     said = run(*words, "--url", curt(status, body), "--json")
     assert said.code == code
-    assert "check the address" in said.error["remedy"]
+    assert "Check the address" in said.error["remedy"]
     assert not (stranger / "out.csv").exists()
 
 
