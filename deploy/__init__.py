@@ -1,7 +1,7 @@
 """Deploy: what people and machines touch.
 
 Knows the command line, its output and exit codes, progress on a terminal, demo data, first drafts of specifications.
-May touch: everything to the left; typer and rich, which nobody else does.
+May touch: all other rooms; it alone uses typer and rich.
 Must not know: how anything is trained, stored or decided.
 Owns the words: command, envelope, exit code.
 
@@ -10,7 +10,7 @@ Owns the words: command, envelope, exit code.
     demo        sisa demo
     demo_data   the data it uses
     initialise  sisa init
-    guesses     which column plays which part
+    guesses     the role of each column
     name_file   a file of names to erase
     settings    the only reader of environment variables
     jobs/       programs for Ray Jobs

@@ -1,4 +1,4 @@
-"""``sisa demo``: the whole story on real data, each step checked as it is told."""
+"""``sisa demo``: trains, predicts, erases and verifies on real data, and checks each step."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class _Story:
 
 
 def run_demo(dataset: str, folder: Path, data_folder: Path | None, *, quiet: bool) -> Outcome:
-    """Tell the story in ``folder`` (or the first free one beside it) and return what was found."""
+    """Run the demo in ``folder``, or the first free one beside it, print each step, and return the results."""
     home = _free_folder(folder)
     tell = _teller(quiet=quiet)
     data = _write_data(dataset, home / "data", data_folder)
@@ -201,15 +201,15 @@ def _outcome(story: _Story, home: Path) -> Outcome:
     }
     sisa = command_from(home)
     where = (
-        f"\nEverything lies in {home}:\n"
+        f"\nEverything is in {home}:\n"
         f"  sisa.toml              the specification\n"
-        f"  data/                  the data sets, as any user's would lie there; they still hold {_ERASED_PERSON}:\n"
+        f"  data/                  the data sets, where a user's own would be; they still hold {_ERASED_PERSON}:\n"
         f"                         files outside the store are yours to erase\n"
         f"  federation/            the store: slices, checkpoints, manifest, tombstones, receipts\n"
         f"  receipt.json           the signed receipt, and operator.keys, as 'sisa keys --export' writes them:\n"
         f"                         'sisa receipt --check receipt.json --key operator.keys' verifies it anywhere\n"
         f"  federation-without/    the store of the federation that never saw them\n"
-        f"Go on with: cd {home} && {sisa} status; {sisa} erase --subject person-0042; {sisa} verify"
+        f"Continue with: cd {home} && {sisa} status; {sisa} erase --subject person-0042; {sisa} verify"
     )
     if story.holds:
         text = f"\nThe constituents are byte for byte those of a run that never saw {_ERASED_PERSON}.\n{where}"

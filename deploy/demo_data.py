@@ -1,7 +1,7 @@
-"""Real data to show the system with: scikit-learn's handwritten digits, and Fashion-MNIST.
+"""Real data for the demo: scikit-learn's handwritten digits, and Fashion-MNIST.
 
-Both are written as Parquet: an id, an invented person who owns several data points, a label, and a column for each
-pixel. Nobody's data: the persons are invented, the pictures public.
+Both are written as Parquet: an id, a person who owns several data points, a label, and a column for each pixel. The
+pictures are public, and the persons are invented.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ ClassNumbers = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoData:
-    """A data set as written: what a specification needs to say of it."""
+    """A data set as written, with what its specification has to state."""
 
     name: str
     train: Path
@@ -91,7 +91,7 @@ def write_fashion_mnist(folder: Path, source: Path | None = None) -> DemoData:
 
 
 def download(address: str) -> bytes:
-    """Return what lies at ``address``. Raises ``OSError`` when it cannot be had."""
+    """Return the content at ``address``. Raises ``OSError`` when it cannot be downloaded."""
     with urlopen(address, timeout=_TIMEOUT_SECONDS) as reply:  # noqa: S310  the address is a constant
         payload: bytes = reply.read()
     return payload
@@ -109,7 +109,7 @@ def _fashion_file(name: str, source: Path | None, installed: Path, fetch: Downlo
     try:
         content = gzip.decompress(packed)
     except (OSError, EOFError, zlib.error) as error:
-        raise Corrupt("a file of Fashion-MNIST is no complete gzip file", _REMEDY, file=file) from error
+        raise Corrupt("a file of Fashion-MNIST is not a complete gzip file", _REMEDY, file=file) from error
     digest = hashlib.sha256(content).hexdigest()
     if digest != _FASHION_SHA256[name]:
         expected = _FASHION_SHA256[name]

@@ -1,7 +1,8 @@
-"""Which column of data that nobody has described plays which part: guesses from names and values, with reasons.
+"""Guesses the role of each column (id, subject, label, feature) from its name and values, with reasons.
 
-A guess that cannot be made is asked for, and what is left out of the features is named with its reason: a wrong guess
-would be trained on. Row numbers and numbers that name something are never features, for they measure nothing.
+A wrong guess would be trained on. So where no column fits, the user is asked for it, and each column that is not a
+feature is listed with the reason. Row numbers and other numbers that only name something are never features, because
+they measure nothing.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from storage.errors import Invalid
 
 _LABEL_NAMES: Final = ("label", "target", "class", "y", "outcome")
 _UNNAMED: Final = re.compile(r"|Unnamed: ?\d+(\.\d+)*(_level_\d+)?|__index_level_\d+__")
-"""Names that pandas and R give to the number of a row, and to nothing else."""
+"""Column names that pandas and R give to row numbers, and to nothing else."""
 _ROWS: Final = re.compile(r"index|level_\d+|row[_ ]?(names?|num(ber)?|nr|no|index)?", re.IGNORECASE)
-"""Names of such numbers, and now and then of others."""
+"""Column names that are common for row numbers, but not reserved for them."""
 
 _PEOPLE: Final = frozenset(
     re.findall(
@@ -38,7 +39,7 @@ _NUMBERS: Final = frozenset(
         " sku serial ref reference",
     )
 )
-"""Last words of names whose numbers stand for something, where there are many."""
+"""A column whose name ends in one of these holds codes rather than measurements, if it has many distinct numbers."""
 
 _NAMING: Final = _IDS | _NUMBERS | {"name", "hash", "address"}
 _DESCRIBING: Final = frozenset(
@@ -49,38 +50,38 @@ _DESCRIBING: Final = frozenset(
         " weight height satisfaction plan language currency role title flag active",
     )
 )
-"""Words of names that say something about a person, and so do not name one."""
+"""A column with one of these words describes a person, and so does not name one."""
 
 _LEAST_POINTS: Final = 20
-"""With fewer data points, values say nothing of a column's meaning."""
+"""With fewer data points, the values do not show what a column means."""
 _FEW: Final = 10
-"""So many values or more name people; fewer do where each has fewer data points than this."""
+"""A column names people if it has this many distinct values, or fewer data points than this for each value."""
 _MOST_CODES: Final = 20
-"""More different numbers than this are classes only where they are coded from 0 or 1 on, without a gap."""
+"""More distinct numbers than this are classes only if they are codes that count from 0 or 1 without a gap."""
 _IMPROBABLE: Final = 7.0
-"""Numbers drawn by chance repeat, but with a probability of exp(-7), when pairs are so many times the range."""
+"""The number of pairs divided by the range, above which random numbers would repeat except with probability exp(-7)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Guess:
-    """Which column plays which part."""
+    """The role of each column."""
 
     id: ColumnDescription
     subject: ColumnDescription | None
     subject_remark: str
-    """What a person should know of the subject, or why there is none; may be empty."""
+    """What the user should know about the subject column, or why there is none; may be empty."""
     label: ColumnDescription
     features: tuple[ColumnDescription, ...]
     left_out: tuple[tuple[str, str], ...]
-    """Each column that plays no part, with the reason."""
+    """Each column without a role, with the reason."""
 
 
 def guess_parts(
     found: SourceDescription, *, id_column: str | None, subject_column: str | None, label_column: str | None
 ) -> Guess:
-    """Return which column plays which part; what is stated is taken, if it fits.
+    """Return the role of each column; a column that the caller names is used if it fits.
 
-    Raises ``Invalid`` when a part cannot be guessed, naming the option that states it, or a stated column does not fit.
+    Raises ``Invalid`` when a role cannot be guessed, with the option that sets it, or when a named column does not fit.
     """
     label = _stated(found, label_column) or _guess_label(found)
     _check_label(found, label)
@@ -162,19 +163,19 @@ def _remedy_label(found: SourceDescription, name_it: str) -> str:
 
 
 def _is_class(found: SourceDescription, column: ColumnDescription) -> bool:
-    """Return whether the column could hold classes: two or more, that repeat."""
+    """Return whether the column could hold classes: at least two values, which repeat."""
     several = len(column.values) > 1 and not column.nulls and not column.counts
     names_something = _rank_as_person(column) is not None or _is_name(found, column) or _is_row_number(column)
     return several and _repeat(found, column) and not names_something and not _is_number(found, column)
 
 
 def _repeat(found: SourceDescription, column: ColumnDescription) -> bool:
-    """Return whether values occur twice on average, or are two: else no class could be learned."""
+    """Return whether there are two values, or values occur twice on average: otherwise no class could be learned."""
     return len(column.values) <= max(2, found.points // 2)
 
 
 def _is_number(found: SourceDescription, column: ColumnDescription) -> bool:
-    """Return whether the column measures something: fractions, or many numbers that are no codes."""
+    """Return whether the column measures something: it holds fractions, or many numbers that are not codes."""
     if column.kind not in {"integer", "number"} or column.distinct in {0, 1}:
         return False
     if not column.values:
@@ -203,7 +204,7 @@ def _guess_id(found: SourceDescription, columns: Sequence[ColumnDescription]) ->
 
 
 def _rank_as_id(column: ColumnDescription) -> int | None:
-    """Return how well the name fits, the least first: a data point's own id comes before a person's."""
+    """Return how well the name fits an id, 0 being best: a data point's own id comes before a person's."""
     words, person = _words(column.name), _rank_as_person(column)
     if not words:
         return None
@@ -249,8 +250,9 @@ def _guess_subject(
 ) -> tuple[ColumnDescription | None, str]:
     """Return the column that names people, and a remark.
 
-    One with few values comes last, before it one without repetition, for then every data point is its own subject;
-    names that say nothing but who it is come first, then columns with more values.
+    Columns with more than a few values come first; among them those whose values repeat, because without repetition
+    every data point would be a subject of its own; then those whose name says nothing but who it is; then those with
+    more values.
     """
     ranked = []
     for position, column in enumerate(columns):
@@ -276,7 +278,7 @@ def _why_no_subject(columns: Sequence[ColumnDescription]) -> Iterator[str]:
 
 
 def _rank_as_person(column: ColumnDescription) -> int | None:
-    """Return 0 for a name that only says who it is, 1 for one that may say so; None for others."""
+    """Return 0 if the column's name only says who it is, 1 if it may say so, None otherwise."""
     words = _words(column.name)
     if column.is_email:
         return 0
@@ -293,7 +295,7 @@ def _is_few(found: SourceDescription, column: ColumnDescription) -> bool:
 
 
 def _why_no_feature(found: SourceDescription, column: ColumnDescription) -> str:
-    """Return why the column is no feature; empty where it is one."""
+    """Return why the column is not a feature; empty if it is one."""
     if _is_row_number(column) or (column.counts and found.points >= _LEAST_POINTS):
         return "a row number"
     if column.kind == "text":
@@ -301,7 +303,7 @@ def _why_no_feature(found: SourceDescription, column: ColumnDescription) -> str:
     if column.kind == "nested":
         return "lists of lists: write one flat list of numbers for each data point"
     if column.kind == "other":
-        return f"type {column.type}, which is no number"
+        return f"type {column.type}, which is not a number"
     if not column.name:
         return "a column without a name"
     if column.nulls:
@@ -321,7 +323,7 @@ def _why_no_list(column: ColumnDescription) -> str:
 
 
 def _is_row_number(column: ColumnDescription) -> bool:
-    """Return whether the column is called as tools call the number of a row, and holds such numbers."""
+    """Return whether the column has a name that tools give to row numbers, and holds such numbers."""
     if _UNNAMED.fullmatch(column.name):
         return column.kind in {"integer", "number"}
     counts = column.kind == "integer" and (column.counts or not column.repeats)
@@ -329,7 +331,7 @@ def _is_row_number(column: ColumnDescription) -> bool:
 
 
 def _is_name(found: SourceDescription, column: ColumnDescription) -> bool:
-    """Return whether numbers stand for something, by the column's name, or because they never repeat by chance."""
+    """Return whether numbers stand for something: by the column's name, or because random numbers would repeat."""
     words = _words(column.name)
     if words and words[-1] in _IDS:
         return True

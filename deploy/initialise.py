@@ -1,7 +1,7 @@
-"""``sisa init``: a commented ``sisa.toml`` drafted from a look at the data.
+"""``sisa init``: drafts a commented ``sisa.toml`` from the data.
 
-Guesses are made from column names and types, and stand in the draft as comments beside the settings, to be read by a
-person before training: what is declared there is declared, not learned (E6).
+Guesses are made from column names and types, and the draft explains them in comments beside the settings. A person
+reads them before training, because nothing in a specification may be learned from the data (E6).
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from storage.location import is_on_s3
 _SMALL_ENOUGH = 10.0
 """Features up to this size are left as they are."""
 _STORE = "federation"
-"""The folder, beside the specification, of the store that the draft names: what lies there is no data."""
+"""The store's folder in the draft, beside the specification: files in it are not data."""
 _LEAST_GLOB = 4
-"""Fewer columns than this are named one by one."""
+"""Groups of fewer columns than this are listed one by one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,13 +51,14 @@ def draft_specification(
     label_column: str | None = None,
     encoding: str | None = None,
 ) -> SpecificationDraft:
-    """Return a ``sisa.toml`` that is to lie in ``folder`` and describes the data at ``location``.
+    """Return the text of a ``sisa.toml`` for ``folder`` that describes the data at ``location``.
 
-    ``location`` is a file, a folder or a glob, relative to ``base`` (default: ``folder``), or in a bucket, whose server
-    is AWS or what boto3 is told. ``encoding`` is that of CSV files (default: UTF-8, or what they begin with).
+    ``location`` is a file, a folder or a glob, relative to ``base`` (default: ``folder``), or in a bucket, on AWS or on
+    the server that boto3 is configured for. ``encoding`` is that of CSV files (default: UTF-8, or as their byte order
+    mark says).
 
-    Raises ``Invalid`` when a column's part cannot be guessed, naming the option that states it, or when a stated column
-    does not fit; else as ``open_source`` does.
+    Raises ``Invalid`` when a column's role cannot be guessed, with the option that sets it, or when a named column does
+    not fit, and what ``open_source`` raises.
     """
     base = folder if base is None else base
     source = open_source(location, base, leave_out=(folder / _STORE,))
@@ -72,19 +73,19 @@ def draft_specification(
 
 
 def _train(location: str, base: Path, folder: Path) -> str:
-    """Return how the specification in ``folder`` names the data: relative where they lie below it."""
+    """Return the data's path for the specification in ``folder``: relative if they are below it."""
     if is_on_s3(location):
         return location
     start, home = base.absolute(), folder.absolute()
     if not (start / location).exists():
-        # A glob: the folder it starts from is none, whatever characters its name has.
+        # A glob: escape the folder that it is relative to, whose name may contain a glob's characters.
         start, home = Path(escape(str(start))), Path(escape(str(home)))
     target = start / location
     return target.relative_to(home).as_posix() if target.is_relative_to(home) else target.as_posix()
 
 
 def column_globs(chosen: Sequence[str], others: Sequence[str]) -> tuple[str, ...]:
-    """Return names and globs that match ``chosen`` and none of ``others``; four numbered names or more make a glob.
+    """Return names and globs that match ``chosen`` but not ``others``; four or more numbered names make a glob.
 
     >>> column_globs(["age", "x0", "x1", "x2", "x3"], ["id", "label"])
     ('age', 'x*')
@@ -136,7 +137,7 @@ def _scale(features: Sequence[ColumnDescription]) -> tuple[str, str]:
     if 127 < largest <= 255:
         return "scale    = 255.0", "guess: whole numbers up to 255 are bytes, brought to 0 .. 1"
     if in_bytes and largest > 1:
-        # A power of two, for the largest value itself would be learned from the data (E6).
+        # A power of two, because the largest value itself would be learned from the data (E6).
         return f"scale    = {float(1 << (largest - 1).bit_length())}", "guess: small whole numbers, brought to 0 .. 1"
     powers = [_power_of_ten(column.largest) for column in features]
     if max(powers) <= _SMALL_ENOUGH:
@@ -162,7 +163,7 @@ def _largest(features: Sequence[ColumnDescription]) -> int:
 
 
 def _csv_lines(form: CsvForm) -> list[str]:
-    """Return the settings for CSV files that are not written as usual."""
+    """Return the settings for CSV files that are not in the usual form."""
     usual = asdict(USUAL_CSV)
     seen = ((name, value) for name, value in asdict(form).items() if value != usual[name])
     return [f"{name} = {_quoted(value)}  # of the CSV files, as seen in the first lines" for name, value in seen]
@@ -222,7 +223,7 @@ def _on_one_line(text: str) -> str:
 
 
 _ENDPOINT = (
-    '# endpoint = "https://host"  # server of the data; default: the store\'s, else what boto3 is told, else AWS'
+    '# endpoint = "https://host"  # server of the data; default: the store\'s, else as boto3 is configured, else AWS'
 )
 
 _TEMPLATE = """\
@@ -230,7 +231,7 @@ _TEMPLATE = """\
 
 name  = {name}
 store = "./{store}"  # folder of data, checkpoints and receipts; relative to this file; or "s3://bucket/prefix"
-# keys  = "/another/disk/keys"  # where the encryption keys lie; without it they lie in the store
+# keys  = "/another/disk/keys"  # where the encryption keys are kept; without it, in the store
 
 [data]
 {data}
@@ -272,7 +273,7 @@ def _quoted(text: str) -> str:
 
 
 def _name(train: str) -> str:
-    """Return a name for the federation: the last part of the path that says something."""
+    """Return a name for the federation: the last part of the path that is not generic, such as 'train' or 'data'."""
     parts = [Path(train).stem, *reversed(Path(train).parent.parts)]
     telling = [
         part for part in parts if part.lower() not in {"train", "training", "data"} and not set(part) & set("*?[")
@@ -313,7 +314,7 @@ def write_specification(
 
 
 def draft_text(draft: SpecificationDraft) -> str:
-    """Return what was guessed, for a person to look over."""
+    """Return the guesses as text, for a person to review."""
     guess = draft.guess
     subject = repr(guess.subject.name) if guess.subject else "none: every data point is a subject of its own"
     features = column_globs([column.name for column in guess.features], [name for name, _ in guess.left_out])
@@ -330,7 +331,7 @@ def draft_text(draft: SpecificationDraft) -> str:
 
 
 def draft_fields(draft: SpecificationDraft) -> dict[str, Any]:
-    """Return what was guessed, for JSON."""
+    """Return the guesses as JSON."""
     guess = draft.guess
     return {
         "points": draft.points,

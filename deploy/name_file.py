@@ -1,4 +1,4 @@
-"""A file of names, one a line: read line by line, so that a million of them take no room; all or nothing."""
+"""Reads a file of names, one a line, without holding it in memory; one bad line makes the whole file invalid."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Final, TextIO
 from storage.errors import Invalid
 
 MOST_CHARACTERS: Final = 1000
-"""Of one name; a longer line shows that the file is not what it was taken for."""
+"""The longest name; a longer line shows that this is not a file of names."""
 
 _MOST_LINES_TOLD: Final = 10
 
-# Control characters, and those that some programs take for the end of a line: what follows may be another name.
+# Control characters, and characters that some programs take for the end of a line, after which another name may follow.
 _CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
-# What bytes become that are not UTF-8, under the error handler ``surrogateescape``; UTF-8 itself never gives these.
+# The error handler ``surrogateescape`` turns bytes that are not UTF-8 into these; valid UTF-8 never decodes to them.
 _FOREIGN: Final = re.compile("[\udc80-\udcff]")
 
 _FAULTS: Final = {
@@ -34,8 +34,8 @@ _FAULTS: Final = {
 def names_in(file: Path) -> Iterator[str]:
     """Yield the names in the file, one a line.
 
-    Raises ``Invalid`` when the file cannot be read, and at its end when any line was bad: its names may be used only
-    after the last one. No bad line is yielded.
+    Bad lines are not yielded. Raises ``Invalid`` when the file cannot be read, and after the last line when any line
+    was bad: so use the names only once all are read.
     """
     try:
         with file.open(encoding="utf-8-sig", errors="surrogateescape") as lines:
@@ -65,7 +65,7 @@ def _good_lines(lines: TextIO, file: Path) -> Iterator[str]:
 
 
 def _lines(lines: TextIO) -> Iterator[str]:
-    """Yield the lines without their ends; of one that is too long no more than shows it."""
+    """Yield the lines without their ends; a line that is too long is cut just beyond the limit."""
     while line := lines.readline(MOST_CHARACTERS + 2):
         rest = line
         while len(rest) == MOST_CHARACTERS + 2 and not rest.endswith("\n"):

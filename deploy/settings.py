@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Environment:
-    """What the environment says."""
+    """The settings in the environment."""
 
     tracebacks: bool = False
     """``SISA_TRACEBACK=1``: show the traceback of an unexpected error; it may hold personal data."""
     token: str = field(default="", repr=False)
-    """``SISA_TOKEN``: what a server (``--url``) knows its callers by. Never an option: others can list arguments."""
+    """``SISA_TOKEN``: the token for a server (``--url``). Not an option, because other users can list arguments."""
 
 
 def read_environment() -> Environment:

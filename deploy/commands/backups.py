@@ -34,7 +34,7 @@ def backup(
     place: Place,
     keys: Annotated[
         str | None,
-        typer.Option("--keys", metavar="PLACE", help="Where the keys go: others than those of PLACE read it."),
+        typer.Option("--keys", metavar="PLACE", help="Where the keys go: a place that readers of PLACE cannot read."),
     ] = None,
     without_keys: Annotated[
         bool, typer.Option("--without-keys", help="Back up no key; docs/backup.md says what that means.")
@@ -47,7 +47,7 @@ def backup(
     config: Config = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
-    """Back up the federation, as it is at one moment, while it works on. The next backup replaces this one."""
+    """Back up the federation as it is at one moment, while it keeps working. The next backup replaces this one."""
 
     def action() -> Outcome:
         from cluster.backups.backup import back_up
@@ -103,7 +103,8 @@ def restore(
 ) -> None:
     """Restore a backup, or a plain copy of a store, to the empty place that the specification names.
 
-    What the witness knows to have been erased since is withdrawn before anything is answered. Interrupted, repeat it.
+    Data points that the witness knows to have been erased since the backup are withdrawn before anything is answered.
+    If interrupted, repeat the command.
     """
 
     def action() -> Outcome:
@@ -145,7 +146,8 @@ def move(
 ) -> None:
     """Move the store to another, empty place, and delete it here. Afterwards change 'store' in the specification.
 
-    Stop the coordinator first ('sisa stop'). Interrupted, repeat it. Keys in a place of their own stay there.
+    Stop the coordinator first ('sisa stop'). Keys in a place of their own stay there. If interrupted, repeat the
+    command.
     """
 
     def action() -> Outcome:
@@ -170,7 +172,7 @@ def move(
 
 
 def _has_partition_key(config: Path) -> bool:
-    """Return whether the specification gives it, or none is needed."""
+    """Return whether the specification has the partition key, or none is needed."""
     return is_of_all_sites(config) or read_chosen(config).partition.key is not None
 
 
@@ -206,7 +208,7 @@ def _erased(erased: Erased, since: str) -> list[str]:
 
 
 def _erase(config: Path) -> Erased:
-    """Withdraw what was erased since; a federation of several sites has no data itself."""
+    """Withdraw what was erased since the backup; a federation of several sites has no data itself."""
     from cluster.backups.recovery import Erased, erase_since
     from deploy.views.progress import listening
 
@@ -218,7 +220,7 @@ def _erase(config: Path) -> Erased:
 
 @contextmanager
 def _counting(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Give what says on stderr how many objects are done, each time a tenth more is."""
+    """Yield a function that reports on stderr how many objects are done, at every further tenth."""
     from coordinator.ports import Remark
     from deploy.views.progress import listening
 
@@ -244,14 +246,14 @@ def _specification(config: Path) -> SitesSpecification | FederationSpecification
 
 
 def _places(config: Path, endpoint: str | None, profile: str | None) -> Callable[[str], Any]:
-    """Return what opens a place to be written; a path starts at the present folder."""
+    """Return a function that opens a place for writing; paths are relative to the present folder."""
     from storage.location import open_store
 
     return lambda place: open_store(place, Path.cwd(), *_server(config, place, endpoint, profile))
 
 
 def _copies(config: Path, endpoint: str | None, profile: str | None) -> Callable[[str], Any]:
-    """Return what opens a place that is only read, written by any tool."""
+    """Return a function that opens a place for reading, which any tool may have written."""
     from storage.backups.sources import open_copy
 
     return lambda place: open_copy(place, Path.cwd(), *_server(config, place, endpoint, profile))

@@ -1,4 +1,4 @@
-"""The command ``sisa-check``: receipts and logs, checked by those who run nothing of ours.
+"""The command ``sisa-check``: checks receipts and logs without an installation of the rest.
 
 It needs Python and ``cryptography``, no specification and no store. An import contract keeps everything else out.
 """
@@ -20,7 +20,7 @@ _CODES = "exit codes: 0 genuine, 2 wrong usage or bad input, 3 not genuine, 6 in
 
 
 class _Misused(Exception):
-    """What was typed cannot be meant."""
+    """The arguments make no sense."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -29,7 +29,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(words: Sequence[str] | None = None) -> NoReturn:
-    """Do what the words say, and end with the exit code."""
+    """Run the command in ``words``, and exit with its code."""
     open_streams()
     given = sys.argv[1:] if words is None else list(words)
     try:

@@ -126,7 +126,7 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Look at a data file and write a commented specification for it."""
+    """Inspect a data file and write a commented specification for it."""
 
     def action() -> Outcome:
         from deploy.initialise import draft_fields, draft_text, write_specification
@@ -142,7 +142,7 @@ def init(
         )
         return Outcome(
             data={"config": str(config), **draft_fields(draft)},
-            text=f"wrote {config}: look it over, then run 'sisa train --config {config}'\n{draft_text(draft)}",
+            text=f"wrote {config}: review it, then run 'sisa train --config {config}'\n{draft_text(draft)}",
         )
 
     finish(action, as_json)
@@ -150,7 +150,7 @@ def init(
 
 @app.command()
 def train(config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
-    """Ingest, partition and train; goes on where an earlier run stopped."""
+    """Ingest, partition and train; continues where an earlier run stopped."""
 
     def action(federation: Federation) -> Outcome:
         from deploy.views.watching import status_outcome
@@ -206,7 +206,7 @@ def evaluate(
     url: Annotated[str | None, typer.Option("--url", metavar="URL", hidden=True)] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Tell the ensemble's accuracy on labelled data, overall and per class."""
+    """Measure the ensemble's accuracy on labelled data, overall and per class."""
     if url is not None:
         raise typer.BadParameter(
             "only the specification knows which column is the label: evaluate without --url, or compare the labels"
@@ -235,7 +235,7 @@ def erase(
     hold: HoldReason = None,
     include_similar: IncludeSimilar = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only tell what it would cost, and who is unknown.")
+        bool, typer.Option("--dry-run", help="Only show what it would cost, and which names are unknown.")
     ] = False,
     wait: Wait = False,
     config: Config = DEFAULT_CONFIG,
@@ -244,9 +244,9 @@ def erase(
 ) -> None:
     """Erase people or data points: submit one erasure request (a deletion job) and carry it out.
 
-    Without a running coordinator the command does the work itself, so that it always waits; interrupting it is safe.
-    With [erasure] batch = "until_due" it ends at the quarantine: retraining waits for more requests. See 'sisa request'
-    for what else may be done to a request.
+    Without a running coordinator the command does the work itself, so it always waits; interrupting it is safe. With
+    [erasure] batch = "until_due" it ends once the points are quarantined, and retraining waits for more requests.
+    'sisa request' pauses, extends or withdraws a request.
     """
 
     def action(federation: Federation) -> Outcome:
@@ -277,7 +277,7 @@ def erase(
         )
 
     if url is not None and dry_run:
-        raise typer.BadParameter("a server tells no prices: use --dry-run where the specification is, without --url")
+        raise typer.BadParameter("--dry-run is not available with --url: use it where the specification is")
     with_either(action, afar, config, url, as_json)
 
 
@@ -297,7 +297,7 @@ def readmit(
 ) -> None:
     """Let erased people come back: their new data points are taken from now on.
 
-    What was erased stays out, by the data points' ids. A signed statement says that it happened, and why.
+    Erased data points stay out, by their ids. A signed statement records the readmission and its reason.
     """
 
     def action(federation: Federation) -> Outcome:
@@ -311,7 +311,7 @@ def readmit(
 @app.command()
 def status(
     request: Annotated[str | None, typer.Argument(metavar="REQUEST", help="Only this erasure request.")] = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Show it anew every second, until interrupted.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Refresh every second, until interrupted.")] = False,
     config: Config = DEFAULT_CONFIG,
     url: Url = None,
     as_json: AsJson = False,
@@ -336,7 +336,7 @@ def status(
 
             watch_status(client)
         if request is None:
-            refuse_site("a server tells of the whole federation")
+            refuse_site("a server shows the whole federation")
         return remote_status(client, request, CHOICE.get().site)
 
     with_either(action, afar, config, url, as_json, _together("show_sites", request))
@@ -385,7 +385,7 @@ def receipt(
     """Print the signed receipt of an erasure on stdout, or verify one offline with --check FILE.
 
     Exit codes of --check: 0 genuine, 3 not genuine, 6 intact, but without --key nothing says whose it is.
-    Requests that found nothing have a receipt, too, and so have readmissions.
+    Requests that found nothing also have a receipt, and so do readmissions.
     """
 
     def issue(federation: Federation) -> Outcome:
@@ -411,7 +411,7 @@ def receipt(
         raise typer.BadParameter("name an erasure request, or a receipt with --check")
     if (salt is None) != (not subject and not id_) or (salt is not None and check is None):
         raise typer.BadParameter("--salt goes with --check and with the names: --subject, --id")
-    if check is not None:  # needs nobody, wherever the receipt came from
+    if check is not None:  # needs neither a specification nor a server
         finish(offline, as_json)
     with_either(issue, afar, config, url, as_json, _together("receipt_at_sites", request, quiet=as_json))
 
@@ -444,7 +444,7 @@ def _together(name: str, *arguments: Any, **options: Any) -> Callable[[SiteFeder
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command and exit with its code."""
-    if arguments is None:  # the process is the command's own
+    if arguments is None:  # this process runs nothing but the command
         leave_no_core()
     words = own_words() if arguments is None else list(arguments)
     as_json = "--json" in words
@@ -469,7 +469,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def _in_front(words: list[str]) -> list[str]:
-    """Return the words with what is said of sites first: it may be written anywhere.
+    """Return the words with --site and --simulate moved to the front, because they may be written anywhere.
 
     >>> _in_front(["train", "--site", "north", "--json"])
     ['--site', 'north', 'train', '--json']

@@ -1,4 +1,4 @@
-"""The commands that look without touching: ``sisa log``, ``sisa doctor``, ``sisa plan``."""
+"""The commands that only read: ``sisa log``, ``sisa doctor``, ``sisa plan``."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def log(
     check: Annotated[bool, typer.Option("--check", help="Recompute the whole log.")] = False,
     earlier: Annotated[
         Path | None,
-        typer.Argument(metavar="CHECKPOINT", help="A checkpoint kept from earlier, or a receipt: to be continued."),
+        typer.Argument(metavar="CHECKPOINT", help="An earlier checkpoint, or a receipt, that the log has to continue."),
     ] = None,
     config: Config = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
     """Recompute the receipts' log and prove that it continues an earlier checkpoint."""
-    del check  # there is nothing else to do with the log; the option says what is done
+    del check  # the command always checks; the option only says so
 
     def action(federation: Federation | SiteFederation) -> Outcome:
         from deploy.views.handed_over import read_log_checkpoint
@@ -84,9 +84,9 @@ def plan(
     config: Config = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
-    """Tell what training and erasing will cost: time, storage, speed-up over a full retrain.
+    """Forecast what training and erasing will cost: time, storage, speed-up over a full retrain.
 
-    Data that were not trained on yet are read first, and everything that training would refuse is listed.
+    Data that are not trained on yet are read first, and everything that training would refuse is listed.
     """
 
     def action(federation: Federation) -> Outcome:

@@ -1,4 +1,4 @@
-"""The command ``sisa keys``: which keys sign receipts and the log, and new ones in their place."""
+"""The command ``sisa keys``: list the keys that sign receipts and the log, or replace them."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def keys_outcome(registrar: Registrar, name: str, *, rotate: bool, export: Path 
     if export is not None:
         _write(export, exported(found, name))
         data["exported"] = str(export)
-        text += f"\n{len(found)} public keys are in {export}: hand it to whoever is to check receipts"
+        text += f"\n{len(found)} public keys are in {export}: give it to those who check receipts"
     return Outcome(data=data, text=text)
 
 

@@ -53,7 +53,7 @@ def launch(config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
 
 
 def stop(config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
-    """End the coordinator after its present step; what was accepted is carried out by whoever writes next."""
+    """End the coordinator after its present step. Another coordinator, or the next command that writes, continues."""
 
     def action() -> Outcome:
         if is_of_all_sites(config):
@@ -76,9 +76,9 @@ def adopt(
     config: Config = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
-    """Make a copy of a store a federation of its own: commands in it are refused before.
+    """Make a copy of a store a federation of its own. Until then, commands in the copy are refused.
 
-    The original and its coordinator are left alone. End them first if the copy takes their place.
+    The original and its coordinator are not touched. End them first if the copy is to replace them.
     """
 
     def action() -> Outcome:

@@ -1,8 +1,8 @@
-"""The command's words, taken out of the command line before anything else starts.
+"""Removes a command's arguments from the process's command line before anything else starts.
 
-A command line is no place for a person's name: every user of the machine can read it, and Ray keeps that of each
-process that joins it with its metadata, on a disk maybe, where no erasure reaches. So a command hands its words to
-itself through a file in memory, as a new program in the same process.
+The arguments may name a person. Every user of the machine can read a command line, and Ray stores the command line of
+each process that joins it, perhaps on a disk, where no erasure reaches. So the command executes itself again in the
+same process, and passes its arguments in an anonymous file in memory.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ _MARK: Final = "@memory:"
 
 
 def own_words() -> list[str]:
-    """Return the words of this process's command; more than one do not stay in its command line.
+    """Return this process's arguments, and leave at most the first, the command's name, in its command line.
 
-    Of them the first alone stays, which says what runs. What is written about the process before is lost: call this
-    before anything is opened or started.
+    May execute the program again, which loses the state of the process so far: call this before anything is opened or
+    started.
     """
     words = sys.argv[1:]
     if handed := _handed(words):
@@ -32,7 +32,7 @@ def own_words() -> list[str]:
 
 
 def _handed(words: list[str]) -> list[str] | None:
-    """Return the words that the program before has left for this one, if the last word names them."""
+    """Return the arguments that the first execution left in memory, if the last argument names their file."""
     descriptor = words[-1].removeprefix(_MARK) if words and words[-1].startswith(_MARK) else ""
     if not descriptor.isdecimal() or not _is_ours(descriptor):
         return None
@@ -43,7 +43,7 @@ def _handed(words: list[str]) -> list[str] | None:
 
 
 def _is_ours(descriptor: str) -> bool:
-    """Whether the file open under this number is one of ``_start_again``: somebody may be called as the mark is."""
+    """Return whether ``_start_again`` made this descriptor's file: a person's name might look like the mark."""
     try:
         return str(Path(f"/proc/self/fd/{descriptor}").readlink()).startswith(f"/memfd:{_NAME}")
     except OSError:
@@ -51,7 +51,7 @@ def _is_ours(descriptor: str) -> bool:
 
 
 def _start_again(words: list[str]) -> None:
-    """Start this program again, in this process, with the words in memory."""
+    """Execute this program again, in this process, with the arguments in memory."""
     while (null := os.open(os.devnull, os.O_RDWR)) < 3:
         os.set_inheritable(null, True)
     os.close(null)

@@ -1,4 +1,4 @@
-"""The commands ``sisa request ...``: what may be done to an erasure request besides carrying it out."""
+"""The commands ``sisa request ...``: pause, extend, withdraw or show erasure requests."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Reason = Annotated[
 def hold(
     request: Request, reason: Reason, config: Config = DEFAULT_CONFIG, url: Url = None, as_json: AsJson = False
 ) -> None:
-    """Pause a request, such as for a legal hold, as long as nothing of it is removed; its due date moves along."""
+    """Pause a request, such as for a legal hold, before any of it is removed; its due date moves by the pause."""
 
     def action(federation: Federation) -> Outcome:
         from deploy.views.erasure import changed_outcome
@@ -47,7 +47,7 @@ def hold(
 
 @requests.command()
 def release(request: Request, config: Config = DEFAULT_CONFIG, url: Url = None, as_json: AsJson = False) -> None:
-    """End a request's pause and carry it out; it is due later by as long as the pause lasted."""
+    """End a request's pause and carry it out; its due date moves by the length of the pause."""
 
     def action(federation: Federation) -> Outcome:
         from deploy.views.erasure import carried_out
@@ -92,7 +92,7 @@ def extend(
 def cancel(
     request: Request, reason: Reason, config: Config = DEFAULT_CONFIG, url: Url = None, as_json: AsJson = False
 ) -> None:
-    """Withdraw a request, as long as nothing of it is removed."""
+    """Withdraw a request, before any of it is removed."""
 
     def action(federation: Federation) -> Outcome:
         from deploy.views.erasure import changed_outcome
@@ -126,7 +126,7 @@ def show(request: Request, config: Config = DEFAULT_CONFIG, url: Url = None, as_
 
 @requests.command(name="list")
 def list_(config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
-    """List every erasure request there ever was, those included that ended long ago."""
+    """List every erasure request ever accepted, including those that ended long ago."""
 
     def action(federation: Federation) -> Outcome:
         from deploy.views.watching import requests_outcome

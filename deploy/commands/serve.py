@@ -40,8 +40,9 @@ def serve(
 ) -> None:
     """Serve predictions and erasure requests over HTTP, on the Ray cluster of the federation's coordinator.
 
-    A coordinator is launched where none is at work. The API outlives the command; 'sisa serve' again serves the present
-    specification, 'sisa serve --stop' ends it. It listens where [serve] says: by default for this machine alone.
+    If no coordinator is running, one is launched. The API keeps running after the command ends: 'sisa serve' updates it
+    to the present specification, and 'sisa serve --stop' ends it. [serve] sets its address, by default this machine's
+    own.
     """
     finish((lambda: _stopped(config)) if stop else (lambda: _served(config)), as_json)
 
@@ -58,7 +59,7 @@ def create(
         ),
     ],
     days: Annotated[
-        float, typer.Option("--days", metavar="DAYS", help="After so many days it is no good any more.")
+        float, typer.Option("--days", metavar="DAYS", help="The token expires after this many days.")
     ] = 90.0,
     note: Annotated[str, typer.Option("--note", metavar="TEXT", help="For whom or what, without personal data.")] = "",
     config: Config = DEFAULT_CONFIG,
@@ -71,7 +72,7 @@ def create(
 
     def action() -> Outcome:
         made = _register(config, check=True).create(role, days=days, note=note)
-        if not as_json:  # on stdout is the token alone, for a file or a variable
+        if not as_json:  # stdout gets the token alone, for a file or a variable
             sys.stderr.write(f"shown this once: a token that may {role} until {made.record.expires_at}\n")
         return Outcome(data={"token": made.text, **_fields(made.record)}, text=made.text)
 
@@ -102,7 +103,7 @@ def revoke(
     config: Config = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
-    """Take a token's rights away for good; replicas know it within [serve] refresh_seconds."""
+    """Revoke a token for good; replicas refuse it within [serve] refresh_seconds."""
 
     def action() -> Outcome:
         record = _register(config, check=True).revoke(token)
@@ -148,7 +149,7 @@ def _stopped(config: Path) -> Outcome:
 
         specification = read_chosen(config)
         name, was_served = specification.name, stop_serving(specification)
-    text = f"{name} is not served any more" if was_served else f"{name} was not served"
+    text = f"{name} is no longer served" if was_served else f"{name} was not served"
     return Outcome(data={"federation": name, "stopped": was_served}, text=text)
 
 
@@ -176,7 +177,7 @@ def _register(config: Path, *, check: bool = False) -> TokenRegister:
 
 
 def _fields(record: TokenRecord) -> dict[str, Any]:
-    """Return what may be told of a token; its digest is for nobody but the register."""
+    """Return the fields of a token that may be shown: all but its digest, which only the register uses."""
     shown: dict[str, Any] = json_value(record)
     del shown["digest"]
     return shown

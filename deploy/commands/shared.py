@@ -1,4 +1,4 @@
-"""What all commands share: options, a federation to act on, an end with an exit code."""
+"""What all commands share: options, opening the federation, and ending with an exit code."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ DEFAULT_CONFIG: Final = Path("sisa.toml")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """What is said of a federation of several sites before the command."""
+    """The options ``--site`` and ``--simulate``, for federations of several sites."""
 
     site: str | None = None
     """Act as this site, on its own store."""
@@ -64,14 +64,14 @@ class Choice:
 
     @property
     def is_made(self) -> bool:
-        """Whether anything is said."""
+        """Whether one of the options is given."""
         return self.site is not None or self.simulate
 
 
 _NOTHING: Final = Choice()
 
 CHOICE: Final = ContextVar("CHOICE", default=_NOTHING)
-"""Of the command under way."""
+"""The choice for the running command."""
 
 
 def read_chosen(config: Path) -> FederationSpecification:
@@ -95,7 +95,7 @@ def read_all_sites(config: Path) -> SitesSpecification:
 
 
 def site_settings(config: Path) -> SiteSettings | None:
-    """Return what the site in ``config`` that was chosen says for itself; None: the federation has no sites."""
+    """Return the own settings of the chosen site in ``config``; None if the federation has no sites."""
     from cluster.config.sites import has_sites
 
     return read_all_sites(config).site(_chosen_site(config)).settings if has_sites(config) else None
@@ -115,9 +115,9 @@ def with_federation(
     as_json: bool,
     together: Callable[[SiteFederation], Outcome] | None = None,
 ) -> NoReturn:
-    """Do ``action`` on the federation that ``config`` describes, with progress on stderr.
+    """Run ``action`` on the federation that ``config`` describes, with progress on stderr.
 
-    Where that has several sites, and none was chosen, do ``together`` on all of them, if it is given.
+    If it has several sites and none was chosen, run ``together`` on all of them, if that is given.
     """
 
     def whole() -> Outcome:
@@ -159,9 +159,9 @@ def with_either(
     as_json: bool,
     together: Callable[[SiteFederation], Outcome] | None = None,
 ) -> NoReturn:
-    """Do as ``with_federation``, or ``afar`` at the HTTP API at ``url`` where that is given.
+    """Run ``afar`` on the HTTP API at ``url`` if that is given, and otherwise do as ``with_federation``.
 
-    The latter loads neither Ray nor torch, and takes its token from the environment.
+    ``afar`` loads neither Ray nor torch, and takes its token from the environment.
     """
     if url is None:
         with_federation(action, config, as_json, together)
@@ -213,7 +213,7 @@ def refuse_site(why: str) -> None:
 
 @contextmanager
 def telling(what: str) -> Iterator[None]:
-    """While the block takes its time, say on stderr now and then what is waited for, and since when."""
+    """While the block runs, print on stderr from time to time what it waits for, and since when."""
     from cluster.runtime.process import reporting_wait
     from coordinator.ports import Remark
     from deploy.views.progress import listening
@@ -223,7 +223,7 @@ def telling(what: str) -> Iterator[None]:
 
 
 def finish(action: Callable[[], Outcome], as_json: bool) -> NoReturn:
-    """Do ``action``, say how it ended, and exit with its code."""
+    """Run ``action``, print its outcome, and exit with its code."""
     raise typer.Exit(run(action, as_json=as_json, tracebacks=read_environment().tracebacks))
 
 

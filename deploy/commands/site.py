@@ -1,4 +1,4 @@
-"""The commands ``sisa site ...``: what is asked of a site through the federation that it is part of."""
+"""The commands ``sisa site ...``: acting on a site through the federation that it belongs to."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ def erase(
     config: Config = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
-    """Erase people or data points at one site: ids are matched within a site, and mean nothing at another one.
+    """Erase people or data points at one site; names are looked up at that site alone.
 
-    A site that is away accepts nothing, and the command says so: submit again when it is back.
+    A site that is away accepts nothing, and the command fails: submit the request again when the site is back.
     """
 
     def action(federation: SiteFederation) -> Outcome:
@@ -81,9 +81,9 @@ def withdraw(
     config: Config = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
-    """Take a whole site out, for good: no answer uses its constituents any more, then all that it holds is erased.
+    """Take a whole site out, for good: answers no longer use its constituents, then all that it holds is erased.
 
-    The second part is done when the site can be reached: now, or by the next 'sisa train', or by this command again.
+    Its data are erased when the site can be reached: now, or by the next 'sisa train', or by this command again.
     """
 
     def action(federation: SiteFederation) -> Outcome:

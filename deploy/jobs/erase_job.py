@@ -2,19 +2,19 @@
 
     ray job submit -- sisa-erase-job --config /etc/sisa/sisa.toml --file /run/sisa/requests/names.txt --request-id 4711
 
-The command ``sisa-erase-job`` (``sisa_jobs``) finds this module also where the job's working folder has a package
-``deploy`` of its own; ``python -m deploy.jobs.erase_job`` does not.
+The command ``sisa-erase-job`` (``sisa_jobs``) finds this module even if the job's working folder has a package
+``deploy`` of its own, unlike ``python -m deploy.jobs.erase_job``.
 
 The names are read from a file on the node where the job runs. They must be in neither the job's command, nor its
 ``runtime_env``, nor its ``working_dir``: Ray keeps all three with the cluster's metadata and shows them on its
 dashboard, where no erasure reaches them.
 
-Nothing depends on the job once it has said "accepted": the coordinator carries the request out. A job that is lost
-before that may be submitted again under the same request id. Where no coordinator is at work the job refuses, for
-doing the work itself would tie an erasure to a job's life.
+Once the job has printed "accepted", the coordinator carries the request out and the job is no longer needed. A job
+that is lost before that may be submitted again under the same request id. If no coordinator is running, the job
+refuses: if it did the work itself, the erasure would depend on how long the job lives.
 
-The job prints no salt, because Ray keeps what jobs print: nobody can show later, by a salt, whom the receipt is about.
-Whoever needs that submits the request with 'sisa erase' or over HTTP.
+The job prints no salt, because Ray keeps what jobs print. So nobody can show later whom the receipt is about. To be
+able to show that, submit the request with 'sisa erase' or over HTTP instead.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ from storage.errors import Unavailable
 def submitted(
     specification: FederationSpecification, subjects: Iterable[str], ids: Iterable[str], request_id: str
 ) -> ErasureRequest:
-    """Return the request as the coordinator has accepted it, durably; it is carried out without this process.
+    """Have the coordinator accept the request durably, and return it; this process is not needed to carry it out.
 
     The same ``request_id`` with the same names is the same request (D4). Raises ``Unavailable`` when no coordinator is
-    at work, and what ``cluster.writer.writer.drafted`` raises.
+    running, and what ``cluster.writer.writer.drafted`` raises.
     """
     setup = writer_setup(specification, listener=_nobody)
     coordinator = find_coordinator(setup.store, _nobody, lambda _: None)
@@ -85,7 +85,7 @@ def main() -> NoReturn:
 
 
 def _nobody(_: Notice) -> None:
-    """Hear nothing."""
+    """Ignore the notice."""
 
 
 _app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

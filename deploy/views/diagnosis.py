@@ -33,7 +33,7 @@ def diagnose(federation: Federation, *, rows_in: Path | None = None, copies_in: 
 
 
 def refused_data(federation: Federation) -> Outcome | None:
-    """Return everything in the source that training would refuse; None: nothing, or it is gone since it was read."""
+    """Return everything in the source that training would refuse; None if there is nothing, or the source is gone."""
     try:
         faults = federation.faults()
     except (Invalid, Unavailable):

@@ -1,4 +1,4 @@
-"""What ``sisa erase`` and its kin read, do and say."""
+"""What ``sisa erase`` and related commands read, do and print."""
 
 from __future__ import annotations
 
@@ -28,14 +28,15 @@ _CLOSED = frozenset(state.value for state in RequestState if not state.is_open)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Given:
-    """The names that a command gives."""
+    """The names given to a command."""
 
     subjects: tuple[str, ...]
-    """On the command line, as the next."""
+    """On the command line."""
     ids: tuple[str, ...]
+    """On the command line."""
     in_file: Path | None
     file_of_ids: bool
-    """Whether the file's lines name data points; else subjects."""
+    """Whether the file's lines name data points; otherwise they name subjects."""
 
     def names(self) -> tuple[Iterable[str], Iterable[str]]:
         """Return subjects and ids; those in the file are read as they are taken."""
@@ -45,7 +46,7 @@ class Given:
 
     @contextmanager
     def lines(self) -> Iterator[None]:
-        """Tell which line of the file holds a name that cannot be taken, where its place among the names is known."""
+        """Add the file's line number to the error about a name that cannot be accepted, if its position is known."""
         try:
             yield
         except FormlessName as error:
@@ -56,11 +57,11 @@ class Given:
             raise Invalid(error.fact, error.remedy, file=str(self.in_file), line=line) from None
 
     def private_facts(self, answer: ErasureAnswer) -> dict[str, Any]:
-        """Return what of an answer is for the asker alone: which of these names are unknown, and the salt."""
+        """Return the parts of an answer that only the requester gets: which names are unknown, and the salt."""
         return {**self.unknown_at(answer.unknown_subjects, answer.unknown_ids), "salt": answer.salt}
 
     def unknown_at(self, at_subjects: Sequence[int], at_ids: Sequence[int]) -> dict[str, list[Any]]:
-        """Return which names stand at these positions: those on the command line, and the file's lines, from 1."""
+        """Return the unknown names at these positions: as given on the command line, or as line numbers of the file."""
         names: list[Any] = []
         lines: list[Any] = []
         for given, positions in ((self.subjects, at_subjects), (self.ids, at_ids)):
@@ -73,10 +74,10 @@ class Given:
 def given_names(
     subjects: Sequence[str], ids: Sequence[str], more: Sequence[str], file: Path | None, file_of: str
 ) -> Given:
-    """Return what the command line names.
+    """Return the names on the command line and in the file.
 
-    ``more`` are bare words after ``--subject A`` or ``--id A``. Raises ``Invalid`` when it is not clear which they are
-    and when nothing is named, and later, as names are taken, when the file has bad lines: all or nothing.
+    ``more`` are the bare words after ``--subject A`` or ``--id A``. Raises ``Invalid`` when it is not clear whether
+    they are subjects or ids, and when nothing is named. If the file has bad lines, reading the names raises it later.
     """
     if file_of not in ("subjects", "ids"):
         raise Invalid(f"--file-of takes subjects or ids, got {file_of!r}", "Choose one of the two.")
@@ -95,7 +96,7 @@ def given_names(
 
 
 def check_given(request_id: str | None, hold: str | None) -> None:
-    """Raise ``Invalid`` when an id or a reason that is given cannot be kept and shown; an empty one is none."""
+    """Raise ``Invalid`` when a given request id or reason to pause is empty, too long, or cannot be printed."""
     if request_id is not None:
         check_request_id(request_id)
     if hold is not None:
@@ -111,10 +112,10 @@ def submit(
     wait: bool,
     include_similar: bool = False,
 ) -> Outcome:
-    """Submit an erasure request, paused if ``hold`` says why, and carry it out as far as may be now.
+    """Submit an erasure request and carry it out as far as possible now; ``hold``, a reason, submits it paused.
 
-    Where a coordinator does that, it is waited for only with ``wait``.
-    Raises ``Conflict`` when the request was submitted before without a pause: it would be carried out.
+    If a coordinator carries it out, the command waits for that only with ``wait``.
+    Raises ``Conflict`` when ``hold`` is given and the request was submitted before without a pause.
     """
     from cluster.runtime.system import new_name
 
@@ -143,7 +144,7 @@ def submit(
 
 
 def with_private_facts(outcome: Outcome, private: dict[str, Any], file: Path | None) -> Outcome:
-    """Return the outcome with what is for the asker alone: which names are unknown, and the salt."""
+    """Return the outcome with the parts that only the requester gets: which names are unknown, and the salt."""
     if outcome.data is None or not private:
         return outcome
     lines = unknown_text(private, file)
@@ -159,7 +160,7 @@ def with_private_facts(outcome: Outcome, private: dict[str, Any], file: Path | N
 
 
 def unknown_text(private: dict[str, Any], file: Path | None) -> list[str]:
-    """Return which names have no data point here."""
+    """Return lines that list the names without a data point here."""
     lines = []
     if names := private["unknown_names"]:
         lines.append(f"no data point here of: {_some(names)}")
@@ -174,7 +175,7 @@ def _some(values: Sequence[object]) -> str:
 
 
 def refuse_late_hold(hold: str | None, earlier: RequestStatus | None) -> None:
-    """Raise ``Conflict`` when a request that was submitted ``earlier`` would be carried out in spite of ``hold``."""
+    """Raise ``Conflict`` when ``hold`` asks for a pause, but the request was submitted ``earlier`` without one."""
     if hold and earlier is not None and earlier.state not in {RequestState.WAITING.value, *_CLOSED}:
         raise Conflict(
             "this request was submitted before, without a pause",
@@ -186,9 +187,9 @@ def refuse_late_hold(hold: str | None, earlier: RequestStatus | None) -> None:
 def carried_out(
     federation: Federation, request_id: str, act: Callable[[], RequestStatus], earlier: RequestStatus | None = None
 ) -> Outcome:
-    """Return how carrying a request out ends, an interrupt included; ``earlier``: how it stood before.
+    """Carry a request out and return how that ended, even by an interrupt; ``earlier``: its state before.
 
-    Where what carries it out is away, the request that was accepted stays so (D1), and that is said.
+    If the work cannot be done now, an accepted request stays accepted (D1), and the outcome says so.
     """
     try:
         request = act()
@@ -204,7 +205,7 @@ def carried_out(
 
 
 def _left_open(request: RequestStatus, status: FederationStatus, error: Unavailable | Invalid) -> Outcome:
-    """Return how a request stands that was accepted before an error."""
+    """Return the outcome of a request that was accepted before an error stopped the work."""
     return Outcome(
         data=request_data(request, status),
         problem=Problem(
@@ -219,9 +220,9 @@ def _left_open(request: RequestStatus, status: FederationStatus, error: Unavaila
 def erase_outcome(
     request: RequestStatus, status: FederationStatus | None, earlier: RequestStatus | None = None
 ) -> Outcome:
-    """Return how far an erasure request has got; ``earlier``: how it stood before this command, if it was there.
+    """Return how far an erasure request has got; ``earlier``: its state before this command, if there was one.
 
-    ``status``: of the federation; None: it is not known here.
+    ``status`` is the federation's; None if it is not known here.
     """
     again = earlier is not None and earlier.state in _CLOSED
     problem, code = _what_is_wrong(request, again=again)
@@ -230,12 +231,12 @@ def erase_outcome(
 
 
 def changed_outcome(request: RequestStatus, status: FederationStatus) -> Outcome:
-    """Return a request to which something was done that is no failure, whatever its state."""
+    """Return the outcome of a successful change to a request, regardless of the request's state."""
     return Outcome(data=request_data(request, status), text=request_text(request, status))
 
 
 def interrupted_outcome(request: RequestStatus | None, status: FederationStatus | None) -> Outcome:
-    """Return what an interrupt has left: a request that is accepted is carried out all the same (D1)."""
+    """Return the outcome of an interrupt: an accepted request will still be carried out (D1)."""
     if request is None:
         message, remedy = "interrupted before the request was accepted: nothing will be erased", "Submit it again."
     elif request.state in _CLOSED:
@@ -265,8 +266,8 @@ def request_if_known(federation: Federation, request_id: str) -> RequestStatus |
 def request_data(request: RequestStatus, status: FederationStatus | None) -> dict[str, Any]:
     """Return a request as the command's JSON.
 
-    ``retrains_from``: until when it waits to share a retrain; empty: it does not; null: without ``status`` it is not
-    known.
+    ``retrains_from`` says until when the request waits to share a retrain: empty if it does not wait, null without
+    ``status``, because it is not known then.
     """
     found: dict[str, Any] = json_value(request)
     if status is None:
@@ -277,7 +278,7 @@ def request_data(request: RequestStatus, status: FederationStatus | None) -> dic
 
 
 def price_outcome(found: Search, given: Given) -> Outcome:
-    """Return what an erasure would remove and cost, and which of its names are not here."""
+    """Return what an erasure would remove and cost, and which of its names are unknown here."""
     plan, private = found.plan, given.unknown_at(found.unknown_subjects, found.unknown_ids)
     data = {
         "request_id": None,
@@ -297,7 +298,7 @@ def price_outcome(found: Search, given: Given) -> Outcome:
 
 
 def readmission_outcome(readmission: ReadmissionAnswer) -> Outcome:
-    """Return that subjects may come back, and who of those named stays as they were."""
+    """Return the outcome of a readmission: how many subjects may come back, and which names are unaffected."""
     many = f"{readmission.subjects:,} subjects" if readmission.subjects > 1 else "1 subject"
     known = readmission.subjects - readmission.without_ids
     erased = ["those that were erased stay out by id"] * bool(known)
@@ -320,7 +321,7 @@ def readmission_outcome(readmission: ReadmissionAnswer) -> Outcome:
 
 
 def _what_is_wrong(request: RequestStatus, *, again: bool) -> tuple[Problem | None, ExitCode]:
-    """Return why nothing is erased yet, if that is no matter of time; ``again``: it was so before this command."""
+    """Return why the request will not complete by itself, if so; ``again``: it had ended before this command."""
     fact = f"{request.reason} [request={request.request_id}]"
     another = "Give a new demand a --request-id of its own. " if again else ""
     match RequestState(request.state):

@@ -1,4 +1,4 @@
-"""Whether a log continues an earlier checkpoint, judged from two files alone: no store is needed."""
+"""Checks from two files, without a store, whether a log continues an earlier checkpoint."""
 
 from __future__ import annotations
 

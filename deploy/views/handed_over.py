@@ -1,6 +1,6 @@
-"""What was handed over in files: receipts, public keys, checkpoints. They may come from anyone, by any way.
+"""Reads files that others hand over: receipts, public keys, checkpoints. They may come from anyone.
 
-A shell or an editor may have spelt them anew: with a byte order mark, in UTF-16, with other line ends, with indents.
+A shell or an editor may have reformatted them: added a byte order mark or indents, or changed encoding or line ends.
 """
 
 from __future__ import annotations
@@ -30,10 +30,11 @@ class Growth:
 
 
 def receipt_in(file: Path) -> tuple[bytes, bool]:
-    """Return the receipt in a file, in its one spelling, and whether the file has another; no JSON as it is.
+    """Return the receipt in a file as canonical JSON, and whether the file was reformatted.
 
-    What ``sisa receipt --json`` printed has it within. A key that stands twice is no other spelling: readers differ in
-    which of the two they take. Raises ``Invalid`` when the file cannot be read.
+    The output of ``sisa receipt --json`` contains the receipt. Bytes that are not JSON are returned unchanged, and so
+    is JSON with a repeated key, because readers differ in which of the two values they use. Raises ``Invalid`` when the
+    file cannot be read.
     """
     payload = _read(file)
     try:
@@ -52,7 +53,7 @@ def public_keys_in(file: Path) -> tuple[PublicKey, ...]:
     payload = _read(file)
     try:
         return public_keys_from_text(_decoded(payload))
-    except ValueError as error:  # of the decoder's, or Invalid
+    except ValueError as error:  # from the decoder, or Invalid
         raise Invalid(
             "the file holds no public keys of ours",
             "Give it as 'sisa keys --export' wrote it, or a key as it was published at log/keys/ in the store.",
@@ -72,7 +73,7 @@ def endorsements_in(file: Path) -> tuple[bytes, ...]:
 def read_log_checkpoint(file: Path) -> str:
     """Return the checkpoint in ``file``: alone, in a receipt, or in what ``sisa log --json`` printed.
 
-    Raises ``Invalid`` when the file cannot be read or is no text.
+    Raises ``Invalid`` when the file cannot be read or holds no checkpoint.
     """
     return read_growth(file).checkpoint
 

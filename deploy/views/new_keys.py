@@ -1,4 +1,4 @@
-"""Whether new keys are signed by those that an auditor has, judged from two files alone."""
+"""Checks from two files whether new keys are signed by keys that an auditor already has."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from storage.transparency.key_rotation import trusted_through
 
 
 def check_keys(file: Path, pinned: Sequence[Path]) -> Outcome:
-    """Return whether every key in ``file`` is one of those in ``pinned``, or is signed by one, or by one they signed.
+    """Return whether every key in ``file`` is in ``pinned``, or is signed, directly or through others, by one that is.
 
     Raises ``Invalid`` when a file cannot be read or holds no keys.
     """
@@ -27,14 +27,14 @@ def check_keys(file: Path, pinned: Sequence[Path]) -> Outcome:
     }
     lines = [
         *(f"  new, and signed by a key that you have: {key.purpose} {key.key_id}" for key in new),
-        *(f"  signed by none that you have: {key.purpose} {key.key_id}" for key in unsigned),
+        *(f"  not signed by a key that you have: {key.purpose} {key.key_id}" for key in unsigned),
     ]
     if not unsigned:
         text = "\n".join([*lines, f"all {len(offered)} keys are yours, or are signed by them: keep this file instead"])
         return Outcome(data=data, text=text)
     problem = Problem(
         kind="proof_failed",
-        message=f"{len(unsigned)} keys are signed by none that you have [file={file}]",
-        remedy="Ask the operator, by another way than you got the file, whether these are theirs.",
+        message=f"{len(unsigned)} keys are not signed by any key that you have [file={file}]",
+        remedy="Ask the operator, by another channel than the one the file came by, whether these keys are theirs.",
     )
     return Outcome(data=data, text="\n".join(lines), problem=problem, code=ExitCode.PROOF_FAILED)

@@ -36,7 +36,7 @@ class ExitCode(IntEnum):
     UNTRUSTED = 6
     """Intact, but nothing says whose it is."""
     TERMINATED = 128 + signal.SIGTERM
-    """As shells say of a process that SIGTERM ended; what was committed is kept."""
+    """The code that shells report for a process ended by SIGTERM; what was committed is kept."""
 
 
 class Terminated(KeyboardInterrupt):
@@ -54,7 +54,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """How a command ended. An end that is no success may still have data: what was found, what was refused."""
+    """How a command ended. A failed command may still have data: what was found, what was refused."""
 
     data: Mapping[str, Any] | None = None
     text: str = ""
@@ -63,11 +63,11 @@ class Outcome:
 
 
 def run(action: Callable[[], Outcome], *, as_json: bool, tracebacks: bool = False) -> ExitCode:
-    """Do ``action``, say how it ended, and return the exit code.
+    """Run ``action``, print its outcome, and return the exit code.
 
-    With ``as_json`` exactly one JSON object goes to stdout, and nothing else does: what libraries and models print
-    meanwhile (Ray tells of a worker's death that way) goes to stderr. Losing stderr does not stop the action.
-    SIGTERM interrupts it, and is the exit code whatever the action makes of that.
+    With ``as_json`` stdout gets exactly one JSON object. What libraries and models print meanwhile goes to stderr (Ray
+    prints there that a worker died). Losing stderr does not stop the action. SIGTERM interrupts the action, and then
+    the exit code says so, even if the action ends normally.
     """
     err = lasting(sys.stderr)
     with _terminable() as came, redirect_stdout(err), redirect_stderr(err):
@@ -78,9 +78,9 @@ def run(action: Callable[[], Outcome], *, as_json: bool, tracebacks: bool = Fals
 
 @contextmanager
 def _terminable() -> Iterator[threading.Event]:
-    """Have SIGTERM raise ``Terminated`` in the block, and set the event; a second one ends the process at once."""
+    """Have SIGTERM raise ``Terminated`` in the block and set the event; a second SIGTERM ends the process at once."""
     came = threading.Event()
-    if threading.current_thread() is not threading.main_thread():  # signals are another thread's
+    if threading.current_thread() is not threading.main_thread():  # only the main thread receives signals
         yield came
         return
 
@@ -114,8 +114,8 @@ def _attempt(action: Callable[[], Outcome], *, tracebacks: bool) -> Outcome:
 def say(outcome: Outcome, *, as_json: bool) -> None:
     """Print the outcome: JSON to stdout, or text to stdout and problems to stderr.
 
-    JSON is ASCII, so that it is the same on a stdout of any encoding. A reader that went away (``sisa … | head``)
-    misses the rest, and that is all.
+    JSON is ASCII, so that it is the same in any encoding of stdout. If the reader goes away (``sisa … | head``), the
+    rest is dropped without an error.
     """
     problem = outcome.problem
     if as_json:
@@ -134,17 +134,19 @@ def version_outcome() -> Outcome:
 
 
 def open_streams() -> None:
-    """Let stdout and stderr take any text: escaped where their encoding lacks it, unheard where they are closed."""
+    """Let stdout and stderr accept any text: escape what their encoding lacks, and drop it if they are closed."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        if stream is None:  # started as ``sisa >&-``: a file of ours must not get that number, for others write to it
+        if (
+            stream is None
+        ):  # started as ``sisa >&-``: no other file may get this descriptor, because libraries write to it
             setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115  open until the end
         elif reconfigure := getattr(stream, "reconfigure", None):
             reconfigure(errors="backslashreplace")
 
 
 def close_streams() -> None:
-    """Send what stdout and stderr still hold, and pass over a failure: at its end Python makes it the exit code."""
+    """Flush stdout and stderr and ignore failures, which Python would otherwise turn into its exit code."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -153,12 +155,12 @@ def close_streams() -> None:
 
 
 def lasting(stream: TextIO | None) -> TextIO:
-    """Return ``stream`` such that writing to it never fails: once it is lost, what is written is lost with it."""
+    """Return ``stream`` wrapped so that writing never fails: once the stream is lost, further text is dropped."""
     return cast("TextIO", _Lasting(stream))
 
 
 class _Lasting:
-    """A text stream for what nobody must read for the work to go on."""
+    """A text stream for output that the work does not depend on."""
 
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream
@@ -196,7 +198,7 @@ def _write(stream: TextIO, text: str) -> None:
 
 
 def _let_go(stream: TextIO) -> None:
-    """Send to nowhere what the stream still holds: Python flushes it once more at its end."""
+    """Redirect the stream to /dev/null, because Python flushes it once more when it exits."""
     with suppress(OSError, ValueError):  # a stream of a test has no file beneath it
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())

@@ -21,7 +21,7 @@ MOST_BARS = 32
 
 _BAR_CHARACTERS: Final = 30
 _LEAST_SECONDS: Final = 5.0
-"""Before so long, how fast it goes is not known; with less left than this, it is not worth a word."""
+"""No estimate of the time left is shown before this long, nor if less than this is left."""
 
 
 @contextmanager
@@ -30,7 +30,7 @@ def listening(
 ) -> Iterator[Listener]:
     """Give a listener that shows progress on ``stream`` (default: stderr) while the block runs.
 
-    When the stream is lost the listener goes on and says nothing more: work does not stop because nobody watches.
+    If the stream is lost, the listener prints nothing more, and the work continues.
     """
     out = lasting(stream or sys.stderr)
     if quiet:
@@ -47,7 +47,7 @@ def listening(
 class _Work:
     """How much of a training is done, and how long the rest will take.
 
-    Slice r is learned from slices 1..r, so that its share of a shard's work is taken for r.
+    Slice r is learned from slices 1..r, so its share of a shard's work is taken as r.
     """
 
     def __init__(self, done: Mapping[int, int], slices: int, clock: Callable[[], float]) -> None:
@@ -58,21 +58,21 @@ class _Work:
         self._whole = _cost(slices)
 
     def move(self, shard: int, slices: float) -> None:
-        """Note how many slices of a shard are learned."""
+        """Record how many slices of a shard are learned."""
         self._now[shard] = _cost(slices)
 
     def share(self, shard: int) -> float:
-        """Return which share of what was to be done for a shard is done."""
+        """Return the share of a shard's work that is done."""
         whole = self._whole - self._begun[shard]
         return (self._now[shard] - self._begun[shard]) / whole if whole else 0.0
 
     def share_of_all(self) -> float:
-        """Return which share of everything is done."""
+        """Return the share of all work that is done."""
         whole = sum(self._whole - begun for begun in self._begun.values())
         return sum(self._now[shard] - self._begun[shard] for shard in self._now) / whole if whole else 0.0
 
     def left(self) -> str:
-        """Return how long the rest will take at the pace so far, in words; nothing where that is not known yet."""
+        """Return in words how long the rest will take at the pace so far; empty if that is not known yet."""
         elapsed, share = self._clock() - self._started, self.share_of_all()
         if elapsed < _LEAST_SECONDS or not 0 < share < 1:
             return ""
@@ -81,7 +81,7 @@ class _Work:
 
 
 def _cost(slices: float) -> float:
-    """Return what learning so many slices takes, in slices' worth of data points."""
+    """Return the work of learning this many slices; the unit is one slice's data points."""
     whole = int(slices)
     return whole * (whole + 1) / 2 + (slices - whole) * (whole + 1)
 
@@ -97,14 +97,14 @@ def _and_loss(loss: float | None) -> str:
 
 
 class _Bar(ProgressColumn):
-    """A bar that can be told from an empty one without colours."""
+    """A bar whose filled part is visible without colours."""
 
     def __init__(self, encoding: str) -> None:
         super().__init__()
         self._signs = ("\u2588", "\u00b7") if encoding.lower().startswith("utf") else ("#", ".")
 
     def render(self, task: Task) -> Text:
-        """Return the bar; blank where it is not known how much there is."""
+        """Return the bar; blank while the total is unknown."""
         if not task.total:
             return Text(" " * _BAR_CHARACTERS)
         filled = min(_BAR_CHARACTERS, int(_BAR_CHARACTERS * task.completed / task.total + 1e-6))

@@ -1,7 +1,7 @@
-"""What ``sisa receipt`` and ``sisa log`` read and say.
+"""What ``sisa receipt`` and ``sisa log`` read and print.
 
-A receipt that is checked may come from anyone: nothing in it is believed before its signatures hold, its shape is never
-relied on, and nothing of it reaches a terminal that a terminal would act on.
+A receipt to be checked may come from anyone. So nothing in it is believed before its signatures are verified, any field
+may be missing or of another type, and control characters are removed before it is printed.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def receipt_outcome(bundle: ReceiptBundle) -> Outcome:
 
 
 def print_receipt(bundle: ReceiptBundle, *, quiet: bool) -> Outcome:
-    """Tell people on stderr what the receipt says, unless ``quiet``; return it for stdout, to be saved and checked."""
+    """Print what the receipt says on stderr, unless ``quiet``; return it for stdout, to be saved and checked."""
     outcome = receipt_outcome(bundle)
     if not quiet:
         sys.stderr.write(outcome.text + "\n")
@@ -47,25 +47,25 @@ def print_receipt(bundle: ReceiptBundle, *, quiet: bool) -> Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class About:
-    """Whom a receipt may be about: for those who have its salt."""
+    """The names that a receipt may be about, and its salt, without which they cannot be checked."""
 
     salt: str
     subjects: tuple[str, ...]
-    """As they were given to the request, all of them."""
+    """All of them, as they were given to the request."""
     ids: tuple[str, ...]
 
 
 def check_receipt(file: Path, key_files: Sequence[Path] = (), about: About | None = None) -> Outcome:
     """Return whether the receipt in ``file`` is genuine, judged by the public keys in ``key_files``.
 
-    Without key files the keys in the receipt itself are used: that shows that it is unaltered and in the log it names,
-    not whose it is, and the outcome says so: ``UNTRUSTED``, and ``trusted`` is false.
-    A file that a shell or an editor reformatted on its way is taken for what it says.
+    Without key files the keys in the receipt itself are used. They show that the receipt is unaltered and in the log
+    that it names, but not whose it is: the outcome is ``UNTRUSTED``, and ``trusted`` is false.
+    A file that a shell or an editor has reformatted is accepted.
 
-    With ``about`` also whether it is about these names.
+    With ``about``, also check that the receipt is about these names.
 
-    Raises ``Invalid`` when a file cannot be read, is no public key, or was written by a newer version, and when
-    ``about`` is asked of a receipt that commits to no names.
+    Raises ``Invalid`` when a file cannot be read, is not a public key, or was written by a newer version, and when
+    ``about`` is given for a receipt that commits to no names.
     """
     payload, is_respelled = receipt_in(file)
     keys = tuple(key for each in key_files for key in public_keys_in(each))
@@ -89,12 +89,12 @@ def check_receipt(file: Path, key_files: Sequence[Path] = (), about: About | Non
         if not _is_about(check.statement, about):
             return _not_about(check, str(file))
         data |= {"about_these_names": True}
-        lines.append("it is about the names given: they and the salt give the digest in it")
+        lines.append("it is about the names given: with the salt they yield its digest")
     if keys:
         return Outcome(data=data, text="\n".join(lines))
     problem = Problem(
         kind="untrusted",
-        message=f"the receipt is intact, but no trusted key was given: it may be anybody's [file={file}]",
+        message=f"the receipt is intact, but no trusted key was given: anybody may have made it [file={file}]",
         remedy="Give the operator's public keys with --key: a file that 'sisa keys --export' wrote, from the operator.",
     )
     return Outcome(data=data, text="\n".join(lines), problem=problem, code=ExitCode.UNTRUSTED)
@@ -147,7 +147,7 @@ def receipt_text(bundle: ReceiptBundle, found: dict[str, Any]) -> str:
 
 
 def _facts_text(kind: object, predicate: dict[str, Any], request: dict[str, Any]) -> list[str]:
-    """Return what a statement is, and its facts: of an erasure, of one that found nothing, of somebody's return."""
+    """Return the kind of a statement, and its facts: an erasure, a request that found nothing, or a readmission."""
     named = f"  named: {_shown(request.get('subjects'))} subjects"
     digest = f"  digest of what was named: {_shown(request.get('digest'))}"
     to_names = "  commitment to the names, which needs the asker's salt:"
@@ -159,7 +159,7 @@ def _facts_text(kind: object, predicate: dict[str, Any], request: dict[str, Any]
             "constituent found wrong:",
             f"  shard {_shown(predicate.get('shard'))}, slice {_shown(predicate.get('slice'))}",
             f"  constituent {_shown(predicate.get('constituent'))}",
-            f"  trained anew {_shown(predicate.get('retrained'))}",
+            f"  retrained {_shown(predicate.get('retrained'))}",
             *_times_text(request),
             f"  receipts about this shard: {others or 'none'}",
         ]
@@ -199,7 +199,7 @@ def _is_about(statement: dict[str, Any], about: About) -> bool:
             "this receipt commits to no names: readmissions, and receipts of requests to release 0.1, do not",
             "Leave --salt, --subject and --id out.",
         )
-    # A salt of another form could take over a part of a name, and so show another name than the one that was given.
+    # With a salt of another form, part of a name could be moved into the salt, and another name would be accepted.
     is_salt = _SALT.fullmatch(about.salt) is not None
     return is_salt and stated == commitment(about.salt, subjects=about.subjects, ids=about.ids)
 
@@ -262,7 +262,7 @@ def _verdict(check: ReceiptCheck, keys: Iterable[PublicKey], *, given: bool) -> 
         return [f"the receipt is genuine: {whole}"]
     return [
         f"the receipt is unaltered: {whole}",
-        "WHOSE it is was not checked, because no public key was given: give the operator's with --key, or compare",
+        "WHOSE it is was not checked, because no public key was given: pass the operator's with --key, or compare",
         "these ids with those that the operator has published:",
         *(f"  {key.purpose}: {key.key_id}" for key in keys),
     ]
@@ -282,7 +282,7 @@ def _refused(check: ReceiptCheck, file: str) -> Outcome:
 
 
 def _not_about(check: ReceiptCheck, file: str) -> Outcome:
-    """Return the outcome for a sound receipt of somebody else: what to check is what was typed, not the receipt."""
+    """Return the outcome for a sound receipt about other names: the user has to check the names, not the receipt."""
     fact = "it is not about these names, or the salt is another one"
     return replace(
         _refused(replace(check, failures=(fact,)), file),
@@ -319,6 +319,6 @@ def _list(value: Any) -> list[Any]:
 
 
 def _shown(value: Any) -> str:
-    """Return a value of a receipt as a terminal may have it: one line, no control characters."""
+    """Return a value of a receipt that is safe to print: one line, no control characters."""
     text = _NOT_KNOWN if value is None else str(value)
     return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text)

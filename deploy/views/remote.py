@@ -1,6 +1,6 @@
-"""The same commands against a server: ``--url`` in place of a specification, a token in place of the store's keys.
+"""The commands with ``--url``: they ask a server, with a token, and need no specification and no store.
 
-Loads neither Ray nor torch, and touches no store.
+Loads neither Ray nor torch.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ from storage.release import RELEASE
 
 _POINTS_A_REQUEST = 10_000
 _BYTES_A_REQUEST = 8 * 1024 * 1024
-"""Of the columns; a quarter of what a server takes by default."""
+"""The size of the columns; a quarter of what a server accepts by default."""
 _PATIENCE_SECONDS = 365 * 86_400.0
 
 
 def open_client(url: str, token: str) -> Client:
-    """Return a client of the server at ``url``; says on stderr when others can overhear it.
+    """Return a client of the server at ``url``; warns on stderr if the connection is not encrypted.
 
-    Raises ``Invalid`` when there is no token, or one of the two cannot be one.
+    Raises ``Invalid`` when there is no token, or when the address or the token is malformed.
     """
     if not token:
         raise Invalid(
@@ -56,12 +56,12 @@ def open_client(url: str, token: str) -> Client:
         )
     client = Client(url, token)
     if client.can_be_overheard:
-        sys.stderr.write("warning: the token travels in the clear, and who reads it may use it: take https\n")
+        sys.stderr.write("warning: the token is sent unencrypted, and anyone who reads it can use it: use https\n")
     return client
 
 
 def remote_predict(client: Client, data: str, out: Path) -> Outcome:
-    """Have a data file answered, all of its columns sent, and write the answers; they may be of several generations.
+    """Send a data file with all its columns, and write the answers, which may be of several generations.
 
     Raises ``Invalid`` when the file cannot be read or does not fit.
     """
@@ -94,7 +94,7 @@ def remote_erase(
     site: str | None = None,
     include_similar: bool = False,
 ) -> Outcome:
-    """Submit an erasure request, to a ``site`` where the server is of several, and with ``wait`` return how it ended.
+    """Submit an erasure request; with ``wait``, return how it ended. ``site``: where a server has several sites.
 
     Raises as ``Client.erase`` does, and ``Conflict`` when the request was submitted before without a pause.
     """
@@ -137,12 +137,12 @@ def remote_status(client: Client, request_id: str | None, site: str | None = Non
 
 
 def remote_receipt(client: Client, request_id: str, *, quiet: bool, site: str | None = None) -> Outcome:
-    """Return a request's receipt for stdout, told to people on stderr unless ``quiet``. Raises ``ObjectMissing``."""
+    """Return a request's receipt for stdout, and explain it on stderr unless ``quiet``. Raises ``ObjectMissing``."""
     return print_receipt(bundle_from_bytes(client.receipt(request_id, site)), quiet=quiet)
 
 
 def remote_request(request: RequestStatus) -> Outcome:
-    """Return what a server says of a request."""
+    """Return the outcome of a request as a server reports it."""
     reason = f": {request.reason}" if request.reason else ""
     text = (
         f"request {request.request_id} is {request.state}{reason}; {request.points} data points, due {request.due_at}"
@@ -158,7 +158,7 @@ def _looked_up(client: Client, request_id: str, site: str | None) -> RequestStat
 
 
 def _followed(client: Client, request: RequestStatus, site: str | None) -> RequestStatus:
-    """Return a request when it is over, paused or failed; its way there is told on stderr."""
+    """Return a request when it is over, paused or failed; print its states on stderr until then."""
     state = ""
     for request in chain([request], client.follow(request, _PATIENCE_SECONDS, site)):  # noqa: B020, PLR1704  the last one
         if request.state != state:
@@ -177,9 +177,9 @@ def _answers(
 
 
 def _tables(data: str) -> Iterator[Any]:
-    """Yield a file's data points as tables that a request has room for.
+    """Yield a file's data points as tables that fit into a request.
 
-    No specification says how CSV files are written: their delimiter is taken as seen, and numbers have a point.
+    No specification describes CSV files here: their delimiter is detected, and the decimal sign is a point.
     """
     source = open_source(data, Path.cwd())
     source = in_csv_form(source, replace(seen_csv_form(source), decimal=USUAL_CSV.decimal))
@@ -189,9 +189,9 @@ def _tables(data: str) -> Iterator[Any]:
 
 
 def _ensembles(found: Iterable[RemoteAnswers]) -> dict[str, Any]:
-    """Return which ensembles answered; where they differ ``generation`` and ``constituents`` are the lowest.
+    """Return which ensembles answered; if they differ, ``generation`` and ``constituents`` are the lowest.
 
-    Of a federation of several sites, too, who took part in the last answer.
+    For a federation of several sites, also return which sites took part in the last answer.
     """
     answers = list(found)
     generations = sorted({each.generation for each in answers})

@@ -1,4 +1,4 @@
-"""What commands do and say where the specification has several sites and none of them is named."""
+"""What commands do and print when the specification has several sites and ``--site`` names none of them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def train_sites(federation: SiteFederation) -> Outcome:
-    """Let every site join and train; those that are away are named. Without any member nothing was trained."""
+    """Let every site join and train, and list those that are away. It fails if no site has joined."""
     status = federation.train()
     outcome = sites_status_outcome(status)
     if any(each.membership == "member" for each in status.sites):
@@ -60,7 +60,7 @@ def predict_at_sites(federation: SiteFederation, data: str, out: Path) -> Outcom
 
 
 def evaluate_at_sites(federation: SiteFederation, data: str) -> Outcome:
-    """Tell the federation's accuracy on labelled data."""
+    """Measure the federation's accuracy on labelled data."""
     found = federation.evaluate(data)
     return Outcome(
         data={**json_value(found.overall), **who(found.sites, found.absent)},
@@ -69,7 +69,7 @@ def evaluate_at_sites(federation: SiteFederation, data: str) -> Outcome:
 
 
 def sites_status_outcome(status: SitesStatus) -> Outcome:
-    """Return how a federation stands: ``constituents`` are all sites', each with its site."""
+    """Return a federation's status: ``constituents`` are those of all sites, each with its site."""
     data = json_value(status)
     data["waits_for"] = list(status.waits_for)
     data["constituents"] = [
@@ -101,7 +101,7 @@ def sites_status_outcome(status: SitesStatus) -> Outcome:
 
 
 def show_sites(federation: SiteFederation, request_id: str | None) -> Outcome:
-    """Return how the federation stands, or one request, wherever it is."""
+    """Return the federation's status, or one request, from the site that has it."""
     if request_id is None:
         return sites_status_outcome(federation.status())
     site, found = federation.request(request_id)
@@ -138,7 +138,7 @@ def erase_at_site(
 def withdraw_site(federation: SiteFederation, site: str, reason: str) -> Outcome:
     """Take a site out of the federation for good."""
     found = federation.withdraw(site, reason)
-    text = f"site {site} is {found.membership}: its constituents are in no answer any more"
+    text = f"site {site} is {found.membership}: its constituents no longer take part in answers"
     if found.membership == "withdrawn":
         text += "\nwhat it holds is purged when it can be reached: run 'sisa train' or this command again then"
     else:
@@ -166,7 +166,7 @@ def receipt_at_sites(federation: SiteFederation, request_id: str | None, *, quie
 
 
 def verify_at_sites(federation: SiteFederation) -> Outcome:
-    """Let every member prove itself; a site that cannot be asked proves nothing."""
+    """Verify at every member; it fails if a site cannot be asked."""
     found = federation.verify()
     data = {
         "exact": all(each.exact for each in found.sites.values()) and not found.absent,
@@ -208,12 +208,12 @@ def _at(site: str, outcome: Outcome) -> Outcome:
 
 
 def who(sites: Sequence[TookPart], absent: Mapping[str, str]) -> dict[str, Any]:
-    """Return who took part in an answer, and who did not and why, for JSON."""
+    """Return which sites took part in an answer, and which did not and why, as JSON."""
     return {"sites": [json_value(each) for each in sites], "absent": dict(absent)}
 
 
 def who_text(sites: Sequence[TookPart], absent: Mapping[str, str]) -> str:
-    """Return who took part in an answer, and who did not and why, for people."""
+    """Return which sites took part in an answer, and which did not and why, as text."""
     lines = [(each.site, each.generation, f"{each.constituents} of {each.shards}") for each in sites]
     missing = [f"without {name}: {reason}" for name, reason in absent.items()]
     return "\n".join([table(("site", "generation", "constituents"), lines), *missing])

@@ -66,7 +66,7 @@ def status_text(status: FederationStatus) -> str:
     if "code_manifest" in status.unrecorded:
         parts.append(
             "trained by a release that kept no manifest of the model's code: changes of modules that are imported late,"
-            " of installed packages and of files are not noticed; what is next trained anew as a whole gets one"
+            " of installed packages and of files are not noticed; the next training from scratch records one"
         )
     return "\n\n".join(parts)
 
@@ -235,7 +235,7 @@ def _names_text(status: FederationStatus) -> list[str]:
             " erasing one leaves the other, unless --include-similar is given"
         )
     elif status.similar_subjects is None:
-        lines.append("names are taken exactly as written: a federation of release 0.1 cannot tell which are alike")
+        lines.append("names are taken exactly as written: a federation of release 0.1 cannot compare spellings")
     if status.tombstoned_at_ingest:
         by_id = f", {status.kept_out_by_id:,} of them {WHY_BY_ID}"
         lines.append(
@@ -257,7 +257,7 @@ def _ended_text(status: FederationStatus) -> list[str]:
 
 
 def _left_text(status: FederationStatus) -> list[str]:
-    """Return what is to come of the requests that are being carried out: their retrain, or whoever goes on."""
+    """Return what happens next to the open requests: when they are retrained, or which command continues."""
     closed = {state.value for state in RequestState if not state.is_open}
     waits = frozenset(status.batch.requests) if status.batch and status.batch.retrains_from else frozenset[str]()
     paused = RequestState.WAITING.value

@@ -42,7 +42,7 @@ def _what_failed(found: Verification) -> str:
 
 
 def _remedies(found: Verification) -> Iterator[str]:
-    """Yield what helps, and nothing that does not."""
+    """Yield a remedy for each kind of finding."""
     if any(proof.again for proof in found.shards):
         yield (
             "Retraining has not helped before, so the model's result depends on its process: docs/own-model.md"

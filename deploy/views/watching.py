@@ -42,7 +42,7 @@ def request_outcome(federation: Federation, request_id: str) -> Outcome:
 
 
 def status_outcome(status: FederationStatus, releases: Mapping[str, str]) -> Outcome:
-    """Return how a federation stands, and of which release each process is."""
+    """Return a federation's status, and the release of each process."""
     return Outcome(
         data={**json_value(status), "releases": releases}, text=status_text(status) + releases_text(releases)
     )

@@ -94,8 +94,8 @@ def test_another_file_of_the_same_name_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("payload", [b"", b"<html>", gzip.compress(b"labels" * 99, mtime=0)[:30]])
 def test_a_broken_download_is_refused(tmp_path: Path, payload: bytes) -> None:
-    """What is no complete gzip file is refused as such, or by its digest when it is empty."""
-    with pytest.raises(Corrupt, match=r"no complete gzip file|not the published one"):
+    """What is not a complete gzip file is refused as such, or by its digest when it is empty."""
+    with pytest.raises(Corrupt, match=r"not a complete gzip file|not the published one"):
         demo_data._fashion_file(NAME, None, tmp_path, lambda _: payload)
 
 

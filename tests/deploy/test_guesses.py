@@ -225,7 +225,7 @@ def test_ids_of_neighbouring_numbers_do_not_repeat() -> None:
             "lists that are empty or hold NaN, infinity or no value, in 40",
         ),
         (pa.array([[1.0, None]] * POINTS), "lists that are empty or hold NaN, infinity or no value, in 40"),
-        (pa.array([["a"]] * POINTS), "type list<item: string>, which is no number"),
+        (pa.array([["a"]] * POINTS), "type list<item: string>, which is not a number"),
         (pa.array([0] * POINTS, pa.date32()), "type date32"),
         (pa.array([float("nan"), *[1.0] * (POINTS - 1)]), "NaN or infinite in 1 of 40 data points"),
         (pa.array([1e39, *[1.0] * (POINTS - 1)]), "NaN or infinite in 1 of 40 data points"),

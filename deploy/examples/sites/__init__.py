@@ -1,5 +1,5 @@
 """Five sites whose data differ.
 
 split    writes them
-compare  tells what the federation makes of them
+compare  compares the federation with each site alone
 """

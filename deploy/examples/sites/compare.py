@@ -22,7 +22,7 @@ from deploy.views.tables import table
 
 
 def compare(folder: Path) -> dict[str, Evaluation]:
-    """Train what is not trained yet, simulated on this machine; return who is right how often on the test data."""
+    """Train what is not trained yet, simulated on this machine; return each one's accuracy on the test data."""
     test = folder / "data" / "test.parquet"
     specification = simulated(read_sites(folder / "sisa.toml"))
     found: dict[str, Evaluation] = {}

@@ -243,7 +243,7 @@ def test_the_status_is_reported_by_role(served: Served) -> None:
         ("erase", ("erase", "--subject", "x", "--request-id", "no id"), "invalid", "over HTTP a request id"),
         ("erase", ("erase", "--subject", "x", "--request-id", "\N{EURO SIGN}"), "invalid", "over HTTP a request id"),
         ("erase", ("erase", "--subject", "x", "--request-id", "a\nb"), "invalid", "printable"),
-        ("erase", ("erase", "--subject", "x", "--dry-run"), "usage", "a server tells no prices"),
+        ("erase", ("erase", "--subject", "x", "--dry-run"), "usage", "--dry-run is not available with --url"),
         ("predict", ("evaluate", "asked.csv"), "usage", "only the specification knows"),
         ("predict", ("status", "--config", "other.toml"), "usage", "give one of the two"),
         ("predict", ("predict", "asked.csv", "--out", "out.xls"), "invalid", "ending is unknown"),
@@ -419,7 +419,7 @@ def test_a_token_in_the_clear_is_warned_of(capsys: pytest.CaptureFixture[str], u
     open_client(url, "t").close()
     said = capsys.readouterr()
     assert said.out == ""
-    assert ("in the clear" in said.err) == warned
+    assert ("sent unencrypted" in said.err) == warned
 
 
 @pytest.mark.parametrize("words", [("predict",), ("erase",), ("status",), ("status", "er-8"), ("receipt", "er-8")])
