@@ -67,14 +67,14 @@ class Pair:
 
 @dataclass(slots=True)
 class Stopwatch:
-    """Hears of training: when it began, and when the last slice was learned and committed."""
+    """A listener that times training, from its beginning to the commit of the last slice."""
 
     began: float = 0.0
     ended: float = 0.0
     learned: dict[int, list[int]] = field(default_factory=dict)
 
     def __call__(self, notice: Notice) -> None:
-        """Take the time of what is heard."""
+        """Record the time of the notice."""
         match notice:
             case TrainingStarted():
                 self.began = time.perf_counter()
@@ -105,7 +105,7 @@ def main() -> None:
 
 
 def _measure_training(specification: FederationSpecification, repeats: int) -> list[Pair]:
-    """Train all shards anew under another seed each time, and let the plain loop do the same steps after each."""
+    """Train all shards under a new seed each time, and after each time do the same steps in a plain loop."""
     pairs = []
     for repeat in range(repeats):
         watch = Stopwatch()

@@ -43,7 +43,7 @@ def report_requests(federation: Federation, specification: FederationSpecificati
 
 @dataclass(slots=True)
 class _Safety:
-    """Hears when each request's points are out of reach."""
+    """A listener that times when each request's points are quarantined."""
 
     moments: dict[str, float] = field(default_factory=dict)
 

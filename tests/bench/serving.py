@@ -195,7 +195,7 @@ class _Watch:
     is_over: bool = False
 
     def follow(self, bench: Bench) -> None:
-        """Look at the store until told to stop."""
+        """Poll the store until the run is over."""
         follower = Follower(open_objects(bench.specification))
         while not self.is_over:
             state = follower.look()
@@ -204,7 +204,7 @@ class _Watch:
             time.sleep(0.001)
 
     def ask(self, bench: Bench) -> None:
-        """Ask until told to stop."""
+        """Send requests until the run is over."""
         with bench.client() as client:
             while not self.is_over:
                 try:

@@ -76,7 +76,7 @@ Features = npt.NDArray[np.float32]
 
 
 class FarSite(NearSite):
-    """A site whose word takes a while, whatever it is asked, as over a network."""
+    """A site that answers every call after a delay, as over a network."""
 
     def standing(self, requests: int = 0) -> SiteStanding:
         """See ``SiteLink.standing``."""
@@ -263,7 +263,7 @@ def _travel() -> None:
 
 
 def _unheard(_: object) -> None:
-    """Hear nothing."""
+    """Ignore the notice."""
 
 
 def _written(folder: Path) -> Example:

@@ -55,7 +55,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def traits(kind: str) -> Traits:
-    """What to expect of that kind. SeaweedFS takes 1 to 3 seconds to tell the losers of one race of 8 writers."""
+    """Return what to expect of that kind. SeaweedFS takes 1 to 3 seconds to refuse losers of a race of 8 writers."""
     if "seaweedfs" in kind:
         return Traits(rounds=1, deletions=4, steps=1, has_folders=False)
     if kind == "moto":

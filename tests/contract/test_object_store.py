@@ -128,7 +128,7 @@ def test_tags_tell_contents_apart(store: ObjectStore) -> None:
 
 @pytest.mark.parametrize("text", BAD_KEYS)
 def test_keys_outside_the_grammar_are_refused(store: ObjectStore, text: str) -> None:
-    """No operation takes a key outside the grammar, whoever made it up."""
+    """No operation accepts a key outside the grammar."""
     key = ObjectKey(text)
     operations: list[Callable[[], object]] = [
         lambda: store.put_if_absent(key, b"x"),

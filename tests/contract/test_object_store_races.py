@@ -154,7 +154,7 @@ def test_readers_see_whole_objects(store: ObjectStore) -> None:
 
 
 def test_the_right_to_write_has_one_holder(store: ObjectStore) -> None:
-    """While one holds the right, another is refused and told who holds it."""
+    """While one writer holds the right, another is refused with the name of the holder."""
     with (
         store.exclusive("writer", holder="sisa train, process 123"),
         pytest.raises(WriterBusy, match=r"sisa train, process 123.*writer.*Wait until it ends"),
@@ -196,6 +196,6 @@ def test_one_of_eight_threads_gets_the_right(store: ObjectStore, traits: Traits)
 
 @pytest.mark.parametrize("name", ["", "a/b", "..", ".swap", "Upper"])
 def test_a_right_is_named_like_a_segment(store: ObjectStore, name: str) -> None:
-    """A right whose name is no segment of a key is refused."""
+    """A right whose name is not a valid segment of a key is refused."""
     with pytest.raises(Invalid, match="one segment of an object key"), store.exclusive(name, holder="x"):
         pass

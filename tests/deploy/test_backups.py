@@ -57,7 +57,7 @@ def test_where_nobody_tells_what_was_erased_since_it_says_so(trained: UserFolder
 
 
 def test_a_backup_is_dated_before_its_moment(trained: UserFolder) -> None:
-    """Who submits again what was accepted since its date misses nothing that came while it was made."""
+    """Resubmitting all requests accepted since a backup's date includes those accepted while the backup was made."""
     seconds, copying = count(), list[datetime]()
 
     def now() -> datetime:

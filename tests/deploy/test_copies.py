@@ -1,4 +1,4 @@
-"""A copy is told by its place, and by keys that it shares; it destroys none of them, and is written once adopted."""
+"""A copy is recognized by its place and by the keys it shares; it destroys none, and may be written once adopted."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_of_a_store_and_what_it_was_restored_from_one_writes(original: UserFolde
 
 
 def test_a_store_of_an_earlier_release_is_recorded_at_the_next_write(original: UserFolder) -> None:
-    """Such a store says nothing of an owner; whoever writes first is it."""
+    """Such a store records no owner; its first writer becomes the owner."""
     owners = original.folder.parent / "keys" / "owners"
     shutil.rmtree(owners)
     copy = UserFolder(Path(shutil.copytree(original.folder, original.folder.parent / "copy")))

@@ -37,7 +37,7 @@ def _request(home: UserFolder, action: str, *words: str) -> Any:
 
 
 def test_the_status_lists_the_last_ones_and_counts_the_others(old: UserFolder) -> None:
-    """Who wants all of them is told how to get them, in the order in which they came."""
+    """The status says which command lists all of them, and that lists them in the order of their arrival."""
     status = old.json("status")
     assert status.code == 0
     assert [each["request_id"] for each in status.data["requests"]] == ["no-3"]

@@ -22,7 +22,7 @@ def settings(home: UserFolder) -> dict[str, Any]:
 
 
 def hear_nothing(_: Notice) -> None:
-    """Hear nothing."""
+    """Ignore the notice."""
 
 
 def test_a_dictionary_is_as_good_as_a_file(home: UserFolder) -> None:

@@ -52,7 +52,7 @@ def test_one_text_is_no_list_of_names(home: UserFolder) -> None:
 
 @pytest.mark.parametrize("request_id", ["", " ", "a\n"])
 def test_an_id_that_cannot_be_shown_is_refused(request_id: str, home: UserFolder) -> None:
-    """Only without an id one is drawn: an empty one is a mistake, told before anything is erased."""
+    """An id is drawn only if none is given: an empty one is refused before anything is erased."""
     with cluster.connect(home.config) as federation:
         federation.train()
         with pytest.raises(Invalid, match="a request id is 1 to 200 printable characters"):

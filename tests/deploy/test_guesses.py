@@ -66,7 +66,7 @@ def test_a_row_number_by_its_name_is_no_feature_and_no_id(name: str, kept: Seque
     ],
 )
 def test_a_row_number_is_known_by_its_values(numbers: list[int]) -> None:
-    """Whole numbers that count the rows, or fill a range without repetition, are no features under any name."""
+    """Whole numbers that count the rows, or fill a range without repetition, are never features, by any name."""
     guess = guessed({**PLAIN, "sequence": numbers})
     assert features(guess) == ["a"]
     assert [name for name, _ in guess.left_out] == ["sequence"]
@@ -232,7 +232,7 @@ def test_ids_of_neighbouring_numbers_do_not_repeat() -> None:
     ],
 )
 def test_what_train_would_refuse_is_not_drafted(column: pa.Array, reason: str) -> None:
-    """Nested and uneven lists, dates, and numbers that are none are left out with a reason; alone they are refused."""
+    """Nested and uneven lists, dates, NaN and infinity are left out with a reason; alone, they are refused."""
     guess = guessed({**PLAIN, "image": column})
     assert features(guess) == ["a"]
     assert dict(guess.left_out)["image"].startswith(reason)
@@ -242,7 +242,7 @@ def test_what_train_would_refuse_is_not_drafted(column: pa.Array, reason: str) -
 
 @pytest.mark.parametrize("late", ["?", "NA", "12a"])
 def test_a_late_cell_of_text_is_seen(tmp_path: Path, late: str) -> None:
-    """A CSV column of numbers with one cell of text is no feature, even where types were guessed from others."""
+    """A CSV column of numbers with one cell of text is not a feature, even if types were guessed from other cells."""
     rows = [f"p{number},{number % 2},{number % 7},{number % 7}.5" for number in range(100_000)]
     text = "\n".join(["id,y,whole,part", *rows, f"q1,0,{late},1.5", f"q2,1,3,{late}", ""])
     (tmp_path / "d.csv").write_text(text, encoding="utf-8")
@@ -252,7 +252,7 @@ def test_a_late_cell_of_text_is_seen(tmp_path: Path, late: str) -> None:
 
 
 def test_two_columns_of_one_name_are_refused() -> None:
-    """Which of them was meant cannot be told."""
+    """It would not be clear which of them is meant."""
     table = pa.table([pa.array([1]), pa.array([2])], names=["a", "a"])
     with pytest.raises(Invalid, match="two columns have the same name"):
         describe_source(table_source(table))

@@ -150,14 +150,14 @@ def test_a_unique_user_id_may_be_the_id(tmp_path: Path) -> None:
 
 
 def test_stated_columns_win(tmp_path: Path) -> None:
-    """What the options state is taken, whatever the names suggest."""
+    """Columns given by options are used, regardless of their names."""
     columns = without(city=["a", "b"] * 30, code=PLAIN["id"], house=[f"h{n % 7}" for n in range(60)])
     data = drafted(tmp_path, columns, label_column="city", id_column="code", subject_column="house").data
     assert (data.id, data.subject, data.label, data.classes) == ("code", "house", "city", ("a", "b"))
 
 
 def test_what_is_left_out_is_reported(tmp_path: Path) -> None:
-    """Text columns and columns with nulls are no features, and the draft names them."""
+    """Text columns and columns with nulls are left out of the features, and the draft lists them."""
     specification = drafted(tmp_path, without(note=["n"] * 60, gap=[None, *[1.0] * 59]))
     assert specification.data.features == ("age", "x*")
     text = (tmp_path / "sisa.toml").read_text(encoding="utf-8")
@@ -195,7 +195,7 @@ def test_a_list_column_is_the_features(tmp_path: Path) -> None:
 
 
 def test_lists_of_other_things_are_not_drafted(tmp_path: Path) -> None:
-    """Lists of lists and lists of texts are no features; where nothing else is, the draft says what would be."""
+    """Lists of lists and lists of texts are left out; if nothing else remains, the error says what a feature may be."""
     images = pa.array([[[1, 2], [3, 4]]] * 60)
     words = pa.array([["a", "b"]] * 60)
     assert drafted(tmp_path, without(image=images, words=words)).data.features == ("age", "x*")
@@ -242,7 +242,7 @@ def test_a_draft_names_a_glob_in_a_folder_of_any_name(tmp_path: Path, folder: st
 
 
 @pytest.mark.parametrize(
-    ("columns", "parts", "reported"),
+    ("columns", "parts", "text"),
     [
         (
             without("label"),
@@ -267,10 +267,10 @@ def test_a_draft_names_a_glob_in_a_folder_of_any_name(tmp_path: Path, folder: st
     ],
 )
 def test_what_cannot_be_guessed_is_asked(
-    tmp_path: Path, columns: Mapping[str, object], parts: dict[str, str], reported: str
+    tmp_path: Path, columns: Mapping[str, object], parts: dict[str, str], text: str
 ) -> None:
     """Where a part cannot be guessed or a stated column does not fit, the error names the option to use."""
-    with pytest.raises(Invalid, match=reported):
+    with pytest.raises(Invalid, match=text):
         drafted(tmp_path, columns, **parts)
 
 
@@ -281,7 +281,7 @@ names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8
 
 @given(st.lists(names, min_size=1, max_size=30, unique=True), st.integers(0, 30))
 def test_globs_match_just_the_chosen(columns: list[str], cut: int) -> None:
-    """Names and globs together choose every chosen column and no other, whatever the names."""
+    """Names and globs together match every chosen column and no other, regardless of their names."""
     chosen, others = columns[:cut], columns[cut:]
     found = [
         {name for name in columns if name == pattern or (pattern not in columns and fnmatchcase(name, pattern))}

@@ -1,8 +1,8 @@
-"""Manifests as they are applied: loaded, put together as kustomize does it, and checked against closed schemas.
+"""Loads manifests, combines them as kustomize does, and checks them against closed schemas.
 
-Only what our overlays use of kustomize is in here: resources, namespace, images, ConfigMaps from files, JSON patches.
-The schemas name the fields that our manifests use, as far as they were checked against KubeRay's and Kubernetes' own: a
-misspelt or invented field is refused. They are no copy of the whole CRDs.
+Only the features of kustomize that our overlays use are implemented: resources, namespace, images, ConfigMaps from
+files, JSON patches. The schemas list only the fields that our manifests use, each checked against the schemas of
+KubeRay and Kubernetes, so a misspelt or invented field is refused. They do not copy the whole CRDs.
 """
 
 from __future__ import annotations

@@ -103,7 +103,7 @@ def _normal(name: str) -> str:
 
 
 def test_the_base_is_fixed_by_its_digest() -> None:
-    """Whatever is not a stage of ours is named by tag and SHA-256, and there is one base only."""
+    """Every image that is not one of our stages is named by tag and SHA-256, and there is only one base."""
     bases = {stage.base for stage in STAGES.values()} - STAGES.keys()
     (base,) = bases
     found = re.fullmatch(r"python:(\d+)\.(\d+)\.\d+-slim-bookworm@sha256:[0-9a-f]{64}", base)
@@ -209,7 +209,7 @@ def test_debian_leaves_nothing_behind(variant: str) -> None:
 
 
 def test_ray_asks_for_a_token_and_reports_to_nobody() -> None:
-    """Both are on in the image, whoever starts it, and Ray's other variables are those that ``session`` sets."""
+    """The image requires a token, sends no usage reports, and sets all Ray variables that ``session`` sets."""
     settings = dict(
         pair.split("=", 1)
         for word, rest in STAGES["base"].instructions

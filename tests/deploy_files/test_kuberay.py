@@ -152,7 +152,7 @@ def test_no_key_lies_in_any_file(manifests: list[Manifest]) -> None:
 
 
 def test_servers_and_trainers_are_not_the_same_to_the_cloud(manifests: list[Manifest]) -> None:
-    """Who serves is another account than who writes, and on AWS another role."""
+    """Servers run under another account than writers, and on AWS under another role."""
     accounts = [{pod["spec"]["serviceAccountName"] for pod in pods(cluster)} for cluster in _clusters(manifests)]
     assert accounts == [{"sisa-trainer"}, {"sisa-server"}]
     made = [named(manifests, "ServiceAccount", name) for name in ("sisa-trainer", "sisa-server")]
@@ -270,7 +270,7 @@ def test_jobs_only_ask_the_cluster_that_is_there(path: Path) -> None:
 
 
 def test_an_erasure_job_reads_names_where_the_head_has_them(manifests: list[Manifest]) -> None:
-    """The file of names lies in a folder that the head, where jobs run, mounts from a Secret, and no other pod does."""
+    """The file of names is in a folder that only the head, where jobs run, mounts from a Secret."""
     (job,) = load(KUBERAY / "jobs" / "erase.yaml")
     words = job["spec"]["entrypoint"].split()
     folder = str(Path(words[words.index("--file") + 1]).parent)

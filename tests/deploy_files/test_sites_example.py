@@ -126,16 +126,14 @@ def test_the_comparison_is_a_table() -> None:
 
 
 @pytest.mark.parametrize(
-    ("script", "words", "reported"),
+    ("script", "words", "text"),
     [
         ("split.py", (), "the digits come with scikit-learn, which is missing"),
         ("split.py", ("--dataset", "flowers"), "the data set is one of"),
         ("compare.py", (), "there is no specification sisa.toml"),
     ],
 )
-def test_an_example_that_cannot_run_says_why(
-    tmp_path: Path, script: str, words: tuple[str, ...], reported: str
-) -> None:
+def test_an_example_that_cannot_run_says_why(tmp_path: Path, script: str, words: tuple[str, ...], text: str) -> None:
     """Without an extra, or before the first step, an example ends in a sentence with a remedy, never in a traceback."""
     hidden = tmp_path / "hidden" / "sklearn"
     hidden.mkdir(parents=True)
@@ -150,7 +148,7 @@ def test_an_example_that_cannot_run_says_why(
         timeout=120,
     )
     assert done.returncode == 2
-    assert reported in done.stderr
+    assert text in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -1,6 +1,6 @@
-"""Write the golden files anew: ``python -m tests.golden.regenerate``.
+"""Regenerates the golden files: ``python -m tests.golden.regenerate``.
 
-A difference that this makes is a change of a stored format: raise ``format_version`` and keep reading the old one.
+If a file differs afterwards, a stored format has changed: raise ``format_version`` and keep reading the old one.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Write the golden slice files anew: ``python -m tests.golden.regenerate_parts``.
+"""Regenerates the golden slice files: ``python -m tests.golden.regenerate_parts``.
 
-A difference that this makes is a change of a stored format: give it a new name and keep reading the old one. pyarrow
-writes its own version into the file and may compress otherwise in the next one: the columns' values are the format.
+If the columns' values differ afterwards, a stored format has changed: give it a new name and keep reading the old one.
+Other bytes may differ, because pyarrow writes its own version into the file and may compress differently in the next.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Write the golden files of receipts and their log anew: ``python -m tests.golden.regenerate_receipts``.
+"""Regenerates the golden files of receipts and their log: ``python -m tests.golden.regenerate_receipts``.
 
-A difference that this makes is a change of a format that people keep for years: raise ``format_version`` and keep
-reading the old one. Keys, times and names are fixed; Ed25519 signatures follow from them.
+If a file differs afterwards, a format that people keep for years has changed: raise ``format_version`` and keep reading
+the old one. Keys, times and names are fixed, and Ed25519 signatures are deterministic.
 """
 
 from __future__ import annotations

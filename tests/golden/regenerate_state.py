@@ -1,6 +1,6 @@
-"""Write the golden files of states, events and tombstones anew: ``python -m tests.golden.regenerate_state``.
+"""Regenerates the golden files of states, events and tombstones: ``python -m tests.golden.regenerate_state``.
 
-A difference that this makes is a change of a stored format: raise ``format_version`` and keep reading the old one.
+If a file differs afterwards, a stored format has changed: raise ``format_version`` and keep reading the old one.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Write the test vectors of docs/receipts anew: ``python -m tests.golden.regenerate_vectors``."""
+"""Regenerates the test vectors of docs/receipts: ``python -m tests.golden.regenerate_vectors``."""
 
 from __future__ import annotations
 

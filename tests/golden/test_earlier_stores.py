@@ -83,7 +83,7 @@ def test_what_it_says_is_read(earlier: UserFolder) -> None:
 
 
 def test_training_again_finds_nothing_to_do(earlier: UserFolder) -> None:
-    """Under the same settings and the same numerics profile no constituent is trained anew; else all are, and exact."""
+    """With the same settings and numerics profile no constituent is retrained; otherwise all are, exactly."""
     same = is_of_this_profile(earlier)
     trained = earlier.json("train")
     assert trained.code == 0, trained.err
@@ -93,7 +93,7 @@ def test_training_again_finds_nothing_to_do(earlier: UserFolder) -> None:
 
 
 def test_what_it_did_not_record_comes_with_the_next_training_of_all(earlier: UserFolder) -> None:
-    """It has no probe of arithmetic and is said to have none, until a changed setting has all trained anew (E16)."""
+    """It has no probe of arithmetic, and the status says so, until a changed setting retrains everything (E16)."""
     same = is_of_this_profile(earlier)
     assert earlier.json("status").data["unrecorded"] == ["probe"]
     assert "recorded no probe of arithmetic" in earlier.run("status").out

@@ -38,7 +38,7 @@ def test_what_is_written_is_the_golden_part(name: str) -> None:
 
 
 def test_every_golden_part_is_checked() -> None:
-    """No golden file lies there unread."""
+    """A test reads every golden file."""
     assert sorted(path.name for path in FOLDER.iterdir()) == sorted(BLOCKS)
 
 

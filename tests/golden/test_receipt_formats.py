@@ -28,7 +28,7 @@ def test_what_is_written_is_the_golden_file(name: str) -> None:
 
 
 def test_every_golden_file_is_checked() -> None:
-    """No golden file lies there unread."""
+    """A test reads every golden file."""
     assert sorted(path.name for path in FOLDER.iterdir()) == sorted(GOLDEN)
 
 
@@ -54,7 +54,7 @@ def test_the_golden_statements_are_genuine(name: str, evidence: Evidence) -> Non
 
 
 def test_a_commitment_can_be_checked_without_us() -> None:
-    """Who has the salt and the names needs nothing but the recipe in the statement."""
+    """With the salt and the names, the recipe in the statement suffices to check the commitment."""
     record = json.loads((FOLDER / "nothing-found-v1.json").read_bytes())
     request = json.loads(base64.b64decode(record["envelope"]["payload"]))["predicate"]["request"]
     assert "SHA-256 over the salt's text, 'subject' or 'id', a zero byte, and the name" in request["digest_is"]

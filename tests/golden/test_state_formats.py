@@ -39,7 +39,7 @@ def test_what_is_written_is_the_golden_file(name: str) -> None:
 
 
 def test_every_golden_file_is_checked() -> None:
-    """No golden file lies there unread."""
+    """A test reads every golden file."""
     assert sorted(path.name for path in FOLDER.iterdir()) == sorted(GOLDEN)
 
 
@@ -72,7 +72,7 @@ def test_the_golden_events_are_read(name: str, event: Event) -> None:
 
 
 def test_the_golden_history_is_read() -> None:
-    """Old generations are told before those that the state remembers."""
+    """Old generations are listed before those that the state still holds."""
     store = MemoryStore("golden-history-read")
     store.forget()
     store.put_if_absent(object_key(f"history/{1:020d}"), (FOLDER / "history-v1.json").read_bytes())

@@ -27,7 +27,7 @@ def test_what_is_written_is_the_golden_file(name: str) -> None:
 
 
 def test_every_golden_file_is_checked() -> None:
-    """No golden file lies there unread."""
+    """A test reads every golden file."""
     assert sorted(path.name for path in FOLDER.iterdir()) == sorted(GOLDEN)
 
 

@@ -1,4 +1,4 @@
-"""The stories that are told once and looked at from many sides."""
+"""The stories, each of which runs once and is then checked by many tests."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""24 values of one person that occur nowhere else in the world, and the search for them in whatever form they lie.
+"""24 values of one person that occur nowhere else, and a search for them in every form in which they may be stored.
 
-They are drawn anew in every run: what another run has left on the machine is not taken for this one's.
+Each run draws new values, so that what another run has left on the machine is not mistaken for this run's.
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ def all_traces(markers: Markers, payloads: Mapping[str, bytes], names: Iterable[
 
 
 def files_under(*folders: Path) -> dict[str, bytes]:
-    """Return every file under the folders, by its path; one that is removed meanwhile is none."""
+    """Return every file under the folders, by its path, except those that are removed meanwhile."""
     found: dict[str, bytes] = {}
     for path in (path for folder in folders for path in folder.rglob("*")):
         try:

@@ -24,7 +24,7 @@ class StoreContents:
     """A store at one moment."""
 
     raw: Mapping[str, bytes]
-    """Its files, as they lie there."""
+    """Its files, byte for byte."""
     opened: Mapping[str, bytes]
     """Its objects, decrypted and decompressed."""
 

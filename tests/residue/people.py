@@ -1,4 +1,4 @@
-"""Data sets of 15 people, one of them marked in every column, and a model that keeps and tells what it sees."""
+"""Data sets of 15 people, one of them marked in every column, and a model that keeps and prints what it sees."""
 
 from __future__ import annotations
 
@@ -136,5 +136,5 @@ def _is_marked(number: int) -> bool:
 
 
 def let_talk(home: UserFolder, how: str) -> None:
-    """Let the model tell what it sees of the person, ``"speak"``, or also fail over it, ``"raise"``."""
+    """Let the model print what it sees of the person (``"speak"``), or also raise an error with it (``"raise"``)."""
     (home.folder / "talk.txt").write_bytes(bytes(2 if how == "raise" else 1))  # its size is what the model sees

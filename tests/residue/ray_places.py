@@ -43,7 +43,7 @@ def raylet() -> int:
 
 
 def raylet_of(folder: Path) -> int:
-    """Return the number of the raylet whose session lies in, or is, ``folder``."""
+    """Return the process id of the raylet whose session folder is ``folder`` or inside it."""
     mark = str(folder).encode()
     (found,) = (pid for pid, words in _processes() if words[0].endswith(b"/raylet") and mark in b" ".join(words))
     return found
@@ -67,7 +67,7 @@ def core_limits(pid: int) -> list[str]:
 
 
 def temporary_names() -> set[Path]:
-    """Return what lies in the folder for temporary files, which Ray's workers share with all others."""
+    """Return the content of the folder for temporary files, which Ray's workers share with other programs."""
     return set(Path(tempfile.gettempdir()).iterdir())
 
 

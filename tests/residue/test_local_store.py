@@ -52,8 +52,8 @@ def test_what_crosses_to_workers_holds_nobody(observations: dict[str, Observatio
 
 
 def test_a_killed_writers_leftover_goes_too(home: UserFolder) -> None:
-    """A second name of a slice file, as a writer leaves it that dies between its two system calls, is removed by the
-    erasure, and whoever kept its bytes opens them no more.
+    """A writer that dies between its two system calls leaves a second name of a slice file. The erasure removes it, and
+    a copy of its bytes can no longer be opened.
     """
     assert home.json("train").code == 0
     (key,) = (key for key, payload in opened(home.objects).items() if MARKER in payload and key.endswith(".parquet"))
@@ -69,7 +69,7 @@ def test_a_killed_writers_leftover_goes_too(home: UserFolder) -> None:
 
 
 def test_an_unfinished_write_in_the_clear_goes_too(home: UserFolder) -> None:
-    """Whatever a leftover holds, and were it a person's values as they are: an erasure removes it."""
+    """An erasure removes every leftover, even one that holds a person's values unencrypted."""
     assert home.json("train").code == 0
     left = [
         home.store / folder / f".{name}.0123456789abcdef.tmp"

@@ -1,4 +1,4 @@
-"""The search itself: what is planted is found, whatever form it has."""
+"""The search itself finds planted values in every form."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def _state(home: UserFolder) -> FederationState:
 
 
 def _in_the_open(home: UserFolder) -> Mapping[str, bytes]:
-    """Return every file of the store as it lies there, and behind it what it shows to those who hold its keys."""
+    """Return every file of the store, followed by its content as the holder of its keys can read it."""
     shown = opened(home.objects)
     return {path: payload + shown.get(path, b"") for path, payload in home.raw().items()}
 
@@ -116,8 +116,8 @@ def test_who_comes_back_brings_nothing_erased(home: UserFolder) -> None:
 
 
 def test_names_of_nobody_are_kept_by_their_request_alone(home: UserFolder, tmp_path: Path) -> None:
-    """Of names without data points, too many to stand in a state, the digests lie in one object, which the request
-    names; nobody who was erased is in it, and no tombstone is theirs.
+    """If a request names too many people without data points for the state, their digests go into one object, which the
+    request refers to. It contains nobody who was erased, and these names get no tombstones.
     """
     strangers = [f"stranger-{number}" for number in range(MOST_INLINE + 6)]
     names = tmp_path / "names.txt"

@@ -1,4 +1,4 @@
-"""A Ray session: no log, no shared memory, no spilled object and no temporary file tells of a person, erased or not."""
+"""A Ray session: no log, shared memory, spilled object or temporary file holds a value of a person, erased or not."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def _planted(text: bytes) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def observation(joined_ray: None, tmp_path_factory: pytest.TempPathFactory) -> RayObservation:
-    """The story, told once."""
+    """The story, run once."""
     markers, before = draw_markers(), temporary_names()
     home = fill_with_remembering(UserFolder(tmp_path_factory.mktemp("talking")), markers, cluster__workers=1)
     with cluster.connect(home.config) as federation:
@@ -118,7 +118,7 @@ def test_nothing_is_left_in(observation: RayObservation, place: str) -> None:
 
 
 def test_an_exceptions_text_reaches_its_reader_alone(observation: RayObservation) -> None:
-    """What a model says when it fails is told to who runs the command, and kept nowhere."""
+    """The text of a model's exception is shown to the user of the command, and stored nowhere."""
     assert observation.markers["raised"].value in observation.reported
     for place in PLACES:
         assert all_traces(observation.markers, observation.left[place], ("raised",)) == {}

@@ -48,9 +48,10 @@ class Server:
         return files_under(self.folder)
 
     def vacuumed(self, gone: Iterable[bytes]) -> dict[str, bytes]:
-        """Return the disk once the server has written its volumes anew, without what was deleted.
+        """Return the disk after the server has rewritten its volumes without deleted objects.
 
-        It deletes in its own time: it is asked again until the bytes of ``gone`` are, or for the last time.
+        The server deletes asynchronously, so this repeats until the bytes in ``gone`` are gone, a limited number of
+        times.
         """
         disk, wanted = self.disk(), tuple(gone)
         for _ in range(_VACUUMS):
@@ -69,7 +70,7 @@ class Server:
         return [(each["Key"], each["VersionId"]) for each in found]
 
     def plant(self, markers: Markers) -> None:
-        """Put every value in the clear, one also as a name, and remove every version of it."""
+        """Put every value unencrypted, one also as a key, and remove every version of it."""
         client = plain_client(self.endpoint)
         for number, (name, marker) in enumerate(sorted(markers.items())):
             key = f"planted/{marker.value if name in IN_NAMES else number}"
@@ -98,7 +99,7 @@ class S3Observation:
     disk_after: Mapping[str, bytes]
     disk_vacuumed: Mapping[str, bytes]
     disk_with_planted: Mapping[str, bytes]
-    """With the markers put in the clear, by another program, and purged."""
+    """After another program has put the markers unencrypted, and purged them."""
     disk_without_planted: Mapping[str, bytes]
     """The same after a vacuum."""
 
@@ -114,7 +115,7 @@ def server(aws_environment: None, tmp_path_factory: pytest.TempPathFactory) -> I
 
 @pytest.fixture(scope="module")
 def observation(server: Server, tmp_path_factory: pytest.TempPathFactory) -> S3Observation:
-    """The story, told once."""
+    """The story, run once."""
     markers, home = draw_markers(), UserFolder(tmp_path_factory.mktemp("federation"))
     fill_with_remembering(home, markers, store=f"s3://{BUCKET}/{PREFIX}", endpoint=server.endpoint)
     store = S3Store(BUCKET, PREFIX, server.endpoint)
@@ -151,8 +152,8 @@ def observation(server: Server, tmp_path_factory: pytest.TempPathFactory) -> S3O
 
 @pytest.mark.parametrize("name", EVERYWHERE)
 def test_a_value_is_nowhere_on_the_servers_disk(observation: S3Observation, name: str) -> None:
-    """No volume, index, data base or log of the server holds it as it is, at any time; put there in the clear it is
-    found though it was purged, until the volumes are vacuumed.
+    """No volume, index, data base or log of the server ever holds the plain value. A value that was put unencrypted is
+    found even after it is purged, until the volumes are vacuumed.
     """
     marker = observation.markers[name]
     assert traces(marker, observation.disk_before) == traces(marker, observation.disk_after) == []

@@ -131,7 +131,7 @@ def test_nothing_else_is_touched(temporary: Path) -> None:
 @pytest.mark.ray
 @pytest.mark.slow
 def test_ray_spills_there() -> None:
-    """Objects beyond Ray's memory are written to that folder, in the clear; when Ray is left, folder and objects go."""
+    """Objects beyond Ray's memory are written to that folder, unencrypted; both are removed when Ray is left."""
     text = "spilled-by-a-careless-worker"
     with child(_SPILLING, text) as process:
         folder = Path(line_of(process))

@@ -1,4 +1,4 @@
-"""Bad specifications and models: told by line or name, with a remedy; nothing is lost."""
+"""Bad specifications and models: the error gives the line or name and a remedy, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def test_bad_settings_are_refused(changes: dict[str, object], texts: tuple[str, 
     ],
 )
 def test_every_command_tells_the_line_of_a_bad_setting(words: tuple[str, ...], home: UserFolder) -> None:
-    """Two problems in ``sisa.toml`` are told at once, each with its line, whatever the command."""
+    """Every command reports two problems in ``sisa.toml`` at once, each with its line."""
     lines = home.config.read_text(encoding="utf-8").splitlines()
     epochs, shards = lines.index("epochs = 4"), lines.index("shards = 3")
     lines[epochs], lines[shards] = 'epochs = "many"', "shards = 0"

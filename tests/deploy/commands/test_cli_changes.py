@@ -74,7 +74,7 @@ def test_a_store_of_another_specification_is_refused(case: str, trained: UserFol
 @pytest.mark.parametrize("case", RETRAINED)
 def test_changed_settings_are_refused_until_trained_anew(case: str, trained: UserFolder) -> None:
     """Predictions and erasures under changed settings are refused with both values; ``sisa train`` says what differs,
-    trains anew, and ends in the bytes of a fresh federation.
+    retrains, and ends in the bytes of a fresh federation.
     """
     changes, texts = RETRAINED[case]
     before = trained.json("status").digests
@@ -207,7 +207,7 @@ def test_a_full_disk_loses_nothing(full_at: str, home: UserFolder, monkeypatch: 
 
 
 def test_a_store_that_cannot_be_a_folder(home: UserFolder) -> None:
-    """A file in the store's place is told."""
+    """If the store's path is a file, the error says so."""
     (home.folder / "federation").write_text("a file", encoding="utf-8")
     said = home.json("train")
     assert said.code in (2, 5)
@@ -255,7 +255,7 @@ def test_a_model_that_does_not_repeat_itself_learns_from_nobody(home: UserFolder
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_store_that_may_not_be_written(trained: UserFolder) -> None:
-    """A read-only store is told with the remedy, and loses nothing."""
+    """A read-only store gives an error with a remedy, and loses nothing."""
     folders = [path for path in trained.store.rglob("*") if path.is_dir()]
     for folder in (trained.store, *folders):
         folder.chmod(0o500)

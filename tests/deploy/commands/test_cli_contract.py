@@ -15,7 +15,7 @@ COMMANDS = ("demo", "init", "train", "predict", "evaluate", "erase", "status", "
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("word", ["--help", "-h"])
 def test_help_of_every_command(command: str, word: str) -> None:
-    """Help goes to stdout, tells of ``--json``, and is no error."""
+    """Help goes to stdout, mentions ``--json``, and succeeds."""
     said = run(command, word)
     assert said.code == 0
     assert "--json" in said.out
@@ -59,7 +59,7 @@ def test_an_unknown_option_is_wrong_usage(command: str) -> None:
     ],
 )
 def test_wrong_usage_names_the_word(words: tuple[str, ...], text: str) -> None:
-    """A misspelt command, a missing argument, a value of the wrong type: told by name, with and without ``--json``."""
+    """A misspelt command, a missing argument, a value of the wrong type: the error names it, also with ``--json``."""
     said = run(*words, "--json")
     assert (said.code, said.error["kind"]) == (2, "usage")
     assert text in said.error["message"]
@@ -211,7 +211,7 @@ def test_verify_of_a_shard_that_is_not_there(trained: UserFolder) -> None:
 
 
 def test_status_may_be_watched(trained: UserFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """``--watch`` shows the status until it is interrupted, which is no failure."""
+    """``--watch`` shows the status until it is interrupted, which counts as success."""
 
     def interrupted(_: float) -> None:
         raise KeyboardInterrupt
@@ -234,7 +234,7 @@ def test_init_keeps_what_is_there(home: UserFolder) -> None:
 
 
 def test_a_second_writer_is_reported_who_holds_the_store(trained: UserFolder) -> None:
-    """While one writes, another is refused with exit code 4 and told which command it is; readers go on."""
+    """While one command writes, another is refused with exit code 4 and the name of the first; readers continue."""
     import cluster
 
     with cluster.connect(trained.config) as federation, federation._store.exclusive("writer", "'sisa train' (7)"):

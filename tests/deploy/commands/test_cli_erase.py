@@ -152,7 +152,7 @@ def test_no_plain_name_is_ever_stored(trained: UserFolder) -> None:
 
 
 def _holds_marker(home: UserFolder) -> bool:
-    """Return whether any slice file holds the marked features, whatever its columns are."""
+    """Return whether any slice file holds the marked features, regardless of its columns."""
     found = False
     for payload in home.slice_files().values():
         for column in pq.read_table(io.BytesIO(payload)).columns:
@@ -193,7 +193,7 @@ def test_a_price_of_nothing(trained: UserFolder) -> None:
 
 
 def test_erasing_twice(trained: UserFolder) -> None:
-    """Who is erased already is unknown."""
+    """A person who is already erased is unknown."""
     assert trained.json("erase", "--subject", MARKED).code == 0
     digests = trained.json("status").digests
     assert trained.json("erase", "--subject", MARKED).data["state"] == "refused"
@@ -216,7 +216,7 @@ def test_erasing_twice(trained: UserFolder) -> None:
     ],
 )
 def test_a_request_that_names_nobody_is_refused(words: Sequence[str], text: str, trained: UserFolder) -> None:
-    """All or nothing: a file with holes, an unreadable file, no name at all are wrong input, told by line."""
+    """A file with empty lines, an unreadable file, and no name at all are refused, with the line where there is one."""
     (trained.folder / "binary.txt").write_bytes(b"\xff\xfe\x00")
     (trained.folder / "holes.txt").write_text(f"{MARKED}\n\nsecret-person-001\n  \n\n", encoding="utf-8")
     (trained.folder / "empty.txt").touch()
@@ -227,8 +227,8 @@ def test_a_request_that_names_nobody_is_refused(words: Sequence[str], text: str,
 
 
 def test_bad_lines_are_reported_by_number(trained: UserFolder) -> None:
-    """Each kind of bad line is told with the numbers of its lines; an end of line may be Windows's, and the last one
-    may have none; the longest name that is allowed is none of them.
+    """The error lists the line numbers of each kind of bad line. Windows line ends, a last line without an end, and a
+    name of the greatest length are accepted.
     """
     lines = [
         MARKED.encode(),
@@ -277,7 +277,7 @@ finally:
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
 @pytest.mark.parametrize("file_of", ["subjects", "ids"])
 def test_a_million_names_are_planned_in_little_memory(file_of: str, trained: UserFolder) -> None:
-    """A request of 1,000,000 names is priced in less than 1 GiB, whatever the names are of; nothing is left out."""
+    """A request of 1,000,000 subjects or ids is priced in less than 1 GiB, and none is left out."""
     columns = small_points()
     found = sorted(set(columns["user_id"] if file_of == "subjects" else columns["id"]))[:20]
     with (trained.folder / "million.txt").open("w", encoding="utf-8") as lines:
@@ -302,7 +302,7 @@ def test_a_request_id_stands_for_one_request(trained: UserFolder) -> None:
     assert again.code == 0
     assert "slice" not in again.err
     same = trained.json("erase", "--subject", MARKED, "--subject", "secret-person-001", "--request-id", "er-1")
-    assert same.data | {"salt": first.data["salt"]} == first.data, "the salt is told once"
+    assert same.data | {"salt": first.data["salt"]} == first.data, "the salt is shown once"
     assert trained.kept() == kept
     other = trained.refused("erase", "--subject", "secret-person-002", "--request-id", "er-1", code=4)
     assert "used before" in other.error["message"]

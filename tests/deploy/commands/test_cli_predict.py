@@ -112,7 +112,7 @@ def _text(columns: Columns) -> None:
 )
 @pytest.mark.parametrize("command", ["predict", "evaluate"])
 def test_bad_data_points_are_refused(command: str, spoil: object, texts: tuple[str, ...], trained: UserFolder) -> None:
-    """A missing feature column, a NaN, a null, a text: told by name, and an older file of answers stays as it was."""
+    """A missing feature column, a NaN, a null, a text: the error names it, and an older output file stays unchanged."""
     assert callable(spoil)
     columns = small_points()
     spoil(columns)

@@ -123,7 +123,7 @@ def test_what_found_nothing_is_submitted_again(trained: UserFolder, tmp_path_fac
 
 
 def test_an_erasure_submitted_again_may_find_nothing(restored: UserFolder) -> None:
-    """Who was taken out of the source before it was read again is not there: the receipt of the erasure stands."""
+    """A person removed from the source before it is read again is not found, and the erasure's receipt stays valid."""
     restored.fill(without(small_points(), subjects=[MARKED]))
     assert restored.json("train").code == 0
     again = restored.json("erase", "--subject", MARKED, "--request-id", "er-1")

@@ -58,7 +58,7 @@ def test_a_receipt_is_printed_to_be_saved_and_checked(erased: UserFolder) -> Non
 
 
 def test_without_a_trusted_key_nobody_vouches(erased: UserFolder) -> None:
-    """Intact is not trusted: exit code 6, and what the receipt says is told all the same."""
+    """Intact is not trusted: exit code 6, and the receipt's content is still printed."""
     receipt = saved(erased)
     said = checked(receipt)
     assert (said.code, said.error["kind"]) == (6, "untrusted")
@@ -192,7 +192,7 @@ def test_verify_finds_a_missing_receipt_and_a_cut_log(erased: UserFolder) -> Non
 
 
 def test_a_statement_that_is_still_owed_is_not_missing(erased: UserFolder) -> None:
-    """Whoever dies before the statements of a refusal and a readmission are signed has broken no receipt."""
+    """A command that dies before the statements of a refusal and a readmission are signed breaks no receipt."""
     setup = writer_setup(read_specification(erased.config), listener=lambda _: None)
     nobody = draft(setup, subjects=["nobody"], ids=(), request_id="er-2", held="")
     state, key = trained(read_state(setup.store), setup.store, setup.specification)

@@ -1,4 +1,4 @@
-"""A constituent that verify finds wrong answers no longer, is trained anew, and is on record."""
+"""A constituent that verify finds wrong stops answering, is retrained, and is recorded as wrong."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_its_receipts_say_what_was_found(erased: UserFolder, monkeypatch: pytest
 
 
 def test_training_again_is_not_advised_twice(erased: UserFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where training anew gave other bytes once more, the model is named as the cause, not training as the cure."""
+    """If retraining yields other bytes once more, the remedy names the model as the cause, and not another training."""
     with monkeypatch.context() as patch:
         other_results(patch)
         assert erased.json("verify", "--shard", "1").code == 3
@@ -80,7 +80,7 @@ def test_what_was_replaced_meanwhile_is_not_taken_for_it(erased: UserFolder, mon
 
 
 def test_a_foreign_file_is_not_for_training_to_mend(erased: UserFolder) -> None:
-    """The remedy for a finding is one that helps."""
+    """The remedy fits the finding."""
     (erased.store / "shards" / "Note To Self.txt").write_text("mine")
     said = erased.json("verify")
     assert said.code == 3

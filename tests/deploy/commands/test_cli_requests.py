@@ -89,7 +89,7 @@ def test_help_and_usage_of_every_action(action: str) -> None:
 
 
 def test_the_group_alone_shows_its_help() -> None:
-    """``sisa request`` lists what can be done, and is no success; a misspelt action is named."""
+    """``sisa request`` alone lists its actions and fails; the error for a misspelt action names it."""
     said = run("request")
     assert said.code == 2
     assert all(action in said.out + said.err for action in ACTIONS)
@@ -115,7 +115,7 @@ def test_a_paused_request_touches_nothing_until_it_is_released(trained: UserFold
     assert (held.code, held.data["state"], held.data["stage"], held.data["points"]) == (0, "waiting", "accepted", 0)
     assert held.data["held"] == "legal hold 7/26"
     assert trained.json("status").digests == before.digests
-    shown = {name: value for name, value in held.data.items() if name != "salt"}  # told once, and kept by nobody
+    shown = {name: value for name, value in held.data.items() if name != "salt"}  # shown once, and not stored
     assert held.data["salt"]
     assert trained.json(*words).data == trained.json(*words, "--hold", "another").data == shown
     assert trained.json("train").digests == before.digests
@@ -143,8 +143,8 @@ def test_people_are_reported_a_pause(trained: UserFolder) -> None:
 
 
 def test_a_request_may_be_paused_later_and_withdrawn(trained: UserFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As long as nothing is removed a request can be paused, released, and withdrawn for good; then nothing of it is
-    erased, whoever submits it again.
+    """Until its points are removed, a request can be paused, released, and withdrawn. After that nothing of it is
+    erased, even if it is submitted again.
     """
     words = ("erase", "--subject", MARKED, "--request-id", "er-1")
     before = trained.json("status").digests
@@ -220,7 +220,7 @@ def test_a_due_date_is_extended_once(trained: UserFolder) -> None:
     ],
 )
 def test_what_may_not_be_done_is_refused(words: Sequence[str], code: int, text: str, lives: UserFolder) -> None:
-    """Wrong input is 2, what the request's stage rules out is 4; the reason is told and nothing changes."""
+    """Wrong input gives 2, an action that the request's stage rules out 4, each with the reason; nothing changes."""
     before = lives.json("status")
     said = request(lives, *words)
     assert said.code == code
@@ -311,7 +311,7 @@ def test_a_batch_that_is_due_does_not_wait(waiting: UserFolder, monkeypatch: pyt
 
 
 def test_expected_cost_stands_beside_the_real_one(trained: UserFolder) -> None:
-    """What an erasure was expected to cost and what it did cost are told, the latter as a share of a full retrain."""
+    """The expected cost of an erasure is shown beside the real one, and that also as a share of a full retrain."""
     priced = trained.json("erase", "--subject", MARKED, "--dry-run").data["plan"]
     said = trained.json("erase", "--subject", MARKED, "--request-id", "er-1").data
     assert said["expected"]["point_epochs"] == said["spent"]["point_epochs"] == priced["point_epochs"]
@@ -352,7 +352,7 @@ def test_an_interrupted_erasure_is_accepted_all_the_same(
 def test_an_interrupt_before_the_acceptance_erases_nothing(
     trained: UserFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ctrl-C before the request is durable is told as such: it has to be submitted again."""
+    """After Ctrl-C before the request is durable, the command says that it has to be submitted again."""
     with monkeypatch.context() as patch:
         patch.setattr(Engine, "accept", interrupt)
         said = trained.json("erase", "--subject", MARKED, "--request-id", "er-1")
@@ -418,7 +418,7 @@ def test_a_failed_request_says_why_and_is_mended(waiting: UserFolder) -> None:
     ],
 )
 def test_every_state_has_its_exit_code(state: str, code: int, kind: str | None, lives: UserFolder) -> None:
-    """Only what keeps a request from being carried out is no success; the text always begins with id and state."""
+    """Only a state that prevents the erasure is a failure; the text always begins with id and state."""
     with cluster.connect(lives.config) as federation:
         status = federation.status()
     request_ = replace(status.requests[0], state=state, reason="the disk is full", times={state: "2026-01-31T10:00:00"})

@@ -170,7 +170,7 @@ def test_people_read_the_same(served: Served, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_how_erasures_end(served: Served) -> None:
-    """Refused is 2, a conflict 4, paused 0, each with the request's data where there is one."""
+    """A refusal gives 2, a conflict 4, a pause 0, each with the request's data if there is a request."""
     refused = served.json("erase", "erase", "--subject", "nobody", "--request-id", "er-2", "--wait")
     assert (refused.code, refused.error["kind"], refused.data["state"]) == (2, "refused", "refused")
     held = served.json("erase", "erase", "--subject", person(1), "--request-id", "er-3", "--hold", "legal hold")
@@ -217,7 +217,7 @@ def test_an_officer_intervenes(served: Served) -> None:
 
 
 def test_the_status_is_reported_by_role(served: Served) -> None:
-    """An auditor sees the requests, whoever predicts only the federation; the object is that of the command here."""
+    """An auditor sees the requests, the role predict only the federation; the JSON is that of the local command."""
     assert served.json("erase", "erase", "--subject", person(7), "--request-id", "er-7").code == 0
     seen = served.json("audit", "status")
     assert "er-7" in {each["request_id"] for each in seen.data["requests"]}
@@ -268,7 +268,7 @@ def test_wrong_usage_is_reported(served: Served, role: Role, words: tuple[str, .
     ],
 )
 def test_bad_tokens(served: Served, monkeypatch: pytest.MonkeyPatch, token: str | None, text: str) -> None:
-    """No token, or none that is known or can be sent, is told as such, and never shown."""
+    """A missing, unknown or malformed token is named as the cause, and never shown."""
     if token is not None:
         monkeypatch.setenv("SISA_TOKEN", token)
     said = run("status", "--url", served.url, "--json")
@@ -292,7 +292,7 @@ def test_bad_tokens(served: Served, monkeypatch: pytest.MonkeyPatch, token: str 
     ],
 )
 def test_bad_addresses(served: Served, monkeypatch: pytest.MonkeyPatch, url: str, code: int, text: str) -> None:
-    """An address that leads nowhere, or elsewhere, is told with what to look at; a password in it is not repeated."""
+    """A wrong address gives an error with what to check; a password in the address is not repeated."""
     monkeypatch.setenv("SISA_TOKEN", served.world.tokens["audit"])
     place = served.url.removeprefix("http://")
     said = run("status", "--url", url.format(url=served.url, place=place), "--json")
@@ -357,7 +357,7 @@ def test_an_answers_status_becomes_the_exit_code(curt: Callable[[int, bytes], st
 def test_another_server_is_reported(
     curt: Callable[[int, bytes], str], stranger: Path, words: tuple[str, ...], status: int, body: bytes, code: int
 ) -> None:
-    """Who answers and is not the API is named as the likely mistake: the address."""
+    """If something other than the API answers, the remedy names the likely mistake, the address."""
     (stranger / "asked.csv").write_text("x00\n1\n", encoding="utf-8")
     said = run(*words, "--url", curt(status, body), "--json")
     assert said.code == code
@@ -366,7 +366,7 @@ def test_another_server_is_reported(
 
 
 def test_an_erasure_that_nobody_answered_can_be_repeated(curt: Callable[[int, bytes], str]) -> None:
-    """Where it is not known whether a request was accepted, the id is told with which it is the same one."""
+    """If it is unknown whether a request was accepted, the remedy gives the id under which to repeat it."""
     said = run("erase", "--subject", "x", "--url", curt(503, TOLD), "--json")
     assert said.code == 5
     assert "--request-id er-" in said.error["remedy"]
@@ -415,7 +415,7 @@ def test_watching_goes_on_until_interrupted(served: Served, monkeypatch: pytest.
     ],
 )
 def test_a_token_in_the_clear_is_warned_of(capsys: pytest.CaptureFixture[str], url: str, warned: bool) -> None:
-    """Plain HTTP to another machine is done, and said on stderr."""
+    """Plain HTTP to another machine works, with a warning on stderr."""
     open_client(url, "t").close()
     said = capsys.readouterr()
     assert said.out == ""

@@ -16,7 +16,7 @@ def _witness(home: UserFolder) -> dict[str, object]:
 
 
 def test_a_witness_may_be_named_at_any_time(trained: UserFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From then on it gets the log's checkpoints, the doctor tells how far, and a log that was cut back fails."""
+    """From then on it gets the log's checkpoints, the doctor reports how many, and a truncated log fails."""
     monkeypatch.setattr(cluster.doctor, "worker_count", lambda _settings, tasks: tasks)
     assert trained.json("erase", "--subject", "secret-person-001", "--request-id", "er-1").code == 0
     assert "witness" not in {each["check"] for each in trained.json("doctor").data["checks"]}

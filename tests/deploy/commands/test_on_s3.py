@@ -15,7 +15,7 @@ pytestmark = pytest.mark.s3
 
 
 def test_the_whole_story_on_s3(home: UserFolder, moto_endpoint: str) -> None:
-    """Train, predict, erase and verify: the specification names bucket and server, and nothing lies beside it."""
+    """Train, predict, erase and verify with a bucket and server in the specification; no local file is written."""
     home.specify(store=f"s3://plain/command/{secrets.token_hex(8)}", endpoint=moto_endpoint)
     before = {path.name for path in home.folder.iterdir()}
     assert home.json("train").code == 0

@@ -36,7 +36,7 @@ def _reported(*words: str) -> tuple[list[str], list[str], int]:
     ],
 )
 def test_the_command_has_its_words_and_its_command_line_has_none(words: tuple[str, ...]) -> None:
-    """Whatever they are, all words arrive as they were; what runs can still be seen, and no file stays open."""
+    """All arguments arrive unchanged; the command line still shows which command runs, and no file stays open."""
     found, line, files = _reported(*words)
     shown = [words[0]] if words[0].isalpha() else []
     assert found == list(words)

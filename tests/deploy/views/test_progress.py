@@ -118,7 +118,7 @@ def test_training_may_start_again() -> None:
 
 @pytest.mark.parametrize("shards", [1, MOST_BARS, MOST_BARS + 1])
 def test_repeated_events_do_no_harm(shards: int) -> None:
-    """A slice told of twice, as after a worker's death, and an epoch that comes late are shown without complaint."""
+    """A slice reported twice, as after a worker's death, and an epoch reported late are shown without an error."""
     story = (_started(shards, 2), _learned(0, 1), _learned(0, 1), _epoch(0, 1, 2), _learned(0, 2))
     for stream in (_Terminal(), io.StringIO()):
         assert _reported(stream, story)
@@ -149,7 +149,7 @@ class _Clock:
 
 
 def test_time_left_and_loss_are_reported() -> None:
-    """Once the pace is known a line says how long the rest takes, and each slice's loss is told."""
+    """Once the pace is known, a line says how long the rest takes; each slice's line gives its loss."""
     stream, clock = io.StringIO(), _Clock()
     with listening(stream, clock=clock) as listener:
         listener(_started(2, 2))

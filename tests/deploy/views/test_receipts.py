@@ -98,7 +98,7 @@ def test_a_genuine_receipt(file: Path, keys: list[Path]) -> None:
 
 
 def test_without_keys_it_says_what_was_not_checked(file: Path, registrar: Registrar) -> None:
-    """Without public keys nobody is told that a receipt is genuine, and the key ids to compare are shown."""
+    """Without public keys the check does not call a receipt genuine, and shows the key ids to compare."""
     outcome = check_receipt(file)
     assert outcome.code is ExitCode.UNTRUSTED
     assert outcome.data is not None
@@ -110,7 +110,7 @@ def test_without_keys_it_says_what_was_not_checked(file: Path, registrar: Regist
 
 
 def test_a_final_line_break_does_no_harm(file: Path, keys: list[Path]) -> None:
-    """A receipt saved by a tool that ends files with a line break is as it was; with more space it is spelt anew."""
+    """A final line break does not count as reformatting; more white space does."""
     whole = file.read_bytes()
     for more, is_respelled in ((b"\n", False), (b"\n\n", True)):
         file.write_bytes(whole + more)
@@ -203,7 +203,7 @@ NAMES = ["shards", "purged", "generation", "erasure_floor", "scan", "store", "er
 
 @given(st.dictionaries(st.sampled_from(NAMES), JSON_VALUES, max_size=8))
 def test_a_strangers_receipt_breaks_nothing(predicate: dict[str, Any]) -> None:
-    """Whatever a validly signed stranger's receipt holds, it is told in lines without control characters."""
+    """Any content of a validly signed receipt from a stranger is printed without control characters."""
     request = {"times": predicate.pop("times", None), "due_at": "\x1b[2J"}
     bundle = strangers_receipt({**predicate, "request": request})
     text = receipt_outcome(bundle_from_bytes(bundle.to_bytes())).text
@@ -242,7 +242,7 @@ def test_a_sound_log_is_reported(registrar: Registrar) -> None:
 
 
 def test_a_damaged_log_fails_the_proof(registrar: Registrar) -> None:
-    """A damaged log ends with the exit code for failed proofs, and everything found is told."""
+    """A damaged log gives the exit code for failed proofs, and lists every finding."""
     MemoryStore("deploy-receipts").delete(object_key(f"log/entries/{0:020d}"))
     outcome = log_outcome(registrar.check_log())
     assert outcome.code is ExitCode.PROOF_FAILED

@@ -52,7 +52,7 @@ def _closed(terminal: bool) -> io.StringIO:
 @pytest.mark.parametrize("terminal", [False, True])
 @pytest.mark.parametrize("after", [0, 1, 3])
 def test_progress_goes_on_without_its_stream(after: int, terminal: bool) -> None:
-    """A reader of progress that goes away, at once or in the middle, is no error; bars and lines alike."""
+    """The work continues if the reader of progress goes away, at once or in the middle, for bars and for lines."""
     stream = _Gone(after=after, terminal=terminal)
     with listening(stream) as listener:
         for notice in STORY:
@@ -62,7 +62,7 @@ def test_progress_goes_on_without_its_stream(after: int, terminal: bool) -> None
 
 @pytest.mark.parametrize("terminal", [False, True])
 def test_progress_on_a_closed_stream(terminal: bool) -> None:
-    """A stream closed before or meanwhile is no error either, and what was said before is said."""
+    """The work also continues if the stream is closed before or meanwhile; earlier output is kept."""
     with listening(_closed(terminal)) as listener:
         listener(STORY[0])
     stream = _Gone(after=100, terminal=terminal)
@@ -90,7 +90,7 @@ def test_what_the_action_prints_may_be_lost() -> None:
 
 @pytest.mark.parametrize("as_json", [False, True])
 def test_an_outcome_that_nobody_reads(as_json: bool) -> None:
-    """A stdout whose reader went away is no error: what was done is done."""
+    """A command succeeds even if the reader of stdout goes away."""
     with redirect_stdout(_Gone(after=0)):
         assert run(lambda: Outcome(data={}, text="done"), as_json=as_json) == 0
         close_streams()
@@ -128,7 +128,7 @@ def test_text_is_escaped_where_letters_are_missing(trained: UserFolder) -> None:
 
 
 @pytest.mark.parametrize(
-    ("request_id", "reported"),
+    ("request_id", "text"),
     [
         ("", "got 0 characters"),
         ("   ", "got 3 characters"),
@@ -140,13 +140,11 @@ def test_text_is_escaped_where_letters_are_missing(trained: UserFolder) -> None:
     ],
 )
 @pytest.mark.parametrize("more", [(), ("--dry-run",)])
-def test_a_request_id_must_be_printable(
-    request_id: str, reported: str, more: tuple[str, ...], home: UserFolder
-) -> None:
+def test_a_request_id_must_be_printable(request_id: str, text: str, more: tuple[str, ...], home: UserFolder) -> None:
     """An id that is empty, too long or acts on a terminal is bad input, named before anything else is looked at."""
     said = home.refused("erase", "--subject", "a", "--request-id", request_id, *more)
     assert "a request id is 1 to 200 printable characters" in said.error["message"]
-    assert reported in said.error["message"]
+    assert text in said.error["message"]
     assert "\x1b" not in said.out + said.err
 
 

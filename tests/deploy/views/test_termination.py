@@ -29,7 +29,7 @@ def test_sigterm_interrupts_and_is_the_exit_code(capsys: pytest.CaptureFixture[s
 
 
 def test_it_is_the_exit_code_of_what_goes_on_after_an_interrupt(capsys: pytest.CaptureFixture[str]) -> None:
-    """An action that tells how far it got when it is interrupted does so; a second SIGTERM would end it at once."""
+    """An interrupted action can still report how far it got; only a second SIGTERM would end it at once."""
     handlers = []
 
     def action() -> Outcome:

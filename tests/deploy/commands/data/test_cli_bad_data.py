@@ -1,4 +1,4 @@
-"""Bad data on ``sisa train``: told by file, column and row, with a remedy; nothing is lost."""
+"""Bad data on ``sisa train``: the error names file, column and row, with a remedy, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ def test_bad_csv_is_reported_by_its_row(case: str, home: UserFolder) -> None:
     ],
 )
 def test_a_source_that_is_not_there_is_named(train: str, texts: tuple[str, ...], home: UserFolder) -> None:
-    """A missing file, a pattern without match, an empty folder, an empty file, an unknown ending: each is told."""
+    """A missing or empty file, an empty folder, a pattern without match, an unknown ending: the error says which."""
     (home.folder / "empty").mkdir()
     (home.folder / "zero.parquet").touch()
     home.specify(data__train=train)
@@ -200,7 +200,7 @@ def test_the_federations_own_store_is_no_data(train: str, home: UserFolder) -> N
 
 
 def test_a_file_of_the_store_cannot_be_the_source(home: UserFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A source that is named within the store is refused by training, and told by the doctor."""
+    """Training refuses a source inside the store, and the doctor reports it."""
     monkeypatch.setattr(cluster.doctor, "worker_count", lambda _settings, tasks: tasks)
     home.write("federation/mine.parquet", small_points())
     home.specify(data__train="federation/mine.parquet")
@@ -210,7 +210,7 @@ def test_a_file_of_the_store_cannot_be_the_source(home: UserFolder, monkeypatch:
 
 
 def test_no_error_text_holds_a_name_or_a_value(home: UserFolder) -> None:
-    """Whatever is wrong with a data point, its id and its subject are not told."""
+    """No error about a data point contains its id or its subject."""
     for spoil, _ in SPOILT.values():
         path = home.folder / "train.parquet"
         if path.is_dir():

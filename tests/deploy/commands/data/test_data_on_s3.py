@@ -127,7 +127,7 @@ def test_init_describes_data_in_a_bucket(home: UserFolder, moto_endpoint: str, m
 def test_what_is_not_there_is_named(
     train: str, code: int, texts: tuple[str, ...], home: UserFolder, endpoint: str
 ) -> None:
-    """No such file, no match, no such bucket: told by name, and nothing is stored."""
+    """A missing file, a pattern without match, a missing bucket: the error names it, and nothing is stored."""
     home.specify(data__train=train, data__endpoint=endpoint)
     said = home.refused("train", code=code)
     for text in texts:
@@ -137,7 +137,7 @@ def test_what_is_not_there_is_named(
 def test_wrong_credentials_are_named(
     home: UserFolder, seaweedfs_endpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Credentials that the data's server does not know are told, with where they are looked for."""
+    """If the data's server refuses the credentials, the error says so, and where they are searched for."""
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     monkeypatch.setattr("storage.s3.client._CLIENTS", {})
     home.specify(data__train="s3://plain/a.parquet", data__endpoint=seaweedfs_endpoint)

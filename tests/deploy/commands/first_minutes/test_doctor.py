@@ -69,7 +69,7 @@ def test_doctor_and_plan_find_all_that_train_would_refuse(home: UserFolder) -> N
 def test_good_data_are_planned_and_trained_on_data_not_read_again(
     home: UserFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Good data give a forecast; once they are trained on as they are, they are not checked any more."""
+    """Good data give a forecast; once trained on, unchanged data are not checked again."""
     assert home.json("plan").code == 0
     assert home.json("train").code == 0
     monkeypatch.setattr("cluster.sources.find_faults", None)

@@ -41,7 +41,7 @@ def post(home: UserFolder) -> UserFolder:
 
 @pytest.mark.parametrize("person", [STRANGER, MARKED, "secret-person-007"])
 def test_an_erased_person_was_never_there(person: str, post: UserFolder) -> None:
-    """Sender, recipient or both: all their messages are gone from models and files, at the price that was told."""
+    """Sender, recipient or both: all their messages leave models and files, at the cost that was forecast."""
     left = without_people(messages(), person)
     count = len(messages()["id"]) - len(left["id"])
     dry = post.json("erase", "--subject", person, "--dry-run").data
@@ -57,7 +57,7 @@ def test_an_erased_person_was_never_there(person: str, post: UserFolder) -> None
 
 
 def people_of(home: UserFolder) -> set[SubjectDigest]:
-    """Return whose data points lie in the store."""
+    """Return the subjects whose data points are in the store."""
     blocks = [decode_part(payload) for payload in home.slice_files().values()]
     columns = [column for block in blocks for column in block.people]
     return {SubjectDigest(bytes(digest)) for column in columns for digest in column.tolist()} - {NOBODY}

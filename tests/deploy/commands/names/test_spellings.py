@@ -90,7 +90,7 @@ def test_similar_names_are_taken_along(home: UserFolder) -> None:
     ],
 )
 def test_what_the_form_unites_goes_together(home: UserFolder, form: str, spellings: tuple[str, ...]) -> None:
-    """Whichever spelling is named, all data points of the person go, and nothing is left to tell of."""
+    """By any spelling, all data points of the person are erased, and no similar spelling is reported."""
     people = {f"person_{number:03d}": f"0{number}" for number in range(29)}  # phone numbers all
     people |= dict(zip(("person_003", "person_004", "person_005"), spellings, strict=True))
     columns = renamed(**people)
@@ -158,7 +158,7 @@ def test_unknown_lines_of_a_file_are_named(home: UserFolder, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("words", [("--dry-run",), ("--request-id", "er-1")])
 def test_a_name_without_the_form_is_reported_by_its_line(home: UserFolder, words: tuple[str, ...]) -> None:
-    """The one line of many that is no number is told, and that the form of names is fixed; never the name."""
+    """The error gives the number of the only line that is not an integer, and the form of names, but not the name."""
     columns = small_points()
     columns["user_id"] = [str(int(name[-3:])) if name != MARKED else "29" for name in columns["user_id"]]
     federation(home, columns, data__subject_form="integer")
@@ -198,7 +198,7 @@ def test_a_request_id_that_is_the_name_is_refused(home: UserFolder, request_id: 
 
 @pytest.mark.parametrize("request_id", ["49301234", "0049 30/1234", "ticket +49 30 1234"])
 def test_a_request_id_that_is_the_telephone_number_is_refused(home: UserFolder, request_id: str) -> None:
-    """Also where punctuation alone makes one number of the two; the ids of data points are no telephone numbers."""
+    """The same holds if id and number differ only in punctuation; ids of data points are not compared as numbers."""
     numbers = {f"secret-person-{n:03d}": f"+49 (30) {1231 + n}" for n in range(30)} | {MARKED: "+1 555 0100"}
     columns = {**small_points(), "user_id": [numbers[name] for name in small_points()["user_id"]]}
     federation(home, columns, data__subject_form="phone")
@@ -280,7 +280,7 @@ def test_a_readmission_that_cannot_be(home: UserFolder, words: tuple[str, ...], 
 
 
 def test_we_hold_nothing_on_you(home: UserFolder, tmp_path: Path) -> None:
-    """The statement is printed, checked offline, and only the salt that was told once shows whom it is about."""
+    """The statement is printed and checked offline, and only the salt, shown once, proves whom it is about."""
     federation(home, small_points())
     said = home.json("erase", "--subject", "nobody", "--request-id", "er-1").data
     salt = said["salt"]
@@ -366,7 +366,7 @@ def test_ids_that_are_subjects_take_the_form(home: UserFolder) -> None:
 
 
 def test_who_was_not_erased_is_named_to_who_readmits(home: UserFolder) -> None:
-    """A misspelt name among them is told, not passed over; the names are told to the asker alone."""
+    """A misspelt name is reported, not ignored; only the requester sees the names."""
     federation(home, small_points())
     home.json("erase", "--subject", "secret-person-003")
     names = ("--subject", "secret-person-003", "--subject", "secret-person-3", "--subject", "secret-person-004")
@@ -381,7 +381,7 @@ def test_who_was_not_erased_is_named_to_who_readmits(home: UserFolder) -> None:
 
 
 def test_a_readmission_repeated_after_another_erasure(home: UserFolder) -> None:
-    """It is recorded and done once: whoever is erased again stays out, and that is said."""
+    """It is recorded and applied once: a person who is erased again stays out, and the command says so."""
     federation(home, small_points())
     words = ("readmit", "--subject", "secret-person-003", "--reason", "a new contract", "--request-id", "back-1")
     home.json("erase", "--subject", "secret-person-003")

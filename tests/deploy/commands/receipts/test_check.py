@@ -118,7 +118,7 @@ def test_a_log_that_was_rewritten(folder: Path, registrar: Registrar) -> None:
 
 
 def test_new_keys_are_signed_by_old_ones(folder: Path, registrar: Registrar) -> None:
-    """Whoever has the first keys takes those of two rotations; keys of somebody else, and no keys, are not taken."""
+    """An auditor with the first keys accepts those of two rotations, but not another operator's keys or no keys."""
     old, new = folder / "operator.keys", folder / "new.keys"
     assert check("keys", old, "--key", old)[1]["data"] == {"trusted": True, "new": [], "unsigned": []}
     for _ in range(2):
