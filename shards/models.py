@@ -76,7 +76,7 @@ def cnn(
 
 def _activation(name: str) -> nn.Module:
     if name not in _ACTIVATIONS:
-        raise Invalid(f"[model] activation {name!r} is none of {', '.join(_ACTIVATIONS)}", "Choose one of these.")
+        raise Invalid(f"[model] activation {name!r} is none of {', '.join(_ACTIVATIONS)}", "choose one of these")
     return _ACTIVATIONS[name]()
 
 
@@ -87,7 +87,7 @@ def _image_shape(inputs: int, shape: Sequence[int] | None) -> tuple[int, int, in
     if len(shape) != 3 or torch.Size(shape).numel() != inputs:
         raise Invalid(
             f"[model] a cnn's shape {list(shape)} does not hold {inputs} features",
-            "Set arguments.shape to [channels, height, width] whose product is the number of features.",
+            "set arguments.shape to [channels, height, width] whose product is the number of features",
         )
     depth, height, width = shape
     return depth, height, width

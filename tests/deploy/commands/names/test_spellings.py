@@ -121,7 +121,7 @@ def test_the_form_stays_what_it_was(home: UserFolder) -> None:
 def test_an_unknown_form_is_refused(home: UserFolder) -> None:
     """The message lists what there is."""
     home.specify(data__subject_form="surname")
-    assert "Trimmed, casefold, email, phone, integer" in home.json("train").error["message"]
+    assert "trimmed, casefold, email, phone, integer" in home.json("train").error["message"]
 
 
 def test_unknown_names_of_the_call_are_named(home: UserFolder) -> None:
