@@ -13,8 +13,8 @@ Owns the words: worker, federation.
     federation          a federation as a Python object: launch, connect
     estimators          federations in the manner of scikit-learn
     client              the HTTP API from Python
-    sources             what sources hold that training refuses, and of people who were erased
-    doctor              what can be known to go wrong, before work starts
+    sources             faults in the source data, and rows of erased people that it still holds
+    doctor              checks before work starts
     tokens              bearer tokens
     release             which release a process runs, compared at first contact
     config/             specifications
@@ -35,8 +35,8 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-# Clusters ask for a token, and so their users have to have it. Ray reads this once, when it is imported: set later, it
-# would keep Ray from starting at all.
+# Clusters ask for a token, so every process that joins one needs it. Ray reads this variable once, on import; setting
+# it later would keep Ray from starting at all.
 if "ray" not in sys.modules:
     os.environ.setdefault("RAY_AUTH_MODE", "token")
 

@@ -5,10 +5,10 @@
         answers = client.predict([{"id": 1, "features": [0.1, 0.2]}])
         request = client.erase(subjects=["person-17"])
 
-Errors are those of ``storage.errors``, by what the caller does next. What is away for now is asked for again, a few
-times: such calls may be repeated, erasures too, because the client names each of them itself. ``hold``, ``release``,
-``extend`` and ``cancel`` are asked for once: done twice they are a conflict, so that after ``Unavailable`` the caller
-looks at the request before anything else.
+Errors are those of ``storage.errors``, by what the caller does next. The client retries a call a few times while the
+server is away. That is safe for erasures, too, because the client gives each one its request id. ``hold``, ``release``,
+``extend`` and ``cancel`` are sent once, because a second one would be a conflict: after ``Unavailable`` the caller
+first reads how the request stands.
 """
 
 from __future__ import annotations
@@ -51,17 +51,17 @@ _FIRST_PAUSE_SECONDS: Final = 0.2
 _LONGEST_PAUSE_SECONDS: Final = 10.0
 
 _LOOK_SECONDS: Final = 0.5
-"""How often it is looked whether a request is carried out."""
+"""How often the client checks whether a request is carried out."""
 
 _ANY_STATUS: Final[Any] = FederationStatus | SitesStatus
 
 _OVER: Final = frozenset(state.value for state in RequestState if not state.is_open)
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,199}")
-"""What the API takes as one; on the spot other printable signs will do, too."""
+"""The request ids that the API accepts; without HTTP other printable characters are allowed, too."""
 
 _KINDS: Final[Mapping[int, type[SisaError]]] = {404: ObjectMissing, 409: Conflict, 429: Unavailable, 503: Unavailable}
-"""Which error an answer's status stands for; other 3xx and 4xx: ``Invalid``, others: ``SisaError``."""
+"""The error that each HTTP status becomes; other 3xx and 4xx: ``Invalid``, the rest: ``SisaError``."""
 
 MODEL_FAILED: Final = "model_failed"
 """The kind of a server's error that stands for ``ModelFailed``."""
@@ -84,9 +84,9 @@ class RemoteAnswers:
     table: Any
     """A ``pyarrow.Table``: the id where there was one, ``prediction``, and ``probability_<class>`` for each class."""
     sites: tuple[TookPart, ...] = ()
-    """Who they are by, where a federation of several sites was asked."""
+    """The sites that answered, where a federation of several sites was asked."""
     absent: Mapping[str, str] = field(default_factory=dict)
-    """Of each of its sites that has no part in them: why."""
+    """Why each of the other sites has no part in the answers, by site."""
 
     def __repr__(self) -> str:
         return (
@@ -117,17 +117,18 @@ class Client:
         contract: Sequence[str] = ("api",),
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
-        """``pause`` waits for so many seconds before something is asked for again. Connects at the first call.
+        """Connect at the first call. ``pause`` sleeps for the given number of seconds before a retry.
 
-        What is away is asked for ``attempts`` times, each for ``timeout_seconds`` without a sign of life. An answer of
-        more than ``most_bytes`` is none. ``trust``: the authorities whose certificates are; default: this machine's.
-        A server that speaks another version of a part of the ``contract`` is refused: ``OtherRelease``.
+        While the server is away, each call is tried ``attempts`` times, and each attempt ends after ``timeout_seconds``
+        of silence. An answer of more than ``most_bytes`` is refused. ``trust`` holds the certificate authorities that
+        the client trusts; default: this machine's. A server that speaks another version of a part of the ``contract``
+        is refused: ``OtherRelease``.
 
-        Raises ``Invalid`` when ``url`` is no address of an HTTP server, or ``token`` cannot be sent.
+        Raises ``Invalid`` when ``url`` is not the address of an HTTP server, or ``token`` cannot be sent.
         """
         parts = _address(url)
         if not (token.isascii() and token.isprintable()) or " " in token:
-            raise Invalid("the token is none: it has spaces or signs that no token has", "Copy it again, all of it.")
+            raise Invalid("not a valid token: it has characters that no token has", "Copy the whole token again.")
         self._is_secure = parts.scheme == "https"
         self._trust = trust
         self._attempts = attempts
@@ -158,7 +159,7 @@ class Client:
 
     @property
     def can_be_overheard(self) -> bool:
-        """Whether others can read what is sent on its way, the token included: plain HTTP to another machine."""
+        """Whether others on the network can read what is sent, the token included: plain HTTP to another machine."""
         return not self._is_secure and not _is_here(self._place[0])
 
     @property
@@ -175,9 +176,9 @@ class Client:
     def predict(self, data: Any) -> RemoteAnswers:
         """Return the ensemble's answers for a table or frame, or a list of ``{"id": …, "features": …}``.
 
-        A table is a ``pyarrow.Table``, a pandas or polars frame, or whatever else speaks one of Arrow's protocols.
+        A table is a ``pyarrow.Table``, a pandas or polars frame, or any object that supports one of Arrow's protocols.
 
-        Raises ``Invalid`` when the data do not fit, ``Unavailable`` when nothing can be answered now.
+        Raises ``Invalid`` when the data do not fit, ``Unavailable`` when the ensemble cannot answer now.
         """
         if isinstance(data, Sequence):
             body, media_type = json.dumps({"points": data}).encode(), _JSON
@@ -212,14 +213,14 @@ class Client:
     ) -> ErasureAnswer:
         """Submit an erasure request and return it, accepted and durable; see ``Federation.erase``.
 
-        With ``wait_seconds`` it is returned once it is over, paused or failed, or after so long. ``site`` is where a
-        federation of several looks for them, and nowhere else. Repeat a request that was carried out to learn which of
-        its names are unknown; with ``wait_seconds`` that is done here.
+        With ``wait_seconds`` the call returns once the request is over, paused or failed, or after that many seconds.
+        ``site`` is the only site where a federation of several looks for the names. Repeat a request that was carried
+        out to learn which of its names are unknown; with ``wait_seconds`` the client does so itself.
         """
         named = request_id or f"er-{secrets.token_hex(6)}"
         if not _REQUEST_ID.fullmatch(named):
             raise Invalid(
-                "over HTTP a request id is 1 to 200 of A-Z, a-z, 0-9, '.', '_', ':', '-', no sign first",
+                "over HTTP a request id is 1 to 200 of A-Z, a-z, 0-9, '.', '_', ':', '-', a letter or digit first",
                 "Choose another, or leave it out: one is drawn then.",
             )
         body = {
@@ -242,7 +243,7 @@ class Client:
         return self._submit({"everyone": True}, request_id)
 
     def follow(self, request: RequestStatus, wait_seconds: float, site: str | None = None) -> Iterator[RequestStatus]:
-        """Yield a request again and again, until it is over, paused or failed, or for so long."""
+        """Yield the request's status repeatedly until it is over, paused or failed, or ``wait_seconds`` have passed."""
         waited = 0.0
         while waited < wait_seconds and request.state not in _OVER and request.state == request.stage:
             self._pause(_LOOK_SECONDS)
@@ -259,9 +260,9 @@ class Client:
         return self._ask("GET", _request_path(request_id, "/receipt", site)).body
 
     def lookup(self, subjects: Iterable[str | int]) -> tuple[SubjectFound, ...]:
-        """Return what is there of each subject, in their order; see ``Federation.lookup``. Role officer.
+        """Return what the federation holds of each subject, in their order; see ``Federation.lookup``. Role officer.
 
-        Raises ``Invalid`` for more than 100 names, and where a site does not let a federation ask.
+        Raises ``Invalid`` for more than 100 names, and at a site that the federation may not ask.
         """
         names = list(subjects)
         payload = json.dumps({"subjects": names}).encode()
@@ -272,11 +273,11 @@ class Client:
         return found.subjects
 
     def hold(self, request_id: str, reason: str) -> RequestStatus:
-        """Pause a request of which nothing is removed yet, such as for a legal hold; its due date moves along.
+        """Pause a request none of whose points are removed yet, such as for a legal hold; its due date moves along.
 
-        Here, and for the other three: the role officer. Raises ``ObjectMissing`` when there is no such request,
-        ``Invalid`` when the reason or the days are not acceptable, ``Conflict`` when it is too late, ``Unavailable``
-        when no coordinator is at work, or nobody knows whether it was done.
+        ``hold``, ``release``, ``extend`` and ``cancel`` need the role officer. They raise ``ObjectMissing`` when there
+        is no such request, ``Invalid`` when the reason or the days are not acceptable, ``Conflict`` when it is too
+        late, ``Unavailable`` when no coordinator is at work or the outcome is unknown.
         """
         return self._change(request_id, "hold", reason=reason)
 
@@ -289,7 +290,7 @@ class Client:
         return self._change(request_id, "extend", days=days, reason=reason)
 
     def cancel(self, request_id: str, reason: str) -> RequestStatus:
-        """Withdraw a request of which nothing is removed yet."""
+        """Withdraw a request none of whose points are removed yet."""
         return self._change(request_id, "cancel", reason=reason)
 
     def status(self) -> FederationStatus:
@@ -311,13 +312,13 @@ class Client:
         return found
 
     def standing(self, requests: int = 0) -> SiteStanding:
-        """Return how the site stands, to one who has heard of its first ``requests`` requests; role federate."""
+        """Return how the site stands, to a caller that knows its first ``requests`` requests; role federate."""
         return self._decoded(SiteStanding, self._ask("GET", f"/v1/standing?requests={requests}").body)
 
     def checkpoint(self, shard: int, sha256: str) -> bytes:
         """Return a checkpoint that the site serves now; role federate.
 
-        Raises ``Invalid`` when no weights leave the site, ``ObjectMissing`` when it is not served (any more).
+        Raises ``Invalid`` when no weights leave the site, ``ObjectMissing`` when the checkpoint is not served.
         """
         return self._ask("GET", f"/v1/checkpoints/{shard}/{quote(sha256, safe='')}").body
 
@@ -337,7 +338,7 @@ class Client:
 
     def _change(self, request_id: str, act: str, **body: object) -> RequestStatus:
         with self._lock:
-            self.close()  # a connection that the server has ended meanwhile would be used, and then the call repeated
+            self.close()  # on a connection that the server has closed meanwhile, the call would be sent twice
         path, payload = _request_path(request_id, f"/{act}", None), json.dumps(body).encode()
         return self._decoded(RequestStatus, self._ask("POST", path, payload, {"Content-Type": _JSON}, attempts=1).body)
 
@@ -349,9 +350,9 @@ class Client:
         headers: Mapping[str, str] | None = None,
         attempts: int | None = None,
     ) -> _Reply:
-        """Return a good answer, asking again while the server, or something behind it, is away.
+        """Return a successful answer; retry while the server, or something behind it, is away.
 
-        ``attempts`` default: the client's.
+        ``attempts`` defaults to the client's.
         """
         sent = {**(headers or {}), **({"Authorization": f"Bearer {self._token}"} if self._token else {})}
         most = self._attempts if attempts is None else attempts
@@ -378,7 +379,7 @@ class Client:
                 self.close()
                 raise Invalid(
                     "the server's certificate is not trusted",
-                    "Check the address; authorities of your own are named by SSL_CERT_FILE.",
+                    "Check the address. If the server's authority is your own, name its file in SSL_CERT_FILE.",
                     server=self._place[0],
                 ) from error
             except (OSError, HTTPException) as error:
@@ -414,7 +415,7 @@ class Client:
     def _body(self, answer: HTTPResponse) -> bytes:
         """Return an answer's body. Raises ``Corrupt`` when it is larger than any that makes sense."""
         parts, size = [], 0
-        while part := answer.read(_PIECE_BYTES):  # piece by piece: what length is claimed costs no memory
+        while part := answer.read(_PIECE_BYTES):  # piece by piece: a false Content-Length costs no memory
             parts.append(part)
             size += len(part)
             if size > self._most_bytes:
@@ -431,20 +432,20 @@ class Client:
             raise self._strange() from None
 
     def _strange(self) -> Corrupt:
-        """Return the error for an answer of another shape. It has no cause: that would quote the answer."""
+        """Return the error for an answer of another shape. It has no cause, because a cause would quote the answer."""
         return Corrupt(
             "the server's answer is not what the API's version 1 says",
-            "Check the address; if it is right, upgrade the older of the two.",
+            "Check the address. If it is right, upgrade the older of the two.",
             server=self.server_release or "unknown",
             client=RELEASE,
         )
 
 
 def brought_up_to(answer: ErasureAnswer, last: RequestStatus, again: Callable[[], ErasureAnswer]) -> ErasureAnswer:
-    """Return the answer to a request that was followed since, until ``last``.
+    """Return ``answer`` brought up to date: the request was followed until ``last``.
 
-    A server keeps no names: it tells which are unknown to who gives them ``again``. A server that is away by then says
-    nothing more of them.
+    A server keeps no names, so that it can only say which of them are unknown when the request is sent ``again``. If it
+    is away by then, the answer names none of them.
     """
     if last == answer.request:
         return answer
@@ -461,8 +462,8 @@ def _request_path(request_id: str, what: str, site: str | None) -> str:
 
 
 def _address(url: str) -> SplitResult:
-    """Return the parts of a server's address. Raises ``Invalid``, which does not repeat it: a password may be in it."""
-    with suppress(ValueError):  # of the parts, of the port, or a name that no host can have
+    """Return the parts of a server's address. Raises ``Invalid``, without the address: it may hold a password."""
+    with suppress(ValueError):  # the address, its port or its host name is malformed
         parts = urlsplit(url)
         strange = parts.query or parts.fragment or parts.username or not url.isprintable() or " " in url
         if parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0 and not strange:
@@ -484,14 +485,14 @@ def _is_here(host: str) -> bool:
 
 
 def _pause_seconds(attempt: int, reply: _Reply | None) -> float:
-    """Return how long to wait before the next attempt: as long as the server says, or ever longer."""
+    """Return how long to wait before the next attempt: as long as the server says, else twice as long each time."""
     said = reply.headers.get("retry-after", "") if reply else ""
     wanted = float(said) if said.isdecimal() else _FIRST_PAUSE_SECONDS * 2.0**attempt
     return min(wanted, _LONGEST_PAUSE_SECONDS)
 
 
 def _good(reply: _Reply) -> _Reply:
-    """Return the reply if it is a success. Raises the error that it stands for otherwise."""
+    """Return the reply if it is a success; otherwise raise the error that it stands for."""
     if 200 <= reply.status < 300:
         return reply
     try:

@@ -1,4 +1,4 @@
-"""The doctor: everything that can be known to go wrong, looked at before work starts."""
+"""The doctor: checks, before work starts, for everything that is known to go wrong."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ from storage.s3.bucket import StoreFacts
 from storage.stores.probe import probe_store
 
 LEAST_FREE_BYTES: Final = 1 << 30
-"""Below this much room in a local store something is wrong before it fails."""
+"""A local store with less free space than this fails soon."""
 
 MOST_SECONDS_APART: Final = 60
-"""Between this machine's clock and a bucket's; S3 refuses requests from about 900 on, and receipts tell times."""
+"""Between this machine's clock and a bucket's; S3 refuses requests from about 900 on, and receipts state times."""
 
 _LIBRARIES: Final = ("sisa-ray", "ray", "torch", "pyarrow", "numpy", "safetensors")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One thing looked at."""
+    """The result of one check."""
 
     check: str
     ok: bool
@@ -55,10 +55,10 @@ class Finding:
 
 
 def examine(federation: Federation, *, rows_in: Path | None = None, copies_in: Path | None = None) -> Iterator[Finding]:
-    """Yield what is found, one check after the other; a check that fails does not stop the next.
+    """Yield a finding per check; a check that fails does not stop the next.
 
-    Which rows of the sources still hold erased people is written to ``rows_in``, and copies of these files without them
-    into the folder ``copies_in``; see ``cluster.sources.find_leftovers``.
+    ``rows_in`` receives the list of source rows that still hold erased people, and the folder ``copies_in`` copies of
+    their files without these rows; see ``cluster.sources.find_leftovers``.
     """
     examination = _Examination(federation, rows_in, copies_in)
     for name, check in examination.checks():
@@ -70,7 +70,7 @@ def examine(federation: Federation, *, rows_in: Path | None = None, copies_in: P
 
 
 class _Examination:
-    """The checks; each returns what is well, in words, or raises what is not."""
+    """The checks; each returns a message if all is well, and raises an error otherwise."""
 
     def __init__(self, federation: Federation, rows_in: Path | None = None, copies_in: Path | None = None) -> None:
         self._federation = federation
@@ -153,7 +153,7 @@ class _Examination:
         if behind > MOST_SECONDS_BEHIND:
             raise SisaError(
                 clock_is_behind(behind),
-                "Set this machine's clock (NTP); if another one's was ahead by mistake, time catches up with it.",
+                "Set this machine's clock (NTP). If another machine's was ahead by mistake, wait until that time.",
             )
         return "not behind any time on record"
 
@@ -184,13 +184,13 @@ class _Examination:
             alone = f"; {found.by_id} of them {WHY_BY_ID}" if found.by_id else ""
             raise SisaError(
                 f"source files still hold erased people: {listed}{alone}{f'; and {alike}' if found.respelt else ''}",
-                "These files are yours to rewrite; training leaves out what was erased, by subject and by id, whatever"
-                f" the files hold; {_rows_and_copies(found)}.",
+                "Rewrite these files, which are yours; training leaves out what was erased, by subject and by id, even"
+                f" if the files hold it. {_rows_and_copies(found)}.",
             )
         if found.respelt:
             raise SisaError(
                 f"source files hold {alike}: {', '.join(sorted(found.respelt))}",
-                "'sisa erase' takes them out, if they are the same people.",
+                "If they are the same people, erase them with 'sisa erase'.",
             )
         return "no source file holds an erased data point"
 
@@ -205,7 +205,7 @@ class _Examination:
         if (found.earlier or 0) < found.entries:
             raise SisaError(
                 f"the witness keeps the log up to entry {found.earlier or 0} of {found.entries}",
-                "Check that it can be written; the next erasure brings it up to date.",
+                "Check that it can be written. The next erasure brings it up to date.",
             )
         return f"keeps the receipts' log up to its last entry, {found.entries}"
 
@@ -227,8 +227,8 @@ class _Examination:
             raise SisaError(
                 f"command lines of programs that joined the Ray cluster name {found} of those who are erased, and Ray"
                 " keeps them",
-                "Start its head with an empty folder for its metadata (RAY_gcs_storage_path), then run 'sisa launch';"
-                " let programs of yours read names from a file.",
+                "Start its head with an empty folder for its metadata (RAY_gcs_storage_path), then run 'sisa launch'."
+                " Let your programs read names from a file.",
             )
         return f"none of {len(lines)} command lines that Ray keeps names anybody who is erased"
 
@@ -239,19 +239,19 @@ class _Examination:
 
 
 def _rows_and_copies(found: Leftovers) -> str:
-    rows = f"the rows are listed in {found.rows_in}" if found.rows_in else "'sisa doctor --rows FILE' lists the rows"
+    rows = f"The rows are listed in {found.rows_in}" if found.rows_in else "'sisa doctor --rows FILE' lists the rows"
     copies = ", ".join(map(str, found.copies))
     return f"{rows}; {f'copies without them: {copies}' if copies else '--clean FOLDER writes copies without them'}"
 
 
 def _erased(words: Iterable[str], tombstones: DigestSet, key: PartitionKey, naming: Naming) -> int:
-    """Return how many of ``words`` are data points or subjects that are erased, in whatever spelling."""
+    """Return how many of ``words`` are data points or subjects that are erased, in any spelling."""
     length = SKELETON_BYTES if naming.by_skeleton else None
     subjects = {digest[:length] for digest in tombstones.subject_digests()}
     points = set(tombstones.point_digests())
     found = 0
     for word in words:
-        with suppress(Invalid):  # no subject can be called so
+        with suppress(Invalid):  # the word cannot be a subject's name
             found += subject_digest(key, word, naming)[:length] in subjects or point_digest(key, word) in points
     return found
 
@@ -261,7 +261,7 @@ def _check_clock(bucket: StoreFacts) -> None:
     if apart is not None and abs(apart) > MOST_SECONDS_APART:
         raise SisaError(
             f"this machine's clock is {abs(apart):.0f} seconds {'behind' if apart > 0 else 'ahead of'} the store's",
-            "Set this machine's clock (NTP): S3 refuses requests when it is about 900 seconds off.",
+            "Set this machine's clock (NTP). S3 refuses requests when it is about 900 seconds off.",
             store=bucket.location,
         )
 

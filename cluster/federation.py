@@ -1,4 +1,4 @@
-"""The Python front door: a federation that is trained, asked, and told to forget people."""
+"""The Python front door: an object to train a federation, ask it for predictions, and erase people from it."""
 
 from __future__ import annotations
 
@@ -54,18 +54,18 @@ if TYPE_CHECKING:
 
 
 ConfigSource = str | Path | Mapping[str, Any] | FederationSpecification
-"""What a federation can be opened by."""
+"""What a federation can be opened with."""
 
 
 def _nobody(_: Notice) -> None:
-    """Hear nothing."""
+    """Ignore the notice."""
 
 
 class Federation:
     """One federation, reached through its specification.
 
-    Reading needs nothing but the store. Writing (``train``, ``erase``) holds the store's writer lock, starts Ray when
-    there is something to train, and goes on with whatever an interrupted writer left undone.
+    Reading needs only the store. Writing (``train``, ``erase``) holds the store's writer lock, starts Ray when there is
+    something to train, and first completes the work that an interrupted writer left undone.
     Use it as a context manager, or call ``close``.
     """
 
@@ -99,7 +99,7 @@ class Federation:
 
     @property
     def store(self) -> SealedStore:
-        """The store that holds it."""
+        """The store that holds the federation."""
         return self._store
 
     @property
@@ -108,11 +108,11 @@ class Federation:
         return self._setup.registrar
 
     def release(self) -> None:
-        """Let the workers go, so that others may have their processors; what needs workers starts new ones."""
+        """Release the workers and their processors; later work starts new ones."""
         self._workers.release()
 
     def close(self) -> None:
-        """Let the workers go, and Ray with them where this federation started it."""
+        """Release the workers, and leave Ray if this federation joined it."""
         self._workers.close()
         if self._joined:
             from cluster.runtime.session import leave_ray  # noqa: PLC0415  it loads Ray
@@ -125,10 +125,10 @@ class Federation:
         return self._workers.pool()
 
     def train(self, data: object = None) -> FederationStatus:
-        """Ingest, partition and train; or go on where an earlier run stopped; or train anew what settings changed.
+        """Ingest, partition and train; or continue where an earlier run stopped; or retrain what settings changed.
 
         The source is ``[data] train``, or ``data``, a table in memory as ``predict`` takes them. It is read again when
-        it has changed. Erased subjects stay out, even if it holds them.
+        it has changed. Erased subjects stay out even where it still holds them.
         Raises ``Invalid`` for bad data or a bad model, ``Conflict`` when the store belongs to another specification,
         another writer is at work, or ``data`` are given while a coordinator runs, which reads for itself.
         """
@@ -155,15 +155,15 @@ class Federation:
         wait: bool = True,
         include_similar: bool = False,
     ) -> ErasureAnswer:
-        """Erase subjects and single data points, and return the request when all that may be done now is done.
+        """Erase subjects and single data points; return the request when all work that may be done now is done.
 
-        That is all, unless ``[erasure] batch = "until_due"`` lets retraining wait for more requests, or the request is
-        ``held`` for a reason, until it is released. Their points are removed at once otherwise. Where a coordinator
-        runs, it does the work; without ``wait`` the request is returned as soon as it is accepted.
-        With ``include_similar`` subjects whose names differ in spelling alone are erased with those named.
+        Normally that means that it is complete. With ``[erasure] batch = "until_due"`` the points are removed and
+        retraining waits for more requests; a request that is ``held`` for a reason waits until it is released. If a
+        coordinator runs, it does the work; without ``wait`` the request is then returned as soon as it is accepted.
+        With ``include_similar`` subjects whose names differ only in spelling are erased with those named.
         The same ``request_id`` with the same subjects and ids is the same request (D4).
         Without one an id is drawn. Raises ``Invalid`` when nothing is named, nothing is trained, the id cannot be
-        shown or is one of the names, ``Conflict`` when it was used for others.
+        shown or is one of the names, ``Conflict`` when the id was used for others.
         """
         made = draft(
             self._setup,
@@ -182,11 +182,11 @@ class Federation:
     def readmit(
         self, *, subjects: Iterable[str | int], reason: str, request_id: str | None = None
     ) -> ReadmissionAnswer:
-        """Let subjects who were erased come back: their new data points are taken from now on.
+        """Let subjects who were erased come back: training takes their new data points from now on.
 
         Data points that were erased stay out by their ids, where those are known (``without_ids``). The same
-        ``request_id`` with the same subjects is the same readmission (D4); a signed statement says that it happened,
-        and why. The answer says who of them was not erased, and how many have been erased again where it is repeated.
+        ``request_id`` with the same subjects is the same readmission (D4). A signed statement records that it happened,
+        and why. The answer names those who were not erased; a repeated one counts those erased again since.
         Raises ``Invalid`` when nobody is named, none of them was erased or the reason cannot be shown, ``Conflict``
         when the id was used for others.
         """
@@ -214,7 +214,7 @@ class Federation:
         return self.reading.search(subjects, ids, include_similar=include_similar)
 
     def lookup(self, subjects: Iterable[str | int]) -> tuple[SubjectFound, ...]:
-        """Return what is here of each subject, in their order; changes nothing, and keeps nothing of who was asked."""
+        """Return what the federation holds of each subject, in their order; neither changes nor records anything."""
         return self.reading.lookup(subjects)
 
     def generations(self) -> tuple[GenerationRecord, ...]:
@@ -231,7 +231,7 @@ class Federation:
             return self._described(writer.carry_out(request_id, self.specification.erasure.batch))
 
     def request(self, request_id: str) -> RequestStatus:
-        """Return how an erasure request stands. Raises ``ObjectMissing`` when there is none of this id."""
+        """Return how an erasure request stands. Raises ``ObjectMissing`` when there is no request with this id."""
         found = find_request(self._store, self._current, request_id)
         if found is None:
             raise ObjectMissing(
@@ -241,11 +241,11 @@ class Federation:
         return self._described(found)
 
     def requests(self) -> tuple[RequestStatus, ...]:
-        """Return how all erasure requests stand that were ever accepted, in that order; reads them all."""
+        """Return how all requests that were ever accepted stand, in order of acceptance; reads every one of them."""
         return tuple(map(self._described, self.reading.requests()))
 
     def hold(self, request_id: str, reason: str) -> RequestStatus:
-        """Pause a request of which nothing is removed yet, such as for a legal hold; its due date moves along.
+        """Pause a request none of whose points are removed yet, such as for a legal hold; its due date moves along.
 
         Raises ``Invalid`` when there is no such request or no reason, ``Conflict`` when it is too late.
         """
@@ -262,7 +262,7 @@ class Federation:
         return self._intervene("extend", request_id, Extend(days=days, reason=reason))
 
     def cancel(self, request_id: str, reason: str) -> RequestStatus:
-        """Withdraw a request of which nothing is removed yet. Raises ``Invalid``, or ``Conflict`` when too late."""
+        """Withdraw a request before its points are removed. Raises ``Invalid``, or ``Conflict`` when it is too late."""
         return self._intervene("cancel", request_id, Cancel(reason=reason))
 
     def price(self, *, subjects: Iterable[str | int] = (), ids: Iterable[str | int] = ()) -> RetrainPlan:
@@ -272,7 +272,7 @@ class Federation:
     def predict(self, data: object) -> Answers:
         """Return the ensemble's answers for a file, folder or glob, or a table in memory, batch by batch.
 
-        A table is a ``pyarrow.Table``, a pandas or polars frame, or whatever else speaks one of Arrow's protocols.
+        A table is a ``pyarrow.Table``, a pandas or polars frame, or any object that supports one of Arrow's protocols.
         """
         return self.reading.predict(data)
 
@@ -281,15 +281,15 @@ class Federation:
         return self.reading.evaluate(data)
 
     def status(self) -> FederationStatus:
-        """Return where the federation and its requests stand; one that was never begun has no points."""
+        """Return how the federation and its requests stand; one that was never begun has no points."""
         return self.reading.status()
 
     def check_original(self) -> None:
-        """Raise ``Conflict`` when the store is a copy of another one, which may be read and verified."""
+        """Raise ``Conflict`` when the store is a copy of another one; a copy may only be read and verified."""
         check_owner(self._store)
 
     def releases(self) -> dict[str, str]:
-        """Return which release this process runs, and the coordinator and the server where there are some."""
+        """Return the releases of this process and of a running coordinator and server."""
         return releases_of(self._store)
 
     def require_begun(self) -> None:
@@ -299,7 +299,7 @@ class Federation:
             raise no_federation(self.specification, self._store.location)
 
     def verify(self, shards: Sequence[int] | None = None) -> Verification:
-        """Retrain ``shards`` (default: all) from nothing on what is left, compare bytes, scan the store for residue.
+        """Retrain ``shards`` (default: all) from zero on the remaining data, compare bytes, scan the store for residue.
 
         Holds the writer lock, so that nothing changes meanwhile. Raises ``Invalid`` for a shard that does not exist.
         """
@@ -309,9 +309,9 @@ class Federation:
     def plan(
         self, *, shards: int | None = None, slices: int | None = None, requests: int = 1, points: int | None = None
     ) -> Plan:
-        """Return what training and erasing will cost, for the specification's S and R or for others.
+        """Return what training and erasing will cost, for the specification's numbers of shards and slices or others.
 
-        Rests on this federation's own training where there was one, else on a short trial.
+        The estimate rests on this federation's own training if there was any, else on a short trial.
         """
         from cluster.writer.forecast import measured_basis, plan_for, trial_basis  # noqa: PLC0415  it loads torch
 
@@ -325,15 +325,15 @@ class Federation:
         return plan_for(self.specification, basis, shards=shards, slices=slices, requests=requests, workers=workers)
 
     def faults(self) -> tuple[DataFault, ...]:
-        """Return everything in the source that ``train`` would refuse; nothing where it was read as it is now.
+        """Return everything in the source that ``train`` would refuse; nothing if it is unchanged since its ingest.
 
-        Reads the whole source. Raises as ``open_source`` does where there is none.
+        Reads the whole source. Raises as ``open_source`` does when it is missing.
         """
         return find_source_faults(self.specification, self._store, self._current())
 
     @contextmanager
     def _writing(self, command: str) -> Iterator[Writing]:
-        """Give the coordinator, where one runs; else write here, as ``writing`` does."""
+        """Yield the coordinator if one runs, else a writer in this process; see ``writing``."""
         coordinator = self._coordinator()
         if coordinator is not None:
             yield coordinator
@@ -342,7 +342,7 @@ class Federation:
                 yield writer
 
     def _coordinator(self) -> Writing | None:
-        """Return the coordinator at work, having joined its Ray; None: none is."""
+        """Return the running coordinator, having joined its Ray; None if there is not one."""
         if read_record(self._store) is None:
             return None
         from cluster.coordinator_actor.launch import find_coordinator  # noqa: PLC0415  it loads Ray
@@ -365,7 +365,7 @@ class Federation:
         return describe_request(request, self._clock.now())
 
     def _current(self) -> FederationState | None:
-        """Return the state committed last; None when nothing ever was. Raises ``Conflict`` during a restore."""
+        """Return the last committed state; None before the first. Raises ``Conflict`` during a restore."""
         try:
             state = read_state(self._store)
         except Corrupt:
@@ -389,7 +389,7 @@ def connect(config: ConfigSource = "sisa.toml", **options: Any) -> Federation:
 
 
 def launch(config: ConfigSource = "sisa.toml", **options: Any) -> Federation:
-    """Return the federation with its workers' cluster joined already: what is wrong with Ray shows at once.
+    """Return the federation, having joined its Ray cluster, so that problems with Ray show immediately.
 
     For ``config`` see ``connect``.
     """

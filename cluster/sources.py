@@ -33,7 +33,7 @@ _BATCH_POINTS: Final = 65_536
 
 
 class Why(Enum):
-    """Why a row is told of."""
+    """Why a row is listed."""
 
     SUBJECT = "subject"
     """Its subject was erased."""
@@ -75,7 +75,7 @@ def find_source_faults(
     state: FederationState | None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> tuple[DataFault, ...]:
-    """Return everything in the source that training would refuse; nothing where it was read as it is now.
+    """Return everything in the source that training would refuse; nothing if it is unchanged since it was ingested.
 
     Raises as ``open_train`` does.
     """
@@ -103,8 +103,8 @@ def find_leftovers(
 ) -> Leftovers | None:
     """Return what the source still holds of people who were erased; None: nobody is erased.
 
-    All rows are written to ``rows_in`` (CSV: file, row, why), and copies of the files that hold some, without those
-    that were erased, into the folder ``copies_in``. Raises ``Conflict`` when one of these exists already.
+    ``rows_in`` receives the list of all rows (CSV: file, row, why), and the folder ``copies_in`` copies of the files
+    that hold such rows, without the rows that were erased. Raises ``Conflict`` when one of these exists already.
     """
     erased = _Erased.of(specification, store, state)
     if erased is None:
@@ -129,7 +129,7 @@ def find_leftovers(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Erased:
-    """Who and what was erased, as the source's rows are compared with it."""
+    """The erased subjects and data points, in the form that the source's rows are compared with."""
 
     data_id: str
     subjects: tuple[str, ...]
@@ -167,7 +167,7 @@ class _Erased:
                     yield Leftover(file=batch.file, row=row, why=why)
 
     def are_held(self, batch: Batch) -> npt.NDArray[np.bool_]:
-        """Return which data points were erased: an ingest leaves them out."""
+        """Return which data points of the batch were erased; an ingest leaves them out."""
         return np.array([why in {Why.SUBJECT, Why.ID} for why in self._whys(batch)], dtype=np.bool_)
 
     def _whys(self, batch: Batch) -> Iterator[Why | None]:
@@ -185,7 +185,7 @@ class _Erased:
     def _digests(self, names: Sequence[str]) -> Sequence[SubjectDigest]:
         try:
             return digests_of_all(self.key, names, self.naming)
-        except Invalid:  # of a name that has not the form, which is nobody's who was erased
+        except Invalid:  # a name does not have the required form, so that it cannot be an erased subject's
             return [self._digest(name) for name in names]
 
     def _digest(self, name: str) -> SubjectDigest:

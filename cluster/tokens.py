@@ -2,7 +2,7 @@
 
     control/tokens    compare-and-swap; of every token ever made its id, role, times and the digest of its secret
 
-A token is 256 random bits, shown once when it is made. Its SHA-256 is enough to know it again: nobody can try 2**256
+A token is 256 random bits, shown once when it is made. Its SHA-256 is enough to recognise it: nobody can try 2**256
 secrets, so that a slow hash would only slow the answers. To replace a token, make a new one and revoke the old one.
 """
 
@@ -38,10 +38,10 @@ _MOST_DAYS: Final = 3650
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenRecord:
-    """What is kept of a token; the secret cannot be made from it."""
+    """What the store keeps of a token; its secret cannot be derived from it."""
 
     token_id: str
-    """12 hexadecimal digits: no secret, names the token in lists and logs."""
+    """12 hexadecimal digits, not secret: they name the token in lists and logs."""
     role: Role
     digest: Sha256 = field(repr=False)
     note: str
@@ -50,11 +50,11 @@ class TokenRecord:
     """UTC, ISO 8601, as the others."""
     expires_at: str
     revoked_at: str = ""
-    """Empty: it is not."""
+    """Empty: it is not revoked."""
 
     @property
     def sees_only_its_own(self) -> bool:
-        """Whether erasure requests that were not submitted with it do not exist for it."""
+        """Whether the token sees only the erasure requests that were submitted with it."""
         return self.role == "erase"
 
     def is_over(self, now: datetime) -> bool:
@@ -64,7 +64,7 @@ class TokenRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewToken:
-    """A token just made: the only time that its secret is there."""
+    """A token that was just made: its secret is shown only now."""
 
     text: str = field(repr=False)
     """What callers send as ``Authorization: Bearer ...``."""
@@ -106,7 +106,7 @@ class TokenRegister:
         return _decoded(self._record.read())
 
     def revoke(self, token_id: str) -> TokenRecord:
-        """Take a token's rights away for good; durable when this returns. Raises ``Invalid`` when there is none."""
+        """Revoke a token for good; durable when this returns. Raises ``Invalid`` when there is no such token."""
         revoked_at = _text(self._clock.now())
 
         def revoked(records: tuple[TokenRecord, ...]) -> tuple[TokenRecord, ...]:
@@ -126,7 +126,7 @@ class TokenRegister:
 
 
 def known_token(records: Sequence[TokenRecord], text: str) -> TokenRecord | None:
-    """Return the record of the token that ``text`` is, expired and revoked ones included; None: it is none of them.
+    """Return the record of the token ``text``, even if it is expired or revoked; None if it is not a known token.
 
     Takes as long for a wrong secret as for the right one.
     """

@@ -21,7 +21,7 @@ class ServeSettings:
     port: int = 8000
     """TCP port, 1 .. 65535."""
     prefix: str = "/"
-    """Path under which the API lies; several federations on one Ray cluster need one each."""
+    """Path of the API; several federations on one Ray cluster need one each."""
     replicas: int = 1
     """Processes that answer, each with all constituents in memory; 1 .. 1000."""
     cpus_per_replica: float = 0.0
@@ -33,8 +33,8 @@ class ServeSettings:
     max_body_bytes: int = 32 * 1024 * 1024
     """Largest body of a request; 1 KiB .. 1 GiB."""
     body_seconds: float = 10.0
-    """How long a body may take to come in, beside 1 s for each 64 KiB of it, and how long one may wait for its turn;
-    0.01 .. 3600. The default is for callers on a network that works; a body that stops is given up after it."""
+    """How long a body may take to arrive, plus 1 s for each 64 KiB of it, and how long one may wait for its turn;
+    0.01 .. 3600. The default suits callers on a working network; a body that stalls is given up after this time."""
     max_points: int = 100_000
     """Most data points in one request for predictions; 1 .. 10,000,000. Each takes 4 bytes a feature in memory."""
     max_names: int = 100_000
@@ -42,8 +42,8 @@ class ServeSettings:
     requests_per_minute: int = 6_000
     """Most requests with one token, by each replica on its own; a minute's worth may come at once. 1 or more."""
     lookups_per_minute: int = 30
-    """The same of requests that look people up, each with up to 100 names: whoever has such a token could otherwise
-    find out who is here by trying names. 1 or more."""
+    """Most look-ups with one token, by each replica on its own, each of up to 100 names; 1 or more. Without this limit
+    the holder of a token could find out who is in the federation by trying names."""
 
     def __post_init__(self) -> None:
         problems = [

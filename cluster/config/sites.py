@@ -9,8 +9,8 @@
     cluster.labels = { site = "north" }
     erasure.deadline_days = 14
 
-Each site has the common tables, with what is its own in place of what they say: so one file, wherever it lies, means
-the same federation, and a site's constituents have the same bytes however it is reached.
+Each site has the common tables, overridden by its own settings. So the same file means the same federation on every
+machine, and a site's constituents have the same bytes however the site is reached.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ OWN: Final[Mapping[str, frozenset[str] | None]] = {
     "cluster": None,
     "serve": None,
 }
-"""What of the common tables a site may say for itself; None: all of it. The rest is what makes it one federation."""
+"""The settings of the common tables that a site may override; None: all. The others make it one federation."""
 
 _TOP_OWN: Final = frozenset({"store", "endpoint", "keys", "credentials"})
 
@@ -67,8 +67,8 @@ class SiteSettings:
     """File with the certificates, PEM, of the authorities that vouch for ``url``, relative to the specification's
     folder; default: those that this machine trusts."""
     insecure: bool = False
-    """Whether ``url`` may be plain HTTP to another machine: where something else keeps that way secret, such as a VPN
-    or a mesh. Else who listens learns the token and what is asked."""
+    """Whether ``url`` may be plain HTTP to another machine, because a VPN or a mesh encrypts the connection. Without
+    one, anybody on the network can read the token and the questions."""
     endpoint: str | None = None
     """As above all tables, for this site."""
     keys: str | None = None

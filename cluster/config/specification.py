@@ -71,7 +71,7 @@ class FederationSettings:
 
 
 def _credentials_problems(settings: FederationSettings) -> Iterator[str]:
-    """Yield what is wrong with the credentials; never what stands there, for it may be a key."""
+    """Yield what is wrong with the credentials, without quoting the setting: it may hold a key."""
     if not is_profile(settings.credentials or ""):
         yield f"credentials {PROFILE_RULE}"
     if not is_on_s3(settings.store) and not is_on_s3(settings.keys or ""):
@@ -123,7 +123,7 @@ class ClusterSettings:
 
 
 def _label_problems(labels: Mapping[str, str]) -> Iterator[str]:
-    """Yield what is wrong with labels, by Ray's rules for nodes: its selectors' operators would let in other nodes."""
+    """Yield what is wrong with labels, by Ray's rules for nodes: its selectors' operators would match other nodes."""
     for name, value in labels.items():
         prefix, slash, last = name.rpartition("/")
         if prefix == "ray.io":
@@ -148,7 +148,7 @@ class FederationSpecification:
     erasure: ErasureSettings
     cluster: ClusterSettings
     folder: Path
-    """Where the file lies, absolute; relative paths in it begin here."""
+    """The file's folder, absolute; relative paths in the file begin here."""
     endpoint: str | None = None
     keys: str | None = None
     credentials: str | None = None
@@ -157,7 +157,7 @@ class FederationSpecification:
 
     @property
     def data_endpoint(self) -> str | None:
-        """Address of the server of data named ``s3://…``; None: AWS, or what boto3 is told."""
+        """Address of the server of data named ``s3://…``; None: AWS, or what boto3's own configuration says."""
         return self.data.endpoint or self.endpoint
 
     @property
@@ -261,9 +261,9 @@ def _check_schedule(training: TrainingSettings | None, partition: PartitionSetti
 def settings_record(specification: FederationSpecification) -> dict[str, Any]:
     """Return the settings that identify the federation, as plain JSON values.
 
-    They decide which data points it holds and its constituents' bytes. Not among them: where the store lies and with
-    whose credentials, how much memory, which nodes or how many workers are used, how predictions are aggregated, when
-    requests are due. Of the partition key only whether one is given.
+    They decide which data points it holds and the bytes of its constituents. Left out are where the store is and with
+    whose credentials it is reached, how much memory, which nodes and how many workers are used, how predictions are
+    aggregated, and when requests are due. The record says only whether a partition key is given, never the key.
     """
     data = asdict(specification.data)
     del data["ingest_memory_mb"], data["train"], data["endpoint"], data["credentials"]
@@ -320,7 +320,7 @@ def _flat(record: Mapping[str, Json], prefix: str = "") -> dict[str, str]:
 def bit_settings(record: Mapping[str, Any]) -> Sha256:
     """Return the digest of the settings that decide a constituent's bytes, given its data points (E8).
 
-    Names and columns are not among them: what they bring in is in the points' own digests.
+    Names and columns are left out, because the points' own digests cover what was read from them.
     """
     return digest_of(
         {

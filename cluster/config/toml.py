@@ -1,7 +1,7 @@
 """Tables of a TOML file read into settings classes: every problem with its line and what was expected.
 
-Types are checked by pydantic in strict mode over the plain dataclasses ("20" is no number, true is no number, 1 is a
-number); ranges by the classes themselves.
+Pydantic checks the types of the plain dataclasses in strict mode (1 counts as a number, "20" and true do not); the
+classes themselves check the ranges.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _STAND_INS: Mapping[str, Any] = {
     "a list of texts": ["x"],
     "a list of texts or whole numbers": ["0", "1"],
 }
-"""Values in every range: with them in place of missing or wrong settings the others' ranges are checked, too."""
+"""Values within every range. They replace missing or wrong settings, so that the ranges of the others are checked."""
 
 
 class Problems:
@@ -82,7 +82,7 @@ def parse_file(path: Path) -> tuple[str, dict[str, Any]]:
         where = (
             f"line {place[1]}, column {place[2]}" if place else f"line {text.count(chr(10)) + 1}, the end of the file"
         )
-        # Only this much of the parser's own words: the line it points at may hold the partition key.
+        # Nothing more of the parser's own message is quoted: the line that it points at may hold the partition key.
         twice = "overwrite" in reason or "twice" in reason
         fact = "gives a setting or table twice" if twice else "is not readable TOML"
         remedy = "Keep one of the two." if twice else 'Write settings as name = value, text in "double quotes".'
@@ -153,7 +153,7 @@ def _wrong(settings: type, values: dict[str, Any]) -> set[str]:
     wrong = {
         name
         for name, value in values.items()
-        # A number that is no setting's own may not be infinite either; of those that are, the class decides.
+        # Numbers inside a table must be finite; for a setting that is itself a number, its class decides.
         if _holds(value, _is_foreign if isinstance(value, dict) else _is_date)
     }
     try:
@@ -165,7 +165,7 @@ def _wrong(settings: type, values: dict[str, Any]) -> set[str]:
 
 
 def _checked(settings: type, table: str, values: dict[str, Any], problems: Problems) -> Any:
-    """Return the settings, or None with what the class refuses noted, a sentence a problem."""
+    """Return the settings; or note each problem that the class finds and return None."""
     try:
         return _validate(settings, values)
     except ValidationError as error:
@@ -180,13 +180,13 @@ def _checked(settings: type, table: str, values: dict[str, Any], problems: Probl
 
 
 def _validate(settings: type, values: dict[str, Any]) -> Any:
-    # From JSON, for that is where pydantic's strict mode takes lists for tuples and tables for dataclasses. A date
-    # becomes a table: no setting that is refused a table takes it.
+    # Through JSON, where pydantic's strict mode accepts lists for tuples and tables for dataclasses. A date becomes an
+    # empty table here; ``_wrong`` looks for dates itself.
     return TypeAdapter(settings).validate_json(json.dumps(values, default=lambda _: {}), strict=True)
 
 
 def _plain(setting: str, value: Any) -> Any:
-    # Classes may be written as numbers; they are names all the same. `type`, for true is no number here.
+    # Classes may be written as numbers, and still are names. ``type`` leaves out true, which ``isinstance`` would not.
     if setting == "classes" and isinstance(value, list):
         return [str(item) if type(item) is int else item for item in value]
     return value
@@ -203,7 +203,7 @@ def _is_date(value: object) -> bool:
 
 
 def _is_foreign(value: object) -> bool:
-    """Return whether canonical JSON has no word for ``value``."""
+    """Return whether canonical JSON cannot express ``value``."""
     return _is_date(value) or (isinstance(value, float) and not math.isfinite(value))
 
 
@@ -212,7 +212,7 @@ def _required(settings: type) -> set[str]:
 
 
 def _unknown(tables: Mapping[str, type], table: str, setting: str, value: object) -> str:
-    """Return the sentence for a setting that ``table`` does not have: with the nearest name, or its true home."""
+    """Return the message for a setting that ``table`` does not have, with the nearest name or the right table."""
     is_table = isinstance(value, dict) and table == TOP
     known = [f"[{name}]" for name in tables if name] if is_table else list(_expected(tables[table]))
     name = f"[{setting}]" if is_table else setting
@@ -228,7 +228,7 @@ def _unknown(tables: Mapping[str, type], table: str, setting: str, value: object
 
 @cache
 def _expected(settings: type) -> Mapping[str, str]:
-    """Return, for each setting, the words for what may stand there."""
+    """Return a description of each setting's type, by name."""
     hints = get_type_hints(settings)
     words = {item.name: _words(hints[item.name]) for item in fields(settings)}
     if "classes" in words:
@@ -269,7 +269,7 @@ def _kind(value: object) -> str:
 
 
 def _got(value: object) -> str:
-    """Return the words for a value that stands in the file."""
+    """Return a description of a value in the file."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int | float):

@@ -4,10 +4,10 @@ actor        the Ray actor: decodes, calls, encodes
 resident     what it does, without Ray
 launch       starts, finds and stops it
 ownership    which store it writes, and how others make sure of it
-record       where it was launched, as the store says it
-observer     tells metrics and log lines of what happens
+record       where it was launched, recorded in the store
+observer     passes events to metrics and log lines
 metrics      what is counted and measured, here and by replicas of the API
-store_size   counts what a store holds, a piece at a time
-ray_metrics  those figures through Ray's metrics agent
-log_lines    one JSON line an event
+store_size   counts a store's objects, a piece at a time
+ray_metrics  exports the metrics through Ray's agent
+log_lines    one JSON line per event
 """

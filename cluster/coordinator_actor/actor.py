@@ -1,7 +1,7 @@
 """The coordinator as a Ray actor, and the writer's side of it in other processes.
 
-The actor is detached: it outlives the command that launched it, and Ray starts it anew when its process dies. Calls to
-it may be lost or done twice (Ray gives no more); all of them may be repeated (D4, D5), and are, here.
+The actor is detached: it outlives the command that launched it, and Ray restarts it when its process dies. Ray may lose
+a call or run it twice; every call may be repeated (D4, D5), and this module repeats them.
 """
 
 from __future__ import annotations
@@ -37,25 +37,25 @@ from storage.objects import ObjectStore
 ACTOR_NAME: Final = "coordinator"
 
 PATIENCE_SECONDS: Final = 60.0
-"""How long a caller waits for a coordinator that is being started anew."""
+"""How long a caller waits for a coordinator that is being restarted."""
 
 ANSWER_SECONDS: Final = 60.0
-"""How long a caller waits for an answer, which takes a moment: a process that is stopped never answers."""
+"""How long a caller waits for an answer, which takes a moment unless the process is suspended."""
 
 LISTENING_SECONDS: Final = 1.0
-"""How long the coordinator keeps a listener waiting when there is nothing to hear."""
+"""How long the coordinator keeps a listener waiting when there is no notice."""
 
 _RETRY_SECONDS: Final = 0.2
 
 _BUSY: Final = (WriterBusy,)
-"""What it says as long as the right to write is not its own again, which a lease of its dead forerunner may delay."""
+"""What it raises until it holds the writer lock again; the lease of a process that died may delay that."""
 
 _PASSING: Final = (Fenced, OutcomeUnknown, Unavailable, WriterBusy)
-"""What it gets over by itself; whoever only waits may wait for that, too."""
+"""Errors from which the coordinator recovers by itself; a caller that only waits for a result can ignore them."""
 
 
 class _Made:
-    """What a coordinator's process has once it knows its specification."""
+    """The parts of a coordinator's process, made once it knows its specification."""
 
     def __init__(self, specification: FederationSpecification) -> None:
         self.specification = specification
@@ -64,7 +64,7 @@ class _Made:
 
 
 class CoordinatorShell:
-    """The actor: decodes nothing, decides nothing. Requests, questions and work have threads of their own."""
+    """The actor: forwards each call. Requests, questions and work have separate groups of threads."""
 
     def __init__(self, sent: Sent[FederationSpecification]) -> None:
         check_rooms()
@@ -102,12 +102,12 @@ class CoordinatorShell:
 
     @ray.method(concurrency_group="questions")
     def ready(self) -> None:
-        """Return when requests can be accepted; raises what keeps the coordinator from working."""
+        """Return when requests can be accepted. Raises the error that keeps the coordinator from working."""
         self._resident.state()
 
     @ray.method(concurrency_group="questions")
     def specification(self) -> FederationSpecification:
-        """Return what it was launched with."""
+        """Return the specification that it was launched with."""
         return self._at_work.specification
 
     @ray.method(concurrency_group="questions")
@@ -152,10 +152,10 @@ CoordinatorActor = _remote(
 
 
 class RemoteWriter:
-    """What a ``Writer`` is in the coordinator's process, from another one. Progress is heard from afar."""
+    """Calls the ``Writer`` in the coordinator's process from another one, and passes its notices to a listener."""
 
     def __init__(self, handle: Any, store: ObjectStore, listener: Listener) -> None:
-        """``handle``: of the coordinator's actor."""
+        """``handle`` is that of the coordinator's actor."""
         self._handle = handle
         self._store = store
         self._listener = listener
@@ -178,14 +178,14 @@ class RemoteWriter:
         return answer
 
     def carry_out(self, request_id: str, batch: BatchUntil) -> ErasureRequest:
-        """Wait until the request is closed, paused, or failed; or idle until its due date comes near."""
+        """Wait until the request is closed, paused or failed, or until it waits for its due date in a batch."""
         heard, is_left = self._hear(None, 0.0, _PASSING), batch == "until_due"
         while True:
             request = self.request(request_id)
             if request.shown is not request.state or not request.state.is_open or (heard.idle and is_left):
                 self._tell(self._hear(heard.upto, 0.0))
                 return request
-            # In a batch window the coordinator is idle as well: who did not wait for news would ask without a pause.
+            # In a batch window the coordinator is idle as well: waiting for notices keeps this loop from spinning.
             heard = self._tell(self._hear(heard.upto, LISTENING_SECONDS, _PASSING, until_idle=is_left))
 
     def readmit(self, readmission: Readmission, names: DigestSet) -> Readmission:
@@ -209,7 +209,7 @@ class RemoteWriter:
         return answer
 
     def _follow(self, call: Callable[[], Any]) -> Any:
-        """Return what the call gives, telling the listener what happens meanwhile."""
+        """Return the call's result, passing notices to the listener meanwhile."""
         heard = self._hear(None, 0.0)
         answer = call()
         while True:
@@ -219,7 +219,7 @@ class RemoteWriter:
                 try:
                     return unwrapped(answer)
                 except (ActorUnavailableError, ActorDiedError):
-                    answer = call()  # started anew: it goes on where the journal ends, and may be asked again
+                    answer = call()  # it was restarted and continues from the journal, so the call may be repeated
             heard = self._tell(self._hear(heard.upto, LISTENING_SECONDS))
 
     def _hear(
@@ -246,9 +246,10 @@ def patiently(
     patience_seconds: float = PATIENCE_SECONDS,
     answer_seconds: float = ANSWER_SECONDS,
 ) -> Any:
-    """Return what a call to the coordinator gives; asked again while it is started anew or is in ``passing`` trouble.
+    """Return the result of a call to the coordinator; repeat it during a restart and after errors in ``passing``.
 
-    Raises what the coordinator raised, ``Unavailable`` when it does not come back, or gives no answer for so long.
+    Raises what the coordinator raised, and ``Unavailable`` when it is not back after ``patience_seconds`` or a call has
+    no answer after ``answer_seconds``.
     """
     until = monotonic() + patience_seconds
     while True:
@@ -257,8 +258,8 @@ def patiently(
         except GetTimeoutError as error:
             raise Unavailable(
                 f"the coordinator gives no answer, {answer_seconds:g} seconds now",
-                "Its machine is very busy, or its process (ray::CoordinatorShell) is stopped: let it go on with"
-                " 'kill -CONT', or run 'sisa stop' and 'sisa launch'; nothing that was accepted is lost, and a request"
+                "Its machine is very busy, or its process (ray::CoordinatorShell) is suspended. Resume the process with"
+                " 'kill -CONT', or run 'sisa stop' and 'sisa launch'. Nothing that was accepted is lost, and a request"
                 " may be repeated under its --request-id.",
             ) from error
         except passing:
@@ -270,13 +271,13 @@ def patiently(
             if monotonic() > until:
                 raise Unavailable(
                     "the coordinator does not answer",
-                    "Look at 'ray status'; 'sisa launch' starts it anew, and nothing that was accepted is lost.",
+                    "Check 'ray status', and restart it with 'sisa launch'. Nothing that was accepted is lost.",
                 ) from error
         sleep(_RETRY_SECONDS)
 
 
 def unwrapped(answer: Any, timeout_seconds: float | None = None) -> Any:
-    """Return the answer; what the actor raised is raised as itself, ``GetTimeoutError`` where it takes longer."""
+    """Return the answer, or raise what the actor raised. Raises ``GetTimeoutError`` after ``timeout_seconds``."""
     try:
         return ray.get(answer, timeout=timeout_seconds)
     except RayTaskError as error:

@@ -1,6 +1,6 @@
 """Launching, finding and stopping a federation's coordinator.
 
-Two federations of one name have two stores, and so two namespaces: their coordinators never meet.
+Two federations with the same name have different stores, and so different Ray namespaces: their coordinators are apart.
 """
 
 from __future__ import annotations
@@ -58,11 +58,11 @@ _READY_SECONDS: Final = 300.0
 _RETRY_SECONDS: Final = 0.5
 
 _STOP_SECONDS: Final = 60.0
-"""How long the present step of a coordinator that is stopped may take; then it is ended in the middle of it."""
+"""How long a coordinator that is being stopped may take to finish its step before its process is ended."""
 
 
 _OURS: Final = "shards."
-"""How an import path begins to a model that comes with this system."""
+"""How the import path of a model begins that comes with this system."""
 
 
 def namespace_of(specification: FederationSpecification, store: ObjectStore) -> str:
@@ -75,11 +75,11 @@ def _mark(store: ObjectStore) -> str:
 
 
 def launch_coordinator(specification: FederationSpecification) -> Launched:
-    """Start the federation's coordinator on its Ray cluster, or find it at work; return where it is.
+    """Start the federation's coordinator on its Ray cluster, or find it running; return where it is.
 
-    With ``[cluster] address = "local"`` a Ray head of its own is started on this machine, and outlives this process.
+    With ``[cluster] address = "local"`` this starts a Ray head on this machine, which outlives this process.
 
-    A partition key that the specification gives is kept in the store, where the coordinator reads it.
+    A partition key in the specification is written to the store, where the coordinator reads it.
 
     Raises ``Conflict`` when a coordinator is at work under another specification or of another release, the store
     belongs to another federation or is a copy that names the original's coordinator, ``Invalid`` when no node can hold
@@ -100,7 +100,7 @@ def launch_coordinator(specification: FederationSpecification) -> Launched:
     try:
         worker_count(specification.cluster, specification.partition.shards)
         handle = _named(namespace)
-        if handle is not None:  # of this store, or of one that has its name on another machine or server
+        if handle is not None:  # the coordinator of this store, or of one with the same name on another machine
             refuse_other_release(handle)
             _check_own(handle, store, namespace)
         else:
@@ -125,10 +125,10 @@ def launch_coordinator(specification: FederationSpecification) -> Launched:
 
 
 def differing_parts(at_work: FederationSpecification, wanted: FederationSpecification) -> tuple[str, ...]:
-    """Return the settings and tables in which two specifications would have a coordinator do different things.
+    """Return the settings and tables whose difference between two specifications matters to a coordinator.
 
-    ``[serve]`` is for replicas. Where the file lies matters only for what is found from there: places, and a model's
-    code.
+    ``[serve]`` concerns replicas only. The file's folder matters only where something is found relative to it: places,
+    and a model's code.
     """
     one, other = _acted_on(at_work), _acted_on(wanted)
     return tuple(part.name for part in fields(one) if getattr(one, part.name) != getattr(other, part.name))
@@ -139,8 +139,8 @@ def find_coordinator(
 ) -> RemoteWriter | None:
     """Return the coordinator at work on the federation in ``store``, having joined its Ray; None when there is none.
 
-    ``who`` is what this process is called. Raises ``OtherRelease`` when the coordinator runs another one, ``Conflict``
-    when it is that of another store, of which this one is a copy.
+    ``who`` names this process in errors. Raises ``OtherRelease`` when the coordinator runs another release,
+    ``Conflict`` when it is the coordinator of another store, of which this one is a copy.
     """
     record = read_record(store)
     if record is None:
@@ -155,7 +155,7 @@ def find_coordinator(
 
 
 def is_at_work(store: ObjectStore) -> bool:
-    """Return whether the federation's coordinator answers, of whichever release, having joined its Ray.
+    """Return whether the federation's coordinator answers, regardless of its release, having joined its Ray.
 
     Raises ``Conflict`` when it is the coordinator of another store, of which this one is a copy.
     """
@@ -170,8 +170,8 @@ def is_at_work(store: ObjectStore) -> bool:
 def stop_coordinator(store: ObjectStore) -> bool:
     """End the coordinator after its present step, and the Ray head started for it; return whether there was one.
 
-    What was accepted is carried out by whoever writes next. Raises ``Conflict``, and ends nothing, when it is the
-    coordinator of another store, of which this one is a copy.
+    The next writer carries out what was accepted. Raises ``Conflict``, and ends nothing, when it is the coordinator of
+    another store, of which this one is a copy.
     """
     record = read_record(store)
     if record is None:
@@ -183,10 +183,10 @@ def stop_coordinator(store: ObjectStore) -> bool:
             _check_own(handle, store, record.namespace)
         except (Unavailable, OtherRelease):
             if not is_place_on_record(store):
-                raise  # it may be another store's, and does not say which one is its own
+                raise  # it may be another store's coordinator, and does not say which store it writes
         ray.wait([handle.stop.remote()], timeout=_STOP_SECONDS)
         ray.kill(handle, no_restart=True)
-    if record.head is not None or not was_joined:  # who is part of the cluster for other reasons stays
+    if record.head is not None or not was_joined:  # a process that had joined this cluster before stays in it
         leave_ray()
     if record.head is not None and (handle is not None or is_place_on_record(store)):
         stop_head(record.head)
@@ -196,10 +196,10 @@ def stop_coordinator(store: ObjectStore) -> bool:
 
 
 def adopt_copy(store: SealedStore, reason: str, now: datetime, own_id: str) -> Adoption:
-    """Make the store, a copy, a federation of its own that may be written and launched; return what is recorded of it.
+    """Make a copy of a store a federation of its own, which may be written and launched; return the adoption's record.
 
     The original and its coordinator are left alone. Raises ``Invalid`` for a bad reason, ``Conflict`` when the store is
-    no copy, ``Unavailable`` when the coordinator that it names is there and does not say which store it writes.
+    not a copy, ``Unavailable`` when the coordinator that it names runs and does not say which store it writes.
     """
     check_reason(reason)
     refuse_restoring(store)
@@ -213,7 +213,7 @@ def adopt_copy(store: SealedStore, reason: str, now: datetime, own_id: str) -> A
         )
     if record is not None and _is_launched_here(record, store, by_place=not is_copied):
         raise Conflict(
-            "this store is no copy: the coordinator that it names was launched on it",
+            "this store is not a copy: the coordinator that it names was launched on it",
             "Run 'sisa stop' to end that coordinator.",
             store=store.location,
         )
@@ -222,12 +222,12 @@ def adopt_copy(store: SealedStore, reason: str, now: datetime, own_id: str) -> A
     with store.exclusive("writer", holder=holder("adopt", now)):
         own_keys(store, take=True)
         record_adoption(store, adoption)
-        take_place(store, own_id)  # last: a copy stays one until the adoption is on record
+        take_place(store, own_id)  # last, so that the store counts as a copy until the adoption is recorded
     return adoption
 
 
 def _acted_on(specification: FederationSpecification) -> FederationSpecification:
-    """Return what a coordinator acts on: places in full, nothing of serving, the folder only for code of one's own."""
+    """Return what a coordinator acts on: full paths, nothing about serving, the folder only for the user's own code."""
     whole, witness = partial(_whole, specification.folder), specification.receipts.witness
     return replace(
         specification,
@@ -241,7 +241,7 @@ def _acted_on(specification: FederationSpecification) -> FederationSpecification
 
 
 def _whole(folder: Path, place: str) -> str:
-    """Return a path as it is found from ``folder``, an address as it is."""
+    """Return a path made absolute from ``folder``, or an address unchanged."""
     return place if "://" in place else os.path.normpath(folder / Path(place).expanduser())
 
 
@@ -254,7 +254,7 @@ def _join(specification: FederationSpecification) -> Head | None:
     head = start_head(specification.cluster.labels)
     until = monotonic() + _JOIN_SECONDS
     try:
-        while True:  # its door is open before there is somebody behind it
+        while True:  # its port is open before it can answer
             try:
                 join_ray(ClusterSettings(address=head.address))
             except Unavailable:
@@ -289,9 +289,10 @@ def _named(namespace: str) -> Any | None:
 
 
 def _is_launched_here(record: Launched, store: ObjectStore, *, by_place: bool) -> bool:
-    """Return whether the coordinator writes ``store``; where it is gone, whether it has said so, if that counts.
+    """Return whether the coordinator writes ``store``.
 
-    Raises ``Unavailable`` when it is there and does not answer.
+    If it is gone, the place that it recorded decides, but only with ``by_place``. Raises ``Unavailable`` when it runs
+    and does not answer.
     """
     was_joined = ray.is_initialized()
     handle = _handle(record)
@@ -312,7 +313,7 @@ def _is_launched_here(record: Launched, store: ObjectStore, *, by_place: bool) -
 def _check_own(handle: Any, store: ObjectStore, namespace: str) -> None:
     """Raise ``Conflict`` when the actor writes another store than ``store``, ``Unavailable`` when it does not answer.
 
-    One of a release that cannot be asked is judged by its namespace, which follows from where its store was.
+    For a release that cannot be asked, the namespace decides, which is derived from the place of its store.
     """
     if _release_of(handle) == EARLIER:
         if not namespace.endswith(_mark(store)):
@@ -323,9 +324,9 @@ def _check_own(handle: Any, store: ObjectStore, namespace: str) -> None:
 
 
 def _place(specification: FederationSpecification) -> dict[str, Any]:
-    """Return where the actor has to be: on a node with the labels, else beside a store in a folder of this node.
+    """Return where the actor has to run: on a node with the labels, or else on this node if the store is a folder.
 
-    With labels a store in a folder is one that all nodes share which have them.
+    With labels, a store in a folder must be on a disk that all nodes with these labels share.
     """
     if specification.cluster.labels or is_on_s3(specification.store):
         return selecting(specification.cluster.labels)
@@ -334,7 +335,7 @@ def _place(specification: FederationSpecification) -> dict[str, Any]:
 
 
 def _await_ready(handle: Any) -> None:
-    """Raise what keeps the coordinator from working, and end it then."""
+    """Wait until the coordinator is ready; if an error keeps it from working, end it and raise that error."""
     try:
         patiently(handle.ready.remote, answer_seconds=_READY_SECONDS)
     except SisaError:
@@ -343,7 +344,7 @@ def _await_ready(handle: Any) -> None:
 
 
 def refuse_other_release(handle: Any, who: str = "command") -> None:
-    """Raise ``OtherRelease`` when the coordinator runs another one: what is sent would mean something else there."""
+    """Raise ``OtherRelease`` when the coordinator runs another release, where the same values may differ in meaning."""
     refuse_other(
         f"the coordinator at work runs another release than this {who}",
         **{"coordinator": _release_of(handle), who: own_release()},
@@ -351,11 +352,11 @@ def refuse_other_release(handle: Any, who: str = "command") -> None:
 
 
 def _release_of(handle: Any) -> str:
-    """Return what the coordinator's process says of its release, in every release and in every state.
+    """Return the release that the coordinator's process reports; works for every release and in every state.
 
-    Asked before anything else. By a method of ours an older process would end: a handle has the methods that are known
-    here, and Ray does not recover from one that the actor does not have. The argument is named, because of a class that
-    cannot be loaded here Ray knows no places.
+    This is the first call to a coordinator. A method of our own could end an older process: a handle has the methods
+    that this process knows, and Ray does not recover from a call to one that the actor lacks. The argument is passed by
+    name, because Ray does not know the signatures of a class that it cannot load here.
     """
     try:
         said: str = patiently(lambda: handle.__ray_call__.remote(fn=said_by))

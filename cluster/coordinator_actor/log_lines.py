@@ -1,9 +1,9 @@
-"""Log lines: what a coordinator or a server did, one JSON object a line, without personal data.
+"""Log lines: what a coordinator or a server did, one JSON object per line, without personal data.
 
-Logs outlive every erasure, and nobody purges them. So a line holds fields of a fixed list only, each of which is a
-number, a moment, or a word of ours; a request is named by its id, which its sender chose not to be a name. Not written
-are texts of errors that may quote data (``Invalid``, ``Corrupt``, errors of a model's own code) and remarks: these are
-told to people, and the store keeps them with the request.
+Logs outlive every erasure, and nobody purges them. So a line holds only fields from a fixed list, each of which is a
+number, a time or a word of this system; it names a request by its id, which must not be a person's name. Two things are
+left out: remarks, and the texts of errors that may quote data (``Invalid``, ``Corrupt``, errors in a model's own code).
+Callers see those, and the store keeps them with the request.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ FIELDS: Final = frozenset(
         *("kind", "fact", "role", "token_id", "method", "route", "status", "http_request_id"),
     }
 )
-"""All that a line may hold; whoever adds one answers for it that it says nothing of a person."""
+"""Every field that a line may have. A new field must not be able to hold personal data."""
 
 MOST_REQUESTS: Final = 20
-"""Request ids in one line; of more only the number."""
+"""Most request ids in one line; the line only counts the others."""
 
 _IN_WORK: Final = frozenset({RequestState.QUARANTINED, RequestState.RETRAINING})
 
 _SYSTEM: Final = (Fenced, OutcomeUnknown, Unavailable)
-"""Errors that speak of stores, locks and clusters, and never quote data."""
+"""Errors about stores, locks and clusters, which never quote data."""
 
 Value = str | int | float | bool | Sequence[str] | Sequence[int]
 
 
 class LogLines:
-    """Writes the lines of one federation. From any thread; a stream that is lost stops no work."""
+    """Writes the lines of one federation, from any thread. A broken stream stops no work."""
 
     def __init__(self, federation: str, clock: Clock, stream: TextIO) -> None:
         self._federation = federation
@@ -60,7 +60,7 @@ class LogLines:
             self._stream.flush()
 
     def hear(self, notice: Notice) -> None:
-        """Write what a notice says, if that is worth keeping. Implements ``coordinator.ports.Listener``."""
+        """Write a line for a notice that is worth logging. Implements ``coordinator.ports.Listener``."""
         match notice:
             case RequestMoved(request=request):
                 self._moved(request)
@@ -95,7 +95,7 @@ class LogLines:
         )
 
     def _requests(self) -> dict[str, Value]:
-        """Return the requests for which the work is done."""
+        """Return the requests that are being worked on."""
         with self._lock:
             ids = list(self._in_work)
         more = {"more_requests": len(ids) - MOST_REQUESTS} if len(ids) > MOST_REQUESTS else {}

@@ -1,9 +1,9 @@
-"""Metrics: what monitoring may see of a federation. No Ray in here: ``ray_metrics`` hands it on.
+"""Metrics: what monitoring may see of a federation. No Ray in here: ``ray_metrics`` exports them.
 
-Few series on purpose: a federation's name, a request's state and a token's role are the only labels, so that nothing
-here names a request, a person, a token or a data point. Gauges follow from the state alone and are right again at once
-after a restart; the histograms count each request in the process that saw it happen. Moments are exported as moments
-(seconds since 1970), not as ages: an age would be wrong as soon as nobody tells it any more.
+There are few series on purpose: a federation's name, a request's state and a token's role are the only labels, so that
+no metric names a request, a person, a token or a data point. Gauges are computed from the state alone and are right
+immediately after a restart; histograms count each request in the process that handled it. Times are exported as seconds
+since 1970, not as ages: an age would be wrong as soon as the process stops exporting it.
 """
 
 from __future__ import annotations
@@ -113,18 +113,18 @@ METRICS: Final = (
     *(GENERATION, FLOOR, CONSTITUENTS, SERVING, TAINTED, POINTS),
     *(JOURNAL, LAST_PURGE, TROUBLED, SHOWN, STORE_OBJECTS, STORE_BYTES),
 )
-"""What a coordinator tells."""
+"""The metrics of a coordinator."""
 
 REPLICA_METRICS: Final = (API_READY, TOKEN_EXPIRES)
-"""What each replica of the API tells."""
+"""The metrics of each replica of the API."""
 
 
 _MOST_REMEMBERED: Final = 100_000
-"""Measurements that are not repeated: more than a state holds at a time."""
+"""How many measured requests are remembered, so that none is measured twice: more than a state holds at a time."""
 
 
 class Meter(Protocol):
-    """Takes values, and hands them to whoever collects them."""
+    """Takes values and passes them to the monitoring system."""
 
     def set(self, metric: Metric, value: float, labels: Mapping[str, str]) -> None:
         """Take the present value of a gauge."""
@@ -143,14 +143,14 @@ class Gauges:
         self._meter = meter
         self._clock = clock
         self._since = clock.now()
-        """What happened earlier was measured by an earlier process, or was seen by nobody."""
+        """Earlier events are not measured: an earlier process has measured them, or none was running."""
         self._measured: dict[tuple[str, RequestState], None] = {}  # under ``_lock``
         self._lock = Lock()
 
     def show(
         self, state: FederationState, *, journal_entries: int, troubled: bool, size: StoreSize | None = None
     ) -> None:
-        """Tell all that ``state`` says; ``size``: of the store, None where it is not known yet."""
+        """Export everything that follows from ``state``, and the store's ``size``: None where it is not known yet."""
         for metric, value in _values(state):
             self._set(metric, value)
         for request_state, count in _by_state(state).items():
@@ -165,7 +165,7 @@ class Gauges:
         self._set(SHOWN, self._clock.now().timestamp())
 
     def measure(self, request: ErasureRequest) -> None:
-        """Measure, once, how long the request took to what it has reached since this process began."""
+        """Measure, once per request, how long it took to reach a state that it reached since this process began."""
         self._measure(SECONDS_TO_SAFE, RequestState.QUARANTINED, request)
         self._measure(SECONDS_TO_COMPLETE, RequestState.COMPLETE, request)
 
@@ -176,7 +176,7 @@ class Gauges:
         at, key = request.times.get(reached.value), (request.request_id, reached)
         if at is None or (moment := datetime.fromisoformat(at)) < self._since:
             return
-        with self._lock:  # those who hear of it and those who see it are different threads
+        with self._lock:  # notices and reports come from different threads
             if key in self._measured:
                 return
             self._measured[key] = None
@@ -186,7 +186,7 @@ class Gauges:
 
 
 class ReplicaGauges:
-    """What one replica of a federation's API tells."""
+    """The metrics of one replica of a federation's API."""
 
     def __init__(self, federation: str, meter: Meter, clock: Clock) -> None:
         self._labels = {"federation": federation}
@@ -207,10 +207,10 @@ class ReplicaGauges:
 
 
 def tainted(state: FederationState) -> tuple[ShardId, ...]:
-    """Return the shards whose served checkpoint has not seen exactly what is in its slices now. There must be none.
+    """Return the shards whose served checkpoint has not seen exactly what its slices hold now; there must not be any.
 
-    Asked of the lineages (E8), not of what the state says of itself: chains are cut where lineages differ, and this is
-    how monitoring would see that one was not.
+    This compares the lineages (E8) instead of trusting the state: chains are cut where lineages differ, and this metric
+    would show one that was not.
     """
     found = []
     for constituent in servable(state):
@@ -242,7 +242,7 @@ def _values(state: FederationState) -> Iterator[tuple[Metric, float]]:
 
 
 def _by_state(state: FederationState) -> dict[RequestState, int]:
-    """Return how many requests are in each state, those with none included: a series that ends would keep its value."""
+    """Return the number of requests in each state, zeros included: a series that ends would keep its last value."""
     ended = state.ended
     counts = Counter(request.shown for request in state.requests)
     counts.update(
@@ -264,7 +264,7 @@ def _is_awaited(request: ErasureRequest) -> bool:
 
 
 def _begun(request: ErasureRequest) -> float:
-    """Return when the clock of the request began to run: a pause ends before anything is done."""
+    """Return when the request's clock began to run: at its release where it was paused, since then nothing was done."""
     return _moment(request.holds[-1].released_at if request.holds else request.received_at)
 
 

@@ -1,4 +1,4 @@
-"""What is seen of a coordinator from outside: metrics and log lines. No Ray in here."""
+"""What a coordinator shows to monitoring: metrics and log lines. No Ray in here."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ REPORT_SECONDS: Final = 5.0
 
 
 class Observer:
-    """Receives what a coordinator does and how things stand. What it does changes nothing."""
+    """Receives a coordinator's notices, errors and state, and has no influence on its work."""
 
     def __init__(self, gauges: Gauges, lines: LogLines) -> None:
         self._gauges = gauges
@@ -25,7 +25,7 @@ class Observer:
     def hear(self, notice: Notice) -> None:
         """Record progress."""
         self._lines.hear(notice)
-        if isinstance(notice, RequestMoved):  # by the time things are shown, it may have left the state
+        if isinstance(notice, RequestMoved):  # by the next report the request may have left the state
             self._gauges.measure(notice.request)
 
     def trouble(self, error: SisaError) -> None:
@@ -33,5 +33,5 @@ class Observer:
         self._lines.trouble(error)
 
     def show(self, state: FederationState, *, journal_entries: int, troubled: bool, size: StoreSize | None) -> None:
-        """See how things stand."""
+        """Report the present state."""
         self._gauges.show(state, journal_entries=journal_entries, troubled=troubled, size=size)

@@ -1,9 +1,9 @@
-"""Which store a coordinator writes, and how another process makes sure that it is its own. No Ray in here.
+"""Which store a coordinator writes, and how another process checks that it is the caller's store. No Ray in here.
 
-``control/coordinator`` travels with a copied store, so a copy names the original's coordinator. Paths and addresses do
-not tell the two apart: one store has several names (a mount, another endpoint), and two stores may share one. So the
-caller draws a nonce, the coordinator writes it into its store, and the caller looks for it in its own. A copy is only
-ever read.
+``control/coordinator`` is copied along with a store, so that a copy names the original's coordinator. Paths and
+addresses cannot distinguish the two: one store may have several names (a mount, another endpoint), and two stores may
+share one. So the caller draws a nonce, the coordinator writes it into its store, and the caller looks for it in the
+caller's own store. A copy is never written.
 
 control/coordinator-proof     the nonces last written, and the coordinator's own name for its store
 control/adoptions             when and why this store, a copy, was made a federation of its own
@@ -29,7 +29,7 @@ PROOF_KEY: Final = object_key("control/coordinator-proof")
 _ADOPTIONS_KEY: Final = object_key("control/adoptions")
 
 _MOST_NONCES: Final = 256
-"""Callers that may ask between one caller's question and its look into the store."""
+"""How many other callers may ask before one caller has looked for its nonce in the store."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,19 +41,19 @@ class Shown:
     place: str
     """Its store, as ``place_name`` names it."""
     is_written: bool
-    """Whether the nonce is in its store now; the disk may be full, or its credentials expired."""
+    """Whether the nonce is in its store now; writing fails when the disk is full or its credentials have expired."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Adoption:
-    """A copy has become a federation of its own."""
+    """Record of a copy that became a federation of its own."""
 
     id: str
     at: str
     """When, in UTC."""
     reason: str
     original: str
-    """Namespace of the coordinator that the copy named; empty: it named none, and had the original's keys."""
+    """Namespace of the coordinator that the copy named; empty: it did not name one, and used the original's keys."""
 
 
 class Prover:
@@ -96,7 +96,7 @@ def check_shown(shown: Shown, nonce: str, store: ObjectStore) -> None:
 
 
 def is_place_on_record(store: ObjectStore) -> bool:
-    """Return whether the coordinator that was launched last called its store what ``store`` is called here."""
+    """Return whether the coordinator that was launched last recorded the name for its store that ``store`` has here."""
     try:
         found = _proof(store).read()
     except Corrupt:
@@ -114,9 +114,9 @@ def is_copy(store: ObjectStore, theirs: str) -> Conflict:
 
 
 def record_adoption(store: ObjectStore, adoption: Adoption) -> None:
-    """Make a copy a federation of its own, durably: it names the original's coordinator no more.
+    """Make a copy a federation of its own, durably: it no longer names the original's coordinator.
 
-    To be called by who holds the writer lock. Interrupted, it may be repeated.
+    The caller holds the writer lock. May be repeated after an interruption.
     """
     record = RecordRegister(store=store, key=_ADOPTIONS_KEY, field_names=frozenset({"adoptions"}))
 

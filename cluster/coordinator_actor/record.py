@@ -1,9 +1,9 @@
-"""Where a coordinator was launched, and of which release it and the server are, as the store says it.
+"""Two records in the store: where a coordinator was launched, and which releases it and the server run.
 
-Neither says whether they live; both are read without Ray.
+They do not say whether these processes still run. Reading them does not need Ray.
 
 control/coordinator     where it was launched
-control/releases        of which release each is, as ``cluster.release.own_release`` says it
+control/releases        the release of each, as ``cluster.release.own_release`` reports it
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ class Launched:
     """Where a coordinator was launched."""
 
     address: str
-    """Of the Ray cluster, as other processes of this network reach it."""
+    """Address of the Ray cluster, as other processes on this network reach it."""
     namespace: str
     head: int | None
-    """Process of the Ray head that was started for it alone; None: the cluster was there before."""
+    """Process id of the Ray head that was started for it alone; None: the cluster existed before."""
 
 
 def read_record(store: ObjectStore) -> Launched | None:
@@ -47,7 +47,7 @@ def read_record(store: ObjectStore) -> Launched | None:
 
 
 def write_record(store: ObjectStore, launched: Launched) -> None:
-    """Put the record, or put it anew."""
+    """Write the record, replacing an earlier one."""
     payload = canonical_json(asdict(launched))
     try:
         store.put_if_absent(RECORD_KEY, payload)
@@ -56,7 +56,7 @@ def write_record(store: ObjectStore, launched: Launched) -> None:
 
 
 def note_release(store: ObjectStore, process: Literal["coordinator", "server"], *, is_there: bool) -> None:
-    """Note that the coordinator, or the server's replicas, run this process's release, or that they are no more."""
+    """Record that the coordinator, or the server's replicas, run this process's release, or that they have ended."""
     said = own_release() if is_there else None
     if noted_releases(store).get(process) == said:
         return
@@ -70,17 +70,17 @@ def note_release(store: ObjectStore, process: Literal["coordinator", "server"], 
 
 
 def noted_releases(store: ObjectStore) -> dict[str, str]:
-    """Return of which releases coordinator and server are; without those that are not there, or were not noted."""
+    """Return the recorded releases of coordinator and server, where they are recorded."""
     try:
         fields = _releases(store).read()
     except (Corrupt, Invalid):
-        return {}  # nothing but what is shown depends on it, and the next 'sisa launch' says more
+        return {}  # only displays depend on it, and the next 'sisa launch' reports the damage
     known = fields and fields["processes"]
     return {name: str(each) for name, each in known.items()} if isinstance(known, dict) else {}
 
 
 def releases_of(store: ObjectStore) -> dict[str, str]:
-    """Return the releases of this command, and of coordinator and server where there are some, as people read them."""
+    """Return the releases of this command and of a running coordinator and server, in the form for people."""
     noted = noted_releases(store)
     if read_record(store) is None:
         noted.pop("coordinator", None)

@@ -1,9 +1,9 @@
 """The resident coordinator: a federation's one writer, at work for as long as its process lives. No Ray in here.
 
-Three kinds of threads share one ``Writer``. Callers accept requests and ask for things; one thread removes points, so
-that nothing tainted is served a moment after a request was acknowledged, whatever else goes on; one thread trains,
-publishes, purges, and does what callers ask to be done there, one thing after another. Nothing is kept here that the
-store does not have: after a crash the next process begins where the journal ends.
+Three kinds of threads share one ``Writer``. Callers' threads accept requests and answer questions. One thread removes
+points, so that nothing tainted is served a moment after a request is acknowledged, regardless of other work. One thread
+trains, publishes, purges and does callers' jobs, one after another. All durable state is in the store: after a crash
+the next process continues from the end of the journal.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from shards.tombstones import DigestSet
 from storage.errors import Fenced, InvariantBroken, OutcomeUnknown, SisaError, Unavailable, WriterBusy
 
 MOST_NOTICES: Final = 1_000
-"""Notices that are kept for callers who follow the work; older ones are forgotten."""
+"""How many notices are kept for callers that follow the work; older ones are dropped."""
 
 RETRY_SECONDS: Final = 2.0
-"""After so long it is tried again to get hold of a store that is away, or of a writer lock that is taken."""
+"""How long to wait before the next attempt to reach a store that is away, or to take a writer lock that is held."""
 
 MOST_RETRY_SECONDS: Final = 300.0
-"""What fails again and again is tried again after twice as long each time, up to so long."""
+"""The wait doubles with each failure in a row, up to this."""
 
 STARTING_SECONDS: Final = 30.0
 """How long a caller waits for the writer to be ready."""
@@ -49,13 +49,13 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heard:
-    """Notices, and where to go on listening."""
+    """Notices, and where to continue listening."""
 
     notices: tuple[Notice, ...]
     upto: int
-    """To be given as ``after`` to hear what follows."""
+    """Pass it as ``after`` to receive the notices that follow."""
     idle: bool
-    """Whether all that may be done now is done."""
+    """Whether all work that may be done now is done."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,31 +65,31 @@ class _Job:
 
 
 class Resident:
-    """One federation's coordinator. Made at work; ``stop`` ends it."""
+    """One federation's coordinator. Its threads start when it is made and end with ``stop``."""
 
     def __init__(
         self, setup: Callable[[Callable[[Notice], None]], WriterSetup], observer: Observer | None = None
     ) -> None:
-        """``setup`` returns what writing takes, given who is to hear of progress; ``observer`` hears of it as well."""
+        """``setup`` returns what a writer needs, given a listener for its notices; ``observer`` receives them, too."""
         self._observer = observer
         self._setup = setup(self._hear)
         self._changed = Condition()
         """Guards all fields below but ``_threads``; the worker alone sets ``_is_settling`` back, without it."""
         self._notices: deque[tuple[int, Notice]] = deque(maxlen=MOST_NOTICES)
-        self._heard = int(self._setup.clock.now().timestamp() * 1e6)  # above the numbers of whoever was here before
+        self._heard = int(self._setup.clock.now().timestamp() * 1e6)  # above the numbers of any earlier coordinator
         self._numbers = count(self._heard + 1)
         self._writer: Writer | None = None
         self._is_settling = False
         self._last_writer: Writer | None = None
-        """The same, or while it starts anew and after its end the one before: it says what is durable."""
+        """The writer, or the last one while there is none: its state is the durable one."""
         self._jobs: deque[_Job] = deque()
         self._arrivals = 0
-        """Grows with everything that may give reason to work."""
+        """Count of events that may call for work."""
         self._settled = -1
-        """The arrivals after which all was done that may be done now."""
+        """Value of ``_arrivals`` up to which all work that may be done now is done."""
         self._trouble: SisaError | None = None
         self._failures = 0
-        """Attempts in a row that have failed."""
+        """Failed attempts in a row."""
         self._is_stopping = False
         self._threads = (
             Thread(target=self._work, name="sisa-work", daemon=True),
@@ -118,7 +118,7 @@ class Resident:
         return self._ready().request(request_id)
 
     def state(self) -> FederationState:
-        """Return the state as of the last durable event. Raises ``Unavailable`` while it starts."""
+        """Return the state as of the last durable event. Raises ``Unavailable`` while the coordinator starts."""
         return self._ready().state
 
     def train(self) -> None:
@@ -126,20 +126,20 @@ class Resident:
         self._in_turn(Writer.train)
 
     def verify(self, shards: Sequence[int] | None) -> Verification:
-        """Prove and scan, while nothing else is done. See ``Writer.verify``."""
+        """Verify the federation while no other work is done. See ``Writer.verify``."""
         return self._in_turn(lambda writer: writer.verify(shards))
 
     def hear(self, after: int | None, timeout_seconds: float, *, until_idle: bool = True) -> Heard:
-        """Return what has happened since ``after``, waiting for something to happen or for all work to be done.
+        """Return the notices since ``after``; wait for one, or until all work that may be done now is done.
 
-        Without ``until_idle`` it is waited for something to happen alone: work that waits for its time is no news.
-        Where that was said by a coordinator before this one, all that has happened since this one began. None: nothing
-        yet, but where to begin. Raises the error that keeps the coordinator from working, if any.
+        Without ``until_idle`` it waits for a notice alone. If ``after`` is from an earlier coordinator, all notices of
+        this one are returned; if it is None, no notices, only the number to begin with. Raises the error that keeps the
+        coordinator from working, if any.
         """
         with self._changed:
             if after is None:
                 return Heard(notices=(), upto=self._heard, idle=self._is_idle)
-            after = after if after <= self._heard else 0  # of one whose clock was ahead
+            after = after if after <= self._heard else 0  # from a coordinator whose clock was ahead
             self._changed.wait_for(
                 lambda: self._heard > after or (until_idle and self._is_idle) or self._trouble, timeout_seconds
             )
@@ -149,7 +149,7 @@ class Resident:
             return Heard(notices=notices, upto=self._heard, idle=self._is_idle)
 
     def stop(self) -> None:
-        """End the work after the present step and give the writer lock back; returns when that is done."""
+        """End the work after the present step and release the writer lock; returns when that is done."""
         with self._changed:
             self._is_stopping = True
             self._changed.notify_all()
@@ -164,7 +164,7 @@ class Resident:
         return self._settled == self._arrivals and not self._jobs and not self._is_settling
 
     def _is_news(self, was: int, *, writable: bool = False) -> bool:
-        """Whether something arrived after ``was``, and somebody can write if that is asked for, or all is over."""
+        """Whether something arrived after ``was`` (with ``writable``: and there is a writer), or all is stopping."""
         return self._is_stopping or (self._arrivals > was and not (writable and self._writer is None))
 
     def _ready(self) -> Writer:
@@ -187,7 +187,7 @@ class Resident:
         return result
 
     def _dismiss(self, writer: Writer) -> None:
-        """Let nobody use this writer again, which records no more: the thread that works starts again."""
+        """Withdraw this writer, which can no longer record anything: the work thread then opens another one."""
         with self._changed:
             if self._writer is writer:
                 self._writer = None
@@ -230,18 +230,18 @@ class Resident:
             try:
                 writer.quarantine()
                 seen = arrivals
-            except _AGAIN as error:  # the thread that works finds it out as well, and starts anew
+            except _AGAIN as error:  # the work thread meets it as well, and restarts
                 self._tell(error)
                 self._pause()
             except SisaError as error:
-                self._tell(error)  # it is on record with the requests; another arrival is another attempt
+                self._tell(error)  # it is recorded with the requests; the next arrival is another attempt
                 seen = arrivals
-            except Exception as error:  # noqa: BLE001  a thread that ends would leave the tainted in service
+            except Exception as error:  # noqa: BLE001  without this thread tainted constituents would stay in service
                 self._tell(_broken(error))
                 self._pause()
 
     def _work(self) -> None:
-        """Hold the writer lock and do what is to be done; start anew after what starting anew may cure."""
+        """Hold the writer lock and work; open another writer after an error that this may fix."""
         while not self._is_stopping:
             try:
                 with writing(self._setup, "launch") as writer:
@@ -249,17 +249,17 @@ class Resident:
                     self._serve(writer)
             except SisaError as error:
                 self._rest(error, is_curable=isinstance(error, _AGAIN))
-            except Exception as error:  # noqa: BLE001  a thread that ends would leave requests undone without a word
+            except Exception as error:  # noqa: BLE001  without this thread requests would silently stay open
                 self._rest(_broken(error), is_curable=True)
         with self._changed:
             self._writer = None
         self._refuse_jobs(Unavailable("the coordinator was stopped", "Launch it again."))
 
     def _rest(self, error: SisaError, *, is_curable: bool) -> None:
-        """Tell of the error, and wait until trying again makes sense: after a while, or when something arrives."""
+        """Report the error, and wait for the next attempt: for a while if it is curable, or until something arrives."""
         patience_seconds = self._fail(error)
         if isinstance(error, WriterBusy):
-            patience_seconds = RETRY_SECONDS  # looking costs nothing, and nobody says when the lock is free
+            patience_seconds = RETRY_SECONDS  # an attempt costs little, and nothing announces that the lock is free
         with self._changed:
             self._writer = None
             self._changed.wait_for(partial(self._is_news, self._arrivals), patience_seconds if is_curable else None)
@@ -272,13 +272,13 @@ class Resident:
             self._changed.notify_all()
 
     def _serve(self, writer: Writer) -> None:
-        """Do jobs and what is outstanding until told to stop. Raises what starting anew may cure."""
+        """Do jobs and outstanding work until ``stop`` is called. Raises errors that another writer may fix."""
         while not self._is_stopping:
             with self._changed:
                 arrivals = self._arrivals
                 if self._writer is not writer:
                     raise Unavailable(
-                        "the coordinator could not be sure of the journal's last entry and starts anew",
+                        "the coordinator could not be sure of the journal's last entry and is restarting",
                         "Try again in a moment.",
                     )
                 job = self._jobs.popleft() if self._jobs else None
@@ -296,7 +296,7 @@ class Resident:
                 self._changed.wait_for(partial(self._is_news, arrivals), self._until(wakes))
 
     def _until(self, moment: datetime | None) -> float | None:
-        """Return the seconds until ``moment``; None: nothing but an arrival gives reason to work."""
+        """Return the seconds until ``moment``; None: only an arrival calls for work."""
         return None if moment is None else max(0.0, (moment - self._setup.clock.now()).total_seconds())
 
     def _do(self, job: _Job, writer: Writer) -> None:
@@ -309,24 +309,24 @@ class Resident:
             job.outcome.set_exception(error)
 
     def _settle(self, writer: Writer) -> datetime | None:
-        """Do what is outstanding; what keeps the work from going on is told to those who ask, until it goes on."""
+        """Do the outstanding work. An error that stops it is shown to callers until the work continues."""
         owed = _open_requests(writer.state)
         try:
             wakes = writer.settle(hurry=False)
         except _AGAIN:
             raise
         except SisaError as error:
-            # A person has to mend it, or nodes have to come back; nobody may be there to say that they have.
+            # A person has to fix it, or nodes have to come back; retry, because no event may announce either.
             return self._setup.clock.now() + timedelta(seconds=self._fail(error))
         finally:
             if owed - _open_requests(writer.state):
-                self._setup.workers.release()  # what workers had in memory of the erased ends with them (E12)
+                self._setup.workers.release()  # erased data in the workers' memory ends with them (E12)
         with self._changed:
             self._trouble, self._failures = None, 0
         return wakes
 
     def _fail(self, error: SisaError) -> float:
-        """Tell of the error; return after how many seconds to try again, if trying again may help."""
+        """Report the error; return how many seconds to wait before the next attempt."""
         self._tell(error)
         with self._changed:
             self._trouble = error
@@ -336,7 +336,7 @@ class Resident:
         return patience_seconds
 
     def _report(self, observer: Observer) -> None:
-        """Show how things stand, now and then, and once more at the end."""
+        """Report the state to the observer every few seconds, and once more at the end."""
         count = StoreCount(self._setup.store, self._setup.clock)
         size = None
         while True:
@@ -348,8 +348,8 @@ class Resident:
                 observer.show(writer.state, journal_entries=writer.journal_entries, troubled=is_troubled, size=size)
             if is_over:
                 return
-            if writer is not None:  # before there is one, a new store is empty
-                size = count.step()  # after the report: a store that is away takes its time
+            if writer is not None:  # until then a new store is empty
+                size = count.step()  # after the report, because a store that is away is slow to fail
 
     def _tell(self, error: SisaError) -> None:
         if self._observer is not None:
@@ -372,8 +372,8 @@ def _open_requests(state: FederationState) -> frozenset[str]:
 
 
 def _broken(error: Exception) -> InvariantBroken:
-    """Return an error for what nobody foresaw; its own text may hold a person's data and is left out."""
+    """Return an error for an unforeseen exception, without its text, which may hold personal data."""
     return InvariantBroken(
         f"the coordinator met an error that it does not know: {type(error).__name__}",
-        "This is a bug: please report it; the coordinator tries again.",
+        "This is a bug: please report it. The coordinator tries again.",
     )

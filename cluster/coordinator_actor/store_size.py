@@ -1,7 +1,7 @@
 """How much a store holds. No Ray in here.
 
-Counted a piece at a time, so that a thread that reports on other things as well is not held up by a store of a million
-objects; and once an hour, because every thousand objects cost a request on S3.
+The count proceeds a piece at a time, so that a store of a million objects does not hold up the thread's other reports;
+and it runs once an hour, because every thousand objects cost a request on S3.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ class StoreCount:
         self._begins_at = clock.monotonic()
 
     def step(self) -> StoreSize | None:
-        """Count the next piece, where a count is due; return what the last complete one found (None: there was none).
+        """Count the next piece if a count is due; return the result of the last complete count, None before the first.
 
-        A store that cannot be listed now ends the count; the next one begins as late as after a complete one.
+        A store that cannot be listed ends the count; the next one begins as much later as after a complete one.
         """
         if self._clock.monotonic() >= self._begins_at:
             try:

@@ -1,4 +1,4 @@
-"""The ensemble as it may be served: constituents loaded, asked together, aggregated.
+"""The ensemble that may be served: it loads the constituents, asks them all and aggregates their answers.
 
 Shape legend: K constituents, N points, F features, C classes.
 """
@@ -38,13 +38,13 @@ class Ensemble:
 
     generation: int
     shards: int
-    """S: constituents there are; those not loaded abstain."""
+    """S: the number of shards; constituents that are not loaded abstain."""
     learner: Learner[Any] = field(repr=False)
     constituents: tuple[Any, ...] = field(repr=False)
-    """The learner's states, one a constituent."""
+    """The learner's states, one per constituent."""
     rule: Rule
     checkpoints: tuple[tuple[ShardId, Sha256], ...] = ()
-    """Which checkpoint of which shard each constituent is."""
+    """Shard and checkpoint of each constituent."""
 
     @classmethod
     def load(
@@ -54,10 +54,11 @@ class Ensemble:
         specification: FederationSpecification,
         loaded: Ensemble | None = None,
     ) -> Ensemble:
-        """Return the ensemble that ``state`` says may be served; what ``loaded``, of this specification, has is shared.
+        """Return the ensemble that may be served according to ``state``.
 
-        Raises ``Invalid`` when nothing was trained yet, ``Unavailable`` when every constituent abstains, ``Conflict``
-        when the model's code is not what it was trained with, ``Corrupt`` when a checkpoint is missing or damaged.
+        Constituents that ``loaded`` holds, an ensemble of the same specification, are not read again. Raises
+        ``Invalid`` when nothing was trained yet, ``Unavailable`` when every constituent abstains, ``Conflict`` when the
+        model's code differs from the one that it was trained with, ``Corrupt`` when a checkpoint is missing or damaged.
         """
         if state.generation == 0 or state.data is None:
             raise Invalid("the federation is not trained yet", "Run 'sisa train'.", federation=state.name)
@@ -66,7 +67,7 @@ class Ensemble:
             raise Invalid("no data points are left: there is nothing to predict with", "Train on other data.")
         if not current:
             raise Unavailable(
-                f"none of {len(state.shards)} constituents can answer: all of them are being trained anew",
+                f"none of {len(state.shards)} constituents can answer: all of them are being retrained",
                 "Run 'sisa train', or wait for it to finish.",
             )
         named = tuple((each.shard, each.checkpoint.sha256) for each in current)
@@ -102,10 +103,10 @@ class Ensemble:
         manifest: CodeManifest | None = None,
         loaded: Ensemble | None = None,
     ) -> Ensemble:
-        """Return the ensemble of these checkpoints, whose bytes ``read`` gives; what ``loaded`` has is shared.
+        """Return the ensemble of these checkpoints, whose bytes ``read`` returns; see ``load`` for ``loaded``.
 
-        Raises ``Conflict`` when the model's code is not ``code``, or not made of what ``manifest`` says, which they
-        were trained with.
+        Raises ``Conflict`` when the model's code differs from ``code``, or its parts from ``manifest``: the code and
+        parts with which the checkpoints were trained.
         """
         make_importable(specification.folder)
         set_numerics(specification.cluster.threads_per_worker, "cpu")
@@ -135,14 +136,14 @@ class Ensemble:
     def answer(self, features_NF: npt.NDArray[np.float32]) -> Aggregated:
         """Return the aggregated prediction for scaled features.
 
-        Raises ``ModelFailed``, with the place of the first data point that the model has no answer for, and
-        ``Unavailable`` when the memory does not suffice.
+        Raises ``ModelFailed`` with the position of the first data point on which the model fails, and ``Unavailable``
+        when there is too little memory.
         """
         try:
             probabilities_KNC = self._probabilities(features_NF)
         except MemoryError:
             raise Unavailable(
-                "the memory does not suffice to answer these data points", "Ask for fewer at a time."
+                "there is not enough memory to answer these data points", "Ask for fewer at a time."
             ) from None
         except Exception as error:  # noqa: BLE001  the model is the user's code, and its errors may quote data points
             raise self._failed(features_NF, f"the model's code raises {type(error).__name__}") from None
@@ -155,7 +156,7 @@ class Ensemble:
         return np.stack([self.learner.probabilities(state, features_NF) for state in self.constituents])
 
     def _failed(self, features_NF: npt.NDArray[np.float32], fact: str) -> ModelFailed:
-        """Return the error for data points with one among them that the model fails on, found by halving."""
+        """Return the error for data points one of which the model fails on; the halving below finds it."""
         start, stop = 0, len(features_NF)
         while stop - start > 1:
             middle = (start + stop) // 2
@@ -178,7 +179,7 @@ def _manifest(store: ObjectStore, width: int, configuration: Configuration | Non
     if manifest is None:
         raise Conflict(
             "the record of what the model is made of is gone from the store, or damaged",
-            "Run 'sisa train': it makes the record again, and retrains only what has changed.",
+            "Run 'sisa train', which writes the record again and retrains only what has changed.",
         )
     return manifest
 
@@ -194,6 +195,6 @@ def _check_code(code: Sha256 | None, manifest: CodeManifest | None, specificatio
     if differences:
         raise Conflict(
             f"the constituents were trained under other conditions: {'; '.join(differences)}",
-            "Put it back, or run 'sisa train' to train all constituents again.",
+            "Undo the change, or run 'sisa train' to retrain all constituents.",
             factory=model.factory,
         )

@@ -1,4 +1,4 @@
-"""What is asked of a federation and changes nothing in it: its state, answers, accuracy, prices."""
+"""Read-only questions to a federation: its state, predictions, accuracy, and the cost of an erasure."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _Result = TypeVar("_Result")
 
 
 class Reading:
-    """A federation to be read: it needs nothing but the store, and any number may read while one writes."""
+    """Reads a federation. It needs only the store, and any number of readers may work while one process writes."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class Reading:
         current: Callable[[], FederationState | None],
         remark: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """``current`` returns what was committed last; None: nothing ever was. ``remark`` hears what is to be said."""
+        """``current`` returns the last committed state, None before the first; ``remark`` is called with messages."""
         self._specification = specification
         self._store = store
         self._clock = SteadyClock.of(clock)
@@ -66,7 +66,7 @@ class Reading:
     def search(
         self, subjects: Iterable[str | int], ids: Iterable[str | int], *, include_similar: bool = False
     ) -> Search:
-        """Return what erasing them would remove and cost, and which of them have no data point."""
+        """Return what erasing them would remove and cost, and which names have no data point."""
         state, key = self.trained()
         refuse_forgotten(self._store, self.current)
         if include_similar:
@@ -91,9 +91,9 @@ class Reading:
         return self._steadily(found)
 
     def lookup(self, subjects: Iterable[str | int]) -> tuple[SubjectFound, ...]:
-        """Return what is here of each subject, in their order; writes nothing, and keeps nothing of who was asked for.
+        """Return what the federation holds of each subject, in their order; neither changes nor records anything.
 
-        Spellings can be counted, not told: the store holds no names.
+        It counts similar spellings but cannot name them, because the store holds no names.
         """
         state, key = self.trained()
         refuse_forgotten(self._store, self.current)
@@ -117,7 +117,7 @@ class Reading:
         return self._steadily(found)
 
     def kept_out(self, roll: Roll, request_id: str) -> dict[str, Any]:
-        """Return what the asker of a readmission is told besides, see ``ReadmissionAnswer``; before it is made."""
+        """Return the private part of a ``ReadmissionAnswer``; to be called before the readmission is made."""
 
         def found(state: FederationState) -> dict[str, Any]:
             tombstones = load_tombstones(self._store, state.tombstone_objects())
@@ -128,9 +128,9 @@ class Reading:
         return self._steadily(found)
 
     def answer_to(self, made: RequestDraft, request: ErasureRequest) -> ErasureAnswer:
-        """Return how a request stands, for whoever has submitted it with this very draft; unknown names by position.
+        """Return how a request stands, for the caller that submitted it with this draft; unknown names by position.
 
-        The salt opens the commitment of this call, so it is told where the request has that one.
+        The salt opens the commitment of this draft, so it is included only if the request has that commitment.
         """
         assert made.roll is not None
         at_subjects, at_ids = self.unknown(made.roll, request)
@@ -143,16 +143,16 @@ class Reading:
         )
 
     def unknown(self, roll: Roll, request: ErasureRequest) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Return where the names of a request that have no data point stand in the call that gave them.
+        """Return the positions, in the call that gave them, of the request's names that have no data point.
 
-        Nowhere as long as the request is not carried out, and where a release before this one did that.
+        They are empty until the request is carried out, and for requests that an earlier release carried out.
         """
         if request.state is RequestState.REFUSED:
             return roll.positions(roll.names)
         return roll.positions(load_digests(self._store, request.missing))
 
     def requests(self) -> tuple[ErasureRequest, ...]:
-        """Return all requests that were ever accepted, in that order."""
+        """Return all requests that were ever accepted, in order of acceptance."""
         if self.current() is None:
             return ()
         return self._steadily(lambda state: all_requests(self._store, state))
@@ -188,7 +188,7 @@ class Reading:
         )
 
     def status(self) -> FederationStatus:
-        """Return where the federation and its requests stand; of one that was never trained, too."""
+        """Return how the federation and its requests stand, even if it was never trained."""
         no_key = PartitionKey(bytes(16))
         found = self.describe(self.current() or fresh_state(self._specification, no_key))
         return replace(found, forgotten=forgotten_by(self._store, self.current))
@@ -206,7 +206,7 @@ class Reading:
         return self._steadily(lambda state: (state, Ensemble.load(self._store, state, self._specification)))
 
     def _steadily(self, act: Callable[[FederationState], _Result]) -> _Result:
-        """Return what ``act`` makes of the current state; again when a writer purged meanwhile what it read."""
+        """Return ``act`` of the current state; repeat it if a writer has meanwhile purged what it was reading."""
         for _ in range(_READ_ATTEMPTS - 1):
             state, _key = self.trained()
             try:
@@ -245,7 +245,7 @@ class Reading:
         if ensemble.generation < floor:
             raise Unavailable(
                 "an erasure has withdrawn the ensemble that was answering; its answers were given up",
-                "Run the command again: it takes the ensemble that is served now.",
+                "Run the command again to use the ensemble that is served now.",
                 generation=ensemble.generation,
                 floor=floor,
             )

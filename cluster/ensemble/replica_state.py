@@ -1,4 +1,4 @@
-"""What one replica may answer with: the state as the store has it, and the generation it holds in memory (E10).
+"""What one replica may answer with: the state in the store, and the generation in its memory (E10).
 
 A replica never answers from memory alone. It loads a generation, computes with it, and then asks the store whether that
 generation may still be served; only then does the answer leave.
@@ -30,7 +30,7 @@ class Standing:
     """One replica's knowledge. May be used from any thread; one thread at a time loads."""
 
     def __init__(self, specification: FederationSpecification, store: SealedStore, clock: Clock) -> None:
-        """Reads nothing yet."""
+        """Read nothing yet."""
         self._specification = specification
         self._store = store
         self._follower = Follower(store)
@@ -50,7 +50,7 @@ class Standing:
 
     @property
     def floor(self) -> int:
-        """The highest erasure floor that was ever read: it never falls, whatever becomes of the store."""
+        """The highest erasure floor that was ever read: it never falls, even if the store is rolled back."""
         return self._floor
 
     def seen(self) -> tuple[FederationState | None, int]:
@@ -73,7 +73,7 @@ class Standing:
     def current(self) -> FederationState | None:
         """Return the state as it was at some moment since the call; None when nothing was ever committed.
 
-        Raises as ``Follower.look`` does: then nothing is known, and nothing may be answered.
+        Raises as ``Follower.look`` does: the state is then unknown, and the replica must not answer.
         """
         with self._looking:
             state = self._follower.look()
@@ -83,10 +83,10 @@ class Standing:
             return state
 
     def load(self) -> Ensemble:
-        """Return the generation that is current, in memory; until then the one before it stays.
+        """Load and return the current generation; until it is loaded the previous one stays in use.
 
-        What the two share is not read again. Raises ``Unavailable`` with the reason why there is none, and as
-        ``current`` does.
+        Constituents that both have are not read again. Raises ``Unavailable`` with the reason why no generation can be
+        loaded, and as ``current`` does.
         """
         with self._loading:
             damaged: FederationState | None = None
@@ -95,23 +95,24 @@ class Standing:
                 state = self.trained()
                 if state.generation < known:
                     raise Unavailable(
-                        "the store names a generation that was withdrawn before", "Look into the store's history."
+                        "the store names a generation that was withdrawn before",
+                        "Find out whether the store was rolled back to an earlier state.",
                     )
                 refuse_forgotten(self._store, self.current)
                 try:
                     ensemble = self._read(state)
-                except Corrupt:  # a writer may have purged what was to be read: the state says so then
+                except Corrupt:  # a writer may have purged what was being read; the state has then changed
                     if state == damaged:
                         raise
                     damaged = state
                     continue
-                if ensemble.generation >= self._floor:  # else an erasure came in while it was read
+                if ensemble.generation >= self._floor:  # else an erasure arrived while it was read
                     self._ensemble = ensemble
                     return ensemble
             raise Unavailable("erasures follow each other faster than a generation is read", "Ask again in a moment.")
 
     def status(self) -> FederationStatus:
-        """Return where the federation and its requests stand, as of now."""
+        """Return how the federation and its requests stand now."""
         return self._reading.status()
 
     def answer_to(self, made: RequestDraft, request: ErasureRequest) -> ErasureAnswer:
@@ -119,14 +120,14 @@ class Standing:
         return self._reading.answer_to(made, request)
 
     def lookup(self, subjects: Iterable[str | int]) -> tuple[SubjectFound, ...]:
-        """See ``Reading.lookup``. Raises ``Unavailable`` as ``trained`` does, ``Invalid`` for names that are none."""
+        """See ``Reading.lookup``. Raises ``Unavailable`` as ``trained`` does, ``Invalid`` for invalid names."""
         self.trained()
         return self._reading.lookup(subjects)
 
     def trained(self) -> FederationState:
-        """Return the state as of now, of this very specification and with data in it.
+        """Return the present state, which has data and fits this specification.
 
-        Raises ``Unavailable`` when nothing was trained yet, or the federation is another one by now.
+        Raises ``Unavailable`` when nothing was trained yet, or the store now holds another federation.
         """
         try:
             return self._reading.trained()[0]
@@ -141,8 +142,8 @@ class Standing:
 
 
 def unservable(error: SisaError) -> Unavailable:
-    """Return the error that callers are told for one that they did not make."""
+    """Return the error that callers get for a fault that is not theirs."""
     return Unavailable(
         f"the federation cannot answer now: {error.fact.partition(chr(10))[0].rstrip(':')}",
-        f"Its operator can mend that. {error.remedy or 'See its status.'}",
+        f"Ask its operator to fix that. {error.remedy or 'See its status.'}",
     )

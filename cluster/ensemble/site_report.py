@@ -1,6 +1,6 @@
-"""What a site tells the federation that it is part of: how it stands, and its checkpoints where weights may leave it.
+"""What a site reports to its federation: its state, and its checkpoints where weights may leave it.
 
-What may leave is decided here, at the site, by the site's own copy of the specification.
+The site itself decides here what may leave it, by its own copy of the specification.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from storage.objects import ObjectStore
 
 
 class Withheld(Invalid):
-    """The site does not let this leave."""
+    """The site does not give this away."""
 
 
 class Telling:
-    """One site's word on itself. May be used from any thread."""
+    """One site's reports on itself. May be used from any thread."""
 
     def __init__(self, standing: Standing, store: ObjectStore, site: SiteSettings | None) -> None:
-        """Reads nothing yet. ``site`` says what may leave it; None: nothing but predictions."""
+        """Read nothing yet. ``site`` says what may leave it; None: only predictions."""
         self._standing = standing
         self._store = store
         self._leaves_weights = site is not None and site.leaves == "weights"
@@ -35,7 +35,7 @@ class Telling:
         self._ended: tuple[EndedRequests, dict[int, Accepted]] = (NONE_ENDED, {})
 
     def standing(self, requests: int = 0) -> SiteStanding:
-        """Return how the site stands now, to one who has heard of its first ``requests`` erasure requests.
+        """Return how the site stands now, to a caller that knows its first ``requests`` erasure requests.
 
         Raises ``Unavailable`` when nothing was trained, or it cannot be read.
         """
@@ -57,9 +57,9 @@ class Telling:
         )
 
     def _seen(self) -> tuple[FederationState, int, tuple[Accepted, ...]]:
-        """Return the state, its place in the journal, and all requests there ever were."""
+        """Return the state, its position in the journal, and all requests ever accepted."""
         self._standing.trained()
-        state, position = self._standing.seen()  # both of one look: another thread may have looked since
+        state, position = self._standing.seen()  # both from one read: another thread may have read since
         assert state is not None
         known, numbered = self._ended
         if known != state.ended:
@@ -77,20 +77,20 @@ class Telling:
     def checkpoint(self, shard: int, sha256: str) -> bytes:
         """Return the bytes of a checkpoint that may be served now.
 
-        Raises ``Withheld`` when no weights leave this site, ``ObjectMissing`` when it is not served (any more).
+        Raises ``Withheld`` when no weights leave this site, ``ObjectMissing`` when the checkpoint is not served.
         """
         if not self._leaves_weights:
             raise Withheld("no weights leave this site: only predictions do", "Ask it for predictions.")
         for each in servable(self._standing.trained()):
             if each.shard == shard and each.checkpoint.sha256 == sha256:
                 return read_checkpoint(self._store, each.checkpoint, each.shard)
-        raise ObjectMissing("the site serves no such checkpoint now", "Ask how it stands, and try again.")
+        raise ObjectMissing("the site serves no such checkpoint now", "Read the site's standing, and try again.")
 
     def lookup(self, subjects: Iterable[str | int]) -> tuple[SubjectFound, ...]:
-        """Return what is here of each subject; see ``Reading.lookup``. Raises ``Withheld`` unless the site lets it."""
+        """Return what the site holds of each subject; see ``Reading.lookup``. Raises ``Withheld`` if not allowed."""
         if not self._is_looked_into:
             raise Withheld(
                 "this site does not let the federation look people up",
-                "Ask the site; lookup = true in its own table [[site]] would let it.",
+                "Ask the site to set lookup = true in its own table [[site]].",
             )
         return self._standing.lookup(subjects)

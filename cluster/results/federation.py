@@ -1,4 +1,4 @@
-"""What the front door gives back."""
+"""What the front door returns."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from storage.errors import Invalid
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Answers:
-    """Predictions under way; ``batches`` can be read once."""
+    """Predictions, computed as they are read; ``batches`` can be read once."""
 
     generation: int
     constituents: int
@@ -52,7 +52,7 @@ class Evaluation:
 
     accuracy: float
     per_class: Mapping[str, float | None]
-    """Share of each class's points that were recognised; None for a class without points."""
+    """Share of each class's points that were predicted correctly; None for a class without points."""
     points: int
     points_per_class: Mapping[str, int]
     generation: int
@@ -62,49 +62,48 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErasureAnswer(RequestStatus):
-    """An erasure request, with what is for its asker alone: nothing of it is kept."""
+    """An erasure request with private details for its submitter, none of which is stored."""
 
     unknown_subjects: tuple[int, ...] = ()
-    """Where the subjects that have no data point here stand in the call, counted from 0; empty until it is known."""
+    """Positions in the call, from 0, of the subjects that have no data point here; empty until they are known."""
     unknown_ids: tuple[int, ...] = ()
-    """The same of ids."""
+    """The same for ids."""
     unknown_names: tuple[str, ...] = ()
-    """They by name, where the call gave lists."""
+    """The unknown subjects and ids by name, where the call gave lists."""
     salt: str = ""
-    """Opens the commitment in the request's receipt, to be kept with it; empty: this call
-    repeats a request, and whoever asked first has it."""
+    """Opens the commitment in the request's receipt: keep it with the receipt. Empty if this call repeats a request,
+    whose first submitter has the salt."""
 
     @classmethod
     def of(cls, status: RequestStatus, **more: Any) -> Self:
-        """Return the request as its asker is answered; ``more``: what is for the asker alone."""
+        """Return the answer to the request's submitter; ``more`` holds the private details."""
         return cls(**{each.name: getattr(status, each.name) for each in fields(RequestStatus)}, **more)
 
     @property
     def request(self) -> RequestStatus:
-        """The request as everybody is told of it."""
+        """The request without the private details."""
         return RequestStatus(**{each.name: getattr(self, each.name) for each in fields(RequestStatus)})
 
     def naming(self, subjects: Iterable[str | int], ids: Iterable[str | int]) -> Self:
-        """Return the answer with its unknown names, where the call gave these, and they can still be read."""
+        """Return the answer with its unknown names, if the call gave lists, which can be read again."""
         unknown = (*_at(subjects, self.unknown_subjects), *_at(ids, self.unknown_ids))
         return replace(self, unknown_names=unknown)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadmissionAnswer(Readmission):
-    """A readmission, with what is for its asker alone: nothing of it is kept."""
+    """A readmission with private details for its submitter, none of which is stored."""
 
     unknown_subjects: tuple[int, ...] = ()
-    """Where subjects that were not erased stand in the call, counted from 0: nothing kept them out. Empty where the
-    call repeats a readmission."""
+    """Positions in the call, from 0, of subjects that were not erased. Empty if the call repeats a readmission."""
     unknown_names: tuple[str, ...] = ()
-    """They by name, where the call gave a list."""
+    """These subjects by name, where the call gave a list."""
     erased_since: int = 0
-    """Subjects of a readmission that is repeated who are erased now: they stay out."""
+    """If the call repeats a readmission: how many of its subjects are erased now. They stay out."""
 
     @classmethod
     def of(cls, readmission: Readmission, subjects: Iterable[str | int], **more: Any) -> Self:
-        """Return the readmission as its asker is answered; ``subjects``: as the call gave them."""
+        """Return the answer to the readmission's submitter; ``subjects``: as the call gave them."""
         kept = {each.name: getattr(readmission, each.name) for each in fields(Readmission)}
         answer = cls(**kept, **more)
         return replace(answer, unknown_names=_at(subjects, answer.unknown_subjects))
@@ -112,7 +111,7 @@ class ReadmissionAnswer(Readmission):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Search:
-    """What an erasure would remove, and what of its names is not here."""
+    """What an erasure would remove, and which of its names have no data point."""
 
     plan: RetrainPlan
     subjects: int
@@ -122,18 +121,18 @@ class Search:
     """As in ``ErasureAnswer``."""
     unknown_ids: tuple[int, ...]
     similar: Similar
-    """Data points that would stay, of subjects whose names differ in spelling alone."""
+    """Data points that would stay, of subjects whose names differ only in spelling."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubjectFound:
-    """What is here of a subject."""
+    """What the federation holds of a subject."""
 
     points: int
     similar: Similar
-    """Of other subjects, whose names differ in spelling alone."""
+    """What it holds of other subjects, whose names differ only in spelling."""
     erased: bool
-    """Whether new data points of the subject are kept out, because it was erased."""
+    """Whether the subject was erased, so that its new data points are kept out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,7 +145,7 @@ class SubjectsFound:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
-    """Proof, or what speaks against it."""
+    """Proof that the federation is exact, or what contradicts it."""
 
     shards: tuple[ShardProof, ...]
     residue: Residue
@@ -175,7 +174,7 @@ def evaluation_of(
     constituents: int,
     shards: int,
 ) -> Evaluation:
-    """Return the evaluation of (true, predicted) class positions. Raises ``Invalid`` when there are none."""
+    """Return the evaluation of (true, predicted) class positions. Raises ``Invalid`` when there is not a single one."""
     right = np.zeros(len(classes), dtype=np.int64)
     total = np.zeros(len(classes), dtype=np.int64)
     for truth_N, predicted_N in batches:

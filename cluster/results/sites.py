@@ -1,4 +1,4 @@
-"""What the front door of a federation of several sites gives back."""
+"""What the front door of a federation of several sites returns."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from shards.data.prediction_files import PredictionBatch, predictions_table, wri
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SitesAnswers:
-    """Predictions under way; ``batches`` can be read once. All of them are by the same sites."""
+    """Predictions, computed as they are read; ``batches`` can be read once. The same sites answer all of them."""
 
     sites: tuple[TookPart, ...]
     absent: Mapping[str, str]
-    """Of each member that does not take part: why."""
+    """Why each of the other members does not take part, by site."""
     classes: tuple[str, ...]
     id_column: str
     batches: Iterator[PredictionBatch]
@@ -32,7 +32,7 @@ class SitesAnswers:
 
     @property
     def shards(self) -> int:
-        """Constituents there are at the sites that take part."""
+        """Number of shards at the sites that take part."""
         return sum(each.shards for each in self.sites)
 
     def table(self) -> Any:
@@ -46,7 +46,7 @@ class SitesAnswers:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SitesEvaluation:
-    """How often the federation was right, and who it was."""
+    """How often the federation was right, and which sites took part."""
 
     overall: Evaluation
     sites: tuple[TookPart, ...]
@@ -66,7 +66,7 @@ class SiteStatus:
     withdrawn_at: str
     purged_at: str
     reason: str
-    """Why it was withdrawn, or what keeps it from being reached; empty: nothing."""
+    """Why it was withdrawn, or why it cannot be reached; empty if neither is the case."""
     status: FederationStatus | None
     """None: it cannot be reached."""
 
@@ -81,7 +81,7 @@ class SitesStatus:
 
     @property
     def waits_for(self) -> tuple[str, ...]:
-        """Sites with something to do, or to say, that cannot be reached."""
+        """Sites that cannot be reached although they have something to do or to report."""
         return tuple(each.site for each in self.sites if each.status is None and each.membership != "purged")
 
 
@@ -93,22 +93,22 @@ class SiteReceipt:
     at_site: ReceiptBundle
     """Signed with the site's keys, in the site's log: what was done."""
     at_federation: ReceiptBundle
-    """Signed with the federation's, in its log: that the site gave that very receipt."""
+    """Signed with the federation's keys, in its log: that the site gave exactly this receipt."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SitesLookup:
-    """What is at each site of some subjects."""
+    """What each site holds of some subjects."""
 
     sites: Mapping[str, tuple[SubjectFound, ...]]
-    """In the order in which they were named. One name may be somebody else at each site."""
+    """In the order in which they were named. One name may mean different people at different sites."""
     absent: Mapping[str, str]
-    """Of each site that told nothing: why."""
+    """Why each of the other sites gave no answer, by site."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SitesVerification:
-    """Proof at each site, or what speaks against it."""
+    """Proof that each site is exact, or what contradicts it."""
 
     sites: Mapping[str, Verification]
     absent: Mapping[str, str]
@@ -116,5 +116,5 @@ class SitesVerification:
 
     @property
     def holds(self) -> bool:
-        """Whether every member could be asked, and its proof holds."""
+        """Whether every member could be asked and every proof holds."""
         return not self.absent and all(each.holds for each in self.sites.values())

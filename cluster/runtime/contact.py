@@ -1,6 +1,6 @@
-"""The Ray cluster that settings name: whether it is there, and takes this process's token; known within seconds.
+"""Checks within seconds whether the Ray cluster that settings name answers and accepts this process's token.
 
-``ray.init`` itself tries for minutes, and of a wrong token it says that the cluster cannot be reached.
+``ray.init`` itself tries for minutes, and reports a wrong token as a cluster that cannot be reached.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ _FOR_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
 def check_cluster(address: str) -> str:
-    """Return the address, host and port, of the cluster that ``address`` names, which takes this process's token.
+    """Return host and port of the cluster that ``address`` names, once it has accepted this process's token.
 
-    Raises ``Unavailable`` when no cluster answers there, ``Invalid`` when it refuses the token or there is none.
+    Raises ``Unavailable`` when no cluster answers there, ``Invalid`` when it refuses the token or the token is missing.
     """
     try:
         found: str = canonicalize_bootstrap_address_or_die(address)
@@ -55,16 +55,17 @@ def no_answer(address: str, why: str) -> Unavailable:
     """Return the error for a cluster that cannot be joined."""
     return Unavailable(
         f"the Ray cluster does not answer: {why}",
-        "Check [cluster] address, and that cluster with 'ray status': if its head is gone, start that again; without a"
+        "Check [cluster] address, and that cluster with 'ray status'. If its head is gone, start it again. Without a"
         ' cluster, write "local".',
         address=address,
     )
 
 
 def make_token() -> None:
-    """Make a token for clusters of this user's own, where there is none yet, which no other user can read.
+    """Make a token for this user's own clusters, readable by no other user, unless there is one.
 
-    Ray itself makes one for ``ray.init`` that every user of the machine can read, and for ``ray start`` none.
+    Ray itself makes one for ``ray.init`` that every user of the machine can read, and does not make one for
+    ``ray start``.
     """
     if os.environ.get(_TOKEN) or os.environ.get(_TOKEN_PATH) or token_file() is not None:
         return
@@ -78,7 +79,7 @@ def make_token() -> None:
 
 
 def token_file() -> Path | None:
-    """Return the file that Ray reads this process's token from; None: it reads none, or there is none."""
+    """Return the file from which Ray reads this process's token; None if the token is not in a file."""
     if os.environ.get(_TOKEN):
         return None
     path = Path(os.environ.get(_TOKEN_PATH) or _DEFAULT_FILE).expanduser()
@@ -86,14 +87,14 @@ def token_file() -> Path | None:
 
 
 def check_token_file() -> str:
-    """Return in words where this process has its token for Ray from. Raises ``Invalid`` where others may read it."""
+    """Return a description of where this process's token comes from. Raises ``Invalid`` if others may read its file."""
     path = token_file()
     if path is None:
         return _token_in_words()
     if rights := stat.S_IMODE(path.stat().st_mode) & _FOR_OTHERS:
         raise Invalid(
             f"others than its owner have rights to the file of Ray's token (mode {rights:03o} of theirs)",
-            f"Run 'chmod 600 {path}'; if others may have read it, replace the token: docs/operations.md says how.",
+            f"Run 'chmod 600 {path}'. If others may have read it, replace the token: docs/operations.md says how.",
             file=str(path),
         )
     return f"{_token_in_words()}, which is its owner's alone"
@@ -103,7 +104,7 @@ def _refused(address: str) -> Invalid:
     return Invalid(
         f"the Ray cluster refuses this process's token: it has {_token_in_words()}",
         f"Put the token of the cluster's head into {_DEFAULT_FILE}, mode 0600, or into the file that {_TOKEN_PATH}"
-        f" names, or into {_TOKEN}; nothing else is wrong with the cluster.",
+        f" names, or into {_TOKEN}. Nothing else is wrong with the cluster.",
         address=address,
     )
 

@@ -1,4 +1,4 @@
-"""Guard: ``storage``, ``shards`` and the other rooms are common names, so make sure that the ones at hand are ours."""
+"""Guard: ``storage``, ``shards`` and the other rooms have common names, so check that the imported ones are ours."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ROOMS: Final = ("storage", "shards", "coordinator", "cluster", "deploy")
 
 
 def check_folder(folder: Path) -> None:
-    """Raise ``Invalid`` when ``folder``, whose modules workers find before all others, hides one of our rooms.
+    """Raise ``Invalid`` when a module in ``folder``, the first on the workers' import path, hides one of our rooms.
 
     A folder without ``__init__.py`` hides nothing: Python prefers our package to it.
     """
@@ -30,9 +30,9 @@ def check_folder(folder: Path) -> None:
 
 
 def check_rooms() -> None:
-    """Raise ``Invalid`` when a package of another distribution stands in for one of our rooms.
+    """Raise ``Invalid`` when another distribution's package would be imported in place of one of our rooms.
 
-    Ours lie side by side in one folder. Called at start by the command and by every worker.
+    Ours are side by side in one folder. The command and every worker call this at their start.
     """
     for room in ROOMS:
         found = find_spec(room)

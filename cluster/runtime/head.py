@@ -1,4 +1,4 @@
-"""A Ray head of our own on this machine, which outlives the process that starts it."""
+"""A Ray head on this machine that outlives the process that starts it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Head:
 
     address: str
     process: int
-    """Its process; Ray's others end with it."""
+    """Its process id; Ray's other processes end with it."""
 
 
 def start_head(labels: Mapping[str, str]) -> Head:
@@ -52,7 +52,7 @@ def start_head(labels: Mapping[str, str]) -> Head:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        start_new_session=True,  # an interrupt of the command is none of the head's
+        start_new_session=True,  # so that an interrupt of the command does not reach the head
     )
     head = Head(address=f"{_LOOPBACK}:{port}", process=process.pid)
     until = monotonic() + _START_SECONDS
@@ -68,7 +68,7 @@ def start_head(labels: Mapping[str, str]) -> Head:
 
 
 def stop_head(process: int) -> None:
-    """End the head and all of its processes; one that is gone is no error."""
+    """End the head and all of its processes; do nothing if it is gone."""
     if not _is_head(process):
         return
     os.kill(process, signal.SIGTERM)
@@ -90,7 +90,7 @@ def is_reachable(address: str) -> bool:
 
 
 def _is_head(process: int) -> bool:
-    """Return whether the process is a Ray head: its number may have been given to another one since."""
+    """Return whether the process is a Ray head: another process may have its number by now."""
     try:
         words = Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")
     except OSError:

@@ -1,7 +1,7 @@
 """Where work may be done: on nodes of the cluster that have all of the federation's labels, and on no others.
 
-Ray places by a label selector. It is never given a fallback: what no node can hold waits, and it is said for what. What
-Ray has placed looks once more where it is, before it touches anything.
+Ray places work by a label selector, never with a fallback: work that no node can take waits, and a message says for
+what. A process that Ray has placed checks its own node's labels before it touches anything.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import ray
 from storage.errors import Invalid, InvariantBroken, Unavailable
 
 Labels = Mapping[str, str]
-"""Of Ray's nodes; none: any node will do."""
+"""Labels of Ray's nodes; empty: any node will do."""
 
 
 _NODE: Final = "ray.io/node-id"
@@ -24,7 +24,7 @@ _NODE: Final = "ray.io/node-id"
 def selecting(labels: Labels, avoided: Collection[str] = ()) -> dict[str, Any]:
     """Return the options by which Ray places an actor, a task or a replica on a node that has the labels.
 
-    It is none of the nodes that are ``avoided``, given by id.
+    Nodes whose ids are in ``avoided`` are excluded.
 
     >>> selecting({"site": "north"}), selecting({})
     ({'label_selector': {'site': 'north'}}, {})
@@ -47,7 +47,7 @@ def labels_in_words(labels: Labels) -> str:
 
 
 def place_in_words(labels: Labels) -> str:
-    """Return what is waited for when no node has the labels.
+    """Return a description of what work waits for when no node has the labels.
 
     >>> place_in_words({"zone": "b", "site": "north"}), place_in_words({"zone": "b"})
     ('site north', 'a node with zone=b')
@@ -56,7 +56,7 @@ def place_in_words(labels: Labels) -> str:
 
 
 def nodes_with(labels: Labels, avoided: Collection[str] = ()) -> list[dict[str, Any]]:
-    """Return the nodes alive that have all of the labels and are not ``avoided``, as ``ray.nodes`` tells of them."""
+    """Return ``ray.nodes``' records of the nodes that are alive, have all of the labels and are not ``avoided``."""
     nodes = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in avoided]
     return [node for node in nodes if labels.items() <= node.get("Labels", {}).items()]
 
@@ -64,13 +64,13 @@ def nodes_with(labels: Labels, avoided: Collection[str] = ()) -> list[dict[str, 
 def require_nodes(labels: Labels) -> list[dict[str, Any]]:
     """Return the nodes that are alive and have all of the labels.
 
-    Raises ``Unavailable`` when labels are asked for and no node has them: it may join, or come back.
+    Raises ``Unavailable`` when no node has the required labels: one may join, or come back.
     """
     nodes = nodes_with(labels)
     if labels and not nodes:
         raise Unavailable(
             f"no node of the cluster has the labels {labels_in_words(labels)}: waiting for {place_in_words(labels)}",
-            "Start the node with these labels ('ray start --labels'), or wait until it is back; no other node does its"
+            "Start the node with these labels ('ray start --labels'), or wait until it is back. No other node does its"
             " work.",
         )
     return nodes
@@ -88,16 +88,16 @@ def check_here(labels: Labels) -> None:
 
 
 def check_own_place(labels: Labels) -> None:
-    """Raise unless this process, whoever started it, is on a node that has all of the labels.
+    """Raise unless this process, started by Ray or by hand, is on a node that has all of the labels.
 
-    Raises ``Unavailable`` when no node has them, ``Invalid`` when others have.
+    Raises ``Unavailable`` when no node has them, ``Invalid`` when only other nodes do.
     """
     if _is_here(labels):
         return
     require_nodes(labels)
     raise Invalid(
         f"this process is not on a node with the labels {labels_in_words(labels)}, and data are read nowhere else",
-        "Run 'sisa launch': its coordinator is on such a node and does the work; or run the command on one.",
+        "Run 'sisa launch', whose coordinator does the work on such a node, or run the command on one.",
     )
 
 

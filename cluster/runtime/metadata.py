@@ -1,4 +1,4 @@
-"""What a Ray cluster keeps of programs that joined it: their command lines, as long as its metadata are kept."""
+"""The command lines of the programs that joined a Ray cluster: Ray keeps them as long as its metadata."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def command_lines() -> tuple[str, ...]:
 
 
 def words_of(line: str) -> frozenset[str]:
-    """Return what may be a name in a command line: its words, and what stands behind their first ``=``.
+    """Return what may be a name in a command line: its words, and the parts of words after their first ``=``.
 
     >>> sorted(words_of("sisa erase --subject='Erika Mustermann' x"))
     ['--subject=Erika Mustermann', 'Erika Mustermann', 'erase', 'sisa', 'x']

@@ -1,4 +1,4 @@
-"""The cluster's nodes: what they have, and whether they see the files that this one does."""
+"""The cluster's nodes: their processors, and whether they see the same files as this one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _REMEDY = "Put data and store on S3 or in folders that all nodes share, or set [
 
 
 def sizes_seen(paths: Sequence[Path], store: ObjectStore, probe: ObjectKey | None) -> list[int | None] | None:
-    """Return the size of each file as this node sees it; None: it does not see the store in which ``probe`` lies."""
+    """Return the size of each file on this node; None if the node does not see the store that holds ``probe``."""
     if probe is not None:
         try:
             store.get(probe)
@@ -37,20 +37,20 @@ asking_task = _remote(num_cpus=0, max_retries=0)(perform)
 
 
 def processors() -> int:
-    """Return the cluster's whole processors."""
+    """Return the number of the cluster's processors."""
     return processors_of({})
 
 
 def processors_of(labels: Labels) -> int:
-    """Return the whole processors of the nodes with these labels. Raises ``Unavailable`` when no node has them."""
+    """Return the number of processors of the nodes with these labels. Raises ``Unavailable`` if no node has them."""
     return sum(int(node["Resources"].get("CPU", 0)) for node in require_nodes(labels))
 
 
 def check_nodes(source: Source, store: ObjectStore, new_name: NewName, labels: Labels | None = None) -> None:
     """Raise ``Invalid`` unless every node with a processor sees the source's files, and the store, as this one does.
 
-    The object by which the store is known is called by ``new_name``; with ``labels``, only nodes that have them
-    count, and ``Unavailable`` is raised when none has.
+    ``new_name`` names the temporary object by which the nodes recognise the store. With ``labels``, only nodes that
+    have them count. Raises ``Unavailable`` when no node has them.
     """
     wanted = labels or {}
     nodes = [node for node in require_nodes(wanted) if node["Resources"].get("CPU", 0) >= 1]
@@ -70,11 +70,11 @@ def check_nodes(source: Source, store: ObjectStore, new_name: NewName, labels: L
 
 @contextmanager
 def _probe_in(store: ObjectStore, new_name: NewName) -> Iterator[ObjectKey | None]:
-    """Give the key of an object that is in the store for now; None for a bucket, which is the same from everywhere."""
+    """Yield the key of a temporary object in the store; None for a bucket, which is the same from everywhere."""
     if is_on_s3(store.location):
         yield None
         return
-    probe = object_key(f"requests/{new_name()}.probe")  # one that is left behind is swept
+    probe = object_key(f"requests/{new_name()}.probe")  # a sweep deletes one that is left behind
     store.put_if_absent(probe, b"Is this the store that you see?")
     try:
         yield probe
@@ -83,7 +83,7 @@ def _probe_in(store: ObjectStore, new_name: NewName) -> Iterator[ObjectKey | Non
 
 
 def _ask(node: dict[str, Any], paths: Sequence[Path], store: ObjectStore, probe: ObjectKey | None) -> Any:
-    # No look at its labels there: it is this very node, as ``ray.nodes`` told of it, or none.
+    # The task does not check its node's labels: Ray runs it on exactly this node of ``ray.nodes``, or not at all.
     there = NodeAffinitySchedulingStrategy(node_id=node["NodeID"], soft=False)
     return asking_task.options(scheduling_strategy=there).remote(*map(Sent, (sizes_seen, paths, store, probe)))
 

@@ -1,4 +1,4 @@
-"""This process: how it ends, what it leaves behind, and a word about what takes long. Loads nothing of ours."""
+"""This process: how it ends, what it leaves behind, and messages during long waits. Imports none of our modules."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def reporting_wait(tell: Callable[[str], None], what: str, each_seconds: float = 20.0) -> Iterator[None]:
-    """While the block takes its time, tell now and then what is waited for, and since when."""
+    """While the block runs, say every ``each_seconds`` what it waits for, and for how long it has."""
     is_over = threading.Event()
 
     def tell_on() -> None:
@@ -30,7 +30,7 @@ def reporting_wait(tell: Callable[[str], None], what: str, each_seconds: float =
 
 
 def leave_no_core() -> None:
-    """See to it that a crash of this process, or of one that it starts, writes nothing of its memory to a disk."""
+    """Keep a crash of this process, or of one that it starts, from writing its memory to a disk."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 

@@ -1,4 +1,4 @@
-"""Ray itself: started or found, asked what it has, left again."""
+"""Ray itself: starting or joining it, asking what it has, leaving it."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ _LOCAL: Final = "local"
 _HASH_SEED: Final = {"PYTHONHASHSEED": WORKERS_HASH_SEED}
 
 _SPILL: list[PrivateFolder] = []
-"""Of the local cluster that this process started: while there is one, its workers have our environment."""
+"""Spill folder of the local cluster that this process started. While it has one, workers inherit our environment."""
 
 
 def join_ray(settings: ClusterSettings) -> bool:
     """Make this process part of the Ray cluster that the settings name; return whether a local one was started.
 
-    A process that is part of a cluster already stays in it. A local one has all labels that the settings ask for: the
-    same specification runs on one machine. Raises ``Unavailable`` when the cluster cannot be reached, ``Invalid`` when
-    it refuses this process's token.
+    A process that is already part of a cluster stays in it. A local cluster gets all labels that the settings ask for,
+    so that the same specification runs on one machine. Raises ``Unavailable`` when the cluster cannot be reached,
+    ``Invalid`` when it refuses this process's token.
     """
     if ray.is_initialized():
         return False
@@ -57,14 +57,14 @@ def join_ray(settings: ClusterSettings) -> bool:
                 object_spilling_directory=_spill_folder() if is_own else None,
                 labels=dict(settings.labels) if is_own else None,
             )
-    except Exception as error:  # where its processes come up too late, Ray raises no more than that
+    except Exception as error:  # Ray raises a bare Exception when its processes start too slowly
         leave_ray()
         raise _not_started(settings, error) from error
     return is_own
 
 
 def waiting_for_ray(settings: ClusterSettings) -> str:
-    """Return what is waited for while Ray is joined, in words, and what may be done."""
+    """Return the message shown while this process waits to join Ray."""
     if settings.address == _LOCAL:
         return "waiting for Ray to start on this machine, which takes long where it is busy; interrupting is safe"
     return f"waiting for the Ray cluster at {settings.address} to answer: see 'ray status' there; interrupting is safe"
@@ -74,16 +74,17 @@ def _not_started(settings: ClusterSettings, error: Exception) -> Unavailable:
     if settings.address == _LOCAL:
         return Unavailable(
             f"Ray did not start on this machine: {type(error).__name__}",
-            "A busy machine may be too slow for it: try again when it has less to do; it also needs some GB of memory,"
-            " and room for temporary files in a folder with a short path.",
+            "Try again when the machine is less busy. Ray also needs some GB of memory, and room for temporary files in"
+            " a folder with a short path.",
         )
     return no_answer(settings.address, type(error).__name__)
 
 
 def worker_environment() -> dict[str, Any]:
-    """Return the options with which an actor's process gets the workers' hash seed (E14).
+    """Return the options that give an actor's process the workers' hash seed (E14).
 
-    None on a local cluster that this process started: a process with an environment of its own takes a second more.
+    They are empty on a local cluster that this process started, whose processes inherit the seed: starting a process
+    with its own environment takes a second longer.
     """
     return {} if _SPILL else {"runtime_env": {"env_vars": _HASH_SEED}}
 
@@ -94,10 +95,10 @@ def is_to_start_ray(settings: ClusterSettings) -> bool:
 
 
 def worker_count(settings: ClusterSettings, tasks: int, avoided: Collection[str] = ()) -> int:
-    """Return how many workers to start for ``tasks`` tasks; 0 only where all nodes for them are ``avoided``.
+    """Return how many workers to start for ``tasks`` tasks; 0 only where all suitable nodes are ``avoided``.
 
-    Raises ``Invalid`` when no node can ever hold a worker: Ray would wait for one without a word; ``Unavailable`` when
-    none has the labels, for it may come.
+    Raises ``Invalid`` when no node can ever hold a worker, where Ray would wait silently; ``Unavailable`` when no node
+    has the labels, since one may still join.
     """
     nodes = require_nodes(settings.labels)
     places = {node["NodeID"]: _fitting(settings, node["Resources"]) for node in nodes}
@@ -110,7 +111,7 @@ def worker_count(settings: ClusterSettings, tasks: int, avoided: Collection[str]
 
 
 def lacking(settings: ClusterSettings, nodes: Sequence[Mapping[str, float]]) -> tuple[str, str]:
-    """Return what keeps every one of ``nodes`` from holding a worker, and what to do; both in words.
+    """Return the reason why none of ``nodes`` can hold a worker, and the remedy.
 
     >>> lacking(ClusterSettings(gpus_per_worker=1), [{"CPU": 8.0}, {"CPU": 16.0}])[0]
     'none of 2 nodes has a GPU'
@@ -144,9 +145,9 @@ def _fitting(settings: ClusterSettings, resources: Mapping[str, float]) -> int:
 
 
 def waited_for(settings: ClusterSettings, avoided: Collection[str] = ()) -> str | None:
-    """Return what workers that do not come up wait for, in words; None: nothing that can be seen from here.
+    """Return a description of what workers that do not start wait for; None if nothing can be seen from here.
 
-    They are not to be on nodes that are ``avoided``. Ray itself would say nothing, for ever.
+    They must not run on nodes that are ``avoided``. Ray itself would never say anything.
     """
     wanted = settings.cpus_per_worker
     if not settings.labels and not avoided:
@@ -168,9 +169,10 @@ def is_joined() -> bool:
 
 
 def is_short() -> bool:
-    """Return whether anything on the cluster waits for processors, as Ray's autoscaler is told; True: nobody knows.
+    """Return whether anything on the cluster waits for processors, by the demand that Ray's autoscaler sees.
 
-    Free processors do not say so: a worker that starts has its own already.
+    The answer is True if the demand is unknown. The number of free processors would not show it: a worker that is
+    starting already holds its own.
     """
     try:
         demands = get_cluster_status(ray.get_runtime_context().gcs_address).resource_demands
@@ -180,7 +182,7 @@ def is_short() -> bool:
 
 
 def leave_ray() -> None:
-    """End this process's part in Ray, and the local cluster with it where this process started one."""
+    """Leave the Ray cluster; if it is a local one that this process started, end it."""
     ray.shutdown()
     _remove_spilled()
     remove_left_over(PURPOSE)  # those of workers that were killed

@@ -1,4 +1,4 @@
-"""What the outside world gives: the clock, this process's name, its signals and limits."""
+"""What comes from the operating system: the time, random names, processors and threads."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class SystemClock:
 class SteadyClock:
     """A clock that never goes back, nor behind a time on record. Implements ``coordinator.ports.Clock``.
 
-    Where the given clock is behind, time goes on from the latest one known, at the pace of the monotonic clock. May be
+    While the given clock is behind, time continues from the latest one known at the pace of the monotonic clock. May be
     used from any thread.
     """
 
@@ -47,7 +47,7 @@ class SteadyClock:
         """Guards all fields below."""
         self._latest: datetime | None = None
         self._behind_since: float | None = None
-        """Monotonic, when the clock was first seen to stand behind ``_latest``."""
+        """Monotonic time at which the clock was first found to be behind ``_latest``."""
         self._is_reported = False
 
     @classmethod
@@ -80,7 +80,7 @@ class SteadyClock:
         return now
 
     def machine(self) -> datetime:
-        """Return the time as this machine's clock has it, wherever that stands."""
+        """Return the time of this machine's clock, even if it is behind."""
         return self._clock.now()
 
     def monotonic(self) -> float:
@@ -89,7 +89,7 @@ class SteadyClock:
 
 
 def holder(command: str, now: datetime) -> str:
-    """Return what others are told while ``command`` holds the federation."""
+    """Return the text that names the holder of the writer lock in other processes' errors."""
     return f"'sisa {command}' (process {os.getpid()}, since {now.isoformat(timespec='seconds')})"
 
 

@@ -1,6 +1,6 @@
-"""A crew on Ray: the same done to many things by tasks, with those repeated that die.
+"""A crew on Ray: applies one function to many things in tasks, and repeats tasks that die.
 
-Its processes load neither torch nor this system's coordinator: they take the memory of what they do.
+Its processes load neither torch nor this system's coordinator, so that they need little more memory than their data.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from storage.errors import SisaError, StoreFull, Unavailable
 from storage.objects import NewName
 
 MOST_DEATHS: Final = 3
-"""A thing over which so many tasks have died is given up."""
+"""A thing is given up after this many of its tasks have died."""
 
 PATIENCE_SECONDS: Final = 20.0
-"""After so long without any result it is said what is waited for."""
+"""After so long without any result a message says what the tasks wait for."""
 
 _GRACE_SECONDS: Final = 10.0
-"""How long tasks that are given up may take to take back what they wrote."""
+"""How long cancelled tasks may take to remove what they wrote."""
 
 _Thing = TypeVar("_Thing")
 _Result = TypeVar("_Result")
@@ -37,9 +37,10 @@ _Shared = ParamSpec("_Shared")
 
 
 def perform(*sent: Sent[Any]) -> Any:
-    """Do what the first of the values sent does with the others, and leave no core dump of what is read (E12).
+    """Call the first of the values sent with the others; a crash leaves no core dump of what was read (E12).
 
-    They are apart, because Ray keeps large ones in its object store: small ones, such as a key, are not in there.
+    They are sent separately, because Ray keeps large arguments in its object store: small ones, such as a key, stay
+    out of it.
     """
     check_rooms()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -58,10 +59,10 @@ perform_task = _remote(num_cpus=1, max_retries=0)(perform)
 
 
 class RayCrew:
-    """Tasks of one processor, so many at once. Implements ``shards.slices.parallel_ingest.TaskPool``."""
+    """Tasks of one processor each, up to ``tasks`` at once. Implements ``shards.slices.parallel_ingest.TaskPool``."""
 
     def __init__(self, tasks: int, remark: Callable[[str], None], labels: Labels | None = None) -> None:
-        """``remark`` hears what a person should know; tasks run on nodes with all ``labels``, and nowhere else."""
+        """``remark`` is called with messages for people; tasks run only on nodes with all ``labels``."""
         self._tasks = tasks
         self._remark = remark
         self._labels = labels or {}
@@ -76,7 +77,7 @@ class RayCrew:
         *shared: _Shared.args,
         **more: _Shared.kwargs,
     ) -> list[_Result]:
-        """Return what ``act`` makes of each thing; see ``TaskPool``. Raises ``Unavailable`` when tasks keep dying."""
+        """Return ``act`` of each thing; see ``TaskPool``. Raises ``Unavailable`` when tasks keep dying."""
         assert not more
         task = perform_task.options(scheduling_strategy="SPREAD", **selecting(self._labels))
         checked = partial(there, self._labels, act) if self._labels else act
@@ -93,28 +94,30 @@ class RayCrew:
 
 
 def cause_of(error: RayError) -> BaseException:
-    """Return what to raise for a task's end: its own error as itself."""
+    """Return the error to raise for a failed task: its own error, where that is one of ours."""
     if (refused := refusal_in(str(error), "a node where data are read")) is not None:
         return refused
     if not isinstance(error, RayTaskError):
         return Unavailable(
             f"tasks that read data died {MOST_DEATHS} times in a row",
-            "Look into Ray's logs; [cluster] ingest_workers run at once, and each may take [data] ingest_memory_mb.",
+            "Check Ray's logs, and the memory: [cluster] ingest_workers tasks run at once, and each may take [data]"
+            " ingest_memory_mb.",
         )
     if isinstance(error.cause, SisaError):
         return error.cause
-    # Not its text, which may quote what was read.
+    # Without the error's text, which may quote what was read.
     return SisaError(
-        f"a task that reads data failed with {type(error.cause).__name__}", "Its traceback is the cause of this error."
+        f"a task that reads data failed with {type(error.cause).__name__}",
+        "See its traceback, which is the cause of this error.",
     )
 
 
 @dataclass(slots=True, kw_only=True)
 class _Shift:
-    """One use of a crew: things by number, each with the deaths over it."""
+    """One use of a crew: things by number, each with the number of its tasks that died."""
 
     submit: Callable[[int], Any]
-    """Starts a task for a thing, under a name of its own."""
+    """Starts a task for a thing, with a name of its own."""
     on_result: Callable[[Any], None]
     remark: Callable[[str], None]
     labels: Labels
@@ -126,7 +129,7 @@ class _Shift:
     """The first of the things that failed so far, and how."""
 
     def results(self) -> list[Any]:
-        """Do everything; see ``TaskPool``."""
+        """Run all tasks and return their results; see ``TaskPool``."""
         with _given_up_at_end(self.running):
             while self.waiting or self._is_awaited():
                 while self.waiting and len(self.running) < self.tasks:
@@ -138,11 +141,11 @@ class _Shift:
         return [self.done[index] for index in sorted(self.done)]
 
     def _is_awaited(self) -> bool:
-        """Return whether what is running matters: after a failure, only what comes before it in order."""
+        """Return whether any running task still matters: after a failure, only those before it in order do."""
         return any(self.failed is None or index < self.failed[0] for index, _ in self.running.values())
 
     def _next(self) -> Any:
-        """Return a task that has come to its end."""
+        """Return a task that has ended."""
         while True:
             ready, _ = ray.wait(list(self.running), num_returns=1, timeout=PATIENCE_SECONDS)
             if ready:
@@ -151,7 +154,7 @@ class _Shift:
                 self.remark(reason)
 
     def _waited_for(self) -> str | None:
-        """Return what tasks that do not end may wait for, in words."""
+        """Return a description of what tasks that do not end may wait for."""
         if self.labels and not nodes_with(self.labels):
             such = f"no node has the labels {labels_in_words(self.labels)}"
             return f"waiting for {place_in_words(self.labels)} to read data: {such}"
@@ -169,7 +172,7 @@ class _Shift:
         except RayError as error:
             if _may_pass(error) and deaths + 1 < MOST_DEATHS:
                 self.waiting.appendleft((index, deaths + 1))
-                self.remark("a task that read data came to nothing: another one begins where it began")
+                self.remark("a task that reads data was lost: another one does its work from the start")
             else:
                 self._fail(index, error)
             return
@@ -177,7 +180,7 @@ class _Shift:
         self.on_result(result)
 
     def _fail(self, index: int, error: RayError) -> None:
-        """Note the failure, and give up what comes after it."""
+        """Record the failure, and cancel the tasks after it in order."""
         self.failed = index, error
         self.waiting = deque(each for each in self.waiting if each[0] < index)
         for task, (later, _) in self.running.items():
@@ -187,7 +190,7 @@ class _Shift:
 
 @contextmanager
 def _given_up_at_end(running: dict[Any, tuple[int, int]]) -> Iterator[None]:
-    """At the end interrupt what still runs, and wait while it takes back what it wrote, though not for long."""
+    """At the end cancel what still runs, and wait a while for it to remove what it wrote."""
     try:
         yield
     finally:
@@ -198,7 +201,7 @@ def _given_up_at_end(running: dict[Any, tuple[int, int]]) -> Iterator[None]:
 
 
 def _may_pass(error: RayError) -> bool:
-    """Return whether another attempt may come to another end: the task died, or something was away."""
+    """Return whether another attempt may succeed: the task died, or something was unavailable."""
     if not isinstance(error, RayTaskError):
         return True
     return isinstance(error.cause, Unavailable) and not isinstance(error.cause, StoreFull)

@@ -1,4 +1,4 @@
-"""The user's own code: found beside the specification by every process that builds a model."""
+"""The user's own code, which every process that builds a model imports from the specification's folder."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _WORKING: Final = RLock()
 """Held by the thread that has changed the process's working folder."""
 
 _NEVER_FORGOTTEN: Final = frozenset({"__main__", "storage", "shards", "coordinator", "cluster", "deploy"})
-"""The program and this system, which may lie in such a folder, too."""
+"""The program and this system, which may be in such a folder, too."""
 
 
 def make_importable(folder: Path) -> None:
-    """Let modules in ``folder`` be imported, before all others of their names.
+    """Put ``folder`` first on the import path.
 
-    Another federation's folder may hold other modules of these names, which this process has imported: those are
-    forgotten, so that the next import finds this folder's own. Models already built keep the code they are made of.
+    This process may have imported modules with the same names from another federation's folder. Those are dropped, so
+    that the next import finds this folder's modules. Models that are already built keep their code.
     """
     folder = Path(os.path.abspath(folder))  # noqa: PTH100  the name as it stands: Python does not follow links either
     _FOLDERS.add(folder)
@@ -42,7 +42,7 @@ def make_importable(folder: Path) -> None:
 def working_in(folder: Path) -> Iterator[None]:
     """Make ``folder`` the working folder for a while, so that a model finds its declared files by relative names.
 
-    One thread of the process at a time. Others see the other folder meanwhile.
+    One thread of the process may do so at a time; the working folder changes for all threads.
     """
     with _WORKING:
         before = Path.cwd()
@@ -54,14 +54,14 @@ def working_in(folder: Path) -> Iterator[None]:
 
 
 def _taken_by_others(folder: Path) -> set[str]:
-    """Return the top-level names that ``folder`` offers and that now mean code of another federation's folder."""
-    # Begun at the folder's few entries, not at the thousands of modules that a process has imported.
+    """Return the names of modules in ``folder`` that are now imported from another federation's folder."""
+    # Starts from the folder's few entries, not from the thousands of modules that a process has imported.
     offered = {entry.name.partition(".")[0] for entry in os.scandir(folder)} if folder.is_dir() else set()
     return {top for top in (offered - _NEVER_FORGOTTEN) & sys.modules.keys() if _is_foreign(sys.modules[top], folder)}
 
 
 def _is_foreign(module: ModuleType, folder: Path) -> bool:
     """Return whether the module or package was found through another federation's folder."""
-    # A package without __init__.py lies wherever the path leads, in several folders at once.
+    # A package without __init__.py may be spread over several folders of the import path.
     places = [*getattr(module, "__path__", ())] or [getattr(module, "__file__", None)]
     return any(Path(place).parent in _FOLDERS - {folder} for place in places if place)

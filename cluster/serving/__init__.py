@@ -9,16 +9,16 @@ be confirmed is answered with 503.
     service            one replica's objects, put together
     deployment         the replicas, on Ray Serve
     sites_app          the API of a federation of several sites
-    sites_service      what stands behind it
+    sites_service      the objects behind it
     sites_deployment   its replicas, on Ray Serve
     endpoints          what all servers here have in common
-    intake             how much of each class of requests is taken at once; bodies that come in
-    erasures           erasure requests that come in over HTTP
+    intake             limits on concurrent requests, and receiving bodies
+    erasures           erasure requests that arrive over HTTP
     batcher            evaluates and confirms many callers' points together
     bodies             predictions read and written as JSON or Arrow
     schemas            the bodies' shapes, for the OpenAPI document
     openapi            that document, and the page that shows it
-    auth               who asks, whether they may, how often
+    auth               tokens, roles and rate limits
     http_errors        statuses and the body of every error
     access_log         a request's id, and one line in the log
 """

@@ -1,4 +1,4 @@
-"""What is recorded of a request: its id, in every answer, and one line in the log, without a word of what was in it."""
+"""What is recorded of a request: its id, in every answer, and one line in the log without anything of its content."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
 class Recorder:
-    """The outermost layer of the API: nothing that an endpoint raises gets past it."""
+    """The outermost layer of the API: it turns every error of an endpoint into an answer."""
 
     def __init__(self, app: ASGIApp, clock: Clock, lines: LogLines, *, names_requests: bool) -> None:
         """``names_requests``: put the request's id on the answer; false where a proxy in front does it."""
@@ -65,7 +65,7 @@ class Recorder:
 
 
 def note(scope: MutableMapping[str, Any], **facts: str | int) -> None:
-    """Have the request's line in the log say so: facts that ``cluster.coordinator_actor.log_lines`` has a field for."""
+    """Add facts to the request's line in the log; ``cluster.coordinator_actor.log_lines`` lists their names."""
     scope["state"]["noted"].update(facts)
 
 
@@ -81,11 +81,11 @@ class _Record:
 
     @property
     def is_admitted(self) -> bool:
-        """Whether it came with a token that is good."""
+        """Whether it came with a valid token."""
         return "token_id" in self._noted
 
     def line(self, now: float) -> dict[str, Value]:
-        """Return the log's line. The route stands in place of the path, which may hold anything."""
+        """Return the log's line. It names the route instead of the path, because a path may hold anything."""
         return {
             "http_request_id": self.request_id,
             "method": self._scope["method"] if self._scope["method"] in _METHODS else "other",

@@ -69,7 +69,7 @@ def build_app(service: Service, lines: LogLines, *, names_requests: bool = True)
 
 
 class _Endpoints(Endpoints):
-    """What is done at each path."""
+    """The endpoints of a federation's API."""
 
     def __init__(self, service: Service) -> None:
         super().__init__(service)
@@ -128,9 +128,9 @@ class _Endpoints(Endpoints):
         super().add_to(app)
 
     async def predict(self, request: Request) -> Response:
-        """Answer data points with the ensemble: JSON or an Arrow IPC stream, answered in the form asked for.
+        """Answer data points with the ensemble, as JSON or an Arrow IPC stream: by default in the request's own format.
 
-        The answer was confirmed, after it was computed, against the store: no constituent in it has seen an erased
+        After an answer is computed, it is confirmed against the store that none of its constituents has seen an erased
         data point. Roles: predict, federate.
         """
         token = await self.admit(request, "predict", "federate")
@@ -155,15 +155,15 @@ class _Endpoints(Endpoints):
         return Response(body, media_type=answer_type)
 
     async def erase(self, request: Request) -> Response:
-        """Submit an erasure request; it is durable when this answers, and carried out whatever crashes.
+        """Submit an erasure request; it is durable when this answers, and is carried out even after a crash.
 
-        With 'include_similar' subjects whose names differ in spelling alone are erased with those named. The answer
-        alone has what is for the asker: the 'salt' of a new request, which shows whom the receipt is
-        about, and once the request is carried out, to whoever repeats it, which of the names are unknown.
+        With 'include_similar' subjects whose names differ only in spelling are erased with those named. This answer
+        alone has private details: the 'salt' of a new request, which proves whom the receipt is about, and, if you
+        repeat a request that was carried out, which of its names are unknown.
 
-        The same Idempotency-Key with the same names is the same request. To a token of the role erase, a key that was
-        used with another token is a conflict, whatever was named then. Everyone at once, as for a site that leaves its
-        federation, is for the role federate alone. Roles: erase, officer, federate.
+        The same Idempotency-Key with the same names is the same request. For a token of the role erase, a key that was
+        used with another token is a conflict, even with the same names. Only the role federate may erase everyone at
+        once, as for a site that leaves its federation. Roles: erase, officer, federate.
         """
         token = await self.admit(request, "erase", "officer", "federate")
         wanted, request_id = await self.erasure_asked(request, token, "everyone")
@@ -189,9 +189,9 @@ class _Endpoints(Endpoints):
         return json_answer(asdict(status), 202 if is_new else 200, {"Location": location})
 
     async def erasure(self, request: Request, request_id: str) -> Response:
-        """Tell how an erasure request stands.
+        """Return how an erasure request stands.
 
-        For a token of the role erase there are only those that were submitted with it: others are missing (404).
+        A token of the role erase sees only the requests that were submitted with it: others are missing (404).
         Roles: erase, audit, officer, federate.
         """
         token = await self.admit(request, "erase", "audit", "officer", "federate")
@@ -199,10 +199,10 @@ class _Endpoints(Endpoints):
         return json_answer(asdict(await self.call(lambda: self._service.erasures.find(token, request_id))))
 
     async def receipt(self, request: Request, request_id: str) -> Response:
-        """Give the signed receipt of a complete erasure; 'sisa receipt --check' verifies it.
+        """Return the signed receipt of a complete erasure; 'sisa receipt --check' verifies it.
 
-        Of a refused request, and of a readmission, it is the signed statement that there is instead. For a token of the
-        role erase there are only those of requests that were submitted with it.
+        For a refused request, and for a readmission, it is the signed statement that takes a receipt's place. A token
+        of the role erase sees only the receipts of requests that were submitted with it.
         Roles: erase, audit, officer, federate.
         """
         token = await self.admit(request, "erase", "audit", "officer", "federate")
@@ -211,7 +211,7 @@ class _Endpoints(Endpoints):
         return Response(bundle, media_type=JSON)
 
     async def hold(self, request: Request, request_id: str) -> Response:
-        """Pause an erasure request, such as for a legal hold, as long as nothing of it is removed.
+        """Pause an erasure request, such as for a legal hold, as long as none of its points are removed.
 
         Its due date moves along. Roles: officer.
         """
@@ -226,15 +226,15 @@ class _Endpoints(Endpoints):
         return await self._changed(request, request_id, Extend, days=int, reason=str)
 
     async def cancel(self, request: Request, request_id: str) -> Response:
-        """Withdraw an erasure request, as long as nothing of it is removed. Roles: officer."""
+        """Withdraw an erasure request, as long as none of its points are removed. Roles: officer."""
         return await self._changed(request, request_id, Cancel, reason=str)
 
     async def lookup(self, request: Request) -> Response:
-        """Tell what is here of each subject named: data points, and those of subjects spelt alike; no name comes back.
+        """Count the data points of each subject named, and of subjects with similar names; the answer repeats no name.
 
-        'erased': the subject was erased, and its new data points are kept out. Changes nothing, and nothing of who was
-        looked for is kept, but for one line in the log that counts the names. At most 100 names a request, and [serve]
-        lookups_per_minute requests with one token. Of a federation, only where the site lets it.
+        'erased' means that the subject was erased and its new data points are kept out. A look-up changes nothing, and
+        leaves only a line in the log with the number of names. At most 100 names per request, and [serve]
+        lookups_per_minute requests with one token. The role federate needs the site's permission.
         Roles: officer, federate.
         """
         token = await self.admit(request, "officer", "federate")
@@ -251,10 +251,10 @@ class _Endpoints(Endpoints):
         return json_answer(asdict(SubjectsFound(subjects=await self.call(lambda: lookup(subjects)))))
 
     async def status(self, request: Request) -> Response:
-        """Tell how the federation stands.
+        """Return how the federation stands.
 
-        To the role predict without erasure requests and the store's place, and of each constituent 'points', 'digest'
-        and 'slice_digests' are null. Roles: predict, audit, officer, federate.
+        For the role predict, the answer leaves out erasure requests and the store's place, and for each constituent
+        'points', 'digest' and 'slice_digests' are null. Roles: predict, audit, officer, federate.
         """
         token = await self.admit(request, "predict", "audit", "officer", "federate")
         status = await self.call(self._service.standing.status)
@@ -263,13 +263,13 @@ class _Endpoints(Endpoints):
         return json_answer(asdict(status))
 
     async def standing(self, request: Request) -> Response:
-        """Tell the federation that this is a site of how it stands. Roles: federate."""
+        """Return how this site stands, for the federation that it is a site of. Roles: federate."""
         await self.admit(request, "federate")
         heard_of = whole_number(request, "requests")
         return json_answer(asdict(await self.call(lambda: self._service.telling.standing(heard_of))))
 
     async def checkpoint(self, request: Request, shard: str, sha256: str) -> Response:
-        """Give the federation that this is a site of a checkpoint, where weights may leave. Roles: federate."""
+        """Return a checkpoint to the federation that this is a site of, if weights may leave. Roles: federate."""
         await self.admit(request, "federate")
         if not (_NUMBER.fullmatch(shard) and _DIGEST.fullmatch(sha256)):
             raise Invalid(
@@ -281,7 +281,7 @@ class _Endpoints(Endpoints):
     async def _changed(
         self, request: Request, request_id: str, intervention: type[Intervention], **kinds: type
     ) -> Response:
-        """Have the coordinator do something to a request; ``kinds``: the members of the body and their types."""
+        """Have the coordinator change a request; ``kinds``: the members of the body and their types."""
         token = await self.admit(request, "officer")
         check_request_id(request_id)
         said = await self.members(request, token, kinds)
@@ -297,6 +297,6 @@ def _refuse_unless_federation(token: TokenRecord) -> None:
                 status=403,
                 kind="forbidden",
                 message=f"a token with the role '{token.role}' may not erase everyone",
-                remedy="Name whom to erase; everyone at once is for the role 'federate'.",
+                remedy="Name whom to erase. Only the role 'federate' may erase everyone at once.",
             )
         )

@@ -13,17 +13,17 @@ from coordinator.ports import Clock
 from storage.errors import SisaError, Unavailable
 
 _STALE_REFRESHES: Final = 5
-"""After so many refreshes without an answer from the store nobody is known any more."""
+"""After this many refreshes without an answer from the store, no token is accepted."""
 
 _HASTY_READS: Final = 10
-"""A token that is not known may be new; at most so often a second the register is read again for that."""
+"""An unknown token may be new, so the register is read again; at most this many times a second."""
 
 _CHALLENGE: Final = {"WWW-Authenticate": 'Bearer realm="sisa"'}
 
 
 @dataclass(slots=True)
 class _Bucket:
-    """What is left of a number of times that fills up again evenly."""
+    """A token bucket: a number of allowed calls that refills evenly."""
 
     most: float
     per_second: float
@@ -31,7 +31,7 @@ class _Bucket:
     at: float
 
     def take(self, now: float) -> float:
-        """Take one and return 0; where none is left, return the seconds until there is one."""
+        """Take one call and return 0; if none is left, return the seconds until there is one."""
         self.left = min(self.most, self.left + (now - self.at) * self.per_second)
         self.at = now
         if self.left < 1:
@@ -41,7 +41,7 @@ class _Bucket:
 
 
 class Gate:
-    """One replica's knowledge of tokens. May be used from any thread; ``admit`` touches the store now and then only."""
+    """One replica's knowledge of tokens. May be used from any thread; ``admit`` seldom reads the store."""
 
     def __init__(
         self,
@@ -75,10 +75,10 @@ class Gate:
         return self._records
 
     def admit(self, headers: Mapping[str, str], *roles: Role) -> TokenRecord:
-        """Return the token of a request that may go on.
+        """Return the token of an admitted request.
 
-        Raises ``Refused`` with 401 where there is no good token, 403 where its role is none of ``roles``, 429 where it
-        asks too often; ``Unavailable`` where the register of tokens cannot be read.
+        Raises ``Refused`` with 401 without a valid token, 403 if its role is not one of ``roles``, 429 if it asks too
+        often; ``Unavailable`` if the register of tokens cannot be read.
         """
         record = self._known(_bearer(headers))
         if record.role not in roles:
@@ -94,7 +94,7 @@ class Gate:
         return record
 
     def count_lookup(self, record: TokenRecord) -> None:
-        """Take one look-up from what the token has left of these. Raises ``Refused`` with 429 where none is left."""
+        """Count one look-up of the token. Raises ``Refused`` with 429 if it has none left."""
         self._count(record, self._lookups_per_minute, "looks people up")
 
     def _known(self, text: str) -> TokenRecord:
@@ -116,7 +116,7 @@ class Gate:
             return not self._haste.take(self._clock.monotonic())
 
     def _count(self, record: TokenRecord, most: int, does: str) -> None:
-        """Take one request from what the token has left of those that do this: a minute's worth at ``most``."""
+        """Count one request of the token that ``does`` this. Raises ``Refused`` with 429 above ``most`` a minute."""
         now = self._clock.monotonic()
         with self._lock:
             wait = self._buckets.setdefault((record.token_id, does), _Bucket(most, most / 60, most, now)).take(now)
@@ -127,7 +127,7 @@ class Gate:
                 status=429,
                 kind="rate_limited",
                 message=f"this token {does} more than {most:,} times a minute",
-                remedy="Wait as long as Retry-After says; ask for more in one request.",
+                remedy="Wait as long as Retry-After says. Ask for more in one request.",
                 headers={"Retry-After": str(int(wait) + 1)},
             )
         )

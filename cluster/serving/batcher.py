@@ -1,9 +1,9 @@
 """Answering: many callers' data points, evaluated together, confirmed together.
 
-Three threads, for torch and the store know nothing of event loops. One computes: what came in while it was at work is
-its next batch, so that nobody waits for company. One confirms: a single look at the store serves all answers that were
-ready when it began. One loads a new generation while the one before it still answers. What was computed with a
-generation that has been withdrawn meanwhile is computed again, and nobody is told of it.
+It uses three threads, because torch and the store are blocking. One computes: its next batch is what arrived during the
+last one, so that no caller waits for a batch to fill. One confirms: a single read of the store serves all answers that
+were ready when it began. One loads a new generation while the previous one still answers. An answer whose generation
+has been withdrawn meanwhile is computed again, unnoticed by its caller.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ TOGETHER: Final = 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Answer:
-    """What the ensemble says, confirmed."""
+    """A confirmed answer of the ensemble."""
 
     generation: int
     constituents: int
@@ -42,7 +42,7 @@ class Answer:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class _Ask:
-    """One caller's data points on their way."""
+    """One caller's data points in progress."""
 
     features_NF: npt.NDArray[np.float32]
     answer: Future[Answer] = field(default_factory=Future)
@@ -53,7 +53,7 @@ class _Ask:
     """How many are computed."""
 
     def begin_again(self) -> None:
-        """Forget what was computed."""
+        """Discard what was computed."""
         self.ensemble, self.done, self.points = None, [], 0
 
     @property
@@ -62,7 +62,7 @@ class _Ask:
 
 
 class Answering:
-    """One replica's answers. Made at work; ``close`` ends it."""
+    """One replica's answers. Its threads start when it is made and end with ``close``."""
 
     def __init__(self, standing: Standing, refresh_seconds: float, refresh: Callable[[], None] = lambda: None) -> None:
         """``refresh`` is called, on the thread that confirms, every ``refresh_seconds`` or more often."""
@@ -74,9 +74,9 @@ class Answering:
         self._waiting: deque[_Ask] = deque()
         self._computed: list[_Ask] = []
         self._trouble: SisaError | None = None
-        """Why the generation that is current could not be loaded."""
+        """Why the current generation could not be loaded."""
         self._doubt: SisaError | None = None
-        """Why the last look at the store failed."""
+        """Why the last read of the store failed."""
         self._looks = 0
         self._is_closing = False
         self._threads = tuple(
@@ -87,16 +87,16 @@ class Answering:
             thread.start()
 
     def ask(self, features_NF: npt.NDArray[np.float32]) -> Future[Answer]:
-        """Return the answer to come, for scaled features.
+        """Return the future answer for scaled features.
 
-        It raises ``Unavailable`` when there is no generation to answer with, or none that can be confirmed.
+        The future raises ``Unavailable`` when there is no generation to answer with, or it cannot be confirmed.
         """
         ask = _Ask(features_NF=features_NF)
         self._put(behind=[ask])
         return ask.answer
 
     def check(self) -> None:
-        """Raise ``Unavailable`` when nothing can be answered now, ``InvariantBroken`` when it never will be."""
+        """Raise ``Unavailable`` when this replica cannot answer now, ``InvariantBroken`` when it never will."""
         if not all(thread.is_alive() for thread in self._threads):
             raise InvariantBroken("a thread of this replica has ended")
         with self._changed:
@@ -106,13 +106,13 @@ class Answering:
                 raise self._reason
 
     def close(self) -> None:
-        """Refuse what was not answered, and end."""
+        """Refuse what was not answered, and end the threads."""
         self._end()
         for thread in self._threads:
             thread.join()
 
     def _run(self, work: Callable[[], None]) -> None:
-        """Do ``work`` until all ends; should it fail, nobody is left to wait for an answer that never comes."""
+        """Do ``work`` until the end; if it fails, refuse all callers, so that none waits for ever."""
         try:
             work()
         finally:
@@ -147,7 +147,7 @@ class Answering:
             self._compute_next(asks, ensemble)
 
     def _compute_next(self, asks: Sequence[_Ask], ensemble: Ensemble) -> None:
-        """Compute the next piece of an ask, or several small asks; one that the model fails on spoils no other."""
+        """Compute the next piece of an ask, or several small asks; if the model fails on one, the others succeed."""
         try:
             self._evaluate(asks, ensemble)
         except ModelFailed as error:
@@ -165,14 +165,14 @@ class Answering:
 
     @property
     def _is_ready(self) -> bool:
-        """Whether there is something to compute and something to compute it with, or the reason why there is not."""
+        """Whether there is an ask, and either a generation to compute it with or the reason why there is not one."""
         is_known = self._standing.ensemble is not None or self._trouble is not None or self._doubt is not None
         return bool(self._waiting) and is_known
 
     def _take(self) -> list[_Ask]:
-        """Return the next ask and those behind it that fit beside it."""
+        """Return the next ask and the following ones that fit into one batch with it."""
         asks = [self._waiting.popleft()]
-        if len(asks[0].features_NF) > TOGETHER:  # piece by piece, all of them by the generation of its first
+        if len(asks[0].features_NF) > TOGETHER:  # piece by piece, all pieces with the generation of the first
             return asks
         points, width = len(asks[0].features_NF), asks[0].features_NF.shape[1]
         while self._waiting:
@@ -205,7 +205,7 @@ class Answering:
         )
 
     def _put(self, *, first: Sequence[_Ask] = (), behind: Sequence[_Ask] = (), computed: Sequence[_Ask] = ()) -> None:
-        """Put asks where their next step finds them; refuse them when all is over."""
+        """Queue asks for their next step; refuse them once the replica is closing."""
         with self._changed:
             is_over = self._is_closing
             if not is_over:
@@ -258,7 +258,7 @@ class Answering:
     # --------------------------------------------------------------------------------------------------- loading
 
     def _load(self) -> None:
-        """Bring the generation in memory up to the one that the state names, whenever a look finds another."""
+        """Load the generation that the state names whenever a read of the store finds another one than in memory."""
         seen = 0
         while True:
             with self._changed:
@@ -276,7 +276,7 @@ class Answering:
                 self._changed.notify_all()
 
     def _is_behind(self, seen: int) -> bool:
-        """Whether there has been a look since ``seen`` looks that gives reason to load; or all is over."""
+        """Whether a read of the store since the first ``seen`` ones calls for loading, or the replica is closing."""
         is_wanted = self._trouble is not None or self._standing.state is None or self._standing.is_behind
         return self._is_closing or (self._looks > seen and is_wanted)
 
@@ -286,7 +286,7 @@ class Answering:
 
 
 def _settle(ask: _Ask, give: Callable[[], None]) -> None:
-    """Give a caller the answer or the error; one that has gone away does not want it."""
+    """Give a caller the answer or the error, unless it has gone away."""
     if ask.answer.set_running_or_notify_cancel():
         give()
 
@@ -306,7 +306,7 @@ def _stopping() -> SisaError:
 
 
 def _doubt(error: SisaError) -> SisaError:
-    """Return what callers are told when the store does not say what may be served."""
+    """Return the error for callers while the store does not say what may be served."""
     return Unavailable(
         f"it cannot be confirmed that the generation in memory may still be served: {error.fact}",
         error.remedy or "Ask again in a moment.",

@@ -1,4 +1,4 @@
-"""Bodies of predictions: what is asked, read from JSON or Arrow; what is answered, written as either.
+"""Bodies of predictions: reads data points from JSON or Arrow, and writes answers as either.
 
 Shape legend: N points, F features, C classes.
 """
@@ -37,7 +37,7 @@ FORMATS: Final = (JSON, ARROW_STREAM)
 
 _LEAST_PARTS: Final = 100_000
 _PARTS_OF_A_THING: Final = 4
-"""A data point is an object, with its features in another, and those may be a list; a bracket may stand in its id."""
+"""A data point is an object with another object or a list for its features; its id may hold a bracket, too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -91,7 +91,7 @@ class BodyReader:
     def _of_columns(self, columns: object) -> Asked:
         if not isinstance(columns, dict) or not all(isinstance(values, list) for values in columns.values()):
             raise Invalid("'columns' is an object of lists", "See /docs.")
-        # Only what is asked for: others may be any number, and would each take memory.
+        # Only the columns that are needed: there may be any number of others, each of which would take memory.
         known = {name: columns[name] for name in (self.data.id, *self.data.features) if name in columns}
         return self._of_table(table_of_columns(known, self.most_points))
 
@@ -110,7 +110,7 @@ class BodyReader:
         if not all(isinstance(each, dict) for each in given):
             raise Invalid("some features are lists and some are objects", "Give all data points in one form.")
         for number, point in enumerate(given):
-            # Before any column is made: names times data points may be far more than the body has bytes.
+            # Checked before any column is made: names times data points may far exceed the body's size.
             if not self._features <= point.keys():
                 raise _without_feature(next(name for name in self.data.features if name not in point), number)
         columns = {name: [each[name] for each in given] for name in self.data.features}
@@ -118,12 +118,12 @@ class BodyReader:
 
 
 def parsed_body(payload: bytes, most_things: int) -> Any:
-    """Return what a JSON body says, that speaks of at most so many data points or names.
+    """Return the value of a JSON body with at most ``most_things`` data points or names.
 
     A list or an object takes two or three bytes of the body, and thirty times as much memory: raises ``Refused`` with
     413 for more of them than ``most_things`` need. Raises it with 400 for anything that is not JSON, NaN and infinities
-    included, and for an object that has a key twice: readers of JSON differ in which of the two values they take, so
-    one of them would be lost without a word.
+    included, and for an object that has a key twice: JSON readers differ in which of the two values they take, so that
+    one of them would be lost silently.
     """
     if payload.count(b"[") + payload.count(b"{") > _LEAST_PARTS + _PARTS_OF_A_THING * most_things:
         raise Refused(
@@ -154,7 +154,7 @@ def aggregated_body(
     id_column: str,
     media_type: str,
 ) -> bytes:
-    """Return an answer's body; ``facts`` say of whom it is, as JSON has them."""
+    """Return an answer's body; ``facts`` are JSON values that say which generation, or which sites, gave it."""
     names = [classes[int(position)] for position in found.classes_N]
     if media_type == ARROW_STREAM:
         ids = ids_of(asked.ids) if isinstance(asked.ids, list) else asked.ids
@@ -172,7 +172,7 @@ def aggregated_body(
 
 
 def media_type_of(headers: Mapping[str, str], known: Sequence[str] = FORMATS) -> str:
-    """Return what the body is said to be, one of ``known``. Raises ``Refused`` with 415 for anything else."""
+    """Return the body's declared media type, one of ``known``. Raises ``Refused`` with 415 for any other."""
     if headers.get("content-encoding", "identity").lower() != "identity":
         raise _unsupported("bodies are not taken compressed", "Send it as it is, without Content-Encoding.")
     found = headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -182,7 +182,7 @@ def media_type_of(headers: Mapping[str, str], known: Sequence[str] = FORMATS) ->
 
 
 def answer_type_of(headers: Mapping[str, str], asked: str) -> str:
-    """Return the media type to answer in: the caller's own, as far as it accepts that. Raises ``Refused`` with 406."""
+    """Return the media type of the answer: the request's own, if the caller accepts it. Raises ``Refused`` with 406."""
     ranges = [_range(text) for text in headers.get("accept", "*/*").split(",")]
     accepted = {name for name, is_wanted in ranges if is_wanted}
     for media_type in sorted(FORMATS, key=lambda each: each != asked):
@@ -235,7 +235,7 @@ def _refuse_constant(_: str) -> NoReturn:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return a JSON object. Which key it has twice is not said: keys may be data."""
+    """Return a JSON object. An error does not quote a repeated key, because keys may be data."""
     found = dict(pairs)
     if len(found) != len(pairs):
         raise unreadable(

@@ -1,7 +1,7 @@
 """Ray Serve around the API: replicas that Serve starts, restarts and routes to.
 
-Nothing of a generation is part of the deployment: each replica reads it from the store, at its start and whenever it
-moves. So a new generation restarts nothing, and a replica that Serve starts anew is as current as any other.
+A generation is not part of the deployment: each replica reads it from the store, at its start and whenever it changes.
+So a new generation restarts nothing, and a replica that Serve restarts is as current as any other.
 """
 
 from __future__ import annotations
@@ -53,13 +53,13 @@ from storage.objects import ObjectStore
 
 _HEALTH_SECONDS: Final = 5.0
 
-logging.getLogger("ray.serve").setLevel(logging.WARNING)  # what it says besides is of no use to who runs a command
+logging.getLogger("ray.serve").setLevel(logging.WARNING)  # its other messages are of no use to the user of a command
 
 _deployment: Any = serve.deployment  # its types take a class for a function that makes deployments
 
 
 class ReplicaShell:
-    """One replica as Serve knows it: decodes nothing, decides nothing."""
+    """One replica as Serve knows it: it forwards each call."""
 
     def __init__(self, sent: Sent[tuple[FederationSpecification, SiteSettings | None]]) -> None:
         check_rooms()
@@ -84,7 +84,7 @@ def application(arguments: dict[str, str]) -> serve.Application:
     """Return the application, for Serve config files: ``import_path: cluster.serving.deployment:application``.
 
     ``arguments`` are the file's ``args``: ``config``, the path of ``sisa.toml`` on the node where Serve's controller
-    builds the application, and where that has several sites ``site``, the name of the one that is served here.
+    builds the application, and, for a file with several sites, ``site``: the name of the one to serve here.
     """
     config = Path(arguments["config"])
     if "site" not in arguments:
@@ -102,7 +102,7 @@ def application_of(specification: FederationSpecification, site: SiteSettings | 
 
 
 def deployed(shell: type, settings: ServeSettings, place: dict[str, Any]) -> Any:
-    """Return the deployment of ``shell`` as the settings say, on nodes as ``place`` says."""
+    """Return the deployment of ``shell`` with these settings, on the nodes that ``place`` selects."""
     return _deployment(serve.ingress()(shell)).options(
         name="replica",
         num_replicas=settings.replicas,
@@ -114,7 +114,7 @@ def deployed(shell: type, settings: ServeSettings, place: dict[str, Any]) -> Any
 
 
 class Checked(Protocol):
-    """What stands behind a replica, as far as its health goes."""
+    """The part of a replica's service that its health check needs."""
 
     @property
     def gate(self) -> Gate:
@@ -122,14 +122,14 @@ class Checked(Protocol):
         ...
 
     def check(self) -> None:
-        """Raise when nothing can be answered now."""
+        """Raise when the replica cannot answer now."""
         ...
 
 
 def check_replica(service: Checked, gauges: ReplicaGauges) -> None:
-    """Tell monitoring how a replica stands. Serve calls this every few seconds.
+    """Report a replica's state to monitoring. Serve calls this every few seconds.
 
-    Raises when only a new replica can help; what is away for now, a new replica would miss as well.
+    Raises only for faults that a new replica would cure: a store that is away would be away for a new one, too.
     """
     is_ready = False
     with suppress(Unavailable, Corrupt, Invalid, Conflict):
@@ -139,7 +139,7 @@ def check_replica(service: Checked, gauges: ReplicaGauges) -> None:
 
 
 def log_lines(name: str) -> LogLines:
-    """Return where a replica logs; nothing else that it says is read by anybody."""
+    """Return where a replica logs, and silence its other output, which nobody reads."""
     lines = LogLines(name, SystemClock(), os.fdopen(os.dup(1), "w", encoding="utf-8"))
     keep_silent()
     return lines
@@ -156,13 +156,13 @@ class Serving:
 
 
 def serve_federation(specification: FederationSpecification, site: SiteSettings | None = None) -> Serving:
-    """Serve the federation on its coordinator's Ray cluster, launching the coordinator where none is at work.
+    """Serve the federation on its coordinator's Ray cluster, launching the coordinator if it does not run.
 
-    Served already, it is served anew under this specification: old replicas answer until the new ones do. ``site``:
-    what it says for itself, where it is one of several.
+    If the federation is already served, replicas under this specification replace the old ones, which answer until the
+    new ones do. ``site`` holds its own settings if it is one of several sites.
 
     Raises ``Conflict`` when the port is taken or Serve listens elsewhere on this cluster, ``Unavailable`` when the
-    replicas do not start, and as ``launch_coordinator`` does. A coordinator that was launched for it is ended then.
+    replicas do not start, and as ``launch_coordinator`` does. A coordinator that this call launched is then ended.
     """
     store = open_objects(specification)
     is_launched = find_coordinator(store, lambda _: None, lambda _: None) is None
@@ -181,8 +181,8 @@ def serve_federation(specification: FederationSpecification, site: SiteSettings 
 def run_application(application: serve.Application, name: str, settings: ServeSettings) -> None:
     """Run an application on the Ray cluster that this process is part of; returns when its replicas answer.
 
-    Raises ``Conflict`` when the port or the prefix is taken, ``Unavailable`` when the replicas do not start: nothing of
-    a new application is left then.
+    Raises ``Conflict`` when the port or the prefix is taken, ``Unavailable`` when the replicas do not start; a new
+    application is then removed again.
     """
     is_new = name not in serve.status().applications
     _start(settings)
@@ -195,19 +195,19 @@ def run_application(application: serve.Application, name: str, settings: ServeSe
             prefix=settings.prefix,
         ) from error
     except RuntimeError as error:
-        refused = _refusal(name, str(error))  # read before what it is read from is ended
+        refused = _refusal(name, str(error))  # before the application, which holds the messages, is ended
         if is_new:
             end_application(name)
         if refused is not None:
             raise refused from error
         raise Unavailable(
             "the replicas did not start",
-            "Look at 'serve status' and Ray's logs; the store must be reachable from there.",
+            "Check 'serve status' and Ray's logs, and that the store can be reached from the replicas' nodes.",
         ) from error
 
 
 def _refusal(name: str, message: str) -> OtherRelease | None:
-    """Return why replicas did not start, where it is that they run another release; Serve keeps what they raised."""
+    """Return the error if replicas did not start because they run another release; Serve keeps their errors' texts."""
     application = serve.status().applications.get(name)
     kept = [each.message for each in application.deployments.values()] if application else []
     return refusal_in("\n".join([message, *kept]), "a node where a replica was started")
@@ -239,7 +239,7 @@ def end_application(name: str) -> bool:
 def _coordinator(store: ObjectStore) -> Accepting | None:
     try:
         return find_coordinator(store, lambda _: None, lambda _: None, "replica")
-    except OtherRelease as error:  # nothing that a client has sent is the cause
+    except OtherRelease as error:  # the client is not to blame
         raise Unavailable(error.fact, error.remedy, **error.context) from error
 
 
@@ -256,7 +256,7 @@ def _start(settings: ServeSettings) -> None:
     if is_running and not _is_open(settings):
         raise Conflict(
             "Ray Serve is at work on this cluster, and does not listen at the address of [serve]",
-            "Give [serve] its host and port, or end it with 'serve shutdown'.",
+            "Give [serve] Serve's host and port, or end Serve with 'serve shutdown'.",
             port=settings.port,
         )
 
@@ -284,7 +284,7 @@ def _is_open(settings: ServeSettings) -> bool:
 
 
 def place_of_replicas(cluster: ClusterSettings, store: str) -> dict[str, Any]:
-    """Return where replicas have to be: on nodes with the labels, else beside a store in a folder of this node."""
+    """Return where replicas have to run: on nodes with the labels, or else on this node if the store is a folder."""
     if cluster.labels:
         return selecting(cluster.labels)
     if is_on_s3(store) or not ray.is_initialized():

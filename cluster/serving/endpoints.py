@@ -1,4 +1,4 @@
-"""What the endpoints of every server here have in common: who may ask, how bodies are read, how errors are told."""
+"""What the endpoints of all servers here have in common: admission, reading bodies, and answering errors."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ _Result = TypeVar("_Result")
 
 TOKEN: Final[dict[str, Any]] = {"security": [{"token": []}]}
 COMMON: Final = (400, 401, 403, 429, 500, 503)
-"""Statuses that every endpoint may answer with that asks for a token."""
+"""Statuses that every endpoint with a token may answer with."""
 
 _GATES_AT_ONCE: Final = 16
-"""Checks of tokens, apart from other calls: slow questions do not delay them."""
+"""Threads for checks of tokens, separate from other calls, so that slow questions do not delay them."""
 _CALLS_AT_ONCE: Final = 16
 _SUBMISSIONS_AT_ONCE: Final = 16
-"""Apart from other calls: while a coordinator is started anew they wait for it, and predictions shall not."""
+"""Threads for submissions, which wait during a coordinator's restart; separate from other calls, which do not."""
 
 _PREDICTIONS: Final = "/v1/predictions"
 _WITHOUT_LANE: Final = frozenset({"/healthz", "/docs"})
@@ -53,20 +53,20 @@ _NUMBER: Final = re.compile(r"[0-9]{1,12}")
 _KINDS: Final[Mapping[type, str]] = {str: "a text", int: "a whole number", list: "a list"}
 
 _SINGLE_HEADERS: Final = ("Authorization", "Content-Type", "Content-Encoding", "Content-Length", "Idempotency-Key")
-"""Headers with one value. Servers differ in which of two they take, so that a proxy may have checked the other one."""
+"""Headers with a single value. Servers differ in which of two they take, so a proxy may have checked the other one."""
 
 
 class Behind(Protocol):
-    """What stands behind a server's endpoints, whatever it serves."""
+    """The objects behind a server's endpoints, for one federation or for one of several sites."""
 
     @property
     def clock(self) -> Clock:
-        """What its log is dated by."""
+        """The clock that dates its log."""
         ...
 
     @property
     def gate(self) -> Gate:
-        """Who may ask."""
+        """The gate that admits callers."""
         ...
 
     @property
@@ -76,31 +76,31 @@ class Behind(Protocol):
 
     @property
     def serve(self) -> ServeSettings:
-        """How much is taken from one caller."""
+        """The settings that limit one caller."""
         ...
 
     def check(self) -> None:
-        """Raise ``Unavailable`` when nothing can be answered now, ``InvariantBroken`` when it never will be."""
+        """Raise ``Unavailable`` when it cannot answer now, ``InvariantBroken`` when it never will."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Named:
-    """Whose data points, or which, an erasure's body names."""
+    """The subjects or data points that an erasure's body names."""
 
     subjects: list[str | int]
     ids: list[str | int]
     held: str
-    """Why the request is to be paused; empty: it is not."""
+    """Why the request is to be paused; empty: it is not paused."""
     include_similar: bool = False
-    """Whether subjects whose names differ in spelling alone are meant as well."""
+    """Whether subjects whose names differ only in spelling are meant as well."""
     everyone: bool = False
     site: str = ""
-    """Where they are to be erased; empty: it does not say."""
+    """Where they are to be erased; empty: the body does not say."""
 
 
 class Endpoints:
-    """What is done at each path; other classes add their own."""
+    """The endpoints that every server has; subclasses add their own."""
 
     def __init__(self, behind: Behind) -> None:
         self._behind = behind
@@ -132,22 +132,22 @@ class Endpoints:
         app.add_api_route("/docs", self.docs, response_class=HTMLResponse, include_in_schema=False)
 
     async def health(self, request: Request) -> Response:
-        """Tell whether this replica can answer. Needs no token."""
+        """Return whether this replica can answer. Needs no token."""
         del request
         self._behind.check()
         return json_answer({"status": "ok"})
 
     async def log_checkpoint(self, request: Request) -> Response:
-        """Give the newest signed checkpoint of the receipts' log, and the proof that it continues an 'earlier' size.
+        """Return the newest signed checkpoint of the receipts' log, and the proof that it continues an 'earlier' size.
 
-        What it answers can be given to 'sisa-check log' as it is. Roles: audit, officer.
+        'sisa-check log' accepts the answer unchanged. Roles: audit, officer.
         """
         await self.admit(request, "audit", "officer")
         earlier = whole_number(request, "earlier")
         return json_answer(asdict(await self.call(lambda: self._behind.registrar.growth(earlier))))
 
     async def keys(self, request: Request) -> Response:
-        """Give all public keys that sign receipts and their log: a file for --key. Roles: audit, officer."""
+        """Return all public keys that sign receipts and their log, as a file for --key. Roles: audit, officer."""
         await self.admit(request, "audit", "officer")
         return PlainTextResponse(await self.call(self._behind.registrar.published))
 
@@ -156,18 +156,18 @@ class Endpoints:
         return HTMLResponse(page(request.app.openapi()), headers=POLICY)
 
     async def admit(self, request: Request, *roles: Role) -> TokenRecord:
-        """Return the caller's token. Raises as ``Gate.admit`` does, and ``Refused`` with 400 for what stands twice."""
+        """Return the caller's token. Raises as ``Gate.admit`` does, and ``Refused`` with 400 for repeated headers."""
         _refuse_repeated(request)
         record = await self._on(self._gates, lambda: self._behind.gate.admit(request.headers, *roles))
         note(request.scope, token_id=record.token_id, role=record.role)
         return record
 
     async def call(self, act: Callable[[], _Result]) -> _Result:
-        """Do what waits for the store or the coordinator, on a thread."""
+        """Call ``act``, which waits for the store or the coordinator, on a thread."""
         return await self._on(self._calls, act)
 
     async def submit(self, act: Callable[[], _Result]) -> _Result:
-        """Do what waits for a request to be accepted, on a thread."""
+        """Call ``act``, which waits for the coordinator to accept a request, on a thread."""
         return await self._on(self._submissions, act)
 
     async def in_its_lane(self, request: Request) -> AsyncIterator[None]:
@@ -184,7 +184,7 @@ class Endpoints:
         return await asyncio.get_running_loop().run_in_executor(threads, act)
 
     async def erasure_asked(self, request: Request, token: TokenRecord, *more: str) -> tuple[Named, str | None]:
-        """Return what an erasure's body names, and its Idempotency-Key; ``more`` are members that it may have besides.
+        """Return what an erasure's body names, and its Idempotency-Key; ``more`` are further members that it may have.
 
         Raises ``Refused``, ``Invalid``.
         """
@@ -192,7 +192,7 @@ class Endpoints:
         request_id = request.headers.get("idempotency-key")
         if request_id is not None and not _KEY.fullmatch(request_id):
             raise Invalid(
-                "an Idempotency-Key is 1 to 200 of A-Z, a-z, 0-9, '.', '_', ':', '-', no sign first",
+                "an Idempotency-Key is 1 to 200 of A-Z, a-z, 0-9, '.', '_', ':', '-', a letter or digit first",
                 "Choose another, or leave it out: one is drawn then.",
             )
         async with self.changes.body(request, token.token_id) as payload:
@@ -200,12 +200,12 @@ class Endpoints:
         return wanted, request_id
 
     async def members(self, request: Request, token: TokenRecord, kinds: Mapping[str, type]) -> dict[str, Any]:
-        """Return the members of a small JSON body: just these, each of its kind. Raises ``Refused``, ``Invalid``."""
+        """Return the members of a small JSON body, which has exactly ``kinds``. Raises ``Refused``, ``Invalid``."""
         media_type_of(request.headers, (JSON,))
         async with self.changes.body(request, token.token_id) as payload:
             body = await self.changes.handle(len(payload), lambda: parsed_body(payload, self._settings.max_names))
         is_object = isinstance(body, dict) and body.keys() == kinds.keys()
-        if is_object and all(type(body[name]) is kind for name, kind in kinds.items()):  # true is no number
+        if is_object and all(type(body[name]) is kind for name, kind in kinds.items()):  # true must not count as 1
             found: dict[str, Any] = body
             return found
         wanted = " and ".join(f"'{name}', {_KINDS[kind]}" for name, kind in kinds.items())
@@ -213,7 +213,7 @@ class Endpoints:
 
 
 def add_predictions(app: FastAPI, endpoint: Callable[..., Any], model: type) -> None:
-    """Put the endpoint that predicts into ``app``; ``model``: what it answers with, where that is JSON."""
+    """Put the endpoint that predicts into ``app``; ``model`` describes its answers in JSON."""
     app.add_api_route(
         _PREDICTIONS,
         endpoint,
@@ -230,7 +230,7 @@ def add_predictions(app: FastAPI, endpoint: Callable[..., Any], model: type) -> 
 def add_erasures(
     app: FastAPI, endpoint: Callable[..., Any], model: type, body: Mapping[str, Any], *statuses: int
 ) -> None:
-    """Put the endpoint that takes erasure requests into ``app``; ``statuses``: what it may answer with besides."""
+    """Put the endpoint for erasure requests into ``app``; ``statuses`` are further ones that it may answer with."""
     app.add_api_route(
         "/v1/erasures",
         endpoint,
@@ -267,7 +267,7 @@ def assembled(
 
 
 def whole_number(request: Request, name: str) -> int:
-    """Return a parameter of the address, 0 without it. Raises ``Invalid`` when it is no number of at most 12 digits."""
+    """Return a numeric query parameter, default 0. Raises ``Invalid`` unless it has only digits, at most 12."""
     given = request.query_params.get(name, "0")
     if not _NUMBER.fullmatch(given):
         raise Invalid(f"'{name}' is a whole number, 0 or more, of at most 12 digits", "See /docs.")
@@ -293,7 +293,7 @@ def _named(payload: bytes, most_names: int, more: tuple[str, ...]) -> Named:
     if not isinstance(everyone, bool) or not isinstance(similar, bool) or not isinstance(site, str):
         raise Invalid("'everyone' and 'include_similar' are true or false, 'site' is a text", "See /docs.")
     if everyone and (subjects or ids or hold or similar):
-        raise Invalid("'everyone' names all there are, at once: nothing stands beside it", "Leave the others out.")
+        raise Invalid("'everyone' means all subjects, so that nothing else may be named", "Leave the others out.")
     if len(subjects) + len(ids) > most_names:
         raise Refused(too_large(f"the request names more than {most_names:,}", "Send several, or use 'sisa erase'."))
     return Named(
@@ -307,7 +307,7 @@ def _named(payload: bytes, most_names: int, more: tuple[str, ...]) -> Named:
 
 
 def _refuse_repeated(request: Request) -> None:
-    """Raise ``Refused`` when a header that has one value, or a parameter of the address, stands there twice."""
+    """Raise ``Refused`` when a single-valued header or a query parameter is given twice."""
     for name in _SINGLE_HEADERS:
         if len(request.headers.getlist(name)) > 1:
             raise unreadable(f"the request has the header {name} twice", "Send it once.")
@@ -316,7 +316,7 @@ def _refuse_repeated(request: Request) -> None:
 
 
 async def _refuse(request: Request, error: Exception) -> Response:
-    """Return an error that an endpoint, or the router, ended with as the one body of all errors."""
+    """Return the answer for an error of an endpoint or the router, with the body that all errors share."""
     if isinstance(error, Refused):
         problem = error.problem
     elif isinstance(error, SisaError):

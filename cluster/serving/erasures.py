@@ -1,4 +1,4 @@
-"""Erasure requests that come in over HTTP: drafted here, accepted by the coordinator, looked up in the store."""
+"""Erasure requests that arrive over HTTP: drafted here, accepted by the coordinator, looked up in the store."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from storage.errors import Conflict, Invalid, ObjectMissing, Unavailable
 
 
 class Accepting(Protocol):
-    """Whoever takes erasure requests and what may be done to them: the coordinator, near or far. See ``Writer``."""
+    """Accepts and changes erasure requests: the coordinator, in this process or another one. See ``Writer``."""
 
     def accept(self, request: ErasureRequest, names: DigestSet) -> ErasureRequest:
         """Accept a request, durably; the same one again is the same one."""
@@ -33,10 +33,10 @@ class Accepting(Protocol):
 
 
 class Erasures:
-    """Erasure requests, from a replica's side. Calls block: they are for threads, not for event loops."""
+    """A replica's side of erasure requests. Calls block: they are for threads, not for event loops."""
 
     def __init__(self, setup: WriterSetup, standing: Standing, find: Callable[[], Accepting | None]) -> None:
-        """``find`` returns the coordinator that is at work; None: none is."""
+        """``find`` returns the running coordinator; None if there is not one."""
         self._setup = setup
         self._standing = standing
         self._find = find
@@ -51,9 +51,9 @@ class Erasures:
         *,
         include_similar: bool = False,
     ) -> tuple[ErasureAnswer, bool]:
-        """Return the request, accepted and durable, and whether it is new: then it is the ``token``'s own.
+        """Return the request, accepted and durable, and whether it is new: then it belongs to the ``token``.
 
-        What of the answer is for the asker alone is told here and nowhere else; see ``Reading.answer_to``.
+        Only this answer has the private details of the request; see ``Reading.answer_to``.
         Raises ``Invalid`` when nothing is named, ``Conflict`` when the id was used for other names, or for a request
         that the token may not see, ``Unavailable`` when nothing is trained, or no coordinator is at work.
         """
@@ -84,14 +84,14 @@ class Erasures:
         return ErasureAnswer.of(self._described(self._accepted(token, *wanted))), True
 
     def find(self, token: TokenRecord, request_id: str) -> RequestStatus:
-        """Return how a request stands. Raises ``ObjectMissing`` when there is none that the token may see."""
+        """Return how a request stands. Raises ``ObjectMissing`` unless it exists and the token may see it."""
         return self._described(self._visible(token, request_id))
 
     def receipt(self, token: TokenRecord, request_id: str) -> bytes:
         """Return a request's receipt, as 'sisa receipt' prints it.
 
-        Of a refused request it is the statement that nothing was found. A readmission has one, too, which is for those
-        who see every request. Raises ``ObjectMissing`` when there is none that the token may see, or none yet.
+        For a refused request it is the statement that nothing was found. Tokens that see every request also see the
+        receipts of readmissions. Raises ``ObjectMissing`` when there is not yet a receipt that the token may see.
         """
         state = None if self._is_readmission(token, request_id) else self.find(token, request_id).state
         try:
@@ -99,11 +99,11 @@ class Erasures:
         except ObjectMissing as error:
             raise ObjectMissing(
                 f"there is no receipt for this request: it is {state or 'being written'}",
-                "A receipt is there when the request is complete, or refused.",
+                "Ask again when the request is complete or refused.",
             ) from error
 
     def intervene(self, token: TokenRecord, request_id: str, wanted: Intervention) -> RequestStatus:
-        """Do what is wanted to a request, and return how it stands then.
+        """Change a request as ``wanted``, and return how it then stands.
 
         Raises ``ObjectMissing`` when there is no such request, ``Unavailable`` when no coordinator is at work, and as
         ``coordinator.decisions.policy.ruling`` does.
@@ -112,7 +112,7 @@ class Erasures:
         return self._described(self._coordinator().intervene(request_id, wanted))
 
     def _accepted(self, token: TokenRecord, request: ErasureRequest, names: DigestSet) -> ErasureRequest:
-        """Have the request accepted. Whoever used its id a moment before is told as ``_refuse_anothers`` does."""
+        """Have the request accepted; check its id again, which another caller may have used a moment before."""
         try:
             accepted = self._coordinator().accept(replace(request, by=token.token_id), names)
         except Conflict:
@@ -130,7 +130,7 @@ class Erasures:
         request = self._known(request_id)
         self._setup.clock.saw(latest_time(self._standing.current()))
         if request is None or _is_anothers(token, request):
-            raise ObjectMissing("there is no such erasure request", "Check its id; requests are for ever.")
+            raise ObjectMissing("there is no such erasure request", "Check its id: requests are never deleted.")
         return request
 
     def _known(self, request_id: str) -> ErasureRequest | None:
@@ -151,7 +151,7 @@ def _is_anothers(token: TokenRecord, request: ErasureRequest) -> bool:
 
 
 def _refuse_anothers(token: TokenRecord, earlier: ErasureRequest | None) -> None:
-    """Raise ``Conflict`` when the request of this id is not the token's to see: in the same words whomever it names."""
+    """Raise ``Conflict`` when the token may not see the request with this id, without a hint of whom it names."""
     if earlier is not None and _is_anothers(token, earlier):
         raise Conflict(
             "this request id was used before, and not with this token",
@@ -160,10 +160,10 @@ def _refuse_anothers(token: TokenRecord, earlier: ErasureRequest | None) -> None
 
 
 def checked_names(values: Iterable[object], what: str) -> list[str | int]:
-    """Return names as they may be given: texts and whole numbers. Raises ``Invalid`` for anything else."""
+    """Return ``values`` if all are valid names, texts or whole numbers. Raises ``Invalid`` otherwise."""
     names: list[str | int] = []
     for value in values:
         if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
-            raise Invalid(f"{what} holds something that is not a name", "Names are texts or whole numbers, none empty.")
+            raise Invalid(f"{what} holds something that is not a name", "Give non-empty texts or whole numbers.")
         names.append(value)
     return names

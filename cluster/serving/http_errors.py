@@ -1,4 +1,4 @@
-"""What callers are told when something is wrong: a status, and one body for all errors."""
+"""Answers to requests that fail: a status, and one body for all errors."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from shards.data.messages import TooManyPoints, Unreadable
 from storage.errors import Conflict, Invalid, InvariantBroken, NewerFormat, ObjectMissing, SisaError
 
 RETRY_SECONDS: Final = 1
-"""After so long a caller may try again what is away for now."""
+"""How long a caller should wait before it tries again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpProblem:
-    """The answer to a request that is refused or failed. Quotes nothing that the caller sent, and no secret of ours."""
+    """The answer to a request that is refused or failed. It quotes neither what the caller sent nor any secret."""
 
     status: int
     kind: str
@@ -29,7 +29,7 @@ class HttpProblem:
     headers: dict[str, str] = field(default_factory=dict)
 
     def response(self) -> Response:
-        """Return it as HTTP has it."""
+        """Return the HTTP response."""
         body = {"error": {"kind": self.kind, "message": self.message, "remedy": self.remedy}}
         return Response(
             json.dumps(body),
@@ -48,18 +48,18 @@ class Refused(Exception):
 
 
 NO_STORE: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
-"""On every answer: a prediction that a cache keeps would outlive the erasure of what it was made with."""
+"""On every answer: a cached prediction would outlive the erasure of the data that it was made with."""
 
 
 def problem_of(error: SisaError) -> HttpProblem:
-    """Return what a caller is told of ``error``; what went wrong on our side is told without names of things."""
+    """Return the answer for ``error``; for a fault on our side it leaves out identifiers."""
     if isinstance(error, TooManyPoints):
         return too_large(error.fact, error.remedy)
     if isinstance(error, ModelFailed):
         return HttpProblem(status=422, kind=MODEL_FAILED, message=error.message, remedy=error.remedy)
     if isinstance(error, Withheld):
         return HttpProblem(status=403, kind="withheld", message=error.message, remedy=error.remedy)
-    if isinstance(error, NewerFormat):  # nothing that was sent is the cause
+    if isinstance(error, NewerFormat):  # the caller is not to blame
         return _away(error)
     for kind, status in ((Unreadable, 400), (Invalid, 422), (Conflict, 409), (ObjectMissing, 404)):
         if isinstance(error, kind):
@@ -80,17 +80,17 @@ def _away(error: SisaError) -> HttpProblem:
 
 
 def unreadable(message: str, remedy: str) -> Refused:
-    """Return the end of a request whose body is not what it says."""
+    """Return the refusal of a request that cannot be read."""
     return Refused(HttpProblem(status=400, kind="invalid", message=message, remedy=remedy))
 
 
 def too_large(message: str, remedy: str) -> HttpProblem:
-    """Return the problem of a request that is larger than a request may be."""
+    """Return the problem for a request that is too large."""
     return HttpProblem(status=413, kind="too_large", message=message, remedy=remedy)
 
 
 def internal() -> HttpProblem:
-    """Return the problem of a request that met a bug of ours. What it was is for nobody's eyes: it may quote data."""
+    """Return the problem for a request that met a bug of ours, without the error's text, which may quote data."""
     return HttpProblem(
         status=500,
         kind="internal",

@@ -1,7 +1,7 @@
-"""Intake: how many requests of each class a replica takes at once, and how their bodies come in.
+"""Intake: limits on the requests of each class that a replica takes at once, and receiving their bodies.
 
-Each class has room of its own: a caller that asks for too many predictions, or sends a body byte by byte, delays no
-erasure request. Health checks belong to no class, so there is always room for them.
+Each class has its own limits: a caller that asks for too many predictions, or sends a body byte by byte, delays no
+erasure request. Health checks belong to no class, so that there is always room for them.
 """
 
 from __future__ import annotations
@@ -22,39 +22,39 @@ ONGOING: Final = 2048
 """Requests that Ray Serve gives a replica at once: more than all classes take, so that health checks find room."""
 
 LEAST_BYTES_PER_SECOND: Final = 64 * 1024
-"""A body that comes in at least as fast is read to its end, however long it is."""
+"""A body that arrives at this rate or faster is read to its end, regardless of its length."""
 
 _SMALL_BYTES: Final = 16 * 1024
-"""A body up to this size is handled where it arrives; larger ones take turns on threads."""
+"""A body up to this size is handled on the event loop; larger ones take turns on threads."""
 
 _Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Room:
-    """How much of one class a replica takes at once."""
+    """The limits of one class of requests."""
 
     requests: int
     bodies: int = 0
-    """Bodies that are being received, or are large and in use: bodies take most of the memory."""
+    """Bodies that are being received, or are large and in use; bodies take most of the memory."""
     token_bodies: int = 0
-    """The same of one token."""
+    """The same for one token."""
     token_waiting: int = 0
-    """Requests of one token that wait until a body of theirs may come in; more are refused. With those above fewer than
-    ``requests``, so that one token never takes all."""
+    """Requests of one token that wait to send their body; further ones are refused. With ``token_bodies`` fewer than
+    ``requests``, so that one token never takes all the room."""
     threads: int = 1
     """Large bodies that are read or written at the same time."""
 
 
 PREDICTIONS: Final = Room(requests=1024, bodies=64, token_bodies=16, token_waiting=752, threads=2)
 CHANGES: Final = Room(requests=384, bodies=32, token_bodies=16, token_waiting=272)
-"""Erasure requests and what is done to them; look-ups."""
+"""Erasure requests, changes to them, and look-ups."""
 READS: Final = Room(requests=384)
-"""What has no body."""
+"""Requests without a body."""
 
 
 class _Token:
-    """What one token has under way."""
+    """The requests of one token in progress."""
 
     def __init__(self, room: Room) -> None:
         self.here = 0
@@ -65,7 +65,7 @@ class Lane:
     """One class of requests. Belongs to one event loop."""
 
     def __init__(self, name: str, room: Room, settings: ServeSettings) -> None:
-        """``name`` is what they are called in refusals."""
+        """``name`` is what refusals call the requests of this class."""
         self._name = name
         self._room = room
         self._settings = settings
@@ -76,7 +76,7 @@ class Lane:
 
     @contextmanager
     def entered(self) -> Iterator[None]:
-        """Count one request. Raises ``Refused`` with 503 where there are too many."""
+        """Count one request. Raises ``Refused`` with 503 if there are too many."""
         if self._here >= self._room.requests:
             raise _busy(self._name, self._here)
         self._here += 1
@@ -87,10 +87,10 @@ class Lane:
 
     @asynccontextmanager
     async def body(self, request: Request, token_id: str) -> AsyncIterator[bytes]:
-        """Give the request's body; a large one counts as under way until the block ends.
+        """Yield the request's body; a large one counts as in use until the block ends.
 
-        Raises ``Refused``: 408 when it does not come in, 413 once it is known to be too large, 429 when the token has
-        too many under way.
+        Raises ``Refused``: 408 when it does not arrive, 413 once it is known to be too large, 429 when the token has
+        too many in progress.
         """
         token = self._tokens.setdefault(token_id, _Token(self._room))
         if token.here >= self._room.token_bodies + self._room.token_waiting:
@@ -109,14 +109,14 @@ class Lane:
                 self._tokens.pop(token_id, None)
 
     async def handle(self, payload_bytes: int, act: Callable[[], _Result]) -> _Result:
-        """Do what takes time with a body of this size, on a thread if it is large: few at once, for their memory."""
+        """Process a body of this size: a large one on one of few threads, because of the memory that it takes."""
         if payload_bytes <= _SMALL_BYTES:
             return act()
         return await asyncio.get_running_loop().run_in_executor(self._threads, act)
 
     @asynccontextmanager
     async def _place(self, token: _Token) -> AsyncIterator[None]:
-        """Wait for the turn of a body. Raises ``Refused`` with 429 when it does not come."""
+        """Wait for the body's turn. Raises ``Refused`` with 429 if that takes too long."""
         async with AsyncExitStack() as held:
             for places in (token.bodies, self._bodies):
                 try:
@@ -154,7 +154,7 @@ class Lane:
                 status=429,
                 kind="rate_limited",
                 message=f"bodies of {most} {self._name} with this token are under way, and more wait for their turn",
-                remedy="Send fewer at a time, each without a pause; wait as long as Retry-After says.",
+                remedy="Send fewer at a time, each without a pause. Wait as long as Retry-After says.",
                 headers={"Retry-After": str(RETRY_SECONDS)},
             )
         )
@@ -167,7 +167,7 @@ class Lane:
                 f"the body did not come in: {received_bytes:,} bytes of it in {self._settings.body_seconds:g} s and"
                 f" 1 s for each {LEAST_BYTES_PER_SECOND:,} bytes"
             ),
-            remedy="Send it without a pause; over a slow line raise [serve] body_seconds.",
+            remedy="Send it without a pause, or raise [serve] body_seconds for a slow connection.",
             headers={"Connection": "close"},
         )
 
@@ -183,7 +183,7 @@ def _busy(name: str, most: int) -> Refused:
             status=503,
             kind="unavailable",
             message=f"this server has {most:,} {name} under way, and takes no more at once",
-            remedy="Wait as long as Retry-After says; more replicas take more: [serve] replicas.",
+            remedy="Wait as long as Retry-After says, or raise [serve] replicas.",
             headers={"Retry-After": str(RETRY_SECONDS)},
         )
     )

@@ -1,4 +1,4 @@
-"""The API described: the OpenAPI document, and a page that shows it without loading anything from elsewhere."""
+"""The description of the API: the OpenAPI document, and a page for it that loads nothing from other servers."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from pydantic.json_schema import models_json_schema
 from cluster.serving.schemas import SHAPES
 
 POLICY: Final = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"}
-"""A page on which nothing runs: tokens of this API are worth stealing."""
+"""No script may run on the page, because this API's tokens are worth stealing."""
 
 _STYLE: Final = "body{font:15px/1.5 system-ui;max-width:60em;margin:2em auto;padding:0 1em}pre{background:#f4f4f4;\
 padding:1em;overflow:auto}code{font-size:.9em}td{padding-right:1em;vertical-align:top}"
 
 
 def openapi_of(app: FastAPI) -> Callable[[], dict[str, Any]]:
-    """Return what makes the app's OpenAPI document: with the shapes of bodies, and bearer tokens."""
+    """Return a function that makes the app's OpenAPI document, with the shapes of bodies, and bearer tokens."""
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:

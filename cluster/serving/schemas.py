@@ -1,4 +1,4 @@
-"""The shapes of bodies, as the OpenAPI document tells them. They describe; ``messages`` and ``app`` check."""
+"""The shapes of bodies for the OpenAPI document. They only describe; ``messages`` and ``app`` check."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from coordinator.status import FederationStatus, RequestStatus
 from shards.data.messages import ARROW_STREAM
 
 Name = str | int
-"""Of a subject or a data point. Whole numbers read as they do in data."""
+"""The name of a subject or a data point. Whole numbers are treated as in the data."""
 
 
 MOST_LOOKED_UP: Final = 100
-"""Names in one look-up, whatever [serve] max_names says: a slice is searched for each."""
+"""Most names in one look-up, even if [serve] max_names is higher: each one takes the search of a slice."""
 
 
 class _Shape(BaseModel):
@@ -28,7 +28,7 @@ class _Shape(BaseModel):
 class Point(_Shape):
     """A data point to be answered."""
 
-    id: Name | None = Field(default=None, description="Comes back with the answer; means nothing else.")
+    id: Name | None = Field(default=None, description="Comes back with the answer, and has no other meaning.")
     features: list[float] | dict[str, float] = Field(description="In the federation's order, or by column.")
 
 
@@ -72,14 +72,14 @@ class Site(_Shape):
 
 
 class SitesPredictions(Predictions):
-    """Answers of several sites together; 'generation' is the highest of theirs, which are counted apart."""
+    """Answers of several sites together; 'generation' is the highest of theirs, which each site counts by itself."""
 
     sites: list[Site]
-    absent: dict[str, str] = Field(description="Of each member that has no part in the answer: why.")
+    absent: dict[str, str] = Field(description="Why each of the other members has no part in the answer, by site.")
 
 
 class Erasure(_Shape):
-    """An erasure request: whose data points, or which, are to be forgotten."""
+    """An erasure request: the people or the single data points to erase."""
 
     subjects: list[Name] = Field(default=[], description="All data points of these people.")
     ids: list[Name] = Field(default=[], description="Single data points.")
@@ -87,11 +87,11 @@ class Erasure(_Shape):
     include_similar: bool = Field(
         default=False, description="Also those whose names differ from the subjects' in spelling alone."
     )
-    everyone: bool = Field(default=False, description="All there are, nobody else named: for the role federate alone.")
+    everyone: bool = Field(default=False, description="All subjects, without any other name; only the role federate.")
 
 
 class SiteErasure(_Shape):
-    """An erasure request for one site: names are looked for there and nowhere else."""
+    """An erasure request for one site: names are looked for only there."""
 
     site: str
     subjects: list[Name] = Field(default=[], description="All data points of these people.")
@@ -133,14 +133,14 @@ class SiteRequestShape(RequestStatus):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SiteErasureShape(ErasureAnswer):
-    """The same, for whoever has submitted it."""
+    """The answer to the request's submitter, with the site."""
 
     site: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StandingShape(SiteStanding):
-    """How a site stands; of each constituent that answers the shard's number and its checkpoint's digest."""
+    """How a site stands, with the shard's number and the checkpoint's digest of each constituent that answers."""
 
     checkpoints: tuple[list[int | str], ...]  # type: ignore[assignment]  # pairs, which OpenAPI's lists cannot say
 
@@ -160,31 +160,31 @@ class Error(_Shape):
 
 
 class Errors(_Shape):
-    """The body of every answer that is no success."""
+    """The body of every error."""
 
     error: Error
 
 
 ERRORS: Final[dict[int, str]] = {
-    400: "The body cannot be read, or something stands twice: a key in the body, a header, a parameter.",
-    401: "No token, or none that is known and in force.",
-    403: "The token's role may not do this, or what is asked for may not leave.",
+    400: "The body cannot be read, or a key in the body, a header or a parameter is repeated.",
+    401: "The token is missing, unknown, expired or revoked.",
+    403: "The token's role may not do this, or the site does not give this away.",
     404: "There is no such thing.",
     406: "None of the accepted formats can be written.",
-    408: "The body does not come in: its sender is too slow, or has stopped.",
+    408: "The body does not arrive: its sender is too slow, or has stopped.",
     409: "The request id was used for something else, or it is too late for this.",
     413: "The body, or what it names, is larger than this server takes.",
-    415: "The body's media type is not taken.",
+    415: "The body's media type is not supported.",
     422: "What the body says is not acceptable.",
     429: "This token asks too often, or for too much at once.",
     500: "A bug of this server.",
-    503: "Something is away for now, such as the store, the coordinator, or a trained ensemble, or this server has too"
-    " much under way: try again later.",
+    503: "The store, the coordinator or a trained ensemble is not available now, or this server is too busy: try again"
+    " later.",
 }
 
 
 def responses(*statuses: int, **further: Any) -> dict[int | str, dict[str, Any]]:
-    """Return the documentation of errors that an endpoint may answer with, beside ``further`` answers."""
+    """Return the documentation of the errors that an endpoint may answer with, and of its ``further`` answers."""
     own: dict[int | str, dict[str, Any]] = {int(name.removeprefix("of_")): value for name, value in further.items()}
     return {**own, **{status: {"model": Errors, "description": ERRORS[status]} for status in statuses}}
 
@@ -227,7 +227,7 @@ BY: Final = {
     "in": "query",
     "required": False,
     "schema": {"type": "string", "enum": ["site", "federation"], "default": "site"},
-    "description": "Whose receipt: the site's own, or the federation's, which names that one.",
+    "description": "Whose receipt: the site's own, or the federation's, which refers to the site's.",
 }
 KEY: Final = {
     "name": "Idempotency-Key",
@@ -241,7 +241,7 @@ HEARD_OF: Final = {
     "in": "query",
     "required": False,
     "schema": {"type": "integer", "minimum": 0, "maximum": 10**12 - 1, "default": 0},
-    "description": "Of how many of its erasure requests the caller has heard.",
+    "description": "How many of the site's erasure requests the caller knows.",
 }
 EARLIER: Final = {**HEARD_OF, "name": "earlier", "description": "Size of a checkpoint to prove the growth from."}
 KEYS_TEXT: Final = {
@@ -253,7 +253,7 @@ BYTES: Final = {
     "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
 }
 SHAPES: Final = (Points, Columns, Erasure, SiteErasure, Subjects, Reason, MoreTime, Nothing)
-"""Bodies of requests: not found by FastAPI, which does not read them."""
+"""Bodies of requests. FastAPI does not find them by itself, because it does not read these bodies."""
 
 RequestShape = RequestStatus
 ErasureShape = ErasureAnswer

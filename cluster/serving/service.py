@@ -21,7 +21,7 @@ from coordinator.receipts.issuer import Registrar
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
-    """What the endpoints stand on. At work from when it is made until ``close``."""
+    """The objects that the endpoints use. They work from the start until ``close``."""
 
     specification: FederationSpecification
     clock: Clock
@@ -34,15 +34,15 @@ class Service:
 
     @property
     def serve(self) -> ServeSettings:
-        """How much is taken from one caller."""
+        """The settings that limit one caller."""
         return self.specification.serve
 
     def check(self) -> None:
-        """Raise ``Unavailable`` when nothing can be answered now, ``InvariantBroken`` when it never will be."""
+        """Raise ``Unavailable`` when it cannot answer now, ``InvariantBroken`` when it never will."""
         self.answering.check()
 
     def close(self) -> None:
-        """Refuse what was not answered, and end."""
+        """Refuse what was not answered, and end the threads."""
         self.answering.close()
 
 
@@ -53,10 +53,9 @@ def open_service(
     *,
     site: SiteSettings | None = None,
 ) -> Service:
-    """Return a replica's objects, at work; ``find`` returns the coordinator where one is at work. Reads nothing yet.
+    """Return a replica's objects, at work; ``find`` returns the coordinator if one runs. Reads nothing yet.
 
-    ``site``: what this site says for itself. A federation without sites gives no weights away, and tells no other one
-    who is here.
+    ``site`` holds the site's own settings. Without them no weights leave, and no other federation may look people up.
     """
     setup = writer_setup(specification, listener=_unheard, clock=clock)
     settings = specification.serve
@@ -81,4 +80,4 @@ def open_service(
 
 
 def _unheard(_: Notice) -> None:
-    """Hear nothing."""
+    """Ignore the notice."""

@@ -31,7 +31,7 @@ from coordinator.requests import check_request_id
 from coordinator.status import RequestStatus
 
 _QUESTIONS_AT_ONCE: Final = 4
-"""As many as a site is asked at once: with more, sites that are well would be taken for behind."""
+"""As many as one site may be asked at once: with more, healthy sites would appear to be behind."""
 
 
 def build_sites_app(service: SitesService, lines: LogLines, *, names_requests: bool = True) -> FastAPI:
@@ -47,7 +47,7 @@ def build_sites_app(service: SitesService, lines: LogLines, *, names_requests: b
 
 
 class _Endpoints(Endpoints):
-    """What is done at each path."""
+    """The endpoints of the API of a federation of sites."""
 
     def __init__(self, service: SitesService) -> None:
         super().__init__(service)
@@ -79,9 +79,9 @@ class _Endpoints(Endpoints):
         super().add_to(app)
 
     async def health(self, request: Request) -> Response:
-        """Tell whether this replica can answer, as far as that is its own matter. Needs no token."""
+        """Return whether this replica can answer, regardless of the sites. Needs no token."""
         del request
-        await asyncio.to_thread(self._service.check)  # apart from the calls that wait for sites
+        await asyncio.to_thread(self._service.check)  # not among the calls that wait for sites
         return json_answer({"status": "ok"})
 
     async def admit(self, request: Request, *roles: Role) -> TokenRecord:
@@ -90,10 +90,10 @@ class _Endpoints(Endpoints):
         return await super().admit(request, *roles)
 
     async def predict(self, request: Request) -> Response:
-        """Answer data points by the sites that take part: JSON or an Arrow IPC stream, answered in the form asked for.
+        """Answer data points by the sites that take part, as JSON or an Arrow IPC stream.
 
-        Each site's answer was confirmed there after it was computed. 'absent' tells which members have no part, and
-        why; where too few answer, there is no answer. Roles: predict.
+        By default the answer has the request's own format. Each site confirms its answer after computing it. 'absent'
+        names the members that have no part, and why; if too few answer, the request fails. Roles: predict.
         """
         token = await self.admit(request, "predict")
         media_type = media_type_of(request.headers)
@@ -118,7 +118,7 @@ class _Endpoints(Endpoints):
     async def erase(self, request: Request) -> Response:
         """Submit an erasure request to the site that it names; it is durable there when this answers.
 
-        'include_similar', and what of the answer is for the asker alone, are as at a site's own server.
+        'include_similar', and the private details of the answer, are the same as at a site's own server.
         Roles: erase, officer.
         """
         token = await self.admit(request, "erase", "officer")
@@ -130,7 +130,7 @@ class _Endpoints(Endpoints):
         return json_answer(_with_site(wanted.site, status), 202 if is_new else 200, headers)
 
     async def erasure(self, request: Request, request_id: str) -> Response:
-        """Tell at which site an erasure request is, and how it stands.
+        """Return the site that has an erasure request, and how the request stands.
 
         A site does not record which of this server's tokens a request was submitted with: the role erase reads all.
         Roles: erase, audit, officer.
@@ -141,7 +141,7 @@ class _Endpoints(Endpoints):
         return json_answer(_with_site(*await self.call(lambda: self._service.find(request_id, site))))
 
     async def receipt(self, request: Request, request_id: str) -> Response:
-        """Give the signed receipt of a complete erasure; 'sisa receipt --check' verifies it. Roles: audit, officer."""
+        """Return the signed receipt of a complete erasure. 'sisa receipt --check' verifies it. Role: audit, officer."""
         await self.admit(request, "audit", "officer")
         check_request_id(request_id)
         site, by = request.query_params.get("site"), request.query_params.get("by", "site")
@@ -149,10 +149,10 @@ class _Endpoints(Endpoints):
         return Response(bundle, media_type=JSON)
 
     async def status(self, request: Request) -> Response:
-        """Tell how the federation and its sites stand.
+        """Return how the federation and its sites stand.
 
-        To the role predict without erasure requests and the places of stores, and of each constituent 'points',
-        'digest' and 'slice_digests' are null. Roles: predict, audit, officer.
+        For the role predict, the answer leaves out erasure requests and the places of stores, and for each constituent
+        'points', 'digest' and 'slice_digests' are null. Roles: predict, audit, officer.
         """
         token = await self.admit(request, "predict", "audit", "officer")
         status = await self.call(lambda: self._service.status(is_public=token.role == "predict"))

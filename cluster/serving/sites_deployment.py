@@ -1,8 +1,8 @@
 """Ray Serve around the API of a federation of several sites.
 
-Its replicas hold no constituent of a site that gives none.
-The Ray cluster is the one of ``[cluster]`` above the sites: that of the federation's own server, whatever the sites
-run on. Token files and certificates have to be on the nodes where its replicas are.
+Its replicas hold constituents only of sites that give away their weights. They run on the Ray cluster that
+``[cluster]`` above the sites names, independent of the clusters of the sites. Token files and certificates have to be
+on the nodes where the replicas run.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from storage.errors import Invalid, Unavailable
 
 
 class SitesShell:
-    """One replica as Serve knows it: decodes nothing, decides nothing."""
+    """One replica as Serve knows it: it forwards each call."""
 
     def __init__(self, sent: Sent[SitesSpecification]) -> None:
         check_rooms()
@@ -71,10 +71,10 @@ def serve_sites(specification: SitesSpecification) -> Serving:
 
 
 def without_keys(specification: SitesSpecification) -> SitesSpecification:
-    """Return what replicas get, which Ray keeps: without the sites' partition keys.
+    """Return the specification without the sites' partition keys, for replicas: Ray keeps what they are sent.
 
-    A site with a server of its own needs none here; the others' stores have them from then on. A store on labelled
-    nodes is reached from there alone.
+    A site with its own server does not need its key here; for the others, this writes the key to the site's store. A
+    store on labelled nodes is written from such a node.
     """
     return replace(specification, sites=tuple(map(_without_key, specification.sites)))
 
@@ -82,7 +82,7 @@ def without_keys(specification: SitesSpecification) -> SitesSpecification:
 def _without_key(site: ListedSite) -> ListedSite:
     own = site.specification
     if site.settings.url is None:
-        with suppress(Unavailable):  # it is away, and may come back: then its store has the key from an earlier time
+        with suppress(Unavailable):  # a site that is away may come back; an earlier call has then stored its key
             if own.cluster.labels:
                 with closing(PinnedSite(site, lambda _: None)) as link:
                     link.keep_key()

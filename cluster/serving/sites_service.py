@@ -1,4 +1,4 @@
-"""What stands behind the API of a federation of several sites: the federation, and who may ask it."""
+"""The objects behind the API of a federation of several sites: the federation, and the gate that admits callers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class SitesService:
     """A federation as its own API needs it. Calls block: they are for threads, not for event loops."""
 
     def __init__(self, specification: SitesSpecification, clock: Clock, federation: SiteFederation) -> None:
-        """Asks nobody yet."""
+        """Ask no site yet."""
         store = open_own_store(specification)
         self.specification = specification
         self.federation = federation
@@ -63,21 +63,21 @@ class SitesService:
         return self.specification.serve
 
     def check(self) -> None:
-        """Raise ``Unavailable`` when no site is a member. Sites that are away are for answers to tell.
+        """Raise ``Unavailable`` when no site is a member. Answers themselves report sites that are away.
 
-        Has the gate look for tokens where that is due, as nobody may have asked for a while.
+        It also lets the gate reload tokens if that is due, because there may have been no request for a while.
         """
         self.refresh()
         if not any(site.is_member for site in self.federation.roster.read().sites):
             raise Unavailable("no site has joined the federation yet", "Run 'sisa train'.")
 
     def refresh(self) -> None:
-        """Look for revoked tokens where that is due; a register that is away is for the gate to tell."""
+        """Reload tokens if that is due; if the register is away, the gate reports it."""
         with suppress(SisaError):
             self.gate.refresh()
 
     def reader(self) -> BodyReader:
-        """Return what reads bodies, with the names that features have at the sites, in the federation's order."""
+        """Return the reader of bodies, with the sites' names of features, in the federation's order."""
         with self._lock:
             if self._reader is None:
                 standing = self.federation.layout()
@@ -127,7 +127,7 @@ class SitesService:
         return (found.at_site if by == "site" else found.at_federation).to_bytes()
 
     def status(self, *, is_public: bool) -> SitesStatus:
-        """Return how the federation and its sites stand; ``is_public``: of each only what ``for_the_public`` leaves."""
+        """Return how the federation and its sites stand; with ``is_public``, see ``for_the_public``."""
         status = self.federation.status()
         if not is_public:
             return status
@@ -135,7 +135,7 @@ class SitesService:
         return replace(status, store="", sites=tuple(sites))
 
     def close(self) -> None:
-        """Wait for no site any more."""
+        """Stop waiting for sites."""
         self.federation.close()
 
     def _has(self, site: str, request_id: str) -> bool:
@@ -149,5 +149,5 @@ class SitesService:
 def open_sites_service(
     specification: SitesSpecification, federation: SiteFederation | None = None, clock: Clock | None = None
 ) -> SitesService:
-    """Return a replica's objects, at work; ``federation`` default: with sites as the specification reaches them."""
+    """Return a replica's objects; ``federation`` defaults to the one that the specification describes."""
     return SitesService(specification, clock or SystemClock(), federation or SiteFederation(specification, clock=clock))

@@ -1,4 +1,4 @@
-"""Whole files, answered by the sites that take part, batch by batch."""
+"""Predictions for whole files by the sites that take part, batch by batch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from storage.errors import Invalid, Unavailable
 
 
 class FileAnswering:
-    """Answers files, folders, globs and tables: all batches of one by the same sites at the same generations."""
+    """Answers files, folders, globs and tables; the same sites, at the same generations, answer all batches of one."""
 
     def __init__(
         self,
@@ -25,7 +25,7 @@ class FileAnswering:
         layout: Callable[[], SiteStanding],
         remark: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """``layout`` returns a site's standing, for the features' names; ``remark`` hears what is to be said."""
+        """``layout`` returns a site's standing, for the features' names; ``remark`` is called with messages."""
         self._specification = specification
         self._fan_out = fan_out
         self._layout = layout
@@ -76,7 +76,7 @@ class FileAnswering:
             if answer.sites != first.sites:
                 raise Unavailable(
                     "the sites that take part, or their generations, have changed while a file was answered",
-                    "Run the command again: all its answers are by the same sites.",
+                    "Run the command again: the same sites must give all answers for a file.",
                 )
             yield batch, answer
 

@@ -1,4 +1,4 @@
-"""Asking several sites at once: as many as the quorum wants, for as long as it may take.
+"""Asks several sites at once, and waits for a quorum of answers within a time limit.
 
 Shape legend: N points, F features.
 """
@@ -26,18 +26,18 @@ from storage.errors import SisaError, Unavailable
 _NEW: Final = "it has not joined yet"
 
 _QUESTIONS_AT_ONCE: Final = 4
-"""On the way to one site; a site that is behind with so many is not asked until it has answered one."""
+"""Most questions to one site in progress; a site with this many unanswered gets no further ones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class CombinedAnswer:
-    """What the federation says, and who it is."""
+    """The federation's answer, and which sites took part in it."""
 
     aggregated: Aggregated
     sites: tuple[TookPart, ...]
-    """In the order of the specification, as all of this."""
+    """In the order of the specification."""
     absent: Mapping[str, str]
-    """Of each site that might have taken part and did not: why."""
+    """Why each of the other sites did not take part, by site."""
 
 
 class SitesFanOut:
@@ -60,10 +60,11 @@ class SitesFanOut:
         }
 
     def answer(self, features_NF: npt.NDArray[np.float32], names: tuple[str, ...]) -> CombinedAnswer:
-        """Return one answer out of those of the sites that take part, for features of these names, not scaled.
+        """Return the combined answer of the sites that take part, for features with these names, not scaled.
 
-        The quorum is waited for as long as ``timeout_seconds``, the others ``grace_seconds`` longer. A site that was
-        withdrawn while it was asked has no part in the answer. Raises ``Unavailable`` when too few answer: which, why.
+        It waits up to ``timeout_seconds`` for the quorum, and then up to ``grace_seconds`` for the others. A site that
+        was withdrawn while it was asked has no part in the answer. Raises ``Unavailable``, with the reason for each
+        site, when too few answer.
         """
         members = self._members(self._roster.read())
         if not members:
@@ -71,7 +72,7 @@ class SitesFanOut:
         asked = {name: self._ways[name].ask(features_NF, names) for name in members}
         self._await(asked)
         found, absent = _sorted_out(asked)
-        # After the answers: a site may have left since, and an erasure that came in meanwhile withdraws an answer.
+        # Read after the answers: a site may have left since, and an erasure may have withdrawn an answer.
         roster = self._roster.read()
         now = self._members(roster)
         for name in list(found):
@@ -93,7 +94,7 @@ class SitesFanOut:
         )
 
     def close(self) -> None:
-        """Wait for no answer any more."""
+        """Stop waiting for answers."""
         for way in self._ways.values():
             way.close()
 
@@ -121,7 +122,7 @@ class SitesFanOut:
     ) -> None:
         quorum = min(self._specification.settings.quorum or members, members)
         if len(found) < max(1, quorum):
-            if failures:  # waiting helps nobody: the same data points fail again
+            if failures:  # waiting cannot help: the same data points would fail again
                 raise failures[0]
             reasons = "; ".join(f"{name}: {reason}" for name, reason in absent.items())
             raise Unavailable(
@@ -131,7 +132,7 @@ class SitesFanOut:
 
 
 class _Way:
-    """The way to one site: what is under way there, and what was last seen of it."""
+    """The connection to one site: the questions in progress, and the site's state as last seen."""
 
     def __init__(
         self, link: SiteLink, roster: RosterRegister, settings: SitesSettings, carried: Carried | None
@@ -149,7 +150,7 @@ class _Way:
         self._looked_at = 0.0
 
     def ask(self, features_NF: npt.NDArray[np.float32], names: tuple[str, ...]) -> Future[SiteAnswer]:
-        """Return the site's answer to come."""
+        """Return the site's future answer."""
         with self._lock:
             is_behind = self._under_way >= _QUESTIONS_AT_ONCE
             self._under_way += not is_behind
@@ -170,7 +171,7 @@ class _Way:
             self._under_way -= 1
 
     def _ask(self, features_NF: npt.NDArray[np.float32], names: tuple[str, ...]) -> SiteAnswer:
-        """Ask, and look at the site's standing beside it where what is known of that is old."""
+        """Ask the site, and read its standing at the same time if the known one is old."""
         try:
             if self._carried is not None:
                 answer = self._carried.answer(features_NF, names, self._confirm)
@@ -182,12 +183,12 @@ class _Way:
             if self._mark is not None:
                 check_answer(self._mark, answer, self._link.name)
         except SisaError:
-            self._looked_at = 0.0  # whoever comes back is looked at first
+            self._looked_at = 0.0  # so that the next question reads the site's standing again
             raise
         return answer
 
     def _confirm(self) -> SiteStanding:
-        """Return the site's standing, which has passed."""
+        """Return the site's standing, after checking that it was not set back."""
         seen: list[SiteStanding] = []
 
         def look(requests: int) -> SiteStanding:
@@ -207,13 +208,13 @@ class _Way:
 
 
 def _failures(asked: Mapping[str, Future[SiteAnswer]]) -> list[ModelFailed]:
-    """Return the errors of sites whose model has no answer for what was asked."""
+    """Return the errors of sites whose model fails on the data points."""
     errors = (each.exception() for each in asked.values() if each.done())
     return [error for error in errors if isinstance(error, ModelFailed)]
 
 
 def _sorted_out(asked: Mapping[str, Future[SiteAnswer]]) -> tuple[dict[str, SiteAnswer], dict[str, str]]:
-    """Return the answers that have come, and of all other sites why they have not."""
+    """Return the answers that have arrived, and for each other site the reason why its answer has not."""
     found: dict[str, SiteAnswer] = {}
     absent: dict[str, str] = {}
     for name, each in asked.items():

@@ -1,7 +1,7 @@
-"""The front door of a federation of several sites: the words of ``cluster.federation``, with sites behind them.
+"""The front door of a federation of several sites: the methods of ``cluster.federation``, carried out by sites.
 
-A person is erased at the site that is named and nowhere else: what an id means is each site's own matter. Whether
-somebody is there the sites are asked that allow it.
+A person is erased only at the site that is named, because each site decides what an id means. A look-up asks the sites
+that allow it.
 """
 
 from __future__ import annotations
@@ -51,13 +51,13 @@ LinkTo = Callable[[ListedSite, Listener, Clock], SiteLink]
 """How a site is reached."""
 
 AWAY: Final = (Unavailable,)
-"""What a site that is away raises: work goes on elsewhere, and is taken up when it is back."""
+"""Errors of a site that is away: work continues at the other sites, and there when it is back."""
 
 _Result = TypeVar("_Result")
 
 
 def _nobody(_: Notice) -> None:
-    """Hear nothing."""
+    """Ignore the notice."""
 
 
 class SiteFederation:
@@ -72,7 +72,7 @@ class SiteFederation:
         new_name: NewName = new_name,
         link_to: LinkTo | None = None,
     ) -> None:
-        """``link_to`` is how sites are reached; default: as their tables say, see ``link_for``."""
+        """``link_to`` connects to a site; by default as its table says, see ``link_for``."""
         self.specification = specification
         self._listener = listener
         self._clock = clock or SystemClock()
@@ -100,23 +100,23 @@ class SiteFederation:
         self.close()
 
     def close(self) -> None:
-        """Let go of the sites."""
+        """Close the links to the sites."""
         self._fan_out.close()
         for link in self._links.values():
             link.close()
 
     def check_original(self) -> None:
-        """Raise ``Conflict`` when its own store is a copy of another one: the sites are that one's."""
+        """Raise ``Conflict`` when its own store is a copy of another one, to which the sites belong."""
         check_place(self._store)
 
     def link(self, site: str) -> SiteLink:
-        """Return the way to a site. Raises ``Invalid`` when the specification has none of this name."""
+        """Return the link to a site. Raises ``Invalid`` when the specification has no site of this name."""
         return self._links[self.specification.site(site).name]
 
     def launch(self) -> dict[str, str]:
-        """Start the coordinator of every member that has nodes of this cluster; return what became of each, in words.
+        """Start the coordinator of every member with nodes on this cluster; return a message about each.
 
-        It goes on without this process. Sites with an API of their own launch theirs themselves.
+        The coordinators outlive this process. Sites with their own API launch theirs themselves.
         """
 
         def launch(link: PinnedSite) -> str:
@@ -126,7 +126,7 @@ class SiteFederation:
         return self._at_nodes(launch)
 
     def stop(self) -> dict[str, str]:
-        """End the coordinators that ``launch`` starts; return what became of each, in words."""
+        """End the coordinators that ``launch`` starts; return a message about each."""
         return self._at_nodes(lambda link: "its coordinator is stopped" if link.stop() else "none was launched")
 
     def _at_nodes(self, act: Callable[[PinnedSite], str]) -> dict[str, str]:
@@ -143,12 +143,12 @@ class SiteFederation:
         return words
 
     def train(self) -> SitesStatus:
-        """Let every site of the specification train and join; one that is away is waited for by nobody.
+        """Let every site of the specification train and join, without waiting for sites that are away.
 
-        A new site has a part in answers once it is trained, and until then no say in what a quorum is.
+        A new site takes part in answers once it is trained; until then it does not count for the quorum.
 
-        A site that was withdrawn and not purged yet is purged now. Raises what keeps a site that can be reached from
-        training, once all the others have trained.
+        A site that was withdrawn and not purged yet is purged now. If a site that can be reached fails to train, its
+        error is raised after all the others have trained.
         """
         self.check_original()
         with self._one_ray():
@@ -163,20 +163,20 @@ class SiteFederation:
     def predict(self, data: object) -> SitesAnswers:
         """Return the federation's answers for a file, folder or glob, or a table in memory, batch by batch.
 
-        A table is a ``pyarrow.Table``, a pandas or polars frame, or whatever else speaks one of Arrow's protocols.
+        A table is a ``pyarrow.Table``, a pandas or polars frame, or any object that supports one of Arrow's protocols.
 
-        Raises ``Unavailable`` when too few sites answer, or the sites that do change while a file is answered.
+        Raises ``Unavailable`` when too few sites answer, or the answering sites change while a file is answered.
         """
         return self._answering.predict(data)
 
     def answer(self, features_NF: npt.NDArray[np.float32], names: tuple[str, ...]) -> CombinedAnswer:
-        """Return the federation's answer for features of these names, not scaled; see ``SitesFanOut.answer``."""
+        """Return the federation's answer for features with these names, not scaled; see ``SitesFanOut.answer``."""
         return self._fan_out.answer(features_NF, names)
 
     def layout(self) -> SiteStanding:
-        """Return the standing of a member that can be reached, for its features' names, in the federation's order.
+        """Return the standing of a member that can be reached, with its features' names in the federation's order.
 
-        That order was noted when the first site joined: it is the same whichever site can be reached now.
+        That order was recorded when the first site joined: it does not depend on which site can be reached now.
         """
         reasons = []
         for site in self._members():
@@ -204,12 +204,12 @@ class SiteFederation:
     ) -> ErasureAnswer:
         """Erase subjects and data points at one site; see ``Federation.erase``.
 
-        Nothing is accepted when the site is away: ``Unavailable`` says so, and nothing was promised.
+        Raises ``Unavailable``, and accepts nothing, when the site is away.
         """
         self.check_original()
         self._member(site)
         link = self.link(site)
-        self.roster.advance(site, link.standing)  # before: what was set back shall not move on
+        self.roster.advance(site, link.standing)  # first, because a site that was set back must not accept anything
         named = request_id or new_request_id(self._new_name)
         answer = link.erase(
             subjects=texts("subjects", subjects),
@@ -219,17 +219,17 @@ class SiteFederation:
             wait=wait,
             include_similar=include_similar,
         )
-        with suppress(*AWAY):  # it was accepted, whatever became of the site since: the next answer looks again
-            self.roster.advance(site, link.standing)  # from now on nobody here takes an older answer for a new one
+        with suppress(*AWAY):  # it was accepted, even if the site is away by now: the next answer reads its standing
+            self.roster.advance(site, link.standing)  # from now on answers from before the request are refused
         if answer.state == "complete":
             self._linked(site, bundle_from_bytes(link.receipt(named)))
         return answer.naming(subjects, ids)
 
     def lookup(self, subjects: Iterable[str | int]) -> SitesLookup:
-        """Return what each site has of each subject; see ``Federation.lookup``.
+        """Return what each site holds of each subject; see ``Federation.lookup``.
 
-        Only members are asked that allow it (``[[site]] lookup``). One site's trouble hides no other's answer. Raises
-        ``Invalid`` when nobody is named.
+        Only members that allow it (``[[site]] lookup``) are asked. If one fails, the others' answers are still
+        returned. Raises ``Invalid`` when no subject is named.
         """
         names = list(texts("subjects", subjects))
         if not names:
@@ -238,7 +238,7 @@ class SiteFederation:
         members = {site.name for site in self._members()}
         for site in self.specification.sites:
             if site.name not in members:
-                absent[site.name] = "it is no member"
+                absent[site.name] = "it is not a member"
             elif not site.settings.lookup:
                 absent[site.name] = "it does not let the federation look people up: lookup is false in its table"
             else:
@@ -249,10 +249,10 @@ class SiteFederation:
         return SitesLookup(sites=found, absent=absent)
 
     def withdraw(self, site: str, reason: str) -> SiteStatus:
-        """Take a whole site out: its constituents leave the ensemble at once, then all that it holds is erased there.
+        """Withdraw a whole site: its constituents leave the ensemble at once, then everything that it holds is erased.
 
-        The second part waits for a site that is away: withdraw again, or train, when it is back. Raises ``Invalid``
-        for a stranger, or without a reason.
+        If the site is away, the second part waits: withdraw again, or train, when it is back. Raises ``Invalid`` for a
+        site that is not a member, or without a reason.
         """
         if not reason.strip():
             raise Invalid("a withdrawal needs a reason: it stays on record", "Give one, without personal data.")
@@ -262,11 +262,11 @@ class SiteFederation:
         return next(each for each in self.status().sites if each.site == site)
 
     def request(self, request_id: str, site: str | None = None) -> tuple[str, RequestStatus]:
-        """Return the site that has a request, and how it stands there. Raises ``ObjectMissing`` when none has it."""
+        """Return the site that has a request, and how it stands there. Raises ``ObjectMissing`` if no site has it."""
         return self._wherever(site, request_id, lambda link: link.request(request_id))
 
     def receipt(self, request_id: str, site: str | None = None) -> SiteReceipt:
-        """Return the receipt of the site that carried out a request, and the federation's own, which names that one.
+        """Return the receipt of the site that carried out a request, and the federation's own, which refers to it.
 
         Raises ``ObjectMissing`` when no site has a receipt for it, ``Corrupt`` when the site's is not sound.
         """
@@ -275,7 +275,7 @@ class SiteFederation:
         return SiteReceipt(site=where, at_site=bundle, at_federation=self._linked(where, bundle))
 
     def status(self) -> SitesStatus:
-        """Return where the federation and its sites stand, those that are away included."""
+        """Return how the federation and its sites stand, those that are away included."""
         roster = self.roster.read()
         known = {site.name: site for site in roster.sites}
         return SitesStatus(
@@ -285,7 +285,7 @@ class SiteFederation:
         )
 
     def verify(self) -> SitesVerification:
-        """Let every member prove what ``Federation.verify`` proves, each at its own site."""
+        """Verify every member at its own site; see ``Federation.verify``."""
         found, absent = {}, {}
         with self._one_ray():
             for site in self._members():
@@ -299,14 +299,14 @@ class SiteFederation:
     # -------------------------------------------------------------------------------------------- inside
 
     def _train_each(self) -> list[SisaError]:
-        """Return what keeps sites that can be reached from training."""
+        """Train and join each candidate; return the errors of sites that can be reached."""
         failures: list[SisaError] = []
         candidates = list(self._candidates())
         for site in candidates:
             self._remark(f"site {site.name}")
             try:
                 self._links[site.name].train()
-                self.roster.join(site.name)  # only now: who cannot answer yet shall keep no quorum waiting
+                self.roster.join(site.name)  # only now, so that no quorum waits for a site that cannot answer yet
                 self.roster.advance(site.name, self._links[site.name].standing)
                 own = self._links[site.name].standing().features
                 if others := self._features.note(own, decides=site is candidates[0]):
@@ -319,17 +319,17 @@ class SiteFederation:
         return failures
 
     def _one_ray(self) -> AbstractContextManager[None]:
-        """Return what starts Ray once, where all sites would start one on this machine, one after the other."""
+        """Return a context that starts Ray once if all sites would start it on this machine, one after the other."""
         links = list(self._links.values())
         near = [link for link in links if isinstance(link, NearSite)]
         try:
             is_shared = len(links) == len(near) > 1 and all(link.would_start_ray() for link in near)
         except SisaError:
-            is_shared = False  # what is wrong with a site is told when it is its turn
+            is_shared = False  # the site's error is reported at its turn
         return one_ray(self.specification.sites[0].specification.cluster) if is_shared else nullcontext()
 
     def _candidates(self) -> Iterator[ListedSite]:
-        """Yield the sites that are members or may become such."""
+        """Yield the sites that are members or may become members."""
         roster = self.roster.read()
         for site in self.specification.sites:
             known = roster.find(site.name)
@@ -352,7 +352,7 @@ class SiteFederation:
                 self._purge(record.name)
 
     def _purge(self, site: str) -> None:
-        """Erase everybody at a withdrawn site, if it can be reached; what is left is nobody's."""
+        """Erase everybody at a withdrawn site, if it can be reached; only then it counts as purged."""
         link = self.link(site)
         try:
             status = link.erase_everyone(f"withdrawal-of-{site}")
@@ -370,14 +370,14 @@ class SiteFederation:
             self.roster.note_purged(site)
 
     def _linked(self, site: str, bundle: ReceiptBundle) -> ReceiptBundle:
-        """Return the federation's receipt of a site's: stated once, and found again."""
+        """Return the federation's receipt for a site's receipt, issuing it the first time."""
         check = verify_bundle(bundle, bundle.keys)
         if not check.is_valid:
             raise Corrupt(f"the site's receipt is not sound: {check.failures[0]}", "See 'sisa log' there.", site=site)
         return self.registrar.issue(SiteEvidence.of(self.specification.name, site, bundle))
 
     def _wherever(self, site: str | None, request_id: str, find: Callable[[SiteLink], _Result]) -> tuple[str, _Result]:
-        """Return the first site that has what is looked for."""
+        """Return the first site for which ``find`` succeeds, and its result."""
         away = []
         names = [self.specification.site(site).name] if site is not None else list(self._links)
         for name in names:
@@ -399,7 +399,7 @@ class SiteFederation:
             status = self._links[site.name].status()
             if record is not None and record.is_member and status.generation:
                 self.roster.advance(site.name, self._links[site.name].standing)
-        except SisaError as error:  # one site's trouble, whatever it is, hides no other's status
+        except SisaError as error:  # any error at one site must not hide the others' status
             reason = reason or (error.fact if status else f"waiting for site {site.name}: {error.fact}")
         return SiteStatus(
             site=site.name,
@@ -425,10 +425,10 @@ def _membership(record: SiteRecord | None) -> str:
 
 
 def link_for(settings: SitesSettings, site: ListedSite, listener: Listener, clock: Clock) -> SiteLink:
-    """Return the way to a site that its table names.
+    """Return the link to a site that its table asks for.
 
-    Its own API where it has a ``url``; a node of the cluster where that has nodes of its own (``cluster.labels``);
-    else its store, which is within reach.
+    That is the site's own API if it has a ``url``, a node of the cluster if it has its own nodes (``cluster.labels``),
+    and else its store, which this process can reach.
     """
     if site.settings.url is not None:
         return RemoteSite(site, settings)

@@ -1,6 +1,6 @@
-"""Constituents that have left their site (``leaves = "weights"``): held in memory here, confirmed there.
+"""Constituents that have left their site (``leaves = "weights"``): held in memory here, confirmed at the site.
 
-Nothing of them is ever written to a disk here, and what a site has withdrawn is let go at the next answer.
+They are never written to a disk here, and those that a site has withdrawn are dropped at the next answer.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _ATTEMPTS: Final = 8
 
 
 class Carried:
-    """One site's constituents, evaluated here. May be used from any thread; one at a time fetches."""
+    """One site's constituents, evaluated here. May be used from any thread; one thread at a time fetches."""
 
     def __init__(self, site: ListedSite, link: SiteLink) -> None:
-        """Fetches nothing yet."""
+        """Fetch nothing yet."""
         self._site = site
         self._link = link
         self._fetching = Lock()
@@ -41,7 +41,7 @@ class Carried:
     def answer(
         self, features_NF: npt.NDArray[np.float32], names: tuple[str, ...], confirm: Callable[[], SiteStanding]
     ) -> SiteAnswer:
-        """Return what ``Desk.answer`` would say, confirmed after it was computed by what ``confirm`` returns (E10)."""
+        """Return the same answer as ``Desk.answer``; after it is computed, the site's standing confirms it (E10)."""
         standing: SiteStanding | None = None
         for _ in range(_ATTEMPTS):
             ensemble = self._ensemble
@@ -67,7 +67,7 @@ class Carried:
                 return known
             if not standing.checkpoints:
                 self._ensemble = None
-                raise Unavailable("none of the site's constituents can answer now", "Wait until they are trained anew.")
+                raise Unavailable("none of the site's constituents can answer now", "Wait until they are retrained.")
             self._ensemble = Ensemble.of(
                 self._site.specification,
                 generation=standing.generation,
@@ -94,5 +94,5 @@ class Carried:
 
 
 def _is_of(ensemble: Ensemble, standing: SiteStanding) -> bool:
-    """Return whether the ensemble is what the site serves: no more, no less."""
+    """Return whether the ensemble has exactly the constituents that the site serves."""
     return ensemble.checkpoints == standing.checkpoints and ensemble.shards == standing.shards

@@ -1,4 +1,4 @@
-"""Ways to a site. A link is what the federation knows of a site: it asks, and never reads a site's store.
+"""Links to sites. The federation reaches a site only through its link, and never reads the site's store.
 
 Shape legend: N points, F features.
 """
@@ -24,7 +24,7 @@ from coordinator.status import FederationStatus, RequestStatus
 
 
 class SiteLink(Protocol):
-    """One site, as the federation reaches it. What is away raises ``Unavailable``; every call may be repeated."""
+    """One site, as the federation reaches it. Calls raise ``Unavailable`` while it is away, and may be repeated."""
 
     @property
     def name(self) -> str:
@@ -44,7 +44,7 @@ class SiteLink(Protocol):
         ...
 
     def train(self) -> FederationStatus:
-        """Train what is to be trained at the site; see ``Federation.train``."""
+        """Train at the site; see ``Federation.train``."""
         ...
 
     def erase(
@@ -57,7 +57,7 @@ class SiteLink(Protocol):
         wait: bool,
         include_similar: bool = False,
     ) -> ErasureAnswer:
-        """See ``Federation.erase``; the answer tells unknown names by position at least."""
+        """See ``Federation.erase``; the answer gives unknown names at least by position."""
         ...
 
     def erase_everyone(self, request_id: str) -> RequestStatus:
@@ -69,15 +69,15 @@ class SiteLink(Protocol):
         ...
 
     def request(self, request_id: str) -> RequestStatus:
-        """Return how an erasure request stands. Raises ``ObjectMissing`` when the site has none of this id."""
+        """Return how an erasure request stands. Raises ``ObjectMissing`` when the site has no request with this id."""
         ...
 
     def receipt(self, request_id: str) -> bytes:
-        """Return the receipt of a request as its file's bytes. Raises ``ObjectMissing`` when there is none (yet)."""
+        """Return the receipt of a request as its file's bytes. Raises ``ObjectMissing`` until there is one."""
         ...
 
     def status(self) -> FederationStatus:
-        """Return where the site and its requests stand."""
+        """Return how the site and its requests stand."""
         ...
 
     def verify(self) -> Verification:
@@ -85,15 +85,15 @@ class SiteLink(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of what the link holds."""
+        """Release what the link holds."""
         ...
 
 
 class NearSite:
-    """A site whose store is within reach of this process: sites as folders, to try a federation on one machine."""
+    """A site whose store this process can reach, such as a folder when a federation is tried on one machine."""
 
     def __init__(self, site: ListedSite, listener: Listener, clock: Clock | None = None) -> None:
-        """Reads nothing yet."""
+        """Read nothing yet."""
         self._site = site
         self._listener = listener
         self._clock = clock
@@ -175,10 +175,10 @@ class NearSite:
         """See ``SiteLink.close``."""
 
     def would_start_ray(self) -> bool:
-        """Return whether training here starts a Ray: none is named or joined, and no coordinator was launched."""
+        """Return whether training here starts a local Ray: it is not joined yet, and no coordinator was launched."""
         specification = self._site.specification
         return is_to_start_ray(specification.cluster) and read_record(open_objects(specification)) is None
 
     def _federation(self) -> Federation:
-        # For each call: its workers' processors are for the next site.
+        # A new one for each call, so that its workers' processors are free for the next site.
         return Federation(self._site.specification, listener=self._listener, clock=self._clock)

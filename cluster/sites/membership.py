@@ -1,7 +1,7 @@
-"""The roster: which sites take part, and how far each was ever seen to have come; and what they call features.
+"""The roster: which sites take part, and the latest state seen of each; and the names of features.
 
 control/sites       compare-and-swap; see ``storage.registers.record``
-control/features    the same: what features are called, in the order in which lists give them
+control/features    the same: the features' names, in the order of data points given as lists
 """
 
 from __future__ import annotations
@@ -38,20 +38,20 @@ class RosterRegister:
         return self._change(lambda roster: roster.joined(name, at))
 
     def withdraw(self, name: str, reason: str) -> Roster:
-        """Take a site out of the ensemble for good; durable when this returns. Raises ``Invalid`` for a stranger."""
+        """Take a site out of the ensemble for good; durable when this returns. Raises ``Invalid`` for a non-member."""
         at = self._now()
         return self._change(lambda roster: roster.withdrawn(name, at, reason))
 
     def note_purged(self, name: str) -> Roster:
-        """Note that a withdrawn site holds nothing any more."""
+        """Record that a withdrawn site is empty."""
         at = self._now()
         return self._change(lambda roster: roster.purged(name, at))
 
     def advance(self, name: str, standing_after: Callable[[int], SiteStanding]) -> SiteMark:
-        """Return the site's mark with what it says of itself now, durable before it is used; writes only what is new.
+        """Return the site's mark, brought up to date with its standing; a new mark is durable when this returns.
 
         ``standing_after`` asks the site, given how many of its requests are known here. Raises ``Invalid`` or
-        ``Conflict`` when it is no member, or another site than before, ``Unavailable`` when it was set back.
+        ``Conflict`` when it is not a member, or another site than before, ``Unavailable`` when it was set back.
         """
         known = self.read().member(name).mark
         mark = advanced(known, standing_after(known.requests if known else 0), name)
@@ -73,15 +73,15 @@ class FeatureOrder:
         self._record = RecordRegister(store=store, key=FEATURES_KEY, field_names=frozenset({"features"}))
 
     def ordered(self, own: tuple[str, ...]) -> tuple[str, ...]:
-        """Return the features of a site in the federation's order; as they are where nothing is noted of them."""
+        """Return the features of a site in the federation's order, or unchanged if no order is recorded for them."""
         known = self._known()
         return known if set(known) == set(own) else own
 
     def note(self, own: tuple[str, ...], *, decides: bool) -> str:
-        """Note the features of a site that takes part; return how they are called otherwise than those noted.
+        """Record the features of a site that takes part; return how their names differ from those recorded.
 
-        They are noted where nothing is, and where the site ``decides`` and they have changed: an order that holds for
-        them is kept.
+        They are recorded if nothing is, or if the site ``decides`` and its names differ. If only the order differs, the
+        recorded order stays.
         """
         known = self._known()
         others = other_names(known, own)

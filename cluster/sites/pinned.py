@@ -1,9 +1,9 @@
-"""Sites on one Ray cluster: an actor on a node of the site does there what ``NearSite`` does here.
+"""Sites on one Ray cluster: an actor on a node of the site runs ``NearSite`` there.
 
-This process joins the cluster and reads no store but the federation's own: the site's credentials are on the site's
-nodes. Names of people travel in small pieces, for what is large goes through Ray's object store, which may spill to a
-disk where no erasure reaches; so do checkpoints. What an actor is made with Ray keeps, so the partition key that the
-specification gives is not part of it: it follows in a message when the actor asks for it.
+This process joins the cluster and reads only the federation's own store: a site's credentials are on the site's nodes.
+Names of people and checkpoints are sent in small pieces, because Ray puts large values into its object store, which may
+spill to a disk that no erasure reaches. Ray also keeps the arguments that an actor is made with, so a partition key in
+the specification is not among them: it follows in a message when the actor asks for it.
 Shape legend: N points, F features.
 """
 
@@ -42,31 +42,31 @@ from coordinator.status import FederationStatus, RequestStatus
 from storage.errors import Invalid, Unavailable
 
 _PIECE_BYTES: Final = 64 * 1024
-"""Of names and of checkpoints in one message: below what Ray keeps outside of messages (100 kB)."""
+"""Size of names or of a checkpoint in one message: below the size that Ray keeps outside of messages (100 kB)."""
 
 _AROUND_BYTES: Final = 32
-"""What a name's place in a message takes, at most."""
+"""The overhead of a name in a message, at most."""
 
 _LOOK_SECONDS: Final = 1.0
-"""How often it is looked whether a site's node is still there while it works."""
+"""How often the caller checks that the site's node is still there while it works."""
 
 _LOST: Final = (RayActorError, ObjectLostError)
-"""What a call raises whose actor, or whose large answer, went with a process or a node."""
+"""Errors of a call whose actor, or whose large answer, was lost with a process or a node."""
 
 _Name = tuple[str, str | int]
 
 
 class KeyNotThere(Unavailable):
-    """The site's process was started, or restarted, and has not received the partition key that is given for it."""
+    """The site's process was started, or restarted, and has not received its partition key yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Keyless:
-    """A site without the partition key that its specification gives."""
+    """A site without the partition key of its specification."""
 
     site: ListedSite
     was_given: bool
-    """Whether there was one."""
+    """Whether the specification gives one."""
 
     @classmethod
     def of(cls, site: ListedSite) -> Keyless:
@@ -76,7 +76,7 @@ class Keyless:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Handed:
-    """A request whose names were handed over before."""
+    """A request whose names were sent before."""
 
     ticket: str
     names: int
@@ -106,8 +106,8 @@ class SiteShell:
 
     @cached_property
     def _near(self) -> NearSite:
-        # Made at the first call: an error here comes back as itself, one in __init__ as a dead actor. Of two that two
-        # threads make at once, one is forgotten.
+        # Made at the first call: an error here reaches the caller, one in __init__ would only kill the actor. If two
+        # threads make one at the same time, one of the two is dropped.
         keep_silent()
         check_rooms()
         check_here(self._site.specification.cluster.labels)
@@ -115,12 +115,12 @@ class SiteShell:
 
     @ray.method(concurrency_group="requests")
     def take_key(self, key: str) -> None:
-        """Take the partition key that the specification gives; a process that is started again has none."""
+        """Take the partition key of the specification; a restarted process does not have it."""
         self._key = key
 
     @ray.method(concurrency_group="requests")
     def keep_key(self) -> None:
-        """Have the site's store keep the partition key; see ``with_key_in_store``."""
+        """Write the partition key to the site's store; see ``with_key_in_store``."""
         check_here(self._site.specification.cluster.labels)
         with_key_in_store(open_objects(self._site.specification), self._site.specification)
 
@@ -136,12 +136,12 @@ class SiteShell:
 
     @ray.method(concurrency_group="questions")
     def checkpoint(self, shard: int, sha256: str, offset: int) -> bytes:
-        """Return a piece of what ``Desk.checkpoint`` returns; it ends with one that is not full."""
+        """Return a piece of what ``Desk.checkpoint`` returns; a piece that is not full is the last."""
         named, whole = self._sent
         if offset == 0 or named != (shard, sha256):
             named, whole = (shard, sha256), self._near.checkpoint(shard, sha256)
         piece = whole[offset : offset + _PIECE_BYTES]
-        # Read from the store once for all of its pieces, and not kept when the last one has left.
+        # Read from the store once for all pieces, and dropped after the last one.
         self._sent = (named, whole) if len(piece) == _PIECE_BYTES else (None, b"")
         return piece
 
@@ -172,12 +172,12 @@ class SiteShell:
 
     @ray.method(concurrency_group="requests")
     def erase(self, handed: _Handed) -> ErasureAnswer:
-        """Submit the request that names were handed over for; see ``Federation.erase``. The answer holds no name."""
-        near = self._near  # first: where the key is missing the same is called again, and the names are still there
+        """Submit a request whose names were sent before; see ``Federation.erase``. The answer holds no name."""
+        near = self._near  # first: it raises if the key is missing, and the repeated call still needs the names
         named = self._named.pop(handed.ticket, [])
         if len(named) != handed.names:
-            raise Unavailable("the site was started anew while a request was handed over", "Submit it again.")
-        # Not as lists: then the answer tells unknown names by position alone.
+            raise Unavailable("the site's process restarted while a request was handed over", "Submit it again.")
+        # As generators, so that the answer gives unknown names only by position.
         return near.erase(
             subjects=(name for kind, name in named if kind == "subject"),
             ids=(name for kind, name in named if kind == "id"),
@@ -220,13 +220,13 @@ SiteActor = _remote(num_cpus=0, max_restarts=-1, concurrency_groups={"requests":
 
 
 class PinnedSite:
-    """A site whose data and constituents are on the cluster's nodes with its labels, and nowhere else."""
+    """A site whose data and constituents are only on the cluster's nodes with its labels."""
 
     def __init__(
         self, site: ListedSite, listener: Listener, clock: Clock | None = None, patience_seconds: float = 60.0
     ) -> None:
-        """Starts nothing yet. ``patience_seconds``: how long its actor may take to come up or to answer a question."""
-        del clock  # the site's own counts there
+        """Start nothing yet. ``patience_seconds``: how long its actor may take to start or to answer a question."""
+        del clock  # the site uses its own
         self._site = site
         self._key = site.specification.partition.key
         self._listener = listener
@@ -322,7 +322,7 @@ class PinnedSite:
         return found
 
     def launch(self) -> None:
-        """Start the site's coordinator there; it goes on without this process."""
+        """Start the site's coordinator there; it outlives this process."""
         self._worked("launch")
 
     def stop(self) -> bool:
@@ -331,7 +331,7 @@ class PinnedSite:
         return found
 
     def keep_key(self) -> None:
-        """Have the site's store keep the partition key that the specification gives, if it gives one."""
+        """Write the partition key to the site's store, if the specification gives one."""
         if self._key is not None:
             self._asked("keep_key")
 
@@ -343,11 +343,11 @@ class PinnedSite:
             self._actor = None
 
     def _asked(self, method: str, *arguments: object) -> Any:
-        """Return what a method gives that answers at once; a site where it does not is away."""
+        """Return the result of a method that answers quickly; a site that does not answer in time is away."""
         return self._got(method, arguments, monotonic() + self._patience_seconds)
 
     def _worked(self, method: str, *arguments: object) -> Any:
-        """Return what a method gives that may take long, as long as a node of the site is there."""
+        """Return the result of a method that may take long; wait as long as a node of the site is there."""
         return self._got(method, arguments, math.inf)
 
     def _got(self, method: str, arguments: Sequence[object], until: float) -> Any:
@@ -369,14 +369,14 @@ class PinnedSite:
         except (OtherRelease, *_LOST) as error:
             refused = error if isinstance(error, OtherRelease) else refusal_in(str(error), "a node of the site")
             if refused is not None:
-                self._end(actor)  # once the site has the same release, another one will do
+                self._end(actor)  # once the site has the same release, a new actor will work
                 raise Unavailable(f"the site is away: {refused.message}", refused.remedy, site=self.name) from error
             self._forget(actor, error)
             self._check_there()
-            raise self._away("its process was lost, and is started anew") from error
+            raise self._away("its process was lost, and is restarted") from error
 
     def _started(self) -> Any:
-        """Return the actor, started on a node of the site. Raises ``Unavailable`` when there is none."""
+        """Return the actor, started on a node of the site. Raises ``Unavailable`` when there is no such node."""
         with self._lock:
             join_ray(self._site.specification.cluster)
             self._check_there()
@@ -387,7 +387,7 @@ class PinnedSite:
             return self._actor
 
     def _forget(self, actor: Any, error: Exception) -> None:
-        """Let an actor go that is dead for good: the next call starts another one."""
+        """Drop an actor that is dead for good: the next call starts another one."""
         with self._lock:
             if isinstance(error, ActorDiedError) and self._actor is actor:
                 self._actor = None
@@ -405,7 +405,7 @@ class PinnedSite:
             raise self._away(f"no node of the cluster has the labels {labels_in_words(labels)}")
 
     def _away(self, fact: str) -> Unavailable:
-        return Unavailable(f"the site is away: {fact}", "It goes on when the site is back.", site=self.name)
+        return Unavailable(f"the site is away: {fact}", "Wait until the site is back.", site=self.name)
 
 
 def _with_key(site: ListedSite, key: str | None) -> ListedSite:
@@ -414,7 +414,7 @@ def _with_key(site: ListedSite, key: str | None) -> ListedSite:
 
 
 def _pieces(names: Iterable[_Name]) -> Iterator[list[_Name]]:
-    """Yield names in messages that Ray keeps nowhere but in memory. Raises ``Invalid`` for one that fits in none."""
+    """Yield names in messages that Ray keeps only in memory. Raises ``Invalid`` for a name that is too long for one."""
     piece: list[_Name] = []
     size = 0
     for kind, name in names:
@@ -431,4 +431,4 @@ def _pieces(names: Iterable[_Name]) -> Iterator[list[_Name]]:
 
 
 def _unheard(_: object) -> None:
-    """Hear nothing: what happens at a site is told there."""
+    """Ignore the notice: a site reports its own progress."""

@@ -1,11 +1,11 @@
-"""A site with a cluster of its own, reached over its HTTP API: what travels is what that API gives a federation.
+"""A site with its own cluster, reached over its HTTP API.
 
-On the way there: features, named as at the site, without id or label, and names of people to be erased. On the way
-back: probabilities, how the site stands, requests, receipts, and checkpoints where weights may leave.
+To the site go features, named as at the site, without id or label, and names of people to be erased. From the site come
+probabilities, its standing, requests, receipts, and checkpoints if weights may leave.
 
-The way is TLS, verified, unless the site is on this very machine: the token opens everything above, and features are
-somebody's data. Plain HTTP to elsewhere takes ``insecure = true`` in the site's table, for ways that something else
-keeps secret; it is not a default that one slips into.
+The connection is verified TLS unless the site is on this machine: the token opens everything above, and features are
+personal data. Plain HTTP to another machine needs ``insecure = true`` in the site's table, for connections that
+something else encrypts; nobody gets it by default.
 Shape legend: N points, F features, C classes.
 """
 
@@ -33,16 +33,16 @@ from shards.data.messages import scores_of_table, table_of_features
 from storage.errors import Corrupt, Invalid, ObjectMissing, Unavailable
 
 _ATTEMPTS: Final = 8
-"""An answer in pieces is asked for again when they are not of one ensemble; so often in a row is no coincidence."""
+"""How often a whole answer is asked for again when its pieces come from different ensembles, before giving up."""
 
 _PIECE_BYTES: Final = 8 << 20
-"""Of features in one request."""
+"""Size of the features in one request."""
 
 _MOST_BYTES: Final = 1 << 30
-"""Of one answer, checkpoints included."""
+"""Size of one answer, checkpoints included."""
 
 _MOST_FEATURES: Final = 1 << 24
-"""A site that says that its data points have more is not believed: memory would be taken for as many."""
+"""A site that claims more features is refused, because memory would be allocated for them."""
 
 _MOST_TOKEN_BYTES: Final = 1024
 
@@ -53,27 +53,27 @@ _SEARCH_SECONDS: Final = 60.0
 """How long a site may take to look people up: it searches a slice for each."""
 
 _PATIENCE_SECONDS: Final = 600.0
-"""How long a request is followed that is waited for. It is carried out at the site whoever waits."""
+"""How long to follow a request that the caller waits for. The site carries it out in any case."""
 
 _READABLE: Final = 0o027
-"""Rights that a token's file gives nobody: others none, its group none to write. A group may read it: so are secrets
-mounted into containers."""
+"""Permission bits that a token's file must not have: any for others, writing for its group. The group may read it,
+because containers mount secrets that way."""
 
 
 class NotLetIn(Unavailable):
-    """The site lets this federation in again once somebody has seen to its token.
+    """The site refuses this federation until its operator replaces the token.
 
-    To whoever asks the federation it is as if the site were away: nothing that they sent is wrong.
+    To callers of the federation the site appears to be away: they are not to blame.
     """
 
 
 class RemoteSite:
-    """One site behind its own HTTP API. May be used from any thread; nothing is asked twice by itself."""
+    """One site behind its own HTTP API. May be used from any thread; it does not retry by itself."""
 
     def __init__(self, site: ListedSite, settings: SitesSettings) -> None:
-        """Connects to nothing yet, and reads the token's file when it is first needed.
+        """Connect to nothing yet; the token's file is read when it is first needed.
 
-        Raises ``Invalid`` when the address is none, can be overheard, or ``ca_file`` holds no certificate.
+        Raises ``Invalid`` when the address is invalid or unencrypted, or ``ca_file`` holds no certificate.
         """
         assert site.settings.url is not None
         self._site = site
@@ -84,11 +84,11 @@ class RemoteSite:
         self._idle: deque[Client] = deque()
         self._is_closed = False
         self._known: SiteStanding | None = None
-        """Where the names of the site's features are from."""
+        """The site's last standing, with its features' names."""
         if Client(self._url).can_be_overheard and not site.settings.insecure:
             raise Invalid(
-                "the way to the site can be overheard: its url is plain HTTP to another machine",
-                "Write https, or say insecure = true where something else, such as a VPN, keeps that way secret.",
+                "the connection to the site is not encrypted: its url is plain HTTP to another machine",
+                "Write https, or insecure = true if something else, such as a VPN, encrypts the connection.",
                 site=self.name,
             )
 
@@ -98,7 +98,7 @@ class RemoteSite:
         return self._site.name
 
     def standing(self, requests: int = 0) -> SiteStanding:
-        """See ``SiteLink.standing``. Raises ``Corrupt`` for what no site can be."""
+        """See ``SiteLink.standing``. Raises ``Corrupt`` for a standing that is impossible."""
         with self._client() as client:
             found = client.standing(requests)
         _check_standing(found)
@@ -106,7 +106,7 @@ class RemoteSite:
         return found
 
     def answer(self, features_NF: npt.NDArray[np.float32], names: tuple[str, ...]) -> SiteAnswer:
-        """See ``SiteLink.answer``. Raises ``Corrupt`` for what is no answer to what was asked."""
+        """See ``SiteLink.answer``. Raises ``Corrupt`` for an answer that does not fit the question."""
         known = self._known or self.standing()
         try:
             return self._answer(arranged(features_NF, names, known.features, known.width), known.features)
@@ -120,12 +120,12 @@ class RemoteSite:
             return client.checkpoint(shard, sha256)
 
     def train(self) -> FederationStatus:
-        """Return the status of a site that is trained. Raises ``Unavailable`` when it is not: that is done there."""
+        """Return the status of a trained site. Raises ``Unavailable`` if it is not trained, which only it can do."""
         status = self.status()
         if not status.generation:
             raise Unavailable(
-                "the site is not trained yet, and only there it can be",
-                f"Its operator runs 'sisa train --site {self.name}' there.",
+                "the site is not trained yet, and it can only be trained there",
+                f"Ask its operator to run 'sisa train --site {self.name}' there.",
                 site=self.name,
             )
         return status
@@ -140,7 +140,7 @@ class RemoteSite:
         wait: bool,
         include_similar: bool = False,
     ) -> ErasureAnswer:
-        """See ``SiteLink.erase``; what was accepted and is waited for in vain is returned as it was last seen."""
+        """See ``SiteLink.erase``; a request that takes longer than the wait is returned as it was last seen."""
         named, single = list(subjects), list(ids)
         return self._submitted(
             lambda client: client.erase(
@@ -161,7 +161,7 @@ class RemoteSite:
                 return client.lookup(subjects)
             except ObjectMissing as error:
                 raise Unavailable(
-                    "the site's server is too old to look people up", "Its operator can upgrade it.", site=self.name
+                    "the site's server is too old to look people up", "Ask its operator to upgrade it.", site=self.name
                 ) from error
 
     def request(self, request_id: str) -> RequestStatus:
@@ -180,10 +180,10 @@ class RemoteSite:
             return client.status()
 
     def verify(self) -> Verification:
-        """Raise ``Unavailable``: a proof reads all data of a site, and is made where they are."""
+        """Raise ``Unavailable``: a proof reads all data of a site, and can only be made there."""
         raise Unavailable(
-            "the site proves itself there, where its data are, and nowhere else",
-            f"Its operator runs 'sisa verify --site {self.name}' there; its receipts can be checked anywhere.",
+            "the site can only be verified there, where its data are",
+            f"Ask its operator to run 'sisa verify --site {self.name}' there. Its receipts can be checked anywhere.",
             site=self.name,
         )
 
@@ -211,7 +211,7 @@ class RemoteSite:
         raise Unavailable("the site's ensemble changes faster than an answer can be had", "Ask again in a moment.")
 
     def _answered(self, features_NF: npt.NDArray[np.float32], names: tuple[str, ...]) -> SiteAnswer:
-        """Return the answer to one request, checked to be one."""
+        """Return the checked answer to one request."""
         with self._client() as client:
             found = client.predict(table_of_features(features_NF, names))
         _check_facts(found)
@@ -223,10 +223,10 @@ class RemoteSite:
         )
 
     def _pieces(self, features_NF: npt.NDArray[np.float32]) -> Iterator[npt.NDArray[np.float32]]:
-        """Yield the data points in requests that the site takes; one request for none."""
+        """Yield the data points in pieces that the site accepts; if there are none, one empty piece."""
         serve = self._site.specification.serve
         point_bytes = 4 * features_NF.shape[1]
-        # Half of what a body may have: many short columns take more in Arrow than their values.
+        # Half of a body's limit: many short columns take more in Arrow than their values.
         points = max(1, min(serve.max_points, min(_PIECE_BYTES, serve.max_body_bytes // 2) // point_bytes))
         for start in range(0, max(1, len(features_NF)), points):
             yield features_NF[start : start + points]
@@ -234,7 +234,7 @@ class RemoteSite:
     def _submitted(
         self, submit: Callable[[Client], ErasureAnswer], request_id: str, patience_seconds: float
     ) -> ErasureAnswer:
-        """Return a request that the site has accepted, as far as it has come after so long."""
+        """Return a request that the site has accepted, as it stands at the end or after ``patience_seconds``."""
         with self._client(_SUBMISSION_SECONDS) as client:
             try:
                 answer = submit(client)
@@ -242,13 +242,13 @@ class RemoteSite:
                 again = f"Then repeat it with the request id {request_id}: if it was accepted, that is the same request"
                 raise Unavailable(error.fact, f"{error.remedy} {again}.", **error.context) from error
             seen = [answer.request]
-            with suppress(Unavailable):  # a site that is away now has accepted it nevertheless
+            with suppress(Unavailable):  # the request is accepted, even if the site is away by now
                 seen.extend(client.follow(answer, patience_seconds))
             return brought_up_to(answer, seen[-1], lambda: submit(client))
 
     @contextmanager
     def _client(self, timeout_seconds: float | None = None) -> Iterator[Client]:
-        """Give a connection that nobody else uses; several at once, so that no question waits for another.
+        """Yield a connection that no other thread uses, so that no question waits for another.
 
         Raises ``NotLetIn`` when the token's file cannot be used, or the site does not let its token do this,
         ``Unavailable`` when its server speaks another version of the API or of the sites' protocol.
@@ -258,11 +258,11 @@ class RemoteSite:
         try:
             yield client
         except NotAllowed as error:
-            self._token = ""  # a new one may lie in the file by now
+            self._token = ""  # the file may hold a new one by now
             self._let_go()
             raise NotLetIn(
                 f"the site does not let this federation in: {error.fact}",
-                "Its operator makes a token with 'sisa token create --role federate'; put it into the token_file.",
+                "Ask its operator for a token ('sisa token create --role federate'), and put it into the token_file.",
                 site=self.name,
                 role="federate",
             ) from error
@@ -280,7 +280,7 @@ class RemoteSite:
             self._url,
             self._token,
             timeout_seconds=timeout_seconds or self._timeout_seconds,
-            attempts=1,  # who asks several sites decides itself how long one is waited for
+            attempts=1,  # the caller, which asks several sites, decides how long to wait for one
             most_bytes=_MOST_BYTES,
             trust=self._trust,
             contract=("api", "sites"),
@@ -297,13 +297,13 @@ def _check_standing(standing: SiteStanding) -> None:
         or len(shards) != len(standing.checkpoints)
         or not all(0 <= shard < standing.shards for shard in shards)
     ):
-        raise Corrupt("the site's word on how it stands makes no sense", "Look at the site's server; it was not used.")
+        raise Corrupt("the site reports an impossible standing, which was not used", "Check the site's server.")
 
 
 def _check_facts(found: RemoteAnswers) -> None:
     if found.generation < 1 or not 1 <= found.constituents <= found.shards:
         raise Corrupt(
-            "the answer is none: it is of no generation, or of no constituent", "Look at the site's server; not used."
+            "invalid answer, which was not used: it has no generation or no constituent", "Check the site's server."
         )
 
 
@@ -315,14 +315,14 @@ def _trust(site: ListedSite) -> ssl.SSLContext | None:
     except (OSError, ValueError) as error:
         raise Invalid(
             "the certificates that ca_file names cannot be read",
-            "Name a file of PEM certificates that is there.",
+            "Name an existing file of PEM certificates.",
             site=site.name,
             file=site.settings.ca_file,
         ) from error
 
 
 def _read_token(site: ListedSite) -> str:
-    """Return the token in the site's token file. Raises ``NotLetIn`` when it is not there, or not only its owner's."""
+    """Return the token in the site's token file. Raises ``NotLetIn`` when it is missing or accessible to others."""
     assert site.settings.token_file is not None
     path: Path = site.specification.folder / site.settings.token_file
     try:
@@ -332,14 +332,14 @@ def _read_token(site: ListedSite) -> str:
     except OSError as error:
         raise NotLetIn(
             f"the site's token cannot be read: {error.strerror}",
-            "Write it into token_file, for this user alone.",
+            "Write it into token_file, readable by this user alone.",
             site=site.name,
             file=site.settings.token_file,
         ) from error
     if rights & _READABLE:
         raise NotLetIn(
             "others may read the site's token, or its group write it",
-            f"Run 'chmod 600 {site.settings.token_file}', and have a new token made: this one may be known.",
+            f"Run 'chmod 600 {site.settings.token_file}', and have the token replaced: others may know this one.",
             site=site.name,
         )
     return text.decode("ascii", "replace").strip()

@@ -1,4 +1,4 @@
-"""The same federation on one machine: every site a folder, to be tried before anything is deployed."""
+"""The same federation on one machine, with a folder for each site, to try it before anything is deployed."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from cluster.config.specification import ClusterSettings
 from storage.location import is_on_s3
 
 FOLDER: Final = "simulated"
-"""Beside the specification: the federation's own store, and one for each site."""
+"""Folder beside the specification with the federation's own store and one for each site."""
 
 
 def simulated(specification: SitesSpecification) -> SitesSpecification:
-    """Return the federation with stores in folders of ``simulated/``, on a Ray of this machine, nothing elsewhere.
+    """Return the federation with stores in folders of ``simulated/``, on a Ray of this machine.
 
-    Data are read where the specification says, so that each site's have to be there, or others in their place. The
-    constituents are those that the sites themselves would train, given the same data and partition keys: nothing that
-    decides their bytes is changed, but a key that is not in the specification is drawn anew for each store.
+    Data are read where the specification says, so that each site's data, or substitutes, have to be there. Given the
+    same data and partition keys, the sites themselves would train the same constituents, because no setting that
+    decides their bytes is changed. A key that is not in the specification is drawn for each store.
     """
     return replace(
         specification,
@@ -36,7 +36,7 @@ def _simulated(site: ListedSite) -> ListedSite:
     )
     own = site.specification
     data = own.data
-    if is_on_s3(data.train):  # where they are is said by what is left out below
+    if is_on_s3(data.train):  # keeps the data's own server and credentials, which are left out below
         data = replace(data, endpoint=own.data_endpoint, credentials=own.data_credentials)
     threads = own.cluster.threads_per_worker  # part of the numerics profile (E7)
     return ListedSite(

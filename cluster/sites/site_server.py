@@ -1,7 +1,6 @@
-"""What answers at a site: its own ensemble, and what may be told of it. Whoever asks from elsewhere asks a desk.
+"""Answers of one site, by its own ensemble, and its reports. Every question from outside goes to the site's desk.
 
-A desk reads the site's store and nothing else; it is the only thing of a site that the outside meets. What may leave is
-decided at the site: see ``cluster.ensemble.site_report``.
+A desk reads only the site's store. The site itself decides what may leave it: see ``cluster.ensemble.site_report``.
 Shape legend: N points, F features, C classes.
 """
 
@@ -25,7 +24,7 @@ from shards.points import scaled
 from storage.errors import Invalid, Unavailable
 
 _ATTEMPTS: Final = 8
-"""An answer is computed again when its generation was withdrawn meanwhile; so often in a row is no coincidence."""
+"""How often an answer is computed again when its generation was withdrawn meanwhile, before giving up."""
 
 _MOST_NAMES: Final = 5
 
@@ -34,7 +33,7 @@ class Desk:
     """One site's answers. May be used from any thread."""
 
     def __init__(self, site: ListedSite, clock: Clock | None = None) -> None:
-        """Reads nothing yet."""
+        """Read nothing yet."""
         self._site = site
         store = open_objects(site.specification)
         self._state = Standing(site.specification, store, clock or SystemClock())
@@ -47,8 +46,8 @@ class Desk:
     def answer(self, features_NF: npt.NDArray[np.float32], names: tuple[str, ...]) -> SiteAnswer:
         """Return the aggregated answer for features that are not scaled, confirmed after it was computed (E10).
 
-        ``names`` are those of the features, in the order given. Raises ``Invalid`` when this site's have others,
-        ``ModelFailed`` when the model has no answer, ``Unavailable`` when no constituent may answer.
+        ``names`` are the features' names, in the given order. Raises ``Invalid`` when this site's features have other
+        names, ``ModelFailed`` when the model fails, ``Unavailable`` when no constituent may answer.
         """
         for _ in range(_ATTEMPTS):
             state = self._state.trained()
@@ -80,16 +79,16 @@ class Desk:
 def arranged(
     features_NF: npt.NDArray[np.float32], names: tuple[str, ...], own: tuple[str, ...], width: int
 ) -> npt.NDArray[np.float32]:
-    """Return features in the order of a site's ``own``: by name, because sites may have columns in another order.
+    """Return features in the order of a site's ``own``: by name, because sites may order their columns differently.
 
-    Raises ``Invalid``, with the names, when the site's features have others, and for another number of features.
+    Raises ``Invalid``, with the names, when the site's features have other names or another number.
     """
     others = other_names(names, own)
     if features_NF.shape[1] != width:
         raise Invalid(
             f"the data points have {features_NF.shape[1]} features, this site's have {width}"
             + (f": {others}" if others else ""),
-            "Sites of one federation describe data points alike.",
+            "Describe data points alike at all sites of a federation.",
         )
     if others:
         raise Invalid(
@@ -103,15 +102,15 @@ def arranged(
 
 
 def other_names(names: tuple[str, ...], own: tuple[str, ...]) -> str:
-    """Return, in words, how a site's ``own`` features are called otherwise than ``names``; empty: in nothing.
+    """Return a description of how a site's ``own`` names of features differ from ``names``; empty if they do not.
 
     >>> other_names(("a", "b"), ("b", "a")), other_names(("a", "b"), ("a", "c"))
-    ('', "it has no 'b'; it has 'c', which the others have not")
+    ('', "it has no 'b'; it has 'c', which the others do not have")
     """
     missing, further = sorted(set(names) - set(own)), sorted(set(own) - set(names))
     parts = (
         f"it has no {_some(missing)}" if missing else "",
-        f"it has {_some(further)}, which the others have not" if further else "",
+        f"it has {_some(further)}, which the others do not have" if further else "",
     )
     return "; ".join(part for part in parts if part)
 

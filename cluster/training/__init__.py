@@ -1,11 +1,11 @@
 """Training: a federation's shards on Ray's workers.
 
-late_workers  the workers of a federation, loaded when they are needed
-workers       the same, started when they are needed
-pool          hands shards to workers, survives lost ones
+late_workers  the workers of a federation, whose modules are loaded when they are needed
+workers       the workers of a federation, started when they are needed
+pool          gives shards to workers, and replaces lost ones
 selection     the workers to use: those that compute the same bits
 deaths        why workers fail, and when a task is given up
-silence       what is said of workers that say nothing
+silence       messages about workers that do not report
 worker        one worker's process
-ingest        reads the source by many tasks
+ingest        reads the source with many tasks
 """

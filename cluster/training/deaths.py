@@ -13,17 +13,17 @@ from shards.learners.trainer import TrainTask
 from storage.errors import Unavailable
 
 MOST_DEATHS: Final = 3
-"""A task whose worker dies so often without learning a slice in between is given up."""
+"""A task is given up after this many deaths of its workers without learning a slice in between."""
 
 MOST_LOSSES: Final = 30
-"""So for a task that loses its worker by no fault of its own: nodes are taken away for reasons of others."""
+"""A task is given up after losing this many workers through no fault of its own, such as with their nodes."""
 
 MOST_MISMATCHES: Final = 10
-"""So many workers in a row may compute other bits than the task needs; then it is given up."""
+"""A task is given up after this many workers in a row that compute other bits than it needs."""
 
 
 class WorkerEnd(Enum):
-    """What became of a worker, in words."""
+    """How a worker was lost; the value says it for people."""
 
     DIED = "a worker died"
     LOST = "a worker was lost with its node"
@@ -31,12 +31,12 @@ class WorkerEnd(Enum):
 
 
 def end_of_worker(error: RayError, node: str | None, lost: Collection[str]) -> WorkerEnd:
-    """Return what became of a worker that failed with ``error``.
+    """Return how a worker was lost that failed with ``error``.
 
     ``node`` is where it was, None when it died before it could say so; ``lost`` are the nodes that the cluster lost.
     """
     if isinstance(error, ActorUnavailableError):
-        return WorkerEnd.LOST  # the node of a worker that died alone would have said so
+        return WorkerEnd.LOST  # if only the worker had died, its node would have reported it
     if node in lost or (isinstance(error, ActorDiedError) and error.preempted):
         return WorkerEnd.LOST
     return WorkerEnd.ABSENT if node is None else WorkerEnd.DIED
@@ -47,20 +47,20 @@ class Deaths:
     """How often a task lost its worker since it last learned a slice."""
 
     crashes: int = 0
-    """Of workers that had begun, on nodes that lived on: the task may be the cause."""
+    """Deaths of workers that had started, on nodes that stayed alive: the task may be the cause."""
     losses: int = 0
-    """All others."""
+    """All other deaths."""
     mismatches: int = 0
-    """Of workers that compute other bits."""
+    """Workers that compute other bits."""
 
     def and_one(self, end: WorkerEnd) -> Deaths:
-        """Return what it comes to with another one."""
+        """Return the counts with one more death."""
         if end is WorkerEnd.DIED:
             return replace(self, crashes=self.crashes + 1)
         return replace(self, losses=self.losses + 1)
 
     def too_many(self, task: TrainTask) -> Unavailable | None:
-        """Return why ``task`` is given up; None while it is not."""
+        """Return the error with which ``task`` is given up; None while it is not."""
         if self.crashes >= MOST_DEATHS:
             fact, where = f"workers died {MOST_DEATHS} times in a row", "memory and Ray's logs"
         elif self.losses >= MOST_LOSSES:
@@ -69,7 +69,7 @@ class Deaths:
             return None
         return Unavailable(
             f"{fact} while training one slice",
-            f"Check {where}, then run 'sisa train' to go on from the last checkpoint.",
+            f"Check {where}, then run 'sisa train' to continue from the last checkpoint.",
             shard=task.shard,
             slice=len(task.done) + 1,
         )

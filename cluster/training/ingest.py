@@ -1,7 +1,7 @@
-"""Ingest on the cluster: fragments of the source read by tasks, on whatever nodes have processors.
+"""Ingest on the cluster: tasks read fragments of the source, on any nodes with processors.
 
-Through Ray go fragments' names and the records of what was written, never a data point: what Ray keeps on a disk would
-outlive every erasure. A task that dies is repeated under another name; what the first one left is swept.
+Through Ray go only the fragments' names and the records of what was written, never a data point: what Ray keeps on a
+disk would outlive every erasure. A task that dies is repeated under another name; a sweep deletes what it left.
 """
 
 from __future__ import annotations
@@ -20,34 +20,34 @@ from shards.slices.parallel_ingest import ParallelIngest
 from storage.errors import Invalid
 
 LARGE_BYTES: Final = 2 << 30
-"""From so many bytes of data files on many read them, unless it is set how many."""
+"""Data files of at least this size are read by many tasks, unless the settings give their number."""
 
 LEAST_FRAGMENT_BYTES: Final = 64 << 20
-"""Smaller ones are put together: each fragment ends with a small part of every slice."""
+"""Smaller fragments are combined, because each fragment ends with a small part of every slice."""
 
 MOST_FRAGMENT_BYTES: Final = 1 << 30
-"""Larger ones are divided where their format allows: it is what is read again when a task dies."""
+"""Larger fragments are divided if their format allows, because a whole fragment is read again when its task dies."""
 
 _RAY_MB: Final = 70
-"""What Ray itself takes in each of its processes, out of what the task may take."""
+"""Memory that Ray itself takes in each process, out of the task's share."""
 
 _FRAGMENTS_PER_TASK: Final = 4
-"""So that no task is long at work when the others are done."""
+"""Several, so that all tasks finish at about the same time."""
 
 
 class RayIngest:
     """Reads small data in this process and large data on the cluster. Implements ``coordinator.ports.Ingestion``."""
 
     def __init__(self, settings: ClusterSettings, workers: Workers, remark: Callable[[str], None]) -> None:
-        """``remark`` hears what a person should know."""
+        """``remark`` is called with messages for people."""
         self._settings = settings
         self._workers = workers
         self._remark = remark
 
     def __call__(self, task: IngestTask) -> IngestResult:
-        """Return the slices that the source's data points were written to; the same ones wherever it is read.
+        """Return the slices that the source's data points were written to; they are the same wherever it is read.
 
-        Raises as ``shards.slices.ingest.ingest`` does; ``Invalid`` also when it is set that many read and some node
+        Raises as ``shards.slices.ingest.ingest`` does; ``Invalid`` also when ``ingest_workers`` is set and some node
         does not see the files, ``Unavailable`` when tasks keep dying or no node has the labels.
         """
         return self._chosen(task)(task)
@@ -70,7 +70,7 @@ class RayIngest:
                 raise
             self._remark(f"{error.message}, so this one reads them all. {error.remedy}")
             return ingest
-        self._workers.release()  # idle ones, whose processors read meanwhile
+        self._workers.release()  # they are idle, and the tasks need their processors
         share = payload_bytes(source) // (_FRAGMENTS_PER_TASK * tasks)
         fragment_bytes = max(LEAST_FRAGMENT_BYTES, min(MOST_FRAGMENT_BYTES, share))
         buffer_bytes = buffer_within(task.data.ingest_memory_mb - _RAY_MB, source)

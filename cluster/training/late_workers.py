@@ -1,4 +1,4 @@
-"""A federation's workers, before they are needed: what only reads or records something loads neither Ray nor torch."""
+"""A federation's workers, loaded when needed: commands that only read or record something load no Ray and no torch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class LateWorkers:
     def __init__(
         self, specification: FederationSpecification, store: ObjectStore, remark: Callable[[str], None]
     ) -> None:
-        """``remark`` hears what a person should know of the workers."""
+        """``remark`` is called with messages about the workers."""
         self._specification = specification
         self._store = store
         self._remark = remark
@@ -46,7 +46,7 @@ class LateWorkers:
             self._workers.close()
 
     def ingestion(self) -> Ingestion:
-        """Return what reads a source for this federation, here or on the cluster; see ``RayIngest``."""
+        """Return the function that reads a source for this federation, here or on the cluster; see ``RayIngest``."""
         return self._ingest
 
     def _ingest(self, task: IngestTask) -> IngestResult:

@@ -37,13 +37,13 @@ MOST_ROUNDS: Final = 5
 """How often workers are started in search of matching ones; twice as many each time as long as none matches."""
 
 MOST_STARTS: Final = 5
-"""After so many attempts in a row in which a worker died at its start, the command gives up."""
+"""After this many attempts in a row in which a worker died at its start, the command gives up."""
 
 PATIENCE_SECONDS: Final = 20.0
-"""After so long without any event it is said what is waited for."""
+"""After so long without any event a message says what the command waits for."""
 
 MOST_WAITS: Final = 15
-"""So many times as long are workers waited for that have their processors and do not come up, when others have."""
+"""How many times ``PATIENCE_SECONDS`` to wait for workers that have processors and do not start, when others have."""
 
 _NODE: Final = "a node where a worker was started"
 
@@ -52,7 +52,7 @@ _DEATHS: Final = (ActorDiedError, ActorUnavailableError, OutOfMemoryError, Worke
 
 @dataclass(slots=True)
 class _Run:
-    """A task under way on a worker."""
+    """A task in progress on a worker."""
 
     actor: Any
     task: TrainTask
@@ -68,24 +68,24 @@ class RayPool:
         self._remark = remark
         self._idle: list[Any] = []
         self._places: dict[Any, Any] = {}
-        """Of each worker the answer, to be, where it is: there as soon as it has started."""
+        """Pending result naming each worker's node; it is ready as soon as the worker has started."""
         self._had_room = False
         self._files: list[Any] | None = None
         """The declared files' contents in Ray; None: not read yet."""
         self._profiles: dict[str, set[NumericsProfile]] = {}
-        """Profiles of workers seen, by node: they do not change while the node lives."""
+        """Profiles of known workers, by node; they do not change while the node lives."""
         self._avoided: frozenset[str] = frozenset()
         """Nodes where no worker is started, because workers there compute other bits."""
         self._present: Configuration | None = None
         """Configuration of the workers in use; None: not known yet."""
 
     def configuration(self, width: int, tasks: int, stored: Configuration | None = None) -> Configuration:
-        """Return what decides the bits on the workers, having started as many as ``tasks`` tasks will take.
+        """Return what decides the bits on the workers, having started as many as ``tasks`` tasks need.
 
-        Workers that do not reproduce ``stored`` are named, stopped and not used again; others are started on other
-        nodes instead. Where no worker reproduces it, the largest group of equal workers is used.
-        Raises ``Invalid`` when the model does not fit the data or no node can hold a worker, ``Unavailable`` when none
-        can any more or none has the labels, ``OtherRelease`` when a node's workers run another one.
+        A message names workers that do not reproduce ``stored``; they are stopped and replaced by others on other
+        nodes. If no worker reproduces it, the largest group of equal workers is used.
+        Raises ``Invalid`` when the model does not fit the data or no node can hold a worker, ``Unavailable`` when the
+        nodes that could are gone or none has the labels, ``OtherRelease`` when a node's workers run another release.
         """
         stood_idle = len(self._idle)
         for left in reversed(range(MOST_STARTS)):
@@ -115,7 +115,7 @@ class RayPool:
         self._remark("a worker died while it started: others are started")
 
     def _gather(self, width: int, tasks: int, stored: Configuration | None) -> dict[Any, Configuration]:
-        """Return the workers' configurations: of as many matching workers as ``tasks`` need, if there are so many."""
+        """Return the workers' configurations: if possible, of as many matching workers as ``tasks`` need."""
         self._present, self._avoided = None, mismatched_nodes(stored, self._profiles)
         if not self._idle and not self._room(tasks):
             self._avoided = frozenset()  # no other node is left: ask these again
@@ -155,7 +155,7 @@ class RayPool:
         return present
 
     def _room(self, tasks: int) -> int:
-        """Return for how many workers there is room; 0 where only avoided nodes have room."""
+        """Return the number of workers that there is room for; 0 if only avoided nodes have room."""
         try:
             room = worker_count(self._settings, tasks, self._avoided)
         except Invalid as error:
@@ -163,7 +163,7 @@ class RayPool:
                 raise
             raise Unavailable(
                 "no node is left that can hold a worker",
-                "Look at 'ray status'; it goes on when nodes have come back or others were added.",
+                "Check 'ray status', and bring nodes back or add others: the work then continues.",
             ) from error
         self._had_room = True
         return room
@@ -171,9 +171,9 @@ class RayPool:
     def _ask(
         self, width: int, workers: Sequence[Any], stored: Configuration | None, *, patiently: bool
     ) -> dict[Any, Configuration]:
-        """Return what the workers say of themselves; those that get no processors are let go when others are ready.
+        """Return the workers' configurations; workers that get no processors are dropped once others are ready.
 
-        Unless ``patiently``, they are let go after a while even if no other is ready.
+        Unless ``patiently``, they are dropped after a while even if no other is ready.
         """
         asked = {actor.configuration.remote(width, stored): actor for actor in workers}
         if patiently:
@@ -186,9 +186,9 @@ class RayPool:
         return found
 
     def _come_up(self, asked: dict[Any, Any]) -> list[Any]:
-        """Return the answers of workers, by which they are ``asked``, that are up; go on without those that do not.
+        """Return the answers, out of ``asked``, of the workers that have started; drop the other workers.
 
-        Who gets no processors is not waited for; who has them, and is slow, is.
+        It waits only for workers that have processors and are slow to start.
         """
         late: list[Any] = []
         for again in range(1, MOST_WAITS + 1):
@@ -211,7 +211,7 @@ class RayPool:
             self._idle.remove(actor)
 
     def rehearse(self, width: int) -> Sha256 | None:
-        """Have a worker that ``configuration`` made ready rehearse the model; see ``Worker.rehearse``."""
+        """Have a worker that ``configuration`` has started rehearse the model; see ``Worker.rehearse``."""
         try:
             digest: Sha256 | None = ray.get(self._idle[0].rehearse.remote(width))
             return digest
@@ -222,7 +222,7 @@ class RayPool:
             raise Unavailable("a worker died while it rehearsed the model", "Try again.") from error
 
     def train(self, tasks: Sequence[TrainTask]) -> Iterator[TrainingEvent]:
-        """Do the tasks, largest first, as many at once as there are workers ready (see ``configuration``)."""
+        """Do the tasks, largest first, as many at once as there are workers (see ``configuration``)."""
         waiting = deque((task, Deaths()) for task in sorted(tasks, key=_work, reverse=True))
         workers = max(1, len(self._idle))
         running: dict[Any, _Run] = {}
@@ -238,12 +238,12 @@ class RayPool:
                 if event is not None:
                     yield event
         finally:
-            # Left early, by an error or an interrupt: what still runs would write for nobody.
+            # After an error or an interrupt some still run, and would write objects that nobody uses.
             for run in running.values():
                 self._let_go(run.actor)
 
     def close(self) -> None:
-        """Let all workers go; the next task starts new ones."""
+        """Stop all workers; the next task starts new ones."""
         for actor in self._idle:
             self._let_go(actor)
         self._idle.clear()
@@ -258,14 +258,15 @@ class RayPool:
                 return None
             raise Unavailable(
                 "no node is left whose workers compute the bits that the constituents were trained with",
-                "Look at 'ray status'; it goes on when nodes of the same kind are back or were added.",
+                "Check 'ray status', and bring nodes of the same kind back or add some: the work then continues.",
             )
         return self._start()
 
     def _take_back(self, running: dict[Any, _Run], waiting: deque[tuple[TrainTask, Deaths]]) -> None:
-        """Have idle workers do what was given to workers that wait for processors.
+        """Give tasks of workers that wait for processors to idle workers.
 
-        With a node its processors are lost: a dead worker's successor would wait for ever for those idle ones keep.
+        A lost node takes its processors away: the successor of a dead worker could wait for ever for processors that
+        idle workers hold.
         """
         late = [stream for stream, run in running.items() if not self._is_placed(run.actor)]
         for stream in late[: max(0, len(self._idle) - len(waiting))]:
@@ -274,9 +275,9 @@ class RayPool:
             waiting.append((run.task, run.deaths))
 
     def _wait(self, pending: dict[Any, Any], *, starting: bool) -> Any:
-        """Return the first of ``pending``, by whose worker it is, that has something to say.
+        """Return the first of ``pending``, a mapping to workers, that has a result.
 
-        After a while it is told what is waited for, and since when.
+        Every ``PATIENCE_SECONDS`` a message says what it waits for, and for how long it has.
         """
         again = 0
         while not (ready := ray.wait(list(pending), num_returns=1, timeout=PATIENCE_SECONDS)[0]):
@@ -287,7 +288,7 @@ class RayPool:
         return ready[0]
 
     def _tell_of(self, workers: Iterable[Any], again: int) -> None:
-        """Tell what is known of workers that say nothing, for so many times as long as patience lasts."""
+        """Report what is known of workers that have been silent ``again`` times ``PATIENCE_SECONDS``."""
         known: list[Place] = ray.get([self._places[actor] for actor in workers if self._is_placed(actor)])
         for each in hushed(known, ray.get_runtime_context().get_node_id(), ray.nodes(), again=again):
             self._remark(f"{each}; {again * PATIENCE_SECONDS:g} seconds now")
@@ -307,9 +308,9 @@ class RayPool:
         return replace(self._setup, companions=self._present) if self._present else self._setup
 
     def _carried(self) -> list[Any]:
-        """Return the declared files' contents, in Ray; read once for all workers.
+        """Return references to the declared files' contents in Ray, read once for all workers.
 
-        Raises ``Invalid`` when one is gone.
+        Raises ``Invalid`` when a file is missing.
         """
         if self._files is None:
             files = declared_files(self._setup.import_folder, self._setup.files)
@@ -360,17 +361,17 @@ class RayPool:
             self._skip(run, error.cause, running, waiting)
             return None
         if isinstance(event, SliceLearned) and event.checkpoint is not None:
-            # A successor goes on from here.
+            # A successor would continue from here.
             run.task = replace(run.task, done=(*run.task.done, event.checkpoint))
             run.deaths = Deaths()
         return event
 
     def _replace(self, run: _Run, error: RayError, waiting: deque[tuple[TrainTask, Deaths]]) -> None:
-        """Let another worker go on with the task. Raises ``Unavailable`` when its workers died too often."""
+        """Have another worker continue the task. Raises ``Unavailable`` when its workers died too often."""
         if (refused := refusal_in(str(error), _NODE)) is not None:
             raise refused from error
         end = self._end(run.actor, error)
-        self._let_go(run.actor)  # one that only seems dead would write for nobody
+        self._let_go(run.actor)  # one that only seems dead would write objects that nobody uses
         deaths = run.deaths.and_one(end)
         if (unavailable := deaths.too_many(run.task)) is not None:
             raise unavailable from error
@@ -378,7 +379,7 @@ class RayPool:
         self._remark(f"{end.value}: another one goes on with shard {run.task.shard} after slice {len(run.task.done)}")
 
     def _refused(self, error: RayTaskError) -> BaseException:
-        """Return the error that a worker raised, as itself; of another release, none stays to be asked again."""
+        """Return the error that a worker raised; if it runs another release, stop all workers."""
         cause = _cause(error)
         if isinstance(cause, OtherRelease):
             self.close()
@@ -391,7 +392,7 @@ class RayPool:
         running: dict[Any, _Run],
         waiting: deque[tuple[TrainTask, Deaths]],
     ) -> None:
-        """Give the task of a worker that computes other bits to another one; raises ``cause`` where there is none."""
+        """Give the task of a worker that computes other bits to another one; raise ``cause`` if there is no other."""
         node = self._node(run.actor) or ""
         self._let_go(run.actor)
         at_work = [*self._idle, *(each.actor for each in running.values())]
@@ -409,7 +410,7 @@ def _work(task: TrainTask) -> int:
 
 
 def _cause(error: RayTaskError) -> BaseException:
-    """Return the error that the worker raised, as itself."""
+    """Return the error that the worker raised."""
     cause = error.cause
     if isinstance(cause, SisaError):
         return cause
@@ -417,5 +418,5 @@ def _cause(error: RayTaskError) -> BaseException:
         return refused
     return SisaError(
         f"a worker failed with {type(cause).__name__}: {cause}",
-        "This is likely to come from the model's own code; the worker's traceback is the cause of this error.",
+        "Check the model's own code, the likely cause. The worker's traceback is the cause of this error.",
     )

@@ -23,9 +23,9 @@ def reproduces(stored: Configuration | None, present: Configuration) -> bool:
 
 
 def select(stored: Configuration | None, found: Collection[Configuration]) -> Configuration | None:
-    """Return the most frequent configuration of those in ``found`` that reproduce ``stored``; None where none does.
+    """Return the most frequent configuration in ``found`` that reproduces ``stored``; None if there is none.
 
-    Workers of two of them may still compute different bits, where ``stored`` does not record what tells them apart.
+    Workers with two such configurations may still compute different bits if ``stored`` does not record the difference.
     """
     counts = Counter(each for each in found if reproduces(stored, each))
     return max(counts, key=lambda each: (counts[each], digest_of(each.record())), default=None)
@@ -57,7 +57,7 @@ def mismatched_nodes(
 
 
 def unused_text(used: Configuration, other: Configuration, nodes: Collection[str], all_nodes: Iterable[Any]) -> str:
-    """Return in words why workers of ``other`` on ``nodes`` are not used; ``all_nodes`` is ``ray.nodes()``."""
+    """Return a message why workers of ``other`` on ``nodes`` are not used; ``all_nodes`` is ``ray.nodes()``."""
     named = differing(used, other, "{name}: {now} instead of {was}")
     return f"workers on {nodes_text(nodes, all_nodes)} are not used because they differ in {'; '.join(named)}"
 

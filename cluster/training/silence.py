@@ -1,4 +1,4 @@
-"""What is said of workers that say nothing: they may be starting, at work on a long slice, or stopped."""
+"""Messages about workers that do not report: they may be starting, at work on a long slice, or suspended."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ class Place(NamedTuple):
 
 
 def own_place(_: object) -> Place:
-    """Return where this is called."""
+    """Return the place of the calling process."""
     return Place(ray.get_runtime_context().get_node_id(), os.getpid())
 
 
 def awaited_workers(settings: ClusterSettings, avoided: frozenset[str]) -> str | None:
-    """Return what workers wait for that have not begun, in words; None: nothing that can be seen from here."""
+    """Return a message what workers that have not started wait for; None if nothing can be seen from here."""
     if is_short():
         return waited_for(settings, avoided)
     return "waiting for workers to start: they have their processors, and a busy machine takes its time"
 
 
 def hushed(known: Sequence[Place], here: str, nodes: Sequence[Any], *, again: int) -> list[str]:
-    """Return what there is to say of workers at ``known`` places that say nothing for the ``again``-th time.
+    """Return messages about workers at ``known`` places that are silent for the ``again``-th time.
 
-    On this node, ``here``, it is seen which of them are stopped. Of others it is said now and then where they are, for
-    a long slice takes as long as it takes; ``nodes`` are as Ray tells of them.
+    On this node, ``here``, the messages name the workers that are suspended. For other nodes they name all silent
+    workers, at growing intervals, since a slice may simply be long; ``nodes`` is ``ray.nodes()``.
     """
     stopped = [place.process for place in known if place.node == here and is_stopped(place.process)]
     remarks = [

@@ -40,15 +40,15 @@ from storage.digests import Sha256
 from storage.objects import ObjectStore
 
 _CODE: Final = frozenset({".py", ".pyc", ".so"})
-"""What a worker without a staged folder takes for code."""
+"""Suffixes of files that a worker without a staged folder takes for code."""
 
 _GIVING_WAY: Final = 10
-"""How far a worker stands back: acknowledging, and withdrawing what is tainted, come before training."""
+"""A worker's niceness: accepting requests, and withdrawing tainted constituents, take precedence over training."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerSetup:
-    """All that a worker needs to know; crosses to other processes."""
+    """Everything that a worker needs to know; sent to other processes."""
 
     store: ObjectStore
     settings: Sha256
@@ -60,19 +60,19 @@ class WorkerSetup:
     threads: int
     device: Device
     import_folder: Path
-    """Where the user's own model module may lie."""
+    """The folder that may hold the user's own model module."""
     files: tuple[str, ...] = ()
-    """Names of the declared files in ``import_folder``. A worker elsewhere gets their contents beside the setup."""
+    """Names of the declared files in ``import_folder``. Their contents are sent along with the setup."""
     labels: Labels = field(default_factory=dict)
-    """Of the nodes on which alone it may be at work."""
+    """Labels of the only nodes on which the worker may run."""
     companions: Configuration | None = None
-    """Configuration of the workers beside it; None: not known yet."""
+    """Configuration of the other workers; None: not known yet."""
 
 
 class Worker:
     """Trains constituents in this process, whose numerics it fixes for good.
 
-    With ``modules`` every constituent gets modules of the user that were imported afresh, in their staged folder.
+    With ``modules`` the user's modules are imported again for every constituent, from their staged folder.
     """
 
     def __init__(self, setup: WorkerSetup, modules: UserModules | None = None) -> None:
@@ -85,7 +85,7 @@ class Worker:
         self._manifests: dict[int, CodeManifest | None] = {}
 
     def configuration(self, width: int, stored: Configuration | None = None) -> Configuration:
-        """Return what decides the bits here; its manifest of code is that of ``stored``, where that holds here as well.
+        """Return what decides the bits here, with the manifest of code of ``stored`` if the same code is here.
 
         Raises ``Invalid`` when the model does not fit ``width`` features.
         """
@@ -109,8 +109,8 @@ class Worker:
     def rehearse(self, width: int) -> Sha256 | None:
         """Return the digest of the model's manifest of code for ``width`` features, rehearsing it if need be (E14).
 
-        None for the factories that come with this system. Raises ``Invalid`` when another process would not repeat what
-        the model makes of its data.
+        Returns None for the factories that come with this system. Raises ``Invalid`` when another process would not
+        compute the same from the same data.
         """
         if width not in self._manifests:
             setup = self._setup
@@ -131,14 +131,14 @@ class Worker:
 
     @cached_property
     def _model_code(self) -> Sha256:
-        # Once: what counts is the code that this process imported, not what the file holds later.
+        # Computed once, from the code that this process imported: the file may change later.
         return model_code_digest(self._setup.model)
 
     def train(self, task: TrainTask) -> Iterator[TrainingEvent]:
-        """Do ``task``, yielding what happens.
+        """Do ``task``, yielding its events.
 
         Raises ``OtherConditions`` when this worker would produce other bits than the task's lineages promise, or than
-        the workers beside it (E7), ``Invalid`` when another process would not repeat what is to be kept (E14).
+        the other workers (E7), ``Invalid`` when another process would not compute the same bits (E14).
         """
         if self._modules is not None:
             self._modules.forget(self._setup.model.factory)
@@ -187,7 +187,7 @@ class Worker:
 
     @property
     def _folder(self) -> Path:
-        """Where the declared files lie for this process."""
+        """The folder of the declared files in this process."""
         stage = self._modules.stage if self._modules is not None else None
         return self._setup.import_folder if stage is None else stage.path
 
@@ -200,10 +200,10 @@ class Worker:
 
 
 def keep_silent() -> None:
-    """See to it that what this process knows of people stays in its memory (E12).
+    """Keep this process's personal data in its memory (E12).
 
-    It leaves no core dump, and no word of a model's own code reaches Ray's log files, which outlive every erasure:
-    what a model prints, warns of and logs is dropped. What the interpreter itself says of a crash is still written.
+    It leaves no core dump, and drops everything that a model's own code prints, warns of or logs, because Ray's log
+    files outlive every erasure. The interpreter's own report of a crash is still written.
     """
     leave_no_core()
     nowhere = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  open as long as the process lives
@@ -212,7 +212,7 @@ def keep_silent() -> None:
 
 
 class WorkerShell:
-    """The actor: decodes nothing, decides nothing."""
+    """The actor: forwards each call to a ``Worker``."""
 
     def __init__(self, sent: Sent[WorkerSetup], *contents: npt.NDArray[np.uint8]) -> None:
         """``contents`` are the bytes of the declared files, in the order of their names in the setup's ``files``."""
@@ -221,7 +221,7 @@ class WorkerShell:
 
     @cached_property
     def _worker(self) -> Worker:
-        # Made at the first call: an error here comes back as itself, one in __init__ as a dead actor.
+        # Made at the first call: an error here reaches the caller, one in __init__ would only kill the actor.
         keep_silent()
         setup = self._sent.opened("worker")
         check_here(setup.labels)

@@ -21,7 +21,7 @@ from storage.objects import ObjectStore
 
 @contextmanager
 def one_ray(settings: ClusterSettings) -> Iterator[None]:
-    """Join Ray once for all federations that work within the block: each would start and end a local one otherwise."""
+    """Join Ray once for all federations within the block, each of which would otherwise start and end a local one."""
     started = join_ray(settings)
     try:
         yield
@@ -36,12 +36,12 @@ class Pool(WorkerPool, Protocol):
     def rehearse(self, width: int) -> Sha256 | None:
         """Return the digest of the model's manifest of code for ``width`` features; see ``Worker.rehearse``.
 
-        Called when ``configuration`` has been.
+        To be called after ``configuration``.
         """
         ...
 
     def close(self) -> None:
-        """Let all workers go; what needs some starts new ones."""
+        """Stop all workers; later work starts new ones."""
         ...
 
 
@@ -51,7 +51,7 @@ class Workers:
     def __init__(
         self, specification: FederationSpecification, store: ObjectStore, remark: Callable[[str], None]
     ) -> None:
-        """``remark`` hears what a person should know of the workers."""
+        """``remark`` is called with messages about the workers."""
         self._specification = specification
         self._store = store
         self._remark = remark
@@ -68,9 +68,9 @@ class Workers:
         return self._pool
 
     def check_own_place(self) -> None:
-        """Raise unless this process may touch the federation's data: with labels, only on a node that has them.
+        """Raise unless this process may read the federation's data: with labels, only a node that has them may.
 
-        Asks Ray, which is joined for it; not where this process would start one, with those labels. Raises as
+        This joins Ray, unless the process would start a local one, which gets these labels. Raises as
         ``cluster.runtime.labels.check_own_place`` does, and ``Unavailable`` when Ray cannot be reached.
         """
         settings = self._specification.cluster
@@ -79,12 +79,12 @@ class Workers:
             check_own_place(settings.labels)
 
     def release(self) -> None:
-        """Let the workers go, so that others may have their processors; what needs workers starts new ones."""
+        """Release the workers and their processors; later work starts new ones."""
         if self._pool is not None:
             self._pool.close()
 
     def close(self) -> None:
-        """Let the workers go, and Ray with them where it was started here."""
+        """Release the workers, and end Ray if it was started here."""
         self.release()
         self._pool = None
         if self._started_ray:

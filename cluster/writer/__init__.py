@@ -2,11 +2,11 @@
 
 writer         opens a federation for writing; trains, erases, verifies
 identity       which federation a store holds; its partition key
-drafting       names to keyed digests to a request
+drafting       turns names into keyed digests and a request
 place          the federation's id, and where its store was when last written
-notices        requests that the witness keeps, to be done again after a restore
-keys_owner     which store writes with keys that are kept in another place
+notices        requests that the witness keeps, to be repeated after a restore
+keys_owner     which store owns keys that are kept in another place
 stores         the stores that a specification names
 forecast       what training and erasures will cost
-training_data  the source, and data to be predicted
+training_data  the source, and data to predict
 """

@@ -1,4 +1,4 @@
-"""Naming whom or what to erase: from what the caller says to keyed digests and a request."""
+"""Drafting an erasure request: turns the caller's names into keyed digests and a request."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _AT_ONCE: Final = 4096
 
 
 class FormlessName(Invalid):
-    """A name has not the form that names have here; ``context`` says which one of the call's it is, from 1."""
+    """A name does not have the declared form; ``context`` holds its position in the call, from 1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,9 +33,9 @@ class Roll:
     """The names of a call, by digest, in the order in which they were given."""
 
     subjects: bytes
-    """Digests of what was given as subjects, joined; repeats stay."""
+    """Digests of the names given as subjects, joined; repeats stay."""
     ids: bytes
-    """Of what was given as ids; digests of subjects, too, where each data point is its own subject."""
+    """Digests of the names given as ids; these are digests of subjects, too, if each data point is its own subject."""
     ids_are_subjects: bool
 
     @property
@@ -46,25 +46,25 @@ class Roll:
         return DigestSet.joined(subjects=subjects, points=points)
 
     def positions(self, names: DigestSet) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Return where ``names`` stand among the subjects, and among the ids, counted from 0."""
+        """Return the positions of ``names`` among the subjects, and among the ids, from 0."""
         of_ids = names.subjects if self.ids_are_subjects else names.points
         return _positions(self.subjects, names.subjects), _positions(self.ids, of_ids)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestDraft:
-    """A request as it leaves the process that was asked: names no more, but what its answer needs of them."""
+    """A request without the names themselves, and what the answer to its submitter needs."""
 
     request: ErasureRequest
     names: DigestSet
     roll: Roll | None
     """None: it names everybody."""
     salt: str
-    """What opens the request's commitment; for whoever asked, and kept by nobody else."""
+    """Opens the request's commitment; only the submitter gets it, and it is not stored."""
 
 
 def new_request_id(new_name: NewName) -> str:
-    """Return an id for a request to which its sender gave none."""
+    """Return an id for a request whose sender gave none."""
     return f"er-{new_name()[:12]}"
 
 
@@ -78,11 +78,12 @@ def roll_of(
     request_id: str = "",
     commitment: Commitment | None = None,
 ) -> Roll:
-    """Return the subjects and data points named, by keyed digest; whole numbers read as they do in data.
+    """Return the subjects and data points named, by keyed digest; whole numbers are treated as in the data.
 
-    Names are taken some at a time and not kept: a million of them may come from a file. ``commitment`` takes them, too.
-    Raises ``Invalid`` when nothing is named, something that is not a name, or the ``request_id`` itself, in whatever
-    spelling: it stands in journals, receipts and the log for ever. ``FormlessName`` for one without the declared form.
+    Names are read in batches and not kept, because a file may hold a million. They are added to the ``commitment``.
+    Raises ``Invalid`` when nothing is named, for something that is not a name, and for a name that is the
+    ``request_id`` in any spelling, because ids stay in journals, receipts and the log for ever; ``FormlessName`` for a
+    name without the declared form.
     """
     ids_are_subjects = specification.data.subject_column == specification.data.id
 
@@ -94,7 +95,7 @@ def roll_of(
             if request_id and _is_among(request_id, some, form):
                 raise Invalid(
                     "the request id is one of the names that it erases",
-                    "Choose an id that names nobody: request ids are kept for ever, in receipts and in the log.",
+                    "Choose an id that is not a person's name: receipts and the log keep request ids for ever.",
                 )
             if commitment is not None:
                 commitment.add(kind, some)
@@ -128,7 +129,7 @@ def request_of(
     held: str = "",
     **more: Any,
 ) -> ErasureRequest:
-    """Return the request as it arrives; ``held``: the reason why it arrives paused; ``more``: fields of it."""
+    """Return the new request; ``held``: the reason why it is paused; ``more``: further fields."""
     due = received + timedelta(days=specification.erasure.deadline_days)
     return ErasureRequest(
         request_id=request_id,
@@ -144,7 +145,7 @@ def request_of(
 
 
 def readmission_of(names: DigestSet, request_id: str, reason: str, at: datetime) -> Readmission:
-    """Return the readmission as it arrives."""
+    """Return the new readmission."""
     return Readmission(
         request_id=request_id,
         body=sha256(b"sisa/readmission/" + names.digest().encode()),
@@ -155,25 +156,25 @@ def readmission_of(names: DigestSet, request_id: str, reason: str, at: datetime)
 
 
 def texts(what: str, given: Iterable[str | int]) -> Iterator[str]:
-    """Yield names as texts, one by one. Raises ``Invalid`` for what is no list of names, and for what is no name."""
+    """Yield names as texts, one by one. Raises ``Invalid`` for a single text, and for values that are not names."""
     if isinstance(given, str | bytes):
         # Its characters would be taken for names: subjects="17" would erase subjects 1 and 7.
         raise Invalid(f"{what} is one text, not a list of names", f"Write {what}=[...], even for a single name.")
     for name in given:
         if isinstance(name, bool) or not isinstance(name, str | int):
-            raise Invalid(f"{what} holds a {type(name).__name__}", "Names are texts or whole numbers.")
+            raise Invalid(f"{what} holds a {type(name).__name__}", "Give names as texts or whole numbers.")
         if name == "":
             raise Invalid(f"{what} holds an empty name", "Leave it out.")
         yield str(name)
 
 
 def _body(names: DigestSet, *, include_similar: bool) -> Sha256:
-    """Return what makes two requests of one id the same; of a plain one what 0.1 made of it."""
+    """Return the digest that decides whether two requests with one id are the same; without the option, as in 0.1."""
     return sha256(b"sisa/similar/" + names.digest().encode()) if include_similar else names.digest()
 
 
 def _without_form(kind: str, names: Sequence[str], before: int, form: SubjectForm) -> FormlessName:
-    """Return the error for the first of the names, with ``before`` others before them, that has not the form."""
+    """Return the error for the first of ``names`` that does not have the form; ``before`` names precede them."""
     for number, name in enumerate(names, start=before + 1):
         try:
             in_form(name, form)
@@ -184,16 +185,16 @@ def _without_form(kind: str, names: Sequence[str], before: int, form: SubjectFor
 
 
 def _is_among(request_id: str, names: Sequence[str], form: SubjectForm) -> bool:
-    """Return whether one of the names is the id in another spelling: of the same skeleton, or one telephone number."""
+    """Return whether one of the names is the id in another spelling: with its skeleton, or as its telephone number."""
     if skeleton(request_id).encode("utf-8", "surrogatepass") in forms_and_skeletons(names, "exact")[1]:
         return True
-    # Of all forms ``phone`` alone unites names of different skeletons, such as +49 (30) 1234 and 0049301234.
+    # Only the form ``phone`` unites names with different skeletons, such as +49 (30) 1234 and 0049301234.
     own = _in_form(request_id, form) if form == "phone" else ""
     return bool(own) and any(_in_form(name, form) == own for name in names)
 
 
 def _in_form(name: str, form: SubjectForm) -> str:
-    """Return the name in its form; empty: it has none, and is nobody's."""
+    """Return the name in the declared form; empty if it does not have that form, and so cannot be a subject's."""
     try:
         return in_form(name, form)
     except Invalid:

@@ -56,7 +56,7 @@ class Plan:
 
 
 def measured_basis(state: FederationState, epochs: int) -> Basis | None:
-    """Return the basis that a trained federation gives, None where nothing was trained."""
+    """Return the basis measured by the federation's own training; None if nothing was trained."""
     schedule = slice_epochs(epochs, len(state.shards[0].slices))
     checkpoints = [checkpoint for shard in state.shards for checkpoint in shard.chain]
     work = sum(
@@ -79,7 +79,7 @@ def measured_basis(state: FederationState, epochs: int) -> Basis | None:
 
 
 def trial_basis(specification: FederationSpecification, source: Source, points: int | None, clock: Clock) -> Basis:
-    """Return the basis that a short trial on random data gives; counts the source's data points unless told."""
+    """Return the basis measured by a short trial on random data; ``points`` None: count those of the source."""
     data, training = specification.data, specification.training
     width = feature_width(source, data)
     make_importable(specification.folder)
@@ -147,17 +147,17 @@ def _count(source: Source, id_column: str) -> int:
 
 
 def trial_points(batch_size: int, width: int, points: int) -> int:
-    """Return how many data points the trial learns: its steps' worth, as far as they take no more than 64 MiB.
+    """Return how many data points the trial learns: those of its steps, as far as they fit into 64 MiB.
 
-    A whole batch is always among them, as training holds one, too; no batch has more than all ``points``.
+    They are at least one whole batch, which training holds in memory, too; a batch has at most all ``points``.
     """
     point_bytes = width * np.dtype(np.float32).itemsize + 2 * np.dtype(np.int64).itemsize  # label and key
     return min(_TRIAL_STEPS * batch_size, max(_TRIAL_BYTES // point_bytes, min(batch_size, points), 1))
 
 
 def _random_points(count: int, width: int, classes: int) -> ShardPoints:
-    # Values do not matter, only that they are not all zero: arithmetic on zeros may be faster. ``resize`` repeats them
-    # without an array of indexes, which would be twice as large as the result.
+    # The values must not all be zero, because arithmetic on zeros may be faster. ``resize`` repeats them without an
+    # array of indexes, which would be twice as large as the result.
     ramp = np.arange(97, dtype=np.float32) / np.float32(97)
     return ShardPoints(
         features_NF=np.resize(ramp, (count, width)),

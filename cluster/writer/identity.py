@@ -31,20 +31,20 @@ from storage.s3.bucket import Describes, StoreFacts
 KEY_OBJECT: Final = object_key("control/partition-key")
 
 _IDENTITY: Final = ("name", "data.id", "data.subject", "partition.")
-"""Settings that say which federation it is: with another one no digest in the store would mean the same."""
+"""Settings that identify the federation: with others no digest in the store would have the same meaning."""
 
 NEW_FORM: Final = "trimmed"
-"""The form of names in a new federation whose specification says nothing of it."""
+"""The form of names in a new federation whose specification does not set one."""
 
 _NO_RESULT: Final = ("partition.key",)
-"""How the key came about; whether it is the same one is told by its digest."""
+"""Whether the key was given or drawn does not matter; its digest shows whether it is the same key."""
 
 
 def partition_key(store: ObjectStore, specification: FederationSpecification, *, draw: bool) -> PartitionKey:
     """Return the partition key: the specification's own, or the one drawn once and kept in the store.
 
-    With ``draw`` it is durable when this returns, whoever drew it.
-    Raises ``Invalid`` when there is none yet and ``draw`` is false: nothing was trained.
+    With ``draw`` it is durable when this returns, even if another process drew it.
+    Raises ``Invalid`` when ``draw`` is false and there is no key yet: nothing was trained.
     """
     if specification.partition.key is not None:
         return PartitionKey(bytes.fromhex(specification.partition.key))
@@ -57,9 +57,9 @@ def partition_key(store: ObjectStore, specification: FederationSpecification, *,
 
 
 def with_key_in_store(store: ObjectStore, specification: FederationSpecification) -> FederationSpecification:
-    """Return the specification without the partition key that it gives, which the store keeps from then on.
+    """Write the partition key of the specification to the store, and return the specification without it.
 
-    What goes to Ray's actors and to Serve is kept with Ray's metadata; they read the key from the store. Raises
+    Ray keeps what is sent to its actors and to Serve in its metadata, so they read the key from the store. Raises
     ``Conflict`` when the store holds a federation with another key.
     """
     given = specification.partition.key
@@ -82,7 +82,7 @@ def with_key_in_store(store: ObjectStore, specification: FederationSpecification
 
 
 def keep_given_key(store: ObjectStore, specification: FederationSpecification) -> None:
-    """Put the partition key that the specification gives into its own federation's store, unless it is there."""
+    """Write the partition key of the specification to its federation's store, unless it is there."""
     given = (specification.partition.key or "").encode("ascii")
     if not given:
         return
@@ -92,7 +92,7 @@ def keep_given_key(store: ObjectStore, specification: FederationSpecification) -
         if create_or_read(store, KEY_OBJECT, given) == given:
             return
         stored = store.get(KEY_OBJECT)
-    if stored.payload != given:  # it may be one that was drawn before this one was given, and never used
+    if stored.payload != given:  # a key that was drawn before this one was given, and never used
         store.put_if_match(KEY_OBJECT, given, stored.tag)
 
 
@@ -114,7 +114,7 @@ def fresh_state(specification: FederationSpecification, key: PartitionKey) -> Fe
 
 
 def differences(state: FederationState, specification: FederationSpecification) -> tuple[SettingDifference, ...]:
-    """Return the settings that decide results and differ between what was trained and what is specified."""
+    """Return the settings that decide results and differ between the training and the specification."""
     found = describe_difference(state.settings, settings_record(specification))
     return tuple(each for each in found if each.setting not in _NO_RESULT)
 
@@ -140,10 +140,10 @@ def check_unchanged(state: FederationState, specification: FederationSpecificati
     if changed := differences(state, specification):
         raise Conflict(
             f"settings differ from those the federation was trained with:\n{side_by_side(changed)}\n",
-            "Put them back, or run 'sisa train' to train anew under the present ones.",
+            "Put them back, or run 'sisa train' to retrain under the present ones.",
             federation=state.name,
         )
-    check_taken(state, specification)  # the settings may be back as they were, and the data not yet
+    check_taken(state, specification)  # the settings may be restored while the data are still the other ones
 
 
 def check_taken(state: FederationState, specification: FederationSpecification) -> None:
@@ -154,7 +154,7 @@ def check_taken(state: FederationState, specification: FederationSpecification) 
     changed = describe_difference({"data": state.data.taken}, {"data": now})
     raise Conflict(
         f"the data points in the store were read under other settings:\n{side_by_side(changed)}\n",
-        "Put them back, or run 'sisa train' with the source files in place: it reads them again.",
+        "Put them back, or run 'sisa train' with the source files in place, to read them again.",
         federation=state.name,
     )
 
@@ -193,12 +193,12 @@ def describe_store(store: SealedStore, now: datetime) -> StoreEvidence:
 
 
 def bucket_facts(store: SealedStore, now: datetime) -> StoreFacts | None:
-    """Return what is known of the store's bucket; None where it is none."""
+    """Return what is known of the store's bucket; None if the store is not in a bucket."""
     return store.inner.describe(now) if isinstance(store.inner, Describes) else None
 
 
 def out_of_reach(bucket: StoreFacts) -> Iterator[str]:
-    """Yield what the bucket keeps from an erasure, in sentences."""
+    """Yield a sentence about each thing that the bucket keeps in spite of an erasure. Receipts hold them."""
     if bucket.object_lock:
         yield "The bucket can lock objects against deletion: what is locked stays until its lock ends, encrypted."
     if bucket.replication:
@@ -213,7 +213,7 @@ def out_of_reach(bucket: StoreFacts) -> Iterator[str]:
 
 
 def clock_differs(bucket: StoreFacts) -> Iterator[str]:
-    """Yield, in a sentence, that the server's clock, which the operator may not set, has another time than this one."""
+    """Yield a sentence if the server's clock, which the operator cannot set, differs from this machine's."""
     apart = bucket.clock_difference_seconds
     if apart is not None and abs(apart) > MOST_SECONDS_BEHIND:
         way = "behind" if apart > 0 else "ahead of"
@@ -231,17 +231,17 @@ def untrained(specification: FederationSpecification) -> Invalid:
 
 
 def no_federation(specification: FederationSpecification, place: str) -> Invalid:
-    """Return the error for a store in which no federation was ever begun; ``place`` is where it was looked for."""
+    """Return the error for a store in which no federation was ever begun; ``place`` is the store's."""
     return Invalid(
         "there is no federation here",
-        "Check 'store' in the specification; 'sisa train' begins a new federation there.",
+        "Check 'store' in the specification, or begin a new federation there with 'sisa train'.",
         federation=specification.name,
         store=place,
     )
 
 
 def require_data(state: FederationState | None, specification: FederationSpecification) -> FederationState:
-    """Return the state, if there is one and data points were ingested into it; else raise ``Invalid``."""
+    """Return the state if it holds data points; else raise ``Invalid``."""
     if state is None or state.data is None:
         raise untrained(specification)
     return state
@@ -250,7 +250,7 @@ def require_data(state: FederationState | None, specification: FederationSpecifi
 def trained(
     state: FederationState | None, store: ObjectStore, specification: FederationSpecification
 ) -> tuple[FederationState, PartitionKey]:
-    """Return the state, of this very specification and with data in it, and the partition key.
+    """Return the state, which has data and fits this specification, and the partition key.
 
     Raises ``Invalid`` when nothing was trained, ``Conflict`` when the store is another federation's or settings have
     changed.

@@ -1,7 +1,7 @@
-"""Which store the keys in another place belong to: a copy of the objects has the same keys, and must destroy none.
+"""Which store owns the keys in another place: a copy of the objects has the same keys, and must not destroy any.
 
 An erasure destroys keys. In a copy whose specification names the same ``keys``, it would make the original unreadable.
-So the place of the keys, which no copy of the store takes along, says which store writes with them.
+So the place of the keys, which is not copied with a store, records which store owns them.
 
 owners/<digest of the keyrings' identity>     in the store of keys: the place of the store of objects
 """
@@ -44,10 +44,10 @@ def has_foreign_keys(store: SealedStore) -> bool:
 
 
 def own_keys(store: SealedStore, *, take: bool = False) -> None:
-    """Record that the keys belong to ``store``, unless they are another's; with ``take`` they are taken over.
+    """Record that the keys belong to ``store``, unless another store owns them; with ``take`` they are taken over.
 
-    A store that was moved is recorded where it is now: whatever stands where it was before is a copy from then on.
-    To be called by who holds the writer lock. Does nothing while there are no keys, or where they lie in the store.
+    A store that was moved is recorded at its new place: a store at the old place then counts as a copy. The caller
+    holds the writer lock. Does nothing while there are no keys, or if they are in the store itself.
     """
     record, place = _record(store), place_of(store)
     if record is None or record.read() == place:
@@ -61,9 +61,9 @@ def _owner(store: SealedStore) -> Mapping[str, Json] | None:
 
 
 def _record(store: SealedStore) -> RecordRegister | None:
-    """Return where the owner is on record; None: there are no keys, or not elsewhere.
+    """Return the record of the owner; None: there are no keys, or not in another place.
 
-    Raises ``Conflict`` when the keys are not there, so that nothing is made in their place.
+    Raises ``Conflict`` when the keys are missing, so that no new ones are made in their place.
     """
     if store.keys is None or find_keyrings(store.inner, store.keys) is None:
         return None

@@ -1,7 +1,7 @@
-"""What the witness keeps of requests, so that a federation restored from a backup does again what came after it.
+"""Notices of requests that the witness keeps, so that a federation restored from a backup can repeat later requests.
 
-A notice has the request and the keyed digests that it names, encrypted under a key that follows from the partition key:
-the witness learns how many requests there are and which of them are held or cancelled, and no more.
+A notice has the request and the keyed digests that it names, encrypted under a key derived from the partition key. The
+witness learns only how many requests there are and which of them are held or cancelled.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ class WitnessNotices:
 
     witness: Witness
     federation: str
-    """Its id: notices that are written bear it."""
+    """Its id, which new notices carry."""
     key: PartitionKey
     tell: Callable[[str], None]
 
     def accepted(self, request: ErasureRequest, names: DigestSet) -> None:
-        """Have the witness keep the request, before it is acknowledged."""
+        """Send the request to the witness, before it is acknowledged."""
         event = ErasureAccepted(request=replace(request, names=InlineDigests.of(names)))
         place = notice_key(self.federation, request.request_id)
         sealed = encrypt(canonical_json(encode_event(event)), place, self._secret, fresh_nonce())
@@ -61,14 +61,14 @@ class WitnessNotices:
         )
 
     def ruled(self, request: ErasureRequest) -> None:
-        """Have the witness keep that the request is held, goes on, or is cancelled."""
+        """Record with the witness that the request is held, released or cancelled."""
         is_cancelled = request.state is RequestState.CANCELLED
         stands = CANCELLED if is_cancelled else HELD if request.held else ASKED
         place = notice_key(self.federation, request.request_id)
         self._try(lambda: self.witness.note(place, lambda found: found and {**found, "stands": stands}))
 
     def noted(self, federations: Iterable[str]) -> list[WitnessNotice]:
-        """Return what the witness keeps of the requests of these federations, in the order in which they were received.
+        """Return the witness's notices of these federations' requests, in the order in which they were received.
 
         Raises ``Corrupt`` when a notice cannot be opened with this partition key, and what its store raises.
         """
@@ -79,7 +79,7 @@ class WitnessNotices:
         event = decode_event(json.loads(decrypt(from_base64(fields["sealed"]), place, self._secret)))
         if not isinstance(event, ErasureAccepted) or not isinstance(event.request.names, InlineDigests):
             raise Corrupt(
-                "a notice of the witness is of nothing that was accepted", "Keep the witness as it is.", key=place
+                "a notice of the witness does not hold an accepted request", "Keep the witness as it is.", key=place
             )
         return WitnessNotice(request=event.request, names=event.request.names.digests(), stands=fields["stands"])
 

@@ -1,8 +1,8 @@
-"""Which federation a store holds, and where it was when it was last written: a copy has the id, and another place.
+"""Which federation a store holds, and its place when it was last written: a copy has the same id at another place.
 
     control/identity     the federation's id, the ids of those that it was copied from, the place of the store
 
-The id is drawn when the store is first written; in a store of an earlier release, at the next write.
+The id is drawn when the store is first written; a store of an earlier release gets one at its next write.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ IDENTITY_KEY: Final = object_key("control/identity")
 PLACE_FIELDS: Final = frozenset({"location", "host", "inode"})
 
 REMEDY: Final = (
-    "Give the command for the original; if this store is to take its place, or was moved, run"
+    "Give the command for the original. If this store is to take its place, or was moved, run"
     " 'sisa adopt --reason REASON' here."
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """What is on record of the store."""
+    """The recorded identity of a store."""
 
     id: str
     earlier: tuple[str, ...]
-    """Ids of the federations whose copies it was made of, the oldest first."""
+    """Ids of the federations that it was copied from, the oldest first."""
     place: Mapping[str, Any]
 
 
 def read_identity(store: ObjectStore) -> Identity | None:
-    """Return what is on record; None: nothing was ever written here by a release that draws an id."""
+    """Return the recorded identity; None: no release that draws an id has written here."""
     found = _record(store).read()
     return None if found is None else _identity(found)
 
@@ -57,7 +57,7 @@ def check_place(store: ObjectStore) -> None:
 
 
 def foreign_place(store: ObjectStore) -> str | None:
-    """Return where the store is of which this one is a copy; None: its record does not show one."""
+    """Return the place of the store that this one is a copy of; None: its record shows no other place."""
     found = read_identity(store)
     return None if found is None or is_own_place(found.place, store) else str(found.place["location"])
 
@@ -65,7 +65,7 @@ def foreign_place(store: ObjectStore) -> str | None:
 def settle_identity(store: ObjectStore) -> Identity:
     """Draw the federation's id unless it has one, record where the store is now, and return both.
 
-    To be called by who holds the writer lock. A copy stays one.
+    The caller holds the writer lock. A copy stays a copy.
     """
     known, place, own_id = read_identity(store), place_of(store), secrets.token_hex(16)
     if known is not None and (known.place == place or not is_own_place(known.place, store)):
@@ -81,7 +81,7 @@ def settle_identity(store: ObjectStore) -> Identity:
 
 
 def take_place(store: ObjectStore, own_id: str) -> Identity:
-    """Make the store a federation of its own, with this id, at the place where it is."""
+    """Make the store a federation of its own, with this id, at its present place."""
 
     def taken(found: Mapping[str, Json] | None) -> Mapping[str, Json]:
         before = None if found is None else _identity(found)
@@ -95,7 +95,7 @@ def take_place(store: ObjectStore, own_id: str) -> Identity:
 
 
 def give_place(store: ObjectStore, other: ObjectStore) -> Identity:
-    """Record that the federation is in ``other`` from now on: ``store`` is a copy of it."""
+    """Record that the federation is now in ``other``, so that ``store`` is a copy of it."""
     place = place_of(other)
 
     def given(found: Mapping[str, Json] | None) -> Mapping[str, Json]:
@@ -107,14 +107,15 @@ def give_place(store: ObjectStore, other: ObjectStore) -> Identity:
 
 
 def place_of(store: ObjectStore) -> dict[str, Json]:
-    """Return the names of the place that the store is in."""
+    """Return the fields that describe the store's place."""
     return {"location": store.location, "host": platform.node(), "inode": inode_of(store)}
 
 
 def is_own_place(place: Mapping[str, Any], store: ObjectStore) -> bool:
-    """Return whether the place is this store's: on its host a folder may move, and other hosts may see it unmoved.
+    """Return whether the place is this store's.
 
-    A bucket and its prefix are the place, under any name of its server.
+    For a folder, two of location, host and inode must agree: it may be moved on its host, and other hosts may see it
+    under the same path. For a bucket, only bucket and prefix count, under any name of its server.
     """
     ours = place_of(store)
     same = {name for name in PLACE_FIELDS if place[name] == ours[name]}

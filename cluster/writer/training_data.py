@@ -1,4 +1,4 @@
-"""Where a federation's data come from: the source it learns from, and the data it is asked about."""
+"""Where a federation's data come from: the source that it trains on, and the data to predict."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def open_train(specification: FederationSpecification) -> Source:
 
 
 def is_news(specification: FederationSpecification, state: FederationState, source: Source) -> bool:
-    """Return whether the source, or what is taken from it, differs from what was ingested."""
+    """Return whether the source, or the settings by which it is read, differ from what was ingested."""
     taken = taken_from(specification.data)
     return state.data is None or state.data.inventory != inventory(source) or state.data.taken != taken
 
@@ -51,11 +51,11 @@ def asked_about(
 ) -> Iterator[FeatureBatch]:
     """Return the features of a file, folder, glob, or a table or frame in memory, batch by batch.
 
-    Places are relative to the present folder, or in a bucket; files of the federation's own store are never among them.
-    ``remark`` hears which files of a folder are passed over.
+    Places are relative to the present folder, or in a bucket; files of the federation's own store are left out.
+    ``remark`` is called with the files of a folder that are passed over.
     """
     assert state.data is not None
-    # By the names found at ingest: a pattern could match the columns of this file in another order.
+    # By the names found at ingest, because a pattern could match this file's columns in another order.
     settings: DataSettings = replace(specification.data, features=state.data.layout.features)
     source = _asked(specification, data, remark)
     return feature_batches(source, settings, state.data.layout.width, labelled=labelled)
@@ -69,7 +69,7 @@ def asked_of_sites(
     labelled: bool,
     remark: Callable[[str], None],
 ) -> Iterator[FeatureBatch]:
-    """Return features as sites are asked about them, not scaled: each site does that itself; see ``asked_about``."""
+    """Return features for several sites, not scaled, because each site scales them itself; see ``asked_about``."""
     settings: DataSettings = replace(specification.data, features=standing.features, scale=1.0)
     source = _asked(specification, data, remark)
     return feature_batches(source, settings, standing.width, labelled=labelled)

@@ -1,4 +1,4 @@
-"""Writing to a federation: what the one who holds its writer lock may do, in a command or in a coordinator's actor."""
+"""Writing to a federation: what the holder of its writer lock may do, in a command or in a coordinator's actor."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ from storage.stores.probe import probe_store
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriterSetup:
-    """What writing to a federation takes."""
+    """What a writer of a federation needs."""
 
     specification: FederationSpecification
     store: SealedStore
@@ -74,7 +74,7 @@ class WriterSetup:
     workers: LateWorkers
 
     def notices(self, federation: str, key: PartitionKey) -> WitnessNotices | None:
-        """Return the notices that the witness keeps for the federation of this id; None: no witness is named."""
+        """Return the witness's notices for the federation with this id; None: the specification names no witness."""
         witness = open_witness(self.specification)
         if witness is None:
             return None
@@ -103,7 +103,7 @@ def drafted(
     request_id: str | None,
     held: str,
 ) -> tuple[ErasureRequest, DigestSet]:
-    """Return what of ``draft`` is for whoever carries the request out."""
+    """Return the part of ``draft`` that the coordinator needs to carry out the request."""
     made = draft(setup, subjects=subjects, ids=ids, request_id=request_id, held=held)
     return made.request, made.names
 
@@ -117,11 +117,11 @@ def draft(
     held: str,
     include_similar: bool = False,
 ) -> RequestDraft:
-    """Return an erasure request and the keyed digests that it names: what leaves this process is no name any more.
+    """Return an erasure request and the keyed digests that it names, so that no name leaves this process.
 
     The same ``request_id`` with the same subjects and ids is the same request (D4); without one an id is drawn. With
     ``held``, the reason of a pause, it will wait to be released.
-    With ``include_similar`` subjects whose names differ in spelling alone are meant as well.
+    With ``include_similar`` subjects whose names differ only in spelling are meant as well.
     Raises ``Invalid`` when nothing is named, nothing is trained, id or reason cannot be shown, or the id is one of the
     names, ``Conflict`` when the store is another federation's or settings have changed.
     """
@@ -152,11 +152,11 @@ def draft(
 
 
 def check_skeletons(state: FederationState) -> None:
-    """Raise ``Invalid`` for a federation that cannot tell which names are spelt alike."""
+    """Raise ``Invalid`` for a federation that cannot find similar names."""
     if not state.naming.by_skeleton:
         raise Invalid(
-            "this federation was made by a release that kept no skeletons of names: it cannot tell which are alike",
-            "Name every spelling by itself; a new federation can tell.",
+            "this federation was made by a release that kept no skeletons of names: it cannot find similar names",
+            "Name every spelling. Only federations begun with a later release can find similar names.",
             federation=state.name,
         )
 
@@ -166,8 +166,8 @@ def drafted_for_all(
 ) -> tuple[ErasureRequest, DigestSet] | None:
     """Return the request that erases everybody who has a data point here now; None: it was accepted before.
 
-    Whom an earlier request named is forgotten. So one of this id that is over, with people left here, is taken for
-    another request: ``Conflict``. ``state`` is a trained federation's, as it is now.
+    It is not known whom an earlier request named. So if a request with this id is over and data points are left, it
+    counts as another request: raises ``Conflict``. ``state`` is the present one, of a trained federation.
     """
     check_own_request_id(request_id)
     earlier = find_request(setup.store, lambda: read_state(setup.store), request_id)
@@ -188,7 +188,7 @@ def writer_setup(
     clock: Clock | None = None,
     new_name: NewName = new_name,
 ) -> WriterSetup:
-    """Return what writing to the federation takes, in this process."""
+    """Return what a writer in this process needs."""
     store = open_objects(specification)
     return WriterSetup(
         specification=specification,
@@ -202,27 +202,28 @@ def writer_setup(
 
 @contextmanager
 def writing(setup: WriterSetup, command: str) -> Iterator[Writer]:
-    """Hold the federation's writer lock, and go on with whatever an interrupted writer left undone.
+    """Hold the federation's writer lock, and complete the work that an interrupted writer left undone.
 
-    ``command`` is what others are told of who holds it; "train" and "launch" may begin a federation. Raises
-    ``WriterBusy`` when somebody else is writing, ``Conflict`` when the store is another federation's, or a copy (which
-    may be verified), ``Invalid`` or ``Unavailable`` when the federation's labels say that its data are read elsewhere.
+    ``command`` names the holder in other processes' errors; "train" and "launch" may begin a federation. Raises
+    ``WriterBusy`` when another process is writing, ``Conflict`` when the store is another federation's, or a copy
+    (which may be verified), ``Invalid`` or ``Unavailable`` when by the federation's labels this node must not read its
+    data.
     """
     may_begin = command in {"train", "launch"}
     setup.workers.check_own_place()
     if command != "restore":
         refuse_restoring(setup.store)
-    if command not in {"verify", "restore"}:  # the first destroys no key, and records what it finds in the copy alone
+    if command not in {"verify", "restore"}:  # verifying destroys no key, and writes its findings only into the copy
         check_owner(setup.store)
     with setup.store.exclusive("writer", holder=holder(command, setup.clock.now())):
         state = read_state(setup.store)
         if may_begin and state is None and is_on_s3(setup.store.location):
-            probe_store(setup.store)  # many servers keep conditions only one at a time
+            probe_store(setup.store)  # many servers fail to keep conditions under concurrent writes
         key = partition_key(setup.store, setup.specification, draw=may_begin)
         if state is not None and state.is_begun:
             check_identity(state, setup.specification, key)
         if may_begin:
-            keep_given_key(setup.store, setup.specification)  # servers look for it there, and may only read
+            keep_given_key(setup.store, setup.specification)  # servers, which may only read, find it there
         setup.clock.saw(latest_time(state))
         engine = Engine.start(_tools(setup), fresh_state(setup.specification, key))
         identity = settle_identity(setup.store)
@@ -230,12 +231,12 @@ def writing(setup: WriterSetup, command: str) -> Iterator[Writer]:
         try:
             yield Writer(setup, engine, key, setup.notices(identity.id, key))
         except GONE:
-            engine.refuse_superseded()  # what another writer has purged is not damaged
+            engine.refuse_superseded()  # an object that another writer has purged is not damaged
             raise
 
 
 class Writing(Protocol):
-    """What a writer does, wherever its process is. See ``Writer``."""
+    """A writer, in this process or another one. See ``Writer``."""
 
     @property
     def state(self) -> FederationState:
@@ -251,7 +252,7 @@ class Writing(Protocol):
         ...
 
     def carry_out(self, request_id: str, batch: BatchUntil) -> ErasureRequest:
-        """Do, or wait for, all that may be done for the request now; return it as it is then."""
+        """Do, or wait for, all that may be done for the request now; return it afterwards."""
         ...
 
     def readmit(self, readmission: Readmission, names: DigestSet) -> Readmission:
@@ -267,12 +268,12 @@ class Writing(Protocol):
         ...
 
     def verify(self, shards: Sequence[int] | None = None) -> Verification:
-        """Prove and scan."""
+        """Verify the federation."""
         ...
 
 
 class Writer:
-    """A federation being written to. ``accept`` and what concerns single requests may be called from any thread."""
+    """Writes to a federation. ``accept`` and the methods for single requests may be called from any thread."""
 
     def __init__(
         self, setup: WriterSetup, engine: Engine, key: PartitionKey, notices: WitnessNotices | None = None
@@ -293,15 +294,15 @@ class Writer:
         return self._engine.journal_entries
 
     def train(self, given: Source | None = None) -> None:
-        """Ingest, partition and train; or go on where an earlier run stopped; or train anew what settings changed.
+        """Ingest, partition and train; or continue where an earlier run stopped; or retrain what settings changed.
 
         The source, ``given`` or the one that ``[data] train`` names, is read again when it has changed. Erased subjects
-        stay out whatever it holds.
+        stay out even where it still holds them.
         Raises ``Invalid`` for bad data or a bad model, ``Corrupt`` when slices are damaged and there is no source.
         """
         engine, specification = self._engine, self._setup.specification
         lost = engine.audit()
-        if not lost:  # else the source comes first: a damaged slice cannot be searched
+        if not lost:  # else after reading the source: a damaged slice cannot be searched
             engine.remove_points()
         self._tell_changes()
         source = given or self._source()
@@ -329,7 +330,7 @@ class Writer:
     def accept(self, request: ErasureRequest, names: DigestSet) -> ErasureRequest:
         """Accept an erasure request, as ``drafted``, durably; raises as ``Engine.accept`` does.
 
-        It was received now at the latest: whoever drafted it may have a clock that is ahead of this one.
+        Its time of receipt is now at the latest, because the clock of the machine that drafted it may be ahead.
         """
         received = received_by(request, self._setup.clock.now())
         if self._notices is not None:
@@ -337,25 +338,25 @@ class Writer:
         return self._engine.accept(received, names)
 
     def readmit(self, readmission: Readmission, names: DigestSet) -> Readmission:
-        """Let erased subjects come back; raises as ``Engine.readmit`` does. The statement comes with settling."""
+        """Let erased subjects come back; raises as ``Engine.readmit`` does. ``settle`` issues the statement."""
         return self._engine.readmit(readmission, names)
 
     def quarantine(self) -> None:
-        """Remove the points of all accepted requests: from here on no prediction uses what has seen them (E10)."""
+        """Remove the points of all accepted requests; then no prediction uses a model that has seen them (E10)."""
         self._engine.remove_points()
 
     def settle(self, *, hurry: bool = True) -> datetime | None:
-        """Do what is outstanding; see ``Engine.settle``."""
+        """Do the outstanding work; see ``Engine.settle``."""
         return self._engine.settle(hurry=hurry)
 
     def carry_out(self, request_id: str, batch: BatchUntil) -> ErasureRequest:
         """Do what may be done for the request now, and all other outstanding work; return the request afterwards."""
-        # Nobody can join a window of seconds while this process holds the writer lock.
+        # No further request can join a window of seconds while this process holds the writer lock.
         self.settle(hurry=batch == "window")
         return self.request(request_id)
 
     def intervene(self, request_id: str, wanted: Intervention) -> ErasureRequest:
-        """Do what is wanted to a request, also to one that ended so long ago that it left the state.
+        """Change a request as ``wanted``, even one that ended so long ago that it left the state.
 
         Raises as ``coordinator.decisions.policy.ruling`` does.
         """
@@ -374,16 +375,16 @@ class Writer:
         return request
 
     def request(self, request_id: str) -> ErasureRequest:
-        """Return a request that was accepted. Raises ``Invalid`` when there is none of this id."""
+        """Return a request that was accepted. Raises ``Invalid`` when there is no request with this id."""
         found = self._engine.find(request_id)
         if not isinstance(found, ErasureRequest):
             raise Invalid("there is no such erasure request", "'sisa request list' lists them all.", request=request_id)
         return found
 
     def verify(self, shards: Sequence[int] | None = None) -> Verification:
-        """Retrain ``shards`` (default: all) from nothing on what is left, compare bytes, scan the store for residue.
+        """Retrain ``shards`` (default: all) from zero on the remaining data, compare bytes, scan the store for residue.
 
-        A constituent that is found wrong answers no longer, durably, and is trained anew by the next training.
+        A constituent that is found wrong is durably withdrawn, and the next training retrains it.
         Raises ``Invalid`` for a shard that does not exist.
         """
         setup = self._setup
@@ -395,7 +396,7 @@ class Writer:
         check_configuration(stored, pool.configuration(_width(state), len(chosen), stored))
         residue = scan_residue(setup.store, state)
         proofs = prove_shards(state, chosen, pool, setup.listener)
-        # A statement that is still owed is not missing: settling issues it.
+        # A statement that is still owed does not count as missing, since settling issues it.
         ended: tuple[ErasureRequest | Readmission | Refutation, ...]
         every = all_requests(setup.store, state), all_readmissions(setup.store, state)
         ended = (*every[0], *every[1], *state.refuted)
@@ -403,13 +404,13 @@ class Writer:
         forgotten = forgotten_by(setup.store, lambda: self.state)
         unknown = (f"request {each}: the log states it, and the state does not know it" for each in forgotten)
         receipts = replace(receipts, broken=(*receipts.broken, *unknown))
-        self._engine.refuse_superseded()  # else what differs may be what another writer has changed meanwhile
+        self._engine.refuse_superseded()  # else another writer's changes could look like differences
         if wrong := [proof.refutation for proof in proofs if proof.refutation is not None]:
             self._engine.refute(wrong)
         return Verification(shards=proofs, residue=residue, receipts=receipts)
 
     def _source(self) -> Source | None:
-        """Return the source; None when it is gone but was ingested before, which is no reason to stop."""
+        """Return the source; None if it is gone but was ingested before, so that the work can continue."""
         try:
             source = open_train(self._setup.specification)
         except (Invalid, Unavailable) as error:
@@ -425,7 +426,7 @@ class Writer:
 
     def _tell_changes(self) -> None:
         if self.state.configuration and (changed := differences(self.state, self._setup.specification)):
-            self._tell(f"settings changed, so constituents are trained anew:\n{side_by_side(changed)}")
+            self._tell(f"settings changed, so constituents are retrained:\n{side_by_side(changed)}")
 
     def _tell_conditions(self, now: Configuration) -> None:
         before = self.state.configuration
@@ -460,5 +461,5 @@ def _width(state: FederationState) -> int:
 def _chosen(shards: Sequence[int] | None, count: int) -> tuple[ShardId, ...]:
     wanted = sorted(set(range(count) if shards is None else shards))
     if strange := [shard for shard in wanted if not 0 <= shard < count]:
-        raise Invalid(f"there is no shard {strange[0]}", f"Shards are 0 .. {count - 1}.")
+        raise Invalid(f"there is no shard {strange[0]}", f"Name shards from 0 to {count - 1}.")
     return tuple(ShardId(shard) for shard in wanted)
