@@ -235,7 +235,7 @@ class Federation:
         found = find_request(self._store, self._current, request_id)
         if found is None:
             raise ObjectMissing(
-                "there is no such erasure request", "'sisa request list' lists them all.", request=request_id
+                "there is no such erasure request", "See 'sisa request list' for all of them.", request=request_id
             )
         self._clock.saw(latest_time(self._current()))
         return self._described(found)

@@ -235,7 +235,11 @@ class Roster:
     def _known(self, name: str) -> SiteRecord:
         site = self.find(name)
         if site is None:
-            raise Invalid("no site of this name has joined the federation", "See 'sisa status'.", site=name)
+            raise Invalid(
+                "no site of this name has joined the federation",
+                "See 'sisa status' for the sites that it has.",
+                site=name,
+            )
         return site
 
     def _with(self, name: str, **changes: object) -> Roster:

@@ -230,7 +230,7 @@ def _split(joined: bytes) -> Iterator[bytes]:
 def _corrupt(what: str, payload: bytes) -> Corrupt:
     return Corrupt(
         f"a set of tombstones cannot be read: its {what}",
-        "The object was not used; keep it and restore the store from a copy.",
+        "Keep the object, and restore the store from a copy. The object was not used.",
         payload_bytes=len(payload),
         sha256=sha256(payload),
     )

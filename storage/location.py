@@ -126,13 +126,13 @@ def _path_of_url(location: str) -> Path:
     parts = urlsplit(location)
     path = unquote(parts.path)
     if parts.netloc not in {"", "localhost"} or not path.startswith("/") or parts.query or parts.fragment:
-        raise Invalid("a file URL names an absolute path on this machine", _FORMS, store=location)
+        raise Invalid("a file URL has to name an absolute path on this machine", _FORMS, store=location)
     return Path(path)
 
 
 def _local(path: Path, location: str) -> LocalStore:
     if not location.strip() or "\0" in str(path):
-        raise Invalid("the store's location is empty or no path", _FORMS, store=repr(location))
+        raise Invalid("the store's location is empty or not a path", _FORMS, store=repr(location))
     root = Path(os.path.abspath(path))  # noqa: PTH100  a symbolic link in the path stays: its owner may move its target
     if (root.exists() or root.is_symlink()) and not root.is_dir():
         raise Invalid("the store's location is not a folder", _FORMS, store=location)

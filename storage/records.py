@@ -31,7 +31,7 @@ def encode_record(fields: Mapping[str, Json]) -> bytes:
     except (TypeError, ValueError) as error:
         raise Invalid("a record holds a value that JSON cannot hold", "Use text, numbers, lists and names.") from error
     if not _is_named_by_text(record):
-        raise Invalid("a record would read back as another one", "Use text as names.")
+        raise Invalid("a record would read back with other names", "Use text as names.")
     return payload
 
 
@@ -91,6 +91,6 @@ def _is_named_by_text(value: Json) -> bool:
 def _refuse_damage(key: ObjectKey) -> NoReturn:
     raise Corrupt(
         "a stored record is not what was written",
-        "Keep the object for inspection and restore it from a copy; it was not used.",
+        "Keep the object for inspection, and restore it from a copy. It was not used.",
         key=key,
     )

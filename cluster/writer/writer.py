@@ -378,7 +378,9 @@ class Writer:
         """Return a request that was accepted. Raises ``Invalid`` when there is no request with this id."""
         found = self._engine.find(request_id)
         if not isinstance(found, ErasureRequest):
-            raise Invalid("there is no such erasure request", "'sisa request list' lists them all.", request=request_id)
+            raise Invalid(
+                "there is no such erasure request", "See 'sisa request list' for all of them.", request=request_id
+            )
         return found
 
     def verify(self, shards: Sequence[int] | None = None) -> Verification:

@@ -53,7 +53,7 @@ def check_reason(reason: str) -> None:
     raise Invalid(
         f"a reason is 1 to {_MOST_CHARACTERS} printable characters, got {len(reason)} characters"
         f"{'' if reason.isprintable() else ', not all printable'}",
-        "Say in a line why, without personal data: it is kept with the request.",
+        "Write a short reason without personal data: it is kept with the request.",
     )
 
 
@@ -90,7 +90,7 @@ def _held(request: ErasureRequest, reason: str, at: str) -> RequestHeld:
 
 def _released(request: ErasureRequest, at: str) -> RequestReleased:
     if not request.held:
-        raise Conflict("the request is not paused", "'sisa status' shows where it stands.", request=request.request_id)
+        raise Conflict("the request is not paused", "See its state with 'sisa status'.", request=request.request_id)
     return RequestReleased(request_id=request.request_id, at=at)
 
 
@@ -103,11 +103,13 @@ def is_overdue(request: ErasureRequest, now: datetime) -> bool:
 def _open(state: FederationState, request_id: str) -> ErasureRequest:
     request = state.request(request_id)
     if request is None:
-        raise Invalid("there is no such erasure request", "'sisa request list' lists them all.", request=request_id)
+        raise Invalid(
+            "there is no such erasure request", "See 'sisa request list' for all of them.", request=request_id
+        )
     if not request.state.is_open:
         raise Conflict(
             f"the request is {request.state.value} already",
-            "Nothing more can be done to it; a new demand is a new request.",
+            "Submit a new request for a new demand: this one has ended.",
             request=request_id,
         )
     return request
@@ -129,6 +131,6 @@ def _check_days(days: int, settings: ErasureSettings, request_id: str) -> None:
         return
     raise Invalid(
         f"a due date can be moved by 1 .. {most} days, got {days}" if most else "due dates are not moved here",
-        f"{'choose another number, or ' if most else ''}see [erasure] extension_days, which is {most}.",
+        f"{'Choose another number, or see' if most else 'See'} [erasure] extension_days, which is {most}.",
         request=request_id,
     )

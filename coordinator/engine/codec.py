@@ -251,7 +251,7 @@ def _check_version(version: object) -> None:
     if isinstance(version, int) and version > FORMAT_VERSION:
         raise NewerFormat(
             f"the federation was written in format {version}, this version reads up to {FORMAT_VERSION}",
-            "Upgrade sisa-ray here: see docs/upgrades.md; nothing in the store was changed.",
+            "Upgrade sisa-ray here: see docs/upgrades.md. Nothing in the store was changed.",
         )
 
 

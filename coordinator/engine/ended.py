@@ -1,9 +1,10 @@
 """Requests and readmissions that ended long ago: recorded in buckets, and found there by id (D4).
 
-    ended/<name>.json    a bucket: those whose ids' digests fall into it; written anew when more come, never changed
+    ended/<name>.json    a bucket: those whose ids' digests fall into it; replaced by a new object when more come
 
-A state is written whole, so what is over leaves it (``coordinator.decisions.ended``). Buckets grow in number one by one
-(linear hashing): one is split at a time, so that none holds more than about 400 requests and finding one reads one.
+A state is always written as a whole, so requests that have ended leave it (``coordinator.decisions.ended``). Buckets
+are split one at a time (linear hashing), so that each holds at most about 400 requests, and finding a request reads
+one bucket.
 """
 
 from __future__ import annotations

@@ -169,7 +169,7 @@ class Engine:
             if not len(erased):
                 raise Invalid(
                     "none of these subjects was erased here, so nothing keeps them out",
-                    "Check the spelling; data points that were erased one by one, by id, stay out.",
+                    "Check the spelling. Data points that were erased by their ids stay out.",
                 )
             tombstones, segments = without_tombstones(store, drawn, self.state, erased)
             by_subject = erased.shared(load_digests(store, self.state.tombstones))

@@ -90,7 +90,7 @@ class Follower:
         if floor < self._floor:
             raise Unavailable(
                 "the store does not hold what it held before: it is away, or was set back to an earlier moment",
-                "Bring the store back; if it was restored on purpose, start this process again.",
+                "Bring the store back. If it was restored on purpose, restart this process.",
                 store=self._store.location,
                 floor=floor,
                 was=self._floor,

@@ -66,4 +66,6 @@ def _decoded(payload: bytes, key: ObjectKey) -> list[GenerationRecord]:
             for each in fields["generations"]
         ]
     except (KeyError, TypeError, ValueError) as error:
-        raise Corrupt("a record of generations is not one", "Restore the store from a copy.", key=key) from error
+        raise Corrupt(
+            "a record of generations is not what was written", "Restore the store from a copy.", key=key
+        ) from error

@@ -178,7 +178,7 @@ class Ledger:
         if (highest := self._register.highest_token()) > self._token:
             raise Fenced(
                 "another writer has taken over: nothing was deleted",
-                "Stop this process; the other one does what is left.",
+                "Stop this process: the other one completes the work.",
                 token=self._token,
                 higher=highest,
             )

@@ -47,9 +47,15 @@ def revised_task(store: ObjectStore, task: TrainTask) -> TrainTask:
         return task  # a proof: it concerns the state that it began with
     reading = read_ledger(store)
     if reading.token > task.token:
-        raise Fenced("another writer has taken over the federation", "This worker stops.", shard=task.shard)
+        raise Fenced(
+            "another writer has taken over the federation", "Do nothing: this worker stops by itself.", shard=task.shard
+        )
     if reading.state is None or reading.state.configuration != task.lineages[0].configuration:
-        raise Fenced("the federation is trained under other settings by now", "This worker stops.", shard=task.shard)
+        raise Fenced(
+            "the federation is trained under other settings by now",
+            "Do nothing: this worker stops by itself.",
+            shard=task.shard,
+        )
     if reading.state.lineages(task.shard) == task.lineages:
         return task
     done = len(reading.state.shards[task.shard].chain)

@@ -241,8 +241,8 @@ def _typed(fields: dict[str, Any], name: str, kind: type[_Kind]) -> _Kind:
 
 
 def _no_bundle(part: str) -> Corrupt:
-    return Corrupt("this is not a receipt of ours, or it was altered", "Get it again from who issued it.", part=part)
+    return Corrupt("this is not a receipt of ours, or it was altered", "Get it again from its issuer.", part=part)
 
 
 def _no_statement() -> Corrupt:
-    return Corrupt("this is not an erasure receipt's statement", "Get it again from who issued it.")
+    return Corrupt("this is not an erasure receipt's statement", "Get it again from its issuer.")

@@ -216,7 +216,9 @@ def collect_evidence(
     """
     request = after.request(request_id)
     if request is None:
-        raise Invalid("the federation has no such request", "See 'sisa status' for those it has.", request=request_id)
+        raise Invalid(
+            "the federation has no such request", "See 'sisa status' for the requests that it has.", request=request_id
+        )
     purged = {each.key: each for each in (*_gone(before, after), *further_purged)}
     return ErasureEvidence(
         federation=after.name,
@@ -256,7 +258,7 @@ def statement(evidence: Evidence, issued_at: str) -> bytes:
         return canonical_json(record)
     except (TypeError, ValueError) as error:
         raise Invalid(
-            "a receipt's evidence holds a value that JSON cannot hold", "Use text, numbers, lists."
+            "a receipt's evidence holds a value that JSON cannot hold", "Use text, numbers and lists."
         ) from error
 
 

@@ -4,8 +4,8 @@
     receipts/bundles/<sha256 of the request id>      what is handed out: fixed once the statement is in the log
     log/origin                                       the log's name, drawn once
 
-Every step creates an object once or finds what was created, so that issuing again, after any crash and by whomever,
-ends in the same bytes.
+Every step creates an object once or finds the one that was created. So any process may issue again after any crash, and
+ends with the same bytes.
 """
 
 from __future__ import annotations
@@ -77,8 +77,8 @@ class Registrar:
     ) -> None:
         """``private_keys``: where the private signing keys are kept; None: in ``store``.
 
-        ``witness`` gets every checkpoint; that it cannot be reached, or keeps another one, is told and stops nothing.
-        ``each`` reads and writes what does not depend on each other; entries of the log do.
+        ``witness`` gets every checkpoint; if it cannot be reached or keeps another one, ``tell`` reports that, and the
+        work goes on. ``each`` reads and writes objects that do not depend on each other; entries of the log do.
         """
         self._store = store
         self._witness = witness
@@ -127,7 +127,7 @@ class Registrar:
         if found is None:
             raise ObjectMissing(
                 "there is no receipt for this request",
-                "Receipts are for erasures that are complete: see 'sisa status'.",
+                "Wait until 'sisa status' says that the request is complete: its receipt is issued then.",
                 request=request_id,
             )
         return found
@@ -144,7 +144,7 @@ class Registrar:
         signed = {key: each for purpose in _PURPOSES for key, each in endorsements(self._store, purpose).items()}
         found = self.public_keys()
         if not found:
-            raise ObjectMissing("there are no signing keys yet", "They are made with the first receipt.")
+            raise ObjectMissing("there are no signing keys yet", "Wait for the first receipt: they are made with it.")
         return "".join(key_text(key, signed.get(key)) for key in found)
 
     def growth(self, earlier: int = 0) -> LogGrowth:
@@ -155,7 +155,9 @@ class Registrar:
         layout = self._layout()
         found = layout and log_growth(self._store, layout, published_keys(self._store, CHECKPOINTS), earlier)
         if not found:
-            raise ObjectMissing("the receipts' log has no checkpoint yet", "There is one with the first receipt.")
+            raise ObjectMissing(
+                "the receipts' log has no checkpoint yet", "Wait for the first receipt: it is made with it."
+            )
         return found
 
     def key_statements(self) -> tuple[KeyStatement, ...]:
@@ -266,7 +268,9 @@ class Registrar:
         except ObjectMissing:
             return None
         if _request_id(bundle.envelope) != request_id:
-            raise Corrupt("the receipt under this request's name is another one's", "See 'sisa log --check'.", key=key)
+            raise Corrupt(
+                "the receipt under this request's name is another request's", "See 'sisa log --check'.", key=key
+            )
         return bundle
 
     def _opened_log(self) -> TransparencyLog:
@@ -319,7 +323,7 @@ class Registrar:
                 number = min(number for number, _ in entries) - 1
                 while number >= 0 and self._keep_entry(origin, number):  # from before there was this witness
                     number -= 1
-        except SisaError as error:  # the receipts are in the log whatever the witness does
+        except SisaError as error:  # the receipts are in the log regardless of the witness
             self._tell(f"the witness did not take the log's checkpoint: {error.message}")
 
     def _keep_entry(self, origin: str, number: int, leaf: bytes | None = None) -> bool:
@@ -360,7 +364,11 @@ class Registrar:
 
     def _admitted(self, envelope: bytes, key: ObjectKey) -> bytes:
         if not self._is_ours(envelope):
-            raise Corrupt("a stored statement was not signed by us, or was altered", "Find out who wrote it.", key=key)
+            raise Corrupt(
+                "a stored statement was not signed by us, or was altered",
+                "Find out who can write to the store.",
+                key=key,
+            )
         return envelope
 
     def _failures(self, key: ObjectKey, keys: Sequence[PublicKey]) -> Iterator[str]:

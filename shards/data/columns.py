@@ -270,7 +270,7 @@ class _Table:
             if not matches:
                 raise Invalid(
                     f"[data] features: no column matches {pattern!r}",
-                    f"Columns are {_some(self.names)}.",
+                    f"Choose one of its columns: {_some(self.names)}.",
                     file=self.file,
                 )
             chosen.update(dict.fromkeys(matches))
@@ -347,7 +347,7 @@ def _compare_types(table: _Table, known: dict[str, str], columns: ChosenColumns)
 def missing_column(name: str, names: Sequence[str], file: str) -> Invalid:
     """Return the error for a column that a file does not have."""
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    remedy = f"Did you mean {near[0]!r}?" if near else f"Columns are {_some(names)}."
+    remedy = f"Did you mean {near[0]!r}?" if near else f"Choose one of its columns: {_some(names)}."
     return Invalid(f"there is no column {name!r}", remedy, file=file)
 
 

@@ -97,7 +97,7 @@ def whole_lines(source: Bytes, form: CsvForm) -> Iterator[bytes]:
     if len(_quotes(held, form.delimiter)) % 2:
         raise Invalid(
             "a quote is opened and never closed: the rest of the file would be one cell",
-            "Close it or take it out; if the file was cut off, copy it again.",
+            "Close it or take it out. If the file was cut off, copy it again.",
         )
     if held:
         yield held

@@ -297,7 +297,7 @@ def _array(name: str, values: Sequence[Any]) -> pa.Array:
     if not _PLAIN.issuperset(_types(values)):  # Arrow would allocate in each object space for the names in all others
         raise Invalid(
             "a column holds an object, or lists within lists",
-            "Columns hold numbers, texts, or lists of numbers.",
+            "Send numbers, texts, or lists of numbers.",
             column=name,
         )
     try:
@@ -305,7 +305,7 @@ def _array(name: str, values: Sequence[Any]) -> pa.Array:
     except (pa.ArrowException, OverflowError, UnicodeEncodeError):
         # Not chained: the text of the cause quotes values.
         raise Invalid(
-            "a column's values are not of one kind", "Columns hold numbers, texts, or lists of numbers.", column=name
+            "a column's values are not of one kind", "Send numbers, texts, or lists of numbers.", column=name
         ) from None
 
 
@@ -330,7 +330,7 @@ def _first_strange(lists: Sequence[Sequence[Any]]) -> int:
 
 
 def _bad_answer(fact: str) -> Corrupt:
-    return Corrupt(f"invalid answer: {fact}", "It was not used; check the server it came from.")
+    return Corrupt(f"invalid answer: {fact}", "Check the server that sent it. The answer was not used.")
 
 
 def _bad_point(fact: str, number: int) -> Invalid:

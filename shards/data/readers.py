@@ -279,7 +279,7 @@ class CsvReader:
                     yield decompressed
             except gzip.BadGzipFile:
                 fact = "the file is not compressed with gzip, or damaged"
-                raise Invalid(fact, "Name it .csv if it is not compressed; else copy it again.") from None
+                raise Invalid(fact, "Name it .csv if it is not compressed. Otherwise copy it again.") from None
 
 
 _READERS: dict[str, tuple[Callable[[Path], FileReader], Callable[[RemoteFile], FileReader]]] = {
@@ -349,7 +349,7 @@ def _whole_stream(parts: Iterable[_Part], source: pa.NativeFile) -> Iterator[_Pa
     if not rest.startswith((_ARROW_END, _EARLIER_ARROW_END)):
         raise Invalid(
             "the Arrow stream has no end mark: it is cut off, or its writer was not closed",
-            "Copy it again; if it is whole, write it again and close the writer, or write an Arrow or Parquet file.",
+            "Copy it again. If it is whole, write it again and close the writer, or write an Arrow or Parquet file.",
         )
     if rest not in {_ARROW_END, _EARLIER_ARROW_END}:
         raise Invalid("there is more data after the end of the Arrow stream", "Write each stream to its own file.")

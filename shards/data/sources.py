@@ -322,7 +322,9 @@ def _name(path: Path, base: Path) -> str:
 def _data_file(name: str, file: Path | RemoteFile, payload_bytes: int, csv: CsvForm) -> DataFile:
     ending = ending_of(name)
     if ending is None:
-        raise Invalid("the file's ending is not a known format", f"Known are {', '.join(ENDINGS)}.", file=name)
+        raise Invalid(
+            "the file's ending is not a known format", f"Use one of the known formats: {', '.join(ENDINGS)}.", file=name
+        )
     if not payload_bytes:
         raise Invalid("the file is empty (0 bytes)", _REMEDY_FILE, file=name)
     reader = reader_of(ending, file, csv)

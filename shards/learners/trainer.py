@@ -220,7 +220,9 @@ class ConstituentTrainer(Generic[State]):
 
     def _refuse_superseded(self, token: int) -> None:
         if ManifestRegister(self._store).highest_token() > token:
-            raise Fenced("another writer has taken over the federation", "This worker stops.", token=token)
+            raise Fenced(
+                "another writer has taken over the federation", "Do nothing: this worker stops by itself.", token=token
+            )
 
 
 def checkpoint_key(shard: ShardId, slice_: SliceIndex, name: str) -> ObjectKey:
@@ -230,7 +232,7 @@ def checkpoint_key(shard: ShardId, slice_: SliceIndex, name: str) -> ObjectKey:
 
 def read_checkpoint(store: ObjectStore, record: CheckpointRecord, shard: ShardId) -> bytes:
     """Return a checkpoint's bytes, verified. Raises ``Corrupt`` when it is missing or differs from its record."""
-    remedy = "The object was not used; run 'sisa train' to rebuild it."
+    remedy = "Run 'sisa train' to rebuild it. The object was not used."
     try:
         payload = store.get(record.key).payload
     except ObjectMissing as error:

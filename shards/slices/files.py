@@ -279,7 +279,7 @@ def _load_slice(
 def _other_shape(part: PartRecord, block: PointBlock, width: int) -> Corrupt:
     return Corrupt(
         f"a slice file does not fit its slice: expected {width} features, got {block.features_NF.shape[1]}",
-        "The object was not used; run 'sisa train' with the specification that the store was made with.",
+        "Run 'sisa train' with the specification that the store was made with. The object was not used.",
         key=part.key,
         points=len(block),
     )
@@ -348,7 +348,7 @@ def _fetch(store: ObjectStore, record: PartRecord) -> bytes:
 def _damaged(fact: str, record: PartRecord, got: str) -> Corrupt:
     return Corrupt(
         f"{fact}: expected sha256:{record.sha256}, got {got}",
-        "The object was not used; run 'sisa train' to read the source again, or restore the store from a copy.",
+        "Run 'sisa train' to read the source again, or restore the store from a copy. The object was not used.",
         key=record.key,
     )
 
@@ -372,7 +372,7 @@ def _read_columns(payload: bytes, names: tuple[str, ...]) -> tuple[pa.Table, np.
 def _unreadable(payload: bytes) -> Corrupt:
     return Corrupt(
         "a slice file is not one of this format",
-        "The object was not used; run 'sisa train' to read the source again, or restore the store from a copy.",
+        "Run 'sisa train' to read the source again, or restore the store from a copy. The object was not used.",
         payload_bytes=len(payload),
         sha256=sha256(payload),
     )

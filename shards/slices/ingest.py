@@ -296,7 +296,7 @@ def repeated_id(column: str, places: Sequence[tuple[str, int]]) -> Exception:
     (file, row), (other_file, other_row), *_ = places
     return Invalid(
         "two data points have the same id",
-        "Ids must be unique: leave one of them out, or set [data] id to another column.",
+        "Leave one of them out, or set [data] id to another column: ids must be unique.",
         column=column,
         file=file,
         row=row,

@@ -273,7 +273,7 @@ class _Survey:
         if again:
             (id_, file, row), (other_file, other_row) = again[0], first[again[0][0]]
             fact = f"a data point has the same id as an earlier one: the one in row {other_row} of {other_file}"
-            remedy = "Ids must be unique: leave one of them out, or set [data] id to another column."
+            remedy = "Leave one of them out, or set [data] id to another column: ids must be unique."
             error = Invalid(fact, remedy)
             self._record(error, file, self.data.id, row=row, points=len(again))
 

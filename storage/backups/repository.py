@@ -88,9 +88,10 @@ class Backups:
         try:
             return index_from_bytes(self.store.get(key).payload, key)
         except ObjectMissing:
+            kept = ", ".join(map(str, self.numbers()))
             raise Invalid(
                 f"there is no backup {number} here",
-                f"There are these: {', '.join(map(str, self.numbers())) or 'none'}.",
+                f"Choose one of these: {kept}." if kept else "Name a place that holds backups.",
                 place=self.store.location,
             ) from None
 

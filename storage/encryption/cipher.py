@@ -94,7 +94,7 @@ def unwrap(wrapped: bytes, kek: bytes, key: ObjectKey) -> bytes:
     except InvalidUnwrap:
         raise Corrupt(
             "the key of this object cannot be unwrapped: its ring or its key-encryption key is not what was written",
-            "Restore the store's keys from a copy; the object was not used.",
+            "Restore the store's keys from a copy. The object was not used.",
             key=key,
         ) from None
 
@@ -107,6 +107,6 @@ def _through(context: CipherContext, payload: memoryview) -> Iterator[bytes]:
 def _unreadable(key: ObjectKey) -> Corrupt:
     return Corrupt(
         "an encrypted object is not what was written",
-        "It was not used; restore it from a copy of the store, or run 'sisa train' to make it again.",
+        "Restore it from a copy of the store, or run 'sisa train' to rebuild it. It was not used.",
         key=key,
     )

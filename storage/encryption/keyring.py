@@ -311,8 +311,8 @@ def _refuse(key: ObjectKey) -> NoReturn:
 def _lost(kek: ObjectKey) -> Corrupt:
     return Corrupt(
         "a key-encryption key is missing or damaged: nothing that it protects can be read",
-        "Restore the store's keys from a copy; without one, delete all objects of this ring of keys and run 'sisa"
-        " train': what they protected is made again from the source.",
+        "Restore the store's keys from a copy. If there is no copy, delete all objects of this keyring and run 'sisa"
+        " train', which rebuilds from the source what they protected.",
         key=kek,
     )
 

@@ -96,6 +96,6 @@ def _named(payload: bytes, key: ObjectKey) -> str:
 def _elsewhere(inner: ObjectStore, fact: str) -> Conflict:
     return Conflict(
         f"this is not where the store's keys are: {fact}",
-        "Set 'keys' in the specification to what it was when the store was made, or leave it out if it was.",
+        "Set 'keys' in the specification to its value when the store was made; if it had none then, leave it out.",
         store=inner.location,
     )

@@ -173,7 +173,7 @@ class SealedStore:
         if not is_encrypted(stored):
             raise Corrupt(
                 "an object of the store's encrypted part is not encrypted as a whole",
-                "It was not used; restore it from a copy of the store, or run 'sisa train' to make it again.",
+                "Restore it from a copy of the store, or run 'sisa train' to rebuild it. It was not used.",
                 key=key,
             )
         if (known := self._data_key(name, key, fresh=False)) is not None:
@@ -182,7 +182,7 @@ class SealedStore:
         if (current := self._data_key(name, key, fresh=True)) is None:
             raise KeyDestroyed(
                 "the key of this object was destroyed: nobody can read it any more",
-                "Run 'sisa train' to go on: its purge was interrupted, or the store's keys were lost.",
+                "Run 'sisa train' to go on. The object's purge was interrupted, or the store's keys were lost.",
                 key=key,
             )
         return decrypt(stored, key, current)
@@ -301,5 +301,5 @@ def _tag(payload: bytes) -> VersionTag:
 
 def _unconfirmed(key: ObjectKey) -> OutcomeUnknown:
     return OutcomeUnknown(
-        "the object was put, and whether its key is still there is not known", "Read it, then decide.", key=key
+        "the object was put, and whether its key is still there is not known", "Read the object, then decide.", key=key
     )

@@ -24,4 +24,4 @@ def create_or_read(store: ObjectStore, key: ObjectKey, payload: bytes) -> bytes:
             except ObjectMissing:
                 continue  # the same name again: the first attempt may still arrive, under this very name
         return payload
-    raise OutcomeUnknown("the store does not say whether the object was created", "Repeat.", key=key)
+    raise OutcomeUnknown("the store does not say whether the object was created", "Repeat the command.", key=key)

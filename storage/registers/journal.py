@@ -31,7 +31,7 @@ from storage.records import decode_record, encode_record
 from storage.registers.numbered import ATTEMPTS, Floor, Numbers, misshapen, scalar
 
 _NAMES = frozenset({"number", "token", "nonce", "previous", "records"})
-_REMEDY = "Keep the store as it is and restore the journal from a copy; nothing of it was used."
+_REMEDY = "Keep the store as it is and restore the journal from a copy. Nothing of it was used."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,7 +175,9 @@ class Journal:
         present = self._numbers.present()
         end = max(*present, self.floor() - 1, 0)
         if through > end:
-            raise Invalid("only entries that exist can be pruned", "Prune what was read.", through=through, end=end)
+            raise Invalid(
+                "only entries that exist can be pruned", "Prune up to an entry that was read.", through=through, end=end
+            )
         floor = self._floor.raise_to(through + 1 if through > 0 else 0)
         return self._numbers.delete(number for number in present if number < floor)
 
@@ -209,7 +211,7 @@ class Journal:
         floor = self.floor()
         if number < floor:
             raise Fenced(
-                "the entry's number was pruned before it was written: this writer slept through other entries",
+                "the entry's number was pruned before it was written: this writer was paused while others appended",
                 "Stop this process and start it again.",
                 number=number,
                 floor=floor,
@@ -265,7 +267,9 @@ def _in_doubt(number: int) -> Iterator[None]:
 
 
 def _unknown(number: int) -> OutcomeUnknown:
-    return OutcomeUnknown("the store does not say whether the journal's entry landed", "Repeat.", number=number)
+    return OutcomeUnknown(
+        "the store does not say whether the journal's entry landed", "Repeat the command.", number=number
+    )
 
 
 def _refuse_other(found: JournalEntry, mine: JournalEntry) -> None:
@@ -280,4 +284,4 @@ def _refuse_other(found: JournalEntry, mine: JournalEntry) -> None:
             token=mine.token,
             higher=found.token,
         )
-    raise Conflict("another entry has this number", "Read the journal on, then decide.", number=mine.number)
+    raise Conflict("another entry has this number", "Read the entries that follow, then decide.", number=mine.number)

@@ -160,7 +160,9 @@ class ManifestRegister:
                     continue  # the same number again: the first attempt may still arrive, under this very name
                 _refuse_other(self._opened(mine.number, found), mine)
             return self._confirmed(mine)
-        raise OutcomeUnknown("the store does not say whether the manifest landed", "Repeat.", number=mine.number)
+        raise OutcomeUnknown(
+            "the store does not say whether the manifest landed", "Repeat the command.", number=mine.number
+        )
 
     def prune(self, keep_from: int) -> int:
         """Delete the manifests below ``keep_from``, or below the floor where that is higher; return how many.
@@ -170,7 +172,7 @@ class ManifestRegister:
         current = self.latest()
         if keep_from > (current.number if current else 0):
             raise Invalid(
-                "the current manifest cannot be pruned", "Keep from its number or below.", keep_from=keep_from
+                "the current manifest cannot be pruned", "Choose keep_from up to its number.", keep_from=keep_from
             )
         floor = self._floor.raise_to(keep_from)
         return self._manifests.delete(number for number in self._manifests.present() if number < floor)
@@ -192,7 +194,7 @@ class ManifestRegister:
         floor = self.floor()
         if mine.number < floor:
             raise Fenced(
-                "the manifest's number was pruned before it was written: this writer slept through other commits",
+                "the manifest's number was pruned before it was written: this writer was paused while others committed",
                 "Stop this process and start it again.",
                 number=mine.number,
                 floor=floor,

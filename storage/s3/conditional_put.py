@@ -130,7 +130,7 @@ class ConditionalPut:
             done = "replace an object under the tag that it gives it (If-Match)"
         return Unavailable(
             f"the store's server refuses to {done}: its conditional puts are not usable",
-            "Choose a server whose conditional puts hold, with tags in quotes; nothing was published.",
+            "Choose a server whose conditional puts work, with ETags in quotes. Nothing was published.",
             key=self.key,
         )
 

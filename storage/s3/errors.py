@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from storage.errors import Invalid, SisaError, StoreFull, Unavailable
 from storage.s3.bucket import PutOutcome
 
-_CREDENTIALS = "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or give this machine a role."
+_CREDENTIALS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or give this machine a role"
 
 _NO_CHECKSUMS = (
-    "Set AWS_REQUEST_CHECKSUM_CALCULATION and AWS_RESPONSE_CHECKSUM_VALIDATION to when_required, on every machine that"
-    " uses the store: what is read is proved by its SHA-256 all the same."
+    "set AWS_REQUEST_CHECKSUM_CALCULATION and AWS_RESPONSE_CHECKSUM_VALIDATION to when_required, on every machine that"
+    " uses the store: each object that is read is still checked against its SHA-256"
 )
 
 _SPOILED = frozenset(
@@ -105,17 +105,19 @@ def refusal(complaint: Complaint, *, store: str, server: str) -> SisaError:
     code, status = complaint.code, complaint.status
     context: dict[str, str | int] = {"store": store, "server": server, "code": code, "status": status}
     if status == 411 or (complaint.names_checksums and code not in _SPOILED and status >= 400):
-        return Unavailable("the store's server refuses the checksums that come with requests", _NO_CHECKSUMS, **context)
+        return Unavailable(
+            "the store's server refuses the checksums that come with requests", _sentence(_NO_CHECKSUMS), **context
+        )
     if code in {"NoSuchBucket", "InvalidBucketName"}:
         return Invalid("the bucket does not exist", "Create it, or correct 'store' and 'endpoint'.", **context)
     if code in _WRONG_CREDENTIALS:
         return Invalid("the store does not accept these credentials", f"Correct them: {_CREDENTIALS}.", **context)
     if code in _RUN_OUT:
-        return Unavailable("the credentials have run out", "Renew them, then repeat.", **context)
+        return Unavailable("the credentials have run out", "Renew them, then repeat the command.", **context)
     if code == "RequestTimeTooSkewed":
         return Unavailable(
             "this machine's clock and the store's differ by too much for the store to answer",
-            "Set this machine's clock (NTP), then repeat.",
+            "Set this machine's clock (NTP), then repeat the command.",
             **context,
         )
     if code in _FULL or status == 507:
@@ -130,7 +132,7 @@ def refusal(complaint: Complaint, *, store: str, server: str) -> SisaError:
         asked: dict[str, str | int] = {"request": complaint.request} if complaint.request else {}
         return Unavailable(
             "the store's server does not know a request that is needed, or a header of it",
-            "Choose a server with conditional puts, version listings and multipart uploads; if it has them and takes no"
+            "Choose a server with conditional puts, version listings and multipart uploads. If it has them but takes no"
             f" checksums, {_NO_CHECKSUMS}.",
             **context,
             **asked,
@@ -153,7 +155,8 @@ def redirected(*, store: str, server: str) -> Invalid:
     """Return the error for a server that sends requests elsewhere."""
     return Invalid(
         "the store's server sends requests elsewhere",
-        "Set 'endpoint' to the address of S3 itself ('https://' where 'http://' leads there), not of a console.",
+        "Set 'endpoint' to the address of S3 itself ('https://' where 'http://' leads there), not of a console or"
+        " website.",
         store=store,
         server=server,
     )
@@ -161,7 +164,13 @@ def redirected(*, store: str, server: str) -> Invalid:
 
 def unidentified(cause: str, *, store: str) -> Invalid:
     """Return the error for a machine that has no usable credentials."""
-    return Invalid("this machine has no usable credentials for the store", _CREDENTIALS, store=store, cause=cause)
+    return Invalid(
+        "this machine has no usable credentials for the store", _sentence(_CREDENTIALS), store=store, cause=cause
+    )
+
+
+def _sentence(instruction: str) -> str:
+    return f"{instruction[0].upper()}{instruction[1:]}."
 
 
 def _other(complaint: Complaint, context: dict[str, str | int]) -> SisaError:

@@ -20,7 +20,7 @@ from storage.s3.responses import S3Answer, pages, tag_of
 SCHEME: Final = "s3://"
 
 _ATTEMPTS: Final = 4
-_FORMS: Final = "Write 's3://bucket/folder/file', a folder, or a glob; see also 'endpoint'."
+_FORMS: Final = "Write 's3://bucket/folder/file', a folder, or a glob. See also 'endpoint'."
 _CHANGED: Final = frozenset({"PreconditionFailed", "NoSuchKey", "NoSuchVersion", "InvalidRange", "412", "404", "416"})
 _NO_BUCKET: Final = frozenset({"NoSuchBucket", "InvalidBucketName"})
 _NOBODY: Final = frozenset({"NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError"})
@@ -113,12 +113,12 @@ class BucketFiles:
         error: SisaError
         if failure.code in _NO_BUCKET:
             error = Invalid(
-                "there is no such bucket", "Correct its name, or 'endpoint', its server's address.", **context
+                "there is no such bucket", "Correct the bucket's name, or its server's address ('endpoint').", **context
             )
         elif failure.code in _DENIED:
             error = Unavailable(
                 "the server does not let this account read the data",
-                "Allow it to list the bucket and to read.",
+                "Allow this account to list the bucket and to read its objects.",
                 **context,
             )
         elif failure.status in {401, 403} and isinstance(failure.error, Invalid):

@@ -100,7 +100,9 @@ def lease_from_bytes(payload: bytes, key: ObjectKey) -> LeaseRecord:
                 holder=holder, nonce=nonce, renewals=renewals, lease_seconds=milliseconds / 1000, free=free
             )
         case _:
-            raise Corrupt("a lease does not say what a lease says", "Remove the object; nobody holds it.", key=key)
+            raise Corrupt(
+                "a stored lease has the wrong fields", "Delete the object: no command holds the right.", key=key
+            )
 
 
 @dataclass(slots=True, kw_only=True)
@@ -202,7 +204,7 @@ def _ended(seen: Read, held: LeaseRecord, watch: str, now: float) -> bool:
 def _busy(port: LeasePort, held: LeaseRecord) -> WriterBusy:
     return WriterBusy(
         f"another command holds the right to write: {held.holder or 'it has not said who it is'}",
-        f"Wait until it ends, or stop it; the right is then free at once, or {held.lease_seconds:.0f} seconds after"
-        " it died.",
+        f"Wait until it ends, or stop it. The right is free when it ends, or {held.lease_seconds:.0f} seconds after it"
+        " died.",
         right=port.place,
     )

@@ -87,7 +87,7 @@ def check_endpoint(endpoint: str) -> None:
     if parts.username is not None or parts.password is not None or "@" in endpoint:
         raise Invalid(
             "an endpoint holds no credentials",
-            "Give them as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile.",
+            "Set them as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile.",
         )
     if not plain or parts.query or parts.fragment:
         raise Invalid(

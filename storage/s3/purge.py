@@ -61,14 +61,14 @@ def _hindered(bucket: Bucket, refusal: Refusal) -> Unavailable:
     if keeper is None:
         return Unavailable(
             "the store refuses to delete a version of the object",
-            "Allow this account s3:DeleteObjectVersion on the store, and repeat.",
+            "Allow this account s3:DeleteObjectVersion on the store, then repeat the command.",
             name=refusal.version.name,
             code=refusal.code,
         )
     return Unavailable(
         f"Object Lock keeps a version of the object from deletion: {keeper}",
-        "Nothing can be erased from such a bucket before its time: end the legal hold, or use a bucket without"
-        " Object Lock for a new federation.",
+        "End the legal hold, or use a bucket without Object Lock for a new federation. Nothing can be erased from this"
+        " bucket before the lock ends.",
         name=refusal.version.name,
         code=refusal.code,
     )

@@ -113,9 +113,9 @@ class S3Requests:
             pause(attempt)
         raise Corrupt(
             "a stored object is not what was written, or was not written by this system",
-            "It was not used; if another tool has copied the store here, without the objects' metadata, put it into an"
-            " empty place with 'sisa restore'; else keep it for inspection and restore it from a copy, metadata"
-            " included.",
+            "If another tool has copied the store here without the objects' metadata, put it into an empty place with"
+            " 'sisa restore'. Otherwise keep the object for inspection, and restore it from a copy, metadata included."
+            " It was not used.",
             name=name,
         )
 
@@ -201,7 +201,8 @@ class S3Requests:
         """Return the error for a server whose successes name no object: an answer cut short, or a website's."""
         return Unavailable(
             "the store's server does not say what it holds",
-            "Try again later; if it stays so, 'endpoint' may be the address of a website or console, not of S3 itself.",
+            "Try again later. If this persists, check 'endpoint': it may be the address of a website or console, not of"
+            " S3 itself.",
             store=self.location,
         )
 

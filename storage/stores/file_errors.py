@@ -27,14 +27,15 @@ def _as_ours(error: OSError, key: str) -> SisaError:
     if error.errno in FULL:
         return StoreFull(
             "the store has no room for the object; nothing was published",
-            "Free space, or raise the quota or the file size limit, and repeat.",
+            "Free space, or raise the quota or the file size limit; then repeat the command.",
             key=key,
             cause=cause,
         )
     if error.errno in _REFUSED:
         return Unavailable(
             "the operating system refuses access to the store's folder",
-            "Give this account read and write access to the folder 'store' names, on a file system with hard links.",
+            "Give this account read and write access to the folder that 'store' names, on a file system with hard"
+            " links.",
             key=key,
             cause=cause,
         )
@@ -52,7 +53,7 @@ def unsettled(key: str, error: OSError | Unavailable) -> OutcomeUnknown:
     """Return the error for a change whose folder could not be synced: nobody knows whether it lasts."""
     return OutcomeUnknown(
         "the store's folder could not be synced after the change: it is visible, but a power cut may undo it",
-        "Check the disk, then repeat the same: what is there is written again and synced before anything relies on it.",
+        "Check the disk, then repeat the command: it writes and syncs the object again before anything relies on it.",
         key=key,
         cause=_cause(error) if isinstance(error, OSError) else type(error).__name__,
     )

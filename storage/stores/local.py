@@ -231,8 +231,8 @@ class LocalStore:
             return
         raise Unavailable(
             "the store's folder is no longer the one in which this process has the right to write: nothing was written",
-            "Mount its disk again at this place, then repeat; if another store was put there on purpose, start this"
-            " process again.",
+            "Mount its disk again at this place, then repeat the command. If another store was put there on purpose,"
+            " restart this process.",
             store=self.root,
         )
 

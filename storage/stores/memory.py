@@ -114,7 +114,7 @@ class MemoryStore:
             if taken is not None:
                 raise WriterBusy(
                     f"another command holds the right to write: {taken}",
-                    "Wait until it ends, or stop it; the right is then free at once.",
+                    "Wait until it ends, or stop it. The right is then free at once.",
                     right=name,
                     store=self.location,
                 )

@@ -1,7 +1,7 @@
-"""Checking a log from nothing: every entry read, every root computed anew, every signature verified.
+"""A check of the whole log: reads every entry, recomputes every root, verifies every signature.
 
-What is wrong is named, never raised. A log cut back to an earlier state, checkpoints and all, looks whole: only a
-checkpoint kept elsewhere shows it, which is why ``check_log`` takes one.
+Problems are returned by name, never raised. A log that was cut back to an earlier state together with its checkpoints
+looks sound: only a checkpoint kept elsewhere shows the loss, which is why ``check_log`` takes one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _FOLDERS = ("entries", "checkpoint", "tiles")
 
 
 _ANY_LOG = LogLayout(origin="")
-"""Where entries lie, whatever the log is called."""
+"""The keys of entries, which do not depend on the log's name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,15 +33,15 @@ class LogCheck:
     root: str
     """Over these entries, hexadecimal."""
     checkpoint: str | None = None
-    """The newest signed checkpoint that holds: what to keep elsewhere. None: there is none."""
+    """The newest signed checkpoint that is valid: keep it elsewhere. None: there is no valid one."""
     uncovered: int = 0
     """Sound entries after that checkpoint; a crash may leave some, and the next append covers them."""
     problems: tuple[str, ...] = ()
-    """Everything that is not as it must be, by name."""
+    """Everything that is wrong, by name."""
     earlier: int | None = None
-    """Size of the earlier checkpoint that this log was proved to continue; None: none was given, or it does not."""
+    """Size of the earlier checkpoint that this log provably continues; None: none was given, or it does not."""
     consistency: tuple[str, ...] = ()
-    """The proof of that towards ``checkpoint``, hexadecimal (RFC 9162 section 2.1.4)."""
+    """The proof that ``checkpoint`` continues the earlier one, hexadecimal (RFC 9162 section 2.1.4)."""
 
     @property
     def is_sound(self) -> bool:
@@ -51,7 +51,7 @@ class LogCheck:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogGrowth:
-    """The newest checkpoint, and the proof that its log continues an earlier one: ``check_log`` without the check."""
+    """The newest checkpoint, and the proof that its log continues an earlier one."""
 
     checkpoint: str
     """The signed note."""
@@ -72,7 +72,7 @@ class _Reading:
 
 
 def check_log(store: ObjectStore, layout: LogLayout, keys: Sequence[PublicKey], old: str | None = None) -> LogCheck:
-    """Return what is wrong with the log, and whether it continues the one that the checkpoint ``old`` speaks of."""
+    """Return what is wrong with the log, and whether it continues the log of the checkpoint ``old``."""
     # In this order, because others may be writing: a tile follows its checkpoint, a checkpoint its entries.
     tiles, sizes = (layout.numbers(store, folder)[0] for folder in ("tiles", "checkpoint"))
     reading = _read_entries(store, layout)
@@ -96,9 +96,9 @@ def check_log(store: ObjectStore, layout: LogLayout, keys: Sequence[PublicKey], 
 
 
 def log_growth(store: ObjectStore, layout: LogLayout, keys: Sequence[PublicKey], earlier: int = 0) -> LogGrowth | None:
-    """Return the newest checkpoint, and the proof that its log continues its first ``earlier`` entries; None: none yet.
+    """Return the newest checkpoint, and the proof that it continues the first ``earlier`` entries; None: none yet.
 
-    Reads hashes as far as they are stored, and only the entries after them. Raises ``Invalid`` when the log has fewer
+    Reads the stored hashes, and only the entries after them. Raises ``Invalid`` when the log has fewer
     entries, ``Corrupt`` when it is not what its newest checkpoint has signed.
     """
     tiles, sizes = (layout.numbers(store, folder)[0] for folder in ("tiles", "checkpoint"))
@@ -122,7 +122,7 @@ def log_growth(store: ObjectStore, layout: LogLayout, keys: Sequence[PublicKey],
 
 
 def _hashed(store: ObjectStore, layout: LogLayout, tiles: Sequence[int], size: int) -> MerkleTree:
-    """Return the tree over the first ``size`` entries, from tiles as far as there are."""
+    """Return the tree over the first ``size`` entries, from tiles as far as they exist."""
     tree = MerkleTree()
     for number in tiles:
         if number * TILE_ENTRIES == tree.size and tree.size + TILE_ENTRIES <= size:
@@ -137,7 +137,7 @@ def _hashed(store: ObjectStore, layout: LogLayout, tiles: Sequence[int], size: i
 
 
 def read_leaves(store: ObjectStore, layout: LogLayout) -> Iterator[tuple[int, bytes]]:
-    """Yield number and leaf of every sound entry, rising; those that are not are passed over."""
+    """Yield number and leaf of every sound entry, in rising order; other entries are skipped."""
     numbers, _ = layout.numbers(store, "entries")
     for number in numbers:
         found = _leaf(store, layout, number)
@@ -155,7 +155,7 @@ def has_entry(store: ObjectStore, number: int) -> bool:
 
 
 def read_leaf(store: ObjectStore, number: int) -> bytes | None:
-    """Return the leaf of an entry; None when there is none, or not a sound one."""
+    """Return the leaf of an entry; None when the entry is missing or damaged."""
     found = _leaf(store, _ANY_LOG, number)
     return found if isinstance(found, bytes) else None
 

@@ -28,7 +28,7 @@ _NOTE = re.compile(
     r"(?P<text>(?P<origin>[^\n]+)\n(?P<size>0|[1-9][0-9]{0,15})\n(?P<root>[^\n]+)\n)"
     r"\n— (?P<name>[^\n ]+) (?P<signature>[^\n ]+)\n"
 )
-_REMEDY = "Get the checkpoint again from who published it; do not rely on this one."
+_REMEDY = "Get the checkpoint again from its publisher. Do not rely on this one."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +43,7 @@ class LogCheckpoint:
     def __post_init__(self) -> None:
         if not _ORIGIN.fullmatch(self.origin):
             raise Invalid(
-                "a log's origin is printable ASCII without spaces and '+'", "Choose another.", origin=self.origin
+                "a log's origin is printable ASCII without spaces and '+'", "Choose another origin.", origin=self.origin
             )
 
     @property
@@ -58,7 +58,7 @@ class OpenedCheckpoint:
 
     checkpoint: LogCheckpoint
     key: PublicKey
-    """Who signed."""
+    """The key that made the signature."""
 
 
 def sign_checkpoint(checkpoint: LogCheckpoint, key: SigningKey) -> str:
@@ -70,7 +70,7 @@ def sign_checkpoint(checkpoint: LogCheckpoint, key: SigningKey) -> str:
 def open_checkpoint(note: str, keys: Iterable[PublicKey], origin: str | None = None) -> OpenedCheckpoint:
     """Return the checkpoint that one of ``keys`` has signed, of the log ``origin`` if one is given.
 
-    Raises ``Corrupt`` when the text is no signed checkpoint, is another log's, or none of ``keys`` made its signature.
+    Raises ``Corrupt`` when the text is not a signed checkpoint, is another log's, or is signed by none of ``keys``.
     """
     match = _NOTE.fullmatch(note)
     if match is None or match["name"] != match["origin"] or not _ORIGIN.fullmatch(match["origin"]):

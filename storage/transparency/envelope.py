@@ -18,7 +18,7 @@ from storage.transparency.keys import PublicKey, SigningKey
 SIGNATURE_BYTES = 64
 
 _NAMES = {"payload", "payloadType", "signatures"}
-_REMEDY = "Get the receipt again from who issued it; do not rely on this one."
+_REMEDY = "Get the receipt again from its issuer. Do not rely on this one."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +27,7 @@ class OpenedEnvelope:
 
     payload: bytes
     key: PublicKey
-    """Who signed."""
+    """The key that made the signature."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +57,7 @@ def sign_envelope(payload: bytes, payload_type: str, key: SigningKey) -> bytes:
 def open_envelope(envelope: bytes, payload_type: str, keys: Iterable[PublicKey]) -> OpenedEnvelope:
     """Return what one of ``keys`` has signed as a ``payload_type``.
 
-    Raises ``Corrupt`` when the bytes are no envelope of one signature, or none of ``keys`` made it.
+    Raises ``Corrupt`` when the bytes are not an envelope with one signature, or it is made by none of ``keys``.
     """
     parsed = _parsed(envelope)
     if parsed.payload_type != payload_type:
@@ -71,12 +71,15 @@ def open_envelope(envelope: bytes, payload_type: str, keys: Iterable[PublicKey])
 
 
 def envelope_payload(envelope: bytes) -> bytes:
-    """Return the payload, whoever signed it. Raises ``Corrupt`` when the bytes are no envelope of one signature."""
+    """Return the payload without checking the signature.
+
+    Raises ``Corrupt`` when the bytes are not an envelope with one signature.
+    """
     return _parsed(envelope).payload
 
 
 def envelope_signer(envelope: bytes) -> str:
-    """Return the id of the key that is said to have signed. Raises as ``envelope_payload``."""
+    """Return the id of the key that the envelope names as its signer, unchecked. Raises as ``envelope_payload``."""
     return _parsed(envelope).key_id
 
 

@@ -1,18 +1,18 @@
-"""Rotation: new signing keys take over from old ones, all purposes at once, and once whoever repeats it.
+"""Key rotation: replaces the signing keys of all purposes together; repeating it is idempotent.
 
     log/rotations/<n>/begun    rotation n: when it began, and the last private key of each purpose it is to replace
     log/rotations/<n>/signed-<purpose>    the new public key, signed by the one it replaced
     log/rotations/<n>/ended    written when all of it is done: the ids of the keys that took over
 
-1. Fix what is to be replaced.
+1. Record which keys are to be replaced.
 2. Make a private key for each purpose, and publish its public half.
-3. Have the older keys sign the new ones, as far as their private halves are there.
-4. Destroy the private halves of all older ones.
-5. Fix that it is done.
+3. Have the older keys sign the new ones, as far as the older private halves are available.
+4. Destroy all older private halves.
+5. Record that the rotation is complete.
 
-A rotation that a crash interrupted is carried on by the next call: that call makes no further keys.
-What an older key has signed stays verifiable: rotation ends its use, and does not take back what it said.
-Those who trust a key can trust the keys that it signed: they need not get each new one by another way.
+The next call completes a rotation that a crash interrupted, and makes no further keys.
+Everything that an older key has signed stays verifiable: rotation only ends the key's use.
+A verifier that trusts a key can trust the keys that it signed, and need not get each new one separately.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ class KeyState(Enum):
     RETIRED = "retired"
     """Its private half is destroyed: it only verifies."""
     REPLACED = "replaced"
-    """Another one signs, but its private half is still there: a rotation was interrupted."""
+    """Another key signs, but the private half of this one still exists: a rotation was interrupted."""
     AWAY = "away"
-    """No private key of its purpose is here: whether it signs elsewhere, nobody here can say."""
+    """No private key of its purpose is here; it may still sign elsewhere."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,7 +139,7 @@ def endorsements(store: ObjectStore, purpose: str) -> dict[PublicKey, bytes]:
 def trusted_through(pinned: Iterable[PublicKey], envelopes: Iterable[bytes]) -> frozenset[PublicKey]:
     """Return the keys that are pinned, and those that they signed, and so on; other envelopes are skipped.
 
-    Whoever gets hold of a private key can sign a key of their own with it: pinning ends where a key was stolen.
+    A thief of a private key can sign a key of their own with it: pinning ends where a key was stolen.
     """
     trusted, left = frozenset(pinned), list(envelopes)
     while True:
@@ -198,7 +198,9 @@ def _taken_over(keys: KeyFolder, purpose: str, last: int) -> PublicKey:
         keys.create(purpose, last + 1)
         if max(keys.numbers(purpose), default=0) > last:  # else it did not land: without it nothing may be destroyed
             return keys.current(purpose).public
-    raise OutcomeUnknown("the store does not say whether the new signing key was created", "Repeat.", purpose=purpose)
+    raise OutcomeUnknown(
+        "the store does not say whether the new signing key was created", "Repeat the command.", purpose=purpose
+    )
 
 
 def _of(keys: KeyFolder, purpose: str, since: dict[str, str]) -> Iterator[KeyStatement]:
@@ -241,4 +243,6 @@ def _key(number: int, part: str) -> ObjectKey:
 
 
 def _damaged(key: ObjectKey) -> Corrupt:
-    return Corrupt("the record of a key rotation is another one's", "Restore it from a copy of the store.", key=key)
+    return Corrupt(
+        "the record of a key rotation is another rotation's", "Restore it from a copy of the store.", key=key
+    )

@@ -1,8 +1,8 @@
-"""Signing keys: Ed25519 pairs whose private half never shows itself (RFC 8032).
+"""Signing keys: Ed25519 pairs whose private half is never shown or sent (RFC 8032).
 
-A key serves one purpose. Its id is the SHA-256 of the raw public key, so that no key can pass under another's id.
-Private keys lie in a store of their own where one is named; public keys lie beside what they verify, for ever: what a
-retired key signed stays verifiable.
+A key serves one purpose. Its id is the SHA-256 of the raw public key, so that no key can take another's id.
+Private keys are in a store of their own if one is named. Public keys are kept for ever in the store of what they
+verify, so that everything a retired key signed stays verifiable.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ class KeyFolder:
             if not numbers and known:
                 raise Unavailable(
                     "the private signing key is not in its place",
-                    "Name the folder that keeps it; if it is lost, rotate to a new one.",
+                    "Name the folder that keeps it. If the key is lost, rotate to a new one.",
                     purpose=purpose,
                     place=self.private.location,
                 )

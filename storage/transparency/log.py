@@ -4,9 +4,9 @@
     log/checkpoint/<s>    the signed checkpoint over the first s entries, created once, never replaced
     log/tiles/<n>         leaf hashes of entries 256 n to 256 n + 255, so that a start reads few objects
 
-Every writer reads all entries before the number at which it creates one, and a number can be created once: so there is
-one order, no gap, and no leaf twice, whoever races or crashes. An entry that a crash left without checkpoint is covered
-by the next one.
+A writer reads all earlier entries before it creates one, and each number can be created only once. So there is one
+order, no gap, and no leaf twice, through every race and crash. If a crash leaves an entry without a checkpoint, the
+next checkpoint covers it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _REMEDY = "Stop, keep the store as it is, and compare the log with a copy: see '
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogLayout:
-    """Where the log's objects lie, and what it is called."""
+    """The keys of the log's objects, and the log's name."""
 
     origin: str
     """First line of its checkpoints."""
@@ -51,7 +51,7 @@ class LogLayout:
         return self._numbered("tiles", number)
 
     def numbers(self, store: ObjectStore, folder: str) -> tuple[tuple[int, ...], tuple[str, ...]]:
-        """Return the numbers in a folder, rising, and the keys there that are no numbers of ours."""
+        """Return the numbers in a folder, rising, and the keys there that are not a number."""
         found, foreign = [], []
         for info in store.list(f"{self.prefix}/{folder}/"):
             number = number_of(info.key.removeprefix(f"{self.prefix}/{folder}/"))
@@ -64,7 +64,7 @@ class LogLayout:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inclusion:
-    """That a leaf is in the log: checked with the checkpoint's key alone."""
+    """The proof that a leaf is in the log; checking it needs only the checkpoint's key."""
 
     index: int
     proof: tuple[bytes, ...]
@@ -86,9 +86,9 @@ class TransparencyLog:
     ) -> None:
         """Prepare to write; nothing is read yet.
 
-        ``keys`` returns those whose checkpoints count by now. ``admits`` says of a leaf that no checkpoint covers
-        whether it may be covered: without it, whoever can write to the store could have anything signed by leaving it
-        there.
+        ``keys`` returns the keys whose checkpoints are valid now. ``admits`` decides whether a leaf that no checkpoint
+        covers yet may be covered: without it, anybody with write access to the store could have any leaf signed by
+        leaving it there.
         """
         self._store = store
         self._layout = layout
@@ -250,7 +250,7 @@ def entry_leaf(payload: bytes, number: int, key: ObjectKey) -> bytes:
     fields = decode_record(payload, key, _NAMES)
     index, leaf = fields["index"], fields["leaf"]
     if isinstance(index, bool) or index != number or not isinstance(leaf, str):
-        raise Corrupt("an entry of the log stands in another one's place", _REMEDY, key=key)
+        raise Corrupt("an entry of the log is stored under another entry's number", _REMEDY, key=key)
     return from_base64(leaf)
 
 

@@ -1,11 +1,11 @@
-"""A witness: another store that keeps the log's checkpoints. A log that was cut back or rewritten shows against it.
+"""A witness: another store that keeps the log's checkpoints, and so reveals a log that was cut back or rewritten.
 
     witnessed/<SHA-256 of the log's name>/<size>    the signed checkpoint over the first <size> entries, created once
     entries/<SHA-256 of the log's name>/<number>    the log's entry, created once: the log can be restored from it
-    erasures/<federation>/<SHA-256 of a request's id>    what was asked for, encrypted: what came after a backup is done
-                                                    again when that is restored
+    erasures/<federation>/<SHA-256 of a request's id>    the request, encrypted: restoring a backup carries out again
+                                                    the requests that came after it
 
-Only worth something where others write it than those who write the log. Several logs may share one.
+Useful only if its writers are not the log's writers. Several logs may share a witness.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ class Witness:
     store: ObjectStore
 
     def keep(self, origin: str, size: int, note: str) -> None:
-        """Have the log's signed checkpoint of this size kept.
+        """Keep the log's signed checkpoint of this size.
 
-        Raises ``Corrupt`` when another one of this size is kept: the log is not what it was. Else as the store does.
+        Raises ``Corrupt`` when another one of this size is kept: the log was rewritten.
         """
         key = _key(origin, size)
         if create_or_read(self.store, key, note.encode("utf-8")) != note.encode("utf-8"):
@@ -44,7 +44,7 @@ class Witness:
             )
 
     def keep_entry(self, origin: str, number: int, leaf: bytes) -> bool:
-        """Have an entry of the log kept; return whether it is news. Raises ``Corrupt`` when another one is kept."""
+        """Keep an entry of the log; return whether it is new here. Raises ``Corrupt`` when another one is kept."""
         key, payload = _entry_key(origin, number), entry_to_bytes(number, leaf)
         try:
             found = self.store.get(key).payload
@@ -72,25 +72,25 @@ class Witness:
                 return
 
     def note(self, place: ObjectKey, change: Callable[[Mapping[str, Json] | None], Mapping[str, Json] | None]) -> None:
-        """Keep at ``place`` what ``change`` makes of what is known of a request; nothing where it makes nothing."""
+        """Replace the notice of a request at ``place`` by ``change(notice)``; if that is None, keep it as it is."""
         record = _notice(self.store, place)
         if change(record.read()) is not None:
             record.change(lambda found: change(found) or found or {})
 
     def noted(self, federation: str) -> Iterator[tuple[ObjectKey, Mapping[str, Json]]]:
-        """Yield what is known of every request, with the key of each, in no promised order."""
+        """Yield the key and the notice of every request, in no particular order."""
         for info in self.store.list(f"erasures/{key_segment(federation)}/"):
             fields = _notice(self.store, info.key).read()
             if fields is not None:
                 yield info.key, fields
 
     def size(self, origin: str) -> int:
-        """Return how many entries the largest checkpoint of this log covers that is kept; 0: there is none."""
+        """Return how many entries the largest kept checkpoint of this log covers; 0: no checkpoint is kept."""
         folder = _folder(origin)
         return max(numbers_in(self.store.list(f"{folder}/"), folder), default=0)
 
     def newest(self, origin: str) -> str | None:
-        """Return the largest checkpoint of this log that is kept, unchecked; None: there is none."""
+        """Return the largest kept checkpoint of this log, unchecked; None: no checkpoint is kept."""
         size = self.size(origin)
         return self.store.get(_key(origin, size)).payload.decode("utf-8", "replace") if size else None
 

@@ -49,20 +49,23 @@ BANNED: Final = {
 KEEPS_ITS_WORDS: Final = {ROOT / "shards/models.py"}
 """Its bytes are part of every constituent's lineage: another word there would retrain all models."""
 
+SIGNED: Final = (
+    "who stands behind the request's digest can be told only with the federation's partition key",
+    "lies in the store, unused",
+)
+"""Sentences of signed receipts (what they do not prove): a stored format, which changes only with its version. Tests
+that read a receipt quote them."""
+
 MOST: Final = {
     "cluster": 1,
-    "coordinator": 7,
     "documents": 26,
-    "storage": 17,
     "tests/cluster": 71,
-    "tests/coordinator": 61,
     "tests/deploy": 4,
     "tests/kills": 19,
     "tests/multinode": 20,
     "tests/ray": 15,
     "tests/serving": 59,
     "tests/sites": 60,
-    "tests/storage": 127,
 }
 """By room, how many hits there may be. Rooms that are not listed have none. A number may only go down: after mending,
 set it to the number that is left."""
@@ -117,7 +120,11 @@ def prose(file: Path) -> Iterator[tuple[int, str]]:
 
 def _plain(file: Path) -> Iterator[tuple[int, str]]:
     """Yield each piece of prose on one line, without code between backquotes."""
-    return ((number, " ".join(_CODE.sub("``", piece).split())) for number, piece in prose(file))
+    for number, piece in prose(file):
+        plain = " ".join(_CODE.sub("``", piece).split())
+        for sentence in SIGNED:
+            plain = plain.replace(sentence, "``")
+        yield number, plain
 
 
 def hits(file: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""States and records made up for tests: nothing of them lies in any store."""
+"""States and records made up for tests; none of them is in a store."""
 
 from __future__ import annotations
 

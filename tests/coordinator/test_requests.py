@@ -62,7 +62,7 @@ def small() -> DigestSet:
 
 
 def holding(request: ErasureRequest) -> FederationState:
-    """A federation with this one request, at whatever stage."""
+    """A federation with this one request, at any stage."""
     return replace(federation((3, 3)), requests=(request,))
 
 
@@ -97,13 +97,13 @@ def test_both_kinds_of_names_are_distinguished() -> None:
 
 @pytest.mark.parametrize("payload", ["", "AAAA", "not base64", InlineDigests.of(small()).payload[:-4]])
 def test_damaged_names_are_not_used(payload: str) -> None:
-    """Text that is no digest set's is refused, not read as fewer names."""
+    """Text that is not a valid digest set is refused, not read as fewer names."""
     with pytest.raises(Corrupt, match="base64|tombstones cannot be read"):
         load_digests(MemoryStore(name="names"), InlineDigests(payload=payload))
 
 
 def test_names_are_loaded_from_wherever_they_are() -> None:
-    """An object's bytes are checked against their digest; no names are no digests."""
+    """An object's bytes are checked against their digest; without names there are no digests."""
     store, payload = MemoryStore(name="names"), small().to_bytes()
     key = object_key("requests/names")
     store.put_if_absent(key, payload)

@@ -107,7 +107,7 @@ def test_a_site_moves_on() -> None:
     ids=["shorter journal", "lower floor", "fewer requests", "longer, with other requests"],
 )
 def test_a_site_that_was_set_back_is_known(said: SiteStanding) -> None:
-    """Whatever a site has done since, it cannot hide that a request is missing that it had accepted."""
+    """A site cannot hide that a request it had accepted is missing, regardless of what it has done since."""
     with pytest.raises(Unavailable, match="set back to an earlier moment"):
         advanced(MARK, said, "north")
 

@@ -358,7 +358,7 @@ def weights_from_afar(net: Net, hidden: torch.Tensor) -> torch.Tensor:
 
 _ATTRIBUTES = "tensors in plain attributes change while the model learns"
 _RANDOM = "does not repeat itself.*that is not seeded"
-_MODULE = "does not repeat itself.*a variable of its module or class"
+_MODULE = "does not repeat itself.*A variable of the model's module or class"
 _PROCESS = "does not repeat itself.*how its process was started"
 
 ODD = {

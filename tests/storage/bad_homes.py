@@ -16,7 +16,7 @@ from tests.doubles.user_folder import UserFolder
 from tests.doubles.workers.local_workers import LocalWorkers
 
 ERASED: Final = "secret-person-004"
-"""Who is erased already."""
+"""The subjects that are already erased."""
 REQUEST: Final = "er-1"
 
 

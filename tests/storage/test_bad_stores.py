@@ -88,8 +88,8 @@ CASES = [(row, damage) for row in TABLE for damage in row[1]]
     ("row", "damage"), CASES, ids=[f"{row[0]} {damage.__name__}".replace("*", "") for row, damage in CASES]
 )
 def test_half_a_store_is_reported(home: UserFolder, row: Row, damage: Damage) -> None:
-    """An object that is missing, empty, cut off, another program's or a newer version's is told, nothing is made up in
-    its place and nothing lost; brought back from a copy, all is as it was.
+    """An object that is missing, empty, cut off, another program's or a newer version's is reported; nothing is
+    invented in its place and nothing is lost. Restored from a copy, everything works as before.
     """
     pattern, _, words, code, kind, text = row
     path = first(home, pattern)
@@ -135,7 +135,7 @@ def test_a_lost_signing_key_keeps_a_request_from_being_complete(home: UserFolder
 
 @pytest.mark.parametrize("damage", LOST)
 def test_nobody_comes_back_when_tombstones_are_lost(home: UserFolder, damage: Damage) -> None:
-    """Where it is not known any more who was erased, no new source is read: it may hold them."""
+    """When the record of erased subjects is lost, no new source is read: it may hold their data points."""
     damage(first(home, "tombstones/*"))
     home.write("train.parquet", without(small_points(), subjects=["secret-person-001"]))
     held = kept(home)
@@ -278,7 +278,7 @@ def test_a_disk_that_cannot_be_read_is_reported(home: UserFolder, monkeypatch: p
         said = home.json(*words)
         assert (said.code, said.error["kind"]) == (5, "unavailable")
         assert "the store's file system failed" in said.error["message"]
-        assert said.error["remedy"] == "Check the disk"
+        assert said.error["remedy"] == "Check the disk."
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root")

@@ -58,7 +58,7 @@ def test_a_bucket_is_an_s3_store() -> None:
 @pytest.mark.parametrize("location", ["federation", "file:///federation", "memory:name"])
 def test_an_endpoint_needs_a_bucket(location: str) -> None:
     """An endpoint beside a store that is on no server is a mistake that is named."""
-    with pytest.raises(Invalid, match="an endpoint is the address of an S3 server.*leave 'endpoint' out"):
+    with pytest.raises(Invalid, match="an endpoint is the address of an S3 server.*Leave 'endpoint' out"):
         open_store(location, Path("/base"), "http://127.0.0.1:8333")
 
 
@@ -68,7 +68,7 @@ def test_a_profile_is_that_of_a_bucket() -> None:
     assert named == S3Store("bucket", "prefix", "http://127.0.0.1:8333", profile="north")
     assert named != open_store("s3://bucket/prefix", Path("/base"), "http://127.0.0.1:8333")
     for location in ("federation", "file:///federation", "memory:name"):
-        with pytest.raises(Invalid, match="a profile names credentials for an S3 server.*leave 'credentials' out"):
+        with pytest.raises(Invalid, match="a profile names credentials for an S3 server.*Leave 'credentials' out"):
             open_store(location, Path("/base"), profile="north")
 
 
@@ -87,9 +87,9 @@ def test_opening_makes_nothing(tmp_path: Path) -> None:
         ("s3://bucket/prefix?versionId=1", "a bucket and a prefix"),
         ("gs://bucket", "this kind of store is not known"),
         ("http://host/path", "this kind of store is not known"),
-        ("", "empty or no path"),
-        ("  ", "empty or no path"),
-        ("a\0b", "empty or no path"),
+        ("", "empty or not a path"),
+        ("  ", "empty or not a path"),
+        ("a\0b", "empty or not a path"),
         ("file://host/path", "absolute path on this machine"),
         ("file:relative", "absolute path on this machine"),
         ("file:///path?query", "absolute path on this machine"),
@@ -99,13 +99,13 @@ def test_opening_makes_nothing(tmp_path: Path) -> None:
     ],
 )
 def test_other_locations_are_refused(location: str, message: str) -> None:
-    """What is no folder on this machine is refused in words."""
+    """A location that is not a folder on this machine is refused with a clear error."""
     with pytest.raises(Invalid, match=message):
         open_store(location, Path("/base"))
 
 
 def test_a_file_is_refused(tmp_path: Path) -> None:
-    """A file, or a link that leads nowhere, is no store."""
+    """A file, or a dangling link, is not a store."""
     (tmp_path / "file").write_bytes(b"x")
     (tmp_path / "nowhere").symlink_to(tmp_path / "missing")
     for name in ("file", "nowhere"):

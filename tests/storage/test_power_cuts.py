@@ -1,4 +1,4 @@
-"""A power cut after system calls that failed: what was told as done is there, and what is there is consistent.
+"""A power cut after failed system calls: what was reported as done is there, and what is there is consistent.
 
 Each kind of object is written on a disk that forgets what was not synced, with every single call failing, and with
 pairs of calls: in ``make soak`` with every error and every pair, in ``make test`` with a spread of them.
@@ -48,7 +48,7 @@ class Kind:
     """Something that is written, as one process does it."""
 
     write: Callable[[Stores], None]
-    """Writes it, or goes on where another process stopped. Returns only when it is durable."""
+    """Writes it, or continues where another process stopped. Returns only when it is durable."""
     check: Callable[[Stores], None]
     """Fails unless it is there, whole."""
     prepare: Callable[[Stores], None] = lambda _: None
@@ -146,7 +146,7 @@ def _is_committed(stores: Stores) -> None:
     assert latest is not None
     assert latest.body == {"state": "mine"}
     assert ManifestRegister(stores.plain).floor() == latest.number
-    assert ManifestRegister(stores.plain).prune(latest.number) <= 1  # one that came back lies below the floor
+    assert ManifestRegister(stores.plain).prune(latest.number) <= 1  # one that came back is below the floor
     assert list(ManifestRegister(stores.plain).superseded()) == []
 
 
@@ -254,7 +254,7 @@ def _log(stores: Stores) -> None:
 
 
 def _is_logged(stores: Stores) -> None:
-    """Whoever knows the log as it was returned finds it again: nothing of it is missing to the next writer."""
+    """The log still continues the state that a writer once returned: the next writer misses no entry of it."""
     assert len(list(stores.plain.list("log/entries/"))) == 1
     assert len(list(stores.plain.list("log/checkpoint/"))) == 1
     assert len(list(stores.plain.list("control/signing/"))) == 1
@@ -337,8 +337,8 @@ def prepared(disk: ForgetfulDisk, kind: Kind) -> Stores:
     return stores
 
 
-def reported_done(kind: Kind, stores: Stores) -> bool:
-    """Let a process write; return whether it was told that this is done."""
+def told_done(kind: Kind, stores: Stores) -> bool:
+    """Let a process write; return whether the write reported success."""
     try:
         kind.write(stores)
     except SisaError:
@@ -347,8 +347,8 @@ def reported_done(kind: Kind, stores: Stores) -> bool:
 
 
 def judge(disk: ForgetfulDisk, kind: Kind, stores: Stores, faults: Iterable[Fault]) -> None:
-    """Let one process after another write, each with its faults, the last with none; cut the power where one is told
-    that it is done, and look.
+    """Let one process after another write, each with its faults, the last with none; cut the power when one of them
+    succeeds, and look.
     """
     for fault in (*faults, None):
         disk.restart(*([fault] if fault else []))
@@ -360,7 +360,7 @@ def judge(disk: ForgetfulDisk, kind: Kind, stores: Stores, faults: Iterable[Faul
             kind.check(stores)
             return
         kind.look(stores)
-    raise AssertionError("the last process, without a fault, was not told that it is done")
+    raise AssertionError("the last process, which had no fault, did not succeed")
 
 
 def calls_of(disk: ForgetfulDisk, kind: Kind) -> list[str]:
@@ -378,8 +378,8 @@ def syncs_of(disk: ForgetfulDisk, kind: Kind) -> list[int]:
 @pytest.mark.parametrize("name", KINDS)
 @pytest.mark.parametrize("code", CODES)
 def test_one_call_fails(disk: ForgetfulDisk, name: str, code: int) -> None:
-    """Whichever call fails: a process that is told that it is done finds its work after a power cut, at once or, where
-    it was not told so, in the next process, which saw the page cache.
+    """For every system call that fails: work that was reported as done is there after a power cut. If the first process
+    got an error, the next process, which sees the page cache, completes the work.
     """
     kind = KINDS[name]
     calls = range(1, len(calls_of(disk, kind)) + 1)

@@ -24,7 +24,7 @@ JSON = st.recursive(
 
 
 def forged(**fields: Json) -> bytes:
-    """A record whose digest is right, whatever its fields are."""
+    """A record with a correct digest and any fields."""
     return canonical_json({**fields, "sha256": digest_of(fields)})
 
 
@@ -92,8 +92,8 @@ def test_damage_is_corrupt(payload: bytes) -> None:
     ],
 )
 def test_a_newer_version_is_news(payload: bytes) -> None:
-    """A whole record of a newer version is not called damage: the reader is told to upgrade."""
-    with pytest.raises(Invalid, match=r"written by a newer version.*some/record.*upgrade"):
+    """An undamaged record of a newer version is not reported as damage: the error asks for an upgrade."""
+    with pytest.raises(Invalid, match=r"written by a newer version.*some/record.*Upgrade"):
         decode_record(payload, KEY, NAMES)
 
 

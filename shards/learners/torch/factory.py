@@ -41,7 +41,7 @@ def import_factory(path: str) -> Factory:
             )
             raise Invalid(
                 f"[model] factory {path!r}: {module_name!r} has no {name!r}",
-                f"It has: {', '.join(public[:12])}.",
+                f"Choose one of its names: {', '.join(public[:12])}." if public else "Name a module that defines it.",
             )
         target = getattr(target, name)
     if not callable(target):

@@ -34,20 +34,21 @@ _NAMED: Final = 5
 _START: Final = "import sys; sys.path[:] = {path!r}; from shards.learners.torch.rehearsal_process import main; main()"
 
 _OWN_RANDOMNESS: Final = (
-    "it uses a source of randomness that is not seeded, such as numpy.random.default_rng(), random.Random(),"
-    " os.urandom, the clock or threads: draw with torch, or with the module functions of random and numpy.random, which"
-    " are seeded for every epoch"
+    "Draw with torch, or with the module functions of random and numpy.random, which are seeded for every epoch. The"
+    " model probably uses a source of randomness that is not seeded, such as numpy.random.default_rng(),"
+    " random.Random(), os.urandom, the clock or threads."
 )
 _MODULE_STATE: Final = (
-    "a variable of its module or class keeps its value across checkpoints or constituents, such as a counter or a"
-    " random generator at the top of the file: keep it in a buffer (register_buffer), or draw with torch"
+    "Keep state in a buffer (register_buffer), and draw with torch. A variable of the model's module or class probably"
+    " keeps its value across checkpoints or constituents, such as a counter or a random generator at the top of the"
+    " file."
 )
 _PROCESS: Final = (
-    "it depends on how its process was started, such as on the order of a set of strings (the hash seed), or on random"
-    " numbers drawn while its module is imported: sort the names, and draw when the model is built"
+    "Sort the names, and draw when the model is built. The model probably depends on how its process was started, such"
+    " as on the order of a set of strings (the hash seed), or on random numbers drawn while its module is imported."
 )
 _REGISTER: Final = (
-    "Register each as a buffer (register_buffer), so that checkpoints include it; use local variables for the rest."
+    "Register each as a buffer (register_buffer), so that checkpoints include it. Use local variables for the rest."
 )
 
 
@@ -75,7 +76,7 @@ def rehearsed(
     if manifest.modules != tried:
         raise Invalid(
             f"[model] factory {factory!r}: its files have changed since a worker read them",
-            "Run the command again; restart a coordinator that was launched before.",
+            "Run the command again. If a coordinator was launched before, restart it.",
         )
     record: dict[str, Json] = {
         "format_version": _FORMAT,
@@ -145,7 +146,7 @@ def compare_rehearsals(factory: str, first: RehearsalResult, second: RehearsalRe
         raise Invalid(
             f"[model] factory {factory!r}: the model does not repeat itself: two processes loaded different modules:"
             f" {_some(names)}",
-            f"Probably {_PROCESS}.",
+            _PROCESS,
         )
     compared = (
         (first.straight, first.again, _OWN_RANDOMNESS),
@@ -159,7 +160,7 @@ def compare_rehearsals(factory: str, first: RehearsalResult, second: RehearsalRe
             raise Invalid(
                 f"[model] factory {factory!r}: the model does not repeat itself: two runs that did the same differ in"
                 f" {_some(names)}",
-                f"Probably {cause}.",
+                cause,
             )
 
 
@@ -168,13 +169,13 @@ def _refuse_failure(factory: str, first: Sequence[str], second: Sequence[str]) -
     if bool(first) != bool(second):
         raise Invalid(
             f"[model] factory {factory!r}: the model does not repeat itself: one of two processes failed with {fact}",
-            f"Probably {_PROCESS}; or {_MODULE_STATE}.",
+            f"{_PROCESS} If that is not the cause, there is another one. {_MODULE_STATE}",
         )
     if kind:
         raise Invalid(fact, remedy)
     raise Invalid(
         f"[model] factory {factory!r}: the model fails in training on made-up data with {fact}",
-        "Before real training, a model is tried on features between 0 and 1, and on zeros: accept them.",
+        "Make the model accept features between 0 and 1, and zeros: it is tried on them before real training.",
     )
 
 

@@ -77,7 +77,7 @@ def declared_files(folder: Path, names: Sequence[str]) -> dict[str, Path]:
         if not files or not files[0].is_file():
             raise Invalid(
                 f"[model] files: there is no file {name!r} beside the specification",
-                "Names are relative to the folder of sisa.toml; put the file, or a link to it, there.",
+                "Put the file, or a link to it, into the folder of sisa.toml: names are relative to it.",
                 folder=str(folder),
             )
         found |= {PurePosixPath(file.relative_to(folder)).as_posix(): file for file in files}

@@ -128,7 +128,7 @@ def test_a_batch_costs_no_more_than_its_requests_alone(state: FederationState) -
 def test_retraining_never_starts_after_the_earliest_due_date(
     state: FederationState, policy: BatchUntil, seconds: float, lead: float, steps: int
 ) -> None:
-    """Whatever the policy, the batch starts by the earliest due date; once begun it goes on at once."""
+    """Under every policy the batch starts by the earliest due date; once begun, it goes on without waiting."""
     settings = ErasureSettings(batch=policy, batch_window_seconds=seconds, lead_days=lead)
     start = retrain_start(state, settings)
     assert start is not None
@@ -275,7 +275,7 @@ def test_requests_join_a_retrain_that_has_begun() -> None:
 
 
 def test_shared_work_counts_in_full_and_other_work_not_at_all() -> None:
-    """A request pays for its shards from its own slice on, whoever else is there; never for others' shards."""
+    """A request pays for its own shards from its own slice on, regardless of other requests, and for no other shard."""
     state = erased(trained((4, 5), (3, 3)), place(0, 2))
     state = erased(state, place(0, 1), place(1, 2), request_id="er-2")
     done = learn_all(state)
@@ -294,7 +294,7 @@ def test_seconds_are_spent_even_where_epochs_are_not_known() -> None:
 
 
 def test_a_repeated_checkpoint_costs_nothing() -> None:
-    """What is told twice is spent once."""
+    """Work that is reported twice is counted once."""
     state = erased(trained((3, 3)), place(0, 1))
     event = CheckpointWritten(shard=ShardId(0), checkpoint=checkpoint_of(state.lineages(ShardId(0))[0]), at=AT)
     once = decide(state, event)[0]

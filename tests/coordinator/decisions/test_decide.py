@@ -207,7 +207,7 @@ def test_a_deeper_cut_while_retraining_withdraws_again() -> None:
 
 
 def test_a_superseded_checkpoint_changes_nothing() -> None:
-    """A worker that learned from points erased meanwhile, or tells a thing twice, is not heard (D5, D7)."""
+    """A report by a worker that learned from points erased meanwhile, or a repeated one, changes nothing (D5, D7)."""
     state = configured(federation((3, 3)))
     lineages = state.lineages(ShardId(0))
     old = CheckpointWritten(shard=ShardId(0), checkpoint=checkpoint_of(lineages[0]), at=AT)
@@ -262,7 +262,7 @@ def test_another_configuration_gives_up_everything() -> None:
 
 
 def test_the_same_data_again_changes_nothing() -> None:
-    """Slices of equal content keep their objects, whatever new ones were written."""
+    """Slices of equal content keep their objects, even if new ones were written."""
     state = trained((3, 3))
     same = {place(0, n + 1): replace(record, parts=()) for n, record in enumerate(state.shards[0].slices)}
     assert decide(state, Ingested(data=DATA, slices=same))[0] == state
@@ -282,7 +282,7 @@ def test_changed_data_cut_at_the_changed_slice() -> None:
 
 
 def test_another_width_cuts_everything() -> None:
-    """A checkpoint that has seen empty slices alone fits one width, whatever its lineage says: none is kept."""
+    """A checkpoint that has seen only empty slices fits one width, although its lineage names none: it is not kept."""
     state = trained((0, 3), (3, 3))
     wider = replace(DATA, layout=replace(DATA.layout, width=3, features=("x0", "x1", "x2")))
     after = decide(state, Ingested(data=wider, slices={place(0, 2): slice_of([900]), place(1, 1): slice_of([901])}))[0]

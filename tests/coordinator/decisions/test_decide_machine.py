@@ -64,7 +64,7 @@ _PLACES = sorted({_home(point) for point in range(_SHARDS * _SLICES)})
 
 
 class Decisions(RuleBasedStateMachine):
-    """A coordinator that hears whatever may happen; points are numbers, and each has its place."""
+    """A coordinator that receives every possible event; points are numbers, and each has its place."""
 
     state: FederationState
 
@@ -151,7 +151,7 @@ class Decisions(RuleBasedStateMachine):
         then=st.sampled_from(["", "", "", "hold", "extend", "cancel", "fail"]),
     )
     def accept(self, points: frozenset[int], held: str, inline: bool, then: str) -> None:
-        """A request arrives, now and then paused; told twice it is one request. Something may be asked for it."""
+        """A request arrives, sometimes paused; if it arrives twice, it is one request. An intervention may follow."""
         request_id = f"er-{len(self.named)}"
         self.named[request_id] = points
         request = replace(request_of(request_id), held=held)
@@ -218,7 +218,7 @@ class Decisions(RuleBasedStateMachine):
     @precondition(lambda self: self.named)
     @rule(data=st.data(), how=st.sampled_from(["hold", "release", "extend", "cancel", "fail"]))
     def intervene(self, data: st.DataObject, how: str) -> None:
-        """Something is asked for a request, whatever its stage: mostly one that is open."""
+        """An officer intervenes in a request at any stage, mostly in an open one."""
         ids = [each.request_id for each in self.state.requests if each.state.is_open] * 3
         request_id = data.draw(st.sampled_from([*ids, *self.named, "unheard-of"]))
         self.ask(how, request_id)
@@ -300,7 +300,7 @@ class Decisions(RuleBasedStateMachine):
     @precondition(lambda self: self.reported)
     @rule(data=st.data())
     def hear_again(self, data: st.DataObject) -> None:
-        """An old checkpoint is told of once more: neither an object in use nor a condemned one is taken."""
+        """An old checkpoint is reported again: neither an object in use nor a condemned one is taken."""
         event = data.draw(st.sampled_from(self.reported))
         if event.checkpoint.key in {*self.state.condemned, *self.state.referenced()}:
             assert decide(self.state, event)[0] == self.state
@@ -308,7 +308,7 @@ class Decisions(RuleBasedStateMachine):
     @precondition(lambda self: self.removals)
     @rule(data=st.data())
     def remove_again(self, data: st.DataObject) -> None:
-        """A removal carried out before is told of once more."""
+        """An earlier removal is reported again."""
         assert decide(self.state, data.draw(st.sampled_from(self.removals)))[0] == self.state
 
     @precondition(lambda self: any(shard.chain for shard in self.state.shards))

@@ -59,7 +59,7 @@ def test_what_is_owed_a_statement_stays() -> None:
 
 @given(st.lists(st.tuples(st.sampled_from([*OVER, RequestState.RETRAINING]), st.integers(0, 3)), max_size=40))
 def test_nothing_is_lost_by_leaving(drawn: list[tuple[RequestState, int]]) -> None:
-    """In whatever turns they come and go: each keeps its number, and all are counted once."""
+    """In any order of arrivals and ends, each request keeps its number, and all are counted once."""
     state, gone, bucket = holding(), dict[int, str](), (ref(),)
     for number, (kind, turns) in enumerate(drawn):
         cost = Cost(point_epochs=number, seconds=0.0)

@@ -57,7 +57,7 @@ def test_storage() -> None:
 
 @pytest.mark.parametrize(("requests", "warned"), [(14, False), (15, True), (40, True)])
 def test_gain_gone_is_reported_from_three_requests_a_shard(requests: int, warned: bool) -> None:
-    """From K = 3S on the operator is told that the gain is mostly gone, and how many shards would help."""
+    """From K = 3S on, the forecast says that the gain is mostly gone and how many shards would help."""
     warnings = make(requests=requests).warnings
     assert any("mostly gone" in warning for warning in warnings) == warned
     assert any(f"more than {requests // 3} shards" in warning for warning in warnings) == warned
@@ -77,7 +77,7 @@ def test_no_requests_cost_nothing() -> None:
 
 @given(st.integers(1, 50), st.integers(1, 50), st.integers(1, 300), st.integers(1, 64))
 def test_batch_is_bounded(shards: int, slices: int, requests: int, workers: int) -> None:
-    """A batch never costs more work than a full training, nor less than one erasure, whatever the partition."""
+    """For every partition, a batch costs at most the work of a full training and at least that of one erasure."""
     plan = make(shards=shards, slices=slices, requests=requests, workers=workers)
     assert plan.batch_speed_up >= 1
     assert plan.batch_fraction >= 1 / plan.erasure_speed_up - 1e-9

@@ -1,4 +1,4 @@
-"""Times on record: the newest one counts where a clock stands behind it."""
+"""Recorded times: when the clock is behind the newest of them, that one counts."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ STATE = FederationState(name="small", settings={}, key_digest=sha256(b""), shard
     ],
 )
 def test_every_time_on_record_counts(state: FederationState) -> None:
-    """Whatever was recorded last, the time does not fall behind it; a due date is no time on record."""
+    """The time never falls behind the last recorded one; a due date does not count as a recorded time."""
     late = datetime.fromisoformat(LATE)
     assert latest_time(state) == late
     assert steady(datetime(2026, 1, 15, tzinfo=UTC), state) == late

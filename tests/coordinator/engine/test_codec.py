@@ -148,7 +148,7 @@ def test_what_older_software_would_misread_it_refuses(event: Event) -> None:
 
 
 def test_what_format_3_had_no_word_for_is_of_format_4() -> None:
-    """So is an event of requests that leave the state, and one for which others were looked for that had left."""
+    """The same holds for an event of requests that leave the state, and for one that looked up earlier ones."""
     assert {encode_event(each)["format_version"] for each in LATEST} == {4}
     first = replace(LATEST[0], looked=0)
     assert "looked" not in encode_event(first)
@@ -187,7 +187,7 @@ def test_an_event_survives_the_journal(event: Event) -> None:
 
 
 def test_maps_by_placement_are_written_in_order() -> None:
-    """Equal events have equal bytes, in whatever order their maps were made."""
+    """Equal events have equal bytes, regardless of the order in which their maps were built."""
     backwards = dict(reversed(SLICES.items()))
     assert encode_event(Ingested(data=DATA, slices=backwards)) == encode_event(Ingested(data=DATA, slices=SLICES))
 
@@ -209,7 +209,7 @@ def _other(**changes: Any) -> Mapping[str, Any]:
     ],
 )
 def test_a_record_that_is_no_event_is_refused(record: Any) -> None:
-    """What is none of our events is never taken for one."""
+    """A record that is not an event of ours is refused."""
     with pytest.raises(Corrupt, match="a journal's record"):
         decode_event(record)
 

@@ -1,4 +1,4 @@
-"""Requests that ended long ago leave the state, and are what they were to whoever asks again (D4)."""
+"""Requests that ended long ago leave the state; asked for again by id, they are unchanged (D4)."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def test_an_id_that_ends_and_leaves_meanwhile_is_looked_for_again(
 def test_who_dies_before_the_buckets_are_recorded_leaves_nothing_over(
     small: Small, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Buckets that no event names are swept by the next writer, which writes them anew: nothing is lost or twice."""
+    """The next writer sweeps buckets that no event names and writes them again: nothing is lost or there twice."""
     record = Engine.record
 
     def dying(self: Engine, *events: Event, notice: Notice | None = None) -> None:

@@ -64,7 +64,7 @@ def test_nothing_committed_is_nothing_known(store: MemoryStore) -> None:
 
 @given(steps=st.lists(st.sampled_from(["record", "compact", "restart", "look"]), max_size=25))
 def test_it_knows_what_is_committed(steps: list[str]) -> None:
-    """Whatever is recorded, compacted or taken over by another writer in between, a look gives the state as it is."""
+    """A read returns the current state, even if a writer recorded, compacted or took over in between."""
     store, names = MemoryStore(f"following-{next(_STORES)}"), CountingNames()
     ledger, follower = Ledger.start(store, names, FRESH), Follower(store)
     for number, step in enumerate(steps):
@@ -93,7 +93,7 @@ def test_a_look_without_news_reads_two_objects(store: MemoryStore) -> None:
 
 
 def test_a_store_that_is_gone_confirms_nothing(store: MemoryStore) -> None:
-    """An empty store where a full one was, or an older copy of it, is no answer: nothing follows from what it lacks."""
+    """An empty store in place of a full one, or an older copy, is an error: nothing follows from what it lacks."""
     ledger, follower = Ledger.start(store, CountingNames(), FRESH), Follower(store)
     follower.look()
     kept = {info.key: store.get(info.key).payload for info in store.list("")}

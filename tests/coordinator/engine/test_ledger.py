@@ -100,13 +100,13 @@ def test_compacting_asks_first(store: MemoryStore) -> None:
 
 
 def test_a_second_writer_fences_the_first(store: MemoryStore) -> None:
-    """From the start of another writer on, the first one records nothing, whatever the other has done since (D3)."""
+    """Once another writer has started, the first one records nothing, regardless of what the other has done (D3)."""
     first = Ledger.start(store, CountingNames("first"), FRESH)
     first.record(accepted(1))
     second = Ledger.start(store, CountingNames("second"), FRESH)
     with pytest.raises(Fenced, match="another writer has taken over"):
         first.refuse_superseded()
-    with pytest.raises(Fenced, match="higher fencing token|slept through"):
+    with pytest.raises(Fenced, match="higher fencing token|paused while others appended"):
         first.record(accepted(2))
     second.record(accepted(3))
     with pytest.raises(Fenced, match="lost its place in the journal"):
@@ -260,7 +260,7 @@ def test_an_entry_of_newer_software_is_refused(store: MemoryStore) -> None:
 
 
 def test_an_entry_under_the_own_token_by_somebody_else_is_a_conflict(store: MemoryStore) -> None:
-    """Two writers under one token cannot be: whoever meets the other's entry stops."""
+    """Two writers never share a token: a writer that meets another one under its token stops."""
     ledger = Ledger.start(store, CountingNames(), FRESH)
     Journal(store).append([], after=read_ledger(store).position, token=ledger.token, nonce="other")
     with pytest.raises(Conflict, match="another entry has this number"):

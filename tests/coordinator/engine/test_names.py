@@ -143,7 +143,7 @@ def test_spelt_alike_is_not_unknown(federation: SmallFederation[HashState]) -> N
 
 
 def test_unknown_names_are_kept_as_digests(federation: SmallFederation[HashState]) -> None:
-    """Whoever repeats the request can be told which names were unknown; a few stand in the state, many in an object."""
+    """A repeated request returns which names were unknown; a few are kept in the state, many in an object."""
     for request_id, strangers in (("few", 3), ("many", 70)):
         names = [f"stranger-{n}" for n in range(strangers)]
         accept(federation, request_id, subjects=[*names, {"few": "noah", "many": "zoe"}[request_id]])
@@ -205,7 +205,7 @@ def _readmission(request_id: str, subjects: list[str]) -> tuple[Readmission, Dig
 
 
 def test_an_id_stands_for_one_demand(federation: SmallFederation[HashState]) -> None:
-    """An erasure's id is no readmission's, nor the other way round; another body is a conflict (D4)."""
+    """Erasures and readmissions share no ids; the same id with another body is a conflict (D4)."""
     accept(federation, "er-1", subjects=["noah"])
     ended(federation, "er-1")
     with pytest.raises(Conflict, match="used before"):
@@ -273,7 +273,7 @@ def test_nothing_found_is_stated(federation: SmallFederation[HashState]) -> None
 
 
 def test_what_is_not_yet_purged_is_stated(federation: SmallFederation[HashState]) -> None:
-    """Who asks for somebody whose data points were just taken out is not told that none is left in the store."""
+    """A refusal about a person whose data points were just taken out does not say that none is left in the store."""
     for request_id, subject in (("er-1", "noah"), ("er-2", "noah"), ("er-3", "zoe")):
         accept(federation, request_id, subjects=[subject])
     assert ended(federation, "er-2").state is RequestState.REFUSED

@@ -170,7 +170,7 @@ def test_people_let_back_while_the_source_is_read_come_with_the_next_reading(
 ) -> None:
     """A readmission in the middle of an ingest has the source read again, although it does not change.
 
-    So does one right after the ingest's first look at the state.
+    The same holds for a readmission right after the ingest has first read the state.
     """
     federation.erase(subjects=["s7"], request_id="er-1")
     new = [*POINTS, Point(id="new", subject="s7", label="a", features=(1.0, 2.0))]

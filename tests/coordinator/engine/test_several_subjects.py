@@ -63,7 +63,7 @@ def _found(
 
 
 def test_people_are_found_in_any_column(federation: SmallFederation[HashState]) -> None:
-    """Senders and recipients alike, in whatever slice; a point counts for the first demand, or for each where apart."""
+    """Senders and recipients, in any slice; a point counts for the first demand, or for each if they are separate."""
     everybody = ("mia", "bob", "eve", "ada", "nobody")
     assert _found(federation, *everybody) == [3, 1, 2, 2, 0]
     assert _found(federation, *everybody, apart=True) == [3, 3, 2, 3, 0]
@@ -82,7 +82,7 @@ def test_other_spellings_are_found_in_any_column(federation: SmallFederation[Has
 
 
 def test_a_spelling_that_only_shares_points_is_meant_as_well(federation: SmallFederation[HashState]) -> None:
-    """Whoever is spelt alike and has no point but one that is erased anyway is kept out like the others."""
+    """A subject with a similar spelling, whose only point is erased anyway, is kept out like the others."""
     federation.erase(subjects=[], ids=["m2", "m3"], request_id="er-0")
     demand = Demand(names=names_of(["mia"], []), include_similar=True)
     (removal,) = find_points(federation.store, federation.state, [demand])

@@ -67,8 +67,8 @@ def test_requests_that_keep_coming_wait_for_once(store: BusyStore) -> None:
     assert left_over(store, ledger.state) == []
 
 
-def test_another_process_that_writes_is_reported(store: BusyStore) -> None:
-    """Objects of somebody who knows no lock are an error with a remedy, not an endless loop."""
+def test_another_process_that_writes_is_reported_of(store: BusyStore) -> None:
+    """A writer that ignores the lock and keeps adding objects causes an error with a remedy, not an endless loop."""
     ledger = Ledger.start(store, CountingNames(), FRESH)
     store.turns.append(store.leave)
     with pytest.raises(Unavailable, match=r"keep appearing in the store while it is purged, 1 are left.* another pro"):

@@ -1,4 +1,4 @@
-"""The registrar: one receipt for a request, whatever crashes and whoever races."""
+"""The registrar: one receipt for a request, through every crash and race."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_a_receipt_is_issued_and_found(memory: MemoryStore) -> None:
 
 
 def test_a_receipt_stays_as_it_was_first_issued(memory: MemoryStore) -> None:
-    """Asking again, by the same or another registrar, with evidence gathered anew, gives the same receipt."""
+    """Issuing again, by the same or another registrar and with evidence gathered again, gives the same receipt."""
     one = registrar(memory)
     bundle = one.issue(evidence_of("first"))
     one.issue(evidence_of("second"))
@@ -163,7 +163,7 @@ def test_all_writes_were_crash_points(memory: MemoryStore) -> None:
 def test_crashes_at_every_write(
     memory: MemoryStore, when: str, error: type[BaseException], done: int, nth: int
 ) -> None:
-    """Whatever write fails or ends the process: issuing again ends in one receipt, one entry, and all of it sound."""
+    """Any write may fail or end the process: issuing again ends in one receipt and one entry, both sound."""
     before = [registrar(memory).issue(evidence_of(f"before-{number}")) for number in range(done)]
     store = FaultyStore(memory, (Fault(when=when, operation="write", nth=nth, error=error),))  # type: ignore[arg-type]
     handed_out: ReceiptBundle | None = None
@@ -191,7 +191,7 @@ def test_failing_reads_lose_nothing(memory: MemoryStore, nth: int) -> None:
 
 
 def test_another_error_passes_through(memory: MemoryStore) -> None:
-    """Errors of the store that are no answer about the write are not swallowed."""
+    """Errors of the store that do not concern the outcome of the write are raised."""
     store = FaultyStore(memory, (Fault(when="before", operation="write", prefix="receipts/", error=Fenced),))
     with pytest.raises(Fenced, match="planned fault"):
         registrar(store).issue(evidence_of("first"))
@@ -325,14 +325,14 @@ def test_every_flipped_byte_is_found(memory: MemoryStore) -> None:
 
 
 def test_what_is_broken_is_named(memory: MemoryStore) -> None:
-    """Swapped receipts, a receipt of another log, a missing receipt and a cut log are told apart."""
+    """Swapped receipts, a receipt of another log, a missing receipt and a cut log are distinguished."""
     one = registrar(memory)
     payloads = [one.issue(evidence_of(each)).to_bytes() for each in ("first", "second")]
     replaced(memory, name("first"), payloads[1])
     replaced(memory, name("second"), payloads[0])
     swapped = "it is the receipt of another request than its name says"
     assert sum(swapped in each for each in one.check_all().broken) == 2
-    with pytest.raises(Corrupt, match="the receipt under this request's name is another one's"):
+    with pytest.raises(Corrupt, match="the receipt under this request's name is another request's"):
         one.find("first")
     replaced(memory, name("second"), payloads[1])
     replaced(memory, name("first"), None)

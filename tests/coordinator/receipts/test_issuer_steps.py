@@ -66,7 +66,7 @@ def test_all_writes_of_a_batch_were_crash_points(memory: MemoryStore) -> None:
 @pytest.mark.parametrize("error", [Crash, OutcomeUnknown])
 @pytest.mark.parametrize("nth", range(1, BATCH_WRITES + 1))
 def test_a_batch_that_breaks_off(memory: MemoryStore, when: str, error: type[BaseException], nth: int) -> None:
-    """Whatever write of a batch fails or ends the process, repeating it gives the same bytes whoever does it."""
+    """Any write of a batch may fail or end the process: any registrar that repeats the batch gets the same bytes."""
     store = FaultyStore(memory, (Fault(when=when, operation="write", nth=nth, error=error),))  # type: ignore[arg-type]
     try:
         registrar(store).issue_all(BATCH)
@@ -109,7 +109,7 @@ def checked(store: ObjectStore, checkpoint: str | None) -> LogCheck:
 
 
 def test_new_keys_take_over(memory: MemoryStore) -> None:
-    """After a rotation new keys sign, old receipts and checkpoints verify, and the log goes on, at work or anew."""
+    """After a rotation new keys sign, old receipts and checkpoints verify, and all registrars continue the log."""
     at_work = registrar(memory)
     old = at_work.issue(evidence_of("old"))
     kept = checked(memory, None).checkpoint

@@ -85,7 +85,7 @@ def test_a_log_that_was_cut_back_shows(memory: MemoryStore, other: MemoryStore) 
 def test_a_witness_out_of_reach_stops_nothing(
     memory: MemoryStore, other: MemoryStore, operation: str, error: type[SisaError]
 ) -> None:
-    """Whatever the witness's store answers, the receipt is issued and the log checked; it is told, and made up for."""
+    """Any error of the witness's store is reported and later made up for; the receipt is issued and the log checked."""
     registrar(memory, other).issue(evidence_of("a"))
     faults = [Fault(when="before", operation=operation, error=error) for _ in range(70)]  # type: ignore[arg-type]
     witness, reported = FaultyStore(other, tuple(faults)), list[str]()
@@ -108,7 +108,7 @@ def test_a_crash_at_the_witness_loses_no_receipt(memory: MemoryStore, other: Mem
 
 
 def test_several_logs_share_a_witness(memory: MemoryStore, other: MemoryStore) -> None:
-    """Checkpoints lie under their log's name, so that one log's never stand for another's."""
+    """Checkpoints are stored under their log's name, so that those of two logs are never confused."""
     second = MemoryStore("witnessed-second")
     second.forget()
     registrar(memory, other).issue(evidence_of("a"))
@@ -131,7 +131,7 @@ def test_a_rotation_goes_on_under_the_same_witness(memory: MemoryStore, other: M
 
 
 def test_a_foreign_name_is_no_checkpoint(memory: MemoryStore, other: MemoryStore) -> None:
-    """What else lies in the witness's folder is passed over; a checkpoint that is none is a problem."""
+    """Foreign objects in the witness's folder are skipped; an invalid checkpoint is a problem."""
     registrar(memory, other).issue(evidence_of("a"))
     (info,) = other.list("witnessed/")
     folder = info.key.rpartition("/")[0]

@@ -56,7 +56,7 @@ def _text(said: CommandResult) -> str:
     ("changes", "texts"),
     [
         ({"model__factory": "no_such_module:net"}, ("'no_such_module:net'", "no module named 'no_such_module'")),
-        ({"model__factory": "bad_models:nett"}, ("'bad_models' has no 'nett'", "It has:", "normed")),
+        ({"model__factory": "bad_models:nett"}, ("'bad_models' has no 'nett'", "Choose one of its names:", "normed")),
         ({"model__factory": "bad_models:NUMBER"}, ("is not callable", "function or class")),
         ({"model__factory": "broken_models:net"}, ("importing 'broken_models' failed with ZeroDivisionError",)),
         ({"model__factory": "unreadable_models:net"}, ("importing 'unreadable_models' failed with SyntaxError",)),

@@ -88,5 +88,5 @@ def test_a_stream_on_a_disk_is_refused_before_it_is_read(tmp_path: Path) -> None
 def test_a_stream_behind_a_stream_is_refused(opens: Opens) -> None:
     """Two streams in one file are refused, because readers would see only the first one."""
     payload, _ = _stream(TABLE)
-    with pytest.raises(Invalid, match=r"more data after the end of the Arrow stream \[file=\S*a\.arrow\] Write each"):
+    with pytest.raises(Invalid, match=r"more data after the end of the Arrow stream \[file=\S*a\.arrow\]\. Write each"):
         _ids(opens(payload + payload))

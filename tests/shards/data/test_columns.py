@@ -136,7 +136,7 @@ def test_bad_labels_are_refused(values: list[object], kind: pa.DataType, expecte
 
 def test_a_column_that_is_not_the_label_is_not_printed() -> None:
     """With more than 20 unknown values the error assumes that the wrong column was named, and shows no value."""
-    with pytest.raises(Invalid, match=r"has 21 labels that \[data\] classes does not name: .*row=1\] Set") as raised:
+    with pytest.raises(Invalid, match=r"has 21 labels that \[data\] classes does not name: .*row=1\]\. Set") as raised:
         read_labels(_batch([f"secret-{number}" for number in range(21)]), "c", ("no", "yes"))
     assert "secret" not in str(raised.value)
 
@@ -235,7 +235,7 @@ def test_a_name_with_glob_characters_is_taken_literally_where_it_exists() -> Non
 def test_a_list_column_stands_alone(features: tuple[str, ...]) -> None:
     """A list column must hold all features: together with another feature column it is refused."""
     table = people(3).append_column("emb", [[[1.0, 2.0]] * 3])
-    with pytest.raises(Invalid, match=r"list column and other columns .*column=emb\] Name one list column, or col"):
+    with pytest.raises(Invalid, match=r"list column and other columns .*column=emb\]\. Name one list column, or col"):
         choose_columns(table_source(table), settings(features=features))
     assert choose_columns(table_source(table), settings(features=("emb",))).features == ("emb",)
 
@@ -246,18 +246,21 @@ def test_a_list_column_stands_alone(features: tuple[str, ...]) -> None:
 def test_lists_of_lists_are_refused_before_anything_is_read(kind: pa.DataType) -> None:
     """A column of images as rows is refused with a remedy, because it is not known how to flatten them."""
     table = people(3).append_column("image", pa.array([[[1], [2]]] * 3, kind))
-    with pytest.raises(Invalid, match=r"lists of lists.*column=image\] Write each data point as one list of numbers"):
+    with pytest.raises(Invalid, match=r"lists of lists.*column=image\]\. Write each data point as one list of numbers"):
         choose_columns(table_source(table), settings(features=("image",)))
 
 
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"id": "idd"}, r"there is no column 'idd' \[file=table\] Did you mean 'id'\?"),
+        ({"id": "idd"}, r"there is no column 'idd' \[file=table\]\. Did you mean 'id'\?"),
         ({"subject": "persn"}, r"there is no column 'persn' .*Did you mean 'person'\?"),
-        ({"label": "quite-else"}, r"there is no column 'quite-else' \[file=table\] Columns are 'id', 'person'"),
+        (
+            {"label": "quite-else"},
+            r"there is no column 'quite-else' \[file=table\]\. Choose one of its columns: 'id', 'person'",
+        ),
         ({"features": ("x0", "xx1")}, r"there is no column 'xx1' .*Did you mean 'x1'\?"),
-        ({"features": ("pixel*",)}, r"no column matches 'pixel\*' \[file=table\] Columns are"),
+        ({"features": ("pixel*",)}, r"no column matches 'pixel\*' \[file=table\]\. Choose one of its columns: "),
         ({"features": ("x*", "label")}, r"features names 'label', which is the id, subject or label column"),
     ],
 )

@@ -177,7 +177,7 @@ def test_other_forms_are_refused_by_name(payload: bytes, form: dict[str, str], e
 
 def test_text_that_is_called_compressed_is_named() -> None:
     """A file without a gzip header is distinguished from one that is cut off."""
-    with pytest.raises(Invalid, match=r"not compressed with gzip.*file=a\.csv\.gz\] Name it \.csv"):
+    with pytest.raises(Invalid, match=r"not compressed with gzip.*file=a\.csv\.gz\]\. Name it \.csv"):
         _read(HEADER.encode(), ending=".csv.gz")
 
 
@@ -191,7 +191,7 @@ def test_a_header_is_not_taken_for_another_format(header: str) -> None:
 def test_a_line_that_never_ends_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """An unclosed quote is refused before it fills the memory."""
     monkeypatch.setattr(shards.data.csv_text, "MOST_LINE_BYTES", 3 << 20)
-    with pytest.raises(Invalid, match=r"a line is longer than 3 MiB \[file=a\.csv\] Close the quote"):
+    with pytest.raises(Invalid, match=r"a line is longer than 3 MiB \[file=a\.csv\]\. Close the quote"):
         _read(HEADER.encode() + b'1,"a,b,2\n' + b"2,a,b,2\n" * (1 << 20))
 
 

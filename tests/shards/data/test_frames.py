@@ -80,7 +80,7 @@ def test_views_and_dictionaries_become_plain_for_messages() -> None:
 @pytest.mark.parametrize("data", [3, {"a": [1]}, object()])
 def test_other_objects_are_refused(data: object) -> None:
     """The error names the type and the accepted ones, never a value."""
-    with pytest.raises(Invalid, match=r"builtins\.\w+ is not a table pass a pandas or polars frame"):
+    with pytest.raises(Invalid, match=r"builtins\.\w+ is not a table\. Pass a pandas or polars frame"):
         table_of(data)
 
 

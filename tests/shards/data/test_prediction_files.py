@@ -108,10 +108,10 @@ def test_a_failure_leaves_the_old_file(tmp_path: Path) -> None:
 
 def test_bad_targets_are_refused_beforehand(tmp_path: Path) -> None:
     """An unknown ending, a missing folder and a clash of column names are refused."""
-    with pytest.raises(Invalid, match=r"the ending is unknown Use \.parquet, \.arrow or \.csv"):
+    with pytest.raises(Invalid, match=r"the ending is unknown\. Use \.parquet, \.arrow or \.csv"):
         check_ending(tmp_path / "out.xlsx")
-    with pytest.raises(Invalid, match=r"the folder does not exist \[folder=.*none\] Create it"):
+    with pytest.raises(Invalid, match=r"the folder does not exist \[folder=.*none\]\. Create it"):
         check_ending(tmp_path / "none" / "out.csv")
-    with pytest.raises(Invalid, match=r"same name as a column of predictions \[column=prediction\] Rename"):
+    with pytest.raises(Invalid, match=r"same name as a column of predictions \[column=prediction\]\. Rename"):
         write_predictions(tmp_path / "out.csv", _answers(1), CLASSES, "prediction")
     check_ending(tmp_path / "out.csv")

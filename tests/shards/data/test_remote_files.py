@@ -156,7 +156,10 @@ def test_the_stores_own_files_are_not_data(bucket: DataBucket, tmp_path: Path) -
         ("s3://bucket/notes", r"the folder holds no data file: s3://bucket/notes"),
         ("s3://bucket/notes/a.txt", r"ending is not a known format \[file=s3://bucket/notes/a\.txt\]"),
         ("s3://bucket/data/zero.csv", r"the file is empty \(0 bytes\) \[file=s3://bucket/data/zero\.csv\]"),
-        ("s3:/bucket/a.csv", r"data on S3 are named by bucket and name \[data=s3:/bucket/a\.csv\] write 's3://bucket"),
+        (
+            "s3:/bucket/a.csv",
+            r"data on S3 are named by bucket and name \[data=s3:/bucket/a\.csv\]\. Write 's3://bucket",
+        ),
         ("s3:///a.csv", r"data on S3 are named by bucket and name"),
     ],
 )
@@ -195,7 +198,7 @@ def test_a_file_that_changes_while_it_is_read_is_refused(
     del bucket.contents["a" + ending]
     if change == "replaced":
         bucket.contents["a" + ending] = write(people(41), tmp_path / f"b{ending}").read_bytes()
-    with pytest.raises(Conflict, match=r"the file was replaced or deleted while it was read.*Run the command again"):
+    with pytest.raises(Conflict, match=r"the file was replaced or deleted while it was read.*run the command again"):
         _read(source)
 
 

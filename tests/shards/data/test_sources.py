@@ -111,7 +111,7 @@ def test_folders_to_be_left_out_are_skipped(tmp_path: Path, location: str) -> No
 @pytest.mark.parametrize(
     ("location", "expected"),
     [
-        ("store/b.parquet", r"a store's own files are not data: store/b\.parquet Name data outside"),
+        ("store/b.parquet", r"a store's own files are not data: store/b\.parquet\. Name data outside"),
         ("data/../store", r"a store's own files are not data"),
         ("link.parquet", r"a store's own files are not data"),
         ("store/*.parquet", r"no file matches: store/\*\.parquet"),
@@ -180,7 +180,7 @@ def test_inventory_names_size_and_digest(tmp_path: Path) -> None:
         ("none.parquet", r"there is no such file or folder: none\.parquet.*Set \[data\] train"),
         ("*.pq", r"no file matches: \*\.pq"),
         ("empty", r"the folder holds no data file: empty"),
-        ("notes.txt", r"ending is not a known format \[file=notes\.txt\] Known are \.parquet"),
+        ("notes.txt", r"ending is not a known format \[file=notes\.txt\]\. Use one of the known formats: \.parquet"),
         ("zero.parquet", r"the file is empty \(0 bytes\) \[file=zero\.parquet\]"),
         ("gs://bucket/key", r"gs:// is not supported for data.*local folder"),
     ],

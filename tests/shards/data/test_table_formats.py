@@ -60,7 +60,7 @@ def test_a_table_is_refused_by_its_format(
     put("tables/other/a.parquet", parquet)
     assert opens(way).files
     put(LOGS[format_name], b"{}")
-    with pytest.raises(Invalid, match=rf"belong to an? {format_name} table.*table=\S*tables/t\] Export the table's"):
+    with pytest.raises(Invalid, match=rf"belong to an? {format_name} table.*table=\S*tables/t\]\. Export the table's"):
         opens(way)
     assert opens("tables/other").files
 

@@ -66,7 +66,7 @@ def _linked(folder: Path) -> Path:
 @pytest.mark.parametrize("how", READS)
 def test_what_is_not_declared_is_not_read(confinement: Confinement, tmp_path: Path, how: str) -> None:
     """No way of opening a file circumvents the confinement."""
-    with pytest.raises(Invalid, match="which is not declared name it|not declared put it"), confinement.active():
+    with pytest.raises(Invalid, match=r"which is not declared\. Name it|not declared\. Put it"), confinement.active():
         READS[how](tmp_path / "folder")
 
 
@@ -83,10 +83,10 @@ def test_the_remedy_names_the_file_as_it_is_to_be_declared(confinement: Confinem
     """A file beside the specification is named as it should be declared; another file must first be put there."""
     with pytest.raises(Invalid, match="reads .*/folder/more.pt, which is not declared") as caught, confinement.active():
         Path("more.pt").read_bytes()  # as if the model ran in the specification's folder
-    assert caught.value.remedy == 'name it in [model] files = ["more.pt"]'
+    assert caught.value.remedy == 'Name it in [model] files = ["more.pt"].'
     with pytest.raises(Invalid, match="reads .*elsewhere.txt, which is not") as caught, confinement.active():
         (tmp_path / "elsewhere.txt").read_bytes()
-    assert caught.value.remedy.startswith(f"put it, or a link to it, into the folder {tmp_path / 'folder'}, and name")
+    assert caught.value.remedy.startswith(f"Put it, or a link to it, into the folder {tmp_path / 'folder'}, and name")
 
 
 CONNECTIONS: dict[str, Callable[[], object]] = {
@@ -102,7 +102,10 @@ CONNECTIONS: dict[str, Callable[[], object]] = {
 @pytest.mark.parametrize("how", CONNECTIONS)
 def test_nothing_is_fetched(confinement: Confinement, how: str) -> None:
     """A model must not depend on the network, whose content may change."""
-    with pytest.raises(Invalid, match="the model opens a network connection put what it fetches"), confinement.active():
+    with (
+        pytest.raises(Invalid, match=r"the model opens a network connection\. Put what it fetches"),
+        confinement.active(),
+    ):
         CONNECTIONS[how]()
 
 

@@ -170,7 +170,7 @@ def test_only_what_was_rehearsed_is_imported(tmp_path: Path, modules: UserModule
         importlib.import_module("odd_net")
     with (
         pytest.raises(
-            Invalid, match="imports the module 'odd_late', which was not needed when it was rehearsed import"
+            Invalid, match=r"imports the module 'odd_late', which was not needed when it was rehearsed\. Import"
         ),
         confinement.active(),
         suppress(Exception),

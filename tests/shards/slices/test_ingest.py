@@ -166,7 +166,8 @@ def test_duplicate_ids_are_located(tmp_path: Path, buffer_bytes: int) -> None:
     write(first, tmp_path / "data" / "a.parquet")
     write(replaced(second, "id", ids), tmp_path / "data" / "b.parquet")
     store = fresh_store()
-    expected = r"same id \[column=id file=data/a\.parquet row=14 other_file=data/b\.parquet other_row=5\] Ids must be"
+    place = r"\[column=id file=data/a\.parquet row=14 other_file=data/b\.parquet other_row=5\]"
+    expected = rf"same id {place}\. Leave one of them out, .*: ids must be unique"
     with pytest.raises(Invalid, match=expected) as raised:
         ingest_file(tmp_path / "data", store=store, buffer_bytes=buffer_bytes)
     assert "point-13" not in str(raised.value)
@@ -240,14 +241,14 @@ def test_a_lost_write_is_an_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize("ending", [".parquet", ".csv"])
 def test_a_source_without_points_is_refused(tmp_path: Path, ending: str) -> None:
     """A source without data points is refused by name."""
-    with pytest.raises(Invalid, match=r"the data set has no data points \[source=.*\] Set \[data\] train"):
+    with pytest.raises(Invalid, match=r"the data set has no data points \[source=.*\]\. Set \[data\] train"):
         ingest_file(write(people(0), tmp_path / f"a{ending}"))
 
 
 def test_scale_must_fit_the_features(tmp_path: Path) -> None:
     """A list of constants whose length is not the number of features is refused before anything is written."""
     store = fresh_store()
-    with pytest.raises(Invalid, match=r"scale has 2 constants for 4 features Give one for all"):
+    with pytest.raises(Invalid, match=r"scale has 2 constants for 4 features\. Give one for all"):
         ingest_file(write(people(9), tmp_path / "a.parquet"), settings(scale=(1.0, 2.0)), store=store)
     assert list(store.list("")) == []
     check_scale((1.0,) * 4, 4)

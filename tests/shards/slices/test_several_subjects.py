@@ -290,7 +290,7 @@ def test_the_first_column_must_name_somebody(tmp_path: Path) -> None:
 
 def test_a_column_that_is_not_there_is_named(tmp_path: Path) -> None:
     """A further subject's column must be in every file."""
-    with pytest.raises(Invalid, match=r"there is no column 'recip' \[file=a\.parquet\] Did you mean 'recipient'"):
+    with pytest.raises(Invalid, match=r"there is no column 'recip' \[file=a\.parquet\]\. Did you mean 'recipient'"):
         ingest_file(write(messages(9), tmp_path / "a.parquet"), settings(subject=("person", "recip")))
 
 

@@ -338,8 +338,8 @@ def test_a_put_of_a_key_deleted_meanwhile_comes_after_it() -> None:
 
 
 def test_a_put_whose_key_another_took_is_in_doubt() -> None:
-    """Where a sleeper's data key was purged and another process entered one of its own, the sleeper says that it does
-    not know, and whoever reads is told, never given something else.
+    """A process pauses; meanwhile its data key is purged and another process adds a key of its own. The paused process
+    then reports that the outcome is unknown, and a reader gets an error, never other bytes.
     """
 
     def meanwhile(store: SealedStore) -> None:
@@ -347,7 +347,7 @@ def test_a_put_whose_key_another_took_is_in_doubt() -> None:
         Keyrings(store.inner, "keyrings").enter("0001", NEW, fresh_key())
 
     with sleeper("/new", meanwhile) as (world, store):
-        with pytest.raises(OutcomeUnknown, match=r"read it, then decide|whether its key is still there"):
+        with pytest.raises(OutcomeUnknown, match=r"Read the object, then decide|whether its key is still there"):
             store.put_if_absent(NEW, b"new")
         with pytest.raises(Exception, match=f"not what was written.*{NEW}"):
             world.process().get(NEW)
@@ -372,7 +372,7 @@ class SlowReader(MemoryStore):
 
 @pytest.mark.parametrize("at", ["/ring", "/kek-", "/two"])
 def test_a_reader_follows_a_rotation(at: str) -> None:
-    """A process that slept between ring, key-encryption key and object, while the ring was made anew, reads on."""
+    """A process that pauses between ring, key-encryption key and object, while the ring is recreated, reads on."""
     world = World("beside")
     store = world.fill()
     slow = SlowReader(world.objects.name, at, lambda: store.delete(ONE))

@@ -74,7 +74,7 @@ def alter(store: MemoryStore, key: ObjectKey, payload: bytes) -> None:
     "payload", [MARKER, MARKER * 10_000, b"\0" * 5_000 + MARKER, secrets.token_bytes(999) + MARKER]
 )
 def test_no_byte_of_a_payload_is_stored_plain(tmp_path: Path, payload: bytes) -> None:
-    """Whatever the payload, compressible or not, no 8 bytes of it that mean anything lie in any file of the store."""
+    """For any payload, compressible or not: no 8 bytes of it that mean anything are in any file of the store."""
     store = SealedStore(LocalStore(str(tmp_path)))
     store.put_if_match(A, payload, store.put_if_absent(A, payload))
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
@@ -256,7 +256,7 @@ def test_swapped_objects_are_detected(memory: RecordingStore) -> None:
 
 
 def test_an_older_content_of_an_object_opens(memory: RecordingStore) -> None:
-    """What it does not do: an older content of the same object, put back while its key lives, is not told apart."""
+    """A known limit: an older content of the same object that is put back while its key exists is not recognised."""
     store = SealedStore(memory)
     tag = store.put_if_absent(A, b"first")
     older = memory.get(A).payload
@@ -343,7 +343,7 @@ def test_a_wrong_place_for_keys_is_refused(memory: RecordingStore, apart: Record
     wrong = (SealedStore(memory), SealedStore(memory, other), SealedStore(beside, apart))
     for store in wrong:
         for attempt in (lambda: store.get(A), lambda: store.put_if_absent(A, b"x"), lambda: store.delete(A)):  # noqa: B023
-            with pytest.raises(Conflict, match="this is not where the store's keys are.*set 'keys'"):
+            with pytest.raises(Conflict, match="this is not where the store's keys are.*Set 'keys'"):
                 attempt()
     other.forget()
     beside.forget()
@@ -389,7 +389,7 @@ def test_a_refused_creation_keeps_the_winner(memory: RecordingStore) -> None:
 
 
 def test_keys_outside_the_grammar_make_no_ring(memory: RecordingStore) -> None:
-    """A name that is no key reaches neither the ring nor the store."""
+    """A name that is not a valid key reaches neither the ring nor the store."""
     store = SealedStore(memory)
     for text in ("shards/", "shards//a", "shards/0001/Über", "shards/../a"):
         with pytest.raises(Invalid, match="an object key has segments"):

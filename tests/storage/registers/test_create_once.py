@@ -1,4 +1,4 @@
-"""Creating an object once, whatever the store says about the attempt."""
+"""An object is created once, for every answer that the store may give to the attempt."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_an_unknown_outcome_is_looked_up(store: ObjectStore, when: str, times: i
 
 
 def test_it_ends(store: ObjectStore) -> None:
-    """After 64 unknown outcomes the caller is told; other errors pass at once."""
+    """After 64 unknown outcomes the caller gets an error; other errors are raised at once."""
     faults = tuple(Fault(when="before", operation="put_if_absent", nth=nth) for nth in range(1, 65))
     with pytest.raises(OutcomeUnknown, match=r"does not say whether the object was created \[key=folder/object\]"):
         create_or_read(FaultyStore(store, faults), KEY, b"mine")

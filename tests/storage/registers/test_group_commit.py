@@ -146,7 +146,7 @@ def test_the_leader_is_one_of_its_batch() -> None:
 
 @pytest.mark.parametrize("error", [OutcomeUnknown("the fact"), Fenced("the fact"), Crash(), KeyboardInterrupt()])
 def test_a_failure_is_everyones_in_the_batch(error: BaseException) -> None:
-    """What perform raises, every submitter of that batch raises, whatever it is; the batches around it succeed."""
+    """An exception of any kind from perform reaches every submitter of that batch; the batches around it succeed."""
 
     def answer(items: list[int]) -> list[str]:
         if 1 in items:
@@ -162,7 +162,7 @@ def test_a_failure_is_everyones_in_the_batch(error: BaseException) -> None:
 
 @pytest.mark.parametrize("count", [0, 1, 3])
 def test_another_number_of_results_is_a_bug(count: int) -> None:
-    """Results that are not one for each item are no one's: every submitter of the batch is told."""
+    """When perform returns more or fewer results than items, every submitter of the batch gets an error."""
     stage = Stage(answer=lambda items: ["done"] * (count if len(items) == 2 else 1))
     with stage.crowd(3) as futures:
         pass
@@ -281,7 +281,7 @@ def test_many_threads_many_items() -> None:
 
 def test_a_journal_under_a_group_commit_holds_all_in_order(store: ObjectStore) -> None:
     """16 threads share the entries of one journal: each record is there once, in the entry and at the index that its
-    submitter was told.
+    submitter got back.
     """
     journal, place = Journal(store), START
 

@@ -1,4 +1,4 @@
-"""The journal: one line of entries, each durable once, whoever writes and whatever fails."""
+"""The journal: one sequence of entries, each stored durably and once, with several writers and any failure."""
 
 from __future__ import annotations
 
@@ -144,7 +144,9 @@ def test_another_entry_is_a_conflict(store: ObjectStore) -> None:
     """A number that an entry of an equal or lower token has is a conflict, and stays as it is."""
     places = written(store, 2, token=3)
     for token in (3, 4):
-        with pytest.raises(Conflict, match=r"another entry has this number \[number=2\]\. Read the journal on"):
+        with pytest.raises(
+            Conflict, match=r"another entry has this number \[number=2\]\. Read the entries that follow"
+        ):
             Journal(store).append(["other"], after=places[1], token=token, nonce="other")
     assert Journal(store).read(places[1])[0].records == ({"n": 2},)
 
@@ -236,7 +238,7 @@ def test_a_put_in_doubt_is_resolved(store: ObjectStore, when: Literal["before", 
 
 
 def test_a_false_refusal_is_recognised_as_success(store: ObjectStore) -> None:
-    """A client that retries by itself reports its own success as 'exists'; the nonce tells the truth."""
+    """A client that retries by itself reports its own success as 'exists'; the nonce proves it its own."""
 
     class Retrying(FaultyStore):
         def put_if_absent(self, key: ObjectKey, payload: bytes) -> VersionTag:
@@ -263,7 +265,7 @@ def test_endless_doubt_is_unknown(store: ObjectStore) -> None:
 
 @pytest.mark.parametrize("error", [Unavailable, StoreFull])
 def test_an_absent_store_is_reported(store: ObjectStore, error: type[SisaError]) -> None:
-    """A store that is away or full from the start is told as such: nothing was written, and it can be repeated."""
+    """A store that is away or full from the start is reported as such: nothing was written, and it can be repeated."""
     faulty = FaultyStore(store, (Fault(when="before", operation="put_if_absent", error=error),))
     with pytest.raises(error, match=r"planned fault \[when=before\]"):
         Journal(faulty).append([], after=START, token=1, nonce="n")
@@ -295,7 +297,7 @@ def test_a_store_that_goes_away_after_a_put_leaves_doubt(
     believe that nothing was written.
     """
     faulty = FaultyStore(store, (*put, then))
-    with pytest.raises(OutcomeUnknown, match=r"does not say whether.*number=1.*repeat") as caught:
+    with pytest.raises(OutcomeUnknown, match=r"does not say whether.*number=1.*Repeat") as caught:
         Journal(faulty).append(["mine"], after=START, token=1, nonce="mine")
     assert isinstance(caught.value.__cause__, then.error)
     assert Journal(faulty).append(["mine"], after=START, token=1, nonce="mine").number == 1
@@ -354,8 +356,8 @@ def _prune(journal: Journal, through: int) -> None:
 
 
 def test_a_crash_at_any_operation_loses_nothing(store: ObjectStore) -> None:
-    """A writer that dies before or after any operation: what it was told is durable stays, and the next one goes on
-    from the end with a higher token.
+    """A writer dies before or after any operation: every entry that was acknowledged to it stays, and the next writer
+    continues from the end with a higher token.
     """
     place, acknowledged = START, 0
     for token, (when, nth) in enumerate(((when, nth) for when in ("before", "after") for nth in range(1, 9)), start=1):

@@ -1,4 +1,4 @@
-"""Truncation: the floor under pruned entries, readers beside a pruner, and writers that slept through it."""
+"""Truncation: the floor under pruned entries, readers beside a pruner, and writers that were paused meanwhile."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.storage.registers.filled import entry_key, overwrite, written
 
 @dataclass(slots=True)
 class Disturbed(FaultyStore):
-    """A store where something happens just before the ``nth`` operation, whatever it is; then no more."""
+    """A store in which something happens once, just before the ``nth`` operation of any kind."""
 
     nth: int = 0
     disturb: Callable[[], object] = field(default=lambda: None)
@@ -44,7 +44,7 @@ class Disturbed(FaultyStore):
 
 
 def outcome(store: ObjectStore, after: Position) -> tuple[list[str], int | None]:
-    """The nonces of the entries that a reader gets, or the floor that it is told."""
+    """The nonces of the entries that a reader gets, or the floor that the error names."""
     try:
         return [entry.nonce for entry in Journal(store).read(after)], None
     except JournalTruncated as error:
@@ -72,7 +72,7 @@ def test_the_floor_never_falls(store: ObjectStore) -> None:
 
 
 def test_a_journal_may_be_pruned_to_its_end(store: ObjectStore) -> None:
-    """A journal without entries goes on under the next number, not anew."""
+    """A journal whose entries are all pruned continues with the next number, not with the first."""
     places = written(store, 3)
     assert Journal(store).prune(3) == 3
     assert list(store.list("journal/")) == []
@@ -118,7 +118,7 @@ def test_a_floor_in_doubt_is_read_again(store: ObjectStore, when: Literal["befor
 
 
 def test_a_floor_that_cannot_be_raised_is_reported(store: ObjectStore) -> None:
-    """Where every put of the floor is in doubt nothing is deleted, and the caller is told."""
+    """When the outcome of every put of the floor is unknown, nothing is deleted and the caller gets an error."""
     faulty = FaultyStore(store)
     written(faulty, 3)
     faulty.plan(*(Fault(when="before", operation="put_if_absent", nth=nth) for nth in range(1, 200)))
@@ -130,8 +130,8 @@ def test_a_floor_that_cannot_be_raised_is_reported(store: ObjectStore) -> None:
 # ------------------------------------------------------------------------------------------------------------ readers
 
 
-def test_pruned_entries_are_distinguished_from_lost_ones(store: ObjectStore) -> None:
-    """Who asks for entries that were pruned is sent to the manifest; who knows the place behind them reads on."""
+def test_pruned_entries_are_reported_apart_from_lost_ones(store: ObjectStore) -> None:
+    """A reader that asks for pruned entries is referred to the manifest; one that knows a later position reads on."""
     places = written(store, 5)
     Journal(store).prune(3)
     for place in places[:3]:
@@ -147,7 +147,7 @@ def test_pruned_entries_are_distinguished_from_lost_ones(store: ObjectStore) -> 
 
 
 def test_a_truncation_is_a_conflict() -> None:
-    """Who handles conflicts, by reading again and deciding, handles a truncation."""
+    """A caller that handles conflicts by reading again also handles a truncation."""
     assert issubclass(JournalTruncated, Conflict)
 
 
@@ -169,8 +169,8 @@ def test_a_half_done_prune_is_a_truncation(store: ObjectStore) -> None:
 @pytest.mark.parametrize("nth", range(1, 12))
 @pytest.mark.parametrize(("place", "through"), [(0, 1), (0, 6), (2, 3), (2, 6), (3, 3), (3, 6)])
 def test_a_reader_beside_a_pruner_is_never_misled(store: ObjectStore, nth: int, place: int, through: int) -> None:
-    """Wherever in a reading entries are pruned, the reader gets all entries, or is told of the truncation: never a
-    part of them, never an alarm.
+    """Entries are pruned at any step of a read: the reader gets all entries or an error about the truncation, never a
+    part of them, never a report of damage.
     """
     places = written(store, 6)
     read, floor = outcome(Disturbed(store, nth=nth, disturb=lambda: Journal(store).prune(through)), places[place])
@@ -232,12 +232,12 @@ NAPS = [(count, entries, pruned) for count in (0, 1, 3) for entries in (1, 2, 4)
 
 @pytest.mark.parametrize(("count", "entries", "pruned"), NAPS)
 def test_a_writer_that_slept_is_fenced(store: ObjectStore, count: int, entries: int, pruned: int) -> None:
-    """A writer paused before its put, however much was appended and pruned meanwhile: it is told to stop, and what it
-    wrote is read by no one.
+    """A writer pauses before its put while any number of entries are appended and pruned: it is fenced, and nobody
+    reads what it wrote.
     """
     start = written(store, count)[-1]
     nap = Nap(store=store, start=start, entries=entries, through=count + pruned)
-    match = r"slept through other entries.*start it again" if pruned else r"higher fencing token has appended"
+    match = r"paused while others appended.*start it again" if pruned else r"higher fencing token has appended"
     with pytest.raises(Fenced, match=match):
         Journal(Disturbed(store, nth=1, disturb=nap)).append(["late"], after=start, token=1, nonce="late")
     assert Journal(store).floor() == (count + pruned + 1 if count + pruned else 0)
@@ -251,12 +251,12 @@ def test_a_writer_that_slept_is_fenced(store: ObjectStore, count: int, entries: 
 
 
 def test_there_are_enough_zombies() -> None:
-    """At least twenty of them slept through a truncation or a takeover."""
+    """At least twenty of them were paused during a truncation or a takeover."""
     assert len(NAPS) >= 20
 
 
 def test_a_writer_that_slept_after_its_put_is_fenced_and_heard(store: ObjectStore) -> None:
-    """An entry that landed in time is read by the new writer; the old one, which cannot know, is told to stop."""
+    """The new writer reads an entry that landed in time; the old writer, which cannot know this, is fenced."""
     start = written(store, 2)[-1]
     heard: list[str] = []
 
@@ -271,7 +271,7 @@ def test_a_writer_that_slept_after_its_put_is_fenced_and_heard(store: ObjectStor
 
 
 def test_a_writer_that_repeats_after_a_truncation_is_fenced(store: ObjectStore) -> None:
-    """An append repeated after its entry was pruned cannot know that it had landed: it is not told that it has now."""
+    """An append that is repeated after its entry was pruned fails: it must not report that the entry landed now."""
     places = written(store, 3)
     Journal(store).prune(2)
     for _ in range(2):
@@ -282,14 +282,14 @@ def test_a_writer_that_repeats_after_a_truncation_is_fenced(store: ObjectStore) 
 
 @pytest.mark.parametrize("nth", range(1, 9))
 def test_a_reader_never_reads_a_sleepers_entry(store: ObjectStore, nth: int) -> None:
-    """Wherever in a reading everything is pruned and a sleeper puts its entry into the gap, the reader gets what was
-    there, or is told of the truncation.
+    """At any step of a read everything is pruned, and a paused writer puts its entry into the gap: the reader gets the
+    entries that were there, or an error about the truncation.
     """
     places = written(store, 3)
 
     def prune_and_wake() -> None:
         Journal(store).prune(3)
-        with pytest.raises(Fenced, match="slept through"):
+        with pytest.raises(Fenced, match="paused while others appended"):
             Journal(store).append(["late"], after=places[1], token=1, nonce="late")
 
     read, floor = outcome(Disturbed(store, nth=nth, disturb=prune_and_wake), places[1])
@@ -300,7 +300,7 @@ def test_a_sleepers_entry_cannot_pass_for_the_one_read_up_to(store: ObjectStore)
     """An entry put below the floor, where a reader's place is, is not compared with that place: it means nothing."""
     places = written(store, 3)
     Journal(store).prune(3)
-    with pytest.raises(Fenced, match="slept through"):
+    with pytest.raises(Fenced, match="paused while others appended"):
         Journal(store).append(["late"], after=places[2], token=1, nonce="late")
     assert Journal(store).read(places[3]) == ()
     overwrite(store, entry_key(3), b"damaged")

@@ -105,7 +105,7 @@ def test_every_truncation_swap_and_insertion_is_detected() -> None:
     ],
 )
 def test_a_field_of_another_type_is_detected(field: str, value: object) -> None:
-    """A sealed record whose field has another type is no entry."""
+    """A sealed record whose field has the wrong type is not an entry."""
     fields = {"number": 1, "token": 1, "nonce": "n", "previous": START.digest, "records": (), field: value}
     payload = JournalEntry(**fields).to_bytes()  # type: ignore[arg-type]
     with pytest.raises(Corrupt, match=f"not what its key and format say.*journal/0.*field={field}"):
@@ -113,13 +113,13 @@ def test_a_field_of_another_type_is_detected(field: str, value: object) -> None:
 
 
 def test_a_newer_form_is_not_damage(store: ObjectStore) -> None:
-    """A whole entry of a later version asks for an upgrade, by whoever reads it."""
+    """Every reader of an undamaged entry of a later version asks for an upgrade."""
     record = json.loads(ENTRY.to_bytes())
     del record["sha256"]
     record["format_version"] = 2
     newer = json.dumps({**record, "sha256": digest_of(record)}, sort_keys=True, separators=(",", ":")).encode()
     store.put_if_absent(entry_key(1), newer)
-    with pytest.raises(Invalid, match=r"written by a newer version.*format_version=2.*upgrade"):
+    with pytest.raises(Invalid, match=r"written by a newer version.*format_version=2.*Upgrade"):
         Journal(store).read(START)
     with pytest.raises(Invalid, match="written by a newer version"):
         Journal(store).append([], after=START, token=1, nonce="n")
@@ -174,8 +174,8 @@ def test_a_copied_entry_is_detected(memory: MemoryStore, source: int, target: in
 @pytest.mark.parametrize("number", [1, 2, 3])
 @pytest.mark.parametrize("changed", ["records", "nonce", "token"])
 def test_a_forged_entry_is_detected(memory: MemoryStore, number: int, changed: str) -> None:
-    """An entry that someone wrote anew, whole in itself, shows: in the next one's digest, or to whoever knows the
-    place behind it.
+    """An entry that somebody replaced by another valid one is detected: by the next entry's digest, or by a reader that
+    knows the position after it.
     """
     entries = Journal(memory).read(START)
     behind = Position(number=3, digest=sha256(payloads(memory)[2]))
@@ -193,7 +193,7 @@ def test_a_gap_is_detected(memory: MemoryStore, number: int) -> None:
     """An entry that is missing while a later one is there is a loss, and it says which."""
     memory.delete(entry_key(number))
     with pytest.raises(
-        Corrupt, match=rf"an entry of the journal is missing \[number={number} highest=3\].*restore the journal"
+        Corrupt, match=rf"an entry of the journal is missing \[number={number} highest=3\]\. .*restore the journal"
     ):
         Journal(memory).read(START)
 
@@ -224,7 +224,7 @@ def test_entries_put_in_by_hand_are_detected(memory: MemoryStore) -> None:
 
 
 def test_every_flipped_byte_of_the_floor_is_detected(memory: MemoryStore) -> None:
-    """A damaged floor is refused by whoever asks for it: reader, writer, pruner."""
+    """Reader, writer and pruner all refuse a damaged floor."""
     journal = Journal(memory)
     journal.prune(1)
     key = object_key("control/journal-floor")

@@ -40,7 +40,7 @@ class Writer:
 
 
 class Journals(RuleBasedStateMachine):
-    """Three writers, of which one may be stale at any time, and what has to come of it."""
+    """Three writers, of which one may be stale at any time, and the laws that must hold."""
 
     def __init__(self) -> None:
         super().__init__()

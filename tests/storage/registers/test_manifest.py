@@ -217,7 +217,7 @@ def test_a_put_in_doubt_is_resolved(store: ObjectStore, when: Literal["before", 
 
 
 def test_a_false_refusal_is_recognised_as_success(store: ObjectStore) -> None:
-    """A client that retries by itself reports its own success as 'exists'; the nonce tells the truth."""
+    """A client that retries by itself reports its own success as 'exists'; the nonce proves it its own."""
 
     class Retrying(FaultyStore):
         def put_if_absent(self, key: ObjectKey, payload: bytes) -> VersionTag:
@@ -235,7 +235,7 @@ def test_endless_doubt_is_unknown(store: ObjectStore) -> None:
 
 
 def test_an_absent_store_is_reported(store: ObjectStore) -> None:
-    """A store that is away is told as such, and the commit can be repeated."""
+    """A store that is away is reported as such, and the commit can be repeated."""
     register = ManifestRegister(
         FaultyStore(store, (Fault(when="before", operation="put_if_absent", error=Unavailable),))
     )

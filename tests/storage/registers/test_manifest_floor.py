@@ -19,7 +19,7 @@ from tests.storage.registers.filled import filled, number_key
 
 
 def test_tokens_rise(store: ObjectStore) -> None:
-    """Each claim is higher than all before it and than what was committed with, whatever became of the tokens."""
+    """Each claim is higher than all earlier claims and all committed tokens, even if the token objects are gone."""
     register = ManifestRegister(store)
     assert [register.claim_token() for _ in range(3)] == [1, 2, 3]
     register.commit({}, after=0, token=7, nonce="n")
@@ -55,7 +55,7 @@ def test_eight_claims_are_eight_tokens(store: ObjectStore) -> None:
 
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_token_in_doubt_is_not_used(store: ObjectStore, when: Literal["before", "after"]) -> None:
-    """A token whose creation is in doubt is passed over: it could not be told from another writer's."""
+    """A token whose creation is in doubt is skipped: it could be another writer's."""
     register = ManifestRegister(FaultyStore(store, (Fault(when=when, operation="put_if_absent"),)))
     assert register.claim_token() == (1 if when == "before" else 2)
     assert register.claim_token() == (2 if when == "before" else 3)
@@ -129,7 +129,7 @@ def test_a_floor_in_doubt_is_read_again(store: ObjectStore, when: Literal["befor
 
 
 def test_a_floor_that_cannot_be_raised_is_reported(store: ObjectStore) -> None:
-    """Where every put of the floor is in doubt nothing is deleted, and the caller is told."""
+    """When the outcome of every put of the floor is unknown, nothing is deleted and the caller gets an error."""
     faulty = FaultyStore(store)
     register = filled(faulty, 3)
     faulty.plan(*(Fault(when="before", operation="put_if_absent", nth=nth) for nth in range(1, 200)))
@@ -148,7 +148,7 @@ def test_superseded_manifests_are_those_before_the_current(store: ObjectStore) -
 
 
 def test_a_writer_that_slept_through_a_prune_is_fenced(store: ObjectStore) -> None:
-    """A put that creates a number which was pruned in the meantime is no commit: create-if-absent forgets."""
+    """A put that creates a number which was pruned meanwhile is not a commit: a store forgets deleted keys."""
 
     class Asleep(FaultyStore):
         def put_if_absent(self, key: ObjectKey, payload: bytes) -> VersionTag:
@@ -202,7 +202,7 @@ def test_an_object_that_is_listed_and_never_there_is_reported(store: ObjectStore
 
 @pytest.mark.parametrize("lost", [(3,), (2, 3)])
 def test_lost_manifests_are_not_an_empty_register(store: ObjectStore, lost: tuple[int, ...]) -> None:
-    """Where the floor speaks of manifests that are gone, nobody starts anew or goes on from an older one."""
+    """When the floor names manifests that are gone, no one starts over or continues from an older one."""
     register = filled(store, 3)
     older = store.get(number_key(2)).payload
     register.prune(3)
@@ -210,7 +210,7 @@ def test_lost_manifests_are_not_an_empty_register(store: ObjectStore, lost: tupl
         store.put_if_absent(number_key(2), older)
     store.delete(number_key(3))
     for attempt in (register.latest, register.claim_token):
-        with pytest.raises(Corrupt, match=r"manifests are gone.*floor=3.*restore them"):
+        with pytest.raises(Corrupt, match=r"manifests are gone.*floor=3.*Restore them"):
             attempt()
     with pytest.raises(Corrupt, match="manifests are gone"):
         register.commit({}, after=2, token=1, nonce="n")

@@ -84,7 +84,7 @@ def test_every_truncation_swap_and_insertion_is_detected() -> None:
 
 
 def test_every_flipped_byte_of_the_floor_is_detected(store: ObjectStore) -> None:
-    """A damaged floor is refused by whoever asks for it."""
+    """Every reader of a damaged floor refuses it."""
     register = filled(store, 3)
     register.prune(2)
     key = object_key("control/floor")
@@ -109,7 +109,7 @@ def test_a_manifest_under_another_number_is_detected(store: ObjectStore) -> None
     [("number", "1"), ("number", True), ("number", 1.0), ("token", None), ("nonce", 1), ("body", []), ("body", "x")],
 )
 def test_a_field_of_another_type_is_detected(field: str, value: object) -> None:
-    """A sealed record whose field has another type is no manifest."""
+    """A sealed record whose field has the wrong type is not a manifest."""
     fields = {"number": 1, "token": 1, "nonce": "n", "body": {}, field: value}
     payload = Manifest(**fields).to_bytes()  # type: ignore[arg-type]
     with pytest.raises(Corrupt, match=f"not what its key and format say.*field={field}"):

@@ -90,7 +90,7 @@ def test_a_floor_that_others_hold_is_reported(store: ObjectStore) -> None:
 
 @pytest.mark.parametrize("value", ["3", None, True, 3.0, [3]])
 def test_a_floor_of_another_type_is_damage(store: ObjectStore, value: str | float | list[int] | None) -> None:
-    """A sealed floor that is no number is no floor."""
+    """A sealed floor that is not a number is refused."""
     store.put_if_absent(KEY, encode_record({"floor": value}))
     with pytest.raises(Corrupt, match=r"not what its key and format say \[key=control/some-floor field=floor\]"):
         some_floor(store).read()

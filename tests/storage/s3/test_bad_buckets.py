@@ -134,7 +134,7 @@ def test_a_server_of_something_else_is_reported(home: UserFolder, website: Websi
 
 @pytest.mark.parametrize("case", ["moved", "a page for everything"])
 def test_the_remedy_names_the_endpoint(home: UserFolder, website: Website, case: str) -> None:
-    """Who is led to https, or gets a page, is sent to the setting that is wrong."""
+    """A redirect to https, or a web page as the answer, leads to an error that names the wrong setting."""
     website.answer = SITES[case][0]
     specify(home, store="s3://bucket/prefix", endpoint=website.address)
     assert "'endpoint'" in home.json("status").error["remedy"]
@@ -194,7 +194,7 @@ def test_a_clock_that_goes_wrong_while_writing(home: UserFolder, proxy: FaultPro
 def test_the_doctor_tells_of_a_clock_before_it_is_too_late(
     home: UserFolder, moto_endpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A clock that is off, and not yet so far that the store refuses, is told with the seconds."""
+    """A clock that is off, but not enough for the store to refuse, is reported with the seconds."""
 
     class LateClock:
         def now(self) -> datetime:
@@ -253,8 +253,8 @@ def account(name: str, secret: str = "") -> dict[str, str]:
 
 @pytest.mark.usefixtures("_accounts")
 def test_an_account_that_only_reads(home: UserFolder, seaweedfs_endpoint: str, become: Become) -> None:
-    """In a bucket that may be read and not written to readers are served, writers are told what they need, and nothing
-    has changed.
+    """With a bucket that allows reads only, readers work, writers get an error that names the missing right, and
+    nothing changes.
     """
     specify(home, store=f"s3://plain/accounts/{secrets.token_hex(8)}", endpoint=seaweedfs_endpoint)
     before = home.json("train")
@@ -314,7 +314,7 @@ def test_wrong_credentials_are_reported(
 def test_missing_credentials_are_reported(
     home: UserFolder, moto_endpoint: str, become: Become, settings: dict[str, str | None]
 ) -> None:
-    """A machine without usable credentials is told where they are looked for."""
+    """On a machine without usable credentials the error names the places where they are looked for."""
     specify(home, store="s3://plain/accounts", endpoint=moto_endpoint)
     become(**settings)
     for words in COMMANDS.values():
@@ -360,7 +360,7 @@ def _tag(store: S3Store) -> Any:
 def test_a_lease_that_is_none_is_reported(
     home: UserFolder, moto_endpoint: str, right: bytes | None, code: int, kind: str, text: str
 ) -> None:
-    """What lies in the lease's place and is no lease stops writers, by name, and is kept."""
+    """An object under the lease's key that is not a lease stops writers with an error that names it, and is kept."""
     store = S3Store("plain", f"lease/{secrets.token_hex(8)}", moto_endpoint)
     specify(home, store=store.location, endpoint=moto_endpoint)
     name = store.full_names.lease("writer")
@@ -377,7 +377,7 @@ def test_a_lease_that_is_none_is_reported(
 
 
 def test_an_object_of_another_program_is_not_used(home: UserFolder, moto_endpoint: str) -> None:
-    """A checkpoint that another program has overwritten is refused by name, and made anew by ``sisa train``."""
+    """A checkpoint that another program has overwritten is refused by name, and ``sisa train`` rebuilds it."""
     store = S3Store("plain", f"foreign/{secrets.token_hex(8)}", moto_endpoint)
     specify(home, store=store.location, endpoint=moto_endpoint)
     before = home.json("train")

@@ -133,7 +133,7 @@ def test_object_lock_is_named(endpoint: str, client: Any) -> None:
 
 
 def test_a_bucket_is_described(store: S3Store, versioned: S3Store) -> None:
-    """Versioning, locks, replication, the server's name and its clock are told."""
+    """The report covers versioning, locks, replication, the server's name and its clock."""
     facts = store.describe(datetime.now(UTC))
     assert (facts.location, facts.versioning, facts.object_lock, facts.replication) == (
         store.location,
@@ -357,7 +357,7 @@ def test_wrong_credentials_are_named(monkeypatch: pytest.MonkeyPatch, seaweedfs_
 
 
 def test_missing_credentials_are_named(monkeypatch: pytest.MonkeyPatch, seaweedfs_endpoint: str) -> None:
-    """A machine without credentials is told where they are looked for."""
+    """On a machine without credentials the error names the places where they are looked for."""
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     for error in refusals(S3Store("plain", "x", seaweedfs_endpoint, read_timeout_seconds=18.0)):
@@ -366,7 +366,7 @@ def test_missing_credentials_are_named(monkeypatch: pytest.MonkeyPatch, seaweedf
 
 
 def test_a_server_out_of_reach_is_named(aws_environment: None, no_waiting: None) -> None:
-    """Where no server answers, every operation says so in bounded time, and a put that was never sent is no doubt."""
+    """When no server answers, every operation says so in bounded time; a put that was never sent is not in doubt."""
     for error in refusals(S3Store("plain", "x", "http://127.0.0.1:1", connect_timeout_seconds=0.2)):
         assert isinstance(error, Unavailable)
         assert "cannot be reached" in str(error)

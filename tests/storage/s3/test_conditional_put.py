@@ -52,7 +52,7 @@ LOST_ANSWERS = [PutOutcome.DOUBTFUL, PutOutcome.NOT_DONE, PutOutcome.REFUSED, Pu
 @pytest.mark.parametrize("expected", [None, OLD])
 @pytest.mark.parametrize("outcome", LOST_ANSWERS)
 def test_a_success_whose_answer_is_lost_is_recognised(outcome: PutOutcome, expected: VersionTag | None) -> None:
-    """Whatever the answer says, a put that landed is known by its nonce and not sent again."""
+    """For every answer, a put that landed is recognised by its nonce and not sent again."""
     bucket = FakeBucket() if expected is None else with_old()
     bucket.answers = [(outcome, True)]
     assert put(bucket, expected) == tag_of(b"new")
@@ -133,14 +133,14 @@ def test_six_refusals_without_a_reason_are_the_servers(expected: VersionTag | No
     ("outcome", "kind"), [(PutOutcome.DOUBTFUL, OutcomeUnknown), (PutOutcome.NOT_DONE, Unavailable)]
 )
 def test_doubt_outlives_a_failed_look(outcome: PutOutcome, kind: type[SisaError]) -> None:
-    """An error on the way to the truth is told as such only when the put cannot have landed."""
+    """An error while the outcome is being read is raised as such only when the put cannot have landed."""
     bucket = FakeBucket(answers=[(outcome, True)], looks=[Unavailable("away", "wait")])
     with pytest.raises(kind, match="away|did not say"):
         put(bucket)
 
 
 def test_a_folder_is_named() -> None:
-    """A name that is refused although nothing has it, while others lie under it, is a folder."""
+    """A refused name that no object has, but that other keys begin with, is a folder."""
     bucket = FakeBucket(answers=[(PutOutcome.REFUSED, False)] * 3)
     bucket.store(f"{NAME}/below", b"x", mark("other"))
     with pytest.raises(Invalid, match="folder of other objects' keys.*Choose another key"):

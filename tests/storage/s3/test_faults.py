@@ -1,4 +1,4 @@
-"""Every fault at every request of the S3 store: it ends well, or in a refusal that tells the truth."""
+"""Every fault at every request of the S3 store: the operation succeeds, or its error is true."""
 
 from __future__ import annotations
 

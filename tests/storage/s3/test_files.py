@@ -74,7 +74,7 @@ def test_a_changed_file_is_not_mixed(end: int, endpoint: str, folder: str) -> No
 
 
 def test_a_missing_bucket_is_named(endpoint: str) -> None:
-    """A bucket that does not exist is no bucket without files."""
+    """A bucket that does not exist is not reported as a bucket without files."""
     with pytest.raises(Invalid, match=rf"no such bucket \[bucket=no-such-bucket server={endpoint} .*'endpoint'"):
         bucket_files("no-such-bucket", endpoint).find("a.csv")
 
@@ -90,7 +90,7 @@ def test_wrong_credentials_are_named(monkeypatch: pytest.MonkeyPatch, seaweedfs_
 
 
 def test_missing_credentials_are_named(monkeypatch: pytest.MonkeyPatch, seaweedfs_endpoint: str) -> None:
-    """A machine without credentials is told where they are looked for."""
+    """On a machine without credentials the error names the places where they are looked for."""
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     _forget_clients(monkeypatch)
@@ -110,7 +110,7 @@ def test_a_server_out_of_reach_is_named(aws_environment: None) -> None:
 
 @pytest.mark.parametrize("action", ["truncates", "resets_before", "busy", "fails_before", "flips_a_bit"])
 def test_a_fault_on_the_way_is_repaired_or_reported(action: Action, seaweedfs_endpoint: str) -> None:
-    """One fault is met by asking again; when all requests meet it, that is told: nothing wrong is ever returned."""
+    """After one fault the request is repeated; if all fail, an error is raised. Wrong bytes are never returned."""
     name = f"files/{secrets.token_hex(6)}.csv"
     client = plain_client(seaweedfs_endpoint)
     client.put_object(Bucket="plain", Key=name, Body=BODY)

@@ -29,7 +29,7 @@ Result = TypeVar("Result")
 
 
 def insist(act: Callable[[], Result]) -> Result:
-    """Repeat the same until the store says yes or no."""
+    """Repeat the same call until its outcome is known."""
     while True:
         try:
             return act()
@@ -58,8 +58,8 @@ def _end(journal: Journal, after: Position) -> Position:
 
 
 def test_no_append_is_lost_or_doubled(seaweedfs_endpoint: str) -> None:
-    """3 writers append 60 entries each with a quarter of all requests faulted: 180 in all, as acknowledged; then all
-    but the last ten are pruned, and who asks for them is told.
+    """3 writers append 60 entries each while a quarter of all requests fail: exactly the 180 that were acknowledged are
+    there. Then all but the last ten are pruned, and a reader that asks for those gets an error.
     """
     prefix = f"journal/{secrets.token_hex(8)}"
     with fault_proxy(seaweedfs_endpoint) as proxy:

@@ -110,7 +110,7 @@ def test_a_record_reads_back() -> None:
 
 
 def test_damage_is_named() -> None:
-    """A lease that is none of ours is refused."""
+    """A lease that this system did not write is refused."""
     with pytest.raises(Corrupt, match="not what was written"):
         lease_from_bytes(RECORD.to_bytes().replace(b"15000", b"15001"), object_key("lease"))
 
@@ -169,7 +169,7 @@ def test_a_lease_is_renewed_while_it_is_held() -> None:
     assert port.record().free
 
 
-@pytest.mark.parametrize("errors", [[], [Unavailable("away")]], ids=["told so", "found out"])
+@pytest.mark.parametrize("errors", [[], [Unavailable("away")]], ids=["reported", "found out"])
 def test_a_lost_lease_is_left_alone(errors: list[SisaError]) -> None:
     """A holder that was replaced stops renewing and frees nothing, however it learns of it."""
     port = Port()
@@ -237,7 +237,7 @@ class Overtaken(Port):
 
 
 def test_a_take_that_loses_names_the_winner() -> None:
-    """One that comes second in a race is told who came first."""
+    """The loser of a race gets an error that names the winner."""
     port = Overtaken(errors=[ObjectExists("taken")])
     with pytest.raises(WriterBusy, match="process 2"), hold(port):
         pass
@@ -245,7 +245,7 @@ def test_a_take_that_loses_names_the_winner() -> None:
 
 
 def test_losing_every_race_ends() -> None:
-    """Four lost races without a holder to name are told as such."""
+    """Four lost races without a holder to name are reported as such."""
     port = Port()
     port.errors = [ObjectExists("taken")] * 4
     with pytest.raises(Unavailable, match="others keep taking the right"), hold(port):
@@ -263,7 +263,7 @@ def test_a_long_holder_tidies_now_and_then(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_store_that_refuses_to_tidy_keeps_its_holder(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Older versions that cannot be removed are no reason to give the lease up."""
+    """The lease is kept even if its older versions cannot be removed."""
     monkeypatch.setattr(lease, "_TIDIED_AFTER", 1)
     port = Port()
     monkeypatch.setattr(Port, "tidy", lambda _: (_ for _ in ()).throw(Unavailable("the server refuses")))

@@ -46,7 +46,7 @@ def _identity(store: S3Store) -> str:
 
 
 def test_each_profile_has_clients_of_its_own(written: Written, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two stores of one server are used with the credentials that each names, whatever the environment holds."""
+    """Two stores of one server each use the credentials that they name, regardless of the environment."""
     written("north", "south")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "of the environment")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "unused")
@@ -97,12 +97,12 @@ def test_a_machine_that_lacks_the_profile(profiles: tuple[str, ...], written: Wr
     with pytest.raises(Invalid, match="under the name of the profile"):
         find_remote("s3://bucket/data", "http://127.0.0.1:1", lambda _: True, "north")
     assert path.exists()
-    written("north")  # later, by somebody else: the process need not be started anew
+    written("north")  # later, by somebody else: the process need not be restarted
     assert _identity(store) == "id-north"
 
 
 def test_a_profile_without_keys(written: Written) -> None:
-    """A profile that holds nothing is no reason to take the credentials of somebody else."""
+    """An empty profile is an error: other credentials are not used in its place."""
     written().write_text("[north]\nregion = eu-north-1\n", encoding="utf-8")
     with pytest.raises(Invalid, match="under the name of the profile.*cause=NoCredentialsError"):
         list(S3Store("bucket", "", "http://127.0.0.1:1", profile="north").list(""))

@@ -64,7 +64,7 @@ def test_a_location_is_bucket_and_prefix(location: str, place: tuple[str, str]) 
     ],
 )
 def test_impossible_places_are_refused(bucket: str, prefix: str, endpoint: str | None, message: str) -> None:
-    """What is no bucket, prefix or address is refused at once, and a password in it never shown."""
+    """An invalid bucket, prefix or address is refused at once, and a password in it is never shown."""
     with pytest.raises(Invalid, match=message) as caught:
         S3Store(bucket, prefix, endpoint)
     assert "hunter2" not in str(caught.value)
@@ -179,7 +179,7 @@ def test_dates_of_every_kind_are_read(date: str) -> None:
 
 @pytest.mark.parametrize("date", ["", "yesterday", "0", ",", "Sun, 99 Nov 2026 99:99:99 GMT", "1, 2, 3", "Sun, "])
 def test_an_unreadable_date_is_no_time(date: str) -> None:
-    """What is no date says nothing of the server's clock, and stops nothing."""
+    """An invalid date says nothing about the server's clock, and stops nothing."""
     assert server_time({"ResponseMetadata": {"HTTPHeaders": {"date": date}}}) is None
 
 
@@ -242,17 +242,17 @@ def test_a_retention_is_reported_in_words() -> None:
     ],
 )
 def test_codes_have_fates(code: str, status: int, outcome: PutOutcome | None) -> None:
-    """What a server also says after it has done the work is doubt; a plain refusal is none."""
+    """An answer that a server may give after it did the work leaves doubt; a plain refusal leaves no doubt."""
     assert outcome_of(Complaint(code=code, status=status)) is outcome
 
 
 @pytest.mark.parametrize(
     ("code", "status", "kind", "message"),
     [
-        ("NoSuchBucket", 404, Invalid, "the bucket does not exist.*create it"),
+        ("NoSuchBucket", 404, Invalid, "the bucket does not exist.*Create it"),
         ("InvalidAccessKeyId", 403, Invalid, "does not accept these credentials.*AWS_ACCESS_KEY_ID"),
         ("SignatureDoesNotMatch", 403, Invalid, "does not accept these credentials"),
-        ("ExpiredToken", 400, Unavailable, "credentials have run out.*renew"),
+        ("ExpiredToken", 400, Unavailable, "credentials have run out.*Renew"),
         ("RequestTimeTooSkewed", 403, Unavailable, "clock and the store's differ.*NTP"),
         ("AccessDenied", 403, Unavailable, "does not allow this account.*delete objects and their versions"),
         ("403", 403, Unavailable, "does not allow this account"),
@@ -278,7 +278,7 @@ def test_codes_have_remedies(code: str, status: int, kind: type[SisaError], mess
     [("NotImplemented", 501), ("InvalidRequest", 400), ("InvalidArgument", 400), ("AccessDenied", 403)],
 )
 def test_refused_checksums_are_named(code: str, status: int) -> None:
-    """A server that refuses checksums is told from one that lacks requests, with the setting that helps."""
+    """A server that refuses checksums gets an error of its own, which names the setting that helps."""
     complaint = Complaint(code=code, status=status, request="PutObject", names_checksums=True)
     with pytest.raises(Unavailable, match=r"refuses the checksums .*AWS_REQUEST_CHECKSUM_CALCULATION.*when_required"):
         raise refusal(complaint, store="s3://bucket", server="http://host")

@@ -98,7 +98,7 @@ UNQUOTED = Quirk(
 
 
 def test_a_server_that_wants_tags_without_quotes_is_refused_by_name(proxy: FaultProxy, store: S3Store) -> None:
-    """Its replacements never go through: that is said, and nobody is told to try again."""
+    """Replacing an object never works on it: the error says so, and does not suggest to try again."""
     proxy.quirk = UNQUOTED
     with pytest.raises(Unavailable, match=r"refuses to replace .*\(If-Match\): its conditional puts are not usable"):
         probe_store(store)
@@ -132,7 +132,7 @@ NO_CHECKSUMS = {
 
 @pytest.mark.parametrize("case", NO_CHECKSUMS)
 def test_refused_checksums_are_named_and_can_be_left_out(case: str, proxy: FaultProxy, store: S3Store) -> None:
-    """An older server is told from one without conditional puts, and works once no checksums are sent."""
+    """An older server is distinguished from one without conditional puts, and works once no checksums are sent."""
     answer = NO_CHECKSUMS[case]
     proxy.quirk = Quirk(refuses=lambda request: answer if has_checksum(request) else None)
     with pytest.raises(Unavailable, match=r"refuses the checksums .*AWS_REQUEST_CHECKSUM_CALCULATION.*when_required"):
@@ -145,7 +145,7 @@ def test_a_refused_header_that_is_not_named_may_be_a_checksum(proxy: FaultProxy,
     proxy.quirk = Quirk(
         refuses=lambda request: (501, "NotImplemented", "A header you provided") if has_checksum(request) else None
     )
-    with pytest.raises(Unavailable, match=r"or a header of it .*request=PutObject\] .*takes no checksums, set AWS_"):
+    with pytest.raises(Unavailable, match=r"or a header of it .*request=PutObject\]\. .*takes no checksums, set AWS_"):
         store.put_if_absent(KEY, b"first")
 
 

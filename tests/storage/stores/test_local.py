@@ -74,7 +74,7 @@ def test_looking_makes_nothing(tmp_path: Path) -> None:
 
 
 def test_objects_are_files_of_their_keys(tmp_path: Path) -> None:
-    """An object lies in the file that its key names, as it was put."""
+    """An object is stored, byte for byte, in the file that its key names."""
     LocalStore(str(tmp_path)).put_if_absent(KEY, PAYLOAD)
     assert (tmp_path / KEY).read_bytes() == PAYLOAD
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["folder", "object"]
@@ -145,7 +145,7 @@ def test_a_full_disk_publishes_nothing(tmp_path: Path, operation: str, call: str
     position = {"write": 2, "fsync": 3}[call]
     with (
         struck(position, fail_with(code)) as calls,
-        pytest.raises(StoreFull, match=f"no room.*nothing was published.*cause={errno.errorcode[code]}.*free space"),
+        pytest.raises(StoreFull, match=f"no room.*nothing was published.*cause={errno.errorcode[code]}.*Free space"),
     ):
         operate(store, operation, tag)
     assert calls[position - 1] == call
@@ -164,7 +164,7 @@ def test_a_failed_sync_of_the_folder_is_unknown(tmp_path: Path, operation: str) 
     store, tag = prepared(tmp_path / "real", operation)
     with (
         struck(len(calls), fail_with(errno.EIO)),
-        pytest.raises(OutcomeUnknown, match=r"could not be synced.*cause=EIO.*Check the disk, then repeat"),
+        pytest.raises(OutcomeUnknown, match=r"could not be synced.*cause=EIO.*Check the disk, then repeat the command"),
     ):
         operate(store, operation, tag)
     assert content(store) == NEW_CONTENT[operation]
@@ -181,7 +181,9 @@ def test_a_failed_sync_of_a_removal_is_made_up_for(tmp_path: Path, monkeypatch: 
         raise OSError(errno.EIO, "")
 
     monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(OutcomeUnknown, match=r"could not be synced.*cause=EIO.*Check the disk, then repeat"):
+    with pytest.raises(
+        OutcomeUnknown, match=r"could not be synced.*cause=EIO.*Check the disk, then repeat the command"
+    ):
         store.delete(KEY)
     assert content(store) is None
     monkeypatch.undo()
@@ -260,8 +262,8 @@ def test_a_removed_store_is_made_again(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("left", [True, False])
 def test_a_writer_whose_disk_is_taken_away_begins_no_empty_store(tmp_path: Path, *, left: bool) -> None:
-    """Unmounted, its mount point is ``left``, or is gone with the folder above it: the writer is refused, and goes on
-    when the disk is back. Who has no right to lose may begin a store there.
+    """The disk is unmounted; its mount point is ``left``, or is gone with the folder above it. The writer is refused,
+    and goes on when the disk is back. A process without the right to write may begin a store there.
     """
     root, away = tmp_path / "disk" / "store", tmp_path / "away"
     store, other = LocalStore(str(root)), object_key("folder/other")

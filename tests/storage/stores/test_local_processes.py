@@ -29,7 +29,7 @@ PROJECT = Path(__file__).parents[3]
 
 @contextmanager
 def pool() -> Iterator[ProcessPoolExecutor]:
-    """Processes started anew (no fork), which meet at one barrier."""
+    """Processes that are spawned, not forked, and wait for each other at one barrier."""
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(PROCESSES)
     with ProcessPoolExecutor(PROCESSES, mp_context=context, initializer=start_line, initargs=(barrier,)) as processes:
@@ -144,8 +144,8 @@ def stopped(*arguments: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def test_a_stopped_holder_of_the_stores_lock_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who waits for a process that was stopped while it compared and renamed is told so, and what to do; nothing is
-    changed. Let go on, it frees the lock; killed as well.
+    """A process was stopped (SIGSTOP) between comparing and renaming: a process that waits for it gets an error that
+    says so and what to do, and nothing is changed. The lock is free once the stopped process continues or is killed.
     """
     monkeypatch.setattr(local, "SWAP_PATIENCE_SECONDS", 0.1)
     store = LocalStore(str(tmp_path))
@@ -161,13 +161,13 @@ def test_a_stopped_holder_of_the_stores_lock_is_reported(tmp_path: Path, monkeyp
         assert store.get(KEY).payload == OLD
         assert list(store.unfinished("")) == []
         process.send_signal(signal.SIGCONT)
-        with pytest.raises(Unavailable, match=f"process {process.pid} has had the store's lock.*if it only was slow"):
+        with pytest.raises(Unavailable, match=f"process {process.pid} has had the store's lock.*If it was only slow"):
             store.delete(KEY)
     store.put_if_match(KEY, PAYLOAD, tag)
 
 
 def test_a_lock_that_is_freed_is_waited_for(tmp_path: Path) -> None:
-    """Within the time it takes, a lock that another one gives back is had."""
+    """A lock that another process gives back in time is taken."""
     store = LocalStore(str(tmp_path))
     tag = store.put_if_absent(KEY, OLD)
     with other_process("swap", store.root) as process:
@@ -181,7 +181,7 @@ def test_a_lock_that_is_freed_is_waited_for(tmp_path: Path) -> None:
 
 
 def test_a_stopped_writer_is_reported(tmp_path: Path) -> None:
-    """Waiting for a command that was stopped would not end: who wants to write is told how it goes on."""
+    """A stopped command would be waited for without end: the next writer gets an error that says how to continue it."""
     store = LocalStore(str(tmp_path))
     with stopped("hold", store.root, "none") as process:
         reported = rf"process 123; it is stopped .SIGSTOP.*'kill -CONT {process.pid}'"

@@ -18,7 +18,7 @@ PUBLISH = {"put_if_absent": "link", "put_if_match": "rename"}
 
 
 def before(monkeypatch: pytest.MonkeyPatch, call: str, act: Callable[[int], None]) -> list[str]:
-    """Do ``act``, told how often it was done, before each such system call; return a list with an entry for each."""
+    """Call ``act`` with its call count before each such system call; return a list with an entry for each call."""
     original, made = getattr(os, call), list[str]()
 
     def replaced(*arguments: object, **options: object) -> object:
@@ -58,7 +58,7 @@ def test_a_write_outlives_sweeps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_the_condition_is_that_of_the_last_attempt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, operation: str
 ) -> None:
-    """Whoever was quicker while a swept write began anew has won; nothing is overwritten."""
+    """While a swept write starts over, another writer may win; nothing is overwritten."""
     store, tag = prepared(tmp_path, operation)
 
     def overtake(times: int) -> None:

@@ -141,7 +141,7 @@ def test_a_cut_log_is_named(log: MemoryStore) -> None:
 @pytest.mark.parametrize("first", range(ENTRIES))
 @pytest.mark.parametrize("second", range(ENTRIES))
 def test_every_reordering_is_named(log: MemoryStore, first: int, second: int) -> None:
-    """Two entries swapped are both named; swapped and sealed anew, the signed roots show it."""
+    """Two swapped entries are both named; if they are also sealed again, the signed roots show it."""
     if first >= second:
         return
     one, two = (log.get(LAYOUT.entry(number)).payload for number in (first, second))
@@ -182,7 +182,7 @@ def test_forged_and_swapped_checkpoints_are_named(log: MemoryStore) -> None:
 
 
 def test_foreign_objects_are_named(log: MemoryStore) -> None:
-    """What is in the log's folders and is none of its objects is named."""
+    """Foreign objects in the log's folders are named."""
     log.put_if_absent(object_key("log/entries/extra"), b"")
     log.put_if_absent(object_key("log/checkpoint/7"), b"")
     assert check(log).problems == (
@@ -224,7 +224,7 @@ def test_a_rollback_shows_by_an_earlier_checkpoint_only(log: MemoryStore) -> Non
 
 
 def test_a_rewritten_log_shows_by_an_earlier_checkpoint(log: MemoryStore) -> None:
-    """A log written anew by the holder of the key looks whole, until someone shows a checkpoint of the first one."""
+    """A log that the key's holder has rewritten looks sound until someone shows a checkpoint of the first one."""
     kept = note(log, 4)
     log.forget()
     TransparencyLog(log, LAYOUT, signer=KEY, keys=lambda: (KEY.public,), admits=lambda _: True).append(
@@ -249,7 +249,7 @@ def test_bad_earlier_checkpoints_are_named(log: MemoryStore) -> None:
 
 
 def test_tiles_are_compared_with_the_entries() -> None:
-    """A tile that is missing, cut or altered is named, whatever byte it is."""
+    """A tile that is missing, cut off or altered in any byte is named."""
     store = MemoryStore("log-check-tiles")
     store.forget()
     log = TransparencyLog(store, LAYOUT, signer=KEY, keys=lambda: (KEY.public,), admits=lambda _: True)
@@ -291,6 +291,6 @@ def test_random_edits_are_found(data: st.DataObject) -> None:
 
 
 def _is_harmless(before: dict[ObjectKey, bytes], after: dict[ObjectKey, bytes]) -> bool:
-    """Whether nothing differs but checkpoints that are not there any more: all entries follow from the kept one."""
+    """Return whether the only difference is missing checkpoints: the kept one still proves all entries."""
     changed = {key for key in before.keys() | after.keys() if before.get(key) != after.get(key)}
     return all(key.startswith("log/checkpoint/") and key not in after for key in changed)

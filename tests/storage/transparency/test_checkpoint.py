@@ -78,7 +78,7 @@ def test_sizes_have_one_spelling() -> None:
 
 
 def test_a_root_has_32_bytes() -> None:
-    """A signed root of another length is no checkpoint."""
+    """A signed root of another length is refused."""
     with pytest.raises(Corrupt, match="this text is not a signed checkpoint"):
         open_checkpoint(sign_checkpoint(LogCheckpoint(origin="o", size=1, root=b"short"), KEY), [KEY.public])
 

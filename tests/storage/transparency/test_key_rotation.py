@@ -1,4 +1,4 @@
-"""Rotation: new keys take over once, whatever crashes and whoever repeats it."""
+"""Rotation: new keys take over once, through any crash and repetition."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_every_rotation_makes_new_keys(memory: MemoryStore) -> None:
 
 
 def test_old_keys_sign_the_new_ones(memory: MemoryStore) -> None:
-    """Whoever trusts the first keys can trust those of every later rotation, each for its own purpose alone."""
+    """A verifier that trusts the first keys can trust those of every later rotation, each for its own purpose only."""
     first = {purpose: folder(memory).current(purpose).public for purpose in PURPOSES}
     for at in (AT, LATER):
         rotate(folder(memory, at), PURPOSES, at)
@@ -118,7 +118,7 @@ def test_a_damaged_signature_of_a_key_is_named(memory: MemoryStore) -> None:
     whole = memory.get(key).payload
     for place in range(0, len(whole), 5):
         _replace(memory, key, whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
-        with pytest.raises(Corrupt, match="the record of a key rotation is another one's"):
+        with pytest.raises(Corrupt, match="the record of a key rotation is another rotation's"):
             statements(folder(memory), PURPOSES)
 
 
@@ -141,19 +141,21 @@ def test_all_writes_were_crash_points(memory: MemoryStore) -> None:
 @pytest.mark.parametrize("error", [Crash, OutcomeUnknown, Fenced])
 @pytest.mark.parametrize("nth", range(1, ROTATION_WRITES + 1))
 def test_crashes_at_every_write(memory: MemoryStore, when: str, error: type[BaseException], nth: int) -> None:
-    """Whatever write fails or ends the process, repeating ends in one new key of each purpose and no older one."""
+    """Any write may fail or end the process: repeating the rotation leaves one new key per purpose and no older one."""
     store = FaultyStore(memory, (Fault(when=when, operation="write", nth=nth, error=error),))  # type: ignore[arg-type]
     try:
         rotate(folder(store), PURPOSES, AT)
         done = True
     except (Crash, OutcomeUnknown, Fenced):
         done = False
-    for purpose in PURPOSES:  # whoever signs meanwhile has a key
+    for purpose in PURPOSES:  # a process that signs meanwhile has a key
         assert folder(memory, "other").current(purpose).public in folder(memory).published(purpose)
     if not done:
         rotate(folder(memory, "again"), PURPOSES, LATER)
     began = LATER if (nth, when) == (1, "before") and not done else AT
-    late = not done and nth == ROTATION_WRITES and when == "after"  # done and not told: repeating is another rotation
+    late = (
+        not done and nth == ROTATION_WRITES and when == "after"
+    )  # done but not acknowledged: repeating is another rotation
     if not late:
         assert [state for _, state, _ in states(memory)].count(KeyState.SIGNS) == 2
         assert [since for _, _, since in states(memory)] == [began, began, None, None]
@@ -162,7 +164,7 @@ def test_crashes_at_every_write(memory: MemoryStore, when: str, error: type[Base
 
 
 def test_an_interrupted_rotation_shows(memory: MemoryStore) -> None:
-    """Private keys that should be gone are told until the rotation is carried on."""
+    """Private keys that should be gone are reported until the rotation is completed."""
     store = FaultyStore(memory, (Fault(when="before", operation="delete", error=Crash),))
     with pytest.raises(Crash, match="^$"):
         rotate(folder(store), PURPOSES, AT)
@@ -222,7 +224,7 @@ def test_every_flipped_byte_of_a_record_is_found(part: str, memory: MemoryStore)
             rotate(folder(memory), PURPOSES, LATER)
     if part == "begun":
         _replace(memory, key, encode_record({"number": 2, "at": AT, "last": {"receipts": 1, "checkpoints": 1}}))
-        with pytest.raises(Corrupt, match="the record of a key rotation is another one's"):
+        with pytest.raises(Corrupt, match="the record of a key rotation is another rotation's"):
             rotate(folder(memory), PURPOSES, LATER)
 
 
@@ -233,7 +235,7 @@ def test_a_count_that_is_no_whole_number_destroys_nothing(last: object, memory: 
     counts: dict[str, Any] = {"receipts": 1, "checkpoints": last}
     key = object_key("log/rotations/00000000000000000001/begun")
     memory.put_if_absent(key, encode_record({"number": 1, "at": AT, "last": counts}))
-    with pytest.raises(Corrupt, match="the record of a key rotation is another one's"):
+    with pytest.raises(Corrupt, match="the record of a key rotation is another rotation's"):
         rotate(folder(memory), PURPOSES, LATER)
     assert privates(memory) == before
 
@@ -243,7 +245,7 @@ def test_a_list_of_keys_that_is_no_object_is_refused(keys: Any, memory: MemorySt
     """A record of a finished rotation that does not name each purpose's key is refused."""
     key = object_key("log/rotations/00000000000000000001/ended")
     memory.put_if_absent(key, encode_record({"number": 1, "at": AT, "keys": keys}))
-    with pytest.raises(Corrupt, match="the record of a key rotation is another one's"):
+    with pytest.raises(Corrupt, match="the record of a key rotation is another rotation's"):
         statements(folder(memory), PURPOSES)
 
 

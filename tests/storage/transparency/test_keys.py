@@ -74,7 +74,7 @@ def test_a_signature_is_for_one_message_and_one_key() -> None:
 
 
 def test_the_key_is_made_once(memory: MemoryStore) -> None:
-    """Whoever asks, and however often, gets the same key, and it is published under its id."""
+    """Every call of every process returns the same key, and it is published under its id."""
     first = folder(memory).current("tests")
     again = KeyFolder(memory, memory).current("tests")
     assert first.public == again.public
@@ -129,7 +129,7 @@ def test_rotation(memory: MemoryStore) -> None:
 @pytest.mark.parametrize("error", [Crash, OutcomeUnknown])
 @pytest.mark.parametrize("nth", range(1, 10))
 def test_crashes_at_every_write(memory: MemoryStore, when: str, error: type[BaseException], nth: int) -> None:
-    """Whatever write fails or ends the process while keys are made and rotated, the next attempt has one good key."""
+    """Any write may fail or end the process while keys are made and rotated: the next attempt has one good key."""
     store = FaultyStore(memory, (Fault(when=when, operation="write", nth=nth, error=error),))  # type: ignore[arg-type]
     keys = folder(store)
     for step in (keys.current, keys.rotate, keys.rotate):
@@ -229,14 +229,14 @@ def test_other_tools_read_our_keys(memory: MemoryStore) -> None:
 
 @given(st.text(max_size=300))
 def test_any_other_text_is_no_key(text: str) -> None:
-    """Text that nobody published is refused by one error, whatever it is."""
+    """Any text that is not a published key is refused with the same error."""
     for each in (text, f"purpose: tests\n{text}", f"purpose: tests\nkey-id: 0\n-----BEGIN PUBLIC KEY-----\n{text}"):
         with pytest.raises(Invalid, match="this is not a public key of ours"):
             public_key_from_text(each)
 
 
 def test_another_kind_of_key_is_refused() -> None:
-    """A PEM key of another algorithm is no key of ours."""
+    """A PEM key of another algorithm is refused."""
     x25519 = "MCowBQYDK2VuAyEAPUAXw+hDiVqStwqnTRt+vJyYLM8uxJaMwM1V8Sr0Zgw="
     pem = f"-----BEGIN PUBLIC KEY-----\n{x25519}\n-----END PUBLIC KEY-----\n"
     with pytest.raises(Invalid, match="this is not a public key of ours"):

@@ -1,4 +1,4 @@
-"""The log: one order, no gap, no leaf twice, whoever races or crashes."""
+"""The log: one order, no gap and no leaf twice, through every race and crash."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_all_writes_were_crash_points(memory: MemoryStore) -> None:
 @pytest.mark.parametrize("error", [Crash, OutcomeUnknown])
 @pytest.mark.parametrize("nth", range(1, STEP_WRITES + 1))
 def test_crashes_at_every_write(memory: MemoryStore, when: str, error: type[BaseException], nth: int) -> None:
-    """Whatever write fails or ends the process: repeating the steps gives the log that no crash would have."""
+    """Any write may fail or end the process: repeating the steps gives the same log as a run without a crash."""
     store = FaultyStore(memory, (Fault(when=when, operation="write", nth=nth, error=error),))  # type: ignore[arg-type]
     log = log_of(store)
     try:
@@ -240,7 +240,7 @@ def _damaged(memory: MemoryStore, key: ObjectKey, payload: bytes | None) -> None
         (LAYOUT.entry(1), None, r"an entry of the log is missing \[entry=1 checkpoint=3\]"),
         (LAYOUT.entry(2), None, r"an entry of the log is missing \[entry=2 checkpoint=3\]"),
         (LAYOUT.entry(1), entry_to_bytes(1, b"other"), "not those that its checkpoint has signed"),
-        (LAYOUT.entry(1), entry_to_bytes(2, b"c"), "stands in another one's place"),
+        (LAYOUT.entry(1), entry_to_bytes(2, b"c"), "is stored under another entry's number"),
         (LAYOUT.entry(1), b"{}", "a stored record is not what was written"),
         (LAYOUT.checkpoint(3), b"nothing", "this text is not a signed checkpoint"),
         (LAYOUT.checkpoint(3), b"\xff\xfe", "this text is not a signed checkpoint"),
@@ -286,7 +286,7 @@ def test_a_fork_is_refused(memory: MemoryStore) -> None:
 
 
 def test_lost_checkpoints_under_tiles_are_found(memory: MemoryStore) -> None:
-    """Tiles show that checkpoints existed: a log that has lost them is not signed anew."""
+    """Tiles show that checkpoints existed: a log that has lost them is not signed again."""
     log_of(memory).append([b"%d" % each for each in range(TILE_ENTRIES)])
     memory.delete(LAYOUT.checkpoint(TILE_ENTRIES))
     with pytest.raises(Corrupt, match=r"newest checkpoints are missing \[newest=0 entries=256\]"):

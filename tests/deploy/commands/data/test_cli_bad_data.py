@@ -83,7 +83,10 @@ def _folder_of_two(home: UserFolder, columns: Columns) -> None:
 
 
 SPOILT: dict[str, tuple[Spoil, tuple[str, ...]]] = {
-    "no label column": (_without_label, ("there is no column 'label'", "train.parquet", "Columns are 'id'")),
+    "no label column": (
+        _without_label,
+        ("there is no column 'label'", "train.parquet", "Choose one of its columns: 'id'"),
+    ),
     "misspelt subject": (_misspelt_subject, ("there is no column 'user_id'", "Did you mean 'userid'?")),
     "no features": (_without_features, ("no column matches 'x*'", "train.parquet")),
     "duplicate id": (_duplicate, ("two data points have the same id", "column=id", "row=3", "other_row=41", "unique")),
