@@ -131,7 +131,7 @@ class Classifier:
 
     def __sklearn_tags__(self) -> Any:
         """Return what scikit-learn asks of an estimator; called by it alone."""
-        from sklearn.utils import ClassifierTags, Tags, TargetTags  # noqa: PLC0415  whoever calls has it
+        from sklearn.utils import ClassifierTags, Tags, TargetTags  # noqa: PLC0415  the caller has it
 
         return Tags(
             estimator_type="classifier",

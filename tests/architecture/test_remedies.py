@@ -20,10 +20,6 @@ FILES: Final = [file for room in ROOMS for file in sorted((ROOT / room).rglob("*
 KINDS: Final = {kind.__name__ for kind in ERRORS} | {SisaError.__name__}
 
 
-KEEPS_ITS_WORDS: Final = {ROOT / "shards/models.py"}
-"""Its bytes are part of every constituent's lineage: another word there would retrain all models."""
-
-
 def _text(node: ast.expr) -> str | None:
     """Return a literal's text, with … for each value in it; None when the node is not a literal text."""
     if isinstance(node, ast.Constant) and isinstance(node.value, str):

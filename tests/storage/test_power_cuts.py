@@ -337,7 +337,7 @@ def prepared(disk: ForgetfulDisk, kind: Kind) -> Stores:
     return stores
 
 
-def told_done(kind: Kind, stores: Stores) -> bool:
+def reported_done(kind: Kind, stores: Stores) -> bool:
     """Let a process write; return whether the write reported success."""
     try:
         kind.write(stores)
