@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, Final, NewType
 
+from shards.encoders import ImageEncoder
+from shards.encoding import Encoding, InputShape, encoding_of
 from shards.schedule import minimum_epochs
 from shards.subjects import FORMS, SubjectForm
 from storage.errors import Invalid
@@ -99,6 +101,9 @@ class DataSettings:
     default: the form it was created with, and ``trimmed`` for a new one."""
     scale: float | tuple[float, ...] = 1.0
     """Constant by which features are divided: one for all, or one per feature."""
+    encode: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """How columns that are not plain numbers become features: by column or glob of columns, what it declares (see
+    ``shards.encoders``). Constants only; nothing here can look at data."""
     ingest_memory_mb: int = 512
     """Most memory (MiB) that ingest may take; changes no result. At least 256, and 320 for data in a bucket."""
     endpoint: str | None = None
@@ -135,6 +140,7 @@ class DataSettings:
         if self.credentials is not None and not is_profile(self.credentials):
             problems.append(f"credentials {PROFILE_RULE}")
         problems += self.csv.problems()
+        problems += self._encoding_problems()
         refuse_settings("data", problems)
         if isinstance(self.subject, tuple) and len(self.subject) == 1:
             object.__setattr__(self, "subject", self.subject[0])
@@ -153,6 +159,29 @@ class DataSettings:
                 " would be one subject"
             )
         return problems
+
+    def _encoding_problems(self) -> list[str]:
+        encoding, problems = encoding_of(self.encode)
+        for name in (self.id, self.label, *self.subject_columns):
+            if name in self.encode:
+                problems.append(f"encode {name}: it is the id, subject or label column, which is not a feature")
+        are_images = all(isinstance(each, ImageEncoder) for each in encoding.encoders.values())
+        if encoding and self.scale != 1.0 and not are_images:
+            problems.append(
+                "scale beside encode would divide what is encoded, too: give number columns a scale of their own in"
+                " [data.encode]"
+            )
+        return problems
+
+    @property
+    def encoders(self) -> Encoding:
+        """What ``encode`` declares."""
+        return encoding_of(self.encode)[0]
+
+    @property
+    def input_shape(self) -> InputShape | None:
+        """The form of a model's input if it is not simply a row of numbers."""
+        return self.encoders.shape(self.features)
 
     @property
     def csv(self) -> CsvForm:

@@ -269,6 +269,9 @@ def settings_record(specification: FederationSpecification) -> dict[str, Any]:
     del data["ingest_memory_mb"], data["train"], data["endpoint"], data["credentials"]
     del data["delimiter"], data["encoding"], data["decimal"]  # a source may be written again in another form
     del data["subject_form"]  # the state's naming says what is in force
+    del data["encode"]
+    if specification.data.encode:
+        data["encode"] = specification.data.encoders.record()
     training = asdict(specification.training)
     subjects = specification.data.subject_columns
     model: dict[str, Any] = {
@@ -320,8 +323,10 @@ def _flat(record: Mapping[str, Json], prefix: str = "") -> dict[str, str]:
 def bit_settings(record: Mapping[str, Any]) -> Sha256:
     """Return the digest of the settings that decide a constituent's bytes, given its data points (E8).
 
-    Names and columns are left out, because the points' own digests cover what was read from them.
+    Names and columns are left out, because the points' own digests cover what was read from them. Encoders are included,
+    because they also decide the form of a model's input.
     """
+    encode = record["data"].get("encode")
     return digest_of(
         {
             "model": record["model"],
@@ -329,5 +334,6 @@ def bit_settings(record: Mapping[str, Any]) -> Sha256:
             "partition": {name: record["partition"][name] for name in ("shards", "slices")},
             "classes": record["data"]["classes"],
             "scale": record["data"]["scale"],
+            **({"encode": encode} if encode else {}),
         }
     )

@@ -51,9 +51,12 @@ class Problems:
     def __len__(self) -> int:
         return len(self._found)
 
-    def add(self, table: str, setting: str, text: str) -> None:
-        """Note a problem of ``setting`` in ``table``; an empty ``setting`` means the table itself."""
-        path = tuple(name for name in (table, setting) if name)
+    def add(self, table: str, setting: str, text: str, within: str = "") -> None:
+        """Note a problem of ``setting`` in ``table``; an empty ``setting`` means the table itself.
+
+        ``within`` names an entry of a setting that is a table of its own.
+        """
+        path = tuple(name for name in (table, setting, within) if name)
         self._found.append((path, f"[{table}] {text}" if table else text))
 
     def raise_if_any(self) -> None:
@@ -61,7 +64,7 @@ class Problems:
         if not self._found:
             return
         lines = _setting_lines(self._text or "")
-        placed = sorted((lines.get(path) or lines.get(path[:1], 0), text) for path, text in self._found)
+        placed = sorted((_line_of(path, lines), text) for path, text in self._found)
         problems = [f"line {line}: {text}" if line else text for line, text in placed]
         many = f"{len(problems)} problem{'s' * (len(problems) > 1)}:"
         if self._text is None:
@@ -106,6 +109,11 @@ def _read(path: Path) -> str:
         raise Invalid(fact, "Name a readable file with --config.", file=str(path)) from error
 
 
+def _line_of(path: tuple[str, ...], lines: Mapping[tuple[str, ...], int]) -> int:
+    """Return the line of the innermost thing in the path that has one; 0: none has."""
+    return next((lines[path[:depth]] for depth in range(len(path), 0, -1) if path[:depth] in lines), 0)
+
+
 def _setting_lines(text: str) -> Mapping[tuple[str, ...], int]:
     """Return the line where each table and setting begins, found by parsing ever longer beginnings of the text."""
     lines = text.split("\n")
@@ -118,8 +126,10 @@ def _setting_lines(text: str) -> Mapping[tuple[str, ...], int]:
             continue  # in the middle of a value that spans lines
         for name, value in document.items():
             found.setdefault((name,), begin + 1)
-            for setting in value if isinstance(value, dict) else ():
+            for setting, inner in value.items() if isinstance(value, dict) else ():
                 found.setdefault((name, setting), begin + 1)
+                for within in inner if isinstance(inner, dict) else ():
+                    found.setdefault((name, setting, within), begin + 1)
         begin = end
     return found
 
@@ -175,7 +185,12 @@ def _checked(settings: type, table: str, values: dict[str, Any], problems: Probl
             refused = detail["ctx"]["error"]
             assert isinstance(refused, Invalid)
             for text in refused.fact.removeprefix(prefix).split(f"; {prefix}"):
-                problems.add(table, text.split(" ", 1)[0], text)
+                setting = text.split(" ", 1)[0]
+                entries = values.get(setting)
+                within = (
+                    name for name in (entries if isinstance(entries, dict) else ()) if f"{setting} {name}:" in text
+                )
+                problems.add(table, setting, text, next(within, ""))
         return None
 
 
@@ -248,6 +263,8 @@ def _words(hint: Any) -> str:
         return f"a list of {many}" if Ellipsis in parts else f"a list of {len(parts)} {many}"
     if get_origin(hint) is Mapping and get_args(hint)[1] is str:
         return "a table of texts"
+    if get_origin(hint) is Mapping and get_origin(get_args(hint)[1]) is Mapping:
+        return "a table of tables"
     if get_origin(hint) is Mapping:
         return "a table of texts, finite numbers, booleans, lists and tables"
     return " or ".join(map(_words, parts))

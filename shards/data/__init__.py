@@ -13,4 +13,5 @@ profile           what ``init`` and ``doctor`` report about a data file
 cleaned           copies of data files without some of their rows
 prediction_files  features to predict are read, predictions are written
 messages          features and answers as they travel between processes and over HTTP
+encoding/         columns that are not plain numbers, as [data.encode] declares them
 """

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
-import re
 from collections import Counter
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
@@ -18,8 +17,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from shards.data.encoding.apply import encode_into
+from shards.data.encoding.cells import BadCell, BadColumn, Surroundings, numbers_of, plain_label
+from shards.data.encoding.cells import first as _first
 from shards.data.readers import Wanted
 from shards.data.sources import Batch, DataFile, Source, glob_like, is_list, is_text, plain_array, plain_type
+from shards.encoders import Encoder
+from shards.encoding import Encoding
 from shards.specification import DataSettings
 from shards.subjects import through_floats
 from storage.errors import Invalid, InvariantBroken
@@ -32,7 +36,6 @@ _ID_BYTES = 128
 _MOST_UNKNOWN_LABELS = 20
 _NUMBER_TEXT = r"^([+-]?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?)?$"
 _FLOAT_TEXT = r"^\s*[+-]?[0-9]+(\.[0-9]+([eE][+-]?[0-9]+)?|[eE][+-]?[0-9]+)\s*$"
-_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?")
 
 
 class MissingName(Invalid):
@@ -56,12 +59,27 @@ class ChosenColumns:
     """The files without types, if there are several files. Their values can be judged only by their text."""
     further: tuple[str, ...] = ()
     """The columns of further subjects."""
+    encoders: Mapping[str, Encoder] = field(default_factory=dict)
+    """The encoders of those feature columns that have one."""
+    decimal: str = "."
+    """The decimal mark of numbers in texts."""
 
     @property
     def wanted(self) -> Wanted:
         """The columns to read; a column with two roles is read once."""
+        texts = tuple(name for name in self.features if name in self.encoders and self.encoders[name].wants_text)
+        numbers = tuple(name for name in self.features if name not in texts) if texts else self.features
+        return Wanted(texts=self.names + texts, numbers=numbers)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The columns of ids, subjects and labels."""
         roles = (self.id, self.subject, *self.further, self.label)
-        return Wanted(texts=tuple(dict.fromkeys(name for name in roles if name is not None)), numbers=self.features)
+        return tuple(dict.fromkeys(name for name in roles if name is not None))
+
+    def width_of(self, name: str) -> int:
+        """Return how many features a column becomes, if it is not a column of lists."""
+        return self.encoders[name].width if name in self.encoders else 1
 
     def points_within(self, batch_bytes: int) -> int:
         """Return how many data points fit in a batch of about ``batch_bytes``."""
@@ -84,17 +102,23 @@ def choose_columns(
         features = table.features(data)
         if chosen is None:
             chosen = _chosen(table, features, data, identified=identified, labelled=labelled)
-        for name in chosen.wanted.texts:
+        for name in chosen.names:
             table.require(name)
         if different := set(features) ^ set(chosen.features):
             raise _different_features(table, source, min(different))
         if table.typed:
             _compare_types(table, kinds, chosen)
-        bytes_only = bytes_only and table.bytes_only(features)
+        bytes_only = bytes_only and table.bytes_only(features, chosen.encoders)
     if chosen is None:
         raise InvariantBroken("a source has no files")
     untyped = [file.name for file in source.files if not file.reader.typed] if len(source.files) > 1 else ()
     return replace(chosen, dtype="uint8" if bytes_only else "float32", untyped=frozenset(untyped))
+
+
+def encoders_of(data: DataSettings, features: Sequence[str]) -> dict[str, Encoder]:
+    """Return the encoders that are declared for feature columns, by column."""
+    declared = data.encoders
+    return {name: encoder for name in features if (encoder := declared.of(name)) is not None}
 
 
 def count_missing(source: Source, column: str) -> int:
@@ -170,23 +194,6 @@ def read_labels(batch: Batch, column: str, classes: Sequence[str], decimal: str 
     return labels
 
 
-def plain_label(text: str, decimal: str = ".") -> str:
-    """Return the label that a typed file would have for a number or boolean written as ``text``.
-
-    ``decimal`` is the decimal mark.
-
-    >>> [plain_label(text) for text in ("1.0", "2e3", "True", "1.5", "yes")]
-    ['1', '2000', 'true', '1.5', 'yes']
-    """
-    if (lower := text.lower()) in {"true", "false"}:
-        return lower
-    number = text.replace(decimal, ".")
-    if not _NUMBER.fullmatch(number):
-        return text
-    value = float(number)
-    return str(int(value)) if value.is_integer() else text
-
-
 def label_codes(batch: Batch, column: str) -> tuple[npt.NDArray[np.int64], list[str]]:
     """Return for each data point the position of its label among the distinct labels, and those labels as text."""
     array = batch.column(column)
@@ -196,7 +203,7 @@ def label_codes(batch: Batch, column: str) -> tuple[npt.NDArray[np.int64], list[
     if missing.true_count:
         raise _bad_cell("has no label (null)", batch, column, _first(missing))
     encoded = array.dictionary_encode()
-    codes = _numpy(encoded.indices).astype(np.int64)
+    codes = numbers_of(encoded.indices).astype(np.int64)
     distinct = encoded.dictionary.to_pylist()
     if pa.types.is_floating(array.type):
         fractions = np.array([not value.is_integer() for value in distinct], dtype=np.bool_)
@@ -222,7 +229,7 @@ def read_features(batch: Batch, columns: ChosenColumns, width: int | None) -> Fe
         if is_list(single.type):
             features = _from_lists(batch, columns.features[0], single, dtype)
         else:
-            features = _from_columns(batch, columns.features, dtype)
+            features = _from_columns(batch, columns, dtype)
     if width is not None and features.shape[1] != width:
         raise Invalid(
             f"the number of features differs: expected {width}, got {features.shape[1]}",
@@ -232,7 +239,8 @@ def read_features(batch: Batch, columns: ChosenColumns, width: int | None) -> Fe
         )
     if dtype.kind == "f" and not np.isfinite(features).all():
         row, position = np.argwhere(~np.isfinite(features))[0].tolist()
-        name = columns.features[position if len(columns.features) > 1 else 0]
+        names = [name for name in columns.features for _ in range(columns.width_of(name))]
+        name = names[position if len(names) > 1 else 0]
         raise _bad_cell("has a feature that is NaN or infinite (as float32)", batch, name, row)
     return features
 
@@ -277,11 +285,20 @@ class _Table:
         for name in chosen:
             if name not in known or name in self.repeated:
                 self.require(name)
-        self._refuse_lists(tuple(chosen))
+        encoding = data.encoders
+        encoding.check(tuple(chosen))
+        self._refuse_lists(tuple(chosen), encoding)
         return tuple(chosen)
 
-    def _refuse_lists(self, features: Sequence[str]) -> None:
+    def _refuse_lists(self, features: Sequence[str], encoding: Encoding) -> None:
         lists = [name for name in features if is_list(self.type(name))]
+        if encoded := [name for name in lists if encoding.of(name) is not None]:
+            raise Invalid(
+                "[data.encode] names a column of lists: encoders take single values",
+                "Remove it from [data.encode], or write the lists' values as columns of their own.",
+                file=self.file,
+                column=encoded[0],
+            )
         if nested := [name for name in lists if is_list(plain_type(self.type(name).value_type))]:
             raise Invalid(
                 "[data] features names a column of lists of lists, such as images as rows of pixels",
@@ -308,15 +325,23 @@ class _Table:
         """Return the column's type, without dictionary or extension type."""
         return plain_type(self.schema.field(name).type)
 
-    def bytes_only(self, features: Sequence[str]) -> bool:
-        """Return whether all features are uint8 or bool."""
-        types = [_element(self.type(name)) for name in features]
-        return self.typed and all(pa.types.is_uint8(found) or pa.types.is_boolean(found) for found in types)
+    def bytes_only(self, features: Sequence[str], encoders: Mapping[str, Encoder]) -> bool:
+        """Return whether all features are uint8 or bool, or become so."""
+        types = [_element(self.type(name)) for name in features if name not in encoders]
+        are_plain = not types or self.typed
+        return are_plain and all(
+            [
+                *(pa.types.is_uint8(found) or pa.types.is_boolean(found) for found in types),
+                *(encoder.in_bytes for encoder in encoders.values()),
+            ]
+        )
 
 
 def _chosen(
     table: _Table, features: tuple[str, ...], data: DataSettings, *, identified: bool, labelled: bool
 ) -> ChosenColumns:
+    encoders = encoders_of(data, features)
+    widths = (encoders[name].width if name in encoders else _width(table.type(name)) for name in features)
     return ChosenColumns(
         id=data.id if identified or data.id in table.names else None,
         subject=data.subject_column if identified else None,
@@ -325,14 +350,16 @@ def _chosen(
         features=features,
         dtype="float32",
         # 8 bytes per feature, even for uint8: Parquet decodes it as int32 first.
-        point_bytes=(3 + len(data.further_subjects)) * _ID_BYTES
-        + 8 * sum(_width(table.type(name)) for name in features),
+        point_bytes=(3 + len(data.further_subjects) + len(encoders)) * _ID_BYTES + 8 * sum(widths),
+        encoders=encoders,
+        decimal=data.decimal,
     )
 
 
 def _compare_types(table: _Table, known: dict[str, str], columns: ChosenColumns) -> None:
-    kinds = {name: str(table.type(name)) for name in columns.features}
-    kinds |= {name: _name_kind(table.type(name)) for name in columns.wanted.texts}
+    # Encoders read several types alike, and refuse those that they do not.
+    kinds = {name: str(table.type(name)) for name in columns.features if name not in columns.encoders}
+    kinds |= {name: _name_kind(table.type(name)) for name in columns.names}
     kinds = {name: kind for name, kind in kinds.items() if kind != "null" or name not in columns.further}
     for name, kind in kinds.items():
         if known.setdefault(name, kind) != kind:
@@ -381,21 +408,43 @@ def _width(data_type: pa.DataType) -> int:
     return _GUESSED_LIST_WIDTH if is_list(data_type) else 1
 
 
-def _from_columns(batch: Batch, names: Sequence[str], dtype: np.dtype[Any]) -> Features:
-    # Written column by column, then transposed: several times faster than strided writes.
-    transposed_FN = np.empty((len(names), batch.columns.num_rows), dtype=dtype)
-    for values_N, name in zip(transposed_FN, names, strict=True):
-        array = batch.column(name)
-        if array.null_count:
-            raise _bad_cell("has no value (null)", batch, name, _first(array.is_null()))
-        values_N[:] = _numbers(batch, name, array)
+def _from_columns(batch: Batch, columns: ChosenColumns, dtype: np.dtype[Any]) -> Features:
+    widths = [columns.width_of(name) for name in columns.features]
+    # Written column by column, then transposed: several times faster than strided writes. Encoders expect zeros.
+    transposed_FN = (np.zeros if columns.encoders else np.empty)((sum(widths), batch.columns.num_rows), dtype=dtype)
+    start = 0
+    for name, width in zip(columns.features, widths, strict=True):
+        array, end = batch.column(name), start + width
+        if encoder := columns.encoders.get(name):
+            _encode(
+                batch,
+                name,
+                encoder,
+                Surroundings(decimal=columns.decimal, folder=batch.folder),
+                transposed_FN[start:end],
+            )
+        else:
+            if array.null_count:
+                raise _bad_cell("has no value (null)", batch, name, _first(array.is_null()))
+            transposed_FN[start] = _numbers(batch, name, array)
+        start = end
     return np.ascontiguousarray(transposed_FN.T)
+
+
+def _encode(batch: Batch, name: str, encoder: Encoder, around: Surroundings, out_FN: Any) -> None:
+    try:
+        encode_into(out_FN, encoder, batch.column(name), around)
+    except BadCell as error:
+        fact, row = f"a data point {error.fact}", batch.first + error.position
+        raise Invalid(fact, error.remedy, file=batch.file, column=name, row=row) from None
+    except BadColumn as error:
+        raise _bad_type(error.fact, batch, name) from None
 
 
 def _from_lists(batch: Batch, name: str, lists: pa.Array, dtype: np.dtype[Any]) -> Features:
     if lists.null_count:
         raise _bad_cell("has no value (null)", batch, name, _first(lists.is_null()))
-    lengths = _numpy(lists.value_lengths())
+    lengths = numbers_of(lists.value_lengths())
     if (lengths != lengths[0]).any():
         raise _bad_cell(
             "has a different number of features than the first one", batch, name, _first(lengths != lengths[0])
@@ -414,22 +463,7 @@ def _numbers(batch: Batch, name: str, array: pa.Array) -> npt.NDArray[np.generic
         array = array.cast(pa.float64())
     if not (pa.types.is_integer(array.type) or pa.types.is_floating(array.type) or pa.types.is_boolean(array.type)):
         raise _bad_type(f"must hold numbers to be a feature, its type is {array.type}", batch, name)
-    return _numpy(array)
-
-
-def _numpy(array: pa.Array) -> npt.NDArray[np.generic]:
-    """Return an array of numbers or bools without nulls; numbers are not copied."""
-    # Not to_numpy(), which imports pandas if it is installed: 50 MB.
-    if pa.types.is_boolean(array.type):
-        array = array.cast(pa.uint8())
-    kind = "f" if pa.types.is_floating(array.type) else "iu"[pa.types.is_unsigned_integer(array.type)]
-    dtype = np.dtype(f"{kind}{array.type.bit_width // 8}")
-    values: npt.NDArray[np.generic] = np.frombuffer(array.buffers()[1] or b"", dtype=dtype)
-    return values[array.offset : array.offset + len(array)]
-
-
-def _first(mask: pa.Array | npt.NDArray[np.bool_]) -> int:
-    return int(np.argmax(np.asarray(mask)))
+    return numbers_of(array)
 
 
 def _bad_cell(fact: str, batch: Batch, column: str, position: int) -> Invalid:

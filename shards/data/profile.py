@@ -11,7 +11,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from shards.data.columns import label_codes, plain_label
+from shards.data.columns import label_codes
+from shards.data.encoding.cells import plain_label
 from shards.data.readers import Wanted
 from shards.data.sources import Batch, Source, is_list, is_text, plain_array, plain_type
 from storage.errors import Invalid

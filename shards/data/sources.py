@@ -59,6 +59,8 @@ class Batch:
     first: int
     """Row number of the first one within the file, from 1."""
     columns: pa.RecordBatch
+    folder: Path | None = None
+    """The folder of the file; None for a table in memory, and for a file in a bucket."""
 
     def column(self, name: str) -> pa.Array:
         """Return a column of plain values, without dictionary or extension type."""
@@ -96,10 +98,10 @@ class Source:
         Raises ``Invalid`` naming the file when it is truncated, damaged, or has a line that cannot be parsed.
         """
         for file in self.files:
-            first = 1
+            first, folder = 1, None if file.path is None else file.path.parent
             with _naming(file.name):
                 for columns in file.reader.batches(wanted, points):
-                    yield Batch(file=file.name, first=first, columns=columns)
+                    yield Batch(file=file.name, first=first, columns=columns, folder=folder)
                     first += columns.num_rows
 
 

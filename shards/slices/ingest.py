@@ -482,7 +482,12 @@ def feature_width(source: Source, data: DataSettings, columns: ChosenColumns | N
 
 def taken_from(data: DataSettings) -> dict[str, Json]:
     """Return the settings that define what the stored data points mean; with other settings they would mean others."""
-    return {"label": data.label, "features": list(data.features), "classes": list(data.classes)}
+    taken: dict[str, Json] = {
+        "label": data.label,
+        "features": list(data.features),
+        "classes": list(data.classes),
+    }
+    return taken | {"encode": data.encoders.record()} if data.encode else taken
 
 
 def check_scale(scale: float | tuple[float, ...], width: int) -> None:

@@ -22,6 +22,7 @@ from shards.data.columns import (
     are_numbers,
     check_written,
     choose_columns,
+    encoders_of,
     missing_column,
     read_features,
     read_labels,
@@ -148,6 +149,7 @@ class _Survey:
                 return choose_columns(self.source, self.data)
             except Invalid as error:  # the files do not fit together
                 self._record(error, str(error.context.get("file", self.source.location)))
+        encoders = encoders_of(self.data, tuple(features or ()))
         return ChosenColumns(
             id=self.data.id,
             subject=self.data.subject_column,
@@ -155,14 +157,16 @@ class _Survey:
             label=self.data.label,
             features=tuple(features or ()),
             dtype="float32",
-            point_bytes=1024 + 16 * len(features or ()),
+            point_bytes=1024 + 16 * len(features or ()) + 16 * sum(each.width for each in encoders.values()),
+            encoders=encoders,
+            decimal=self.data.decimal,
         )
 
     def _features(self, file: DataFile) -> Iterator[str]:
         """Yield the feature columns of one file, pattern by pattern."""
         alone = replace(self.source, files=(file,))
         for pattern in self.data.features:
-            settings = replace(self.data, features=(pattern,))
+            settings = replace(self.data, features=(pattern,), encode={})
             try:
                 yield from choose_columns(alone, settings, identified=False, labelled=False).features
             except Invalid as error:
@@ -170,8 +174,9 @@ class _Survey:
 
     def check_file(self, file: DataFile, columns: ChosenColumns, progress: Callable[[int], None]) -> None:
         """Record the faults in the rows of one file."""
-        names = [name for name in columns.wanted.texts if name in self.readable]
-        wanted = Wanted(texts=tuple(names), numbers=columns.features)
+        names = [name for name in columns.names if name in self.readable]
+        texts = tuple(name for name in columns.wanted.texts if name in columns.features)
+        wanted = Wanted(texts=(*names, *texts), numbers=columns.wanted.numbers)
         if not file.reader.typed:  # read as text, because a parsing reader reports only the first bad cell
             wanted = Wanted(texts=tuple(dict.fromkeys(wanted.names)), numbers=())
         if not wanted.names:
@@ -196,7 +201,8 @@ class _Survey:
         )
         checks: dict[str, _Check] = {}
         for name in columns.features:
-            cells = "" if file.reader.typed else "bool" if name in truths else "double"
+            is_read = file.reader.typed or name in columns.wanted.texts
+            cells = "" if is_read else "bool" if name in truths else "double"
             checks[name] = partial(self._check_features, replace(columns, features=(name,)), cells, decimal)
         for name in names:
             if name == self.data.label:
@@ -241,6 +247,9 @@ class _Survey:
         (column,) = columns.features
         if cells:
             batch = replace(batch, columns=_parsed(batch.columns, column, cells, decimal))
+        if columns.encoders.get(column) is not None:
+            read_features(batch, columns, None)
+            return
         width = int(read_features(batch, columns, self.width).shape[1])
         if width == 0:
             raise Invalid("a data point has no features: its list is empty", "Give every data point the same features.")
@@ -248,7 +257,9 @@ class _Survey:
 
     def compare_files(self, columns: ChosenColumns) -> None:
         """Record faults between files, and between the data and the settings."""
-        width = len(columns.features) if len(columns.features) != 1 else self.width
+        width: int | None = sum(columns.width_of(name) for name in columns.features)
+        if len(columns.features) == 1 and not columns.encoders:
+            width = self.width
         for check in (partial(refuse_mixed, self.numbers), partial(check_scale, self.data.scale, width or 0)):
             try:
                 if width:

@@ -45,8 +45,8 @@ slices = 5
 SECRET = "c0ffee" * 8
 SETTINGS = {
     "": "name store endpoint keys credentials",
-    "data": "train id label features classes subject subject_form scale ingest_memory_mb endpoint credentials delimiter"
-    " encoding decimal",
+    "data": "train id label features classes subject subject_form scale encode ingest_memory_mb endpoint credentials"
+    " delimiter encoding decimal",
     "model": "factory arguments files",
     "training": "epochs batch_size learning_rate optimizer seed momentum nesterov weight_decay betas epsilon",
     "partition": "shards slices key",
@@ -508,6 +508,7 @@ def test_record_never_holds_the_key(file: Path) -> None:
         ('["x*"]', '["y*"]', "data.features"),
         ('["0", "1"]', '["1", "0"]', "data.classes"),
         ('["0", "1"]', '["0", "1"]\nscale = 2', "data.scale"),
+        ('["0", "1"]', '["0", "1"]\nencode = { x = { hash = 3 } }', "data.encode.x.hash"),
         ("shards = 5", "shards = 6", "partition.shards"),
         ("slices = 5", "slices = 5\n[cluster]\nthreads_per_worker = 2", "cluster.threads_per_worker"),
         ("slices = 5", "slices = 5\n[model]\narguments = { hidden = [3] }", "model.arguments.hidden"),
@@ -530,6 +531,7 @@ def test_a_setting_that_changes_results_changes_the_record(file: Path, old: str,
         ('["0", "1"]', '["0", "1"]\ningest_memory_mb = 300'),
         ('["0", "1"]', '["0", "1"]\ndelimiter = ";"\nencoding = "cp1252"\ndecimal = ","'),
         ('["0", "1"]', '["0", "1"]\nendpoint = "http://127.0.0.1:8333"'),
+        ('["0", "1"]', '["0", "1"]\nencode = {}'),
         ("slices = 5", "slices = 5\n[erasure]\ndeadline_days = 3\n[cluster]\nworkers = 2\ncpus_per_worker = 2"),
         ("slices = 5", 'slices = 5\n[cluster]\nlabels = { site = "north" }'),
         ('"./federation"', '"s3://bucket"\ncredentials = "north"'),

@@ -1,0 +1,1 @@
+"""Encoders applied to columns."""
