@@ -116,6 +116,7 @@ class Ensemble:
             inputs=width,
             classes=len(specification.data.classes),
             slices=specification.partition.slices,
+            shape=specification.data.input_shape,
         )
         known = dict(zip(loaded.checkpoints, loaded.constituents, strict=True)) if loaded else {}
         with working_in(specification.folder) if specification.model.files else nullcontext():

@@ -22,6 +22,7 @@ from cluster.runtime.process import leave_no_core
 from cluster.runtime.system import new_name
 from cluster.runtime.user_code import make_importable
 from coordinator.engine.tasks import check_configuration, revised_task
+from shards.encoding import InputShape
 from shards.learners.protocol import Learner
 from shards.learners.registry import open_learner
 from shards.learners.torch.code_manifest import CodeManifest
@@ -61,6 +62,8 @@ class WorkerSetup:
     device: Device
     import_folder: Path
     """The folder that may hold the user's own model module."""
+    shape: InputShape | None = None
+    """The form in which the model receives features; None: as a row of numbers."""
     files: tuple[str, ...] = ()
     """Names of the declared files in ``import_folder``. Their contents are sent along with the setup."""
     labels: Labels = field(default_factory=dict)
@@ -124,6 +127,7 @@ class Worker:
                 folder=str(setup.import_folder),
                 staged=str(self._folder),
                 files=tuple(self._files),
+                shape=setup.shape,
             )
             self._manifests[width] = rehearsed(request, self.configuration(width), setup.store, self._files)
         manifest = self._manifests[width]
@@ -169,6 +173,7 @@ class Worker:
                 classes=self._setup.classes,
                 slices=self._setup.slices,
                 device=self._setup.device,
+                shape=self._setup.shape,
             )
             self._learners[width] = ConfinedLearner(learner, self._confinement)
         return self._learners[width]

@@ -105,4 +105,5 @@ class Workers:
             import_folder=specification.folder,
             files=tuple(declared_files(specification.folder, specification.model.files)),
             labels=specification.cluster.labels,
+            shape=specification.data.input_shape,
         )

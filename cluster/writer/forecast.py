@@ -90,6 +90,7 @@ def trial_basis(specification: FederationSpecification, source: Source, points: 
         inputs=width,
         classes=len(data.classes),
         slices=1,
+        shape=data.input_shape,
     )
     points = _count(source, data.id) if points is None else points
     trial = _random_points(trial_points(training.batch_size, width, points), width, len(data.classes))

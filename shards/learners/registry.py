@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from shards.encoding import InputShape
 from shards.learners.protocol import Learner
 from shards.learners.torch.learner import TorchLearner
 from shards.learners.torch.seeding import Device
@@ -18,9 +19,13 @@ def open_learner(
     classes: int,
     slices: int,
     device: Device = "cpu",
+    shape: InputShape | None = None,
 ) -> Learner[Any]:
     """Return the learner for ``inputs`` features and ``classes`` classes, in this process, on ``device``.
 
+    ``shape`` is the form in which the model receives them; None: as a row of numbers.
     Pass the learner's states back to this learner only. Call ``shards.learners.torch.seeding.set_numerics`` first.
     """
-    return TorchLearner(model=model, training=training, inputs=inputs, classes=classes, slices=slices, device=device)
+    return TorchLearner(
+        model=model, training=training, inputs=inputs, classes=classes, slices=slices, device=device, shape=shape
+    )

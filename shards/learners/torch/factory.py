@@ -10,7 +10,8 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from shards.specification import ModelSettings
+from shards.encoding import InputShape
+from shards.specification import SHIPPED_FACTORIES, ModelSettings
 from storage.errors import Invalid
 
 Factory = Callable[..., nn.Module]
@@ -49,14 +50,38 @@ def import_factory(path: str) -> Factory:
     return cast("Factory", target)
 
 
-def build_model(settings: ModelSettings, inputs: int, classes: int) -> nn.Module:
+def received_shape(settings: ModelSettings, inputs: int, shape: InputShape | None) -> InputShape:
+    """Return the form in which the model receives ``inputs`` features.
+
+    The factories that come with this system take rows of numbers, images included. Raises ``Invalid`` when the features
+    are whole numbers for an embedding, which they do not have.
+    """
+    if shape is None or settings.factory.partition(":")[0] != SHIPPED_FACTORIES:
+        return shape or InputShape((inputs,))
+    if shape.ids:
+        raise Invalid(
+            f"[model] factory {settings.factory!r} takes numbers, and all features are whole numbers for an embedding",
+            'Name a factory of your own with an embedding, or encode otherwise: words = 4096, or as = "columns".',
+        )
+    return InputShape((inputs,))
+
+
+def in_shape(features_NF: torch.Tensor, shape: InputShape) -> torch.Tensor:
+    """Return features in the form in which a model receives them."""
+    if len(shape.shape) > 1:
+        features_NF = features_NF.reshape(-1, *shape.shape)
+    return features_NF.long() if shape.ids else features_NF
+
+
+def build_model(settings: ModelSettings, inputs: int | InputShape, classes: int) -> nn.Module:
     """Return the model that the settings describe, checked to map (2, inputs) to (2, classes).
 
     Draws initial weights from the global generators, so seed them first. The check also initialises lazy modules.
     Raises ``Invalid`` when the factory fails, returns no Module, or the Module does not fit the data.
     """
     factory = import_factory(settings.factory)
-    arguments = _with_widths(factory, settings.arguments, inputs, classes)
+    shape = inputs if isinstance(inputs, InputShape) else InputShape((inputs,))
+    arguments = _with_widths(factory, settings.arguments, shape.argument, classes)
     try:
         model = factory(*arguments[0], **arguments[1])
     except Invalid:
@@ -73,13 +98,13 @@ def build_model(settings: ModelSettings, inputs: int, classes: int) -> nn.Module
             f"[model] factory {settings.factory!r} returned {type(model).__name__}, not a torch.nn.Module",
             "Return the Module.",
         )
-    _check_output(model, settings.factory, inputs, classes)
+    _check_output(model, settings.factory, shape, classes)
     return model
 
 
 def _with_widths(
-    factory: Factory, arguments: Mapping[str, Any], inputs: int, classes: int
-) -> tuple[tuple[int, ...], dict[str, Any]]:
+    factory: Factory, arguments: Mapping[str, Any], inputs: int | tuple[int, ...], classes: int
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Return positional and keyword arguments for the call, with the widths added where the factory takes them."""
     keywords = dict(arguments)
     try:
@@ -100,21 +125,23 @@ def _with_widths(
     return ((inputs, classes) if len(missing) == 2 and list(parameters)[:2] == missing else ()), keywords
 
 
-def _check_output(model: nn.Module, factory: str, inputs: int, classes: int) -> None:
+def _check_output(model: nn.Module, factory: str, shape: InputShape, classes: int) -> None:
     model.eval()
+    expected = "(N, features)" if len(shape.shape) == 1 else f"(N, {', '.join(map(str, shape.shape))})"
+    expected += " of whole numbers" if shape.ids else ""
     try:
         with torch.no_grad():
-            output = model(torch.zeros(2, inputs))
+            output = model(in_shape(torch.zeros(2, shape.width), shape))
     except Exception as error:  # forward is the user's code
         raise Invalid(
-            f"[model] factory {factory!r}: the model fails on 2 data points of {inputs} features"
+            f"[model] factory {factory!r}: the model fails on 2 data points of {shape.width} features"
             f" with {type(error).__name__}: {error}",
-            "Make the model accept (N, features) and check [model] arguments against the data.",
+            f"Make the model accept {expected} and check [model] arguments against the data.",
         ) from error
-    shape = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
-    if shape != (2, classes):
+    found = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
+    if found != (2, classes):
         raise Invalid(
-            f"[model] factory {factory!r}: the output for 2 data points has shape {shape}, expected {(2, classes)}",
+            f"[model] factory {factory!r}: the output for 2 data points has shape {found}, expected {(2, classes)}",
             f"Let the last layer give one logit for each of the {classes} declared classes.",
         )
     if "_extra_state" in " ".join(model.state_dict()):

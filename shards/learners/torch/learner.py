@@ -17,6 +17,7 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
+from shards.encoding import InputShape
 from shards.learners.protocol import Learning
 from shards.learners.torch.checkpoint import (
     decode_checkpoint,
@@ -25,7 +26,7 @@ from shards.learners.torch.checkpoint import (
     model_tensors,
     put_tensors,
 )
-from shards.learners.torch.factory import build_model
+from shards.learners.torch.factory import build_model, in_shape, received_shape
 from shards.learners.torch.seeding import Device, seed_all
 from shards.lineage import Lineage
 from shards.ordering import INITIAL_WEIGHTS, NOISE, SHUFFLE, epoch_order, stream
@@ -68,10 +69,11 @@ class TorchLearner:
         classes: int,
         slices: int,
         device: Device = "cpu",
+        shape: InputShape | None = None,
     ) -> None:
         self._model = model
         self._training = training
-        self._inputs = inputs
+        self._inputs = received_shape(model, inputs, shape)
         self._classes = classes
         self._epochs = slice_epochs(training.epochs, slices)
         self._device = torch.device(device)
@@ -129,7 +131,7 @@ class TorchLearner:
         with torch.inference_mode():
             for start in range(0, len(features_NF), _PREDICTION_POINTS):
                 chunk = torch.tensor(features_NF[start : start + _PREDICTION_POINTS], device=self._device)
-                logits = state.model(chunk).to(device="cpu", dtype=torch.float64)
+                logits = state.model(in_shape(chunk, self._inputs)).to(device="cpu", dtype=torch.float64)
                 parts.append(functional.softmax(logits, dim=1).numpy())
         return np.concatenate(parts)
 
@@ -162,6 +164,7 @@ class TorchLearner:
             chosen = order_N[start:stop]
             # Copied into new tensors: the bits depend on the alignment of a view (E7).
             features, labels = data.features_NF.index_select(0, chosen), data.labels_N.index_select(0, chosen)
+            features = in_shape(features, self._inputs)
             optimizer.zero_grad(set_to_none=True)
             if stop - start == 1:
                 with _frozen_statistics(model):

@@ -16,6 +16,7 @@ from typing import Any, Final, Self
 
 import numpy as np
 
+from shards.encoding import InputShape
 from shards.learners.torch.attributes import AttributeValue, changed_tensors, kept_in_attributes
 from shards.learners.torch.checkpoint import decode_checkpoint, digest_tensors
 from shards.learners.torch.confinement import ConfinedLearner, Confinement
@@ -65,6 +66,8 @@ class RehearsalRequest:
     """The folder with the declared files."""
     files: tuple[str, ...] = ()
     """Names of the declared files."""
+    shape: InputShape | None = None
+    """The form in which the model receives features; None: as a row of numbers."""
     start: int = 0
     """Seed of the random generators while the model's module is imported."""
     is_second: bool = False
@@ -82,6 +85,8 @@ class RehearsalRequest:
         training["betas"] = tuple(training["betas"])
         model, files = fields.pop("model"), tuple(fields.pop("files"))
         model["files"] = tuple(model["files"])
+        shape = fields.pop("shape")
+        fields["shape"] = None if shape is None else InputShape(tuple(shape[0]), shape[1])
         return cls(model=ModelSettings(**model), training=TrainingSettings(**training), files=files, **fields)
 
 
@@ -170,6 +175,7 @@ class _Rehearsal:
             classes=request.classes,
             slices=SLICES,
             device=request.device,
+            shape=request.shape,
         )
         self._confinement = Confinement(
             request.model.factory,
@@ -256,6 +262,8 @@ class _Rehearsal:
         mixed_N = (index_N * np.uint64(0x9E3779B97F4A7C15)) ^ (index_N << np.uint64(29))
         places_F = np.arange(1, self._request.inputs + 1, dtype=np.uint64) * np.uint64(0xD1342543DE82EF95)
         features_NF = (((mixed_N[:, None] + places_F) >> np.uint64(40)) / 2.0**24).astype(np.float32) * self._largest
+        if self._request.shape is not None and self._request.shape.ids:
+            features_NF = np.floor(features_NF * np.float32(self._request.shape.ids))
         labels_N = (index_N % np.uint64(self._request.classes)).astype(np.int64)
         return ShardPoints(features_NF=features_NF, labels_N=labels_N, keys_N=mixed_N, ends=ends)
 
