@@ -13,6 +13,7 @@ first reads how the request stands.
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import secrets
@@ -21,6 +22,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from datetime import date
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection, IncompleteRead
 from ipaddress import ip_address
 from threading import Lock
@@ -181,7 +183,7 @@ class Client:
         Raises ``Invalid`` when the data do not fit, ``Unavailable`` when the ensemble cannot answer now.
         """
         if isinstance(data, Sequence):
-            body, media_type = json.dumps({"points": data}).encode(), _JSON
+            body, media_type = json.dumps({"points": data}, default=_as_text).encode(), _JSON
         else:
             body, media_type = stream_of(plain_table(table_of(data))), ARROW_STREAM
         headers = {"Content-Type": media_type, "Accept": ARROW_STREAM}
@@ -454,6 +456,15 @@ def brought_up_to(answer: ErasureAnswer, last: RequestStatus, again: Callable[[]
         with suppress(Unavailable):
             now = again()
     return replace(now, salt=answer.salt)
+
+
+def _as_text(value: object) -> str:
+    """Return a date, a time or an image in a data point as JSON holds it."""
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    raise Invalid("a data point holds a value that JSON cannot hold", "Send numbers, texts, dates, bytes, or a table.")
 
 
 def _request_path(request_id: str, what: str, site: str | None) -> str:

@@ -62,6 +62,7 @@ def build_app(service: Service, lines: LogLines, *, names_requests: bool = True)
         _Endpoints(service),
         service,
         lines,
+        data=service.specification.data,
         title=f"sisa-ray: {service.specification.name}",
         description="Predictions that never use what was erased, and erasure requests. See docs/serving.md.",
         names_requests=names_requests,

@@ -105,6 +105,10 @@ class BodyReader:
                 raise _bad_point(number)
         ids = [point.get("id") for point in points] if any("id" in point for point in points) else None
         given = [point["features"] for point in points]
+        if self.data.encode and any(isinstance(each, list) for each in given):
+            raise Invalid(
+                "features are given as lists, and [data.encode] encodes them by name", "Send objects by name."
+            )
         if all(isinstance(each, list) for each in given):
             return Asked(features_NF=points_of_lists(given, self.data, self.width), ids=ids)
         if not all(isinstance(each, dict) for each in given):

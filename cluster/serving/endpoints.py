@@ -28,6 +28,7 @@ from cluster.tokens import Role, TokenRecord
 from coordinator.ports import Clock
 from coordinator.receipts.issuer import Registrar
 from shards.data.messages import ARROW_STREAM
+from shards.specification import DataSettings
 from storage.errors import Invalid, SisaError
 from storage.transparency.check import LogGrowth
 
@@ -246,9 +247,19 @@ def add_erasures(
 
 
 def assembled(
-    endpoints: Endpoints, behind: Behind, lines: LogLines, *, title: str, description: str, names_requests: bool
+    endpoints: Endpoints,
+    behind: Behind,
+    lines: LogLines,
+    *,
+    data: DataSettings,
+    title: str,
+    description: str,
+    names_requests: bool,
 ) -> FastAPI:
-    """Return the API; each request is a line in ``lines``; ``names_requests``: see ``Recorder``."""
+    """Return the API for data points of ``data``; each request is a line in ``lines``.
+
+    ``names_requests``: see ``Recorder``.
+    """
     app = FastAPI(
         title=title,
         version="1",
@@ -261,7 +272,7 @@ def assembled(
     endpoints.add_to(app)
     for kind in (Refused, SisaError, HTTPException):
         app.add_exception_handler(kind, _refuse)
-    app.openapi = openapi_of(app)  # type: ignore[method-assign]
+    app.openapi = openapi_of(app, data)  # type: ignore[method-assign]
     app.add_middleware(Recorder, clock=behind.clock, lines=lines, names_requests=names_requests)
     return app
 

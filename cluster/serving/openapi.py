@@ -11,7 +11,8 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
-from cluster.serving.schemas import SHAPES
+from cluster.serving.schemas import SHAPES, described_features
+from shards.specification import DataSettings
 
 POLICY: Final = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"}
 """No script may run on the page, because this API's tokens are worth stealing."""
@@ -20,8 +21,11 @@ _STYLE: Final = "body{font:15px/1.5 system-ui;max-width:60em;margin:2em auto;pad
 padding:1em;overflow:auto}code{font-size:.9em}td{padding-right:1em;vertical-align:top}"
 
 
-def openapi_of(app: FastAPI) -> Callable[[], dict[str, Any]]:
-    """Return a function that makes the app's OpenAPI document, with the shapes of bodies, and bearer tokens."""
+def openapi_of(app: FastAPI, data: DataSettings) -> Callable[[], dict[str, Any]]:
+    """Return a function that makes the app's OpenAPI document, with the shapes of bodies, and bearer tokens.
+
+    Where columns of ``data`` are encoded, the document says what each of them takes.
+    """
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -36,6 +40,9 @@ def openapi_of(app: FastAPI) -> Callable[[], dict[str, Any]]:
                 [(shape, "validation") for shape in SHAPES], ref_template="#/components/schemas/{model}"
             )
             made["components"]["schemas"] |= shapes["$defs"]
+            if data.encode:
+                points, columns = (made["components"]["schemas"][name]["properties"] for name in ("Point", "Columns"))
+                points["features"], columns["columns"] = described_features(data)
             made["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
             app.openapi_schema = made
         return app.openapi_schema

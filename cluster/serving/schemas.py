@@ -12,6 +12,18 @@ from cluster.serving.bodies import JSON
 from coordinator.sites import SiteStanding
 from coordinator.status import FederationStatus, RequestStatus
 from shards.data.messages import ARROW_STREAM
+from shards.data.sources import glob_like
+from shards.encoders import (
+    CategoryEncoder,
+    DateEncoder,
+    Encoder,
+    ImageEncoder,
+    NumberEncoder,
+    TokensEncoder,
+    TruthEncoder,
+    WordsEncoder,
+)
+from shards.specification import DataSettings
 
 Name = str | int
 """The name of a subject or a data point. Whole numbers are treated as in the data."""
@@ -205,6 +217,47 @@ ASKED: Final = {
         },
     }
 }
+
+
+def described_features(data: DataSettings) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the schemas of one data point's features, and of columns of them, where [data.encode] encodes some."""
+    cells = {name: _cell(data.encoders.of(name)) for name in data.features if not glob_like(name)}
+    shared = {
+        "type": "object",
+        "additionalProperties": True,
+        "description": "By column, as in the training data: [data.encode] encodes the values.",
+    }
+    point = {**shared, "properties": cells, "required": list(cells)}
+    lists = {name: {"type": "array", "items": cell} for name, cell in cells.items()}
+    return point, {**shared, "properties": lists, "required": list(lists)}
+
+
+def _cell(encoder: Encoder | None) -> dict[str, Any]:
+    """Return the schema of one value of a column."""
+    if encoder is None:
+        return {"type": "number"}
+    texts = ["string", "number", "boolean"]
+    described: dict[str, Any] = {"type": texts}
+    if isinstance(encoder, NumberEncoder):
+        described = {"type": ["number", "string"] if encoder.wants_text else ["number"]}
+    if isinstance(encoder, DateEncoder):
+        described = {"type": ["string"], "description": f"A date: {encoder.format or 'ISO 8601, UTC unless it says'}."}
+    if isinstance(encoder, WordsEncoder | TokensEncoder):
+        described = {"type": ["string"]}
+    if isinstance(encoder, ImageEncoder):
+        height, width = encoder.image[1:]
+        described = {
+            "type": ["string"],
+            "contentEncoding": "base64",
+            "description": f"Image, {height} x {width} pixels.",
+        }
+    if isinstance(encoder, CategoryEncoder):
+        described = {"type": texts, "description": f"One of {', '.join(encoder.categories)}."}
+    if isinstance(encoder, TruthEncoder):
+        described = {"type": texts, "description": f"One of {', '.join((*encoder.true, *encoder.false))}."}
+    missing = getattr(encoder, "missing", None)  # 0.0 is a feature, where False means that none is taken
+    takes_none = (missing is not None and missing is not False) or getattr(encoder, "other", False)
+    return described | {"type": [*described["type"], "null"]} if takes_none else described
 
 
 def body_of(shape: type) -> dict[str, Any]:

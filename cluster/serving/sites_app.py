@@ -40,6 +40,7 @@ def build_sites_app(service: SitesService, lines: LogLines, *, names_requests: b
         _Endpoints(service),
         service,
         lines,
+        data=service.specification.sites[0].specification.data,
         title=f"sisa-ray: {service.specification.name}, a federation of sites",
         description="Predictions by the sites that take part; each erases for itself. See docs/sites.md.",
         names_requests=names_requests,

@@ -47,8 +47,9 @@ class Carried:
             ensemble = self._ensemble
             if ensemble is None or (standing is not None and not _is_of(ensemble, standing)):
                 ensemble = self._fetched(standing or confirm())
-            own_NF = arranged(features_NF, names, self._names, self._width)
-            found = ensemble.answer(scaled(own_NF, self._site.specification.data.scale))
+            data = self._site.specification.data
+            own_NF = arranged(features_NF, names, self._names, self._width, data.encoders)
+            found = ensemble.answer(scaled(own_NF, data.scale))
             standing = confirm()
             if _is_of(ensemble, standing):
                 return SiteAnswer(

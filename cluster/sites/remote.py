@@ -29,7 +29,7 @@ from cluster.results.federation import ErasureAnswer, SubjectFound, Verification
 from cluster.sites.site_server import arranged
 from coordinator.sites import SiteAnswer, SiteStanding
 from coordinator.status import FederationStatus, RequestStatus
-from shards.data.messages import scores_of_table, table_of_features
+from shards.data.messages import scores_of_table, table_of_encoded, table_of_features
 from storage.errors import Corrupt, Invalid, ObjectMissing, Unavailable
 
 _ATTEMPTS: Final = 8
@@ -101,7 +101,7 @@ class RemoteSite:
         """See ``SiteLink.standing``. Raises ``Corrupt`` for a standing that is impossible."""
         with self._client() as client:
             found = client.standing(requests)
-        _check_standing(found)
+        _check_standing(found, is_encoded=bool(self._site.specification.data.encode))
         self._known = found
         return found
 
@@ -109,7 +109,10 @@ class RemoteSite:
         """See ``SiteLink.answer``. Raises ``Corrupt`` for an answer that does not fit the question."""
         known = self._known or self.standing()
         try:
-            return self._answer(arranged(features_NF, names, known.features, known.width), known.features)
+            data = self._site.specification.data
+            return self._answer(
+                arranged(features_NF, names, known.features, known.width, data.encoders), known.features
+            )
         except Invalid:
             self._known = None  # its features may have other names by now
             raise
@@ -213,7 +216,11 @@ class RemoteSite:
     def _answered(self, features_NF: npt.NDArray[np.float32], names: tuple[str, ...]) -> SiteAnswer:
         """Return the checked answer to one request."""
         with self._client() as client:
-            found = client.predict(table_of_features(features_NF, names))
+            data = self._site.specification.data
+            is_encoded = bool(data.encode)
+            found = client.predict(
+                table_of_encoded(features_NF, data) if is_encoded else table_of_features(features_NF, names)
+            )
         _check_facts(found)
         return SiteAnswer(
             generation=found.generation,
@@ -287,12 +294,12 @@ class RemoteSite:
         )
 
 
-def _check_standing(standing: SiteStanding) -> None:
+def _check_standing(standing: SiteStanding, *, is_encoded: bool) -> None:
     numbers = (standing.position, standing.generation, standing.floor, standing.requests)
     features, shards = len(standing.features), {shard for shard, _ in standing.checkpoints}
     if (
         min(numbers) < 0
-        or features not in {1, standing.width}
+        or (features not in {1, standing.width} and not (is_encoded and 1 <= features <= standing.width))
         or not 1 <= standing.width <= _MOST_FEATURES
         or len(shards) != len(standing.checkpoints)
         or not all(0 <= shard < standing.shards for shard in shards)

@@ -7,6 +7,7 @@ Shape legend: N points, F features, C classes.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import accumulate, pairwise
 from typing import Final
 
 import numpy as np
@@ -20,6 +21,7 @@ from cluster.runtime.system import SystemClock
 from cluster.writer.stores import open_objects
 from coordinator.ports import Clock
 from coordinator.sites import SiteAnswer, SiteStanding
+from shards.encoding import NO_ENCODING, Encoding
 from shards.points import scaled
 from storage.errors import Invalid, Unavailable
 
@@ -52,11 +54,12 @@ class Desk:
         for _ in range(_ATTEMPTS):
             state = self._state.trained()
             assert state.data is not None
-            own_NF = arranged(features_NF, names, state.data.layout.features, state.data.layout.width)
+            data, layout = self._site.specification.data, state.data.layout
+            own_NF = arranged(features_NF, names, layout.features, layout.width, data.encoders)
             ensemble = self._state.ensemble
             if ensemble is None or self._state.is_behind:
                 ensemble = self._state.load()
-            found = ensemble.answer(scaled(own_NF, self._site.specification.data.scale))
+            found = ensemble.answer(scaled(own_NF, data.scale))
             self._state.current()
             if ensemble.generation >= self._state.floor:
                 return SiteAnswer(
@@ -77,10 +80,15 @@ class Desk:
 
 
 def arranged(
-    features_NF: npt.NDArray[np.float32], names: tuple[str, ...], own: tuple[str, ...], width: int
+    features_NF: npt.NDArray[np.float32],
+    names: tuple[str, ...],
+    own: tuple[str, ...],
+    width: int,
+    encoding: Encoding = NO_ENCODING,
 ) -> npt.NDArray[np.float32]:
     """Return features in the order of a site's ``own``: by name, because sites may order their columns differently.
 
+    An encoded column is several features, which stay together.
     Raises ``Invalid``, with the names, when the site's features have other names or another number.
     """
     others = other_names(names, own)
@@ -97,8 +105,9 @@ def arranged(
         )
     if names == own:
         return features_NF
-    places = {name: place for place, name in enumerate(names)}
-    return np.ascontiguousarray(features_NF[:, [places[name] for name in own]])
+    ends = list(accumulate(encoding.widths(names), initial=0))
+    places = {name: range(start, end) for name, (start, end) in zip(names, pairwise(ends), strict=True)}
+    return np.ascontiguousarray(features_NF[:, [place for name in own for place in places[name]]])
 
 
 def other_names(names: tuple[str, ...], own: tuple[str, ...]) -> str:

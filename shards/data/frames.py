@@ -7,7 +7,7 @@ dataframe interchange protocol.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -26,6 +26,8 @@ def table_of(data: Any) -> pa.Table:
         return _changed(data, _without_views)
     if isinstance(data, pa.RecordBatch):
         return pa.Table.from_batches([data])
+    if isinstance(data, list) and data and all(isinstance(row, Mapping) for row in data):
+        return _table_of_rows(data)
     try:
         if hasattr(data, "__arrow_c_stream__"):
             return _without_row_numbers(pa.table(data))
@@ -40,7 +42,7 @@ def table_of(data: Any) -> pa.Table:
         ) from error
     raise Invalid(
         f"{_called(data)} is not a table",
-        "Pass a pandas or polars frame, a pyarrow.Table, or the path of a file.",
+        "Pass a pandas or polars frame, a pyarrow.Table, a list of dictionaries, or the path of a file.",
     )
 
 
@@ -52,6 +54,20 @@ def plain_table(table: pa.Table) -> pa.Table:
 def _without_row_numbers(table: pa.Table) -> pa.Table:
     kept = [position for position, name in enumerate(table.column_names) if not _ROW_NUMBERS.fullmatch(name)]
     return _changed(table.select(kept), _without_views)
+
+
+def _table_of_rows(rows: list[Mapping[str, Any]]) -> pa.Table:
+    names = dict.fromkeys(name for row in rows for name in row)
+    columns = {}
+    for name in names:
+        try:
+            columns[name] = pa.array([row.get(name) for row in rows])
+        except (pa.ArrowException, TypeError, ValueError, OverflowError):
+            # Not chained: the text of the cause quotes values.
+            raise Invalid(
+                "the values of a column are not of one kind", "Give them one type.", column=str(name)
+            ) from None
+    return pa.table(columns)
 
 
 def _changed(table: pa.Table, change: Callable[[pa.Array], pa.Array]) -> pa.Table:

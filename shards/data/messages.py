@@ -8,20 +8,26 @@ Shape legend: N points, F features.
 
 from __future__ import annotations
 
+import base64
+import binascii
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from shards.data.columns import encoders_of
 from shards.data.prediction_files import FeatureBatch, PredictionBatch, feature_batches
 from shards.data.readers import TableReader, Wanted
 from shards.data.sources import DataFile, Source, is_list, is_text, plain_array, plain_type
+from shards.encoders import Encoder, ImageEncoder
 from shards.points import scaled
 from shards.specification import DataSettings
+from storage.digests import digest_of
 from storage.errors import Corrupt, Invalid
 
 ARROW_STREAM: Final = "application/vnd.apache.arrow.stream"
@@ -33,9 +39,14 @@ _PROBABILITY: Final = "probability_"
 _ROUNDING: Final = 1e-3
 """Largest deviation of a sum of float32 probabilities from 1."""
 _SOURCE: Final = "request"
+_ENCODED: Final = "encoded:"
+"""How the name of a column of encoded features begins, before the digest of how they are encoded."""
+_MOST_ENCODED_BYTES: Final = 256 << 20
+"""Of encoded features in one message: a short text may become thousands of them."""
 _RECORD_BATCH: Final = 3
 _HEADER_TYPE, _HEADER = 1, 2
 _LENGTH, _COMPRESSION = 0, 3
+_FEWER: Final = "Send several requests."
 
 
 class TooManyPoints(Invalid):
@@ -83,6 +94,11 @@ def table_of_features(features_NF: npt.NDArray[np.float32], names: Sequence[str]
     return pa.table(dict(zip(names, map(pa.array, features_NF.T.copy()), strict=True)))
 
 
+def table_of_encoded(features_NF: npt.NDArray[np.float32], data: DataSettings) -> pa.Table:
+    """Return features that are encoded, but not scaled, as a table for a message to a site with the same encoders."""
+    return table_of_features(features_NF, (_encoded_name(data),))
+
+
 def scores_of_table(table: pa.Table, classes: Sequence[str], points: int) -> npt.NDArray[np.float32]:
     """Return the probabilities in an answer for ``points`` data points, shape (N, C), in the order of ``classes``.
 
@@ -105,8 +121,11 @@ def scores_of_table(table: pa.Table, classes: Sequence[str], points: int) -> npt
 def points_of_table(table: pa.Table, data: DataSettings, width: int) -> Iterator[FeatureBatch]:
     """Yield the data points of a message as they would be used in training; refuses what ``feature_batches`` refuses.
 
-    ``data.features`` are the names of columns, without patterns.
+    ``data.features`` are the names of columns, without patterns. Where there are encoders, columns hold values as users
+    have them, or there is the single column of ``table_of_encoded``.
     """
+    if data.encode and (encoded := [name for name in table.column_names if name.startswith(_ENCODED)]):
+        return _encoded_points(table.select(encoded[:1]), data, width)
     if missing := [name for name in data.features if name not in table.column_names]:
         raise Invalid(f"there is no column {missing[0]!r}", "Send all features, named as in the training data.")
     if not table.num_rows:
@@ -119,7 +138,16 @@ def points_of_table(table: pa.Table, data: DataSettings, width: int) -> Iterator
     table = table.select(known)  # other columns are dropped, because nothing here can rely on their types
     if data.id in known:
         _refuse_names(table.column(data.id).type, data.id)
+    encoders = encoders_of(data, data.features)
+    if encoders and table.num_rows * width * 4 > _MOST_ENCODED_BYTES:
+        most = max(1, _MOST_ENCODED_BYTES // (4 * width))
+        raise TooManyPoints(
+            f"the request has more than {most:,} data points, each encoded as {width:,} features", _FEWER
+        )
     for name in data.features:
+        if encoder := encoders.get(name):
+            table = _for_encoder(table, name, encoder)
+            continue
         _refuse_types(table.column(name).type, name)
         _refuse_lists(table.column(name), name, width)
     source = Source(location=_SOURCE, files=(DataFile(name=_SOURCE, path=None, reader=TableReader(table)),))
@@ -278,6 +306,53 @@ def _refuse_types(data_type: pa.DataType, column: str) -> None:
     is_number = types.is_integer(found) or types.is_floating(found) or types.is_boolean(found)
     if not (is_number or types.is_decimal(found) or types.is_null(found)):
         raise Invalid("a feature column must hold numbers", "Convert the column.", column=column)
+
+
+def _encoded_name(data: DataSettings) -> str:
+    return f"{_ENCODED}{digest_of(data.encoders.record())}"
+
+
+def _encoded_points(table: pa.Table, data: DataSettings, width: int) -> Iterator[FeatureBatch]:
+    """Yield the data points of a table with the single column of encoded features."""
+    name = table.column_names[0]
+    if name != _encoded_name(data):
+        raise Invalid(
+            "the features are encoded otherwise than this federation's: [data.encode] differs",
+            "Give both the same specification.",
+        )
+    if not table.num_rows:
+        return iter(())
+    _refuse_types(table.column(name).type, name)
+    _refuse_lists(table.column(name), name, width)
+    source = Source(location=_SOURCE, files=(DataFile(name=_SOURCE, path=None, reader=TableReader(table)),))
+    return feature_batches(source, replace(data, features=(name,), encode={}), width)
+
+
+def _for_encoder(table: pa.Table, name: str, encoder: Encoder) -> pa.Table:
+    """Return the table with a column as its encoder takes it; refuses other types, without naming them."""
+    types, found = pa.types, plain_type(table.column(name).type)
+    is_image = isinstance(encoder, ImageEncoder)
+    if is_image and is_text(found):
+        return table.set_column(table.column_names.index(name), name, _bytes_of(table.column(name), name))
+    is_value = types.is_integer(found) or types.is_floating(found) or types.is_boolean(found) or types.is_decimal(found)
+    is_value = is_value or is_text(found) or types.is_temporal(found)
+    is_binary = types.is_binary(found) or types.is_large_binary(found)
+    if not (types.is_null(found) or (is_binary if is_image else is_value)):
+        raise Invalid("a column has a type that its encoder does not take", "Convert the column.", column=name)
+    return table
+
+
+def _bytes_of(column: pa.ChunkedArray, name: str) -> pa.Array:
+    """Return images that JSON holds as Base64. A text in a message is never a path: files here are not the sender's."""
+    texts = column.to_pylist()
+    found: list[bytes | None] = []
+    for position, text in enumerate(texts):
+        try:
+            found.append(None if text is None else base64.b64decode(text, validate=True))
+        except (binascii.Error, ValueError):
+            remedy = "Send the image's bytes as Base64, or as binary in an Arrow stream."
+            raise Invalid("a text is not Base64", remedy, column=name, row=position + 1) from None
+    return pa.array(found, pa.binary())
 
 
 def _refuse_lists(column: pa.ChunkedArray, name: str, width: int) -> None:

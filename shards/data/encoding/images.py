@@ -21,7 +21,7 @@ from shards.encoders import ImageEncoder
 from storage.errors import Invalid
 
 _MODES: Final = {1: "L", 3: "RGB", 4: "RGBA"}
-_MOST_PIXELS: Final = 1 << 26
+_MOST_PIXELS: Final = 1 << 24
 """Of an image before it is resized: a small file may claim to be a huge image."""
 _DAMAGED: Final = "Write the image again as PNG or JPEG, or leave the data point out."
 

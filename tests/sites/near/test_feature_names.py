@@ -1,19 +1,25 @@
-"""Features of several sites: matched by name, never by position."""
+"""Features of several sites: matched by name, never by position, and encoded once, before a site is asked."""
 
 from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from cluster.sites.federation import SiteFederation, connect_sites
 from cluster.sites.site_server import arranged
+from cluster.writer.training_data import asked_of_sites
 from coordinator.aggregation import ModelFailed
 from coordinator.ports import Notice, Remark
+from shards.encoders import CategoryEncoder
+from shards.encoding import Encoding
 from storage.errors import Invalid, Unavailable
 from tests.doubles.user_folder import Columns, small_points
 from tests.serving.bodies.test_model_errors import MODEL, UNKNOWN
 from tests.serving.world import rows
-from tests.sites.near.asked import NAMES, features
+from tests.sites.near.asked import NAMES, features, joined, remote
 from tests.sites.near.served import served
 from tests.sites.near.site_folders import SITES, SiteFolders, people_of
 from tests.sites.near.test_simulated_sites import Unreachable
@@ -157,3 +163,84 @@ def test_values_that_no_model_takes_are_the_askers_matter(site_folders: SiteFold
             asked[3, 0] = UNKNOWN
             with pytest.raises(ModelFailed, match=r"raises IndexError \[point=3\]"):
                 federation.answer(asked, NAMES)
+
+
+ENCODE = """encode = { "x*" = { scale = 255.0 }, p_plan = { categories = ["free", "pro"], other = true }, \
+p_note = { words = 5, missing = true } }"""
+
+
+def with_texts(columns: Columns) -> Columns:
+    """Return the columns with two of texts."""
+    count = len(columns["id"])
+    columns["p_plan"] = [("free", "pro", "gold")[number % 3] for number in range(count)]
+    columns["p_note"] = [f"word{number % 4} again" if number % 5 else None for number in range(count)]
+    return columns
+
+
+class EncodedHouses(SiteFolders):
+    """Sites whose specification declares encoders."""
+
+    def specify(self, **settings: object) -> Path:
+        """Write the specification."""
+        config = SiteFolders.specify(self, **settings)  # type: ignore[arg-type]
+        text = config.read_text(encoding="utf-8")
+        text = text.replace('features = ["x*"]', 'features = ["x*", "p*"]').replace("scale = 255.0", ENCODE)
+        config.write_text(text, encoding="utf-8")
+        return config
+
+
+@pytest.fixture
+def encoded(tmp_path: Path) -> EncodedHouses:
+    """Three sites, one of them with its columns in another order."""
+    houses = EncodedHouses(tmp_path)
+    for number, name in enumerate(SITES):
+        columns = with_texts(people_of(name, number))
+        houses.write(name, turned(columns) if name == "south" else columns)
+    houses.specify()
+    return houses
+
+
+def _check(federation: SiteFederation, houses: SiteFolders) -> None:
+    """Check that the answer to a file is the mean of what each site says of it by itself."""
+    path = houses.write("asked", with_texts(people_of("asked", 1)))
+    together = federation.predict(path).table().column("probability_a").to_pylist()
+    layout = federation.layout()
+    data = houses.specification.sites[0].specification
+    (batch,) = asked_of_sites(data, layout, path, labelled=False, remark=lambda _: None)
+    assert batch.features_NF.shape[1] == layout.width == 16 + 3 + 5
+    parts = [federation.link(site).answer(batch.features_NF, layout.features).scores_NC for site in SITES]
+    np.testing.assert_allclose(together, np.mean(parts, axis=0)[:, 0], atol=1e-6)
+    assert federation.link("south").standing().features == layout.features[15::-1] + layout.features[:15:-1]
+
+
+@pytest.mark.parametrize("leaves", ["predictions", "weights"])
+def test_encoded_columns_at_sites_of_one_cluster(encoded: EncodedHouses, leaves: str) -> None:
+    """Encoded columns move as a whole where a site has its columns in another order."""
+    encoded.specify(each=f'leaves = "{leaves}"')
+    with connect_sites(encoded.config) as federation:
+        federation.train()
+        _check(federation, encoded)
+
+
+def test_encoded_columns_at_sites_with_servers(encoded: EncodedHouses) -> None:
+    """Encoded features cross to a site as they are; a site that encodes otherwise refuses them."""
+    with served(encoded) as world:
+        with joined(world) as federation:
+            _check(federation, encoded)
+        asked = np.zeros((1, 24), np.float32)
+        with closing(remote(world, "north")) as link:
+            assert link.answer(asked, link.standing().features).scores_NC.shape == (1, 3)
+        text = encoded.config.read_text(encoding="utf-8").replace('"free", "pro"', '"pro", "free"')
+        encoded.config.write_text(text, encoding="utf-8")
+        with (
+            closing(remote(world, "north")) as link,
+            pytest.raises(Invalid, match=r"encoded otherwise than this federation's.*same specification"),
+        ):
+            link.answer(asked, link.standing().features)
+
+
+def test_encoded_columns_move_as_a_whole() -> None:
+    """The features of an encoded column stay together and in order."""
+    encoding = Encoding({"b": CategoryEncoder(categories=("x", "y", "z"))})
+    asked = np.array([[1, 20, 21, 22, 3]], np.float32)
+    assert arranged(asked, ("a", "b", "c"), ("b", "c", "a"), 5, encoding).tolist() == [[20, 21, 22, 3, 1]]
