@@ -323,8 +323,8 @@ def _flat(record: Mapping[str, Json], prefix: str = "") -> dict[str, str]:
 def bit_settings(record: Mapping[str, Any]) -> Sha256:
     """Return the digest of the settings that decide a constituent's bytes, given its data points (E8).
 
-    Names and columns are left out, because the points' own digests cover what was read from them. Encoders are included,
-    because they also decide the form of a model's input.
+    Names and columns are left out, because the points' own digests cover what was read from them. Encoders are
+    included, because they also decide the form of a model's input.
     """
     encode = record["data"].get("encode")
     return digest_of(
