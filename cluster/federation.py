@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -154,6 +154,7 @@ class Federation:
         held: str = "",
         wait: bool = True,
         include_similar: bool = False,
+        on_accepted: Callable[[ErasureAnswer], None] | None = None,
     ) -> ErasureAnswer:
         """Erase subjects and single data points; return the request when all work that may be done now is done.
 
@@ -161,6 +162,8 @@ class Federation:
         retraining waits for more requests; a request that is ``held`` for a reason waits until it is released. If a
         coordinator runs, it does the work; without ``wait`` the request is then returned as soon as it is accepted.
         With ``include_similar`` subjects whose names differ only in spelling are erased with those named.
+        ``on_accepted`` is called with the answer as soon as the request is durable: an error or interrupt may follow,
+        and its salt is not stored.
         The same ``request_id`` with the same subjects and ids is the same request (D4).
         Without one an id is drawn. Raises ``Invalid`` when nothing is named, nothing is trained, the id cannot be
         shown or is one of the names, ``Conflict`` when the id was used for others.
@@ -175,6 +178,8 @@ class Federation:
         )
         with self._writing("erase") as writer:
             request = writer.accept(made.request, made.names)
+            if on_accepted is not None:
+                on_accepted(self.reading.answer_to(made, request))
             if wait or isinstance(writer, Writer):
                 request = writer.carry_out(request.request_id, self.specification.erasure.batch)
         return self.reading.answer_to(made, request).naming(subjects, ids)

@@ -126,6 +126,9 @@ def submit(
 
     private: dict[str, Any] = {}
 
+    def keep(answer: ErasureAnswer) -> None:  # from its acceptance on: the command may be interrupted later
+        private.update(given.private_facts(answer))
+
     def act() -> RequestStatus:
         subjects, ids = given.names()
         with given.lines():
@@ -136,8 +139,9 @@ def submit(
                 held=hold or "",
                 wait=wait,
                 include_similar=include_similar,
+                on_accepted=keep,
             )
-        private.update(given.private_facts(answer))
+        keep(answer)
         return request_if_known(federation, own_id) or answer
 
     return with_private_facts(carried_out(federation, own_id, act, earlier), private, given.in_file)

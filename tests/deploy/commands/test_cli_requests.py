@@ -342,6 +342,7 @@ def test_an_interrupted_erasure_is_accepted_all_the_same(
     assert (said.code, said.error["kind"]) == (1, "interrupted")
     own = said.data["request_id"]
     assert (said.data["state"], own[:3]) == (state, "er-")
+    assert len(said.data["salt"]) >= 32
     assert f"accepted and will be carried out: it is {state} [request={own}]" in said.error["message"]
     assert "Run 'sisa train' to continue with it" in said.error["remedy"]
     assert "to be carried out: 1; if no command is at work on them, 'sisa train' goes on" in trained.run("status").out
