@@ -1,8 +1,8 @@
-"""Backups of a federation: made while it is at work, restored, and stores moved to another place.
+"""Backups of a federation: making them while it is at work, restoring them, and moving a store to another place.
 
-contents  what belongs into a backup, what goes to the place of the keys, and what into none
-backup    makes one
-move      takes a store to another place
-restore   puts one back, or what another tool has copied
-recovery  makes what was put back a federation that may answer
+contents  which objects a backup holds, which go to the place of the keys, and which are left out
+backup    makes a backup
+move      moves a store to another place
+restore   restores a backup, or a copy that another tool made
+recovery  makes a restored store a federation that may answer
 """

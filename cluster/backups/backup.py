@@ -1,6 +1,6 @@
-"""Making a backup: bytes to one place, keys to another, both as they were at one moment, while the federation works on.
+"""Making a backup: bytes to one place, keys to another, both as of one moment, while the federation is at work.
 
-The last backup in a place is replaced by the next one, so that what was erased is gone from there, too.
+Each backup replaces the last one in its place, so that what was erased is gone from there, too.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ class BackupMade:
     """A backup."""
 
     number: int
-    """In its place; the place of the keys counts for itself."""
+    """Counted in its place; the place of the keys has its own numbers."""
     at: str
-    """As of when, in UTC: everything that was accepted before is in it."""
+    """The moment that it shows, in UTC: everything that was accepted before is in it."""
     federation: str
     """The federation's id."""
     place: str
     objects: int
     bytes: int
     keys: str | None
-    """Where the keys are backed up; None: nowhere."""
+    """Where the keys are backed up; None: they are not."""
     removed: int
-    """Objects of earlier backups that are gone: what was purged from the store, or replaced."""
+    """Objects of earlier backups that were deleted, because they were purged from the store or replaced."""
 
 
 def back_up(
@@ -59,10 +59,10 @@ def back_up(
     progress: Callable[[int, int], None],
     keep: int = 1,
 ) -> BackupMade:
-    """Copy the federation ``name`` into ``place``, and its keys, where a place is given for them, into ``keys``.
+    """Copy the federation ``name`` into ``place``, and its keys into ``keys`` if that place is given.
 
-    Interrupted, it may be repeated: what is there is not copied again, and the backup before is whole until the new one
-    is. ``progress`` is called with how many of how many objects are copied.
+    May be repeated after an interruption: existing objects are not copied again, and the last backup stays complete
+    until the new one is. ``progress`` is called with how many of how many objects are copied.
 
     Raises ``Invalid`` when there is no federation or places overlap, ``Conflict`` when the store is a copy or something
     else is in a place, ``Unavailable`` when the store changes too fast.
@@ -87,7 +87,7 @@ def back_up(
         for part in (objects_part, *key_parts):
             if (last := part.repository.newest()) is not None:
                 part.remember(last.objects)
-        at = _text(now())  # before the copy's moment: what is accepted from here on may be missing in it
+        at = _text(now())  # before the copy begins: what is accepted from here on may be missing in it
         objects, *secrets = cut((objects_part, *key_parts), lambda: _position(store), many_at_once, progress)
         about: dict[str, Any] = {"federation": identity.id, "name": name, "at": at, "kind": OBJECTS}
         kept_keys = _add_keys(
@@ -133,7 +133,7 @@ def _check_place(place: ObjectStore, ids: set[str], kind: str, objects_at: str) 
 
 
 def _key_parts(store: SealedStore, keys: ObjectStore | None) -> list[Part]:
-    """Return what goes to the place of the keys: from the store, and from where else its keyrings are."""
+    """Return the parts that go to the place of the keys: from the store, and from the place of its keyrings."""
     if keys is None:
         return []
     parts = [Part(store=store.inner, takes=is_secret, repository=Repository(keys))]
@@ -154,7 +154,7 @@ def _add_keys(
 
 
 def _forget(repository: Repository, keys: Repository | None, keep: int) -> int:
-    """Remove earlier backups, keys first: without them the rest is noise."""
+    """Remove earlier backups, keys first: without them the rest cannot be read."""
     kept = repository.numbers()[-keep:]
     removed = 0
     if keys is not None:

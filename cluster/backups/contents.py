@@ -1,8 +1,8 @@
-"""What of a federation's store belongs into a backup, and where.
+"""Which objects of a federation's store a backup holds, and in which of its places.
 
 keys apart    the keyrings, the private keys that sign, the partition key: with them the rest can be read
-in none       where a coordinator is, tokens of the API (one that was revoked since would be good again)
-the rest      encrypted objects, state, receipts, log: of no use to anybody without the keys
+left out      where a coordinator is, tokens of the API (a restore would make revoked ones valid again)
+the rest      encrypted objects, state, receipts, log: useless without the keys
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ SIGNING: Final = "control/signing/"
 
 
 def is_secret(key: ObjectKey) -> bool:
-    """Return whether an object of the store is a key, or holds some."""
+    """Return whether an object of the store is a key or holds keys."""
     return key == KEY_OBJECT or key.startswith(SIGNING) or (key.startswith(f"{KEYRINGS}/") and key != IDENTITY)
 
 
 def is_content(key: ObjectKey) -> bool:
-    """Return whether an object of the store goes to where its backup is."""
+    """Return whether an object of the store goes to the place of the backup itself."""
     return not is_secret(key) and key not in LEFT_OUT and not key.startswith(PROBE_PREFIX)
 
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A store with the word that a person knows it by."""
+    """A store, and what errors call it."""
 
     store: ObjectStore
     word: str
@@ -53,7 +53,7 @@ def refuse_overlap(*places: Placed) -> None:
             if here.startswith(there) or there.startswith(here):
                 raise Invalid(
                     f"{one.word} and {other.word} are one place, or one contains the other",
-                    "Name places apart: who gets hold of the one must not have the other.",
+                    "Name separate places: access to one must not give access to the other.",
                     one=one.store.location,
                     other=other.store.location,
                 )

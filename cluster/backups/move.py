@@ -1,9 +1,9 @@
-"""Moving a store to another place: copied, read back, taken over there, then deleted here; the keys in it go first.
+"""Moving a store to another place: copy, read back, take over there, then delete here, with the keys first.
 
-control/restoring     in the new place until all of it is there: as long, nothing is answered or written there
-control/identity      in the old place names the new one from then on: what is left there is a copy, and is not written
+control/restoring     in the new place until the copy is complete; until then nothing is answered or written there
+control/identity      in the old place, names the new one afterwards: what is left there is a copy, and is not written
 
-Interrupted at any point, the same command goes on. A federation keeps its id, its receipts and its tokens.
+After an interruption at any point the same command continues. A federation keeps its id, its receipts and its tokens.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from storage.registers.record import RecordRegister
 from storage.stores.probe import PROBE_PREFIX, probe_store
 
 _STAYS = frozenset({RECORD_KEY, RELEASES_KEY, PROOF_KEY, RESTORING_KEY})
-"""What means something in its own place alone."""
+"""Objects that only have a meaning in their own place."""
 
 _TOGETHER = 64
 
@@ -40,10 +40,10 @@ class Moved:
     federation: str
     """Its id, as before."""
     place: str
-    """Where it is now: the specification's ``store`` has to say so."""
+    """Its new place, which the specification's ``store`` has to name."""
     objects: int
     left: int
-    """Objects in the old place that were kept because that was wanted."""
+    """Objects that were kept in the old place, with ``keep``."""
 
 
 def move(
@@ -78,7 +78,7 @@ def move(
 
 
 def _is_taken(place: ObjectStore, own_id: str) -> bool:
-    """Return whether the federation is in its new place already, all of it."""
+    """Return whether the whole federation is already in its new place."""
     try:
         place.get(RESTORING_KEY)
     except ObjectMissing:
@@ -88,7 +88,7 @@ def _is_taken(place: ObjectStore, own_id: str) -> bool:
 
 
 def _copy(store: ObjectStore, place: ObjectStore, own_id: str, progress: Callable[[int, int], None]) -> int:
-    """Copy every object and read it back; remove what a former attempt has put and the store has no more."""
+    """Copy every object and read it back; remove objects of an earlier attempt that the store no longer has."""
     mark = RecordRegister(store=place, key=RESTORING_KEY, field_names=frozenset({"moved", "from"}))
     if mark.read() is None:
         refuse_others(place, lambda _: False, "move that was begun")
@@ -114,7 +114,7 @@ def _copy(store: ObjectStore, place: ObjectStore, own_id: str, progress: Callabl
 
 
 def _put(place: ObjectStore, key: ObjectKey, payload: bytes) -> None:
-    """Put the object, also where a former attempt has put what has changed since. Raises ``Corrupt``."""
+    """Put the object, replacing an older one of an earlier attempt. Raises ``Corrupt``."""
     try:
         found = place.get(key)
     except ObjectMissing:
@@ -125,14 +125,14 @@ def _put(place: ObjectStore, key: ObjectKey, payload: bytes) -> None:
     if place.get(key).payload != payload:
         raise Corrupt(
             "an object does not read back as it was written; nothing was deleted",
-            "Look at the disk or server of the new place, then run the command again.",
+            "Check the disk or server of the new place, then run the command again.",
             place=place.location,
             key=key,
         )
 
 
 def _delete(store: ObjectStore) -> list[ObjectKey]:
-    """Delete everything: keys first, last of all what says where the federation has gone."""
+    """Delete everything: keys first, and last the record of the federation's new place."""
     keys = sorted(_listed(store), key=lambda key: (key == IDENTITY_KEY, not is_secret(key)))
     store.delete_all([*(key for key in keys if key != IDENTITY_KEY), *_STAYS])
     store.remove_unfinished("")

@@ -1,4 +1,4 @@
-"""From a backup to a federation that may answer: restored, adopted, and what was erased since withdrawn first."""
+"""From a backup to a federation that may answer: it is restored and adopted, and later erasures are repeated first."""
 
 from __future__ import annotations
 
@@ -31,28 +31,28 @@ from storage.errors import Conflict
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Erased:
-    """What was done again of what came after the backup."""
+    """What was repeated of the requests that came after the backup."""
 
     again: tuple[str, ...] = ()
     """Requests that the witness knew and the backup did not: accepted again, their data points removed."""
     entries: int = 0
-    """Entries of the receipts' log that came back from the witness."""
+    """Entries of the receipts' log that were recovered from the witness."""
     behind: int = 0
-    """By how many statements the witness's newest checkpoint is ahead, of which it does not know what they state."""
+    """By how many statements the witness's newest checkpoint is ahead of the log; their content is unknown."""
     forgotten: tuple[str, ...] = ()
-    """Requests that the log states to be carried out, and whose names nobody here knows: submit them again."""
+    """Requests that the log states to be carried out, and whose names are unknown here: submit them again."""
     is_known: bool = False
-    """Whether there is a witness that could tell; without one nobody here knows what was erased since."""
+    """Whether a witness knows what was erased since the backup; without a witness it is unknown."""
 
 
 NOBODY_TELLS = Erased()
 
 
 def erase_since(specification: FederationSpecification, listener: Listener) -> Erased:
-    """Withdraw what was erased after the backup, as far as the witness tells; return what that was.
+    """Repeat the erasures after the backup that the witness knows of; return which they were.
 
-    The log gets its newer entries back first: until each request that they state is carried out again, nothing is
-    answered. Raises what the witness raises: without it the restore is not finished.
+    The log's newer entries are recovered first: until every request that they state is carried out again, the
+    federation does not answer. Raises what the witness raises: without it the restore is not finished.
     """
     setup = writer_setup(specification, listener=listener)
     if specification.receipts.witness is None:
@@ -79,7 +79,7 @@ def erase_since(specification: FederationSpecification, listener: Listener) -> E
 
 
 def _redo(setup: WriterSetup, writer: Writer, notice: WitnessNotice) -> bool:
-    """Bring a request to where the witness says that it stands; return whether the backup did not know it."""
+    """Bring a request to the state that the witness records; return whether the backup did not know it."""
     request_id = notice.request.request_id
     known = find_request(setup.store, lambda: writer.state, request_id)
     if known is None:
@@ -106,11 +106,11 @@ class Restored:
     id: str
     """Its id from now on."""
     at: str
-    """As of when the backup is, in UTC; empty: it is a plain copy, and nobody knows."""
+    """The moment that the backup shows, in UTC; empty: it is a plain copy, whose moment is unknown."""
     place: str
-    """Where it was restored from."""
+    """The place that it was restored from."""
     number: int | None
-    """Of the backup; None: it is a plain copy."""
+    """The backup's number; None: it is a plain copy."""
     objects: int
     erased: Erased
 
@@ -125,10 +125,10 @@ def restore(
     erase: Callable[[], Erased],
     number: int | None = None,
 ) -> Restored:
-    """Restore into ``store`` what ``source`` has, its last backup or that of ``number``, with the keys from ``keys``.
+    """Restore the last backup in ``source``, or backup ``number``, into ``store``, with the keys from ``keys``.
 
-    ``erase`` carries out what was erased since; before it returns nothing is answered and nothing trained. Interrupted,
-    all of it may be repeated. Raises as ``restore_objects`` does.
+    ``erase`` repeats later erasures; until it returns nothing is answered and nothing trained. Everything may be
+    repeated after an interruption. Raises as ``restore_objects`` does.
     """
     objects = open_contents(source, OBJECTS, number)
     opened_keys = None if keys is None else open_contents(keys, KEYS, objects.about.get("keys"))

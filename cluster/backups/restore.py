@@ -1,9 +1,9 @@
-"""Restoring a backup: first everything that was created once, the state last; then what was erased since.
+"""Restoring a backup: first all objects that are written once, the state last; then later erasures are repeated.
 
-control/restoring     there from before the first object until the end: as long, nothing is answered and nothing written
+control/restoring     exists from before the first object until the end; until then nothing is answered or written
 
-A restore that was interrupted goes on when it is repeated. The result is a federation of its own, with
-a new id, wherever it is: nothing in it leads to the original's coordinator.
+An interrupted restore continues when it is repeated. The result is a federation of its own with a new id, at any
+place: nothing in it leads to the original's coordinator.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from storage.stores.local import LocalStore
 from storage.stores.probe import probe_store
 
 _LAST: Final = ("control/", "journal/", "manifest/")
-"""What says that a federation is here comes last, in this order."""
+"""Objects that show that a federation is here come last, in this order."""
 
 _TOGETHER: Final = 64
 
@@ -46,27 +46,27 @@ _MARK: Final = frozenset({"digest", "place", "keys_survived", "is_whole", "at", 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contents:
-    """What is to be restored: a backup, or a store as another tool has copied it."""
+    """What is to be restored: a backup, or a copy of a store that another tool made."""
 
     place: str
     number: int | None
-    """Of the backup; None: it is a plain copy, of which nobody can say whether it is of one moment."""
+    """The backup's number; None: it is a plain copy, which may not be of a single moment."""
     about: Mapping[str, Any]
     sizes: Mapping[ObjectKey, int]
     read: Callable[[ObjectKey], bytes]
     digest: str
-    """Tells it from any other."""
+    """Identifies the contents."""
 
     @property
     def at(self) -> str:
-        """As of when it is; empty: not known."""
+        """The moment that it shows; empty: unknown."""
         return str(self.about.get("at", ""))
 
 
 def open_contents(source: Readable, kind: str, number: int | None = None) -> Contents:
-    """Return what is in ``source``: backup ``number`` (None: the last one), else the plain copy of a store.
+    """Return the contents of ``source``: backup ``number`` (None: the last one), or else the plain copy of a store.
 
-    Raises ``Invalid`` when nothing is there, or what is there is of another kind.
+    Raises ``Invalid`` when it is empty or has contents of another kind.
     """
     backups = Backups(source)
     numbers = backups.numbers()
@@ -75,7 +75,7 @@ def open_contents(source: Readable, kind: str, number: int | None = None) -> Con
         if index.about.get("kind") != kind:
             raise Invalid(
                 f"this place has a backup of {index.about.get('kind')}, not of {kind}",
-                "The place of the backup comes first, that of its keys after --keys.",
+                "Name the place of the backup first, and that of its keys after --keys.",
                 place=source.location,
             )
         blobs: Mapping[ObjectKey, Blob] = index.objects
@@ -106,21 +106,21 @@ def open_contents(source: Readable, kind: str, number: int | None = None) -> Con
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Circumstances:
-    """Of a restore."""
+    """The circumstances of a restore."""
 
     now: datetime
     progress: Callable[[int, int], None]
     """Called with how many of how many objects are there."""
     take_keys: bool = False
-    """Whether the store is lost to which keys belong that have survived in a place of their own."""
+    """Whether keys that have survived in another place may be taken over, because their store is lost."""
     has_partition_key: bool = False
     """Whether the specification gives the partition key."""
 
 
 def restore_objects(store: SealedStore, objects: Contents, keys: Contents | None, given: Circumstances) -> None:
-    """Put everything into ``store``, and the keys to where its specification has them; the state comes last.
+    """Put everything into ``store``, and the keys into the place that its specification names; the state comes last.
 
-    Repeated, it goes on where it stopped. Keys that have survived in a place of their own stay as they are.
+    A repeated call continues where it stopped. Keys that have survived in another place stay as they are.
 
     Raises ``Conflict`` when something else is there, ``Invalid`` when keys are missing, ``StoreFull`` when there is no
     room, ``Corrupt`` when the backup is damaged.
@@ -128,7 +128,7 @@ def restore_objects(store: SealedStore, objects: Contents, keys: Contents | None
     with store.exclusive("writer", holder("restore", given.now)):
         mark = _begin(store, objects, given.now)
         if mark["is_whole"]:
-            return  # what was put may be changed already
+            return  # the restored objects may have changed already
         have_survived = bool(mark["keys_survived"])
         is_given = given.has_partition_key
         wanted = list(_wanted(store, objects, keys, have_survived=have_survived, has_partition_key=is_given))
@@ -164,7 +164,7 @@ def adopt_restored(store: SealedStore, reason: str, now: datetime) -> Adoption:
 
 
 def end_restore(store: ObjectStore) -> None:
-    """Let the store be read and written: everything is there, and what was erased since is withdrawn."""
+    """Allow reading and writing: everything is restored, and later erasures are repeated."""
     store.delete(RESTORING_KEY)
 
 
@@ -185,7 +185,7 @@ class _Wanted:
 def _wanted(
     store: SealedStore, objects: Contents, keys: Contents | None, *, have_survived: bool, has_partition_key: bool
 ) -> Iterator[_Wanted]:
-    """Yield everything that is to be put. Raises ``Invalid`` when keys are missing, or would lie elsewhere."""
+    """Yield everything that is to be put. Raises ``Invalid`` when keys are missing, or belong in another place."""
     is_apart = IDENTITY in objects.sizes
     if is_apart != (store.keys is not None):
         raise Invalid(
@@ -211,7 +211,7 @@ def _wanted(
 
 
 def _begin(store: SealedStore, objects: Contents, now: datetime) -> Mapping[str, Json]:
-    """Note that a restore is under way, and return what is noted. Raises ``Conflict``."""
+    """Record that a restore is under way, and return the record. Raises ``Conflict``."""
     record = _mark(store)
     found = record.read()
     if found is None:
@@ -237,7 +237,7 @@ def _begin(store: SealedStore, objects: Contents, now: datetime) -> Mapping[str,
 
 
 def _have_survived(store: SealedStore, objects: Contents) -> bool:
-    """Return whether the keys are in a place of their own and still there: newer than any backup."""
+    """Return whether the keys are in another place and still there: they are then newer than any backup."""
     if store.keys is None or IDENTITY not in objects.sizes:
         return False
     folder = f"{KEYRINGS}/{identity_in(objects.read(IDENTITY))}/"
@@ -245,7 +245,7 @@ def _have_survived(store: SealedStore, objects: Contents) -> bool:
 
 
 def require_room(store: ObjectStore, wanted_bytes: int) -> None:
-    """Raise ``StoreFull`` when a folder's disk cannot hold so much."""
+    """Raise ``StoreFull`` when a folder's disk does not have so much room."""
     if isinstance(store, LocalStore):
         free = disk_usage(
             next(folder for folder in (Path(store.root), *Path(store.root).parents) if folder.exists())
@@ -259,7 +259,7 @@ def require_room(store: ObjectStore, wanted_bytes: int) -> None:
 
 
 def _put(wanted: _Wanted) -> None:
-    """Put one object, durably, unless it is there already. Raises ``Conflict`` when another one is there."""
+    """Put one object, durably, unless it is there already. Raises ``Conflict`` when a different one is there."""
     payload = wanted.read(wanted.key)
     if create_or_read(wanted.store, wanted.key, payload) != payload:
         raise Conflict(
@@ -271,7 +271,7 @@ def _put(wanted: _Wanted) -> None:
 
 
 def _rank(key: ObjectKey) -> int:
-    """Return the order in which objects come: what says that a federation is here is last."""
+    """Return the object's place in the order: objects that show that a federation is here come last."""
     return next((number for number, prefix in enumerate(_LAST, start=1) if key.startswith(prefix)), 0)
 
 

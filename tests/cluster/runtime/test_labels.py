@@ -96,12 +96,12 @@ def test_only_nodes_with_all_labels_count(monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.parametrize("alive", [(), (HEAD, SOUTH, LOST)])
 def test_a_site_that_is_away(alive: tuple[dict[str, Any], ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    """No node with the labels is no mistake in the specification: it is waited for, by name, and nobody stands in."""
+    """If no node has the labels, the work waits for one, naming the site; the specification is not to blame."""
     _play(monkeypatch, *alive)
-    reported = "no node of the cluster has the labels site=north: waiting for site north .*no other node does its work"
-    with pytest.raises(Unavailable, match=reported):
+    away = r"no node of the cluster has the labels site=north: waiting for site north\. .*No other node does its work\."
+    with pytest.raises(Unavailable, match=away):
         worker_count(PINNED, 1)
-    with pytest.raises(Unavailable, match=reported):
+    with pytest.raises(Unavailable, match=away):
         nodes.processors_of(NORTH)
     assert nodes_with(NORTH) == []
     assert waited_for(PINNED) == "waiting for site north: no node with the labels site=north can hold a worker"
@@ -111,7 +111,7 @@ def test_a_site_that_is_away(alive: tuple[dict[str, Any], ...], monkeypatch: pyt
 
 
 def test_a_site_that_is_too_small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What no node of the site can ever hold is a mistake, whatever others could hold."""
+    """A worker that no node of the site can ever hold is a mistake, even if other nodes could hold it."""
     _play(monkeypatch, HEAD, SMALL, LARGE)
     with pytest.raises(Invalid, match="the largest of 2 with the labels site=north has 4 CPUs and 0 GPUs"):
         worker_count(replace(PINNED, cpus_per_worker=8), 1)
@@ -120,7 +120,7 @@ def test_a_site_that_is_too_small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_is_waited_for_at_a_site(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Free processors elsewhere are no comfort: it is said how much room the site has."""
+    """The message says how much room the site's nodes have, regardless of free processors elsewhere."""
     _play(monkeypatch, HEAD, SMALL)
     assert waited_for(ClusterSettings()) is None
     reported = "waiting for workers: nodes with the labels site=north hold 2 at once, of all federations together"
@@ -130,7 +130,7 @@ def test_what_is_waited_for_at_a_site(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_words() -> None:
-    """Labels and places read alike wherever they are told, and nothing is asked of Ray where no label is."""
+    """Labels and places have one form in all messages; without labels Ray gets no selector."""
     assert labels_in_words({"b": "2", "a": "1"}) == "a=1 b=2"
     assert place_in_words({"site": "north", "a": "1"}) == "site north"
     assert selecting({}) == {}
@@ -174,10 +174,11 @@ def test_workers_are_placed_by_their_labels(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_worker_that_does_not_come_up_is_asked_after(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever waits for workers hears what is waited for, again and again, until the site is back."""
+    """While workers are missing, a message says what they wait for, again and again, until the site is back."""
     _play(monkeypatch, HEAD, SOUTH)
     answers = iter([([], ["worker"]), ([], ["worker"]), (["worker"], [])])
     monkeypatch.setattr(ray, "wait", lambda *_, **__: next(answers))
+    monkeypatch.setattr(ray, "get", list)  # Ray itself would be joined
     said: list[str] = []
     setup: Any = None
     monkeypatch.setattr(silence, "is_short", lambda: True)
@@ -283,7 +284,7 @@ def test_a_worker_that_is_elsewhere_touches_nothing(monkeypatch: pytest.MonkeyPa
 
 
 def test_who_looks() -> None:
-    """All that Ray starts for a federation looks where it is: worker, ingest task, replica; whoever writes as well."""
+    """Every process that Ray starts for a federation checks its node: worker, ingest task, replica; writers do, too."""
     room = Path(cluster.training.workers.__file__).parents[1]
     looking = {
         path.relative_to(room).as_posix()
@@ -299,7 +300,7 @@ def _called(path: Path) -> set[str]:
 
 
 def test_a_command_that_writes_is_at_the_site(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process that would read data by itself must be on a node with the labels; else it is told who could."""
+    """A process that would read data itself must be on a node with the labels; else the error names one that can."""
     _play(monkeypatch, HEAD, SMALL, here={})
     with pytest.raises(Invalid, match="not on a node with the labels site=north.*Run 'sisa launch'"):
         check_own_place(NORTH)
