@@ -189,7 +189,7 @@ def test_the_old_generation_answers_while_the_new_one_is_loaded(standing: FakeSt
 
 
 def test_a_store_that_is_away_silences_the_replica(standing: FakeStanding, answering: Answering) -> None:
-    """What cannot be confirmed is not answered, whatever is in memory; once the store is back, it is."""
+    """What cannot be confirmed is not answered, even with a generation in memory; once the store is back, it is."""
     standing.away = Unavailable("the disk is gone", "mount it")
     with pytest.raises(Unavailable, match="cannot be confirmed"):
         result(answering.ask(features(1)))
@@ -205,12 +205,12 @@ def test_a_store_that_is_away_silences_the_replica(standing: FakeStanding, answe
 
 
 def test_without_a_generation_the_reason_is_reported(standing: FakeStanding, answering: Answering) -> None:
-    """Where none may be served and none can be loaded, callers are told why; where one can, they wait for it."""
-    standing.unloadable = Unavailable("all constituents are being trained anew", "wait")
+    """If no generation may be served and none can be loaded, callers get the reason; if one can, they wait for it."""
+    standing.unloadable = Unavailable("all constituents are being retrained", "Wait.")
     standing.named = standing.floor = 2  # nothing is loaded from here on: asks wait until that is known
-    with pytest.raises(Unavailable, match="being trained anew"):
+    with pytest.raises(Unavailable, match="being retrained"):
         result(answering.ask(features(1)))
-    with pytest.raises(Unavailable, match="being trained anew"):
+    with pytest.raises(Unavailable, match="being retrained"):
         answering.check()
     standing.unloadable = None
     while True:
@@ -232,7 +232,7 @@ def test_small_requests_share_an_evaluation(standing: FakeStanding, answering: A
 
 
 def test_requests_of_another_width_are_evaluated_apart(standing: FakeStanding, answering: Answering) -> None:
-    """Data were trained anew with another feature, and callers of before and after meet: neither spoils the other's."""
+    """After retraining with one more feature, callers with old and new data points do not affect each other."""
     with at_work(standing, answering) as first:
         narrow, wide, again = map(answering.ask, (features(1), np.full((2, 3), 2, np.float32), features(3)))
     assert [result(each).classes_N.tolist() for each in (first, narrow, wide, again)] == [[0], [1], [2, 2], [3]]

@@ -143,7 +143,7 @@ def test_answers_are_those_of_a_federation_that_never_saw_them(world: World, tmp
 
 
 def test_status_shows_requests_to_auditors_alone(world: World) -> None:
-    """Who may predict sees generation, floor and constituents; requests, and where the store lies, only an auditor."""
+    """The role predict sees generation, floor and constituents; only an auditor sees requests and the store's place."""
     world.erase(MARKED, key="er-1")
     full, public = world.get("/v1/status").json(), world.get("/v1/status", "predict").json()
     assert [request["request_id"] for request in full["requests"]] == ["er-1"]

@@ -87,7 +87,7 @@ def test_the_client_intervenes(world: World, url: str) -> None:
 
 
 def test_the_client_looks_people_up(world: World, url: str) -> None:
-    """An officer is told what the federation itself tells, in the order asked; nobody else is."""
+    """An officer, and no other role, gets the federation's own answer, in the order asked."""
     names: list[str | int] = [MARKED, "nobody", "Secret Person 001", 17]
     with cluster.connect(world.home.config) as federation:
         expected = federation.lookup(names)
@@ -123,7 +123,7 @@ def test_bad_data_are_refused_as_on_the_command_line(world: World, url: str) -> 
 
 
 class _Moody(BaseHTTPRequestHandler):
-    """Answers as its server is told."""
+    """Gives the answers that its server was set up with."""
 
     def do_GET(self) -> None:
         """Answer with the next of the server's answers."""
@@ -153,15 +153,15 @@ def moody() -> Iterator[HTTPServer]:
     server.server_close()
 
 
-AWAY = (503, {"Retry-After": "3"}, b'{"error": {"kind": "unavailable", "message": "away", "remedy": "wait"}}')
+AWAY = (503, {"Retry-After": "3"}, b'{"error": {"kind": "unavailable", "message": "away", "remedy": "Wait."}}')
 
 
 def test_what_is_away_is_asked_for_again(moody: HTTPServer) -> None:
-    """After a 503 or 429 the client waits as long as it is told, and raises when that does not help."""
+    """After a 503 or 429 the client waits as long as the server says, and raises when that does not help."""
     pauses: list[float] = []
     client = Client(f"http://127.0.0.1:{moody.server_port}", "t", pause=pauses.append)
     moody.answers = [AWAY, (429, {}, b""), (404, {}, AWAY[2])]  # type: ignore[attr-defined]
-    with pytest.raises(ObjectMissing, match="away wait"):
+    with pytest.raises(ObjectMissing, match=r"away\. Wait\."):
         client.request("er-1")
     assert pauses == [3.0, 0.4]
     moody.answers = [AWAY] * 6  # type: ignore[attr-defined]
@@ -172,7 +172,7 @@ def test_what_is_away_is_asked_for_again(moody: HTTPServer) -> None:
 
 @pytest.mark.parametrize("change", ["hold", "release", "extend", "cancel"])
 def test_an_intervention_is_asked_for_once(moody: HTTPServer, change: str) -> None:
-    """Done twice it would be a conflict: what is away is told at once, and no old connection is used."""
+    """A second one would be a conflict: if the server is away, the client raises at once; it uses no old connection."""
     client = Client(f"http://127.0.0.1:{moody.server_port}", "t", pause=lambda _: None)
     arguments = {"hold": ("why",), "release": (), "extend": (3, "why"), "cancel": ("why",)}[change]
     moody.answers = [(404, {}, AWAY[2]), AWAY, (404, {}, AWAY[2])]  # type: ignore[attr-defined]
@@ -219,7 +219,7 @@ def test_a_server_of_another_release_is_named(moody: HTTPServer) -> None:
     with Client(f"http://127.0.0.1:{moody.server_port}", "t") as client:
         assert client.receipt("er-1") == b"a receipt"
         assert client.server_release == "9.9.9"
-        with pytest.raises(Corrupt, match=rf"API's version 1 says \[server=9\.9\.9 client={RELEASE}\] .*the older"):
+        with pytest.raises(Corrupt, match=rf"API's version 1 says \[server=9\.9\.9 client={RELEASE}\]\. .*the older"):
             client.request("er-1")
 
 
@@ -236,6 +236,6 @@ def test_nobody_there_is_reported() -> None:
 
 @pytest.mark.parametrize("url", ["", "127.0.0.1:8000", "ftp://host", "http://", "http://me:pw@host", "http://h?x=1"])
 def test_addresses_that_are_none(url: str) -> None:
-    """An address that is none of an HTTP server is refused before anything is sent."""
+    """An address that is not an HTTP server's is refused before anything is sent."""
     with pytest.raises(Invalid, match="not the address of an HTTP API"):
         Client(url)

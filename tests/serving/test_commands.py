@@ -1,4 +1,4 @@
-"""The commands around serving: tokens made, listed and revoked; what keeps serving from starting, told at once."""
+"""The commands around serving: making, listing and revoking tokens; immediate errors when serving cannot start."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_people_read_the_same(home: UserFolder) -> None:
     ],
 )
 def test_bad_tokens_are_wrong_usage(home: UserFolder, words: tuple[str, ...], text: str) -> None:
-    """A role, a life or an id that is none ends with 2 and a sentence."""
+    """An invalid role, lifetime or id ends with exit code 2 and a message."""
     code, found = said(home, *words)
     assert code == 2
     assert text in found["error"]["message"]
@@ -103,7 +103,7 @@ def test_serving_needs_its_packages(home: UserFolder, monkeypatch: pytest.Monkey
 
 
 def test_a_port_that_is_taken_is_named(home: UserFolder) -> None:
-    """Where something listens already, that is told before anything is started."""
+    """If another program listens at the port, the error says so before anything is started."""
     from cluster.serving.deployment import _refuse_taken
 
     with socket.create_server(("127.0.0.1", 0)) as taken:

@@ -1,4 +1,4 @@
-"""Whatever the OpenAPI document allows or forbids, and whatever bytes come, no answer is a failure of the server."""
+"""No request, by the OpenAPI document or against it, and no sequence of bytes makes the server itself fail."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ TABLE = table("route")
 
 @pytest.mark.parametrize("role", ROLES)
 def test_nobody_gets_weights_where_none_may_leave(still_world: World, role: Role) -> None:
-    """A federation without sites gives no checkpoint to any role; it is told apart from a role that may not ask."""
+    """A federation without sites gives no checkpoint to any role; its refusal differs from that of a wrong role."""
     state = still_world.resident.state()
     sha256 = state.shards[0].chain[-1].sha256
     answer = still_world.client.get(f"/v1/checkpoints/0/{sha256}", headers=still_world.headers(role))
@@ -71,7 +71,7 @@ def test_nobody_gets_weights_where_none_may_leave(still_world: World, role: Role
 
 @pytest.mark.parametrize("role", ROLES)
 def test_everyone_is_erased_by_a_federation_alone(still_world: World, role: Role) -> None:
-    """Who may erase single people may not erase all of them at once."""
+    """A role that may erase single people may not erase everyone at once."""
     still_world.coordinator.clear()
     answer = still_world.client.post("/v1/erasures", json={"everyone": True}, headers=still_world.headers(role))
     still_world.coordinator.append(still_world.resident)
@@ -100,7 +100,7 @@ def test_tokens_of_another_federation_open_nothing() -> None:
 
 
 def test_expired_and_revoked_tokens_are_reported_so() -> None:
-    """Who holds a token that is over is told which of the two it is; it opens nothing."""
+    """A token that has expired or was revoked is refused, and the error says which of the two it is."""
     clock, store = VirtualClock(), MemoryStore(f"gate-{next(_STORES)}")
     register = TokenRegister(store, clock)
     expired, revoked = register.create("predict", days=0.0001), register.create("predict", days=1)
@@ -156,7 +156,7 @@ def test_who_asks_too_often_waits() -> None:
 
 
 def test_a_register_that_is_away_opens_nothing_for_long() -> None:
-    """Tokens known from before open on for a few refreshes; then nobody is known, and it is told as an absence."""
+    """Known tokens are accepted for a few more refreshes; then all requests are refused as unavailable."""
     clock, name = VirtualClock(), f"gate-{next(_STORES)}"
     made = TokenRegister(MemoryStore(name), clock).create("predict", days=1)
     gate = gate_of(MemoryStore(name), clock)

@@ -1,4 +1,4 @@
-"""Bad input over HTTP: each is told in one shape, with what to do, and never quotes what was sent."""
+"""Bad input over HTTP: all errors have one shape and a remedy, and never quote what was sent."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_bodies_that_cannot_be_answered(still_world: World, name: str) -> None:
 
 
 def renamed(**columns: Any) -> bytes:
-    """Return one data point as Arrow has it, with 'qqqq' in it in bytes that are no UTF-8."""
+    """Return one data point as Arrow has it, with 'qqqq' in it replaced by bytes that are not UTF-8."""
     payload = arrow(**columns)
     assert b"qqqq" in payload
     return payload.replace(b"qqqq", b"\xd4\xd4qq")
@@ -127,9 +127,9 @@ STREAMS: Mapping[str, tuple[bytes, int, str]] = {
     "nothing": (b"", 400, "not a complete Arrow IPC stream"),
     "cut off": (arrow()[:-60], 400, "not a complete Arrow IPC stream"),
     "offsets that lead out": (arrow().replace(b"\0\0\0\0\x11\0\0\0", b"\0\0\0\0\xff\0\0\0"), 400, "not a complete"),
-    "a name that is no text": (renamed(qqqq=[1]), 400, "names in UTF-8"),
+    "a name that is not text": (renamed(qqqq=[1]), 400, "names in UTF-8"),
     "a feature whose name is not text": (renamed(x03=None, qqqq=[1]), 400, "names in UTF-8"),
-    "an id that is no text": (renamed(id=["qqqq"]), 400, "not a complete Arrow IPC stream"),
+    "an id that is not text": (renamed(id=["qqqq"]), 400, "not a complete Arrow IPC stream"),
     "an id of several parts": (arrow(id=nested(secret=pa.int8())), 422, "must hold strings or whole numbers"),
     "a feature of several parts": (arrow(x03=nested(secret=pa.int8())), 422, "must hold numbers"),
     "parts whose names are not text": (renamed(x03=nested(qqqq=pa.int8())), 422, "must hold numbers"),
@@ -185,9 +185,9 @@ ERASURES: Mapping[str, tuple[object, int, str]] = {
     "hold of no kind": ({"subjects": [NAMED], "hold": 1}, 422, "'hold' is a text"),
     "hold that acts": ({"subjects": [NAMED], "hold": "\x1b[2J"}, 422, "printable characters"),
     "too many": ({"subjects": [NAMED] * 21}, 413, "more than 20"),
-    "everyone and somebody": ({"subjects": [NAMED], "everyone": True}, 422, "nothing stands beside it"),
+    "everyone and somebody": ({"subjects": [NAMED], "everyone": True}, 422, "nothing else may be named"),
     "everyone of no kind": ({"everyone": NAMED}, 422, "'everyone' and 'include_similar' are true or false"),
-    "everyone and alike": ({"everyone": True, "include_similar": True}, 422, "nothing stands beside it"),
+    "everyone and alike": ({"everyone": True, "include_similar": True}, 422, "nothing else may be named"),
     "alike of no kind": ({"subjects": [NAMED], "include_similar": 1}, 422, "'include_similar' are true or false"),
     "a site": ({"subjects": [NAMED], "site": "north"}, 422, "an object with 'subjects', 'ids'"),
 }
@@ -234,7 +234,7 @@ def test_request_ids_that_cannot_be_addresses(still_world: World, key: str) -> N
     ],
 )
 def test_paths_that_lead_nowhere(still_world: World, method: str, path: str, status: int, kind: str) -> None:
-    """What is not there is told in the one shape of errors, without the path."""
+    """Paths that do not exist get an error in the common shape, without the path."""
     role: Role = "federate" if path.startswith(("/v1/standing", "/v1/checkpoints")) else "audit"
     answer = still_world.client.request(method, path, headers=still_world.headers(role))
     error_of(answer, status, kind)

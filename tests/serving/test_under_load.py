@@ -64,9 +64,9 @@ def asked_without_pause(ask: Callable[[], None]) -> Iterator[Counts]:
 
 
 def test_no_answer_fails_and_none_is_tainted(world: World) -> None:
-    """While several people are erased, every one of thousands of answers comes, and none from below the floor.
+    """While several people are erased, every one of thousands of answers arrives, and none is from below the floor.
 
-    The floor is read before the question: whatever is in quarantine by then must not be in the answer.
+    The floor is read before the question: constituents in quarantine by then must not be in the answer.
     """
     generations = set[int]()
 
@@ -91,9 +91,9 @@ def test_no_answer_fails_and_none_is_tainted(world: World) -> None:
 def test_a_generation_that_is_withdrawn_while_it_is_read_is_read_anew(
     world: World, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
-    """An erasure that comes in while a replica reads a generation is no damage: it reads the one that is current.
+    """If an erasure arrives while a replica reads a generation, the replica reads the current one instead.
 
-    That also holds where the erasure is over before its first constituent is read, which is purged by then.
+    The same holds if the erasure is complete before the replica reads the first constituent, purged by then.
     """
     assert world.predict().status_code == 200
     standing, load, erased = world.service.standing, Ensemble.load, list[str]()
@@ -161,7 +161,7 @@ def test_a_federation_that_is_not_trained_yet(world: World) -> None:
 
 
 def test_a_federation_trained_under_other_settings(world: World) -> None:
-    """Where the federation was trained anew under another specification, this replica is silent and says why."""
+    """If the federation was retrained under another specification, this replica refuses to answer and says why."""
     assert world.predict().status_code == 200
     world.resident.stop()
     world.home.specify(erasure__batch_window_seconds=0.0, training__learning_rate=0.2)

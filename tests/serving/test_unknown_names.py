@@ -1,4 +1,4 @@
-"""Names in an erasure request: spelt otherwise, or unknown; what only the asker is told of them, and what is signed."""
+"""Similar and unknown names in an erasure request: what only the submitter gets to know, and what is signed."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_unknown_names_are_reported_to_who_asks_again(world: World) -> None:
 
 
 def test_the_salt_opens_the_statement_that_nothing_was_found(world: World) -> None:
-    """Who asked first gets the salt, once; with it the signed statement of the refused request is about these names."""
+    """The first submitter gets the salt, once; it proves that a refused request's signed statement is about them."""
     salt = world.erase(NOBODY, key="er-1").json()["salt"]
     world.until_idle()
     again = world.erase(NOBODY, key="er-1").json()
@@ -144,7 +144,7 @@ def reported(world: World, url: str, *words: str) -> CommandResult:
 
 
 def test_the_command_tells_the_same(world: World, url: str) -> None:
-    """'sisa erase --url' names who is unknown, by name or by the file's line, and tells the salt, as it does here."""
+    """'sisa erase --url' reports unknown names, by name or by the file's line, and the salt, as it does on the spot."""
     file = world.home.folder / "names.txt"
     file.write_text(f"{MARKED}\n{NOBODY}\n", encoding="utf-8")
     words = ("--subject", "no-such-person", "--file", str(file), "--request-id", "er-1")

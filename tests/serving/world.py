@@ -49,7 +49,7 @@ class World:
     tokens: Mapping[Role, str]
     log: io.StringIO
     coordinator: list[Accepting] = field(default_factory=list)
-    """Whoever takes requests; empty: nobody."""
+    """The coordinator that takes requests; empty: there is not one."""
 
     def headers(self, role: Role, **further: str) -> dict[str, str]:
         """Return the headers of somebody with a token of this role; underscores are hyphens."""

@@ -1,4 +1,4 @@
-"""What an auditor gets over HTTP: keys and checkpoints with their proofs, as ``sisa-check`` takes them."""
+"""An auditor's view over HTTP: keys and checkpoints with their proofs, in the form that ``sisa-check`` reads."""
 
 from __future__ import annotations
 

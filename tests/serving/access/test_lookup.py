@@ -1,4 +1,4 @@
-"""Looking people up over HTTP: what an officer is told, how often, and that nothing of it is kept."""
+"""Looking people up over HTTP: what an officer gets, how often, and that nothing of it is kept."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def lookup(world: World, body: object, role: Role = "officer", **headers: str) -
 
 
 def test_who_is_here(world: World) -> None:
-    """Each name is told its data points, those spelt alike, and whether it was erased: in order, without any name."""
+    """For each name, in order, the answer has its data points, those of similar names, and whether it was erased."""
     world.erase(MARKED, key="er-1")
     world.until_idle()
     answer = lookup(world, {"subjects": [PERSON, MARKED, NOBODY, RESPELT, 17, PERSON]})
@@ -50,14 +50,14 @@ def test_looking_changes_nothing(still_world: World) -> None:
 
 @pytest.mark.parametrize("role", ["predict", "erase", "audit"])
 def test_it_tells_others_nothing(still_world: World, role: Role) -> None:
-    """To other roles somebody who is here is answered to the letter as nobody is, and as a body that is none."""
+    """Other roles get the same answer for a person who is here, for one who is not, and for an invalid body."""
     answers = [lookup(still_world, body, role) for body in ({"subjects": [PERSON]}, {"subjects": [NOBODY]}, b"{")]
     assert len({answer.content for answer in answers}) == 1
     assert "'officer' or 'federate'" in error_of(answers[0], 403, "forbidden")["remedy"]
 
 
 def test_a_federation_that_is_not_let(still_world: World) -> None:
-    """Where this is no site that lets it, a federation is told nothing of anybody."""
+    """Unless this is a site that allows it, a federation learns nothing about anybody."""
     answers = [lookup(still_world, {"subjects": [name]}, "federate") for name in (PERSON, NOBODY)]
     assert len({answer.content for answer in answers}) == 1
     assert "does not let the federation look people up" in error_of(answers[0], 403, "withheld")["message"]
@@ -107,7 +107,7 @@ def test_it_is_asked_less_often_than_the_rest(world: World) -> None:
 
 
 def test_the_log_counts_the_names(world: World) -> None:
-    """Each look-up is one line with the token and the number of names, whatever came of it, and no name is in it."""
+    """Each look-up, successful or not, is one line with the token and the number of names, without any name."""
     cases: list[tuple[object, int]] = [
         ({"subjects": [PERSON, NOBODY, 17_171_717]}, 200),
         ({"subjects": [PERSON] * 101}, 413),

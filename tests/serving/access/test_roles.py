@@ -1,4 +1,4 @@
-"""Who may do what: the page's table, tried whole; and a token of the role erase sees its own requests and no others."""
+"""Roles: every cell of the page's table is tried; and a token of the role erase sees only its own requests."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ REFUSED = {
     (("POST", "/v1/subjects:lookup"), "federate"): (403, "withheld"),
     **dict.fromkeys(((change, "officer") for change in CHANGES), (409, "conflict")),
 }
-"""What answers who may ask, where that is no success: here no weights leave, no federation looks people up, and the
-request is complete."""
+"""The errors that an allowed role gets: here no weights leave, no federation looks people up, and the request is
+complete."""
 
 
 @pytest.fixture(scope="module")
 def asked(still_world: World) -> World:
-    """One at which a token of the role erase has submitted er-own, an officer er-other, and both are complete."""
+    """A server to which a token of the role erase has submitted er-own, an officer er-other; both are complete."""
     for key, subject, role in (("er-own", MARKED, "erase"), ("er-other", OTHER, "officer")):
         headers = still_world.headers(role, Idempotency_Key=key)  # type: ignore[arg-type]
         body = {"subjects": [subject]}
@@ -138,7 +138,7 @@ def test_requests_of_others_do_not_exist(world: World, second: dict[str, str], p
 
 
 def test_its_own_receipt(world: World) -> None:
-    """Who submits a request gets its receipt with the same token, once it is complete."""
+    """The submitter of a request gets its receipt with the same token, once it is complete."""
     world.erase(MARKED, key="er-1", hold="legal hold 17")
     assert (
         "no receipt for this request"
@@ -191,7 +191,7 @@ class _Overtaken:
 
 @pytest.mark.parametrize("same", [True, False])
 def test_a_key_used_a_moment_before_is_reported_alike(world: World, same: bool) -> None:
-    """Two tokens use one key at the same moment: who comes second is told what it would be told later."""
+    """If two tokens use one key at the same moment, the second one gets the same error as it would later."""
     setup = writer_setup(world.service.specification, listener=lambda _: None)
     _, names = drafted(setup, subjects=[OTHER], ids=[], request_id="er-1", held="")
     overtaken: Any = _Overtaken(world.resident, None if same else names)

@@ -128,7 +128,7 @@ def test_slow_erasures_delay_no_other(world: World) -> None:
 
 
 def test_a_body_that_stops_is_given_up(world: World) -> None:
-    """After [serve] body_seconds the caller is told so, and may come again."""
+    """After [serve] body_seconds the caller gets an error, and may try again."""
 
     async def attack() -> None:
         sender, loop = Sender(world), asyncio.get_running_loop()
@@ -163,7 +163,7 @@ def test_who_waits_for_a_turn_does_not_wait_for_ever() -> None:
             waiting = asyncio.create_task(wait())
             await asyncio.sleep(0)
             loop.skipped = settings.body_seconds
-            with pytest.raises(Refused, match="Wait for their turn") as caught:
+            with pytest.raises(Refused, match="wait for their turn") as caught:
                 await waiting
             assert caught.value.problem.status == 429
         await wait()

@@ -1,4 +1,4 @@
-"""Memory: a body takes a multiple of its own size, whatever it says."""
+"""Memory: a body takes a limited multiple of its own size, regardless of its content."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values that a model has no answer for: the caller is told so, and nobody else."""
+"""Values on which a model fails: only the caller that sent them gets an error."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_the_caller_is_reported_which_data_point(picky: World, body: dict[str, A
 
 
 def test_the_command_says_the_same(picky: World) -> None:
-    """'sisa predict' and 'sisa evaluate' name the data point by its place in the file, and it is no bug either."""
+    """'sisa predict' and 'sisa evaluate' name the data point by its place in the file, and do not call it a bug."""
     columns: Columns = {name: [0] * 20_000 for name in small_points()}
     columns["label"] = ["a"] * 20_000
     columns["x00"][17_000] = UNKNOWN
