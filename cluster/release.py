@@ -1,11 +1,12 @@
 """Which release of this system a process runs, in a text that every release reads; compared at every first contact.
 
-Command, coordinator, workers, replicas and the actors of sites hand each other values of this system's classes, field
-by field: in another release the same fields mean something else, or are others. So their releases and formats are
-equal, or nothing of what was sent is read. Over HTTP the versions of the API and of the sites' protocol decide.
+Command, coordinator, workers, replicas and the actors of sites send each other values of this system's classes, field
+by field, and another release may have other fields, or give the same ones another meaning. So a process reads nothing
+that it was sent unless their releases and formats are equal. Over HTTP the versions of the API and of the sites'
+protocol decide.
 
-The name of this module, those of ``received`` and ``said_by``, their arguments and the form of the texts stay as they
-are: a release from before them is recognised by that it does not have this module.
+The names of this module, of ``received`` and of ``said_by``, their arguments and the form of the texts never change:
+earlier releases are recognised by their lack of this module.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ SITES: Final = 1
 """Version of what a federation asks its sites over HTTP, and of what they answer."""
 
 EARLIER: Final = "one before 0.2"
-"""What is said of a release that cannot say which one it is."""
+"""The text for a release that cannot say which one it is."""
 
 REMEDY: Final = (
     "Install the newer one wherever this federation is used, then run 'sisa stop' and 'sisa launch', and 'sisa serve'"
@@ -36,7 +37,7 @@ REMEDY: Final = (
 )
 
 HEADER: Final = "Sisa-Release"
-"""What a server says of itself in every answer: its release only to who has a token."""
+"""What a server says of itself in every answer; the release only to callers with a token."""
 
 _Value = TypeVar("_Value")
 
@@ -49,7 +50,7 @@ class OtherRelease(Conflict):
 
 
 def own_release() -> str:
-    """Return what this process says of itself: its release, and the version of all that processes have to agree on."""
+    """Return this process's release, with the versions of everything that processes have to agree on."""
     return f"{RELEASE}+{own_contract()}.state{FORMAT_VERSION}.training{TRAINER_FORMAT}"
 
 
@@ -73,7 +74,7 @@ def refuse_other(fact: str, remedy: str = REMEDY, /, **sides: str) -> None:
 def refuse_other_contract(said: str, parts: Collection[str]) -> None:
     """Raise ``OtherRelease`` when a server speaks another version of the ``parts`` of the contract than this client.
 
-    What it does not name has version 1, as servers had that did not say so.
+    A part that it does not name has version 1, as in servers that did not report versions yet.
     """
     own = own_release()
     for part in parts:
@@ -102,22 +103,23 @@ def speaks(said: str, what: str) -> int | None:
 
 
 def refusal_in(text: str, what: str) -> OtherRelease | None:
-    """Return why ``what`` came to nothing, where the text of Ray's error says that it runs another release.
+    """Return the error if the text of Ray's error says that ``what`` runs another release.
 
-    Ray turns into text what is raised while a process starts, or reads what it is sent.
+    Ray turns an error into text if it is raised while a process starts, or while it reads what it was sent.
     """
     if found := re.search(rf"^{re.escape(__name__)}\.OtherRelease: (.+)$", text, re.MULTILINE):
-        return OtherRelease(found[1].strip())
+        fact, end, remedy = found[1].strip().partition("]. ")
+        return OtherRelease(f"{fact}]", remedy) if end else OtherRelease(fact)
     if re.search(rf"No module named '{re.escape(__name__)}'", text):
         return OtherRelease(f"{what} runs another release", REMEDY, there=EARLIER, here=RELEASE)
     return None
 
 
 class Sent(Generic[_Value]):
-    """A value on its way to a process that may run another release: there it is read once the releases are equal."""
+    """A value sent to a process that may run another release: it is read there only if the releases are equal."""
 
     def __init__(self, value: _Value, release: str = "", payload: bytes = b"") -> None:
-        """``release`` and ``payload`` are given by ``received``, which knows no value yet."""
+        """Only ``received`` gives ``release`` and ``payload``, and then no value."""
         self._value, self._payload = value, payload
         self._from = release or own_release()
 
@@ -126,11 +128,11 @@ class Sent(Generic[_Value]):
             return received, (self._from, self._payload)
         from ray import cloudpickle  # noqa: PLC0415  clients load no Ray
 
-        # Its types say that it exports nothing.
+        # Ray's types do not export cloudpickle.
         return received, (self._from, cloudpickle.dumps(self._value))  # pyright: ignore[reportPrivateImportUsage]
 
     def opened(self, what: str) -> _Value:
-        """Return the value, in ``what`` it was sent to. Raises ``OtherRelease``, naming both sides and the machine."""
+        """Return the value in ``what``, the receiver. Raises ``OtherRelease`` with both sides and the machine."""
         theirs, own = self._from, own_release()
         if theirs != own:
             sides = people_read({what.replace(" ", "_"): own, "started_by": theirs})
@@ -142,12 +144,12 @@ class Sent(Generic[_Value]):
 
 
 def received(release: str, payload: bytes) -> Sent[Any]:
-    """Return what another process has sent, not read yet."""
+    """Return what another process has sent, without reading it."""
     return Sent(None, release, payload)
 
 
 def people_read(sides: dict[str, str]) -> dict[str, str]:
-    """Return what each side says of itself, with formats only where they differ and the releases are called alike.
+    """Return each side's release, with the formats only if they differ between equal releases.
 
     >>> people_read({"a": "1.0+state4", "b": "1.0+state4"}), people_read({"a": "1.0+state4", "b": "1.0+state5"})
     ({'a': '1.0', 'b': '1.0'}, {'a': '1.0+state4', 'b': '1.0+state5'})

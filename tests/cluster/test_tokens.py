@@ -33,7 +33,7 @@ def register(store: MemoryStore) -> TokenRegister:
 
 
 def test_a_token_is_known_by_its_text_alone(register: TokenRegister) -> None:
-    """Of several tokens each text is known as its own; any other text is none."""
+    """The text of each of several tokens is recognised; any other text is not a token."""
     made = [register.create(role, days=30, note=f"for {role}") for role in ("predict", "erase", "audit", "predict")]
     assert [each.record for each in made] == list(register.records())
     for each in made:
@@ -121,7 +121,7 @@ SWEEPS: list[int] = []
 
 
 def test_a_sweep_hinders_nobody_for_long(store: MemoryStore) -> None:
-    """A write that a coordinator's sweep took away is made again; a store that stays away is told."""
+    """A write that a coordinator's sweep deleted is repeated; if it keeps failing, the error says so."""
     register = TokenRegister(_Swept(store.name), VirtualClock())
     SWEEPS[:] = [1] * 5
     made = register.create("predict", days=1).record

@@ -250,7 +250,7 @@ MISTAKES = [
     (changed("epochs = 20", "epochs = 0"), "line 12: [training] epochs must be at least 1, got 0"),
     (
         changed("epochs = 20", "epochs = 2"),
-        "line 12: [training] epochs = 2 gives some of 5 slices no epoch: set epochs",
+        "line 12: [training] epochs = 2 gives some of 5 slices no epoch. Set epochs",
     ),
     (changed("0.05", "inf"), "line 14: [training] learning_rate must be above 0, got inf"),
     (changed("0.05", "nan"), "[training] learning_rate must be above 0, got nan"),
@@ -336,10 +336,10 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize(("text", "reported"), MISTAKES, ids=[reported[:60] for _, reported in MISTAKES])
-def test_mistakes_are_named(file: Path, text: str, reported: str) -> None:
-    """The error names line, table and setting, what was expected and what was got."""
-    assert reported in refusal(file, text)
+@pytest.mark.parametrize(("text", "message"), MISTAKES, ids=[message[:60] for _, message in MISTAKES])
+def test_mistakes_are_named(file: Path, text: str, message: str) -> None:
+    """The error names line, table and setting, what was expected and what the file has."""
+    assert message in refusal(file, text)
 
 
 def test_all_problems_at_once(file: Path) -> None:
@@ -359,7 +359,7 @@ def test_all_problems_at_once(file: Path) -> None:
 
 
 def test_all_problems_of_erasures_at_once(file: Path) -> None:
-    """Every setting of [erasure] that is out of range is told, with its line."""
+    """The error names every setting of [erasure] that is out of range, with its line."""
     text = GOOD + "[erasure]\nbatch_window_seconds = -1\ndeadline_days = 0\nlead_days = nan\nextension_days = -1\n"
     reported = refusal(file, text).splitlines()
     assert reported[:4] == [
@@ -392,7 +392,7 @@ def test_the_data_s_credentials_are_the_store_s_unless_they_are_named(file: Path
 
 
 def test_credentials_are_never_shown(file: Path) -> None:
-    """Whoever writes a key where the name of a profile belongs reads of the mistake, and nobody reads the key."""
+    """A key in the place of a profile's name is reported as a mistake, and the error does not show it."""
     key = "AKIA" + "Z" * 16
     for text in (
         changed('"./federation"', f'"s3://bucket"\ncredentials = "{key}"'),
@@ -427,12 +427,12 @@ def test_line_numbers_count_comments_and_long_values(file: Path) -> None:
 
 @pytest.mark.parametrize("key", [f'"{SECRET}z"', f'["{SECRET}"]', f'"{SECRET}', f'"{SECRET}"\nkey = "{SECRET}"'])
 def test_the_partition_key_is_never_shown(file: Path, key: str) -> None:
-    """Whatever is wrong with the key's line, the error does not hold the key."""
+    """No error in the key's line shows the key."""
     assert SECRET not in refusal(file, f"{GOOD}key = {key}\n")
 
 
 def test_a_missing_file_names_the_command(file: Path) -> None:
-    """Where there is no file, the command that writes one is named."""
+    """If there is no file, the error names the command that writes one."""
     with pytest.raises(Invalid, match=r"there is no specification sisa\.toml .*Run 'sisa init DATA'"):
         read_specification(file)
 
@@ -461,7 +461,7 @@ def test_utf16_is_named(file: Path, encoding: str) -> None:
 
 
 def test_text_must_be_utf8(file: Path) -> None:
-    """Bytes that are no UTF-8 are refused with their line."""
+    """Bytes that are not UTF-8 are refused with their line."""
     file.write_bytes(b'name = "a"\nstore = "\xff"\n')
     with pytest.raises(Invalid, match=r"sisa\.toml is not UTF-8 text at line 2 .*Save the file as UTF-8"):
         read_specification(file)

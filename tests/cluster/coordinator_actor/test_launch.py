@@ -116,16 +116,16 @@ def test_a_coordinator_of_this_release_is_used() -> None:
 
 @pytest.mark.usefixtures("_at_once")
 @pytest.mark.parametrize(
-    ("handle", "reported"),
+    ("handle", "named"),
     [
         (Handle("0.1.9"), "coordinator=0.1.9"),
         (Handle("99.0.0"), "coordinator=99.0.0"),
         (Handle(OtherRelease("a node of the cluster runs another release")), "coordinator=one before 0.2"),
     ],
 )
-def test_a_coordinator_of_another_release_is_refused(handle: Handle, reported: str) -> None:
-    """An older or a newer coordinator, also one that does not know the question, is told by its release, with what to
-    do, before anything is sent that it might not understand.
+def test_a_coordinator_of_another_release_is_refused(handle: Handle, named: str) -> None:
+    """An older or a newer coordinator, even one that does not know the question, is refused with its release and a
+    remedy, before it is sent anything that it might not understand.
     """
-    with pytest.raises(Conflict, match=rf"runs another release.*{reported} command=.*'sisa stop' and 'sisa launch'"):
+    with pytest.raises(Conflict, match=rf"runs another release.*{named} command=.*'sisa stop' and 'sisa launch'"):
         refuse_other_release(handle)

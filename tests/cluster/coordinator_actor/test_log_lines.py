@@ -65,7 +65,7 @@ def test_an_erasure_can_be_followed_by_its_id(federation: SmallFederation[HashSt
 
 
 def test_no_line_names_a_person(federation: SmallFederation[HashState], stream: io.StringIO) -> None:
-    """Whatever is erased, no subject, no id of a data point and no field of its own choosing is in any line."""
+    """No erasure puts a subject, a data point's id or a field that is not on the list into a line."""
     federation.erase(subjects=[f"{WHO}-1", f"{WHO}-unknown"], request_id="er-1")
     federation.erase(ids=[f"{WHO}-point-30"], request_id="er-2")
     federation.erase(subjects=[f"{WHO}-nobody"], request_id="er-3")

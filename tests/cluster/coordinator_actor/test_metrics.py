@@ -98,7 +98,7 @@ def test_a_request_is_seen_at_each_stage(
 def test_requests_that_have_left_the_state_are_counted(
     federation: SmallFederation[HashState], gauges: Gauges, meter: Remembered, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Counts, costs and the last purge are those of all requests; each was measured when it was heard of."""
+    """Counts, costs and the last purge are those of all requests; each was measured when its notice arrived."""
     monkeypatch.setattr(ended, "TOGETHER", 1)
     federation.listener = Observer(gauges, LogLines("small", federation.clock, io.StringIO())).hear
     federation.restart()
@@ -131,7 +131,7 @@ def _intervene(federation: SmallFederation[HashState], request_id: str, wanted: 
 
 
 def test_a_pause_does_not_count(federation: SmallFederation[HashState], gauges: Gauges, meter: Remembered) -> None:
-    """A paused request is neither unsafe nor awaited, and its pause is no part of the time to safety."""
+    """A paused request is neither unsafe nor awaited, and its pause does not count in the time to safety."""
     federation.accept(subjects=[f"{WHO}-1"], request_id="er-1")
     _intervene(federation, "er-1", Hold(reason="legal hold"))
     _shown(gauges, federation.state)
@@ -147,7 +147,7 @@ def test_a_pause_does_not_count(federation: SmallFederation[HashState], gauges: 
 def test_a_tainted_constituent_is_seen(
     federation: SmallFederation[HashState], gauges: Gauges, meter: Remembered
 ) -> None:
-    """A checkpoint that has seen other points than its slices hold now is counted, whatever the state says of it."""
+    """A checkpoint that has seen other points than its slices hold now is counted, even if the state calls it clean."""
     before = federation.state
     federation.accept(subjects=[f"{WHO}-1"], request_id="er-1")
     federation.engine.remove_points()

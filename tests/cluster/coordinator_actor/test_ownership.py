@@ -189,14 +189,14 @@ def test_the_original_is_not_adopted(
     if not is_there:
         monkeypatch.setattr(launch, "_handle", lambda _: None)
     said = adopted(home)
-    assert "this store is no copy" in said.error["message"]
+    assert "this store is not a copy" in said.error["message"]
     assert "sisa stop" in said.error["remedy"]
     assert read_record(home.objects) is not None
 
 
 @pytest.mark.parametrize("reason", ["", " ", "two\nlines", "x" * 501])
 def test_a_reason_that_cannot_be_kept(home: UserFolder, coordinator: Coordinator, reason: str) -> None:
-    """Nothing is adopted without a reason in a line."""
+    """Nothing is adopted without a reason on one line."""
     copy = copied(home)
     before = copy.raw()
     said = copy.json("adopt", "--reason", reason)

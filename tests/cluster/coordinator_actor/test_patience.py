@@ -1,4 +1,4 @@
-"""Who calls the coordinator waits for what passes by itself, and for no more."""
+"""A caller of the coordinator waits only for troubles that pass by themselves."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BUSY = WriterBusy("the lease of the one before runs on", "wait")
 
 def _raised(error: Exception) -> RayTaskError:
     """Return the error as it comes back from the actor's process."""
-    return RayTaskError("hear", "its traceback", error)
+    return RayTaskError("accept", "its traceback", error)
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +47,7 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> list[object]:
 
 @pytest.mark.parametrize("troubles", [[AWAY, ActorDiedError()], [_raised(BUSY)] * 3, [AWAY, _raised(BUSY), AWAY]])
 def test_what_passes_is_waited_for(troubles: Sequence[Exception], answers: list[object]) -> None:
-    """While it is started anew, and while the right to write is not yet its own again, it is asked again."""
+    """The call is repeated while the coordinator restarts, and while it does not hold the writer lock yet."""
     answers += [*troubles, "answer"]
     assert patiently(object, (WriterBusy,)) == "answer"
 
@@ -61,7 +61,7 @@ def test_what_does_not_pass_is_raised_as_itself(answers: list[object]) -> None:
 
 
 def test_a_coordinator_that_gives_no_answer_is_reported(answers: list[object]) -> None:
-    """A process that is stopped answers nobody: the caller hears for how long, and what to do."""
+    """A process that is suspended gives no answer: the error says for how long, and what to do."""
     answers += [GetTimeoutError(), "answer"]
     with pytest.raises(Unavailable, match=r"no answer, 60 seconds now.*'kill -CONT'.*--request-id"):
         patiently(object, (WriterBusy,))
@@ -72,7 +72,7 @@ def test_a_coordinator_that_gives_no_answer_is_reported(answers: list[object]) -
     ("trouble", "match"), [(AWAY, "does not answer"), (_raised(BUSY), "the lease of the one before")]
 )
 def test_patience_has_an_end(trouble: Exception, match: str, answers: list[object]) -> None:
-    """After some time the caller is told what kept it waiting."""
+    """After some time the caller gets the error that kept it waiting."""
     answers += [trouble, trouble]
     with pytest.raises((Unavailable, WriterBusy), match=match):
         patiently(object, (WriterBusy,), patience_seconds=-1.0)
@@ -86,8 +86,8 @@ def _anything(*_: object) -> SimpleNamespace:
 
 @pytest.mark.parametrize("trouble", [Fenced("overtaken", "wait"), OutcomeUnknown("cut off", "wait"), AWAY])
 def test_who_only_waits_waits_for_more(trouble: Exception, answers: list[object]) -> None:
-    """Whoever asks how a request stands waits for all that the coordinator gets over by itself; whoever submits one is
-    told at once, unless the coordinator was merely not there.
+    """A caller that asks how a request stands waits for every error from which the coordinator recovers by itself; one
+    that submits a request gets the error at once, unless the coordinator was only away.
     """
     handle = SimpleNamespace(request=_anything(), accept=_anything())
     writer: Any = RemoteWriter(handle, MemoryStore("patience"), lambda _: None)

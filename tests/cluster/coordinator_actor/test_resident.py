@@ -55,7 +55,7 @@ class _Watched(Resident):
         return self.accept(*drafted(self._setup, subjects=subjects, ids=(), request_id=request_id, held=held))
 
     def until_idle(self) -> list[Notice]:
-        """Return what is heard until all is done."""
+        """Return all notices until the coordinator is idle."""
         notices: list[Notice] = []
         heard = self.hear(0, 0.0)
         while True:
@@ -87,8 +87,8 @@ def test_a_request_is_carried_out_by_itself(resident: _Watched) -> None:
 
 
 def test_a_writer_that_is_not_sure_is_replaced(resident: _Watched, home: UserFolder, tmp_path: Path) -> None:
-    """Where it cannot be known whether a request was accepted, the caller hears so, and the coordinator starts anew by
-    itself: the next caller is served, and the same request, asked for again, is accepted and lasts.
+    """If it is unknown whether a request was accepted, the caller gets that error and the coordinator restarts by
+    itself: the next caller is served, and the same request, submitted again, is accepted durably.
     """
     with ForgetfulDisk(home.store).mounted() as disk:
         disk.fault = lambda _number, call, path: (
@@ -106,7 +106,7 @@ def test_a_writer_that_is_not_sure_is_replaced(resident: _Watched, home: UserFol
 
 
 def until_served(act: Callable[[], ErasureRequest]) -> ErasureRequest:
-    """Ask until the coordinator has started anew, as a caller does that is told to try again."""
+    """Ask until the coordinator has restarted, as a caller does that follows the error's remedy."""
     until = monotonic() + PATIENCE_SECONDS
     while monotonic() < until:
         with suppress(Unavailable):
@@ -217,7 +217,7 @@ def test_another_coordinator_waits_for_the_lock(home: UserFolder, resident: _Wat
 
 
 def test_what_cannot_be_trained_is_reported(home: UserFolder) -> None:
-    """An error that only a person can mend reaches whoever asks, and the coordinator goes on once it is mended."""
+    """An error that only a person can fix reaches the caller, and the coordinator continues once it is fixed."""
     made = _Watched(read_specification(home.config))
     source = (home.folder / "train.parquet").read_bytes()
     (home.folder / "train.parquet").unlink()
@@ -245,7 +245,7 @@ def test_nothing_is_lost_with_the_process(home: UserFolder, resident: _Watched) 
 
 
 def test_a_retrain_after_its_window_is_work(home: UserFolder) -> None:
-    """Who listens while a batch retrains that had waited for its window is not told that all is done."""
+    """While a batch retrains after its window, a listener does not find the coordinator idle."""
     home.specify(erasure__batch_window_seconds=0.1)
     is_trained, begun, go_on = threading.Event(), threading.Event(), threading.Event()
 
@@ -267,7 +267,7 @@ def test_a_retrain_after_its_window_is_work(home: UserFolder) -> None:
 
 
 def test_who_waits_for_news_is_not_reported_that_nothing_is_to_do(home: UserFolder) -> None:
-    """In a batch window the coordinator is idle; who listens for what happens next hears that, and nothing before."""
+    """In a batch window the coordinator is idle; a listener for notices alone gets the next one, and nothing before."""
     home.specify(erasure__batch_window_seconds=3600.0)
     made = _Watched(read_specification(home.config))
     made.train()

@@ -67,7 +67,7 @@ def test_what_passes_by_itself_needs_nobody(
 
 
 class _Heard(Resident):
-    """A coordinator of which a listener hears, too."""
+    """A coordinator that sends its notices to one more listener."""
 
     def __init__(self, home: UserFolder, also: Listener) -> None:
         self.attempts: list[tuple[str, float]] = []

@@ -1,4 +1,4 @@
-"""What can never be scheduled is told in words before anything waits for it."""
+"""An error says what can never be scheduled before anything waits for it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _cluster(monkeypatch: pytest.MonkeyPatch, *nodes: Mapping[str, float], dead:
 
 
 def test_workers_are_counted_node_by_node(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A worker lies on one node: what is left over on several makes none, and dead nodes hold nothing."""
+    """A worker fits on one node or not at all: remainders on several do not add up, and dead nodes do not count."""
     _cluster(monkeypatch, LARGE, SMALL, WITH_GPUS, HEAD, dead=1)
     assert worker_count(ClusterSettings(cpus_per_worker=1.5), 9) == 1 + 2
     assert worker_count(ClusterSettings(gpus_per_worker=0.5), 9) == 4
@@ -36,25 +36,23 @@ def test_workers_are_counted_node_by_node(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize(
-    ("settings", "reported", "remedy"),
+    ("settings", "fact", "remedy"),
     [
-        (ClusterSettings(cpus_per_worker=64), "the largest of 3 has 16 CPUs and 0 GPUs", "lower .* or add a node$"),
+        (ClusterSettings(cpus_per_worker=64), "the largest of 3 has 16 CPUs and 0 GPUs", r"Lower .* or add a node\.$"),
         (ClusterSettings(gpus_per_worker=1), "none of 3 nodes has a GPU", "gpus_per_worker = 0"),
     ],
 )
-def test_what_no_node_has(
-    settings: ClusterSettings, reported: str, remedy: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It is said what is asked for, what there is, and which setting to change."""
+def test_what_no_node_has(settings: ClusterSettings, fact: str, remedy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error says what a worker needs, what the nodes have, and which setting to change."""
     _cluster(monkeypatch, HEAD, SMALL, LARGE)
-    with pytest.raises(Invalid, match=f"no node can hold a worker of .*: {reported}.*{remedy}"):
+    with pytest.raises(Invalid, match=rf"no node can hold a worker of .*: {fact}\. .*{remedy}"):
         worker_count(settings, 3)
 
 
 def test_what_nodes_have_only_together(monkeypatch: pytest.MonkeyPatch) -> None:
     """Processors on one node and accelerators on another make no worker."""
     _cluster(monkeypatch, LARGE, WITH_GPUS)
-    with pytest.raises(Invalid, match="each of 2 nodes has too few of one or the other .* a node that has both"):
+    with pytest.raises(Invalid, match=r"each of 2 nodes has too few of one or the other\. .* a node that has both\."):
         worker_count(ClusterSettings(cpus_per_worker=8, gpus_per_worker=1), 3)
 
 

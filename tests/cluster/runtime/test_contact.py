@@ -40,7 +40,7 @@ def test_a_cluster_that_is_gone(door: str, is_named: bool, monkeypatch: pytest.M
     """Where nothing listens any more, Ray is not asked, whether the address was given or found."""
     monkeypatch.setenv("RAY_ADDRESS", door)
     monkeypatch.setattr(contact, "GcsClient", None)
-    with pytest.raises(Unavailable, match=r"the Ray cluster does not answer: nothing listens at .*if its head is gone"):
+    with pytest.raises(Unavailable, match=r"the Ray cluster does not answer: nothing listens at .*If its head is gone"):
         check_cluster(door if is_named else "auto")
 
 

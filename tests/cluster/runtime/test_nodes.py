@@ -93,7 +93,9 @@ def test_a_node_that_sees_other_files(tmp_path: Path, look: Callable[..., None],
 def test_a_cluster_without_processors(tmp_path: Path, look: Callable[..., None]) -> None:
     """Where nobody could ever read it is said at once."""
     look(NODES[2:])
-    with pytest.raises(Invalid, match=r"no node of the cluster has a processor .* set \[cluster\] ingest_workers = 1"):
+    with pytest.raises(
+        Invalid, match=r"no node of the cluster has a processor .*\. Set \[cluster\] ingest_workers = 1"
+    ):
         _check(tmp_path)
 
 

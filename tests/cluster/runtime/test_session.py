@@ -53,18 +53,21 @@ def _is_ended() -> None:
 
 @pytest.mark.parametrize("error", [Exception("timed out"), OSError("full"), RuntimeError("x"), ImportError("y")])
 @pytest.mark.parametrize(
-    ("settings", "reported"),
+    ("settings", "message"),
     [
-        (ClusterSettings(), "Ray did not start on this machine: {} a busy machine may be too slow"),
+        (
+            ClusterSettings(),
+            r"Ray did not start on this machine: {}\. Try again when the machine is less busy",
+        ),
         (ClusterSettings(address="10.0.0.1:6379"), "the Ray cluster does not answer: {}"),
     ],
 )
 def test_whatever_ray_raises_at_its_start_is_a_sentence(
-    begun: list[Any], settings: ClusterSettings, reported: str, error: Exception
+    begun: list[Any], settings: ClusterSettings, message: str, error: Exception
 ) -> None:
-    """Ray raises a bare ``Exception`` when its processes come up too late: try again, it is no bug."""
+    """Any error at Ray's start becomes a message with a remedy, a bare ``Exception`` after a slow start included."""
     begun.append(_fails(error))
-    with pytest.raises(Unavailable, match=reported.format(type(error).__name__)):
+    with pytest.raises(Unavailable, match=message.format(type(error).__name__)):
         session.join_ray(settings)
 
 
@@ -90,7 +93,7 @@ def test_without_a_handler_of_ones_own_there_are_rays(begun: list[Any]) -> None:
 
 
 def test_a_slow_start_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    """While Ray is joined the user hears what is waited for, and that interrupting is safe."""
+    """While Ray is being joined, a message says what the command waits for, and that interrupting is safe."""
     reported: list[str] = []
 
     @contextmanager

@@ -35,11 +35,11 @@ def test_an_error_comes_out(each: Each) -> None:
 
     def act(number: int) -> int:
         if number == 7:
-            raise Unavailable("out of reach", "wait")
+            raise Unavailable("out of reach", "Wait.")
         return number
 
     before = threading.active_count()
-    with pytest.raises(Unavailable, match="out of reach wait"):
+    with pytest.raises(Unavailable, match=r"out of reach\. Wait\."):
         each(act, range(20))
     assert threading.active_count() == before
 

@@ -93,8 +93,8 @@ class FakeRay:
     data=st.data(),
 )
 def test_results_or_the_first_error(plan: list[list[str]], tasks: int, data: st.DataObject) -> None:
-    """All results in order, or the error of the first thing that has one: whatever comes when. Attempts have names of
-    their own; deaths are made up for, but not for ever; nothing is left running.
+    """All results come in order, or the error of the first thing in order that fails, regardless of which task ends
+    first. Each attempt has its own name; dead tasks are repeated a limited number of times; nothing is left running.
     """
     fake = FakeRay(plan, lambda count: data.draw(st.integers(0, count - 1)))
     numbers, reported, remarks = itertools.count(), list[int](), list[str]()
@@ -121,7 +121,7 @@ def test_results_or_the_first_error(plan: list[list[str]], tasks: int, data: st.
 
 
 def _end(ends: Sequence[str]) -> str:
-    """Return what comes of a thing whose attempts end so."""
+    """Return the final result of a thing whose attempts have these ends."""
     padded = [*ends, *([ends[-1]] * MOST_DEATHS)][:MOST_DEATHS]
     return next((end for end in padded if end not in PASSING), padded[-1])
 
@@ -133,11 +133,13 @@ def _as_error(end: str) -> RayError:
 
 
 def test_what_is_raised() -> None:
-    """A task's own error as itself; of any other its kind alone, for its text may quote what was read."""
-    own = Invalid("this is wrong", "make it right", row=3)
+    """A task's own error is raised as itself; of any other only the kind, because its text may quote what was read."""
+    own = Invalid("this is wrong", "Make it right.", row=3)
     assert cause_of(_raised(own)) is own
     reported = cause_of(_raised(ValueError("a cell's content")))
-    assert str(reported) == "a task that reads data failed with ValueError its traceback is the cause of this error"
+    assert str(reported) == (
+        "a task that reads data failed with ValueError. See its traceback, which is the cause of this error."
+    )
     assert isinstance(cause_of(WorkerCrashedError()), Unavailable)
 
 

@@ -65,7 +65,7 @@ def _width(folder: Path, settings: ModelSettings = PLAIN) -> int:
 
 
 def test_modules_of_one_name_in_two_folders(tmp_path: Path) -> None:
-    """Each federation builds its own network, with its own helper module, in whatever order they take turns."""
+    """Each federation builds its own network, with its own helper module, regardless of the order of turns."""
     one, other = _with_helper(tmp_path / "one", 3), _with_helper(tmp_path / "other", 5)
     assert [_width(folder) for folder in (one, other, one, one, other)] == [3, 5, 3, 3, 5]
 
@@ -90,7 +90,7 @@ def test_packages_of_one_name(tmp_path: Path, regular: bool) -> None:
 
 
 def test_a_folder_inside_another(tmp_path: Path) -> None:
-    """A federation in a folder of another federation's folder is told from it."""
+    """A federation in a subfolder of another federation's folder imports its own modules."""
     one = _with_helper(tmp_path / "one", 3)
     inner = _with_helper(one / "inner", 5)
     assert [_width(folder) for folder in (one, inner, one, inner)] == [3, 5, 3, 5]

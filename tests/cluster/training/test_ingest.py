@@ -1,4 +1,4 @@
-"""Who reads the data: this process or the cluster, without Ray."""
+"""The choice of this process or the cluster for reading the data, without Ray."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Place:
 
         def check(*_: object) -> None:
             if not seen:
-                raise Invalid("a node sees nothing", "share the folder")
+                raise Invalid("a node sees nothing", "Share the folder.")
 
         self.monkeypatch.setattr(ingesting, "processors", lambda: processors)
         self.monkeypatch.setattr(ingesting, "check_nodes", check)
@@ -107,7 +107,7 @@ def test_large_data_are_read_by_the_cluster(place: Place, source: Source) -> Non
 
 
 def test_it_may_be_set_how_many_read(place: Place, source: Source) -> None:
-    """The setting holds whatever the size; fragments and buffers stay within their bounds."""
+    """The setting holds regardless of the data's size; fragments and buffers stay within their bounds."""
     chosen = place.chosen(source, 3)
     assert isinstance(chosen, ParallelIngest)
     assert getattr(chosen.pool, "_tasks", None) == 3
@@ -119,7 +119,7 @@ def test_where_a_node_does_not_see_the_files(place: Place, source: Source) -> No
     """What is set and cannot be done is refused; what is not set is done by one process, and said."""
     place.set_up(seen=False, large_bytes=1)
     assert place.chosen(source, None) is ingest
-    assert place.remarks == ["a node sees nothing, so this one reads them all; share the folder"]
-    with pytest.raises(Invalid, match="a node sees nothing share the folder"):
+    assert place.remarks == ["a node sees nothing, so this one reads them all. Share the folder."]
+    with pytest.raises(Invalid, match=r"a node sees nothing\. Share the folder\."):
         place.chosen(source, 2)
     assert "release" not in place.helpers.calls

@@ -56,7 +56,7 @@ def test_a_declared_file_that_is_gone_is_named(tmp_path: Path) -> None:
 
 
 def test_lost_nodes_are_no_crashes(played: Played) -> None:
-    """Many nodes may be lost under a task; each loss is told, and none counts as a death of its own."""
+    """A task may lose many nodes; a message reports each loss, and none counts as a death that the task caused."""
     made, remarks = played(MOST_LOSSES + 1, [DIED] * (MOST_DEATHS - 1) + [AWAY] * (MOST_LOSSES - 1) + [None])
     assert len(list(made.train([_task(0)]))) == 1
     assert remarks[0] == "a worker died: another one goes on with shard 0 after slice 0"

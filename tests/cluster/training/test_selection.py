@@ -132,7 +132,7 @@ def test_nodes_found_wanting_are_not_asked_again(mixed: Play) -> None:
 
 
 def test_what_was_trained_may_change_its_mind(mixed: Play) -> None:
-    """Trained anew as the other kind of nodes computes, it is theirs to go on, though they were avoided before."""
+    """After retraining with the bits of the other kind of nodes, those nodes are used, although avoided before."""
     world = mixed(B, A)
     assert world.pool.configuration(1, 1, A) == A
     world.pool.close()
@@ -141,7 +141,7 @@ def test_what_was_trained_may_change_its_mind(mixed: Play) -> None:
 
 
 def test_where_none_would_repeat_it_the_largest_group_is_used(mixed: Play) -> None:
-    """Whether that is refused or trains anew is for others to decide."""
+    """The caller decides whether to refuse that or to retrain."""
     world = mixed(B, C, C)
     present = world.pool.configuration(1, 3, A)
     assert present == C
@@ -193,8 +193,8 @@ def test_busy_nodes_are_not_waited_for(mixed: Play) -> None:
 
 
 def test_slow_workers_are_waited_for(mixed: Play) -> None:
-    """Workers that have their processors and are long in starting are no workers without processors: they are waited
-    for as long as nothing on the cluster waits for processors; in the end the others do without them.
+    """Workers with processors that are slow to start do not count as workers without processors: the pool waits for
+    them as long as nothing on the cluster waits for processors, and in the end continues without them.
     """
     world = mixed(A, A, A)
     world.world.is_short, world.world.slow = False, {"node-01": 4}
@@ -265,7 +265,7 @@ def test_those_at_work_take_over_what_no_successor_can(mixed: Play) -> None:
 
 
 def test_once_all_that_computed_alike_are_gone_it_is_said(mixed: Play) -> None:
-    """Nodes of another kind are no help, and nothing hangs."""
+    """Nodes of another kind cannot help, and nothing hangs."""
     world = mixed(A, A, B, B, fates={0: deque([AWAY, None]), 1: deque([AWAY, None])})
     world.pool.configuration(1, 2, A)
     with pytest.raises(OtherConditions, match="the results of the same arithmetic"):
@@ -273,7 +273,7 @@ def test_once_all_that_computed_alike_are_gone_it_is_said(mixed: Play) -> None:
 
 
 def test_what_is_waited_for_is_said_of_the_nodes_that_count(mixed: Play) -> None:
-    """Processors that are free on nodes that are avoided are none."""
+    """Free processors on avoided nodes do not count."""
     mixed(A, B)
     reported = waited_for(ClusterSettings(), {"node-00"})
     assert reported is not None

@@ -24,13 +24,13 @@ MEBIBYTE = 2**20
         (16, 784, 60_000, 4800),  # 300 steps
         (1, 10, 60_000, 300),
         (4096, 784, 60_000, 64 * MEBIBYTE // (4 * 784 + 16)),
-        (64, 1_000_000, 60_000, 64),  # a whole batch, whatever it takes
+        (64, 1_000_000, 60_000, 64),  # a whole batch, even if it exceeds the limit
         (10**9, 1_000_000, 120, 120),  # no batch is larger than the data
         (10**9, 10**9, 0, 1),
     ],
 )
 def test_the_size_of_the_trial(batch_size: int, width: int, points: int, expected: int) -> None:
-    """The trial takes 300 steps as far as memory goes, and never less than a batch of the data there are."""
+    """The trial takes 300 steps within the memory limit, and never less than one batch of the available data."""
     assert trial_points(batch_size, width, points) == expected
 
 

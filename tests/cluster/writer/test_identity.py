@@ -41,7 +41,7 @@ def store() -> MemoryStore:
 
 
 def test_a_given_key_is_in_the_store_and_not_in_what_travels(home: UserFolder, store: MemoryStore) -> None:
-    """Whoever gets the specification by way of Ray finds the same key, in the store."""
+    """A process that gets the specification through Ray finds the same key, in the store."""
     specification = read_specification(home.config)
     travels = with_key_in_store(store, specification)
     assert KEY.encode() in pickle.dumps(specification)
@@ -59,7 +59,7 @@ def test_one_that_was_drawn_and_never_used_gives_way(home: UserFolder, store: Me
 
 
 def test_another_federations_key_is_never_put_into_its_store(home: UserFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A store that was trained before with a given key gets that one alone, whatever a later specification gives."""
+    """A store that was trained with a given key never gets another one that a later specification gives."""
     monkeypatch.setattr(cluster.training.workers, "RayPool", LocalWorkers)
     monkeypatch.setattr(cluster.training.workers, "join_ray", lambda _: False)
     assert home.json("train").code == 0

@@ -34,7 +34,7 @@ def test_objects_are_always_encrypted(tmp_path: Path) -> None:
 
 
 def test_local_folders_are_those_of_store_and_keys(tmp_path: Path) -> None:
-    """What lies on this machine is named, wherever the paths start; a bucket or memory is no folder."""
+    """All folders on this machine are returned, from relative paths and addresses; a bucket or memory is not one."""
     assert local_folders(named(tmp_path, "./federation")) == (tmp_path / "federation",)
     assert local_folders(named(tmp_path, "s3://bucket/prefix", "../keys")) == (tmp_path.parent / "keys",)
     assert local_folders(named(tmp_path, f"file://{tmp_path}/a", "memory:keys")) == (tmp_path / "a",)
@@ -52,8 +52,9 @@ def test_own_places_are_folders_and_addresses_where_data_are_looked_for(tmp_path
 
 @pytest.mark.parametrize("keys", ["./federation", "federation/keys", ".", "federation/../federation/"])
 def test_keys_in_the_store_are_refused(keys: str, tmp_path: Path) -> None:
-    """Keys that lie in the store, or the store among its keys, are no other place."""
-    with pytest.raises(Invalid, match=r"'keys' and 'store' are one place, or one lies in the other.*Leave 'keys' out"):
+    """Keys in the store, or a store among its keys, are not in another place."""
+    fact = "'keys' and 'store' are one place, or one contains the other: "
+    with pytest.raises(Invalid, match=rf"{fact}.*\]\. Name another place .*, or leave 'keys' out\."):
         open_objects(named(tmp_path, "./federation", keys))
 
 
@@ -72,16 +73,16 @@ def test_an_endpoint_may_be_that_of_the_keys() -> None:
 
 
 def test_a_copy_of_a_store_is_no_store(tmp_path: Path) -> None:
-    """What Ray has copied of a job's working_dir is not what is to be erased from: said before anything is done."""
+    """A store in Ray's copy of a job's working_dir is refused before anything is done."""
     copied = tmp_path / "runtime_resources" / "working_dir_files" / "_ray_pkg_1"
-    with pytest.raises(Invalid, match="the copy that Ray has made of a job's working_dir"):
+    with pytest.raises(Invalid, match="the store is in Ray's copy of a job's working_dir"):
         open_objects(named(copied, "./federation"))
     open_objects(named(copied, str(tmp_path / "federation")))
 
 
 @dataclass(slots=True)
 class Described:
-    """As much of a store as tells of its server's clock."""
+    """The part of a store that shows its server's clock."""
 
     apart: float | None
     location: str = "s3://bucket"
