@@ -1,7 +1,7 @@
 """Kill the command at every fail point and print the table: ``python -m tests.kills [KILLS [ZOMBIES [SEED]]]``.
 
-With KILLS, at least so many more at random, most of them during recovery; with ZOMBIES, so many pairs of writers that
-sleep, too. SEED is the first of their seeds. Ends with exit code 1 if anything went wrong.
+KILLS adds at least that many kills at random, most of them during recovery; ZOMBIES adds that many pairs of writers
+that sleep; their seeds begin at SEED. The exit code is 1 if anything went wrong.
 """
 
 from __future__ import annotations

@@ -64,10 +64,10 @@ class CaseOutcome:
     kills: int
     found: Mapping[str, Any]
     """What the first reader saw after the last kill."""
-    reported: tuple[str, ...]
-    """What people had been told by the processes that were killed."""
+    told: tuple[str, ...]
+    """The messages that the killed processes had shown to people."""
     answer: Mapping[str, Any]
-    """Of the process that carried all to its end."""
+    """The answer of the process that completed the work."""
 
 
 @dataclass(slots=True)

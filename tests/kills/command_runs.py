@@ -76,7 +76,7 @@ class CommandRun:
     """A word of ``COMMANDS``, and what it is about: ``erase er-1``."""
     strike: Strike | None = None
     name: str = "somebody"
-    """Tells apart the answers of processes that live at one time."""
+    """Distinguishes the answers of processes that run at the same time."""
     jump_seconds: float = 0.0
     """How far this process's own clock jumps at each look: it takes over leases without waiting."""
 
@@ -90,9 +90,9 @@ class CommandRun:
         return Path(self.folder) / f"answer-of-{self.name}.json"
 
     @property
-    def reported(self) -> Path:
-        """Where the process writes, line by line and at once, what a person would have been told."""
-        return Path(self.folder) / "told.txt"
+    def told(self) -> Path:
+        """The file to which the process writes, immediately and line by line, the messages for people."""
+        return Path(self.folder) / "messages.txt"
 
 
 def run_from_json(fields: Mapping[str, Any]) -> CommandRun:
@@ -173,8 +173,8 @@ def _fill(home: UserFolder, about: str, _listener: _Listener) -> None:
 
 
 def _change(home: UserFolder, about: str, _listener: _Listener) -> None:
-    """Let the source lose three people and get new data points, of a new person or of one that is named; whoever is
-    erased is still in it.
+    """Remove three people from the source and add data points of a new person, or of the one that ``about`` names; the
+    source still holds erased people.
     """
     gone = without(_PEOPLE, subjects=["secret-person-010", "secret-person-011", "secret-person-012"])
     new = {name: values[:2] for name, values in _PEOPLE.items()}
@@ -193,10 +193,10 @@ def _ask(home: UserFolder, about: str, listener: _Listener) -> str:
 
 
 def _recover(home: UserFolder, about: str, listener: _Listener) -> dict[str, Any]:
-    """Give the next command after ``about`` was interrupted, and tell what was found and how it all ended.
+    """Run the next command after ``about`` was interrupted, and return what it found and how it all ended.
 
-    A request that the store knows is not given again before it is done: it was acknowledged, and whoever writes next
-    carries it out. Then it is given once more, and has to be the same one.
+    A request that the store knows is not submitted again before it is done: it was acknowledged, and the next writer
+    carries it out. Then it is submitted once more, and has to be the same one.
     """
     request_id = about.partition(" ")[2]
     with cluster.connect(home.config, listener=listener) as federation:

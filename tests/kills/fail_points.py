@@ -26,7 +26,7 @@ Operation = Literal["put_if_absent", "put_if_match", "delete", "remove_unfinishe
 """What is asked of a store; the last two change nothing."""
 
 Kind = NewType("Kind", str)
-"""What a step is, whatever names were drawn in it: ``put_if_absent journal/# purged``."""
+"""The kind of a step, without the random names in it: ``put_if_absent journal/# purged``."""
 
 _Result = TypeVar("_Result")
 
@@ -39,7 +39,7 @@ _EVENT = re.compile(rb'"event":"([a-z_]+)"')
 
 
 def kind_of(operation: Operation, key: str, payload: bytes = b"") -> Kind:
-    """Return what kind of step it is; a journal's entry is told apart by the events in it."""
+    """Return the kind of a step; kinds of journal entries are distinguished by the events in them."""
     shape = key
     for pattern, mark in _DRAWN:
         shape = pattern.sub(mark, shape)

@@ -44,7 +44,7 @@ _LATE: Final = (
 )
 
 End = Literal["killed", "stopped", "ended", "failed"]
-"""Of a process: by SIGKILL, not yet (it sleeps), by itself, or by an error that is none of the product's."""
+"""How a process ended: by SIGKILL, not yet (it sleeps), by itself, or by an error outside the product."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ def answer_of(run_: CommandRun) -> dict[str, Any]:
 
 @contextmanager
 def fork_server() -> Iterator[ForkServer]:
-    """Start the process; when the block ends, it ends, with whatever still sleeps."""
+    """Start the process; at the end of the block it is ended, together with processes that still sleep."""
     command = [sys.executable, "-m", "tests.kills.fork_server"]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin
@@ -120,7 +120,7 @@ def _fork(run_: CommandRun) -> int:
 
 
 def _run_and_end(run_: CommandRun) -> NoReturn:
-    """Be the forked process: whatever happens, it does not return into its parent's loop."""
+    """Be the forked process: even after an error it does not return into its parent's loop."""
     status = 1
     try:
         os.dup2(2, 1)  # what the parent says there is for the test

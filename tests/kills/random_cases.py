@@ -1,4 +1,4 @@
-"""Kills and sleep by chance: at any step of any story, and again during the recovery. A seed says it all."""
+"""Random kills and sleeps at any step of any case, and again during the recovery, determined by a seed."""
 
 from __future__ import annotations
 

@@ -55,5 +55,5 @@ def test_a_proof_that_slept_is_none(nth: int, runner: CaseRunner) -> None:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_two_sleepers_end_as_one_writer(seed: int, runner: CaseRunner) -> None:
-    """Wherever two writers sleep and in whatever state they wake up, the end is that of one."""
+    """Two writers that sleep and wake up at any steps and in any states leave the same result as a single writer."""
     assert "done" in try_sleepers(runner, seed)

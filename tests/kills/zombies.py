@@ -55,7 +55,7 @@ _POINTS: Final = {(point.case_name, point.name): point for point in FAIL_POINTS}
 SLEEPERS: Final = tuple(
     (_POINTS[case_name, name], moment) for case_name, places in _ASLEEP.items() for name, moment in places
 )
-"""Where they fall asleep. Whoever takes over carries on, and cuts the journal off behind them more than once."""
+"""Where they fall asleep. The process that takes over completes the work, and truncates the journal more than once."""
 
 PAIRS: Final = tuple(
     (_POINTS["erase", first], _POINTS["erase", second])
@@ -90,8 +90,8 @@ def run_zombie(
 ) -> ZombieOutcome:
     """Put the command to sleep, let another process take over and finish everything, and wake the command up.
 
-    In a bucket the sleeper's lease is over for whoever's clock jumps. In a folder the operating system keeps its lock:
-    there the lock file goes, as when a folder is restored or moved under a sleeper.
+    In a bucket the sleeper's lease expires for a process whose clock jumps. In a folder the operating system keeps the
+    lock, so the lock file is deleted, as when a folder is restored or moved under a sleeper.
     """
     zombie = CommandRun(folder=str(folder), command=f"sisa {command}", strike=strike, name="zombie")
     process, end = runner.fork_server.begin(zombie)
@@ -137,11 +137,11 @@ def try_sleeper(runner: CaseRunner, point: FailPoint, moment: Moment) -> None:
 
 
 def wake_both(runner: CaseRunner, case_name: str, first: Strike, second: Strike) -> tuple[str, str]:
-    """Let a writer sleep, let another one, of the same command, take over and sleep, and wake them in that order.
+    """Let a writer sleep, let another one with the same command take over and sleep, and wake them in that order.
 
-    Whoever was overtaken ends fenced, and whoever was not is not disturbed. Returns how each ended: ``fenced``; or
-    ``done``, for one who had nothing left to commit, or had not begun; or ``busy``, for one who wakes up before it has
-    asked for the right to write, and does not get it. Raises ``AssertionError`` when anything is wrong.
+    A writer that was superseded ends fenced; the other one is not disturbed. Returns how each ended: ``fenced``; or
+    ``done``, if it had nothing left to commit, or had not begun; or ``busy``, if it woke up before it had asked for the
+    writer lock, and does not get it. Raises ``AssertionError`` when anything is wrong.
     """
     command, folder = COMMAND_CASES[case_name].command, runner.copy(case_name)
     runs = [
