@@ -35,11 +35,11 @@ met = set()
 
 
 def wait_at(*places):
-    told = HERE / f"waiting-{{os.getpid()}}"
+    waiting = HERE / f"waiting-{{os.getpid()}}"
     for place in places:
-        if (HERE / f"place-{{place}}").exists() and not told.exists():
+        if (HERE / f"place-{{place}}").exists() and not waiting.exists():
             try:
-                (HERE / f"place-{{place}}").rename(told)
+                (HERE / f"place-{{place}}").rename(waiting)
             except FileNotFoundError:  # somebody else has it
                 continue
             os.close(os.open(HERE / "pipe", os.O_RDONLY))
@@ -73,8 +73,8 @@ ConstituentTrainer._learned = keep_and_tell
 """
 
 Place = Literal["anywhere", "marked", "keeping"]
-"""Where workers wait: as soon as they learn anything; before they learn the marked points; before they keep what they
-learned of them, when nothing tells them any more that it is not wanted.
+"""Where workers wait: when they begin to learn anything; before they learn the marked points; before they keep what
+they learned from them, after their last check that it is still wanted.
 """
 
 _Result = TypeVar("_Result")
@@ -139,7 +139,7 @@ class Gate:
                 raise
 
     def next_after(self, blow: Callable[[], object], place: Place = "marked") -> int:
-        """Close the gate anew, end whoever waits there by the blow, and return the process that comes in its stead."""
+        """Close the gate again, end the waiting worker with ``blow``, and return the process that replaces it."""
         self.close(place, 1)
         blow()
         until(self._is_full, "another worker at the gate")

@@ -101,7 +101,7 @@ class Nodes:
 
     @contextmanager
     def without_head(self) -> Iterator[None]:
-        """End the head's process of records (GCS) by SIGKILL, and start it anew where the old one was at the end."""
+        """Kill the head's process of records (GCS) with SIGKILL, and start it again at the same address at the end."""
         self.head.kill_gcs_server()
         try:
             yield

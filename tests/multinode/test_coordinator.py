@@ -1,6 +1,4 @@
-"""The coordinator lost in the middle of an erasure: it is started anew by itself, and whoever waits for it hears of the
-end.
-"""
+"""The coordinator is lost in the middle of an erasure: Ray restarts it, and waiting commands get the result."""
 
 from __future__ import annotations
 
@@ -26,8 +24,8 @@ pytestmark = [pytest.mark.multinode, pytest.mark.slow]
 
 
 def test_a_killed_coordinator(home: UserFolder, nodes: Nodes, gate: Gate, expected: Expected) -> None:
-    """Killed while it retrains, the coordinator is started anew by itself; a command that waits for the erasure hears
-    of its end, and nothing is done twice.
+    """A coordinator that is killed while it retrains is restarted; a command that waits for the erasure gets its
+    result, and nothing is done twice.
     """
     launch_coordinator(read_specification(home.config))
     notices: list[Notice] = []
@@ -47,8 +45,8 @@ def test_a_killed_coordinator(home: UserFolder, nodes: Nodes, gate: Gate, expect
 
 
 def test_a_restarted_head(home: UserFolder, nodes: Nodes, gate: Gate, expected: Expected) -> None:
-    """While the head's records are away an erasure goes on to its end, and whoever comes anew is told at once to come
-    again; once they are back all is as if they had never been away.
+    """While the head's records are away, an erasure continues to its end, and new commands get an immediate error that
+    asks them to try again. Once the records are back, everything is as if they had never been away.
     """
     launch_coordinator(read_specification(home.config))
 

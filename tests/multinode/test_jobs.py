@@ -1,4 +1,4 @@
-"""Erasure requests out of Ray jobs: the coordinator carries them out, whatever becomes of the job."""
+"""Erasure requests from Ray jobs: the coordinator carries them out, even if the job is lost."""
 
 from __future__ import annotations
 

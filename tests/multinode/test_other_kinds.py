@@ -35,8 +35,8 @@ def nodes_of_two_kinds(nodes: Nodes) -> Iterator[Nodes]:
 def test_the_work_goes_on_with_those_that_compute_as_before(
     home: UserFolder, nodes_of_two_kinds: Nodes, expected: Expected
 ) -> None:
-    """With one node left of the kind that trained, erasing and verifying are exact. With none left an erasure is
-    refused, and 'sisa train' trains all anew as the others compute.
+    """With one node left of the kind that trained, erasing and verifying are exact. Without any, an erasure is refused,
+    and 'sisa train' retrains everything with the bits of the other nodes.
     """
     nodes, notices = nodes_of_two_kinds, list[Notice]()
     with cluster.connect(home.config, listener=notices.append) as federation:

@@ -32,7 +32,7 @@ HEAD = {"resources": {"node:__internal_head__": 0.001}}
 """Where replicas are: all nodes here have one address, by which they are bound to the node of a store in a folder."""
 
 ANSWERS = 60
-"""So many have to come while something is away, and after it."""
+"""How many answers have to arrive while something is away, and how many afterwards."""
 
 
 @dataclass(slots=True)
@@ -49,7 +49,7 @@ class Load:
         """Ask a few times. Raises where there is no answer, and where one is tainted."""
         with Client(self.served.url, self.served.tokens["predict"], pause=_never) as client:
             for _ in range(5):
-                # Whatever is in quarantine by now must not be in the answer.
+                # Constituents in quarantine by now must not be in the answer.
                 floor = self.served.state().floor
                 try:
                     found = client.predict(points()["points"])
@@ -69,7 +69,7 @@ class Load:
 
 
 def _never(seconds: float) -> None:
-    """Whoever has to ask again was not answered."""
+    """Fail: a client that has to ask again was not answered."""
     raise AssertionError(f"asked to come again after {seconds} s")
 
 

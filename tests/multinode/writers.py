@@ -1,4 +1,4 @@
-"""Who writes."""
+"""The process that writes to a federation."""
 
 from __future__ import annotations
 

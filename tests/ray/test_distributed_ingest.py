@@ -1,4 +1,4 @@
-"""Ingest by tasks on a real Ray: the slices of a plain ingest, whatever dies or is wrong."""
+"""Ingest by tasks on a real Ray gives the slices of a plain ingest, in spite of dying tasks and bad data."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class DyingStore(LocalStore):
 
 @pytest.fixture
 def spread(home: UserFolder, monkeypatch: pytest.MonkeyPatch) -> UserFolder:
-    """A home whose data lie in several files, each of them a fragment."""
+    """A home with data in several files, each of which is a fragment."""
     monkeypatch.setattr(ingesting, "LEAST_FRAGMENT_BYTES", 1)
     _write(home, small_points())
     home.specify(data__train="parts", cluster__ingest_workers=2)
@@ -138,7 +138,7 @@ def test_a_task_that_is_killed_is_repeated(spread: UserFolder) -> None:
     store, remarks = SealedStore(DyingStore(str(spread.store), str(plan))), list[str]()
     ingested = _ingested(spread, store, remark=remarks.append)
     assert not plan.exists()
-    assert [text for text in remarks if "another one begins where it began" in text]
+    assert [text for text in remarks if "another one does its work from the start" in text]
     assert _contents(ingested) == _contents(_plain(spread))
     recorded = {part.key for record in ingested.slices.values() for part in record.parts}
     left = _parts(store) - recorded
@@ -156,8 +156,8 @@ def test_tasks_that_die_again_and_again(spread: UserFolder) -> None:
 
 
 def test_errors_are_those_of_a_plain_ingest(spread: UserFolder) -> None:
-    """Whatever task meets which error first, that of the first file is told, and a repeated id by its two places; the
-    store is left empty.
+    """The error is that of the first file, regardless of which task finds one first; a repeated id is named with its
+    two places. The store stays empty.
     """
     store, columns = open_objects(read_specification(spread.config)), small_points()
     columns["label"][2] = columns["label"][9] = columns["label"][3] = "strange"

@@ -30,8 +30,8 @@ def _digests(status: Any) -> list[str]:
 
 
 def test_the_whole_loop(home: UserFolder) -> None:
-    """Train, evaluate, erase by subject and by id, verify, status: on real workers, ending in the bytes of a federation
-    that never saw what was erased, whatever its name, its file's format and order, and its number of workers.
+    """Train, evaluate, erase by subject and by id, verify, status, on real workers: the result has the bytes of a
+    federation that never saw the erased data, even one with another name, file format, order and number of workers.
     """
     single = ids_of(small_points(), "secret-person-004")[2]
     with cluster.launch(home.config) as federation:
@@ -71,8 +71,8 @@ def test_a_worker_that_dies_is_replaced(home: UserFolder, tmp_path_factory: pyte
 
 
 def test_a_worker_that_dies_again_and_again(home: UserFolder) -> None:
-    """After so many deaths in one slice the command gives up, says which slice, and keeps what was learned; the next
-    command goes on from there. A model that raises is told as it is; either way nothing hangs.
+    """After too many deaths in one slice the command gives up, names the slice, and keeps what was learned; the next
+    command continues from there. A model's own exception reaches the user unchanged. In neither case anything hangs.
     """
     give_dying_model(home, deaths=99, cluster__workers=1)
     with (
@@ -171,7 +171,7 @@ def test_fewer_workers_than_hoped_for(home: UserFolder, monkeypatch: pytest.Monk
 
 
 def test_the_code_of_the_model_counts(home: UserFolder) -> None:
-    """With another model code nothing trained before is used: predictions are refused, training starts anew."""
+    """With other model code nothing trained before is used: predictions are refused, and training starts from zero."""
     net = home.folder / "net_of_a_user.py"
     code = "from torch import nn\n\ndef net(inputs, classes):\n    return nn.Linear(inputs, classes)\n"
     net.write_text(code, encoding="utf-8")

@@ -90,8 +90,8 @@ def test_a_killed_erasure_is_carried_out(word: str, home_without_ray: UserFolder
 
 
 def test_sigterm_with_ray_up_leaves_no_core(home_without_ray: UserFolder) -> None:
-    """``sisa train`` that is told to end (docker stop, Kubernetes) ends as one that was interrupted, with 143; it may
-    write no core dump, and cannot allow it to itself again.
+    """After SIGTERM (docker stop, Kubernetes) ``sisa train`` ends like an interrupted one, with exit code 143; it may
+    not write a core dump, and cannot lift that limit again.
     """
     home = home_without_ray
     with halted("training 3 shards", "train", "--json", folder=home.folder) as process:
@@ -104,8 +104,9 @@ def test_sigterm_with_ray_up_leaves_no_core(home_without_ray: UserFolder) -> Non
 
 
 def test_two_trainings_at_once(home_without_ray: UserFolder, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """The second is told who holds the store, exit code 4; the first ends as if alone, and though one of its workers
-    dies, its stdout is one JSON object. A model beside the specification is found wherever a command is started.
+    """The second gets an error with the holder of the store, exit code 4; the first ends as if it were alone. Although
+    one of its workers dies, its stdout is one JSON object. A command finds a model beside the specification from any
+    folder.
     """
     home = give_dying_model(home_without_ray, deaths=1)
     with halted("training 3 shards", "train", "--json", folder=home.folder) as first:

@@ -1,4 +1,4 @@
-"""The coordinator as a detached actor: launched once, found by other commands, started anew by itself."""
+"""The coordinator as a detached actor: launched once, found by other commands, restarted by Ray."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def store(home: UserFolder) -> Iterator[ObjectStore]:
 
 
 def test_commands_find_the_coordinator(home: UserFolder, store: ObjectStore) -> None:
-    """Launched once, or twice, one coordinator does the work of all commands, which hear of its progress."""
+    """Launched once or twice, one coordinator does the work of all commands, which receive its progress."""
     specification = read_specification(home.config)
     launched = launch_coordinator(specification)
     assert launch_coordinator(specification) == launched
@@ -88,7 +88,7 @@ def test_a_copy_never_commands_the_original(home: UserFolder, store: ObjectStore
 
 
 def test_a_killed_coordinator_goes_on(home: UserFolder, store: ObjectStore) -> None:
-    """Killed right after it acknowledged a request, the coordinator is started anew and carries it out (D1)."""
+    """A coordinator that is killed right after it acknowledged a request is restarted and carries it out (D1)."""
     specification = read_specification(home.config)
     launched = launch_coordinator(specification)
     with cluster.connect(home.config) as federation:

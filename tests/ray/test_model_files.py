@@ -66,7 +66,7 @@ def test_files_that_are_not_declared_are_refused_one_by_one(frozen: UserFolder) 
             pytest.raises(Invalid, match=f"reads .*{reported}, which") as no,
         ):
             federation.train()
-        assert no.value.remedy == f'name it in [model] files = ["{reported}"]'
+        assert no.value.remedy == f'Name it in [model] files = ["{reported}"].'
     _specify(frozen, "shape", "bass.pt")
     with cluster.connect(frozen.config) as federation, pytest.raises(Invalid, match=r"no file 'bass\.pt' beside"):
         federation.train()
@@ -75,7 +75,7 @@ def test_files_that_are_not_declared_are_refused_one_by_one(frozen: UserFolder) 
 
 
 def test_another_file_is_another_model(frozen: UserFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is noticed before anything is predicted or erased, and trained anew; so is a helper that is imported late."""
+    """The change is noticed before any prediction or erasure, and retrained; the same holds for a late import."""
     _specify(frozen, "shape", "base.pt")
     monkeypatch.chdir("/")
     with cluster.connect(frozen.config) as federation:

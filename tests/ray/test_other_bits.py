@@ -1,4 +1,4 @@
-"""A machine told to compute otherwise, which only the probe of arithmetic sees, on a local Ray of each command."""
+"""A machine set to compute other bits, which only the probe of arithmetic detects, with a local Ray per command."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OTHERWISE = {"MKL_CBWR": "COMPATIBLE"}
 
 
 def test_an_erasure_that_would_compute_other_bits_is_refused(tmp_path: Path) -> None:
-    """It waits, with a remedy; computed as before it completes and is exact. Trained anew, it all is of the other kind.
+    """It waits, with a remedy; with the former bits it completes and is exact. Retraining gives all the other bits.
 
     Ray's workers inherit the environment of the command that starts it.
     """
