@@ -19,7 +19,7 @@ CLASSES = ("a", "b", "c")
 
 
 def unheard(_: Notice) -> None:
-    """Hear nothing."""
+    """Ignore the notice."""
 
 
 def features(points: int = 5) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:

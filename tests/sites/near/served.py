@@ -125,7 +125,7 @@ class ServedSite:
 
     @property
     def tokens(self) -> TokenRegister:
-        """Who may ask it."""
+        """The register of tokens for its server."""
         return TokenRegister(open_objects(self.site.specification), SystemClock())
 
 

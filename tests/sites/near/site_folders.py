@@ -95,7 +95,7 @@ class SiteFolders:
         return SealedStore(LocalStore(str(self.folder / "sites" / name)))
 
     def raw(self, name: str) -> dict[str, bytes]:
-        """Return every file of a site's store as it lies on the disk, locks apart."""
+        """Return the bytes of every file in a site's store, without locks."""
         store = self.folder / "sites" / name
         paths = (path for path in store.rglob("*") if path.is_file() and ".locks" not in path.parts)
         return {path.relative_to(store).as_posix(): path.read_bytes() for path in paths}

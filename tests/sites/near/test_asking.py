@@ -31,7 +31,7 @@ LONG = 60.0
 
 @dataclass(slots=True)
 class FakeLink:
-    """A site that says what it is told to say, when it is told to."""
+    """A site that gives the answers that a test sets, once its ``gate`` is open."""
 
     name: str
     generation: int = 1
@@ -174,7 +174,7 @@ def test_one_file_is_answered_by_the_same_sites_throughout(
 
 
 def test_an_erasure_known_here_withdraws_an_answer_on_its_way(world: Callable[[str], World]) -> None:
-    """An answer of a generation below the site's floor as it is known here has no part, whatever the site says."""
+    """An answer of a generation below the site's known floor has no part, even if the site sends it."""
     made = world("quorum = 2\ngrace_seconds = 60.0")
     assert len(made.fan_out.answer(POINTS, NAMES).sites) == 3
     north = made.links["north"]
@@ -197,7 +197,7 @@ def test_a_site_that_breaks_its_own_rules_has_no_part(world: Callable[[str], Wor
 
 
 def test_a_fault_of_our_own_is_not_passed_over(world: Callable[[str], World]) -> None:
-    """An error that nobody foresaw is raised: it is no site that is away."""
+    """An unforeseen error is raised, instead of counting the site as away."""
     made = world("quorum = 1\ngrace_seconds = 60.0")
 
     def fail() -> None:

@@ -68,11 +68,11 @@ def test_a_federation_that_no_site_has_joined(site_folders: SiteFolders) -> None
 
 
 def test_progress_says_of_which_site(site_folders: SiteFolders) -> None:
-    """What is told of shards stands under the site's name; each site's ingest is told, the smaller one's too."""
-    reported = run("train", "--config", str(site_folders.config)).err.splitlines()
-    begins = [reported.index(f"site {name}") for name in SITES]
-    for begin, end in zip(begins, [*begins[1:], len(reported)], strict=True):
-        lines = reported[begin + 1 : end]
+    """Progress of shards is under the site's name; each site's ingest is reported, even that of a small one."""
+    told = run("train", "--config", str(site_folders.config)).err.splitlines()
+    begins = [told.index(f"site {name}") for name in SITES]
+    for begin, end in zip(begins, [*begins[1:], len(told)], strict=True):
+        lines = told[begin + 1 : end]
         assert lines[0].startswith("ingest: ")
         assert any(line.startswith("shard 1: slice 2 of 2, loss ") for line in lines)
     verified = run("verify", "--config", str(site_folders.config)).err.splitlines()
@@ -101,7 +101,7 @@ def test_simulating_touches_no_site(site_folders: SiteFolders) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "reported"),
+    ("words", "message"),
     [
         (("erase", "--subject", PERSON), "this command is about one of them"),
         (("plan",), "this command is about one of them"),
@@ -109,21 +109,21 @@ def test_simulating_touches_no_site(site_folders: SiteFolders) -> None:
         (("receipt", "er-9"), "no site has this"),
     ],
 )
-def test_what_is_not_clear_is_refused(trained: SiteFolders, words: tuple[str, ...], reported: str) -> None:
-    """What is about one site has to name it, and what is named has to be there."""
+def test_what_is_not_clear_is_refused(trained: SiteFolders, words: tuple[str, ...], message: str) -> None:
+    """A command about one site has to name it, and a named site or request has to exist."""
     said = trained.json(*words)
-    assert reported in said.error["message"], said
+    assert message in said.error["message"], said
     assert said.error["remedy"]
 
 
 def test_a_withdrawal_needs_a_reason(trained: SiteFolders) -> None:
-    """An empty reason is none."""
+    """An empty reason does not count."""
     said = run("site", "withdraw", "west", "--reason", " ", "--config", str(trained.config), "--json")
     assert (said.code, "needs a reason" in said.error["message"]) == (2, True)
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "reported"),
+    ("old", "new", "message"),
     [
         ('name = "south"', 'name = "north"', "two sites have the name north"),
         ("./sites/south", "./sites/north", "two sites have the store ./sites/north"),
@@ -139,14 +139,14 @@ def test_a_withdrawal_needs_a_reason(trained: SiteFolders) -> None:
         ("[data]", "[sites]\ntimeout_seconds = 0.0\n[data]", "timeout_seconds must be"),
     ],
 )
-def test_bad_specifications(site_folders: SiteFolders, old: str, new: str, reported: str) -> None:
-    """What two sites must not share, what a site must not say for itself, and what is out of range: in words."""
+def test_bad_specifications(site_folders: SiteFolders, old: str, new: str, message: str) -> None:
+    """The error names what two sites share, a setting that no site may override, and a value out of range."""
     text = site_folders.config.read_text()
     assert old in text
     site_folders.config.write_text(text.replace(old, new, 1))
     with pytest.raises(Invalid, match=".") as refused:
         read_sites(site_folders.config)
-    assert reported in refused.value.message
+    assert message in refused.value.message
     assert site_folders.json("status").code == 2
 
 

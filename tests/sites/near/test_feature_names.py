@@ -47,7 +47,7 @@ def scores(federation: SiteFederation, site_folders: SiteFolders) -> list[float]
 
 @pytest.mark.parametrize("leaves", ["predictions", "weights"])
 def test_a_site_may_have_its_columns_in_another_order(site_folders: SiteFolders, leaves: str) -> None:
-    """Each site's part in the answer is what it answers by itself, whatever the order of its columns."""
+    """Each site's part in the answer is its own answer, regardless of the order of its columns."""
     site_folders.write("south", turned(people_of("south", 1)))
     site_folders.specify(each=f'leaves = "{leaves}"')
     with connect_sites(site_folders.config) as federation:
@@ -76,17 +76,17 @@ def test_the_order_is_the_federations_whoever_is_away(site_folders: SiteFolders)
 
 
 def test_other_names_are_refused_with_them(site_folders: SiteFolders) -> None:
-    """A site whose features are called otherwise is told at training, and has no part in answers: which, why."""
+    """Training reports a site whose features have other names; it has no part in answers, which give the reason."""
     site_folders.write("west", renamed(people_of("west", 2)))
     reported = list[str]()
 
-    def hear(notice: Notice) -> None:
+    def listen(notice: Notice) -> None:
         if isinstance(notice, Remark):
             reported.append(notice.text)
 
     for leaves in ("predictions", "weights"):
         site_folders.specify(settings=QUORUM, each=f'leaves = "{leaves}"')
-        with connect_sites(site_folders.config, listener=hear) as federation:
+        with connect_sites(site_folders.config, listener=listen) as federation:
             federation.train()
             answers = federation.predict(site_folders.write("asked", small_points(people=5)))
             assert [each.site for each in answers.sites] == ["north", "south"]
@@ -124,7 +124,7 @@ def test_features_are_arranged_by_name() -> None:
     asked = np.array([[1, 2, 3]], np.float32)
     assert arranged(asked, ("a", "b", "c"), ("c", "a", "b"), 3).tolist() == [[3, 1, 2]]
     assert arranged(asked, ("a",), ("a",), 3) is asked
-    with pytest.raises(Invalid, match="it has no 'a', 'b'; it has 'd', 'e', which the others have not"):
+    with pytest.raises(Invalid, match="it has no 'a', 'b'; it has 'd', 'e', which the others do not have"):
         arranged(asked, ("a", "b", "c"), ("c", "d", "e"), 3)
     with pytest.raises(Invalid, match="have 3 features, this site's have 2: it has no 'b'"):
         arranged(asked, ("a", "b", "c"), ("c", "a"), 2)

@@ -35,7 +35,7 @@ def letting(site_folders: SiteFolders, site: str) -> None:
 
 
 def test_sites_that_do_not_say_so_are_not_asked(site_folders: SiteFolders) -> None:
-    """By default no site is asked about anybody; of one that lets it, each name is told what is there."""
+    """By default no site is asked about anybody; a site that allows it answers for each name."""
     assert not any(site.settings.lookup for site in site_folders.specification.sites)
     with connect_sites(site_folders.config) as federation:
         federation.train()
@@ -74,11 +74,11 @@ def test_one_sites_trouble_hides_no_other(site_folders: SiteFolders) -> None:
         assert "whole number" in found.absent["south"]
         assert PERSON not in found.absent["south"]
         federation.withdraw("south", "it leaves")
-        assert federation.lookup([PERSON]).absent == {"south": "it is no member"}
+        assert federation.lookup([PERSON]).absent == {"south": "it is not a member"}
 
 
 def test_simulated_sites_say_what_sites_say(site_folders: SiteFolders) -> None:
-    """In folders of one machine the words are the same, and so is who lets itself be asked."""
+    """In folders on one machine the answers are the same, and so are the sites that allow look-ups."""
     letting(site_folders, "north")
     with connect_sites(simulated(read_sites(site_folders.config))) as federation:
         federation.train()
@@ -106,7 +106,7 @@ def test_a_site_is_asked_over_http(site_folders: SiteFolders) -> None:
 
 
 def test_a_site_decides_itself_whether_it_is_asked(world: Served) -> None:
-    """A federation whose copy says that it may ask is told nothing by a site whose own copy does not say so."""
+    """A federation whose copy of the specification allows a look-up gets no answer if the site's own copy does not."""
     with joined(world):
         world.specify(each=LETS)
         with connect_sites(world.site_folders.config) as federation:
@@ -117,7 +117,7 @@ def test_a_site_decides_itself_whether_it_is_asked(world: Served) -> None:
 
 
 def test_an_officer_of_the_site_may_ask_all_the_same(world: Served) -> None:
-    """What a site withholds from the federation its own officer is told at the site's server."""
+    """A site's own officer gets from the site's server what the site withholds from the federation."""
     north = world.sites["north"]
     with Client(f"http://127.0.0.1:{north.port}", north.tokens.create("officer", days=1).text) as client:
         assert client.lookup(NAMES) == (HERE, ALIKE, NOBODY)
@@ -149,14 +149,14 @@ def test_a_site_that_cannot_be_asked(world: Served, forged: tuple[int, bytes], r
 
 @pytest.mark.parametrize("value", ['"yes"', "1"])
 def test_the_setting_is_true_or_false(site_folders: SiteFolders, value: str) -> None:
-    """Anything else is a mistake that is told."""
+    """Any other value is an error that names the setting."""
     site_folders.specify(each=f"lookup = {value}")
     with pytest.raises(Invalid, match="lookup"):
         read_sites(site_folders.config)
 
 
 def test_both_front_doors_have_the_same_word(site_folders: SiteFolders) -> None:
-    """What one federation says of somebody is what it says as a site of several."""
+    """A federation gives the same answer about a person by itself and as one of several sites."""
     site_folders.specify(each=LETS)
     with connect_sites(site_folders.config) as federation:
         federation.train()

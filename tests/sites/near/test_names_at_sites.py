@@ -64,7 +64,7 @@ def test_an_erasure_at_a_site_tells_its_asker_the_same(site_folders: SiteFolders
 
 
 def test_the_federations_server_passes_it_on(site_folders: SiteFolders) -> None:
-    """Over two servers an asker is told the same: the site's, and the federation's in front of it."""
+    """A caller gets the same answer through two servers: the site's, and the federation's in front of it."""
     with served(site_folders) as world:
         front = front_of(world)
         with listening(front.client.app) as port, Client(f"http://127.0.0.1:{port}", front.tokens["erase"]) as client:

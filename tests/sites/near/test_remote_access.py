@@ -1,4 +1,4 @@
-"""Who may ask a site for a federation, with which token, and over which way."""
+"""A federation's access to a remote site: its token, and the encryption of the connection."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def test_a_site_behind_tls(world: Served, authority: Path) -> None:
 def test_ways_that_can_be_overheard_are_refused(world: Served) -> None:
     """Plain HTTP to another machine takes a word of the operator's; to this one it does not."""
     world.specify(north="http://site.example:8000")
-    with pytest.raises(Invalid, match="can be overheard.*site=north"):
+    with pytest.raises(Invalid, match="the connection to the site is not encrypted.*site=north"):
         connect_sites(world.site_folders.config)
     world.specify(north="http://site.example:8000", each="insecure = true")
     with connect_sites(world.site_folders.config) as federation:
@@ -168,7 +168,7 @@ def test_ways_that_can_be_overheard_are_refused(world: Served) -> None:
 
 @pytest.mark.parametrize("line", ['ca_file = "a.pem"', "insecure = true", 'url = "http://127.0.0.1:1"'])
 def test_words_about_a_way_that_is_not_there(site_folders: SiteFolders, line: str) -> None:
-    """What is said of a url without one, or of a url without a token, is a mistake that is told."""
+    """Settings about a missing url, and a url without a token, are errors."""
     site_folders.specify(each=line)
     with pytest.raises(Invalid, match="url"):
         read_sites(site_folders.config)

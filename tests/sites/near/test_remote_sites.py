@@ -145,7 +145,7 @@ def test_an_erasure_from_the_federation_to_the_receipt(alive: Served) -> None:
 
 
 def test_a_held_request_waits_at_its_site(alive: Served) -> None:
-    """What is told of a request is what its site says; a request that names nobody known is refused there."""
+    """A request's status is the one that its site reports; a request whose names are all unknown is refused there."""
     with joined(alive) as federation:
         held = federation.erase("north", subjects=[PERSON], request_id="er-1", held="legal hold 17")
         assert (held.state, held.held) == ("waiting", "legal hold 17")
@@ -179,14 +179,14 @@ def test_an_id_that_was_used_withdraws_nobody(alive: Served) -> None:
 
 
 def test_training_and_proof_are_the_sites_own(world: Served) -> None:
-    """A federation takes a trained site in, and is told where it proves itself."""
+    """A trained site can join, and the error for a verification names the place where it is possible."""
     link = remote(world)
     assert link.train().generation == 1
-    with pytest.raises(Unavailable, match="proves itself there.* 'sisa verify --site north' there"):
+    with pytest.raises(Unavailable, match="can only be verified there.* Ask .* 'sisa verify --site north' there"):
         link.verify()
     status = json.loads(world.sites["north"].boundary.crossed[-1].answered)
     world.sites["north"].boundary.forged["/v1/status"] = (200, json.dumps({**status, "generation": 0}).encode())
-    with pytest.raises(Unavailable, match="not trained yet.* 'sisa train --site north' there"):
+    with pytest.raises(Unavailable, match="not trained yet.* Ask .* 'sisa train --site north' there"):
         link.train()
     link.close()
 

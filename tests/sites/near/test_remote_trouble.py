@@ -1,4 +1,4 @@
-"""Sites that are away, slow, cut off, or that answer what is no answer: absent with a reason, never part of one."""
+"""Sites that are away, slow or cut off, or that send invalid answers, are absent with a reason and have no part."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_a_slow_site_is_not_waited_for(world: Served) -> None:
 
 
 def test_a_network_that_is_cut(world: Served) -> None:
-    """An answer that ends in its middle is none."""
+    """An incomplete answer does not count."""
     with joined(world) as federation:
         world.sites["north"].boundary.cut.add(PREDICTIONS)
         assert absent(federation, world) == "the server does not answer: IncompleteRead"
@@ -75,7 +75,7 @@ def test_a_network_that_is_cut(world: Served) -> None:
 
 
 def test_a_server_that_ends_connections_is_asked_again(world: Served) -> None:
-    """A connection that the server has ended since the last answer is no absence: servers do that."""
+    """A connection that the server has closed since the last answer does not make the site absent: servers do that."""
     link = remote(world)
     link.standing()
     (connection,) = (client._connection for client in link._idle)
@@ -136,7 +136,7 @@ NONSENSE = {
 
 @pytest.mark.parametrize("name", NONSENSE)
 def test_nonsense_is_no_part_of_an_answer(world: Served, name: str) -> None:
-    """A site that answers what is no answer is absent with a reason that quotes nothing; the others answer."""
+    """A site that sends an invalid answer is absent, with a reason that quotes nothing; the others answer."""
     with joined(world) as federation:
         world.sites["north"].boundary.forged[PREDICTIONS] = NONSENSE[name]
         reason = absent(federation, world)
@@ -149,7 +149,7 @@ STANDINGS = ["", "null", "[]", "{}", '{"identity": 1}', "[" * 100_000, '"secret-
 
 @pytest.mark.parametrize("body", STANDINGS, ids=range(len(STANDINGS)))
 def test_a_standing_that_is_none(world: Served, body: str) -> None:
-    """A site that does not say how it stands has no part, whatever it answers."""
+    """A site without a valid standing has no part, even if its answers are valid."""
     with joined(world) as federation:
         world.sites["north"].boundary.forged["/v1/standing"] = (200, body.encode())
         assert "not what the API's version 1 says" in absent(federation, world)
@@ -169,16 +169,16 @@ LIES: dict[str, object] = {
 
 @pytest.mark.parametrize("name", LIES)
 def test_a_standing_that_cannot_be(world: Served, name: str) -> None:
-    """What no site can be is not believed, whatever is answered beside it."""
+    """A site with an impossible standing has no part, even if its answers are valid."""
     with joined(world) as federation:
         standing = federation.link("north").standing()
         reported = json.dumps({**asdict(standing), name: LIES[name]}).encode()
         world.sites["north"].boundary.forged["/v1/standing"] = (200, reported)
-        assert "makes no sense" in absent(federation, world)
+        assert "an impossible standing" in absent(federation, world)
 
 
 def test_a_status_that_is_none_hides_no_other(world: Served) -> None:
-    """One site's trouble is told where it is, and the other sites' status beside it."""
+    """If one site fails, the status has the reason, and the other sites' own status."""
     with joined(world) as federation:
         world.sites["north"].boundary.forged["/v1/status"] = (200, b"{}")
         status = federation.status()

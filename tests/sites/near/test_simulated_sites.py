@@ -1,4 +1,4 @@
-"""Sites as folders of one machine: trained, asked, told to forget, withdrawn."""
+"""Sites as folders on one machine: training, predictions, erasures, withdrawal."""
 
 from __future__ import annotations
 
@@ -236,9 +236,9 @@ def test_an_erasure_at_a_site_that_is_away_is_not_accepted(site_folders: SiteFol
 def test_a_site_restored_from_an_old_backup_has_no_part(
     site_folders: SiteFolders, tmp_path: Path, is_asked: bool
 ) -> None:
-    """What was erased is in the backup, and in no answer: the site is left out, whatever it does since.
+    """A site restored from a backup with erased data has no part in answers, even if it accepts new requests since.
 
-    That the federation has submitted the request is enough: nobody need have asked the site since.
+    It is enough that the federation has submitted the erasure; no further question to the site is needed.
     """
     site_folders.specify(settings="[sites]\nquorum = 2\ngrace_seconds = 60.0\n")
     with connect_sites(site_folders.config) as federation:
@@ -394,7 +394,7 @@ def test_all_sites_of_a_machine_share_one_ray(site_folders: SiteFolders, monkeyp
 def test_a_site_with_a_coordinator_of_its_own_is_looked_for_where_that_is(
     site_folders: SiteFolders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who shares a Ray would look there for the coordinator of a site, which is on another one."""
+    """Sites do not share one Ray if a site's coordinator is on another Ray, where it could not be found."""
     fake = _FakeRay()
     monkeypatch.setattr(cluster.training.workers, "join_ray", fake.join)
     monkeypatch.setattr(cluster.training.workers, "leave_ray", fake.leave)
@@ -478,7 +478,7 @@ def test_a_site_with_a_wrong_clock(site_folders: SiteFolders, years: int) -> Non
 
 
 def test_a_text_is_no_list_of_names(site_folders: SiteFolders) -> None:
-    """A single text is not taken for its characters, on whatever way it goes to the site."""
+    """A single text is never taken for a list of its characters, whichever link leads to the site."""
     with connect_sites(site_folders.config) as federation:
         federation.train()
         with pytest.raises(Invalid, match="subjects is one text, not a list of names"):

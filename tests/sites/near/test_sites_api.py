@@ -49,7 +49,7 @@ PATHS = [
     "/healthz",
 ]
 PER_SHARD = ("points", "digest", "slice_digests")
-"""What who may only predict is not told of a constituent."""
+"""Fields of a constituent that the role predict does not see."""
 TABLE = table("route of several sites")
 
 
@@ -179,7 +179,7 @@ def test_the_client_erases_at_a_site(front: SitesServer) -> None:
 
 
 def test_who_is_absent_is_reported(still: SitesServer) -> None:
-    """An answer without a site says which one and why; with too few there is none, and it is told as an absence."""
+    """An answer names each absent site with the reason; with too few sites the request fails as unavailable."""
     boundaries = {name: site.boundary for name, site in still.served.sites.items()}
     boundaries["west"].forged["/v1/predictions"] = (500, b"")
     try:
@@ -243,7 +243,7 @@ def test_a_withdrawn_site_is_in_no_answer(front: SitesServer) -> None:
 
 
 def test_status_shows_requests_to_auditors_alone(front: SitesServer) -> None:
-    """Who may predict sees how each site stands; requests, and where stores lie, only an auditor."""
+    """The role predict sees how each site stands; only an auditor sees requests and the places of stores."""
     front.erase("north", PERSON, key="er-1")
     full, public = front.get("/v1/status").json(), front.get("/v1/status", "predict").json()
     assert [request["request_id"] for request in full["sites"][0]["status"]["requests"]] == ["er-1"]
@@ -294,7 +294,7 @@ def test_the_table_names_every_route(still: SitesServer) -> None:
 @pytest.mark.parametrize("caller", CALLERS)
 @pytest.mark.parametrize("route", TABLE, ids=" ".join)
 def test_the_table_is_true(still: SitesServer, route: Route, caller: str) -> None:
-    """A token opens what the page's table says; a federation is no site of another: the role federate opens nothing."""
+    """A token opens what the page's table says; the role federate opens nothing, since a federation is not a site."""
     method, path = route
     known: dict[str, dict[str, str]] = {NO_TOKEN: {}, UNKNOWN_TOKEN: UNKNOWN}
     headers = known[caller] if caller in known else still.headers(caller)  # type: ignore[arg-type]
@@ -306,7 +306,7 @@ def test_the_table_is_true(still: SitesServer, route: Route, caller: str) -> Non
 
 
 def test_a_sites_token_opens_no_federation(still: SitesServer) -> None:
-    """Tokens of the sites are none of the federation's; a revoked one is none at all."""
+    """The federation's server accepts neither the sites' tokens nor revoked ones."""
     token = still.served.sites["north"].tokens.create("predict", days=1).text
     answer = still.client.get("/v1/status", headers={"Authorization": f"Bearer {token}"})
     assert "not known" in error_of(answer, 401, "unauthorized")["message"]

@@ -29,7 +29,7 @@ def test_a_cluster_that_would_end_with_the_command(site_folders: SiteFolders, mo
 
 @pytest.mark.ray
 def test_sites_are_served_on_ray_serve(joined_ray: None, site_folders: SiteFolders) -> None:
-    """A replica asks the sites over HTTP, with the tokens that lie beside the specification, and answers for all."""
+    """A replica asks the sites over HTTP, with the tokens beside the specification, and combines their answers."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     with served(site_folders) as made:

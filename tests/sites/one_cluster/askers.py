@@ -1,4 +1,4 @@
-"""Who asks an S3 server for what: the account that signed each request which a proxy forwards."""
+"""A proxy in front of an S3 server that records which account signed each request."""
 
 from __future__ import annotations
 

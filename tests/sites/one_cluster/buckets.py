@@ -11,7 +11,7 @@ from tests.doubles.stores.s3_servers import plain_client, seaweedfs
 from tests.doubles.stores.weed_shell import weed_shell
 
 DRIVER: Final = "driver"
-"""The account of whoever runs commands for all sites: its bucket is nobody's store."""
+"""The account that runs commands for all sites; its bucket is not a store."""
 
 
 @contextmanager

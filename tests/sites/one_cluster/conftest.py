@@ -79,7 +79,7 @@ def pinned(sites: Sites, site: str) -> dict[str, object]:
 
 @pytest.fixture
 def coordinators_end(sites: Sites) -> Iterator[None]:
-    """Whoever is launched in the test ends with it."""
+    """End the coordinators that a test launches, at its end."""
     import ray
 
     from cluster.coordinator_actor.actor import ACTOR_NAME

@@ -1,4 +1,4 @@
-"""A bucket and an account for each site on a real S3 server: the store itself refuses whoever is not of the site."""
+"""A bucket and an account for each site on a real S3 server: a store itself refuses the accounts of other sites."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ def test_another_site_s_store_refuses(sites: Sites, home_at: FolderAtSite, endpo
 
 
 def test_the_driver_reads_no_row(sites: Sites, home_at: FolderAtSite, endpoint: str) -> None:
-    """Who runs commands for all sites can read neither data nor objects of any: not with its own account, not with
-    the sites' names.
+    """The driver, which runs commands for all sites, can read no site's data or objects: neither with its own account
+    nor with the sites' profile names.
     """
     sites.at("north", _write, S3Store("north", "store", endpoint, profile="north"))
     specification = _specified(sites, home_at, "north", endpoint)

@@ -22,7 +22,7 @@ INLINE_BYTES = 100 * 1024
 
 
 class _Asked:
-    """A way to a site that writes down what is sent, and tells of each name how long it is."""
+    """A link to a site that records what is sent, and answers with the length of each name."""
 
     def __init__(self) -> None:
         self.sent: list[list[str]] = []
@@ -62,7 +62,7 @@ def shell(tmp_path: Path) -> Any:
 
 @pytest.mark.parametrize("name", ["a", "person-17", "人" * 1_000, 2**70])
 def test_names_travel_in_small_messages(name: str | int) -> None:
-    """Whatever names are made of, all of them arrive in their order, in messages that are passed on as they are."""
+    """Names of any kind arrive completely and in order, in messages small enough for Ray to pass on inline."""
     named: list[_Name] = [("subject", name), ("id", name)] * 2_500
     pieces = list(_pieces(named))
     assert list(chain.from_iterable(pieces)) == named
@@ -70,13 +70,13 @@ def test_names_travel_in_small_messages(name: str | int) -> None:
 
 
 def test_a_name_that_no_message_can_hold_is_refused() -> None:
-    """A name as long as that is no reason to pass on names through Ray's object store."""
+    """Even such a long name must not put names into Ray's object store."""
     with pytest.raises(Invalid, match="a name takes 300032 bytes, and 65536 is the most"):
         list(_pieces([("subject", "人" * 100_000)]))
 
 
 def test_who_is_looked_up_travels_in_small_messages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Names of any length arrive in messages that are passed on as they are, and are answered in their order."""
+    """Names of any length arrive in messages small enough for Ray to pass on inline; the answers keep their order."""
     way = _Asked()
     link = PinnedSite(SiteFolders(tmp_path).fill().site("north"), lambda _: None)
     monkeypatch.setattr(link, "_asked", way.asked)
@@ -99,11 +99,11 @@ def test_an_answer_holds_no_name(shell: Any) -> None:
 
 
 def test_half_a_request_is_none(shell: Any) -> None:
-    """What lost some of a request's names, such as by being started anew, submits nothing for the others."""
+    """A process that lost some of a request's names, such as by a restart, submits nothing for the others."""
     shell.__dict__["_near"] = _Unknowing()
     shell.name("ticket", [("subject", "somebody")])
     handed = _Handed(ticket="ticket", names=2, request_id="er-1", held="", wait=True, include_similar=False)
-    with pytest.raises(Unavailable, match="the site was started anew while a request was handed over"):
+    with pytest.raises(Unavailable, match="the site's process restarted while a request was handed over"):
         shell.erase(handed)
     assert not shell._named
 

@@ -1,4 +1,4 @@
-"""Several sites on one Ray cluster, a store for each: asked, and told to forget, by a driver that reads no store."""
+"""Several sites on one Ray cluster, each with a store: predictions and erasures by a driver that reads no store."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_each_site_s_data_are_met_by_its_own_nodes_only(
         assert FederationResult.by(federation, in_folders.asked) == in_folders.trained
         assert federation.erase("north", subjects=[PERSON], request_id="er-1").state == "complete"
         _end_process(federation, sites)
-        until(lambda: not federation.predict(in_folders.asked).absent, "the site's process, started anew")
+        until(lambda: not federation.predict(in_folders.asked).absent, "the site's process, restarted")
         assert FederationResult.by(federation, in_folders.asked) == in_folders.erased
         assert federation.verify().holds
         receipt = federation.receipt("er-1")
@@ -91,18 +91,18 @@ def test_each_site_s_data_are_met_by_its_own_nodes_only(
 
 
 def _end_process(federation: SiteFederation, sites: Sites) -> None:
-    """End the process by which north is reached; it is there, and its end is told."""
+    """Kill the process by which north is reached, after checking that it is on north's node; callers get an error."""
     link = federation.link("north")
     assert isinstance(link, PinnedSite)
     process = ray.get(link._started().__ray_call__.remote(lambda _: os.getpid()))
     assert sites.has("north", process)
     os.kill(process, signal.SIGKILL)
-    with pytest.raises(Unavailable, match="the site is away: its process was lost, and is started anew"):
+    with pytest.raises(Unavailable, match="the site is away: its process was lost, and is restarted"):
         link.standing()
 
 
 def _withdraw_south(federation: SiteFederation, in_folders: InFolders) -> None:
-    """Take a site out: from then on nobody answers for it, and it holds nothing."""
+    """Withdraw a site: from then on it has no part in answers, and it holds nothing."""
     assert federation.withdraw("south", "the contract ended").membership == "purged"
     answers = federation.predict(in_folders.asked)
     assert ([each.site for each in answers.sites], answers.absent) == (["north"], {})
@@ -112,7 +112,7 @@ def _withdraw_south(federation: SiteFederation, in_folders: InFolders) -> None:
 
 
 def test_a_site_that_never_came(on_cluster: OnCluster) -> None:
-    """Whatever is asked of a site that no node of the cluster belongs to, the caller is told so, and hangs nowhere."""
+    """Every question to a site without a node in the cluster ends in an error that says so, and none hangs."""
     north = read_sites(on_cluster.config).site("north")
     east = replace(north.specification, cluster=replace(north.specification.cluster, labels={"site": "east"}))
     link = PinnedSite(replace(north, specification=east), print)
@@ -123,8 +123,8 @@ def test_a_site_that_never_came(on_cluster: OnCluster) -> None:
 
 
 def test_a_site_that_is_lost_in_mid_retrain(on_cluster: OnCluster, in_folders: InFolders, sites: Sites) -> None:
-    """Its caller is told that it is waited for, the other site answers alone and says so, and what was accepted is
-    carried out by itself once a node with the label has joined; no answer in all that time is a tainted one.
+    """The caller gets a message that the command waits for the site; the other site answers alone, and says so. What
+    was accepted is carried out once a node with the label has joined; no answer in all that time is tainted.
     """
     gate = Gate(UserFolder(on_cluster.folder))
     on_cluster.specify(leaves=LEAVES, factory=f"{MODULE}:net")
