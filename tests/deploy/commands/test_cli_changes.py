@@ -92,7 +92,7 @@ def test_changed_settings_are_refused_until_trained_anew(case: str, trained: Use
         assert trained.kept() == kept
     trained_anew = trained.run("train")
     assert trained_anew.code == 0
-    assert "settings changed, so constituents are trained anew" in trained_anew.err
+    assert "settings changed, so constituents are retrained" in trained_anew.err
     digests = trained.json("status").digests
     assert digests == fresh_digests(trained.folder / "fresh", small_points(), **changes)
     if case != "threads":  # so small a model has the same bits under two threads

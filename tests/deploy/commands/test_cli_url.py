@@ -263,8 +263,8 @@ def test_wrong_usage_is_reported(served: Served, role: Role, words: tuple[str, .
         (None, "SISA_TOKEN is not set"),
         (" \n", "SISA_TOKEN is not set"),
         ("sisa_0123456789ab_" + "0" * 64, "the token is not known"),
-        ("sisa_0123\n456789", "the token is none"),
-        ("sisa_\N{EURO SIGN}", "the token is none"),
+        ("sisa_0123\n456789", "not a valid token"),
+        ("sisa_\N{EURO SIGN}", "not a valid token"),
     ],
 )
 def test_bad_tokens(served: Served, monkeypatch: pytest.MonkeyPatch, token: str | None, text: str) -> None:
