@@ -1,4 +1,4 @@
-"""Bytes as text, in exactly one spelling: what could be written in two ways could be altered unseen."""
+"""Bytes as text, in exactly one spelling: a second spelling of the same bytes would be an unnoticed change."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Errors, by what the caller does next.
 
-Every error of this system is one of the kinds below; a room may subclass a kind to name the thing,
-never to invent a new reaction. The text is: fact, identifiers as ``key=value``, remedy.
-It never holds a data point's content or a secret.
+Every error of this system is of one of the kinds below. A room may subclass a kind to name the thing, but not to add a
+new reaction. The text is: fact, identifiers as ``key=value``, remedy. It never holds a data point's content or a
+secret.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import ClassVar
 class SisaError(Exception):
     """Root of all errors raised on purpose.
 
-    ``fact`` says what happened, a fragment without a full stop; ``remedy``, whole sentences, what the reader can do;
-    ``context`` names identifiers.
-    Survives pickling with type, text and fields (Ray sends errors between processes that way).
+    ``fact`` says what happened, as a fragment without a full stop. ``remedy`` says what the reader can do, in whole
+    sentences. ``context`` holds identifiers. Type, text and fields survive pickling, because Ray sends errors between
+    processes that way.
     """
 
     kind: ClassVar[str] = "failed"
@@ -50,11 +50,11 @@ class Invalid(SisaError, ValueError):
 
 
 class NewerFormat(Invalid):
-    """A newer release has written what is stored: this one cannot read it, and leaves it as it is."""
+    """A newer release wrote the object: this one cannot read it, and leaves it as it is."""
 
 
 class Conflict(SisaError):
-    """Someone else was first, or the stored thing is another one: re-read, then decide."""
+    """Another writer was first, or the stored object is a different one: re-read, then decide."""
 
     kind = "conflict"
 
@@ -66,7 +66,7 @@ class Fenced(SisaError):
 
 
 class Unavailable(SisaError):
-    """Something needed is away for now: try again later, bounded."""
+    """Something needed is away for now: try again later, a bounded number of times."""
 
     kind = "unavailable"
 
@@ -90,7 +90,7 @@ class InvariantBroken(SisaError):
 
 
 class ObjectMissing(SisaError):
-    """No object has this key. The caller knows whether that is an answer or a loss."""
+    """No object has this key. The caller knows whether that is expected or a loss."""
 
     kind = "missing"
 
@@ -112,4 +112,4 @@ class WriterBusy(Conflict):
 
 
 class JournalTruncated(Conflict):
-    """The journal's entries asked for were pruned: read the manifest that holds their result."""
+    """The requested journal entries were pruned: read the manifest that holds their result."""

@@ -1,4 +1,4 @@
-"""From a location as a person writes it to the store that is there."""
+"""Opens a store from its location as a person writes it."""
 
 from __future__ import annotations
 
@@ -25,17 +25,18 @@ PROFILE_RULE: Final = (
     "must be the name of a profile in the AWS credentials file, 1 to 64 letters, digits, '.', '_', '@', '+' or '-':"
     " keys themselves stay in that file"
 )
-"""What is said of credentials for which ``is_profile`` does not hold; not what they were, for they may be a key."""
+"""The message about credentials that ``is_profile`` refuses. It does not quote them: they may be a key."""
 
 
 def open_store(location: str, base: Path, endpoint: str | None = None, profile: str | None = None) -> ObjectStore:
     """Return the store at ``location``; a relative path starts at ``base``. Touches nothing yet.
 
     Accepted: a path, ``file://`` and an absolute path, ``memory:NAME``, ``s3://BUCKET/PREFIX``. ``endpoint`` is the
-    address of an S3-compatible server, None: AWS. ``profile`` names credentials in the file of the machine where the
-    store is used, None: what boto3 finds there.
+    address of an S3-compatible server, None: AWS. ``profile`` names credentials in the credentials file of the machine
+    that uses the store, None: those that boto3 finds there.
 
-    Raises ``Invalid`` for any other form, for a path that is not a folder, and for endpoint or profile of no S3 store.
+    Raises ``Invalid`` for any other form, for a path that is not a folder, and for an endpoint or a profile with a
+    store that is not on S3.
     """
     if profile is not None and not is_on_s3(location):
         raise Invalid(
@@ -64,10 +65,10 @@ def open_store(location: str, base: Path, endpoint: str | None = None, profile: 
 
 
 def place_name(store: ObjectStore) -> str:
-    """Return a name of the place that ``store`` is in: equal names are one place, one place may have several names.
+    """Return a name of the place of ``store``: equal names mean one place, but one place may have several names.
 
-    A folder is named by this start of the machine, the device and the inode, by any path; a bucket by
-    its server, as it is called here, and the prefix.
+    The name of a folder consists of the machine's boot id, the device and the inode, so every path to it gives the
+    same name. The name of a bucket consists of its server, as configured here, and the prefix.
     """
     inner = _innermost(store)
     if isinstance(inner, LocalStore):
@@ -75,14 +76,14 @@ def place_name(store: ObjectStore) -> str:
             found = Path(inner.root).stat()
             return f"folder {_BOOT.read_text('ascii').strip()} {found.st_dev} {found.st_ino}"
         except OSError:
-            return f"folder {inner.root} of process {os.getpid()}"  # nothing there: no other process means the same
+            return f"folder {inner.root} of process {os.getpid()}"  # without a folder no other process means the same
     if isinstance(inner, MemoryStore):
         return f"{inner.location} of process {os.getpid()}"
     return str(getattr(inner, "address", inner.location))
 
 
 def inode_of(store: ObjectStore) -> int | None:
-    """Return the inode of the folder that ``store`` is in, which it keeps when moved; None: it is in no folder."""
+    """Return the inode of the store's folder, which stays the same when the folder is moved; None: not in a folder."""
     inner = _innermost(store)
     return Path(inner.root).stat().st_ino if isinstance(inner, LocalStore) else None
 
@@ -93,7 +94,7 @@ def is_on_s3(location: str) -> bool:
 
 
 def is_profile(name: str) -> bool:
-    """Return whether ``name`` may be that of a profile in an AWS credentials file, and is not itself a key's id.
+    """Return whether ``name`` may name a profile in an AWS credentials file, and is not itself the id of a key.
 
     >>> is_profile("north"), is_profile("AKIA" + "IOSFODNN7EXAMPLE"), is_profile("")
     (True, False, False)
@@ -102,7 +103,7 @@ def is_profile(name: str) -> bool:
 
 
 def _innermost(store: Any) -> Any:
-    """Return the store that others encrypt for, or watch."""
+    """Return the store inside all stores that wrap it."""
     while hasattr(store, "inner"):
         store = store.inner
     return store

@@ -1,4 +1,4 @@
-"""The object store: the whole surface every store offers, and what each operation promises."""
+"""The object store: all operations that every store offers, and what each of them promises."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ class ObjectStore(Protocol):
     Implementations hold configuration, not connections: they pickle, and every process that
     unpickles one reaches the same objects. All methods may raise ``Unavailable``.
 
-    What is a folder in one key (``a/b`` in ``a/b/c``) is not used as a key itself; a store on a file system cannot
-    hold both and raises ``Invalid``.
+    A key must not also be a folder of another key (``a/b`` when ``a/b/c`` exists): a store on a file system cannot hold
+    both and raises ``Invalid``.
     """
 
     @property
@@ -64,25 +64,25 @@ class ObjectStore(Protocol):
     def put_if_match(self, key: ObjectKey, payload: bytes, expected: VersionTag) -> VersionTag:
         """Replace the object, durably, if its tag is still ``expected``.
 
-        Raises ``ObjectChanged`` when it is not, ``ObjectMissing`` when there is none.
+        Raises ``ObjectChanged`` when the tag differs, ``ObjectMissing`` when the object does not exist.
         """
         ...
 
     def get(self, key: ObjectKey) -> StoredObject:
-        """Return the object. Raises ``ObjectMissing`` when there is none."""
+        """Return the object. Raises ``ObjectMissing`` when it does not exist."""
         ...
 
     def get_durable(self, key: ObjectKey) -> StoredObject:
-        """Return the object, which survives a power cut once this returns.
+        """Return the object after making it durable: from then on it survives a power cut.
 
-        For writers that build on an object of which they do not know that its put returned: after ``OutcomeUnknown``,
-        or because another process put it. What ``get`` returns may be in memory only. Raises as ``get`` does, and
-        ``OutcomeUnknown`` or ``Unavailable`` when the object is there and could not be made durable.
+        For writers that rely on an object without knowing that its put succeeded: after ``OutcomeUnknown``, or because
+        another process put it. An object that ``get`` returns may still be in memory only. Raises as ``get`` does, and
+        ``OutcomeUnknown`` or ``Unavailable`` when the object exists but could not be made durable.
         """
         ...
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """Yield the objects whose key starts with ``prefix``, in no promised order.
+        """Yield the objects whose key starts with ``prefix``, in no particular order.
 
         Objects created or deleted while it runs may or may not be seen. Unfinished writes never are.
         """
@@ -93,31 +93,30 @@ class ObjectStore(Protocol):
         ...
 
     def delete_all(self, keys: Iterable[ObjectKey]) -> None:
-        """Remove the objects as ``delete`` does one, perhaps at less cost; when it raises, any of them may be left."""
+        """Remove the objects like ``delete``, perhaps at less cost; when it raises, any of them may be left."""
         ...
 
     def unfinished(self, prefix: str) -> Iterator[str]:
-        """Yield the names of leftovers of writes under ``prefix`` that never finished.
+        """Yield the names of leftovers of unfinished writes under ``prefix``.
 
-        Writes that are under way right now are among them: only a caller that knows of no other
-        writer may take them for leftovers.
+        Writes in progress are among them: only a caller that excludes other writers may treat all of them as leftovers.
         """
         ...
 
     def remove_unfinished(self, prefix: str) -> int:
-        """Remove what ``unfinished`` yields; return how many there were."""
+        """Remove everything that ``unfinished`` yields; return how many there were."""
         ...
 
     def foreign(self) -> Iterator[str]:
-        """Yield the names in the store that no writer of ours can have made; ``list`` never shows them."""
+        """Yield the names in the store that this system cannot have written; ``list`` never shows them."""
         ...
 
     def exclusive(self, name: str, holder: str) -> AbstractContextManager[None]:
         """Hold the right called ``name`` (one key segment) until the block ends or this process dies.
 
-        For liveness, not for safety: a fencing token refuses a stale writer. ``holder`` is what others are shown, such
-        as "sisa train, process 123"; it holds no personal data. Child processes do not inherit the right, and it is
-        not re-entrant. Raises ``WriterBusy``, which names the holder, when it is taken; never waits.
+        For liveness, not for safety: fencing tokens keep stale writers out. ``holder`` is the text that others see,
+        such as "sisa train, process 123"; it holds no personal data. Child processes do not inherit the right, and it
+        is not re-entrant. Never waits: raises ``WriterBusy``, which names the holder, when the right is taken.
         """
         ...
 

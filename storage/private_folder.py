@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 class PrivateFolder:
-    """A new, empty folder with mode 0700, this process's until it ends or calls ``remove``.
+    """A new, empty folder with mode 0700, which exists until this process ends or calls ``remove``.
 
     Folders of the same ``purpose`` that killed processes have left behind are removed first.
     """
@@ -22,17 +22,17 @@ class PrivateFolder:
         made = Path(tempfile.mkdtemp(prefix=f".{_prefix(purpose)}"))
         self._lock = _open(made)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
-        # Named only once it is locked: another process that starts now would take it for one left over.
+        # It gets its name only once it is locked: a process that starts now would otherwise remove it as left over.
         self.path = made.rename(made.with_name(made.name.removeprefix(".")))
 
     def remove(self) -> None:
-        """Remove the folder with all that is in it."""
+        """Remove the folder and everything in it."""
         shutil.rmtree(self.path, ignore_errors=True)
         os.close(self._lock)
 
 
 def remove_left_over(purpose: str) -> None:
-    """Remove this user's folders whose process has ended: a lock ends with its process, however that ends."""
+    """Remove this user's folders whose process has ended: even a killed process releases its lock."""
     for path in _ours(_prefix(purpose)):
         with suppress(OSError):  # it is locked, or another process is removing it at this moment
             descriptor = _open(path)
@@ -48,7 +48,7 @@ def _prefix(purpose: str) -> str:
 
 
 def _ours(prefix: str) -> Iterator[Path]:
-    """Yield the folders that this user made; in a folder that all may write, a name alone proves nothing."""
+    """Yield the folders that this user made: in a world-writable folder the name alone proves nothing."""
     for path in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
         with suppress(FileNotFoundError):
             if path.lstat().st_uid == os.getuid():

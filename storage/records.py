@@ -1,8 +1,8 @@
 """Records: canonical JSON with its own digest, so that damage shows.
 
-Every format of every version keeps this law, so that an old reader can tell damage from news: a record is a JSON
-object in canonical form whose ``sha256`` is the digest of the canonical form of all its other fields, one of which is
-``format_version``.
+A record is a JSON object in canonical form. Its field ``sha256`` is the digest of the canonical form of all other
+fields, one of which is ``format_version``. This holds for every version of every format, so that an old reader can
+tell a damaged record from one of a newer version.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def decode_record(payload: bytes, key: ObjectKey, field_names: frozenset[str]) -
     """
     record = _parsed(payload, key)
     version = record.pop("format_version", None)
-    if type(version) is not int or version < FORMAT_VERSION:  # a bool is an int, and no version
+    if type(version) is not int or version < FORMAT_VERSION:  # a bool is an int, but not a version
         _refuse_damage(key)
     if version > FORMAT_VERSION or field_names < record.keys():
         raise NewerFormat(
@@ -59,7 +59,7 @@ def decode_record(payload: bytes, key: ObjectKey, field_names: frozenset[str]) -
 
 
 def _parsed(payload: bytes, key: ObjectKey) -> dict[str, Json]:
-    """Return the record without its digest, which is that of all the rest. Raises ``Corrupt``."""
+    """Return the record without its digest, after checking it. Raises ``Corrupt`` when the digest is wrong."""
     try:
         record: dict[str, Json] = json.loads(payload)
         if not isinstance(record, dict):
@@ -74,7 +74,7 @@ def _parsed(payload: bytes, key: ObjectKey) -> dict[str, Json]:
 
 
 def _is_named_by_text(value: Json) -> bool:
-    """Whether all names in ``value`` are text: others, such as numbers, would become text."""
+    """Whether all names in ``value`` are text: JSON would turn other names, such as numbers, into text."""
     if isinstance(value, dict):
         for name in value:
             if not isinstance(name, str):
@@ -82,7 +82,7 @@ def _is_named_by_text(value: Json) -> bool:
         value = tuple(value.values())
     if isinstance(value, (list, tuple)):
         for inner in value:
-            # Most are not containers: to call this for each would take half of the time that encoding does.
+            # Most values are not containers: a call for each of them would take half of the encoding time.
             if isinstance(inner, (dict, list, tuple)) and not _is_named_by_text(inner):
                 return False
     return True

@@ -1,4 +1,4 @@
-"""Which release of this system a process runs."""
+"""The release of this system that a process runs."""
 
 from __future__ import annotations
 

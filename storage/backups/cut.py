@@ -1,9 +1,9 @@
 """A consistent copy of a store while it is written to.
 
-Most objects are created once under a name of their own and never replaced; the rest (``MUTABLE``) is small. A copy is
-the store as it was at one moment if between the listing and the last read no writer has recorded anything (``position``
-is as it was), everything mutable read twice is the same, and no object was created or deleted. Large objects are read
-once, before; so that the moment is a short one.
+Most objects are created once under a name of their own and never replaced; the others (``MUTABLE``) are small. A copy
+shows the store at one moment if, between the listing and the last read, no writer recorded anything (``position`` is
+unchanged), two reads of every mutable object are equal, and no object was created or deleted. Large objects are copied
+before that, so that the moment is short.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ MUTABLE: Final = ("control/", "keyrings/", "owners/")
 
 _ATTEMPTS: Final = 200
 _TOGETHER: Final = 64
-"""Objects between one word of progress and the next."""
+"""Objects between two reports of progress."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Part:
-    """Some of a store's objects, and the repository that they go to."""
+    """A part of a store's objects, and the repository that they are copied to."""
 
     store: ObjectStore
     takes: Callable[[ObjectKey], bool]
     """Whether an object belongs to this part."""
     repository: Repository
     known: dict[ObjectKey, Blob] = field(default_factory=dict)
-    """Objects that are created once and are kept in the repository already."""
+    """Objects that are created once and are in the repository already."""
 
     def remember(self, objects: Mapping[ObjectKey, Blob]) -> None:
-        """Read nothing again that an earlier backup has, as far as its bytes are still in the repository."""
+        """Do not read again what an earlier backup has, as long as its bytes are still in the repository."""
         kept = self.repository.kept()
         self.known |= {
             key: blob
@@ -49,10 +49,10 @@ class Part:
 def cut(
     parts: Sequence[Part], position: Callable[[], object], each: Each, progress: Callable[[int, int], None]
 ) -> list[dict[ObjectKey, Blob]]:
-    """Return what each part holds at one moment, once all of it is kept in the repositories.
+    """Return what each part holds at one moment, after copying all of it to the repositories.
 
     ``position`` returns how far the writers have come; ``progress`` gets how many of how many objects are copied.
-    Raises ``Unavailable`` when the writers leave no moment, 200 times in a row.
+    Raises ``Unavailable`` when the store changed meanwhile, 200 times in a row.
     """
     for part in parts:
         _copy_new(part, _listed(part), each, progress)
@@ -64,7 +64,7 @@ def cut(
         if [_mutable(part, each) for part in parts] != first or position() != before:
             continue
         if [_created(_listed(part)) for part in parts] != [_created(sizes) for sizes in listed]:
-            continue  # receipts are packed at no position of their own
+            continue  # packing receipts does not move the position
         return [_whole(*found, each) for found in zip(parts, listed, first, strict=True)]
     raise Unavailable(
         "the store changes faster than a copy of one moment can be taken",
@@ -74,7 +74,7 @@ def cut(
 
 
 def _created(listed: Mapping[ObjectKey, int]) -> frozenset[ObjectKey]:
-    """Return those of the objects that are created once."""
+    """Return the objects that are created once."""
     return frozenset(key for key in listed if not key.startswith(MUTABLE))
 
 
@@ -83,7 +83,7 @@ def _listed(part: Part) -> dict[ObjectKey, int]:
 
 
 def _copy_new(part: Part, listed: Mapping[ObjectKey, int], each: Each, progress: Callable[[int, int], None]) -> None:
-    """Copy the objects that are created once and not known yet."""
+    """Copy the objects that are created once and were not copied yet."""
     wanted = sorted(_created(listed))
     missing = [key for key in wanted if key not in part.known or part.known[key].payload_bytes != listed[key]]
     for start in range(0, len(missing), _TOGETHER):
@@ -115,7 +115,7 @@ def _whole(
 
 
 def _read(store: ObjectStore, key: ObjectKey) -> bytes | None:
-    """Return the object's bytes; None: it was purged since it was listed."""
+    """Return the object's bytes; None: it was purged after it was listed."""
     try:
         return store.get(key).payload
     except ObjectMissing:

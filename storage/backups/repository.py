@@ -1,10 +1,10 @@
-"""The place that keeps backups. A blob is named by its digest, so a copy of this place made by any tool proves itself.
+"""The place that keeps backups. Blobs are named by their digests, so any tool's copy of the place can be verified.
 
     blobs/<SHA-256>     the bytes of one object, created once; backups share what did not change
     backups/<n>         the index of backup n, created once, after all its blobs: which object has which bytes
 
-A backup is there once its index is. What no index names is removed after the next backup: what a store has purged is
-not kept here for longer.
+A backup exists once its index exists. Blobs that no index names are removed after the next backup, so that data which
+a store has purged does not stay here for longer.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Index:
     number: int
     """1 for the first in its repository, rising."""
     about: Mapping[str, Any]
-    """What its maker says of it."""
+    """What the maker of the backup noted about it."""
     objects: Mapping[ObjectKey, Blob]
 
     @property
@@ -69,7 +69,7 @@ def index_from_bytes(payload: bytes, key: ObjectKey) -> Index:
 
 @dataclass(frozen=True, slots=True)
 class Backups:
-    """Backups that are read, carried to this place by any tool. Holds no state: every call reads."""
+    """Backups for reading; any tool may have copied them here. Holds no state: every call reads."""
 
     store: Readable
 
@@ -78,12 +78,12 @@ class Backups:
         return numbers_in(self.store.list(f"{_INDEXES}/"), _INDEXES)
 
     def newest(self) -> Index | None:
-        """Return the last backup; None: there is none. Raises as ``index_from_bytes`` does."""
+        """Return the last backup; None when there are no backups. Raises as ``index_from_bytes`` does."""
         numbers = self.numbers()
         return self.index(numbers[-1]) if numbers else None
 
     def index(self, number: int) -> Index:
-        """Return backup ``number``. Raises ``Invalid`` when there is none, and as ``index_from_bytes`` does."""
+        """Return backup ``number``. Raises ``Invalid`` when it does not exist, and as ``index_from_bytes`` does."""
         key = _index_key(number)
         try:
             return index_from_bytes(self.store.get(key).payload, key)
@@ -96,7 +96,7 @@ class Backups:
             ) from None
 
     def kept(self) -> dict[Sha256, int]:
-        """Return the digests of all blobs that are there, and their sizes."""
+        """Return the digests of all blobs here, and their sizes."""
         folder = f"{_BLOBS}/"
         return {Sha256(info.key.removeprefix(folder)): info.payload_bytes for info in self.store.list(folder)}
 
@@ -123,13 +123,13 @@ class Repository(Backups):
     store: ObjectStore
 
     def put(self, payload: bytes) -> Blob:
-        """Keep the bytes, durably; nothing is written where they are kept already."""
+        """Store the bytes durably, unless they are here already."""
         blob = Blob(sha256=sha256(payload), payload_bytes=len(payload))
         create_or_read(self.store, _key(blob.sha256), payload)
         return blob
 
     def add(self, about: Mapping[str, Any], objects: Mapping[ObjectKey, Blob]) -> Index:
-        """Write the index of a backup whose bytes are all kept; return it, durable."""
+        """Write the index of a backup, durably, after all its blobs are stored; return it."""
         while True:
             number = max(self.numbers(), default=0) + 1
             made = Index(number=number, about=about, objects=objects)
@@ -137,9 +137,9 @@ class Repository(Backups):
                 return made
 
     def forget(self, keep: Collection[int]) -> int:
-        """Remove all backups but those of the numbers ``keep``, then what none of these names; return how many blobs.
+        """Remove all backups except ``keep``, then the blobs that none of those names; return how many blobs.
 
-        While no other backup is made here.
+        Must not run while another backup is made here.
         """
         numbers = self.numbers()
         kept = [self.index(number) for number in numbers if number in keep]

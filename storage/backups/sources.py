@@ -1,8 +1,8 @@
-"""What is read back: backups, or a store as another tool has copied it, without what S3 keeps beside an object.
+"""Sources of a restore: backups, or a store that another tool copied without the objects' metadata.
 
-Our own writers leave a digest and a nonce in an object's metadata, and our reader of a store insists on them. Tools
-that copy bytes lose them. Here the bytes count alone: a backup proves them by its index, and of a plain copy the
-records, the encrypted objects and the receipts prove themselves once they are used.
+Our writers put a digest and a nonce into an object's metadata, and the reader of a store requires them. Tools that copy
+only bytes lose them. Readers here need only the bytes: the index of a backup proves them, and in a plain copy the
+records, encrypted objects and receipts are checked when they are used.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from storage.s3.names import S3Names, bucket_and_prefix
 
 
 class Readable(Protocol):
-    """The part of an ``ObjectStore`` that reads."""
+    """The reading operations of an ``ObjectStore``."""
 
     @property
     def location(self) -> str:
@@ -37,7 +37,7 @@ class Readable(Protocol):
 
 
 def open_copy(location: str, base: Path, endpoint: str | None = None, profile: str | None = None) -> Readable:
-    """Return what is at ``location``, to be read, written by any tool. Raises as ``open_store`` does."""
+    """Return the objects at ``location`` for reading, regardless of which tool wrote them. Raises as ``open_store``."""
     opened = open_store(location, base, endpoint, profile)
     if not is_on_s3(location):
         return opened
@@ -56,7 +56,7 @@ class _BucketCopy:
     location: str
 
     def get(self, key: ObjectKey) -> StoredObject:
-        """Read the object as it is now; the server's checksum proves it on its way, where there is one."""
+        """Read the object as it is now; the server's checksum, if there is one, proves the transfer."""
         found = self.files.find(self.full_names.name(key))
         if found is None:
             raise ObjectMissing("the copy has no such object", key=key)

@@ -1,10 +1,10 @@
-"""Encryption of objects, and of the keys that encrypt them. The one door to the ciphers of ``cryptography``.
+"""Encryption of objects and of the keys that encrypt them; the only user of the ciphers of ``cryptography``.
 
     stored object   format line (14 bytes) · nonce (12 bytes) · ciphertext · tag (16 bytes)
     wrapped key     40 bytes
 
-An object is AES-256-GCM under a key of its own, with the format line and the object's key name as
-associated data: under another name it does not open. A data key is wrapped by AES key wrap under a key-encryption key.
+An object is AES-256-GCM under a key of its own, with the format line and the object's key name as associated data: it
+cannot be decrypted under another name. A data key is wrapped by AES key wrap under a key-encryption key.
 
 Sources: NIST SP 800-38D (GCM; random nonces for fewer than 2**32 messages a key), RFC 3394 (key wrap).
 """
@@ -34,7 +34,7 @@ _TAG_BYTES: Final = 16
 _START: Final = len(_FORMAT) + NONCE_BYTES
 
 OVERHEAD_BYTES: Final = _START + _TAG_BYTES
-"""By how much the stored form is longer than the payload."""
+"""How much longer the stored form is than the payload."""
 
 _CHUNK_BYTES = 1 << 28
 """The library takes at most 2 GiB at once."""
@@ -51,7 +51,7 @@ def fresh_nonce() -> bytes:
 
 
 def encrypt(payload: bytes, key: ObjectKey, data_key: bytes, nonce: bytes) -> bytes:
-    """Return the stored form of ``payload`` as the object ``key``. Never the same ``nonce`` twice for one data key."""
+    """Return the stored form of ``payload`` as the object ``key``. Never use a ``nonce`` twice for one data key."""
     context = Cipher(algorithms.AES256(data_key), modes.GCM(nonce)).encryptor()
     context.authenticate_additional_data(_FORMAT + key.encode())
     body = tuple(_through(context, memoryview(payload)))
@@ -61,7 +61,7 @@ def encrypt(payload: bytes, key: ObjectKey, data_key: bytes, nonce: bytes) -> by
 def decrypt(stored: bytes, key: ObjectKey, data_key: bytes) -> bytes:
     """Return the payload that ``encrypt`` was given.
 
-    Raises ``Corrupt`` when the stored form is not whole, belongs to another object, or is under another data key.
+    Raises ``Corrupt`` when the stored form is damaged, belongs to another object, or is under another data key.
     """
     if not is_encrypted(stored):
         raise _unreadable(key)
@@ -71,7 +71,7 @@ def decrypt(stored: bytes, key: ObjectKey, data_key: bytes) -> bytes:
     context.authenticate_additional_data(_FORMAT + key.encode())
     payload = b"".join(_through(context, text))
     try:
-        context.finalize()  # nothing of the payload is given out before this
+        context.finalize()  # no part of the payload is returned before this
     except InvalidTag:
         raise _unreadable(key) from None
     return payload
@@ -83,12 +83,12 @@ def is_encrypted(stored: bytes) -> bool:
 
 
 def wrap(data_key: bytes, kek: bytes) -> bytes:
-    """Return the data key as only ``kek`` opens it; equal keys give equal bytes."""
+    """Return the data key, wrapped so that only ``kek`` unwraps it; equal keys give equal bytes."""
     return aes_key_wrap(kek, data_key)
 
 
 def unwrap(wrapped: bytes, kek: bytes, key: ObjectKey) -> bytes:
-    """Return the data key of the object ``key``. Raises ``Corrupt`` when ``kek`` does not open it."""
+    """Return the data key of the object ``key``. Raises ``Corrupt`` when ``kek`` does not unwrap it."""
     try:
         return aes_key_unwrap(kek, wrapped)
     except InvalidUnwrap:

@@ -1,15 +1,15 @@
-"""Keyrings: the data keys of objects, wrapped so that destroying one is a matter of one small object.
+"""Keyrings: the data keys of objects, wrapped so that replacing one small object destroys keys.
 
-    <folder>/<ring>/ring                   compare-and-swap; wrapped data keys, and what key-encryption key opens them
+    <folder>/<ring>/ring                   compare-and-swap; wrapped data keys, and the name of the key-encryption key
     <folder>/<ring>/kek-<number>-<random>  create-if-absent; 32 random bytes: that key-encryption key
 
-Destroying data keys replaces the ring: a new key-encryption key of the next number, all other data keys wrapped under
-it, the ring swapped, then every other key-encryption key of that number or below deleted. From there on no copy of any
-earlier ring opens, wherever it was forgotten.
+Destroying data keys replaces the ring: a new key-encryption key gets the next number, all other data keys are wrapped
+under it, the ring is swapped, and then every other key-encryption key of that number or below is deleted. From then on
+no forgotten copy of an earlier ring can be opened.
 
-Why the number: a ring of number n+1 can only replace one of number n, so once n is reached no key-encryption key of
-number n or below but the named one can ever be named. Those, and only those, may be deleted at any time, even while
-others are at work. A ring is never deleted, and within a number entries are only added.
+The number is needed because a ring of number n+1 can only replace one of number n. So once a ring has number n, no ring
+can ever name another key-encryption key of number n or below. Those, and only those, may be deleted at any time, even
+while other processes work. A ring is never deleted, and under one number entries are only added.
 
 Source: NIST SP 800-88 Rev. 2 (cryptographic erase by sanitising a wrapping key).
 """
@@ -33,7 +33,7 @@ from storage.registers.create_once import create_or_read
 RING = "ring"
 
 _ATTEMPTS = 64
-"""How often a step is repeated when others get in its way; each time one of them makes progress."""
+"""How often a step is repeated when other writers interfere; each time one of them makes progress."""
 
 _DIGITS = 12
 _KEK = re.compile(rf"kek-(\d{{{_DIGITS}}})-[0-9a-f]{{32}}")
@@ -42,7 +42,7 @@ _NAMES = frozenset({"ring", "number", "kek", "kek_sha256", "entries"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ring:
-    """A ring as it is stored."""
+    """A ring, as stored."""
 
     name: str
     """One segment of a key."""
@@ -51,7 +51,7 @@ class Ring:
     kek: str
     """Name of the key-encryption key beside the ring."""
     kek_sha256: Sha256
-    """Tells a damaged key-encryption key before anything is wrapped under it; gives nothing of 256 random bits away."""
+    """Detects a damaged key-encryption key before it is used; reveals nothing about its 256 random bits."""
     entries: Mapping[ObjectKey, bytes]
     """The wrapped data keys."""
 
@@ -110,7 +110,7 @@ class _Kek:
 
 @dataclass(frozen=True, slots=True)
 class _OpenRing:
-    """A ring at one version, with the key that opens it."""
+    """One version of a ring, with the key that unwraps its entries."""
 
     ring: Ring
     secret: bytes = field(repr=False)
@@ -139,7 +139,7 @@ class RingContents(NamedTuple):
     entries: frozenset[ObjectKey]
     """The objects whose data keys it has."""
     strays: tuple[ObjectKey, ...]
-    """Key-encryption keys that it does not name: of a destruction interrupted, or under way."""
+    """Key-encryption keys that it does not name: from a destruction that was interrupted or is in progress."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,12 +150,12 @@ class Keyrings:
     folder: str
     # Both without a lock: they only save reads, each entry is put whole, and every swap is decided by the store.
     _seen: dict[str, _OpenRing] = field(default_factory=dict, repr=False, compare=False)
-    """Rings as this process last saw them: never trusted for what is absent, nor for what is about to be relied on."""
+    """Rings as this process last saw them. They are read again before an absence or an entry is relied on."""
     _settled: dict[str, VersionTag] = field(default_factory=dict, repr=False, compare=False)
-    """The last version of each ring that this process has put, or made durable."""
+    """The last version of each ring that this process has put or made durable."""
 
     def find(self, name: str, key: ObjectKey, *, fresh: bool) -> bytes | None:
-        """Return the data key of the object ``key``; None when the ring holds none. ``fresh`` reads the ring again."""
+        """Return the data key of the object ``key``; None when the ring has none. ``fresh`` reads the ring again."""
         known = None if fresh else self._seen.get(name)
         ring = known or self._read(name)
         return None if ring is None else ring.data_key(key)
@@ -163,7 +163,7 @@ class Keyrings:
     def enter(self, name: str, key: ObjectKey, wanted: bytes) -> bytes:
         """Return the data key that the ring durably holds for ``key``: ``wanted``, or the one it held before.
 
-        Raises ``Unavailable`` when others change the ring faster than this process can, 64 times in a row.
+        Raises ``Unavailable`` when other writers change the ring first, 64 times in a row.
         """
         ring, draft = self._seen.get(name), None
         if ring is None or key in ring.ring.entries:
@@ -187,7 +187,7 @@ class Keyrings:
     def destroy(self, name: str, keys: frozenset[ObjectKey], *, past: int = 0) -> None:
         """Destroy the data keys of ``keys``, and every key-encryption key that no ring can name again.
 
-        Repeating it carries an interrupted one to its end. ``past`` is the least number that the ring shall have.
+        A repetition completes an interrupted call. ``past`` is the least number that the ring gets.
         """
         ring = self._read(name, durable=True)
         for _ in range(_ATTEMPTS):
@@ -202,11 +202,11 @@ class Keyrings:
         raise _contended(self._key(name, RING))
 
     def settle(self, name: str) -> None:
-        """Make the ring durable as it is now, if there is one."""
+        """Make the ring durable as it is now, if it exists."""
         self._read(name, durable=True)
 
     def contents(self) -> Iterator[RingContents]:
-        """Yield what every ring holds, by name; also a ring whose making was interrupted."""
+        """Yield the contents of every ring, by name, including rings whose creation was interrupted."""
         start = f"{self.folder}/"
         found: dict[str, list[str]] = {}
         for info in self.store.list(start):
@@ -222,14 +222,14 @@ class Keyrings:
     def tidy(self, name: str, orphans: frozenset[ObjectKey]) -> None:
         """Destroy the data keys of ``orphans``, and all stray key-encryption keys.
 
-        A stray of a higher number may yet be named by a writer that sleeps: so the ring is moved past it first.
+        A paused writer may still name a stray of a higher number, so the ring is moved past that number first.
         """
         self.destroy(name, orphans, past=max((number for _, number in self._keks(name)), default=0))
 
     def _read(self, name: str, *, durable: bool = False) -> _OpenRing | None:
-        """Return the ring as it is now; None when there is none. Raises ``Corrupt``.
+        """Return the ring as it is now; None when it does not exist. Raises ``Corrupt``.
 
-        ``durable`` is for callers that rely on an entry that is there, or delete what the ring no longer names.
+        ``durable`` is for callers that rely on an entry, or that delete what the ring no longer names.
         """
         key, before = self._key(name, RING), None
         for _ in range(_ATTEMPTS):
@@ -261,7 +261,7 @@ class Keyrings:
         return secret
 
     def _swap(self, before: _OpenRing | None, after: Ring, kek: _Kek) -> _OpenRing | None:
-        """Return the ring ``after``, stored in place of ``before``; None when it has to be read to know."""
+        """Store the ring ``after`` in place of ``before``, return it; None when only reading shows the outcome."""
         key, payload = self._key(after.name, RING), after.to_bytes()
         try:
             if before is None:

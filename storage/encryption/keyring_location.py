@@ -1,11 +1,11 @@
-"""Where a store's keyrings are: beside its objects, or in another store under an identity that both know.
+"""The place of a store's keyrings: beside its objects, or in another store, linked by an identity in both stores.
 
     in the store of objects   keyrings/identity              create-if-absent; names the identity
-    in the store of keys      keyrings/<identity>/identity   create-if-absent, first; says that the rings are here
+    in the store of keys      keyrings/<identity>/identity   created first, if absent; marks the place of the rings
                               keyrings/<identity>/<ring>/…   the rings (``storage.encryption.keyring``)
 
-So several stores may keep their keys in one, and a store opened with the wrong place for its keys is refused, rather
-than taken for one whose keys were all destroyed.
+So several stores may share one store of keys. A store that is opened with the wrong place for its keys is refused; it
+is not mistaken for a store whose keys were all destroyed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _NAMES = frozenset({"identity"})
 
 
 def find_keyrings(inner: ObjectStore, keys: ObjectStore | None) -> Keyrings | None:
-    """Return the keyrings of the objects in ``inner``; None when they are elsewhere and none was ever made.
+    """Return the keyrings of the objects in ``inner``; None when they belong elsewhere and none was ever made.
 
     Raises ``Conflict`` when ``keys`` is not where this store's keys are, ``Corrupt`` when the identity is damaged.
     """
@@ -58,7 +58,7 @@ def make_keyrings(inner: ObjectStore, keys: ObjectStore | None) -> Keyrings:
     identity = secrets.token_hex(16)
     record = encode_record({"identity": identity})
     here = object_key(f"{KEYRINGS}/{identity}/identity")
-    create_or_read(keys, here, record)  # first: an identity whose keys are nowhere would be refused for good
+    create_or_read(keys, here, record)  # first: an identity without its place of keys would be refused for good
     if create_or_read(inner, IDENTITY, record) != record:
         keys.delete(here)  # another process was first
     made = find_keyrings(inner, keys)
@@ -67,7 +67,7 @@ def make_keyrings(inner: ObjectStore, keys: ObjectStore | None) -> Keyrings:
 
 
 def settle_place(inner: ObjectStore, keys: ObjectStore | None, keyrings: Keyrings) -> None:
-    """Make durable where the keyrings are: the process that decided it may have stopped before it knew."""
+    """Make the place of the keyrings durable: the process that chose it may have stopped before that."""
     if keys is not None:
         keys.get_durable(object_key(f"{keyrings.folder}/identity"))
         inner.get_durable(IDENTITY)

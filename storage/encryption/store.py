@@ -1,15 +1,15 @@
-"""The vault: objects encrypted from their first byte, each under a key of its own that can be destroyed.
+"""The encrypted store: each object is encrypted under a key of its own, which can be destroyed.
 
-Deleting an object destroys its key before its bytes, so that every forgotten copy of the bytes (an older version, a
-replica, a backup, a block that the file system freed) becomes noise in the same moment.
+Deleting an object destroys its key before its bytes. So every forgotten copy of the bytes (an older version, a replica,
+a backup, a block that the file system freed) becomes unreadable at the same moment.
 
     shards/<ring>/...     encrypted (``cipher``); data keys in the ring of that name (``keyring``)
     keyrings/...          the rings, unless they are kept in a store of their own
-    keyrings/identity     only then: which rings over there are this store's
-    anything else         as it was put: keyed digests, counts and settings, no personal data
+    keyrings/identity     only with a separate store of keys: which rings there are this store's
+    anything else         stored as it is: keyed digests, counts and settings, no personal data
 
-What it cannot do: memory of a process that has read a key holds it until the process ends, and a copy of the whole
-store, keys included, that was made before the destruction still opens. For the second keep the keys elsewhere.
+Two limits: a process that has read a key keeps it in memory until it ends; and a copy of the whole store, keys
+included, that was made before the destruction can still be read. To avoid the second, keep the keys in another store.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ from storage.errors import Corrupt, ObjectChanged, ObjectMissing, OutcomeUnknown
 from storage.objects import ObjectInfo, ObjectKey, ObjectStore, StoredObject, VersionTag, object_key
 
 _ATTEMPTS = 64
-"""How often a step is repeated when others get in its way; each time one of them makes progress."""
+"""How often a step is repeated when other writers interfere; each time one of them makes progress."""
 
 
 class KeyDestroyed(Corrupt):
-    """The object's bytes are there and its key is not: a deletion under way, or one that was interrupted."""
+    """The object's bytes exist but its key does not: a deletion is in progress or was interrupted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,22 +59,21 @@ class VaultFacts:
 
 @dataclass(frozen=True, slots=True)
 class SealedStore:
-    """An ``ObjectStore`` that encrypts what it puts into ``inner`` under ``prefix``; callers see plain payloads.
+    """An ``ObjectStore`` that encrypts the objects under ``prefix`` in ``inner``; callers see plain payloads.
 
-    ``list`` gives payloads' sizes, and passes the keyrings through: they are objects of the store like any other, and
-    are counted. Tags are digests of the payload. One store is reached with one choice of
-    ``keys``, for good.
+    ``list`` yields the sizes of payloads, and includes the keyrings, which are objects of the store like any other.
+    Tags are digests of the payload. The choice of ``keys`` for a store is permanent.
     """
 
     inner: ObjectStore
     keys: ObjectStore | None = None
     """Another store for the keyrings; None: they are kept in ``inner``. Several stores may share one."""
     prefix: str = "shards/"
-    """The segment of a key that follows it names the object's ring."""
+    """The key segment that follows the prefix names the object's ring."""
     _opened: list[Keyrings] = field(default_factory=list, init=False, repr=False, compare=False)
-    """The keyrings, once it is known where they are."""
+    """The keyrings, once their place is known."""
     _made: list[Keyrings] = field(default_factory=list, init=False, repr=False, compare=False)
-    """The same, once it is durable where they are."""
+    """The same, once their place is durable."""
 
     @property
     def location(self) -> str:
@@ -101,9 +100,9 @@ class SealedStore:
         return self._put(name, key, payload, partial(self.inner.put_if_absent, key))
 
     def put_if_match(self, key: ObjectKey, payload: bytes, expected: VersionTag) -> VersionTag:
-        """Replace the object: same data key, fresh nonce; one whose key was destroyed is missing.
+        """Replace the object: same data key, fresh nonce. An object whose key was destroyed counts as missing.
 
-        Raises ``Corrupt`` when the object that is there cannot be opened.
+        Raises ``Corrupt`` when the present object cannot be decrypted.
         """
         name = self._ring(key)
         if name is None:
@@ -118,20 +117,20 @@ class SealedStore:
             try:
                 return self._put(name, key, payload, partial(self.inner.put_if_match, key, expected=tag))
             except ObjectChanged:
-                continue  # by the same payload under another nonce, or by another one: the tag tells
+                continue  # the same payload under another nonce, or another payload: the tag shows which
         raise Unavailable("other writers keep replacing the object", "Stop them, or try again.", key=key)
 
     def get(self, key: ObjectKey) -> StoredObject:
         """Return the object, decrypted.
 
-        Raises ``KeyDestroyed`` when its deletion was interrupted, or is under way just now; ``Corrupt`` when any byte
-        is not what was written under this very key.
+        Raises ``KeyDestroyed`` when its deletion was interrupted or is in progress, ``Corrupt`` when any byte differs
+        from what was written under this key.
         """
         name = self._ring(key)
         return self.inner.get(key) if name is None else self._get(name, key)[0]
 
     def get_durable(self, key: ObjectKey) -> StoredObject:
-        """Return the object, decrypted, once its ring and its bytes are durable. Raises as ``get`` does."""
+        """Return the object, decrypted, after making its ring and its bytes durable. Raises as ``get`` does."""
         name = self._ring(key)
         if name is None:
             return self.inner.get_durable(key)
@@ -145,7 +144,7 @@ class SealedStore:
         data_key = keyrings.enter(name, key, fresh_key())
         put(encrypt(payload, key, data_key, fresh_nonce()))
         try:
-            # A purge that saw the data key before it saw the object may have destroyed it in between: put it back.
+            # A purge that saw the data key but not yet the object may have destroyed the key meanwhile: enter it again.
             held = keyrings.enter(name, key, data_key)
         except SisaError as error:
             raise _unconfirmed(key) from error
@@ -163,13 +162,13 @@ class SealedStore:
             except Corrupt:
                 if found.tag == before:
                     raise
-                before = found.tag  # object and ring are read one after the other: both may have changed in between
+                before = found.tag  # object and ring are read one after the other, and both may have changed in between
             else:
                 return StoredObject(payload=payload, tag=_tag(payload)), found.tag
         raise Unavailable("the object is replaced faster than it can be read", "Try again.", key=key)
 
     def _decrypted(self, name: str, key: ObjectKey, stored: bytes) -> bytes:
-        """Return the payload; a data key that this process remembers is tried first, then the ring is read again."""
+        """Return the payload. A data key that this process remembers is tried first; then the ring is read again."""
         if not is_encrypted(stored):
             raise Corrupt(
                 "an object of the store's encrypted part is not encrypted as a whole",
@@ -206,7 +205,7 @@ class SealedStore:
         self.delete_all((key,))
 
     def delete_all(self, keys: Iterable[ObjectKey]) -> None:
-        """Destroy the objects' data keys, one new ring for all of a ring's, then their bytes."""
+        """Destroy the objects' data keys, replacing each ring only once, then their bytes."""
         wanted = tuple(keys)
         rings: dict[str, set[ObjectKey]] = {}
         for key in wanted:
@@ -219,9 +218,9 @@ class SealedStore:
         self.inner.delete_all(wanted)
 
     def unfinished(self, prefix: str) -> Iterator[str]:
-        """Yield also data keys without an object, and key-encryption keys that their ring does not name.
+        """Yield the inner store's leftovers, data keys without an object, and key-encryption keys that no ring names.
 
-        Beside other writers these may be steps of theirs, under way.
+        If other writers are at work, these may be steps of theirs in progress.
         """
         yield from self.inner.unfinished(prefix)
         for store, within in self._elsewhere(prefix):
@@ -231,7 +230,7 @@ class SealedStore:
             yield from ring.strays
 
     def remove_unfinished(self, prefix: str) -> int:
-        """Remove what ``unfinished`` yields; does no harm to other writers' keys, even where they are at work."""
+        """Remove everything that ``unfinished`` yields; harmless to other writers' keys, even while they work."""
         count = self.inner.remove_unfinished(prefix)
         count += sum(store.remove_unfinished(within) for store, within in self._elsewhere(prefix))
         for ring in self._leftovers(prefix):
@@ -248,18 +247,18 @@ class SealedStore:
         return self.inner.exclusive(name, holder)
 
     def _leftovers(self, prefix: str) -> Iterator[RingContents]:
-        """Yield what is left over of each ring under ``prefix``: data keys without an object, and stray keys."""
+        """Yield the leftovers of each ring under ``prefix``: data keys without an object, and stray keys."""
         keyrings = self._keyrings()
         for ring in () if keyrings is None else keyrings.contents():
             orphans = frozenset(key for key in ring.entries if key.startswith(prefix))
-            if orphans:  # listed after the ring is read: an object's data key is entered before the object is put
+            if orphans:  # the objects are listed after the ring is read: a data key is entered before its object is put
                 orphans -= {info.key for info in self.inner.list(f"{self.prefix}{ring.name}")}
             strays = tuple(key for key in ring.strays if key.startswith(prefix))
             if orphans or strays:
                 yield RingContents(ring.name, orphans, strays)
 
     def _elsewhere(self, prefix: str) -> Iterator[tuple[ObjectStore, str]]:
-        """Yield the store of the keys, where it is another one, with the part of ``prefix`` that is this store's."""
+        """Yield the separate store of keys, if there is one, with the part of ``prefix`` that is this store's."""
         keyrings = self._keyrings() if self.keys is not None else None
         if keyrings is not None:
             own = f"{keyrings.folder}/"
@@ -278,13 +277,13 @@ class SealedStore:
         return key.removeprefix(self.prefix).split("/", 1)[0]
 
     def _keyrings(self) -> Keyrings | None:
-        """Return the keyrings; None when there are none yet."""
+        """Return the keyrings; None when none exist yet."""
         if not self._opened and (found := find_keyrings(self.inner, self.keys)) is not None:
             self._opened.append(found)
         return self._opened[0] if self._opened else None
 
     def _made_keyrings(self) -> Keyrings:
-        """Return the keyrings, in a place that is durable, for a caller that is about to add keys."""
+        """Return the keyrings, whose place is durable, for a caller that is about to add keys."""
         if not self._made:
             made = self._opened[0] if self._opened else make_keyrings(self.inner, self.keys)
             settle_place(self.inner, self.keys, made)

@@ -1,4 +1,4 @@
-"""Creating an object once, also when the store does not say whether an attempt succeeded."""
+"""Creates an object once, even when the store does not say whether an attempt succeeded."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _ATTEMPTS = 64
 def create_or_read(store: ObjectStore, key: ObjectKey, payload: bytes) -> bytes:
     """Return what ``key`` holds from now on: ``payload``, or what another writer had created before.
 
-    Meant for objects that are never replaced. Equal bytes need no nonce: any writer may have put them. What is
-    returned is durable, also where another writer put it, or an attempt of unknown outcome.
-    Raises ``OutcomeUnknown`` when the store does not say, 64 times in a row, what became of the attempt.
+    For objects that are never replaced. They need no nonce: equal bytes are equal, regardless of which writer put them.
+    The returned bytes are durable, even if another writer or an attempt of unknown outcome put them.
+    Raises ``OutcomeUnknown`` when the outcome of the attempt stays unknown 64 times in a row.
     """
     for _ in range(_ATTEMPTS):
         try:

@@ -1,8 +1,8 @@
-"""Group commit: what many threads hand in at one time is done in one go.
+"""Group commit: items that many threads submit at the same time are performed as one batch.
 
-A write that is made durable costs about the same for one item as for a hundred. So a caller that comes while a batch is
-being performed waits in a queue, and the first in the queue then performs one batch for all. There is no thread and no
-timer: nothing waits for company, and a single submitter is served at once.
+A durable write costs about the same for one item as for a hundred. So callers that come while a batch is being
+performed wait in a queue, and the first of them then performs one batch for all. There is no extra thread and no timer:
+a single submitter never waits for others.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Result = TypeVar("Result")
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class _Submission(Generic[Item, Result]):
-    """One item in the queue, and what became of it."""
+    """One item in the queue, and its result."""
 
     item: Item
     outcome: Future[Result] = field(default_factory=Future)
@@ -35,7 +35,7 @@ class GroupCommit(Generic[Item, Result]):
         """Prepare; nothing is performed yet.
 
         ``perform`` takes 1 to ``most`` items and returns their results in the same order. It is never called by two
-        threads at once, and must not submit by itself. A result may well be an exception that a submitter looks at.
+        threads at once, and must not call ``submit``. A result may be an exception, which the submitter then handles.
         """
         if most < 1:
             raise InvariantBroken("a batch holds at least one item", most=most)
@@ -46,9 +46,9 @@ class GroupCommit(Generic[Item, Result]):
         self._is_performing = False  # under ``_changed``
 
     def submit(self, item: Item) -> Result:
-        """Return the result of ``item``, once a batch with it was performed: by this thread, or by another one.
+        """Return the result of ``item`` once this or another thread has performed a batch with it.
 
-        Raises what ``perform`` raised for that batch; the batches after it are not concerned.
+        Raises what ``perform`` raised for that batch; later batches are not affected.
         """
         mine = _Submission[Item, Result](item=item)
         try:
@@ -71,11 +71,11 @@ class GroupCommit(Generic[Item, Result]):
             return [self._queue.popleft() for _ in range(min(self._most, len(self._queue)))]
 
     def _leads(self, mine: _Submission[Item, Result]) -> bool:
-        # Only the first in the queue: so a leader's own item is always in its batch, and no one works for others only.
+        # Only the first in the queue: so a leader's batch always contains its own item.
         return not self._is_performing and bool(self._queue) and self._queue[0] is mine
 
     def _run(self, batch: Sequence[_Submission[Item, Result]]) -> None:
-        """Perform the batch, tell its submitters, and let the next in the queue go on."""
+        """Perform the batch, wake its submitters, and let the next in the queue continue."""
         try:
             results = self._results([each.item for each in batch])
         except BaseException as error:  # noqa: BLE001  each submitter raises it, this thread among them
@@ -96,7 +96,7 @@ class GroupCommit(Generic[Item, Result]):
         return results
 
     def _withdraw(self, mine: _Submission[Item, Result]) -> None:
-        """Take an interrupted submission out of the queue, so that it keeps no one from leading."""
+        """Take an interrupted submission out of the queue, so that another one can lead."""
         with self._changed:
             if mine in self._queue:
                 self._queue.remove(mine)

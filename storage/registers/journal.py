@@ -3,9 +3,9 @@
     journal/<n>             create-if-absent; names the digest of entry n-1
     control/journal-floor   compare-and-swap; raised before any entry is deleted, read after every create
 
-Each entry names the digest of the bytes before it, so a reader that knows one place in the journal knows all before it:
-no entry can be altered, exchanged, moved or left out unseen. That entries are gone from the end shows only to a reader
-who knows a place behind them. Why a floor: see ``storage.registers.numbered``.
+Each entry names the digest of the entry before it. So a reader that knows one position can verify all entries before
+it: none can be altered, exchanged, moved or left out unnoticed. Entries missing at the end are noticed only by a reader
+that knows a later position. ``storage.registers.numbered`` explains the floor.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _REMEDY = "Keep the store as it is and restore the journal from a copy. Nothing 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JournalEntry:
-    """One entry. ``records`` are JSON as they read back; not to be changed in place."""
+    """One entry. ``records`` are JSON as they read back; do not change them in place."""
 
     number: int
     """1 for the first, then without gaps."""
@@ -45,7 +45,7 @@ class JournalEntry:
     nonce: str
     """Drawn by the writer for this entry alone, so that it recognises its own success."""
     previous: Sha256
-    """Digest of the stored bytes of the entry before; of no bytes for the first."""
+    """Digest of the previous entry's stored bytes; for the first entry, of no bytes."""
     records: tuple[Json, ...]
     """In the order in which they take effect."""
 
@@ -82,16 +82,16 @@ def entry_from_bytes(payload: bytes, key: ObjectKey) -> JournalEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Position:
-    """The place after an entry."""
+    """The position after an entry."""
 
     number: int
-    """Of that entry; 0 for the place before the first."""
+    """Of that entry; 0 for the position before the first."""
     digest: Sha256
-    """Of that entry's stored bytes; of no bytes before the first."""
+    """Of that entry's stored bytes; before the first entry, of no bytes."""
 
 
 START = Position(number=0, digest=sha256(b""))
-"""The place before the first entry."""
+"""The position before the first entry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,18 +106,18 @@ class Journal:
     control: str = "control"
 
     def append(self, records: Sequence[Json], *, after: Position, token: int, nonce: str) -> Position:
-        """Write ``records`` as the entry that follows ``after`` and return the place behind it, durable.
+        """Write ``records`` durably as the entry that follows ``after``, and return the position after it.
 
-        One put and one read of the floor where nothing gets in the way. To be repeated with the same arguments after
-        any doubt, and before anything else is appended: the nonce makes both attempts one entry.
+        Costs one put and one read of the floor if no other writer interferes. After any doubt, repeat it with the same
+        arguments before appending anything else: the nonce makes both attempts one entry.
 
-        ``after`` comes from ``read`` or ``append``. Nothing here looks at the entries before it: a writer that took
-        its position from ``read`` compares the tokens it found there with its own.
+        ``after`` comes from ``read`` or ``append``. The entries before it are not checked here: a writer that took its
+        position from ``read`` has to compare the tokens that it found there with its own.
 
         Raises:
             Conflict: another entry follows ``after``: read on, then decide.
             Fenced: that entry has a higher token, or its number was pruned long ago: stop for good.
-            OutcomeUnknown: nobody can say whether the entry landed: the store did not, 64 times in a row, or went away.
+            OutcomeUnknown: the entry may have landed: the store did not say, 64 times in a row, or failed.
             Unavailable: the store is away; nothing was written.
             Invalid: a record is not JSON.
         """
@@ -139,7 +139,7 @@ class Journal:
         Entries appended while this runs may or may not be among them.
 
         Raises:
-            JournalTruncated: entries after ``after`` were pruned: read the manifest again and start from its place.
+            JournalTruncated: entries after ``after`` were pruned: read the manifest again and start from its position.
             Corrupt: an entry is damaged, missing before a later one, or does not follow the one before it; or the
                 entry at ``after`` is lost.
             Invalid: a newer version wrote an entry.
@@ -148,29 +148,29 @@ class Journal:
         try:
             entries = self._follow(after)
         except Corrupt:
-            self._refuse_truncated(after)  # what is below the floor was pruned, not damaged
+            self._refuse_truncated(after)  # entries below the floor were pruned, not damaged
             raise
-        # The floor is read last: as long as it has not passed ``after``, nothing that was read here had been pruned,
-        # nor put back by a writer that slept through it.
+        # The floor is read last: if it has not passed ``after``, no entry that was read here had been pruned, or put
+        # back by a writer that was paused during the pruning.
         floor = self._refuse_truncated(after)
         if floor <= after.number and (last is None or sha256(last) != after.digest):
             raise Corrupt("the journal's entry that was read up to is gone", _REMEDY, number=after.number)
         return entries
 
     def settle(self, at: Position) -> None:
-        """Make the entry at ``at`` durable, unless it was pruned, for which its consequences had to be durable.
+        """Make the entry at ``at`` durable, unless it was pruned: then its consequences are durable already.
 
-        For a writer that begins: the one before may have stopped because it could not know whether its last entry is.
+        For a writer that starts: the previous one may have stopped without knowing whether its last entry is durable.
         """
         if at.number:
             self._numbers.durable(at.number)
 
     def prune(self, through: int) -> int:
-        """Delete entry ``through`` and all before it, and leftovers below the floor; return how many.
+        """Delete entry ``through``, all entries before it, and leftovers below the floor; return how many.
 
-        Only for entries whose consequences a committed manifest holds, and whose position it names.
+        Only for entries whose consequences are in a committed manifest that names their position.
 
-        Raises ``Invalid`` when the journal does not reach so far.
+        Raises ``Invalid`` when the journal has no entry ``through``.
         """
         present = self._numbers.present()
         end = max(*present, self.floor() - 1, 0)
@@ -186,7 +186,7 @@ class Journal:
         return self._floor.read()
 
     def _create(self, number: int, payload: bytes) -> bool:
-        """Return whether the store says that it has created the entry; otherwise it may be there all the same."""
+        """Return whether the store confirms that it created the entry; if not, the entry may exist all the same."""
         try:
             self.store.put_if_absent(self._numbers.key(number), payload)
         except (ObjectExists, OutcomeUnknown):
@@ -194,10 +194,10 @@ class Journal:
         return True
 
     def _find_out(self, mine: JournalEntry, payload: bytes) -> None:
-        """Find out whether ``mine`` landed, and put it again as long as nothing did; return when it is durable."""
+        """Find out whether ``mine`` landed, and put it again until some entry has; return when ``mine`` is durable."""
         for _ in range(ATTEMPTS):
             with _in_doubt(mine.number):
-                # The same number again: the first attempt may still arrive, under this very name.
+                # The same number again: the first attempt may still arrive under it.
                 found = self._numbers.durable(mine.number)
                 is_mine = found == payload or (found is None and self._create(mine.number, payload))
             if is_mine:
@@ -207,7 +207,7 @@ class Journal:
         raise _unknown(mine.number)
 
     def _refuse_pruned(self, number: int) -> None:
-        """Raise when the number had been pruned before: then its create meant nothing."""
+        """Raise when the number was pruned before: then creating it means nothing."""
         floor = self.floor()
         if number < floor:
             raise Fenced(
@@ -231,7 +231,7 @@ class Journal:
         highest = max(self._numbers.present(), default=0)
         entries, digest = [], after.digest
         for number in range(after.number + 1, highest + 1):
-            # Each is asked for by name: a listing may miss one that was created while it ran, together with the next.
+            # Each entry is read by name: a listing may miss entries that were created while it ran.
             payload = self._numbers.payload(number)
             if payload is None:
                 raise Corrupt("an entry of the journal is missing", _REMEDY, number=number, highest=highest)
@@ -259,7 +259,7 @@ class Journal:
 
 @contextmanager
 def _in_doubt(number: int) -> Iterator[None]:
-    """Let no store that goes away, or refuses what it allowed before, hide that the entry may be there."""
+    """Turn errors of the store into ``OutcomeUnknown``: the entry may exist, although the store fails now."""
     try:
         yield
     except (Invalid, Unavailable) as error:
@@ -273,7 +273,7 @@ def _unknown(number: int) -> OutcomeUnknown:
 
 
 def _refuse_other(found: JournalEntry, mine: JournalEntry) -> None:
-    """Raise what it means that the entry at my number is not mine."""
+    """Raise the error for another entry at the number of ``mine``."""
     if found.nonce == mine.nonce:
         raise InvariantBroken("one nonce was used for two different entries", number=mine.number)
     if found.token > mine.token:

@@ -4,7 +4,7 @@
     control/floor       compare-and-swap; raised before any manifest is deleted, never lowered, never deleted
     manifest/<n>        create-if-absent; the highest number is current
 
-Why a floor: see ``storage.registers.numbered``.
+``storage.registers.numbered`` explains the floor.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _MANIFEST_NAMES = frozenset({"number", "token", "nonce", "body"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """One committed statement. ``body`` is JSON as it reads back; not to be changed in place."""
+    """One committed statement. ``body`` is JSON as it reads back; do not change it in place."""
 
     number: int
     """1 for the first, then without gaps."""
@@ -79,8 +79,8 @@ class ManifestRegister:
     def claim_token(self) -> int:
         """Return a fencing token higher than every token claimed or committed with before.
 
-        A number whose creation is in doubt is left alone and the next one is tried: gaps do no harm. Tokens below the
-        current manifest's are removed: a sleeper that creates one of them again is fenced at its first commit.
+        A number whose creation is in doubt is skipped: gaps do no harm. Tokens below the current manifest's are
+        removed: a paused writer that creates one of them again is fenced at its first commit.
 
         Raises ``Unavailable`` when other writers claim faster than this one, 64 times in a row.
         """
@@ -104,13 +104,13 @@ class ManifestRegister:
         """Return the current manifest, None before the first commit.
 
         Raises:
-            Corrupt: the current manifest is damaged, or manifests that the floor speaks of are gone.
+            Corrupt: the current manifest is damaged, or manifests that the floor implies are gone.
             Invalid: a newer version wrote it.
             Unavailable: manifests were pruned faster than they could be read, 64 times in a row.
         """
         lost = 0
         for _ in range(ATTEMPTS):
-            floor = self.floor()  # before the listing: what the floor speaks of was there then
+            floor = self.floor()  # before the listing: a manifest at the floor existed then
             number = max(self._manifests.present(), default=0)
             if number < floor:
                 lost = floor
@@ -125,20 +125,20 @@ class ManifestRegister:
         raise Unavailable("manifests are pruned faster than they can be read", "Try again.")
 
     def read(self, number: int) -> Manifest:
-        """Return manifest ``number``. Raises ``ObjectMissing`` when there is none, ``Corrupt``, ``Invalid``."""
+        """Return manifest ``number``. Raises ``ObjectMissing``, and ``Corrupt`` or ``Invalid`` as ``latest`` does."""
         return self._opened(number, self.store.get(self._manifests.key(number)).payload)
 
     def superseded(self) -> Iterator[Manifest]:
-        """Yield the manifests that are still there although a later one is current."""
+        """Yield the manifests that still exist although a later one is current."""
         current = self.latest()
         for number in self._manifests.present():
             if current is not None and number < current.number and (found := self._find(number)) is not None:
                 yield found
 
     def commit(self, body: Mapping[str, Json], *, after: int, token: int, nonce: str) -> Manifest:
-        """Make ``body`` the manifest that follows number ``after`` (0: the first) and return it, durable.
+        """Write ``body`` durably as the manifest that follows number ``after`` (0: the first), and return it.
 
-        To be repeated with the same arguments after any doubt: the nonce makes both attempts one commit.
+        After any doubt, repeat it with the same arguments: the nonce makes both attempts one commit.
 
         Raises:
             Conflict: another manifest follows ``after``, or ``after`` is not there: read ``latest`` again.
@@ -157,7 +157,7 @@ class ManifestRegister:
             except (ObjectExists, OutcomeUnknown):
                 found = self._manifests.durable(mine.number)
                 if found is None:
-                    continue  # the same number again: the first attempt may still arrive, under this very name
+                    continue  # the same number again: the first attempt may still arrive under it
                 _refuse_other(self._opened(mine.number, found), mine)
             return self._confirmed(mine)
         raise OutcomeUnknown(
@@ -165,7 +165,7 @@ class ManifestRegister:
         )
 
     def prune(self, keep_from: int) -> int:
-        """Delete the manifests below ``keep_from``, or below the floor where that is higher; return how many.
+        """Delete the manifests below ``keep_from`` or the floor, whichever is higher; return how many.
 
         Raises ``Invalid`` when that would delete the current manifest.
         """
@@ -182,7 +182,7 @@ class ManifestRegister:
         return self._floor.read()
 
     def _refuse_stale(self, mine: Manifest) -> None:
-        """Raise before anything is written when the commit cannot or must not succeed."""
+        """Raise, before anything is written, when the commit cannot or must not succeed."""
         current = self.latest()
         if current is not None and current.token > mine.token:
             raise _fenced(mine, current.token)
@@ -190,7 +190,7 @@ class ManifestRegister:
             raise Conflict("the manifest to follow is not in the store", "Read the latest one.", after=mine.number - 1)
 
     def _confirmed(self, mine: Manifest) -> Manifest:
-        """Return ``mine`` unless its number had been pruned before: then the create meant nothing."""
+        """Return ``mine``. Raises ``Fenced`` when its number was pruned before: then creating it means nothing."""
         floor = self.floor()
         if mine.number < floor:
             raise Fenced(
@@ -215,7 +215,7 @@ class ManifestRegister:
             return None
 
     def _tokens_in_use(self) -> tuple[int, tuple[int, ...]]:
-        """Return the current manifest's token (0: there is none), then the claimed ones that are still there."""
+        """Return the current manifest's token (0: no manifest yet), then the claimed tokens that still exist."""
         current = self.latest()
         return current.token if current else 0, self._tokens.present()
 
@@ -233,7 +233,7 @@ class ManifestRegister:
 
 
 def _refuse_other(found: Manifest, mine: Manifest) -> None:
-    """Raise unless the manifest at my number is mine."""
+    """Raise unless the manifest at the number of ``mine`` is ``mine``."""
     if found == mine:
         return
     if found.nonce == mine.nonce:

@@ -1,10 +1,11 @@
-"""Numbered objects: what manifests, fencing tokens and journal entries have in common.
+"""Numbered objects, the common base of manifests, fencing tokens and journal entries.
 
     <folder>/<n>   created once; n in 20 digits, so that the order of names is the order of numbers
     <floor>        compare-and-swap; raised before any number below it is deleted, never lowered, never deleted
 
-Why the floor: create-if-absent forgets. A writer that slept through the deletion of number n could create n again and
-believe it committed; so the floor rises before a deletion and is read after every create (SlateDB's boundary object).
+The floor is needed because create-if-absent does not remember deleted objects: a writer that was paused while number n
+was deleted could create n again and believe that it committed. So the floor is raised before a deletion and read after
+every create (SlateDB's boundary object).
 """
 
 from __future__ import annotations
@@ -54,21 +55,21 @@ class Numbers:
         return numbered_key(self.folder, number)
 
     def present(self) -> tuple[int, ...]:
-        """Return the numbers that a listing shows, rising; other names in the folder are passed over.
+        """Return the numbers that a listing shows, rising; other names in the folder are skipped.
 
-        One that is being created or deleted meanwhile may or may not be among them.
+        Numbers that are created or deleted meanwhile may or may not be among them.
         """
         return numbers_in(self.store.list(f"{self.folder}/"), self.folder)
 
     def payload(self, number: int) -> bytes | None:
-        """Return what is stored under ``number``; None when there is no such object."""
+        """Return the bytes of object ``number``; None when it does not exist."""
         try:
             return self.store.get(self.key(number)).payload
         except ObjectMissing:
             return None
 
     def durable(self, number: int) -> bytes | None:
-        """Return what is stored under ``number``, durable from now on; None when there is no such object."""
+        """Return the bytes of object ``number`` after making it durable; None when it does not exist."""
         try:
             return self.store.get_durable(self.key(number)).payload
         except ObjectMissing:
@@ -88,7 +89,7 @@ class Floor:
     store: ObjectStore
     key: ObjectKey
     under: str
-    """What stands above the floor, as errors call it."""
+    """What errors call the objects above the floor."""
 
     def read(self) -> int:
         """Return the floor; 0 before it was first raised. Raises ``Corrupt``."""
@@ -113,11 +114,11 @@ class Floor:
 def scalar(fields: Mapping[str, Json], name: str, kind: type[_Scalar], key: ObjectKey) -> _Scalar:
     """Return the field ``name`` of a record. Raises ``Corrupt`` when it is not a ``kind``."""
     value = fields[name]
-    if isinstance(value, bool) or not isinstance(value, kind):  # a bool is an int, and none of ours
+    if isinstance(value, bool) or not isinstance(value, kind):  # a bool is an int, but not one of ours
         raise misshapen(key, name)
     return value
 
 
 def misshapen(key: ObjectKey, name: str) -> Corrupt:
-    """Return the error for a record that is whole and yet not what belongs under ``key``."""
+    """Return the error for a record that is undamaged but does not belong under ``key``."""
     return Corrupt("a field of a stored record is not what its key and format say", key=key, field=name)

@@ -1,6 +1,6 @@
-"""A record: one small object that several writers change, each change whole or not at all.
+"""A record: one small object that several writers change atomically.
 
-What ``control/tokens`` and the roster of sites are: too small and too seldom changed for a journal.
+``control/tokens`` and the roster of sites are such records: too small and too rarely changed for a journal.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from storage.records import decode_record, encode_record
 
 _ATTEMPTS: Final = 64
 _HINDERED_ATTEMPTS: Final = 8
-"""A sweep may take a write under way for a leftover (``ObjectStore.unfinished``): then nothing was written."""
+"""A sweep may remove a write in progress as a leftover (``ObjectStore.unfinished``): then nothing was written."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

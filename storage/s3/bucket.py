@@ -1,7 +1,7 @@
-"""A bucket as its requests: each sent once, and everything that one of them can come to.
+"""The requests of a bucket, and every possible outcome of each.
 
-The steps built of such requests (conditional puts, purges, leases) are the same for every server and are in
-files of their own; ``storage.s3.client`` alone speaks to one. ``name`` is an object's full name in the bucket.
+Operations that consist of several requests (conditional puts, purges, leases) are the same for every server and are in
+other modules; only ``storage.s3.client`` talks to a server. ``name`` is an object's full name in the bucket.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ class PutOutcome(Enum):
 
     LANDED = "landed"
     REFUSED = "refused"
-    """The condition did not hold (412), or so the server says: it may have met this put's own success."""
+    """The server says that the condition did not hold (412); the reason may be this put's own success."""
     MISSING = "missing"
-    """Nothing is there to be replaced (404)."""
+    """There is no object to replace (404)."""
     NOT_DONE = "not done"
-    """Nothing was changed, try again: 409, a spoiled upload, a connection that never came about."""
+    """Nothing was changed, try again: 409, a damaged upload, or a failed connection."""
     DOUBTFUL = "doubtful"
-    """The answer was lost, or was one that a server also gives after it has done the work."""
+    """The answer was lost, or is one that a server may also give after it did the work."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,17 +36,17 @@ class PutReply:
 
     outcome: PutOutcome
     tag: VersionTag | None = None
-    """Of the object put; only where it landed."""
+    """Of the new object; None unless it landed."""
     cause: str = ""
     """The server's code, or the name of the client's error."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mark:
-    """What a writer leaves beside the payload, in the object's metadata."""
+    """What a writer stores in the object's metadata."""
 
     nonce: str
-    """Drawn for this put alone, so that its writer recognises its own success."""
+    """Drawn for this put only, so that its writer recognises its own success."""
     sha256: str
     """Of the payload; every read checks it."""
     replaced: VersionTag | None
@@ -55,21 +55,21 @@ class Mark:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """What a look at an object shows without its payload."""
+    """What the server reports about an object without its payload."""
 
     tag: VersionTag
     mark: Mark | None
-    """None on an object that another program wrote."""
+    """None: another program wrote the object."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Read:
-    """One object, whole and proved."""
+    """One object, read completely and checked."""
 
     payload: bytes
     tag: VersionTag
     age_seconds: float | None
-    """Since its last change, both times by the server's clock; None where the server does not tell them."""
+    """Since its last change, both times by the server's clock; None when the server does not report them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +91,7 @@ class Version:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upload:
-    """A multipart upload that was begun and not ended."""
+    """A multipart upload that was not completed."""
 
     name: str
     upload: str
@@ -99,7 +99,7 @@ class Upload:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """One version that a batch deletion, successful as a whole, did not delete."""
+    """One version that an otherwise successful batch deletion did not delete."""
 
     version: Version
     code: str
@@ -107,16 +107,16 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreFacts:
-    """What is known of a bucket and its server; None where this account may not read it."""
+    """What is known about a bucket and its server; a field is None if this account may not read it."""
 
     location: str
     server: str
     """The server's name for itself, or empty."""
     versioning: Literal["off", "on", "suspended"] | None
     object_lock: bool | None
-    """Whether objects may be kept from deletion, which an erasure cannot bear."""
+    """Whether objects may be protected from deletion, which makes erasure impossible."""
     replication: bool | None
-    """Whether copies go to buckets out of our reach."""
+    """Whether objects are copied to buckets that this system cannot reach."""
     clock_difference_seconds: float | None
     """The server's clock minus ours; S3 refuses requests from about 900 s on."""
 
@@ -126,14 +126,14 @@ class Describes(Protocol):
     """A store that can report what matters for erasure."""
 
     def describe(self, now: datetime) -> StoreFacts:
-        """Return what is known of it; ``now`` is this machine's time, with its zone."""
+        """Return what is known about it; ``now`` is this machine's time, with its zone."""
         ...
 
 
 class Bucket(Protocol):
     """Requests to one bucket.
 
-    All raise the kind that says what the caller can do: ``Invalid`` (no such bucket, wrong credentials),
+    All raise the kind of error that fits the caller's next step: ``Invalid`` (no such bucket, wrong credentials),
     ``Unavailable`` (no access, out of reach, clocks apart), ``StoreFull``. Only ``put`` is never repeated on its own.
     """
 
@@ -146,11 +146,11 @@ class Bucket(Protocol):
         ...
 
     def read(self, name: str) -> Read | None:
-        """Return the object. Raises ``Corrupt`` when its bytes are not those its mark names, however often read."""
+        """Return the object. Raises ``Corrupt`` when its bytes never match its mark, even after several reads."""
         ...
 
     def objects(self, prefix: str) -> Iterator[Listed]:
-        """Yield all objects whose name starts with ``prefix``, in no promised order."""
+        """Yield all objects whose name starts with ``prefix``, in no particular order."""
         ...
 
     def versions(self, name: str) -> Iterator[Version]:
@@ -162,7 +162,7 @@ class Bucket(Protocol):
         ...
 
     def retention(self, version: Version) -> str | None:
-        """Return what keeps a version from deletion, in words, None when nothing is known to."""
+        """Return in words what protects a version from deletion; None when nothing is known."""
         ...
 
     def uploads(self, prefix: str) -> Iterator[Upload]:
@@ -170,12 +170,12 @@ class Bucket(Protocol):
         ...
 
     def abort(self, upload: Upload) -> None:
-        """End a multipart upload; a missing one is not an error."""
+        """Abort a multipart upload; a missing one is not an error."""
         ...
 
 
 def in_doubt(key: str, cause: str, error: SisaError | None = None) -> OutcomeUnknown:
-    """Return the error for a put of which nobody can say whether it landed."""
+    """Return the error for a put that may or may not have landed."""
     return OutcomeUnknown(
         "the store did not say whether the write landed",
         "Read the object again before anything else.",

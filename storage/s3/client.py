@@ -1,10 +1,10 @@
-"""Objects in an S3 bucket: conditional puts that know their own success, proved reads, purges of every version.
+"""Objects in an S3 bucket: conditional puts that recognise their own success, checked reads, purges of every version.
 
-The one door to boto3. Clients are made in each process at its first request and never cross a fork or a pickle.
-Credentials come from boto3's own chain (environment, profile, role), never from our settings, which may name a profile:
-it is looked up in the credentials file of each machine, and only its name crosses between processes.
+The only module that uses boto3. Each process makes its clients at its first request; they never cross a fork or a
+pickle. Credentials come from boto3's own chain (environment, profile, role), never from our settings. The settings may
+name a profile: each machine looks it up in its own credentials file, and only its name is sent to other processes.
 
-Never by boto3's transfer manager: with its CRT client it ignores the endpoint and sends to the public address of the
+boto3's transfer manager is not used: with its CRT client it ignores the endpoint and sends to the public address of the
 region (boto3 issue 4839).
 """
 
@@ -60,7 +60,7 @@ _NO_ANSWER = (
     botocore_errors.FlexibleChecksumError,
     ResponseParserError,
 )
-"""It may have been sent, and its answer did not come whole."""
+"""The request may have been sent; no complete answer arrived."""
 
 _NOBODY = (
     botocore_errors.NoCredentialsError,
@@ -87,18 +87,18 @@ class S3Store(BucketStore):
     lease_seconds: float = 15.0
     """How long the right to write lasts without renewal."""
     multipart_above_bytes: int | None = None
-    """Larger payloads are uploaded in parts of 64 MiB. None: 64 MiB on AWS, and 5 GiB, which is all that one put can
-    carry, on other servers: some of them (SeaweedFS 4.48) let several writers complete the same object in a race."""
+    """Larger payloads are uploaded in parts of 64 MiB. None: 64 MiB on AWS; on other servers 5 GiB, the most that one
+    put can carry, because some of them (SeaweedFS 4.48) let several racing writers complete the same object."""
     connect_timeout_seconds: float = 3.0
-    """To reach the server."""
+    """Time limit for reaching the server."""
     read_timeout_seconds: float = 20.0
-    """Without a byte from the server; a contended conditional put may take a few seconds."""
+    """Time limit without a byte from the server; a contended conditional put may take a few seconds."""
     checksums: Literal["when_supported", "when_required"] | None = None
     """``when_required`` for servers that refuse checksums; None: boto3's own setting, else ``when_supported``."""
     monotonic: Callable[[], float] = time.monotonic
     """Seconds that only ever grow."""
     profile: str | None = None
-    """Name of the profile whose credentials are used instead of the environment's; None: what boto3 finds."""
+    """Name of the profile whose credentials are used instead of the environment's; None: those that boto3 finds."""
 
     def __post_init__(self) -> None:
         check_bucket_and_prefix(self.bucket, self.prefix)
@@ -143,7 +143,7 @@ class S3Store(BucketStore):
         )
 
     def describe(self, now: datetime) -> StoreFacts:
-        """Return what is known of bucket and server; ``now`` is this machine's time, with its zone."""
+        """Return what is known about bucket and server; ``now`` is this machine's time, with its zone."""
         return self.requests.facts(now)
 
 
@@ -157,8 +157,8 @@ _GUARD = threading.Lock()
 def _clients(store: S3Store) -> _Clients:
     """Return this process's two clients for the store's server.
 
-    The first repeats requests that may be repeated; the second sends each once: a conditional put that the client
-    repeats by itself meets its own success and reports a failure.
+    The first repeats failed requests; the second sends each request once, for conditional puts: if a client repeats
+    them by itself, the repetition meets the put's own success and is reported as a failure.
     """
     place = _place(store)
     with _GUARD:
@@ -174,7 +174,7 @@ def _place(store: S3Store) -> tuple[object, ...]:
 
 
 def _forget_clients(store: S3Store) -> None:
-    """Let the next request read the credentials where they are kept: a process may live longer than they do."""
+    """Make the next request read the credentials again: they may expire while the process runs."""
     with _GUARD:
         _CLIENTS.pop(_place(store), None)
 
@@ -198,16 +198,16 @@ def _client(store: S3Store, session: boto3.session.Session, *, attempts: int) ->
 
 
 def _settle_dates(response_dict: dict[str, Any], **_: Any) -> None:
-    """Leave one readable date in an answer's header, or none: boto3 raises at anything else."""
+    """Reduce an answer's date headers to at most one valid date: boto3 raises for anything else."""
     headers = response_dict["headers"]
     if (changed := headers.pop("last-modified", None)) is not None and (date := date_of(changed)) is not None:
         headers["last-modified"] = format_datetime(date.astimezone(UTC), usegmt=True)
 
 
 def _add_md5(params: dict[str, Any], context: dict[str, Any], **_: Any) -> None:
-    """Prove a batch deletion by ``Content-MD5``: servers from before S3's other checksums ask for it.
+    """Add ``Content-MD5`` to a batch deletion: servers that are older than S3's other checksums require it.
 
-    Where no checksums are to be sent that need not be, it goes alone.
+    With ``checksums="when_required"`` it is the only checksum that is sent.
     """
     digest = hashlib.md5(params["body"], usedforsecurity=False).digest()
     params["headers"]["Content-MD5"] = base64.b64encode(digest).decode()
@@ -220,7 +220,7 @@ def _checksums(wanted: str) -> dict[str, Any]:
 
 
 def _forget_in_child() -> None:
-    """Let a forked child make clients of its own: two processes on one connection would mix their answers."""
+    """Make a forked child create its own clients: two processes on one connection would mix up their answers."""
     _CLIENTS.clear()
     _GUARD.release()
 
@@ -236,7 +236,7 @@ class _Redirected(botocore_errors.ClientError):
 
 
 def _refuse_redirect(response: tuple[Any, Any] | None, operation: Any, **_: Any) -> None:
-    """Raise ``_Redirected`` where boto3 would ask the server for the region, be redirected, and so on for ever."""
+    """Raise ``_Redirected`` in place of an endless loop: boto3 would ask for the region and be redirected again."""
     if response is None or response[0].status_code not in {301, 302, 307}:
         return
     if "x-amz-bucket-region" not in response[0].headers and "Region" not in response[1].get("Error", {}):
@@ -250,7 +250,7 @@ class _Asking:
     store: S3Store
 
     def ask(self, operation: str, *, once: bool = False, **wanted: Any) -> S3Answer | Failure:
-        """Ask through the client that repeats, or the one that does not."""
+        """Send the request through the client that repeats failed requests, or through the other one."""
         begun = False
         try:
             again, single = _clients(self.store)
@@ -258,7 +258,9 @@ class _Asking:
             begun = True
             if "Body" not in answer:
                 return answer
-            with closing(answer["Body"]) as body:  # entered itself, it gives the bare stream, unchecked
+            with closing(
+                answer["Body"]
+            ) as body:  # the body's own context manager gives the raw stream, without the checksum
                 return {**answer, "Payload": body.read()}
         except _ERRORS as error:
             failure = _failure(error, self.store)

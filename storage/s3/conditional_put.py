@@ -1,10 +1,10 @@
-"""Conditional puts that know their own success.
+"""Conditional puts that recognise their own success.
 
-A put whose answer is lost meets its own success when it is repeated: the server says that the condition does not
-hold, and the writer would believe that it lost. So every put carries a nonce in the object's metadata; after any
-answer but a plain success the object is looked at, and only then is anything decided or tried again, always under the
-same name and nonce. Between one's own success and the look another writer may have replaced the object; the tag that
-each replacement names as its predecessor tells that case from having lost.
+If the answer to a put is lost and the put is repeated, the repetition meets the first attempt's success: the server
+says that the condition does not hold, and the writer would believe that it lost. So every put has a nonce in the
+object's metadata. After any answer but a plain success the writer reads the object's metadata, and only then decides or
+tries again, always with the same name and nonce. Another writer may have replaced the object between the success and
+that read; each replacement names the tag that it replaced, which distinguishes this case from a lost race.
 
 Source: RFC 9110 section 13 (conditional requests); S3's ConditionalRequestConflict.
 """
@@ -32,7 +32,7 @@ _ATTEMPTS = 6
 
 
 class Verdict(Enum):
-    """What a look at the object says about a put."""
+    """What the object's metadata say about a put."""
 
     MINE = "mine"
     AGAIN = "again"
@@ -42,9 +42,9 @@ class Verdict(Enum):
 
 
 def judge(*, seen: Seen | None, mark: Mark, doubt: bool) -> Verdict:
-    """Return what became of the put of ``mark``, the object being as ``seen`` after an attempt without success.
+    """Return the outcome of the put of ``mark``, given the object as ``seen`` after an unsuccessful attempt.
 
-    ``doubt`` says that some attempt so far may have landed.
+    ``doubt``: an attempt so far may have landed.
     """
     if seen is None:
         return Verdict.AGAIN if mark.replaced is None else Verdict.GONE
@@ -52,7 +52,7 @@ def judge(*, seen: Seen | None, mark: Mark, doubt: bool) -> Verdict:
         return Verdict.MINE
     if seen.tag == mark.replaced:
         return Verdict.AGAIN
-    # The content is another writer's. It took the place that this put aimed at, unless it names another predecessor:
+    # The content is another writer's. This put lost the race to it, unless that content names another predecessor:
     # then this put may have landed first and been replaced.
     aimed_alike = seen.mark is not None and seen.mark.replaced == mark.replaced
     return Verdict.LOST if aimed_alike or not doubt else Verdict.UNKNOWN
@@ -60,7 +60,7 @@ def judge(*, seen: Seen | None, mark: Mark, doubt: bool) -> Verdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConditionalPut:
-    """One put with its condition, carried through to a known end."""
+    """One put with its condition, repeated until its outcome is known."""
 
     bucket: Bucket
     name: str
@@ -79,7 +79,7 @@ class ConditionalPut:
 
         Raises:
             ObjectExists, ObjectChanged, ObjectMissing: the condition does not hold; nothing of ours is there.
-            OutcomeUnknown: an answer was lost and the truth could not be learned.
+            OutcomeUnknown: an answer was lost and the outcome could not be found out.
             Unavailable: nothing was written, 6 times in a row, or the server refuses although the condition holds.
             Invalid: the server keeps objects in folders, and the key is one.
         """
@@ -110,7 +110,7 @@ class ConditionalPut:
 
     @contextmanager
     def _certain(self, *, doubt: bool) -> Iterator[None]:
-        """Let no other error hide that an earlier attempt may have landed."""
+        """Turn other errors into ``OutcomeUnknown`` if an earlier attempt may have landed."""
         try:
             yield
         except SisaError as error:
@@ -119,12 +119,12 @@ class ConditionalPut:
             raise
 
     def _refuse_folder(self) -> None:
-        """Raise when the name is refused although nothing has it, because it is a prefix of other names."""
+        """Raise when the name is refused although no object has it, because other names begin with it."""
         if next(self.bucket.objects(f"{self.name}/"), None) is not None:
             raise Invalid("the key is a folder of other objects' keys", "Choose another key.", key=self.key)
 
     def _without_reason(self) -> Unavailable:
-        """Return the error for a server that says that a condition does not hold, when by its other answers it does."""
+        """Return the error for a server that denies a condition which, by its other answers, does hold."""
         done = "create an object that is not there (If-None-Match)"
         if self.expected is not None:
             done = "replace an object under the tag that it gives it (If-Match)"

@@ -1,6 +1,6 @@
-"""What a server's codes and a client's errors mean: the outcome of a put, and the kind that a caller can act on.
+"""Translates a server's codes and a client's errors into the outcome of a put, and into errors of this system.
 
-The server's own text is never passed on: it may quote the request, and with it what must not be seen.
+The server's own text is never passed on: it may quote the request, and with it secrets.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _WRONG_CREDENTIALS = frozenset(
 )
 _RUN_OUT = frozenset({"ExpiredToken", "TokenRefreshRequired", "ExpiredTokenException", "RequestExpired"})
 REFUSED_CREDENTIALS = _WRONG_CREDENTIALS | _RUN_OUT
-"""Nothing was done, and these credentials will not be accepted again; others may stand in their place by now."""
+"""Nothing was done, and these credentials will not be accepted again; they may have been replaced by now."""
 
 _FULL = frozenset(
     {
@@ -65,20 +65,20 @@ _DENIED = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Complaint:
-    """One answer that is not a success."""
+    """An answer that is not a success."""
 
     code: str
-    """The server's code, such as ``SlowDown``; the bare status where the answer has no body."""
+    """The server's code, such as ``SlowDown``; the HTTP status if the answer has no body."""
     status: int
     """The HTTP status."""
     request: str = ""
-    """What was asked for, by S3's name."""
+    """S3's name of the request."""
     names_checksums: bool = False
     """Whether the server's text is about checksums."""
 
 
 def outcome_of(complaint: Complaint) -> PutOutcome | None:
-    """Return what a conditional put with this answer came to; None when the answer is a plain refusal to serve.
+    """Return the outcome of a conditional put with this answer; None when the server plainly refuses to serve it.
 
     >>> outcome_of(Complaint(code="PreconditionFailed", status=412))
     <PutOutcome.REFUSED: 'refused'>
@@ -98,7 +98,7 @@ def outcome_of(complaint: Complaint) -> PutOutcome | None:
 
 
 def refusal(complaint: Complaint, *, store: str, server: str) -> SisaError:
-    """Return the error for an answer that no repetition will better, or that none has bettered.
+    """Return the error for an answer that repetitions cannot change, or did not change.
 
     ``server`` is the endpoint as the user knows it.
     """
@@ -141,7 +141,7 @@ def refusal(complaint: Complaint, *, store: str, server: str) -> SisaError:
 
 
 def unreachable(cause: str, *, store: str, server: str) -> Unavailable:
-    """Return the error for a server that gave no answer."""
+    """Return the error for a server that did not answer."""
     return Unavailable(
         "the store's server cannot be reached",
         "Check 'endpoint', the network, and whether the server runs.",

@@ -1,9 +1,9 @@
-"""Files that others keep in a bucket: found and read, never written.
+"""Other people's files in a bucket: found and read, never written.
 
-Not a store: names may be of any kind, nothing proves a content but the server's own word. A file is read as it was
-when it was found (``If-Match`` on every request), so that what is read is one content and not a mixture of two.
-A file that is read in one go is proved by the server's checksum, where it keeps one. A piece of a file is not: over
-plain HTTP nothing proves it on its way, over HTTPS the connection does.
+This is not a store: names may have any form, and only the server vouches for the content. Every request for a file has
+``If-Match`` with the tag of the file as it was found, so that the bytes are of one content and not a mixture of two.
+A file that is read in one request is checked by the server's checksum, if it keeps one. A piece of a file is not: over
+plain HTTP nothing protects the transfer, over HTTPS the connection does.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class BucketFile:
     """Its full name, without the bucket."""
     payload_bytes: int
     tag: str
-    """The server's entity tag: another content has another one."""
+    """The server's entity tag; a different content has a different tag."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,14 +51,14 @@ class BucketFiles:
         """Return the file of exactly this name.
 
         Raises ``Invalid`` when there is no such bucket or the credentials are not accepted, ``Unavailable`` when the
-        account may not list it or the server gives no answer; so do all that ask.
+        account may not list it or the server does not answer. All methods that send requests raise these errors.
         """
-        # Not by HEAD: its refusals have no body, so that a missing bucket and a missing file look alike.
+        # HEAD is not used: its errors have no body, so that a missing bucket and a missing file look alike.
         answer = self._answered(self._ask("list_objects_v2", Prefix=name, MaxKeys=1))
         return next((each for each in _listed(answer) if each.name == name), None)
 
     def under(self, prefix: str) -> Iterator[BucketFile]:
-        """Yield the files whose name starts with ``prefix``, in no promised order."""
+        """Yield the files whose name starts with ``prefix``, in no particular order."""
         for answer in pages(lambda **wanted: self._answered(self._ask("list_objects_v2", **wanted)), Prefix=prefix):
             yield from _listed(answer)
 
@@ -80,7 +80,7 @@ class BucketFiles:
                 raise self._changed(file)
             elif not answer.in_body:
                 raise self._as_data_error(answer)
-            pause(attempt)  # the body broke off, or its checksum did not hold
+            pause(attempt)  # the body was incomplete, or its checksum was wrong
         raise Unavailable(
             "the file's bytes do not arrive whole", "Try again later.", file=self._address(file), server=self.server
         )
@@ -108,7 +108,7 @@ class BucketFiles:
         )
 
     def _as_data_error(self, failure: Failure) -> SisaError:
-        """Return the error in words for a reader: the store's own speak of what a writer needs."""
+        """Return the error in words for a reader: the store's own errors name what a writer needs."""
         context = {"bucket": self.bucket, "server": self.server, "code": failure.code}
         error: SisaError
         if failure.code in _NO_BUCKET:
@@ -140,9 +140,9 @@ class BucketFiles:
 def bucket_files(bucket: str, endpoint: str | None, profile: str | None = None) -> BucketFiles:
     """Return the files of ``bucket``; ``endpoint`` is a compatible server's address, None: AWS, or boto3's own.
 
-    ``profile`` names credentials in the file of the machine where they are read, None: what boto3 finds there.
+    ``profile`` names credentials in the credentials file of the machine that reads, None: those that boto3 finds there.
 
-    Touches nothing yet. Raises ``Invalid`` when no bucket or no server can have such a name.
+    Sends no request yet. Raises ``Invalid`` when the name of the bucket or the server is invalid.
     """
     from storage.s3.client import S3Store  # noqa: PLC0415  boto3 takes a third of a second, and most data do without
 
@@ -151,7 +151,7 @@ def bucket_files(bucket: str, endpoint: str | None, profile: str | None = None) 
 
 
 def bucket_and_name(location: str) -> tuple[str, str]:
-    """Return bucket and name of ``s3://bucket/name``, the name as it stands there. Raises ``Invalid`` for others."""
+    """Return bucket and name of ``s3://bucket/name``, the name unchanged. Raises ``Invalid`` for any other form."""
     bucket, _, name = location[len(SCHEME) :].partition("/")
     if not location.lower().startswith(SCHEME) or not bucket:
         raise Invalid("data on S3 are named by bucket and name", _FORMS, data=location)

@@ -1,12 +1,12 @@
-"""Leases: the right to write, kept by renewal, for stores that cannot tell that a process died.
+"""Leases: the right to write, kept by renewal, for stores that cannot detect that a process died.
 
-A lease is an object that its holder replaces, by compare-and-swap, every third of ``lease_seconds``. It is taken over
-when it was not renewed for that long: by the store's own clock, or by this process's own watch over an unchanged
-lease. No two machines' clocks are compared.
+A lease is an object that its holder replaces by compare-and-swap every third of ``lease_seconds``. Another process may
+take it over if it was not renewed for ``lease_seconds``, measured by the store's own clock, or by how long this process
+has seen it unchanged. The clocks of two machines are never compared.
 
-A lease serves liveness, never safety: a holder that was paused longer than ``lease_seconds`` has lost it and does not
-know. What keeps its writes out is the fencing token, which the store checks with every commit. A holder that died
-keeps others out for up to ``lease_seconds``.
+A lease is for liveness, not for safety: a holder that was paused longer than ``lease_seconds`` has lost the lease
+without knowing. The fencing token, which is checked at every commit, keeps its writes out. A holder that died keeps
+others out for up to ``lease_seconds``.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ _TIDIED_AFTER = 256
 """Renewals after which older versions are removed: about every twenty minutes with a lease of fifteen seconds."""
 
 _MARGIN_SECONDS = 2.0
-"""The store tells its times in whole seconds."""
+"""The store reports times in whole seconds."""
 
 _NAMES = frozenset({"holder", "nonce", "renewals", "lease_milliseconds", "free"})
 
 _WATCHED: dict[str, tuple[VersionTag, float]] = {}  # no lock: a lost update costs another look at the lease
-"""When this process first saw the lease it last saw, by place."""
+"""By place: the tag of the lease that this process last saw, and when it first saw that tag."""
 
 
 class LeasePort(Protocol):
-    """The one object that a lease needs of a store."""
+    """The operations of a store on the one object of a lease."""
 
     @property
     def place(self) -> ObjectKey:
@@ -62,14 +62,14 @@ class LeasePort(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseRecord:
-    """What stands in a lease."""
+    """The content of a lease."""
 
     holder: str
     nonce: str
-    """Of the one who holds it: two commands of one text are two holders."""
+    """Of the holder: distinguishes two commands with the same text."""
     lease_seconds: float
     renewals: int = 0
-    """Makes every renewal another content, and so another tag."""
+    """Gives every renewal a different content, and so a different tag."""
     free: bool = False
 
     def to_bytes(self) -> bytes:
@@ -114,7 +114,7 @@ class _Lease:
     tag: VersionTag
 
     def renew(self) -> bool:
-        """Renew once; return whether the lease may still be ours: a store out of reach does not end it."""
+        """Renew once; return whether the lease may still be ours. A store that is unreachable does not end it."""
         record = replace(self.record, renewals=self.record.renewals + 1)
         try:
             self.tag = self.port.write(record.to_bytes(), self.tag)
@@ -124,39 +124,40 @@ class _Lease:
             return self._find()
         self.record = record
         if record.renewals % _TIDIED_AFTER == 0:
-            with suppress(SisaError):  # they do no harm but that they are paid for
+            with suppress(SisaError):  # older versions do no harm, but they cost money
                 self.port.tidy()
         return True
 
     def release(self) -> None:
-        """Free the lease if it is still ours; where that fails, it ends by not being renewed."""
+        """Free the lease if it is still ours; if that fails, it expires because it is not renewed."""
         record = replace(self.record, renewals=self.record.renewals + 1, free=True)
         with suppress(SisaError):
             self.port.write(record.to_bytes(), self.tag)
             self.port.tidy()
 
     def _find(self) -> bool:
-        """Learn whether a renewal that ended in doubt landed."""
+        """Find out whether a renewal of unknown outcome landed."""
         try:
             found = self.port.read()
             if found is None:
                 return False
             record = lease_from_bytes(found.payload, self.port.place)
-        except (Invalid, Unavailable):  # credentials that are no longer accepted may be renewed in time
+        except (Invalid, Unavailable):  # expired credentials may be renewed in time
             return True
         except SisaError:
             return False
         if record.nonce != self.record.nonce:
-            return False  # and the tag stays as it was: by the new one the other's lease would be freed at the end
+            # The tag stays as it was: with the new one, the end of the block would free the other holder's lease.
+            return False
         self.tag, self.record = found.tag, record
         return True
 
 
 @contextmanager
 def leased(port: LeasePort, record: LeaseRecord, *, watch: str, monotonic: Callable[[], float]) -> Iterator[None]:
-    """Hold the lease within the block, renewed by a thread of its own.
+    """Hold the lease within the block; a thread of its own renews it.
 
-    ``watch`` names the lease among all that this process knows. Raises ``WriterBusy`` when another holds it.
+    ``watch`` names the lease among all leases that this process knows. Raises ``WriterBusy`` when another holds it.
     """
     process = os.getpid()
     lease = _take(port, record, watch, monotonic)
@@ -171,7 +172,7 @@ def leased(port: LeasePort, record: LeaseRecord, *, watch: str, monotonic: Calla
     try:
         yield
     finally:
-        if os.getpid() == process:  # a forked child holds nothing that it could free
+        if os.getpid() == process:  # a forked child does not hold the lease
             ended.set()
             renewer.join()
             lease.release()
@@ -186,12 +187,12 @@ def _take(port: LeasePort, record: LeaseRecord, watch: str, monotonic: Callable[
         try:
             return _Lease(port=port, record=record, tag=port.write(record.to_bytes(), seen.tag if seen else None))
         except (Conflict, ObjectMissing):
-            continue  # another was first: the next look shows who
+            continue  # another process was first: the next attempt reads its name
     raise Unavailable("others keep taking the right to write and freeing it", "Try again.", right=port.place)
 
 
 def _ended(seen: Read, held: LeaseRecord, watch: str, now: float) -> bool:
-    """Whether the lease was not renewed for its whole time."""
+    """Return whether the lease has expired: it was not renewed for ``lease_seconds``."""
     if seen.age_seconds is not None and seen.age_seconds >= held.lease_seconds + _MARGIN_SECONDS:
         return True
     tag, since = _WATCHED.get(watch, (None, now))

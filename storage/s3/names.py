@@ -1,7 +1,7 @@
-"""Names in a bucket: the store's address, and the way between keys and full names.
+"""Names in a bucket: the store's address, and the translation between keys and full names.
 
 <prefix>/<key>             an object
-<prefix>/.leases/<name>    a lease: outside the grammar of keys, so never mixed up with an object
+<prefix>/.leases/<name>    a lease: outside the grammar of keys, so never confused with an object
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _PREFIX_BYTES = 300
 
 @dataclass(frozen=True, slots=True)
 class S3Names:
-    """All names under one prefix of a bucket; ``prefix`` is without slashes at its ends, and may be empty."""
+    """All names under one prefix of a bucket; ``prefix`` has no slashes at its ends, and may be empty."""
 
     prefix: str
 
@@ -35,12 +35,12 @@ class S3Names:
         return f"{self.start}{_LEASES}/{key_segment(right)}"
 
     def key(self, name: str) -> ObjectKey | None:
-        """Return the key whose full name is ``name``; None when no key of ours has it."""
+        """Return the key whose full name is ``name``; None when it is not the name of a key."""
         text = name.removeprefix(self.start)
         return ObjectKey(text) if name.startswith(self.start) and is_object_key(text) else None
 
     def foreign(self, name: str) -> str | None:
-        """Return ``name`` below the prefix when no writer of ours can have made it; None when it is ours."""
+        """Return ``name`` without the prefix if this system cannot have written it; None if it can."""
         text = name.removeprefix(self.start)
         folder, _, right = text.partition("/")
         ours = is_object_key(text) or (folder == _LEASES and "/" not in right and is_object_key(right))
@@ -48,12 +48,12 @@ class S3Names:
 
     @property
     def start(self) -> str:
-        """What every full name starts with."""
+        """The start of every full name."""
         return f"{self.prefix}/" if self.prefix else ""
 
 
 def may_start_a_key(text: str) -> bool:
-    """Return whether some key starts with ``text``: servers differ on what they make of other prefixes."""
+    """Return whether a key can start with ``text``: servers treat other prefixes differently."""
     folder, slash, rest = text.rpartition("/")
     return (not slash or is_object_key(folder)) and (not rest or is_object_key(rest))
 
@@ -67,7 +67,7 @@ def bucket_and_prefix(location: str) -> tuple[str, str]:
 
 
 def check_bucket_and_prefix(bucket: str, prefix: str) -> None:
-    """Raise ``Invalid`` unless the bucket has a bucket's name and the prefix is plain everywhere."""
+    """Raise ``Invalid`` unless bucket and prefix are names that every server accepts."""
     if not _BUCKET.fullmatch(bucket):
         allowed = "3 to 63 lower-case letters, digits, '.' and '-'"
         raise Invalid(f"a bucket's name has {allowed}", _FORMS, bucket=repr(bucket))
@@ -81,7 +81,7 @@ def check_bucket_and_prefix(bucket: str, prefix: str) -> None:
 
 
 def check_endpoint(endpoint: str) -> None:
-    """Raise ``Invalid`` unless ``endpoint`` is the address of a server and nothing more; never shows a password."""
+    """Raise ``Invalid`` unless ``endpoint`` is just the address of a server; the error never shows a password."""
     parts = urlsplit(endpoint)
     plain = parts.scheme in {"http", "https"} and parts.hostname and parts.path in {"", "/"}
     if parts.username is not None or parts.password is not None or "@" in endpoint:

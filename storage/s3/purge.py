@@ -1,7 +1,7 @@
 """Purges: every version and every delete marker of a name, until a whole pass finds none.
 
-Deleting by name alone only adds a marker in a versioned bucket; a retried put or delete leaves versions of its own;
-and a batch deletion that succeeds may still name versions that it left. So a purge looks again until nothing is left.
+In a versioned bucket, deleting by name only adds a marker; a retried put or delete leaves versions of its own; and a
+successful batch deletion may still report versions that it did not delete. So a purge repeats until nothing is left.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ _PASSES = 20
 _BATCH = 1_000
 
 _PASSING = frozenset({"InternalError", "ServiceUnavailable", "SlowDown", "OperationAborted", "RequestTimeout"})
-"""Codes that a later pass may not meet."""
+"""Codes of temporary failures, which a later pass may not meet."""
 
 
 def purge(bucket: Bucket, name: str, pause: Callable[[int], None]) -> None:
-    """Remove ``name`` with all its versions and markers; a name that is not there is no error.
+    """Remove ``name`` with all its versions and markers; a missing name is not an error.
 
-    Raises ``Unavailable`` when the server keeps a version, with what keeps it, or when they never end.
+    Raises ``Unavailable`` when the server keeps a version, with the reason, or when new versions keep appearing.
     """
     for attempt in range(_PASSES):
         found = tuple(bucket.versions(name))
@@ -42,7 +42,7 @@ def remove_older(bucket: Bucket, name: str) -> None:
 
 
 def _remove(bucket: Bucket, found: tuple[Version, ...]) -> bool:
-    """Delete the versions, the latest last, so that no older content comes to light; return whether some were left."""
+    """Delete the versions, the latest last, so that no older content reappears; return whether any is left."""
     ordered = sorted(found, key=lambda version: version.latest)
     groups = (tuple(version for version in ordered if version.latest is latest) for latest in (False, True))
     refused = [refusal for group in groups for batch in _batches(group) for refusal in bucket.remove(batch)]

@@ -1,6 +1,6 @@
-"""The requests of a bucket in S3's own terms, over anything that can ask S3 a question.
+"""The requests of a bucket in S3's own terms, over any client that can send them.
 
-A question that fails is answered by a ``Failure``, a value: whether it is an error is for the one who asked to say.
+A failed request returns a ``Failure`` value: the caller decides whether it is an error.
 """
 
 from __future__ import annotations
@@ -43,25 +43,25 @@ _ATTEMPTS = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """What came instead of an answer."""
+    """A failed request."""
 
     error: SisaError
-    """What to raise where nothing better can be done."""
+    """The error to raise if the caller cannot handle the failure."""
     outcome: PutOutcome | None
-    """What a put with this failure came to; None when repeating it cannot help."""
+    """The outcome of a put with this failure; None when repeating it cannot help."""
     code: str
-    """The server's code, else the name of the client's error."""
+    """The server's code, or the name of the client's error."""
     status: int = 0
     """The HTTP status; 0 without an answer."""
     in_body: bool = False
-    """Whether the answer began well, and its body broke off or was spoiled."""
+    """Whether the answer began as a success, but its body was incomplete or damaged."""
 
 
 class S3Caller(Protocol):
-    """The client that speaks to the server."""
+    """The client that talks to the server."""
 
     def ask(self, operation: str, *, once: bool = False, **wanted: Any) -> S3Answer | Failure:
-        """Ask, and where need be again unless ``once``; a body, read whole, is the answer's ``Payload``."""
+        """Send the request, repeatedly if needed unless ``once``; the complete body is the answer's ``Payload``."""
         ...
 
 
@@ -75,18 +75,18 @@ class S3Requests:
     single_put_bytes: int
 
     def put(self, name: str, payload: bytes, expected: VersionTag | None, mark: Mark) -> PutReply:
-        """Put the object once; a payload above the limit goes in parts, completed once."""
+        """Put the object once; a payload above the limit is uploaded in parts and completed once."""
         wanted: dict[str, Any] = {"Key": name, "Metadata": metadata_of(mark)}
         condition: dict[str, Any] = {**condition_of(expected)}
         if len(payload) <= self.single_put_bytes:
             return _reply(self._ask("put_object", once=True, Body=payload, **wanted, **condition))
         parts = self._upload(payload, wanted)
         if isinstance(parts, Failure):
-            return replace(_reply(parts), outcome=PutOutcome.NOT_DONE)  # without a completion nothing lands
+            return replace(_reply(parts), outcome=PutOutcome.NOT_DONE)  # without the completion nothing is stored
         return self._complete(parts, condition)
 
     def look(self, name: str) -> Seen | None:
-        """Return what is there now."""
+        """Return the object's present tag and mark."""
         for attempt in range(1, _ATTEMPTS + 1):
             answer = self._ask("head_object", Key=name)
             if isinstance(answer, Failure) and answer.status == 404:
@@ -94,11 +94,11 @@ class S3Requests:
             found = _answered(answer)
             if found.get("ETag"):
                 return Seen(tag=tag_of(found), mark=mark_of(found))
-            pause(attempt)  # a success that says nothing is an answer cut short
+            pause(attempt)  # a success without these fields is an incomplete answer
         raise self._speechless()
 
     def read(self, name: str) -> Read | None:
-        """Return the object, read again where its body broke off or is not the one put."""
+        """Return the object; it is read again if its body is incomplete or does not match its mark."""
         for attempt in range(1, _ATTEMPTS + 1):
             answer = self._ask("get_object", Key=name)
             if isinstance(answer, Failure):
@@ -130,11 +130,11 @@ class S3Requests:
             yield from versions_of(answer, name)
 
     def remove(self, versions: Sequence[Version]) -> list[Refusal]:
-        """Delete versions by their ids, which may be repeated."""
+        """Delete versions by their ids; this request may be repeated."""
         return refusals_of(_answered(self._ask("delete_objects", Delete=wanted_gone(versions))), versions)
 
     def retention(self, version: Version) -> str | None:
-        """Return what keeps a version."""
+        """Return what protects a version from deletion."""
         place: dict[str, Any] = {"Key": version.name, "VersionId": version.version}
         kept = self._ask("get_object_retention", **place)
         if not isinstance(kept, Failure) and (words := retention_of(kept)) is not None:
@@ -150,13 +150,13 @@ class S3Requests:
             yield from (upload for upload in uploads_of(answer) if upload.name.startswith(prefix))
 
     def abort(self, upload: Upload) -> None:
-        """End an upload, if it is still there."""
+        """Abort an upload, if it still exists."""
         answer = self._abort(upload)
         if isinstance(answer, Failure) and answer.code != "NoSuchUpload":
             raise answer.error
 
     def facts(self, now: datetime) -> StoreFacts:
-        """Return what is known of bucket and server."""
+        """Return what is known about bucket and server."""
         head = _answered(self._ask("head_bucket"))
         versioning, answered = self._ask("get_bucket_versioning"), server_time(head)
         return StoreFacts(
@@ -169,7 +169,7 @@ class S3Requests:
         )
 
     def _upload(self, payload: bytes, wanted: dict[str, Any]) -> _Parts | Failure:
-        """Upload the parts, each repeated where need be."""
+        """Upload the parts; each may be repeated."""
         begun = self._ask("create_multipart_upload", **wanted)
         if isinstance(begun, Failure):
             return begun
@@ -187,18 +187,18 @@ class S3Requests:
             "complete_multipart_upload", once=True, MultipartUpload={"Parts": parts.done}, **parts.place, **condition
         )
         if isinstance(answer, Failure):
-            self._abort(parts.upload)  # a completion still on its way then finds nothing to complete
+            self._abort(parts.upload)  # a completion that is still on its way then finds no upload
         return _reply(answer)
 
     def _abort(self, upload: Upload) -> S3Answer | Failure:
-        """Try to end an upload; where that fails it stays behind and is found as unfinished."""
+        """Try to abort an upload; if that fails, it stays behind and is found as unfinished."""
         return self._ask("abort_multipart_upload", Key=upload.name, UploadId=upload.upload)
 
     def _ask(self, operation: str, *, once: bool = False, **wanted: Any) -> S3Answer | Failure:
         return self.caller.ask(operation, once=once, Bucket=self.bucket, **wanted)
 
     def _speechless(self) -> Unavailable:
-        """Return the error for a server whose successes name no object: an answer cut short, or a website's."""
+        """Return the error for a server whose successes lack the object's data: incomplete answers, or a website."""
         return Unavailable(
             "the store's server does not say what it holds",
             "Try again later. If this persists, check 'endpoint': it may be the address of a website or console, not of"
@@ -213,7 +213,7 @@ class S3Requests:
         return pages(ask, **wanted)
 
     def _is_configured(self, operation: str) -> bool | None:
-        """Return whether the bucket has a configuration; None when that cannot be read."""
+        """Return whether the bucket has this configuration; None when it cannot be read."""
         answer = self._ask(operation)
         if isinstance(answer, Failure):
             return False if answer.code.endswith("NotFoundError") else None
@@ -233,14 +233,14 @@ class _Parts:
 
 
 def _answered(answer: S3Answer | Failure) -> S3Answer:
-    """Return the answer; raise the error of a failure."""
+    """Return the answer; raise the error if it is a failure."""
     if isinstance(answer, Failure):
         raise answer.error
     return answer
 
 
 def _reply(answer: S3Answer | Failure) -> PutReply:
-    """Return what a put's answer means; raise what no repetition helps."""
+    """Return the reply to a put; raise the error if repeating cannot help."""
     if not isinstance(answer, Failure):
         return landed(answer)
     if answer.outcome is None:
@@ -249,7 +249,7 @@ def _reply(answer: S3Answer | Failure) -> PutReply:
 
 
 def _proved(answer: S3Answer) -> Read | None:
-    """Return the object; None when its bytes are not those that its mark names."""
+    """Return the object; None when its bytes do not match its mark."""
     payload: bytes = answer["Payload"]
     mark = mark_of(answer)
     if mark is None or sha256(payload) != mark.sha256:

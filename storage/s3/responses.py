@@ -1,4 +1,4 @@
-"""S3's answers as boto3 gives them, turned into the words of ``storage.s3.bucket``; and conditions the other way."""
+"""Translates S3's answers, as boto3 returns them, into the types of ``storage.s3.bucket``, and conditions back."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _MARKERS = {
     "NextVersionIdMarker": "VersionIdMarker",
     "NextUploadIdMarker": "UploadIdMarker",
 }
-"""Where a listing went to, and what asks to go on from there."""
+"""For each field that says where a page of a listing ended: the parameter that continues from there."""
 
 
 def condition_of(expected: VersionTag | None) -> dict[str, str]:
@@ -35,12 +35,12 @@ def condition_of(expected: VersionTag | None) -> dict[str, str]:
 
 
 def tag_of(answer: S3Answer) -> VersionTag:
-    """Return the tag of the object that an answer is about."""
+    """Return the tag of the object in an answer."""
     return VersionTag(str(answer["ETag"]).removeprefix("W/").strip('"'))  # proxies that compress weaken tags
 
 
 def landed(answer: S3Answer) -> PutReply:
-    """Return what a put's success says; a success without an ETag counts as unknown."""
+    """Return the reply to a successful put; a success without an ETag counts as unknown."""
     if not answer.get("ETag"):
         return PutReply(outcome=PutOutcome.DOUBTFUL, cause="NoTag")
     return PutReply(outcome=PutOutcome.LANDED, tag=tag_of(answer))
@@ -53,7 +53,7 @@ def metadata_of(mark: Mark) -> dict[str, str]:
 
 
 def mark_of(answer: S3Answer) -> Mark | None:
-    """Return the mark of the object that an answer is about; None when it has none, or only a part of one."""
+    """Return the mark of the object in an answer; None when it is missing or incomplete."""
     metadata = answer.get("Metadata", {})
     if not (_HEX_32.fullmatch(metadata.get(_NONCE, "")) and _HEX_64.fullmatch(metadata.get(_SHA256, ""))):
         return None
@@ -72,12 +72,12 @@ def headers_of(answer: S3Answer) -> Mapping[str, str]:
 
 
 def server_time(answer: S3Answer) -> datetime | None:
-    """Return when the server answered, by its own clock; None when it does not say so readably."""
+    """Return when the server answered, by its own clock; None without a valid date."""
     return date_of(headers_of(answer).get("date", ""))
 
 
 def date_of(text: str) -> datetime | None:
-    """Return the date in a header, the first one where a server and its proxy have both sent theirs.
+    """Return the date in a header; the first one if a server and its proxy both sent theirs.
 
     >>> date_of("Sun, 29 Nov 2026 04:28:47 GMT, Sun, 29 Nov 2026 04:28:47 GMT").isoformat()
     '2026-11-29T04:28:47+00:00'
@@ -87,7 +87,7 @@ def date_of(text: str) -> datetime | None:
         moment = parsedate_to_datetime(found[0] if found else text)
     except (ValueError, TypeError, IndexError, OverflowError):  # all that the email parser raises
         return None
-    # HTTP's dates are in UTC, also those of servers that write the zone as -0000 or not at all.
+    # HTTP's dates are in UTC, even if a server writes the zone as -0000 or not at all.
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
@@ -138,7 +138,7 @@ def wanted_gone(versions: Sequence[Version]) -> dict[str, Any]:
 
 
 def refusals_of(answer: S3Answer, versions: Sequence[Version]) -> list[Refusal]:
-    """Return what a batch deletion, successful as a whole, did not delete."""
+    """Return the versions that an otherwise successful batch deletion did not delete."""
     by_id = {(each.name, each.version): each for each in versions}
     return [
         Refusal(

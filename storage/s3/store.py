@@ -1,4 +1,4 @@
-"""An object store on a bucket: what every operation is made of, whichever server answers."""
+"""An object store on a bucket: how each operation is built from requests, for every kind of server."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from storage.s3.purge import purge, remove_older
 _HOLDER_CHARACTERS = 400
 
 _REPLACED: dict[str, set[str]] = {}
-"""Names of the objects that this process has replaced, by store: few ever are, such as floors and keyrings."""
+"""Names of the objects that this process has replaced, by store: only a few are, such as floors and keyrings."""
 
 
 class BucketStore(ABC):
-    """An ``ObjectStore`` but for its place and its requests.
+    """An ``ObjectStore``; subclasses add its place and its requests.
 
     The right to write is a lease (``storage.s3.lease``): a command that was killed keeps others out for up to
     ``lease_seconds``. On a server that keeps objects in folders (SeaweedFS) a folder of keys cannot become a key;
@@ -44,35 +44,36 @@ class BucketStore(ABC):
     @property
     @abstractmethod
     def requests(self) -> Bucket:
-        """The bucket, reached from this process."""
+        """The bucket, through this process's clients."""
 
     @property
     @abstractmethod
     def address(self) -> str:
-        """Server, bucket and prefix: what tells two stores apart."""
+        """Server, bucket and prefix, which together identify the store."""
 
     def put_if_absent(self, key: ObjectKey, payload: bytes) -> VersionTag:
-        """Create the object: ``If-None-Match``, and a look where the answer leaves doubt."""
+        """Create the object: ``If-None-Match``, and a check of the object if the answer leaves doubt."""
         return self.put(self.full_names.name(key), key, payload, None)
 
     def put_if_match(self, key: ObjectKey, payload: bytes, expected: VersionTag) -> VersionTag:
-        """Replace the object: ``If-Match``, and a look where the answer leaves doubt.
+        """Replace the object: ``If-Match``, and a check of the object if the answer leaves doubt.
 
-        A versioned bucket keeps what was there as an older version, until the right to write is renewed often or freed.
+        A versioned bucket keeps the previous content as an older version, which is removed when the right to write is
+        freed, or after some renewals.
         """
         name = self.full_names.name(key)
         _REPLACED.setdefault(self.address, set()).add(name)
         return self.put(name, key, payload, expected)
 
     def get(self, key: ObjectKey) -> StoredObject:
-        """Read the object whole and check its digest. Raises ``Corrupt`` when no attempt gives the bytes put."""
+        """Read the object and check its digest. Raises ``Corrupt`` when no attempt returns the bytes that were put."""
         found = self.requests.read(self.full_names.name(key))
         if found is None:
             raise ObjectMissing("the store has no such object", key=key)
         return StoredObject(payload=found.payload, tag=found.tag)
 
     def get_durable(self, key: ObjectKey) -> StoredObject:
-        """Read the object: a server shows what it has stored."""
+        """Read the object: what a server returns is stored durably."""
         return self.get(key)
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
@@ -84,7 +85,7 @@ class BucketStore(ABC):
                 yield ObjectInfo(key=key, payload_bytes=listed.payload_bytes)
 
     def delete(self, key: ObjectKey) -> None:
-        """Remove every version and delete marker, until a pass finds none; names Object Lock where it hinders."""
+        """Remove every version and delete marker, until a pass finds none; an error names Object Lock as its cause."""
         purge(self.requests, self.full_names.name(key), pause)
 
     def delete_all(self, keys: Iterable[ObjectKey]) -> None:
@@ -93,12 +94,12 @@ class BucketStore(ABC):
             self.delete(key)
 
     def unfinished(self, prefix: str) -> Iterator[str]:
-        """Yield the multipart uploads that were begun and not ended."""
+        """Yield the multipart uploads that were not completed."""
         for upload in self._uploads(prefix):
             yield f"{upload.name.removeprefix(self.full_names.start)} (upload {upload.upload})"
 
     def remove_unfinished(self, prefix: str) -> int:
-        """End the multipart uploads, which frees their parts."""
+        """Abort the multipart uploads, which frees their parts."""
         uploads = tuple(self._uploads(prefix))
         for upload in uploads:
             self.requests.abort(upload)
@@ -112,7 +113,7 @@ class BucketStore(ABC):
 
     @contextmanager
     def exclusive(self, name: str, holder: str) -> Iterator[None]:
-        """Hold a lease at ``.leases/<name>``, renewed by a thread of its own."""
+        """Hold a lease at ``.leases/<name>``, which a thread of its own renews."""
         port = _LeaseObject(store=self, name=self.full_names.lease(name))
         record = LeaseRecord(
             holder=" ".join(holder.split())[:_HOLDER_CHARACTERS],
@@ -123,7 +124,7 @@ class BucketStore(ABC):
             yield
 
     def put(self, name: str, key: ObjectKey, payload: bytes, expected: VersionTag | None) -> VersionTag:
-        """Put the object with the full name ``name``, absent (None) or as ``expected``; errors call it ``key``."""
+        """Put the object ``name`` if it is absent (``expected`` is None) or has that tag; errors call it ``key``."""
         return ConditionalPut(
             bucket=self.requests,
             name=name,

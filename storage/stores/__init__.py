@@ -1,9 +1,9 @@
-"""Stores: where objects lie when they are not in a bucket.
+"""Stores: places for objects other than a bucket.
 
 local       objects in a folder
-file_errors what an error of the file system means to the caller
-durability  the synced file-system steps that ``local`` is made of
+file_errors translates errors of the file system for the caller
+durability  the synced file-system steps that ``local`` consists of
 lock        locks of the operating system on files
 memory      objects in this process, for tests and simulations
-probe       finds out at start whether a store keeps its promises
+probe       checks at start whether a store keeps its promises
 """

@@ -1,8 +1,8 @@
 """Durable steps on a local file system: files and names that survive a power cut.
 
-Order matters and is fixed by what file systems promise: content is synced before a name points to it, and a name
-holds only after its folder is synced. A failed sync is never repeated on the same descriptor: the kernel may have
-dropped the pages and report success the second time.
+The order follows from what file systems promise: content is synced before a name points to it, and a name is durable
+only after its folder is synced. A failed sync is never repeated on the same descriptor: the kernel may have dropped the
+pages and report success the second time.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 _TEMPORARY = re.compile(r"\.(?P<segment>[a-z0-9_-][a-z0-9._-]*)\.[0-9a-f]{16}\.tmp")
 
 _SETTLED: set[Path] = set()
-"""Folders whose own name this process knows to be durable; at most one entry for each folder of its stores."""
+"""Folders whose names this process knows to be durable; at most one entry for each folder of its stores."""
 
 
 def write_temporary(path: Path, payload: bytes) -> Path:
@@ -47,7 +47,7 @@ def temporary_target(name: str) -> str | None:
 
 
 def remove_quietly(path: Path) -> None:
-    """Remove a temporary file; where that fails it stays behind and is found as unfinished."""
+    """Remove a temporary file; if that fails, it stays behind and is found as unfinished."""
     with suppress(OSError):
         path.unlink()
 
@@ -62,12 +62,12 @@ def sync_folder(folder: Path) -> None:
 
 
 def ensure_folder(folder: Path, root: Path) -> None:
-    """Make ``folder``, at or under ``root``, and what is missing above it; every name made is durable.
+    """Make ``folder``, at or under ``root``, and the missing folders above it; every new name is durable.
 
-    A folder that is there already may have been made a moment ago by a process that has not synced it yet, so its
-    name is synced once by every process that writes into it.
+    An existing folder may have been made a moment ago by a process that has not synced it yet, so every process that
+    writes into it syncs its name once.
 
-    Raises ``NotADirectoryError`` when a file has the place of a folder.
+    Raises ``NotADirectoryError`` when a file is in the place of a folder.
     """
     if folder in _SETTLED and folder.is_dir():
         return
@@ -86,7 +86,7 @@ def ensure_folder(folder: Path, root: Path) -> None:
     try:
         sync_folder(parent)
     except OSError as error:
-        # The folder around the store may be another's, and the root in it given to us.
+        # The folder around the store may belong to another user, who made the root for us.
         if folder != root or is_made or not isinstance(error, PermissionError):
             _withdraw(folder, is_ours=is_made or folder != root)
             raise
@@ -96,8 +96,8 @@ def ensure_folder(folder: Path, root: Path) -> None:
 def _withdraw(folder: Path, *, is_ours: bool) -> None:
     """Remove a folder whose name could not be synced, so that the next attempt makes it again.
 
-    A second sync may return without having written the name. A folder that is not empty stays: nobody puts anything
-    in a folder before its name is durable.
+    A second sync may return without having written the name. A folder that is not empty stays: its name is durable,
+    because no writer puts anything into a folder before that.
     """
     if is_ours:
         with suppress(OSError):

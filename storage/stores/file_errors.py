@@ -1,4 +1,4 @@
-"""What an error of the file system means to the caller that put, read or removed an object."""
+"""Translates errors of the file system for the caller that put, read or removed an object."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MISPLACED = frozenset({errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG})
 
 @contextmanager
 def translated(key: str) -> Iterator[None]:
-    """Turn an ``OSError`` from the block into the kind that says what the caller can do; nothing was published."""
+    """Translate an ``OSError`` from the block into one of our errors; nothing was published."""
     try:
         yield
     except OSError as error:
@@ -50,7 +50,7 @@ def _as_ours(error: OSError, key: str) -> SisaError:
 
 
 def unsettled(key: str, error: OSError | Unavailable) -> OutcomeUnknown:
-    """Return the error for a change whose folder could not be synced: nobody knows whether it lasts."""
+    """Return the error for a change whose folder could not be synced: it may not survive a power cut."""
     return OutcomeUnknown(
         "the store's folder could not be synced after the change: it is visible, but a power cut may undo it",
         "Check the disk, then repeat the command: it writes and syncs the object again before anything relies on it.",

@@ -1,7 +1,7 @@
 """Objects in a local folder: link-or-fail creates, locked compare-and-swap, every step synced.
 
-Needs a POSIX file system with hard links and ``flock``; ``storage.stores.probe`` finds out. Everything else
-has a name outside the grammar of keys: temporary files (``.<segment>.<random>.tmp``) beside their targets, lock
+Needs a POSIX file system with hard links and ``flock``, which ``storage.stores.probe`` checks. Files that are not
+objects have names outside the grammar of keys: temporary files (``.<segment>.<random>.tmp``) beside their targets, lock
 files under ``.locks/``.
 Source: ALICE (Pillai et al., OSDI 2014) for the order of steps.
 """
@@ -43,31 +43,31 @@ _LOCK_FILE = re.compile(r"(\.swap|[a-z0-9_-][a-z0-9._-]*)\.lock")
 _HOLDER_BYTES = 400
 
 SWAP_PATIENCE_SECONDS: Final = 10.0
-"""How long a lock is waited for that others hold while they compare and rename; its holder may be stopped."""
+"""How long to wait for the lock that processes hold while they compare and rename; its holder may be stopped."""
 
 _SWEPT_ATTEMPTS: Final = 16
-"""How often a write starts again after a sweep took its temporary file for left over; a sweep makes a few passes."""
+"""How often a write starts again after a sweep removed its temporary file; a sweep makes a few passes."""
 
 _CHANGED_ATTEMPTS: Final = 64
-"""How often an object is read again that others replace; each time one of them makes progress."""
+"""How often to read an object again that others replace; each time one of them makes progress."""
 
 
 _RIGHTS: dict[str, tuple[os.stat_result, ...]] = {}
-"""By root, the folder that it was when this process got a right there: see ``_refuse_without_disk``."""
+"""By root: the folder there when this process got the right to write; see ``_refuse_without_disk``."""
 
 
 @dataclass(frozen=True, slots=True)
 class LocalStore:
     """An ``ObjectStore`` in the folder ``root``; safe under several processes of one machine.
 
-    Folders are made on the first put and stay when they become empty, so what was a folder of a key never becomes a
-    key. A crashed writer leaves at most a temporary file, which may be a second name of an object: an erasure is not
-    done before ``remove_unfinished``. That cannot tell a dead writer's file from a living one's: a put whose file is
-    removed under it starts again, as if it had been called a moment later.
+    Folders are made on the first put and stay when they become empty, so a folder of keys never becomes a key. A
+    crashed writer leaves at most a temporary file, which may be a second name of an object: so an erasure is complete
+    only after ``remove_unfinished``. That also removes the files of live writers: their put then starts again, as if it
+    had been called a moment later.
     """
 
     root: str
-    """Absolute path of the folder; need not exist yet."""
+    """Absolute path of the folder, which need not exist yet."""
 
     def __post_init__(self) -> None:
         if not Path(self.root).is_absolute() or os.path.normpath(self.root) != self.root:
@@ -79,7 +79,7 @@ class LocalStore:
         return self.root
 
     def put_if_absent(self, key: ObjectKey, payload: bytes) -> VersionTag:
-        """Create the object: a synced temporary file, then a second name for it that must not exist yet."""
+        """Create the object: write and sync a temporary file, then link it under the key's name, which must be free."""
         path = self._path(key)
         self._refuse_without_disk()
         with translated(key):
@@ -89,7 +89,7 @@ class LocalStore:
         return _tag(payload)
 
     def put_if_match(self, key: ObjectKey, payload: bytes, expected: VersionTag) -> VersionTag:
-        """Replace the object: under the store's swap lock compare, then rename a synced temporary file over it."""
+        """Replace the object: under the store's swap lock, compare and then rename a synced temporary file over it."""
         path = self._path(key)
         self._refuse_without_disk()
         with translated(key):
@@ -99,7 +99,7 @@ class LocalStore:
         return _tag(payload)
 
     def get(self, key: ObjectKey) -> StoredObject:
-        """Read the object whole; a replacement under way is seen entirely or not at all."""
+        """Read the object; a replacement in progress is seen entirely or not at all."""
         path = self._path(key)
         with translated(key):
             try:
@@ -111,8 +111,8 @@ class LocalStore:
     def get_durable(self, key: ObjectKey) -> StoredObject:
         """Read the object and put the same content again: a new file, synced, renamed over it, the folder synced.
 
-        After a failed sync nothing less proves anything: reading shows the page cache, and a second sync may return
-        without having written what the first one dropped.
+        After a failed sync nothing less is enough: a read returns the page cache, and a second sync may succeed without
+        writing the pages that the first one dropped.
         """
         for _ in range(_CHANGED_ATTEMPTS):
             found = self.get(key)
@@ -126,7 +126,7 @@ class LocalStore:
         raise Unavailable("other writers keep replacing the object", "Stop them, or try again.", key=key)
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """Walk the folders that can hold such keys; names outside the grammar are passed over."""
+        """Walk the folders that can hold such keys; names outside the grammar are skipped."""
         for name, entry in self._walk(prefix):
             if not name.startswith(prefix) or not is_object_key(name):
                 continue
@@ -135,12 +135,12 @@ class LocalStore:
                     if not entry.is_file(follow_symlinks=False):
                         continue
                     size = entry.stat(follow_symlinks=False).st_size
-                except FileNotFoundError:  # deleted since its folder was read
+                except FileNotFoundError:  # deleted after its folder was read
                     continue
             yield ObjectInfo(key=ObjectKey(name), payload_bytes=size)
 
     def delete(self, key: ObjectKey) -> None:
-        """Remove the object's name; takes the swap lock, or a compare-and-swap could bring the object back."""
+        """Remove the object's name, under the swap lock: otherwise a compare-and-swap could bring the object back."""
         path = self._path(key)
         with translated(key):
             if not stat.S_ISDIR(_mode(path.parent) or 0):
@@ -154,13 +154,13 @@ class LocalStore:
         self._remove_name(key, path)
 
     def _remove_name(self, key: ObjectKey, path: Path) -> None:
-        """Make it durable that no object has the name: give it to a folder, which is not an object, and remove that.
+        """Make the absence of the name durable: create a folder of that name, which is not an object, and remove it.
 
-        For a name that was removed before, perhaps by a process that died or whose sync failed: another sync alone may
-        return without having written what that one dropped.
+        For a name that was removed before, perhaps by a process that died or whose sync failed: a second sync alone may
+        succeed without writing what the first one dropped.
         """
         try:
-            with self._swapping(), suppress(FileExistsError):  # an object of this name is a new one
+            with self._swapping(), suppress(FileExistsError):  # an object with this name is a new one
                 path.mkdir(0o700)
                 path.rmdir()
             sync_folder(path.parent)
@@ -193,10 +193,10 @@ class LocalStore:
         return len(paths)
 
     def foreign(self) -> Iterator[str]:
-        """Yield paths, relative to the root, of what is neither object, folder of objects, temporary nor lock file.
+        """Yield paths, relative to the root, that are not objects, folders of objects, temporary files or lock files.
 
-        A foreign folder is named with a ``/`` at its end, without what it holds. A symbolic link is foreign: it would
-        lead out of the store.
+        A foreign folder is named with a ``/`` at its end, without its contents. A symbolic link is foreign, because it
+        would lead out of the store.
         """
         for name, entry in self._walk(""):
             if name == _LOCKS:
@@ -216,16 +216,16 @@ class LocalStore:
                     descriptor = stack.enter_context(held(path))
                 except BlockingIOError:
                     raise self._busy(name, path) from None
-                # The text is a courtesy: on a full disk the lock holds without it, or nothing could ever be erased.
+                # The holder's text is optional: a full disk must not prevent the lock, and with it every erasure.
                 _note(descriptor, holder)
             stack.enter_context(_noted(self.root))
             yield
 
     def _refuse_without_disk(self) -> None:
-        """Raise ``Unavailable`` when this process has the right to write, and the root is another folder since.
+        """Raise ``Unavailable`` when this process has the right to write, but the root has become another folder.
 
-        The disk was taken away from under the path: a write would begin an empty store at the mount point. A right that
-        another process has taken over does not matter here: the fencing token refuses this one.
+        Then the disk was unmounted, and a write would begin an empty store at the mount point. Whether another process
+        has taken over the right does not matter here: fencing tokens handle that.
         """
         if all(_is_at(folder, self.root) for folder in _RIGHTS.get(self.root, ())):
             return
@@ -253,7 +253,7 @@ class LocalStore:
             remove_quietly(temporary)
 
     def _taken(self, key: ObjectKey, path: Path) -> SisaError | FileNotFoundError:
-        """Return what it means that the name is taken; by a removal under way (``_remove_name``): put it again."""
+        """Return the error for a taken name; ``FileNotFoundError`` (put again) if ``_remove_name`` had taken it."""
         if not path.is_dir():
             return ObjectExists("an object with this key exists", "Read it, then decide.", key=key)
         with self._swapping():
@@ -283,7 +283,7 @@ class LocalStore:
             yield
 
     def _lock_file(self, name: str) -> Path:
-        """Return the lock file's path within a folder that exists; keys never start with a dot, so none is mixed up."""
+        """Return the lock file's path, in a folder that exists; keys never start with a dot, unlike its name."""
         folder = self._folder / _LOCKS
         with translated(_LOCKS):
             ensure_folder(folder, self._folder)
@@ -312,7 +312,7 @@ class LocalStore:
         )
 
     def _walk(self, prefix: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
-        """Yield name and entry of everything in folders of keys under ``prefix``, but not those folders themselves.
+        """Yield name and entry of everything in folders of keys under ``prefix``, except those folders themselves.
 
         Names outside ``prefix`` may be among them.
         """
@@ -338,7 +338,7 @@ class LocalStore:
 
 @contextmanager
 def _noted(root: str) -> Iterator[None]:
-    """Have it on record within the block in which folder this process holds a right."""
+    """Record, within the block, the folder in which this process holds the right to write."""
     folder = Path(root).stat()
     _RIGHTS[root] = (*_RIGHTS.get(root, ()), folder)
     try:
@@ -367,9 +367,9 @@ def _let_go_on(process: int | None) -> str:
 
 
 def _although_swept(write: Callable[[], None]) -> None:
-    """Do ``write``, which publishes all of it at its end, and again where it ends in ``FileNotFoundError``.
+    """Call ``write``, which publishes everything at its end; call it again if it raises ``FileNotFoundError``.
 
-    That is where its temporary file was removed under it, or its name was taken for a moment.
+    That happens when its temporary file was removed meanwhile, or its name was taken for a moment.
     """
     for _ in range(_SWEPT_ATTEMPTS - 1):
         with suppress(FileNotFoundError):
@@ -378,7 +378,7 @@ def _although_swept(write: Callable[[], None]) -> None:
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    """Return the entries of ``folder``, sorted so that equal stores are walked alike; nothing when it is gone."""
+    """Return the entries of ``folder``, sorted, so that walks of equal stores are equal; empty if it is gone."""
     try:
         with os.scandir(folder) as entries:
             return sorted(entries, key=lambda entry: entry.name)
@@ -409,7 +409,7 @@ def _tag(payload: bytes) -> VersionTag:
 
 
 def _settle(key: str, folder: Path) -> None:
-    """Sync ``folder`` after a name in it changed. From here on a failure means that nobody knows what is durable."""
+    """Sync ``folder`` after a name in it changed; if this fails, it is unknown whether the change is durable."""
     try:
         sync_folder(folder)
     except OSError as error:
@@ -426,7 +426,7 @@ def _not_durable(error: Unavailable, key: ObjectKey) -> Unavailable:
 
 
 def _mode(path: Path) -> int | None:
-    """Return type and permissions; None: nothing is there. ``Path.is_dir`` may say so also where access is refused."""
+    """Return type and permissions; None: nothing is there. ``Path.is_dir`` is also False when access is refused."""
     try:
         return path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):

@@ -13,25 +13,25 @@ from typing import Final
 
 _FIRST_LOOK_SECONDS: Final = 0.001
 _MOST_LOOK_SECONDS: Final = 0.05
-"""Between two checks whether a lock is free; each wait is longer than the one before."""
+"""Longest wait between two attempts to get a lock; each wait is longer than the one before."""
 
 _GUARD = threading.Lock()
 _DESCRIPTORS: set[int] = set()
-"""Open lock files of this process. Changed under ``_GUARD`` only, together with the opening or closing itself."""
+"""Open lock files of this process. Changed only under ``_GUARD``, together with opening or closing the file."""
 
 
 @contextmanager
 def held(path: Path, patience_seconds: float = 0.0) -> Iterator[int]:
     """Hold the lock on the file at ``path`` within the block; give its descriptor.
 
-    Waits for its holder, at most so long: the system would wait for ever for a process that is stopped.
+    Waits for the holder for a limited time: the system call itself would wait for ever for a stopped process.
 
     ``flock`` belongs to the open file, so threads of one process exclude each other too. The file stays when the
-    lock is freed: removing it would let two holders lock two different files of one name.
+    lock is freed: removing it would let two holders lock two different files with the same name.
 
-    A forked child closes its copy as its first act; killed in the instant between, the parent's lock is freed when
-    the child gets to run. (Record locks of ``fcntl`` have no such instant, and are lost as soon as anyone in the
-    process closes any descriptor of the file: the worse evil.)
+    A forked child closes its copy first of all. If the parent is killed just before that, its lock is freed only when
+    the child gets to run. (Record locks of ``fcntl`` do not have this gap, but are lost as soon as any code in the
+    process closes any descriptor of the file, which is worse.)
 
     Raises:
         BlockingIOError: the lock is taken all the time.
@@ -43,7 +43,7 @@ def held(path: Path, patience_seconds: float = 0.0) -> Iterator[int]:
         _lock(descriptor, patience_seconds)
         yield descriptor
     finally:
-        if os.getpid() == process:  # a forked child that leaves the block holds nothing that it could free
+        if os.getpid() == process:  # a forked child that leaves the block does not hold the lock
             _close(descriptor)
 
 
@@ -60,7 +60,7 @@ def _lock(descriptor: int, patience_seconds: float) -> None:
 
 
 def holder_of(path: Path) -> int | None:
-    """Return the process that has the lock on ``path``; None: nobody here, or the system does not say."""
+    """Return the process that has the lock on ``path``; None: no process here, or the system does not say."""
     file = path.stat()
     mark = f"{os.major(file.st_dev):02x}:{os.minor(file.st_dev):02x}:{file.st_ino}"
     with suppress(OSError):
@@ -72,7 +72,7 @@ def holder_of(path: Path) -> int | None:
 
 
 def is_stopped(process: int) -> bool:
-    """Return whether the process is stopped (SIGSTOP, Ctrl-Z): it is there, and does nothing until it is let go on."""
+    """Return whether the process is stopped (SIGSTOP, Ctrl-Z): it does nothing until it is continued."""
     try:
         text = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:  # it has ended

@@ -1,4 +1,4 @@
-"""Objects in this process's memory: the contract of every store, for tests and simulations."""
+"""Objects in this process's memory, under the contract of every store: for tests and simulations."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _SPACES: dict[str, _Space] = {}  # no lock: ``setdefault`` and ``pop`` are atomi
 class MemoryStore:
     """An ``ObjectStore`` in memory; stores of one name are one store, in all threads of this process.
 
-    It pickles within its process only: another process would find an empty store and take that for the truth.
+    It can be unpickled only in the same process: another process would find an empty store and rely on that.
     """
 
     name: str
@@ -71,11 +71,11 @@ class MemoryStore:
         return StoredObject(payload=payload, tag=_tag(payload))
 
     def get_durable(self, key: ObjectKey) -> StoredObject:
-        """Return the object: it lasts as long as this process, like all others."""
+        """Return the object: like all objects here, it lasts as long as this process."""
         return self.get(key)
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """Yield the objects as they are at the first step."""
+        """Yield the objects as they are when the iteration begins."""
         space = self._space
         with space.lock:
             found = {key: len(payload) for key, payload in space.objects.items() if key.startswith(prefix)}
@@ -102,7 +102,7 @@ class MemoryStore:
         return 0
 
     def foreign(self) -> Iterator[str]:
-        """Yield nothing: no one else can write here."""
+        """Yield nothing: no other program can write here."""
         return iter(())
 
     @contextmanager
@@ -126,12 +126,12 @@ class MemoryStore:
                 space.holders.pop(name, None)
 
     def forget(self) -> None:
-        """Drop all objects of this name, and their memory."""
+        """Delete all objects of the store with this name, and free their memory."""
         _SPACES.pop(self.name, None)
 
     @property
     def _space(self) -> _Space:
-        # setdefault on a dict with text keys is one step under the interpreter's lock
+        # setdefault on a dict with text keys is atomic under the interpreter's lock
         return _SPACES.get(self.name) or _SPACES.setdefault(self.name, _Space())
 
     def __reduce__(self) -> tuple[object, ...]:

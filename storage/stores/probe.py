@@ -1,6 +1,6 @@
-"""The start-up probe: does this store keep its promises, raced and not just asked?
+"""The start-up probe: checks with concurrent writers whether a store keeps its promises.
 
-Stores exist that answer every condition correctly one at a time and let several of 8 concurrent writers win.
+Some stores answer conditional puts correctly one at a time, but let several of 8 concurrent writers win.
 """
 
 from __future__ import annotations
@@ -16,22 +16,21 @@ from storage.errors import Conflict, ObjectChanged, ObjectExists, ObjectMissing,
 from storage.objects import ObjectKey, ObjectStore, VersionTag, object_key
 
 PROBE_PREFIX = "probe/"
-"""Where the probe's objects lie while it runs."""
+"""Prefix of the probe's objects while it runs."""
 
 _WRITERS = 8
 _KEYS = 5
 
 
 def probe_store(store: ObjectStore) -> None:
-    """Return when ``store`` keeps its promises; takes 80 racing puts.
+    """Check that ``store`` keeps its promises, with 80 racing puts.
 
-    Well under a second on a local disk or AWS; up to 15 s on a server that polls for its locks (SeaweedFS).
-
-    The probe's objects are removed in any case.
+    Takes well under a second on a local disk or AWS, and up to 15 s on a server that polls for its locks (SeaweedFS).
+    The probe's objects are always removed.
 
     Raises:
         Unavailable: a promise is broken; the message names it.
-        SisaError: what the store itself raises when it cannot be written.
+        SisaError: the store cannot be written; raised by the store itself.
     """
     probe = _Probe(store=store, prefix=f"{PROBE_PREFIX}{secrets.token_hex(8)}-")
     try:
@@ -89,7 +88,7 @@ class _Probe:
         self._race_all(self._race_swap)
 
     def _race_all(self, race: Callable[[int], None]) -> None:
-        """Run the races of all keys at once: some servers take a second to tell a loser."""
+        """Run the races of all keys at once: some servers take a second to answer a loser."""
         with ThreadPoolExecutor(_KEYS) as pool:
             list(pool.map(race, range(_KEYS)))
 
@@ -106,7 +105,7 @@ class _Probe:
         try:
             with self.store.exclusive("probe", "start-up probe"):
                 second = _won(self._hold, WriterBusy)
-        except WriterBusy:  # another probe holds it at this moment, which proves the same
+        except WriterBusy:  # another probe holds it at this moment, which proves the same promise
             return
         self._require(not second, "gives the writer's right to two holders at once")
 
@@ -143,7 +142,7 @@ class _Probe:
 
 
 def _won(put: Callable[[], object], refusal: type[Exception]) -> bool:
-    """Return whether ``put`` went through rather than being refused as it should."""
+    """Return whether ``put`` succeeded although it should be refused."""
     try:
         put()
     except refusal:

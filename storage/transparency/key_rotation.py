@@ -57,12 +57,12 @@ class KeyState(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyStatement:
-    """What is known of one published key."""
+    """What is known about one published key."""
 
     key: PublicKey
     state: KeyState
     since: str | None
-    """When the rotation that made it began; None: it was there from the start."""
+    """When the rotation that made it began; None: it is one of the first keys."""
     endorsement: bytes | None = None
     """The envelope in which the key that it replaced signed it; None: no key did."""
 
@@ -74,7 +74,7 @@ class _Rotation:
     number: int
     at: str
     last: dict[str, int]
-    """For each purpose the highest number of a private key that is to go; 0: there was none."""
+    """For each purpose, the highest number of a private key to destroy; 0: there was no key."""
 
 
 def rotate(keys: KeyFolder, purposes: Sequence[str], at: str) -> tuple[PublicKey, ...]:
@@ -82,7 +82,7 @@ def rotate(keys: KeyFolder, purposes: Sequence[str], at: str) -> tuple[PublicKey
 
     Raises:
         Corrupt: a key or a record of a rotation is damaged.
-        OutcomeUnknown: the store does not say what became of an object; repeating carries on.
+        OutcomeUnknown: the outcome of a write is unknown; a repetition continues.
     """
     rotation = _begun(keys, purposes, at)
     publics = [_taken_over(keys, purpose, rotation.last[purpose]) for purpose in purposes]
@@ -97,7 +97,7 @@ def rotate(keys: KeyFolder, purposes: Sequence[str], at: str) -> tuple[PublicKey
 
 
 def statements(keys: KeyFolder, purposes: Sequence[str]) -> tuple[KeyStatement, ...]:
-    """Return what is known of all published keys, those that sign first, then by purpose and age.
+    """Return what is known about all published keys: those that sign first, then by purpose and age.
 
     Raises ``Corrupt`` when a key or a record of a rotation is damaged.
     """
@@ -112,12 +112,12 @@ def statements(keys: KeyFolder, purposes: Sequence[str]) -> tuple[KeyStatement, 
 
 
 def key_text(key: PublicKey, endorsement: bytes | None) -> str:
-    """Return a key as files of keys have it: after a comment with the envelope in which an older key signed it."""
+    """Return a key as in files of keys, after a comment with the envelope in which an older key signed it."""
     return key.to_text() if endorsement is None else f"{ENDORSED}{endorsement.decode('ascii')}\n{key.to_text()}"
 
 
 def endorsements(store: ObjectStore, purpose: str) -> dict[PublicKey, bytes]:
-    """Return the envelopes in which keys of this purpose signed those that replaced them, by the key that is signed.
+    """Return the envelopes in which keys of this purpose signed their successors, by the signed key.
 
     Raises ``Corrupt`` when one of them is damaged.
     """
@@ -137,7 +137,7 @@ def endorsements(store: ObjectStore, purpose: str) -> dict[PublicKey, bytes]:
 
 
 def trusted_through(pinned: Iterable[PublicKey], envelopes: Iterable[bytes]) -> frozenset[PublicKey]:
-    """Return the keys that are pinned, and those that they signed, and so on; other envelopes are skipped.
+    """Return the pinned keys, the keys that they signed, and so on; other envelopes are skipped.
 
     A thief of a private key can sign a key of their own with it: pinning ends where a key was stolen.
     """
@@ -150,7 +150,7 @@ def trusted_through(pinned: Iterable[PublicKey], envelopes: Iterable[bytes]) -> 
 
 
 def _endorsed(envelope: bytes, keys: Iterable[PublicKey]) -> PublicKey | None:
-    """Return the key that one of ``keys``, of the same purpose, has signed; None: none has."""
+    """Return the key that one of ``keys`` with the same purpose has signed; None if there is no such signature."""
     try:
         named = public_key_from_text(envelope_payload(envelope).decode("ascii"))
         open_envelope(envelope, ENDORSEMENT_TYPE, [key for key in keys if key.purpose == named.purpose])
@@ -168,11 +168,11 @@ def _endorse(keys: KeyFolder, rotation: _Rotation, public: PublicKey) -> None:
 
 
 def _begun(keys: KeyFolder, purposes: Sequence[str], at: str) -> _Rotation:
-    """Do step 1, or return the rotation that is under way."""
+    """Do step 1, or return the rotation that is in progress."""
     number = max(_numbers(keys.public), default=0)
     if number == 0 or _fields(keys, number, "ended", _ENDED_NAMES) is not None:
         number += 1
-    # Read before the record is made: a key that another rotation makes meanwhile must not be among those to go.
+    # Read before the record is made: a key that another rotation makes meanwhile must not be destroyed.
     last: dict[str, Json] = {purpose: max(keys.numbers(purpose), default=0) for purpose in purposes}
     key = _key(number, "begun")
     record = create_or_read(keys.public, key, encode_record({"number": number, "at": at, "last": last}))
@@ -187,7 +187,7 @@ def _counts(value: Json) -> dict[str, int] | None:
     """Return ``value`` when it is an object whose values are whole numbers from 0 on, otherwise None."""
     if not isinstance(value, dict):
         return None
-    # A bool is an int, and no count.
+    # A bool is an int, but not a count.
     counts = {name: count for name, count in value.items() if type(count) is int and count >= 0}
     return counts if len(counts) == len(value) else None
 
@@ -196,7 +196,9 @@ def _taken_over(keys: KeyFolder, purpose: str, last: int) -> PublicKey:
     """Do step 2."""
     for _ in range(_ATTEMPTS):
         keys.create(purpose, last + 1)
-        if max(keys.numbers(purpose), default=0) > last:  # else it did not land: without it nothing may be destroyed
+        if (
+            max(keys.numbers(purpose), default=0) > last
+        ):  # otherwise the new key did not land: then no key may be destroyed
             return keys.current(purpose).public
     raise OutcomeUnknown(
         "the store does not say whether the new signing key was created", "Repeat the command.", purpose=purpose

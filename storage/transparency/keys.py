@@ -38,16 +38,16 @@ _PRIVATE_NAMES = frozenset({"purpose", "number", "key_id", "pkcs8"})
 
 
 def fresh_seed() -> bytes:
-    """Return 32 bytes that nobody can guess."""
+    """Return 32 random bytes for a key."""
     return secrets.token_bytes(SEED_BYTES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublicKey:
-    """The half that verifies."""
+    """The public half of a key pair, which verifies."""
 
     purpose: str
-    """What it may sign, one key segment: a signature under another purpose counts for nothing."""
+    """What it may sign, as one key segment: a signature for another purpose is invalid."""
     raw: bytes
     """32 bytes."""
 
@@ -70,7 +70,7 @@ class PublicKey:
         return True
 
     def to_text(self) -> str:
-        """Return the key as it is published: two lines of explanation, then PEM, which other tools read as it is."""
+        """Return the key as it is published: two lines of explanation, then PEM, which other tools can read."""
         pem = Ed25519PublicKey.from_public_bytes(self.raw).public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
         return f"purpose: {self.purpose}\nkey-id: {self.key_id}\n{pem.decode('ascii')}"
 
@@ -82,7 +82,7 @@ def public_key_from_text(text: str) -> PublicKey:
     try:
         loaded = load_pem_public_key((start + body).encode("ascii"))
         key = PublicKey(purpose=purpose, raw=_raw(loaded)) if isinstance(loaded, Ed25519PublicKey) else None
-    except (ValueError, UnsupportedAlgorithm):  # Invalid among them: which one helps nobody
+    except (ValueError, UnsupportedAlgorithm):  # Invalid among them; the exact cause helps no one
         key = None
     if key is None or key.to_text() != text:
         raise Invalid("this is not a public key of ours", "Use the file as it was published, unchanged.")
@@ -92,7 +92,7 @@ def public_key_from_text(text: str) -> PublicKey:
 def public_keys_from_text(text: str) -> tuple[PublicKey, ...]:
     """Return the keys in a text of one or more that ``to_text`` wrote; lines that begin with ``#`` are comments.
 
-    Raises ``Invalid`` for anything else, and where there is none.
+    Raises ``Invalid`` for anything else, and when there is no key.
     """
     blocks: list[str] = []
     for line in text.split("\n"):
@@ -105,7 +105,7 @@ def public_keys_from_text(text: str) -> tuple[PublicKey, ...]:
 
 
 class SigningKey:
-    """The half that signs. It is neither printed nor pickled, and no error names it."""
+    """The private half of a key pair, which signs. It is never printed, pickled or put into an error."""
 
     __slots__ = ("_private", "public")
 
@@ -116,11 +116,11 @@ class SigningKey:
         self.public = PublicKey(purpose=purpose, raw=_raw(self._private.public_key()))
 
     def sign(self, message: bytes) -> bytes:
-        """Return the 64 bytes of signature; the same message always gets the same ones."""
+        """Return the signature, 64 bytes; equal messages get equal signatures."""
         return self._private.sign(message)
 
     def private_record(self, number: int) -> bytes:
-        """Return the stored form of the private key: only for the object that keeps it."""
+        """Return the stored form of the private key, only for the object that keeps it."""
         pem = self._private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         public = self.public
         return encode_record(
@@ -136,23 +136,23 @@ class SigningKey:
 
 @dataclass(frozen=True, slots=True)
 class KeyFolder:
-    """The key pairs of a store: made when first needed, replaced by rotation."""
+    """The key pairs of a store: created when first needed, replaced by rotation."""
 
     public: ObjectStore
     """Where public keys are published, at ``log/keys/<purpose>/<key id>``."""
     private: ObjectStore
-    """Where private keys lie, at ``control/signing/<purpose>/<number>``: the same store, or better another one."""
+    """Where private keys are kept, at ``control/signing/<purpose>/<number>``: the same store, or better another one."""
     seeds: Callable[[], bytes] = fresh_seed
 
     def current(self, purpose: str) -> SigningKey:
-        """Return the key to sign with, published; made now when there has never been one.
+        """Return the published key to sign with; it is created now if there has never been one.
 
         Raises:
-            Unavailable: public keys exist, the private ones do not: they are kept elsewhere, or lost.
+            Unavailable: public keys exist, but their private keys do not: they are kept elsewhere, or lost.
             Corrupt: the private key is damaged.
         """
         for _ in range(_ATTEMPTS):
-            known = self.published(purpose)  # before the listing: a private key is there before its public one
+            known = self.published(purpose)  # before the listing: a private key exists before its public one
             numbers = self.numbers(purpose)
             if not numbers and known:
                 raise Unavailable(
@@ -167,19 +167,19 @@ class KeyFolder:
             try:
                 key = self._read(purpose, numbers[-1])
             except ObjectMissing:
-                continue  # rotated away since the listing
+                continue  # replaced after the listing
             if key.public not in known:
-                self.private.get_durable(_private_key(purpose, numbers[-1]))  # before anything bears its signature
+                self.private.get_durable(_private_key(purpose, numbers[-1]))  # before the first signature with it
                 self._publish(key.public)
             return key
         raise Unavailable("signing keys are replaced faster than they can be read", "Try again.", purpose=purpose)
 
     def rotate(self, purpose: str) -> SigningKey:
-        """Make a new key, destroy the private halves of all older ones, and return the new one.
+        """Make a new key, destroy the private halves of all older ones, and return the new key.
 
-        Each call makes one; ``storage.transparency.key_rotation`` carries on where a call was interrupted. A process
-        that still holds an older key may sign with it: such signatures stay valid, the key was published.
-        Raises as ``current`` does, and ``OutcomeUnknown`` when an older private half may still be there: rotate again.
+        Each call makes one key; ``storage.transparency.key_rotation`` continues interrupted calls. A process that still
+        holds an older key may sign with it: such signatures stay valid, because the key was published.
+        Raises as ``current`` does, and ``OutcomeUnknown`` when an older private half may still exist: rotate again.
         """
         last = max(self.numbers(purpose), default=0)
         self.create(purpose, last + 1)
@@ -200,32 +200,32 @@ class KeyFolder:
         return numbers_in(self.private.list(f"{folder}/"), folder)
 
     def private_ids(self, purpose: str) -> tuple[Sha256, ...]:
-        """Return the ids of the keys whose private halves are there, in the order of their numbers."""
+        """Return the ids of the keys whose private halves are here, in the order of their numbers."""
         return tuple(self._read(purpose, number).public.key_id for number in self.numbers(purpose))
 
     def numbered(self, purpose: str, number: int) -> SigningKey | None:
-        """Return the private key of this number; None: there is none, or it is damaged."""
+        """Return the private key of this number; None when it is missing or damaged."""
         try:
             return self._read(purpose, number)
         except (Corrupt, ObjectMissing):
             return None
 
     def create(self, purpose: str, number: int) -> None:
-        """Make the private key of this number, unless there is one."""
+        """Make the private key of this number, unless it exists."""
         payload = SigningKey(purpose, self.seeds()).private_record(number)
         try:
             self.private.put_if_absent(_private_key(purpose, number), payload)
         except (ObjectExists, OutcomeUnknown):
-            return  # whichever key is there is read next
+            return  # the caller then reads the key that is there
 
     def destroy(self, purpose: str, last: int) -> None:
         """Delete the private keys up to number ``last``, once their public halves are durable.
 
-        Raises ``OutcomeUnknown`` when one may still be there.
+        Raises ``OutcomeUnknown`` when one of them may still exist.
         """
         for public in self.published(purpose):
             self.public.get_durable(_public_key(public))
-        for number in range(1, last + 1):  # also those that a listing does not show: a power cut may bring them back
+        for number in range(1, last + 1):  # even keys that a listing does not show: a power cut may bring them back
             self.private.delete(_private_key(purpose, number))
 
     def _read(self, purpose: str, number: int) -> SigningKey:
@@ -257,7 +257,7 @@ def published_keys(store: ObjectStore, purpose: str) -> tuple[PublicKey, ...]:
 def _published(store: ObjectStore, key: ObjectKey, purpose: str) -> PublicKey:
     try:
         public = public_key_from_text(store.get(key).payload.decode("ascii"))
-    except ValueError as error:  # of the decoder's, or Invalid
+    except ValueError as error:  # the decoder's error, or Invalid
         raise _other_key(key) from error
     if public.purpose != purpose or _public_key(public) != key:
         raise _other_key(key)
@@ -265,9 +265,9 @@ def _published(store: ObjectStore, key: ObjectKey, purpose: str) -> PublicKey:
 
 
 def _opened(payload: bytes, key: ObjectKey, purpose: str) -> SigningKey | None:
-    """Return the private key in ``payload``; None when there is none.
+    """Return the private key in ``payload``; None when ``payload`` does not hold one.
 
-    A value and not an error: an error would carry what it was made from, and that is the private key.
+    This does not raise, because the traceback of an error would hold the private key.
     """
     try:
         pem = str(decode_record(payload, key, _PRIVATE_NAMES)["pkcs8"]).encode("ascii")

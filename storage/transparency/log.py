@@ -73,7 +73,7 @@ class Inclusion:
 
 
 class TransparencyLog:
-    """A log being written to. Any number of writers may do so at once; one object of this class is for one thread."""
+    """A writer of the log. Any number of writers may work at once, but each object of this class is for one thread."""
 
     def __init__(
         self,
@@ -98,11 +98,11 @@ class TransparencyLog:
         self._forget()
 
     def append(self, leaves: Sequence[bytes]) -> tuple[int, ...]:
-        """Return the indexes of ``leaves``, durable and under a checkpoint; a leaf that is there stays where it is.
+        """Return the indexes of ``leaves``, durable and under a checkpoint; a leaf that is in the log keeps its index.
 
         Raises:
-            Corrupt: the log is not what its checkpoints say, or holds an entry that is not ours.
-            OutcomeUnknown: the store does not say what became of an object; repeating does no harm.
+            Corrupt: the log differs from its checkpoints, or holds an entry that is not ours.
+            OutcomeUnknown: the outcome of a write is unknown; repeating does no harm.
         """
         try:
             self._catch_up()
@@ -111,12 +111,12 @@ class TransparencyLog:
             self._sign()
             self._write_tiles()
         except BaseException:
-            self._forget()  # what is known may be half of the truth
+            self._forget()  # what this object knows of the log may be incomplete
             raise
         return tuple(self._indexes[leaf_hash(leaf)] for leaf in leaves)
 
     def last(self) -> bytes | None:
-        """Return the last entry's leaf, under a checkpoint or not yet; None: there is none. Raises as ``append``."""
+        """Return the last entry's leaf, even if no checkpoint covers it yet; None: no entries. Raises as ``append``."""
         try:
             self._catch_up()
         except BaseException:
@@ -128,20 +128,20 @@ class TransparencyLog:
 
     @property
     def size(self) -> int:
-        """How many entries are known."""
+        """How many entries this object knows."""
         return self._tree.size
 
     @property
     def newest(self) -> tuple[str, int, str]:
-        """The log's name, the size of the newest checkpoint known, and that checkpoint, signed."""
+        """The log's name, the size of the newest known checkpoint, and that signed checkpoint."""
         return self._layout.origin, self._signed, self._note
 
     def sign_with(self, signer: SigningKey) -> None:
-        """Have the checkpoints to come signed by this key."""
+        """Sign future checkpoints with this key."""
         self._signer = signer
 
     def prove(self, index: int) -> Inclusion:
-        """Return the proof that entry ``index``, appended or found here before, is under the newest checkpoint."""
+        """Return the proof that entry ``index``, which this object knows, is under the newest checkpoint."""
         proof = self._tree.inclusion_proof(index, self._signed)
         return Inclusion(index=index, proof=proof, checkpoint=self._note)
 
@@ -154,10 +154,10 @@ class TransparencyLog:
         self._tiles = 0
 
     def _catch_up(self) -> None:
-        """Take in what others have appended; the first time, everything."""
+        """Read what other writers have appended; the first time, everything."""
         if not self._loaded:
             self._load_tiles()
-            sizes, _ = self._layout.numbers(self._store, "checkpoint")  # after the tiles: those are all covered
+            sizes, _ = self._layout.numbers(self._store, "checkpoint")  # after the tiles: checkpoints cover all of them
             newest = max(sizes, default=0)
             self._take_entries(until=newest)
             self._check_newest(newest)
@@ -185,7 +185,7 @@ class TransparencyLog:
             self._take(number, payload, covered=until is not None)
 
     def _read(self, number: int, *, covered: bool) -> bytes:
-        """Return an entry; one that no checkpoint covers becomes durable before one does."""
+        """Return an entry; one that no checkpoint covers yet is made durable first."""
         read = self._store.get if covered else self._store.get_durable
         return read(self._layout.entry(number)).payload
 
@@ -193,12 +193,12 @@ class TransparencyLog:
         if size < self._tree.size:
             raise Corrupt("the log's newest checkpoints are missing", _REMEDY, newest=size, entries=self._tree.size)
         if size:
-            # Durable, as nothing more is signed where nothing is added.
+            # Made durable here, because no further checkpoint is signed if nothing is appended.
             self._accept_note(size, self._store.get_durable(self._layout.checkpoint(size)).payload)
 
     def _accept_note(self, size: int, payload: bytes) -> None:
-        """Take the note as the newest checkpoint. Raises ``Corrupt`` when it does not speak of this log's entries."""
-        note = payload.decode("utf-8", "replace")  # no note of ours holds what that replaces
+        """Take the note as the newest checkpoint. Raises ``Corrupt`` when it does not match this log's entries."""
+        note = payload.decode("utf-8", "replace")  # a valid note holds nothing that is replaced
         opened = open_checkpoint(note, (*self._keys(), self._signer.public), self._layout.origin).checkpoint
         if (opened.size, opened.root) != (size, self._tree.root(size)):
             raise Corrupt("the log's entries are not those that its checkpoint has signed", _REMEDY, checkpoint=size)
@@ -246,7 +246,7 @@ def entry_to_bytes(number: int, leaf: bytes) -> bytes:
 
 
 def entry_leaf(payload: bytes, number: int, key: ObjectKey) -> bytes:
-    """Return the leaf of entry ``number``. Raises ``Corrupt`` for damage, or when it is another entry."""
+    """Return the leaf of entry ``number``. Raises ``Corrupt`` when it is damaged or another entry."""
     fields = decode_record(payload, key, _NAMES)
     index, leaf = fields["index"], fields["leaf"]
     if isinstance(index, bool) or index != number or not isinstance(leaf, str):
@@ -260,7 +260,7 @@ def tile_bytes(leaf_hashes: Sequence[bytes], number: int) -> bytes:
 
 
 def tile_hashes(payload: bytes, number: int) -> Iterator[bytes]:
-    """Yield the leaf hashes of a stored tile. Raises ``Corrupt`` for another length; the content shows in the root."""
+    """Yield the leaf hashes of a stored tile. Raises ``Corrupt`` for a wrong length; the root proves the content."""
     if len(payload) != TILE_ENTRIES * HASH_BYTES:
         raise Corrupt("a part of the log's hashes is damaged", _REMEDY, tile=number)
     return (payload[start : start + HASH_BYTES] for start in range(0, len(payload), HASH_BYTES))
