@@ -58,7 +58,6 @@ that read a receipt quote them."""
 
 MOST: Final = {
     "cluster": 1,
-    "documents": 26,
     "tests/cluster": 71,
     "tests/deploy": 4,
     "tests/kills": 19,
