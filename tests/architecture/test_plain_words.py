@@ -59,7 +59,6 @@ that read a receipt quote them."""
 MOST: Final = {
     "cluster": 1,
     "tests/cluster": 71,
-    "tests/deploy": 4,
     "tests/kills": 19,
     "tests/multinode": 20,
     "tests/ray": 15,

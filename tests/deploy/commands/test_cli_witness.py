@@ -36,10 +36,10 @@ def test_a_witness_may_be_named_at_any_time(trained: UserFolder, monkeypatch: py
 
 
 def test_a_witness_in_the_store_is_none(trained: UserFolder) -> None:
-    """A place that the same hand rewrites is refused; so is an empty one."""
+    """A place inside the federation's own store is refused, and so is an empty one."""
     trained.specify(receipts__witness="federation/witness")
     said = trained.json("log")
-    assert (said.code, "lies in it" in said.error["message"]) == (2, True)
+    assert (said.code, "the witness is in the federation's own store" in said.error["message"]) == (2, True)
     trained.specify(receipts__witness="")
     assert "[receipts] witness is empty" in trained.json("log").error["message"]
 
