@@ -1,12 +1,11 @@
-"""Which release of this system a process runs, in a text that every release reads; compared at every first contact.
+"""Names the release that a process runs, in a text that every release can read, and compares it at first contact.
 
-Command, coordinator, workers, replicas and the actors of sites send each other values of this system's classes, field
-by field, and another release may have other fields, or give the same ones another meaning. So a process reads nothing
-that it was sent unless their releases and formats are equal. Over HTTP the versions of the API and of the sites'
-protocol decide.
+Command, coordinator, workers, replicas and the actors of sites send each other pickled values of this system's classes,
+whose fields may differ in another release. So a process reads what it was sent only if releases and formats are equal.
+Over HTTP the versions of the API and of the sites' protocol decide instead.
 
-The names of this module, of ``received`` and of ``said_by``, their arguments and the form of the texts never change:
-earlier releases are recognised by their lack of this module.
+Do not change the names of this module, of ``received`` and of ``said_by``, their arguments, or the form of the texts,
+because other releases rely on them. A release before 0.2 is recognised by not having this module.
 """
 
 from __future__ import annotations
@@ -26,10 +25,10 @@ API: Final = 1
 """Version of the HTTP API; the paths name it, too."""
 
 SITES: Final = 1
-"""Version of what a federation asks its sites over HTTP, and of what they answer."""
+"""Version of the protocol between a federation and its sites over HTTP."""
 
 EARLIER: Final = "one before 0.2"
-"""The text for a release that cannot say which one it is."""
+"""The name shown for a release that cannot report its own."""
 
 REMEDY: Final = (
     "Install the newer one wherever this federation is used, then run 'sisa stop' and 'sisa launch', and 'sisa serve'"
@@ -37,7 +36,7 @@ REMEDY: Final = (
 )
 
 HEADER: Final = "Sisa-Release"
-"""What a server says of itself in every answer; the release only to callers with a token."""
+"""The header by which a server reports its versions in every answer, and its release to callers with a token."""
 
 _Value = TypeVar("_Value")
 
@@ -50,22 +49,22 @@ class OtherRelease(Conflict):
 
 
 def own_release() -> str:
-    """Return this process's release, with the versions of everything that processes have to agree on."""
+    """Return the text by which this process identifies itself: its release, and all versions that have to agree."""
     return f"{RELEASE}+{own_contract()}.state{FORMAT_VERSION}.training{TRAINER_FORMAT}"
 
 
 def said_by(_actor: object) -> str:
-    """Return ``own_release`` of an actor's process, as Ray calls it there; see ``__ray_call__`` in its handle."""
+    """Return ``own_release`` of an actor's process, in which Ray calls this through the handle's ``__ray_call__``."""
     return own_release()
 
 
 def own_contract() -> str:
-    """Return the versions of what is agreed on over HTTP, as in ``api1.sites1``."""
+    """Return the versions that have to agree over HTTP, such as ``api1.sites1``."""
     return f"api{API}.sites{SITES}"
 
 
 def refuse_other(fact: str, remedy: str = REMEDY, /, **sides: str) -> None:
-    """Raise ``OtherRelease`` with ``fact`` when the two sides, given as texts by who they are, differ in any part."""
+    """Raise ``OtherRelease`` with ``fact`` when the two ``sides``, each a name and its release's text, differ."""
     one, other = sides.values()
     if one != other:
         raise OtherRelease(fact, remedy, **people_read(sides))
@@ -74,7 +73,7 @@ def refuse_other(fact: str, remedy: str = REMEDY, /, **sides: str) -> None:
 def refuse_other_contract(said: str, parts: Collection[str]) -> None:
     """Raise ``OtherRelease`` when a server speaks another version of the ``parts`` of the contract than this client.
 
-    A part that it does not name has version 1, as in servers that did not report versions yet.
+    A part that the server does not name has version 1: servers of that version did not report it.
     """
     own = own_release()
     for part in parts:
@@ -88,12 +87,12 @@ def refuse_other_contract(said: str, parts: Collection[str]) -> None:
 
 
 def release_in(said: str) -> str:
-    """Return the release that a text names; empty where it names none."""
+    """Return the release that a text names; empty if it names no release."""
     return said.partition("+")[0]
 
 
 def speaks(said: str, what: str) -> int | None:
-    """Return the version of ``what`` that a text names; None where it names none.
+    """Return the version of ``what`` that a text names; None if it does not name one.
 
     >>> speaks("0.2.0+api1.sites2", "sites"), speaks("0.2.0", "sites")
     (2, None)
@@ -103,9 +102,9 @@ def speaks(said: str, what: str) -> int | None:
 
 
 def refusal_in(text: str, what: str) -> OtherRelease | None:
-    """Return the error if the text of Ray's error says that ``what`` runs another release.
+    """Return the error for a ``what`` that runs another release, if the text of Ray's error says so; otherwise None.
 
-    Ray turns an error into text if it is raised while a process starts, or while it reads what it was sent.
+    Ray passes on only the text of an error that is raised while a process starts or unpickles its arguments.
     """
     if found := re.search(rf"^{re.escape(__name__)}\.OtherRelease: (.+)$", text, re.MULTILINE):
         fact, end, remedy = found[1].strip().partition("]. ")
@@ -116,10 +115,10 @@ def refusal_in(text: str, what: str) -> OtherRelease | None:
 
 
 class Sent(Generic[_Value]):
-    """A value sent to a process that may run another release: it is read there only if the releases are equal."""
+    """A value for a process that may run another release, which reads it only if the releases are equal."""
 
     def __init__(self, value: _Value, release: str = "", payload: bytes = b"") -> None:
-        """Only ``received`` gives ``release`` and ``payload``, and then no value."""
+        """Only ``received`` gives ``release`` and ``payload``, in place of the value."""
         self._value, self._payload = value, payload
         self._from = release or own_release()
 
@@ -128,11 +127,11 @@ class Sent(Generic[_Value]):
             return received, (self._from, self._payload)
         from ray import cloudpickle  # noqa: PLC0415  clients load no Ray
 
-        # Ray's types do not export cloudpickle.
+        # Ray's type hints do not export ``cloudpickle.dumps``.
         return received, (self._from, cloudpickle.dumps(self._value))  # pyright: ignore[reportPrivateImportUsage]
 
     def opened(self, what: str) -> _Value:
-        """Return the value in ``what``, the receiver. Raises ``OtherRelease`` with both sides and the machine."""
+        """Return the value, in the process ``what``. Raises ``OtherRelease`` with both sides and the machine's name."""
         theirs, own = self._from, own_release()
         if theirs != own:
             sides = people_read({what.replace(" ", "_"): own, "started_by": theirs})
@@ -144,12 +143,12 @@ class Sent(Generic[_Value]):
 
 
 def received(release: str, payload: bytes) -> Sent[Any]:
-    """Return what another process has sent, without reading it."""
+    """Return a value that another process has sent, still pickled."""
     return Sent(None, release, payload)
 
 
 def people_read(sides: dict[str, str]) -> dict[str, str]:
-    """Return each side's release, with the formats only if they differ between equal releases.
+    """Return the release of each side; if equal releases have different formats, the whole texts.
 
     >>> people_read({"a": "1.0+state4", "b": "1.0+state4"}), people_read({"a": "1.0+state4", "b": "1.0+state5"})
     ({'a': '1.0', 'b': '1.0'}, {'a': '1.0+state4', 'b': '1.0+state5'})

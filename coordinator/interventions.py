@@ -1,4 +1,4 @@
-"""What may be done to an erasure request besides carrying it out, as values; ``policy.ruling`` says when."""
+"""Interventions in an erasure request, as values; ``policy.ruling`` decides whether one is allowed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hold:
-    """Pause the request, such as for a legal hold, while nothing of it is removed."""
+    """Pause the request, such as for a legal hold, before any of its data points is removed."""
 
     reason: str
 
@@ -28,7 +28,7 @@ class Extend:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cancel:
-    """Withdraw the request, while nothing of it is removed."""
+    """Withdraw the request, before any of its data points is removed."""
 
     reason: str
 

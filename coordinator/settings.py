@@ -32,19 +32,19 @@ class ErasureSettings:
     """The table ``[erasure]``: how erasure requests are collected and when they are due."""
 
     batch: BatchUntil = "window"
-    """When the requests of a batch are retrained for: ``window`` seconds after the first of them, or ``until_due``, as
-    late as the earliest due date allows, so that more of them share the work. Their data points are removed, and what
-    has seen them is served no more, at once in either case."""
+    """When a batch of requests is retrained: with ``window``, ``batch_window_seconds`` after its first request; with
+    ``until_due``, as late as the earliest due date allows, so that more requests share the work. In both cases their
+    data points are removed at once, and models that have seen them are no longer served."""
     batch_window_seconds: float = 2.0
-    """How long the first request of a batch waits for others; 0 serves each alone. At most the deadline."""
+    """How long the first request of a batch waits for others; with 0 each is served alone. At most the deadline."""
     deadline_days: int = 30
     """Days until a request is due (GDPR Art. 12(3) gives one month); 1 .. 90."""
     lead_days: float = 3.0
-    """Days before the earliest due date, beside the expected time of the work, at which ``until_due`` retrains: room
-    for what goes wrong. 0 or more, at most the deadline."""
+    """Safety margin in days: ``until_due`` retrains this long, plus the expected time of the work, before the earliest
+    due date. 0 or more, at most the deadline."""
     extension_days: int = 60
-    """Most days by which a request's due date may be moved, once (GDPR Art. 12(3) gives two further months); 0 grants
-    none; 0 .. 60."""
+    """The longest extension of a request's due date, in days, granted once (GDPR Art. 12(3) allows two further months);
+    with 0 there is no extension; 0 .. 60."""
 
     def __post_init__(self) -> None:
         problems = []
@@ -67,12 +67,12 @@ class ErasureSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReceiptSettings:
-    """The table ``[receipts]``: who else keeps what the receipts' log has come to."""
+    """The table ``[receipts]``: where else the checkpoints of the receipts' log are kept."""
 
     witness: str | None = None
     """Folder or address of another store that gets every checkpoint of the log; default: none.
 
-    Choose one that others write than those who write the federation's store. May be set, and changed, at any time.
+    Its writers should not be those of the federation's store. May be set and changed at any time.
     """
     endpoint: str | None = None
     """Address of the S3-compatible server of a witness ``s3://…``; default: the federation's ``endpoint``."""

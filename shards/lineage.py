@@ -25,7 +25,7 @@ WORKERS_HASH_SEED: Final = "0"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NumericsProfile:
-    """What decides the bits besides the specification (E7). Bits are promised to be equal within one profile only."""
+    """Everything besides the specification that affects bits (E7). Equal bits are promised within one profile only."""
 
     torch: str
     """Version, with its build suffix."""
@@ -48,7 +48,7 @@ class NumericsProfile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Configuration:
-    """Everything but the data that decides a constituent's bytes."""
+    """Everything except the data that determines a constituent's bytes."""
 
     settings: Sha256
     """Digest of the model, training and data settings that change results."""
@@ -57,8 +57,8 @@ class Configuration:
     seed: int
     profile: NumericsProfile
     code_manifest: Sha256 | None = None
-    """Digest of everything that a rehearsal found the model to be made of: modules, installed packages, declared files.
-    None: the model comes with this system, or the constituents are older than code manifests."""
+    """Digest of the model's modules, installed packages and declared files, as a rehearsal found them. None: the model
+    comes with this system, or the constituents are older than code manifests."""
 
     def record(self) -> dict[str, Json]:
         """Return the configuration as values for canonical JSON, without the fields older releases lack (E16)."""
@@ -87,7 +87,7 @@ def in_force(stored: Configuration | None, present: Configuration) -> Configurat
 
 
 def unrecorded(stored: Configuration, factory: str) -> tuple[str, ...]:
-    """Return the optional fields that ``stored`` lacks and that training the model of ``factory`` now would record."""
+    """Return the optional fields that ``stored`` lacks, and that training ``factory``'s model now would record."""
     lacks_manifest = stored.code_manifest is None and factory.partition(":")[0] != SHIPPED_FACTORIES
     return ("probe",) * (stored.profile.probe is None) + ("code_manifest",) * lacks_manifest
 

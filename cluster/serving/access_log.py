@@ -1,4 +1,4 @@
-"""What is recorded of a request: its id, in every answer, and one line in the log without anything of its content."""
+"""Records requests: puts an id on every answer, and writes one log line for each, without the request's content."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Recorder:
     """The outermost layer of the API: it turns every error of an endpoint into an answer."""
 
     def __init__(self, app: ASGIApp, clock: Clock, lines: LogLines, *, names_requests: bool) -> None:
-        """``names_requests``: put the request's id on the answer; false where a proxy in front does it."""
+        """``names_requests``: put the request's id on the answer; false if a proxy in front of the API does that."""
         self._app = app
         self._clock = clock
         self._lines = lines
@@ -55,7 +55,7 @@ class Recorder:
             await self._app(scope, receive, sending)
         except ClientDisconnect:
             note(scope, kind="client_gone")
-        except (Refused, SisaError, Exception) as error:  # noqa: BLE001  an error's text may quote what was sent
+        except (Refused, SisaError, Exception) as error:  # noqa: BLE001  no error may escape: its text may quote the request
             problem = _problem(error)
             note(scope, kind=problem.kind)
             if record.status == 0:
@@ -65,7 +65,7 @@ class Recorder:
 
 
 def note(scope: MutableMapping[str, Any], **facts: str | int) -> None:
-    """Add facts to the request's line in the log; ``cluster.coordinator_actor.log_lines`` lists their names."""
+    """Add fields to the request's log line; ``cluster.coordinator_actor.log_lines`` lists the names they may have."""
     scope["state"]["noted"].update(facts)
 
 
@@ -81,7 +81,7 @@ class _Record:
 
     @property
     def is_admitted(self) -> bool:
-        """Whether it came with a valid token."""
+        """Whether the request has a valid token."""
         return "token_id" in self._noted
 
     def line(self, now: float) -> dict[str, Value]:

@@ -1,9 +1,9 @@
-"""Receipts: what an erasure did, as evidence in values and as an in-toto Statement. Pure.
+"""Receipts: the facts of an erasure, as values and as an in-toto Statement. Pure.
 
-A receipt holds counts, keyed digests, digests of objects and times: no id, no name, no value of a person. It goes into
-a log that never forgets, so nothing may be in it that could have to be erased; that is also why it has no digest of a
-slice's content, which for a slice of one data point could be guessed. Lineages cover content *and* keyed digests, and
-cannot be (E8).
+A receipt holds counts, keyed digests, digests of objects and times, but no id, name or value of a person. It goes into
+a log from which nothing is ever deleted, so it may hold nothing that might have to be erased. For that reason it has no
+digest of a slice's content: for a slice of one data point, that content could be guessed. Lineages cannot be guessed,
+because they also cover keyed digests (E8).
 """
 
 from __future__ import annotations
@@ -43,25 +43,25 @@ STANDING_EXCEPTIONS: Final = (
     "Files outside the store that the data points were read from are not erased by this system.",
     "Copies that others made of the store, such as backups, replicas or access logs, are out of its reach.",
 )
-"""What no receipt covers, said in each."""
+"""What no receipt covers; every receipt lists it."""
 
 
 class Evidence(Protocol):
-    """What a receipt states."""
+    """The facts that a receipt states."""
 
     @property
     def request_id(self) -> str:
-        """The request, as the federation whose receipt it is calls it."""
+        """The request's id in the federation that issues the receipt."""
         ...
 
     @property
     def request_digest(self) -> Sha256:
-        """What the request named, without giving it away."""
+        """Digest of the names in the request, which does not reveal them."""
         ...
 
     @property
     def predicate_type(self) -> str:
-        """Which facts they are."""
+        """The kind of facts."""
         ...
 
     def predicate(self, issued_at: str) -> dict[str, Any]:
@@ -71,7 +71,7 @@ class Evidence(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectEvidence:
-    """An object that held something of the erased data points and is gone."""
+    """An object that held part of the erased data points, and was deleted."""
 
     key: ObjectKey
     sha256: Sha256
@@ -85,9 +85,9 @@ class SupersededCheckpoint:
 
     slice: SliceIndex
     sha256: Sha256
-    """Of the object."""
+    """Digest of the object."""
     digest: Sha256
-    """Of the parameters and buffers."""
+    """Digest of the parameters and buffers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +96,7 @@ class ShardEvidence:
 
     shard: ShardId
     slices: tuple[SliceIndex, ...]
-    """Slices that lost data points; checkpoints of all slices from the first of them on were made again."""
+    """Slices that lost data points; checkpoints from the first of these slices on were trained again."""
     points_before: int
     points_after: int
     lineages_before: tuple[Sha256, ...]
@@ -109,7 +109,7 @@ class ShardEvidence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyringEvidence:
-    """Data keys that were destroyed with the erasure: what they had encrypted is noise wherever a copy of it lies."""
+    """Data keys that were destroyed with the erasure: no copy of what they had encrypted can be read."""
 
     shard: ShardId
     destroyed: int
@@ -120,24 +120,24 @@ class KeyringEvidence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScanEvidence:
-    """What a look at the whole store found, after the purge."""
+    """The result of scanning the whole store after the purge."""
 
     objects: int
     bytes: int
     findings: int
-    """How many things should not have been there; a number only, because a foreign file's name may be personal."""
+    """Number of objects that should not exist. Not listed, because a foreign file's name may be personal."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreEvidence:
-    """Where the objects were."""
+    """The store that held the objects."""
 
     kind: str
     """Such as ``folder`` or ``s3``; no path, because one may hold a person's name."""
     properties: Mapping[str, Json] = field(default_factory=dict)
-    """What bears on erasure: versioning, object lock, replication, encryption."""
+    """Properties that affect erasure: versioning, object lock, replication, encryption."""
     exceptions: tuple[str, ...] = ()
-    """What the store keeps out of an erasure's reach, in sentences."""
+    """Sentences about what an erasure cannot reach in this kind of store."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,11 +146,11 @@ class ErasureEvidence:
 
     federation: str
     request_id: str
-    """As it was given: the asker keeps personal data out of it."""
+    """As the requester gave it, who must not put personal data into it."""
     request_digest: Sha256
     """SHA-256 over the keyed digests that the request names."""
     commitment: str = ""
-    """To the names, see ``coordinator.receipts.openings``; empty: the release that took the request made none."""
+    """Commitment to the names (``coordinator.receipts.openings``); empty if an earlier release accepted the request."""
     subjects: int
     ids: int
     points: int
@@ -162,7 +162,7 @@ class ErasureEvidence:
     times: Mapping[str, str]
     """When each state was reached, UTC, ISO 8601."""
     shared_with: int
-    """Other requests that were carried out in between: their data points are among the differences of the shards."""
+    """Number of other requests carried out meanwhile: the shards' differences include their data points."""
     shards: tuple[ShardEvidence, ...]
     purged: tuple[ObjectEvidence, ...]
     keyrings: tuple[KeyringEvidence, ...] = ()
@@ -172,7 +172,7 @@ class ErasureEvidence:
     """No older generation is served, ever."""
     profile: NumericsProfile | None
     manifests: Mapping[str, int]
-    """Numbers of the manifests that state this, by what they committed: ``quarantined``, ``published``, ``purged``."""
+    """Numbers of the manifests that committed each step: ``quarantined``, ``published``, ``purged``."""
     scan: ScanEvidence
     store: StoreEvidence
     exceptions: tuple[str, ...] = STANDING_EXCEPTIONS
@@ -211,8 +211,8 @@ def collect_evidence(
 ) -> ErasureEvidence:
     """Return what the request did, from the states before its quarantine and after its purge.
 
-    ``further_purged`` are objects that neither state names, such as those of attempts that were given up.
-    Raises ``Invalid`` when ``after`` does not have the request, or not purged.
+    ``further_purged`` are objects that neither state refers to, such as those of abandoned attempts.
+    Raises ``Invalid`` when ``after`` does not have the request, or has it in a state before *purged*.
     """
     request = after.request(request_id)
     if request is None:
@@ -337,7 +337,7 @@ def _objects(state: FederationState) -> Iterator[ObjectEvidence]:
         for checkpoint in shard.chain:
             yield _checkpoint_object(checkpoint)
     for request in state.requests:
-        if isinstance(request.names, ObjectRef):  # others stand in the state, not in an object
+        if isinstance(request.names, ObjectRef):  # other names are in the state itself, not in an object
             yield ObjectEvidence(key=request.names.key, sha256=request.names.sha256, what="names")
     for ref in state.tombstone_objects():
         yield ObjectEvidence(key=ref.key, sha256=ref.sha256, what="tombstones")
@@ -348,7 +348,7 @@ def _checkpoint_object(checkpoint: CheckpointRecord) -> ObjectEvidence:
 
 
 def _carried_out(state: FederationState) -> int:
-    """Return how many requests have lost their data points; of those that left the state, the complete ones."""
+    """Return how many requests have had their data points removed; all complete ones that left the state have."""
     return state.ended.complete + sum(map(_is_carried_out, state.requests))
 
 

@@ -32,7 +32,7 @@ def keys(
         typer.Option(
             "--export",
             metavar="FILE",
-            help="Write all public keys to this file: what an auditor keeps, for 'receipt --key'.",
+            help="Write all public keys to this file, which auditors pass to 'receipt --key'.",
         ),
     ] = None,
     config: Config = DEFAULT_CONFIG,
@@ -40,9 +40,9 @@ def keys(
 ) -> None:
     """List the keys that sign receipts and the receipts' log, or replace them.
 
-    What old keys signed stays verifiable: their public halves stay published. They sign the new keys, so that those who
-    have the old ones can tell that the new ones are yours ('sisa-check keys'). Rotation takes nothing back: where a
-    private key may have been stolen, keep a checkpoint of the log ('sisa log --json') from before elsewhere.
+    What old keys signed stays verifiable, because their public halves stay published. They sign the new keys, so those
+    who have the old keys can check that the new ones are yours ('sisa-check keys'). Rotation does not revoke a stolen
+    key: if one may have been stolen, keep an earlier checkpoint of the log ('sisa log --json') elsewhere.
     """
 
     def action(federation: Federation | SiteFederation) -> Outcome:
@@ -54,9 +54,9 @@ def keys(
 
 
 def keys_outcome(registrar: Registrar, name: str, *, rotate: bool, export: Path | None = None) -> Outcome:
-    """Return the list of keys of the federation ``name``, after a rotation and an export where they are wanted.
+    """Rotate and export the keys of the federation ``name`` as asked, and return their list.
 
-    Raises ``Invalid`` when there is none to replace or to export.
+    Raises ``Invalid`` when there are no keys to replace or to export.
     """
     from storage.errors import Invalid
 
@@ -77,7 +77,7 @@ def keys_outcome(registrar: Registrar, name: str, *, rotate: bool, export: Path 
 
 
 def exported(found: Sequence[KeyStatement], name: str) -> str:
-    """Return all public keys as one text, those that are retired included: what they signed stays valid."""
+    """Return all public keys as one text, including retired ones, because what they signed stays valid."""
     from storage.transparency.key_rotation import key_text
 
     return "".join(
@@ -90,7 +90,7 @@ def exported(found: Sequence[KeyStatement], name: str) -> str:
 
 
 def _write(file: Path, text: str) -> None:
-    """Write the file as a whole or not at all."""
+    """Write the file atomically."""
     unfinished = file.with_name(f".{file.name}.partial")
     unfinished.write_text(text, encoding="utf-8", newline="\n")
     unfinished.replace(file)
@@ -118,6 +118,5 @@ def _text(found: Sequence[KeyStatement], *, rotate: bool) -> str:
         (each.key.key_id[:16], each.key.purpose, each.since or "the start", _STATES[each.state.value]) for each in found
     ]
     shown = table(("key", "signs", "since", "state"), lines)
-    return (
-        f"{shown}\nnew keys sign from now on; hand out their public halves ('sisa keys --export')" if rotate else shown
-    )
+    advice = "new keys sign from now on; give their public halves to auditors ('sisa keys --export')"
+    return f"{shown}\n{advice}" if rotate else shown

@@ -3,8 +3,8 @@
 A slice is a tuple of Parquet objects, its parts. A part has one entry per data point: keyed digests of id and subject,
 the position of the class, and the features as raw little-endian bytes of fixed length (measured: 200 times faster to
 read than a list column). Format 2 also has the keyed digests of further subjects. Every part is written from newly
-copied arrays, without dictionary and statistics: a view of a larger Arrow buffer would include erased points, and the
-minimum and maximum in a footer are real values.
+copied arrays, without dictionary and statistics, because a view of a larger Arrow buffer would include erased points,
+and the minimum and maximum in a footer are values of data points.
 Shape legend: N points, F features, K further subjects.
 """
 

@@ -16,7 +16,7 @@ from storage.records import decode_record, encode_record
 
 _ATTEMPTS: Final = 64
 _HINDERED_ATTEMPTS: Final = 8
-"""A sweep may remove a write in progress as a leftover (``ObjectStore.unfinished``): then nothing was written."""
+"""Attempts at which ``Unavailable`` is retried: a sweep may delete a write in progress, which then wrote nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +26,7 @@ class RecordRegister:
     store: ObjectStore
     key: ObjectKey
     field_names: frozenset[str]
-    """The fields it has."""
+    """The names of the record's fields."""
 
     def read(self) -> Mapping[str, Json] | None:
         """Return the fields; None when there is no record yet. Raises as ``decode_record`` does."""
@@ -35,10 +35,11 @@ class RecordRegister:
     def change(
         self, changed: Callable[[Mapping[str, Json] | None], Mapping[str, Json]], busy: Unavailable | None = None
     ) -> Mapping[str, Json]:
-        """Write what ``changed`` makes of the fields, durably, and return it; nothing when that is what there is.
+        """Replace the fields by what ``changed`` returns for them, durably, and return that.
 
-        ``changed`` is called again when others were quicker or an outcome is in doubt, so it must give the same for
-        what it has made already. Raises ``Unavailable`` when others are always quicker, ``busy`` where it is given.
+        Writes nothing if the fields stay the same. ``changed`` is called again when another writer was first, or when
+        it is unknown whether the write succeeded, so for its own result it must return the same. Raises ``busy``, by
+        default ``Unavailable``, when other writers are always first.
         """
         for attempt in range(_ATTEMPTS):
             fields, tag = self._stored()
