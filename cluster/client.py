@@ -35,7 +35,7 @@ from pydantic import TypeAdapter, ValidationError
 from cluster.release import HEADER, refuse_other_contract, release_in
 from cluster.results.federation import ErasureAnswer, SubjectFound, SubjectsFound
 from cluster.results.sites import SitesStatus
-from coordinator.aggregation import ModelFailed
+from coordinator.aggregation import AnsweredBy, ModelFailed
 from coordinator.requests import RequestState
 from coordinator.sites import SiteStanding, TookPart
 from coordinator.status import FederationStatus, RequestStatus
@@ -76,13 +76,9 @@ class NotAllowed(Invalid):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class RemoteAnswers:
+class RemoteAnswers(AnsweredBy):
     """Predictions, in the order asked."""
 
-    generation: int
-    constituents: int
-    """How many answered, of ``shards``."""
-    shards: int
     table: Any
     """A ``pyarrow.Table``: the id where there was one, ``prediction``, and ``probability_<class>`` for each class."""
     sites: tuple[TookPart, ...] = ()

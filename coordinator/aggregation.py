@@ -22,6 +22,21 @@ class ModelFailed(Invalid):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class AnsweredBy:
+    """Who gave an answer: constituents of one generation, of which those that are being retrained abstain (E10)."""
+
+    generation: int
+    constituents: int
+    """How many answered, of ``shards``."""
+    shards: int
+
+    @property
+    def facts(self) -> dict[str, int]:
+        """The three as JSON and HTTP have them, and as the constructors of answers take them."""
+        return {"generation": self.generation, "constituents": self.constituents, "shards": self.shards}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Aggregated:
     """The ensemble's answer."""
 

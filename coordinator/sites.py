@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from coordinator.aggregation import Aggregated, Rule
+from coordinator.aggregation import Aggregated, AnsweredBy, Rule
 from coordinator.requests import ErasureRequest
 from storage.digests import Sha256, digest_of
 from storage.errors import Conflict, Invalid, Unavailable
@@ -52,13 +52,9 @@ class SiteStanding:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class SiteAnswer:
-    """A site's aggregated answer."""
+class SiteAnswer(AnsweredBy):
+    """A site's aggregated answer, by at least one constituent."""
 
-    generation: int
-    constituents: int
-    """How many answered, of ``shards``; at least one."""
-    shards: int
     scores_NC: npt.NDArray[np.float32]
     """Mean probability, or share of votes, over its constituents; in float32, as answers travel."""
 
@@ -146,6 +142,15 @@ def set_back(site: str) -> Unavailable:
         "the site stands behind what it was: its store was set back to an earlier moment",
         "Restore its newest state; if that is lost, withdraw the site: it may hold again what was erased.",
         site=site,
+    )
+
+
+def answered_together(parts: Sequence[TookPart]) -> AnsweredBy:
+    """Return who gave the answer of several sites; its generation is the highest of theirs, which count apart."""
+    return AnsweredBy(
+        generation=max(each.generation for each in parts),
+        constituents=sum(each.constituents for each in parts),
+        shards=sum(each.shards for each in parts),
     )
 
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from cluster.config.specification import FederationSpecification
 from cluster.runtime.user_code import make_importable, working_in
-from coordinator.aggregation import Aggregated, ModelFailed, Rule, aggregate, model_failed
+from coordinator.aggregation import Aggregated, AnsweredBy, ModelFailed, Rule, aggregate, model_failed
 from coordinator.state import FederationState, servable
 from shards.learners.protocol import Learner
 from shards.learners.registry import open_learner
@@ -45,6 +45,11 @@ class Ensemble:
     rule: Rule
     checkpoints: tuple[tuple[ShardId, Sha256], ...] = ()
     """Shard and checkpoint of each constituent."""
+
+    @property
+    def answered_by(self) -> AnsweredBy:
+        """Who gives its answers."""
+        return AnsweredBy(generation=self.generation, constituents=len(self.constituents), shards=self.shards)
 
     @classmethod
     def load(

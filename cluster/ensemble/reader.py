@@ -162,9 +162,7 @@ class Reading:
         state, ensemble = self._load()
         features = asked_about(self._specification, state, data, labelled=False, remark=self._remark)
         return Answers(
-            generation=ensemble.generation,
-            constituents=len(ensemble.constituents),
-            shards=ensemble.shards,
+            **ensemble.answered_by.facts,
             classes=self._specification.data.classes,
             id_column=self._specification.data.id,
             batches=(self._named(batch, answer) for batch, answer in self._answered(ensemble, features)),
@@ -179,13 +177,7 @@ class Reading:
             for batch, answer in self._answered(ensemble, features)
             if batch.labels_N is not None
         )
-        return evaluation_of(
-            counted,
-            classes=self._specification.data.classes,
-            generation=ensemble.generation,
-            constituents=len(ensemble.constituents),
-            shards=ensemble.shards,
-        )
+        return evaluation_of(counted, self._specification.data.classes, ensemble.answered_by)
 
     def status(self) -> FederationStatus:
         """Return how the federation and its requests stand, even if it was never trained."""

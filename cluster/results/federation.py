@@ -10,6 +10,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from coordinator.aggregation import AnsweredBy
 from coordinator.decisions.plan import RetrainPlan
 from coordinator.receipts.issuer import ReceiptsCheck
 from coordinator.requests import Readmission, Similar
@@ -20,13 +21,9 @@ from storage.errors import Invalid
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Answers:
+class Answers(AnsweredBy):
     """Predictions, computed as they are read; ``batches`` can be read once."""
 
-    generation: int
-    constituents: int
-    """How many answered, of ``shards``."""
-    shards: int
     classes: tuple[str, ...]
     id_column: str
     batches: Iterator[PredictionBatch]
@@ -168,11 +165,8 @@ def _at(given: Iterable[str | int], positions: Sequence[int]) -> tuple[str, ...]
 
 def evaluation_of(
     batches: Iterable[tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]],
-    *,
     classes: tuple[str, ...],
-    generation: int,
-    constituents: int,
-    shards: int,
+    by: AnsweredBy,
 ) -> Evaluation:
     """Return the evaluation of (true, predicted) class positions. Raises ``Invalid`` when there is not a single one."""
     right = np.zeros(len(classes), dtype=np.int64)
@@ -191,7 +185,5 @@ def evaluation_of(
         },
         points=points,
         points_per_class={name: int(count) for name, count in zip(classes, total, strict=True)},
-        generation=generation,
-        constituents=constituents,
-        shards=shards,
+        **by.facts,
     )

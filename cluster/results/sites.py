@@ -9,7 +9,7 @@ from typing import Any
 
 from cluster.results.federation import Evaluation, SubjectFound, Verification
 from coordinator.receipts.bundles import ReceiptBundle
-from coordinator.sites import TookPart
+from coordinator.sites import TookPart, answered_together
 from coordinator.status import FederationStatus
 from shards.data.prediction_files import PredictionBatch, predictions_table, write_predictions
 
@@ -28,12 +28,12 @@ class SitesAnswers:
     @property
     def constituents(self) -> int:
         """How many answer, of ``shards``."""
-        return sum(each.constituents for each in self.sites)
+        return answered_together(self.sites).constituents
 
     @property
     def shards(self) -> int:
         """Number of shards at the sites that take part."""
-        return sum(each.shards for each in self.sites)
+        return answered_together(self.sites).shards
 
     def table(self) -> Any:
         """Return the answers as a ``pyarrow.Table``; see ``cluster.results.federation.Answers``."""

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from cluster.ensemble.loaded import Ensemble
 from cluster.ensemble.replica_state import Standing
-from coordinator.aggregation import Aggregated, ModelFailed, placed
+from coordinator.aggregation import Aggregated, AnsweredBy, ModelFailed, placed
 from storage.errors import InvariantBroken, SisaError, Unavailable
 
 TOGETHER: Final = 1024
@@ -29,13 +29,9 @@ TOGETHER: Final = 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Answer:
+class Answer(AnsweredBy):
     """A confirmed answer of the ensemble."""
 
-    generation: int
-    constituents: int
-    """How many answered, of ``shards``."""
-    shards: int
     classes_N: npt.NDArray[np.int64]
     scores_NC: npt.NDArray[np.float64]
 
@@ -293,9 +289,7 @@ def _settle(ask: _Ask, give: Callable[[], None]) -> None:
 
 def _answer(ask: _Ask, ensemble: Ensemble) -> Answer:
     return Answer(
-        generation=ensemble.generation,
-        constituents=len(ensemble.constituents),
-        shards=ensemble.shards,
+        **ensemble.answered_by.facts,
         classes_N=np.concatenate([piece.classes_N for piece in ask.done]),
         scores_NC=np.concatenate([piece.scores_NC for piece in ask.done]),
     )

@@ -145,9 +145,8 @@ def parsed_body(payload: bytes, most_things: int) -> Any:
 
 def answer_body(answer: Answer, asked: Asked, specification: FederationSpecification, media_type: str) -> bytes:
     """Return the body of an ensemble's answer."""
-    facts = {"generation": answer.generation, "constituents": answer.constituents, "shards": answer.shards}
     found = Aggregated(classes_N=answer.classes_N, scores_NC=answer.scores_NC)
-    return aggregated_body(facts, found, asked, specification.data.classes, specification.data.id, media_type)
+    return aggregated_body(answer.facts, found, asked, specification.data.classes, specification.data.id, media_type)
 
 
 def aggregated_body(

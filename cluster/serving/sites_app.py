@@ -28,6 +28,7 @@ from cluster.serving.sites_service import SitesService
 from cluster.sites.fan_out import CombinedAnswer
 from cluster.tokens import Role, TokenRecord
 from coordinator.requests import check_request_id
+from coordinator.sites import answered_together
 from coordinator.status import RequestStatus
 
 _QUESTIONS_AT_ONCE: Final = 4
@@ -162,9 +163,7 @@ class _Endpoints(Endpoints):
 
 def _facts(answer: CombinedAnswer) -> dict[str, Any]:
     return {
-        "generation": max(each.generation for each in answer.sites),
-        "constituents": sum(each.constituents for each in answer.sites),
-        "shards": sum(each.shards for each in answer.sites),
+        **answered_together(answer.sites).facts,
         "sites": [asdict(each) for each in answer.sites],
         "absent": dict(answer.absent),
     }

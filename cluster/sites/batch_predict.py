@@ -10,7 +10,7 @@ from cluster.results.federation import evaluation_of
 from cluster.results.sites import SitesAnswers, SitesEvaluation
 from cluster.sites.fan_out import CombinedAnswer, SitesFanOut
 from cluster.writer.training_data import asked_of_sites
-from coordinator.sites import SiteStanding
+from coordinator.sites import SiteStanding, answered_together
 from shards.data.prediction_files import FeatureBatch, PredictionBatch
 from storage.errors import Invalid, Unavailable
 
@@ -47,10 +47,8 @@ class FileAnswering:
         first, answers = self._answered(data, labelled=True)
         overall = evaluation_of(
             ((batch.labels_N, answer.aggregated.classes_N) for batch, answer in answers if batch.labels_N is not None),
-            classes=self._specification.classes,
-            generation=max(each.generation for each in first.sites),
-            constituents=sum(each.constituents for each in first.sites),
-            shards=sum(each.shards for each in first.sites),
+            self._specification.classes,
+            answered_together(first.sites),
         )
         return SitesEvaluation(overall=overall, sites=first.sites, absent=first.absent)
 

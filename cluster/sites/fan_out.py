@@ -86,10 +86,7 @@ class SitesFanOut:
         absent |= {site.name: _NEW for site in self._specification.sites if roster.find(site.name) is None}
         return CombinedAnswer(
             aggregated=combine(tuple(found.values()), self._specification.aggregation.rule),
-            sites=tuple(
-                TookPart(site=name, generation=each.generation, constituents=each.constituents, shards=each.shards)
-                for name, each in found.items()
-            ),
+            sites=tuple(TookPart(site=name, **each.facts) for name, each in found.items()),
             absent=absent,
         )
 

@@ -6,6 +6,7 @@ They are never written to a disk here, and those that a site has withdrawn are d
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from threading import Lock
 from typing import Final
 
@@ -52,12 +53,8 @@ class Carried:
             found = ensemble.answer(scaled(own_NF, data.scale))
             standing = confirm()
             if _is_of(ensemble, standing):
-                return SiteAnswer(
-                    generation=standing.generation,
-                    constituents=len(ensemble.constituents),
-                    shards=ensemble.shards,
-                    scores_NC=found.scores_NC.astype(np.float32),
-                )
+                by = replace(ensemble.answered_by, generation=standing.generation)
+                return SiteAnswer(**by.facts, scores_NC=found.scores_NC.astype(np.float32))
         raise Unavailable("the site's constituents change faster than they can be fetched", "Ask again in a moment.")
 
     def _fetched(self, standing: SiteStanding) -> Ensemble:

@@ -204,13 +204,8 @@ class RemoteSite:
     def _answer(self, features_NF: npt.NDArray[np.float32], names: tuple[str, ...]) -> SiteAnswer:
         for _ in range(_ATTEMPTS):
             parts = [self._answered(piece, names) for piece in self._pieces(features_NF)]
-            if len({(part.generation, part.constituents, part.shards) for part in parts}) == 1:
-                return SiteAnswer(
-                    generation=parts[0].generation,
-                    constituents=parts[0].constituents,
-                    shards=parts[0].shards,
-                    scores_NC=np.concatenate([part.scores_NC for part in parts]),
-                )
+            if all(part.facts == parts[0].facts for part in parts):
+                return SiteAnswer(**parts[0].facts, scores_NC=np.concatenate([part.scores_NC for part in parts]))
         raise Unavailable("the site's ensemble changes faster than an answer can be had", "Ask again in a moment.")
 
     def _answered(self, features_NF: npt.NDArray[np.float32], names: tuple[str, ...]) -> SiteAnswer:
@@ -223,9 +218,7 @@ class RemoteSite:
             )
         _check_facts(found)
         return SiteAnswer(
-            generation=found.generation,
-            constituents=found.constituents,
-            shards=found.shards,
+            **found.facts,
             scores_NC=scores_of_table(found.table, self._site.specification.data.classes, len(features_NF)),
         )
 

@@ -62,12 +62,7 @@ class Desk:
             found = ensemble.answer(scaled(own_NF, data.scale))
             self._state.current()
             if ensemble.generation >= self._state.floor:
-                return SiteAnswer(
-                    generation=ensemble.generation,
-                    constituents=len(ensemble.constituents),
-                    shards=ensemble.shards,
-                    scores_NC=found.scores_NC.astype(np.float32),
-                )
+                return SiteAnswer(**ensemble.answered_by.facts, scores_NC=found.scores_NC.astype(np.float32))
         raise Unavailable("erasures follow each other faster than an answer can be computed", "Ask again in a moment.")
 
     def checkpoint(self, shard: int, sha256: str) -> bytes:

@@ -186,9 +186,7 @@ def predict(
         facts = {
             "out": str(out),
             "points": points,
-            "generation": answers.generation,
-            "constituents": answers.constituents,
-            "shards": answers.shards,
+            **answers.facts,
         }
         text = (
             f"wrote {points:,} predictions to {out}"

@@ -16,7 +16,7 @@ import pytest
 from cluster.ensemble.loaded import Ensemble
 from cluster.ensemble.replica_state import Standing
 from cluster.serving.batcher import TOGETHER, Answer, Answering
-from coordinator.aggregation import Aggregated, ModelFailed, model_failed
+from coordinator.aggregation import Aggregated, AnsweredBy, ModelFailed, model_failed
 from storage.errors import InvariantBroken, SisaError, Unavailable
 from tests.serving.world import PATIENCE_SECONDS
 
@@ -33,6 +33,11 @@ class FakeEnsemble:
     constituents: tuple[int, ...] = (0, 1)
     calls: list[int] = field(default_factory=list)
     before: Callable[[], None] = lambda: None
+
+    @property
+    def answered_by(self) -> AnsweredBy:
+        """Who gives its answers."""
+        return AnsweredBy(generation=self.generation, constituents=len(self.constituents), shards=self.shards)
 
     def answer(self, features_NF: npt.NDArray[np.float32]) -> Aggregated:
         """Return the first feature as class."""
