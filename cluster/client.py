@@ -16,7 +16,6 @@ from __future__ import annotations
 import base64
 import json
 import re
-import secrets
 import ssl
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -42,6 +41,7 @@ from coordinator.status import FederationStatus, RequestStatus
 from shards.data.frames import plain_table, table_of
 from shards.data.messages import ARROW_STREAM, facts_of, stream_of, table_of_stream, texts_of
 from storage.errors import Conflict, Corrupt, Invalid, ObjectMissing, SisaError, Unavailable
+from storage.objects import new_name
 from storage.release import RELEASE
 
 _JSON: Final = "application/json"
@@ -215,7 +215,7 @@ class Client:
         ``site`` is the only site where a federation of several looks for the names. Repeat a request that was carried
         out to learn which of its names are unknown; with ``wait_seconds`` the client does so itself.
         """
-        named = request_id or f"er-{secrets.token_hex(6)}"
+        named = request_id or f"er-{new_name()[:12]}"
         if not _REQUEST_ID.fullmatch(named):
             raise Invalid(
                 "over HTTP a request id is 1 to 200 of A-Z, a-z, 0-9, '.', '_', ':', '-', a letter or digit first",

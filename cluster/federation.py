@@ -21,7 +21,7 @@ from cluster.results.federation import (
     SubjectFound,
     Verification,
 )
-from cluster.runtime.system import cpus, new_name
+from cluster.runtime.system import cpus
 from cluster.sources import find_source_faults
 from cluster.writer.drafting import new_request_id, readmission_of, roll_of
 from cluster.writer.identity import no_federation
@@ -46,7 +46,7 @@ from shards.data.sources import table_source
 from shards.slices.survey import DataFault
 from storage.encryption.store import SealedStore
 from storage.errors import Conflict, Corrupt, ObjectMissing
-from storage.objects import NewName
+from storage.objects import NewName, new_name
 
 if TYPE_CHECKING:
     from cluster.training.workers import Pool

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -18,6 +19,12 @@ VersionTag = NewType("VersionTag", str)
 
 NewName = Callable[[], str]
 """Returns a name that nobody has had before and nobody can guess: segments of keys, ids, nonces."""
+
+
+def new_name() -> str:
+    """Return 128 random bits, in hexadecimal digits. The one source of new names outside tests."""
+    return secrets.token_hex(16)
+
 
 _SEGMENT = re.compile(r"[a-z0-9_-][a-z0-9._-]{0,199}")
 

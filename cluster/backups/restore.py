@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from cluster.backups.contents import LEFT_OUT, is_secret, refuse_others
 from cluster.coordinator_actor.ownership import Adoption, record_adoption
-from cluster.runtime.system import holder, many_at_once, new_name
+from cluster.runtime.system import holder, many_at_once
 from cluster.writer.identity import KEY_OBJECT
 from cluster.writer.keys_owner import has_foreign_keys, own_keys
 from cluster.writer.place import take_place
@@ -30,7 +30,7 @@ from storage.encryption.keyring_location import IDENTITY, KEYRINGS, identity_in
 from storage.encryption.store import SealedStore
 from storage.errors import Conflict, Invalid, InvariantBroken, StoreFull
 from storage.location import is_on_s3
-from storage.objects import ObjectKey, ObjectStore
+from storage.objects import ObjectKey, ObjectStore, new_name
 from storage.registers.create_once import create_or_read
 from storage.registers.record import RecordRegister
 from storage.stores.local import LocalStore

@@ -6,7 +6,6 @@ Two federations with the same name have different stores, and so different Ray n
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Callable
 from dataclasses import fields, replace
 from datetime import datetime
@@ -47,7 +46,7 @@ from storage.digests import sha256
 from storage.encryption.store import SealedStore
 from storage.errors import Conflict, SisaError, Unavailable
 from storage.location import is_on_s3
-from storage.objects import ObjectStore
+from storage.objects import ObjectStore, new_name
 
 _JOIN_SECONDS: Final = 60.0
 """How long a Ray head of our own may take to be ready."""
@@ -319,7 +318,7 @@ def _check_own(handle: Any, store: ObjectStore, namespace: str) -> None:
         if not namespace.endswith(_mark(store)):
             raise is_copy(store, f"that of the coordinator {namespace}")
         return
-    nonce = secrets.token_hex(16)
+    nonce = new_name()
     check_shown(patiently(lambda: handle.show.remote(nonce=nonce)), nonce, store)
 
 

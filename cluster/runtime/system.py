@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -91,11 +90,6 @@ class SteadyClock:
 def holder(command: str, now: datetime) -> str:
     """Return the text that names the holder of the writer lock in other processes' errors."""
     return f"'sisa {command}' (process {os.getpid()}, since {now.isoformat(timespec='seconds')})"
-
-
-def new_name() -> str:
-    """Return a name that was never used before: 128 random bits."""
-    return secrets.token_hex(16)
 
 
 def cpus() -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from contextlib import suppress
 from dataclasses import replace
 from threading import Lock
@@ -26,6 +25,7 @@ from coordinator.ports import Clock
 from coordinator.receipts.issuer import Registrar
 from coordinator.status import RequestStatus, for_the_public
 from storage.errors import Invalid, ObjectMissing, SisaError, Unavailable
+from storage.objects import new_name
 
 
 class SitesService:
@@ -102,7 +102,7 @@ class SitesService:
         """Return the request, accepted by the site, and whether it is new; raises as ``SiteFederation.erase`` does."""
         if not wanted.site:
             raise Invalid("no site is named: people are looked for at one site and nowhere else", "Add 'site'.")
-        own_id = request_id or new_request_id(lambda: secrets.token_hex(16))
+        own_id = request_id or new_request_id(new_name)
         is_new = request_id is None or not self._has(wanted.site, own_id)
         answer = self.federation.erase(
             wanted.site,

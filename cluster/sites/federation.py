@@ -28,7 +28,7 @@ from cluster.results.sites import (
     SiteStatus,
     SitesVerification,
 )
-from cluster.runtime.system import SystemClock, new_name
+from cluster.runtime.system import SystemClock
 from cluster.sites.batch_predict import FileAnswering
 from cluster.sites.fan_out import CombinedAnswer, SitesFanOut
 from cluster.sites.link import NearSite, SiteLink
@@ -45,7 +45,7 @@ from coordinator.receipts.site_receipts import SiteEvidence
 from coordinator.sites import SiteRecord, SiteStanding
 from coordinator.status import RequestStatus
 from storage.errors import Corrupt, Invalid, ObjectMissing, SisaError, Unavailable
-from storage.objects import NewName
+from storage.objects import NewName, new_name
 
 LinkTo = Callable[[ListedSite, Listener, Clock], SiteLink]
 """How a site is reached."""

@@ -31,7 +31,6 @@ from cluster.results.federation import ErasureAnswer, SubjectFound, Verification
 from cluster.runtime.guard import check_rooms
 from cluster.runtime.labels import check_here, labels_in_words, nodes_with, selecting
 from cluster.runtime.session import join_ray
-from cluster.runtime.system import new_name
 from cluster.sites.link import NearSite
 from cluster.training.worker import keep_silent
 from cluster.writer.identity import with_key_in_store
@@ -40,6 +39,7 @@ from coordinator.ports import Clock, Listener
 from coordinator.sites import SiteAnswer, SiteStanding
 from coordinator.status import FederationStatus, RequestStatus
 from storage.errors import Invalid, Unavailable
+from storage.objects import new_name
 
 _PIECE_BYTES: Final = 64 * 1024
 """Size of names or of a checkpoint in one message: below the size that Ray keeps outside of messages (100 kB)."""

@@ -19,7 +19,6 @@ from cluster.release import Sent
 from cluster.runtime.guard import check_rooms
 from cluster.runtime.labels import Labels, check_here
 from cluster.runtime.process import leave_no_core
-from cluster.runtime.system import new_name
 from cluster.runtime.user_code import make_importable
 from coordinator.engine.tasks import check_configuration, revised_task
 from shards.encoding import InputShape
@@ -38,7 +37,7 @@ from shards.learners.trainer import ConstituentTrainer, TrainingEvent, TrainTask
 from shards.lineage import Configuration, in_force
 from shards.specification import ModelSettings, ShardId, TrainingSettings
 from storage.digests import Sha256
-from storage.objects import ObjectStore
+from storage.objects import ObjectStore, new_name
 
 _CODE: Final = frozenset({".py", ".pyc", ".so"})
 """Suffixes of files that a worker without a staged folder takes for code."""

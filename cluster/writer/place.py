@@ -8,7 +8,6 @@ The id is drawn when the store is first written; a store of an earlier release g
 from __future__ import annotations
 
 import platform
-import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -16,7 +15,7 @@ from typing import Any, Final
 from storage.digests import Json
 from storage.errors import Conflict, InvariantBroken
 from storage.location import inode_of
-from storage.objects import ObjectStore, object_key
+from storage.objects import ObjectStore, new_name, object_key
 from storage.registers.record import RecordRegister
 
 IDENTITY_KEY: Final = object_key("control/identity")
@@ -67,7 +66,7 @@ def settle_identity(store: ObjectStore) -> Identity:
 
     The caller holds the writer lock. A copy stays a copy.
     """
-    known, place, own_id = read_identity(store), place_of(store), secrets.token_hex(16)
+    known, place, own_id = read_identity(store), place_of(store), new_name()
     if known is not None and (known.place == place or not is_own_place(known.place, store)):
         return known
 

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from cluster.config.specification import FederationSpecification, settings_record
 from cluster.results.federation import Verification
-from cluster.runtime.system import SteadyClock, SystemClock, holder, many_at_once, new_name
+from cluster.runtime.system import SteadyClock, SystemClock, holder, many_at_once
 from cluster.training.late_workers import LateWorkers
 from cluster.writer.drafting import RequestDraft, new_request_id, request_of, roll_of
 from cluster.writer.identity import (
@@ -58,7 +58,7 @@ from shards.tombstones import DigestSet
 from storage.encryption.store import SealedStore
 from storage.errors import Conflict, Corrupt, Invalid, Unavailable
 from storage.location import is_on_s3
-from storage.objects import NewName
+from storage.objects import NewName, new_name
 from storage.stores.probe import probe_store
 
 

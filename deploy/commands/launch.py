@@ -83,7 +83,8 @@ def adopt(
 
     def action() -> Outcome:
         from cluster.coordinator_actor.launch import adopt_copy
-        from cluster.runtime.system import SystemClock, new_name
+        from cluster.runtime.system import SystemClock
+        from storage.objects import new_name
 
         name, store = store_of(config)
         adopted = adopt_copy(store, reason, SystemClock().now(), new_name())

@@ -117,7 +117,7 @@ def submit(
     If a coordinator carries it out, the command waits for that only with ``wait``.
     Raises ``Conflict`` when ``hold`` is given and the request was submitted before without a pause.
     """
-    from cluster.runtime.system import new_name
+    from storage.objects import new_name
 
     earlier = None if request_id is None else request_if_known(federation, request_id)
     refuse_late_hold(hold, earlier)

@@ -5,7 +5,6 @@ Loads neither Ray nor torch.
 
 from __future__ import annotations
 
-import secrets
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -36,6 +35,7 @@ from shards.data.prediction_files import PredictionBatch, check_ending, write_pr
 from shards.data.sources import in_csv_form, open_source, seen_csv_form
 from shards.specification import USUAL_CSV
 from storage.errors import Invalid, ObjectMissing, Unavailable
+from storage.objects import new_name
 from storage.release import RELEASE
 
 _POINTS_A_REQUEST = 10_000
@@ -101,7 +101,7 @@ def remote_erase(
     earlier = None if request_id is None else _looked_up(client, request_id, site)
     refuse_late_hold(hold, earlier)
     # Drawn here, so that it is known after an interrupt.
-    own_id = new_request_id(lambda: secrets.token_hex(16)) if request_id is None else request_id
+    own_id = new_request_id(new_name) if request_id is None else request_id
     subjects, ids = map(tuple, given.names())
     submit = partial(
         client.erase,

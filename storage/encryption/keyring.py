@@ -17,7 +17,6 @@ Source: NIST SP 800-88 Rev. 2 (cryptographic erase by sanitising a wrapping key)
 from __future__ import annotations
 
 import re
-import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, NoReturn
@@ -26,7 +25,7 @@ from storage.digests import Sha256, sha256
 from storage.encodings import from_hex
 from storage.encryption.cipher import KEY_BYTES, WRAPPED_BYTES, fresh_key, unwrap, wrap
 from storage.errors import Corrupt, ObjectChanged, ObjectExists, ObjectMissing, OutcomeUnknown, Unavailable
-from storage.objects import ObjectKey, ObjectStore, VersionTag, is_object_key, object_key
+from storage.objects import ObjectKey, ObjectStore, VersionTag, is_object_key, new_name, object_key
 from storage.records import decode_record, encode_record
 from storage.registers.create_once import create_or_read
 
@@ -278,7 +277,7 @@ class Keyrings:
         return ring
 
     def _draw(self, name: str, number: int) -> _Kek:
-        kek = _Kek(f"kek-{number:0{_DIGITS}d}-{secrets.token_hex(16)}", number, fresh_key())
+        kek = _Kek(f"kek-{number:0{_DIGITS}d}-{new_name()}", number, fresh_key())
         create_or_read(self.store, self._key(name, kek.name), kek.secret)
         return kek
 

@@ -10,12 +10,11 @@ is not mistaken for a store whose keys were all destroyed.
 
 from __future__ import annotations
 
-import secrets
 from typing import Final
 
 from storage.encryption.keyring import Keyrings
 from storage.errors import Conflict, Corrupt, ObjectMissing
-from storage.objects import ObjectKey, ObjectStore, key_segment, object_key
+from storage.objects import ObjectKey, ObjectStore, key_segment, new_name, object_key
 from storage.records import decode_record, encode_record
 from storage.registers.create_once import create_or_read
 
@@ -55,7 +54,7 @@ def make_keyrings(inner: ObjectStore, keys: ObjectStore | None) -> Keyrings:
     if found is not None:
         return found
     assert keys is not None
-    identity = secrets.token_hex(16)
+    identity = new_name()
     record = encode_record({"identity": identity})
     here = object_key(f"{KEYRINGS}/{identity}/identity")
     create_or_read(keys, here, record)  # first: an identity without its place of keys would be refused for good

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from storage.errors import ObjectMissing
-from storage.objects import ObjectInfo, ObjectKey, StoredObject, VersionTag
+from storage.objects import ObjectInfo, ObjectKey, StoredObject, VersionTag, new_name
 from storage.s3.backoff import pause
 from storage.s3.bucket import Bucket, Read, Upload
 from storage.s3.conditional_put import ConditionalPut
@@ -117,7 +116,7 @@ class BucketStore(ABC):
         port = _LeaseObject(store=self, name=self.full_names.lease(name))
         record = LeaseRecord(
             holder=" ".join(holder.split())[:_HOLDER_CHARACTERS],
-            nonce=secrets.token_hex(16),
+            nonce=new_name(),
             lease_seconds=self.lease_seconds,
         )
         with leased(port, record, watch=f"{self.address} {name}", monotonic=self.monotonic):
@@ -131,7 +130,7 @@ class BucketStore(ABC):
             key=key,
             payload=payload,
             expected=expected,
-            nonce=secrets.token_hex(16),
+            nonce=new_name(),
             pause=pause,
         ).run()
 

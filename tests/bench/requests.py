@@ -13,12 +13,11 @@ from statistics import median, quantiles
 from cluster.config.specification import FederationSpecification
 from cluster.coordinator_actor.resident import Resident
 from cluster.federation import Federation
-from cluster.runtime.system import new_name
 from cluster.writer.writer import drafted, writer_setup
 from coordinator.ports import Notice, RequestMoved, TrainingStarted
 from coordinator.requests import RequestState
 from deploy.views.tables import table
-from storage.objects import object_key
+from storage.objects import new_name, object_key
 
 SUBMITTERS = 16
 REQUESTS = 2_000

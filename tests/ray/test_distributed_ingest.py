@@ -16,7 +16,6 @@ import ray
 import cluster
 from cluster.config.specification import FederationSpecification, read_specification
 from cluster.runtime import task_pool as crew
-from cluster.runtime.system import new_name
 from cluster.training import ingest as ingesting
 from cluster.training.ingest import RayIngest
 from cluster.training.workers import Workers
@@ -29,7 +28,7 @@ from shards.slices.ingest import IngestResult, IngestTask, ingest
 from shards.tombstones import DigestSet
 from storage.encryption.store import SealedStore
 from storage.errors import Invalid, Unavailable
-from storage.objects import ObjectKey, ObjectStore, VersionTag
+from storage.objects import ObjectKey, ObjectStore, VersionTag, new_name
 from storage.stores.local import LocalStore
 from storage.stores.memory import MemoryStore
 from tests.doubles.user_folder import MARKED, Columns, UserFolder, small_points
