@@ -64,7 +64,7 @@ class CaseOutcome:
     kills: int
     found: Mapping[str, Any]
     """What the first reader saw after the last kill."""
-    told: tuple[str, ...]
+    reported: tuple[str, ...]
     """The messages that the killed processes had shown to people."""
     answer: Mapping[str, Any]
     """The answer of the process that completed the work."""

@@ -90,7 +90,7 @@ class CommandRun:
         return Path(self.folder) / f"answer-of-{self.name}.json"
 
     @property
-    def told(self) -> Path:
+    def reported(self) -> Path:
         """The file to which the process writes, immediately and line by line, the messages for people."""
         return Path(self.folder) / "messages.txt"
 
