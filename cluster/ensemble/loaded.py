@@ -48,7 +48,7 @@ class Ensemble:
 
     @property
     def answered_by(self) -> AnsweredBy:
-        """Who gives its answers."""
+        """The origin of its answers."""
         return AnsweredBy(generation=self.generation, constituents=len(self.constituents), shards=self.shards)
 
     @classmethod

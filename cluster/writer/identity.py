@@ -206,7 +206,7 @@ def out_of_reach(bucket: StoreFacts) -> Iterator[str]:
     if bucket.server.startswith("SeaweedFS"):
         yield (
             "The server keeps deleted bytes on its disk until it compacts (volume.vacuum), destroyed keys among them"
-            " where they lie in the same store."
+            " if these are in the same store."
         )
     if bucket.replication is None or bucket.object_lock is None:
         yield "Whether the bucket locks or replicates objects could not be read with these credentials."

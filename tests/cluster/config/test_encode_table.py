@@ -70,10 +70,10 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize(("text", "told"), MISTAKES, ids=[told[:60] for _, told in MISTAKES])
-def test_mistakes_are_named(file: Path, text: str, told: str) -> None:
+@pytest.mark.parametrize(("text", "expected"), MISTAKES, ids=[expected[:60] for _, expected in MISTAKES])
+def test_mistakes_are_named(file: Path, text: str, expected: str) -> None:
     """The error names line, table and column, what was expected and what was got."""
-    assert told in refusal(file, text)
+    assert expected in refusal(file, text)
 
 
 def test_options_of_encoders_at_their_defaults_are_left_out(file: Path) -> None:
