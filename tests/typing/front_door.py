@@ -5,7 +5,7 @@ An ignored error that is not one is an error to mypy: so each ``type: ignore`` h
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import assert_type
 
@@ -30,6 +30,16 @@ def a_federation(config: Path, tables: Mapping[str, object]) -> None:
         assert_type(federation.lookup(["person-17"]), tuple[SubjectFound, ...])
         assert_type(federation.status().requests, tuple[RequestStatus, ...])
         assert_type(federation.verify(shards=[0]), Verification)
+
+
+def an_estimator(features: Sequence[Sequence[float]], labels: Sequence[str]) -> None:
+    """The same with data in memory."""
+    with sisa.Classifier(shards=2, store=None, epochs=3) as model:
+        assert_type(model, sisa.Classifier)
+        assert_type(model.fit(features, labels, subjects=labels), sisa.Classifier)
+        assert_type(model.score(features, labels), float)
+        assert_type(model.erase(subjects=["person-17"]), ErasureAnswer)
+        assert_type(model.verify(), Verification)
 
 
 def a_client(url: str) -> None:
