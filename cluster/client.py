@@ -39,7 +39,7 @@ from coordinator.requests import RequestState
 from coordinator.sites import SiteStanding, TookPart
 from coordinator.status import FederationStatus, RequestStatus
 from shards.data.frames import plain_table, table_of
-from shards.data.messages import ARROW_STREAM, facts_of, stream_of, table_of_stream, texts_of
+from shards.data.messages import ARROW_STREAM, facts_of, metadata_texts, stream_of, table_of_stream
 from storage.errors import Conflict, Corrupt, Invalid, ObjectMissing, SisaError, Unavailable
 from storage.objects import new_name
 from storage.release import RELEASE
@@ -186,7 +186,7 @@ class Client:
         reply = self._ask("POST", "/v1/predictions", body, headers)
         try:
             table = table_of_stream(reply.body, _MOST_POINTS)
-            facts, texts = facts_of(table), texts_of(table)
+            facts, texts = facts_of(table), metadata_texts(table)
             return RemoteAnswers(
                 generation=facts["generation"],
                 constituents=facts["constituents"],

@@ -18,7 +18,7 @@ from cluster.writer.place import settle_identity
 from coordinator.engine.ledger import read_ledger
 from coordinator.receipts.rollback import refuse_restoring
 from storage.backups.cut import Part, cut
-from storage.backups.repository import Index, Repository
+from storage.backups.repository import FOLDERS, Index, Repository
 from storage.encryption.keyring_location import find_keyrings
 from storage.encryption.store import SealedStore
 from storage.errors import Conflict, Invalid
@@ -110,7 +110,7 @@ def back_up(
 
 def _check_place(place: ObjectStore, ids: set[str], kind: str, objects_at: str) -> None:
     """Raise ``Conflict`` unless the place is empty, or holds this federation's backups of this kind."""
-    refuse_others(place, lambda key: key.startswith(("backups/", "blobs/")), "backup of this system")
+    refuse_others(place, lambda key: key.startswith(FOLDERS), "backup of this system")
     last = Repository(place).newest()
     if last is None:
         if is_on_s3(place.location):

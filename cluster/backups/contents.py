@@ -21,10 +21,9 @@ from storage.errors import Conflict, Invalid
 from storage.objects import ObjectKey, ObjectStore
 from storage.stores.local import LocalStore
 from storage.stores.probe import PROBE_PREFIX
+from storage.transparency.keys import SIGNING
 
 LEFT_OUT: Final = frozenset({RECORD_KEY, RELEASES_KEY, PROOF_KEY, TOKENS_KEY, RESTORING_KEY})
-
-SIGNING: Final = "control/signing/"
 
 
 def is_secret(key: ObjectKey) -> bool:

@@ -48,7 +48,7 @@ class Ensemble:
 
     @property
     def answered_by(self) -> AnsweredBy:
-        """The origin of its answers."""
+        """The constituents behind its answers."""
         return AnsweredBy(generation=self.generation, constituents=len(self.constituents), shards=self.shards)
 
     @classmethod

@@ -39,7 +39,7 @@ from storage.transparency.checkpoint import open_checkpoint
 from storage.transparency.envelope import envelope_payload, open_envelope, sign_envelope
 from storage.transparency.key_rotation import KeyStatement, endorsements, key_text, rotate, statements
 from storage.transparency.keys import KeyFolder, PublicKey, SigningKey, published_keys
-from storage.transparency.log import Inclusion, LogLayout, TransparencyLog
+from storage.transparency.log import ENTRIES, Inclusion, LogLayout, TransparencyLog
 from storage.transparency.merkle import EMPTY_ROOT
 from storage.transparency.witness import Witness
 
@@ -411,7 +411,7 @@ class Registrar:
         return text is None or payload == text.encode("utf-8")
 
     def _has_receipts(self) -> bool:
-        return any(self._store.list(_BUNDLES)) or any(self._store.list("log/entries/"))
+        return any(self._store.list(_BUNDLES)) or any(self._store.list(ENTRIES))
 
 
 def _check_same(evidence: Evidence, envelope: bytes) -> None:

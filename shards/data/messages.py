@@ -234,10 +234,10 @@ def batch_of(answers: pa.Table) -> tuple[PredictionBatch, tuple[str, ...], str |
 
 def facts_of(table: pa.Table) -> dict[str, int]:
     """Return those facts given to ``stream_of`` that are whole numbers, 0 or more."""
-    return {name: int(value) for name, value in texts_of(table).items() if value.isdecimal() and value.isascii()}
+    return {name: int(value) for name, value in metadata_texts(table).items() if value.isdecimal() and value.isascii()}
 
 
-def texts_of(table: pa.Table) -> dict[str, str]:
+def metadata_texts(table: pa.Table) -> dict[str, str]:
     """Return the facts given to ``stream_of``, as text."""
     return {name.decode(): value.decode() for name, value in (table.schema.metadata or {}).items()}
 

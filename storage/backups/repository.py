@@ -23,6 +23,9 @@ from storage.registers.numbered import numbered_key, numbers_in
 
 _BLOBS: Final = "blobs"
 _INDEXES: Final = "backups"
+FOLDERS: Final = (f"{_INDEXES}/", f"{_BLOBS}/")
+"""All that a place of backups holds."""
+
 _NAMES: Final = frozenset({"number", "about", "objects"})
 
 

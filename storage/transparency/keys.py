@@ -10,7 +10,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -35,6 +35,11 @@ SEED_BYTES = 32
 _ATTEMPTS = 64
 _PEM_START = "-----BEGIN"
 _PRIVATE_NAMES = frozenset({"purpose", "number", "key_id", "pkcs8"})
+
+SIGNING: Final = "control/signing/"
+"""Where private keys are."""
+
+_PUBLIC: Final = "log/keys/"
 
 
 def fresh_seed() -> bytes:
@@ -250,7 +255,7 @@ def published_keys(store: ObjectStore, purpose: str) -> tuple[PublicKey, ...]:
 
     Raises ``Corrupt`` when an object there is not the key that its name says.
     """
-    keys = sorted(info.key for info in store.list(f"log/keys/{key_segment(purpose)}/"))
+    keys = sorted(info.key for info in store.list(f"{_PUBLIC}{key_segment(purpose)}/"))
     return tuple(_published(store, key, purpose) for key in keys)
 
 
@@ -286,11 +291,11 @@ def _private_key(purpose: str, number: int) -> ObjectKey:
 
 
 def _private_folder(purpose: str) -> str:
-    return f"control/signing/{key_segment(purpose)}"
+    return f"{SIGNING}{key_segment(purpose)}"
 
 
 def _public_key(public: PublicKey) -> ObjectKey:
-    return object_key(f"log/keys/{public.purpose}/{public.key_id}")
+    return object_key(f"{_PUBLIC}{public.purpose}/{public.key_id}")
 
 
 def _other_key(key: ObjectKey) -> Corrupt:

@@ -30,13 +30,18 @@ _NAMES = frozenset({"index", "leaf"})
 _REMEDY = "Stop, keep the store as it is, and compare the log with a copy: see 'sisa log --check'."
 
 
+_LOG = "log"
+ENTRIES = f"{_LOG}/entries/"
+"""Where the entries of a store's log are."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogLayout:
     """The keys of the log's objects, and the log's name."""
 
     origin: str
     """First line of its checkpoints."""
-    prefix: str = "log"
+    prefix: str = _LOG
 
     def entry(self, number: int) -> ObjectKey:
         """Return the key of entry ``number``, 0 for the first."""

@@ -36,7 +36,7 @@ class FakeEnsemble:
 
     @property
     def answered_by(self) -> AnsweredBy:
-        """The origin of its answers."""
+        """The constituents behind its answers."""
         return AnsweredBy(generation=self.generation, constituents=len(self.constituents), shards=self.shards)
 
     def answer(self, features_NF: npt.NDArray[np.float32]) -> Aggregated:

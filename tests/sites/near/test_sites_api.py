@@ -27,7 +27,7 @@ from cluster.serving.sites_service import SitesService, open_sites_service
 from cluster.sites.federation import connect_sites
 from cluster.tokens import Role, TokenRegister
 from coordinator.receipts.bundles import bundle_from_bytes, statement_of, verify_bundle
-from shards.data.messages import ARROW_STREAM, stream_of, table_of_stream, texts_of
+from shards.data.messages import ARROW_STREAM, metadata_texts, stream_of, table_of_stream
 from storage.location import open_store
 from tests.doubles.user_folder import CommandResult, as_table, run, small_points
 from tests.doubles.workers.local_workers import LocalWorkers
@@ -150,7 +150,7 @@ def test_every_form_of_asking_gets_the_same_answer(still: SitesServer) -> None:
     table = table_of_stream(answer.content, 10)
     assert table.column("id").to_pylist() == [0, 1, 2]
     assert table.column("prediction").to_pylist() == [line["prediction"] for line in expected]
-    facts = {name: json.loads(text) for name, text in texts_of(table).items()}
+    facts = {name: json.loads(text) for name, text in metadata_texts(table).items()}
     assert [each["site"] for each in facts["sites"]] == list(SITES)
     assert facts["absent"] == {}
     assert still.predict({"points": []}).json()["predictions"] == []
