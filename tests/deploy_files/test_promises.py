@@ -58,7 +58,7 @@ PROMISES: Final = {
         "serving/test_standing.py::test_a_replica_only_reads",
     ),
     # ------------------------------------------------------------------------------------------------------- jobs
-    "takes what you type out of its command line before it joins Ray": (
+    "removes its arguments from its command line before it joins Ray": (
         "deploy/commands/test_own_words.py::test_the_installed_command_does_it",
         "residue/test_ray_metadata.py::test_nobody_is_in",
     ),
@@ -67,7 +67,7 @@ PROMISES: Final = {
         "deploy_files/test_erase_job.py::test_a_job_that_is_run_again_submits_nothing_new",
     ),
     # ------------------------------------------------------------------------------------------------ lost worker
-    "Another worker goes on after the last slice that was learned": (
+    "Another worker continues after the last slice that was learned": (
         "ray/test_federation.py::test_a_worker_that_dies_is_replaced",
         "multinode/test_lost_nodes.py::test_nodes_lost_in_training_and_in_retraining",
     ),
@@ -75,7 +75,7 @@ PROMISES: Final = {
         "ray/test_federation.py::test_a_worker_that_dies_again_and_again",
         "cluster/training/test_pool.py::test_a_slice_learned_begins_a_new_count",
     ),
-    "No node left that can hold a worker: the commands say which size is wanted": (
+    "If no node can hold a worker, the commands say which size is needed": (
         "ray/test_federation.py::test_a_worker_too_large_for_every_node",
         "cluster/training/test_pool.py::test_nodes_that_are_gone_may_come_back",
     ),
@@ -101,13 +101,13 @@ PROMISES: Final = {
         "cluster/training/test_selection.py::test_what_an_old_store_does_not_record_cannot_be_compared_with_it",
     ),
     # ---------------------------------------------------------------------------------------- lost machines or store
-    "shards whose workers are away wait, and requests stay quarantined": (
+    "shards whose workers are unreachable wait, and requests stay quarantined": (
         "multinode/test_lost_nodes.py::test_all_nodes_lost",
     ),
-    "Predictions are answered with 503, requests are not accepted": (
+    "Predictions are answered with 503, because they cannot be confirmed, and requests are not accepted": (
         "serving/test_on_ray_serve.py::test_replicas_are_silent_while_the_store_is_away",
     ),
-    "Predictions and the coordinator go on by themselves when the store is back": (
+    "Predictions and the coordinator continue by themselves when the store is back": (
         "serving/test_on_ray_serve.py::test_replicas_are_silent_while_the_store_is_away",
         "cluster/coordinator_actor/test_resident_retries.py::test_what_passes_by_itself_needs_nobody",
     ),
@@ -121,7 +121,7 @@ PROMISES: Final = {
         "storage/s3/test_profiles.py::test_renewed_credentials_are_used",
     ),
     # ----------------------------------------------------------------------------------------------- several sites
-    "all of this runbook holds there, with `--site NAME` in front": (
+    "all of this page applies there, with `--site NAME` in front": (
         "sites/near/test_cli_sites.py::test_one_site_is_a_federation_of_its_own",
     ),
     "go on without it as long as `[sites] quorum` sites answer; else exit code 5, over HTTP 503": (
@@ -134,10 +134,10 @@ PROMISES: Final = {
     "through the federation none is accepted": (
         "sites/near/test_simulated_sites.py::test_an_erasure_at_a_site_that_is_away_is_not_accepted",
     ),
-    "The site has no part in any answer, and no erasure there is accepted through the federation": (
+    "The site takes part in no answer, and the federation accepts no erasure for it": (
         "sites/near/test_simulated_sites.py::test_a_site_restored_from_an_old_backup_has_no_part",
     ),
-    "From then on no answer has a part of it": (
+    "From then on the site takes part in no answer": (
         "sites/near/test_simulated_sites.py::test_withdrawing_a_site",
         "sites/near/test_asking.py::test_a_site_that_leaves_while_it_is_asked",
     ),
@@ -148,7 +148,7 @@ PROMISES: Final = {
     "No replica has been able to confirm an answer against the store for two minutes": (
         "deploy_files/test_alerts.py::test_alerts_fire_for_what_they_are_there_for",
     ),
-    "`sisa request list` all there ever were": (
+    "`sisa request list` lists all requests ever accepted": (
         "deploy/test_ended_requests.py::test_the_status_lists_the_last_ones_and_counts_the_others",
     ),
     "once, before it is overdue": (
