@@ -1,7 +1,7 @@
-"""How much a store holds. No Ray in here.
+"""Measures how much a store holds. No Ray in here.
 
-The count proceeds a piece at a time, so that a store of a million objects does not hold up the thread's other reports;
-and it runs once an hour, because every thousand objects cost a request on S3.
+It counts a piece at a time, so that a store of a million objects does not delay the thread's other reports, and once an
+hour, because every thousand objects cost a request on S3.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ PIECE: Final = 5_000
 """Objects counted at a time: five requests on S3."""
 
 AGAIN_SECONDS: Final = 3600.0
-"""How long after one count the next one begins."""
+"""Time from the end of one count to the beginning of the next."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreSize:
-    """What a store holds; older versions that a bucket keeps are not part of it."""
+    """What a store holds, without the older versions that a bucket may keep."""
 
     objects: int = 0
     payload_bytes: int = 0
 
 
 class StoreCount:
-    """Counts one store's objects, again and again. For one thread."""
+    """Counts one store's objects repeatedly. Not thread-safe."""
 
     def __init__(self, store: ObjectStore, clock: Clock) -> None:
         self._store = store
@@ -44,7 +44,7 @@ class StoreCount:
     def step(self) -> StoreSize | None:
         """Count the next piece if a count is due; return the result of the last complete count, None before the first.
 
-        A store that cannot be listed ends the count; the next one begins as much later as after a complete one.
+        If the store cannot be listed, the count ends, and the next one begins after the usual time.
         """
         if self._clock.monotonic() >= self._begins_at:
             try:

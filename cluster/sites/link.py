@@ -24,7 +24,7 @@ from coordinator.status import FederationStatus, RequestStatus
 
 
 class SiteLink(Protocol):
-    """One site, as the federation reaches it. Calls raise ``Unavailable`` while it is away, and may be repeated."""
+    """How the federation reaches one site. While the site is away, calls raise ``Unavailable``; all may be repeated."""
 
     @property
     def name(self) -> str:
@@ -69,7 +69,7 @@ class SiteLink(Protocol):
         ...
 
     def request(self, request_id: str) -> RequestStatus:
-        """Return how an erasure request stands. Raises ``ObjectMissing`` when the site has no request with this id."""
+        """Return an erasure request's status. Raises ``ObjectMissing`` when the site has no request with this id."""
         ...
 
     def receipt(self, request_id: str) -> bytes:
@@ -77,7 +77,7 @@ class SiteLink(Protocol):
         ...
 
     def status(self) -> FederationStatus:
-        """Return how the site and its requests stand."""
+        """Return the status of the site and its requests."""
         ...
 
     def verify(self) -> Verification:
@@ -175,7 +175,7 @@ class NearSite:
         """See ``SiteLink.close``."""
 
     def would_start_ray(self) -> bool:
-        """Return whether training here starts a local Ray: it is not joined yet, and no coordinator was launched."""
+        """Return whether training starts a local Ray: this process has joined none, and no coordinator was launched."""
         specification = self._site.specification
         return is_to_start_ray(specification.cluster) and read_record(open_objects(specification)) is None
 

@@ -1,4 +1,4 @@
-"""Answers of one site, by its own ensemble, and its reports. Every question from outside goes to the site's desk.
+"""A site's desk: answers all questions from outside, by the site's own ensemble and from its store.
 
 A desk reads only the site's store. The site itself decides what may leave it: see ``cluster.ensemble.site_report``.
 Shape legend: N points, F features, C classes.
@@ -32,7 +32,7 @@ _MOST_NAMES: Final = 5
 
 
 class Desk:
-    """One site's answers. May be used from any thread."""
+    """Answers for one site. May be used from any thread."""
 
     def __init__(self, site: ListedSite, clock: Clock | None = None) -> None:
         """Read nothing yet."""
@@ -46,7 +46,7 @@ class Desk:
         return self._telling.standing(requests)
 
     def answer(self, features_NF: npt.NDArray[np.float32], names: tuple[str, ...]) -> SiteAnswer:
-        """Return the aggregated answer for features that are not scaled, confirmed after it was computed (E10).
+        """Return the aggregated answer for unscaled features, confirmed after it was computed (E10).
 
         ``names`` are the features' names, in the given order. Raises ``Invalid`` when this site's features have other
         names, ``ModelFailed`` when the model fails, ``Unavailable`` when no constituent may answer.

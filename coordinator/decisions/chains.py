@@ -1,4 +1,4 @@
-"""Chains of checkpoints: what other slices, other settings and lost objects cut off. Pure (docs/design.md, 1)."""
+"""Cuts chains of checkpoints after changes of slices or settings, and losses of objects. Pure (docs/design.md, 1)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from shards.specification import ShardId, SliceIndex
 
 
 def with_slices(state: FederationState, changed: Mapping[SliceId, SliceRecord]) -> FederationState:
-    """Return the state with these slices in place of the old ones, and no checkpoint that has seen the old ones."""
+    """Return the state with these slices in place of old ones, and without checkpoints that have seen the old ones."""
     if not changed:
         return state
     shards = list(state.shards)
@@ -36,7 +36,7 @@ def with_valid_chains(state: FederationState) -> FederationState:
 
 
 def truncate(state: FederationState, number: ShardId, from_slice: SliceIndex) -> FederationState:
-    """Return the state with the shard's chain cut before ``from_slice``, and what is cut off condemned."""
+    """Return the state with the shard's chain cut before ``from_slice``; the checkpoints cut off are to be deleted."""
     shard = state.shards[number]
     kept, gone = shard.chain[: from_slice - 1], shard.chain[from_slice - 1 :]
     if not gone:
@@ -62,7 +62,7 @@ def withdraw_if_cut(before: FederationState, after: FederationState) -> Federati
 
 
 def hasten_if_changed(before: FederationState, after: FederationState) -> FederationState:
-    """Record that training must not wait for a batch, if another step than an erasure made it necessary."""
+    """Record that training must not wait for a batch, if something other than an erasure makes it necessary."""
     if after.at_once or all(shard.is_trained for shard in after.shards):
         return after
     changed = after.configuration != before.configuration or any(

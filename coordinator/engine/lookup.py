@@ -1,4 +1,4 @@
-"""Looking into the store for the coordinator: which points a request means, which objects are sound."""
+"""Reads for the coordinator which points a request names, and checks whether objects are intact."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _RESTORE = "Restore the store from a copy."
 
 
 def load_digests(store: ObjectStore, ref: ObjectRef | InlineDigests | None) -> DigestSet:
-    """Return the digests that ``ref`` names or holds; none for None.
+    """Return the digests that ``ref`` refers to or contains; an empty set for None.
 
-    Raises ``Corrupt`` when they are not what they were.
+    Raises ``Corrupt`` when the object is missing or damaged.
     """
     match ref:
         case None:
@@ -33,7 +33,7 @@ def load_tombstones(store: ObjectStore, objects: Iterable[ObjectRef]) -> DigestS
 
 
 def load_object(store: ObjectStore, ref: ObjectRef) -> bytes:
-    """Return the bytes that ``ref`` names. Raises ``Corrupt`` when the object is missing or not what it was."""
+    """Return the bytes that ``ref`` refers to. Raises ``Corrupt`` when the object is missing or damaged."""
     try:
         payload = store.get(ref.key).payload
     except ObjectMissing as error:
@@ -44,7 +44,7 @@ def load_object(store: ObjectStore, ref: ObjectRef) -> bytes:
 
 
 def is_intact(store: ObjectStore, key: ObjectKey, expected: Sha256) -> bool:
-    """Return whether the object is there and has the digest ``expected``."""
+    """Return whether the object exists and has the digest ``expected``."""
     try:
         return sha256(store.get(key).payload) == expected
     except (ObjectMissing, Corrupt):
