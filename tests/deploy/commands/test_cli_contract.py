@@ -207,7 +207,7 @@ def test_verify_of_a_shard_that_is_not_there(trained: UserFolder) -> None:
     assert [each["shard"] for each in said.data["shards"]] == [1]
     refused = trained.refused("verify", "--shard", "3")
     assert "there is no shard 3" in refused.error["message"]
-    assert "0 .. 2" in refused.error["remedy"]
+    assert "Name shards from 0 to 2." in refused.error["remedy"]
 
 
 def test_status_may_be_watched(trained: UserFolder, monkeypatch: pytest.MonkeyPatch) -> None:
