@@ -11,6 +11,7 @@ Owns the words: command, envelope, exit code.
     demo_data   the data it uses
     initialise  sisa init
     guesses     the role of each column
+    encoders    encoders drafted for columns that are not plain numbers
     name_file   a file of names to erase
     settings    the only reader of environment variables
     jobs/       programs for Ray Jobs

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Final
 
+from deploy.encoders import DraftedEncoder, draft_encoder, draft_scaling
 from shards.data.profile import ColumnDescription, SourceDescription
 from storage.errors import Invalid
 
@@ -74,6 +75,9 @@ class Guess:
     features: tuple[ColumnDescription, ...]
     left_out: tuple[tuple[str, str], ...]
     """Each column without a role, with the reason."""
+    encoders: tuple[DraftedEncoder, ...] = ()
+    """How feature columns are encoded that are not plain numbers; beside them, how large numbers are brought to about
+    -1 .. 1."""
 
 
 def guess_parts(
@@ -94,6 +98,8 @@ def guess_parts(
         subject, remark = _stated(found, subject_column), ""
     others = [column for column in others if subject is None or column.name != subject.name]
     reasons = {column.name: _why_no_feature(found, column) for column in others}
+    drafts = {column.name: _draft(found, column, reasons[column.name]) for column in others}
+    reasons |= dict.fromkeys((name for name, draft in drafts.items() if draft is not None), "")
     able = [column for column in others if not reasons[column.name]]
     numbers = tuple(column for column in able if column.kind != "list")
     features = numbers or tuple(able[:1])
@@ -103,7 +109,19 @@ def guess_parts(
     left_out = tuple((column.name, reason) for column in others if (reason := reasons[column.name]))
     if not features:
         raise _no_features(left_out)
-    return Guess(id=id_, subject=subject, subject_remark=remark, label=label, features=features, left_out=left_out)
+    encoders = [draft for column in features if (draft := drafts[column.name]) is not None]
+    if encoders:
+        scalings = (draft_scaling(column) for column in features if drafts[column.name] is None)
+        encoders += [draft for draft in scalings if draft is not None]
+    return Guess(
+        id=id_,
+        subject=subject,
+        subject_remark=remark,
+        label=label,
+        features=features,
+        left_out=left_out,
+        encoders=tuple(encoders),
+    )
 
 
 def is_email(column: ColumnDescription) -> bool:
@@ -313,6 +331,16 @@ def _why_no_feature(found: SourceDescription, column: ColumnDescription) -> str:
     if column.unusable:
         return f"NaN or infinite in {column.unusable} of {found.points} data points"
     return "numbers that look like ids: they name something and measure nothing" if _is_name(found, column) else ""
+
+
+def _draft(found: SourceDescription, column: ColumnDescription, reason: str) -> DraftedEncoder | None:
+    """Return an encoder for a column that has a ``reason`` not to be a plain feature; None where none helps."""
+    names_something = _is_row_number(column) or column.counts or _is_name(found, column) or _names_people(column)
+    return None if not reason or names_something else draft_encoder(column, found.points)
+
+
+def _names_people(column: ColumnDescription) -> bool:
+    return column.kind == "text" and (column.is_email or _rank_as_person(column) is not None)
 
 
 def _why_no_list(column: ColumnDescription) -> str:

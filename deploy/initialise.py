@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from glob import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from deploy.guesses import Guess, guess_parts, is_email
 from shards.data.profile import ColumnDescription, SourceDescription, describe_source
@@ -175,7 +175,7 @@ def _text(train: str, found: SourceDescription, guess: Guess, csv: CsvForm, pass
     reserved = {column.name for column in (guess.id, guess.label, guess.subject) if column is not None}
     others = [column.name for column in found.columns if column.name not in {*names, *reserved}]
     form = "email" if is_email(guess.subject or guess.id) else "trimmed"
-    scale, reason = _scale(guess.features)
+    scale, reason = _scale(guess.features) if not guess.encoders else ("", "")
     data = [
         f"train    = {_quoted(train)}",
         *([f"# {_quoted(passed_over)}"] if passed_over else []),
@@ -188,7 +188,8 @@ def _text(train: str, found: SourceDescription, guess: Guess, csv: CsvForm, pass
         *_left_out_lines(guess),
         f"features = [{', '.join(map(_quoted, column_globs(names, others)))}]  # columns or globs",
         f"classes  = [{', '.join(map(_quoted, guess.label.values))}]  # declared, not learned",
-        f"{scale}  # {reason}",
+        *([f"{scale}  # {reason}"] if scale else []),
+        *_encoder_lines(guess),
     ]
     return _TEMPLATE.format(
         points=f"{found.points:,}",
@@ -197,6 +198,13 @@ def _text(train: str, found: SourceDescription, guess: Guess, csv: CsvForm, pass
         data="\n".join(data),
         **{item: getattr(sizes, item) for item in ("shards", "slices", "epochs", "batch_size")},
     )
+
+
+def _encoder_lines(guess: Guess) -> list[str]:
+    """Return the table of encoders, where there are some."""
+    if not guess.encoders:
+        return []
+    return ["", "[data.encode]", *_CHOICES, *(encoder.line() for encoder in guess.encoders)]
 
 
 def _subject_lines(guess: Guess) -> list[str]:
@@ -224,6 +232,11 @@ def _on_one_line(text: str) -> str:
 
 _ENDPOINT = (
     '# endpoint = "https://host"  # server of the data; default: the store\'s, else as boto3 is configured, else AWS'
+)
+
+_CHOICES: Final = (
+    "# Drafted from a look at the data, constants rounded to two digits. From here on they are published choices of a",
+    "# person: they are not learned, and stay as they are when people are erased. Change what says too much about one.",
 )
 
 _TEMPLATE = """\
@@ -325,6 +338,7 @@ def draft_text(draft: SpecificationDraft) -> str:
         f"label {guess.label.name!r} of {len(guess.label.values)} classes",
         f"{many}: {', '.join(map(repr, features[:10]))}{more}",
         *([f"subject: {guess.subject_remark}"] if guess.subject_remark else []),
+        *(f"encoded: {each.column!r} ({each.reason})" for each in guess.encoders),
         *(f"left out: {name!r} ({reason})" for name, reason in guess.left_out),
     ]
     return "\n".join(lines)
@@ -340,6 +354,7 @@ def draft_fields(draft: SpecificationDraft) -> dict[str, Any]:
         "label": guess.label.name,
         "classes": list(guess.label.values),
         "features": [column.name for column in guess.features],
+        "encode": {each.column: dict(each.options) for each in guess.encoders},
         "left_out": dict(guess.left_out),
         "remarks": [guess.subject_remark] if guess.subject_remark else [],
     }

@@ -24,6 +24,9 @@ _BATCH_POINTS = 4096
 _RUN_POINTS = 20
 """A column is a row counter when its runs of consecutive numbers have at least this length on average."""
 _EMAIL = r"^[^@\s]+@[^@\s]+\.[^@\s]+$"
+_NUMBER = r"^\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*$"
+_DATE = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]+)?)?(Z|[+-][0-9]{2}(:?[0-9]{2})?)?)?$"
+_MOST_ODD_TEXTS = 5
 _LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
 
 
@@ -57,6 +60,16 @@ class ColumnDescription:
     """Whether every text looks like an e-mail address."""
     lengths: tuple[int, int] | None = None
     """For a ``list``: the shortest and the longest length."""
+    mean: float | None = None
+    """Of the finite numbers of a column of single numbers, or of the numbers among texts; None where there are none."""
+    deviation: float | None = None
+    """Standard deviation of the same numbers."""
+    odd_texts: tuple[str, ...] | None = None
+    """For ``text`` of which most cells are numbers: the distinct other texts, if they are few."""
+    is_date: bool = False
+    """Whether every text is a date in ISO 8601."""
+    words: float = 0.0
+    """For ``text``: how many words a cell has on average."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,6 +184,54 @@ class _Numbers:
         return int(self.largest - self.smallest) + 1 if self.points else None
 
 
+@dataclass(slots=True)
+class _Moments:
+    """Count, mean and squared deviations of numbers, batch by batch."""
+
+    count: int = 0
+    mean: float = 0.0
+    squares: float = 0.0
+
+    def add(self, numbers: pa.Array) -> None:
+        values_N = np.frombuffer(numbers.buffers()[1] or b"", dtype=np.float64)[numbers.offset :][: len(numbers)]
+        values_N = values_N[np.abs(values_N) <= _LARGEST_FLOAT32]
+        if not len(values_N):
+            return
+        mean, squares, count = float(values_N.mean()), float(np.square(values_N - values_N.mean()).sum()), len(values_N)
+        both, apart = self.count + count, mean - self.mean
+        self.squares += squares + apart * apart * self.count * count / both
+        self.mean += apart * count / both
+        self.count = both
+
+    def described(self) -> tuple[float | None, float | None]:
+        return (self.mean, (self.squares / self.count) ** 0.5) if self.count else (None, None)
+
+
+@dataclass(slots=True)
+class _Texts:
+    """What the texts of a column look like."""
+
+    count: int = 0
+    numbers: int = 0
+    words: int = 0
+    is_date: bool = True
+    odd: set[str] = field(default_factory=set)
+    moments: _Moments = field(default_factory=_Moments)
+
+    def add(self, present: pa.Array) -> None:
+        present = present.filter(pc.not_equal(present, ""))
+        if not len(present):
+            return
+        self.count += len(present)
+        self.is_date = self.is_date and bool(pc.all(pc.match_substring_regex(present, _DATE)).as_py())
+        self.words += pc.sum(pc.count_substring_regex(present, r"\S+")).as_py()
+        are_numbers = pc.match_substring_regex(present, _NUMBER)
+        self.numbers += are_numbers.true_count
+        self.moments.add(pc.cast(pc.utf8_trim_whitespace(present.filter(are_numbers)), pa.float64()))
+        if len(self.odd) <= _MOST_ODD_TEXTS:
+            self.odd.update(pc.unique(present.filter(pc.invert(are_numbers))).to_pylist())
+
+
 @dataclass(slots=True, kw_only=True)
 class _Tally:
     """What has been read of one column; keeps up to ``MOST_DISTINCT`` + 1 distinct values."""
@@ -187,6 +248,8 @@ class _Tally:
     is_email: bool = True
     unique: _Unique = field(default_factory=_Unique)
     numbers: _Numbers = field(default_factory=_Numbers)
+    moments: _Moments = field(default_factory=_Moments)
+    texts: _Texts = field(default_factory=_Texts)
 
     def add(self, batch: Batch) -> None:
         array = batch.column(self.name)
@@ -201,6 +264,7 @@ class _Tally:
         if self.kind == "number":
             self._add_numbers(present)
         if self.kind == "text":
+            self.texts.add(present)
             self.is_email = self.is_email and bool(
                 pc.all(pc.match_substring_regex(present, _EMAIL), min_count=0).as_py()
             )
@@ -222,6 +286,7 @@ class _Tally:
         self._enlarge(numbers)
 
     def _enlarge(self, numbers: pa.Array) -> None:
+        self.moments.add(numbers)
         found = pc.max(pc.abs(numbers)).as_py()
         self.largest = max(found or 0.0, self.largest or 0.0)
 
@@ -247,6 +312,8 @@ class _Tally:
         return [str(int(value)) if value.is_integer() else repr(value) for value in values]
 
     def description(self) -> ColumnDescription:
+        are_numbers = self.texts.count < 2 * self.texts.numbers and len(self.texts.odd) <= _MOST_ODD_TEXTS
+        mean, deviation = (self.texts.moments if self.kind == "text" else self.moments).described()
         few = len(self.seen) <= MOST_DISTINCT and self.kind not in {"list", "nested", "other"}
         return ColumnDescription(
             name=self.name,
@@ -262,6 +329,11 @@ class _Tally:
             span=self.numbers.span,
             is_email=self.kind == "text" and self.is_email and bool(self.seen),
             lengths=self.lengths,
+            mean=mean,
+            deviation=deviation,
+            odd_texts=tuple(sorted(self.texts.odd)) if are_numbers else None,
+            is_date=self.texts.is_date and self.texts.count > 0,
+            words=self.texts.words / max(1, self.texts.count),
         )
 
 

@@ -226,8 +226,8 @@ def test_ids_of_neighbouring_numbers_do_not_repeat() -> None:
         ),
         (pa.array([[1.0, None]] * POINTS), "lists that are empty or hold NaN, infinity or no value, in 40"),
         (pa.array([["a"]] * POINTS), "type list<item: string>, which is not a number"),
-        (pa.array([0] * POINTS, pa.date32()), "type date32"),
-        (pa.array([float("nan"), *[1.0] * (POINTS - 1)]), "NaN or infinite in 1 of 40 data points"),
+        (pa.array([0] * POINTS, pa.time32("s")), "type time32[s]"),
+        (pa.array([float("inf"), *[1.0] * (POINTS - 1)]), "NaN or infinite in 1 of 40 data points"),
         (pa.array([1e39, *[1.0] * (POINTS - 1)]), "NaN or infinite in 1 of 40 data points"),
     ],
 )
@@ -240,7 +240,7 @@ def test_what_train_would_refuse_is_not_drafted(column: pa.Array, reason: str) -
         guessed({**{name: values for name, values in PLAIN.items() if name != "a"}, "image": column})
 
 
-@pytest.mark.parametrize("late", ["?", "NA", "12a"])
+@pytest.mark.parametrize("late", ["12a", "none of them"])
 def test_a_late_cell_of_text_is_seen(tmp_path: Path, late: str) -> None:
     """A CSV column of numbers with one cell of text is not a feature, even if types were guessed from other cells."""
     rows = [f"p{number},{number % 2},{number % 7},{number % 7}.5" for number in range(100_000)]

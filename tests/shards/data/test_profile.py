@@ -34,7 +34,15 @@ def test_values_read_as_labels_do_in_natural_order() -> None:
     """Whole numbers are sorted by value, and integral floats are written without a point."""
     assert _column(pa.table({"c": [10, 9, -1]}), "c").values == ("-1", "9", "10")
     assert _column(pa.table({"c": [10.0, 9.0, None]}), "c") == ColumnDescription(
-        name="c", type="double", kind="number", nulls=1, distinct=2, values=("9", "10"), largest=10.0
+        name="c",
+        type="double",
+        kind="number",
+        nulls=1,
+        distinct=2,
+        values=("9", "10"),
+        largest=10.0,
+        mean=9.5,
+        deviation=0.5,
     )
     assert _column(pa.table({"c": [True, False]}), "c").values == ("false", "true")
 

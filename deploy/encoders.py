@@ -1,0 +1,155 @@
+"""Encoders drafted for columns that are not plain numbers, with the reason for each.
+
+A draft is a proposal to a person. What it takes from the data, the categories and the rounded constants, becomes a
+published choice of the person who trains with it; nothing in a specification can look at data.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from shards.data.profile import ColumnDescription
+
+MOST_CATEGORIES: Final = 20
+"""More different texts are hashed: naming them all would be a vocabulary, and may name people."""
+
+_NOTHING: Final = ("NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "None", "?", "-")
+"""How tools write that there is no value."""
+_TRUTHS: Final = ({"yes", "y", "true", "t", "1", "on"}, {"no", "n", "false", "f", "0", "off"})
+_BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
+_SENTENCE_WORDS: Final = 3
+_SMALL_ENOUGH: Final = 10.0
+_LARGEST: Final = 3.4e38
+"""Of float32."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DraftedEncoder:
+    """The options of one column in [data.encode]."""
+
+    column: str
+    options: Mapping[str, Any]
+    reason: str
+
+    def line(self) -> str:
+        """Return the line of the specification."""
+        name = self.column if _BARE_KEY.fullmatch(self.column) else _toml(self.column)
+        options = ", ".join(f"{option} = {_toml(value)}" for option, value in self.options.items())
+        return f"{name} = {{ {options} }}  # {_toml(self.reason)[1:-1]}"
+
+
+def draft_encoder(column: ColumnDescription, points: int) -> DraftedEncoder | None:
+    """Return an encoder for a column that could not be a feature without one; None: there is none for it."""
+    missing = f", {_share(column.nulls, points)} without a value" if column.nulls else ""
+    if column.nulls == points or not column.name:
+        return None
+    if column.kind in {"integer", "number"}:
+        if column.unusable and not (column.largest or 0.0) <= _LARGEST:  # infinite, which no encoder takes
+            return None
+        return _number(column, points, column.nulls + column.unusable, ())
+    if column.kind == "boolean":
+        return DraftedEncoder(
+            column=column.name,
+            options={"missing": 0.0, "flag_missing": True},
+            reason=f"true or false{missing}",
+        )
+    if column.kind == "other" and column.type.startswith(("date", "timestamp")):
+        return _date(column, missing)
+    if column.kind == "text":
+        return _text(column, points)
+    return None
+
+
+def draft_scaling(column: ColumnDescription) -> DraftedEncoder | None:
+    """Return an encoder that brings a column of numbers to about -1 .. 1; None where it is so already."""
+    is_small = column.largest is None or column.largest <= _SMALL_ENOUGH
+    return None if is_small or column.kind not in {"integer", "number"} else _number(column, 0, 0, ())
+
+
+def _number(column: ColumnDescription, points: int, missing: int, null: tuple[str, ...]) -> DraftedEncoder:
+    shift, scale = rounded(column.mean or 0.0), rounded(column.deviation or 1.0) or 1.0
+    options: dict[str, Any] = {"missing": 0.0} if missing or null else {}
+    options |= {"shift": shift, "scale": scale}
+    if missing or null:
+        options["flag_missing"] = True
+    if null:
+        options["null"] = [*null, ""]
+    share = f", {_share(missing, points)} without a value" if missing else ""
+    written = f", {', '.join(map(repr, null))} taken for no value" if null else ""
+    return DraftedEncoder(
+        column=column.name, options=options, reason=f"numbers: mean and spread, rounded to two digits{share}{written}"
+    )
+
+
+def _date(column: ColumnDescription, missing: str) -> DraftedEncoder:
+    options: dict[str, Any] = {"date": "days", "since": "2020-01-01", "scale": 1000.0}
+    if missing:
+        options |= {"missing": 0.0, "flag_missing": True}
+    reason = f'dates{missing}; cycle = ["week", "year"] adds their places in these'
+    return DraftedEncoder(column=column.name, options=options, reason=reason)
+
+
+def _text(column: ColumnDescription, points: int) -> DraftedEncoder | None:
+    if column.is_date:
+        return _date(column, f", {_share(column.nulls, points)} without a value" if column.nulls else "")
+    if column.odd_texts is not None:  # numbers, but for some cells
+        are_nothing = set(column.odd_texts) <= set(_NOTHING)
+        return _number(column, points, column.nulls, column.odd_texts) if are_nothing else None
+    null = [text for text in column.values if text in _NOTHING]
+    values = [text for text in column.values if text and text not in null]
+    has_gaps = column.nulls or null or "" in column.values
+    gaps: dict[str, Any] = {"null": [*null, ""]} if null else {}
+    share = f", {_share(column.nulls, points)} without a value" if column.nulls else ""
+    written = f", {', '.join(map(repr, null))} taken for no value" if null else ""
+    if column.words >= _SENTENCE_WORDS and (column.distinct is None or len(values) > MOST_CATEGORIES):
+        options = {"words": 1024, **({"missing": True} if has_gaps else {}), **gaps}
+        return DraftedEncoder(column=column.name, options=options, reason=f"texts of several words{share}{written}")
+    if truths := _truths(values):
+        options = {**truths, **({"missing": 0.5, "flag_missing": True} if has_gaps else {}), **gaps}
+        return DraftedEncoder(column=column.name, options=options, reason=f"yes or no{share}{written}")
+    if not column.repeats or (column.distinct == 1 and not has_gaps):
+        return None  # every text its own, or all the same
+    gaps = {**({"missing": True} if has_gaps else {}), **gaps}
+    if column.distinct is not None and 0 < len(values) <= MOST_CATEGORIES:
+        return DraftedEncoder(
+            column=column.name,
+            options={"categories": values, "other": True, **gaps},
+            reason=f"the {len(values)} texts seen{share}{written}; remove what would name a person: it is published",
+        )
+    many = f"{len(values)}" if column.distinct is not None else "more than 1000"
+    return DraftedEncoder(
+        column=column.name, options={"hash": 64, **gaps}, reason=f"{many} different texts{share}{written}"
+    )
+
+
+def _truths(values: list[str]) -> dict[str, Any]:
+    for true, false in ((values[:1], values[1:]), (values[1:], values[:1])):
+        if len(values) == 2 and true[0].lower() in _TRUTHS[0] and false[0].lower() in _TRUTHS[1]:
+            return {"true": true, "false": false}
+    return {}
+
+
+def rounded(value: float) -> float:
+    """Return a number rounded to two significant digits.
+
+    >>> [rounded(value) for value in (43.92, 4207.1, 0.01234, -1.96, 0.0)]
+    [44.0, 4200.0, 0.012, -2.0, 0.0]
+    """
+    if value == 0 or not math.isfinite(value):
+        return 0.0
+    return float(f"{value:.1e}")
+
+
+def _share(count: int, points: int) -> str:
+    return f"{100 * count / points:.1f} %" if count else "none"
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, value))}]"
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
