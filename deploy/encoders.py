@@ -9,17 +9,15 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from shards.data.profile import ColumnDescription
+from shards.data.profile import NULL_TEXTS, ColumnDescription
 
 MOST_CATEGORIES: Final = 20
 """More different texts are hashed: naming them all would be a vocabulary, and may name people."""
 
-_NOTHING: Final = ("NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "None", "?", "-")
-"""How tools write that there is no value."""
 _TRUTHS: Final = ({"yes", "y", "true", "t", "1", "on"}, {"no", "n", "false", "f", "0", "off"})
 _BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
 _SENTENCE_WORDS: Final = 3
@@ -45,13 +43,13 @@ class DraftedEncoder:
 
 def draft_encoder(column: ColumnDescription, points: int) -> DraftedEncoder | None:
     """Return an encoder for a column that could not be a feature without one; None: there is none for it."""
-    missing = f", {_share(column.nulls, points)} without a value" if column.nulls else ""
+    missing = _missing(column.blank, points)
     if column.nulls == points or not column.name:
         return None
     if column.kind in {"integer", "number"}:
         if column.unusable and not (column.largest or 0.0) <= _LARGEST:  # infinite, which no encoder takes
             return None
-        return _number(column, points, column.nulls + column.unusable, ())
+        return _number(column, points, column.blank + column.unusable, ())
     if column.kind == "boolean":
         return DraftedEncoder(
             column=column.name,
@@ -72,17 +70,22 @@ def draft_scaling(column: ColumnDescription) -> DraftedEncoder | None:
 
 
 def _number(column: ColumnDescription, points: int, missing: int, null: tuple[str, ...]) -> DraftedEncoder:
-    shift, scale = rounded(column.mean or 0.0), rounded(column.deviation or 1.0) or 1.0
+    scale = rounded(column.deviation or 1.0) or 1.0
+    shift, how = rounded(column.mean or 0.0), "mean and spread, rounded to two digits"
+    if abs(shift - (column.mean or 0.0)) > scale / 2:  # such as of years
+        place = 10.0 ** math.floor(math.log10(scale))
+        shift, how = (
+            round((column.mean or 0.0) / place) * place,
+            "spread, rounded to two digits, and mean, to its place",
+        )
     options: dict[str, Any] = {"missing": 0.0} if missing or null else {}
     options |= {"shift": shift, "scale": scale}
     if missing or null:
         options["flag_missing"] = True
     if null:
         options["null"] = [*null, ""]
-    share = f", {_share(missing, points)} without a value" if missing else ""
-    written = f", {', '.join(map(repr, null))} taken for no value" if null else ""
     return DraftedEncoder(
-        column=column.name, options=options, reason=f"numbers: mean and spread, rounded to two digits{share}{written}"
+        column=column.name, options=options, reason=f"numbers: {how}{_missing(missing, points)}{_written(null)}"
     )
 
 
@@ -96,16 +99,15 @@ def _date(column: ColumnDescription, missing: str) -> DraftedEncoder:
 
 def _text(column: ColumnDescription, points: int) -> DraftedEncoder | None:
     if column.is_date:
-        return _date(column, f", {_share(column.nulls, points)} without a value" if column.nulls else "")
+        return _date(column, _missing(column.blank, points))
     if column.odd_texts is not None:  # numbers, but for some cells
-        are_nothing = set(column.odd_texts) <= set(_NOTHING)
-        return _number(column, points, column.nulls, column.odd_texts) if are_nothing else None
-    null = [text for text in column.values if text in _NOTHING]
+        are_nothing = set(column.odd_texts) <= set(NULL_TEXTS)
+        return _number(column, points, column.blank, column.odd_texts) if are_nothing else None
+    null = [text for text in column.values if text in NULL_TEXTS]
     values = [text for text in column.values if text and text not in null]
     has_gaps = column.nulls or null or "" in column.values
     gaps: dict[str, Any] = {"null": [*null, ""]} if null else {}
-    share = f", {_share(column.nulls, points)} without a value" if column.nulls else ""
-    written = f", {', '.join(map(repr, null))} taken for no value" if null else ""
+    share, written = _missing(column.blank, points), _written(null)
     if column.words >= _SENTENCE_WORDS and (column.distinct is None or len(values) > MOST_CATEGORIES):
         options = {"words": 1024, **({"missing": True} if has_gaps else {}), **gaps}
         return DraftedEncoder(column=column.name, options=options, reason=f"texts of several words{share}{written}")
@@ -145,8 +147,12 @@ def rounded(value: float) -> float:
     return float(f"{value:.1e}")
 
 
-def _share(count: int, points: int) -> str:
-    return f"{100 * count / points:.1f} %" if count else "none"
+def _missing(count: int, points: int) -> str:
+    return f", {100 * count / points:.1f} % without a value" if count else ""
+
+
+def _written(null: Sequence[str]) -> str:
+    return f", {', '.join(map(repr, null))} taken for no value" if null else ""
 
 
 def _toml(value: object) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,9 @@ from storage.errors import Invalid
 
 MOST_DISTINCT = 1000
 """Distinct values counted per column; a column with more counts as having many."""
+
+NULL_TEXTS: Final = ("NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "None", "?", "-")
+"""How tools write that there is no value."""
 
 _BATCH_POINTS = 4096
 _RUN_POINTS = 20
@@ -70,6 +74,8 @@ class ColumnDescription:
     """Whether every text is a date in ISO 8601."""
     words: float = 0.0
     """For ``text``: how many words a cell has on average."""
+    blank: int = 0
+    """Cells without a value: nulls, empty texts, and texts such as ``NA``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,11 +220,13 @@ class _Texts:
     count: int = 0
     numbers: int = 0
     words: int = 0
+    blank: int = 0
     is_date: bool = True
     odd: set[str] = field(default_factory=set)
     moments: _Moments = field(default_factory=_Moments)
 
     def add(self, present: pa.Array) -> None:
+        self.blank += pc.is_in(present, pa.array(["", *NULL_TEXTS], present.type)).true_count
         present = present.filter(pc.not_equal(present, ""))
         if not len(present):
             return
@@ -334,6 +342,7 @@ class _Tally:
             odd_texts=tuple(sorted(self.texts.odd)) if are_numbers else None,
             is_date=self.texts.is_date and self.texts.count > 0,
             words=self.texts.words / max(1, self.texts.count),
+            blank=self.nulls + self.texts.blank,
         )
 
 

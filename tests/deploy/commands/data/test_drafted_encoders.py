@@ -101,6 +101,13 @@ def test_texts_that_stand_for_nothing(tmp_path: Path) -> None:
     assert encode["plan"] == {"categories": ["free", "pro"], "other": True, "missing": True, "null": ["?", ""]}
 
 
+def test_years_keep_their_differences(tmp_path: Path) -> None:
+    """Where two digits of the mean would say nothing of the spread, it is rounded to the place of the spread."""
+    years = [2007 + number % 3 for number in range(COUNT)]
+    encode = drafted(tmp_path, "a.parquet", visits=pa.array(years, pa.int64())).data.encode
+    assert encode["visits"] == {"shift": 2008.0, "scale": 0.82}
+
+
 def test_plain_numbers_need_no_encoders(tmp_path: Path) -> None:
     """A table of numbers alone gets the draft that it always got."""
     table = customers().select(["customer_no", "label", "income", "visits"])
