@@ -26,8 +26,9 @@ def table_of(data: Any) -> pa.Table:
         return _changed(data, _without_views)
     if isinstance(data, pa.RecordBatch):
         return pa.Table.from_batches([data])
-    if isinstance(data, list) and data and all(isinstance(row, Mapping) for row in data):
-        return _table_of_rows(data)
+    rows: Any = data  # its type is not narrowed: below it is a frame
+    if isinstance(rows, list) and rows and all(isinstance(row, Mapping) for row in rows):
+        return _table_of_rows(rows)
     try:
         if hasattr(data, "__arrow_c_stream__"):
             return _without_row_numbers(pa.table(data))
