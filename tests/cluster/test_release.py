@@ -200,14 +200,14 @@ def test_a_replica_of_another_release_than_the_coordinator_sends_clients_away(
 
 
 def test_a_replica_that_cannot_read_a_newer_store_sends_clients_away() -> None:
-    """Nothing that they have sent is the cause: a replica of the newer release takes its place."""
+    """The clients are not to blame, and may come back: a replica of the newer release takes its place."""
     problem = problem_of(NewerFormat("the federation was written in format 9", "Upgrade sisa-ray here"))
     assert (problem.status, problem.headers["Retry-After"]) == (503, "1")
     assert problem.message == "the federation was written in format 9"
 
 
 def test_replicas_that_do_not_start_say_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Serve keeps what a replica raised while it started, in a text of its own."""
+    """Serve keeps the text of an error that a replica raised while it started."""
     reported = "failed to start. Error:\ncluster.release.OtherRelease: the replica runs another release [replica=9] x"
     kept = SimpleNamespace(deployments={"replica": SimpleNamespace(message=reported)})
     monkeypatch.setattr(deployment, "_start", lambda _: None)

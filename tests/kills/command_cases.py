@@ -87,13 +87,13 @@ class CaseRunner:
         return self._references[name]
 
     def copy(self, name: str) -> Path:
-        """Return a folder of its own with the federation as it is before the story's command."""
+        """Return a new folder with the federation as it is before the case's command."""
         folder = self.base / f"case-{next(self._numbers)}"
         duplicate(self.reference(name).folder, folder)
         return folder
 
     def run(self, folder: Path, *commands: str, jump_seconds: float = 0.0) -> dict[str, Any]:
-        """Give commands that nothing strikes, each to a process of its own; return the last one's answer."""
+        """Run commands without any kill, each in its own process; return the last one's answer."""
         answer: dict[str, Any] = {}
         for command in commands:
             answer = self.fork_server.run(CommandRun(folder=str(folder), command=command, jump_seconds=jump_seconds))

@@ -262,7 +262,7 @@ def _readmitted(readmission: Readmission) -> str:
 
 
 def _found(federation: cluster.Federation, request_id: str) -> dict[str, Any]:
-    """Return what a reader sees, who needs no right to write: state, and what answers."""
+    """Return what a reader without the writer lock sees: the state, and what answers."""
     state = read_state(federation.store)
     if state is None or state.data is None:
         return {"request": None, "served": [], "learned": 0}

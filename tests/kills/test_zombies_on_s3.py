@@ -48,7 +48,7 @@ def trained(own_stage: CaseRunner, seaweedfs_endpoint: str) -> str:
 
 
 def _copied(endpoint: str, prefix: str) -> str:
-    """Return another prefix that holds the same objects, and is a federation of its own from then on."""
+    """Return another prefix that holds the same objects, as a separate federation."""
     client, other = plain_client(endpoint), f"kills/{secrets.token_hex(8)}"
     for page in client.get_paginator("list_objects_v2").paginate(Bucket="plain", Prefix=f"{prefix}/"):
         for each in page.get("Contents", []):

@@ -82,7 +82,7 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Held(Generic[_Result]):
-    """A call that goes on, or would if workers did not wait at the gate."""
+    """A call in progress, whose workers may be waiting at the gate."""
 
     workers: tuple[int, ...]
     """Their processes."""
@@ -110,7 +110,7 @@ class Gate:
             (self._folder / f"place-{name}").touch()
 
     def open(self) -> None:
-        """Let who waits go on; one that has died meanwhile is no matter."""
+        """Let waiting workers continue; it does not matter if one has died meanwhile."""
         with suppress(OSError):  # nobody reads
             os.close(os.open(self._folder / "pipe", os.O_WRONLY | os.O_NONBLOCK))
 

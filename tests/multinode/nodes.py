@@ -110,14 +110,14 @@ class Nodes:
             until(lambda: is_reachable(self.address), "the head's records")
 
     def cut_off(self, node: Any) -> None:
-        """Have the node declared dead, while all that is at work on it goes on; lost for good before the next test."""
+        """Have the node declared dead while its processes keep running; it is replaced before the next test."""
         os.kill(raylet_of(node), signal.SIGSTOP)
         self._workers.remove(node)
         self._cut_off.append(node)
         until(lambda: is_dead(node), "a node to be declared dead")
 
     def end_cut_off(self) -> None:
-        """End what still goes on on nodes that were cut off."""
+        """End the processes that still run on nodes that were cut off."""
         while self._cut_off:
             node = self._cut_off.pop()
             left = children_of(raylet_of(node))

@@ -25,12 +25,12 @@ class Stall:
         until(self._is_open, "somebody to read the object")
 
     def mend(self) -> None:
-        """Let others find the object as it was; who reads already goes on waiting."""
+        """Let other readers find the object unchanged; those that are reading already keep waiting."""
         self._aside.write_bytes(self._payload)
         self._aside.replace(self._path)
 
     def end(self) -> None:
-        """Give who waits the object's bytes."""
+        """Give the waiting readers the object's bytes."""
         os.write(self._pipe, self._payload)
         os.close(self._pipe)
 

@@ -81,7 +81,7 @@ def machines(tmp_path: Path, moto_endpoint: str, monkeypatch: pytest.MonkeyPatch
 
 
 def trained_alone(home: UserFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Train, or carry out what is outstanding, in this process, which needs no cluster."""
+    """Train, or do the outstanding work, in this process, without a cluster."""
     with monkeypatch.context() as alone:
         alone.setattr(cluster.training.workers, "RayPool", LocalWorkers)
         alone.setattr(cluster.training.workers, "join_ray", lambda _: False)

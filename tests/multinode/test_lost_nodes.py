@@ -44,8 +44,8 @@ def test_nodes_lost_in_training_and_in_retraining(
 
 
 def test_all_nodes_lost(home: UserFolder, nodes: Nodes, gate: Gate, expected: Expected) -> None:
-    """With every worker's node lost a request is accepted and its points removed all the same; it waits, and is carried
-    out when nodes have come back, though nobody asks again (D1, D8).
+    """With every worker's node lost, a request is still accepted and its points are removed. It waits, and is carried
+    out when nodes have come back, without another call (D1, D8).
     """
     launch_coordinator(read_specification(home.config))
     with cluster.connect(home.config) as federation:

@@ -117,13 +117,13 @@ def test_all_is_lost_in_turn(home: UserFolder, nodes: Nodes, gate: Gate, served:
 
 
 def kill_and_ask(coordinator: int, eraser: Client) -> None:
-    """Kill the coordinator and, at once, submit a request: it is accepted all the same."""
+    """Kill the coordinator and immediately submit a request, which is still accepted."""
     os.kill(coordinator, signal.SIGKILL)
     assert eraser.erase(ids=[ALSO], request_id="er-2").state != "complete"
 
 
 def kill_a_replica(served: Served, load: Load) -> None:
-    """Kill one of the replicas; return when another one is there in its stead, and answers have come all the time."""
+    """Kill one of the replicas; return when another one has replaced it, and answers have arrived all the time."""
     killed, *_ = served.replicas()
     ray.kill(ray.get_actor(killed, namespace="serve"), no_restart=True)
     load.goes_on()

@@ -1,4 +1,4 @@
-"""The command in a process of its own, which dies or waits at a chosen word of its progress."""
+"""The command in a separate process, which dies or waits at a chosen message of its progress."""
 
 from __future__ import annotations
 

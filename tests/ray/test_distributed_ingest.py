@@ -42,7 +42,7 @@ FILES = 4
 
 @dataclass(frozen=True, slots=True)
 class DyingStore(LocalStore):
-    """A folder in which who writes a part dies right after it, as a file beside it says: ``once`` or ``always``."""
+    """A store whose writer dies right after it has written a part, as a file beside it says: ``once`` or ``always``."""
 
     plan: str = ""
 

@@ -140,7 +140,7 @@ def _hog(cpus: float) -> Any:
 
 
 def test_waiting_for_workers_is_reported(home: UserFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where others hold all processors it is said what is waited for; when they are free, work begins."""
+    """If others hold all processors, a message says what the command waits for; the work begins when they are free."""
     monkeypatch.setattr(pool, "PATIENCE_SECONDS", 0.2)
     hog = _hog(ray.cluster_resources()["CPU"])
     remarks: list[str] = []

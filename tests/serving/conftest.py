@@ -44,7 +44,7 @@ def world(home: UserFolder, resident: Resident) -> Iterator[World]:
 
 @pytest.fixture
 def url(world: World) -> Iterator[str]:
-    """Where the API listens, on a port of its own."""
+    """The address of the API, on a free port."""
     listening = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(world.client.app, log_level="critical", lifespan="off"))
     thread = threading.Thread(target=server.run, args=([listening],))

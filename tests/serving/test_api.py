@@ -57,7 +57,7 @@ def test_every_form_of_asking_gets_the_same_answer(still_world: World) -> None:
 
 
 def test_no_data_point_is_no_error(still_world: World) -> None:
-    """Nothing asked is nothing answered, in both formats; so is asking without ids."""
+    """A request without data points gets an answer without any, in both formats; the same holds for ids."""
     assert still_world.predict({"points": []}).json()["predictions"] == []
     table = pa.table({f"x{feature:02d}": pa.array([], pa.uint8()) for feature in range(FEATURES)})
     headers = still_world.headers("predict", Content_Type=ARROW_STREAM)

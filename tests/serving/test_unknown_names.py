@@ -32,7 +32,7 @@ def statement(payload: bytes) -> dict[str, Any]:
 
 
 def test_who_is_spelt_alike_stays_unless_they_are_meant(world: World) -> None:
-    """Without include_similar another spelling is nobody, and who has it is counted; with it they are erased."""
+    """Without include_similar another spelling is unknown, and similar names are counted; with it they are erased."""
     world.erase(RESPELT, key="er-1")
     world.until_idle()
     found = world.get("/v1/erasures/er-1").json()

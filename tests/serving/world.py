@@ -89,7 +89,7 @@ def coordinator_of(specification: FederationSpecification) -> Resident:
 
 
 def open_world(home: UserFolder, resident: Resident) -> World:
-    """Return a world with a replica of its own, at work."""
+    """Return a world with its own replica, at work."""
     specification = read_specification(home.config)
     coordinator: list[Accepting] = [resident]
     service = open_service(specification, lambda: coordinator[0] if coordinator else None)

@@ -27,7 +27,7 @@ def specified(folder: Path, **changes: object) -> FederationSpecification:
     "change", [{"serve__port": 9001}, {"serve__host": "::1", "serve__replicas": 3}, {"serve__max_points": 7}]
 )
 def test_serving_is_nothing_to_a_coordinator(tmp_path: Path, change: dict[str, object]) -> None:
-    """Another port, or other limits of the API, need no other coordinator, now and when they are taken back."""
+    """The coordinator keeps running when the API's port or limits change, and when they are changed back."""
     before, after = specified(tmp_path), specified(tmp_path, **change)
     assert before != after
     assert differing_parts(before, after) == differing_parts(after, before) == ()

@@ -92,7 +92,7 @@ def ended(monkeypatch: pytest.MonkeyPatch) -> list[object]:
 
 @pytest.fixture
 def coordinator(home: UserFolder, ended: list[object], monkeypatch: pytest.MonkeyPatch) -> Coordinator:
-    """The home's coordinator: everybody who reads its record reaches it."""
+    """The home's coordinator, which every process with its record reaches."""
     made = Coordinator(home.objects)
     monkeypatch.setattr(actor, "unwrapped", lambda answer, *_, **__: answer)
     monkeypatch.setattr(launch, "_handle", lambda _: made)
@@ -154,7 +154,7 @@ def adopted(home: UserFolder) -> CommandResult:
 
 
 def test_an_adopted_copy_goes_on_by_itself(home: UserFolder, coordinator: Coordinator, ended: list[object]) -> None:
-    """It names the original's coordinator no more, says when and why, and leaves the original alone."""
+    """It no longer names the original's coordinator, records when and why, and leaves the original alone."""
     keys = [info.key for info in home.objects.list("") if info.key != "control/coordinator-proof"]
     copy, before = copied(home), {key: home.objects.get(key).payload for key in keys}
     said = adopted(copy)

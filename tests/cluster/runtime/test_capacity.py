@@ -57,7 +57,7 @@ def test_what_nodes_have_only_together(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_cluster_without_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where all nodes are gone it is said so."""
+    """If all nodes are gone, the error says so."""
     _cluster(monkeypatch, LARGE, dead=1)
     with pytest.raises(Invalid, match="the cluster has no node"):
         worker_count(ClusterSettings(), 3)

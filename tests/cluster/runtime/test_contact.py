@@ -45,7 +45,7 @@ def test_a_cluster_that_is_gone(door: str, is_named: bool, monkeypatch: pytest.M
 
 
 def test_no_address(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What cannot be an address is said, and what finds none."""
+    """The error distinguishes an invalid address from one where no cluster runs."""
     with pytest.raises(Unavailable, match="does not answer: it is not an address"):
         check_cluster("here")
 
@@ -66,7 +66,7 @@ def _raising(error: Exception) -> type:
 
 
 def test_a_refused_token_is_called_so(token: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error says where the token that is refused comes from, and no more of it."""
+    """The error says where the refused token comes from, without showing it."""
     monkeypatch.setattr(contact, "is_reachable", lambda _: True)
     monkeypatch.setattr(contact, "GcsClient", _raising(AuthenticationError("no")))
     words = "refuses this process's token: it has"

@@ -1,4 +1,4 @@
-"""Where work may be done: what is asked of Ray, and what is said where no node will do; Ray is only played."""
+"""Placement by labels: what Ray is asked, and the messages when no node fits, with a fake Ray."""
 
 from __future__ import annotations
 
@@ -274,7 +274,7 @@ def test_coordinator_and_replicas_are_placed_by_their_labels(store: str, monkeyp
 
 
 def test_a_worker_that_is_elsewhere_touches_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wherever Ray has put it, a worker on a node without the labels refuses, in words that name none of the data."""
+    """A worker that Ray put on a node without the labels refuses to work, with an error that names no data."""
     monkeypatch.setattr(cluster.training.worker, "keep_silent", lambda: None)
     setup: WorkerSetup = Workers(_pinned(), MemoryStore("nobody"), print)._setup()
     _play(monkeypatch, here={"site": "south"})

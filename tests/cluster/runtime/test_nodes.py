@@ -60,7 +60,7 @@ def _check(folder: Path) -> None:
 
 
 def test_nodes_that_see_everything(tmp_path: Path, look: Callable[..., None]) -> None:
-    """Where all nodes with a processor see the files and the store, nothing is said; the store is left as it was."""
+    """If all nodes with a processor see the files and the store, there is no error, and the store stays unchanged."""
     look()
     _check(tmp_path)
     assert processors() == 3
@@ -91,7 +91,7 @@ def test_a_node_that_sees_other_files(tmp_path: Path, look: Callable[..., None],
 
 
 def test_a_cluster_without_processors(tmp_path: Path, look: Callable[..., None]) -> None:
-    """Where nobody could ever read it is said at once."""
+    """If no node could ever read the data, the error comes at once."""
     look(NODES[2:])
     with pytest.raises(
         Invalid, match=r"no node of the cluster has a processor .*\. Set \[cluster\] ingest_workers = 1"

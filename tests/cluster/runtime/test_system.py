@@ -80,7 +80,7 @@ class SetClock:
 
 
 def test_a_clock_that_is_set_back_is_reported_once() -> None:
-    """Time goes on from the latest one seen, as fast as seconds pass, until the clock has come up with it."""
+    """Time continues from the latest one seen, at the pace of real seconds, until the clock has caught up."""
     reported = list[str]()
     below = SetClock()
     clock, start = SteadyClock(below, reported.append), below.time

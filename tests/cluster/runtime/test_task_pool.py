@@ -52,7 +52,7 @@ class FakeRay:
         return self
 
     def remote(self, *sent: Sent[Any]) -> str:
-        """Begin an attempt. Ray keeps large arguments: each is one of its own, so that small ones are not kept."""
+        """Begin an attempt. Ray keeps large arguments, so each one is sent separately, and small ones are not kept."""
         act, thing, name, *shared = (each.opened("task") for each in sent)
         assert isinstance(name, str)
         assert (act, shared) == (abs, ["shared"])
@@ -144,7 +144,7 @@ def test_what_is_raised() -> None:
 
 
 def test_waiting_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where nothing is done for long and no processor is free, it is said; later, or with free ones, it is not."""
+    """A message appears if nothing is done for long and no processor is free, but not later, or with free ones."""
     free = iter([0.0, 2.0])
 
     class Slow(FakeRay):

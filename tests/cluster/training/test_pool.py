@@ -1,4 +1,4 @@
-"""The worker pool, on a Ray that is only played: what counts against a task, and who goes on with it."""
+"""The worker pool on a fake Ray: which deaths count against a task, and which worker continues it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _task(shard: int) -> TrainTask:
 
 @pytest.fixture
 def played(monkeypatch: pytest.MonkeyPatch) -> Played:
-    """Returns a pool with a worker on each of so many nodes, given what becomes of each attempt at each shard."""
+    """Returns a pool with a worker on each of the given number of nodes, and the end of each attempt at each shard."""
 
     def play(nodes: int, *fates: Sequence[RayError | None]) -> tuple[RayPool, list[str]]:
         names = [f"node-{number}" for number in range(nodes)]

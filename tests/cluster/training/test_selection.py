@@ -95,7 +95,7 @@ def learned(*shards: int) -> Fates:
 
 
 def test_those_that_would_not_repeat_what_was_trained_are_named_and_not_used(mixed: Play) -> None:
-    """The work goes on with the others, and as many as there is room for."""
+    """The work continues with the others, as many as there is room for."""
     world = mixed(A, B, A, A, fates=learned(0, 1, 2))
     assert world.pool.configuration(1, 3, A) == A
     assert world.used == ["node-00", "node-02", "node-03"]
@@ -106,7 +106,7 @@ def test_those_that_would_not_repeat_what_was_trained_are_named_and_not_used(mix
 
 
 def test_all_alike_are_asked_once(mixed: Play) -> None:
-    """Where nobody differs nothing is said, and no more are started than there are tasks."""
+    """If all workers are alike, there is no message, and no more are started than there are tasks."""
     world = mixed(A, A, A)
     assert world.pool.configuration(1, 2, A) == A
     assert (len(world.world.actors), world.remarks) == (2, [])
@@ -155,7 +155,7 @@ def test_where_none_would_repeat_it_the_largest_group_is_used(mixed: Play) -> No
 
 
 def test_before_the_first_training_the_largest_group_is_used(mixed: Play) -> None:
-    """The others are named and let go."""
+    """A message names the others, and they are stopped."""
     world = mixed(B, A, A, fates=learned(0, 1, 2))
     assert world.pool.configuration(1, 3, None) == A
     assert world.used == ["node-01", "node-02"]
@@ -181,7 +181,7 @@ def test_the_search_has_an_end(mixed: Play) -> None:
 
 
 def test_busy_nodes_are_not_waited_for(mixed: Play) -> None:
-    """Workers for which there are no processors are let go, and it is said."""
+    """Workers without processors are dropped, with a message."""
     world = mixed(B, A, A)
     busy = replace(world.world)
     for node in ("node-01", "node-02"):

@@ -1,4 +1,4 @@
-"""What is said of workers that say nothing."""
+"""Messages about workers that do not report."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NODES = [{"NodeID": "afar", "NodeManagerAddress": "10.0.0.2"}]
 
 
 def test_a_stopped_worker_is_reported() -> None:
-    """A worker on this node is looked at: at work nothing is said of it, stopped it is named, with what to do."""
+    """A worker on this node is named, with a remedy, only if it is suspended, not if it is at work."""
     with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as process:
         places = [Place("here", process.pid), Place("here", os.getpid())]
         assert hushed(places, "here", NODES, again=1) == []
@@ -32,7 +32,7 @@ def test_a_stopped_worker_is_reported() -> None:
 
 
 def test_workers_on_other_nodes_are_named_now_and_then() -> None:
-    """A long slice takes as long as it takes, and from here nobody sees more: it is said less and less often."""
+    """A worker on another node may be at work on a long slice, so messages about it become rarer and rarer."""
     reported = [hushed([Place("afar", 7)], "here", NODES, again=again) for again in range(1, 10)]
     assert [bool(each) for each in reported] == [True, True, False, True, False, False, False, True, False]
     said = "no word from process 7 on 10.0.0.2 (node afar): wait, if a slice may take so long; if it is stopped there"

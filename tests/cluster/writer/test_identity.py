@@ -75,7 +75,7 @@ def test_another_federations_key_is_never_put_into_its_store(home: UserFolder, m
 
 
 def test_an_account_that_only_reads_serves_what_was_trained(home: UserFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Training puts a given key into the store, so that nothing is written to serve it; else it is said what to do."""
+    """Training puts a given key into the store, so that serving needs no write; otherwise the error has a remedy."""
     monkeypatch.setattr(cluster.training.workers, "RayPool", LocalWorkers)
     monkeypatch.setattr(cluster.training.workers, "join_ray", lambda _: False)
     assert home.json("train").code == 0

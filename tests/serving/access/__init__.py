@@ -1,1 +1,1 @@
-"""Tests of who may do what over HTTP."""
+"""Tests of tokens and roles over HTTP."""

@@ -22,7 +22,7 @@ SLOW = PREDICTIONS.token_bodies + PREDICTIONS.token_waiting + 20
 
 
 class SkippingLoop(asyncio.SelectorEventLoop):
-    """An event loop whose time goes on when a test says so."""
+    """An event loop whose time advances when a test says so."""
 
     skipped = 0.0
 

@@ -1,4 +1,4 @@
-"""Sites with servers of their own, in threads of this process; what crosses their boundary is written down."""
+"""Sites with their own servers, in threads of this process, which record what crosses their boundary."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A folder with a federation of several sites: each with people of its own, and the specification of all."""
+"""A folder with a federation of several sites, each with its own people, and the specification."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ SITES = ("north", "south", "west")
 
 
 def people_of(site: str, number: int) -> Columns:
-    """Return the data points of a site: its people have names of their own, and features of their own."""
+    """Return the data points of a site, whose people differ from the other sites' in names and features."""
     columns = small_points(people=12)
     columns["id"] = [f"{site}-{id_}" for id_ in columns["id"]]
     columns["user_id"] = [f"{site}-{name}" for name in columns["user_id"]]

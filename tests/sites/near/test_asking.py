@@ -133,7 +133,7 @@ def test_a_site_that_is_behind_is_not_asked_again(world: Callable[[str], World])
 
 
 def test_a_quorum_that_does_not_come_together(world: Callable[[str], World]) -> None:
-    """After the time-out it is said who is missing."""
+    """After the time-out the error says which sites are missing."""
     made = world("timeout_seconds = 0.1")
     made.links["south"].gate.clear()
     with pytest.raises(Unavailable, match="2 of 3 sites answer, and the quorum is 3: south: it has not answered in ti"):
@@ -154,7 +154,7 @@ def test_a_site_that_leaves_while_it_is_asked(world: Callable[[str], World]) -> 
 def test_one_file_is_answered_by_the_same_sites_throughout(
     world: Callable[[str], World], site_folders: SiteFolders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """When a site goes to another generation between two batches the file has no answers, and it is said why."""
+    """If a site's generation changes between two batches, the file gets no answers, and the error says why."""
     monkeypatch.setattr("shards.data.prediction_files._BATCH_BYTES", 1)
     made = world("")
     north = made.links["north"]

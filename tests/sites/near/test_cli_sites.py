@@ -151,7 +151,7 @@ def test_bad_specifications(site_folders: SiteFolders, old: str, new: str, messa
 
 
 def test_a_choice_without_sites(tmp_path: Path) -> None:
-    """--site is refused where there are none."""
+    """--site is refused for a federation without sites."""
     file = tmp_path / "sisa.toml"
     file.write_text('name = "one"\nstore = "./f"\n')
     said = run("status", "--site", "north", "--config", str(file), "--json")

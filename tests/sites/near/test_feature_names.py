@@ -146,7 +146,7 @@ def test_sites_with_servers_of_their_own(site_folders: SiteFolders) -> None:
 
 
 def test_values_that_no_model_takes_are_the_askers_matter(site_folders: SiteFolders) -> None:
-    """Where sites do not answer because their model fails on a data point, that is said: no site is away."""
+    """If sites do not answer because their model fails on a data point, the error does not call them away."""
     (site_folders.folder / "picky_model.py").write_text(MODEL, encoding="utf-8")
     text = site_folders.config.read_text(encoding="utf-8")
     arguments = "arguments = { hidden = [6] }"

@@ -192,7 +192,7 @@ def test_training_and_proof_are_the_sites_own(world: Served) -> None:
 
 
 def test_questions_do_not_wait_for_each_other(world: Served) -> None:
-    """While a site's answer is held up, another question to it goes over a connection of its own."""
+    """While a site's answer is held up, another question to it uses another connection."""
     boundary = world.sites["north"].boundary
     link = remote(world)
     link.standing()

@@ -24,7 +24,7 @@ from tests.sites.near.served import Served
 
 
 def test_a_site_that_is_away(world: Served) -> None:
-    """Where nobody listens the site is absent at once, without another attempt, and it is said why."""
+    """If no server listens, the site is absent at once, without another attempt, and the reason is given."""
     with joined(world, north="http://127.0.0.1:9") as federation:
         assert absent(federation, world) == "the server does not answer: ConnectionRefusedError"
         with pytest.raises(Unavailable, match="the server does not answer"):
@@ -33,8 +33,8 @@ def test_a_site_that_is_away(world: Served) -> None:
 
 
 def test_a_site_that_speaks_another_protocol(world: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing that it says is used: it is absent, with both versions, and takes part again once they are equal. Its
-    release alone matters to nobody.
+    """Nothing that it sends is used: it is absent, with both versions, and takes part again once they are equal. A
+    different release alone does not matter.
     """
     with joined(world) as federation, monkeypatch.context() as patch:
         patch.setattr(access_log, "own_release", lambda: "9.9.9+api1.sites1")

@@ -75,7 +75,7 @@ class _Fickle(NearSite):
 
 
 def test_constituents_are_those_of_each_site_alone(site_folders: SiteFolders, tmp_path: Path) -> None:
-    """A site's constituents have the very bytes that it would train as a federation of its own."""
+    """A site's constituents have exactly the bytes that it would train as a separate federation."""
     with connect_sites(site_folders.config) as federation:
         together = digests(federation.train())
     shutil.rmtree(site_folders.folder / "sites")
@@ -169,7 +169,7 @@ def test_a_person_of_one_site_is_nobody_at_another(site_folders: SiteFolders) ->
 
 
 def test_a_site_that_is_away_is_waited_for(site_folders: SiteFolders) -> None:
-    """Training goes on elsewhere; the site trains when it is back; in between its part of the answers is missing."""
+    """Training continues at the other sites; the site trains when it is back; until then its answers are missing."""
     unreachable = Unreachable()
     unreachable.away.add("west")
     site_folders.specify(settings="[sites]\nquorum = 2\ngrace_seconds = 60.0\n")
@@ -210,7 +210,7 @@ def test_a_new_site_joins(site_folders: SiteFolders) -> None:
 
 
 def test_too_few_sites_answer_nothing(site_folders: SiteFolders) -> None:
-    """Without a quorum there is no answer, and it is said who is missing and why."""
+    """Without a quorum there is no answer, and the error says which sites are missing and why."""
     unreachable = Unreachable()
     with connect_sites(site_folders.config, link_to=unreachable.link) as federation:
         federation.train()

@@ -1,4 +1,4 @@
-"""The API of a federation of several sites: one server in front of sites with servers of their own."""
+"""The API of a federation of several sites: one server in front of sites with their own servers."""
 
 from __future__ import annotations
 

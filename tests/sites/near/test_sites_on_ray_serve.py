@@ -1,4 +1,4 @@
-"""The server of a federation of sites on Ray Serve: replicas in processes of their own, sites behind theirs."""
+"""The server of a federation of sites on Ray Serve: replicas in separate processes, sites behind their servers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.sites.near.site_folders import SiteFolders
 
 
 def test_a_cluster_that_would_end_with_the_command(site_folders: SiteFolders, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is served on a Ray that ends when the command does; it is said what to do instead."""
+    """Serving is refused on a Ray that ends with the command, and the error has the remedy."""
     monkeypatch.setattr(sites_deployment, "is_to_start_ray", lambda _: True)  # another test may have joined one
     with pytest.raises(Invalid, match="outlives the command"):
         serve_sites(site_folders.specification)

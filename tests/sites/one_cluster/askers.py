@@ -59,7 +59,7 @@ class RequestRecorder(Chaos):
 
 @contextmanager
 def overheard(upstream: str) -> Iterator[tuple[str, RequestRecorder]]:
-    """Run a proxy before the server at ``upstream``; give its endpoint, and who asks there."""
+    """Run a proxy in front of the server at ``upstream``; yield its endpoint, and a record of the accounts that ask."""
     with fault_proxy(upstream) as proxy:
         askers = RequestRecorder()
         proxy.chaos = askers

@@ -1,4 +1,4 @@
-"""A federation of sites on one cluster, data and store of each in a bucket of its own; and the same in folders."""
+"""A federation of sites on one cluster, each with data and store in its own bucket; and the same in folders."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ def sites(started_sites: Sites) -> Sites:
 
 @pytest.fixture(scope="session")
 def endpoint(started_sites: Sites, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A real S3 server on which each site, and the driver, may use a bucket of its own."""
+    """A real S3 server on which each site, and the driver, may use one bucket."""
     with site_buckets(tmp_path_factory.mktemp("buckets"), (*SITES, DRIVER)) as address:
         yield address
 

@@ -1,4 +1,4 @@
-"""A cluster whose nodes are sites: labelled, with a processor and credentials of their own; lost, and back again."""
+"""A cluster whose nodes are sites: labelled, with their own processor and credentials; lost and back again."""
 
 from __future__ import annotations
 

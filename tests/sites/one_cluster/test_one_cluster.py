@@ -43,7 +43,7 @@ def in_folders(tmp_path_factory: pytest.TempPathFactory) -> InFolders:
 
 @pytest.fixture
 def watched(endpoint: str) -> Iterator[tuple[str, RequestRecorder]]:
-    """The S3 server's endpoint, with everybody noted who asks there."""
+    """The S3 server's endpoint, with a record of the accounts that ask there."""
     with overheard(endpoint) as found:
         yield found
 

@@ -76,8 +76,8 @@ def test_who_is_elsewhere_refuses(sites: Sites, home_at: FolderAtSite) -> None:
 
 
 def test_a_site_that_is_away_is_waited_for(sites: Sites, home_at: FolderAtSite, expected: Expected) -> None:
-    """Lost in mid-retrain, a site is waited for by name, the other goes on, and nobody stands in; back again, it goes
-    on by itself where it was.
+    """If a site is lost in mid-retrain, a message names it, the other site continues, and no other node does its work;
+    when it is back, it continues by itself where it was.
     """
     north, south = home_at("north"), home_at("south")
     gate = Gate(north, **pinned(sites, "north"))
