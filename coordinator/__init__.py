@@ -1,8 +1,8 @@
 """Coordinator: decisions.
 
 Knows erasure requests, retrain plans, what is current, what may be served, aggregation, receipts, cost forecasts.
-May touch: nothing but values, except engine/, receipts/issuer.py and verification.py, which act on the store, the
-worker pool and the clock that they are given.
+May touch: only values, except engine/, receipts/issuer.py and verification.py, which use the store, the worker pool and
+the clock that are passed to them.
 Must not know: torch, Ray, boto3, HTTP, the command line.
 Owns the words: erasure request, retrain plan, generation, erasure floor, quarantine, aggregation, receipt.
 Sources: SISA sections III-V; tinker-cookbook and Ray Train v2 for decide(state, event) -> (state, effects).
@@ -13,10 +13,10 @@ Sources: SISA sections III-V; tinker-cookbook and Ray Train v2 for decide(state,
     settings      the tables about aggregation, erasure, receipts
     ports         what the engine needs from outside: workers, clock, names, listeners
     aggregation   constituents' answers combined
-    sites         what is known of the sites of a federation
+    sites         what is known about the sites of a federation
     status        the state of a federation as people see it
     verification  retrains and compares; looks for residue
-    decisions/    pure: the next state, plans, what may be asked for
-    engine/       performs them, and makes every event durable
+    decisions/    pure: the next state, plans, whether an intervention is allowed
+    engine/       carries the decisions out, and makes every event durable
     receipts/     states, signs and checks what was erased
 """

@@ -1,6 +1,6 @@
-"""Aggregation: from the constituents' class probabilities to one answer (SISA section IV).
+"""Aggregation: combines the constituents' class probabilities into one answer (SISA section IV).
 
-Every constituent that answers counts the same: weights by shard size would carry a trace of erased points (E6).
+Every constituent that answers has the same weight: weights by shard size would carry a trace of erased points (E6).
 Shape legend: K constituents that answer, N points, C classes.
 """
 
@@ -18,7 +18,7 @@ Rule = Literal["mean_probability", "majority_vote"]
 
 
 class ModelFailed(Invalid):
-    """The model has no answer for a data point: its code raises an error, or does not return numbers."""
+    """The model cannot answer for a data point: its code raises an error, or does not return numbers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -32,7 +32,7 @@ class AnsweredBy:
 
     @property
     def facts(self) -> dict[str, int]:
-        """The three as JSON and HTTP have them, and as the constructors of answers take them."""
+        """The three fields by name, for JSON, HTTP and the constructors of answers."""
         return {"generation": self.generation, "constituents": self.constituents, "shards": self.shards}
 
 
@@ -65,7 +65,7 @@ def aggregate(probabilities_KNC: npt.NDArray[np.float64], rule: Rule) -> Aggrega
 
 
 def model_failed(fact: str, point: int | None) -> ModelFailed:
-    """Return the error; ``point``: which of those asked about it is, where that is known."""
+    """Return the error; ``point`` is the data point's position among those asked about, if it is known."""
     return ModelFailed(
         f"the model has no answer for a data point: {fact}",
         "Correct the data point or leave it out: the model may not take its values, such as a category that it does"
@@ -75,6 +75,6 @@ def model_failed(fact: str, point: int | None) -> ModelFailed:
 
 
 def placed(error: ModelFailed, first: int) -> ModelFailed:
-    """Return the error of a part of what was asked, from data point ``first`` on, with the place among all of them."""
+    """Return the error of a part that starts at data point ``first``, with the position among all data points."""
     point = error.context.get("point")
     return error if point is None else ModelFailed(error.fact, error.remedy, point=int(point) + first)

@@ -1,4 +1,4 @@
-"""What the coordinator needs from outside: workers, someone who reads data, time, and someone to tell."""
+"""The interfaces that the coordinator needs: workers, a reader of data, clock, names, and a listener."""
 
 from __future__ import annotations
 
@@ -15,35 +15,35 @@ from shards.specification import ShardId
 
 
 class Clock(Protocol):
-    """Time, given by argument so that tests can hold it."""
+    """Time, passed as an argument so that tests can control it."""
 
     def now(self) -> datetime:
         """Return the wall-clock time, in UTC."""
         ...
 
     def monotonic(self) -> float:
-        """Return seconds that only ever grow."""
+        """Return monotonic seconds."""
         ...
 
 
 Ingestion = Callable[[IngestTask], IngestResult]
-"""Reads a source into slice files: in this process, or by many. Returns and raises as ``ingest`` does."""
+"""Reads a source into slice files, in one or several processes. Returns and raises as ``ingest`` does."""
 
 
 class WorkerPool(Protocol):
     """Workers that train constituents."""
 
     def configuration(self, width: int, tasks: int, stored: Configuration | None = None) -> Configuration:
-        """Return what decides the bits of a constituent trained here and now, as the workers see it.
+        """Return the conditions on these workers that decide the bits of a trained constituent.
 
-        ``tasks`` is how many tasks are about to follow; ``stored`` is what the constituents were trained under. Workers
-        that would not repeat it are not used. Where none would, the largest group of equal workers is used. Raises
-        ``Invalid`` when the model cannot be made or does not fit ``width`` features.
+        ``tasks`` is how many tasks will follow; ``stored`` are the conditions that the constituents were trained under.
+        Workers that cannot reproduce those are not used. If no worker can, the largest group of equal workers is used.
+        Raises ``Invalid`` when the model cannot be built or does not fit ``width`` features.
         """
         ...
 
     def train(self, tasks: Sequence[TrainTask]) -> Iterator[TrainingEvent]:
-        """Do the tasks, side by side as far as there are workers, yielding what happens.
+        """Do the tasks, concurrently on the available workers, and yield what happens.
 
         A worker that dies is replaced and its task continues after the last slice it reported. A slice may be
         reported twice. Raises what a worker raised; ``Unavailable`` when workers keep dying.
@@ -75,7 +75,7 @@ class RequestMoved:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remark:
-    """Something a person should know, in words."""
+    """A message for a person."""
 
     text: str
 
@@ -83,4 +83,4 @@ class Remark:
 Notice = IngestProgress | TrainingStarted | TrainingEvent | RequestMoved | Remark
 
 Listener = Callable[[Notice], None]
-"""Receives progress; its work changes nothing."""
+"""Receives progress; it does not influence the work."""

@@ -15,36 +15,36 @@ from storage.errors import Invalid
 from storage.objects import ObjectKey
 
 MOST_INLINE: Final = 64
-"""Most keyed digests that a request carries in itself, 1 KiB of them; more are in an object of their own."""
+"""Most keyed digests that a request holds inline, 1 KiB of them; more are in an object of their own."""
 
 _MOST_CHARACTERS: Final = 200
 _OF_REFUTATIONS: Final = "refuted-shard-"
-"""Begins the ids of their statements, which share a name space with those of requests."""
+"""Prefix of the ids of statements about refutations, which share a name space with the ids of requests."""
 
 
 class RequestState(enum.Enum):
-    """Where a request stands (docs/design.md, section 17).
+    """The state of a request (docs/design.md, section 17).
 
-    ``accepted`` to ``complete`` are the stages in their order. ``waiting`` and ``failed`` are shown in place of the
-    stage while a pause or a failure is on record (``ErasureRequest.shown``); the stage itself is kept.
+    ``accepted`` to ``complete`` are the stages, in order. While a pause or a failure is recorded, ``waiting`` or
+    ``failed`` is shown in place of the stage (``ErasureRequest.shown``); the stage itself is kept.
     """
 
     ACCEPTED = "accepted"
-    """Durable: it will be carried out, also after any crash."""
+    """Durable: it will be carried out, even after a crash."""
     PLANNED = "planned"
     """Its data points are found and written out of their slices."""
     QUARANTINED = "quarantined"
-    """No prediction can use a model that has seen them."""
+    """No prediction can use a model that has seen those data points."""
     RETRAINING = "retraining"
     PUBLISHED = "published"
     """The retrained constituents have taken over."""
     PURGED = "purged"
-    """Nothing that held them is left in the store."""
+    """Nothing that held those data points is left in the store."""
     COMPLETE = "complete"
     WAITING = "waiting"
-    """Paused, for a reason such as a legal hold; it goes on once released."""
+    """Paused, for a reason such as a legal hold; it continues once released."""
     FAILED = "failed"
-    """The last attempt failed; the next one goes on from there."""
+    """The last attempt failed; the next one continues from there."""
     REFUSED = "refused"
     """Nothing to erase: no data point of these subjects or ids is in the federation."""
     CANCELLED = "cancelled"
@@ -52,7 +52,7 @@ class RequestState(enum.Enum):
 
     @property
     def is_open(self) -> bool:
-        """Whether work is still owed."""
+        """Whether work remains to be done."""
         return self not in (RequestState.COMPLETE, RequestState.REFUSED, RequestState.CANCELLED)
 
 
@@ -77,14 +77,14 @@ class ObjectRef:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InlineDigests:
-    """Keyed digests that stand in the state itself: accepting a small request is one durable write."""
+    """Keyed digests that are kept in the state itself, so that accepting a small request is one durable write."""
 
     payload: str
     """Base64 of ``DigestSet.to_bytes()``."""
 
     @classmethod
     def of(cls, names: DigestSet) -> InlineDigests:
-        """Return ``names`` as they stand in the state: for at most ``MOST_INLINE``, which every manifest then holds."""
+        """Return ``names`` as the state keeps them: at most ``MOST_INLINE``, because every manifest then holds them."""
         return cls(payload=to_base64(names.to_bytes()))
 
     def digests(self) -> DigestSet:
@@ -94,16 +94,16 @@ class InlineDigests:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Segment:
-    """Some of the tombstones, in an object of their own."""
+    """A part of the tombstones, in an object of its own."""
 
     ref: ObjectRef
     digests: int
-    """How many it holds: small ones are merged, so that an erasure writes about as much as it adds."""
+    """How many it holds. Small segments are merged, so that an erasure writes about as much as it adds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Similar:
-    """Data points of subjects whose names differ in spelling alone from names that a request gives."""
+    """Data points of subjects whose names differ only in spelling from names in a request."""
 
     points: int = 0
     subjects: int = 0
@@ -122,10 +122,10 @@ class Cost:
     point_epochs: int = 0
     """Data points seen, counted once per epoch."""
     seconds: float = 0.0
-    """Of workers, added up over shards; what was or is learned side by side takes less wall time."""
+    """Seconds of workers, added up over shards; concurrent training takes less wall time."""
 
     def __add__(self, other: Cost) -> Cost:
-        # Rounded to what checkpoints tell, so that sums do not grow digits nobody measured.
+        # Rounded to the precision of checkpoints, so that sums do not gain digits that were never measured.
         return Cost(point_epochs=self.point_epochs + other.point_epochs, seconds=round(self.seconds + other.seconds, 6))
 
 
@@ -141,7 +141,7 @@ class Extension:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pause:
-    """A pause that is over; the due date moved by as long as it lasted."""
+    """A pause that has ended; it moved the due date by its length."""
 
     reason: str
     held_at: str
@@ -158,63 +158,63 @@ class ErasureRequest:
     body: Sha256
     """Digest of the keyed digests it names: the same id with another body is a conflict (D4)."""
     include_similar: bool = False
-    """Whether subjects whose names differ in spelling alone are meant as well."""
+    """Whether subjects whose names differ only in spelling are erased as well."""
     commitment: str = ""
-    """What stands for its names in its receipt (``coordinator.receipts.openings``), in hexadecimal; empty: the release
-    that took it made none."""
+    """The commitment to its names in its receipt (``coordinator.receipts.openings``), hexadecimal; empty: the release
+    that accepted it made none."""
     names: ObjectRef | InlineDigests | None
-    """The keyed digests it names, until its points are removed: then they are among the tombstones. None as well once
-    it is refused or cancelled."""
+    """The keyed digests it names. None once its points are removed (then they are among the tombstones), or once it is
+    refused or cancelled."""
     subjects: int
     """Subjects named."""
     ids: int
-    """Data points named one by one."""
+    """Data points named by id."""
     before: ObjectRef | None = None
     """The state before its quarantine, for the receipt, until it is complete."""
     receipt: int | None = None
     """Index of its receipt in the log; None until it is complete."""
     by: str = ""
-    """Id of the token it was submitted with; empty: by command. No part of ``body``."""
+    """Id of the token it was submitted with; empty: by command. Not a part of ``body``."""
     received_at: str
     """UTC, ISO 8601."""
     due_at: str
-    """UTC, ISO 8601; as extensions and pauses have moved it."""
+    """UTC, ISO 8601; includes extensions and pauses."""
     state: RequestState = RequestState.ACCEPTED
     """The stage it has reached; ``shown`` is what people see."""
     shards: tuple[ShardId, ...] = ()
     """Shards that held something."""
     from_slices: Mapping[ShardId, SliceIndex] = field(default_factory=dict)
-    """The earliest slice of each of them that held something."""
+    """For each of those shards, the earliest slice that held something."""
     points: int = 0
     """Data points erased."""
     unknown: int = 0
-    """Subjects and ids named that have no data point here, perhaps because they were erased before."""
+    """Named subjects and ids that have no data point here, perhaps because they were erased before."""
     missing: ObjectRef | InlineDigests | None = None
-    """Keyed digests of the unknown ones, for a repetition of the request with the same names; None: all or none are
-    unknown, or a release before this one carried it out."""
+    """Keyed digests of the unknown ones, for a repetition of the request with the same names. None: all names or no
+    names are unknown, or an earlier release carried it out."""
     similar: Similar = NONE_SIMILAR
-    """What was found beside what it names and stays, unless ``include_similar``."""
+    """Data points of similar names, which stay unless ``include_similar``."""
     reason: str = ""
     """Why it was refused or cancelled."""
     times: Mapping[str, str] = field(default_factory=dict)
     """When each state was reached, UTC, ISO 8601."""
     held: str = ""
-    """Why it is paused; empty: it is not. Nothing is removed meanwhile and the clock of its due date stands still."""
+    """Why it is paused; empty: it is not paused. During a pause nothing is removed and the due date moves."""
     held_at: str = ""
-    """Since when, UTC, ISO 8601; empty: not paused."""
+    """When the pause began, UTC, ISO 8601; empty: not paused."""
     holds: tuple[Pause, ...] = ()
-    """Pauses that are over."""
+    """Pauses that have ended."""
     extensions: tuple[Extension, ...] = ()
     """At most one is granted."""
     failure: str = ""
-    """Why the last attempt failed and what to do; empty: it did not, or work has got further since."""
+    """Why the last attempt failed and what to do; empty: it did not fail, or work has progressed since."""
     failed_at: str = ""
-    """When, UTC, ISO 8601; empty: no failure."""
+    """When it failed, UTC, ISO 8601; empty: no failure."""
     expected: Cost | None = None
-    """What its retraining was expected to cost, had it been alone; None until its points are removed."""
+    """The expected cost of retraining for this request alone; None until its points are removed."""
     spent: Cost = Cost()
-    """Learning of its shards from its earliest slices on, as far as it was kept. Work that several requests share
-    counts in full for each of them; what a later request made void and had learned again counts twice."""
+    """Cost of training its shards again from its earliest slices on. Work that several requests share counts in full
+    for each of them; work that a later request made obsolete and repeated counts twice."""
 
     def __post_init__(self) -> None:
         check_request_id(self.request_id)
@@ -229,11 +229,11 @@ class ErasureRequest:
         return RequestState.FAILED if self.failure else self.state
 
     def first_slice(self, shard: ShardId) -> SliceIndex:
-        """Return the earliest slice of ``shard`` that it concerns; 1 where the version that wrote it did not say."""
+        """Return the earliest slice of ``shard`` that it affects; 1 if the release that wrote it did not say."""
         return self.from_slices.get(shard, SliceIndex(1))
 
     def reach(self, state: RequestState, at: str) -> ErasureRequest:
-        """Return the request in ``state``, with the states passed on the way marked as reached at ``at``."""
+        """Return the request in ``state``; the states in between are recorded as reached at ``at`` as well."""
         passed = [state]
         if state in _ORDER and self.state in _ORDER:
             passed = _ORDER[_ORDER.index(self.state) + 1 : _ORDER.index(state) + 1]
@@ -242,16 +242,16 @@ class ErasureRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Readmission:
-    """Subjects who were erased and come back: new data points of theirs are taken again."""
+    """Erased subjects who come back: their new data points are accepted again."""
 
     request_id: str
     body: Sha256
-    """As of an erasure request: the same id with another body is a conflict (D4)."""
+    """As in an erasure request: the same id with another body is a conflict (D4)."""
     subjects: int
-    """Subjects named who were erased."""
+    """Named subjects who were erased."""
     without_ids: int = 0
-    """Those of them whose erased data points have left no tombstones by id, and come back if a source has them: they
-    were erased by 0.1, or each data point is its own subject."""
+    """Those of them whose erased data points have no tombstones by id, and so come back if a source has them: release
+    0.1 erased them, or each data point is its own subject."""
     reason: str
     """For the record; without personal data."""
     at: str
@@ -262,18 +262,18 @@ class Readmission:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refutation:
-    """A constituent that was not what training on its data points gives; it answers no longer."""
+    """A constituent that differs from the result of training on its data points; it no longer answers."""
 
     shard: ShardId
     slice: SliceIndex
-    """The first one after which it differed."""
+    """The first slice after which it differed."""
     checkpoint: ObjectKey
     lineage: Sha256
-    """What the checkpoint claimed to have seen."""
+    """The lineage that the checkpoint claimed."""
     digest: Sha256
-    """Of the constituent after that slice."""
+    """Digest of the constituent after that slice."""
     retrained_digest: Sha256 | None
-    """What training from nothing gave instead; None: nothing."""
+    """Digest of the result of training from nothing; None: training had no result."""
     at: str
     """UTC, ISO 8601."""
     receipt: int | None = None
@@ -281,14 +281,14 @@ class Refutation:
 
     @property
     def request_id(self) -> str:
-        """What its statement is called."""
+        """The id of its statement."""
         return f"{_OF_REFUTATIONS}{self.shard}-{self.digest[:16]}"
 
 
 def check_request_id(request_id: str) -> None:
-    """Raise ``Invalid`` unless the id can be shown and kept: 1 to 200 printable characters, not only spaces.
+    """Raise ``Invalid`` unless the id has 1 to 200 printable characters, not only spaces.
 
-    It stands in receipts, on terminals and in lines of text; control characters would act there.
+    It is shown in receipts, on terminals and in lines of text, where control characters would take effect.
     """
     if len(request_id) <= _MOST_CHARACTERS and request_id.isprintable() and request_id.strip():
         return
@@ -301,7 +301,7 @@ def check_request_id(request_id: str) -> None:
 
 
 def check_own_request_id(request_id: str) -> None:
-    """Raise ``Invalid`` unless a request may be given this id: one that can be shown, and no ``Refutation`` has."""
+    """Raise ``Invalid`` unless a request may have this id: it can be shown, and is not reserved for refutations."""
     check_request_id(request_id)
     if request_id.startswith(_OF_REFUTATIONS):
         raise Invalid(

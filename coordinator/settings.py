@@ -1,4 +1,4 @@
-"""Settings of decisions: how predictions are aggregated and how erasure requests are served.
+"""Settings of the coordinator: how predictions are aggregated and erasure requests are carried out.
 
 Each class is one table of ``sisa.toml``. ``__post_init__`` raises ``Invalid`` with every problem of the table.
 """
@@ -17,7 +17,7 @@ BatchUntil = Literal["window", "until_due"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AggregationSettings:
-    """The table ``[aggregation]``: how the constituents' predictions become one."""
+    """The table ``[aggregation]``: how the constituents' predictions are combined."""
 
     rule: Rule = "mean_probability"
     """Declared, never learned (E6)."""
@@ -70,7 +70,7 @@ class ReceiptSettings:
     """The table ``[receipts]``: where else the checkpoints of the receipts' log are kept."""
 
     witness: str | None = None
-    """Folder or address of another store that gets every checkpoint of the log; default: none.
+    """Folder or address of another store that gets every checkpoint of the log; default: no witness.
 
     Its writers should not be those of the federation's store. May be set and changed at any time.
     """

@@ -1,7 +1,7 @@
-"""Sites of a federation: how their answers become one, and what is remembered of each of them. Pure.
+"""Sites of a federation: how their answers are combined, and what is remembered about each site. Pure.
 
-A site is a federation of its own, with a store, keys, journal and receipts that nobody else touches. What joins sites
-is only this: their answers are combined, and what each of them once said of itself must not become less.
+A site is a federation of its own, with a store, keys, journal and receipts that nobody else touches. The federation of
+sites does only two things: it combines their answers, and it checks that no site falls behind what it once reported.
 Shape legend: N points, C classes.
 """
 
@@ -25,21 +25,21 @@ Leaves = Literal["predictions", "weights"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SiteStanding:
-    """What a site says of itself, as of some moment since it was asked."""
+    """What a site reports about itself, at some moment after it was asked."""
 
     identity: str
-    """Digest that names its partition key: another key is another site, also under the same name."""
+    """Digest that identifies its partition key: a different key means a different site, even under the same name."""
     position: int
     """Number of its journal's last entry; only ever grows."""
     generation: int
     floor: int
     """Its erasure floor; only ever grows."""
     requests: int
-    """Erasure requests that it ever accepted."""
+    """Number of erasure requests that it ever accepted."""
     history: Sha256
-    """Of all of them: see ``history_of``."""
+    """``history_of`` all of them."""
     history_then: Sha256
-    """Of as many of them as the caller knows."""
+    """``history_of`` the first ones, as many as the caller knows."""
     shards: int
     features: tuple[str, ...]
     """Names of the feature columns, in order."""
@@ -48,7 +48,7 @@ class SiteStanding:
     model_code: str
     """Digest of the model's code that it was trained with."""
     checkpoints: tuple[tuple[int, str], ...]
-    """Of each constituent that answers the shard and the digest of its checkpoint."""
+    """Shard and checkpoint digest of each constituent that answers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -72,18 +72,18 @@ class TookPart:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SiteMark:
-    """The furthest that a site was ever seen to have come."""
+    """The most advanced standing that a site ever reported."""
 
     identity: str
     position: int
     floor: int
     requests: int
     history: Sha256
-    """Of its first ``requests`` erasure requests."""
+    """``history_of`` its first ``requests`` erasure requests."""
 
 
 class Accepted(NamedTuple):
-    """What counts of an erasure request in a site's history."""
+    """The part of an erasure request that enters a site's history."""
 
     request_id: str
     body: Sha256
@@ -91,23 +91,24 @@ class Accepted(NamedTuple):
 
     @classmethod
     def of(cls, request: ErasureRequest) -> Accepted:
-        """Return what counts of ``request``."""
+        """Return that part of ``request``."""
         return cls(request.request_id, request.body, request.received_at)
 
 
 def history_of(requests: Sequence[ErasureRequest | Accepted]) -> Sha256:
     """Return the digest of erasure requests in the order in which they were accepted.
 
-    A store set back to an earlier moment that has moved on since has other ones, however long its journal is by now.
+    A store that was set back to an earlier moment and has accepted requests since has a different digest, regardless of
+    the length of its journal.
     """
     return digest_of([[each.request_id, each.body, each.received_at] for each in requests])
 
 
 def advanced(mark: SiteMark | None, standing: SiteStanding, site: str) -> SiteMark:
-    """Return the mark with what ``standing`` says, which was asked for with ``mark.requests``.
+    """Return the mark updated by ``standing``, which the site reported for ``mark.requests``.
 
     Raises ``Conflict`` when it is another site than before, ``Unavailable`` when it was set back, such as by a restore
-    from an old backup: it may hold again what was erased, so that nothing it answers may be used (E10).
+    from an old backup: then it may hold erased data points again, and its answers must not be used (E10).
     """
     if mark is not None and standing.identity != mark.identity:
         raise Conflict(
@@ -118,7 +119,7 @@ def advanced(mark: SiteMark | None, standing: SiteStanding, site: str) -> SiteMa
     if mark is not None and (
         standing.position < mark.position
         or standing.floor < mark.floor
-        or standing.history_then != mark.history  # of fewer requests, too, it is another one
+        or standing.history_then != mark.history  # a shorter history also has a different digest
     ):
         raise set_back(site)
     return SiteMark(
@@ -137,7 +138,7 @@ def check_answer(mark: SiteMark, answer: SiteAnswer, site: str) -> None:
 
 
 def set_back(site: str) -> Unavailable:
-    """Return the error for a site that stands behind what it once was."""
+    """Return the error for a site that was set back to an earlier moment."""
     return Unavailable(
         "the site stands behind what it was: its store was set back to an earlier moment",
         "Restore its newest state; if that is lost, withdraw the site: it may hold again what was erased.",
@@ -155,9 +156,9 @@ def answered_together(parts: Sequence[TookPart]) -> AnsweredBy:
 
 
 def combine(answers: Sequence[SiteAnswer], rule: Rule) -> Aggregated:
-    """Return one answer out of several sites', in the order given.
+    """Return the combined answer of several sites, in the given order.
 
-    Every constituent counts the same, wherever it is, as in one ensemble (E6): a site counts by how many of its
+    Every constituent has the same weight at every site, as in one ensemble (E6): a site's weight is how many of its
     constituents answered. Raises ``Unavailable`` when no site answers.
     """
     if not answers:
@@ -165,26 +166,26 @@ def combine(answers: Sequence[SiteAnswer], rule: Rule) -> Aggregated:
     total = sum(answer.constituents for answer in answers)
     parts = [answer.scores_NC.astype(np.float64) * answer.constituents for answer in answers]
     if rule == "majority_vote":
-        parts = [np.rint(part) for part in parts]  # votes: whole again, so that a tie is one
+        parts = [np.rint(part) for part in parts]  # votes are whole numbers again, so that ties are exact
     scores = np.sum(parts, axis=0) / total
     return Aggregated(classes_N=scores.argmax(axis=1), scores_NC=scores)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SiteRecord:
-    """What a federation remembers of one site."""
+    """What a federation remembers about one site."""
 
     name: str
     joined_at: str
-    """UTC, ISO 8601, as the others."""
+    """UTC, ISO 8601, like the other times."""
     mark: SiteMark | None = None
-    """None: it has never said anything."""
+    """None: it has never reported anything."""
     withdrawn_at: str = ""
     """Empty: it is a member."""
     reason: str = ""
     """Why it was withdrawn."""
     purged_at: str = ""
-    """When all that it held was erased at the site; empty: that is still owed, or it is a member."""
+    """When all its data were erased at the site; empty: that is still to be done, or it is a member."""
 
     @property
     def is_member(self) -> bool:
@@ -199,7 +200,7 @@ class Roster:
     sites: tuple[SiteRecord, ...] = field(default=())
 
     def find(self, name: str) -> SiteRecord | None:
-        """Return what is remembered of a site; None: it never joined."""
+        """Return what is remembered about a site; None: it never joined."""
         return next((site for site in self.sites if site.name == name), None)
 
     def member(self, name: str) -> SiteRecord:
@@ -215,7 +216,7 @@ class Roster:
         return site
 
     def joined(self, name: str, at: str) -> Roster:
-        """Return the roster with the site in it; joining twice is joining once. Raises ``Conflict`` when withdrawn."""
+        """Return the roster with the site in it; joining again changes nothing. Raises ``Conflict`` when withdrawn."""
         if self.find(name) is not None:
             self.member(name)
             return self
@@ -229,11 +230,11 @@ class Roster:
         return self._with(name, mark=mark)
 
     def withdrawn(self, name: str, at: str, reason: str) -> Roster:
-        """Return the roster without the site's constituents; withdrawing twice is withdrawing once."""
+        """Return the roster without the site's constituents; withdrawing again changes nothing."""
         return self._with(name, withdrawn_at=at, reason=reason) if self._known(name).is_member else self
 
     def purged(self, name: str, at: str) -> Roster:
-        """Return the roster that says that the withdrawn site holds nothing any more."""
+        """Return the roster with a record that the withdrawn site no longer holds data."""
         site = self._known(name)
         return self if site.is_member or site.purged_at else self._with(name, purged_at=at)
 

@@ -20,14 +20,14 @@ from storage.objects import ObjectKey
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardState:
-    """One shard: its slices as they are now, and the checkpoints that have seen nothing else."""
+    """One shard: its present slices, and the checkpoints that have seen only these."""
 
     slices: tuple[SliceRecord, ...]
     """Slices 1..R."""
     chain: tuple[CheckpointRecord, ...] = ()
-    """Checkpoints after slices 1..k, k <= R. An erasure shortens the chain, training extends it: nothing else does."""
+    """Checkpoints after slices 1..k, k <= R. Only an erasure shortens the chain, and only training extends it."""
     serving: int = 0
-    """How many slices the served checkpoint has seen; fixed within a generation, 0: the shard abstains."""
+    """How many slices the served checkpoint has seen, fixed within a generation; 0: the shard abstains."""
 
     @property
     def points(self) -> int:
@@ -42,42 +42,42 @@ class ShardState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataState:
-    """What was ingested, and from where."""
+    """The data that were ingested, and their source."""
 
     layout: FeatureLayout
     inventory: tuple[SourceFile, ...]
-    """Empty: the files are to be read again, changed or not."""
+    """Empty: the files are to be read again, even if they have not changed."""
     taken: Mapping[str, Any]
-    """Label, features and classes that it was read under."""
+    """Label, features and classes of the ingest."""
     refused: int
     """Data points left out at ingest because of a tombstone."""
     by_id: int = 0
-    """Those of them whose subject, as the source named it, has no tombstone."""
+    """Those of them whose subject, as named by the source, has no tombstone."""
     respelt: int = 0
-    """Data points taken in whose subject differs from an erased one in spelling alone."""
+    """Ingested data points whose subject differs from an erased one only in spelling."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationRecord:
-    """One generation of the ensemble: when it was served, and what each constituent had seen."""
+    """One generation of the ensemble: when it was served, and which slices each constituent had seen."""
 
     number: int
     since: str
-    """UTC, ISO 8601, as the next; empty: a release that did not note it began it."""
+    """UTC, ISO 8601, like ``until``; empty: a release that did not record it began the generation."""
     until: str
-    """Empty: it is served."""
+    """Empty: it is still served."""
     serving: tuple[int, ...]
-    """By shard, the slices that its served checkpoint had seen; 0: it abstained."""
+    """For each shard, how many slices the served checkpoint had seen; 0: it abstained."""
 
 
 _NO_COST: Final = Cost()
 
 Spans = tuple[tuple[int, int], ...]
-"""Whole numbers as ranges, rising and apart: the first and the last of each."""
+"""Whole numbers as rising ranges with gaps between them: the first and the last number of each."""
 
 
 def joined(spans: Spans, numbers: Iterable[int]) -> Spans:
-    """Return the spans with more numbers among them.
+    """Return the spans with these numbers added.
 
     >>> joined(((0, 3), (7, 9)), [5, 4, 12])
     ((0, 5), (7, 9), (12, 12))
@@ -97,7 +97,7 @@ def is_within(spans: Spans, number: int) -> bool:
 
 
 def others(spans: Spans) -> Iterator[int]:
-    """Yield the numbers from 0 on that are in none of the spans."""
+    """Yield the numbers from 0 on that are not in any span."""
     start = 0
     for first, last in spans:
         yield from range(start, first)
@@ -107,24 +107,24 @@ def others(spans: Spans) -> Iterator[int]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndedRequests:
-    """Requests and readmissions that are over and have left the state (``coordinator.engine.ended``)."""
+    """Requests and readmissions that have ended and left the state (``coordinator.engine.ended``)."""
 
     complete: int = 0
     refused: int = 0
     cancelled: int = 0
     readmissions: int = 0
     expected: Cost = _NO_COST
-    """What the complete ones were expected to cost."""
+    """The expected cost of the complete requests."""
     spent: Cost = _NO_COST
-    """What they did cost."""
+    """The actual cost of the complete requests."""
     purged_at: str = ""
-    """When the last of the complete ones was purged, UTC, ISO 8601; empty: none was."""
+    """When the last of the complete requests was purged, UTC, ISO 8601; empty: no complete request."""
     numbers: Spans = ()
-    """Which requests they are, counted from 0 as they were accepted; without readmissions."""
+    """The numbers of the requests, counted from 0 in the order of acceptance; without readmissions."""
     receipts: Spans = ()
     """Indexes of their receipts and statements in the log."""
     missing: tuple[ObjectKey, ...] = ()
-    """Objects with the keyed digests of their unknown names, where those are many."""
+    """Objects with the keyed digests of their unknown names, for requests that have many."""
     buckets: tuple[ObjectRef | None, ...] = ()
     """Their records, by the digest of their ids; None: an empty bucket."""
 
@@ -135,7 +135,7 @@ class EndedRequests:
 
     @property
     def count(self) -> int:
-        """How many there are, readmissions included."""
+        """How many requests and readmissions have left the state."""
         return self.requests + self.readmissions
 
 
@@ -144,50 +144,50 @@ NONE_ENDED: Final = EndedRequests()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FederationState:
-    """Everything that is current. All of it is derived from committed manifests; nothing lives elsewhere (D2)."""
+    """Everything that is current, derived only from committed manifests (D2)."""
 
     name: str
     settings: Mapping[str, Any]
     """The settings it was last trained with, for comparison."""
     key_digest: Sha256
-    """Names the partition key without giving it away."""
+    """Identifies the partition key without revealing it."""
     shards: tuple[ShardState, ...]
     data: DataState | None = None
     configuration: Configuration | None = None
     generation: int = 0
-    """Number of the ensemble that is served; 0: none yet."""
+    """Number of the ensemble that is served; 0: no ensemble yet."""
     floor: int = 0
     """Erasure floor: no older generation may be served, ever (E10)."""
     published: bool = False
     """Whether the served ensemble consists of fully trained constituents."""
     at_once: bool = False
-    """Whether training was asked for, or something trained was given up, for another reason than an erasure: it does
-    not wait for more requests then. False again once all is trained."""
+    """Whether training was requested, or trained slices were discarded, for another reason than an erasure: then
+    training does not wait for more requests. False again once everything is trained."""
     naming: Naming = AS_GIVEN
-    """How names of subjects are taken, since it was made."""
+    """How names of subjects are normalised; fixed when the federation was made."""
     tombstones: ObjectRef | None = None
-    """Keyed digests of what was erased, as 0.1 kept them; None: it erased nothing."""
+    """Tombstones as release 0.1 kept them; None: that release erased nothing."""
     segments: tuple[Segment, ...] = ()
-    """Those of what was erased since, the older and larger ones first."""
+    """Tombstones of later erasures, the older and larger segments first."""
     readmissions: tuple[Readmission, ...] = ()
     refuted: tuple[Refutation, ...] = ()
     """Constituents that a verification found wrong."""
     history: tuple[GenerationRecord, ...] = ()
     """The last generations, the present one included; older ones are in objects (``coordinator.engine.history``)."""
     requests: tuple[ErasureRequest, ...] = ()
-    """Those that are open, and the last ones that have ended, in the order in which they were accepted."""
+    """The open requests and the last ended ones, in the order of acceptance."""
     ended: EndedRequests = NONE_ENDED
-    """The older ones that have ended; the same of readmissions."""
+    """Requests and readmissions that ended earlier."""
     condemned: tuple[ObjectKey, ...] = ()
     """Purge list: objects that nothing refers to any more, not yet deleted."""
 
     @property
     def is_begun(self) -> bool:
-        """Whether it holds anything that another specification must not touch."""
+        """Whether it holds anything that a different specification must not change."""
         return self.data is not None or bool(self.requests) or bool(self.ended.count)
 
     def request(self, request_id: str) -> ErasureRequest | None:
-        """Return the request of this id, if the state has it: one that ended long ago is in a bucket of ``ended``."""
+        """Return the request of this id, if the state has it; one that ended long ago is in a bucket of ``ended``."""
         return next((request for request in self.requests if request.request_id == request_id), None)
 
     def readmission(self, request_id: str) -> Readmission | None:
@@ -203,11 +203,11 @@ class FederationState:
         return (*((self.tombstones,) if self.tombstones else ()), *(segment.ref for segment in self.segments))
 
     def slice(self, place: SliceId) -> SliceRecord:
-        """Return what the slice holds."""
+        """Return the record of the slice."""
         return self.shards[place.shard].slices[place.slice - 1]
 
     def lineages(self, shard: ShardId) -> tuple[Lineage, ...]:
-        """Return what the shard's checkpoints have to have seen; empty before training is configured."""
+        """Return the lineages that the shard's checkpoints must have; empty before training is configured."""
         if self.configuration is None:
             return ()
         return expected_lineages(shard, self.shards[shard].slices, self.configuration)
@@ -224,7 +224,7 @@ class FederationState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Constituent:
-    """A constituent as it may be served right now."""
+    """A constituent that may be served now."""
 
     shard: ShardId
     checkpoint: CheckpointRecord
@@ -233,7 +233,7 @@ class Constituent:
 def servable(state: FederationState) -> tuple[Constituent, ...]:
     """Return the constituents that may answer: each shard's last checkpoint that has seen no erased point (E10).
 
-    A shard abstains without any such checkpoint, and when it holds no data points: an initial state knows nothing.
+    A shard abstains if it has no such checkpoint or no data points: an initial state has learned nothing.
     """
     return tuple(
         Constituent(shard=ShardId(number), checkpoint=shard.chain[shard.serving - 1])

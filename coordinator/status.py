@@ -1,4 +1,4 @@
-"""Status: the state as people and scripts want to see it. Pure."""
+"""Status: the state in the form that people and scripts need. Pure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from shards.specification import ShardId
 from storage.digests import Sha256
 
 WHY_BY_ID: Final = "by id: they were erased one by one, or their subject was readmitted, or has another name now"
-"""Why data points stay out whose subject, as the source names it, is not erased."""
+"""The reason why data points are left out although their subject, as the source names it, is not erased."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,13 +33,13 @@ class ConstituentStatus:
     points: int | None
     """None: withheld, see ``for_the_public``."""
     digest: Sha256 | None
-    """Of parameters and buffers after the last slice; None while it is not trained, and where it is withheld."""
+    """Digest of parameters and buffers after the last slice; None while it is not trained, or withheld."""
     slice_digests: tuple[Sha256, ...] | None
-    """The same after slices 1..k, as far as it is trained. None: withheld."""
+    """Digests after slices 1..k, as far as it is trained. None: withheld."""
     state: str
     """``trained``, ``training``, ``quarantined`` (serves an earlier slice, or abstains) or ``empty`` (no points)."""
     serving_slice: int
-    """The slice whose checkpoint answers; 0: abstains."""
+    """The slice whose checkpoint answers; 0: the shard abstains."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,24 +48,24 @@ class RequestStatus:
 
     request_id: str
     state: str
-    """Its stage; ``waiting`` while it is paused, ``failed`` after an attempt that failed."""
+    """Its stage; ``waiting`` while it is paused, ``failed`` after a failed attempt."""
     stage: str
-    """How far it has got, also while it waits."""
+    """The stage that it has reached, even while it waits."""
     subjects: int
     ids: int
     points: int
     unknown: int
-    """Subjects and ids named that have no data point here."""
+    """Named subjects and ids that have no data point here."""
     include_similar: bool = False
-    """Whether subjects whose names differ in spelling alone are erased with it."""
+    """Whether subjects whose names differ only in spelling are erased as well."""
     similar: Similar = NONE_SIMILAR
-    """Data points found beside it, which stay, of subjects whose names differ in spelling alone."""
+    """Data points that stay, of subjects whose names differ only in spelling."""
     shards: tuple[ShardId, ...]
     received_at: str
     due_at: str
-    """As extensions and pauses have moved it."""
+    """Includes extensions and pauses."""
     overdue: bool
-    """Whether work is owed past the due date; not while it is paused."""
+    """Whether the request is open past its due date; a paused request is judged by when its pause began."""
     reason: str
     """Why it was refused or cancelled, or why the last attempt failed and what to do."""
     times: dict[str, str]
@@ -79,21 +79,21 @@ class RequestStatus:
     failed_at: str
     """When the last attempt failed; empty: it did not."""
     expected: Cost | None
-    """What retraining for it alone was expected to cost; None until its points are removed."""
+    """The expected cost of retraining for this request alone; None until its points are removed."""
     spent: Cost
-    """What it did cost so far; work shared with other requests counts in full for each."""
+    """Its cost so far; work that is shared with other requests counts in full for each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchStatus:
-    """Requests that share one retrain: their data points are removed, their constituents have not taken over yet."""
+    """Requests that share a retrain: their points are removed, their retrained constituents are not published yet."""
 
     requests: tuple[str, ...]
-    """Their ids, in the order in which they came."""
+    """Their ids, in the order of arrival."""
     retrains_from: str
     """The moment until which it waits for more requests, UTC, ISO 8601; empty: it does not wait."""
     expected: Cost
-    """What it costs as a whole, what is learned of it already included."""
+    """Cost of the whole retrain, including the part that is already trained."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,33 +112,33 @@ class FederationStatus:
     tombstoned_at_ingest: int
     """Data points that the last ingest left out because they are erased."""
     kept_out_by_id: int = 0
-    """Those of them whose subject, as the source names it now, is not erased: see ``WHY_BY_ID``."""
+    """Those of them whose subject, as the source now names it, is not erased: see ``WHY_BY_ID``."""
     respelt_at_ingest: int = 0
-    """Data points that the last ingest took in whose subject differs from an erased one in spelling alone."""
+    """Data points that the last ingest accepted although their subject differs from an erased one only in spelling."""
     subject_form: str = "exact"
-    """Which spellings of a subject are one person; see ``[data] subject_form``."""
+    """Which spellings count as the same subject; see ``[data] subject_form``."""
     similar_subjects: int | None = None
-    """Subjects whose names differ from another's in spelling alone; None: this federation cannot tell."""
+    """Subjects whose names differ from another subject's only in spelling; None: unknown in this federation."""
     constituents: tuple[ConstituentStatus, ...]
     requests: tuple[RequestStatus, ...]
-    """Those that are open, and the last ones that have ended."""
+    """The open requests, and the last ended ones."""
     ended_before: int = 0
-    """How many have ended before those: ``sisa request list`` lists them, too."""
+    """How many requests ended earlier; ``sisa request list`` lists them too."""
     batch: BatchStatus | None
-    """The retrain that is owed or under way for erasures; None: none is."""
+    """The retrain for erasures that waits or is in progress; None: there is no such retrain."""
     full_point_epochs: int
-    """Work of training all its points from nothing, the yardstick of costs; 0 before any training."""
+    """Cost of training all points from nothing, the yardstick of costs; 0 before the first training."""
     differences: tuple[str, ...] = ()
     """Settings of the specification that differ from those it was trained with."""
     unrecorded: tuple[str, ...] = ()
-    """Conditions that the release which trained it did not record, so that they are not compared: ``probe``,
+    """Conditions that are not compared, because the release that trained it did not record them: ``probe``,
     ``code_manifest``."""
     forgotten: tuple[str, ...] = ()
-    """Requests that the receipts' log states as carried out and the state does not know: it was put back to before
-    them, and nothing answers from it."""
+    """Requests that the receipts' log states as carried out but the state does not know: the state was set back to an
+    earlier moment, and nothing may answer from it."""
     clock_behind_seconds: float = 0.0
-    """How far the clock of who tells this stands behind the newest time on record; 0: it does not. What is overdue is
-    judged by the later one."""
+    """How far the clock of the reporting machine is behind the newest recorded time; 0: it is not behind. Overdue
+    requests are judged by the later of the two."""
 
 
 def describe_federation(
@@ -177,10 +177,10 @@ def describe_federation(
 
 
 def for_the_public(status: FederationStatus) -> FederationStatus:
-    """Return the parts of a status that a token may see which may only predict.
+    """Return the parts of a status that a token with the role to predict may see.
 
-    Without requests, the store's place, what is known of names, and of each constituent points and digests: compared
-    with those of an earlier look they would show in which shard somebody was erased, for good.
+    Left out are the requests, the store's location, everything about names, and the points and digests of each
+    constituent: a comparison with earlier ones would reveal in which shard somebody was erased.
     """
     constituents = (replace(each, points=None, digest=None, slice_digests=None) for each in status.constituents)
     return replace(
@@ -227,7 +227,7 @@ def describe_request(request: ErasureRequest, now: datetime) -> RequestStatus:
 
 
 def similar_subjects(state: FederationState) -> int | None:
-    """Return how many subjects have names that differ from another's in spelling alone; None: unknown."""
+    """Return how many subjects have names that differ from another subject's only in spelling; None: unknown."""
     if not state.naming.by_skeleton:
         return None
     return sum(record.similar for shard in state.shards for record in shard.slices)

@@ -1,4 +1,4 @@
-"""Verification: does the store hold what the state says and nothing else, and are the constituents' bytes right?"""
+"""Verification: whether the store holds exactly what the state names, and whether the constituents are exact."""
 
 from __future__ import annotations
 
@@ -27,28 +27,28 @@ from storage.registers.numbered import Numbers
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardProof:
-    """A constituent against a full retrain of its shard on the data points that are left."""
+    """A comparison of a constituent with a full retrain of its shard on the remaining data points."""
 
     shard: ShardId
     digest: Sha256 | None
-    """Of the constituent as it is; None: not trained yet."""
+    """Digest of the present constituent; None: not trained yet."""
     retrained_digest: Sha256 | None
     exact: bool
     """Whether every slice's digest is equal."""
     refutation: Refutation | None = None
-    """Where it is not: the first checkpoint that differs."""
+    """The first checkpoint that differs; None if all are equal."""
     again: bool = False
-    """Whether one of the same lineage was found wrong before: then training again has not helped."""
+    """Whether a checkpoint of the same lineage was found wrong before: then training again has not helped."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Residue:
-    """What a scan of the whole store found."""
+    """The result of a scan of the whole store."""
 
     objects: int
     bytes: int
     found: tuple[str, ...]
-    """What should not be there, or is not what it should be; empty when all is well."""
+    """Everything that should not be there or is wrong; empty when all is well."""
 
 
 def prove_shards(
@@ -85,7 +85,7 @@ def scan_residue(store: ObjectStore, state: FederationState) -> Residue:
 
 def _compare(state: FederationState, shard: ShardId, retrained: dict[int, Sha256]) -> ShardProof:
     chain = state.shards[shard].chain
-    # A shard whose first slice waits to be retrained has nothing that could be unequal: it abstains.
+    # A shard whose first slice waits to be retrained abstains: it has no checkpoint to compare.
     waits = any(is_training(request) and shard in request.shards for request in state.requests)
     wrong = next((each for each in chain if each.digest != retrained.get(each.slice)), None)
     refutation = None if wrong is None else _refutation(shard, wrong, retrained)
@@ -133,7 +133,7 @@ def _erased_points(store: ObjectStore, state: FederationState) -> Iterator[str]:
             try:
                 count = count_erased(store, record, tombstones)
             except Corrupt:
-                continue  # named above as damaged
+                continue  # reported as damaged above
             if count:
                 yield f"{count} erased data points in shard {number} slice {slice_}"
 

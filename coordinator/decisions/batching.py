@@ -1,7 +1,7 @@
-"""Batches: which requests share one retrain, from where, at what cost, and when it may start. Pure.
+"""Batches: which requests share a retrain, from which slices, at what cost, and when it may start. Pure.
 
-Quarantine never waits; retraining may, so that requests which arrive close together, or at any time before the earliest
-of them is due, cost each shard one retrain from its earliest affected slice (SISA section IV).
+Quarantine never waits. Retraining may wait, so that requests which arrive close together, or before the earliest of
+them is due, cost each shard only one retrain from its earliest affected slice (SISA section IV).
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ AT_ONCE: Final = datetime.min.replace(tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestBatch:
-    """Requests that share one retrain: those whose points are removed and whose constituents have not taken over."""
+    """Requests that share a retrain: their points are removed, their retrained constituents are not published yet."""
 
     requests: tuple[str, ...]
-    """Their ids, in the order in which they came."""
+    """Their ids, in the order of arrival."""
     shards: tuple[ShardRetrain, ...]
-    """The shards that held something of them, each from the earliest slice that did."""
+    """The shards that held their data points, each from its earliest affected slice."""
 
     @property
     def expected(self) -> Cost:
-        """What the whole retrain costs, what is learned of it already included."""
+        """Cost of the whole retrain, including the part that is already trained."""
         return total(self.shards)
 
 
 def plan_batch(state: FederationState, epochs: int) -> RequestBatch:
-    """Return the batch that waits for its retrain or is in it, under e' = ``epochs``; without requests: an empty one.
+    """Return the batch that waits for its retrain or is being retrained, under e' = ``epochs``; it may be empty.
 
-    Never costs more than its requests' own batches together, as each shard is retrained once.
+    Never costs more than separate batches for its requests, because each shard is retrained once.
     """
     batch = tuple(filter(is_training, state.requests))
     schedule = slice_epochs(epochs, len(state.shards[0].slices))
@@ -62,9 +62,9 @@ def plan_batch(state: FederationState, epochs: int) -> RequestBatch:
 def retrain_start(state: FederationState, settings: ErasureSettings) -> datetime | None:
     """Return the moment from which retraining may start; None when there is nothing to train.
 
-    It is ``AT_ONCE`` where training is owed for anything but erasures (a first training, other settings or data, a lost
-    checkpoint), and where a retrain has begun: then the requests that arrive join it (D7). Never later than the
-    earliest due date.
+    It is ``AT_ONCE`` when training is needed for another reason than erasures (a first training, other settings or
+    data, a lost checkpoint), and when a retrain has begun: then arriving requests join it (D7). It is never later than
+    the earliest due date.
     """
     untrained = {ShardId(number) for number, shard in enumerate(state.shards) if not shard.is_trained}
     if state.data is None or state.configuration is None or not untrained:
@@ -83,12 +83,12 @@ def retrain_start(state: FederationState, settings: ErasureSettings) -> datetime
 
 
 def _arrival(request: ErasureRequest) -> datetime:
-    """Return when the request came to be carried out: a pause does not count as waiting for others."""
+    """Return from when the request waits for others: its arrival, or the end of its pause."""
     return datetime.fromisoformat(request.holds[-1].released_at if request.holds else request.received_at)
 
 
 def _expected_seconds(state: FederationState) -> float:
-    """Return how long the batch takes at most: as if one worker learned all its shards, one after another."""
+    """Return the longest time that the batch can take: one worker trains all its shards, one after another."""
     epochs = trained_epochs(state)
     return 0.0 if epochs is None else plan_batch(state, epochs).expected.seconds
 
@@ -98,7 +98,7 @@ def _points(state: FederationState, shard: ShardId) -> tuple[int, ...]:
 
 
 def _seconds_per_point_epoch(state: FederationState, batch: Sequence[ErasureRequest], schedule: Sequence[int]) -> float:
-    """Return the pace of the checkpoints that are left; without any, that of the requests' own expectations; else 0."""
+    """Return the pace of the remaining checkpoints; without any, the pace that the requests expected; otherwise 0."""
     known = Cost()
     for number, shard in enumerate(state.shards):
         length = len(shard.chain)

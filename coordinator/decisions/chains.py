@@ -1,4 +1,4 @@
-"""Cuts chains of checkpoints after changes of slices or settings, and losses of objects. Pure (docs/design.md, 1)."""
+"""Chains of checkpoints, which changed slices, changed settings and lost objects cut. Pure (docs/design.md, 1)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from shards.specification import ShardId, SliceIndex
 
 
 def with_slices(state: FederationState, changed: Mapping[SliceId, SliceRecord]) -> FederationState:
-    """Return the state with these slices in place of old ones, and without checkpoints that have seen the old ones."""
+    """Return the state with these slices in place of the old ones, and without checkpoints that saw the old ones."""
     if not changed:
         return state
     shards = list(state.shards)
@@ -27,7 +27,7 @@ def with_slices(state: FederationState, changed: Mapping[SliceId, SliceRecord]) 
 
 
 def with_valid_chains(state: FederationState) -> FederationState:
-    """Cut every chain before its first checkpoint whose lineage is not what the slices and settings now demand."""
+    """Cut every chain before its first checkpoint whose lineage does not match the present slices and settings."""
     for number, shard in enumerate(state.shards):
         valid = valid_prefix(shard.chain, state.lineages(ShardId(number)))
         if len(valid) < len(shard.chain):
@@ -36,7 +36,7 @@ def with_valid_chains(state: FederationState) -> FederationState:
 
 
 def truncate(state: FederationState, number: ShardId, from_slice: SliceIndex) -> FederationState:
-    """Return the state with the shard's chain cut before ``from_slice``; the checkpoints cut off are to be deleted."""
+    """Return the state with the shard's chain cut before ``from_slice``, and the cut checkpoints condemned."""
     shard = state.shards[number]
     kept, gone = shard.chain[: from_slice - 1], shard.chain[from_slice - 1 :]
     if not gone:
@@ -52,7 +52,7 @@ def truncate(state: FederationState, number: ShardId, from_slice: SliceIndex) ->
 def withdraw_if_cut(before: FederationState, after: FederationState) -> FederationState:
     """Start a new generation, and raise the floor to it, if a served checkpoint is no longer part of its chain (E10).
 
-    Each cut shard serves what is left of its chain until the retrained constituent is published.
+    Each cut shard serves the rest of its chain until the retrained constituent is published.
     """
     if all(shard.serving <= len(shard.chain) for shard in after.shards):
         return after
@@ -62,7 +62,7 @@ def withdraw_if_cut(before: FederationState, after: FederationState) -> Federati
 
 
 def hasten_if_changed(before: FederationState, after: FederationState) -> FederationState:
-    """Record that training must not wait for a batch, if something other than an erasure makes it necessary."""
+    """Record that training must not wait for a batch, unless only an erasure made it necessary."""
     if after.at_once or all(shard.is_trained for shard in after.shards):
         return after
     changed = after.configuration != before.configuration or any(

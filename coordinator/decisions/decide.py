@@ -1,7 +1,7 @@
 """The coordinator's heart: decide(state, event) -> (state, effects). Pure.
 
-The effects are always a function of the state alone: after a crash ``outstanding`` of the last committed state says
-what is left to do, and doing it again is harmless (D5).
+The effects depend only on the state: after a crash, ``outstanding`` of the last committed state returns the remaining
+work, and doing it again is harmless (D5).
 """
 
 from __future__ import annotations
@@ -52,18 +52,18 @@ from storage.errors import InvariantBroken
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ingested:
-    """The source was read; ``slices`` is what it holds now, placement by placement."""
+    """The source was read; ``slices`` are its present slices."""
 
     data: DataState
     slices: Mapping[SliceId, SliceRecord]
     lost: frozenset[SliceId] = frozenset()
-    """Slices whose old objects are damaged: replaced even where their content is the same."""
+    """Slices whose old objects are damaged: they are replaced even if their content is the same."""
     at: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingConfigured:
-    """Training is asked for under these settings."""
+    """Training is requested under these settings."""
 
     settings: Mapping[str, Any]
     configuration: Configuration
@@ -76,8 +76,8 @@ class ErasureAccepted:
 
     request: ErasureRequest
     looked: int = 0
-    """How many requests had left the state when its id was looked for among them. Where more have left since, the id is
-    to be looked for again, and this changes nothing (D4)."""
+    """How many requests had left the state when its id was looked up among them. If more have left since, the event
+    changes nothing, and the id must be looked up again (D4)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,21 +87,21 @@ class PointsRemoved:
     request_id: str
     removed: Mapping[SliceId, int]
     slices: Mapping[SliceId, SliceRecord]
-    """The slices without them. Requests carried out together may have theirs all in the first one's event."""
+    """The slices without those data points. Of requests carried out together, the first event may hold all slices."""
     tombstones: ObjectRef | None
-    """As the state's; of an event that 0.1 recorded: all tombstones, this request's included."""
+    """As in the state; in an event of release 0.1: all tombstones, including this request's."""
     segments: tuple[Segment, ...] | None = None
-    """As the state's, this request's tombstones included; None: 0.1 recorded it."""
+    """As in the state, including this request's tombstones; None: release 0.1 recorded the event."""
     before: ObjectRef
-    """This state as it was, kept for the receipt; requests carried out together share one."""
+    """The state before the removal, kept for the receipt; requests carried out together share it."""
     unknown: int = 0
-    """Names of the request that have no data point; no tombstone is set for them."""
+    """Number of names without a data point; they get no tombstone."""
     missing: ObjectRef | InlineDigests | None = None
-    """Their keyed digests; None: there are none, or 0.1 recorded it."""
+    """Keyed digests of those names; None: no such names, or release 0.1 recorded the event."""
     similar: Similar = NONE_SIMILAR
-    """Data points that stay, of subjects whose names differ in spelling alone."""
+    """Data points that stay, of subjects whose names differ only in spelling."""
     expected: Cost | None = None
-    """What retraining for this request alone would cost."""
+    """Expected cost of retraining for this request alone."""
     at: str
 
 
@@ -112,7 +112,7 @@ class NothingToErase:
     request_id: str
     reason: str
     unknown: int = 0
-    """All of its names; 0: 0.1 recorded it."""
+    """Number of all its names; 0: release 0.1 recorded the event."""
     similar: Similar = NONE_SIMILAR
     """As ``PointsRemoved.similar``."""
     at: str
@@ -120,7 +120,7 @@ class NothingToErase:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointWritten:
-    """A worker has learned a slice and stored its checkpoint."""
+    """A worker has trained on a slice and stored the checkpoint."""
 
     shard: ShardId
     checkpoint: CheckpointRecord
@@ -129,7 +129,7 @@ class CheckpointWritten:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointLost:
-    """A committed checkpoint is missing or corrupt: it and those after it cannot be used."""
+    """A committed checkpoint is missing or corrupt: it and all later ones of its chain cannot be used."""
 
     shard: ShardId
     slice: SliceIndex
@@ -138,7 +138,7 @@ class CheckpointLost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Purged:
-    """Nothing but the current state's objects is left in the store; a re-scan has shown it."""
+    """A scan has shown that only the current state's objects are left in the store."""
 
     at: str
 
@@ -153,7 +153,7 @@ class ReceiptIssued:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DueExtended:
-    """The request has got more time; it gets some only once."""
+    """The request has got more time, which is possible once."""
 
     request_id: str
     due_at: str
@@ -164,7 +164,7 @@ class DueExtended:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestHeld:
-    """The request pauses, such as for a legal hold: nothing of it is removed until it is released."""
+    """The request is paused, such as for a legal hold: nothing is removed until it is released."""
 
     request_id: str
     reason: str
@@ -173,7 +173,7 @@ class RequestHeld:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestReleased:
-    """The reason for the pause is gone; the due date moves by as long as it lasted."""
+    """The pause has ended; the due date moves by its length."""
 
     request_id: str
     at: str
@@ -190,7 +190,7 @@ class RequestCancelled:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptFailed:
-    """Carrying these requests out has failed for now; they stay at their stage, and the next attempt goes on there."""
+    """An attempt to carry out these requests failed; they keep their stage, and the next attempt continues there."""
 
     request_ids: tuple[str, ...]
     reason: str
@@ -200,13 +200,13 @@ class AttemptFailed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubjectsReadmitted:
-    """Erased subjects may come back: their tombstones are gone, those of their erased data points are not."""
+    """Erased subjects may come back: their own tombstones are removed, those of their erased data points stay."""
 
     readmission: Readmission
     tombstones: ObjectRef | None
-    """As the state's, without theirs."""
+    """As in the state, without their tombstones."""
     segments: tuple[Segment, ...]
-    """As the state's, without theirs."""
+    """As in the state, without their tombstones."""
     looked: int = 0
     """As ``ErasureAccepted.looked``."""
     at: str
@@ -214,7 +214,7 @@ class SubjectsReadmitted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConstituentRefuted:
-    """A verification found that a checkpoint is not what training on its data points gives."""
+    """A verification found that a checkpoint differs from the result of training on its data points."""
 
     refutation: Refutation
     at: str
@@ -222,18 +222,18 @@ class ConstituentRefuted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HistoryKept:
-    """The records of generations up to this one are in objects."""
+    """The records of the generations up to this one are stored in objects."""
 
     through: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndedKept:
-    """These requests and readmissions are over, and are recorded in buckets."""
+    """These requests and readmissions have ended and are recorded in buckets."""
 
     request_ids: tuple[str, ...]
     buckets: tuple[ObjectRef | None, ...]
-    """As the state's, with theirs."""
+    """As in the state, with their records added."""
 
 
 InterventionEvent = DueExtended | RequestHeld | RequestReleased | RequestCancelled | AttemptFailed
@@ -250,7 +250,7 @@ Event = (
     | RequestEvent
 )
 
-# Effects: what is to be done.
+# Effects: the remaining work.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -269,12 +269,12 @@ class Train:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Purge:
-    """Delete what nothing refers to any more, and show that it is gone."""
+    """Delete the objects that nothing refers to, and show that they are gone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IssueReceipt:
-    """Sign what was done for the request and put it into the log."""
+    """Sign a statement of what was done for the request, and put it into the log."""
 
     request_id: str
 
@@ -283,13 +283,13 @@ Effect = RemovePoints | Train | Purge | IssueReceipt
 
 
 def decide(state: FederationState, event: Event) -> tuple[FederationState, tuple[Effect, ...]]:
-    """Return the state after ``event`` and what is to be done then."""
+    """Return the state after ``event`` and the remaining work."""
     after = next_state(state, event)
     return after, outstanding(after)
 
 
 def next_state(state: FederationState, event: Event) -> FederationState:
-    """Return the state after ``event``: a function of the two alone, so that a journal of events can be replayed."""
+    """Return the state after ``event``. It depends only on the two, so that a journal of events can be replayed."""
     after = withdraw_if_cut(state, _apply(state, event))
     if not isinstance(event, PointsRemoved):
         after = hasten_if_changed(state, after)
@@ -298,12 +298,12 @@ def next_state(state: FederationState, event: Event) -> FederationState:
 
 
 def outstanding(state: FederationState) -> tuple[Effect, ...]:
-    """Return what is left to do, in the order in which to do it.
+    """Return the remaining work, in order.
 
-    Points are removed first, so that requests which arrive together share one retrain and nothing tainted is trained
-    on; when retraining may start is for ``coordinator.decisions.batching`` to say. Purging waits for the new
-    constituents, so that a request ends with nothing of it left. Statements come before training, which may take long,
-    and nothing waits for them.
+    Points are removed first, so that requests which arrive together share a retrain and training never uses erased
+    points; ``coordinator.decisions.batching`` decides when retraining may start. Purging waits for the new
+    constituents, so that nothing is left when a request ends. Statements come before training, which may take long;
+    nothing waits for them.
     """
     if ready := tuple(request for request in state.requests if is_ready(request)):
         return tuple(RemovePoints(request_id=request.request_id) for request in ready)
@@ -388,7 +388,7 @@ def _ingested(state: FederationState, event: Ingested) -> FederationState:
     }
     after = replace(with_slices(state, changed), data=event.data)
     if state.data is not None and state.data.layout.width != event.data.layout.width:
-        # A checkpoint that has seen empty slices alone has the lineage of any width, and fits one.
+        # A checkpoint that has seen only empty slices has the same lineage for every width, but fits only one.
         for number in range(len(after.shards)):
             after = truncate(after, ShardId(number), SliceIndex(1))
     return after
@@ -398,7 +398,7 @@ def _quarantine(state: FederationState, event: PointsRemoved) -> FederationState
     """Take the points out and cut the chains, in one step (E10)."""
     request = state.request(event.request_id)
     if request is None or not is_ready(request):
-        return state  # carried out already, by an earlier attempt; or paused or withdrawn since
+        return state  # an earlier attempt removed the points, or the request was paused or withdrawn since
     after = _with_tombstones(with_slices(state, event.slices), event.tombstones, event.segments or ())
     affected = affected_slices(place for place, count in event.removed.items() if count)
     return close_names(
@@ -435,7 +435,7 @@ def _refuse(state: FederationState, event: NothingToErase) -> FederationState:
 def _with_tombstones(
     state: FederationState, tombstones: ObjectRef | None, segments: tuple[Segment, ...]
 ) -> FederationState:
-    """Return the state with these tombstones; objects that hold none of them any more are condemned."""
+    """Return the state with these tombstones; tombstone objects that it no longer names are condemned."""
     after = replace(state, tombstones=tombstones, segments=segments)
     kept = {ref.key for ref in after.tombstone_objects()}
     gone = tuple(ref.key for ref in state.tombstone_objects() if ref.key not in kept)
@@ -445,17 +445,17 @@ def _with_tombstones(
 def _readmit(state: FederationState, event: SubjectsReadmitted) -> FederationState:
     request_id = event.readmission.request_id
     if state.readmission(request_id) is not None or state.request(request_id) is not None:
-        return state  # a repetition, or the id is an erasure's
+        return state  # a repetition, or the id belongs to an erasure
     if event.looked != state.ended.count:
-        return state  # the id may have been one of those that have left since
+        return state  # the id may belong to a request that has left since
     after = _with_tombstones(state, event.tombstones, event.segments)
-    # The source may have had new data points of theirs for long: it is read again, changed or not.
+    # The source may have had new data points of theirs for a long time: it is read again, even if unchanged.
     data = replace(after.data, inventory=()) if after.data is not None else None
     return replace(after, data=data, readmissions=(*after.readmissions, event.readmission))
 
 
 def _refuted(state: FederationState, refutation: Refutation) -> FederationState:
-    """Take the constituent out of service; a checkpoint that was replaced since is not the one that was refuted."""
+    """Take the constituent out of service, unless its checkpoint was replaced since the refutation."""
     chain = state.shards[refutation.shard].chain
     if len(chain) < refutation.slice or chain[refutation.slice - 1].key != refutation.checkpoint:
         return state
@@ -464,7 +464,7 @@ def _refuted(state: FederationState, refutation: Refutation) -> FederationState:
 
 
 def _statements_owed(state: FederationState) -> Iterator[IssueReceipt]:
-    """Yield the statements to sign for what ended without an erasure: nothing was found, or somebody came back."""
+    """Yield the statements to sign about requests without an erasure: nothing was found, or subjects came back."""
     for request in state.requests:
         if request.state is RequestState.REFUSED and request.commitment and request.receipt is None:
             yield IssueReceipt(request_id=request.request_id)
@@ -475,14 +475,14 @@ def _statements_owed(state: FederationState) -> Iterator[IssueReceipt]:
 
 
 def _extend(state: FederationState, event: CheckpointWritten) -> FederationState:
-    """Append the checkpoint if it is the next one wanted; a repeated or superseded one changes nothing (D5, D7)."""
+    """Append the checkpoint if it is the next one needed; a repeated or superseded one changes nothing (D5, D7)."""
     shard = state.shards[event.shard]
     lineages = state.lineages(event.shard)
     done = len(shard.chain)
     if done == len(lineages) or event.checkpoint.lineage != lineages[done].digest():
         return state
     if event.checkpoint.key in state.condemned:
-        return state  # settings or points went and came back: the lineage is wanted again, this object is not
+        return state  # settings or points changed and changed back: the lineage is needed again, but not this object
     if event.checkpoint.slice != done + 1:
         raise InvariantBroken("a checkpoint's slice is not the one of its lineage", shard=event.shard)
     longer = replace(shard, chain=(*shard.chain, event.checkpoint))
@@ -522,7 +522,7 @@ def _purged(state: FederationState, at: str) -> FederationState:
 
 
 def _receipted(state: FederationState, event: ReceiptIssued) -> FederationState:
-    """Condemn what the receipt was written from, unless other receipts need it; with that purged, it is complete."""
+    """Condemn the state kept for the receipt, unless other receipts need it; once that is purged, it is complete."""
     readmission = state.readmission(event.request_id)
     if readmission is not None:
         stated = replace(readmission, receipt=event.index)

@@ -1,4 +1,4 @@
-"""Requests that are over leave the state, but for the last ones: which, and what stays of them. Pure."""
+"""Decides which ended requests leave the state, and what the state keeps about them. Pure."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from coordinator.requests import Cost, ErasureRequest, ObjectRef, Readmission, R
 from coordinator.state import FederationState, joined, others
 
 TOGETHER: Final = 64
-"""How many leave the state at once; of those that are over it keeps fewer than twice as many."""
+"""How many leave the state at once; the state keeps fewer than twice as many ended ones."""
 
 _Ended = ErasureRequest | Readmission
 
 
 def leaving(state: FederationState) -> tuple[_Ended, ...]:
-    """Return the requests and readmissions that are to leave now: those that ended first, once many have ended."""
+    """Return the requests and readmissions that leave the state now: once many have ended, those that ended first."""
     every: tuple[_Ended, ...] = (*state.requests, *state.readmissions)
     over = [each for each in every if _is_over(each)]
     if len(over) < 2 * TOGETHER:
@@ -27,7 +27,7 @@ def leaving(state: FederationState) -> tuple[_Ended, ...]:
 def without_ended(
     state: FederationState, request_ids: Iterable[str], buckets: tuple[ObjectRef | None, ...]
 ) -> FederationState:
-    """Return the state without these requests and readmissions, which ``buckets`` record; unless they have left."""
+    """Return the state without these requests and readmissions, which ``buckets`` record, unless they left before."""
     named = frozenset(request_ids)
     requests = [(number, each) for number, each in numbered(state) if each.request_id in named]
     readmissions = [each for each in state.readmissions if each.request_id in named]
@@ -59,12 +59,12 @@ def without_ended(
 
 
 def numbered(state: FederationState) -> Iterator[tuple[int, ErasureRequest]]:
-    """Yield the state's requests, each with its number among all that were ever accepted."""
+    """Yield the state's requests, each with its number among all accepted requests."""
     return zip(others(state.ended.numbers), state.requests, strict=False)
 
 
 def _is_over(each: _Ended) -> bool:
-    """Return whether nothing about it will change any more."""
+    """Return whether the request can no longer change."""
     if isinstance(each, Readmission):
         return each.receipt is not None
     if each.state is RequestState.REFUSED and each.commitment:

@@ -1,4 +1,4 @@
-"""What a federation will cost, before anything is trained (SISA section IV)."""
+"""Forecast of a federation's costs, before anything is trained (SISA section IV)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from shards.cost import batch_fraction, erasure_cost_epochs
 from shards.specification import PartitionSettings, TrainingSettings, refuse_settings
 
 _POINT_OVERHEAD_BYTES = 16 + 16 + 4
-"""Beside its features a stored data point has two keyed digests and a label."""
+"""Stored with the features of a data point: two keyed digests and a label."""
 
 _GAIN_GONE_REQUESTS_PER_SHARD = 3
 """At K = 3S a batch touches nearly every shard: 1 − exp(−3) = 95 % of them."""
@@ -38,11 +38,11 @@ class Forecast:
     slice_bytes: int
     """All slice files, before compression."""
     warnings: tuple[str, ...]
-    """What the operator should know before training; empty when there is nothing to say."""
+    """Warnings for the operator before training; may be empty."""
 
     @property
     def storage_bytes(self) -> int:
-        """Room that checkpoints and slice files take together."""
+        """Space for checkpoints and slice files together."""
         return self.checkpoint_bytes + self.slice_bytes
 
 
@@ -61,8 +61,8 @@ def forecast(
     """Return what training and erasing will cost.
 
     ``points`` have ``width`` features of ``feature_bytes`` each (1 for uint8 columns); ``seconds_per_point_epoch`` and
-    ``checkpoint_bytes`` are measured, or taken from the last training. Whole epochs are taken as e'N point-epochs; the
-    rounded schedule differs from that by less than an epoch. Raises ``Invalid`` when a number makes no sense.
+    ``checkpoint_bytes`` are measured, or taken from the last training. Epochs count as e'N point-epochs; the rounded
+    schedule differs from that by less than an epoch. Raises ``Invalid`` when a number is out of range.
 
     >>> plan = forecast(
     ...     points=60_000, width=784, requests=1, seconds_per_point_epoch=3e-5, checkpoint_bytes=400_000, workers=2,

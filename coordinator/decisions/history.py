@@ -1,4 +1,4 @@
-"""The generations that were served: which, when, and what their constituents had seen. Pure, and without names."""
+"""Records of the served generations: which, when, and what their constituents had seen. Pure, and without names."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from coordinator.state import FederationState, GenerationRecord
 
 
 def with_history(before: FederationState, after: FederationState, at: str) -> FederationState:
-    """Return ``after`` with its generation on record, if it is another one than that of ``before``; ``at``: now."""
+    """Return ``after`` with a record of its generation, if that differs from the one of ``before``; ``at``: now."""
     if after.generation == before.generation:
         return after
     ended = tuple(replace(each, until=at) if not each.until else each for each in after.history)
@@ -18,5 +18,5 @@ def with_history(before: FederationState, after: FederationState, at: str) -> Fe
 
 
 def forgotten(state: FederationState, through: int) -> FederationState:
-    """Return the state without the records of generations up to ``through``, which an object holds."""
+    """Return the state without the records of generations up to ``through``, which are stored in objects."""
     return replace(state, history=tuple(each for each in state.history if each.number > through))

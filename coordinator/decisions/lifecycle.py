@@ -1,7 +1,7 @@
-"""What may happen to a request besides being carried out: more time, a pause, a way out, a failed attempt. Pure.
+"""Changes of a request besides carrying it out: more time, a pause, withdrawal, a failed attempt. Pure.
 
-Each change is made only where it still applies: repeated, or too late, it changes nothing.
-``coordinator.decisions.policy`` decides whether it is allowed at all.
+A change is made only if it still applies: an event that is repeated or too late changes nothing.
+``coordinator.decisions.policy`` decides whether the change is allowed at all.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from coordinator.state import FederationState
 
 
 def accept(state: FederationState, request: ErasureRequest) -> FederationState:
-    """Return the state with the request, which may come paused; one of an id that is known changes nothing (D4)."""
+    """Return the state with the request, which may arrive paused; a known id changes nothing (D4)."""
     if state.request(request.request_id) is not None or state.readmission(request.request_id) is not None:
         return state
     held_at = request.received_at if request.held else ""
@@ -25,7 +25,7 @@ def accept(state: FederationState, request: ErasureRequest) -> FederationState:
 
 
 def extend_due(state: FederationState, request_id: str, due_at: str, reason: str, at: str) -> FederationState:
-    """Return the state in which the request is due at ``due_at``; a due date is moved so once."""
+    """Return the state in which the request is due at ``due_at``; this can be done once."""
     request = state.request(request_id)
     if request is None or not request.state.is_open or request.extensions:
         return state
@@ -34,7 +34,7 @@ def extend_due(state: FederationState, request_id: str, due_at: str, reason: str
 
 
 def hold(state: FederationState, request_id: str, reason: str, at: str) -> FederationState:
-    """Return the state in which the request pauses, if nothing of it is removed yet."""
+    """Return the state in which the request is paused, unless its data points are removed."""
     request = state.request(request_id)
     if request is None or not is_ready(request):
         return state
@@ -42,13 +42,13 @@ def hold(state: FederationState, request_id: str, reason: str, at: str) -> Feder
 
 
 def release(state: FederationState, request_id: str, at: str) -> FederationState:
-    """Return the state in which the request's pause is over."""
+    """Return the state in which the request's pause has ended."""
     request = state.request(request_id)
     return state if request is None or not request.held else change(state, request, _released(request, at))
 
 
 def cancel(state: FederationState, request_id: str, reason: str, at: str) -> FederationState:
-    """Return the state in which the request is withdrawn, if nothing of it is removed yet."""
+    """Return the state in which the request is withdrawn, unless its data points are removed."""
     request = state.request(request_id)
     if request is None or not is_untouched(request):
         return state
@@ -57,7 +57,7 @@ def cancel(state: FederationState, request_id: str, reason: str, at: str) -> Fed
 
 
 def mark_failed(state: FederationState, request_ids: Collection[str], reason: str, at: str) -> FederationState:
-    """Return the state in which those of the requests that are being carried out have a failure on record."""
+    """Return the state that records a failure for those of the requests that are being carried out."""
     named = frozenset(request_ids)
 
     def marked(request: ErasureRequest) -> ErasureRequest:
@@ -69,7 +69,7 @@ def mark_failed(state: FederationState, request_ids: Collection[str], reason: st
 
 
 def is_untouched(request: ErasureRequest) -> bool:
-    """Return whether nothing of the request is removed yet: the only time when it can be paused or withdrawn."""
+    """Return whether no data point is removed yet: only then can the request be paused or withdrawn."""
     return request.state is RequestState.ACCEPTED
 
 
@@ -79,19 +79,19 @@ def is_ready(request: ErasureRequest) -> bool:
 
 
 def is_training(request: ErasureRequest) -> bool:
-    """Return whether the request's points are removed and its constituents have not taken over yet."""
+    """Return whether the request's points are removed but its retrained constituents are not published yet."""
     return request.state in {RequestState.QUARANTINED, RequestState.RETRAINING}
 
 
 def advance(request: ErasureRequest, reached: RequestState, at: str, **fields: Any) -> ErasureRequest:
-    """Return the request after a step that succeeded: no failure is left on record."""
+    """Return the request after a successful step, which clears a recorded failure."""
     return replace(request, failure="", failed_at="", **fields).reach(reached, at)
 
 
 def close_names(
     state: FederationState, request: ErasureRequest, reached: RequestState, at: str, **fields: Any
 ) -> FederationState:
-    """Move the request on, without its names, and condemn the object with them if there is one."""
+    """Advance the request, drop its names, and condemn the object that holds them, if there is one."""
     gone = (request.names.key,) if isinstance(request.names, ObjectRef) else ()
     after = replace(state, condemned=(*state.condemned, *gone))
     return change(after, request, advance(request, reached, at, names=None, **fields))
@@ -103,7 +103,7 @@ def change(state: FederationState, old: ErasureRequest, new: ErasureRequest) -> 
 
 
 def each_request(state: FederationState, changed: Callable[[ErasureRequest], ErasureRequest]) -> FederationState:
-    """Return the state with every request as ``changed`` returns it, in one pass: there may be many thousands."""
+    """Return the state with ``changed(request)`` for every request, in one pass: there may be many thousands."""
     return replace(state, requests=tuple(map(changed, state.requests)))
 
 
@@ -113,7 +113,7 @@ def later(moment: str, by: timedelta) -> str:
 
 
 def _released(request: ErasureRequest, at: str) -> ErasureRequest:
-    """Return the request with its pause on record and its due date moved: the clock of the law stood still."""
+    """Return the request with its pause recorded and its due date moved: a pause stops the legal clock."""
     paused = datetime.fromisoformat(at) - datetime.fromisoformat(request.held_at)
     due_at = later(request.due_at, max(paused, timedelta()))  # clocks of two machines may differ
     over = Pause(reason=request.held, held_at=request.held_at, released_at=at, previous_due_at=request.due_at)

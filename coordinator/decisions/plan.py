@@ -1,4 +1,4 @@
-"""Retrain plans: which shards, from which slice, at what cost. Pure (SISA section IV)."""
+"""Retrain plans: which shards to train again, from which slice, at what cost. Pure (SISA section IV)."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ class ShardRetrain:
     point_epochs: int
     """Data points seen, counted once per epoch."""
     seconds: float
-    """What learning these slices took last time; 0 when unknown."""
+    """How long training on these slices took last time; 0 when unknown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetrainPlan:
-    """What erasing costs, before anything is done."""
+    """The cost of an erasure, before anything is done."""
 
     shards: tuple[ShardRetrain, ...]
     points: int
     """Data points to erase."""
     point_epochs: int
     full_point_epochs: int
-    """Of a full retrain of the whole federation: the yardstick."""
+    """Cost of a full retrain of the whole federation: the yardstick."""
 
     @property
     def fraction(self) -> float:
@@ -44,23 +44,23 @@ class RetrainPlan:
 
     @property
     def expected(self) -> Cost:
-        """Cost as a request keeps it, to be compared with what it did cost."""
+        """Expected cost as a request keeps it, for comparison with the actual cost."""
         return total(self.shards)
 
 
 def total(retrains: Iterable[ShardRetrain]) -> Cost:
-    """Return what these cost together."""
+    """Return the cost of these together."""
     return sum((Cost(point_epochs=each.point_epochs, seconds=each.seconds) for each in retrains), Cost())
 
 
 def trained_epochs(state: FederationState) -> int | None:
-    """Return e', the epochs that training was last asked for; None before that."""
+    """Return e', the epochs of the last requested training; None before the first."""
     epochs = state.settings.get("training", {}).get("epochs")
     return epochs if isinstance(epochs, int) else None
 
 
 def checkpoint_cost(state: FederationState, shard: ShardId, checkpoint: CheckpointRecord) -> Cost:
-    """Return what learning this checkpoint's slice has cost: the points of slices 1..r, once per epoch (SISA §IV)."""
+    """Return the cost of training this checkpoint's slice: the points of slices 1..r, once per epoch (SISA §IV)."""
     epochs = trained_epochs(state)
     if epochs is None:
         return Cost(seconds=checkpoint.seconds)
@@ -81,7 +81,7 @@ def affected_slices(slice_ids: Iterable[SliceId]) -> Mapping[ShardId, SliceIndex
 def plan_retrain(state: FederationState, erased: Mapping[SliceId, int], epochs: int) -> RetrainPlan:
     """Return the plan for erasing ``erased`` data points (counts by slice) under e' = ``epochs``.
 
-    Costs are those of the survivors: the erased points are not trained on again.
+    Costs count only the remaining points: erased points are not trained on again.
     """
     slices = len(state.shards[0].slices)
     schedule = slice_epochs(epochs, slices)

@@ -1,7 +1,7 @@
-"""What may be done to a request, and when: each answer is the event that does it, or an error that says why not. Pure.
+"""Which interventions in a request are allowed, and when: returns the event, or raises an error with the reason. Pure.
 
-Data protection law gives a month, one extension that is on record, and a clock that stands still while there is a
-reason to wait, such as a legal hold. A request can be withdrawn as long as nothing of it is removed.
+Data protection law allows a month, one recorded extension, and pauses while there is a reason to wait, such as a legal
+hold. A request can be withdrawn until its data points are removed.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ _MOST_CHARACTERS: Final = 500
 def ruling(
     state: FederationState, request_id: str, wanted: Intervention, *, settings: ErasureSettings, at: str
 ) -> DueExtended | RequestHeld | RequestReleased | RequestCancelled:
-    """Return the event that does what is wanted to the request.
+    """Return the event that carries out the wanted intervention in the request.
 
-    Raises ``Invalid`` when there is no such request, or the reason or the days are not acceptable, ``Conflict`` when
-    the request is over, or it is too late: its data points are removed, it is overdue, or its due date was moved once.
-    Of ``Hold`` also when it is paused, of ``Release`` when it is not.
+    Raises ``Invalid`` when the request is unknown, or the days or the reason are invalid, and ``Conflict`` when the
+    request has ended or it is too late: its data points are removed, it is overdue, or its due date was moved before.
+    ``Hold`` also raises ``Conflict`` when the request is paused, ``Release`` when it is not paused.
     """
     request = _open(state, request_id)
     match wanted:
@@ -46,7 +46,7 @@ def ruling(
 
 
 def check_reason(reason: str) -> None:
-    """Raise ``Invalid`` unless the reason can be kept and shown: 1 to 500 printable characters, not only spaces."""
+    """Raise ``Invalid`` unless the reason has 1 to 500 printable characters, not only spaces."""
     if len(reason) <= _MOST_CHARACTERS and reason.isprintable() and reason.strip():
         return
     # The reason itself is left out: it could control the terminal that shows this.
@@ -95,7 +95,7 @@ def _released(request: ErasureRequest, at: str) -> RequestReleased:
 
 
 def is_overdue(request: ErasureRequest, now: datetime) -> bool:
-    """Return whether work is owed past its due date; while the request is paused the clock stands still."""
+    """Return whether the request is open past its due date; a paused request is judged by when its pause began."""
     moment = datetime.fromisoformat(request.held_at) if request.held else now
     return request.state.is_open and datetime.fromisoformat(request.due_at) < moment
 

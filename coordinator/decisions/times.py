@@ -1,4 +1,4 @@
-"""Times on record, which never run backwards: a clock that was set back must not make late work look timely. Pure."""
+"""Recorded times never run backwards: a clock that was set back must not make late work look timely. Pure."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from coordinator.requests import ErasureRequest
 from coordinator.state import FederationState
 
 MOST_SECONDS_BEHIND: Final = 60
-"""Clocks of several machines differ by less."""
+"""The clocks of several machines differ by less than this."""
 
 
 def latest_time(state: FederationState | None) -> datetime | None:
-    """Return the newest time on record; None: there is none.
+    """Return the newest recorded time; None: no time is recorded.
 
-    Times in the state are UTC, written alike, so that the latest text is the latest time.
+    Times in the state are UTC and have the same format, so that the greatest text is the latest time.
     """
     newest = "" if state is None else max(_times(state), default="")
     return datetime.fromisoformat(newest) if newest else None
 
 
 def steady(now: datetime, state: FederationState | None) -> datetime:
-    """Return ``now``, as a machine's clock has it, or the newest time on record where that is later."""
+    """Return ``now``, from a machine's clock, or the newest recorded time if that is later."""
     latest = latest_time(state)
     return now if latest is None else max(now, latest)
 
 
 def received_by(request: ErasureRequest, now: datetime) -> ErasureRequest:
-    """Return the request, received at ``now`` where it says later, and due as long after that as before."""
+    """Return the request, received at ``now`` if it says later, and due the same time after that as before."""
     received = datetime.fromisoformat(request.received_at)
     if received <= now:
         return request

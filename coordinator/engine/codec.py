@@ -1,4 +1,4 @@
-"""The federation's state as the body of a manifest, events as the records of a journal, ended requests as an object."""
+"""Encodes the state as the body of a manifest, events as records of the journal, and ended requests as objects."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ from storage.digests import Json
 from storage.errors import Corrupt, InvariantBroken, NewerFormat
 
 FORMAT_VERSION: Final = 4
-"""Raised whenever older software would misread a state, or ``decide`` makes another state of a recorded event.
+"""Incremented when older software would misread a state, or when ``decide`` derives another state from an event.
 
-What says nothing that an older format could not say is written in that format, byte for byte as its release did: so a
-store of 0.1 stays one until something new stands in it (E16).
+A state or event without newer features is written in the oldest format that can hold it, byte for byte as the release
+of that format wrote it. So a store of release 0.1 stays one until it holds something new (E16).
 """
 _FORMAT_WITHOUT_NEWS: Final = 2
 
@@ -65,22 +65,22 @@ _SINCE_3: Final[Mapping[type, Mapping[str, Any]]] = {
     PointsRemoved: {"segments": None, "missing": None, "similar": {"points": 0, "subjects": 0}},
     NothingToErase: {"unknown": 0, "similar": {"points": 0, "subjects": 0}},
 }
-"""Fields that format 2 did not have, and what they are where they are left out."""
+"""Fields that format 2 does not have, and their values when they are left out."""
 
 _SINCE_4: Final[Mapping[type, Mapping[str, Any]]] = {
     FederationState: {"ended": TypeAdapter(EndedRequests).dump_python(NONE_ENDED, mode="json")},
     ErasureAccepted: {"looked": 0},
     SubjectsReadmitted: {"looked": 0},
 }
-"""The same of format 3."""
+"""The same for format 3."""
 
 _FIRST_FORMAT: Final[Mapping[type, int]] = {SubjectsReadmitted: 3, ConstituentRefuted: 3, HistoryKept: 3, EndedKept: 4}
-"""Events that format 2 did not have, and the first one that has them."""
+"""Events that format 2 does not have, and the first format that has them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndedBucket:
-    """Ended requests, each with its number among all that were ever accepted, and ended readmissions."""
+    """Ended requests, each with its number among all accepted requests, and ended readmissions."""
 
     requests: tuple[tuple[int, ErasureRequest], ...]
     readmissions: tuple[Readmission, ...]
@@ -110,7 +110,7 @@ def encode_state(state: FederationState) -> dict[str, Any]:
 def decode_state(body: Mapping[str, Any]) -> FederationState:
     """Return the state that ``encode_state`` wrote.
 
-    Raises ``Invalid`` when a newer version of this software wrote it, ``Corrupt`` when nothing of ours did.
+    Raises ``Invalid`` when a newer version of this software wrote it, ``Corrupt`` when no version of it did.
     """
     _check_version(body.get("format_version"))
     try:
@@ -127,7 +127,7 @@ def encode_ended(bucket: EndedBucket) -> dict[str, Any]:
 
 
 def decode_ended(body: Any, only: str | None = None) -> EndedBucket:
-    """Return the bucket that ``encode_ended`` wrote; with the request or readmission of the id ``only`` alone.
+    """Return the bucket that ``encode_ended`` wrote; if ``only`` is given, just the request or readmission of that id.
 
     Raises as ``decode_state`` does.
     """
@@ -166,7 +166,7 @@ def encode_event(event: Event) -> dict[str, Json]:
 def decode_event(record: Json) -> Event:
     """Return the event that ``encode_event`` wrote.
 
-    Raises ``Invalid`` when a newer version of this software wrote it, ``Corrupt`` when nothing of ours did.
+    Raises ``Invalid`` when a newer version of this software wrote it, ``Corrupt`` when no version of it did.
     """
     if not isinstance(record, Mapping):
         raise Corrupt("a journal's record is not an object")
@@ -182,15 +182,15 @@ def decode_event(record: Json) -> Event:
 
 
 def _conditions(values: Mapping[str, Any]) -> list[tuple[type, dict[str, Any]]]:
-    """Return the parts of the configuration that a state or an event holds."""
+    """Return the parts of the configuration in a state or an event."""
     found = values["configuration"]
     return [(Configuration, found), (NumericsProfile, found["profile"])] if found else []
 
 
 def _version(parts: Sequence[tuple[type, dict[str, Any]]]) -> int:
-    """Return the format of what the parts say, and leave out of them what is as it was before there was a word for it.
+    """Return the oldest format that can hold the parts, and remove fields at their defaults from them.
 
-    Left out means: what the release that wrote the store did (E16).
+    A field that is left out means the behaviour of the release that wrote the store (E16).
     """
     needed = {_FORMAT_WITHOUT_NEWS, *(_FIRST_FORMAT[type_] for type_, _ in parts if type_ in _FIRST_FORMAT)}
     for type_, values in parts:
@@ -218,7 +218,7 @@ def _fields(event: str) -> tuple[_Field, ...]:
 
 
 def _field(name: str, hint: Any) -> _Field:
-    """Return how a field is written: JSON has neither maps by placement nor sets, so these become sorted lists."""
+    """Return how a field is written: JSON has neither maps by slice id nor sets, so these become sorted lists."""
     arguments = get_args(hint)
     if get_origin(hint) is Mapping and arguments[0] is SliceId:
         pairs = _tuple_of(GenericAlias(tuple, (SliceId, arguments[1])))

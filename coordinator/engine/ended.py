@@ -27,11 +27,11 @@ from storage.objects import NewName, ObjectStore
 
 PREFIX: Final = "ended/"
 IN_A_BUCKET: Final = 192
-"""How many a bucket holds on average."""
+"""Average number of requests in a bucket."""
 
 
 def keep_ended(store: ObjectStore, new_name: NewName, state: FederationState) -> EndedKept | None:
-    """Write the buckets with the requests that are to leave the state now, and return the event; None: none are."""
+    """Write the buckets with the requests that leave the state now, and return the event; None: no request leaves."""
     going = leaving(state)
     if not going:
         return None
@@ -46,9 +46,9 @@ def keep_ended(store: ObjectStore, new_name: NewName, state: FederationState) ->
 def find_known(
     store: ObjectStore, current: Callable[[], FederationState | None], request_id: str
 ) -> tuple[ErasureRequest | Readmission | None, FederationState | None]:
-    """Return the request or readmission of this id, whenever it was, and the state by which it was looked for.
+    """Return the request or readmission of this id, however old, and the state that was searched.
 
-    ``current`` returns the state; it is asked again where a writer has replaced a bucket meanwhile. Raises ``Corrupt``
+    ``current`` returns the state; it is called again if a writer has replaced a bucket meanwhile. Raises ``Corrupt``
     when a bucket is missing or damaged.
     """
     state = current()
@@ -68,7 +68,7 @@ def find_known(
 def find_request(
     store: ObjectStore, current: Callable[[], FederationState | None], request_id: str
 ) -> ErasureRequest | None:
-    """Return the erasure request of this id, whenever it was. Raises as ``find_known`` does."""
+    """Return the erasure request of this id, however old. Raises as ``find_known`` does."""
     found, _ = find_known(store, current, request_id)
     return found if isinstance(found, ErasureRequest) else None
 
@@ -76,31 +76,31 @@ def find_request(
 def find_readmission(
     store: ObjectStore, current: Callable[[], FederationState | None], request_id: str
 ) -> Readmission | None:
-    """Return the readmission of this id, whenever it was. Raises as ``find_known`` does."""
+    """Return the readmission of this id, however old. Raises as ``find_known`` does."""
     found, _ = find_known(store, current, request_id)
     return found if isinstance(found, Readmission) else None
 
 
 def all_requests(store: ObjectStore, state: FederationState) -> tuple[ErasureRequest, ...]:
-    """Return all requests that were ever accepted, in that order: reads every bucket. Raises as ``find_known`` does."""
+    """Return all accepted requests, in order of acceptance; reads every bucket. Raises as ``find_known`` does."""
     ended = (pair for bucket in buckets(store, state) for pair in bucket.requests)
     pairs = sorted((*ended, *numbered(state)), key=lambda pair: pair[0])
     return tuple(request for _, request in pairs)
 
 
 def all_readmissions(store: ObjectStore, state: FederationState) -> tuple[Readmission, ...]:
-    """Return all readmissions there ever were: reads every bucket. Raises as ``find_known`` does."""
+    """Return all readmissions; reads every bucket. Raises as ``find_known`` does."""
     ended = (each for bucket in buckets(store, state) for each in bucket.readmissions)
     return (*sorted(ended, key=lambda each: each.at), *state.readmissions)
 
 
 def buckets(store: ObjectStore, state: FederationState) -> Iterator[EndedBucket]:
-    """Yield every bucket of the state that holds anything. Raises ``Corrupt``."""
+    """Yield every bucket of the state that is not empty. Raises ``Corrupt``."""
     return (_load(store, ref) for ref in state.ended.buckets if ref is not None)
 
 
 class _Buckets:
-    """The buckets of a state, and what becomes of them."""
+    """The buckets of a state, while requests are added to them."""
 
     def __init__(self, store: ObjectStore, state: FederationState) -> None:
         self._store = store
@@ -108,7 +108,7 @@ class _Buckets:
         self._changed: dict[int, EndedBucket] = {}
 
     def grow(self, count: int) -> None:
-        """Have at least ``count`` buckets: each new one takes its part of the one that stood for both."""
+        """Split buckets until there are at least ``count``; each new one takes its part of an existing one."""
         while len(self._refs) < count:
             self._refs.append(None)
             new = len(self._refs) - 1
@@ -120,7 +120,7 @@ class _Buckets:
                 self.add(0, readmission)
 
     def add(self, number: int, each: ErasureRequest | Readmission) -> None:
-        """Take one more."""
+        """Add a request or readmission."""
         place = _place(each.request_id, len(self._refs))
         was = self._at(place)
         if isinstance(each, Readmission):
@@ -129,7 +129,7 @@ class _Buckets:
             self._changed[place] = replace(was, requests=(*was.requests, (number, each)))
 
     def written(self, new_name: NewName) -> tuple[ObjectRef | None, ...]:
-        """Write those that have changed, and return all."""
+        """Write the changed buckets, and return all."""
         for place, bucket in self._changed.items():
             payload = canonical_json(encode_ended(bucket))
             holds = bucket.requests or bucket.readmissions
@@ -149,7 +149,7 @@ def _find_ended(store: ObjectStore, state: FederationState, request_id: str) -> 
     if ref is None:
         return None
     payload = load_object(store, ref)
-    if canonical_json(request_id) not in payload:  # most are asked for once, when they are new: nothing is parsed then
+    if canonical_json(request_id) not in payload:  # most ids are looked up once, when they are new: nothing is parsed
         return None
     bucket = decode_ended(json.loads(payload), only=request_id)
     found: tuple[ErasureRequest | Readmission, ...] = (*(each for _, each in bucket.requests), *bucket.readmissions)
@@ -161,7 +161,7 @@ def _load(store: ObjectStore, ref: ObjectRef) -> EndedBucket:
 
 
 def _place(request_id: str, count: int) -> int:
-    """Return in which of ``count`` buckets an id belongs: one that was not yet parted stands for two."""
+    """Return which of ``count`` buckets an id belongs to; a bucket that is not split yet serves two numbers."""
     power = _largest_power(count)
     digest = int(sha256(request_id.encode("utf-8", "surrogatepass")), 16)
     place = digest % (2 * power)

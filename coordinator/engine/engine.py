@@ -1,7 +1,7 @@
-"""The engine: performs what ``decide`` asks for, and makes every event durable before acting on what follows from it.
+"""The engine: performs the effects of ``decide``, and makes every event durable before it acts on the new state.
 
-One engine writes at a time (the store's exclusive lock); a stale one is fenced by its token at the next commit (D3).
-Requests may be accepted from any thread, at any time; everything else is done by one.
+One engine writes at a time (the store's exclusive lock); fencing tokens stop a stale one at its next commit (D3).
+Requests may be accepted from any thread, at any time; one thread does everything else.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ from storage.objects import NewName, ObjectStore
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tools:
-    """What an engine works with."""
+    """The components that an engine uses."""
 
     store: ObjectStore
     clock: Clock
@@ -83,11 +83,11 @@ class Tools:
     registrar: Registrar
     """Issues receipts."""
     described: Callable[[], StoreEvidence]
-    """Returns what receipts say of the store, as it is now."""
+    """Returns what receipts state about the store, as it is now."""
     erasure: ErasureSettings = field(default_factory=ErasureSettings)
     """When retraining for erasures may start."""
     ingest: Ingestion = ingest
-    """Reads the source: this process, or many."""
+    """Reads the source, in one or several processes."""
 
 
 class Engine:
@@ -98,13 +98,13 @@ class Engine:
         self._ledger = ledger
         self._drafts = Drafts(tools.new_name, tools.store, ledger)
         self._is_untidy = True
-        """Whether anything may be left over: at first what others left, then what this one's work has."""
+        """Whether the store may hold leftovers, at first those of other writers, then those of this engine."""
 
     @classmethod
     def start(cls, tools: Tools, fresh: FederationState) -> Engine:
         """Return the engine for the federation in the store, or for ``fresh`` when the store holds none.
 
-        Commits an entry under a new fencing token at once, so that every older writer is fenced from here on.
+        Commits an entry under a new fencing token at once, so that every older writer is fenced from then on.
         """
         return cls(tools, Ledger.start(tools.store, tools.new_name, fresh))
 
@@ -119,9 +119,9 @@ class Engine:
         return self._ledger.journal_entries
 
     def accept(self, request: ErasureRequest, names: DigestSet) -> ErasureRequest:
-        """Accept the request durably, or return the one of this id that was accepted before (D1, D4).
+        """Accept the request durably, or return the one that was accepted before under this id (D1, D4).
 
-        From any thread; callers at the same time share one durable write.
+        May be called from any thread; concurrent callers share one durable write.
         Raises ``Conflict`` when the id was used for another body.
         """
         while True:
@@ -139,24 +139,24 @@ class Engine:
                     ref = put_digests(self._tools.store, drawn, "requests", names)
                     self.record(ErasureAccepted(request=replace(request, names=ref), looked=looked))
             finally:
-                # If it was accepted before, the object is an orphan. Set last, because a sweep skips drafts.
+                # If the request was accepted before, the object is an orphan. Set last, because a sweep skips drafts.
                 self._is_untidy = True
 
     def find(self, request_id: str) -> ErasureRequest | Readmission | None:
-        """Return the request or readmission of this id, however long ago it ended; from any thread."""
+        """Return the request or readmission of this id, even if it ended long ago. May be called from any thread."""
         return self._find(request_id)[0]
 
     def _find(self, request_id: str) -> tuple[ErasureRequest | Readmission | None, int]:
-        """Return what has this id, and by how many ended ones it was looked for among those."""
+        """Return the request or readmission of this id, and how many ended ones were searched for it."""
         found, state = find_known(self._tools.store, lambda: self.state, request_id)
         assert state is not None
         return found, state.ended.count
 
     def readmit(self, readmission: Readmission, names: DigestSet) -> Readmission:
-        """Let subjects who were erased come back, durably, or return the readmission of this id (D4).
+        """Readmit erased subjects, durably, or return the readmission of this id (D4).
 
-        From any thread. Raises ``Conflict`` when the id was used for others or for an erasure, ``Invalid`` when none of
-        the subjects was erased.
+        May be called from any thread. Raises ``Conflict`` when the id was used for other subjects or for an erasure,
+        ``Invalid`` when none of the subjects was erased.
         """
         with self._drafts as drawn:
             known, looked = self._find(readmission.request_id)
@@ -180,29 +180,29 @@ class Engine:
                     readmission=stated, tombstones=tombstones, segments=segments, looked=looked, at=readmission.at
                 )
             )
-            if self.state.readmission(readmission.request_id) is None:  # an erasure of this id was faster
+            if self.state.readmission(readmission.request_id) is None:  # an erasure with this id was faster
                 raise _used_before(readmission.request_id)
             return stated
 
     def refute(self, refutations: Sequence[Refutation]) -> None:
-        """Take constituents out of service that a verification found wrong, durably; they are trained again."""
+        """Take constituents that a verification found wrong out of service, durably; they are trained again."""
         at = self.now()
         self.record(*(ConstituentRefuted(refutation=replace(each, at=at), at=at) for each in refutations))
 
     def intervene(self, ruling: Callable[[FederationState], Event]) -> None:
-        """Make durable what ``ruling`` says of the state as it is, at no time between finding points and removing them.
+        """Record the event that ``ruling`` returns for the present state, but never while points are being removed.
 
-        For what may be done to a request only as long as nothing of it is removed. From any thread; raises what
-        ``ruling`` raises.
+        For interventions that are allowed only until a request's points are removed. May be called from any thread;
+        raises what ``ruling`` raises.
         """
         with self._drafts:
             self.record(ruling(self.state))
 
     def record(self, *events: Event, notice: Notice | None = None) -> None:
-        """Make the events durable, all together, then notify the listener, with ``notice`` first."""
-        # Plain acceptances leave nothing over: a thousand of them a second must not make as many manifests.
+        """Make the events durable together, then notify the listener, with ``notice`` first."""
+        # Acceptances alone leave no leftovers: a thousand of them a second must not cause as many manifests.
         if not all(isinstance(event, ErasureAccepted) for event in events):
-            self._is_untidy = True  # only ever set by threads that record: the one that sweeps takes it back
+            self._is_untidy = True  # threads that record set it; only the thread that sweeps clears it
         change = self._ledger.record(*events)
         if notice is not None:
             self._tools.listener(notice)
@@ -223,11 +223,12 @@ class Engine:
         """Read the source and replace the slices that differ, and those in ``lost``; tombstoned points stay out."""
         tools = self._tools
         self._is_untidy = True
-        before = self.state  # once: what is erased and who is let back between two looks would be seen by neither
+        before = self.state  # read once: an erasure or readmission between two reads would be missed by both
         tombstones = before.tombstone_objects()
-        # Drafts of its own: erasures go on while the source is read. Sweeps do not, as the one thread that ingests is
-        # also the one that sweeps; so nothing need be kept from them, however many write. What others write meanwhile
-        # bears names that begin with one drawn here, and is taken back with all else where this writer is fenced.
+        # The ingest has drafts of its own, because erasures continue while the source is read. Sweeps do not: the same
+        # thread ingests and sweeps, so these objects need no protection from a sweep. Objects that other processes
+        # write for this ingest have names that begin with one drawn here; if this writer is fenced, they are deleted
+        # with all others.
         with (drafts := Drafts(tools.new_name, tools.store, self._ledger)) as new_name:
             task = IngestTask(
                 source=source,
@@ -258,9 +259,9 @@ class Engine:
                 )
             }
             with self._drafts as drawn:
-                if self.state.tombstone_objects() != tombstones:  # people were erased while the source was read
+                if self.state.tombstone_objects() != tombstones:  # subjects were erased while the source was read
                     slices = self._without_erased(slices, drawn)
-                if _readmitted(self.state) != _readmitted(before):  # and people who came back were left out
+                if _readmitted(self.state) != _readmitted(before):  # readmitted subjects were left out
                     state = replace(state, inventory=())
                 self.record(Ingested(data=state, slices=slices, lost=lost, at=self.now()))
                 self._drafts.tidy()
@@ -269,7 +270,7 @@ class Engine:
     def audit(self) -> frozenset[SliceId]:
         """Check every object of the state against its digest; return the slices whose files are lost.
 
-        Lost checkpoints are taken out of their chains, so that training makes them again.
+        Lost checkpoints are removed from their chains, so that training rebuilds them.
         """
         lost = set()
         for number, shard in enumerate(self.state.shards):
@@ -283,11 +284,11 @@ class Engine:
         return frozenset(lost)
 
     def configure(self, settings: dict[str, Any], configuration: Configuration) -> None:
-        """Set what to train under; checkpoints of another lineage are given up (E8)."""
+        """Set the settings of training; checkpoints of another lineage are discarded (E8)."""
         self.record(TrainingConfigured(settings=settings, configuration=configuration, at=self.now()))
 
     def remove_points(self) -> None:
-        """Carry accepted requests as far as quarantine: all that are there, in one commit. From any thread."""
+        """Carry all accepted requests to quarantine, in one commit. May be called from any thread."""
         with self._drafts as drawn:
             effects = outstanding(self.state)
             wanted = [effect.request_id for effect in effects if isinstance(effect, RemovePoints)]
@@ -308,15 +309,15 @@ class Engine:
             self.record(*events)
 
     def settle(self, *, hurry: bool = True) -> datetime | None:
-        """Do all that is outstanding, and leave nothing behind that the state does not name.
+        """Do all outstanding work, and delete everything that the state does not name.
 
-        Without ``hurry``, retraining waits for its window: returns the moment from which there is more to do; None when
-        nothing waits. Interrupting is safe: the next engine goes on from the last event.
+        Without ``hurry``, retraining waits for its window: returns the moment from which there is more to do, or None
+        when nothing waits. Interrupting it is safe: the next engine continues from the last event.
         """
         try:
             return self._settle(hurry=hurry)
         except GONE:
-            self.refuse_superseded()  # what another writer has purged is not damaged
+            self.refuse_superseded()  # objects that another writer has purged are not damaged
             raise
 
     def _settle(self, *, hurry: bool) -> datetime | None:
@@ -340,8 +341,8 @@ class Engine:
                     unsigned = self._try_to_issue(effects)
         if unsigned is None:
             self._keep_ended()
-        # Objects that an interrupted writer never committed, manifests that name purged ones, files of a repeated
-        # ingest that changed nothing: none of them is on any purge list.
+        # No purge list has the objects that an interrupted writer never committed, the manifests that name purged
+        # objects, or the files of a repeated ingest that changed nothing.
         if self._is_untidy:
             self._sweep()
         self._keep_generations()
@@ -350,9 +351,9 @@ class Engine:
         return waits
 
     def _keep_ended(self) -> None:
-        """Have the state forget requests that ended long ago, once they are recorded.
+        """Move requests that ended long ago from the state into buckets.
 
-        Never between a purge and the receipts for it: the buckets they replace are left over until the next sweep.
+        Not between a purge and its receipts: the replaced buckets stay as leftovers until the next sweep.
         """
         with self._drafts as drawn:
             while (event := keep_ended(self._tools.store, drawn, self.state)) is not None:
@@ -367,7 +368,7 @@ class Engine:
         self._ledger.refuse_superseded()
 
     def now(self) -> str:
-        """Return the time as events have it."""
+        """Return the present time in the format of events."""
         return self._tools.clock.now().isoformat(timespec="milliseconds")
 
     def _wait_for(self, now: datetime) -> datetime | None:
@@ -376,7 +377,7 @@ class Engine:
 
     def _train(self, shards: Sequence[ShardId]) -> None:
         """Extend the chains of ``shards``, committing every checkpoint as it comes."""
-        self._is_untidy = True  # workers that die, or are superseded, leave what no event names
+        self._is_untidy = True  # workers that die or are superseded leave objects that no event names
         try:
             pool = self._tools.pool()
             assert self.state.data is not None
@@ -399,12 +400,12 @@ class Engine:
             raise
 
     def _tell_failure(self, request_ids: tuple[str, ...], error: SisaError) -> None:
-        """Write down why requests do not advance, unless trying again may simply help."""
+        """Record why requests do not advance, unless a simple retry may help."""
         if request_ids and not isinstance(error, Fenced | OutcomeUnknown | Unavailable | InvariantBroken):
             self.record(AttemptFailed(request_ids=request_ids, reason=_reason(error), at=self.now()))
 
     def _try_to_issue(self, effects: Sequence[Effect]) -> SisaError | None:
-        """Issue receipts, or return why not: retraining and purging go on without the keys and the log."""
+        """Issue receipts, or return the error: retraining and purging continue without the keys and the log."""
         try:
             self._issue_receipts([each.request_id for each in effects if isinstance(each, IssueReceipt)])
         except (Fenced, OutcomeUnknown, InvariantBroken):
@@ -414,7 +415,7 @@ class Engine:
         return None
 
     def _issue_receipts(self, request_ids: Sequence[str]) -> None:
-        """State what was done for the requests, signed and in the log; asking twice gives the same receipts."""
+        """Sign and log what was done for the requests; a repetition returns the same receipts."""
         described = self._tools.described()
         every = partial(all_requests, self._tools.store, self.state)
         owed = [statement_owed(self.state, request_id, described, every) for request_id in request_ids]
@@ -445,13 +446,13 @@ class Engine:
         )
 
     def _scan(self) -> ScanEvidence:
-        """Return what a listing of the whole store shows; ``sisa verify`` reads every object as well."""
+        """Return the findings of a listing of the whole store; ``sisa verify`` also reads every object."""
         found = list(self._tools.store.list(""))
         left = len(left_over(self._tools.store, self.state)) + sum(1 for _ in self._tools.store.unfinished(""))
         return ScanEvidence(objects=len(found), bytes=sum(info.payload_bytes for info in found), findings=left)
 
     def _sweep(self) -> None:
-        self._is_untidy = False  # before: what others record meanwhile is for the next sweep
+        self._is_untidy = False  # before the sweep: events that are recorded meanwhile need another one
         try:
             sweep(self._tools.store, self._ledger, self._drafts)
         except BaseException:
@@ -465,7 +466,7 @@ class Engine:
 
 
 def _readmitted(state: FederationState) -> int:
-    """Return how many readmissions there ever were."""
+    """Return the number of all readmissions."""
     return len(state.readmissions) + state.ended.readmissions
 
 
@@ -478,7 +479,7 @@ def _used_before(request_id: str) -> Conflict:
 
 
 def _reason(error: SisaError) -> str:
-    """Return what to write down of an error; a model's own error text may hold a person's data and is left out."""
+    """Return the text to record for an error, without a model's own error text, which may hold a person's data."""
     if type(error) is SisaError:
         return "a worker failed in the model's code; run 'sisa train' to see its error, mend it, and it goes on"
     return str(error)

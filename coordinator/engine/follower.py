@@ -1,6 +1,6 @@
-"""Following the state that others write, at the price of what is new: one object asked for, one small one read.
+"""Follows the state that other processes write. Without news this costs one missing object and one small read.
 
-For those who may use what they know only as long as it is current, such as a replica that answers (E10).
+For processes that may use the state only while it is current, such as a replica that answers (E10).
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from storage.registers.numbered import Numbers
 
 
 class Follower:
-    """What one process knows of a federation's state. May be used from any thread."""
+    """What one process knows about a federation's state. May be used from any thread."""
 
     def __init__(self, store: ObjectStore) -> None:
-        """Reads nothing yet."""
+        """Prepare; nothing is read yet."""
         self._store = store
         self._journal = Journal(store)
         self._entries = Numbers(store, "journal")
@@ -35,14 +35,14 @@ class Follower:
 
     @property
     def position(self) -> int:
-        """Number of the journal's last entry, as of the last look; 0 before the first."""
+        """Number of the journal's last entry at the last read; 0 before the first read."""
         return self._current.position.number if self._current is not None else 0
 
     def look(self) -> FederationState | None:
-        """Return the state as it was at some moment since the call; None when nothing was ever committed.
+        """Return the state at some moment during the call; None when nothing was ever committed.
 
-        Raises as ``coordinator.engine.ledger.read_ledger`` does, and ``Unavailable`` when the store no longer
-        holds what it held before: an empty folder where a disk was mounted says nothing of what was committed.
+        Raises as ``coordinator.engine.ledger.read_ledger`` does, and ``Unavailable`` when the store no longer holds
+        what it held before: an empty mount point does not mean that nothing was committed.
         """
         with self._lock:
             known = self._current
@@ -55,17 +55,16 @@ class Follower:
             return known.state
 
     def _has_moved(self, position: Position) -> bool:
-        """Return whether anything was committed after ``position``, as of the first of two steps.
+        """Return whether anything was committed after ``position``, at the moment of step 1.
 
-        1. Ask for the entry that would follow.
-        2. Where there is none, read the journal's floor: an entry that was there and is pruned by now had the floor
-           raised above it first.
+        1. Read the entry that would follow.
+        2. If it does not exist, read the journal's floor: before an entry is pruned, the floor is raised above it.
         """
         following = position.number + 1
         return self._entries.payload(following) is not None or self._refuse_set_back() > following
 
     def _advanced(self, known: Current) -> Current:
-        """Return what is current, from the entries that are new where they are still there."""
+        """Return what is current, from the new entries if they were not pruned."""
         try:
             entries = self._journal.read(known.position)
         except JournalTruncated:
@@ -85,7 +84,7 @@ class Follower:
         return replace(known, state=state, position=position, token=token)
 
     def _refuse_set_back(self) -> int:
-        """Return the journal's floor, which only ever rises in a store that is there."""
+        """Return the journal's floor, which never falls in an intact store."""
         floor = self._journal.floor()
         if floor < self._floor:
             raise Unavailable(

@@ -1,8 +1,9 @@
-"""The generations that were served, beyond the last few that the state itself remembers.
+"""Records of served generations, beyond the last few that are in the state itself.
 
     history/<number of the first>    up to 64 of them each, written once, never changed; no names in them
 
-A federation that answers many requests has many generations, and a state is written whole: so old ones leave it.
+A federation that carries out many requests has many generations. A state is always written as a whole, so old
+generations leave it.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ TOGETHER: Final = 64
 
 
 def keep_old(store: ObjectStore, state: FederationState) -> int | None:
-    """Write the oldest generations of the state's record into an object, once they are many.
+    """Write the state's oldest generations into an object, once there are many.
 
-    Returns the number of the last one written, from which on the state may forget them; None: they are few.
-    Writing them again finds the same object: generations that have ended do not change.
+    Returns the number of the last one written: the state may drop the records up to it. None: there are few.
+    A repetition finds the same object, because ended generations do not change.
     """
     if len(state.history) < 2 * TOGETHER:
         return None
@@ -36,7 +37,7 @@ def keep_old(store: ObjectStore, state: FederationState) -> int | None:
 
 
 def generations(store: ObjectStore, state: FederationState) -> Iterator[GenerationRecord]:
-    """Yield all generations on record, the oldest first. Raises ``Corrupt`` when an object is not what was written."""
+    """Yield all recorded generations, the oldest first. Raises ``Corrupt`` when an object is not what was written."""
     first = state.history[0].number if state.history else state.generation + 1
     for info in sorted(store.list(PREFIX), key=lambda info: info.key):
         for each in _decoded(store.get(info.key).payload, info.key):

@@ -1,11 +1,12 @@
 """The ledger: a federation's state, made durable event by event (D1, D2, D3).
 
-A manifest states everything at one place of the journal; the journal has the events that followed. The current state
-is the latest manifest with those events applied by ``decide.next_state``. Each commit is one small journal entry, which
-the events of many callers share (group commit); a new manifest now and then keeps the journal short.
+A manifest holds the whole state at one position of the journal; the journal holds the events after it. The current
+state is the latest manifest with those events applied by ``decide.next_state``. Each commit is one small journal entry,
+which the events of many callers share (group commit). A new manifest from time to time keeps the journal short.
 
-Starting: claim a fencing token, append an entry that carries it, replay to that entry, write a manifest. From that
-entry on every older writer is fenced: its next append finds the number taken by a higher token.
+A writer starts as follows: it claims a fencing token, appends an entry that carries it, replays the journal up to that
+entry, and writes a manifest. From that entry on every older writer is fenced: its next append finds the number taken by
+a higher token.
 """
 
 from __future__ import annotations
@@ -35,10 +36,10 @@ from storage.registers.journal import START, Journal, JournalEntry, Position
 from storage.registers.manifest import Manifest, ManifestRegister
 
 _ATTEMPTS: Final = 16
-"""How often a reader begins again when the journal was shortened under it; each time a writer has made progress."""
+"""How often a reader starts again when the journal was shortened meanwhile; each time a writer made progress."""
 
 _MOST_TOGETHER: Final = 256
-"""Callers that share one entry."""
+"""Most callers that share one entry."""
 
 _SNAPSHOT_EVERY: Final = 256
 """Entries after which a manifest is written, so that reading does not grow with history."""
@@ -46,16 +47,16 @@ _SNAPSHOT_EVERY: Final = 256
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Current:
-    """The state that is current, and where it stands."""
+    """The current state, and its position."""
 
     state: FederationState | None
     """None: nothing was ever committed."""
     manifest: int
-    """Number of the manifest it rests on; 0: none."""
+    """Number of the manifest it is based on; 0: no manifest."""
     position: Position
-    """The journal's last entry in it."""
+    """Position of the journal's last entry in it."""
     base: int
-    """Number of the journal's entry that the manifest speaks of: those up to it say nothing any more."""
+    """Number of the journal's last entry in the manifest: entries up to it have no further effect."""
     token: int
     """The fencing token of the last writer that committed anything."""
 
@@ -73,7 +74,7 @@ def read_ledger(store: ObjectStore) -> Current:
         try:
             entries = journal.read(position)
         except JournalTruncated:
-            continue  # a newer manifest holds what was cut off
+            continue  # a newer manifest includes the pruned entries
         return _replayed(latest, position, entries)
     raise Unavailable("the journal is shortened faster than it can be read", "Try again.", store=store.location)
 
@@ -85,21 +86,21 @@ def read_state(store: ObjectStore) -> FederationState | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """What events have done."""
+    """The effect of events."""
 
     before: FederationState
     after: FederationState
 
 
 _Item = tuple[Event, ...] | Callable[[], bool]
-"""What callers submit: events to record, or the question whether now is the time to compact."""
+"""What callers submit: events to record, or a function that decides whether to compact now."""
 
 _Result = Change | bool | SisaError
-"""What they get: what their events have done, or the answer; an error is for the one who asked to compact."""
+"""What they get back: the effect of their events, or the decision about compacting, or the error of compacting."""
 
 
 class Ledger:
-    """One writer's hold on the state. Made by ``Ledger.start``; ``record`` may be called from any thread."""
+    """One writer's access to the state. Made by ``Ledger.start``; ``record`` may be called from any thread."""
 
     def __init__(
         self, store: ObjectStore, new_name: NewName, token: int, reading: Current, state: FederationState
@@ -120,13 +121,13 @@ class Ledger:
     def start(cls, store: ObjectStore, new_name: NewName, fresh: FederationState) -> Ledger:
         """Return the ledger of the federation in the store, or of ``fresh`` when the store holds none.
 
-        Raises as ``read_ledger`` does, and ``Fenced`` when yet another writer starts at the same time and wins.
+        Raises as ``read_ledger`` does, and ``Fenced`` when another writer starts at the same time and wins.
         """
         token = ManifestRegister(store).claim_token()
         reading = _fence(store, token, new_name)
         state = reading.state
         if state is None or not state.is_begun:
-            state = fresh  # an earlier attempt ended before it had read any data
+            state = fresh  # an earlier attempt ended before it had ingested any data
         ledger = cls(store, new_name, token, reading, state)
         ledger._shorten()
         return ledger
@@ -148,25 +149,25 @@ class Ledger:
 
     @property
     def journal_entries(self) -> int:
-        """How many entries the journal has since the last manifest."""
+        """Number of journal entries since the last manifest."""
         return self._since_manifest
 
     def record(self, *events: Event) -> Change:
-        """Apply the events, durably and all together, and return the states before and after them.
+        """Apply the events, durably and together, and return the states before and after them.
 
-        Events that change nothing leave no trace. Raises ``Fenced`` when another writer has taken over,
-        ``OutcomeUnknown`` when the store does not say whether the entry landed: this ledger records no more then, and
-        ``Unavailable`` when the store is away and nothing was written.
+        Events that change nothing are not recorded. Raises ``Fenced`` when another writer has taken over,
+        ``OutcomeUnknown`` when the entry may have landed (this ledger then records nothing more), and ``Unavailable``
+        when the store is away and nothing was written.
         """
         change = self._commits.submit(events)
         assert isinstance(change, Change)
         return change
 
     def compact(self, ready: Callable[[], bool]) -> bool:
-        """Keep the store as short as it can be, if ``ready`` says so, and return what it said.
+        """Compact the store if ``ready`` returns True, and return that decision.
 
-        Writes a manifest, and deletes the older ones and the journal up to it: what they named is named no more.
-        Nobody records meanwhile.
+        Writes a manifest, and deletes the older manifests and the journal up to it, which name objects that are gone.
+        Nothing is recorded meanwhile.
         """
         answer = self._commits.submit(ready)
         if isinstance(answer, SisaError):
@@ -174,7 +175,7 @@ class Ledger:
         return bool(answer)
 
     def refuse_superseded(self) -> None:
-        """Raise ``Fenced`` when another writer has claimed a token since this one did."""
+        """Raise ``Fenced`` when another writer has claimed a later token."""
         if (highest := self._register.highest_token()) > self._token:
             raise Fenced(
                 "another writer has taken over: nothing was deleted",
@@ -184,7 +185,7 @@ class Ledger:
             )
 
     def _perform(self, items: Sequence[_Item]) -> list[_Result]:
-        """Make the events of all callers one entry, then compact for those who ask; one thread at a time is here."""
+        """Write the events of all callers as one entry, then compact if a caller asks for it. One thread at a time."""
         results: list[_Result] = []
         state, records = self._state, list[Json]()
         for item in items:
@@ -203,7 +204,7 @@ class Ledger:
         return results
 
     def _compacted(self, ready: Callable[[], bool]) -> bool | SisaError:
-        """Compact if it is time. An error is returned: callers that share the batch have recorded something durable."""
+        """Compact if it is time. Errors are returned: other callers of the batch have recorded events durably."""
         try:
             if is_time := ready():
                 self._shorten()
@@ -214,7 +215,7 @@ class Ledger:
     def _append(self, records: Sequence[Json], state: FederationState) -> None:
         if self._is_lost:
             raise Fenced("this writer has lost its place in the journal", "Stop this process and start it again.")
-        self._is_lost = True  # unless nothing was written, or it is known what was
+        self._is_lost = True  # cleared when nothing was written, or when the outcome is known
         try:
             position = self._journal.append(records, after=self._position, token=self._token, nonce=self._new_name())
         except (Invalid, Unavailable):
@@ -225,7 +226,7 @@ class Ledger:
         self._state = state
         self._since_manifest += 1
         if self._since_manifest >= _SNAPSHOT_EVERY:
-            # The entry is durable, with or without the manifest: the next entry brings another attempt.
+            # The entry is durable even without the manifest: the next entry tries again.
             with suppress(Fenced, OutcomeUnknown, Unavailable):
                 self._shorten()
 
@@ -235,9 +236,9 @@ class Ledger:
         self._journal.prune(self._position.number)
 
     def _write_manifest(self) -> None:
-        """State everything at the present place of the journal.
+        """Write a manifest for the present position of the journal.
 
-        A fenced writer may be first at a number: what it stated was true, at an earlier place of the same journal.
+        A fenced writer may be the first to use a number: its manifest is true for an earlier position of the journal.
         """
         body = {**encode_state(self._state), "journal": _place(self._position)}
         nonce = self._new_name()
@@ -255,9 +256,9 @@ class Ledger:
 
 
 def _fence(store: ObjectStore, token: int, new_name: NewName) -> Current:
-    """Append an entry with ``token``, and return what is current with it: no older writer can append after it.
+    """Append an entry with ``token``, after which no older writer can append, and return what is then current.
 
-    Raises ``Fenced`` when a writer that claimed its token later is at work already: it must not be disturbed.
+    Raises ``Fenced`` when a writer with a later token is already at work: it must not be disturbed.
     """
     journal = Journal(store)
     nonce = new_name()
@@ -270,11 +271,11 @@ def _fence(store: ObjectStore, token: int, new_name: NewName) -> Current:
                 token=token,
                 higher=reading.token,
             )
-        journal.settle(reading.position)  # nothing may be durable that follows what is not
+        journal.settle(reading.position)  # an entry must not become durable before the one that it follows
         try:
             position = journal.append([], after=reading.position, token=token, nonce=nonce)
         except Conflict:
-            continue  # the older writer was quicker, once more
+            continue  # the older writer was faster once more
         return replace(reading, position=position, token=token)
     raise Unavailable("another writer keeps writing", "Stop it, or try again.", store=store.location)
 
@@ -300,10 +301,10 @@ def _replayed(latest: Manifest | None, position: Position, entries: Sequence[Jou
 
 
 def _position(latest: Manifest | None) -> Position:
-    """Return the place of the journal that the manifest speaks of."""
+    """Return the position of the journal that the manifest names."""
     place: Any = latest.body.get("journal") if latest else None
     if place is None:
-        return START  # there is no manifest yet, or one from before there was a journal
+        return START  # there is no manifest yet, or it is older than the journal
     match place:
         case {"number": int(number), "digest": str(digest)}:
             return Position(number=number, digest=Sha256(digest))

@@ -1,4 +1,4 @@
-"""Reads for the coordinator which points a request names, and checks whether objects are intact."""
+"""Reads objects for the coordinator and checks their digests."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _RESTORE = "Restore the store from a copy."
 
 
 def load_digests(store: ObjectStore, ref: ObjectRef | InlineDigests | None) -> DigestSet:
-    """Return the digests that ``ref`` refers to or contains; an empty set for None.
+    """Return the digests that ``ref`` names or holds; an empty set for None.
 
-    Raises ``Corrupt`` when the object is missing or damaged.
+    Raises ``Corrupt`` when they are damaged.
     """
     match ref:
         case None:
@@ -28,12 +28,12 @@ def load_digests(store: ObjectStore, ref: ObjectRef | InlineDigests | None) -> D
 
 
 def load_tombstones(store: ObjectStore, objects: Iterable[ObjectRef]) -> DigestSet:
-    """Return all tombstones that ``objects`` hold. Raises ``Corrupt`` as ``load_digests`` does."""
+    """Return all tombstones in ``objects``. Raises ``Corrupt`` as ``load_digests`` does."""
     return NOTHING.union(*(load_digests(store, ref) for ref in objects))
 
 
 def load_object(store: ObjectStore, ref: ObjectRef) -> bytes:
-    """Return the bytes that ``ref`` refers to. Raises ``Corrupt`` when the object is missing or damaged."""
+    """Return the bytes that ``ref`` names. Raises ``Corrupt`` when the object is missing or damaged."""
     try:
         payload = store.get(ref.key).payload
     except ObjectMissing as error:

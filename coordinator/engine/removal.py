@@ -1,6 +1,6 @@
-"""Removing points: from the names of requests to slices without them, and the events that say so (E2, E10, E12).
+"""Removes the data points that requests name from the slices, and returns the events (E2, E10, E12).
 
-Requests that arrive together are removed together: each slice is read and written once for all of them.
+Requests that arrive together are handled together: each slice is read and written once for all of them.
 """
 
 from __future__ import annotations
@@ -26,43 +26,43 @@ from storage.objects import NewName, ObjectStore, object_key
 NOTHING_TO_ERASE: Final = "no data point of these subjects or ids is in the federation: there is nothing to erase"
 
 _MERGED_WITHIN: Final = 2
-"""A segment of tombstones is merged with the next one unless it is more than so many times as large: each digest is
-then written about as often as the number of tombstones has doubled since."""
+"""A segment of tombstones is merged with the next one unless it is more than twice as large. So each digest is written
+about once for every doubling of the number of tombstones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Demand:
-    """Whom or what one request names."""
+    """The subjects and ids that one request names."""
 
     names: DigestSet
     include_similar: bool = False
-    """Whether subjects whose names differ in spelling alone are meant as well."""
+    """Whether subjects whose names differ only in spelling are erased as well."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Removal:
-    """What one demand removes."""
+    """The result of one demand."""
 
     removed: Mapping[SliceId, int]
-    """Data points by slice; those that an earlier demand of the batch names too are not counted again."""
+    """Number of removed data points by slice, without those that an earlier demand of the batch names too."""
     found: DigestSet
-    """The names that have a data point, similar ones included where they are meant. Tombstones are set for them and for
-    nobody else: a misspelt name must not keep a stranger out for good."""
+    """The names that have a data point, with similar ones if they are included. Only these get tombstones: a misspelt
+    name must not keep out another person for good."""
     points: DigestSet
-    """The data points removed, one by one."""
+    """Digests of the removed data points."""
     missing: DigestSet
-    """Names of the demand that have no data point."""
+    """Names of the demand without a data point."""
     similar: Similar
-    """Data points that stay, of subjects whose names differ in spelling alone from those of the demand."""
+    """Data points that stay, of subjects whose names differ only in spelling from those of the demand."""
 
 
 def find_points(
     store: ObjectStore, state: FederationState, batch: Sequence[Demand], *, apart: bool = False
 ) -> tuple[Removal, ...]:
-    """Return what each demand removes, in their order; writes nothing. ``apart``: as if it were the only one.
+    """Return the result of each demand, in order, without writing anything. ``apart``: as if each were the only one.
 
-    Subjects are found by routing alone, and those that are spelt alike with them; points named one by one, and any
-    where data points have further subjects, are looked for in every slice.
+    Routing locates the slices of subjects and of similar subjects. Every slice is searched for points that are named by
+    id, and for all points if data points may have several subjects.
     """
     searches = [_Search(demand, by_skeleton=state.naming.by_skeleton) for demand in batch]
     for where, numbers in sorted(_search(state, batch).items()):
@@ -76,7 +76,7 @@ def find_points(
 
 @dataclass(slots=True)
 class _Search:
-    """One demand, looked for slice by slice."""
+    """The search for one demand, slice by slice."""
 
     demand: Demand
     by_skeleton: bool
@@ -87,13 +87,13 @@ class _Search:
     _subjects_alike: list[DigestSet] = field(default_factory=list)
 
     def take(self, block: PointBlock, where: SliceId) -> PointBlock:
-        """Note the data points of ``block`` that are meant, and return the others."""
+        """Record the data points of ``block`` that the demand names, and return the others."""
         names = self.demand.names
         named = names.contains(block)
         if self.by_skeleton and names.subjects:
             alike = names.resembles(block) & ~named
             if self.demand.include_similar:
-                # Similar subjects, also where all of their data points are named one by one.
+                # Similar subjects, even if all of their data points are named by id.
                 self._found += [names.alike_in(block), names.resembled_in(block)]
                 named |= alike
             elif alike.any():
@@ -107,7 +107,7 @@ class _Search:
         return block.take(~named)
 
     def removal(self) -> Removal:
-        """Return what was found."""
+        """Return the result."""
         found = NOTHING.union(*self._found)
         return Removal(
             removed=self._removed,
@@ -119,7 +119,7 @@ class _Search:
 
 
 def everyone(store: ObjectStore, state: FederationState) -> DigestSet:
-    """Return all subjects that have data points here; nobody: the empty set."""
+    """Return all subjects that have data points here; the set may be empty."""
     records = (record for shard in state.shards for record in shard.slices)
     return NOTHING.union(*(DigestSet.subjects_of(block) for record in records for block in identities(store, record)))
 
@@ -131,9 +131,9 @@ def removal_events(
     batch: Sequence[tuple[ErasureRequest, DigestSet]],
     at: str,
 ) -> Iterator[PointsRemoved | NothingToErase]:
-    """Write the slices without what the requests name, and yield what happened, request by request.
+    """Write the slices without the named data points, and yield the events, request by request.
 
-    All slices come with the first event that removes anything: the events belong into one commit.
+    The first event that removes anything holds all slices: the events belong into one commit.
     """
     demands = [Demand(names=digests, include_similar=request.include_similar) for request, digests in batch]
     removals = find_points(store, state, demands)
@@ -144,7 +144,7 @@ def removal_events(
     }
     segments, before = state.segments, None
     if slices:
-        # Where ids are subjects the subjects' tombstones say it all, and somebody who comes back has the same id.
+        # If ids are subjects, the subjects' tombstones suffice: a subject who comes back has the same id.
         new = DigestSet(subjects=every.subjects) if ids_are_subjects(state) else every
         segments = with_tombstones(store, new_name, state.segments, new)
         before = put_object(store, new_name, "requests/", ".before", canonical_json(encode_state(state)))
@@ -177,7 +177,7 @@ def removal_events(
 def with_tombstones(
     store: ObjectStore, new_name: NewName, segments: tuple[Segment, ...], new: DigestSet
 ) -> tuple[Segment, ...]:
-    """Return the segments with ``new`` among them: in one of its own, merged with those that are not much larger."""
+    """Return the segments with ``new`` added: as a segment of its own, merged with those that are not much larger."""
     kept = list(segments)
     while kept and kept[-1].digests <= _MERGED_WITHIN * len(new):
         new = new.union(load_digests(store, kept.pop().ref))
@@ -187,7 +187,7 @@ def with_tombstones(
 def without_tombstones(
     store: ObjectStore, new_name: NewName, state: FederationState, gone: DigestSet
 ) -> tuple[ObjectRef | None, tuple[Segment, ...]]:
-    """Return the state's tombstones without ``gone``, in objects written for it where they held any."""
+    """Return the state's tombstones without ``gone``; objects that held any of those are written again."""
     tombstones = state.tombstones
     if tombstones is not None:
         held = load_digests(store, tombstones)
@@ -217,7 +217,7 @@ def have_further_subjects(state: FederationState) -> bool:
 
 
 def _kept_names(store: ObjectStore, new_name: NewName, digests: DigestSet) -> ObjectRef | InlineDigests | None:
-    """Return the digests as a request keeps them: in itself, or in an object of their own where they are many."""
+    """Return the digests as a request keeps them: inline, or in an object of their own if there are many."""
     if not len(digests):
         return None
     return (
@@ -226,7 +226,7 @@ def _kept_names(store: ObjectStore, new_name: NewName, digests: DigestSet) -> Ob
 
 
 def expected_cost(state: FederationState, removed: Mapping[SliceId, int]) -> Cost | None:
-    """Return what retraining without these points is expected to cost; None before anything was trained."""
+    """Return the expected cost of retraining without these points; None before the first training."""
     epochs = state.settings.get("training", {}).get("epochs")
     if epochs is None or state.configuration is None:
         return None
@@ -235,19 +235,19 @@ def expected_cost(state: FederationState, removed: Mapping[SliceId, int]) -> Cos
 
 
 def put_digests(store: ObjectStore, new_name: NewName, prefix: str, digests: DigestSet) -> ObjectRef:
-    """Write the digests to an object of their own."""
+    """Write the digests to a new object."""
     return put_object(store, new_name, f"{prefix}/", ".digests", digests.to_bytes())
 
 
 def put_object(store: ObjectStore, new_name: NewName, prefix: str, ending: str, payload: bytes) -> ObjectRef:
-    """Write an object under a name that was never used before."""
+    """Write an object under a fresh name."""
     key = object_key(f"{prefix}{new_name()}{ending}")
     store.put_if_absent(key, payload)
     return ObjectRef(key=key, sha256=sha256(payload))
 
 
 def _search(state: FederationState, batch: Sequence[Demand]) -> dict[SliceId, list[int]]:
-    """Return which demands of the batch may mean points of which slice."""
+    """Return, by slice, the demands of the batch that may name points in it."""
     shards, slices = len(state.shards), len(state.shards[0].slices)
     anywhere = have_further_subjects(state)
     everywhere = [SliceId(ShardId(s), SliceIndex(r)) for s in range(shards) for r in range(1, slices + 1)]

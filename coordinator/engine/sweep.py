@@ -1,4 +1,4 @@
-"""The sweep: what the committed state does not name is deleted, and shown to be gone (E12)."""
+"""The sweep: deletes everything that the committed state does not name, and shows that it is gone (E12)."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ from storage.errors import Corrupt, Fenced, ObjectMissing, SisaError, Unavailabl
 from storage.objects import NewName, ObjectKey, ObjectStore
 
 SWEPT_PREFIXES: Final = ("shards/", "requests/", "tombstones/", "ended/")
-"""Where objects live that the state refers to; anything else found there is left over."""
+"""Folders of the objects that the state refers to; anything else in them is left over."""
 
 GONE: Final = (Corrupt, ObjectMissing)
-"""Errors that a superseded writer may also see: another writer has purged what it wanted to read."""
+"""Errors that a superseded writer may also see, because another writer has purged the object."""
 
 _PASSES: Final = 3
 
 
 class Drafts:
-    """Objects that are written before any state names them; one thread at a time writes such.
+    """Objects that are written before any state names them; only one thread at a time writes them.
 
-    Used as a context: ``with drafts as names`` gives names for the objects. At its end they are committed, or
-    orphans. If another writer has taken over meanwhile they are deleted again, because its sweep may have run before;
-    and the context ends with ``Fenced`` in place of any other error: what the other one has purged is not damaged.
+    Used as a context: ``with drafts as names`` gives names for the objects. At its end they are committed, or they are
+    orphans. If another writer has taken over meanwhile, they are deleted, because that writer's sweep may have run
+    before. The context then raises ``Fenced`` in place of any other error: objects that the other writer has purged
+    are not damaged.
     """
 
     def __init__(self, new_name: NewName, store: ObjectStore, ledger: Ledger) -> None:
@@ -52,17 +53,17 @@ class Drafts:
             self._lock.release()
 
     def without(self, keys: Iterable[ObjectKey]) -> list[ObjectKey]:
-        """Return the keys of objects that are not drafts of the moment."""
+        """Return the keys of objects that are not drafts now."""
         drawn = frozenset(self._drawn)
         return [key for key in keys if not any(name in key for name in drawn)]
 
     def tidy(self) -> None:
-        """Delete what was drafted and has come to nothing, such as slices that turned out to be as they were.
+        """Delete drafts that are not needed, such as slices that turned out to be unchanged.
 
-        A sweep would do it, unless another writer takes over before: that one does not know them, and they may hold
-        what it erases.
+        A sweep would delete them too. But if another writer takes over before, it does not know them, and they may hold
+        data that it erases.
         """
-        with suppress(SisaError):  # the next writer sweeps it up
+        with suppress(SisaError):  # the next writer's sweep deletes it
             self._take_back()
 
     def _draw(self) -> str:
@@ -71,19 +72,20 @@ class Drafts:
         return name
 
     def _give_up(self, error: SisaError) -> None:
-        """Delete what was drafted if another writer has taken over. Raises ``Fenced`` then."""
+        """Delete the drafts and raise ``Fenced`` if another writer has taken over."""
         try:
             self._ledger.refuse_superseded()
         except Fenced as fenced:
-            with suppress(SisaError):  # the next writer sweeps it up
+            with suppress(SisaError):  # the next writer's sweep deletes it
                 self._take_back()
             if not isinstance(error, Fenced):
                 raise fenced from error
 
     def _take_back(self) -> None:
-        """Delete drafts that became orphans: their entry was refused, or it landed and others have seen it.
+        """Delete the drafts that no committed state names.
 
-        What landed and is condemned by now is for the other writer to purge: its workers may still be reading it.
+        Drafts that were committed but are condemned by now stay: the other writer purges them, because its workers may
+        still be reading them.
         """
         state = read_state(self._store)
         keep = state.referenced().union(state.condemned) if state is not None else frozenset()
@@ -94,14 +96,14 @@ class Drafts:
 def sweep(store: ObjectStore, ledger: Ledger, drafts: Drafts) -> None:
     """Delete everything that is not part of the state, and show that nothing is left.
 
-    Only while no worker is at work: then what is neither referred to nor being drafted is left over from some writer.
-    The journal and older manifests go as well: they name what is gone.
+    Must run only while no worker is at work: then every object that is neither named by the state nor a draft is a
+    leftover. The journal and older manifests are deleted as well, because they name objects that are gone.
     Raises ``Fenced`` when another writer has taken over, ``Unavailable`` when objects keep appearing.
     """
     for _ in range(_PASSES):
         if _passes(store, ledger, drafts):
             return
-    with drafts:  # requests that keep coming always leave something new: for once they wait
+    with drafts:  # steady requests would always leave something new, so they wait this time
         for _ in range(_PASSES):
             if _passes(store, ledger, drafts):
                 return
@@ -113,16 +115,16 @@ def sweep(store: ObjectStore, ledger: Ledger, drafts: Drafts) -> None:
 
 
 def left_over(store: ObjectStore, state: FederationState) -> list[ObjectKey]:
-    """Return the keys of objects that the state should name and does not; nobody may be drafting any."""
+    """Return the keys of objects that the state should name but does not. No drafts may be in progress."""
     keep = state.referenced()
     return [key for key in _swept(store) if key not in keep]
 
 
 def _passes(store: ObjectStore, ledger: Ledger, drafts: Drafts) -> bool:
-    """Delete what is left over, and return whether nothing was by then."""
+    """Delete leftovers, and return whether there were none."""
     if left := _orphans(store, ledger, drafts):
-        # After the listing: a writer that takes over claims its token before it writes anything else, so that
-        # nothing listed above is its own (D3).
+        # After the listing: a writer that takes over claims its token before it writes anything else, so the listing
+        # above holds none of its objects (D3).
         ledger.refuse_superseded()
         store.delete_all(left)
     with drafts:
@@ -130,7 +132,7 @@ def _passes(store: ObjectStore, ledger: Ledger, drafts: Drafts) -> bool:
 
 
 def _orphans(store: ObjectStore, ledger: Ledger, drafts: Drafts) -> list[ObjectKey]:
-    # In this order: what was listed and is no longer a draft is in the state that is read last, or an orphan.
+    # The order matters: a listed object that is no longer a draft is in the state, which is read last, or an orphan.
     settled = drafts.without(list(_swept(store)))
     keep = ledger.state.referenced()
     return [key for key in settled if key not in keep]
@@ -141,7 +143,7 @@ def _swept(store: ObjectStore) -> Iterator[ObjectKey]:
 
 
 def _is_clean(store: ObjectStore, ledger: Ledger) -> bool:
-    """Remove what unfinished writes left, and return whether nothing is left over. Nobody may be writing now."""
+    """Remove the leftovers of unfinished writes, and return whether there were none. Nothing may be writing now."""
     if any(store.unfinished("")):
         ledger.refuse_superseded()
         store.remove_unfinished("")

@@ -1,4 +1,4 @@
-"""Training tasks: what a worker is to do, as the state demands now."""
+"""Training tasks: what a worker has to do for the present state."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from storage.errors import Conflict, Fenced
 from storage.objects import ObjectStore
 
 _CAUSES: Final = "the kind of processor and on environment variables such as MKL_CBWR and ONEDNN_MAX_CPU_ISA"
-"""Of different probes in one profile."""
+"""Causes of different probes within one profile."""
 
 
 def train_task(state: FederationState, shard: ShardId, *, done: int, token: int | None) -> TrainTask:
-    """Return the task of training ``shard`` from its first ``done`` checkpoints on, as the state demands.
+    """Return the task of training ``shard`` after its first ``done`` checkpoints, for the present state.
 
-    ``token`` is the fencing token to write under; None: nothing is written.
+    ``token`` is the fencing token to write under; None: the worker writes nothing.
     """
     assert state.data is not None
     scale = state.settings["data"]["scale"]
@@ -38,13 +38,13 @@ def train_task(state: FederationState, shard: ShardId, *, done: int, token: int 
 
 
 def revised_task(store: ObjectStore, task: TrainTask) -> TrainTask:
-    """Return what the task's shard is to be trained on now; ``task`` itself where that has not changed (D7).
+    """Return the present task for the task's shard; ``task`` itself if it has not changed (D7).
 
-    For workers, which check whether their task is still wanted. Raises ``Fenced`` when another writer has taken over,
-    or this one trains under other settings by now: then it has started other workers.
+    For workers, which check whether their task is still needed. Raises ``Fenced`` when another writer has taken over,
+    or when training now uses other settings: then other workers have been started.
     """
     if task.token is None:
-        return task  # a proof: it concerns the state that it began with
+        return task  # a verification: it concerns the state that it started with
     reading = read_ledger(store)
     if reading.token > task.token:
         raise Fenced(
@@ -63,13 +63,13 @@ def revised_task(store: ObjectStore, task: TrainTask) -> TrainTask:
 
 
 class OtherConditions(Conflict):
-    """A worker would produce other bits than its task needs."""
+    """A worker would produce different bits than its task requires."""
 
 
 def check_configuration(trained: Configuration | None, present: Configuration) -> None:
-    """Raise ``OtherConditions`` when workers would produce other bits than those the federation was trained with.
+    """Raise ``OtherConditions`` when workers would produce different bits than those of the trained federation.
 
-    What ``trained``, of an earlier release, does not record is not compared.
+    Conditions that an earlier release did not record in ``trained`` are not compared.
     """
     if trained is None or in_force(trained, present) == trained:
         return
@@ -80,7 +80,7 @@ def check_configuration(trained: Configuration | None, present: Configuration) -
 
 
 def differing(trained: Configuration, present: Configuration, form: str = "{name}: {was} then, {now} now") -> list[str]:
-    """Return in words where ``present`` differs from what ``trained`` records; values in this ``form``."""
+    """Return in words where ``present`` differs from ``trained``; values are shown in this ``form``."""
     present = as_recorded(trained, present)
     found = []
     if trained.settings != present.settings:
@@ -89,13 +89,13 @@ def differing(trained: Configuration, present: Configuration, form: str = "{name
         found.append("the model's source code")
     values = [("seed", trained.seed, present.seed)]
     was, now = trained.profile, present.profile
-    if replace(was, probe=None) != replace(now, probe=None):  # the probe has to differ with the rest
+    if replace(was, probe=None) != replace(now, probe=None):  # the probe differs whenever another condition differs
         values += [(name, getattr(was, name), getattr(now, name)) for name in type(was).__slots__ if name != "probe"]
     found += [form.format(name=name, was=old, now=new) for name, old, new in values if old != new]
     if was == replace(now, probe=was.probe) != now:
         probes = form.format(name="probe", was=_short(was.probe), now=_short(now.probe))
         found.append(f"the results of the same arithmetic ({probes}), which depend on {_CAUSES}")
-    if not found and trained.code_manifest != present.code_manifest:  # workers compare it only where the rest is equal
+    if not found and trained.code_manifest != present.code_manifest:  # workers compare it only if the rest is equal
         found.append("the model's modules, the packages that they import, or its declared files")
     return found
 

@@ -1,4 +1,4 @@
-"""Receipt bundles: a signed receipt with all that is needed to check it offline, and the check. Pure.
+"""Receipt bundles: a signed receipt with everything that is needed to check it offline, and the check. Pure.
 
 {"format_version": 1,
  "envelope":  the DSSE envelope, whose canonical bytes are the log's leaf,
@@ -37,18 +37,19 @@ _Kind = TypeVar("_Kind", str, int, list[Any], dict[str, Any])
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReceiptBundle:
-    """A receipt as it is handed out."""
+    """A receipt, in the form that is handed out."""
 
     envelope: bytes
-    """The signed statement, in its one spelling."""
+    """The signed statement, in canonical form."""
     index: int
-    """Its place in the log."""
+    """Its index in the log."""
     proof: tuple[bytes, ...]
-    """That it stands there, under ``checkpoint``."""
+    """The proof that it has this index under ``checkpoint``."""
     checkpoint: str
     """The signed note."""
     keys: tuple[PublicKey, ...]
-    """The envelope's signer, then the checkpoint's. To be trusted only when known from elsewhere."""
+    """The key that signed the envelope, then that of the checkpoint. Trust them only if you know them from
+    elsewhere."""
 
     def to_bytes(self) -> bytes:
         """Return the bundle as canonical JSON."""
@@ -68,26 +69,26 @@ class ReceiptBundle:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReceiptCheck:
-    """What checking a bundle showed."""
+    """The result of checking a bundle."""
 
     failures: tuple[str, ...]
-    """What does not hold, by name; empty: the receipt is genuine, as far as the keys are."""
+    """The failed checks, by name; empty: the receipt is genuine if the keys are."""
     statement: dict[str, Any] | None = None
-    """The in-toto Statement, when its signature holds."""
+    """The in-toto Statement, if its signature is valid."""
     index: int = 0
     log_size: int = 0
-    """Entries under the checkpoint, when its signature holds."""
+    """Entries under the checkpoint, if its signature is valid."""
     origin: str = ""
-    """Which log, when the checkpoint's signature holds."""
+    """The log's name, if the checkpoint's signature is valid."""
 
     @property
     def is_valid(self) -> bool:
-        """Whether everything holds."""
+        """Whether all checks passed."""
         return not self.failures
 
     @property
     def request_id(self) -> str | None:
-        """The request that the receipt is for; None when its signature does not hold."""
+        """The request that the receipt is for; None when its signature is invalid."""
         return str(self.statement["predicate"]["request"]["id"]) if self.statement else None
 
 
@@ -117,10 +118,10 @@ def bundle_from_bytes(payload: bytes) -> ReceiptBundle:
 
 
 def verify_bundle(bundle: ReceiptBundle, keys: Sequence[PublicKey]) -> ReceiptCheck:
-    """Return whether the bundle is genuine, judged by ``keys`` alone; nothing else is read.
+    """Check whether the bundle is genuine, using only ``keys`` and the bundle.
 
     1. The envelope is signed by a receipts key among ``keys``.
-    2. It holds a statement of ours about one request.
+    2. It holds a statement of this system about one request.
     3. The checkpoint is signed by a checkpoints key among ``keys``.
     4. The proof shows the envelope at its index under that checkpoint.
     5. The keys named in the bundle are those that signed.
@@ -142,7 +143,7 @@ def verify_bundle(bundle: ReceiptBundle, keys: Sequence[PublicKey]) -> ReceiptCh
 
 
 def statement_of(bundle: ReceiptBundle) -> dict[str, Any]:
-    """Return the statement in the bundle, unchecked. Raises ``Corrupt`` when there is none."""
+    """Return the statement in the bundle, unchecked. Raises ``Corrupt`` when it does not hold one."""
     return read_statement(envelope_payload(bundle.envelope))
 
 
@@ -201,7 +202,7 @@ def _for(purpose: str, keys: Sequence[PublicKey]) -> tuple[PublicKey, ...]:
 
 
 def _is_ours(found: dict[str, Any]) -> bool:
-    """Return whether the statement has our types, and speaks of one request in both of its places."""
+    """Return whether the statement has the expected types, and names the same request in both places."""
     match found:
         case {
             "_type": str(kind),
@@ -235,7 +236,7 @@ def _parsed(payload: bytes) -> dict[str, Any]:
 
 def _typed(fields: dict[str, Any], name: str, kind: type[_Kind]) -> _Kind:
     value = fields[name]
-    if isinstance(value, bool) or not isinstance(value, kind):  # a bool is an int, and none of ours
+    if isinstance(value, bool) or not isinstance(value, kind):  # a bool is an int, but not one of ours
         raise _no_bundle(name)
     return value
 

@@ -104,7 +104,7 @@ class ShardEvidence:
     lineages_after: tuple[Sha256, ...]
     superseded: tuple[SupersededCheckpoint, ...]
     constituent: Sha256 | None
-    """Digest of the constituent that took over."""
+    """Digest of the new constituent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +113,7 @@ class KeyringEvidence:
 
     shard: ShardId
     destroyed: int
-    """Number of the keyring that is gone."""
+    """Number of the destroyed keyring."""
     current: int
     """Number of the keyring that replaced it."""
 
@@ -156,7 +156,7 @@ class ErasureEvidence:
     points: int
     """Data points erased."""
     unknown: int = 0
-    """Subjects and ids named that have no data point here, perhaps because they were erased before."""
+    """Named subjects and ids that have no data point here, perhaps because they were erased before."""
     state: RequestState
     due_at: str
     times: Mapping[str, str]
@@ -167,7 +167,7 @@ class ErasureEvidence:
     purged: tuple[ObjectEvidence, ...]
     keyrings: tuple[KeyringEvidence, ...] = ()
     generation: int
-    """The ensemble that took over."""
+    """Number of the new ensemble."""
     floor: int
     """No older generation is served, ever."""
     profile: NumericsProfile | None
@@ -323,7 +323,7 @@ def _superseded(was: ShardState, now: ShardState) -> Iterator[SupersededCheckpoi
 
 
 def _gone(before: FederationState, after: FederationState) -> Iterator[ObjectEvidence]:
-    """Yield the objects that the state before referred to and the state after does not."""
+    """Yield the objects that the earlier state named and the later one does not."""
     kept = after.referenced()
     for each in _objects(before):
         if each.key not in kept:

@@ -1,7 +1,7 @@
 """The registrar: issues receipts, finds them, and checks them and their log.
 
     receipts/envelopes/<sha256 of the request id>    the signed statement: fixed at the first attempt
-    receipts/bundles/<sha256 of the request id>      what is handed out: fixed once the statement is in the log
+    receipts/bundles/<sha256 of the request id>      the receipt to hand out: fixed once the statement is in the log
     log/origin                                       the log's name, drawn once
 
 Every step creates an object once or finds the one that was created. So any process may issue again after any crash, and
@@ -53,16 +53,16 @@ _Opened = TypeVar("_Opened")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReceiptsCheck:
-    """What a check of all receipts found."""
+    """The result of a check of all receipts."""
 
     checked: int
-    """Receipts looked at."""
+    """Number of receipts that were checked."""
     broken: tuple[str, ...]
-    """What is wrong, by name; empty when all is well."""
+    """Everything that is wrong, by name; empty when all is well."""
 
 
 class Registrar:
-    """Receipts of one store. Making one reads and writes nothing; any number may be at work at once."""
+    """The receipts of one store. Creating a registrar reads and writes nothing; any number may work at once."""
 
     def __init__(
         self,
@@ -91,7 +91,7 @@ class Registrar:
         self._known: dict[str, tuple[PublicKey, ...]] = {}
 
     def issue(self, evidence: Evidence) -> ReceiptBundle:
-        """Return the receipt for this erasure, in the log and durable; the one issued before, if there is one.
+        """Return the receipt for this erasure, in the log and durable; a repetition returns the same receipt.
 
         Raises as ``issue_all`` does.
         """
@@ -100,16 +100,16 @@ class Registrar:
     def issue_all(self, evidence: Sequence[Evidence]) -> tuple[ReceiptBundle, ...]:
         """Return receipts for requests that ended together: one checkpoint covers them all.
 
-        1. Sign what is stated, and fix it under the request's name.
+        1. Sign the statement, and store it under the request's name.
         2. Append it to the log, which signs its checkpoint.
-        3. Fix the bundle.
+        3. Store the bundle.
 
         Raises:
-            Conflict: a receipt of this request id states the erasure of something else; never for what found nothing.
-            Corrupt: the log or a receipt is not what was written, or a statement was not signed by us.
+            Conflict: a receipt of this request id states the erasure of something else; not if nothing was found.
+            Corrupt: the log or a receipt is damaged, or a statement was not signed by this system.
             Unavailable: the private keys are not in their place.
         """
-        # Durable: the request is complete once its receipt is known to be there.
+        # Durable: the request becomes complete because of this receipt.
         found = self._each(partial(self._find, durable=True), [each.request_id for each in evidence])
         for each, bundle in zip(evidence, found, strict=True):
             if bundle is not None:
@@ -121,7 +121,7 @@ class Registrar:
     def find(self, request_id: str) -> ReceiptBundle:
         """Return the receipt of this request.
 
-        Raises ``ObjectMissing`` when there is none, ``Corrupt`` when it is not what was written.
+        Raises ``ObjectMissing`` when it does not exist, ``Corrupt`` when it is damaged.
         """
         found = self._find(request_id)
         if found is None:
@@ -133,13 +133,13 @@ class Registrar:
         return found
 
     def public_keys(self) -> tuple[PublicKey, ...]:
-        """Return all public keys that receipts and checkpoints are or were signed with. Raises ``Corrupt``."""
+        """Return all public keys of receipts and checkpoints, present and past. Raises ``Corrupt``."""
         return (*published_keys(self._store, RECEIPTS), *published_keys(self._store, CHECKPOINTS))
 
     def published(self) -> str:
         """Return all public keys as ``sisa keys --export`` writes them, each below its endorsement.
 
-        No private key is read. Raises ``ObjectMissing`` when there are none.
+        No private key is read. Raises ``ObjectMissing`` when there are no keys yet.
         """
         signed = {key: each for purpose in _PURPOSES for key, each in endorsements(self._store, purpose).items()}
         found = self.public_keys()
@@ -150,7 +150,7 @@ class Registrar:
     def growth(self, earlier: int = 0) -> LogGrowth:
         """Return the log's newest checkpoint, and the proof that it continues its first ``earlier`` entries.
 
-        Raises ``ObjectMissing`` when there is none yet, and as ``storage.transparency.check.log_growth`` does.
+        Raises ``ObjectMissing`` before the first checkpoint, and as ``storage.transparency.check.log_growth`` does.
         """
         layout = self._layout()
         found = layout and log_growth(self._store, layout, published_keys(self._store, CHECKPOINTS), earlier)
@@ -161,22 +161,22 @@ class Registrar:
         return found
 
     def key_statements(self) -> tuple[KeyStatement, ...]:
-        """Return what is known of all published keys, those that sign first. Raises ``Corrupt``."""
+        """Return what is known about all published keys, those that sign first. Raises ``Corrupt``."""
         return statements(self.keys, _PURPOSES)
 
     def rotate_keys(self) -> tuple[KeyStatement, ...]:
-        """Have new keys sign receipts and checkpoints, destroy the old private ones, and return all that is known.
+        """Replace the keys of receipts and checkpoints, destroy the old private keys, and describe all keys.
 
-        Called again after a crash it carries on. What the old keys signed stays verifiable. Raises as
+        After a crash, call it again to continue. Everything that the old keys signed stays verifiable. Raises as
         ``storage.transparency.key_rotation.rotate`` does.
         """
         rotate(self.keys, _PURPOSES, self._clock.now().isoformat(timespec="milliseconds"))
         return self.key_statements()
 
     def witnessed(self) -> str | None:
-        """Return the newest checkpoint that the witness keeps; None: it keeps none, or there is no witness.
+        """Return the newest checkpoint that the witness keeps; None: no checkpoint, or no witness.
 
-        Raises what its store raises.
+        Raises the errors of the witness's store.
         """
         layout = self._layout() if self._witness else None
         return self._witness.newest(layout.origin) if self._witness and layout else None
@@ -196,7 +196,7 @@ class Registrar:
         return check_log(self._store, layout, keys, old)
 
     def check_all(self, expected: Iterable[str] = ()) -> ReceiptsCheck:
-        """Check every receipt in the store, against the log as well; ``expected`` request ids must have one."""
+        """Check every receipt in the store, also against the log; all ``expected`` request ids must have one."""
         found = self.check_log()
         broken = [f"log: {problem}" for problem in found.problems]
         stored = sorted(info.key for info in self._store.list(_BUNDLES))
@@ -230,7 +230,7 @@ class Registrar:
         return self._each(self._bundle, list(zip(evidence, envelopes, inclusions, strict=True)))
 
     def _issued_at(self) -> str:
-        """Return the present time, or that of the log's last statement where the clock was set back since."""
+        """Return the present time, or the time of the log's last statement if that is later."""
         now = self._clock.now()
         last = None if self._log is None and self._layout() is None else self._opened_log().last()
         stated = None if last is None else read_statement(envelope_payload(last))["predicate"].get("issued_at")
@@ -238,7 +238,7 @@ class Registrar:
         return max(now, before).isoformat(timespec="milliseconds")
 
     def _envelope(self, evidence: Evidence, signer: Callable[[], SigningKey], issued_at: str) -> bytes:
-        """Return the signed statement about this request: the first that was ever made."""
+        """Return the signed statement about this request; the first one is final."""
         key = _envelope_key(evidence.request_id)
         try:
             return self._admitted(self._store.get_durable(key).payload, key)
@@ -274,7 +274,7 @@ class Registrar:
         return bundle
 
     def _opened_log(self) -> TransparencyLog:
-        """Return the log, its checkpoints signed from now on by the key that is current now."""
+        """Return the log; the current key signs its future checkpoints."""
         if self._log is not None:
             self._log.sign_with(self.keys.current(CHECKPOINTS))
         else:
@@ -291,10 +291,10 @@ class Registrar:
         return self._log
 
     def recover(self) -> int:
-        """Take back what the witness has of the log beyond what is here; return how many entries that are.
+        """Copy the log's entries that only the witness has back into the log; return their number.
 
-        The requests that they state are not done by that: until they are, the state is behind the log. From an entry on
-        that was signed by a key which is not published here nothing is taken. Raises what the witness's store raises.
+        This does not carry out the requests that they state: until that is done, the state is behind the log. It stops
+        at the first entry whose signing key is not published here. Raises the errors of the witness's store.
         """
         if self._witness is None or self._layout() is None:
             return 0
@@ -307,7 +307,7 @@ class Registrar:
         return len(leaves)
 
     def unwitnessed(self) -> int:
-        """Return by how many entries the witness's newest checkpoint is ahead of the log here."""
+        """Return how many entries the witness's newest checkpoint is ahead of the log here."""
         if self._witness is None or self._layout() is None:
             return 0
         log = self._opened_log()
@@ -318,16 +318,16 @@ class Registrar:
         try:
             if self._witness is not None:
                 origin, size, note = log.newest
-                self._witness.keep(origin, size, note)  # first: a log that was rewritten leaves nothing there
+                self._witness.keep(origin, size, note)  # first: a rewritten log must not leave entries there
                 self._each(lambda each: self._keep_entry(origin, *each), entries)
                 number = min(number for number, _ in entries) - 1
-                while number >= 0 and self._keep_entry(origin, number):  # from before there was this witness
+                while number >= 0 and self._keep_entry(origin, number):  # entries that are older than the witness
                     number -= 1
         except SisaError as error:  # the receipts are in the log regardless of the witness
             self._tell(f"the witness did not take the log's checkpoint: {error.message}")
 
     def _keep_entry(self, origin: str, number: int, leaf: bytes | None = None) -> bool:
-        """Have the witness keep an entry; return whether that is news to it."""
+        """Send an entry to the witness; return whether it is new there."""
         assert self._witness is not None
         if leaf is None:
             leaf = read_leaf(self._store, number)
@@ -347,7 +347,7 @@ class Registrar:
             return None
 
     def _is_ours(self, envelope: bytes) -> bool:
-        """Return whether a receipts key signed it: only then may a checkpoint cover it."""
+        """Return whether a receipts key signed the leaf: only then may a checkpoint cover it."""
         try:
             read_statement(self._by_known(RECEIPTS, lambda keys: open_envelope(envelope, PAYLOAD_TYPE, keys)).payload)
         except Corrupt:
@@ -355,7 +355,7 @@ class Registrar:
         return True
 
     def _by_known(self, purpose: str, opened: Callable[[Sequence[PublicKey]], _Opened]) -> _Opened:
-        """Return what ``opened`` makes of the keys read before, or of those published by now."""
+        """Return ``opened(keys)`` for the keys read before; if that fails, for the keys published now."""
         try:
             return opened(self._known.get(purpose, ()))
         except Corrupt:
@@ -372,7 +372,7 @@ class Registrar:
         return envelope
 
     def _failures(self, key: ObjectKey, keys: Sequence[PublicKey]) -> Iterator[str]:
-        """Yield what is wrong with one stored bundle."""
+        """Yield the problems of one stored bundle."""
         try:
             bundle = bundle_from_bytes(self._store.get(key).payload)
             check = verify_bundle(bundle, keys)
@@ -389,7 +389,7 @@ class Registrar:
             yield "the statement that was fixed for it is missing or another one"
 
     def _without_receipt(self, layout: LogLayout) -> Iterator[str]:
-        """Yield the entries without a receipt: a crash may leave one, until the receipt is issued again."""
+        """Yield the entries without a receipt: a crash may leave one, until its receipt is issued again."""
         for number, leaf in read_leaves(self._store, layout):
             request_id = _request_id(leaf)
             try:
@@ -398,12 +398,12 @@ class Registrar:
                 yield f"entry {number}: its receipt is missing"
                 continue
             except (Corrupt, Invalid):
-                continue  # named already
+                continue  # already reported
             if (bundle.index, bundle.envelope) != (number, leaf):
                 yield f"entry {number}: the receipt of its request is another one"
 
     def _holds(self, key: ObjectKey, text: str | None = None) -> bool:
-        """Return whether the store has the object, and ``text`` in it if one is given."""
+        """Return whether the store has the object, and whether it holds ``text``, if that is given."""
         try:
             payload = self._store.get(key).payload
         except ObjectMissing:
@@ -416,8 +416,8 @@ class Registrar:
 
 def _check_same(evidence: Evidence, envelope: bytes) -> None:
     stated = read_statement(envelope_payload(envelope))["predicate"]["request"]
-    # A request that finds nothing is known by its id alone: its digest holds a salt, and each submission draws another.
-    # Where the state was put back and the request is submitted again, what the log states of it stays valid.
+    # A request that finds nothing is identified only by its id: its digest contains a salt, and each submission draws
+    # a new one. If the state was set back and the request is submitted again, the statement in the log stays valid.
     is_known = evidence.predicate_type == NOTHING_FOUND_TYPE or stated["digest"] == evidence.request_digest
     if stated["id"] != evidence.request_id or not is_known:
         raise Conflict(
@@ -444,5 +444,5 @@ def _bundle_key(request_id: str) -> ObjectKey:
 
 
 def _name(request_id: str) -> str:
-    """Return a request id as one segment of a key, in which nothing of it can be read."""
+    """Return a key segment for a request id that does not reveal the id."""
     return sha256(request_id.encode("utf-8", "surrogatepass"))

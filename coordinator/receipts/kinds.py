@@ -1,4 +1,4 @@
-"""Which statements there are: the types that stand in them."""
+"""The kinds of statements, by the types that they contain."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Commitments to the names of a request, and how the person who asked shows that a receipt is about them. Pure.
+"""Commitments to the names in a request, with which a person can show that a receipt is about them. Pure.
 
-A commitment is a SHA-256 over a salt and the names. The salt is drawn for the request, returned in the answer to it and
-stored nowhere: with it the asker can show whom a receipt is about, and without it nobody can test a guess.
+A commitment is a SHA-256 over a salt and the names. The salt is drawn for the request, returned in the answer and not
+stored: with the salt a person can show whom a receipt is about, and without it nobody can test a guess.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ _DOMAIN: Final = b"sisa/nothing-found/1"
 
 
 def leaves(salt: str, kind: str, names: Iterable[str]) -> Iterator[bytes]:
-    """Yield what stands for each name of this kind, ``subject`` or ``id``."""
+    """Yield the digest of each name of this kind, ``subject`` or ``id``."""
     start = salt.encode("utf-8", "surrogatepass") + kind.encode() + b"\0"
     for name in names:
         yield hashlib.sha256(start + name.encode("utf-8", "surrogatepass")).digest()
 
 
 def over(rising: bytes) -> Sha256:
-    """Return the commitment to all ``leaves``, joined in rising order."""
+    """Return the commitment to all ``leaves``, which are joined in rising order."""
     return Sha256(hashlib.sha256(_DOMAIN + rising).hexdigest())
 
 
 def commitment(salt: str, *, subjects: Iterable[str] = (), ids: Iterable[str] = ()) -> Sha256:
-    """Return what stands for the names under this salt; see ``RECIPE``.
+    """Return the commitment to the names under this salt; see ``RECIPE``.
 
     >>> commitment("00", subjects=["ann", "bob"]) == commitment("00", subjects=["bob", "ann"])
     True
@@ -44,7 +44,7 @@ def commitment(salt: str, *, subjects: Iterable[str] = (), ids: Iterable[str] = 
 
 
 def commitment_in(statement: Mapping[str, Any]) -> str | None:
-    """Return the commitment to the names in a statement of ours; None: it has none."""
+    """Return the commitment in one of our statements; None if it has no commitment."""
     request = statement["predicate"]["request"]
     found = request["digest"] if statement["predicateType"] == NOTHING_FOUND_TYPE else request.get("commitment")
     return found if isinstance(found, str) else None

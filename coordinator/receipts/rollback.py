@@ -1,7 +1,8 @@
-"""A state that was put back: the receipts' log shows it, as long as the log was not put back with it.
+"""Detects a state that was set back to an earlier moment, by comparing it with the receipts' log.
 
-The log states each erasure that was carried out. A state that does not know one of them is older than the log:
-restored from a copy, or by somebody who wants to serve whom they erased. The store itself can prove that much.
+The log states each erasure that was carried out. A state that does not know one of them is older than the log: it was
+restored from a copy, perhaps by somebody who wants to use erased data again. If the log was set back as well, only a
+witness can show it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from storage.transparency.envelope import envelope_payload
 _MOST_LISTED = 10
 
 RESTORING_KEY: Final = object_key("control/restoring")
-"""There while the store is being restored or moved here: from where."""
+"""Exists while the store is being restored or moved here; holds the source."""
 
 
 def refuse_restoring(store: ObjectStore) -> None:
@@ -37,11 +38,11 @@ def refuse_restoring(store: ObjectStore) -> None:
 
 
 def forgotten_by(store: ObjectStore, current: Callable[[], FederationState | None]) -> tuple[str, ...]:
-    """Return the requests whose statements are in the log, and that the state does not know as carried out.
+    """Return the requests that the log states as carried out but that the state does not know as such.
 
-    ``current`` reads the state, and reads it again after entries were read that it does not know: a statement comes
-    after what it states. Only such entries are read, and the place where the next one would be, so that this does not
-    take longer as the log grows. Entries that are missing or cannot be read are for ``sisa log --check`` to tell.
+    ``current`` reads the state. It is called again after entries that the first state does not know, because a request
+    is carried out before its statement is made. Only such entries are read, and the number after them, so that the time
+    does not grow with the log. Missing and unreadable entries are left to ``sisa log --check``.
     """
     state = current()
     if state is None:
@@ -77,7 +78,7 @@ def _stated(state: FederationState) -> Spans:
 
 
 def refuse_forgotten(store: ObjectStore, current: Callable[[], FederationState | None]) -> None:
-    """Raise ``Corrupt`` when the log states erasures that the state does not know: it would serve whom they erased.
+    """Raise ``Corrupt`` when the log states erasures that the state does not know: it would use erased data.
 
     Raises ``Conflict`` while a restore is not finished.
 
@@ -102,7 +103,7 @@ def _statement(leaf: bytes) -> dict[str, Any]:
 
 
 def _is_known(state: FederationState, request_id: str) -> bool:
-    """Return whether the state has what the statement is about; a crash may have come before it noted the statement."""
+    """Return whether the state knows what the statement is about, even if a crash kept it from recording that."""
     if state.readmission(request_id) is not None or state.refutation(request_id) is not None:
         return True
     request = state.request(request_id)

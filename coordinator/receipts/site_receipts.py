@@ -1,7 +1,7 @@
-"""What a federation of several sites states of an erasure at one of them: which receipt the site gave, and where. Pure.
+"""Statements of a federation of several sites about an erasure at one site: which receipt the site issued. Pure.
 
-The site's own receipt says what was done; it is signed with the site's keys and stands in the site's log. The
-federation states that it has seen this very receipt: neither can be exchanged later without the other showing it.
+The site's own receipt states what was done. It is signed with the site's keys and is in the site's log. The federation
+states that it has seen this receipt, so that neither of the two can be exchanged later without contradicting the other.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ class SiteEvidence:
     request: str
     """The request's id at the site."""
     digest: Sha256
-    """Of what the request named, as the site's receipt states it."""
+    """The request digest in the site's receipt."""
     receipt: Sha256
-    """Of the site's receipt, the whole bundle."""
+    """Digest of the site's whole receipt bundle."""
     index: int
-    """Its place in the site's log."""
+    """Its index in the site's log."""
     checkpoint: str
-    """Of the site's log."""
+    """The checkpoint of the site's log."""
 
     @classmethod
     def of(cls, federation: str, site: str, bundle: ReceiptBundle) -> SiteEvidence:
-        """Return what is stated of ``bundle``. Raises ``Corrupt`` when it is not a receipt."""
+        """Return the evidence for ``bundle``. Raises ``Corrupt`` when it is not a receipt."""
         request = statement_of(bundle)["predicate"]["request"]
         return cls(
             federation=federation,
@@ -57,7 +57,7 @@ class SiteEvidence:
 
     @property
     def request_id(self) -> str:
-        """The request as the federation calls it: two sites may use one id."""
+        """The request's id in the federation: two sites may use the same id."""
         return request_at(self.site, self.request)
 
     @property

@@ -1,8 +1,8 @@
-"""Statements about what was not erased: nothing was found, or somebody may come back. Pure.
+"""Statements about requests without an erasure: nothing was found, or subjects may come back. Pure.
 
-They are signed and logged as receipts are. A name that is not in the federation must not get into a log that never
-forgets, not even as a digest that the partition key could test: so the statement that nothing was found holds a
-commitment to the names and no digest of them.
+They are signed and logged like receipts. A name that is not in the federation must not get into the append-only log,
+not even as a digest that the partition key could test. So the statement that nothing was found holds a commitment to
+the names, but no digest of them.
 """
 
 from __future__ import annotations
@@ -23,36 +23,36 @@ from storage.digests import Sha256
 
 _LEAF_BYTES: Final = 32
 _NOT_PURGED: Final = frozenset({RequestState.QUARANTINED, RequestState.RETRAINING, RequestState.PUBLISHED})
-"""Where requests stand whose data points are taken out, and still in objects that are to be deleted."""
+"""States of requests whose data points are taken out of the data, but are still in objects to be deleted."""
 
 
 class Commitment:
-    """Names taken one by one, and what stands for all of them."""
+    """Collects names one by one for a commitment."""
 
     def __init__(self, salt: str) -> None:
         self._salt = salt
         self._leaves = bytearray()
 
     def add(self, kind: str, names: Iterable[str]) -> None:
-        """Take more names of this kind, ``subject`` or ``id``."""
+        """Add names of this kind, ``subject`` or ``id``."""
         for leaf in leaves(self._salt, kind, names):
             self._leaves += leaf
 
     def value(self) -> Sha256:
-        """Return ``openings.commitment`` of all names taken: a million of them are sorted in a second."""
+        """Return ``openings.commitment`` of all names; sorting a million takes a second."""
         return over(np.sort(np.frombuffer(bytes(self._leaves), dtype=f"S{_LEAF_BYTES}")).tobytes())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NothingFound:
-    """That no data point of a request's names was in the federation."""
+    """The statement that no data point of a request's names was in the federation."""
 
     federation: str
     request: ErasureRequest
     points: int
-    """Data points there were, all of other people."""
+    """Number of data points in the federation, all of other people."""
     being_erased: int = 0
-    """Other requests whose data points were out of the data and out of service, and not yet purged."""
+    """Number of other requests whose data points were taken out and not used, but not yet purged."""
     generation: int
     form: SubjectForm
     store: StoreEvidence
