@@ -23,7 +23,7 @@ class ModelFailed(Invalid):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class AnsweredBy:
-    """The constituents behind an answer: of one generation; those that are being retrained abstain (E10)."""
+    """The constituents behind an answer, all of one generation; those that are being retrained abstain (E10)."""
 
     generation: int
     constituents: int

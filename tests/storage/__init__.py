@@ -1,1 +1,1 @@
-"""What only one kind of store, or one module of storage, has to keep."""
+"""Tests of the modules of storage, and of what only one kind of store promises."""

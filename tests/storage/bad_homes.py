@@ -38,7 +38,7 @@ def train_and_erase(home: UserFolder) -> UserFolder:
 
 
 def kept(home: UserFolder) -> dict[str, bytes]:
-    """Return what no failing command may change: all but what a writer notes before it does anything."""
+    """Return everything that a failing command must not change: all but what a writer records at its start."""
     return {name: payload for name, payload in home.kept().items() if "/journal/" not in name}
 
 

@@ -1,4 +1,4 @@
-"""Batches: requests share one retrain, from the earliest slice, in time, at no more than they would cost alone."""
+"""Batches: requests share a retrain from the earliest slice, in time, and at most at the cost of separate retrains."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ UNTIL_DUE = ErasureSettings(batch="until_due", lead_days=3.0)
 
 
 def configured(state: FederationState, number: int = 0) -> FederationState:
-    """Return the state with training asked for, e' included."""
+    """Return the state after training was requested, with e'."""
     settings = {"training": {"epochs": EPOCHS}}
     return decide(state, TrainingConfigured(settings=settings, configuration=configuration(number)))[0]
 
@@ -63,7 +63,7 @@ def erased(state: FederationState, *places: SliceId, request_id: str = "er-1") -
 
 
 def alone(state: FederationState, request: ErasureRequest) -> RequestBatch:
-    """Return what the request's own batch would be."""
+    """Return the batch that the request would have alone."""
     return plan_batch(replace(state, requests=(request,)), EPOCHS)
 
 
@@ -93,7 +93,7 @@ def batches(draw: st.DrawFn) -> FederationState:
 
 @given(state=batches())
 def test_a_batch_touches_affected_shards_from_their_earliest_slice(state: FederationState) -> None:
-    """Shards that held nothing of the requests are not in it; the others begin where their earliest request does."""
+    """Only shards that held data points of the requests are in it; each begins at its earliest request's slice."""
     batch = plan_batch(state, EPOCHS)
     assert batch.requests == tuple(request.request_id for request in state.requests)
     assert [each.shard for each in batch.shards] == sorted({s for request in state.requests for s in request.shards})
@@ -106,7 +106,7 @@ def test_a_batch_touches_affected_shards_from_their_earliest_slice(state: Federa
 
 @given(state=batches())
 def test_a_batch_costs_no_more_than_its_requests_alone(state: FederationState) -> None:
-    """Shared work is done once: over the same survivors, and against what each was expected to cost when it came."""
+    """Shared work is done once: compared with the same remaining points, and with each request's expectation."""
     batch = plan_batch(state, EPOCHS).expected
     singly = [alone(state, request).expected for request in state.requests]
     foretold = [request.expected for request in state.requests if request.expected]
@@ -144,7 +144,7 @@ def test_retraining_never_starts_after_the_earliest_due_date(
 
 @given(state=batches())
 def test_what_was_spent_is_what_the_batch_was_expected_to_cost(state: FederationState) -> None:
-    """Undisturbed, a retrain costs what its plan says, and every request is charged its own part in full."""
+    """Without new requests, a retrain costs what its plan says, and every request is charged its own part in full."""
     singly = [alone(state, request).expected.point_epochs for request in state.requests]
     done = learn_all(state)
     assert [request.state for request in done.requests] == [RequestState.PUBLISHED] * len(done.requests)
@@ -153,7 +153,7 @@ def test_what_was_spent_is_what_the_batch_was_expected_to_cost(state: Federation
 
 
 def test_nothing_to_train_has_no_start() -> None:
-    """Neither a trained federation nor one that nobody has configured waits for anything."""
+    """Neither a trained federation nor an unconfigured one waits for anything."""
     for state in (trained((3, 3)), federation((3, 3)), replace(configured(federation((3, 3))), data=None)):
         assert retrain_start(state, WINDOW) is None
         assert plan_batch(state, EPOCHS) == RequestBatch(requests=(), shards=())
@@ -161,7 +161,7 @@ def test_nothing_to_train_has_no_start() -> None:
 
 
 def test_a_window_counts_from_the_first_request() -> None:
-    """Requests that join do not put the start off."""
+    """Requests that join a batch do not delay its start."""
     state = erased(trained((3, 3), (3, 3)), place(0, 1))
     assert retrain_start(state, WINDOW) == RECEIVED + timedelta(seconds=2)
     later = replace(request_of("er-2"), received_at="2026-01-01T00:00:01+00:00")
@@ -171,7 +171,7 @@ def test_a_window_counts_from_the_first_request() -> None:
 
 
 def test_a_request_that_only_waits_for_its_removal_is_in_no_batch() -> None:
-    """What is accepted is not retrained for yet."""
+    """A request that is only accepted does not start a retrain."""
     state = arrived(erased(trained((3, 3)), place(0, 1)), request_of("er-2"))
     assert plan_batch(state, EPOCHS).requests == ("er-1",)
 
@@ -190,7 +190,7 @@ def test_until_due_leaves_room_for_the_work() -> None:
 
 
 def test_an_extension_lets_the_batch_wait() -> None:
-    """With more time for the earliest request there is more time for others to join."""
+    """An extension of the earliest request gives other requests more time to join."""
     state = erased(trained((3, 3), (3, 3)), place(0, 1))
     before = retrain_start(state, UNTIL_DUE)
     later = DueExtended(request_id="er-1", due_at="2026-02-10T00:00:00+00:00", reason="many", at=AT)
@@ -208,7 +208,7 @@ def test_a_pause_does_not_count_as_waiting_for_others() -> None:
 
 
 def test_a_first_training_does_not_wait() -> None:
-    """Not even for a request that arrives in the middle of it, into the slice that is next."""
+    """A retrain in progress does not wait, not even for a request that arrives meanwhile and affects the next slice."""
     state = learn(configured(federation((3, 3))), 0)
     assert retrain_start(state, UNTIL_DUE) == AT_ONCE
     assert retrain_start(erased(state, place(0, 2)), UNTIL_DUE) == AT_ONCE
@@ -241,7 +241,7 @@ def lost_before() -> FederationState:
 
 @pytest.mark.parametrize("state", [other_settings, changed_data, lost_elsewhere, lost_before])
 def test_what_is_no_erasure_does_not_wait(state: Callable[[], FederationState]) -> None:
-    """Training that is owed for anything else starts at once, and takes the batch along; the next batch waits again."""
+    """Training for any other reason starts at once and includes the batch; the next batch waits again."""
     assert quarantined().at_once is False
     found = state()
     assert retrain_start(found, UNTIL_DUE) == retrain_start(found, WINDOW) == AT_ONCE
@@ -259,7 +259,7 @@ def test_asking_again_for_the_same_training_hastens_nothing() -> None:
 
 
 def test_requests_join_a_retrain_that_has_begun() -> None:
-    """Into a slice not yet reached they fold in, into an earlier one they supersede; at once either way (D7)."""
+    """A request for a slice not yet reached joins the retrain, one for an earlier slice restarts it (D7)."""
     begun = learn(erased(trained((3, 3, 3)), place(0, 1)), 0)
     assert only(begun).state is RequestState.RETRAINING
     folded = erased(begun, place(0, 3), request_id="er-2")
@@ -303,7 +303,7 @@ def test_a_repeated_checkpoint_costs_nothing() -> None:
 
 
 def test_seconds_come_from_what_is_left_or_from_what_was_expected() -> None:
-    """The pace is that of the checkpoints left; where none are, that of the expectations; where none are, unknown."""
+    """The pace comes from the remaining checkpoints, without any from the expectations; without those it is unknown."""
     state = erased(trained((4, 4), (4, 4)), place(0, 1))
     # 2 s for 4·4 + 4·8 point-epochs in shard 1; shard 0 has 4·3 + 4·7 to do.
     assert plan_batch(state, EPOCHS).expected == Cost(point_epochs=40, seconds=round(40 * 2 / 48, 3))
@@ -314,7 +314,7 @@ def test_seconds_come_from_what_is_left_or_from_what_was_expected() -> None:
 
 
 def test_requests_of_an_earlier_version_count_from_the_first_slice() -> None:
-    """Where a request does not say its slices, its whole shard is taken: dearer, never too little."""
+    """If a request does not name its slices, its whole shard counts: the estimate may be too high, never too low."""
     state = erased(trained((3, 3), (3, 3)), place(0, 2))
     old = replace(state, requests=(replace(only(state), from_slices={}),))
     (retrain,) = plan_batch(old, EPOCHS).shards

@@ -1,4 +1,4 @@
-"""Decisions, one by one: what follows from an event, and what is left to do (E8, E10, D5, D7)."""
+"""Decisions, one by one: the state after an event, and the remaining work (E8, E10, D5, D7)."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_training_is_published_when_the_last_shard_is_trained() -> None:
 
 
 def test_removing_points_quarantines_at_once() -> None:
-    """With the points the chain is cut, the floor raised, and the last clean checkpoint serves, in one step (E10)."""
+    """One step removes the points, cuts the chain, raises the floor, and serves the last clean checkpoint (E10)."""
     before = accepted(trained((3, 3, 3), (3, 3, 3)))
     assert outstanding(before) == (RemovePoints(request_id="er-1"),)
     state, effects = decide(before, removal(before, place(1, 2)))
@@ -124,14 +124,14 @@ def test_removing_points_quarantines_at_once() -> None:
 
 
 def test_a_cut_at_the_first_slice_makes_the_shard_abstain() -> None:
-    """A shard with nothing clean left does not answer; the others do."""
+    """A shard without a clean checkpoint does not answer; the others do."""
     before = accepted(trained((3, 3), (3, 3)))
     state, _ = decide(before, removal(before, place(0, 1)))
     assert [each.shard for each in servable(state)] == [1]
 
 
 def test_the_retrained_constituent_is_published_with_the_request() -> None:
-    """The request passes through retraining to published; purging is owed, then its receipt; then it is complete."""
+    """The request passes through retraining to published; then it is purged, gets its receipt, and is complete."""
     state = accepted(trained((3, 3), (3, 3)))
     state, _ = decide(state, removal(state, place(0, 1)))
     state = learn(state, 0)
@@ -222,7 +222,7 @@ def test_a_superseded_checkpoint_changes_nothing() -> None:
 
 
 def test_a_removal_repeated_changes_nothing() -> None:
-    """Points are taken out once; a second attempt at the same request finds it carried out."""
+    """Points are removed once; a second attempt at the same request changes nothing."""
     state = accepted(trained((3, 3)))
     event = removal(state, place(0, 2))
     once = decide(state, event)[0]
@@ -309,7 +309,7 @@ def test_an_empty_shard_is_trained_but_does_not_answer() -> None:
 
 
 def test_nothing_is_to_be_trained_before_there_is_data() -> None:
-    """A federation that holds nothing, or is not configured, has nothing to do but to remove points."""
+    """A federation that is empty or not configured has no work except removing points."""
     empty = replace(federation((0, 0)), data=None)
     assert outstanding(configured(empty)) == ()
     assert outstanding(federation((3, 3))) == ()

@@ -85,7 +85,7 @@ class Decisions(RuleBasedStateMachine):
             self.learn_everything()
 
     def happen(self, event: Event, touched: frozenset[int]) -> None:
-        """Take the event in and check the step; ``touched`` are the shards whose chains may change."""
+        """Apply the event and check the step; ``touched`` are the shards whose chains may change."""
         before = self.state
         after, effects = decide(before, event)
         assert effects == outstanding(after)
@@ -115,7 +115,7 @@ class Decisions(RuleBasedStateMachine):
         self.state = after
 
     def check_request(self, was: ErasureRequest, now: ErasureRequest, event: Event) -> None:
-        """Check what an event may do to a request."""
+        """Check that an event changed a request only as allowed."""
         assert was.state.is_open or now == was, "a request at its end has changed"
         assert was.due_at == now.due_at or isinstance(event, _MOVES_DUE_DATES)
         assert len(was.extensions) <= len(now.extensions) <= 1
@@ -228,14 +228,14 @@ class Decisions(RuleBasedStateMachine):
         getattr(self, how)(request_id)
 
     def hold(self, request_id: str) -> None:
-        """A request is to pause; it does if nothing of it is removed, and loses no point until it is released."""
+        """A hold is requested: it works if no point is removed yet, and then none is removed until the release."""
         self.happen(RequestHeld(request_id=request_id, reason="a hold", at=_AT), frozenset())
         request = self.state.request(request_id)
         assert request is None or bool(request.held) == (request.state is RequestState.ACCEPTED)
         self.refuse_removal(request_id)
 
     def release(self, request_id: str) -> None:
-        """A request is to go on."""
+        """A release is requested."""
         event = RequestReleased(request_id=request_id, at="2026-01-07T00:00:00.000+00:00")
         self.happen(event, frozenset())
         request = self.state.request(request_id)
@@ -243,12 +243,12 @@ class Decisions(RuleBasedStateMachine):
         assert decide(self.state, event)[0] == self.state
 
     def extend(self, request_id: str) -> None:
-        """A request is to get more time."""
+        """More time is requested."""
         due_at = "2026-03-01T00:00:00.000+00:00"
         self.happen(DueExtended(request_id=request_id, due_at=due_at, reason="many", at=_AT), frozenset())
 
     def cancel(self, request_id: str) -> None:
-        """A request is to be withdrawn; it is if nothing of it is removed, and never loses a point."""
+        """A withdrawal is requested: it works if no point is removed yet, and then none is ever removed."""
         self.happen(RequestCancelled(request_id=request_id, reason="a mistake", at=_AT), frozenset())
         request = self.state.request(request_id)
         assert request is None or request.state is not RequestState.ACCEPTED
@@ -257,7 +257,7 @@ class Decisions(RuleBasedStateMachine):
             self.refuse_removal(request_id)
 
     def fail(self, request_id: str) -> None:
-        """An attempt fails, this request's and the first one's: those open and not paused say so; no stage changes."""
+        """An attempt for two requests fails: those that are open and not paused record it; no stage changes."""
         chosen = (request_id, next(iter(self.named)))
         before = self.state
         self.happen(AttemptFailed(request_ids=chosen, reason="no room", at=_AT), frozenset())
@@ -291,7 +291,7 @@ class Decisions(RuleBasedStateMachine):
     @precondition(lambda self: isinstance(next(iter(outstanding(self.state)), None), Train))
     @rule()
     def learn_everything(self) -> None:
-        """All workers come to their end: a new ensemble takes over."""
+        """All workers finish: a new ensemble takes over."""
         for shard in range(_SHARDS):
             self.learn(shard, _SLICES)
         assert self.state.published
@@ -333,7 +333,7 @@ class Decisions(RuleBasedStateMachine):
     @precondition(lambda self: any(isinstance(effect, IssueReceipt) for effect in outstanding(self.state)))
     @rule(index=st.integers(0, 99))
     def issue(self, index: int) -> None:
-        """The first receipt owed is issued."""
+        """The first outstanding receipt is issued."""
         effect = outstanding(self.state)[0]
         assert isinstance(effect, IssueReceipt)
         self.happen(ReceiptIssued(request_id=effect.request_id, index=index), frozenset())
@@ -344,7 +344,7 @@ class Decisions(RuleBasedStateMachine):
     @precondition(lambda self: self.state.data is not None and self.state.configuration is not None)
     @rule()
     def settle(self) -> None:
-        """All that is outstanding is done: every request comes to its end, unless it is paused."""
+        """All outstanding work is done: every request ends, unless it is paused."""
         while effects := outstanding(self.state):
             match effects[0]:
                 case RemovePoints():
@@ -360,7 +360,7 @@ class Decisions(RuleBasedStateMachine):
 
     @invariant()
     def chains_are_what_slices_and_settings_demand(self) -> None:
-        """Every chain is a start of what is expected now, and what may be served is part of it."""
+        """Every chain is a prefix of the lineages expected now, and served checkpoints are in it."""
         for number, shard in enumerate(self.state.shards):
             assert valid_prefix(shard.chain, self.state.lineages(ShardId(number))) == shard.chain
             assert shard.serving <= len(shard.chain)
@@ -369,7 +369,7 @@ class Decisions(RuleBasedStateMachine):
 
     @invariant()
     def nothing_erased_is_in_any_model(self) -> None:
-        """No checkpoint of a chain has seen a point that is gone; the served ones have seen nothing else either."""
+        """No checkpoint of a chain, and no served checkpoint, has seen a removed point."""
         for shard in self.state.shards:
             for checkpoint in shard.chain:
                 assert self.seen[checkpoint.lineage] <= self.points
@@ -386,7 +386,7 @@ class Decisions(RuleBasedStateMachine):
 
     @invariant()
     def retraining_is_never_late(self) -> None:
-        """Training has a start whenever it is owed: at once unless erasures alone brought it about, and in time."""
+        """Outstanding training always has a start time: at once unless it is only for erasures, and never too late."""
         trainable = self.state.data is not None and self.state.configuration is not None
         untrained = {ShardId(n) for n, shard in enumerate(self.state.shards) if not shard.is_trained}
         batch = plan_batch(self.state, _EPOCHS)
@@ -407,7 +407,7 @@ class Decisions(RuleBasedStateMachine):
 
     @invariant()
     def the_state_survives_being_written(self) -> None:
-        """Written as JSON and read again it is the same state."""
+        """The state survives the round trip through JSON."""
         assert decode_state(json.loads(json.dumps(encode_state(self.state)))) == self.state
 
 

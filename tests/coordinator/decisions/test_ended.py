@@ -1,4 +1,4 @@
-"""Which requests leave the state, and what of them it still counts."""
+"""Which requests leave the state, and what it still counts of them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _two_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_those_that_ended_first_leave_first() -> None:
-    """Not those that came first: what is open stays, and few that are over stay."""
+    """Not simply the first requests leave: open ones stay, and so do a few ended ones."""
     late, early = request(9, RequestState.CANCELLED), request(1, RequestState.COMPLETE, receipt=0)
     others = (request(5, RequestState.REFUSED), request(3, RequestState.CANCELLED))
     open_ = request(0, RequestState.RETRAINING)
@@ -47,7 +47,7 @@ def test_those_that_ended_first_leave_first() -> None:
 
 
 def test_what_is_owed_a_statement_stays() -> None:
-    """A refused request or a readmission leaves once what it is owed is in the log."""
+    """A refused request or a readmission leaves once its statement is in the log."""
     owed = replace(request(1, RequestState.REFUSED), commitment="00")
     back = Readmission(request_id="back", body=sha256(b""), subjects=1, reason="asked", at=AT)
     over = tuple(request(n, RequestState.CANCELLED) for n in range(2, 6))
@@ -78,7 +78,7 @@ def test_nothing_is_lost_by_leaving(drawn: list[tuple[RequestState, int]]) -> No
 
 
 def test_leaving_twice_is_leaving_once() -> None:
-    """The event of an earlier attempt changes nothing, nor does one of requests that the state never had."""
+    """An event of an earlier attempt, or of requests that the state never had, changes nothing."""
     state = holding(*(request(n, RequestState.CANCELLED) for n in range(4)))
     after = without_ended(state, ["er-0", "er-1"], (ref(),))
     assert after.ended.cancelled == 2
@@ -87,7 +87,7 @@ def test_leaving_twice_is_leaving_once() -> None:
 
 
 def test_the_newest_time_on_record_stays_in_the_state() -> None:
-    """What leaves ended before what stays: the time on record does not go back with it."""
+    """Requests that leave ended before those that stay: the newest recorded time does not go back."""
     state = holding(*(request(n, OVER[n % 3], receipt=n) for n in (9, 2, 7, 4, 5)))
     before = latest_time(state)
     while going := leaving(state):
@@ -97,7 +97,7 @@ def test_the_newest_time_on_record_stays_in_the_state() -> None:
 
 
 def test_an_acceptance_that_looked_before_others_left_is_none() -> None:
-    """Its id may be one of theirs: it is to be looked for again (D4)."""
+    """If requests left since, the new request may have one of their ids: it must be looked up again (D4)."""
     state = without_ended(holding(*(request(n, RequestState.CANCELLED) for n in range(4))), ["er-0"], (ref(),))
     again = request_of("er-0")
     assert next_state(state, ErasureAccepted(request=again)) == state

@@ -94,6 +94,6 @@ def test_batch_is_bounded(shards: int, slices: int, requests: int, workers: int)
     ],
 )
 def test_senseless_numbers_are_refused(values: dict[str, float], text: str) -> None:
-    """A number outside its range is named with what was got."""
+    """A number outside its range is named with its value."""
     with pytest.raises(Invalid, match=text):
         make(**values)  # type: ignore[arg-type]

@@ -83,7 +83,7 @@ def test_a_plan_costs_at_least_what_a_part_of_it_costs(
 
 @given(held=sizes())
 def test_erasing_one_point_in_every_first_slice_costs_everything(held: tuple[tuple[int, ...], ...]) -> None:
-    """The dearest plan is the full retrain of the survivors."""
+    """The most expensive plan is the full retrain of the remaining points."""
     firsts = {place(shard, 1): 1 for shard, counts in enumerate(held) if counts[0]}
     plan = plan_retrain(federation(*held), firsts, EPOCHS)
     untouched = plan_retrain(_without(held, {}), {}, EPOCHS)
@@ -103,7 +103,7 @@ def test_costs_by_hand() -> None:
 
 
 def test_what_it_took_last_time_is_reported() -> None:
-    """Seconds are those of the checkpoints that are given up; nothing is known before training."""
+    """The seconds are those of the discarded checkpoints; before training they are unknown."""
     state = federation((2, 2, 2))
     assert plan_retrain(state, {place(0, 1): 1}, EPOCHS).shards[0].seconds == 0
     configured = decide(state, TrainingConfigured(settings={}, configuration=configuration()))[0]

@@ -1,4 +1,4 @@
-"""What may be done to a request, and when; and what it does to its due date."""
+"""Which interventions in a request are allowed, when, and how they move its due date."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ State = Callable[[], FederationState]
 
 
 def waiting() -> FederationState:
-    """A trained federation with a request that nothing was done for."""
+    """A trained federation with a request that was only accepted."""
     return accepted(trained((3, 3), (3, 3)))
 
 
@@ -86,7 +86,7 @@ def only(state: FederationState) -> ErasureRequest:
 
 
 def ruled(state: FederationState, request_id: str, wanted: Intervention, at: str) -> Event:
-    """The event that does what is wanted, under the usual settings."""
+    """The event of the intervention, under the usual settings."""
     return ruling(state, request_id, wanted, settings=SETTINGS, at=at)
 
 
@@ -137,7 +137,7 @@ def test_what_is_refused(
 
 
 def test_a_pause_keeps_everything_until_its_end() -> None:
-    """Nothing of a paused request is removed; released, it goes on, and its due date has moved by the pause."""
+    """No point of a paused request is removed; once released, it continues, and the pause has moved its due date."""
     state = held()
     assert (only(state).shown, only(state).held, only(state).held_at) == (RequestState.WAITING, "court", DAY_5)
     assert outstanding(state) == ()
@@ -178,7 +178,7 @@ def test_a_clock_that_runs_back_takes_no_time_away() -> None:
 
 
 def test_an_extension_is_recorded_and_given_once() -> None:
-    """The due date moves, and when it did, why and from where stays on record; a second event changes nothing."""
+    """The due date moves; the time, the reason and the old date are recorded. A second event changes nothing."""
     state = extended()
     assert only(state).due_at == "2026-02-10T00:00:00.000+00:00"
     assert only(state).extensions == (Extension(at=DAY_5, reason="many", previous_due_at=DUE),)
@@ -193,7 +193,7 @@ def test_more_time_is_for_any_open_request() -> None:
 
 
 def test_a_request_withdrawn_is_closed() -> None:
-    """Its names are condemned, its reason kept, and nothing is done for it; a paused one can be withdrawn as well."""
+    """A withdrawn request keeps its reason; its names are condemned. A paused one can be withdrawn too."""
     for before in (waiting(), held()):
         names = only(before).names
         state = then(before, ruled(before, "er-1", Cancel(reason="a mistake"), DAY_8))
@@ -257,7 +257,7 @@ def test_the_clock_stands_still_in_a_pause() -> None:
 
 
 def test_status_tells_pause_extension_and_failure() -> None:
-    """People are shown the overlay and the stage, and why; scripts get the records."""
+    """People see the shown state, the stage and the reason; scripts get the records."""
     now = datetime(2026, 1, 9, tzinfo=UTC)
     (paused,) = describe_federation(held(), "here", now).requests
     assert (paused.state, paused.stage, paused.held, paused.held_at) == ("waiting", "accepted", "court", DAY_5)

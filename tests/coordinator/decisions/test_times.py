@@ -53,7 +53,7 @@ def test_every_time_on_record_counts(state: FederationState) -> None:
 
 
 def test_without_a_record_the_clock_counts() -> None:
-    """Of a federation that has not begun nothing is known."""
+    """A federation without a state has no recorded time."""
     now = datetime(2026, 1, 15, tzinfo=UTC)
     assert latest_time(None) is None
     assert steady(now, None) == steady(now, replace(STATE, requests=())) == now

@@ -1,1 +1,1 @@
-"""What performs them."""
+"""Tests of coordinator/engine."""

@@ -143,7 +143,7 @@ def test_every_event_is_tried() -> None:
 
 @pytest.mark.parametrize("event", NEWS, ids=lambda event: type(event).__name__)
 def test_what_older_software_would_misread_it_refuses(event: Event) -> None:
-    """An event that says what format 2 had no word for is of format 3."""
+    """An event with something that format 2 cannot hold is written in format 3."""
     assert encode_event(event)["format_version"] == 3
 
 
@@ -157,7 +157,7 @@ def test_what_format_3_had_no_word_for_is_of_format_4() -> None:
 
 @pytest.mark.parametrize("event", EVENTS[:-4], ids=lambda event: type(event).__name__)
 def test_without_news_nothing_changes(event: Event) -> None:
-    """What format 2 could say is said in format 2, without a word of what has come since (E16)."""
+    """A state that format 2 can hold is written in format 2, without any newer field (E16)."""
     record = encode_event(event)
     assert record["format_version"] == 2
     new = (
@@ -179,7 +179,7 @@ def test_without_news_nothing_changes(event: Event) -> None:
 
 @pytest.mark.parametrize("event", [*EVENTS, *NEWS, *LATEST], ids=lambda event: type(event).__name__)
 def test_an_event_survives_the_journal(event: Event) -> None:
-    """Through JSON text and back an event is the same, and its text is."""
+    """An event and its text survive the round trip through JSON."""
     text = json.dumps(encode_event(event), sort_keys=True)
     again = decode_event(json.loads(text))
     assert again == event
@@ -223,7 +223,7 @@ def test_what_is_no_bucket_is_refused(body: Any, only: str | None) -> None:
 
 
 def test_a_newer_format_is_refused() -> None:
-    """An event that newer software wrote is not guessed at."""
+    """An event of newer software is refused."""
     with pytest.raises(Invalid, match=f"written in format {FORMAT_VERSION + 1}, this version reads up to"):
         decode_event(_other(format_version=FORMAT_VERSION + 1))
     with pytest.raises(Invalid, match=f"written in format {FORMAT_VERSION + 1}, this version reads up to"):

@@ -69,7 +69,7 @@ def withdraw(small: Small, request_id: str) -> None:
 
 
 def several(small: Small) -> None:
-    """Have requests end in every way that there is, and so many others after them that these leave the state."""
+    """Let requests end in every possible way, and then so many others that the first ones leave the state."""
     small.erase(subjects=["s0"], request_id="er-0")
     withdraw(small, "no-more")
     small.readmit(subjects=["s0"], request_id="back-0")
@@ -78,7 +78,7 @@ def several(small: Small) -> None:
 
 
 def test_what_is_over_leaves_the_state(small: Small) -> None:
-    """However many requests have ended, the state has a few; their order, counts and records are all kept."""
+    """The state keeps only a few ended requests; the order, counts and records of all of them are kept."""
     several(small)
     state = small.state
     assert len(state.requests) + len(state.readmissions) < 2 * _TOGETHER
@@ -133,7 +133,7 @@ def test_an_id_is_used_for_ever(small: Small, again: bool) -> None:
 def test_an_id_that_ends_and_leaves_meanwhile_is_looked_for_again(
     small: Small, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between looking for an id and recording it, a request of that id is accepted, ends and leaves: it is found."""
+    """A request is found even if it was accepted, ended and left between the look-up of its id and the recording."""
     record, is_late = Engine.record, [True]
 
     def late(self: Engine, *events: Event, notice: Notice | None = None) -> None:
@@ -175,7 +175,7 @@ def test_who_dies_before_the_buckets_are_recorded_leaves_nothing_over(
 
 
 def test_finding_one_reads_one_small_object(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many have left, an id is looked for in one bucket, which holds a bounded number of them."""
+    """An id is looked up in one bucket of bounded size, regardless of how many requests have left."""
     several(small)
     refuse(small, *range(100, 160))
     sizes = [len(bucket.requests) + len(bucket.readmissions) for bucket in ended.buckets(small.store, small.state)]
@@ -225,7 +225,7 @@ def test_who_reads_an_older_state_reads_again(small: Small) -> None:
 
 
 def test_the_log_still_tells_a_state_that_was_put_back(small: Small) -> None:
-    """What left the state is not forgotten by it; what an older state does not know, it does not know."""
+    """A request that left the state is still known; a request that an older state never had is not."""
     several(small)
     older = small.state
     assert forgotten_by(small.store, lambda: small.state) == ()

@@ -1,4 +1,4 @@
-"""Following: a reader who looks often knows what a reader who looks once would, and pays for news alone."""
+"""Following: a reader that looks often knows the same as one that looks once, and pays only for news."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_it_knows_what_is_committed(steps: list[str]) -> None:
 
 
 def test_a_look_without_news_reads_two_objects(store: MemoryStore) -> None:
-    """Where nothing was committed since, one name is asked for and the floor is read; nothing is listed."""
+    """If nothing was committed since, a follower reads one name and the floor, and lists nothing."""
     Ledger.start(store, CountingNames(), FRESH)
     watched = _Watched(store.name)
     follower = Follower(watched)

@@ -78,7 +78,7 @@ def test_an_event_that_changes_nothing_leaves_no_trace(store: MemoryStore) -> No
 
 
 def test_the_journal_is_cut_and_nothing_changes(store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many events there were, one manifest and a short journal say it all."""
+    """After any number of events, one manifest and a short journal hold the state."""
     monkeypatch.setattr(ledger_module, "_SNAPSHOT_EVERY", 4)
     ledger = Ledger.start(store, CountingNames(), FRESH)
     for number in range(11):
@@ -116,7 +116,7 @@ def test_a_second_writer_fences_the_first(store: MemoryStore) -> None:
 
 
 def test_a_zombies_manifest_does_no_harm(store: MemoryStore) -> None:
-    """A manifest that a fenced writer was first to write is true, and the next writer goes on behind it."""
+    """A manifest that a fenced writer wrote first is true, and the next writer continues after it."""
     first = Ledger.start(store, CountingNames("first"), FRESH)
     first.record(accepted(1))
     faulty = FaultyStore(store)
@@ -231,7 +231,7 @@ def test_a_manifest_without_a_place_is_refused(place: Json, store: MemoryStore) 
 
 
 def test_a_gap_in_the_journal_is_reported(store: MemoryStore) -> None:
-    """Entries that are missing before later ones are never passed over."""
+    """Missing entries are never skipped."""
     ledger = Ledger.start(store, CountingNames(), FRESH)
     for number in range(3):
         ledger.record(accepted(number))

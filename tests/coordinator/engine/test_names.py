@@ -69,7 +69,7 @@ def federation_of(points: list[Point]) -> SmallFederation[HashState]:
 
 @pytest.fixture
 def federation() -> SmallFederation[HashState]:
-    """One that knows several Mias."""
+    """A federation with several spellings of Mia."""
     return federation_of(MIAS)
 
 
@@ -112,7 +112,7 @@ def ended(federation: SmallFederation[HashState], request_id: str) -> ErasureReq
 
 
 def test_who_is_spelt_alike_stays_and_is_counted(federation: SmallFederation[HashState]) -> None:
-    """One spelling is erased with what the form unites; the others stay, and the request says how many."""
+    """Erasing one spelling erases those that the form unites; the others stay, and the request counts them."""
     accept(federation, "er-1", subjects=["Mia"])
     request = ended(federation, "er-1")
     assert (request.points, request.unknown, request.similar) == (3, 0, Similar(points=2, subjects=2))
@@ -132,7 +132,7 @@ def test_all_spellings_go_where_that_is_asked_for(federation: SmallFederation[Ha
 
 
 def test_spelt_alike_is_not_unknown(federation: SmallFederation[HashState]) -> None:
-    """A name that only others bear is unknown, and the refusal says that others are spelt like it."""
+    """A name with only similar subjects is unknown, and the refusal says that there are similar ones."""
     accept(federation, "er-1", subjects=["mIa"])
     request = ended(federation, "er-1")
     assert (request.state, request.unknown, request.similar) == (
@@ -175,7 +175,7 @@ def test_a_source_that_is_spelt_like_an_erased_person_is_reported(federation: Sm
 
 
 def test_somebody_comes_back(federation: SmallFederation[HashState]) -> None:
-    """From then on new data points are taken; those that were erased stay out by id; others stay erased."""
+    """After a readmission new data points are accepted; erased ones stay out by id; other subjects stay erased."""
     accept(federation, "er-1", subjects=["noah"])
     accept(federation, "er-2", subjects=["zoe"])
     federation.engine.settle()
@@ -250,7 +250,7 @@ def test_the_first_of_two_demands_has_the_id(
 
 
 def test_nobody_comes_back_who_was_not_erased(federation: SmallFederation[HashState]) -> None:
-    """Where nothing keeps them out there is nothing to do, and that is said."""
+    """A readmission of subjects that are not erased is refused with the reason."""
     with pytest.raises(Invalid, match="none of these subjects was erased here"):
         federation.engine.readmit(*_readmission("back-1", ["noah"]))
     assert federation.state.readmissions == ()
@@ -312,7 +312,7 @@ def test_a_statement_is_owed_until_it_is_signed(federation: SmallFederation[Hash
 def test_erasures_do_not_wait_for_a_statement(
     federation: SmallFederation[HashState], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where nothing can be signed the erased are retrained without and purged; what is owed is signed later."""
+    """If nothing can be signed, retraining and purging continue; the statements are signed later."""
 
     def without_keys(_self: Registrar, _evidence: object) -> tuple[ReceiptBundle, ...]:
         raise Unavailable("the private keys are not in their place")
@@ -333,7 +333,7 @@ def test_erasures_do_not_wait_for_a_statement(
 @settings(max_examples=60)
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=25))
 def test_segments_hold_all_and_are_few(sizes: list[int]) -> None:
-    """However tombstones come, all of them are held, in about as many segments as their number has doublings."""
+    """All tombstones are kept, in about as many segments as their number has doublings."""
     store, names = MemoryStore(f"segments-{next(_STORES)}"), CountingNames()
     segments: tuple[Segment, ...] = ()
     every, written, start = DigestSet(), 0, 0

@@ -1,4 +1,4 @@
-"""Removing points for many requests at once: as if they had come one after another, at the price of one."""
+"""Removing points for many requests at once: same result as one after another, at the cost of one."""
 
 from __future__ import annotations
 

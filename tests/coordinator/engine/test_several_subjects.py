@@ -1,4 +1,4 @@
-"""Data points of several people: who finds them, and what is kept of those who are erased with them."""
+"""Data points of several people: who finds them, and what is kept about the other people."""
 
 from __future__ import annotations
 

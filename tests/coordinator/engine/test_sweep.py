@@ -52,7 +52,7 @@ def store() -> Iterator[BusyStore]:
 
 
 def test_requests_that_keep_coming_wait_for_once(store: BusyStore) -> None:
-    """A thread that leaves something behind whenever it may draft does not keep the sweep from its end."""
+    """A thread that leaves an object behind whenever it may draft cannot keep the sweep from ending."""
     ledger = Ledger.start(store, CountingNames(), FRESH)
     drafts = Drafts(CountingNames("drafts"), store, ledger)
 

@@ -1,4 +1,4 @@
-"""The vault under crashes at every step, under writers that sleep, and under two processes at once."""
+"""The encrypted store under crashes at every step, with paused writers, and with two processes at once."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def _check_kept(world: World, name: str) -> None:
 
 
 def _check_written(world: World, name: str) -> None:
-    """What was being written is there whole, or as before."""
+    """An object that was being written is complete, or as before."""
     if name not in WRITTEN:
         return
     key, after, before = WRITTEN[name]
@@ -162,7 +162,7 @@ def _check_written(world: World, name: str) -> None:
 
 
 def _check_half_deleted(world: World, keys: frozenset[ObjectKey]) -> None:
-    """What was being deleted is whole, gone, or closed; never something else."""
+    """An object that was being deleted is complete, gone, or unreadable; never anything else."""
     again = world.process()
     for key in keys:
         with suppress(ObjectMissing, KeyDestroyed):
@@ -222,7 +222,7 @@ def test_a_failure_at_any_step_loses_nothing(name: str, layout: Layout, error: t
 
 
 def test_leftovers_are_seen_before_they_are_removed() -> None:
-    """At every crash point of a rotation there is something to find exactly when there is something to remove."""
+    """At every crash point of a rotation, leftovers are found exactly when there are some to remove."""
     found = set()
     for name in ("put", "put in a new ring", "delete", "tidy up"):
         for nth in range(1, 40):
@@ -331,7 +331,7 @@ def test_a_deletion_survives_what_happens_meanwhile(name: str, at: str) -> None:
 
 
 def test_a_put_of_a_key_deleted_meanwhile_comes_after_it() -> None:
-    """A creation that slept while its key was deleted ends as if it had come later: the object is there and opens."""
+    """A creation that paused while its key was deleted ends as if it had come later: the object can be read."""
     with sleeper("/new", lambda store: store.delete(NEW)) as (world, store):
         store.put_if_absent(NEW, b"new")
         assert world.process().get(NEW).payload == b"new"

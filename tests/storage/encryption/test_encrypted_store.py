@@ -1,4 +1,4 @@
-"""The vault: encrypted from the first byte, destroyed with the key, and nothing else lost on the way."""
+"""The encrypted store: objects are encrypted from their first byte and destroyed with their keys; no other is lost."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_equal_payloads_look_unlike(memory: RecordingStore) -> None:
 
 
 def test_what_is_outside_the_prefix_is_stored_as_it_is(memory: RecordingStore) -> None:
-    """Keyed digests, manifests and the probe's objects are not encrypted, and take no key."""
+    """Keyed digests, manifests and the probe's objects are not encrypted and have no data key."""
     store = SealedStore(memory)
     tag = store.put_if_absent(PLAIN, b"digests")
     assert memory.get(PLAIN).payload == b"digests"
@@ -110,7 +110,7 @@ def test_what_is_outside_the_prefix_is_stored_as_it_is(memory: RecordingStore) -
 
 
 def test_sizes_are_those_of_payloads(memory: RecordingStore) -> None:
-    """A listing tells payloads' sizes, and shows the keyrings as the objects that they are."""
+    """A listing shows the sizes of payloads, and includes the keyrings."""
     store = SealedStore(memory)
     store.put_if_absent(A, b"12345")
     listed = {info.key: info.payload_bytes for info in store.list("")}
@@ -275,7 +275,7 @@ def test_swapped_rings_are_detected(memory: RecordingStore) -> None:
 
 
 def test_a_plain_object_among_encrypted_ones_is_refused(memory: RecordingStore) -> None:
-    """What lies unencrypted where everything is encrypted was not put by us."""
+    """An unencrypted object in the encrypted part is refused: this system did not write it."""
     store = filled(memory)
     key = object_key("shards/0001/plain")
     memory.put_if_absent(key, b"plain")
@@ -329,7 +329,7 @@ def test_two_stores_may_share_one_for_keys(memory: RecordingStore, apart: Record
 
 
 def test_the_store_alone_opens_nothing(memory: RecordingStore, apart: RecordingStore) -> None:
-    """With the keys elsewhere, a copy of the whole store gives nothing away."""
+    """With the keys in another store, a copy of the whole store reveals nothing."""
     filled(memory, apart)
     assert opened(stolen(memory)) == {}
     assert len(opened(stolen(memory, apart))) == 4

@@ -84,13 +84,13 @@ def expect_doctor(home: UserFolder, text: str) -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_server_out_of_reach_is_reported(home: UserFolder, command: str) -> None:
-    """Where nobody listens every command says so at once, and may be tried again."""
+    """If no server listens, every command says so at once and may be repeated."""
     specify(home, store="s3://bucket/prefix", endpoint="http://127.0.0.1:1")
     expect(home.json(*COMMANDS[command]), 5, "unavailable", "the store's server cannot be reached")
 
 
 def test_the_doctor_tells_of_a_server_out_of_reach(home: UserFolder) -> None:
-    """The doctor looks at everything else all the same."""
+    """The doctor still checks everything else."""
     specify(home, store="s3://bucket/prefix", endpoint="http://127.0.0.1:1")
     expect_doctor(home, "the store's server cannot be reached")
 
@@ -170,14 +170,14 @@ def too_skewed(*methods: str) -> Chaos:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_clocks_apart_are_reported(home: UserFolder, proxy: FaultProxy, command: str) -> None:
-    """Where the store refuses requests for their time, the clock is named and nothing is tried for ever."""
+    """If the store refuses requests for their time, the error names the clock, and no command retries for ever."""
     specify(home, store=f"s3://plain/clock/{secrets.token_hex(8)}", endpoint=proxy.endpoint)
     proxy.chaos = too_skewed(*ALL_METHODS)
     expect(home.json(*COMMANDS[command]), 5, "unavailable", "clock and the store's differ")
 
 
 def test_a_clock_that_goes_wrong_while_writing(home: UserFolder, proxy: FaultProxy, moto_endpoint: str) -> None:
-    """Where reading still works, readers are served, writers are refused, and afterwards all goes on."""
+    """While only reading works, readers are served and writers refused; afterwards everything works again."""
     place = f"s3://plain/clock/{secrets.token_hex(8)}"
     specify(home, store=place, endpoint=moto_endpoint)
     before = home.json("train")
@@ -281,7 +281,7 @@ def test_the_doctor_tells_of_an_account_that_only_reads(
 @pytest.mark.usefixtures("_accounts")
 @pytest.mark.parametrize("name", ["lists", "writes", "elsewhere"])
 def test_an_account_that_may_not_read(home: UserFolder, seaweedfs_endpoint: str, become: Become, name: str) -> None:
-    """What may not be read is not taken for empty."""
+    """An unreadable bucket is not treated as empty."""
     specify(home, store="s3://plain/accounts", endpoint=seaweedfs_endpoint)
     become(**account(name))
     for command in ("status", "train"):
@@ -327,7 +327,7 @@ def test_missing_credentials_are_reported(
 
 
 def test_a_lease_that_is_held_is_reported(home: UserFolder, moto_endpoint: str) -> None:
-    """While another machine's lease runs writers are refused with its holder's name, readers never; then none is."""
+    """While another machine holds the lease, writers are refused with its name and readers work; later all work."""
     store = S3Store("plain", f"lease/{secrets.token_hex(8)}", moto_endpoint)
     specify(home, store=store.location, endpoint=moto_endpoint)
     assert home.json("train").code == 0

@@ -180,7 +180,7 @@ def test_parts_replace_under_the_right_tag(seaweedfs_endpoint: str) -> None:
 
 
 def test_only_aws_gets_parts_by_itself(store: S3Store) -> None:
-    """Elsewhere everything goes in one put, whose condition the probe has raced."""
+    """On other servers everything goes in one put, whose condition the probe has checked with racing writers."""
     assert S3Store("bucket").single_put_bytes == 64 * 2**20
     assert store.single_put_bytes == 5 * 2**30
 
@@ -199,7 +199,7 @@ def test_unfinished_uploads_are_found_and_removed(store: S3Store, client: Any) -
 
 
 def test_foreign_names_are_reported(store: S3Store, client: Any) -> None:
-    """What no writer of ours can have made is foreign, and neither listed nor mixed up with a lease."""
+    """A name that this system cannot have written is foreign, and is neither listed nor confused with a lease."""
     for name in ("Upper/x", "a b", ".hidden", ".leases/writer", "a/.b"):
         client.put_object(Bucket="plain", Key=f"{store.prefix}/{name}", Body=b"x")
     store.put_if_absent(KEY, b"x")

@@ -1,4 +1,4 @@
-"""Conditional puts come to know their own success, and never claim one that is not theirs."""
+"""Conditional puts recognise their own success, and never claim another writer's."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_a_lost_replacement_says_so() -> None:
 
 
 def test_a_replacement_of_nothing_says_so() -> None:
-    """Where nothing is left to replace, in doubt or not, the object is missing."""
+    """If there is no object to replace, in doubt or not, it is reported as missing."""
     for outcome in LOST_ANSWERS:
         bucket = FakeBucket(answers=[(outcome, False)])
         with pytest.raises(ObjectMissing, match="no such object"):
@@ -114,7 +114,7 @@ def test_six_answers_in_doubt_are_unknown() -> None:
 
 
 def test_six_refusals_to_act_are_no_doubt() -> None:
-    """Where every answer says that nothing was done, nothing was published."""
+    """If every answer says that nothing was done, the error says that nothing was published."""
     bucket = FakeBucket(answers=[(PutOutcome.NOT_DONE, False)] * 6)
     with pytest.raises(Unavailable, match=r"6 times in a row; nothing was published.*cause=not done"):
         put(bucket)
@@ -175,7 +175,7 @@ SEEN = st.none() | st.builds(lambda tag, found: Seen(tag=VersionTag(tag), mark=f
 
 @given(seen=SEEN, replaced=TAGS, doubt=st.booleans())
 def test_only_the_nonce_makes_it_mine(seen: Seen | None, replaced: VersionTag | None, *, doubt: bool) -> None:
-    """A put counts as landed exactly where its nonce lies, and only doubt makes it unknown."""
+    """A put counts as landed exactly if the object has its nonce, and only doubt makes it unknown."""
     verdict = judge(seen=seen, mark=mark("mine", replaced), doubt=doubt)
     mine = seen is not None and seen.mark is not None and seen.mark.nonce == "mine"
     assert (verdict is Verdict.MINE) == mine

@@ -103,7 +103,7 @@ def _forget_clients(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_server_out_of_reach_is_named(aws_environment: None) -> None:
-    """Where no server answers, that is said, with the address."""
+    """If no server answers, the error says so, with the address."""
     with pytest.raises(Unavailable, match=r"the data's server cannot be reached \[.*http://127\.0\.0\.1:1 .*endpoint"):
         bucket_files("plain", "http://127.0.0.1:1").find("a.csv")
 

@@ -99,7 +99,7 @@ class Clock:
 def hold(
     port: Port, record: LeaseRecord = RECORD, clock: Clock | None = None, watch: str = ""
 ) -> AbstractContextManager[None]:
-    """Return the lease to be held in a block."""
+    """Return the context that holds the lease."""
     return leased(port, record, watch=watch or secrets.token_hex(4), monotonic=clock or Clock())
 
 
@@ -197,7 +197,7 @@ def test_a_store_that_is_away_does_not_end_a_lease(error: SisaError) -> None:
 
 
 def test_a_store_that_tells_nothing_does_not_end_a_lease() -> None:
-    """Where neither a renewal nor the look after it is answered, the next one is tried: it may be ours still."""
+    """If neither a renewal nor the read after it is answered, the next one is tried: the lease may still be ours."""
     port = Port()
     with hold(port, BRISK):
         with port.written:
@@ -253,7 +253,7 @@ def test_losing_every_race_ends() -> None:
 
 
 def test_a_long_holder_tidies_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Renewals and replaced objects leave versions, so they are removed on the way, not only at the end."""
+    """Renewals and replaced objects leave versions, which are removed regularly, not only at the end."""
     monkeypatch.setattr(lease, "_TIDIED_AFTER", 3)
     port = Port()
     with hold(port, BRISK):

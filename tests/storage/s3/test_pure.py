@@ -71,7 +71,7 @@ def test_impossible_places_are_refused(bucket: str, prefix: str, endpoint: str |
 
 
 def test_locations_with_queries_are_refused() -> None:
-    """An address carries no query: what it may mean elsewhere it does not mean here."""
+    """An address with a query is refused."""
     for location in ("s3://bucket/a?versionId=1", "s3://bucket/a#b", "http://bucket/a"):
         with pytest.raises(Invalid, match="an S3 location is a bucket and a prefix"):
             bucket_and_prefix(location)
@@ -98,7 +98,7 @@ def test_these_texts_start_keys(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["/", "//", "a//", "../", ".", "a/.", "A", "a b", "a\\"])
 def test_these_texts_start_no_key(text: str) -> None:
-    """Other prefixes never reach the server, which may make of them what it likes."""
+    """Other prefixes never reach the server, because servers treat them differently."""
     assert not may_start_a_key(text)
 
 

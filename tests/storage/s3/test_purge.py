@@ -44,7 +44,7 @@ def test_passing_refusals_are_tried_again() -> None:
 
 
 def test_endless_refusals_end() -> None:
-    """A purge that never comes to an empty pass says so."""
+    """A purge that never finds an empty pass says so."""
     bucket = bucket_of(1)
     bucket.refusals = [["InternalError"]] * 100
     with pytest.raises(Unavailable, match=r"versions of the object keep being left.*name=prefix/key"):
@@ -61,7 +61,7 @@ def test_object_lock_is_named(kept: str) -> None:
 
 
 def test_a_missing_permission_is_named() -> None:
-    """A refusal without a lock is a permission that lacks."""
+    """A refusal without a lock is a missing permission."""
     bucket = bucket_of(2)
     bucket.refusals = [["AccessDenied"]]
     with pytest.raises(Unavailable, match=r"refuses to delete a version.*code=AccessDenied.*s3:DeleteObjectVersion"):

@@ -44,7 +44,7 @@ def store(proxy: FaultProxy) -> S3Store:
 
 
 def use(store: S3Store) -> None:
-    """Do everything that a store is asked to do."""
+    """Call every operation of the store."""
     tag = store.put_if_absent(KEY, b"first")
     store.put_if_match(KEY, b"second", tag)
     assert store.get(KEY).payload == b"second"

@@ -48,7 +48,7 @@ def _latest(register: ManifestRegister) -> int:
 
 
 def _commit(register: ManifestRegister, writer: int, after: int, nonce: str) -> int:
-    """Commit under one nonce until the store says yes or no: a doubt is repeated with the same arguments."""
+    """Commit under one nonce until the outcome is known: after doubt, repeat with the same arguments."""
     while True:
         try:
             return register.commit({"writer": writer}, after=after, token=1, nonce=nonce).number
@@ -57,7 +57,7 @@ def _commit(register: ManifestRegister, writer: int, after: int, nonce: str) -> 
 
 
 def test_no_append_is_lost_or_doubled(seaweedfs_endpoint: str) -> None:
-    """3 writers append 40 manifests each with a quarter of all requests faulted: 120 in all, as acknowledged."""
+    """3 writers append 40 manifests each while a quarter of all requests fail: exactly 120 are there."""
     prefix = f"register/{secrets.token_hex(8)}"
     with fault_proxy(seaweedfs_endpoint) as proxy:
         register = ManifestRegister(S3Store("plain", prefix, proxy.endpoint))

@@ -1,4 +1,4 @@
-"""What only the local store has to keep: its folder, its faults."""
+"""The local store: its folder, and faults of the file system."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def test_a_full_disk_publishes_nothing(tmp_path: Path, operation: str, call: str
 
 @pytest.mark.parametrize("operation", ["put_if_absent", "put_if_match"])
 def test_a_failed_sync_of_the_folder_is_unknown(tmp_path: Path, operation: str) -> None:
-    """After the name changed, a failing sync says neither done nor failed."""
+    """After the name changed, a failing sync leaves the outcome unknown."""
     store, tag = prepared(tmp_path / "model", operation)
     with struck(-1, fail_with(errno.EIO)) as calls:
         operate(store, operation, tag)
@@ -220,7 +220,7 @@ def test_refused_access_is_unavailable(tmp_path: Path, code: int) -> None:
 
 
 def test_a_full_disk_does_not_withhold_the_right_to_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When not even the holder's name can be written the right is given: erasing has to stay possible."""
+    """If the disk is too full for the holder's name, the right is still given: erasing must stay possible."""
     store, _ = prepared(tmp_path, "delete")
 
     def full(*_: object) -> int:

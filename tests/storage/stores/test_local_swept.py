@@ -1,4 +1,4 @@
-"""Temporary files that a sweep takes for a dead writer's while their writers live."""
+"""A sweep removes temporary files of live writers, which it cannot distinguish from those of dead ones."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_the_condition_is_that_of_the_last_attempt(
 
 @pytest.mark.parametrize("operation", PUBLISH)
 def test_sweeps_without_end_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, operation: str) -> None:
-    """Where something removes every temporary file the write ends, having changed nothing."""
+    """If something removes every temporary file, the write ends with an error and has changed nothing."""
     store, tag = prepared(tmp_path, operation)
 
     def sweep(_: int) -> None:

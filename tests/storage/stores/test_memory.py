@@ -1,4 +1,4 @@
-"""What only the memory store has to keep."""
+"""The memory store."""
 
 from __future__ import annotations
 
