@@ -122,7 +122,7 @@ class ObjectStore(Protocol):
         """Hold the right called ``name`` (one key segment) until the block ends or this process dies.
 
         For liveness, not for safety: fencing tokens keep stale writers out. ``holder`` is the text that others see,
-        such as "sisa train, process 123"; it holds no personal data. Child processes do not inherit the right, and it
+        such as "train, process 123"; it holds no personal data. Child processes do not inherit the right, and it
         is not re-entrant. Never waits: raises ``WriterBusy``, which names the holder, when the right is taken.
         """
         ...

@@ -68,7 +68,7 @@ def cut(
         return [_whole(*found, each) for found in zip(parts, listed, first, strict=True)]
     raise Unavailable(
         "the store changes faster than a copy of one moment can be taken",
-        "Try again at a quieter time, or run 'sisa stop' first. What is already copied is not copied again.",
+        "Try again at a quieter time, or stop the store's writer first. What is already copied is not copied again.",
         store=parts[0].store.location,
     )
 

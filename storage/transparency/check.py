@@ -16,7 +16,7 @@ from storage.transparency.keys import PublicKey
 from storage.transparency.log import TILE_ENTRIES, LogLayout, entry_leaf, tile_bytes, tile_hashes
 from storage.transparency.merkle import MerkleTree, leaf_hash
 
-_REMEDY = "Keep the store as it is, and see 'sisa log --check'."
+_REMEDY = "Keep the store as it is, and compare the log with a copy."
 _FOLDERS = ("entries", "checkpoint", "tiles")
 
 

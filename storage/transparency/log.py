@@ -27,7 +27,7 @@ from storage.transparency.merkle import HASH_BYTES, MerkleTree, leaf_hash
 TILE_ENTRIES = 256
 
 _NAMES = frozenset({"index", "leaf"})
-_REMEDY = "Stop, keep the store as it is, and compare the log with a copy: see 'sisa log --check'."
+_REMEDY = "Stop, keep the store as it is, and compare the log with a copy."
 
 
 _LOG = "log"

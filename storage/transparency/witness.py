@@ -38,7 +38,7 @@ class Witness:
         if create_or_read(self.store, key, note.encode("utf-8")) != note.encode("utf-8"):
             raise Corrupt(
                 "the witness keeps another checkpoint of this size: the log was rewritten since",
-                "Stop, keep both stores as they are, and compare the log with a copy: see 'sisa log --check'.",
+                "Stop, keep both stores as they are, and compare the log with a copy.",
                 witness=self.store.location,
                 size=size,
             )
@@ -56,7 +56,7 @@ class Witness:
         if found != payload:
             raise Corrupt(
                 "the witness keeps another entry of this number: the log was rewritten since",
-                "Stop, keep both stores as they are, and compare the log with a copy: see 'sisa log --check'.",
+                "Stop, keep both stores as they are, and compare the log with a copy.",
                 witness=self.store.location,
                 entry=number,
             )
