@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic
@@ -47,7 +47,8 @@ class Point:
     id: str
     subject: str
     label: str
-    features: tuple[float, ...]
+    features: tuple[float | str | None, ...]
+    """Numbers; for a column with an encoder, texts and None as well."""
     others: tuple[str, ...] = ()
     """Its further subjects; an empty string stands for none."""
 
@@ -67,7 +68,9 @@ def source_of(points: Sequence[Point]) -> Source:
     for number in range(len(points[0].others) if points else 0):
         columns[f"who{number}"] = pa.array([point.others[number] or None for point in points], pa.string())
     for number in range(width):
-        columns[f"x{number}"] = pa.array([point.features[number] for point in points], pa.float32())
+        cells = [point.features[number] for point in points]
+        is_text = any(isinstance(cell, str) for cell in cells)
+        columns[f"x{number}"] = pa.array(cells, pa.string() if is_text else pa.float32())
     return table_source(pa.table(columns))
 
 
@@ -82,6 +85,7 @@ def specification_of(
     features: tuple[str, ...] = ("x*",),
     threads: int = 1,
     further: int = 0,
+    encode: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> FederationSpecification:
     """Return the specification of a federation over ``source_of``'s columns."""
     return FederationSpecification(
@@ -96,6 +100,7 @@ def specification_of(
             features=features,
             classes=tuple(classes),
             scale=scale,
+            encode=encode or {},
         ),
         model=model or ModelSettings(),
         training=training or TrainingSettings(epochs=4, batch_size=3, learning_rate=0.1),

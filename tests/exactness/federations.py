@@ -51,6 +51,7 @@ def learner_of(specification: FederationSpecification, width: int) -> Learner[To
         inputs=width,
         classes=len(specification.data.classes),
         slices=specification.partition.slices,
+        shape=specification.data.input_shape,
     )
 
 

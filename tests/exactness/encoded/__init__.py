@@ -1,0 +1,1 @@
+"""The law over encoded columns."""
