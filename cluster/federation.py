@@ -35,7 +35,7 @@ from coordinator.engine.ended import find_request
 from coordinator.engine.history import generations
 from coordinator.engine.ledger import read_state
 from coordinator.interventions import Cancel, Extend, Hold, Intervention, Release
-from coordinator.ports import Clock, Listener, Notice, Remark
+from coordinator.ports import Clock, Listener, Remark, ignore_notice
 from coordinator.receipts.issuer import Registrar
 from coordinator.receipts.rollback import refuse_restoring
 from coordinator.requests import ErasureRequest, check_own_request_id
@@ -57,10 +57,6 @@ ConfigSource = str | Path | Mapping[str, Any] | FederationSpecification
 """What a federation can be opened with."""
 
 
-def _nobody(_: Notice) -> None:
-    """Ignore the notice."""
-
-
 class Federation:
     """One federation, reached through its specification.
 
@@ -73,7 +69,7 @@ class Federation:
         self,
         specification: FederationSpecification,
         *,
-        listener: Listener = _nobody,
+        listener: Listener = ignore_notice,
         clock: Clock | None = None,
         new_name: NewName = new_name,
     ) -> None:

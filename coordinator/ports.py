@@ -84,3 +84,7 @@ Notice = IngestProgress | TrainingStarted | TrainingEvent | RequestMoved | Remar
 
 Listener = Callable[[Notice], None]
 """Receives progress; it does not influence the work."""
+
+
+def ignore_notice(_: object) -> None:
+    """Do nothing. Implements ``Listener`` for those who report to no one."""

@@ -15,7 +15,7 @@ from cluster.serving.batcher import Answering
 from cluster.serving.erasures import Accepting, Erasures
 from cluster.tokens import TokenRegister
 from cluster.writer.writer import writer_setup
-from coordinator.ports import Clock, Notice
+from coordinator.ports import Clock, ignore_notice
 from coordinator.receipts.issuer import Registrar
 
 
@@ -57,7 +57,7 @@ def open_service(
 
     ``site`` holds the site's own settings. Without them no weights leave, and no other federation may look people up.
     """
-    setup = writer_setup(specification, listener=_unheard, clock=clock)
+    setup = writer_setup(specification, listener=ignore_notice, clock=clock)
     settings = specification.serve
     standing = Standing(specification, setup.store, setup.clock)
     gate = Gate(
@@ -77,7 +77,3 @@ def open_service(
         gate=gate,
         registrar=setup.registrar,
     )
-
-
-def _unheard(_: Notice) -> None:
-    """Ignore the notice."""

@@ -38,7 +38,7 @@ from cluster.sites.remote import RemoteSite
 from cluster.training.workers import one_ray
 from cluster.writer.drafting import new_request_id, texts
 from cluster.writer.place import check_place, settle_identity
-from coordinator.ports import Clock, Listener, Notice, Remark
+from coordinator.ports import Clock, Listener, Remark, ignore_notice
 from coordinator.receipts.bundles import ReceiptBundle, bundle_from_bytes, verify_bundle
 from coordinator.receipts.issuer import Registrar
 from coordinator.receipts.site_receipts import SiteEvidence
@@ -56,10 +56,6 @@ AWAY: Final = (Unavailable,)
 _Result = TypeVar("_Result")
 
 
-def _nobody(_: Notice) -> None:
-    """Ignore the notice."""
-
-
 class SiteFederation:
     """A federation of several sites. Use it as a context manager, or call ``close``."""
 
@@ -67,7 +63,7 @@ class SiteFederation:
         self,
         specification: SitesSpecification,
         *,
-        listener: Listener = _nobody,
+        listener: Listener = ignore_notice,
         clock: Clock | None = None,
         new_name: NewName = new_name,
         link_to: LinkTo | None = None,

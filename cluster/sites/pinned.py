@@ -35,7 +35,7 @@ from cluster.sites.link import NearSite
 from cluster.training.worker import keep_silent
 from cluster.writer.identity import with_key_in_store
 from cluster.writer.stores import open_objects
-from coordinator.ports import Clock, Listener
+from coordinator.ports import Clock, Listener, ignore_notice
 from coordinator.sites import SiteAnswer, SiteStanding
 from coordinator.status import FederationStatus, RequestStatus
 from storage.errors import Invalid, Unavailable
@@ -111,7 +111,7 @@ class SiteShell:
         keep_silent()
         check_rooms()
         check_here(self._site.specification.cluster.labels)
-        return NearSite(self._site, _unheard)
+        return NearSite(self._site, ignore_notice)
 
     @ray.method(concurrency_group="requests")
     def take_key(self, key: str) -> None:
@@ -428,7 +428,3 @@ def _pieces(names: Iterable[_Name]) -> Iterator[list[_Name]]:
         size += more
     if piece:
         yield piece
-
-
-def _unheard(_: object) -> None:
-    """Ignore the notice: a site reports its own progress."""

@@ -29,7 +29,7 @@ import typer
 from cluster.config.specification import FederationSpecification, read_specification
 from cluster.coordinator_actor.launch import find_coordinator
 from cluster.writer.writer import drafted, writer_setup
-from coordinator.ports import Notice
+from coordinator.ports import ignore_notice
 from coordinator.requests import ErasureRequest
 from deploy.commands.shared import DEFAULT_CONFIG, Config, finish
 from deploy.views.erasure import given_names
@@ -45,8 +45,8 @@ def submitted(
     The same ``request_id`` with the same names is the same request (D4). Raises ``Unavailable`` when no coordinator is
     running, and what ``cluster.writer.writer.drafted`` raises.
     """
-    setup = writer_setup(specification, listener=_nobody)
-    coordinator = find_coordinator(setup.store, _nobody, lambda _: None)
+    setup = writer_setup(specification, listener=ignore_notice)
+    coordinator = find_coordinator(setup.store, ignore_notice, lambda _: None)
     if coordinator is None:
         raise Unavailable(
             "no coordinator is at work on this federation",
@@ -82,10 +82,6 @@ def main() -> NoReturn:
     finally:
         close_streams()
     sys.exit(ExitCode.DONE)
-
-
-def _nobody(_: Notice) -> None:
-    """Ignore the notice."""
 
 
 _app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
