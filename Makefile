@@ -18,7 +18,7 @@ SOAK_SEEDS ?= 1000000
 ROOMS := storage shards coordinator cluster deploy tests
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test ray multinode lint check soak bench hashes clean
+.PHONY: help venv demo test ray multinode lint check coverage soak bench hashes clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -56,6 +56,10 @@ lint: venv ## style, format, types, import contracts, spelling
 
 check: lint ## lint, and the fast tests
 	$(BIN)/python -m pytest -q $(TWO) -m "not slow and not s3 and $(PARALLEL)"
+
+coverage: venv ## how much of the coordinator's decisions its own tests reach; fails below today's figure
+	$(BIN)/python -m coverage run --source=coordinator -m pytest -q -m "not slow and not s3" tests/coordinator
+	$(BIN)/python -m coverage report --skip-covered --fail-under 92
 
 soak: venv ## all cases of which 'make test' runs a spread, a million schedules, a thousand kills; 'make soak SOAK_SEEDS=50000' for fewer
 	SISA_VOLUME=all $(BIN)/python -m pytest -q $(TWO) -m volume --timeout 3600
