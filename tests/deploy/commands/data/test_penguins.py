@@ -6,10 +6,13 @@ import csv
 import importlib.util
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.csv as pacsv
 import pytest
 
 import cluster.training.workers
+import sisa
+from storage.errors import Invalid
 from tests.doubles.user_folder import run
 from tests.doubles.workers.local_workers import LocalWorkers
 
@@ -60,3 +63,22 @@ def test_from_a_file_to_a_verified_erasure(penguins: Path) -> None:
     refused = run("predict", "new.csv", "--out", "answers.csv", "--json")
     assert refused.code == 2
     assert "not a number [file=new.csv column=bill_length_mm row=1]" in refused.error["message"]
+
+
+def test_an_estimator_encodes_frames(penguins: Path) -> None:
+    """Classifier takes ``encode`` as the table does: a frame with texts and gaps is fitted, asked and asked again."""
+    table = pacsv.read_csv("penguins.csv", convert_options=pacsv.ConvertOptions(strings_can_be_null=True))
+    columns = ["island", "bill_length_mm", "bill_depth_mm", "sex"]
+    encode = {
+        "island": {"categories": ["Biscoe", "Dream"], "other": True},
+        "bill_*": {"missing": 0.0, "shift": 30.0, "scale": 10.0, "flag_missing": True},
+        "sex": {"true": ["male"], "false": ["female"], "missing": 0.5},
+    }
+    with sisa.Classifier(shards=1, slices=1, epochs=20, store=penguins / "store", encode=encode) as model:
+        model.fit(table.select(columns), table.column("species"), ids=table.column("penguin_id"))
+        assert model.score(table.select(columns), table.column("species")) > 0.95
+        expected = model.predict_proba(table.select(columns))
+        with pytest.raises(Invalid, match=r"declared neither true nor false.*column=sex row=1"):
+            model.predict(pa.table({**{name: table.column(name)[:1] for name in columns[:3]}, "sex": ["unknown"]}))
+    with sisa.Classifier(store=penguins / "store") as again:
+        assert again.predict_proba(table.select(columns)).tolist() == expected.tolist()
