@@ -54,7 +54,7 @@ lint: venv ## style, format, types, import contracts, spelling
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/codespell
 
-check: lint ## lint, and the fast tests
+check: lint coverage ## lint, coverage of the coordinator, and the fast tests
 	$(BIN)/python -m pytest -q $(TWO) -m "not slow and not s3 and $(PARALLEL)"
 
 coverage: venv ## how much of the coordinator's decisions its own tests reach; fails below today's figure
