@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from shards.data.encoding.apply import encode_into
-from shards.data.encoding.cells import BadCell, BadColumn, Surroundings, numbers_of, plain_label
+from shards.data.encoding.cells import MISSING_REMEDY, BadCell, BadColumn, Surroundings, numbers_of, plain_label
 from shards.data.encoding.cells import first as _first
 from shards.data.readers import Wanted
 from shards.data.sources import Batch, DataFile, Source, glob_like, is_list, is_text, plain_array, plain_type
@@ -34,6 +34,7 @@ _MOST_POINTS = 65_536
 _GUESSED_LIST_WIDTH = 4096
 _ID_BYTES = 128
 _MOST_UNKNOWN_LABELS = 20
+_CORRECT = "Correct it or leave the data point out."
 _NUMBER_TEXT = r"^([+-]?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?)?$"
 _FLOAT_TEXT = r"^\s*[+-]?[0-9]+(\.[0-9]+([eE][+-]?[0-9]+)?|[eE][+-]?[0-9]+)\s*$"
 
@@ -241,7 +242,8 @@ def read_features(batch: Batch, columns: ChosenColumns, width: int | None) -> Fe
         row, position = np.argwhere(~np.isfinite(features))[0].tolist()
         names = [name for name in columns.features for _ in range(columns.width_of(name))]
         name = names[position if len(names) > 1 else 0]
-        raise _bad_cell("has a feature that is NaN or infinite (as float32)", batch, name, row)
+        fact = "has a feature that is NaN or infinite (as float32)"
+        raise _bad_cell(fact, batch, name, row, _remedy_of(features[row, position]))
     return features
 
 
@@ -425,7 +427,7 @@ def _from_columns(batch: Batch, columns: ChosenColumns, dtype: np.dtype[Any]) ->
             )
         else:
             if array.null_count:
-                raise _bad_cell("has no value (null)", batch, name, _first(array.is_null()))
+                raise _bad_cell("has no value (null)", batch, name, _first(array.is_null()), MISSING_REMEDY)
             transposed_FN[start] = _numbers(batch, name, array)
         start = end
     return np.ascontiguousarray(transposed_FN.T)
@@ -438,7 +440,8 @@ def _encode(batch: Batch, name: str, encoder: Encoder, around: Surroundings, out
         fact, row = f"a data point {error.fact}", batch.first + error.position
         raise Invalid(fact, error.remedy, file=batch.file, column=name, row=row) from None
     except BadColumn as error:
-        raise _bad_type(error.fact, batch, name) from None
+        remedy = "Convert the column, or change its encoder in [data.encode]."
+        raise _bad_type(error.fact, batch, name, remedy) from None
 
 
 def _from_lists(batch: Batch, name: str, lists: pa.Array, dtype: np.dtype[Any]) -> Features:
@@ -462,14 +465,20 @@ def _numbers(batch: Batch, name: str, array: pa.Array) -> npt.NDArray[np.generic
     if pa.types.is_decimal(array.type):
         array = array.cast(pa.float64())
     if not (pa.types.is_integer(array.type) or pa.types.is_floating(array.type) or pa.types.is_boolean(array.type)):
-        raise _bad_type(f"must hold numbers to be a feature, its type is {array.type}", batch, name)
+        fact = f"must hold numbers to be a feature, its type is {array.type}"
+        remedy = "Convert the column, declare its encoder in [data.encode], or name another one in [data]."
+        raise _bad_type(fact, batch, name, remedy)
     return numbers_of(array)
 
 
-def _bad_cell(fact: str, batch: Batch, column: str, position: int) -> Invalid:
+def _remedy_of(value: np.generic) -> str:
+    return MISSING_REMEDY if np.isnan(value) else _CORRECT
+
+
+def _bad_cell(fact: str, batch: Batch, column: str, position: int, remedy: str = _CORRECT) -> Invalid:
     return Invalid(
         f"a data point {fact}",
-        "Correct it or leave the data point out.",
+        remedy,
         file=batch.file,
         column=column,
         row=batch.first + position,
@@ -486,10 +495,12 @@ def _missing_name(fact: str, batch: Batch, column: str, position: int) -> Missin
     )
 
 
-def _bad_type(fact: str, batch: Batch, column: str) -> Invalid:
+def _bad_type(
+    fact: str, batch: Batch, column: str, remedy: str = "Convert the column, or name another one in [data]."
+) -> Invalid:
     return Invalid(
         f"the column {fact}",
-        "Convert the column, or name another one in [data].",
+        remedy,
         file=batch.file,
         column=column,
         row=batch.first,

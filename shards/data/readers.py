@@ -392,7 +392,7 @@ def _refuse_csv_place(place: re.Match[str], names: tuple[str, ...], form: CsvFor
     column = names[int(place["column"])]
     if place.string.endswith("invalid UTF8 data"):
         raise Invalid("the cell is not UTF-8 text", _REMEDY_ENCODING, column=column, row=row) from None
-    remedy = "Correct it, or remove the column from [data] features."
+    remedy = "Correct it, remove the column from [data] features, or declare its encoder in [data.encode]."
     if form.decimal == "." and _DECIMAL_COMMA.search(place.string):
         remedy = 'If its numbers have a comma before the fraction, set [data] decimal = ",".'
     raise Invalid("the cell is not a number or truth value", remedy, column=column, row=row) from None

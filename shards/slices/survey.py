@@ -371,7 +371,7 @@ def _parsed(columns: pa.RecordBatch, name: str, cells: str, decimal: str) -> pa.
     try:
         parsed = pc.cast(array, pa.bool_() if cells == "bool" else pa.float64())
     except pa.ArrowInvalid:
-        remedy = "Correct it, or remove the column from [data] features."
+        remedy = "Correct it, remove the column from [data] features, or declare its encoder in [data.encode]."
         if decimal == "." and pc.any(pc.match_substring_regex(array, _DECIMAL_COMMA)).as_py():
             remedy = 'If its numbers have a comma before the fraction, set [data] decimal = ",".'
         raise Invalid("the cell is not a number or truth value", remedy) from None

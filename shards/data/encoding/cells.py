@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from shards.data.sources import is_text
 
 _NUMBER: Final = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?")
-_MISSING: Final = "Correct it, leave the data point out, or declare what stands for it: missing in [data.encode]."
+MISSING_REMEDY: Final = "Correct it, leave the data point out, or declare what stands for it: missing in [data.encode]."
 _Parsed = TypeVar("_Parsed")
 
 
@@ -96,7 +96,7 @@ def without_null_texts(array: pa.Array, null: tuple[str, ...]) -> pa.Array:
 def refuse_missing(missing_N: npt.NDArray[np.bool_]) -> None:
     """Raise ``BadCell`` for the first data point without a value."""
     if missing_N.any():
-        raise BadCell("has no value (null)", first(missing_N), _MISSING)
+        raise BadCell("has no value (null)", first(missing_N), MISSING_REMEDY)
 
 
 def mask_of(array: pa.Array) -> npt.NDArray[np.bool_]:

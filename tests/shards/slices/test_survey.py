@@ -67,7 +67,9 @@ def test_everything_is_found_at_once() -> None:
         ("person", 6, 1, "a data point is an empty string"),
         ("id", 2, 3, "a data point has the same id as an earlier one"),
     }
-    assert remedy_of(found).startswith("Correct it or leave the data point out. ")
+    assert remedy_of(found).startswith(
+        "Correct it, leave the data point out, or declare what stands for it: missing in ["
+    )
     assert remedy_of(found).count("Correct it or leave the data point out.") == 1
     assert str(found[0]) == "table, column 'x0', row 7: a data point has no value (null) (3 data points)"
 
