@@ -18,6 +18,9 @@ INITIAL_WEIGHTS: Final = b"initial"
 SHUFFLE: Final = b"shuffle"
 NOISE: Final = b"noise"
 """For dropout and anything else that a model draws at random while it learns."""
+AUGMENT: Final = b"augment"
+STEP: Final = b"step"
+"""For the generators that the user's own ``augment`` and ``step`` get."""
 
 
 def stream(seed: int, shard: ShardId, slice_: SliceIndex, epoch: int, purpose: bytes) -> int:

@@ -9,12 +9,14 @@ import codecs
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import PurePosixPath
 from typing import Any, Final, NewType
 
 from shards.encoders import ImageEncoder
 from shards.encoding import Encoding, InputShape, encoding_of
+from shards.learning_rate import schedule_problems
+from shards.optimizers import OPTIMIZERS, argument_problems, belongs_to
 from shards.schedule import minimum_epochs
 from shards.subjects import FORMS, SubjectForm
 from storage.errors import Invalid
@@ -29,8 +31,8 @@ SliceIndex = NewType("SliceIndex", int)
 SHIPPED_FACTORIES = "shards.models"
 """The module of the factories that come with this system."""
 
-OPTIMIZERS = ("sgd", "adam", "adamw")
-_FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+CROSS_ENTROPY: Final = "cross_entropy"
+_CALLABLE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 _ADAMW_WEIGHT_DECAY = 0.01
 
 
@@ -223,7 +225,7 @@ class ModelSettings:
             path = PurePosixPath(name)
             if not path.parts or path.is_absolute() or ".." in path.parts:
                 problems.append(f"files must be names relative to the specification's folder and in it, got {name!r}")
-        if not _FACTORY.fullmatch(self.factory):
+        if not _CALLABLE.fullmatch(self.factory):
             problems.append(f"factory must read 'module:callable', got {self.factory!r}")
         refuse_settings("model", problems)
 
@@ -237,21 +239,42 @@ class TrainingSettings:
     batch_size: int
     """Data points per step."""
     learning_rate: float
-    """Step size, constant."""
+    """Step size, as ``schedule`` scales it."""
     optimizer: str = "sgd"
-    """One of ``sgd``, ``adam``, ``adamw``."""
+    """One of ``sgd``, ``adam``, ``adamw``, ``rmsprop``, ``adagrad``, ``adadelta``, ``adamax``, ``nadam``, ``radam``, as
+    ``torch.optim`` has them."""
     seed: int = 0
     """Seed of all random streams; 0 .. 2**63 - 1."""
     momentum: float = 0.0
-    """sgd only."""
+    """sgd and rmsprop only."""
     nesterov: bool = False
     """sgd with momentum only."""
     weight_decay: float | None = None
     """Default: 0, and 0.01 for adamw."""
     betas: tuple[float, float] = (0.9, 0.999)
-    """adam and adamw only."""
+    """adam, adamw, adamax, nadam and radam only."""
     epsilon: float = 1e-8
-    """adam and adamw only."""
+    """All but sgd."""
+    optimizer_arguments: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """Further arguments of the optimizer, by their names in torch, such as ``{ alpha = 0.9 }`` of rmsprop."""
+    loss: str = CROSS_ENTROPY
+    """``cross_entropy``, or ``module:callable``: called with the model's outputs and the labels of a batch, it returns
+    the mean loss."""
+    label_smoothing: float = 0.0
+    """Share of each label that cross_entropy spreads over all classes; 0 to below 1."""
+    class_weights: tuple[float, ...] | None = None
+    """Weight of each class in cross_entropy, in the order of ``classes``; default: all equal. Declared, not learned."""
+    gradient_clip: float | None = None
+    """Largest norm of all gradients together; longer ones are scaled down. Default: no limit."""
+    schedule: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """How the learning rate changes, such as ``{ kind = "cosine", warmup = 0.05 }``; see ``Schedule``. Default: it is
+    constant."""
+    augment: str | None = None
+    """``module:callable``: called with the features of each batch and a generator, it returns features of the same
+    shape to learn from."""
+    step: str | None = None
+    """``module:callable`` in place of ``loss``: called with the model, a batch's features, its labels and a generator,
+    it returns the loss."""
 
     def __post_init__(self) -> None:
         problems = []
@@ -264,16 +287,21 @@ class TrainingSettings:
         if not 0 <= self.seed < 2**63:
             problems.append(f"seed must be 0 .. 2**63 - 1, got {self.seed}")
         problems += self._optimizer_problems()
+        problems += self._loss_problems()
+        if self.gradient_clip is not None and not (math.isfinite(self.gradient_clip) and self.gradient_clip > 0):
+            problems.append(f"gradient_clip must be above 0, got {self.gradient_clip}")
+        problems += schedule_problems(self.schedule)
         refuse_settings("training", problems)
 
     def _optimizer_problems(self) -> list[str]:
         if self.optimizer not in OPTIMIZERS:
             return [f"optimizer must be one of {', '.join(OPTIMIZERS)}, got {self.optimizer!r}"]
-        problems = []
-        if self.optimizer != "sgd" and (self.momentum or self.nesterov):
-            problems.append(f"momentum and nesterov belong to sgd, optimizer is {self.optimizer}")
-        if self.optimizer == "sgd" and (self.betas, self.epsilon) != ((0.9, 0.999), 1e-8):
-            problems.append("betas and epsilon belong to adam and adamw, optimizer is sgd")
+        settings, _ = OPTIMIZERS[self.optimizer]
+        problems = [
+            f"{item.name} belongs to {belongs_to(item.name)}, optimizer is {self.optimizer}"
+            for item in fields(self)
+            if item.name in _OF_OPTIMIZERS - settings and getattr(self, item.name) != item.default
+        ]
         if not 0 <= self.momentum < 1:
             problems.append(f"momentum must be in [0, 1), got {self.momentum}")
         if self.nesterov and not self.momentum:
@@ -284,6 +312,24 @@ class TrainingSettings:
             problems.append(f"betas must be in [0, 1), got {list(self.betas)}")
         if not 0 < self.epsilon < math.inf:
             problems.append(f"epsilon must be above 0, got {self.epsilon}")
+        return problems + argument_problems(self.optimizer, self.optimizer_arguments)
+
+    def _loss_problems(self) -> list[str]:
+        problems = []
+        if self.loss != CROSS_ENTROPY and not _CALLABLE.fullmatch(self.loss):
+            problems.append(f"loss must be cross_entropy or read 'module:callable', got {self.loss!r}")
+        for name in ("augment", "step"):
+            path = getattr(self, name)
+            if path is not None and not _CALLABLE.fullmatch(path):
+                problems.append(f"{name} must read 'module:callable', got {path!r}")
+        if not 0 <= self.label_smoothing < 1:
+            problems.append(f"label_smoothing must be in [0, 1), got {self.label_smoothing}")
+        if self.class_weights is not None and not all(0 < weight < math.inf for weight in self.class_weights):
+            problems.append(f"class_weights must be above 0, got {list(self.class_weights)}")
+        if self.step is not None and self.loss != CROSS_ENTROPY:
+            problems.append("step computes the loss itself: leave out loss")
+        if (self.step is not None or self.loss != CROSS_ENTROPY) and (self.label_smoothing or self.class_weights):
+            problems.append("label_smoothing and class_weights belong to the loss cross_entropy")
         return problems
 
     @property
@@ -292,6 +338,30 @@ class TrainingSettings:
         if self.weight_decay is not None:
             return self.weight_decay
         return _ADAMW_WEIGHT_DECAY if self.optimizer == "adamw" else 0.0
+
+    @property
+    def code(self) -> dict[str, str]:
+        """The user's callables that training runs, as ``module:callable``, by the setting that names them."""
+        named = {"loss": self.loss, "augment": self.augment, "step": self.step}
+        return {setting: path for setting, path in named.items() if path is not None and ":" in path}
+
+    def record(self) -> dict[str, Any]:
+        """Return the settings as a record has them: those that 0.1 did not know only where they are set (E16)."""
+        values = asdict(self)
+        for item in fields(self)[_KNOWN_TO_0_1:]:
+            usual = item.default if item.default_factory is MISSING else item.default_factory()
+            if values[item.name] == usual:
+                del values[item.name]
+        return values | {"weight_decay": self.effective_weight_decay}
+
+
+_OF_OPTIMIZERS: Final = frozenset({"momentum", "nesterov", "betas", "epsilon"})
+_KNOWN_TO_0_1: Final = [item.name for item in fields(TrainingSettings)].index("optimizer_arguments")
+
+
+def is_shipped(model: ModelSettings, training: TrainingSettings) -> bool:
+    """Return whether all code of the model and its training comes with this system."""
+    return model.factory.partition(":")[0] == SHIPPED_FACTORIES and not training.code
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -323,4 +393,13 @@ def check_schedule(training: TrainingSettings, partition: PartitionSettings) -> 
         raise Invalid(
             f"[training] epochs = {training.epochs} gives some of {partition.slices} slices no epoch",
             f"Set epochs to at least {least}, or [partition] slices to fewer.",
+        )
+
+
+def check_class_weights(training: TrainingSettings, data: DataSettings) -> None:
+    """Raise ``Invalid`` when there is not one weight for each class."""
+    if training.class_weights is not None and len(training.class_weights) != len(data.classes):
+        raise Invalid(
+            f"[training] class_weights has {len(training.class_weights)} weights for {len(data.classes)} classes",
+            "Give one weight for each of [data] classes, in their order.",
         )

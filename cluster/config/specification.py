@@ -17,6 +17,7 @@ from shards.specification import (
     ModelSettings,
     PartitionSettings,
     TrainingSettings,
+    check_class_weights,
     check_schedule,
 )
 from storage.digests import Json, Sha256, canonical_json, digest_of
@@ -235,7 +236,7 @@ def specification_of(path: Path, text: str | None, document: Mapping[str, Any]) 
     top = {name: value for name, value in document.items() if name not in TABLES}
     tables = {name: read_table(TABLES, name, document.get(name, {}), problems) for name in TABLES if name != TOP}
     federation = read_table(TABLES, TOP, top, problems)
-    _check_schedule(tables["training"], tables["partition"], problems)
+    _check_together(tables, problems)
     problems.raise_if_any()
     folder = path.resolve().parent
     return FederationSpecification(
@@ -249,13 +250,17 @@ def specification_of(path: Path, text: str | None, document: Mapping[str, Any]) 
     )
 
 
-def _check_schedule(training: TrainingSettings | None, partition: PartitionSettings | None, problems: Problems) -> None:
-    if training is None or partition is None:
-        return  # their own problems are noted
-    try:
-        check_schedule(training, partition)
-    except Invalid as error:
-        problems.add("training", "epochs", f"{error.fact.removeprefix('[training] ')}. {error.remedy}")
+def _check_together(tables: Mapping[str, Any], problems: Problems) -> None:
+    """Note what is wrong with settings of [training] in view of those of other tables."""
+    training = tables["training"]
+    checks = (("epochs", check_schedule, "partition"), ("class_weights", check_class_weights, "data"))
+    for setting, check, other in checks:
+        if training is None or tables[other] is None:
+            continue  # their own problems are noted
+        try:
+            check(training, tables[other])
+        except Invalid as error:
+            problems.add("training", setting, f"{error.fact.removeprefix('[training] ')}. {error.remedy}")
 
 
 def settings_record(specification: FederationSpecification) -> dict[str, Any]:
@@ -272,7 +277,6 @@ def settings_record(specification: FederationSpecification) -> dict[str, Any]:
     del data["encode"]
     if specification.data.encode:
         data["encode"] = specification.data.encoders.record()
-    training = asdict(specification.training)
     subjects = specification.data.subject_columns
     model: dict[str, Any] = {
         "factory": specification.model.factory,
@@ -284,7 +288,7 @@ def settings_record(specification: FederationSpecification) -> dict[str, Any]:
         "name": specification.name,
         "data": data | {"subject": subjects[0] if len(subjects) == 1 else subjects},
         "model": model,
-        "training": training | {"weight_decay": specification.training.effective_weight_decay},
+        "training": specification.training.record(),
         "partition": {
             "shards": specification.partition.shards,
             "slices": specification.partition.slices,

@@ -185,7 +185,7 @@ def _checked(settings: type, table: str, values: dict[str, Any], problems: Probl
             refused = detail["ctx"]["error"]
             assert isinstance(refused, Invalid)
             for text in refused.fact.removeprefix(prefix).split(f"; {prefix}"):
-                setting = text.split(" ", 1)[0]
+                setting = text.split(" ", 1)[0].partition(".")[0]
                 entries = values.get(setting)
                 within = (
                     name for name in (entries if isinstance(entries, dict) else ()) if f"{setting} {name}:" in text

@@ -196,7 +196,7 @@ def _check_code(code: Sha256 | None, manifest: CodeManifest | None, specificatio
         files = declared_files(specification.folder, model.files)
         present = manifest.present(model.factory, {name: file_digest(file) for name, file in files.items()})
         differences = manifest.differences(present)
-    if code is not None and code != model_code_digest(model) and not differences:
+    if code is not None and code != model_code_digest(model, specification.training) and not differences:
         differences = ["the model's source code has changed"]
     if differences:
         raise Conflict(

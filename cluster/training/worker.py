@@ -135,7 +135,7 @@ class Worker:
     @cached_property
     def _model_code(self) -> Sha256:
         # Computed once, from the code that this process imported: the file may change later.
-        return model_code_digest(self._setup.model)
+        return model_code_digest(self._setup.model, self._setup.training)
 
     def train(self, task: TrainTask) -> Iterator[TrainingEvent]:
         """Do ``task``, yielding its events.

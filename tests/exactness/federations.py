@@ -37,7 +37,7 @@ def conditions(specification: FederationSpecification) -> Configuration:
     """Set this process's numerics and return the configuration, like a worker."""
     return Configuration(
         settings=bit_settings(settings_record(specification)),
-        model_code=model_code_digest(specification.model),
+        model_code=model_code_digest(specification.model, specification.training),
         seed=specification.training.seed,
         profile=set_numerics(specification.cluster.threads_per_worker, "cpu"),
     )

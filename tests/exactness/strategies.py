@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +37,23 @@ OPTIMIZERS: list[dict[str, Any]] = [
 ]
 
 
+_USERS = "tests.exactness.user_models"
+
+RECIPES: list[dict[str, Any]] = [
+    {"optimizer": "rmsprop", "optimizer_arguments": {"alpha": 0.9, "centered": True}, "momentum": 0.5},
+    {"optimizer": "adagrad", "optimizer_arguments": {"lr_decay": 0.1, "initial_accumulator_value": 0.2}},
+    {"optimizer": "adadelta", "schedule": {"kind": "linear", "final": 0.1}},
+    {"optimizer": "adamax", "gradient_clip": 0.5},
+    {"optimizer": "nadam", "schedule": {"warmup": 0.3}, "augment": f"{_USERS}:noisy"},
+    {"optimizer": "radam", "step": f"{_USERS}:mixed_up"},
+    {"optimizer": "adam", "optimizer_arguments": {"amsgrad": True}, "loss": f"{_USERS}:focal"},
+    {"optimizer": "sgd", "momentum": 0.9, "schedule": {"kind": "cosine", "warmup": 0.2}, "gradient_clip": 0.1},
+    {"optimizer": "adamw", "schedule": {"kind": "step", "at": [0.3, 0.6], "factor": 0.5}, "label_smoothing": 0.1},
+    {"optimizer": "sgd", "augment": f"{_USERS}:masked", "step": f"{_USERS}:twice", "gradient_clip": 1.0},
+]
+"""Settings of [training] beyond those of ``OPTIMIZERS``."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedErasure:
     """One request."""
@@ -63,7 +81,9 @@ class History:
 
 
 @st.composite
-def specifications(draw: st.DrawFn, model: str) -> FederationSpecification:
+def specifications(
+    draw: st.DrawFn, model: str, optimizers: Sequence[dict[str, Any]] = OPTIMIZERS
+) -> FederationSpecification:
     """Return a random federation with this kind of model and up to 4 shards of 4 slices."""
     factory, arguments, batch_norm = MODELS[model]
     slices = draw(st.integers(1, 4), label="slices")
@@ -72,7 +92,7 @@ def specifications(draw: st.DrawFn, model: str) -> FederationSpecification:
         batch_size=draw(st.integers(2 if batch_norm else 1, 8), label="batch_size"),
         learning_rate=0.1,
         seed=draw(st.integers(0, 3), label="seed"),
-        **draw(st.sampled_from(OPTIMIZERS), label="optimizer"),
+        **draw(st.sampled_from(optimizers), label="optimizer"),
     )
     return specification_of(
         shards=draw(st.integers(1, 4), label="shards"),
@@ -85,9 +105,11 @@ def specifications(draw: st.DrawFn, model: str) -> FederationSpecification:
 
 
 @st.composite
-def histories(draw: st.DrawFn, model: str, most_points: int = 40) -> History:
+def histories(
+    draw: st.DrawFn, model: str, most_points: int = 40, optimizers: Sequence[dict[str, Any]] = OPTIMIZERS
+) -> History:
     """Return a random federation with one to three steps of one or two erasures each."""
-    specification = draw(specifications(model))
+    specification = draw(specifications(model, optimizers))
     width = 6 if model.startswith("cnn") else draw(st.integers(2, 6), label="features")
     points = make_points(
         draw(st.integers(0, 2**16), label="data"),

@@ -10,7 +10,7 @@ from shards.learners.torch.learner import TorchState
 from shards.routing import SliceId
 from tests.doubles.federation import Point, SmallFederation, survivors
 from tests.exactness.federations import assert_exact, assert_untouched, federation_of, retrained
-from tests.exactness.strategies import MODELS, History, HistoryStep, PlannedErasure, histories
+from tests.exactness.strategies import MODELS, RECIPES, History, HistoryStep, PlannedErasure, histories
 from tests.volume import spread
 
 
@@ -61,6 +61,32 @@ def test_any_history_ends_in_the_bytes_of_a_full_retrain(model: str) -> None:
     @given(history=histories(model))
     def check(history: History) -> None:
         check_history(history)
+
+    check()
+
+
+@pytest.mark.parametrize("recipe", range(len(RECIPES)))
+def test_any_history_with_any_recipe_ends_in_the_bytes_of_a_full_retrain(recipe: int) -> None:
+    """Losses, schedules, clipping, augmentation, other optimizers and the user's own steps are as exact."""
+
+    @settings(max_examples=6)
+    @given(data=st.data(), model=st.sampled_from(sorted(MODELS)))
+    def check(data: st.DataObject, model: str) -> None:
+        check_history(data.draw(histories(model, most_points=30, optimizers=[RECIPES[recipe]])))
+
+    check()
+
+
+@pytest.mark.slow
+@pytest.mark.volume
+@pytest.mark.parametrize("recipe", spread(range(len(RECIPES)), 2))
+def test_any_longer_history_with_any_recipe_ends_in_the_bytes_of_a_full_retrain(recipe: int) -> None:
+    """The same over more federations, with more points."""
+
+    @settings(max_examples=30)
+    @given(data=st.data(), model=st.sampled_from(sorted(MODELS)))
+    def check(data: st.DataObject, model: str) -> None:
+        check_history(data.draw(histories(model, most_points=60, optimizers=[RECIPES[recipe]])))
 
     check()
 

@@ -71,6 +71,14 @@ _CHANGES: dict[str, tuple[dict[str, Any], Change]] = {
     "optimizer": ({"optimizer": "adam"}, _training(optimizer="adamw")),
     "betas": ({"optimizer": "adam"}, _training(betas=(0.8, 0.999))),
     "epsilon": ({"optimizer": "adamw"}, _training(epsilon=1e-6)),
+    "optimizer_arguments": ({"optimizer": "rmsprop"}, _training(optimizer_arguments={"alpha": 0.8})),
+    "schedule": ({}, _training(schedule={"kind": "cosine"})),
+    "gradient_clip": ({"gradient_clip": 0.5}, _training(gradient_clip=0.1)),
+    "label_smoothing": ({}, _training(label_smoothing=0.1)),
+    "class_weights": ({}, _training(class_weights=(1.0, 2.0, 3.0))),
+    "loss": ({}, _training(loss="tests.exactness.user_models:focal")),
+    "step": ({}, _training(step="tests.exactness.user_models:mixed_up")),
+    "augment": ({}, _training(augment="tests.exactness.user_models:noisy")),
     "arguments": ({}, _model(arguments={"hidden": [6]})),
     "factory": ({}, _model(factory="shards.models:logistic", arguments={})),
     "scale": ({}, _data(scale=2.0)),
@@ -284,12 +292,12 @@ def _digests_in_new_process(folder: Path) -> dict[str, str]:
         "import sys, json; sys.path.insert(0, sys.argv[1])\n"
         "from shards.learners.torch.factory import build_model\n"
         "from shards.learners.torch.model_code import model_code_digest\n"
-        "from shards.specification import ModelSettings\n"
+        "from shards.specification import ModelSettings, TrainingSettings\n"
         "found = {}\n"
         "for way in sys.argv[2:]:\n"
         "    settings = ModelSettings(factory=f'{way}_net:net')\n"
         "    build_model(settings, 4, 2)\n"
-        "    found[way] = model_code_digest(settings)\n"
+        "    found[way] = model_code_digest(settings, TrainingSettings(epochs=1, batch_size=1, learning_rate=1.0))\n"
         "print(json.dumps(found))\n"
     )
     command = [sys.executable, "-B", "-c", code, str(folder), *_WAYS]

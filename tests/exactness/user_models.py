@@ -1,9 +1,10 @@
-"""Models as users write them, with state in places that checkpoints easily miss."""
+"""Models as users write them, with state in places that checkpoints easily miss; losses, augmentations and steps."""
 
 from __future__ import annotations
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 
 class Remembering(nn.Module):
@@ -154,3 +155,38 @@ class Recurrent(nn.Module):
         outputs, _ = self.cell(features.unsqueeze(2))
         logits: torch.Tensor = self.last(outputs[:, -1])
         return logits
+
+
+def focal(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Return the focal loss, which gives less weight to data points that are easy."""
+    each = functional.cross_entropy(outputs, labels, reduction="none")
+    return ((1 - torch.exp(-each)) ** 2 * each).mean()
+
+
+def noisy(features: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Return the features with noise from the generator."""
+    return features + 0.1 * torch.randn(features.shape, generator=generator, device=features.device)
+
+
+def masked(features: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Return the features with about a tenth of them set to zero."""
+    return features * (torch.rand(features.shape, generator=generator, device=features.device) > 0.1)
+
+
+def mixed_up(
+    model: nn.Module, features: torch.Tensor, labels: torch.Tensor, generator: torch.Generator
+) -> torch.Tensor:
+    """Return the loss of a mixture of each data point with another one of the batch (mixup)."""
+    order = torch.randperm(len(features), generator=generator, device=features.device)
+    share = float(torch.rand((), generator=generator, device=features.device))
+    outputs = model(share * features + (1 - share) * features[order])
+    one, other = functional.cross_entropy(outputs, labels), functional.cross_entropy(outputs, labels[order])
+    mixture: torch.Tensor = share * one + (1 - share) * other
+    return mixture
+
+
+def twice(model: nn.Module, features: torch.Tensor, labels: torch.Tensor, _: torch.Generator) -> torch.Tensor:
+    """Return the cross-entropy, and the difference of two outputs under other dropout."""
+    first, second = model(features), model(features)
+    loss: torch.Tensor = functional.cross_entropy(first, labels) + (first - second).square().mean()
+    return loss

@@ -23,6 +23,8 @@ from storage.errors import Corrupt, InvariantBroken
 
 _MODEL: Final = "model/"
 _OPTIMIZER: Final = "optimizer/"
+_ON_THE_CPU: Final = frozenset({"step", "mu_product"})
+"""Entries that optimizers keep on the CPU, regardless of the device: the count of steps, and what NAdam derives."""
 
 
 def model_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -99,8 +101,7 @@ def put_tensors(model: nn.Module, optimizer: Optimizer, tensors: Mapping[str, to
             if parameter_name not in parameters:
                 raise Corrupt("a checkpoint's optimizer state is not this model's", "Run 'sisa train' to rebuild it.")
             parameter = parameters[parameter_name]
-            # Adam keeps its step count on the CPU, regardless of the device.
-            device = "cpu" if entry == "step" else parameter.device
+            device = "cpu" if entry in _ON_THE_CPU else parameter.device
             optimizer.state[parameter][entry] = tensor.clone().to(device)
 
 

@@ -21,18 +21,23 @@ _CLASS_NAMES = ("classes", "outputs", "out_features", "n_classes", "num_classes"
 
 
 def import_factory(path: str) -> Factory:
+    """Return the callable that ``[model] factory`` names. Raises ``Invalid`` when it cannot be found."""
+    return cast("Factory", import_callable(path, "[model] factory"))
+
+
+def import_callable(path: str, setting: str) -> Callable[..., Any]:
     """Return the callable that ``module:callable`` names. Raises ``Invalid`` when it cannot be found."""
     module_name, _, attribute = path.partition(":")
     try:
         target: object = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         raise Invalid(
-            f"[model] factory {path!r}: no module named {error.name!r}",
+            f"{setting} {path!r}: no module named {error.name!r}",
             "Put the file beside the specification or install the package, and check the spelling.",
         ) from error
     except Exception as error:  # importing the user's module may raise anything
         raise Invalid(
-            f"[model] factory {path!r}: importing {module_name!r} failed with {type(error).__name__}",
+            f"{setting} {path!r}: importing {module_name!r} failed with {type(error).__name__}",
             "Import the module in a Python shell to see why.",
         ) from error
     for name in attribute.split("."):
@@ -41,13 +46,14 @@ def import_factory(path: str) -> Factory:
                 [entry for entry in vars(target) if not entry.startswith("_")] if hasattr(target, "__dict__") else []
             )
             raise Invalid(
-                f"[model] factory {path!r}: {module_name!r} has no {name!r}",
+                f"{setting} {path!r}: {module_name!r} has no {name!r}",
                 f"Choose one of its names: {', '.join(public[:12])}." if public else "Name a module that defines it.",
             )
         target = getattr(target, name)
     if not callable(target):
-        raise Invalid(f"[model] factory {path!r} is not callable", "Name a function or class that returns a Module.")
-    return cast("Factory", target)
+        returns = "a Module" if setting == "[model] factory" else "a tensor"
+        raise Invalid(f"{setting} {path!r} is not callable", f"Name a function or class that returns {returns}.")
+    return target
 
 
 def received_shape(settings: ModelSettings, inputs: int, shape: InputShape | None) -> InputShape:

@@ -15,7 +15,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.optim import SGD, Adam, AdamW, Optimizer
+from torch.nn.utils import clip_grad_norm_
+from torch.optim import Optimizer
 
 from shards.encoding import InputShape
 from shards.learners.protocol import Learning
@@ -27,9 +28,11 @@ from shards.learners.torch.checkpoint import (
     put_tensors,
 )
 from shards.learners.torch.factory import build_model, in_shape, received_shape
-from shards.learners.torch.seeding import Device, seed_all
+from shards.learners.torch.recipe import Recipe, check_finite, check_learns, optimizer_of
+from shards.learners.torch.seeding import Device, generator_of, seed_all
+from shards.learning_rate import Schedule, progress_at
 from shards.lineage import Lineage
-from shards.ordering import INITIAL_WEIGHTS, NOISE, SHUFFLE, epoch_order, stream
+from shards.ordering import AUGMENT, INITIAL_WEIGHTS, NOISE, SHUFFLE, STEP, epoch_order, stream
 from shards.points import ShardPoints
 from shards.schedule import batch_bounds, slice_epochs
 from shards.specification import ModelSettings, ShardId, SliceIndex, TrainingSettings
@@ -45,6 +48,7 @@ class TorchState:
 
     model: nn.Module
     optimizer: Optimizer
+    recipe: Recipe
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,8 +58,22 @@ class _Resident:
     labels_N: torch.Tensor
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Epoch:
+    """What distinguishes one epoch from others."""
+
+    order_N: torch.Tensor
+    bounds: tuple[tuple[int, int], ...]
+    done: int
+    """Declared epochs of the whole training that come before it."""
+    is_first: bool
+    """Of its slice."""
+    augmenting: torch.Generator | None
+    stepping: torch.Generator | None
+
+
 class TorchLearner:
-    """Learns a ``torch.nn.Module`` with cross-entropy. Implements ``Learner[TorchState]``.
+    """Learns a ``torch.nn.Module`` by the declared recipe. Implements ``Learner[TorchState]``.
 
     Call ``shards.learners.torch.seeding.set_numerics`` before constructing one.
     """
@@ -76,6 +94,7 @@ class TorchLearner:
         self._inputs = received_shape(model, inputs, shape)
         self._classes = classes
         self._epochs = slice_epochs(training.epochs, slices)
+        self._schedule = Schedule.of(training.schedule) if training.schedule else None
         self._device = torch.device(device)
         self._resident: _Resident | None = None
         self._loss: float | None = None
@@ -89,7 +108,7 @@ class TorchLearner:
                 "[training] batch_size = 1 with batch normalisation: one data point has no variance",
                 "Set batch_size to 2 or more, or use a model without batch normalisation.",
             )
-        return TorchState(model, _optimizer(model, self._training))
+        return TorchState(model, optimizer_of(model, self._training), Recipe.of(self._training, self._device))
 
     def learn(self, state: TorchState, points: ShardPoints, shard: ShardId, slice_: SliceIndex) -> Learning[TorchState]:
         """Train ``state`` on slices 1..``slice_`` for the epochs of ``slice_`` (SISA section IV)."""
@@ -100,16 +119,27 @@ class TorchLearner:
         described = _described(state.model)
         bounds = batch_bounds(end, self._training.batch_size)
         losses: list[torch.Tensor] = []
-        for epoch in range(self.epochs(slice_)):
-            shuffle, noise = (stream(self._training.seed, shard, slice_, epoch, use) for use in (SHUFFLE, NOISE))
+        done = sum(self._epochs[: slice_ - 1])
+        for number in range(self.epochs(slice_)):
+            uses = (SHUFFLE, NOISE, AUGMENT, STEP)
+            shuffle, noise, augment, step = (stream(self._training.seed, shard, slice_, number, use) for use in uses)
             seed_all(noise)
-            order = torch.from_numpy(epoch_order(points.keys_N[:end], shuffle)).to(self._device)
-            is_last = epoch + 1 == self.epochs(slice_)
-            self._epoch(state, self._resident_points(points), order, bounds, losses if is_last else None)
-            yield epoch + 1
+            epoch = _Epoch(
+                order_N=torch.from_numpy(epoch_order(points.keys_N[:end], shuffle)).to(self._device),
+                bounds=bounds,
+                done=done + number,
+                is_first=number == 0,
+                augmenting=None if self._training.augment is None else generator_of(augment, self._device),
+                stepping=None if self._training.step is None else generator_of(step, self._device),
+            )
+            is_last = number + 1 == self.epochs(slice_)
+            self._learn_epoch(state, self._resident_points(points), epoch, losses if is_last else None)
+            yield number + 1
+        self._loss = _mean(losses, bounds)
+        if state.recipe.is_users:
+            check_finite(self._loss, self._training)
         _refuse_diverged(state.model, shard, slice_)
         _check_described(state.model, described)
-        self._loss = _mean(losses, bounds)
         return state
 
     def loss(self) -> float | None:
@@ -150,29 +180,35 @@ class TorchLearner:
         put_tensors(state.model, state.optimizer, tensors)
         return state
 
-    def _epoch(
-        self,
-        state: TorchState,
-        data: _Resident,
-        order_N: torch.Tensor,
-        bounds: tuple[tuple[int, int], ...],
-        losses: list[torch.Tensor] | None,
+    def _learn_epoch(
+        self, state: TorchState, data: _Resident, epoch: _Epoch, losses: list[torch.Tensor] | None
     ) -> None:
         # Measured: this loop is the whole cost of training. Nothing in it runs per point, and nothing is logged.
-        model, optimizer = state.model, state.optimizer
-        for start, stop in bounds:
-            chosen = order_N[start:stop]
+        model, optimizer, recipe = state.model, state.optimizer, state.recipe
+        clip = self._training.gradient_clip
+        parameters = optimizer.param_groups[0]["params"]
+        for batch, (start, stop) in enumerate(epoch.bounds):
+            chosen = epoch.order_N[start:stop]
             # Copied into new tensors: the bits depend on the alignment of a view (E7).
             features, labels = data.features_NF.index_select(0, chosen), data.labels_N.index_select(0, chosen)
             features = in_shape(features, self._inputs)
+            if recipe.augment is not None:
+                features = recipe.augment(features, epoch.augmenting)
             optimizer.zero_grad(set_to_none=True)
             if stop - start == 1:
                 with _frozen_statistics(model):
-                    loss = functional.cross_entropy(model(features), labels)
+                    loss = recipe.step(model, features, labels, epoch.stepping)
                     loss.backward()
             else:
-                loss = functional.cross_entropy(model(features), labels)
+                loss = recipe.step(model, features, labels, epoch.stepping)
                 loss.backward()
+            if recipe.is_users and epoch.is_first and batch == 0:
+                check_learns(optimizer)
+            if clip is not None:
+                clip_grad_norm_(parameters, clip)
+            if self._schedule is not None:
+                progress = progress_at(epoch.done, batch, len(epoch.bounds), sum(self._epochs))
+                optimizer.param_groups[0]["lr"] = self._training.learning_rate * self._schedule.share(progress)
             optimizer.step()
             if losses is not None:  # last epoch only, and kept on the device: reading it would wait for the step
                 losses.append(loss.detach())
@@ -185,23 +221,6 @@ class TorchLearner:
                 torch.from_numpy(points.labels_N).to(self._device),
             )
         return self._resident
-
-
-def _optimizer(model: nn.Module, training: TrainingSettings) -> Optimizer:
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    if not parameters:
-        raise Invalid("[model] the model has no parameter to train", "Use a model with trainable parameters.")
-    decay = training.effective_weight_decay
-    if training.optimizer == "sgd":
-        return SGD(
-            parameters,
-            lr=training.learning_rate,
-            momentum=training.momentum,
-            nesterov=training.nesterov,
-            weight_decay=decay,
-        )
-    kind = Adam if training.optimizer == "adam" else AdamW
-    return kind(parameters, lr=training.learning_rate, betas=training.betas, eps=training.epsilon, weight_decay=decay)
 
 
 def _described(model: nn.Module) -> dict[str, tuple[torch.Size, torch.dtype]]:

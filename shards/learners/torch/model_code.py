@@ -15,8 +15,8 @@ from pathlib import Path
 from threading import Lock
 from types import ModuleType
 
-from shards.learners.torch.factory import import_factory
-from shards.specification import SHIPPED_FACTORIES, ModelSettings
+from shards.learners.torch.factory import import_callable, import_factory
+from shards.specification import SHIPPED_FACTORIES, ModelSettings, TrainingSettings
 from storage.digests import Sha256
 
 OWN_ROOMS = frozenset({"storage", "shards", "coordinator", "cluster", "deploy"})
@@ -28,19 +28,22 @@ _PARSING = Lock()
 """Python up to 3.11.7 sometimes fails when two threads parse at the same time (CPython issue 106905)."""
 
 
-def model_code_digest(settings: ModelSettings) -> Sha256:
-    """Return the digest of all source files the model is made of.
+def model_code_digest(settings: ModelSettings, training: TrainingSettings) -> Sha256:
+    """Return the digest of all source files the model and its training are made of.
 
-    These are the factory's module and every module that it reaches through its globals and import statements, if they
-    are the user's or the shipped factories. Left out: the standard library, installed packages other than the factory's
-    own (torch's version is in the numerics profile), and the rest of this system (``TRAINER_FORMAT`` stands for it). A
-    file counts as this process first read it, because that is the code that runs here.
+    These are the modules of the factory and of the user's callables in ``training``, and every module that they reach
+    through their globals and import statements, if they are the user's or the shipped factories. Left out: the
+    standard library, installed packages other than the factory's own (torch's version is in the numerics profile), and
+    the rest of this system (``TRAINER_FORMAT`` stands for it). A file counts as this process first read it, because
+    that is the code that runs here.
     """
-    factory = import_factory(settings.factory)
-    root = sys.modules[settings.factory.partition(":")[0]]
-    sources = _sources(root)
-    if own := inspect.getmodule(factory):
-        sources |= _sources(own)
+    found = {settings.factory: import_factory(settings.factory)}
+    found |= {path: import_callable(path, f"[training] {setting}") for setting, path in training.code.items()}
+    sources: dict[str, bytes] = {}
+    for path, target in found.items():
+        sources |= _sources(sys.modules[path.partition(":")[0]])
+        if own := inspect.getmodule(target):
+            sources |= _sources(own)
     digest = hashlib.sha256()
     for name, source in sorted(sources.items()):
         digest.update(name.encode() + b"\0" + hashlib.sha256(source).digest())

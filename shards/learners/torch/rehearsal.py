@@ -20,7 +20,7 @@ from typing import Final
 from shards.learners.torch.code_manifest import CodeManifest
 from shards.learners.torch.rehearsal_process import RehearsalRequest, RehearsalResult, SliceDigests
 from shards.lineage import WORKERS_HASH_SEED, Configuration
-from shards.specification import SHIPPED_FACTORIES
+from shards.specification import is_shipped
 from storage.digests import Json, Sha256, canonical_json, digest_of
 from storage.errors import Corrupt, Invalid, ObjectExists, ObjectMissing, Unavailable
 from storage.objects import ObjectKey, ObjectStore, object_key
@@ -58,12 +58,12 @@ def rehearsed(
     """Return the code manifest of the model, as its rehearsal found it.
 
     The model is rehearsed unless the store has the record of a rehearsal of the same code, packages and files. This
-    function writes the record and removes a damaged one. Returns None for the factories that come with this system:
-    our tests cover them instead. ``files`` are the digests of the declared files. Raises what ``rehearse`` raises, and
+    function writes the record and removes a damaged one. Returns None where all code comes with this system: our tests
+    cover it instead. ``files`` are the digests of the declared files. Raises what ``rehearse`` raises, and
     ``Invalid`` when the model's files change in the meantime.
     """
     factory = request.model.factory
-    if factory.partition(":")[0] == SHIPPED_FACTORIES:
+    if is_shipped(request.model, request.training):
         return None
     for info in store.list(f"{_prefix(request.inputs, configuration)}/"):
         known = _read(store, info.key)
@@ -72,7 +72,8 @@ def rehearsed(
         elif known == known.present(factory, files):
             return known
     tried, packages = rehearse(request)
-    manifest = CodeManifest.of(factory, tried, files, packages)
+    own = [path.partition(".")[0].partition(":")[0] for path in request.training.code.values()]
+    manifest = CodeManifest.of(factory, tried, files, [*packages, *own])
     if manifest.modules != tried:
         raise Invalid(
             f"[model] factory {factory!r}: its files have changed since a worker read them",

@@ -20,7 +20,7 @@ from shards.encoding import InputShape
 from shards.learners.torch.attributes import AttributeValue, changed_tensors, kept_in_attributes
 from shards.learners.torch.checkpoint import decode_checkpoint, digest_tensors
 from shards.learners.torch.confinement import ConfinedLearner, Confinement
-from shards.learners.torch.factory import import_factory
+from shards.learners.torch.factory import import_callable, import_factory
 from shards.learners.torch.learner import TorchLearner, TorchState
 from shards.learners.torch.seeding import Device, check_numerics, seed_all, set_numerics
 from shards.learners.torch.staging import StagedFolder
@@ -83,6 +83,7 @@ class RehearsalRequest:
         fields: dict[str, Any] = json.loads(text)
         training = fields.pop("training")
         training["betas"] = tuple(training["betas"])
+        training["class_weights"] = training["class_weights"] and tuple(training["class_weights"])
         model, files = fields.pop("model"), tuple(fields.pop("files"))
         model["files"] = tuple(model["files"])
         shape = fields.pop("shape")
@@ -149,7 +150,9 @@ def _attempt(
         modules.forget(request.model.factory)
         resumed = rehearsal.resumed(straight[0], payloads[0])
     except SisaError as error:
-        return RehearsalResult(failure=[error.kind, error.fact, error.remedy])
+        # The data are made up, so that the text of an error in the user's loss, augmentation or step may be shown.
+        text = f": {error.__cause__}" if error.__cause__ and error.fact.startswith("[training]") else ""
+        return RehearsalResult(failure=[error.kind, error.fact + text, error.remedy])
     except Exception as error:  # noqa: BLE001  the model is the user's code
         return RehearsalResult(failure=["", f"{type(error).__name__}: {error}", ""])
     return RehearsalResult(straight=straight, again=again, resumed=resumed, changed=sorted(rehearsal.changed))
@@ -222,6 +225,8 @@ class _Rehearsal:
         seed_all(self._request.start)
         with self._confinement.active():
             import_factory(self._request.model.factory)
+            for setting, path in self._request.training.code.items():
+                import_callable(path, f"[training] {setting}")
 
     def _learn(self, state: TorchState, slice_: SliceIndex) -> tuple[SliceDigests, bytes]:
         before = kept_in_attributes(state.model)

@@ -23,6 +23,11 @@ def seed_all(number: int) -> None:
     random.seed(number)
 
 
+def generator_of(number: int, device: torch.device) -> torch.Generator:
+    """Return a generator of its own for the stream ``number``."""
+    return torch.Generator(device).manual_seed(number)
+
+
 def generator_state(value: object) -> str | None:
     """Return the state of a random generator as text; None for anything else."""
     if isinstance(value, torch.Generator):

@@ -15,9 +15,10 @@ from torch import nn
 from cluster.runtime.user_code import make_importable
 from shards.learners.torch.factory import build_model
 from shards.learners.torch.model_code import model_code_digest
-from shards.specification import ModelSettings
+from shards.specification import ModelSettings, TrainingSettings
 
 PLAIN = ModelSettings(factory="twin_net:build")
+TRAINING = TrainingSettings(epochs=1, batch_size=1, learning_rate=0.1)
 PACKED = ModelSettings(factory="twin_pack.net:build")
 
 
@@ -75,10 +76,10 @@ def test_code_digests_differ(tmp_path: Path) -> None:
     digests = []
     for folder in (_with_helper(tmp_path / "one", 3), _with_helper(tmp_path / "other", 5)):
         make_importable(folder)
-        digests.append(model_code_digest(PLAIN))
+        digests.append(model_code_digest(PLAIN, TRAINING))
     assert digests[0] != digests[1]
     make_importable(tmp_path / "one")
-    assert model_code_digest(PLAIN) == digests[0]
+    assert model_code_digest(PLAIN, TRAINING) == digests[0]
 
 
 @pytest.mark.parametrize("regular", [True, False])
@@ -146,7 +147,7 @@ def test_many_threads_name_one_code() -> None:
     def name(_: int) -> str:
         for _ in range(5):
             _Interruption()
-        return model_code_digest(ModelSettings(factory="shards.models:mlp"))
+        return model_code_digest(ModelSettings(factory="shards.models:mlp"), TRAINING)
 
     with ThreadPoolExecutor(8) as pool:
         assert len(set(pool.map(name, range(200)))) == 1

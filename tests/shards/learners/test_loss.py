@@ -84,14 +84,14 @@ def test_no_bit_depends_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """A learner that never records a loss produces the same bytes."""
     watched = learner()
     digest = watched.digest(learned(watched))
-    whole = TorchLearner._epoch
+    whole = TorchLearner._learn_epoch
 
-    def silent(self: TorchLearner, state: Any, data: Any, order: Any, bounds: Any, losses: Any) -> None:
-        whole(self, state, data, order, bounds, None)
+    def silent(self: TorchLearner, state: Any, data: Any, epoch: Any, losses: Any) -> None:
+        whole(self, state, data, epoch, None)
         if losses is not None:
-            losses.extend(torch.zeros(()) for _ in bounds)
+            losses.extend(torch.zeros(()) for _ in epoch.bounds)
 
-    monkeypatch.setattr(TorchLearner, "_epoch", silent)
+    monkeypatch.setattr(TorchLearner, "_learn_epoch", silent)
     unwatched = learner()
     assert unwatched.digest(learned(unwatched)) == digest
     assert (unwatched.loss(), watched.loss() != 0.0) == (0.0, True)
@@ -100,7 +100,7 @@ def test_no_bit_depends_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_losses_are_read_once_a_slice(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only the last epoch's losses are kept, and no step waits for one, which would halve the speed on a GPU."""
     kept = []
-    whole = TorchLearner._epoch
+    whole = TorchLearner._learn_epoch
 
     def noting(self: TorchLearner, *arguments: Any) -> None:
         kept.append(arguments[-1] is not None)
@@ -109,7 +109,7 @@ def test_losses_are_read_once_a_slice(monkeypatch: pytest.MonkeyPatch) -> None:
             patch.setattr(torch.Tensor, "__float__", None)
             whole(self, *arguments)
 
-    monkeypatch.setattr(TorchLearner, "_epoch", noting)
+    monkeypatch.setattr(TorchLearner, "_learn_epoch", noting)
     learned(learner(epochs=6), 1)
     assert kept == [False, False, False, True]
 

@@ -1,0 +1,89 @@
+"""The training recipe in ``sisa.toml``: every mistake is named with what would be right."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.config.test_specification import changed, refusal
+
+MISTAKES = [
+    (
+        changed("0.05", '0.05\noptimizer = "lion"'),
+        "line 15: [training] optimizer must be one of sgd, adam, adamw, rmsprop",
+    ),
+    (
+        changed("0.05", '0.05\noptimizer = "rmsprop"\noptimizer_arguments = { rho = 0.9 }'),
+        "line 16: [training] optimizer_arguments.rho is not an argument of rmsprop; it takes alpha, centered",
+    ),
+    (
+        changed("0.05", '0.05\noptimizer = "adamax"\noptimizer_arguments = { rho = 0.9 }'),
+        "optimizer_arguments.rho is not an argument of adamax; it takes none",
+    ),
+    (
+        changed("0.05", '0.05\noptimizer = "rmsprop"\noptimizer_arguments = { alpha = true }'),
+        "optimizer_arguments.alpha must be a number from 0 to below 1, got True",
+    ),
+    (
+        changed("0.05", "0.05\noptimizer_arguments = { lr = 1 }"),
+        "optimizer_arguments.lr is not an argument of sgd; it takes none",
+    ),
+    (
+        changed("0.05", '0.05\nloss = "mse"'),
+        "[training] loss must be cross_entropy or read 'module:callable', got 'mse'",
+    ),
+    (changed("0.05", '0.05\nstep = "mine"'), "[training] step must read 'module:callable', got 'mine'"),
+    (changed("0.05", '0.05\naugment = "mine."'), "[training] augment must read 'module:callable', got 'mine.'"),
+    (
+        changed("0.05", '0.05\nstep = "mine:step"\nloss = "mine:loss"'),
+        "[training] step computes the loss itself: leave out loss",
+    ),
+    (
+        changed("0.05", '0.05\nloss = "mine:loss"\nlabel_smoothing = 0.1'),
+        "[training] label_smoothing and class_weights belong to the loss cross_entropy",
+    ),
+    (changed("0.05", "0.05\nlabel_smoothing = 1"), "[training] label_smoothing must be in [0, 1), got 1.0"),
+    (changed("0.05", "0.05\ngradient_clip = 0"), "[training] gradient_clip must be above 0, got 0.0"),
+    (
+        changed("0.05", "0.05\nclass_weights = [1]"),
+        "line 15: [training] class_weights has 1 weights for 2 classes. Give one weight for each of [data] classes",
+    ),
+    (changed("0.05", "0.05\nclass_weights = [1, 0]"), "[training] class_weights must be above 0, got [1.0, 0.0]"),
+    (changed("0.05", '0.05\nclass_weights = "balanced"'), "class_weights must be a list of numbers, got the text"),
+    (
+        changed("0.05", '0.05\nschedule = { kind = "cosine", end = 0.8 }'),
+        "line 15: [training] schedule ends before training: from 0.8 of the training on the rate would be 0; set",
+    ),
+    (
+        changed("0.05", '0.05\nschedule = { kind = "cosin" }'),
+        "[training] schedule.kind must be one of constant, linear, cosine, step, got 'cosin'",
+    ),
+    (
+        changed("0.05", '0.05\nschedule = { kind = "step", at = [0.5, 1] }'),
+        "[training] schedule.at must be a list of numbers between 0 and 1, such as [0.5, 0.75], got [0.5, 1]",
+    ),
+    (changed("0.05", '0.05\nschedule = { kind = "step" }'), "[training] schedule.at must be a list of numbers"),
+    (
+        changed("0.05", '0.05\nschedule = { kind = "step", at = [0.5, 0.2] }'),
+        "[training] schedule.at must rise, got [0.5, 0.2]",
+    ),
+    (
+        changed("0.05", "0.05\nschedule = { warmup = 1 }"),
+        "line 15: [training] schedule.warmup must be a number from 0 to below 1, the share of the training that it",
+    ),
+    (
+        changed("0.05", '0.05\nschedule = { kind = "linear", warmup = 0.5, end = 0.5, final = 0.1 }'),
+        "[training] schedule.end = 0.5 is not after schedule.warmup = 0.5",
+    ),
+    (
+        changed("0.05", "0.05\nschedule = { epochs = 10 }"),
+        "[training] schedule.epochs is not a setting of kind 'constant'; it has warmup",
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "fact"), MISTAKES, ids=[fact[:60] for _, fact in MISTAKES])
+def test_mistakes_are_named(tmp_path: Path, text: str, fact: str) -> None:
+    """The error names line, setting, what was expected and what was got."""
+    assert fact in refusal(tmp_path / "sisa.toml", text)
