@@ -1,7 +1,7 @@
-"""Aggregation: combines the constituents' class probabilities into one answer (SISA section IV).
+"""Aggregation: combines the constituents' outputs into one answer (SISA section IV).
 
 Every constituent that answers has the same weight: weights by shard size would carry a trace of erased points (E6).
-Shape legend: K constituents that answer, N points, C classes.
+Shape legend: K constituents that answer, N points, W outputs of the model, S scores of an answer.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from shards.targets import Target
 from storage.errors import Invalid, Unavailable
 
 Rule = Literal["mean_probability", "majority_vote"]
@@ -40,28 +41,20 @@ class AnsweredBy:
 class Aggregated:
     """The ensemble's answer."""
 
-    classes_N: npt.NDArray[np.int64]
-    """Position of the predicted class in the declared classes."""
-    scores_NC: npt.NDArray[np.float64]
-    """Mean probability, or share of votes; each line sums to 1."""
+    scores_NS: npt.NDArray[np.float64]
+    """The answer's numbers, as the target has them: for classes the mean probability, or share of votes, of each."""
 
 
-def aggregate(probabilities_KNC: npt.NDArray[np.float64], rule: Rule) -> Aggregated:
-    """Return the aggregated prediction.
+def aggregate(outputs_KNW: npt.NDArray[np.float64], rule: Rule, target: Target) -> Aggregated:
+    """Return the aggregated prediction; the target has the rules.
 
-    ``mean_probability`` takes the class with the highest mean probability, ``majority_vote`` the class that most
-    constituents put first. Ties, within a constituent and between classes, go to the class declared first.
+    For classes ``mean_probability`` takes the class with the highest mean probability, ``majority_vote`` the class that
+    most constituents put first. Ties, within a constituent and between classes, go to the class declared first.
     Raises ``Unavailable`` when no constituent answers.
     """
-    if len(probabilities_KNC) == 0:
+    if len(outputs_KNW) == 0:
         raise Unavailable("every constituent abstains", "Wait for the retraining to finish: see 'sisa status'.")
-    if rule == "mean_probability":
-        scores = probabilities_KNC.mean(axis=0)
-    else:
-        classes = probabilities_KNC.shape[2]
-        votes_KN = probabilities_KNC.argmax(axis=2)
-        scores = np.eye(classes, dtype=np.float64)[votes_KN].mean(axis=0)
-    return Aggregated(classes_N=scores.argmax(axis=1), scores_NC=scores)
+    return Aggregated(scores_NS=target.aggregate(outputs_KNW, rule))
 
 
 def model_failed(fact: str, point: int | None) -> ModelFailed:

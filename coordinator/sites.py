@@ -2,7 +2,7 @@
 
 A site is a federation of its own, with a store, keys, journal and receipts that nobody else touches. The federation of
 sites does only two things: it combines their answers, and it checks that no site falls behind what it once reported.
-Shape legend: N points, C classes.
+Shape legend: N points, S scores.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from coordinator.aggregation import Aggregated, AnsweredBy, Rule
 from coordinator.requests import ErasureRequest
+from shards.targets import Target
 from storage.digests import Sha256, digest_of
 from storage.errors import Conflict, Invalid, Unavailable
 
@@ -55,8 +56,8 @@ class SiteStanding:
 class SiteAnswer(AnsweredBy):
     """A site's aggregated answer, by at least one constituent."""
 
-    scores_NC: npt.NDArray[np.float32]
-    """Mean probability, or share of votes, over its constituents; in float32, as answers travel."""
+    scores_NS: npt.NDArray[np.float32]
+    """The target's scores over its constituents; in float32, as answers travel."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,7 +156,7 @@ def answered_together(parts: Sequence[TookPart]) -> AnsweredBy:
     )
 
 
-def combine(answers: Sequence[SiteAnswer], rule: Rule) -> Aggregated:
+def combine(answers: Sequence[SiteAnswer], rule: Rule, target: Target) -> Aggregated:
     """Return the combined answer of several sites, in the given order.
 
     Every constituent has the same weight at every site, as in one ensemble (E6): a site's weight is how many of its
@@ -163,12 +164,8 @@ def combine(answers: Sequence[SiteAnswer], rule: Rule) -> Aggregated:
     """
     if not answers:
         raise Unavailable("no site answers", "Wait until one does: see 'sisa status'.")
-    total = sum(answer.constituents for answer in answers)
-    parts = [answer.scores_NC.astype(np.float64) * answer.constituents for answer in answers]
-    if rule == "majority_vote":
-        parts = [np.rint(part) for part in parts]  # votes are whole numbers again, so that ties are exact
-    scores = np.sum(parts, axis=0) / total
-    return Aggregated(classes_N=scores.argmax(axis=1), scores_NC=scores)
+    scores = [answer.scores_NS for answer in answers]
+    return Aggregated(scores_NS=target.combine(scores, [answer.constituents for answer in answers], rule))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

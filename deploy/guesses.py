@@ -78,6 +78,8 @@ class Guess:
     encoders: tuple[DraftedEncoder, ...] = ()
     """How feature columns are encoded that are not plain numbers; beside them, how large numbers are brought to about
     -1 .. 1."""
+    is_number: bool = False
+    """Whether the label is a number to predict, and not a class."""
 
 
 def guess_parts(
@@ -121,6 +123,7 @@ def guess_parts(
         features=features,
         left_out=left_out,
         encoders=tuple(encoders),
+        is_number=is_number(found, label),
     )
 
 
@@ -155,15 +158,8 @@ def _check_label(found: SourceDescription, column: ColumnDescription) -> None:
     if column.nulls:
         few = f" in {column.nulls} of {found.points} data points"
         raise Invalid(f"the label column holds nulls{few}", "Give every data point a label.", column=column.name)
-    if _is_number(found, column):
-        many = f"more than {len(column.values) or 1000}" if column.distinct is None else column.distinct
-        raise Invalid(
-            f"the label column holds numbers, not classes: {many} different ones in {found.points} data points",
-            "Write a column of classes that its ranges fall into, such as low, middle, high (pandas.cut, or CASE in"
-            " SQL), because regression does not exist yet. If the numbers do name classes, write them as text, such as"
-            f" 'c17'. Otherwise: {_remedy_label(found, 'Name another column')}",
-            column=column.name,
-        )
+    if is_number(found, column):
+        return
     if not _repeat(found, column):
         fact = f"the label column holds {len(column.values)} different texts in {found.points} data points, not classes"
         raise Invalid(fact, _remedy_label(found, "Name another column"), column=column.name)
@@ -184,7 +180,7 @@ def _is_class(found: SourceDescription, column: ColumnDescription) -> bool:
     """Return whether the column could hold classes: at least two values, which repeat."""
     several = len(column.values) > 1 and not column.nulls and not column.counts
     names_something = _rank_as_person(column) is not None or _is_name(found, column) or _is_row_number(column)
-    return several and _repeat(found, column) and not names_something and not _is_number(found, column)
+    return several and _repeat(found, column) and not names_something and not is_number(found, column)
 
 
 def _repeat(found: SourceDescription, column: ColumnDescription) -> bool:
@@ -192,7 +188,7 @@ def _repeat(found: SourceDescription, column: ColumnDescription) -> bool:
     return len(column.values) <= max(2, found.points // 2)
 
 
-def _is_number(found: SourceDescription, column: ColumnDescription) -> bool:
+def is_number(found: SourceDescription, column: ColumnDescription) -> bool:
     """Return whether the column measures something: it holds fractions, or many numbers that are not codes."""
     if column.kind not in {"integer", "number"} or column.distinct in {0, 1}:
         return False

@@ -21,6 +21,7 @@ from shards.data.profile import ColumnDescription, SourceDescription, describe_s
 from shards.data.sources import in_csv_form, open_source, passed_over_text, seen_csv_form
 from shards.schedule import minimum_epochs
 from shards.specification import USUAL_CSV, CsvForm, refuse_settings
+from shards.targets import Class, Number
 from storage.errors import Conflict, Invalid
 from storage.location import is_on_s3
 
@@ -169,6 +170,12 @@ def _csv_lines(form: CsvForm) -> list[str]:
     return [f"{name} = {_quoted(value)}  # of the CSV files, as seen in the first lines" for name, value in seen]
 
 
+def _target_line(guess: Guess) -> str:
+    if guess.is_number:
+        return 'target   = "number"  # what is predicted: the label has many different numbers'
+    return f"classes  = [{', '.join(map(_quoted, guess.label.values))}]  # declared, not learned"
+
+
 def _text(train: str, found: SourceDescription, guess: Guess, csv: CsvForm, passed_over: str) -> str:
     sizes = _suggest(found.points)
     names = [column.name for column in guess.features]
@@ -187,7 +194,7 @@ def _text(train: str, found: SourceDescription, guess: Guess, csv: CsvForm, pass
         f"label    = {_quoted(guess.label.name)}",
         *_left_out_lines(guess),
         f"features = [{', '.join(map(_quoted, column_globs(names, others)))}]  # columns or globs",
-        f"classes  = [{', '.join(map(_quoted, guess.label.values))}]  # declared, not learned",
+        _target_line(guess),
         *([f"{scale}  # {reason}"] if scale else []),
         *_encoder_lines(guess),
     ]
@@ -335,7 +342,7 @@ def draft_text(draft: SpecificationDraft) -> str:
     many = f"{len(guess.features)} feature{'s' * (len(guess.features) > 1)}"
     lines = [
         f"{draft.points:,} data points; id {guess.id.name!r}; subject {subject}",
-        f"label {guess.label.name!r} of {len(guess.label.values)} classes",
+        f"label {guess.label.name!r}{', a number' if guess.is_number else f' of {len(guess.label.values)} classes'}",
         f"{many}: {', '.join(map(repr, features[:10]))}{more}",
         *([f"subject: {guess.subject_remark}"] if guess.subject_remark else []),
         *(f"encoded: {each.column!r} ({each.reason})" for each in guess.encoders),
@@ -352,7 +359,8 @@ def draft_fields(draft: SpecificationDraft) -> dict[str, Any]:
         "id": guess.id.name,
         "subject": guess.subject.name if guess.subject else None,
         "label": guess.label.name,
-        "classes": list(guess.label.values),
+        "target": Number.kind if guess.is_number else Class.kind,
+        "classes": [] if guess.is_number else list(guess.label.values),
         "features": [column.name for column in guess.features],
         "encode": {each.column: dict(each.options) for each in guess.encoders},
         "left_out": dict(guess.left_out),

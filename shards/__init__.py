@@ -12,6 +12,7 @@ Sources: Bourtoule et al., Machine Unlearning, IEEE S&P 2021 (SISA), sections IV
     encoders       how a column becomes features, as it is declared
     encoding       the table [data.encode]: read, checked, looked up by column
     points         data points in memory, as arrays
+    targets        what is predicted: a class, numbers, several labels
     subjects       names of people: forms and skeletons of names
     routing        keyed digests of names; which slice of which shard
     ordering       order and random streams that do not depend on a point's position

@@ -1,6 +1,6 @@
 """Data points in memory, as arrays.
 
-Shape legend: N points, F features, K further subjects.
+Shape legend: N points, F features, K further subjects, W labels of a data point.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
+
+from shards.targets import Labels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -19,8 +21,8 @@ class PointBlock:
     """Keyed digests of the points' ids (dtype V16)."""
     subjects_N: npt.NDArray[np.void]
     """Keyed digests of the subjects that decide the slice (dtype V16)."""
-    labels_N: npt.NDArray[np.int32]
-    """Position of the label in ``classes``."""
+    labels_N: Labels
+    """Position of the label in ``classes``; for targets that are numbers the labels themselves, shape (N, W)."""
     features_NF: npt.NDArray[np.uint8] | npt.NDArray[np.float32]
     """Raw features, not scaled; C-contiguous; uint8 when every feature column is uint8, else float32."""
     further_NK: npt.NDArray[np.void] = field(default_factory=lambda: np.empty((0, 0), dtype="V16"))
@@ -59,8 +61,8 @@ class ShardPoints:
 
     features_NF: npt.NDArray[np.float32]
     """Scaled features, C-contiguous."""
-    labels_N: npt.NDArray[np.int64]
-    """Position of the label in ``classes``."""
+    labels_N: npt.NDArray[np.int64] | npt.NDArray[np.float32]
+    """As in ``PointBlock``."""
     keys_N: npt.NDArray[np.uint64]
     """First 8 bytes (big-endian) of the point's digest, from which its place in each epoch is derived."""
     ends: tuple[int, ...]

@@ -19,6 +19,7 @@ from shards.learning_rate import schedule_problems
 from shards.optimizers import OPTIMIZERS, argument_problems, belongs_to
 from shards.schedule import minimum_epochs
 from shards.subjects import FORMS, SubjectForm
+from shards.targets import TARGETS, Class, Target
 from storage.errors import Invalid
 from storage.location import PROFILE_RULE, is_on_s3, is_profile
 
@@ -32,6 +33,7 @@ SHIPPED_FACTORIES = "shards.models"
 """The module of the factories that come with this system."""
 
 CROSS_ENTROPY: Final = "cross_entropy"
+_LOSSES: Final = tuple(loss for target in TARGETS.values() for loss in target.losses)
 _CALLABLE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 _ADAMW_WEIGHT_DECAY = 0.01
 
@@ -88,12 +90,15 @@ class DataSettings:
     """File, folder or glob of Parquet, Arrow or CSV files; relative to the specification's folder, or ``s3://…``."""
     id: str
     """Column that names each data point; unique."""
-    label: str
-    """Column of the class."""
+    label: str | tuple[str, ...]
+    """Column of the class; for other targets the column of the number, or a list of columns."""
     features: tuple[str, ...]
     """Columns or globs, in order, or one fixed-size-list column."""
-    classes: tuple[str, ...]
-    """The label set, declared and never learned (E6); two or more."""
+    classes: tuple[str, ...] = ()
+    """The label set of the target ``class``, declared and never learned (E6); two or more."""
+    target: str = Class.kind
+    """What is predicted: a ``class``, a ``number`` (or several), or ``multi_label``, any of several labels at once,
+    each a column of 0 and 1 or false and true."""
     subject: str | tuple[str, ...] | None = None
     """Column of the person whose data point it is; default: the id column. Several columns when a data point belongs to
     several people: it is erased with any of them. The first column decides the slice; the other cells may be empty."""
@@ -126,8 +131,7 @@ class DataSettings:
             problems.append("train is empty: name a file, a folder or a glob")
         if not self.features:
             problems.append("features is empty: name the feature columns")
-        if len(self.classes) < 2:
-            problems.append(f"classes needs two or more, got {len(self.classes)}")
+        problems += self._target_problems()
         if twice := sorted({name for name in self.classes if self.classes.count(name) > 1}):
             problems.append(f"classes names {', '.join(map(repr, twice))} more than once")
         problems += self._subject_problems()
@@ -146,6 +150,33 @@ class DataSettings:
         refuse_settings("data", problems)
         if isinstance(self.subject, tuple) and len(self.subject) == 1:
             object.__setattr__(self, "subject", self.subject[0])
+
+    def _target_problems(self) -> list[str]:
+        if self.target not in TARGETS:
+            return [f"target must be one of {', '.join(TARGETS)}, got {self.target!r}"]
+        if TARGETS[self.target].has_classes:
+            problems = [] if len(self.classes) > 1 else [f"classes needs two or more, got {len(self.classes)}"]
+            return problems + ["label is one column for the target class"] * isinstance(self.label, tuple)
+        labels = self.label_columns
+        problems = ["classes belong to the target class: leave them out"] * bool(self.classes)
+        if not labels or len(set(labels)) < len(labels):
+            problems.append("label is an empty list, or names a column twice")
+        return problems + [
+            f"label names {name!r}, which is the id or a subject column"
+            for name in labels
+            if name in {self.id, *self.subject_columns}
+        ]
+
+    @property
+    def label_columns(self) -> tuple[str, ...]:
+        """The columns of labels."""
+        return self.label if isinstance(self.label, tuple) else (self.label,)
+
+    @property
+    def predicted(self) -> Target:
+        """What is predicted, with the names of its outputs."""
+        kind = TARGETS[self.target]
+        return kind(self.classes if kind.has_classes else self.label_columns)
 
     def _subject_problems(self) -> list[str]:
         if not isinstance(self.subject, tuple):
@@ -257,9 +288,10 @@ class TrainingSettings:
     """All but sgd."""
     optimizer_arguments: Mapping[str, Any] = field(default_factory=dict, hash=False)
     """Further arguments of the optimizer, by their names in torch, such as ``{ alpha = 0.9 }`` of rmsprop."""
-    loss: str = CROSS_ENTROPY
-    """``cross_entropy``, or ``module:callable``: called with the model's outputs and the labels of a batch, it returns
-    the mean loss."""
+    loss: str | None = None
+    """``cross_entropy`` for classes; ``mse``, ``mae`` or ``huber`` for numbers; ``bce`` for ``multi_label``; or
+    ``module:callable``: called with the model's outputs and the labels of a batch, it returns the mean loss. Default:
+    the first of those that the target has."""
     label_smoothing: float = 0.0
     """Share of each label that cross_entropy spreads over all classes; 0 to below 1."""
     class_weights: tuple[float, ...] | None = None
@@ -316,8 +348,8 @@ class TrainingSettings:
 
     def _loss_problems(self) -> list[str]:
         problems = []
-        if self.loss != CROSS_ENTROPY and not _CALLABLE.fullmatch(self.loss):
-            problems.append(f"loss must be cross_entropy or read 'module:callable', got {self.loss!r}")
+        if self.loss is not None and self.loss not in _LOSSES and not _CALLABLE.fullmatch(self.loss):
+            problems.append(f"loss must be one of {', '.join(_LOSSES)} or read 'module:callable', got {self.loss!r}")
         for name in ("augment", "step"):
             path = getattr(self, name)
             if path is not None and not _CALLABLE.fullmatch(path):
@@ -326,9 +358,10 @@ class TrainingSettings:
             problems.append(f"label_smoothing must be in [0, 1), got {self.label_smoothing}")
         if self.class_weights is not None and not all(0 < weight < math.inf for weight in self.class_weights):
             problems.append(f"class_weights must be above 0, got {list(self.class_weights)}")
-        if self.step is not None and self.loss != CROSS_ENTROPY:
+        if self.step is not None and self.loss is not None:
             problems.append("step computes the loss itself: leave out loss")
-        if (self.step is not None or self.loss != CROSS_ENTROPY) and (self.label_smoothing or self.class_weights):
+        is_other = self.step is not None or self.loss not in {None, CROSS_ENTROPY}
+        if is_other and (self.label_smoothing or self.class_weights):
             problems.append("label_smoothing and class_weights belong to the loss cross_entropy")
         return problems
 
@@ -345,9 +378,11 @@ class TrainingSettings:
         named = {"loss": self.loss, "augment": self.augment, "step": self.step}
         return {setting: path for setting, path in named.items() if path is not None and ":" in path}
 
-    def record(self) -> dict[str, Any]:
+    def record(self, target: Target) -> dict[str, Any]:
         """Return the settings as a record has them: those that 0.1 did not know only where they are set (E16)."""
         values = asdict(self)
+        if self.loss == target.losses[0]:
+            values["loss"] = None
         for item in fields(self)[_KNOWN_TO_0_1:]:
             usual = item.default if item.default_factory is MISSING else item.default_factory()
             if values[item.name] == usual:
@@ -396,8 +431,26 @@ def check_schedule(training: TrainingSettings, partition: PartitionSettings) -> 
         )
 
 
+def check_loss(training: TrainingSettings, data: DataSettings) -> None:
+    """Raise ``Invalid`` when the target does not have the loss."""
+    losses = data.predicted.losses
+    loss = training.loss or losses[0]
+    if ":" not in loss and loss not in losses:
+        raise Invalid(
+            f"[training] loss = {loss!r} is not one of the target {data.target}",
+            f"Take {' or '.join(losses)}, or a callable of your own.",
+        )
+    if CROSS_ENTROPY not in losses and (training.label_smoothing or training.class_weights):
+        raise Invalid(
+            f"[training] label_smoothing and class_weights belong to the target class, [data] target is {data.target}",
+            "Leave them out.",
+        )
+
+
 def check_class_weights(training: TrainingSettings, data: DataSettings) -> None:
     """Raise ``Invalid`` when there is not one weight for each class."""
+    if not data.predicted.has_classes:
+        return
     if training.class_weights is not None and len(training.class_weights) != len(data.classes):
         raise Invalid(
             f"[training] class_weights has {len(training.class_weights)} weights for {len(data.classes)} classes",

@@ -26,6 +26,7 @@ from cluster.config.specification import SITES, TABLES, ClusterSettings, Federat
 from cluster.config.toml import TOP, Problems, parse_file, read_table
 from coordinator.settings import AggregationSettings
 from coordinator.sites import Leaves
+from shards.targets import Target
 from storage.errors import Invalid
 from storage.location import is_on_s3, open_store
 from storage.objects import ObjectStore
@@ -143,7 +144,7 @@ class SitesSpecification:
     sites: tuple[ListedSite, ...]
     """In the order of the file."""
     aggregation: AggregationSettings
-    classes: tuple[str, ...]
+    target: Target
     id_column: str
     settings: SitesSettings = field(default_factory=SitesSettings)
     endpoint: str | None = None
@@ -205,7 +206,7 @@ def read_sites(path: Path) -> SitesSpecification:
         folder=common.folder,
         sites=sites,
         aggregation=common.aggregation,
-        classes=common.data.classes,
+        target=common.data.predicted,
         id_column=common.data.id,
         settings=settings,
         serve=serve,

@@ -18,8 +18,10 @@ from shards.specification import (
     PartitionSettings,
     TrainingSettings,
     check_class_weights,
+    check_loss,
     check_schedule,
 )
+from shards.targets import Class
 from storage.digests import Json, Sha256, canonical_json, digest_of
 from storage.errors import Invalid
 from storage.location import PROFILE_RULE, is_on_s3, is_profile
@@ -253,7 +255,15 @@ def specification_of(path: Path, text: str | None, document: Mapping[str, Any]) 
 def _check_together(tables: Mapping[str, Any], problems: Problems) -> None:
     """Note what is wrong with settings of [training] in view of those of other tables."""
     training = tables["training"]
-    checks = (("epochs", check_schedule, "partition"), ("class_weights", check_class_weights, "data"))
+    checks = (
+        ("epochs", check_schedule, "partition"),
+        ("class_weights", check_class_weights, "data"),
+        ("loss", check_loss, "data"),
+    )
+    data, aggregation = tables["data"], tables["aggregation"]
+    if data is not None and aggregation is not None and aggregation.rule not in data.predicted.rules:
+        fact = f"rule = {aggregation.rule!r} is not one of the target {data.target}: leave it out"
+        problems.add("aggregation", "rule", fact)
     for setting, check, other in checks:
         if training is None or tables[other] is None:
             continue  # their own problems are noted
@@ -277,6 +287,8 @@ def settings_record(specification: FederationSpecification) -> dict[str, Any]:
     del data["encode"]
     if specification.data.encode:
         data["encode"] = specification.data.encoders.record()
+    if data["target"] == Class.kind:
+        del data["target"]  # releases before this one knew no other
     subjects = specification.data.subject_columns
     model: dict[str, Any] = {
         "factory": specification.model.factory,
@@ -288,7 +300,7 @@ def settings_record(specification: FederationSpecification) -> dict[str, Any]:
         "name": specification.name,
         "data": data | {"subject": subjects[0] if len(subjects) == 1 else subjects},
         "model": model,
-        "training": specification.training.record(),
+        "training": specification.training.record(specification.data.predicted),
         "partition": {
             "shards": specification.partition.shards,
             "slices": specification.partition.slices,
@@ -339,5 +351,6 @@ def bit_settings(record: Mapping[str, Any]) -> Sha256:
             "classes": record["data"]["classes"],
             "scale": record["data"]["scale"],
             **({"encode": encode} if encode else {}),
+            **{name: record["data"][name] for name in ("target",) if name in record["data"]},
         }
     )

@@ -35,6 +35,7 @@ _STAND_INS: Mapping[str, Any] = {
     "a whole number": 1,
     "a number": 1.0,
     "a list of texts": ["x"],
+    "text or a list of texts": "x",
     "a list of texts or whole numbers": ["0", "1"],
 }
 """Values within every range. They replace missing or wrong settings, so that the ranges of the others are checked."""

@@ -1,6 +1,6 @@
 """The ensemble that may be served: it loads the constituents, asks them all and aggregates their answers.
 
-Shape legend: K constituents, N points, F features, C classes.
+Shape legend: K constituents, N points, F features, W outputs of the model.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from shards.learners.torch.staging import declared_files, file_digest
 from shards.learners.trainer import read_checkpoint
 from shards.lineage import Configuration
 from shards.specification import ShardId
+from shards.targets import Target
 from storage.digests import Sha256
 from storage.errors import Conflict, Invalid, Unavailable
 from storage.objects import ObjectStore
@@ -43,6 +44,7 @@ class Ensemble:
     constituents: tuple[Any, ...] = field(repr=False)
     """The learner's states, one per constituent."""
     rule: Rule
+    target: Target
     checkpoints: tuple[tuple[ShardId, Sha256], ...] = ()
     """Shard and checkpoint of each constituent."""
 
@@ -119,7 +121,8 @@ class Ensemble:
             model=specification.model,
             training=specification.training,
             inputs=width,
-            classes=len(specification.data.classes),
+            classes=len(specification.data.predicted.names),
+            target=specification.data.target,
             slices=specification.partition.slices,
             shape=specification.data.input_shape,
         )
@@ -136,6 +139,7 @@ class Ensemble:
             learner=learner,
             constituents=constituents,
             rule=specification.aggregation.rule,
+            target=specification.data.predicted,
             checkpoints=checkpoints,
         )
 
@@ -146,19 +150,19 @@ class Ensemble:
         when there is too little memory.
         """
         try:
-            probabilities_KNC = self._probabilities(features_NF)
+            outputs_KNW = self._outputs(features_NF)
         except MemoryError:
             raise Unavailable(
                 "there is not enough memory to answer these data points", "Ask for fewer at a time."
             ) from None
         except Exception as error:  # noqa: BLE001  the model is the user's code, and its errors may quote data points
             raise self._failed(features_NF, f"the model's code raises {type(error).__name__}") from None
-        if not np.isfinite(probabilities_KNC).all():
-            point = int(np.argwhere(~np.isfinite(probabilities_KNC))[:, 1].min())
+        if not np.isfinite(outputs_KNW).all():
+            point = int(np.argwhere(~np.isfinite(outputs_KNW))[:, 1].min())
             raise model_failed("the model's answer is not a number", point)
-        return aggregate(probabilities_KNC, self.rule)
+        return aggregate(outputs_KNW, self.rule, self.target)
 
-    def _probabilities(self, features_NF: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    def _outputs(self, features_NF: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         return np.stack([self.learner.probabilities(state, features_NF) for state in self.constituents])
 
     def _failed(self, features_NF: npt.NDArray[np.float32], fact: str) -> ModelFailed:
@@ -172,7 +176,7 @@ class Ensemble:
 
     def _fails(self, features_NF: npt.NDArray[np.float32]) -> bool:
         try:
-            self._probabilities(features_NF)
+            self._outputs(features_NF)
         except Exception:  # noqa: BLE001  see ``answer``
             return True
         return False

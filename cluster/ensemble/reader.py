@@ -163,21 +163,24 @@ class Reading:
         features = asked_about(self._specification, state, data, labelled=False, remark=self._remark)
         return Answers(
             **ensemble.answered_by.facts,
-            classes=self._specification.data.classes,
+            target=self._specification.data.predicted,
             id_column=self._specification.data.id,
-            batches=(self._named(batch, answer) for batch, answer in self._answered(ensemble, features)),
+            batches=(
+                PredictionBatch(ids=batch.ids, scores_NS=answer.scores_NS)
+                for batch, answer in self._answered(ensemble, features)
+            ),
         )
 
     def evaluate(self, data: object) -> Evaluation:
-        """Return the ensemble's accuracy on labelled data."""
+        """Return how good the ensemble's answers to labelled data are."""
         state, ensemble = self._load()
         features = asked_about(self._specification, state, data, labelled=True, remark=self._remark)
         counted = (
-            (batch.labels_N, answer.classes_N)
+            (batch.labels_N, answer.scores_NS)
             for batch, answer in self._answered(ensemble, features)
             if batch.labels_N is not None
         )
-        return evaluation_of(counted, self._specification.data.classes, ensemble.answered_by)
+        return evaluation_of(counted, self._specification.data.predicted, ensemble.answered_by)
 
     def status(self) -> FederationStatus:
         """Return how the federation and its requests stand, even if it was never trained."""
@@ -241,11 +244,3 @@ class Reading:
                 generation=ensemble.generation,
                 floor=floor,
             )
-
-    def _named(self, batch: FeatureBatch, answer: Aggregated) -> PredictionBatch:
-        names = self._specification.data.classes
-        return PredictionBatch(
-            ids=batch.ids,
-            predictions=[names[position] for position in answer.classes_N],
-            probabilities_NC=answer.scores_NC,
-        )

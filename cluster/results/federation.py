@@ -17,6 +17,7 @@ from coordinator.requests import Readmission, Similar
 from coordinator.status import RequestStatus
 from coordinator.verification import Residue, ShardProof
 from shards.data.prediction_files import PredictionBatch, predictions_table, write_predictions
+from shards.targets import Labels, Target
 from storage.errors import Invalid
 
 
@@ -24,37 +25,48 @@ from storage.errors import Invalid
 class Answers(AnsweredBy):
     """Predictions, computed as they are read; ``batches`` can be read once."""
 
-    classes: tuple[str, ...]
+    target: Target
     id_column: str
     batches: Iterator[PredictionBatch]
 
     def __repr__(self) -> str:
+        outputs = f"{len(self.target.names)} {'classes' if self.target.has_classes else 'labels'}"
         return (
             f"Answers(generation {self.generation}, constituents {self.constituents} of {self.shards},"
-            f" {len(self.classes)} classes; .table() or .write(path) gives them, once)"
+            f" {outputs}; .table() or .write(path) gives them, once)"
         )
 
     def table(self) -> Any:
-        """Return the answers as a ``pyarrow.Table``: the id, ``prediction``, and ``probability_<class>`` for each."""
-        return predictions_table(self.batches, self.classes, self.id_column)
+        """Return the answers as a ``pyarrow.Table``: the id, and the columns of the target, such as ``prediction``."""
+        return predictions_table(self.batches, self.target, self.id_column)
 
     def write(self, path: Path) -> int:
         """Write the answers to a Parquet, Arrow or CSV file; return how many there are."""
-        return write_predictions(path, self.batches, self.classes, self.id_column)
+        return write_predictions(path, self.batches, self.target, self.id_column)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """How often the ensemble was right."""
+    """How good the ensemble's answers are."""
 
-    accuracy: float
-    per_class: Mapping[str, float | None]
-    """Share of each class's points that were predicted correctly; None for a class without points."""
+    target: str
     points: int
-    points_per_class: Mapping[str, int]
+    metrics: Mapping[str, float]
+    """By name: ``accuracy`` of classes, ``mae``, ``rmse`` and ``r2`` of numbers, and so on."""
+    per_class: Mapping[str, float | None] | None
+    """Share of each class's points that were predicted correctly, or of each label's values. None for numbers, and
+    for a class without points."""
+    points_per_class: Mapping[str, int] | None
     generation: int
     constituents: int
     shards: int
+
+    @property
+    def accuracy(self) -> float:
+        """How often the ensemble was right. Raises ``Invalid`` for a target that is a number."""
+        if "accuracy" not in self.metrics:
+            raise Invalid(f"the target {self.target} has no accuracy", "Read .metrics.")
+        return self.metrics["accuracy"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,26 +176,19 @@ def _at(given: Iterable[str | int], positions: Sequence[int]) -> tuple[str, ...]
 
 
 def evaluation_of(
-    batches: Iterable[tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]],
-    classes: tuple[str, ...],
+    batches: Iterable[tuple[Labels, npt.NDArray[np.float64]]],
+    target: Target,
     by: AnsweredBy,
 ) -> Evaluation:
-    """Return the evaluation of (true, predicted) class positions. Raises ``Invalid`` when there is not a single one."""
-    right = np.zeros(len(classes), dtype=np.int64)
-    total = np.zeros(len(classes), dtype=np.int64)
-    for truth_N, predicted_N in batches:
-        total += np.bincount(truth_N, minlength=len(classes))
-        right += np.bincount(truth_N[truth_N == predicted_N], minlength=len(classes))
-    points = int(total.sum())
-    if points == 0:
+    """Return the evaluation of labels and scores. Raises ``Invalid`` when there is not a single one."""
+    found = target.measure(batches)
+    if not found.points:
         raise Invalid("there is no data point to evaluate on", "Name a file that holds labelled data points.")
     return Evaluation(
-        accuracy=float(right.sum()) / points,
-        per_class={
-            name: float(hits) / int(count) if count else None
-            for name, hits, count in zip(classes, right, total, strict=True)
-        },
-        points=points,
-        points_per_class={name: int(count) for name, count in zip(classes, total, strict=True)},
+        target=target.kind,
+        points=found.points,
+        metrics=found.metrics,
+        per_class=found.per_class,
+        points_per_class=found.points_per_class,
         **by.facts,
     )

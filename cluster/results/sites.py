@@ -12,6 +12,7 @@ from coordinator.receipts.bundles import ReceiptBundle
 from coordinator.sites import TookPart, answered_together
 from coordinator.status import FederationStatus
 from shards.data.prediction_files import PredictionBatch, predictions_table, write_predictions
+from shards.targets import Target
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -21,7 +22,7 @@ class SitesAnswers:
     sites: tuple[TookPart, ...]
     absent: Mapping[str, str]
     """Why each of the other members does not take part, by site."""
-    classes: tuple[str, ...]
+    target: Target
     id_column: str
     batches: Iterator[PredictionBatch]
 
@@ -37,11 +38,11 @@ class SitesAnswers:
 
     def table(self) -> Any:
         """Return the answers as a ``pyarrow.Table``; see ``cluster.results.federation.Answers``."""
-        return predictions_table(self.batches, self.classes, self.id_column)
+        return predictions_table(self.batches, self.target, self.id_column)
 
     def write(self, path: Path) -> int:
         """Write the answers to a Parquet, Arrow or CSV file; return how many there are."""
-        return write_predictions(path, self.batches, self.classes, self.id_column)
+        return write_predictions(path, self.batches, self.target, self.id_column)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

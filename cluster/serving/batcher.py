@@ -32,8 +32,8 @@ TOGETHER: Final = 1024
 class Answer(AnsweredBy):
     """A confirmed answer of the ensemble."""
 
-    classes_N: npt.NDArray[np.int64]
-    scores_NC: npt.NDArray[np.float64]
+    scores_NS: npt.NDArray[np.float64]
+    """As in ``Aggregated``."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -191,7 +191,7 @@ class Answering:
         start = 0
         for ask, piece in zip(asks, pieces, strict=True):
             stop = start + len(piece)
-            ask.done.append(Aggregated(classes_N=found.classes_N[start:stop], scores_NC=found.scores_NC[start:stop]))
+            ask.done.append(Aggregated(scores_NS=found.scores_NS[start:stop]))
             ask.points += len(piece)
             start = stop
 
@@ -290,8 +290,7 @@ def _settle(ask: _Ask, give: Callable[[], None]) -> None:
 def _answer(ask: _Ask, ensemble: Ensemble) -> Answer:
     return Answer(
         **ensemble.answered_by.facts,
-        classes_N=np.concatenate([piece.classes_N for piece in ask.done]),
-        scores_NC=np.concatenate([piece.scores_NC for piece in ask.done]),
+        scores_NS=np.concatenate([piece.scores_NS for piece in ask.done]),
     )
 
 

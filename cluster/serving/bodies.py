@@ -1,6 +1,6 @@
 """Bodies of predictions: reads data points from JSON or Arrow, and writes answers as either.
 
-Shape legend: N points, F features, C classes.
+Shape legend: N points, F features, S scores.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from shards.data.messages import (
 )
 from shards.data.prediction_files import PredictionBatch, predictions_table
 from shards.specification import DataSettings
+from shards.targets import Target
 from storage.errors import Invalid
 
 JSON: Final = "application/json"
@@ -145,33 +146,29 @@ def parsed_body(payload: bytes, most_things: int) -> Any:
 
 def answer_body(answer: Answer, asked: Asked, specification: FederationSpecification, media_type: str) -> bytes:
     """Return the body of an ensemble's answer."""
-    found = Aggregated(classes_N=answer.classes_N, scores_NC=answer.scores_NC)
-    return aggregated_body(answer.facts, found, asked, specification.data.classes, specification.data.id, media_type)
+    found = Aggregated(scores_NS=answer.scores_NS)
+    return aggregated_body(answer.facts, found, asked, specification.data.predicted, specification.data.id, media_type)
 
 
 def aggregated_body(
     facts: Mapping[str, Any],
     found: Aggregated,
     asked: Asked,
-    classes: Sequence[str],
+    target: Target,
     id_column: str,
     media_type: str,
 ) -> bytes:
     """Return an answer's body; ``facts`` are JSON values that say which generation, or which sites, gave it."""
-    names = [classes[int(position)] for position in found.classes_N]
     if media_type == ARROW_STREAM:
         ids = ids_of(asked.ids) if isinstance(asked.ids, list) else asked.ids
-        batch = PredictionBatch(ids=ids, predictions=names, probabilities_NC=found.scores_NC)
+        batch = PredictionBatch(ids=ids, scores_NS=found.scores_NS)
         texts = {name: json.dumps(value, separators=(",", ":")) for name, value in facts.items()}
-        return stream_of(predictions_table([batch], classes, id_column), texts)
-    probabilities = found.scores_NC.astype(np.float32).tolist()
-    lines: list[dict[str, Any]] = [
-        {"prediction": name, "probabilities": values} for name, values in zip(names, probabilities, strict=True)
-    ]
+        return stream_of(predictions_table([batch], target, id_column), texts)
+    lines = list(target.objects(found.scores_NS))
     if asked.ids is not None:
         ids = asked.ids if isinstance(asked.ids, list) else asked.ids.to_pylist()
         lines = [{"id": id_, **line} for id_, line in zip(ids, lines, strict=True)]
-    return json.dumps({**facts, "classes": classes, "predictions": lines}, separators=(",", ":")).encode()
+    return json.dumps({**facts, **target.facts(), "predictions": lines}, separators=(",", ":")).encode()
 
 
 def media_type_of(headers: Mapping[str, str], known: Sequence[str] = FORMATS) -> str:

@@ -60,8 +60,18 @@ class Prediction(_Shape):
     """One answer."""
 
     id: Name | None = None
-    prediction: str = Field(description="The class.")
-    probabilities: list[float] = Field(description="In the order of 'classes': mean probability, or share of votes.")
+    prediction: str | float | dict[str, float] | None = Field(
+        default=None,
+        description="The class; or the number, or one for each label column. Absent with the target multi_label.",
+    )
+    spread: float | dict[str, float] | None = Field(
+        default=None, description="Numbers only: the constituents' standard deviation from their mean."
+    )
+    labels: list[str] | None = Field(default=None, description="Target multi_label only: the labels that are given.")
+    probabilities: list[float] | dict[str, float] | None = Field(
+        default=None,
+        description="Mean probability, or share of votes: in the order of 'classes', or by label. Absent with numbers.",
+    )
 
 
 class Predictions(_Shape):
@@ -70,7 +80,7 @@ class Predictions(_Shape):
     generation: int = Field(description="The ensemble that answered: at or above the erasure floor when it did.")
     constituents: int = Field(description="How many constituents answered, of 'shards'.")
     shards: int
-    classes: list[str]
+    classes: list[str] | None = Field(default=None, description="With the target class.")
     predictions: list[Prediction]
 
 

@@ -110,10 +110,10 @@ class _Endpoints(Endpoints):
             self._questions, self._service.answer, asked.features_NF, reader.data.features
         )
         note(request.scope, points=len(asked.features_NF))
-        classes, id_column = self._service.specification.classes, self._service.specification.id_column
+        target, id_column = self._service.specification.target, self._service.specification.id_column
         facts = _facts(answer)
         body = await self.predictions.handle(
-            len(payload), lambda: aggregated_body(facts, answer.aggregated, asked, classes, id_column, answer_type)
+            len(payload), lambda: aggregated_body(facts, answer.aggregated, asked, target, id_column, answer_type)
         )
         return Response(body, media_type=answer_type)
 

@@ -37,17 +37,19 @@ class FileAnswering:
         return SitesAnswers(
             sites=first.sites,
             absent=first.absent,
-            classes=self._specification.classes,
+            target=self._specification.target,
             id_column=self._specification.id_column,
-            batches=(self._named(batch, answer) for batch, answer in answers),
+            batches=(
+                PredictionBatch(ids=batch.ids, scores_NS=answer.aggregated.scores_NS) for batch, answer in answers
+            ),
         )
 
     def evaluate(self, data: object) -> SitesEvaluation:
         """See ``SiteFederation.evaluate``."""
         first, answers = self._answered(data, labelled=True)
         overall = evaluation_of(
-            ((batch.labels_N, answer.aggregated.classes_N) for batch, answer in answers if batch.labels_N is not None),
-            self._specification.classes,
+            ((batch.labels_N, answer.aggregated.scores_NS) for batch, answer in answers if batch.labels_N is not None),
+            self._specification.target,
             answered_together(first.sites),
         )
         return SitesEvaluation(overall=overall, sites=first.sites, absent=first.absent)
@@ -77,11 +79,3 @@ class FileAnswering:
                     "Run the command again: the same sites must give all answers for a file.",
                 )
             yield batch, answer
-
-    def _named(self, batch: FeatureBatch, answer: CombinedAnswer) -> PredictionBatch:
-        names = self._specification.classes
-        return PredictionBatch(
-            ids=batch.ids,
-            predictions=[names[position] for position in answer.aggregated.classes_N],
-            probabilities_NC=answer.aggregated.scores_NC,
-        )

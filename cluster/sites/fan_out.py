@@ -85,7 +85,7 @@ class SitesFanOut:
         self._check_quorum(found, absent, len(now), _failures(asked))
         absent |= {site.name: _NEW for site in self._specification.sites if roster.find(site.name) is None}
         return CombinedAnswer(
-            aggregated=combine(tuple(found.values()), self._specification.aggregation.rule),
+            aggregated=combine(tuple(found.values()), self._specification.aggregation.rule, self._specification.target),
             sites=tuple(TookPart(site=name, **each.facts) for name, each in found.items()),
             absent=absent,
         )

@@ -54,7 +54,7 @@ class Carried:
             standing = confirm()
             if _is_of(ensemble, standing):
                 by = replace(ensemble.answered_by, generation=standing.generation)
-                return SiteAnswer(**by.facts, scores_NC=found.scores_NC.astype(np.float32))
+                return SiteAnswer(**by.facts, scores_NS=found.scores_NS.astype(np.float32))
         raise Unavailable("the site's constituents change faster than they can be fetched", "Ask again in a moment.")
 
     def _fetched(self, standing: SiteStanding) -> Ensemble:

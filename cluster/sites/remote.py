@@ -6,7 +6,7 @@ probabilities, its standing, requests, receipts, and checkpoints if weights may 
 The connection is verified TLS unless the site is on this machine: the token opens everything above, and features are
 personal data. Plain HTTP to another machine needs ``insecure = true`` in the site's table, for connections that
 something else encrypts; nobody gets it by default.
-Shape legend: N points, F features, C classes.
+Shape legend: N points, F features, S scores.
 """
 
 from __future__ import annotations
@@ -205,7 +205,7 @@ class RemoteSite:
         for _ in range(_ATTEMPTS):
             parts = [self._answered(piece, names) for piece in self._pieces(features_NF)]
             if all(part.facts == parts[0].facts for part in parts):
-                return SiteAnswer(**parts[0].facts, scores_NC=np.concatenate([part.scores_NC for part in parts]))
+                return SiteAnswer(**parts[0].facts, scores_NS=np.concatenate([part.scores_NS for part in parts]))
         raise Unavailable("the site's ensemble changes faster than an answer can be had", "Ask again in a moment.")
 
     def _answered(self, features_NF: npt.NDArray[np.float32], names: tuple[str, ...]) -> SiteAnswer:
@@ -219,7 +219,7 @@ class RemoteSite:
         _check_facts(found)
         return SiteAnswer(
             **found.facts,
-            scores_NC=scores_of_table(found.table, self._site.specification.data.classes, len(features_NF)),
+            scores_NS=scores_of_table(found.table, self._site.specification.data.predicted, len(features_NF)),
         )
 
     def _pieces(self, features_NF: npt.NDArray[np.float32]) -> Iterator[npt.NDArray[np.float32]]:

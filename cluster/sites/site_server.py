@@ -1,7 +1,7 @@
 """A site's desk: answers all questions from outside, by the site's own ensemble and from its store.
 
 A desk reads only the site's store. The site itself decides what may leave it: see ``cluster.ensemble.site_report``.
-Shape legend: N points, F features, C classes.
+Shape legend: N points, F features, S scores.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Desk:
             found = ensemble.answer(scaled(own_NF, data.scale))
             self._state.current()
             if ensemble.generation >= self._state.floor:
-                return SiteAnswer(**ensemble.answered_by.facts, scores_NC=found.scores_NC.astype(np.float32))
+                return SiteAnswer(**ensemble.answered_by.facts, scores_NS=found.scores_NS.astype(np.float32))
         raise Unavailable("erasures follow each other faster than an answer can be computed", "Ask again in a moment.")
 
     def checkpoint(self, shard: int, sha256: str) -> bytes:

@@ -59,6 +59,7 @@ class WorkerSetup:
     slices: int
     threads: int
     device: Device
+    target: str
     import_folder: Path
     """The folder that may hold the user's own model module."""
     shape: InputShape | None = None
@@ -123,6 +124,7 @@ class Worker:
                 classes=setup.classes,
                 device=setup.device,
                 threads=setup.threads,
+                target=setup.target,
                 folder=str(setup.import_folder),
                 staged=str(self._folder),
                 files=tuple(self._files),
@@ -173,6 +175,7 @@ class Worker:
                 slices=self._setup.slices,
                 device=self._setup.device,
                 shape=self._setup.shape,
+                target=self._setup.target,
             )
             self._learners[width] = ConfinedLearner(learner, self._confinement)
         return self._learners[width]

@@ -24,6 +24,7 @@ from shards.schedule import slice_epochs
 from shards.slices.files import EMPTY_SLICE
 from shards.slices.ingest import feature_width
 from shards.specification import PartitionSettings, ShardId, SliceIndex, check_schedule
+from shards.targets import Target
 from storage.digests import sha256
 
 _TRIAL_STEPS: Final = 300
@@ -88,12 +89,13 @@ def trial_basis(specification: FederationSpecification, source: Source, points: 
         model=specification.model,
         training=replace(training, epochs=1),
         inputs=width,
-        classes=len(data.classes),
+        classes=len(data.predicted.names),
+        target=data.target,
         slices=1,
         shape=data.input_shape,
     )
     points = _count(source, data.id) if points is None else points
-    trial = _random_points(trial_points(training.batch_size, width, points), width, len(data.classes))
+    trial = _random_points(trial_points(training.batch_size, width, points), width, data.predicted)
     state = learner.initial(ShardId(0))
     started = clock.monotonic()
     for _ in learner.learn(state, trial, ShardId(0), SliceIndex(1)):
@@ -156,13 +158,13 @@ def trial_points(batch_size: int, width: int, points: int) -> int:
     return min(_TRIAL_STEPS * batch_size, max(_TRIAL_BYTES // point_bytes, min(batch_size, points), 1))
 
 
-def _random_points(count: int, width: int, classes: int) -> ShardPoints:
+def _random_points(count: int, width: int, target: Target) -> ShardPoints:
     # The values must not all be zero, because arithmetic on zeros may be faster. ``resize`` repeats them without an
     # array of indexes, which would be twice as large as the result.
     ramp = np.arange(97, dtype=np.float32) / np.float32(97)
     return ShardPoints(
         features_NF=np.resize(ramp, (count, width)),
-        labels_N=np.arange(count, dtype=np.int64) % classes,
+        labels_N=target.made_up(np.arange(count, dtype=np.uint64)),
         keys_N=np.arange(count, dtype=np.uint64),
         ends=(count,),
     )

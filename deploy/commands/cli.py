@@ -34,7 +34,6 @@ from deploy.commands.shared import (
     RequestId,
     Url,
     Wait,
-    fields,
     finish,
     refuse_site,
     with_either,
@@ -204,7 +203,7 @@ def evaluate(
     url: Annotated[str | None, typer.Option("--url", metavar="URL", hidden=True)] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure the ensemble's accuracy on labelled data, overall and per class."""
+    """Measure how good the ensemble's answers to labelled data are: accuracy, overall and per class, or errors."""
     if url is not None:
         raise typer.BadParameter(
             "only the specification knows which column is the label: evaluate without --url, or compare the labels"
@@ -212,10 +211,10 @@ def evaluate(
         )
 
     def action(federation: Federation) -> Outcome:
-        from deploy.views.text import evaluation_text
+        from deploy.views.text import evaluation_data, evaluation_text
 
         evaluation = federation.evaluate(data)
-        return Outcome(data=fields(evaluation), text=evaluation_text(evaluation))
+        return Outcome(data=evaluation_data(evaluation), text=evaluation_text(evaluation))
 
     with_federation(action, config, as_json, _together("evaluate_at_sites", data))
 

@@ -30,8 +30,8 @@ from deploy.views.output import Outcome, json_value
 from deploy.views.receipts import print_receipt
 from deploy.views.sites import sites_status_outcome, who, who_text
 from deploy.views.text import releases_text, request_text, status_text
-from shards.data.messages import batch_of, tables_of
-from shards.data.prediction_files import PredictionBatch, check_ending, write_predictions
+from shards.data.messages import tables_of
+from shards.data.prediction_files import check_ending, write_answers
 from shards.data.sources import in_csv_form, open_source, seen_csv_form
 from shards.specification import USUAL_CSV
 from storage.errors import Invalid, ObjectMissing, Unavailable
@@ -71,8 +71,8 @@ def remote_predict(client: Client, data: str, out: Path) -> Outcome:
     first = next(answers, None)
     if first is None:
         raise Invalid("the file holds no data point", "Name another file.", file=data)
-    batch, classes, id_column = first
-    points = write_predictions(out, chain([batch], (each for each, _, _ in answers)), classes, id_column)
+    batches = (batch for table in chain([first], answers) for batch in table.to_batches())
+    points = write_answers(out, first.schema, batches)
     facts = {"out": str(out), "points": points, **_ensembles(found)}
     generations = " and ".join(map(str, facts["generations"]))
     text = (
@@ -167,13 +167,11 @@ def _followed(client: Client, request: RequestStatus, site: str | None) -> Reque
     return request
 
 
-def _answers(
-    client: Client, data: str, found: list[RemoteAnswers]
-) -> Iterator[tuple[PredictionBatch, tuple[str, ...], str | None]]:
+def _answers(client: Client, data: str, found: list[RemoteAnswers]) -> Iterator[Any]:
     for table in _tables(data):
         answers = client.predict(table)
         found.append(replace(answers, table=None))
-        yield batch_of(answers.table)
+        yield answers.table
 
 
 def _tables(data: str) -> Iterator[Any]:

@@ -14,7 +14,7 @@ from deploy.views.erasure import Given, erase_outcome, with_private_facts
 from deploy.views.output import ExitCode, Outcome, Problem, json_value
 from deploy.views.receipts import receipt_text
 from deploy.views.tables import table
-from deploy.views.text import evaluation_text, requests_text, verification_text
+from deploy.views.text import evaluation_data, evaluation_text, requests_text, verification_text
 
 if TYPE_CHECKING:
     from cluster.results.sites import SitesStatus
@@ -60,10 +60,10 @@ def predict_at_sites(federation: SiteFederation, data: str, out: Path) -> Outcom
 
 
 def evaluate_at_sites(federation: SiteFederation, data: str) -> Outcome:
-    """Measure the federation's accuracy on labelled data."""
+    """Measure how good the federation's answers to labelled data are."""
     found = federation.evaluate(data)
     return Outcome(
-        data={**json_value(found.overall), **who(found.sites, found.absent)},
+        data={**json_value(evaluation_data(found.overall)), **who(found.sites, found.absent)},
         text=f"{evaluation_text(found.overall)}\n{who_text(found.sites, found.absent)}",
     )
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 from coordinator.decisions.plan import RetrainPlan
 from coordinator.decisions.times import MOST_SECONDS_BEHIND, clock_is_behind
@@ -99,19 +100,29 @@ def requests_text(requests: Sequence[RequestStatus]) -> str:
 
 
 def evaluation_text(evaluation: Evaluation) -> str:
-    """Return accuracy, overall and per class."""
+    """Return the metrics, and the accuracy per class."""
+    metrics = ", ".join(f"{name} {value:.4f}" for name, value in evaluation.metrics.items())
+    first = (
+        f"{metrics} on {evaluation.points:,} data points"
+        f" (generation {evaluation.generation}, constituents {evaluation.constituents} of {evaluation.shards})"
+    )
+    if evaluation.per_class is None:
+        return first
+    counts = evaluation.points_per_class
     per_class = table(
-        ("class", "accuracy", "points"),
+        ("class", "accuracy", "points") if counts else ("label", "accuracy"),
         [
-            (name, "-" if share is None else f"{share:.4f}", evaluation.points_per_class[name])
+            (name, "-" if share is None else f"{share:.4f}", *((counts[name],) if counts else ()))
             for name, share in evaluation.per_class.items()
         ],
     )
-    return (
-        f"accuracy {evaluation.accuracy:.4f} on {evaluation.points:,} data points"
-        f" (generation {evaluation.generation}, constituents {evaluation.constituents} of {evaluation.shards})\n"
-        f"{per_class}"
-    )
+    return f"{first}\n{per_class}"
+
+
+def evaluation_data(evaluation: Evaluation) -> dict[str, Any]:
+    """Return the evaluation for JSON: an accuracy stands beside the metrics, too."""
+    data = {name: value for name, value in asdict(evaluation).items() if value is not None}
+    return data | {name: value for name, value in evaluation.metrics.items() if name == "accuracy"}
 
 
 def similar_text(similar: Similar) -> list[str]:

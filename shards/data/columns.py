@@ -26,6 +26,7 @@ from shards.encoders import Encoder
 from shards.encoding import Encoding
 from shards.specification import DataSettings
 from shards.subjects import through_floats
+from shards.targets import Labels, MultiLabel
 from storage.errors import Invalid, InvariantBroken
 
 Features = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
@@ -49,7 +50,8 @@ class ChosenColumns:
 
     id: str | None
     subject: str | None
-    label: str | None
+    labels: tuple[str, ...]
+    """The columns of labels; empty when no labels are read."""
     features: tuple[str, ...]
     """In order: one column per feature, or a single column of lists."""
     dtype: str
@@ -64,18 +66,21 @@ class ChosenColumns:
     """The encoders of those feature columns that have one."""
     decimal: str = "."
     """The decimal mark of numbers in texts."""
+    numeric_labels: bool = False
+    """Whether the labels are numbers, and not names of classes."""
 
     @property
     def wanted(self) -> Wanted:
         """The columns to read; a column with two roles is read once."""
+        numeric = tuple(dict.fromkeys(self.labels)) if self.numeric_labels else ()
         texts = tuple(name for name in self.features if name in self.encoders and self.encoders[name].wants_text)
         numbers = tuple(name for name in self.features if name not in texts) if texts else self.features
-        return Wanted(texts=self.names + texts, numbers=numbers)
+        return Wanted(texts=self.names + texts, numbers=numbers + numeric)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The columns of ids, subjects and labels."""
-        roles = (self.id, self.subject, *self.further, self.label)
+        """The columns that are read as text: of ids, subjects and classes."""
+        roles = (self.id, self.subject, *self.further, *(() if self.numeric_labels else self.labels))
         return tuple(dict.fromkeys(name for name in roles if name is not None))
 
     def width_of(self, name: str) -> int:
@@ -103,7 +108,7 @@ def choose_columns(
         features = table.features(data)
         if chosen is None:
             chosen = _chosen(table, features, data, identified=identified, labelled=labelled)
-        for name in chosen.names:
+        for name in dict.fromkeys((*chosen.names, *chosen.labels)):
             table.require(name)
         if different := set(features) ^ set(chosen.features):
             raise _different_features(table, source, min(different))
@@ -175,6 +180,35 @@ def are_numbers(batch: Batch, column: str) -> bool:
     """Return whether the text of every name in the column is a number; missing names are ignored."""
     array = batch.column(column)
     return not is_text(array.type) or bool(pc.all(pc.match_substring_regex(array, _NUMBER_TEXT)).as_py())
+
+
+def labels_of(batch: Batch, data: DataSettings) -> Labels:
+    """Return the labels of a batch as the target has them: see ``read_labels`` and ``read_numeric_labels``."""
+    if data.predicted.has_classes:
+        return read_labels(batch, data.label_columns[0], data.classes, data.decimal)
+    return read_numeric_labels(batch, data.label_columns, flags=data.target == MultiLabel.kind)
+
+
+def read_numeric_labels(batch: Batch, columns: Sequence[str], *, flags: bool) -> npt.NDArray[np.float32]:
+    """Return labels that are numbers, shape (N, W), a column for each; with ``flags`` all of them are 0 or 1.
+
+    Raises ``Invalid`` for a null, NaN, infinite value (in float32), another number, and a type that is not a number.
+    """
+    labels_NW = np.empty((batch.columns.num_rows, len(columns)), dtype=np.float32)
+    for position, name in enumerate(columns):
+        array = batch.column(name)
+        if array.null_count:
+            raise _bad_cell("has no label (null)", batch, name, _first(array.is_null()))
+        with np.errstate(over="ignore"):
+            labels_NW[:, position] = _numbers(batch, name, array, "a label")
+        values_N = labels_NW[:, position]
+        if not np.isfinite(values_N).all():
+            raise _bad_cell(
+                "has a label that is NaN or infinite (as float32)", batch, name, _first(~np.isfinite(values_N))
+            )
+        if flags and (strange_N := (values_N != 0) & (values_N != 1)).any():
+            raise _bad_cell("has a label that is neither 0 nor 1, false nor true", batch, name, _first(strange_N))
+    return labels_NW
 
 
 def read_labels(batch: Batch, column: str, classes: Sequence[str], decimal: str = ".") -> npt.NDArray[np.int32]:
@@ -266,7 +300,7 @@ class _Table:
 
     def features(self, data: DataSettings) -> tuple[str, ...]:
         """Return the columns that [data] features names, in order."""
-        reserved = {data.id, *data.subject_columns, data.label}
+        reserved = {data.id, *data.subject_columns, *data.label_columns}
         known, chosen = set(self.names), dict[str, None]()
         for pattern in data.features:
             if pattern in reserved:
@@ -348,11 +382,13 @@ def _chosen(
         id=data.id if identified or data.id in table.names else None,
         subject=data.subject_column if identified else None,
         further=data.further_subjects if identified else (),
-        label=data.label if labelled else None,
+        labels=data.label_columns if labelled else (),
+        numeric_labels=not data.predicted.has_classes,
         features=features,
         dtype="float32",
         # 8 bytes per feature, even for uint8: Parquet decodes it as int32 first.
-        point_bytes=(3 + len(data.further_subjects) + len(encoders)) * _ID_BYTES + 8 * sum(widths),
+        point_bytes=(2 + len(data.further_subjects) + len(data.label_columns) + len(encoders)) * _ID_BYTES
+        + 8 * sum(widths),
         encoders=encoders,
         decimal=data.decimal,
     )
@@ -461,7 +497,7 @@ def _from_lists(batch: Batch, name: str, lists: pa.Array, dtype: np.dtype[Any]) 
     return np.ascontiguousarray(_numbers(batch, name, values).astype(dtype).reshape(len(lists), width))
 
 
-def _numbers(batch: Batch, name: str, array: pa.Array) -> npt.NDArray[np.generic]:
+def _numbers(batch: Batch, name: str, array: pa.Array, role: str = "a feature") -> npt.NDArray[np.generic]:
     if pa.types.is_decimal(array.type):
         array = array.cast(pa.float64())
     if not (pa.types.is_integer(array.type) or pa.types.is_floating(array.type) or pa.types.is_boolean(array.type)):

@@ -3,7 +3,7 @@
 Bodies come from outside. Nothing in them is executed, no value in them makes this process allocate much more memory
 than their own size, and errors quote nothing from them.
 
-Shape legend: N points, F features.
+Shape legend: N points, F features, S scores.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from shards.data.columns import encoders_of
-from shards.data.prediction_files import FeatureBatch, PredictionBatch, feature_batches
+from shards.data.prediction_files import FeatureBatch, feature_batches
 from shards.data.readers import TableReader, Wanted
 from shards.data.sources import DataFile, Source, is_list, is_text, plain_array, plain_type
 from shards.encoders import Encoder, ImageEncoder
 from shards.points import scaled
 from shards.specification import DataSettings
+from shards.targets import Target
 from storage.digests import digest_of
 from storage.errors import Corrupt, Invalid
 
@@ -35,9 +36,6 @@ ARROW_STREAM: Final = "application/vnd.apache.arrow.stream"
 
 _NUMBERS: Final = frozenset({bool, int, float})
 _PLAIN: Final = frozenset({*_NUMBERS, str, type(None)})
-_PROBABILITY: Final = "probability_"
-_ROUNDING: Final = 1e-3
-"""Largest deviation of a sum of float32 probabilities from 1."""
 _SOURCE: Final = "request"
 _ENCODED: Final = "encoded:"
 """How the name of a column of encoded features begins, before the digest of how they are encoded."""
@@ -99,23 +97,22 @@ def table_of_encoded(features_NF: npt.NDArray[np.float32], data: DataSettings) -
     return table_of_features(features_NF, (_encoded_name(data),))
 
 
-def scores_of_table(table: pa.Table, classes: Sequence[str], points: int) -> npt.NDArray[np.float32]:
-    """Return the probabilities in an answer for ``points`` data points, shape (N, C), in the order of ``classes``.
+def scores_of_table(table: pa.Table, target: Target, points: int) -> npt.NDArray[np.float32]:
+    """Return the scores in an answer for ``points`` data points, shape (N, S), as the target has them.
 
-    Raises ``Corrupt`` when the answer does not fit: wrong columns, wrong number of rows, or invalid probabilities.
+    Raises ``Corrupt`` when the answer does not fit: wrong columns, wrong number of rows, or impossible scores.
     """
-    names = ["prediction", *(f"{_PROBABILITY}{name}" for name in classes)]
-    fits = table.column_names == names and table.num_rows == points
-    if not fits or any(table.schema.field(name).type != pa.float32() for name in names[1:]):
+    numbers = [name for name, kind in target.columns if kind == "number"]
+    fits = table.column_names == [name for name, _ in target.columns] and table.num_rows == points
+    if not fits or any(table.schema.field(name).type != pa.float32() for name in numbers):
         raise _bad_answer("it has other columns, or another number of data points, than were requested")
-    columns = [table.column(name).combine_chunks() for name in names[1:]]
+    columns = [table.column(name).combine_chunks() for name in numbers]
     if any(column.null_count for column in columns):
-        raise _bad_answer("a probability is missing")
-    scores_NC: npt.NDArray[np.float32] = np.stack(columns, axis=1).astype(np.float32, copy=False)
-    in_range = np.isfinite(scores_NC).all() and (scores_NC >= 0).all() and (scores_NC <= 1).all()
-    if not in_range or (np.abs(scores_NC.sum(axis=1, dtype=np.float64) - 1) > _ROUNDING).any():
-        raise _bad_answer("it has numbers that are not probabilities")
-    return scores_NC
+        raise _bad_answer("a probability is missing" if target.has_classes else "a number is missing")
+    scores_NS: npt.NDArray[np.float32] = np.stack(columns, axis=1).astype(np.float32, copy=False)
+    if (fault := target.fault(scores_NS)) is not None:
+        raise _bad_answer(fault)
+    return scores_NS
 
 
 def points_of_table(table: pa.Table, data: DataSettings, width: int) -> Iterator[FeatureBatch]:
@@ -217,19 +214,6 @@ def tables_of(source: Source, points: int) -> Iterator[pa.Table]:
     numbers = tuple(name for name in kinds if name not in texts)
     for batch in source.batches(Wanted(texts=texts, numbers=numbers), points):
         yield pa.table({name: batch.column(name) for name in kinds})
-
-
-def batch_of(answers: pa.Table) -> tuple[PredictionBatch, tuple[str, ...], str | None]:
-    """Return answers in the form for files, the classes, and the name of the id column, if there is one."""
-    names = answers.column_names
-    classes = tuple(name.removeprefix(_PROBABILITY) for name in names if name.startswith(_PROBABILITY))
-    id_column = names[0] if names[0] != "prediction" else None
-    batch = PredictionBatch(
-        ids=answers.column(id_column).combine_chunks() if id_column else None,
-        predictions=answers.column("prediction").to_pylist(),
-        probabilities_NC=np.stack([answers.column(f"{_PROBABILITY}{name}") for name in classes], axis=1),
-    )
-    return batch, classes, id_column
 
 
 def facts_of(table: pa.Table) -> dict[str, int]:

@@ -1,12 +1,12 @@
 """Data points to predict, and the file of predictions.
 
-Shape legend: N points, F features, C classes.
+Shape legend: N points, F features, S scores.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +18,11 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
-from shards.data.columns import choose_columns, read_features, read_labels
+from shards.data.columns import choose_columns, labels_of, read_features
 from shards.data.sources import Source
 from shards.points import scaled
 from shards.specification import DataSettings
+from shards.targets import ColumnKind, Labels, Target
 from storage.errors import Invalid
 
 _BATCH_BYTES = 8 << 20
@@ -33,8 +34,8 @@ class FeatureBatch:
 
     ids: pa.Array | None
     """The id column as it is in the file; None when there is none."""
-    labels_N: npt.NDArray[np.int32] | None
-    """Position in ``classes``; None unless labels were requested."""
+    labels_N: Labels | None
+    """As in ``PointBlock``; None unless labels were requested."""
     features_NF: npt.NDArray[np.float32]
     """Scaled, C-contiguous."""
 
@@ -44,10 +45,8 @@ class PredictionBatch:
     """Some predictions."""
 
     ids: pa.Array | None
-    predictions: Sequence[str]
-    """Names of the predicted classes, length N."""
-    probabilities_NC: npt.NDArray[np.floating]
-    """Aggregated probability (or share of votes) per class."""
+    scores_NS: npt.NDArray[np.floating]
+    """The answers' numbers, as the target has them."""
 
 
 class _Writer(Protocol):
@@ -66,44 +65,48 @@ def feature_batches(
     for batch in source.batches(columns.wanted, columns.points_within(_BATCH_BYTES)):
         yield FeatureBatch(
             ids=None if columns.id is None else batch.column(columns.id),
-            labels_N=read_labels(batch, data.label, data.classes, data.decimal) if labelled else None,
+            labels_N=labels_of(batch, data) if labelled else None,
             features_NF=scaled(read_features(batch, columns, width), data.scale),
         )
 
 
 def write_predictions(
-    path: Path, batches: Iterable[PredictionBatch], classes: Sequence[str], id_column: str | None = None
+    path: Path, batches: Iterable[PredictionBatch], target: Target, id_column: str | None = None
 ) -> int:
     """Write predictions to a Parquet, Arrow or CSV file, depending on the path's ending; return their number.
 
-    Columns: ``id_column`` where the batches carry ids, ``prediction``, then ``probability_<class>`` (float32) for each
-    class. The file appears complete, replacing an older one, or not at all. Raises ``Invalid`` for an unknown ending.
+    Columns: ``id_column`` where the batches carry ids, then those of the target, numbers in float32. The file appears
+    complete, replacing an older one, or not at all. Raises ``Invalid`` for an unknown ending.
     """
+    stream = iter(batches)
+    first = next(stream, None)
+    schema = _schema(first, target, id_column)
+    return write_answers(path, schema, (_answers(batch, target, schema) for batch in _again(first, stream)))
+
+
+def write_answers(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> int:
+    """Write answers in Arrow's form to a file, as ``write_predictions`` does; return their number."""
     check_ending(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     points = 0
     try:
-        stream = iter(batches)
-        first = next(stream, None)
-        schema = _schema(first, classes, id_column)
-        with _open(path.suffix.lower(), partial, schema) as writer:
-            while first is not None:
-                writer.write_batch(_answers(first, schema))
-                points += len(first.predictions)
-                first = next(stream, None)
+        ending = path.suffix.lower()
+        written = _without_lists(schema) if ending == ".csv" else schema
+        with _open(ending, partial, written) as writer:
+            for batch in batches:
+                writer.write_batch(batch if written is schema else _joined(batch, written))
+                points += batch.num_rows
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
     return points
 
 
-def predictions_table(
-    batches: Iterable[PredictionBatch], classes: Sequence[str], id_column: str | None = None
-) -> pa.Table:
+def predictions_table(batches: Iterable[PredictionBatch], target: Target, id_column: str | None = None) -> pa.Table:
     """Return the predictions as one table in memory, with the columns of ``write_predictions``."""
     answers = list(batches)
-    schema = _schema(answers[0] if answers else None, classes, id_column)
-    return pa.Table.from_batches([_answers(batch, schema) for batch in answers], schema=schema)
+    schema = _schema(answers[0] if answers else None, target, id_column)
+    return pa.Table.from_batches([_answers(batch, target, schema) for batch in answers], schema=schema)
 
 
 def check_ending(path: Path) -> None:
@@ -114,21 +117,47 @@ def check_ending(path: Path) -> None:
         raise Invalid("predictions cannot be written: the folder does not exist", "Create it.", folder=str(path.parent))
 
 
-def _schema(first: PredictionBatch | None, classes: Sequence[str], id_column: str | None) -> pa.Schema:
-    names = ["prediction", *(f"probability_{name}" for name in classes)]
-    fields = [pa.field("prediction", pa.string()), *(pa.field(name, pa.float32()) for name in names[1:])]
+_TYPES: Mapping[ColumnKind, pa.DataType] = {
+    "text": pa.string(),
+    "texts": pa.list_(pa.string()),
+    "number": pa.float32(),
+}
+_SEPARATOR = "|"
+"""Between texts in a CSV file, which has no lists."""
+
+
+def _schema(first: PredictionBatch | None, target: Target, id_column: str | None) -> pa.Schema:
+    fields = [pa.field(name, _TYPES[kind]) for name, kind in target.columns]
     if id_column is not None and first is not None and first.ids is not None:
-        if id_column in names:
+        if id_column in {field.name for field in fields}:
             raise Invalid("the id column has the same name as a column of predictions", "Rename it.", column=id_column)
         fields.insert(0, pa.field(id_column, first.ids.type))
     return pa.schema(fields)
 
 
-def _answers(batch: PredictionBatch, schema: pa.Schema) -> pa.RecordBatch:
-    probabilities = batch.probabilities_NC.astype(np.float32)
-    columns = [pa.array(batch.predictions, pa.string()), *(pa.array(column) for column in probabilities.T.copy())]
+def _answers(batch: PredictionBatch, target: Target, schema: pa.Schema) -> pa.RecordBatch:
+    values = zip(target.values(batch.scores_NS), target.columns, strict=True)
+    columns = [pa.array(value, _TYPES[kind]) for value, (_, kind) in values]
     if len(schema) > len(columns):
         columns.insert(0, batch.ids)
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _again(first: PredictionBatch | None, others: Iterator[PredictionBatch]) -> Iterator[PredictionBatch]:
+    if first is not None:
+        yield first
+        yield from others
+
+
+def _without_lists(schema: pa.Schema) -> pa.Schema:
+    return pa.schema([pa.field(each.name, pa.string()) if pa.types.is_list(each.type) else each for each in schema])
+
+
+def _joined(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    columns = [
+        pa.array([_SEPARATOR.join(texts) for texts in column.to_pylist()]) if pa.types.is_list(column.type) else column
+        for column in batch.columns
+    ]
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 

@@ -55,7 +55,7 @@ class Learner(Protocol[State]):
         ...
 
     def probabilities(self, state: State, features_NF: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-        """Return the class probabilities, shape (N, C), of scaled features."""
+        """Return the target's outputs, such as class probabilities, shape (N, C), of scaled features."""
         ...
 
     def digest(self, state: State) -> Sha256:

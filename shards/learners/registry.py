@@ -9,6 +9,7 @@ from shards.learners.protocol import Learner
 from shards.learners.torch.learner import TorchLearner
 from shards.learners.torch.seeding import Device
 from shards.specification import ModelSettings, TrainingSettings
+from shards.targets import Class
 
 
 def open_learner(
@@ -20,12 +21,20 @@ def open_learner(
     slices: int,
     device: Device = "cpu",
     shape: InputShape | None = None,
+    target: str = Class.kind,
 ) -> Learner[Any]:
-    """Return the learner for ``inputs`` features and ``classes`` classes, in this process, on ``device``.
+    """Return the learner for ``inputs`` features and ``classes`` outputs, in this process, on ``device``.
 
     ``shape`` is the form in which the model receives them; None: as a row of numbers.
     Pass the learner's states back to this learner only. Call ``shards.learners.torch.seeding.set_numerics`` first.
     """
     return TorchLearner(
-        model=model, training=training, inputs=inputs, classes=classes, slices=slices, device=device, shape=shape
+        model=model,
+        training=training,
+        inputs=inputs,
+        classes=classes,
+        slices=slices,
+        device=device,
+        shape=shape,
+        target=target,
     )

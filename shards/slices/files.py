@@ -2,7 +2,8 @@
 
 A slice is a tuple of Parquet objects, its parts. A part has one entry per data point: keyed digests of id and subject,
 the position of the class, and the features as raw little-endian bytes of fixed length (measured: 200 times faster to
-read than a list column). Format 2 also has the keyed digests of further subjects. Every part is written from newly
+read than a list column). Format 2 also has the keyed digests of further subjects. In formats 3 and 4, without and with
+further subjects, a label is one or several float32 numbers, stored as features are. Every part is written from newly
 copied arrays, without dictionary and statistics, because a view of a larger Arrow buffer would include erased points,
 and the minimum and maximum in a footer are values of data points.
 Shape legend: N points, F features, K further subjects.
@@ -23,6 +24,7 @@ import pyarrow.parquet as pq
 
 from shards.points import PointBlock, ShardPoints, scaled
 from shards.routing import DIGEST_BYTES, PointDigest, SliceId
+from shards.targets import Labels
 from shards.tombstones import NOTHING, DigestSet, count_similar, sortable
 from storage.digests import Sha256, sha256
 from storage.errors import Corrupt, InvariantBroken, ObjectMissing, OutcomeUnknown
@@ -30,8 +32,17 @@ from storage.objects import NewName, ObjectKey, ObjectStore, object_key
 
 _FORMAT = b"sisa/part/1"
 _FORMAT_FURTHER = b"sisa/part/2"
-_MORE_COLUMNS: dict[bytes, tuple[str, ...]] = {_FORMAT: (), _FORMAT_FURTHER: ("further",)}
+_FORMAT_NUMBERS = b"sisa/part/3"
+_FORMAT_NUMBERS_FURTHER = b"sisa/part/4"
+_MORE_COLUMNS: dict[bytes, tuple[str, ...]] = {
+    _FORMAT: (),
+    _FORMAT_FURTHER: ("further",),
+    _FORMAT_NUMBERS: (),
+    _FORMAT_NUMBERS_FURTHER: ("further",),
+}
 """Additional columns of each format, which hold the digests of further subjects."""
+_NUMBER = np.dtype("<f4")
+"""Of a label that is a number."""
 _DTYPES: dict[str, np.dtype[Any]] = {"uint8": np.dtype("u1"), "float32": np.dtype("<f4")}
 _MOST_POINTS_AT_ONCE = 2_000_000
 
@@ -90,12 +101,16 @@ def encode_part(block: PointBlock) -> bytes:
     columns = {
         "point": _column(block.points_N, pa.binary(DIGEST_BYTES)),
         "subject": _column(block.subjects_N, pa.binary(DIGEST_BYTES)),
-        "label": _column(block.labels_N.astype("<i4"), pa.int32()),
+        "label": _label_column(block.labels_N),
         "features": _column(little, pa.binary(little.shape[1] * little.dtype.itemsize)),
     }
     if further := block.further_NK.shape[1]:
         columns["further"] = _column(block.further_NK, pa.binary(DIGEST_BYTES * further))
-    form = _FORMAT_FURTHER if further else _FORMAT
+    form = (
+        (_FORMAT_FURTHER if further else _FORMAT)
+        if block.labels_N.ndim == 1
+        else (_FORMAT_NUMBERS_FURTHER if further else _FORMAT_NUMBERS)
+    )
     metadata = {b"format": form, b"dtype": features.dtype.name.encode(), b"width": b"%d" % features.shape[1]}
     schema = pa.schema([pa.field(name, column.type, nullable=False) for name, column in columns.items()], metadata)
     sink = pa.BufferOutputStream()
@@ -116,7 +131,7 @@ def decode_part(payload: bytes) -> PointBlock:
     return PointBlock(
         points_N=_digests(table, "point"),
         subjects_N=_digests(table, "subject"),
-        labels_N=_raw(table, "label", 4).view("<i4").astype(np.int32, copy=False),
+        labels_N=_labels(table),
         features_NF=features.astype(dtype.newbyteorder("="), copy=False),
         further_NK=_further(table),
     )
@@ -158,15 +173,19 @@ def load_shard(
     Needs memory for the result, one part, and one slice while it is sorted.
     """
     total = sum(record.points for record in slices)
-    shard = ShardPoints(
-        features_NF=np.empty((total, width), dtype=np.float32),
-        labels_N=np.empty(total, dtype=np.int64),
-        keys_N=np.empty(total, dtype=np.uint64),
-        ends=tuple(np.cumsum([record.points for record in slices], dtype=np.int64).tolist()),
+    features_NF, keys_N = np.empty((total, width), dtype=np.float32), np.empty(total, dtype=np.uint64)
+    ends = tuple(np.cumsum([record.points for record in slices], dtype=np.int64).tolist())
+    labels: list[npt.NDArray[Any]] = []
+    for end, record in zip(ends, slices, strict=True):
+        place = slice(end - record.points, end)
+        if record.points:
+            labels.append(_load_slice(store, record, features_NF[place], keys_N[place], scale))
+    return ShardPoints(
+        features_NF=features_NF,
+        labels_N=np.concatenate(labels) if labels else np.empty(0, dtype=np.int64),
+        keys_N=keys_N,
+        ends=ends,
     )
-    for end, record in zip(shard.ends, slices, strict=True):
-        _load_slice(store, record, shard, slice(end - record.points, end), scale)
-    return shard
 
 
 def rewrite_slice(
@@ -256,24 +275,31 @@ def _repeat_in_range(store: ObjectStore, slices: Sequence[SliceRecord], low: int
 
 
 def _load_slice(
-    store: ObjectStore, record: SliceRecord, shard: ShardPoints, place: slice, scale: float | tuple[float, ...]
-) -> None:
-    features, labels, keys = shard.features_NF[place], shard.labels_N[place], shard.keys_N[place]
+    store: ObjectStore,
+    record: SliceRecord,
+    features: npt.NDArray[np.float32],
+    keys: npt.NDArray[np.uint64],
+    scale: float | tuple[float, ...],
+) -> npt.NDArray[Any]:
+    """Put the slice's features and keys into these arrays, and return its labels."""
+    found: list[npt.NDArray[Any]] = []
     digests, start = np.empty(record.points, dtype=f"S{DIGEST_BYTES}"), 0
     for part in record.parts:
         block, end = read_part(store, part), start + part.points
         if end > record.points or block.features_NF.shape[1] != features.shape[1]:
             raise _other_shape(part, block, features.shape[1])
         scaled(block.features_NF, scale, out=features[start:end])
-        labels[start:end] = block.labels_N
+        found.append(block.labels_N)
         keys[start:end] = point_keys(block.points_N)
         digests[start:end] = sortable(block.points_N)
         start = end
     if start != record.points:
         raise InvariantBroken(f"a slice's parts hold {start} data points, its record says {record.points}")
+    labels = np.concatenate(found)
     order = np.argsort(digests, kind="stable")
     if (order[1:] < order[:-1]).any():
-        features[:], labels[:], keys[:] = features[order], labels[order], keys[order]
+        features[:], labels, keys[:] = features[order], labels[order], keys[order]
+    return labels.astype(np.int64) if labels.ndim == 1 else labels.astype(np.float32, copy=False)
 
 
 def _other_shape(part: PartRecord, block: PointBlock, width: int) -> Corrupt:
@@ -317,9 +343,11 @@ def _record(parts: tuple[PartRecord, ...], digests: Sequence[_Digests]) -> Slice
 def _contents(block: PointBlock) -> npt.NDArray[np.bytes_]:
     """Return a digest of each point's content, the same for features stored as uint8 and as float32."""
     further = map(sortable, block.further_NK.T)
-    fields = (sortable(block.points_N), sortable(block.subjects_N), block.labels_N.astype("<i4"), *further)
+    labels = _plain_labels(block.labels_N)
+    fields = (sortable(block.points_N), sortable(block.subjects_N), labels, *further)
+    width = (2 + block.further_NK.shape[1]) * DIGEST_BYTES + labels.dtype.itemsize
     # A plain array yields its elements faster than an array of records.
-    heads = np.asarray(np.rec.fromarrays(fields)).view(f"V{(2 + block.further_NK.shape[1]) * DIGEST_BYTES + 4}")
+    heads = np.asarray(np.rec.fromarrays(fields)).view(f"V{width}")
     joined = bytearray()
     for head, features in zip(heads, block.features_NF, strict=True):
         hasher = hashlib.blake2b(head.tobytes(), digest_size=DIGEST_BYTES)
@@ -381,6 +409,27 @@ def _unreadable(payload: bytes) -> Corrupt:
 def _column(values: npt.NDArray[Any], data_type: pa.DataType) -> pa.Array:
     # Not pa.array(), which imports pandas if it is installed: 50 MB.
     return pa.Array.from_buffers(data_type, len(values), [None, pa.py_buffer(values.tobytes())])
+
+
+def _plain_labels(labels_N: Labels) -> npt.NDArray[Any]:
+    """Return the labels as they are stored, one element for each data point: an integer, or the bytes of numbers."""
+    if labels_N.ndim == 1:
+        return labels_N.astype("<i4")
+    numbers = np.ascontiguousarray(labels_N, dtype=_NUMBER)
+    return numbers.view(f"V{numbers.shape[1] * _NUMBER.itemsize}").reshape(len(numbers))
+
+
+def _label_column(labels_N: Labels) -> pa.Array:
+    values = _plain_labels(labels_N)
+    return _column(values, pa.int32() if labels_N.ndim == 1 else pa.binary(values.dtype.itemsize))
+
+
+def _labels(table: pa.Table) -> Labels:
+    kind = table.schema.field("label").type
+    if pa.types.is_int32(kind):
+        return _raw(table, "label", 4).view("<i4").astype(np.int32, copy=False)
+    numbers = _raw(table, "label", kind.byte_width).view(_NUMBER).astype(np.float32, copy=False)
+    return numbers.reshape(table.num_rows, kind.byte_width // _NUMBER.itemsize)
 
 
 def _raw(table: pa.Table, name: str, width: int) -> npt.NDArray[np.uint8]:

@@ -24,8 +24,8 @@ from shards.data.columns import (
     check_written,
     choose_columns,
     count_missing,
+    labels_of,
     read_features,
-    read_labels,
     read_texts,
 )
 from shards.data.readers import Wanted
@@ -45,6 +45,7 @@ from shards.routing import (
 from shards.slices.files import EMPTY_SLICE, PartRecord, SliceRecord, record_slice, repeated_point, write_part
 from shards.specification import DataSettings, PartitionSettings, ShardId, SliceIndex
 from shards.subjects import in_form
+from shards.targets import Class
 from shards.tombstones import DigestSet
 from storage.digests import Json
 from storage.errors import Invalid, InvariantBroken
@@ -367,7 +368,7 @@ class _Reading:
         return PointBlock(
             points_N=self.router.points(ids),
             subjects_N=self._subjects(batch, subject, subjects),
-            labels_N=read_labels(batch, data.label, data.classes, data.decimal),
+            labels_N=labels_of(batch, data),
             features_NF=self._features(batch),
             further_NK=self._further(batch, len(ids)),
         )
@@ -483,10 +484,12 @@ def feature_width(source: Source, data: DataSettings, columns: ChosenColumns | N
 def taken_from(data: DataSettings) -> dict[str, Json]:
     """Return the settings that define what the stored data points mean; with other settings they would mean others."""
     taken: dict[str, Json] = {
-        "label": data.label,
+        "label": data.label if isinstance(data.label, str) else list(data.label),
         "features": list(data.features),
         "classes": list(data.classes),
     }
+    if data.target != Class.kind:
+        taken["target"] = data.target
     return taken | {"encode": data.encoders.record()} if data.encode else taken
 
 
@@ -513,11 +516,13 @@ def _no_points(source: Source) -> Invalid:
 def _buffer_for(block: PointBlock, buffer_bytes: int) -> PointBlock:
     width, further = block.features_NF.shape[1], block.further_NK.shape[1]
     dtype: np.dtype[Any] = block.features_NF.dtype
-    points = max(1, buffer_bytes // ((2 + further) * DIGEST_BYTES + 4 + width * dtype.itemsize))
+    labels = block.labels_N.shape[1:]
+    numbers = int(np.prod(labels, dtype=np.int64)) * block.labels_N.dtype.itemsize
+    points = max(1, buffer_bytes // ((2 + further) * DIGEST_BYTES + numbers + width * dtype.itemsize))
     return PointBlock(
         points_N=np.empty(points, dtype=f"V{DIGEST_BYTES}"),
         subjects_N=np.empty(points, dtype=f"V{DIGEST_BYTES}"),
-        labels_N=np.empty(points, dtype=np.int32),
+        labels_N=np.empty_like(block.labels_N, shape=(points, *labels)),
         features_NF=np.empty((points, width), dtype=dtype),
         further_NK=np.empty((points, further), dtype=f"V{DIGEST_BYTES}"),
     )

@@ -26,6 +26,7 @@ from shards.data.columns import (
     missing_column,
     read_features,
     read_labels,
+    read_numeric_labels,
     read_texts,
 )
 from shards.data.readers import Wanted
@@ -33,6 +34,7 @@ from shards.data.sources import Batch, DataFile, Source, csv_form_of
 from shards.routing import Naming, PartitionKey, digests_of_all
 from shards.slices.ingest import check_scale, refuse_mixed
 from shards.specification import DataSettings
+from shards.targets import MultiLabel
 from storage.errors import Invalid
 
 MOST_ROWS: Final = 100
@@ -129,7 +131,7 @@ class _Survey:
 
     def choose(self) -> ChosenColumns:
         """Return the columns to check, and record each missing column of each file as a fault."""
-        names = dict.fromkeys((self.data.id, *self.data.subject_columns, self.data.label))
+        names = dict.fromkeys((self.data.id, *self.data.subject_columns, *self.data.label_columns))
         self.readable = set(names)
         features: dict[str, None] | None = None
         for file in self.source.files:
@@ -154,7 +156,8 @@ class _Survey:
             id=self.data.id,
             subject=self.data.subject_column,
             further=self.data.further_subjects,
-            label=self.data.label,
+            labels=self.data.label_columns,
+            numeric_labels=not self.data.predicted.has_classes,
             features=tuple(features or ()),
             dtype="float32",
             point_bytes=1024 + 16 * len(features or ()) + 16 * sum(each.width for each in encoders.values()),
@@ -174,9 +177,11 @@ class _Survey:
 
     def check_file(self, file: DataFile, columns: ChosenColumns, progress: Callable[[int], None]) -> None:
         """Record the faults in the rows of one file."""
-        names = [name for name in columns.names if name in self.readable]
+        numeric = columns.labels if columns.numeric_labels else ()
+        names = [name for name in (*columns.names, *numeric) if name in self.readable]
         texts = tuple(name for name in columns.wanted.texts if name in columns.features)
-        wanted = Wanted(texts=(*names, *texts), numbers=columns.wanted.numbers)
+        numbers = tuple(name for name in columns.wanted.numbers if name not in numeric or name in self.readable)
+        wanted = Wanted(texts=(*(name for name in names if name not in numeric), *texts), numbers=numbers)
         if not file.reader.typed:  # read as text, because a parsing reader reports only the first bad cell
             wanted = Wanted(texts=tuple(dict.fromkeys(wanted.names)), numbers=())
         if not wanted.names:
@@ -205,8 +210,11 @@ class _Survey:
             cells = "" if is_read else "bool" if name in truths else "double"
             checks[name] = partial(self._check_features, replace(columns, features=(name,)), cells, decimal)
         for name in names:
-            if name == self.data.label:
+            if name in self.data.label_columns and self.data.predicted.has_classes:
                 checks[name] = partial(read_labels, column=name, classes=self.data.classes, decimal=self.data.decimal)
+            elif name in self.data.label_columns:
+                cells = "" if file.reader.typed else "bool" if name in truths else "double"
+                checks[name] = partial(self._check_numeric_label, name, cells, decimal)
             else:
                 checks[name] = partial(self._check_names, columns, name)
         return checks
@@ -241,6 +249,12 @@ class _Survey:
         place = (batch.file, column)
         if columns.untyped and self.numbers.get(place, True):
             self.numbers[place] = are_numbers(batch, column)
+
+    def _check_numeric_label(self, column: str, cells: str, decimal: str, batch: Batch) -> None:
+        """Raise what an ingest would raise for one column of labels that are numbers."""
+        if cells:
+            batch = replace(batch, columns=_parsed(batch.columns, column, cells, decimal))
+        read_numeric_labels(batch, (column,), flags=self.data.target == MultiLabel.kind)
 
     def _check_features(self, columns: ChosenColumns, cells: str, decimal: str, batch: Batch) -> None:
         """Raise what an ingest would raise for one feature column. The text of a CSV column is parsed first."""

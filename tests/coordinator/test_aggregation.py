@@ -8,11 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coordinator.aggregation import Rule, aggregate
+from coordinator.aggregation import Aggregated, Rule, aggregate
 from coordinator.settings import AggregationSettings
+from shards.targets import Class
 from storage.errors import Invalid, Unavailable
 
 RULES: list[Rule] = ["mean_probability", "majority_vote"]
+CLASSES = Class(("a", "b", "c", "d"))
+
+
+def predicted(answer: Aggregated) -> list[int]:
+    """Return the positions of the predicted classes."""
+    return [CLASSES.names.index(name) for name in CLASSES.texts(answer.scores_NS)]
 
 
 @st.composite
@@ -27,16 +34,16 @@ def probabilities(draw: st.DrawFn) -> npt.NDArray[np.float64]:
 
 def test_the_mean_of_probabilities() -> None:
     """A sure constituent outweighs two undecided ones under mean_probability."""
-    answer = aggregate(np.array([[[0.9, 0.1]], [[0.4, 0.6]], [[0.4, 0.6]]]), "mean_probability")
-    assert answer.classes_N.tolist() == [0]
-    assert answer.scores_NC == pytest.approx(np.array([[1.7 / 3, 1.3 / 3]]))
+    answer = aggregate(np.array([[[0.9, 0.1]], [[0.4, 0.6]], [[0.4, 0.6]]]), "mean_probability", CLASSES)
+    assert predicted(answer) == [0]
+    assert answer.scores_NS == pytest.approx(np.array([[1.7 / 3, 1.3 / 3]]))
 
 
 def test_the_majority_of_votes() -> None:
     """Two constituents outvote a sure one under majority_vote; scores are shares of votes."""
-    answer = aggregate(np.array([[[0.9, 0.1]], [[0.4, 0.6]], [[0.4, 0.6]]]), "majority_vote")
-    assert answer.classes_N.tolist() == [1]
-    assert answer.scores_NC == pytest.approx(np.array([[1 / 3, 2 / 3]]))
+    answer = aggregate(np.array([[[0.9, 0.1]], [[0.4, 0.6]], [[0.4, 0.6]]]), "majority_vote", CLASSES)
+    assert predicted(answer) == [1]
+    assert answer.scores_NS == pytest.approx(np.array([[1 / 3, 2 / 3]]))
 
 
 def test_ties_go_to_the_class_declared_first() -> None:
@@ -44,8 +51,8 @@ def test_ties_go_to_the_class_declared_first() -> None:
     split = np.array([[[0.0, 1.0, 0.0]], [[0.0, 0.0, 1.0]]])
     undecided = np.array([[[0.2, 0.4, 0.4]]])
     for rule in RULES:
-        assert aggregate(split, rule).classes_N.tolist() == [1]
-        assert aggregate(undecided, rule).classes_N.tolist() == [1]
+        assert predicted(aggregate(split, rule, CLASSES)) == [1]
+        assert predicted(aggregate(undecided, rule, CLASSES)) == [1]
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -55,21 +62,21 @@ def test_the_order_of_constituents_decides_nothing(
 ) -> None:
     """Votes are the same to the last bit in any order of the constituents, means up to the rounding of a sum."""
     shuffled = data.draw(st.permutations(range(len(given_KNC))))
-    one, other = aggregate(given_KNC, rule), aggregate(given_KNC[shuffled], rule)
+    one, other = aggregate(given_KNC, rule, CLASSES), aggregate(given_KNC[shuffled], rule, CLASSES)
     if rule == "majority_vote":
-        assert one.classes_N.tolist() == other.classes_N.tolist()
-        assert one.scores_NC.tolist() == other.scores_NC.tolist()
-    assert one.scores_NC == pytest.approx(other.scores_NC, abs=1e-12)
+        assert predicted(one) == predicted(other)
+        assert one.scores_NS.tolist() == other.scores_NS.tolist()
+    assert one.scores_NS == pytest.approx(other.scores_NS, abs=1e-12)
 
 
 @pytest.mark.parametrize("rule", RULES)
 @given(given_KNC=probabilities())
 def test_scores_are_shares(rule: Rule, given_KNC: npt.NDArray[np.float64]) -> None:
     """Every line of scores sums to 1, and the answer is a class with the highest score."""
-    answer = aggregate(given_KNC, rule)
-    assert answer.scores_NC.sum(axis=1) == pytest.approx(np.ones(given_KNC.shape[1]))
+    answer = aggregate(given_KNC, rule, CLASSES)
+    assert answer.scores_NS.sum(axis=1) == pytest.approx(np.ones(given_KNC.shape[1]))
     assert (
-        answer.scores_NC[np.arange(given_KNC.shape[1]), answer.classes_N].tolist() == answer.scores_NC.max(1).tolist()
+        answer.scores_NS[np.arange(given_KNC.shape[1]), predicted(answer)].tolist() == answer.scores_NS.max(1).tolist()
     )
 
 
@@ -77,18 +84,18 @@ def test_scores_are_shares(rule: Rule, given_KNC: npt.NDArray[np.float64]) -> No
 @given(given_KNC=probabilities())
 def test_points_are_answered_one_by_one(rule: Rule, given_KNC: npt.NDArray[np.float64]) -> None:
     """A point's answer does not depend on the points asked about with it."""
-    together = aggregate(given_KNC, rule)
-    alone = [aggregate(given_KNC[:, n : n + 1], rule).classes_N[0] for n in range(given_KNC.shape[1])]
-    assert alone == together.classes_N.tolist()
+    together = aggregate(given_KNC, rule, CLASSES)
+    alone = [predicted(aggregate(given_KNC[:, n : n + 1], rule, CLASSES))[0] for n in range(given_KNC.shape[1])]
+    assert alone == predicted(together)
 
 
 @pytest.mark.parametrize("rule", RULES)
 def test_constituents_that_abstain_do_not_count(rule: Rule) -> None:
     """What is left answers; when nothing is left, that is said."""
     rest = np.array([[[0.2, 0.8]]])
-    assert aggregate(rest, rule).scores_NC.shape == (1, 2)
+    assert aggregate(rest, rule, CLASSES).scores_NS.shape == (1, 2)
     with pytest.raises(Unavailable, match="every constituent abstains"):
-        aggregate(rest[:0], rule)
+        aggregate(rest[:0], rule, CLASSES)
 
 
 def test_an_unknown_rule_is_refused() -> None:

@@ -20,10 +20,13 @@ from coordinator.sites import (
     combine,
     history_of,
 )
+from shards.targets import Class
 from storage.digests import sha256
 from storage.errors import Conflict, Invalid, Unavailable
 from tests.coordinator.records import request_of
+from tests.coordinator.test_aggregation import predicted
 
+CLASSES = Class(("a", "b"))
 AT = "2026-01-01T00:00:00.000+00:00"
 REQUESTS = tuple(request_of(f"er-{number}") for number in range(4))
 
@@ -58,7 +61,7 @@ def answers_of(sites: list[int], points: int, seed: int, rule: Rule) -> tuple[li
             generation=1,
             constituents=len(each),
             shards=len(each),
-            scores_NC=aggregate(each, rule).scores_NC.astype(np.float32),
+            scores_NS=aggregate(each, rule, CLASSES).scores_NS.astype(np.float32),
         )
         for each in every
     ]
@@ -69,24 +72,24 @@ def answers_of(sites: list[int], points: int, seed: int, rule: Rule) -> tuple[li
 def test_the_mean_is_that_of_one_ensemble(sites: list[int], points: int, seed: int) -> None:
     """However constituents are spread over sites, the answer is the mean of all of them, as far as float32 carries."""
     answers, every = answers_of(sites, points, seed, "mean_probability")
-    whole = aggregate(every, "mean_probability")
-    assert combine(answers, "mean_probability").scores_NC == pytest.approx(whole.scores_NC, abs=1e-6)
+    whole = aggregate(every, "mean_probability", CLASSES)
+    assert combine(answers, "mean_probability", CLASSES).scores_NS == pytest.approx(whole.scores_NS, abs=1e-6)
 
 
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=6), st.integers(1, 8), st.integers(0, 1000))
 def test_votes_are_counted_exactly(sites: list[int], points: int, seed: int) -> None:
     """A vote is a vote wherever it was cast: the winner is that of one ensemble, ties included."""
     answers, every = answers_of(sites, points, seed, "majority_vote")
-    whole = aggregate(every, "majority_vote")
-    found = combine(answers, "majority_vote")
-    assert found.classes_N.tolist() == whole.classes_N.tolist()
-    assert found.scores_NC == pytest.approx(whole.scores_NC, abs=1e-12)
+    whole = aggregate(every, "majority_vote", CLASSES)
+    found = combine(answers, "majority_vote", CLASSES)
+    assert predicted(found) == predicted(whole)
+    assert found.scores_NS == pytest.approx(whole.scores_NS, abs=1e-12)
 
 
 def test_nobody_answers_nothing() -> None:
     """Without any site there is no answer."""
     with pytest.raises(Unavailable, match="no site answers"):
-        combine([], "mean_probability")
+        combine([], "mean_probability", CLASSES)
 
 
 def test_a_site_moves_on() -> None:
@@ -121,7 +124,7 @@ def test_a_stranger_under_a_known_name() -> None:
 @pytest.mark.parametrize(("generation", "is_good"), [(1, False), (2, True), (3, True)])
 def test_an_answer_below_the_floor_is_none(generation: int, is_good: bool) -> None:
     """What a site is known to have withdrawn is in no answer (E10)."""
-    answer = SiteAnswer(generation=generation, constituents=1, shards=1, scores_NC=np.ones((1, 1), np.float32))
+    answer = SiteAnswer(generation=generation, constituents=1, shards=1, scores_NS=np.ones((1, 1), np.float32))
     if is_good:
         check_answer(MARK, answer, "north")
     else:

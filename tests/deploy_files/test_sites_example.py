@@ -108,7 +108,8 @@ def test_the_comparison_is_a_table() -> None:
 
     def right(share: float) -> Evaluation:
         return Evaluation(
-            accuracy=share,
+            target="class",
+            metrics={"accuracy": share},
             per_class={"a": 1.0, "b": share, "c": None},
             points=4,
             points_per_class={"a": 2, "b": 2, "c": 0},

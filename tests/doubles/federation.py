@@ -46,7 +46,8 @@ class Point:
 
     id: str
     subject: str
-    label: str
+    label: str | tuple[float, ...]
+    """The class; or numbers, a column each."""
     features: tuple[float | str | None, ...]
     """Numbers; for a column with an encoder, texts and None as well."""
     others: tuple[str, ...] = ()
@@ -63,8 +64,12 @@ def source_of(points: Sequence[Point]) -> Source:
     columns: dict[str, Any] = {
         "id": pa.array([point.id for point in points], pa.string()),
         "who": pa.array([point.subject for point in points], pa.string()),
-        "label": pa.array([point.label for point in points], pa.string()),
     }
+    if points and isinstance(points[0].label, tuple):
+        for number in range(len(points[0].label)):
+            columns[f"label{number}"] = pa.array([float(point.label[number]) for point in points], pa.float32())
+    else:
+        columns["label"] = pa.array([point.label for point in points], pa.string())
     for number in range(len(points[0].others) if points else 0):
         columns[f"who{number}"] = pa.array([point.others[number] or None for point in points], pa.string())
     for number in range(width):
@@ -79,6 +84,8 @@ def specification_of(
     shards: int,
     slices: int,
     classes: Sequence[str] = ("a", "b"),
+    target: str = "class",
+    labels: int = 1,
     training: TrainingSettings | None = None,
     model: ModelSettings | None = None,
     scale: float | tuple[float, ...] = 1.0,
@@ -96,9 +103,10 @@ def specification_of(
             train="table",
             id="id",
             subject=("who", *(f"who{number}" for number in range(further))),
-            label="label",
+            label="label" if target == "class" else tuple(f"label{number}" for number in range(labels)),
+            target=target,
             features=features,
-            classes=tuple(classes),
+            classes=tuple(classes) if target == "class" else (),
             scale=scale,
             encode=encode or {},
         ),

@@ -49,7 +49,8 @@ def learner_of(specification: FederationSpecification, width: int) -> Learner[To
         model=specification.model,
         training=specification.training,
         inputs=width,
-        classes=len(specification.data.classes),
+        classes=len(specification.data.predicted.names),
+        target=specification.data.target,
         slices=specification.partition.slices,
         shape=specification.data.input_shape,
     )
@@ -73,16 +74,30 @@ def federation_of(
 
 
 def make_points(
-    seed: int, count_: int, *, width: int = 4, classes: int = 2, most_each: int = 5, prefix: str = "p"
+    seed: int,
+    count_: int,
+    *,
+    width: int = 4,
+    classes: int = 2,
+    most_each: int = 5,
+    prefix: str = "p",
+    target: str = "class",
 ) -> list[Point]:
-    """Return data points of subjects with 1 to ``most_each`` points each."""
+    """Return data points of subjects with 1 to ``most_each`` points each.
+
+    For targets other than classes they have ``classes`` labels, each a number.
+    """
     generator = np.random.default_rng(seed)
     points: list[Point] = []
     while len(points) < count_:
         subject = f"{prefix}-subject-{len(points)}"
         for _ in range(min(int(generator.integers(1, most_each + 1)), count_ - len(points))):
             features = tuple(float(value) for value in generator.normal(size=width).astype(np.float32))
-            label = "abc"[int(generator.integers(classes))]
+            label: str | tuple[float, ...] = "abc"[int(generator.integers(classes))]
+            if target == "number":
+                label = tuple(float(value) for value in generator.normal(size=classes).astype(np.float32))
+            elif target == "multi_label":
+                label = tuple(float(value) for value in generator.integers(2, size=classes))
             points.append(Point(id=f"{prefix}{len(points)}", subject=subject, label=label, features=features))
     return points
 

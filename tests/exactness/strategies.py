@@ -53,6 +53,16 @@ RECIPES: list[dict[str, Any]] = [
 ]
 """Settings of [training] beyond those of ``OPTIMIZERS``."""
 
+TARGETS: list[tuple[str, dict[str, Any]]] = [
+    ("number", {"optimizer": "adam"}),
+    ("number", {"optimizer": "sgd", "momentum": 0.5, "loss": "mae", "schedule": {"kind": "cosine"}}),
+    ("number", {"optimizer": "rmsprop", "loss": "huber", "gradient_clip": 1.0, "augment": f"{_USERS}:noisy"}),
+    ("number", {"optimizer": "adamw", "loss": f"{_USERS}:fourth_power", "gradient_clip": 0.1}),
+    ("multi_label", {"optimizer": "adam", "loss": "bce"}),
+    ("multi_label", {"optimizer": "sgd", "augment": f"{_USERS}:masked", "gradient_clip": 0.5}),
+]
+"""Targets other than classes, with settings of [training]."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedErasure:
@@ -82,7 +92,7 @@ class History:
 
 @st.composite
 def specifications(
-    draw: st.DrawFn, model: str, optimizers: Sequence[dict[str, Any]] = OPTIMIZERS
+    draw: st.DrawFn, model: str, optimizers: Sequence[dict[str, Any]] = OPTIMIZERS, target: str = "class"
 ) -> FederationSpecification:
     """Return a random federation with this kind of model and up to 4 shards of 4 slices."""
     factory, arguments, batch_norm = MODELS[model]
@@ -97,7 +107,9 @@ def specifications(
     return specification_of(
         shards=draw(st.integers(1, 4), label="shards"),
         slices=slices,
-        classes=draw(st.sampled_from([("a", "b"), ("a", "b", "c")]), label="classes"),
+        classes=draw(st.sampled_from([("a", "b"), ("a", "b", "c")]), label="classes") if target == "class" else (),
+        target=target,
+        labels=draw(st.integers(1, 3), label="labels") if target != "class" else 1,
         training=training,
         model=ModelSettings(factory=factory, arguments=arguments),
         scale=draw(st.sampled_from([1.0, 3.0])),
@@ -106,16 +118,21 @@ def specifications(
 
 @st.composite
 def histories(
-    draw: st.DrawFn, model: str, most_points: int = 40, optimizers: Sequence[dict[str, Any]] = OPTIMIZERS
+    draw: st.DrawFn,
+    model: str,
+    most_points: int = 40,
+    optimizers: Sequence[dict[str, Any]] = OPTIMIZERS,
+    target: str = "class",
 ) -> History:
     """Return a random federation with one to three steps of one or two erasures each."""
-    specification = draw(specifications(model, optimizers))
+    specification = draw(specifications(model, optimizers, target))
     width = 6 if model.startswith("cnn") else draw(st.integers(2, 6), label="features")
     points = make_points(
         draw(st.integers(0, 2**16), label="data"),
         draw(st.integers(1, most_points), label="points"),
         width=width,
-        classes=len(specification.data.classes),
+        classes=len(specification.data.predicted.names),
+        target=target,
     )
     erasure = st.builds(
         PlannedErasure,

@@ -10,7 +10,7 @@ from shards.learners.torch.learner import TorchState
 from shards.routing import SliceId
 from tests.doubles.federation import Point, SmallFederation, survivors
 from tests.exactness.federations import assert_exact, assert_untouched, federation_of, retrained
-from tests.exactness.strategies import MODELS, RECIPES, History, HistoryStep, PlannedErasure, histories
+from tests.exactness.strategies import MODELS, RECIPES, TARGETS, History, HistoryStep, PlannedErasure, histories
 from tests.volume import spread
 
 
@@ -73,6 +73,19 @@ def test_any_history_with_any_recipe_ends_in_the_bytes_of_a_full_retrain(recipe:
     @given(data=st.data(), model=st.sampled_from(sorted(MODELS)))
     def check(data: st.DataObject, model: str) -> None:
         check_history(data.draw(histories(model, most_points=30, optimizers=[RECIPES[recipe]])))
+
+    check()
+
+
+@pytest.mark.parametrize("number", range(len(TARGETS)))
+def test_any_history_with_any_target_ends_in_the_bytes_of_a_full_retrain(number: int) -> None:
+    """Federations that predict numbers, or several labels at once, are as exact."""
+    target, recipe = TARGETS[number]
+
+    @settings(max_examples=6)
+    @given(data=st.data(), model=st.sampled_from(sorted(MODELS)))
+    def check(data: st.DataObject, model: str) -> None:
+        check_history(data.draw(histories(model, most_points=30, optimizers=[recipe], target=target)))
 
     check()
 

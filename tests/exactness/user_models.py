@@ -163,6 +163,11 @@ def focal(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return ((1 - torch.exp(-each)) ** 2 * each).mean()
 
 
+def fourth_power(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Return the mean of the errors' fourth power."""
+    return ((outputs - labels) ** 4).mean()
+
+
 def noisy(features: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Return the features with noise from the generator."""
     return features + 0.1 * torch.randn(features.shape, generator=generator, device=features.device)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from shards.points import PointBlock
 from shards.routing import NOBODY
@@ -22,11 +23,17 @@ def _digests(first: int, count: int) -> bytes:
     return bytes((first + 16 * number + byte) % 256 for number in range(count) for byte in range(16))
 
 
-def _block(further: bytes, dtype: str) -> PointBlock:
+_CLASSES: Final = np.array([0, 2, 1], dtype=np.int32)
+_NUMBERS: Final = np.array([[0.5, -1.25], [3.0, 0.0], [1e-3, 7.75]], dtype=np.float32)
+
+
+def _block(
+    further: bytes, dtype: str, labels: npt.NDArray[np.int32] | npt.NDArray[np.float32] = _CLASSES
+) -> PointBlock:
     return PointBlock(
         points_N=np.frombuffer(_digests(0, 3), dtype="V16"),
         subjects_N=np.frombuffer(_digests(100, 3), dtype="V16"),
-        labels_N=np.array([0, 2, 1], dtype=np.int32),
+        labels_N=labels,
         features_NF=np.array([[0, 1], [127, 128], [254, 255]], dtype=dtype),
         further_NK=np.frombuffer(further, dtype="V16").reshape(3, -1) if further else np.empty((3, 0), dtype="V16"),
     )
@@ -36,8 +43,11 @@ BLOCKS: Final[dict[str, PointBlock]] = {
     "part-v1-uint8.parquet": _block(b"", "uint8"),
     "part-v1-float32.parquet": _block(b"", "float32"),
     "part-v2.parquet": _block(_digests(200, 2) + NOBODY + _digests(30, 1) + NOBODY * 2, "uint8"),
+    "part-v3.parquet": _block(b"", "float32", _NUMBERS),
+    "part-v4.parquet": _block(_digests(200, 2) + NOBODY + _digests(30, 1) + NOBODY * 2, "uint8", _NUMBERS),
 }
-"""Three data points each; in the second format with two further subjects, one, and nobody."""
+"""Three data points each; in the second and fourth format with two further subjects, one, and nobody; in the third and
+fourth with two numbers as labels."""
 
 
 def regenerate() -> None:

@@ -40,16 +40,15 @@ class FakeEnsemble:
         return AnsweredBy(generation=self.generation, constituents=len(self.constituents), shards=self.shards)
 
     def answer(self, features_NF: npt.NDArray[np.float32]) -> Aggregated:
-        """Return the first feature as class."""
+        """Return the first feature and the generation as scores."""
         self.calls.append(len(features_NF))
         self.before()
         if (places := np.flatnonzero(features_NF[:, 0] == UNKNOWN)).size:
             raise model_failed("it does not know a category", int(places[0]))
         if len(features_NF) and features_NF[0, 0] < 0:
             raise RuntimeError("the model quotes secret-person-001")
-        return Aggregated(
-            classes_N=features_NF[:, 0].astype(np.int64), scores_NC=np.full((len(features_NF), 2), self.generation)
-        )
+        generations = np.full(len(features_NF), self.generation)
+        return Aggregated(scores_NS=np.stack([features_NF[:, 0].astype(np.float64), generations], axis=1))
 
 
 @dataclass(slots=True)
@@ -140,7 +139,7 @@ def test_an_answer_is_confirmed_after_it_was_computed(standing: FakeStanding, an
     assert standing.held is not None
     standing.held.before = lambda: looks_before.append(standing.looks)
     found = result(answering.ask(features(4, 5)))
-    assert found.classes_N.tolist() == [4, 5]
+    assert found.scores_NS[:, 0].tolist() == [4, 5]
     assert (found.generation, found.constituents, found.shards) == (1, 2, 3)
     assert standing.looks > looks_before[0]
 
@@ -167,8 +166,8 @@ def test_a_large_request_is_given_up_in_the_middle(standing: FakeStanding, answe
     first.before = erase
     numbers = np.arange(5 * TOGETHER)
     found = result(answering.ask(features(*numbers)))
-    np.testing.assert_array_equal(numbers, found.classes_N)
-    assert (found.generation, found.scores_NC.min()) == (2, 2)
+    np.testing.assert_array_equal(numbers, found.scores_NS[:, 0])
+    assert (found.generation, found.scores_NS[:, 1].min()) == (2, 2)
     assert first.calls == [TOGETHER]
 
 
@@ -230,8 +229,8 @@ def test_small_requests_share_an_evaluation(standing: FakeStanding, answering: A
     """What comes in while the model is at work is its next batch."""
     with at_work(standing, answering) as first:
         others = [answering.ask(features(number, number)) for number in range(1, 40)]
-    assert [result(each).classes_N.tolist() for each in others] == [[number] * 2 for number in range(1, 40)]
-    assert result(first).classes_N.tolist() == [0]
+    assert [result(each).scores_NS[:, 0].tolist() for each in others] == [[number] * 2 for number in range(1, 40)]
+    assert result(first).scores_NS[:, 0].tolist() == [0]
     assert standing.held is not None
     assert standing.held.calls == [1, 78]
 
@@ -240,7 +239,7 @@ def test_requests_of_another_width_are_evaluated_apart(standing: FakeStanding, a
     """After retraining with one more feature, callers with old and new data points do not affect each other."""
     with at_work(standing, answering) as first:
         narrow, wide, again = map(answering.ask, (features(1), np.full((2, 3), 2, np.float32), features(3)))
-    assert [result(each).classes_N.tolist() for each in (first, narrow, wide, again)] == [[0], [1], [2, 2], [3]]
+    assert [result(each).scores_NS[:, 0].tolist() for each in (first, narrow, wide, again)] == [[0], [1], [2, 2], [3]]
     assert standing.held is not None
     assert standing.held.calls == [1, 1, 2, 1]
 
@@ -252,8 +251,8 @@ def test_large_requests_let_small_ones_pass(standing: FakeStanding, answering: A
     standing.held.before = lambda: asked.append(answering.ask(features(7))) if not asked else None
     numbers = np.arange(10 * TOGETHER + 5)
     large = result(answering.ask(features(*numbers)))
-    np.testing.assert_array_equal(numbers, large.classes_N)
-    assert result(asked[0]).classes_N.tolist() == [7]
+    np.testing.assert_array_equal(numbers, large.scores_NS[:, 0])
+    assert result(asked[0]).scores_NS[:, 0].tolist() == [7]
     assert standing.held.calls[:3] == [TOGETHER, 1, TOGETHER]
     assert standing.held.calls[-1] == 5
 
@@ -263,14 +262,14 @@ def test_a_model_that_fails_is_not_quoted(standing: FakeStanding, answering: Ans
     with pytest.raises(InvariantBroken, match="the model failed") as caught:
         result(answering.ask(features(-1)))
     assert "secret" not in str(caught.value)
-    assert result(answering.ask(features(1))).classes_N.tolist() == [1]
+    assert result(answering.ask(features(1))).scores_NS[:, 0].tolist() == [1]
 
 
 def test_who_has_good_values_is_answered(standing: FakeStanding, answering: Answering) -> None:
     """Of questions evaluated together only the one that the model has no answer for is refused, at its own place."""
     with at_work(standing, answering):
         asked = [answering.ask(features(*firsts)) for firsts in ((1,), (2, UNKNOWN), (3,))]
-    assert [result(each).classes_N.tolist() for each in (asked[0], asked[2])] == [[1], [3]]
+    assert [result(each).scores_NS[:, 0].tolist() for each in (asked[0], asked[2])] == [[1], [3]]
     with pytest.raises(ModelFailed, match="point=1"):
         result(asked[1])
     assert standing.held is not None
@@ -300,7 +299,7 @@ def test_who_went_away_is_not_answered(standing: FakeStanding, answering: Answer
     """A caller that gave up costs nothing but its share of the work."""
     gone = answering.ask(features(1))
     gone.cancel()
-    assert result(answering.ask(features(2))).classes_N.tolist() == [2]
+    assert result(answering.ask(features(2))).scores_NS[:, 0].tolist() == [2]
 
 
 def test_a_closed_replica_refuses(standing: FakeStanding) -> None:

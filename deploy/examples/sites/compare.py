@@ -40,10 +40,10 @@ def compare(folder: Path) -> dict[str, Evaluation]:
 
 def compared_text(found: Mapping[str, Evaluation]) -> str:
     """Return a table: a line for each of ``found``, a column for each class."""
-    classes = [label for label, right in next(iter(found.values())).per_class.items() if right is not None]
+    classes = [label for label, right in (next(iter(found.values())).per_class or {}).items() if right is not None]
     header = ("who answers", "overall", *classes)
     lines = [
-        (name, f"{each.accuracy:.3f}", *(f"{each.per_class[label]:.2f}" for label in classes))
+        (name, f"{each.accuracy:.3f}", *(f"{(each.per_class or {})[label]:.2f}" for label in classes))
         for name, each in found.items()
     ]
     return table(header, lines)

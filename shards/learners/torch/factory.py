@@ -12,6 +12,7 @@ from torch import nn
 
 from shards.encoding import InputShape
 from shards.specification import SHIPPED_FACTORIES, ModelSettings
+from shards.targets import Class
 from storage.errors import Invalid
 
 Factory = Callable[..., nn.Module]
@@ -79,7 +80,7 @@ def in_shape(features_NF: torch.Tensor, shape: InputShape) -> torch.Tensor:
     return features_NF.long() if shape.ids else features_NF
 
 
-def build_model(settings: ModelSettings, inputs: int | InputShape, classes: int) -> nn.Module:
+def build_model(settings: ModelSettings, inputs: int | InputShape, classes: int, target: str = Class.kind) -> nn.Module:
     """Return the model that the settings describe, checked to map (2, inputs) to (2, classes).
 
     Draws initial weights from the global generators, so seed them first. The check also initialises lazy modules.
@@ -104,7 +105,7 @@ def build_model(settings: ModelSettings, inputs: int | InputShape, classes: int)
             f"[model] factory {settings.factory!r} returned {type(model).__name__}, not a torch.nn.Module",
             "Return the Module.",
         )
-    _check_output(model, settings.factory, shape, classes)
+    _check_output(model, settings.factory, shape, classes, target)
     return model
 
 
@@ -131,7 +132,7 @@ def _with_widths(
     return ((inputs, classes) if len(missing) == 2 and list(parameters)[:2] == missing else ()), keywords
 
 
-def _check_output(model: nn.Module, factory: str, shape: InputShape, classes: int) -> None:
+def _check_output(model: nn.Module, factory: str, shape: InputShape, classes: int, target: str) -> None:
     model.eval()
     expected = "(N, features)" if len(shape.shape) == 1 else f"(N, {', '.join(map(str, shape.shape))})"
     expected += " of whole numbers" if shape.ids else ""
@@ -148,7 +149,9 @@ def _check_output(model: nn.Module, factory: str, shape: InputShape, classes: in
     if found != (2, classes):
         raise Invalid(
             f"[model] factory {factory!r}: the output for 2 data points has shape {found}, expected {(2, classes)}",
-            f"Let the last layer give one logit for each of the {classes} declared classes.",
+            f"Let the last layer give one logit for each of the {classes} declared classes."
+            if target == Class.kind
+            else f"Let the last layer give one output for each of the {classes} label columns, without squeezing.",
         )
     if "_extra_state" in " ".join(model.state_dict()):
         raise Invalid(

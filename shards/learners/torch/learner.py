@@ -5,9 +5,11 @@ Shape legend: N points, F features, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -36,10 +38,17 @@ from shards.ordering import AUGMENT, INITIAL_WEIGHTS, NOISE, SHUFFLE, STEP, epoc
 from shards.points import ShardPoints
 from shards.schedule import batch_bounds, slice_epochs
 from shards.specification import ModelSettings, ShardId, SliceIndex, TrainingSettings
+from shards.targets import Class, MultiLabel, Number
 from storage.digests import Sha256
 from storage.errors import Invalid
 
 _PREDICTION_POINTS = 4096
+_ACTIVATIONS: Final[Mapping[str, Callable[[torch.Tensor], torch.Tensor]]] = {
+    Class.kind: partial(functional.softmax, dim=1),
+    Number.kind: lambda outputs: outputs,
+    MultiLabel.kind: torch.sigmoid,
+}
+"""What turns a model's outputs into answers, by target."""
 
 
 @dataclass(slots=True)
@@ -88,8 +97,10 @@ class TorchLearner:
         slices: int,
         device: Device = "cpu",
         shape: InputShape | None = None,
+        target: str = Class.kind,
     ) -> None:
         self._model = model
+        self._target = target
         self._training = training
         self._inputs = received_shape(model, inputs, shape)
         self._classes = classes
@@ -102,13 +113,14 @@ class TorchLearner:
     def initial(self, shard: ShardId) -> TorchState:
         """Return the state before slice 1: weights drawn from (seed, shard)."""
         seed_all(stream(self._training.seed, shard, SliceIndex(0), 0, INITIAL_WEIGHTS))
-        model = build_model(self._model, self._inputs, self._classes).to(self._device)
+        model = build_model(self._model, self._inputs, self._classes, self._target).to(self._device)
         if self._training.batch_size == 1 and _batch_norms(model):
             raise Invalid(
                 "[training] batch_size = 1 with batch normalisation: one data point has no variance",
                 "Set batch_size to 2 or more, or use a model without batch normalisation.",
             )
-        return TorchState(model, optimizer_of(model, self._training), Recipe.of(self._training, self._device))
+        recipe = Recipe.of(self._training, self._device, self._target)
+        return TorchState(model, optimizer_of(model, self._training), recipe)
 
     def learn(self, state: TorchState, points: ShardPoints, shard: ShardId, slice_: SliceIndex) -> Learning[TorchState]:
         """Train ``state`` on slices 1..``slice_`` for the epochs of ``slice_`` (SISA section IV)."""
@@ -155,14 +167,15 @@ class TorchLearner:
         return self._epochs[slice_ - 1] * len(batch_bounds(points.ends[slice_ - 1], self._training.batch_size))
 
     def probabilities(self, state: TorchState, features_NF: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-        """Return softmax probabilities, shape (N, C)."""
+        """Return the target's outputs, shape (N, C): probabilities by softmax or sigmoid, or numbers as they are."""
         state.model.eval()
+        activate = _ACTIVATIONS[self._target]
         parts = [np.empty((0, self._classes), dtype=np.float64)]
         with torch.inference_mode():
             for start in range(0, len(features_NF), _PREDICTION_POINTS):
                 chunk = torch.tensor(features_NF[start : start + _PREDICTION_POINTS], device=self._device)
-                logits = state.model(in_shape(chunk, self._inputs)).to(device="cpu", dtype=torch.float64)
-                parts.append(functional.softmax(logits, dim=1).numpy())
+                outputs = state.model(in_shape(chunk, self._inputs)).to(device="cpu", dtype=torch.float64)
+                parts.append(activate(outputs).numpy())
         return np.concatenate(parts)
 
     def digest(self, state: TorchState) -> Sha256:

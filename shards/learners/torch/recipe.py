@@ -20,10 +20,11 @@ from torch.optim import SGD, Adadelta, Adagrad, Adam, Adamax, AdamW, NAdam, Opti
 from shards.learners.torch.factory import import_callable
 from shards.optimizers import OPTIMIZERS
 from shards.specification import CROSS_ENTROPY, TrainingSettings
+from shards.targets import TARGETS, Class
 from storage.errors import Invalid, SisaError
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-"""Returns the mean loss of a batch from the model's outputs (N, C) and the labels (N,)."""
+"""Returns the mean loss of a batch from the model's outputs (N, C) and the labels, (N,) or (N, C)."""
 
 Step = Callable[[nn.Module, torch.Tensor, torch.Tensor, torch.Generator | None], torch.Tensor]
 """Returns the mean loss of a batch from the model, features (N, F), labels (N,) and a generator."""
@@ -42,6 +43,13 @@ _KINDS: Final[Mapping[str, Callable[..., Optimizer]]] = {
     "nadam": NAdam,
     "radam": RAdam,
 }
+_LOSSES: Final[Mapping[str, Loss]] = {
+    "mse": functional.mse_loss,
+    "mae": functional.l1_loss,
+    "huber": functional.huber_loss,
+    "bce": functional.binary_cross_entropy_with_logits,
+}
+"""Losses of outputs and labels of one shape."""
 _NAMES: Final = {"epsilon": "eps"}
 """torch's names of settings, where they differ from ours."""
 
@@ -71,17 +79,19 @@ class Recipe:
     """Whether the loss is computed by code of the user's."""
 
     @classmethod
-    def of(cls, training: TrainingSettings, device: torch.device) -> Recipe:
+    def of(cls, training: TrainingSettings, device: torch.device, target: str = Class.kind) -> Recipe:
         """Return the recipe. Raises ``Invalid`` when one of the user's callables cannot be used."""
         if training.step is not None:
             step = _scalar(_users("step", training.step, 4), "step", training.step)
-        elif training.loss != CROSS_ENTROPY:
-            loss = _users("loss", training.loss, 2)
-            step = _scalar(_step_with(loss), "loss", training.loss)
-        else:
+        elif "loss" in training.code:
+            path = training.code["loss"]
+            step = _scalar(_step_with(_users("loss", path, 2)), "loss", path)
+        elif (name := training.loss or TARGETS[target].losses[0]) == CROSS_ENTROPY:
             step = _step_with(_cross_entropy(training, device))
+        else:
+            step = _step_with(_LOSSES[name])
         augment = None if training.augment is None else _augmenting(training.augment)
-        return cls(step, augment, training.step is not None or training.loss != CROSS_ENTROPY)
+        return cls(step, augment, bool(training.code.keys() & {"loss", "step"}))
 
 
 def check_learns(optimizer: Optimizer) -> None:
@@ -96,7 +106,7 @@ def check_learns(optimizer: Optimizer) -> None:
 def check_finite(loss: float, training: TrainingSettings) -> None:
     """Raise ``Invalid`` when the user's loss was not a number."""
     if not math.isfinite(loss):
-        name, path = ("step", training.step) if training.step is not None else ("loss", training.loss)
+        name, path = next((name, path) for name, path in training.code.items() if name in {"loss", "step"})
         raise Invalid(
             f"[training] {name} {path!r} returns a loss that is not a finite number",
             "Avoid logarithms of zero and divisions by zero in it, or lower learning_rate.",

@@ -28,6 +28,7 @@ from shards.learners.torch.user_modules import UserModules
 from shards.lineage import Configuration, Lineage, NumericsProfile
 from shards.points import ShardPoints
 from shards.specification import ModelSettings, ShardId, SliceIndex, TrainingSettings
+from shards.targets import Class, outputs_of
 from storage.digests import Sha256, sha256
 from storage.errors import SisaError
 
@@ -60,6 +61,7 @@ class RehearsalRequest:
     classes: int
     device: Device
     threads: int
+    target: str = Class.kind
     folder: str = ""
     """The specification's folder."""
     staged: str = ""
@@ -179,6 +181,7 @@ class _Rehearsal:
             slices=SLICES,
             device=request.device,
             shape=request.shape,
+            target=request.target,
         )
         self._confinement = Confinement(
             request.model.factory,
@@ -269,7 +272,7 @@ class _Rehearsal:
         features_NF = (((mixed_N[:, None] + places_F) >> np.uint64(40)) / 2.0**24).astype(np.float32) * self._largest
         if self._request.shape is not None and self._request.shape.ids:
             features_NF = np.floor(features_NF * np.float32(self._request.shape.ids))
-        labels_N = (index_N % np.uint64(self._request.classes)).astype(np.int64)
+        labels_N = outputs_of(self._request.target, self._request.classes).made_up(index_N)
         return ShardPoints(features_NF=features_NF, labels_N=labels_N, keys_N=mixed_N, ends=ends)
 
 

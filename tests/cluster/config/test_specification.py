@@ -45,8 +45,8 @@ slices = 5
 SECRET = "c0ffee" * 8
 SETTINGS = {
     "": "name store endpoint keys credentials",
-    "data": "train id label features classes subject subject_form scale encode ingest_memory_mb endpoint credentials"
-    " delimiter encoding decimal",
+    "data": "train id label features classes target subject subject_form scale encode ingest_memory_mb endpoint"
+    " credentials delimiter encoding decimal",
     "model": "factory arguments files",
     "training": "epochs batch_size learning_rate optimizer seed momentum nesterov weight_decay betas epsilon"
     " optimizer_arguments loss label_smoothing class_weights gradient_clip schedule augment step",
@@ -195,7 +195,7 @@ MISTAKES = [
     # missing
     ("", "name is missing: text is needed"),
     (changed('name  = "fashion"\n', ""), "sisa.toml has 1 problem:\n  name is missing: text is needed"),
-    (changed('label    = "label"\n', ""), "line 4: [data] label is missing: text is needed"),
+    (changed('label    = "label"\n', ""), "line 4: [data] label is missing: text or a list of texts is needed"),
     (changed('features = ["x*"]\n', ""), "line 4: [data] features is missing: a list of texts is needed"),
     # wrong types
     (changed("epochs = 20", 'epochs = "20"'), 'line 12: [training] epochs must be a whole number, got the text "20"'),

@@ -6,9 +6,38 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.config.test_specification import changed, refusal
+from cluster.config.specification import bit_settings, settings_record
+from shards.targets import MultiLabel, Number
+from tests.cluster.config.test_specification import changed, read, refusal
+
+NUMBER = changed('classes  = ["0", "1"]', 'target   = "number"')
+"""The good specification, with a number to predict."""
 
 MISTAKES = [
+    # targets
+    (
+        changed('"label"', '"label"\ntarget = "regression"'),
+        "[data] target must be one of class, number, multi_label",
+    ),
+    (NUMBER.replace('"number"', '"class"'), "[data] classes needs two or more, got 0"),
+    (changed('"label"', '["a", "b"]'), "[data] label is one column for the target class"),
+    (changed('"label"', '"label"\ntarget = "number"'), "[data] classes belong to the target class: leave them out"),
+    (NUMBER.replace('"label"', "[]"), "[data] label is an empty list, or names a column twice"),
+    (NUMBER.replace('"label"', '["a", "a"]'), "[data] label is an empty list, or names a column twice"),
+    (NUMBER.replace('"label"', '["a", "id"]'), "[data] label names 'id', which is the id or a subject column"),
+    (
+        NUMBER.replace("0.05", '0.05\nloss = "cross_entropy"'),
+        "line 15: [training] loss = 'cross_entropy' is not one of the target number. Take mse or mae or huber, or a",
+    ),
+    (
+        NUMBER.replace("0.05", "0.05\nlabel_smoothing = 0.1"),
+        "label_smoothing and class_weights belong to the target",
+    ),
+    (
+        NUMBER + '[aggregation]\nrule = "majority_vote"\n',
+        "[aggregation] rule = 'majority_vote' is not one of the",
+    ),
+    # the recipe
     (
         changed("0.05", '0.05\noptimizer = "lion"'),
         "line 15: [training] optimizer must be one of sgd, adam, adamw, rmsprop",
@@ -31,7 +60,7 @@ MISTAKES = [
     ),
     (
         changed("0.05", '0.05\nloss = "mse"'),
-        "[training] loss must be cross_entropy or read 'module:callable', got 'mse'",
+        "[training] loss = 'mse' is not one of the target class. Take cross_entropy, or a callable of your own",
     ),
     (changed("0.05", '0.05\nstep = "mine"'), "[training] step must read 'module:callable', got 'mine'"),
     (changed("0.05", '0.05\naugment = "mine."'), "[training] augment must read 'module:callable', got 'mine.'"),
@@ -87,3 +116,19 @@ MISTAKES = [
 def test_mistakes_are_named(tmp_path: Path, text: str, fact: str) -> None:
     """The error names line, setting, what was expected and what was got."""
     assert fact in refusal(tmp_path / "sisa.toml", text)
+
+
+def test_targets_and_their_losses_are_read(tmp_path: Path) -> None:
+    """A target has its outputs' names, and the default loss stated is the default."""
+    number, several, stated = (
+        read(tmp_path / "sisa.toml", text)
+        for text in (
+            NUMBER,
+            NUMBER.replace('"label"', '["a", "b"]').replace('"number"', '"multi_label"'),
+            NUMBER.replace("0.05", '0.05\nloss = "mse"'),
+        )
+    )
+    assert (number.data.predicted, several.data.predicted) == (Number(("label",)), MultiLabel(("a", "b")))
+    assert settings_record(stated) == settings_record(number)
+    assert settings_record(number)["data"]["target"] == "number"
+    assert bit_settings(settings_record(number)) != bit_settings(settings_record(several))

@@ -82,6 +82,7 @@ def mixed(monkeypatch: pytest.MonkeyPatch) -> Play:
             slices=1,
             threads=1,
             device="cpu",
+            target="class",
             import_folder=Path("/nowhere"),
         )
         return _Mixed(world, RayPool(setup, ClusterSettings(workers=workers), remarks.append), remarks)

@@ -12,6 +12,7 @@ import pytest
 from cluster.config.specification import read_specification
 from cluster.writer.forecast import _random_points, trial_basis, trial_points
 from shards.data.sources import table_source
+from shards.targets import Class
 from tests.doubles.time_and_names import VirtualClock
 from tests.doubles.user_folder import UserFolder
 
@@ -37,7 +38,7 @@ def test_the_size_of_the_trial(batch_size: int, width: int, points: int, expecte
 def test_points_are_made_without_larger_arrays() -> None:
     """Making the trial's points takes hardly more memory than they fill, and none of their features are all zero."""
     tracemalloc.start()
-    made = _random_points(2000, 2000, 3)
+    made = _random_points(2000, 2000, Class(("a", "b", "c")))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert made.features_NF.dtype == np.float32

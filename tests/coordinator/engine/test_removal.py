@@ -175,7 +175,7 @@ def test_people_let_back_while_the_source_is_read_come_with_the_next_reading(
     federation.erase(subjects=["s7"], request_id="er-1")
     new = [*POINTS, Point(id="new", subject="s7", label="a", features=(1.0, 2.0))]
     columns = {"id": [each.id for each in new], "who": [each.subject for each in new]}
-    columns |= {"label": [each.label for each in new]}
+    columns |= {"label": [str(each.label) for each in new]}
     features = {f"x{n}": pa.array([each.features[n] for each in new], pa.float32()) for n in range(2)}
     pq.write_table(pa.table(columns | features), tmp_path / "new.parquet")
     source = open_source("new.parquet", tmp_path)

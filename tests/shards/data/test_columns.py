@@ -23,7 +23,7 @@ def _batch(values: object, kind: pa.DataType | None = None, first: int = 1) -> B
 
 
 def _features(values: object, kind: pa.DataType | None = None, dtype: str = "float32") -> list[list[float]]:
-    columns = ChosenColumns(id=None, subject=None, label=None, features=("c",), dtype=dtype, point_bytes=1)
+    columns = ChosenColumns(id=None, subject=None, labels=(), features=("c",), dtype=dtype, point_bytes=1)
     features = read_features(_batch(values, kind), columns, None)
     assert features.dtype == dtype
     assert features.flags.c_contiguous
@@ -211,7 +211,7 @@ def test_the_bad_one_of_several_columns_is_named() -> None:
 
 def test_another_number_of_features_is_refused() -> None:
     """Data points with more or fewer features than earlier ones are refused."""
-    columns = ChosenColumns(id=None, subject=None, label=None, features=("c",), dtype="float32", point_bytes=1)
+    columns = ChosenColumns(id=None, subject=None, labels=(), features=("c",), dtype="float32", point_bytes=1)
     with pytest.raises(Invalid, match=r"expected 3, got 2.*file=a\.parquet row=1"):
         read_features(_batch([[1.0, 2.0]], pa.list_(pa.float64())), columns, 3)
 
@@ -324,6 +324,6 @@ def test_bytes_are_kept_only_if_every_file_has_them(tmp_path: Path) -> None:
 @given(st.integers(1, 10_000), st.integers(1, 1 << 26))
 def test_batches_shrink_as_points_grow(point_bytes: int, budget: int) -> None:
     """A batch has at least one point and otherwise stays within its budget."""
-    columns = ChosenColumns(id=None, subject=None, label=None, features=("c",), dtype="uint8", point_bytes=point_bytes)
+    columns = ChosenColumns(id=None, subject=None, labels=(), features=("c",), dtype="uint8", point_bytes=point_bytes)
     points = columns.points_within(budget)
     assert points == 1 or points * point_bytes <= budget

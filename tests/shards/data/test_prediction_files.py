@@ -14,6 +14,7 @@ from pyarrow import feather
 
 from shards.data.prediction_files import PredictionBatch, check_ending, feature_batches, write_predictions
 from shards.data.sources import open_source, table_source
+from shards.targets import Class
 from storage.errors import Invalid
 from tests.shards.people import people, replaced, settings, write
 
@@ -24,8 +25,7 @@ def _answers(*sizes: int, ids: bool = True) -> Iterator[PredictionBatch]:
     for size in sizes:
         yield PredictionBatch(
             ids=pa.array([f"point-{number}" for number in range(size)]) if ids else None,
-            predictions=["yes"] * size,
-            probabilities_NC=np.full((size, 2), 0.5),
+            scores_NS=np.tile([0.25, 0.75], (size, 1)),
         )
 
 
@@ -73,21 +73,21 @@ def test_another_width_or_bad_features_are_refused() -> None:
 def test_answers_are_written_in_every_format(tmp_path: Path, ending: str, ids: bool) -> None:
     """Id, prediction and one probability per class are in the file, over all batches."""
     path = tmp_path / f"out{ending}"
-    assert write_predictions(path, _answers(3, 0, 2, ids=ids), CLASSES, "id") == 5
+    assert write_predictions(path, _answers(3, 0, 2, ids=ids), Class(CLASSES), "id") == 5
     if ending == ".csv":
         table = pacsv.read_csv(path)
     else:
         table = pq.read_table(path) if ending in {".parquet", ".pq"} else feather.read_table(path)
     assert table.column_names == [*(["id"] if ids else []), "prediction", "probability_no", "probability_yes"]
     assert table["prediction"].to_pylist() == ["yes"] * 5
-    assert table["probability_no"].to_pylist() == [0.5] * 5
+    assert table["probability_no"].to_pylist() == [0.25] * 5
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
 
 
 def test_no_answers_are_a_file_without_points(tmp_path: Path) -> None:
     """Predictions for no data points are written as an empty table."""
     path = tmp_path / "out.parquet"
-    assert write_predictions(path, iter(()), CLASSES, "id") == 0
+    assert write_predictions(path, iter(()), Class(CLASSES), "id") == 0
     assert pq.read_table(path).num_rows == 0
 
 
@@ -101,7 +101,7 @@ def test_a_failure_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "out.csv"
     path.write_text("old")
     with pytest.raises(Invalid, match="half-way"):
-        write_predictions(path, failing(), CLASSES, "id")
+        write_predictions(path, failing(), Class(CLASSES), "id")
     assert path.read_text() == "old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["out.csv"]
 
@@ -113,5 +113,5 @@ def test_bad_targets_are_refused_beforehand(tmp_path: Path) -> None:
     with pytest.raises(Invalid, match=r"the folder does not exist \[folder=.*none\]\. Create it"):
         check_ending(tmp_path / "none" / "out.csv")
     with pytest.raises(Invalid, match=r"same name as a column of predictions \[column=prediction\]\. Rename"):
-        write_predictions(tmp_path / "out.csv", _answers(1), CLASSES, "prediction")
+        write_predictions(tmp_path / "out.csv", _answers(1), Class(CLASSES), "prediction")
     check_ending(tmp_path / "out.csv")

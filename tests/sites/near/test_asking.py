@@ -66,7 +66,7 @@ class FakeLink:
         self.before()
         assert self.gate.wait(LONG)
         scores = np.full((len(features_NF), 3), 1 / 3, np.float32)
-        return SiteAnswer(generation=self.generation, constituents=1, shards=2, scores_NC=scores)
+        return SiteAnswer(generation=self.generation, constituents=1, shards=2, scores_NS=scores)
 
     def close(self) -> None:
         """Let go of nothing."""

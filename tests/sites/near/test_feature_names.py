@@ -53,12 +53,12 @@ def test_a_site_may_have_its_columns_in_another_order(site_folders: SiteFolders,
     with connect_sites(site_folders.config) as federation:
         federation.train()
         asked = features(20)
-        together = federation.answer(asked, NAMES).aggregated.scores_NC
+        together = federation.answer(asked, NAMES).aggregated.scores_NS
         own = [federation.link(site) for site in SITES]
         assert own[1].standing().features == NAMES[::-1]
-        parts = [link.answer(asked, NAMES).scores_NC for link in own]
+        parts = [link.answer(asked, NAMES).scores_NS for link in own]
         np.testing.assert_allclose(together, np.mean(parts, axis=0), atol=1e-6)
-        again = [link.answer(np.ascontiguousarray(asked[:, ::-1]), NAMES[::-1]).scores_NC for link in own]
+        again = [link.answer(np.ascontiguousarray(asked[:, ::-1]), NAMES[::-1]).scores_NS for link in own]
         np.testing.assert_array_equal(np.stack(parts), np.stack(again))
 
 
@@ -137,7 +137,7 @@ def test_sites_with_servers_of_their_own(site_folders: SiteFolders) -> None:
         front = front_of(made)
         expected = front.predict().json()["predictions"]
         with connect_sites(site_folders.config) as federation:
-            parts = [federation.link(site).answer(np.array(rows(), np.float32), NAMES).scores_NC for site in SITES]
+            parts = [federation.link(site).answer(np.array(rows(), np.float32), NAMES).scores_NS for site in SITES]
         found = np.array([line["probabilities"] for line in expected], np.float32)
         np.testing.assert_allclose(found, np.mean(parts, axis=0), atol=1e-6)
         columns = {"id": [0, 1, 2], **{name: [each[n] for each in rows()] for n, name in enumerate(NAMES)}}
@@ -208,7 +208,7 @@ def _check(federation: SiteFederation, houses: SiteFolders) -> None:
     data = houses.specification.sites[0].specification
     (batch,) = asked_of_sites(data, layout, path, labelled=False, remark=lambda _: None)
     assert batch.features_NF.shape[1] == layout.width == 16 + 3 + 5
-    parts = [federation.link(site).answer(batch.features_NF, layout.features).scores_NC for site in SITES]
+    parts = [federation.link(site).answer(batch.features_NF, layout.features).scores_NS for site in SITES]
     np.testing.assert_allclose(together, np.mean(parts, axis=0)[:, 0], atol=1e-6)
     assert federation.link("south").standing().features == layout.features[15::-1] + layout.features[:15:-1]
 
@@ -229,7 +229,7 @@ def test_encoded_columns_at_sites_with_servers(encoded: EncodedHouses) -> None:
             _check(federation, encoded)
         asked = np.zeros((1, 24), np.float32)
         with closing(remote(world, "north")) as link:
-            assert link.answer(asked, link.standing().features).scores_NC.shape == (1, 3)
+            assert link.answer(asked, link.standing().features).scores_NS.shape == (1, 3)
         text = encoded.config.read_text(encoding="utf-8").replace('"free", "pro"', '"pro", "free"')
         encoded.config.write_text(text, encoding="utf-8")
         with (

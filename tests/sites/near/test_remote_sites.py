@@ -38,8 +38,8 @@ def test_answers_are_those_of_the_site_itself(world: Served, site: str, points: 
     link = remote(world, site)
     near = NearSite(world.link_site(site), unheard)
     found, expected = link.answer(features(points), NAMES), near.answer(features(points), NAMES)
-    assert found.scores_NC.tobytes() == expected.scores_NC.tobytes()
-    assert found.scores_NC.shape == (points, 3)
+    assert found.scores_NS.tobytes() == expected.scores_NS.tobytes()
+    assert found.scores_NS.shape == (points, 3)
     assert (found.generation, found.constituents, found.shards) == (
         expected.generation,
         expected.constituents,
@@ -63,7 +63,7 @@ def test_large_questions_travel_in_pieces(world: Served) -> None:
     world.specify(each="serve.max_points = 7\n")
     link = remote(world)
     expected = NearSite(world.link_site("north"), unheard).answer(features(30), NAMES)
-    assert link.answer(features(30), NAMES).scores_NC.tobytes() == expected.scores_NC.tobytes()
+    assert link.answer(features(30), NAMES).scores_NS.tobytes() == expected.scores_NS.tobytes()
     assert [each.path for each in world.sites["north"].boundary.crossed] == ["/v1/standing"] + [PREDICTIONS] * 5
     link.close()
 

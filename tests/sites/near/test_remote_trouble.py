@@ -205,8 +205,8 @@ def test_whatever_a_site_answers_is_an_answer_or_an_error_of_ours(
     link = remote(world)
     with suppress(SisaError):  # any other error is a failure
         found = link.answer(features(), NAMES)
-        assert np.isfinite(found.scores_NC).all()
-        assert found.scores_NC.shape == (5, 3)
+        assert np.isfinite(found.scores_NS).all()
+        assert found.scores_NS.shape == (5, 3)
     link.close()
 
 

@@ -1,0 +1,309 @@
+"""Targets: what a federation predicts. A class, numbers, or several labels at once; nothing else asks which it is.
+
+A target owns the labels' form, the losses, how constituents' answers become one, the columns of answers, and the
+metrics. Scores are an answer's numbers, in the order of its columns.
+Shape legend: K constituents or sites, N points, W outputs of the model, S scores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Labels = npt.NDArray[np.int32] | npt.NDArray[np.float32]
+"""Positions of classes, shape (N,), or numbers, shape (N, W)."""
+
+ColumnKind = Literal["text", "texts", "number"]
+
+_ROUNDING: Final = 1e-3
+"""Largest deviation of a sum of float32 probabilities from 1."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """How good answers are."""
+
+    points: int
+    metrics: Mapping[str, float]
+    per_class: Mapping[str, float | None] | None = None
+    """Share of each class's points, or of each label's values, that were recognised; None where there are none."""
+    points_per_class: Mapping[str, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What is predicted; ``names`` has a name for each output of the model."""
+
+    names: tuple[str, ...]
+    kind: ClassVar[str]
+    losses: ClassVar[tuple[str, ...]]
+    """The losses there are; the first one is the default."""
+    rules: ClassVar[tuple[str, ...]]
+    """The rules of aggregation that may be declared."""
+    has_classes: ClassVar[bool] = False
+    """Whether labels are positions in declared classes; else they are numbers, one from each label column."""
+
+    @property
+    def columns(self) -> tuple[tuple[str, ColumnKind], ...]:
+        """Names and kinds of an answer's columns; the numbers among them are its scores, in this order."""
+        raise NotImplementedError
+
+    def aggregate(self, outputs_KNW: npt.NDArray[np.float64], rule: str) -> npt.NDArray[np.float64]:
+        """Return the scores (N, S) of one or more constituents together. All count the same (E6)."""
+        raise NotImplementedError
+
+    def combine(self, scores: Sequence[npt.NDArray[np.floating[Any]]], counts: Sequence[int], rule: str) -> Any:
+        """Return the scores (N, S) of ensembles of so many constituents, as if all were one ensemble."""
+        parts = [each.astype(np.float64) * count for each, count in zip(scores, counts, strict=True)]
+        if rule == "majority_vote":
+            parts = [np.rint(part) for part in parts]  # votes: whole again, so that a tie is one
+        return np.sum(parts, axis=0) / sum(counts)
+
+    def values(self, scores_NS: npt.NDArray[np.floating[Any]]) -> list[Sequence[Any]]:
+        """Return the answer's columns, in the order of ``columns``; numbers in float32."""
+        numbers = iter(scores_NS.astype(np.float32).T.copy())
+        return [next(numbers) if kind == "number" else self.texts(scores_NS) for _, kind in self.columns]
+
+    def texts(self, scores_NS: npt.NDArray[np.floating[Any]]) -> Sequence[Any]:
+        """Return the column that is not numbers."""
+        raise NotImplementedError
+
+    def facts(self) -> dict[str, Any]:
+        """Return what a JSON body says once for all of its answers."""
+        return {}
+
+    def objects(self, scores_NS: npt.NDArray[np.floating[Any]]) -> Iterator[dict[str, Any]]:
+        """Yield each answer as JSON has it."""
+        raise NotImplementedError
+
+    def fault(self, scores_NS: npt.NDArray[np.floating[Any]]) -> str | None:
+        """Return what is wrong with scores that came from elsewhere; None: nothing."""
+        return None if np.isfinite(scores_NS).all() else "it has numbers that are not finite"
+
+    def made_up(self, index_N: npt.NDArray[np.uint64]) -> Any:
+        """Return labels for made-up data points, as training has them."""
+        raise NotImplementedError
+
+    def measure(self, batches: Iterable[tuple[Labels, npt.NDArray[np.float64]]]) -> Measured:
+        """Return how good the scores are, given batches of labels and scores."""
+        raise NotImplementedError
+
+
+class Class(Target):
+    """One of several classes."""
+
+    __slots__ = ()
+    kind = "class"
+    losses = ("cross_entropy",)
+    rules = ("mean_probability", "majority_vote")
+    has_classes = True
+
+    @property
+    def columns(self) -> tuple[tuple[str, ColumnKind], ...]:
+        """See ``Target.columns``."""
+        return (("prediction", "text"), *((f"probability_{name}", "number") for name in self.names))
+
+    def aggregate(self, outputs_KNW: npt.NDArray[np.float64], rule: str) -> npt.NDArray[np.float64]:
+        """Return mean probabilities, or shares of votes; each line sums to 1. Ties go to the class declared first."""
+        if rule != "majority_vote":
+            return _mean(outputs_KNW)
+        votes_KN = outputs_KNW.argmax(axis=2)
+        return _mean(np.eye(outputs_KNW.shape[2], dtype=np.float64)[votes_KN])
+
+    def texts(self, scores_NS: npt.NDArray[np.floating[Any]]) -> Sequence[str]:
+        """Return the names of the predicted classes."""
+        return [self.names[position] for position in scores_NS.argmax(axis=1)]
+
+    def facts(self) -> dict[str, Any]:
+        """Return the order of the probabilities."""
+        return {"classes": self.names}
+
+    def objects(self, scores_NS: npt.NDArray[np.floating[Any]]) -> Iterator[dict[str, Any]]:
+        """See ``Target.objects``."""
+        rows = zip(self.texts(scores_NS), scores_NS.astype(np.float32).tolist(), strict=True)
+        return ({"prediction": name, "probabilities": row} for name, row in rows)
+
+    def fault(self, scores_NS: npt.NDArray[np.floating[Any]]) -> str | None:
+        """See ``Target.fault``."""
+        sums_N = scores_NS.sum(axis=1, dtype=np.float64)
+        return "it has numbers that are not probabilities" if _strange(scores_NS) or _off(sums_N) else None
+
+    def made_up(self, index_N: npt.NDArray[np.uint64]) -> Any:
+        """Return each class in turn."""
+        return (index_N % np.uint64(len(self.names))).astype(np.int64)
+
+    def measure(self, batches: Iterable[tuple[Labels, npt.NDArray[np.float64]]]) -> Measured:
+        """Return the accuracy, overall and per class."""
+        right = np.zeros(len(self.names), dtype=np.int64)
+        total = np.zeros(len(self.names), dtype=np.int64)
+        for truth_N, scores_NS in batches:
+            total += np.bincount(truth_N, minlength=len(self.names))
+            right += np.bincount(truth_N[truth_N == scores_NS.argmax(axis=1)], minlength=len(self.names))
+        points = int(total.sum())
+        return Measured(
+            points=points,
+            metrics={"accuracy": float(right.sum()) / points} if points else {},
+            per_class={
+                name: float(hits) / int(count) if count else None
+                for name, hits, count in zip(self.names, right, total, strict=True)
+            },
+            points_per_class={name: int(count) for name, count in zip(self.names, total, strict=True)},
+        )
+
+
+class Number(Target):
+    """One number, or several. The spread over the constituents is an answer's uncertainty."""
+
+    __slots__ = ()
+    kind = "number"
+    losses = ("mse", "mae", "huber")
+    rules = ("mean_probability",)
+    # Of no consequence: numbers are always aggregated by their mean.
+
+    @property
+    def columns(self) -> tuple[tuple[str, ColumnKind], ...]:
+        """See ``Target.columns``."""
+        ends = ("",) if len(self.names) == 1 else tuple(f"_{name}" for name in self.names)
+        return tuple((f"{what}{end}", "number") for what in ("prediction", "spread") for end in ends)
+
+    def aggregate(self, outputs_KNW: npt.NDArray[np.float64], rule: str) -> npt.NDArray[np.float64]:
+        """Return the constituents' mean and their standard deviation from it (0 of a single one)."""
+        del rule
+        return np.concatenate([outputs_KNW.mean(axis=0), outputs_KNW.std(axis=0)], axis=1)
+
+    def combine(self, scores: Sequence[npt.NDArray[np.floating[Any]]], counts: Sequence[int], rule: str) -> Any:
+        """See ``Target.combine``: variances within and between the ensembles add up."""
+        del rule
+        wide = len(self.names)
+        shares_K = np.array(counts, dtype=np.float64)[:, None, None] / sum(counts)
+        all_KNS = np.stack([each.astype(np.float64) for each in scores])
+        means_KNW, spreads_KNW = all_KNS[:, :, :wide], all_KNS[:, :, wide:]
+        mean_NW = (shares_K * means_KNW).sum(axis=0)
+        variance_NW = (shares_K * (spreads_KNW**2 + (means_KNW - mean_NW) ** 2)).sum(axis=0)
+        return np.concatenate([mean_NW, np.sqrt(variance_NW)], axis=1)
+
+    def objects(self, scores_NS: npt.NDArray[np.floating[Any]]) -> Iterator[dict[str, Any]]:
+        """See ``Target.objects``; with several labels an object by their names in place of each number."""
+        wide = len(self.names)
+        for row in scores_NS.astype(np.float32).tolist():
+            parts = {"prediction": row[:wide], "spread": row[wide:]}
+            yield {
+                what: values[0] if wide == 1 else dict(zip(self.names, values, strict=True))
+                for what, values in parts.items()
+            }
+
+    def fault(self, scores_NS: npt.NDArray[np.floating[Any]]) -> str | None:
+        """See ``Target.fault``."""
+        if not np.isfinite(scores_NS).all() or (scores_NS[:, len(self.names) :] < 0).any():
+            return "it has numbers that are not finite, or a spread below 0"
+        return None
+
+    def made_up(self, index_N: npt.NDArray[np.uint64]) -> Any:
+        """Return numbers from 0 to 1."""
+        mixed_NW = index_N[:, None] * (np.uint64(0x9E3779B97F4A7C15) + np.arange(len(self.names), dtype=np.uint64))
+        return ((mixed_NW >> np.uint64(40)) / 2.0**24).astype(np.float32)
+
+    def measure(self, batches: Iterable[tuple[Labels, npt.NDArray[np.float64]]]) -> Measured:
+        """Return mean absolute error, root mean squared error and R², each the mean over the labels."""
+        wide = len(self.names)
+        points, absolute, squares, total, second = 0, *np.zeros((4, wide))
+        for labels_NW, scores_NS in batches:
+            truth_NW = labels_NW.astype(np.float64)
+            error_NW = scores_NS[:, :wide] - truth_NW
+            points += len(truth_NW)
+            absolute += np.abs(error_NW).sum(axis=0)
+            squares += (error_NW**2).sum(axis=0)
+            total += truth_NW.sum(axis=0)
+            second += (truth_NW**2).sum(axis=0)
+        if not points:
+            return Measured(points=0, metrics={})
+        around = second - total**2 / points
+        found = {"mae": float((absolute / points).mean()), "rmse": float(np.sqrt(squares / points).mean())}
+        if (around > 0).all():
+            found["r2"] = float((1 - squares / around).mean())
+        return Measured(points=points, metrics=found)
+
+
+class MultiLabel(Target):
+    """Any number of labels at once, each with a probability of its own."""
+
+    __slots__ = ()
+    kind = "multi_label"
+    losses = ("bce",)
+    rules = ("mean_probability", "majority_vote")
+
+    @property
+    def columns(self) -> tuple[tuple[str, ColumnKind], ...]:
+        """See ``Target.columns``."""
+        return (("labels", "texts"), *((f"probability_{name}", "number") for name in self.names))
+
+    def aggregate(self, outputs_KNW: npt.NDArray[np.float64], rule: str) -> npt.NDArray[np.float64]:
+        """Return each label's mean probability, or the share of constituents that give it at least 0.5."""
+        return _mean((outputs_KNW >= _GIVEN).astype(np.float64) if rule == "majority_vote" else outputs_KNW)
+
+    def texts(self, scores_NS: npt.NDArray[np.floating[Any]]) -> Sequence[list[str]]:
+        """Return the labels that are given."""
+        return [[self.names[place] for place in np.flatnonzero(row)] for row in scores_NS >= _GIVEN]
+
+    def objects(self, scores_NS: npt.NDArray[np.floating[Any]]) -> Iterator[dict[str, Any]]:
+        """See ``Target.objects``."""
+        rows = zip(self.texts(scores_NS), scores_NS.astype(np.float32).tolist(), strict=True)
+        return ({"labels": given, "probabilities": dict(zip(self.names, row, strict=True))} for given, row in rows)
+
+    def fault(self, scores_NS: npt.NDArray[np.floating[Any]]) -> str | None:
+        """See ``Target.fault``."""
+        return "it has numbers that are not probabilities" if _strange(scores_NS) else None
+
+    def made_up(self, index_N: npt.NDArray[np.uint64]) -> Any:
+        """Return combinations of the labels in turn."""
+        places_W = np.arange(len(self.names), dtype=np.uint64) % np.uint64(8)
+        return ((index_N[:, None] >> places_W) & np.uint64(1)).astype(np.float32)
+
+    def measure(self, batches: Iterable[tuple[Labels, npt.NDArray[np.float64]]]) -> Measured:
+        """Return the share of points with all labels right, the micro-averaged F1, and the share right per label."""
+        points, exact, right = 0, 0, np.zeros(len(self.names), dtype=np.int64)
+        hits = positives = 0
+        for labels_NW, scores_NS in batches:
+            truth_NW, given_NW = labels_NW >= _GIVEN, scores_NS >= _GIVEN
+            same_NW = truth_NW == given_NW
+            points += len(truth_NW)
+            exact += int(same_NW.all(axis=1).sum())
+            right += same_NW.sum(axis=0)
+            hits += int((truth_NW & given_NW).sum())
+            positives += int(truth_NW.sum()) + int(given_NW.sum())
+        if not points:
+            return Measured(points=0, metrics={})
+        return Measured(
+            points=points,
+            metrics={"accuracy": exact / points, "micro_f1": 2 * hits / positives if positives else 1.0},
+            per_class={name: float(count) / points for name, count in zip(self.names, right, strict=True)},
+        )
+
+
+_GIVEN: Final = 0.5
+"""Least probability, or share of votes, of a label that is given."""
+
+TARGETS: Final[Mapping[str, type[Target]]] = {each.kind: each for each in (Class, Number, MultiLabel)}
+"""By the name in ``[data] target``."""
+
+
+def outputs_of(kind: str, outputs: int) -> Target:
+    """Return a target of this kind with so many outputs, whose names do not matter."""
+    return TARGETS[kind](tuple(map(str, range(outputs))))
+
+
+def _mean(values_KNW: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    means_NW: npt.NDArray[np.float64] = values_KNW.mean(axis=0)
+    return means_NW
+
+
+def _strange(scores_NS: npt.NDArray[np.floating[Any]]) -> bool:
+    return not bool(np.isfinite(scores_NS).all() and (scores_NS >= 0).all() and (scores_NS <= 1).all())
+
+
+def _off(sums_N: npt.NDArray[np.float64]) -> bool:
+    return bool((np.abs(sums_N - 1) > _ROUNDING).any())

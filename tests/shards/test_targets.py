@@ -1,0 +1,133 @@
+"""Targets: constituents' outputs become answers, and answers become columns, JSON and metrics."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from shards.targets import TARGETS, Class, MultiLabel, Number, Target, outputs_of
+
+OUTPUTS = np.array([[[1.0], [4.0]], [[3.0], [4.0]]])
+"""Of two constituents, for two data points."""
+
+
+def _combined(target: Target, outputs_KNW: npt.NDArray[np.float64], first: int) -> npt.NDArray[np.float64]:
+    """Return the scores of two ensembles together, the first of which has ``first`` constituents."""
+    parts = [outputs_KNW[:first], outputs_KNW[first:]]
+    scores = [target.aggregate(part, "mean_probability").astype(np.float32) for part in parts]
+    found: npt.NDArray[np.float64] = target.combine(scores, [len(part) for part in parts], "mean_probability")
+    return found
+
+
+def test_a_number_is_the_mean_with_its_spread() -> None:
+    """The spread is the constituents' standard deviation; it is 0 where they agree."""
+    target = Number(("price",))
+    scores = target.aggregate(OUTPUTS, "mean_probability")
+    assert scores.tolist() == [[2.0, 1.0], [4.0, 0.0]]
+    assert target.columns == (("prediction", "number"), ("spread", "number"))
+    assert [list(column) for column in target.values(scores)] == [[2.0, 4.0], [1.0, 0.0]]
+    assert list(target.objects(scores)) == [{"prediction": 2.0, "spread": 1.0}, {"prediction": 4.0, "spread": 0.0}]
+
+
+def test_several_numbers_have_names() -> None:
+    """With several label columns every column of answers ends in the label's, and JSON has objects."""
+    target = Number(("low", "high"))
+    scores = target.aggregate(np.array([[[1.0, 5.0]], [[2.0, 5.0]]]), "mean_probability")
+    names = [name for name, _ in target.columns]
+    assert names == ["prediction_low", "prediction_high", "spread_low", "spread_high"]
+    assert list(target.objects(scores)) == [
+        {"prediction": {"low": 1.5, "high": 5.0}, "spread": {"low": 0.5, "high": 0.0}}
+    ]
+
+
+def test_several_labels_are_those_of_at_least_a_half() -> None:
+    """Each label has a probability of its own; under majority_vote the share of constituents that give it."""
+    target = MultiLabel(("red", "round"))
+    outputs = np.array([[[0.9, 0.3]], [[0.2, 0.3]], [[0.4, 0.9]]])
+    mean = target.aggregate(outputs, "mean_probability")
+    assert next(target.objects(mean))["labels"] == ["red", "round"]
+    assert next(target.objects(mean))["probabilities"] == pytest.approx({"red": 0.5, "round": 0.5})
+    votes = target.aggregate(outputs, "majority_vote")
+    assert target.texts(votes) == [[]]
+    assert votes.tolist() == [[1 / 3, 1 / 3]]
+
+
+@pytest.mark.parametrize("kind", TARGETS)
+@given(data=st.data())
+def test_sites_together_answer_as_one_ensemble(kind: str, data: st.DataObject) -> None:
+    """Every constituent counts the same, wherever it is, in means and in spreads."""
+    shape = tuple(data.draw(st.integers(least, 5)) for least in (2, 1, 1))
+    outputs = data.draw(arrays(np.float64, shape, elements=st.floats(0, 1, width=32)))
+    target = outputs_of(kind, shape[2])
+    together = _combined(target, outputs, data.draw(st.integers(1, shape[0] - 1)))
+    assert together == pytest.approx(target.aggregate(outputs, "mean_probability"), abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("target", "scores", "fault"),
+    [
+        (Class(("a", "b")), [[0.5, 0.4]], "not probabilities"),
+        (MultiLabel(("a", "b")), [[0.5, 1.5]], "not probabilities"),
+        (MultiLabel(("a", "b")), [[0.5, 0.9]], None),
+        (Number(("a",)), [[-3.0, 1.0]], None),
+        (Number(("a",)), [[0.0, -1.0]], "a spread below 0"),
+        (Number(("a",)), [[np.inf, 1.0]], "not finite"),
+    ],
+)
+def test_impossible_scores_are_noticed(target: Target, scores: list[list[float]], fault: str | None) -> None:
+    """What another site answers is checked against what the target can be."""
+    found = target.fault(np.array(scores))
+    assert fault is None if found is None else fault is not None and fault in found
+
+
+def test_metrics_of_numbers() -> None:
+    """Errors are over all batches; R² compares with the mean of the labels, and absent where these are equal."""
+    batches = [
+        (np.array([[1.0], [2.0]], dtype=np.float32), np.array([[1.0, 0.0], [4.0, 0.0]])),
+        (np.array([[6.0]], dtype=np.float32), np.array([[6.0, 0.1]])),
+    ]
+    found = Number(("price",)).measure(batches)
+    assert found.points == 3
+    assert found.metrics == pytest.approx({"mae": 2 / 3, "rmse": (4 / 3) ** 0.5, "r2": 1 - 4 / 14})
+    assert found.per_class is None
+    assert "r2" not in Number(("price",)).measure(batches[1:]).metrics
+
+
+def test_metrics_of_several_labels() -> None:
+    """All labels right, micro-averaged F1, and the share of right values per label."""
+    truth = np.array([[1.0, 0.0], [1.0, 1.0]], dtype=np.float32)
+    found = MultiLabel(("red", "round")).measure([(truth, np.array([[0.9, 0.1], [0.8, 0.2]]))])
+    assert found.metrics == pytest.approx({"accuracy": 0.5, "micro_f1": 0.8})
+    assert found.per_class == {"red": 1.0, "round": 0.5}
+
+
+@pytest.mark.parametrize("kind", TARGETS)
+def test_nothing_to_measure_has_no_metrics(kind: str) -> None:
+    """Without data points there are no metrics."""
+    found = outputs_of(kind, 2).measure([])
+    assert (found.points, dict(found.metrics)) == (0, {})
+
+
+@pytest.mark.parametrize("kind", TARGETS)
+def test_answers_survive_json(kind: str) -> None:
+    """JSON objects hold plain values, one object a data point."""
+    target = outputs_of(kind, 2)
+    scores = target.aggregate(np.full((2, 3, 2), 0.5), "mean_probability")
+    objects = list(target.objects(scores))
+    assert json.loads(json.dumps(objects)) == objects
+    assert len(objects) == 3
+    assert [len(column) for column in target.values(scores)] == [3] * len(target.columns)
+
+
+@pytest.mark.parametrize("kind", TARGETS)
+def test_made_up_labels_are_of_the_target(kind: str) -> None:
+    """They have the shape and type that training reads from slices, and are not all equal."""
+    labels = outputs_of(kind, 2).made_up(np.arange(10, dtype=np.uint64))
+    assert (labels.dtype, labels.shape) == ((np.int64, (10,)) if kind == "class" else (np.float32, (10, 2)))
+    assert len(np.unique(labels)) > 1
