@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from cluster.config.specification import FederationSpecification
+from shards.learners.torch.checkpoint import decode_checkpoint
 from shards.slices.files import load_shard
 from shards.specification import ModelSettings, ShardId, TrainingSettings
 from storage.errors import Invalid
@@ -81,3 +84,20 @@ def test_batch_normalisation_over_single_points_is_refused() -> None:
     federation = federation_of(_specification("lazy", "sgd", batch_size=1))
     with pytest.raises(Invalid, match="batch_size = 1 with batch normalisation"):
         federation.train(make_points(3, 24))
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_a_frozen_base_is_exact_and_not_stored(optimizer: str) -> None:
+    """Erasing from a federation whose model reads files gives the bytes of a new run, with the base only referenced."""
+    spec = _specification("based", optimizer)
+    spec = replace(spec, model=replace(spec.model, files=("base.pt",)))
+    federation = federation_of(spec)
+    points = make_points(3, 24)
+    federation.train(points)
+    federation.erase(subjects=[points[0].subject], request_id="er")
+    assert_exact(federation, survivors(points, subjects=[points[0].subject]))
+    names = {name for chain in checkpoints(federation) for payload in chain for name in decode_checkpoint(payload)}
+    assert {"base/0.weight", "model/2.running_mean", "model/3.weight"} < names
+    assert "model/0.weight" not in names
+    straight = [each.sha256 for each in federation.state.shards[0].chain]
+    assert [each.sha256 for each in train_alone(federation, ShardId(0), 1)] == straight

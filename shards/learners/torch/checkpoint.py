@@ -1,7 +1,8 @@
 """Checkpoints (E4): everything a resumed run needs to be bit-equal to an uninterrupted one, in safetensors.
 
 Layout: ``model/<name>`` for parameters and all buffers, ``optimizer/<parameter name>/<entry>`` for the optimizer's
-tensors; one metadata entry ``lineage`` holds the lineage's canonical JSON. No pickle anywhere.
+tensors; ``base/<name>`` for the digest of a tensor that is as the model's declared files have it; one metadata entry
+``lineage`` holds the lineage's canonical JSON. No pickle anywhere.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ from storage.errors import Corrupt, InvariantBroken
 
 _MODEL: Final = "model/"
 _OPTIMIZER: Final = "optimizer/"
+_BASE: Final = "base/"
+_SMALL_BYTES: Final = 1024
+"""Tensors up to this size are always stored: a reference would save nothing."""
 _ON_THE_CPU: Final = frozenset({"step", "mu_product"})
 """Entries that optimizers keep on the CPU, regardless of the device: the count of steps, and what NAdam derives."""
 
@@ -48,9 +52,26 @@ def digest_tensors(tensors: Mapping[str, torch.Tensor]) -> Sha256:
     return Sha256(digest.hexdigest())
 
 
-def encode_checkpoint(model: nn.Module, optimizer: Optimizer, lineage: Lineage) -> bytes:
-    """Return the checkpoint's bytes; the same state gives the same bytes."""
-    tensors = {_MODEL + name: tensor for name, tensor in model_tensors(model).items()}
+def base_digests(model: nn.Module) -> dict[str, Sha256]:
+    """Return the digests of a freshly built model's large tensors, by name: see ``encode_checkpoint``."""
+    large = {name: tensor for name, tensor in model_tensors(model).items() if tensor.nbytes > _SMALL_BYTES}
+    return {name: digest_tensors({"": tensor}) for name, tensor in large.items()}
+
+
+def encode_checkpoint(
+    model: nn.Module, optimizer: Optimizer, lineage: Lineage, base: Mapping[str, Sha256] | None = None
+) -> bytes:
+    """Return the checkpoint's bytes; the same state gives the same bytes.
+
+    A tensor that still has the digest in ``base`` is not stored, but referenced by that digest.
+    """
+    tensors: dict[str, torch.Tensor] = {}
+    for name, tensor in model_tensors(model).items():
+        digest = (base or {}).get(name)
+        if digest is not None and digest_tensors({"": tensor}) == digest:
+            tensors[_BASE + name] = torch.tensor(list(bytes.fromhex(digest)), dtype=torch.uint8)
+        else:
+            tensors[_MODEL + name] = tensor
     names: dict[torch.Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
     for parameter, entries in optimizer.state.items():
         for entry, value in entries.items():
@@ -89,10 +110,18 @@ def put_tensors(model: nn.Module, optimizer: Optimizer, tensors: Mapping[str, to
     """
     targets = model_tensors(model)
     stored = {name.removeprefix(_MODEL): tensor for name, tensor in tensors.items() if name.startswith(_MODEL)}
-    if _kinds(stored) != _kinds(targets):
+    referenced = {name.removeprefix(_BASE): tensor for name, tensor in tensors.items() if name.startswith(_BASE)}
+    own = {name: tensor for name, tensor in targets.items() if name not in referenced}
+    if _kinds(stored) != _kinds(own) or not referenced.keys() <= targets.keys():
         raise Corrupt("a checkpoint's tensors are not this model's", "Run 'sisa train' to rebuild it.")
+    for name, digest in referenced.items():
+        if digest_tensors({"": targets[name]}) != bytes(digest.tolist()).hex():
+            raise Corrupt(
+                f"a checkpoint refers to the tensor {name!r} of the model's files, and the model is built with another",
+                "Put the files of [model] files back, or run 'sisa train' to rebuild the checkpoint.",
+            )
     with torch.no_grad():
-        for name, target in targets.items():
+        for name, target in own.items():
             target.copy_(stored[name])
     parameters = dict(model.named_parameters())
     for name, tensor in tensors.items():

@@ -23,6 +23,7 @@ from torch.optim import Optimizer
 from shards.encoding import InputShape
 from shards.learners.protocol import Learning
 from shards.learners.torch.checkpoint import (
+    base_digests,
     decode_checkpoint,
     digest_tensors,
     encode_checkpoint,
@@ -58,6 +59,8 @@ class TorchState:
     model: nn.Module
     optimizer: Optimizer
     recipe: Recipe
+    base: Mapping[str, Sha256] | None = None
+    """Digests of the model's tensors as it was built, if it reads declared files; see ``encode_checkpoint``."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -120,7 +123,8 @@ class TorchLearner:
                 "Set batch_size to 2 or more, or use a model without batch normalisation.",
             )
         recipe = Recipe.of(self._training, self._device, self._target)
-        return TorchState(model, optimizer_of(model, self._training), recipe)
+        base = base_digests(model) if self._model.files else None
+        return TorchState(model, optimizer_of(model, self._training), recipe, base)
 
     def learn(self, state: TorchState, points: ShardPoints, shard: ShardId, slice_: SliceIndex) -> Learning[TorchState]:
         """Train ``state`` on slices 1..``slice_`` for the epochs of ``slice_`` (SISA section IV)."""
@@ -184,7 +188,7 @@ class TorchLearner:
 
     def to_bytes(self, state: TorchState, lineage: Lineage) -> bytes:
         """Return the checkpoint."""
-        return encode_checkpoint(state.model, state.optimizer, lineage)
+        return encode_checkpoint(state.model, state.optimizer, lineage, state.base)
 
     def from_bytes(self, payload: bytes, shard: ShardId) -> TorchState:
         """Return the state that a checkpoint holds. Raises ``Corrupt`` when it does not fit this model."""
