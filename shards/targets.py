@@ -19,6 +19,8 @@ Labels = npt.NDArray[np.int32] | npt.NDArray[np.float32]
 
 ColumnKind = Literal["text", "texts", "number"]
 
+MAJORITY: Final = "majority_share"
+"""The metric that says how often the largest class is right, if it is always predicted."""
 _ROUNDING: Final = 1e-3
 """Largest deviation of a sum of float32 probabilities from 1."""
 
@@ -137,7 +139,7 @@ class Class(Target):
         return (index_N % np.uint64(len(self.names))).astype(np.int64)
 
     def measure(self, batches: Iterable[tuple[Labels, npt.NDArray[np.float64]]]) -> Measured:
-        """Return the accuracy, overall and per class."""
+        """Return the accuracy, overall and per class, and the share of the largest class."""
         right = np.zeros(len(self.names), dtype=np.int64)
         total = np.zeros(len(self.names), dtype=np.int64)
         for truth_N, scores_NS in batches:
@@ -146,7 +148,7 @@ class Class(Target):
         points = int(total.sum())
         return Measured(
             points=points,
-            metrics={"accuracy": float(right.sum()) / points} if points else {},
+            metrics={"accuracy": float(right.sum()) / points, MAJORITY: int(total.max()) / points} if points else {},
             per_class={
                 name: float(hits) / int(count) if count else None
                 for name, hits, count in zip(self.names, right, total, strict=True)

@@ -11,6 +11,7 @@ from coordinator.decisions.times import MOST_SECONDS_BEHIND, clock_is_behind
 from coordinator.requests import Cost, RequestState, Similar
 from coordinator.status import WHY_BY_ID, BatchStatus, FederationStatus, RequestStatus
 from deploy.views.tables import table
+from shards.targets import MAJORITY
 
 if TYPE_CHECKING:  # the planner loads torch, and commands with --url do without
     from cluster.results.federation import Evaluation, Verification
@@ -101,7 +102,7 @@ def requests_text(requests: Sequence[RequestStatus]) -> str:
 
 def evaluation_text(evaluation: Evaluation) -> str:
     """Return the metrics, and the accuracy per class."""
-    metrics = ", ".join(f"{name} {value:.4f}" for name, value in evaluation.metrics.items())
+    metrics = ", ".join(f"{name} {value:.4f}" for name, value in evaluation.metrics.items() if name != MAJORITY)
     first = (
         f"{metrics} on {evaluation.points:,} data points"
         f" (generation {evaluation.generation}, constituents {evaluation.constituents} of {evaluation.shards})"
@@ -116,7 +117,13 @@ def evaluation_text(evaluation: Evaluation) -> str:
             for name, share in evaluation.per_class.items()
         ],
     )
-    return f"{first}\n{per_class}"
+    majority = evaluation.metrics.get(MAJORITY, 0.0)
+    if evaluation.metrics["accuracy"] > majority:
+        return f"{first}\n{per_class}"
+    warning = (
+        f"warning: to predict the largest class always has an accuracy of {majority:.4f}; the model does no better"
+    )
+    return f"{first}\n{per_class}\n{warning}"
 
 
 def evaluation_data(evaluation: Evaluation) -> dict[str, Any]:

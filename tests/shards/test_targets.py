@@ -99,6 +99,14 @@ def test_metrics_of_numbers() -> None:
     assert "r2" not in Number(("price",)).measure(batches[1:]).metrics
 
 
+def test_the_share_of_the_largest_class_stands_beside_the_accuracy() -> None:
+    """A model that misses every rare case has just this accuracy."""
+    truth = np.array([0, 0, 0, 1], dtype=np.int32)
+    found = Class(("on time", "late")).measure([(truth, np.tile([0.9, 0.1], (4, 1)))])
+    assert found.metrics == {"accuracy": 0.75, "majority_share": 0.75}
+    assert found.per_class == {"on time": 1.0, "late": 0.0}
+
+
 def test_metrics_of_several_labels() -> None:
     """All labels right, micro-averaged F1, and the share of right values per label."""
     truth = np.array([[1.0, 0.0], [1.0, 1.0]], dtype=np.float32)
