@@ -16,6 +16,9 @@ from cluster.runtime.system import holder, many_at_once
 from cluster.writer.keys_owner import check_owner
 from cluster.writer.place import settle_identity
 from coordinator.engine.ledger import read_ledger
+from coordinator.receipts.archive import INDEX
+from coordinator.receipts.checking import CHECKED
+from coordinator.receipts.packing import ORIGIN
 from coordinator.receipts.rollback import refuse_restoring
 from storage.backups.cut import Part, cut
 from storage.backups.repository import FOLDERS, Index, Repository
@@ -82,7 +85,8 @@ def back_up(
         for each in given:
             _check_place(each.store, ids, KEYS if each.store is keys else OBJECTS, place.location)
             held.enter_context(each.store.exclusive("backup", holder("backup", now())))
-        objects_part = Part(store=store.inner, takes=is_content, repository=Repository(place))
+        repository, replaced = Repository(place), (INDEX, CHECKED, ORIGIN)
+        objects_part = Part(store=store.inner, takes=is_content, repository=repository, replaced=replaced)
         key_parts = _key_parts(store, keys)
         for part in (objects_part, *key_parts):
             if (last := part.repository.newest()) is not None:

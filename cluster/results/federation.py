@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from coordinator.aggregation import AnsweredBy
 from coordinator.decisions.plan import RetrainPlan
-from coordinator.receipts.issuer import ReceiptsCheck
+from coordinator.receipts.checking import ReceiptsCheck
 from coordinator.requests import Readmission, Similar
 from coordinator.status import RequestStatus
 from coordinator.verification import Residue, ShardProof

@@ -370,7 +370,9 @@ class SiteFederation:
         check = verify_bundle(bundle, bundle.keys)
         if not check.is_valid:
             raise Corrupt(f"the site's receipt is not sound: {check.failures[0]}", "See 'sisa log' there.", site=site)
-        return self.registrar.issue(SiteEvidence.of(self.specification.name, site, bundle))
+        receipt = self.registrar.issue(SiteEvidence.of(self.specification.name, site, bundle))
+        self.registrar.pack()
+        return receipt
 
     def _wherever(self, site: str | None, request_id: str, find: Callable[[SiteLink], _Result]) -> tuple[str, _Result]:
         """Return the first site for which ``find`` succeeds, and its result."""

@@ -348,6 +348,7 @@ class Engine:
         self._keep_generations()
         if unsigned is not None:
             raise unsigned
+        self._tools.registrar.pack()
         return waits
 
     def _keep_ended(self) -> None:

@@ -78,6 +78,8 @@ class ReceiptCheck:
     index: int = 0
     log_size: int = 0
     """Entries under the checkpoint, if its signature is valid."""
+    log_root: bytes = b""
+    """What they hash to, if its signature is valid."""
     origin: str = ""
     """The log's name, if the checkpoint's signature is valid."""
 
@@ -138,6 +140,7 @@ def verify_bundle(bundle: ReceiptBundle, keys: Sequence[PublicKey]) -> ReceiptCh
         statement=found,
         index=bundle.index,
         log_size=opened.checkpoint.size if opened else 0,
+        log_root=opened.checkpoint.root if opened else b"",
         origin=opened.checkpoint.origin if opened else "",
     )
 

@@ -1,8 +1,4 @@
-"""The registrar: issues receipts, finds them, and checks them and their log.
-
-    receipts/envelopes/<sha256 of the request id>    the signed statement: fixed at the first attempt
-    receipts/bundles/<sha256 of the request id>      the receipt to hand out: fixed once the statement is in the log
-    log/origin                                       the log's name, drawn once
+"""The registrar: issues receipts, finds them (``archive``), has them packed, and checks them and their log.
 
 Every step creates an object once or finds the one that was created. So any process may issue again after any crash, and
 ends with the same bytes.
@@ -10,55 +6,37 @@ ends with the same bytes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import cache, partial
 from itertools import takewhile
 from typing import TypeVar
 
 from coordinator.ports import Clock
-from coordinator.receipts.bundles import (
-    CHECKPOINTS,
-    RECEIPTS,
-    ReceiptBundle,
-    bundle_from_bytes,
-    read_statement,
-    verify_bundle,
-)
+from coordinator.receipts.archive import BUNDLES, Archive, bundle_key, envelope_key, request_id_in
+from coordinator.receipts.bundles import CHECKPOINTS, RECEIPTS, ReceiptBundle, bundle_from_bytes, read_statement
+from coordinator.receipts.checking import Checker, ReceiptsCheck, forget_checked, keep_checked, read_checked
 from coordinator.receipts.evidence import Evidence, statement
 from coordinator.receipts.kinds import NOTHING_FOUND_TYPE, PAYLOAD_TYPE
-from storage.digests import sha256
+from coordinator.receipts.packing import Packing, create_layout, find_layout
 from storage.each import Each, in_turn
-from storage.errors import Conflict, Corrupt, Invalid, ObjectMissing, SisaError
-from storage.objects import NewName, ObjectKey, ObjectStore, object_key
-from storage.records import decode_record, encode_record
+from storage.errors import Conflict, Corrupt, Invalid, ObjectMissing, SisaError, Unavailable
+from storage.objects import NewName, ObjectKey, ObjectStore
 from storage.registers.create_once import create_or_read
-from storage.transparency.check import LogCheck, LogGrowth, check_log, log_growth, read_leaf, read_leaves
+from storage.transparency.check import LogCheck, LogGrowth, SoundPacks, examine_log, log_growth, read_leaf
 from storage.transparency.checkpoint import open_checkpoint
 from storage.transparency.envelope import envelope_payload, open_envelope, sign_envelope
 from storage.transparency.key_rotation import KeyStatement, endorsements, key_text, rotate, statements
 from storage.transparency.keys import KeyFolder, PublicKey, SigningKey, published_keys
-from storage.transparency.log import ENTRIES, Inclusion, LogLayout, TransparencyLog
-from storage.transparency.merkle import EMPTY_ROOT
+from storage.transparency.layout import ANY_LOG, ENTRIES, PACKS, LogLayout, count_packs
+from storage.transparency.log import Inclusion, Overtaken, TransparencyLog
+from storage.transparency.merkle import EMPTY_ROOT, MerkleTree
 from storage.transparency.witness import Witness
 
-_ORIGIN_KEY = object_key("log/origin")
-_BUNDLES = "receipts/bundles/"
-_ENVELOPES = "receipts/envelopes/"
 _PURPOSES = (RECEIPTS, CHECKPOINTS)
+_ATTEMPTS = 64
 
 _Opened = TypeVar("_Opened")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReceiptsCheck:
-    """The result of a check of all receipts."""
-
-    checked: int
-    """Number of receipts that were checked."""
-    broken: tuple[str, ...]
-    """Everything that is wrong, by name; empty when all is well."""
 
 
 class Registrar:
@@ -84,10 +62,12 @@ class Registrar:
         self._witness = witness
         self._tell = tell
         self._each = each
+        self._archive = Archive(store, each)
         self._clock = clock
         self._new_name = new_name
         self.keys = KeyFolder(store, private_keys or store)
         self._log: TransparencyLog | None = None
+        self._packing = Packing(archive=self._archive, open_log=self._opened_log, fix=self._bundle)
         self._known: dict[str, tuple[PublicKey, ...]] = {}
 
     def issue(self, evidence: Evidence) -> ReceiptBundle:
@@ -109,21 +89,33 @@ class Registrar:
             Corrupt: the log or a receipt is damaged, or a statement was not signed by this system.
             Unavailable: the private keys are not in their place.
         """
-        # Durable: the request becomes complete because of this receipt.
-        found = self._each(partial(self._find, durable=True), [each.request_id for each in evidence])
-        for each, bundle in zip(evidence, found, strict=True):
-            if bundle is not None:
-                _check_same(each, bundle.envelope)
-        missing = [each for each, bundle in zip(evidence, found, strict=True) if bundle is None]
-        issued = iter(self._issue_new(missing) if missing else ())
-        return tuple(bundle or next(issued) for bundle in found)
+        for _ in range(_ATTEMPTS):
+            try:
+                return self._issue_all(evidence)
+            except Overtaken:
+                # What was created here since may stand beside what is in a pack already.
+                packed = [each.request_id for each in evidence if self._archive.packed_at(each.request_id) is not None]
+                self._archive.take_out(packed)
+                self._opened_log().clear_up()
+        raise Unavailable("other writers keep packing receipts", "Stop them, or try again.")
+
+    def pack(self) -> None:
+        """Put receipts and their log's entries together where a tile is full; to be called when there is time for it.
+
+        What a crash leaves is finished by the first call in another process; later calls cost nothing while there is
+        nothing to do. Errors are reported through ``tell``, and the next call tries again: no receipt depends on it.
+        """
+        try:
+            self._packing.pack(self._log)
+        except SisaError as error:
+            self._tell(f"receipts could not be packed: {error.message}")
 
     def find(self, request_id: str) -> ReceiptBundle:
         """Return the receipt of this request.
 
         Raises ``ObjectMissing`` when it does not exist, ``Corrupt`` when it is damaged.
         """
-        found = self._find(request_id)
+        found = self._archive.find(request_id)
         if found is None:
             raise ObjectMissing(
                 "there is no receipt for this request",
@@ -181,41 +173,88 @@ class Registrar:
         layout = self._layout() if self._witness else None
         return self._witness.newest(layout.origin) if self._witness and layout else None
 
-    def check_log(self, old: str | None = None) -> LogCheck:
-        """Recompute the log and compare it with the earlier checkpoint ``old``; without one, with the witness's."""
+    def check_log(self, old: str | None = None, *, everything: bool = True) -> LogCheck:
+        """Recompute the log and compare it with the earlier checkpoint ``old``; without one, with the witness's.
+
+        Without ``everything``, packs that ``verify_all`` has found sound are not read again.
+        """
+        return self._examine_log(old, None if everything else self._checked())[0]
+
+    def check_all(self, expected: Iterable[str] = ()) -> ReceiptsCheck:
+        """Check every receipt in the store, against the log as well; ``expected`` request ids must have one."""
+        return self._check_since(None, dict.fromkeys(expected))[0]
+
+    def verify_all(
+        self,
+        expected: Mapping[str, int | None] | None = None,
+        *,
+        everything: bool = False,
+        refuse: Callable[[], None] = lambda: None,
+    ) -> ReceiptsCheck:
+        """Do as ``check_all``, and record which packs were sound: these are read again only with ``everything``.
+
+        Where anything is broken the record is deleted, so that everything is read until all is sound.
+        Those that were not read are counted in the answer, and the log is proved to continue them. ``expected`` says of
+        request ids which entry of the log is their receipt, where that is known. ``refuse`` raises where this process
+        may write no longer; nothing is recorded then.
+        """
+        found, log = self._check_since(None if everything else self._checked(), expected or {})
+        refuse()
+        try:
+            if found.broken:
+                forget_checked(self._store)
+            elif log.packed:
+                keep_checked(self._store, log, self._clock.now().isoformat(timespec="milliseconds"))
+        except SisaError as error:
+            self._tell(f"it was not recorded which receipts this verification has read: {error.message}")
+        return found
+
+    def _check_since(
+        self, since: SoundPacks | None, expected: Mapping[str, int | None]
+    ) -> tuple[ReceiptsCheck, LogCheck]:
+        found, tree = self._examine_log(None, since)
+        try:
+            keys, layout = self.public_keys(), self._layout()
+        except Corrupt as error:
+            broken = [f"log: {problem}" for problem in found.problems]
+            return ReceiptsCheck(checked=0, broken=(*broken, error.message)), found
+        return Checker(archive=self._archive, keys=keys, log=found, tree=tree).check(layout, expected), found
+
+    def _checked(self) -> SoundPacks | None:
+        """Return what an earlier check found sound; None: there is none to rely on."""
+        try:
+            layout = self._layout()
+            return read_checked(self._store, layout, published_keys(self._store, CHECKPOINTS)) if layout else None
+        except (Corrupt, Invalid) as error:
+            self._tell(f"everything is read, because the record of the last check is not valid: {error.message}")
+            return None
+
+    def _examine_log(self, old: str | None, since: SoundPacks | None) -> tuple[LogCheck, MerkleTree]:
         if old is None:
             old = self._witnessed()
         try:
             layout = self._layout()
             keys = published_keys(self._store, CHECKPOINTS)
         except Corrupt as error:
-            return LogCheck(entries=0, root=EMPTY_ROOT.hex(), problems=(f"{error.message}",))
+            return LogCheck(entries=0, root=EMPTY_ROOT.hex(), problems=(f"{error.message}",)), MerkleTree()
         if layout is None:
             problems = ["there is no log: its name is missing"] if old or self._has_receipts() else []
-            return LogCheck(entries=0, root=EMPTY_ROOT.hex(), problems=tuple(problems))
-        return check_log(self._store, layout, keys, old)
+            return LogCheck(entries=0, root=EMPTY_ROOT.hex(), problems=tuple(problems)), MerkleTree()
+        return examine_log(self._store, layout, keys, old, since)
 
-    def check_all(self, expected: Iterable[str] = ()) -> ReceiptsCheck:
-        """Check every receipt in the store, also against the log; all ``expected`` request ids must have one."""
-        found = self.check_log()
-        broken = [f"log: {problem}" for problem in found.problems]
-        stored = sorted(info.key for info in self._store.list(_BUNDLES))
-        begun = sorted(info.key for info in self._store.list(_ENVELOPES))
-        try:
-            keys, layout = self.public_keys(), self._layout()
-        except Corrupt as error:
-            return ReceiptsCheck(checked=0, broken=(*broken, error.message))
-        for key in stored:
-            broken += [f"{key}: {failure}" for failure in self._failures(key, keys)]
-        finished = {key.removeprefix(_BUNDLES) for key in stored}
-        broken += [f"{key}: it was not finished" for key in begun if key.removeprefix(_ENVELOPES) not in finished]
-        if layout is not None and not found.problems:
-            broken += self._without_receipt(layout)
-        without = [request_id for request_id in expected if not self._holds(_bundle_key(request_id))]
-        broken += [f"request {request_id}: it has no receipt" for request_id in without]
-        return ReceiptsCheck(checked=len(stored), broken=tuple(broken))
+    def _issue_all(self, evidence: Sequence[Evidence]) -> tuple[ReceiptBundle, ...]:
+        # Before receipts are looked for: one that is not found then is packed later, if ever.
+        packed = count_packs(self._store, ANY_LOG)
+        # Durable: the request is complete once its receipt is known to be there.
+        found = self._each(partial(self._archive.find, durable=True), [each.request_id for each in evidence])
+        for each, bundle in zip(evidence, found, strict=True):
+            if bundle is not None:
+                _check_same(each, bundle.envelope)
+        missing = [each for each, bundle in zip(evidence, found, strict=True) if bundle is None]
+        issued = iter(self._issue_new(missing, packed) if missing else ())
+        return tuple(bundle or next(issued) for bundle in found)
 
-    def _issue_new(self, evidence: Sequence[Evidence]) -> list[ReceiptBundle]:
+    def _issue_new(self, evidence: Sequence[Evidence], packed: int) -> list[ReceiptBundle]:
         """Do steps 1 to 3."""
         signer = cache(lambda: self.keys.current(RECEIPTS))
         issued_at = self._issued_at()
@@ -223,11 +262,13 @@ class Registrar:
         for each, envelope in zip(evidence, envelopes, strict=True):
             _check_same(each, envelope)
         log = self._opened_log()
-        inclusions = [log.prove(index) for index in log.append(envelopes)]
+        inclusions = [log.prove(index) for index in log.append(envelopes, packed=packed)]
         self._have_witnessed(
             log, [(each.index, envelope) for each, envelope in zip(inclusions, envelopes, strict=True)]
         )
-        return self._each(self._bundle, list(zip(evidence, envelopes, inclusions, strict=True)))
+        bundles = self._each(self._bundle, list(zip(envelopes, inclusions, strict=True)))
+        log.refuse_overtaken()
+        return bundles
 
     def _issued_at(self) -> str:
         """Return the present time, or the time of the log's last statement if that is later."""
@@ -238,16 +279,16 @@ class Registrar:
         return max(now, before).isoformat(timespec="milliseconds")
 
     def _envelope(self, evidence: Evidence, signer: Callable[[], SigningKey], issued_at: str) -> bytes:
-        """Return the signed statement about this request; the first one is final."""
-        key = _envelope_key(evidence.request_id)
+        """Return the signed statement about this request: the first that was ever made."""
+        key = envelope_key(evidence.request_id)
         try:
             return self._admitted(self._store.get_durable(key).payload, key)
         except ObjectMissing:
             signed = sign_envelope(statement(evidence, issued_at), PAYLOAD_TYPE, signer())
         return self._admitted(create_or_read(self._store, key, signed), key)
 
-    def _bundle(self, included: tuple[Evidence, bytes, Inclusion]) -> ReceiptBundle:
-        evidence, envelope, inclusion = included
+    def _bundle(self, included: tuple[bytes, Inclusion]) -> ReceiptBundle:
+        envelope, inclusion = included
         signers = (
             self._by_known(RECEIPTS, lambda keys: open_envelope(envelope, PAYLOAD_TYPE, keys)).key,
             self._by_known(CHECKPOINTS, lambda keys: open_checkpoint(inclusion.checkpoint, keys)).key,
@@ -259,27 +300,15 @@ class Registrar:
             checkpoint=inclusion.checkpoint,
             keys=signers,
         )
-        return bundle_from_bytes(create_or_read(self._store, _bundle_key(evidence.request_id), bundle.to_bytes()))
-
-    def _find(self, request_id: str, *, durable: bool = False) -> ReceiptBundle | None:
-        key = _bundle_key(request_id)
-        try:
-            bundle = bundle_from_bytes((self._store.get_durable if durable else self._store.get)(key).payload)
-        except ObjectMissing:
-            return None
-        if _request_id(bundle.envelope) != request_id:
-            raise Corrupt(
-                "the receipt under this request's name is another request's", "See 'sisa log --check'.", key=key
-            )
-        return bundle
+        key = bundle_key(request_id_in(envelope))
+        return bundle_from_bytes(create_or_read(self._store, key, bundle.to_bytes()))
 
     def _opened_log(self) -> TransparencyLog:
         """Return the log; the current key signs its future checkpoints."""
         if self._log is not None:
             self._log.sign_with(self.keys.current(CHECKPOINTS))
         else:
-            name = encode_record({"origin": f"sisa-ray/{self._new_name()}"})
-            layout = _layout_from(create_or_read(self._store, _ORIGIN_KEY, name))
+            layout = create_layout(self._store, f"sisa-ray/{self._new_name()}")
             signer = self.keys.current(CHECKPOINTS)
             self._log = TransparencyLog(
                 self._store,
@@ -302,7 +331,7 @@ class Registrar:
         log.last()
         leaves = list(takewhile(self._is_ours, self._witness.entries(log.newest[0], log.size)))
         for leaf in leaves:
-            create_or_read(self._store, _envelope_key(_request_id(leaf)), leaf)
+            create_or_read(self._store, envelope_key(request_id_in(leaf)), leaf)
         log.append(leaves)
         return len(leaves)
 
@@ -341,10 +370,7 @@ class Registrar:
             return None
 
     def _layout(self) -> LogLayout | None:
-        try:
-            return _layout_from(self._store.get(_ORIGIN_KEY).payload)
-        except ObjectMissing:
-            return None
+        return find_layout(self._store)
 
     def _is_ours(self, envelope: bytes) -> bool:
         """Return whether a receipts key signed the leaf: only then may a checkpoint cover it."""
@@ -371,47 +397,8 @@ class Registrar:
             )
         return envelope
 
-    def _failures(self, key: ObjectKey, keys: Sequence[PublicKey]) -> Iterator[str]:
-        """Yield the problems of one stored bundle."""
-        try:
-            bundle = bundle_from_bytes(self._store.get(key).payload)
-            check = verify_bundle(bundle, keys)
-        except (Corrupt, Invalid) as error:
-            yield error.fact
-            return
-        yield from check.failures
-        if check.request_id is not None and key != _bundle_key(check.request_id):
-            yield "it is the receipt of another request than its name says"
-        checkpoint = LogLayout(origin=check.origin).checkpoint(check.log_size)
-        if check.origin and not self._holds(checkpoint, bundle.checkpoint):
-            yield f"its checkpoint of size {check.log_size} is not the log's"
-        if not self._holds(object_key(f"{_ENVELOPES}{key.removeprefix(_BUNDLES)}"), bundle.envelope.decode("ascii")):
-            yield "the statement that was fixed for it is missing or another one"
-
-    def _without_receipt(self, layout: LogLayout) -> Iterator[str]:
-        """Yield the entries without a receipt: a crash may leave one, until its receipt is issued again."""
-        for number, leaf in read_leaves(self._store, layout):
-            request_id = _request_id(leaf)
-            try:
-                bundle = bundle_from_bytes(self._store.get(_bundle_key(request_id)).payload)
-            except ObjectMissing:
-                yield f"entry {number}: its receipt is missing"
-                continue
-            except (Corrupt, Invalid):
-                continue  # already reported
-            if (bundle.index, bundle.envelope) != (number, leaf):
-                yield f"entry {number}: the receipt of its request is another one"
-
-    def _holds(self, key: ObjectKey, text: str | None = None) -> bool:
-        """Return whether the store has the object, and whether it holds ``text``, if that is given."""
-        try:
-            payload = self._store.get(key).payload
-        except ObjectMissing:
-            return False
-        return text is None or payload == text.encode("utf-8")
-
     def _has_receipts(self) -> bool:
-        return any(self._store.list(_BUNDLES)) or any(self._store.list(ENTRIES))
+        return any(any(self._store.list(each)) for each in (BUNDLES, ENTRIES, PACKS))
 
 
 def _check_same(evidence: Evidence, envelope: bytes) -> None:
@@ -425,24 +412,3 @@ def _check_same(evidence: Evidence, envelope: bytes) -> None:
             "Find out which of the two requests is meant.",
             request=evidence.request_id,
         )
-
-
-def _request_id(envelope: bytes) -> str:
-    return str(read_statement(envelope_payload(envelope))["predicate"]["request"]["id"])
-
-
-def _layout_from(payload: bytes) -> LogLayout:
-    return LogLayout(origin=str(decode_record(payload, _ORIGIN_KEY, frozenset({"origin"}))["origin"]))
-
-
-def _envelope_key(request_id: str) -> ObjectKey:
-    return object_key(f"{_ENVELOPES}{_name(request_id)}")
-
-
-def _bundle_key(request_id: str) -> ObjectKey:
-    return object_key(f"{_BUNDLES}{_name(request_id)}")
-
-
-def _name(request_id: str) -> str:
-    """Return a key segment for a request id that does not reveal the id."""
-    return sha256(request_id.encode("utf-8", "surrogatepass"))

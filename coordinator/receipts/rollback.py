@@ -63,11 +63,11 @@ def _unknown(store: ObjectStore, state: FederationState) -> Iterator[tuple[int, 
     stated = _stated(state)
     last = stated[-1][1] if stated else -1
     for number in others(stated):
+        if number > last and not has_entry(store, number):
+            return
         leaf = read_leaf(store, number)
         if leaf is not None:
             yield number, str(_statement(leaf)["predicate"]["request"]["id"])
-        elif number > last and not has_entry(store, number):
-            return
 
 
 def _stated(state: FederationState) -> Spans:

@@ -18,7 +18,7 @@ from storage.errors import ObjectMissing, Unavailable
 from storage.objects import ObjectKey, ObjectStore
 
 MUTABLE: Final = ("control/", "keyrings/", "owners/")
-"""Where objects are replaced or deleted by name; all others are created once."""
+"""Where objects are replaced or deleted by name, beside those that a part names; all others are created once."""
 
 _ATTEMPTS: Final = 200
 _TOGETHER: Final = 64
@@ -33,8 +33,19 @@ class Part:
     takes: Callable[[ObjectKey], bool]
     """Whether an object belongs to this part."""
     repository: Repository
+    replaced: tuple[str, ...] = ()
+    """Beginnings of keys, beside ``MUTABLE``, of objects that are replaced by name."""
     known: dict[ObjectKey, Blob] = field(default_factory=dict)
     """Objects that are created once and are in the repository already."""
+
+    @property
+    def mutable(self) -> tuple[str, ...]:
+        """Beginnings of the keys of all objects that are replaced or deleted by name."""
+        return (*MUTABLE, *self.replaced)
+
+    def created(self, listed: Mapping[ObjectKey, int]) -> frozenset[ObjectKey]:
+        """Return the objects that are created once."""
+        return frozenset(key for key in listed if not key.startswith(self.mutable))
 
     def remember(self, objects: Mapping[ObjectKey, Blob]) -> None:
         """Do not read again what an earlier backup has, as long as its bytes are still in the repository."""
@@ -42,7 +53,7 @@ class Part:
         self.known |= {
             key: blob
             for key, blob in objects.items()
-            if not key.startswith(MUTABLE) and kept.get(blob.sha256) == blob.payload_bytes
+            if not key.startswith(self.mutable) and kept.get(blob.sha256) == blob.payload_bytes
         }
 
 
@@ -63,7 +74,7 @@ def cut(
         first = [_mutable(part, each) for part in parts]
         if [_mutable(part, each) for part in parts] != first or position() != before:
             continue
-        if [_created(_listed(part)) for part in parts] != [_created(sizes) for sizes in listed]:
+        if any(part.created(_listed(part)) != part.created(sizes) for part, sizes in zip(parts, listed, strict=True)):
             continue  # packing receipts does not move the position
         return [_whole(*found, each) for found in zip(parts, listed, first, strict=True)]
     raise Unavailable(
@@ -73,18 +84,13 @@ def cut(
     )
 
 
-def _created(listed: Mapping[ObjectKey, int]) -> frozenset[ObjectKey]:
-    """Return the objects that are created once."""
-    return frozenset(key for key in listed if not key.startswith(MUTABLE))
-
-
 def _listed(part: Part) -> dict[ObjectKey, int]:
     return {info.key: info.payload_bytes for info in part.store.list("") if part.takes(info.key)}
 
 
 def _copy_new(part: Part, listed: Mapping[ObjectKey, int], each: Each, progress: Callable[[int, int], None]) -> None:
     """Copy the objects that are created once and were not copied yet."""
-    wanted = sorted(_created(listed))
+    wanted = sorted(part.created(listed))
     missing = [key for key in wanted if key not in part.known or part.known[key].payload_bytes != listed[key]]
     for start in range(0, len(missing), _TOGETHER):
         progress(len(wanted) - len(missing) + start, len(wanted))
@@ -101,7 +107,7 @@ def _copied(part: Part, key: ObjectKey) -> Blob | None:
 
 
 def _mutable(part: Part, each: Each) -> dict[ObjectKey, bytes]:
-    keys = [info.key for prefix in MUTABLE for info in part.store.list(prefix) if part.takes(info.key)]
+    keys = [info.key for prefix in part.mutable for info in part.store.list(prefix) if part.takes(info.key)]
     found = each(lambda key: _read(part.store, key), keys)
     return {key: payload for key, payload in zip(keys, found, strict=True) if payload is not None}
 
@@ -110,7 +116,7 @@ def _whole(
     part: Part, listed: Mapping[ObjectKey, int], mutable: Mapping[ObjectKey, bytes], each: Each
 ) -> dict[ObjectKey, Blob]:
     blobs = each(part.repository.put, list(mutable.values()))
-    created = {key: part.known[key] for key in _created(listed)}
+    created = {key: part.known[key] for key in part.created(listed)}
     return created | dict(zip(mutable, blobs, strict=True))
 
 

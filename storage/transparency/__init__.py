@@ -1,6 +1,8 @@
 """Transparency: the receipts' log, and the keys and signatures that make it worth reading.
 
 log           the append-only log: entries under a Merkle tree, signed checkpoints
+layout        where a log's objects lie, and how each is read
+packs         256 entries in one object, once nothing about them changes any more
 checkpoint    a signed checkpoint as text (C2SP tlog-checkpoint)
 merkle        hashes and proofs of RFC 9162
 check         recomputes a whole log and verifies every signature

@@ -3,68 +3,47 @@
     log/entries/<n>       entry n, created once: a record of its number and its leaf
     log/checkpoint/<s>    the signed checkpoint over the first s entries, created once, never replaced
     log/tiles/<n>         leaf hashes of entries 256 n to 256 n + 255, so that a start reads few objects
+    log/packs/<n>         these entries themselves, once their owner is done with them (``packs``)
 
 A writer reads all earlier entries before it creates one, and each number can be created only once. So there is one
 order, no gap, and no leaf twice, through every race and crash. If a crash leaves an entry without a checkpoint, the
 next checkpoint covers it.
+
+A pack takes the place of its entries and of the checkpoints over fewer than its end, which are deleted once it is
+durable. A writer that slept through that could create a number again; so it looks for a pack that it does not know
+after it has created entries and before it signs anything, and starts again where there is one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NoReturn
 
-from storage.encodings import from_base64, to_base64
-from storage.errors import Corrupt, ObjectMissing
+from storage.errors import Conflict, Corrupt, ObjectMissing
 from storage.objects import ObjectKey, ObjectStore
-from storage.records import decode_record, encode_record
 from storage.registers.create_once import create_or_read
-from storage.registers.numbered import number_of, numbered_key
+from storage.transparency import packs
 from storage.transparency.checkpoint import LogCheckpoint, open_checkpoint, sign_checkpoint
 from storage.transparency.keys import PublicKey, SigningKey
-from storage.transparency.merkle import HASH_BYTES, MerkleTree, leaf_hash
+from storage.transparency.layout import (
+    REMEDY,
+    LogLayout,
+    count_packs,
+    entry_leaf,
+    entry_to_bytes,
+    is_discarded,
+    read_entry,
+    resumed,
+    tile_bytes,
+    tile_hashes,
+)
+from storage.transparency.merkle import MerkleTree, leaf_hash
+from storage.transparency.packs import Pack, PackedEntry, pack_from_bytes, pack_to_bytes
 
-TILE_ENTRIES = 256
 
-_NAMES = frozenset({"index", "leaf"})
-_REMEDY = "Stop, keep the store as it is, and compare the log with a copy."
-
-
-_LOG = "log"
-ENTRIES = f"{_LOG}/entries/"
-"""Where the entries of a store's log are."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LogLayout:
-    """The keys of the log's objects, and the log's name."""
-
-    origin: str
-    """First line of its checkpoints."""
-    prefix: str = _LOG
-
-    def entry(self, number: int) -> ObjectKey:
-        """Return the key of entry ``number``, 0 for the first."""
-        return self._numbered("entries", number)
-
-    def checkpoint(self, size: int) -> ObjectKey:
-        """Return the key of the checkpoint over the first ``size`` entries."""
-        return self._numbered("checkpoint", size)
-
-    def tile(self, number: int) -> ObjectKey:
-        """Return the key of tile ``number``."""
-        return self._numbered("tiles", number)
-
-    def numbers(self, store: ObjectStore, folder: str) -> tuple[tuple[int, ...], tuple[str, ...]]:
-        """Return the numbers in a folder, rising, and the keys there that are not a number."""
-        found, foreign = [], []
-        for info in store.list(f"{self.prefix}/{folder}/"):
-            number = number_of(info.key.removeprefix(f"{self.prefix}/{folder}/"))
-            foreign.append(info.key) if number is None else found.append(number)
-        return tuple(sorted(found)), tuple(sorted(foreign))
-
-    def _numbered(self, folder: str, number: int) -> ObjectKey:
-        return numbered_key(f"{self.prefix}/{folder}", number)
+class Overtaken(Conflict):
+    """Another writer has packed entries of the log meanwhile: look up again what was looked up in it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,17 +81,23 @@ class TransparencyLog:
         self._admits = admits
         self._forget()
 
-    def append(self, leaves: Sequence[bytes]) -> tuple[int, ...]:
+    def append(self, leaves: Sequence[bytes], *, packed: int | None = None) -> tuple[int, ...]:
         """Return the indexes of ``leaves``, durable and under a checkpoint; a leaf that is in the log keeps its index.
 
+        None of ``leaves`` may be in a pack: an owner who looks for its leaves there gives the number of packs that
+        there were when it did.
+
         Raises:
+            Overtaken: there are more packs by now.
             Corrupt: the log differs from its checkpoints, or holds an entry that is not ours.
             OutcomeUnknown: the outcome of a write is unknown; repeating does no harm.
         """
         try:
             self._catch_up()
-            for leaf in leaves:
-                self._put(leaf)
+            if packed not in {None, self._packed}:
+                _refuse()
+            if self._put_all(leaves):
+                self.refuse_overtaken()
             self._sign()
             self._write_tiles()
         except BaseException:
@@ -128,8 +113,88 @@ class TransparencyLog:
             self._forget()
             raise
         number = self._tree.size - 1
-        key = self._layout.entry(number) if number >= 0 else None
-        return None if key is None else entry_leaf(self._store.get(key).payload, number, key)
+        return None if number < 0 else read_entry(self._store, self._layout, number, self._packed)
+
+    @property
+    def packed(self) -> int:
+        """How many packs were there when the log was last read."""
+        return self._packed
+
+    def refuse_overtaken(self) -> None:
+        """Raise ``Overtaken`` when there are more packs than that. The next call then reads the log again."""
+        if self._is_overtaken():
+            _refuse()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether a tile was full and signed, and not packed, when the log was last read."""
+        return (self._packed + 1) * packs.TILE_ENTRIES <= self._signed
+
+    def unpacked(self) -> tuple[tuple[int, bytes], ...]:
+        """Return number and leaf of each entry of the tile that is packed next; empty: it is not full, or not signed.
+
+        Raises as ``append``.
+        """
+        try:
+            self._catch_up()
+        except BaseException:
+            self._forget()
+            raise
+        if not self.is_full:
+            return ()
+        start = self._packed * packs.TILE_ENTRIES
+        end = start + packs.TILE_ENTRIES
+        return tuple((each, read_entry(self._store, self._layout, each, self._packed)) for each in range(start, end))
+
+    def pack(self, entries: Sequence[PackedEntry]) -> int:
+        """Put the tile that ``unpacked`` returned into a pack, durably, and return the pack's number.
+
+        What it replaces is to be deleted by ``discard`` then. Where another writer was first, its pack stands, with
+        what it has put beside the leaves. Raises ``Corrupt`` when these are not the tile's entries, or that pack has
+        others.
+        """
+        number = self._packed
+        start, end = number * packs.TILE_ENTRIES, (number + 1) * packs.TILE_ENTRIES
+        key = self._layout.pack(number)
+        if [leaf_hash(each.leaf) for each in entries] != list(self._tree.leaf_hashes(start, end)):
+            raise Corrupt("the log's entries are not those that its checkpoint has signed", REMEDY, pack=number)
+        self._write_tiles()  # a crash may have prevented it, and a writer that starts from the pack does not look
+        pack = Pack(number=number, subtrees=self._tree.subtrees(end), entries=tuple(entries))
+        found = pack_from_bytes(create_or_read(self._store, key, pack_to_bytes(pack)), number, key)
+        if found.subtrees != pack.subtrees or found.leaves != pack.leaves:
+            raise Corrupt("a pack of the log holds something else than its entries", REMEDY, pack=number)
+        self._forget()
+        return number
+
+    def discard(self, number: int, delete: Callable[[Sequence[ObjectKey]], object] | None = None) -> None:
+        """Delete what pack ``number``, which has to be durable, replaces; its last entry last: see ``is_discarded``.
+
+        ``delete`` deletes objects in any order, perhaps several at once; None: one after another.
+        """
+        end = (number + 1) * packs.TILE_ENTRIES
+        last = self._layout.entry(end - 1)
+        (delete or self._store.delete_all)([key for key in self._replaced(end) if key != last])
+        self._store.delete(last)
+
+    def clear_up(self) -> None:
+        """Delete entries and checkpoints that a writer has created after a pack had replaced them.
+
+        What the last pack replaces stays where it was not all deleted before: that pack may not be durable.
+        """
+        count = count_packs(self._store, self._layout)
+        if count and not is_discarded(self._store, self._layout, count - 1):
+            count -= 1
+        if count:
+            self._store.delete_all(self._replaced(count * packs.TILE_ENTRIES))
+
+    def _replaced(self, end: int) -> list[ObjectKey]:
+        """Return the entries before number ``end`` that are stored by themselves, and checkpoints over fewer."""
+        entries, _ = self._layout.numbers(self._store, "entries")
+        sizes, _ = self._layout.numbers(self._store, "checkpoint")
+        return [
+            *(self._layout.entry(number) for number in entries if number < end),
+            *(self._layout.checkpoint(size) for size in sizes if size < end),
+        ]
 
     @property
     def size(self) -> int:
@@ -157,10 +222,31 @@ class TransparencyLog:
         self._signed = 0
         self._note = ""
         self._tiles = 0
+        self._packed = 0
+
+    def _is_overtaken(self) -> bool:
+        try:
+            self._store.get(self._layout.pack(self._packed))
+        except ObjectMissing:
+            return False
+        self._forget()
+        return True
 
     def _catch_up(self) -> None:
-        """Read what other writers have appended; the first time, everything."""
+        """Take in what others have appended; the first time, everything from the last pack on."""
+        while True:
+            try:
+                self._take_new()
+            except Corrupt:
+                if not self._is_overtaken():  # what was read may be gone by rights
+                    raise
+            else:
+                if not self._is_overtaken():
+                    return
+
+    def _take_new(self) -> None:
         if not self._loaded:
+            self._load_packs()
             self._load_tiles()
             sizes, _ = self._layout.numbers(self._store, "checkpoint")  # after the tiles: checkpoints cover all of them
             newest = max(sizes, default=0)
@@ -169,14 +255,18 @@ class TransparencyLog:
             self._loaded = True
         self._take_entries(until=None)
 
+    def _load_packs(self) -> None:
+        self._packed = count_packs(self._store, self._layout)
+        self._tree = resumed(self._store, self._layout, self._packed)
+
     def _load_tiles(self) -> None:
         numbers, _ = self._layout.numbers(self._store, "tiles")
-        for expected, number in enumerate(numbers):
-            if number != expected:
-                raise Corrupt("a part of the log's hashes is missing", _REMEDY, tile=expected)
+        for expected, number in enumerate(each for each in numbers if each >= self._packed):
+            if number != self._packed + expected:
+                raise Corrupt("a part of the log's hashes is missing", REMEDY, tile=self._packed + expected)
             for each in tile_hashes(self._store.get(self._layout.tile(number)).payload, number):
                 self._add(each)
-        self._tiles = len(numbers)
+        self._tiles = self._tree.size // packs.TILE_ENTRIES
 
     def _take_entries(self, until: int | None) -> None:
         while until is None or self._tree.size < until:
@@ -186,7 +276,7 @@ class TransparencyLog:
             except ObjectMissing:
                 if until is None:
                     return
-                raise Corrupt("an entry of the log is missing", _REMEDY, entry=number, checkpoint=until) from None
+                raise Corrupt("an entry of the log is missing", REMEDY, entry=number, checkpoint=until) from None
             self._take(number, payload, covered=until is not None)
 
     def _read(self, number: int, *, covered: bool) -> bytes:
@@ -196,7 +286,7 @@ class TransparencyLog:
 
     def _check_newest(self, size: int) -> None:
         if size < self._tree.size:
-            raise Corrupt("the log's newest checkpoints are missing", _REMEDY, newest=size, entries=self._tree.size)
+            raise Corrupt("the log's newest checkpoints are missing", REMEDY, newest=size, entries=self._tree.size)
         if size:
             # Made durable here, because no further checkpoint is signed if nothing is appended.
             self._accept_note(size, self._store.get_durable(self._layout.checkpoint(size)).payload)
@@ -206,8 +296,15 @@ class TransparencyLog:
         note = payload.decode("utf-8", "replace")  # a valid note holds nothing that is replaced
         opened = open_checkpoint(note, (*self._keys(), self._signer.public), self._layout.origin).checkpoint
         if (opened.size, opened.root) != (size, self._tree.root(size)):
-            raise Corrupt("the log's entries are not those that its checkpoint has signed", _REMEDY, checkpoint=size)
+            raise Corrupt("the log's entries are not those that its checkpoint has signed", REMEDY, checkpoint=size)
         self._signed, self._note = size, note
+
+    def _put_all(self, leaves: Sequence[bytes]) -> bool:
+        """Have entries for all leaves; return whether any is new."""
+        before = self._tree.size
+        for leaf in leaves:
+            self._put(leaf)
+        return self._tree.size > before
 
     def _put(self, leaf: bytes) -> None:
         while leaf_hash(leaf) not in self._indexes:
@@ -238,34 +335,12 @@ class TransparencyLog:
         self._accept_note(size, create_or_read(self._store, self._layout.checkpoint(size), note))
 
     def _write_tiles(self) -> None:
-        while (self._tiles + 1) * TILE_ENTRIES <= self._signed:
-            payload = tile_bytes(self._tree.leaf_hashes, self._tiles)
+        while (self._tiles + 1) * packs.TILE_ENTRIES <= self._signed:
+            payload = tile_bytes(self._tree, self._tiles)
             if create_or_read(self._store, self._layout.tile(self._tiles), payload) != payload:
-                raise Corrupt("a part of the log's hashes is damaged", _REMEDY, tile=self._tiles)
+                raise Corrupt("a part of the log's hashes is damaged", REMEDY, tile=self._tiles)
             self._tiles += 1
 
 
-def entry_to_bytes(number: int, leaf: bytes) -> bytes:
-    """Return the stored form of entry ``number``."""
-    return encode_record({"index": number, "leaf": to_base64(leaf)})
-
-
-def entry_leaf(payload: bytes, number: int, key: ObjectKey) -> bytes:
-    """Return the leaf of entry ``number``. Raises ``Corrupt`` when it is damaged or another entry."""
-    fields = decode_record(payload, key, _NAMES)
-    index, leaf = fields["index"], fields["leaf"]
-    if isinstance(index, bool) or index != number or not isinstance(leaf, str):
-        raise Corrupt("an entry of the log is stored under another entry's number", _REMEDY, key=key)
-    return from_base64(leaf)
-
-
-def tile_bytes(leaf_hashes: Sequence[bytes], number: int) -> bytes:
-    """Return the stored form of tile ``number``: its leaf hashes, joined."""
-    return b"".join(leaf_hashes[number * TILE_ENTRIES : (number + 1) * TILE_ENTRIES])
-
-
-def tile_hashes(payload: bytes, number: int) -> Iterator[bytes]:
-    """Yield the leaf hashes of a stored tile. Raises ``Corrupt`` for a wrong length; the root proves the content."""
-    if len(payload) != TILE_ENTRIES * HASH_BYTES:
-        raise Corrupt("a part of the log's hashes is damaged", _REMEDY, tile=number)
-    return (payload[start : start + HASH_BYTES] for start in range(0, len(payload), HASH_BYTES))
+def _refuse() -> NoReturn:
+    raise Overtaken("another writer has packed entries of the log meanwhile", "Run the command again.")

@@ -27,40 +27,65 @@ def node_hash(left: bytes, right: bytes) -> bytes:
 class MerkleTree:
     """A tree that grows; adding a leaf costs two hashes on average."""
 
-    def __init__(self, leaf_hashes: Iterable[bytes] = ()) -> None:
-        self._levels: list[list[bytes]] = [[]]  # [k][i]: hash over leaves i * 2**k .. (i + 1) * 2**k - 1
+    def __init__(self, leaf_hashes: Iterable[bytes] = (), *, start: int = 0, subtrees: Sequence[bytes] = ()) -> None:
+        """Make a tree of these leaves, after ``start`` others of which nothing but ``subtrees`` is known.
+
+        ``subtrees`` are what ``subtrees(start)`` of a whole tree returned. Such a tree answers for sizes from ``start``
+        on and for leaves from ``start`` on.
+        """
+        _check(len(subtrees) == start.bit_count())
+        self._start = start
+        self._levels: list[list[bytes]] = []  # [k][i - first]: hash over leaves i * 2**k .. (i + 1) * 2**k - 1
+        known = iter(reversed(subtrees))  # the smallest first
+        for level in range(max(start.bit_length(), 1)):
+            self._levels.append([next(known)] if start >> level & 1 else [])
         for each in leaf_hashes:
             self.append(each)
 
     @property
     def size(self) -> int:
         """Number of leaves."""
-        return len(self._levels[0])
+        return self._first(0) + len(self._levels[0])
 
     @property
-    def leaf_hashes(self) -> Sequence[bytes]:
-        """The leaves' hashes, in order; not to be changed."""
-        return self._levels[0]
+    def start(self) -> int:
+        """Number of the first leaf that the tree answers for."""
+        return self._start
+
+    def leaf_hashes(self, low: int, high: int) -> Sequence[bytes]:
+        """Return the hashes of leaves low..high-1."""
+        _check(self._start <= low <= high <= self.size)
+        first = self._first(0)
+        return self._levels[0][low - first : high - first]
 
     def append(self, leaf: bytes) -> None:
         """Add a leaf by its hash."""
         node, level = leaf, 0
         self._levels[0].append(node)
-        while len(self._levels[level]) % 2 == 0:
+        while (self._first(level) + len(self._levels[level])) % 2 == 0:
             node = node_hash(self._levels[level][-2], node)
             level += 1
             if level == len(self._levels):
                 self._levels.append([])
             self._levels[level].append(node)
 
+    def subtrees(self, size: int) -> tuple[bytes, ...]:
+        """Return the hashes of the complete subtrees that the first ``size`` leaves consist of, the largest first.
+
+        They are all that a tree of more leaves needs of these: see ``__init__``.
+        """
+        _check(self._start <= size <= self.size)
+        levels = (level for level in reversed(range(size.bit_length())) if size >> level & 1)
+        return tuple(self._node(level, (size >> level) - 1) for level in levels)
+
     def root(self, size: int) -> bytes:
         """Return the root over the first ``size`` leaves, MTH in RFC 9162."""
-        _check(0 <= size <= self.size)
+        _check(self._start <= size <= self.size)
         return self._range(0, size) if size else EMPTY_ROOT
 
     def inclusion_proof(self, index: int, size: int) -> tuple[bytes, ...]:
         """Return PATH(index, D[size]) (RFC 9162 section 2.1.3.1): about log2(size) hashes, lowest first."""
-        _check(0 <= index < size <= self.size)
+        _check(self._start <= index < size <= self.size)
         low, high, proof = 0, size, []
         while high - low > 1:
             middle = low + _split(high - low)
@@ -77,6 +102,7 @@ class MerkleTree:
         _check(0 <= old <= size <= self.size)
         if old in (0, size):
             return ()
+        _check(self._start <= old)
         low, high, proof = 0, size, []
         while high != old:
             middle = low + _split(high - low)
@@ -94,9 +120,18 @@ class MerkleTree:
         """Return MTH over leaves low..high-1, where ``low`` is a multiple of the width's split."""
         width = high - low
         if width & (width - 1) == 0:
-            return self._levels[width.bit_length() - 1][low // width]
+            return self._node(width.bit_length() - 1, low // width)
         middle = low + _split(width)
         return node_hash(self._range(low, middle), self._range(middle, high))
+
+    def _node(self, level: int, number: int) -> bytes:
+        place = number - self._first(level)
+        _check(place >= 0)
+        return self._levels[level][place]
+
+    def _first(self, level: int) -> int:
+        """Return the number of the first node of a level that is known: it may be the one before ``start``."""
+        return (self._start >> level) - (self._start >> level & 1)
 
 
 def verify_inclusion(*, leaf: bytes, index: int, size: int, proof: Sequence[bytes], root: bytes) -> bool:

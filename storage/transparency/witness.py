@@ -20,7 +20,7 @@ from storage.objects import ObjectKey, ObjectStore, key_segment, object_key
 from storage.registers.create_once import create_or_read
 from storage.registers.numbered import numbered_key, numbers_in
 from storage.registers.record import RecordRegister
-from storage.transparency.log import entry_leaf, entry_to_bytes
+from storage.transparency.layout import entry_leaf, entry_to_bytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from coordinator.decisions import ended
 from coordinator.engine.ledger import read_state
 from shards.learners.torch.probe import probe
 from shards.learners.torch.seeding import set_numerics
+from storage.transparency import packs
 from tests.doubles.user_folder import UserFolder, run
 from tests.doubles.workers.local_workers import LocalWorkers
 from tests.serving.world import coordinator_of, open_world
@@ -140,6 +141,21 @@ def test_its_ended_requests_leave_the_state(earlier: UserFolder, monkeypatch: py
     again = earlier.json("erase", "--subject", "person-09", "--request-id", "ticket-1")
     assert (again.code, "this request id was used before" in again.out) == (4, True)
     assert earlier.json("receipt", "ticket-1").code == 0
+    proof = earlier.json("verify").data
+    assert (proof["residue"]["found"], proof["receipts"]["broken"]) == ([], [])
+
+
+def test_its_receipts_are_packed(earlier: UserFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that the release issued go into packs with the next one, and are handed out as it wrote them."""
+    if not is_of_this_profile(earlier):
+        assert earlier.json("train").code == 0
+    before = earlier.run("receipt", "ticket-1").out
+    monkeypatch.setattr(packs, "TILE_ENTRIES", 2)
+    assert earlier.json("erase", "--subject", "person-09", "--request-id", "ticket-5", "--wait").code == 0
+    kept = [key for key in earlier.raw() if "/log/packs/" in f"/{key}"]
+    assert len(kept) == 1, "packs"
+    assert earlier.run("receipt", "ticket-1").out == before
+    assert (earlier.json("receipt", "ticket-5").code, earlier.json("log", "--check").code) == (0, 0)
     proof = earlier.json("verify").data
     assert (proof["residue"]["found"], proof["receipts"]["broken"]) == ([], [])
 

@@ -14,7 +14,7 @@ from storage.objects import object_key
 from storage.stores.memory import MemoryStore
 from storage.transparency.check import check_log
 from storage.transparency.keys import KeyFolder, public_key_from_text
-from storage.transparency.log import LogLayout
+from storage.transparency.layout import LogLayout
 from tests.golden.regenerate_receipts import EVIDENCE, FOLDER, NOTHING_FOUND, READMITTED, SALT, golden
 
 GOLDEN = golden()

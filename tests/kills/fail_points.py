@@ -31,7 +31,7 @@ Kind = NewType("Kind", str)
 _Result = TypeVar("_Result")
 
 _DRAWN = (
-    (re.compile(r"[0-9a-f]{32,64}"), "*"),
+    (re.compile(r"[0-9a-f]{32,64}|(?<=receipts/index/)[0-9a-f]"), "*"),
     (re.compile(r"\d{20}"), "#"),
     (re.compile(r"\b\d{4,12}\b"), "n"),
 )

@@ -21,6 +21,7 @@ from typing import IO, Any, Final, Literal, NoReturn
 
 import torch
 
+from storage.transparency import packs
 from tests.kills.command_runs import CommandRun, carry_out, run_from_json
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -146,6 +147,7 @@ def _warm_up() -> None:
     for module in _LATE:
         import_module(module)
     torch.set_num_threads(1)
+    packs.TILE_ENTRIES = 2  # type: ignore[misc]  # so that the second receipt of a story is packed with the first
     gc.freeze()  # a forked child that collects garbage would copy all memory for nothing
 
 

@@ -56,6 +56,7 @@ EVENTS = (
     "history kept",
     "requests left the state",
     "buckets parted",
+    "receipts packed",
 )
 """Events that must occur in some hundreds of simulations; otherwise these would prove nothing."""
 

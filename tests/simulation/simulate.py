@@ -148,6 +148,7 @@ class _Simulation:
             patch("coordinator.engine.history.TOGETHER", self.scenario.history_together),
             patch("coordinator.decisions.ended.TOGETHER", self.scenario.ended_together),
             patch("coordinator.engine.ended.IN_A_BUCKET", self.scenario.ended_together),
+            patch("storage.transparency.packs.TILE_ENTRIES", self.scenario.packed_together),
             patch("storage.encryption.keyring.secrets", secrets),
             patch("storage.encryption.cipher.secrets", secrets),
         ):
@@ -191,7 +192,8 @@ class _Simulation:
         stated += [each.request_id for each in whole.readmissions]
         unstated = [each.request_id for each in asked_for(whole) if each.receipt is None]
         assert not set(stated).intersection(unstated), "statements are owed"
-        receipts = Registrar(store, self.clock, CountingNames()).check_all(stated)
+        with patch("storage.transparency.packs.TILE_ENTRIES", self.scenario.packed_together):
+            receipts = Registrar(store, self.clock, CountingNames()).check_all(stated)
         assert (receipts.broken, receipts.checked) == ((), len(stated))
         self.auditor.check_generations(store, state)
         if state.published:

@@ -19,6 +19,8 @@ from pathlib import Path
 
 import pytest
 
+from coordinator.receipts.bundles import statement_of
+from coordinator.receipts.issuer import Registrar
 from storage.digests import sha256
 from storage.encryption.store import SealedStore
 from storage.errors import ObjectExists, ObjectMissing, SisaError
@@ -29,9 +31,15 @@ from storage.registers.manifest import ManifestRegister
 from storage.registers.numbered import Floor
 from storage.registers.record import RecordRegister
 from storage.stores.local import LocalStore
+from storage.transparency import packs
+from storage.transparency.check import read_leaves
 from storage.transparency.keys import KeyFolder
-from storage.transparency.log import LogLayout, TransparencyLog
+from storage.transparency.layout import LogLayout, is_discarded, read_pack
+from storage.transparency.log import TransparencyLog
+from storage.transparency.packs import PackedEntry
+from tests.coordinator.receipts.facts import evidence_of
 from tests.doubles.stores.forgetful_disk import Fault, ForgetfulDisk
+from tests.doubles.time_and_names import CountingNames, VirtualClock
 from tests.volume import spread
 
 pytestmark = pytest.mark.volume
@@ -241,16 +249,19 @@ def _is_shredded(stores: Stores) -> None:
     assert len([info for info in stores.plain.list("keyrings/") if "/kek-" in info.key]) == 1
 
 
-def _log(stores: Stores) -> None:
+def _log_of(stores: Stores) -> TransparencyLog:
     keys = KeyFolder(stores.plain, stores.plain)
-    log = TransparencyLog(
+    return TransparencyLog(
         stores.plain,
         LAYOUT,
         signer=keys.current("checkpoints"),
         keys=lambda: keys.published("checkpoints"),
         admits=lambda _: True,
     )
-    log.append([b"leaf"])
+
+
+def _log(stores: Stores) -> None:
+    _log_of(stores).append([b"leaf"])
 
 
 def _is_logged(stores: Stores) -> None:
@@ -261,6 +272,61 @@ def _is_logged(stores: Stores) -> None:
     _log(stores)  # publishes the key again where that was lost: nothing but the private half could
     assert len(list(stores.plain.list("log/entries/"))) == 1
     assert len(list(stores.plain.list("log/keys/"))) == 1
+
+
+LEAVES = [b"leaf", b"last"]
+
+
+def _full_log(stores: Stores) -> None:
+    _log_of(stores).append(LEAVES)
+
+
+def _pack(stores: Stores) -> None:
+    """Pack as a writer that begins does: it finishes what another one has left."""
+    log = _log_of(stores)
+    if entries := log.unpacked():
+        log.discard(log.pack([PackedEntry(leaf=leaf, beside=b"") for _, leaf in entries]))
+    elif not is_discarded(stores.plain, LAYOUT, 0):
+        read_pack(stores.plain, LAYOUT, 0, durable=True)
+        log.discard(0)
+
+
+def _read_log(stores: Stores) -> None:
+    assert [leaf for _, leaf in read_leaves(stores.plain, LAYOUT)] == LEAVES
+    assert _log_of(stores).last() == LEAVES[-1]
+
+
+def _is_packed(stores: Stores) -> None:
+    assert len(list(stores.plain.list("log/packs/"))) == 1
+    _read_log(stores)
+
+
+def _registrar(stores: Stores) -> Registrar:
+    return Registrar(stores.plain, VirtualClock(), CountingNames())
+
+
+def _issue_two(stores: Stores) -> None:
+    for name in ("r0", "r1"):
+        _registrar(stores).issue(evidence_of(name))
+
+
+def _issue_and_pack(stores: Stores) -> None:
+    registrar = _registrar(stores)
+    registrar.issue(evidence_of("r2"))
+    registrar.pack()
+
+
+def _have_receipts(stores: Stores) -> None:
+    """Each receipt is there, in one place or the other, and the log has all of them."""
+    _read_receipts(stores)
+    assert _registrar(stores).find("r2").index == 2
+
+
+def _read_receipts(stores: Stores) -> None:
+    registrar = _registrar(stores)
+    assert [registrar.find(name).index for name in ("r0", "r1")] == [0, 1]
+    assert [statement_of(registrar.find(name))["predicate"]["request"]["id"] for name in ("r0", "r1")] == ["r0", "r1"]
+    assert registrar.check_log().problems == ()
 
 
 def _rotate(stores: Stores) -> None:
@@ -295,6 +361,10 @@ KINDS = {
     ),
     "shredding": Kind(write=_shred, check=_is_shredded, look=_read_other, prepare=_others),
     "signing key and log": Kind(write=_log, check=_is_logged),
+    "log that is packed": Kind(write=_pack, check=_is_packed, look=_read_log, prepare=_full_log),
+    "receipts that are packed": Kind(
+        write=_issue_and_pack, check=_have_receipts, look=_read_receipts, prepare=_issue_two
+    ),
     "rotation": Kind(write=_rotate, check=_is_rotated, prepare=_first_key),
 }
 
@@ -316,6 +386,12 @@ def failing_sync(nth: int) -> Fault:
     """Let the sync fail that is the ``nth`` of the process."""
     syncs = count(1)
     return lambda _number, call, _path: OSError(errno.EIO, "") if call == "fsync" and next(syncs) == nth else None
+
+
+@pytest.fixture(autouse=True)
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Packs of as many entries as the log has here."""
+    monkeypatch.setattr(packs, "TILE_ENTRIES", len(LEAVES))
 
 
 @pytest.fixture

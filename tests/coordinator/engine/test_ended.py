@@ -253,7 +253,7 @@ def test_comparing_with_the_log_takes_no_longer_as_it_grows(small: Small, monkey
     state = small.state
     assert forgotten_by(small.store, lambda: state) == ()
     stated = 3 + 5 * _TOGETHER  # two erasures, a readmission, and those that found nothing
-    assert (set(gets), lists) == ({f"log/entries/{stated:020d}"}, [])
+    assert (set(gets), lists) == ({f"log/entries/{stated:020d}", f"log/packs/{0:020d}"}, [])
     gets.clear()
     last = state.requests[-1]
     assert last.receipt is not None

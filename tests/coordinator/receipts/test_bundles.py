@@ -28,7 +28,8 @@ from storage.stores.memory import MemoryStore
 from storage.transparency.checkpoint import LogCheckpoint, sign_checkpoint
 from storage.transparency.envelope import sign_envelope
 from storage.transparency.keys import SigningKey
-from storage.transparency.log import LogLayout, TransparencyLog
+from storage.transparency.layout import LogLayout
+from storage.transparency.log import TransparencyLog
 from tests.coordinator.receipts.facts import evidence_of
 
 RECEIPT_KEY = SigningKey(RECEIPTS, bytes(range(32)))

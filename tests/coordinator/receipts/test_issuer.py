@@ -26,7 +26,7 @@ from storage.stores.memory import MemoryStore
 from storage.transparency.check import read_leaves
 from storage.transparency.checkpoint import open_checkpoint
 from storage.transparency.keys import KeyFolder
-from storage.transparency.log import LogLayout, entry_to_bytes
+from storage.transparency.layout import LogLayout, entry_to_bytes
 from tests.coordinator.receipts.facts import evidence_of
 from tests.doubles.stores.faulty_store import WRITES, Crash, Fault, FaultyStore
 from tests.doubles.time_and_names import CountingNames, VirtualClock

@@ -25,7 +25,8 @@ from storage.objects import object_key
 from storage.stores.memory import MemoryStore
 from storage.transparency.envelope import sign_envelope
 from storage.transparency.keys import SigningKey
-from storage.transparency.log import LogLayout, TransparencyLog
+from storage.transparency.layout import LogLayout
+from storage.transparency.log import TransparencyLog
 from tests.coordinator.receipts.facts import evidence_of
 from tests.doubles.time_and_names import CountingNames, VirtualClock
 

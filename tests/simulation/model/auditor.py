@@ -27,13 +27,17 @@ from coordinator.engine.ended import all_readmissions, all_requests
 from coordinator.engine.history import generations
 from coordinator.engine.ledger import Ledger
 from coordinator.engine.lookup import is_intact, load_digests, load_tombstones
+from coordinator.receipts.archive import Archive
+from coordinator.receipts.bundles import ReceiptBundle
 from coordinator.requests import ErasureRequest, Readmission, RequestState, Similar
 from coordinator.state import DataState, FederationState, servable
 from storage.digests import Sha256, sha256
+from storage.each import in_turn
 from storage.objects import ObjectKey, ObjectStore
 from storage.registers.journal import START, JournalEntry, Position, entry_from_bytes
 from storage.registers.manifest import Manifest, manifest_from_bytes
 from storage.stores.memory import MemoryStore
+from storage.transparency import packs
 from tests.simulation.model.contents import ContentIndex, Identity
 
 _STAGES = [
@@ -143,6 +147,10 @@ class Auditor:
     _position: Position = START
     _base: Position = START
     _manifest: int = 0
+    packed: int = 0
+    """Entries of the receipts' log that are in packs."""
+    receipts: dict[str, ReceiptBundle] = field(default_factory=dict)
+    """Those that were there when somebody was said to have one."""
     _referenced: frozenset[ObjectKey] = frozenset()
 
     @property
@@ -175,14 +183,17 @@ class Auditor:
             self._commit(store, entry_from_bytes(payload, key), sha256(payload))
         elif key.startswith("manifest/"):
             self._state_all(store, manifest_from_bytes(payload, key))
+        elif key.startswith("log/packs/"):
+            self.packed += packs.TILE_ENTRIES
+            self.noted("receipts packed")
         elif key.startswith(_HELD):
             assert key not in self.origins, f"{key} was written twice"
             self.origins[key] = Origin(tick=self.tick, author=self.author)
 
     def replacing(self, key: str) -> None:
-        """Check that only floors and keyrings are replaced."""
-        is_floor = key in {"control/floor", "control/journal-floor"}
-        assert is_floor or key.startswith("keyrings/"), f"{key} is being replaced"
+        """Check that only floors, keyrings, the receipts' index and the log's name are replaced."""
+        may_be = key in {"control/floor", "control/journal-floor", "log/origin"}
+        assert may_be or key.startswith(("keyrings/", "receipts/index/")), f"{key} is being replaced"
 
     def deleting(self, key: str) -> None:
         """Check that a deleted object is no longer needed."""
@@ -192,6 +203,8 @@ class Auditor:
         assert folder != "journal" or int(number) <= self._base.number, f"{key} is in no manifest and being deleted"
         assert folder != "manifest" or int(number) < self._manifest, f"{key} is the manifest and being deleted"
         assert key not in {"control/floor", "control/journal-floor"}, f"{key} is being deleted"
+        is_entry = key.startswith("log/entries/")
+        assert not is_entry or int(key.rpartition("/")[2]) < self.packed, f"{key} is in no pack and being deleted"
         assert folder != "history", f"{key} is on record for good and being deleted"
         self.origins.pop(ObjectKey(key), None)
 
@@ -417,7 +430,12 @@ class Auditor:
         known = {each.request_id for each in asked_for(before) if each.receipt is not None}
         for each in asked_for(after):
             if each.receipt is not None and each.request_id not in known:
-                store.get(_bundle(each.request_id))
+                self._check_receipt(store, each.request_id)
+
+    def _check_receipt(self, store: MemoryStore, request_id: str) -> None:
+        found = Archive(store, in_turn).find(request_id)
+        assert found is not None, f"{request_id} has no receipt"
+        assert self.receipts.setdefault(request_id, found) == found, f"{request_id} has another receipt than before"
 
     def _check_history(self, before: FederationState, after: FederationState) -> None:
         """The last generations are on record, and each ends when the next begins."""
@@ -509,7 +527,7 @@ class Auditor:
         for request in after.requests:
             if request.state is not RequestState.COMPLETE or request.request_id not in open_before:
                 continue
-            store.get(_bundle(request.request_id))
+            self._check_receipt(store, request.request_id)
             may_leave = self.may_leave or (lambda _: False)
             left = [
                 key for key, origin in self.origins.items() if key not in self._referenced and not may_leave(origin)
@@ -521,10 +539,6 @@ class Auditor:
 def asked_for(state: FederationState) -> tuple[ErasureRequest | Readmission, ...]:
     """Return all requests and readmissions of the state."""
     return (*state.requests, *state.readmissions)
-
-
-def _bundle(request_id: str) -> ObjectKey:
-    return ObjectKey(f"receipts/bundles/{sha256(request_id.encode())}")
 
 
 def _stage(state: RequestState) -> int:

@@ -159,6 +159,8 @@ class Scenario:
     """Number of generations per object of the history."""
     ended_together: int = 64
     """Number of ended requests that leave the state together, and the average per bucket."""
+    packed_together: int = 256
+    """Number of entries of the receipts' log in a tile and in a pack."""
 
     def __str__(self) -> str:
         lines = [
@@ -249,6 +251,7 @@ def _with_names(scenario: Scenario, random: Random) -> Scenario:
         longest_sleep=random.choice((LONGEST_SLEEP, _UNTIL_ALL_IS_OVER)),
         history_together=random.choice((1, 2, 64, 64, 64, 64)),
         ended_together=random.choice((1, 1, 2, 64)),
+        packed_together=random.choice((1, 1, 2, 2, 3, 256)),
     )
 
 

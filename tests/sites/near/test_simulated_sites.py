@@ -21,7 +21,7 @@ from coordinator.decisions import ended
 from coordinator.engine.ledger import read_state
 from coordinator.ports import Clock, Listener
 from coordinator.receipts.bundles import statement_of, verify_bundle
-from coordinator.receipts.issuer import ReceiptsCheck
+from coordinator.receipts.checking import ReceiptsCheck
 from storage.digests import canonical_json, sha256
 from storage.errors import Conflict, Invalid, ObjectMissing, Unavailable
 from tests.doubles.time_and_names import VirtualClock

@@ -14,8 +14,10 @@ from storage.stores.memory import MemoryStore
 from storage.transparency.check import LogCheck, check_log, log_growth
 from storage.transparency.checkpoint import LogCheckpoint, open_checkpoint, sign_checkpoint
 from storage.transparency.keys import SigningKey
-from storage.transparency.log import TILE_ENTRIES, LogLayout, TransparencyLog, entry_to_bytes
+from storage.transparency.layout import LogLayout, entry_to_bytes
+from storage.transparency.log import TransparencyLog
 from storage.transparency.merkle import verify_consistency
+from storage.transparency.packs import TILE_ENTRIES
 
 LAYOUT = LogLayout(origin="sisa-ray/tests")
 KEY = SigningKey("checkpoints", bytes(range(32)))

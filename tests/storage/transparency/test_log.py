@@ -13,8 +13,10 @@ from storage.stores.memory import MemoryStore
 from storage.transparency.check import check_log, read_leaves
 from storage.transparency.checkpoint import open_checkpoint
 from storage.transparency.keys import SigningKey
-from storage.transparency.log import TILE_ENTRIES, LogLayout, TransparencyLog, entry_to_bytes
+from storage.transparency.layout import LogLayout, entry_to_bytes
+from storage.transparency.log import TransparencyLog
 from storage.transparency.merkle import leaf_hash, verify_inclusion
+from storage.transparency.packs import TILE_ENTRIES
 from tests.doubles.stores.faulty_store import WRITES, Crash, Fault, FaultyStore
 
 LAYOUT = LogLayout(origin="sisa-ray/tests")
@@ -95,7 +97,7 @@ def test_a_start_reads_tiles_instead_of_old_entries(memory: MemoryStore) -> None
     counted = FaultyStore(memory)
     assert log_of(counted).append([b"300"]) == (300,)
     reads = [key for operation, key in counted.calls if operation == "get"]
-    assert len(reads) == 3 + 5 + 1 + 1  # tiles, the rest, the checkpoint, the entry that is not there
+    assert len(reads) == 3 + 5 + 1 + 2  # tiles, the rest, the checkpoint, the entry and the pack that are not there
     assert log_of(memory).append([b"new"]) == (len(leaves),)
     assert_whole(memory, [*leaves, b"new"])
 

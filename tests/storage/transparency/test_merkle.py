@@ -201,3 +201,20 @@ def test_any_leaves(leaves: list[bytes], data: st.DataObject) -> None:
     assert verify_inclusion(leaf=leaf_hash(leaves[index]), index=index, size=size, proof=proof, root=root)
     between = tree.consistency_proof(old, size)
     assert verify_consistency(old_size=old, old_root=tree.root(old), size=size, root=root, proof=between)
+
+
+def test_a_tree_goes_on_from_its_subtrees() -> None:
+    """After a start of which only the complete subtrees are kept, roots and proofs are those of the whole tree."""
+    hashes = [leaf_hash(b"%d" % number) for number in range(35)]
+    whole = MerkleTree(hashes)
+    for start in range(len(hashes)):
+        tree = MerkleTree(hashes[start:], start=start, subtrees=whole.subtrees(start))
+        assert (tree.size, tree.start) == (len(hashes), start)
+        assert tree.leaf_hashes(start, len(hashes)) == hashes[start:]
+        for size in range(start, len(hashes) + 1):
+            assert tree.root(size) == whole.root(size)
+            assert tree.subtrees(size) == whole.subtrees(size)
+            for index in range(start, size):
+                assert tree.inclusion_proof(index, size) == whole.inclusion_proof(index, size)
+            for old in range(start, size + 1):
+                assert tree.consistency_proof(old, size) == whole.consistency_proof(old, size)
